@@ -1,0 +1,291 @@
+"""Every error taskq raises, and the small tree a task raises to steer the queue.
+
+::
+
+    TaskQError
+    |-- ConfigurationError           a setting, an option of a task or a URL is not usable (also a ValueError)
+    |   `-- TaskDefinitionError      a function cannot become a task (also a TypeError)
+    |-- TaskArgumentsError           the arguments of a call do not fit the task (also a TypeError)
+    |-- PayloadError                 a stored payload does not fit the task that should run it
+    |-- PayloadTooLargeError         a payload is over the limit (also a ValueError)
+    |-- WireFormatError              stored bytes are not what the layout says
+    |-- EnqueueError                 a task was not enqueued; carries its id
+    |   |-- DuplicateTaskError       another task holds the unique lock
+    |   |-- TaskIdConflictError      the id is taken in this queue
+    |   `-- EnqueueUnknownError      the store did not answer: the task may or may not be there
+    |-- BrokerError                  the store refused, or was not reached
+    |   |-- BrokerUnavailableError   no connection or no answer in time (also a ConnectionError)
+    |   |-- BrokerAuthenticationError
+    |   |-- BrokerFullError          the store is over its memory limit and takes no new work
+    |   |-- BrokerReplyError         the store answered something else than the layout says
+    |   `-- EmbeddedRedisError       the private redis-server cannot be started or used
+    |-- QueueNotFoundError
+    |-- TaskNotFoundError
+    |-- ResultError                  the outcome of a task cannot be had
+    |   |-- ResultNotKeptError       retention is 0: nothing is kept
+    |   |-- ResultTimeoutError       not finished in time (also a TimeoutError)
+    |   |-- TaskNotSentError         the surrounding transaction has not committed yet, or sending failed
+    |   `-- TaskFailedError          the task was archived; carries its error text
+    `-- LeaseLostError               the worker no longer owns the task
+
+    TaskControl                      raised by a task, never by taskq
+    |-- Retry(after=)                run again later, uses an attempt
+    |-- Snooze(after=)               run again later, uses no attempt
+    |-- SkipRetry                    archive now
+    `-- Discard                      drop: neither retried nor archived
+
+Errors carry their facts as attributes, read as a sentence and survive pickling. None carries the value of a task's
+argument or a password.
+"""
+
+from datetime import timedelta
+
+
+class TaskQError(Exception):
+    """Base of every error raised by taskq."""
+
+
+class ConfigurationError(TaskQError, ValueError):
+    """A setting, an option or a URL is not usable. The message names it, its value and what was expected."""
+
+
+class TaskDefinitionError(ConfigurationError, TypeError):
+    """A function cannot become a task, for example because it takes `*args`."""
+
+
+class TaskArgumentsError(TaskQError, TypeError):
+    """The arguments of a call do not fit the task.
+
+    The message names task, parameter, position and types; never the value.
+
+    Attributes:
+        task: Name of the task.
+        parameter: Name of the parameter, or "" when the call as a whole does not fit.
+        problem: What is wrong, as the rest of a sentence.
+    """
+
+    def __init__(self, task: str, parameter: str, problem: str) -> None:
+        super().__init__(task, parameter, problem)
+        self.task, self.parameter, self.problem = task, parameter, problem
+
+    def __str__(self) -> str:
+        where = f"task {self.task!r}, parameter {self.parameter!r}" if self.parameter else f"task {self.task!r}"
+        return f"{where}: {self.problem}"
+
+
+class PayloadError(TaskQError):
+    """A stored payload does not fit the task that should run it; retrying cannot help.
+
+    Attributes:
+        task: Name of the task.
+        parameter: Name of the parameter, or "" when the payload as a whole is unreadable.
+        problem: What is wrong, naming types and never the value.
+    """
+
+    def __init__(self, task: str, parameter: str, problem: str) -> None:
+        super().__init__(task, parameter, problem)
+        self.task, self.parameter, self.problem = task, parameter, problem
+
+    def __str__(self) -> str:
+        where = f"parameter {self.parameter!r} of task {self.task!r}" if self.parameter else f"task {self.task!r}"
+        return f"payload of {where}: {self.problem}"
+
+
+class PayloadTooLargeError(TaskQError, ValueError):
+    """A payload is over the limit; nothing was written."""
+
+    def __init__(self, task: str, size: int, limit: int) -> None:
+        super().__init__(task, size, limit)
+        self.task, self.size, self.limit = task, size, limit
+
+    def __str__(self) -> str:
+        return (
+            f"payload of task {self.task!r} is {self.size} bytes, the limit is {self.limit}; "
+            "store the data elsewhere and pass its address"
+        )
+
+
+class WireFormatError(TaskQError, ValueError):
+    """Bytes or text read from Redis are not what the layout says."""
+
+
+class EnqueueError(TaskQError):
+    """A task was not enqueued.
+
+    Attributes:
+        task: Name (type) of the task.
+        queue: Queue it was meant for.
+        task_id: Id chosen for it.
+        reason: Why, as a sentence.
+    """
+
+    def __init__(self, task: str, queue: str, task_id: str, reason: str = "") -> None:
+        super().__init__(task, queue, task_id, reason)
+        self.task, self.queue, self.task_id, self.reason = task, queue, task_id, reason
+
+    def __str__(self) -> str:
+        return f"task {self.task!r} with id {self.task_id!r} was not enqueued to {self.queue!r}: {self.reason}"
+
+
+class DuplicateTaskError(EnqueueError):
+    """Another task with the same queue, name and payload holds the unique lock."""
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task!r} was not enqueued to {self.queue!r}: "
+            "a task with the same arguments holds the unique lock (unique_for)"
+        )
+
+
+class TaskIdConflictError(EnqueueError):
+    """The id is taken by another task of the queue, in whatever state."""
+
+    def __str__(self) -> str:
+        return f"task {self.task!r} was not enqueued: id {self.task_id!r} is taken in queue {self.queue!r}"
+
+
+class EnqueueUnknownError(EnqueueError):
+    """The store did not answer in time, so the task may or may not have been enqueued.
+
+    Enqueueing again with the same `task_id` is safe: it either succeeds or raises `TaskIdConflictError`.
+    """
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task!r} with id {self.task_id!r} may or may not be in queue {self.queue!r}: {self.reason}; "
+            "enqueue again with the same task_id to be sure"
+        )
+
+
+class BrokerError(TaskQError):
+    """The store refused an operation or was not reached."""
+
+
+class BrokerUnavailableError(BrokerError, ConnectionError):
+    """No connection to the store, or no answer in time."""
+
+
+class BrokerAuthenticationError(BrokerError):
+    """The store refused the user name or password, or the user may not do this."""
+
+
+class BrokerFullError(BrokerError):
+    """The store is over its memory limit: new work is refused, work in progress goes on."""
+
+
+class BrokerReplyError(BrokerError):
+    """The store answered with an error, or with something the layout does not know."""
+
+
+class EmbeddedRedisError(BrokerError):
+    """The private redis-server of `embedded://` cannot be started or used."""
+
+
+class QueueNotFoundError(TaskQError):
+    """No queue with this name is known."""
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(queue)
+        self.queue = queue
+
+    def __str__(self) -> str:
+        return f"no queue {self.queue!r}"
+
+
+class TaskNotFoundError(TaskQError):
+    """No task with this id is stored in the queue."""
+
+    def __init__(self, queue: str, task_id: str) -> None:
+        super().__init__(queue, task_id)
+        self.queue, self.task_id = queue, task_id
+
+    def __str__(self) -> str:
+        return f"no task {self.task_id!r} in queue {self.queue!r}"
+
+
+class ResultError(TaskQError):
+    """The outcome of a task cannot be had.
+
+    Attributes:
+        queue: Queue of the task.
+        task_id: Id of the task.
+        reason: Why, as a sentence.
+    """
+
+    def __init__(self, queue: str, task_id: str, reason: str = "") -> None:
+        super().__init__(queue, task_id, reason)
+        self.queue, self.task_id, self.reason = queue, task_id, reason
+
+    def __str__(self) -> str:
+        return f"task {self.task_id!r} in queue {self.queue!r}: {self.reason}"
+
+
+class ResultNotKeptError(ResultError):
+    """The task keeps no result because its retention is 0."""
+
+
+class ResultTimeoutError(ResultError, TimeoutError):
+    """The task did not finish in the time given."""
+
+
+class TaskNotSentError(ResultError):
+    """The task waits for the surrounding transaction to commit, or sending it after the commit failed."""
+
+
+class TaskFailedError(ResultError):
+    """The task was archived. `reason` is its stored error text."""
+
+
+class LeaseLostError(TaskQError):
+    """The worker's lease on the task ended, so it may no longer change the task."""
+
+    def __init__(self, queue: str, task_id: str) -> None:
+        super().__init__(queue, task_id)
+        self.queue, self.task_id = queue, task_id
+
+    def __str__(self) -> str:
+        return f"the lease of task {self.task_id!r} in queue {self.queue!r} is lost"
+
+
+class TaskControl(Exception):  # noqa: N818 - steers the queue, is no error
+    """Base of what a task raises to steer the queue. It is no failure of the code."""
+
+
+class Retry(TaskControl):
+    """Run the task again later; uses an attempt, and archives the task when none is left.
+
+    Args:
+        after: Seconds or `timedelta` until the next attempt; None takes the task's retry policy.
+    """
+
+    def __init__(self, after: timedelta | float | None = None) -> None:
+        super().__init__(after)
+        self.after = after
+
+
+class Snooze(TaskControl):
+    """Run the task again later without using an attempt.
+
+    Args:
+        after: Seconds or `timedelta` until then.
+    """
+
+    def __init__(self, after: timedelta | float) -> None:
+        super().__init__(after)
+        self.after = after
+
+
+class SkipRetry(TaskControl):
+    """Archive the task now, whatever attempts are left.
+
+    Args:
+        reason: Stored as the task's error text.
+    """
+
+    def __init__(self, reason: str = "skip retry for the task") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Discard(TaskControl):
+    """Drop the task: it is neither retried nor archived, and counts as processed."""
