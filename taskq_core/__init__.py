@@ -1,0 +1,86 @@
+"""taskq: a task queue on Redis in the layout of Go Asynq, with OpenTelemetry built in."""
+
+from taskq_core.app import TaskQ
+from taskq_core.client import AsyncClient, BulkResult, Client, PayloadSizeWarning
+from taskq_core.context import TaskContext, current_task
+from taskq_core.errors import (
+    BrokerAuthenticationError,
+    BrokerError,
+    BrokerFullError,
+    BrokerUnavailableError,
+    BulkEnqueueError,
+    ConfigurationError,
+    Discard,
+    DuplicateTaskError,
+    EnqueueError,
+    EnqueueUnknownError,
+    PayloadError,
+    PayloadTooLargeError,
+    ResultError,
+    ResultNotKeptError,
+    ResultTimeoutError,
+    Retry,
+    SkipRetry,
+    Snooze,
+    TaskArgumentsError,
+    TaskControl,
+    TaskDefinitionError,
+    TaskFailedError,
+    TaskIdConflictError,
+    TaskNotFoundError,
+    TaskNotSentError,
+    TaskQError,
+)
+from taskq_core.options import TaskOptions
+from taskq_core.records import TaskInfo
+from taskq_core.result import TaskHandle
+from taskq_core.retry import exponential
+from taskq_core.settings import Settings
+from taskq_core.task import CoroutineTask, RemoteTask, Signature, Task
+from taskq_core.wire import TaskState
+
+__all__ = [
+    "AsyncClient",
+    "BrokerAuthenticationError",
+    "BrokerError",
+    "BrokerFullError",
+    "BrokerUnavailableError",
+    "BulkEnqueueError",
+    "BulkResult",
+    "Client",
+    "ConfigurationError",
+    "CoroutineTask",
+    "Discard",
+    "DuplicateTaskError",
+    "EnqueueError",
+    "EnqueueUnknownError",
+    "PayloadError",
+    "PayloadSizeWarning",
+    "PayloadTooLargeError",
+    "RemoteTask",
+    "ResultError",
+    "ResultNotKeptError",
+    "ResultTimeoutError",
+    "Retry",
+    "Settings",
+    "Signature",
+    "SkipRetry",
+    "Snooze",
+    "Task",
+    "TaskArgumentsError",
+    "TaskContext",
+    "TaskControl",
+    "TaskDefinitionError",
+    "TaskFailedError",
+    "TaskHandle",
+    "TaskIdConflictError",
+    "TaskInfo",
+    "TaskNotFoundError",
+    "TaskNotSentError",
+    "TaskOptions",
+    "TaskQ",
+    "TaskQError",
+    "TaskState",
+    "current_task",
+    "exponential",
+]

@@ -13,6 +13,7 @@
     |   |-- DuplicateTaskError       another task holds the unique lock
     |   |-- TaskIdConflictError      the id is taken in this queue
     |   `-- EnqueueUnknownError      the store did not answer: the task may or may not be there
+    |-- BulkEnqueueError             a bulk enqueue stopped half-way; carries what was enqueued
     |-- BrokerError                  the store refused, or was not reached
     |   |-- BrokerUnavailableError   no connection or no answer in time (also a ConnectionError)
     |   |-- BrokerAuthenticationError
@@ -26,6 +27,7 @@
     |   |-- ResultTimeoutError       not finished in time (also a TimeoutError)
     |   |-- TaskNotSentError         the surrounding transaction has not committed yet, or sending failed
     |   `-- TaskFailedError          the task was archived; carries its error text
+    |-- ResultValueError             a result has no JSON form, or a stored one does not fit (also a ValueError)
     `-- LeaseLostError               the worker no longer owns the task
 
     TaskControl                      raised by a task, never by taskq
@@ -157,12 +159,43 @@ class EnqueueUnknownError(EnqueueError):
         )
 
 
+class BulkEnqueueError(TaskQError):
+    """A bulk enqueue stopped half-way because the store refused or was not reached; the cause says why.
+
+    Attributes:
+        enqueued: Tasks that were enqueued before.
+        task_ids: Ids of the batch at which it stopped.
+        may_have_happened: True if that batch may have been enqueued all the same.
+    """
+
+    def __init__(self, enqueued: int, task_ids: tuple[str, ...], may_have_happened: bool) -> None:
+        super().__init__(enqueued, task_ids, may_have_happened)
+        self.enqueued, self.task_ids, self.may_have_happened = enqueued, task_ids, may_have_happened
+
+    def __str__(self) -> str:
+        state = "may or may not have been" if self.may_have_happened else "were not"
+        return f"{self.enqueued} tasks were enqueued; the next {len(self.task_ids)} {state}: {self.__cause__}"
+
+
 class BrokerError(TaskQError):
     """The store refused an operation or was not reached."""
 
 
 class BrokerUnavailableError(BrokerError, ConnectionError):
-    """No connection to the store, or no answer in time."""
+    """No connection to the store, or no answer in time.
+
+    Attributes:
+        may_have_happened: False when the request certainly changed nothing: it was never sent, or it was refused.
+    """
+
+    may_have_happened = True
+
+    @classmethod
+    def unchanged(cls, message: str) -> "BrokerUnavailableError":
+        """Return the error of a request that certainly changed nothing."""
+        error = cls(message)
+        error.may_have_happened = False
+        return error
 
 
 class BrokerAuthenticationError(BrokerError):
@@ -234,6 +267,10 @@ class TaskNotSentError(ResultError):
 
 class TaskFailedError(ResultError):
     """The task was archived. `reason` is its stored error text."""
+
+
+class ResultValueError(TaskQError, ValueError):
+    """A returned value has no JSON form, or a stored result is not of the type expected. Names types, never values."""
 
 
 class LeaseLostError(TaskQError):

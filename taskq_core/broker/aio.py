@@ -1,0 +1,261 @@
+"""The asyncio runner: sends operations and reads their answers.
+
+A `Lane` is one reserved connection that sends several operations in one write and reads their answers in order; the
+runner keeps idle lanes per event loop. A connection whose call failed, timed out or was cancelled is closed, never used
+again, so no reply can reach another caller.
+"""
+
+import asyncio
+import contextlib
+import random
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, TypeVar
+
+from redis.exceptions import NoScriptError, ResponseError
+
+from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
+from taskq_core.broker.failures import CLIENT_ERRORS, is_missing_script, pack, translate, translate_connecting
+from taskq_core.broker.operations import Operation
+from taskq_core.errors import BrokerError, BrokerUnavailableError
+
+T = TypeVar("T")
+
+
+class Lane:
+    """One reserved connection.
+
+    Args:
+        endpoint: Where the store is. On a cluster a lane has a cluster client instead of one connection.
+        timeout_s: Seconds to wait for the answers of one exchange.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        self._endpoint = endpoint
+        self._timeout_s = timeout_s
+        self._connection: Any = None
+
+    @property
+    def is_connected(self) -> bool:
+        """True if the connection stands, as far as this side knows."""
+        return self._connection is not None and (self._endpoint.is_cluster or self._connection.is_connected)
+
+    async def exchange(self, operations: Sequence[Operation[Any]], *, timeout_s: float | None = None) -> list[Any]:
+        """Send operations in one write and return their answers in order.
+
+        `timeout_s` shortens the lane's own time to wait.
+
+        An operation that the store refused answers with its `BrokerError` in the list, so that the others keep theirs.
+
+        Raises:
+            BrokerUnavailableError: The connection failed or the time ran out; any of them may have happened.
+        """
+        if self._endpoint.is_cluster:
+            return [await self._run_on_cluster(operation) for operation in operations]
+        timeout_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
+        connection = await self._connected(timeout_s)
+        timeout_s += max(operation.block_s for operation in operations)
+        try:
+            async with asyncio.timeout(timeout_s):
+                packed = b"".join([pack(operation.command()) for operation in operations])
+                await connection.send_packed_command([packed], check_health=False)
+                replies = []
+                for _ in operations:
+                    try:
+                        replies.append(await connection.read_response())
+                    except ResponseError as error:
+                        replies.append(error)
+                for index, operation in enumerate(operations):
+                    if is_missing_script(replies[index]):
+                        replies[index] = await self._send_text(connection, operation)
+        except CLIENT_ERRORS as error:
+            await self.close()
+            raise translate(error, self._endpoint.address) from error
+        except BaseException:
+            await self.close()
+            raise
+        return [await self._answer(operation, reply) for operation, reply in zip(operations, replies, strict=True)]
+
+    async def run(self, operation: Operation[T], *, timeout_s: float | None = None) -> T:
+        """Send one operation and return its answer, or raise its error."""
+        answer = (await self.exchange((operation,), timeout_s=timeout_s))[0]
+        if isinstance(answer, BrokerError):
+            raise answer
+        return answer  # type: ignore[no-any-return]  # exchange() answers operations of several types
+
+    async def _send_text(self, connection: Any, operation: Operation[Any]) -> Any:
+        await connection.send_packed_command([pack(operation.command_with_text())], check_health=False)
+        try:
+            return await connection.read_response()
+        except ResponseError as error:
+            return error
+
+    async def _answer(self, operation: Operation[Any], reply: Any) -> Any:
+        if not isinstance(reply, Exception):
+            return operation.read(reply)
+        failure = translate(reply, self._endpoint.address)
+        failure.__cause__ = reply
+        if isinstance(failure, BrokerUnavailableError):
+            await self.close()  # a failover leaves us on the wrong server
+        return failure
+
+    async def _connected(self, timeout_s: float) -> Any:
+        if self._connection is None or not self._connection.is_connected:
+            connection = self._endpoint.async_connection()
+            try:
+                async with asyncio.timeout(min(timeout_s, CONNECT_TIMEOUT_S)):
+                    await connection.connect()
+            except CLIENT_ERRORS as error:
+                await connection.disconnect(nowait=True)
+                raise translate_connecting(error, self._endpoint.address) from error
+            except BaseException:
+                await connection.disconnect(nowait=True)
+                raise
+            self._connection = connection
+        return self._connection
+
+    async def _run_on_cluster(self, operation: Operation[Any]) -> Any:
+        if self._connection is None:
+            self._connection = self._endpoint.async_cluster()
+        try:
+            async with asyncio.timeout(self._timeout_s + operation.block_s):
+                try:
+                    reply = await self._connection.execute_command(*operation.command())
+                except NoScriptError:
+                    reply = await self._connection.execute_command(*operation.command_with_text())
+        except ResponseError as error:
+            return await self._answer(operation, error)
+        except CLIENT_ERRORS as error:
+            await self.close()
+            raise translate(error, self._endpoint.address) from error
+        return operation.read(reply)
+
+    async def close(self) -> None:
+        """Close the connection. The next exchange opens a new one."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if self._endpoint.is_cluster:
+            await connection.aclose()
+        else:
+            await connection.disconnect(nowait=True)
+
+
+class AsyncRunner:
+    """Runs operations against one endpoint from coroutines, on any number of event loops.
+
+    Args:
+        endpoint: Where the store is.
+        timeout_s: Seconds to wait for an answer.
+        max_idle: Connections kept open between calls, per event loop.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, timeout_s: float = ANSWER_TIMEOUT_S, max_idle: int = 16) -> None:
+        self.endpoint = endpoint
+        self._timeout_s = timeout_s
+        self._max_idle = max_idle
+        self._idle: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, deque[Lane]] = weakref.WeakKeyDictionary()
+
+    async def run(self, operation: Operation[T], *, patience_s: float | None = None) -> T:
+        """Send one operation and return its answer. As `SyncRunner.run`, for coroutines."""
+        clock = asyncio.get_running_loop().time
+        deadline = None if patience_s is None else clock() + patience_s
+        attempt = 0
+        may_have_happened = False
+        while True:
+            left = None if deadline is None else max(0.001, deadline - clock())
+            try:
+                async with self.lane() as lane:
+                    return await lane.run(operation, timeout_s=left)
+            except BrokerUnavailableError as error:
+                may_have_happened = may_have_happened or error.may_have_happened
+                error.may_have_happened = may_have_happened
+                pause = random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 1.0)  # noqa: S311 - jitter, no secret
+                if not operation.repeatable or deadline is None or clock() + pause >= deadline:
+                    raise
+                attempt += 1
+                await asyncio.sleep(pause)
+
+    async def run_many(self, operations: Sequence[Operation[Any]], *, patience_s: float | None = None) -> list[Any]:
+        """Send operations one after another and return their answers."""
+        return [await self.run(operation, patience_s=patience_s) for operation in operations]
+
+    @contextlib.asynccontextmanager
+    async def lane(self) -> AsyncIterator[Lane]:
+        """Lend a connection for the time of a `with` block."""
+        idle = self._idle_lanes()
+        lane = idle.pop() if idle else self.new_lane()
+        try:
+            yield lane
+        finally:
+            if lane.is_connected and len(idle) < self._max_idle:
+                idle.append(lane)
+            else:
+                await lane.close()
+
+    def new_lane(self) -> Lane:
+        """Return a reserved connection, which the caller closes."""
+        return Lane(self.endpoint, timeout_s=self._timeout_s)
+
+    def _idle_lanes(self) -> deque[Lane]:
+        loop = asyncio.get_running_loop()
+        lanes = self._idle.get(loop)
+        if lanes is None:
+            lanes = self._idle[loop] = deque()
+        return lanes
+
+    async def subscribe(self, channel: str) -> "Subscription":
+        """Listen on a channel, on a connection of its own."""
+        subscription = Subscription(self.endpoint, channel)
+        await subscription.open()
+        return subscription
+
+    async def aclose(self) -> None:
+        """Close the idle connections of the running event loop."""
+        lanes = self._idle.pop(asyncio.get_running_loop(), deque())
+        while lanes:
+            await lanes.pop().close()
+
+
+class Subscription:
+    """Messages published on one channel."""
+
+    def __init__(self, endpoint: Endpoint, channel: str) -> None:
+        self._endpoint = endpoint
+        self._channel = channel
+        self._connection: Any = None
+
+    async def open(self) -> None:
+        """Connect and subscribe; when it returns nothing published afterwards is missed."""
+        connection = self._endpoint.async_connection()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S + ANSWER_TIMEOUT_S):
+                await connection.connect()
+                await connection.send_packed_command([pack(("SUBSCRIBE", self._channel))], check_health=False)
+                await connection.read_response()
+        except CLIENT_ERRORS as error:
+            await connection.disconnect(nowait=True)
+            raise translate(error, self._endpoint.address) from error
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._connection = connection
+
+    async def next(self) -> str:
+        """Wait for the next message. A cancelled wait closes the connection."""
+        try:
+            reply = await self._connection.read_response()
+        except CLIENT_ERRORS as error:
+            await self.close()
+            raise translate(error, self._endpoint.address) from error
+        except BaseException:
+            await self.close()
+            raise
+        return bytes(reply[2]).decode("utf-8", "replace")
+
+    async def close(self) -> None:
+        """Stop listening."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)

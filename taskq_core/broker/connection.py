@@ -1,0 +1,378 @@
+"""From a URL, or an existing redis-py client, to an `Endpoint` that opens connections.
+
+======================================================  ====================================================
+``redis://user:password@host:6379/0``                   one server
+``rediss://host:6380/0?ssl_ca_certs=/path``             the same over TLS; certificate and host name are verified
+``unix:///path/to/socket?db=0``                         one server on a unix socket
+``redis+sentinel://h1:26379,h2/master?db=0``            the primary that Sentinels name (``rediss+sentinel`` for TLS)
+``redis+cluster://h1:6379,h2``                          a Redis Cluster (``rediss+cluster`` for TLS)
+``embedded://`` or ``embedded:///folder``               a private redis-server for development
+======================================================  ====================================================
+
+redis-py's own defaults (ten silent retries, a hundred connections, long timeouts) are wrong for a queue: a request sent
+twice runs twice. Every connection made here retries nothing and has explicit timeouts; the runners decide what may be
+repeated. A password never shows in a repr, an error or a log line.
+"""
+
+import itertools
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import redis
+import redis.asyncio
+import redis.asyncio.cluster
+import redis.asyncio.sentinel
+import redis.cluster
+import redis.sentinel
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from taskq_core.broker.embedded import EmbeddedRedis, open_embedded
+from taskq_core.errors import ConfigurationError
+
+CONNECT_TIMEOUT_S = 2.0
+"""Seconds to establish a connection."""
+ANSWER_TIMEOUT_S = 3.0
+"""Seconds to wait for an answer; below the heartbeat, so that a silent server is noticed before a lease ends."""
+
+_KINDS = {
+    "redis": ("standalone", False),
+    "rediss": ("standalone", True),
+    "unix": ("unix", False),
+    "redis+sentinel": ("sentinel", False),
+    "rediss+sentinel": ("sentinel", True),
+    "redis+cluster": ("cluster", False),
+    "rediss+cluster": ("cluster", True),
+    "embedded": ("embedded", False),
+}
+_TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_OPTIONS = {
+    "standalone": ("db",),
+    "unix": ("db",),
+    "sentinel": ("db", "sentinel_username", "sentinel_password"),
+    "cluster": (),
+    "embedded": (),
+}
+_DEFAULT_PORTS = {"standalone": 6379, "sentinel": 26379, "cluster": 6379}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where the store is, read from a URL.
+
+    Attributes:
+        kind: standalone, unix, sentinel, cluster or embedded.
+        hosts: Host and port pairs.
+        path: Socket (unix) or folder (embedded).
+        master: Name of the primary (sentinel).
+        db: Number of the database.
+        tls: True for TLS.
+        tls_options: Files for TLS: ssl_ca_certs, ssl_certfile, ssl_keyfile.
+    """
+
+    kind: str
+    hosts: tuple[tuple[str, int], ...] = ()
+    path: str = ""
+    master: str = ""
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    sentinel_username: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
+    tls: bool = False
+    tls_options: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """The URL without its password."""
+        scheme = next(name for name, kind in _KINDS.items() if kind == (self.kind, self.tls))
+        if self.kind == "embedded":
+            return f"embedded://{self.path}"
+        user = f"{self.username or ''}:***@" if self.password is not None else ""
+        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
+        if self.kind == "unix":
+            return f"unix://{user}{self.path}?db={self.db}"
+        if self.kind == "sentinel":
+            return f"{scheme}://{user}{hosts}/{self.master}?db={self.db}"
+        return f"{scheme}://{user}{hosts}" + ("" if self.kind == "cluster" else f"/{self.db}")
+
+
+def _refuse(problem: str) -> ConfigurationError:
+    return ConfigurationError(f"cannot use the broker URL: {problem}")
+
+
+def _parse_hosts(text: str, default_port: int) -> tuple[tuple[str, int], ...]:
+    hosts = []
+    for part in text.split(","):
+        try:
+            split = urlsplit(f"//{part}")
+            host, port = split.hostname, split.port
+        except ValueError:
+            raise _refuse(f"{part!r} is no host:port") from None
+        if not host:
+            raise _refuse(f"{part!r} is no host:port")
+        hosts.append((host, port or default_port))
+    return tuple(hosts)
+
+
+def parse_url(url: str) -> Address:
+    """Read a broker URL.
+
+    Raises:
+        ConfigurationError: The URL is not one of the forms above. The message never holds the password.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in _KINDS:
+        known = ", ".join(f"{name}://" for name in _KINDS)
+        shown = scheme if separator and len(scheme) <= 40 and "@" not in scheme else "text without a scheme"
+        raise _refuse(f"{shown!r} is not a known scheme; known are {known}")
+    kind, tls = _KINDS[scheme]
+    rest, _, query = rest.partition("?")
+    credentials, _, location = rest.rpartition("@")
+    username, _, password = credentials.partition(":")
+    hosts_text, slash, path = location.partition("/")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    allowed = _OPTIONS[kind] + (_TLS_OPTIONS if tls else ())
+    for name in options:
+        if name not in allowed:
+            expected = f"known are {', '.join(allowed)}" if allowed else f"{scheme}:// takes none"
+            raise _refuse(f"unknown option {name!r}; {expected}")
+    common: dict[str, Any] = {
+        "kind": kind,
+        "tls": tls,
+        "username": unquote(username) or None,
+        "password": unquote(password) if ":" in credentials else None,
+        "tls_options": {name: options[name] for name in _TLS_OPTIONS if name in options},
+    }
+    if kind == "embedded":
+        return Address(kind=kind, path=unquote(hosts_text + slash + path))
+    if kind == "unix":
+        if hosts_text or not path:
+            raise _refuse("unix:// needs an absolute path, as in unix:///run/redis.sock")
+        return Address(path="/" + unquote(path), db=_database(options.get("db", "0")), **common)
+    hosts = _parse_hosts(hosts_text, _DEFAULT_PORTS[kind])
+    if kind == "sentinel":
+        if not path:
+            raise _refuse("redis+sentinel:// needs the primary's name, as in redis+sentinel://h1,h2/mymaster")
+        return Address(
+            hosts=hosts,
+            master=unquote(path),
+            db=_database(options.get("db", "0")),
+            sentinel_username=options.get("sentinel_username"),
+            sentinel_password=options.get("sentinel_password"),
+            **common,
+        )
+    if kind == "cluster":
+        if path:
+            raise _refuse(f"a cluster has no numbered databases, got {path!r}")
+        return Address(hosts=hosts, **common)
+    if len(hosts) > 1:
+        raise _refuse("several hosts need redis+sentinel:// or redis+cluster://")
+    return Address(hosts=hosts, db=_database(path or options.get("db", "0")), **common)
+
+
+def _database(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise _refuse(f"the database must be a number, got {text!r}")
+    return int(text)
+
+
+_COMMON: dict[str, Any] = {
+    "socket_connect_timeout": CONNECT_TIMEOUT_S,
+    "socket_keepalive": True,
+    "health_check_interval": 0,
+    "decode_responses": False,
+    "protocol": 2,
+}
+
+
+def _sync_options(options: Mapping[str, Any], timeout_s: float, connect_timeout_s: float) -> dict[str, Any]:
+    return {
+        **options,
+        **_COMMON,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": min(connect_timeout_s, CONNECT_TIMEOUT_S),
+        "retry": Retry(NoBackoff(), 0),
+    }
+
+
+def _async_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    # The asyncio runner bounds each exchange as a whole, so the connection keeps no timer of its own.
+    return {**options, **_COMMON, "socket_timeout": None, "retry": AsyncRetry(NoBackoff(), 0)}
+
+
+class Endpoint:
+    """Opens connections to one store.
+
+    Attributes:
+        address: Printable address without a password.
+        is_cluster: True for a Redis Cluster, where a client routes each request to the node of its keys.
+    """
+
+    def __init__(self, source: "str | Address | redis.Redis | redis.asyncio.Redis", *, embedded_folder: Path) -> None:
+        self._embedded: EmbeddedRedis | None = None
+        self._embedded_folder = embedded_folder
+        self._address: Address | None = None
+        self._pools: tuple[Any, Any] = (None, None)
+        self._turn = itertools.count()
+        self.is_cluster = False
+        self.server: tuple[str, int] | None = None
+        if isinstance(source, str):
+            source = parse_url(source)
+        if isinstance(source, Address):
+            self._address = source
+            self.address = str(source)
+            self.is_cluster = source.kind == "cluster"
+            if source.hosts:
+                self.server = source.hosts[0]
+        else:
+            self._from_client(source)
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.address!r})"
+
+    def _from_client(self, client: Any) -> None:
+        pool = getattr(client, "connection_pool", None)
+        if isinstance(client, redis.cluster.RedisCluster | redis.asyncio.cluster.RedisCluster):
+            raise ConfigurationError(
+                "a RedisCluster client cannot be taken over; give redis+cluster://host:port instead"
+            )
+        if pool is None:
+            raise ConfigurationError(
+                f"the broker must be a URL or a redis-py client, got {type(client).__module__}.{type(client).__name__}"
+            )
+        options = dict(pool.connection_kwargs)
+        for name in ("retry", "retry_on_error", "retry_on_timeout", "parser_class", "connection_pool"):
+            options.pop(name, None)
+        self._client_options = options
+        self._client_classes = _connection_classes(pool.connection_class)
+        if "path" in options:
+            self.address = f"unix://{options['path']}?db={options.get('db', 0)}"
+        else:
+            host, port = options.get("host", "localhost"), int(options.get("port", 6379))
+            self.server = (host, port)
+            self.address = f"redis://{host}:{port}/{options.get('db', 0)}"
+
+    def open(self) -> None:
+        """Start the embedded server if this endpoint has one. Blocking; does nothing for other kinds."""
+        if self._address is not None and self._address.kind == "embedded" and self._embedded is None:
+            folder = Path(self._address.path) if self._address.path else self._embedded_folder
+            self._embedded = open_embedded(folder)
+
+    def close(self) -> None:
+        """Give up the share of the embedded server."""
+        if self._embedded is not None:
+            self._embedded.close()
+            self._embedded = None
+
+    def _resolved(self) -> Address:
+        assert self._address is not None
+        if self._address.kind != "embedded":
+            return self._address
+        self.open()
+        assert self._embedded is not None
+        return Address(kind="unix", path=str(self._embedded.socket_path))
+
+    def _plain_options(self, address: Address) -> dict[str, Any]:
+        options: dict[str, Any] = {"username": address.username, "password": address.password}
+        if address.kind != "cluster":
+            options["db"] = address.db
+        if address.tls:
+            options |= {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True, **address.tls_options}
+        return options
+
+    def connection(self, *, timeout_s: float = ANSWER_TIMEOUT_S, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> Any:
+        """Return a new blocking connection, not connected yet; to one of the seed nodes of a cluster."""
+        if self._address is None:
+            return self._client_classes[0](**_sync_options(self._client_options, timeout_s, connect_timeout_s))
+        address = self._resolved()
+        options = _sync_options(self._plain_options(address), timeout_s, connect_timeout_s)
+        if address.kind == "unix":
+            options.pop("socket_keepalive")
+            return redis.UnixDomainSocketConnection(path=address.path, **options)
+        if address.kind == "sentinel":
+            return self._sentinel_pool(address, options, asynchronous=False).make_connection()
+        kind = redis.SSLConnection if address.tls else redis.Connection
+        host, port = self._next_host(address)
+        return kind(host=host, port=port, **options)
+
+    def async_connection(self) -> Any:
+        """Return a new asyncio connection, not connected yet; to one of the seed nodes of a cluster."""
+        if self._address is None:
+            return self._client_classes[1](**_async_options(self._client_options))
+        address = self._resolved()
+        options = _async_options(self._plain_options(address))
+        if address.kind == "unix":
+            options.pop("socket_keepalive")
+            return redis.asyncio.UnixDomainSocketConnection(path=address.path, **options)
+        if address.kind == "sentinel":
+            return self._sentinel_pool(address, options, asynchronous=True).make_connection()
+        kind = redis.asyncio.SSLConnection if address.tls else redis.asyncio.Connection
+        host, port = self._next_host(address)
+        return kind(host=host, port=port, **options)
+
+    def _next_host(self, address: Address) -> tuple[str, int]:
+        return address.hosts[next(self._turn) % len(address.hosts)]
+
+    def _sentinel_pool(self, address: Address, options: dict[str, Any], *, asynchronous: bool) -> Any:
+        index = int(asynchronous)
+        if self._pools[index] is None:
+            sentinel_options = {
+                **_COMMON,
+                "socket_timeout": CONNECT_TIMEOUT_S,
+                "username": address.sentinel_username,
+                "password": address.sentinel_password,
+                "retry": AsyncRetry(NoBackoff(), 0) if asynchronous else Retry(NoBackoff(), 0),
+            }
+            kind: Any = redis.asyncio.sentinel.Sentinel if asynchronous else redis.sentinel.Sentinel
+            tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
+            if address.tls:
+                sentinel_options |= {"ssl": True, **tls}
+                options = {**options, "ssl": True}
+            sentinel = kind(list(address.hosts), sentinel_kwargs=sentinel_options)
+            client = sentinel.master_for(address.master, **options)
+            pools = list(self._pools)
+            pools[index] = client.connection_pool
+            self._pools = (pools[0], pools[1])
+            self._sentinel_clients = (*getattr(self, "_sentinel_clients", ()), client)  # the pool refers to it weakly
+        return self._pools[index]
+
+    def cluster(self, *, timeout_s: float = ANSWER_TIMEOUT_S) -> redis.cluster.RedisCluster:
+        """Return a new blocking cluster client."""
+        assert self._address is not None
+        options = _sync_options(self._plain_options(self._address), timeout_s, CONNECT_TIMEOUT_S) | {
+            "ssl": self._address.tls
+        }
+        nodes = [redis.cluster.ClusterNode(host, port) for host, port in self._address.hosts]
+        return redis.cluster.RedisCluster(startup_nodes=nodes, **options)
+
+    def async_cluster(self) -> redis.asyncio.cluster.RedisCluster:
+        """Return a new asyncio cluster client."""
+        assert self._address is not None
+        options = _async_options(self._plain_options(self._address)) | {"ssl": self._address.tls}
+        nodes: list[Any] = [redis.asyncio.cluster.ClusterNode(host, port) for host, port in self._address.hosts]
+        return redis.asyncio.cluster.RedisCluster(startup_nodes=nodes, **options)
+
+
+def _connection_classes(given: Any) -> tuple[Any, Any]:
+    """Return the blocking and the asyncio connection class that go with a client's own class."""
+    pairs: list[tuple[Any, Any]] = [
+        (redis.SSLConnection, redis.asyncio.SSLConnection),
+        (redis.UnixDomainSocketConnection, redis.asyncio.UnixDomainSocketConnection),
+        (redis.Connection, redis.asyncio.Connection),
+    ]
+    if given.__module__.startswith("fakeredis"):
+        from fakeredis import FakeConnection
+        from fakeredis.aioredis import FakeConnection as AsyncFakeConnection
+
+        return FakeConnection, AsyncFakeConnection
+    for pair in pairs:
+        if issubclass(given, pair):
+            return pair
+    raise ConfigurationError(
+        f"connections of type {given.__module__}.{given.__qualname__} cannot be taken over; give a URL"
+    )

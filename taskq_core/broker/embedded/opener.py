@@ -1,0 +1,239 @@
+"""Open the embedded server of a folder: find it running, or have it started.
+
+The package's docstring tells the protocol. Nothing here is kept per process: every open has its own lock on
+`users.lock`, and the kernel counts them, over threads and processes alike.
+"""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+
+from taskq_core.broker.embedded import guardian
+from taskq_core.broker.embedded.binary import find_program, inspect_program
+from taskq_core.broker.embedded.folder import choose_socket, prepare_data_folder, prepare_folder
+from taskq_core.broker.embedded.guardian import LOOK_INTERVAL_S, Liveness, liveness, open_lock, try_lock
+from taskq_core.errors import EmbeddedRedisError
+
+if sys.platform != "win32":
+    import fcntl
+
+_LOCK_TIMEOUT_S = 120.0
+_PROGRESS_TIMEOUT_S = 60.0
+_GUARDIANS_TRIED = 5
+
+
+class EmbeddedRedis:
+    """A share in the embedded server of a folder; a context manager.
+
+    The server lives as long as any share in it, in whatever process. A share lasts until `close` or until the process
+    ends, also when the object is no longer referenced. Threads may use and close it at the same time.
+
+    Attributes:
+        socket_path: The unix socket to connect to. It stays the same when the server is started again.
+        version: Version of the running server, such as `8.0.2`. With Valkey it is Valkey's own.
+    """
+
+    def __init__(self, *, socket_path: Path, version: str, share: int) -> None:
+        self.socket_path = socket_path
+        self.version = version
+        self._share = [share]
+
+    def __repr__(self) -> str:
+        return f"<EmbeddedRedis {self.version} at {self.socket_path}{'' if self._share else ', closed'}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """The `unix://` URL of the socket."""
+        return f"unix://{quote(str(self.socket_path))}"
+
+    def close(self) -> None:
+        """Give the share back. The server stops, soon after, when it was the last one. Closing twice is allowed."""
+        try:
+            share = self._share.pop()
+        except IndexError:
+            return
+        # Not LOCK_UN: a forked child may share the lock, and must keep it.
+        os.close(share)
+
+
+def open_embedded(folder: Path, *, redis_server: Path | None = None) -> EmbeddedRedis:
+    """Open the embedded redis-server of a folder, started if it does not run, and return when it is ready.
+
+    A server that runs already is used as it is, even if `redis_server` is another program.
+
+    Args:
+        folder: Where data, locks and logs are. It is made, readable by this user alone, if it is missing.
+        redis_server: The program to start; None takes the one on PATH, else the one of the `embedded` extra.
+
+    Returns:
+        A share in the server; close it to give it back.
+
+    Raises:
+        EmbeddedRedisError: There is no usable redis-server, it does not start, or the folder cannot be used. The
+            message says what to do.
+    """
+    if sys.platform == "win32":
+        raise EmbeddedRedisError("embedded:// needs Linux or macOS; use redis:// with a server that runs elsewhere")
+    try:
+        folder = prepare_folder(folder)
+        with _start_lock(folder):
+            share = _take_share(folder)
+            try:
+                socket_path, version = _ensure_server(folder, redis_server)
+                return EmbeddedRedis(socket_path=Path(socket_path), version=version, share=share)
+            except BaseException:
+                os.close(share)
+                raise
+    except OSError as exc:
+        raise EmbeddedRedisError(f"the folder {folder} of the embedded redis-server cannot be used: {exc}") from exc
+
+
+@contextmanager
+def _start_lock(folder: Path) -> Iterator[None]:
+    descriptor = open_lock(folder / "start.lock")
+    try:
+        _wait_for_lock(descriptor, f"another process has been starting the redis-server of {folder}")
+        yield
+    finally:
+        # Not by closing alone: a child that another thread has forked meanwhile holds the file open.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+def _take_share(folder: Path) -> int:
+    descriptor = open_lock(folder / "users.lock")
+    try:
+        _wait_for_lock(descriptor, f"the redis-server of {folder} has been stopping", shared=True)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _wait_for_lock(descriptor: int, what: str, *, shared: bool = False) -> None:
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
+    while not try_lock(descriptor, shared=shared):
+        if time.monotonic() > deadline:
+            raise EmbeddedRedisError(f"{what} for {_LOCK_TIMEOUT_S:.0f} s; look for a process that hangs")
+        time.sleep(LOOK_INTERVAL_S)
+
+
+def _ensure_server(folder: Path, redis_server: Path | None) -> tuple[str, str]:
+    """Return socket and version of a server that answers and has a guardian."""
+    deadline = time.monotonic() + _PROGRESS_TIMEOUT_S
+    early_ends = 0
+    while time.monotonic() < deadline:
+        if _clear_dead_guardian(folder) and not _spawn_guardian(folder, redis_server):
+            early_ends += 1  # somebody killed it; if it was not that, it will happen again
+            if early_ends == _GUARDIANS_TRIED:
+                raise EmbeddedRedisError(f"the guardian of the redis-server ends early; see {folder / 'guardian.log'}")
+        address = _read_address(folder)
+        said = liveness(address) if address else Liveness.SILENT
+        if said is Liveness.READY:
+            with suppress(OSError):  # it was killed after it answered: look again
+                return address, _running_version(address)
+        if said is Liveness.LOADING:
+            deadline = time.monotonic() + _PROGRESS_TIMEOUT_S
+        time.sleep(LOOK_INTERVAL_S)
+    raise EmbeddedRedisError(
+        f"the redis-server of {folder} has a guardian but does not answer; see the logs there, "
+        "and end the processes that use it"
+    )
+
+
+def _clear_dead_guardian(folder: Path) -> bool:
+    """Whether no guardian lives; what it left behind is removed."""
+    descriptor = open_lock(folder / "guardian.lock")
+    try:
+        if not try_lock(descriptor):
+            return False
+        # An orphaned server may still answer there, but not for long.
+        (folder / "address").unlink(missing_ok=True)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _read_address(folder: Path) -> str:
+    try:
+        return os.fsdecode((folder / "address").read_bytes())
+    except FileNotFoundError:
+        return ""
+
+
+def _spawn_guardian(folder: Path, redis_server: Path | None) -> bool:
+    """Start a guardian and wait until it reports that the server is ready or that another guardian is at work.
+
+    Returns:
+        False if it ended without a report.
+
+    Raises:
+        EmbeddedRedisError: It could not start the server.
+    """
+    program = inspect_program(redis_server.absolute()) if redis_server is not None else find_program()
+    order = {
+        "folder": str(folder),
+        "program": str(program.path),
+        "data": str(prepare_data_folder(folder, program)),
+        # Not a setting of taskq: the system says here where this user's sockets belong.
+        "socket": str(choose_socket(folder, runtime_folder=os.environ.get("XDG_RUNTIME_DIR"))),
+    }
+    log = os.open(folder / "guardian.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        with subprocess.Popen(  # noqa: S603 - this package's own script, no shell
+            [_python(), "-I", "-S", str(Path(guardian.__file__).resolve()), "guard", json.dumps(order)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd="/",
+            start_new_session=True,
+        ) as process:
+            assert process.stdout is not None
+            report = _read_report(process.stdout.fileno(), folder)
+    finally:
+        os.close(log)
+    kind, _, reason = report.partition(" ")
+    if kind == "error":
+        raise EmbeddedRedisError(str(json.loads(reason)))
+    return kind in {"ready", "taken"}
+
+
+def _read_report(pipe: int, folder: Path) -> str:
+    poller = select.poll()  # select() takes no descriptor above 1023
+    poller.register(pipe, select.POLLIN)
+    said = b""
+    while not said.endswith(b"\n"):
+        if not poller.poll(1000 * _PROGRESS_TIMEOUT_S):
+            raise EmbeddedRedisError(f"the guardian of the redis-server hangs; see {folder / 'guardian.log'}")
+        more = os.read(pipe, 65536)
+        if not more:
+            break
+        said += more
+    return said.lstrip(b".").decode(errors="replace").strip()
+
+
+def _running_version(address: str) -> str:
+    facts = dict(line.partition(":")[::2] for line in guardian.ask(address, "INFO server").decode().splitlines())
+    return facts.get("valkey_version") or facts.get("redis_version", "")
+
+
+def _python() -> str:
+    """The Python to run the guardian with: inside a web server written in C, `sys.executable` is that server."""
+    if Path(sys.executable or "").name.startswith(("python", "pypy")):
+        return sys.executable
+    return str(Path(sys.prefix) / "bin" / "python3")

@@ -1,0 +1,81 @@
+"""What redis-py raises, as taskq's own errors."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+import redis
+from redis import exceptions
+
+from taskq_core.broker.operations import Argument
+from taskq_core.errors import (
+    BrokerAuthenticationError,
+    BrokerError,
+    BrokerFullError,
+    BrokerReplyError,
+    BrokerUnavailableError,
+)
+
+CLIENT_ERRORS = (redis.RedisError, OSError, TimeoutError)
+"""What a call into redis-py can raise."""
+
+_REFUSALS = (
+    "READONLY",
+    "LOADING",
+    "BUSY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "NOREPLICAS",
+    "MISCONF",
+    "UNBLOCKED",
+)
+
+
+def translate(error: BaseException, address: str) -> BrokerError:
+    """Return ours for an error raised by redis-py or the operating system."""
+    if isinstance(error, BrokerError):
+        return error
+    text = str(error)
+    if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError):
+        return BrokerAuthenticationError(f"{address} refused the user or password: {text}")
+    if isinstance(error, exceptions.OutOfMemoryError) or "OOM command not allowed" in text:
+        return BrokerFullError(f"{address} is over its memory limit (maxmemory) and takes no new tasks")
+    if isinstance(
+        error,
+        exceptions.ReadOnlyError
+        | exceptions.BusyLoadingError
+        | exceptions.ClusterDownError
+        | exceptions.TryAgainError
+        | exceptions.MasterDownError,
+    ) or text.startswith(_REFUSALS):
+        return BrokerUnavailableError.unchanged(f"{address} refused for now: {text}")
+    if isinstance(error, exceptions.ResponseError):
+        if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
+            return BrokerAuthenticationError(f"{address} refused the user or password: {text}")
+        return BrokerReplyError(f"{address} answered: {text}")
+    return BrokerUnavailableError(f"no answer from {address}: {text or type(error).__name__}")
+
+
+def translate_connecting(error: BaseException, address: str) -> BrokerError:
+    """Return ours for an error raised while connecting: nothing was sent."""
+    translated = translate(error, address)
+    if isinstance(translated, BrokerUnavailableError):
+        return BrokerUnavailableError.unchanged(str(translated).replace("no answer from", "cannot reach", 1))
+    return translated
+
+
+def pack(command: Sequence[Argument]) -> bytes:
+    """Return a command in Redis's wire form. Ids read from Redis may hold bytes that are no UTF-8."""
+    try:
+        packed: bytes = hiredis.pack_command(tuple(command))
+    except UnicodeEncodeError:
+        packed = hiredis.pack_command(
+            tuple(word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word for word in command)
+        )
+    return packed
+
+
+def is_missing_script(reply: Any) -> bool:
+    """True if the server does not know the script: it ran nothing, so sending the text is safe."""
+    return isinstance(reply, exceptions.NoScriptError)

@@ -1,0 +1,28 @@
+-- Moving a task out of `active`. The caller has checked that the move is rightful; nothing here can fail half-way:
+-- the target sets were checked for their type before the first write.
+
+-- leave: take the id off the active list and its lease. `newest` scans the list from the end where the youngest stand.
+-- LREM first: Redis accepts it also over maxmemory, and with it the writes that follow.
+local function leave(keys, id, newest)
+  redis.call('LREM', keys.active, newest and 1 or -1, id)
+  redis.call('ZREM', keys.lease, id)
+end
+
+-- announce: tell those who wait for the outcome (field taskq_wait) that the task has ended.
+local function announce(keys, waited, id)
+  if waited then
+    redis.call('PUBLISH', keys.done, id)
+  end
+end
+
+local function release(lock, id)
+  if lock ~= '' and redis.call('GET', lock) == id then
+    redis.call('DEL', lock)
+  end
+end
+
+local function keep(set, score, id, task_key, message, state)
+  redis.call('ZADD', set, score, id)
+  redis.call('HSET', task_key, 'msg', message, 'state', state)
+  redis.call('HDEL', task_key, 'taskq_owner')
+end

@@ -1,0 +1,23 @@
+--[[
+  clean: delete completed tasks whose retention ended and archived tasks that are too old or too many.
+
+  KEYS[1]  zset    completed: id by end of retention (Unix s)
+  KEYS[2]  zset    archived: id by time of archiving (Unix s)
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  prefix of task keys
+  ARGV[3]  int     most completed tasks to delete
+  ARGV[4]  int     seconds an archived task is kept
+  ARGV[5]  int     most archived tasks
+
+  returns  completed tasks deleted, archived tasks deleted (at most 100)
+]]
+-- include _clock
+-- include _trim
+local now_s = clock(ARGV[1])
+local ids = redis.call('ZRANGE', KEYS[1], '-inf', whole(now_s), 'BYSCORE', 'LIMIT', 0, ARGV[3])
+redis.call('ZCARD', KEYS[2]) -- a key of another type is refused here, before the first write
+for _, id in ipairs(ids) do
+  redis.call('DEL', ARGV[2] .. id)
+  redis.call('ZREM', KEYS[1], id)
+end
+return { #ids, trim(KEYS[2], ARGV[2], now_s - tonumber(ARGV[4]), tonumber(ARGV[5])) }

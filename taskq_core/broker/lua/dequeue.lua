@@ -1,0 +1,99 @@
+--[[
+  dequeue: hand pending tasks to a worker, oldest first, each with a lease.
+
+  KEYS[1]  list    pending tasks of the queue
+  KEYS[2]  list    active tasks
+  KEYS[3]  zset    leases: id by expiry (Unix s)
+  KEYS[4]  string  present while the queue is paused
+  KEYS[5]  list    wake tokens
+  KEYS[6]  string  what this worker's last call handed out: "<call>:" and each id as "<length>:<id>"
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  token of the worker
+  ARGV[3]  int     number of this call; a repeat with the same number hands out nothing new and returns the same tasks
+  ARGV[4]  int     most tasks to take
+  ARGV[5]  int     bytes of messages after which no further task is taken (the first is always taken)
+  ARGV[6]  int     seconds of the lease
+  ARGV[7]  string  prefix of task keys
+
+  An id without a message is dropped and counted. RPOP comes before any other write: Redis accepts it also over
+  maxmemory, and with it the writes that follow.
+
+  returns  now (Unix ns as text), lease expiry (Unix s as text), ids dropped, then per task: id, message
+]]
+-- include _clock
+-- include _wake
+local now_s, now_ns = clock(ARGV[1])
+local expiry = whole(now_s + tonumber(ARGV[6]))
+local reply = { now_ns, expiry, 0 }
+
+local last = redis.call('GET', KEYS[6])
+if last then
+  local call, rest = string.match(last, '^(%d+):(.*)$')
+  if call == ARGV[3] then
+    while rest ~= '' do
+      local length, tail = string.match(rest, '^(%d+):(.*)$')
+      local id = string.sub(tail, 1, tonumber(length))
+      rest = string.sub(tail, tonumber(length) + 1)
+      local score = redis.call('ZSCORE', KEYS[3], id)
+      local fields = redis.call('HMGET', ARGV[7] .. id, 'msg', 'taskq_owner')
+      if score and fields[1] and fields[2] == ARGV[2] .. ':' .. score then
+        reply[2] = score
+        reply[#reply + 1] = id
+        reply[#reply + 1] = fields[1]
+      end
+    end
+    return reply
+  end
+end
+if redis.call('EXISTS', KEYS[4]) == 1 then
+  return reply
+end
+redis.call('LLEN', KEYS[2]) -- a key of another type is refused here, before the first write
+redis.call('ZCARD', KEYS[3])
+redis.call('LLEN', KEYS[5])
+
+local limit = tonumber(ARGV[4])
+local ids = redis.call('RPOP', KEYS[1], limit)
+if not ids then
+  return reply
+end
+local owner = ARGV[2] .. ':' .. expiry
+local taken, leases, record, bytes = {}, {}, { ARGV[3], ':' }, 0
+for i, id in ipairs(ids) do
+  if bytes >= tonumber(ARGV[5]) then
+    for j = #ids, i, -1 do
+      redis.call('RPUSH', KEYS[1], ids[j])
+    end
+    break
+  end
+  local key = ARGV[7] .. id
+  local message = redis.pcall('HGET', key, 'msg')
+  if type(message) == 'string' then
+    redis.call('HSET', key, 'state', 'active', 'taskq_owner', owner)
+    redis.call('HDEL', key, 'pending_since')
+    bytes = bytes + #message
+    taken[#taken + 1] = id
+    leases[#leases + 1] = expiry
+    leases[#leases + 1] = id
+    record[#record + 1] = #id .. ':' .. id
+    reply[#reply + 1] = id
+    reply[#reply + 1] = message
+  else
+    if message == false then
+      redis.call('DEL', key) -- a stub without a message would block its id for ever
+    end
+    reply[3] = reply[3] + 1
+  end
+end
+for i = 1, #taken, 200 do
+  local last_index = math.min(i + 199, #taken)
+  redis.call('LPUSH', KEYS[2], unpack(taken, i, last_index))
+  redis.call('ZADD', KEYS[3], unpack(leases, 2 * i - 1, 2 * last_index))
+end
+if #taken > 0 then
+  redis.call('SET', KEYS[6], table.concat(record), 'EX', ARGV[6])
+end
+if redis.call('LLEN', KEYS[1]) > 0 then
+  wake(KEYS[5])
+end
+return reply

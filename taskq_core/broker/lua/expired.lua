@@ -1,0 +1,23 @@
+--[[
+  expired: list tasks whose lease ran out at least `grace` ago. Reads only.
+
+  KEYS[1]  zset    leases: id by expiry (Unix s)
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  int     seconds of grace
+  ARGV[3]  int     most tasks to list
+  ARGV[4]  string  prefix of task keys
+
+  returns  now (Unix ns as text), then per task: id, lease expiry (Unix s as text), message ('' if there is none)
+]]
+-- include _clock
+local now_s, now_ns = clock(ARGV[1])
+local cutoff = whole(now_s - tonumber(ARGV[2]))
+local found = redis.call('ZRANGE', KEYS[1], '-inf', cutoff, 'BYSCORE', 'LIMIT', 0, ARGV[3], 'WITHSCORES')
+local reply = { now_ns }
+for i = 1, #found, 2 do
+  local message = redis.pcall('HGET', ARGV[4] .. found[i], 'msg')
+  reply[#reply + 1] = found[i]
+  reply[#reply + 1] = found[i + 1]
+  reply[#reply + 1] = type(message) == 'string' and message or ''
+end
+return reply

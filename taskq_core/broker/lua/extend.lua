@@ -1,0 +1,35 @@
+--[[
+  extend: push the leases of running tasks into the future.
+
+  KEYS[1]  zset    leases: id by expiry (Unix s)
+  KEYS[2]  any     a key that never exists
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  token of the worker
+  ARGV[3]  int     seconds of the lease
+  ARGV[4]  string  prefix of task keys
+  ARGV[5..] string task ids
+
+  A lapsed lease that nobody took may still be extended by its owner. DEL comes before any other write: Redis accepts
+  it also over maxmemory, and with it the writes that follow.
+
+  returns  now (Unix ns as text), then one character per task:  1  extended   0  lost
+]]
+-- include _clock
+local now_s, now_ns = clock(ARGV[1])
+local expiry = whole(now_s + tonumber(ARGV[3]))
+local owner = ARGV[2] .. ':' .. expiry
+redis.call('DEL', KEYS[2])
+local codes = {}
+for i = 5, #ARGV do
+  local id = ARGV[i]
+  local key = ARGV[4] .. id
+  local score = redis.call('ZSCORE', KEYS[1], id)
+  if score and redis.pcall('HGET', key, 'taskq_owner') == ARGV[2] .. ':' .. score then
+    redis.call('ZADD', KEYS[1], expiry, id)
+    redis.call('HSET', key, 'taskq_owner', owner)
+    codes[#codes + 1] = '1'
+  else
+    codes[#codes + 1] = '0'
+  end
+end
+return { now_ns, table.concat(codes) }

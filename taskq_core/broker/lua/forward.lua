@@ -1,0 +1,58 @@
+--[[
+  forward: move due tasks to pending (or back to their group), if this worker leads the forwarding of the queue.
+
+  KEYS[1]  zset    scheduled: id by start (Unix s)
+  KEYS[2]  zset    retry: id by next attempt (Unix s)
+  KEYS[3]  list    pending tasks
+  KEYS[4]  set     names of groups with members
+  KEYS[5]  list    wake tokens
+  KEYS[6]  string  token of the worker that leads
+  KEYS[7]  any     a key that never exists
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  token of this worker
+  ARGV[3]  int     ms the leader's lease lasts
+  ARGV[4]  string  prefix of the queue's keys
+  ARGV[5]  int     most tasks to move (at most 100)
+
+  returns  now (Unix ns as text), 1 leads / 0 another does, tasks moved, ids dropped because their hash is gone
+]]
+-- include _clock
+-- include _lead
+-- include _wake
+local now_s, now_ns = clock(ARGV[1])
+if not lead(KEYS[6], KEYS[7], ARGV[2], ARGV[3]) then
+  return { now_ns, 0, 0, 0 }
+end
+redis.call('LLEN', KEYS[3]) -- keys of another type are refused here, before a task is touched
+redis.call('LLEN', KEYS[5])
+redis.call('SCARD', KEYS[4])
+local limit, moved, dropped, ready = tonumber(ARGV[5]), 0, 0, 0
+for source = 1, 2 do
+  local left = limit - moved - dropped
+  if left > 0 then
+    local ids = redis.call('ZRANGE', KEYS[source], '-inf', whole(now_s), 'BYSCORE', 'LIMIT', 0, left)
+    for _, id in ipairs(ids) do
+      local key = ARGV[4] .. 't:' .. id
+      local fields = redis.pcall('HMGET', key, 'msg', 'group')
+      local group = fields[2]
+      redis.call('ZREM', KEYS[source], id)
+      if not fields[1] then
+        dropped = dropped + 1
+      elseif group and group ~= '' then
+        redis.call('ZADD', ARGV[4] .. 'g:' .. group, whole(now_s), id)
+        redis.call('SADD', KEYS[4], group)
+        redis.call('HSET', key, 'state', 'aggregating')
+        moved = moved + 1
+      else
+        redis.call('LPUSH', KEYS[3], id)
+        redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
+        moved = moved + 1
+        ready = ready + 1
+      end
+    end
+  end
+end
+if ready > 0 then
+  wake(KEYS[5])
+end
+return { now_ns, 1, moved, dropped }

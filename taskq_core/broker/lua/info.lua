@@ -1,0 +1,45 @@
+--[[
+  info: count the tasks of a queue. Reads only.
+
+  KEYS[1..6]  pending, active, scheduled, retry, archived, completed
+  KEYS[7]     set     names of groups with members
+  KEYS[8]     string  present while the queue is paused
+  KEYS[9]     string  lifetime counter of processed tasks
+  KEYS[10]    string  lifetime counter of failed tasks
+  ARGV[1]     int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]     string  prefix of the queue's keys
+
+  returns  now (Unix ns as text), sizes of the six, aggregating tasks (of the first 1000 groups), 1 if paused, processed,
+           failed, processed today, failed today, pending_since of the next task to run ('' unknown)
+]]
+-- include _clock
+-- include _date
+local now_s, now_ns = clock(ARGV[1])
+local function number(key)
+  return redis.call('GET', key) or '0'
+end
+local aggregating = 0
+if redis.call('SCARD', KEYS[7]) > 0 then
+  local groups = redis.call('SMEMBERS', KEYS[7])
+  for i = 1, math.min(#groups, 1000) do
+    aggregating = aggregating + redis.call('ZCARD', ARGV[2] .. 'g:' .. groups[i])
+  end
+end
+local today = utc_date(now_s)
+local next_id = redis.call('LINDEX', KEYS[1], -1)
+return {
+  now_ns,
+  redis.call('LLEN', KEYS[1]),
+  redis.call('LLEN', KEYS[2]),
+  redis.call('ZCARD', KEYS[3]),
+  redis.call('ZCARD', KEYS[4]),
+  redis.call('ZCARD', KEYS[5]),
+  redis.call('ZCARD', KEYS[6]),
+  aggregating,
+  redis.call('EXISTS', KEYS[8]),
+  number(KEYS[9]),
+  number(KEYS[10]),
+  number(ARGV[2] .. 'processed:' .. today),
+  number(ARGV[2] .. 'failed:' .. today),
+  next_id and redis.call('HGET', ARGV[2] .. 't:' .. next_id, 'pending_since') or '',
+}

@@ -1,0 +1,38 @@
+--[[
+  list: read a page of the tasks of a queue in one state. Reads only.
+
+  KEYS[1]  list or zset of the state
+  ARGV[1]  string  'list' (first = next to run / oldest started) or 'zset' (first = lowest score)
+  ARGV[2]  int     tasks to skip
+  ARGV[3]  int     tasks to read (at most 1000)
+  ARGV[4]  string  prefix of task keys
+  ARGV[5]  string  key of the lease set for active tasks, else ''
+
+  returns  size, then per task: id, message ('' none), result ('' none), score ('' none)
+]]
+local first, count = tonumber(ARGV[2]), math.min(tonumber(ARGV[3]), 1000)
+local ids, scores, size = {}, {}, 0
+if ARGV[1] == 'list' then
+  size = redis.call('LLEN', KEYS[1])
+  local page = redis.call('LRANGE', KEYS[1], -first - count, -first - 1)
+  for i = #page, 1, -1 do
+    ids[#ids + 1] = page[i]
+    scores[#scores + 1] = ARGV[5] ~= '' and redis.call('ZSCORE', ARGV[5], page[i]) or ''
+  end
+else
+  size = redis.call('ZCARD', KEYS[1])
+  local page = redis.call('ZRANGE', KEYS[1], first, first + count - 1, 'WITHSCORES')
+  for i = 1, #page, 2 do
+    ids[#ids + 1] = page[i]
+    scores[#scores + 1] = page[i + 1]
+  end
+end
+local reply = { size }
+for i, id in ipairs(ids) do
+  local fields = redis.pcall('HMGET', ARGV[4] .. id, 'msg', 'result')
+  reply[#reply + 1] = id
+  reply[#reply + 1] = fields[1] or ''
+  reply[#reply + 1] = fields[2] or ''
+  reply[#reply + 1] = scores[i] or ''
+end
+return reply

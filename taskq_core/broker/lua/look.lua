@@ -1,0 +1,25 @@
+--[[
+  look: read one task, and on request ask to be told of its end on the queue's channel.
+
+  KEYS[1]  hash    the task
+  ARGV[1]  string  task id
+  ARGV[2]  string  prefix of the queue's keys
+  ARGV[3]  int     1 to be told
+
+  returns  nothing, or: state, message, result ('' none), score in the set of its state ('' none)
+]]
+local fields = redis.call('HMGET', KEYS[1], 'state', 'msg', 'result')
+local state = fields[1]
+if not state or not fields[2] then
+  return false
+end
+local score = ''
+if state == 'active' then
+  score = redis.call('ZSCORE', ARGV[2] .. 'lease', ARGV[1]) or ''
+elseif state ~= 'pending' and state ~= 'aggregating' then
+  score = redis.call('ZSCORE', ARGV[2] .. state, ARGV[1]) or ''
+end
+if ARGV[3] == '1' and state ~= 'completed' and state ~= 'archived' then
+  redis.pcall('HSET', KEYS[1], 'taskq_wait', '1') -- refused over maxmemory: the caller polls as well
+end
+return { state, fields[2], fields[3] or '', score }

@@ -1,0 +1,27 @@
+--[[
+  quarantine: set an active task whose message cannot be read aside, with its bytes as they are.
+
+  KEYS[1]  list    active tasks
+  KEYS[2]  zset    leases: id by expiry (Unix s)
+  KEYS[3]  hash    the task
+  KEYS[4]  zset    quarantine: id by time (Unix s)
+  KEYS[5]  hash    where the task is kept
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  token of the worker
+  ARGV[3]  string  task id
+
+  returns  1  set aside   0  not this worker's
+]]
+-- include _clock
+local now_s = clock(ARGV[1])
+redis.call('ZCARD', KEYS[4]) -- a key of another type is refused here, before the first write
+local score = redis.call('ZSCORE', KEYS[2], ARGV[3])
+if not score or redis.pcall('HGET', KEYS[3], 'taskq_owner') ~= ARGV[2] .. ':' .. score then
+  return 0
+end
+redis.call('LREM', KEYS[1], 1, ARGV[3])
+redis.call('ZREM', KEYS[2], ARGV[3])
+redis.call('HDEL', KEYS[3], 'taskq_owner')
+redis.call('RENAME', KEYS[3], KEYS[5])
+redis.call('ZADD', KEYS[4], whole(now_s), ARGV[3])
+return 1

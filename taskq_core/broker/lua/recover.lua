@@ -1,0 +1,73 @@
+--[[
+  recover: take tasks back from workers that went silent.
+
+  KEYS[1]  list    active tasks
+  KEYS[2]  zset    leases: id by expiry (Unix s)
+  KEYS[3]  zset    retry: id by next attempt (Unix s)
+  KEYS[4]  zset    archived: id by time of archiving (Unix s)
+  KEYS[5]  zset    quarantine: id by time (Unix s)
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  int     seconds of grace
+  ARGV[3]  string  prefix of the queue's keys
+  ARGV[4]  string  channel that tells of ended tasks
+  ARGV[5]  int     seconds a daily counter is kept
+  ARGV[6]  int     seconds an archived task is kept
+  ARGV[7]  int     most archived tasks
+  ARGV[8]  string  prefix of quarantined hashes
+  ARGV[9..]        per task: verdict, id, lease expiry as listed, message listed, message to store, ms until the next attempt
+                   verdict  r retry after a counted failure   n retry without counting one   a archive
+                            z quarantine: unreadable          x drop: no hash
+
+  The lease and the message are read again here: a listing made a moment earlier proves nothing. A task whose lease was
+  extended, or that was settled or taken meanwhile, is left alone. DEL or LREM comes first, for over maxmemory.
+
+  returns  one character per task:  1  moved   0  left alone
+]]
+-- include _clock
+-- include _date
+-- include _count
+-- include _trim
+-- include _leave_active
+local now_s, _, now_ms = clock(ARGV[1])
+local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }
+redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
+redis.call('ZCARD', KEYS[3])
+redis.call('ZCARD', KEYS[4])
+redis.call('ZCARD', KEYS[5])
+local cutoff = now_s - tonumber(ARGV[2])
+local task_prefix = ARGV[3] .. 't:'
+local codes, failed, archived = {}, 0, 0
+for i = 9, #ARGV, 6 do
+  local verdict, id = ARGV[i], ARGV[i + 1]
+  local key = task_prefix .. id
+  local score = redis.call('ZSCORE', KEYS[2], id)
+  local fields = redis.pcall('HMGET', key, 'msg', 'taskq_wait')
+  local message = fields[1] or ''
+  local code = '0'
+  if score and score == ARGV[i + 2] and tonumber(score) <= cutoff and message == ARGV[i + 3] then
+    code = '1'
+    leave(keys, id, false)
+    if verdict == 'r' or verdict == 'n' then
+      keep(KEYS[3], whole(due(now_ms, tonumber(ARGV[i + 5]))), id, key, ARGV[i + 4], 'retry')
+      failed = failed + (verdict == 'r' and 1 or 0)
+    elseif verdict == 'a' then
+      keep(KEYS[4], whole(now_s), id, key, ARGV[i + 4], 'archived')
+      failed = failed + 1
+      archived = archived + 1
+      announce(keys, fields[2], id)
+    elseif verdict == 'z' then
+      redis.call('RENAME', key, ARGV[8] .. id)
+      redis.call('ZADD', KEYS[5], whole(now_s), id)
+      announce(keys, fields[2], id)
+    elseif fields[1] == false then
+      redis.call('DEL', key)
+    end
+  end
+  codes[#codes + 1] = code
+end
+if archived > 0 then
+  trim(KEYS[4], task_prefix, now_s - tonumber(ARGV[6]), tonumber(ARGV[7]))
+end
+count(ARGV[3], 'processed', failed, now_s, tonumber(ARGV[5]))
+count(ARGV[3], 'failed', failed, now_s, tonumber(ARGV[5]))
+return table.concat(codes)

@@ -1,0 +1,44 @@
+--[[
+  revoke: delete a task that waits; say in which state any other one is.
+
+  KEYS[1]  hash    the task
+  KEYS[2]  list    pending tasks
+  KEYS[3]  zset    scheduled
+  KEYS[4]  zset    retry
+  KEYS[5]  set     names of groups with members
+  ARGV[1]  string  task id
+  ARGV[2]  string  prefix of the queue's keys
+  ARGV[3]  string  channel that tells of ended tasks
+
+  returns  the state it was in, or nothing if there is no such task. Only pending, scheduled, retry and aggregating
+           tasks are deleted.
+]]
+local fields = redis.call('HMGET', KEYS[1], 'state', 'unique_key', 'group', 'taskq_wait')
+local state = fields[1]
+if not state then
+  return false
+end
+local removed = 0
+if state == 'pending' then
+  removed = redis.call('LREM', KEYS[2], 0, ARGV[1])
+elseif state == 'scheduled' then
+  removed = redis.call('ZREM', KEYS[3], ARGV[1])
+elseif state == 'retry' then
+  removed = redis.call('ZREM', KEYS[4], ARGV[1])
+elseif state == 'aggregating' and fields[3] then
+  local group = ARGV[2] .. 'g:' .. fields[3]
+  removed = redis.call('ZREM', group, ARGV[1])
+  if removed == 1 and redis.call('ZCARD', group) == 0 then
+    redis.call('SREM', KEYS[5], fields[3])
+  end
+end
+if removed > 0 then
+  if fields[2] and redis.call('GET', fields[2]) == ARGV[1] then
+    redis.call('DEL', fields[2])
+  end
+  redis.call('DEL', KEYS[1])
+  if fields[4] then
+    redis.call('PUBLISH', ARGV[3], ARGV[1])
+  end
+end
+return state

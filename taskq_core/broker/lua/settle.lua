@@ -1,0 +1,109 @@
+--[[
+  settle: end the runs of a worker's active tasks.
+
+  KEYS[1]  list    active tasks
+  KEYS[2]  zset    leases: id by expiry (Unix s)
+  KEYS[3]  list    pending tasks
+  KEYS[4]  zset    completed tasks: id by end of retention (Unix s)
+  KEYS[5]  zset    retry: id by next attempt (Unix s)
+  KEYS[6]  zset    archived: id by time of archiving (Unix s)
+  KEYS[7]  list    wake tokens
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  token of the worker
+  ARGV[3]  string  prefix of the queue's keys
+  ARGV[4]  string  channel that tells of ended tasks
+  ARGV[5]  int     seconds a daily counter is kept
+  ARGV[6]  int     seconds an archived task is kept
+  ARGV[7]  int     most archived tasks
+  ARGV[8]  int     arguments per task: 2 (all are done) or 6
+  ARGV[9..]        per task: outcome, id and, with 6, message, time, unique lock key ('' none), result ('' none)
+                   outcome  d done: delete                     c complete: keep, time = seconds of retention
+                            r retry after a failure, time = ms until then
+                            n retry that counts no failure     a archive
+                            q requeue at the head
+                   followed by '+' where the task is among the youngest active ones (it is looked for from that end)
+
+  The fence: a task is this worker's only while its field taskq_owner is "<token>:<its score in the lease set>".
+
+  returns  one character per task:  1  settled   0  not this worker's   2  not looked at, send again (the scan of a
+           long active list is bounded: tasks x length <= 2 000 000)
+]]
+-- include _clock
+-- include _date
+-- include _count
+-- include _trim
+-- include _wake
+-- include _leave_active
+local now_s, _, now_ms = clock(ARGV[1])
+local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }
+local stride = tonumber(ARGV[8])
+local budget = math.max(1, math.floor(2000000 / math.max(1, redis.call('LLEN', KEYS[1]))))
+if stride == 6 then -- keys of another type are refused here, before the first write
+  redis.call('LLEN', KEYS[3])
+  redis.call('ZCARD', KEYS[4])
+  redis.call('ZCARD', KEYS[5])
+  redis.call('ZCARD', KEYS[6])
+  redis.call('LLEN', KEYS[7])
+end
+
+local task_prefix = ARGV[3] .. 't:'
+local codes, processed, failed, archived, requeued = {}, 0, 0, 0, 0
+for i = 9, #ARGV, stride do
+  local id = ARGV[i + 1]
+  local key = task_prefix .. id
+  local code = '0'
+  if #codes >= budget then
+    code = '2'
+  else
+    local score = redis.call('ZSCORE', KEYS[2], id)
+    local fields = score and redis.pcall('HMGET', key, 'taskq_owner', 'taskq_wait')
+    if fields and fields[1] == ARGV[2] .. ':' .. score then
+      code = '1'
+      local outcome = string.sub(ARGV[i], 1, 1)
+      leave(keys, id, #ARGV[i] > 1)
+      if outcome == 'd' then
+        redis.call('DEL', key)
+        processed = processed + 1
+        if stride == 6 then
+          release(ARGV[i + 4], id)
+        end
+        announce(keys, fields[2], id)
+      elseif outcome == 'c' then
+        keep(KEYS[4], whole(now_s + tonumber(ARGV[i + 3])), id, key, ARGV[i + 2], 'completed')
+        if ARGV[i + 5] ~= '' then
+          redis.call('HSET', key, 'result', ARGV[i + 5])
+        end
+        processed = processed + 1
+        release(ARGV[i + 4], id)
+        announce(keys, fields[2], id)
+      elseif outcome == 'r' or outcome == 'n' then
+        keep(KEYS[5], whole(due(now_ms, tonumber(ARGV[i + 3]))), id, key, ARGV[i + 2], 'retry')
+        if outcome == 'r' then
+          processed = processed + 1
+          failed = failed + 1
+        end
+      elseif outcome == 'a' then
+        keep(KEYS[6], whole(now_s), id, key, ARGV[i + 2], 'archived')
+        processed = processed + 1
+        failed = failed + 1
+        archived = archived + 1
+        announce(keys, fields[2], id)
+      elseif outcome == 'q' then
+        redis.call('RPUSH', KEYS[3], id)
+        redis.call('HSET', key, 'state', 'pending')
+        redis.call('HDEL', key, 'taskq_owner')
+        requeued = requeued + 1
+      end
+    end
+  end
+  codes[#codes + 1] = code
+end
+if archived > 0 then
+  trim(KEYS[6], task_prefix, now_s - tonumber(ARGV[6]), tonumber(ARGV[7]))
+end
+if requeued > 0 then
+  wake(KEYS[7])
+end
+count(ARGV[3], 'processed', processed, now_s, tonumber(ARGV[5]))
+count(ARGV[3], 'failed', failed, now_s, tonumber(ARGV[5]))
+return table.concat(codes)

@@ -1,0 +1,244 @@
+"""The blocking runner: sends operations and reads their answers.
+
+Safe to share between threads: each call has a connection of its own for its time. After a fork the child opens new
+connections and leaves its parent's alone. A connection on which anything went wrong is closed, never used again.
+"""
+
+import os
+import random
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from redis.exceptions import NoScriptError, ResponseError
+
+from taskq_core.broker.connection import ANSWER_TIMEOUT_S, Endpoint
+from taskq_core.broker.failures import CLIENT_ERRORS, is_missing_script, pack, translate, translate_connecting
+from taskq_core.broker.operations import Operation
+from taskq_core.errors import BrokerUnavailableError
+
+T = TypeVar("T")
+
+
+class SyncRunner:
+    """Runs operations against one endpoint, blocking the caller.
+
+    Args:
+        endpoint: Where the store is.
+        timeout_s: Seconds to wait for an answer.
+        max_idle: Connections kept open between calls.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, timeout_s: float = ANSWER_TIMEOUT_S, max_idle: int = 16) -> None:
+        self.endpoint = endpoint
+        self._timeout_s = timeout_s
+        self._max_idle = max_idle
+        self._idle: deque[Any] = deque()
+        self._cluster: Any = None
+        self._cluster_lock = threading.Lock()
+        self._closed = False
+        self._process = os.getpid()
+        _runners.add(self)
+
+    def run(self, operation: Operation[T], *, patience_s: float | None = None) -> T:
+        """Send one operation and return its answer.
+
+        Args:
+            operation: What to send.
+            patience_s: Most seconds this may take in all. A repeatable operation is sent again within them when the store
+                does not answer. None: one attempt with the runner's own timeouts.
+
+        Raises:
+            BrokerUnavailableError: No answer; `may_have_happened` says whether it can have been carried out.
+            BrokerFullError, BrokerAuthenticationError, BrokerReplyError: The store refused; nothing happened.
+        """
+        return self._finish(operation, None, patience_s)
+
+    def begin(self, operation: Operation[T]) -> "Pending[T]":
+        """Send one operation without waiting for its answer, which `Pending.finish` reads."""
+        if self.endpoint.is_cluster:
+            return Pending(self, operation, None)
+        connection = self._take(self._timeout_s)
+        try:
+            connection.send_packed_command([pack(operation.command())], check_health=False)
+        except CLIENT_ERRORS:
+            connection.disconnect()
+            return Pending(self, operation, None)  # finish() sends it again, as it would after a lost reply
+        return Pending(self, operation, connection)
+
+    def _finish(self, operation: Operation[T], sent_on: Any, patience_s: float | None) -> T:
+        deadline = None if patience_s is None else time.monotonic() + patience_s
+        attempt = 0
+        may_have_happened = sent_on is not None
+        while True:
+            left = self._timeout_s if deadline is None else max(0.001, deadline - time.monotonic())
+            try:
+                return self._run_once(operation, min(self._timeout_s, left), sent_on)
+            except BrokerUnavailableError as error:
+                may_have_happened = may_have_happened or error.may_have_happened
+                error.may_have_happened = may_have_happened
+                pause = random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 1.0)  # noqa: S311 - jitter, no secret
+                if not operation.repeatable or deadline is None or time.monotonic() + pause >= deadline:
+                    raise
+                attempt += 1
+                sent_on = None
+                time.sleep(pause)
+
+    def run_many(self, operations: Sequence[Operation[Any]], *, patience_s: float | None = None) -> list[Any]:
+        """Send operations one after another and return their answers."""
+        return [self.run(operation, patience_s=patience_s) for operation in operations]
+
+    def _run_once(self, operation: Operation[T], timeout_s: float, sent_on: Any) -> T:
+        if self._closed:
+            raise BrokerUnavailableError.unchanged(f"the client of {self.endpoint.address} is closed")
+        if self.endpoint.is_cluster:
+            return operation.read(self._run_on_cluster(operation))
+        connection = sent_on or self._take(timeout_s)
+        timeout_s += operation.block_s
+        try:
+            if sent_on is None:
+                connection.send_packed_command([pack(operation.command())], check_health=False)
+            reply = self._read(connection, timeout_s)
+            if is_missing_script(reply):
+                connection.send_packed_command([pack(operation.command_with_text())], check_health=False)
+                reply = self._read(connection, timeout_s)
+        except CLIENT_ERRORS as error:
+            connection.disconnect()
+            raise translate(error, self.endpoint.address) from error
+        except BaseException:
+            connection.disconnect()
+            raise
+        if isinstance(reply, Exception):
+            failure = translate(reply, self.endpoint.address)
+            if isinstance(failure, BrokerUnavailableError):
+                connection.disconnect()  # a failover leaves us on the wrong server
+            else:
+                self._give_back(connection)
+            raise failure from reply
+        self._give_back(connection)
+        return operation.read(reply)
+
+    def _read(self, connection: Any, timeout_s: float) -> Any:
+        try:
+            return connection.read_response(timeout=timeout_s)
+        except ResponseError as error:
+            return error
+
+    def _take(self, timeout_s: float) -> Any:
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return self._connect(timeout_s)
+            # An idle connection with something to read was closed by the server, or holds a reply nobody waited for.
+            try:
+                if connection.is_connected and not connection.can_read(timeout=0):
+                    return connection
+            except CLIENT_ERRORS:
+                pass
+            connection.disconnect()
+
+    def _connect(self, timeout_s: float) -> Any:
+        connection = self.endpoint.connection(timeout_s=self._timeout_s, connect_timeout_s=timeout_s)
+        try:
+            connection.connect()
+        except CLIENT_ERRORS as error:
+            raise translate_connecting(error, self.endpoint.address) from error
+        return connection
+
+    def _give_back(self, connection: Any) -> None:
+        if self._closed or len(self._idle) >= self._max_idle:
+            connection.disconnect()
+        else:
+            self._idle.append(connection)
+
+    def _run_on_cluster(self, operation: Operation[Any]) -> Any:
+        try:
+            if self._cluster is None:
+                with self._cluster_lock:
+                    if self._cluster is None:
+                        self._cluster = self.endpoint.cluster(timeout_s=self._timeout_s)
+            try:
+                return self._cluster.execute_command(*operation.command())
+            except NoScriptError:
+                return self._cluster.execute_command(*operation.command_with_text())
+        except CLIENT_ERRORS as error:
+            raise translate(error, self.endpoint.address) from error
+
+    def subscribe(self, channel: str) -> "SyncSubscription":
+        """Listen on a channel, on a connection of its own."""
+        return SyncSubscription(self.endpoint, channel, timeout_s=self._timeout_s)
+
+    def close(self) -> None:
+        """Close all connections. The runner cannot be used afterwards."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().disconnect()
+        if self._cluster is not None:
+            self._cluster.close()
+
+    def _forget_after_fork(self) -> None:
+        # The parent's sockets are its own: they are let go without a word on the wire.
+        for connection in self._idle:
+            connection._sock = None
+        self._idle = deque()
+        self._cluster = None
+        self._cluster_lock = threading.Lock()
+
+
+class Pending(Generic[T]):
+    """An operation that was sent and not yet answered."""
+
+    __slots__ = ("_connection", "_operation", "_runner")
+
+    def __init__(self, runner: SyncRunner, operation: Operation[T], connection: Any) -> None:
+        self._runner = runner
+        self._operation = operation
+        self._connection = connection
+
+    def finish(self, *, patience_s: float | None = None) -> T:
+        """Wait for the answer and return it. Repeats and raises as `SyncRunner.run`."""
+        return self._runner._finish(self._operation, self._connection, patience_s)
+
+
+class SyncSubscription:
+    """Messages published on one channel."""
+
+    def __init__(self, endpoint: Endpoint, channel: str, *, timeout_s: float) -> None:
+        self._address = endpoint.address
+        self._connection = endpoint.connection(timeout_s=timeout_s)
+        try:
+            self._connection.send_packed_command([pack(("SUBSCRIBE", channel))], check_health=False)
+            self._connection.read_response()  # the confirmation: from here on nothing is missed
+        except CLIENT_ERRORS as error:
+            self._connection.disconnect()
+            raise translate(error, self._address) from error
+
+    def next(self, timeout_s: float) -> str | None:
+        """Return the next message, or None after the time."""
+        try:
+            if not self._connection.can_read(timeout=timeout_s):
+                return None
+            data: bytes = self._connection.read_response()[2]
+        except CLIENT_ERRORS as error:
+            raise translate(error, self._address) from error
+        return data.decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._connection.disconnect()
+
+
+_runners: "weakref.WeakSet[SyncRunner]" = weakref.WeakSet()
+
+
+def _forget_all_after_fork() -> None:
+    for runner in list(_runners):
+        runner._forget_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all_after_fork)

@@ -1,0 +1,56 @@
+"""Write what a task returned, and read it as the type the caller expects."""
+
+import inspect
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from taskq_core.codec.values import build, encode_plain, holds_non_finite, to_plain
+from taskq_core.codec.wording import describe, describe_unreadable, describe_unwritable, split_path, type_name
+from taskq_core.errors import ResultValueError
+
+
+def encode_result(value: object) -> bytes:
+    """Write what a task returned as JSON.
+
+    Raises:
+        ResultValueError: The value has no JSON form. The message names types, never the value.
+    """
+    payload, problem = b"", ""
+    try:
+        payload = encode_plain(value)
+        if b"null" in payload and holds_non_finite(to_plain(value)):
+            problem = "NaN and infinity have no JSON form"
+    except Exception as exc:
+        problem = describe_unwritable(exc, value)
+    if problem:
+        raise ResultValueError(f"result: {problem}")
+    return payload
+
+
+def decode_result(data: bytes, type_: Any) -> object:
+    """Read a stored result as `type_`; no bytes at all count as null.
+
+    Args:
+        data: What stands in Redis; a Go task may have written it.
+        type_: Return annotation of the task. `Any` takes the JSON as it is.
+
+    Raises:
+        ResultValueError: The bytes are no JSON, or do not fit `type_`.
+    """
+    problem = ""
+    try:
+        return _result_decoder(type_).decode(data or b"null")
+    except msgspec.ValidationError as exc:
+        problem = describe(exc, type_, split_path(str(exc))[1] or "")
+    except TypeError as exc:  # msgspec's refusal of the type itself
+        problem = f"cannot be read as {type_name(type_)} ({type(exc).__name__})"
+    except Exception as exc:
+        problem = describe_unreadable(exc)
+    raise ResultValueError(f"result: {problem}")
+
+
+@lru_cache(maxsize=1024)
+def _result_decoder(type_: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(Any if type_ is inspect.Parameter.empty else type_, dec_hook=build)

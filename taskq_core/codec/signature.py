@@ -1,0 +1,168 @@
+"""Read the signature of a task: its parameters, their types and the record a payload is.
+
+Refuses at definition what a payload by name cannot carry: positional-only and variadic parameters, annotations without
+a JSON form, names that cannot be resolved.
+"""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import msgspec.inspect
+from msgspec import UNSET
+
+from taskq_core.codec.values import build, is_model
+from taskq_core.codec.wording import type_name
+from taskq_core.errors import TaskDefinitionError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One parameter that stands in the payload."""
+
+    name: str
+    annotation: Any
+    required: bool
+    keyword_only: bool
+    decode: Callable[[bytes], object]
+
+
+def read_signature(function: Callable[..., object], task: str, injected: frozenset[str]) -> dict[str, Parameter]:
+    """Return the parameters of the payload by name, in the order of the signature.
+
+    Raises:
+        TaskDefinitionError: The function cannot be a task; the message names the parameter and the way out.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError, NameError) as exc:
+        raise TaskDefinitionError(f"task {task!r}: the signature cannot be read: {exc}") from None
+    known = {}
+    for each in signature.parameters.values():
+        if each.name in injected:
+            continue
+        _refuse_kind(each, task)
+        hint = _resolve(each, function, task)
+        if each.default is None:
+            hint = typing.Optional[hint]  # noqa: UP045 - `|` fails on annotations that are no types
+        decode = _parameter_decoder(hint, f"task {task!r}, parameter {each.name!r}")
+        known[each.name] = Parameter(
+            name=each.name,
+            annotation=hint,
+            required=each.default is each.empty,
+            keyword_only=each.kind is each.KEYWORD_ONLY,
+            decode=decode,
+        )
+    return known
+
+
+def _refuse_kind(parameter: inspect.Parameter, task: str) -> None:
+    name, start = parameter.name, f"task {task!r}, parameter"
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        raise TaskDefinitionError(f"{start} '*{name}': a payload names every argument; take one list instead")
+    if parameter.kind is parameter.VAR_KEYWORD:
+        # An unknown field could be a misspelling or come from a newer producer: a task that takes all cannot tell.
+        raise TaskDefinitionError(f"{start} '**{name}': a payload names every argument; take one dict instead")
+    if parameter.kind is parameter.POSITIONAL_ONLY:
+        raise TaskDefinitionError(
+            f"{start} {name!r}: a payload passes arguments by name, this one is positional-only; "
+            "remove the '/' from the signature"
+        )
+
+
+def _resolve(parameter: inspect.Parameter, function: Callable[..., object], task: str) -> Any:
+    """Return the annotation with names in text resolved where the function was written."""
+    annotation = parameter.annotation
+    if annotation is parameter.empty:
+        return Any
+    inner: Any = inspect.unwrap(function)
+    inner = getattr(inner, "func", inner)  # functools.partial
+    inner = getattr(inner, "__func__", inner)  # bound method
+    holder = types.SimpleNamespace(__annotations__={parameter.name: annotation})
+    try:
+        hints = typing.get_type_hints(
+            holder, globalns=getattr(inner, "__globals__", {}), localns=_local_names(inner), include_extras=True
+        )
+    except Exception as exc:
+        raise TaskDefinitionError(
+            f"task {task!r}, parameter {parameter.name!r}: the annotation {annotation!r} cannot be resolved: {exc}; "
+            "define or import its names at run time, above the task"
+        ) from None
+    return hints[parameter.name]
+
+
+def _local_names(function: Any) -> dict[str, Any]:
+    """Collect the names of the bodies the function is written in, outermost first.
+
+    A function keeps only the local names it uses itself. The others stand in the frames below this call, as long as the
+    task is defined while those bodies run.
+    """
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return {}
+    bodies = []
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_locals is not frame.f_globals and _contains(frame.f_code, code):
+            bodies.append(dict(frame.f_locals))
+        frame = frame.f_back
+    names: dict[str, Any] = {}
+    for body in reversed(bodies):
+        names |= body
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            names[name] = cell.cell_contents
+        except ValueError:  # the body has not assigned it yet
+            continue
+    names |= {each.__name__: each for each in getattr(function, "__type_params__", ())}
+    return names
+
+
+def _contains(outer: types.CodeType, code: types.CodeType) -> bool:
+    inner = [each for each in outer.co_consts if isinstance(each, types.CodeType)]
+    return any(each is code or _contains(each, code) for each in inner)
+
+
+def _parameter_decoder(hint: Any, where: str) -> Callable[[bytes], object]:
+    try:
+        for custom in _custom_types(msgspec.inspect.type_info(hint), set()):
+            if custom is not object and not is_model(custom):
+                raise TypeError(f"type {custom.__qualname__} has no JSON form")
+        return msgspec.json.Decoder(hint, dec_hook=build).decode
+    except Exception as exc:
+        raise TaskDefinitionError(f"{where}: the annotation {type_name(hint)} is not supported: {exc}") from None
+
+
+def _custom_types(info: object, seen: set[int]) -> Iterator[type]:
+    """Yield the classes below a type that msgspec does not know."""
+    if isinstance(info, msgspec.inspect.CustomType):
+        yield info.cls
+    elif isinstance(info, tuple):
+        for each in info:
+            yield from _custom_types(each, seen)
+    elif isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field) and id(info) not in seen:
+        seen.add(id(info))  # records may contain themselves
+        for name in info.__struct_fields__:
+            yield from _custom_types(getattr(info, name), seen)
+
+
+def payload_struct(task: str, known: Mapping[str, Parameter], forbid: bool) -> type[msgspec.Struct]:
+    """Build the record of the payload. Its constructor binds as the signature does; UNSET fields are never written."""
+    # A class named "_" does not mangle the names of parameters that start with two underscores.
+    bases: tuple[type[msgspec.Struct], ...] = (msgspec.Struct,)
+    for keyword_only in (True, False):
+        fields = [
+            (each.name, each.annotation) if each.required else (each.name, each.annotation, UNSET)
+            for each in known.values()
+            if each.keyword_only is keyword_only
+        ]
+        try:
+            struct = msgspec.defstruct("_", fields, bases=bases, kw_only=keyword_only, forbid_unknown_fields=forbid)
+        except Exception as exc:
+            raise TaskDefinitionError(f"task {task!r}: the parameters cannot form a payload: {exc}") from None
+        bases = (struct,)
+    return bases[0]

@@ -1,0 +1,137 @@
+"""Turn single values into JSON values and back, and judge whether an argument is what its annotation says.
+
+msgspec does the work; this adds Pydantic models, an order for what has none (so that equal calls make equal bytes) and
+the checks msgspec leaves out: NaN would become null, and text would be taken for a `UUID`.
+"""
+
+import math
+from collections.abc import Callable
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from taskq_core.codec.wording import TOO_DEEP, RefusedError, describe, describe_unwritable, place, split_path
+
+
+def is_model(type_: object) -> bool:
+    """Tell whether a class has the face of a Pydantic model."""
+    return callable(getattr(type_, "model_validate", None)) and callable(getattr(type_, "model_dump", None))
+
+
+def dump(value: Any) -> object:
+    """Turn into JSON values what msgspec does not know (its `enc_hook`)."""
+    if is_model(type(value)):
+        # Warnings off: their text holds values, and what does not fit is refused when the bytes are read back.
+        return value.model_dump(mode="json", by_alias=True, warnings=False)
+    raise RefusedError(f"{type(value).__qualname__} has no JSON form")
+
+
+def build(type_: Any, value: object) -> object:
+    """Build what msgspec does not know from decoded JSON (its `dec_hook`)."""
+    if type_ is object:
+        return value
+    try:
+        # A model that is strict still takes text for a UUID from JSON, but not from Python values.
+        if validate := getattr(type_, "model_validate_json", None):
+            return validate(encode_plain(value))
+        return type_.model_validate(value)
+    except MemoryError:
+        raise  # says nothing about the value
+    except Exception as exc:
+        reason = _model_reason(type_, exc)
+    raise RefusedError(reason)
+
+
+def _take(type_: Any, value: object) -> object:
+    """Accept a built value, else build it (`dec_hook` for arguments that are Python values still)."""
+    if isinstance(value, type_):
+        return value
+    if value is None or isinstance(value, str | int | float | list | tuple | dict):
+        return build(type_, value)
+    raise RefusedError(f"expected {type_.__qualname__}, got {type(value).__qualname__}")
+
+
+def _model_reason(type_: Any, exc: Exception) -> str:
+    """Name the fields a model refused and the kinds of refusal; the rest of its error may hold values."""
+    try:
+        fields = {*type_.model_fields, *(each.alias for each in type_.model_fields.values())}
+        errors = exc.errors()  # type: ignore[attr-defined] # Pydantic's face, not installed here
+        found = [f"{error['loc'][0]}: {error['type']}" for error in errors if fields.intersection(error["loc"][:1])]
+    except Exception:
+        found = []
+    return f"refused by {type_.__qualname__} ({', '.join(found[:3]) or type(exc).__name__})"
+
+
+encode_ordered = msgspec.json.Encoder(enc_hook=dump, order="deterministic").encode
+encode_plain = msgspec.json.Encoder(enc_hook=dump).encode
+read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def to_plain(value: object) -> object:
+    """Reduce a value to what JSON itself has: text, numbers, lists and dicts with text as keys."""
+    return msgspec.to_builtins(value, str_keys=True, enc_hook=dump)
+
+
+def check_value(hint: Any, decode: Callable[[bytes], object], value: object) -> tuple[object, str]:
+    """Return the value as plain JSON values, and what is wrong with it, if anything."""
+    try:
+        plain = to_plain(_order_sets(value))
+        if holds_non_finite(plain):
+            return None, "NaN and infinity have no JSON form"
+        written = encode_ordered(plain)
+    except Exception as exc:
+        return None, describe_unwritable(exc, value)
+    try:
+        msgspec.convert(value, hint, dec_hook=_take)
+        read = decode(written)
+    except msgspec.ValidationError as exc:
+        return None, describe(exc, hint, split_path(str(exc))[1] or "", type(value))
+    except RecursionError:
+        return None, TOO_DEEP
+    except Exception as exc:
+        return None, f"{type(value).__qualname__} cannot be read back ({type(exc).__name__})"
+    return plain, _compare(value, read, "")
+
+
+def _order_sets(value: object) -> object:
+    """Give sets whose members have no order of their own (enums, mixed types) the order of their bytes."""
+    if isinstance(value, set | frozenset):
+        return sorted((_order_sets(each) for each in value), key=encode_plain)
+    if isinstance(value, list | tuple):
+        return [_order_sets(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _order_sets(each) for key, each in value.items()}
+    return value
+
+
+def holds_non_finite(plain: object) -> bool:
+    """Tell whether NaN or infinity stands in a plain value; msgspec would write null."""
+    if isinstance(plain, float):
+        return not math.isfinite(plain)
+    if isinstance(plain, list | tuple):
+        return any(map(holds_non_finite, plain))
+    return isinstance(plain, dict) and any(map(holds_non_finite, plain.values()))
+
+
+def _compare(value: object, read: object, at: str) -> str:
+    """Say where text or a number would arrive as something else; msgspec itself takes text for a UUID."""
+    if isinstance(value, list | tuple) and isinstance(read, list | tuple) and len(value) == len(read):
+        pairs = [(each, other, f"{at}[{index}]") for index, (each, other) in enumerate(zip(value, read, strict=True))]
+    elif isinstance(value, dict) and isinstance(read, dict) and value.keys() == read.keys():
+        pairs = [(each, read[key], f"{at}[...]") for key, each in value.items()]
+    elif isinstance(value, str | int | float) and not isinstance(read, _ARRIVES_AS[_family(value)]):
+        return f"expected {type(read).__qualname__}, got {type(value).__qualname__}{place(at)}"
+    else:
+        return ""
+    return next(filter(None, (_compare(*pair) for pair in pairs)), "")
+
+
+_ARRIVES_AS: dict[type, tuple[type, ...]] = {str: (str,), int: (int, float, Decimal), float: (float,)}
+
+
+def _family(value: object) -> type:
+    if isinstance(value, Enum) and isinstance(value.value, str | int | float):
+        value = value.value
+    return next(each for each in (str, int, float) if isinstance(value, each))

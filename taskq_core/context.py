@@ -1,0 +1,75 @@
+"""What a running task can know about itself and do for itself."""
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+
+from taskq_core.errors import TaskQError
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class TaskContext:
+    """The run of one task.
+
+    A parameter annotated `TaskContext` receives it, if it is the task's first; `current_task()` returns it anywhere below.
+
+    Attributes:
+        id: Id of the task.
+        name: Name of the task (its type on the wire).
+        queue: Queue it came from.
+        retried: Failures counted so far.
+        max_retry: Most retries.
+        deadline: When it is cancelled, aware UTC, or None.
+        headers: Text that travelled with it.
+        local: True when the function was called directly, not by a worker.
+    """
+
+    id: str
+    name: str
+    queue: str
+    retried: int = 0
+    max_retry: int = 0
+    deadline: datetime | None = None
+    headers: Mapping[str, str] = field(default=_NO_HEADERS)
+    local: bool = False
+    _write_result: Callable[[bytes], None] | None = field(default=None, repr=False)
+
+    @property
+    def attempt(self) -> int:
+        """Number of this run, from 1."""
+        return self.retried + 1
+
+    def write_result(self, data: bytes) -> None:
+        """Store bytes as the task's result while it runs; what it returns replaces them.
+
+        They are written in the background. A run called directly has nowhere to store them and drops them.
+        """
+        if self._write_result is not None:
+            self._write_result(data)
+
+
+current: ContextVar[TaskContext | None] = ContextVar("taskq_current_task", default=None)
+"""The run this code belongs to. Set by the worker."""
+
+
+class NoCurrentTaskError(TaskQError, LookupError):
+    """The code does not run inside a task."""
+
+    def __str__(self) -> str:
+        return "no task runs here; current_task() works inside a task only"
+
+
+def current_task() -> TaskContext:
+    """Return the run this code belongs to.
+
+    Raises:
+        NoCurrentTaskError: The code does not run inside a task.
+    """
+    context = current.get()
+    if context is None:
+        raise NoCurrentTaskError
+    return context

@@ -1,0 +1,29 @@
+"""Random task ids: UUIDs of version 4 as text, drawn many at a time from the operating system."""
+
+import os
+from collections import deque
+
+_BATCH = 256
+_ready: deque[str] = deque()
+
+
+def new_task_id() -> str:
+    """Return a random UUIDv4 as 36 characters of text (RFC 9562, section 5.4)."""
+    try:
+        return _ready.pop()
+    except IndexError:
+        digits = os.urandom(16 * _BATCH).hex()
+        for start in range(0, 32 * _BATCH, 32):
+            part = digits[start : start + 32]
+            variant = "89ab"[int(part[16], 16) & 3]
+            _ready.append(f"{part[:8]}-{part[8:12]}-4{part[13:16]}-{variant}{part[17:20]}-{part[20:]}")
+        return _ready.pop()
+
+
+def new_token() -> str:
+    """Return 16 random hex characters: the name of a connection, a worker or a lease holder."""
+    return os.urandom(8).hex()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ready.clear)  # a child must not hand out its parent's ids

@@ -1,0 +1,184 @@
+"""The options a task can have: what each means, its unit and default, and how it is checked."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any, TypedDict
+
+from taskq_core.errors import ConfigurationError
+from taskq_core.retry import RetryDelay, RetryPolicy, as_policy
+from taskq_core.settings import Duration, seconds, unknown
+from taskq_core.wire import validate_queue_name, validate_task_id
+
+DEFAULT_MAX_RETRY = 25
+"""As Asynq."""
+DEFAULT_TIMEOUT_S = 1800
+"""Seconds; as Asynq, where a task has neither timeout nor deadline."""
+_LATEST = 253_402_300_799  # the last second of the year 9999
+
+
+class TaskOptionsDict(TypedDict, total=False):
+    """Keyword options of `@taskq.task(...)` and `.using(...)`."""
+
+    queue: str
+    max_retry: int
+    retry_delay: RetryDelay
+    retry_on: type[BaseException] | tuple[type[BaseException], ...]
+    no_retry_on: type[BaseException] | tuple[type[BaseException], ...]
+    timeout: Duration | None
+    deadline: datetime | None
+    run_after: Duration | datetime | None
+    retention: Duration
+    task_id: str | None
+    unique_for: Duration
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """Options of one task, checked."""
+
+    queue: str = "default"
+    """Queue it goes to."""
+    max_retry: int = DEFAULT_MAX_RETRY
+    """Most retries after the first run. 0 means it runs once."""
+    retry_delay: RetryDelay = None
+    """Time until the next attempt: None (Asynq's default), a duration, a list, `exponential(...)` or a function."""
+    retry_on: tuple[type[BaseException], ...] = ()
+    """Only these exception classes are retried; any other archives the task. Empty: all are."""
+    no_retry_on: tuple[type[BaseException], ...] = ()
+    """These exception classes archive the task at once."""
+    timeout: Duration | None = None
+    """Longest run. None: 30 minutes, or no limit but the deadline where one is set."""
+    deadline: datetime | None = None
+    """Latest moment to run, aware."""
+    run_after: Duration | datetime | None = None
+    """Not before this time from now, or this moment (aware). Past or 0 means now."""
+    retention: Duration = 0
+    """How long the task and its result are kept after success. 0 deletes it at once."""
+    task_id: str | None = None
+    """Id of the task, unique in its queue. None: a random UUID."""
+    unique_for: Duration = 0
+    """While another task with the same queue, name and arguments was enqueued within this time and has not succeeded,
+    enqueueing is refused. 0: never refused. At least one second otherwise."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Text that travels with the task. Names beginning `taskq-`, `traceparent`, `tracestate` and `baggage` are taken."""
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        validate_queue_name(self.queue)
+        if not isinstance(self.max_retry, int) or isinstance(self.max_retry, bool):
+            raise ConfigurationError(f"max_retry must be a whole number, got {self.max_retry!r}")
+        if not 0 <= self.max_retry < 2**31:
+            raise ConfigurationError(f"max_retry must be between 0 and {2**31 - 1}, got {self.max_retry}")
+        as_policy(self.retry_delay)
+        set_(self, "retry_on", _classes("retry_on", self.retry_on))
+        set_(self, "no_retry_on", _classes("no_retry_on", self.no_retry_on))
+        if self.timeout is not None:
+            set_(self, "timeout", seconds("timeout", self.timeout))
+        if self.deadline is not None:
+            _aware("deadline", self.deadline)
+        if isinstance(self.run_after, datetime):
+            _aware("run_after", self.run_after)
+        elif self.run_after is not None:
+            set_(self, "run_after", _signed_seconds("run_after", self.run_after))
+        set_(self, "retention", seconds("retention", self.retention))
+        if self.task_id is not None:
+            validate_task_id(self.task_id)
+        unique_s = seconds("unique_for", self.unique_for)
+        if 0 < unique_s < 1:
+            raise ConfigurationError(f"unique_for must be at least one second, got {self.unique_for!r}")
+        set_(self, "unique_for", unique_s)
+        set_(self, "headers", MappingProxyType(_check_headers(self.headers)))
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """The retry policy that `retry_delay` stands for."""
+        return as_policy(self.retry_delay)
+
+    @property
+    def timeout_s(self) -> int:
+        """Whole seconds for the message, rounded up so that a short limit is not lost; 0 for none."""
+        if self.timeout is None:
+            return 0 if self.deadline is not None else DEFAULT_TIMEOUT_S
+        return _round_up(seconds("timeout", self.timeout))
+
+    @property
+    def deadline_s(self) -> int:
+        """Unix second for the message, 0 for none."""
+        return int(self.deadline.timestamp()) if self.deadline is not None else 0
+
+    @property
+    def retention_s(self) -> int:
+        """Whole seconds for the message, rounded up so that a short retention is not lost."""
+        return _round_up(seconds("retention", self.retention))
+
+    @property
+    def unique_s(self) -> int:
+        """Whole seconds of the unique lock, 0 for none."""
+        return int(seconds("unique_for", self.unique_for))
+
+
+_NAMES = tuple(each.name for each in fields(TaskOptions))
+
+
+def task_options(given: Mapping[str, Any], *, base: TaskOptions | None = None) -> TaskOptions:
+    """Return checked options: those given over those of `base`.
+
+    Raises:
+        ConfigurationError: An option is unknown (the nearest known one is named) or its value is not usable.
+    """
+    for name in given:
+        if name not in _NAMES:
+            raise unknown("task option", name, _NAMES)
+    return replace(base or TaskOptions(), **given)
+
+
+def _round_up(value_s: float) -> int:
+    return -int(-value_s // 1)
+
+
+def _signed_seconds(name: str, value: Any) -> float:
+    """A negative delay means now."""
+    if isinstance(value, timedelta) and value < timedelta(0):
+        return 0.0
+    if isinstance(value, int | float) and not isinstance(value, bool) and value < 0 and value != float("-inf"):
+        return 0.0
+    return seconds(name, value)
+
+
+def _aware(name: str, moment: object) -> None:
+    if not isinstance(moment, datetime):
+        raise ConfigurationError(f"{name} must be an aware datetime, got {moment!r}")
+    if moment.utcoffset() is None:
+        raise ConfigurationError(f"{name} must be an aware datetime (with a time zone), got the naive {moment!r}")
+    if not 0 <= moment.timestamp() <= _LATEST:
+        raise ConfigurationError(f"{name} must be between 1970 and 9999, got {moment!r}")
+
+
+def _classes(name: str, value: Any) -> tuple[type[BaseException], ...]:
+    classes = value if isinstance(value, tuple | list) else (value,)
+    for each in classes:
+        if not inspect.isclass(each) or not issubclass(each, BaseException):
+            raise ConfigurationError(f"{name} must be an exception class or a tuple of them, got {each!r}")
+    return tuple(classes)
+
+
+_RESERVED = ("traceparent", "tracestate", "baggage")
+
+
+def _check_headers(headers: Any) -> dict[str, str]:
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError(f"headers must map text to text, got {type(headers).__name__}")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str) or not name:
+            raise ConfigurationError(f"headers must map text to text, got {type(value).__name__} for {name!r}")
+        if name.startswith("taskq-") or name in _RESERVED:
+            raise ConfigurationError(f"header {name!r} is written by taskq itself; choose another name")
+        try:
+            (name + value).encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"header {name!r} holds a lone surrogate, which UTF-8 cannot express") from None
+    return dict(headers)

@@ -1,0 +1,101 @@
+"""A task as people look at it: one record, whoever asks."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from taskq_core.broker.operations import StoredTask
+from taskq_core.wire import TaskState, decode_message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskInfo:
+    """One task as it stands in Redis.
+
+    Attributes:
+        id: Id of the task.
+        name: Name of the task (its type on the wire).
+        queue: Queue it is in.
+        state: Where it stands.
+        payload: Payload bytes.
+        headers: Text that travels with it.
+        max_retry: Most retries.
+        retried: Failures counted so far.
+        last_error: Text of the last failure, "" for none.
+        last_failed_at: When that was.
+        timeout: Longest run, None for no limit.
+        deadline: Latest moment to run, None for no limit.
+        retention: How long it is kept after success.
+        group: Group it waits in, "" for none.
+        next_run_at: Start of a scheduled task or next attempt of a retry.
+        lease_expires_at: When an active task counts as lost unless its worker extends the lease.
+        completed_at: When it succeeded.
+        archived_at: When it was archived.
+        expires_at: When a completed task is deleted.
+        result: Result bytes, b"" for none.
+    """
+
+    id: str
+    name: str
+    queue: str
+    state: TaskState
+    payload: bytes
+    headers: dict[str, str]
+    max_retry: int
+    retried: int
+    last_error: str
+    last_failed_at: datetime | None
+    timeout: timedelta | None
+    deadline: datetime | None
+    retention: timedelta
+    group: str
+    next_run_at: datetime | None
+    lease_expires_at: datetime | None
+    completed_at: datetime | None
+    archived_at: datetime | None
+    expires_at: datetime | None
+    result: bytes
+
+
+def _moment(unix_s: int | None) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(unix_s, tz=UTC) if unix_s else None
+    except (ValueError, OverflowError, OSError):
+        return None  # a foreign producer may have written a time no calendar holds
+
+
+def _span(value: int) -> timedelta:
+    return timedelta(seconds=min(max(value, 0), 86_399_999_999_999))
+
+
+def task_info(stored: StoredTask) -> TaskInfo:
+    """Return the record of a task read from Redis.
+
+    Raises:
+        WireFormatError: Its message cannot be read.
+    """
+    message = decode_message(stored.message)
+    state = stored.state
+    assert state is not None
+    when = _moment(stored.score)
+    return TaskInfo(
+        id=message.id or stored.task_id,
+        name=message.type,
+        queue=message.queue,
+        state=state,
+        payload=message.payload,
+        headers=dict(message.headers),
+        max_retry=message.retry,
+        retried=message.retried,
+        last_error=message.error_msg,
+        last_failed_at=_moment(message.last_failed_at),
+        timeout=_span(message.timeout) if message.timeout else None,
+        deadline=_moment(message.deadline),
+        retention=_span(message.retention),
+        group=message.group_key,
+        next_run_at=when if state in (TaskState.SCHEDULED, TaskState.RETRY) else None,
+        lease_expires_at=when if state is TaskState.ACTIVE else None,
+        completed_at=_moment(message.completed_at),
+        archived_at=when if state is TaskState.ARCHIVED else None,
+        expires_at=when if state is TaskState.COMPLETED else None,
+        result=stored.result,
+    )

@@ -1,0 +1,248 @@
+"""Checked configuration: one frozen record, read once at the edge and passed down.
+
+`Settings` is what `TaskQ(...)`, Django's `TASKQ` and the `TASKQ_<KEY>` environment all become. Keys are upper case in a
+dict and in the environment, lower case in Python. A refusal names the key, its value and what was expected; a password in
+the URL is never shown.
+"""
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from taskq_core.errors import ConfigurationError
+from taskq_core.wire import validate_prefix, validate_queue_name
+
+Duration = timedelta | float
+"""A span of time in public parameters: `timedelta` or seconds."""
+
+MAX_SECONDS = 100 * 365 * 86_400
+"""Longest duration accepted, in seconds: 100 years. Beyond it a value is a mistake (milliseconds, most often)."""
+
+
+class Relation(StrEnum):
+    """How a task's span stands to the span that enqueued it."""
+
+    PARENT = "parent"
+    LINK = "link"
+
+
+class EnqueueMode(StrEnum):
+    """When a framework adapter sends a task enqueued inside a database transaction."""
+
+    ON_COMMIT = "on_commit"
+    IMMEDIATELY = "immediately"
+
+
+def seconds(name: str, value: object, *, allow_zero: bool = True) -> float:
+    """Return a duration in seconds.
+
+    Raises:
+        ConfigurationError: It is neither a timedelta nor a number, is negative, not finite, or beyond 100 years.
+    """
+    if isinstance(value, timedelta):
+        number = value.total_seconds()
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        number = float(value) if abs(value) < MAX_SECONDS * 2 else math.inf
+    else:
+        raise ConfigurationError(f"{name} must be a timedelta or a number of seconds, got {value!r}")
+    if not math.isfinite(number) or number > MAX_SECONDS:
+        raise ConfigurationError(f"{name} must be at most 100 years, got {value!r}")
+    if number < 0 or (number == 0 and not allow_zero):
+        expected = "0 or more" if allow_zero else "more than 0"
+        raise ConfigurationError(f"{name} must be {expected} seconds, got {value!r}")
+    return number
+
+
+def unknown(what: str, name: str, known: "Mapping[str, Any] | tuple[str, ...] | list[str]") -> ConfigurationError:
+    """Return the error for a misspelt key, with its nearest neighbour where there is one."""
+    near = difflib.get_close_matches(name, list(known), n=1) or difflib.get_close_matches(
+        name.upper(), list(known), n=1
+    )
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
+    return ConfigurationError(f"unknown {what} {name!r}; {hint}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceSettings:
+    """How traces are carried."""
+
+    relation: Relation = Relation.PARENT
+    """`parent`: a task continues the trace of its request. `link`: it starts its own and links to the request's."""
+    baggage: bool = True
+    """Whether baggage travels in the headers (together at most 8 KiB)."""
+    envelope: bool = False
+    """Write payloads as `{"traceparent": ..., "data": {...}}` for Asynq peers older than 0.26, which have no headers."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "relation", _member(Relation, "TRACE['RELATION']", self.relation))
+        _check_flag("TRACE['BAGGAGE']", self.baggage)
+        _check_flag("TRACE['ENVELOPE']", self.envelope)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Configuration of one queue application."""
+
+    url: Any = field(default="redis://localhost:6379/0", repr=False)
+    """Where Redis is: a URL (redis, rediss, unix, redis+sentinel, redis+cluster, embedded) or a redis-py client."""
+    prefix: str = "asynq"
+    """First part of every key. Go Asynq knows only `asynq`."""
+    queues: Mapping[str, int] = field(default_factory=lambda: {"default": 1})
+    """Queues a worker serves, with their weights (1 or more)."""
+    strict_priority: bool = False
+    """Serve a queue only while those of larger weight are empty."""
+    concurrency: int = 10
+    """Tasks that run at the same time in a worker. At least 1."""
+    shutdown_grace: Duration = 30.0
+    """Seconds running tasks get to finish when a worker stops; then they go back to the head of their queue."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Options of every task that does not set its own, as in `@taskq.task(...)`."""
+    enqueue: EnqueueMode = EnqueueMode.ON_COMMIT
+    """`on_commit`: a task enqueued in an open transaction is sent when it commits. `immediately`: at once."""
+    enqueue_timeout: Duration = 2.0
+    """Most seconds an enqueue may take when Redis does not answer."""
+    autodiscover: bool | tuple[str, ...] = True
+    """Django: import the `tasks` module of every installed app (True), none (False), or modules of these names."""
+    trace: TraceSettings = field(default_factory=TraceSettings)
+    """How traces are carried."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.url, str) and not self.url.strip():
+            raise ConfigurationError("URL must not be blank; for example redis://localhost:6379/0")
+        validate_prefix(self.prefix)
+        set_ = object.__setattr__
+        set_(self, "queues", MappingProxyType(_check_queues(self.queues)))
+        _check_flag("STRICT_PRIORITY", self.strict_priority)
+        _check_whole("CONCURRENCY", self.concurrency, least=1, most=100_000)
+        set_(self, "shutdown_grace", seconds("SHUTDOWN_GRACE", self.shutdown_grace))
+        set_(self, "enqueue_timeout", seconds("ENQUEUE_TIMEOUT", self.enqueue_timeout, allow_zero=False))
+        set_(self, "enqueue", _member(EnqueueMode, "ENQUEUE", self.enqueue))
+        if not isinstance(self.defaults, Mapping):
+            raise ConfigurationError(f"DEFAULTS must be a dict of task options, got {type(self.defaults).__name__}")
+        set_(self, "defaults", MappingProxyType(dict(self.defaults)))
+        if isinstance(self.trace, Mapping):
+            set_(self, "trace", _record(TraceSettings, "setting", "TRACE", self.trace))
+        if not isinstance(self.autodiscover, bool):
+            if isinstance(self.autodiscover, str) or not all(isinstance(name, str) for name in self.autodiscover):
+                raise ConfigurationError(f"AUTODISCOVER must be a bool or a list of names, got {self.autodiscover!r}")
+            set_(self, "autodiscover", tuple(self.autodiscover))
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) -> "Settings":
+        """Build settings from a dict of upper-case keys, overridden by `TASKQ_<KEY>` of an environment.
+
+        Raises:
+            ConfigurationError: A key is unknown (the nearest known one is named) or a value is not usable.
+        """
+        values = {**mapping, **_from_environ(environ or {})}
+        return _record(cls, "setting", "TASKQ", values)
+
+
+def _record(cls: Any, what: str, where: str, mapping: Mapping[str, Any]) -> Any:
+    known = {each.name.upper(): each.name for each in fields(cls)}
+    for key in mapping:
+        if key not in known:
+            raise unknown(f"{what} in {where}", str(key), known)
+    return cls(**{known[key]: value for key, value in mapping.items()})
+
+
+_JSON_KEYS = ("QUEUES", "DEFAULTS", "TRACE")
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    known = {each.name.upper(): each for each in fields(Settings)}
+    values: dict[str, Any] = {}
+    for variable, text in environ.items():
+        if not variable.startswith("TASKQ_"):
+            continue
+        key = variable.removeprefix("TASKQ_")
+        if key not in known:
+            raise unknown("environment variable", variable, [f"TASKQ_{name}" for name in known])
+        values[key] = _parse(variable, key, text)
+    return values
+
+
+def _parse(variable: str, key: str, text: str) -> Any:
+    if key in _JSON_KEYS:
+        if key == "QUEUES" and not text.lstrip().startswith("{"):
+            return parse_queues(text, where=variable)
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise ConfigurationError(f"{variable} must be JSON, got {text!r}") from None
+    if key in ("STRICT_PRIORITY", "AUTODISCOVER"):
+        flags = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }
+        if text.lower() not in flags:
+            raise ConfigurationError(f"{variable} must be true or false, got {text!r}")
+        return flags[text.lower()]
+    if key == "CONCURRENCY":
+        if not text.isascii() or not text.isdigit():
+            raise ConfigurationError(f"{variable} must be a whole number, got {text!r}")
+        return int(text)
+    if key in ("SHUTDOWN_GRACE", "ENQUEUE_TIMEOUT"):
+        try:
+            return float(text)
+        except ValueError:
+            raise ConfigurationError(f"{variable} must be a number of seconds, got {text!r}") from None
+    return text
+
+
+def parse_queues(text: str, *, where: str = "QUEUES") -> dict[str, int]:
+    """Read queues as on a command line: `critical=6,default=3,low` (no weight means 1)."""
+    queues: dict[str, int] = {}
+    for part in text.split(","):
+        name, equals, weight = part.strip().rpartition("=")
+        if not equals:
+            name, weight = part.strip(), "1"
+        if not weight.isascii() or not weight.isdigit():
+            raise ConfigurationError(f"{where}: the weight of queue {name!r} must be a whole number, got {weight!r}")
+        queues[name] = int(weight)
+    return queues
+
+
+def _check_queues(queues: object) -> dict[str, int]:
+    if isinstance(queues, list | tuple):
+        queues = dict.fromkeys(queues, 1)
+    if not isinstance(queues, Mapping) or not queues:
+        raise ConfigurationError(f"QUEUES must map at least one queue to its weight, got {queues!r}")
+    for name, weight in queues.items():
+        if not isinstance(name, str):
+            raise ConfigurationError(f"QUEUES: a queue's name must be text, got {name!r}")
+        validate_queue_name(name)
+        _check_whole(f"QUEUES[{name!r}]", weight, least=1, most=1_000_000)
+    return dict(queues)
+
+
+def _check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, got {value!r}")
+
+
+def _check_whole(name: str, value: object, *, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be a whole number, got {value!r}")
+    if not least <= value <= most:
+        raise ConfigurationError(f"{name} must be between {least} and {most}, got {value}")
+
+
+def _member(kind: type[StrEnum], name: str, value: object) -> StrEnum:
+    try:
+        return kind(value)
+    except ValueError:
+        expected = " or ".join(repr(member.value) for member in kind)
+        raise ConfigurationError(f"{name} must be {expected}, got {value!r}") from None

@@ -1,0 +1,327 @@
+"""A task: a function with its name, options and signature.
+
+`Task` is what `@taskq.task` leaves in place of the function. Calling it runs the function here; `.delay` and `.adelay`
+enqueue it; `.using` returns a copy with other options; `.s` binds arguments for later. `RemoteTask` names a task whose
+code lives elsewhere.
+"""
+
+import asyncio
+import inspect
+import math
+import sys
+import warnings
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast
+
+import msgspec
+
+from taskq_core.codec import ArgumentsCodec
+from taskq_core.context import TaskContext, current
+from taskq_core.errors import TaskArgumentsError, TaskDefinitionError
+from taskq_core.options import TaskOptions, TaskOptionsDict, task_options
+from taskq_core.result import TaskHandle
+from taskq_core.wire import Keys, MessageTemplate, QueueKeys, validate_task_type
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Enqueuer(Protocol):
+    """What a task needs of the queue application it belongs to."""
+
+    @property
+    def task_defaults(self) -> Mapping[str, Any]:
+        """Options of every task that does not set its own."""
+        ...
+
+    def enqueue(self, call: "Signature[R]") -> TaskHandle[R]:
+        """Enqueue, blocking."""
+        ...
+
+    async def aenqueue(self, call: "Signature[R]") -> TaskHandle[R]:
+        """Enqueue from a coroutine."""
+        ...
+
+
+class Plan:
+    """What is equal for all calls of one task under one key prefix, computed once."""
+
+    __slots__ = ("headers", "is_plain", "keys", "options", "queue", "start_at_s", "start_in_ms", "template", "unique_s")
+
+    def __init__(self, name: str, options: TaskOptions, keys: Keys) -> None:
+        self.keys = keys
+        self.options = options
+        self.queue: QueueKeys = keys.queue(options.queue)
+        self.template = MessageTemplate(
+            name,
+            options.queue,
+            retry=options.max_retry,
+            timeout=options.timeout_s,
+            deadline=options.deadline_s,
+            retention=options.retention_s,
+        )
+        self.headers = dict(options.headers)
+        self.unique_s = options.unique_s
+        self.start_at_s: int | None = None
+        self.start_in_ms: int | None = None
+        if isinstance(options.run_after, datetime):
+            self.start_at_s = math.ceil(options.run_after.timestamp())
+        elif options.run_after:
+            self.start_in_ms = math.ceil(cast("float", options.run_after) * 1000)
+        self.is_plain = self.start_at_s is None and self.start_in_ms is None and not self.unique_s
+
+
+class BaseTask(Generic[R_co]):
+    """What a task with code and a remote one share."""
+
+    name: str
+    result_type: Any
+
+    def __init__(self, name: str, options: Mapping[str, Any], enqueuer: Enqueuer) -> None:
+        self.name = validate_task_type(name)
+        self._given = dict(options)
+        self._enqueuer = enqueuer
+        self._plan: Plan | None = None
+        self._options: tuple[Mapping[str, Any], TaskOptions] | None = None
+        task_options(self._given)  # refused here, where the mistake is, rather than at the first call
+
+    @property
+    def options(self) -> TaskOptions:
+        """This task's options, over the defaults of its queue application."""
+        defaults = self._enqueuer.task_defaults
+        if self._options is None or self._options[0] is not defaults:
+            self._options = (defaults, task_options({**defaults, **self._given}))
+        return self._options[1]
+
+    def plan(self, keys: Keys) -> Plan:
+        """Return what is equal for all calls, computed once. For clients."""
+        plan = self._plan
+        if plan is None or plan.keys is not keys:
+            plan = self._plan = Plan(self.name, self.options, keys)
+        return plan
+
+    def using(self, **options: Unpack[TaskOptionsDict]) -> Self:
+        """Return a copy with other options.
+
+        Raises:
+            ConfigurationError: An option is unknown or its value is not usable.
+        """
+        copy: Self = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy._given = {**self._given, **options}
+        copy._plan = None
+        copy._options = None
+        task_options(copy._given)
+        return copy
+
+    def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
+        """Return the payload of a call. For clients."""
+        raise NotImplementedError
+
+
+class Signature(Generic[R_co]):
+    """A task with its arguments, to be enqueued later."""
+
+    __slots__ = ("args", "kwargs", "task")
+
+    def __init__(self, task: BaseTask[R_co], args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        self.task = task
+        self.args = args
+        self.kwargs = kwargs
+
+    def __repr__(self) -> str:
+        return f"<signature of {self.task.name!r}>"
+
+    def using(self, **options: Unpack[TaskOptionsDict]) -> "Signature[R_co]":
+        """Return a copy whose task has other options."""
+        return Signature(self.task.using(**options), self.args, self.kwargs)
+
+    def delay(self) -> TaskHandle[R_co]:
+        """Enqueue it, blocking."""
+        return self.task._enqueuer.enqueue(self)
+
+    async def adelay(self) -> TaskHandle[R_co]:
+        """Enqueue it from a coroutine."""
+        return await self.task._enqueuer.aenqueue(self)
+
+
+class Task(BaseTask[R], Generic[P, R]):
+    """A function that can be enqueued.
+
+    Attributes:
+        name: Name of the task, its type on the wire.
+        function: The function itself.
+        codec: Turns its arguments into payload bytes and back.
+        is_coroutine: True for a coroutine function.
+        takes_context: True if its first parameter receives the `TaskContext`.
+        options: Options over the defaults of the queue application.
+    """
+
+    is_coroutine = False
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None,
+        strict: bool,
+        options: Mapping[str, Any],
+        enqueuer: Enqueuer,
+    ) -> None:
+        super().__init__(name or qualified_name(function), options, enqueuer)
+        context_parameter = _context_parameter(self.name, function)
+        self.function = function
+        self.takes_context = context_parameter is not None
+        injected = frozenset({context_parameter}) if context_parameter else frozenset[str]()
+        self.codec = ArgumentsCodec(function, name=self.name, strict=strict, injected=injected)
+        self.result_type = _result_type(function)
+        self.__doc__ = function.__doc__
+        self.__module__ = function.__module__
+        self.__name__ = getattr(function, "__name__", self.name)
+        self.__qualname__ = getattr(function, "__qualname__", self.name)
+        self.__wrapped__ = function
+
+    def __repr__(self) -> str:
+        return f"<task {self.name!r}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here and now."""
+        if self.takes_context:
+            result: R = self.function(_local_context(self), *args, **kwargs)
+        else:
+            result = self.function(*args, **kwargs)
+        return result
+
+    def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
+        """Return the payload of a call."""
+        return self.codec.encode(args, kwargs)
+
+    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+        """Bind arguments, to be enqueued later."""
+        return Signature(self, args, kwargs)
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
+        """Enqueue a call and return its handle. Blocks for one round trip to Redis; in a coroutine use `adelay`.
+
+        Raises:
+            TaskArgumentsError: The arguments do not fit; nothing was written.
+            DuplicateTaskError, TaskIdConflictError: The lock or the id is taken.
+            EnqueueError: Redis refused or was not reached; `EnqueueUnknownError` when it may have been written.
+        """
+        if asyncio._get_running_loop() is not None:
+            _warn_blocking(self.name)
+        return self._enqueuer.enqueue(Signature(self, args, kwargs))
+
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
+        """Enqueue a call from a coroutine and return its handle. Raises as `delay`."""
+        return await self._enqueuer.aenqueue(Signature(self, args, kwargs))
+
+
+class CoroutineTask(Task[P, R]):
+    """A coroutine function that can be enqueued."""
+
+    is_coroutine = True
+
+    def __call__(  # type: ignore[override]  # calling a coroutine function returns a coroutine
+        self, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]:
+        """Return the coroutine, to be awaited here."""
+        return cast("Coroutine[Any, Any, R]", super().__call__(*args, **kwargs))
+
+
+class RemoteTask(BaseTask[Any]):
+    """A task whose code is not here: written in Go, or in another Python project.
+
+    The payload is the JSON object of the keyword arguments, or the bytes given as the only positional argument.
+    """
+
+    result_type = Any
+
+    def __repr__(self) -> str:
+        return f"<remote task {self.name!r}>"
+
+    def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
+        """Return the payload of a call."""
+        if args:
+            if len(args) > 1 or kwargs or not isinstance(args[0], bytes):
+                raise TaskArgumentsError(self.name, "", "takes keyword arguments, or payload bytes alone")
+            return args[0]
+        try:
+            return msgspec.json.encode(kwargs)
+        except (TypeError, ValueError, RecursionError, OverflowError):
+            raise TaskArgumentsError(self.name, "", "the arguments cannot be written as JSON") from None
+
+    def s(self, *args: bytes, **kwargs: object) -> Signature[Any]:
+        """Bind arguments, to be enqueued later."""
+        return Signature(self, args, kwargs)
+
+    def delay(self, *args: bytes, **kwargs: object) -> TaskHandle[Any]:
+        """Enqueue a call and return its handle. Raises as `Task.delay`."""
+        return self._enqueuer.enqueue(self.s(*args, **kwargs))
+
+    async def adelay(self, *args: bytes, **kwargs: object) -> TaskHandle[Any]:
+        """Enqueue a call from a coroutine and return its handle."""
+        return await self._enqueuer.aenqueue(self.s(*args, **kwargs))
+
+
+def qualified_name(function: Callable[..., Any]) -> str:
+    """Return `module.qualname`, with the module's real name where it runs as a script."""
+    module = function.__module__
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec = getattr(main, "__spec__", None)
+        if spec is not None:
+            module = spec.name.removesuffix(".__main__")
+        elif getattr(main, "__file__", None):
+            module = Path(str(main.__file__)).stem
+    return f"{module}.{function.__qualname__}"
+
+
+def _context_parameter(name: str, function: Callable[..., Any]) -> str | None:
+    found = [
+        (index, parameter.name)
+        for index, parameter in enumerate(inspect.signature(function).parameters.values())
+        if parameter.annotation is TaskContext
+        or (isinstance(parameter.annotation, str) and parameter.annotation.rpartition(".")[2] == "TaskContext")
+    ]
+    if not found:
+        return None
+    if len(found) > 1 or found[0][0] != 0:
+        raise TaskDefinitionError(
+            f"task {name!r}: the parameter annotated TaskContext must be the first and only one, got {found[-1][1]!r}"
+        )
+    return found[0][1]
+
+
+def _result_type(function: Callable[..., Any]) -> Any:
+    try:
+        annotation = inspect.signature(function, eval_str=True).return_annotation
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        return Any
+    return Any if annotation is inspect.Signature.empty else annotation
+
+
+def _local_context(task: Task[Any, Any]) -> TaskContext:
+    running = current.get()
+    if running is not None:
+        return running
+    return TaskContext(
+        id="local", name=task.name, queue=task.options.queue, max_retry=task.options.max_retry, local=True
+    )
+
+
+_warned = False
+
+
+def _warn_blocking(name: str) -> None:
+    global _warned  # noqa: PLW0603 - once per process
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            f"{name}.delay() blocks the running event loop for a round trip to Redis; await .adelay() instead",
+            RuntimeWarning,
+            stacklevel=3,
+        )

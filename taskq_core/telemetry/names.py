@@ -1,0 +1,45 @@
+"""Names of spans' attributes and of metrics: OpenTelemetry's messaging conventions and taskq's own.
+
+The `messaging.*`, `server.*` and `error.*` names follow the semantic conventions 1.44.0. They are written down here because the
+Python package that lists them marks its messaging part as unstable, and a rename there must not break a running worker.
+Names that begin with `asynq.` are taskq's own.
+"""
+
+from typing import Final
+
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
+"""The version of the conventions, told to the SDK along with every span and metric."""
+
+SYSTEM: Final = "messaging.system"
+SYSTEM_ASYNQ: Final = "asynq"
+OPERATION_NAME: Final = "messaging.operation.name"
+OPERATION_TYPE: Final = "messaging.operation.type"
+SEND: Final = "send"
+PROCESS: Final = "process"
+QUEUE: Final = "messaging.destination.name"
+TASK_ID: Final = "messaging.message.id"
+BATCH_COUNT: Final = "messaging.batch.message_count"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+ERROR_TYPE: Final = "error.type"
+
+TASK_TYPE: Final = "asynq.task.type"
+TASK_RETRIED: Final = "asynq.task.retried"
+TASK_MAX_RETRY: Final = "asynq.task.max_retry"
+TASK_STATE_AFTER: Final = "asynq.task.state_after"
+TASK_OUTCOME: Final = "asynq.task.outcome"
+
+EXCEPTION_EVENT: Final = "exception"
+EXCEPTION_TYPE: Final = "exception.type"
+EXCEPTION_MESSAGE: Final = "exception.message"
+EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
+
+TASKS_ENQUEUED: Final = "asynq.tasks.enqueued"
+TASKS_PROCESSED: Final = "asynq.tasks.processed"
+TASKS_FAILED: Final = "asynq.tasks.failed"
+TASKS_RETRIED: Final = "asynq.tasks.retried"
+TASK_PROCESSING_TIME: Final = "asynq.task.processing_time"
+CLIENT_SENT: Final = "messaging.client.sent.messages"
+CLIENT_CONSUMED: Final = "messaging.client.consumed.messages"
+CLIENT_OPERATION_DURATION: Final = "messaging.client.operation.duration"
+PROCESS_DURATION: Final = "messaging.process.duration"

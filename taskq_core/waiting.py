@@ -1,0 +1,87 @@
+"""Wait for the end of tasks from coroutines: one subscription per queue and event loop, shared by all who wait.
+
+A task that ends says so on its queue's channel only if somebody asked (`operations.look` with `tell_end`). Go workers say
+nothing, so whoever waits also looks again after a while; a lost subscription therefore only delays.
+"""
+
+import asyncio
+import contextlib
+import weakref
+from collections.abc import AsyncIterator
+
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.errors import BrokerError
+
+FIRST_LOOK_S = 0.05
+"""Seconds until a waiting caller looks again; doubled each time."""
+LAST_LOOK_S = 1.0
+"""Longest time between two looks, in seconds."""
+
+
+class EndHub:
+    """Tells coroutines when tasks end."""
+
+    def __init__(self, runner: AsyncRunner) -> None:
+        self._runner = runner
+        self._channels: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Channel]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    @contextlib.asynccontextmanager
+    async def listen(self, channel_name: str, task_id: str) -> AsyncIterator[asyncio.Event]:
+        """Give an event that is set when the task is said to have ended, and whenever messages may have been missed."""
+        channels = self._channels.setdefault(asyncio.get_running_loop(), {})
+        channel = channels.get(channel_name)
+        if channel is None:
+            channel = channels[channel_name] = _Channel(self._runner, channel_name)
+        event = asyncio.Event()
+        channel.waiters.setdefault(task_id, set()).add(event)
+        try:
+            await channel.ready.wait()
+            yield event
+        finally:
+            waiters = channel.waiters[task_id]
+            waiters.discard(event)
+            if not waiters:
+                del channel.waiters[task_id]
+            if not channel.waiters and channels.get(channel_name) is channel:
+                del channels[channel_name]
+                await channel.close()
+
+
+class _Channel:
+    def __init__(self, runner: AsyncRunner, name: str) -> None:
+        self._runner = runner
+        self._name = name
+        self.waiters: dict[str, set[asyncio.Event]] = {}
+        self.ready = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._listen(), name=f"taskq end hub {name}")
+
+    async def _listen(self) -> None:
+        pause_s = FIRST_LOOK_S
+        while True:
+            try:
+                subscription = await self._runner.subscribe(self._name)
+                self._set_all()  # what was published before is missed
+                self.ready.set()
+                pause_s = FIRST_LOOK_S
+                try:
+                    while True:
+                        for event in self.waiters.get(await subscription.next(), ()):
+                            event.set()
+                finally:
+                    await subscription.close()
+            except BrokerError:
+                self.ready.set()  # nobody is kept waiting for the subscription: they look by themselves
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LAST_LOOK_S)
+
+    def _set_all(self) -> None:
+        for events in self.waiters.values():
+            for event in events:
+                event.set()
+
+    async def close(self) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task

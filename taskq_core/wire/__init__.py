@@ -1,0 +1,87 @@
+"""Go Asynq's contract, without any input or output.
+
+What stands in Redis: key names, states, protobuf messages, durations, option strings, the names of unique locks, and
+Asynq's two rules of chance (retry delay, queue order). Nothing here talks to Redis or reads a clock.
+"""
+
+from taskq_core.wire.asynq_pb2 import TaskMessage
+from taskq_core.wire.durations import duration_ns, format_duration, parse_duration, timedelta_of_ns
+from taskq_core.wire.keys import (
+    DEFAULT_PREFIX,
+    DEFAULT_QUEUE,
+    MAX_NAME_BYTES,
+    Keys,
+    QueueKeys,
+    validate_prefix,
+    validate_queue_name,
+    validate_task_id,
+    validate_task_type,
+)
+from taskq_core.wire.messages import (
+    MAX_ERROR_BYTES,
+    MessageTemplate,
+    archived_message,
+    build_message,
+    clean_text,
+    completed_message,
+    decode_message,
+    encode_message,
+    retried_message,
+)
+from taskq_core.wire.options import Option, OptionKind, OptionValue, format_option, parse_option
+from taskq_core.wire.presence import (
+    GO_ZERO_TIME_S,
+    SchedulerEnqueueEvent,
+    SchedulerEntry,
+    ServerInfo,
+    WorkerInfo,
+    datetime_of_ns,
+    from_timestamp,
+    ns_of_datetime,
+    to_timestamp,
+)
+from taskq_core.wire.retry_delay import QueueOrder, default_retry_delay
+from taskq_core.wire.states import TaskState
+
+__all__ = [
+    "DEFAULT_PREFIX",
+    "DEFAULT_QUEUE",
+    "GO_ZERO_TIME_S",
+    "MAX_ERROR_BYTES",
+    "MAX_NAME_BYTES",
+    "Keys",
+    "MessageTemplate",
+    "Option",
+    "OptionKind",
+    "OptionValue",
+    "QueueKeys",
+    "QueueOrder",
+    "SchedulerEnqueueEvent",
+    "SchedulerEntry",
+    "ServerInfo",
+    "TaskMessage",
+    "TaskState",
+    "WorkerInfo",
+    "archived_message",
+    "build_message",
+    "clean_text",
+    "completed_message",
+    "datetime_of_ns",
+    "decode_message",
+    "default_retry_delay",
+    "duration_ns",
+    "encode_message",
+    "format_duration",
+    "format_option",
+    "from_timestamp",
+    "ns_of_datetime",
+    "parse_duration",
+    "parse_option",
+    "retried_message",
+    "timedelta_of_ns",
+    "to_timestamp",
+    "validate_prefix",
+    "validate_queue_name",
+    "validate_task_id",
+    "validate_task_type",
+]

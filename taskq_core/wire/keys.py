@@ -1,0 +1,267 @@
+"""Every key in Redis: its name, its type, who owns it.
+
+The names under `<prefix>:` are Go Asynq's contract and must match it byte for byte. The names under `taskq:{Q}:` are
+our own; they carry the queue as hash tag too, so a script that touches both stays on one cluster slot. With another
+prefix than `asynq` our own keys carry it as well, and two prefixes on one Redis never share a key.
+
+Building a key never checks the name: Go may have created a queue that we would refuse, and tools must still show it.
+Whoever takes a name from a user calls the `validate_...` functions first.
+"""
+
+import hashlib
+import re
+from datetime import UTC, date, datetime
+from functools import lru_cache
+
+from taskq_core.errors import ConfigurationError
+
+DEFAULT_PREFIX = "asynq"
+DEFAULT_QUEUE = "default"
+MAX_NAME_BYTES = 256
+"""Longest queue name, task id, task type or prefix, in bytes of UTF-8."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SHOWN = 80
+_CACHED_QUEUES = 1024
+_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+
+
+class QueueKeys:
+    """The keys of one queue, built once.
+
+    Made by `Keys.queue`. Asynq's are lists (`pending`, `active`), sorted sets (`lease`, `scheduled`, `retry`,
+    `archived`, `completed`, `aggregation_sets`, groups and their aggregation sets), a set (`groups`), strings
+    (`paused`, the counters, unique locks) and one hash a task. Ours are described at their attribute or method.
+    """
+
+    __slots__ = (
+        "absent",
+        "active",
+        "aggregation_sets",
+        "archived",
+        "completed",
+        "done",
+        "failed",
+        "group_prefix",
+        "groups",
+        "lease",
+        "name",
+        "own_prefix",
+        "paused",
+        "pending",
+        "prefix",
+        "processed",
+        "quarantine",
+        "retry",
+        "scheduled",
+        "task_prefix",
+        "unique_prefix",
+        "wake",
+    )
+
+    def __init__(self, prefix: str, name: str) -> None:
+        self.name = name
+        self.prefix = base = f"{prefix}:{{{name}}}:"
+        self.task_prefix = base + "t:"
+        self.group_prefix = base + "g:"
+        self.unique_prefix = base + "unique:"
+        self.pending = base + "pending"
+        self.active = base + "active"
+        self.lease = base + "lease"
+        self.scheduled = base + "scheduled"
+        self.retry = base + "retry"
+        self.archived = base + "archived"
+        self.completed = base + "completed"
+        self.paused = base + "paused"
+        self.processed = base + "processed"
+        self.failed = base + "failed"
+        self.groups = base + "groups"
+        self.aggregation_sets = base + "aggregation_sets"
+        self.own_prefix = own = f"taskq:{{{name}}}:" if prefix == DEFAULT_PREFIX else f"{prefix}:taskq:{{{name}}}:"
+        self.wake = own + "wake"  # list: at most one token, popped by an idle worker
+        self.quarantine = own + "quarantine"  # sorted set: id of an unreadable task by the second it was put aside
+        self.done = own + "done"  # channel: ids of tasks that came to an end
+        self.absent = own + "absent"  # never exists; deleting it is a write that a full Redis takes
+
+    def __repr__(self) -> str:
+        return f"QueueKeys({self.prefix!r})"
+
+    def task(self, task_id: str) -> str:
+        """Hash of one task."""
+        return self.task_prefix + task_id
+
+    def group(self, group: str) -> str:
+        """Sorted set: members waiting in a group."""
+        return self.group_prefix + group
+
+    def aggregation_set(self, group: str, set_id: str) -> str:
+        """Sorted set: members of a group that are being turned into one task."""
+        return f"{self.group_prefix}{group}:{set_id}"
+
+    def daily_processed(self, day: date | float) -> str:
+        """Counter of tasks processed on a UTC day, given as a date, an aware datetime or Unix seconds."""
+        return f"{self.processed}:{_utc_day(day)}"
+
+    def daily_failed(self, day: date | float) -> str:
+        """Counter of failures on a UTC day, given as a date, an aware datetime or Unix seconds."""
+        return f"{self.failed}:{_utc_day(day)}"
+
+    def unique(self, task_type: str, payload: bytes | None) -> str:
+        """Lock of a task type and payload. No payload (None) and an empty one are different locks."""
+        digest = "" if payload is None else hashlib.md5(payload, usedforsecurity=False).hexdigest()
+        return f"{self.unique_prefix}{task_type}:{digest}"
+
+    def receipt(self, connection: str) -> str:
+        """String, expiring: what the last enqueue of a connection did, so its repeat can tell."""
+        return f"{self.own_prefix}rcpt:{connection}"
+
+    def call(self, worker: str) -> str:
+        """String, expiring: what the last dequeue call of a worker handed out, so its repeat can return it again."""
+        return f"{self.own_prefix}call:{worker}"
+
+    def leader(self, service: str) -> str:
+        """String, expiring: which worker acts for a service (`forwarder`, `recoverer`, ...) on this queue."""
+        return f"{self.own_prefix}leader:{service}"
+
+    def quarantined(self, task_id: str) -> str:
+        """Hash: the fields of an unreadable task, byte for byte."""
+        return f"{self.own_prefix}quarantine:{task_id}"
+
+
+class Keys:
+    """All keys of one installation.
+
+    Args:
+        prefix: First part of every key. `asynq` is what Go programs use.
+
+    Raises:
+        ConfigurationError: The prefix is not usable.
+    """
+
+    __slots__ = ("_queues", "cancel", "prefix", "queues", "schedulers", "servers", "workers")
+
+    def __init__(self, prefix: str = DEFAULT_PREFIX) -> None:
+        self.prefix = validate_prefix(prefix)
+        self.queues = f"{prefix}:queues"  # set: names of all queues
+        self.servers = f"{prefix}:servers"  # sorted set: server keys by expiry
+        self.workers = f"{prefix}:workers"  # sorted set: workers keys by expiry
+        self.schedulers = f"{prefix}:schedulers"  # sorted set: scheduler keys by expiry
+        self.cancel = f"{prefix}:cancel"  # channel: ids of tasks to cancel
+        self._queues: dict[str, QueueKeys] = {}
+
+    def __repr__(self) -> str:
+        return f"Keys({self.prefix!r})"
+
+    def queue(self, name: str) -> QueueKeys:
+        """Return the keys of a queue; the same object for the same name. The name is not checked."""
+        try:
+            return self._queues[name]
+        except KeyError:
+            if len(self._queues) >= _CACHED_QUEUES:  # a flood of names must not grow memory
+                self._queues.clear()
+            keys = self._queues[name] = QueueKeys(self.prefix, name)
+            return keys
+
+    def server(self, host: str, pid: int, server_id: str) -> str:
+        """Presence of one server: string, expiring."""
+        return f"{self.servers}:{{{host}:{pid}:{server_id}}}"
+
+    def workers_of(self, host: str, pid: int, server_id: str) -> str:
+        """Running tasks of one server: hash, expiring."""
+        return f"{self.workers}:{{{host}:{pid}:{server_id}}}"
+
+    def scheduler(self, host: str, pid: int, scheduler_id: str) -> str:
+        """Entries of one scheduler: list, expiring."""
+        return f"{self.schedulers}:{{{host}:{pid}:{scheduler_id}}}"
+
+    def scheduler_history(self, entry_id: str) -> str:
+        """Sorted set: past firings of one periodic entry."""
+        return f"{self.prefix}:scheduler_history:{entry_id}"
+
+
+def validate_queue_name(name: str) -> str:
+    """Return the queue name if it can be used.
+
+    At most 256 bytes of valid UTF-8, not blank, no control character, and no `}` in front: that would leave the hash
+    tag empty and spread one queue over several cluster slots.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    _validate("queue name", name)
+    if name.startswith("}"):
+        raise ConfigurationError(f"queue name must not start with '}}', got {_shown(name)}")
+    return name
+
+
+def validate_task_id(task_id: str) -> str:
+    """Return the task id if it can be used: at most 256 bytes of valid UTF-8, not blank, no control character.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    return _validate("task id", task_id)
+
+
+def validate_task_type(task_type: str) -> str:
+    """Return the task type if it can be used: at most 256 bytes of valid UTF-8, not blank, no control character.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    return _validate("task type", task_type)
+
+
+def validate_prefix(prefix: str) -> str:
+    """Return the key prefix if it can be used.
+
+    At most 256 bytes of valid UTF-8, not blank, no control character, no brace (it would become the hash tag of every
+    key), and not `taskq` as its last part, because our own keys of another prefix are named so.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    _validate("key prefix", prefix)
+    if "{" in prefix or "}" in prefix:
+        raise ConfigurationError(f"key prefix must not contain a brace, got {_shown(prefix)}")
+    if prefix == "taskq" or prefix.endswith(":taskq"):
+        raise ConfigurationError(f"key prefix must not end in 'taskq', got {_shown(prefix)}")
+    return prefix
+
+
+def _validate(what: str, value: str) -> str:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{what} must be a string, got {type(value).__name__}")
+    if not value or value.isspace():
+        raise ConfigurationError(f"{what} must not be blank, got {_shown(value)}")
+    if value.isascii() and value.isprintable() and len(value) <= MAX_NAME_BYTES:
+        return value
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{what} must be valid UTF-8, got {_shown(value)}") from None
+    if size > MAX_NAME_BYTES:
+        raise ConfigurationError(f"{what} must be at most {MAX_NAME_BYTES} bytes, got {size}: {_shown(value)}")
+    if _CONTROL.search(value):
+        raise ConfigurationError(f"{what} must not contain a control character, got {_shown(value)}")
+    return value
+
+
+def _shown(value: str) -> str:
+    text = ascii(value[:_SHOWN])
+    return text if len(value) <= _SHOWN and len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+def _utc_day(day: date | float) -> str:
+    if isinstance(day, datetime):
+        if day.tzinfo is None:
+            raise ValueError("the day of a naive datetime is not known; give it a time zone")
+        return day.astimezone(UTC).date().isoformat()
+    if isinstance(day, date):
+        return day.isoformat()
+    return _day_of_number(int(day // 86_400))
+
+
+@lru_cache(maxsize=8)
+def _day_of_number(number: int) -> str:
+    return date.fromordinal(_EPOCH_ORDINAL + number).isoformat()

@@ -1,0 +1,277 @@
+"""A task's stored message: read it, write a new one fast, write a changed one without losing anything.
+
+Reading gives protobuf's own `TaskMessage`. A new message is written by a `MessageTemplate`, which encodes the part that
+is the same for all tasks of a kind once; its bytes equal protobuf's deterministic ones. A stored message is changed by
+decoding, copying and encoding, which keeps fields that this release does not know.
+
+What is refused raises `WireFormatError` and never shows a payload or a header.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from taskq_core.errors import WireFormatError
+from taskq_core.wire.asynq_pb2 import TaskMessage
+
+MAX_ERROR_BYTES: Final = 4096
+"""Longest error text that is stored, in bytes of UTF-8."""
+
+_INT32_MAX = 2**31 - 1
+_INT64_MAX = 2**63 - 1
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_CUT = "..."
+_NO_HEADERS: Mapping[str, str] = {}
+
+# Tags of proto3: field number * 8 + 2 for text and bytes, + 0 for numbers.
+_TYPE, _PAYLOAD, _ID, _QUEUE, _UNIQUE_KEY, _GROUP_KEY, _HEADER = (
+    b"\x0a",
+    b"\x12",
+    b"\x1a",
+    b"\x22",
+    b"\x52",
+    b"\x72",
+    b"\x7a",
+)
+_RETRY, _TIMEOUT, _DEADLINE, _RETENTION = b"\x28", b"\x40", b"\x48", b"\x60"
+
+
+def _varint(number: int) -> bytes:
+    number &= 0xFFFF_FFFF_FFFF_FFFF  # a negative number is written as its 64-bit complement
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+# Most lengths are small: looking one up is three times as fast as encoding it.
+_SMALL = 2048
+_LENGTHS = tuple(_varint(n) for n in range(_SMALL))
+_PAYLOAD_HEADS = tuple(_PAYLOAD + length for length in _LENGTHS)
+_ID_HEADS = (b"", *(_ID + length for length in _LENGTHS[1:]))  # an empty text is not written
+_HEADER_HEADS = tuple(_HEADER + length for length in _LENGTHS)
+
+
+def _bytes_field(tag: bytes, value: bytes) -> bytes:
+    return b"".join((tag, _varint(len(value)), value)) if value else b""
+
+
+def _number_field(tag: bytes, value: int) -> bytes:
+    return tag + _varint(value) if value else b""
+
+
+def _checked_text(field: str, value: str) -> bytes:
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise WireFormatError(f"{field} holds a lone surrogate, which UTF-8 cannot express") from None
+
+
+def _checked_number(field: str, value: int, limit: int) -> int:
+    if not -limit - 1 <= value <= limit:
+        raise WireFormatError(f"{field} must fit {limit.bit_length() + 1} bits, got {value}")
+    return value
+
+
+class MessageTemplate:
+    """The part of a message that all tasks of one kind share, encoded once.
+
+    Args:
+        type: Task type.
+        queue: Queue name.
+        retry: Most retries.
+        timeout: Longest run in seconds, 0 for none.
+        deadline: Latest moment in Unix seconds, 0 for none.
+        retention: Seconds the task is kept after success, 0 to delete it at once.
+        group_key: Group name, empty for none.
+
+    Raises:
+        WireFormatError: A text is not valid UTF-8 or a number does not fit its field.
+    """
+
+    __slots__ = ("_deadline", "_head", "_middle", "_rest", "_tail")
+
+    def __init__(
+        self,
+        type: str,  # noqa: A002 - the field's name on the wire
+        queue: str,
+        retry: int = 0,
+        timeout: int = 0,
+        deadline: int = 0,
+        retention: int = 0,
+        group_key: str = "",
+    ) -> None:
+        self._head = _bytes_field(_TYPE, _checked_text("type", type))
+        self._middle = b"".join(
+            (
+                _bytes_field(_QUEUE, _checked_text("queue", queue)),
+                _number_field(_RETRY, _checked_number("retry", retry, _INT32_MAX)),
+                _number_field(_TIMEOUT, _checked_number("timeout", timeout, _INT64_MAX)),
+            )
+        )
+        self._deadline = _number_field(_DEADLINE, _checked_number("deadline", deadline, _INT64_MAX))
+        self._tail = b"".join(
+            (
+                _number_field(_RETENTION, _checked_number("retention", retention, _INT64_MAX)),
+                _bytes_field(_GROUP_KEY, _checked_text("group_key", group_key)),
+            )
+        )
+        self._rest = self._middle + self._deadline + self._tail
+
+    def encode(
+        self,
+        task_id: str,
+        payload: bytes | None,
+        headers: Mapping[str, str] = _NO_HEADERS,
+        unique_key: str = "",
+        *,
+        deadline: int | None = None,
+    ) -> bytes:
+        """Return the message of one task, byte-equal to protobuf's deterministic encoding.
+
+        Args:
+            task_id: Id of the task.
+            payload: Payload bytes; None and empty give the same message.
+            headers: Written in the order of their names.
+            unique_key: Whole name of the unique lock, empty for none.
+            deadline: Unix seconds, in place of the template's.
+
+        Raises:
+            WireFormatError: The id, the lock or a header is not valid UTF-8, or the deadline does not fit 64 bits.
+        """
+        try:
+            ident = task_id.encode()
+            size = len(ident)
+            id_head = _ID_HEADS[size] if size < _SMALL else _ID + _varint(size)
+            if payload:
+                size = len(payload)
+                payload_head = _PAYLOAD_HEADS[size] if size < _SMALL else _PAYLOAD + _varint(size)
+            else:
+                payload_head = payload = b""
+            if not unique_key and deadline is None:
+                if not headers:
+                    return b"".join((self._head, payload_head, payload, id_head, ident, self._rest))
+                parts = [self._head, payload_head, payload, id_head, ident, self._rest]
+            else:
+                until = self._deadline
+                if deadline is not None:
+                    until = _number_field(_DEADLINE, _checked_number("deadline", deadline, _INT64_MAX))
+                lock = _bytes_field(_UNIQUE_KEY, unique_key.encode())
+                parts = [self._head, payload_head, payload, id_head, ident, self._middle, until, lock, self._tail]
+            for name in sorted(headers) if len(headers) > 1 else headers:
+                key, value = name.encode(), headers[name].encode()
+                key_size, value_size = len(key), len(value)
+                key_length = _LENGTHS[key_size] if key_size < _SMALL else _varint(key_size)
+                value_length = _LENGTHS[value_size] if value_size < _SMALL else _varint(value_size)
+                size = 2 + len(key_length) + key_size + len(value_length) + value_size
+                head = _HEADER_HEADS[size] if size < _SMALL else _HEADER + _varint(size)
+                parts += (head, b"\x0a", key_length, key, b"\x12", value_length, value)
+            return b"".join(parts)
+        except UnicodeEncodeError:
+            raise WireFormatError(
+                "the task id, the unique lock or a header holds a lone surrogate, which UTF-8 cannot express"
+            ) from None
+
+
+def build_message(
+    *, payload: bytes | None = None, headers: Mapping[str, str] = _NO_HEADERS, **fields: str | int
+) -> TaskMessage:
+    """Return a message of any fields, by their names on the wire.
+
+    For whatever has no template: a task read back and enqueued anew, tools, tests.
+
+    Raises:
+        WireFormatError: A field is unknown, of a wrong type, not valid UTF-8 or does not fit.
+    """
+    try:
+        return TaskMessage(payload=payload or b"", headers=dict(headers), **fields)  # type: ignore[arg-type]  # protobuf checks
+    except (TypeError, ValueError) as exc:  # a UnicodeError is a ValueError
+        raise WireFormatError(
+            f"not a task message: {type(exc).__name__} in one of {sorted(fields)} or a header"
+        ) from None
+
+
+def decode_message(data: bytes) -> TaskMessage:
+    """Return the message that was stored.
+
+    Raises:
+        WireFormatError: The bytes are not a task message. The error does not show them.
+    """
+    try:
+        return TaskMessage.FromString(data)
+    except DecodeError:
+        raise WireFormatError(f"{len(data)} bytes are not a task message") from None
+
+
+def encode_message(message: TaskMessage) -> bytes:
+    """Return the bytes to store, headers in the order of their names, unknown fields at the end."""
+    return message.SerializeToString(deterministic=True)
+
+
+def retried_message(message: TaskMessage, *, error: str, failed_at_s: int, counts: bool) -> bytes:
+    """Return the bytes of a task that failed and runs again.
+
+    Args:
+        message: As it was fetched; not changed.
+        error: Text of the failure; cleaned and cut here.
+        failed_at_s: Unix seconds of the failure.
+        counts: Whether the failure uses up a retry.
+    """
+    changed = _copy(message)
+    changed.error_msg = clean_text(error)
+    changed.last_failed_at = failed_at_s
+    if counts and changed.retried < _INT32_MAX:
+        changed.retried += 1
+    return encode_message(changed)
+
+
+def archived_message(message: TaskMessage, *, error: str, failed_at_s: int) -> bytes:
+    """Return the bytes of a task that failed for good; its count of retries stays.
+
+    Args:
+        message: As it was fetched; not changed.
+        error: Text of the failure; cleaned and cut here.
+        failed_at_s: Unix seconds of the failure.
+    """
+    return retried_message(message, error=error, failed_at_s=failed_at_s, counts=False)
+
+
+def completed_message(message: TaskMessage, completed_at_s: int) -> bytes:
+    """Return the bytes of a task that succeeded and is kept.
+
+    Args:
+        message: As it was fetched; not changed.
+        completed_at_s: Unix seconds of the end.
+    """
+    changed = _copy(message)
+    changed.completed_at = completed_at_s
+    return encode_message(changed)
+
+
+def clean_text(text: str, limit_bytes: int = MAX_ERROR_BYTES) -> str:
+    """Return text that every protobuf reader accepts: valid UTF-8 and not longer than the limit.
+
+    A lone surrogate becomes U+FFFD. Text that is cut ends in `...`, inside the limit.
+
+    Args:
+        text: Any string.
+        limit_bytes: Most bytes of UTF-8, at least 3.
+    """
+    # A character is at least a byte, so this bounds the work on a text of many megabytes first.
+    head = text[: limit_bytes + 1]
+    if not head.isascii():
+        head = _SURROGATE.sub("\ufffd", head)
+    encoded = head.encode()
+    if len(encoded) <= limit_bytes:
+        return head
+    return encoded[: limit_bytes - len(_CUT)].decode(errors="ignore") + _CUT
+
+
+def _copy(message: TaskMessage) -> TaskMessage:
+    copy = TaskMessage()
+    copy.CopyFrom(message)
+    return copy

@@ -1,0 +1,88 @@
+"""When a failed task runs again, and which queue a worker tries first: Asynq's two rules of chance.
+
+Both take their random source from the caller, so a test can fix it.
+"""
+
+import math
+import random
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from itertools import accumulate, permutations
+
+from taskq_core.wire.durations import MAX_DURATION_NS, timedelta_of_ns
+from taskq_core.wire.keys import DEFAULT_QUEUE
+
+_LONGEST = timedelta_of_ns(MAX_DURATION_NS)
+_LONGEST_S = int(_LONGEST.total_seconds())
+# 120 orders for five queues fit a table; beyond that an order is drawn queue by queue.
+_TABLED_QUEUES = 5
+
+
+def default_retry_delay(retried: int, rng: random.Random) -> timedelta:
+    """Return Asynq's default delay before the next attempt.
+
+    With n failures before this one: n to the fourth + 15 + (0 to 29, at random) x (n + 1) seconds. The first retry
+    comes after 15 to 44 s, the tenth after about two hours, the 25th after four days.
+
+    Args:
+        retried: Failures counted before this one; below 0 counts as 0.
+        rng: Source of chance.
+
+    Returns:
+        Whole seconds, at most about 292 years, the longest duration Go knows.
+    """
+    n = max(retried, 0)
+    seconds: int = n**4 + 15 + int(rng.random() * 30) * (n + 1)
+    return timedelta(seconds=min(seconds, _LONGEST_S))
+
+
+class QueueOrder:
+    """In which order a worker tries its queues.
+
+    Strictly: always the highest weight first. Otherwise each call of `next` draws an order in which every queue comes
+    first in proportion to its weight, then the remaining ones likewise, so each queue is tried on every pass and none
+    starves. Queues with a blank name or a weight below 1 are dropped; with none left the queue is `default`.
+
+    Args:
+        weights: Weight by queue name. Only the proportions matter.
+        strict: Whether a queue is served only while all above it are empty. Equal weights keep the order given.
+        rng: Source of chance.
+
+    Attributes:
+        weights: Weights in use, divided by their greatest common divisor.
+    """
+
+    __slots__ = ("_bounds", "_constant", "_orders", "_random", "weights")
+
+    def __init__(self, weights: Mapping[str, int], strict: bool, rng: random.Random) -> None:
+        kept = {name: weight for name, weight in weights.items() if weight > 0 and name.strip()} or {DEFAULT_QUEUE: 1}
+        divisor = math.gcd(*kept.values())
+        self.weights: Mapping[str, int] = {name: weight // divisor for name, weight in kept.items()}
+        self._random = rng.random
+        self._constant: tuple[str, ...] | None = None
+        self._orders: list[tuple[str, ...]] = []
+        self._bounds: list[float] = []
+        if strict or len(kept) == 1:
+            self._constant = tuple(sorted(kept, key=lambda name: -kept[name]))
+        elif len(kept) <= _TABLED_QUEUES:
+            self._orders = list(permutations(self.weights))
+            # The last bound is left out: a draw above all others takes the last order, whatever rounding did.
+            self._bounds = list(accumulate(self._probability(order) for order in self._orders))[:-1]
+
+    def next(self) -> Sequence[str]:
+        """Return all queue names in the order in which one dequeue tries them."""
+        if self._constant is not None:
+            return self._constant
+        if self._orders:
+            return self._orders[bisect_right(self._bounds, self._random())]
+        # The time of the first event of a process with rate `weight`: the earliest one is each with that chance.
+        drawn = {name: -math.log(1.0 - self._random()) / weight for name, weight in self.weights.items()}
+        return tuple(sorted(drawn, key=drawn.__getitem__))
+
+    def _probability(self, order: tuple[str, ...]) -> float:
+        probability, left = 1.0, sum(self.weights.values())
+        for name in order:
+            probability *= self.weights[name] / left
+            left -= self.weights[name]
+        return probability

@@ -1,0 +1,388 @@
+"""Real redis-servers for tests, each in a folder of its own and never outliving the tests.
+
+Every server listens on a unix socket; a free TCP port on 127.0.0.1 (never 6379) is opened where it is asked for. On
+Linux the kernel ends a server when the thread that started it ends, so start servers from the main thread.
+"""
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+
+from taskq_core.broker.embedded.binary import find_redis_server
+
+_READY_TIMEOUT_S = 30.0
+_PORTS = range(20_000, 32_000)  # below what Linux hands out for outgoing connections; + 10 000 is a valid port too
+_CLUSTER_BUS = 10_000
+_SLOTS = 16_384
+
+# Runs as its own short program, not as preexec_fn: that is unsafe in a process with threads, and warns.
+_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+parent = int(sys.argv[1])
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+if os.getppid() != parent:
+    sys.exit("the tests are gone")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+# The TLS side of a server that was built without TLS, as those in the PyPI packages are.
+_TLS_RELAY = """
+import asyncio, ssl, sys
+port, backend, certificate, key, authority, ask_client = sys.argv[1:]
+context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority)
+context.load_cert_chain(certificate, key)
+context.verify_mode = ssl.CERT_REQUIRED if ask_client == "yes" else ssl.CERT_NONE
+
+async def pump(reader, writer):
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.close()
+
+async def relay(reader, writer):
+    try:
+        back_reader, back_writer = await asyncio.open_unix_connection(backend)
+    except OSError:
+        writer.close()
+        return
+    await asyncio.gather(pump(reader, back_writer), pump(back_reader, writer))
+
+async def main():
+    server = await asyncio.start_server(relay, "127.0.0.1", int(port), ssl=context)
+    print("ready", flush=True)
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """PEM files of a server that speaks TLS on its TCP port."""
+
+    certificate: Path
+    key: Path
+    authority: Path
+    ask_client: bool = False
+    """Demand a certificate of the client as well."""
+
+
+class RedisServer:
+    """A redis-server started for tests; a context manager.
+
+    Args:
+        tcp: Listen on a free TCP port as well. TLS, cluster, sentinel and being replicated from need one.
+        tls: Speak TLS, and nothing else, on the TCP port. Where the program was built without TLS, a relay in a
+            process of its own speaks it and passes the bytes on to the unix socket.
+        password: `requirepass`.
+        cluster: `cluster-enabled`. The node owns no slots yet; see `start_cluster`.
+        replica_of: A started server with a TCP port, without TLS.
+        sentinel_of: Be a Sentinel that watches this started server (it needs a TCP port) as `mymaster`, quorum 1.
+        appendonly: Keep an append-only file, so data survives `kill()` and `start()`.
+        options: Further settings by their name in redis.conf; a sequence gives a setting of several words.
+        binary: The program; None takes the one `find_redis_server` finds.
+    """
+
+    MASTER_NAME = "mymaster"
+
+    def __init__(
+        self,
+        *,
+        tcp: bool = False,
+        tls: TlsFiles | None = None,
+        password: str | None = None,
+        cluster: bool = False,
+        replica_of: "RedisServer | None" = None,
+        sentinel_of: "RedisServer | None" = None,
+        appendonly: bool = False,
+        options: Mapping[str, str | Sequence[str]] | None = None,
+        binary: Path | None = None,
+    ) -> None:
+        self.binary = binary or find_redis_server()
+        self.folder = Path(tempfile.mkdtemp(prefix="taskq-redis-"))
+        self.socket_path = self.folder / "redis.sock"
+        self.password = password
+        self.tls = tls
+        self._tcp = tcp or tls is not None or cluster or sentinel_of is not None
+        self._cluster = cluster
+        self._replica_of = replica_of
+        self._sentinel_of = sentinel_of
+        self._appendonly = appendonly
+        self._options = dict(options or {})
+        self._port: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._relay: subprocess.Popen[bytes] | None = None
+        self._has_tls = tls is not None and _speaks_tls(self.binary)
+        self._client: redis.Redis | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @property
+    def port(self) -> int:
+        """The TCP port; the same one after a restart."""
+        assert self._port is not None, "start it first, with tcp=True"
+        return self._port
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "start it first"
+        return self._process.pid
+
+    @property
+    def url(self) -> str:
+        """`redis://` or `rediss://` where there is a TCP port, otherwise `unix://`. With the password, if any."""
+        if not self._tcp:
+            return self.unix_url
+        secret = f":{self.password}@" if self.password else ""
+        return f"redis{'s' if self.tls else ''}://{secret}127.0.0.1:{self.port}/0"
+
+    @property
+    def unix_url(self) -> str:
+        return f"unix://{f':{self.password}@' if self.password else ''}{self.socket_path}?db=0"
+
+    @property
+    def client(self) -> redis.Redis:
+        """A blocking client over the unix socket, kept for the life of the server. Replies are bytes."""
+        if self._client is None:
+            self._client = redis.Redis(unix_socket_path=str(self.socket_path), password=self.password)
+        return self._client
+
+    def command(self, *words: str | bytes | float) -> Any:
+        """Send one command and return the reply as redis-py reads it."""
+        return self.client.execute_command(*words)  # type: ignore[no-untyped-call] # redis-py leaves it untyped
+
+    def flushall(self) -> None:
+        self.client.flushall()
+
+    def start(self) -> Self:
+        """Start it, again after `stop` or `kill` on the same port and data, and return when it answers PING."""
+        assert self._process is None, "it runs already"
+        first_time = self._port is None
+        for attempt in range(5):
+            if self._tcp and first_time:
+                self._port = _free_port(with_bus=self._cluster)
+            self._spawn()
+            if self._wait_until_ready() and (not self.tls or self._has_tls or self._start_relay()):
+                return self
+            log = (self.folder / "redis.log").read_text(errors="replace")
+            self._reap()
+            if not (first_time and "ddress already in use" in log) or attempt == 4:
+                raise RuntimeError(f"redis-server did not start:\n{log[-2000:]}")
+        raise AssertionError("unreachable")
+
+    def stop(self) -> None:
+        """End it in an orderly way (SIGTERM) and wait until it is gone; nothing happens if it does not run."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL), as a crash would, and wait until it is gone."""
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Freeze it (SIGSTOP): connections stay open and nothing is answered."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        """Kill it and delete its folder."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _settings(self) -> dict[str, str | Sequence[str]]:
+        settings: dict[str, str | Sequence[str]] = {
+            "bind": "127.0.0.1",
+            "port": "0",
+            "unixsocket": str(self.socket_path),
+            "dir": str(self.folder),
+            "logfile": str(self.folder / "redis.log"),
+            "daemonize": "no",
+        }
+        if self._tcp and (self._has_tls or not self.tls):
+            settings["tls-port" if self.tls else "port"] = str(self.port)
+        if self.tls and self._has_tls:
+            settings |= {
+                "tls-cert-file": str(self.tls.certificate),
+                "tls-key-file": str(self.tls.key),
+                "tls-ca-cert-file": str(self.tls.authority),
+                "tls-auth-clients": "yes" if self.tls.ask_client else "no",
+            }
+        if self.password:
+            settings["requirepass"] = self.password
+        if self._sentinel_of is None:
+            settings |= {"save": "", "appendonly": "yes" if self._appendonly else "no"}
+        if self._cluster:
+            settings |= {"cluster-enabled": "yes", "cluster-node-timeout": "2000"}
+        if self._replica_of is not None:
+            settings |= {"replicaof": ("127.0.0.1", str(self._replica_of.port)), "repl-diskless-sync-delay": "0"}
+            if self._replica_of.password:
+                settings["masterauth"] = self._replica_of.password
+        return settings | self._options
+
+    def _spawn(self) -> None:
+        # An own folder for every attempt's log, so that an earlier refusal is not read as this one's.
+        with suppress(FileNotFoundError):
+            (self.folder / "redis.log").unlink()
+        (self.folder / "redis.log").touch()
+        arguments: list[str] = []
+        if self._sentinel_of is not None:
+            arguments += [str(self._sentinel_file()), "--sentinel"]
+        for name, value in self._settings().items():
+            arguments += [f"--{name}", *([value] if isinstance(value, str) else value)]
+        self._process = _start_bound(str(self.binary), *arguments)
+
+    def _start_relay(self) -> bool:
+        assert self.tls is not None
+        self._relay = _start_bound(
+            *(sys.executable, "-I", "-c", _TLS_RELAY, str(self.port), str(self.socket_path)),
+            *(str(self.tls.certificate), str(self.tls.key), str(self.tls.authority)),
+            "yes" if self.tls.ask_client else "no",
+            stdout=subprocess.PIPE,
+            log=self.folder / "redis.log",
+        )
+        assert self._relay.stdout is not None
+        with self._relay.stdout as said:
+            return said.readline() == b"ready\n"
+
+    def _sentinel_file(self) -> Path:
+        # A Sentinel needs a file it can rewrite; one that was written already holds what it has learnt.
+        file = self.folder / "sentinel.conf"
+        watched = self._sentinel_of
+        assert watched is not None
+        if not file.exists():
+            name = self.MASTER_NAME
+            lines = [
+                f"sentinel monitor {name} 127.0.0.1 {watched.port} 1",
+                f"sentinel down-after-milliseconds {name} 500",
+                f"sentinel failover-timeout {name} 2000",
+            ]
+            if watched.password:
+                lines.append(f"sentinel auth-pass {name} {watched.password}")
+            file.write_text("\n".join(lines) + "\n")
+        return file
+
+    def _wait_until_ready(self) -> bool:
+        assert self._process is not None
+        deadline = time.monotonic() + _READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                return False
+            try:
+                if self.client.ping():
+                    return True
+            except redis.RedisError:
+                time.sleep(0.01)  # between two looks at a server that is starting
+        return False
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(how)
+            if how is signal.SIGTERM:
+                self._process.send_signal(signal.SIGCONT)  # a paused server would never see it
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_READY_TIMEOUT_S)
+        self._reap()
+
+    def _reap(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        for process in (self._relay, self._process):
+            if process is not None:
+                process.kill()
+                process.wait()
+        self._relay = self._process = None
+
+
+@contextmanager
+def start_cluster(nodes: int = 3, **arguments: Any) -> Iterator[list[RedisServer]]:
+    """Start a Redis Cluster of masters that share all slots, and yield its nodes when every node says it is ok.
+
+    Args:
+        nodes: How many masters.
+        arguments: Passed to each `RedisServer`.
+    """
+    servers: list[RedisServer] = []
+    try:
+        for index in range(nodes):
+            server = RedisServer(cluster=True, **arguments)
+            servers.append(server)
+            server.start()
+            slots = range(_SLOTS * index // nodes, _SLOTS * (index + 1) // nodes)
+            server.command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
+            server.command("CLUSTER", "ADDSLOTS", *slots)
+            if index:
+                server.command("CLUSTER", "MEET", "127.0.0.1", servers[0].port)
+        deadline = time.monotonic() + _READY_TIMEOUT_S
+        while not all(_cluster_is_whole(server, nodes) for server in servers):
+            assert time.monotonic() < deadline, "the cluster did not form"
+            time.sleep(0.02)  # between two looks
+        yield servers
+    finally:
+        for server in servers:
+            server.close()
+
+
+def _cluster_is_whole(server: RedisServer, nodes: int) -> bool:
+    said = server.command("CLUSTER INFO")
+    return bool(said["cluster_state"] == "ok" and int(said["cluster_size"]) == nodes)
+
+
+def _start_bound(
+    program: str, *arguments: str, stdout: int = subprocess.DEVNULL, log: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a program that the kernel kills when the calling thread ends."""
+    with log.open("ab") if log else nullcontext() as errors:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), program, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.DEVNULL if errors is None else errors,
+            env=os.environ | {"LC_ALL": "C"},  # Redis 7 and newer refuse to start under a locale that is not installed
+        )
+
+
+def _speaks_tls(binary: Path) -> bool:
+    """Whether the program was built with TLS; one that was not has no OpenSSL in it."""
+    return b"SSL_CTX_new" in binary.read_bytes()
+
+
+def _free_port(*, with_bus: bool) -> int:
+    while True:
+        port = random.choice(_PORTS)
+        wanted = (port, port + _CLUSTER_BUS) if with_bus else (port,)
+        with suppress(OSError):
+            for number in wanted:
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", number))
+            return port

