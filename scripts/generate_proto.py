@@ -19,7 +19,7 @@ OLDEST_RUNTIME = (6, 31, 0)
 
 
 def stamp(code: str) -> str:
-    """Return generated code with the oldest runtime as its version, and stubs as newer compilers write them."""
+    """Return generated code with the oldest runtime as its version, and stubs that pass the strict type check."""
     major, minor, patch = OLDEST_RUNTIME
     code = re.sub(r"(?m)^# Protobuf Python Version: .*$", f"# Protobuf Python Version: {major}.{minor}.{patch}", code)
     code = re.sub(
@@ -27,7 +27,8 @@ def stamp(code: str) -> str:
         lambda found: f"{found[1]}{major}{found[2]}{minor}{found[3]}{patch},",
         code,
     )
-    return code.replace(": bool = ...", ": _Optional[bool] = ...")
+    code = code.replace(": bool = ...", ": _Optional[bool] = ...")
+    return code.replace(", _Mapping]", ", _Mapping[str, object]]")
 
 
 def generate() -> dict[str, str]:

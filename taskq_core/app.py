@@ -4,6 +4,7 @@ Nothing connects before the first use. `configure` replaces the settings of an a
 is what a framework's test settings need.
 """
 
+import inspect
 import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping
@@ -37,12 +38,10 @@ class Runtime:
         self.settings = settings
         self.endpoint = Endpoint(settings.url, embedded_folder=embedded_folder)
         self.keys = Keys(settings.prefix)
-        self.tracing = Tracing(
-            relation=settings.trace.relation.value, baggage=settings.trace.baggage, server=self.endpoint.server
-        )
+        self.tracing = Tracing(relation=settings.trace.relation.value, baggage=settings.trace.baggage)
         self.runner = SyncRunner(self.endpoint)
         self.async_runner = AsyncRunner(self.endpoint)
-        preparer = Preparer(self.keys, self.tracing, envelope=settings.trace.envelope)
+        preparer = Preparer(self.keys, self.tracing, envelope=settings.trace.envelope, server=self.endpoint.server)
         self.client = Client(preparer, self.runner, timeout_s=timeout_s, hook=hook)
         self.async_client = AsyncClient(
             preparer, self.async_runner, timeout_s=timeout_s, blocking=self.client, hook=hook
@@ -187,7 +186,9 @@ class TaskQ:
         return MappingProxyType(self._tasks)
 
     @overload
-    def task(self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...
+    def task(
+        self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /
+    ) -> CoroutineTask[P, R]: ...
     @overload
     def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...
     @overload
@@ -265,8 +266,6 @@ class TaskDecorator:
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
     def __call__(self, function: Callable[..., Any], /) -> Any:
-        import inspect
-
         if not callable(function) or inspect.isclass(function):
             raise TaskDefinitionError(f"a task must be a function, got {function!r}")
         kind = CoroutineTask if inspect.iscoroutinefunction(function) else Task

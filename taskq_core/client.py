@@ -17,7 +17,15 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 
 from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX, EnqueueCode, NewTask, Operation, ReceiptLane, StoredTask
+from taskq_core.broker.operations import (
+    BATCH_BYTES,
+    BATCH_MAX,
+    EnqueueCode,
+    NewTask,
+    Operation,
+    ReceiptLane,
+    StoredTask,
+)
 from taskq_core.broker.sync import Pending, SyncRunner
 from taskq_core.codec import decode_result
 from taskq_core.errors import (
@@ -39,7 +47,7 @@ from taskq_core.records import TaskInfo, task_info
 from taskq_core.result import TaskHandle
 from taskq_core.settings import Duration, seconds
 from taskq_core.task import Signature
-from taskq_core.telemetry import ProducerSpan, Tracing, inject, wrap
+from taskq_core.telemetry import ClientMetrics, ProducerSpan, Tracing, inject, type_name, wrap
 from taskq_core.waiting import FIRST_LOOK_S, LAST_LOOK_S, EndHub
 from taskq_core.wire import Keys, QueueKeys, TaskState, decode_message
 
@@ -74,7 +82,7 @@ class Prepared(Generic[R]):
 
     __slots__ = ("handle", "queue", "span", "task")
 
-    def __init__(self, queue: QueueKeys, task: NewTask, handle: TaskHandle[R], span: ProducerSpan | None) -> None:
+    def __init__(self, queue: QueueKeys, task: NewTask, handle: TaskHandle[R], span: ProducerSpan) -> None:
         self.queue = queue
         self.task = task
         self.handle = handle
@@ -94,11 +102,6 @@ class Prepared(Generic[R]):
         error = kind(self.handle.name, self.handle.queue, self.handle.id, str(cause))
         error.__cause__ = cause
         return error
-
-    def end_span(self, error: BaseException | None = None) -> None:
-        """End the producer span, if there is one."""
-        if self.span is not None:
-            self.span.end(error)
 
 
 class BulkResult(Sequence[TaskHandle[Any]]):
@@ -175,13 +178,15 @@ class Preparer:
         keys: Key names.
         tracing: Opens producer spans.
         envelope: Write payloads with their trace inside, for peers without headers.
-        source: What handles ask.
+        server: Host and port of Redis, for spans.
     """
 
-    def __init__(self, keys: Keys, tracing: Tracing, *, envelope: bool) -> None:
+    def __init__(self, keys: Keys, tracing: Tracing, *, envelope: bool, server: tuple[str, int] | None = None) -> None:
         self.keys = keys
         self.tracing = tracing
+        self.metrics = ClientMetrics()
         self._envelope = envelope
+        self._server: tuple[str | None, int | None] = server or (None, None)
         self._registered: dict[str, float] = {}
 
     def prepare(self, call: Signature[R], source: Any) -> Prepared[R]:
@@ -189,14 +194,16 @@ class Preparer:
         plan = call.task.plan(self.keys)
         payload = self._payload(call)
         task_id = plan.options.task_id or new_task_id()
-        span = self.tracing.start_producer(queue=plan.queue.name, task_type=call.task.name, task_id=task_id)
+        host, port = self._server
+        span = self.tracing.start_producer(
+            plan.queue.name, call.task.name, task_id, server_address=host, server_port=port
+        )
         try:
             headers = dict(plan.headers)
-            inject(headers, None if span is None else span.context, baggage=self.tracing.baggage)
+            span.inject(headers)
             task = self._new_task(call, plan, task_id, payload, headers)
         except BaseException as error:
-            if span is not None:
-                span.end(error)
+            span.end(error)
             raise
         return Prepared(plan.queue, task, self.handle(call, task_id, source), span)
 
@@ -388,9 +395,9 @@ class Client:
         except BrokerError as cause:
             error = prepared.failure(cause)
         except BaseException as interruption:
-            prepared.end_span(interruption)
+            prepared.span.end(interruption)
             raise
-        prepared.end_span(error)
+        prepared.span.end(error)
         if error is not None:
             raise error
 
@@ -524,9 +531,7 @@ class Client:
     def cancel_task(self, handle: TaskHandle[Any]) -> bool:
         """Delete the task if it waits, or ask its worker to cancel it."""
         keys = self._preparer.keys
-        state = self._runner.run(
-            operations.revoke(keys.queue(handle.queue), handle.id), patience_s=self._timeout_s
-        )
+        state = self._runner.run(operations.revoke(keys.queue(handle.queue), handle.id), patience_s=self._timeout_s)
         if state is TaskState.ACTIVE:
             self._runner.run(operations.cancel(keys.cancel, handle.id), patience_s=self._timeout_s)
             return True
@@ -599,9 +604,7 @@ class AsyncClient:
                 flying[1].cancel()
         return result
 
-    async def _batches(
-        self, calls: Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]
-    ) -> AsyncIterator[_Batch]:
+    async def _batches(self, calls: Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]) -> AsyncIterator[_Batch]:
         if not isinstance(calls, AsyncIterable):
             for batch in self._preparer.batches(calls):
                 yield batch
@@ -736,11 +739,11 @@ class _Outbox:
             errors = [prepared.failure(cause) for prepared, _ in items]
         except BaseException as interruption:
             for prepared, future in items:
-                prepared.end_span(interruption)
+                prepared.span.end(interruption)
                 future.cancel()
             raise
         for (prepared, future), error in zip(items, errors, strict=True):
-            prepared.end_span(error)
+            prepared.span.end(error)
             if future.done():
                 continue  # the caller was cancelled meanwhile; its task is enqueued all the same
             if error is None:

@@ -15,7 +15,8 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 class TaskContext:
     """The run of one task.
 
-    A parameter annotated `TaskContext` receives it, if it is the task's first; `current_task()` returns it anywhere below.
+    A parameter annotated `TaskContext` receives it, if it is the task's first; `current_task()` returns it anywhere
+    below.
 
     Attributes:
         id: Id of the task.
@@ -34,7 +35,7 @@ class TaskContext:
     retried: int = 0
     max_retry: int = 0
     deadline: datetime | None = None
-    headers: Mapping[str, str] = field(default=_NO_HEADERS)
+    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
     local: bool = False
     _write_result: Callable[[bytes], None] | None = field(default=None, repr=False)
 

@@ -36,6 +36,9 @@
     |-- SkipRetry                    archive now
     `-- Discard                      drop: neither retried nor archived
 
+    TaskInterrupted                  a BaseException raised inside a plain function that must end: its time is over, it was
+                                     cancelled, its lease is lost, or the worker stops
+
 Errors carry their facts as attributes, read as a sentence and survive pickling. None carries the value of a task's
 argument or a password.
 """
@@ -326,3 +329,10 @@ class SkipRetry(TaskControl):
 
 class Discard(TaskControl):
     """Drop the task: it is neither retried nor archived, and counts as processed."""
+
+
+class TaskInterrupted(BaseException):
+    """Raised inside a plain function that must end now. Clean up and let it pass.
+
+    It is a `BaseException`, as `asyncio.CancelledError` is, so that `except Exception` does not swallow it.
+    """

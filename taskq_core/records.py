@@ -1,6 +1,6 @@
 """A task as people look at it: one record, whoever asks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from taskq_core.broker.operations import StoredTask
@@ -38,7 +38,7 @@ class TaskInfo:
     name: str
     queue: str
     state: TaskState
-    payload: bytes
+    payload: bytes = field(repr=False)
     headers: dict[str, str]
     max_retry: int
     retried: int
@@ -53,7 +53,7 @@ class TaskInfo:
     completed_at: datetime | None
     archived_at: datetime | None
     expires_at: datetime | None
-    result: bytes
+    result: bytes = field(repr=False)
 
 
 def _moment(unix_s: int | None) -> datetime | None:

@@ -117,9 +117,9 @@ class Settings:
             raise ConfigurationError("URL must not be blank; for example redis://localhost:6379/0")
         validate_prefix(self.prefix)
         set_ = object.__setattr__
-        set_(self, "queues", MappingProxyType(_check_queues(self.queues)))
+        set_(self, "queues", MappingProxyType(check_queues(self.queues)))
         _check_flag("STRICT_PRIORITY", self.strict_priority)
-        _check_whole("CONCURRENCY", self.concurrency, least=1, most=100_000)
+        check_whole("CONCURRENCY", self.concurrency, least=1, most=100_000)
         set_(self, "shutdown_grace", seconds("SHUTDOWN_GRACE", self.shutdown_grace))
         set_(self, "enqueue_timeout", seconds("ENQUEUE_TIMEOUT", self.enqueue_timeout, allow_zero=False))
         set_(self, "enqueue", _member(EnqueueMode, "ENQUEUE", self.enqueue))
@@ -215,7 +215,8 @@ def parse_queues(text: str, *, where: str = "QUEUES") -> dict[str, int]:
     return queues
 
 
-def _check_queues(queues: object) -> dict[str, int]:
+def check_queues(queues: object) -> dict[str, int]:
+    """Return queues with their weights, checked; a list of names gives each the weight 1."""
     if isinstance(queues, list | tuple):
         queues = dict.fromkeys(queues, 1)
     if not isinstance(queues, Mapping) or not queues:
@@ -224,7 +225,7 @@ def _check_queues(queues: object) -> dict[str, int]:
         if not isinstance(name, str):
             raise ConfigurationError(f"QUEUES: a queue's name must be text, got {name!r}")
         validate_queue_name(name)
-        _check_whole(f"QUEUES[{name!r}]", weight, least=1, most=1_000_000)
+        check_whole(f"QUEUES[{name!r}]", weight, least=1, most=1_000_000)
     return dict(queues)
 
 
@@ -233,7 +234,8 @@ def _check_flag(name: str, value: object) -> None:
         raise ConfigurationError(f"{name} must be True or False, got {value!r}")
 
 
-def _check_whole(name: str, value: object, *, least: int, most: int) -> None:
+def check_whole(name: str, value: object, *, least: int, most: int) -> None:
+    """Refuse what is no whole number between two bounds."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise ConfigurationError(f"{name} must be a whole number, got {value!r}")
     if not least <= value <= most:

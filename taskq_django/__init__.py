@@ -1,0 +1,17 @@
+"""taskq for Django: tasks configured by the `TASKQ` setting, enqueued when the transaction commits, seen in the admin.
+
+Put `"taskq_django"` into `INSTALLED_APPS`, write tasks in the `tasks.py` of your apps, and run a worker with
+`python manage.py runworker`::
+
+    from taskq_django import task
+
+    @task(queue="critical", max_retry=5)
+    def send_welcome(user_id: int) -> None: ...
+
+    send_welcome.delay(user.pk)             # in a view: sent when the surrounding transaction commits
+    await send_welcome.adelay(user.pk)      # in an async view
+"""
+
+from taskq_django.app import async_client, client, task, taskq
+
+__all__ = ["async_client", "client", "task", "taskq"]

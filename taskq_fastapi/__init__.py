@@ -1,0 +1,23 @@
+"""taskq for FastAPI: a lifespan that opens the queue, and dependencies that give routes its client.
+
+::
+
+    app = FastAPI(lifespan=taskq_lifespan(taskq))
+
+    @app.post("/signup")
+    async def signup(email: str, client: ClientDep) -> dict[str, str]:
+        handle = await client.enqueue(send_email.s(to=email))
+        return {"task": handle.id}
+
+A task enqueued in a route continues the trace of the request. Once its sending has begun it is enqueued even if the
+request is cancelled, for example because its client went away. Nothing is global: the queue application belongs to the
+app, and a mounted sub-app uses that of the app it is mounted in.
+
+In a test, `with TestClient(app)` runs the lifespan; without Redis, put a double in the place of the client:
+`app.dependency_overrides[client_dep()] = lambda: double` (`sync_client_dep()` for `SyncClientDep`).
+"""
+
+from taskq_fastapi.dependencies import ClientDep, SyncClientDep, client_dep, sync_client_dep
+from taskq_fastapi.lifespan import taskq_lifespan
+
+__all__ = ["ClientDep", "SyncClientDep", "client_dep", "sync_client_dep", "taskq_lifespan"]

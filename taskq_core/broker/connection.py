@@ -15,6 +15,7 @@ repeated. A password never shows in a repr, an error or a log line.
 """
 
 import itertools
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ _OPTIONS = {
     "cluster": (),
     "embedded": (),
 }
+_NO_HOST = re.compile(r"[\s\x00-\x1f\x7f/#\\]")
 _DEFAULT_PORTS = {"standalone": 6379, "sentinel": 26379, "cluster": 6379}
 
 
@@ -108,13 +110,18 @@ def _refuse(problem: str) -> ConfigurationError:
 def _parse_hosts(text: str, default_port: int) -> tuple[tuple[str, int], ...]:
     hosts = []
     for part in text.split(","):
+        # What follows the host is not shown: where "@host" was forgotten it is a password.
+        if _NO_HOST.search(part):
+            raise _refuse("a host must be written host or host:port, without blanks or control characters")
         try:
             split = urlsplit(f"//{part}")
             host, port = split.hostname, split.port
         except ValueError:
-            raise _refuse(f"{part!r} is no host:port") from None
+            raise _refuse("a host must be written host:port with a port from 1 to 65535") from None
         if not host:
-            raise _refuse(f"{part!r} is no host:port")
+            raise _refuse("it names no host")
+        if port == 0:
+            raise _refuse(f"the port of {host!r} must be from 1 to 65535, got 0")
         hosts.append((host, port or default_port))
     return tuple(hosts)
 
@@ -132,7 +139,12 @@ def parse_url(url: str) -> Address:
         raise _refuse(f"{shown!r} is not a known scheme; known are {known}")
     kind, tls = _KINDS[scheme]
     rest, _, query = rest.partition("?")
-    credentials, _, location = rest.rpartition("@")
+    if "@" in query:
+        raise _refuse("an @ stands behind a ?; write ? in a user or password as %3F, and @ in an option as %40")
+    if kind == "embedded" or rest.startswith("/"):
+        credentials, location = "", rest  # a path, which may hold an @
+    else:
+        credentials, _, location = rest.rpartition("@")
     username, _, password = credentials.partition(":")
     hosts_text, slash, path = location.partition("/")
     options = dict(parse_qsl(query, keep_blank_values=True))
@@ -176,7 +188,7 @@ def parse_url(url: str) -> Address:
 
 
 def _database(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise _refuse(f"the database must be a number, got {text!r}")
     return int(text)
 
@@ -203,6 +215,19 @@ def _sync_options(options: Mapping[str, Any], timeout_s: float, connect_timeout_
 def _async_options(options: Mapping[str, Any]) -> dict[str, Any]:
     # The asyncio runner bounds each exchange as a whole, so the connection keeps no timer of its own.
     return {**options, **_COMMON, "socket_timeout": None, "retry": AsyncRetry(NoBackoff(), 0)}
+
+
+_TAKEN_OVER = frozenset(
+    "host port path db username password credential_provider client_name socket_keepalive_options socket_type "
+    "server version server_type lua_modules client_class".split()  # the second line: fakeredis's
+)
+"""Options of a client that its connections here share; times, retries and whatever belongs to its pool do not."""
+
+
+def _for_socket(options: dict[str, Any]) -> dict[str, Any]:
+    if "path" in options:
+        options.pop("socket_keepalive", None)  # for TCP only
+    return options
 
 
 class Endpoint:
@@ -241,14 +266,20 @@ class Endpoint:
             raise ConfigurationError(
                 "a RedisCluster client cannot be taken over; give redis+cluster://host:port instead"
             )
+        if isinstance(pool, redis.sentinel.SentinelConnectionPool | redis.asyncio.sentinel.SentinelConnectionPool):
+            raise ConfigurationError(
+                "a client made by a Sentinel cannot be taken over; give redis+sentinel://host:port/master instead"
+            )
         if pool is None:
             raise ConfigurationError(
                 f"the broker must be a URL or a redis-py client, got {type(client).__module__}.{type(client).__name__}"
             )
-        options = dict(pool.connection_kwargs)
-        for name in ("retry", "retry_on_error", "retry_on_timeout", "parser_class", "connection_pool"):
-            options.pop(name, None)
-        self._client_options = options
+        options = pool.connection_kwargs
+        self._client_options = {
+            name: value
+            for name, value in options.items()
+            if name in _TAKEN_OVER or (name.startswith("ssl_") and ("ocsp" not in name or value))
+        }
         self._client_classes = _connection_classes(pool.connection_class)
         if "path" in options:
             self.address = f"unix://{options['path']}?db={options.get('db', 0)}"
@@ -288,13 +319,14 @@ class Endpoint:
     def connection(self, *, timeout_s: float = ANSWER_TIMEOUT_S, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> Any:
         """Return a new blocking connection, not connected yet; to one of the seed nodes of a cluster."""
         if self._address is None:
-            return self._client_classes[0](**_sync_options(self._client_options, timeout_s, connect_timeout_s))
+            options = _sync_options(self._client_options, timeout_s, connect_timeout_s)
+            return self._client_classes[0](**_for_socket(options))
         address = self._resolved()
         options = _sync_options(self._plain_options(address), timeout_s, connect_timeout_s)
         if address.kind == "unix":
-            options.pop("socket_keepalive")
-            return redis.UnixDomainSocketConnection(path=address.path, **options)
+            return redis.UnixDomainSocketConnection(**_for_socket({"path": address.path, **options}))
         if address.kind == "sentinel":
+            options = _sync_options(self._plain_options(address), timeout_s, CONNECT_TIMEOUT_S)  # the pool keeps them
             return self._sentinel_pool(address, options, asynchronous=False).make_connection()
         kind = redis.SSLConnection if address.tls else redis.Connection
         host, port = self._next_host(address)
@@ -303,12 +335,11 @@ class Endpoint:
     def async_connection(self) -> Any:
         """Return a new asyncio connection, not connected yet; to one of the seed nodes of a cluster."""
         if self._address is None:
-            return self._client_classes[1](**_async_options(self._client_options))
+            return self._client_classes[1](**_for_socket(_async_options(self._client_options)))
         address = self._resolved()
         options = _async_options(self._plain_options(address))
         if address.kind == "unix":
-            options.pop("socket_keepalive")
-            return redis.asyncio.UnixDomainSocketConnection(path=address.path, **options)
+            return redis.asyncio.UnixDomainSocketConnection(**_for_socket({"path": address.path, **options}))
         if address.kind == "sentinel":
             return self._sentinel_pool(address, options, asynchronous=True).make_connection()
         kind = redis.asyncio.SSLConnection if address.tls else redis.asyncio.Connection
@@ -334,7 +365,7 @@ class Endpoint:
                 sentinel_options |= {"ssl": True, **tls}
                 options = {**options, "ssl": True}
             sentinel = kind(list(address.hosts), sentinel_kwargs=sentinel_options)
-            client = sentinel.master_for(address.master, **options)
+            client = sentinel.master_for(address.master, max_connections=2**31, **options)  # the runners bound them
             pools = list(self._pools)
             pools[index] = client.connection_pool
             self._pools = (pools[0], pools[1])
@@ -366,10 +397,9 @@ def _connection_classes(given: Any) -> tuple[Any, Any]:
         (redis.Connection, redis.asyncio.Connection),
     ]
     if given.__module__.startswith("fakeredis"):
-        from fakeredis import FakeConnection
-        from fakeredis.aioredis import FakeConnection as AsyncFakeConnection
+        from fakeredis import FakeAsyncRedis, FakeRedis
 
-        return FakeConnection, AsyncFakeConnection
+        return tuple(kind().connection_pool.connection_class for kind in (FakeRedis, FakeAsyncRedis))
     for pair in pairs:
         if issubclass(given, pair):
             return pair

@@ -211,14 +211,15 @@ def dequeue(
     call: int,
     limit: int,
     lease_s: int,
+    lane: str = "",
     max_bytes: int = BATCH_BYTES,
     now_ns: int | None = None,
 ) -> Operation[Dequeued]:
     """Take up to `limit` pending tasks for the worker `owner`. A paused queue gives none.
 
-    The same `call` number again returns the tasks it handed out before, so each lane of a worker counts its calls.
+    The same `call` number again on the same `lane` of the worker returns the tasks it handed out before.
     """
-    keys = (queue.pending, queue.active, queue.lease, queue.paused, queue.wake, queue.call(owner))
+    keys = (queue.pending, queue.active, queue.lease, queue.paused, queue.wake, queue.call(owner + lane))
     args = (_time(now_ns), owner, call, limit, max_bytes, lease_s, queue.task_prefix)
     return Operation("dequeue", load("dequeue"), keys, args, _read_dequeued)
 

@@ -1,23 +1,30 @@
-"""PLACEHOLDER by the lead so that the package imports; the telemetry helper replaces this file.
+"""Traces and metrics of tasks, on `opentelemetry-api` alone.
 
-The lead's client needs from here: Tracing(relation=, baggage=, server=(host, port)|None) with .baggage and
-.start_producer(queue=, task_type=, task_id=) -> ProducerSpan | None (None when no SDK is configured), a ProducerSpan with
-.context (an opentelemetry Context) and .end(error: BaseException | None = None); inject(headers, context, baggage=); wrap.
+A task continues the trace of the request that enqueued it: `propagation` carries trace and baggage in the task's
+headers (`envelope` in the payload, for peers without headers), `spans` opens the span of the sender and that of the
+run, `metrics` counts both. Without an SDK none of it runs. `configure` sets up an SDK for programs that have none; it
+alone imports the SDK, when it is called.
 """
+
+from taskq_core.telemetry.configure import TelemetryHandle, configure
 from taskq_core.telemetry.envelope import unwrap, wrap
+from taskq_core.telemetry.metrics import ClientMetrics, Outcome, WorkerMetrics
 from taskq_core.telemetry.propagation import extract, inject
+from taskq_core.telemetry.spans import ConsumerSpan, ProducerSpan, Relation, Tracing, type_name
 
-
-class ProducerSpan:
-    context = None
-
-    def end(self, error=None):
-        pass
-
-
-class Tracing:
-    def __init__(self, *, relation="parent", baggage=True, server=None):
-        self.baggage = baggage
-
-    def start_producer(self, **facts):
-        return None
+__all__ = [
+    "ClientMetrics",
+    "ConsumerSpan",
+    "Outcome",
+    "ProducerSpan",
+    "Relation",
+    "TelemetryHandle",
+    "Tracing",
+    "WorkerMetrics",
+    "configure",
+    "extract",
+    "inject",
+    "type_name",
+    "unwrap",
+    "wrap",
+]

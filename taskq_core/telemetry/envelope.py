@@ -1,9 +1,9 @@
 """Carry a trace inside the payload, for Asynq peers whose messages have no headers (older than 0.26).
 
-The payload then reads `{"traceparent": "...", "data": {...}}`, where `data` is the task's own payload, byte for byte. It is written only on
-request. It is read only where nothing else can be meant: exactly these two keys, each once, in either order; a `traceparent` that W3C's
-syntax allows and that is not all zero; an object as `data`; and a task that has no parameter of either name. Any other payload is the
-task's own and stays as it is.
+The payload then reads `{"traceparent": "...", "data": {...}}`, where `data` is the task's own payload, byte for byte.
+It is written only on request. It is read only where nothing else can be meant: exactly these two keys, each once, in
+either order; a `traceparent` that W3C's syntax allows and that is not all zero; an object as `data`; and a task that
+has no parameter of either name. Any other payload is the task's own and stays as it is.
 """
 
 import re
@@ -16,13 +16,14 @@ from taskq_core.telemetry.propagation import TRACEPARENT
 DATA = "data"
 KEYS = frozenset((TRACEPARENT, DATA))
 
-# https://www.w3.org/TR/trace-context/#traceparent-header: version ff is not allowed, version 00 ends after the flags, later ones may go on.
-_VALUE = (
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-    rb"(?:(?<=[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})(?:-[!#-\[\]-~]{0,256})?)"
+# https://www.w3.org/TR/trace-context/#traceparent-header: version ff is not allowed, version 00 ends after the flags,
+# a later one may go on behind a dash.
+_TRACEPARENT = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!#-\[\]-~]*)?"
 )
+_VERSION_00_LENGTH = 55
+_VALUE = rb"[!#-\[\]-~]{55,256}"  # any text that needs no escape in JSON; judged by _TRACEPARENT afterwards
 _WS = rb"[ \t\r\n]*"
-_TRACEPARENT = re.compile(_VALUE)
 _PAIR = rb'"traceparent"' + _WS + rb":" + _WS + rb'"(' + _VALUE + rb')"'
 _OPENING = re.compile(_WS + rb"\{" + _WS + rb'(?:"traceparent"|"data")' + _WS + rb":")
 _TRACE_FIRST = re.compile(_WS + rb"\{" + _WS + _PAIR + _WS + rb"," + _WS + rb'"data"' + _WS + rb":" + _WS)
@@ -38,7 +39,9 @@ def is_valid_traceparent(value: str) -> bool:
 
 
 def _is_valid(value: bytes) -> bool:
-    return _TRACEPARENT.fullmatch(value) is not None and (len(value) == 55 or not value.startswith(b"00"))
+    return _TRACEPARENT.fullmatch(value) is not None and (
+        len(value) == _VERSION_00_LENGTH or not value.startswith(b"00")
+    )
 
 
 def wrap(payload: bytes, headers: Mapping[str, str], parameters: Collection[str] = ()) -> bytes:
@@ -50,8 +53,9 @@ def wrap(payload: bytes, headers: Mapping[str, str], parameters: Collection[str]
         parameters: Names of the task's parameters, if known.
 
     Returns:
-        The wrapped payload; or the payload as it is when there is no valid `traceparent`, when the payload is no JSON object, or when a
-        worker could not tell the two apart because the task has a parameter named `traceparent` or `data`.
+        The wrapped payload; or the payload as it is when there is no valid `traceparent`, when the payload is no JSON
+        object, or when a worker could not tell the two apart because the task has a parameter named `traceparent` or
+        `data`.
     """
     traceparent = headers.get(TRACEPARENT, "")
     if not is_valid_traceparent(traceparent) or not KEYS.isdisjoint(parameters) or not _is_object(payload):

@@ -1,8 +1,8 @@
 """Names of spans' attributes and of metrics: OpenTelemetry's messaging conventions and taskq's own.
 
-The `messaging.*`, `server.*` and `error.*` names follow the semantic conventions 1.44.0. They are written down here because the
-Python package that lists them marks its messaging part as unstable, and a rename there must not break a running worker.
-Names that begin with `asynq.` are taskq's own.
+The `messaging.*`, `server.*` and `error.*` names follow the semantic conventions 1.44.0. They are written down here
+because the Python package that lists them marks its messaging part as unstable, and a rename there must not break a
+running worker. Names that begin with `asynq.` are taskq's own.
 """
 
 from typing import Final

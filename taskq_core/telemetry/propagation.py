@@ -1,33 +1,40 @@
 """Carry the current trace and baggage in a task's headers.
 
-Writing and reading go through OpenTelemetry's global propagator, so a user's choice (`OTEL_PROPAGATORS`, `set_global_textmap`) holds;
-by default that is W3C: `traceparent`, `tracestate`, `baggage`. Promises:
+Writing and reading go through OpenTelemetry's global propagator, so a user's choice (`OTEL_PROPAGATORS`,
+`set_global_textmap`) holds; by default that is W3C: `traceparent`, `tracestate`, `baggage`. Promises:
 
-- All headers of a task together stay within `HEADERS_LIMIT` bytes. Of these, `TRACE_RESERVE` are kept for the trace, so whether a user's
-  own headers fit never depends on tracing being on.
-- The trace goes first. Baggage takes what room is left and is cut between members, never inside one; what was cut is counted.
+- All headers of a task together stay within `HEADERS_LIMIT` bytes. Of these, `TRACE_RESERVE` are kept for the trace,
+  so whether a user's own headers fit never depends on tracing being on.
+- The trace goes first. Baggage takes what room is left and is cut between members, never inside one; what was cut is
+  counted.
 - Nothing found in headers, and no fault of a propagator, fails a task: the trace then starts anew.
 
 Spans are the business of `spans`.
 """
 
 import logging
+import re
 import threading
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 from opentelemetry import baggage as baggage_api
 from opentelemetry import context as context_api
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
-from opentelemetry.propagators.textmap import Getter, Setter
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from taskq_core.errors import ConfigurationError
 
 HEADERS_LIMIT = 8 * 1024
 """Most bytes of UTF-8 that all names and values of a task's headers may take together."""
 TRACE_RESERVE = 1024
-"""Part of `HEADERS_LIMIT` that only trace headers may use: enough for `traceparent` and a `tracestate` of W3C's 512 characters."""
+"""Part of `HEADERS_LIMIT` that only trace headers may use: enough for `traceparent` and a `tracestate` of W3C's 512
+characters."""
 USER_HEADERS_LIMIT = HEADERS_LIMIT - TRACE_RESERVE
 """Most bytes that a task's own headers may take together."""
 
@@ -70,22 +77,29 @@ cuts = CutCounter()
 """The counter of this process."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Carrier:
-    """What a propagator wrote for one context, before it is fitted into a task's headers."""
+    """What a propagator wrote for one context, before it is fitted into a task's headers. Nobody changes one.
 
-    headers: Mapping[str, str]
-    """Trace headers, `baggage` left out."""
-    members: tuple[str, ...] = ()
-    """Members of the `baggage` header, encoded."""
-    refused_members: int = 0
-    """Members the propagator itself left out because they are over W3C's limits."""
+    Args:
+        headers: Trace headers, `baggage` left out.
+        members: Members of the `baggage` header, encoded.
+        refused_members: How many members the propagator itself left out because they are over W3C's limits.
+    """
+
+    __slots__ = (
+        "headers",
+        "members",
+        "refused_members",
+    )  # a frozen record takes 0.8 us longer to make, for each enqueue
+
+    def __init__(self, headers: Mapping[str, str], members: Sequence[str] = (), refused_members: int = 0) -> None:
+        self.headers, self.members, self.refused_members = headers, members, refused_members
 
     def __bool__(self) -> bool:
         return bool(self.headers or self.members)
 
 
-_EMPTY = Carrier(headers={})
+_EMPTY = Carrier({})
 
 
 class _HeaderSetter(Setter[dict[str, str]]):
@@ -157,17 +171,18 @@ def carrier_of(context: Context | None = None, *, baggage: bool = True) -> Carri
         _logger.warning("the trace of a task could not be written completely into its headers", exc_info=True)
     text = written.pop(BAGGAGE, "")
     if not baggage:
-        return Carrier(headers=written) if written else _EMPTY
-    members = tuple(text.split(",")) if text else ()
+        return Carrier(written) if written else _EMPTY
+    members = text.split(",") if text else ()
     entries = len(baggage_api.get_all(context))
     refused = entries - len(members) if entries > len(members) and BAGGAGE in propagator.fields else 0
-    return Carrier(headers=written, members=members, refused_members=refused)
+    return Carrier(written, members, refused)
 
 
 def fit(headers: MutableMapping[str, str], carrier: Carrier) -> None:
     """Add what a propagator wrote to a task's own headers, within `HEADERS_LIMIT`.
 
-    Old trace headers are replaced as a whole: a new `traceparent` never stands beside the `tracestate` of another trace.
+    Old trace headers are replaced as a whole: a new `traceparent` never stands beside the `tracestate` of another
+    trace.
 
     Args:
         headers: The task's own headers; changed in place.
@@ -238,11 +253,46 @@ def extract(headers: Mapping[str, str], *, baggage: bool = True) -> Context:
     """
     if not headers:
         return Context()
+    propagator = get_global_textmap()
+    traceparent = headers.get(TRACEPARENT)
+    if (
+        traceparent
+        and TRACESTATE not in headers
+        and (not baggage or BAGGAGE not in headers)
+        and _is_default(propagator)
+        and (sender := _sender(traceparent)) is not None
+    ):
+        return set_span_in_context(NonRecordingSpan(sender), Context())
     try:
-        return get_global_textmap().extract(headers, Context(), _GETTER if baggage else _GETTER_WITHOUT_BAGGAGE)
+        return propagator.extract(headers, Context(), _GETTER if baggage else _GETTER_WITHOUT_BAGGAGE)
     except Exception:
         _logger.warning("the trace in a task's headers could not be read", exc_info=True)
         return Context()
+
+
+# Most messages carry a traceparent and nothing else. Reading that here takes 2 us a task instead of 4; what is not
+# plainly a valid one of version 00, and any other propagator, goes the common way.
+_VERSION_00 = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+_DEFAULT = [TraceContextTextMapPropagator, W3CBaggagePropagator]
+_judged: tuple[TextMapPropagator | None, bool] = (None, False)
+
+
+def _is_default(propagator: TextMapPropagator) -> bool:
+    """Whether this is exactly what OpenTelemetry sets up by itself; if a later API hides that, the answer is no."""
+    global _judged
+    judged = _judged
+    if judged[0] is not propagator:
+        parts = getattr(propagator, "_propagators", ()) if type(propagator) is CompositePropagator else ()
+        judged = _judged = (propagator, [type(part) for part in parts] == _DEFAULT)
+    return judged[1]
+
+
+def _sender(traceparent: str) -> SpanContext | None:
+    match = _VERSION_00.fullmatch(traceparent)
+    if match is None:
+        return None
+    trace_id, span_id, flags = match.groups()
+    return SpanContext(int(trace_id, 16), int(span_id, 16), True, TraceFlags(int(flags, 16)))
 
 
 def _size(text: str) -> int:

@@ -1,8 +1,8 @@
 """Tell cheaply whether an OpenTelemetry SDK is configured, at any time of the process.
 
-Without an SDK, taskq runs no span or metric code at all, so the question is asked on every enqueue and has to cost next to nothing.
-The API's own getters read the environment as long as nothing is configured (0.8 us); looking at the variable they fill costs a tenth.
-If a later API keeps its provider elsewhere, the getters are called instead.
+Without an SDK, taskq runs no span or metric code at all, so the question is asked on every enqueue and has to cost
+next to nothing. The API's own getters read the environment as long as nothing is configured (0.8 us); looking at the
+variable they fill costs a tenth. If a later API keeps its provider elsewhere, the getters are called instead.
 """
 
 import os
@@ -31,7 +31,9 @@ def instrumentation_version() -> str:
 def _lookup(getter: Callable[[], ProviderT], variable: str, env: str) -> Callable[[], ProviderT | None]:
     """A function that returns the provider that is set now, or None while none is."""
     home = cast("dict[str, Any]", getattr(getter, "__globals__", {}))
-    if variable not in home or env in os.environ:  # with the variable set, the first call of the getter loads the provider
+    if (
+        variable not in home or env in os.environ
+    ):  # with the variable set, the first call of the getter loads the provider
         return getter
 
     def look() -> ProviderT | None:

@@ -1,7 +1,8 @@
 """A task's stored message: read it, write a new one fast, write a changed one without losing anything.
 
 Reading gives protobuf's own `TaskMessage`. A new message is written by a `MessageTemplate`, which encodes the part that
-is the same for all tasks of a kind once; its bytes equal protobuf's deterministic ones. A stored message is changed by
+is the same for all tasks of a kind once; its bytes equal protobuf's deterministic ones (but for the order of two
+headers of which one's name starts the other's, where protobuf's own runtimes differ). A stored message is changed by
 decoding, copying and encoding, which keeps fields that this release does not know.
 
 What is refused raises `WireFormatError` and never shows a payload or a header.
@@ -203,7 +204,7 @@ def decode_message(data: bytes) -> TaskMessage:
     """
     try:
         return TaskMessage.FromString(data)
-    except DecodeError:
+    except (DecodeError, UnicodeDecodeError):  # the second is the pure Python runtime's, for invalid UTF-8
         raise WireFormatError(f"{len(data)} bytes are not a task message") from None
 
 

@@ -267,5 +267,5 @@ def _encode(record: type[Message], **fields: object) -> bytes:
 def _decode(record: type[_M], data: bytes) -> _M:
     try:
         return record.FromString(data)
-    except DecodeError:
+    except (DecodeError, UnicodeDecodeError):  # the second is the pure Python runtime's, for invalid UTF-8
         raise WireFormatError(f"{len(data)} bytes are not a {record.__name__}") from None

@@ -1,6 +1,7 @@
 import json
 import random
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def test_default_delays_are_gos(row: dict[str, Any]) -> None:
     delays = sorted({default_retry_delay(row["n"], rng).total_seconds() for _ in range(2000)})
 
     assert (delays[0], delays[-1], len(delays)) == (row["min_s"], row["max_s"], row["distinct_values"])
-    assert {after - before for before, after in zip(delays, delays[1:], strict=False)} == {row["step_s"]}
+    assert {after - before for before, after in pairwise(delays)} == {row["step_s"]}
 
 
 @given(st.integers())

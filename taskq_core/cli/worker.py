@@ -1,0 +1,184 @@
+"""Run a worker from a command line: its options, its banner and its line per task.
+
+Shared by `taskq worker` and Django's `manage.py runworker`: both add these options to a parser of their own and call
+`run`. What a worker does is the business of `taskq_core.worker`.
+"""
+
+import argparse
+import importlib.metadata
+import os
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from taskq_core.app import TaskQ
+from taskq_core.context import TaskContext
+from taskq_core.settings import Settings, parse_queues, seconds
+from taskq_core.worker import Worker, WorkerConfig, WorkerListener
+
+DESCRIPTION = "Take tasks from the queues and run them until told to stop."
+_TASKS_SHOWN = 20
+
+
+def epilog(target: str = "") -> str:
+    """Return the part of the help below the options. `target` is what has to stand after the command's name."""
+    return f"""\
+examples:
+  %(prog)s {target}
+      serve the queues of the settings
+  %(prog)s {target}--queues critical=6,default=3,low=1 --concurrency 20
+      20 tasks at a time; of ten tasks six are critical ones while all queues are full
+  %(prog)s {target}--queues critical=2,default=1 --strict
+      take from default only while critical is empty
+  %(prog)s {target}--burst
+      run what is there and exit, for example in a cron job or a test
+
+signals:
+  SIGTERM, SIGINT (Ctrl-C)   take no new task, let running ones finish for SHUTDOWN_GRACE seconds, put the rest back at
+                             the head of their queue without using an attempt, exit
+  the same once more         put running tasks back and exit at once
+  SIGTSTP                    take no new task, let running ones finish, stay (before a deploy)
+
+exit status:
+  0  it stopped when told to, or the queues were empty (--burst)
+  1  it could not start or had to give up; the message or the log says why
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser, settings: Settings | None = None) -> None:
+    """Add the worker's options to a parser. Given `settings`, the help shows their values as defaults."""
+
+    def default(shown: object) -> str:
+        return "default: as in the settings" if settings is None else f"default: {shown}"
+
+    queues = "" if settings is None else _queues_text(settings.queues).replace("%", "%%")  # argparse formats the help
+    parser.add_argument(
+        "--queues",
+        metavar="NAME[=WEIGHT],...",
+        help="queues to serve; of two full queues, one with twice the weight is served twice as often "
+        f"({default(queues)})",
+    )
+    parser.add_argument(
+        "--concurrency",
+        type=int,
+        metavar="N",
+        help=f"tasks to run at the same time ({default(settings and settings.concurrency)})",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="serve a queue only while those of larger weight are empty "
+        f"({default('on' if settings and settings.strict_priority else 'off')})",
+    )
+    parser.add_argument(
+        "--burst", action="store_true", help="exit when no task is pending, due or running, instead of waiting for more"
+    )
+
+
+def worker_config(settings: Settings, options: Mapping[str, Any]) -> WorkerConfig:
+    """Return the worker's configuration: what the command line says over the settings.
+
+    Raises:
+        ConfigurationError: A value is not usable.
+    """
+    overrides: dict[str, Any] = {"burst": bool(options.get("burst"))}
+    if options.get("queues") is not None:
+        overrides["queues"] = parse_queues(options["queues"], where="--queues")
+    if options.get("concurrency") is not None:
+        overrides["concurrency"] = options["concurrency"]
+    if options.get("strict"):
+        overrides["strict_priority"] = True
+    return WorkerConfig.from_settings(settings, **overrides)
+
+
+def banner(app: TaskQ, config: WorkerConfig, *, all_tasks: bool = False) -> str:
+    """Return what a worker says of itself when it starts. The broker's address has no password."""
+    order = "strictly in this order" if config.strict_priority else "by weight"
+    queues = _queues_text(config.queues) + (f" ({order})" if len(config.queues) > 1 else "")
+    lines = [
+        f"taskq worker {importlib.metadata.version('taskq-asynq')}",
+        f"  broker       {app.runtime.endpoint.address}",
+        f"  queues       {queues}",
+        f"  concurrency  {config.concurrency}",
+        f"  pid          {os.getpid()}",
+        f"  tasks        {len(app.tasks) or 'none registered: every task will be put off, then archived'}",
+    ]
+    shown = sorted(app.tasks) if all_tasks else sorted(app.tasks)[:_TASKS_SHOWN]
+    width = max(map(len, shown), default=0)
+    for name in shown:
+        task = app.tasks[name]
+        kind = "coroutine" if task.is_coroutine else "thread"
+        lines.append(f"    {name:<{width}}  {kind:<9}  {task.options.queue}")
+    if len(shown) < len(app.tasks):
+        lines.append(f"    and {len(app.tasks) - len(shown)} more (-v 2 shows all)")
+    if not config.burst:
+        grace = f"{seconds('shutdown_grace', config.shutdown_grace):g} s"
+        lines.append(f"Ctrl-C stops it: running tasks get {grace} to finish. Once more stops it at once.")
+    return "\n".join(lines)
+
+
+class Narrator(WorkerListener):
+    """Writes when the worker is ready and, if wanted, one line per task.
+
+    Args:
+        stdout: Where to write.
+        per_task: Whether to write a line when a task has ended.
+    """
+
+    def __init__(self, stdout: TextIO, *, per_task: bool) -> None:
+        self._stdout = stdout
+        self.per_task = per_task
+
+    def started(self, worker: Worker) -> None:
+        """Say that tasks are taken from now on."""
+        self._write("ready")
+
+    def task_ended(self, context: TaskContext, outcome: str, duration_s: float, error: BaseException | None) -> None:
+        """Say how a task ended: outcome, name, id, attempt, time, and what it raised. Arguments are not shown."""
+        problem = "" if error is None else f"  {type(error).__name__}: {_first_line(error)}"
+        self._write(
+            f"{outcome:<9}  {context.name}  {context.id}  attempt {context.attempt}"
+            f"  {duration_s * 1000:.0f} ms{problem}"
+        )
+
+    def _write(self, line: str) -> None:
+        try:
+            self._stdout.write(line + "\n")
+            self._stdout.flush()
+        except (OSError, ValueError):
+            pass  # whoever read it is gone, or a character cannot be shown; no reason to stop working
+
+
+def make_worker(app: TaskQ, options: Mapping[str, Any], *, stdout: TextIO, per_task: bool = False) -> Worker:
+    """Return a worker as the options say, its banner written.
+
+    Args:
+        app: Queue application whose tasks it runs.
+        options: Parsed command line: queues, concurrency, strict, burst, verbosity.
+        stdout: Where banner and task lines go; nothing does at verbosity 0.
+        per_task: Write a line per task whatever the verbosity, unless that is 0.
+
+    Raises:
+        ConfigurationError: A value is not usable.
+    """
+    verbosity = int(options.get("verbosity", 1))
+    config = worker_config(app.settings, options)
+    if verbosity == 0:
+        return Worker(app, config)
+    stdout.write(banner(app, config, all_tasks=verbosity >= 2) + "\n")
+    stdout.flush()
+    return Worker(app, config, listener=Narrator(stdout, per_task=per_task or verbosity >= 2))
+
+
+def run(app: TaskQ, options: Mapping[str, Any], *, stdout: TextIO, per_task: bool = False) -> int:
+    """Run a worker until it is told to stop, and return the exit status. Arguments and errors as in `make_worker`."""
+    return make_worker(app, options, stdout=stdout, per_task=per_task).run()
+
+
+def _queues_text(queues: Mapping[str, int]) -> str:
+    """Queues as they are given on the command line, the heaviest first."""
+    return ",".join(f"{name}={weight}" for name, weight in sorted(queues.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else ""

@@ -1,0 +1,241 @@
+"""Set up OpenTelemetry's export of traces and metrics from the `OTEL_*` environment.
+
+For programs that have not set up an SDK themselves: one call at the start of the process. The SDK is imported here
+and nowhere else in taskq, inside the call. What the SDK reads itself (endpoints, headers, sampler, batch sizes,
+intervals, resource attributes) keeps its meaning; this module chooses the exporters:
+
+===================================  ===========================================================================
+`OTEL_SDK_DISABLED`                  "true": nothing is set up
+`OTEL_TRACES_EXPORTER`,              "otlp" (default), "none", "console", or names of installed exporters, by comma
+`OTEL_METRICS_EXPORTER`
+`OTEL_EXPORTER_OTLP_PROTOCOL`,       "http/protobuf" (default) or "grpc"; also per signal
+`OTEL_EXPORTER_OTLP_TRACES_PROTOCOL`,
+`OTEL_EXPORTER_OTLP_METRICS_PROTOCOL`
+===================================  ===========================================================================
+
+The environment wins over arguments: code names the service, whoever runs it may rename it. Export runs in the SDK's
+own threads with bounded queues, which start anew in a forked child; a collector that is slow, silent or gone never
+holds up a task, and holds up the end of the process by at most `FLUSH_TIMEOUT_S`.
+"""
+
+import atexit
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import metrics, trace
+
+from taskq_core.errors import ConfigurationError
+from taskq_core.telemetry.providers import global_meter_provider, global_tracer_provider, is_sdk
+
+if TYPE_CHECKING:  # the SDK is an optional dependency
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+
+FLUSH_TIMEOUT_S = 5.0
+"""Longest that flushing takes unless the caller says otherwise, at the end of the process too."""
+
+_PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
+_INSTALL = "install it with: pip install 'taskq-asynq[otel]'"
+
+_logger = logging.getLogger(__name__)
+_lock = threading.Lock()
+_handle: "TelemetryHandle | None" = None
+
+
+class TelemetryHandle:
+    """What `configure` set up, to be flushed or shut down. Any thread may call it; neither call ever raises.
+
+    Attributes:
+        tracer_provider: The provider set up for traces, or None.
+        meter_provider: The provider set up for metrics, or None.
+    """
+
+    def __init__(
+        self, tracer_provider: "TracerProvider | None" = None, meter_provider: "MeterProvider | None" = None
+    ) -> None:
+        self.tracer_provider, self.meter_provider = tracer_provider, meter_provider
+        self._lock = threading.Lock()
+        self._is_shut_down = False
+
+    def force_flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
+        """Send what is waiting to be sent.
+
+        Args:
+            timeout_s: Longest to wait, in seconds. Sending goes on behind it.
+
+        Returns:
+            False if it was not finished in time or failed.
+        """
+        timeout_ms = int(timeout_s * 1000)
+        calls: list[Callable[[], object]] = []
+        if self.tracer_provider is not None:
+            traces = self.tracer_provider
+            calls.append(lambda: traces.force_flush(timeout_ms))
+        if self.meter_provider is not None:
+            meters = self.meter_provider
+            calls.append(lambda: meters.force_flush(timeout_ms))
+        return _run_bounded(calls, timeout_s)
+
+    def shutdown(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
+        """Send what is waiting and stop exporting for good.
+
+        The end of the process does it by itself; further calls do nothing.
+
+        Args:
+            timeout_s: Longest to wait, in seconds.
+
+        Returns:
+            False if it was not finished in time or failed.
+        """
+        with self._lock:
+            if self._is_shut_down:
+                return True
+            self._is_shut_down = True
+        calls: list[Callable[[], object]] = []
+        if self.tracer_provider is not None:
+            calls.append(self.tracer_provider.shutdown)
+        if self.meter_provider is not None:
+            meters, timeout_ms = self.meter_provider, timeout_s * 1000
+            calls.append(lambda: meters.shutdown(timeout_ms))
+        return _run_bounded(calls, timeout_s)
+
+
+def configure(service_name: str | None = None, service_version: str | None = None) -> TelemetryHandle:
+    """Set up export of traces and metrics over OTLP for this process, as the `OTEL_*` environment says.
+
+    Only the first call does something; later ones return the same handle. A provider that the program has set up
+    before stays in force, and the handle leaves it alone.
+
+    Args:
+        service_name: Name of the service, unless `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES` gives one.
+        service_version: Its version, unless `OTEL_RESOURCE_ATTRIBUTES` gives one.
+
+    Returns:
+        A handle to flush or shut down what was set up.
+
+    Raises:
+        ConfigurationError: The SDK or an exporter is not installed, or the environment names an unknown exporter or
+            protocol. Nothing was set up.
+    """
+    global _handle
+    with _lock:
+        if _handle is None:
+            _handle = TelemetryHandle() if _is_disabled() else _set_up(service_name, service_version)
+            atexit.register(_handle.shutdown)
+        return _handle
+
+
+def _set_up(service_name: str | None, service_version: str | None) -> TelemetryHandle:
+    try:
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as exc:
+        raise ConfigurationError(f"the OpenTelemetry SDK is not installed; {_INSTALL}") from exc
+
+    wants_traces = _is_free(global_tracer_provider(), "traces")
+    wants_metrics = _is_free(global_meter_provider(), "metrics")
+    span_exporters = _exporters("traces") if wants_traces else []
+    metric_exporters = _exporters("metrics") if wants_metrics else []
+    resource = _resource(service_name, service_version)
+
+    handle = TelemetryHandle()
+    if span_exporters:
+        # shutdown_on_exit waits as long as an exporter likes; the handle's own end is bounded.
+        handle.tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        for exporter in span_exporters:
+            handle.tracer_provider.add_span_processor(BatchSpanProcessor(exporter()))
+        trace.set_tracer_provider(handle.tracer_provider)
+    if metric_exporters:
+        readers: list[MetricReader] = []
+        for exporter in metric_exporters:
+            made = exporter()  # a pull exporter, such as Prometheus, is a reader already
+            readers.append(made if isinstance(made, MetricReader) else PeriodicExportingMetricReader(made))
+        handle.meter_provider = MeterProvider(readers, resource, shutdown_on_exit=False)
+        metrics.set_meter_provider(handle.meter_provider)
+    return handle
+
+
+def _is_disabled() -> bool:
+    return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+def _is_free(provider: object, signal: str) -> bool:
+    if is_sdk(provider):
+        _logger.info("OpenTelemetry %s are set up already and stay as they are", signal)
+        return False
+    return True
+
+
+def _resource(service_name: str | None, service_version: str | None) -> "Resource":
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+
+    from_environment = OTELResourceDetector().detect().attributes
+    given = {"service.name": service_name, "service.version": service_version}
+    return Resource.create(
+        {name: value for name, value in given.items() if value is not None and name not in from_environment}
+    )
+
+
+def _exporters(signal: str) -> list[Callable[[], Any]]:
+    """The exporter classes of a signal ("traces" or "metrics"), found as OpenTelemetry's own launcher finds them."""
+    variable = f"OTEL_{signal.upper()}_EXPORTER"
+    wanted = [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()] or ["otlp"]
+    if "none" in wanted:
+        return []
+    return [_load(signal, _otlp(signal) if name == "otlp" else name, variable) for name in dict.fromkeys(wanted)]
+
+
+def _otlp(signal: str) -> str:
+    general = "OTEL_EXPORTER_OTLP_PROTOCOL"
+    special = f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL"
+    variable = special if os.environ.get(special, "").strip() else general
+    protocol = os.environ.get(variable, "").strip() or "http/protobuf"
+    if protocol not in _PROTOCOLS:
+        known = " or ".join(repr(name) for name in _PROTOCOLS)
+        raise ConfigurationError(f"{variable} must be {known}, got {protocol!r}")
+    return _PROTOCOLS[protocol]
+
+
+def _load(signal: str, name: str, variable: str) -> Callable[[], Any]:
+    for entry in entry_points(group=f"opentelemetry_{signal}_exporter", name=name):
+        try:
+            loaded: Callable[[], Any] = entry.load()
+        except ImportError as exc:
+            raise ConfigurationError(f"the OpenTelemetry exporter {name!r} cannot be imported; {_INSTALL}") from exc
+        return loaded
+    if name in _PROTOCOLS.values():
+        raise ConfigurationError(f"the OpenTelemetry exporter {name!r} is not installed; {_INSTALL}")
+    known = sorted({entry.name for entry in entry_points(group=f"opentelemetry_{signal}_exporter")} | {"none"})
+    raise ConfigurationError(f"{variable} names an exporter that is not installed: {name!r}; installed: {known}")
+
+
+def _run_bounded(calls: list[Callable[[], object]], timeout_s: float) -> bool:
+    """Run calls side by side and wait for them for `timeout_s` at most, whatever their own time-outs are."""
+    answers: list[bool] = []
+
+    def run(call: Callable[[], object]) -> None:
+        try:
+            answers.append(call() is not False)  # shutdown returns None
+        except Exception:
+            _logger.warning("OpenTelemetry could not send everything", exc_info=True)
+
+    deadline = time.monotonic() + timeout_s
+    threads = [threading.Thread(target=run, args=(call,), name="taskq-otel-flush", daemon=True) for call in calls]
+    started: list[threading.Thread] = []
+    for thread in threads:
+        try:
+            thread.start()
+            started.append(thread)
+        except RuntimeError:  # some Python versions start no thread any more when the process ends
+            thread.run()
+    for thread in started:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return len(answers) == len(calls) and all(answers)

@@ -1,0 +1,70 @@
+"""How a worker runs: one checked record."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from taskq_core.errors import ConfigurationError
+from taskq_core.settings import Duration, Settings, check_queues, check_whole, seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """Configuration of one worker process."""
+
+    queues: Mapping[str, int] = field(default_factory=lambda: {"default": 1})
+    """Queues it serves, with their weights."""
+    strict_priority: bool = False
+    """Serve a queue only while those of larger weight are empty."""
+    concurrency: int = 10
+    """Tasks that run at the same time. At least 1."""
+    shutdown_grace: Duration = 30.0
+    """Seconds running tasks get to finish once it stops; then they go back to the head of their queue."""
+    burst: bool = False
+    """Stop by itself when no task is pending or running."""
+    lease: Duration = 30.0
+    """Seconds a fetched task stays this worker's without a heartbeat. Go Asynq uses 30."""
+    heartbeat: Duration = 5.0
+    """Seconds between two heartbeats, which extend the leases. At most a third of the lease."""
+    lease_grace: Duration = 30.0
+    """Seconds after which a lapsed lease is acted on. Go Asynq uses 30."""
+    recover_every: Duration = 15.0
+    """Seconds between two looks for tasks whose worker went silent."""
+    clean_every: Duration = 8.0
+    """Seconds between two deletions of what is kept no longer."""
+    leader_lease: Duration = 5.0
+    """Seconds after which another worker takes over a service whose leader went silent."""
+    safety_net: Duration = 5.0
+    """Longest wait for a wake token, in seconds; then the queues are tried all the same."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "queues", MappingProxyType(check_queues(self.queues)))
+        check_whole("concurrency", self.concurrency, least=1, most=100_000)
+        for name in ("shutdown_grace", "lease_grace"):
+            object.__setattr__(self, name, seconds(name, getattr(self, name)))
+        for name in ("lease", "heartbeat", "recover_every", "clean_every", "leader_lease", "safety_net"):
+            object.__setattr__(self, name, seconds(name, getattr(self, name), allow_zero=False))
+        lease_s, heartbeat_s = seconds("lease", self.lease), seconds("heartbeat", self.heartbeat)
+        if lease_s < 1 or lease_s != int(lease_s):
+            raise ConfigurationError(f"lease must be whole seconds, at least 1, got {self.lease!r}")
+        if heartbeat_s > lease_s / 3:
+            raise ConfigurationError(
+                f"heartbeat must be at most a third of the lease, got {heartbeat_s} of {lease_s} s"
+            )
+
+    @classmethod
+    def from_settings(cls, settings: Settings, **overrides: Any) -> "WorkerConfig":
+        """Take what a queue application's settings say about workers, with single values replaced."""
+        values = {
+            "queues": settings.queues,
+            "strict_priority": settings.strict_priority,
+            "concurrency": settings.concurrency,
+            "shutdown_grace": settings.shutdown_grace,
+            **overrides,
+        }
+        return cls(**values)
+
+    def span(self, name: str) -> float:
+        """Return a duration of this record in seconds."""
+        return seconds(name, getattr(self, name))

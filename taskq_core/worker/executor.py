@@ -1,0 +1,268 @@
+"""Run tasks: open the span, decode the arguments, call the function, end it in time.
+
+Coroutines run on the loop, plain functions in threads. A function that must end (its time is over, it was cancelled, its
+lease is lost, the worker stops) is told so; its outcome is written, and its slot used again, only once it has really
+ended. One timer serves all deadlines.
+"""
+
+import asyncio
+import logging
+import math
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+from taskq_core.clock import Clock, utc_datetime
+from taskq_core.context import TaskContext, current
+from taskq_core.errors import PayloadError
+from taskq_core.middleware import Middleware
+from taskq_core.options import DEFAULT_TIMEOUT_S
+from taskq_core.task import Task
+from taskq_core.telemetry import Tracing, unwrap
+from taskq_core.worker.listener import WorkerListener
+from taskq_core.worker.outcome import UnknownTaskError
+from taskq_core.worker.run import Ending, Run
+from taskq_core.worker.threads import TaskThreads
+
+logger = logging.getLogger("taskq.worker")
+
+STUCK_S = 10.0
+"""Seconds after which a function that was told to end and goes on is reported."""
+
+
+class Executor:
+    """Runs tasks.
+
+    Args:
+        tasks: Registered tasks by name.
+        middleware: Wraps every run; the first is the outermost.
+        tracing: Opens consumer spans.
+        clock: Source of monotonic time.
+        concurrency: Most threads.
+        redis_time: Returns Unix seconds by Redis's clock.
+        ended: Called for each run whose function has ended.
+        write_result: Called with a run and bytes that its function wants stored.
+        listener: Told of each run, if it wants to be.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task[Any, Any]],
+        middleware: list[Middleware],
+        tracing: Tracing,
+        clock: Clock,
+        *,
+        concurrency: int,
+        redis_time: Callable[[], float],
+        ended: Callable[[Run], None],
+        write_result: Callable[[Run, bytes], None],
+        listener: WorkerListener,
+    ) -> None:
+        self._tasks = tasks
+        self._middleware = tuple(middleware)
+        self._tracing = tracing
+        self._clock = clock
+        self._redis_time = redis_time
+        self._report_end = ended
+        self._write_result = write_result
+        self._listener = listener if listener.per_task else None
+        self._loop = asyncio.get_running_loop()
+        self._threads = TaskThreads(concurrency, call=self._call, ended=self._finish)
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self.running: dict[tuple[str, str], Run] = {}
+        """Runs by queue and id, until their settlement is known."""
+        self.ignored_fields = 0
+        """Unknown payload fields that were ignored."""
+
+    # --- start --------------------------------------------------------------------------------------------------------
+
+    def start(self, run: Run) -> None:
+        """Start a run. It ends through `ended`, also when it cannot start."""
+        message = run.message
+        now = self._clock.monotonic()
+        run.started = now
+        self.running[run.queue.name, run.task_id] = run
+        task = self._tasks.get(message.type)
+        run.task = task
+        headers = dict(message.headers) if message.headers else None
+        deadline_s = self._set_deadline(run, now)
+        run.context = context = TaskContext(
+            id=message.id,
+            name=message.type,
+            queue=run.queue.name,
+            retried=message.retried,
+            max_retry=message.retry,
+            deadline=utc_datetime(deadline_s) if deadline_s < 253402300800 else None,
+        )
+        if headers is not None:
+            context.headers = headers
+        context._write_result = partial(self._write_result, run)
+        payload = message.payload
+        try:
+            if task is None:
+                raise UnknownTaskError(message.type)
+            traceparent = None
+            if payload[:1] == b"{":
+                payload, traceparent = unwrap(payload, task.codec.parameters)
+            if self._tracing.is_active:
+                carried = headers or {}
+                run.span = self._tracing.start_consumer(
+                    run.queue.name,
+                    message.type,
+                    message.id,
+                    retried=message.retried,
+                    max_retry=message.retry,
+                    headers=carried if traceparent is None else {**carried, "traceparent": traceparent},
+                )
+            if self._listener is not None:
+                self._listener.task_started(context)
+            run.kwargs, ignored = task.codec.decode_counting(payload)
+            self.ignored_fields += ignored
+            if run.ends_by <= now:
+                run.ending = Ending.TIMEOUT
+                raise TimeoutError(Ending.TIMEOUT.value)
+        except (PayloadError, UnknownTaskError, TimeoutError) as error:
+            run.error = error
+            self._loop.call_soon(self._finish, run)  # later, so that who starts runs sees none end meanwhile
+            return
+        if task.is_coroutine:
+            self._start_coroutine(run)
+        else:
+            self._threads.submit(run)
+
+    def _set_deadline(self, run: Run, now: float) -> float:
+        """Set when the run is told to end; return it as Unix seconds by Redis's clock."""
+        message = run.message
+        redis_now = self._redis_time()
+        until = math.inf
+        if message.timeout > 0:
+            until = redis_now + message.timeout
+        if message.deadline > 0:
+            until = min(until, message.deadline)
+        if until == math.inf:
+            until = redis_now + DEFAULT_TIMEOUT_S  # a peer wrote neither; unlimited runs would never be noticed
+        run.ends_by = now + (until - redis_now)
+        self._arm(run.ends_by)
+        return until
+
+    if sys.version_info >= (3, 12):
+
+        def _start_coroutine(self, run: Run) -> None:
+            # Eagerly: a coroutine that never waits needs no turn of the loop.
+            run.coroutine = asyncio.Task(self._run_coroutine(run), loop=self._loop, eager_start=True)
+
+    else:
+
+        def _start_coroutine(self, run: Run) -> None:
+            run.coroutine = self._loop.create_task(self._run_coroutine(run))
+
+    async def _run_coroutine(self, run: Run) -> None:
+        # This asyncio task has a context of its own, so what is set here ends with it.
+        task, context = run.task, run.context
+        assert task is not None
+        current.set(context)
+        if run.span is not None:
+            run.span.attach()
+        try:
+            if self._middleware:
+                run.result = await self._wrapped_coroutine(run)
+            elif task.takes_context:
+                run.result = await task.function(context, **run.kwargs)
+            else:
+                run.result = await task.function(**run.kwargs)
+        except BaseException as error:
+            run.error = error
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                logger.warning("task %s raised %s; it counts as failed", task.name, type(error).__name__)
+        self._finish(run)
+
+    def _wrapped_coroutine(self, run: Run) -> Awaitable[object]:
+        call: Callable[[], Awaitable[object]] = self._bound(run)
+        assert run.context is not None
+        for middleware in reversed(self._middleware):
+            call = partial(middleware.aaround, run.context, call)
+        return call()
+
+    def _bound(self, run: Run) -> Callable[[], Any]:
+        assert run.task is not None
+        if run.task.takes_context:
+            return partial(run.task.function, run.context, **run.kwargs)
+        return partial(run.task.function, **run.kwargs)
+
+    def _call(self, run: Run) -> object:
+        """Run a plain function, in its thread."""
+        current.set(run.context)
+        if run.span is not None:
+            run.span.attach()
+        call = self._bound(run)
+        assert run.context is not None
+        for middleware in reversed(self._middleware):
+            call = partial(middleware.around, run.context, call)
+        return call()
+
+    # --- end ----------------------------------------------------------------------------------------------------------
+
+    def _finish(self, run: Run) -> None:
+        run.coroutine = run.thread = None
+        self._report_end(run)
+
+    def end(self, run: Run, ending: Ending) -> None:
+        """Tell a run's function to end, once. What it was told first counts, but a lost lease counts always."""
+        if run.settlement is not None:
+            return
+        if run.ending is None or ending is Ending.LEASE_LOST:
+            run.ending = ending
+        if run.coroutine is not None:
+            run.coroutine.cancel()
+        elif run.task is not None and not run.task.is_coroutine:
+            self._threads.interrupt(run)
+
+    def cancel(self, queue_names: "tuple[str, ...]", task_id: str) -> bool:
+        """Cancel the run of a task, in whichever queue. False if it does not run here."""
+        found = False
+        for name in queue_names:
+            run = self.running.get((name, task_id))
+            if run is not None:
+                self.end(run, Ending.CANCELLED)
+                found = True
+        return found
+
+    def _arm(self, at: float) -> None:
+        if at < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = at
+            self._timer = self._loop.call_later(max(0.0, at - self._clock.monotonic()), self._check_deadlines)
+
+    def _check_deadlines(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        now = self._clock.monotonic()
+        upcoming = math.inf
+        for run in list(self.running.values()):
+            if run.settlement is not None:
+                continue
+            if run.ends_by > now:
+                upcoming = min(upcoming, run.ends_by)
+                continue
+            if run.ending is None:
+                self.end(run, Ending.TIMEOUT)
+            else:
+                logger.warning(
+                    "task %s was told to end (%s) and still runs; its slot stays taken",
+                    run.message.type,
+                    run.ending.value,
+                    extra={"queue": run.queue.name, "task_id": run.task_id},
+                )
+                self.end(run, run.ending)  # a swallowed cancellation is repeated
+            run.ends_by = now + STUCK_S
+            upcoming = min(upcoming, run.ends_by)
+        if upcoming < math.inf:
+            self._arm(upcoming)
+
+    def close(self) -> None:
+        """Let the threads end and stop the timer."""
+        self._threads.close()
+        if self._timer is not None:
+            self._timer.cancel()

@@ -1,0 +1,253 @@
+"""Fetch tasks for free slots, and carry outcomes on the way.
+
+A `turn` is one exchange with Redis on one lane: the outcomes that wait, then a dequeue for the slots that are free or
+become free with them. Both go in one write on one connection, so Redis settles before it hands out, and never more than
+`concurrency` tasks are this worker's. With several lanes Redis works on one turn while Python runs the tasks of another.
+
+When all queues are empty the worker waits for a wake token instead of asking again.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from taskq_core.broker.aio import Lane
+from taskq_core.broker.operations import BATCH_MAX, Dequeued, Operation, dequeue
+from taskq_core.clock import Clock
+from taskq_core.errors import BrokerError, WireFormatError
+from taskq_core.wire import Keys, QueueKeys, QueueOrder, decode_message
+from taskq_core.worker.redis_clock import RedisClock
+from taskq_core.worker.run import Run
+from taskq_core.worker.settler import SettleBatch, Settler
+
+logger = logging.getLogger("taskq.worker")
+
+LONGEST_PAUSE_S = 2.0
+"""Longest time between two attempts while Redis does not answer, in seconds."""
+
+
+class Fetcher:
+    """Takes tasks for free slots.
+
+    Args:
+        keys: Key names.
+        order: In which order queues are tried.
+        settler: Whose outcomes are carried.
+        start: Called with each fetched run.
+        set_aside: Called with queue and id of a task whose message cannot be read; gives its slot back in the end.
+        clock: Source of monotonic time.
+        redis_clock: Learns Redis's time from answers.
+        owner: Token of the worker.
+        concurrency: Slots.
+        lease_s: Seconds of a lease.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        order: QueueOrder,
+        settler: Settler,
+        start: Callable[[Run], None],
+        set_aside: Callable[[QueueKeys, str], None],
+        clock: Clock,
+        redis_clock: RedisClock,
+        *,
+        owner: str,
+        concurrency: int,
+        lease_s: int,
+    ) -> None:
+        self._keys = keys
+        self._order = order
+        self._settler = settler
+        self._start = start
+        self._set_aside = set_aside
+        self._clock = clock
+        self._redis_clock = redis_clock
+        self._owner = owner
+        self._lease_s = lease_s
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._failures = 0
+        self._wakes = 0
+        self.free = concurrency
+        """Slots that are neither taken nor asked for."""
+        self.is_hungry = True
+        """True while a queue may have pending tasks."""
+        self.is_fetching = True
+        """False once the worker takes no new tasks."""
+        self.is_closing = False
+        """True once lanes end when nothing is left to settle."""
+        self.dropped = 0
+        """Ids that were listed without a message."""
+        self.last_answer: float | None = None
+        """Monotonic second of the last answered dequeue."""
+        self.turns = 0
+        """Exchanges so far."""
+
+    def notify(self) -> None:
+        """Let a lane look whether there is something to do."""
+        self._work.set()
+
+    def release(self, slots: int) -> None:
+        """Give slots back."""
+        self.free += slots
+        self._work.set()
+
+    def wake(self) -> None:
+        """A queue may have pending tasks."""
+        self._wakes += 1
+        self.is_hungry = True
+        self._work.set()
+
+    @property
+    def is_idle(self) -> bool:
+        """True if slots are free and all queues were found empty."""
+        return not self.is_hungry and self.free > 0 and self.is_fetching
+
+    async def wait_until_idle(self) -> None:
+        """Wait until slots are free and all queues were found empty."""
+        while not self.is_idle:
+            self._idle.clear()
+            await self._idle.wait()
+
+    @property
+    def _has_work(self) -> bool:
+        return self._settler.count > 0 or (self.is_fetching and self.is_hungry and self.free > 0)
+
+    async def serve(self, lane: Lane, number: int, share: int) -> None:
+        """Take turns on one lane until closing.
+
+        Args:
+            lane: A reserved connection.
+            number: Number of the lane.
+            share: Most tasks to take in one turn.
+        """
+        turn = _Turn(lane, f"-{number}", share)
+        while True:
+            if not self._has_work and turn.in_doubt is None:
+                if self.is_closing:
+                    return
+                self._work.clear()
+                if self.is_idle:
+                    self._idle.set()
+                await self._work.wait()
+                continue
+            try:
+                await self._take_turn(turn)
+                self._failures = 0
+            except BrokerError as error:
+                self._failures += 1
+                pause_s = min(0.05 * 2 ** min(self._failures, 10), LONGEST_PAUSE_S)
+                if self._failures in (1, 10) or self._failures % 100 == 0:
+                    logger.error("%s; trying again", error)
+                await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)  # noqa: S311 - jitter, no secret
+                if self.is_closing and turn.in_doubt is not None:
+                    self._forget(turn)
+
+    def _forget(self, turn: "_Turn") -> None:
+        self.free += turn.asked
+        turn.in_doubt = None
+
+    async def _take_turn(self, turn: "_Turn") -> None:
+        """Send what waits and ask one queue after the other until the slots are filled or all were asked."""
+        queues: Sequence[str] = ()
+        if turn.in_doubt is None and self.is_fetching and self.is_hungry:
+            queues = self._order.next()
+        wakes = self._wakes
+        asked = 0
+        found_all = False
+        while True:
+            batches = self._settler.take()
+            carried = sum([len(batch.runs) for batch in batches])
+            if turn.in_doubt is None and asked < len(queues) and self.is_fetching:
+                limit = min(self.free + carried, turn.share)
+                if limit > 0:
+                    turn.ask(self._keys.queue(queues[asked]), limit, owner=self._owner, lease_s=self._lease_s)
+                    self.free -= limit
+                    asked += 1
+            if not batches and turn.in_doubt is None:
+                return
+            found_all = await self._exchange(turn, batches)
+            if found_all:
+                return  # there may be more, and the slots are taken: the next turn asks again
+            if asked >= len(queues):
+                if queues and wakes == self._wakes:
+                    self.is_hungry = False
+                return
+
+    async def _exchange(self, turn: "_Turn", batches: list[SettleBatch]) -> bool:
+        """Exchange once with Redis. True if a dequeue gave all it was asked for."""
+        operations: list[Operation[Any]] = [batch.operation for batch in batches]
+        if turn.in_doubt is not None:
+            operations.append(turn.in_doubt)
+        sent_at = self._clock.monotonic()
+        self.turns += 1
+        try:
+            answers = await turn.lane.exchange(operations)
+        except BaseException:
+            for batch in batches:
+                self._settler.unanswered(batch)
+            raise
+        failure: BrokerError | None = None
+        for batch, answer in zip(batches, answers, strict=False):
+            if isinstance(answer, BrokerError):
+                failure = answer
+                self._settler.unanswered(batch)
+            else:
+                self._settler.settled(batch, answer)
+        found_all = False
+        if turn.in_doubt is not None:
+            answer = answers[-1]
+            if isinstance(answer, BrokerError):
+                self._forget(turn)  # refused whole: nothing was handed out
+                failure = answer
+            else:
+                found_all = self._accept(turn, answer, sent_at)
+        if failure is not None:
+            raise failure
+        return found_all
+
+    def _accept(self, turn: "_Turn", answer: Dequeued, sent_at: float) -> bool:
+        """Start what was handed out. True if all that was asked for came, so that there may be more."""
+        queue, asked = turn.queue, turn.asked
+        turn.in_doubt = None
+        assert queue is not None
+        self.last_answer = self._clock.monotonic()
+        self._redis_clock.learn(answer.now_ns, self.last_answer)
+        self.free += asked - len(answer.tasks)
+        if answer.dropped:
+            self.dropped += answer.dropped
+            logger.error("%d ids in queue %s had no message and were dropped", answer.dropped, queue.name)
+        lease_until = sent_at + answer.lease_expiry_s - answer.now_ns / 1e9
+        for task_id, data in answer.tasks:
+            try:
+                message = decode_message(data)
+            except WireFormatError:
+                self._set_aside(queue, task_id)
+                continue
+            self._start(Run(queue, task_id, message, lease_until))
+        return len(answer.tasks) + answer.dropped >= asked
+
+
+class _Turn:
+    """State of one lane."""
+
+    __slots__ = ("_call", "_name", "asked", "in_doubt", "lane", "queue", "share")
+
+    def __init__(self, lane: Lane, name: str, share: int) -> None:
+        self.lane = lane
+        self.share = min(share, BATCH_MAX)
+        self._name = name
+        self._call = 0
+        self.queue: QueueKeys | None = None
+        self.asked = 0
+        self.in_doubt: Operation[Dequeued] | None = None
+
+    def ask(self, queue: QueueKeys, limit: int, *, owner: str, lease_s: int) -> None:
+        """Prepare a dequeue; it stays in doubt until it is answered, and is then repeated under the same number."""
+        self._call += 1
+        self.queue = queue
+        self.asked = limit
+        self.in_doubt = dequeue(queue, owner=owner, lane=self._name, call=self._call, limit=limit, lease_s=lease_s)

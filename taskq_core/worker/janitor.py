@@ -1,0 +1,42 @@
+"""Delete what is kept no longer: completed tasks after their retention, archived ones by age and number.
+
+Each call is bounded. One worker per queue acts, by lease.
+"""
+
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import clean, lead
+from taskq_core.wire import QueueKeys
+from taskq_core.worker.service import jittered
+
+BATCH = 100
+"""Most tasks one script call deletes of each kind."""
+
+
+class Janitor:
+    """Cleans one queue.
+
+    Args:
+        queue: Key names of the queue.
+        runner: Sends operations.
+        owner: Token of the worker.
+        every_s: Seconds between two looks.
+    """
+
+    def __init__(self, queue: QueueKeys, runner: AsyncRunner, *, owner: str, every_s: float) -> None:
+        self._queue = queue
+        self._runner = runner
+        self._owner = owner
+        self._every_s = every_s
+        self.deleted = 0
+        """Tasks deleted so far."""
+
+    async def work(self) -> float:
+        """Delete what is due; return the seconds until the next look."""
+        leader_ms = int(self._every_s * 3000)
+        if await self._runner.run(lead(self._queue, "janitor", owner=self._owner, leader_ms=leader_ms)):
+            while True:
+                completed, archived = await self._runner.run(clean(self._queue, limit=BATCH))
+                self.deleted += completed + archived
+                if completed < BATCH and archived < BATCH:
+                    break
+        return jittered(self._every_s)

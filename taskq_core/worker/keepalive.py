@@ -1,0 +1,171 @@
+"""Keep leases and presence alive, from a thread and a connection of its own.
+
+A blocked event loop or a busy thread pool loses no lease. Each beat extends the leases of running tasks and writes what
+the worker is and runs, as Go's tools read it. A lease that cannot be extended in time is given up on this side before
+anybody else may take the task.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+
+from taskq_core.broker import operations
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.clock import Clock
+from taskq_core.errors import BrokerError
+from taskq_core.wire import Keys, QueueKeys, ServerInfo, WorkerInfo
+from taskq_core.worker.redis_clock import RedisClock
+from taskq_core.worker.run import Run
+
+logger = logging.getLogger("taskq.worker")
+
+EXTEND_BATCH = 200
+"""Most leases one script call extends."""
+
+
+class Keepalive:
+    """Extends leases and writes presence.
+
+    Args:
+        runner: A runner of its own.
+        keys: Key names.
+        clock: Source of monotonic time.
+        redis_clock: Learns Redis's time, and gives the wall times of presence.
+        owner: Token of the worker.
+        describe: Returns what the worker is now.
+        running: Returns the runs whose settlement is not known yet.
+        lost: Called, on this thread, with runs whose lease is lost.
+        every_s: Seconds between beats.
+        lease_s: Seconds of a lease.
+        grace_s: Seconds after which others act on a lapsed lease.
+    """
+
+    def __init__(
+        self,
+        runner: SyncRunner,
+        keys: Keys,
+        clock: Clock,
+        redis_clock: RedisClock,
+        *,
+        owner: str,
+        describe: Callable[[], ServerInfo],
+        running: Callable[[], Iterable[Run]],
+        lost: Callable[[list[Run]], None],
+        every_s: float,
+        lease_s: int,
+        grace_s: float,
+    ) -> None:
+        self._runner = runner
+        self._keys = keys
+        self._clock = clock
+        self._redis_clock = redis_clock
+        self._owner = owner
+        self._describe = describe
+        self._running = running
+        self._lost = lost
+        self._every_s = every_s
+        self._lease_s = lease_s
+        self._grace_s = grace_s
+        self._presence_s = max(2, round(2 * every_s))
+        self._failures = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="taskq-keepalive", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread. Its first beat is at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and delete the presence."""
+        self._stop.set()
+        self._thread.join(timeout=2 * self._every_s)
+        self._runner.close()
+
+    def _run(self) -> None:
+        pause_s = 0.0
+        while not self._stop.wait(pause_s):
+            started = self._clock.monotonic()
+            try:
+                self.beat()
+                self._failures = 0
+            except BrokerError as error:
+                self._failures += 1
+                if self._failures in (1, 10) or self._failures % 100 == 0:
+                    logger.error("heartbeat failed: %s; trying again", error)
+            except Exception:
+                logger.exception("heartbeat failed")
+            self._give_up()
+            pause_s = max(self._every_s / 10, self._every_s - (self._clock.monotonic() - started))
+        try:
+            self._leave()
+        except BrokerError as error:
+            logger.warning("the worker's presence could not be deleted: %s; it expires by itself", error)
+
+    def beat(self) -> None:
+        """Extend leases, then write presence."""
+        runs = [run for run in self._running() if run.settlement is None]
+        self._extend(runs)
+        info = self._describe()
+        server = self._keys.server(info.host, info.pid, info.server_id)
+        workers = self._keys.workers_of(info.host, info.pid, info.server_id)
+        expiry_s = int(self._redis_clock.time()) + self._presence_s
+        self._runner.run(operations.index_presence(self._keys.servers, server, expiry_s=expiry_s))
+        self._runner.run(operations.index_presence(self._keys.workers, workers, expiry_s=expiry_s))
+        running = {run.task_id: self._worker_info(info, run) for run in runs}
+        self._runner.run(
+            operations.beat(server, workers, ttl_s=self._presence_s, server_info=info.encode(), workers=running)
+        )
+
+    def _worker_info(self, server: ServerInfo, run: Run) -> bytes:
+        offset = self._redis_clock.time() - self._clock.monotonic()
+        return WorkerInfo(
+            host=server.host,
+            pid=server.pid,
+            server_id=server.server_id,
+            task_id=run.task_id,
+            task_type=run.message.type,
+            queue=run.queue.name,
+            start_time_ns=int((run.started + offset) * 1e9),
+            deadline_ns=int((run.ends_by + offset) * 1e9),
+        ).encode()
+
+    def _extend(self, runs: list[Run]) -> None:
+        """Extend leases of which more than a heartbeat is used up; younger ones have time."""
+        now = self._clock.monotonic()
+        by_queue: dict[QueueKeys, list[Run]] = {}
+        for run in runs:
+            if run.lease_until - now < self._lease_s - self._every_s / 2:
+                by_queue.setdefault(run.queue, []).append(run)
+        for queue, all_of_it in by_queue.items():
+            for start in range(0, len(all_of_it), EXTEND_BATCH):
+                batch = all_of_it[start : start + EXTEND_BATCH]
+                ids = [run.task_id for run in batch]
+                sent_at = self._clock.monotonic()
+                answer = self._runner.run(
+                    operations.extend_leases(queue, ids, owner=self._owner, lease_s=self._lease_s)
+                )
+                lost = []
+                for run, kept in zip(batch, answer.kept, strict=True):
+                    if kept:
+                        # A second less, because the score is floored to whole seconds.
+                        run.lease_until = sent_at + self._lease_s - 1
+                    else:
+                        lost.append(run)
+                if lost:
+                    self._lost(lost)
+
+    def _give_up(self) -> None:
+        """Give up leases that could not be extended, a heartbeat before others may act on them."""
+        now = self._clock.monotonic()
+        margin_s = max(0.0, self._grace_s - self._every_s)
+        lapsed = [run for run in self._running() if run.settlement is None and now > run.lease_until + margin_s]
+        if lapsed:
+            self._lost(lapsed)
+
+    def _leave(self) -> None:
+        info = self._describe()
+        server = self._keys.server(info.host, info.pid, info.server_id)
+        workers = self._keys.workers_of(info.host, info.pid, info.server_id)
+        self._runner.run(operations.unindex_presence(self._keys.servers, server))
+        self._runner.run(operations.unindex_presence(self._keys.workers, workers))
+        self._runner.run(operations.clear_presence(server, workers))

@@ -1,0 +1,87 @@
+"""Take back tasks whose worker went silent.
+
+Every `interval` the recoverer asks for leases that ran out longer ago than the grace and moves each task to `retry`, or to
+`archived` when no attempt is left. What cannot be read is set aside with its bytes, what has no hash is dropped; neither
+stops the others. A task may run twice; it is never lost. Any number of workers may run a recoverer at once: the move is
+one Lua script that reads the lease again, and the second caller finds nothing to do.
+"""
+
+import logging
+
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import ExpiredTask, Recovery, Verdict, list_expired, recover
+from taskq_core.errors import WireFormatError
+from taskq_core.wire import QueueKeys, archived_message, decode_message, retried_message
+from taskq_core.worker.service import jittered
+
+logger = logging.getLogger("taskq.worker")
+
+BATCH = 100
+"""Most tasks one script call takes back."""
+LOST_TEXT = "asynq: task lease expired"
+"""Error text of a task whose worker was lost; Go's own, so that tools know it."""
+
+
+def judge(task: ExpiredTask, now_s: int) -> Recovery:
+    """Return what becomes of a task whose lease ran out. Pure.
+
+    The next attempt may start at once: the lease and its grace have kept it waiting long enough.
+    """
+    if not task.message:
+        return Recovery(task, Verdict.DROP)
+    try:
+        message = decode_message(task.message)
+    except WireFormatError:
+        return Recovery(task, Verdict.QUARANTINE)
+    if message.retried >= message.retry:
+        text = f"{LOST_TEXT}: the worker that ran it was lost, and no attempt is left"
+        return Recovery(task, Verdict.ARCHIVE, archived_message(message, error=text, failed_at_s=now_s))
+    return Recovery(task, Verdict.RETRY, retried_message(message, error=LOST_TEXT, failed_at_s=now_s, counts=True))
+
+
+class Recoverer:
+    """Takes back lost tasks of one queue.
+
+    Args:
+        queue: Key names of the queue.
+        runner: Sends operations.
+        every_s: Seconds between two looks.
+        grace_s: Seconds after which a lapsed lease is acted on.
+    """
+
+    def __init__(self, queue: QueueKeys, runner: AsyncRunner, *, every_s: float, grace_s: float) -> None:
+        self._queue = queue
+        self._runner = runner
+        self._every_s = every_s
+        self._grace_s = int(-(-grace_s // 1))
+        self.recovered = 0
+        """Tasks taken back so far."""
+
+    async def work(self) -> float:
+        """Take back what was lost; return the seconds until the next look."""
+        while True:
+            expired = await self._runner.run(list_expired(self._queue, grace_s=self._grace_s, limit=BATCH))
+            if not expired.tasks:
+                break
+            recoveries = [judge(task, expired.now_ns // 1_000_000_000) for task in expired.tasks]
+            codes = await self._runner.run(recover(self._queue, recoveries, grace_s=self._grace_s))
+            for recovery, code in zip(recoveries, codes, strict=True):
+                if code == "1":
+                    self.recovered += 1
+                    self._log(recovery)
+            if len(expired.tasks) < BATCH or "1" not in codes:
+                break
+        return jittered(self._every_s)
+
+    def _log(self, recovery: Recovery) -> None:
+        words = {
+            Verdict.RETRY: "will be retried",
+            Verdict.ARCHIVE: "is archived: no attempt is left",
+            Verdict.QUARANTINE: "cannot be read and is set aside",
+            Verdict.DROP: "has no data any more and is dropped",
+        }
+        logger.warning(
+            "a task's worker went silent; the task %s",
+            words[recovery.verdict],
+            extra={"queue": self._queue.name, "task_id": recovery.task.task_id},
+        )

@@ -1,0 +1,92 @@
+"""One run of one task, from its dequeue to its settlement."""
+
+import asyncio
+from enum import Enum
+from typing import Any
+
+from taskq_core.broker.operations import Settlement
+from taskq_core.context import TaskContext
+from taskq_core.task import Task
+from taskq_core.telemetry import ConsumerSpan, Outcome
+from taskq_core.wire import QueueKeys, TaskMessage
+
+
+class Ending(Enum):
+    """Why a run was told to end before its function did."""
+
+    TIMEOUT = "context deadline exceeded"
+    CANCELLED = "context canceled"
+    LEASE_LOST = "asynq: task lease expired"
+    SHUTDOWN = "the worker stops"
+
+
+class Run:
+    """State of one run. Changed on the event loop only, but for `thread` and `is_interrupted`.
+
+    Attributes:
+        queue: Key names of its queue.
+        task_id: Id as listed in Redis.
+        message: Its decoded message.
+        lease_until: Monotonic second until which the lease holds by this process's reckoning.
+        task: The task that runs it; None for an unknown type.
+        kwargs: Decoded arguments.
+        context: What the function can know about itself.
+        span: Consumer span, if tracing is on.
+        started: Monotonic second at which the function started.
+        ends_by: Monotonic second at which it is told to end.
+        ending: Why it was told to end, None while it was not.
+        coroutine: The asyncio task that runs a coroutine.
+        thread: The thread that runs a plain function.
+        is_interrupted: True once an exception was raised into the thread.
+        settlement: How it ended; set once the function has really ended.
+        repeated: True if the settlement was sent before and its answer is unknown.
+        error: What the function raised.
+    """
+
+    __slots__ = (
+        "context",
+        "coroutine",
+        "ending",
+        "ends_by",
+        "error",
+        "is_interrupted",
+        "kwargs",
+        "lease_until",
+        "message",
+        "outcome",
+        "queue",
+        "repeated",
+        "result",
+        "settlement",
+        "span",
+        "started",
+        "task",
+        "task_id",
+        "thread",
+    )
+
+    def __init__(self, queue: QueueKeys, task_id: str, message: TaskMessage, lease_until: float) -> None:
+        self.queue = queue
+        self.task_id = task_id
+        self.message = message
+        self.lease_until = lease_until
+        self.task: Task[Any, Any] | None = None
+        self.kwargs: dict[str, object] = {}
+        self.context: TaskContext | None = None
+        self.span: ConsumerSpan | None = None
+        self.started = 0.0
+        self.ends_by = 0.0
+        self.ending: Ending | None = None
+        self.coroutine: asyncio.Task[None] | None = None
+        self.thread: Any = None
+        self.is_interrupted = False
+        self.settlement: Settlement | None = None
+        self.outcome: Outcome | None = None
+        self.repeated = False
+        self.result: object = None
+        self.error: BaseException | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Queue and id: ids are unique within a queue."""
+        return (self.queue.name, self.task_id)

@@ -1,0 +1,200 @@
+"""Settle what has run: gather outcomes and send them in batches, one script call per queue.
+
+A settlement that got no answer is sent again until the lease has certainly passed to somebody else; the script recognises
+the repeat. The slot of a run is free only when its settlement is on its way, so a worker that dies loses at most its
+`concurrency` outcomes.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX, Operation, SettleCode
+from taskq_core.broker.operations import settle as settle_operation
+from taskq_core.clock import Clock
+from taskq_core.errors import Discard, Retry, Snooze
+from taskq_core.telemetry import Outcome, WorkerMetrics, type_name
+from taskq_core.wire import QueueKeys
+from taskq_core.worker.listener import WorkerListener
+from taskq_core.worker.outcome import settle, state_after, word
+from taskq_core.worker.run import Ending, Run
+
+logger = logging.getLogger("taskq.worker")
+
+
+@dataclass(slots=True)
+class SettleBatch:
+    """Settlements of one queue on their way."""
+
+    queue: QueueKeys
+    runs: list[Run]
+    operation: Operation[str]
+
+
+class Settler:
+    """Gathers outcomes and reads what became of them.
+
+    Args:
+        owner: Token of the worker.
+        clock: Source of monotonic time.
+        redis_time: Returns Unix seconds by Redis's clock.
+        lease_margin_s: Seconds after the end of a lease during which nobody else can take the task.
+        metrics: Counts outcomes.
+        listener: Told of each end, if it wants to be.
+        released: Called with the runs whose slot is free now.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        clock: Clock,
+        *,
+        redis_time: Callable[[], float],
+        lease_margin_s: float,
+        metrics: WorkerMetrics,
+        listener: WorkerListener,
+        released: Callable[[Sequence[Run]], None],
+    ) -> None:
+        self._owner = owner
+        self._clock = clock
+        self._redis_time = redis_time
+        self._lease_margin_s = lease_margin_s
+        self._metrics = metrics
+        self._listener = listener if listener.per_task else None
+        self._released = released
+        self._waiting: dict[QueueKeys, list[Run]] = {}
+        self.count = 0
+        """Outcomes that wait to be sent."""
+
+    def add(self, run: Run) -> None:
+        """Decide how a run ends and keep it for the next batch."""
+        if run.settlement is not None:
+            return  # it was given back while its function still ran
+        duration_s = self._clock.monotonic() - run.started
+        if run.ending is Ending.LEASE_LOST:
+            self._lose(run, duration_s)
+            return
+        try:
+            settlement = settle(run, run.result, run.error, now_s=int(self._redis_time()), duration_s=duration_s)
+        except Exception:
+            logger.exception("the outcome of task %s cannot be stored; its lease ends", run.message.type)
+            self._lose(run, duration_s)
+            return
+        run.settlement = settlement
+        run.result = None
+        run.outcome = word(settlement, run.error)
+        self._tell(run, run.outcome, state_after(settlement), duration_s)
+        self._keep(run)
+
+    def requeue(self, run: Run) -> None:
+        """Give a task back although its function has not ended. Only for a worker whose process ends."""
+        run.outcome = Outcome.REQUEUED
+        self._tell(run, Outcome.REQUEUED, "pending", self._clock.monotonic() - run.started)
+        self._keep(run)
+
+    def _lose(self, run: Run, duration_s: float) -> None:
+        logger.warning(
+            "the lease of task %s was lost after %.3f s; its outcome is another worker's",
+            run.message.type,
+            duration_s,
+            extra={"queue": run.queue.name, "task_id": run.task_id, "attempt": run.message.retried + 1},
+        )
+        self._tell(run, Outcome.LOST, "active", duration_s)
+        self._released((run,))
+
+    def _keep(self, run: Run) -> None:
+        self._waiting.setdefault(run.queue, []).append(run)
+        self.count += 1
+
+    def _tell(self, run: Run, outcome: Outcome, state: str, duration_s: float) -> None:
+        """Write span, metrics and log of an end."""
+        error = run.error
+        if run.span is not None:
+            run.span.end(state, error, error_type="lease_lost" if outcome is Outcome.LOST else None)
+        if self._metrics.is_active:
+            is_failure = error is not None and not isinstance(error, Retry | Snooze | Discard)
+            self._metrics.record(
+                run.queue.name,
+                run.message.type,
+                outcome,
+                duration_s,
+                type_name(error) if is_failure and error is not None else None,
+                context=None if run.span is None else run.span.context,
+            )
+        if outcome is Outcome.RETRIED or outcome is Outcome.ARCHIVED:
+            logger.log(
+                logging.ERROR if outcome is Outcome.ARCHIVED else logging.WARNING,
+                "task %s %s after %.3f s: %s",
+                run.message.type,
+                "will be retried" if outcome is Outcome.RETRIED else "is archived",
+                duration_s,
+                type(error).__name__ if error is not None else "failed",
+                extra={"queue": run.queue.name, "task_id": run.task_id, "attempt": run.message.retried + 1},
+            )
+        if self._listener is not None and run.context is not None:
+            self._listener.task_ended(run.context, outcome.value, duration_s, error)
+
+    def take(self) -> list[SettleBatch]:
+        """Take what waits, as one batch per queue of at most `BATCH_MAX` tasks and about `BATCH_BYTES`."""
+        self._metrics.flush()
+        batches = []
+        for queue in list(self._waiting):
+            runs = self._waiting[queue]
+            if len(runs) > BATCH_MAX or any(run.settlement is not None and run.settlement.message for run in runs):
+                size = count = 0
+                for run in runs:
+                    assert run.settlement is not None
+                    size += len(run.settlement.message) + len(run.settlement.result)
+                    count += 1
+                    if count >= BATCH_MAX or size >= BATCH_BYTES:
+                        break
+                runs, self._waiting[queue] = runs[:count], runs[count:]
+            else:
+                self._waiting[queue] = []
+            if not self._waiting[queue]:
+                del self._waiting[queue]
+            self.count -= len(runs)
+            settlements = [run.settlement for run in runs if run.settlement is not None]
+            batches.append(SettleBatch(queue, runs, settle_operation(queue, settlements, owner=self._owner)))
+        return batches
+
+    def settled(self, batch: SettleBatch, codes: str) -> None:
+        """Read the answer to a batch."""
+        if codes.count(SettleCode.SETTLED) == len(batch.runs):
+            self._released(batch.runs)
+            return
+        released = []
+        for run, code in zip(batch.runs, codes, strict=True):
+            if code == SettleCode.SEND_AGAIN:
+                self._keep(run)
+                continue
+            if code == SettleCode.NOT_OWNED:
+                logger.warning(
+                    "the outcome (%s) of task %s %s",
+                    run.outcome,
+                    run.message.type,
+                    "is unknown: it was sent twice and the first answer is lost"
+                    if run.repeated
+                    else "was refused: another worker has taken the task over",
+                    extra={"queue": run.queue.name, "task_id": run.task_id},
+                )
+            released.append(run)
+        self._released(released)
+
+    def unanswered(self, batch: SettleBatch) -> None:
+        """Keep a batch that got no answer for a repeat, but for runs whose lease is over for good."""
+        now = self._clock.monotonic()
+        given_up = []
+        for run in batch.runs:
+            run.repeated = True
+            if now < run.lease_until + self._lease_margin_s:
+                self._keep(run)
+            else:
+                logger.error(
+                    "the outcome (%s) of task %s could not be stored before its lease ended; it may run again",
+                    run.outcome,
+                    run.message.type,
+                    extra={"queue": run.queue.name, "task_id": run.task_id},
+                )
+                given_up.append(run)
+        self._released(given_up)

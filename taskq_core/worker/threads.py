@@ -1,0 +1,128 @@
+"""Threads that run plain functions.
+
+Daemon threads fed by one queue; what ended is gathered and the event loop is woken once per burst, not once per task.
+A function that must end gets `TaskInterrupted` raised into it, which Python delivers between two bytecodes: not inside a
+C call, so it is best effort. The exception can only hit the task it is meant for: it is raised under a lock that the end
+of the task takes as well, and the end clears one that was not delivered yet.
+"""
+
+import asyncio
+import contextvars
+import ctypes
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from taskq_core.errors import TaskInterrupted
+from taskq_core.worker.run import Run
+
+_raise_in_thread = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
+    ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
+)
+_clear_in_thread = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)(
+    ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
+)
+
+
+class TaskThreads:
+    """Runs plain functions in threads.
+
+    Args:
+        size: Most threads. They start as they are needed.
+        call: Runs the function of a run and returns its result; called in the thread, in a context of its own.
+        ended: Called on the event loop for each run whose function has ended, with `result` or `error` set.
+    """
+
+    def __init__(self, size: int, *, call: Callable[[Run], object], ended: Callable[[Run], None]) -> None:
+        self._size = size
+        self._call = call
+        self._ended = ended
+        self._inbox: SimpleQueue[Run | None] = SimpleQueue()
+        self._outbox: deque[Run] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._is_signalled = False
+        self._threads: list[_TaskThread] = []
+        self._busy = 0
+
+    def submit(self, run: Run) -> None:
+        """Run a function as soon as a thread is free. On the event loop."""
+        self._busy += 1
+        if self._busy > len(self._threads) and len(self._threads) < self._size:
+            thread = _TaskThread(self, len(self._threads))
+            self._threads.append(thread)
+            thread.start()
+        self._inbox.put(run)
+
+    def interrupt(self, run: Run) -> bool:
+        """Raise `TaskInterrupted` into a run's function. False if it does not run (any more)."""
+        thread: _TaskThread | None = run.thread
+        return thread is not None and thread.interrupt(run)
+
+    def close(self) -> None:
+        """Let idle threads end. Busy ones end with their function, or with the process."""
+        for _ in self._threads:
+            self._inbox.put(None)
+
+    def _next(self) -> Run | None:
+        return self._inbox.get()
+
+    def _finished(self, run: Run) -> None:
+        self._outbox.append(run)
+        if not self._is_signalled:
+            self._is_signalled = True
+            try:
+                self._loop.call_soon_threadsafe(self._drain)
+            except RuntimeError:
+                pass  # the loop is closed: the worker has ended and requeued what still ran
+
+    def _drain(self) -> None:
+        self._is_signalled = False  # first, so that a thread that ends now signals again
+        while self._outbox:
+            self._busy -= 1
+            self._ended(self._outbox.popleft())
+
+
+class _TaskThread(threading.Thread):
+    def __init__(self, threads: TaskThreads, number: int) -> None:
+        super().__init__(name=f"taskq-{number}", daemon=True)
+        self._threads_ = threads
+        self._lock = threading.Lock()
+        self._current: Run | None = None
+
+    def run(self) -> None:
+        while True:
+            run = self._threads_._next()
+            if run is None:
+                return
+            self._perform(run)
+            self._threads_._finished(run)
+            del run  # an idle thread keeps nothing of its last task alive
+
+    def interrupt(self, run: Run) -> bool:
+        with self._lock:
+            if self._current is not run or run.is_interrupted:
+                return False
+            run.is_interrupted = True
+            assert self.ident is not None
+            _raise_in_thread(self.ident, TaskInterrupted)
+            return True
+
+    def _perform(self, run: Run) -> None:
+        try:
+            run.thread = self
+            with self._lock:
+                self._current = run
+            run.result = contextvars.copy_context().run(self._threads_._call, run)
+        except BaseException as error:
+            run.error = error
+        while True:
+            try:
+                with self._lock:
+                    self._current = None
+                    if run.is_interrupted:  # one that was not delivered yet must not hit the next task
+                        assert self.ident is not None
+                        _clear_in_thread(self.ident, None)
+                return
+            except TaskInterrupted:  # delivered here, after the function had ended
+                continue

@@ -1,0 +1,416 @@
+"""A running worker: its services, its states, its end.
+
+::
+
+    new --> active --> stopped --> closed
+             stop()      drained: every run has ended and is settled, or was given back
+
+`stop` lets running tasks finish for the grace; what still runs then is told to end and goes back to the head of its queue
+without using an attempt. `abort`, or a second signal, ends the grace at once. SIGTSTP only stops fetching.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+
+from taskq_core.app import TaskQ
+from taskq_core.broker import operations
+from taskq_core.broker.aio import AsyncRunner, Lane
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.clock import SYSTEM_CLOCK, Clock
+from taskq_core.errors import BrokerError
+from taskq_core.ids import new_token
+from taskq_core.telemetry import WorkerMetrics
+from taskq_core.wire import QueueKeys, QueueOrder, ServerInfo
+from taskq_core.worker.config import WorkerConfig
+from taskq_core.worker.executor import Executor
+from taskq_core.worker.fetcher import Fetcher
+from taskq_core.worker.forwarder import Forwarder
+from taskq_core.worker.janitor import Janitor
+from taskq_core.worker.keepalive import Keepalive
+from taskq_core.worker.listener import WorkerListener
+from taskq_core.worker.recoverer import Recoverer
+from taskq_core.worker.redis_clock import RedisClock
+from taskq_core.worker.run import Ending, Run
+from taskq_core.worker.service import serve
+from taskq_core.worker.settler import Settler
+from taskq_core.worker.subscriber import Subscriber
+from taskq_core.worker.waker import Waker, Watcher
+
+logger = logging.getLogger("taskq.worker")
+
+START_PATIENCE_S = 5.0
+"""Seconds a worker waits for Redis to answer when it starts."""
+ENDING_S = 2.0
+"""Seconds that functions told to end get before their tasks are given back all the same."""
+
+
+class Worker:
+    """Runs the tasks of a queue application.
+
+    Args:
+        app: The queue application.
+        config: How it runs; taken from the application's settings when left out.
+        listener: Told of its life.
+        clock: Source of time.
+    """
+
+    def __init__(
+        self,
+        app: TaskQ,
+        config: WorkerConfig | None = None,
+        *,
+        listener: WorkerListener | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.app = app
+        self.config = config or WorkerConfig.from_settings(app.settings)
+        self.id = str(uuid.uuid4())
+        self.host = socket.gethostname() or "unknown-host"
+        self.status = "new"
+        self._listener = listener or WorkerListener()
+        self._clock = clock
+        self._token = new_token()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = asyncio.Event()
+        self._aborting = asyncio.Event()
+
+    # --- from outside -------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run until it is stopped, on an event loop of its own, with signals handled if this is the main thread.
+
+        Returns:
+            0 when it was stopped, 1 when it could not start.
+        """
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(self._run_with_signals())
+
+    async def _run_with_signals(self) -> int:
+        if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
+            return await self.arun()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        loop.add_signal_handler(signal.SIGTSTP, self.pause)
+        try:
+            return await self.arun()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTSTP):
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self) -> None:
+        if self._stopping.is_set():
+            self._aborting.set()
+        self._stopping.set()
+
+    def stop(self) -> None:
+        """Stop gracefully, from any thread."""
+        self._from_any_thread(self._stopping.set)
+
+    def abort(self) -> None:
+        """Stop without waiting for running tasks, from any thread."""
+        self._from_any_thread(self._stopping.set)
+        self._from_any_thread(self._aborting.set)
+
+    def pause(self) -> None:
+        """Take no new tasks from now on; running ones go on. From the event loop."""
+        if self.status == "active":
+            logger.info("no new tasks are taken")
+            self.status = "stopped"
+            self._fetcher.is_fetching = False
+
+    def _from_any_thread(self, call: Callable[[], object]) -> None:
+        if self._loop is None:
+            call()
+        else:
+            self._loop.call_soon_threadsafe(call)
+
+    @property
+    def running_count(self) -> int:
+        """Tasks that run now."""
+        return len(self._executor.running)
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def arun(self) -> int:
+        """Run until it is stopped, on the running event loop, without signal handlers. Returns as `run`."""
+        if self.status != "new":
+            raise RuntimeError(f"a worker runs once; this one is {self.status}")
+        self._loop = asyncio.get_running_loop()
+        runtime = self.app.runtime
+        self._keys = runtime.keys
+        self._runner = AsyncRunner(runtime.endpoint)
+        self._lanes: list[Lane] = []
+        self._helpers: set[asyncio.Task[None]] = set()
+        try:
+            await asyncio.to_thread(runtime.endpoint.open)
+            await self._runner.run(operations.ping(), patience_s=START_PATIENCE_S)
+        except BrokerError as error:
+            logger.error("the worker cannot start: %s", error)
+            self.status = "closed"
+            await self._runner.aclose()
+            return 1
+        self._started_ns = int(self._clock.time() * 1e9)
+        self._build()
+        self.status = "active"
+        self._keepalive.start()
+        lanes = [asyncio.create_task(each, name="taskq lane") for each in self._fetch_lanes()]
+        services = [asyncio.create_task(serve(name, work), name=f"taskq {name}") for name, work in self._services()]
+        try:
+            await self._register_queues()
+            self._listener.started(self)
+            await self._stopping.wait()
+            logger.info("stopping; %d tasks run", self.running_count)
+            await self._drain()
+        finally:
+            self.status = "closed"
+            self._fetcher.is_closing = True
+            self._fetcher.notify()
+            await self._close(lanes, services)
+        return 0
+
+    def _build(self) -> None:
+        runtime, config = self.app.runtime, self.config
+        self._queues = [self._keys.queue(name) for name in config.queues]
+        self._queue_names = tuple(config.queues)
+        self._redis_clock = RedisClock(self._clock)
+        self.metrics = WorkerMetrics()
+        lease_s = int(config.span("lease"))
+        grace_s = config.span("lease_grace")
+        heartbeat_s = config.span("heartbeat")
+        self._settler = Settler(
+            self._token,
+            self._clock,
+            redis_time=self._redis_clock.time,
+            lease_margin_s=grace_s,
+            metrics=self.metrics,
+            listener=self._listener,
+            released=self._released,
+        )
+        self._executor = Executor(
+            self.app.tasks,
+            self.app.middleware,
+            runtime.tracing,
+            self._clock,
+            concurrency=config.concurrency,
+            redis_time=self._redis_clock.time,
+            ended=self._ended,
+            write_result=self._write_result,
+            listener=self._listener,
+        )
+        self._fetcher = Fetcher(
+            self._keys,
+            QueueOrder(config.queues, config.strict_priority, random.Random()),  # noqa: S311 - fairness, no secret
+            self._settler,
+            self._executor.start,
+            self._set_aside,
+            self._clock,
+            self._redis_clock,
+            owner=self._token,
+            concurrency=config.concurrency,
+            lease_s=lease_s,
+        )
+        self._keepalive = Keepalive(
+            SyncRunner(runtime.endpoint, max_idle=1),
+            self._keys,
+            self._clock,
+            self._redis_clock,
+            owner=self._token,
+            describe=self.describe,
+            running=lambda: list(self._executor.running.values()),
+            lost=self._lost_from_thread,
+            every_s=heartbeat_s,
+            lease_s=lease_s,
+            grace_s=grace_s,
+        )
+
+    def _fetch_lanes(self) -> list[Awaitable[None]]:
+        # Two lanes overlap Redis's work with Python's; with few slots the smaller batches would cost more than that.
+        concurrency = self.config.concurrency
+        count = 2 if concurrency >= 20 else 1
+        share = -(-concurrency // count)
+        return [self._fetcher.serve(self._new_lane(), number, share) for number in range(count)]
+
+    def _new_lane(self) -> Lane:
+        lane = self._runner.new_lane()
+        self._lanes.append(lane)
+        return lane
+
+    def _services(self) -> list[tuple[str, Callable[[], Awaitable[float]]]]:
+        config, clock, runner, token = self.config, self._clock, self._runner, self._token
+        leader_s = config.span("leader_lease")
+        services: list[tuple[str, Callable[[], Awaitable[float]]]] = [
+            ("subscriber", Subscriber(runner, self._keys.cancel, self._cancel).work)
+        ]
+        groups = [[queue] for queue in self._queues] if runner.endpoint.is_cluster else [self._queues]
+        for group in groups:
+            safety_net_s = config.span("safety_net")
+            services.append(("waker", Waker(group, self._new_lane(), self._fetcher, safety_net_s=safety_net_s).work))
+        for queue in self._queues:
+            services += [
+                (
+                    "forwarder",
+                    Forwarder(queue, runner, clock, self._redis_clock, owner=token, leader_s=leader_s).work,
+                ),
+                (
+                    "recoverer",
+                    Recoverer(
+                        queue, runner, every_s=config.span("recover_every"), grace_s=config.span("lease_grace")
+                    ).work,
+                ),
+                ("janitor", Janitor(queue, runner, owner=token, every_s=config.span("clean_every")).work),
+                (
+                    "watcher",
+                    Watcher(queue, runner, self._new_lane(), clock, owner=token, leader_s=2 * leader_s).work,
+                ),
+            ]
+        if config.burst:
+            services.append(("burst", self._end_burst))
+        return services
+
+    async def _register_queues(self) -> None:
+        with contextlib.suppress(BrokerError):  # clients register queues too; this only shows empty ones to tools
+            await self._runner.run(operations.register_queue(self._keys.queues, self._queue_names))
+
+    def describe(self) -> ServerInfo:
+        """Return what the worker is now, as tools read it."""
+        return ServerInfo(
+            host=self.host,
+            pid=os.getpid(),
+            server_id=self.id,
+            concurrency=self.config.concurrency,
+            queues=dict(self.config.queues),
+            strict_priority=self.config.strict_priority,
+            status=self.status,
+            start_time_ns=self._started_ns,
+            active_worker_count=len(self._executor.running),
+        )
+
+    # --- runs ---------------------------------------------------------------------------------------------------------
+
+    def _ended(self, run: Run) -> None:
+        self._settler.add(run)
+        self._fetcher.notify()
+
+    def _released(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            self._executor.running.pop(run.key, None)
+        self._fetcher.release(len(runs))
+
+    def _lost_from_thread(self, runs: list[Run]) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._lost, runs)
+
+    def _lost(self, runs: list[Run]) -> None:
+        for run in runs:
+            if self._executor.running.get(run.key) is run:
+                self._executor.end(run, Ending.LEASE_LOST)
+
+    def _cancel(self, task_id: str) -> None:
+        self._executor.cancel(self._queue_names, task_id)
+
+    def _background(self, work: Awaitable[None]) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except BrokerError as error:
+                logger.error("%s", error)
+
+        task = asyncio.ensure_future(guarded())
+        self._helpers.add(task)
+        task.add_done_callback(self._helpers.discard)
+
+    def _set_aside(self, queue: QueueKeys, task_id: str) -> None:
+        logger.error(
+            "a task of queue %s cannot be read and is set aside",
+            queue.name,
+            extra={"queue": queue.name, "task_id": task_id},
+        )
+
+        async def set_aside() -> None:
+            try:
+                await self._runner.run(operations.quarantine(queue, task_id, owner=self._token))
+            finally:
+                self._fetcher.release(1)  # if it failed, the lease ends and the recoverer sets it aside
+
+        self._background(set_aside())
+
+    def _write_result(self, run: Run, data: bytes) -> None:
+        async def write() -> None:
+            await self._runner.run(operations.write_result(run.queue, run.task_id, data, owner=self._token))
+
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(lambda: self._background(write()))
+
+    # --- end ----------------------------------------------------------------------------------------------------------
+
+    async def _end_burst(self) -> float:
+        """Stop once nothing is pending or running."""
+        if self._fetcher.is_idle and not self.running_count and not self._settler.count:
+            counts = [await self._runner.run(operations.count_tasks(queue)) for queue in self._queues]
+            if not any(each.sizes[operations.TaskState.PENDING] and not each.is_paused for each in counts):
+                self._stopping.set()
+        return 0.05
+
+    async def _drain(self) -> None:
+        """Wait for running tasks, then give back what still runs."""
+        self.status = "stopped"
+        self._fetcher.is_fetching = False
+        await self._wait_for_end(self.config.span("shutdown_grace"), self._aborting)
+        for run in list(self._executor.running.values()):
+            self._executor.end(run, Ending.SHUTDOWN)
+        await self._wait_for_end(ENDING_S, None)
+        stuck = [run for run in self._executor.running.values() if run.settlement is None]
+        for run in stuck:
+            # Its thread ends with this process, which is the next thing to happen.
+            logger.warning(
+                "task %s did not end when told to; it is given back",
+                run.message.type,
+                extra={"queue": run.queue.name, "task_id": run.task_id},
+            )
+            run.settlement = operations.Settlement(run.task_id, operations.Outcome.REQUEUE)
+            self._settler.requeue(run)
+        self._fetcher.notify()
+        await self._wait_for_end(ENDING_S, None)
+
+    async def _wait_for_end(self, seconds: float, event: asyncio.Event | None) -> None:
+        """Wait until nothing runs and all is settled, the time is over, or the event is set."""
+        assert self._loop is not None
+        until = self._loop.time() + seconds
+        while self._executor.running and self._loop.time() < until and not (event is not None and event.is_set()):
+            await asyncio.sleep(min(0.02, max(0.0, until - self._loop.time())))
+
+    async def _close(self, lanes: "list[asyncio.Task[None]]", services: "list[asyncio.Task[None]]") -> None:
+        await asyncio.wait(lanes, timeout=ENDING_S)
+        for task in (*lanes, *services):
+            task.cancel()
+        await asyncio.gather(*lanes, *services, return_exceptions=True)
+        with contextlib.suppress(BrokerError):
+            for queue in self._queues:
+                for service in ("forwarder", "janitor", "watcher"):
+                    await self._runner.run(operations.resign(queue, service, owner=self._token))
+        if self._helpers:
+            await asyncio.wait(self._helpers, timeout=ENDING_S)
+        self._executor.close()
+        self.metrics.flush()
+        await asyncio.to_thread(self._keepalive.stop)
+        for lane in self._lanes:
+            await lane.close()
+        await self._runner.aclose()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # Windows, PyPy: the loop of the standard library
+        return None
+    return uvloop.new_event_loop

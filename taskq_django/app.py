@@ -1,0 +1,106 @@
+"""The queue application of a Django project: one `TaskQ` that follows the settings.
+
+Tasks register with it at import. Settings are read at the first use, and anew after `override_settings`; the registered
+tasks stay. Nothing connects before the first enqueue.
+"""
+
+import threading
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from taskq_core import BulkResult, Settings, Signature, TaskHandle, TaskQ
+from taskq_core.app import Runtime
+from taskq_core.client import TransactionHook
+from taskq_core.settings import EnqueueMode
+from taskq_django.conf import read_settings
+from taskq_django.middleware import DatabaseMiddleware
+from taskq_django.transaction import CommitHook
+
+R = TypeVar("R")
+
+
+class DjangoTaskQ(TaskQ):
+    """A `TaskQ` that takes its settings from Django.
+
+    Whatever uses the settings raises `ConfigurationError` while the `TASKQ` setting is not usable.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_current = False
+        self._reading = threading.RLock()
+        self.middleware.append(DatabaseMiddleware())
+
+    def reload(self) -> None:
+        """Read the settings anew at the next use."""
+        with self._reading:
+            self._is_current = False
+            self.close()
+
+    def configure(self, settings: Settings, *, transaction: TransactionHook | None = None) -> None:
+        """Replace the settings by others than Django's, until these change."""
+        with self._reading:
+            super().configure(settings, transaction=transaction)
+            self._is_current = True
+
+    def _follow_settings(self) -> None:
+        if self._is_current:
+            return
+        with self._reading:
+            if not self._is_current:
+                settings = read_settings()
+                is_postponed = settings.enqueue is EnqueueMode.ON_COMMIT
+                self.configure(settings, transaction=CommitHook() if is_postponed else None)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        self._follow_settings()
+        return super().settings
+
+    @property
+    def task_defaults(self) -> Mapping[str, Any]:
+        """Options of every task that does not set its own."""
+        self._follow_settings()
+        return super().task_defaults
+
+    @property
+    def runtime(self) -> Runtime:
+        """Keys, connections and clients of the settings in force."""
+        self._follow_settings()
+        return super().runtime
+
+
+taskq = DjangoTaskQ()
+"""The project's queue application."""
+
+task = taskq.task
+"""Makes a function a task: `@task` or `@task(queue=..., ...)`."""
+
+
+class CurrentClient:
+    """Enqueues from blocking code with the settings in force: `taskq.client`, importable once and for all."""
+
+    def enqueue(self, call: Signature[R]) -> TaskHandle[R]:
+        """Enqueue one call. As `taskq_core.Client.enqueue`."""
+        return taskq.client.enqueue(call)
+
+    def enqueue_many(self, calls: Iterable[Signature[Any]]) -> BulkResult:
+        """Enqueue any number of calls, streamed. As `taskq_core.Client.enqueue_many`."""
+        return taskq.client.enqueue_many(calls)
+
+
+class CurrentAsyncClient:
+    """Enqueues from coroutines with the settings in force: `taskq.async_client`, importable once and for all."""
+
+    async def enqueue(self, call: Signature[R]) -> TaskHandle[R]:
+        """Enqueue one call. As `taskq_core.AsyncClient.enqueue`."""
+        return await taskq.async_client.enqueue(call)
+
+    async def enqueue_many(self, calls: Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]) -> BulkResult:
+        """Enqueue any number of calls, streamed. As `taskq_core.AsyncClient.enqueue_many`."""
+        return await taskq.async_client.enqueue_many(calls)
+
+
+client = CurrentClient()
+async_client = CurrentAsyncClient()

@@ -1,0 +1,56 @@
+"""The Django app: finds tasks and follows settings that change."""
+
+from importlib import import_module
+from typing import Any
+
+from django.apps import AppConfig
+from django.core import checks
+from django.core.signals import setting_changed
+from django.utils.module_loading import autodiscover_modules
+from django.utils.translation import gettext_lazy as _
+
+from taskq_core import ConfigurationError
+from taskq_django.app import taskq
+from taskq_django.checks import check_commands, check_deployment, check_settings
+
+_SETTINGS = ("TASKQ", "BASE_DIR")
+
+
+class TaskQConfig(AppConfig):
+    """`INSTALLED_APPS = [..., "taskq_django"]`."""
+
+    name = "taskq_django"
+    verbose_name = _("Task queue")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Register the checks, follow `override_settings`, and import the tasks of all apps."""
+        checks.register(check_settings)
+        checks.register(check_commands)
+        checks.register(check_deployment, deploy=True)
+        setting_changed.connect(_follow_settings, dispatch_uid="taskq_django")
+        autodiscover()
+
+
+def autodiscover() -> None:
+    """Import modules with tasks, as the setting `AUTODISCOVER` says.
+
+    True imports the module `tasks` of every installed app, a list of names the modules of these names; a name with a dot
+    is imported as it stands.
+    """
+    try:
+        wanted = taskq.settings.autodiscover
+    except ConfigurationError:
+        return  # the system check tells of it; raising here would keep it from running
+    if wanted is False:
+        return
+    names = ("tasks",) if wanted is True else wanted
+    autodiscover_modules(*(name for name in names if "." not in name))
+    for name in names:
+        if "." in name:
+            import_module(name)
+
+
+def _follow_settings(*, setting: str, **_: Any) -> None:
+    if setting in _SETTINGS:
+        taskq.reload()

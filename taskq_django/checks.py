@@ -1,0 +1,91 @@
+"""System checks.
+
+- `taskq.E001` the `TASKQ` setting is not usable
+- `taskq.E002` `TASKQ['URL']` is not usable
+- `taskq.W001` `manage.py runworker` is another app's, which stands before `taskq_django` in `INSTALLED_APPS`
+- `taskq.W002` `manage.py runworker` is ours and hides another app's
+- `taskq.W003` `embedded://` in a deployment (`check --deploy`)
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from django.apps import AppConfig, apps
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's names for them
+from django.core.management import find_commands
+
+from taskq_core import ConfigurationError
+from taskq_core.broker.connection import parse_url
+from taskq_django.conf import read_settings
+
+COMMAND = "runworker"
+
+
+def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check the `TASKQ` setting and the environment over it."""
+    try:
+        settings = read_settings()
+    except ConfigurationError as error:
+        return [
+            Error(
+                f"The TASKQ setting is not usable: {error}.",
+                hint="It is read from settings.TASKQ; environment variables TASKQ_<KEY> override it.",
+                id="taskq.E001",
+            )
+        ]
+    if isinstance(settings.url, str):
+        try:
+            parse_url(settings.url)
+        except ConfigurationError as error:
+            return [Error(f"TASKQ['URL'] is not usable: {error}.", id="taskq.E002")]
+    return []
+
+
+def check_commands(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Tell when another app provides a command of the same name, and whose it is."""
+    providers = [config for config in apps.get_app_configs() if COMMAND in _commands(config)]
+    names = [config.name for config in providers]
+    if "taskq_django" not in names or len(names) == 1:
+        return []
+    winner = names[0]  # Django takes the command of the app that stands first
+    if winner != "taskq_django":
+        return [
+            Warning(
+                f"`manage.py {COMMAND}` runs the command of {winner!r}, which stands before 'taskq_django' in "
+                "INSTALLED_APPS.",
+                hint="Start task workers with `manage.py taskq worker`, or put 'taskq_django' first.",
+                id="taskq.W001",
+            )
+        ]
+    others = ", ".join(repr(name) for name in names[1:])
+    return [
+        Warning(
+            f"`manage.py {COMMAND}` runs the task worker and hides the command of {others}, because 'taskq_django' "
+            "stands first in INSTALLED_APPS.",
+            hint="To reach the other one, put its app before 'taskq_django' and use `manage.py taskq worker` for tasks. "
+            "To keep it so, add 'taskq.W002' to SILENCED_SYSTEM_CHECKS.",
+            id="taskq.W002",
+        )
+    ]
+
+
+def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Tell when a deployment would start a private redis-server."""
+    try:
+        url = read_settings().url
+    except ConfigurationError:
+        return []  # E001 tells of it
+    if not isinstance(url, str) or not url.startswith("embedded://"):
+        return []
+    return [
+        Warning(
+            "TASKQ['URL'] is embedded://, a private redis-server for development on this machine alone.",
+            hint="Give the URL of a Redis that all machines reach, for example TASKQ_URL=redis://redis:6379/0.",
+            id="taskq.W003",
+        )
+    ]
+
+
+def _commands(config: AppConfig) -> list[str]:
+    return find_commands(str(Path(config.path) / "management"))

@@ -1,0 +1,40 @@
+"""The `TASKQ` setting, turned into the core's `Settings`.
+
+The environment (`TASKQ_<KEY>`) overrides the dict. `embedded://` without a path keeps its data in `.taskq` below
+`BASE_DIR`, so that it does not depend on where a command was started.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
+
+from django.conf import settings as django_settings
+
+from taskq_core import ConfigurationError, Settings
+from taskq_core.options import task_options
+
+EMBEDDED_FOLDER = ".taskq"
+"""Folder of the private server's data, below `BASE_DIR`."""
+
+
+def read_settings() -> Settings:
+    """Return the settings as Django's and the environment have them now.
+
+    Raises:
+        ConfigurationError: The setting is no dict, a key is unknown (the nearest known one is named), or a value is not
+            usable.
+    """
+    mapping: object = getattr(django_settings, "TASKQ", {})
+    if not isinstance(mapping, Mapping):
+        raise ConfigurationError(f"TASKQ must be a dict, got {type(mapping).__name__}")
+    settings = Settings.from_mapping(mapping, environ=os.environ)
+    try:
+        task_options(settings.defaults)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"DEFAULTS: {error}") from None
+    if settings.url == "embedded://":
+        folder = Path(getattr(django_settings, "BASE_DIR", "")).absolute() / EMBEDDED_FOLDER
+        settings = replace(settings, url=f"embedded://{quote(str(folder))}")
+    return settings

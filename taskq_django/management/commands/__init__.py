@@ -1,0 +1,1 @@
+"""`runworker`, and `taskq` with the same under a name that no other app takes."""

@@ -1,0 +1,84 @@
+"""Database connections of tasks.
+
+A plain function uses the connections of the thread that runs it: before and after each task, those past `CONN_MAX_AGE`
+or broken are closed, as around a request. When a timeout ended it, its connections are thrown away, because nobody knows
+in the middle of which exchange they were.
+
+Each coroutine has a thread of its own for its ORM calls (asgiref's `ThreadSensitiveContext`), so that coroutines do not
+queue up for one connection. Its connections are closed at its end: a worker needs as many as its concurrency.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+from django.db import close_old_connections, connections, reset_queries
+
+from taskq_core.context import TaskContext
+from taskq_core.errors import TaskInterrupted
+from taskq_core.middleware import Middleware
+
+
+class DatabaseMiddleware(Middleware):
+    """Gives every task fresh or healthy database connections and leaves none behind that are not."""
+
+    def around(self, context: TaskContext, call: Callable[[], object]) -> object:
+        """Run a plain function on its thread's own connections."""
+        try:
+            try:
+                reset_queries()
+                close_old_connections()
+                return call()
+            finally:
+                close_old_connections()
+        except BaseException as error:
+            if was_interrupted(error):
+                discard_connections()
+            raise
+
+    async def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
+        """Run a coroutine with a thread, and so with connections, of its own."""
+        async with ThreadSensitiveContext() as own:
+            try:
+                return await call()
+            finally:
+                if own in SyncToAsync.context_to_thread_executor:  # otherwise it never touched blocking code
+                    await _finish(sync_to_async(connections.close_all, thread_sensitive=True)())
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether a function was made to end, also if it turned the interruption into another exception."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, TaskInterrupted) or not isinstance(error, Exception):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def discard_connections() -> None:
+    """Drop this thread's connections without another word to the database; the next use opens new ones."""
+    for connection in connections.all(initialized_only=True):
+        with contextlib.suppress(Exception):
+            connection.close()
+        with contextlib.suppress(Exception):
+            if connection.connection is not None:  # inside atomic, close() may only take note
+                connection.connection.close()
+        with contextlib.suppress(AttributeError):
+            del connections[connection.alias]
+
+
+async def _finish(closing: Awaitable[None]) -> None:
+    """Wait for the end of closing, cancelled or not: leaving the context earlier would block the event loop."""
+    task = asyncio.ensure_future(closing)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()

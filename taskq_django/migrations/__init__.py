@@ -1,0 +1,1 @@
+"""Migrations that create permissions, and no tables."""

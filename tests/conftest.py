@@ -1,0 +1,32 @@
+"""Fixtures for all tests: a real redis-server, started once a test process, and an in-memory stand-in for fast tests.
+
+Every pytest-xdist worker is a process of its own and has its own server, so tests may flush it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import fakeredis
+import pytest
+
+from tests.redis_server import RedisServer
+
+
+@pytest.fixture(scope="session")
+def session_redis_server() -> Iterator[RedisServer]:
+    """The server of this test process. A test takes `redis_server`, which is empty."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(session_redis_server: RedisServer) -> RedisServer:
+    """A running redis-server without data, on a unix socket. It is shared: stop, pause or configure one of your own."""
+    session_redis_server.flushall()
+    return session_redis_server
+
+
+@pytest.fixture
+def fake_redis() -> Any:
+    """A redis-py client of a fresh in-memory Redis, which a `TaskQ` takes in place of a URL."""
+    return fakeredis.FakeRedis(server=fakeredis.FakeServer())

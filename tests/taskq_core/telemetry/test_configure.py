@@ -1,0 +1,281 @@
+import http.server
+import importlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry import metrics, trace
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import TracerProvider
+
+from taskq_core.errors import ConfigurationError
+from taskq_core.telemetry import Tracing, configure
+
+module = importlib.import_module("taskq_core.telemetry.configure")  # the package gives the function under this name
+
+
+@pytest.fixture(autouse=True)
+def fresh(clean_globals: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process that was not configured, in an environment that says nothing and exports nothing."""
+    for name in list(os.environ):
+        if name.startswith("OTEL_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    monkeypatch.setattr(module, "_handle", None)
+    registered: list[object] = []
+    monkeypatch.setattr(module.atexit, "register", registered.append)
+    yield
+    if module._handle is not None:
+        module._handle.shutdown(1)
+
+
+class Receiver:
+    """An OTLP collector on a free port of the loopback that keeps what it receives; silent while it is told to hold."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, bytes]] = []
+        self.release = threading.Event()
+        self.release.set()
+        receiver = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.requests.append((self.path, body))
+                receiver.release.wait(30)
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.release.set()
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+def export_to(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+    monkeypatch.delenv("OTEL_TRACES_EXPORTER")
+    monkeypatch.delenv("OTEL_METRICS_EXPORTER")
+
+
+def service(provider: object) -> tuple[object, object]:
+    attributes = provider.resource.attributes  # type: ignore[attr-defined] # a provider of the SDK
+    return attributes.get("service.name"), attributes.get("service.version")
+
+
+def test_spans_and_metrics_reach_the_collector(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_to(receiver, monkeypatch)
+    handle = configure("shop", "1.2")
+    metrics.get_meter("test").create_counter("things").add(1)
+    with Tracing().start_producer("low", "email:deliver", "id-1"):
+        pass
+
+    flushed = handle.force_flush()
+
+    bodies = dict(receiver.requests)
+    sent = ExportTraceServiceRequest.FromString(bodies["/v1/traces"])
+    resource = {a.key: a.value.string_value for a in sent.resource_spans[0].resource.attributes}
+    assert flushed is True
+    assert sent.resource_spans[0].scope_spans[0].spans[0].name == "send low"
+    assert (resource["service.name"], resource["service.version"]) == ("shop", "1.2")
+    assert b"things" in bodies["/v1/metrics"]
+
+
+def test_a_silent_collector_holds_up_neither_spans_nor_flush_nor_shutdown(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver.release.clear()
+    export_to(receiver, monkeypatch)
+    handle = configure()
+    Tracing().start_producer("low").end()
+
+    flushed = handle.force_flush(0.2)
+    stopped = handle.shutdown(0.2)
+
+    assert (flushed, stopped) == (False, False)
+    assert handle.shutdown() is True
+
+
+def test_the_second_call_returns_the_first_handle() -> None:
+    assert configure("a") is configure("b")
+
+
+def test_the_environment_wins_over_arguments(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_to(receiver, monkeypatch)
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "from-env")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.version=9")
+
+    handle = configure("from-code", "1")
+
+    assert service(handle.tracer_provider) == ("from-env", "9")
+
+
+def test_arguments_fill_what_the_environment_leaves_open(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_to(receiver, monkeypatch)
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=from-env")
+
+    handle = configure("from-code", "1")
+
+    assert service(handle.tracer_provider) == ("from-env", "1")
+
+
+def test_none_as_exporter_sets_nothing_up() -> None:
+    handle = configure()
+
+    assert (handle.tracer_provider, handle.meter_provider, Tracing().is_active) == (None, None, False)
+    assert (handle.force_flush(), handle.shutdown()) == (True, True)
+
+
+def test_a_disabled_sdk_sets_nothing_up_even_if_the_rest_is_nonsense(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", " True ")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "nonsense")
+
+    handle = configure()
+
+    assert handle.tracer_provider is None
+
+
+def test_a_provider_set_up_before_stays_and_is_left_alone(
+    provider: TracerProvider, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace.set_tracer_provider(provider)
+    export_to(receiver, monkeypatch)
+
+    handle = configure()
+
+    assert trace.get_tracer_provider() is provider
+    assert handle.tracer_provider is None
+    assert handle.meter_provider is metrics.get_meter_provider()
+
+
+@pytest.mark.parametrize(
+    ("signal", "protocol", "package"),
+    [
+        ("traces", "http/protobuf", "opentelemetry.exporter.otlp.proto.http.trace_exporter"),
+        ("traces", "grpc", "opentelemetry.exporter.otlp.proto.grpc.trace_exporter"),
+        ("metrics", "grpc", "opentelemetry.exporter.otlp.proto.grpc.metric_exporter"),
+    ],
+)
+def test_the_protocol_chooses_the_exporter(
+    monkeypatch: pytest.MonkeyPatch, signal: str, protocol: str, package: str
+) -> None:
+    monkeypatch.setenv(f"OTEL_{signal.upper()}_EXPORTER", "otlp")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "nonsense")
+    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", protocol)
+
+    (exporter,) = module._exporters(signal)
+
+    assert exporter.__module__ == package
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            "http/json",
+            "OTEL_EXPORTER_OTLP_PROTOCOL must be 'http/protobuf' or 'grpc', got 'http/json'",
+        ),
+        ("OTEL_TRACES_EXPORTER", "zipkinn", "OTEL_TRACES_EXPORTER names an exporter that is not installed: 'zipkinn'"),
+    ],
+)
+def test_an_environment_that_makes_no_sense_is_refused_and_nothing_is_set_up(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigurationError) as caught:
+        configure()
+
+    assert str(caught.value).startswith(message)
+    assert Tracing().is_active is False
+
+
+def test_a_missing_sdk_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+
+    with pytest.raises(ConfigurationError) as caught:
+        configure()
+
+    assert str(caught.value) == (
+        "the OpenTelemetry SDK is not installed; install it with: pip install 'taskq-asynq[otel]'"
+    )
+
+
+def test_the_room_works_where_no_sdk_is_installed() -> None:
+    """Nothing but `configure` asks for the SDK."""
+    code = """
+import sys
+sys.modules["opentelemetry.sdk"] = None
+from taskq_core.errors import ConfigurationError
+from taskq_core.telemetry import ClientMetrics, Tracing, WorkerMetrics, configure
+Tracing().start_producer("low").end()
+ClientMetrics().sent("low", "email")
+WorkerMetrics().flush()
+try:
+    configure()
+except ConfigurationError:
+    sys.exit(0)
+sys.exit("no error")
+"""
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_end_of_the_process_flushes_and_a_forked_child_exports_too(receiver: Receiver) -> None:
+    code = """
+import os, sys
+from taskq_core.telemetry import Tracing, configure
+configure("shop")
+Tracing().start_producer("parent").end()
+child = os.fork()
+if child == 0:
+    Tracing().start_producer("child").end()
+    sys.exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    environment = {"PATH": os.environ["PATH"], "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}
+    environment["OTEL_METRICS_EXPORTER"] = "none"
+
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    names = sorted(
+        span.name
+        for _, body in receiver.requests
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert names == ["send child", "send parent"]

@@ -1,0 +1,196 @@
+from typing import Any
+
+import pytest
+from opentelemetry import metrics
+from opentelemetry.context import Context
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+
+from taskq_core.telemetry import ClientMetrics, Outcome, Tracing, WorkerMetrics
+
+
+def points(reader: InMemoryMetricReader) -> dict[str, list[tuple[dict[str, Any], float]]]:
+    """Of each metric, the labels of each series with its count (of a histogram: how many records)."""
+    data = reader.get_metrics_data()
+    return {
+        metric.name: [
+            (dict(p.attributes), p.count if hasattr(p, "count") else p.value) for p in metric.data.data_points
+        ]
+        for resource in (data.resource_metrics if data else [])
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
+
+
+def totals(reader: InMemoryMetricReader) -> dict[str, float]:
+    return {name: sum(value for _, value in series) for name, series in points(reader).items()}
+
+
+class TestWorker:
+    def test_counters_wait_for_the_tick_and_durations_do_not(
+        self, meter_provider: MeterProvider, reader: InMemoryMetricReader
+    ) -> None:
+        worker = WorkerMetrics(meter_provider=meter_provider)
+
+        worker.record("low", "email", Outcome.COMPLETED, 0.2)
+        worker.record("low", "email", Outcome.COMPLETED, 0.3)
+        before = totals(reader)
+        worker.flush()
+        after = totals(reader)
+        worker.flush()
+
+        assert before == {"asynq.task.processing_time": 2, "messaging.process.duration": 2}
+        assert after == {**before, "asynq.tasks.processed": 2, "messaging.client.consumed.messages": 2}
+        assert totals(reader) == after
+
+    def test_labels(self, meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
+        worker = WorkerMetrics(meter_provider=meter_provider)
+        worker.record("low", "email", Outcome.RETRIED, 0.2, "ValueError")
+
+        worker.flush()
+
+        task = {"messaging.destination.name": "low", "asynq.task.type": "email", "error.type": "ValueError"}
+        run = {**task, "asynq.task.outcome": "retried"}
+        message = {
+            "messaging.system": "asynq",
+            "messaging.operation.name": "process",
+            "messaging.destination.name": "low",
+            "error.type": "ValueError",
+        }
+        assert points(reader) == {
+            "asynq.tasks.processed": [(run, 1)],
+            "asynq.tasks.failed": [(task, 1)],
+            "asynq.tasks.retried": [(task, 1)],
+            "asynq.task.processing_time": [(run, 1)],
+            "messaging.process.duration": [(message, 1)],
+            "messaging.client.consumed.messages": [(message, 1)],
+        }
+
+    @pytest.mark.parametrize(
+        ("outcome", "error_type", "counted"),
+        [
+            (Outcome.COMPLETED, None, {"processed"}),
+            (Outcome.RETRIED, "ValueError", {"processed", "failed", "retried"}),
+            (Outcome.RETRIED, None, {"processed", "retried"}),
+            (Outcome.ARCHIVED, "ValueError", {"processed", "failed"}),
+            (Outcome.ARCHIVED, None, {"processed", "failed"}),
+            (Outcome.DISCARDED, None, {"processed"}),
+            (Outcome.SNOOZED, None, set()),
+            (Outcome.REQUEUED, "CancelledError", set()),
+            (Outcome.LOST, "lease_lost", set()),
+        ],
+    )
+    def test_what_counts_as_what(
+        self,
+        meter_provider: MeterProvider,
+        reader: InMemoryMetricReader,
+        outcome: Outcome,
+        error_type: str | None,
+        counted: set[str],
+    ) -> None:
+        worker = WorkerMetrics(meter_provider=meter_provider)
+        worker.record("low", "email", outcome, 0.2, error_type)
+
+        worker.flush()
+
+        found = totals(reader)
+        assert {name.removeprefix("asynq.tasks.") for name in found if name.startswith("asynq.tasks.")} == counted
+        assert found["messaging.client.consumed.messages"] == 1
+
+    def test_series_are_capped_and_nothing_is_lost(
+        self, meter_provider: MeterProvider, reader: InMemoryMetricReader
+    ) -> None:
+        worker = WorkerMetrics(meter_provider=meter_provider, max_series=10)
+        for number in range(100):
+            worker.record("low", f"type-{number}", Outcome.RETRIED, 0.2, f"Error{number}")
+
+        worker.flush()
+
+        failed = points(reader)["asynq.tasks.failed"]
+        other = {"messaging.destination.name": "_other", "asynq.task.type": "_other", "error.type": "_other"}
+        assert len(failed) == 11
+        assert (other, 90) in failed
+
+    def test_a_duration_keeps_the_task_s_span_as_its_example(
+        self, meter_provider: MeterProvider, reader: InMemoryMetricReader, provider: TracerProvider
+    ) -> None:
+        span = Tracing(tracer_provider=provider).start_consumer("low", "email", "1", retried=0, max_retry=1, headers={})
+        worker = WorkerMetrics(meter_provider=meter_provider)
+
+        worker.record("low", "email", Outcome.COMPLETED, 0.2, context=span.context)
+
+        data = reader.get_metrics_data()
+        assert data is not None
+        (metric, _) = data.resource_metrics[0].scope_metrics[0].metrics
+        (example,) = metric.data.data_points[0].exemplars
+        assert span.span is not None
+        assert example.span_id == span.span.get_span_context().span_id
+
+    @pytest.mark.usefixtures("clean_globals")
+    def test_nothing_is_kept_without_an_sdk_and_one_configured_later_is_noticed_at_the_tick(
+        self, meter_provider: MeterProvider, reader: InMemoryMetricReader
+    ) -> None:
+        worker = WorkerMetrics()
+        worker.record("low", "email", Outcome.COMPLETED, 0.2)
+        was_active = worker.is_active
+
+        metrics.set_meter_provider(meter_provider)
+        worker.flush()
+        worker.record("low", "email", Outcome.COMPLETED, 0.2, context=Context())
+        worker.flush()
+
+        assert (was_active, worker.is_active) == (False, True)
+        assert totals(reader)["asynq.tasks.processed"] == 1
+
+
+class TestClient:
+    def test_what_was_sent(self, meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
+        client = ClientMetrics(meter_provider=meter_provider)
+
+        client.sent("low", "email", 200, duration_s=0.01)
+        client.sent("low", "email")
+
+        task = {"messaging.destination.name": "low", "asynq.task.type": "email"}
+        message = {
+            "messaging.system": "asynq",
+            "messaging.operation.name": "send",
+            "messaging.operation.type": "send",
+            "messaging.destination.name": "low",
+        }
+        assert points(reader) == {
+            "asynq.tasks.enqueued": [(task, 201)],
+            "messaging.client.sent.messages": [(message, 201)],
+            "messaging.client.operation.duration": [(message, 1)],
+        }
+
+    def test_what_was_refused_was_sent_but_not_enqueued(
+        self, meter_provider: MeterProvider, reader: InMemoryMetricReader
+    ) -> None:
+        ClientMetrics(meter_provider=meter_provider).sent("low", "email", error_type="BrokerFullError")
+
+        ((labels, count),) = points(reader)["messaging.client.sent.messages"]
+        assert (labels["error.type"], count) == ("BrokerFullError", 1)
+        assert "asynq.tasks.enqueued" not in points(reader)
+
+    def test_series_are_capped(self, meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
+        client = ClientMetrics(meter_provider=meter_provider, max_series=10)
+
+        for number in range(100):
+            client.sent(f"queue-{number}", "email")
+
+        enqueued = points(reader)["asynq.tasks.enqueued"]
+        assert len(enqueued) == 11
+        assert ({"messaging.destination.name": "_other", "asynq.task.type": "_other"}, 90) in enqueued
+
+    @pytest.mark.usefixtures("clean_globals")
+    def test_an_sdk_configured_later_is_noticed_at_once(
+        self, meter_provider: MeterProvider, reader: InMemoryMetricReader
+    ) -> None:
+        client = ClientMetrics()
+        client.sent("low", "email")
+
+        metrics.set_meter_provider(meter_provider)
+        client.sent("low", "email")
+
+        assert totals(reader)["asynq.tasks.enqueued"] == 1

@@ -1,0 +1,250 @@
+import logging
+from collections.abc import Mapping, MutableMapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry import baggage, propagate, trace
+from opentelemetry import context as context_api
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import TextMapPropagator
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
+
+from taskq_core.errors import ConfigurationError
+from taskq_core.telemetry import propagation
+
+TRACE_ID, SPAN_ID = 0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def traced(entries: Mapping[str, str] | None = None, state: list[tuple[str, str]] | None = None) -> Context:
+    span_context = SpanContext(TRACE_ID, SPAN_ID, False, TraceFlags(1), TraceState(state or []))
+    context = trace.set_span_in_context(NonRecordingSpan(span_context), Context())
+    for name, value in (entries or {}).items():
+        context = baggage.set_baggage(name, value, context)
+    return context
+
+
+def test_trace_state_and_baggage_are_written_as_w3c_headers() -> None:
+    headers: dict[str, str] = {"tenant": "blue"}
+
+    propagation.inject(headers, traced({"user": "a b"}, [("vendor", "x1")]))
+
+    assert headers == {"tenant": "blue", "traceparent": TRACEPARENT, "tracestate": "vendor=x1", "baggage": "user=a+b"}
+
+
+def test_the_current_context_is_the_default() -> None:
+    headers: dict[str, str] = {}
+    token = context_api.attach(traced())
+
+    propagation.inject(headers)
+
+    context_api.detach(token)
+    assert headers == {"traceparent": TRACEPARENT}
+
+
+def test_nothing_is_written_without_a_span_and_the_propagator_is_not_asked(
+    clean_globals: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> TextMapPropagator:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(propagation, "get_global_textmap", refuse)
+    headers: dict[str, str] = {}
+
+    propagation.inject(headers, Context())
+
+    assert headers == {}
+
+
+def test_baggage_can_be_left_out() -> None:
+    headers: dict[str, str] = {}
+
+    propagation.inject(headers, traced({"user": "7"}), baggage=False)
+
+    assert headers == {"traceparent": TRACEPARENT}
+
+
+def test_baggage_over_the_limit_is_cut_between_members_and_counted() -> None:
+    entries = {f"key{number}": "v" * 1000 for number in range(10)}
+    headers: dict[str, str] = {}
+    before = propagation.cuts.read().baggage_members
+
+    propagation.inject(headers, traced(entries))
+
+    members = headers["baggage"].split(",")
+    assert propagation.headers_size(headers) <= propagation.HEADERS_LIMIT
+    assert members == [f"key{number}={'v' * 1000}" for number in range(len(members))]
+    assert propagation.cuts.read().baggage_members - before == 10 - len(members) > 0
+
+
+def test_a_task_s_own_headers_leave_less_room_for_baggage() -> None:
+    headers = {"own": "x" * 7000}
+
+    propagation.inject(headers, traced({"big": "b" * 2000, "small": "s"}))
+
+    assert headers["baggage"] == "small=s"
+    assert headers["traceparent"] == TRACEPARENT
+
+
+@pytest.mark.parametrize("text", ["x", "ä"])
+def test_the_limit_is_exact_and_counts_bytes(text: str) -> None:
+    width = len(text.encode())
+    full = {"k": text * ((propagation.USER_HEADERS_LIMIT - 1) // width)}
+    over = {"k": full["k"] + text * 2}
+
+    propagation.inject(full, traced())
+    with pytest.raises(ConfigurationError):
+        propagation.inject(over, traced())
+
+    assert full["traceparent"] == TRACEPARENT
+    assert "traceparent" not in over
+
+
+def test_own_headers_over_the_limit_are_refused_without_a_trace_too_and_the_error_names_sizes_only() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        propagation.inject({"secret": "hunter2" * 1200, "b": "x"}, Context())
+
+    assert str(caught.value) == (
+        "headers of a task take 8408 bytes, at most 7168 are allowed (8192 less 1024 kept for the trace); "
+        "the largest is 'secret' with 8406 bytes"
+    )
+
+
+def test_headers_of_an_older_trace_are_replaced_as_a_whole() -> None:
+    headers = {"traceparent": "old", "tracestate": "old=1", "baggage": "old=1", "own": "x"}
+
+    propagation.inject(headers, traced())
+
+    assert headers == {"own": "x", "traceparent": TRACEPARENT}
+
+
+def test_a_trace_state_that_does_not_fit_is_left_out_and_counted() -> None:
+    state = [(f"vendor{number}", "v" * 200) for number in range(30)]
+    headers = {"own": "x" * 7000}
+    before = propagation.cuts.read().trace_headers
+
+    propagation.inject(headers, traced(state=state))
+
+    assert "tracestate" not in headers
+    assert headers["traceparent"] == TRACEPARENT
+    assert propagation.cuts.read().trace_headers == before + 1
+
+
+def test_reading_gives_back_what_was_written() -> None:
+    headers: dict[str, str] = {}
+    propagation.inject(headers, traced({"user": "jörg, a=b"}, [("vendor", "x1")]))
+
+    context = propagation.extract(headers)
+
+    span_context = trace.get_current_span(context).get_span_context()
+    assert (span_context.trace_id, span_context.span_id, span_context.is_remote) == (TRACE_ID, SPAN_ID, True)
+    assert span_context.trace_state.get("vendor") == "x1"
+    assert baggage.get_all(context) == {"user": "jörg, a=b"}
+
+
+def test_reading_does_not_look_at_the_current_context() -> None:
+    token = context_api.attach(traced({"user": "7"}))
+
+    context = propagation.extract({"other": "1"})
+
+    context_api.detach(token)
+    assert context == {}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"traceparent": ""},
+        {"traceparent": "00-" + "0" * 32 + "-00f067aa0ba902b7-01"},
+        {"traceparent": "garbage\n", "baggage": "=;,,=\x00"},
+        {"baggage": "a=" + "b" * 100_000},
+    ],
+)
+def test_unreadable_headers_carry_nothing(headers: dict[str, str]) -> None:
+    context = propagation.extract(headers)
+
+    assert not trace.get_current_span(context).get_span_context().is_valid
+    assert baggage.get_all(context) == {}
+
+
+@given(
+    st.from_regex(r"(00|01|ff)-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-x)?[ \n]?", fullmatch=True)
+    | st.from_regex(r"00-(0{32}|[0-9A-F_ ]{32})-(0{16}|[0-9a-f]{16})-0[01]", fullmatch=True)
+    | st.text(max_size=60)
+)
+def test_the_short_way_of_reading_gives_what_the_propagator_gives(traceparent: str) -> None:
+    headers = {"traceparent": traceparent}
+    expected = trace.get_current_span(propagate.extract(headers, Context())).get_span_context()
+
+    context = propagation.extract(headers)
+
+    assert trace.get_current_span(context).get_span_context() == expected
+    assert trace.get_current_span(context).get_span_context().is_remote == expected.is_remote
+
+
+class OwnFormat(TextMapPropagator):
+    """A propagator somebody chose; it can be told to fail."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.fails = fails
+
+    def inject(self, carrier: MutableMapping[str, object], context: object = None, setter: object = None) -> None:
+        if self.fails:
+            raise RuntimeError("no")
+        setter.set(carrier, "x-own", 7)  # type: ignore[attr-defined] # kept loose: only the call matters
+
+    def extract(self, carrier: Mapping[str, str], context: Context | None = None, getter: object = None) -> Context:
+        if self.fails:
+            raise RuntimeError("no")
+        return baggage.set_baggage("own", carrier["x-own"], context)
+
+    @property
+    def fields(self) -> set[str]:
+        return {"x-own"}
+
+
+def test_the_global_propagator_is_used_and_writes_plain_text(clean_globals: None) -> None:
+    propagate.set_global_textmap(OwnFormat())
+    headers: dict[str, str] = {}
+    before = propagation.cuts.read()
+
+    propagation.inject(headers, traced({"user": "7"}))
+
+    assert headers == {"x-own": "7"}
+    headers["traceparent"] = TRACEPARENT
+    assert baggage.get_all(propagation.extract(headers)) == {"own": "7"}
+    assert propagation.cuts.read() == before
+
+
+def test_a_failing_propagator_costs_the_trace_only(clean_globals: None, caplog: pytest.LogCaptureFixture) -> None:
+    propagate.set_global_textmap(OwnFormat(fails=True))
+    headers = {"own": "x"}
+
+    with caplog.at_level(logging.WARNING):
+        propagation.inject(headers, traced())
+        context = propagation.extract(headers)
+
+    assert headers == {"own": "x"}
+    assert context == {}
+    assert len(caplog.records) == 2
+
+
+def test_baggage_that_cannot_be_encoded_keeps_the_trace() -> None:
+    headers: dict[str, str] = {}
+
+    propagation.inject(headers, traced({"user": "\ud800"}))
+
+    assert headers["traceparent"] == TRACEPARENT
+
+
+def test_members_the_propagator_refuses_itself_are_counted() -> None:
+    """W3C's limit of one member is 4096 bytes; the propagator leaves a larger one out on its own."""
+    before = propagation.cuts.read().baggage_members
+
+    headers: dict[str, str] = {}
+    propagation.inject(headers, traced({"huge": "h" * 5000, "user": "7"}))
+
+    assert headers["baggage"] == "user=7"
+    assert propagation.cuts.read().baggage_members == before + 1

@@ -1,0 +1,465 @@
+import asyncio
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from opentelemetry import baggage, trace
+from opentelemetry import context as context_api
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, ParentBased, Sampler, SamplingResult
+from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
+
+from taskq_core.errors import ConfigurationError, Discard, Retry, SkipRetry, Snooze, TaskControl
+from taskq_core.telemetry import ConsumerSpan, Relation, Tracing
+
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+SAMPLED = {"traceparent": f"00-{TRACE_ID}-00f067aa0ba902b7-01"}
+UNSAMPLED = {"traceparent": f"00-{TRACE_ID}-00f067aa0ba902b7-00"}
+
+
+def enqueue(tracing: Tracing) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    with tracing.start_producer("low", "email:deliver", "id-1") as span:
+        span.inject(headers)
+    return headers
+
+
+def consume(tracing: Tracing, headers: dict[str, str], **more: Any) -> ConsumerSpan:
+    return tracing.start_consumer("low", "email:deliver", "id-1", retried=2, max_retry=25, headers=headers, **more)
+
+
+def only(exporter: InMemorySpanExporter, name: str) -> ReadableSpan:
+    (span,) = [span for span in exporter.get_finished_spans() if span.name == name]
+    return span
+
+
+class TestOneTrace:
+    def test_a_task_is_a_descendant_of_the_request_that_enqueued_it(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        tracing = Tracing(tracer_provider=provider)
+        with provider.get_tracer("web").start_as_current_span("POST /signup", kind=SpanKind.SERVER):
+            headers = enqueue(tracing)
+
+        span = consume(tracing, headers)
+        token = span.attach()
+        with provider.get_tracer("mail").start_as_current_span("smtp"):
+            pass
+        span.detach(token)
+        span.end("completed")
+
+        request, send, process, own = (
+            only(exporter, name) for name in ("POST /signup", "send low", "process low", "smtp")
+        )
+        assert [child.parent.span_id for child in (send, process, own) if child.parent] == [
+            parent.context.span_id for parent in (request, send, process)
+        ]
+        assert {span.context.trace_id for span in exporter.get_finished_spans()} == {request.context.trace_id}
+        assert (send.kind, process.kind) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
+
+    def test_a_link_starts_a_trace_that_points_to_the_request(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        tracing = Tracing(relation="link", tracer_provider=provider)
+        headers = enqueue(tracing)
+
+        consume(tracing, {**headers, "baggage": "user=7"}).end("completed")
+
+        send, process = only(exporter, "send low"), only(exporter, "process low")
+        assert process.parent is None
+        assert process.context.trace_id != send.context.trace_id
+        assert [link.context.span_id for link in process.links] == [send.context.span_id]
+
+    def test_the_relation_can_be_chosen_per_task(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        consume(Tracing(tracer_provider=provider), SAMPLED, relation=Relation.LINK).end("completed")
+        consume(Tracing(tracer_provider=provider, relation="link"), SAMPLED, relation=Relation.PARENT).end("completed")
+
+        linked, child = exporter.get_finished_spans()
+        assert (len(linked.links), linked.parent) == (1, None)
+        assert (len(child.links), format(child.context.trace_id, "032x")) == (0, TRACE_ID)
+
+    @pytest.mark.parametrize("relation", ["parent", "link"])
+    def test_a_message_without_a_trace_starts_one_whatever_is_current_in_the_worker(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter, relation: str
+    ) -> None:
+        tracing = Tracing(relation=relation, tracer_provider=provider)
+        with provider.get_tracer("worker").start_as_current_span("the worker's own"):
+            consume(tracing, {}).end("completed")
+
+        process = only(exporter, "process low")
+        assert (process.parent, process.links) == (None, ())
+
+    def test_every_message_of_a_batch_carries_the_one_span(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        first: dict[str, str] = {}
+        second = {"own": "x"}
+
+        with Tracing(tracer_provider=provider).start_producer("low", batch_count=2) as span:
+            span.inject(first)
+            span.inject(second)
+
+        send = only(exporter, "send low")
+        assert first["traceparent"] == second["traceparent"]
+        assert first["traceparent"].split("-")[2] == format(send.context.span_id, "016x")
+        assert (send.attributes or {})["messaging.batch.message_count"] == 2
+        assert "messaging.message.id" not in (send.attributes or {})
+
+    def test_a_send_after_commit_belongs_to_the_request_of_the_call(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        headers: dict[str, str] = {}
+        with provider.get_tracer("web").start_as_current_span("request"):
+            span = Tracing(tracer_provider=provider).start_producer("low", "email:deliver", "id-1")
+            span.inject(headers)
+        with provider.get_tracer("web").start_as_current_span("something else"):
+            thread = threading.Thread(target=span.end)
+            thread.start()
+            thread.join()
+
+        send = only(exporter, "send low")
+        assert send.parent is not None
+        assert send.parent.span_id == only(exporter, "request").context.span_id
+        assert headers["traceparent"].split("-")[2] == format(send.context.span_id, "016x")
+
+    def test_an_explicit_context_is_the_parent(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+        tracing = Tracing(tracer_provider=provider)
+        parent = trace.set_span_in_context(provider.get_tracer("web").start_span("request"), Context())
+
+        tracing.start_producer("low", context=parent).end()
+
+        send = only(exporter, "send low")
+        assert send.parent == trace.get_current_span(parent).get_span_context()
+
+
+class TestAttributes:
+    def test_of_a_producer(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+        tracing = Tracing(tracer_provider=provider)
+
+        tracing.start_producer("low", "email:deliver", "id-1", server_address="redis.local", server_port=6380).end()
+
+        assert only(exporter, "send low").attributes == {
+            "messaging.system": "asynq",
+            "messaging.operation.name": "send",
+            "messaging.operation.type": "send",
+            "messaging.destination.name": "low",
+            "messaging.message.id": "id-1",
+            "asynq.task.type": "email:deliver",
+            "server.address": "redis.local",
+            "server.port": 6380,
+        }
+
+    def test_of_a_consumer(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+        consume(Tracing(tracer_provider=provider), {}).end("completed")
+
+        span = only(exporter, "process low")
+        assert span.attributes == {
+            "messaging.system": "asynq",
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": "low",
+            "messaging.message.id": "id-1",
+            "asynq.task.type": "email:deliver",
+            "asynq.task.retried": 2,
+            "asynq.task.max_retry": 25,
+            "asynq.task.state_after": "completed",
+        }
+        assert span.status.status_code is StatusCode.UNSET
+
+    def test_samplers_see_them(self) -> None:
+        seen: list[dict[str, Any]] = []
+
+        class Watching(Sampler):
+            def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
+                seen.append(dict(kwargs.get("attributes") or args[4]))
+                return SamplingResult(Decision.DROP)
+
+            def get_description(self) -> str:
+                return "watching"
+
+        tracing = Tracing(tracer_provider=TracerProvider(sampler=Watching(), shutdown_on_exit=False))
+
+        tracing.start_producer("low", "email:deliver", "id-1").end()
+        consume(tracing, {}).end("completed")
+
+        assert [facts["asynq.task.type"] for facts in seen] == ["email:deliver", "email:deliver"]
+        assert seen[1]["asynq.task.retried"] == 2
+
+
+class TestFailures:
+    def test_an_enqueue_that_failed(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+        tracing = Tracing(tracer_provider=provider)
+
+        with pytest.raises(ValueError, match="boom"), tracing.start_producer("low", "email:deliver", "id-1"):
+            raise ValueError("boom")
+
+        span = only(exporter, "send low")
+        assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "boom")
+        assert (span.attributes or {})["error.type"] == "ValueError"
+        (event,) = span.events
+        facts = dict(event.attributes or {})
+        assert (event.name, facts["exception.type"], facts["exception.message"]) == ("exception", "ValueError", "boom")
+        assert "raise ValueError" in str(facts["exception.stacktrace"])
+
+    def test_a_task_that_failed(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+        consume(Tracing(tracer_provider=provider), {}).end("retry", ConfigurationError("boom"))
+
+        span = only(exporter, "process low")
+        assert span.status.status_code is StatusCode.ERROR
+        assert (span.attributes or {})["error.type"] == "taskq_core.errors.ConfigurationError"
+        assert (span.attributes or {})["asynq.task.state_after"] == "retry"
+
+    def test_a_failure_that_is_no_exception(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+        consume(Tracing(tracer_provider=provider), {}).end("active", error_type="lease_lost")
+
+        span = only(exporter, "process low")
+        assert (span.status.status_code, span.events) == (StatusCode.ERROR, ())
+        assert (span.attributes or {})["error.type"] == "lease_lost"
+
+    @pytest.mark.parametrize("steering", [Retry(after=1), Snooze(after=1), Discard()])
+    def test_steering_the_queue_is_none(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter, steering: TaskControl
+    ) -> None:
+        consume(Tracing(tracer_provider=provider), {}).end("retry", steering)
+
+        span = only(exporter, "process low")
+        assert (span.status.status_code, span.events) == (StatusCode.UNSET, ())
+
+    def test_archiving_now_is_one(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+        consume(Tracing(tracer_provider=provider), {}).end("archived", SkipRetry("useless"))
+
+        assert only(exporter, "process low").status.status_code is StatusCode.ERROR
+
+    def test_messages_of_exceptions_can_be_left_out_with_those_of_their_causes(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        span = consume(Tracing(tracer_provider=provider, exception_messages=False), {})
+        try:
+            try:
+                raise KeyError("hunter" + "2")
+            except KeyError as cause:
+                raise ValueError("hunter" + "2") from cause
+        except ValueError as error:
+            error.add_note("hunter" + "2")
+            span.end("retry", error)
+
+        ended = only(exporter, "process low")
+        (event,) = ended.events
+        assert (ended.attributes or {})["error.type"] == "ValueError"
+        assert "test_spans.py" in str((event.attributes or {})["exception.stacktrace"])
+        assert "hunter2" not in ended.to_json()
+
+    def test_long_texts_are_cut_and_unreadable_ones_do_no_harm(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        class UnreadableError(Exception):
+            def __str__(self) -> str:
+                raise RuntimeError("no")
+
+        tracing = Tracing(tracer_provider=provider)
+
+        consume(tracing, {}).end("retry", ValueError("x" * 1_000_000))
+        consume(tracing, {}).end("retry", UnreadableError())
+
+        long, unreadable = exporter.get_finished_spans()
+        assert len(long.to_json()) < 30_000
+        assert unreadable.status.description == "<no readable message>"
+
+    def test_ending_twice_keeps_the_first_outcome(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        span = consume(Tracing(tracer_provider=provider), {})
+
+        span.end("completed")
+        span.end("retry", ValueError("late"))
+
+        assert (only(exporter, "process low").attributes or {})["asynq.task.state_after"] == "completed"
+        assert caplog.records == []
+
+
+class TestContextOfTheTask:
+    async def test_tasks_that_overlap_on_one_loop_keep_their_own(self, provider: TracerProvider) -> None:
+        tracing = Tracing(tracer_provider=provider)
+        both_in = asyncio.Barrier(2)
+
+        async def run(user: str) -> tuple[object, bool]:
+            span = consume(tracing, {**SAMPLED, "baggage": f"user={user}"})
+            token = span.attach()
+            try:
+                await both_in.wait()
+                return baggage.get_baggage("user"), trace.get_current_span() is span.span
+            finally:
+                span.detach(token)
+                span.end("completed")
+
+        answers = await asyncio.gather(run("1"), run("2"))
+
+        assert answers == [("1", True), ("2", True)]
+        assert context_api.get_current() == {}
+
+    def test_in_a_thread(self, provider: TracerProvider) -> None:
+        span = consume(Tracing(tracer_provider=provider), {**SAMPLED, "baggage": "user=7"})
+        seen: list[object] = []
+
+        def run() -> None:
+            token = span.attach()
+            seen.extend((baggage.get_baggage("user"), trace.get_current_span()))
+            span.detach(token)
+            seen.append(dict(context_api.get_current()))
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+
+        assert seen == ["7", span.span, {}]
+
+    def test_baggage_can_be_switched_off_on_both_sides(self, provider: TracerProvider) -> None:
+        tracing = Tracing(tracer_provider=provider, baggage=False)
+        token = context_api.attach(baggage.set_baggage("user", "7", Context()))
+        headers = enqueue(tracing)
+        context_api.detach(token)
+
+        span = consume(tracing, {**headers, "baggage": "user=7"})
+
+        assert set(headers) == {"traceparent"}
+        assert baggage.get_all(span.context) == {}
+
+    def test_baggage_stays_when_the_trace_is_only_linked(self, provider: TracerProvider) -> None:
+        span = consume(Tracing(relation="link", tracer_provider=provider), {**SAMPLED, "baggage": "user=7"})
+
+        assert baggage.get_all(span.context) == {"user": "7"}
+
+    def test_an_unsampled_trace_is_passed_on_and_records_nothing(self) -> None:
+        exporter = InMemorySpanExporter()
+        provider = TracerProvider(sampler=ParentBased(ALWAYS_OFF), shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        tracing = Tracing(tracer_provider=provider)
+
+        span = consume(tracing, UNSAMPLED)
+        token = span.attach()
+        headers = enqueue(tracing)
+        span.detach(token)
+        span.end("retry", ValueError("x"))
+
+        assert headers["traceparent"].startswith(f"00-{TRACE_ID}-")
+        assert headers["traceparent"].endswith("-00")
+        assert exporter.get_finished_spans() == ()
+
+
+@pytest.mark.usefixtures("clean_globals")
+class TestWithoutAnSdk:
+    def test_there_are_no_spans_and_no_headers(self) -> None:
+        tracing = Tracing()
+
+        headers = enqueue(tracing)
+        span = consume(tracing, SAMPLED)
+        token = span.attach()
+        current = dict(context_api.get_current())
+        span.detach(token)
+        span.end("retry", ValueError("x"))
+
+        assert (tracing.is_active, headers, span.span, span.context, current) == (False, {}, None, None, {})
+
+    def test_a_trace_that_is_current_is_passed_on(self) -> None:
+        """A process that has the API only hands on what its caller sent."""
+        from taskq_core.telemetry import extract
+
+        token = context_api.attach(extract({**SAMPLED, "baggage": "user=7"}))
+        headers = enqueue(Tracing())
+        context_api.detach(token)
+
+        assert headers == {**SAMPLED, "baggage": "user=7"}
+
+    def test_an_sdk_configured_later_is_noticed(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+        tracing = Tracing()
+        enqueue(tracing)
+
+        trace.set_tracer_provider(provider)
+        headers = enqueue(tracing)
+
+        assert set(headers) == {"traceparent"}
+        assert len(exporter.get_finished_spans()) == 1
+
+    def test_a_no_op_provider_counts_as_none(self) -> None:
+        trace.set_tracer_provider(NoOpTracerProvider())
+
+        assert Tracing().is_active is False
+
+    def test_an_sdk_that_the_environment_switched_off_counts_as_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+
+        assert Tracing(tracer_provider=TracerProvider(shutdown_on_exit=False)).is_active is False
+
+
+class TestFaultsOfTheSdk:
+    @pytest.mark.parametrize("fails_in", ["on_start", "on_end"])
+    def test_a_broken_processor_costs_spans_only_and_is_logged_once(
+        self, fails_in: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Broken(SpanProcessor):
+            pass
+
+        def fail(*_: object, **__: object) -> None:
+            raise RuntimeError("broken")
+
+        setattr(Broken, fails_in, fail)
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(Broken())
+        tracing = Tracing(tracer_provider=provider)
+
+        with caplog.at_level(logging.WARNING, "taskq_core"):
+            enqueue(tracing)
+            consume(tracing, {}).end("completed")
+
+        assert [record.name for record in caplog.records] == ["taskq_core.telemetry.spans"]
+
+
+class TestSettings:
+    def test_the_address_of_a_trace(self) -> None:
+        tracing = Tracing(url="https://traces.local/trace/{trace_id}")
+
+        assert tracing.trace_url(SAMPLED) == f"https://traces.local/trace/{TRACE_ID}"
+        assert tracing.trace_url({}) is None
+        assert Tracing().trace_url(SAMPLED) is None
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"relation": "child"}, "relation of traces must be 'parent' or 'link', got 'child'"),
+            (
+                {"url": "javascript:alert({trace_id})"},
+                "url of traces must be an http(s) address with '{trace_id}' in it, got 'javascript:alert({trace_id})'",
+            ),
+            (
+                {"url": "https://traces.local/"},
+                "url of traces must be an http(s) address with '{trace_id}' in it, got 'https://traces.local/'",
+            ),
+        ],
+    )
+    def test_wrong_ones_are_refused(self, settings: dict[str, str], message: str) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            Tracing(**settings)
+
+        assert str(caught.value) == message
+
+
+def test_what_a_span_says_never_holds_a_payload(provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+    """The calls take no payload, so only an exception could bring one in, and locals are not part of its stack."""
+
+    def task(password: str) -> Sequence[str]:
+        raise ValueError("refused")
+
+    span = consume(Tracing(tracer_provider=provider), {})
+    try:
+        task("hunter" + "2")
+    except ValueError as error:
+        span.end("retry", error)
+
+    assert "hunter2" not in only(exporter, "process low").to_json()

@@ -1,0 +1,211 @@
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI, WebSocket
+from fastapi.testclient import TestClient
+from httpx import ASGITransport
+from httpx import AsyncClient as HttpClient
+
+from taskq_core import AsyncClient, Client, ConfigurationError, TaskQ
+from taskq_fastapi import ClientDep, SyncClientDep, client_dep, sync_client_dep, taskq_lifespan
+from tests.redis_server import RedisServer
+from tests.taskq_fastapi.looking import pending
+
+MailClient = Annotated[AsyncClient, Depends(client_dep("mail"))]
+MailSyncClient = Annotated[Client, Depends(sync_client_dep("mail"))]
+
+
+def add_routes(app: FastAPI, taskq: TaskQ) -> None:
+    note = taskq.remote("note")
+
+    @app.post("/notes")
+    async def create(client: ClientDep) -> str:
+        return (await client.enqueue(note.s())).id
+
+
+@pytest.mark.redis
+def test_named_clients_belong_to_their_queue_application(server: RedisServer, taskq: TaskQ) -> None:
+    """Each name gives the clients of the queue application that the lifespan was given under it."""
+    mail = TaskQ(server.url, prefix="mail")
+    app = FastAPI(lifespan=taskq_lifespan({"default": taskq, "mail": mail}))
+    note = taskq.remote("note")
+
+    @app.post("/notes")
+    async def create(client: ClientDep, mail_client: MailClient) -> list[str]:
+        return [(await each.enqueue(note.s())).id for each in (client, mail_client)]
+
+    @app.post("/notes-blocking")
+    def create_blocking(client: SyncClientDep, mail_client: MailSyncClient) -> list[str]:
+        return [each.enqueue(note.s()).id for each in (client, mail_client)]
+
+    with TestClient(app) as web:
+        for path in ("/notes", "/notes-blocking"):
+            server.flushall()
+
+            default_id, mail_id = web.post(path).json()
+
+            assert pending(server) == [default_id]
+            assert pending(server, prefix="mail") == [mail_id]
+
+
+@pytest.mark.redis
+def test_a_websocket_enqueues(server: RedisServer, taskq: TaskQ) -> None:
+    app = FastAPI(lifespan=taskq_lifespan(taskq))
+    note = taskq.remote("note")
+
+    @app.websocket("/ws")
+    async def talk(socket: WebSocket, client: ClientDep) -> None:
+        await socket.accept()
+        await socket.send_text((await client.enqueue(note.s())).id)
+        await socket.close()
+
+    with TestClient(app) as web, web.websocket_connect("/ws") as socket:
+        task_id = socket.receive_text()
+
+    assert pending(server) == [task_id]
+
+
+@pytest.mark.redis
+def test_a_mounted_app_uses_its_parents_queue_application(server: RedisServer, taskq: TaskQ) -> None:
+    """However deep it is mounted, and for WebSockets and routes alike."""
+    outer, middle, inner = FastAPI(lifespan=taskq_lifespan(taskq)), FastAPI(), FastAPI()
+    outer.mount("/middle", middle)
+    middle.mount("/inner", inner)
+    add_routes(inner, taskq)
+
+    with TestClient(outer) as web:
+        task_id = web.post("/middle/inner/notes").json()
+
+    assert pending(server) == [task_id]
+
+
+@pytest.mark.redis
+def test_a_mounted_app_with_a_lifespan_of_its_own_uses_that(server: RedisServer, taskq: TaskQ) -> None:
+    """Where the parent runs the sub-app's lifespan, the sub-app's queue applications go before the parent's."""
+    mail = TaskQ(server.url, prefix="mail")
+    inner = FastAPI(lifespan=taskq_lifespan(mail))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with inner.router.lifespan_context(inner):
+            yield
+
+    outer = FastAPI(lifespan=taskq_lifespan(taskq, lifespan=lifespan))
+    outer.mount("/inner", inner)
+    add_routes(outer, taskq)
+    add_routes(inner, taskq)
+
+    with TestClient(outer) as web:
+        inner_id = web.post("/inner/notes").json()
+        outer_id = web.post("/notes").json()
+
+    assert pending(server, prefix="mail") == [inner_id]
+    assert pending(server) == [outer_id]
+
+
+@pytest.mark.redis
+def test_two_apps_in_one_process_keep_apart(server: RedisServer, taskq: TaskQ) -> None:
+    other = TaskQ(server.url, prefix="other")
+    first, second = FastAPI(lifespan=taskq_lifespan(taskq)), FastAPI(lifespan=taskq_lifespan(other))
+    add_routes(first, taskq)
+    add_routes(second, taskq)
+
+    with TestClient(first) as first_web, TestClient(second) as second_web:
+        first_id, second_id = first_web.post("/notes").json(), second_web.post("/notes").json()
+
+    assert pending(server) == [first_id]
+    assert pending(server, prefix="other") == [second_id]
+
+
+@pytest.mark.redis
+async def test_a_lifespan_run_by_hand_is_enough(server: RedisServer, taskq: TaskQ) -> None:
+    """Tests with httpx run the lifespan themselves, without a server that carries its state."""
+    app = FastAPI(lifespan=taskq_lifespan(taskq))
+    add_routes(app, taskq)
+
+    async with (
+        app.router.lifespan_context(app),
+        HttpClient(transport=ASGITransport(app), base_url="http://test") as web,
+    ):
+        task_id = (await web.post("/notes")).json()
+
+    assert pending(server) == [task_id]
+
+
+class Double:
+    """Stands in for a client in tests of an app."""
+
+    def __init__(self) -> None:
+        self.enqueued: list[str] = []
+
+    async def enqueue(self, call: Any) -> None:
+        self.enqueued.append(call.task.name)
+
+
+class BlockingDouble:
+    """Stands in for a blocking client."""
+
+    def __init__(self) -> None:
+        self.enqueued: list[str] = []
+
+    def enqueue(self, call: Any) -> None:
+        self.enqueued.append(call.task.name)
+
+
+def test_clients_are_replaced_by_overrides() -> None:
+    """A test needs neither Redis nor a lifespan; dependencies made anew by name are the ones overridden."""
+    app = FastAPI()
+    note = TaskQ().remote("note")
+
+    @app.post("/notes")
+    async def create(client: ClientDep, mail_client: MailClient) -> None:
+        await client.enqueue(note.s())
+        await mail_client.enqueue(note.s())
+
+    @app.post("/notes-blocking")
+    def create_blocking(client: SyncClientDep) -> None:
+        client.enqueue(note.s())
+
+    doubles = Double(), Double(), BlockingDouble()
+    app.dependency_overrides = {
+        client_dep(): lambda: doubles[0],
+        client_dep("mail"): lambda: doubles[1],
+        sync_client_dep(): lambda: doubles[2],
+    }
+    web = TestClient(app)
+
+    assert web.post("/notes").status_code == 200
+    assert web.post("/notes-blocking").status_code == 200
+
+    assert [double.enqueued for double in doubles] == [["note"], ["note"], ["note"]]
+
+
+def test_a_missing_lifespan_is_explained() -> None:
+    """The message names the fix, also for lifespans that do not run."""
+    app = FastAPI()
+    add_routes(app, TaskQ())
+
+    with pytest.raises(ConfigurationError) as missing:
+        TestClient(app).post("/notes")
+
+    assert str(missing.value) == (
+        "this request has no queue application: create the app with FastAPI(lifespan=taskq_lifespan(taskq)). "
+        "If it is created so, its lifespan does not run: a mounted sub-app needs taskq_lifespan on the app that it is "
+        "mounted in, and a test needs `with TestClient(app)` or an entry in app.dependency_overrides"
+    )
+
+
+@pytest.mark.redis
+def test_an_unknown_name_is_explained(server: RedisServer) -> None:
+    app = FastAPI(lifespan=taskq_lifespan({"mail": TaskQ(server.url), "reports": TaskQ(server.url)}))
+    add_routes(app, TaskQ())
+
+    with TestClient(app) as web, pytest.raises(ConfigurationError) as unknown:
+        web.post("/notes")
+
+    assert str(unknown.value) == (
+        "no queue application is named 'default'; known are 'mail', 'reports'. "
+        "Ask for one with client_dep('mail'), or add 'default' to the mapping given to taskq_lifespan"
+    )
