@@ -5,6 +5,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
+from typing import Any
 
 from taskq_core.errors import TaskQError
 
@@ -38,6 +39,23 @@ class TaskContext:
     headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
     local: bool = False
     _write_result: Callable[[bytes], None] | None = field(default=None, repr=False)
+    _fill: "Callable[[TaskContext], None] | None" = field(default=None, repr=False)
+
+    @classmethod
+    def filled_by(cls, fill: "Callable[[TaskContext], None]") -> "TaskContext":
+        """Return a context whose attributes `fill` sets when the first of them is read: most tasks read none."""
+        context = cls.__new__(cls)
+        context._fill = fill
+        return context
+
+    def __getattr__(self, name: str) -> Any:
+        # Only called while a slot is not set.
+        fill = None if name == "_fill" else self._fill
+        if fill is None:
+            raise AttributeError(name)
+        self._fill = None
+        fill(self)
+        return getattr(self, name)
 
     @property
     def attempt(self) -> int:

@@ -35,8 +35,8 @@ class TaskQConfig(AppConfig):
 def autodiscover() -> None:
     """Import modules with tasks, as the setting `AUTODISCOVER` says.
 
-    True imports the module `tasks` of every installed app, a list of names the modules of these names; a name with a dot
-    is imported as it stands.
+    True imports the module `tasks` of every installed app, a list of names the modules of these names; a name with a
+    dot is imported as it stands.
     """
     try:
         wanted = taskq.settings.autodiscover

@@ -1,9 +1,9 @@
 """Start the worker anew when code changes, without cutting tasks off.
 
-A parent process starts the worker as a child and starts it again when it exits with Django's reload status. In the child
-the worker has the main thread, and with it the signals, while Django's reloader watches from another thread; a change
-stops the worker as SIGTERM does, so running tasks finish first. Ctrl-C reaches both processes; the parent only waits. A
-child that cannot start (code in the middle of an edit) is tried again after the next change.
+A parent process starts the worker as a child and starts it again when it exits with Django's reload status. In the
+child the worker has the main thread, and with it the signals, while Django's reloader watches from another thread; a
+change stops the worker as SIGTERM does, so running tasks finish first. Ctrl-C reaches both processes; the parent only
+waits. A child that cannot start (code in the middle of an edit) is tried again after the next change.
 """
 
 import os
@@ -11,8 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -93,9 +92,10 @@ class _Child:
             signal.signal(number, handler)
 
     def run(self, arguments: list[str], environment: dict[str, str]) -> int:
-        self._process = subprocess.Popen(arguments, env=environment, close_fds=False)
+        self._process = subprocess.Popen(arguments, env=environment, close_fds=False)  # noqa: S603 - our own command line
         try:
-            return self._process.wait()
+            status = self._process.wait()
+            return status if status >= 0 else 128 - status  # ended by a signal: said as shells do
         finally:
             self._process = None
 
@@ -111,17 +111,8 @@ class _Child:
 def _wait_for_change(child: _Child) -> bool:
     """Return True when a file of the project has changed, False when told to stop."""
     reloader = autoreload.StatReloader()
-    changes = _changes(reloader)
-    next(changes)
+    seen = dict(reloader.snapshot_files())
     while not child.wait_to_stop(reloader.SLEEP_TIME):
-        if next(changes):
+        if dict(reloader.snapshot_files()) != seen:
             return True
     return False
-
-
-def _changes(reloader: autoreload.StatReloader) -> Iterator[bool]:
-    """Tell at each step whether a watched file has changed since the first."""
-    seen: dict[Path, float] = dict(reloader.snapshot_files())
-    while True:
-        now = dict(reloader.snapshot_files())
-        yield now != seen

@@ -63,8 +63,8 @@ def check_commands(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
         Warning(
             f"`manage.py {COMMAND}` runs the task worker and hides the command of {others}, because 'taskq_django' "
             "stands first in INSTALLED_APPS.",
-            hint="To reach the other one, put its app before 'taskq_django' and use `manage.py taskq worker` for tasks. "
-            "To keep it so, add 'taskq.W002' to SILENCED_SYSTEM_CHECKS.",
+            hint="To reach the other one, put its app before 'taskq_django' and use `manage.py taskq worker` for "
+            "tasks. To keep it so, add 'taskq.W002' to SILENCED_SYSTEM_CHECKS.",
             id="taskq.W002",
         )
     ]

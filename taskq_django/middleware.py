@@ -1,8 +1,8 @@
 """Database connections of tasks.
 
 A plain function uses the connections of the thread that runs it: before and after each task, those past `CONN_MAX_AGE`
-or broken are closed, as around a request. When a timeout ended it, its connections are thrown away, because nobody knows
-in the middle of which exchange they were.
+or broken are closed, as around a request. When a timeout ended it, its connections are thrown away, because nobody
+knows in the middle of which exchange they were.
 
 Each coroutine has a thread of its own for its ORM calls (asgiref's `ThreadSensitiveContext`), so that coroutines do not
 queue up for one connection. Its connections are closed at its end: a worker needs as many as its concurrency.

@@ -12,7 +12,7 @@ class Queue(models.Model):
 
     name = models.CharField(_("name"), max_length=256, primary_key=True)
 
-    class Meta:
+    class Meta:  # noqa: D106 - Django's own form
         managed = False
         default_permissions = ("view",)
         verbose_name = _("queue")
@@ -27,7 +27,7 @@ class Task(models.Model):
 
     id = models.CharField(_("id"), max_length=256, primary_key=True)
 
-    class Meta:
+    class Meta:  # noqa: D106 - Django's own form
         managed = False
         default_permissions = ("view",)
         verbose_name = _("task")

@@ -4,9 +4,9 @@ A task enqueued inside `atomic` is sent once every database whose transaction wa
 one of them rolls back, to a savepoint or whole. Where no transaction is open it is sent at once. What goes wrong while
 sending is logged by Django, and the hooks after it still run.
 
-Django's `TestCase` wraps each test in a transaction that never commits: tasks enqueued there wait like every `on_commit`
-hook, until `captureOnCommitCallbacks(execute=True)` runs them. Inside a transaction of the test's own, they wait for that
-one. With autocommit turned off by hand there is no commit to be told of, so tasks are sent at once.
+Django's `TestCase` wraps each test in a transaction that never commits: tasks enqueued there wait like every
+`on_commit` hook, until `captureOnCommitCallbacks(execute=True)` runs them. With autocommit turned off by hand there is
+no commit to be told of, so tasks are sent at once.
 """
 
 import threading
@@ -25,7 +25,7 @@ class CommitHook:
         waiting_for = _open_transactions()
         if not waiting_for:
             return False
-        committed = send if len(waiting_for) == 1 else _Countdown(len(waiting_for), send)
+        committed = _Countdown(len(waiting_for), send)
         for connection in waiting_for:
             connection.on_commit(committed, robust=True)
         return True
@@ -39,9 +39,10 @@ class CommitHook:
 
 
 class _Countdown:
-    """Sends at the last of several commits."""
+    """Sends at the last of the commits."""
 
     def __init__(self, commits: int, send: Callable[[], None]) -> None:
+        self.__qualname__ = "taskq's sending of a task"  # Django names a failed hook in its log by this
         self._left = commits
         self._send = send
         self._lock = threading.Lock()
@@ -57,8 +58,8 @@ class _Countdown:
 def _open_transactions() -> list[BaseDatabaseWrapper]:
     """Return the connections of this thread that are inside `atomic`.
 
-    Those that only a `TestCase` holds open count where there is no other, and then as one: the default database's, whose
-    hooks `captureOnCommitCallbacks` captures unless told otherwise.
+    Those that only a `TestCase` holds open count where there is no other, and then as one: the default database's,
+    whose hooks `captureOnCommitCallbacks` captures unless told otherwise.
     """
     opened = [each for each in connections.all(initialized_only=True) if each.in_atomic_block]
     if not opened:

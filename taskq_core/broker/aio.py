@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 from redis.exceptions import NoScriptError, ResponseError
 
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
-from taskq_core.broker.failures import CLIENT_ERRORS, is_missing_script, pack, translate, translate_connecting
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.failures import CLIENT_ERRORS, as_bytes, is_missing_script, pack, translate, translate_connecting
+from taskq_core.broker.operations import Argument, Operation
+from taskq_core.broker.stream import ReplyStream
 from taskq_core.errors import BrokerError, BrokerUnavailableError
 
 T = TypeVar("T")
-
 
 class Lane:
     """One reserved connection.
@@ -35,10 +35,13 @@ class Lane:
         self._endpoint = endpoint
         self._timeout_s = timeout_s
         self._connection: Any = None
+        self._stream: ReplyStream | None = None
 
     @property
     def is_connected(self) -> bool:
         """True if the connection stands, as far as this side knows."""
+        if self._stream is not None:
+            return self._stream.is_open
         return self._connection is not None and (self._endpoint.is_cluster or self._connection.is_connected)
 
     async def exchange(self, operations: Sequence[Operation[Any]], *, timeout_s: float | None = None) -> list[Any]:
@@ -54,21 +57,15 @@ class Lane:
         if self._endpoint.is_cluster:
             return [await self._run_on_cluster(operation) for operation in operations]
         timeout_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
-        connection = await self._connected(timeout_s)
-        timeout_s += max(operation.block_s for operation in operations)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s  # connecting and waiting share the time
+        await self._connect_if_needed(timeout_s)
+        until += max([operation.block_s for operation in operations])
         try:
-            async with asyncio.timeout(timeout_s):
-                packed = b"".join([pack(operation.command()) for operation in operations])
-                await connection.send_packed_command([packed], check_health=False)
-                replies = []
-                for _ in operations:
-                    try:
-                        replies.append(await connection.read_response())
-                    except ResponseError as error:
-                        replies.append(error)
-                for index, operation in enumerate(operations):
-                    if is_missing_script(replies[index]):
-                        replies[index] = await self._send_text(connection, operation)
+            replies = await self._send([operation.command() for operation in operations], until - loop.time())
+            for index, operation in enumerate(operations):
+                if is_missing_script(replies[index]):
+                    replies[index] = (await self._send([operation.command_with_text()], until - loop.time()))[0]
         except CLIENT_ERRORS as error:
             await self.close()
             raise translate(error, self._endpoint.address) from error
@@ -84,36 +81,50 @@ class Lane:
             raise answer
         return answer  # type: ignore[no-any-return]  # exchange() answers operations of several types
 
-    async def _send_text(self, connection: Any, operation: Operation[Any]) -> Any:
-        await connection.send_packed_command([pack(operation.command_with_text())], check_health=False)
-        try:
-            return await connection.read_response()
-        except ResponseError as error:
-            return error
+    async def _send(self, commands: list[tuple[Argument, ...]], timeout_s: float) -> list[Any]:
+        packed = b"".join([pack(command) for command in commands])
+        if self._stream is not None:
+            return await self._stream.exchange(packed, len(commands), max(0.0, timeout_s))
+        async with asyncio.timeout(timeout_s):
+            await self._connection.send_packed_command([packed], check_health=False)
+            replies: list[Any] = []
+            for _ in commands:
+                try:
+                    replies.append(await self._connection.read_response())
+                except ResponseError as error:
+                    replies.append(error)
+            return replies
 
     async def _answer(self, operation: Operation[Any], reply: Any) -> Any:
         if not isinstance(reply, Exception):
-            return operation.read(reply)
+            try:
+                return operation.read(reply)
+            except BrokerError as error:
+                return error
         failure = translate(reply, self._endpoint.address)
         failure.__cause__ = reply
         if isinstance(failure, BrokerUnavailableError):
             await self.close()  # a failover leaves us on the wrong server
         return failure
 
-    async def _connected(self, timeout_s: float) -> Any:
-        if self._connection is None or not self._connection.is_connected:
-            connection = self._endpoint.async_connection()
-            try:
-                async with asyncio.timeout(min(timeout_s, CONNECT_TIMEOUT_S)):
-                    await connection.connect()
-            except CLIENT_ERRORS as error:
-                await connection.disconnect(nowait=True)
-                raise translate_connecting(error, self._endpoint.address) from error
-            except BaseException:
-                await connection.disconnect(nowait=True)
-                raise
-            self._connection = connection
-        return self._connection
+    async def _connect_if_needed(self, timeout_s: float) -> None:
+        if self.is_connected:
+            return
+        await self.close()
+        connection = self._endpoint.async_connection()
+        try:
+            async with asyncio.timeout(min(timeout_s, CONNECT_TIMEOUT_S)):
+                await connection.connect()
+        except CLIENT_ERRORS as error:
+            await connection.disconnect(nowait=True)
+            raise translate_connecting(error, self._endpoint.address) from error
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._connection = connection
+        transport = getattr(getattr(connection, "_writer", None), "transport", None)
+        if hasattr(transport, "set_protocol"):  # fakeredis has none; uvloop's is no subclass of asyncio.Transport
+            self._stream = ReplyStream(transport)
 
     async def _run_on_cluster(self, operation: Operation[Any]) -> Any:
         if self._connection is None:
@@ -121,21 +132,24 @@ class Lane:
         try:
             async with asyncio.timeout(self._timeout_s + operation.block_s):
                 try:
-                    reply = await self._connection.execute_command(*operation.command())
+                    reply = await self._connection.execute_command(*as_bytes(operation.command()))
                 except NoScriptError:
-                    reply = await self._connection.execute_command(*operation.command_with_text())
+                    reply = await self._connection.execute_command(*as_bytes(operation.command_with_text()))
         except ResponseError as error:
             return await self._answer(operation, error)
         except CLIENT_ERRORS as error:
             await self.close()
             raise translate(error, self._endpoint.address) from error
-        return operation.read(reply)
+        return await self._answer(operation, reply)
 
     async def close(self) -> None:
         """Close the connection. The next exchange opens a new one."""
         connection, self._connection = self._connection, None
+        stream, self._stream = self._stream, None
         if connection is None:
             return
+        if stream is not None:
+            stream.abort()
         if self._endpoint.is_cluster:
             await connection.aclose()
         else:
@@ -174,6 +188,7 @@ class AsyncRunner:
                 pause = random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 1.0)  # noqa: S311 - jitter, no secret
                 if not operation.repeatable or deadline is None or clock() + pause >= deadline:
                     raise
+                await self._close_idle()  # whatever ended this connection has likely ended the idle ones
                 attempt += 1
                 await asyncio.sleep(pause)
 
@@ -189,6 +204,7 @@ class AsyncRunner:
         try:
             yield lane
         finally:
+            idle = self._idle_lanes()  # another one if `aclose` was called meanwhile
             if lane.is_connected and len(idle) < self._max_idle:
                 idle.append(lane)
             else:
@@ -213,7 +229,11 @@ class AsyncRunner:
 
     async def aclose(self) -> None:
         """Close the idle connections of the running event loop."""
-        lanes = self._idle.pop(asyncio.get_running_loop(), deque())
+        await self._close_idle()
+        self._idle.pop(asyncio.get_running_loop(), None)
+
+    async def _close_idle(self) -> None:
+        lanes = self._idle_lanes()
         while lanes:
             await lanes.pop().close()
 

@@ -16,7 +16,7 @@ from taskq_core.errors import (
     BrokerUnavailableError,
 )
 
-CLIENT_ERRORS = (redis.RedisError, OSError, TimeoutError)
+CLIENT_ERRORS = (redis.RedisError, exceptions.RedisClusterException, OSError, TimeoutError)
 """What a call into redis-py can raise."""
 
 _REFUSALS = (
@@ -70,12 +70,20 @@ def pack(command: Sequence[Argument]) -> bytes:
     try:
         packed: bytes = hiredis.pack_command(tuple(command))
     except UnicodeEncodeError:
-        packed = hiredis.pack_command(
-            tuple(word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word for word in command)
-        )
+        packed = hiredis.pack_command(as_bytes(command))
     return packed
+
+
+def as_bytes(command: Sequence[Argument]) -> tuple[Argument, ...]:
+    """Return a command with its texts, but for its name, encoded. Ids read from Redis may hold bytes that are no UTF-8."""
+    return (
+        command[0],
+        *[word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word for word in command[1:]],
+    )
 
 
 def is_missing_script(reply: Any) -> bool:
     """True if the server does not know the script: it ran nothing, so sending the text is safe."""
-    return isinstance(reply, exceptions.NoScriptError)
+    return isinstance(reply, exceptions.NoScriptError) or (
+        isinstance(reply, exceptions.ResponseError) and str(reply).startswith("NOSCRIPT")
+    )

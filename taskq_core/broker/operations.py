@@ -295,8 +295,19 @@ def settle(
                 each.unique_key,
                 each.result,
             )
-    keys = (queue.active, queue.lease, queue.pending, queue.completed, queue.retry, queue.archived, queue.wake)
-    return Operation("settle", load("settle"), keys, args, _read_codes)
+    return Operation("settle", load("settle"), _settle_keys(queue), args, _read_codes)
+
+
+def settle_done(queue: QueueKeys, task_ids: Sequence[str], *, owner: str, now_ns: int | None = None) -> Operation[str]:
+    """End runs that succeeded lately with nothing to keep and no lock. Reads as `settle`."""
+    args: list[Argument] = [_time(now_ns), owner, *_housekeeping(queue), 2]
+    for task_id in task_ids:
+        args += ("d+", task_id)
+    return Operation("settle", load("settle"), _settle_keys(queue), args, _read_codes)
+
+
+def _settle_keys(queue: QueueKeys) -> tuple[str, ...]:
+    return (queue.active, queue.lease, queue.pending, queue.completed, queue.retry, queue.archived, queue.wake)
 
 
 @dataclass(slots=True)

@@ -16,11 +16,14 @@ from typing import Any, Generic, TypeVar
 from redis.exceptions import NoScriptError, ResponseError
 
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, Endpoint
-from taskq_core.broker.failures import CLIENT_ERRORS, is_missing_script, pack, translate, translate_connecting
+from taskq_core.broker.failures import CLIENT_ERRORS, as_bytes, is_missing_script, pack, translate, translate_connecting
 from taskq_core.broker.operations import Operation
 from taskq_core.errors import BrokerUnavailableError
 
 T = TypeVar("T")
+
+_SENT_AT_ONCE = 1 << 16
+"""Bytes that the operating system takes at once on a connection with nothing on the way."""
 
 
 class SyncRunner:
@@ -61,12 +64,16 @@ class SyncRunner:
         """Send one operation without waiting for its answer, which `Pending.finish` reads."""
         if self.endpoint.is_cluster:
             return Pending(self, operation, None)
-        connection = self._take(self._timeout_s)
+        self._check_open()
         try:
-            connection.send_packed_command([pack(operation.command())], check_health=False)
+            connection = self._take(self._timeout_s)
+        except BrokerUnavailableError:
+            return Pending(self, operation, None)  # finish() tries again, for as long as its caller has patience
+        try:
+            self._send(connection, pack(operation.command()), self._timeout_s)
         except CLIENT_ERRORS:
             connection.disconnect()
-            return Pending(self, operation, None)  # finish() sends it again, as it would after a lost reply
+            return Pending(self, operation, None)
         return Pending(self, operation, connection)
 
     def _finish(self, operation: Operation[T], sent_on: Any, patience_s: float | None) -> T:
@@ -92,19 +99,19 @@ class SyncRunner:
         return [self.run(operation, patience_s=patience_s) for operation in operations]
 
     def _run_once(self, operation: Operation[T], timeout_s: float, sent_on: Any) -> T:
-        if self._closed:
-            raise BrokerUnavailableError.unchanged(f"the client of {self.endpoint.address} is closed")
+        if sent_on is None:
+            self._check_open()
         if self.endpoint.is_cluster:
             return operation.read(self._run_on_cluster(operation))
+        until = time.monotonic() + timeout_s  # connecting, sending and waiting share the time
         connection = sent_on or self._take(timeout_s)
-        timeout_s += operation.block_s
         try:
             if sent_on is None:
-                connection.send_packed_command([pack(operation.command())], check_health=False)
-            reply = self._read(connection, timeout_s)
+                self._send(connection, pack(operation.command()), timeout_s)
+            reply = self._read(connection, until + operation.block_s)
             if is_missing_script(reply):
-                connection.send_packed_command([pack(operation.command_with_text())], check_health=False)
-                reply = self._read(connection, timeout_s)
+                self._send(connection, pack(operation.command_with_text()), timeout_s)
+                reply = self._read(connection, until + operation.block_s)
         except CLIENT_ERRORS as error:
             connection.disconnect()
             raise translate(error, self.endpoint.address) from error
@@ -121,9 +128,18 @@ class SyncRunner:
         self._give_back(connection)
         return operation.read(reply)
 
-    def _read(self, connection: Any, timeout_s: float) -> Any:
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BrokerUnavailableError.unchanged(f"the client of {self.endpoint.address} is closed")
+
+    def _send(self, connection: Any, packed: bytes, timeout_s: float) -> None:
+        if len(packed) > _SENT_AT_ONCE:
+            connection.update_current_socket_timeout(timeout_s)
+        connection.send_packed_command([packed], check_health=False)
+
+    def _read(self, connection: Any, until: float) -> Any:
         try:
-            return connection.read_response(timeout=timeout_s)
+            return connection.read_response(timeout=max(0.001, until - time.monotonic()))
         except ResponseError as error:
             return error
 
@@ -142,7 +158,8 @@ class SyncRunner:
             connection.disconnect()
 
     def _connect(self, timeout_s: float) -> Any:
-        connection = self.endpoint.connection(timeout_s=self._timeout_s, connect_timeout_s=timeout_s)
+        # The handshake waits no longer than the attempt. Later reads bring their own time, and so do long sends.
+        connection = self.endpoint.connection(timeout_s=min(timeout_s, self._timeout_s), connect_timeout_s=timeout_s)
         try:
             connection.connect()
         except CLIENT_ERRORS as error:
@@ -157,14 +174,16 @@ class SyncRunner:
 
     def _run_on_cluster(self, operation: Operation[Any]) -> Any:
         try:
-            if self._cluster is None:
-                with self._cluster_lock:
-                    if self._cluster is None:
-                        self._cluster = self.endpoint.cluster(timeout_s=self._timeout_s)
+            with self._cluster_lock:
+                if self._cluster is None:
+                    self._cluster = self.endpoint.cluster(timeout_s=self._timeout_s)
+        except CLIENT_ERRORS as error:
+            raise translate_connecting(error, self.endpoint.address) from error
+        try:
             try:
-                return self._cluster.execute_command(*operation.command())
+                return self._cluster.execute_command(*as_bytes(operation.command()))
             except NoScriptError:
-                return self._cluster.execute_command(*operation.command_with_text())
+                return self._cluster.execute_command(*as_bytes(operation.command_with_text()))
         except CLIENT_ERRORS as error:
             raise translate(error, self.endpoint.address) from error
 

@@ -8,7 +8,7 @@ import argparse
 import importlib.metadata
 import os
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import Any, Protocol
 
 from taskq_core.app import TaskQ
 from taskq_core.context import TaskContext
@@ -17,6 +17,18 @@ from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
 DESCRIPTION = "Take tasks from the queues and run them until told to stop."
 _TASKS_SHOWN = 20
+
+
+class Output(Protocol):
+    """Where to write: a text file, or what stands for one in a framework."""
+
+    def write(self, text: str, /) -> object:
+        """Write a text, which ends with a line break."""
+        ...
+
+    def flush(self) -> object:
+        """Make it seen."""
+        ...
 
 
 def epilog(target: str = "") -> str:
@@ -124,7 +136,7 @@ class Narrator(WorkerListener):
         per_task: Whether to write a line when a task has ended.
     """
 
-    def __init__(self, stdout: TextIO, *, per_task: bool) -> None:
+    def __init__(self, stdout: Output, *, per_task: bool) -> None:
         self._stdout = stdout
         self.per_task = per_task
 
@@ -148,7 +160,7 @@ class Narrator(WorkerListener):
             pass  # whoever read it is gone, or a character cannot be shown; no reason to stop working
 
 
-def make_worker(app: TaskQ, options: Mapping[str, Any], *, stdout: TextIO, per_task: bool = False) -> Worker:
+def make_worker(app: TaskQ, options: Mapping[str, Any], *, stdout: Output, per_task: bool = False) -> Worker:
     """Return a worker as the options say, its banner written.
 
     Args:
@@ -169,7 +181,7 @@ def make_worker(app: TaskQ, options: Mapping[str, Any], *, stdout: TextIO, per_t
     return Worker(app, config, listener=Narrator(stdout, per_task=per_task or verbosity >= 2))
 
 
-def run(app: TaskQ, options: Mapping[str, Any], *, stdout: TextIO, per_task: bool = False) -> int:
+def run(app: TaskQ, options: Mapping[str, Any], *, stdout: Output, per_task: bool = False) -> int:
     """Run a worker until it is told to stop, and return the exit status. Arguments and errors as in `make_worker`."""
     return make_worker(app, options, stdout=stdout, per_task=per_task).run()
 

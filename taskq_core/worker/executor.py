@@ -27,6 +27,8 @@ from taskq_core.worker.threads import TaskThreads
 
 logger = logging.getLogger("taskq.worker")
 
+LATEST_S = 253_402_300_799
+"""Last Unix second a calendar holds, in the year 9999."""
 STUCK_S = 10.0
 """Seconds after which a function that was told to end and goes on is reported."""
 
@@ -78,46 +80,33 @@ class Executor:
 
     # --- start --------------------------------------------------------------------------------------------------------
 
-    def start(self, run: Run) -> None:
-        """Start a run. It ends through `ended`, also when it cannot start."""
+    def start(self, run: Run, now: float) -> None:
+        """Start a run at a monotonic second. It ends through `ended`, also when it cannot start."""
         message = run.message
-        now = self._clock.monotonic()
         run.started = now
-        self.running[run.queue.name, run.task_id] = run
-        task = self._tasks.get(message.type)
-        run.task = task
-        headers = dict(message.headers) if message.headers else None
-        deadline_s = self._set_deadline(run, now)
-        run.context = context = TaskContext(
-            id=message.id,
-            name=message.type,
-            queue=run.queue.name,
-            retried=message.retried,
-            max_retry=message.retry,
-            deadline=utc_datetime(deadline_s) if deadline_s < 253402300800 else None,
-        )
-        if headers is not None:
-            context.headers = headers
-        context._write_result = partial(self._write_result, run)
-        payload = message.payload
+        self.running[run.key] = run
+        name = run.name
+        task = run.task = self._tasks.get(name)
+        self._set_deadline(run, message.timeout, message.deadline, now)
+        run.context = TaskContext.filled_by(partial(self._fill, run))
         try:
             if task is None:
-                raise UnknownTaskError(message.type)
-            traceparent = None
-            if payload[:1] == b"{":
-                payload, traceparent = unwrap(payload, task.codec.parameters)
+                raise UnknownTaskError(name)
+            payload, traceparent = unwrap(message.payload, task.codec.parameters)
             if self._tracing.is_active:
-                carried = headers or {}
+                headers = dict(message.headers)
+                if traceparent is not None:
+                    headers["traceparent"] = traceparent
                 run.span = self._tracing.start_consumer(
                     run.queue.name,
-                    message.type,
-                    message.id,
+                    name,
+                    run.task_id,
                     retried=message.retried,
                     max_retry=message.retry,
-                    headers=carried if traceparent is None else {**carried, "traceparent": traceparent},
+                    headers=headers,
                 )
             if self._listener is not None:
-                self._listener.task_started(context)
+                self._listener.task_started(run.context)
             run.kwargs, ignored = task.codec.decode_counting(payload)
             self.ignored_fields += ignored
             if run.ends_by <= now:
@@ -132,20 +121,32 @@ class Executor:
         else:
             self._threads.submit(run)
 
-    def _set_deadline(self, run: Run, now: float) -> float:
-        """Set when the run is told to end; return it as Unix seconds by Redis's clock."""
+    def _fill(self, run: Run, context: TaskContext) -> None:
+        """Set what a running function reads of itself, when it first does."""
         message = run.message
-        redis_now = self._redis_time()
-        until = math.inf
-        if message.timeout > 0:
-            until = redis_now + message.timeout
-        if message.deadline > 0:
-            until = min(until, message.deadline)
-        if until == math.inf:
-            until = redis_now + DEFAULT_TIMEOUT_S  # a peer wrote neither; unlimited runs would never be noticed
-        run.ends_by = now + (until - redis_now)
-        self._arm(run.ends_by)
-        return until
+        context.id = message.id
+        context.name = run.name
+        context.queue = run.queue.name
+        context.retried = message.retried
+        context.max_retry = message.retry
+        context.deadline = utc_datetime(min(self._redis_time() + run.ends_by - self._clock.monotonic(), LATEST_S))
+        context.headers = dict(message.headers)
+        context.local = False
+        context._write_result = partial(self._write_result, run)
+
+    def _set_deadline(self, run: Run, timeout_s: int, deadline_s: int, now: float) -> None:
+        """Set when the run is told to end: after its timeout, and at its deadline by Redis's clock."""
+        if timeout_s > 0:
+            ends_by = now + timeout_s
+        elif deadline_s > 0:
+            ends_by = math.inf
+        else:
+            ends_by = now + DEFAULT_TIMEOUT_S  # a peer wrote neither; an unlimited run would never be noticed
+        if deadline_s > 0:
+            ends_by = min(ends_by, now + deadline_s - self._redis_time())
+        run.ends_by = ends_by
+        if ends_by < self._timer_at:
+            self._arm(ends_by)
 
     if sys.version_info >= (3, 12):
 
@@ -193,14 +194,20 @@ class Executor:
 
     def _call(self, run: Run) -> object:
         """Run a plain function, in its thread."""
-        current.set(run.context)
+        task, context = run.task, run.context
+        assert task is not None
+        assert context is not None
+        current.set(context)
         if run.span is not None:
             run.span.attach()
-        call = self._bound(run)
-        assert run.context is not None
-        for middleware in reversed(self._middleware):
-            call = partial(middleware.around, run.context, call)
-        return call()
+        if self._middleware:
+            call = self._bound(run)
+            for middleware in reversed(self._middleware):
+                call = partial(middleware.around, context, call)
+            return call()
+        if task.takes_context:
+            return task.function(context, **run.kwargs)
+        return task.function(**run.kwargs)
 
     # --- end ----------------------------------------------------------------------------------------------------------
 
@@ -230,11 +237,10 @@ class Executor:
         return found
 
     def _arm(self, at: float) -> None:
-        if at < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = at
-            self._timer = self._loop.call_later(max(0.0, at - self._clock.monotonic()), self._check_deadlines)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_later(max(0.0, at - self._clock.monotonic()), self._check_deadlines)
 
     def _check_deadlines(self) -> None:
         self._timer, self._timer_at = None, math.inf
@@ -258,7 +264,7 @@ class Executor:
                 self.end(run, run.ending)  # a swallowed cancellation is repeated
             run.ends_by = now + STUCK_S
             upcoming = min(upcoming, run.ends_by)
-        if upcoming < math.inf:
+        if upcoming < self._timer_at:
             self._arm(upcoming)
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ class Fetcher:
         keys: Key names.
         order: In which order queues are tried.
         settler: Whose outcomes are carried.
-        start: Called with each fetched run.
+        start: Called with each fetched run and the monotonic second.
         set_aside: Called with queue and id of a task whose message cannot be read; gives its slot back in the end.
         clock: Source of monotonic time.
         redis_clock: Learns Redis's time from answers.
@@ -49,7 +49,7 @@ class Fetcher:
         keys: Keys,
         order: QueueOrder,
         settler: Settler,
-        start: Callable[[Run], None],
+        start: Callable[[Run, float], None],
         set_aside: Callable[[QueueKeys, str], None],
         clock: Clock,
         redis_clock: RedisClock,
@@ -214,8 +214,8 @@ class Fetcher:
         queue, asked = turn.queue, turn.asked
         turn.in_doubt = None
         assert queue is not None
-        self.last_answer = self._clock.monotonic()
-        self._redis_clock.learn(answer.now_ns, self.last_answer)
+        now = self.last_answer = self._clock.monotonic()
+        self._redis_clock.learn(answer.now_ns, now)
         self.free += asked - len(answer.tasks)
         if answer.dropped:
             self.dropped += answer.dropped
@@ -227,7 +227,7 @@ class Fetcher:
             except WireFormatError:
                 self._set_aside(queue, task_id)
                 continue
-            self._start(Run(queue, task_id, message, lease_until))
+            self._start(Run(queue, task_id, message, lease_until), now)
         return len(answer.tasks) + answer.dropped >= asked
 
 

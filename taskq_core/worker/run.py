@@ -26,7 +26,9 @@ class Run:
     Attributes:
         queue: Key names of its queue.
         task_id: Id as listed in Redis.
+        key: Queue and id: ids are unique within a queue.
         message: Its decoded message.
+        name: Name of its task, the message's type.
         lease_until: Monotonic second until which the lease holds by this process's reckoning.
         task: The task that runs it; None for an unknown type.
         kwargs: Decoded arguments.
@@ -50,9 +52,11 @@ class Run:
         "ends_by",
         "error",
         "is_interrupted",
+        "key",
         "kwargs",
         "lease_until",
         "message",
+        "name",
         "outcome",
         "queue",
         "repeated",
@@ -68,7 +72,9 @@ class Run:
     def __init__(self, queue: QueueKeys, task_id: str, message: TaskMessage, lease_until: float) -> None:
         self.queue = queue
         self.task_id = task_id
+        self.key = (queue.name, task_id)
         self.message = message
+        self.name: str = message.type
         self.lease_until = lease_until
         self.task: Task[Any, Any] | None = None
         self.kwargs: dict[str, object] = {}
@@ -85,8 +91,3 @@ class Run:
         self.repeated = False
         self.result: object = None
         self.error: BaseException | None = None
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Queue and id: ids are unique within a queue."""
-        return (self.queue.name, self.task_id)

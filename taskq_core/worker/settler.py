@@ -9,17 +9,30 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX, Operation, SettleCode
+from taskq_core.broker.operations import (
+    BATCH_BYTES,
+    BATCH_MAX,
+    Operation,
+    SettleCode,
+    Settlement,
+    settle_done,
+)
+from taskq_core.broker.operations import (
+    Outcome as Ended,
+)
 from taskq_core.broker.operations import settle as settle_operation
 from taskq_core.clock import Clock
 from taskq_core.errors import Discard, Retry, Snooze
 from taskq_core.telemetry import Outcome, WorkerMetrics, type_name
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.listener import WorkerListener
-from taskq_core.worker.outcome import settle, state_after, word
+from taskq_core.worker.outcome import YOUNG_S, settle, state_after, word
 from taskq_core.worker.run import Ending, Run
 
 logger = logging.getLogger("taskq.worker")
+
+PLAIN_DONE = Settlement("", Ended.DONE)
+"""The settlement of every run that just succeeded: nothing to store, no lock to free."""
 
 
 @dataclass(slots=True)
@@ -71,13 +84,22 @@ class Settler:
         if run.settlement is not None:
             return  # it was given back while its function still ran
         duration_s = self._clock.monotonic() - run.started
+        if run.ending is None and run.error is None and duration_s < YOUNG_S:
+            message = run.message
+            if not message.retention and not message.unique_key:  # by far the most common end
+                run.settlement = PLAIN_DONE
+                run.outcome = Outcome.COMPLETED
+                if run.span is not None or self._metrics.is_active or self._listener is not None:
+                    self._tell(run, Outcome.COMPLETED, "deleted", duration_s)
+                self._keep(run)
+                return
         if run.ending is Ending.LEASE_LOST:
             self._lose(run, duration_s)
             return
         try:
             settlement = settle(run, run.result, run.error, now_s=int(self._redis_time()), duration_s=duration_s)
         except Exception:
-            logger.exception("the outcome of task %s cannot be stored; its lease ends", run.message.type)
+            logger.exception("the outcome of task %s cannot be stored; its lease ends", run.name)
             self._lose(run, duration_s)
             return
         run.settlement = settlement
@@ -95,7 +117,7 @@ class Settler:
     def _lose(self, run: Run, duration_s: float) -> None:
         logger.warning(
             "the lease of task %s was lost after %.3f s; its outcome is another worker's",
-            run.message.type,
+            run.name,
             duration_s,
             extra={"queue": run.queue.name, "task_id": run.task_id, "attempt": run.message.retried + 1},
         )
@@ -103,7 +125,10 @@ class Settler:
         self._released((run,))
 
     def _keep(self, run: Run) -> None:
-        self._waiting.setdefault(run.queue, []).append(run)
+        waiting = self._waiting.get(run.queue)
+        if waiting is None:
+            waiting = self._waiting[run.queue] = []
+        waiting.append(run)
         self.count += 1
 
     def _tell(self, run: Run, outcome: Outcome, state: str, duration_s: float) -> None:
@@ -115,7 +140,7 @@ class Settler:
             is_failure = error is not None and not isinstance(error, Retry | Snooze | Discard)
             self._metrics.record(
                 run.queue.name,
-                run.message.type,
+                run.name,
                 outcome,
                 duration_s,
                 type_name(error) if is_failure and error is not None else None,
@@ -125,7 +150,7 @@ class Settler:
             logger.log(
                 logging.ERROR if outcome is Outcome.ARCHIVED else logging.WARNING,
                 "task %s %s after %.3f s: %s",
-                run.message.type,
+                run.name,
                 "will be retried" if outcome is Outcome.RETRIED else "is archived",
                 duration_s,
                 type(error).__name__ if error is not None else "failed",
@@ -136,26 +161,22 @@ class Settler:
 
     def take(self) -> list[SettleBatch]:
         """Take what waits, as one batch per queue of at most `BATCH_MAX` tasks and about `BATCH_BYTES`."""
-        self._metrics.flush()
+        if self._metrics.is_active:
+            self._metrics.flush()
         batches = []
         for queue in list(self._waiting):
-            runs = self._waiting[queue]
-            if len(runs) > BATCH_MAX or any(run.settlement is not None and run.settlement.message for run in runs):
-                size = count = 0
-                for run in runs:
-                    assert run.settlement is not None
-                    size += len(run.settlement.message) + len(run.settlement.result)
-                    count += 1
-                    if count >= BATCH_MAX or size >= BATCH_BYTES:
-                        break
-                runs, self._waiting[queue] = runs[:count], runs[count:]
+            runs = self._waiting.pop(queue)
+            is_plain = all([run.settlement is PLAIN_DONE for run in runs])
+            count = min(len(runs), BATCH_MAX) if is_plain else _fitting(runs)
+            if count < len(runs):
+                self._waiting[queue] = runs[count:]
+                runs = runs[:count]
+            self.count -= count
+            if is_plain:
+                operation = settle_done(queue, [run.task_id for run in runs], owner=self._owner)
             else:
-                self._waiting[queue] = []
-            if not self._waiting[queue]:
-                del self._waiting[queue]
-            self.count -= len(runs)
-            settlements = [run.settlement for run in runs if run.settlement is not None]
-            batches.append(SettleBatch(queue, runs, settle_operation(queue, settlements, owner=self._owner)))
+                operation = settle_operation(queue, [_settlement(run) for run in runs], owner=self._owner)
+            batches.append(SettleBatch(queue, runs, operation))
         return batches
 
     def settled(self, batch: SettleBatch, codes: str) -> None:
@@ -172,7 +193,7 @@ class Settler:
                 logger.warning(
                     "the outcome (%s) of task %s %s",
                     run.outcome,
-                    run.message.type,
+                    run.name,
                     "is unknown: it was sent twice and the first answer is lost"
                     if run.repeated
                     else "was refused: another worker has taken the task over",
@@ -193,8 +214,26 @@ class Settler:
                 logger.error(
                     "the outcome (%s) of task %s could not be stored before its lease ended; it may run again",
                     run.outcome,
-                    run.message.type,
+                    run.name,
                     extra={"queue": run.queue.name, "task_id": run.task_id},
                 )
                 given_up.append(run)
         self._released(given_up)
+
+
+def _settlement(run: Run) -> Settlement:
+    assert run.settlement is not None
+    if run.settlement is PLAIN_DONE:
+        return Settlement(run.task_id, PLAIN_DONE.outcome)
+    return run.settlement
+
+
+def _fitting(runs: Sequence[Run]) -> int:
+    """Return how many runs go in one batch."""
+    size = 0
+    for count, run in enumerate(runs, start=1):
+        assert run.settlement is not None
+        size += len(run.settlement.message) + len(run.settlement.result)
+        if count >= BATCH_MAX or size >= BATCH_BYTES:
+            return count
+    return len(runs)

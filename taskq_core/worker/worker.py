@@ -374,7 +374,7 @@ class Worker:
             # Its thread ends with this process, which is the next thing to happen.
             logger.warning(
                 "task %s did not end when told to; it is given back",
-                run.message.type,
+                run.run.name,
                 extra={"queue": run.queue.name, "task_id": run.task_id},
             )
             run.settlement = operations.Settlement(run.task_id, operations.Outcome.REQUEUE)

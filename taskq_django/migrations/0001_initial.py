@@ -7,8 +7,8 @@ class Migration(migrations.Migration):
     """Creates no table: both models are unmanaged."""
 
     initial = True
-    dependencies = []
-    operations = [
+    dependencies = []  # noqa: RUF012 - Django's own form
+    operations = [  # noqa: RUF012 - Django's own form
         migrations.CreateModel(
             name="Queue",
             fields=[

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.stores import RUNNERS, STORES, Broker, Run, Store
+from tests.conformance.stores import RUNNERS, STORES, Broker, Run, Store, redis_programs
 
 
 class _Opened:
@@ -63,5 +63,12 @@ def any_broker(opened: _Opened, request: pytest.FixtureRequest) -> Broker:
 @pytest.fixture(params=[pytest.param(store, id=store, marks=_marks(store)) for store in STORES if store != "cluster"])
 def one_server(opened: _Opened, request: pytest.FixtureRequest) -> Any:
     """As `any_broker`, without the cluster, where names of several queues share one server."""
+    opened.store(request.param).flush()
+    return Broker(opened.store(request.param), opened.run(request.param, "sync"))
+
+
+@pytest.fixture(params=[pytest.param(store, id=store, marks=pytest.mark.redis) for store in redis_programs()])
+def real_server(opened: _Opened, request: pytest.FixtureRequest) -> Broker:
+    """An empty real server of each program, behind the blocking runner."""
     opened.store(request.param).flush()
     return Broker(opened.store(request.param), opened.run(request.param, "sync"))

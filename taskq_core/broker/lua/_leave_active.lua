@@ -15,8 +15,9 @@ local function announce(keys, waited, id)
   end
 end
 
+-- release: free a unique lock that is still held by this task. Its name comes from a message, so it may be any key.
 local function release(lock, id)
-  if lock ~= '' and redis.call('GET', lock) == id then
+  if lock ~= '' and redis.pcall('GET', lock) == id then
     redis.call('DEL', lock)
   end
 end

@@ -1,7 +1,7 @@
 -- forget: delete one task of `set` with its hash, and its unique lock where it still holds it.
 local function forget(set, task_key, id)
-  local lock = redis.call('HGET', task_key, 'unique_key')
-  if lock and redis.call('GET', lock) == id then
+  local lock = redis.pcall('HGET', task_key, 'unique_key')
+  if type(lock) == 'string' and redis.pcall('GET', lock) == id then
     redis.call('DEL', lock)
   end
   redis.call('DEL', task_key)

@@ -35,7 +35,7 @@ if last then
       local id = string.sub(tail, 1, tonumber(length))
       rest = string.sub(tail, tonumber(length) + 1)
       local score = redis.call('ZSCORE', KEYS[3], id)
-      local fields = redis.call('HMGET', ARGV[7] .. id, 'msg', 'taskq_owner')
+      local fields = redis.pcall('HMGET', ARGV[7] .. id, 'msg', 'taskq_owner')
       if score and fields[1] and fields[2] == ARGV[2] .. ':' .. score then
         reply[2] = score
         reply[#reply + 1] = id

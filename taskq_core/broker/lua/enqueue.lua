@@ -64,7 +64,7 @@ for i = 6, #ARGV, stride do
     end
     if lock ~= '' then
       local ttl_s = tonumber(ARGV[i + 4]) + (scheduled and math.floor((start_s * 1000 - now_ms) / 1000) or 0)
-      redis.call('SET', lock, id, 'EX', whole(ttl_s))
+      redis.call('SET', lock, id, 'EX', whole(math.max(1, math.min(ttl_s, 10000000000)))) -- never refused half-way
       redis.call('HSET', key, 'unique_key', lock)
     end
   end

@@ -20,12 +20,14 @@
 -- include _lead
 -- include _wake
 local now_s, now_ns = clock(ARGV[1])
+redis.call('ZCARD', KEYS[1]) -- keys of another type are refused here, before the first write
+redis.call('ZCARD', KEYS[2])
+redis.call('LLEN', KEYS[3])
+redis.call('SCARD', KEYS[4])
+redis.call('LLEN', KEYS[5])
 if not lead(KEYS[6], KEYS[7], ARGV[2], ARGV[3]) then
   return { now_ns, 0, 0, 0 }
 end
-redis.call('LLEN', KEYS[3]) -- keys of another type are refused here, before a task is touched
-redis.call('LLEN', KEYS[5])
-redis.call('SCARD', KEYS[4])
 local limit, moved, dropped, ready = tonumber(ARGV[5]), 0, 0, 0
 for source = 1, 2 do
   local left = limit - moved - dropped
@@ -35,10 +37,16 @@ for source = 1, 2 do
       local key = ARGV[4] .. 't:' .. id
       local fields = redis.pcall('HMGET', key, 'msg', 'group')
       local group = fields[2]
+      if group and (group == '' or type(redis.pcall('ZCARD', ARGV[4] .. 'g:' .. group)) == 'table') then
+        group = nil -- what stands in its place is no group: better alone than lost
+      end
       redis.call('ZREM', KEYS[source], id)
       if not fields[1] then
+        if fields[1] == false then
+          redis.call('DEL', key) -- a stub without a message would block its id for ever
+        end
         dropped = dropped + 1
-      elseif group and group ~= '' then
+      elseif group then
         redis.call('ZADD', ARGV[4] .. 'g:' .. group, whole(now_s), id)
         redis.call('SADD', KEYS[4], group)
         redis.call('HSET', key, 'state', 'aggregating')

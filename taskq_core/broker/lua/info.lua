@@ -27,6 +27,7 @@ if redis.call('SCARD', KEYS[7]) > 0 then
 end
 local today = utc_date(now_s)
 local next_id = redis.call('LINDEX', KEYS[1], -1)
+local since = next_id and redis.pcall('HGET', ARGV[2] .. 't:' .. next_id, 'pending_since')
 return {
   now_ns,
   redis.call('LLEN', KEYS[1]),
@@ -41,5 +42,5 @@ return {
   number(KEYS[10]),
   number(ARGV[2] .. 'processed:' .. today),
   number(ARGV[2] .. 'failed:' .. today),
-  next_id and redis.call('HGET', ARGV[2] .. 't:' .. next_id, 'pending_since') or '',
+  type(since) == 'string' and string.match(since, '^%d+$') or '',
 }

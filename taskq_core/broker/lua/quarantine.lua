@@ -21,7 +21,7 @@ if not score or redis.pcall('HGET', KEYS[3], 'taskq_owner') ~= ARGV[2] .. ':' ..
 end
 redis.call('LREM', KEYS[1], 1, ARGV[3])
 redis.call('ZREM', KEYS[2], ARGV[3])
-redis.call('HDEL', KEYS[3], 'taskq_owner')
 redis.call('RENAME', KEYS[3], KEYS[5])
+redis.call('HDEL', KEYS[5], 'taskq_owner')
 redis.call('ZADD', KEYS[4], whole(now_s), ARGV[3])
 return 1

@@ -55,12 +55,13 @@ for i = 9, #ARGV, 6 do
       failed = failed + 1
       archived = archived + 1
       announce(keys, fields[2], id)
-    elseif verdict == 'z' then
+    elseif verdict == 'z' and message ~= '' then
       redis.call('RENAME', key, ARGV[8] .. id)
+      redis.call('HDEL', ARGV[8] .. id, 'taskq_owner')
       redis.call('ZADD', KEYS[5], whole(now_s), id)
       announce(keys, fields[2], id)
-    elseif fields[1] == false then
-      redis.call('DEL', key)
+    elseif fields[1] ~= nil then -- nil: a key of another type, which is not ours
+      redis.call('DEL', key) -- a stub without a message would block its id for ever
     end
   end
   codes[#codes + 1] = code

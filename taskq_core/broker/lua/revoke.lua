@@ -11,7 +11,8 @@
   ARGV[3]  string  channel that tells of ended tasks
 
   returns  the state it was in, or nothing if there is no such task. Only pending, scheduled, retry and aggregating
-           tasks are deleted.
+           tasks are deleted; nothing as well for one that says so but is not there, as in a group being turned into
+           one task.
 ]]
 local fields = redis.call('HMGET', KEYS[1], 'state', 'unique_key', 'group', 'taskq_wait')
 local state = fields[1]
@@ -26,6 +27,7 @@ elseif state == 'scheduled' then
 elseif state == 'retry' then
   removed = redis.call('ZREM', KEYS[4], ARGV[1])
 elseif state == 'aggregating' and fields[3] then
+  redis.call('SCARD', KEYS[5]) -- a key of another type is refused here, before the first write
   local group = ARGV[2] .. 'g:' .. fields[3]
   removed = redis.call('ZREM', group, ARGV[1])
   if removed == 1 and redis.call('ZCARD', group) == 0 then
@@ -33,12 +35,14 @@ elseif state == 'aggregating' and fields[3] then
   end
 end
 if removed > 0 then
-  if fields[2] and redis.call('GET', fields[2]) == ARGV[1] then
+  if fields[2] and redis.pcall('GET', fields[2]) == ARGV[1] then
     redis.call('DEL', fields[2])
   end
   redis.call('DEL', KEYS[1])
   if fields[4] then
     redis.call('PUBLISH', ARGV[3], ARGV[1])
   end
+elseif state == 'pending' or state == 'scheduled' or state == 'retry' or state == 'aggregating' then
+  return false
 end
 return state

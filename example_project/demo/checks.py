@@ -1,0 +1,126 @@
+"""What must be true at the end: every task done, its work seen in the world, and one trace for every request."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from PIL import Image
+
+from example_project.demo.errors import DemoError
+from example_project.demo.otlp import Span, Traces
+from example_project.demo.visits import PHOTO_SIZE, EnqueuedTask, Visit
+from taskq_core.telemetry.names import TASK_ID
+
+WORKER = "studio-worker"
+EXPECTED_TASKS = {
+    "/signup/": ["email:deliver"],
+    "/photos/": ["image:resize"],
+    "/photos/process/": ["image:resize", "image:watermark", "image:compress"] * 2,
+    "/reports/": ["report:studio"],
+    "/signup": ["email:deliver"],
+    "/photos/1/resize": ["image:resize"],
+    "/photos/2/resize": ["image:resize"],
+    "/reports": ["report:studio"],
+}
+TRACE_TIMEOUT_S = 20.0
+
+
+def check_enqueued(visits: Sequence[Visit]) -> None:
+    """Every request told of the tasks it was to enqueue, no two the same."""
+    for visit in visits:
+        told = [task.name for task in visit.tasks]
+        if Counter(told) != Counter(EXPECTED_TASKS[visit.path]):
+            raise DemoError(f"{visit} enqueued {told}, expected {EXPECTED_TASKS[visit.path]}")
+    ids = [task.id for visit in visits for task in visit.tasks]
+    if len(set(ids)) != len(ids):
+        raise DemoError(f"task ids were told more than once: {ids}")
+
+
+def check_mail(messages: Sequence[EmailMessage]) -> None:
+    """Both customers got their welcome, once."""
+    received = sorted((message["To"], message["Subject"]) for message in messages)
+    expected = [(to, "Welcome to the studio") for to in ("ada@example.com", "bob@example.com")]
+    if received != expected:
+        raise DemoError(f"the mail server received {received}, expected {expected}")
+
+
+def check_results(visits: Sequence[Visit], results: Mapping[str, Any], media: Path) -> None:
+    """Tasks returned what they did, and the files are there and are what was asked for."""
+    for visit in visits:
+        for task in visit.tasks:
+            result = results[task.id]
+            if task.name == "email:deliver":
+                is_right = result is None
+            elif task.name == "report:studio":
+                is_right = result["photos"] == 2 and sum(result["photos_by_day"].values()) == 2
+            else:
+                is_right = _is_processed(task, media / result, media / "originals")
+            if not is_right:
+                raise DemoError(f"{task.name} {task.id} has the wrong result {result!r}")
+    report = visits[-1].answer["report"]
+    if report["customers"] != 2:
+        raise DemoError(f"the last report counted {report['customers']} customers, expected 2")
+
+
+def _is_processed(task: EnqueuedTask, path: Path, originals: Path) -> bool:
+    name, _, variant = path.stem.rpartition("-")
+    [original] = originals.glob(f"{name}.*")
+    with Image.open(path) as image, Image.open(original) as before:
+        if task.name == "image:resize":
+            width = int(variant.removesuffix("px"))
+            return image.size == (width, round(PHOTO_SIZE[1] * width / PHOTO_SIZE[0]))
+        if task.name == "image:compress":
+            return image.format == "JPEG" and path.stat().st_size < original.stat().st_size
+        lower_edge = (0, PHOTO_SIZE[1] - 60, PHOTO_SIZE[0], PHOTO_SIZE[1])
+        return image.format == before.format and image.crop(lower_edge).tobytes() != before.crop(lower_edge).tobytes()
+
+
+def trace_of(visit: Visit, traces: Traces) -> str:
+    """Wait until the whole trace of a request has arrived, and return its id.
+
+    Raises:
+        DemoError: For one of its tasks, the spans do not lead from the request over sending to processing.
+    """
+    trace_ids = {_trace_of_task(visit, task, traces) for task in visit.tasks}
+    if len(trace_ids) != 1:
+        raise DemoError(f"{visit} has {len(trace_ids)} traces, expected one: {sorted(trace_ids)}")
+    return trace_ids.pop()
+
+
+def _trace_of_task(visit: Visit, task: EnqueuedTask, traces: Traces) -> str:
+    def look(arrived: Traces) -> str | None:
+        process = arrived.find("consumer", {TASK_ID: task.id})
+        if process is None or _missing(visit, task, process, arrived):
+            return None
+        return process.trace_id
+
+    trace_id = traces.wait_for(look, TRACE_TIMEOUT_S)
+    if trace_id is not None:
+        return trace_id
+    process = traces.find("consumer", {TASK_ID: task.id})
+    missing = "a span of its run" if process is None else _missing(visit, task, process, traces)
+    raise DemoError(f"the trace of {visit}, task {task.name} {task.id}, is incomplete: {missing} has not arrived")
+
+
+def _missing(visit: Visit, task: EnqueuedTask, process: Span, traces: Traces) -> str:
+    """Return what is missing between a request and the run of its task; "" if all is there."""
+    if process.service != WORKER or process.name != f"process {task.queue}":
+        return f"a span 'process {task.queue}' of {WORKER}"
+    above = traces.ancestors(process)
+    if not any(span.kind == "producer" and span.name == f"send {task.queue}" for span in above):
+        return f"a span 'send {task.queue}' above the run (trace {process.trace_id})"
+    request = above[-1]
+    if request.parent_id or (request.kind, request.service, _path(request)) != ("server", visit.service, visit.path):
+        return f"the request's span at the top (trace {process.trace_id})"
+    if not any(span.kind == "internal" for span in traces.children(process)):
+        return "a span of the task's own"
+    return ""
+
+
+def _path(request: Span) -> str:
+    """Return the path of a request's span, in the old or the new words of OpenTelemetry's conventions."""
+    about = request.attributes
+    return about.get("url.path") or urlsplit(about.get("http.url", "")).path

@@ -1,0 +1,117 @@
+"""What visitors do on the two sites, over HTTP as a browser and a program would."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+import httpx
+from PIL import Image, ImageDraw
+
+from example_project.demo.errors import DemoError
+
+SITE, API = "studio-site", "studio-api"
+PHOTO_SIZE = (1600, 1000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnqueuedTask:
+    """A task as the sites told of it."""
+
+    name: str
+    id: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """One request and what it enqueued."""
+
+    service: str
+    """Name of the process that answered."""
+    path: str
+    status: int
+    tasks: tuple[EnqueuedTask, ...]
+    answer: Mapping[str, Any] = field(default_factory=dict)
+    """The API's answer."""
+
+    def __str__(self) -> str:
+        return f"POST {self.path} on the {'Django site' if self.service == SITE else 'FastAPI app'}"
+
+
+class Browser:
+    """Fills in the Django site's forms."""
+
+    def __init__(self, url: str) -> None:
+        self._http = httpx.Client(base_url=url, timeout=30)
+
+    def submit(self, path: str, data: dict[str, Any], files: dict[str, tuple[str, bytes]] | None = None) -> Visit:
+        """Submit a form, and read from the page that follows which tasks were enqueued."""
+        self._http.get("/").raise_for_status()  # brings the form and its CSRF cookie
+        token = self._http.cookies["csrftoken"]
+        answer = self._http.post(path, data={**data, "csrfmiddlewaretoken": token}, files=files)
+        if answer.status_code != 302:
+            raise DemoError(f"POST {path} answered {answer.status_code}, expected 302:\n{answer.text[:2000]}")
+        page = self._http.get(answer.headers["Location"]).raise_for_status().text
+        found = re.findall(r'<code class="task" data-queue="([^"]+)">(\S+) (\S+)</code>', page)
+        tasks = tuple(EnqueuedTask(name=name, id=task_id, queue=queue) for queue, name, task_id in found)
+        return Visit(service=SITE, path=path, status=answer.status_code, tasks=tasks)
+
+    def photo_ids(self) -> list[str]:
+        """Return the photos that the page offers for processing."""
+        return re.findall(r'name="photos" value="(\d+)"', self._http.get("/").raise_for_status().text)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+
+def post(url: str, path: str, data: dict[str, Any] | None = None) -> Visit:
+    """Call the API."""
+    answer = httpx.post(url + path, json=data, timeout=60)
+    if answer.status_code not in (200, 202):
+        raise DemoError(f"POST {path} answered {answer.status_code}, expected 200 or 202:\n{answer.text[:2000]}")
+    told = answer.json()
+    task = EnqueuedTask(name=told["task"], id=told["id"], queue=told["queue"])
+    return Visit(service=API, path=path, status=answer.status_code, tasks=(task,), answer=told)
+
+
+def photo(kind: str) -> bytes:
+    """Return a picture of a landscape as a JPEG or PNG file."""
+    image = Image.merge("RGB", [Image.radial_gradient("L").resize(PHOTO_SIZE)] * 3)
+    draw = ImageDraw.Draw(image)
+    width, height = PHOTO_SIZE
+    for row, green in enumerate(range(90, 200, 10)):
+        top = height // 2 + row * height // 20
+        draw.polygon(
+            [(0, top), (width // 3, top - 160), (width, top + 60), (width, height), (0, height)], (20, green, 90)
+        )
+    draw.ellipse((1150, 120, 1350, 320), (250, 200, 60))
+    data = BytesIO()
+    image.save(data, kind, **({"quality": 95} if kind == "JPEG" else {}))
+    return data.getvalue()
+
+
+def make_visits(site_url: str, api_url: str) -> list[Visit]:
+    """Visit both sites and return what was done, in order."""
+    browser = Browser(site_url)
+    try:
+        visits = [
+            browser.submit("/signup/", {"name": "Ada", "email": "ada@example.com"}),
+            browser.submit("/photos/", {"title": "Hills"}, {"image": ("hills.jpg", photo("JPEG"))}),
+            browser.submit("/photos/", {"title": "Sunset"}, {"image": ("sunset.png", photo("PNG"))}),
+        ]
+        photo_ids = browser.photo_ids()
+        visits += [
+            browser.submit("/photos/process/", {"photos": photo_ids}),
+            browser.submit("/reports/", {}),
+        ]
+    finally:
+        browser.close()
+    return [
+        *visits,
+        post(api_url, "/signup", {"name": "Bob", "email": "bob@example.com"}),
+        post(api_url, f"/photos/{photo_ids[0]}/resize", {"width": 480}),
+        post(api_url, "/reports"),
+    ]

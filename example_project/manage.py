@@ -1,0 +1,24 @@
+"""Django's command line: `python manage.py runserver`, `migrate`, `runworker`, ..."""
+
+import os
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Run a command."""
+    # The project is a package, so its parent folder is what Python must look in, from wherever this file is started.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_project.settings")
+
+    from django.core.management import execute_from_command_line
+
+    from example_project.telemetry import trace_process
+
+    if sys.argv[1:2] == ["runworker"]:
+        trace_process("studio-worker")
+    execute_from_command_line(sys.argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Settings of the studio, for the Django site, the FastAPI app and the worker alike.
+
+Everything works on a laptop as it stands. What differs elsewhere comes from the environment: `DJANGO_SECRET_KEY`,
+`DJANGO_DEBUG`, `DJANGO_ALLOWED_HOSTS`, `STUDIO_DATA`, `STUDIO_SMTP` and `TASKQ_URL`.
+"""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+BASE_DIR = Path(__file__).resolve().parent
+DATA_DIR = Path(os.environ.get("STUDIO_DATA", BASE_DIR))  # the database and the photos
+
+DEBUG = os.environ.get("DJANGO_DEBUG", "1") == "1"
+SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or ("for-development-only" * 3 if DEBUG else "")  # empty: refused
+ALLOWED_HOSTS = os.environ.get("DJANGO_ALLOWED_HOSTS", "127.0.0.1,localhost").split(",")
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "taskq_django",
+    "example_project.studio",
+]
+
+# --- the queue --------------------------------------------------------------------------------------------------------
+
+TASKQ = {
+    "URL": "embedded://",  # a private redis-server for development; elsewhere set TASKQ_URL=redis://...
+    "QUEUES": {"critical": 6, "default": 3, "low": 1},
+    "CONCURRENCY": 10,
+    "DEFAULTS": {"retention": timedelta(hours=24)},  # results can be read and seen in the admin for a day
+}
+
+# --- Django -----------------------------------------------------------------------------------------------------------
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "example_project.urls"
+WSGI_APPLICATION = "example_project.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": DATA_DIR / "db.sqlite3",
+        # Several processes write: they wait for each other instead of failing.
+        "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"},
+    },
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+MEDIA_ROOT = DATA_DIR / "media"
+MEDIA_URL = "media/"
+STATIC_URL = "static/"
+STORAGES = {
+    # A task that runs twice writes its file twice, rather than a second one beside it.
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"allow_overwrite": True}},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+
+# Mail goes to STUDIO_SMTP=host:port, or into the worker's log.
+EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if 'STUDIO_SMTP' in os.environ else 'console'}.EmailBackend"
+EMAIL_HOST, _, EMAIL_PORT = os.environ.get("STUDIO_SMTP", "localhost:25").rpartition(":")
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = "studio@example.com"
+
+TIME_ZONE = "UTC"
+USE_TZ = True

@@ -1,0 +1,1 @@
+"""Customers, their photos, and the work done on them in the background."""

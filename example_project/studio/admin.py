@@ -1,0 +1,19 @@
+from django.contrib import admin
+
+from example_project.studio.models import Customer, Photo
+
+
+@admin.register(Customer)
+class CustomerAdmin(admin.ModelAdmin):
+    """Customers."""
+
+    list_display = ("name", "email", "joined_at")
+    search_fields = ("name", "email")
+
+
+@admin.register(Photo)
+class PhotoAdmin(admin.ModelAdmin):
+    """Photos."""
+
+    list_display = ("title", "image", "uploaded_at")
+    search_fields = ("title",)

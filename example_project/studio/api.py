@@ -1,0 +1,97 @@
+"""The studio's API, the twin of `views` for programs."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import close_old_connections
+from fastapi import APIRouter, Depends, HTTPException
+from pydantic import AfterValidator, BaseModel, Field
+
+from example_project.studio.models import Customer, Photo
+from example_project.studio.tasks import Report, build_report, resize_image, send_email
+from taskq_core import ResultTimeoutError, TaskHandle
+from taskq_fastapi import ClientDep
+
+
+async def database() -> AsyncIterator[None]:
+    """Do for Django's database connections what Django does around each of its own requests."""
+    await sync_to_async(close_old_connections)()
+    yield
+    await sync_to_async(close_old_connections)()
+
+
+router = APIRouter(dependencies=[Depends(database)])
+
+
+def email_address(text: str) -> str:
+    """Check an address as the Django site does."""
+    try:
+        validate_email(text)
+    except ValidationError as error:
+        raise ValueError(error.message) from None
+    return text
+
+
+class Signup(BaseModel):
+    """A new customer."""
+
+    name: str = Field(min_length=1, max_length=100)
+    email: Annotated[str, Field(max_length=254), AfterValidator(email_address)]
+
+
+class Resize(BaseModel):
+    """How large a photo is wanted."""
+
+    width: int = Field(ge=16, le=4096)
+
+
+class Enqueued(BaseModel):
+    """A task that will be done."""
+
+    task: str
+    id: str
+    queue: str
+
+
+class FinishedReport(Enqueued):
+    """A task that is done, and what it found."""
+
+    report: Report
+
+
+def describe(handle: TaskHandle[Any]) -> Enqueued:
+    """Return what a caller needs to know of a task."""
+    return Enqueued(task=handle.name, id=handle.id, queue=handle.queue)
+
+
+@router.post("/signup", status_code=202)
+async def signup(new: Signup, client: ClientDep) -> Enqueued:
+    """Add a customer and welcome them by mail."""
+    customer, is_new = await Customer.objects.aget_or_create(email=new.email, defaults={"name": new.name})
+    if not is_new:
+        raise HTTPException(409, "this address has signed up already")
+    body = f"Hello {customer.name}, your pictures await you."
+    return describe(await client.enqueue(send_email.s(customer.email, "Welcome to the studio", body)))
+
+
+@router.post("/photos/{photo_id}/resize", status_code=202)
+async def resize(photo_id: int, wanted: Resize, client: ClientDep) -> Enqueued:
+    """Make a photo smaller."""
+    photo = await Photo.objects.filter(id=photo_id).afirst()
+    if photo is None:
+        raise HTTPException(404, "no such photo")
+    return describe(await client.enqueue(resize_image.s(photo.image.name, width=wanted.width)))
+
+
+@router.post("/reports")
+async def report(client: ClientDep) -> FinishedReport:
+    """Have a report made, and wait for it."""
+    handle = await client.enqueue(build_report.s())
+    try:
+        found = await handle.aresult(timeout=30)
+    except ResultTimeoutError:
+        raise HTTPException(504, "the report is not ready yet") from None
+    return FinishedReport(task=handle.name, id=handle.id, queue=handle.queue, report=found)

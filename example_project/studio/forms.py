@@ -1,0 +1,25 @@
+from django import forms
+
+from example_project.studio.models import Customer, Photo
+
+
+class SignupForm(forms.ModelForm):
+    """A new customer."""
+
+    class Meta:  # noqa: D106 - Django's own form
+        model = Customer
+        fields = ("name", "email")
+
+
+class UploadForm(forms.ModelForm):
+    """A new photo. Django opens the file with Pillow and refuses what is no image."""
+
+    class Meta:  # noqa: D106 - Django's own form
+        model = Photo
+        fields = ("title", "image")
+
+
+class BatchForm(forms.Form):
+    """The photos to be processed."""
+
+    photos = forms.ModelMultipleChoiceField(Photo.objects.all(), widget=forms.CheckboxSelectMultiple)

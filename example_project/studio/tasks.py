@@ -1,0 +1,105 @@
+"""What the studio does in the background. Enqueued by the Django site and by the FastAPI app, run by `runworker`.
+
+Every task may run twice (after a crash, for example), so each writes its result under a name that depends only on what
+it was asked for.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import PurePosixPath
+
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+from django.core.mail import EmailMessage
+from django.db.models import Count
+from django.db.models.functions import TruncDate
+from opentelemetry import trace
+from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+
+from example_project.studio.models import Customer, Photo
+from taskq_core import SkipRetry
+from taskq_django import task
+
+tracer = trace.get_tracer(__name__)
+
+
+@task(name="email:deliver", queue="critical", max_retry=5, timeout=30)
+def send_email(to: str, subject: str, body: str) -> None:
+    """Send a mail over SMTP. While the mail server is away, the task is tried again."""
+    with tracer.start_as_current_span("smtp.send"):
+        EmailMessage(subject, body, to=[to]).send()
+
+
+@task(name="image:resize", timeout=60)
+def resize_image(path: str, width: int) -> str:
+    """Make an image at most `width` pixels wide, and return where it is stored."""
+    with opened(path) as image:
+        with tracer.start_as_current_span("image.resize", attributes={"image.width": width}):
+            image.thumbnail((width, image.height))
+        return store(image, path, f"{width}px")
+
+
+@task(name="image:watermark", timeout=60)
+def watermark_image(path: str, text: str) -> str:
+    """Write a text across the lower edge of an image, and return where the new one is stored."""
+    with opened(path) as image:
+        with tracer.start_as_current_span("image.watermark"):
+            size = max(12, image.height // 16)
+            draw = ImageDraw.Draw(image, "RGBA")
+            draw.rectangle((0, image.height - 2 * size, image.width, image.height), fill=(0, 0, 0, 96))
+            draw.text((size // 2, image.height - 1.75 * size), text, fill=(255, 255, 255, 224), font_size=size)
+        return store(image, path, "watermark")
+
+
+@task(name="image:compress", queue="low", timeout=60)
+def compress_image(path: str, quality: int) -> str:
+    """Make an image a smaller file (a JPEG of this quality, 1 to 95), and return where it is stored."""
+    with opened(path) as image:
+        return store(image, path, f"q{quality}", suffix=".jpg", quality=quality)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """How the studio is doing."""
+
+    customers: int
+    photos: int
+    photos_by_day: dict[str, int]
+
+
+@task(name="report:studio", timeout=60)
+async def build_report() -> Report:
+    """Count what the database holds."""
+    with tracer.start_as_current_span("report.query"):
+        by_day = Photo.objects.order_by().annotate(day=TruncDate("uploaded_at")).values("day").annotate(n=Count("id"))
+        return Report(
+            customers=await Customer.objects.acount(),
+            photos=await Photo.objects.acount(),
+            photos_by_day={str(row["day"]): row["n"] async for row in by_day.order_by("day")},
+        )
+
+
+@contextmanager
+def opened(path: str) -> Iterator[Image.Image]:
+    """Open a stored image, upright. One that is no image cannot become one by trying again: its task is archived."""
+    with tracer.start_as_current_span("image.open"), default_storage.open(path) as file:
+        try:
+            image = ImageOps.exif_transpose(Image.open(file))
+            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+            raise SkipRetry(f"cannot read the image: {type(error).__name__}") from error
+    with image:
+        yield image
+
+
+def store(image: Image.Image, path: str, variant: str, *, suffix: str | None = None, quality: int = 90) -> str:
+    """Store what was made of an image, named after it and the variant, and return where."""
+    original = PurePosixPath(path)
+    suffix = suffix or original.suffix
+    kind = "PNG" if suffix == ".png" else "JPEG"
+    data = BytesIO()
+    with tracer.start_as_current_span("image.store", attributes={"image.format": kind}):
+        (image if kind == "PNG" else image.convert("RGB")).save(data, kind, quality=quality, optimize=True)
+        return default_storage.save(f"processed/{original.stem}-{variant}{suffix}", ContentFile(data.getvalue()))

@@ -1,0 +1,20 @@
+"""Traces of the studio's processes. Each asks for them once, at its start."""
+
+import os
+
+from taskq_core.telemetry import configure
+
+
+def trace_process(service_name: str) -> bool:
+    """Export the traces of this process to `OTEL_EXPORTER_OTLP_ENDPOINT`.
+
+    Args:
+        service_name: What the process is called in them.
+
+    Returns:
+        False if that is not set: nothing is traced then.
+    """
+    if "OTEL_EXPORTER_OTLP_ENDPOINT" not in os.environ:
+        return False
+    configure(service_name=service_name)
+    return True

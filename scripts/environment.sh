@@ -1,0 +1,133 @@
+#!/bin/sh
+# Make sure that a virtual environment with what a job needs exists, and print the path of its Python.
+#
+#   sh scripts/environment.sh run    what `make demo`, `make test` and `make bench` need
+#   sh scripts/environment.sh lint   that, and the tools of `make ci`
+#
+# It takes the newest Python >= 3.11 of the machine for which everything installs as wheels, or the one that the variable
+# PYTHON names (a version such as 3.12, a command, or a path). Each version has its own environment, .venv/<version>. It is
+# made anew when another interpreter of that version is taken, and filled again when pyproject.toml has changed. The
+# answer is the only thing on standard output; the rest goes to standard error.
+set -eu
+
+cd "$(dirname "$0")/.."
+job=${1:-run}
+case $job in
+  run) groups="--group test --group example --group bench" ;;
+  lint) groups="--group test --group example --group bench --group lint" ;;
+  *) echo "scripts/environment.sh: unknown job '$job'; known are run and lint" >&2; exit 2 ;;
+esac
+
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_REQUIRE_VIRTUALENV=0
+# An active virtual environment is nobody's business here.
+unset VIRTUAL_ENV PYTHONHOME PYTHONPATH
+
+say() { echo "$*" >&2; }
+
+# Print "<minor version> <identity> <path>" of an interpreter that can be used, nothing otherwise. The real path is asked
+# of Python itself: what stands on PATH may be a version manager's shim. An interpreter inside a virtual environment
+# answers for the one it was made from.
+describe() {
+  "$1" -c '
+import os, sys
+if sys.version_info >= (3, 11) and sys.implementation.name == "cpython":
+    path = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    print(sys.version_info[1], sys.version.split()[0] + "@" + os.path.realpath(sys.base_prefix), path)
+' 2>/dev/null || true
+}
+
+# Paths and commands to try, the likely newest first.
+candidates() {
+  for minor in 15 14 13 12 11; do echo "python3.$minor"; done
+  echo python3
+  echo python
+  for folder in "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.*/bin "$HOME"/.local/bin /usr/local/bin /opt/homebrew/bin /usr/bin; do
+    for path in "$folder"/python3.1[1-9]; do
+      if [ -x "$path" ]; then echo "$path"; fi
+    done
+  done
+}
+
+# Interpreters that can be used, the newest first, each once; of one version those on PATH first.
+interpreters() {
+  if [ -n "${PYTHON:-}" ]; then
+    case $PYTHON in
+      3.[0-9]*) candidates | grep "python$PYTHON\$" || true ;;
+      *) echo "$PYTHON" ;;
+    esac
+  else
+    candidates
+  fi | while read -r command; do describe "$command"; done | awk '!seen[$0]++' | sort -s -t ' ' -k1,1nr
+}
+
+# Make the environment itself. Debian's python3 comes without ensurepip: then another interpreter's pip helps out.
+make_venv() {
+  rm -rf "$2"
+  if "$1" -c 'import ensurepip, venv' 2>/dev/null; then
+    "$1" -m venv "$2" >&2 || return 1
+  else
+    "$1" -m venv --without-pip "$2" >&2 2>/dev/null || return 1
+    for other in python3 $(candidates); do
+      if "$other" -m pip --python "$2/bin/python" install --quiet "pip>=25.1" >/dev/null 2>&1; then break; fi
+    done
+  fi
+  "$2/bin/python" -m pip --version >/dev/null 2>&1 || return 1
+}
+
+# Install everything as wheels; a package that would have to be compiled fails here.
+fill() {
+  "$1" -m pip install --quiet --upgrade "pip>=25.1" >&2 &&
+    # shellcheck disable=SC2086  # several words on purpose
+    "$1" -m pip install --quiet --upgrade --only-binary :all: --editable ".[all]" $groups >&2
+}
+
+fingerprint=$(cksum <pyproject.toml)
+list=$(interpreters)
+if [ -z "$list" ]; then
+  say "No Python >= 3.11 was found${PYTHON:+ as '$PYTHON'}. Install one, or name it: make test PYTHON=/path/to/python3"
+  exit 1
+fi
+
+problem=
+tried=
+while read -r minor identity path; do
+  folder=.venv/3.$minor
+  stamp="$fingerprint $identity"
+  case " $tried " in *" $minor "*) continue ;; esac # another interpreter of a version that did not work
+  if [ "$(describe "$folder/bin/python" | cut -d ' ' -f 2)" = "$identity" ]; then
+    for done in "$job" lint; do
+      if [ "$(cat "$folder/installed-$done" 2>/dev/null)" = "$stamp" ]; then
+        echo "$PWD/$folder/bin/python"
+        exit 0
+      fi
+    done
+  else
+    if [ -z "${PYTHON:-}" ] && [ "$(cat ".venv/3.$minor.unfit-$job" 2>/dev/null)" = "$stamp" ]; then
+      continue # it was tried with this very pyproject.toml
+    fi
+    say "Making $folder with $path ..."
+    mkdir -p .venv
+    if ! make_venv "$path" "$folder"; then
+      problem="$path cannot make virtual environments (on Debian: apt-get install python3-venv)"
+      rm -rf "$folder"
+      continue
+    fi
+  fi
+  say "Installing into $folder ... (once, and again when pyproject.toml changes)"
+  if fill "$folder/bin/python"; then
+    echo "$stamp" >"$folder/installed-$job"
+    rm -f ".venv/3.$minor.unfit-$job"
+    echo "$PWD/$folder/bin/python"
+    exit 0
+  fi
+  problem="not everything installs as wheels on $path; the messages above say what does not"
+  say "$problem"
+  tried="$tried $minor"
+  rm -rf "$folder"
+  echo "$stamp" >".venv/3.$minor.unfit-$job"
+done <<LIST
+$list
+LIST
+
+say "No Python of this machine fits: ${problem:-all were tried before; delete .venv to try again}."
+exit 1

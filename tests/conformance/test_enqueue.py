@@ -1,0 +1,281 @@
+"""Enqueueing on every store: codes, receipts, locks, start times, wake tokens."""
+
+import pytest
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane
+from taskq_core.wire import TaskState
+from tests.conformance.stores import NOW_NS, NOW_S, Broker
+
+
+def test_tasks_run_in_the_order_they_were_enqueued(broker: Broker) -> None:
+    assert broker.enqueue("a", "b", "c") == "111"
+    assert broker.enqueue("d") == "1"
+
+    assert broker.pending() == ["a", "b", "c", "d"]
+    assert broker.dequeue(limit=3) == ["a", "b", "c"]
+
+
+def test_a_batch_has_a_code_for_each_task(broker: Broker) -> None:
+    """An id that is taken, also by an earlier task of the batch, does not stop the others."""
+    broker.enqueue("taken")
+
+    codes = broker.enqueue("a", "taken", "b", "a")
+
+    assert codes == "1010"
+    assert broker.pending() == ["taken", "a", "b"]
+
+
+def test_ids_are_per_queue(broker: Broker) -> None:
+    broker.enqueue("a")
+
+    assert broker.enqueue("a", queue=broker.keys.queue("low")) == "1"
+
+
+def test_the_largest_batch_is_stored_whole(broker: Broker) -> None:
+    ids = [f"id-{number}" for number in range(ops.BATCH_MAX + 50)]
+
+    assert broker.enqueue(*ids) == "1" * len(ids)
+
+    assert broker.pending() == ids
+
+
+def test_a_large_message_arrives_whole(broker: Broker) -> None:
+    message = bytes(range(256)) * 1024
+    broker.run(ops.enqueue(broker.queue, [NewTask("big", message)], ReceiptLane("t"), now_ns=NOW_NS))
+
+    taken = broker.run(ops.dequeue(broker.queue, owner="w1", call=1, limit=1, lease_s=30, now_ns=NOW_NS))
+
+    assert taken.tasks == [("big", message)]
+
+
+class TestReceipts:
+    def test_a_repeat_stores_nothing_twice_and_answers_as_the_first(self, broker: Broker) -> None:
+        broker.enqueue("taken")
+        operation = ops.enqueue(broker.queue, [NewTask("a", b"m"), NewTask("taken", b"m")], ReceiptLane("t"))
+        first = broker.run(operation)
+        before = broker.dump()
+
+        again = broker.run(operation)
+
+        assert (first, again) == ("10", "10")
+        assert broker.dump() == before
+
+    def test_a_repeat_is_known_when_the_task_has_finished_meanwhile(self, broker: Broker) -> None:
+        operation = ops.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptLane("t"), now_ns=NOW_NS)
+        broker.run(operation)
+        broker.dequeue()
+        broker.settle(Outcome.DONE, "a")
+
+        assert broker.run(operation) == "1"
+
+        assert broker.pending() == []
+        assert broker.fields("a") == {}
+
+    def test_the_next_call_of_a_lane_is_no_repeat(self, broker: Broker) -> None:
+        lane = ReceiptLane("t")
+
+        codes = [broker.run(ops.enqueue(broker.queue, [NewTask(name, b"m")], lane)) for name in ("a", "b", "b")]
+
+        assert codes == ["1", "1", "0"]
+
+    def test_lanes_with_equal_numbers_do_not_mix(self, broker: Broker) -> None:
+        for token, name in (("t1", "a"), ("t2", "b")):
+            assert broker.run(ops.enqueue(broker.queue, [NewTask(name, b"m")], ReceiptLane(token))) == "1"
+
+        assert broker.pending() == ["a", "b"]
+
+    def test_a_receipt_expires(self, broker: Broker) -> None:
+        broker.run(ops.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptLane("t")))
+
+        assert 0 < broker.raw.ttl(broker.queue.receipt("t")) <= ops.RECEIPT_KEPT_S
+
+
+class TestStart:
+    @pytest.mark.parametrize(
+        ("start", "second"),
+        [
+            ({"start_at_s": NOW_S + 1}, NOW_S + 1),
+            ({"start_in_ms": 1}, NOW_S + 1),
+            ({"start_in_ms": 876}, NOW_S + 1),
+            ({"start_in_ms": 877}, NOW_S + 1),
+            ({"start_in_ms": 878}, NOW_S + 2),
+            ({"start_in_ms": 60_000}, NOW_S + 61),
+            ({"start_at_s": 253_402_300_799}, 253_402_300_799),
+        ],
+    )
+    def test_a_start_ahead_is_scheduled_and_never_early(self, any_broker: Broker, start: dict[str, int], second: int) -> None:
+        """The clock stands at .123 s of its second; a start is rounded up to the next whole second."""
+        any_broker.enqueue("a", **start)
+
+        assert any_broker.raw.zscore(any_broker.queue.scheduled, "a") == second
+        assert any_broker.fields("a") == {"msg": b"a", "state": b"scheduled"}
+        assert any_broker.pending() == []
+
+    @pytest.mark.parametrize("start", [{"start_at_s": NOW_S}, {"start_at_s": 0}, {"start_in_ms": 0}, {"start_in_ms": -5}])
+    def test_a_start_that_has_come_is_pending(self, any_broker: Broker, start: dict[str, int]) -> None:
+        any_broker.enqueue("a", **start)
+
+        assert any_broker.pending() == ["a"]
+        assert any_broker.fields("a")["pending_since"] == str(NOW_NS).encode()
+
+
+class TestUnique:
+    def test_the_lock_is_held_from_the_start_on(self, any_broker: Broker) -> None:
+        lock = any_broker.queue.unique("t", b"")
+
+        any_broker.enqueue("now", unique_key=lock, unique_s=60)
+        assert 58 <= any_broker.raw.ttl(lock) <= 60
+        any_broker.raw.delete(lock)
+        any_broker.enqueue("later", unique_key=lock, unique_s=60, start_at_s=NOW_S + 100)
+
+        assert 157 <= any_broker.raw.ttl(lock) <= 159
+
+    def test_a_duplicate_is_refused_whole(self, broker: Broker) -> None:
+        lock = broker.queue.unique("t", b"")
+        broker.enqueue("first", unique_key=lock, unique_s=60)
+        before = broker.dump()
+
+        assert broker.enqueue("second", unique_key=lock, unique_s=60) == "d"
+
+        before[broker.queue.receipt("lane").encode()] = ("string", b"2:d")
+        assert broker.dump() == before
+
+    def test_two_alike_in_one_batch(self, broker: Broker) -> None:
+        lock = broker.queue.unique("t", b"")
+
+        assert broker.enqueue("a", "b", unique_key=lock, unique_s=60) == "1d"
+
+    def test_an_id_that_is_taken_takes_no_lock(self, broker: Broker) -> None:
+        lock = broker.queue.unique("t", b"")
+        broker.enqueue("a")
+
+        assert broker.enqueue("a", unique_key=lock, unique_s=60) == "0"
+
+        assert not broker.raw.exists(lock)
+
+    @pytest.mark.parametrize("seconds", [0, -1, 10**19])
+    def test_a_time_redis_would_refuse_leaves_no_half_task(self, any_broker: Broker, seconds: int) -> None:
+        """Clients refuse such times; the script must not stop half-way in a batch all the same."""
+        lock = any_broker.queue.unique("t", b"")
+
+        assert any_broker.enqueue("a", unique_key=lock, unique_s=seconds) == "1"
+
+        assert any_broker.pending() == ["a"]
+
+
+class TestWake:
+    def test_one_token_lies_there_however_many_tasks_came(self, broker: Broker) -> None:
+        broker.enqueue("a", "b")
+        broker.enqueue("c")
+
+        assert broker.raw.llen(broker.queue.wake) == 1
+
+    def test_a_scheduled_task_wakes_nobody(self, broker: Broker) -> None:
+        broker.enqueue("a", start_at_s=NOW_S + 10)
+
+        assert broker.raw.llen(broker.queue.wake) == 0
+
+    def test_a_refused_task_wakes_nobody(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.raw.delete(broker.queue.wake)
+
+        broker.enqueue("a")
+
+        assert broker.raw.llen(broker.queue.wake) == 0
+
+    def test_the_token_is_passed_on_while_tasks_remain(self, broker: Broker) -> None:
+        broker.enqueue("a", "b")
+        waiting = ops.wait_for_wake([broker.queue.wake], timeout_s=0.01)
+        assert broker.run(waiting) == broker.queue.wake
+
+        broker.dequeue(limit=1)
+        assert broker.run(waiting) == broker.queue.wake
+        broker.dequeue(limit=1, call=2)
+
+        assert broker.run(waiting) is None
+
+    def test_rouse_puts_a_token_for_tasks_of_producers_that_put_none(self, broker: Broker) -> None:
+        assert broker.run(ops.rouse(broker.queue)) is False
+        broker.raw.lpush(broker.queue.pending, "from-go")
+
+        assert broker.run(ops.rouse(broker.queue)) is True
+        assert broker.run(ops.rouse(broker.queue)) is False
+
+        assert broker.raw.llen(broker.queue.wake) == 1
+
+    def test_watching_changes_nothing(self, broker: Broker) -> None:
+        watching = ops.watch_pending(broker.queue, timeout_s=0.01)
+        assert broker.run(watching) is False
+        broker.enqueue("a", "b", "c")
+        before = broker.dump()
+
+        assert broker.run(watching) is True
+
+        assert broker.dump() == before
+
+
+class TestRevoke:
+    @pytest.mark.parametrize(
+        ("state", "options"), [("pending", {}), ("scheduled", {"start_at_s": NOW_S + 9})], ids=["pending", "scheduled"]
+    )
+    def test_a_waiting_task_is_deleted_with_its_lock(self, broker: Broker, state: str, options: dict[str, int]) -> None:
+        lock = broker.queue.unique("t", b"")
+        broker.enqueue("a", unique_key=lock, unique_s=60, **options)
+
+        assert broker.run(ops.revoke(broker.queue, "a")) is TaskState(state)
+
+        assert {key for key in broker.dump() if not key.startswith(b"taskq:")} == set()
+
+    def test_a_lock_of_another_task_stays(self, broker: Broker) -> None:
+        lock = broker.queue.unique("t", b"")
+        broker.enqueue("a", unique_key=lock, unique_s=60)
+        broker.raw.set(lock, "other")
+
+        broker.run(ops.revoke(broker.queue, "a"))
+
+        assert broker.raw.get(lock) == b"other"
+
+    def test_a_task_that_waits_no_more_is_left_alone(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+        before = broker.dump()
+
+        assert broker.run(ops.revoke(broker.queue, "a")) is TaskState.ACTIVE
+        assert broker.run(ops.revoke(broker.queue, "nobody")) is None
+
+        assert broker.dump() == before
+
+    def test_a_retry_is_deleted(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+        broker.settle(Outcome.RETRY, "a", delay_ms=1000)
+
+        assert broker.run(ops.revoke(broker.queue, "a")) is TaskState.RETRY
+
+        assert broker.raw.zcard(broker.queue.retry) == 0
+        assert broker.fields("a") == {}
+
+    def test_the_last_member_of_a_group_takes_its_name_along(self, broker: Broker) -> None:
+        queue = broker.queue
+        for name in ("a", "b"):
+            broker.raw.hset(queue.task(name), mapping={"msg": name, "state": "aggregating", "group": "g"})
+            broker.raw.zadd(queue.group("g"), {name: NOW_S})
+        broker.raw.sadd(queue.groups, "g")
+
+        assert broker.run(ops.revoke(queue, "a")) is TaskState.AGGREGATING
+        assert broker.raw.smembers(queue.groups) == {b"g"}
+        assert broker.run(ops.revoke(queue, "b")) is TaskState.AGGREGATING
+
+        assert broker.raw.smembers(queue.groups) == set()
+
+    def test_a_member_being_aggregated_is_not_cancelled(self, broker: Broker) -> None:
+        """It says aggregating and is in no group any more: nothing was deleted, so nothing is claimed."""
+        queue = broker.queue
+        broker.raw.hset(queue.task("a"), mapping={"msg": "a", "state": "aggregating", "group": "g"})
+        broker.raw.zadd(queue.aggregation_set("g", "s"), {"a": NOW_S})
+        before = broker.dump()
+
+        assert broker.run(ops.revoke(queue, "a")) is None
+
+        assert broker.dump() == before

@@ -1,0 +1,390 @@
+"""What a worker does to its tasks, on every store: dequeue, extend, settle, and the fence around all of it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import Outcome, SettleCode, Settlement
+from tests.conformance.stores import NOW_NS, NOW_S, Broker
+
+SECOND = 1_000_000_000
+ENDS = list(Outcome)
+
+
+def state_of(broker: Broker, task_id: str) -> str | None:
+    """The state of a task, after checking that it stands in the structure of that state and in no other."""
+    queue = broker.queue
+    fields = broker.fields(task_id)
+    state = fields["state"].decode() if "state" in fields else None
+    raw = task_id.encode("utf-8", "surrogateescape")
+    places = {name for name in ("pending", "active") if raw in broker.raw.lrange(getattr(queue, name), 0, -1)}
+    for name in ("scheduled", "retry", "archived", "completed"):
+        if broker.raw.zscore(getattr(queue, name), raw) is not None:
+            places.add(name)
+    assert places == ({state} if state else set())
+    assert (broker.raw.zscore(queue.lease, raw) is not None) == (state == "active")
+    assert ("taskq_owner" in fields) == (state == "active")
+    return state
+
+
+class TestDequeue:
+    def test_a_task_is_leased_to_its_worker(self, broker: Broker) -> None:
+        broker.enqueue("a")
+
+        taken = broker.run(ops.dequeue(broker.queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=NOW_NS))
+
+        assert taken == ops.Dequeued(NOW_NS, NOW_S + 30, 0, [("a", b"a")])
+        assert broker.fields("a") == {"msg": b"a", "state": b"active", "taskq_owner": f"w1:{NOW_S + 30}".encode()}
+        assert broker.raw.zscore(broker.queue.lease, "a") == NOW_S + 30
+        assert state_of(broker, "a") == "active"
+
+    def test_nothing_is_pending(self, broker: Broker) -> None:
+        before = broker.dump()
+
+        assert broker.dequeue() == []
+
+        assert broker.dump() == before
+
+    def test_a_paused_queue_gives_none(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.raw.set(broker.queue.paused, NOW_S)
+
+        assert broker.dequeue() == []
+        broker.raw.delete(broker.queue.paused)
+
+        assert broker.dequeue() == ["a"]
+
+    def test_a_repeat_returns_the_same_tasks(self, broker: Broker) -> None:
+        broker.enqueue("a", "b", "c")
+        first = broker.dequeue(limit=2)
+        before = broker.dump()
+
+        assert broker.dequeue(limit=2) == first == ["a", "b"]
+
+        assert broker.dump() == before
+        assert broker.dequeue(limit=2, call=2) == ["c"]
+
+    def test_a_repeat_leaves_out_what_was_settled_or_taken(self, broker: Broker) -> None:
+        broker.enqueue("a", "b", "c", "d")
+        broker.dequeue()
+        broker.settle(Outcome.DONE, "a")
+        broker.raw.zadd(broker.queue.lease, {"b": NOW_S + 99})
+        broker.raw.delete(broker.queue.task("c"))
+        broker.raw.set(broker.queue.task("c"), "damaged")
+
+        assert broker.dequeue() == ["d"]
+
+    def test_a_repeat_on_another_lane_is_a_new_call(self, broker: Broker) -> None:
+        broker.enqueue("a", "b")
+
+        assert broker.dequeue(limit=1, lane="1") == ["a"]
+        assert broker.dequeue(limit=1, lane="2") == ["b"]
+
+    def test_a_repeat_in_a_paused_queue_still_returns_its_tasks(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+        broker.raw.set(broker.queue.paused, NOW_S)
+
+        assert broker.dequeue() == ["a"]
+
+    def test_bytes_bound_a_batch_and_the_order_is_kept(self, broker: Broker) -> None:
+        broker.enqueue(*(f"{number}" * 100 for number in range(6)))
+
+        first = broker.dequeue(limit=5, max_bytes=250)
+
+        assert [name[0] for name in first] == ["0", "1", "2"]
+        assert [name[0] for name in broker.pending()] == ["3", "4", "5"]
+        assert broker.raw.llen(broker.queue.wake) == 1
+
+    def test_a_single_message_beyond_the_bound_is_taken(self, broker: Broker) -> None:
+        broker.enqueue("a" * 100, "b" * 100)
+
+        assert broker.dequeue(max_bytes=1) == ["a" * 100]
+
+    def test_ids_without_a_message_are_dropped_and_counted(self, broker: Broker) -> None:
+        broker.enqueue("gone", "stub", "damaged", "good")
+        broker.raw.delete(broker.queue.task("gone"), broker.queue.task("damaged"))
+        broker.raw.hdel(broker.queue.task("stub"), "msg")
+        broker.raw.set(broker.queue.task("damaged"), "not a hash")
+
+        taken = broker.run(ops.dequeue(broker.queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=NOW_NS))
+
+        assert (taken.tasks, taken.dropped) == ([("good", b"good")], 3)
+        assert broker.raw.lrange(broker.queue.active, 0, -1) == [b"good"]
+        assert not broker.raw.exists(broker.queue.task("stub")), "a stub would block its id"
+        assert broker.raw.get(broker.queue.task("damaged")) == b"not a hash", "what is not ours stays"
+
+    def test_a_large_batch(self, broker: Broker) -> None:
+        ids = [f"id-{number}" for number in range(450)]
+        broker.enqueue(*ids)
+
+        assert broker.dequeue(limit=450) == ids
+
+        assert broker.raw.zcard(broker.queue.lease) == 450
+        assert broker.dequeue(limit=450) == ids, "the repeat too"
+
+
+class TestSettle:
+    @pytest.mark.parametrize("is_young", [True, False])
+    def test_done_deletes_the_task(self, broker: Broker, is_young: bool) -> None:
+        broker.enqueue("a", "b", "c")
+        broker.dequeue()
+
+        assert broker.settle(Outcome.DONE, "b", is_young=is_young) == SettleCode.SETTLED
+
+        assert [state_of(broker, name) for name in "abc"] == ["active", None, "active"]
+        assert broker.raw.get(broker.queue.processed) == b"1"
+        assert broker.raw.get(broker.queue.daily_processed(NOW_S)) == b"1"
+
+    def test_complete_keeps_it_with_its_result(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+
+        assert broker.settle(Outcome.COMPLETE, "a", seconds=60, result=b"\x00\xff") == SettleCode.SETTLED
+
+        assert state_of(broker, "a") == "completed"
+        assert broker.fields("a") == {"msg": b"a", "state": b"completed", "result": b"\x00\xff"}
+        assert broker.raw.zscore(broker.queue.completed, "a") == NOW_S + 60
+
+    def test_complete_without_result_leaves_one_written_before(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+        broker.run(ops.write_result(broker.queue, "a", b"early", owner="w1"))
+
+        broker.settle(Outcome.COMPLETE, "a", seconds=60)
+
+        assert broker.fields("a")["result"] == b"early"
+
+    @pytest.mark.parametrize(("outcome", "counted"), [(Outcome.RETRY, b"1"), (Outcome.RETRY_UNCOUNTED, None)])
+    def test_retry_waits_no_shorter_than_asked(self, broker: Broker, outcome: Outcome, counted: bytes | None) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+
+        assert broker.settle(outcome, "a", delay_ms=1000) == SettleCode.SETTLED
+
+        assert state_of(broker, "a") == "retry"
+        assert broker.raw.zscore(broker.queue.retry, "a") == NOW_S + 2
+        assert broker.raw.get(broker.queue.failed) == counted
+        assert broker.raw.get(broker.queue.processed) == counted
+
+    def test_archive_counts_a_failure(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+
+        assert broker.settle(Outcome.ARCHIVE, "a") == SettleCode.SETTLED
+
+        assert state_of(broker, "a") == "archived"
+        assert broker.raw.get(broker.queue.failed) == b"1"
+
+    def test_requeue_goes_to_the_head_and_wakes(self, broker: Broker) -> None:
+        broker.enqueue("a", "b")
+        broker.dequeue(limit=1)
+        broker.raw.delete(broker.queue.wake)
+
+        assert broker.settle(Outcome.REQUEUE, "a") == SettleCode.SETTLED
+
+        assert broker.pending() == ["a", "b"]
+        assert state_of(broker, "a") == "pending"
+        assert broker.raw.llen(broker.queue.wake) == 1
+        assert not broker.raw.exists(broker.queue.processed)
+
+    def test_a_mixed_batch(self, broker: Broker) -> None:
+        ids = list("abcdef")
+        broker.enqueue(*ids, "rest")
+        broker.dequeue(limit=6)
+        lock = broker.queue.unique("t", b"")
+        broker.raw.set(lock, "a")
+        ends = [Settlement(name, end, b"m", unique_key=lock) for name, end in zip(ids, ENDS, strict=True)]
+
+        codes = broker.run(ops.settle(broker.queue, [*ends, Settlement("nobody", Outcome.DONE)], owner="w1", now_ns=NOW_NS))
+
+        assert codes == "1111110"
+        states = [None, "completed", "retry", "retry", "archived", "pending"]
+        assert [state_of(broker, name) for name in ids] == states
+        assert broker.raw.get(broker.queue.processed) == b"4"
+        assert broker.raw.get(broker.queue.failed) == b"2"
+        assert not broker.raw.exists(lock)
+
+    @pytest.mark.parametrize("outcome", ENDS)
+    def test_a_repeat_answers_not_owned_and_changes_nothing(self, broker: Broker, outcome: Outcome) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+        broker.settle(outcome, "a")
+        before = broker.dump()
+
+        assert broker.settle(outcome, "a") == SettleCode.NOT_OWNED
+
+        assert broker.dump() == before
+
+    def test_the_scan_of_a_long_active_list_is_bounded(self, any_broker: Broker) -> None:
+        """Tasks beyond the budget are not looked at and are sent again."""
+        ids = [f"id-{number}" for number in range(60)]
+        any_broker.enqueue(*ids)
+        any_broker.dequeue()
+        for _ in range(4):
+            any_broker.raw.rpush(any_broker.queue.active, *(f"x{number}" for number in range(10_000)))
+
+        codes = any_broker.settle(Outcome.DONE, *ids)
+
+        assert codes == SettleCode.SETTLED * 49 + SettleCode.SEND_AGAIN * 11
+        assert any_broker.settle(Outcome.DONE, *ids[49:]) == SettleCode.SETTLED * 11
+
+    @pytest.mark.parametrize("message", [b"", b"\x00\xff\n", "ü".encode()])
+    def test_messages_are_bytes(self, any_broker: Broker, message: bytes) -> None:
+        any_broker.enqueue("a")
+        any_broker.dequeue()
+
+        any_broker.run(
+            ops.settle(any_broker.queue, [Settlement("a", Outcome.ARCHIVE, message)], owner="w1", now_ns=NOW_NS)
+        )
+
+        assert any_broker.fields("a")["msg"] == message
+
+    def test_an_end_is_told_to_those_who_wait(self, any_broker: Broker) -> None:
+        """Only for tasks that somebody waits for, and only when the task is at its end."""
+        if any_broker.store.endpoint.is_cluster:
+            pytest.skip("redis-py's cluster client has no plain subscription")
+        ids = list("abcdef")
+        any_broker.enqueue(*ids, "quiet")
+        any_broker.dequeue()
+        for name in ids:
+            any_broker.run(ops.look(any_broker.queue, name, tell_end=True))
+        listening = any_broker.raw.pubsub()
+        listening.subscribe(any_broker.queue.done)
+        assert listening.get_message(timeout=5)["type"] == "subscribe"
+
+        ends = [Settlement(name, end, b"m") for name, end in zip(ids, ENDS, strict=True)]
+        any_broker.run(
+            ops.settle(any_broker.queue, [Settlement("quiet", Outcome.DONE), *ends], owner="w1", now_ns=NOW_NS)
+        )
+
+        heard = [listening.get_message(timeout=5)["data"] for _ in range(3)]
+        assert heard == [b"a", b"b", b"e"], "done, complete and archive"
+        assert listening.get_message() is None
+        listening.close()
+
+
+class TestLimits:
+    def test_a_lifetime_counter_at_its_end_starts_again(self, any_broker: Broker) -> None:
+        any_broker.enqueue("a", "b")
+        any_broker.dequeue()
+        any_broker.raw.set(any_broker.queue.processed, 2**63 - 2)
+
+        any_broker.settle(Outcome.DONE, "a", "b")
+
+        assert any_broker.raw.get(any_broker.queue.processed) == b"2"
+        assert any_broker.raw.get(any_broker.queue.daily_processed(NOW_S)) == b"2"
+
+    def test_archiving_drops_at_most_a_hundred_a_call(self, any_broker: Broker) -> None:
+        queue = any_broker.queue
+        old = {f"old-{number}": NOW_S - ops.ARCHIVE_KEPT_S - number for number in range(150)}
+        any_broker.raw.zadd(queue.archived, old)
+        for name in old:
+            any_broker.raw.hset(queue.task(name), mapping={"msg": "m", "state": "archived"})
+        any_broker.enqueue("a")
+        any_broker.dequeue()
+
+        any_broker.settle(Outcome.ARCHIVE, "a")
+
+        assert any_broker.raw.zcard(queue.archived) == 51
+        assert any_broker.run(ops.clean(queue, now_ns=NOW_NS)) == (0, 50)
+        assert any_broker.raw.zrange(queue.archived, 0, -1) == [b"a"]
+        hashes = [key for key in any_broker.dump() if b"}:t:" in key]
+        assert hashes == [queue.task("a").encode()]
+
+
+class TestFence:
+    """A worker that lost its task to another cannot change it, however long it was stopped."""
+
+    @pytest.fixture
+    def taken_over(self, broker: Broker) -> Broker:
+        """Task `a` was w1's, was recovered after its lease ended, and is w2's now."""
+        broker.enqueue("a")
+        assert broker.dequeue("w1") == ["a"]
+        later = NOW_NS + 61 * SECOND
+        expired = broker.run(ops.list_expired(broker.queue, grace_s=30, now_ns=later)).tasks
+        recovery = ops.Recovery(expired[0], ops.Verdict.RETRY, b"recovered", 1000)
+        assert broker.run(ops.recover(broker.queue, [recovery], grace_s=30, now_ns=later)) == "1"
+        later += 2 * SECOND
+        broker.run(ops.forward(broker.queue, owner="w2", leader_ms=1000, now_ns=later))
+        assert broker.dequeue("w2", now_ns=later) == ["a"]
+        return broker
+
+    @pytest.mark.parametrize("outcome", ENDS)
+    def test_it_cannot_settle(self, taken_over: Broker, outcome: Outcome) -> None:
+        before = taken_over.dump()
+
+        assert taken_over.settle(outcome, "a", owner="w1") == SettleCode.NOT_OWNED
+
+        assert taken_over.dump() == before
+        assert taken_over.settle(outcome, "a", owner="w2") == SettleCode.SETTLED
+
+    @pytest.mark.parametrize(
+        "attempt",
+        [
+            lambda broker: broker.run(
+                ops.extend_leases(broker.queue, ["a"], owner="w1", lease_s=30, now_ns=NOW_NS + 64 * SECOND)
+            ).kept
+            == [True],
+            lambda broker: broker.run(ops.write_result(broker.queue, "a", b"r", owner="w1")),
+            lambda broker: broker.run(ops.quarantine(broker.queue, "a", owner="w1", now_ns=NOW_NS)),
+            lambda broker: broker.dequeue("w1") == ["a"],
+        ],
+        ids=["extend", "write_result", "quarantine", "repeat_dequeue"],
+    )
+    def test_it_can_do_nothing_else(self, taken_over: Broker, attempt: Callable[[Broker], bool]) -> None:
+        before = taken_over.dump()
+
+        assert attempt(taken_over) is False
+
+        assert taken_over.dump() == before
+
+    def test_a_go_worker_that_took_over_is_safe(self, broker: Broker) -> None:
+        """Go leaves our field as it is and writes a lease of its own, which no longer fits it."""
+        broker.enqueue("a")
+        broker.dequeue()
+        broker.raw.zadd(broker.queue.lease, {"a": NOW_S + 97})
+
+        assert broker.settle(Outcome.DONE, "a") == SettleCode.NOT_OWNED
+        assert broker.run(ops.extend_leases(broker.queue, ["a"], owner="w1", lease_s=30, now_ns=NOW_NS)).kept == [False]
+
+        assert broker.raw.zscore(broker.queue.lease, "a") == NOW_S + 97
+
+    def test_a_task_dequeued_by_go_is_nobodys_here(self, broker: Broker) -> None:
+        broker.raw.hset(broker.queue.task("a"), mapping={"msg": "a", "state": "active"})
+        broker.raw.lpush(broker.queue.active, "a")
+        broker.raw.zadd(broker.queue.lease, {"a": NOW_S + 30})
+
+        assert broker.settle(Outcome.DONE, "a") == SettleCode.NOT_OWNED
+
+    @pytest.mark.parametrize("outcome", ENDS)
+    def test_a_lapsed_lease_that_nobody_took_is_still_its_owners(self, broker: Broker, outcome: Outcome) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+
+        assert broker.settle(outcome, "a", now_ns=NOW_NS + 3600 * SECOND) == SettleCode.SETTLED
+
+    def test_an_extension_between_does_not_shut_its_owner_out(self, broker: Broker) -> None:
+        """The keepalive extends from another thread; the settler never sends a score, so none can be stale."""
+        broker.enqueue("a", "b")
+        broker.dequeue()
+
+        later = NOW_NS + 10 * SECOND
+        extended = broker.run(ops.extend_leases(broker.queue, ["a", "x", "b"], owner="w1", lease_s=30, now_ns=later))
+
+        assert extended == ops.Extended(later, [True, False, True])
+        assert broker.raw.zscore(broker.queue.lease, "a") == NOW_S + 40
+        assert broker.settle(Outcome.DONE, "a", "b") == "11"
+
+    def test_an_extension_may_be_repeated(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+        extension = ops.extend_leases(broker.queue, ["a", "a"], owner="w1", lease_s=30, now_ns=NOW_NS + SECOND)
+
+        assert broker.run(extension).kept == [True, True]
+        assert broker.run(extension).kept == [True, True]
+
+    def test_a_recovered_task_keeps_no_owner(self, taken_over: Broker) -> None:
+        assert taken_over.fields("a")["taskq_owner"].startswith(b"w2:")
+        assert state_of(taken_over, "a") == "active"

@@ -1,0 +1,57 @@
+"""Settings of the small Django project that the tests of `taskq_django` use.
+
+Two databases in files, because threads and several aliases have to be real; the tests' own folder per process.
+"""
+
+import tempfile
+from pathlib import Path
+
+BASE_DIR = Path(__file__).parent
+_DATABASES = Path(tempfile.mkdtemp(prefix="taskq-django-tests-"))
+
+SECRET_KEY = "for tests only"
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
+USE_TZ = True
+ROOT_URLCONF = "tests.taskq_django.urls"
+STATIC_URL = "static/"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "taskq_django",
+    "tests.taskq_django.shop",
+]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+DATABASES = {
+    alias: {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": _DATABASES / f"{alias}.sqlite3",
+        "TEST": {"NAME": _DATABASES / f"test_{alias}.sqlite3"},
+        "OPTIONS": {"timeout": 20},
+    }
+    for alias in ("default", "other")
+}
+TASKQ: dict[str, object] = {}

@@ -1,0 +1,89 @@
+"""The project's queue application follows the settings and finds the tasks."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from taskq_core import ConfigurationError
+from taskq_django import client, task, taskq
+from taskq_django.apps import autodiscover
+from taskq_django.conf import read_settings
+from tests.redis_server import RedisServer
+from tests.taskq_django.shop.tasks import greet
+
+
+def test_tasks_of_installed_apps_are_found() -> None:
+    assert {"shop:greet", "shop:restock"} <= set(taskq.tasks)
+
+
+def test_autodiscover_names_modules(settings: Any) -> None:
+    """A name with a dot is imported as it stands; a module that is not there is a mistake."""
+    settings.TASKQ = {"AUTODISCOVER": ["tests.taskq_django.shop.nowhere"]}
+
+    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+        autodiscover()
+
+
+def test_autodiscover_can_be_turned_off(settings: Any) -> None:
+    settings.TASKQ = {"AUTODISCOVER": False}
+
+    autodiscover()
+
+
+def test_settings_are_read_anew_under_override_settings() -> None:
+    """Tasks registered before stay, and see the new defaults."""
+    with override_settings(TASKQ={"CONCURRENCY": 7, "DEFAULTS": {"queue": "overridden"}}):
+        inside = (taskq.settings.concurrency, greet.options.queue)
+
+    assert inside == (7, "overridden")
+    assert taskq.settings.concurrency == 10
+    assert greet.options.queue == "default"
+    assert "shop:greet" in taskq.tasks
+
+
+@pytest.mark.redis
+def test_the_imported_client_follows_the_settings(redis: RedisServer, settings: Any) -> None:
+    client.enqueue(greet.s("Ada"))
+    settings.TASKQ = {**settings.TASKQ, "PREFIX": "elsewhere"}
+    client.enqueue(greet.s("Grace"))
+
+    assert redis.client.llen("asynq:{default}:pending") == 1
+    assert redis.client.llen("elsewhere:{default}:pending") == 1
+
+
+def test_the_environment_overrides_the_dict(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.TASKQ = {"CONCURRENCY": 7, "QUEUES": {"a": 1}}
+    monkeypatch.setenv("TASKQ_CONCURRENCY", "9")
+
+    assert read_settings().concurrency == 9
+    assert dict(read_settings().queues) == {"a": 1}
+
+
+@pytest.mark.parametrize("folder", ["/srv/shop", Path("/srv/a shop?@50%")])
+def test_an_embedded_server_keeps_its_data_below_base_dir(settings: Any, folder: Path | str) -> None:
+    settings.BASE_DIR = folder
+    settings.TASKQ = {"URL": "embedded://"}
+
+    assert taskq.runtime.endpoint.address == f"embedded://{folder}/.taskq"
+
+
+def test_a_bad_setting_is_told_at_the_first_use(settings: Any) -> None:
+    settings.TASKQ = {"CONCURENCY": 7}
+
+    with pytest.raises(ConfigurationError, match="did you mean 'CONCURRENCY'"):
+        greet.delay("Ada")
+    with pytest.raises(ConfigurationError, match="did you mean 'CONCURRENCY'"):
+        _ = taskq.settings
+
+
+def test_a_task_can_be_made_while_the_settings_are_bad(settings: Any) -> None:
+    """Otherwise the import of a tasks.py would hide the system check that says what is wrong."""
+    settings.TASKQ = {"CONCURENCY": 7}
+
+    @task(name="shop:made-with-bad-settings")
+    def made() -> str:
+        return "made"
+
+    assert made() == "made"

@@ -1,0 +1,177 @@
+"""Tasks get healthy database connections and leave none behind."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import Group
+from django.db import connection, connections, transaction
+from django.db.models.signals import post_init
+
+from taskq_core import TaskContext
+from taskq_core.errors import TaskInterrupted
+from taskq_django.middleware import DatabaseMiddleware, was_interrupted
+
+pytestmark = pytest.mark.django_db(transaction=True)
+CONTEXT = TaskContext(id="1", name="shop:greet", queue="default")
+
+
+@contextmanager
+def meeting_at_every_read(parties: int) -> Iterator[threading.Barrier]:
+    """Each group read from the database waits, in the thread that reads it, until all parties have read theirs."""
+    barrier = threading.Barrier(parties)
+
+    def meet(**kwargs: Any) -> None:
+        barrier.wait(timeout=20)
+
+    post_init.connect(meet, sender=Group)
+    try:
+        yield barrier
+    finally:
+        post_init.disconnect(meet, sender=Group)
+
+
+def in_thread(function: Any) -> Any:
+    """Run a function as a worker does, in a thread of its own, and return its result or error."""
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(function())
+        except BaseException as error:
+            outcome.append(error)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(30)
+    return outcome[0]
+
+
+async def test_eight_orm_coroutines_overlap() -> None:
+    """All eight are in the middle of a query at the same time: the barrier lets nobody pass before."""
+    await Group.objects.acreate(name="staff")
+    middleware = DatabaseMiddleware()
+
+    async def read() -> str:
+        return (await Group.objects.aget(name="staff")).name
+
+    with meeting_at_every_read(8) as barrier:
+        results = await asyncio.gather(*(middleware.aaround(CONTEXT, read) for _ in range(8)))
+
+    assert results == ["staff"] * 8
+    assert not barrier.broken
+
+
+async def test_a_coroutines_connections_are_closed_at_its_end() -> None:
+    seen: list[Any] = []
+
+    async def read() -> None:
+        await Group.objects.acount()
+        seen.append(await sync_to_async(lambda: connections["default"])())
+        assert seen[0].connection is not None
+
+    await DatabaseMiddleware().aaround(CONTEXT, read)
+
+    assert seen[0].connection is None
+
+
+async def test_a_cancelled_coroutine_waits_for_its_query_and_closes() -> None:
+    """Cancelled in the middle of a query, twice even, it ends once its thread is done with the connection."""
+    entered, release = threading.Event(), threading.Event()
+    seen: list[Any] = []
+
+    def query() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        seen.append(connections["default"])
+        entered.set()
+        release.wait(20)
+
+    async def read() -> None:
+        await sync_to_async(query)()
+
+    task = asyncio.create_task(DatabaseMiddleware().aaround(CONTEXT, read))  # type: ignore[arg-type]  # a coroutine
+    await asyncio.to_thread(entered.wait, 20)
+    task.cancel()
+    await asyncio.sleep(0)
+    task.cancel()
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert seen[0].connection is None
+
+
+async def test_a_coroutine_without_blocking_code_starts_no_thread() -> None:
+    before = threading.active_count()
+
+    async def nothing() -> int:
+        return threading.active_count()
+
+    assert await DatabaseMiddleware().aaround(CONTEXT, nothing) == before
+
+
+def test_a_plain_task_starts_without_the_queries_of_the_last_one(settings: Any) -> None:
+    settings.DEBUG = True
+
+    def run() -> int:
+        Group.objects.count()
+        return int(DatabaseMiddleware().around(CONTEXT, lambda: len(connection.queries)))  # type: ignore[call-overload]
+
+    assert in_thread(run) == 0
+
+
+@pytest.mark.parametrize(("max_age", "is_kept"), [(0, False), (None, True)])
+def test_a_plain_tasks_connection_lives_as_long_as_conn_max_age(
+    monkeypatch: pytest.MonkeyPatch, max_age: int | None, is_kept: bool
+) -> None:
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", max_age)
+
+    def run() -> bool:
+        DatabaseMiddleware().around(CONTEXT, Group.objects.count)
+        return connections["default"].connection is not None
+
+    assert in_thread(run) is is_kept
+
+
+@pytest.mark.parametrize("is_atomic", [False, True])
+def test_connections_of_an_interrupted_task_are_thrown_away(is_atomic: bool) -> None:
+    """Nobody knows in the middle of which exchange they were, so the next task gets new ones."""
+    used: list[Any] = []
+
+    def task() -> None:
+        if is_atomic:
+            with transaction.atomic():
+                use()
+        use()
+
+    def use() -> None:
+        Group.objects.count()
+        used.append((connections["default"], connections["default"].connection))
+        raise TaskInterrupted
+
+    def run() -> Any:
+        with pytest.raises(TaskInterrupted):
+            DatabaseMiddleware().around(CONTEXT, task)  # type: ignore[arg-type]  # returns nothing
+        return connections["default"], Group.objects.count()
+
+    wrapper, count = in_thread(run)
+
+    assert wrapper is not used[0][0]
+    assert count == 0
+    with pytest.raises(Exception, match="closed"):
+        used[0][1].execute("SELECT 1")
+
+
+def test_an_interruption_is_recognised_in_another_exception() -> None:
+    cleaning_up_failed = ValueError()
+    cleaning_up_failed.__context__ = TaskInterrupted()
+
+    assert was_interrupted(cleaning_up_failed)
+    assert not was_interrupted(ValueError())

@@ -1,0 +1,248 @@
+"""Tasks are sent when the transactions around their enqueue have committed, and only then."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import transaction
+from django.test import TestCase, TransactionTestCase
+
+from taskq_core import EnqueueError, TaskNotSentError
+from taskq_core.inspector import Inspector
+from taskq_django import client, taskq
+from tests.redis_server import RedisServer
+from tests.taskq_django.shop.tasks import greet, restock
+
+BOTH = ["default", "other"]
+pytestmark = pytest.mark.redis
+
+
+class RollbackError(Exception):
+    """Leaves a transaction."""
+
+
+@contextmanager
+def rolled_back(using: str = "default") -> Iterator[None]:
+    """A transaction that does not commit."""
+    with suppress(RollbackError), transaction.atomic(using=using):
+        yield
+        raise RollbackError
+
+
+def names(inspector: Inspector) -> list[str]:
+    return sorted(task.name for task in inspector.tasks().tasks)  # type: ignore[union-attr]  # all are readable here
+
+
+@pytest.mark.django_db(transaction=True)
+def test_outside_a_transaction_a_task_is_sent_at_once(inspector: Inspector) -> None:
+    handle = greet.delay("Ada")
+
+    assert handle.is_sent
+    assert names(inspector) == ["shop:greet"]
+
+
+@pytest.mark.django_db(transaction=True, databases=BOTH)
+@pytest.mark.parametrize("alias", BOTH)
+def test_a_task_is_sent_at_the_commit_of_any_database(inspector: Inspector, alias: str) -> None:
+    with transaction.atomic(using=alias):
+        handle = greet.delay("Ada")
+
+        assert handle.id
+        assert not handle.is_sent
+        assert names(inspector) == []
+
+    assert handle.is_sent
+    assert names(inspector) == ["shop:greet"]
+    assert handle.refresh().id == handle.id
+
+
+@pytest.mark.django_db(transaction=True, databases=BOTH)
+@pytest.mark.parametrize("alias", BOTH)
+def test_nothing_is_enqueued_on_rollback(inspector: Inspector, alias: str) -> None:
+    with rolled_back(alias):
+        handle = greet.delay("Ada")
+        client.enqueue(greet.s("Grace"))
+        client.enqueue_many(greet.s(name) for name in ("Edsger", "Barbara"))
+
+    assert names(inspector) == []
+    with pytest.raises(TaskNotSentError, match="ask after the commit"):
+        handle.refresh()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_rolled_back_savepoint_takes_its_tasks_with_it(inspector: Inspector) -> None:
+    with transaction.atomic():
+        restock.delay("kept")
+        with rolled_back():
+            greet.delay("Ada")
+
+    assert names(inspector) == ["shop:restock"]
+
+
+@pytest.mark.django_db(transaction=True, databases=BOTH)
+@pytest.mark.parametrize(("outer", "inner"), [BOTH, BOTH[::-1]])
+def test_a_task_waits_for_the_last_of_several_transactions(inspector: Inspector, outer: str, inner: str) -> None:
+    with transaction.atomic(using=outer):
+        with transaction.atomic(using=inner):
+            greet.delay("Ada")
+        after_the_inner_commit = names(inspector)
+
+    assert after_the_inner_commit == []
+    assert names(inspector) == ["shop:greet"]
+
+
+@pytest.mark.django_db(transaction=True, databases=BOTH)
+@pytest.mark.parametrize(("outer", "inner"), [BOTH, BOTH[::-1]])
+def test_a_rollback_of_one_of_several_databases_is_enough(inspector: Inspector, outer: str, inner: str) -> None:
+    with transaction.atomic(using=outer), rolled_back(inner):
+        greet.delay("Ada")
+
+    assert names(inspector) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_clients_obey_the_same_rule(inspector: Inspector) -> None:
+    with transaction.atomic():
+        client.enqueue(greet.s("Ada"))
+        result = client.enqueue_many(greet.s(str(number)) for number in range(3))
+        before = names(inspector)
+
+    assert before == []
+    assert names(inspector) == ["shop:greet"] * 4
+    assert len(result) == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_arguments_are_bound_and_checked_where_delay_is_called(inspector: Inspector) -> None:
+    """What the task is about stands when it is enqueued, whatever happens to the objects before the commit."""
+    with transaction.atomic():
+        amounts = [1, 2]
+        handle = taskq.remote("go:sum").delay(amounts=amounts)
+        amounts.append(3)
+        with pytest.raises(TypeError, match="name"):
+            greet.delay()  # type: ignore[call-arg]  # the mistake under test
+
+    assert inspector.task("default", handle.id).payload == b'{"amounts":[1,2]}'  # type: ignore[union-attr]  # readable
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_rolled_back", [False, True])
+def test_adelay_honours_a_transaction_of_the_code_around_it(inspector: Inspector, is_rolled_back: bool) -> None:
+    async def enqueue() -> None:
+        handle = await greet.adelay("Ada")
+        assert not handle.is_sent
+        await taskq.async_client.enqueue_many([greet.s("Grace")])
+
+    with rolled_back() if is_rolled_back else transaction.atomic():
+        async_to_sync(enqueue)()
+        inside = names(inspector)
+
+    assert inside == []
+    assert names(inspector) == ([] if is_rolled_back else ["shop:greet", "shop:greet"])
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_adelay_without_a_transaction_sends_at_once(redis: RedisServer) -> None:
+    handle = await greet.adelay("Ada")
+
+    assert handle.is_sent
+    assert (await handle.arefresh()).name == "shop:greet"
+    await taskq.aclose()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_enqueue_immediately_does_not_wait_for_the_commit(redis: RedisServer, settings: Any) -> None:
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediately"}
+    inspector = Inspector(taskq)
+
+    with transaction.atomic():
+        greet.delay("Ada")
+        inside = names(inspector)
+
+    assert inside == ["shop:greet"]
+
+
+@pytest.mark.django_db(transaction=True, databases=BOTH)
+@pytest.mark.parametrize("aliases", [["default"], BOTH])
+def test_redis_down_at_the_commit_is_told_and_other_hooks_run(settings: Any, caplog: Any, aliases: list[str]) -> None:
+    """It costs at most the enqueue timeout; the error has the task's id, in the log and from the handle."""
+    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.2}
+    ran: list[str] = []
+
+    with caplog.at_level(logging.ERROR, logger="django.db"), ExitStack() as transactions:
+        for alias in aliases:
+            transactions.enter_context(transaction.atomic(using=alias))
+        handle = greet.delay("Ada")
+        transaction.on_commit(lambda: ran.append("after"))
+
+    assert ran == ["after"]
+    assert "taskq's sending of a task" in caplog.text
+    assert not handle.is_sent
+    with pytest.raises(TaskNotSentError, match=handle.id):
+        handle.refresh()
+    with pytest.raises(TaskNotSentError, match="sending it after the commit failed"):
+        handle.result()
+    error = next(record.exc_info[1] for record in caplog.records if record.exc_info)
+    assert isinstance(error, EnqueueError)
+    assert error.task_id == handle.id
+
+
+@pytest.mark.redis
+class TestInDjangoTestCase(TestCase):
+    """What users of Django's own test classes see."""
+
+    @pytest.fixture(autouse=True)
+    def _fixtures(self, inspector: Inspector) -> None:
+        self.inspector = inspector
+
+    def test_hooks_wait_for_capture_as_every_on_commit_hook_does(self) -> None:
+        handle = greet.delay("Ada")
+
+        assert not handle.is_sent
+        assert names(self.inspector) == []
+
+    def test_captured_callbacks_send(self) -> None:
+        with self.captureOnCommitCallbacks(execute=True) as callbacks, transaction.atomic():
+            greet.delay("Ada")
+
+        assert len(callbacks) == 1
+        assert names(self.inspector) == ["shop:greet"]
+
+
+@pytest.mark.redis
+class TestSeveralDatabasesInDjangoTestCase(TestCase):
+    """A test case that holds transactions open on both databases."""
+
+    databases = frozenset(BOTH)
+
+    @pytest.fixture(autouse=True)
+    def _fixtures(self, inspector: Inspector) -> None:
+        self.inspector = inspector
+
+    def test_the_default_database_is_captured(self) -> None:
+        with self.captureOnCommitCallbacks(execute=True):
+            greet.delay("Ada")
+
+        assert names(self.inspector) == ["shop:greet"]
+
+    def test_a_transaction_of_the_tests_own_on_the_other_one_is_captured_there(self) -> None:
+        with self.captureOnCommitCallbacks(using="other", execute=True), transaction.atomic(using="other"):
+            greet.delay("Ada")
+
+        assert names(self.inspector) == ["shop:greet"]
+
+
+@pytest.mark.redis
+class TestInDjangoTransactionTestCase(TransactionTestCase):
+    @pytest.fixture(autouse=True)
+    def _fixtures(self, inspector: Inspector) -> None:
+        self.inspector = inspector
+
+    def test_tasks_are_sent_at_the_commit(self) -> None:
+        with transaction.atomic():
+            greet.delay("Ada")
+
+        assert names(self.inspector) == ["shop:greet"]
