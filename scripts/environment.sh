@@ -13,8 +13,8 @@ set -eu
 cd "$(dirname "$0")/.."
 job=${1:-run}
 case $job in
-  run) groups="--group test --group example --group bench" ;;
-  lint) groups="--group test --group example --group bench --group lint" ;;
+  run) groups="--group test --group example" ;;
+  lint) groups="--group test --group example --group lint" ;;
   *) echo "scripts/environment.sh: unknown job '$job'; known are run and lint" >&2; exit 2 ;;
 esac
 
@@ -52,10 +52,11 @@ candidates() {
 interpreters() {
   if [ -n "${PYTHON:-}" ]; then
     case $PYTHON in
-      3.[0-9]*) candidates | grep "python$PYTHON\$" || true ;;
+      3.[0-9]*) echo ".venv/$PYTHON/bin/python" && candidates | grep "python$PYTHON\$" || true ;;
       *) echo "$PYTHON" ;;
     esac
   else
+    for path in .venv/3.*/bin/python; do echo "$path"; done # what an environment was made from stays in use
     candidates
   fi | while read -r command; do describe "$command"; done | awk '!seen[$0]++' | sort -s -t ' ' -k1,1nr
 }

@@ -1,7 +1,8 @@
 """taskq: a task queue on Redis in the layout of Go Asynq, with OpenTelemetry built in."""
 
 from taskq_core.app import TaskQ
-from taskq_core.client import AsyncClient, BulkResult, Client, PayloadSizeWarning
+from taskq_core.bulk import BulkResult
+from taskq_core.client import AsyncClient, Client
 from taskq_core.context import TaskContext, current_task
 from taskq_core.errors import (
     BrokerAuthenticationError,
@@ -32,6 +33,7 @@ from taskq_core.errors import (
     TaskQError,
 )
 from taskq_core.options import TaskOptions
+from taskq_core.preparer import PayloadSizeWarning
 from taskq_core.records import TaskInfo
 from taskq_core.result import TaskHandle
 from taskq_core.retry import exponential

@@ -1,13 +1,14 @@
 """`TaskQ`: one configured queue application. It holds the registered tasks, the settings and the clients.
 
-Nothing connects before the first use. `configure` replaces the settings of an application whose tasks stand already, which
-is what a framework's test settings need.
+Nothing connects before the first use. `configure` replaces the settings of an application whose tasks stand already,
+which is what a framework's test settings need.
 """
 
 import inspect
 import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
@@ -15,14 +16,15 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.sync import SyncRunner
-from taskq_core.client import AsyncClient, Client, Preparer, TransactionHook
+from taskq_core.client import AsyncClient, Client, TransactionHook
 from taskq_core.context import TaskContext
 from taskq_core.errors import ConfigurationError, TaskDefinitionError
 from taskq_core.middleware import Middleware
 from taskq_core.options import TaskOptionsDict, task_options
+from taskq_core.preparer import Preparer
 from taskq_core.result import TaskHandle
-from taskq_core.settings import Settings
-from taskq_core.task import CoroutineTask, RemoteTask, Signature, Task
+from taskq_core.settings import Settings, unknown, values_from_environ
+from taskq_core.task import CoroutineTask, RemoteTask, Signature, Task, check_function
 from taskq_core.telemetry import Tracing
 from taskq_core.wire import Keys
 
@@ -77,23 +79,31 @@ class TaskQ:
     ) -> None:
         if url is not None:
             values["url"] = url
+        known = [each.name for each in fields(Settings)]
+        for name in values:
+            if name not in known:
+                raise unknown("setting", name, [*known, "settings", "embedded_folder"])
         self._embedded_folder = Path(embedded_folder)
         self._tasks: dict[str, Task[Any, Any]] = {}
         self._runtime: Runtime | None = None
         self._lock = threading.RLock()
         self._hook: TransactionHook | None = None
         self.middleware: list[Middleware] = []
-        base = {} if settings is None else _as_mapping(settings)
-        self._settings = Settings.from_mapping({**base, **{name.upper(): value for name, value in values.items()}})
-        self._check_defaults()
+        self._settings = Settings(**values) if settings is None else replace(settings, **values)
+        self._check(self._settings)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **values: Any) -> "TaskQ":
-        """Build an application from `TASKQ_<KEY>` of the environment over the settings given by name."""
-        mapping = {name.upper(): value for name, value in values.items() if name != "embedded_folder"}
-        folder = values.get("embedded_folder", ".taskq")
-        settings = Settings.from_mapping(mapping, environ=os.environ if environ is None else environ)
-        return cls(settings=settings, embedded_folder=folder)
+        """Build an application from `TASKQ_<KEY>` of the environment over the settings given by name.
+
+        Args:
+            environ: Instead of the process's environment.
+            **values: As for `TaskQ(...)`.
+
+        Raises:
+            ConfigurationError: A setting or a variable that begins `TASKQ_` is unknown, or a value is not usable.
+        """
+        return cls(**{**values, **values_from_environ(os.environ if environ is None else environ)})
 
     def __repr__(self) -> str:
         return f"<TaskQ with {len(self._tasks)} tasks>"
@@ -111,20 +121,26 @@ class TaskQ:
         Args:
             settings: The new settings.
             transaction: Postpones sending to the commit of a surrounding database transaction.
+
+        Raises:
+            ConfigurationError: The URL or an option in `defaults` is not usable; nothing was changed.
         """
+        self._check(settings)
         with self._lock:
             runtime, self._runtime = self._runtime, None
             self._settings = settings
             self._hook = transaction
-            self._check_defaults()
         if runtime is not None:
             runtime.close()
 
-    def _check_defaults(self) -> None:
+    def _check(self, settings: Settings) -> None:
+        Endpoint(settings.url, embedded_folder=self._embedded_folder)  # connects to nothing
         try:
-            task_options(self._settings.defaults)
+            task_options(settings.defaults)
         except ConfigurationError as error:
             raise ConfigurationError(f"DEFAULTS: {error}") from None
+        if settings.defaults.get("task_id") is not None:
+            raise ConfigurationError("DEFAULTS: task_id cannot be the same for all tasks")
 
     @property
     def task_defaults(self) -> Mapping[str, Any]:
@@ -199,14 +215,14 @@ class TaskQ:
     def task(
         self, *, name: str | None = None, strict: bool = False, **options: Unpack[TaskOptionsDict]
     ) -> "TaskDecorator": ...
-    def task(
+    def task(  # type: ignore[misc]  # mypy does not match Unpack in an implementation with the same in an overload
         self,
         function: Callable[..., Any] | None = None,
         /,
         *,
         name: str | None = None,
         strict: bool = False,
-        **options: Any,
+        **options: Unpack[TaskOptionsDict],
     ) -> Any:
         """Make a function a task.
 
@@ -239,11 +255,8 @@ class TaskQ:
 
 
 def _origin(task: Task[Any, Any]) -> str:
-    return f"{task.function.__module__}.{task.function.__qualname__}"
-
-
-def _as_mapping(settings: Settings) -> dict[str, Any]:
-    return {name.upper(): getattr(settings, name) for name in settings.__dataclass_fields__}
+    function = task.function
+    return f"{function.__module__}.{getattr(function, '__qualname__', repr(function))}"
 
 
 class TaskDecorator:
@@ -266,8 +279,10 @@ class TaskDecorator:
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
     def __call__(self, function: Callable[..., Any], /) -> Any:
-        if not callable(function) or inspect.isclass(function):
-            raise TaskDefinitionError(f"a task must be a function, got {function!r}")
+        """Make the function a task. As `TaskQ.task`."""
+        if isinstance(function, staticmethod):
+            function = function.__func__
+        check_function(function)
         kind = CoroutineTask if inspect.iscoroutinefunction(function) else Task
         task: Task[Any, Any] = kind(
             function, name=self._name, strict=self._strict, options=self._options, enqueuer=self._app

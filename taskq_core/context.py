@@ -7,7 +7,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from taskq_core.errors import TaskQError
+from taskq_core.errors import NoCurrentTaskError
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -73,13 +73,6 @@ class TaskContext:
 
 current: ContextVar[TaskContext | None] = ContextVar("taskq_current_task", default=None)
 """The run this code belongs to. Set by the worker."""
-
-
-class NoCurrentTaskError(TaskQError, LookupError):
-    """The code does not run inside a task."""
-
-    def __str__(self) -> str:
-        return "no task runs here; current_task() works inside a task only"
 
 
 def current_task() -> TaskContext:

@@ -22,6 +22,7 @@
     |   `-- EmbeddedRedisError       the private redis-server cannot be started or used
     |-- QueueNotFoundError
     |-- TaskNotFoundError
+    |-- NoCurrentTaskError           current_task() was called outside a task (also a LookupError)
     |-- ResultError                  the outcome of a task cannot be had
     |   |-- ResultNotKeptError       retention is 0: nothing is kept
     |   |-- ResultTimeoutError       not finished in time (also a TimeoutError)
@@ -36,8 +37,8 @@
     |-- SkipRetry                    archive now
     `-- Discard                      drop: neither retried nor archived
 
-    TaskInterrupted                  a BaseException raised inside a plain function that must end: its time is over, it was
-                                     cancelled, its lease is lost, or the worker stops
+    TaskInterrupted                  a BaseException raised inside a plain function that must end: its time is over, it
+                                     was cancelled, its lease is lost, or the worker stops
 
 Errors carry their facts as attributes, read as a sentence and survive pickling. None carries the value of a task's
 argument or a password.
@@ -237,6 +238,13 @@ class TaskNotFoundError(TaskQError):
 
     def __str__(self) -> str:
         return f"no task {self.task_id!r} in queue {self.queue!r}"
+
+
+class NoCurrentTaskError(TaskQError, LookupError):
+    """The code does not run inside a task."""
+
+    def __str__(self) -> str:
+        return "no task runs here; current_task() works inside a task only"
 
 
 class ResultError(TaskQError):

@@ -12,12 +12,19 @@ def new_task_id() -> str:
     try:
         return _ready.pop()
     except IndexError:
-        digits = os.urandom(16 * _BATCH).hex()
-        for start in range(0, 32 * _BATCH, 32):
-            part = digits[start : start + 32]
-            variant = "89ab"[int(part[16], 16) & 3]
-            _ready.append(f"{part[:8]}-{part[8:12]}-4{part[13:16]}-{variant}{part[17:20]}-{part[20:]}")
-        return _ready.pop()
+        first, *others = _draw(_BATCH)
+        _ready.extend(others)
+        return first
+
+
+def _draw(count: int) -> list[str]:
+    digits = os.urandom(16 * count).hex()
+    ids = []
+    for start in range(0, 32 * count, 32):
+        part = digits[start : start + 32]
+        variant = "89ab"[int(part[16], 16) & 3]
+        ids.append(f"{part[:8]}-{part[8:12]}-4{part[13:16]}-{variant}{part[17:20]}-{part[20:]}")
+    return ids
 
 
 def new_token() -> str:

@@ -1,8 +1,8 @@
 """Wrap the run of every task: the extension point for adapters and users.
 
 A middleware sees each run with its `TaskContext` and calls on. The first in a `TaskQ`'s list is the outermost. What it
-raises counts as raised by the task. Plain functions go through `around`, in the thread that runs them; coroutines through
-`aaround`, in the task's own asyncio task.
+raises counts as raised by the task. Plain functions go through `around`, in the thread that runs them; coroutines
+through `aaround`, in the task's own asyncio task.
 """
 
 from collections.abc import Awaitable, Callable

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from taskq_core.errors import ConfigurationError
 from taskq_core.retry import RetryDelay, RetryPolicy, as_policy
 from taskq_core.settings import Duration, seconds, unknown
+from taskq_core.telemetry.propagation import check_headers
 from taskq_core.wire import validate_queue_name, validate_task_id
 
 DEFAULT_MAX_RETRY = 25
@@ -51,7 +52,7 @@ class TaskOptions:
     no_retry_on: tuple[type[BaseException], ...] = ()
     """These exception classes archive the task at once."""
     timeout: Duration | None = None
-    """Longest run. None: 30 minutes, or no limit but the deadline where one is set."""
+    """Longest run, more than 0. None: 30 minutes, or no limit but the deadline where one is set."""
     deadline: datetime | None = None
     """Latest moment to run, aware."""
     run_after: Duration | datetime | None = None
@@ -64,7 +65,8 @@ class TaskOptions:
     """While another task with the same queue, name and arguments was enqueued within this time and has not succeeded,
     enqueueing is refused. 0: never refused. At least one second otherwise."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Text that travels with the task. Names beginning `taskq-`, `traceparent`, `tracestate` and `baggage` are taken."""
+    """Text that travels with the task, at most 7 KiB of names and values together. Names beginning `taskq-`,
+    `traceparent`, `tracestate` and `baggage` are taken."""
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
@@ -77,7 +79,7 @@ class TaskOptions:
         set_(self, "retry_on", _classes("retry_on", self.retry_on))
         set_(self, "no_retry_on", _classes("no_retry_on", self.no_retry_on))
         if self.timeout is not None:
-            set_(self, "timeout", seconds("timeout", self.timeout))
+            set_(self, "timeout", seconds("timeout", self.timeout, allow_zero=False))
         if self.deadline is not None:
             _aware("deadline", self.deadline)
         if isinstance(self.run_after, datetime):
@@ -181,4 +183,5 @@ def _check_headers(headers: Any) -> dict[str, str]:
             (name + value).encode()
         except UnicodeEncodeError:
             raise ConfigurationError(f"header {name!r} holds a lone surrogate, which UTF-8 cannot express") from None
+    check_headers(headers)
     return dict(headers)

@@ -50,7 +50,14 @@ class TaskHandle(Generic[R_co]):
     __slots__ = ("_failure", "_is_deferred", "_source", "id", "info", "is_kept", "name", "queue", "result_type")
 
     def __init__(
-        self, source: HandleSource, *, id: str, queue: str, name: str, is_kept: bool, result_type: Any = Any
+        self,
+        source: HandleSource,
+        *,
+        id: str,  # noqa: A002 - the attribute's name
+        queue: str,
+        name: str,
+        is_kept: bool,
+        result_type: Any = Any,
     ) -> None:
         self._source = source
         self.id = id

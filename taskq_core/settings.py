@@ -1,14 +1,14 @@
 """Checked configuration: one frozen record, read once at the edge and passed down.
 
 `Settings` is what `TaskQ(...)`, Django's `TASKQ` and the `TASKQ_<KEY>` environment all become. Keys are upper case in a
-dict and in the environment, lower case in Python. A refusal names the key, its value and what was expected; a password in
-the URL is never shown.
+dict and in the environment, lower case in Python. A refusal names the key, its value and what was expected; a password
+in the URL is never shown.
 """
 
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from enum import StrEnum
@@ -59,11 +59,10 @@ def seconds(name: str, value: object, *, allow_zero: bool = True) -> float:
     return number
 
 
-def unknown(what: str, name: str, known: "Mapping[str, Any] | tuple[str, ...] | list[str]") -> ConfigurationError:
+def unknown(what: str, name: str, known: Collection[str]) -> ConfigurationError:
     """Return the error for a misspelt key, with its nearest neighbour where there is one."""
-    near = difflib.get_close_matches(name, list(known), n=1) or difflib.get_close_matches(
-        name.upper(), list(known), n=1
-    )
+    folded = {each.lower(): each for each in known}
+    near = [folded[each] for each in difflib.get_close_matches(name.lower(), list(folded), n=1)]
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
     return ConfigurationError(f"unknown {what} {name!r}; {hint}")
 
@@ -77,7 +76,7 @@ class TraceSettings:
     baggage: bool = True
     """Whether baggage travels in the headers (together at most 8 KiB)."""
     envelope: bool = False
-    """Write payloads as `{"traceparent": ..., "data": {...}}` for Asynq peers older than 0.26, which have no headers."""
+    """Write payloads as `{"traceparent": ..., "data": {...}}`: Asynq peers older than 0.26 have no headers."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "relation", _member(Relation, "TRACE['RELATION']", self.relation))
@@ -126,12 +125,8 @@ class Settings:
         if not isinstance(self.defaults, Mapping):
             raise ConfigurationError(f"DEFAULTS must be a dict of task options, got {type(self.defaults).__name__}")
         set_(self, "defaults", MappingProxyType(dict(self.defaults)))
-        if isinstance(self.trace, Mapping):
-            set_(self, "trace", _record(TraceSettings, "setting", "TRACE", self.trace))
-        if not isinstance(self.autodiscover, bool):
-            if isinstance(self.autodiscover, str) or not all(isinstance(name, str) for name in self.autodiscover):
-                raise ConfigurationError(f"AUTODISCOVER must be a bool or a list of names, got {self.autodiscover!r}")
-            set_(self, "autodiscover", tuple(self.autodiscover))
+        set_(self, "trace", _trace(self.trace))
+        set_(self, "autodiscover", _modules(self.autodiscover))
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -140,23 +135,45 @@ class Settings:
         Raises:
             ConfigurationError: A key is unknown (the nearest known one is named) or a value is not usable.
         """
-        values = {**mapping, **_from_environ(environ or {})}
-        return _record(cls, "setting", "TASKQ", values)
+        return cls(**{**_by_field(cls, "TASKQ", mapping), **values_from_environ(environ or {})})
 
 
-def _record(cls: Any, what: str, where: str, mapping: Mapping[str, Any]) -> Any:
+def _by_field(cls: Any, where: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by the name of their field, from upper-case keys."""
     known = {each.name.upper(): each.name for each in fields(cls)}
     for key in mapping:
         if key not in known:
-            raise unknown(f"{what} in {where}", str(key), known)
-    return cls(**{known[key]: value for key, value in mapping.items()})
+            raise unknown(f"setting in {where}", str(key), known)
+    return {known[key]: value for key, value in mapping.items()}
 
 
+def _trace(value: Any) -> TraceSettings:
+    if isinstance(value, TraceSettings):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"TRACE must be a dict of RELATION, BAGGAGE and ENVELOPE, got {value!r}")
+    return TraceSettings(**_by_field(TraceSettings, "TRACE", value))
+
+
+def _modules(value: Any) -> bool | tuple[str, ...]:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) and name for name in value):
+        raise ConfigurationError(f"AUTODISCOVER must be True, False or a list of module names, got {value!r}")
+    return tuple(value)
+
+
+_FLAGS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
 _JSON_KEYS = ("QUEUES", "DEFAULTS", "TRACE")
 
 
-def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
-    known = {each.name.upper(): each for each in fields(Settings)}
+def values_from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings that `TASKQ_<KEY>` variables give, by the name of their field, not checked yet.
+
+    Raises:
+        ConfigurationError: A variable that begins `TASKQ_` is unknown, or its text cannot be read.
+    """
+    known = {each.name.upper(): each.name for each in fields(Settings)}
     values: dict[str, Any] = {}
     for variable, text in environ.items():
         if not variable.startswith("TASKQ_"):
@@ -164,7 +181,7 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
         key = variable.removeprefix("TASKQ_")
         if key not in known:
             raise unknown("environment variable", variable, [f"TASKQ_{name}" for name in known])
-        values[key] = _parse(variable, key, text)
+        values[known[key]] = _parse(variable, key, text)
     return values
 
 
@@ -177,23 +194,11 @@ def _parse(variable: str, key: str, text: str) -> Any:
         except ValueError:
             raise ConfigurationError(f"{variable} must be JSON, got {text!r}") from None
     if key in ("STRICT_PRIORITY", "AUTODISCOVER"):
-        flags = {
-            "1": True,
-            "true": True,
-            "yes": True,
-            "on": True,
-            "0": False,
-            "false": False,
-            "no": False,
-            "off": False,
-        }
-        if text.lower() not in flags:
+        if text.lower() not in _FLAGS:
             raise ConfigurationError(f"{variable} must be true or false, got {text!r}")
-        return flags[text.lower()]
+        return _FLAGS[text.lower()]
     if key == "CONCURRENCY":
-        if not text.isascii() or not text.isdigit():
-            raise ConfigurationError(f"{variable} must be a whole number, got {text!r}")
-        return int(text)
+        return _whole(variable, text)
     if key in ("SHUTDOWN_GRACE", "ENQUEUE_TIMEOUT"):
         try:
             return float(text)
@@ -209,10 +214,14 @@ def parse_queues(text: str, *, where: str = "QUEUES") -> dict[str, int]:
         name, equals, weight = part.strip().rpartition("=")
         if not equals:
             name, weight = part.strip(), "1"
-        if not weight.isascii() or not weight.isdigit():
-            raise ConfigurationError(f"{where}: the weight of queue {name!r} must be a whole number, got {weight!r}")
-        queues[name] = int(weight)
+        queues[name] = _whole(f"{where}: the weight of queue {name!r}", weight)
     return queues
+
+
+def _whole(what: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise ConfigurationError(f"{what} must be a whole number, got {text[:80]!r}")
+    return int(text)
 
 
 def check_queues(queues: object) -> dict[str, int]:
@@ -244,7 +253,7 @@ def check_whole(name: str, value: object, *, least: int, most: int) -> None:
 
 def _member(kind: type[StrEnum], name: str, value: object) -> StrEnum:
     try:
-        return kind(value)
+        return kind(value)  # type: ignore[arg-type]  # whatever it is, it is a member's value or refused
     except ValueError:
         expected = " or ".join(repr(member.value) for member in kind)
         raise ConfigurationError(f"{name} must be {expected}, got {value!r}") from None

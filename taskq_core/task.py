@@ -6,9 +6,9 @@ code lives elsewhere.
 """
 
 import asyncio
+import functools
 import inspect
 import math
-import sys
 import warnings
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
@@ -49,7 +49,19 @@ class Enqueuer(Protocol):
 class Plan:
     """What is equal for all calls of one task under one key prefix, computed once."""
 
-    __slots__ = ("headers", "is_plain", "keys", "options", "queue", "start_at_s", "start_in_ms", "template", "unique_s")
+    __slots__ = (
+        "headers",
+        "is_kept",
+        "is_plain",
+        "keys",
+        "options",
+        "queue",
+        "start_at_s",
+        "start_in_ms",
+        "task_id",
+        "template",
+        "unique_s",
+    )
 
     def __init__(self, name: str, options: TaskOptions, keys: Keys) -> None:
         self.keys = keys
@@ -65,6 +77,8 @@ class Plan:
         )
         self.headers = dict(options.headers)
         self.unique_s = options.unique_s
+        self.task_id = options.task_id
+        self.is_kept = options.retention_s > 0
         self.start_at_s: int | None = None
         self.start_in_ms: int | None = None
         if isinstance(options.run_after, datetime):
@@ -140,11 +154,12 @@ class Signature(Generic[R_co]):
         return Signature(self.task.using(**options), self.args, self.kwargs)
 
     def delay(self) -> TaskHandle[R_co]:
-        """Enqueue it, blocking."""
+        """Enqueue it, blocking. Raises as `Task.delay`."""
+        _warn_if_blocking(self.task.name)
         return self.task._enqueuer.enqueue(self)
 
     async def adelay(self) -> TaskHandle[R_co]:
-        """Enqueue it from a coroutine."""
+        """Enqueue it from a coroutine. Raises as `Task.delay`."""
         return await self.task._enqueuer.aenqueue(self)
 
 
@@ -171,18 +186,15 @@ class Task(BaseTask[R], Generic[P, R]):
         options: Mapping[str, Any],
         enqueuer: Enqueuer,
     ) -> None:
-        super().__init__(name or qualified_name(function), options, enqueuer)
+        super().__init__(qualified_name(function) if name is None else name, options, enqueuer)
         context_parameter = _context_parameter(self.name, function)
         self.function = function
         self.takes_context = context_parameter is not None
         injected = frozenset({context_parameter}) if context_parameter else frozenset[str]()
         self.codec = ArgumentsCodec(function, name=self.name, strict=strict, injected=injected)
         self.result_type = _result_type(function)
-        self.__doc__ = function.__doc__
-        self.__module__ = function.__module__
-        self.__name__ = getattr(function, "__name__", self.name)
-        self.__qualname__ = getattr(function, "__qualname__", self.name)
-        self.__wrapped__ = function
+        self.__name__ = self.__qualname__ = self.name  # of a partial or a callable object, which have none
+        functools.update_wrapper(self, function, updated=())
 
     def __repr__(self) -> str:
         return f"<task {self.name!r}>"
@@ -211,8 +223,7 @@ class Task(BaseTask[R], Generic[P, R]):
             DuplicateTaskError, TaskIdConflictError: The lock or the id is taken.
             EnqueueError: Redis refused or was not reached; `EnqueueUnknownError` when it may have been written.
         """
-        if asyncio._get_running_loop() is not None:
-            _warn_blocking(self.name)
+        _warn_if_blocking(self.name)
         return self._enqueuer.enqueue(Signature(self, args, kwargs))
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
@@ -260,6 +271,7 @@ class RemoteTask(BaseTask[Any]):
 
     def delay(self, *args: bytes, **kwargs: object) -> TaskHandle[Any]:
         """Enqueue a call and return its handle. Raises as `Task.delay`."""
+        _warn_if_blocking(self.name)
         return self._enqueuer.enqueue(self.s(*args, **kwargs))
 
     async def adelay(self, *args: bytes, **kwargs: object) -> TaskHandle[Any]:
@@ -267,33 +279,71 @@ class RemoteTask(BaseTask[Any]):
         return await self._enqueuer.aenqueue(self.s(*args, **kwargs))
 
 
+def check_function(function: Any) -> None:
+    """Refuse what no worker can run as a task.
+
+    Raises:
+        TaskDefinitionError: It is no function, or a generator or a method, or is a task already.
+    """
+    if isinstance(function, BaseTask):
+        raise TaskDefinitionError(f"{function!r} is a task already; .using(...) gives a copy with other options")
+    if not callable(function) or inspect.isclass(function):
+        raise TaskDefinitionError(f"a task must be a function, got {function!r}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TaskDefinitionError(f"{function!r} is a generator, which would never run; return a list instead")
+    owner, _, _ = str(getattr(function, "__qualname__", "")).rpartition(".")
+    if owner and not owner.endswith("<locals>") and not inspect.ismethod(function):
+        first = next(iter(_parameters("", function)), None)
+        if first is not None and first.name in ("self", "cls"):
+            raise TaskDefinitionError(
+                f"{function.__qualname__!r} is a method, and a payload cannot carry its {first.name!r}; "
+                "make a task of a function, or of a @staticmethod"
+            )
+
+
 def qualified_name(function: Callable[..., Any]) -> str:
-    """Return `module.qualname`, with the module's real name where it runs as a script."""
+    """Return `module.qualname`, with the module's real name where it runs as a script.
+
+    Raises:
+        TaskDefinitionError: The function has no name of its own.
+    """
+    qualname = getattr(function, "__qualname__", None)
+    if not isinstance(qualname, str) or qualname.endswith("<lambda>"):
+        raise TaskDefinitionError(f"{function!r} has no name of its own; give the task one with name=")
     module = function.__module__
-    if module == "__main__":
-        main = sys.modules["__main__"]
-        spec = getattr(main, "__spec__", None)
+    if module in ("__main__", "__mp_main__"):  # the latter in a child that multiprocessing spawned
+        main = getattr(inspect.unwrap(function), "__globals__", {})
+        spec = main.get("__spec__")
         if spec is not None:
             module = spec.name.removesuffix(".__main__")
-        elif getattr(main, "__file__", None):
-            module = Path(str(main.__file__)).stem
-    return f"{module}.{function.__qualname__}"
+        elif main.get("__file__"):
+            module = Path(main["__file__"]).stem
+    return f"{module}.{qualname}"
+
+
+def _parameters(name: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (ValueError, TypeError) as error:
+        raise TaskDefinitionError(f"task {name!r}: the signature cannot be read: {error}") from None
 
 
 def _context_parameter(name: str, function: Callable[..., Any]) -> str | None:
     found = [
-        (index, parameter.name)
-        for index, parameter in enumerate(inspect.signature(function).parameters.values())
+        (index, parameter)
+        for index, parameter in enumerate(_parameters(name, function))
         if parameter.annotation is TaskContext
         or (isinstance(parameter.annotation, str) and parameter.annotation.rpartition(".")[2] == "TaskContext")
     ]
     if not found:
         return None
-    if len(found) > 1 or found[0][0] != 0:
+    index, parameter = found[-1]
+    if index != 0 or parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
         raise TaskDefinitionError(
-            f"task {name!r}: the parameter annotated TaskContext must be the first and only one, got {found[-1][1]!r}"
+            f"task {name!r}: the parameter annotated TaskContext must be the first and only one, "
+            f"and positional, got {parameter.name!r}"
         )
-    return found[0][1]
+    return parameter.name
 
 
 def _result_type(function: Callable[..., Any]) -> Any:
@@ -316,9 +366,9 @@ def _local_context(task: Task[Any, Any]) -> TaskContext:
 _warned = False
 
 
-def _warn_blocking(name: str) -> None:
-    global _warned  # noqa: PLW0603 - once per process
-    if not _warned:
+def _warn_if_blocking(name: str) -> None:
+    global _warned
+    if asyncio._get_running_loop() is not None and not _warned:
         _warned = True
         warnings.warn(
             f"{name}.delay() blocks the running event loop for a round trip to Redis; await .adelay() instead",

@@ -1,7 +1,7 @@
 """Wait for the end of tasks from coroutines: one subscription per queue and event loop, shared by all who wait.
 
-A task that ends says so on its queue's channel only if somebody asked (`operations.look` with `tell_end`). Go workers say
-nothing, so whoever waits also looks again after a while; a lost subscription therefore only delays.
+A task that ends says so on its queue's channel only if somebody asked (`operations.look` with `tell_end`). Go workers
+say nothing, so whoever waits also looks again after a while; a lost subscription therefore only delays.
 """
 
 import asyncio
@@ -29,15 +29,19 @@ class EndHub:
 
     @contextlib.asynccontextmanager
     async def listen(self, channel_name: str, task_id: str) -> AsyncIterator[asyncio.Event]:
-        """Give an event that is set when the task is said to have ended, and whenever messages may have been missed."""
+        """Give an event that is set when the task is said to have ended, and whenever messages may have been missed.
+
+        That is the case once the subscription stands, so whoever waits for the event looks at the task then.
+        """
         channels = self._channels.setdefault(asyncio.get_running_loop(), {})
         channel = channels.get(channel_name)
         if channel is None:
             channel = channels[channel_name] = _Channel(self._runner, channel_name)
         event = asyncio.Event()
+        if channel.is_open:
+            event.set()
         channel.waiters.setdefault(task_id, set()).add(event)
         try:
-            await channel.ready.wait()
             yield event
         finally:
             waiters = channel.waiters[task_id]
@@ -54,7 +58,7 @@ class _Channel:
         self._runner = runner
         self._name = name
         self.waiters: dict[str, set[asyncio.Event]] = {}
-        self.ready = asyncio.Event()
+        self.is_open = False
         self._task = asyncio.get_running_loop().create_task(self._listen(), name=f"taskq end hub {name}")
 
     async def _listen(self) -> None:
@@ -62,17 +66,17 @@ class _Channel:
         while True:
             try:
                 subscription = await self._runner.subscribe(self._name)
+                self.is_open = True
                 self._set_all()  # what was published before is missed
-                self.ready.set()
                 pause_s = FIRST_LOOK_S
                 try:
                     while True:
                         for event in self.waiters.get(await subscription.next(), ()):
                             event.set()
                 finally:
+                    self.is_open = False
                     await subscription.close()
             except BrokerError:
-                self.ready.set()  # nobody is kept waiting for the subscription: they look by themselves
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LAST_LOOK_S)
 
@@ -83,5 +87,4 @@ class _Channel:
 
     async def close(self) -> None:
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.wait((self._task,))

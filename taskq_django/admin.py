@@ -20,7 +20,7 @@ from django.views.decorators.http import require_safe
 
 from taskq_core import BrokerError, ConfigurationError, TaskInfo, TaskNotFoundError
 from taskq_core.inspector import Inspector, UnreadableTask
-from taskq_django.admin_detail import attempts, moment, sections_of
+from taskq_django.admin_detail import attempts, moment, roughly, sections_of
 from taskq_django.admin_list import STATE_NAMES, PlainList, TaskList, object_id
 from taskq_django.app import taskq
 from taskq_django.models import Queue, Task
@@ -129,7 +129,9 @@ class TaskAdmin(ReadOnlyAdmin):
             **row,
             "name": task.name,
             "attempts": attempts(task),
-            "when": moment(when),
+            "when": when,
+            "exactly": moment(when),
+            "roughly": roughly(when),
             "last_error": task.last_error.partition("\n")[0],
         }
 

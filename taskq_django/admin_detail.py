@@ -7,13 +7,13 @@ from a task is escaped, here or by the template.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
 from django.utils import formats, timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
+from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
 
 from taskq_core import TaskInfo, TaskState
@@ -83,6 +83,15 @@ def moment(value: datetime | None) -> str:
         return ""
     local = timezone.localtime(value)
     return f"{formats.date_format(local, 'DATE_FORMAT')}, {local:%H:%M:%S} {local.tzname()}"
+
+
+def roughly(value: datetime | None) -> str:
+    """Return how far a time is from now, in its largest unit."""
+    if value is None:
+        return ""
+    if value > timezone.now():
+        return _("in %(span)s") % {"span": timeuntil(value, depth=1)}
+    return _("%(span)s ago") % {"span": timesince(value, depth=1)}
 
 
 def span(value: timedelta | None) -> str:
@@ -173,7 +182,7 @@ def _unreadable(task: UnreadableTask) -> list[Section]:
     section.add("queue", _("queue"), task.queue)
     section.add("state", _("state"), str(STATE_NAMES[task.state]))
     section.add("problem", _("problem"), task.problem)
-    raw: Any = task.message[:SHOWN_BYTES].hex(" ", 2)
+    raw = task.message[:SHOWN_BYTES].hex(" ", -2)
     section.add("message", _("stored bytes"), _block(raw))
     return [section]
 

@@ -1,7 +1,7 @@
 """Start the worker anew when code changes, without cutting tasks off.
 
 A parent process starts the worker as a child and starts it again when it exits with Django's reload status. In the
-child the worker has the main thread, and with it the signals, while Django's reloader watches from another thread; a
+child the worker has the main thread, and with it the signals, while another thread watches Django's list of files; a
 change stops the worker as SIGTERM does, so running tasks finish first. Ctrl-C reaches both processes; the parent only
 waits. A child that cannot start (code in the middle of an edit) is tried again after the next change.
 """
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -21,6 +22,10 @@ from taskq_core.worker import Worker
 
 RELOAD = 3
 """Exit status with which a child asks to be started again; Django's own."""
+EVERY_S = autoreload.StatReloader.SLEEP_TIME
+"""Seconds between two looks at the files; Django's own."""
+_STOPPED = (0, RELOAD, 128 + signal.SIGTERM, 128 + signal.SIGINT)
+"""Exit status of a child that was told to stop: at work, at a change of code, or while it started."""
 
 
 def run_with_autoreload(make_worker: Callable[[], Worker]) -> int:
@@ -31,25 +36,24 @@ def run_with_autoreload(make_worker: Callable[[], Worker]) -> int:
     """
     if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":
         return _supervise()
-    return _run_child(make_worker())
+    return _run_child(make_worker)
 
 
-def _run_child(worker: Worker) -> int:
-    reloader = autoreload.get_reloader()
-    has_changed = threading.Event()
+def _run_child(make_worker: Callable[[], Worker]) -> int:
+    watch = _Watch()
+    worker = make_worker()
+    has_changed, has_ended = threading.Event(), threading.Event()
 
-    def stop(**_: Any) -> bool:
-        has_changed.set()
-        worker.stop()
-        return True  # keeps Django from ending the process at once
+    def look() -> None:
+        while not has_ended.wait(EVERY_S):
+            if watch.must_restart():
+                has_changed.set()
+                worker.stop()
+                return
 
-    def watch() -> None:
-        while not reloader.should_stop:
-            reloader.run(threading.main_thread())
-
-    autoreload.file_changed.connect(stop, weak=False, dispatch_uid="taskq_django.autoreload")
-    threading.Thread(target=watch, name="taskq-autoreload", daemon=True).start()
+    threading.Thread(target=look, name="taskq-autoreload", daemon=True).start()
     status = worker.run()
+    has_ended.set()
     if has_changed.is_set():
         sys.exit(RELOAD)
     return status
@@ -60,13 +64,16 @@ def _supervise() -> int:
     environment = {**os.environ, autoreload.DJANGO_AUTORELOAD_ENV: "true"}
     with _Child() as child:
         while True:
+            watch = _Watch()  # a change while the child starts counts as well
             status = child.run(arguments, environment)
+            if child.was_told_to_stop:
+                return 0 if status in _STOPPED else status
             if status == RELOAD:
                 continue
-            if status == 0 or child.was_told_to_stop:
+            if status == 0:
                 return status
             sys.stderr.write(f"The worker ended with status {status}. It starts again when code changes.\n")
-            if not _wait_for_change(child):
+            if not _wait_for_change(child, watch):
                 return status
 
 
@@ -76,6 +83,7 @@ class _Child:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._stop = threading.Event()
+        self._is_terminated = False
         self._handlers: dict[signal.Signals, Any] = {}
 
     @property
@@ -93,6 +101,8 @@ class _Child:
 
     def run(self, arguments: list[str], environment: dict[str, str]) -> int:
         self._process = subprocess.Popen(arguments, env=environment, close_fds=False)  # noqa: S603 - our own command line
+        if self._is_terminated:  # told while the process was being made
+            self._process.terminate()
         try:
             status = self._process.wait()
             return status if status >= 0 else 128 - status  # ended by a signal: said as shells do
@@ -104,15 +114,37 @@ class _Child:
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         self._stop.set()
-        if number == signal.SIGTERM and self._process is not None:
-            self._process.terminate()
+        if number == signal.SIGTERM:
+            self._is_terminated = True
+            if self._process is not None:
+                self._process.terminate()
 
 
-def _wait_for_change(child: _Child) -> bool:
+def _wait_for_change(child: _Child, watch: "_Watch") -> bool:
     """Return True when a file of the project has changed, False when told to stop."""
-    reloader = autoreload.StatReloader()
-    seen = dict(reloader.snapshot_files())
-    while not child.wait_to_stop(reloader.SLEEP_TIME):
-        if dict(reloader.snapshot_files()) != seen:
+    while not child.wait_to_stop(EVERY_S):
+        if watch.must_restart():
             return True
     return False
+
+
+class _Watch:
+    """The files that Django's reloader watches, and when they changed last."""
+
+    def __init__(self) -> None:
+        self._reloader = autoreload.StatReloader()
+        autoreload.autoreload_started.send(sender=self._reloader)  # lets apps name further files
+        self._seen = dict(self._reloader.snapshot_files())
+
+    def must_restart(self) -> bool:
+        """Whether files have changed since the last look, and nobody dealt with the change otherwise."""
+        must_restart = False
+        for path, when in self._reloader.snapshot_files():
+            if self._seen.setdefault(path, when) != when:
+                self._seen[path] = when
+                must_restart = not self._is_dealt_with(path) or must_restart  # every change is told
+        return must_restart
+
+    def _is_dealt_with(self, path: Path) -> bool:
+        answers = autoreload.file_changed.send(sender=self._reloader, file_path=path)
+        return any(answer for _, answer in answers)

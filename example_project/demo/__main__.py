@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import httpx
+
 from example_project.demo.checks import check_enqueued, check_mail, check_results, trace_of
 from example_project.demo.errors import DemoError
 from example_project.demo.mail import MailServer
@@ -73,7 +75,10 @@ def run(folder: Path, *, stays: bool) -> None:
         }
         with Processes(environment) as processes:
             site_url, api_url = start(processes)
-            visits = make_visits(site_url, api_url)
+            try:
+                visits = make_visits(site_url, api_url)
+            except (DemoError, httpx.HTTPError) as error:
+                raise DemoError(f"{error}\n{processes.tails()}") from error
             check_enqueued(visits)
             results = wait_for_results(TaskQ(url), visits, processes)
             check_mail(mail.messages)

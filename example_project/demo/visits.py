@@ -48,19 +48,25 @@ class Browser:
 
     def submit(self, path: str, data: dict[str, Any], files: dict[str, tuple[str, bytes]] | None = None) -> Visit:
         """Submit a form, and read from the page that follows which tasks were enqueued."""
-        self._http.get("/").raise_for_status()  # brings the form and its CSRF cookie
+        self._get("/")  # brings the form and its CSRF cookie
         token = self._http.cookies["csrftoken"]
         answer = self._http.post(path, data={**data, "csrfmiddlewaretoken": token}, files=files)
         if answer.status_code != 302:
-            raise DemoError(f"POST {path} answered {answer.status_code}, expected 302:\n{answer.text[:2000]}")
-        page = self._http.get(answer.headers["Location"]).raise_for_status().text
+            raise DemoError(f"POST {path} answered {answer.status_code}, expected 302:\n{answer.text[:500]}")
+        page = self._get(answer.headers["Location"])
         found = re.findall(r'<code class="task" data-queue="([^"]+)">(\S+) (\S+)</code>', page)
         tasks = tuple(EnqueuedTask(name=name, id=task_id, queue=queue) for queue, name, task_id in found)
         return Visit(service=SITE, path=path, status=answer.status_code, tasks=tasks)
 
     def photo_ids(self) -> list[str]:
         """Return the photos that the page offers for processing."""
-        return re.findall(r'name="photos" value="(\d+)"', self._http.get("/").raise_for_status().text)
+        return re.findall(r'name="photos" value="(\d+)"', self._get("/"))
+
+    def _get(self, path: str) -> str:
+        answer = self._http.get(path)
+        if answer.status_code != 200:
+            raise DemoError(f"GET {path} answered {answer.status_code}, expected 200:\n{answer.text[:500]}")
+        return answer.text
 
     def close(self) -> None:
         """Close the connection."""
@@ -71,7 +77,7 @@ def post(url: str, path: str, data: dict[str, Any] | None = None) -> Visit:
     """Call the API."""
     answer = httpx.post(url + path, json=data, timeout=60)
     if answer.status_code not in (200, 202):
-        raise DemoError(f"POST {path} answered {answer.status_code}, expected 200 or 202:\n{answer.text[:2000]}")
+        raise DemoError(f"POST {path} answered {answer.status_code}, expected 200 or 202:\n{answer.text[:500]}")
     told = answer.json()
     task = EnqueuedTask(name=told["task"], id=told["id"], queue=told["queue"])
     return Visit(service=API, path=path, status=answer.status_code, tasks=(task,), answer=told)

@@ -8,9 +8,8 @@ again, so no reply can reach another caller.
 import asyncio
 import contextlib
 import random
-import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any, TypeVar
 
 from redis.exceptions import NoScriptError, ResponseError
@@ -22,6 +21,7 @@ from taskq_core.broker.stream import ReplyStream
 from taskq_core.errors import BrokerError, BrokerUnavailableError
 
 T = TypeVar("T")
+
 
 class Lane:
     """One reserved connection.
@@ -111,15 +111,16 @@ class Lane:
         if self.is_connected:
             return
         await self.close()
-        connection = self._endpoint.async_connection()
+        connection = None
         try:
             async with asyncio.timeout(min(timeout_s, CONNECT_TIMEOUT_S)):
+                connection = await self._endpoint.async_connection()
                 await connection.connect()
-        except CLIENT_ERRORS as error:
-            await connection.disconnect(nowait=True)
-            raise translate_connecting(error, self._endpoint.address) from error
-        except BaseException:
-            await connection.disconnect(nowait=True)
+        except BaseException as error:
+            if connection is not None:
+                await connection.disconnect(nowait=True)
+            if isinstance(error, CLIENT_ERRORS):
+                raise translate_connecting(error, self._endpoint.address) from error
             raise
         self._connection = connection
         transport = getattr(getattr(connection, "_writer", None), "transport", None)
@@ -128,7 +129,7 @@ class Lane:
 
     async def _run_on_cluster(self, operation: Operation[Any]) -> Any:
         if self._connection is None:
-            self._connection = self._endpoint.async_cluster()
+            self._connection = await self._joined()
         try:
             async with asyncio.timeout(self._timeout_s + operation.block_s):
                 try:
@@ -141,6 +142,19 @@ class Lane:
             await self.close()
             raise translate(error, self._endpoint.address) from error
         return await self._answer(operation, reply)
+
+    async def _joined(self) -> Any:
+        cluster = self._endpoint.async_cluster()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await cluster.initialize()
+        except CLIENT_ERRORS as error:
+            await cluster.aclose()
+            raise translate_connecting(error, self._endpoint.address) from error
+        except BaseException:
+            await cluster.aclose()
+            raise
+        return cluster
 
     async def close(self) -> None:
         """Close the connection. The next exchange opens a new one."""
@@ -169,7 +183,8 @@ class AsyncRunner:
         self.endpoint = endpoint
         self._timeout_s = timeout_s
         self._max_idle = max_idle
-        self._idle: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, deque[Lane]] = weakref.WeakKeyDictionary()
+        self._idle: dict[asyncio.AbstractEventLoop, deque[Lane]] = {}
+        self._closers: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
 
     async def run(self, operation: Operation[T], *, patience_s: float | None = None) -> T:
         """Send one operation and return its answer. As `SyncRunner.run`, for coroutines."""
@@ -188,7 +203,8 @@ class AsyncRunner:
                 pause = random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 1.0)  # noqa: S311 - jitter, no secret
                 if not operation.repeatable or deadline is None or clock() + pause >= deadline:
                     raise
-                await self._close_idle()  # whatever ended this connection has likely ended the idle ones
+                # Whatever ended this connection has likely ended the idle ones.
+                await self._close_idle(self._idle.get(asyncio.get_running_loop()))
                 attempt += 1
                 await asyncio.sleep(pause)
 
@@ -199,13 +215,16 @@ class AsyncRunner:
     @contextlib.asynccontextmanager
     async def lane(self) -> AsyncIterator[Lane]:
         """Lend a connection for the time of a `with` block."""
-        idle = self._idle_lanes()
+        loop = asyncio.get_running_loop()
+        idle = self._idle.get(loop)
+        if idle is None:
+            idle = await self._start_on(loop)
         lane = idle.pop() if idle else self.new_lane()
         try:
             yield lane
         finally:
-            idle = self._idle_lanes()  # another one if `aclose` was called meanwhile
-            if lane.is_connected and len(idle) < self._max_idle:
+            # `aclose` may have been called meanwhile
+            if lane.is_connected and len(idle) < self._max_idle and self._idle.get(loop) is idle:
                 idle.append(lane)
             else:
                 await lane.close()
@@ -214,12 +233,23 @@ class AsyncRunner:
         """Return a reserved connection, which the caller closes."""
         return Lane(self.endpoint, timeout_s=self._timeout_s)
 
-    def _idle_lanes(self) -> deque[Lane]:
-        loop = asyncio.get_running_loop()
-        lanes = self._idle.get(loop)
-        if lanes is None:
-            lanes = self._idle[loop] = deque()
-        return lanes
+    async def _start_on(self, loop: asyncio.AbstractEventLoop) -> deque[Lane]:
+        for other in [each for each in self._idle if each.is_closed()]:  # closed without a word to us
+            self._idle.pop(other, None)
+            self._closers.pop(other, None)
+        idle = self._idle[loop] = deque()
+        closer = self._closers[loop] = self._close_with(loop)
+        await anext(closer)
+        return idle
+
+    async def _close_with(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
+        """Close the idle connections when the loop ends: it finishes asynchronous generators before it closes."""
+        try:
+            yield
+        finally:
+            self._closers.pop(loop, None)
+            await self._close_idle(self._idle.pop(loop, None))
+            await asyncio.sleep(0)  # a transport closes its socket in the loop's next turn
 
     async def subscribe(self, channel: str) -> "Subscription":
         """Listen on a channel, on a connection of its own."""
@@ -229,11 +259,11 @@ class AsyncRunner:
 
     async def aclose(self) -> None:
         """Close the idle connections of the running event loop."""
-        await self._close_idle()
-        self._idle.pop(asyncio.get_running_loop(), None)
+        closer = self._closers.get(asyncio.get_running_loop())
+        if closer is not None:
+            await closer.aclose()
 
-    async def _close_idle(self) -> None:
-        lanes = self._idle_lanes()
+    async def _close_idle(self, lanes: deque[Lane] | None) -> None:
         while lanes:
             await lanes.pop().close()
 
@@ -248,17 +278,18 @@ class Subscription:
 
     async def open(self) -> None:
         """Connect and subscribe; when it returns nothing published afterwards is missed."""
-        connection = self._endpoint.async_connection()
+        connection = None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S + ANSWER_TIMEOUT_S):
+                connection = await self._endpoint.async_connection()
                 await connection.connect()
                 await connection.send_packed_command([pack(("SUBSCRIBE", self._channel))], check_health=False)
                 await connection.read_response()
-        except CLIENT_ERRORS as error:
-            await connection.disconnect(nowait=True)
-            raise translate(error, self._endpoint.address) from error
-        except BaseException:
-            await connection.disconnect(nowait=True)
+        except BaseException as error:
+            if connection is not None:
+                await connection.disconnect(nowait=True)
+            if isinstance(error, CLIENT_ERRORS):
+                raise translate(error, self._endpoint.address) from error
             raise
         self._connection = connection
 

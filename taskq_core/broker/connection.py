@@ -34,6 +34,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from taskq_core.broker.embedded import EmbeddedRedis, open_embedded
+from taskq_core.broker.sentinel import Search
 from taskq_core.errors import ConfigurationError
 
 CONNECT_TIMEOUT_S = 2.0
@@ -224,6 +225,12 @@ _TAKEN_OVER = frozenset(
 """Options of a client that its connections here share; times, retries and whatever belongs to its pool do not."""
 
 
+def _tls_options(address: Address) -> dict[str, Any]:
+    if not address.tls:
+        return {}
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True, **address.tls_options}
+
+
 def _for_socket(options: dict[str, Any]) -> dict[str, Any]:
     if "path" in options:
         options.pop("socket_keepalive", None)  # for TCP only
@@ -242,7 +249,6 @@ class Endpoint:
         self._embedded: EmbeddedRedis | None = None
         self._embedded_folder = embedded_folder
         self._address: Address | None = None
-        self._pools: tuple[Any, Any] = (None, None)
         self._turn = itertools.count()
         self.is_cluster = False
         self.server: tuple[str, int] | None = None
@@ -312,12 +318,13 @@ class Endpoint:
         options: dict[str, Any] = {"username": address.username, "password": address.password}
         if address.kind != "cluster":
             options["db"] = address.db
-        if address.tls:
-            options |= {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True, **address.tls_options}
-        return options
+        return options | _tls_options(address)
 
     def connection(self, *, timeout_s: float = ANSWER_TIMEOUT_S, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> Any:
-        """Return a new blocking connection, not connected yet; to one of the seed nodes of a cluster."""
+        """Return a new blocking connection, not connected yet; to one of the seed nodes of a cluster.
+
+        Sentinels are asked for the primary first, which raises redis-py's errors.
+        """
         if self._address is None:
             options = _sync_options(self._client_options, timeout_s, connect_timeout_s)
             return self._client_classes[0](**_for_socket(options))
@@ -325,52 +332,42 @@ class Endpoint:
         options = _sync_options(self._plain_options(address), timeout_s, connect_timeout_s)
         if address.kind == "unix":
             return redis.UnixDomainSocketConnection(**_for_socket({"path": address.path, **options}))
-        if address.kind == "sentinel":
-            options = _sync_options(self._plain_options(address), timeout_s, CONNECT_TIMEOUT_S)  # the pool keeps them
-            return self._sentinel_pool(address, options, asynchronous=False).make_connection()
         kind = redis.SSLConnection if address.tls else redis.Connection
-        host, port = self._next_host(address)
+        if address.kind == "sentinel":
+            host, port = self._search(address, timeout_s=connect_timeout_s, asynchronous=False).find(kind)
+        else:
+            host, port = self._next_host(address)
         return kind(host=host, port=port, **options)
 
-    def async_connection(self) -> Any:
-        """Return a new asyncio connection, not connected yet; to one of the seed nodes of a cluster."""
+    async def async_connection(self) -> Any:
+        """Return a new asyncio connection. As `connection`, for coroutines."""
         if self._address is None:
             return self._client_classes[1](**_for_socket(_async_options(self._client_options)))
         address = self._resolved()
         options = _async_options(self._plain_options(address))
         if address.kind == "unix":
             return redis.asyncio.UnixDomainSocketConnection(**_for_socket({"path": address.path, **options}))
-        if address.kind == "sentinel":
-            return self._sentinel_pool(address, options, asynchronous=True).make_connection()
         kind = redis.asyncio.SSLConnection if address.tls else redis.asyncio.Connection
-        host, port = self._next_host(address)
+        if address.kind == "sentinel":
+            host, port = await self._search(address, timeout_s=CONNECT_TIMEOUT_S, asynchronous=True).afind(kind)
+        else:
+            host, port = self._next_host(address)
         return kind(host=host, port=port, **options)
 
     def _next_host(self, address: Address) -> tuple[str, int]:
         return address.hosts[next(self._turn) % len(address.hosts)]
 
-    def _sentinel_pool(self, address: Address, options: dict[str, Any], *, asynchronous: bool) -> Any:
-        index = int(asynchronous)
-        if self._pools[index] is None:
-            sentinel_options = {
-                **_COMMON,
-                "socket_timeout": CONNECT_TIMEOUT_S,
-                "username": address.sentinel_username,
-                "password": address.sentinel_password,
-                "retry": AsyncRetry(NoBackoff(), 0) if asynchronous else Retry(NoBackoff(), 0),
-            }
-            kind: Any = redis.asyncio.sentinel.Sentinel if asynchronous else redis.sentinel.Sentinel
-            tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
-            if address.tls:
-                sentinel_options |= {"ssl": True, **tls}
-                options = {**options, "ssl": True}
-            sentinel = kind(list(address.hosts), sentinel_kwargs=sentinel_options)
-            client = sentinel.master_for(address.master, max_connections=2**31, **options)  # the runners bound them
-            pools = list(self._pools)
-            pools[index] = client.connection_pool
-            self._pools = (pools[0], pools[1])
-            self._sentinel_clients = (*getattr(self, "_sentinel_clients", ()), client)  # the pool refers to it weakly
-        return self._pools[index]
+    def _search(self, address: Address, *, timeout_s: float, asynchronous: bool) -> Search:
+        options = {
+            **_COMMON,
+            **_tls_options(address),
+            "username": address.sentinel_username,
+            "password": address.sentinel_password,
+            "retry": AsyncRetry(NoBackoff(), 0) if asynchronous else Retry(NoBackoff(), 0),
+        }
+        start = next(self._turn) % len(address.hosts)
+        sentinels = address.hosts[start:] + address.hosts[:start]
+        return Search(sentinels, address.master, options, timeout_s=timeout_s)
 
     def cluster(self, *, timeout_s: float = ANSWER_TIMEOUT_S) -> redis.cluster.RedisCluster:
         """Return a new blocking cluster client."""

@@ -31,6 +31,11 @@ _REFUSALS = (
     "UNBLOCKED",
 )
 
+_NOT_ALLOWED_IN_SCRIPT = (
+    "ACL failure in script",
+    "The user executing the script can't",  # before Redis 7
+)
+
 
 def translate(error: BaseException, address: str) -> BrokerError:
     """Return ours for an error raised by redis-py or the operating system."""
@@ -51,7 +56,7 @@ def translate(error: BaseException, address: str) -> BrokerError:
     ) or text.startswith(_REFUSALS):
         return BrokerUnavailableError.unchanged(f"{address} refused for now: {text}")
     if isinstance(error, exceptions.ResponseError):
-        if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
+        if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")) or any(each in text for each in _NOT_ALLOWED_IN_SCRIPT):
             return BrokerAuthenticationError(f"{address} refused the user or password: {text}")
         return BrokerReplyError(f"{address} answered: {text}")
     return BrokerUnavailableError(f"no answer from {address}: {text or type(error).__name__}")
@@ -59,6 +64,8 @@ def translate(error: BaseException, address: str) -> BrokerError:
 
 def translate_connecting(error: BaseException, address: str) -> BrokerError:
     """Return ours for an error raised while connecting: nothing was sent."""
+    if isinstance(error, exceptions.ConnectionError) and isinstance(error.__cause__, exceptions.AuthenticationError):
+        error = error.__cause__  # as redis-py's asyncio side raises it
     translated = translate(error, address)
     if isinstance(translated, BrokerUnavailableError):
         return BrokerUnavailableError.unchanged(str(translated).replace("no answer from", "cannot reach", 1))

@@ -563,17 +563,20 @@ def _score(value: Any) -> int | None:
     return int(float(value)) if value else None
 
 
+def _state(queue: QueueKeys, task_id: str, word: Any) -> TaskState:
+    try:
+        return TaskState(_text(word))
+    except ValueError:
+        raise BrokerReplyError(f"task {task_id!r} in {queue.name!r} has an unknown state") from None
+
+
 def look(queue: QueueKeys, task_id: str, *, tell_end: bool = False) -> Operation[StoredTask | None]:
     """Read one task; `tell_end` asks that its end be published on `queue.done`. Reads as None if it does not exist."""
 
     def read(reply: Any) -> StoredTask | None:
         if reply is None:
             return None
-        try:
-            state = TaskState(_text(reply[0]))
-        except ValueError:
-            raise BrokerReplyError(f"task {task_id!r} in {queue.name!r} has an unknown state") from None
-        return StoredTask(task_id, state, reply[1], reply[2], _score(reply[3]))
+        return StoredTask(task_id, _state(queue, task_id, reply[0]), reply[1], reply[2], _score(reply[3]))
 
     args = (task_id, queue.prefix, 1 if tell_end else 0)
     return Operation("look", load("look"), (queue.task(task_id),), args, read)
@@ -587,7 +590,7 @@ def revoke(queue: QueueKeys, task_id: str) -> Operation[TaskState | None]:
         load("revoke"),
         keys,
         (task_id, queue.prefix, queue.done),
-        lambda reply: None if reply is None else TaskState(_text(reply)),
+        lambda reply: None if reply is None else _state(queue, task_id, reply),
     )
 
 
@@ -696,4 +699,4 @@ def list_queues(queues_key: str) -> Operation[list[str]]:
 
 def ping() -> Operation[bool]:
     """Ask whether Redis answers."""
-    return Operation("ping", None, (), ("PING",), lambda reply: _text(reply) == "PONG")
+    return Operation("ping", None, (), ("PING",), lambda reply: reply is True or _text(reply) == "PONG")

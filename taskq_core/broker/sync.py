@@ -6,6 +6,7 @@ connections and leaves its parent's alone. A connection on which anything went w
 
 import os
 import random
+import socket
 import threading
 import time
 import weakref
@@ -15,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from redis.exceptions import NoScriptError, ResponseError
 
-from taskq_core.broker.connection import ANSWER_TIMEOUT_S, Endpoint
+from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
 from taskq_core.broker.failures import CLIENT_ERRORS, as_bytes, is_missing_script, pack, translate, translate_connecting
 from taskq_core.broker.operations import Operation
 from taskq_core.errors import BrokerUnavailableError
@@ -133,8 +134,8 @@ class SyncRunner:
             raise BrokerUnavailableError.unchanged(f"the client of {self.endpoint.address} is closed")
 
     def _send(self, connection: Any, packed: bytes, timeout_s: float) -> None:
-        if len(packed) > _SENT_AT_ONCE:
-            connection.update_current_socket_timeout(timeout_s)
+        if len(packed) > _SENT_AT_ONCE and isinstance(connection._sock, socket.socket):
+            connection._sock.settimeout(timeout_s)
         connection.send_packed_command([packed], check_health=False)
 
     def _read(self, connection: Any, until: float) -> Any:
@@ -159,8 +160,10 @@ class SyncRunner:
 
     def _connect(self, timeout_s: float) -> Any:
         # The handshake waits no longer than the attempt. Later reads bring their own time, and so do long sends.
-        connection = self.endpoint.connection(timeout_s=min(timeout_s, self._timeout_s), connect_timeout_s=timeout_s)
         try:
+            connection = self.endpoint.connection(
+                timeout_s=min(timeout_s, self._timeout_s), connect_timeout_s=min(timeout_s, CONNECT_TIMEOUT_S)
+            )
             connection.connect()
         except CLIENT_ERRORS as error:
             raise translate_connecting(error, self.endpoint.address) from error
@@ -228,13 +231,18 @@ class SyncSubscription:
 
     def __init__(self, endpoint: Endpoint, channel: str, *, timeout_s: float) -> None:
         self._address = endpoint.address
-        self._connection = endpoint.connection(timeout_s=timeout_s)
+        connection = None
         try:
-            self._connection.send_packed_command([pack(("SUBSCRIBE", channel))], check_health=False)
-            self._connection.read_response()  # the confirmation: from here on nothing is missed
-        except CLIENT_ERRORS as error:
-            self._connection.disconnect()
-            raise translate(error, self._address) from error
+            connection = endpoint.connection(timeout_s=timeout_s)
+            connection.send_packed_command([pack(("SUBSCRIBE", channel))], check_health=False)
+            connection.read_response()  # the confirmation: from here on nothing is missed
+        except BaseException as error:
+            if connection is not None:
+                connection.disconnect()
+            if isinstance(error, CLIENT_ERRORS):
+                raise translate(error, self._address) from error
+            raise
+        self._connection = connection
 
     def next(self, timeout_s: float) -> str | None:
         """Return the next message, or None after the time."""

@@ -15,7 +15,6 @@ from typing import Any
 
 from taskq_core.clock import Clock, utc_datetime
 from taskq_core.context import TaskContext, current
-from taskq_core.errors import PayloadError
 from taskq_core.middleware import Middleware
 from taskq_core.options import DEFAULT_TIMEOUT_S
 from taskq_core.task import Task
@@ -84,7 +83,10 @@ class Executor:
         """Start a run at a monotonic second. It ends through `ended`, also when it cannot start."""
         message = run.message
         run.started = now
-        self.running[run.key] = run
+        known = self.running.setdefault(run.key, run)
+        if known is not run:  # it was lost, taken back and came here again, while its function still runs
+            self.end(known, Ending.LEASE_LOST)
+            self.running[run.key] = run
         name = run.name
         task = run.task = self._tasks.get(name)
         self._set_deadline(run, message.timeout, message.deadline, now)
@@ -112,7 +114,7 @@ class Executor:
             if run.ends_by <= now:
                 run.ending = Ending.TIMEOUT
                 raise TimeoutError(Ending.TIMEOUT.value)
-        except (PayloadError, UnknownTaskError, TimeoutError) as error:
+        except Exception as error:  # whatever it is, it is this run's: the one who starts runs must go on
             run.error = error
             self._loop.call_soon(self._finish, run)  # later, so that who starts runs sees none end meanwhile
             return
@@ -222,7 +224,8 @@ class Executor:
         if run.ending is None or ending is Ending.LEASE_LOST:
             run.ending = ending
         if run.coroutine is not None:
-            run.coroutine.cancel()
+            # Later: a coroutine that is cancelled before its first step would never run, nor report its end.
+            self._loop.call_soon(run.coroutine.cancel)
         elif run.task is not None and not run.task.is_coroutine:
             self._threads.interrupt(run)
 

@@ -16,7 +16,7 @@ from typing import Any
 from taskq_core.broker.aio import Lane
 from taskq_core.broker.operations import BATCH_MAX, Dequeued, Operation, dequeue
 from taskq_core.clock import Clock
-from taskq_core.errors import BrokerError, WireFormatError
+from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
 from taskq_core.wire import Keys, QueueKeys, QueueOrder, decode_message
 from taskq_core.worker.redis_clock import RedisClock
 from taskq_core.worker.run import Run
@@ -102,6 +102,11 @@ class Fetcher:
         self._work.set()
 
     @property
+    def is_failing(self) -> bool:
+        """True while Redis does not answer."""
+        return self._failures > 0
+
+    @property
     def is_idle(self) -> bool:
         """True if slots are free and all queues were found empty."""
         return not self.is_hungry and self.free > 0 and self.is_fetching
@@ -145,6 +150,10 @@ class Fetcher:
                 await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)  # noqa: S311 - jitter, no secret
                 if self.is_closing and turn.in_doubt is not None:
                     self._forget(turn)
+            except Exception:
+                self._failures += 1
+                logger.exception("a turn of the fetcher failed; trying again")
+                await asyncio.sleep(LONGEST_PAUSE_S)
 
     def _forget(self, turn: "_Turn") -> None:
         self.free += turn.asked
@@ -187,6 +196,7 @@ class Fetcher:
         try:
             answers = await turn.lane.exchange(operations)
         except BaseException:
+            turn.is_repeat = True
             for batch in batches:
                 self._settler.unanswered(batch)
             raise
@@ -200,9 +210,14 @@ class Fetcher:
         found_all = False
         if turn.in_doubt is not None:
             answer = answers[-1]
-            if isinstance(answer, BrokerError):
-                self._forget(turn)  # refused whole: nothing was handed out
+            if isinstance(answer, BrokerReplyError):
+                self._forget(turn)
+                assert turn.queue is not None
+                logger.error("nothing can be taken from queue %s: %s", turn.queue.name, answer)  # but from others
+            elif isinstance(answer, BrokerError):
                 failure = answer
+                if not turn.is_repeat:  # otherwise the first time may have handed out what only a repeat returns
+                    self._forget(turn)  # refused whole: nothing was handed out
             else:
                 found_all = self._accept(turn, answer, sent_at)
         if failure is not None:
@@ -234,7 +249,7 @@ class Fetcher:
 class _Turn:
     """State of one lane."""
 
-    __slots__ = ("_call", "_name", "asked", "in_doubt", "lane", "queue", "share")
+    __slots__ = ("_call", "_name", "asked", "in_doubt", "is_repeat", "lane", "queue", "share")
 
     def __init__(self, lane: Lane, name: str, share: int) -> None:
         self.lane = lane
@@ -244,10 +259,12 @@ class _Turn:
         self.queue: QueueKeys | None = None
         self.asked = 0
         self.in_doubt: Operation[Dequeued] | None = None
+        self.is_repeat = False
 
     def ask(self, queue: QueueKeys, limit: int, *, owner: str, lease_s: int) -> None:
         """Prepare a dequeue; it stays in doubt until it is answered, and is then repeated under the same number."""
         self._call += 1
         self.queue = queue
         self.asked = limit
+        self.is_repeat = False
         self.in_doubt = dequeue(queue, owner=owner, lane=self._name, call=self._call, limit=limit, lease_s=lease_s)

@@ -19,6 +19,8 @@ from taskq_core.worker.run import Run
 
 logger = logging.getLogger("taskq.worker")
 
+LATEST_S = 253_402_300_799
+"""Last Unix second a calendar holds, in the year 9999."""
 EXTEND_BATCH = 200
 """Most leases one script call extends."""
 
@@ -86,7 +88,10 @@ class Keepalive:
         while not self._stop.wait(pause_s):
             started = self._clock.monotonic()
             try:
-                self.beat()
+                try:
+                    self.beat()
+                finally:
+                    self._give_up()
                 self._failures = 0
             except BrokerError as error:
                 self._failures += 1
@@ -94,7 +99,6 @@ class Keepalive:
                     logger.error("heartbeat failed: %s; trying again", error)
             except Exception:
                 logger.exception("heartbeat failed")
-            self._give_up()
             pause_s = max(self._every_s / 10, self._every_s - (self._clock.monotonic() - started))
         try:
             self._leave()
@@ -108,13 +112,13 @@ class Keepalive:
         info = self._describe()
         server = self._keys.server(info.host, info.pid, info.server_id)
         workers = self._keys.workers_of(info.host, info.pid, info.server_id)
-        expiry_s = int(self._redis_clock.time()) + self._presence_s
-        self._runner.run(operations.index_presence(self._keys.servers, server, expiry_s=expiry_s))
-        self._runner.run(operations.index_presence(self._keys.workers, workers, expiry_s=expiry_s))
         running = {run.task_id: self._worker_info(info, run) for run in runs}
         self._runner.run(
             operations.beat(server, workers, ttl_s=self._presence_s, server_info=info.encode(), workers=running)
         )
+        expiry_s = int(self._redis_clock.time()) + self._presence_s  # last: over maxmemory the index is refused
+        self._runner.run(operations.index_presence(self._keys.servers, server, expiry_s=expiry_s))
+        self._runner.run(operations.index_presence(self._keys.workers, workers, expiry_s=expiry_s))
 
     def _worker_info(self, server: ServerInfo, run: Run) -> bytes:
         offset = self._redis_clock.time() - self._clock.monotonic()
@@ -122,11 +126,11 @@ class Keepalive:
             host=server.host,
             pid=server.pid,
             server_id=server.server_id,
-            task_id=run.task_id,
-            task_type=run.message.type,
+            task_id=run.task_id.encode(errors="replace").decode(),  # an id read from Redis may be no UTF-8
+            task_type=run.name,
             queue=run.queue.name,
             start_time_ns=int((run.started + offset) * 1e9),
-            deadline_ns=int((run.ends_by + offset) * 1e9),
+            deadline_ns=int(min(run.ends_by + offset, LATEST_S) * 1e9),  # a peer may have written any number
         ).encode()
 
     def _extend(self, runs: list[Run]) -> None:

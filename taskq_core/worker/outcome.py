@@ -9,13 +9,15 @@ from taskq_core.broker.operations import Outcome, Settlement
 from taskq_core.codec import encode_result
 from taskq_core.errors import Discard, PayloadError, ResultValueError, Retry, SkipRetry, Snooze
 from taskq_core.retry import asynq_default
-from taskq_core.settings import Duration, seconds
+from taskq_core.settings import Duration
 from taskq_core.telemetry import Outcome as Word
 from taskq_core.wire import archived_message, completed_message, encode_message, retried_message
 from taskq_core.worker.run import Ending, Run
 
 logger = logging.getLogger("taskq.worker")
 
+LONGEST_DELAY_S = 3_000_000_000.0
+"""Seconds; about a century. A longer delay is cut to it."""
 YOUNG_S = 1.0
 """Seconds below which a run counts as young: its id stands near the left end of the active list."""
 
@@ -97,32 +99,42 @@ def _steered(run: Run, error: BaseException | None) -> Settlement:
 def _failure(run: Run, error: BaseException | None) -> _Failure | None:
     """Return the failure, or None when the task asked to be snoozed or discarded."""
     if run.ending is Ending.TIMEOUT:
-        return _Failure(Ending.TIMEOUT.value, error if isinstance(error, Exception) else TimeoutError())
+        cause = error if isinstance(error, Exception) else TimeoutError()
+        return _Failure(Ending.TIMEOUT.value, cause, is_final=_is_final(run, cause))
     if run.ending is Ending.CANCELLED:
         # Unlike upstream, a task that somebody cancelled is not run again behind their back.
         return _Failure(Ending.CANCELLED.value, error or TimeoutError(), is_final=True)
     assert error is not None
-    if isinstance(error, Snooze | Discard):
+    if isinstance(error, Discard):
+        return None
+    if isinstance(error, Snooze) and _is_delay(error.after):
         return None
     if isinstance(error, SkipRetry):
-        return _Failure(error.reason, error, is_final=True)
-    if isinstance(error, Retry):
-        cause = error.__cause__ or error.__context__
-        text = describe(cause) if cause is not None else "the task asked to be retried"
+        return _Failure(_text(error.reason), error, is_final=True)
+    if isinstance(error, Retry) and (error.after is None or _is_delay(error.after)):
+        origin = error.__cause__ or error.__context__
+        text = describe(origin) if origin is not None else "the task asked to be retried"
         return _Failure(text, error, delay=error.after)
+    if isinstance(error, Snooze | Retry):
+        name = type(error).__name__
+        return _Failure(f"{name}(after=) takes seconds or a timedelta, got {type(error.after).__name__}", error)
     if isinstance(error, PayloadError):
         return _Failure(str(error), error, is_final=True)
     if isinstance(error, ResultValueError):
         return _Failure(f"the task returned, but {error}", error, is_final=True)
     if isinstance(error, UnknownTaskError):
         return _Failure(str(error), error)
-    is_final = False
-    if run.task is not None:
-        options = run.task.options
-        is_final = isinstance(error, options.no_retry_on) if options.no_retry_on else False
-        if options.retry_on and not isinstance(error, options.retry_on):
-            is_final = True
-    return _Failure(describe(error), error, is_final=is_final)
+    return _Failure(describe(error), error, is_final=_is_final(run, error))
+
+
+def _is_final(run: Run, error: BaseException) -> bool:
+    """True if the task's options say that this error is not retried."""
+    if run.task is None:
+        return False
+    options = run.task.options
+    if isinstance(error, options.no_retry_on):
+        return True
+    return bool(options.retry_on) and not isinstance(error, options.retry_on)
 
 
 def _failed(run: Run, failure: _Failure, now_s: int) -> Settlement:
@@ -141,7 +153,9 @@ def _delay(run: Run, error: BaseException) -> Duration:
         return asynq_default(retried, error)
     try:
         delay = run.task.options.policy(retried, error)
-        return max(0.0, delay.total_seconds() if isinstance(delay, timedelta) else float(delay))
+        if not _is_delay(delay):
+            raise TypeError(f"retry_delay must return seconds or a timedelta, got {type(delay).__name__}")
+        return delay
     except Exception:
         logger.exception(
             "the retry_delay of task %s failed; Asynq's default is used",
@@ -151,21 +165,30 @@ def _delay(run: Run, error: BaseException) -> Duration:
         return asynq_default(retried, error)
 
 
+def _is_delay(value: object) -> bool:
+    """True for seconds or a timedelta, also a negative one, which means now."""
+    if isinstance(value, timedelta):
+        return True
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+
+
 def _milliseconds(delay: Duration) -> int:
-    value = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
-    if not math.isfinite(value) or value < 0:
-        value = 0.0
-    return math.ceil(seconds("after", min(value, 3_000_000_000.0)) * 1000)
+    value = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    return math.ceil(min(max(value, 0.0), LONGEST_DELAY_S) * 1000)
 
 
 def describe(error: BaseException) -> str:
     """Return the text stored for an exception: its class and message."""
-    try:
-        text = str(error)
-    except Exception:  # a broken __str__ must not lose the outcome
-        text = "(its text cannot be read)"
+    text = _text(error)
     name = type(error).__name__
     return f"{name}: {text}" if text else name
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # a broken __str__ must not lose the outcome
+        return "(its text cannot be read)"
 
 
 _STATES = {

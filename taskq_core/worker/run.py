@@ -43,6 +43,7 @@ class Run:
         settlement: How it ended; set once the function has really ended.
         repeated: True if the settlement was sent before and its answer is unknown.
         error: What the function raised.
+        writes: What the function wrote as its result and is not stored yet; kept by `ResultWriter`.
     """
 
     __slots__ = (
@@ -67,6 +68,7 @@ class Run:
         "task",
         "task_id",
         "thread",
+        "writes",
     )
 
     def __init__(self, queue: QueueKeys, task_id: str, message: TaskMessage, lease_until: float) -> None:
@@ -91,3 +93,4 @@ class Run:
         self.repeated = False
         self.result: object = None
         self.error: BaseException | None = None
+        self.writes: Any = None

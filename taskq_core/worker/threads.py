@@ -1,6 +1,9 @@
 """Threads that run plain functions.
 
 Daemon threads fed by one queue; what ended is gathered and the event loop is woken once per burst, not once per task.
+Waking a thread costs more than a short function runs, so functions that have lately been quick share a thread that is
+awake already; if it turns out to be held up, others are woken a millisecond later. All other functions get a thread each.
+
 A function that must end gets `TaskInterrupted` raised into it, which Python delivers between two bytecodes: not inside a
 C call, so it is best effort. The exception can only hit the task it is meant for: it is raised under a lock that the end
 of the task takes as well, and the end clears one that was not delivered yet.
@@ -12,7 +15,7 @@ import ctypes
 import threading
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
+from time import monotonic
 
 from taskq_core.errors import TaskInterrupted
 from taskq_core.worker.run import Run
@@ -23,6 +26,11 @@ _raise_in_thread = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_obj
 _clear_in_thread = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)(
     ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
 )
+
+QUICK_S = 0.0002
+"""Seconds a function usually takes below which it shares a thread that is awake."""
+RELIEF_S = 0.001
+"""Seconds after which functions that wait behind others get threads of their own."""
 
 
 class TaskThreads:
@@ -38,21 +46,44 @@ class TaskThreads:
         self._size = size
         self._call = call
         self._ended = ended
-        self._inbox: SimpleQueue[Run | None] = SimpleQueue()
+        self._inbox: deque[Run] = deque()
         self._outbox: deque[Run] = deque()
         self._loop = asyncio.get_running_loop()
         self._is_signalled = False
         self._threads: list[_TaskThread] = []
-        self._busy = 0
+        self._idle: deque[_TaskThread] = deque()
+        self._usual_s: dict[str, float] = {}
+        self._relief: asyncio.TimerHandle | None = None
+        self.is_closed = False
 
     def submit(self, run: Run) -> None:
         """Run a function as soon as a thread is free. On the event loop."""
-        self._busy += 1
-        if self._busy > len(self._threads) and len(self._threads) < self._size:
-            thread = _TaskThread(self, len(self._threads))
-            self._threads.append(thread)
-            thread.start()
-        self._inbox.put(run)
+        self._inbox.append(run)
+        if self._usual_s.get(run.name, 1.0) < QUICK_S and len(self._idle) < len(self._threads):
+            if self._relief is None:
+                self._relief = self._loop.call_later(RELIEF_S, self._relieve)
+        else:
+            self._wake_one()
+
+    def _wake_one(self) -> None:
+        try:
+            thread = self._idle.pop()
+        except IndexError:
+            if len(self._threads) < self._size:
+                thread = _TaskThread(self, len(self._threads))
+                self._threads.append(thread)
+                thread.start()
+        else:
+            thread.wake()
+
+    def _relieve(self) -> None:
+        """Wake a thread for each function that still waits: those awake are held up."""
+        self._relief = None
+        waiting = len(self._inbox)
+        for _ in range(waiting):
+            self._wake_one()
+        if waiting:
+            self._relief = self._loop.call_later(RELIEF_S, self._relieve)
 
     def interrupt(self, run: Run) -> bool:
         """Raise `TaskInterrupted` into a run's function. False if it does not run (any more)."""
@@ -61,11 +92,36 @@ class TaskThreads:
 
     def close(self) -> None:
         """Let idle threads end. Busy ones end with their function, or with the process."""
-        for _ in self._threads:
-            self._inbox.put(None)
+        self.is_closed = True
+        if self._relief is not None:
+            self._relief.cancel()
+        while self._idle:
+            self._idle.pop().wake()
 
-    def _next(self) -> Run | None:
-        return self._inbox.get()
+    def next_for(self, thread: "_TaskThread") -> Run | None:
+        """Return the next run, waiting for one; None when the thread shall end. On the thread."""
+        while True:
+            try:
+                return self._inbox.popleft()
+            except IndexError:
+                if self.is_closed:
+                    return None
+            self._idle.append(thread)
+            if self._inbox or self.is_closed:  # it came between the look and the note: do not sleep on it
+                try:
+                    self._idle.remove(thread)
+                    continue
+                except ValueError:
+                    pass  # woken meanwhile: the wake-up is waiting below
+            thread.sleep()
+
+    def perform(self, run: Run) -> object:
+        """Run the function, and learn how long it usually takes. On a thread."""
+        started = monotonic()
+        result = contextvars.copy_context().run(self._call, run)
+        usual_s = self._usual_s.get(run.name, 1.0)
+        self._usual_s[run.name] = usual_s + 0.2 * (monotonic() - started - usual_s)
+        return result
 
     def _finished(self, run: Run) -> None:
         self._outbox.append(run)
@@ -79,7 +135,6 @@ class TaskThreads:
     def _drain(self) -> None:
         self._is_signalled = False  # first, so that a thread that ends now signals again
         while self._outbox:
-            self._busy -= 1
             self._ended(self._outbox.popleft())
 
 
@@ -88,16 +143,24 @@ class _TaskThread(threading.Thread):
         super().__init__(name=f"taskq-{number}", daemon=True)
         self._threads_ = threads
         self._lock = threading.Lock()
+        self._gate = threading.Lock()
+        self._gate.acquire()
         self._current: Run | None = None
 
     def run(self) -> None:
         while True:
-            run = self._threads_._next()
+            run = self._threads_.next_for(self)
             if run is None:
                 return
             self._perform(run)
             self._threads_._finished(run)
             del run  # an idle thread keeps nothing of its last task alive
+
+    def sleep(self) -> None:
+        self._gate.acquire()
+
+    def wake(self) -> None:
+        self._gate.release()
 
     def interrupt(self, run: Run) -> bool:
         with self._lock:
@@ -113,7 +176,7 @@ class _TaskThread(threading.Thread):
             run.thread = self
             with self._lock:
                 self._current = run
-            run.result = contextvars.copy_context().run(self._threads_._call, run)
+            run.result = self._threads_.perform(run)
         except BaseException as error:
             run.error = error
         while True:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from taskq_core.broker.aio import AsyncRunner, Lane
 from taskq_core.broker.operations import lead, rouse, wait_for_wake, watch_pending
 from taskq_core.clock import Clock
+from taskq_core.errors import BrokerError
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.fetcher import Fetcher
 from taskq_core.worker.service import jittered
@@ -34,9 +35,13 @@ class Waker:
     async def work(self) -> float:
         """Wait for one token or the safety net."""
         await self._fetcher.wait_until_idle()
-        key = await self._lane.run(wait_for_wake(tuple(self._queues), timeout_s=jittered(self._safety_net_s)))
-        if key is not None and self._fetcher.free <= 0:
-            await self._lane.run(rouse(self._queues[key]))  # no slot is free any more: the token is another worker's
+        try:
+            key = await self._lane.run(wait_for_wake(tuple(self._queues), timeout_s=jittered(self._safety_net_s)))
+        except BrokerError:
+            self._fetcher.wake()  # the answer that was lost may have been a token
+            raise
+        if key is not None and (self._fetcher.free <= 0 or not self._fetcher.is_fetching):
+            await self._lane.run(rouse(self._queues[key]))  # no task is taken any more: the token is another worker's
         self._fetcher.wake()
         return 0.0
 

@@ -24,21 +24,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner, Lane
+from taskq_core.broker.connection import ANSWER_TIMEOUT_S
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.errors import BrokerError
 from taskq_core.ids import new_token
 from taskq_core.telemetry import WorkerMetrics
-from taskq_core.wire import QueueKeys, QueueOrder, ServerInfo
+from taskq_core.wire import QueueKeys, QueueOrder, ServerInfo, TaskState
 from taskq_core.worker.config import WorkerConfig
 from taskq_core.worker.executor import Executor
 from taskq_core.worker.fetcher import Fetcher
 from taskq_core.worker.forwarder import Forwarder
 from taskq_core.worker.janitor import Janitor
 from taskq_core.worker.keepalive import Keepalive
-from taskq_core.worker.listener import WorkerListener
+from taskq_core.worker.listener import GuardedListener, WorkerListener
 from taskq_core.worker.recoverer import Recoverer
 from taskq_core.worker.redis_clock import RedisClock
+from taskq_core.worker.result_writer import ResultWriter
 from taskq_core.worker.run import Ending, Run
 from taskq_core.worker.service import serve
 from taskq_core.worker.settler import Settler
@@ -76,7 +78,7 @@ class Worker:
         self.id = str(uuid.uuid4())
         self.host = socket.gethostname() or "unknown-host"
         self.status = "new"
-        self._listener = listener or WorkerListener()
+        self._listener = GuardedListener(listener or WorkerListener())
         self._clock = clock
         self._token = new_token()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -91,8 +93,11 @@ class Worker:
         Returns:
             0 when it was stopped, 1 when it could not start.
         """
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(self._run_with_signals())
+        loop = (_loop_factory() or asyncio.new_event_loop)()
+        try:
+            return loop.run_until_complete(self._run_with_signals())
+        finally:
+            _close(loop)
 
     async def _run_with_signals(self) -> int:
         if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
@@ -132,7 +137,8 @@ class Worker:
         if self._loop is None:
             call()
         else:
-            self._loop.call_soon_threadsafe(call)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it has stopped
+                self._loop.call_soon_threadsafe(call)
 
     @property
     def running_count(self) -> int:
@@ -171,6 +177,10 @@ class Worker:
             await self._stopping.wait()
             logger.info("stopping; %d tasks run", self.running_count)
             await self._drain()
+        except asyncio.CancelledError:  # who runs this worker in a loop of its own wants it to end now
+            self._aborting.set()
+            await self._drain()
+            raise
         finally:
             self.status = "closed"
             self._fetcher.is_closing = True
@@ -196,6 +206,7 @@ class Worker:
             listener=self._listener,
             released=self._released,
         )
+        self._result_writer = ResultWriter(self._runner, owner=self._token, ended=self._ended)
         self._executor = Executor(
             self.app.tasks,
             self.app.middleware,
@@ -204,7 +215,7 @@ class Worker:
             concurrency=config.concurrency,
             redis_time=self._redis_clock.time,
             ended=self._ended,
-            write_result=self._write_result,
+            write_result=self._result_writer.write,
             listener=self._listener,
         )
         self._fetcher = Fetcher(
@@ -220,7 +231,7 @@ class Worker:
             lease_s=lease_s,
         )
         self._keepalive = Keepalive(
-            SyncRunner(runtime.endpoint, max_idle=1),
+            SyncRunner(runtime.endpoint, timeout_s=min(ANSWER_TIMEOUT_S, heartbeat_s), max_idle=1),
             self._keys,
             self._clock,
             self._redis_clock,
@@ -298,12 +309,16 @@ class Worker:
     # --- runs ---------------------------------------------------------------------------------------------------------
 
     def _ended(self, run: Run) -> None:
+        if run.writes is not None and self._result_writer.holds_back(run):
+            return
         self._settler.add(run)
         self._fetcher.notify()
 
     def _released(self, runs: Sequence[Run]) -> None:
+        running = self._executor.running
         for run in runs:
-            self._executor.running.pop(run.key, None)
+            if running.get(run.key) is run:  # a task that was lost may have come back and run here again
+                del running[run.key]
         self._fetcher.release(len(runs))
 
     def _lost_from_thread(self, runs: list[Run]) -> None:
@@ -344,22 +359,29 @@ class Worker:
 
         self._background(set_aside())
 
-    def _write_result(self, run: Run, data: bytes) -> None:
-        async def write() -> None:
-            await self._runner.run(operations.write_result(run.queue, run.task_id, data, owner=self._token))
-
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(lambda: self._background(write()))
-
     # --- end ----------------------------------------------------------------------------------------------------------
 
     async def _end_burst(self) -> float:
-        """Stop once nothing is pending or running."""
-        if self._fetcher.is_idle and not self.running_count and not self._settler.count:
-            counts = [await self._runner.run(operations.count_tasks(queue)) for queue in self._queues]
-            if not any(each.sizes[operations.TaskState.PENDING] and not each.is_paused for each in counts):
-                self._stopping.set()
+        """Stop once nothing is pending, due or running."""
+        if self._is_out_of_work and not await self._is_work_left() and self._is_out_of_work:
+            self._stopping.set()
         return 0.05
+
+    @property
+    def _is_out_of_work(self) -> bool:
+        return self._fetcher.is_idle and self._is_quiet and not self._settler.count
+
+    async def _is_work_left(self) -> bool:
+        """True if a queue that is not paused has a task that is pending, or due and not forwarded yet."""
+        for queue in self._queues:
+            for state in (TaskState.SCHEDULED, TaskState.RETRY):  # first: what is forwarded meanwhile is pending then
+                page = await self._runner.run(operations.list_tasks(queue, state, skip=0, count=1))
+                if any(task.score is not None and task.score <= self._redis_clock.time() for task in page.tasks):
+                    return True
+            counts = await self._runner.run(operations.count_tasks(queue))
+            if counts.sizes[TaskState.PENDING] and not counts.is_paused:
+                return True
+        return False
 
     async def _drain(self) -> None:
         """Wait for running tasks, then give back what still runs."""
@@ -374,7 +396,7 @@ class Worker:
             # Its thread ends with this process, which is the next thing to happen.
             logger.warning(
                 "task %s did not end when told to; it is given back",
-                run.run.name,
+                run.name,
                 extra={"queue": run.queue.name, "task_id": run.task_id},
             )
             run.settlement = operations.Settlement(run.task_id, operations.Outcome.REQUEUE)
@@ -386,8 +408,15 @@ class Worker:
         """Wait until nothing runs and all is settled, the time is over, or the event is set."""
         assert self._loop is not None
         until = self._loop.time() + seconds
-        while self._executor.running and self._loop.time() < until and not (event is not None and event.is_set()):
+        while not self._is_quiet and self._loop.time() < until and not (event is not None and event.is_set()):
             await asyncio.sleep(min(0.02, max(0.0, until - self._loop.time())))
+
+    @property
+    def _is_quiet(self) -> bool:
+        """True if nothing runs or waits to be settled, and no answer can bring further tasks."""
+        if self._executor.running:
+            return False
+        return self._fetcher.free >= self.config.concurrency or self._fetcher.is_failing
 
     async def _close(self, lanes: "list[asyncio.Task[None]]", services: "list[asyncio.Task[None]]") -> None:
         await asyncio.wait(lanes, timeout=ENDING_S)
@@ -396,8 +425,10 @@ class Worker:
         await asyncio.gather(*lanes, *services, return_exceptions=True)
         with contextlib.suppress(BrokerError):
             for queue in self._queues:
+                await self._runner.run(operations.rouse(queue))  # a token this worker took on its way out
                 for service in ("forwarder", "janitor", "watcher"):
                     await self._runner.run(operations.resign(queue, service, owner=self._token))
+        await self._result_writer.close(ENDING_S)
         if self._helpers:
             await asyncio.wait(self._helpers, timeout=ENDING_S)
         self._executor.close()
@@ -414,3 +445,16 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:  # Windows, PyPy: the loop of the standard library
         return None
     return uvloop.new_event_loop
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """Close the loop. What swallows its cancellation is left behind: its task was given back, the process ends."""
+    try:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=ENDING_S))
+        loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), ENDING_S))
+    finally:
+        loop.close()

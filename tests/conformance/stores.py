@@ -131,7 +131,14 @@ class Broker:
         return self.run(operations.enqueue(queue or self.queue, tasks, self._lane, now_ns=now_ns))
 
     def dequeue(
-        self, owner: str = "w1", *, call: int = 1, limit: int = 100, lease_s: int = 30, now_ns: int = NOW_NS, **more: Any
+        self,
+        owner: str = "w1",
+        *,
+        call: int = 1,
+        limit: int = 100,
+        lease_s: int = 30,
+        now_ns: int = NOW_NS,
+        **more: Any,
     ) -> list[str]:
         """Dequeue and return the ids."""
         taken = self.run(
@@ -156,9 +163,9 @@ class Broker:
 
     def pending(self, queue: QueueKeys | None = None) -> list[str]:
         """Ids of pending tasks, next to run first."""
-        return [each.decode("utf-8", "surrogateescape") for each in self.raw.lrange((queue or self.queue).pending, 0, -1)][
-            ::-1
-        ]
+        return [
+            each.decode("utf-8", "surrogateescape") for each in self.raw.lrange((queue or self.queue).pending, 0, -1)
+        ][::-1]
 
     def fields(self, task_id: str) -> dict[str, bytes]:
         """The hash of a task."""

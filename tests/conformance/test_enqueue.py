@@ -104,7 +104,9 @@ class TestStart:
             ({"start_at_s": 253_402_300_799}, 253_402_300_799),
         ],
     )
-    def test_a_start_ahead_is_scheduled_and_never_early(self, any_broker: Broker, start: dict[str, int], second: int) -> None:
+    def test_a_start_ahead_is_scheduled_and_never_early(
+        self, any_broker: Broker, start: dict[str, int], second: int
+    ) -> None:
         """The clock stands at .123 s of its second; a start is rounded up to the next whole second."""
         any_broker.enqueue("a", **start)
 
@@ -112,7 +114,9 @@ class TestStart:
         assert any_broker.fields("a") == {"msg": b"a", "state": b"scheduled"}
         assert any_broker.pending() == []
 
-    @pytest.mark.parametrize("start", [{"start_at_s": NOW_S}, {"start_at_s": 0}, {"start_in_ms": 0}, {"start_in_ms": -5}])
+    @pytest.mark.parametrize(
+        "start", [{"start_at_s": NOW_S}, {"start_at_s": 0}, {"start_in_ms": 0}, {"start_in_ms": -5}]
+    )
     def test_a_start_that_has_come_is_pending(self, any_broker: Broker, start: dict[str, int]) -> None:
         any_broker.enqueue("a", **start)
 

@@ -189,6 +189,37 @@ class TestSettle:
         assert broker.raw.llen(broker.queue.wake) == 1
         assert not broker.raw.exists(broker.queue.processed)
 
+    def test_requeued_tasks_keep_their_order(self, broker: Broker) -> None:
+        broker.enqueue("a", "b", "c", "d")
+        broker.dequeue(limit=3)
+
+        broker.settle(Outcome.REQUEUE, "a", "b", "c")
+
+        assert broker.pending() == ["a", "b", "c", "d"]
+
+    def test_an_id_twice_in_a_batch_is_settled_once(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+
+        codes = broker.settle(Outcome.RETRY, "a", "a")
+
+        assert sorted(codes) == ["0", "1"]
+        assert state_of(broker, "a") == "retry"
+        assert broker.raw.get(broker.queue.processed) == b"1"
+
+    def test_no_settlement_at_all(self, broker: Broker) -> None:
+        assert broker.settle(Outcome.DONE) == ""
+
+    def test_a_batch_beyond_the_bound_is_sent_again(self, any_broker: Broker) -> None:
+        ids = [f"id-{number}" for number in range(1010)]
+        any_broker.enqueue(*ids)
+        any_broker.dequeue(limit=1010)
+
+        codes = any_broker.settle(Outcome.DONE, *ids)
+
+        assert codes == SettleCode.SETTLED * 1000 + SettleCode.SEND_AGAIN * 10
+        assert any_broker.settle(Outcome.DONE, *ids[1000:]) == SettleCode.SETTLED * 10
+
     def test_a_mixed_batch(self, broker: Broker) -> None:
         ids = list("abcdef")
         broker.enqueue(*ids, "rest")
@@ -197,7 +228,9 @@ class TestSettle:
         broker.raw.set(lock, "a")
         ends = [Settlement(name, end, b"m", unique_key=lock) for name, end in zip(ids, ENDS, strict=True)]
 
-        codes = broker.run(ops.settle(broker.queue, [*ends, Settlement("nobody", Outcome.DONE)], owner="w1", now_ns=NOW_NS))
+        codes = broker.run(
+            ops.settle(broker.queue, [*ends, Settlement("nobody", Outcome.DONE)], owner="w1", now_ns=NOW_NS)
+        )
 
         assert codes == "1111110"
         states = [None, "completed", "retry", "retry", "archived", "pending"]
@@ -259,8 +292,8 @@ class TestSettle:
             ops.settle(any_broker.queue, [Settlement("quiet", Outcome.DONE), *ends], owner="w1", now_ns=NOW_NS)
         )
 
-        heard = [listening.get_message(timeout=5)["data"] for _ in range(3)]
-        assert heard == [b"a", b"b", b"e"], "done, complete and archive"
+        heard = {listening.get_message(timeout=5)["data"] for _ in range(3)}
+        assert heard == {b"a", b"b", b"e"}, "done, complete and archive"
         assert listening.get_message() is None
         listening.close()
 
@@ -323,10 +356,12 @@ class TestFence:
     @pytest.mark.parametrize(
         "attempt",
         [
-            lambda broker: broker.run(
-                ops.extend_leases(broker.queue, ["a"], owner="w1", lease_s=30, now_ns=NOW_NS + 64 * SECOND)
-            ).kept
-            == [True],
+            lambda broker: (
+                broker.run(
+                    ops.extend_leases(broker.queue, ["a"], owner="w1", lease_s=30, now_ns=NOW_NS + 64 * SECOND)
+                ).kept
+                == [True]
+            ),
             lambda broker: broker.run(ops.write_result(broker.queue, "a", b"r", owner="w1")),
             lambda broker: broker.run(ops.quarantine(broker.queue, "a", owner="w1", now_ns=NOW_NS)),
             lambda broker: broker.dequeue("w1") == ["a"],

@@ -209,7 +209,9 @@ class Replay:
     def _enqueue(self, **options: Any) -> None:
         if "error_msg_hex" in self.parameters:
             with pytest.raises(WireFormatError):
-                build_message(error_msg=bytes.fromhex(self.parameters["error_msg_hex"]).decode("utf-8", "surrogateescape"))
+                build_message(
+                    error_msg=bytes.fromhex(self.parameters["error_msg_hex"]).decode("utf-8", "surrogateescape")
+                )
             return
         message = message_of(self.parameters)
         queue = self.queue(message.queue)
@@ -230,7 +232,9 @@ class Replay:
 
     def schedule_unique(self) -> None:
         start_s = self.parameters["process_at_ns"] // 1_000_000_000
-        after_start_s = (self.parameters["unique_ttl_ns"] + self.now_ns - self.parameters["process_at_ns"]) // 1_000_000_000
+        after_start_s = (
+            self.parameters["unique_ttl_ns"] + self.now_ns - self.parameters["process_at_ns"]
+        ) // 1_000_000_000
         self._enqueue(start_at_s=start_s, unique_s=after_start_s)
 
     # The worker.
@@ -284,12 +288,12 @@ class Replay:
         self._settle(Outcome.REQUEUE)
 
     def extend_lease(self) -> None:
-        self.run(
-            ops.extend_leases(self.queue(), self.parameters["ids"], owner=OWNER, lease_s=30, now_ns=self.now_ns)
-        )
+        self.run(ops.extend_leases(self.queue(), self.parameters["ids"], owner=OWNER, lease_s=30, now_ns=self.now_ns))
 
     def write_result(self) -> None:
-        self.run(ops.write_result(self.queue(), self.parameters["id"], bytes.fromhex(self.parameters["data"]), owner=OWNER))
+        self.run(
+            ops.write_result(self.queue(), self.parameters["id"], bytes.fromhex(self.parameters["data"]), owner=OWNER)
+        )
 
     # Services.
 
@@ -526,9 +530,7 @@ def test_a_page_is_gos(any_broker: Broker, scenario: dict[str, Any]) -> None:
     load(any_broker, by_name("list_setup")["before"])
     size = parameters["page_size"]
 
-    page = any_broker.run(
-        ops.list_tasks(any_broker.queue, state, skip=(parameters["page"] - 1) * size, count=size)
-    )
+    page = any_broker.run(ops.list_tasks(any_broker.queue, state, skip=(parameters["page"] - 1) * size, count=size))
 
     wanted = scenario["returns"]["value"]
     assert page.size == 5
@@ -634,7 +636,9 @@ def without_real_time(scenario: dict[str, Any], state: dict[str, Any]) -> dict[s
     return found
 
 
-WITHOUT_LIMIT = pytest.mark.xfail(reason="neither timeout nor deadline is left in the message, which Go workers log as an error")
+WITHOUT_LIMIT = pytest.mark.xfail(
+    reason="neither timeout nor deadline is left in the message, which Go workers log as an error"
+)
 
 
 @pytest.mark.parametrize(

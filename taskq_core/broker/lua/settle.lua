@@ -26,7 +26,7 @@
   The fence: a task is this worker's only while its field taskq_owner is "<token>:<its score in the lease set>".
 
   returns  one character per task:  1  settled   0  not this worker's   2  not looked at, send again (the scan of a
-           long active list is bounded: tasks x length <= 2 000 000)
+           long active list is bounded: tasks x length <= 2 000 000, and so are the tasks: 1000)
 ]]
 -- include _clock
 -- include _date
@@ -37,7 +37,7 @@
 local now_s, _, now_ms = clock(ARGV[1])
 local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }
 local stride = tonumber(ARGV[8])
-local budget = math.max(1, math.floor(2000000 / math.max(1, redis.call('LLEN', KEYS[1]))))
+local budget = math.min(1000, math.max(1, math.floor(2000000 / math.max(1, redis.call('LLEN', KEYS[1])))))
 if stride == 6 then -- keys of another type are refused here, before the first write
   redis.call('LLEN', KEYS[3])
   redis.call('ZCARD', KEYS[4])
@@ -47,56 +47,64 @@ if stride == 6 then -- keys of another type are refused here, before the first w
 end
 
 local task_prefix = ARGV[3] .. 't:'
-local codes, processed, failed, archived, requeued = {}, 0, 0, 0, 0
-for i = 9, #ARGV, stride do
-  local id = ARGV[i + 1]
-  local key = task_prefix .. id
-  local code = '0'
-  if #codes >= budget then
-    code = '2'
-  else
-    local score = redis.call('ZSCORE', KEYS[2], id)
-    local fields = score and redis.pcall('HMGET', key, 'taskq_owner', 'taskq_wait')
-    if fields and fields[1] == ARGV[2] .. ':' .. score then
-      code = '1'
-      local outcome = string.sub(ARGV[i], 1, 1)
-      leave(keys, id, #ARGV[i] > 1)
-      if outcome == 'd' then
-        redis.call('DEL', key)
-        processed = processed + 1
-        if stride == 6 then
-          release(ARGV[i + 4], id)
-        end
-        announce(keys, fields[2], id)
-      elseif outcome == 'c' then
-        keep(KEYS[4], whole(now_s + tonumber(ARGV[i + 3])), id, key, ARGV[i + 2], 'completed')
-        if ARGV[i + 5] ~= '' then
-          redis.call('HSET', key, 'result', ARGV[i + 5])
-        end
-        processed = processed + 1
+local total = (#ARGV - 8) / stride
+local codes, ids, owned, gone = {}, {}, {}, {}
+for position = 1, total do
+  codes[position] = position > budget and '2' or '0'
+  ids[position] = ARGV[9 + (position - 1) * stride + 1]
+end
+local scores = total > 0 and redis.call('ZMSCORE', KEYS[2], unpack(ids, 1, math.min(total, budget))) or {}
+
+local processed, failed, archived, requeued = 0, 0, 0, 0
+-- From the last to the first: the youngest stand at the left end of the active list, where they are looked for, and what
+-- is requeued comes to stand in its old order.
+for position = math.min(total, budget), 1, -1 do
+  local i, id = 9 + (position - 1) * stride, ids[position]
+  local key, score = task_prefix .. id, scores[position]
+  local fields = score and not owned[id] and redis.pcall('HMGET', key, 'taskq_owner', 'taskq_wait')
+  if fields and fields[1] == ARGV[2] .. ':' .. score then
+    codes[position] = '1'
+    owned[id] = true
+    gone[#gone + 1] = id
+    redis.call('LREM', KEYS[1], #ARGV[i] > 1 and 1 or -1, id) -- first: accepted also over maxmemory
+    local outcome = string.sub(ARGV[i], 1, 1)
+    if outcome == 'd' then
+      redis.call('DEL', key)
+      processed = processed + 1
+      if stride == 6 then
         release(ARGV[i + 4], id)
-        announce(keys, fields[2], id)
-      elseif outcome == 'r' or outcome == 'n' then
-        keep(KEYS[5], whole(due(now_ms, tonumber(ARGV[i + 3]))), id, key, ARGV[i + 2], 'retry')
-        if outcome == 'r' then
-          processed = processed + 1
-          failed = failed + 1
-        end
-      elseif outcome == 'a' then
-        keep(KEYS[6], whole(now_s), id, key, ARGV[i + 2], 'archived')
+      end
+      announce(keys, fields[2], id)
+    elseif outcome == 'c' then
+      keep(KEYS[4], whole(now_s + tonumber(ARGV[i + 3])), id, key, ARGV[i + 2], 'completed')
+      if ARGV[i + 5] ~= '' then
+        redis.call('HSET', key, 'result', ARGV[i + 5])
+      end
+      processed = processed + 1
+      release(ARGV[i + 4], id)
+      announce(keys, fields[2], id)
+    elseif outcome == 'r' or outcome == 'n' then
+      keep(KEYS[5], whole(due(now_ms, tonumber(ARGV[i + 3]))), id, key, ARGV[i + 2], 'retry')
+      if outcome == 'r' then
         processed = processed + 1
         failed = failed + 1
-        archived = archived + 1
-        announce(keys, fields[2], id)
-      elseif outcome == 'q' then
-        redis.call('RPUSH', KEYS[3], id)
-        redis.call('HSET', key, 'state', 'pending')
-        redis.call('HDEL', key, 'taskq_owner')
-        requeued = requeued + 1
       end
+    elseif outcome == 'a' then
+      keep(KEYS[6], whole(now_s), id, key, ARGV[i + 2], 'archived')
+      processed = processed + 1
+      failed = failed + 1
+      archived = archived + 1
+      announce(keys, fields[2], id)
+    elseif outcome == 'q' then
+      redis.call('RPUSH', KEYS[3], id)
+      redis.call('HSET', key, 'state', 'pending')
+      redis.call('HDEL', key, 'taskq_owner')
+      requeued = requeued + 1
     end
   end
-  codes[#codes + 1] = code
+end
+if #gone > 0 then
+  redis.call('ZREM', KEYS[2], unpack(gone))
 end
 if archived > 0 then
   trim(KEYS[6], task_prefix, now_s - tonumber(ARGV[6]), tonumber(ARGV[7]))

@@ -1,0 +1,41 @@
+# Everything here makes the virtual environment it needs, from PyPI, on first use (see scripts/environment.sh).
+# It takes the newest Python of the machine that fits, or the one you name:  make test PYTHON=3.11
+
+PYTHON ?=
+# Extra arguments of pytest:  make test ARGS="tests/taskq_django -k commit"
+ARGS ?=
+# Test processes that run at the same time.
+JOBS ?= 2
+
+export PYTHON
+run_python = python=$$(sh scripts/environment.sh run) &&
+lint_python = python=$$(sh scripts/environment.sh lint) &&
+
+.PHONY: help demo test ci bench format lint types clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: ## a Django site, a FastAPI app and a worker on a private Redis; one trace per request
+	@$(run_python) exec $$python -m example_project.demo $(ARGS)
+
+test: ## all tests
+	@$(run_python) exec $$python -m pytest -n $(JOBS) $(ARGS)
+
+ci: ## all that CI checks: format, lint, types, imports, generated code, the wheel, tests
+	@$(lint_python) exec $$python scripts/ci.py --jobs $(JOBS) -- $(ARGS)
+
+bench: ## measure speed (minutes); prints a table and writes JSON
+	@$(run_python) exec $$python -m benchmarks $(ARGS)
+
+format: ## put code into form
+	@$(lint_python) $$python -m ruff check --fix --quiet . ; $$python -m ruff format .
+
+lint: ## style and import contract
+	@$(lint_python) $$python scripts/ci.py --only format --only lint --only imports
+
+types: ## static types
+	@$(lint_python) $$python scripts/ci.py --only types
+
+clean: ## delete environments and caches
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

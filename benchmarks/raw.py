@@ -1,0 +1,102 @@
+"""What Redis itself can do: the same scripts and keys, sent by a bare client that keeps the pipe full.
+
+No task is decoded or run, no error handled: the rates are bounds that no worker on the same Redis can pass.
+"""
+
+import socket
+import time
+from typing import Any
+
+import hiredis
+
+from taskq_core.broker import operations
+from taskq_core.broker.failures import pack
+from taskq_core.broker.operations import NewTask, ReceiptLane
+from taskq_core.ids import new_task_id
+from taskq_core.wire import Keys, MessageTemplate
+
+QUEUE = Keys().queue("default")
+
+
+class Pipe:
+    """A socket and a parser."""
+
+    def __init__(self, url: str) -> None:
+        path = url.removeprefix("unix://").partition("?")[0]
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(path)
+        self._reader = hiredis.Reader()
+
+    def send(self, operation: operations.Operation[Any]) -> None:
+        """Write a command."""
+        self._socket.sendall(pack(operation.command()))
+
+    def load(self, operation: operations.Operation[Any]) -> None:
+        """Let the server know the script."""
+        assert operation.script is not None
+        self._socket.sendall(pack(("SCRIPT", "LOAD", operation.script.text)))
+        self.receive()
+
+    def receive(self) -> Any:
+        """Read a reply."""
+        while (reply := self._reader.gets()) is False:
+            self._reader.feed(self._socket.recv(1 << 20))
+        return reply
+
+
+def _batches(count: int, size: int) -> list[list[NewTask]]:
+    template = MessageTemplate("bench:plain", "default", retry=25, timeout=1800)
+    payload, headers = b'{"number":12345,"text":"some text"}', {"tenant": "acme"}
+    tasks = [(task_id, template.encode(task_id, payload, headers)) for task_id in (new_task_id() for _ in range(count))]
+    return [[NewTask(*task) for task in tasks[start : start + size]] for start in range(0, count, size)]
+
+
+def raw_enqueue(url: str, *, count: int, batch: int) -> dict[str, float]:
+    """Enqueue prepared messages, two calls on the way at any time."""
+    pipe = Pipe(url)
+    lane = ReceiptLane("raw")
+    calls = [operations.enqueue(QUEUE, tasks, lane) for tasks in _batches(count, batch)]
+    pipe.load(calls[0])
+    started = time.perf_counter()
+    pipe.send(calls[0])
+    for call in calls[1:]:
+        pipe.send(call)
+        pipe.receive()
+    pipe.receive()
+    return {"tasks_per_s": count / (time.perf_counter() - started)}
+
+
+def raw_drain(url: str, *, count: int, concurrency: int) -> dict[str, float]:
+    """Dequeue and settle, two lanes with half of the tasks each on the way at any time."""
+    raw_enqueue(url, count=count, batch=200)
+    share = max(1, min(200, concurrency // 2))
+    lanes = [(Pipe(url), f"-{number}") for number in range(2)]
+    owner = "raw"
+    calls = [0, 0]
+
+    def ask(number: int, done: list[str]) -> None:
+        pipe, name = lanes[number]
+        calls[number] += 1
+        if done:
+            pipe.send(operations.settle_done(QUEUE, done, owner=owner))
+        pipe.send(operations.dequeue(QUEUE, owner=owner, lane=name, call=calls[number], limit=share, lease_s=30))
+
+    lanes[0][0].load(operations.dequeue(QUEUE, owner=owner, call=0, limit=1, lease_s=30))
+    lanes[0][0].load(operations.settle_done(QUEUE, ["none"], owner=owner))
+    started = time.perf_counter()
+    handed: list[list[str]] = [[], []]
+    ask(0, [])
+    ask(1, [])
+    finished, turn, empty = 0, 0, 0
+    while finished < count:
+        pipe = lanes[turn][0]
+        if handed[turn]:
+            finished += pipe.receive().count(b"1")
+        reply = pipe.receive()
+        handed[turn] = [task_id.decode() for task_id in reply[3::2]]
+        empty = 0 if handed[turn] else empty + 1
+        if empty > 4 and finished < count:
+            raise SystemExit(f"only {finished} of {count} tasks came")
+        ask(turn, handed[turn])
+        turn = 1 - turn
+    return {"tasks_per_s": count / (time.perf_counter() - started)}

@@ -1,0 +1,247 @@
+"""One measurement per function, each run in a process of its own: `python -m benchmarks.scenarios NAME URL JSON`.
+
+Every task has its own id, arguments and a header; they are encoded and decoded in the timed part. A function prints one
+JSON object of figures.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from taskq_core import Signature, TaskQ
+from taskq_core.worker import Worker, WorkerConfig, WorkerListener
+
+Figures = dict[str, float]
+
+
+def app(url: str) -> TaskQ:
+    """Return the queue application all scenarios use."""
+    taskq = TaskQ(url)
+
+    @taskq.task(name="bench:coroutine", headers={"tenant": "acme"})
+    async def coroutine(number: int, text: str) -> None:
+        pass
+
+    @taskq.task(name="bench:plain", headers={"tenant": "acme"})
+    def plain(number: int, text: str) -> None:
+        pass
+
+    return taskq
+
+
+def _calls(taskq: TaskQ, name: str, count: int) -> Any:
+    task = taskq.tasks[name]
+    return (Signature(task, (number, "some text"), {}) for number in range(count))
+
+
+def _rate(count: int, call: Callable[[], object]) -> float:
+    gc.collect()
+    started = time.perf_counter()
+    call()
+    return count / (time.perf_counter() - started)
+
+
+# --- enqueue ----------------------------------------------------------------------------------------------------------
+
+
+def enqueue_single(url: str, *, count: int) -> Figures:
+    """Blocking `.delay()`, one after another."""
+    taskq = app(url)
+    task = taskq.tasks["bench:plain"]
+    task.delay(0, "warm")
+
+    def run() -> None:
+        for number in range(count):
+            task.delay(number, "some text")
+
+    return {"tasks_per_s": _rate(count, run)}
+
+
+def enqueue_async(url: str, *, count: int, callers: int) -> Figures:
+    """`.adelay()` from a number of coroutines at once."""
+    taskq = app(url)
+    task = taskq.tasks["bench:coroutine"]
+
+    async def caller() -> None:
+        for number in range(count // callers):
+            await task.adelay(number, "some text")
+
+    async def main() -> float:
+        await task.adelay(0, "warm")
+        gc.collect()
+        started = time.perf_counter()
+        await asyncio.gather(*[caller() for _ in range(callers)])
+        rate = count / (time.perf_counter() - started)
+        await taskq.aclose()
+        return rate
+
+    return {"tasks_per_s": _run(main())}
+
+
+def enqueue_bulk(url: str, *, count: int) -> Figures:
+    """`client.enqueue_many()` of a generator."""
+    taskq = app(url)
+    taskq.client.enqueue_many(_calls(taskq, "bench:plain", 200))
+    return {"tasks_per_s": _rate(count, lambda: taskq.client.enqueue_many(_calls(taskq, "bench:plain", count)))}
+
+
+# --- work -------------------------------------------------------------------------------------------------------------
+
+
+class _Started(WorkerListener):
+    at = 0.0
+
+    def started(self, worker: Any) -> None:
+        self.at = time.perf_counter()
+
+
+def drain(url: str, *, kind: str, concurrency: int, count: int, telemetry: str = "none") -> Figures:
+    """A worker in one process empties a queue of tasks that do nothing."""
+    taskq = app(url)
+    taskq.client.enqueue_many(_calls(taskq, f"bench:{kind}", count))
+    if telemetry != "none":
+        _configure(with_metrics=telemetry == "metrics")
+    listener = _Started()
+    worker = Worker(taskq, WorkerConfig(concurrency=concurrency, burst=True), listener=listener)
+    gc.collect()
+    gc.freeze()
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    status = worker.run()
+    seconds = time.perf_counter() - listener.at
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    left = taskq.runtime.runner.run(_count(taskq))
+    if status or left.processed != count:
+        raise SystemExit(f"the worker processed {left.processed} of {count} tasks")
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"tasks_per_s": count / seconds, "worker_cpu_us": cpu_s / count * 1e6}
+
+
+def _count(taskq: TaskQ) -> Any:
+    from taskq_core.broker.operations import count_tasks
+
+    return count_tasks(taskq.runtime.keys.queue("default"))
+
+
+def _configure(*, with_metrics: bool) -> None:
+    """Set up an SDK whose exporters throw away: the cost measured is that of making spans and records."""
+    from opentelemetry import metrics, trace
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+    class Discard(SpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            return SpanExportResult.SUCCESS
+
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(Discard()))
+    trace.set_tracer_provider(provider)
+    if with_metrics:
+        metrics.set_meter_provider(MeterProvider(metric_readers=[InMemoryMetricReader()]))
+
+
+def latency(url: str, *, per_s: int, seconds: int, concurrency: int) -> Figures:
+    """Time from the call of `.adelay()` to the start of the function, at a steady rate, worker in another process."""
+    import subprocess
+
+    code = "from benchmarks.scenarios import latency_worker; import sys; latency_worker(sys.argv[1], int(sys.argv[2]))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, url, str(concurrency)], stdout=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        taskq = TaskQ(url)
+        stamp = taskq.remote("bench:stamp")
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            await stamp.adelay(sent_ns=0)
+            started = loop.time()
+            for number in range(per_s * seconds):
+                await asyncio.sleep(max(0.0, started + number / per_s - loop.time()))
+                await stamp.adelay(sent_ns=time.time_ns())
+            await asyncio.sleep(0.5)
+            await taskq.aclose()
+
+        _run(main())
+        worker.terminate()
+        delays = sorted(json.loads(worker.stdout.readline()))
+    return {
+        "p50_ms": statistics.median(delays) * 1e3,
+        "p99_ms": delays[int(len(delays) * 0.99)] * 1e3,
+        "tasks": len(delays),
+    }
+
+
+def latency_worker(url: str, concurrency: int) -> None:
+    """The worker of `latency`: prints a line when it has started, the delays when it is stopped."""
+    taskq = TaskQ(url)
+    delays: list[float] = []
+
+    @taskq.task(name="bench:stamp")
+    async def stamp(sent_ns: int) -> None:
+        if sent_ns:
+            delays.append((time.time_ns() - sent_ns) / 1e9)
+
+    class Ready(WorkerListener):
+        def started(self, worker: Any) -> None:
+            print("ready", flush=True)
+
+    Worker(taskq, WorkerConfig(concurrency=concurrency), listener=Ready()).run()
+    print(json.dumps(delays), flush=True)
+
+
+def idle(url: str, *, seconds: int) -> Figures:
+    """Commands a second that a worker with nothing to do sends, and the CPU it takes."""
+    import threading
+
+    taskq = app(url)
+    runner = taskq.runtime.runner
+    from taskq_core.broker.operations import Operation
+
+    def commands() -> int:
+        text = runner.run(Operation("info", None, (), ("INFO", "stats"), bytes.decode))
+        return int(text.split("total_commands_processed:")[1].split()[0])
+
+    figures: Figures = {}
+    worker = Worker(taskq, WorkerConfig(concurrency=10))
+
+    def watch() -> None:
+        time.sleep(3)  # the first looks of all services are over
+        sent, cpu, started = commands(), time.process_time(), time.perf_counter()
+        time.sleep(seconds)
+        elapsed = time.perf_counter() - started
+        figures["redis_commands_per_s"] = (commands() - sent - 1) / elapsed
+        figures["cpu_percent"] = (time.process_time() - cpu) / elapsed * 100
+        worker.stop()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    worker.run()
+    thread.join()
+    return figures
+
+
+def _run(main: Coroutine[Any, Any, Any]) -> Any:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+if __name__ == "__main__":
+    name, url, arguments, cpu = sys.argv[1:5]
+    if cpu:
+        os.sched_setaffinity(0, {int(cpu)})
+    from benchmarks import raw
+
+    function = globals().get(name) or getattr(raw, name)
+    print(json.dumps(function(url, **json.loads(arguments))), flush=True)

@@ -1,0 +1,91 @@
+"""Run all that CI checks in this environment, and say how long each step took.
+
+The static checks run side by side, each one's output in one piece; then the tests, with their output as it comes.
+Nothing stops at the first failure: all that is wrong shows in one run. What stands behind `--` goes to pytest.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = Path(sys.executable).parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One check: a command that ends with 0 if all is well."""
+
+    name: str
+    command: tuple[str, ...]
+
+
+STEPS = (
+    Step(name="types", command=(sys.executable, "-m", "mypy")),
+    Step(name="wheel", command=(sys.executable, "scripts/check_wheel.py")),
+    Step(name="lint", command=(sys.executable, "-m", "ruff", "check", "--output-format", "concise", ".")),
+    Step(name="format", command=(sys.executable, "-m", "ruff", "format", "--check", ".")),
+    Step(name="imports", command=(str(TOOLS / "lint-imports"), "--no-logo", "--no-cache")),
+    Step(name="proto", command=(sys.executable, "scripts/generate_proto.py", "--check")),
+)
+TESTS = "tests"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a step went."""
+
+    name: str
+    status: int
+    duration_s: float
+
+
+def run(step: Step) -> Outcome:
+    """Run a static check and print its output once it has ended."""
+    started = time.monotonic()
+    done = subprocess.run(step.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    duration_s = time.monotonic() - started
+    verdict = "ok" if done.returncode == 0 else "FAILED"
+    output = done.stdout.decode(errors="replace").rstrip()
+    print(f"--- {step.name}: {verdict}, {duration_s:.0f} s\n{output}".rstrip(), flush=True)
+    return Outcome(name=step.name, status=done.returncode, duration_s=duration_s)
+
+
+def run_tests(jobs: int, arguments: list[str]) -> Outcome:
+    """Run pytest, with its output as it comes."""
+    print(f"--- {TESTS}", flush=True)
+    started = time.monotonic()
+    status = subprocess.call((sys.executable, "-m", "pytest", "-n", str(jobs), *arguments), cwd=ROOT)
+    return Outcome(name=TESTS, status=status, duration_s=time.monotonic() - started)
+
+
+def main() -> int:
+    """Run the steps asked for; return 1 if one failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [step.name for step in STEPS] + [TESTS]
+    parser.add_argument("--only", action="append", choices=names, help="run this step only; may be repeated")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="steps or tests at the same time (default: 2)")
+    parser.add_argument("pytest", nargs="*", metavar="-- ARG", help="arguments of pytest")
+    options = parser.parse_args()
+    wanted = options.only or names
+    os.environ["PATH"] = f"{TOOLS}{os.pathsep}{os.environ.get('PATH', '')}"
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        outcomes = list(pool.map(run, [step for step in STEPS if step.name in wanted]))
+    if TESTS in wanted:
+        outcomes.append(run_tests(options.jobs, options.pytest))
+
+    print(f"--- Python {sys.version.split()[0]}")
+    for outcome in outcomes:
+        print(f"{outcome.name:<8} {outcome.duration_s:>5.0f} s  {'ok' if outcome.status == 0 else 'FAILED'}")
+    sys.stdout.flush()
+    return 1 if any(outcome.status for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

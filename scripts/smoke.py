@@ -1,0 +1,113 @@
+"""Use an installed taskq once from end to end: core and command, Django, FastAPI. Run by `check_wheel.py`."""
+
+import asyncio
+import importlib.metadata
+import io
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+from taskq_core import TaskQ
+from taskq_core.cli import main
+from taskq_core.telemetry import configure
+from taskq_core.worker import Worker, WorkerConfig
+
+
+def core(folder: str) -> None:
+    """Run a plain function and a coroutine on an embedded Redis."""
+    taskq = TaskQ(f"embedded://{folder}", defaults={"retention": 60})
+
+    @taskq.task(name="smoke:add")
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    @taskq.task(name="smoke:double")
+    async def double(a: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * a
+
+    handles = [add.delay(1, b=2), *taskq.client.enqueue_many(double.s(each) for each in range(3))]
+    status = Worker(taskq, WorkerConfig.from_settings(taskq.settings, burst=True)).run()
+    results = [handle.result(timeout=5) for handle in handles]
+    taskq.close()
+    if status != 0 or results != [3, 0, 2, 4]:
+        raise SystemExit(f"the worker ended with {status}, the results are {results}")
+
+
+def django() -> None:
+    """Set up a site with the app: checks, migrations, templates."""
+    import django
+    from django.conf import settings
+    from django.core.management import call_command
+    from django.template.loader import get_template
+
+    settings.configure(
+        INSTALLED_APPS=[
+            "django.contrib.admin",
+            "django.contrib.auth",
+            "django.contrib.contenttypes",
+            "django.contrib.sessions",
+            "django.contrib.messages",
+            "taskq_django",
+        ],
+        MIDDLEWARE=[
+            "django.contrib.sessions.middleware.SessionMiddleware",
+            "django.contrib.auth.middleware.AuthenticationMiddleware",
+            "django.contrib.messages.middleware.MessageMiddleware",
+        ],
+        TEMPLATES=[
+            {
+                "BACKEND": "django.template.backends.django.DjangoTemplates",
+                "APP_DIRS": True,
+                "OPTIONS": {
+                    "context_processors": [
+                        "django.template.context_processors.request",
+                        "django.contrib.auth.context_processors.auth",
+                        "django.contrib.messages.context_processors.messages",
+                    ],
+                },
+            }
+        ],
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+        SECRET_KEY="smoke",
+    )
+    django.setup()
+    call_command("check", fail_level="WARNING", verbosity=0)
+    call_command("makemigrations", "--check", "--dry-run", verbosity=0)
+    call_command("migrate", verbosity=0)
+    for template in files("taskq_django").joinpath("templates/admin/taskq_django").iterdir():
+        get_template(f"admin/taskq_django/{template.name}")
+
+
+def fastapi() -> None:
+    """Make an app with a route that takes the client."""
+    from fastapi import FastAPI
+
+    from taskq_fastapi import ClientDep, taskq_lifespan
+
+    app = FastAPI(lifespan=taskq_lifespan(TaskQ()))
+
+    @app.get("/")
+    async def home(client: ClientDep) -> None: ...
+
+    app.openapi()
+
+
+def smoke() -> None:
+    """Do all of it, and tell which versions it was done with."""
+    with tempfile.TemporaryDirectory(prefix="taskq-", ignore_cleanup_errors=True) as folder:  # the server still closes
+        core(str(Path(folder) / "data"))
+    try:
+        main(["--version"], stdout=io.StringIO())
+    except SystemExit as end:
+        if end.code:
+            raise
+    configure(service_name="smoke").shutdown()
+    django()
+    fastapi()
+    names = ("taskq-asynq", "redis", "protobuf", "msgspec", "opentelemetry-sdk", "django", "fastapi")
+    print("used: " + ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names))
+
+
+if __name__ == "__main__":
+    smoke()

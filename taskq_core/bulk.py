@@ -1,0 +1,199 @@
+"""Bulk enqueue without input or output: gather calls into batches, and note what became of them.
+
+A batch is what one script call stores: tasks of one queue, at most `BATCH_MAX` of about `BATCH_BYTES`. It has one
+producer span, whose trace all its tasks carry. Payloads are let go as soon as their batch was sent.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, overload
+
+from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX, EnqueueCode, NewTask
+from taskq_core.errors import BrokerError, BulkEnqueueError, EnqueueError
+from taskq_core.preparer import Preparer, may_have_happened, refusal
+from taskq_core.result import TaskHandle
+from taskq_core.task import BaseTask, Signature
+from taskq_core.telemetry import ProducerSpan, type_name
+from taskq_core.wire import QueueKeys
+
+
+class Batch:
+    """Tasks of one queue that go in one script call."""
+
+    __slots__ = ("bytes", "headers", "queue", "sources", "span", "tasks")
+
+    def __init__(self, queue: QueueKeys, span: ProducerSpan) -> None:
+        self.queue = queue
+        self.span = span
+        self.tasks: list[NewTask] = []
+        self.sources: list[BaseTask[Any]] = []
+        self.bytes = 0
+        self.headers: dict[str, str] = {}
+        span.inject(self.headers)
+
+    @property
+    def is_full(self) -> bool:
+        """True if no further task should be added."""
+        return len(self.tasks) >= BATCH_MAX or self.bytes >= BATCH_BYTES
+
+    def count(self) -> Iterable[tuple[str, int]]:
+        """Return the names of its tasks, each with how often it occurs."""
+        first = self.sources[0]
+        if self.sources.count(first) == len(self.sources):
+            return ((first.name, len(self.sources)),)
+        return Counter(source.name for source in self.sources).items()
+
+
+class BatchFiller:
+    """Gathers calls into batches by queue."""
+
+    def __init__(self, preparer: Preparer) -> None:
+        self._preparer = preparer
+        self._open: dict[str, Batch] = {}
+
+    def add(self, call: Signature[Any]) -> Batch | None:
+        """Add a call and return its batch if that is full now."""
+        preparer = self._preparer
+        plan = call.task.plan(preparer.keys)
+        queue = plan.queue
+        batch = self._open.get(queue.name)
+        if batch is None:
+            batch = self._open[queue.name] = Batch(queue, preparer.start_span(queue.name))
+        headers = batch.headers
+        if plan.headers:
+            headers = dict(plan.headers)
+            batch.span.inject(headers)
+        task = preparer.prepare_for_batch(call, plan, headers)
+        batch.tasks.append(task)
+        batch.sources.append(call.task)
+        batch.bytes += len(task.message)
+        return self._open.pop(queue.name) if batch.is_full else None
+
+    def rest(self) -> list[Batch]:
+        """Return the batches that are not full."""
+        return [batch for batch in self._open.values() if batch.tasks]
+
+
+def batches(preparer: Preparer, calls: Iterable[Signature[Any]]) -> Iterator[Batch]:
+    """Gather calls into batches by queue, each full or, at the end, what is left."""
+    filler = BatchFiller(preparer)
+    for call in calls:
+        batch = filler.add(call)
+        if batch is not None:
+            yield batch
+    yield from filler.rest()
+
+
+class BulkResult(Sequence[TaskHandle[Any]]):
+    """What `enqueue_many` enqueued: a sequence of handles, made when asked for.
+
+    Handles stand in the order of the calls within each queue. Inside a database transaction the sequence holds all
+    tasks at once; after the commit it holds those that were enqueued.
+
+    Attributes:
+        errors: One per task that was refused: its unique lock or its id was taken.
+    """
+
+    def __init__(self, make_handle: Callable[[BaseTask[Any], str], TaskHandle[Any]]) -> None:
+        self._make_handle = make_handle
+        self._ids: list[str] = []
+        self._sources: list[BaseTask[Any]] = []
+        # While the transaction is open: handles given out, by position. None otherwise.
+        self._early: dict[int, TaskHandle[Any]] | None = None
+        self.errors: list[EnqueueError] = []
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Ids of the tasks, in the order of the handles."""
+        return self._ids
+
+    def raise_errors(self) -> None:
+        """Raise what was refused as an `ExceptionGroup`, if anything was."""
+        if self.errors:
+            raise ExceptionGroup(f"{len(self.errors)} tasks were not enqueued", self.errors)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, index: int) -> TaskHandle[Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[TaskHandle[Any]]: ...
+    def __getitem__(self, index: int | slice) -> TaskHandle[Any] | list[TaskHandle[Any]]:
+        positions = range(len(self._ids))[index]
+        return self._handle(positions) if isinstance(positions, int) else [self._handle(each) for each in positions]
+
+    def _handle(self, position: int) -> TaskHandle[Any]:
+        if self._early is not None and position in self._early:
+            return self._early[position]
+        handle = self._make_handle(self._sources[position], self._ids[position])
+        if self._early is not None:
+            handle.mark_deferred()
+            self._early[position] = handle
+        return handle
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} tasks {'to be ' if self._early is not None else ''}enqueued, {len(self.errors)} refused>"
+
+    # --- for clients --------------------------------------------------------------------------------------------------
+
+    def add(self, batch: Batch, codes: str) -> None:
+        """Note what became of a batch that was sent."""
+        if codes.count(EnqueueCode.STORED) == len(batch.tasks):
+            self._sources += batch.sources
+            self._ids += [task.task_id for task in batch.tasks]
+            return
+        for source, task, code in zip(batch.sources, batch.tasks, codes, strict=True):
+            if code == EnqueueCode.STORED:
+                self._sources.append(source)
+                self._ids.append(task.task_id)
+            else:
+                self.errors.append(refusal(code, source.name, batch.queue.name, task.task_id))
+
+    def failure(self, batch: Batch, cause: BrokerError) -> BulkEnqueueError:
+        """Return the error for a batch that could not be sent."""
+        ids = tuple(task.task_id for task in batch.tasks)
+        error = BulkEnqueueError(len(self._ids), ids, may_have_happened(cause))
+        error.__cause__ = cause
+        return error
+
+    def defer(self, waiting: Iterable[Batch]) -> None:
+        """Hold tasks that are sent when the surrounding transaction commits."""
+        self._early = {}
+        for batch in waiting:
+            self.add(batch, EnqueueCode.STORED.value * len(batch.tasks))
+
+    def begin(self) -> "EarlyHandles":
+        """Forget the tasks held, which are sent now, and return the handles given out for them."""
+        early = EarlyHandles(self._early or {}, self._ids)
+        self._early, self._ids, self._sources = None, [], []
+        return early
+
+
+class EarlyHandles:
+    """Handles that were given out before their tasks were sent."""
+
+    def __init__(self, handles: dict[int, TaskHandle[Any]], ids: Sequence[str]) -> None:
+        self._handles = handles
+        self._ids = ids
+
+    def settle(self, result: BulkResult, failure: BaseException | None) -> None:
+        """Tell each handle what became of its task; `failure` is why the sending stopped, if it did."""
+        sent = set(result.ids)
+        refused = {error.task_id: error for error in result.errors}
+        for position, handle in self._handles.items():
+            task_id = self._ids[position]
+            if task_id in sent:
+                handle.mark_sent()
+            else:
+                handle.mark_sent(refused.get(task_id) or failure)
+
+
+def note_batch(preparer: Preparer, batch: Batch, error: BulkEnqueueError | None, duration_s: float) -> None:
+    """Close the span of a batch and count its tasks."""
+    batch.span.end(error)
+    error_type = None if error is None else type_name(error)
+    duration: float | None = duration_s
+    for name, count in batch.count():
+        preparer.metrics.sent(batch.queue.name, name, count, duration_s=duration, error_type=error_type)
+        duration = None  # one call, recorded once

@@ -1,0 +1,189 @@
+"""Turn calls into messages: the part of enqueueing without input or output, shared by both clients.
+
+Arguments are bound and checked, the payload encoded and measured, the id chosen and the trace written into the headers
+here, before anything is sent; what does not fit is refused here. What became of a task that was sent is read here too.
+"""
+
+import math
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from taskq_core.broker import operations
+from taskq_core.broker.operations import EnqueueCode, NewTask, Operation
+from taskq_core.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    DuplicateTaskError,
+    EnqueueError,
+    EnqueueUnknownError,
+    PayloadTooLargeError,
+    TaskIdConflictError,
+)
+from taskq_core.ids import new_task_id
+from taskq_core.result import TaskHandle
+from taskq_core.task import BaseTask, Plan, Signature
+from taskq_core.telemetry import ClientMetrics, ProducerSpan, Tracing, type_name, wrap
+from taskq_core.wire import Keys, QueueKeys
+
+R = TypeVar("R")
+
+PAYLOAD_WARNS = 1 << 20
+"""Bytes of payload from which a warning is given: 1 MiB."""
+PAYLOAD_MAX = 16 << 20
+"""Most bytes of payload: 16 MiB."""
+REGISTER_EVERY_S = 10.0
+"""Seconds after which a client notes a queue again as known, in case another process removed it."""
+
+_HERE = str(Path(__file__).parent)
+
+
+class PayloadSizeWarning(UserWarning):
+    """A payload is large; Redis keeps it in memory until the task is gone."""
+
+
+class Prepared(Generic[R]):
+    """A task ready to be sent."""
+
+    __slots__ = ("handle", "queue", "span", "task")
+
+    def __init__(self, queue: QueueKeys, task: NewTask, handle: TaskHandle[R], span: ProducerSpan) -> None:
+        self.queue = queue
+        self.task = task
+        self.handle = handle
+        self.span = span
+
+    def settle(self, code: str) -> EnqueueError | None:
+        """Return the error that an enqueue code stands for, or None."""
+        if code == EnqueueCode.STORED:
+            return None
+        return refusal(code, self.handle.name, self.handle.queue, self.handle.id)
+
+    def failure(self, cause: BrokerError) -> EnqueueError:
+        """Return the error for a send that failed."""
+        kind = EnqueueUnknownError if may_have_happened(cause) else EnqueueError
+        error = kind(self.handle.name, self.handle.queue, self.handle.id, str(cause))
+        error.__cause__ = cause
+        return error
+
+
+def refusal(code: str, name: str, queue: str, task_id: str) -> EnqueueError:
+    """Return the error of a task that was not stored: its lock or its id is taken."""
+    kind = DuplicateTaskError if code == EnqueueCode.DUPLICATE else TaskIdConflictError
+    return kind(name, queue, task_id)
+
+
+def may_have_happened(cause: BrokerError) -> bool:
+    """Whether what failed may have been carried out all the same."""
+    return isinstance(cause, BrokerUnavailableError) and cause.may_have_happened
+
+
+class Preparer:
+    """Turns calls into messages.
+
+    Args:
+        keys: Key names.
+        tracing: Opens producer spans.
+        envelope: Write payloads with their trace inside, for peers without headers.
+        server: Host and port of Redis, for spans.
+    """
+
+    def __init__(self, keys: Keys, tracing: Tracing, *, envelope: bool, server: tuple[str, int] | None = None) -> None:
+        self.keys = keys
+        self.metrics = ClientMetrics()
+        self._tracing = tracing
+        self._envelope = envelope
+        self._server: tuple[str | None, int | None] = server or (None, None)
+        self._registered: dict[str, float] = {}
+
+    def prepare(self, call: Signature[R], source: Any) -> Prepared[R]:
+        """Return a task ready to be sent, with a producer span of its own.
+
+        Raises:
+            TaskArgumentsError, PayloadTooLargeError: The call does not fit.
+        """
+        task = call.task
+        plan = task.plan(self.keys)
+        payload = self._payload(call)
+        task_id = plan.task_id or new_task_id()
+        span = self.start_span(plan.queue.name, task.name, task_id)
+        try:
+            headers = dict(plan.headers)
+            span.inject(headers)
+            new = self._new_task(task.name, plan, task_id, payload, headers)
+        except BaseException as error:
+            span.end(error)
+            raise
+        return Prepared(plan.queue, new, self.handle(task, task_id, source), span)
+
+    def prepare_for_batch(self, call: Signature[Any], plan: Plan, headers: dict[str, str]) -> NewTask:
+        """Return a task to be sent with others, whose headers stand already."""
+        task_id = plan.task_id or new_task_id()
+        return self._new_task(call.task.name, plan, task_id, self._payload(call), headers)
+
+    def start_span(self, queue: str, name: str | None = None, task_id: str | None = None) -> ProducerSpan:
+        """Start the producer span of one task, or of a batch without name and id."""
+        host, port = self._server
+        return self._tracing.start_producer(queue, name, task_id, server_address=host, server_port=port)
+
+    def note_sent(self, prepared: Prepared[Any], error: EnqueueError | None, started: float) -> None:
+        """Close the span and count the task; `started` is when it was sent, by the monotonic clock."""
+        prepared.span.end(error)
+        self.metrics.sent(
+            prepared.handle.queue,
+            prepared.handle.name,
+            duration_s=time.monotonic() - started,
+            error_type=None if error is None else type_name(error),
+        )
+
+    def _payload(self, call: Signature[Any]) -> bytes:
+        payload = call.task.encode(call.args, call.kwargs)
+        if len(payload) >= PAYLOAD_WARNS:
+            _check_size(call.task.name, len(payload))
+        return payload
+
+    def _new_task(self, name: str, plan: Plan, task_id: str, payload: bytes, headers: dict[str, str]) -> NewTask:
+        unique_key = plan.queue.unique(name, payload) if plan.unique_s else ""
+        if self._envelope:
+            payload = wrap(payload, headers)
+        message = plan.template.encode(task_id, payload, headers, unique_key)
+        return NewTask(task_id, message, plan.start_at_s, plan.start_in_ms, unique_key, plan.unique_s)
+
+    def handle(self, task: BaseTask[R], task_id: str, source: Any) -> TaskHandle[R]:
+        """Return the handle of a task."""
+        plan = task.plan(self.keys)
+        return TaskHandle(
+            source,
+            id=task_id,
+            queue=plan.queue.name,
+            name=task.name,
+            is_kept=plan.is_kept,
+            result_type=task.result_type,
+        )
+
+    def unregistered(self, queue: QueueKeys) -> Operation[int] | None:
+        """Return the operation that notes a queue as known, if that was not done lately."""
+        now = time.monotonic()
+        if now - self._registered.get(queue.name, -math.inf) < REGISTER_EVERY_S:
+            return None
+        return operations.register_queue(self.keys.queues, (queue.name,))
+
+    def note_registered(self, queue: QueueKeys) -> None:
+        """Note that a queue was registered just now."""
+        self._registered[queue.name] = time.monotonic()
+
+
+def _check_size(name: str, size: int) -> None:
+    if size > PAYLOAD_MAX:
+        raise PayloadTooLargeError(name, size, PAYLOAD_MAX)
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(
+        f"the payload of task {name!r} is {size} bytes, which Redis keeps in memory; "
+        "store the data elsewhere and pass its address",
+        PayloadSizeWarning,
+        stacklevel=level,  # the caller's line, however it got here
+    )

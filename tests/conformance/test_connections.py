@@ -1,0 +1,490 @@
+"""Every kind of URL against a real server of that kind, and redis-py clients taken over, through both runners."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+import redis.asyncio
+import redis.cluster
+import redis.sentinel
+import trustme
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.connection import Endpoint
+from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Settlement
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError, ConfigurationError
+from taskq_core.wire import Keys
+from tests.redis_server import RedisServer, TlsFiles, start_cluster
+
+pytestmark = pytest.mark.redis
+
+QUEUE = Keys().queue("default")
+PASSWORD = "pa:ss/w@rd %"
+ENCODED = "pa%3Ass%2Fw%40rd%20%25"
+
+
+def endpoint_of(source: Any) -> Endpoint:
+    return Endpoint(source, embedded_folder=Path("unused"))
+
+
+@contextmanager
+def blocking(source: Any, **options: Any) -> Iterator[SyncRunner]:
+    runner = SyncRunner(endpoint_of(source), **options)
+    yield runner
+    runner.close()
+
+
+@asynccontextmanager
+async def coroutines(source: Any, **options: Any) -> AsyncIterator[AsyncRunner]:
+    runner = AsyncRunner(endpoint_of(source), **options)
+    try:
+        yield runner
+    finally:
+        await runner.aclose()
+
+
+def life(queue: Any = QUEUE) -> Iterator[tuple[Any, Any]]:
+    """The operations of one task's life, and what each answers."""
+    yield ops.register_queue("asynq:queues", ["default"]), 1
+    yield ops.enqueue(queue, [NewTask("a", b"\x00\xff")], ReceiptLane("t")), "1"
+    yield ops.wait_for_wake([queue.wake], timeout_s=5), queue.wake
+    yield ops.dequeue(queue, owner="w1", call=1, limit=9, lease_s=30), [("a", b"\x00\xff")]
+    yield ops.settle(queue, [Settlement("a", Outcome.DONE)], owner="w1"), "1"
+    yield ops.wait_for_wake([queue.wake], timeout_s=0.01), None
+    yield ops.watch_pending(queue, timeout_s=0.01), False
+    yield ops.cancel("asynq:cancel", "a"), 0
+    yield ops.ping(), True
+
+
+def lead_a_life(source: Any) -> None:
+    """Lead a task through its life over a blocking runner, then over lanes."""
+
+    def simple(answer: Any) -> Any:
+        return answer.tasks if isinstance(answer, ops.Dequeued) else answer
+
+    with blocking(source) as runner:
+        assert [(simple(runner.run(operation)), wanted) for operation, wanted in life()] == [
+            (wanted, wanted) for _, wanted in life()
+        ]
+
+    async def again() -> None:
+        queue = Keys("second").queue("default")
+        async with coroutines(source) as runner:
+            await runner.run(ops.register_queue("asynq:queues", ["default"]))
+            answers = [(simple(await runner.run(operation)), wanted) for operation, wanted in [*life(queue)][1:]]
+            assert answers == [(wanted, wanted) for _, wanted in answers]
+
+    asyncio.run(again())
+
+
+@pytest.fixture(scope="module")
+def secured() -> Iterator[RedisServer]:
+    """A server with a TCP port, a password, and a user of few rights."""
+    with RedisServer(tcp=True, password=PASSWORD) as server:
+        server.command("ACL", "SETUSER", "worker", "on", f">{PASSWORD}", "~*", "&*", "+@all", "-flushall")
+        server.command(
+            "ACL", "SETUSER", "reader", "on", ">reader", "~*", "&*", "+@read", "+ping", "+evalsha", "+eval", "+time"
+        )
+        yield server
+
+
+@pytest.fixture
+def address(secured: RedisServer) -> str:
+    secured.flushall()
+    return f"127.0.0.1:{secured.port}"
+
+
+class TestStandalone:
+    def test_a_password(self, address: str) -> None:
+        lead_a_life(f"redis://:{ENCODED}@{address}/0")
+
+    def test_a_password_written_as_it_is(self, address: str) -> None:
+        """All of it that a URL can hold unencoded: up to the last @."""
+        with RedisServer(tcp=True, password="pa:ss/w@rd") as server:
+            lead_a_life(f"redis://:pa:ss/w@rd@127.0.0.1:{server.port}/0")
+
+    def test_a_user_of_the_access_list(self, address: str) -> None:
+        lead_a_life(f"redis://worker:{ENCODED}@{address}/0")
+
+    def test_a_host_name_and_another_database(self, secured: RedisServer, address: str) -> None:
+        url = f"redis://:{ENCODED}@localhost:{secured.port}/7"
+        lead_a_life(url)
+
+        with blocking(url) as runner:
+            runner.run(ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("u")))
+        assert secured.client.keys("*}:t:*") == []
+        with redis.Redis(port=secured.port, password=PASSWORD, db=7) as client:
+            assert client.keys("*}:t:*") == [b"asynq:{default}:t:a"]
+
+    @pytest.mark.parametrize("secret", [":wrong-secret@", "worker:wrong-secret@", "nobody:wrong-secret@", ""])
+    async def test_a_wrong_password_is_said_and_never_shown(self, address: str, secret: str) -> None:
+        url = f"redis://{secret}{address}/0"
+        with blocking(url) as runner, pytest.raises(BrokerAuthenticationError) as refused:
+            runner.run(ops.ping(), patience_s=5)
+        async with coroutines(url) as lanes:
+            with pytest.raises(BrokerAuthenticationError) as arefused:
+                await lanes.run(ops.ping(), patience_s=5)
+
+        for error in (refused.value, arefused.value):
+            assert f"{address}/0 refused the user or password: " in str(error)
+            assert "wrong-secret" not in repr(error) + str(error) + str(error.__cause__)
+
+    def test_a_user_who_may_not_write(self, address: str) -> None:
+        with blocking(f"redis://reader:reader@{address}/0") as runner:
+            for operation in (
+                ops.register_queue("asynq:queues", ["default"]),
+                ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("u")),
+            ):
+                with pytest.raises(BrokerAuthenticationError, match="refused the user or password"):
+                    runner.run(operation)
+            assert runner.run(ops.count_tasks(QUEUE)).processed == 0
+
+    async def test_nobody_listens(self) -> None:
+        with RedisServer(tcp=True) as server:
+            url = server.url
+        with blocking(url) as runner, pytest.raises(BrokerUnavailableError, match="^cannot reach redis://") as refused:
+            runner.run(ops.ping())
+        async with coroutines(url) as lanes:
+            with pytest.raises(BrokerUnavailableError, match="^cannot reach redis://") as arefused:
+                await lanes.run(ops.ping())
+
+        assert not refused.value.may_have_happened
+        assert not arefused.value.may_have_happened
+
+    def test_no_such_host(self) -> None:
+        with (
+            blocking("redis://no-such-host.invalid") as runner,
+            pytest.raises(BrokerUnavailableError, match="cannot reach"),
+        ):
+            runner.run(ops.ping())
+
+
+class TestUnixSocket:
+    def test_a_socket(self, redis_server: RedisServer) -> None:
+        lead_a_life(redis_server.unix_url)
+
+    def test_a_socket_with_a_password(self, secured: RedisServer) -> None:
+        secured.flushall()
+        lead_a_life(f"unix://:{ENCODED}@{secured.socket_path}?db=3")
+
+    def test_no_such_socket(self, tmp_path: Path) -> None:
+        with (
+            blocking(f"unix://{tmp_path}/none.sock") as runner,
+            pytest.raises(BrokerUnavailableError, match="cannot reach"),
+        ):
+            runner.run(ops.ping())
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def files(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
+    folder = tmp_path_factory.mktemp("tls")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    trustme.CA().cert_pem.write_to_path(folder / "other-ca.pem")
+    server = authority.issue_cert("localhost")
+    server.private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    client = authority.issue_cert("worker@example.org")
+    client.private_key_pem.write_to_path(folder / "client.key")
+    client.cert_chain_pems[0].write_to_path(folder / "client.pem")
+    return TlsFiles(
+        certificate=folder / "server.pem", key=folder / "server.pem", authority=folder / "ca.pem", ask_client=False
+    )
+
+
+@pytest.fixture(scope="module")
+def server(files: TlsFiles) -> Iterator[RedisServer]:
+    with RedisServer(tls=files, password="secret") as server:
+        yield server
+
+
+class TestTls:
+    def url(self, server: RedisServer, *, host: str = "localhost", authority: str = "ca.pem") -> str:
+        assert server.tls is not None
+        ca = server.tls.authority.parent / authority
+        return f"rediss://:secret@{host}:{server.port}/0?ssl_ca_certs={ca}"
+
+    def test_a_verified_server(self, server: RedisServer) -> None:
+        server.flushall()
+        lead_a_life(self.url(server))
+
+    @pytest.mark.parametrize(
+        ("changed", "reason"),
+        [({"authority": "other-ca.pem"}, "certificate verify failed"), ({"host": "127.0.0.1"}, "IP address mismatch")],
+        ids=["another authority", "another host name"],
+    )
+    async def test_an_unverified_server_is_not_spoken_to(
+        self, server: RedisServer, changed: dict[str, str], reason: str
+    ) -> None:
+        url = self.url(server, **changed)
+        with blocking(url) as runner, pytest.raises(BrokerUnavailableError, match=reason) as refused:
+            runner.run(ops.ping())
+        async with coroutines(url) as lanes:
+            with pytest.raises(BrokerUnavailableError, match="certificate verify failed|mismatch") as arefused:
+                await lanes.run(ops.ping())
+
+        assert not refused.value.may_have_happened
+        assert not arefused.value.may_have_happened
+        assert "secret" not in f"{refused.value}{arefused.value}"
+
+    async def test_an_authority_that_is_no_file(self, server: RedisServer) -> None:
+        url = self.url(server, authority="none.pem")
+        with blocking(url) as runner, pytest.raises(BrokerUnavailableError, match="cannot reach"):
+            runner.run(ops.ping())
+        async with coroutines(url) as lanes:
+            with pytest.raises(BrokerUnavailableError, match="cannot reach"):
+                await lanes.run(ops.ping())
+
+    def test_a_client_with_a_certificate(self, files: TlsFiles) -> None:
+        asking = TlsFiles(certificate=files.certificate, key=files.key, authority=files.authority, ask_client=True)
+        folder = files.authority.parent
+        with RedisServer(tls=asking, password="secret") as server:
+            url = self.url(server)
+            with blocking(url) as runner, pytest.raises(BrokerUnavailableError):
+                runner.run(ops.ping())
+            lead_a_life(f"{url}&ssl_certfile={folder}/client.pem&ssl_keyfile={folder}/client.key")
+
+    def test_plain_words_are_not_answered(self, server: RedisServer) -> None:
+        with (
+            blocking(f"redis://:secret@localhost:{server.port}/0", timeout_s=1) as runner,
+            pytest.raises(BrokerUnavailableError),
+        ):
+            runner.run(ops.ping())
+
+    def test_a_client_taken_over_keeps_its_checks(self, server: RedisServer) -> None:
+        assert server.tls is not None
+        server.flushall()
+        ca = str(server.tls.authority)
+        for kind in (redis.Redis, redis.asyncio.Redis):
+            lead_a_life(kind(host="localhost", port=server.port, password="secret", ssl=True, ssl_ca_certs=ca))
+            server.flushall()
+            stranger = kind(host="127.0.0.1", port=server.port, password="secret", ssl=True, ssl_ca_certs=ca)
+            with blocking(stranger) as runner, pytest.raises(BrokerUnavailableError, match="mismatch"):
+                runner.run(ops.ping())
+
+
+class TestTakenOver:
+    """A redis-py client gives its address and rights; its connections, times and retries are not used."""
+
+    @pytest.mark.parametrize("kind", [redis.Redis, redis.asyncio.Redis], ids=["sync", "async"])
+    @pytest.mark.parametrize("decode", [False, True])
+    def test_a_client(self, secured: RedisServer, kind: Any, decode: bool) -> None:
+        secured.flushall()
+        client = kind(
+            host="127.0.0.1",
+            port=secured.port,
+            username="worker",
+            password=PASSWORD,
+            db=2,
+            decode_responses=decode,
+            protocol=3,
+            health_check_interval=1,
+            client_name="mine",
+        )
+        lead_a_life(client)
+        assert endpoint_of(client).address == f"redis://127.0.0.1:{secured.port}/2"
+        assert PASSWORD not in repr(endpoint_of(client))
+
+    @pytest.mark.parametrize("kind", [redis.Redis, redis.asyncio.Redis], ids=["sync", "async"])
+    def test_a_client_of_a_url(self, secured: RedisServer, kind: Any) -> None:
+        secured.flushall()
+        lead_a_life(kind.from_url(f"redis://:{ENCODED}@127.0.0.1:{secured.port}/1"))
+
+    @pytest.mark.parametrize("kind", [redis.Redis, redis.asyncio.Redis], ids=["sync", "async"])
+    def test_a_client_on_a_socket(self, redis_server: RedisServer, kind: Any) -> None:
+        lead_a_life(kind(unix_socket_path=str(redis_server.socket_path)))
+        redis_server.flushall()
+        lead_a_life(kind.from_url(redis_server.unix_url))
+
+    def test_a_client_with_a_blocking_pool(self, redis_server: RedisServer) -> None:
+        pool = redis.BlockingConnectionPool.from_url(redis_server.unix_url, max_connections=1, timeout=1)
+        lead_a_life(redis.Redis(connection_pool=pool))
+
+    @pytest.mark.parametrize("kind", [fakeredis.FakeRedis, fakeredis.FakeAsyncRedis], ids=["sync", "async"])
+    def test_a_stand_in(self, kind: Any) -> None:
+        lead_a_life(kind(server=fakeredis.FakeServer()))
+
+    def test_its_own_connections_are_left_alone(self, redis_server: RedisServer) -> None:
+        client = redis.Redis(unix_socket_path=str(redis_server.socket_path), max_connections=1)
+        with blocking(client) as runner:
+            assert runner.run(ops.ping())
+            assert client.ping()
+            assert len(redis_server.client.client_list()) == 3, "the server's own, the client's, the runner's"
+        assert client.ping()
+        client.close()
+
+    def test_what_cannot_be_taken_over_is_refused(self) -> None:
+        sentinel = redis.sentinel.Sentinel([("h", 1)]).master_for("m")
+        asentinel = redis.asyncio.sentinel.Sentinel([("h", 1)]).master_for("m")
+        for client in (sentinel, asentinel):
+            with pytest.raises(ConfigurationError, match=r"give redis\+sentinel://host:port/master instead"):
+                endpoint_of(client)
+        for thing in (object(), 5, redis.ConnectionPool()):
+            with pytest.raises(ConfigurationError, match="the broker must be a URL or a redis-py client, got"):
+                endpoint_of(thing)
+
+    def test_a_connection_of_another_kind_is_refused(self) -> None:
+        class Odd:
+            pass
+
+        client = redis.Redis(connection_pool=redis.ConnectionPool(connection_class=Odd))
+        with pytest.raises(ConfigurationError, match=r"connections of type .*Odd cannot be taken over; give a URL"):
+            endpoint_of(client)
+
+
+@pytest.fixture(scope="module")
+def primary() -> Iterator[RedisServer]:
+    with RedisServer(tcp=True, password="secret") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def sentinel(primary: RedisServer) -> Iterator[RedisServer]:
+    with RedisServer(sentinel_of=primary) as server:
+        yield server
+
+
+class TestSentinel:
+    def url(self, sentinel: RedisServer, master: str = RedisServer.MASTER_NAME) -> str:
+        with RedisServer(tcp=True) as gone:
+            dead = gone.port
+        return f"redis+sentinel://:secret@127.0.0.1:{dead},127.0.0.1:{sentinel.port}/{master}?db=1"
+
+    def test_the_primary_is_found_though_one_sentinel_is_gone(
+        self, primary: RedisServer, sentinel: RedisServer
+    ) -> None:
+        primary.flushall()
+        lead_a_life(self.url(sentinel))
+
+    def test_an_unknown_name(self, sentinel: RedisServer) -> None:
+        with blocking(self.url(sentinel, "nobody")) as runner, pytest.raises(BrokerUnavailableError) as refused:
+            runner.run(ops.ping())
+
+        assert not refused.value.may_have_happened
+        assert "secret" not in str(refused.value)
+
+    def test_one_runner_on_one_event_loop_after_another(self, primary: RedisServer, sentinel: RedisServer) -> None:
+        endpoint = endpoint_of(self.url(sentinel))
+        runner = AsyncRunner(endpoint)
+
+        async def once() -> bool:
+            answer = await runner.run(ops.ping())
+            await runner.aclose()
+            return answer
+
+        assert [asyncio.run(once()) for _ in range(3)] == [True, True, True]
+
+    def test_a_hurried_first_call_does_not_hurry_the_later_ones(self, primary: RedisServer, sentinel: RedisServer) -> None:
+        with blocking(self.url(sentinel)) as runner:
+            with suppress(BrokerUnavailableError):
+                runner.run(ops.ping(), patience_s=0.0001)
+
+            assert runner.run(ops.ping()) is True
+
+    def test_a_password_of_the_sentinels_is_used(self, primary: RedisServer) -> None:
+        with RedisServer(sentinel_of=primary, password="their secret") as guarded:
+            url = f"redis+sentinel://:secret@127.0.0.1:{guarded.port}/{RedisServer.MASTER_NAME}"
+            with blocking(f"{url}?sentinel_password=their%20secret") as runner:
+                assert runner.run(ops.ping()) is True
+            with blocking(f"{url}?sentinel_password=wrong") as runner, pytest.raises(BrokerAuthenticationError) as refused:
+                runner.run(ops.ping())
+
+        assert "wrong" not in str(refused.value).replace("WRONGPASS", "")
+
+    @pytest.mark.slow
+    async def test_the_new_primary_is_found_after_a_failover(self) -> None:
+        """Both runners go on with the same connection objects, and repeat within their patience."""
+        with (
+            RedisServer(tcp=True) as first,
+            RedisServer(tcp=True, replica_of=first) as second,
+            RedisServer(sentinel_of=first) as sentinel,
+        ):
+            url = f"redis+sentinel://127.0.0.1:{sentinel.port}/{RedisServer.MASTER_NAME}"
+            deadline = time.monotonic() + 30
+            while second.client.info("replication")["master_link_status"] != "up" or not sentinel.command(
+                "SENTINEL", "REPLICAS", RedisServer.MASTER_NAME
+            ):
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)  # between two looks at a replica that joins
+            async with coroutines(url) as lanes:
+                with blocking(url) as runner:
+                    assert runner.run(ops.register_queue("q", ["before"])) == 1
+                    assert await lanes.run(ops.register_queue("q", ["before-too"])) == 1
+                    first.client.wait(1, 5000)
+                    first.kill()
+
+                    assert runner.run(ops.register_queue("q", ["after"]), patience_s=30) in (0, 1)
+                    assert await lanes.run(ops.register_queue("q", ["after-too"]), patience_s=30) in (0, 1)
+
+            assert second.client.smembers("q") == {b"before", b"before-too", b"after", b"after-too"}
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[list[RedisServer]]:
+    with start_cluster(password="secret") as nodes:
+        yield nodes
+
+
+class TestCluster:
+    def test_queues_on_every_node(self, nodes: list[RedisServer]) -> None:
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+        url = f"redis+cluster://:secret@{hosts}"
+        lead_a_life(url)
+
+        with blocking(url) as runner:
+            for number in range(12):
+                queue = Keys().queue(f"q{number}")
+                assert runner.run(ops.enqueue(queue, [NewTask("a", b"m")], ReceiptLane("t"))) == "1"
+        counts = [len(node.client.keys("*}:t:a")) for node in nodes]
+        assert sum(counts) == 12
+        assert all(counts)
+
+    async def test_nobody_is_reached(self) -> None:
+        with RedisServer(tcp=True) as gone:
+            url = f"redis+cluster://:secret@127.0.0.1:{gone.port}"
+        with blocking(url) as runner, pytest.raises(BrokerUnavailableError) as refused:
+            runner.run(ops.ping())
+        async with coroutines(url) as lanes:
+            with pytest.raises(BrokerUnavailableError) as arefused:
+                await lanes.run(ops.ping())
+
+        assert not refused.value.may_have_happened
+        assert not arefused.value.may_have_happened
+        assert "secret" not in f"{refused.value}{arefused.value}"
+
+    async def test_a_server_that_is_no_cluster(self, redis_server: RedisServer) -> None:
+        with RedisServer(tcp=True) as single:
+            url = f"redis+cluster://127.0.0.1:{single.port}"
+            with blocking(url) as runner, pytest.raises(BrokerUnavailableError):
+                runner.run(ops.ping())
+            async with coroutines(url) as lanes:
+                with pytest.raises(BrokerUnavailableError):
+                    await lanes.run(ops.ping())
+
+    def test_a_client_cannot_be_taken_over(self, nodes: list[RedisServer]) -> None:
+        client = redis.cluster.RedisCluster(host="127.0.0.1", port=nodes[0].port, password="secret")
+        with pytest.raises(ConfigurationError, match=r"give redis\+cluster://host:port instead"):
+            endpoint_of(client)
+        client.close()
+
+    @pytest.mark.slow
+    async def test_a_cancelled_call_never_answers_another(self, nodes: list[RedisServer]) -> None:
+        async with coroutines(f"redis+cluster://:secret@127.0.0.1:{nodes[0].port}") as runner:
+            for number in range(150):
+                call = asyncio.ensure_future(runner.run(ops.list_queues(f"cancelled-{number}")))
+                for _ in range(number % 5):
+                    await asyncio.sleep(0)
+                call.cancel()
+                assert await runner.run(ops.register_queue(f"key-{number}", ["a", "b"])) == 2
+                await asyncio.gather(call, return_exceptions=True)

@@ -1,0 +1,129 @@
+"""Over `maxmemory` new work is refused whole and old work finishes (R5)."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Recovery, Settlement, Verdict
+from taskq_core.errors import BrokerFullError
+from tests.conformance.stores import NOW_NS, NOW_S, Broker
+
+LATER = NOW_NS + 60_000_000_000
+
+
+@pytest.fixture
+def full(real_server: Broker) -> Iterator[Broker]:
+    """A server that is over its memory limit, with tasks pending, running, scheduled and waiting for a retry."""
+    broker = real_server
+    broker.enqueue(*(f"run-{number}" for number in range(8)), "retried")
+    broker.dequeue()
+    broker.settle(Outcome.RETRY, "retried", delay_ms=1)
+    broker.enqueue("due", start_at_s=NOW_S + 1)
+    broker.enqueue("p1", "p2")
+    assert broker.store.server is not None
+    broker.store.server.command("CONFIG", "SET", "maxmemory", "1")
+    yield broker
+    broker.store.server.command("CONFIG", "SET", "maxmemory", "0")
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        [NewTask("n1", b"m"), NewTask("n2", b"m")],
+        [NewTask("n1", b"m"), NewTask("n2", b"m", start_at_s=NOW_S + 9)],
+        [NewTask("n1", b"m", unique_key="asynq:{default}:unique:t:x", unique_s=9)],
+    ],
+    ids=["plain", "scheduled", "unique"],
+)
+def test_enqueue_is_refused_whole(full: Broker, tasks: list[NewTask]) -> None:
+    before = full.dump()
+
+    with pytest.raises(BrokerFullError, match=r"is over its memory limit \(maxmemory\) and takes no new tasks"):
+        full.run(ops.enqueue(full.queue, tasks, ReceiptLane("t"), now_ns=NOW_NS))
+
+    assert full.dump() == before
+
+
+def test_tasks_are_handed_out(full: Broker) -> None:
+    assert full.dequeue("w2", limit=1) == ["p1"]
+    assert full.dequeue("w2", limit=1) == ["p1"], "a repeat too"
+    assert full.dequeue("w2", limit=1, call=2) == ["p2"]
+    assert full.dequeue("w2", limit=1, call=3) == []
+
+
+def test_leases_are_extended(full: Broker) -> None:
+    assert full.run(ops.extend_leases(full.queue, ["run-1"], owner="w1", lease_s=90, now_ns=NOW_NS)).kept == [True]
+
+    assert full.raw.zscore(full.queue.lease, "run-1") == NOW_S + 90
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_tasks_are_settled(full: Broker, outcome: Outcome) -> None:
+    ends = [Settlement(f"run-{number}", outcome, b"m" * 100, result=b"r") for number in range(3)]
+
+    assert full.run(ops.settle(full.queue, ends, owner="w1", now_ns=NOW_NS)) == "111"
+
+
+def test_presence_is_written(full: Broker) -> None:
+    server, workers = full.keys.server("h", 1, "s"), full.keys.workers_of("h", 1, "s")
+
+    full.run(ops.beat(server, workers, ttl_s=10, server_info=b"i" * 100, workers={"x": b"i" * 100}))
+
+    assert full.raw.hgetall(workers) == {b"x": b"i" * 100}
+
+
+def test_due_tasks_are_forwarded(full: Broker) -> None:
+    answer = full.run(ops.forward(full.queue, owner="w1", leader_ms=1000, now_ns=LATER))
+
+    assert (answer.leads, answer.moved) == (True, 2)
+    assert full.pending() == ["p1", "p2", "due", "retried"]
+
+
+def test_a_service_is_led(full: Broker) -> None:
+    assert full.run(ops.lead(full.queue, "recoverer", owner="w1", leader_ms=1000)) is True
+
+
+def test_silent_workers_tasks_are_taken_back(full: Broker) -> None:
+    listed = full.run(ops.list_expired(full.queue, grace_s=30, now_ns=LATER)).tasks
+    verdicts = [*Verdict][:4]
+
+    moved = full.run(
+        ops.recover(
+            full.queue,
+            [Recovery(task, verdict, b"m" * 100) for task, verdict in zip(listed, verdicts, strict=False)],
+            grace_s=30,
+            now_ns=LATER,
+        )
+    )
+
+    assert moved == "1111"
+
+
+def test_unreadable_tasks_are_put_aside(full: Broker) -> None:
+    assert full.run(ops.quarantine(full.queue, "run-1", owner="w1", now_ns=NOW_NS)) is True
+
+
+def test_what_ended_is_cleaned_and_waiting_tasks_are_revoked(full: Broker) -> None:
+    full.settle(Outcome.COMPLETE, "run-1")
+
+    assert full.run(ops.clean(full.queue, now_ns=LATER)) == (1, 0)
+    assert full.run(ops.revoke(full.queue, "p1")) == "pending"
+
+
+def test_looking_goes_on(full: Broker) -> None:
+    """A request to be told of the end is dropped; whoever waits polls as well."""
+    task = full.run(ops.look(full.queue, "run-1", tell_end=True))
+
+    assert task is not None
+    assert task.state == "active"
+    assert full.run(ops.count_tasks(full.queue)).sizes["pending"] == 2
+
+
+def test_work_is_taken_again_when_there_is_room(full: Broker) -> None:
+    lane = ReceiptLane("t")
+    with pytest.raises(BrokerFullError):
+        full.run(ops.enqueue(full.queue, [NewTask("n", b"m")], lane, now_ns=NOW_NS))
+    full.raw.config_set("maxmemory", "0")
+
+    assert full.run(ops.enqueue(full.queue, [NewTask("n", b"m")], lane, now_ns=NOW_NS)) == "1"

@@ -1,0 +1,178 @@
+"""Names as hostile as Go peers may write them, and the dates in keys."""
+
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Recovery, Settlement, Verdict
+from taskq_core.wire import Keys, TaskState
+from tests.conformance.stores import NOW_NS, NOW_S, Broker
+
+SECOND = 1_000_000_000
+
+QUEUES = ["a}b", "{x}", "x y", "очередь 🚀", "line\nfeed", "q:1", "%s\\", "q" * 300, "*?[a]"]
+IDS = [
+    "a}b",
+    "{x}",
+    " x ",
+    "ид 🚀",
+    "line\nfeed\r\n",
+    "12:3:x",
+    "",
+    "%d\\%1",
+    "x" * 5000,
+    "nul\x00byte",
+    "bad \udcff\udc80",
+    "-1",
+]
+
+
+def live(broker: Broker, queue_name: str, task_id: str) -> None:
+    """Lead one task through every state and back out."""
+    queue, run = broker.keys.queue(queue_name), broker.run
+    code = run(ops.enqueue(queue, [NewTask(task_id, b"m", start_in_ms=1)], ReceiptLane("t"), now_ns=NOW_NS))
+    assert code == "1"
+    now_ns = NOW_NS + SECOND
+    assert run(ops.forward(queue, owner="w1", leader_ms=9000, now_ns=now_ns)).moved == 1
+    assert broker.pending(queue) == [task_id]
+    for _ in range(2):  # the second is a repeat
+        taken = run(ops.dequeue(queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=now_ns))
+        assert taken.tasks == [(task_id, b"m")]
+    assert run(ops.extend_leases(queue, [task_id], owner="w1", lease_s=30, now_ns=now_ns)).kept == [True]
+    assert run(ops.write_result(queue, task_id, b"r", owner="w1")) is True
+    late_ns = now_ns + 60 * SECOND
+    listed = run(ops.list_expired(queue, grace_s=30, now_ns=late_ns)).tasks
+    assert [task.task_id for task in listed] == [task_id]
+    assert run(ops.recover(queue, [Recovery(listed[0], Verdict.RETRY, b"m")], grace_s=30, now_ns=late_ns)) == "1"
+    late_ns += SECOND
+    assert run(ops.forward(queue, owner="w1", leader_ms=9000, now_ns=late_ns)).moved == 1
+    assert run(ops.dequeue(queue, owner="w2", call=1, limit=9, lease_s=30, now_ns=late_ns)).tasks == [(task_id, b"m")]
+    end = Settlement(task_id, Outcome.COMPLETE, b"m", seconds=5)
+    assert run(ops.settle(queue, [end], owner="w2", now_ns=late_ns)) == "1"
+    found = run(ops.look(queue, task_id))
+    assert found is not None
+    assert (found.state, found.result) == (TaskState.COMPLETED, b"r")
+    assert run(ops.clean(queue, now_ns=late_ns + 5 * SECOND)) == (1, 0)
+    code = run(ops.enqueue(queue, [NewTask(task_id, b"\xff")], ReceiptLane("u"), now_ns=NOW_NS))
+    assert code == "1"
+    assert run(ops.dequeue(queue, owner="w3", call=1, limit=9, lease_s=30, now_ns=now_ns)).tasks == [(task_id, b"\xff")]
+    assert run(ops.quarantine(queue, task_id, owner="w3", now_ns=now_ns)) is True
+    assert broker.raw.zcard(queue.quarantine) == 1
+    left = {key for key in broker.dump() if b"}:t:" in key.replace(queue_name.encode(), b"")}
+    assert left == set()
+
+
+@pytest.mark.parametrize("queue_name", QUEUES, ids=ascii)
+def test_a_task_lives_in_a_queue_of_any_name(broker: Broker, queue_name: str) -> None:
+    live(broker, queue_name, "id-1")
+
+
+@pytest.mark.parametrize("task_id", IDS, ids=lambda task_id: ascii(task_id)[:20])
+def test_a_task_of_any_id_lives(broker: Broker, task_id: str) -> None:
+    live(broker, "default", task_id)
+
+
+def test_ids_of_any_bytes_do_not_mix_in_a_repeat(broker: Broker) -> None:
+    """The record of a dequeue holds lengths, so an id that looks like a record is no danger."""
+    ids = ["3:abc", "1:", "a:b", "9", "\n2:xy", "\udcfe"]
+    broker.enqueue(*ids)
+
+    assert broker.dequeue() == ids
+    assert broker.dequeue() == ids
+
+
+def test_running_tasks_of_any_id_show_in_the_presence(broker: Broker) -> None:
+    workers = {task_id: b"info" for task_id in IDS}
+
+    broker.run(ops.beat("s:{h}", "w:{h}", ttl_s=9, server_info=b"i", workers=workers))
+
+    assert set(broker.raw.hkeys("w:{h}")) == {task_id.encode("utf-8", "surrogateescape") for task_id in IDS}
+
+
+def test_a_task_of_any_id_is_revoked(broker: Broker) -> None:
+    broker.enqueue(*IDS)
+
+    assert [broker.run(ops.revoke(broker.queue, task_id)) for task_id in IDS] == [TaskState.PENDING] * len(IDS)
+
+    assert not broker.raw.exists(broker.queue.pending)
+
+
+def test_two_prefixes_share_no_key(any_broker: Broker) -> None:
+    any_broker.enqueue("a")
+    before = any_broker.dump()
+    other = Keys("other").queue("default")
+
+    any_broker.run(ops.enqueue(other, [NewTask("a", b"m")], ReceiptLane("lane"), now_ns=NOW_NS))
+    any_broker.run(ops.dequeue(other, owner="w1", call=1, limit=1, lease_s=30, now_ns=NOW_NS))
+    any_broker.run(ops.settle(other, [Settlement("a", Outcome.DONE)], owner="w1", now_ns=NOW_NS))
+
+    after = any_broker.dump()
+    assert {key: after[key] for key in before} == before
+    assert all(key.startswith(b"other:") for key in after.keys() - before.keys())
+
+
+class TestDates:
+    """The day in a counter's key is the UTC day, counted in Lua."""
+
+    def test_every_day_of_four_centuries(self, any_broker: Broker) -> None:
+        text = (files("taskq_core.broker") / "lua" / "_date.lua").read_text(encoding="utf-8")
+        script = (
+            text
+            + "\nlocal out = {} for i, day in ipairs(ARGV) do out[i] = utc_date(tonumber(day) * 86400 + 86399) end return out"
+        )
+        first, days = datetime(1970, 1, 1, tzinfo=UTC), 400 * 366
+        step = 1 if any_broker.store.is_real else 97
+        wanted = [(first + timedelta(days=day)).date().isoformat() for day in range(0, days, step)]
+
+        found: list[bytes] = []
+        for start in range(0, days, 5000 * step):
+            numbers = range(start, min(days, start + 5000 * step), step)
+            found += any_broker.raw.eval(script, 1, "{x}", *numbers)
+
+        assert [each.decode() for each in found] == wanted
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(moment=st.datetimes(min_value=datetime(2027, 6, 1), max_value=datetime(9990, 1, 1)))
+    def test_the_counter_of_any_moment(self, any_broker: Broker, moment: datetime) -> None:
+        now_s = int(moment.replace(tzinfo=UTC).timestamp())
+        any_broker.store.flush()
+        any_broker.enqueue("a")
+        any_broker.dequeue()
+
+        any_broker.settle(Outcome.ARCHIVE, "a", now_ns=now_s * SECOND + 999_999_999)
+
+        assert any_broker.raw.get(any_broker.queue.daily_processed(now_s)) == b"1"
+        assert any_broker.raw.get(any_broker.queue.daily_failed(now_s)) == b"1"
+        assert any_broker.raw.zscore(any_broker.queue.archived, "a") == now_s
+
+    def test_a_daily_counter_lives_ninety_days(self, any_broker: Broker) -> None:
+        any_broker.enqueue("a", "b")
+        any_broker.dequeue()
+
+        any_broker.settle(Outcome.DONE, "a")
+        key = any_broker.queue.daily_processed(NOW_S)
+        first = any_broker.raw.pttl(key)
+        any_broker.settle(Outcome.DONE, "b", now_ns=NOW_NS + 5000 * SECOND)
+
+        assert any_broker.raw.pttl(key) <= first, "the first of the day set it"
+        assert any_broker.raw.get(key) == b"2"
+        assert any_broker.raw.ttl(any_broker.queue.processed) == -1
+
+
+def test_without_an_override_the_time_is_redis_own(broker: Broker) -> None:
+    broker.run(ops.enqueue(broker.queue, [NewTask("a", b"m"), NewTask("b", b"m", start_in_ms=5000)], ReceiptLane("t")))
+    seconds, micros = broker.raw.time()
+    now_ns = seconds * SECOND + micros * 1000
+
+    since = int(broker.fields("a")["pending_since"])
+    assert 0 <= now_ns - since < 60 * SECOND
+    assert since % 1000 == 0
+    start_s = broker.raw.zscore(broker.queue.scheduled, "b")
+    assert start_s >= since / SECOND + 5
+    assert start_s < since / SECOND + 6.001
+    taken = broker.run(ops.dequeue(broker.queue, owner="w1", call=1, limit=1, lease_s=30))
+    assert taken.lease_expiry_s == taken.now_ns // SECOND + 30

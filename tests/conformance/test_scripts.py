@@ -1,0 +1,132 @@
+"""A server that forgot the scripts is taught again, and no caller sees it."""
+
+import asyncio
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import NewTask, Operation, Outcome, ReceiptLane, Settlement
+from taskq_core.errors import BrokerReplyError
+from taskq_core.wire import QueueKeys, TaskState
+from tests.conformance.stores import Broker, Store
+
+EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
+    "enqueue": lambda q: ops.enqueue(q, [NewTask("a", b"m")], ReceiptLane("t")),
+    "dequeue": lambda q: ops.dequeue(q, owner="w1", call=1, limit=1, lease_s=30),
+    "settle": lambda q: ops.settle(q, [Settlement("a", Outcome.DONE)], owner="w1"),
+    "extend": lambda q: ops.extend_leases(q, ["a"], owner="w1", lease_s=30),
+    "write_result": lambda q: ops.write_result(q, "a", b"r", owner="w1"),
+    "quarantine": lambda q: ops.quarantine(q, "a", owner="w1"),
+    "forward": lambda q: ops.forward(q, owner="w1", leader_ms=1000),
+    "expired": lambda q: ops.list_expired(q, grace_s=30),
+    "recover": lambda q: ops.recover(q, [], grace_s=30),
+    "clean": lambda q: ops.clean(q),
+    "lead": lambda q: ops.lead(q, "recoverer", owner="w1", leader_ms=1000),
+    "resign": lambda q: ops.resign(q, "recoverer", owner="w1"),
+    "rouse": lambda q: ops.rouse(q),
+    "beat": lambda q: ops.beat("s:{x}", "w:{x}", ttl_s=9, server_info=b"i", workers={}),
+    "look": lambda q: ops.look(q, "a"),
+    "revoke": lambda q: ops.revoke(q, "a"),
+    "list": lambda q: ops.list_tasks(q, TaskState.PENDING, skip=0, count=9),
+    "info": lambda q: ops.count_tasks(q),
+}
+
+
+def forget_scripts(store: Store) -> None:
+    store.raw.script_flush()  # on a cluster: of all primaries
+
+
+@pytest.mark.parametrize("build", EVERY.values(), ids=EVERY)
+def test_a_forgotten_script_is_sent_again(broker: Broker, build: Callable[[QueueKeys], Operation[Any]]) -> None:
+    forget_scripts(broker.store)
+
+    first = broker.run(build(broker.queue))
+
+    assert not isinstance(first, Exception)
+    broker.run(build(broker.queue))
+
+
+def test_every_script_is_in_the_list() -> None:
+    scripts = [build(QueueKeys("asynq", "q")).script for build in EVERY.values()]
+
+    files_there = (files("taskq_core.broker") / "lua").iterdir()
+
+    names = {file.name.removesuffix(".lua") for file in files_there if not file.name.startswith("_")}
+    assert {script.name for script in scripts if script} == names
+
+
+async def test_one_exchange_of_several_operations(any_broker: Broker) -> None:
+    """All answers are right and in order, also when some scripts are known and others are not."""
+    queue, store = any_broker.queue, any_broker.store
+    lane = AsyncRunner(store.endpoint).new_lane()
+    enqueue = ops.enqueue(queue, [NewTask("a", b"m"), NewTask("b", b"m")], ReceiptLane("t"))
+
+    for known in ((), (ops.count_tasks(queue),)):
+        forget_scripts(store)
+        store.flush()
+        await lane.exchange((ops.ping(), *known))
+        answers = await lane.exchange(
+            [
+                enqueue,
+                ops.dequeue(queue, owner="w1", call=1, limit=1, lease_s=30),
+                ops.settle(queue, [Settlement("a", Outcome.DONE)], owner="w1"),
+                ops.count_tasks(queue),
+            ]
+        )
+        assert answers[0] == "11"
+        assert [task_id for task_id, _ in answers[1].tasks] == ["a"]
+        assert answers[2] == "1"
+        assert isinstance(answers[3], ops.QueueCounts)
+    await lane.close()
+
+
+async def test_a_refused_operation_leaves_the_others_their_answers(any_broker: Broker) -> None:
+    """An error of the store, and an answer that cannot be read, stand in the place of their answer."""
+    queue = any_broker.queue
+    any_broker.raw.hset(queue.task("odd"), mapping={"msg": "m", "state": "dancing"})
+    any_broker.raw.set(queue.task("damaged"), "not a hash")
+    lane = AsyncRunner(any_broker.store.endpoint).new_lane()
+
+    answers = await lane.exchange(
+        [ops.ping(), ops.look(queue, "odd"), ops.look(queue, "damaged"), ops.look(queue, "none"), ops.ping()]
+    )
+
+    await lane.close()
+    assert (answers[0], answers[3], answers[4]) == (True, None, True)
+    assert isinstance(answers[1], BrokerReplyError)
+    assert str(answers[1]) == "task 'odd' in 'default' has an unknown state"
+    assert isinstance(answers[2], BrokerReplyError)
+    assert "WRONGTYPE" in str(answers[2])
+
+
+async def test_scripts_forgotten_all_the_time(any_broker: Broker) -> None:
+    """A loop of SCRIPT FLUSH beside callers: each of them gets its answer."""
+    runner = AsyncRunner(any_broker.store.endpoint)
+    stop = False
+
+    async def forget() -> None:
+        while not stop:
+            forget_scripts(any_broker.store)
+            await asyncio.sleep(0)
+
+    async def enqueue(number: int) -> str:
+        lane = ReceiptLane(f"t{number}")
+        return "".join(
+            [
+                await runner.run(ops.enqueue(any_broker.queue, [NewTask(f"{number}-{index}", b"m")], lane))
+                for index in range(5)
+            ]
+        )
+
+    forgetting = asyncio.ensure_future(forget())
+    codes = await asyncio.gather(*(enqueue(number) for number in range(8)))
+    stop = True
+    await forgetting
+    await runner.aclose()
+
+    assert codes == ["11111"] * 8
+    assert len(any_broker.pending()) == 40

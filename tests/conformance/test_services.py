@@ -1,0 +1,384 @@
+"""What the services of a worker do, on every store: forward, recover, clean, lead, quarantine, presence."""
+
+import pytest
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import Outcome, Recovery, Verdict
+from taskq_core.wire import TaskState
+from tests.conformance.stores import NOW_NS, NOW_S, Broker
+
+SECOND = 1_000_000_000
+
+
+def forward(
+    broker: Broker, owner: str = "w1", *, limit: int = 100, leader_ms: int = 60_000, at_s: int = 0
+) -> ops.Forwarded:
+    operation = ops.forward(broker.queue, owner=owner, leader_ms=leader_ms, limit=limit, now_ns=NOW_NS + at_s * SECOND)
+    return broker.run(operation)
+
+
+class TestForward:
+    def test_due_tasks_run_in_the_order_of_their_time(self, broker: Broker) -> None:
+        for name, start_s in (("c", 3), ("a", 1), ("b", 2), ("later", 9)):
+            broker.enqueue(name, start_at_s=NOW_S + start_s)
+        broker.enqueue("first")
+
+        answer = forward(broker, at_s=3)
+
+        assert answer == ops.Forwarded(NOW_NS + 3 * SECOND, True, 3, 0)
+        assert broker.pending() == ["first", "a", "b", "c"]
+        assert broker.fields("a") == {
+            "msg": b"a",
+            "state": b"pending",
+            "pending_since": str(NOW_NS + 3 * SECOND).encode(),
+        }
+        assert broker.raw.zrange(broker.queue.scheduled, 0, -1) == [b"later"]
+
+    def test_a_task_is_due_in_the_second_of_its_score(self, broker: Broker) -> None:
+        broker.enqueue("a", start_at_s=NOW_S + 2)
+
+        assert forward(broker, at_s=1).moved == 0
+        assert forward(broker, at_s=2).moved == 1
+
+    def test_scheduled_tasks_come_before_retries(self, broker: Broker) -> None:
+        broker.enqueue("retried")
+        broker.dequeue()
+        broker.settle(Outcome.RETRY, "retried")
+        broker.enqueue("scheduled", start_at_s=NOW_S + 1)
+
+        assert forward(broker, at_s=2).moved == 2
+
+        assert broker.pending() == ["scheduled", "retried"]
+
+    def test_a_call_moves_no_more_than_its_limit_of_both_together(self, broker: Broker) -> None:
+        broker.enqueue("r1", "r2", "r3")
+        broker.dequeue()
+        broker.settle(Outcome.RETRY, "r1", "r2", "r3")
+        broker.enqueue("s1", "s2", "s3", start_at_s=NOW_S + 1)
+
+        moved = [forward(broker, limit=4, at_s=9).moved for _ in range(3)]
+
+        assert moved == [4, 2, 0]
+        assert broker.pending() == ["s1", "s2", "s3", "r1", "r2", "r3"]
+
+    def test_one_token_is_put(self, broker: Broker) -> None:
+        broker.enqueue("a", "b", start_at_s=NOW_S + 1)
+
+        forward(broker, at_s=2)
+        assert broker.raw.llen(broker.queue.wake) == 1
+        broker.raw.delete(broker.queue.wake)
+        forward(broker, at_s=3)
+
+        assert broker.raw.llen(broker.queue.wake) == 0
+
+    def test_only_the_leader_moves(self, broker: Broker) -> None:
+        broker.enqueue("a", start_at_s=NOW_S + 1)
+        assert forward(broker, "w1").leads
+
+        before = broker.dump()
+        assert forward(broker, "w2", at_s=2) == ops.Forwarded(NOW_NS + 2 * SECOND, False, 0, 0)
+        assert broker.dump() == before
+        assert broker.run(ops.resign(broker.queue, "forwarder", owner="w2")) is False
+        assert broker.run(ops.resign(broker.queue, "forwarder", owner="w1")) is True
+
+        assert forward(broker, "w2", at_s=2).moved == 1
+
+    def test_the_lead_lasts_as_long_as_asked(self, broker: Broker) -> None:
+        forward(broker, leader_ms=60_000)
+        assert 50_000 < broker.raw.pttl(broker.queue.leader("forwarder")) <= 60_000
+
+        forward(broker, leader_ms=90_000)
+
+        assert 60_000 < broker.raw.pttl(broker.queue.leader("forwarder")) <= 90_000
+
+    def test_ids_without_a_message_are_dropped_and_block_nothing(self, broker: Broker) -> None:
+        broker.enqueue("gone", "stub", "damaged", "good", start_at_s=NOW_S + 1)
+        broker.raw.delete(broker.queue.task("gone"), broker.queue.task("damaged"))
+        broker.raw.hdel(broker.queue.task("stub"), "msg")
+        broker.raw.set(broker.queue.task("damaged"), "not a hash")
+
+        answer = forward(broker, at_s=2)
+
+        assert (answer.moved, answer.dropped) == (1, 3)
+        assert broker.pending() == ["good"]
+        assert broker.raw.zcard(broker.queue.scheduled) == 0
+        assert not broker.raw.exists(broker.queue.task("stub")), "a stub would block its id"
+        assert broker.raw.get(broker.queue.task("damaged")) == b"not a hash", "what is not ours stays"
+
+    def test_a_group_member_goes_back_to_its_group(self, broker: Broker) -> None:
+        broker.enqueue("a", start_at_s=NOW_S + 1)
+        broker.raw.hset(broker.queue.task("a"), "group", "g")
+
+        assert forward(broker, at_s=2).moved == 1
+
+        assert broker.raw.zscore(broker.queue.group("g"), "a") == NOW_S + 2
+        assert broker.raw.smembers(broker.queue.groups) == {b"g"}
+        assert broker.fields("a")["state"] == b"aggregating"
+        assert broker.raw.llen(broker.queue.wake) == 0
+
+    def test_a_member_of_what_is_no_group_runs_alone(self, broker: Broker) -> None:
+        broker.enqueue("a", start_at_s=NOW_S + 1)
+        broker.raw.hset(broker.queue.task("a"), "group", "g")
+        broker.raw.set(broker.queue.group("g"), "not a sorted set")
+
+        assert forward(broker, at_s=2).moved == 1
+
+        assert broker.pending() == ["a"]
+
+
+class TestLead:
+    def test_one_leads_until_it_resigns(self, broker: Broker) -> None:
+        def lead(owner: str) -> bool:
+            return broker.run(ops.lead(broker.queue, "recoverer", owner=owner, leader_ms=60_000))
+
+        assert [lead("w1"), lead("w2"), lead("w1")] == [True, False, True]
+        broker.run(ops.resign(broker.queue, "recoverer", owner="w1"))
+        assert [lead("w2"), lead("w1")] == [True, False]
+
+    def test_services_have_leaders_of_their_own(self, broker: Broker) -> None:
+        assert broker.run(ops.lead(broker.queue, "recoverer", owner="w1", leader_ms=60_000))
+        assert broker.run(ops.lead(broker.queue, "janitor", owner="w2", leader_ms=60_000))
+
+
+class TestRecover:
+    LATER = NOW_NS + 60 * SECOND
+    """The lease ended 30 s ago: just beyond the grace."""
+
+    def expired(self, broker: Broker, *, now_ns: int = LATER, limit: int = 100) -> list[ops.ExpiredTask]:
+        return broker.run(ops.list_expired(broker.queue, grace_s=30, limit=limit, now_ns=now_ns)).tasks
+
+    def recover(self, broker: Broker, *recoveries: Recovery, now_ns: int = LATER) -> str:
+        return broker.run(ops.recover(broker.queue, recoveries, grace_s=30, now_ns=now_ns))
+
+    def test_a_lease_is_expired_when_the_grace_is_over(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+
+        assert self.expired(broker, now_ns=self.LATER - SECOND) == []
+        assert self.expired(broker) == [ops.ExpiredTask("a", str(NOW_S + 30), b"a")]
+
+    def test_a_listing_is_bounded_oldest_first(self, broker: Broker) -> None:
+        for number, lease_s in ((1, 3), (2, 1), (3, 2)):
+            broker.enqueue(f"{number}")
+            broker.dequeue(call=number, lease_s=lease_s)
+
+        assert [task.task_id for task in self.expired(broker, limit=2)] == ["2", "3"]
+
+    @pytest.mark.parametrize(
+        ("verdict", "state", "failed"),
+        [
+            (Verdict.RETRY, TaskState.RETRY, b"1"),
+            (Verdict.RETRY_UNCOUNTED, TaskState.RETRY, None),
+            (Verdict.ARCHIVE, TaskState.ARCHIVED, b"1"),
+        ],
+    )
+    def test_a_verdict_is_carried_out(
+        self, broker: Broker, verdict: Verdict, state: TaskState, failed: bytes | None
+    ) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+
+        assert self.recover(broker, Recovery(self.expired(broker)[0], verdict, b"new", 1000)) == "1"
+
+        assert broker.fields("a") == {"msg": b"new", "state": state.value.encode()}
+        assert broker.raw.zscore(f"{broker.queue.prefix}{state}", "a") in (NOW_S + 60, NOW_S + 62)
+        assert broker.raw.llen(broker.queue.active) == broker.raw.zcard(broker.queue.lease) == 0
+        assert broker.raw.get(broker.queue.failed) == failed
+
+    def test_it_acts_on_what_stands_there_now(self, broker: Broker) -> None:
+        """Between listing and moving, one was extended, one settled, one taken by another worker, one changed."""
+        names = ["extended", "settled", "taken", "changed", "lost"]
+        broker.enqueue(*names)
+        broker.dequeue()
+        listed = self.expired(broker)
+        broker.run(ops.extend_leases(broker.queue, ["extended"], owner="w1", lease_s=30, now_ns=self.LATER))
+        broker.settle(Outcome.DONE, "settled")
+        broker.settle(Outcome.REQUEUE, "taken")
+        broker.dequeue("w2", now_ns=self.LATER)
+        broker.raw.hset(broker.queue.task("changed"), "msg", "another")
+        before = {name: broker.fields(name) for name in names[:4]}
+
+        codes = self.recover(broker, *(Recovery(task, Verdict.RETRY, b"new", 0) for task in listed))
+
+        assert {task.task_id: code for task, code in zip(listed, codes, strict=True)} == {
+            **dict.fromkeys(names[:4], "0"),
+            "lost": "1",
+        }
+        assert {name: broker.fields(name) for name in names[:4]} == before
+        assert broker.settle(Outcome.DONE, "extended") == "1"
+        assert broker.settle(Outcome.DONE, "taken", owner="w2") == "1"
+
+    def test_a_lease_in_its_grace_is_left_alone(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+        listed = self.expired(broker)
+
+        assert self.recover(broker, Recovery(listed[0], Verdict.RETRY, b"new"), now_ns=self.LATER - SECOND) == "0"
+
+    def test_a_repeat_changes_nothing(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+        recovery = Recovery(self.expired(broker)[0], Verdict.ARCHIVE, b"new")
+        self.recover(broker, recovery)
+        before = broker.dump()
+
+        assert self.recover(broker, recovery) == "0"
+
+        assert broker.dump() == before
+
+    def test_an_unreadable_message_is_put_aside_with_its_bytes(self, broker: Broker) -> None:
+        broker.enqueue("bad", "good")
+        broker.dequeue()
+        broker.raw.hset(broker.queue.task("bad"), mapping={"msg": b"\xff\x00", "result": "r"})
+        verdicts = {"bad": Verdict.QUARANTINE, "good": Verdict.RETRY}
+
+        codes = self.recover(broker, *(Recovery(task, verdicts[task.task_id], b"m") for task in self.expired(broker)))
+
+        assert codes == "11"
+        assert broker.fields("bad") == {}
+        kept = broker.raw.hgetall(broker.queue.quarantined("bad"))
+        assert kept == {b"msg": b"\xff\x00", b"state": b"active", b"result": b"r"}
+        assert broker.raw.zscore(broker.queue.quarantine, "bad") == NOW_S + 60
+        assert broker.raw.zcard(broker.queue.retry) == 1
+
+    @pytest.mark.parametrize("verdict", [Verdict.DROP, Verdict.QUARANTINE])
+    def test_an_id_without_a_message_is_dropped(self, broker: Broker, verdict: Verdict) -> None:
+        """Whether the hash is gone, has no message, has an empty one or is a key of another type."""
+        names = ["gone", "stub", "empty", "damaged"]
+        broker.enqueue(*names)
+        broker.dequeue()
+        broker.raw.delete(broker.queue.task("gone"), broker.queue.task("damaged"))
+        broker.raw.hdel(broker.queue.task("stub"), "msg")
+        broker.raw.hset(broker.queue.task("empty"), "msg", "")
+        broker.raw.set(broker.queue.task("damaged"), "not a hash")
+        listed = self.expired(broker)
+        assert [task.message for task in listed] == [b""] * 4
+
+        assert self.recover(broker, *(Recovery(task, verdict) for task in listed)) == "1111"
+
+        left = {key for key in broker.dump() if b"}:t:" in key or key.endswith((b"active", b"lease", b"quarantine"))}
+        assert left == {broker.queue.task("damaged").encode()}
+
+
+class TestQuarantine:
+    def test_bytes_are_kept_and_the_id_is_free(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+        broker.raw.hset(broker.queue.task("a"), "msg", b"\xff\x00\n")
+
+        assert broker.run(ops.quarantine(broker.queue, "a", owner="w1", now_ns=NOW_NS)) is True
+
+        assert broker.raw.hgetall(broker.queue.quarantined("a")) == {b"msg": b"\xff\x00\n", b"state": b"active"}
+        assert broker.raw.zscore(broker.queue.quarantine, "a") == NOW_S
+        assert broker.raw.llen(broker.queue.active) == broker.raw.zcard(broker.queue.lease) == 0
+        assert broker.enqueue("a") == "1"
+
+    def test_a_repeat_changes_nothing(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+        broker.run(ops.quarantine(broker.queue, "a", owner="w1", now_ns=NOW_NS))
+        before = broker.dump()
+
+        assert broker.run(ops.quarantine(broker.queue, "a", owner="w1", now_ns=NOW_NS)) is False
+
+        assert broker.dump() == before
+
+
+class TestClean:
+    def test_ended_retention_is_deleted_in_bounded_steps(self, broker: Broker) -> None:
+        names = [f"id-{number}" for number in range(5)]
+        broker.enqueue(*names, "kept")
+        broker.dequeue()
+        for number, name in enumerate(names):
+            broker.settle(Outcome.COMPLETE, name, seconds=number)
+        broker.settle(Outcome.COMPLETE, "kept", seconds=9)
+
+        later = NOW_NS + 4 * SECOND
+        deleted = [broker.run(ops.clean(broker.queue, limit=2, now_ns=later))[0] for _ in range(4)]
+
+        assert deleted == [2, 2, 1, 0]
+        assert broker.raw.zrange(broker.queue.completed, 0, -1) == [b"kept"]
+        assert [key for key in broker.dump() if b"}:t:" in key] == [broker.queue.task("kept").encode()]
+
+    def test_old_archived_tasks_go_with_their_lock(self, broker: Broker) -> None:
+        lock = broker.queue.unique("t", b"")
+        broker.enqueue("old", "young", unique_key=lock, unique_s=60)
+        broker.enqueue("young")
+        broker.dequeue()
+        broker.settle(Outcome.ARCHIVE, "old", "young")
+        broker.raw.zadd(broker.queue.archived, {"old": NOW_S - ops.ARCHIVE_KEPT_S})
+
+        assert broker.run(ops.clean(broker.queue, now_ns=NOW_NS)) == (0, 1)
+
+        assert broker.raw.zrange(broker.queue.archived, 0, -1) == [b"young"]
+        assert not broker.raw.exists(lock)
+
+    def test_damage_among_the_archived_does_not_stop_it(self, broker: Broker) -> None:
+        names = ["gone", "damaged", "strange-lock"]
+        broker.raw.zadd(broker.queue.archived, dict.fromkeys(names, 1))
+        broker.raw.set(broker.queue.task("damaged"), "not a hash")
+        broker.raw.hset(broker.queue.task("strange-lock"), mapping={"msg": "m", "unique_key": broker.queue.archived})
+
+        assert broker.run(ops.clean(broker.queue, now_ns=NOW_NS)) == (0, 3)
+
+
+class TestPresence:
+    def test_a_beat_replaces_the_one_before(self, broker: Broker) -> None:
+        server, workers = broker.keys.server("h", 1, "s"), broker.keys.workers_of("h", 1, "s")
+        many = {f"id-{number}": b"\x00info" for number in range(450)}
+
+        broker.run(ops.beat(server, workers, ttl_s=10, server_info=b"\x00one", workers=many))
+        assert broker.raw.hlen(workers) == 450
+        assert 0 < broker.raw.ttl(workers) <= 10
+        broker.run(ops.beat(server, workers, ttl_s=10, server_info=b"two", workers={"x": b"i"}))
+        assert broker.raw.hgetall(workers) == {b"x": b"i"}
+        broker.run(ops.beat(server, workers, ttl_s=10, server_info=b"three", workers={}))
+
+        assert not broker.raw.exists(workers)
+        assert broker.raw.get(server) == b"three"
+        assert 0 < broker.raw.ttl(server) <= 10
+
+    def test_presence_is_cleared(self, broker: Broker) -> None:
+        server, workers = broker.keys.server("h", 1, "s"), broker.keys.workers_of("h", 1, "s")
+        broker.run(ops.index_presence(broker.keys.servers, server, expiry_s=NOW_S))
+        broker.run(ops.beat(server, workers, ttl_s=10, server_info=b"i", workers={"x": b"i"}))
+
+        broker.run(ops.unindex_presence(broker.keys.servers, server))
+        broker.run(ops.clear_presence(server, workers))
+
+        assert broker.dump() == {}
+
+
+def test_queues_are_listed_by_name(broker: Broker) -> None:
+    assert broker.run(ops.list_queues(broker.keys.queues)) == []
+    broker.run(ops.register_queue(broker.keys.queues, ["low", "default", "очередь"]))
+
+    assert broker.run(ops.list_queues(broker.keys.queues)) == ["default", "low", "очередь"]
+
+
+def test_it_answers(broker: Broker) -> None:
+    assert broker.run(ops.ping()) is True
+
+
+class TestDamage:
+    """What other programs left must not stop those who look."""
+
+    def test_counting_survives_a_strange_next_task(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.raw.hset(broker.queue.task("a"), "pending_since", "yesterday")
+        assert broker.run(ops.count_tasks(broker.queue)).latency_s is None
+        broker.raw.delete(broker.queue.task("a"))
+        broker.raw.set(broker.queue.task("a"), "not a hash")
+
+        counts = broker.run(ops.count_tasks(broker.queue))
+
+        assert (counts.sizes[TaskState.PENDING], counts.latency_s) == (1, None)
+
+    def test_listing_shows_an_id_without_a_message(self, broker: Broker) -> None:
+        broker.enqueue("a", "b", "c")
+        broker.raw.delete(broker.queue.task("a"), broker.queue.task("b"))
+        broker.raw.set(broker.queue.task("b"), "not a hash")
+
+        page = broker.run(ops.list_tasks(broker.queue, TaskState.PENDING, skip=0, count=9))
+
+        assert [(task.task_id, task.message) for task in page.tasks] == [("a", b""), ("b", b""), ("c", b"c")]

@@ -1,0 +1,142 @@
+"""The demo as its users run it: another process, on nothing but this machine."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+pytestmark = [pytest.mark.redis, pytest.mark.slow]
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT_S = 240
+IMAGE_SPANS = {
+    "image:resize": ["image.open", "image.resize", "image.store"],
+    "image:watermark": ["image.open", "image.watermark", "image.store"],
+    "image:compress": ["image.open", "image.store"],
+}
+
+
+@contextmanager
+def demo(**options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run the demo; whatever it leaves behind is killed."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "example_project.demo"], cwd=ROOT, text=True, start_new_session=True, **options
+    )
+    try:
+        yield process
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
+
+
+def run_demo(**environment: str) -> tuple[int, str, str]:
+    with demo(env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        output, errors = process.communicate(timeout=TIMEOUT_S)
+        with pytest.raises(ProcessLookupError):  # it left no process behind
+            os.killpg(process.pid, 0)
+    return process.returncode, output, errors
+
+
+def trees(output: str) -> dict[str, list[tuple[int, str, str]]]:
+    """Depth, name and service of the spans of each request's trace."""
+    found: dict[str, list[tuple[int, str, str]]] = {}
+    for block in re.split(r"\n(?=POST )", output)[1:]:
+        request, _, rest = block.partition(" -> ")
+        lines = re.findall(r"^    ( *)(.+?) {2,}(studio-\w+) +\w+ +[\d.]+ ms$", rest, re.MULTILINE)
+        tree = [(len(indent) // 2, name, service) for indent, name, service in lines]
+        found.setdefault(request, []).extend(tree)
+    return found
+
+
+def one_task(request: str, service: str, queue: str, *own: str) -> list[tuple[int, str, str]]:
+    """The tree of a request that enqueued one task."""
+    return [
+        (0, request, service),
+        (1, f"send {queue}", service),
+        (2, f"process {queue}", "studio-worker"),
+        *((3, name, "studio-worker") for name in own),
+    ]
+
+
+def test_the_demo_shows_one_trace_for_every_request() -> None:
+    """It exits 0 after real requests to both sites, and prints for each the tree that its tasks hang from."""
+    status, output, errors = run_demo()
+
+    assert (status, errors) == (0, "")
+    assert output.endswith("\nAll 13 tasks of 8 requests are done, each in the trace of its request.\n")
+    shown = trees(output)
+    resize = IMAGE_SPANS["image:resize"]
+    site, api = "studio-site", "studio-api"
+    batch = shown.pop("POST /photos/process/ on the Django site")
+    assert shown == {
+        "POST /signup/ on the Django site": one_task("POST signup/", site, "critical", "smtp.send"),
+        "POST /photos/ on the Django site": one_task("POST photos/", site, "default", *resize) * 2,
+        "POST /reports/ on the Django site": one_task("POST reports/", site, "default", "report.query"),
+        "POST /signup on the FastAPI app": one_task("POST /signup", api, "critical", "smtp.send"),
+        "POST /photos/2/resize on the FastAPI app": one_task("POST /photos/{photo_id}/resize", api, "default", *resize),
+        "POST /reports on the FastAPI app": one_task("POST /reports", api, "default", "report.query"),
+    }
+    assert batch[0] == (0, "POST photos/process/", site)
+    assert sorted(name for depth, name, _ in batch if depth == 1) == ["send default", "send low"]
+    assert sorted(name for depth, name, _ in batch if depth == 2) == ["process default"] * 4 + ["process low"] * 2
+    own = [name for spans in IMAGE_SPANS.values() for name in spans] * 2
+    assert sorted(name for depth, name, _ in batch if depth == 3) == sorted(own)
+
+
+def test_the_demo_fails_when_the_trace_is_lost_on_the_way() -> None:
+    """Without `traceparent` in the headers all tasks are done, and the demo says which trace is broken."""
+    status, output, errors = run_demo(OTEL_PROPAGATORS="baggage")
+
+    assert status == 1
+    assert "are done, each in the trace of its request" not in output
+    assert re.search(
+        r"The demo failed: the trace of POST /signup/ on the Django site, task email:deliver \S+, is incomplete: "
+        r"a span 'send critical' above the run \(trace [0-9a-f]{32}\) has not arrived\n",
+        errors,
+    )
+
+
+def test_the_demo_stays_up_on_a_terminal() -> None:
+    """It prints where to look, and Ctrl-C ends it and all its processes."""
+    master, slave = pty.openpty()
+    with (
+        demo(stdin=slave, stdout=slave, stderr=slave, env={**os.environ, "TERM": "dumb"}) as process,
+        os.fdopen(master, "r", errors="replace") as screen,
+    ):
+        os.close(slave)
+        lines = []
+        for line in screen:
+            lines.append(line.rstrip())
+            if line.startswith("FastAPI app ") and line.rstrip().endswith("/docs"):
+                break
+        text = "\n".join(lines)
+        admin, user, password = re.findall(r"Admin +(\S+) \(user (\S+), password (\S+)\)", text)[0]
+        docs = re.findall(r"FastAPI app +(\S+/docs)", text)[0]
+        task_id = re.findall(r"task email:deliver (\S+) in queue critical", text)[0]
+
+        with httpx.Client(timeout=30) as web:
+            assert web.get(docs).status_code == 200
+            login = web.get(f"{admin}login/")
+            form = {"username": user, "password": password, "csrfmiddlewaretoken": web.cookies["csrftoken"]}
+            index = web.post(login.url, data={**form, "next": "/admin/"}, follow_redirects=True)
+            tasks = web.get(f"{admin}taskq_django/task/", params={"queue": "critical", "state": "completed"})
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        status = process.wait(TIMEOUT_S)
+
+        assert "Photo" in index.text
+        assert task_id in tasks.text
+        assert status == 0
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(docs)

@@ -1,0 +1,112 @@
+"""The console script `taskq`."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from taskq_core import ConfigurationError, TaskQ
+from taskq_core.cli import main
+from taskq_core.cli.command import load_app
+from tests.redis_server import RedisServer
+
+SHOP = """
+from types import SimpleNamespace
+from taskq_core import TaskQ
+taskq = TaskQ("{url}")
+nested = SimpleNamespace(queue=taskq)
+other = 3
+@taskq.task(name="shop:greet", retention=600)
+def greet(name: str) -> str:
+    return f"hello {{name}}"
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A module with a queue application in the working directory, under a name of its own."""
+    name = f"shop_{abs(hash(request.node.nodeid))}"
+    (tmp_path / f"{name}.py").write_text(SHOP.format(url="redis://127.0.0.1:1/0"))
+    (tmp_path / f"{name}_broken.py").write_text("import not_installed_anywhere")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+def test_an_application_is_found_in_the_working_directory(shop: str) -> None:
+    assert isinstance(load_app(f"{shop}:taskq"), TaskQ)
+    assert load_app(f"{shop}:nested.queue") is load_app(f"{shop}:taskq")
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("{shop}", "give module:attribute"),
+        ("{shop}:", "give module:attribute"),
+        ("no_such_{shop}:taskq", "there is no module 'no_such_{shop}'"),
+        ("{shop}:tasq", "'{shop}' has no attribute 'tasq'"),
+        ("{shop}:other", "'{shop}:other' is no TaskQ but of type 'int'"),
+    ],
+)
+def test_what_is_no_application_is_told(shop: str, target: str, told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_app(target.format(shop=shop))
+
+    assert told.format(shop=shop) in str(caught.value)
+
+
+def test_an_import_that_fails_inside_the_module_keeps_its_traceback(shop: str) -> None:
+    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
+        load_app(f"{shop}_broken:taskq")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--queues", "a=0"], "QUEUES['a'] must be between 1 and"),
+        (["--queues", "a=x"], "--queues: the weight of queue 'a' must be a whole number, got 'x'"),
+        (["--concurrency", "0"], "concurrency must be at least 1"),
+    ],
+)
+def test_a_bad_option_is_told_and_the_status_is_1(
+    shop: str, options: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["worker", f"{shop}:taskq", *options], stdout=io.StringIO())
+
+    assert status == 1
+    assert told.partition(" at least")[0].partition(" between")[0] in capsys.readouterr().err
+
+
+def test_an_unreachable_broker_ends_with_status_1(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from taskq_core.worker import worker
+
+    monkeypatch.setattr(worker, "START_PATIENCE_S", 0.1)
+    stdout = io.StringIO()
+
+    assert main(["worker", f"{shop}:taskq", "--burst"], stdout=stdout) == 1
+    assert "redis://127.0.0.1:1/0" in stdout.getvalue()
+
+
+@pytest.mark.redis
+def test_a_burst_runs_what_is_there_and_ends_with_status_0(shop: str, redis_server: RedisServer) -> None:
+    (Path.cwd() / f"{shop}.py").write_text(SHOP.format(url=redis_server.unix_url))
+    app = load_app(f"{shop}:taskq")
+    handle = app.tasks["shop:greet"].delay("Ada")
+    stdout = io.StringIO()
+
+    status = main(["worker", f"{shop}:taskq", "--burst", "-v", "2"], stdout=stdout)
+
+    assert status == 0
+    assert handle.result(timeout=10) == "hello Ada"
+    assert f"completed  shop:greet  {handle.id}  attempt 1" in stdout.getvalue()
+    app.close()
+
+
+def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["worker", "--help"])
+
+    told = capsys.readouterr().out
+    assert "taskq worker shop.queue:taskq --queues critical=6,default=3,low=1 --concurrency 20" in told
+    assert "SIGTERM, SIGINT (Ctrl-C)" in told
+    assert "exit status:" in told

@@ -1,0 +1,258 @@
+"""`TaskQ`: settings by name, life of its connections, middleware, and no password anywhere."""
+
+import asyncio
+import gc
+import logging
+import pickle
+import time
+import traceback
+from typing import Any
+
+import pytest
+import redis
+
+from taskq_core import (
+    BrokerAuthenticationError,
+    ConfigurationError,
+    EnqueueError,
+    Settings,
+    TaskContext,
+    TaskQ,
+)
+from taskq_core.middleware import Middleware
+from tests.redis_server import RedisServer
+
+
+def connections(server: RedisServer, expected: int) -> int:
+    """Count the connections of others, once the server has noticed which were closed."""
+    deadline = time.monotonic() + 5
+    while (count := len(server.client.client_list()) - 1) > expected and time.monotonic() < deadline:
+        time.sleep(0.005)  # between two looks
+    return count
+
+
+CANARY = "c4nary/p@ss"
+ENCODED = "c4nary%2Fp%40ss"
+
+
+class TestSettings:
+    def test_settings_by_name_stand_on_top_of_a_record(self) -> None:
+        base = Settings(concurrency=3, prefix="a")
+
+        taskq = TaskQ("redis://h:1/0", settings=base, prefix="b")
+
+        assert (taskq.settings.url, taskq.settings.concurrency, taskq.settings.prefix) == ("redis://h:1/0", 3, "b")
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"concurency": 1}, "unknown setting 'concurency'; did you mean 'concurrency'?"),
+            ({"CONCURRENCY": 1}, "unknown setting 'CONCURRENCY'; did you mean 'concurrency'?"),
+            ({"embeded_folder": 1}, "unknown setting 'embeded_folder'; did you mean 'embedded_folder'?"),
+            ({"concurrency": 0}, "CONCURRENCY must be between 1 and 100000, got 0"),
+            ({"url": 5}, "the broker must be a URL or a redis-py client, got builtins.int"),
+            ({"url": b"redis://x"}, "the broker must be a URL or a redis-py client, got builtins.bytes"),
+            ({"url": "http://host"}, "cannot use the broker URL: 'http' is not a known scheme"),
+            ({"url": "redis://host:99999/0"}, "cannot use the broker URL: a host must be written host:port"),
+            ({"url": " "}, "URL must not be blank"),
+        ],
+    )
+    def test_a_wrong_setting_is_refused_before_anything_connects(self, values: Any, message: str) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            TaskQ(**values)
+
+        assert str(caught.value).startswith(message)
+
+    def test_from_env_refuses_too(self) -> None:
+        with pytest.raises(ConfigurationError, match="unknown setting 'prefx'; did you mean 'prefix'"):
+            TaskQ.from_env({}, prefx="a")
+        with pytest.raises(ConfigurationError, match="cannot use the broker URL"):
+            TaskQ.from_env({"TASKQ_URL": "nowhere"})
+
+    def test_nothing_connects_before_the_first_use(self) -> None:
+        """A queue application can be made where there is no Redis."""
+        taskq = TaskQ("redis://127.0.0.1:1/0")
+
+        assert taskq.client is taskq.client
+        assert taskq.async_client is taskq.runtime.async_client
+        assert repr(taskq) == "<TaskQ with 0 tasks>"
+
+
+class TestLife:
+    def test_after_close_the_next_use_opens_new_connections(self, redis_server: RedisServer) -> None:
+        taskq = TaskQ(redis_server.url)
+        task = taskq.remote("t")
+
+        task.delay()
+        taskq.close()
+        left = connections(redis_server, 0)
+        task.delay()
+        taskq.close()
+
+        assert left == 0
+        assert redis_server.client.llen("asynq:{default}:pending") == 2
+
+    def test_a_client_taken_before_close_says_that_it_is_closed(self, fake_redis: Any) -> None:
+        taskq = TaskQ(fake_redis)
+        client = taskq.client
+        taskq.close()
+
+        with pytest.raises(EnqueueError, match="closed"):
+            client.enqueue(taskq.remote("t").s())
+
+    async def test_aclose_closes_both_kinds(self, redis_server: RedisServer) -> None:
+        taskq = TaskQ(redis_server.url)
+        await asyncio.to_thread(taskq.remote("t").delay)
+        await taskq.remote("t").adelay()
+
+        await taskq.aclose()
+        await taskq.aclose()
+
+        assert connections(redis_server, 0) == 0
+
+    def test_event_loops_that_end_leave_nothing_behind(self, redis_server: RedisServer) -> None:
+        """Many loops one after another: connections end with their loop, without a ResourceWarning or `aclose`."""
+        taskq = TaskQ(redis_server.url)
+        task = taskq.remote("t")
+
+        async def work() -> None:
+            await asyncio.gather(*[task.adelay(a=n) for n in range(5)])
+            await taskq.async_client.enqueue_many(task.s(a=n) for n in range(5))
+
+        for _ in range(20):
+            asyncio.run(work())
+        gc.collect()  # an unclosed connection would warn now, and a warning is an error
+
+        assert connections(redis_server, 0) == 0
+        assert redis_server.client.llen("asynq:{default}:pending") == 200
+        taskq.close()
+
+    async def test_event_loops_in_threads_share_an_application(self, redis_server: RedisServer) -> None:
+        taskq = TaskQ(redis_server.url)
+        task = taskq.remote("t")
+
+        async def work() -> None:
+            for n in range(20):
+                await task.adelay(a=n)
+
+        await asyncio.gather(*[asyncio.to_thread(asyncio.run, work()) for _ in range(4)], work())
+        await taskq.aclose()
+
+        assert connections(redis_server, 0) == 0
+        assert redis_server.client.llen("asynq:{default}:pending") == 100
+
+
+class TestMiddleware:
+    async def test_the_base_only_calls_on(self) -> None:
+        context = TaskContext(id="1", name="t", queue="q")
+
+        async def later() -> int:
+            return 2
+
+        assert Middleware().around(context, lambda: 1) == 1
+        assert await Middleware().aaround(context, later) == 2
+
+    def test_an_application_starts_without_any(self) -> None:
+        assert TaskQ().middleware == []
+
+
+class TestSecrets:
+    """A password is never shown: not in a repr, an error or its causes, nor in a log line."""
+
+    def shown(self, *things: object) -> str:
+        return "\n".join(f"{thing!r} {thing!s}" for thing in things)
+
+    def everything(self, taskq: TaskQ) -> list[object]:
+        runtime = taskq.runtime
+        return [
+            taskq,
+            taskq.settings,
+            taskq.client,
+            taskq.async_client,
+            runtime,
+            runtime.endpoint,
+            runtime.endpoint.address,
+            runtime.endpoint.connection,
+            runtime.runner,
+            runtime.async_runner,
+            runtime.keys,
+            taskq.remote("t"),
+            taskq.remote("t").s(),
+        ]
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            f"redis://user:{ENCODED}@127.0.0.1:1/0",
+            f"redis://:{ENCODED}@127.0.0.1:1/0",
+            f"rediss://user:{ENCODED}@127.0.0.1:1/0",
+            f"unix://user:{ENCODED}@/nowhere/redis.sock?db=1",
+            f"redis+cluster://user:{ENCODED}@127.0.0.1:1",
+            f"redis+sentinel://user:{ENCODED}@127.0.0.1:1/main?sentinel_password={ENCODED}",
+        ],
+    )
+    async def test_of_a_url(self, url: str, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG)
+        taskq = TaskQ(url, enqueue_timeout=0.05)
+        task = taskq.remote("t")
+        errors: list[BaseException] = []
+
+        for send in (lambda: asyncio.to_thread(task.delay), task.adelay):
+            with pytest.raises(EnqueueError) as caught:
+                await send()
+            errors.append(caught.value)
+        handle_text = self.shown(*self.everything(taskq))
+        await taskq.aclose()
+
+        texts = [handle_text, caplog.text]
+        for error in errors:
+            texts += [*traceback.format_exception(error), self.shown(error), str(pickle.loads(pickle.dumps(error)))]
+        assert all(CANARY not in text and ENCODED not in text for text in texts)
+
+    def test_of_a_client_taken_over(self) -> None:
+        client = redis.Redis(host="127.0.0.1", port=1, password=CANARY)
+        taskq = TaskQ(client, enqueue_timeout=0.05)
+
+        with pytest.raises(EnqueueError) as caught:
+            taskq.remote("t").delay()
+
+        text = self.shown(*self.everything(taskq)) + "".join(traceback.format_exception(caught.value))
+        assert CANARY not in text
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            f"reddis://user:{ENCODED}@h:1/0",
+            f"redis:/user:{ENCODED}@h:1/0",
+            f"redis://user:{ENCODED}@h:99999/0",
+            f"redis://user:{ENCODED}@:1/0",
+            f"redis://user:{ENCODED}@h:1/zero",
+            f"redis://user:{ENCODED}@h:1/0?passwort=x",
+            f"redis://user:{ENCODED}/h:1/0",
+            f"redis://user:{CANARY}@h:1/0?x@y",
+            f":{ENCODED}@h:1/0",
+        ],
+    )
+    def test_of_a_url_that_is_refused(self, url: str) -> None:
+        for build in (lambda: TaskQ(url), lambda: TaskQ.from_env({"TASKQ_URL": url})):
+            with pytest.raises(ConfigurationError) as caught:
+                build()
+            text = "".join(traceback.format_exception(caught.value, limit=0)) + repr(caught.value)
+            assert "c4nary" not in text
+
+    async def test_that_redis_refuses(self) -> None:
+        """A wrong password is an error of its own, at once, with the task's id and without the password."""
+        with RedisServer(password="right") as server:
+            taskq = TaskQ(str(server.url).replace("right", ENCODED))
+            task = taskq.remote("t").using(task_id="id-1")
+            for send in (lambda: asyncio.to_thread(task.delay), task.adelay):
+                with pytest.raises(EnqueueError) as caught:
+                    await send()
+                assert isinstance(caught.value.__cause__, BrokerAuthenticationError)
+                assert caught.value.task_id == "id-1"
+                assert "refused the user or password" in str(caught.value)
+                assert "c4nary" not in "".join(traceback.format_exception(caught.value))
+            await taskq.aclose()
+            good = TaskQ(server.url)
+            assert good.remote("t").delay().is_sent
+            good.close()

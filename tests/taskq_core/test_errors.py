@@ -1,0 +1,133 @@
+"""The error tree: drawn as it is, picklable, readable, and with its facts as attributes."""
+
+import copy
+import inspect
+import pickle
+import re
+from typing import Any
+
+import pytest
+
+import taskq_core
+from taskq_core import errors
+
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "TaskArgumentsError": ("task", "parameter", "a problem"),
+    "PayloadError": ("task", "parameter", "a problem"),
+    "PayloadTooLargeError": ("task", 20, 10),
+    "EnqueueError": ("task", "queue", "id", "a reason"),
+    "DuplicateTaskError": ("task", "queue", "id"),
+    "TaskIdConflictError": ("task", "queue", "id"),
+    "EnqueueUnknownError": ("task", "queue", "id", "a reason"),
+    "BulkEnqueueError": (3, ("a", "b"), True),
+    "QueueNotFoundError": ("queue",),
+    "TaskNotFoundError": ("queue", "id"),
+    "ResultError": ("queue", "id", "a reason"),
+    "ResultNotKeptError": ("queue", "id", "a reason"),
+    "ResultTimeoutError": ("queue", "id", "a reason"),
+    "TaskNotSentError": ("queue", "id", "a reason"),
+    "TaskFailedError": ("queue", "id", "a reason"),
+    "LeaseLostError": ("queue", "id"),
+    "NoCurrentTaskError": (),
+    "Retry": (5,),
+    "Snooze": (5,),
+}
+CLASSES = [
+    each
+    for _, each in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(each, BaseException) and each.__module__ == errors.__name__
+]
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_error_survives_pickling_and_copying(kind: type[BaseException]) -> None:
+    """Same class, text and facts, as needed between processes."""
+    error = kind(*ARGUMENTS.get(kind.__name__, ("a text",)))
+
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(again) is kind
+        assert str(again) == str(error)
+        assert vars(again) == vars(error)
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_error_stands_in_the_drawing(kind: type[BaseException]) -> None:
+    assert re.search(rf"\b{kind.__name__}\b", errors.__doc__ or "")
+
+
+def test_what_the_drawing_says_of_builtin_bases() -> None:
+    for kind, base in (
+        (errors.ConfigurationError, ValueError),
+        (errors.TaskDefinitionError, TypeError),
+        (errors.TaskArgumentsError, TypeError),
+        (errors.PayloadTooLargeError, ValueError),
+        (errors.BrokerUnavailableError, ConnectionError),
+        (errors.ResultTimeoutError, TimeoutError),
+        (errors.ResultValueError, ValueError),
+        (errors.NoCurrentTaskError, LookupError),
+    ):
+        assert issubclass(kind, base)
+        assert issubclass(kind, errors.TaskQError)
+    assert not issubclass(errors.TaskControl, errors.TaskQError)
+    assert not issubclass(errors.TaskInterrupted, Exception)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (errors.TaskArgumentsError("t", "p", "is wrong"), "task 't', parameter 'p': is wrong"),
+        (errors.TaskArgumentsError("t", "", "is wrong"), "task 't': is wrong"),
+        (errors.PayloadError("t", "p", "missing"), "payload of parameter 'p' of task 't': missing"),
+        (errors.PayloadError("t", "", "not readable"), "payload of task 't': not readable"),
+        (
+            errors.PayloadTooLargeError("t", 20, 10),
+            "payload of task 't' is 20 bytes, the limit is 10; store the data elsewhere and pass its address",
+        ),
+        (errors.EnqueueError("t", "q", "i", "no"), "task 't' with id 'i' was not enqueued to 'q': no"),
+        (
+            errors.DuplicateTaskError("t", "q", "i"),
+            "task 't' was not enqueued to 'q': a task with the same arguments holds the unique lock (unique_for)",
+        ),
+        (errors.TaskIdConflictError("t", "q", "i"), "task 't' was not enqueued: id 'i' is taken in queue 'q'"),
+        (
+            errors.EnqueueUnknownError("t", "q", "i", "no answer"),
+            "task 't' with id 'i' may or may not be in queue 'q': no answer; "
+            "enqueue again with the same task_id to be sure",
+        ),
+        (errors.QueueNotFoundError("q"), "no queue 'q'"),
+        (errors.TaskNotFoundError("q", "i"), "no task 'i' in queue 'q'"),
+        (errors.TaskFailedError("q", "i", "it broke"), "task 'i' in queue 'q': it broke"),
+        (errors.LeaseLostError("q", "i"), "the lease of task 'i' in queue 'q' is lost"),
+    ],
+)
+def test_errors_read_as_sentences(error: Exception, text: str) -> None:
+    assert str(error) == text
+
+
+def test_a_bulk_error_tells_its_cause() -> None:
+    error = errors.BulkEnqueueError(200, ("a", "b"), True)
+    error.__cause__ = errors.BrokerUnavailableError("no answer")
+    certain = errors.BulkEnqueueError(0, ("a",), False)
+
+    assert str(error) == "200 tasks were enqueued; the next 2 may or may not have been: no answer"
+    assert str(certain).startswith("0 tasks were enqueued; the next 1 were not")
+
+
+def test_whether_it_may_have_happened_survives_pickling() -> None:
+    error = errors.BrokerUnavailableError.unchanged("refused")
+
+    assert pickle.loads(pickle.dumps(error)).may_have_happened is False
+    assert errors.BrokerUnavailableError("x").may_have_happened is True
+
+
+def test_steering_carries_its_time() -> None:
+    assert errors.Retry().after is None
+    assert errors.Retry(after=5).after == 5
+    assert errors.Snooze(5).after == 5
+    assert errors.SkipRetry("because").reason == "because"
+
+
+def test_what_is_exported_is_the_same_class() -> None:
+    for name in taskq_core.__all__:
+        if hasattr(errors, name):
+            assert getattr(taskq_core, name) is getattr(errors, name)

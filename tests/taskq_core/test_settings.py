@@ -1,0 +1,249 @@
+"""Settings: every key, where values come from, and what a refusal says."""
+
+import pickle
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from taskq_core import ConfigurationError, Settings, TaskQ
+from taskq_core.settings import EnqueueMode, Relation, TraceSettings, check_whole, parse_queues, seconds, unknown
+
+
+class TestDefaults:
+    def test_without_any_setting(self) -> None:
+        """The defaults are those that the documentation names."""
+        settings = Settings()
+
+        assert settings.url == "redis://localhost:6379/0"
+        assert settings.prefix == "asynq"
+        assert dict(settings.queues) == {"default": 1}
+        assert settings.strict_priority is False
+        assert settings.concurrency == 10
+        assert settings.shutdown_grace == 30.0
+        assert dict(settings.defaults) == {}
+        assert settings.enqueue is EnqueueMode.ON_COMMIT
+        assert settings.enqueue_timeout == 2.0
+        assert settings.autodiscover is True
+        assert settings.trace == TraceSettings(relation=Relation.PARENT, baggage=True, envelope=False)
+
+    def test_settings_cannot_be_changed(self) -> None:
+        settings = Settings(queues={"a": 1}, defaults={"max_retry": 1})
+
+        with pytest.raises(AttributeError):
+            settings.concurrency = 3  # type: ignore[misc]  # the point of the test
+        with pytest.raises(TypeError):
+            settings.queues["b"] = 2  # type: ignore[index]  # the point of the test
+        with pytest.raises(TypeError):
+            settings.defaults["queue"] = "b"  # type: ignore[index]  # the point of the test
+
+
+class TestFromMapping:
+    def test_every_key(self) -> None:
+        """Each key of the dict arrives at its field, in its final form."""
+        settings = Settings.from_mapping(
+            {
+                "URL": "redis://example:1/2",
+                "PREFIX": "shop",
+                "QUEUES": {"critical": 6, "low": 1},
+                "STRICT_PRIORITY": True,
+                "CONCURRENCY": 3,
+                "SHUTDOWN_GRACE": timedelta(minutes=1),
+                "DEFAULTS": {"max_retry": 3},
+                "ENQUEUE": "immediately",
+                "ENQUEUE_TIMEOUT": 1,
+                "AUTODISCOVER": ["jobs"],
+                "TRACE": {"RELATION": "link", "BAGGAGE": False, "ENVELOPE": True},
+            }
+        )
+
+        assert settings == Settings(
+            url="redis://example:1/2",
+            prefix="shop",
+            queues={"critical": 6, "low": 1},
+            strict_priority=True,
+            concurrency=3,
+            shutdown_grace=60.0,
+            defaults={"max_retry": 3},
+            enqueue=EnqueueMode.IMMEDIATELY,
+            enqueue_timeout=1.0,
+            autodiscover=("jobs",),
+            trace=TraceSettings(relation=Relation.LINK, baggage=False, envelope=True),
+        )
+        assert isinstance(settings.enqueue_timeout, float)
+
+    def test_a_list_of_queues_gives_each_the_weight_one(self) -> None:
+        assert dict(Settings.from_mapping({"QUEUES": ["a", "b"]}).queues) == {"a": 1, "b": 1}
+
+    @pytest.mark.parametrize(
+        ("mapping", "message"),
+        [
+            ({"CONCURENCY": 1}, "unknown setting in TASKQ 'CONCURENCY'; did you mean 'CONCURRENCY'?"),
+            ({"concurrency": 1}, "unknown setting in TASKQ 'concurrency'; did you mean 'CONCURRENCY'?"),
+            ({"TRACE": {"RELATON": "link"}}, "unknown setting in TRACE 'RELATON'; did you mean 'RELATION'?"),
+            ({"XYZZY": 1}, "unknown setting in TASKQ 'XYZZY'; known are AUTODISCOVER, CONCURRENCY, DEFAULTS, "),
+            ({5: 1}, "unknown setting in TASKQ '5'; known are "),
+            ({"URL": ""}, "URL must not be blank; for example redis://localhost:6379/0"),
+            ({"URL": " \t"}, "URL must not be blank"),
+            ({"PREFIX": ""}, "key prefix must not be blank, got ''"),
+            ({"PREFIX": "a{b"}, "key prefix must not contain a brace"),
+            ({"PREFIX": 3}, "key prefix must be a string, got int"),
+            ({"QUEUES": {}}, "QUEUES must map at least one queue to its weight, got {}"),
+            ({"QUEUES": "a"}, "QUEUES must map at least one queue to its weight, got 'a'"),
+            ({"QUEUES": {1: 1}}, "QUEUES: a queue's name must be text, got 1"),
+            ({"QUEUES": {"": 1}}, "queue name must not be blank"),
+            ({"QUEUES": {"}x": 1}}, "queue name must not start with '}'"),
+            ({"QUEUES": {"a": 0}}, "QUEUES['a'] must be between 1 and 1000000, got 0"),
+            ({"QUEUES": {"a": 1.5}}, "QUEUES['a'] must be a whole number, got 1.5"),
+            ({"QUEUES": {"a": True}}, "QUEUES['a'] must be a whole number, got True"),
+            ({"STRICT_PRIORITY": 1}, "STRICT_PRIORITY must be True or False, got 1"),
+            ({"CONCURRENCY": 0}, "CONCURRENCY must be between 1 and 100000, got 0"),
+            ({"CONCURRENCY": "4"}, "CONCURRENCY must be a whole number, got '4'"),
+            ({"SHUTDOWN_GRACE": -1}, "SHUTDOWN_GRACE must be 0 or more seconds, got -1"),
+            ({"SHUTDOWN_GRACE": "30"}, "SHUTDOWN_GRACE must be a timedelta or a number of seconds, got '30'"),
+            ({"DEFAULTS": [1]}, "DEFAULTS must be a dict of task options, got list"),
+            ({"ENQUEUE": "later"}, "ENQUEUE must be 'on_commit' or 'immediately', got 'later'"),
+            ({"ENQUEUE": None}, "ENQUEUE must be 'on_commit' or 'immediately', got None"),
+            ({"ENQUEUE_TIMEOUT": 0}, "ENQUEUE_TIMEOUT must be more than 0 seconds, got 0"),
+            ({"ENQUEUE_TIMEOUT": float("nan")}, "ENQUEUE_TIMEOUT must be at most 100 years, got nan"),
+            ({"ENQUEUE_TIMEOUT": float("inf")}, "ENQUEUE_TIMEOUT must be at most 100 years, got inf"),
+            ({"AUTODISCOVER": "tasks"}, "AUTODISCOVER must be True, False or a list of module names, got 'tasks'"),
+            ({"AUTODISCOVER": [1]}, "AUTODISCOVER must be True, False or a list of module names, got [1]"),
+            ({"AUTODISCOVER": 0}, "AUTODISCOVER must be True, False or a list of module names, got 0"),
+            ({"TRACE": "link"}, "TRACE must be a dict of RELATION, BAGGAGE and ENVELOPE, got 'link'"),
+            ({"TRACE": {"RELATION": "x"}}, "TRACE['RELATION'] must be 'parent' or 'link', got 'x'"),
+            ({"TRACE": {"BAGGAGE": 1}}, "TRACE['BAGGAGE'] must be True or False, got 1"),
+            ({"TRACE": {"ENVELOPE": None}}, "TRACE['ENVELOPE'] must be True or False, got None"),
+        ],
+    )
+    def test_a_refusal_names_key_value_and_what_was_expected(self, mapping: Any, message: str) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            Settings.from_mapping(mapping)
+
+        assert str(caught.value).startswith(message)
+
+
+class TestEnvironment:
+    def test_every_variable(self) -> None:
+        """`TASKQ_<KEY>` gives each key in text."""
+        settings = Settings.from_mapping(
+            {},
+            environ={
+                "HOME": "/root",
+                "TASKQ_URL": "redis://example:1/2",
+                "TASKQ_PREFIX": "shop",
+                "TASKQ_QUEUES": "critical=6,low",
+                "TASKQ_STRICT_PRIORITY": "Yes",
+                "TASKQ_CONCURRENCY": "3",
+                "TASKQ_SHUTDOWN_GRACE": "1.5",
+                "TASKQ_DEFAULTS": '{"max_retry": 3}',
+                "TASKQ_ENQUEUE": "immediately",
+                "TASKQ_ENQUEUE_TIMEOUT": "0.5",
+                "TASKQ_AUTODISCOVER": "off",
+                "TASKQ_TRACE": '{"RELATION": "link"}',
+            },
+        )
+
+        assert settings == Settings(
+            url="redis://example:1/2",
+            prefix="shop",
+            queues={"critical": 6, "low": 1},
+            strict_priority=True,
+            concurrency=3,
+            shutdown_grace=1.5,
+            defaults={"max_retry": 3},
+            enqueue=EnqueueMode.IMMEDIATELY,
+            enqueue_timeout=0.5,
+            autodiscover=False,
+            trace=TraceSettings(relation=Relation.LINK),
+        )
+
+    def test_queues_may_be_json(self) -> None:
+        settings = Settings.from_mapping({}, environ={"TASKQ_QUEUES": '{"a=b": 2}'})
+
+        assert dict(settings.queues) == {"a=b": 2}
+
+    def test_the_environment_overrides_the_mapping(self) -> None:
+        settings = Settings.from_mapping({"CONCURRENCY": 1, "PREFIX": "shop"}, environ={"TASKQ_CONCURRENCY": "7"})
+
+        assert (settings.concurrency, settings.prefix) == (7, "shop")
+
+    @pytest.mark.parametrize(
+        ("variable", "text", "message"),
+        [
+            ("TASKQ_URI", "x", "unknown environment variable 'TASKQ_URI'; did you mean 'TASKQ_URL'?"),
+            ("TASKQ_CONCURRENCY", "four", "TASKQ_CONCURRENCY must be a whole number, got 'four'"),
+            ("TASKQ_CONCURRENCY", "-1", "TASKQ_CONCURRENCY must be a whole number, got '-1'"),
+            ("TASKQ_CONCURRENCY", "²", "TASKQ_CONCURRENCY must be a whole number, got '²'"),
+            ("TASKQ_CONCURRENCY", "9" * 5000, "TASKQ_CONCURRENCY must be a whole number, got '999"),
+            ("TASKQ_CONCURRENCY", "0", "CONCURRENCY must be between 1 and 100000, got 0"),
+            ("TASKQ_STRICT_PRIORITY", "maybe", "TASKQ_STRICT_PRIORITY must be true or false, got 'maybe'"),
+            ("TASKQ_SHUTDOWN_GRACE", "soon", "TASKQ_SHUTDOWN_GRACE must be a number of seconds, got 'soon'"),
+            ("TASKQ_ENQUEUE_TIMEOUT", "nan", "ENQUEUE_TIMEOUT must be at most 100 years, got nan"),
+            ("TASKQ_DEFAULTS", "{", "TASKQ_DEFAULTS must be JSON, got '{'"),
+            ("TASKQ_DEFAULTS", "[]", "DEFAULTS must be a dict of task options, got list"),
+            ("TASKQ_QUEUES", "a=x", "TASKQ_QUEUES: the weight of queue 'a' must be a whole number, got 'x'"),
+            ("TASKQ_QUEUES", "a,,b", "queue name must not be blank"),
+            ("TASKQ_QUEUES", '{"a": "1"}', "QUEUES['a'] must be a whole number, got '1'"),
+            ("TASKQ_URL", "", "URL must not be blank"),
+        ],
+    )
+    def test_a_refusal_names_the_variable(self, variable: str, text: str, message: str) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            Settings.from_mapping({}, environ={variable: text})
+
+        assert str(caught.value).startswith(message)
+
+    def test_from_env_reads_the_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`TaskQ.from_env()` takes the process's own environment; what is given by name stands below it."""
+        monkeypatch.setenv("TASKQ_URL", "redis://from-env:1/0")
+
+        taskq = TaskQ.from_env(url="redis://given:1/0", concurrency=3)
+
+        assert (taskq.settings.url, taskq.settings.concurrency) == ("redis://from-env:1/0", 3)
+
+    def test_from_env_takes_another_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TASKQ_CONCURRENCY", "9")
+
+        assert TaskQ.from_env({}).settings.concurrency == 10
+
+
+class TestParts:
+    def test_parse_queues(self) -> None:
+        assert parse_queues("critical=6, default=3 ,low") == {"critical": 6, "default": 3, "low": 1}
+
+    def test_a_queue_name_may_hold_an_equals_sign(self) -> None:
+        assert parse_queues("a=b=2") == {"a=b": 2}
+
+    @pytest.mark.parametrize("value", [True, False, "1", None, b"1", [1]])
+    def test_a_duration_is_a_timedelta_or_a_number(self, value: object) -> None:
+        with pytest.raises(ConfigurationError, match="x must be a timedelta or a number of seconds, got"):
+            seconds("x", value)
+
+    @pytest.mark.parametrize("value", [10**400, 1e300, float("nan"), timedelta.max])
+    def test_a_duration_is_at_most_100_years(self, value: Any) -> None:
+        with pytest.raises(ConfigurationError, match="x must be at most 100 years, got"):
+            seconds("x", value)
+
+    @pytest.mark.parametrize("value", [-1, -0.001, timedelta(microseconds=-1)])
+    def test_a_duration_is_not_negative(self, value: Any) -> None:
+        with pytest.raises(ConfigurationError, match="x must be 0 or more seconds, got"):
+            seconds("x", value)
+
+    def test_durations_become_seconds(self) -> None:
+        assert seconds("x", timedelta(minutes=1)) == 60.0
+        assert seconds("x", 2) == 2.0
+
+    def test_whole_numbers(self) -> None:
+        check_whole("x", 1, least=1, most=1)
+        with pytest.raises(ConfigurationError, match="x must be between 1 and 2, got 3"):
+            check_whole("x", 3, least=1, most=2)
+
+    def test_the_nearest_known_name_is_found_whatever_its_case(self) -> None:
+        assert "did you mean 'Prefix'?" in str(unknown("thing", "PREFX", ["Prefix", "URL"]))
+
+    def test_a_configuration_error_survives_pickling(self) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            Settings(concurrency=0)
+
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)

@@ -1,0 +1,229 @@
+"""Run workers in tests: on the test's own event loop, or as processes of their own."""
+
+import asyncio
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskContext, TaskQ
+from taskq_core.wire import QueueKeys, TaskMessage, decode_message
+from taskq_core.worker import Worker, WorkerConfig, WorkerListener
+from tests.redis_server import RedisServer
+
+PATIENCE_S = 20.0
+"""Seconds after which a condition counts as never met. Nothing waits that long when all is well."""
+
+SHRUNK: dict[str, Any] = {"lease": 3, "heartbeat": 0.5, "lease_grace": 1, "recover_every": 0.2, "shutdown_grace": 10}
+"""Times of a worker in tests; a lost task is back after at most five seconds instead of a minute."""
+
+
+async def until(condition: Callable[[], Any], what: str = "the condition", *, within: float = PATIENCE_S) -> Any:
+    """Wait until the condition (or what it returns, awaited) is true; return it. Fail after `within` seconds."""
+    deadline = time.monotonic() + within
+    while True:
+        value = condition()
+        if inspect.isawaitable(value):
+            value = await value
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {within} s: {what}"
+        await asyncio.sleep(0.005)
+
+
+def until_blocking(condition: Callable[[], Any], what: str = "the condition", *, within: float = PATIENCE_S) -> Any:
+    """Wait as `until`, without an event loop."""
+    deadline = time.monotonic() + within
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {within} s: {what}"
+        time.sleep(0.005)
+    return value
+
+
+class Ends(WorkerListener):
+    """Records how each run ended."""
+
+    per_task = True
+
+    def __init__(self) -> None:
+        self.started_ids: list[str] = []
+        self.ends: list[tuple[str, str]] = []
+        self.errors: list[BaseException | None] = []
+        self.workers: list[Any] = []
+
+    def started(self, worker: Any) -> None:
+        self.workers.append(worker)
+
+    def task_started(self, context: TaskContext) -> None:
+        self.started_ids.append(context.id)
+
+    def task_ended(self, context: TaskContext, outcome: str, duration_s: float, error: BaseException | None) -> None:
+        self.ends.append((context.id, outcome))
+        self.errors.append(error)
+
+    def of(self, task_id: str) -> list[str]:
+        """Outcomes of one task, in order."""
+        return [outcome for each, outcome in self.ends if each == task_id]
+
+
+class Runner:
+    """Starts workers on the test's loop and ends them with the test."""
+
+    def __init__(self, app: TaskQ) -> None:
+        self.app = app
+        self.running: list[tuple[Worker, asyncio.Task[int]]] = []
+
+    async def __call__(
+        self, *, app: TaskQ | None = None, listener: WorkerListener | None = None, **config: Any
+    ) -> Worker:
+        """Start a worker and return it once it fetches."""
+        worker = Worker(app or self.app, WorkerConfig(**{**SHRUNK, **config}), listener=listener)
+        running = asyncio.create_task(worker.arun())
+        self.running.append((worker, running))
+        await until(lambda: worker.status != "new" or running.done(), "the worker starts")
+        assert not running.done(), "the worker ended at once"
+        return worker
+
+    def ending(self, worker: Worker) -> "asyncio.Task[int]":
+        """The asyncio task of a worker, whose result is its exit status."""
+        return next(running for each, running in self.running if each is worker)
+
+    async def stop(self, worker: Worker) -> int:
+        """Stop a worker gracefully and return its exit status."""
+        worker.stop()
+        return await self.ending(worker)
+
+    async def close(self) -> None:
+        for worker, _ in self.running:
+            worker.abort()
+        results = await asyncio.gather(*(running for _, running in self.running), return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+
+@pytest.fixture
+def app(redis_server: RedisServer) -> Iterator[TaskQ]:
+    """An application whose results are kept."""
+    app = TaskQ(redis_server.url, defaults={"retention": 600, "max_retry": 3})
+    yield app
+    app.close()
+
+
+@pytest.fixture
+async def start(app: TaskQ) -> AsyncIterator[Runner]:
+    """Start workers of `app`."""
+    runner = Runner(app)
+    yield runner
+    await runner.close()
+    await app.aclose()
+
+
+@pytest.fixture
+def queue(app: TaskQ) -> QueueKeys:
+    """Key names of the default queue."""
+    return app.runtime.keys.queue("default")
+
+
+def stored(server: RedisServer, queue: QueueKeys, task_id: str) -> TaskMessage:
+    """The message of a task as it stands in Redis."""
+    data = server.client.hget(queue.task(task_id), "msg")
+    assert data is not None, "the task is gone"
+    return decode_message(data)
+
+
+def state_of(server: RedisServer, queue: QueueKeys, task_id: str) -> str | None:
+    """The state field of a task, None if there is no task."""
+    state = server.client.hget(queue.task(task_id), "state")
+    return None if state is None else state.decode()
+
+
+def push_raw(
+    server: RedisServer, queue: QueueKeys, task_id: str, message: bytes, *, wake: bool = False, register: bool = True
+) -> None:
+    """Put a task as a producer does that knows no wake tokens."""
+    pipeline = server.client.pipeline(transaction=True)
+    if register:
+        pipeline.sadd("asynq:queues", queue.name)
+    pipeline.hset(queue.task(task_id), mapping={"msg": message, "state": "pending", "pending_since": "1"})
+    pipeline.lpush(queue.pending, task_id)
+    if wake:
+        pipeline.lpush(queue.wake, "1")
+    pipeline.execute()
+
+
+class WorkerProcess:
+    """A worker in a process of its own, with the tasks of `worker_process.py`."""
+
+    def __init__(self, server: RedisServer, **config: Any) -> None:
+        self.server = server
+        settings = {"url": server.url, "config": {**SHRUNK, **config}}
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("worker_process.py")), json.dumps(settings)],
+            cwd=Path(__file__).parents[3],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.said = ""
+        self._errors = threading.Thread(target=self._read_errors, daemon=True)
+        self._errors.start()
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line == "started\n", f"the worker did not start: {line!r} {self.said}"
+
+    def _read_errors(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said += line
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for its end; return the exit status."""
+        status = self.process.wait(PATIENCE_S)
+        self._errors.join(PATIENCE_S)
+        return status
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._errors.join(PATIENCE_S)
+        for pipe in (self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            pipe.close()
+
+
+@pytest.fixture
+def start_process(redis_server: RedisServer) -> Iterator[Callable[..., WorkerProcess]]:
+    """Start worker processes on the shared server, or on the one given."""
+    processes: list[WorkerProcess] = []
+
+    def start(server: RedisServer | None = None, **config: Any) -> WorkerProcess:
+        process = WorkerProcess(server or redis_server, **config)
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.close()
+
+
+def marks(server: RedisServer, name: str) -> list[str]:
+    """What tasks of a worker process have noted under a name, in order."""
+    return [each.decode() for each in server.client.lrange(f"mark:{name}", 0, -1)]
+
+
+Starter = Callable[..., Awaitable[Worker]]

@@ -1,0 +1,604 @@
+"""What a function sees while a worker runs it, and how payloads that do not fit end."""
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskContext, TaskFailedError, TaskQ, TaskState, current_task
+from taskq_core.middleware import Middleware
+from taskq_core.wire import QueueKeys, build_message
+from taskq_core.worker.outcome import UnknownTaskError
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Ends, Runner, push_raw, state_of, stored, until
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def test_a_coroutine_runs_on_the_workers_loop(app: TaskQ, start: Runner) -> None:
+    """Its result is what it returned."""
+    threads = []
+
+    @app.task
+    async def double(number: int) -> int:
+        threads.append(threading.current_thread())
+        await asyncio.sleep(0)
+        return 2 * number
+
+    await start()
+    handle = await double.adelay(21)
+
+    assert await handle.aresult(10) == 42
+    assert threads == [threading.current_thread()]
+
+
+async def test_a_plain_function_runs_in_a_thread(app: TaskQ, start: Runner) -> None:
+    """It never blocks the loop."""
+    threads = []
+
+    @app.task
+    def double(number: int) -> int:
+        threads.append(threading.current_thread())
+        return 2 * number
+
+    await start()
+    handle = await double.adelay(21)
+
+    assert await handle.aresult(10) == 42
+    assert threads != [threading.current_thread()]
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "plain"])
+async def test_a_task_knows_its_run(app: TaskQ, start: Runner, kind: str) -> None:
+    """The context parameter and `current_task()` are one object that tells id, attempt, deadline and headers."""
+    seen: list[TaskContext] = []
+
+    def look(context: TaskContext) -> None:
+        assert current_task() is context
+        seen.append(context)
+
+    if kind == "coroutine":
+
+        @app.task(name="look", timeout=60, headers={"tenant": "a"}, max_retry=7)
+        async def look_async(context: TaskContext, word: str) -> str:
+            await asyncio.sleep(0)
+            look(context)
+            return word
+
+        call = look_async.s(word="x")
+    else:
+
+        @app.task(name="look", timeout=60, headers={"tenant": "a"}, max_retry=7)
+        def look_plain(context: TaskContext, word: str) -> str:
+            look(context)
+            return word
+
+        call = look_plain.s(word="x")
+    await start()
+    handle = await call.adelay()
+    await handle.aresult(10)
+
+    (context,) = seen
+    assert (context.id, context.name, context.queue) == (handle.id, "look", "default")
+    assert (context.retried, context.attempt, context.max_retry, context.local) == (0, 1, 7, False)
+    assert context.headers["tenant"] == "a"
+    assert context.deadline is not None
+    assert timedelta(seconds=30) < context.deadline - datetime.now(UTC) <= timedelta(seconds=60)
+
+
+async def test_a_context_ends_with_its_task(app: TaskQ, start: Runner) -> None:
+    """A context variable that one task sets is not seen by the next on the same thread or loop."""
+    from contextvars import ContextVar
+
+    variable = ContextVar("variable", default="clean")
+
+    @app.task
+    def plain() -> str:
+        seen = variable.get()
+        variable.set("dirty")
+        return seen
+
+    @app.task
+    async def coroutine() -> str:
+        seen = variable.get()
+        variable.set("dirty")
+        return seen
+
+    await start(concurrency=1)
+
+    for task in (plain, plain, coroutine, coroutine, plain):
+        assert await (await task.adelay()).aresult(10) == "clean"
+
+
+async def test_a_result_is_kept_for_the_retention(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """The completed task stands with a score of its end plus retention; without retention nothing is left."""
+
+    @app.task(retention=100)
+    def kept() -> dict[str, int]:
+        return {"a": 1}
+
+    @app.task(retention=0)
+    def dropped() -> int:
+        return 1
+
+    ends = Ends()
+    await start(listener=ends)
+    handle = await kept.adelay()
+    gone = await dropped.adelay()
+
+    assert await handle.aresult(10) == {"a": 1}
+    await until(lambda: ends.of(gone.id))
+    await until(lambda: not redis_server.client.exists(queue.task(gone.id)))
+    info = await handle.arefresh()
+    assert info.completed_at is not None
+    assert info.expires_at == info.completed_at + timedelta(seconds=100)
+    assert ends.of(handle.id) == ends.of(gone.id) == ["completed"]
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "plain"])
+async def test_a_written_result_is_kept_when_nothing_is_returned(app: TaskQ, start: Runner, kind: str) -> None:
+    """However soon the function ends after `write_result`, the last bytes written are stored."""
+
+    @app.task
+    async def write_async(number: int) -> Any:
+        current_task().write_result(b'"early"')
+        current_task().write_result(json.dumps(number).encode())
+
+    @app.task
+    def write_plain(number: int) -> Any:
+        current_task().write_result(b'"early"')
+        current_task().write_result(json.dumps(number).encode())
+
+    task: Any = write_async if kind == "coroutine" else write_plain
+    await start()
+    handles = [await task.adelay(number) for number in range(50)]
+
+    for number, handle in enumerate(handles):
+        await handle.aresult(10)
+        assert (await handle.arefresh()).result == str(number).encode()
+
+
+async def test_a_returned_value_replaces_a_written_result(app: TaskQ, start: Runner) -> None:
+    """What the function returns counts, also if the write was still on its way."""
+
+    @app.task
+    def write() -> str:
+        current_task().write_result(b'"written"')
+        return "returned"
+
+    await start()
+    handles = [await write.adelay() for _ in range(50)]
+
+    for handle in handles:
+        assert await handle.aresult(10) == "returned"
+        assert (await handle.arefresh()).result == b'"returned"'
+
+
+async def test_a_written_result_is_seen_while_the_task_runs_and_after_it_fails(app: TaskQ, start: Runner) -> None:
+    """Progress is for others to read."""
+    release = threading.Event()
+
+    @app.task(max_retry=0)
+    def write() -> None:
+        current_task().write_result(b"half")
+        release.wait(20)
+        current_task().write_result(b"more")
+        raise ValueError("x")
+
+    await start()
+    handle = await write.adelay()
+
+    async def result() -> bytes:
+        return (await handle.arefresh()).result
+
+    async def is_half() -> bool:
+        return await result() == b"half"
+
+    await until(is_half)
+    release.set()
+    with pytest.raises(TaskFailedError):
+        await handle.aresult(10)
+    assert await result() == b"more"
+
+
+async def test_something_that_is_no_bytes_is_refused_as_result(app: TaskQ, start: Runner) -> None:
+    """`write_result` raises in the task, at the line that is wrong."""
+
+    @app.task(max_retry=0)
+    def write() -> None:
+        current_task().write_result("text")  # type: ignore[arg-type]  # what is tested
+
+    await start()
+
+    with pytest.raises(TaskFailedError, match="TypeError: .*bytes"):
+        await (await write.adelay()).aresult(10)
+
+
+async def test_unknown_payload_fields_are_ignored_and_counted(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """A newer producer must not archive a fleet."""
+
+    @app.task(name="add")
+    def add(a: int, b: int = 2) -> int:
+        return a + b
+
+    worker = await start()
+    message = build_message(
+        type="add", payload=b'{"a": 1, "new": 1, "newer": {}}', id="x", queue="default", retry=0, retention=60
+    )
+    push_raw(redis_server, queue, "x", message.SerializeToString())
+    await until(lambda: state_of(redis_server, queue, "x") == "completed")
+
+    assert redis_server.client.hget(queue.task("x"), "result") == b"3"
+    assert worker._executor.ignored_fields == 2
+
+
+async def test_a_strict_task_archives_unknown_fields(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """With `strict=True` the field is named in the error, its value is not."""
+
+    @app.task(name="add", strict=True, max_retry=5)
+    def add(a: int) -> int:
+        return a
+
+    await start()
+    message = build_message(type="add", payload=b'{"a": 1, "new": "secret"}', id="x", queue="default", retry=5)
+    push_raw(redis_server, queue, "x", message.SerializeToString())
+    await until(lambda: state_of(redis_server, queue, "x") == "archived")
+
+    text = stored(redis_server, queue, "x").error_msg
+    assert "new" in text
+    assert "secret" not in text
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        (b'{"b": 1}', ["'a'", "add"]),
+        (b'{"a": "secret"}', ["'a'", "int", "str"]),
+        (b'{"a": 1, "b": ["secret"]}', ["'b'", "int", "array"]),
+        (b'["secret"]', ["add"]),
+        (b"", ["add"]),
+        (b"\xff\xfesecret", ["add"]),
+        (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", ["add"]),
+    ],
+    ids=["missing", "wrong type", "wrong type of optional", "no object", "empty", "no text", "deep"],
+)
+async def test_a_payload_that_does_not_fit_is_archived_at_once(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, payload: bytes, words: list[str]
+) -> None:
+    """The text names task, parameter and type, never the value, and no retry is tried."""
+
+    @app.task(name="add")
+    def add(a: int, b: int = 2) -> int:
+        return a + b
+
+    await start()
+    push_raw(
+        redis_server,
+        queue,
+        "x",
+        build_message(type="add", payload=payload, id="x", queue="default", retry=5).SerializeToString(),
+    )
+    await until(lambda: state_of(redis_server, queue, "x") == "archived")
+
+    message = stored(redis_server, queue, "x")
+    assert message.retried == 0
+    assert all(word in message.error_msg for word in words), message.error_msg
+    assert "secret" not in message.error_msg
+    assert bytes(message.payload) == payload
+
+
+async def test_an_unknown_task_type_is_retried_then_archived(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """A rolling deploy may know it soon; the last failure says what is missing."""
+    ends = Ends()
+    await start(listener=ends)
+    first = await app.remote("nobody:knows", max_retry=1).adelay()
+    last = await app.remote("nobody:knows", max_retry=0).adelay()
+
+    with pytest.raises(TaskFailedError, match='handler not found for task "nobody:knows"'):
+        await last.aresult(10)
+    await until(lambda: state_of(redis_server, queue, first.id) == "retry")
+    message = stored(redis_server, queue, first.id)
+    assert message.retried == 1
+    assert "no worker that took it has this task registered" in message.error_msg
+    score = redis_server.client.zscore(queue.retry, first.id)
+    assert score is not None
+    assert 10 <= score - time.time() <= 50  # Asynq's delay after the first failure is 15 to 44 s
+    assert all(isinstance(error, UnknownTaskError) for error in ends.errors)
+
+
+async def test_an_unreadable_message_is_set_aside_and_the_next_runs(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """Its bytes are kept, its slot is given back, nothing is left in active."""
+
+    @app.task
+    def fine() -> str:
+        return "fine"
+
+    for number in range(5):
+        push_raw(redis_server, queue, f"bad{number}", b"\xff\xff\xffno message")
+    worker = await start(concurrency=2)
+    handle = await fine.adelay()
+
+    assert await handle.aresult(10) == "fine"
+    await until(lambda: redis_server.client.zcard(queue.quarantine) == 5)
+    assert redis_server.client.hget(queue.quarantined("bad0"), "msg") == b"\xff\xff\xffno message"
+    assert redis_server.client.llen(queue.active) == 0
+    assert redis_server.client.zcard(queue.lease) == 0
+    await until(lambda: worker._fetcher.free == 2)
+
+
+async def test_ids_without_a_task_are_dropped(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """They stop nobody and take no slot."""
+
+    @app.task
+    def fine() -> str:
+        return "fine"
+
+    redis_server.client.lpush(queue.pending, *[f"ghost{number}" for number in range(30)])
+    worker = await start(concurrency=2)
+
+    assert await (await fine.adelay()).aresult(10) == "fine"
+    assert redis_server.client.llen(queue.active) == 0
+    assert worker._fetcher.dropped == 30
+
+
+async def test_an_enveloped_payload_is_unwrapped(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """A peer without headers writes the trace into the payload; the task sees only its own."""
+
+    @app.task(name="add")
+    def add(a: int) -> int:
+        return a
+
+    await start()
+    payload = json.dumps({"traceparent": TRACEPARENT, "data": {"a": 5}}).encode()
+    message = build_message(type="add", payload=payload, id="x", queue="default", retry=0, retention=60)
+    push_raw(redis_server, queue, "x", message.SerializeToString())
+    await until(lambda: state_of(redis_server, queue, "x") == "completed")
+
+    assert redis_server.client.hget(queue.task("x"), "result") == b"5"
+
+
+async def test_a_message_with_the_largest_limits_runs(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """Numbers that a peer may write, up to 64 bits, stop neither the task nor the worker's presence."""
+    release = asyncio.Event()
+
+    @app.task(name="hold")
+    async def hold() -> str:
+        deadline = current_task().deadline
+        assert deadline is None or deadline.year == 9999
+        await release.wait()
+        return "done"
+
+    worker = await start()
+    message = build_message(
+        type="hold", payload=b"{}", id="x", queue="default", retry=0, retention=60, timeout=2**63 - 1, deadline=2**63 - 1
+    )
+    push_raw(redis_server, queue, "x", message.SerializeToString())
+    await until(lambda: worker.running_count == 1)
+
+    def is_shown() -> bool:
+        keys = redis_server.client.keys("asynq:workers:*")
+        return bool(keys) and redis_server.client.hexists(keys[0], "x")
+
+    await until(is_shown)
+    release.set()
+    await until(lambda: state_of(redis_server, queue, "x") == "completed")
+
+
+class Noting(Middleware):
+    """Notes when it enters and leaves."""
+
+    def __init__(self, name: str, notes: list[str]) -> None:
+        self.name, self.notes = name, notes
+
+    def around(self, context: TaskContext, call: Callable[[], object]) -> object:
+        self.notes.append(f"{self.name} in")
+        try:
+            return call()
+        finally:
+            self.notes.append(f"{self.name} out")
+
+    async def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
+        self.notes.append(f"{self.name} in")
+        try:
+            return await call()
+        finally:
+            self.notes.append(f"{self.name} out")
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "plain"])
+async def test_the_first_middleware_is_the_outermost(app: TaskQ, start: Runner, kind: str) -> None:
+    """Each wraps those behind it, and what it returns is the result."""
+    notes: list[str] = []
+
+    class Changing(Middleware):
+        def around(self, context: TaskContext, call: Callable[[], object]) -> object:
+            return f"{call()} changed"
+
+        async def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
+            return f"{await call()} changed"
+
+    app.middleware += [Noting("first", notes), Changing(), Noting("second", notes)]
+
+    @app.task
+    async def coroutine() -> str:
+        notes.append("run")
+        return "value"
+
+    @app.task
+    def plain() -> str:
+        notes.append("run")
+        return "value"
+
+    await start()
+    handle = await (coroutine if kind == "coroutine" else plain).adelay()
+
+    assert await handle.aresult(10) == "value changed"
+    assert notes == ["first in", "second in", "run", "second out", "first out"]
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "plain"])
+async def test_what_a_middleware_raises_counts_as_raised_by_the_task(app: TaskQ, start: Runner, kind: str) -> None:
+    """The task fails with it, and its policy decides on it."""
+
+    class Refusing(Middleware):
+        def around(self, context: TaskContext, call: Callable[[], object]) -> object:
+            raise PermissionError("not today")
+
+        async def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
+            raise PermissionError("not today")
+
+    app.middleware.append(Refusing())
+
+    @app.task(no_retry_on=PermissionError)
+    async def coroutine() -> None: ...
+
+    @app.task(no_retry_on=PermissionError)
+    def plain() -> None: ...
+
+    await start()
+    handle = await (coroutine if kind == "coroutine" else plain).adelay()
+
+    with pytest.raises(TaskFailedError, match="PermissionError: not today"):
+        await handle.aresult(10)
+
+
+async def test_a_listener_is_told_of_each_task(app: TaskQ, start: Runner) -> None:
+    """Of its start and of its end, with the error."""
+
+    @app.task(max_retry=0)
+    def fail() -> None:
+        raise ValueError("x")
+
+    ends = Ends()
+    worker = await start(listener=ends)
+    handle = await fail.adelay()
+    await until(lambda: ends.of(handle.id))
+
+    assert ends.workers == [worker]
+    assert ends.started_ids == [handle.id]
+    assert ends.of(handle.id) == ["archived"]
+    assert isinstance(ends.errors[0], ValueError)
+
+
+async def test_a_listener_that_fails_harms_no_task(
+    app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is a front end's; its error is logged and the task ends as it would."""
+
+    class Broken(Ends):
+        def task_started(self, context: TaskContext) -> None:
+            raise RuntimeError("broken start")
+
+        def task_ended(self, *told: Any) -> None:
+            raise RuntimeError("broken end")
+
+    @app.task
+    def plain() -> str:
+        return "done"
+
+    @app.task
+    async def coroutine() -> str:
+        return "done"
+
+    worker = await start(listener=Broken(), concurrency=1)
+    with caplog.at_level(logging.ERROR):
+        for task in (plain, coroutine, plain):
+            assert await (await task.adelay()).aresult(10) == "done"
+
+    assert "broken" in caplog.text
+    await until(lambda: worker._fetcher.free == 1)
+
+
+async def test_an_exit_raised_by_a_task_is_its_failure(app: TaskQ, start: Runner) -> None:
+    """`sys.exit()` in a task does not end the worker."""
+
+    @app.task(max_retry=0)
+    def plain() -> None:
+        raise SystemExit(3)
+
+    @app.task(max_retry=0)
+    async def coroutine() -> None:
+        raise SystemExit(3)
+
+    @app.task
+    def fine() -> str:
+        return "fine"
+
+    await start()
+    for task in (plain, coroutine):
+        with pytest.raises(TaskFailedError, match="SystemExit: 3"):
+            await (await task.adelay()).aresult(10)
+
+    assert await (await fine.adelay()).aresult(10) == "fine"
+
+
+async def test_payloads_are_not_logged(app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither arguments nor results nor error texts stand in log lines."""
+
+    @app.task(max_retry=0)
+    def fail(word: str) -> None:
+        raise ValueError(word)
+
+    @app.task
+    def fine(word: str) -> str:
+        return word
+
+    await start()
+    with caplog.at_level(logging.DEBUG, logger="taskq"):
+        for task in (fail, fine):
+            handle = await task.adelay("canary")
+            await until(lambda handle=handle: handle.arefresh())
+            with pytest.raises(TaskFailedError) if task is fail else _nothing():
+                await handle.aresult(10)
+
+    assert any(record.levelno == logging.ERROR for record in caplog.records)
+    assert "canary" not in caplog.text
+    assert all("canary" not in str(vars(record)) for record in caplog.records if record.name.startswith("taskq"))
+
+
+def _nothing() -> Any:
+    from contextlib import nullcontext
+
+    return nullcontext()
+
+
+async def test_states_are_as_tools_read_them(app: TaskQ, start: Runner) -> None:
+    """While a task runs it is active with a lease; afterwards completed."""
+    release = asyncio.Event()
+
+    @app.task
+    async def hold() -> None:
+        await release.wait()
+
+    worker = await start()
+    handle = await hold.adelay()
+    await until(lambda: worker.running_count == 1)
+    info = await handle.arefresh()
+    release.set()
+    await handle.aresult(10)
+
+    assert info.state is TaskState.ACTIVE
+    assert info.lease_expires_at is not None
+    assert (await handle.arefresh()).state is TaskState.COMPLETED

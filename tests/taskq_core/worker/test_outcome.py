@@ -1,0 +1,380 @@
+"""How a run ends: what a task raises to steer the queue, retry policies, error texts and results."""
+
+import math
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from taskq_core import Discard, Retry, SkipRetry, Snooze, TaskFailedError, TaskQ, exponential
+from taskq_core.broker.operations import Outcome, Settlement
+from taskq_core.wire import QueueKeys, build_message, decode_message
+from taskq_core.worker.outcome import describe, settle
+from taskq_core.worker.run import Ending, Run
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Ends, Runner, state_of, stored, until
+
+NOW_S = 1_700_000_000
+
+
+def decide(
+    error: BaseException | None = None,
+    *,
+    result: object = None,
+    retried: int = 0,
+    retry: int = 3,
+    retention: int = 0,
+    ending: Ending | None = None,
+    **options: Any,
+) -> Settlement:
+    """Decide on one run of a task with these options."""
+    app = TaskQ("redis://localhost:1")
+
+    @app.task(name="task", **options)
+    def task() -> None: ...
+
+    message = build_message(
+        type="task", payload=b"{}", id="x", queue="default", retry=retry, retried=retried, retention=retention
+    )
+    run = Run(app.runtime.keys.queue("default"), "x", message, 0.0)
+    run.task = task
+    run.ending = ending
+    return settle(run, result, error, now_s=NOW_S, duration_s=0.1)
+
+
+def text(settlement: Settlement) -> str:
+    return decode_message(settlement.message).error_msg
+
+
+# --- steering ---------------------------------------------------------------------------------------------------------
+
+
+async def test_retry_after_runs_again_no_earlier(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """`Retry(after=)` uses an attempt; the error behind it is what is stored."""
+    attempts = []
+
+    @app.task
+    def again(number: int) -> str:
+        from taskq_core import current_task
+
+        attempts.append(current_task().attempt)
+        if len(attempts) == 1:
+            try:
+                raise ConnectionError("no line")
+            except ConnectionError as error:
+                raise Retry(after=0.5) from error
+        return "done"
+
+    ends = Ends()
+    await start(listener=ends)
+    handle = await again.adelay(1)
+    await until(lambda: ends.of(handle.id))
+    first = stored(redis_server, queue, handle.id)
+
+    assert await handle.aresult(10) == "done"
+    assert (first.retried, first.error_msg) == (1, "ConnectionError: no line")
+    assert attempts == [1, 2]
+    assert ends.of(handle.id) == ["retried", "completed"]
+
+
+async def test_snooze_uses_no_attempt(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
+    """A task may snooze more often than it may fail, and it counts as no failure."""
+    runs = []
+
+    @app.task(max_retry=0)
+    async def later() -> str:
+        from taskq_core import current_task
+
+        runs.append(current_task().attempt)
+        if len(runs) < 3:
+            raise Snooze(after=timedelta(milliseconds=1))
+        return "done"
+
+    ends = Ends()
+    await start(listener=ends)
+    handle = await later.adelay()
+
+    assert await handle.aresult(10) == "done"
+    assert runs == [1, 1, 1]
+    assert ends.of(handle.id) == ["snoozed", "snoozed", "completed"]
+    message = stored(redis_server, queue, handle.id)
+    assert (message.retried, message.error_msg) == (0, "")
+    assert redis_server.client.get(queue.failed) is None
+    assert redis_server.client.get(queue.processed) == b"1"
+
+
+async def test_skip_retry_archives_now(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
+    """Whatever attempts are left; its reason is the stored text."""
+
+    @app.task(max_retry=5)
+    def hopeless() -> None:
+        raise SkipRetry("the order is gone")
+
+    await start()
+    handle = await hopeless.adelay()
+
+    with pytest.raises(TaskFailedError, match="the order is gone"):
+        await handle.aresult(10)
+    assert stored(redis_server, queue, handle.id).retried == 0
+
+
+async def test_discard_leaves_nothing(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
+    """Neither retried nor archived nor kept, and its unique lock is free."""
+
+    @app.task(unique_for=100)
+    async def obsolete() -> None:
+        raise Discard
+
+    ends = Ends()
+    await start(listener=ends)
+    handle = await obsolete.adelay()
+    await until(lambda: state_of(redis_server, queue, handle.id) is None)
+    again = await obsolete.adelay()
+    await until(lambda: ends.of(again.id))
+
+    assert ends.of(handle.id) == ends.of(again.id) == ["discarded"]
+    assert redis_server.client.get(queue.failed) is None
+
+
+async def test_the_last_failure_archives(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
+    """A task runs `max_retry + 1` times."""
+    runs = []
+
+    @app.task(max_retry=2, retry_delay=0)
+    def fail() -> None:
+        runs.append(1)
+        raise ValueError(f"failure {len(runs)}")
+
+    await start()
+    handle = await fail.adelay()
+
+    with pytest.raises(TaskFailedError, match="ValueError: failure 3"):
+        await handle.aresult(15)
+    assert len(runs) == 3
+    assert stored(redis_server, queue, handle.id).retried == 2
+    assert redis_server.client.get(queue.failed) == b"3"
+
+
+@pytest.mark.parametrize("error", [Retry(after=1), Retry(), ValueError("x")], ids=repr)
+def test_no_attempt_left_archives(error: Exception) -> None:
+    """However the task asked for another one."""
+    assert decide(error, retried=3, retry=3).outcome is Outcome.ARCHIVE
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(Retry(after="soon"), Outcome.RETRY), (Snooze(after=None), Outcome.RETRY), (Retry(after=math.nan), Outcome.RETRY)],  # type: ignore[arg-type]  # what is tested
+    ids=repr,
+)
+def test_an_unusable_delay_is_a_failure_that_says_so(error: Exception, outcome: Outcome) -> None:
+    """The outcome is not lost for it; the task's own policy gives the delay."""
+    settlement = decide(error, retry_delay=7)
+
+    assert (settlement.outcome, settlement.delay_ms) == (outcome, 7000)
+    assert "(after=) takes seconds or a timedelta" in text(settlement)
+
+
+@pytest.mark.parametrize(("after", "expected_ms"), [(-5, 0), (0, 0), (1.0001, 1001), (math.inf, 3_000_000_000_000)])
+def test_delays_are_cut_to_what_can_be_stored(after: float, expected_ms: int) -> None:
+    """Negative means now, endless a century; a fraction is rounded up, so nothing starts early."""
+    assert decide(Snooze(after=after)).delay_ms == expected_ms
+    assert decide(Retry(after=after)).delay_ms == expected_ms
+
+
+def test_a_reason_that_is_no_text_is_made_one() -> None:
+    """`SkipRetry(error)` is an easy slip."""
+    settlement = decide(SkipRetry(KeyError("k")))  # type: ignore[arg-type]  # what is tested
+
+    assert settlement.outcome is Outcome.ARCHIVE
+    assert text(settlement) == "'k'"
+
+
+# --- policies ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("retried", [0, 1, 5, 24])
+def test_asynqs_default_delay(retried: int) -> None:
+    """n^4 + 15 + rand{0..29} * (n + 1) seconds."""
+    for _ in range(50):
+        delay_s = decide(ValueError(), retried=retried, retry=25).delay_ms / 1000
+
+        assert retried**4 + 15 <= delay_s <= retried**4 + 15 + 29 * (retried + 1)
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected_ms"),
+    [
+        (3, [3000, 3000, 3000]),
+        (timedelta(minutes=1), [60_000, 60_000, 60_000]),
+        ([1, 2.5], [1000, 2500, 2500]),
+        (exponential(2, factor=3, jitter=False), [2000, 6000, 18_000]),
+        (exponential(2, factor=3, limit=5, jitter=False), [2000, 5000, 5000]),
+        (lambda retried, error: retried * 10, [0, 10_000, 20_000]),
+        (lambda retried, error: timedelta(seconds=4), [4000, 4000, 4000]),
+        (lambda retried, error: -1, [0, 0, 0]),
+    ],
+    ids=["constant", "timedelta", "list", "exponential", "limited", "function", "function of timedelta", "negative"],
+)
+def test_policies(policy: Any, expected_ms: list[int]) -> None:
+    """The delay by failures so far."""
+    assert [decide(ValueError(), retried=n, retry=9, retry_delay=policy).delay_ms for n in range(3)] == expected_ms
+
+
+def test_a_policy_sees_the_error() -> None:
+    """A function decides by what was raised."""
+    seen: list[BaseException] = []
+    error = ValueError()
+
+    def policy(retried: int, error: BaseException) -> float:
+        seen.append(error)
+        return 1
+
+    decide(error, retry_delay=policy)
+
+    assert seen == [error]
+
+
+def _raises(retried: int, error: BaseException) -> float:
+    raise RuntimeError("broken policy")
+
+
+@pytest.mark.parametrize("policy", [_raises, lambda r, e: None, lambda r, e: "x", lambda r, e: math.nan])
+def test_a_broken_policy_gives_asynqs_default(
+    policy: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The outcome is not lost; the log says what happened."""
+    settlement = decide(ValueError(), retry_delay=policy)
+
+    assert settlement.outcome is Outcome.RETRY
+    assert 15_000 <= settlement.delay_ms <= 44_000
+    assert "the retry_delay of task task failed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "outcome"),
+    [
+        ({"retry_on": ConnectionError}, ConnectionRefusedError(), Outcome.RETRY),
+        ({"retry_on": ConnectionError}, ValueError(), Outcome.ARCHIVE),
+        ({"no_retry_on": (KeyError, ValueError)}, ValueError(), Outcome.ARCHIVE),
+        ({"no_retry_on": ValueError}, KeyError(), Outcome.RETRY),
+        ({"retry_on": OSError, "no_retry_on": FileNotFoundError}, FileNotFoundError(), Outcome.ARCHIVE),
+        ({"retry_on": OSError, "no_retry_on": FileNotFoundError}, PermissionError(), Outcome.RETRY),
+    ],
+)
+def test_classes_decide_about_retrying(options: dict[str, Any], error: Exception, outcome: Outcome) -> None:
+    """`no_retry_on` goes before `retry_on`."""
+    assert decide(error, **options).outcome is outcome
+
+
+def test_a_timeout_counts_as_timeout_error() -> None:
+    """Class options see it so, whatever interrupted the function."""
+    assert decide(None, ending=Ending.TIMEOUT).outcome is Outcome.RETRY
+    assert decide(None, ending=Ending.TIMEOUT, no_retry_on=TimeoutError).outcome is Outcome.ARCHIVE
+    assert decide(None, ending=Ending.TIMEOUT, retry_on=TimeoutError).outcome is Outcome.RETRY
+
+
+def test_asking_for_a_retry_is_not_judged_by_classes() -> None:
+    """`Retry` is the task's own word."""
+    assert decide(Retry(after=1), retry_on=ConnectionError).outcome is Outcome.RETRY
+
+
+# --- texts ------------------------------------------------------------------------------------------------------------
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class WrongText(Exception):
+    def __str__(self) -> str:
+        return 5  # type: ignore[return-value]  # what is tested
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("plain"), "ValueError: plain"),
+        (ValueError(), "ValueError"),
+        (Unprintable(), "Unprintable: (its text cannot be read)"),
+        (WrongText(), "WrongText: (its text cannot be read)"),
+    ],
+)
+def test_an_error_is_described_by_class_and_text(error: Exception, expected: str) -> None:
+    """A broken `__str__` does not lose the outcome."""
+    assert describe(error) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "stored_text"),
+    [
+        ("lone \ud800 surrogate", "ValueError: lone \ufffd surrogate"),
+        ("zero \0 byte", "ValueError: zero \0 byte"),
+        ("x" * 10_000_000, None),
+        ("ü" * 10_000_000, None),
+        ("\udcff" * 1_000_000, None),
+    ],
+    ids=["surrogate", "NUL", "10 MB", "20 MB", "surrogates"],
+)
+async def test_error_texts_are_cleaned_and_cut(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, given: str, stored_text: str | None
+) -> None:
+    """An acknowledgement never fails for its text, and no text is over 4 KiB."""
+
+    @app.task(max_retry=0)
+    def fail() -> None:
+        raise ValueError(given)
+
+    await start()
+    handle = await fail.adelay()
+    await until(lambda: state_of(redis_server, queue, handle.id) == "archived")
+
+    message = stored(redis_server, queue, handle.id)
+    assert len(message.error_msg.encode()) <= 4096
+    assert stored_text is None or message.error_msg == stored_text
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [object(), {1, object()}, math.nan, "\ud800"], ids=["object", "set", "nan", "surrogate"])
+async def test_a_result_without_json_form_archives(app: TaskQ, start: Runner, value: object) -> None:
+    """The function ran, so running it again would not help; the text says that it returned."""
+
+    @app.task
+    def odd() -> Any:
+        return value
+
+    ends = Ends()
+    await start(listener=ends)
+    handle = await odd.adelay()
+
+    with pytest.raises(TaskFailedError, match="the task returned, but result:"):
+        await handle.aresult(10)
+    assert ends.of(handle.id) == ["archived"]
+
+
+def test_a_result_that_is_not_kept_is_not_encoded() -> None:
+    """Without retention it may be anything."""
+    assert decide(None, result=object()).outcome is Outcome.DONE
+
+
+# --- told to end ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [None, ValueError(), Retry(after=1), Discard(), BaseException()], ids=repr)
+def test_a_cancelled_task_is_archived(error: BaseException | None) -> None:
+    """Whatever its function made of it."""
+    settlement = decide(error, ending=Ending.CANCELLED)
+
+    assert settlement.outcome is Outcome.ARCHIVE
+    assert text(settlement) == "context canceled"
+
+
+def test_a_task_that_succeeds_while_the_worker_stops_has_succeeded() -> None:
+    """Only one that could not end goes back."""
+    assert decide(None, ending=Ending.SHUTDOWN).outcome is Outcome.DONE
+    assert decide(BaseException(), ending=Ending.SHUTDOWN).outcome is Outcome.REQUEUE

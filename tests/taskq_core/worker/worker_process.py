@@ -1,0 +1,108 @@
+"""A worker process for tests: its tasks note in Redis what they do, under keys `mark:<name>`."""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import time
+from typing import Any
+
+import redis
+
+from taskq_core import TaskContext, TaskQ, current_task
+from taskq_core.errors import TaskInterrupted
+from taskq_core.worker import Worker, WorkerConfig, WorkerListener
+
+app = TaskQ(os.environ.get("URL", "redis://localhost:1"), defaults={"retention": 600, "max_retry": 3})
+notes: redis.Redis
+
+
+def note(name: str, what: str) -> None:
+    notes.rpush(f"mark:{name}", what)
+
+
+@app.task(name="quick")
+def quick(name: str) -> str:
+    note(name, "ran")
+    return "done"
+
+
+@app.task(name="wait")
+async def wait(name: str, until: str) -> str:
+    """Note the start, then wait for a key without blocking the loop."""
+    note(name, f"started {current_task().attempt}")
+    try:
+        while not notes.exists(until):
+            await asyncio.sleep(0.01)
+    except asyncio.CancelledError:
+        note(name, "cancelled")
+        raise
+    note(name, "ended")
+    return f"{os.getpid()}"
+
+
+@app.task(name="block")
+async def block(name: str, seconds: float) -> str:
+    """Block the event loop, as a coroutine should not."""
+    note(name, f"started {current_task().attempt}")
+    time.sleep(seconds)
+    note(name, "ended")
+    return "done"
+
+
+@app.task(name="plain_wait")
+def plain_wait(context: TaskContext, name: str, until: str) -> str:
+    """As `wait`, in a thread."""
+    note(name, f"started {context.attempt}")
+    try:
+        while not notes.exists(until):
+            time.sleep(0.01)
+    except TaskInterrupted:
+        note(name, "interrupted")
+        raise
+    note(name, "ended")
+    return "done"
+
+
+@app.task(name="stubborn")
+def stubborn(name: str) -> None:
+    """Cannot be interrupted: it sits in one C call."""
+    note(name, "started")
+    time.sleep(60)
+
+
+@app.task(name="stubborn_coroutine")
+async def stubborn_coroutine(name: str) -> None:
+    """Swallow every cancellation."""
+    note(name, "started")
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            note(name, "swallowed")
+
+
+@app.task(name="die")
+def die(name: str) -> None:
+    """Take the process along."""
+    note(name, "started")
+    os._exit(9)
+
+
+class Told(WorkerListener):
+    def started(self, worker: Any) -> None:
+        print("started", flush=True)
+
+
+def main() -> int:
+    global notes
+    settings = json.loads(sys.argv[1])
+    logging.basicConfig(level=logging.INFO, format="%(name)s %(levelname)s %(message)s")
+    app.configure(type(app.settings).from_mapping({"URL": settings["url"], "DEFAULTS": dict(app.settings.defaults)}))
+    notes = redis.from_url(settings["url"])
+    return Worker(app, WorkerConfig(**settings["config"]), listener=Told()).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

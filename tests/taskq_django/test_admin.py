@@ -1,0 +1,267 @@
+"""What staff see of queues and tasks in the admin."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from taskq_core import TaskHandle
+from taskq_core.wire import decode_message
+from taskq_django import taskq
+from taskq_django.admin_detail import SHOWN_BYTES, blob
+from taskq_django.admin_list import object_id
+from tests.redis_server import RedisServer
+
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
+TASKS = "/admin/taskq_django/task/"
+QUEUES = "/admin/taskq_django/queue/"
+HOSTILE = "</pre><script>alert('x')</script>"
+
+
+@pytest.fixture
+def staff(client: Client) -> Client:
+    """A browser of somebody who may view tasks and queues, and nothing else."""
+    user = User.objects.create_user("ada", password="ada", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(content_type__app_label="taskq_django"))
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def pages(staff: Client, redis: RedisServer) -> Callable[..., str]:
+    """Return the text of a page."""
+
+    def page(path: str, **query: object) -> str:
+        response = staff.get(path, {name: str(value) for name, value in query.items()})
+        assert response.status_code == 200
+        return response.content.decode()
+
+    return page
+
+
+def enqueue(name: str = "email:deliver", *, queue: str = "default", **arguments: object) -> TaskHandle[Any]:
+    return taskq.remote(name, queue=queue).delay(**arguments)
+
+
+def detail(handle: TaskHandle[Any]) -> str:
+    return reverse("admin:taskq_django_task_change", args=[object_id(handle.queue, handle.id)])
+
+
+def archive(redis: RedisServer, handle: TaskHandle[Any], error: str) -> None:
+    prefix = f"asynq:{{{handle.queue}}}:"
+    stored = redis.client.hget(f"{prefix}t:{handle.id}", "msg")
+    message = decode_message(stored)  # type: ignore[arg-type]  # a blocking client returns bytes
+    message.error_msg = error
+    redis.client.hset(f"{prefix}t:{handle.id}", mapping={"state": "archived", "msg": message.SerializeToString()})
+    redis.client.lrem(f"{prefix}pending", 0, handle.id)
+    redis.client.zadd(f"{prefix}archived", {handle.id: 1_700_000_000})
+
+
+def shown_ids(html: str) -> list[str]:
+    return re.findall(r'<th class="field-id nowrap"><a [^>]*title="([^"]*)"', html)
+
+
+def test_tasks_are_filtered_by_queue_and_state(pages: Callable[..., str], redis: RedisServer) -> None:
+    low, archived, pending = enqueue(queue="low"), enqueue(), enqueue()
+    archive(redis, archived, "ValueError: no")
+
+    assert shown_ids(pages(TASKS)) == [pending.id, low.id, archived.id]
+    assert shown_ids(pages(TASKS, queue="low")) == [low.id]
+    assert shown_ids(pages(TASKS, state="archived")) == [archived.id]
+    assert shown_ids(pages(TASKS, queue="default", state="pending")) == [pending.id]
+    assert shown_ids(pages(TASKS, queue="no such queue", state="no such state", p="x")) == [
+        pending.id,
+        low.id,
+        archived.id,
+    ]
+
+
+def test_filters_say_how_many_there_are(pages: Callable[..., str], redis: RedisServer) -> None:
+    archive(redis, enqueue(), "ValueError: no")
+    enqueue(queue="low")
+
+    html = pages(TASKS, state="archived")
+
+    assert "default (1)" in html
+    assert "low (0)" in html
+    assert "archived (1)" in html
+    assert "pending (1)" in html
+
+
+def test_a_long_list_has_pages_that_keep_the_filters(pages: Callable[..., str]) -> None:
+    handles = [enqueue(queue="low", number=number) for number in range(120)]
+
+    first, last = pages(TASKS, queue="low"), pages(TASKS, queue="low", p=3)
+
+    assert shown_ids(first) == [handle.id for handle in handles[:50]]
+    assert shown_ids(last) == [handle.id for handle in handles[100:]]
+    assert 'href="?p=2&amp;queue=low"' in first
+    assert "120 tasks" in first
+    assert shown_ids(pages(TASKS, queue="low", p=999)) == shown_ids(last)
+
+
+def test_a_task_is_found_by_its_whole_id(pages: Callable[..., str]) -> None:
+    wanted, other = enqueue(queue="low"), enqueue()
+
+    assert shown_ids(pages(TASKS, q=wanted.id)) == [wanted.id]
+    assert shown_ids(pages(TASKS, q=f" {other.id} ")) == [other.id]
+    assert shown_ids(pages(TASKS, q=wanted.id, queue="default")) == []
+    assert "No task has this id" in pages(TASKS, q=wanted.id[:8])
+
+
+def test_arguments_are_on_the_tasks_own_page_only(pages: Callable[..., str]) -> None:
+    handle = enqueue(to="user@example.com", count=3)
+
+    html = pages(detail(handle))
+
+    assert "user@example.com" not in pages(TASKS)
+    assert "user@example.com" not in pages(TASKS, q=handle.id)
+    assert "{\n  &quot;to&quot;: &quot;user@example.com&quot;,\n  &quot;count&quot;: 3\n}" in html
+
+
+def test_a_tasks_page_says_what_is_known(pages: Callable[..., str], redis: RedisServer) -> None:
+    handle = taskq.remote("email:deliver", headers={"tenant": "acme"}, max_retry=4, retention=60).delay()
+    archive(redis, handle, "ValueError: no such address\nmore")
+
+    html = pages(detail(handle))
+
+    for text in (
+        "email:deliver",
+        handle.id,
+        "archived",
+        "0 of 5",
+        "no such address\nmore",
+        "tenant",
+        "acme",
+        "0:01:00",
+    ):
+        assert text in html
+    assert "Nov. 14, 2023" in html
+
+
+def test_whatever_a_task_holds_is_escaped(pages: Callable[..., str], redis: RedisServer) -> None:
+    handle = taskq.remote(HOSTILE, queue=HOSTILE, headers={HOSTILE: HOSTILE}, task_id=HOSTILE).delay(text=HOSTILE)
+    archive(redis, handle, HOSTILE)
+
+    for html in (pages(TASKS), pages(TASKS, q=HOSTILE, queue=HOSTILE), pages(detail(handle)), pages(QUEUES)):
+        assert "<script>alert" not in html
+        assert "&lt;script&gt;alert" in html
+
+
+@pytest.mark.parametrize("task_id", ["a/b", "_2F", "50% & more?#x", "ключ", "..", "x/change/"])
+def test_a_task_with_an_odd_id_in_an_odd_queue_has_a_page(
+    pages: Callable[..., str], task_id: str, staff: Client
+) -> None:
+    handle = taskq.remote("email:deliver", queue=f"q:{task_id}", task_id=task_id).delay()
+
+    (url,) = re.findall(r'<th class="field-id nowrap"><a href="([^"]*)"', pages(TASKS, queue=handle.queue))
+
+    assert "email:deliver" in pages(url)
+
+
+def test_an_unreadable_task_is_shown_as_such(pages: Callable[..., str], redis: RedisServer) -> None:
+    broken, gone = enqueue(), enqueue()
+    redis.client.hset(f"asynq:{{default}}:t:{broken.id}", "msg", b"\xff\xff garbage")
+    redis.client.delete(f"asynq:{{default}}:t:{gone.id}")
+
+    listed, page = pages(TASKS), pages(detail(broken))
+
+    assert shown_ids(listed) == [broken.id, gone.id]
+    assert "its data is gone" in listed
+    assert "Unreadable task" in page
+    assert "ffff 2067" in page
+
+
+def test_a_task_that_is_gone_is_not_found(staff: Client, redis: RedisServer) -> None:
+    for path in (f"{TASKS}default/nothing/change/", f"{TASKS}nothing/change/"):
+        assert staff.get(path).status_code == 404
+
+
+def test_queues_are_listed_with_their_sizes(pages: Callable[..., str], redis: RedisServer) -> None:
+    enqueue(queue="low")
+    enqueue(queue="low")
+    redis.client.set("asynq:{low}:paused", 1)
+
+    html = pages(QUEUES)
+
+    assert f'<a href="{TASKS}?queue=low&amp;state=pending">2</a>' in html
+    assert "(paused)" in html
+
+
+def test_empty_lists_say_so(pages: Callable[..., str]) -> None:
+    assert "No tasks here." in pages(TASKS)
+    assert "No task was enqueued yet." in pages(QUEUES)
+
+
+@pytest.mark.parametrize("path", [TASKS, QUEUES, f"{TASKS}default/1/change/"])
+def test_redis_down_is_said_rather_than_an_error_page(staff: Client, settings: Any, path: str) -> None:
+    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+
+    response = staff.get(path)
+    html = response.content.decode()
+
+    assert response.status_code == 200
+    assert "The task queue cannot be read right now." in html
+    assert "cannot reach redis://:***@127.0.0.1:1/0" in html
+    assert "secret" not in html
+
+
+@pytest.mark.parametrize("path", [TASKS, QUEUES, f"{TASKS}default/1/change/"])
+def test_only_staff_with_the_permission_may_look_and_nobody_may_post(
+    client: Client, redis: RedisServer, path: str
+) -> None:
+    client.force_login(User.objects.create_user("eve", is_staff=True))
+    assert client.get(path).status_code == 403
+
+    client.force_login(User.objects.create_user("bob"))
+    assert client.get(path).status_code == 302
+
+    client.force_login(User.objects.create_superuser("root"))
+    assert client.post(path).status_code == 405
+
+
+def test_the_index_offers_to_view_and_nothing_more(pages: Callable[..., str]) -> None:
+    html = pages("/admin/")
+
+    assert f'href="{TASKS}"' in html
+    assert f'href="{QUEUES}"' in html
+    assert "/add/" not in html
+
+
+def test_migrate_creates_permissions_to_view_and_no_tables() -> None:
+    from django.db import connection
+
+    codenames = Permission.objects.filter(content_type__app_label="taskq_django").values_list("codename", flat=True)
+
+    assert sorted(codenames) == ["view_queue", "view_task"]
+    assert not [name for name in connection.introspection.table_names() if name.startswith("taskq")]
+
+
+def test_the_migration_is_current() -> None:
+    from django.core.management import call_command
+
+    call_command("makemigrations", "taskq_django", "--check", "--dry-run", verbosity=0)
+
+
+@pytest.mark.parametrize(
+    ("data", "shown", "note"),
+    [
+        (b"", "", ""),
+        (b'{"a":1e400,"b":12345678901234567890123}', '{\n  "a": 1e400,\n  "b": 12345678901234567890123\n}', ""),
+        (b"plain text", "plain text", ""),
+        (b"\xffplain", "\\xffplain", "Not text"),
+        ("é".encode() * SHOWN_BYTES, "é" * (SHOWN_BYTES // 2), "The first 65536 of 131072 bytes."),
+        (b"[" * 10_000, "[" * 10_000, ""),
+    ],
+)
+def test_bytes_are_shown_as_what_they_are(data: bytes, shown: str, note: str) -> None:
+    """Numbers are not rounded; what is no JSON is shown as it is; what is long is cut."""
+    text, remark = blob(data)
+
+    assert text == shown
+    assert remark.startswith(note)
+    assert bool(remark) is bool(note)

@@ -1,0 +1,250 @@
+"""`manage.py runworker` and `manage.py taskq worker`."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group
+from django.core.management import CommandError, call_command
+from django.core.management.base import SystemCheckError
+from django.db import transaction
+
+from taskq_core.worker import worker
+from taskq_django import task
+from tests.redis_server import RedisServer
+from tests.taskq_django.shop.tasks import greet
+
+pytestmark = pytest.mark.redis
+COMMANDS = [("runworker",), ("taskq", "worker")]
+
+
+@task(name="shop:count-groups", retention=600)
+def count_groups() -> int:
+    return Group.objects.count()
+
+
+@task(name="shop:acount-groups", retention=600)
+async def acount_groups() -> int:
+    return await Group.objects.acount()
+
+
+def run(*words: str, **options: Any) -> str:
+    stdout = io.StringIO()
+    call_command(*words, "--burst", stdout=stdout, **options)
+    return stdout.getvalue()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_burst_runs_what_was_committed(redis: RedisServer, command: tuple[str, ...]) -> None:
+    with transaction.atomic():
+        Group.objects.create(name="staff")
+        handles = [count_groups.delay(), acount_groups.delay()]
+
+    run(*command)
+
+    assert [handle.result(timeout=10) for handle in handles] == [1, 1]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_banner_and_a_line_per_task_at_verbosity_2(redis: RedisServer, command: tuple[str, ...]) -> None:
+    handle = greet.delay("Ada")
+
+    told = run(*command, "-v", "2", "--queues", "default=2,low", "--concurrency", "3", "--strict")
+
+    assert f"unix://{redis.socket_path}" in told
+    assert "default=2,low=1 (strictly in this order)" in told
+    assert "concurrency  3" in told
+    assert "shop:restock" in told
+    assert f"pid          {os.getpid()}" in told
+    assert f"completed  shop:greet  {handle.id}" in told
+
+
+def test_verbosity_1_has_no_line_per_task(redis: RedisServer) -> None:
+    handle = greet.delay("Ada")
+
+    told = run("runworker")
+
+    assert "taskq worker" in told
+    assert handle.id not in told
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--queues", "a=b"], "--queues: the weight of queue 'a'"),
+        (["--concurrency", "0"], "concurrency must be between"),
+    ],
+)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_bad_option_is_a_command_error(
+    redis: RedisServer, command: tuple[str, ...], options: list[str], message: str
+) -> None:
+    with pytest.raises(CommandError, match=message):
+        run(*command, *options)
+
+
+def test_a_worker_that_cannot_start_is_a_command_error(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "START_PATIENCE_S", 0.1)
+    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0"}
+
+    with pytest.raises(CommandError, match="could not start") as caught:
+        run("runworker")
+
+    assert caught.value.returncode == 1
+
+
+def test_bad_settings_are_told_by_the_system_check(settings: Any) -> None:
+    settings.TASKQ = {"CONCURENCY": 3}
+
+    with pytest.raises(SystemCheckError, match="did you mean 'CONCURRENCY'"):
+        run("runworker", skip_checks=False)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_teaches(command: tuple[str, ...], capsys: pytest.CaptureFixture[str], settings: Any) -> None:
+    settings.TASKQ = {"QUEUES": {"critical": 6, "low": 1}}
+
+    with pytest.raises(SystemExit) as ended:
+        call_command(*command, "--help")
+
+    told = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert f"{' '.join(command)} --queues critical=6,default=3,low=1 --concurrency 20" in told
+    assert "default: critical=6,low=1" in " ".join(told.split())
+    assert "SIGTERM, SIGINT (Ctrl-C)" in told
+    assert "--autoreload" in told
+
+
+# --- as a process -----------------------------------------------------------------------------------------------------
+
+PROJECT = """
+SECRET_KEY = "for tests only"
+INSTALLED_APPS = ["taskq_django", "kiosk"]
+TASKQ = {{"URL": "{url}", "SHUTDOWN_GRACE": 20}}
+USE_TZ = True
+"""
+TASKS = """
+from pathlib import Path
+from taskq_django import task
+
+@task(name="kiosk:{name}", retention=600)
+def work(flag: str) -> str:
+    import time
+    Path(flag + ".started").touch()
+    while not Path(flag).exists():
+        time.sleep(0.01)
+    return "{name}"
+"""
+
+
+class Project:
+    """A Django project in a folder of its own, with one app and a worker as a process."""
+
+    def __init__(self, folder: Path, redis: RedisServer) -> None:
+        self.folder = folder
+        self.tasks = folder / "kiosk" / "tasks.py"
+        self.tasks.parent.mkdir()
+        (folder / "kiosk" / "__init__.py").touch()
+        (folder / "kiosk_settings.py").write_text(PROJECT.format(url=redis.unix_url))
+        self.write_tasks("first")
+        self.manage = folder / "manage.py"
+        self.manage.write_text(
+            "from django.core.management import execute_from_command_line as run\nimport sys\nrun(sys.argv)\n"
+        )
+
+    def write_tasks(self, name: str, *, version: int = 0) -> None:
+        new = self.folder / "tasks.py.new"
+        new.write_text(TASKS.format(name=name))
+        os.utime(new, (version, version))  # a change that no clock's coarseness can hide
+        new.replace(self.tasks)
+
+    @contextmanager
+    def worker(self, *options: str) -> Iterator[subprocess.Popen[str]]:
+        environment = os.environ | {
+            "DJANGO_SETTINGS_MODULE": "kiosk_settings",
+            "PYTHONPATH": os.pathsep.join((str(self.folder), str(Path.cwd()))),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        process = subprocess.Popen(
+            [sys.executable, str(self.manage), "runworker", *options],
+            env=environment,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """Read what a process says up to a line with this text."""
+    said = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        said.append(line)
+        if text in line:
+            return "".join(said)
+    raise AssertionError(f"it ended without saying {text!r}:\n{''.join(said)}")
+
+
+@pytest.fixture
+def project(tmp_path: Path, redis: RedisServer) -> Project:
+    return Project(tmp_path, redis)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_worker_gracefully(project: Project, number: signal.Signals) -> None:
+    with project.worker() as process:
+        said = read_until(process, "ready")
+        process.send_signal(number)
+
+        assert process.wait(30) == 0
+
+    assert "kiosk:first" in said
+
+
+@pytest.mark.slow
+def test_autoreload_starts_anew_after_running_tasks_have_finished(project: Project, tmp_path: Path) -> None:
+    """A change, a mistake in the code, its repair, and SIGTERM; the task that ran during the first is not cut off."""
+    from taskq_django import taskq
+
+    flag = tmp_path / "flag"
+    with project.worker("--autoreload") as process:
+        read_until(process, "ready")
+        handle = taskq.remote("kiosk:first", retention=600).delay(flag=str(flag))
+        while not flag.with_suffix(".started").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+
+        project.write_tasks("second", version=1)
+        flag.touch()
+        said = read_until(process, "ready")
+        assert f"completed  kiosk:first  {handle.id}  attempt 1" in said
+        assert "kiosk:second" in said
+
+        project.tasks.write_text("def broken(:")
+        read_until(process, "It starts again when code changes.")
+        project.write_tasks("third", version=2)
+        assert "kiosk:third" in read_until(process, "ready")
+
+        process.terminate()
+        assert process.wait(30) == 0
+
+    assert handle.result(timeout=10) == "first"
