@@ -200,26 +200,28 @@ def latency_worker(url: str, concurrency: int) -> None:
 
 
 def idle(url: str, *, seconds: int) -> Figures:
-    """Commands a second that a worker with nothing to do sends, and the CPU it takes."""
+    """Requests a second that a worker with nothing to do sends, the commands they run in Redis, and the CPU it takes."""
     import threading
 
     taskq = app(url)
     runner = taskq.runtime.runner
     from taskq_core.broker.operations import Operation
 
-    def commands() -> int:
+    def counted(name: str) -> int:
         text = runner.run(Operation("info", None, (), ("INFO", "stats"), bytes.decode))
-        return int(text.split("total_commands_processed:")[1].split()[0])
+        return int(text.split(f"{name}:")[1].split()[0])
 
     figures: Figures = {}
     worker = Worker(taskq, WorkerConfig(concurrency=10))
 
     def watch() -> None:
         time.sleep(3)  # the first looks of all services are over
-        sent, cpu, started = commands(), time.process_time(), time.perf_counter()
+        sent, run = counted("total_reads_processed"), counted("total_commands_processed")
+        cpu, started = time.process_time(), time.perf_counter()
         time.sleep(seconds)
         elapsed = time.perf_counter() - started
-        figures["redis_commands_per_s"] = (commands() - sent - 1) / elapsed
+        figures["requests_per_s"] = (counted("total_reads_processed") - sent - 2) / elapsed
+        figures["commands_per_s"] = (counted("total_commands_processed") - run - 2) / elapsed
         figures["cpu_percent"] = (time.process_time() - cpu) / elapsed * 100
         worker.stop()
 

@@ -138,8 +138,12 @@ class _Watch:
 
     def must_restart(self) -> bool:
         """Whether files have changed since the last look, and nobody dealt with the change otherwise."""
+        try:
+            now = dict(self._reloader.snapshot_files())
+        except (RuntimeError, KeyError):
+            return False  # another thread imports modules while they are listed; the next look sees all
         must_restart = False
-        for path, when in self._reloader.snapshot_files():
+        for path, when in now.items():
             if self._seen.setdefault(path, when) != when:
                 self._seen[path] = when
                 must_restart = not self._is_dealt_with(path) or must_restart  # every change is told

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields
@@ -250,6 +251,33 @@ def test_every_lua_script_names_only_listed_fields_of_our_own() -> None:
     rows = table("reference/layout-in-redis.md", "Our own fields")
 
     assert used == rows.keys()
+
+
+def test_the_drawing_of_the_house_is_the_tree() -> None:
+    page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    (drawing,) = re.findall(r"^```text\n(taskq_django/.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    drawn = set(re.findall(r"(?:^  |(?<=\w  )|(?<=py  ))(\w+(?:/|\.py))", drawing, re.MULTILINE))
+    tree = {
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in (ROOT / "taskq_core").iterdir()
+        if (path.is_dir() and (path / "__init__.py").exists()) or (path.suffix == ".py" and path.name != "__init__.py")
+    }
+
+    assert drawn == tree
+
+
+def test_every_dependency_has_a_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [
+        *project["dependencies"],
+        *(each for extra in project["optional-dependencies"].values() for each in extra),
+    ]
+    names_ = {re.match(r"[\w-]+", each)[0] for each in wanted}  # type: ignore[index] # every requirement begins so
+    page = (ROOT / "docs/explanation/dependencies.md").read_text(encoding="utf-8")
+    named = {name for name in names_ if f"`{name}`" in page or "instrumentation" in name}
+
+    assert names_ - named == {project["name"]}
+    assert all(f"| `{extra}` |" in page for extra in project["optional-dependencies"] if extra != "all")
 
 
 # --- pages that run ---------------------------------------------------------------------------------------------------

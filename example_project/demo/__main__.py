@@ -151,6 +151,8 @@ def wait_for_results(taskq: TaskQ, visits: Sequence[Visit], processes: Processes
                             f"{task.name} {task.id} is {handle.refresh().state}, expected it to be done after "
                             f"{TASK_TIMEOUT_S:.0f} s\n{processes.tails()}"
                         ) from None
+    except TaskQError as error:
+        raise DemoError(f"{error}\n{processes.tails()}") from error
     finally:
         taskq.close()
     return results

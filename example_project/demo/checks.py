@@ -25,7 +25,7 @@ EXPECTED_TASKS = {
     "/photos/2/resize": ["image:resize"],
     "/reports": ["report:studio"],
 }
-TRACE_TIMEOUT_S = 15.0
+TRACE_TIMEOUT_S = 10.0
 
 
 def check_enqueued(visits: Sequence[Visit]) -> None:

@@ -123,7 +123,7 @@ class Lane:
                 raise translate_connecting(error, self._endpoint.address) from error
             raise
         self._connection = connection
-        transport = getattr(getattr(connection, "_writer", None), "transport", None)
+        transport: Any = getattr(getattr(connection, "_writer", None), "transport", None)
         if hasattr(transport, "set_protocol"):  # fakeredis has none; uvloop's is no subclass of asyncio.Transport
             self._stream = ReplyStream(transport)
 

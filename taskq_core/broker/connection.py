@@ -219,8 +219,11 @@ def _async_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _TAKEN_OVER = frozenset(
-    "host port path db username password credential_provider client_name socket_keepalive_options socket_type "
-    "server version server_type lua_modules client_class".split()  # the second line: fakeredis's
+    {
+        *("host", "port", "path", "db", "username", "password", "credential_provider", "client_name"),
+        *("socket_keepalive_options", "socket_type"),
+        *("server", "version", "server_type", "lua_modules", "client_class"),  # fakeredis's
+    }
 )
 """Options of a client that its connections here share; times, retries and whatever belongs to its pool do not."""
 
@@ -331,7 +334,8 @@ class Endpoint:
         address = self._resolved()
         options = _sync_options(self._plain_options(address), timeout_s, connect_timeout_s)
         if address.kind == "unix":
-            return redis.UnixDomainSocketConnection(**_for_socket({"path": address.path, **options}))
+            socket_kind: Any = redis.UnixDomainSocketConnection  # abstract and untyped, as its types say
+            return socket_kind(**_for_socket({"path": address.path, **options}))
         kind = redis.SSLConnection if address.tls else redis.Connection
         if address.kind == "sentinel":
             host, port = self._search(address, timeout_s=connect_timeout_s, asynchronous=False).find(kind)
@@ -375,7 +379,8 @@ class Endpoint:
         options = _sync_options(self._plain_options(self._address), timeout_s, CONNECT_TIMEOUT_S) | {
             "ssl": self._address.tls
         }
-        nodes = [redis.cluster.ClusterNode(host, port) for host, port in self._address.hosts]
+        node: Any = redis.cluster.ClusterNode  # untyped
+        nodes = [node(host, port) for host, port in self._address.hosts]
         return redis.cluster.RedisCluster(startup_nodes=nodes, **options)
 
     def async_cluster(self) -> redis.asyncio.cluster.RedisCluster:
@@ -396,7 +401,7 @@ def _connection_classes(given: Any) -> tuple[Any, Any]:
     if given.__module__.startswith("fakeredis"):
         from fakeredis import FakeAsyncRedis, FakeRedis
 
-        return tuple(kind().connection_pool.connection_class for kind in (FakeRedis, FakeAsyncRedis))
+        return FakeRedis().connection_pool.connection_class, FakeAsyncRedis().connection_pool.connection_class
     for pair in pairs:
         if issubclass(given, pair):
             return pair

@@ -74,15 +74,17 @@ def translate_connecting(error: BaseException, address: str) -> BrokerError:
 
 def pack(command: Sequence[Argument]) -> bytes:
     """Return a command in Redis's wire form. Ids read from Redis may hold bytes that are no UTF-8."""
+    words: Any = tuple(command)  # hiredis takes any number of words, unlike its types say
     try:
-        packed: bytes = hiredis.pack_command(tuple(command))
+        packed: bytes = hiredis.pack_command(words)
     except UnicodeEncodeError:
-        packed = hiredis.pack_command(as_bytes(command))
+        words = as_bytes(command)
+        packed = hiredis.pack_command(words)
     return packed
 
 
 def as_bytes(command: Sequence[Argument]) -> tuple[Argument, ...]:
-    """Return a command with its texts, but for its name, encoded. Ids read from Redis may hold bytes that are no UTF-8."""
+    """Return a command with its texts encoded, but for its name."""
     return (
         command[0],
         *[word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word for word in command[1:]],

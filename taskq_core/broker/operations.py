@@ -326,7 +326,7 @@ def extend_leases(
     queue: QueueKeys, task_ids: Sequence[str], *, owner: str, lease_s: int, now_ns: int | None = None
 ) -> Operation[Extended]:
     """Let the leases of running tasks end `lease_s` from now."""
-    args = (_time(now_ns), owner, lease_s, queue.task_prefix, *task_ids)
+    args: tuple[Argument, ...] = (_time(now_ns), owner, lease_s, queue.task_prefix, *task_ids)
     return Operation("extend_leases", load("extend"), (queue.lease, queue.absent), args, _read_extended)
 
 

@@ -1,8 +1,8 @@
 """Ask Sentinels which server is the primary.
 
-They are asked anew for every connection, one after another, each for its share of the time, starting with another one each
-time. Nothing is kept between two questions, so any number of threads and event loops may ask. A wrong answer is found out
-by its use: a replica refuses to write, the connection is closed, and the next one asks again.
+They are asked anew for every connection, one after another, each for its share of the time, starting with another
+one each time. Nothing is kept between two questions, so any number of threads and event loops may ask. A wrong answer
+is found out by its use: a replica refuses to write, the connection is closed, and the next one asks again.
 """
 
 import time

@@ -1,8 +1,8 @@
 """Write commands and read replies on a connected transport, for asyncio.
 
-redis-py connects and authenticates; then its transport is taken over by this protocol, because its reading side costs more
-than the rest of a worker's turn (tens of microseconds a reply against two). hiredis parses, one future waits for all the
-replies of one write.
+redis-py connects and authenticates; then its transport is taken over by this protocol, because its reading side costs
+more than the rest of a worker's turn (tens of microseconds a reply against two). hiredis parses, one future waits for
+all the replies of one write.
 """
 
 import asyncio
@@ -49,7 +49,8 @@ class ReplyStream(asyncio.Protocol):
         timer = self._loop.call_later(timeout_s, self._time_out)
         try:
             self._transport.write(packed)
-            return await waiter
+            replies: list[Any] = await waiter
+            return replies
         except BaseException:
             self._transport.abort()
             raise

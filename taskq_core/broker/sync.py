@@ -52,8 +52,8 @@ class SyncRunner:
 
         Args:
             operation: What to send.
-            patience_s: Most seconds this may take in all. A repeatable operation is sent again within them when the store
-                does not answer. None: one attempt with the runner's own timeouts.
+            patience_s: Most seconds this may take in all. A repeatable operation is sent again within them when the
+                store does not answer. None: one attempt with the runner's own timeouts.
 
         Raises:
             BrokerUnavailableError: No answer; `may_have_happened` says whether it can have been carried out.
@@ -89,7 +89,8 @@ class SyncRunner:
                 may_have_happened = may_have_happened or error.may_have_happened
                 error.may_have_happened = may_have_happened
                 pause = random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 1.0)  # noqa: S311 - jitter, no secret
-                if not operation.repeatable or deadline is None or time.monotonic() + pause >= deadline:
+                is_over = deadline is None or time.monotonic() + pause >= deadline
+                if not operation.repeatable or is_over or self._closed:
                     raise
                 attempt += 1
                 sent_on = None

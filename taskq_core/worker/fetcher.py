@@ -107,9 +107,14 @@ class Fetcher:
         return self._failures > 0
 
     @property
+    def can_take(self) -> bool:
+        """True if a slot is free and tasks are taken."""
+        return self.free > 0 and self.is_fetching
+
+    @property
     def is_idle(self) -> bool:
         """True if slots are free and all queues were found empty."""
-        return not self.is_hungry and self.free > 0 and self.is_fetching
+        return not self.is_hungry and self.can_take
 
     async def wait_until_idle(self) -> None:
         """Wait until slots are free and all queues were found empty."""

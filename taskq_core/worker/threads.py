@@ -176,6 +176,8 @@ class _TaskThread(threading.Thread):
             run.thread = self
             with self._lock:
                 self._current = run
+                if run.ending is not None:  # told before this thread could be interrupted
+                    raise TaskInterrupted
             run.result = self._threads_.perform(run)
         except BaseException as error:
             run.error = error

@@ -149,7 +149,7 @@ class Worker:
 
     async def arun(self) -> int:
         """Run until it is stopped, on the running event loop, without signal handlers. Returns as `run`."""
-        if self.status != "new":
+        if self._loop is not None:
             raise RuntimeError(f"a worker runs once; this one is {self.status}")
         self._loop = asyncio.get_running_loop()
         runtime = self.app.runtime
@@ -165,6 +165,10 @@ class Worker:
             self.status = "closed"
             await self._runner.aclose()
             return 1
+        if self._stopping.is_set():
+            self.status = "closed"
+            await self._runner.aclose()
+            return 0
         self._started_ns = int(self._clock.time() * 1e9)
         self._build()
         self.status = "active"

@@ -150,10 +150,10 @@ class TestStandalone:
     async def test_nobody_listens(self) -> None:
         with RedisServer(tcp=True) as server:
             url = server.url
-        with blocking(url) as runner, pytest.raises(BrokerUnavailableError, match="^cannot reach redis://") as refused:
+        with blocking(url) as runner, pytest.raises(BrokerUnavailableError, match=r"^cannot reach redis://") as refused:
             runner.run(ops.ping())
         async with coroutines(url) as lanes:
-            with pytest.raises(BrokerUnavailableError, match="^cannot reach redis://") as arefused:
+            with pytest.raises(BrokerUnavailableError, match=r"^cannot reach redis://") as arefused:
                 await lanes.run(ops.ping())
 
         assert not refused.value.may_have_happened
@@ -231,7 +231,7 @@ class TestTls:
         with blocking(url) as runner, pytest.raises(BrokerUnavailableError, match=reason) as refused:
             runner.run(ops.ping())
         async with coroutines(url) as lanes:
-            with pytest.raises(BrokerUnavailableError, match="certificate verify failed|mismatch") as arefused:
+            with pytest.raises(BrokerUnavailableError, match=r"certificate verify failed|mismatch") as arefused:
                 await lanes.run(ops.ping())
 
         assert not refused.value.may_have_happened
@@ -385,7 +385,9 @@ class TestSentinel:
 
         assert [asyncio.run(once()) for _ in range(3)] == [True, True, True]
 
-    def test_a_hurried_first_call_does_not_hurry_the_later_ones(self, primary: RedisServer, sentinel: RedisServer) -> None:
+    def test_a_hurried_first_call_does_not_hurry_the_later_ones(
+        self, primary: RedisServer, sentinel: RedisServer
+    ) -> None:
         with blocking(self.url(sentinel)) as runner:
             with suppress(BrokerUnavailableError):
                 runner.run(ops.ping(), patience_s=0.0001)
@@ -397,7 +399,10 @@ class TestSentinel:
             url = f"redis+sentinel://:secret@127.0.0.1:{guarded.port}/{RedisServer.MASTER_NAME}"
             with blocking(f"{url}?sentinel_password=their%20secret") as runner:
                 assert runner.run(ops.ping()) is True
-            with blocking(f"{url}?sentinel_password=wrong") as runner, pytest.raises(BrokerAuthenticationError) as refused:
+            with (
+                blocking(f"{url}?sentinel_password=wrong") as runner,
+                pytest.raises(BrokerAuthenticationError) as refused,
+            ):
                 runner.run(ops.ping())
 
         assert "wrong" not in str(refused.value).replace("WRONGPASS", "")

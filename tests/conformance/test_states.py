@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 
+from taskq_core.app import TaskQ
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import NewTask, Outcome, Settlement, Verdict
-from taskq_core.app import TaskQ
 from taskq_core.errors import ConfigurationError, DuplicateTaskError, TaskIdConflictError, WireFormatError
 from taskq_core.wire import (
     OptionKind,
     TaskMessage,
     TaskState,
-    asynq_pb2,
     archived_message,
+    asynq_pb2,
     build_message,
     completed_message,
     decode_message,
@@ -361,23 +361,65 @@ class Replay:
             self.run(ops.clear_presence(key, key))
 
 
-REPLAYED = (
-    "enqueue enqueue_unique schedule schedule_unique forward dequeue done mark_as_complete archive retry requeue "
-    "extend_lease list_lease_expired recover write_result delete_expired_completed write_server_state clear_server_state"
-).split()
+REPLAYED = [
+    "enqueue",
+    "enqueue_unique",
+    "schedule",
+    "schedule_unique",
+    "forward",
+    "dequeue",
+    "done",
+    "mark_as_complete",
+    "archive",
+    "retry",
+    "requeue",
+    "extend_lease",
+    "list_lease_expired",
+    "recover",
+    "write_result",
+    "delete_expired_completed",
+    "write_server_state",
+    "clear_server_state",
+]
 READ = ["queue_info", "list_tasks", "get_task", "none"]
 ELSEWHERE = {
     "cancel": "tests below",
     "client_enqueue": "tests below",
     "process": "the worker's tests",
 }
-NOT_YET = (
-    "add_to_group add_to_group_unique batch_enqueue client_batch_enqueue aggregation_check aggregation_read "
-    "aggregation_delete aggregation_reclaim aggregate list_servers server_heartbeat write_scheduler_entries "
-    "clear_scheduler_entries list_scheduler_entries scheduler_heartbeat record_scheduler_event clear_scheduler_history "
-    "list_scheduler_events queue_history queues groups run_task archive_task delete_task update_payload run_all "
-    "archive_all delete_all pause unpause remove_queue"
-).split()
+NOT_YET = [
+    "add_to_group",
+    "add_to_group_unique",
+    "batch_enqueue",
+    "client_batch_enqueue",
+    "aggregation_check",
+    "aggregation_read",
+    "aggregation_delete",
+    "aggregation_reclaim",
+    "aggregate",
+    "list_servers",
+    "server_heartbeat",
+    "write_scheduler_entries",
+    "clear_scheduler_entries",
+    "list_scheduler_entries",
+    "scheduler_heartbeat",
+    "record_scheduler_event",
+    "clear_scheduler_history",
+    "list_scheduler_events",
+    "queue_history",
+    "queues",
+    "groups",
+    "run_task",
+    "archive_task",
+    "delete_task",
+    "update_payload",
+    "run_all",
+    "archive_all",
+    "delete_all",
+    "pause",
+    "unpause",
+    "remove_queue",
+]
 """Operations that the broker does not have."""
 
 

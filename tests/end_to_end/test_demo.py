@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,8 @@ def demo(**options: Any) -> Iterator[subprocess.Popen[str]]:
     try:
         yield process
     finally:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
 
 
@@ -109,34 +107,93 @@ def test_the_demo_fails_when_the_trace_is_lost_on_the_way() -> None:
 
 
 def test_the_demo_stays_up_on_a_terminal() -> None:
-    """It prints where to look, and Ctrl-C ends it and all its processes."""
-    master, slave = pty.openpty()
-    with (
-        demo(stdin=slave, stdout=slave, stderr=slave, env={**os.environ, "TERM": "dumb"}) as process,
-        os.fdopen(master, "r", errors="replace") as screen,
-    ):
-        os.close(slave)
-        lines = []
-        for line in screen:
-            lines.append(line.rstrip())
-            if line.startswith("FastAPI app ") and line.rstrip().endswith("/docs"):
-                break
-        text = "\n".join(lines)
+    """It prints where to look, its sites go on working, and Ctrl-C ends it and all its processes."""
+    with terminal_demo() as (process, text):
         admin, user, password = re.findall(r"Admin +(\S+) \(user (\S+), password (\S+)\)", text)[0]
-        docs = re.findall(r"FastAPI app +(\S+/docs)", text)[0]
+        site, api = re.findall(r"^(?:Django site|FastAPI app) +(http://\S+?)/?$", text, re.MULTILINE)[:2]
         task_id = re.findall(r"task email:deliver (\S+) in queue critical", text)[0]
 
-        with httpx.Client(timeout=30) as web:
-            assert web.get(docs).status_code == 200
-            login = web.get(f"{admin}login/")
-            form = {"username": user, "password": password, "csrfmiddlewaretoken": web.cookies["csrftoken"]}
-            index = web.post(login.url, data={**form, "next": "/admin/"}, follow_redirects=True)
-            tasks = web.get(f"{admin}taskq_django/task/", params={"queue": "critical", "state": "completed"})
+        shown = admin_tasks(admin, user, password)
+        refused = [*refused_forms(site), *refused_calls(api)]
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         status = process.wait(TIMEOUT_S)
 
-        assert "Photo" in index.text
-        assert task_id in tasks.text
-        assert status == 0
+    assert task_id in shown
+    assert refused == REFUSALS
+    assert status == 0
+    for url in (site, api):
         with pytest.raises(httpx.ConnectError):
-            httpx.get(docs)
+            httpx.get(url)
+
+
+@contextmanager
+def terminal_demo() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run the demo on a terminal, and give it with what it has printed when it stays up."""
+    master, slave = pty.openpty()
+    with (
+        os.fdopen(master, errors="replace") as screen,
+        demo(stdin=slave, stdout=slave, stderr=slave) as process,
+    ):
+        os.close(slave)
+        lines: list[str] = []
+        while not (lines and re.match(r"FastAPI app .*/docs$", lines[-1])):
+            lines.append(screen.readline().rstrip())  # an error when the demo ends: the terminal is gone then
+        yield process, "\n".join(lines)
+
+
+def admin_tasks(admin: str, user: str, password: str) -> str:
+    """The admin's page with the completed tasks of the queue `critical`."""
+    with httpx.Client(timeout=30, follow_redirects=True) as web:
+        web.get(f"{admin}login/")
+        form = {"username": user, "password": password, "csrfmiddlewaretoken": web.cookies["csrftoken"]}
+        assert web.post(f"{admin}login/", data={**form, "next": "/admin/"}).status_code == 200
+        return web.get(f"{admin}taskq_django/task/", params={"queue": "critical", "state": "completed"}).text
+
+
+REFUSALS = [
+    (403, "CSRF verification failed"),
+    (422, "Enter a valid email address."),
+    (422, "Customer with this Email already exists."),
+    (422, "Upload a valid image."),
+    (422, "This field is required."),
+    (405, ""),
+    (409, "this address has signed up already"),
+    (422, "Enter a valid email address."),
+    (404, "no such photo"),
+    (422, "Input should be greater than or equal to 16"),
+]
+
+
+def refused_forms(site: str) -> Iterator[tuple[int, str]]:
+    """What the Django site says to bad input: status, and the words expected if they are there."""
+    expected = iter(REFUSALS)
+    with httpx.Client(base_url=site, timeout=30) as web:
+        web.get("/")
+        token = {"csrfmiddlewaretoken": web.cookies["csrftoken"]}
+        no_image = {"image": ("hills.jpg", b"no image")}
+        for answer in (
+            web.post("/signup/", data={"name": "Eve", "email": "eve@example.com"}),
+            web.post("/signup/", data={"name": "Eve", "email": "nowhere", **token}),
+            web.post("/signup/", data={"name": "Eve", "email": "ada@example.com", **token}),
+            web.post("/photos/", data={"title": "Hills", **token}, files=no_image),
+            web.post("/photos/process/", data=token),
+            web.get("/reports/"),
+        ):
+            yield said(answer, next(expected)[1])
+
+
+def refused_calls(api: str) -> Iterator[tuple[int, str]]:
+    """What the FastAPI app says to bad input."""
+    expected = iter(REFUSALS[6:])
+    with httpx.Client(base_url=api, timeout=30) as web:
+        for answer in (
+            web.post("/signup", json={"name": "Bob", "email": "bob@example.com"}),
+            web.post("/signup", json={"name": "Eve", "email": "nowhere"}),
+            web.post("/photos/999/resize", json={"width": 100}),
+            web.post("/photos/1/resize", json={"width": 1}),
+        ):
+            yield said(answer, next(expected)[1])
+
+
+def said(answer: httpx.Response, expected: str) -> tuple[int, str]:
+    return answer.status_code, expected if expected in answer.text else answer.text

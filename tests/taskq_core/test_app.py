@@ -254,5 +254,5 @@ class TestSecrets:
                 assert "c4nary" not in "".join(traceback.format_exception(caught.value))
             await taskq.aclose()
             good = TaskQ(server.url)
-            assert good.remote("t").delay().is_sent
-            good.close()
+            assert (await good.remote("t").adelay()).is_sent
+            await good.aclose()

@@ -23,8 +23,8 @@ from tests.redis_server import RedisServer
 PATIENCE_S = 20.0
 """Seconds after which a condition counts as never met. Nothing waits that long when all is well."""
 
-SHRUNK: dict[str, Any] = {"lease": 3, "heartbeat": 0.5, "lease_grace": 1, "recover_every": 0.2, "shutdown_grace": 10}
-"""Times of a worker in tests; a lost task is back after at most five seconds instead of a minute."""
+SHRUNK: dict[str, Any] = {"lease": 2, "heartbeat": 0.5, "lease_grace": 1, "recover_every": 0.2, "shutdown_grace": 10}
+"""Times of a worker in tests; a lost task is back after at most four seconds instead of a minute."""
 
 
 async def until(condition: Callable[[], Any], what: str = "the condition", *, within: float = PATIENCE_S) -> Any:

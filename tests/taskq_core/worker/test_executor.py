@@ -6,6 +6,8 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,6 +20,7 @@ from taskq_core.worker.outcome import UnknownTaskError
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Ends, Runner, push_raw, state_of, stored, until
 
+LARGEST = 2**63 - 1
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -94,8 +97,6 @@ async def test_a_task_knows_its_run(app: TaskQ, start: Runner, kind: str) -> Non
 
 async def test_a_context_ends_with_its_task(app: TaskQ, start: Runner) -> None:
     """A context variable that one task sets is not seen by the next on the same thread or loop."""
-    from contextvars import ContextVar
-
     variable = ContextVar("variable", default="clean")
 
     @app.task
@@ -218,7 +219,7 @@ async def test_something_that_is_no_bytes_is_refused_as_result(app: TaskQ, start
 
     await start()
 
-    with pytest.raises(TaskFailedError, match="TypeError: .*bytes"):
+    with pytest.raises(TaskFailedError, match=r"TypeError: .*bytes"):
         await (await write.adelay()).aresult(10)
 
 
@@ -392,7 +393,14 @@ async def test_a_message_with_the_largest_limits_runs(
 
     worker = await start()
     message = build_message(
-        type="hold", payload=b"{}", id="x", queue="default", retry=0, retention=60, timeout=2**63 - 1, deadline=2**63 - 1
+        type="hold",
+        payload=b"{}",
+        id="x",
+        queue="default",
+        retry=0,
+        retention=60,
+        timeout=2**63 - 1,
+        deadline=2**63 - 1,
     )
     push_raw(redis_server, queue, "x", message.SerializeToString())
     await until(lambda: worker.running_count == 1)
@@ -502,9 +510,7 @@ async def test_a_listener_is_told_of_each_task(app: TaskQ, start: Runner) -> Non
     assert isinstance(ends.errors[0], ValueError)
 
 
-async def test_a_listener_that_fails_harms_no_task(
-    app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_listener_that_fails_harms_no_task(app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture) -> None:
     """It is a front end's; its error is logged and the task ends as it would."""
 
     class Broken(Ends):
@@ -570,18 +576,12 @@ async def test_payloads_are_not_logged(app: TaskQ, start: Runner, caplog: pytest
         for task in (fail, fine):
             handle = await task.adelay("canary")
             await until(lambda handle=handle: handle.arefresh())
-            with pytest.raises(TaskFailedError) if task is fail else _nothing():
+            with pytest.raises(TaskFailedError) if task is fail else nullcontext():
                 await handle.aresult(10)
 
     assert any(record.levelno == logging.ERROR for record in caplog.records)
     assert "canary" not in caplog.text
     assert all("canary" not in str(vars(record)) for record in caplog.records if record.name.startswith("taskq"))
-
-
-def _nothing() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()
 
 
 async def test_states_are_as_tools_read_them(app: TaskQ, start: Runner) -> None:

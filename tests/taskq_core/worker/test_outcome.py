@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core import Discard, Retry, SkipRetry, Snooze, TaskFailedError, TaskQ, exponential
+from taskq_core import Discard, Retry, SkipRetry, Snooze, TaskFailedError, TaskQ, current_task, exponential
 from taskq_core.broker.operations import Outcome, Settlement
 from taskq_core.wire import QueueKeys, build_message, decode_message
 from taskq_core.worker.outcome import describe, settle
@@ -58,8 +58,6 @@ async def test_retry_after_runs_again_no_earlier(
 
     @app.task
     def again(number: int) -> str:
-        from taskq_core import current_task
-
         attempts.append(current_task().attempt)
         if len(attempts) == 1:
             try:
@@ -86,8 +84,6 @@ async def test_snooze_uses_no_attempt(app: TaskQ, start: Runner, redis_server: R
 
     @app.task(max_retry=0)
     async def later() -> str:
-        from taskq_core import current_task
-
         runs.append(current_task().attempt)
         if len(runs) < 3:
             raise Snooze(after=timedelta(milliseconds=1))
@@ -139,7 +135,9 @@ async def test_discard_leaves_nothing(app: TaskQ, start: Runner, redis_server: R
     assert redis_server.client.get(queue.failed) is None
 
 
-async def test_the_last_failure_archives(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_the_last_failure_archives(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
     """A task runs `max_retry + 1` times."""
     runs = []
 
@@ -242,9 +240,7 @@ def _raises(retried: int, error: BaseException) -> float:
 
 
 @pytest.mark.parametrize("policy", [_raises, lambda r, e: None, lambda r, e: "x", lambda r, e: math.nan])
-def test_a_broken_policy_gives_asynqs_default(
-    policy: Callable[..., Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_broken_policy_gives_asynqs_default(policy: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     """The outcome is not lost; the log says what happened."""
     settlement = decide(ValueError(), retry_delay=policy)
 
@@ -284,12 +280,12 @@ def test_asking_for_a_retry_is_not_judged_by_classes() -> None:
 # --- texts ------------------------------------------------------------------------------------------------------------
 
 
-class Unprintable(Exception):
+class UnprintableError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no text")
 
 
-class WrongText(Exception):
+class WrongTextError(Exception):
     def __str__(self) -> str:
         return 5  # type: ignore[return-value]  # what is tested
 
@@ -299,8 +295,8 @@ class WrongText(Exception):
     [
         (ValueError("plain"), "ValueError: plain"),
         (ValueError(), "ValueError"),
-        (Unprintable(), "Unprintable: (its text cannot be read)"),
-        (WrongText(), "WrongText: (its text cannot be read)"),
+        (UnprintableError(), "UnprintableError: (its text cannot be read)"),
+        (WrongTextError(), "WrongTextError: (its text cannot be read)"),
     ],
 )
 def test_an_error_is_described_by_class_and_text(error: Exception, expected: str) -> None:
@@ -340,7 +336,9 @@ async def test_error_texts_are_cleaned_and_cut(
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [object(), {1, object()}, math.nan, "\ud800"], ids=["object", "set", "nan", "surrogate"])
+@pytest.mark.parametrize(
+    "value", [object(), {1, object()}, math.nan, "\ud800"], ids=["object", "set", "nan", "surrogate"]
+)
 async def test_a_result_without_json_form_archives(app: TaskQ, start: Runner, value: object) -> None:
     """The function ran, so running it again would not help; the text says that it returned."""
 

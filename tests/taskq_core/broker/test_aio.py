@@ -1,0 +1,393 @@
+"""The asyncio runner when things go wrong: nothing is lost, doubled, mixed up, or waited for too long."""
+
+import asyncio
+import random
+import selectors
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.connection import Endpoint
+from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Settlement
+from taskq_core.errors import BrokerReplyError, BrokerUnavailableError
+from taskq_core.wire import Keys
+from tests.redis_server import RedisServer
+from tests.taskq_core.broker.relay import Relay
+
+pytestmark = pytest.mark.redis
+
+QUEUE = Keys().queue("default")
+
+
+def runner_of(url: Any, **options: Any) -> AsyncRunner:
+    return AsyncRunner(Endpoint(url, embedded_folder=Path("unused")), **options)
+
+
+@pytest.fixture
+async def runner(redis_server: RedisServer) -> AsyncIterator[AsyncRunner]:
+    runner = runner_of(redis_server.unix_url)
+    yield runner
+    await runner.aclose()
+
+
+@pytest.fixture
+def relay(redis_server: RedisServer, tmp_path: Path) -> Iterator[Relay]:
+    with Relay(redis_server.socket_path, tmp_path) as relay:
+        yield relay
+
+
+@asynccontextmanager
+async def answering(path: Path, answer: bytes) -> AsyncIterator[str]:
+    """A server that has the same answer to everything; gives its URL."""
+    handlers: set[asyncio.Task[None] | None] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handlers.add(asyncio.current_task())
+        with suppress(ConnectionError):
+            while await reader.read(65536):
+                writer.write(answer)
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_unix_server(handle, str(path))
+    yield f"unix://{path}"
+    server.close()
+    await asyncio.gather(*(each for each in handlers if each is not None))
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next timer instead of waiting for it."""
+
+    def __init__(self) -> None:
+        class Jumping(selectors.DefaultSelector):  # type: ignore[misc, valid-type]  # chosen by the platform
+            def select(inner, timeout: float | None = None) -> Any:  # noqa: N805 - `self` is the loop's
+                assert timeout is not None, "nothing left to wait for"
+                self.now += max(0.0, timeout)
+                return super().select(0)
+
+        self.now = 1000.0
+        super().__init__(Jumping())
+
+    def time(self) -> float:
+        return self.now
+
+
+class SilentConnection:
+    """Connects at once and never answers."""
+
+    is_connected = True
+
+    async def connect(self) -> None: ...
+    async def disconnect(self, nowait: bool = False) -> None: ...
+    async def send_packed_command(self, packed: Any, check_health: bool) -> None: ...
+    async def read_response(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+
+class TestPatience:
+    """On a clock that jumps, so that waiting is counted and not sat through."""
+
+    @staticmethod
+    def measure(
+        call: Callable[[AsyncRunner], Coroutine[Any, Any, Any]], connection: Callable[[], Any]
+    ) -> tuple[BrokerUnavailableError, float, list[float]]:
+        """Return the error of a call, how long it took, and when it tried to connect."""
+        attempts: list[float] = []
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as loop_runner:
+            loop = loop_runner.get_loop()
+            runner = runner_of("redis://h")
+
+            async def async_connection() -> Any:
+                attempts.append(loop.time() - 1000)
+                return connection()
+
+            runner.endpoint.async_connection = async_connection  # type: ignore[method-assign]  # a fake for this test
+            with pytest.raises(BrokerUnavailableError) as refused:
+                loop_runner.run(call(runner))
+            took = loop.time() - 1000
+            return refused.value, took, attempts
+
+    @staticmethod
+    def refuse() -> Any:
+        raise redis.ConnectionError("refused")
+
+    def test_a_server_that_is_away_is_tried_again_ever_more_slowly(self) -> None:
+        error, _, attempts = self.measure(lambda runner: runner.run(ops.ping(), patience_s=10), self.refuse)
+
+        pauses = [later - earlier for earlier, later in pairwise(attempts)]
+        assert 10 <= len(attempts) <= 25
+        assert attempts[-1] < 10
+        assert all(pause <= 1.01 for pause in pauses)
+        assert max(pauses[:2]) < 0.2 < min(pauses[-3:])
+        assert not error.may_have_happened
+
+    def test_without_patience_there_is_one_attempt(self) -> None:
+        _, _, attempts = self.measure(lambda runner: runner.run(ops.ping()), self.refuse)
+
+        assert attempts == [0]
+
+    def test_what_must_not_be_repeated_is_not(self) -> None:
+        once = ops.ping()
+        once.repeatable = False
+
+        error, took, attempts = self.measure(lambda runner: runner.run(once, patience_s=60), SilentConnection)
+
+        assert attempts == [0]
+        assert took <= 3.1
+        assert error.may_have_happened
+
+    @pytest.mark.parametrize("patience_s", [0.0, 0.001, 0.5, 2.0, 5.0, 30.0])
+    def test_a_silent_server_costs_no_more_than_the_patience(self, patience_s: float) -> None:
+        error, took, _ = self.measure(lambda runner: runner.run(ops.ping(), patience_s=patience_s), SilentConnection)
+
+        assert took <= patience_s + 0.05
+        assert error.may_have_happened
+
+    def test_a_blocking_command_is_given_its_time(self) -> None:
+        _, took, _ = self.measure(lambda runner: runner.run(ops.wait_for_wake(["x"], timeout_s=20)), SilentConnection)
+
+        assert 20 <= took <= 23.1
+
+    def test_a_connection_that_never_comes(self) -> None:
+        class Hanging(SilentConnection):
+            async def connect(self) -> None:
+                await asyncio.get_running_loop().create_future()
+
+        error, took, _ = self.measure(lambda runner: runner.run(ops.ping(), patience_s=1), Hanging)
+
+        assert took <= 1.05
+        assert not error.may_have_happened
+
+
+class TestLostReplies:
+    async def test_a_repeatable_operation_happens_once(self, relay: Relay, redis_server: RedisServer) -> None:
+        runner = runner_of(relay.url)
+        other = Keys("other").queue("default")
+        for operation in (  # so that the server knows the scripts, and each reply lost is that of the script
+            ops.enqueue(other, [NewTask("a", b"m")], ReceiptLane("t")),
+            ops.dequeue(other, owner="w1", call=1, limit=9, lease_s=30),
+            ops.settle(other, [Settlement("a", Outcome.DONE)], owner="w1"),
+        ):
+            await runner.run(operation)
+        relay.lose_replies = 2
+
+        assert await runner.run(ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")), patience_s=30) == "1"
+        relay.lose_replies = 2
+        taken = await runner.run(ops.dequeue(QUEUE, owner="w1", call=1, limit=9, lease_s=30), patience_s=30)
+        relay.lose_replies = 1
+        code = await runner.run(ops.settle(QUEUE, [Settlement("a", Outcome.DONE)], owner="w1"), patience_s=30)
+        await runner.aclose()
+
+        assert [task_id for task_id, _ in taken.tasks] == ["a"]
+        assert code == "0", "settled by the first, whose answer was lost"
+        assert redis_server.client.get(QUEUE.processed) == b"1"
+
+    async def test_without_patience_it_is_in_doubt(self, relay: Relay) -> None:
+        runner = runner_of(relay.url)
+        relay.lose_replies = 1
+
+        with pytest.raises(BrokerUnavailableError, match=r"^no answer from unix://") as refused:
+            await runner.run(ops.register_queue("q", ["x"]))
+        await runner.aclose()
+
+        assert refused.value.may_have_happened
+
+
+class TestCancelled:
+    @pytest.mark.parametrize("store", ["redis", "fakeredis"])
+    async def test_no_reply_ever_reaches_another_caller(self, redis_server: RedisServer, store: str) -> None:
+        """Calls are cancelled at any point of their way, beside others on the same runner that must be right."""
+        chance = random.Random(7)
+        source = redis_server.unix_url if store == "redis" else fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer())
+        runner = runner_of(source, max_idle=3)
+        wrong = []
+
+        async def right(number: int) -> None:
+            name = f"right-{number}"
+            if await runner.run(ops.register_queue(name, [name])) != 1:
+                wrong.append(name)
+            if await runner.run(ops.list_queues(name)) != [name]:
+                wrong.append(name)
+
+        for number in range(500):
+            doomed = asyncio.ensure_future(runner.run(ops.register_queue("doomed", [f"{number}", "b", "c"])))
+            beside = asyncio.ensure_future(right(number))
+            for _ in range(chance.randrange(8)):
+                await asyncio.sleep(0)
+            doomed.cancel()
+            await asyncio.gather(doomed, beside, return_exceptions=True)
+            beside.result()
+        await runner.aclose()
+
+        assert wrong == []
+
+    async def test_a_lane_is_whole_again_after_a_cancelled_exchange(self, runner: AsyncRunner) -> None:
+        lane = runner.new_lane()
+        for patience in range(6):
+            call = asyncio.ensure_future(lane.exchange([ops.ping(), ops.wait_for_wake(["none"], timeout_s=30)]))
+            for _ in range(patience):
+                await asyncio.sleep(0.001 * patience)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+
+            assert not lane.is_connected or patience == 0
+            assert await lane.exchange([ops.list_queues("none"), ops.ping()]) == [[], True]
+        await lane.close()
+
+    async def test_connections_do_not_leak(self, runner: AsyncRunner, redis_server: RedisServer) -> None:
+        for _ in range(50):
+            calls = [asyncio.ensure_future(runner.run(ops.wait_for_wake(["none"], timeout_s=30))) for _ in range(4)]
+            await asyncio.sleep(0.001)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+        assert await runner.run(ops.ping())
+
+        deadline = time.monotonic() + 10
+        while len(redis_server.client.client_list()) > 2:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)  # between two looks at a server that notices closed connections
+
+
+class TestConnections:
+    async def test_one_is_used_again(self, relay: Relay) -> None:
+        runner = runner_of(relay.url)
+        for _ in range(5):
+            await runner.run(ops.ping())
+        await runner.aclose()
+
+        assert relay.connections == 1
+
+    async def test_those_the_server_closed_are_not_noticed(
+        self, runner: AsyncRunner, redis_server: RedisServer
+    ) -> None:
+        """However many idle connections a restart or a kill took."""
+        for number in range(20):
+            await asyncio.gather(*(runner.run(ops.ping()) for _ in range(16)))
+            redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            assert await runner.run(ops.register_queue("q", [f"{number}"]), patience_s=2) == 1
+
+    async def test_a_restarted_server_is_used_again(self) -> None:
+        with RedisServer() as server:
+            runner = runner_of(server.unix_url)
+            await asyncio.gather(*(runner.run(ops.ping()) for _ in range(16)))
+            server.kill()
+            with pytest.raises(BrokerUnavailableError):
+                await runner.run(ops.ping())
+            server.start()
+
+            assert await runner.run(ops.ping(), patience_s=30)
+            await runner.aclose()
+
+    async def test_a_refused_operation_does_not_cost_the_connection(
+        self, relay: Relay, redis_server: RedisServer
+    ) -> None:
+        runner = runner_of(relay.url)
+        redis_server.client.set(QUEUE.task("a"), "not a hash")
+        for _ in range(3):
+            with pytest.raises(BrokerReplyError, match="WRONGTYPE"):
+                await runner.run(ops.look(QUEUE, "a"))
+        await runner.aclose()
+
+        assert relay.connections == 1
+
+    async def test_a_reply_nobody_asked_for_ends_the_connection(self, tmp_path: Path) -> None:
+        async with answering(tmp_path / "s.sock", b"+PONG\r\n+AGAIN\r\n") as url:
+            lane = runner_of(url).new_lane()
+            answers = []
+            for _ in range(3):
+                try:
+                    answers.append(await lane.run(ops.ping()))
+                except BrokerUnavailableError:
+                    answers.append(None)
+            await lane.close()
+
+        assert set(answers) <= {True, None}
+        assert None in answers
+
+    async def test_noise_is_no_reply(self, tmp_path: Path) -> None:
+        async with answering(tmp_path / "s.sock", b"HTTP/1.1 400 Bad Request\r\n\r\n") as url:
+            runner = runner_of(url, timeout_s=1)
+            with pytest.raises(BrokerUnavailableError):
+                await runner.run(ops.ping())
+            await runner.aclose()
+
+    async def test_large_exchanges(self, runner: AsyncRunner) -> None:
+        message = bytes(range(256)) * 8192
+        lane = runner.new_lane()
+        tasks = [NewTask(f"{number}", message) for number in range(4)]
+
+        answers = await lane.exchange(
+            [
+                ops.enqueue(QUEUE, tasks, ReceiptLane("t")),
+                *(ops.dequeue(QUEUE, owner="w1", call=number, limit=1, lease_s=30) for number in range(4)),
+            ]
+        )
+
+        await lane.close()
+        assert answers[0] == "1111"
+        assert [answer.tasks for answer in answers[1:]] == [[(f"{number}", message)] for number in range(4)]
+
+    def test_loops_have_connections_of_their_own(self, redis_server: RedisServer) -> None:
+        runner = runner_of(redis_server.unix_url)
+
+        async def use() -> bool:
+            return await runner.run(ops.ping())
+
+        assert [asyncio.run(use()) for _ in range(3)] == [True] * 3
+
+        deadline = time.monotonic() + 10
+        while len(redis_server.client.client_list()) > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)  # between two looks at a server that notices closed connections
+
+
+class TestPausedServer:
+    @pytest.mark.parametrize("is_warm", [True, False], ids=["connected", "connecting"])
+    async def test_the_call_ends_in_time_and_the_next_is_right(self, is_warm: bool) -> None:
+        with RedisServer(tcp=True) as server:
+            runner = runner_of(server.url)
+            if is_warm:
+                await runner.run(ops.ping())
+            server.pause()
+            started = time.monotonic()
+            with pytest.raises(BrokerUnavailableError):
+                await runner.run(ops.register_queue("q", ["x"]), patience_s=0.2)
+            took = time.monotonic() - started
+            server.resume()
+
+            assert took < 1.5, "far below the 3 s of an unbounded wait"
+            assert await runner.run(ops.list_queues("other"), patience_s=30) == []
+            await runner.aclose()
+
+
+class TestSubscription:
+    async def test_what_is_published_is_heard(self, runner: AsyncRunner, redis_server: RedisServer) -> None:
+        subscription = await runner.subscribe("channel")
+        redis_server.client.publish("channel", "ä")
+        redis_server.client.publish("channel", b"\xff")
+
+        assert await subscription.next() == "ä"
+        assert await subscription.next() == "\ufffd"
+        await subscription.close()
+
+    async def test_a_lost_connection_is_said(self, runner: AsyncRunner, redis_server: RedisServer) -> None:
+        subscription = await runner.subscribe("channel")
+        redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+
+        with pytest.raises(BrokerUnavailableError, match="no answer from unix://"):
+            await subscription.next()
+
+    async def test_nobody_there(self, tmp_path: Path) -> None:
+        with pytest.raises(BrokerUnavailableError):
+            await runner_of(f"unix://{tmp_path}/none.sock").subscribe("channel")

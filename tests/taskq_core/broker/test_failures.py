@@ -1,0 +1,88 @@
+"""redis-py's errors as ours, and commands as bytes."""
+
+import pytest
+from redis import exceptions
+
+from taskq_core.broker.failures import pack, translate, translate_connecting
+from taskq_core.errors import (
+    BrokerAuthenticationError,
+    BrokerError,
+    BrokerFullError,
+    BrokerReplyError,
+    BrokerUnavailableError,
+)
+
+WHERE = "redis://h:1/0"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "may_have_happened"),
+    [
+        (exceptions.ConnectionError("gone"), BrokerUnavailableError, True),
+        (exceptions.TimeoutError("slow"), BrokerUnavailableError, True),
+        (TimeoutError(), BrokerUnavailableError, True),
+        (OSError(104, "reset"), BrokerUnavailableError, True),
+        (exceptions.InvalidResponse("noise"), BrokerUnavailableError, True),
+        (exceptions.RedisClusterException("no node"), BrokerUnavailableError, True),
+        (exceptions.BusyLoadingError("loading"), BrokerUnavailableError, False),
+        (exceptions.ReadOnlyError("You can't write against a read only replica."), BrokerUnavailableError, False),
+        (exceptions.ClusterDownError("down"), BrokerUnavailableError, False),
+        (exceptions.MasterDownError("down"), BrokerUnavailableError, False),
+        *(
+            (exceptions.ResponseError(f"{word} for some reason"), BrokerUnavailableError, False)
+            for word in (
+                "READONLY",
+                "LOADING",
+                "BUSY",
+                "MASTERDOWN",
+                "CLUSTERDOWN",
+                "TRYAGAIN",
+                "NOREPLICAS",
+                "MISCONF",
+            )
+        ),
+        (exceptions.AuthenticationError("no"), BrokerAuthenticationError, None),
+        (exceptions.NoPermissionError("no"), BrokerAuthenticationError, None),
+        (exceptions.ResponseError("NOPERM no"), BrokerAuthenticationError, None),
+        (exceptions.ResponseError("WRONGPASS no"), BrokerAuthenticationError, None),
+        (exceptions.ResponseError("ACL failure in script: User x has no permissions"), BrokerAuthenticationError, None),
+        (
+            exceptions.ResponseError("ERR The user executing the script can't run this command"),
+            BrokerAuthenticationError,
+            None,
+        ),
+        (exceptions.OutOfMemoryError("no"), BrokerFullError, None),
+        (exceptions.ResponseError("OOM command not allowed when used memory > 'maxmemory'."), BrokerFullError, None),
+        (
+            exceptions.ResponseError("Error running script: @user_script:1: OOM command not allowed when used memory"),
+            BrokerFullError,
+            None,
+        ),
+        (exceptions.ResponseError("WRONGTYPE Operation against a key"), BrokerReplyError, None),
+    ],
+    ids=str,
+)
+def test_an_error_is_translated(error: Exception, kind: type[BrokerError], may_have_happened: bool | None) -> None:
+    found = translate(error, WHERE)
+
+    assert type(found) is kind
+    assert WHERE in str(found)
+    assert getattr(found, "may_have_happened", None) is may_have_happened
+
+
+def test_while_connecting_nothing_happened() -> None:
+    found = translate_connecting(exceptions.ConnectionError("refused"), WHERE)
+
+    assert isinstance(found, BrokerUnavailableError)
+    assert not found.may_have_happened
+    assert str(found) == "cannot reach redis://h:1/0: refused"
+
+
+def test_ours_passes_through() -> None:
+    error = BrokerFullError("full")
+
+    assert translate(error, WHERE) is error
+
+
+def test_words_are_packed_with_any_bytes() -> None:
+    assert pack(("GET", "a\udcff", b"\x00", 7)) == b"*4\r\n$3\r\nGET\r\n$2\r\na\xff\r\n$1\r\n\x00\r\n$1\r\n7\r\n"

@@ -1,0 +1,447 @@
+"""The blocking runner when things go wrong: nothing is lost, doubled, mixed up, or waited for too long."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker import sync
+from taskq_core.broker.connection import Endpoint
+from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Settlement
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.errors import BrokerReplyError, BrokerUnavailableError
+from taskq_core.wire import Keys
+from tests.redis_server import RedisServer
+from tests.taskq_core.broker.relay import Relay
+
+pytestmark = pytest.mark.redis
+
+QUEUE = Keys().queue("default")
+
+
+def wait_for_clients(server: RedisServer, count: int) -> None:
+    """Wait until the server has noticed that all but so many connections were closed."""
+    deadline = time.monotonic() + 10
+    while len(server.client.client_list()) > count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # between two looks
+
+
+def runner_of(url: Any, **options: Any) -> SyncRunner:
+    return SyncRunner(Endpoint(url, embedded_folder=Path("unused")), **options)
+
+
+@pytest.fixture
+def runner(redis_server: RedisServer) -> Iterator[SyncRunner]:
+    runner = runner_of(redis_server.unix_url)
+    yield runner
+    runner.close()
+
+
+@pytest.fixture
+def relay(redis_server: RedisServer, tmp_path: Path) -> Iterator[Relay]:
+    with Relay(redis_server.socket_path, tmp_path) as relay:
+        yield relay
+
+
+class FakeTime:
+    """A clock that moves when somebody sleeps, or when a fake connection waits."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class SilentConnection:
+    """Connects at once and never answers."""
+
+    is_connected = True
+    _sock = None
+
+    def __init__(self, clock: FakeTime) -> None:
+        self._clock = clock
+
+    def connect(self) -> None: ...
+    def disconnect(self) -> None: ...
+    def can_read(self, timeout: float) -> bool:
+        return False
+
+    def send_packed_command(self, packed: Any, check_health: bool) -> None: ...
+
+    def read_response(self, timeout: float) -> None:
+        self._clock.sleep(timeout)
+        raise redis.TimeoutError("Timeout reading from socket")
+
+
+class TestPatience:
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+        clock = FakeTime()
+        monkeypatch.setattr(sync, "time", clock)
+        return clock
+
+    @pytest.fixture
+    def attempts(self) -> list[float]:
+        return []
+
+    @pytest.fixture
+    def refusing(self, clock: FakeTime, attempts: list[float], monkeypatch: pytest.MonkeyPatch) -> SyncRunner:
+        runner = runner_of("redis://h")
+
+        def connection(**options: float) -> Any:
+            attempts.append(clock.now - 1000)
+            raise redis.ConnectionError("refused")
+
+        monkeypatch.setattr(runner.endpoint, "connection", connection)
+        return runner
+
+    @pytest.fixture
+    def silent(self, clock: FakeTime, attempts: list[float], monkeypatch: pytest.MonkeyPatch) -> SyncRunner:
+        runner = runner_of("redis://h")
+
+        def connection(**options: float) -> Any:
+            attempts.append(clock.now - 1000)
+            return SilentConnection(clock)
+
+        monkeypatch.setattr(runner.endpoint, "connection", connection)
+        return runner
+
+    def test_a_server_that_is_away_is_tried_again_ever_more_slowly(
+        self, refusing: SyncRunner, attempts: list[float]
+    ) -> None:
+        with pytest.raises(BrokerUnavailableError) as refused:
+            refusing.run(ops.ping(), patience_s=10)
+
+        pauses = [later - earlier for earlier, later in pairwise(attempts)]
+        assert 10 <= len(attempts) <= 25
+        assert attempts[-1] < 10
+        assert all(pause <= 1 for pause in pauses)
+        assert max(pauses[:2]) < 0.2 < min(pauses[-3:])
+        assert not refused.value.may_have_happened
+
+    def test_without_patience_there_is_one_attempt(self, refusing: SyncRunner, attempts: list[float]) -> None:
+        with pytest.raises(BrokerUnavailableError):
+            refusing.run(ops.ping())
+
+        assert attempts == [0]
+
+    def test_what_must_not_be_repeated_is_not(self, silent: SyncRunner, attempts: list[float]) -> None:
+        once = ops.ping()
+        once.repeatable = False
+
+        with pytest.raises(BrokerUnavailableError) as refused:
+            silent.run(once, patience_s=60)
+
+        assert attempts == [0]
+        assert refused.value.may_have_happened
+
+    @pytest.mark.parametrize("patience_s", [0.0, 0.001, 0.5, 2.0, 5.0, 30.0])
+    def test_a_silent_server_costs_no_more_than_the_patience(
+        self, silent: SyncRunner, clock: FakeTime, patience_s: float
+    ) -> None:
+        with pytest.raises(BrokerUnavailableError) as refused:
+            silent.run(ops.ping(), patience_s=patience_s)
+
+        assert clock.now - 1000 <= patience_s + 0.01
+        assert refused.value.may_have_happened
+
+    def test_a_blocking_command_is_given_its_time(self, silent: SyncRunner, clock: FakeTime) -> None:
+        with pytest.raises(BrokerUnavailableError):
+            silent.run(ops.wait_for_wake(["x"], timeout_s=20))
+
+        assert 20 <= clock.now - 1000 <= 23.01
+
+    def test_a_doubt_is_remembered_though_a_later_attempt_was_refused(
+        self, silent: SyncRunner, clock: FakeTime, attempts: list[float], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The first was sent and not answered; the next found nobody. The first may have happened."""
+
+        def connection(**options: float) -> Any:
+            attempts.append(clock.now)
+            if len(attempts) > 1:
+                raise redis.ConnectionError("refused")
+            return SilentConnection(clock)
+
+        monkeypatch.setattr(silent.endpoint, "connection", connection)
+
+        with pytest.raises(BrokerUnavailableError, match="cannot reach") as refused:
+            silent.run(ops.ping(), patience_s=10)
+
+        assert refused.value.may_have_happened
+
+
+class TestLostReplies:
+    def test_a_repeatable_operation_happens_once(self, relay: Relay, redis_server: RedisServer) -> None:
+        runner = runner_of(relay.url)
+        other = Keys("other").queue("default")
+        for operation in (  # so that the server knows the scripts, and each reply lost is that of the script
+            ops.enqueue(other, [NewTask("a", b"m")], ReceiptLane("t")),
+            ops.dequeue(other, owner="w1", call=1, limit=9, lease_s=30),
+            ops.settle(other, [Settlement("a", Outcome.DONE)], owner="w1"),
+        ):
+            runner.run(operation)
+        relay.lose_replies = 2
+
+        assert runner.run(ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")), patience_s=30) == "1"
+        relay.lose_replies = 2
+        taken = runner.run(ops.dequeue(QUEUE, owner="w1", call=1, limit=9, lease_s=30), patience_s=30)
+        relay.lose_replies = 1
+        code = runner.run(ops.settle(QUEUE, [Settlement("a", Outcome.DONE)], owner="w1"), patience_s=30)
+        runner.close()
+
+        assert [task_id for task_id, _ in taken.tasks] == ["a"]
+        assert code == "0", "settled by the first, whose answer was lost"
+        assert redis_server.client.get(QUEUE.processed) == b"1"
+        assert relay.connections == 6
+
+    def test_without_patience_it_is_in_doubt(self, relay: Relay) -> None:
+        runner = runner_of(relay.url)
+        relay.lose_replies = 1
+
+        with pytest.raises(BrokerUnavailableError, match=r"^no answer from unix://") as refused:
+            runner.run(ops.register_queue("q", ["x"]))
+        runner.close()
+
+        assert refused.value.may_have_happened
+
+    def test_one_sent_ahead_is_sent_again(self, relay: Relay, redis_server: RedisServer) -> None:
+        runner = runner_of(relay.url)
+        relay.lose_replies = 1
+        pending = runner.begin(ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")))
+
+        assert pending.finish(patience_s=30) == "1"
+        runner.close()
+
+        assert redis_server.client.llen(QUEUE.pending) == 1
+
+
+class TestBegin:
+    def test_several_on_their_way(self, runner: SyncRunner) -> None:
+        lanes = [ReceiptLane(f"t{number}") for number in range(3)]
+        flying = [
+            runner.begin(ops.enqueue(QUEUE, [NewTask(f"{number}", b"m")], lane)) for number, lane in enumerate(lanes)
+        ]
+
+        assert [pending.finish() for pending in reversed(flying)] == ["1", "1", "1"]
+
+    def test_a_forgotten_script(self, runner: SyncRunner, redis_server: RedisServer) -> None:
+        redis_server.client.script_flush()
+
+        assert runner.begin(ops.count_tasks(QUEUE)).finish().processed == 0
+
+    def test_nobody_there_is_found_out_at_the_end(self, tmp_path: Path) -> None:
+        """So that one patience covers both, and a server that comes meanwhile is used."""
+        runner = runner_of(f"unix://{tmp_path}/none.sock")
+
+        pending = runner.begin(ops.ping())
+
+        with pytest.raises(BrokerUnavailableError) as refused:
+            pending.finish(patience_s=0.01)
+        assert not refused.value.may_have_happened
+
+
+class TestConnections:
+    def test_one_is_used_again(self, relay: Relay) -> None:
+        runner = runner_of(relay.url)
+        for _ in range(5):
+            runner.run(ops.ping())
+        runner.close()
+
+        assert relay.connections == 1
+
+    def test_those_the_server_closed_are_not_noticed(self, runner: SyncRunner, redis_server: RedisServer) -> None:
+        for number in range(20):
+            threads = [threading.Thread(target=runner.run, args=(ops.ping(),)) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            assert runner.run(ops.register_queue("q", [f"{number}"])) == 1, "also without patience"
+
+    def test_a_restarted_server_is_used_again(self, tmp_path: Path) -> None:
+        with RedisServer() as server:
+            runner = runner_of(server.unix_url)
+            assert runner.run(ops.ping())
+            server.kill()
+            with pytest.raises(BrokerUnavailableError):
+                runner.run(ops.ping())
+            server.start()
+
+            assert runner.run(ops.ping(), patience_s=30)
+            runner.close()
+
+    def test_a_refused_operation_does_not_cost_the_connection(self, relay: Relay, redis_server: RedisServer) -> None:
+        runner = runner_of(relay.url)
+        redis_server.client.set(QUEUE.task("a"), "not a hash")
+        for _ in range(3):
+            with pytest.raises(BrokerReplyError, match="WRONGTYPE"):
+                runner.run(ops.look(QUEUE, "a"))
+        runner.close()
+
+        assert relay.connections == 1
+
+    def test_threads_never_see_each_others_replies(self, runner: SyncRunner) -> None:
+        wrong: list[Any] = []
+
+        def work(number: int) -> None:
+            for index in range(60):
+                name = f"{number}-{index}"
+                if runner.run(ops.register_queue(f"set-{name}", [name])) != 1:
+                    wrong.append(name)
+                if runner.run(ops.list_queues(f"set-{name}")) != [name]:
+                    wrong.append(name)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert wrong == []
+
+    def test_idle_ones_are_bounded(self, redis_server: RedisServer) -> None:
+        runner = runner_of(redis_server.unix_url, max_idle=2)
+        flying = [runner.begin(ops.ping()) for _ in range(6)]
+        for pending in flying:
+            pending.finish()
+
+        wait_for_clients(redis_server, 3)  # two idle ones and the server's own
+        runner.close()
+
+    def test_an_interrupted_call_leaves_no_reply_behind(
+        self, runner: SyncRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        runner.run(ops.ping())
+        reading = SyncRunner._read
+
+        def interrupted(*arguments: Any) -> Any:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(SyncRunner, "_read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(ops.register_queue("q", ["x"]))
+        monkeypatch.setattr(SyncRunner, "_read", reading)
+
+        assert runner.run(ops.list_queues("other")) == []
+
+
+class TestPausedServer:
+    @pytest.mark.parametrize("is_warm", [True, False], ids=["connected", "connecting"])
+    def test_the_call_ends_in_time_and_the_next_is_right(self, is_warm: bool) -> None:
+        """Frozen over TCP: connecting succeeds and the greeting is not answered."""
+        with RedisServer(tcp=True) as server:
+            runner = runner_of(server.url)
+            if is_warm:
+                runner.run(ops.ping())
+            server.pause()
+            started = time.monotonic()
+            with pytest.raises(BrokerUnavailableError):
+                runner.run(ops.register_queue("q", ["x"]), patience_s=0.2)
+            took = time.monotonic() - started
+            server.resume()
+
+            assert took < 1.5, "far below the 3 s of an unbounded wait"
+            assert runner.run(ops.list_queues("other"), patience_s=30) == []
+            runner.close()
+
+    def test_a_long_message_is_not_pushed_for_ever(self) -> None:
+        with RedisServer(tcp=True) as server:
+            runner = runner_of(server.url)
+            runner.run(ops.ping())
+            server.pause()
+            started = time.monotonic()
+            with pytest.raises(BrokerUnavailableError):
+                runner.run(ops.enqueue(QUEUE, [NewTask("a", b"m" * (16 << 20))], ReceiptLane("t")), patience_s=0.2)
+            took = time.monotonic() - started
+            server.resume()
+            runner.close()
+
+        assert took < 1.5
+
+
+class TestClosed:
+    def test_a_closed_runner_refuses(self, redis_server: RedisServer) -> None:
+        runner = runner_of(redis_server.unix_url)
+        flying = runner.begin(ops.ping())
+        runner.run(ops.ping())
+        runner.close()
+
+        for call in (lambda: runner.run(ops.ping(), patience_s=5), lambda: runner.begin(ops.ping())):
+            with pytest.raises(BrokerUnavailableError, match=r"^the client of unix://.* is closed$") as refused:
+                call()
+            assert not refused.value.may_have_happened
+        assert flying.finish() is True
+        wait_for_clients(redis_server, 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+class TestFork:
+    def test_parent_and_child_have_connections_of_their_own(self, redis_server: RedisServer) -> None:
+        """Idle connections are not shared, and the child's end does not close the parent's."""
+        runner = runner_of(redis_server.unix_url)
+        assert runner.run(ops.ping())
+        before = {client["id"] for client in redis_server.client.client_list()}
+        ours, theirs = socket.socketpair()
+
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                for _ in range(100):
+                    assert runner.run(ops.register_queue("child", ["c"])) in (0, 1)
+                    assert runner.run(ops.list_queues("child")) == ["c"]
+                theirs.send(b"x")
+                runner.close()
+                status = 0
+            finally:
+                os._exit(status)
+        for _ in range(100):
+            assert runner.run(ops.register_queue("parent", ["p"])) in (0, 1)
+            assert runner.run(ops.list_queues("parent")) == ["p"]
+        assert ours.recv(1) == b"x"
+        assert os.waitpid(child, 0)[1] == 0
+
+        assert runner.run(ops.ping())
+        assert before <= {client["id"] for client in redis_server.client.client_list()}, "the parent's own still stand"
+        for each in (ours, theirs):
+            each.close()
+        runner.close()
+
+
+class TestSubscription:
+    def test_what_is_published_is_heard(self, runner: SyncRunner, redis_server: RedisServer) -> None:
+        subscription = runner.subscribe("channel")
+        redis_server.client.publish("channel", "ä")
+        redis_server.client.publish("channel", b"\xff")
+
+        assert subscription.next(5) == "ä"
+        assert subscription.next(5) == "\ufffd"
+        assert subscription.next(0.01) is None
+        subscription.close()
+
+    def test_a_lost_connection_is_said(self, runner: SyncRunner, redis_server: RedisServer) -> None:
+        subscription = runner.subscribe("channel")
+        redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+
+        with pytest.raises(BrokerUnavailableError, match="no answer from unix://"):
+            subscription.next(5)
+        subscription.close()
+
+    def test_nobody_there(self, tmp_path: Path) -> None:
+        with pytest.raises(BrokerUnavailableError):
+            runner_of(f"unix://{tmp_path}/none.sock").subscribe("channel")

@@ -1,0 +1,400 @@
+"""Bulk enqueue by both clients: streaming, refusals, failures, transactions, memory."""
+
+import asyncio
+import gc
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from taskq_core import (
+    BulkEnqueueError,
+    BulkResult,
+    ConfigurationError,
+    DuplicateTaskError,
+    Signature,
+    TaskArgumentsError,
+    TaskIdConflictError,
+    TaskNotSentError,
+    TaskQ,
+)
+from taskq_core.broker.operations import BATCH_MAX
+from taskq_core.wire import decode_message
+from tests.redis_server import RedisServer
+from tests.taskq_core.losing_relay import LosingRelay
+
+
+class Application:
+    """A `TaskQ` whose `enqueue_many` goes through one of the two clients."""
+
+    def __init__(self, taskq: TaskQ, *, is_async: bool) -> None:
+        self.taskq = taskq
+        self.is_async = is_async
+
+    async def send(self, calls: Iterable[Signature[Any]]) -> BulkResult:
+        if self.is_async:
+            return await self.taskq.async_client.enqueue_many(calls)
+        return await asyncio.to_thread(self.taskq.client.enqueue_many, calls)
+
+
+@pytest.fixture(params=["Client", "AsyncClient"])
+def is_async(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "AsyncClient")
+
+
+@pytest.fixture
+async def app(redis_server: RedisServer, is_async: bool) -> AsyncIterator[Application]:
+    taskq = TaskQ(redis_server.url)
+    yield Application(taskq, is_async=is_async)
+    await taskq.aclose()
+
+
+def pending(server: RedisServer, queue: str = "default") -> list[str]:
+    """Ids of the pending tasks, oldest first."""
+    return [each.decode() for each in server.client.lrange(f"asynq:{{{queue}}}:pending", 0, -1)][::-1]
+
+
+class TestStreaming:
+    async def test_any_number_of_calls(self, app: Application, redis_server: RedisServer) -> None:
+        """In order, each with its own arguments, id and handle; one script call a batch."""
+        task = app.taskq.remote("t")
+        await app.send([task.s()])
+        redis_server.flushall()
+        redis_server.client.config_resetstat()
+
+        result = await app.send(task.s(n=n) for n in range(1050))
+
+        calls = redis_server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        ids = pending(redis_server)
+        assert calls <= 1050 // BATCH_MAX + 2
+        assert len(result) == 1050
+        assert list(result.ids) == ids
+        assert [handle.id for handle in result] == ids
+        assert (result[7].id, result[-1].id, [each.id for each in result[2:4]]) == (ids[7], ids[-1], ids[2:4])
+        assert (result.errors, repr(result)) == ([], "<1050 tasks enqueued, 0 refused>")
+        for n in (0, 199, 200, 1049):
+            stored = redis_server.client.hget(f"asynq:{{default}}:t:{ids[n]}", "msg")
+            assert decode_message(stored).payload == b'{"n":%d}' % n
+        with pytest.raises(IndexError):
+            result[1050]
+
+    async def test_nothing_at_all(self, app: Application, redis_server: RedisServer) -> None:
+        result = await app.send([])
+
+        assert (len(result), result.errors) == (0, [])
+        assert redis_server.client.keys() == []
+
+    async def test_several_queues_and_options(self, app: Application, redis_server: RedisServer) -> None:
+        a, b = app.taskq.remote("a", queue="qa", headers={"x": "y"}), app.taskq.remote("b", queue="qb", retention=60)
+        calls = [each.s(n=n) for n in range(3) for each in (a, b, a.using(run_after=60))]
+
+        result = await app.send(calls)
+
+        assert len(result) == 9
+        assert [len(pending(redis_server, "qa")), len(pending(redis_server, "qb"))] == [3, 3]
+        assert redis_server.client.zcard("asynq:{qa}:scheduled") == 3
+        assert {(handle.queue, handle.name, handle.is_kept) for handle in result} == {
+            ("qa", "a", False),
+            ("qb", "b", True),
+        }
+        stored = redis_server.client.hget(f"asynq:{{qa}}:t:{pending(redis_server, 'qa')[0]}", "msg")
+        assert dict(decode_message(stored).headers) == {"x": "y"}
+        assert redis_server.client.smembers("asynq:queues") == {b"qa", b"qb"}
+
+    async def test_a_batch_is_bounded_by_bytes(self, app: Application, redis_server: RedisServer) -> None:
+        task = app.taskq.remote("t")
+        await app.send([task.s()])
+        redis_server.client.config_resetstat()
+
+        await app.send(task.s(b"x" * 600_000) for _ in range(6))
+
+        assert redis_server.client.info("commandstats")["cmdstat_evalsha"]["calls"] == 3
+
+    async def test_an_asynchronous_iterable(self, redis_server: RedisServer) -> None:
+        taskq = TaskQ(redis_server.url)
+
+        async def calls() -> AsyncIterator[Signature[Any]]:
+            for n in range(450):
+                await asyncio.sleep(0)
+                yield taskq.remote("t").s(n=n)
+
+        result = await taskq.async_client.enqueue_many(calls())
+        await taskq.aclose()
+
+        assert list(result.ids) == pending(redis_server)
+        assert len(result) == 450
+
+    async def test_other_coroutines_run_between_batches(self, redis_server: RedisServer) -> None:
+        taskq = TaskQ(redis_server.url)
+        task = taskq.remote("t")
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        counting = asyncio.ensure_future(count())
+        await taskq.async_client.enqueue_many(task.s(n=n) for n in range(10 * BATCH_MAX))
+        counting.cancel()
+        await taskq.aclose()
+
+        assert turns >= 10
+
+    async def test_payloads_are_not_held(self, app: Application, redis_server: RedisServer) -> None:
+        """What was sent is let go: memory grows by ids, not by payloads (here 40 MB in all)."""
+        task = app.taskq.remote("t")
+        payload = "x" * 2000
+
+        def calls(count: int) -> Iterator[Signature[Any]]:
+            for n in range(count):
+                if n % 1000 == 999:
+                    redis_server.flushall()  # the server need not hold them either
+                yield task.s(n=n, text=payload + str(n))
+
+        await app.send(calls(200))
+        gc.collect()
+        tracemalloc.start()
+        result = await app.send(calls(20_000))
+        size, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+        assert len(result) == 20_000
+        assert size < 20_000 * 250
+        assert peak < 20_000 * 250 + 4_000_000
+
+
+class TestRefusals:
+    async def test_what_is_taken_is_told_beside_what_was_enqueued(
+        self, app: Application, redis_server: RedisServer
+    ) -> None:
+        task = app.taskq.remote("t")
+        await app.send([task.using(task_id="x").s(), task.using(unique_for=60).s(n=1)])
+
+        result = await app.send(
+            [
+                task.s(),
+                task.using(task_id="x").s(),
+                task.using(unique_for=60).s(n=1),
+                task.using(task_id="y").s(),
+                task.using(task_id="y").s(),
+            ]
+        )
+
+        assert [type(error) for error in result.errors] == [
+            TaskIdConflictError,
+            DuplicateTaskError,
+            TaskIdConflictError,
+        ]
+        assert [error.task_id for error in result.errors][::2] == ["x", "y"]
+        assert list(result.ids) == pending(redis_server)[2:]
+        assert repr(result) == "<2 tasks enqueued, 3 refused>"
+        with pytest.raises(ExceptionGroup, match="3 tasks were not enqueued") as caught:
+            result.raise_errors()
+        assert caught.value.exceptions == tuple(result.errors)
+
+    async def test_nothing_to_raise(self, app: Application) -> None:
+        (await app.send([app.taskq.remote("t").s()])).raise_errors()
+
+    async def test_a_call_that_does_not_fit_raises_where_it_stands(
+        self, app: Application, redis_server: RedisServer
+    ) -> None:
+        """Full batches before it are enqueued, those on their way too; a note says how many that makes."""
+
+        @app.taskq.task(name="t")
+        def task(n: int) -> None: ...
+
+        def calls() -> Iterator[Signature[Any]]:
+            for n in range(2 * BATCH_MAX + 10):
+                yield task.s(n)
+            yield task.s("canary")  # type: ignore[arg-type]  # the point of the test
+
+        with pytest.raises(TaskArgumentsError, match="parameter 'n': expected int, got str") as caught:
+            await app.send(calls())
+
+        assert caught.value.__notes__ == ["400 tasks of this bulk enqueue were enqueued before"]
+        assert len(pending(redis_server)) == 2 * BATCH_MAX
+        await app.send([task.s(1)])
+
+    async def test_an_error_of_the_iterable_passes(self, app: Application, redis_server: RedisServer) -> None:
+        def calls() -> Iterator[Signature[Any]]:
+            yield app.taskq.remote("t").s()
+            raise KeyError("mine")
+
+        with pytest.raises(KeyError, match="mine"):
+            await app.send(calls())
+
+        assert pending(redis_server) == []
+
+    async def test_headers_over_the_limit_are_refused(self, app: Application) -> None:
+        with pytest.raises(ConfigurationError, match="headers of a task take"):
+            await app.send([app.taskq.remote("t").using(headers={"a": "x" * 8000}).s()])
+
+
+class TestFailures:
+    async def test_nobody_listens(self, is_async: bool) -> None:
+        app = Application(TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.2), is_async=is_async)
+        task = app.taskq.remote("t")
+
+        with pytest.raises(BulkEnqueueError) as caught:
+            await app.send(task.using(task_id=f"id-{n}").s() for n in range(300))
+        await app.taskq.aclose()
+
+        assert (caught.value.enqueued, caught.value.may_have_happened) == (0, False)
+        assert caught.value.task_ids == tuple(f"id-{n}" for n in range(BATCH_MAX))
+        assert str(caught.value).startswith(
+            "0 tasks were enqueued; the next 200 were not: cannot reach redis://127.0.0.1:1/0"
+        )
+
+    async def test_redis_is_lost_on_the_way(self, is_async: bool) -> None:
+        """The error says how many were enqueued, and which ids are in doubt; together with what is there it adds up."""
+        with RedisServer() as server:
+            app = Application(TaskQ(server.url, enqueue_timeout=0.3), is_async=is_async)
+            task = app.taskq.remote("t")
+            made: list[str] = []
+
+            def calls() -> Iterator[Signature[Any]]:
+                for n in range(5 * BATCH_MAX):
+                    if n == 3 * BATCH_MAX - 10:
+                        server.pause()
+                    made.append(f"id-{n}")
+                    yield task.using(task_id=made[-1]).s()
+
+            with pytest.raises(BulkEnqueueError) as caught:
+                await app.send(calls())
+            server.resume()
+            await app.taskq.aclose()
+
+            error = caught.value
+            there = pending(server)
+            assert error.may_have_happened
+            assert error.enqueued % BATCH_MAX == 0
+            assert there[: error.enqueued] == made[: error.enqueued]
+            assert error.task_ids == tuple(made[error.enqueued : error.enqueued + BATCH_MAX])
+            assert set(there) <= set(made[: error.enqueued]) | set(error.task_ids)
+
+    async def test_a_lost_reply_is_repeated(self, redis_server: RedisServer, is_async: bool) -> None:
+        with LosingRelay(redis_server.socket_path) as relay:
+            app = Application(TaskQ(relay.url, enqueue_timeout=10), is_async=is_async)
+            task = app.taskq.remote("t")
+            await app.send([task.s()])
+            relay.lose_reply_to(b"id-250")
+
+            result = await app.send(task.using(task_id=f"id-{n}").s() for n in range(700))
+            await app.taskq.aclose()
+
+        assert relay.lost == 1
+        assert (len(result), result.errors) == (700, [])
+        assert pending(redis_server)[1:] == [f"id-{n}" for n in range(700)]
+
+    @pytest.mark.parametrize("turns", [1, 2, 3, 5, 8, 13])
+    async def test_a_cancelled_bulk_leaves_whole_batches(self, redis_server: RedisServer, turns: int) -> None:
+        """What was on its way is sent; the client goes on working."""
+        taskq = TaskQ(redis_server.url)
+        task = taskq.remote("t")
+        await taskq.async_client.enqueue_many([task.s()])
+        sending = asyncio.ensure_future(
+            taskq.async_client.enqueue_many(task.using(task_id=f"id-{n}").s() for n in range(2000))
+        )
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        await taskq.async_client.enqueue_many([task.s()])
+        await taskq.aclose()
+
+        ids = [each for each in pending(redis_server) if each.startswith("id-")]
+        assert len(ids) % BATCH_MAX == 0
+        assert ids == [f"id-{n}" for n in range(len(ids))]
+
+
+class TestTransactions:
+    class Hook:
+        """Holds what is sent until `commit`."""
+
+        def __init__(self) -> None:
+            self.waiting: list[Callable[[], None]] = []
+
+        def defer(self, send: Callable[[], None]) -> bool:
+            self.waiting.append(send)
+            return True
+
+        async def adefer(self, send: Callable[[], None]) -> bool:
+            return self.defer(send)
+
+        async def commit(self) -> None:
+            for send in self.waiting:
+                await asyncio.to_thread(send)
+
+    @pytest.fixture
+    def hook(self, app: Application) -> Hook:
+        hook = self.Hook()
+        app.taskq.configure(app.taskq.settings, transaction=hook)
+        return hook
+
+    async def test_all_are_sent_at_the_commit(self, app: Application, redis_server: RedisServer, hook: Hook) -> None:
+        """Handles and ids are there at once; the handles say that they wait."""
+        task = app.taskq.remote("t")
+
+        result = await app.send(task.s(n=n) for n in range(450))
+        early = result[449]
+        before = (len(result), list(result.ids), redis_server.client.keys(), early.is_sent)
+        with pytest.raises(TaskNotSentError, match="ask after the commit"):
+            early.refresh()
+        await hook.commit()
+
+        assert before == (450, pending(redis_server), [], False)
+        assert list(result.ids) == before[1]
+        assert (early.is_sent, result[449].is_sent, result[449].id) == (True, True, early.id)
+
+    async def test_a_rollback_sends_nothing(self, app: Application, redis_server: RedisServer, hook: Hook) -> None:
+        result = await app.send(app.taskq.remote("t").s(n=n) for n in range(450))
+
+        assert repr(result) == "<450 tasks to be enqueued, 0 refused>"
+        assert redis_server.client.keys() == []
+
+    async def test_one_call_that_does_not_fit_sends_none(
+        self, app: Application, redis_server: RedisServer, hook: Hook
+    ) -> None:
+        @app.taskq.task(name="t")
+        def task(n: int) -> None: ...
+
+        with pytest.raises(TaskArgumentsError):
+            await app.send([*[task.s(n) for n in range(450)], task.s("x")])  # type: ignore[arg-type]  # the point
+        await hook.commit()
+
+        assert redis_server.client.keys() == []
+
+    async def test_handles_tell_what_was_refused(self, app: Application, redis_server: RedisServer, hook: Hook) -> None:
+        """After the commit the result holds what was enqueued."""
+        task = app.taskq.remote("t")
+        result = await app.send([task.using(task_id=each).s() for each in ("a", "b", "c")])
+        early = list(result)
+        redis_server.client.hset("asynq:{default}:t:b", "msg", "x")
+
+        await hook.commit()
+
+        assert [handle.is_sent for handle in early] == [True, False, True]
+        with pytest.raises(TaskNotSentError, match="id 'b' is taken"):
+            early[1].refresh()
+        assert list(result.ids) == ["a", "c"]
+        assert [error.task_id for error in result.errors] == ["b"]
+
+    async def test_handles_tell_that_sending_failed(self, is_async: bool) -> None:
+        app = Application(TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.05), is_async=is_async)
+        hook = self.Hook()
+        app.taskq.configure(app.taskq.settings, transaction=hook)
+        result = await app.send([app.taskq.remote("t").s()])
+        early = result[0]
+
+        with pytest.raises(BulkEnqueueError):
+            await hook.commit()
+        await app.taskq.aclose()
+
+        assert (early.is_sent, len(result)) == (False, 0)
+        with pytest.raises(TaskNotSentError, match="sending it after the commit failed: 0 tasks were enqueued"):
+            early.refresh()

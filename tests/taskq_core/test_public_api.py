@@ -1,0 +1,45 @@
+"""The public API changes only on purpose."""
+
+import difflib
+
+import taskq_core
+from scripts import public_api
+
+
+def test_it_is_what_was_promised() -> None:
+    promised = public_api.FILE.read_text().splitlines()
+    found = public_api.text().splitlines()
+
+    changes = list(difflib.unified_diff(promised, found, "promised", "found", lineterm="", n=2))
+
+    assert not changes, (
+        "the public API has changed:\n"
+        + "\n".join(changes)
+        + "\nIf that is meant, run: python scripts/public_api.py --write (and tell users in CHANGELOG.md)"
+    )
+
+
+def test_all_is_sorted_and_complete() -> None:
+    """What `taskq_core` imports from its own modules is what it promises."""
+    imported = {
+        name
+        for name, value in vars(taskq_core).items()
+        if not name.startswith("_") and getattr(value, "__module__", "").startswith("taskq_core.")
+    }
+
+    assert list(taskq_core.__all__) == sorted(taskq_core.__all__)
+    assert imported == set(taskq_core.__all__)
+
+
+def test_a_change_is_seen() -> None:
+    """The description tells parameters, defaults, kinds and members apart."""
+    api = public_api.describe_all()["taskq_core"]
+
+    assert api["current_task"] == "def () -> TaskContext"
+    assert api["TaskHandle"]["members"]["aresult"] == "async def (self, timeout: Duration | None=None) -> R_co"
+    assert api["TaskHandle"]["members"]["is_sent"] == "@property def (self) -> bool"
+    assert api["Settings"]["members"]["concurrency"] == "int = 10"
+    assert api["TaskState"]["members"]["PENDING"] == "'pending'"
+    assert len(api["TaskQ"]["members"]["task"]) == 5
+    assert api["CoroutineTask"]["members"]["adelay"].startswith("async def (self, *args: P.args")
+    assert api["TaskFailedError"]["bases"] == ["ResultError"]

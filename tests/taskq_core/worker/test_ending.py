@@ -1,0 +1,418 @@
+"""Functions that must end before they do: timeouts, deadlines, cancellation, and those that will not hear."""
+
+import asyncio
+import contextlib
+import logging
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskFailedError, TaskQ
+from taskq_core.errors import TaskInterrupted
+from taskq_core.wire import QueueKeys, build_message
+from taskq_core.worker import executor, threads
+from taskq_core.worker.run import Ending, Run
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Ends, Runner, push_raw, state_of, stored, until
+
+
+def spin(until: "threading.Event | None" = None) -> None:
+    """Run until interrupted, in steps that Python can interrupt."""
+    while until is None or not until.is_set():
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "plain"])
+@pytest.mark.parametrize("limit", ["timeout", "deadline"])
+async def test_a_run_ends_at_its_limit(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, kind: str, limit: str
+) -> None:
+    """The function is told, can clean up, and the failure is Go's own text."""
+    cleaned: list[str] = []
+
+    @app.task(name="slow", max_retry=0)
+    async def coroutine() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cleaned.append("coroutine")
+            raise
+
+    @app.task(name="slow2", max_retry=0)
+    def plain() -> None:
+        try:
+            spin()
+        except TaskInterrupted:
+            cleaned.append("plain")
+            raise
+
+    await start()
+    options: dict[str, Any] = (
+        {"timeout": 1} if limit == "timeout" else {"deadline": datetime.now(UTC) + timedelta(seconds=2)}
+    )
+    handle = await (coroutine if kind == "coroutine" else plain).using(**options).adelay()
+
+    with pytest.raises(TaskFailedError, match="context deadline exceeded"):
+        await handle.aresult(10)
+    assert cleaned == [kind]
+
+
+async def test_a_task_past_its_deadline_is_not_started(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """It fails with the deadline's text without having run."""
+    runs = []
+
+    @app.task(name="late")
+    async def late() -> None:
+        runs.append(1)
+
+    await start()
+    message = build_message(type="late", payload=b"{}", id="x", queue="default", retry=0, deadline=int(time.time()) - 5)
+    push_raw(redis_server, queue, "x", message.SerializeToString())
+    await until(lambda: state_of(redis_server, queue, "x") == "archived")
+
+    assert stored(redis_server, queue, "x").error_msg == "context deadline exceeded"
+    assert runs == []
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "plain"])
+async def test_a_cancelled_run_is_archived_and_not_retried(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, kind: str
+) -> None:
+    """Nobody runs again behind their back what somebody cancelled."""
+
+    @app.task(max_retry=5)
+    async def coroutine() -> None:
+        await asyncio.Event().wait()
+
+    @app.task(max_retry=5)
+    def plain() -> None:
+        spin()
+
+    worker = await start()
+    handle = await (coroutine if kind == "coroutine" else plain).adelay()
+    await until(lambda: worker.running_count == 1)
+    await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
+
+    assert await handle.acancel()
+
+    with pytest.raises(TaskFailedError, match="context canceled"):
+        await handle.aresult(10)
+    assert stored(redis_server, queue, handle.id).retried == 0
+    assert redis_server.client.zcard(queue.retry) == 0
+
+
+async def test_a_waiting_task_is_cancelled_without_a_worker(app: TaskQ, redis_server: RedisServer) -> None:
+    """It is deleted; one that has ended is not cancelled any more."""
+
+    @app.task
+    def never() -> None: ...
+
+    handle = await never.adelay()
+
+    assert await handle.acancel()
+    assert not await handle.acancel()
+    await app.aclose()
+
+
+async def test_forged_cancel_messages_are_ignored(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+    """Ten thousand messages that name nothing, or nothing sensible, harm no running task."""
+    release = asyncio.Event()
+
+    @app.task
+    async def hold() -> str:
+        await release.wait()
+        return "done"
+
+    ends = Ends()
+    worker = await start(listener=ends)
+    handle = await hold.adelay()
+    await until(lambda: worker.running_count == 1)
+    await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
+    pipeline = redis_server.client.pipeline(transaction=False)
+    for number in range(10_000):
+        pipeline.publish("asynq:cancel", [f"forged{number}", b"\xff\xfe", "", "*", handle.id[:-1]][number % 5])
+    received = pipeline.execute()
+    # What is published last is heard last: a real cancel ends a second task, so all forged ones were heard before.
+    other = await hold.adelay()
+    await until(lambda: worker.running_count == 2)
+    await other.acancel()
+    await until(lambda: ends.of(other.id))
+    release.set()
+
+    assert set(received) == {1}
+    assert await handle.aresult(10) == "done"
+    assert ends.of(handle.id) == ["completed"]
+    assert ends.of(other.id) == ["archived"]
+
+
+async def test_a_coroutine_that_swallows_cancellation_keeps_its_slot(
+    app: TaskQ,
+    start: Runner,
+    redis_server: RedisServer,
+    queue: QueueKeys,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No other task takes its slot while it runs; it is told again and reported; its end frees the slot."""
+    monkeypatch.setattr(executor, "STUCK_S", 0.1)
+    swallowed: list[int] = []
+    release = asyncio.Event()
+
+    @app.task(timeout=1, max_retry=0)
+    async def deaf() -> None:
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+            swallowed.append(1)
+
+    @app.task
+    async def other() -> str:
+        return "ran"
+
+    worker = await start(concurrency=1)
+    handle = await deaf.adelay()
+    await until(lambda: worker.running_count == 1)
+    waiting = await other.adelay()
+    await until(lambda: len(swallowed) >= 3)
+
+    assert state_of(redis_server, queue, waiting.id) == "pending"
+    assert state_of(redis_server, queue, handle.id) == "active"
+    assert "still runs; its slot stays taken" in caplog.text
+    release.set()
+    assert await waiting.aresult(10) == "ran"
+    with pytest.raises(TaskFailedError, match="context deadline exceeded"):
+        await handle.aresult(10)
+
+
+async def test_a_thread_in_a_c_call_keeps_its_slot(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """It cannot be interrupted there; its outcome is written when it has really ended."""
+    release = threading.Event()
+
+    @app.task(timeout=1, max_retry=0)
+    def deaf() -> None:
+        release.wait(60)  # one C call
+
+    @app.task
+    def other() -> str:
+        return "ran"
+
+    worker = await start(concurrency=1)
+    handle = await deaf.adelay()
+    await until(lambda: worker.running_count == 1)
+    run = next(iter(worker._executor.running.values()))
+    waiting = await other.adelay()
+    await until(lambda: run.ending is not None)
+
+    assert state_of(redis_server, queue, waiting.id) == "pending"
+    assert state_of(redis_server, queue, handle.id) == "active"
+    release.set()
+    assert await waiting.aresult(10) == "ran"
+    with pytest.raises(TaskFailedError, match="context deadline exceeded"):
+        await handle.aresult(10)
+
+
+async def test_a_coroutine_cancelled_before_its_first_step_ends(app: TaskQ, start: Runner) -> None:
+    """Even one that is told to end at once is reported, so its slot comes back."""
+
+    @app.task(max_retry=0)
+    async def hold() -> None:
+        await asyncio.Event().wait()
+
+    worker = await start(concurrency=1)
+    started = worker._executor.start
+
+    def start_and_end(run: Any, now: float) -> None:
+        started(run, now)
+        worker._executor.end(run, Ending.CANCELLED)
+
+    worker._fetcher._start = start_and_end
+    handle = await hold.adelay()
+
+    with pytest.raises(TaskFailedError, match="context canceled"):
+        await handle.aresult(10)
+    await until(lambda: worker._fetcher.free == 1)
+
+
+async def test_a_plain_function_told_to_end_before_its_thread_has_it_never_starts(app: TaskQ, start: Runner) -> None:
+    """A run that waits for a thread cannot be interrupted yet; it ends as soon as it gets one."""
+    runs: list[int] = []
+
+    @app.task(max_retry=0)
+    def work() -> None:
+        runs.append(1)
+        spin()
+
+    worker = await start(concurrency=1)
+    submit = worker._executor._threads.submit
+
+    def end_and_submit(run: Run) -> None:
+        worker._executor.end(run, Ending.CANCELLED)
+        submit(run)
+
+    worker._executor._threads.submit = end_and_submit  # type: ignore[method-assign]  # makes the race certain
+    handle = await work.adelay()
+
+    with pytest.raises(TaskFailedError, match="context canceled"):
+        await handle.aresult(10)
+    assert runs == []
+
+
+@pytest.mark.slow
+async def test_a_storm_of_timeouts_hits_only_its_own_tasks(
+    app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Interrupts that race the ends of short functions never reach the next task on the thread.
+
+    Every function is interrupted at a moment close to its end. Each is told at most once, none of those that were not
+    told sees an interrupt, and every one of them ends.
+    """
+    count = 2000
+    stray: list[str] = []
+    ran: list[int] = []
+
+    @app.task(max_retry=0, retention=0)
+    def victim(number: int) -> None:
+        for _ in range(number % 50 * 20):
+            pass
+
+    @app.task(max_retry=0, retention=0)
+    def bystander(number: int) -> None:
+        try:
+            for _ in range(200):
+                pass
+            ran.append(number)
+        except BaseException as error:
+            stray.append(type(error).__name__)
+            raise
+
+    ends = Ends()
+    worker = await start(concurrency=4, listener=ends)
+    pool = worker._executor._threads
+    # Interrupts come from a thread of their own, so that they fall anywhere in the functions and between them.
+    done = threading.Event()
+    interrupts = 0
+
+    def interrupt() -> None:
+        nonlocal interrupts
+        while not done.is_set():
+            for run in list(worker._executor.running.values()):
+                if run.name.endswith("victim") and run.ending is None:
+                    run.ending = Ending.TIMEOUT
+                    interrupts += pool.interrupt(run)
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads change places all the time, so that every moment is met
+    try:
+        calls = (task.s(number) for number in range(count) for task in (victim, bystander))
+        await app.async_client.enqueue_many(calls)
+        await until(lambda: len(ends.ends) == 2 * count, within=60)
+    finally:
+        sys.setswitchinterval(interval_s)
+        done.set()
+        interrupter.join()
+
+    assert stray == []
+    assert sorted(ran) == list(range(count))
+    assert interrupts > 0
+    assert sum(isinstance(error, TaskInterrupted) for error in ends.errors) <= interrupts
+    assert {outcome for _, outcome in ends.ends} <= {"completed", "archived"}
+    assert worker.running_count == 0
+    unexpected = [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
+    assert [text for text in unexpected if "is archived after" not in text] == []
+
+
+@pytest.mark.parametrize("returns", [True, False], ids=["returns", "raises"])
+async def test_an_interrupt_that_comes_too_late_is_dropped(
+    app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch, returns: bool
+) -> None:
+    """A function that ends while it is being interrupted keeps its thread busy until that is over.
+
+    The next task on the thread starts afterwards and sees nothing of it.
+    """
+    may_end, next_started = threading.Event(), threading.Event()
+    overtaken: list[bool] = []
+    raise_in_thread = threads._raise_in_thread
+
+    def late(ident: int, error: Any) -> int:
+        may_end.set()
+        overtaken.append(next_started.wait(0.2))  # what must not happen has that long to happen
+        return raise_in_thread(ident, error)
+
+    monkeypatch.setattr(threads, "_raise_in_thread", late)
+
+    @app.task(max_retry=0)
+    def first() -> str:
+        may_end.wait(60)
+        if returns:
+            return "done"
+        raise ValueError("done")
+
+    @app.task
+    def second() -> str:
+        next_started.set()
+        for _ in range(1000):
+            pass
+        return "unharmed"
+
+    ends = Ends()
+    worker = await start(concurrency=1, listener=ends)
+    interrupted = await first.adelay()
+    await until(lambda: worker.running_count == 1)
+    (run,) = worker._executor.running.values()
+    await until(lambda: run.thread is not None)
+    following = await second.adelay()
+    run.ending = Ending.TIMEOUT
+    was_interrupted = await asyncio.to_thread(worker._executor._threads.interrupt, run)
+
+    assert was_interrupted
+    assert await following.aresult(10) == "unharmed"
+    assert overtaken == [False]
+    assert ends.of(interrupted.id) == ["archived"]
+
+
+async def test_a_run_that_came_back_outlives_its_lost_predecessor(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """A task taken back from this worker and fetched by it again runs anew; the old run cannot settle it."""
+    releases = [threading.Event(), threading.Event()]
+    runs: list[int] = []
+
+    @app.task
+    def hold() -> str:
+        number = len(runs)
+        runs.append(number)
+        releases[number].wait(60)
+        return f"run {number}"
+
+    ends = Ends()
+    worker = await start(concurrency=2, listener=ends)
+    handle = await hold.adelay()
+    await until(lambda: len(runs) == 1)
+    # As recovery leaves it: off active and lease, pending again.
+    pipeline = redis_server.client.pipeline(transaction=True)
+    pipeline.lrem(queue.active, 0, handle.id)
+    pipeline.zrem(queue.lease, handle.id)
+    pipeline.hset(queue.task(handle.id), "state", "pending")
+    pipeline.hdel(queue.task(handle.id), "taskq_owner")
+    pipeline.lpush(queue.pending, handle.id)
+    pipeline.lpush(queue.wake, "1")
+    pipeline.execute()
+    await until(lambda: len(runs) == 2)
+    releases[0].set()
+    await until(lambda: ends.of(handle.id) == ["lost"])
+
+    assert state_of(redis_server, queue, handle.id) == "active"
+    assert worker.running_count == 1
+    releases[1].set()
+    assert await handle.aresult(10) == "run 1"
+    await until(lambda: worker._fetcher.free == 2)

@@ -1,0 +1,223 @@
+"""Which tasks a worker takes and how many: weights, strict order, free slots, paused queues."""
+
+import asyncio
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.wire import QueueKeys
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Ends, Runner, state_of, until
+
+
+async def fill(app: TaskQ, sizes: dict[str, int]) -> list[str]:
+    """Enqueue tasks that note their queue when they run; return the list they note it in."""
+    order: list[str] = []
+
+    @app.task(name="note", retention=0)
+    async def note(queue: str) -> None:
+        order.append(queue)
+
+    for queue, size in sizes.items():
+        await app.async_client.enqueue_many(note.using(queue=queue).s(queue) for _ in range(size))
+    return order
+
+
+async def test_strict_order_empties_the_first_queue_first(app: TaskQ, start: Runner) -> None:
+    """A queue is served only while those of larger weight are empty."""
+    order = await fill(app, {"low": 20, "high": 20, "middle": 20})
+    await start(queues={"low": 1, "middle": 2, "high": 3}, strict_priority=True, concurrency=1)
+    await until(lambda: len(order) == 60)
+
+    assert order == ["high"] * 20 + ["middle"] * 20 + ["low"] * 20
+
+
+async def test_weights_share_the_slots(app: TaskQ, start: Runner) -> None:
+    """While all queues are full, each is tried first in proportion to its weight."""
+    order = await fill(app, {"low": 400, "high": 400})
+    await start(queues={"low": 1, "high": 3}, concurrency=1)
+    await until(lambda: len(order) == 800)
+
+    # Of the first 200 three quarters are expected from high, with a standard deviation of 6.1; 8 of those are allowed.
+    assert 101 <= Counter(order[:200])["high"] <= 199
+    assert Counter(order) == {"low": 400, "high": 400}
+
+
+async def test_a_queue_of_small_weight_is_not_starved(app: TaskQ, start: Runner) -> None:
+    """Its tasks run before a queue of large weight is empty."""
+    order = await fill(app, {"low": 5, "high": 2000})
+    await start(queues={"low": 1, "high": 9}, concurrency=1)
+    await until(lambda: len(order) == 2005)
+
+    assert order[-1] == "high"
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 25])
+@pytest.mark.parametrize("kind", ["coroutine", "plain"])
+async def test_concurrency_is_never_exceeded(
+    app: TaskQ, start: Runner, redis_server: RedisServer, concurrency: int, kind: str
+) -> None:
+    """Neither in functions that run nor in tasks that are the worker's in Redis, and all slots are used."""
+    lock = threading.Lock()
+    running = most = ended = 0
+    active: list[int] = []
+    keys = app.runtime.keys
+
+    def enter() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        # Seen from Redis at the same moment: what is handed out and not settled, over both queues.
+        with redis_server.client.pipeline(transaction=True) as at_once:
+            for name in ("one", "two"):
+                at_once.llen(keys.queue(name).active)
+            active.append(sum(at_once.execute()))
+
+    def leave() -> None:
+        nonlocal running, ended
+        with lock:
+            running -= 1
+            ended += 1
+
+    full = threading.Event()
+
+    @app.task(name="coroutine", retention=0)
+    async def coroutine(number: int) -> None:
+        enter()
+        while number < concurrency and running < concurrency and not full.is_set():  # noqa: ASYNC110 - takes turns
+            await asyncio.sleep(0)
+        full.set()
+        leave()
+
+    @app.task(name="plain", retention=0)
+    def plain(number: int) -> None:
+        enter()
+        if number < concurrency:
+            if running >= concurrency:
+                full.set()
+            full.wait(20)
+        leave()
+
+    task: Any = coroutine if kind == "coroutine" else plain
+    count = 40 * concurrency
+    # The first fill all slots before any of them ends.
+    await app.async_client.enqueue_many(task.using(queue="one").s(number) for number in range(concurrency))
+    await app.async_client.enqueue_many(
+        task.using(queue=("one", "two")[number % 2]).s(number) for number in range(concurrency, count)
+    )
+    worker = await start(queues={"one": 2, "two": 1}, strict_priority=True, concurrency=concurrency)
+    await until(lambda: ended == count)
+
+    assert most == concurrency
+    assert max(active) <= concurrency
+    await until(lambda: worker._fetcher.free == concurrency)
+
+
+async def test_a_worker_takes_only_for_free_slots(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """With all slots taken the rest stays pending, for other workers."""
+    release = asyncio.Event()
+
+    @app.task
+    async def hold() -> None:
+        await release.wait()
+
+    worker = await start(concurrency=2)
+    await app.async_client.enqueue_many(hold.s() for _ in range(10))
+    await until(lambda: worker.running_count == 2)
+
+    assert redis_server.client.llen(queue.active) == 2
+    assert redis_server.client.llen(queue.pending) == 8
+    other = await start(concurrency=5)
+    await until(lambda: other.running_count == 5)
+    assert redis_server.client.llen(queue.pending) == 3
+    release.set()
+    await until(lambda: not redis_server.client.exists(queue.pending, queue.active, queue.lease))
+
+
+async def test_a_paused_queue_gives_nothing(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+    """Its tasks wait, those of other queues run; after the pause they run as well."""
+    keys = app.runtime.keys
+
+    @app.task
+    async def work() -> str:
+        return "ran"
+
+    redis_server.client.set(keys.queue("one").paused, "1")
+    await start(queues={"one": 1, "two": 1}, safety_net=0.2)
+    waiting = await work.using(queue="one").adelay()
+    for _ in range(5):
+        assert await (await work.using(queue="two").adelay()).aresult(10) == "ran"
+
+    assert state_of(redis_server, keys.queue("one"), waiting.id) == "pending"
+    redis_server.client.delete(keys.queue("one").paused)
+    assert await waiting.aresult(10) == "ran"
+
+
+async def test_a_damaged_queue_stops_no_other(
+    app: TaskQ, start: Runner, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A key of a wrong type is an error of its queue alone, also where that queue goes first."""
+    keys = app.runtime.keys
+
+    @app.task
+    async def work() -> str:
+        return "ran"
+
+    redis_server.client.set(keys.queue("bad").pending, "no list")
+    await start(queues={"bad": 9, "good": 1}, strict_priority=True)
+    for _ in range(20):
+        assert await (await work.using(queue="good").adelay()).aresult(10) == "ran"
+
+    assert "nothing can be taken from queue bad" in caplog.text
+
+
+async def test_large_messages_come_in_several_batches(app: TaskQ, start: Runner) -> None:
+    """A batch is bounded by bytes; what does not fit comes with the next."""
+    ended: list[int] = []
+
+    @app.task(retention=0)
+    async def work(number: int, text: str) -> None:
+        ended.append(number)
+
+    await app.async_client.enqueue_many(work.s(number, "x" * 300_000) for number in range(40))
+    await start(concurrency=50, safety_net=600)
+    await until(lambda: len(ended) == 40)
+
+    assert sorted(ended) == list(range(40))
+
+
+@pytest.mark.slow
+async def test_two_workers_run_each_task_once(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+    """Thousands of tasks over two workers and three queues: none lost, none twice, nothing left over."""
+    runs: Counter[int] = Counter()
+
+    @app.task(name="plain", retention=0)
+    def plain(number: int) -> None:
+        runs[number] += 1
+
+    @app.task(name="coroutine", retention=0)
+    async def coroutine(number: int) -> None:
+        runs[number] += 1
+
+    queues = {"a": 3, "b": 2, "c": 1}
+    ends = Ends()
+    await start(queues=queues, concurrency=30, listener=ends)
+    await start(queues=queues, concurrency=7, listener=ends)
+    count = 6000
+    await app.async_client.enqueue_many(
+        (plain, coroutine)[number % 2].using(queue="abc"[number % 3]).s(number) for number in range(count)
+    )
+    await until(lambda: len(ends.ends) == count, within=60)
+
+    assert set(runs.values()) == {1}
+    assert len(runs) == count
+    keys = app.runtime.keys
+    for name in queues:
+        await until(lambda name=name: not redis_server.client.exists(keys.queue(name).active, keys.queue(name).lease))
+    assert sum(int(redis_server.client.get(keys.queue(name).processed)) for name in queues) == count

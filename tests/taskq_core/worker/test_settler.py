@@ -1,0 +1,306 @@
+"""Settling through faults: lost replies, restarts, refusals. A task that ended runs no second time."""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from taskq_core import BrokerFullError, EnqueueError, TaskFailedError, TaskQ
+from taskq_core.broker.scripts import load
+from taskq_core.wire import QueueKeys
+from tests.redis_server import RedisServer
+from tests.relay import Relay
+from tests.taskq_core.worker.conftest import Ends, Runner, state_of, until
+
+
+@pytest.fixture
+def relay(redis_server: RedisServer) -> Iterator[Relay]:
+    """A relay before the shared server."""
+    with Relay(str(redis_server.socket_path)) as relay:
+        yield relay
+
+
+def loaded(server: RedisServer, script: str) -> bytes:
+    """Make the server know a script, so that its first call is the real one; return what a request for it holds."""
+    server.client.script_load(load(script).text)
+    return load(script).sha.encode()
+
+
+@pytest.mark.parametrize("trap", ["drop_reply_to", "drop_request"])
+@pytest.mark.parametrize("outcome", ["completed", "deleted", "archived", "retried"])
+async def test_one_lost_settlement_is_repeated(
+    app: TaskQ,
+    start: Runner,
+    redis_server: RedisServer,
+    queue: QueueKeys,
+    relay: Relay,
+    trap: str,
+    outcome: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whether the request or its reply is lost, the task ran once and is settled once."""
+    runs: list[int] = []
+    far = TaskQ(relay.url, defaults={"max_retry": 0 if outcome == "archived" else 3})
+
+    @far.task(name="work", retention=600 if outcome == "completed" else 0, retry_delay=500)
+    async def work() -> str:
+        runs.append(1)
+        if outcome in ("archived", "retried"):
+            raise ValueError("x")
+        return "ran"
+
+    ends = Ends()
+    worker = await start(app=far, listener=ends)
+    await until(lambda: worker._fetcher.is_idle)
+    getattr(relay, trap)(loaded(redis_server, "settle"))
+    handle = (
+        await app.remote("work", retention=600, max_retry=0 if outcome == "archived" else 3)
+        .using(retention=600 if outcome == "completed" else 0)
+        .adelay()
+    )
+    expected = {"completed": "completed", "deleted": None, "archived": "archived", "retried": "retry"}[outcome]
+    await until(lambda: ends.ends and state_of(redis_server, queue, handle.id) == expected)
+    await until(lambda: worker.running_count == 0)
+    await start.stop(worker)
+    await far.aclose()
+
+    assert relay.trapped == 1
+    assert runs == [1]
+    assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)
+    assert redis_server.client.get(queue.processed) == b"1"
+    assert ("is unknown: it was sent twice" in caplog.text) == (trap == "drop_reply_to")
+
+
+@pytest.mark.parametrize("trap", ["drop_reply_to", "drop_request"])
+async def test_one_lost_dequeue_hands_its_tasks_out_again(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, relay: Relay, trap: str
+) -> None:
+    """Tasks in a lost reply are not stuck in active until their lease ends."""
+    runs: Counter[int] = Counter()
+    far = TaskQ(relay.url)
+
+    @far.task(name="work")
+    async def work(number: int) -> None:
+        runs[number] += 1
+
+    getattr(relay, trap)(loaded(redis_server, "dequeue"))
+    await app.async_client.enqueue_many(app.remote("work").s(number=number) for number in range(50))
+    worker = await start(app=far, lease=60, heartbeat=1)
+    await until(lambda: len(runs) == 50)
+    await until(lambda: worker.running_count == 0)
+    await start.stop(worker)
+    await far.aclose()
+
+    assert relay.trapped == 1
+    assert set(runs.values()) == {1}
+    assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)
+
+
+@pytest.mark.slow
+async def test_a_network_that_flaps_loses_and_repeats_nothing(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, relay: Relay
+) -> None:
+    """Connections cut again and again, bytes in small pieces and late."""
+    runs: Counter[int] = Counter()
+    far = TaskQ(relay.url)
+
+    @far.task(name="work")
+    async def work(number: int) -> None:
+        runs[number] += 1
+        await asyncio.sleep(0.002)
+
+    worker = await start(app=far, lease=60, heartbeat=1, concurrency=25)
+    count, cuts = 1500, 0
+    await app.async_client.enqueue_many(app.remote("work").s(number=number) for number in range(count))
+    relay.delay("replies", 0.001)
+    while len(runs) < count:
+        seen = len(runs)
+        await until(lambda seen=seen: len(runs) >= min(count, seen + 50), within=30)
+        relay.trickle((None, 700)[cuts % 2])
+        relay.cut()
+        cuts += 1
+    relay.forward()
+    await until(lambda: worker.running_count == 0)
+    await start.stop(worker)
+    await far.aclose()
+
+    assert set(runs.values()) == {1}
+    assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)
+    assert cuts >= 5
+
+
+@contextlib.asynccontextmanager
+async def disturbed(disturb: Any, pause_s: float) -> Any:
+    """Disturb again and again, from a thread, while the block runs."""
+    done = False
+
+    def again() -> int:
+        times = 0
+        while not done:
+            disturb()
+            times += 1
+            time.sleep(pause_s)  # so that the server gets to do something else, too
+        return times
+
+    disturbing = asyncio.create_task(asyncio.to_thread(again))
+    try:
+        yield disturbing
+    finally:
+        done = True
+        assert await disturbing >= 5
+
+
+@pytest.mark.parametrize("fault", ["SCRIPT FLUSH", "CLIENT KILL"])
+async def test_scripts_and_connections_may_go_at_any_time(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, fault: str
+) -> None:
+    """All tasks run once; nobody notices."""
+    runs: Counter[int] = Counter()
+    other = redis_server.client.connection_pool.get_connection()
+
+    @app.task(retention=0)
+    async def coroutine(number: int) -> None:
+        runs[number] += 1
+        await asyncio.sleep(0.005)
+
+    @app.task(retention=0)
+    def plain(number: int) -> None:
+        runs[number] += 1
+
+    def disturb() -> None:
+        if fault == "SCRIPT FLUSH":
+            other.send_command("SCRIPT", "FLUSH")
+        else:
+            other.send_command("CLIENT", "KILL", "SKIPME", "yes", "TYPE", "normal")
+        other.read_response()
+
+    count = 600
+    await app.async_client.enqueue_many((coroutine, plain)[number % 2].s(number) for number in range(count))
+    worker = await start(concurrency=5, lease=60, heartbeat=1)
+    async with disturbed(disturb, 0.002 if fault == "SCRIPT FLUSH" else 0.05):
+        await until(lambda: len(runs) == count, within=60)
+    await until(lambda: worker.running_count == 0)
+    other.disconnect()
+
+    assert set(runs.values()) == {1}
+    await until(lambda: not redis_server.client.exists(queue.active, queue.lease, queue.pending))
+
+
+async def test_a_read_only_spell_passes(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
+    """A failover leaves the worker on a replica for a while: refused whole, then all runs once."""
+    runs: Counter[int] = Counter()
+    release = asyncio.Event()
+
+    with RedisServer(tcp=True) as server, RedisServer(tcp=True) as other:
+        far = TaskQ(server.url, defaults={"retention": 600})
+
+        @far.task(name="work")
+        async def far_work(number: int) -> int:
+            runs[number] += 1
+            await release.wait()
+            return number
+
+        worker = await start(app=far, concurrency=5, lease=60, heartbeat=1)
+        handles = [await far_work.adelay(number) for number in range(10)]
+        await until(lambda: worker.running_count == 5)
+        server.client.replicaof("127.0.0.1", str(_unused(other)))
+        release.set()
+        await until(lambda: worker._fetcher.is_failing)
+        server.client.replicaof("NO", "ONE")
+        results = [await handle.aresult(20) for handle in handles]
+        await start.stop(worker)
+        await far.aclose()
+
+    assert results == list(range(10))
+    assert set(runs.values()) == {1}
+
+
+def _unused(server: RedisServer) -> int:
+    """A port nobody listens on, so that the replica keeps its data."""
+    port = server.port
+    server.kill()
+    return port
+
+
+async def test_over_maxmemory_running_tasks_finish_and_the_queue_drains(
+    start: Runner,
+) -> None:
+    """Enqueueing is refused with its own error; leases are extended; presence is kept."""
+    with RedisServer() as server:
+        full = TaskQ(server.url, defaults={"retention": 600, "max_retry": 0})
+        release = asyncio.Event()
+
+        @full.task
+        async def work(number: int) -> int:
+            await release.wait()
+            return number
+
+        @full.task
+        def fail() -> None:
+            raise ValueError("x")
+
+        worker = await start(app=full, concurrency=3)
+        handles = [await work.adelay(number) for number in range(12)]
+        failing = await fail.adelay()
+        await until(lambda: worker.running_count == 3)
+        server.client.config_set("maxmemory", "1")
+        with pytest.raises(EnqueueError) as refused:
+            await work.adelay(99)
+        queue = full.runtime.keys.queue("default")
+        first = server.client.zrange(queue.lease, 0, 0, withscores=True)
+        # Leases outlive their own length, so they are extended over maxmemory.
+        await until(
+            lambda: (
+                min(score for _, score in server.client.zrange(queue.lease, 0, -1, withscores=True)) >= first[0][1] + 3
+            )
+        )
+        presence = server.client.keys("asynq:servers:*")
+        release.set()
+        results = [await handle.aresult(20) for handle in handles]
+        with pytest.raises(TaskFailedError, match="ValueError"):
+            await failing.aresult(20)
+        server.client.config_set("maxmemory", "0")
+        assert await (await work.adelay(100)).aresult(10) == 100
+        await start.stop(worker)
+        await full.aclose()
+
+    assert isinstance(refused.value.__cause__, BrokerFullError)
+    assert len(presence) == 1
+    assert results == list(range(12))
+
+
+@pytest.mark.slow
+async def test_redis_killed_and_restarted_under_load_loses_nothing(start: Runner) -> None:
+    """With an append-only file every acknowledged task is completed."""
+    with RedisServer(appendonly=True, options={"appendfsync": "always"}) as server:
+        durable = TaskQ(server.url, defaults={"retention": 600}, enqueue_timeout=20)
+        runs: Counter[int] = Counter()
+
+        @durable.task
+        async def work(number: int) -> int:
+            runs[number] += 1
+            await asyncio.sleep(0.01)
+            return number
+
+        worker = await start(app=durable, concurrency=10, lease=60, heartbeat=1)
+        handles = []
+        for round_ in range(3):
+            result = await durable.async_client.enqueue_many(
+                work.s(number) for number in range(round_ * 200, round_ * 200 + 200)
+            )
+            handles += list(result)
+            await until(lambda round_=round_: len(runs) >= round_ * 200 + 40)
+            server.kill()
+            server.start()
+        await until(lambda: len(runs) == 600, within=30)
+        results = [await handle.aresult(20) for handle in handles]
+        await start.stop(worker)
+        await durable.aclose()
+
+    assert results == list(range(600))
+    # The append-only file holds all that was acknowledged, so not even an extra run is allowed.
+    assert set(runs.values()) == {1}

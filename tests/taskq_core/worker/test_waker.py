@@ -1,0 +1,176 @@
+"""How a waiting worker notices new tasks, and what it costs Redis while there are none.
+
+The safety net is ten minutes here, so only tokens and the watcher can explain that a task starts.
+"""
+
+import asyncio
+import time
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.wire import QueueKeys, build_message
+from taskq_core.worker import Worker
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Ends, Runner, push_raw, state_of, until
+
+
+async def settled_in(server: RedisServer, worker: Worker) -> None:
+    """Wait until the worker is idle and waits for a token, and a watcher for tasks without one."""
+    await until(lambda: worker._fetcher.is_idle)
+    await until(lambda: {"blpop", "blmove"} <= {each["cmd"] for each in server.client.client_list()})
+
+
+def calls(server: RedisServer) -> int:
+    """Commands served so far, without those of this test's own client."""
+    stats = server.client.info("commandstats")
+    own = {"cmdstat_client|list", "cmdstat_info", "cmdstat_client"}
+    return sum(each["calls"] for name, each in stats.items() if name not in own)
+
+
+async def test_a_waiting_worker_starts_an_enqueued_task(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+    """Again and again, each time woken by a token."""
+
+    @app.task
+    async def work(number: int) -> int:
+        return number
+
+    worker = await start(safety_net=600)
+    for number in range(20):
+        await settled_in(redis_server, worker)
+        assert await (await work.adelay(number)).aresult(10) == number
+
+
+async def test_an_idle_worker_sends_few_commands(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """No polling: an idle worker's commands come from its heartbeat and services alone."""
+    worker = await start(safety_net=600, lease=3, heartbeat=1, recover_every=600, clean_every=600)
+    await settled_in(redis_server, worker)
+    turns = worker._fetcher.turns
+    before, started = calls(redis_server), time.monotonic()
+    await until(lambda: time.monotonic() - started > 2.0)
+    sent, took_s = calls(redis_server) - before, time.monotonic() - started
+
+    # Per second: one forward (a script of about ten commands) and one beat (a script and two commands, about eight).
+    assert sent <= 40 * (took_s + 1)
+    assert worker._fetcher.turns == turns
+
+
+@pytest.mark.parametrize("concurrency", [1, 10])
+async def test_a_task_pushed_without_a_token_starts(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, concurrency: int
+) -> None:
+    """As Go's client pushes it; the watcher wakes a worker."""
+
+    @app.task(name="go")
+    async def work() -> str:
+        return "ran"
+
+    worker = await start(safety_net=600, concurrency=concurrency)
+    for number in range(10):
+        await settled_in(redis_server, worker)
+        task_id = f"go{number}"
+        message = build_message(type="go", payload=b"{}", id=task_id, queue="default", retry=0, retention=60)
+        push_raw(redis_server, queue, task_id, message.SerializeToString())
+        # Ten seconds at most: the lease of a watcher that is gone.
+        await until(lambda task_id=task_id: state_of(redis_server, queue, task_id) == "completed", within=10)
+
+
+async def test_many_tasks_without_a_token_start_on_all_workers(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """A worker that takes some passes a token on while tasks remain."""
+    release = asyncio.Event()
+
+    @app.task(name="go")
+    async def work() -> None:
+        await release.wait()
+
+    workers = [await start(safety_net=600, concurrency=2) for _ in range(3)]
+    for worker in workers:
+        await settled_in(redis_server, worker)
+    for number in range(6):
+        message = build_message(type="go", payload=b"{}", id=f"{number}", queue="default", retry=0)
+        push_raw(redis_server, queue, f"{number}", message.SerializeToString())
+    await until(lambda: [worker.running_count for worker in workers] == [2, 2, 2])
+    release.set()
+
+
+async def test_the_watch_passes_on_when_its_worker_stops(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """The next one takes it up soon."""
+
+    @app.task(name="go")
+    async def work() -> str:
+        return "ran"
+
+    first = await start(safety_net=600, leader_lease=0.3)
+    await settled_in(redis_server, first)
+    second = await start(safety_net=600, leader_lease=0.3)
+    await until(lambda: second._fetcher.is_idle)
+    await start.stop(first)
+    message = build_message(type="go", payload=b"{}", id="x", queue="default", retry=0, retention=60)
+    push_raw(redis_server, queue, "x", message.SerializeToString())
+
+    await until(lambda: state_of(redis_server, queue, "x") == "completed", within=10)
+
+
+async def test_a_token_lost_with_its_connection_is_made_good(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """When the wait breaks, the queues are asked: the lost answer may have been the token."""
+
+    @app.task
+    async def work() -> str:
+        return "ran"
+
+    worker = await start(safety_net=600)
+    for _ in range(5):
+        await settled_in(redis_server, worker)
+        handle = await work.adelay()
+        redis_server.client.delete(queue.wake)
+        for each in redis_server.client.client_list():
+            if each["cmd"] in ("blpop", "blmove"):
+                redis_server.client.client_kill_filter(_id=each["id"])
+        assert await handle.aresult(10) == "ran"
+
+
+async def test_a_paused_worker_passes_its_token_on(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+    """One that takes no new tasks keeps no other from them."""
+
+    @app.task
+    async def work() -> str:
+        return "ran"
+
+    first = await start(safety_net=600, concurrency=1)
+    await settled_in(redis_server, first)
+    first.pause()
+    second = await start(safety_net=600)
+    await until(lambda: second._fetcher.is_idle)
+
+    assert await (await work.adelay()).aresult(10) == "ran"
+
+
+async def test_requeued_tasks_wake_others(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+    """What a stopping worker gives back starts on the next at once."""
+    release = asyncio.Event()
+
+    @app.task
+    async def hold() -> str:
+        await release.wait()
+        return "ran"
+
+    ends = Ends()
+    first = await start(safety_net=600, shutdown_grace=0, concurrency=1, listener=ends)
+    handle = await hold.adelay()
+    await until(lambda: first.running_count == 1)
+    second = await start(safety_net=600)
+    await until(lambda: second._fetcher.is_idle)
+    await start.stop(first)
+    await until(lambda: second.running_count == 1)
+    release.set()
+
+    assert await handle.aresult(10) == "ran"
+    assert ends.of(handle.id) == ["requeued"]

@@ -1,0 +1,509 @@
+"""The life of a worker: start, signals, stop, burst mode."""
+
+import asyncio
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from taskq_core import ConfigurationError, TaskQ
+from taskq_core.errors import TaskInterrupted
+from taskq_core.wire import QueueKeys, ServerInfo
+from taskq_core.worker import Worker, WorkerConfig
+from taskq_core.worker import worker as worker_module
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import (
+    SHRUNK,
+    Ends,
+    Runner,
+    WorkerProcess,
+    marks,
+    state_of,
+    stored,
+    until,
+    until_blocking,
+)
+
+Start = Callable[..., WorkerProcess]
+
+
+# --- configuration ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"concurrency": 0}, "concurrency must be between 1 and 100000, got 0"),
+        ({"queues": {}}, "queue"),
+        ({"queues": {"a": 0}}, "must be between 1 and 1000000, got 0"),
+        ({"lease": 2.5}, "lease must be whole seconds, at least 1, got 2.5"),
+        ({"lease": 3, "heartbeat": 2}, "heartbeat must be at most a third of the lease, got 2.0 of 3.0 s"),
+        ({"shutdown_grace": -1}, "shutdown_grace"),
+        ({"safety_net": 0}, "safety_net"),
+    ],
+)
+def test_unusable_values_are_refused(values: dict[str, Any], message: str) -> None:
+    """The refusal names the field, the value and what was expected."""
+    with pytest.raises(ConfigurationError, match=message):
+        WorkerConfig(**values)
+
+
+# --- start ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_worker_runs_once(start: Runner) -> None:
+    """A second run is refused, also after the first has ended."""
+    worker = await start()
+
+    with pytest.raises(RuntimeError, match="a worker runs once; this one is active"):
+        await worker.arun()
+    assert await start.stop(worker) == 0
+    with pytest.raises(RuntimeError, match="a worker runs once; this one is closed"):
+        await worker.arun()
+
+
+async def test_a_worker_told_to_stop_before_it_starts_ends_at_once(app: TaskQ) -> None:
+    """It takes nothing."""
+
+    @app.task
+    async def work() -> None: ...
+
+    handle = await work.adelay()
+    worker = Worker(app, WorkerConfig(**SHRUNK))
+    worker.stop()
+
+    assert await asyncio.wait_for(worker.arun(), 10) == 0
+    assert (await handle.arefresh()).state == "pending"
+    await app.aclose()
+
+
+async def test_stopping_a_worker_that_has_ended_does_nothing(app: TaskQ) -> None:
+    """From any thread, at any time, also when its loop is closed."""
+    worker = Worker(app, WorkerConfig(**SHRUNK))
+    running = threading.Thread(target=worker.run)
+    running.start()
+    await until(lambda: worker.status == "active")
+    worker.stop()
+    await asyncio.to_thread(running.join)
+
+    worker.stop()
+    worker.abort()
+    assert worker.status == "closed"
+
+
+def test_a_wrong_password_ends_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    """At once, with exit status 1 and one line that does not show the password."""
+    with RedisServer(tcp=True, password="right") as server:
+        app = TaskQ(f"redis://:canary@127.0.0.1:{server.port}/0")
+        started = time.monotonic()
+        status = Worker(app).run()
+        app.close()
+
+    assert status == 1
+    assert time.monotonic() - started < worker_module.START_PATIENCE_S
+    (record,) = [each for each in caplog.records if each.levelno >= logging.ERROR]
+    assert "the worker cannot start: " in record.getMessage()
+    assert "password" in record.getMessage()
+    assert "canary" not in caplog.text
+
+
+def test_an_unreachable_redis_ends_the_start(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """After some patience, with exit status 1 and the address."""
+    monkeypatch.setattr(worker_module, "START_PATIENCE_S", 0.2)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        port = taken.getsockname()[1]
+        app = TaskQ(f"redis://127.0.0.1:{port}/0")
+        worker = Worker(app)
+        status = worker.run()
+        app.close()
+
+    assert status == 1
+    assert worker.status == "closed"
+    assert f"the worker cannot start: cannot reach redis://127.0.0.1:{port}/0" in caplog.text
+
+
+async def test_a_worker_waits_for_a_redis_that_is_late(start: Runner) -> None:
+    """It is patient for a few seconds."""
+    with RedisServer() as server:
+        late = TaskQ(server.url)
+        server.kill()
+        worker = Worker(late, WorkerConfig(**SHRUNK))
+        running = asyncio.create_task(worker.arun())
+        await asyncio.sleep(0)
+        server.start()
+        await until(lambda: worker.status == "active")
+        worker.stop()
+        assert await running == 0
+        await late.aclose()
+
+
+async def test_its_queues_are_known_to_tools(start: Runner, redis_server: RedisServer) -> None:
+    """Also before a task was enqueued."""
+    await start(queues={"one": 1, "two": 2})
+    await until(lambda: redis_server.client.smembers("asynq:queues") == {b"one", b"two"})
+
+
+# --- stop -------------------------------------------------------------------------------------------------------------
+
+
+async def test_stop_waits_for_running_tasks(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """They finish and are settled; what is pending stays so."""
+    release = threading.Event()
+
+    @app.task
+    def plain() -> str:
+        release.wait(60)
+        return "plain"
+
+    @app.task
+    async def coroutine() -> str:
+        while not release.is_set():  # noqa: ASYNC110 - shared with a thread
+            await asyncio.sleep(0.005)
+        return "coroutine"
+
+    worker = await start(concurrency=2)
+    handles = [await plain.adelay(), await coroutine.adelay()]
+    await until(lambda: worker.running_count == 2)
+    waiting = await coroutine.adelay()
+    worker.stop()
+    await until(lambda: worker.status == "stopped")
+    release.set()
+
+    assert await start.ending(worker) == 0
+    assert [await handle.aresult(5) for handle in handles] == ["plain", "coroutine"]
+    assert state_of(redis_server, queue, waiting.id) == "pending"
+    assert not redis_server.client.exists(queue.active, queue.lease)
+
+
+async def test_what_outlives_the_grace_goes_back_to_the_head(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """Unchanged, without using an attempt, and is next to run; its function is told to end."""
+    told: list[str] = []
+
+    @app.task
+    def plain() -> None:
+        try:
+            while True:
+                time.sleep(0.001)
+        except TaskInterrupted:
+            told.append("plain")
+            raise
+
+    @app.task
+    async def coroutine() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            told.append("coroutine")
+            raise
+
+    ends = Ends()
+    worker = await start(concurrency=2, shutdown_grace=0.1, listener=ends)
+    handles = [await plain.adelay(), await coroutine.adelay()]
+    await until(lambda: worker.running_count == 2)
+    before = [redis_server.client.hget(queue.task(handle.id), "msg") for handle in handles]
+    waiting = await coroutine.adelay()
+
+    assert await start.stop(worker) == 0
+    assert sorted(told) == ["coroutine", "plain"]
+    pending = [each.decode() for each in redis_server.client.lrange(queue.pending, 0, -1)]
+    assert pending[0] == waiting.id  # the left end is last to run
+    assert set(pending[1:]) == {handle.id for handle in handles}
+    assert [redis_server.client.hget(queue.task(handle.id), "msg") for handle in handles] == before
+    assert {ends.of(handle.id)[0] for handle in handles} == {"requeued"}
+    assert redis_server.client.get(queue.processed) is None
+    assert not redis_server.client.exists(queue.active, queue.lease)
+
+
+async def test_abort_does_not_wait(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
+    """The grace is over at once."""
+
+    @app.task
+    async def hold() -> None:
+        await asyncio.Event().wait()
+
+    worker = await start(shutdown_grace=600)
+    handle = await hold.adelay()
+    await until(lambda: worker.running_count == 1)
+    worker.stop()
+    await until(lambda: worker.status == "stopped")
+    worker.abort()
+
+    assert await asyncio.wait_for(start.ending(worker), 10) == 0
+    assert state_of(redis_server, queue, handle.id) == "pending"
+
+
+async def test_a_cancelled_worker_gives_its_tasks_back(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """Whoever runs it in a loop of their own may cancel it."""
+
+    @app.task
+    async def hold() -> None:
+        await asyncio.Event().wait()
+
+    worker = Worker(app, WorkerConfig(**SHRUNK))
+    running = asyncio.create_task(worker.arun())
+    handle = await hold.adelay()
+    await until(lambda: worker.status == "active" and worker.running_count == 1)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    assert worker.status == "closed"
+    assert state_of(redis_server, queue, handle.id) == "pending"
+    assert not redis_server.client.exists(queue.active, queue.lease)
+
+
+@pytest.mark.parametrize("concurrency", [1, 30])
+async def test_a_stop_at_any_moment_leaves_nothing_active(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, concurrency: int
+) -> None:
+    """Also while a fetch is on its way: what it brings runs or goes back."""
+    ran: list[int] = []
+
+    @app.task(retention=0)
+    async def work(number: int) -> None:
+        ran.append(number)
+        await asyncio.sleep(0.002)
+
+    count = 400
+    await app.async_client.enqueue_many(work.s(number) for number in range(count))
+    for turns in (0, 1, 2, 3, 5, 8, 13):
+        worker = await start(concurrency=concurrency)
+        fetcher = worker._fetcher
+        await until(lambda fetcher=fetcher, turns=turns: fetcher.turns >= turns or fetcher.is_idle)
+        assert await start.stop(worker) == 0
+        assert not redis_server.client.exists(queue.active, queue.lease)
+    await start(concurrency=concurrency)
+    await until(lambda: len(ran) >= count)
+    await until(lambda: not redis_server.client.exists(queue.active, queue.pending))
+
+    assert sorted(ran) == list(range(count))
+
+
+async def test_a_stop_while_redis_is_gone_ends(start: Runner) -> None:
+    """It gives up after the grace, and says what it could not store."""
+    with RedisServer() as server:
+        gone = TaskQ(server.url)
+        worker = await start(app=gone, shutdown_grace=0.2)
+        server.kill()
+
+        assert await asyncio.wait_for(start.stop(worker), 15) == 0
+        await gone.aclose()
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+def enqueue(app: TaskQ, task: str, **arguments: Any) -> Any:
+    return app.remote(task, retention=600, max_retry=3).delay(**arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_stops_gracefully(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, number: signal.Signals
+) -> None:
+    """A short task finishes, the exit status is 0, the presence is gone."""
+    process = start_process()
+    handle = enqueue(app, "wait", name="a", until="go")
+    until_blocking(lambda: marks(redis_server, "a"))
+    process.signal(number)
+    until_blocking(lambda: "stopping; 1 tasks run" in process.said)
+    redis_server.client.set("go", 1)
+
+    assert process.wait() == 0
+    assert handle.result(5) == str(process.process.pid)
+    assert redis_server.client.keys("asynq:servers:*") == []
+
+
+@pytest.mark.slow
+def test_a_second_signal_stops_at_once(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """Running tasks go back to the head of the queue with their attempts as they were, and run next."""
+    process = start_process(shutdown_grace=600, concurrency=2)
+    handles = [enqueue(app, name, name=name, until="go") for name in ("wait", "plain_wait")]
+    until_blocking(lambda: marks(redis_server, "wait") and marks(redis_server, "plain_wait"))
+    waiting = enqueue(app, "quick", name="later")
+    process.signal(signal.SIGTERM)
+    until_blocking(lambda: "stopping" in process.said)
+    process.signal(signal.SIGTERM)
+
+    assert process.wait() == 0
+    assert redis_server.client.lindex(queue.pending, 0).decode() == waiting.id
+    assert [stored(redis_server, queue, handle.id).retried for handle in handles] == [0, 0]
+    redis_server.client.set("go", 1)
+    start_process()
+    for handle in handles:
+        assert handle.result(10)
+    assert marks(redis_server, "wait") == ["started 1", "cancelled", "started 1", "ended"]
+    assert marks(redis_server, "plain_wait") == ["started 1", "interrupted", "started 1", "ended"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["stubborn", "stubborn_coroutine"])
+def test_a_function_that_will_not_end_does_not_hold_up_the_exit(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, name: str
+) -> None:
+    """Its task is given back all the same, since the process ends."""
+    process = start_process(shutdown_grace=0.1)
+    handle = enqueue(app, name, name="a")
+    until_blocking(lambda: marks(redis_server, "a"))
+    process.signal(signal.SIGTERM)
+
+    assert process.wait() == 0
+    assert state_of(redis_server, queue, handle.id) == "pending"
+    assert "did not end when told to; it is given back" in process.said
+    assert not redis_server.client.exists(queue.active, queue.lease)
+
+
+@pytest.mark.slow
+def test_sigtstp_stops_fetching_only(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """Running tasks go on and end, new ones are left alone, tools read `stopped`; SIGTERM still stops."""
+    process = start_process()
+    running = enqueue(app, "wait", name="a", until="go")
+    until_blocking(lambda: marks(redis_server, "a"))
+    process.signal(signal.SIGTSTP)
+    until_blocking(lambda: "no new tasks are taken" in process.said)
+    waiting = enqueue(app, "quick", name="b")
+    redis_server.client.set("go", 1)
+
+    assert running.result(10)
+
+    def status() -> str:
+        (key,) = redis_server.client.keys("asynq:servers:*")
+        return ServerInfo.decode(redis_server.client.get(key)).status
+
+    until_blocking(lambda: status() == "stopped")
+    assert state_of(redis_server, queue, waiting.id) == "pending"
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    assert marks(redis_server, "b") == []
+
+
+@pytest.mark.slow
+def test_a_storm_of_signals_leaves_nothing_stuck(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """Repeated signals while tasks are fetched and run: all is settled or given back."""
+    app.client.enqueue_many(app.remote("quick", retention=600).s(name="a") for _ in range(300))
+    process = start_process(concurrency=20)
+    for _ in range(10):
+        for number in (signal.SIGTSTP, signal.SIGTERM, signal.SIGINT):
+            process.signal(number)
+
+    assert process.wait() == 0
+    assert not redis_server.client.exists(queue.active, queue.lease)
+    assert redis_server.client.llen(queue.pending) + redis_server.client.zcard(queue.completed) == 300
+    assert len(marks(redis_server, "a")) >= redis_server.client.zcard(queue.completed)
+
+
+# --- burst ------------------------------------------------------------------------------------------------------------
+
+
+async def test_burst_mode_ends_when_all_is_done(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
+    """What is pending, what is due already and what tasks enqueue themselves; not what is due later."""
+    ran: list[str] = []
+
+    @app.task(retention=0)
+    async def work(name: str) -> None:
+        await asyncio.sleep(0.01)
+        ran.append(name)
+        if name == "parent":
+            await work.adelay("child")
+
+    @app.task(retention=0)
+    def plain(name: str) -> None:
+        ran.append(name)
+
+    await work.adelay("parent")
+    await plain.adelay("plain")
+    overdue = await work.using(run_after=0.05).adelay("overdue")
+    later = await work.using(run_after=600).adelay("later")
+    failed = await work.using(run_after=600).adelay("failed")
+    redis_server.client.zrem(queue.scheduled, failed.id)
+    redis_server.client.zadd(queue.retry, {failed.id: 1})
+    redis_server.client.zadd(queue.scheduled, {overdue.id: 1})
+
+    status = await asyncio.wait_for(Worker(app, WorkerConfig(**SHRUNK, burst=True, concurrency=2)).arun(), 20)
+    await app.aclose()
+
+    assert status == 0
+    assert sorted(ran) == ["child", "failed", "overdue", "parent", "plain"]
+    assert state_of(redis_server, queue, later.id) == "scheduled"
+
+
+async def test_burst_mode_ends_on_empty_and_on_paused_queues(app: TaskQ, redis_server: RedisServer) -> None:
+    """Nothing can be done there."""
+
+    @app.task
+    async def work() -> None: ...
+
+    keys = app.runtime.keys
+    redis_server.client.set(keys.queue("paused").paused, "1")
+    handle = await work.using(queue="paused").adelay()
+    config = WorkerConfig(**SHRUNK, burst=True, queues={"default": 1, "paused": 1})
+
+    assert await asyncio.wait_for(Worker(app, config).arun(), 20) == 0
+    assert state_of(redis_server, keys.queue("paused"), handle.id) == "pending"
+    await app.aclose()
+
+
+async def test_burst_mode_waits_for_running_tasks(app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it looks meanwhile."""
+    release = asyncio.Event()
+    looks = 0
+    look = Worker._end_burst
+
+    async def counted(worker: Worker) -> float:
+        nonlocal looks
+        looks += 1
+        await look(worker)
+        return 0.001
+
+    monkeypatch.setattr(Worker, "_end_burst", counted)
+
+    @app.task
+    async def hold() -> str:
+        await release.wait()
+        return "ran"
+
+    handle = await hold.adelay()
+    worker = await start(burst=True)
+    await until(lambda: worker.running_count == 1)
+    seen = looks
+    await until(lambda: looks >= seen + 20)
+    assert worker.status == "active"
+    release.set()
+
+    assert await handle.aresult(10) == "ran"
+    assert await asyncio.wait_for(start.ending(worker), 20) == 0
+
+
+async def test_a_worker_and_its_thread_leave_nothing_behind(app: TaskQ, start: Runner) -> None:
+    """Threads and connections are gone after the end."""
+
+    @app.task
+    def plain() -> str:
+        return "ran"
+
+    before = set(threading.enumerate())
+    worker = await start(concurrency=3)
+    for _ in range(5):
+        await (await plain.adelay()).aresult(10)
+    await start.stop(worker)
+
+    await until(lambda: not [each for each in set(threading.enumerate()) - before if each.name.startswith("taskq")])
