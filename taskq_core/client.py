@@ -8,6 +8,7 @@ sending to the commit.
 import asyncio
 import math
 import os
+import threading
 import time
 import weakref
 from collections import deque
@@ -40,6 +41,10 @@ from taskq_core.waiting import FIRST_LOOK_S, LAST_LOOK_S, EndHub
 from taskq_core.wire import QueueKeys, TaskState, decode_message
 
 R = TypeVar("R")
+
+
+AFTER_FAILURE_S = 0.05
+"""Seconds a deferred send may take while Redis has just failed to answer this thread."""
 
 
 class TransactionHook(Protocol):
@@ -189,6 +194,7 @@ class Client:
         self._timeout_s = timeout_s
         self._hook = hook
         self._lanes = _Lanes()
+        self._spell = threading.local()
         self._async_source: Any = None
 
     def bind_async(self, source: "AsyncClient") -> None:
@@ -208,22 +214,35 @@ class Client:
         if self._hook is not None and self._hook.defer(lambda: self.send_deferred(prepared)):
             prepared.handle.mark_deferred()
         else:
-            self._send(prepared)
+            self._send(prepared, self._timeout_s)
         return prepared.handle
 
     def send_deferred(self, prepared: Prepared[Any]) -> None:
         """Send a task whose transaction has committed. Its handle notes what went wrong, which is raised as well."""
         try:
-            self._send(prepared)
+            self._send(prepared, self._deferred_timeout_s())
         except EnqueueError as error:
+            self._note_spell(error)
             prepared.handle.mark_sent(error)
             raise
         prepared.handle.mark_sent()
 
-    def _send(self, prepared: Prepared[Any]) -> None:
+    def _deferred_timeout_s(self) -> float:
+        """Return how long a deferred send may take: a moment only, while Redis has just failed to answer this thread.
+
+        One commit may send many tasks, and its caller waits for them all.
+        """
+        is_spell = time.monotonic() - getattr(self._spell, "failed_at", -math.inf) < self._timeout_s
+        return min(AFTER_FAILURE_S, self._timeout_s) if is_spell else self._timeout_s
+
+    def _note_spell(self, error: BaseException) -> None:
+        if isinstance(error.__cause__, BrokerUnavailableError):
+            self._spell.failed_at = time.monotonic()
+
+    def _send(self, prepared: Prepared[Any], timeout_s: float) -> None:
         started = time.monotonic()
         try:
-            codes = self._send_tasks(prepared.queue, (prepared.task,), started + self._timeout_s)
+            codes = self._send_tasks(prepared.queue, (prepared.task,), started + timeout_s)
             error = prepared.settle(codes)
         except BrokerError as cause:
             error = prepared.failure(cause)
@@ -235,18 +254,18 @@ class Client:
             raise error
 
     def _send_tasks(self, queue: QueueKeys, tasks: Sequence[NewTask], deadline: float) -> str:
-        self._register(queue)
+        self._register(queue, max(0.0, deadline - time.monotonic()))
         lane = self._lanes.take()
         operation = operations.enqueue(queue, tasks, lane)
         codes = self._runner.run(operation, patience_s=max(0.0, deadline - time.monotonic()))
         self._lanes.give_back(lane)
         return codes
 
-    def _register(self, queue: QueueKeys) -> None:
+    def _register(self, queue: QueueKeys, timeout_s: float) -> None:
         operation = self._preparer.unregistered(queue)
         if operation is not None:
             try:
-                self._runner.run(operation, patience_s=self._timeout_s)
+                self._runner.run(operation, patience_s=timeout_s)
             except BrokerUnavailableError as error:
                 error.may_have_happened = False  # the task itself was not sent
                 raise
@@ -313,7 +332,7 @@ class Client:
 
     def _register_for(self, batch: Batch, result: BulkResult) -> None:
         try:
-            self._register(batch.queue)
+            self._register(batch.queue, self._timeout_s)
         except BrokerError as cause:
             raise self._failed(batch, result, cause, time.monotonic()) from cause
 

@@ -102,10 +102,9 @@ class TaskOptions:
 
     @property
     def timeout_s(self) -> int:
-        """Whole seconds for the message, rounded up so that a short limit is not lost; 0 for none."""
-        if self.timeout is None:
-            return 0 if self.deadline is not None else DEFAULT_TIMEOUT_S
-        return _round_up(seconds("timeout", self.timeout))
+        """Whole seconds for the message, rounded up so that a short limit is not lost; 0 if a deadline alone counts."""
+        timeout_s = 0 if self.timeout is None else _round_up(seconds("timeout", self.timeout))
+        return timeout_s or (0 if self.deadline_s else DEFAULT_TIMEOUT_S)
 
     @property
     def deadline_s(self) -> int:

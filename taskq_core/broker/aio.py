@@ -170,20 +170,30 @@ class Lane:
             await connection.disconnect(nowait=True)
 
 
+class _Pool:
+    """The connections of one event loop: those that are idle, and how many may yet be in use."""
+
+    __slots__ = ("free", "idle")
+
+    def __init__(self, size: int) -> None:
+        self.idle: deque[Lane] = deque()
+        self.free = asyncio.Semaphore(size)
+
+
 class AsyncRunner:
     """Runs operations against one endpoint from coroutines, on any number of event loops.
 
     Args:
         endpoint: Where the store is.
         timeout_s: Seconds to wait for an answer.
-        max_idle: Connections kept open between calls, per event loop.
+        max_connections: Connections per event loop; further calls wait their turn. They stay open between calls.
     """
 
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float = ANSWER_TIMEOUT_S, max_idle: int = 16) -> None:
+    def __init__(self, endpoint: Endpoint, *, timeout_s: float = ANSWER_TIMEOUT_S, max_connections: int = 16) -> None:
         self.endpoint = endpoint
         self._timeout_s = timeout_s
-        self._max_idle = max_idle
-        self._idle: dict[asyncio.AbstractEventLoop, deque[Lane]] = {}
+        self._max_connections = max_connections
+        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
         self._closers: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
 
     async def run(self, operation: Operation[T], *, patience_s: float | None = None) -> T:
@@ -195,7 +205,7 @@ class AsyncRunner:
         while True:
             left = None if deadline is None else max(0.001, deadline - clock())
             try:
-                async with self.lane() as lane:
+                async with self._lane(left) as lane:
                     return await lane.run(operation, timeout_s=left)
             except BrokerUnavailableError as error:
                 may_have_happened = may_have_happened or error.may_have_happened
@@ -204,7 +214,7 @@ class AsyncRunner:
                 if not operation.repeatable or deadline is None or clock() + pause >= deadline:
                     raise
                 # Whatever ended this connection has likely ended the idle ones.
-                await self._close_idle(self._idle.get(asyncio.get_running_loop()))
+                await self._close_idle(self._pools.get(asyncio.get_running_loop()))
                 attempt += 1
                 await asyncio.sleep(pause)
 
@@ -213,34 +223,48 @@ class AsyncRunner:
         return [await self.run(operation, patience_s=patience_s) for operation in operations]
 
     @contextlib.asynccontextmanager
-    async def lane(self) -> AsyncIterator[Lane]:
+    async def _lane(self, patience_s: float | None) -> AsyncIterator[Lane]:
         """Lend a connection for the time of a `with` block."""
         loop = asyncio.get_running_loop()
-        idle = self._idle.get(loop)
-        if idle is None:
-            idle = await self._start_on(loop)
-        lane = idle.pop() if idle else self.new_lane()
+        pool = self._pools.get(loop)
+        if pool is None:
+            pool = await self._start_on(loop)
+        await self._take_turn(pool, patience_s)
         try:
-            yield lane
+            lane = pool.idle.pop() if pool.idle else self.new_lane()
+            try:
+                yield lane
+            finally:
+                if lane.is_connected and self._pools.get(loop) is pool:  # `aclose` may have been called meanwhile
+                    pool.idle.append(lane)
+                else:
+                    await lane.close()
         finally:
-            # `aclose` may have been called meanwhile
-            if lane.is_connected and len(idle) < self._max_idle and self._idle.get(loop) is idle:
-                idle.append(lane)
-            else:
-                await lane.close()
+            pool.free.release()
+
+    async def _take_turn(self, pool: _Pool, patience_s: float | None) -> None:
+        if not pool.free.locked():
+            await pool.free.acquire()  # at once
+            return
+        try:
+            async with asyncio.timeout(patience_s):
+                await pool.free.acquire()
+        except TimeoutError:
+            busy = f"all {self._max_connections} connections to {self.endpoint.address} are busy"
+            raise BrokerUnavailableError.unchanged(busy) from None
 
     def new_lane(self) -> Lane:
         """Return a reserved connection, which the caller closes."""
         return Lane(self.endpoint, timeout_s=self._timeout_s)
 
-    async def _start_on(self, loop: asyncio.AbstractEventLoop) -> deque[Lane]:
-        for other in [each for each in self._idle if each.is_closed()]:  # closed without a word to us
-            self._idle.pop(other, None)
+    async def _start_on(self, loop: asyncio.AbstractEventLoop) -> _Pool:
+        for other in [each for each in self._pools if each.is_closed()]:  # closed without a word to us
+            self._pools.pop(other, None)
             self._closers.pop(other, None)
-        idle = self._idle[loop] = deque()
+        pool = self._pools[loop] = _Pool(self._max_connections)
         closer = self._closers[loop] = self._close_with(loop)
         await anext(closer)
-        return idle
+        return pool
 
     async def _close_with(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
         """Close the idle connections when the loop ends: it finishes asynchronous generators before it closes."""
@@ -248,7 +272,7 @@ class AsyncRunner:
             yield
         finally:
             self._closers.pop(loop, None)
-            await self._close_idle(self._idle.pop(loop, None))
+            await self._close_idle(self._pools.pop(loop, None))
             await asyncio.sleep(0)  # a transport closes its socket in the loop's next turn
 
     async def subscribe(self, channel: str) -> "Subscription":
@@ -263,9 +287,9 @@ class AsyncRunner:
         if closer is not None:
             await closer.aclose()
 
-    async def _close_idle(self, lanes: deque[Lane] | None) -> None:
-        while lanes:
-            await lanes.pop().close()
+    async def _close_idle(self, pool: _Pool | None) -> None:
+        while pool is not None and pool.idle:
+            await pool.idle.pop().close()
 
 
 class Subscription:

@@ -61,10 +61,7 @@ def settle(run: Run, result: object, error: BaseException | None, *, now_s: int,
             return settlement
         error = settlement
     failure = _failure(run, error)
-    if failure is None:
-        settlement = _steered(run, error)
-    else:
-        settlement = _failed(run, failure, now_s)
+    settlement = _steered(run, error) if failure is None else _failed(run, failure, now_s)
     settlement.is_young = is_young
     return settlement
 

@@ -1,9 +1,9 @@
 """Take back tasks whose worker went silent.
 
-Every `interval` the recoverer asks for leases that ran out longer ago than the grace and moves each task to `retry`, or to
-`archived` when no attempt is left. What cannot be read is set aside with its bytes, what has no hash is dropped; neither
-stops the others. A task may run twice; it is never lost. Any number of workers may run a recoverer at once: the move is
-one Lua script that reads the lease again, and the second caller finds nothing to do.
+Every `interval` the recoverer asks for leases that ran out longer ago than the grace and moves each task to `retry`, or
+to `archived` when no attempt is left. What cannot be read is set aside with its bytes, what has no hash is dropped;
+neither stops the others. A task may run twice; it is never lost. Any number of workers may run a recoverer at once: the
+move is one Lua script that reads the lease again, and the second caller finds nothing to do.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Store what running tasks write as their result, in order, and before their end is settled.
 
-`write` is called by the function, in whatever thread. Of several writes that wait, the last counts. The end of a run that
-wrote is held back until its last write was answered, so that a settlement never overtakes it.
+`write` is called by the function, in whatever thread. Of several writes that wait, the last counts. The end of a run
+that wrote is held back until its last write was answered, so that a settlement never overtakes it.
 """
 
 import asyncio

@@ -627,6 +627,7 @@ def test_cancelling_publishes_the_id(any_broker: Broker) -> None:
 # --- the client -------------------------------------------------------------------------------------------------------
 
 CLIENT_DIFFERENCES = {
+    "client_timeout_zero": "refused: in Python 0 reads as 'no limit', and Go would make it 30 minutes",
     "client_timeout_only": "1.9 s is rounded up to 2, where Go cuts it to 1",
     "client_timeout_below_second": "half a second is rounded up to 1, where Go loses the limit",
     "client_retention": "90.9 s is rounded up to 91, where Go cuts it to 90",
@@ -678,19 +679,10 @@ def without_real_time(scenario: dict[str, Any], state: dict[str, Any]) -> dict[s
     return found
 
 
-WITHOUT_LIMIT = pytest.mark.xfail(
-    reason="neither timeout nor deadline is left in the message, which Go workers log as an error"
-)
-
-
 @pytest.mark.parametrize(
     "scenario",
     [
-        pytest.param(
-            *each.values,
-            id=each.id,
-            marks=WITHOUT_LIMIT if each.id in ("client_timeout_zero", "client_deadline_unix_epoch") else (),
-        )
+        each
         for each in of("client_enqueue")
         if "group" not in str(each.id)  # groups: not yet
     ],
@@ -718,7 +710,7 @@ def test_a_client_enqueues_as_go_does(one_server: Broker, scenario: dict[str, An
 
     refusals = {"duplicate_task": DuplicateTaskError, "task_id_conflict": TaskIdConflictError}
     returns = scenario["returns"]
-    refused = returns["error"] is not None or scenario["name"] == "client_deadline_zero_time"
+    refused = returns["error"] is not None or scenario["name"] in ("client_deadline_zero_time", "client_timeout_zero")
     task_id = None
     with pytest.raises(refusals.get(returns["error_kind"], ConfigurationError)) if refused else nullcontext():
         task_id = enqueue()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from taskq_core import (
+    BrokerUnavailableError,
     DuplicateTaskError,
     EnqueueError,
     EnqueueUnknownError,
@@ -510,6 +511,29 @@ class TestAsyncClient:
         await taskq.aclose()
 
         assert complaints == []
+
+    async def test_many_calls_at_once_open_few_connections(self, redis_server: RedisServer) -> None:
+        """Those that cannot be merged wait their turn."""
+        taskq = TaskQ(redis_server.url, enqueue_timeout=20)
+        handle = await taskq.remote("t").adelay()
+        before = redis_server.client.info("stats")["total_connections_received"]
+
+        await asyncio.gather(*[handle.arefresh() for _ in range(300)])
+
+        assert redis_server.client.info("stats")["total_connections_received"] - before <= 16
+        await taskq.aclose()
+
+    async def test_waiting_for_a_turn_ends_with_the_enqueue_timeout(self) -> None:
+        with RedisServer() as server:
+            taskq = TaskQ(server.url, enqueue_timeout=0.3)
+            handle = await taskq.remote("t").adelay()
+            server.pause()
+
+            answers = await asyncio.gather(*[handle.arefresh() for _ in range(100)], return_exceptions=True)
+            server.resume()
+            await taskq.aclose()
+
+        assert {type(answer) for answer in answers} == {BrokerUnavailableError}
 
     def test_the_end_of_a_loop_ends_what_waits(self) -> None:
         """`asyncio.run` cancels what still sends; nothing hangs, nothing warns."""

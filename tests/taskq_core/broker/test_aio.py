@@ -209,7 +209,7 @@ class TestCancelled:
         """Calls are cancelled at any point of their way, beside others on the same runner that must be right."""
         chance = random.Random(7)
         source = redis_server.unix_url if store == "redis" else fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer())
-        runner = runner_of(source, max_idle=3)
+        runner = runner_of(source, max_connections=3)
         wrong = []
 
         async def right(number: int) -> None:

@@ -187,7 +187,7 @@ async def test_a_worker_fences_itself_when_redis_is_frozen_too_long(start: Runne
         def plain() -> str:
             runs.append(1)
             try:
-                while not release.is_set():  # noqa: ASYNC110 - set by either kind
+                while not release.is_set():
                     time.sleep(0.01)
             except TaskInterrupted:
                 told.append(time.monotonic())

@@ -56,7 +56,7 @@ def plain_wait(context: TaskContext, name: str, until: str) -> str:
     """As `wait`, in a thread."""
     note(name, f"started {context.attempt}")
     try:
-        while not notes.exists(until):  # noqa: ASYNC110 - a key in Redis
+        while not notes.exists(until):
             time.sleep(0.01)
     except TaskInterrupted:
         note(name, "interrupted")

@@ -1,0 +1,135 @@
+"""What is sent, seen without any Redis: trace headers, spans and metrics of single and of bulk enqueues."""
+
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from taskq_core import EnqueueError, Signature, TaskQ
+from taskq_core.broker.operations import NewTask
+from taskq_core.bulk import batches, note_batch
+from taskq_core.preparer import Preparer
+from taskq_core.telemetry import ClientMetrics, Tracing
+from taskq_core.wire import Keys, TaskMessage, decode_message
+
+
+class Recording:
+    """A preparer whose spans and metrics are kept."""
+
+    def __init__(self, *, envelope: bool = False) -> None:
+        self.exporter = InMemorySpanExporter()
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.tracer = provider.get_tracer("test")
+        self.reader = InMemoryMetricReader()
+        self.preparer = Preparer(
+            Keys(), Tracing(tracer_provider=provider), envelope=envelope, server=("redis.example", 6379)
+        )
+        self.preparer.metrics = ClientMetrics(meter_provider=MeterProvider([self.reader], shutdown_on_exit=False))
+
+    def spans(self) -> list[Any]:
+        return [span for span in self.exporter.get_finished_spans() if span.kind is trace.SpanKind.PRODUCER]
+
+    def counts(self, name: str) -> dict[tuple[Any, ...], Any]:
+        data = self.reader.get_metrics_data()
+        assert data is not None
+        (metric,) = [each for each in data.resource_metrics[0].scope_metrics[0].metrics if each.name == name]
+        return {
+            tuple(sorted(map(str, point.attributes.values()))): getattr(point, "value", None) or point.count
+            for point in metric.data.data_points
+        }
+
+
+@pytest.fixture
+def recording() -> Recording:
+    return Recording()
+
+
+@pytest.fixture
+def call() -> Signature[Any]:
+    return TaskQ().remote("t", headers={"tenant": "blue"}).s(a=1)
+
+
+def read(task: NewTask) -> TaskMessage:
+    return decode_message(task.message)
+
+
+def test_a_single_enqueue_has_a_span_whose_trace_travels(recording: Recording, call: Signature[Any]) -> None:
+    with recording.tracer.start_as_current_span("http") as http:
+        prepared = recording.preparer.prepare(call, None)
+        recording.preparer.note_sent(prepared, None, 0.0)
+
+    (span,) = recording.spans()
+    headers = dict(read(prepared.task).headers)
+    assert span.name == "send default"
+    assert span.parent.span_id == http.get_span_context().span_id
+    assert span.attributes["messaging.message.id"] == prepared.handle.id
+    assert (span.attributes["server.address"], span.attributes["server.port"]) == ("redis.example", 6379)
+    assert headers["tenant"] == "blue"
+    assert headers["traceparent"].split("-")[1:3] == [
+        f"{span.context.trace_id:032x}",
+        f"{span.context.span_id:016x}",
+    ]
+    assert list(recording.counts("asynq.tasks.enqueued").values()) == [1]
+
+
+def test_a_failure_ends_the_span_with_its_error(recording: Recording, call: Signature[Any]) -> None:
+    prepared = recording.preparer.prepare(call, None)
+
+    recording.preparer.note_sent(prepared, EnqueueError("t", "default", prepared.handle.id, "no"), 0.0)
+
+    (span,) = recording.spans()
+    assert span.status.status_code is trace.StatusCode.ERROR
+    (labels,) = recording.counts("messaging.client.sent.messages")
+    assert "taskq_core.errors.EnqueueError" in labels
+
+
+def test_a_batch_has_one_span_whose_trace_all_its_tasks_carry(recording: Recording, call: Signature[Any]) -> None:
+    """With or without headers of their own."""
+    plain = TaskQ().remote("u").s()
+    other = TaskQ().remote("u", queue="other").s()
+    with recording.tracer.start_as_current_span("http") as http:
+        found = list(batches(recording.preparer, [call, plain, call, other]))
+        for batch in found:
+            note_batch(recording.preparer, batch, None, 0.1)
+
+    spans = {span.name: span for span in recording.spans()}
+    assert set(spans) == {"send default", "send other"}
+    for batch in found:
+        span = spans[f"send {batch.queue.name}"]
+        assert span.parent.span_id == http.get_span_context().span_id
+        for task in batch.tasks:
+            assert read(task).headers["traceparent"].split("-")[2] == f"{span.context.span_id:016x}"
+    assert [dict(read(task).headers).get("tenant") for task in found[0].tasks] == ["blue", None, "blue"]
+    assert sorted(recording.counts("asynq.tasks.enqueued").values()) == [1, 1, 2]
+    assert sum(recording.counts("messaging.client.operation.duration").values()) == 2
+
+
+def test_the_envelope_holds_the_payload_and_the_trace(call: Signature[Any]) -> None:
+    """The unique lock is that of the payload alone, so the trace does not make every task unique."""
+    recording = Recording(envelope=True)
+    unique = call.using(unique_for=60)
+
+    with recording.tracer.start_as_current_span("http"):
+        one, two = (recording.preparer.prepare(unique, None) for _ in range(2))
+
+    assert read(one.task).payload.startswith(b'{"traceparent":"00-')
+    assert read(one.task).payload.endswith(b'"data":{"a":1}}')
+    assert one.task.unique_key == two.task.unique_key
+
+
+def test_a_call_that_does_not_fit_starts_no_span(recording: Recording) -> None:
+    taskq = TaskQ()
+
+    @taskq.task(name="t")
+    def task(a: int) -> None: ...
+
+    with pytest.raises(TypeError):
+        recording.preparer.prepare(task.s("x"), None)  # type: ignore[arg-type]  # the point of the test
+
+    assert recording.spans() == []
