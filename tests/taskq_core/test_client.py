@@ -25,6 +25,7 @@ from taskq_core import (
     TaskQ,
     preparer,
 )
+from taskq_core.client import AFTER_FAILURE_S
 from taskq_core.errors import BrokerFullError
 from taskq_core.wire import TaskMessage, decode_message
 from tests.redis_server import RedisServer
@@ -419,6 +420,32 @@ class TestTransactionHook:
         assert (first.is_sent, second.is_sent) == (True, False)
         with pytest.raises(TaskNotSentError, match=r"sending it after the commit failed: .* id 'x' is taken"):
             second.refresh()
+
+    async def test_one_commit_waits_for_a_silent_redis_once(
+        self, app: Application, hook: Hook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The first task is tried for the whole enqueue timeout, those after it for a moment only."""
+        patience: list[float] = []
+
+        def run(operation: object, *, patience_s: float) -> None:
+            patience.append(patience_s)
+            raise BrokerUnavailableError.unchanged("nobody there")
+
+        handles = [await app.send(app.taskq.remote("t").s()) for _ in range(3)]
+        monkeypatch.setattr(app.taskq.runtime.runner, "run", run)
+
+        def commit() -> list[str]:
+            failed = []
+            for send in hook.waiting:
+                try:
+                    send()
+                except EnqueueError as error:
+                    failed.append(error.task_id)
+            return failed
+
+        assert await asyncio.to_thread(commit) == [handle.id for handle in handles]
+        assert patience[0] > AFTER_FAILURE_S
+        assert all(each <= AFTER_FAILURE_S for each in patience[1:])
 
 
 class TestAsyncClient:

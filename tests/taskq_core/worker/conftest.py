@@ -9,14 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from taskq_core import TaskContext, TaskQ
-from taskq_core.wire import QueueKeys, TaskMessage, decode_message
+from taskq_core.wire import QueueKeys, ServerInfo, TaskMessage, decode_message
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 from tests.redis_server import RedisServer
 
@@ -137,13 +137,14 @@ def queue(app: TaskQ) -> QueueKeys:
 def stored(server: RedisServer, queue: QueueKeys, task_id: str) -> TaskMessage:
     """The message of a task as it stands in Redis."""
     data = server.client.hget(queue.task(task_id), "msg")
-    assert data is not None, "the task is gone"
+    assert isinstance(data, bytes), "the task is gone"
     return decode_message(data)
 
 
 def state_of(server: RedisServer, queue: QueueKeys, task_id: str) -> str | None:
     """The state field of a task, None if there is no task."""
     state = server.client.hget(queue.task(task_id), "state")
+    assert not isinstance(state, str)
     return None if state is None else state.decode()
 
 
@@ -221,9 +222,18 @@ def start_process(redis_server: RedisServer) -> Iterator[Callable[..., WorkerPro
         process.close()
 
 
+def texts(values: Any) -> list[str]:
+    """Bytes that a client read, as text."""
+    return [each.decode() for each in values]
+
+
+def status_of_worker(server: RedisServer) -> str:
+    """What the only worker's presence says of it, "" if there is none."""
+    keys: Any = server.client.keys("asynq:servers:*")
+    data: Any = server.client.get(keys[0]) if keys else None
+    return ServerInfo.decode(data).status if data else ""
+
+
 def marks(server: RedisServer, name: str) -> list[str]:
     """What tasks of a worker process have noted under a name, in order."""
-    return [each.decode() for each in server.client.lrange(f"mark:{name}", 0, -1)]
-
-
-Starter = Callable[..., Awaitable[Worker]]
+    return texts(server.client.lrange(f"mark:{name}", 0, -1))

@@ -217,7 +217,7 @@ async def test_two_workers_run_each_task_once(app: TaskQ, start: Runner, redis_s
 
     assert set(runs.values()) == {1}
     assert len(runs) == count
-    keys = app.runtime.keys
-    for name in queues:
-        await until(lambda name=name: not redis_server.client.exists(keys.queue(name).active, keys.queue(name).lease))
-    assert sum(int(redis_server.client.get(keys.queue(name).processed)) for name in queues) == count
+    client: Any = redis_server.client
+    keys = [app.runtime.keys.queue(name) for name in queues]
+    await until(lambda: not client.exists(*[each.active for each in keys], *[each.lease for each in keys]))
+    assert sum(int(client.get(each.processed)) for each in keys) == count

@@ -21,6 +21,7 @@ from tests.taskq_core.worker.conftest import (
     marks,
     push_raw,
     state_of,
+    status_of_worker,
     stored,
     until,
 )
@@ -79,12 +80,17 @@ async def test_a_stopped_and_continued_worker_cannot_touch_its_successors_task(
     zombie.signal(signal.SIGSTOP)
     heir = start_process()
     await until(lambda: marks(redis_server, "a") == ["started 1", "started 2"])
-    owner = redis_server.client.hget(queue.task(handle.id), "taskq_owner").partition(b":")[0]
+
+    def owner() -> str:
+        field: Any = redis_server.client.hget(queue.task(handle.id), "taskq_owner")
+        return str(field.decode().partition(":")[0])
+
+    heir_token = owner()
     zombie.signal(signal.SIGCONT)
     await until(lambda: "cancelled" in marks(redis_server, "a"))
 
     assert state_of(redis_server, queue, handle.id) == "active"
-    assert redis_server.client.hget(queue.task(handle.id), "taskq_owner").startswith(owner)
+    assert owner() == heir_token
     redis_server.client.set("go", 1)
     assert await handle.aresult(10) == str(heir.process.pid)
     assert marks(redis_server, "a") == ["started 1", "started 2", "cancelled", "ended"]
@@ -151,6 +157,7 @@ async def test_a_task_longer_than_its_lease_runs_once(
     handle = await (call.adelay(name="a", seconds=4) if name == "block" else call.adelay(name="a", until="go"))
     await until(lambda: marks(redis_server, "a") == ["started 1"])
     first = redis_server.client.zscore(queue.lease, handle.id)
+    assert first is not None
     other = start_process()  # it would take the task back
     await until(lambda: (redis_server.client.zscore(queue.lease, handle.id) or first) >= first + 2)
     redis_server.client.set("go", 1)
@@ -287,7 +294,8 @@ async def test_presence_reads_as_go_tools_read_it(app: TaskQ, start: Runner, red
     data: Any = await until(lambda: client.hget(key, handle.id))
     running = WorkerInfo.decode(data)
     server_key = f"asynq:servers:{{{worker.host}:{os.getpid()}:{worker.id}}}"
-    server = ServerInfo.decode(client.get(server_key))
+    server_data: Any = client.get(server_key)
+    server = ServerInfo.decode(server_data)
     now = time.time()
 
     assert (server.host, server.pid, server.server_id) == (worker.host, os.getpid(), worker.id)
@@ -317,9 +325,5 @@ async def test_a_paused_worker_says_so(app: TaskQ, start: Runner, redis_server: 
     worker = await start()
     worker.pause()
 
-    def status() -> str:
-        (key,) = redis_server.client.keys("asynq:servers:*")
-        return ServerInfo.decode(redis_server.client.get(key)).status
-
-    await until(lambda: redis_server.client.keys("asynq:servers:*") and status() == "stopped")
+    await until(lambda: status_of_worker(redis_server) == "stopped")
     assert worker.status == "stopped"

@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -113,13 +114,16 @@ async def test_a_network_that_flaps_loses_and_repeats_nothing(
         runs[number] += 1
         await asyncio.sleep(0.002)
 
+    def have_run(number: int) -> bool:
+        return len(runs) >= number
+
     worker = await start(app=far, lease=60, heartbeat=1, concurrency=25)
     count, cuts = 1500, 0
     await app.async_client.enqueue_many(app.remote("work").s(number=number) for number in range(count))
     relay.delay("replies", 0.001)
     while len(runs) < count:
         seen = len(runs)
-        await until(lambda seen=seen: len(runs) >= min(count, seen + 50), within=30)
+        await until(partial(have_run, min(count, seen + 50)), within=30)
         relay.trickle((None, 700)[cuts % 2])
         relay.cut()
         cuts += 1
@@ -160,7 +164,7 @@ async def test_scripts_and_connections_may_go_at_any_time(
 ) -> None:
     """All tasks run once; nobody notices."""
     runs: Counter[int] = Counter()
-    other = redis_server.client.connection_pool.get_connection()
+    other: Any = redis_server.client.connection_pool.get_connection()
 
     @app.task(retention=0)
     async def coroutine(number: int) -> None:
@@ -251,13 +255,9 @@ async def test_over_maxmemory_running_tasks_finish_and_the_queue_drains(
         with pytest.raises(EnqueueError) as refused:
             await work.adelay(99)
         queue = full.runtime.keys.queue("default")
-        first = server.client.zrange(queue.lease, 0, 0, withscores=True)
-        # Leases outlive their own length, so they are extended over maxmemory.
-        await until(
-            lambda: (
-                min(score for _, score in server.client.zrange(queue.lease, 0, -1, withscores=True)) >= first[0][1] + 3
-            )
-        )
+        now = int(server.command("TIME")[0])
+        # Of two seconds each, so that they are extended over maxmemory.
+        await until(lambda: server.client.zcount(queue.lease, now + 4, "+inf") == 3)
         presence = server.client.keys("asynq:servers:*")
         release.set()
         results = [await handle.aresult(20) for handle in handles]
@@ -286,6 +286,9 @@ async def test_redis_killed_and_restarted_under_load_loses_nothing(start: Runner
             await asyncio.sleep(0.01)
             return number
 
+        def have_run(number: int) -> bool:
+            return len(runs) >= number
+
         worker = await start(app=durable, concurrency=10, lease=60, heartbeat=1)
         handles = []
         for round_ in range(3):
@@ -293,7 +296,7 @@ async def test_redis_killed_and_restarted_under_load_loses_nothing(start: Runner
                 work.s(number) for number in range(round_ * 200, round_ * 200 + 200)
             )
             handles += list(result)
-            await until(lambda round_=round_: len(runs) >= round_ * 200 + 40)
+            await until(partial(have_run, round_ * 200 + 40))
             server.kill()
             server.start()
         await until(lambda: len(runs) == 600, within=30)

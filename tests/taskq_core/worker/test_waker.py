@@ -5,6 +5,7 @@ The safety net is ten minutes here, so only tokens and the watcher can explain t
 
 import asyncio
 import time
+from functools import partial
 
 import pytest
 
@@ -67,6 +68,9 @@ async def test_a_task_pushed_without_a_token_starts(
     async def work() -> str:
         return "ran"
 
+    def is_completed(task_id: str) -> bool:
+        return state_of(redis_server, queue, task_id) == "completed"
+
     worker = await start(safety_net=600, concurrency=concurrency)
     for number in range(10):
         await settled_in(redis_server, worker)
@@ -74,7 +78,7 @@ async def test_a_task_pushed_without_a_token_starts(
         message = build_message(type="go", payload=b"{}", id=task_id, queue="default", retry=0, retention=60)
         push_raw(redis_server, queue, task_id, message.SerializeToString())
         # Ten seconds at most: the lease of a watcher that is gone.
-        await until(lambda task_id=task_id: state_of(redis_server, queue, task_id) == "completed", within=10)
+        await until(partial(is_completed, task_id), within=10)
 
 
 async def test_many_tasks_without_a_token_start_on_all_workers(

@@ -7,13 +7,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from taskq_core import ConfigurationError, TaskQ
 from taskq_core.errors import TaskInterrupted
-from taskq_core.wire import QueueKeys, ServerInfo
+from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker import worker as worker_module
 from tests.redis_server import RedisServer
@@ -24,7 +25,9 @@ from tests.taskq_core.worker.conftest import (
     WorkerProcess,
     marks,
     state_of,
+    status_of_worker,
     stored,
+    texts,
     until,
     until_blocking,
 )
@@ -215,7 +218,7 @@ async def test_what_outlives_the_grace_goes_back_to_the_head(
 
     assert await start.stop(worker) == 0
     assert sorted(told) == ["coroutine", "plain"]
-    pending = [each.decode() for each in redis_server.client.lrange(queue.pending, 0, -1)]
+    pending = texts(redis_server.client.lrange(queue.pending, 0, -1))
     assert pending[0] == waiting.id  # the left end is last to run
     assert set(pending[1:]) == {handle.id for handle in handles}
     assert [redis_server.client.hget(queue.task(handle.id), "msg") for handle in handles] == before
@@ -276,12 +279,14 @@ async def test_a_stop_at_any_moment_leaves_nothing_active(
         ran.append(number)
         await asyncio.sleep(0.002)
 
+    def has_taken(worker: Worker, turns: int) -> bool:
+        return worker._fetcher.turns >= turns or worker._fetcher.is_idle
+
     count = 400
     await app.async_client.enqueue_many(work.s(number) for number in range(count))
     for turns in (0, 1, 2, 3, 5, 8, 13):
         worker = await start(concurrency=concurrency)
-        fetcher = worker._fetcher
-        await until(lambda fetcher=fetcher, turns=turns: fetcher.turns >= turns or fetcher.is_idle)
+        await until(partial(has_taken, worker, turns))
         assert await start.stop(worker) == 0
         assert not redis_server.client.exists(queue.active, queue.lease)
     await start(concurrency=concurrency)
@@ -341,7 +346,7 @@ def test_a_second_signal_stops_at_once(
     process.signal(signal.SIGTERM)
 
     assert process.wait() == 0
-    assert redis_server.client.lindex(queue.pending, 0).decode() == waiting.id
+    assert texts(redis_server.client.lrange(queue.pending, 0, 0)) == [waiting.id]
     assert [stored(redis_server, queue, handle.id).retried for handle in handles] == [0, 0]
     redis_server.client.set("go", 1)
     start_process()
@@ -383,11 +388,7 @@ def test_sigtstp_stops_fetching_only(
 
     assert running.result(10)
 
-    def status() -> str:
-        (key,) = redis_server.client.keys("asynq:servers:*")
-        return ServerInfo.decode(redis_server.client.get(key)).status
-
-    until_blocking(lambda: status() == "stopped")
+    until_blocking(lambda: status_of_worker(redis_server) == "stopped")
     assert state_of(redis_server, queue, waiting.id) == "pending"
     process.signal(signal.SIGTERM)
     assert process.wait() == 0
