@@ -200,7 +200,7 @@ def latency_worker(url: str, concurrency: int) -> None:
 
 
 def idle(url: str, *, seconds: int) -> Figures:
-    """Requests a second that a worker with nothing to do sends, the commands they run in Redis, and the CPU it takes."""
+    """What a worker with nothing to do asks of Redis a second, and the CPU it takes."""
     import threading
 
     taskq = app(url)

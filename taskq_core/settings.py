@@ -8,6 +8,7 @@ in the URL is never shown.
 import difflib
 import json
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
@@ -167,6 +168,10 @@ _FLAGS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0
 _JSON_KEYS = ("QUEUES", "DEFAULTS", "TRACE")
 
 
+_SERVICE_LINK = re.compile(r"(PORT|SERVICE_HOST|SERVICE_PORT)(_|$)")
+"""What Kubernetes sets for a service named `taskq`: nobody's settings."""
+
+
 def values_from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings that `TASKQ_<KEY>` variables give, by the name of their field, not checked yet.
 
@@ -179,6 +184,8 @@ def values_from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
         if not variable.startswith("TASKQ_"):
             continue
         key = variable.removeprefix("TASKQ_")
+        if _SERVICE_LINK.match(key):
+            continue
         if key not in known:
             raise unknown("environment variable", variable, [f"TASKQ_{name}" for name in known])
         values[known[key]] = _parse(variable, key, text)

@@ -1,8 +1,8 @@
 """Run tasks: open the span, decode the arguments, call the function, end it in time.
 
-Coroutines run on the loop, plain functions in threads. A function that must end (its time is over, it was cancelled, its
-lease is lost, the worker stops) is told so; its outcome is written, and its slot used again, only once it has really
-ended. One timer serves all deadlines.
+Coroutines run on the loop, plain functions in threads. A function that must end (its time is over, it was cancelled,
+its lease is lost, the worker stops) is told so; its outcome is written, and its slot used again, only once it has
+really ended. One timer serves all deadlines.
 """
 
 import asyncio

@@ -1,8 +1,9 @@
 """Fetch tasks for free slots, and carry outcomes on the way.
 
 A `turn` is one exchange with Redis on one lane: the outcomes that wait, then a dequeue for the slots that are free or
-become free with them. Both go in one write on one connection, so Redis settles before it hands out, and never more than
-`concurrency` tasks are this worker's. With several lanes Redis works on one turn while Python runs the tasks of another.
+become free with them. Both go in one write on one connection, so Redis settles before it hands out, and never more
+than `concurrency` tasks are this worker's. With several lanes Redis works on one turn while Python runs the tasks of
+another.
 
 When all queues are empty the worker waits for a wake token instead of asking again.
 """

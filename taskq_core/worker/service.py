@@ -36,7 +36,7 @@ async def serve(name: str, work: Callable[[], Awaitable[float]]) -> None:
 
 
 def _backoff(failures: int) -> float:
-    return random.uniform(0.5, 1.0) * min(0.1 * 2 ** min(failures, 10), LONGEST_PAUSE_S)  # noqa: S311 - jitter
+    return random.uniform(0.5, 1.0) * min(0.1 * 2.0 ** min(failures, 10), LONGEST_PAUSE_S)  # noqa: S311 - jitter
 
 
 def jittered(seconds: float) -> float:

@@ -1,8 +1,8 @@
 """Settle what has run: gather outcomes and send them in batches, one script call per queue.
 
-A settlement that got no answer is sent again until the lease has certainly passed to somebody else; the script recognises
-the repeat. The slot of a run is free only when its settlement is on its way, so a worker that dies loses at most its
-`concurrency` outcomes.
+A settlement that got no answer is sent again until the lease has certainly passed to somebody else; the script
+recognises the repeat. The slot of a run is free only when its settlement is on its way, so a worker that dies loses
+at most its `concurrency` outcomes.
 """
 
 import logging
@@ -166,7 +166,7 @@ class Settler:
         batches = []
         for queue in list(self._waiting):
             runs = self._waiting.pop(queue)
-            is_plain = all([run.settlement is PLAIN_DONE for run in runs])
+            is_plain = all(run.settlement is PLAIN_DONE for run in runs)
             count = min(len(runs), BATCH_MAX) if is_plain else _fitting(runs)
             if count < len(runs):
                 self._waiting[queue] = runs[count:]

@@ -1,7 +1,7 @@
 """Listen for cancel messages and cancel the runs they name.
 
-A message is a bare task id, from anybody who can publish. One that names nothing that runs here costs a look into a dict
-per queue.
+A message is a bare task id, from anybody who can publish. One that names nothing that runs here costs a look into a
+dict per queue.
 """
 
 from collections.abc import Callable

@@ -2,14 +2,16 @@
 
 Daemon threads fed by one queue; what ended is gathered and the event loop is woken once per burst, not once per task.
 Waking a thread costs more than a short function runs, so functions that have lately been quick share a thread that is
-awake already; if it turns out to be held up, others are woken a millisecond later. All other functions get a thread each.
+awake already; if it turns out to be held up, others are woken a millisecond later. All other functions get a thread
+each.
 
-A function that must end gets `TaskInterrupted` raised into it, which Python delivers between two bytecodes: not inside a
-C call, so it is best effort. The exception can only hit the task it is meant for: it is raised under a lock that the end
-of the task takes as well, and the end clears one that was not delivered yet.
+A function that must end gets `TaskInterrupted` raised into it, which Python delivers between two bytecodes: not
+inside a C call, so it is best effort. The exception can only hit the task it is meant for: it is raised under a lock
+that the end of the task takes as well, and the end clears one that was not delivered yet.
 """
 
 import asyncio
+import contextlib
 import contextvars
 import ctypes
 import threading
@@ -127,10 +129,8 @@ class TaskThreads:
         self._outbox.append(run)
         if not self._is_signalled:
             self._is_signalled = True
-            try:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: what still ran was given back
                 self._loop.call_soon_threadsafe(self._drain)
-            except RuntimeError:
-                pass  # the loop is closed: the worker has ended and requeued what still ran
 
     def _drain(self) -> None:
         self._is_signalled = False  # first, so that a thread that ends now signals again

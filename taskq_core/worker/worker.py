@@ -5,8 +5,8 @@
     new --> active --> stopped --> closed
              stop()      drained: every run has ended and is settled, or was given back
 
-`stop` lets running tasks finish for the grace; what still runs then is told to end and goes back to the head of its queue
-without using an attempt. `abort`, or a second signal, ends the grace at once. SIGTSTP only stops fetching.
+`stop` lets running tasks finish for the grace; what still runs then is told to end and goes back to the head of its
+queue without using an attempt. `abort`, or a second signal, ends the grace at once. SIGTSTP only stops fetching.
 """
 
 import asyncio
@@ -19,7 +19,8 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
@@ -248,7 +249,7 @@ class Worker:
             grace_s=grace_s,
         )
 
-    def _fetch_lanes(self) -> list[Awaitable[None]]:
+    def _fetch_lanes(self) -> list[Coroutine[Any, Any, None]]:
         # Two lanes overlap Redis's work with Python's; with few slots the smaller batches would cost more than that.
         concurrency = self.config.concurrency
         count = 2 if concurrency >= 20 else 1
@@ -412,7 +413,9 @@ class Worker:
         """Wait until nothing runs and all is settled, the time is over, or the event is set."""
         assert self._loop is not None
         until = self._loop.time() + seconds
-        while not self._is_quiet and self._loop.time() < until and not (event is not None and event.is_set()):
+        while (  # noqa: ASYNC110 - it waits for several things at once, and only while the worker stops
+            not self._is_quiet and self._loop.time() < until and not (event is not None and event.is_set())
+        ):
             await asyncio.sleep(min(0.02, max(0.0, until - self._loop.time())))
 
     @property

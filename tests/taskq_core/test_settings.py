@@ -202,6 +202,11 @@ class TestEnvironment:
 
         assert (taskq.settings.url, taskq.settings.concurrency) == ("redis://from-env:1/0", 3)
 
+    def test_what_kubernetes_sets_for_a_service_of_our_name_is_ignored(self) -> None:
+        links = ("TASKQ_PORT", "TASKQ_PORT_6379_TCP", "TASKQ_SERVICE_HOST", "TASKQ_SERVICE_PORT")
+
+        assert Settings.from_mapping({}, environ=dict.fromkeys(links, "tcp://10.0.0.1:6379")) == Settings()
+
     def test_from_env_takes_another_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TASKQ_CONCURRENCY", "9")
 

@@ -324,7 +324,6 @@ async def test_a_storm_of_timeouts_hits_only_its_own_tasks(
     assert stray == []
     assert sorted(ran) == list(range(count))
     assert interrupts > 0
-    print(interrupts)
     assert {outcome for _, outcome in ends.ends} <= {"completed", "archived"}
     assert worker.running_count == 0
     unexpected = [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
