@@ -110,8 +110,6 @@ def drain(url: str, *, kind: str, concurrency: int, count: int, telemetry: str =
         _configure(with_metrics=telemetry == "metrics")
     listener = _Started()
     worker = Worker(taskq, WorkerConfig(concurrency=concurrency, burst=True), listener=listener)
-    gc.collect()
-    gc.freeze()
     before = resource.getrusage(resource.RUSAGE_SELF)
     status = worker.run()
     seconds = time.perf_counter() - listener.at

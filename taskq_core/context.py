@@ -53,9 +53,9 @@ class TaskContext:
         fill = None if name == "_fill" else self._fill
         if fill is None:
             raise AttributeError(name)
-        self._fill = None
         fill(self)
-        return getattr(self, name)
+        self._fill = None  # afterwards: another thread that reads meanwhile fills the same values
+        return object.__getattribute__(self, name)
 
     @property
     def attempt(self) -> int:

@@ -509,7 +509,7 @@ def watch_pending(queue: QueueKeys, *, timeout_s: float) -> Operation[bool]:
 
 def index_presence(index_key: str, member: str, *, expiry_s: int) -> Operation[int]:
     """Note in an index until when a server (or its workers) counts as alive, Unix s."""
-    return Operation("index_presence", None, (index_key,), ("ZADD", index_key, expiry_s, member), _integer)
+    return Operation("index_presence", load("index"), (index_key,), (expiry_s, member), _integer)
 
 
 def beat(

@@ -40,7 +40,7 @@ class Waker:
         except BrokerError:
             self._fetcher.wake()  # the answer that was lost may have been a token
             raise
-        if key is not None and (self._fetcher.free <= 0 or not self._fetcher.is_fetching):
+        if key is not None and not self._fetcher.can_take:
             await self._lane.run(rouse(self._queues[key]))  # no task is taken any more: the token is another worker's
         self._fetcher.wake()
         return 0.0

@@ -70,7 +70,16 @@ def test_presence_is_written(full: Broker) -> None:
 
     full.run(ops.beat(server, workers, ttl_s=10, server_info=b"i" * 100, workers={"x": b"i" * 100}))
 
+    full.run(ops.index_presence(full.keys.servers, server, expiry_s=NOW_S))
+
     assert full.raw.hgetall(workers) == {b"x": b"i" * 100}
+    assert full.raw.zscore(full.keys.servers, server) == NOW_S
+
+
+def test_a_result_is_written(full: Broker) -> None:
+    assert full.run(ops.write_result(full.queue, "run-1", b"r" * 100, owner="w1"))
+
+    assert full.raw.hget(full.queue.task("run-1"), "result") == b"r" * 100
 
 
 def test_due_tasks_are_forwarded(full: Broker) -> None:

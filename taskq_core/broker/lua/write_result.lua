@@ -13,5 +13,6 @@ local score = redis.call('ZSCORE', KEYS[2], ARGV[2])
 if not score or redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[1] .. ':' .. score then
   return 0
 end
+redis.call('HDEL', KEYS[1], 'pending_since') -- accepted also over maxmemory, and with it the write that follows
 redis.call('HSET', KEYS[1], 'result', ARGV[3])
 return 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core import BrokerFullError, EnqueueError, TaskFailedError, TaskQ
+from taskq_core import BrokerFullError, EnqueueError, Snooze, TaskFailedError, TaskQ, current_task
 from taskq_core.broker.scripts import load
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
@@ -135,6 +135,48 @@ async def test_a_network_that_flaps_loses_and_repeats_nothing(
     assert set(runs.values()) == {1}
     assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)
     assert cuts >= 5
+
+
+@pytest.mark.parametrize("outcome", ["done", "complete", "retry", "archive", "snooze", "requeue"])
+async def test_nothing_is_written_for_a_task_that_another_worker_has_taken(
+    app: TaskQ,
+    start: Runner,
+    redis_server: RedisServer,
+    queue: QueueKeys,
+    outcome: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """However the run ends, its settlement and its result are refused, also before the loss was noticed."""
+    release = asyncio.Event()
+
+    @app.task(retention=600 if outcome == "complete" else 0, max_retry=0 if outcome == "archive" else 3)
+    async def work() -> str:
+        await release.wait()
+        current_task().write_result(b"stolen")
+        if outcome == "snooze":
+            raise Snooze(after=1)
+        if outcome in ("retry", "archive"):
+            raise ValueError("x")
+        return "ran"
+
+    ends = Ends()
+    worker = await start(lease=60, heartbeat=20, listener=ends, shutdown_grace=0)
+    handle = await work.adelay()
+    await until(lambda: worker.running_count == 1)
+    # As a successor's dequeue leaves it; the next heartbeat, which would notice, is far off.
+    redis_server.client.zadd(queue.lease, {handle.id: 4_000_000_000})
+    redis_server.client.hset(queue.task(handle.id), "taskq_owner", "successor:4000000000")
+    before = redis_server.client.hgetall(queue.task(handle.id))
+    if outcome == "requeue":
+        await start.stop(worker)
+    else:
+        release.set()
+    await until(lambda: ends.ends and not worker.running_count)
+
+    assert redis_server.client.hgetall(queue.task(handle.id)) == before
+    assert redis_server.client.zrange(queue.lease, 0, -1) == redis_server.client.lrange(queue.active, 0, -1)
+    assert redis_server.client.get(queue.processed) is None
+    assert "was refused: another worker has taken the task over" in caplog.text
 
 
 @contextlib.asynccontextmanager

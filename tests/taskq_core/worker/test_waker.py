@@ -6,6 +6,7 @@ The safety net is ten minutes here, so only tokens and the watcher can explain t
 import asyncio
 import time
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -121,38 +122,48 @@ async def test_the_watch_passes_on_when_its_worker_stops(
     await until(lambda: state_of(redis_server, queue, "x") == "completed", within=10)
 
 
+def without_watcher(server: RedisServer, queue: QueueKeys) -> None:
+    """Let nobody watch, so that tokens alone can explain what happens."""
+    server.client.set(queue.leader("watcher"), "nobody")
+
+
 async def test_a_token_lost_with_its_connection_is_made_good(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """When the wait breaks, the queues are asked: the lost answer may have been the token."""
 
-    @app.task
-    async def work() -> str:
-        return "ran"
+    @app.task(name="work")
+    async def work() -> None: ...
 
+    without_watcher(redis_server, queue)
     worker = await start(safety_net=600)
-    for _ in range(5):
-        await settled_in(redis_server, worker)
-        handle = await work.adelay()
-        redis_server.client.delete(queue.wake)
-        for each in redis_server.client.client_list():
-            if each["cmd"] in ("blpop", "blmove"):
-                redis_server.client.client_kill_filter(_id=each["id"])
-        assert await handle.aresult(10) == "ran"
+    waiting: Any = await until(lambda: [each for each in redis_server.client.client_list() if each["cmd"] == "blpop"])
+    await until(lambda: worker._fetcher.is_idle)
+    message = build_message(type="work", payload=b"{}", id="x", queue="default", retry=0, retention=60)
+    push_raw(redis_server, queue, "x", message.SerializeToString())
+    redis_server.client.client_kill_filter(_id=waiting[0]["id"])
+
+    await until(lambda: state_of(redis_server, queue, "x") == "completed")
 
 
-async def test_a_paused_worker_passes_its_token_on(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+async def test_a_paused_worker_passes_its_token_on(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
     """One that takes no new tasks keeps no other from them."""
 
     @app.task
     async def work() -> str:
         return "ran"
 
+    def waiting() -> int:
+        return sum(each["cmd"] == "blpop" for each in redis_server.client.client_list())
+
+    without_watcher(redis_server, queue)
     first = await start(safety_net=600, concurrency=1)
-    await settled_in(redis_server, first)
-    first.pause()
-    second = await start(safety_net=600)
-    await until(lambda: second._fetcher.is_idle)
+    await until(lambda: waiting() == 1)
+    await start(safety_net=600)
+    await until(lambda: waiting() == 2)
+    first.pause()  # it is the first in line, and the token goes to it
 
     assert await (await work.adelay()).aresult(10) == "ran"
 

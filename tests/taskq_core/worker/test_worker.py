@@ -415,6 +415,20 @@ def test_a_storm_of_signals_leaves_nothing_stuck(
 # --- burst ------------------------------------------------------------------------------------------------------------
 
 
+def count_looks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Let a worker in burst mode look often whether it is done; return a list that grows with each look."""
+    looks: list[None] = []
+    look = Worker._end_burst
+
+    async def counted(worker: Worker) -> float:
+        await look(worker)
+        looks.append(None)
+        return 0.001
+
+    monkeypatch.setattr(Worker, "_end_burst", counted)
+    return looks
+
+
 async def test_burst_mode_ends_when_all_is_done(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
     """What is pending, what is due already and what tasks enqueue themselves; not what is due later."""
     ran: list[str] = []
@@ -447,6 +461,28 @@ async def test_burst_mode_ends_when_all_is_done(app: TaskQ, redis_server: RedisS
     assert state_of(redis_server, queue, later.id) == "scheduled"
 
 
+async def test_burst_mode_waits_for_what_is_due_and_not_forwarded(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow forwarder elsewhere does not make it end too early."""
+    looks = count_looks(monkeypatch)
+
+    @app.task
+    async def work() -> str:
+        return "ran"
+
+    handle = await work.using(run_after=600).adelay()
+    redis_server.client.zadd(queue.scheduled, {handle.id: 1})
+    redis_server.client.set(queue.leader("forwarder"), "somebody else")
+    worker = await start(burst=True, leader_lease=0.1)
+    await until(lambda: len(looks) >= 20)
+    assert worker.status == "active"
+    redis_server.client.delete(queue.leader("forwarder"))
+
+    assert await handle.aresult(10) == "ran"
+    assert await asyncio.wait_for(start.ending(worker), 20) == 0
+
+
 async def test_burst_mode_ends_on_empty_and_on_paused_queues(app: TaskQ, redis_server: RedisServer) -> None:
     """Nothing can be done there."""
 
@@ -466,16 +502,7 @@ async def test_burst_mode_ends_on_empty_and_on_paused_queues(app: TaskQ, redis_s
 async def test_burst_mode_waits_for_running_tasks(app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often it looks meanwhile."""
     release = asyncio.Event()
-    looks = 0
-    look = Worker._end_burst
-
-    async def counted(worker: Worker) -> float:
-        nonlocal looks
-        looks += 1
-        await look(worker)
-        return 0.001
-
-    monkeypatch.setattr(Worker, "_end_burst", counted)
+    looks = count_looks(monkeypatch)
 
     @app.task
     async def hold() -> str:
@@ -485,8 +512,8 @@ async def test_burst_mode_waits_for_running_tasks(app: TaskQ, start: Runner, mon
     handle = await hold.adelay()
     worker = await start(burst=True)
     await until(lambda: worker.running_count == 1)
-    seen = looks
-    await until(lambda: looks >= seen + 20)
+    seen = len(looks)
+    await until(lambda: len(looks) >= seen + 20)
     assert worker.status == "active"
     release.set()
 
