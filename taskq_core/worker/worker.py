@@ -252,9 +252,10 @@ class Worker:
         )
 
     def _fetch_lanes(self) -> list[Coroutine[Any, Any, None]]:
-        # Lanes overlap Redis's work with Python's; with few slots the smaller batches would cost more than that.
+        # Lanes overlap Redis's work with Python's. With two of them each side still sleeps between the turns of the
+        # other, and waking costs more than a batch; with few slots the smaller batches would cost more than that.
         concurrency = self.config.concurrency
-        count = 1 if concurrency < 20 else 2 if concurrency < 100 else 4
+        count = 1 if concurrency < 20 else 4
         share = -(-concurrency // count)
         return [self._fetcher.serve(self._new_lane(), number, share) for number in range(count)]
 

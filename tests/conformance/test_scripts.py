@@ -25,7 +25,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "expired": lambda q: ops.list_expired(q, grace_s=30),
     "recover": lambda q: ops.recover(q, [], grace_s=30),
     "clean": lambda q: ops.clean(q),
-    "index": lambda q: ops.index_presence("asynq:{%s}:index" % q.name, "member", expiry_s=2_000_000_000),
+    "index": lambda q: ops.index_presence(f"asynq:{{{q.name}}}:index", "member", expiry_s=2_000_000_000),
     "lead": lambda q: ops.lead(q, "recoverer", owner="w1", leader_ms=1000),
     "resign": lambda q: ops.resign(q, "recoverer", owner="w1"),
     "rouse": lambda q: ops.rouse(q),
