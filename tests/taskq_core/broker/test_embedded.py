@@ -478,6 +478,7 @@ def test_random_kills_never_make_two_servers_leave_one_over_or_lose_a_write(fold
     running: list[Any] = []
     survivors_failed = []
     guardians_killed = users_killed = 0
+    guardian_is_due = False
     deadline = time.monotonic() + 60
     try:
         while waiting or running:
@@ -492,10 +493,12 @@ def test_random_kills_never_make_two_servers_leave_one_over_or_lose_a_write(fold
                         stdout=output,
                     )
                 running.append(writer)
-                if len(waiting) in guardian_killed_at:
-                    for pid in guardians_of(folder):
-                        os.kill(pid, signal.SIGKILL)
-                        guardians_killed += 1
+                guardian_is_due = guardian_is_due or len(waiting) in guardian_killed_at
+            if guardian_is_due:
+                for pid in guardians_of(folder):  # none yet: it is killed once there is one
+                    os.kill(pid, signal.SIGKILL)
+                    guardians_killed += 1
+                    guardian_is_due = False
             for writer in list(running):
                 lines = writer.output.read_bytes().count(b"\n")
                 if writer.killed_after is not None and lines >= writer.killed_after:
