@@ -217,8 +217,11 @@ class Executor:
         run.coroutine = run.thread = None
         self._report_end(run)
 
-    def end(self, run: Run, ending: Ending) -> None:
-        """Tell a run's function to end, once. What it was told first counts, but a lost lease counts always."""
+    def end(self, run: Run, ending: Ending, *, again: bool = False) -> None:
+        """Tell a run's function to end. What it was told first counts, but a lost lease counts always.
+
+        A plain function is told once, unless `again`: it may be cleaning up.
+        """
         if run.settlement is not None:
             return
         if run.ending is None or ending is Ending.LEASE_LOST:
@@ -227,7 +230,7 @@ class Executor:
             # Later: a coroutine that is cancelled before its first step would never run, nor report its end.
             self._loop.call_soon(run.coroutine.cancel)
         elif run.task is not None and not run.task.is_coroutine:
-            self._threads.interrupt(run)
+            self._threads.interrupt(run, again=again)
 
     def cancel(self, queue_names: "tuple[str, ...]", task_id: str) -> bool:
         """Cancel the run of a task, in whichever queue. False if it does not run here."""
@@ -264,7 +267,7 @@ class Executor:
                     run.ending.value,
                     extra={"queue": run.queue.name, "task_id": run.task_id},
                 )
-                self.end(run, run.ending)  # a swallowed cancellation is repeated
+                self.end(run, run.ending, again=True)  # it may have swallowed the first
             run.ends_by = now + STUCK_S
             upcoming = min(upcoming, run.ends_by)
         if upcoming < self._timer_at:

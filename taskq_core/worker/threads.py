@@ -87,10 +87,13 @@ class TaskThreads:
         if waiting:
             self._relief = self._loop.call_later(RELIEF_S, self._relieve)
 
-    def interrupt(self, run: Run) -> bool:
-        """Raise `TaskInterrupted` into a run's function. False if it does not run (any more)."""
+    def interrupt(self, run: Run, *, again: bool = False) -> bool:
+        """Raise `TaskInterrupted` into a run's function, once unless `again`. False if it was not raised.
+
+        It is lost where Python swallows exceptions: in a finalizer, or in a callback of the garbage collector.
+        """
         thread: _TaskThread | None = run.thread
-        return thread is not None and thread.interrupt(run)
+        return thread is not None and thread.interrupt(run, again=again)
 
     def close(self) -> None:
         """Let idle threads end. Busy ones end with their function, or with the process."""
@@ -162,9 +165,9 @@ class _TaskThread(threading.Thread):
     def wake(self) -> None:
         self._gate.release()
 
-    def interrupt(self, run: Run) -> bool:
+    def interrupt(self, run: Run, *, again: bool) -> bool:
         with self._lock:
-            if self._current is not run or run.is_interrupted:
+            if self._current is not run or (run.is_interrupted and not again):
                 return False
             run.is_interrupted = True
             assert self.ident is not None
