@@ -148,6 +148,11 @@ class Worker:
         """Tasks that run now."""
         return len(self._executor.running)
 
+    @property
+    def ignored_fields(self) -> int:
+        """Payload fields that no parameter took, since the start: a newer producer sends more than this code knows."""
+        return self._executor.ignored_fields
+
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def arun(self) -> int:

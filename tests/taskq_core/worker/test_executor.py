@@ -240,7 +240,7 @@ async def test_unknown_payload_fields_are_ignored_and_counted(
     await until(lambda: state_of(redis_server, queue, "x") == "completed")
 
     assert redis_server.client.hget(queue.task("x"), "result") == b"3"
-    assert worker._executor.ignored_fields == 2
+    assert worker.ignored_fields == 2
 
 
 async def test_a_strict_task_archives_unknown_fields(
