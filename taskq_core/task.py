@@ -52,7 +52,6 @@ class Plan:
     __slots__ = (
         "headers",
         "is_kept",
-        "is_plain",
         "keys",
         "options",
         "queue",
@@ -85,7 +84,6 @@ class Plan:
             self.start_at_s = math.ceil(options.run_after.timestamp())
         elif options.run_after:
             self.start_in_ms = math.ceil(cast("float", options.run_after) * 1000)
-        self.is_plain = self.start_at_s is None and self.start_in_ms is None and not self.unique_s
 
 
 class BaseTask(Generic[R_co]):

@@ -218,10 +218,6 @@ class AsyncRunner:
                 attempt += 1
                 await asyncio.sleep(pause)
 
-    async def run_many(self, operations: Sequence[Operation[Any]], *, patience_s: float | None = None) -> list[Any]:
-        """Send operations one after another and return their answers."""
-        return [await self.run(operation, patience_s=patience_s) for operation in operations]
-
     @contextlib.asynccontextmanager
     async def _lane(self, patience_s: float | None) -> AsyncIterator[Lane]:
         """Lend a connection for the time of a `with` block."""

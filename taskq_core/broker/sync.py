@@ -11,7 +11,6 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from redis.exceptions import NoScriptError, ResponseError
@@ -95,10 +94,6 @@ class SyncRunner:
                 attempt += 1
                 sent_on = None
                 time.sleep(pause)
-
-    def run_many(self, operations: Sequence[Operation[Any]], *, patience_s: float | None = None) -> list[Any]:
-        """Send operations one after another and return their answers."""
-        return [self.run(operation, patience_s=patience_s) for operation in operations]
 
     def _run_once(self, operation: Operation[T], timeout_s: float, sent_on: Any) -> T:
         if sent_on is None:
