@@ -13,7 +13,7 @@ from taskq_core.broker import operations
 from taskq_core.broker.failures import pack
 from taskq_core.broker.operations import NewTask, ReceiptLane
 from taskq_core.ids import new_task_id
-from taskq_core.wire import Keys, MessageTemplate
+from taskq_core.wire import Keys, MessageTemplate, encode_headers
 
 QUEUE = Keys().queue("default")
 
@@ -46,7 +46,7 @@ class Pipe:
 
 def _batches(count: int, size: int) -> list[list[NewTask]]:
     template = MessageTemplate("bench:plain", "default", retry=25, timeout=1800)
-    payload, headers = b'{"number":12345,"text":"some text"}', {"tenant": "acme"}
+    payload, headers = b'{"number":12345,"text":"some text"}', encode_headers({"tenant": "acme"})
     tasks = [(task_id, template.encode(task_id, payload, headers)) for task_id in (new_task_id() for _ in range(count))]
     return [[NewTask(*task) for task in tasks[start : start + size]] for start in range(0, count, size)]
 

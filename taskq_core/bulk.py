@@ -12,7 +12,7 @@ from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX, EnqueueCode, Ne
 from taskq_core.errors import BrokerError, BulkEnqueueError, EnqueueError
 from taskq_core.preparer import Preparer, may_have_happened, refusal
 from taskq_core.result import TaskHandle
-from taskq_core.task import BaseTask, Signature
+from taskq_core.task import BaseTask, Headers, Plan, Signature
 from taskq_core.telemetry import ProducerSpan, type_name
 from taskq_core.wire import QueueKeys
 
@@ -20,7 +20,7 @@ from taskq_core.wire import QueueKeys
 class Batch:
     """Tasks of one queue that go in one script call."""
 
-    __slots__ = ("bytes", "headers", "queue", "sources", "span", "tasks")
+    __slots__ = ("_headers", "bytes", "queue", "sources", "span", "tasks")
 
     def __init__(self, queue: QueueKeys, span: ProducerSpan) -> None:
         self.queue = queue
@@ -28,8 +28,14 @@ class Batch:
         self.tasks: list[NewTask] = []
         self.sources: list[BaseTask[Any]] = []
         self.bytes = 0
-        self.headers: dict[str, str] = {}
-        span.inject(self.headers)
+        self._headers: dict[Plan, Headers] = {}
+
+    def headers(self, preparer: Preparer, plan: Plan) -> Headers:
+        """Return the headers of its tasks with one plan, made once."""
+        headers = self._headers.get(plan)
+        if headers is None:
+            headers = self._headers[plan] = preparer.headers(plan, self.span)
+        return headers
 
     @property
     def is_full(self) -> bool:
@@ -59,11 +65,7 @@ class BatchFiller:
         batch = self._open.get(queue.name)
         if batch is None:
             batch = self._open[queue.name] = Batch(queue, preparer.start_span(queue.name))
-        headers = batch.headers
-        if plan.headers:
-            headers = dict(plan.headers)
-            batch.span.inject(headers)
-        task = preparer.prepare_for_batch(call, plan, headers)
+        task = preparer.prepare_for_batch(call, plan, batch.headers(preparer, plan))
         batch.tasks.append(task)
         batch.sources.append(call.task)
         batch.bytes += len(task.message)

@@ -47,6 +47,12 @@ AFTER_FAILURE_S = 0.05
 """Seconds a deferred send may take while Redis has just failed to answer this thread."""
 
 
+WORTH_A_CALL = 25
+"""Tasks that, enqueued in one tick of an event loop, are worth a call to Redis of their own."""
+MOST_CALLS = 4
+"""Calls that the tasks of one tick and queue are spread over."""
+
+
 class TransactionHook(Protocol):
     """Postpones sending to the commit of a surrounding database transaction."""
 
@@ -415,8 +421,8 @@ class Client:
 class AsyncClient:
     """Enqueues from coroutines.
 
-    What one tick of the event loop enqueues goes to Redis in one script call per queue. A call that was cancelled while
-    its task was on the way does not take it back.
+    What one tick of the event loop enqueues goes to Redis together: in one script call per queue, or a few where it is
+    much. A call that was cancelled while its task was on the way does not take it back.
     """
 
     def __init__(
@@ -592,6 +598,16 @@ async def _wait(waiting: Awaitable[Any], timeout_s: float) -> None:
         pass
 
 
+def _batch_size(count: int) -> int:
+    """Return how many tasks of one tick go in one call.
+
+    In more than one, so that Redis stores one while Python wakes the callers of another. Otherwise callers that go on
+    to enqueue again stay in step with each other, and either side waits for the other.
+    """
+    calls = max(1, min(MOST_CALLS, count // WORTH_A_CALL))
+    return min(BATCH_MAX, -(-count // calls))
+
+
 class _Outbox:
     """Gathers what one event loop enqueues in one tick."""
 
@@ -614,10 +630,11 @@ class _Outbox:
         for item in waiting:
             by_queue.setdefault(item[0].queue, []).append(item)
         for queue, items in by_queue.items():
+            most = _batch_size(len(items))
             start = size = 0
             for index, (prepared, _) in enumerate(items):
                 size += len(prepared.task.message)
-                if index + 1 - start >= BATCH_MAX or size >= BATCH_BYTES:
+                if index + 1 - start >= most or size >= BATCH_BYTES:
                     self._start(queue, items[start : index + 1])
                     start, size = index + 1, 0
             if start < len(items):

@@ -24,8 +24,8 @@ from taskq_core.errors import (
 )
 from taskq_core.ids import new_task_id
 from taskq_core.result import TaskHandle
-from taskq_core.task import BaseTask, Plan, Signature
-from taskq_core.telemetry import ClientMetrics, ProducerSpan, Tracing, type_name, wrap
+from taskq_core.task import BaseTask, Headers, Plan, Signature
+from taskq_core.telemetry import ClientMetrics, ProducerSpan, Tracing, fit, type_name, wrap
 from taskq_core.wire import Keys, QueueKeys
 
 R = TypeVar("R")
@@ -110,18 +110,25 @@ class Preparer:
         task_id = plan.task_id or new_task_id()
         span = self.start_span(plan.queue.name, task.name, task_id)
         try:
-            headers = dict(plan.headers)
-            span.inject(headers)
-            new = self._new_task(task.name, plan, task_id, payload, headers)
+            new = self._new_task(task.name, plan, task_id, payload, self.headers(plan, span))
         except BaseException as error:
             span.end(error)
             raise
         return Prepared(plan.queue, new, self.handle(task, task_id, source), span)
 
-    def prepare_for_batch(self, call: Signature[Any], plan: Plan, headers: dict[str, str]) -> NewTask:
+    def prepare_for_batch(self, call: Signature[Any], plan: Plan, headers: Headers) -> NewTask:
         """Return a task to be sent with others, whose headers stand already."""
         task_id = plan.task_id or new_task_id()
         return self._new_task(call.task.name, plan, task_id, self._payload(call), headers)
+
+    def headers(self, plan: Plan, span: ProducerSpan) -> Headers:
+        """Return the headers of a task: its own, and the trace."""
+        carrier = span.carrier()
+        if not carrier:
+            return plan.headers  # encoded once for all calls
+        texts = dict(plan.headers.texts)
+        fit(texts, carrier)
+        return Headers(texts)
 
     def start_span(self, queue: str, name: str | None = None, task_id: str | None = None) -> ProducerSpan:
         """Start the producer span of one task, or of a batch without name and id."""
@@ -144,11 +151,11 @@ class Preparer:
             _check_size(call.task.name, len(payload))
         return payload
 
-    def _new_task(self, name: str, plan: Plan, task_id: str, payload: bytes, headers: dict[str, str]) -> NewTask:
+    def _new_task(self, name: str, plan: Plan, task_id: str, payload: bytes, headers: Headers) -> NewTask:
         unique_key = plan.queue.unique(name, payload) if plan.unique_s else ""
         if self._envelope:
-            payload = wrap(payload, headers)
-        message = plan.template.encode(task_id, payload, headers, unique_key)
+            payload = wrap(payload, headers.texts)
+        message = plan.template.encode(task_id, payload, headers.encoded, unique_key)
         return NewTask(task_id, message, plan.start_at_s, plan.start_in_ms, unique_key, plan.unique_s)
 
     def handle(self, task: BaseTask[R], task_id: str, source: Any) -> TaskHandle[R]:

@@ -22,7 +22,7 @@ from taskq_core.context import TaskContext, current
 from taskq_core.errors import TaskArgumentsError, TaskDefinitionError
 from taskq_core.options import TaskOptions, TaskOptionsDict, task_options
 from taskq_core.result import TaskHandle
-from taskq_core.wire import Keys, MessageTemplate, QueueKeys, validate_task_type
+from taskq_core.wire import Keys, MessageTemplate, QueueKeys, encode_headers, validate_task_type
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,6 +44,16 @@ class Enqueuer(Protocol):
     async def aenqueue(self, call: "Signature[R]") -> TaskHandle[R]:
         """Enqueue from a coroutine."""
         ...
+
+
+class Headers:
+    """Headers of a task, as texts and as they stand in its message. Nobody changes them."""
+
+    __slots__ = ("encoded", "texts")
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self.texts = texts
+        self.encoded = encode_headers(texts)
 
 
 class Plan:
@@ -74,7 +84,7 @@ class Plan:
             deadline=options.deadline_s,
             retention=options.retention_s,
         )
-        self.headers = dict(options.headers)
+        self.headers = Headers(options.headers)
         self.unique_s = options.unique_s
         self.task_id = options.task_id
         self.is_kept = options.retention_s > 0

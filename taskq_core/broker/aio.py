@@ -44,10 +44,13 @@ class Lane:
             return self._stream.is_open
         return self._connection is not None and (self._endpoint.is_cluster or self._connection.is_connected)
 
-    async def exchange(self, operations: Sequence[Operation[Any]], *, timeout_s: float | None = None) -> list[Any]:
+    async def exchange(
+        self, operations: Sequence[Operation[Any]], *, timeout_s: float | None = None, spin_s: float = 0.0
+    ) -> list[Any]:
         """Send operations in one write and return their answers in order.
 
-        `timeout_s` shortens the lane's own time to wait.
+        `timeout_s` shortens the lane's own time to wait. For `spin_s` seconds the event loop does not sleep: worth it
+        where an answer comes sooner than a sleeping process wakes.
 
         An operation that the store refused answers with its `BrokerError` in the list, so that the others keep theirs.
 
@@ -62,7 +65,8 @@ class Lane:
         await self._connect_if_needed(timeout_s)
         until += max([operation.block_s for operation in operations])
         try:
-            replies = await self._send([operation.command() for operation in operations], until - loop.time())
+            commands = [operation.command() for operation in operations]
+            replies = await self._send(commands, until - loop.time(), spin_s)
             for index, operation in enumerate(operations):
                 if is_missing_script(replies[index]):
                     replies[index] = (await self._send([operation.command_with_text()], until - loop.time()))[0]
@@ -81,10 +85,10 @@ class Lane:
             raise answer
         return answer  # type: ignore[no-any-return]  # exchange() answers operations of several types
 
-    async def _send(self, commands: list[tuple[Argument, ...]], timeout_s: float) -> list[Any]:
+    async def _send(self, commands: list[tuple[Argument, ...]], timeout_s: float, spin_s: float = 0.0) -> list[Any]:
         packed = b"".join([pack(command) for command in commands])
         if self._stream is not None:
-            return await self._stream.exchange(packed, len(commands), max(0.0, timeout_s))
+            return await self._stream.exchange(packed, len(commands), max(0.0, timeout_s), spin_s=spin_s)
         async with asyncio.timeout(timeout_s):
             await self._connection.send_packed_command([packed], check_health=False)
             replies: list[Any] = []

@@ -6,10 +6,15 @@ all the replies of one write.
 """
 
 import asyncio
+import os
+import time
+from collections.abc import Callable
 from typing import Any
 
 import hiredis
 from redis.exceptions import ResponseError
+
+_yield_processor: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
 class ReplyStream(asyncio.Protocol):
@@ -33,8 +38,11 @@ class ReplyStream(asyncio.Protocol):
         """False once the connection is closed or about to be."""
         return not self._transport.is_closing()
 
-    async def exchange(self, packed: bytes, count: int, timeout_s: float) -> list[Any]:
+    async def exchange(self, packed: bytes, count: int, timeout_s: float, *, spin_s: float = 0.0) -> list[Any]:
         """Write commands and return their `count` replies; an error reply stands as an exception in the list.
+
+        For `spin_s` seconds the loop is kept turning rather than put to sleep; what else is ready runs meanwhile, and
+        the processor is offered to other processes at each turn.
 
         Raises:
             ConnectionError: The connection ended.
@@ -49,6 +57,8 @@ class ReplyStream(asyncio.Protocol):
         timer = self._loop.call_later(timeout_s, self._time_out)
         try:
             self._transport.write(packed)
+            if spin_s > 0:
+                self._loop.call_soon(self._spin, waiter, time.monotonic() + spin_s)
             replies: list[Any] = await waiter
             return replies
         except BaseException:
@@ -57,6 +67,11 @@ class ReplyStream(asyncio.Protocol):
         finally:
             timer.cancel()
             self._waiter = None
+
+    def _spin(self, waiter: "asyncio.Future[list[Any]]", until: float) -> None:
+        if not waiter.done() and time.monotonic() < until:
+            _yield_processor()
+            self._loop.call_soon(self._spin, waiter, until)
 
     def _time_out(self) -> None:
         self._fail(TimeoutError("no answer in time"))

@@ -9,7 +9,7 @@ alone imports the SDK, when it is called.
 from taskq_core.telemetry.configure import TelemetryHandle, configure
 from taskq_core.telemetry.envelope import unwrap, wrap
 from taskq_core.telemetry.metrics import ClientMetrics, Outcome, WorkerMetrics
-from taskq_core.telemetry.propagation import extract, inject
+from taskq_core.telemetry.propagation import extract, fit, inject
 from taskq_core.telemetry.spans import ConsumerSpan, ProducerSpan, Relation, Tracing, type_name
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "WorkerMetrics",
     "configure",
     "extract",
+    "fit",
     "inject",
     "type_name",
     "unwrap",

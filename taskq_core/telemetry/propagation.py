@@ -96,7 +96,7 @@ class Carrier:
         self.headers, self.members, self.refused_members = headers, members, refused_members
 
     def __bool__(self) -> bool:
-        return bool(self.headers or self.members)
+        return bool(self.headers or self.members or self.refused_members)
 
 
 _EMPTY = Carrier({})
@@ -194,7 +194,7 @@ def fit(headers: MutableMapping[str, str], carrier: Carrier) -> None:
     size = 0
     if headers:
         size = check_headers(headers)
-        if carrier:
+        if carrier.headers or carrier.members:
             for name in (TRACEPARENT, TRACESTATE, BAGGAGE, *carrier.headers):
                 old = headers.pop(name, None)
                 if old is not None:
@@ -236,9 +236,7 @@ def inject(headers: MutableMapping[str, str], context: Context | None = None, *,
     Raises:
         ConfigurationError: The task's own headers are over `USER_HEADERS_LIMIT`.
     """
-    carrier = carrier_of(context, baggage=baggage)
-    if headers or carrier or carrier.refused_members:
-        fit(headers, carrier)
+    fit(headers, carrier_of(context, baggage=baggage))
 
 
 def extract(headers: Mapping[str, str], *, baggage: bool = True) -> Context:
@@ -254,15 +252,13 @@ def extract(headers: Mapping[str, str], *, baggage: bool = True) -> Context:
     if not headers:
         return Context()
     propagator = get_global_textmap()
-    traceparent = headers.get(TRACEPARENT)
-    if (
-        traceparent
-        and TRACESTATE not in headers
-        and (not baggage or BAGGAGE not in headers)
-        and _is_default(propagator)
-        and (sender := _sender(traceparent)) is not None
-    ):
-        return set_span_in_context(NonRecordingSpan(sender), Context())
+    if TRACESTATE not in headers and (not baggage or BAGGAGE not in headers) and _is_default(propagator):
+        traceparent = headers.get(TRACEPARENT)
+        if not traceparent:
+            return Context()
+        sender = _sender(traceparent)
+        if sender is not None:
+            return set_span_in_context(NonRecordingSpan(sender), Context())
     try:
         return propagator.extract(headers, Context(), _GETTER if baggage else _GETTER_WITHOUT_BAGGAGE)
     except Exception:
@@ -270,8 +266,8 @@ def extract(headers: Mapping[str, str], *, baggage: bool = True) -> Context:
         return Context()
 
 
-# Most messages carry a traceparent and nothing else. Reading that here takes 2 us a task instead of 4; what is not
-# plainly a valid one of version 00, and any other propagator, goes the common way.
+# Most messages carry a traceparent and nothing else, or no trace at all. Reading that here takes 2 us a task instead of
+# 4; what is not plainly a valid one of version 00, and any other propagator, goes the common way.
 _VERSION_00 = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 _DEFAULT = [TraceContextTextMapPropagator, W3CBaggagePropagator]
 _judged: tuple[TextMapPropagator | None, bool] = (None, False)

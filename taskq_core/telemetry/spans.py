@@ -80,12 +80,15 @@ class ProducerSpan:
         Raises:
             ConfigurationError: The task's own headers are over `propagation.USER_HEADERS_LIMIT`.
         """
+        propagation.fit(headers, self.carrier())
+
+    def carrier(self) -> propagation.Carrier:
+        """Return what `inject` writes; empty if there is nothing to carry."""
         if self._span is None:
-            propagation.inject(headers, self._context, baggage=self._tracing.baggage)
-            return
+            return propagation.carrier_of(self._context, baggage=self._tracing.baggage)
         if self._carrier is None:
             self._carrier = propagation.carrier_of(self._context, baggage=self._tracing.baggage)
-        propagation.fit(headers, self._carrier)
+        return self._carrier
 
     def end(self, error: BaseException | None = None) -> None:
         """End the span; further calls do nothing.

@@ -25,6 +25,7 @@ from taskq_core.wire.messages import (
     clean_text,
     completed_message,
     decode_message,
+    encode_headers,
     encode_message,
     retried_message,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "decode_message",
     "default_retry_delay",
     "duration_ns",
+    "encode_headers",
     "encode_message",
     "format_duration",
     "format_option",

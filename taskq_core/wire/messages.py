@@ -78,6 +78,27 @@ def _checked_number(field: str, value: int, limit: int) -> int:
     return value
 
 
+def encode_headers(headers: Mapping[str, str]) -> bytes:
+    """Return headers as they stand in a message, in the order of their names.
+
+    Raises:
+        WireFormatError: One is not valid UTF-8.
+    """
+    parts: list[bytes] = []
+    try:
+        for name in sorted(headers) if len(headers) > 1 else headers:
+            key, value = name.encode(), headers[name].encode()
+            key_size, value_size = len(key), len(value)
+            key_length = _LENGTHS[key_size] if key_size < _SMALL else _varint(key_size)
+            value_length = _LENGTHS[value_size] if value_size < _SMALL else _varint(value_size)
+            size = 2 + len(key_length) + key_size + len(value_length) + value_size
+            head = _HEADER_HEADS[size] if size < _SMALL else _HEADER + _varint(size)
+            parts += (head, b"\x0a", key_length, key, b"\x12", value_length, value)
+    except UnicodeEncodeError:
+        raise WireFormatError("a header holds a lone surrogate, which UTF-8 cannot express") from None
+    return b"".join(parts)
+
+
 class MessageTemplate:
     """The part of a message that all tasks of one kind share, encoded once.
 
@@ -127,7 +148,7 @@ class MessageTemplate:
         self,
         task_id: str,
         payload: bytes | None,
-        headers: Mapping[str, str] = _NO_HEADERS,
+        headers: bytes = b"",
         unique_key: str = "",
         *,
         deadline: int | None = None,
@@ -137,12 +158,12 @@ class MessageTemplate:
         Args:
             task_id: Id of the task.
             payload: Payload bytes; None and empty give the same message.
-            headers: Written in the order of their names.
+            headers: From `encode_headers`.
             unique_key: Whole name of the unique lock, empty for none.
             deadline: Unix seconds, in place of the template's.
 
         Raises:
-            WireFormatError: The id, the lock or a header is not valid UTF-8, or the deadline does not fit 64 bits.
+            WireFormatError: The id or the lock is not valid UTF-8, or the deadline does not fit 64 bits.
         """
         try:
             ident = task_id.encode()
@@ -154,28 +175,17 @@ class MessageTemplate:
             else:
                 payload_head = payload = b""
             if not unique_key and deadline is None:
-                if not headers:
-                    return b"".join((self._head, payload_head, payload, id_head, ident, self._rest))
-                parts = [self._head, payload_head, payload, id_head, ident, self._rest]
-            else:
-                until = self._deadline
-                if deadline is not None:
-                    until = _number_field(_DEADLINE, _checked_number("deadline", deadline, _INT64_MAX))
-                lock = _bytes_field(_UNIQUE_KEY, unique_key.encode())
-                parts = [self._head, payload_head, payload, id_head, ident, self._middle, until, lock, self._tail]
-            for name in sorted(headers) if len(headers) > 1 else headers:
-                key, value = name.encode(), headers[name].encode()
-                key_size, value_size = len(key), len(value)
-                key_length = _LENGTHS[key_size] if key_size < _SMALL else _varint(key_size)
-                value_length = _LENGTHS[value_size] if value_size < _SMALL else _varint(value_size)
-                size = 2 + len(key_length) + key_size + len(value_length) + value_size
-                head = _HEADER_HEADS[size] if size < _SMALL else _HEADER + _varint(size)
-                parts += (head, b"\x0a", key_length, key, b"\x12", value_length, value)
-            return b"".join(parts)
+                return b"".join((self._head, payload_head, payload, id_head, ident, self._rest, headers))
+            until = self._deadline
+            if deadline is not None:
+                until = _number_field(_DEADLINE, _checked_number("deadline", deadline, _INT64_MAX))
+            lock = _bytes_field(_UNIQUE_KEY, unique_key.encode())
         except UnicodeEncodeError:
             raise WireFormatError(
-                "the task id, the unique lock or a header holds a lone surrogate, which UTF-8 cannot express"
+                "the task id or the unique lock holds a lone surrogate, which UTF-8 cannot express"
             ) from None
+        middle = (self._middle, until, lock, self._tail)
+        return b"".join((self._head, payload_head, payload, id_head, ident, *middle, headers))
 
 
 def build_message(

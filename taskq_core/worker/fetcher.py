@@ -10,6 +10,7 @@ When all queues are empty the worker waits for a wake token instead of asking ag
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +26,8 @@ from taskq_core.worker.settler import SettleBatch, Settler
 
 logger = logging.getLogger("taskq.worker")
 
+SPIN_S = 0.0005
+"""Seconds an answer usually takes below which it is awaited without sleeping while nothing else is to be done."""
 LONGEST_PAUSE_S = 2.0
 """Longest time between two attempts while Redis does not answer, in seconds."""
 
@@ -72,6 +75,9 @@ class Fetcher:
         self._idle = asyncio.Event()
         self._failures = 0
         self._wakes = 0
+        self._concurrency = concurrency
+        self._in_turns = 0  # slots asked for, and outcomes carried, by turns on their way
+        self._usual_answer_s = math.inf
         self.free = concurrency
         """Slots that are neither taken nor asked for."""
         self.is_hungry = True
@@ -184,7 +190,7 @@ class Fetcher:
                     asked += 1
             if not batches and turn.in_doubt is None:
                 return
-            found_all = await self._exchange(turn, batches)
+            found_all = await self._exchange(turn, batches, carried)
             if found_all:
                 return  # there may be more, and the slots are taken: the next turn asks again
             if asked >= len(queues):
@@ -192,20 +198,38 @@ class Fetcher:
                     self.is_hungry = False
                 return
 
-    async def _exchange(self, turn: "_Turn", batches: list[SettleBatch]) -> bool:
+    @property
+    def _running(self) -> int:
+        """Tasks that run and are not being settled."""
+        return self._concurrency - self.free - self._in_turns
+
+    def _learn(self, answer_s: float) -> None:
+        """Note how long Redis took to answer while nothing else was to be done."""
+        usual_s = self._usual_answer_s
+        self._usual_answer_s = answer_s if usual_s == math.inf else usual_s + 0.1 * (answer_s - usual_s)
+
+    async def _exchange(self, turn: "_Turn", batches: list[SettleBatch], carried: int) -> bool:
         """Exchange once with Redis. True if a dequeue gave all it was asked for."""
         operations: list[Operation[Any]] = [batch.operation for batch in batches]
         if turn.in_doubt is not None:
             operations.append(turn.in_doubt)
         sent_at = self._clock.monotonic()
         self.turns += 1
+        slots = carried if turn.in_doubt is None else turn.asked + carried
+        self._in_turns += slots
+        is_waiting = turn.in_doubt is not None and self._running <= 0
         try:
-            answers = await turn.lane.exchange(operations)
+            spin_s = 2 * self._usual_answer_s if is_waiting and self._usual_answer_s < SPIN_S else 0.0
+            answers = await turn.lane.exchange(operations, spin_s=spin_s)
         except BaseException:
             turn.is_repeat = True
             for batch in batches:
                 self._settler.unanswered(batch)
             raise
+        finally:
+            self._in_turns -= slots
+        if is_waiting:
+            self._learn(self._clock.monotonic() - sent_at)
         failure: BrokerError | None = None
         for batch, answer in zip(batches, answers, strict=False):
             if isinstance(answer, BrokerError):

@@ -465,6 +465,21 @@ class TestAsyncClient:
             ids = [each.decode() for each in redis_server.client.lrange(f"asynq:{{{queue}}}:pending", 0, 24)]
             assert ids[::-1] == [handle.id for n, handle in enumerate(handles) if n % 2 == parity]
 
+    async def test_many_of_one_tick_are_spread_over_a_few_calls(self, redis_server: RedisServer) -> None:
+        """So that Redis stores some while the callers of others go on; never in more calls than are worth it."""
+        taskq = TaskQ(redis_server.url)
+        task = taskq.remote("t")
+        await task.adelay()
+        calls = {}
+        for count in (24, 49, 50, 1000):
+            redis_server.client.config_resetstat()
+            await asyncio.gather(*[task.adelay(n=n) for n in range(count)])
+            calls[count] = redis_server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        await taskq.aclose()
+
+        assert calls == {24: 1, 49: 1, 50: 2, 1000: 5}
+        assert redis_server.client.llen("asynq:{default}:pending") == 1124
+
     async def test_each_caller_gets_its_own_answer(self, redis_server: RedisServer) -> None:
         """One that is refused does not disturb those that went along."""
         taskq = TaskQ(redis_server.url)

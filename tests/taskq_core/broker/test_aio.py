@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fakeredis
@@ -391,3 +392,50 @@ class TestSubscription:
     async def test_nobody_there(self, tmp_path: Path) -> None:
         with pytest.raises(BrokerUnavailableError):
             await runner_of(f"unix://{tmp_path}/none.sock").subscribe("channel")
+
+
+# --- waiting without sleeping -----------------------------------------------------------------------------------------
+
+
+class SleepCountingLoop(asyncio.SelectorEventLoop):
+    """An event loop that counts how often it waits for input or a timer rather than just looking for it."""
+
+    def __init__(self) -> None:
+        selector = selectors.DefaultSelector()
+        select = selector.select
+
+        def counted(timeout: float | None = None) -> Any:
+            self.sleeps += timeout is None or timeout > 0
+            return select(timeout)
+
+        selector.select = counted  # type: ignore[method-assign]
+        self.sleeps = 0
+        super().__init__(selector)
+
+
+async def count_sleeps(server: RedisServer, *, spin_s: float) -> int:
+    """How often the loop sleeps until an answer is there that takes Redis 50 ms."""
+    loop: Any = asyncio.get_running_loop()
+    lane = runner_of(server.unix_url).new_lane()
+    await lane.exchange([ops.ping()])
+    before = loop.sleeps
+    slow = ops.Operation("slow", None, (), ("BLPOP", "empty", "0.05"), lambda reply: reply)
+    assert await lane.exchange([slow], spin_s=spin_s) == [None]
+    await lane.close()
+    return int(loop.sleeps - before)
+
+
+def test_an_answer_can_be_awaited_without_sleeping(redis_server: RedisServer) -> None:
+    with asyncio.Runner(loop_factory=SleepCountingLoop) as runner:
+        assert runner.run(count_sleeps(redis_server, spin_s=0.0)) == 1
+        assert runner.run(count_sleeps(redis_server, spin_s=60.0)) == 0
+
+
+def test_a_loop_that_has_turned_long_enough_sleeps(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(1000))  # one passes at each look
+    monkeypatch.setattr("taskq_core.broker.stream.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+
+    with asyncio.Runner(loop_factory=SleepCountingLoop) as runner:
+        assert runner.run(count_sleeps(redis_server, spin_s=20.0)) == 1
+
+    assert 20 <= next(seconds) <= 23
