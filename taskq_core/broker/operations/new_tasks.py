@@ -1,0 +1,95 @@
+"""Store new tasks."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from taskq_core.broker.operations.operation import (
+    RECEIPT_KEPT_S,
+    Argument,
+    Operation,
+    integer,
+    text,
+    time_argument,
+)
+from taskq_core.broker.scripts import load
+from taskq_core.wire import QueueKeys
+
+
+class EnqueueCode(StrEnum):
+    """What became of one task of an enqueue."""
+
+    STORED = "1"
+    ID_CONFLICT = "0"
+    DUPLICATE = "d"
+
+
+@dataclass(slots=True)
+class NewTask:
+    """A task to store.
+
+    Attributes:
+        task_id: Its id.
+        message: TaskMessage bytes.
+        start_at_s: Unix second before which it must not start, or None.
+        start_in_ms: Milliseconds from Redis's now before which it must not start, or None.
+        unique_key: Name of the lock to take, "" for none.
+        unique_s: Seconds the lock is held after the start.
+    """
+
+    task_id: str
+    message: bytes
+    start_at_s: int | None = None
+    start_in_ms: int | None = None
+    unique_key: str = ""
+    unique_s: int = 0
+
+    @property
+    def is_plain(self) -> bool:
+        """True if it is stored as pending at once, without a lock."""
+        return self.start_at_s is None and self.start_in_ms is None and not self.unique_key
+
+
+class ReceiptLane:
+    """Numbers the enqueue calls of one caller, who makes one call at a time.
+
+    A repeat under the same number finds the receipt of the first and changes nothing.
+    """
+
+    __slots__ = ("call", "token")
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.call = 0
+
+
+def enqueue(
+    queue: QueueKeys, tasks: Sequence[NewTask], lane: ReceiptLane, *, now_ns: int | None = None
+) -> Operation[str]:
+    """Store tasks of one queue; at most `BATCH_MAX` of about `BATCH_BYTES`.
+
+    Reads as one `EnqueueCode` character per task. Refused whole when Redis is over its memory limit.
+    """
+    lane.call += 1
+    args: list[Argument] = [time_argument(now_ns), lane.call, RECEIPT_KEPT_S, queue.task_prefix]
+    if all(task.is_plain for task in tasks):
+        args.append(2)
+        for task in tasks:
+            args += (task.task_id, task.message)
+    else:
+        args.append(5)
+        for task in tasks:
+            if task.start_at_s is not None:
+                start = f"={task.start_at_s}"
+            elif task.start_in_ms is not None:
+                start = f"+{task.start_in_ms}"
+            else:
+                start = ""
+            args += (task.task_id, task.message, start, task.unique_key, task.unique_s)
+    keys = (queue.pending, queue.scheduled, queue.wake, queue.receipt(lane.token))
+    return Operation("enqueue", load("enqueue"), keys, args, text)
+
+
+def register_queue(queues_key: str, names: Iterable[str]) -> Operation[int]:
+    """Add queues to the set of known ones. Not in the enqueue script: the set lives on another cluster slot."""
+    return Operation("register_queue", None, (queues_key,), ("SADD", queues_key, *names), integer)

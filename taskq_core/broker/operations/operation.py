@@ -1,0 +1,88 @@
+"""One request to Redis as a value, and what all of them share."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from taskq_core.broker.scripts import Script
+from taskq_core.wire import QueueKeys
+
+T = TypeVar("T")
+Argument = str | bytes | int
+
+STATISTICS_KEPT_S = 7_776_000
+"""Seconds a daily counter is kept: 90 days, as upstream."""
+ARCHIVE_KEPT_S = 7_776_000
+"""Seconds an archived task is kept: 90 days, as upstream."""
+ARCHIVE_MAX = 10_000
+"""Most archived tasks of a queue."""
+RECEIPT_KEPT_S = 120
+"""Seconds an enqueue's receipt is kept: longer than any caller repeats it."""
+BATCH_MAX = 200
+"""Most tasks one script call handles."""
+BATCH_BYTES = 1 << 20
+"""Bytes of messages after which a batch takes no further task."""
+
+
+@dataclass(slots=True)
+class Operation(Generic[T]):
+    """One request to Redis as a value.
+
+    Attributes:
+        name: What it does, for errors and tests.
+        script: The script, or None when `args` is a plain command.
+        keys: Keys the script declares. They share one cluster slot.
+        args: The script's arguments, or the whole command.
+        read: Turns the reply into the typed answer.
+        repeatable: True if it may be sent again when its outcome is unknown.
+        block_s: Seconds a blocking command may wait in Redis, beyond the usual time for an answer.
+    """
+
+    name: str
+    script: Script | None
+    keys: tuple[str, ...]
+    args: Sequence[Argument]
+    read: Callable[[Any], T]
+    repeatable: bool = True
+    block_s: float = 0.0
+
+    def command(self) -> tuple[Argument, ...]:
+        """The words to send."""
+        if self.script is None:
+            return tuple(self.args)
+        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
+
+    def command_with_text(self) -> tuple[Argument, ...]:
+        """The words to send to a server that does not know the script yet."""
+        assert self.script is not None
+        return ("EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
+
+
+def time_argument(now_ns: int | None) -> str:
+    """Return the time that replaces Redis's, empty in production."""
+    return "" if now_ns is None else str(now_ns)
+
+
+def text(reply: Any) -> str:
+    """Read a text."""
+    return reply.decode() if isinstance(reply, bytes) else str(reply)
+
+
+def integer(reply: Any) -> int:
+    """Read a number."""
+    return int(reply)
+
+
+def boolean(reply: Any) -> bool:
+    """Read a number as True if it is 1."""
+    return int(reply) == 1
+
+
+def nothing(reply: Any) -> None:
+    """Read nothing."""
+    return
+
+
+def housekeeping(queue: QueueKeys) -> tuple[Argument, ...]:
+    """Return the arguments by which a script counts, announces and trims."""
+    return (queue.prefix, queue.done, STATISTICS_KEPT_S, ARCHIVE_KEPT_S, ARCHIVE_MAX)

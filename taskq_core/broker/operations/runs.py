@@ -1,0 +1,179 @@
+"""A worker's own tasks: take them, keep their leases, end their runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from taskq_core.broker.operations.operation import (
+    BATCH_BYTES,
+    Argument,
+    Operation,
+    boolean,
+    housekeeping,
+    text,
+    time_argument,
+)
+from taskq_core.broker.scripts import load
+from taskq_core.wire import QueueKeys
+
+
+@dataclass(slots=True)
+class Dequeued:
+    """Tasks handed out by one dequeue.
+
+    Attributes:
+        now_ns: Redis's time, Unix ns.
+        lease_expiry_s: Unix second at which the lease of these tasks ends, by Redis's clock.
+        dropped: Ids that were listed but had no message; they are gone.
+        tasks: Pairs of id and message bytes, oldest first.
+    """
+
+    now_ns: int
+    lease_expiry_s: int
+    dropped: int
+    tasks: list[tuple[str, bytes]]
+
+
+def _read_dequeued(reply: Any) -> Dequeued:
+    pairs = iter(reply[3:])
+    return Dequeued(
+        int(reply[0]),
+        int(reply[1]),
+        int(reply[2]),
+        [(task_id.decode("utf-8", "surrogateescape"), message) for task_id, message in zip(pairs, pairs, strict=True)],
+    )
+
+
+def dequeue(
+    queue: QueueKeys,
+    *,
+    owner: str,
+    call: int,
+    limit: int,
+    lease_s: int,
+    lane: str = "",
+    max_bytes: int = BATCH_BYTES,
+    now_ns: int | None = None,
+) -> Operation[Dequeued]:
+    """Take up to `limit` pending tasks for the worker `owner`. A paused queue gives none.
+
+    The same `call` number again on the same `lane` of the worker returns the tasks it handed out before.
+    """
+    keys = (queue.pending, queue.active, queue.lease, queue.paused, queue.wake, queue.call(owner + lane))
+    args = (time_argument(now_ns), owner, call, limit, max_bytes, lease_s, queue.task_prefix)
+    return Operation("dequeue", load("dequeue"), keys, args, _read_dequeued)
+
+
+class Outcome(StrEnum):
+    """How the run of an active task ended."""
+
+    DONE = "d"
+    COMPLETE = "c"
+    RETRY = "r"
+    RETRY_UNCOUNTED = "n"
+    ARCHIVE = "a"
+    REQUEUE = "q"
+
+
+class SettleCode(StrEnum):
+    """What became of one settlement."""
+
+    SETTLED = "1"
+    NOT_OWNED = "0"
+    SEND_AGAIN = "2"
+
+
+@dataclass(slots=True)
+class Settlement:
+    """The end of one run.
+
+    Attributes:
+        task_id: Id of the task.
+        outcome: How it ended.
+        message: TaskMessage bytes to store (complete, retry, archive).
+        seconds: Retention for COMPLETE.
+        delay_ms: Milliseconds until the next attempt for RETRY and RETRY_UNCOUNTED.
+        unique_key: Lock to free for DONE and COMPLETE, "" for none.
+        result: Result bytes for COMPLETE, b"" for none.
+        is_young: True if the task is among the youngest active ones, which makes it cheaper to find.
+    """
+
+    task_id: str
+    outcome: Outcome
+    message: bytes = b""
+    seconds: int = 0
+    delay_ms: int = 0
+    unique_key: str = ""
+    result: bytes = b""
+    is_young: bool = True
+
+
+def settle(
+    queue: QueueKeys, settlements: Sequence[Settlement], *, owner: str, now_ns: int | None = None
+) -> Operation[str]:
+    """End the runs of tasks of one queue. Reads as one `SettleCode` character per task.
+
+    A repeat after a lost reply answers NOT_OWNED for what the first call settled.
+    """
+    args: list[Argument] = [time_argument(now_ns), owner, *housekeeping(queue)]
+    if all(each.outcome is Outcome.DONE and not each.unique_key for each in settlements):
+        args.append(2)
+        for each in settlements:
+            args += ("d+" if each.is_young else "d", each.task_id)
+    else:
+        args.append(6)
+        for each in settlements:
+            args += (
+                each.outcome + "+" if each.is_young else each.outcome.value,
+                each.task_id,
+                each.message,
+                each.seconds if each.outcome is Outcome.COMPLETE else each.delay_ms,
+                each.unique_key,
+                each.result,
+            )
+    return Operation("settle", load("settle"), _settle_keys(queue), args, text)
+
+
+def settle_done(queue: QueueKeys, task_ids: Sequence[str], *, owner: str, now_ns: int | None = None) -> Operation[str]:
+    """End runs that succeeded lately with nothing to keep and no lock. Reads as `settle`."""
+    args: list[Argument] = [time_argument(now_ns), owner, *housekeeping(queue), 2]
+    for task_id in task_ids:
+        args += ("d+", task_id)
+    return Operation("settle", load("settle"), _settle_keys(queue), args, text)
+
+
+def _settle_keys(queue: QueueKeys) -> tuple[str, ...]:
+    return (queue.active, queue.lease, queue.pending, queue.completed, queue.retry, queue.archived, queue.wake)
+
+
+@dataclass(slots=True)
+class Extended:
+    """Answer to an extension: Redis's time (Unix ns) and per task whether it is still this worker's."""
+
+    now_ns: int
+    kept: list[bool]
+
+
+def _read_extended(reply: Any) -> Extended:
+    return Extended(int(reply[0]), [code == "1" for code in text(reply[1])])
+
+
+def extend_leases(
+    queue: QueueKeys, task_ids: Sequence[str], *, owner: str, lease_s: int, now_ns: int | None = None
+) -> Operation[Extended]:
+    """Let the leases of running tasks end `lease_s` from now."""
+    args: tuple[Argument, ...] = (time_argument(now_ns), owner, lease_s, queue.task_prefix, *task_ids)
+    return Operation("extend_leases", load("extend"), (queue.lease, queue.absent), args, _read_extended)
+
+
+def write_result(queue: QueueKeys, task_id: str, result: bytes, *, owner: str) -> Operation[bool]:
+    """Store the result of a running task. Reads as False when the task is not this worker's any more."""
+    keys = (queue.task(task_id), queue.lease)
+    return Operation("write_result", load("write_result"), keys, (owner, task_id, result), boolean)
+
+
+def quarantine(queue: QueueKeys, task_id: str, *, owner: str, now_ns: int | None = None) -> Operation[bool]:
+    """Set an active task with an unreadable message aside, its bytes kept."""
+    keys = (queue.active, queue.lease, queue.task(task_id), queue.quarantine, queue.quarantined(task_id))
+    return Operation("quarantine", load("quarantine"), keys, (time_argument(now_ns), owner, task_id), boolean)

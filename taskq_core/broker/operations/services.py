@@ -1,0 +1,213 @@
+"""What the services of a worker ask: forward, take back, clean, lead, wait, show presence."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from taskq_core.broker.operations.operation import (
+    ARCHIVE_KEPT_S,
+    ARCHIVE_MAX,
+    Argument,
+    Operation,
+    boolean,
+    housekeeping,
+    integer,
+    nothing,
+    text,
+    time_argument,
+)
+from taskq_core.broker.scripts import load
+from taskq_core.wire import QueueKeys
+
+
+@dataclass(slots=True)
+class Forwarded:
+    """Answer to a forward: Redis's time (Unix ns), whether this worker leads, tasks moved, ids dropped."""
+
+    now_ns: int
+    leads: bool
+    moved: int
+    dropped: int
+
+
+def forward(
+    queue: QueueKeys, *, owner: str, leader_ms: int, limit: int = 100, now_ns: int | None = None
+) -> Operation[Forwarded]:
+    """Move due scheduled tasks, then due retries, to pending, if this worker leads or takes the lead."""
+    keys = (
+        queue.scheduled,
+        queue.retry,
+        queue.pending,
+        queue.groups,
+        queue.wake,
+        queue.leader("forwarder"),
+        queue.absent,
+    )
+    args = (time_argument(now_ns), owner, leader_ms, queue.prefix, limit)
+    return Operation(
+        "forward",
+        load("forward"),
+        keys,
+        args,
+        lambda reply: Forwarded(int(reply[0]), int(reply[1]) == 1, int(reply[2]), int(reply[3])),
+    )
+
+
+@dataclass(slots=True)
+class ExpiredTask:
+    """A task whose lease ran out: id, lease expiry (as listed) and message bytes, b"" where there is none."""
+
+    task_id: str
+    lease_expiry: str
+    message: bytes
+
+
+@dataclass(slots=True)
+class Expired:
+    """Redis's time (Unix ns) and the tasks whose lease ran out."""
+
+    now_ns: int
+    tasks: list[ExpiredTask]
+
+
+def _read_expired(reply: Any) -> Expired:
+    words = iter(reply[1:])
+    return Expired(
+        int(reply[0]),
+        [
+            ExpiredTask(task_id.decode("utf-8", "surrogateescape"), text(expiry), message)
+            for task_id, expiry, message in zip(words, words, words, strict=True)
+        ],
+    )
+
+
+def list_expired(queue: QueueKeys, *, grace_s: int, limit: int = 100, now_ns: int | None = None) -> Operation[Expired]:
+    """List tasks whose lease ran out at least `grace_s` ago."""
+    args = (time_argument(now_ns), grace_s, limit, queue.task_prefix)
+    return Operation("list_expired", load("expired"), (queue.lease,), args, _read_expired)
+
+
+class Verdict(StrEnum):
+    """What to do with a task taken back from a silent worker."""
+
+    RETRY = "r"
+    RETRY_UNCOUNTED = "n"
+    ARCHIVE = "a"
+    QUARANTINE = "z"
+    DROP = "x"
+
+
+@dataclass(slots=True)
+class Recovery:
+    """A verdict on one listed task, with the message to store and the ms until the next attempt."""
+
+    task: ExpiredTask
+    verdict: Verdict
+    message: bytes = b""
+    delay_ms: int = 0
+
+
+def recover(
+    queue: QueueKeys, recoveries: Sequence[Recovery], *, grace_s: int, now_ns: int | None = None
+) -> Operation[str]:
+    """Take tasks back.
+
+    Reads as one character per task: "1" moved, "0" left alone, since it was settled, extended or taken meanwhile.
+    """
+    args: list[Argument] = [time_argument(now_ns), grace_s, *housekeeping(queue), queue.quarantined("")]
+    for each in recoveries:
+        args += (
+            each.verdict.value,
+            each.task.task_id,
+            each.task.lease_expiry,
+            each.task.message,
+            each.message,
+            each.delay_ms,
+        )
+    keys = (queue.active, queue.lease, queue.retry, queue.archived, queue.quarantine)
+    return Operation("recover", load("recover"), keys, args, text)
+
+
+def clean(queue: QueueKeys, *, limit: int = 100, now_ns: int | None = None) -> Operation[tuple[int, int]]:
+    """Delete what is kept no longer. Reads as (completed, archived) tasks deleted; at most `limit` and 100."""
+    args = (time_argument(now_ns), queue.task_prefix, limit, ARCHIVE_KEPT_S, ARCHIVE_MAX)
+    return Operation(
+        "clean",
+        load("clean"),
+        (queue.completed, queue.archived),
+        args,
+        lambda reply: (int(reply[0]), int(reply[1])),
+    )
+
+
+def lead(queue: QueueKeys, service: str, *, owner: str, leader_ms: int) -> Operation[bool]:
+    """Take or renew the lease of a service of the queue. Reads as True while this worker leads."""
+    return Operation("lead", load("lead"), (queue.leader(service), queue.absent), (owner, leader_ms), boolean)
+
+
+def resign(queue: QueueKeys, service: str, *, owner: str) -> Operation[bool]:
+    """Give up the lease of a service, if this worker holds it."""
+    return Operation("resign", load("resign"), (queue.leader(service),), (owner,), boolean)
+
+
+def rouse(queue: QueueKeys) -> Operation[bool]:
+    """Put a wake token if tasks are pending and none lies there. Reads as True if one was put."""
+    return Operation("rouse", load("rouse"), (queue.pending, queue.wake), (), boolean)
+
+
+def wait_for_wake(wake_keys: Sequence[str], *, timeout_s: float) -> Operation[str | None]:
+    """Wait for a wake token on any of the keys. Reads as the key it came from, or None after the time."""
+    return Operation(
+        "wait_for_wake",
+        None,
+        tuple(wake_keys),
+        ("BLPOP", *wake_keys, f"{timeout_s:.3f}"),
+        lambda reply: None if reply is None else text(reply[0]),
+        block_s=timeout_s,
+    )
+
+
+def watch_pending(queue: QueueKeys, *, timeout_s: float) -> Operation[bool]:
+    """Wait until the queue has a pending task, changing nothing. Reads as False after the time.
+
+    The tail is moved onto itself, which blocks while the list is empty.
+    """
+    return Operation(
+        "watch_pending",
+        None,
+        (queue.pending,),
+        ("BLMOVE", queue.pending, queue.pending, "RIGHT", "RIGHT", f"{timeout_s:.3f}"),
+        lambda reply: reply is not None,
+        block_s=timeout_s,
+    )
+
+
+def index_presence(index_key: str, member: str, *, expiry_s: int) -> Operation[int]:
+    """Note in an index until when a server (or its workers) counts as alive, Unix s."""
+    return Operation("index_presence", load("index"), (index_key,), (expiry_s, member), integer)
+
+
+def beat(
+    server_key: str, workers_key: str, *, ttl_s: int, server_info: bytes, workers: Mapping[str, bytes]
+) -> Operation[None]:
+    """Write a worker's presence: itself and its running tasks."""
+    args: list[Argument] = [ttl_s, server_info]
+    for task_id, info in workers.items():
+        args += (task_id, info)
+    return Operation("beat", load("beat"), (server_key, workers_key), args, nothing)
+
+
+def unindex_presence(index_key: str, member: str) -> Operation[int]:
+    """Take a server (or its workers) out of an index."""
+    return Operation("unindex_presence", None, (index_key,), ("ZREM", index_key, member), integer)
+
+
+def clear_presence(server_key: str, workers_key: str) -> Operation[int]:
+    """Delete a worker's presence."""
+    return Operation("clear_presence", None, (server_key, workers_key), ("DEL", server_key, workers_key), integer)
+
+
+def cancel(channel: str, task_id: str) -> Operation[int]:
+    """Ask whichever worker runs the task to cancel it. Reads as the number of workers told."""
+    return Operation("cancel", None, (channel,), ("PUBLISH", channel, task_id), integer)
