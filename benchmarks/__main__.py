@@ -70,6 +70,8 @@ def plan(tasks: int) -> Plan:
             "p99_ms",
             "",
         ),
+        ("start of a scheduled task after its second, median", "due", {"tasks": 10}, "median_ms", ""),
+        ("start of a scheduled task after its second, latest", "due", {"tasks": 10}, "latest_ms", ""),
         ("idle worker: requests to Redis a second", "idle", {"seconds": 10}, "requests_per_s", ""),
         ("idle worker: commands run in Redis a second", "idle", {"seconds": 10}, "commands_per_s", ""),
         ("idle worker: CPU percent", "idle", {"seconds": 10}, "cpu_percent", ""),

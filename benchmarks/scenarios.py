@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Any
 
 from taskq_core import Signature, TaskQ
@@ -177,6 +178,26 @@ def latency(url: str, *, per_s: int, seconds: int, concurrency: int) -> Figures:
         "p99_ms": delays[int(len(delays) * 0.99)] * 1e3,
         "tasks": len(delays),
     }
+
+
+def due(url: str, *, tasks: int) -> Figures:
+    """How long after its second a scheduled task starts, one task a second; the worker's loop is this process."""
+    taskq = TaskQ(url)
+    late: list[float] = []
+    worker: Worker
+
+    @taskq.task(name="bench:due")
+    async def run(due_s: int) -> None:
+        late.append(time.time() - due_s)
+        if len(late) == tasks:
+            worker.stop()
+
+    first = int(time.time()) + 3
+    for due_s in range(first, first + tasks):
+        run.using(run_after=datetime.fromtimestamp(due_s, UTC)).delay(due_s)
+    worker = Worker(taskq, WorkerConfig(concurrency=10))
+    worker.run()
+    return {"median_ms": statistics.median(late) * 1e3, "earliest_ms": min(late) * 1e3, "latest_ms": max(late) * 1e3}
 
 
 def latency_worker(url: str, concurrency: int) -> None:
