@@ -79,13 +79,17 @@ class TaskThreads:
             thread.wake()
 
     def _relieve(self) -> None:
-        """Wake a thread for each function that still waits: those awake are held up."""
+        """Wake a thread for each function that still waits, if the first has waited long: those awake are held up."""
         self._relief = None
-        waiting = len(self._inbox)
-        for _ in range(waiting):
-            self._wake_one()
-        if waiting:
-            self._relief = self._loop.call_later(RELIEF_S, self._relieve)
+        try:
+            waited_s = monotonic() - self._inbox[0].started
+        except IndexError:
+            return
+        if waited_s >= RELIEF_S:
+            for _ in range(len(self._inbox)):
+                self._wake_one()
+            waited_s = 0.0
+        self._relief = self._loop.call_later(RELIEF_S - waited_s, self._relieve)
 
     def interrupt(self, run: Run, *, again: bool = False) -> bool:
         """Raise `TaskInterrupted` into a run's function, once unless `again`. False if it was not raised.
