@@ -15,8 +15,8 @@ def main() -> None:
 
     from example_project.telemetry import trace_process
 
-    if sys.argv[1:2] == ["runworker"]:
-        trace_process("studio-worker")
+    if sys.argv[1:2] in (["runworker"], ["runscheduler"]):
+        trace_process(f"studio-{sys.argv[1].removeprefix('run')}")
     execute_from_command_line(sys.argv)
 
 

@@ -24,6 +24,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "taskq_django",
     "example_project.studio",
+    "example_project.upkeep",
 ]
 
 # --- the queue --------------------------------------------------------------------------------------------------------
@@ -33,6 +34,9 @@ TASKQ = {
     "QUEUES": {"critical": 6, "default": 3, "low": 1},
     "CONCURRENCY": 10,
     "DEFAULTS": {"retention": timedelta(hours=24)},  # results can be read and seen in the admin for a day
+    "SCHEDULE": {  # beside what upkeep/tasks.py says itself
+        "cleanup:old_data": {"task": "cleanup:old_data", "cron": "0 * * * *", "kwargs": {"retention_days": 30}},
+    },
 }
 
 # --- Django -----------------------------------------------------------------------------------------------------------
@@ -72,6 +76,7 @@ DATABASES = {
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+BACKUP_DIR = DATA_DIR / "backups"
 MEDIA_ROOT = DATA_DIR / "media"
 MEDIA_URL = "media/"
 STATIC_URL = "static/"

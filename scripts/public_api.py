@@ -18,7 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "tests" / "golden" / "public_api.json"
-ROOMS = {"taskq_core": None, "taskq_core.middleware": ("Middleware",)}
+ROOMS = {"taskq_core": None, "taskq_core.middleware": ("Middleware",), "taskq_core.testing": None}
 """Modules with what they promise; None for all of `__all__`."""
 _SPOKEN = ("__init__", "__call__", "__len__", "__getitem__")
 
@@ -46,7 +46,7 @@ def describe(thing: Any) -> Any:
 
 
 def _definition(thing: Any) -> ast.AST:
-    source = Path(inspect.getfile(thing)).read_text()
+    source = Path(inspect.getfile(inspect.unwrap(thing))).read_text()
     kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.parse(source).body:
         if isinstance(node, kinds) and node.name == thing.__name__:

@@ -105,7 +105,7 @@ def smoke() -> None:
     configure(service_name="smoke").shutdown()
     django()
     fastapi()
-    names = ("taskq-asynq", "redis", "protobuf", "msgspec", "opentelemetry-sdk", "django", "fastapi")
+    names = ("taskq-asynq", "redis", "protobuf", "msgspec", "croniter", "opentelemetry-sdk", "django", "fastapi")
     print("used: " + ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names))
 
 

@@ -1,5 +1,6 @@
 """taskq: a task queue on Redis in the layout of Go Asynq, with OpenTelemetry built in."""
 
+from taskq_core.aggregation import GroupedTask
 from taskq_core.app import TaskQ
 from taskq_core.bulk import BulkResult
 from taskq_core.client import AsyncClient, Client
@@ -15,6 +16,7 @@ from taskq_core.errors import (
     DuplicateTaskError,
     EnqueueError,
     EnqueueUnknownError,
+    LeaseLostError,
     NoCurrentTaskError,
     PayloadError,
     PayloadTooLargeError,
@@ -26,6 +28,7 @@ from taskq_core.errors import (
     SkipRetry,
     Snooze,
     TaskArgumentsError,
+    TaskCancelledError,
     TaskControl,
     TaskDefinitionError,
     TaskFailedError,
@@ -34,8 +37,11 @@ from taskq_core.errors import (
     TaskNotFoundError,
     TaskNotSentError,
     TaskQError,
+    UnknownTaskError,
 )
+from taskq_core.handlers import RawTask
 from taskq_core.options import TaskOptions
+from taskq_core.periodic import CatchUp, PeriodicTask, ScheduleHook
 from taskq_core.preparer import PayloadSizeWarning
 from taskq_core.records import TaskInfo
 from taskq_core.result import TaskHandle
@@ -52,6 +58,7 @@ __all__ = [
     "BrokerUnavailableError",
     "BulkEnqueueError",
     "BulkResult",
+    "CatchUp",
     "Client",
     "ConfigurationError",
     "CoroutineTask",
@@ -59,22 +66,28 @@ __all__ = [
     "DuplicateTaskError",
     "EnqueueError",
     "EnqueueUnknownError",
+    "GroupedTask",
+    "LeaseLostError",
     "NoCurrentTaskError",
     "PayloadError",
     "PayloadSizeWarning",
     "PayloadTooLargeError",
+    "PeriodicTask",
+    "RawTask",
     "RemoteTask",
     "ResultError",
     "ResultNotKeptError",
     "ResultTimeoutError",
     "ResultValueError",
     "Retry",
+    "ScheduleHook",
     "Settings",
     "Signature",
     "SkipRetry",
     "Snooze",
     "Task",
     "TaskArgumentsError",
+    "TaskCancelledError",
     "TaskContext",
     "TaskControl",
     "TaskDefinitionError",
@@ -89,6 +102,7 @@ __all__ = [
     "TaskQ",
     "TaskQError",
     "TaskState",
+    "UnknownTaskError",
     "current_task",
     "exponential",
 ]

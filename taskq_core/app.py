@@ -4,7 +4,6 @@ Nothing connects before the first use. `configure` replaces the settings of an a
 which is what a framework's test settings need.
 """
 
-import inspect
 import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping
@@ -12,48 +11,61 @@ from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
+from zoneinfo import ZoneInfo
 
-from taskq_core.broker.aio import AsyncRunner
+from taskq_core.aggregation import (
+    DEFAULT_GRACE_S,
+    DEFAULT_TIMEOUT_S,
+    Aggregation,
+    AggregatorDecorator,
+    AggregatorFunction,
+    Aggregators,
+)
+from taskq_core.bridge import Bridge
 from taskq_core.broker.connection import Endpoint
-from taskq_core.broker.sync import SyncRunner
 from taskq_core.client import AsyncClient, Client, TransactionHook
 from taskq_core.context import TaskContext
-from taskq_core.errors import ConfigurationError, TaskDefinitionError
-from taskq_core.middleware import Middleware
-from taskq_core.options import TaskOptionsDict, task_options
-from taskq_core.preparer import Preparer
+from taskq_core.errors import TaskDefinitionError
+from taskq_core.handlers import (
+    E,
+    ErrorHandler,
+    H,
+    Handler,
+    HandlerOptionsDict,
+    Handlers,
+    check_pattern,
+    refuse_other,
+)
+from taskq_core.middleware import Middleware, MiddlewareStack
+from taskq_core.options import TaskOptionsDict, check_defaults
+from taskq_core.periodic import (
+    DEFAULT_WINDOW_S,
+    PROVIDER_EVERY_S,
+    CatchUp,
+    PeriodicTask,
+    ProviderFunction,
+    ScheduleHook,
+    Timetable,
+    schedule_lines,
+    scheduled_entries,
+)
 from taskq_core.result import TaskHandle
-from taskq_core.settings import Settings, unknown, values_from_environ
-from taskq_core.task import CoroutineTask, RemoteTask, Signature, Task, check_function
-from taskq_core.telemetry import Tracing
-from taskq_core.wire import Keys
+from taskq_core.runtime import Runtime, Store
+from taskq_core.settings import Duration, Settings, unknown, values_from_environ
+from taskq_core.task import (
+    BaseTask,
+    CoroutineTask,
+    RemoteTask,
+    Signature,
+    Task,
+    check_function,
+    is_coroutine_function,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Runtime:
-    """What one set of settings stands for: keys, connections and clients."""
-
-    def __init__(self, settings: Settings, *, embedded_folder: Path, hook: TransactionHook | None) -> None:
-        timeout_s = float(settings.enqueue_timeout)  # type: ignore[arg-type]  # Settings has turned it into seconds
-        self.settings = settings
-        self.endpoint = Endpoint(settings.url, embedded_folder=embedded_folder)
-        self.keys = Keys(settings.prefix)
-        self.tracing = Tracing(relation=settings.trace.relation.value, baggage=settings.trace.baggage)
-        self.runner = SyncRunner(self.endpoint)
-        self.async_runner = AsyncRunner(self.endpoint)
-        preparer = Preparer(self.keys, self.tracing, envelope=settings.trace.envelope, server=self.endpoint.server)
-        self.client = Client(preparer, self.runner, timeout_s=timeout_s, hook=hook)
-        self.async_client = AsyncClient(
-            preparer, self.async_runner, timeout_s=timeout_s, blocking=self.client, hook=hook
-        )
-        self.client.bind_async(self.async_client)
-
-    def close(self) -> None:
-        """Close what blocking code opened, and give up the embedded server."""
-        self.runner.close()
-        self.endpoint.close()
+T = TypeVar("T", bound=BaseTask[Any])
+PF = TypeVar("PF", bound=ProviderFunction)
 
 
 class TaskQ:
@@ -88,7 +100,18 @@ class TaskQ:
         self._runtime: Runtime | None = None
         self._lock = threading.RLock()
         self._hook: TransactionHook | None = None
-        self.middleware: list[Middleware] = []
+        self._diverted: Store | None = None
+        self.bridge = Bridge()
+        self.middleware = MiddlewareStack()
+        """Middleware of the whole application, outermost first; changes like a list. See `use`."""
+        self.aggregators = Aggregators()
+        """What turns groups of tasks into one. See `aggregator`."""
+        self.handlers = Handlers(self)
+        """What runs types that no task is registered for. See `handler` and `not_found`."""
+        self.error_handlers: list[ErrorHandler] = []
+        """What is told of failed runs. See `on_error`."""
+        self.timetable = Timetable()
+        """Periodic tasks but for those of the settings. See `periodic`, `schedule` and `schedule_provider`."""
         self._settings = Settings(**values) if settings is None else replace(settings, **values)
         self._check(self._settings)
 
@@ -135,12 +158,8 @@ class TaskQ:
 
     def _check(self, settings: Settings) -> None:
         Endpoint(settings.url, embedded_folder=self._embedded_folder)  # connects to nothing
-        try:
-            task_options(settings.defaults)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"DEFAULTS: {error}") from None
-        if settings.defaults.get("task_id") is not None:
-            raise ConfigurationError("DEFAULTS: task_id cannot be the same for all tasks")
+        check_defaults(settings.defaults)
+        schedule_lines(settings.schedule, zone=settings.time_zone)
 
     @property
     def task_defaults(self) -> Mapping[str, Any]:
@@ -155,10 +174,35 @@ class TaskQ:
             with self._lock:
                 runtime = self._runtime
                 if runtime is None:
-                    runtime = self._runtime = Runtime(
-                        self._settings, embedded_folder=self._embedded_folder, hook=self._hook
+                    runtime = Runtime(
+                        self._settings,
+                        embedded_folder=self._embedded_folder,
+                        hook=self._hook,
+                        middleware=self.middleware,
                     )
+                    if self._diverted is not None:
+                        runtime.use(self._diverted)
+                    self._runtime = runtime
         return runtime
+
+    def divert(self, store: Store | None) -> Store | None:
+        """Send everything to another store; None: to that of the settings again. For `taskq_core.testing`.
+
+        It holds for clients taken before, and for other settings as well.
+
+        Returns:
+            The store that took the place of the settings' until now, or None.
+        """
+        with self._lock:
+            before, self._diverted = self._diverted, store
+            if self._runtime is not None:
+                self._runtime.use(store)
+        return before
+
+    @property
+    def hook(self) -> TransactionHook | None:
+        """What postpones sending to the commit of a transaction, or None."""
+        return self._hook
 
     # --- clients ------------------------------------------------------------------------------------------------------
 
@@ -230,8 +274,8 @@ class TaskQ:
             function: The function, when used without brackets.
             name: Name of the task, its type on the wire. None: `module.qualname`.
             strict: Archive a task whose payload has unknown fields, instead of ignoring and counting them.
-            **options: See `TaskOptions`: queue, max_retry, retry_delay, retry_on, no_retry_on, timeout, deadline,
-                run_after, retention, unique_for, headers.
+            **options: See `TaskOptions`: queue, max_retry, retry_delay, retry_on, no_retry_on, is_failure, timeout,
+                deadline, run_after, retention, unique_for, headers.
 
         Raises:
             TaskDefinitionError: The function cannot become a task, or the name is taken by another function.
@@ -242,21 +286,238 @@ class TaskQ:
 
     def register(self, task: Task[Any, Any]) -> None:
         """Make a task known to workers. `task` does it by itself."""
-        known = self._tasks.get(task.name)
-        if known is not None and _origin(known) != _origin(task):
-            raise TaskDefinitionError(
-                f"the name {task.name!r} is taken by {_origin(known)}; {_origin(task)} needs another name="
-            )
+        for known in (self._tasks.get(task.name), self.handlers.get(task.name)):
+            refuse_other(known, task, f"the name {task.name!r}", remedy="another name=")
         self._tasks[task.name] = task
+
+    def aggregator(
+        self,
+        pattern: str = "",
+        /,
+        *,
+        queue: str | None = None,
+        grace: Duration = DEFAULT_GRACE_S,
+        max_delay: Duration | None = None,
+        max_size: int | None = None,
+        timeout: Duration = DEFAULT_TIMEOUT_S,
+    ) -> AggregatorDecorator:
+        """Make a function turn groups of tasks into one task each: those enqueued with the option `aggregate`.
+
+        The function takes the name of the group and a list of `GroupedTask`, oldest first, and returns the signature of
+        the one task, `task.s(...)`. It may be a coroutine function. The task goes to the queue of the group, and its id
+        is that of the set unless it has one. `raise Discard` drops the group's tasks; any other error gives them back.
+
+        Args:
+            pattern: A group's whole name, or what it begins with. The longest that fits counts; "" fits every group.
+            queue: Only for groups of this queue, before one of the same pattern for any.
+            grace: A group is due when no task joined it for this long. Whole seconds, at least 1.
+            max_delay: It is due when its oldest task has waited this long. None: no limit.
+            max_size: It is due with this many tasks, 1 to 10 000, and no more are given to one call. None: no limit.
+            timeout: Longest time for a call; then the tasks go back to their group. Whole seconds, at least 1.
+
+        Raises:
+            TaskDefinitionError: The function cannot be one, or another has the same pattern and queue.
+            ConfigurationError: An argument is not usable.
+        """
+
+        def build(function: AggregatorFunction) -> Aggregation:
+            return Aggregation(
+                function=function,
+                pattern=pattern,
+                queue=queue,
+                grace=grace,
+                max_delay=max_delay,
+                max_size=max_size,
+                timeout=timeout,
+            )
+
+        return AggregatorDecorator(self.aggregators, build)
 
     def remote(self, name: str, **options: Unpack[TaskOptionsDict]) -> RemoteTask:
         """Name a task whose code is not here, for example one that a Go service runs."""
         return RemoteTask(name, options, self)
 
+    # --- periodic tasks -----------------------------------------------------------------------------------------------
 
-def _origin(task: Task[Any, Any]) -> str:
-    function = task.function
-    return f"{function.__module__}.{getattr(function, '__qualname__', repr(function))}"
+    def periodic(
+        self,
+        spec: str,
+        *,
+        id: str | None = None,  # noqa: A002 - what the wire and the tools call it
+        tz: str | ZoneInfo | None = None,
+        catch_up: CatchUp | str = CatchUp.ONE,
+        window: Duration = DEFAULT_WINDOW_S,
+        **options: Unpack[TaskOptionsDict],
+    ) -> Callable[[T], T]:
+        """Let the task below be enqueued again and again, without arguments. Stands above `@taskq.task`.
+
+        A scheduler has to run: `taskq scheduler`, `manage.py runscheduler`, or a worker with one.
+
+        Args:
+            spec: A cron line (five fields, or six with the second in front), a descriptor such as `@hourly`, or
+                `@every 90s`. See `taskq_core.cron`.
+            id: Name of the entry; see `PeriodicTask`.
+            tz: IANA name of the zone of a cron line that names none. None: the setting `TIME_ZONE`.
+            catch_up: `skip`, `one` or `all`: what becomes of firings that were missed; see `CatchUp`.
+            window: Time after which a missed firing is not caught up any more.
+            **options: Task options, over those of the task.
+
+        Raises:
+            ConfigurationError: Something is not usable, or another entry has this id.
+            TaskArgumentsError: The task needs arguments; `schedule` takes them.
+        """
+
+        def register(task: T) -> T:
+            if not isinstance(task, BaseTask):
+                raise TaskDefinitionError(f"@periodic stands above @task and takes its task, got {task!r}")
+            self.schedule(spec, task, id=id, tz=tz, catch_up=catch_up, window=window, **options)
+            return task
+
+        return register
+
+    def schedule(
+        self,
+        spec: str,
+        call: Signature[Any] | BaseTask[Any],
+        *,
+        id: str | None = None,  # noqa: A002 - what the wire and the tools call it
+        tz: str | ZoneInfo | None = None,
+        catch_up: CatchUp | str = CatchUp.ONE,
+        window: Duration = DEFAULT_WINDOW_S,
+        **options: Unpack[TaskOptionsDict],
+    ) -> PeriodicTask:
+        """Let a call be enqueued again and again: a task, or `task.s(...)` with arguments. As `periodic`.
+
+        A running scheduler of this process takes it up within seconds.
+
+        Returns:
+            The entry; its `id` is what `unschedule` takes.
+        """
+        return self.timetable.add(PeriodicTask(spec, call, id=id, tz=tz, catch_up=catch_up, window=window, **options))
+
+    def unschedule(self, entry_id: str) -> bool:
+        """Take a periodic task out, also from a running scheduler of this process. Return False if there is none."""
+        return self.timetable.remove(entry_id)
+
+    @overload
+    def schedule_provider(self, function: PF, *, every: Duration = PROVIDER_EVERY_S) -> PF: ...
+    @overload
+    def schedule_provider(self, *, every: Duration = PROVIDER_EVERY_S) -> Callable[[PF], PF]: ...
+    def schedule_provider(self, function: Any = None, *, every: Duration = PROVIDER_EVERY_S) -> Any:
+        """Let a function say which periodic tasks there are, for example from a database. Also a decorator.
+
+        Each scheduler asks it when it starts and then again and again, and applies what has changed. While it raises,
+        the entries it returned last stay.
+
+        Args:
+            function: Returns `PeriodicTask` objects. A coroutine function runs on the scheduler's event loop, any other
+                in a thread; give it timeouts of its own, because one that hangs keeps the process from ending.
+            every: Time between two calls.
+
+        Raises:
+            ConfigurationError: It is no function, or the time is not usable.
+        """
+        if function is None:
+            return lambda each: self.schedule_provider(each, every=every)
+        self.timetable.provide(function, every)
+        return function
+
+    def add_schedule_hook(self, hook: ScheduleHook) -> None:
+        """Let a hook be told before and after each enqueue of a periodic task.
+
+        Raises:
+            ConfigurationError: It is no `ScheduleHook`.
+        """
+        self.timetable.tell(hook)
+
+    def periodic_tasks(self) -> list[PeriodicTask]:
+        """Return the periodic tasks of the settings and of this application, without those of providers.
+
+        Raises:
+            ConfigurationError: The setting `SCHEDULE` names a task that is not registered, or both have the same id.
+            TaskArgumentsError: Arguments in `SCHEDULE` do not fit their task.
+        """
+        settings = self.settings
+        lines = schedule_lines(settings.schedule, zone=settings.time_zone)
+        entries = Timetable(dict(self.timetable.entries))
+        for entry in scheduled_entries(lines, self.tasks, self.remote):
+            entries.add(entry)
+        return list(entries.entries.values())
+
+    # --- handlers -----------------------------------------------------------------------------------------------------
+
+    def handler(self, pattern: str, **options: Unpack[HandlerOptionsDict]) -> Callable[[H], H]:
+        """Let a function run all tasks whose type is, or begins with, a pattern, as raw messages.
+
+        A registered task of exactly the type comes first, then a handler of exactly the type, then the handler of the
+        longest pattern that the type begins with. The function takes a `RawTask`, behind a `TaskContext` if it takes
+        one; what it returns and raises counts as with a task.
+
+        Args:
+            pattern: The type, or how types begin, for example `"email:"`. There are no wildcards.
+            **options: retry_delay, retry_on, no_retry_on and is_failure; all others stand in the message.
+
+        Raises:
+            TaskDefinitionError: The pattern is blank or taken, or the function cannot be a handler.
+            ConfigurationError: An option is unknown or its value is not usable.
+        """
+        check_pattern(pattern)
+
+        def register(function: H) -> H:
+            handler = Handler(pattern, function, self, options)
+            refuse_other(self._tasks.get(pattern), handler, f"the name {pattern!r}")
+            self.handlers.add(handler)
+            return function
+
+        return register
+
+    def not_found(self, function: H) -> H:
+        """Let a function run what neither a task nor a handler is registered for. It is a handler of any type.
+
+        Without one such a task fails with `UnknownTaskError`, and is retried as any other.
+
+        Raises:
+            TaskDefinitionError: There is one already, or the function cannot be a handler.
+        """
+        self.handlers.set_not_found(Handler("", function, self))
+        return function
+
+    def find_handler(self, name: str) -> Task[Any, Any] | Handler:
+        """Return what runs tasks of a type here: a task, a handler, or the handler of unknown types, named ""."""
+        return self._tasks.get(name) or self.handlers.find(name)
+
+    def on_error(self, function: E) -> E:
+        """Let a function be told of every run that fails: `(error, context)`.
+
+        It is called once the run has ended and its outcome is decided (`context.outcome`), for whatever a task or
+        middleware raised, and for `TimeoutError`, `TaskCancelledError` and `LeaseLostError`; not for `Snooze` and
+        `Discard`. Coroutine functions run on the worker's loop, plain ones in a thread. The slot of the run stays taken
+        until all have returned; one that takes longer than 30 seconds is told to end. What one of them raises is logged
+        and changes nothing.
+
+        Raises:
+            TaskDefinitionError: The function does not take an error and a context.
+        """
+        self.error_handlers.append(ErrorHandler(function))
+        return function
+
+    # --- middleware ---------------------------------------------------------------------------------------------------
+
+    def use(self, middleware: Middleware, *, queue: str | None = None, task: str | BaseTask[Any] | None = None) -> None:
+        """Let middleware wrap runs, and look at calls before they are enqueued.
+
+        Middleware of the application stands outside that of a queue, and this outside that of a task; within each, what
+        was registered first is the outermost.
+
+        Args:
+            middleware: What it does; see `taskq_core.middleware.Middleware`.
+            queue: Only for this queue.
+            task: Only for this task, or the handler of this pattern.
+
+        Raises:
+            ConfigurationError: It is no `Middleware`, or both a queue and a task are given.
+        """
+        self.middleware.add(middleware, queue=queue, task=task)
 
 
 class TaskDecorator:
@@ -283,7 +544,7 @@ class TaskDecorator:
         if isinstance(function, staticmethod):
             function = function.__func__
         check_function(function)
-        kind = CoroutineTask if inspect.iscoroutinefunction(function) else Task
+        kind = CoroutineTask if is_coroutine_function(function) else Task
         task: Task[Any, Any] = kind(
             function, name=self._name, strict=self._strict, options=self._options, enqueuer=self._app
         )

@@ -32,6 +32,7 @@ from taskq_core.errors import (
     TaskNotFoundError,
 )
 from taskq_core.ids import new_token
+from taskq_core.middleware import MiddlewareStack
 from taskq_core.preparer import Prepared, Preparer
 from taskq_core.records import TaskInfo, task_info
 from taskq_core.result import TaskHandle
@@ -62,6 +63,10 @@ class TransactionHook(Protocol):
 
     async def adefer(self, send: Callable[[], None]) -> bool:
         """As `defer`, asked from a coroutine. `send` is called in blocking code."""
+        ...
+
+    def count_waiting(self) -> int:
+        """Return how many sends wait for a commit in this thread."""
         ...
 
 
@@ -203,6 +208,12 @@ class Client:
         self._spell = threading.local()
         self._async_source: Any = None
 
+    def send_through(self, runner: SyncRunner) -> None:
+        """Send through another runner from now on."""
+        self._runner = runner
+        self._lanes = _Lanes()
+        self._preparer.forget_registered()
+
     def bind_async(self, source: "AsyncClient") -> None:
         """Let handles made here answer coroutines as well."""
         self._async_source = source
@@ -216,6 +227,9 @@ class Client:
             EnqueueError: Redis refused or was not reached within the enqueue timeout; `EnqueueUnknownError` when the
                 task may have been written all the same.
         """
+        middleware = self._preparer.middleware
+        if middleware.sees_calls:
+            call = middleware.outgoing(call)
         prepared = self._preparer.prepare(call, self)
         if self._hook is not None and self._hook.defer(lambda: self.send_deferred(prepared)):
             prepared.handle.mark_deferred()
@@ -291,6 +305,9 @@ class Client:
             TaskArgumentsError, PayloadTooLargeError: A call does not fit.
             BulkEnqueueError: Redis refused or was not reached; it says how many were enqueued before.
         """
+        middleware = self._preparer.middleware
+        if middleware.sees_calls:
+            calls = map(middleware.outgoing, calls)
         result = BulkResult(lambda task, task_id: self._preparer.handle(task, task_id, self))
         waiting: list[Batch] = []
         if self._hook is not None and self._hook.defer(lambda: self.send_deferred_batches(waiting, result)):
@@ -444,8 +461,18 @@ class AsyncClient:
         self._lanes = _Lanes()
         self._landing: set[asyncio.Task[None]] = set()
 
+    def send_through(self, runner: AsyncRunner) -> None:
+        """Send through another runner from now on."""
+        self._runner = runner
+        self._lanes = _Lanes()
+        self._hub = EndHub(runner)
+        self._preparer.forget_registered()
+
     async def enqueue(self, call: Signature[R]) -> TaskHandle[R]:
         """Enqueue one call and return its handle. Raises as `Client.enqueue`."""
+        middleware = self._preparer.middleware
+        if middleware.sees_calls:
+            call = await middleware.aoutgoing(call)
         prepared = self._preparer.prepare(call, self._blocking)
         if self._hook is not None and await self._hook.adefer(lambda: self._blocking.send_deferred(prepared)):
             prepared.handle.mark_deferred()
@@ -462,6 +489,9 @@ class AsyncClient:
 
         When it is cancelled, the batch on its way is still sent.
         """
+        middleware = self._preparer.middleware
+        if middleware.sees_calls:
+            calls = _shown(middleware, calls)
         result = BulkResult(lambda task, task_id: self._preparer.handle(task, task_id, self._blocking))
         waiting: list[Batch] = []
         if self._hook is not None and await self._hook.adefer(
@@ -588,6 +618,18 @@ class AsyncClient:
             await self._runner.run(operations.cancel(keys.cancel, handle.id), patience_s=self._timeout_s)
             return True
         return state in _CANCELLABLE
+
+
+async def _shown(
+    middleware: MiddlewareStack, calls: Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]
+) -> AsyncIterator[Signature[Any]]:
+    """Yield calls as the middleware that looks at calls leaves them."""
+    if isinstance(calls, AsyncIterable):
+        async for call in calls:
+            yield await middleware.aoutgoing(call)
+        return
+    for call in calls:
+        yield await middleware.aoutgoing(call)
 
 
 async def _wait(waiting: Awaitable[Any], timeout_s: float) -> None:

@@ -1,7 +1,8 @@
 """The only module that reads the wall clock.
 
 Leases and due times are judged by Redis's own clock inside the scripts; "may I still act?" by the monotonic clock.
-The wall clock serves what people read, and what a client must send as an absolute time. Tests replace `Clock`.
+The wall clock serves what people read, and what a client must send as an absolute time. `RedisClock` is what a process
+that waits for a second of Redis's goes by. Tests replace `Clock`.
 """
 
 import time
@@ -29,6 +30,25 @@ class SystemClock:
 
 
 SYSTEM_CLOCK = SystemClock()
+
+
+class RedisClock:
+    """Unix time by Redis's clock, moved on by the monotonic clock of this machine.
+
+    Before the first answer it is the wall clock.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offset = clock.time() - clock.monotonic()
+
+    def learn(self, now_ns: int, received_at: float) -> None:
+        """Take Redis's time (Unix ns) from an answer received at a monotonic second."""
+        self._offset = now_ns / 1e9 - received_at
+
+    def time(self) -> float:
+        """Unix seconds."""
+        return self._clock.monotonic() + self._offset
 
 
 def utc_datetime(unix_s: float) -> datetime:

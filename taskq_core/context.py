@@ -28,6 +28,8 @@ class TaskContext:
         deadline: When it is cancelled, aware UTC, or None.
         headers: Text that travelled with it.
         local: True when the function was called directly, not by a worker.
+        outcome: How the run ended, for error handlers: "retried", "snoozed" (retried without using an attempt),
+            "archived" or "lost". None while it runs.
     """
 
     id: str
@@ -38,6 +40,7 @@ class TaskContext:
     deadline: datetime | None = None
     headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
     local: bool = False
+    outcome: str | None = None
     _write_result: Callable[[bytes], None] | None = field(default=None, repr=False)
     _fill: "Callable[[TaskContext], None] | None" = field(default=None, repr=False)
 

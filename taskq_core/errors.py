@@ -21,7 +21,13 @@
     |   |-- BrokerReplyError         the store answered something else than the layout says
     |   `-- EmbeddedRedisError       the private redis-server cannot be started or used
     |-- QueueNotFoundError
+    |-- QueueStateError              a queue does not stand as it would have to; carries its name
+    |   |-- QueuePausedError         it is paused already
+    |   |-- QueueNotPausedError      it is not paused
+    |   `-- QueueNotEmptyError       it holds tasks, or tasks that run
     |-- TaskNotFoundError
+    |-- TaskStateError               the state of a task does not allow what was asked
+    |   `-- TaskActiveError          it runs
     |-- NoCurrentTaskError           current_task() was called outside a task (also a LookupError)
     |-- ResultError                  the outcome of a task cannot be had
     |   |-- ResultNotKeptError       retention is 0: nothing is kept
@@ -29,7 +35,10 @@
     |   |-- TaskNotSentError         the surrounding transaction has not committed yet, or sending failed
     |   `-- TaskFailedError          the task was archived; carries its error text
     |-- ResultValueError             a result has no JSON form, or a stored one does not fit (also a ValueError)
-    `-- LeaseLostError               the worker no longer owns the task
+    |-- SemaphoreFullError           all places of a semaphore are held
+    |-- LeaseLostError               the worker no longer owns the task
+    |-- TaskCancelledError           a run was cancelled on request; error handlers get it, no task sees it
+    `-- UnknownTaskError             neither a task nor a handler is registered for a type
 
     TaskControl                      raised by a task, never by taskq
     |-- Retry(after=)                run again later, uses an attempt
@@ -229,6 +238,52 @@ class QueueNotFoundError(TaskQError):
         return f"no queue {self.queue!r}"
 
 
+class QueueStateError(TaskQError):
+    """A queue does not stand as it would have to; nothing was changed.
+
+    Attributes:
+        queue: Name of the queue.
+    """
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(queue)
+        self.queue = queue
+
+
+class QueuePausedError(QueueStateError):
+    """The queue is paused already."""
+
+    def __str__(self) -> str:
+        return f"queue {self.queue!r} is already paused"
+
+
+class QueueNotPausedError(QueueStateError):
+    """The queue is not paused."""
+
+    def __str__(self) -> str:
+        return f"queue {self.queue!r} is not paused"
+
+
+class QueueNotEmptyError(QueueStateError):
+    """The queue holds tasks and was not removed.
+
+    Attributes:
+        queue: Name of the queue.
+        active: Tasks of it that run; with any, it cannot be removed at all.
+        waiting: Tasks in the other states that count, and those set aside as unreadable.
+    """
+
+    def __init__(self, queue: str, active: int, waiting: int) -> None:
+        QueueStateError.__init__(self, queue)
+        self.args = (queue, active, waiting)
+        self.active, self.waiting = active, waiting
+
+    def __str__(self) -> str:
+        if self.active:
+            return f"queue {self.queue!r} cannot be removed: {self.active} of its tasks run; stop its workers first"
+        return f"queue {self.queue!r} is not empty: {self.waiting} tasks would be lost; force=True deletes them too"
+
+
 class TaskNotFoundError(TaskQError):
     """No task with this id is stored in the queue."""
 
@@ -238,6 +293,28 @@ class TaskNotFoundError(TaskQError):
 
     def __str__(self) -> str:
         return f"no task {self.task_id!r} in queue {self.queue!r}"
+
+
+class TaskStateError(TaskQError):
+    """The state of a task does not allow what was asked; nothing was changed.
+
+    Attributes:
+        queue: Queue of the task.
+        task_id: Id of the task.
+        state: State it is in; "moving" on its way to another queue, "lost" when it is not where its state says.
+        reason: What is wrong, as the rest of a sentence.
+    """
+
+    def __init__(self, queue: str, task_id: str, state: str, reason: str) -> None:
+        super().__init__(queue, task_id, state, reason)
+        self.queue, self.task_id, self.state, self.reason = queue, task_id, state, reason
+
+    def __str__(self) -> str:
+        return f"task {self.task_id!r} in queue {self.queue!r} is {self.state}: {self.reason}"
+
+
+class TaskActiveError(TaskStateError):
+    """The task runs. Cancel it and wait for its end."""
 
 
 class NoCurrentTaskError(TaskQError, LookupError):
@@ -284,6 +361,22 @@ class ResultValueError(TaskQError, ValueError):
     """A returned value has no JSON form, or a stored result is not of the type expected. Names types, never values."""
 
 
+class SemaphoreFullError(TaskQError):
+    """All places of a semaphore are held, and were for as long as the caller waited.
+
+    Attributes:
+        scope: Name of the semaphore.
+        limit: Its places.
+    """
+
+    def __init__(self, scope: str, limit: int) -> None:
+        super().__init__(scope, limit)
+        self.scope, self.limit = scope, limit
+
+    def __str__(self) -> str:
+        return f"all {self.limit} places of semaphore {self.scope!r} are held"
+
+
 class LeaseLostError(TaskQError):
     """The worker's lease on the task ended, so it may no longer change the task."""
 
@@ -293,6 +386,28 @@ class LeaseLostError(TaskQError):
 
     def __str__(self) -> str:
         return f"the lease of task {self.task_id!r} in queue {self.queue!r} is lost"
+
+
+class TaskCancelledError(TaskQError):
+    """The run of a task was cancelled on request. Error handlers get it; the function itself is told otherwise."""
+
+    def __init__(self, queue: str, task_id: str) -> None:
+        super().__init__(queue, task_id)
+        self.queue, self.task_id = queue, task_id
+
+    def __str__(self) -> str:
+        return f"task {self.task_id!r} in queue {self.queue!r} was cancelled while it ran"
+
+
+class UnknownTaskError(TaskQError):
+    """Neither a task nor a handler is registered for the type of a task. It fails as any other and is retried."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f'handler not found for task "{self.name}": no worker that took it has this task registered'
 
 
 class TaskControl(Exception):  # noqa: N818 - steers the queue, is no error

@@ -1,17 +1,17 @@
 """The options a task can have: what each means, its unit and default, and how it is checked."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, TypedDict
 
 from taskq_core.errors import ConfigurationError
-from taskq_core.retry import RetryDelay, RetryPolicy, as_policy
+from taskq_core.retry import RetryDelay, as_policy
 from taskq_core.settings import Duration, seconds, unknown
 from taskq_core.telemetry.propagation import check_headers
-from taskq_core.wire import validate_queue_name, validate_task_id
+from taskq_core.wire import validate_group_name, validate_queue_name, validate_task_id
 
 DEFAULT_MAX_RETRY = 25
 """As Asynq."""
@@ -28,12 +28,14 @@ class TaskOptionsDict(TypedDict, total=False):
     retry_delay: RetryDelay
     retry_on: type[BaseException] | tuple[type[BaseException], ...]
     no_retry_on: type[BaseException] | tuple[type[BaseException], ...]
+    is_failure: Callable[[BaseException], bool] | None
     timeout: Duration | None
     deadline: datetime | None
     run_after: Duration | datetime | None
     retention: Duration
     task_id: str | None
     unique_for: Duration
+    aggregate: str | None
     headers: Mapping[str, str]
 
 
@@ -51,6 +53,9 @@ class TaskOptions:
     """Only these exception classes are retried; any other archives the task. Empty: all are."""
     no_retry_on: tuple[type[BaseException], ...] = ()
     """These exception classes archive the task at once."""
+    is_failure: Callable[[BaseException], bool] | None = None
+    """Whether an error counts. False: the task is retried without using an attempt, and no counter of failures moves.
+    None: every error counts."""
     timeout: Duration | None = None
     """Longest run, more than 0. None: 30 minutes, or no limit but the deadline where one is set."""
     deadline: datetime | None = None
@@ -64,6 +69,8 @@ class TaskOptions:
     unique_for: Duration = 0
     """While another task with the same queue, name and arguments was enqueued within this time and has not succeeded,
     enqueueing is refused. 0: never refused. At least one second otherwise."""
+    aggregate: str | None = None
+    """Group of its queue that it waits in until the group is turned into one task. None or "": it runs by itself."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Text that travels with the task, at most 7 KiB of names and values together. Names beginning `taskq-`,
     `traceparent`, `tracestate` and `baggage` are taken."""
@@ -78,6 +85,8 @@ class TaskOptions:
         as_policy(self.retry_delay)
         set_(self, "retry_on", _classes("retry_on", self.retry_on))
         set_(self, "no_retry_on", _classes("no_retry_on", self.no_retry_on))
+        if self.is_failure is not None:
+            _check_judge("is_failure", self.is_failure)
         if self.timeout is not None:
             set_(self, "timeout", seconds("timeout", self.timeout, allow_zero=False))
         if self.deadline is not None:
@@ -93,11 +102,12 @@ class TaskOptions:
         if 0 < unique_s < 1:
             raise ConfigurationError(f"unique_for must be at least one second, got {self.unique_for!r}")
         set_(self, "unique_for", unique_s)
+        set_(self, "aggregate", validate_group_name(self.aggregate) if self.aggregate else None)
         set_(self, "headers", MappingProxyType(_check_headers(self.headers)))
 
     @property
-    def policy(self) -> RetryPolicy:
-        """The retry policy that `retry_delay` stands for."""
+    def policy(self) -> Callable[..., Duration]:
+        """The retry policy that `retry_delay` stands for; `retry.ask` calls it."""
         return as_policy(self.retry_delay)
 
     @property
@@ -137,6 +147,20 @@ def task_options(given: Mapping[str, Any], *, base: TaskOptions | None = None) -
     return replace(base or TaskOptions(), **given)
 
 
+def check_defaults(given: Mapping[str, Any]) -> None:
+    """Refuse options that cannot be those of every task: the setting `DEFAULTS`.
+
+    Raises:
+        ConfigurationError: One is unknown, its value is not usable, or no two tasks can have the same.
+    """
+    try:
+        task_options(given)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"DEFAULTS: {error}") from None
+    if given.get("task_id") is not None:
+        raise ConfigurationError("DEFAULTS: task_id cannot be the same for all tasks")
+
+
 def _round_up(value_s: float) -> int:
     return -int(-value_s // 1)
 
@@ -165,6 +189,20 @@ def _classes(name: str, value: Any) -> tuple[type[BaseException], ...]:
         if not inspect.isclass(each) or not issubclass(each, BaseException):
             raise ConfigurationError(f"{name} must be an exception class or a tuple of them, got {each!r}")
     return tuple(classes)
+
+
+def _check_judge(name: str, judge: object) -> None:
+    """Refuse what is no plain function of an error."""
+    if not callable(judge) or inspect.iscoroutinefunction(judge):
+        raise ConfigurationError(f"{name} must be a plain function of the error, got {judge!r}")
+    try:
+        signature = inspect.signature(judge)
+    except (ValueError, TypeError):  # some built-in functions tell nothing of themselves
+        return
+    try:
+        signature.bind(None)
+    except TypeError:
+        raise ConfigurationError(f"{name} must take the error alone, got {judge!r} with {signature}") from None
 
 
 _RESERVED = ("traceparent", "tracestate", "baggage")

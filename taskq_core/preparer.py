@@ -23,6 +23,7 @@ from taskq_core.errors import (
     TaskIdConflictError,
 )
 from taskq_core.ids import new_task_id
+from taskq_core.middleware import MiddlewareStack
 from taskq_core.result import TaskHandle
 from taskq_core.task import BaseTask, Headers, Plan, Signature
 from taskq_core.telemetry import ClientMetrics, ProducerSpan, Tracing, fit, type_name, wrap
@@ -88,18 +89,28 @@ class Preparer:
         tracing: Opens producer spans.
         envelope: Write payloads with their trace inside, for peers without headers.
         server: Host and port of Redis, for spans.
+        middleware: Looks at calls before they come here. Clients ask it: some of it must be awaited.
     """
 
-    def __init__(self, keys: Keys, tracing: Tracing, *, envelope: bool, server: tuple[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        tracing: Tracing,
+        *,
+        envelope: bool,
+        server: tuple[str, int] | None = None,
+        middleware: MiddlewareStack | None = None,
+    ) -> None:
         self.keys = keys
+        self.middleware = MiddlewareStack() if middleware is None else middleware
         self.metrics = ClientMetrics()
         self._tracing = tracing
         self._envelope = envelope
         self._server: tuple[str | None, int | None] = server or (None, None)
         self._registered: dict[str, float] = {}
 
-    def prepare(self, call: Signature[R], source: Any) -> Prepared[R]:
-        """Return a task ready to be sent, with a producer span of its own.
+    def prepare(self, call: Signature[R], source: Any, *, task_id: str | None = None) -> Prepared[R]:
+        """Return a task ready to be sent, with a producer span of its own. `task_id` counts where the task sets none.
 
         Raises:
             TaskArgumentsError, PayloadTooLargeError: The call does not fit.
@@ -107,7 +118,7 @@ class Preparer:
         task = call.task
         plan = task.plan(self.keys)
         payload = self._payload(call)
-        task_id = plan.task_id or new_task_id()
+        task_id = plan.task_id or task_id or new_task_id()
         span = self.start_span(plan.queue.name, task.name, task_id)
         try:
             new = self._new_task(task.name, plan, task_id, payload, self.headers(plan, span))
@@ -156,7 +167,7 @@ class Preparer:
         if self._envelope:
             payload = wrap(payload, headers.texts)
         message = plan.template.encode(task_id, payload, headers.encoded, unique_key)
-        return NewTask(task_id, message, plan.start_at_s, plan.start_in_ms, unique_key, plan.unique_s)
+        return NewTask(task_id, message, plan.start_at_s, plan.start_in_ms, unique_key, plan.unique_s, plan.group)
 
     def handle(self, task: BaseTask[R], task_id: str, source: Any) -> TaskHandle[R]:
         """Return the handle of a task."""
@@ -176,6 +187,10 @@ class Preparer:
         if now - self._registered.get(queue.name, -math.inf) < REGISTER_EVERY_S:
             return None
         return operations.register_queue(self.keys.queues, (queue.name,))
+
+    def forget_registered(self) -> None:
+        """Forget which queues were registered: they may not be in the store that is used from now on."""
+        self._registered.clear()
 
     def note_registered(self, queue: QueueKeys) -> None:
         """Note that a queue was registered just now."""

@@ -1,15 +1,18 @@
 """How long to wait before a task's next attempt.
 
-A policy answers: seconds to wait, given how often the task has failed before and the error. What a task's `retry_delay`
-option may be: None (Asynq's default), a duration (constant), a list of durations (one per attempt, the last repeats),
-`exponential(...)`, or a function of both.
+A policy answers: seconds to wait, given how often the task has failed before and the error, and if it wants the
+task's context too. What a task's `retry_delay` option may be: None (Asynq's default), a duration (constant), a list of
+durations (one per attempt, the last repeats), `exponential(...)`, or a function.
 """
 
+import inspect
 import random
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TypeAlias
+from functools import lru_cache
+from typing import Any, TypeAlias
 
+from taskq_core.context import TaskContext
 from taskq_core.errors import ConfigurationError
 from taskq_core.settings import Duration, seconds
 from taskq_core.wire import default_retry_delay
@@ -17,7 +20,10 @@ from taskq_core.wire import default_retry_delay
 RetryPolicy: TypeAlias = Callable[[int, BaseException], Duration]
 """Function of (failures before this one, the error) that returns the time until the next attempt."""
 
-RetryDelay: TypeAlias = Duration | Sequence[Duration] | RetryPolicy | None
+ContextRetryPolicy: TypeAlias = Callable[[int, BaseException, TaskContext], Duration]
+"""A policy that takes the context of the failed run as well."""
+
+RetryDelay: TypeAlias = Duration | Sequence[Duration] | RetryPolicy | ContextRetryPolicy | None
 
 _rng = random.SystemRandom()
 
@@ -51,8 +57,8 @@ def exponential(
     return policy
 
 
-def as_policy(delay: RetryDelay) -> RetryPolicy:
-    """Return the policy that a `retry_delay` option stands for.
+def as_policy(delay: RetryDelay) -> Callable[..., Duration]:
+    """Return the policy that a `retry_delay` option stands for; `ask` calls it.
 
     Raises:
         ConfigurationError: It is none of the accepted forms.
@@ -60,6 +66,7 @@ def as_policy(delay: RetryDelay) -> RetryPolicy:
     if delay is None:
         return asynq_default
     if callable(delay):
+        _takes_context(delay)  # refuses a function of other arguments here, rather than at the first failure
         return delay
     if isinstance(delay, int | float | timedelta):
         constant = seconds("retry_delay", delay)
@@ -70,3 +77,43 @@ def as_policy(delay: RetryDelay) -> RetryPolicy:
     raise ConfigurationError(
         f"retry_delay must be seconds, a timedelta, a list of them, exponential(...) or a function, got {delay!r}"
     )
+
+
+def ask(policy: Callable[..., Duration], retried: int, error: BaseException, context: TaskContext) -> Duration:
+    """Return what a policy answers, which is not checked here."""
+    if _takes_context(policy):
+        return policy(retried, error, context)
+    return policy(retried, error)
+
+
+def _takes_context(policy: Callable[..., Any]) -> bool:
+    try:
+        return _takes_three(policy)
+    except TypeError:  # a callable without a hash
+        return _takes_three.__wrapped__(policy)
+
+
+@lru_cache(maxsize=1024)
+def _takes_three(policy: Callable[..., Any]) -> bool:
+    """Whether a function must be given three arguments, or names the third one `context`."""
+    if inspect.iscoroutinefunction(policy):
+        raise ConfigurationError(f"retry_delay must be a plain function, got the coroutine function {policy!r}")
+    try:
+        signature = inspect.signature(policy)
+    except (ValueError, TypeError):  # some built-in functions tell nothing of themselves
+        return False
+    two, three = (_fits(signature, count) for count in (2, 3))
+    if not two and not three:
+        raise ConfigurationError(
+            "a retry_delay function takes (earlier failures, error) or (earlier failures, error, context), "
+            f"got {policy!r} with {signature}"
+        )
+    return three and (not two or list(signature.parameters)[2:3] == ["context"])
+
+
+def _fits(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*(None,) * count)
+    except TypeError:
+        return False
+    return True

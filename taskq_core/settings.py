@@ -16,6 +16,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from taskq_core.cron import time_zone
 from taskq_core.errors import ConfigurationError
 from taskq_core.wire import validate_prefix, validate_queue_name
 
@@ -85,6 +86,68 @@ class TraceSettings:
         _check_flag("TRACE['ENVELOPE']", self.envelope)
 
 
+@dataclass(frozen=True, slots=True)
+class ArchiveLimits:
+    """How many archived tasks of a queue are kept, and for how long."""
+
+    max_tasks: int = 10_000
+    """Most archived tasks; the oldest go first."""
+    kept_s: int = 7_776_000
+    """Seconds an archived task is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveSettings:
+    """How much of the archive is kept. A task that goes is deleted whole.
+
+    None of it can be 0: an archived task is the only trace of work that was not done.
+    """
+
+    max_tasks: int = 10_000
+    """Most archived tasks of a queue, 1 to 10,000,000; the oldest go first."""
+    max_age: Duration = 7_776_000.0
+    """Longest time a task stays archived, at least a second."""
+    queues: Mapping[str, Any] = field(default_factory=dict)
+    """Other values for single queues: name to a dict of `MAX_TASKS` and `MAX_AGE`."""
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        check_whole("ARCHIVE['MAX_TASKS']", self.max_tasks, least=1, most=10_000_000)
+        set_(self, "max_age", _archive_age("ARCHIVE['MAX_AGE']", self.max_age))
+        if not isinstance(self.queues, Mapping):
+            raise ConfigurationError(f"ARCHIVE['QUEUES'] must be a dict of queue names, got {self.queues!r}")
+        queues = {name: self._of_queue(name, value) for name, value in self.queues.items()}
+        set_(self, "queues", MappingProxyType(queues))
+
+    def _of_queue(self, name: object, value: Any) -> ArchiveLimits:
+        where = f"ARCHIVE['QUEUES'][{name!r}]"
+        if not isinstance(name, str):
+            raise ConfigurationError(f"{where}: a queue's name must be text")
+        validate_queue_name(name)
+        if isinstance(value, ArchiveLimits):
+            value = {"MAX_TASKS": value.max_tasks, "MAX_AGE": value.kept_s}
+        if not isinstance(value, Mapping):
+            raise ConfigurationError(f"{where} must be a dict of MAX_TASKS and MAX_AGE, got {value!r}")
+        for key in value:
+            if key not in ("MAX_TASKS", "MAX_AGE"):
+                raise unknown(f"setting in {where}", str(key), ("MAX_TASKS", "MAX_AGE"))
+        max_tasks = value.get("MAX_TASKS", self.max_tasks)
+        check_whole(f"{where}['MAX_TASKS']", max_tasks, least=1, most=10_000_000)
+        return ArchiveLimits(max_tasks, int(_archive_age(f"{where}['MAX_AGE']", value.get("MAX_AGE", self.max_age))))
+
+    def limits(self, queue: str) -> ArchiveLimits:
+        """Return what holds for a queue."""
+        limits: ArchiveLimits | None = self.queues.get(queue)
+        return limits or ArchiveLimits(self.max_tasks, int(self.max_age))  # type: ignore[arg-type]  # made seconds above
+
+
+def _archive_age(name: str, value: object) -> float:
+    number = seconds(name, value)
+    if number < 1:
+        raise ConfigurationError(f"{name} must be at least 1 second, got {value!r}")
+    return number
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Configuration of one queue application."""
@@ -107,8 +170,17 @@ class Settings:
     """`on_commit`: a task enqueued in an open transaction is sent when it commits. `immediately`: at once."""
     enqueue_timeout: Duration = 2.0
     """Most seconds an enqueue may take when Redis does not answer."""
+    eager: bool = False
+    """Django: run each task at once, in the process that enqueues it and without Redis; for tests and development."""
     autodiscover: bool | tuple[str, ...] = True
     """Django: import the `tasks` module of every installed app (True), none (False), or modules of these names."""
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    """Periodic tasks: id of an entry to a dict of `task`, `spec` and, if wanted, `kwargs`, `tz`, `catch_up`, `window`
+    and task options."""
+    time_zone: str = "UTC"
+    """IANA name of the time zone of cron lines that name none."""
+    archive: ArchiveSettings = field(default_factory=ArchiveSettings)
+    """How many archived tasks are kept, and for how long."""
     trace: TraceSettings = field(default_factory=TraceSettings)
     """How traces are carried."""
 
@@ -123,9 +195,15 @@ class Settings:
         set_(self, "shutdown_grace", seconds("SHUTDOWN_GRACE", self.shutdown_grace))
         set_(self, "enqueue_timeout", seconds("ENQUEUE_TIMEOUT", self.enqueue_timeout, allow_zero=False))
         set_(self, "enqueue", _member(EnqueueMode, "ENQUEUE", self.enqueue))
+        _check_flag("EAGER", self.eager)
         if not isinstance(self.defaults, Mapping):
             raise ConfigurationError(f"DEFAULTS must be a dict of task options, got {type(self.defaults).__name__}")
         set_(self, "defaults", MappingProxyType(dict(self.defaults)))
+        if not isinstance(self.schedule, Mapping):
+            raise ConfigurationError(f"SCHEDULE must be a dict of periodic tasks, got {type(self.schedule).__name__}")
+        set_(self, "schedule", MappingProxyType(dict(self.schedule)))
+        _check_zone(self.time_zone)
+        set_(self, "archive", _archive(self.archive))
         set_(self, "trace", _trace(self.trace))
         set_(self, "autodiscover", _modules(self.autodiscover))
 
@@ -156,6 +234,21 @@ def _trace(value: Any) -> TraceSettings:
     return TraceSettings(**_by_field(TraceSettings, "TRACE", value))
 
 
+def _archive(value: Any) -> ArchiveSettings:
+    if isinstance(value, ArchiveSettings):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"ARCHIVE must be a dict of MAX_TASKS, MAX_AGE and QUEUES, got {value!r}")
+    return ArchiveSettings(**_by_field(ArchiveSettings, "ARCHIVE", value))
+
+
+def _check_zone(name: Any) -> None:
+    try:
+        time_zone(name)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"TIME_ZONE: {error}") from None
+
+
 def _modules(value: Any) -> bool | tuple[str, ...]:
     if isinstance(value, bool):
         return value
@@ -165,7 +258,7 @@ def _modules(value: Any) -> bool | tuple[str, ...]:
 
 
 _FLAGS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
-_JSON_KEYS = ("QUEUES", "DEFAULTS", "TRACE")
+_JSON_KEYS = ("QUEUES", "DEFAULTS", "SCHEDULE", "ARCHIVE", "TRACE")
 
 
 _SERVICE_LINK = re.compile(r"(PORT|SERVICE_HOST|SERVICE_PORT)(_|$)")
@@ -200,7 +293,7 @@ def _parse(variable: str, key: str, text: str) -> Any:
             return json.loads(text)
         except ValueError:
             raise ConfigurationError(f"{variable} must be JSON, got {text!r}") from None
-    if key in ("STRICT_PRIORITY", "AUTODISCOVER"):
+    if key in ("STRICT_PRIORITY", "EAGER", "AUTODISCOVER"):
         if text.lower() not in _FLAGS:
             raise ConfigurationError(f"{variable} must be true or false, got {text!r}")
         return _FLAGS[text.lower()]

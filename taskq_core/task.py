@@ -60,6 +60,7 @@ class Plan:
     """What is equal for all calls of one task under one key prefix, computed once."""
 
     __slots__ = (
+        "group",
         "headers",
         "is_kept",
         "keys",
@@ -83,9 +84,11 @@ class Plan:
             timeout=options.timeout_s,
             deadline=options.deadline_s,
             retention=options.retention_s,
+            group_key=options.aggregate or "",
         )
         self.headers = Headers(options.headers)
         self.unique_s = options.unique_s
+        self.group = options.aggregate or ""
         self.task_id = options.task_id
         self.is_kept = options.retention_s > 0
         self.start_at_s: int | None = None
@@ -108,6 +111,7 @@ class BaseTask(Generic[R_co]):
         self._enqueuer = enqueuer
         self._plan: Plan | None = None
         self._options: tuple[Mapping[str, Any], TaskOptions] | None = None
+        self._with_headers: tuple[Mapping[str, str], BaseTask[Any]] | None = None
         task_options(self._given)  # refused here, where the mistake is, rather than at the first call
 
     @property
@@ -136,8 +140,33 @@ class BaseTask(Generic[R_co]):
         copy._given = {**self._given, **options}
         copy._plan = None
         copy._options = None
+        copy._with_headers = None
         task_options(copy._given)
         return copy
+
+    def with_headers(self, headers: Mapping[str, str]) -> Self:
+        """Return a copy with these headers over its own.
+
+        Calls that follow each other with equal headers get the same copy.
+
+        Raises:
+            ConfigurationError: A header cannot be used.
+        """
+        merged = {**self.options.headers, **headers}
+        known = self._with_headers
+        if known is not None and known[0] == merged:
+            return cast("Self", known[1])
+        copy = self.using(headers=merged)
+        self._with_headers = (merged, copy)
+        return copy
+
+    def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mapping[str, object]:
+        """Return the arguments of a call by name.
+
+        Raises:
+            TaskArgumentsError: They do not fit.
+        """
+        raise NotImplementedError
 
     def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
         """Return the payload of a call. For clients."""
@@ -160,6 +189,31 @@ class Signature(Generic[R_co]):
     def using(self, **options: Unpack[TaskOptionsDict]) -> "Signature[R_co]":
         """Return a copy whose task has other options."""
         return Signature(self.task.using(**options), self.args, self.kwargs)
+
+    @property
+    def arguments(self) -> Mapping[str, object]:
+        """The arguments by name; those left to their defaults are missing.
+
+        Raises:
+            TaskArgumentsError: They do not fit, or a remote task was given bytes.
+        """
+        return self.task.bind(self.args, self.kwargs)
+
+    def with_arguments(self, **arguments: object) -> "Signature[R_co]":
+        """Return a copy with these arguments in place of those of the same name.
+
+        Raises:
+            TaskArgumentsError: The arguments so far do not fit, or a remote task was given bytes.
+        """
+        return Signature(self.task, (), {**self.arguments, **arguments})
+
+    def with_headers(self, headers: Mapping[str, str]) -> "Signature[R_co]":
+        """Return a copy with these headers over those of its task.
+
+        Raises:
+            ConfigurationError: A header cannot be used.
+        """
+        return Signature(self.task.with_headers(headers), self.args, self.kwargs)
 
     def delay(self) -> TaskHandle[R_co]:
         """Enqueue it, blocking. Raises as `Task.delay`."""
@@ -195,10 +249,10 @@ class Task(BaseTask[R], Generic[P, R]):
         enqueuer: Enqueuer,
     ) -> None:
         super().__init__(qualified_name(function) if name is None else name, options, enqueuer)
-        context_parameter = _context_parameter(self.name, function)
+        injected_name = context_parameter(f"task {self.name!r}", function)
         self.function = function
-        self.takes_context = context_parameter is not None
-        injected = frozenset({context_parameter}) if context_parameter else frozenset[str]()
+        self.takes_context = injected_name is not None
+        injected = frozenset({injected_name}) if injected_name else frozenset[str]()
         self.codec = ArgumentsCodec(function, name=self.name, strict=strict, injected=injected)
         self.result_type = _result_type(function)
         self.__name__ = self.__qualname__ = self.name  # of a partial or a callable object, which have none
@@ -218,6 +272,10 @@ class Task(BaseTask[R], Generic[P, R]):
     def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
         """Return the payload of a call."""
         return self.codec.encode(args, kwargs)
+
+    def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mapping[str, object]:
+        """Return the arguments of a call by name. Raises as `BaseTask.bind`."""
+        return self.codec.bind(args, kwargs)
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """Bind arguments, to be enqueued later."""
@@ -273,6 +331,12 @@ class RemoteTask(BaseTask[Any]):
         except (TypeError, ValueError, RecursionError, OverflowError):
             raise TaskArgumentsError(self.name, "", "the arguments cannot be written as JSON") from None
 
+    def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mapping[str, object]:
+        """Return the keyword arguments of a call. Raises as `BaseTask.bind`."""
+        if args:
+            raise TaskArgumentsError(self.name, "", "payload bytes have no arguments by name")
+        return kwargs
+
     def s(self, *args: bytes, **kwargs: object) -> Signature[Any]:
         """Bind arguments, to be enqueued later."""
         return Signature(self, args, kwargs)
@@ -301,12 +365,29 @@ def check_function(function: Any) -> None:
         raise TaskDefinitionError(f"{function!r} is a generator, which would never run; return a list instead")
     owner, _, _ = str(getattr(function, "__qualname__", "")).rpartition(".")
     if owner and not owner.endswith("<locals>") and not inspect.ismethod(function):
-        first = next(iter(_parameters("", function)), None)
+        first = next(iter(parameters("", function)), None)
         if first is not None and first.name in ("self", "cls"):
             raise TaskDefinitionError(
                 f"{function.__qualname__!r} is a method, and a payload cannot carry its {first.name!r}; "
                 "make a task of a function, or of a @staticmethod"
             )
+
+
+def is_coroutine_function(function: Any) -> bool:
+    """Whether calling it gives a coroutine: also a partial of such a function, or an object whose `__call__` is one."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.iscoroutinefunction(function):
+        return True
+    return callable(function) and inspect.iscoroutinefunction(type(function).__call__)
+
+
+def function_name(function: Any) -> str:
+    """Return `module.qualname` of what was written: behind a partial its function, of an object its class. For logs."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def qualified_name(function: Callable[..., Any]) -> str:
@@ -329,17 +410,27 @@ def qualified_name(function: Callable[..., Any]) -> str:
     return f"{module}.{qualname}"
 
 
-def _parameters(name: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
+def parameters(what: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters of a function; `what` names it in the error.
+
+    Raises:
+        TaskDefinitionError: They cannot be read.
+    """
     try:
         return list(inspect.signature(function).parameters.values())
     except (ValueError, TypeError) as error:
-        raise TaskDefinitionError(f"task {name!r}: the signature cannot be read: {error}") from None
+        raise TaskDefinitionError(f"{what}: the signature cannot be read: {error}") from None
 
 
-def _context_parameter(name: str, function: Callable[..., Any]) -> str | None:
+def context_parameter(what: str, function: Callable[..., Any]) -> str | None:
+    """Return the name of the parameter that receives the `TaskContext`, if there is one.
+
+    Raises:
+        TaskDefinitionError: It is not the first.
+    """
     found = [
         (index, parameter)
-        for index, parameter in enumerate(_parameters(name, function))
+        for index, parameter in enumerate(parameters(what, function))
         if parameter.annotation is TaskContext
         or (isinstance(parameter.annotation, str) and parameter.annotation.rpartition(".")[2] == "TaskContext")
     ]
@@ -348,7 +439,7 @@ def _context_parameter(name: str, function: Callable[..., Any]) -> str | None:
     index, parameter = found[-1]
     if index != 0 or parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
         raise TaskDefinitionError(
-            f"task {name!r}: the parameter annotated TaskContext must be the first and only one, "
+            f"{what}: the parameter annotated TaskContext must be the first and only one, "
             f"and positional, got {parameter.name!r}"
         )
     return parameter.name

@@ -12,6 +12,6 @@ Put `"taskq_django"` into `INSTALLED_APPS`, write tasks in the `tasks.py` of you
     await send_welcome.adelay(user.pk)      # in an async view
 """
 
-from taskq_django.app import async_client, client, task, taskq
+from taskq_django.app import aggregator, async_client, client, periodic, schedule, task, taskq
 
-__all__ = ["async_client", "client", "task", "taskq"]
+__all__ = ["aggregator", "async_client", "client", "periodic", "schedule", "task", "taskq"]

@@ -19,6 +19,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from taskq_core import BrokerError, ConfigurationError, TaskInfo, TaskNotFoundError
+from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import Inspector, UnreadableTask
 from taskq_django.admin_detail import attempts, moment, roughly, sections_of
 from taskq_django.admin_list import STATE_NAMES, PlainList, TaskList, object_id
@@ -102,7 +103,7 @@ class TaskAdmin(ReadOnlyAdmin):
         queue, task_id = unquote(quoted_queue), unquote(quoted_id)
         try:
             task = Inspector(taskq).task(queue, task_id)
-        except TaskNotFoundError as error:
+        except (QueueNotFoundError, TaskNotFoundError) as error:
             raise Http404(_("There is no such task (any more).")) from error
         except (BrokerError, ConfigurationError) as error:
             return self._render_trouble(request, error)

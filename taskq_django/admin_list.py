@@ -17,6 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, pgettext_lazy
 
 from taskq_core import TaskInfo, TaskNotFoundError, TaskState
+from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import LISTED_STATES, Inspector, QueueInfo, UnreadableTask, total_of
 
 QUEUE_VAR = "queue"
@@ -145,7 +146,7 @@ class TaskList(PlainList):
         for info in chosen:
             try:
                 task = inspector.task(info.name, self.query)
-            except TaskNotFoundError:
+            except (QueueNotFoundError, TaskNotFoundError):
                 continue
             if self.state in (None, task.state):
                 found.append(task)

@@ -8,12 +8,14 @@ import threading
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from taskq_core import BulkResult, Settings, Signature, TaskHandle, TaskQ
-from taskq_core.app import Runtime
+from taskq_core import BulkResult, ConfigurationError, Settings, Signature, TaskHandle, TaskQ
 from taskq_core.client import TransactionHook
+from taskq_core.handlers import E
+from taskq_core.runtime import Runtime, Store
 from taskq_core.settings import EnqueueMode
+from taskq_django.bridge import DjangoBridge
 from taskq_django.conf import read_settings
-from taskq_django.middleware import DatabaseMiddleware
+from taskq_django.middleware import DatabaseMiddleware, on_healthy_connections
 from taskq_django.transaction import CommitHook
 
 R = TypeVar("R")
@@ -28,8 +30,11 @@ class DjangoTaskQ(TaskQ):
     def __init__(self) -> None:
         super().__init__()
         self._is_current = False
+        self._eager: Store | None = None
+        self.bridge = DjangoBridge()
         self._reading = threading.RLock()
         self.middleware.append(DatabaseMiddleware())
+        self.timetable.guard = on_healthy_connections
 
     def reload(self) -> None:
         """Read the settings anew at the next use."""
@@ -43,6 +48,11 @@ class DjangoTaskQ(TaskQ):
             super().configure(settings, transaction=transaction)
             self._is_current = True
 
+    def on_error(self, function: E) -> E:
+        """Let a function be told of every run that fails, with healthy database connections. As `TaskQ.on_error`."""
+        super().on_error(on_healthy_connections(function))
+        return function
+
     def _follow_settings(self) -> None:
         if self._is_current:
             return
@@ -51,6 +61,31 @@ class DjangoTaskQ(TaskQ):
                 settings = read_settings()
                 is_postponed = settings.enqueue is EnqueueMode.ON_COMMIT
                 self.configure(settings, transaction=CommitHook() if is_postponed else None)
+                self._set_eager(settings.eager)
+
+    def _set_eager(self, is_eager: bool) -> None:
+        """Let tasks run at once, or not any more. What a test has put in the place of Redis stays there."""
+        if is_eager and self._diverted is None:
+            from taskq_core.testing.captured import StandingEager  # only here: it brings all of the worker along
+
+            self._eager = StandingEager(self).store
+            self.divert(self._eager)
+        elif not is_eager and self._eager is not None and self._diverted is self._eager:
+            self._eager = self.divert(None)
+
+    def refuse_eager(self, what: str) -> None:
+        """Check that what works on Redis has work there.
+
+        Args:
+            what: Who asks, for the error.
+
+        Raises:
+            ConfigurationError: `EAGER` is set: tasks run at once, and none of them gets to Redis.
+        """
+        if self.settings.eager:
+            raise ConfigurationError(
+                f"TASKQ['EAGER'] is set: each task runs at once, where it is enqueued, and {what} would get none"
+            )
 
     @property
     def settings(self) -> Settings:
@@ -76,6 +111,15 @@ taskq = DjangoTaskQ()
 
 task = taskq.task
 """Makes a function a task: `@task` or `@task(queue=..., ...)`."""
+
+periodic = taskq.periodic
+"""Lets the task below be enqueued again and again: `@periodic("*/5 * * * *")` above `@task`."""
+
+schedule = taskq.schedule
+"""Lets a call be enqueued again and again: `schedule("@hourly", report.s(kind="sales"))`."""
+
+aggregator = taskq.aggregator
+"""Makes a function turn groups of tasks into one task each: `@aggregator("user:", grace=60)`."""
 
 
 class CurrentClient:

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from taskq_core import ConfigurationError
 from taskq_django.app import taskq
-from taskq_django.checks import check_commands, check_deployment, check_settings
+from taskq_django.checks import check_commands, check_deployment, check_schedule, check_settings
 
 _SETTINGS = ("TASKQ", "BASE_DIR")
 
@@ -26,6 +26,7 @@ class TaskQConfig(AppConfig):
     def ready(self) -> None:
         """Register the checks, follow `override_settings`, and import the tasks of all apps."""
         checks.register(check_settings)
+        checks.register(check_schedule)
         checks.register(check_commands)
         checks.register(check_deployment, deploy=True)
         setting_changed.connect(_follow_settings, dispatch_uid="taskq_django")

@@ -2,9 +2,11 @@
 
 - `taskq.E001` the `TASKQ` setting is not usable
 - `taskq.E002` `TASKQ['URL']` is not usable
+- `taskq.E003` a periodic task is not usable: its task is not registered, or its arguments do not fit
 - `taskq.W001` `manage.py runworker` is another app's, which stands before `taskq_django` in `INSTALLED_APPS`
 - `taskq.W002` `manage.py runworker` is ours and hides another app's
 - `taskq.W003` `embedded://` in a deployment (`check --deploy`)
+- `taskq.W004` `EAGER` in a deployment
 """
 
 from collections.abc import Sequence
@@ -15,8 +17,9 @@ from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's names for them
 from django.core.management import find_commands
 
-from taskq_core import ConfigurationError
+from taskq_core import ConfigurationError, TaskQError
 from taskq_core.broker.connection import parse_url
+from taskq_django.app import taskq
 from taskq_django.conf import read_settings
 
 COMMAND = "runworker"
@@ -39,6 +42,19 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
             parse_url(settings.url)
         except ConfigurationError as error:
             return [Error(f"TASKQ['URL'] is not usable: {error}.", id="taskq.E002")]
+    return []
+
+
+def check_schedule(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that the tasks of the setting `SCHEDULE` are there and take their arguments."""
+    try:
+        _ = taskq.settings
+    except ConfigurationError:
+        return []  # E001 or E002 tells of it
+    try:
+        taskq.periodic_tasks()
+    except TaskQError as error:
+        return [Error(f"A periodic task is not usable: {error}.", id="taskq.E003")]
     return []
 
 
@@ -71,20 +87,29 @@ def check_commands(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
 
 
 def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Tell when a deployment would start a private redis-server."""
+    """Tell when a deployment would start a private redis-server, or run tasks in the processes that enqueue them."""
     try:
-        url = read_settings().url
+        settings = read_settings()
     except ConfigurationError:
         return []  # E001 tells of it
-    if not isinstance(url, str) or not url.startswith("embedded://"):
-        return []
-    return [
-        Warning(
-            "TASKQ['URL'] is embedded://, a private redis-server for development on this machine alone.",
-            hint="Give the URL of a Redis that all machines reach, for example TASKQ_URL=redis://redis:6379/0.",
-            id="taskq.W003",
+    found: list[CheckMessage] = []
+    if isinstance(settings.url, str) and settings.url.startswith("embedded://"):
+        found.append(
+            Warning(
+                "TASKQ['URL'] is embedded://, a private redis-server for development on this machine alone.",
+                hint="Give the URL of a Redis that all machines reach, for example TASKQ_URL=redis://redis:6379/0.",
+                id="taskq.W003",
+            )
         )
-    ]
+    if settings.eager:
+        found.append(
+            Warning(
+                "TASKQ['EAGER'] is set: each task runs inside the request that enqueues it, and no worker gets any.",
+                hint="Leave it out; it is for tests and development.",
+                id="taskq.W004",
+            )
+        )
+    return found
 
 
 def _commands(config: AppConfig) -> list[str]:

@@ -13,7 +13,8 @@ from urllib.parse import quote
 from django.conf import settings as django_settings
 
 from taskq_core import ConfigurationError, Settings
-from taskq_core.options import task_options
+from taskq_core.options import check_defaults
+from taskq_core.periodic import schedule_lines
 
 EMBEDDED_FOLDER = ".taskq"
 """Folder of the private server's data, below `BASE_DIR`."""
@@ -30,10 +31,8 @@ def read_settings() -> Settings:
     if not isinstance(mapping, Mapping):
         raise ConfigurationError(f"TASKQ must be a dict, got {type(mapping).__name__}")
     settings = Settings.from_mapping(mapping, environ=os.environ)
-    try:
-        task_options(settings.defaults)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"DEFAULTS: {error}") from None
+    check_defaults(settings.defaults)
+    schedule_lines(settings.schedule, zone=settings.time_zone)
     if settings.url == "embedded://":
         folder = Path(getattr(django_settings, "BASE_DIR", "")).absolute() / EMBEDDED_FOLDER
         settings = replace(settings, url=f"embedded://{quote(str(folder))}")

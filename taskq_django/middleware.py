@@ -10,7 +10,9 @@ queue up for one connection. Its connections are closed at its end: a worker nee
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.db import close_old_connections, connections, reset_queries
@@ -18,10 +20,18 @@ from django.db import close_old_connections, connections, reset_queries
 from taskq_core.context import TaskContext
 from taskq_core.errors import TaskInterrupted
 from taskq_core.middleware import Middleware
+from taskq_core.task import is_coroutine_function
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class DatabaseMiddleware(Middleware):
-    """Gives every task fresh or healthy database connections and leaves none behind that are not."""
+    """Gives every task fresh or healthy database connections and leaves none behind that are not.
+
+    A task that runs inside the code which enqueued it has that code's connections, and they are not its to close.
+    """
+
+    only_in_workers = True
 
     def around(self, context: TaskContext, call: Callable[[], object]) -> object:
         """Run a plain function on its thread's own connections."""
@@ -45,6 +55,27 @@ class DatabaseMiddleware(Middleware):
             finally:
                 if own in SyncToAsync.context_to_thread_executor:  # otherwise it never touched blocking code
                     await _finish(sync_to_async(connections.close_all, thread_sensitive=True)())
+
+
+_NO_TASK = TaskContext(id="local", name="", queue="", max_retry=0, local=True)
+
+
+def on_healthy_connections(function: F) -> F:
+    """Return a function that is no task, whose database connections are looked after as those of a task are."""
+    middleware = DatabaseMiddleware()
+    if is_coroutine_function(function):
+
+        @functools.wraps(function)
+        async def acall(*args: Any) -> object:
+            return await middleware.aaround(_NO_TASK, lambda: function(*args))
+
+        return cast("F", acall)
+
+    @functools.wraps(function)
+    def call(*args: Any) -> object:
+        return middleware.around(_NO_TASK, lambda: function(*args))
+
+    return cast("F", call)
 
 
 def was_interrupted(error: BaseException | None) -> bool:

@@ -30,6 +30,16 @@ class CommitHook:
             connection.on_commit(committed, robust=True)
         return True
 
+    def count_waiting(self) -> int:
+        """Return how many sends wait for a commit in this thread."""
+        waiting = {
+            id(hook)
+            for connection in connections.all(initialized_only=True)
+            for _, hook, *_ in connection.run_on_commit
+            if isinstance(hook, _Countdown)
+        }
+        return len(waiting)
+
     async def adefer(self, send: Callable[[], None]) -> bool:
         """As `defer`, for the transactions of the blocking code around this coroutine.
 

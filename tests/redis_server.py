@@ -241,6 +241,10 @@ class RedisServer:
             settings |= {"save": "", "appendonly": "yes" if self._appendonly else "no"}
         if self._cluster:
             settings |= {"cluster-enabled": "yes", "cluster-node-timeout": "2000"}
+        if self._cluster and self.tls and self._has_tls:
+            settings["tls-cluster"] = "yes"
+        elif self._cluster and self.tls:  # it needs a port of its own, and tells clients that of the relay
+            settings |= {"port": str(_free_port(with_bus=True)), "cluster-announce-port": str(self.port)}
         if self._replica_of is not None:
             settings |= {"replicaof": ("127.0.0.1", str(self._replica_of.port)), "repl-diskless-sync-delay": "0"}
             if self._replica_of.password:
@@ -329,7 +333,7 @@ def start_cluster(nodes: int = 3, **arguments: Any) -> Iterator[list[RedisServer
     """Start a Redis Cluster of masters that share all slots, and yield its nodes when every node says it is ok.
 
     Args:
-        nodes: How many masters.
+        nodes: How many masters; only one where they speak TLS.
         arguments: Passed to each `RedisServer`.
     """
     servers: list[RedisServer] = []

@@ -1,4 +1,4 @@
-"""A small TCP relay between a client and a server, which can misbehave in both directions.
+"""A relay between a client and a redis-server, which can misbehave in both directions as a network does.
 
 It runs in a thread with an event loop of its own, so that blocking code and coroutines can be tested through it. Bytes
 that go to the server are requests, bytes that come back are replies.
@@ -8,36 +8,40 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Literal, Self
 
 Direction = Literal["requests", "replies"]
 
+HANDSHAKE = (b"+OK", b"-ERR Unknown", b"-ERR unknown")
+"""How the answers begin that a new connection gets for telling its library's name."""
+
 
 class Relay:
-    """Passes bytes between its own TCP port and a server; a context manager.
+    """Passes bytes between a TCP port of its own and a server; a context manager.
 
     Args:
-        path: Unix socket of the server, or None.
-        host, port: Address of the server where `path` is None.
+        target: Unix socket of the server.
+
+    Attributes:
+        port: The port.
+        connections: How many connections were accepted.
+        trapped: How many requests, or replies, were met by what is to be dropped.
     """
 
-    def __init__(self, path: str | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._path, self._host, self._server_port = path, host, port
+    def __init__(self, target: Path) -> None:
+        self._target = target
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
         self._server: asyncio.Server | None = None
         self._pairs: set[_Pair] = set()
-        self._is_open = {"requests": asyncio.Event(), "replies": asyncio.Event()}
-        self._drops = {"requests": False, "replies": False}
         self._delay_s = {"requests": 0.0, "replies": 0.0}
         self._chunk: int | None = None
-        self._accepts = True
-        self._trap: tuple[bytes, Callable[[_Pair], None]] | None = None
+        self._traps: list[tuple[bytes, Callable[[_Pair], None]]] = []
+        self._replies_to_drop = 0
         self.port = 0
+        self.connections = 0
         self.trapped = 0
-        """Requests that `drop_reply_to` or `cut_after` met."""
-        self.accepted = 0
-        """Connections accepted so far."""
 
     @property
     def url(self) -> str:
@@ -57,17 +61,21 @@ class Relay:
 
     # --- misbehaviour -------------------------------------------------------------------------------------------------
 
-    def hold(self, direction: Direction) -> None:
-        """Keep bytes of a direction until `forward`, in order."""
-        self._call(self._is_open[direction].clear)
+    def drop_reply_to(self, word: bytes, *, times: int = 1) -> None:
+        """Pass on the next requests that hold `word`, and throw their replies and connections away."""
+        self._call(lambda: self._traps.extend([(word, _Pair.lose_replies)] * times))
 
-    def drop(self, direction: Direction) -> None:
-        """Throw bytes of a direction away until `forward`, as a network that lost one way does."""
-        self._set(self._drops, direction, True)
+    def drop_request(self, word: bytes) -> None:
+        """Throw the next request that holds `word` away, and its connection."""
+        self._call(lambda: self._traps.append((word, _Pair.lose_requests)))
+
+    def drop_replies(self, count: int) -> None:
+        """Throw so many replies away, whatever they answer, and their connections. Handshakes do not count."""
+        self._call(lambda: setattr(self, "_replies_to_drop", count))
 
     def delay(self, direction: Direction, seconds: float) -> None:
         """Pass bytes of a direction on so much later."""
-        self._set(self._delay_s, direction, seconds)
+        self._call(lambda: self._delay_s.__setitem__(direction, seconds))
 
     def trickle(self, chunk: int | None) -> None:
         """Pass bytes on in pieces of this size; None as they come."""
@@ -77,28 +85,12 @@ class Relay:
         """Close all connections now. New ones are accepted."""
         self._call(self._cut)
 
-    def refuse(self) -> None:
-        """Close all connections and every new one until `forward`."""
-        self._call(lambda: setattr(self, "_accepts", False))
-        self.cut()
-
-    def drop_reply_to(self, word: bytes) -> None:
-        """Pass on the next request that holds `word`, and throw its reply and the connection away."""
-        self._call(lambda: setattr(self, "_trap", (word, _Pair.lose_replies)))
-
-    def drop_request(self, word: bytes) -> None:
-        """Throw the next request that holds `word` away, and its connection."""
-        self._call(lambda: setattr(self, "_trap", (word, _Pair.lose_request)))
-
     def forward(self) -> None:
         """Behave again, in all respects."""
 
         def behave() -> None:
-            for direction in ("requests", "replies"):
-                self._is_open[direction].set()
-                self._drops[direction] = False
-                self._delay_s[direction] = 0.0
-            self._chunk, self._accepts, self._trap = None, True, None
+            self._delay_s = {"requests": 0.0, "replies": 0.0}
+            self._chunk, self._traps, self._replies_to_drop = None, [], 0
 
         self._call(behave)
 
@@ -113,12 +105,7 @@ class Relay:
 
         self._run(call())
 
-    def _set(self, values: dict[str, Any], direction: str, value: Any) -> None:
-        self._call(lambda: values.__setitem__(direction, value))
-
     async def _open(self) -> None:
-        for event in self._is_open.values():
-            event.set()
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -136,15 +123,9 @@ class Relay:
             pair.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
-        if not self._accepts:
-            writer.close()
-            return
+        self.connections += 1
         try:
-            if self._path is not None:
-                back_reader, back_writer = await asyncio.open_unix_connection(self._path)
-            else:
-                back_reader, back_writer = await asyncio.open_connection(self._host, self._server_port)
+            back_reader, back_writer = await asyncio.open_unix_connection(str(self._target))
         except OSError:
             writer.close()
             return
@@ -163,21 +144,32 @@ class Relay:
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(self._chunk or 65536):
-                if direction == "requests" and self._trap is not None and self._trap[0] in data:
+                if direction == "requests":
+                    self._spring_trap(pair, data)
+                elif self._replies_to_drop and not data.startswith(HANDSHAKE):
+                    self._replies_to_drop -= 1
                     self.trapped += 1
-                    _, spring = self._trap
-                    self._trap = None
-                    spring(pair)
+                    pair.lose_replies()
                 if self._delay_s[direction]:
                     await asyncio.sleep(self._delay_s[direction])
-                await self._is_open[direction].wait()
-                if self._drops[direction]:
-                    continue
-                if pair.loses[direction]:
+                if direction in pair.loses:
                     break
                 writer.write(data)
                 await writer.drain()
         pair.close()
+
+    def _spring_trap(self, pair: "_Pair", data: bytes) -> None:
+        seen = pair.tail + data  # a word may come in two pieces
+        for trap in self._traps:
+            word, spring = trap
+            if word in seen:
+                self._traps.remove(trap)
+                self.trapped += 1
+                spring(pair)
+                pair.tail = b""  # met once, not again in the next piece
+                return
+        longest = max((len(word) for word, _ in self._traps), default=1)
+        pair.tail = seen[-(longest - 1) :] if longest > 1 else b""
 
 
 class _Pair:
@@ -185,13 +177,14 @@ class _Pair:
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self._ends = (client, server)
-        self.loses = {"requests": False, "replies": False}
+        self.loses: set[Direction] = set()
+        self.tail = b""
 
     def lose_replies(self) -> None:
-        self.loses["replies"] = True
+        self.loses.add("replies")
 
-    def lose_request(self) -> None:
-        self.loses["requests"] = True
+    def lose_requests(self) -> None:
+        self.loses.add("requests")
 
     def close(self) -> None:
         for end in self._ends:

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,16 +20,19 @@ from doctest import ELLIPSIS, OutputChecker
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 import taskq_core
-from taskq_core import TaskQ, errors
-from taskq_core.cli.command import _parser
+from taskq_core import TaskQ, errors, periodic
+from taskq_core.cli.command import root
+from taskq_core.inspector import Inspector
 from taskq_core.options import TaskOptions
-from taskq_core.settings import Settings, TraceSettings
+from taskq_core.scheduler import SchedulerConfig
+from taskq_core.settings import ArchiveSettings, Settings, TraceSettings
 from taskq_core.telemetry import names
 from taskq_core.wire import Keys
-from taskq_core.worker import WorkerConfig
+from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer
 
 ROOT = Path(__file__).parent.parent
@@ -163,8 +167,10 @@ def test_the_index_names_every_page() -> None:
     ("page", "heading", "record", "upper"),
     [
         ("reference/settings.md", "Keys", Settings, True),
+        ("reference/settings.md", "ARCHIVE", ArchiveSettings, True),
         ("reference/settings.md", "TRACE", TraceSettings, True),
         ("reference/settings.md", "WorkerConfig", WorkerConfig, False),
+        ("reference/settings.md", "SchedulerConfig", SchedulerConfig, False),
         ("reference/task-options.md", "Options", TaskOptions, False),
     ],
 )
@@ -176,12 +182,23 @@ def test_a_table_lists_every_field_with_its_default(page: str, heading: str, rec
     for name, field in expected.items():
         shown = rows[name][1].strip("`")
         default = default_of(field)
-        if isinstance(default, TraceSettings):
+        if isinstance(default, ArchiveSettings | TraceSettings):
             assert shown == "see below"
         elif isinstance(default, str):
             assert shown == f'"{default}"'
         else:
             assert ast.literal_eval(shown) == (dict(default) if isinstance(default, Mapping) else default), name
+
+
+def test_the_table_of_aggregator_arguments_is_whole() -> None:
+    rows = table("reference/task-options.md", "Aggregators")
+    expected = {
+        name: parameter.default
+        for name, parameter in inspect.signature(TaskQ.aggregator).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+    assert {name: ast.literal_eval(cells[0].strip("`")) for name, cells in list(rows.items())[1:]} == expected
 
 
 def test_the_table_of_decorator_arguments_is_whole() -> None:
@@ -211,14 +228,48 @@ def test_every_error_is_listed() -> None:
     assert not {name for name in public if f"| `{name}` |" not in text}
 
 
-def test_every_option_of_the_worker_command_is_listed() -> None:
-    parser = _parser()
-    (commands,) = (action for action in parser._actions if hasattr(action, "choices") and action.choices)
-    worker: Any = dict(commands.choices or {})["worker"]  # type: ignore[call-overload] # choices of subparsers is a dict
-    options = {text for action in worker._actions for text in action.option_strings} - {"-h", "--help"}
-    page = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
+def commands_below(command: click.Command, path: str) -> dict[str, click.Command]:
+    """Return a command and all below it by the words that name them, those that only group others left out."""
+    if not isinstance(command, click.Group):
+        return {path: command}
+    found: dict[str, click.Command] = {}
+    for name, each in command.commands.items():
+        found |= commands_below(each, f"{path} {name}")
+    return found
 
-    assert not {option for option in options if f"`{option}" not in page}
+
+COMMANDS = commands_below(root, "taskq")
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_command_is_listed_with_its_names_and_options(path: str) -> None:
+    command = COMMANDS[path]
+    page = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
+    section = re.split(rf"^### {path}$", page, maxsplit=1, flags=re.MULTILINE)
+    assert len(section) == 2, f"there is no heading '### {path}'"
+    text = re.split(r"^##", section[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+    options = {flag for each in command.params for flag in (*each.opts, *each.secondary_opts) if flag.startswith("-")}
+    context = click.Context(command)
+    arguments = {each.make_metavar(context) for each in command.params if isinstance(each, click.Argument)}
+    aliases = set(getattr(command, "aliases", ()))
+
+    assert not {flag for flag in options if f"`{flag}" not in text}
+    assert not {alias for alias in aliases if f"`{alias}`" not in text}
+    assert all(argument.strip("[]{}.") in text for argument in arguments)
+
+
+def test_every_shared_option_is_listed() -> None:
+    rows = table("reference/cli.md", "Shared options")
+
+    assert all(any(f"`{flag}" in f"`{name}" for name in rows) for each in root.shared for flag in each.opts)
+
+
+def test_every_method_of_the_inspector_is_listed() -> None:
+    methods = {name for name, _ in inspect.getmembers(Inspector, inspect.isfunction) if not name.startswith("_")}
+    page = (ROOT / "docs/reference/inspector.md").read_text(encoding="utf-8")
+
+    assert not {name for name in methods if f"`{name}(" not in page}
 
 
 def test_every_metric_and_attribute_is_listed() -> None:
@@ -235,7 +286,9 @@ def test_every_metric_and_attribute_is_listed() -> None:
 def test_every_key_of_a_queue_is_listed() -> None:
     keys = Keys().queue("Q")
     built = {value for slot in keys.__slots__ if isinstance(value := getattr(keys, slot), str) and value.count(":") > 1}
-    built |= {keys.receipt("<connection>"), keys.call("<worker>"), keys.leader("<service>"), keys.quarantined("<id>")}
+    built |= {keys.tick("<entry>"), Keys().scheduler_leader("<digest>"), Keys().scheduler_history("<entry>")}
+    built |= {keys.receipt("<connection>"), keys.call("<worker>"), keys.leader("<service>")}
+    built |= {keys.quarantined("<id>"), keys.removed("<kind>")}
     page = (ROOT / "docs/reference/layout-in-redis.md").read_text(encoding="utf-8")
 
     # A prefix is listed as the keys that begin with it.
@@ -430,8 +483,185 @@ def test_the_fastapi_code_of_the_readme_runs(tmp_path: Path, redis_server: Redis
     assert output.strip() == 'completed "R-000007"'
 
 
+def run_blocks(page: str) -> dict[str, Any]:
+    """Run the Python of a page, block after block, and return its names."""
+    found: dict[str, Any] = {"__name__": "docs"}
+    for block in blocks(ROOT / "docs" / page):
+        if block.language == "python":
+            exec(compile(block.text, page, "exec"), found)
+    return found
+
+
+@pytest.mark.redis
+async def test_the_handlers_of_the_how_to_run_what_came_from_elsewhere(
+    redis_server: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each type goes where the page says, and the failures are seen."""
+    page = run_blocks("how-to/handle-tasks-from-elsewhere.md")
+    taskq: TaskQ = page["taskq"]
+    taskq.configure(Settings(url=redis_server.url, queues={"mail": 1}))
+
+    for name, arguments in (("email:welcome", {"to": "a@b.c"}), ("image:resize:large", {}), ("report", {})):
+        await taskq.remote(name, queue="mail", headers={"tenant": "blue"}).adelay(**arguments)
+    broken = await taskq.remote("email:receipt", queue="mail").adelay(to=1)
+    assert await Worker(taskq, WorkerConfig(queues={"mail": 1}, burst=True)).arun() == 0
+    unknown = [line for line in capsys.readouterr().out.splitlines() if line]
+    await taskq.aclose()
+
+    assert sorted(unknown) == sorted(
+        [
+            "email:welcome to a@b.c",
+            "attempt 1, blue",
+            f"task {broken.id} (email:receipt) failed for good: PayloadError",
+            *(line for line in unknown if line.endswith("(report) failed for good: SkipRetry")),
+        ]
+    )
+    assert len(unknown) == 4
+
+
+@pytest.mark.redis
+async def test_the_middleware_of_the_how_to_carries_the_tenant(
+    redis_server: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the one who enqueues to the run, and who is nobody is refused."""
+    page = run_blocks("how-to/write-middleware.md")
+    taskq: TaskQ = page["taskq"]
+    seen: list[str] = []
+
+    @taskq.task(name="look", queue="reports")
+    def look() -> None:
+        seen.append(page["tenant"].get())
+
+    taskq.configure(Settings(url=redis_server.url))
+    with pytest.raises(PermissionError, match="look needs a tenant"):
+        await look.adelay()
+    page["tenant"].set("blue")
+    await look.adelay()
+    await page["build_report"].adelay(year=2033)
+    assert await Worker(taskq, WorkerConfig(queues={"reports": 1}, burst=True)).arun() == 0
+    await taskq.aclose()
+
+    assert seen == ["blue"]
+    assert capsys.readouterr().out == f"{page['build_report'].name} begins\n"
+
+
+@pytest.mark.redis
+def test_the_group_of_the_how_to_becomes_one_task(tmp_path: Path, redis_server: RedisServer) -> None:
+    """A hundred notices to a user make one digest, at once."""
+    write_files(ROOT / "docs/how-to/aggregate-tasks.md", tmp_path)
+
+    output = run_python(
+        tmp_path,
+        """
+        import os
+        from shop.notices import taskq, tell
+        from taskq_core import Settings
+        from taskq_core.worker import Worker, WorkerConfig
+
+        taskq.configure(Settings(url=os.environ["SHOP_REDIS"]))
+        for number in range(101):
+            tell(7, "news")
+        assert Worker(taskq, WorkerConfig(burst=True)).run() == 0
+        taskq.close()
+        """,
+        SHOP_REDIS=redis_server.unix_url,
+    )
+
+    assert output.strip() == f"to user:7: {', '.join(['news'] * 100)}"
+
+
+def test_the_table_of_a_schedule_line_is_whole() -> None:
+    rows = {word for cell in table("reference/settings.md", "SCHEDULE") for word in re.findall(r"\w+", cell)}
+
+    assert set(periodic._LINE_KEYS) <= rows
+
+
+def test_the_entries_of_the_how_to_are_what_the_page_says(tmp_path: Path) -> None:
+    """Those of its first file, of its settings, of its later blocks and of its provider."""
+    page = ROOT / "docs/how-to/schedule-periodic-tasks.md"
+    write_files(page, tmp_path)
+    code = "\n".join(block.text for block in blocks(page) if block.language == "python" and "# shop/" not in block.text)
+
+    output = run_python(
+        tmp_path,
+        code
+        + """
+from dataclasses import replace
+taskq.configure(replace(settings, url="redis://localhost:1"))
+found = [*taskq.periodic_tasks(), *taskq.timetable.providers[0].function()]
+for each in sorted(found, key=lambda each: each.id):
+    print(each.id.split(":")[0], "|", each.spec, "|", each.schedule("Europe/Berlin").text, "|", each.payload.decode())
+""",
+    )
+
+    assert output.splitlines() == [
+        "backup | 0 2 * * * | CRON_TZ=Europe/Berlin 0 2 * * * | {}",
+        'nightly-report | 30 3 * * 1-5 | CRON_TZ=Europe/Berlin 30 3 * * 1-5 | {"kind":"sales"}',
+        'report-ada | 0 8 * * * | CRON_TZ=Europe/Berlin 0 8 * * * | {"kind":"ada"}',
+        'report-bob | @hourly | CRON_TZ=Europe/Berlin @hourly | {"kind":"bob"}',
+        "shop.upkeep.back_up | 0 2 * * * | CRON_TZ=Europe/Berlin 0 2 * * * | {}",
+        "shop.upkeep.check_stock | */5 * * * * | CRON_TZ=Europe/Berlin */5 * * * * | {}",
+        'shop.upkeep.report | @every 1m | @every 1m | {"kind":"slow"}',
+        'shop.upkeep.report | @hourly | CRON_TZ=Europe/Berlin @hourly | {"kind":"sales"}',
+        'visits | @every 90s | @every 90s | {"kind":"visits"}',
+    ]
+
+
+@pytest.mark.redis
+def test_the_code_of_the_page_on_inspecting_runs(tmp_path: Path, redis_server: RedisServer) -> None:
+    """Its blocks work one after another on a queue with an archived task."""
+    code = [block.text for block in blocks(ROOT / "docs/how-to/inspect-queues.md") if block.language == "python"]
+    setting = """
+from taskq_core import TaskQ
+from taskq_core.inspector import Inspector
+
+with_task = TaskQ.from_env()
+with_task.client.enqueue(with_task.remote("email:welcome", task_id="welcome-7", run_after=60).s(to="a@b.c"))
+with_task.client.enqueue(with_task.remote("email:welcome", task_id="welcome-8").s(to="d@e.f"))
+Inspector(with_task).archive_task("default", "welcome-8")
+with_task.close()
+"""
+
+    output = run_python(tmp_path, "\n".join((setting, *code[:-1])), TASKQ_URL=redis_server.unix_url)
+
+    assert output == "default 2 1 None\n1 of 1\n"
+    assert redis_server.client.smembers("asynq:queues") == {b"slow"}
+    ast.parse(code[-1])  # of a queue that is gone by now
+
+
+def test_the_tests_of_the_page_on_tests_pass(tmp_path: Path) -> None:
+    """Its files are written and run by pytest; its block for FastAPI runs beside them."""
+    page = ROOT / "docs/how-to/test-your-tasks.md"
+    write_files(page, tmp_path)
+    (options,) = (block.text for block in blocks(page) if block.language == "toml")
+    (tmp_path / "pyproject.toml").write_text(options, encoding="utf-8")
+    (fastapi,) = (block.text for block in blocks(page) if block.text.startswith("from fastapi"))
+
+    done = subprocess.run(
+        (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:django"),
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    run_python(tmp_path, fastapi)
+
+
 @pytest.mark.parametrize(
-    "page", ["reference/task-options.md", "reference/settings.md", "how-to/share-with-go.md", "how-to/fastapi.md"]
+    "page",
+    [
+        "reference/task-options.md",
+        "reference/settings.md",
+        "how-to/aggregate-tasks.md",
+        "how-to/schedule-periodic-tasks.md",
+        "how-to/share-with-go.md",
+        "how-to/limit-with-a-semaphore.md",
+        "how-to/repair-damage.md",
+        "how-to/fastapi.md",
+    ],
 )
 def test_code_that_needs_no_server_can_be_imported(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decorators, options and settings on these pages are accepted."""
@@ -443,3 +673,49 @@ def test_code_that_needs_no_server_can_be_imported(page: str, tmp_path: Path, mo
             exec(compile(block.text, page, "exec"), {"__name__": f"docs_{tmp_path.name}"})
     for name in [name for name in sys.modules if name == "shop" or name.startswith("shop.")]:
         del sys.modules[name]
+
+
+@pytest.mark.redis
+def test_the_command_line_page_shows_what_the_commands_say(tmp_path: Path, redis_server: RedisServer) -> None:
+    """The commands of the blocks marked so run in order, each as its own process."""
+    app = TaskQ(redis_server.unix_url)
+
+    @app.task(name="shop:ship", max_retry=0)
+    def ship(order: int) -> None:
+        raise ValueError("no such order")
+
+    app.remote("shop:ship", max_retry=0, task_id="order-7").delay(b'{"order": 7}')
+    assert Worker(app, WorkerConfig(burst=True)).run() == 0
+    app.remote("shop:ship").delay(order=1)
+    app.remote("shop:ship", queue="low").delay(order=2)
+    app.close()
+
+    for block in blocks(ROOT / "docs/how-to/operate-from-the-command-line.md"):
+        if block.mark != "run":
+            continue
+        for command, _, expected in (part.partition("\n") for part in re.split(r"^\$ ", block.text, flags=re.M)[1:]):
+            done = subprocess.run(
+                shlex.split(command),
+                cwd=tmp_path,
+                env=environment(tmp_path, TASKQ_URL=redis_server.unix_url),
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert matches(expected, done.stdout), f"{command}\n{done.stdout}{done.stderr}"
+            assert done.returncode == 0, command
+
+
+def test_every_name_in_a_json_document_is_listed() -> None:
+    source = (ROOT / "taskq_core/cli/documents.py").read_text(encoding="utf-8")
+    names_ = {
+        key.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Dict)
+        for key in node.keys
+        if isinstance(key, ast.Constant)
+    }
+    page = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
+
+    assert not {name for name in names_ if f"`{name}`" not in page}

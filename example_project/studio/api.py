@@ -11,8 +11,9 @@ from fastapi import APIRouter, Depends, HTTPException
 from pydantic import AfterValidator, BaseModel, Field
 
 from example_project.studio.models import Customer, Photo
-from example_project.studio.tasks import Report, build_report, resize_image, send_email
-from taskq_core import ResultTimeoutError, TaskHandle
+from example_project.studio.tasks import Report, build_report, resize_image
+from example_project.studio.welcome import welcome
+from taskq_core import ResultTimeoutError, TaskHandle, TaskIdConflictError
 from taskq_fastapi import ClientDep
 
 
@@ -73,8 +74,10 @@ async def signup(new: Signup, client: ClientDep) -> Enqueued:
     customer, is_new = await Customer.objects.aget_or_create(email=new.email, defaults={"name": new.name})
     if not is_new:
         raise HTTPException(409, "this address has signed up already")
-    body = f"Hello {customer.name}, your pictures await you."
-    return describe(await client.enqueue(send_email.s(customer.email, "Welcome to the studio", body)))
+    try:
+        return describe(await client.enqueue(welcome(customer)))
+    except TaskIdConflictError:
+        raise HTTPException(409, "this customer was welcomed within 24 hours") from None
 
 
 @router.post("/photos/{photo_id}/resize", status_code=202)

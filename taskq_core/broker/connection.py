@@ -18,7 +18,7 @@ import itertools
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -322,6 +322,13 @@ class Endpoint:
         if address.kind != "cluster":
             options["db"] = address.db
         return options | _tls_options(address)
+
+    def node(self, host: str, port: int) -> "Endpoint":
+        """Return an endpoint of one server of a cluster, reached with the same user and over TLS if the cluster is."""
+        assert self._address is not None  # a client of a cluster cannot be taken over
+        return Endpoint(
+            replace(self._address, kind="standalone", hosts=((host, port),)), embedded_folder=self._embedded_folder
+        )
 
     def connection(self, *, timeout_s: float = ANSWER_TIMEOUT_S, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> Any:
         """Return a new blocking connection, not connected yet; to one of the seed nodes of a cluster.

@@ -1,5 +1,6 @@
 """What redis-py raises, as taskq's own errors."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ _REFUSALS = (
     "MISCONF",
     "UNBLOCKED",
 )
+_REFUSED_IN_SCRIPT = re.compile(rf"@user_script: ?\d+: -(?:{'|'.join(_REFUSALS)})\b")  # as Redis 6.2 words it
 
 _NOT_ALLOWED_IN_SCRIPT = (
     "ACL failure in script",
@@ -46,14 +48,18 @@ def translate(error: BaseException, address: str) -> BrokerError:
         return BrokerAuthenticationError(f"{address} refused the user or password: {text}")
     if isinstance(error, exceptions.OutOfMemoryError) or "OOM command not allowed" in text:
         return BrokerFullError(f"{address} is over its memory limit (maxmemory) and takes no new tasks")
-    if isinstance(
-        error,
-        exceptions.ReadOnlyError
-        | exceptions.BusyLoadingError
-        | exceptions.ClusterDownError
-        | exceptions.TryAgainError
-        | exceptions.MasterDownError,
-    ) or text.startswith(_REFUSALS):
+    if (
+        isinstance(
+            error,
+            exceptions.ReadOnlyError
+            | exceptions.BusyLoadingError
+            | exceptions.ClusterDownError
+            | exceptions.TryAgainError
+            | exceptions.MasterDownError,
+        )
+        or text.startswith(_REFUSALS)
+        or _REFUSED_IN_SCRIPT.search(text)
+    ):
         return BrokerUnavailableError.unchanged(f"{address} refused for now: {text}")
     if isinstance(error, exceptions.ResponseError):
         if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")) or any(each in text for each in _NOT_ALLOWED_IN_SCRIPT):

@@ -171,18 +171,29 @@ class SyncRunner:
         else:
             self._idle.append(connection)
 
-    def _run_on_cluster(self, operation: Operation[Any]) -> Any:
+    def nodes(self) -> "list[SyncRunner]":
+        """Return a new runner for every primary of a cluster, or one for the only server. The caller closes them."""
+        if not self.endpoint.is_cluster:
+            return [SyncRunner(self.endpoint, timeout_s=self._timeout_s)]
+        primaries = self._cluster_client().get_primaries()
+        return [SyncRunner(self.endpoint.node(each.host, each.port), timeout_s=self._timeout_s) for each in primaries]
+
+    def _cluster_client(self) -> Any:
         try:
             with self._cluster_lock:
                 if self._cluster is None:
                     self._cluster = self.endpoint.cluster(timeout_s=self._timeout_s)
+                return self._cluster
         except CLIENT_ERRORS as error:
             raise translate_connecting(error, self.endpoint.address) from error
+
+    def _run_on_cluster(self, operation: Operation[Any]) -> Any:
+        cluster = self._cluster_client()
         try:
             try:
-                return self._cluster.execute_command(*as_bytes(operation.command()))
+                return cluster.execute_command(*as_bytes(operation.command()))
             except NoScriptError:
-                return self._cluster.execute_command(*as_bytes(operation.command_with_text()))
+                return cluster.execute_command(*as_bytes(operation.command_with_text()))
         except CLIENT_ERRORS as error:
             raise translate(error, self.endpoint.address) from error
 

@@ -1,19 +1,95 @@
-"""The console script `taskq`: find the queue application that was named and hand it to the subcommand."""
+"""The `taskq` command as a whole: its nouns put together, for the console and for a framework's own command."""
 
-import argparse
-import importlib
 import importlib.metadata
-import logging
+import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
-from taskq_core.app import TaskQ
-from taskq_core.cli import worker
-from taskq_core.errors import ConfigurationError, TaskQError
+import click
 
-_LOG_LEVELS = (logging.ERROR, logging.INFO, logging.INFO, logging.DEBUG)
+from taskq_core.cli.base import Command, Root, connection_options, output_options, told
+from taskq_core.cli.bulk import archive_all, delete_all, run_all
+from taskq_core.cli.completion import VARIABLE, completion
+from taskq_core.cli.cron import cron
+from taskq_core.cli.doctor import doctor
+from taskq_core.cli.enqueue import enqueue
+from taskq_core.cli.group import group
+from taskq_core.cli.queue import queue
+from taskq_core.cli.scheduler import scheduler_command
+from taskq_core.cli.server import server
+from taskq_core.cli.session import Session
+from taskq_core.cli.stats import stats
+from taskq_core.cli.task import task
+from taskq_core.cli.worker import worker_command
+
+EPILOG = """\
+examples:
+  %(prog)s stats
+  %(prog)s task list --queue default --state retry
+  %(prog)s task run --queue default --id 1f3a...
+  %(prog)s doctor
+
+exit status:
+  0  done
+  1  failed; the reason is on standard error (of several things, the others were done)
+  2  the command line is wrong
+"""
+
+
+@click.command("version", cls=Command)
+@click.pass_obj
+def version(session: Session) -> None:
+    """Show the version."""
+    number = importlib.metadata.version("taskq-asynq")
+    if session.output.as_json:
+        session.output.json({"version": number})
+    else:
+        session.output.line(number)
+
+
+def make_root(services: Sequence[click.Command], *, is_hosted: bool = False) -> Root:
+    """Return the whole command.
+
+    Args:
+        services: The commands that run for long: worker and scheduler.
+        is_hosted: It runs inside a framework, which says where the broker is and completes nothing.
+    """
+    root = Root(
+        "taskq",
+        help="Work with a task queue on Redis.",
+        epilog=EPILOG,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+        no_args_is_help=True,
+        shared=output_options() if is_hosted else [*connection_options(), *output_options()],
+        params=[
+            click.Option(
+                ["--version"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_show_version,
+                help="show the version and exit",
+            )
+        ],
+    )
+    for verb in (enqueue, run_all, archive_all, delete_all):
+        task.add_command(verb)
+    tools = [stats, queue, task, group, server, cron, doctor, version, *([] if is_hosted else [completion])]
+    for command in (*services, *tools):
+        root.add_command(command)
+    return root
+
+
+def _show_version(context: click.Context, option: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        click.echo(importlib.metadata.version("taskq-asynq"))
+        context.exit()
+
+
+def _nowhere(mode: str) -> Any:
+    return open(os.devnull, mode, encoding="utf-8")  # open as long as the process
 
 
 def main(arguments: Sequence[str] | None = None, *, stdout: TextIO | None = None) -> int:
@@ -24,68 +100,22 @@ def main(arguments: Sequence[str] | None = None, *, stdout: TextIO | None = None
         stdout: Where to write; None is standard output.
 
     Returns:
-        0 for success, 1 for a problem that was told on standard error. A wrong command line exits with 2.
+        0 for success, 1 for a failure and 2 for a wrong command line, told on standard error.
     """
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(level=_LOG_LEVELS[options.verbosity], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Whoever starts a process may close its streams (`<&-`, a service): Python has None for them then.
+    sys.stdin = sys.stdin or _nowhere("r")
+    sys.stdout = sys.stdout or _nowhere("w")
+    sys.stderr = sys.stderr or _nowhere("w")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a character that cannot be shown is no reason to fail
+    session = Session(stdout=stdout)
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return worker.run(load_app(options.app), vars(options), stdout=stdout or sys.stdout)
-    except TaskQError as error:
-        sys.stderr.write(f"taskq: {error}\n")
-        return 1
+        return told(lambda: root.main(words, "taskq", VARIABLE, standalone_mode=False, obj=session))
+    finally:
+        session.close()
 
 
-def load_app(target: str) -> TaskQ:
-    """Import a queue application.
-
-    Args:
-        target: `module:attribute`, for example `shop.queue:taskq`. The attribute may have dots. Modules are looked for
-            in the working directory first.
-
-    Raises:
-        ConfigurationError: There is no such module or attribute, or it is no `TaskQ`.
-    """
-    module_name, colon, attribute = target.partition(":")
-    if not colon or not module_name or not attribute:
-        raise ConfigurationError(f"{target!r} does not name a queue application; give module:attribute")
-    folder = os.getcwd()
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        found: object = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there and imports something that is not
-        raise ConfigurationError(f"there is no module {error.name!r} in {folder} or on Python's path") from None
-    for name in attribute.split("."):
-        try:
-            found = getattr(found, name)
-        except AttributeError:
-            raise ConfigurationError(f"{module_name!r} has no attribute {attribute!r}") from None
-    if not isinstance(found, TaskQ):
-        raise ConfigurationError(f"{target!r} is no TaskQ but of type {type(found).__name__!r}")
-    return found
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="taskq", description="A task queue on Redis.")
-    parser.add_argument("--version", action="version", version=importlib.metadata.version("taskq-asynq"))
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    run = commands.add_parser(
-        "worker",
-        help="run tasks",
-        description=worker.DESCRIPTION,
-        epilog=worker.epilog("shop.queue:taskq "),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    run.add_argument("app", metavar="module:attribute", help="the TaskQ object, for example shop.queue:taskq")
-    worker.add_arguments(run)
-    run.add_argument(
-        "-v",
-        "--verbosity",
-        type=int,
-        choices=(0, 1, 2, 3),
-        default=1,
-        help="0 says nothing, 1 what is run (default), 2 also one line per task, 3 also the log's details",
-    )
-    return parser
+root = make_root([worker_command, scheduler_command])
+"""The console's command."""

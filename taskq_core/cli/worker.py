@@ -1,21 +1,30 @@
 """Run a worker from a command line: its options, its banner and its line per task.
 
-Shared by `taskq worker` and Django's `manage.py runworker`: both add these options to a parser of their own and call
-`run`. What a worker does is the business of `taskq_core.worker`.
+Shared by `taskq worker` and Django's `manage.py runworker`: both make their options from `OPTIONS`, one for click, one
+for argparse, and call `run`. What a worker does is the business of `taskq_core.worker`.
 """
 
 import argparse
 import importlib.metadata
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import click
+
 from taskq_core.app import TaskQ
+from taskq_core.cli.base import Command
+from taskq_core.cli.render import clean
+from taskq_core.cli.session import Session
 from taskq_core.context import TaskContext
 from taskq_core.settings import Settings, parse_queues, seconds
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
 DESCRIPTION = "Take tasks from the queues and run them until told to stop."
+LOG_LEVELS = (logging.ERROR, logging.INFO, logging.INFO, logging.DEBUG)
+"""What the log tells, by verbosity."""
 _TASKS_SHOWN = 20
 
 
@@ -56,34 +65,106 @@ exit status:
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOption:
+    """One option of the worker, from which both argparse's and click's are made.
+
+    Attributes:
+        flag: What is typed. Its text behind the dashes, with underscores, is the name of the value.
+        help: What it does, as the rest of a sentence.
+        metavar: What stands for the value; "" makes it a switch without one.
+        kind: Type of the value: text or a whole number.
+        off: A second flag that turns a switch off; without either the value is None.
+        default: What holds without the option, in words, from the settings; None when that goes without saying.
+    """
+
+    flag: str
+    help: str
+    metavar: str = ""
+    kind: type[str] | type[int] = str
+    off: str = ""
+    default: Callable[[Settings], object] | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the value among the parsed ones."""
+        return self.flag.lstrip("-").replace("-", "_")
+
+    def full_help(self, settings: Settings | None) -> str:
+        """The help, with what holds without the option; its value if the settings are known."""
+        if self.default is None:
+            return self.help
+        shown = "as in the settings" if settings is None else self.default(settings)
+        return f"{self.help} (default: {shown})"
+
+
+OPTIONS = (
+    WorkerOption(
+        flag="--queues",
+        metavar="NAME[=WEIGHT],...",
+        help="queues to serve; of two full queues, one with twice the weight is served twice as often",
+        default=lambda settings: _queues_text(settings.queues),
+    ),
+    WorkerOption(
+        flag="--concurrency",
+        metavar="N",
+        kind=int,
+        help="tasks to run at the same time",
+        default=lambda settings: settings.concurrency,
+    ),
+    WorkerOption(
+        flag="--strict",
+        help="serve a queue only while those of larger weight are empty",
+        default=lambda settings: "on" if settings.strict_priority else "off",
+    ),
+    WorkerOption(flag="--burst", help="exit when no task is pending, due or running, instead of waiting for more"),
+    WorkerOption(
+        flag="--with-scheduler",
+        off="--no-scheduler",
+        help="enqueue periodic tasks as well; Django's runworker does so unless told not to, but for --burst",
+    ),
+    WorkerOption(
+        flag="--health-port",
+        metavar="PORT",
+        kind=int,
+        help="tell over HTTP how the worker is, at /livez and /readyz of this port",
+    ),
+    WorkerOption(
+        flag="--health-host",
+        metavar="ADDRESS",
+        help="address to tell it at; 0.0.0.0 for all of this machine (default: 127.0.0.1)",
+    ),
+)
+"""The worker's options, the same for `taskq worker` and Django's commands."""
+
+
 def add_arguments(parser: argparse.ArgumentParser, settings: Settings | None = None) -> None:
     """Add the worker's options to a parser. Given `settings`, the help shows their values as defaults."""
+    for option in OPTIONS:
+        shown = option.full_help(settings).replace("%", "%%")  # argparse formats the help
+        if option.metavar:
+            parser.add_argument(option.flag, type=option.kind, metavar=option.metavar, help=shown)
+        elif option.off:
+            parser.add_argument(option.flag, action="store_true", default=None, help=shown)
+            parser.add_argument(
+                option.off, action="store_false", dest=option.name, default=None, help=f"not {option.flag}"
+            )
+        else:
+            parser.add_argument(option.flag, action="store_true", help=shown)
 
-    def default(shown: object) -> str:
-        return "default: as in the settings" if settings is None else f"default: {shown}"
 
-    queues = "" if settings is None else _queues_text(settings.queues).replace("%", "%%")  # argparse formats the help
-    parser.add_argument(
-        "--queues",
-        metavar="NAME[=WEIGHT],...",
-        help="queues to serve; of two full queues, one with twice the weight is served twice as often "
-        f"({default(queues)})",
-    )
-    parser.add_argument(
-        "--concurrency",
-        type=int,
-        metavar="N",
-        help=f"tasks to run at the same time ({default(settings and settings.concurrency)})",
-    )
-    parser.add_argument(
-        "--strict",
-        action="store_true",
-        help="serve a queue only while those of larger weight are empty "
-        f"({default('on' if settings and settings.strict_priority else 'off')})",
-    )
-    parser.add_argument(
-        "--burst", action="store_true", help="exit when no task is pending, due or running, instead of waiting for more"
-    )
+def click_options(settings: Settings | None = None) -> list[click.Option]:
+    """Return the worker's options for click. As `add_arguments`."""
+    made = []
+    for option in OPTIONS:
+        shown = option.full_help(settings)
+        if option.metavar:
+            made.append(click.Option([option.flag], type=option.kind, metavar=option.metavar, help=shown))
+        elif option.off:
+            made.append(click.Option([option.name, f"{option.flag}/{option.off}"], default=None, help=shown))
+        else:
+            made.append(click.Option([option.flag], is_flag=True, help=shown))
+    return made
 
 
 def worker_config(settings: Settings, options: Mapping[str, Any]) -> WorkerConfig:
@@ -99,6 +180,9 @@ def worker_config(settings: Settings, options: Mapping[str, Any]) -> WorkerConfi
         overrides["concurrency"] = options["concurrency"]
     if options.get("strict"):
         overrides["strict_priority"] = True
+    for name in ("with_scheduler", "health_port", "health_host"):
+        if options.get(name) is not None:
+            overrides[name] = options[name]
     return WorkerConfig.from_settings(settings, **overrides)
 
 
@@ -112,6 +196,8 @@ def banner(app: TaskQ, config: WorkerConfig, *, all_tasks: bool = False) -> str:
         f"  queues       {queues}",
         f"  concurrency  {config.concurrency}",
         f"  pid          {os.getpid()}",
+        *(["  scheduler    runs as well"] if config.with_scheduler else []),
+        *([f"  health       {_health_url(config)}"] if config.health_port else []),
         f"  tasks        {len(app.tasks) or 'none registered: every task will be put off, then archived'}",
     ]
     shown = sorted(app.tasks) if all_tasks else sorted(app.tasks)[:_TASKS_SHOWN]
@@ -147,10 +233,8 @@ class Narrator(WorkerListener):
     def task_ended(self, context: TaskContext, outcome: str, duration_s: float, error: BaseException | None) -> None:
         """Say how a task ended: outcome, name, id, attempt, time, and what it raised. Arguments are not shown."""
         problem = "" if error is None else f"  {type(error).__name__}: {_first_line(error)}"
-        self._write(
-            f"{outcome:<9}  {context.name}  {context.id}  attempt {context.attempt}"
-            f"  {duration_s * 1000:.0f} ms{problem}"
-        )
+        line = f"{outcome:<9}  {context.name}  {context.id}  attempt {context.attempt}  {duration_s * 1000:.0f} ms"
+        self._write(clean(line + problem))
 
     def _write(self, line: str) -> None:
         try:
@@ -191,6 +275,59 @@ def _queues_text(queues: Mapping[str, int]) -> str:
     return ",".join(f"{name}={weight}" for name, weight in sorted(queues.items(), key=lambda item: (-item[1], item[0])))
 
 
+def _health_url(config: WorkerConfig) -> str:
+    host = f"[{config.health_host}]" if ":" in config.health_host else config.health_host
+    return f"http://{host}:{config.health_port}/readyz"
+
+
 def _first_line(error: BaseException) -> str:
     lines = str(error).splitlines()
     return lines[0][:200] if lines else ""
+
+
+def make_command(
+    work: Callable[..., object], *, description: str, epilog: str, settings: Settings | None = None
+) -> click.Command:
+    """Return a `worker` command for click.
+
+    Args:
+        work: Runs it, with click's decorators for what it takes besides the worker's options.
+        description: What it does.
+        epilog: What stands below the options.
+        settings: The settings, where they are known already; the help shows their values.
+    """
+    command = click.command(
+        "worker", cls=Command, help=description, short_help="Run tasks until told to stop.", epilog=epilog
+    )(work)
+    command.params += click_options(settings)
+    return command
+
+
+def verbosity_option(what: str) -> Callable[[Any], Any]:
+    """Return the decorator that adds `--verbosity`; `what` is what 2 tells one line of."""
+    return click.option(
+        "-v",
+        "--verbosity",
+        type=click.IntRange(0, 3),
+        default=1,
+        metavar="0-3",
+        help=f"0 says nothing, 1 what is run (default), 2 also one line per {what}, 3 also the log's details",
+    )
+
+
+def set_up_log(verbosity: int) -> None:
+    """Write the log to standard error: errors only at verbosity 0, all details at 3."""
+    logging.basicConfig(level=LOG_LEVELS[verbosity], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+@click.argument("app", metavar="MODULE:ATTRIBUTE", required=False)
+@verbosity_option("task")
+@click.pass_obj
+def _work(session: Session, /, app: str | None, verbosity: int, **options: Any) -> int:
+    target = session.named_app(app)
+    set_up_log(verbosity)
+    return run(target, {**options, "verbosity": verbosity}, stdout=session.output.stdout)
+
+
+worker_command = make_command(_work, description=DESCRIPTION, epilog=epilog("shop.queue:taskq "))
+"""`taskq worker`. The argument is the `TaskQ` object, for example `shop.queue:taskq`."""

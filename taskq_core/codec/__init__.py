@@ -12,6 +12,6 @@ its text nor in its chain. Size limits, and payloads wrapped together with a tra
 """
 
 from taskq_core.codec.arguments import ArgumentsCodec
-from taskq_core.codec.results import decode_result, encode_result
+from taskq_core.codec.results import decode_payload, decode_result, encode_result
 
-__all__ = ["ArgumentsCodec", "decode_result", "encode_result"]
+__all__ = ["ArgumentsCodec", "decode_payload", "decode_result", "encode_result"]

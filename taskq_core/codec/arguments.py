@@ -138,7 +138,7 @@ class ArgumentsCodec:
         return name[1], describe(exc, self._known[name[1]].annotation, at[name.end() :])
 
     def _encode_with_care(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
-        values = self._bind(args, kwargs)
+        values = self.bind(args, kwargs)
         plain = {}
         for position, (name, value) in enumerate(values.items(), start=1):
             plain[name], problem = check_value(self._known[name].annotation, self._known[name].decode, value)
@@ -147,8 +147,12 @@ class ArgumentsCodec:
                 raise TaskArgumentsError(self.name, name, problem + where)
         return encode_ordered(self._struct(**plain))
 
-    def _bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, object]:
-        """Bind as Python does, with Python's words for what is wrong."""
+    def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, object]:
+        """Return the arguments by name, bound as Python does; parameters left out keep their defaults.
+
+        Raises:
+            TaskArgumentsError: One is missing, unknown or given twice, in Python's words.
+        """
         positional = [each for each in self._known.values() if not each.keyword_only]
         if len(args) > len(positional):
             least, most = sum(each.required for each in positional), len(positional)

@@ -1,4 +1,4 @@
-"""Write what a task returned, and read it as the type the caller expects."""
+"""Write what a task returned, and read it, or the payload of any task, as the type the caller expects."""
 
 import inspect
 from functools import lru_cache
@@ -8,7 +8,7 @@ import msgspec
 
 from taskq_core.codec.values import build, encode_plain, holds_non_finite, to_plain
 from taskq_core.codec.wording import describe, describe_unreadable, describe_unwritable, split_path, type_name
-from taskq_core.errors import ResultValueError
+from taskq_core.errors import PayloadError, ResultValueError
 
 
 def encode_result(value: object) -> bytes:
@@ -39,18 +39,36 @@ def decode_result(data: bytes, type_: Any) -> object:
     Raises:
         ResultValueError: The bytes are no JSON, or do not fit `type_`.
     """
-    problem = ""
+    value, problem = _read(data or b"null", type_)
+    if problem:
+        raise ResultValueError(f"result: {problem}")
+    return value
+
+
+def decode_payload(payload: bytes, type_: Any, *, task: str) -> object:
+    """Read the payload of a task of the given name as `type_`; no bytes at all count as an empty object.
+
+    Raises:
+        PayloadError: The bytes are no JSON, or do not fit `type_`.
+    """
+    value, problem = _read(payload or b"{}", type_)
+    if problem:
+        raise PayloadError(task, "", problem)
+    return value
+
+
+def _read(data: bytes, type_: Any) -> tuple[object, str]:
+    """Return the value, and what is wrong, "" for nothing: raised later, so that no value travels along as context."""
     try:
-        return _result_decoder(type_).decode(data or b"null")
+        return _decoder(type_).decode(data), ""
     except msgspec.ValidationError as exc:
-        problem = describe(exc, type_, split_path(str(exc))[1] or "")
+        return None, describe(exc, type_, split_path(str(exc))[1] or "")
     except TypeError as exc:  # msgspec's refusal of the type itself
-        problem = f"cannot be read as {type_name(type_)} ({type(exc).__name__})"
+        return None, f"cannot be read as {type_name(type_)} ({type(exc).__name__})"
     except Exception as exc:
-        problem = describe_unreadable(exc)
-    raise ResultValueError(f"result: {problem}")
+        return None, describe_unreadable(exc)
 
 
 @lru_cache(maxsize=1024)
-def _result_decoder(type_: Any) -> msgspec.json.Decoder[Any]:
+def _decoder(type_: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(Any if type_ is inspect.Parameter.empty else type_, dec_hook=build)

@@ -164,6 +164,7 @@ class _WorkerInstruments:
     failed: Counter
     retried: Counter
     consumed: Counter
+    repairs: Counter
     processing_time: Histogram
     process_duration: Histogram
 
@@ -233,6 +234,12 @@ class WorkerMetrics:
         series.pending += 1
         instruments.processing_time.record(duration_s, series.run, context)
         instruments.process_duration.record(duration_s, series.message, context)
+
+    def repaired(self, queue: str, kind: str, count: int) -> None:
+        """Count damage that was repaired. It should stay at zero."""
+        self._refresh()
+        if self._instruments is not None:
+            self._instruments.repairs.add(count, {names.QUEUE: queue, names.REPAIR_KIND: kind})
 
     def flush(self) -> None:
         """Add up what was noted since the last call. To be called once per tick and at the end."""
@@ -314,6 +321,9 @@ def _worker_instruments(meter: Meter) -> _WorkerInstruments:
         ),
         consumed=meter.create_counter(
             names.CLIENT_CONSUMED, "{message}", "Number of messages that were delivered to the application."
+        ),
+        repairs=meter.create_counter(
+            names.REPAIRS, "{repair}", "Damage that was found in a queue and repaired; should stay at zero."
         ),
         processing_time=meter.create_histogram(
             names.TASK_PROCESSING_TIME,

@@ -14,7 +14,8 @@ worker.
 
 import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import Token
 from enum import StrEnum
 from types import TracebackType
@@ -220,6 +221,15 @@ class Tracing:
             return None
         found = trace.get_current_span(propagation.extract(headers, baggage=False)).get_span_context()
         return self._url.replace("{trace_id}", trace.format_trace_id(found.trace_id)) if found.is_valid else None
+
+    @contextmanager
+    def continued(self, headers: Mapping[str, str]) -> Iterator[None]:
+        """Make the trace and the baggage that stand in a task's headers current, in this coroutine or thread."""
+        token = context_api.attach(propagation.extract(headers, baggage=self.baggage))
+        try:
+            yield
+        finally:
+            context_api.detach(token)
 
     def start_producer(
         self,

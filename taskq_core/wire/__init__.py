@@ -12,8 +12,11 @@ from taskq_core.wire.keys import (
     MAX_NAME_BYTES,
     Keys,
     QueueKeys,
+    validate_entry_id,
+    validate_group_name,
     validate_prefix,
     validate_queue_name,
+    validate_scope,
     validate_task_id,
     validate_task_type,
 )
@@ -82,8 +85,11 @@ __all__ = [
     "retried_message",
     "timedelta_of_ns",
     "to_timestamp",
+    "validate_entry_id",
+    "validate_group_name",
     "validate_prefix",
     "validate_queue_name",
+    "validate_scope",
     "validate_task_id",
     "validate_task_type",
 ]

@@ -39,12 +39,15 @@ class QueueKeys:
         "active",
         "aggregation_sets",
         "archived",
+        "combined",
         "completed",
         "done",
         "failed",
         "group_prefix",
         "groups",
         "lease",
+        "moved",
+        "moving",
         "name",
         "own_prefix",
         "paused",
@@ -80,6 +83,9 @@ class QueueKeys:
         self.own_prefix = own = f"taskq:{{{name}}}:" if prefix == DEFAULT_PREFIX else f"{prefix}:taskq:{{{name}}}:"
         self.wake = own + "wake"  # list: at most one token, popped by an idle worker
         self.quarantine = own + "quarantine"  # sorted set: id of an unreadable task by the second it was put aside
+        self.moving = own + "moving"  # sorted set: id of a task on its way to another queue by the second it set out
+        self.moved = own + "moved"  # sorted set: receipt of a task from another queue by the second it is kept
+        self.combined = own + "combined"  # sorted set: id of a combined set with members to delete, by second
         self.done = own + "done"  # channel: ids of tasks that came to an end
         self.absent = own + "absent"  # never exists; deleting it is a write that a full Redis takes
 
@@ -123,9 +129,25 @@ class QueueKeys:
         """String, expiring: which worker acts for a service (`forwarder`, `recoverer`, ...) on this queue."""
         return f"{self.own_prefix}leader:{service}"
 
+    def tick(self, entry: str) -> str:
+        """String, expiring: how far a periodic entry has come. `entry` is its id and when it fires, see `periodic`."""
+        return f"{self.own_prefix}tick:{entry}"
+
+    def removed(self, kind: str) -> str:
+        """What was `pending`, `scheduled`, ... of a queue that is being removed, until its tasks are deleted."""
+        return f"{self.own_prefix}removed:{kind}"
+
+    def combined_set(self, set_id: str) -> str:
+        """Sorted set: members of a set that was turned into one task, still to be deleted."""
+        return f"{self.combined}:{set_id}"
+
     def quarantined(self, task_id: str) -> str:
         """Hash: the fields of an unreadable task, byte for byte."""
         return f"{self.own_prefix}quarantine:{task_id}"
+
+    def strange(self, key: str, at_ns: int) -> str:
+        """What stood at a key of the queue and was of another type, as it was, with the time (Unix ns) it was moved."""
+        return f"{self.own_prefix}strange:{key.removeprefix(self.prefix).removeprefix(self.own_prefix)}:{at_ns}"
 
 
 class Keys:
@@ -174,6 +196,15 @@ class Keys:
         """Entries of one scheduler: list, expiring."""
         return f"{self.schedulers}:{{{host}:{pid}:{scheduler_id}}}"
 
+    def scheduler_leader(self, entries: str) -> str:
+        """String, expiring: which scheduler acts for a set of entries, which is named by its digest."""
+        own = "taskq" if self.prefix == DEFAULT_PREFIX else f"{self.prefix}:taskq"
+        return f"{own}:scheduler:leader:{entries}"
+
+    def semaphore(self, scope: str) -> str:
+        """Sorted set: who holds a place of a semaphore, by the Unix second until which it is held."""
+        return f"{self.prefix}:sema:{scope}"
+
     def scheduler_history(self, entry_id: str) -> str:
         """Sorted set: past firings of one periodic entry."""
         return f"{self.prefix}:scheduler_history:{entry_id}"
@@ -210,6 +241,33 @@ def validate_task_type(task_type: str) -> str:
         ConfigurationError: It cannot.
     """
     return _validate("task type", task_type)
+
+
+def validate_group_name(group: str) -> str:
+    """Return the group name if it can be used: at most 256 bytes of valid UTF-8, not blank, no control character.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    return _validate("group name", group)
+
+
+def validate_scope(scope: str) -> str:
+    """Return the scope of a semaphore if it can be used: at most 256 bytes of valid UTF-8, no control character.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    return _validate("scope of a semaphore", scope)
+
+
+def validate_entry_id(entry_id: str) -> str:
+    """Return the id of a periodic entry if it can be used: as a task id.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    return _validate("entry id", entry_id)
 
 
 def validate_prefix(prefix: str) -> str:

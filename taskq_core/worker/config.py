@@ -33,18 +33,41 @@ class WorkerConfig:
     """Seconds between two looks for tasks whose worker went silent."""
     clean_every: Duration = 8.0
     """Seconds between two deletions of what is kept no longer."""
+    reconcile_every: Duration = 300.0
+    """Seconds between two passes over a queue that find damage and repair it."""
+    aggregate_every: Duration = 1.0
+    """Seconds between two looks for groups that are due."""
     leader_lease: Duration = 5.0
     """Seconds after which another worker takes over a service whose leader went silent."""
     safety_net: Duration = 5.0
     """Longest wait for a wake token, in seconds; then the queues are tried all the same."""
+    with_scheduler: bool = False
+    """Enqueue periodic tasks as well, as a scheduler does."""
+    health_host: str = "127.0.0.1"
+    """Address at which its health is told over HTTP."""
+    health_port: int | None = None
+    """Port at which its health is told, 0 for any free one. None: its health is not told."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "queues", MappingProxyType(check_queues(self.queues)))
         check_whole("concurrency", self.concurrency, least=1, most=100_000)
         for name in ("shutdown_grace", "lease_grace"):
             object.__setattr__(self, name, seconds(name, getattr(self, name)))
-        for name in ("lease", "heartbeat", "recover_every", "clean_every", "leader_lease", "safety_net"):
+        for name in (
+            "lease",
+            "heartbeat",
+            "recover_every",
+            "clean_every",
+            "reconcile_every",
+            "aggregate_every",
+            "leader_lease",
+            "safety_net",
+        ):
             object.__setattr__(self, name, seconds(name, getattr(self, name), allow_zero=False))
+        if self.health_port is not None:
+            check_whole("health_port", self.health_port, least=0, most=65_535)
+        if not isinstance(self.health_host, str) or not self.health_host.strip():
+            raise ConfigurationError(f"health_host must be an address, got {self.health_host!r}")
         lease_s, heartbeat_s = seconds("lease", self.lease), seconds("heartbeat", self.heartbeat)
         if lease_s < 1 or lease_s != int(lease_s):
             raise ConfigurationError(f"lease must be whole seconds, at least 1, got {self.lease!r}")

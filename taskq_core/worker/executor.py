@@ -15,12 +15,12 @@ from typing import Any
 
 from taskq_core.clock import Clock, utc_datetime
 from taskq_core.context import TaskContext, current
-from taskq_core.middleware import Middleware
+from taskq_core.handlers import Handler, Handlers
+from taskq_core.middleware import Middleware, MiddlewareStack
 from taskq_core.options import DEFAULT_TIMEOUT_S
 from taskq_core.task import Task
 from taskq_core.telemetry import Tracing, unwrap
 from taskq_core.worker.listener import WorkerListener
-from taskq_core.worker.outcome import UnknownTaskError
 from taskq_core.worker.run import Ending, Run
 from taskq_core.worker.threads import TaskThreads
 
@@ -37,7 +37,8 @@ class Executor:
 
     Args:
         tasks: Registered tasks by name.
-        middleware: Wraps every run; the first is the outermost.
+        handlers: Run what no task is registered for.
+        middleware: Wraps runs.
         tracing: Opens consumer spans.
         clock: Source of monotonic time.
         concurrency: Most threads.
@@ -50,7 +51,8 @@ class Executor:
     def __init__(
         self,
         tasks: Mapping[str, Task[Any, Any]],
-        middleware: list[Middleware],
+        handlers: Handlers,
+        middleware: MiddlewareStack,
         tracing: Tracing,
         clock: Clock,
         *,
@@ -61,7 +63,8 @@ class Executor:
         listener: WorkerListener,
     ) -> None:
         self._tasks = tasks
-        self._middleware = tuple(middleware)
+        self._handlers = handlers
+        self._middleware = middleware
         self._tracing = tracing
         self._clock = clock
         self._redis_time = redis_time
@@ -88,13 +91,12 @@ class Executor:
             self.end(known, Ending.LEASE_LOST)
             self.running[run.key] = run
         name = run.name
-        task = run.task = self._tasks.get(name)
+        task = run.task = self._tasks.get(name) or self._handlers.find(name)
         self._set_deadline(run, message.timeout, message.deadline, now)
         run.context = TaskContext.filled_by(partial(self._fill, run))
         try:
-            if task is None:
-                raise UnknownTaskError(name)
-            payload, traceparent = unwrap(message.payload, task.codec.parameters)
+            parameters = () if isinstance(task, Handler) else task.codec.parameters
+            payload, traceparent = unwrap(message.payload, parameters)
             if self._tracing.is_active:
                 headers = dict(message.headers)
                 if traceparent is not None:
@@ -109,8 +111,11 @@ class Executor:
                 )
             if self._listener is not None:
                 self._listener.task_started(run.context)
-            run.kwargs, ignored = task.codec.decode_counting(payload)
-            self.ignored_fields += ignored
+            if isinstance(task, Handler):
+                run.kwargs = task.arguments(message, payload, run.queue.name)
+            else:
+                run.kwargs, ignored = task.codec.decode_counting(payload)
+                self.ignored_fields += ignored
             if run.ends_by <= now:
                 run.ending = Ending.TIMEOUT
                 raise TimeoutError(Ending.TIMEOUT.value)
@@ -134,6 +139,7 @@ class Executor:
         context.deadline = utc_datetime(min(self._redis_time() + run.ends_by - self._clock.monotonic(), LATEST_S))
         context.headers = dict(message.headers)
         context.local = False
+        context.outcome = None if run.outcome is None else run.outcome.value
         context._write_result = partial(self._write_result, run)
 
     def _set_deadline(self, run: Run, timeout_s: int, deadline_s: int, now: float) -> None:
@@ -169,7 +175,7 @@ class Executor:
         if run.span is not None:
             run.span.attach()
         try:
-            if self._middleware:
+            if self._middleware.wraps_runs:
                 run.result = await self._wrapped_coroutine(run)
             elif task.takes_context:
                 run.result = await task.function(context, **run.kwargs)
@@ -184,9 +190,13 @@ class Executor:
     def _wrapped_coroutine(self, run: Run) -> Awaitable[object]:
         call: Callable[[], Awaitable[object]] = self._bound(run)
         assert run.context is not None
-        for middleware in reversed(self._middleware):
+        for middleware in reversed(self._around(run)):
             call = partial(middleware.aaround, run.context, call)
         return call()
+
+    def _around(self, run: Run) -> tuple[Middleware, ...]:
+        assert run.task is not None
+        return self._middleware.of_run(run.queue.name, run.task.name, run.name)
 
     def _bound(self, run: Run) -> Callable[[], Any]:
         assert run.task is not None
@@ -202,9 +212,9 @@ class Executor:
         current.set(context)
         if run.span is not None:
             run.span.attach()
-        if self._middleware:
+        if self._middleware.wraps_runs:
             call = self._bound(run)
-            for middleware in reversed(self._middleware):
+            for middleware in reversed(self._around(run)):
                 call = partial(middleware.around, context, call)
             return call()
         if task.takes_context:

@@ -17,10 +17,9 @@ from typing import Any
 
 from taskq_core.broker.aio import Lane
 from taskq_core.broker.operations import BATCH_MAX, Dequeued, Operation, dequeue
-from taskq_core.clock import Clock
+from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
 from taskq_core.wire import Keys, QueueKeys, QueueOrder, decode_message
-from taskq_core.worker.redis_clock import RedisClock
 from taskq_core.worker.run import Run
 from taskq_core.worker.settler import SettleBatch, Settler
 
@@ -182,7 +181,7 @@ class Fetcher:
         found_all = False
         while True:
             batches = self._settler.take()
-            carried = sum([len(batch.runs) for batch in batches])
+            carried = sum([batch.slots for batch in batches])
             if turn.in_doubt is None and asked < len(queues) and self.is_fetching:
                 limit = min(self.free + carried, turn.share)
                 if limit > 0:

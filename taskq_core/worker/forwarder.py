@@ -9,10 +9,9 @@ import math
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import forward
-from taskq_core.clock import Clock
+from taskq_core.clock import Clock, RedisClock
+from taskq_core.service import jittered
 from taskq_core.wire import QueueKeys
-from taskq_core.worker.redis_clock import RedisClock
-from taskq_core.worker.service import jittered
 
 logger = logging.getLogger("taskq.worker")
 

@@ -4,9 +4,10 @@ Each call is bounded. One worker per queue acts, by lease.
 """
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import clean, lead
+from taskq_core.broker.operations import ARCHIVE, clean, lead
+from taskq_core.service import jittered
+from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys
-from taskq_core.worker.service import jittered
 
 BATCH = 100
 """Most tasks one script call deletes of each kind."""
@@ -20,13 +21,23 @@ class Janitor:
         runner: Sends operations.
         owner: Token of the worker.
         every_s: Seconds between two looks.
+        archive: How much of the archive is kept.
     """
 
-    def __init__(self, queue: QueueKeys, runner: AsyncRunner, *, owner: str, every_s: float) -> None:
+    def __init__(
+        self,
+        queue: QueueKeys,
+        runner: AsyncRunner,
+        *,
+        owner: str,
+        every_s: float,
+        archive: ArchiveLimits = ARCHIVE,
+    ) -> None:
         self._queue = queue
         self._runner = runner
         self._owner = owner
         self._every_s = every_s
+        self._archive = archive
         self.deleted = 0
         """Tasks deleted so far."""
 
@@ -35,7 +46,7 @@ class Janitor:
         leader_ms = int(self._every_s * 3000)
         if await self._runner.run(lead(self._queue, "janitor", owner=self._owner, leader_ms=leader_ms)):
             while True:
-                completed, archived = await self._runner.run(clean(self._queue, limit=BATCH))
+                completed, archived = await self._runner.run(clean(self._queue, limit=BATCH, archive=self._archive))
                 self.deleted += completed + archived
                 if completed < BATCH and archived < BATCH:
                     break

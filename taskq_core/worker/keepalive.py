@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable
 
 from taskq_core.broker import operations
 from taskq_core.broker.sync import SyncRunner
-from taskq_core.clock import Clock
+from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerError
 from taskq_core.wire import Keys, QueueKeys, ServerInfo, WorkerInfo
-from taskq_core.worker.redis_clock import RedisClock
 from taskq_core.worker.run import Run
 
 logger = logging.getLogger("taskq.worker")

@@ -1,14 +1,25 @@
-"""Decide how a run ends: from what its function returned or raised to what is stored. Pure."""
+"""Decide how a run ends: from what its function returned or raised to what is stored. No input, no output."""
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
 from taskq_core.broker.operations import Outcome, Settlement
 from taskq_core.codec import encode_result
-from taskq_core.errors import Discard, PayloadError, ResultValueError, Retry, SkipRetry, Snooze
-from taskq_core.retry import asynq_default
+from taskq_core.errors import (
+    Discard,
+    LeaseLostError,
+    PayloadError,
+    ResultValueError,
+    Retry,
+    SkipRetry,
+    Snooze,
+    TaskCancelledError,
+    UnknownTaskError,
+)
+from taskq_core.retry import ask, asynq_default
 from taskq_core.settings import Duration
 from taskq_core.telemetry import Outcome as Word
 from taskq_core.wire import archived_message, completed_message, encode_message, retried_message
@@ -22,17 +33,6 @@ YOUNG_S = 1.0
 """Seconds below which a run counts as young: its id stands near the left end of the active list."""
 
 
-class UnknownTaskError(Exception):
-    """No task of this name is registered here."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-    def __str__(self) -> str:
-        return f'handler not found for task "{self.name}": no worker that took it has this task registered'
-
-
 @dataclass(slots=True)
 class _Failure:
     text: str
@@ -42,7 +42,7 @@ class _Failure:
 
 
 def settle(run: Run, result: object, error: BaseException | None, *, now_s: int, duration_s: float) -> Settlement:
-    """Return what is stored for a run whose function has ended.
+    """Return what is stored for a run whose function has ended, and note in the run what it failed with.
 
     Args:
         run: The run.
@@ -61,7 +61,11 @@ def settle(run: Run, result: object, error: BaseException | None, *, now_s: int,
             return settlement
         error = settlement
     failure = _failure(run, error)
-    settlement = _steered(run, error) if failure is None else _failed(run, failure, now_s)
+    if failure is None:
+        settlement = _steered(run, error)
+    else:
+        run.failure = failure.error
+        settlement = _failed(run, failure, now_s)
     settlement.is_young = is_young
     return settlement
 
@@ -96,11 +100,13 @@ def _steered(run: Run, error: BaseException | None) -> Settlement:
 def _failure(run: Run, error: BaseException | None) -> _Failure | None:
     """Return the failure, or None when the task asked to be snoozed or discarded."""
     if run.ending is Ending.TIMEOUT:
-        cause = error if isinstance(error, Exception) else TimeoutError()
+        cause = error if isinstance(error, Exception) else TimeoutError("the time of the task is over")
         return _Failure(Ending.TIMEOUT.value, cause, is_final=_is_final(run, cause))
     if run.ending is Ending.CANCELLED:
         # Unlike upstream, a task that somebody cancelled is not run again behind their back.
-        return _Failure(Ending.CANCELLED.value, error or TimeoutError(), is_final=True)
+        cancelled = TaskCancelledError(run.queue.name, run.task_id)
+        cancelled.__cause__ = error
+        return _Failure(Ending.CANCELLED.value, cancelled, is_final=True)
     assert error is not None
     if isinstance(error, Discard):
         return None
@@ -140,16 +146,49 @@ def _failed(run: Run, failure: _Failure, now_s: int) -> Settlement:
         stored = archived_message(message, error=failure.text, failed_at_s=now_s)
         return Settlement(run.task_id, Outcome.ARCHIVE, message=stored)
     delay = failure.delay if failure.delay is not None else _delay(run, failure.error)
-    stored = retried_message(message, error=failure.text, failed_at_s=now_s, counts=True)
-    return Settlement(run.task_id, Outcome.RETRY, message=stored, delay_ms=_milliseconds(delay))
+    counts = isinstance(failure.error, Retry) or _counts(run, failure.error)
+    stored = retried_message(message, error=failure.text, failed_at_s=now_s, counts=counts)
+    outcome = Outcome.RETRY if counts else Outcome.RETRY_UNCOUNTED
+    return Settlement(run.task_id, outcome, message=stored, delay_ms=_milliseconds(delay))
+
+
+def _counts(run: Run, error: BaseException) -> bool:
+    if run.task is None:
+        return True
+    return counts_as_failure(
+        run.task.options.is_failure, error, name=run.name, queue=run.queue.name, task_id=run.task_id
+    )
+
+
+def counts_as_failure(
+    is_failure: Callable[[BaseException], bool] | None, error: BaseException, *, name: str, queue: str, task_id: str
+) -> bool:
+    """Return what an `is_failure` option says of an error. One that fails itself is logged, and the error counts."""
+    if is_failure is None:
+        return True
+    try:
+        return bool(is_failure(error))
+    except Exception:
+        logger.exception(
+            "the is_failure of task %s failed; the error counts", name, extra={"queue": queue, "task_id": task_id}
+        )
+        return True
+
+
+def lease_lost(run: Run, error: BaseException | None) -> LeaseLostError:
+    """Return what error handlers are told of a run whose lease is lost, whatever its function did then."""
+    lost = LeaseLostError(run.queue.name, run.task_id)
+    lost.__cause__ = error
+    return lost
 
 
 def _delay(run: Run, error: BaseException) -> Duration:
     retried = run.message.retried
     if run.task is None:
         return asynq_default(retried, error)
+    assert run.context is not None
     try:
-        delay = run.task.options.policy(retried, error)
+        delay = ask(run.task.options.policy, retried, error, run.context)
         if not _is_delay(delay):
             raise TypeError(f"retry_delay must return seconds or a timedelta, got {type(delay).__name__}")
         return delay

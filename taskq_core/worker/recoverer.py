@@ -7,12 +7,14 @@ move is one Lua script that reads the lease again, and the second caller finds n
 """
 
 import logging
+from collections.abc import Callable
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import ExpiredTask, Recovery, Verdict, list_expired, recover
+from taskq_core.broker.operations import ARCHIVE, ExpiredTask, Recovery, Verdict, list_expired, recover
 from taskq_core.errors import WireFormatError
-from taskq_core.wire import QueueKeys, archived_message, decode_message, retried_message
-from taskq_core.worker.service import jittered
+from taskq_core.service import jittered
+from taskq_core.settings import ArchiveLimits
+from taskq_core.wire import QueueKeys, TaskMessage, archived_message, decode_message, retried_message
 
 logger = logging.getLogger("taskq.worker")
 
@@ -22,10 +24,20 @@ LOST_TEXT = "asynq: task lease expired"
 """Error text of a task whose worker was lost; Go's own, so that tools know it."""
 
 
-def judge(task: ExpiredTask, now_s: int) -> Recovery:
+def always(message: TaskMessage) -> bool:
+    """Every lost lease is a failure."""
+    return True
+
+
+def judge(task: ExpiredTask, now_s: int, counts: Callable[[TaskMessage], bool] = always) -> Recovery:
     """Return what becomes of a task whose lease ran out. Pure.
 
     The next attempt may start at once: the lease and its grace have kept it waiting long enough.
+
+    Args:
+        task: As listed.
+        now_s: Unix second by Redis's clock.
+        counts: Whether its lost lease is a failure, which uses an attempt.
     """
     if not task.message:
         return Recovery(task, Verdict.DROP)
@@ -36,7 +48,9 @@ def judge(task: ExpiredTask, now_s: int) -> Recovery:
     if message.retried >= message.retry:
         text = f"{LOST_TEXT}: the worker that ran it was lost, and no attempt is left"
         return Recovery(task, Verdict.ARCHIVE, archived_message(message, error=text, failed_at_s=now_s))
-    return Recovery(task, Verdict.RETRY, retried_message(message, error=LOST_TEXT, failed_at_s=now_s, counts=True))
+    is_counted = counts(message)
+    stored = retried_message(message, error=LOST_TEXT, failed_at_s=now_s, counts=is_counted)
+    return Recovery(task, Verdict.RETRY if is_counted else Verdict.RETRY_UNCOUNTED, stored)
 
 
 class Recoverer:
@@ -47,12 +61,25 @@ class Recoverer:
         runner: Sends operations.
         every_s: Seconds between two looks.
         grace_s: Seconds after which a lapsed lease is acted on.
+        archive: How much of the archive is kept.
+        counts: Whether the lost lease of a task is a failure, which uses an attempt.
     """
 
-    def __init__(self, queue: QueueKeys, runner: AsyncRunner, *, every_s: float, grace_s: float) -> None:
+    def __init__(
+        self,
+        queue: QueueKeys,
+        runner: AsyncRunner,
+        *,
+        every_s: float,
+        grace_s: float,
+        archive: ArchiveLimits = ARCHIVE,
+        counts: Callable[[TaskMessage], bool] = always,
+    ) -> None:
         self._queue = queue
         self._runner = runner
         self._every_s = every_s
+        self._archive = archive
+        self._counts = counts
         self._grace_s = int(-(-grace_s // 1))
         self.recovered = 0
         """Tasks taken back so far."""
@@ -63,8 +90,10 @@ class Recoverer:
             expired = await self._runner.run(list_expired(self._queue, grace_s=self._grace_s, limit=BATCH))
             if not expired.tasks:
                 break
-            recoveries = [judge(task, expired.now_ns // 1_000_000_000) for task in expired.tasks]
-            codes = await self._runner.run(recover(self._queue, recoveries, grace_s=self._grace_s))
+            recoveries = [judge(task, expired.now_ns // 1_000_000_000, self._counts) for task in expired.tasks]
+            codes = await self._runner.run(
+                recover(self._queue, recoveries, grace_s=self._grace_s, archive=self._archive)
+            )
             for recovery, code in zip(recoveries, codes, strict=True):
                 if code == "1":
                     self.recovered += 1
@@ -76,6 +105,7 @@ class Recoverer:
     def _log(self, recovery: Recovery) -> None:
         words = {
             Verdict.RETRY: "will be retried",
+            Verdict.RETRY_UNCOUNTED: "will be retried",
             Verdict.ARCHIVE: "is archived: no attempt is left",
             Verdict.QUARANTINE: "cannot be read and is set aside",
             Verdict.DROP: "has no data any more and is dropped",

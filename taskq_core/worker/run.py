@@ -6,6 +6,7 @@ from typing import Any
 
 from taskq_core.broker.operations import Settlement
 from taskq_core.context import TaskContext
+from taskq_core.handlers import Handler
 from taskq_core.task import Task
 from taskq_core.telemetry import ConsumerSpan, Outcome
 from taskq_core.wire import QueueKeys, TaskMessage
@@ -30,7 +31,7 @@ class Run:
         message: Its decoded message.
         name: Name of its task, the message's type.
         lease_until: Monotonic second until which the lease holds by this process's reckoning.
-        task: The task that runs it; None for an unknown type.
+        task: The task or handler that runs it.
         kwargs: Decoded arguments.
         context: What the function can know about itself.
         span: Consumer span, if tracing is on.
@@ -43,6 +44,9 @@ class Run:
         settlement: How it ended; set once the function has really ended.
         repeated: True if the settlement was sent before and its answer is unknown.
         error: What the function raised.
+        failure: What error handlers are told, None if it did not fail. Set together with the settlement.
+        is_reported: True while error handlers are being told.
+        is_over: True once it is settled, or lost for good, while error handlers are being told.
         writes: What the function wrote as its result and is not stored yet; kept by `ResultWriter`.
     """
 
@@ -52,7 +56,10 @@ class Run:
         "ending",
         "ends_by",
         "error",
+        "failure",
         "is_interrupted",
+        "is_over",
+        "is_reported",
         "key",
         "kwargs",
         "lease_until",
@@ -78,7 +85,7 @@ class Run:
         self.message = message
         self.name: str = message.type
         self.lease_until = lease_until
-        self.task: Task[Any, Any] | None = None
+        self.task: Task[Any, Any] | Handler | None = None
         self.kwargs: dict[str, object] = {}
         self.context: TaskContext | None = None
         self.span: ConsumerSpan | None = None
@@ -93,4 +100,12 @@ class Run:
         self.repeated = False
         self.result: object = None
         self.error: BaseException | None = None
+        self.failure: BaseException | None = None
+        self.is_reported = False
+        self.is_over = False
         self.writes: Any = None
+
+    @property
+    def kind(self) -> str:
+        """Name of what runs it. A handler runs any number of types, so nothing is kept by their names."""
+        return self.name if self.task is None else self.task.name

@@ -23,10 +23,11 @@ from taskq_core.broker.operations import (
 from taskq_core.broker.operations import settle as settle_operation
 from taskq_core.clock import Clock
 from taskq_core.errors import Discard, Retry, Snooze
+from taskq_core.settings import ArchiveSettings
 from taskq_core.telemetry import Outcome, WorkerMetrics, type_name
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.listener import WorkerListener
-from taskq_core.worker.outcome import YOUNG_S, settle, state_after, word
+from taskq_core.worker.outcome import YOUNG_S, lease_lost, settle, state_after, word
 from taskq_core.worker.run import Ending, Run
 
 logger = logging.getLogger("taskq.worker")
@@ -35,13 +36,22 @@ PLAIN_DONE = Settlement("", Ended.DONE)
 """The settlement of every run that just succeeded: nothing to store, no lock to free."""
 
 
+_SAID = {
+    Outcome.RETRIED: "will be retried",
+    Outcome.SNOOZED: "will be retried without using an attempt",
+    Outcome.ARCHIVED: "is archived",
+}
+"""What the log says of a run that failed."""
+
+
 @dataclass(slots=True)
 class SettleBatch:
-    """Settlements of one queue on their way."""
+    """Settlements of one queue on their way, and how many slots are free once they have arrived."""
 
     queue: QueueKeys
     runs: list[Run]
     operation: Operation[str]
+    slots: int
 
 
 class Settler:
@@ -55,6 +65,8 @@ class Settler:
         metrics: Counts outcomes.
         listener: Told of each end, if it wants to be.
         released: Called with the runs whose slot is free now.
+        archive: How much of each queue's archive is kept.
+        report: Called with each run that failed, once its outcome is decided; None where nobody wants to know.
     """
 
     def __init__(
@@ -67,6 +79,8 @@ class Settler:
         metrics: WorkerMetrics,
         listener: WorkerListener,
         released: Callable[[Sequence[Run]], None],
+        archive: ArchiveSettings | None = None,
+        report: Callable[[Run], None] | None = None,
     ) -> None:
         self._owner = owner
         self._clock = clock
@@ -75,6 +89,8 @@ class Settler:
         self._metrics = metrics
         self._listener = listener if listener.per_task else None
         self._released = released
+        self._archive = archive or ArchiveSettings()
+        self._report = report
         self._waiting: dict[QueueKeys, list[Run]] = {}
         self.count = 0
         """Outcomes that wait to be sent."""
@@ -106,6 +122,8 @@ class Settler:
         run.result = None
         run.outcome = word(settlement, run.error)
         self._tell(run, run.outcome, state_after(settlement), duration_s)
+        if run.failure is not None and self._report is not None:
+            self._report(run)
         self._keep(run)
 
     def requeue(self, run: Run) -> None:
@@ -122,7 +140,16 @@ class Settler:
             extra={"queue": run.queue.name, "task_id": run.task_id, "attempt": run.message.retried + 1},
         )
         self._tell(run, Outcome.LOST, "active", duration_s)
+        run.failure = None  # whatever it was: what is reported is that the lease is lost
+        self._report_lost(run)
         self._released((run,))
+
+    def _report_lost(self, run: Run) -> None:
+        """Report a run that is another worker's, unless its own failure was reported."""
+        if self._report is not None and run.failure is None:
+            run.outcome = Outcome.LOST
+            run.failure = lease_lost(run, run.error)
+            self._report(run)
 
     def _keep(self, run: Run) -> None:
         waiting = self._waiting.get(run.queue)
@@ -146,12 +173,13 @@ class Settler:
                 type_name(error) if is_failure and error is not None else None,
                 context=None if run.span is None else run.span.context,
             )
-        if outcome is Outcome.RETRIED or outcome is Outcome.ARCHIVED:
+        said = _SAID.get(outcome) if run.failure is not None else None
+        if said is not None:
             logger.log(
                 logging.ERROR if outcome is Outcome.ARCHIVED else logging.WARNING,
                 "task %s %s after %.3f s: %s",
                 run.name,
-                "will be retried" if outcome is Outcome.RETRIED else "is archived",
+                said,
                 duration_s,
                 type(error).__name__ if error is not None else "failed",
                 extra={"queue": run.queue.name, "task_id": run.task_id, "attempt": run.message.retried + 1},
@@ -175,8 +203,14 @@ class Settler:
             if is_plain:
                 operation = settle_done(queue, [run.task_id for run in runs], owner=self._owner)
             else:
-                operation = settle_operation(queue, [_settlement(run) for run in runs], owner=self._owner)
-            batches.append(SettleBatch(queue, runs, operation))
+                operation = settle_operation(
+                    queue,
+                    [_settlement(run) for run in runs],
+                    owner=self._owner,
+                    archive=self._archive.limits(queue.name),
+                )
+            slots = count if is_plain else sum([not run.is_reported for run in runs])
+            batches.append(SettleBatch(queue, runs, operation, slots))
         return batches
 
     def settled(self, batch: SettleBatch, codes: str) -> None:
@@ -199,6 +233,8 @@ class Settler:
                     else "was refused: another worker has taken the task over",
                     extra={"queue": run.queue.name, "task_id": run.task_id},
                 )
+                if not run.repeated:
+                    self._report_lost(run)
             released.append(run)
         self._released(released)
 
@@ -217,6 +253,7 @@ class Settler:
                     run.name,
                     extra={"queue": run.queue.name, "task_id": run.task_id},
                 )
+                self._report_lost(run)
                 given_up.append(run)
         self._released(given_up)
 

@@ -61,7 +61,7 @@ class TaskThreads:
     def submit(self, run: Run) -> None:
         """Run a function as soon as a thread is free. On the event loop."""
         self._inbox.append(run)
-        if self._usual_s.get(run.name, 1.0) < QUICK_S and len(self._idle) < len(self._threads):
+        if self._usual_s.get(run.kind, 1.0) < QUICK_S and len(self._idle) < len(self._threads):
             if self._relief is None:
                 self._relief = self._loop.call_later(RELIEF_S, self._relieve)
         else:
@@ -128,8 +128,8 @@ class TaskThreads:
         """Run the function, and learn how long it usually takes. On a thread."""
         started = monotonic()
         result = contextvars.copy_context().run(self._call, run)
-        usual_s = self._usual_s.get(run.name, 1.0)
-        self._usual_s[run.name] = usual_s + 0.2 * (monotonic() - started - usual_s)
+        usual_s = self._usual_s.get(run.kind, 1.0)
+        self._usual_s[run.kind] = usual_s + 0.2 * (monotonic() - started - usual_s)
         return result
 
     def _finished(self, run: Run) -> None:

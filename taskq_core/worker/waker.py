@@ -11,9 +11,9 @@ from taskq_core.broker.aio import AsyncRunner, Lane
 from taskq_core.broker.operations import lead, rouse, wait_for_wake, watch_pending
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError
+from taskq_core.service import jittered
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.fetcher import Fetcher
-from taskq_core.worker.service import jittered
 
 
 class Waker:

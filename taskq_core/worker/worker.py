@@ -20,7 +20,9 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from taskq_core.app import TaskQ
@@ -28,23 +30,29 @@ from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner, Lane
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S
 from taskq_core.broker.sync import SyncRunner
-from taskq_core.clock import SYSTEM_CLOCK, Clock
-from taskq_core.errors import BrokerError
+from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
+from taskq_core.errors import BrokerError, LeaseLostError, TaskQError
 from taskq_core.ids import new_token
+from taskq_core.reconcile import FindingKind
+from taskq_core.scheduler import Scheduler
+from taskq_core.service import serve
 from taskq_core.telemetry import WorkerMetrics
-from taskq_core.wire import QueueKeys, QueueOrder, ServerInfo, TaskState
+from taskq_core.wire import QueueKeys, QueueOrder, ServerInfo, TaskMessage, TaskState
+from taskq_core.worker.aggregator import AT_ONCE, Aggregator, FunctionCaller
 from taskq_core.worker.config import WorkerConfig
 from taskq_core.worker.executor import Executor
 from taskq_core.worker.fetcher import Fetcher
 from taskq_core.worker.forwarder import Forwarder
+from taskq_core.worker.health import Health, HealthServer, Pulse
 from taskq_core.worker.janitor import Janitor
 from taskq_core.worker.keepalive import Keepalive
 from taskq_core.worker.listener import GuardedListener, WorkerListener
+from taskq_core.worker.outcome import counts_as_failure
+from taskq_core.worker.reconciler import Reconciler
 from taskq_core.worker.recoverer import Recoverer
-from taskq_core.worker.redis_clock import RedisClock
+from taskq_core.worker.reporter import ErrorReporter
 from taskq_core.worker.result_writer import ResultWriter
 from taskq_core.worker.run import Ending, Run
-from taskq_core.worker.service import serve
 from taskq_core.worker.settler import Settler
 from taskq_core.worker.subscriber import Subscriber
 from taskq_core.worker.waker import Waker, Watcher
@@ -65,6 +73,7 @@ class Worker:
         config: How it runs; taken from the application's settings when left out.
         listener: Told of its life.
         clock: Source of time.
+        when_idle: Asked by a worker in burst mode that has nothing left to do; True if there may be work now.
     """
 
     def __init__(
@@ -74,6 +83,7 @@ class Worker:
         *,
         listener: WorkerListener | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        when_idle: "Callable[[Worker], Awaitable[bool]] | None" = None,
     ) -> None:
         self.app = app
         self.config = config or WorkerConfig.from_settings(app.settings)
@@ -82,10 +92,14 @@ class Worker:
         self.status = "new"
         self._listener = GuardedListener(listener or WorkerListener())
         self._clock = clock
+        self._when_idle = when_idle
         self._token = new_token()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._aborting = asyncio.Event()
+        self._scheduler = Scheduler(app, clock=clock) if self.config.with_scheduler else None
+        self._reconcilers: list[Reconciler] = []
+        self._health_server: HealthServer | None = None
 
     # --- from outside -------------------------------------------------------------------------------------------------
 
@@ -153,6 +167,16 @@ class Worker:
         """Payload fields that no parameter took, since the start: a newer producer sends more than this code knows."""
         return self._executor.ignored_fields
 
+    @property
+    def repairs(self) -> Mapping[FindingKind, int]:
+        """Damage this worker has repaired, by kind. It should stay at zero."""
+        return sum((each.repairs for each in self._reconcilers), Counter[FindingKind]())
+
+    @property
+    def health_port(self) -> int | None:
+        """Port at which its health is told, None where it is not."""
+        return None if self._health_server is None else self._health_server.port
+
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def arun(self) -> int:
@@ -165,10 +189,56 @@ class Worker:
         self._runner = AsyncRunner(runtime.endpoint)
         self._lanes: list[Lane] = []
         self._helpers: set[asyncio.Task[None]] = set()
+        self._aggregators: list[Aggregator] = []
+        self._forwarders: list[Forwarder] = []
+        self._queues = [self._keys.queue(name) for name in self.config.queues]
+        if not await self._tell_health():
+            self.status = "closed"
+            return 1
+        try:
+            return await self._live()
+        finally:
+            if self._health_server is not None:
+                await self._health_server.close()
+
+    async def _tell_health(self) -> bool:
+        """Begin to tell how the worker is, if wanted. False if the port cannot be had."""
+        host, port = self.config.health_host, self.config.health_port
+        self._health = Health(self._queues, self._pulse, self._clock)
+        if port is None:
+            return True
+        server = HealthServer(self._health, host, port)
+        try:
+            await server.start()
+        except (OSError, UnicodeError) as error:
+            logger.error("the worker cannot start: its health cannot be told at %s:%d: %s", host, port, error)
+            return False
+        self._health_server = server
+        logger.info("health is told at http://%s:%d/livez and /readyz", host, server.port)
+        return True
+
+    def _pulse(self) -> Pulse:
+        if self.status in ("new", "closed"):
+            return Pulse(self.status, 0, self.config.concurrency, None, False, False)
+        fetcher, last = self._fetcher, self._fetcher.last_answer
+        return Pulse(
+            self.status,
+            self.running_count,
+            self.config.concurrency,
+            None if last is None else self._clock.monotonic() - last,
+            fetcher.is_failing,
+            fetcher.can_take,
+        )
+
+    async def _live(self) -> int:
+        assert self._loop is not None
+        runtime = self.app.runtime
         try:
             await asyncio.to_thread(runtime.endpoint.open)
             await self._runner.run(operations.ping(), patience_s=START_PATIENCE_S)
-        except BrokerError as error:
+            if self._scheduler is not None:
+                self._scheduler.open(self._runner)
+        except TaskQError as error:
             logger.error("the worker cannot start: %s", error)
             self.status = "closed"
             await self._runner.aclose()
@@ -202,13 +272,18 @@ class Worker:
 
     def _build(self) -> None:
         runtime, config = self.app.runtime, self.config
-        self._queues = [self._keys.queue(name) for name in config.queues]
         self._queue_names = tuple(config.queues)
         self._redis_clock = RedisClock(self._clock)
         self.metrics = WorkerMetrics()
         lease_s = int(config.span("lease"))
         grace_s = config.span("lease_grace")
         heartbeat_s = config.span("heartbeat")
+        self._reporter = ErrorReporter(
+            self.app.error_handlers,
+            self._clock,
+            threads=config.concurrency,
+            released=lambda count: self._fetcher.release(count),
+        )
         self._settler = Settler(
             self._token,
             self._clock,
@@ -217,10 +292,13 @@ class Worker:
             metrics=self.metrics,
             listener=self._listener,
             released=self._released,
+            archive=self.app.settings.archive,
+            report=self._reporter.report,
         )
         self._result_writer = ResultWriter(self._runner, owner=self._token, ended=self._ended)
         self._executor = Executor(
             self.app.tasks,
+            self.app.handlers,
             self.app.middleware,
             runtime.tracing,
             self._clock,
@@ -275,28 +353,65 @@ class Worker:
         services: list[tuple[str, Callable[[], Awaitable[float]]]] = [
             ("subscriber", Subscriber(runner, self._keys.cancel, self._cancel).work)
         ]
+        self._aggregator_calls = FunctionCaller(self.app, clock, size=AT_ONCE * len(self._queues))
         groups = [[queue] for queue in self._queues] if runner.endpoint.is_cluster else [self._queues]
         for group in groups:
             safety_net_s = config.span("safety_net")
             services.append(("waker", Waker(group, self._new_lane(), self._fetcher, safety_net_s=safety_net_s).work))
+        turn = asyncio.Lock()
         for queue in self._queues:
+            archive = self.app.settings.archive.limits(queue.name)
+            aggregator = Aggregator(
+                queue,
+                runner,
+                self.app,
+                self._aggregator_calls,
+                clock,
+                owner=token,
+                every_s=config.span("aggregate_every"),
+                leader_s=leader_s,
+            )
+            self._aggregators.append(aggregator)
+            forwarder = Forwarder(queue, runner, clock, self._redis_clock, owner=token, leader_s=leader_s)
+            self._forwarders.append(forwarder)
+            reconciler = Reconciler(
+                self._keys,
+                queue,
+                runner,
+                owner=token,
+                every_s=config.span("reconcile_every"),
+                turn=turn,
+                repaired=partial(self.metrics.repaired, queue.name),
+            )
+            self._reconcilers.append(reconciler)
             services += [
-                (
-                    "forwarder",
-                    Forwarder(queue, runner, clock, self._redis_clock, owner=token, leader_s=leader_s).work,
-                ),
+                ("aggregator", aggregator.work),
+                ("forwarder", forwarder.work),
+                ("reconciler", reconciler.work),
                 (
                     "recoverer",
                     Recoverer(
-                        queue, runner, every_s=config.span("recover_every"), grace_s=config.span("lease_grace")
+                        queue,
+                        runner,
+                        every_s=config.span("recover_every"),
+                        grace_s=config.span("lease_grace"),
+                        archive=archive,
+                        counts=partial(self._counts_when_lost, queue),
                     ).work,
                 ),
-                ("janitor", Janitor(queue, runner, owner=token, every_s=config.span("clean_every")).work),
+                (
+                    "janitor",
+                    Janitor(queue, runner, owner=token, every_s=config.span("clean_every"), archive=archive).work,
+                ),
                 (
                     "watcher",
                     Watcher(queue, runner, self._new_lane(), clock, owner=token, leader_s=2 * leader_s).work,
                 ),
             ]
+        if self._scheduler is not None:
+            services += self._scheduler.services()
+        if self._health_server is not None:
+            services.append(("health", partial(self._health.work, runner)))
         if config.burst:
             services.append(("burst", self._end_burst))
         return services
@@ -329,11 +444,16 @@ class Worker:
 
     def _released(self, runs: Sequence[Run]) -> None:
         running = self._executor.running
+        held = 0
         for run in runs:
-            run.context = run.error = run.coroutine = None  # ends the cycles, so that no garbage collection is needed
+            # Ends the cycles, so that no garbage collection is needed.
+            run.context = run.error = run.failure = run.coroutine = None
             if running.get(run.key) is run:  # a task that was lost may have come back and run here again
                 del running[run.key]
-        self._fetcher.release(len(runs))
+            if run.is_reported:  # its slot is free when error handlers have been told
+                run.is_over = True
+                held += 1
+        self._fetcher.release(len(runs) - held)
 
     def _lost_from_thread(self, runs: list[Run]) -> None:
         assert self._loop is not None
@@ -343,6 +463,12 @@ class Worker:
         for run in runs:
             if self._executor.running.get(run.key) is run:
                 self._executor.end(run, Ending.LEASE_LOST)
+
+    def _counts_when_lost(self, queue: QueueKeys, message: TaskMessage) -> bool:
+        """Whether it is a failure that the worker of a task went silent."""
+        is_failure = self.app.find_handler(message.type).options.is_failure
+        error = LeaseLostError(queue.name, message.id)
+        return counts_as_failure(is_failure, error, name=message.type, queue=queue.name, task_id=message.id)
 
     def _cancel(self, task_id: str) -> None:
         self._executor.cancel(self._queue_names, task_id)
@@ -376,14 +502,29 @@ class Worker:
     # --- end ----------------------------------------------------------------------------------------------------------
 
     async def _end_burst(self) -> float:
-        """Stop once nothing is pending, due or running."""
-        if self._is_out_of_work and not await self._is_work_left() and self._is_out_of_work:
-            self._stopping.set()
+        """Stop once nothing is pending, due or running, and nobody brings more."""
+        if not await self._has_finished():
+            return 0.05
+        if self._when_idle is not None:
+            if await self._when_idle(self):
+                return 0.005
+            if not await self._has_finished():  # something came while it was asked
+                return 0.05
+        self._stopping.set()
         return 0.05
+
+    async def _has_finished(self) -> bool:
+        return self._is_out_of_work and not await self._is_work_left() and self._is_out_of_work
+
+    async def forward(self) -> None:
+        """Move due tasks to pending now, rather than just after the next second."""
+        for forwarder in self._forwarders:
+            await forwarder.work()
 
     @property
     def _is_out_of_work(self) -> bool:
-        return self._fetcher.is_idle and self._is_quiet and not self._settler.count
+        has_looked = all(aggregator.has_looked for aggregator in self._aggregators)
+        return has_looked and self._fetcher.is_idle and self._is_quiet and not self._settler.count
 
     async def _is_work_left(self) -> bool:
         """True if a queue that is not paused has a task that is pending, or due and not forwarded yet."""
@@ -401,9 +542,12 @@ class Worker:
         """Wait for running tasks, then give back what still runs."""
         self.status = "stopped"
         self._fetcher.is_fetching = False
+        for aggregator in self._aggregators:
+            aggregator.is_stopping = True
         await self._wait_for_end(self.config.span("shutdown_grace"), self._aborting)
         for run in list(self._executor.running.values()):
             self._executor.end(run, Ending.SHUTDOWN)
+        await asyncio.gather(*(aggregator.close(ENDING_S) for aggregator in self._aggregators))
         await self._wait_for_end(ENDING_S, None)
         stuck = [run for run in self._executor.running.values() if run.settlement is None]
         for run in stuck:
@@ -430,7 +574,7 @@ class Worker:
     @property
     def _is_quiet(self) -> bool:
         """True if nothing runs or waits to be settled, and no answer can bring further tasks."""
-        if self._executor.running:
+        if self._executor.running or any(aggregator.is_busy for aggregator in self._aggregators):
             return False
         return self._fetcher.free >= self.config.concurrency or self._fetcher.is_failing
 
@@ -439,12 +583,18 @@ class Worker:
         for task in (*lanes, *services):
             task.cancel()
         await asyncio.gather(*lanes, *services, return_exceptions=True)
+        if self._scheduler is not None:
+            await self._scheduler.close()
         with contextlib.suppress(BrokerError):
             for queue in self._queues:
                 await self._runner.run(operations.rouse(queue))  # a token this worker took on its way out
                 for service in ("forwarder", "janitor", "watcher"):
                     await self._runner.run(operations.resign(queue, service, owner=self._token))
+            for aggregator in self._aggregators:
+                await aggregator.resign()
+        self._aggregator_calls.close()
         await self._result_writer.close(ENDING_S)
+        await self._reporter.close(ENDING_S)
         if self._helpers:
             await asyncio.wait(self._helpers, timeout=ENDING_S)
         self._executor.close()

@@ -24,7 +24,7 @@ def prepare(broker: Broker) -> None:
     broker.dequeue()
     broker.settle(Outcome.RETRY, "due-retry", delay_ms=1)
     broker.settle(Outcome.ARCHIVE, "old")
-    broker.raw.zadd(queue.archived, {"old": NOW_S - ops.ARCHIVE_KEPT_S})
+    broker.raw.zadd(queue.archived, {"old": NOW_S - ops.ARCHIVE.kept_s})
     broker.settle(Outcome.COMPLETE, "ended", seconds=1)
     broker.enqueue("due", start_at_s=NOW_S + 1)
     broker.enqueue("member", start_at_s=NOW_S + 1)
@@ -34,6 +34,17 @@ def prepare(broker: Broker) -> None:
     broker.enqueue("p1", "p2")
     broker.raw.set(LOCK, "done")
     broker.run(ops.lead(queue, "forwarder", owner="w1", leader_ms=60_000))
+    for group, state in (("ripe", "waits"), ("set", "taken"), ("stale", "late"), ("swept", "swept")):
+        broker.enqueue(state, group=group, now_ns=NOW_NS - 100_000_000_000)
+    for group, set_id in (("set", "s"), ("stale", "late"), ("swept", "old")):
+        check = ops.GroupCheck(group, set_id, 30 if group == "stale" else 900, 60)
+        broker.run(ops.gather(queue, [check], limit=1, now_ns=NOW_NS))
+    broker.enqueue("newcomer", group="stale", now_ns=NOW_NS)
+    broker.raw.rename(queue.aggregation_set("swept", "old"), queue.combined_set("old"))
+    broker.raw.zadd(queue.combined, {"old": NOW_S})
+    broker.raw.zrem(queue.aggregation_sets, queue.aggregation_set("swept", "old"))
+    for entry in ("known", "other"):
+        broker.raw.set(queue.tick(entry), f"{NOW_S - 10}:")
 
 
 def recoveries(queue: QueueKeys) -> list[Recovery]:
@@ -59,6 +70,11 @@ def settlements() -> list[Settlement]:
         "requeue": Outcome.REQUEUE,
     }
     return [Settlement(name, end, b"new", unique_key=LOCK if name == "done" else "") for name, end in outcomes.items()]
+
+
+def departure(task_id: str, state: str) -> ops.Departure:
+    fields = {b"msg": task_id.encode(), b"state": state.encode()}
+    return ops.Departure(task_id, ops.OK, "1", "default", str(NOW_S), lock_ms=5000, fields=fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +137,39 @@ CASES = {
         refuse="scheduled retry pending groups wake leader(forwarder)",
         tolerate="task(due) task(member) group(g)",
     ),
+    "enqueue_grouped": Case(
+        build=lambda q: ops.enqueue(
+            q, [NewTask("n1", b"m"), NewTask("n2", b"m", group="g9")], ReceiptLane("t"), now_ns=NOW_NS
+        ),
+        refuse="pending scheduled wake groups group(g9) receipt(t)",
+        tolerate="task(n1)",
+    ),
+    "gather": Case(
+        build=lambda q: ops.gather(q, [ops.GroupCheck("ripe", "s", 900, 60)], limit=1, now_ns=NOW_NS),
+        refuse="groups aggregation_sets",
+        tolerate="task(waits)",
+    ),
+    "read_members": Case(
+        build=lambda q: ops.read_members(q, "set", "s", skip=0),
+        refuse="aggregation_sets set(set)",
+        tolerate="task(taken)",
+    ),
+    "combine": Case(
+        build=lambda q: ops.combine(q, "set", "s", 1, NewTask("one", b"m", group="g9"), now_ns=NOW_NS),
+        refuse="aggregation_sets set(set) combined combined_set(s) pending scheduled groups group(g9) wake receipt(s)",
+        tolerate="task(one) task(taken)",
+    ),
+    "sweep": Case(build=ops.sweep, refuse="combined", tolerate="task(swept)"),
+    "reclaim": Case(
+        build=lambda q: ops.reclaim(q, "forwarder", owner="w1", leader_ms=90_000, now_ns=LATER),
+        refuse="aggregation_sets groups combined leader(forwarder)",
+        tolerate="task(late)",
+    ),
+    "expel": Case(
+        build=lambda q: ops.expel(q, "set", "s", ["taken"], now_ns=NOW_NS),
+        refuse="set(set) quarantine",
+        tolerate="task(taken) quarantined(taken)",
+    ),
     "list_expired": Case(
         build=lambda q: ops.list_expired(q, grace_s=30, now_ns=LATER), refuse="lease", tolerate="task(done)"
     ),
@@ -132,6 +181,88 @@ CASES = {
     "clean": Case(
         build=lambda q: ops.clean(q, now_ns=LATER), refuse="completed archived", tolerate="task(old) task(ended)"
     ),
+    "adopt": Case(build=lambda q: ops.adopt(q, ["new", "known", "ahead"], now_ns=NOW_NS), refuse="tick(known)"),
+    "tick": Case(
+        build=lambda q: ops.tick(
+            q,
+            [
+                ops.Tick("known", NOW_S - 10, NOW_S - 5, NewTask("n1", b"m", start_at_s=NOW_S + 9)),
+                ops.Tick("known", NOW_S - 5, NOW_S, NewTask("n2", b"m", unique_key=q.unique("t", b""), unique_s=5)),
+                ops.Tick("other", NOW_S - 10, NOW_S, NewTask("n3", b"m", group="g9")),
+            ],
+            ReceiptLane("t"),
+            now_ns=NOW_NS,
+        ),
+        refuse="pending scheduled wake receipt(t) groups group(g9) tick(known) tick(other)",
+        tolerate="task(n1) lock",
+    ),
+    "run_tasks": Case(
+        build=lambda q: ops.act(q, ops.Action.RUN, ["due", "due-retry", "old", "ended", "grouped"], now_ns=NOW_NS),
+        refuse="pending scheduled retry archived groups wake",
+        tolerate="task(due) task(grouped)",
+    ),
+    "archive_tasks": Case(
+        build=lambda q: ops.act(q, ops.Action.ARCHIVE, ["due", "ended", "grouped", "p1"], now_ns=NOW_NS),
+        refuse="pending scheduled retry archived groups wake",
+        tolerate="task(due) task(old)",
+    ),
+    "delete_tasks": Case(
+        build=lambda q: ops.act(q, ops.Action.DELETE, ["due", "old", "ended", "grouped", "p1"], now_ns=NOW_NS),
+        refuse="pending scheduled retry archived groups wake",
+        tolerate="task(due) held_lock",
+    ),
+    "wait_tasks": Case(
+        build=lambda q: ops.act(
+            q, ops.Action.WAIT, ["due", "due-retry", "old", "ended", "grouped", "p1"], start_in_ms=9000, now_ns=NOW_NS
+        ),
+        refuse="pending scheduled retry archived groups wake",
+        tolerate="task(due) task(p1)",
+    ),
+    "rewrite": Case(
+        build=lambda q: ops.rewrite(q, "p1", old=b"p1", new=b"new", old_lock=LOCK, new_lock=q.unique("t", b"")),
+        tolerate="task(p1) held_lock lock",
+    ),
+    "pause": Case(build=lambda q: ops.pause(q, now_ns=NOW_NS), tolerate="paused"),
+    "close_queue": Case(
+        build=lambda q: ops.close_queue(q, force=True),
+        refuse="active pending scheduled retry archived completed groups group(other) aggregation_sets quarantine "
+        "moving",
+    ),
+    "discard": Case(
+        build=lambda q: ops.discard(q),
+        refuse="removed(pending) removed(scheduled) removed(retry) removed(archived) removed(completed) "
+        "removed(groups) removed(aggregation_sets) removed(quarantine) removed(moving)",
+        tolerate="task(doomed)",
+    ),
+    "purge": Case(build=lambda q: ops.purge(q, "0", own=False)),
+    "move_out": Case(
+        build=lambda q: ops.move_out(
+            q, ["due", "old", "ended", "grouped", "p1", "leaving"], token="2", target="elsewhere", now_ns=NOW_NS
+        ),
+        refuse="groups moving",
+        tolerate="task(due) task(leaving) held_lock",
+    ),
+    "move_in": Case(
+        build=lambda q: ops.move_in(
+            q,
+            [(departure("n1", "pending"), q.unique("t", b"")), (departure("n2", "scheduled"), "")],
+            until_s=NOW_S,
+            now_ns=NOW_NS,
+        ),
+        refuse="pending scheduled retry archived completed groups wake moved",
+        tolerate="task(n1) lock",
+    ),
+    "move_end": Case(
+        build=lambda q: ops.move_end(q, token="1", gone=[], back=[departure("leaving", "pending")], now_ns=NOW_NS),
+        refuse="pending scheduled retry archived completed groups wake moving",
+        tolerate="task(leaving)",
+    ),
+    "scan_tasks": Case(
+        build=lambda q: ops.scan_tasks(q, TaskState.RETRY, ops.ScanPlace(0, "1", "x"), count=9),
+        refuse="retry",
+        tolerate="task(due-retry)",
+    ),
+    "count_groups": Case(build=lambda q: ops.count_groups(q, "0"), refuse="groups", tolerate="group(other)"),
     "lead": Case(build=lambda q: ops.lead(q, "forwarder", owner="w1", leader_ms=90_000), refuse="leader(forwarder)"),
     "resign": Case(build=lambda q: ops.resign(q, "forwarder", owner="w1"), refuse="leader(forwarder)"),
     "rouse": Case(build=ops.rouse, refuse="pending wake"),
@@ -150,8 +281,8 @@ CASES = {
     ),
     "count_tasks": Case(
         build=lambda q: ops.count_tasks(q, now_ns=NOW_NS),
-        refuse="pending active scheduled retry archived completed groups processed failed daily_processed group(other)",
-        tolerate="paused task(p1)",
+        refuse="pending active scheduled retry archived completed groups processed failed daily_processed",
+        tolerate="paused task(p1) group(other)",
     ),
 }
 
@@ -164,15 +295,17 @@ def key_of(queue: QueueKeys, name: str) -> str:
     if name.startswith("daily_"):
         return str(getattr(queue, name)(NOW_S))
     attribute, _, argument = name.removesuffix(")").partition("(")
+    if attribute == "set":
+        return queue.aggregation_set(argument, "late" if argument == "stale" else "s")
     value = getattr(queue, attribute)
     return str(value(argument) if argument else value)
 
 
 def spoil(broker: Broker, key: str) -> None:
     """Put a key of another type in its place: a hash for a string, a string for all others."""
-    strings = ("paused", "leader:forwarder", "rcpt:t", "call:w2", "processed", "failed", "2033-05-18")
+    strings = ("paused", "leader:forwarder", "rcpt:t", "rcpt:s", "call:w2", "processed", "failed", "2033-05-18")
     broker.raw.delete(key)
-    if key.endswith(strings):
+    if key.endswith(strings) or ":tick:" in key:
         broker.raw.hset(key, "strange", "1")
     else:
         broker.raw.set(key, "strange")
@@ -193,6 +326,10 @@ def ready(broker: Broker) -> None:
     broker.raw.zadd(queue.group("g2"), {"grouped": 1})
     broker.raw.sadd(queue.groups, "g2")
     broker.raw.hset(queue.task("p1"), "unique_key", LOCK)
+    broker.enqueue("leaving", "doomed")
+    broker.run(ops.move_out(queue, ["leaving"], token="1", target="elsewhere", now_ns=NOW_NS))
+    broker.raw.lrem(queue.pending, 0, "doomed")
+    broker.raw.rpush(queue.removed("pending"), "doomed")
 
 
 @pytest.mark.parametrize(("case", "name"), pairs("refuse"))
@@ -237,8 +374,14 @@ def check_whole(broker: Broker, *, but: str) -> None:
             continue
         assert kind == "hash"
         state = value[b"state"].decode()
-        place = queue.group(value[b"group"].decode()) if state == "aggregating" else queue.prefix + state
-        members = found.get(place.encode(), ("", []))[1]
+        places = [queue.prefix + state, queue.removed(state)]
+        if b"taskq_moving" in value:
+            places = [queue.moving]
+        elif state == "aggregating":
+            group = queue.group(value[b"group"].decode())
+            sets = [each.decode() for each in found if each.startswith(f"{group}:".encode())]
+            places = [group, *sets, *(each.decode() for each in found if each.startswith(queue.combined.encode()))]
+        members = [member for place in places for member in found.get(place.encode(), ("", []))[1]]
         ids = [each[0] if isinstance(each, tuple) else each for each in members]
         assert ids.count(key.removeprefix(queue.task_prefix.encode())) == 1, (key, state)
         assert (b"taskq_owner" in value) == (state == "active")

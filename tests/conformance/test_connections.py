@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,35 @@ class TestTls:
             with blocking(url) as runner, pytest.raises(BrokerUnavailableError):
                 runner.run(ops.ping())
             lead_a_life(f"{url}&ssl_certfile={folder}/client.pem&ssl_keyfile={folder}/client.key")
+
+    @pytest.fixture
+    def by_address(self, authority: trustme.CA, files: TlsFiles, tmp_path: Path) -> TlsFiles:
+        """Files of a server known by its address, which is what Sentinels and clusters tell."""
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+        return replace(files, certificate=tmp_path / "server.pem", key=tmp_path / "server.pem")
+
+    def test_the_primary_that_sentinels_name(self, by_address: TlsFiles) -> None:
+        with (
+            RedisServer(tls=by_address, password="secret") as primary,
+            RedisServer(tls=by_address, sentinel_of=primary) as sentinel,
+        ):
+            hosts = f"127.0.0.1:{sentinel.port}/{RedisServer.MASTER_NAME}"
+            lead_a_life(f"rediss+sentinel://:secret@{hosts}?ssl_ca_certs={by_address.authority}")
+            stranger = f"rediss+sentinel://:secret@{hosts}?ssl_ca_certs={by_address.authority.parent}/other-ca.pem"
+            with blocking(stranger) as runner, pytest.raises(BrokerUnavailableError, match="verify failed"):
+                runner.run(ops.ping())
+
+    async def test_a_cluster(self, by_address: TlsFiles) -> None:
+        with start_cluster(nodes=1, tls=by_address, password="secret") as (node,):
+            url = f"rediss+cluster://:secret@127.0.0.1:{node.port}"
+            await asyncio.to_thread(lead_a_life, f"{url}?ssl_ca_certs={by_address.authority}")
+
+            stranger = f"{url}?ssl_ca_certs={by_address.authority.parent}/other-ca.pem"
+            with blocking(stranger) as runner, pytest.raises(BrokerUnavailableError):
+                runner.run(ops.ping())
+            async with coroutines(stranger) as lanes:
+                with pytest.raises(BrokerUnavailableError):
+                    await lanes.run(ops.ping())
 
     def test_plain_words_are_not_answered(self, server: RedisServer) -> None:
         with (

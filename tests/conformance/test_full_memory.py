@@ -5,7 +5,16 @@ from collections.abc import Iterator
 import pytest
 
 from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Recovery, Settlement, Verdict
+from taskq_core.broker.operations import (
+    CombineCode,
+    GroupCheck,
+    NewTask,
+    Outcome,
+    ReceiptLane,
+    Recovery,
+    Settlement,
+    Verdict,
+)
 from taskq_core.errors import BrokerFullError
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
@@ -21,6 +30,7 @@ def full(real_server: Broker) -> Iterator[Broker]:
     broker.settle(Outcome.RETRY, "retried", delay_ms=1)
     broker.enqueue("due", start_at_s=NOW_S + 1)
     broker.enqueue("p1", "p2")
+    broker.enqueue("m1", "m2", group="g", now_ns=NOW_NS - 100_000_000_000)
     assert broker.store.server is not None
     broker.store.server.command("CONFIG", "SET", "maxmemory", "1")
     yield broker
@@ -33,8 +43,9 @@ def full(real_server: Broker) -> Iterator[Broker]:
         [NewTask("n1", b"m"), NewTask("n2", b"m")],
         [NewTask("n1", b"m"), NewTask("n2", b"m", start_at_s=NOW_S + 9)],
         [NewTask("n1", b"m", unique_key="asynq:{default}:unique:t:x", unique_s=9)],
+        [NewTask("n1", b"m", group="g")],
     ],
-    ids=["plain", "scheduled", "unique"],
+    ids=["plain", "scheduled", "unique", "grouped"],
 )
 def test_enqueue_is_refused_whole(full: Broker, tasks: list[NewTask]) -> None:
     before = full.dump()
@@ -89,6 +100,25 @@ def test_due_tasks_are_forwarded(full: Broker) -> None:
     assert full.pending() == ["p1", "p2", "due", "retried"]
 
 
+def test_groups_become_tasks(full: Broker) -> None:
+    """It frees memory: two tasks are gone and one has come."""
+    queue = full.queue
+    assert full.run(ops.gather(queue, [GroupCheck("g", "s", 9, 60, max_size=1)], limit=1, now_ns=NOW_NS)) == "1"
+    assert full.run(ops.gather(queue, [GroupCheck("g", "s2", 9, 60)], limit=1, now_ns=NOW_NS)) == "1"
+
+    assert full.run(ops.combine(queue, "g", "s", 1, NewTask("one", b"m" * 100), now_ns=NOW_NS)) is CombineCode.STORED
+    assert full.run(ops.reclaim(queue, "aggregator", owner="w1", leader_ms=1000, now_ns=LATER)).sets == 1
+
+    assert full.pending() == ["p1", "p2", "one"]
+    assert full.raw.zrange(queue.group("g"), 0, -1) == [b"m2"]
+
+
+def test_unreadable_members_are_put_aside(full: Broker) -> None:
+    full.run(ops.gather(full.queue, [GroupCheck("g", "s", 9, 60)], limit=1, now_ns=NOW_NS))
+
+    assert full.run(ops.expel(full.queue, "g", "s", ["m1"], now_ns=NOW_NS)) == 1
+
+
 def test_a_service_is_led(full: Broker) -> None:
     assert full.run(ops.lead(full.queue, "recoverer", owner="w1", leader_ms=1000)) is True
 
@@ -118,6 +148,40 @@ def test_what_ended_is_cleaned_and_waiting_tasks_are_revoked(full: Broker) -> No
 
     assert full.run(ops.clean(full.queue, now_ns=LATER)) == (1, 0)
     assert full.run(ops.revoke(full.queue, "p1")) == "pending"
+
+
+def test_waiting_tasks_are_run_archived_and_deleted(full: Broker) -> None:
+    """What an operator does to make room goes on."""
+    queue = full.queue
+
+    assert full.run(ops.act(queue, ops.Action.RUN, ["due"], now_ns=NOW_NS)) == [ops.OK]
+    assert full.run(ops.act(queue, ops.Action.ARCHIVE, ["p1"], now_ns=NOW_NS)) == [ops.OK]
+    assert full.run(ops.act(queue, ops.Action.DELETE, ["p2", "retried"], now_ns=NOW_NS)) == [ops.OK, ops.OK]
+    assert full.run(ops.act(queue, ops.Action.WAIT, ["p1"], start_in_ms=9, now_ns=NOW_NS)) == [ops.OK]
+    assert full.run(ops.pause(queue, now_ns=NOW_NS)) is True
+    assert full.run(ops.resume(queue)) is True
+
+
+def test_a_queue_is_removed(full: Broker) -> None:
+    other = full.keys.queue("other")
+    assert full.raw.rename(full.queue.pending, other.pending)
+
+    assert full.run(ops.close_queue(other, force=True)).is_closed
+    assert full.run(ops.discard(other))[1] is True
+    assert full.run(ops.purge(other, "0", own=True)) is not None
+    assert not full.raw.exists(other.pending)
+
+
+def test_a_task_that_cannot_arrive_elsewhere_is_put_back(full: Broker) -> None:
+    queue, other = full.queue, full.keys.queue("other")
+    departures = full.run(ops.move_out(queue, ["due"], token="a", target="other", now_ns=NOW_NS))
+
+    with pytest.raises(BrokerFullError):
+        full.run(ops.move_in(other, [(departures.tasks[0], "")], until_s=NOW_S + 9, now_ns=NOW_NS))
+    assert full.run(ops.move_end(queue, token="a", gone=[], back=departures.tasks, now_ns=NOW_NS)) == 1
+
+    assert full.raw.zscore(queue.scheduled, "due") == NOW_S + 1
+    assert not full.raw.exists(other.task("due"))
 
 
 def test_looking_goes_on(full: Broker) -> None:

@@ -101,6 +101,50 @@ def test_a_task_of_any_id_is_revoked(broker: Broker) -> None:
     assert not broker.raw.exists(broker.queue.pending)
 
 
+def test_a_task_of_any_id_is_acted_on_and_moved(broker: Broker) -> None:
+    """To a queue of any name, and back out of it."""
+    queue, run = broker.queue, broker.run
+    broker.enqueue(*IDS)
+    assert run(ops.act(queue, ops.Action.ARCHIVE, IDS, now_ns=NOW_NS)) == [ops.OK] * len(IDS)
+    assert run(ops.act(queue, ops.Action.RUN, IDS, now_ns=NOW_NS)) == [ops.OK] * len(IDS)
+    scan = run(ops.scan_tasks(queue, TaskState.PENDING, ops.ScanPlace(), count=99))
+    assert scan.ids == IDS[::-1]
+    name = QUEUES[3]
+    departures = run(ops.move_out(queue, IDS, token="a", target=name, now_ns=NOW_NS))
+    assert {task.target for task in departures.tasks} == {name}
+    target = broker.keys.queue(name)
+
+    codes = run(ops.move_in(target, [(task, "") for task in departures.tasks], until_s=NOW_S, now_ns=NOW_NS))
+    ended = run(ops.move_end(queue, token="a", gone=departures.tasks, back=[], now_ns=NOW_NS))
+
+    assert codes == "1" * len(IDS)
+    assert ended == len(IDS)
+    assert broker.pending(target) == IDS
+    assert run(ops.act(target, ops.Action.DELETE, IDS, now_ns=NOW_NS)) == [ops.OK] * len(IDS)
+    assert not broker.raw.exists(target.pending)
+
+
+@pytest.mark.parametrize("queue_name", QUEUES, ids=ascii)
+def test_a_queue_of_any_name_is_removed(broker: Broker, queue_name: str) -> None:
+    queue = broker.keys.queue(queue_name)
+    broker.enqueue("a", "b", queue=queue)
+    broker.enqueue("other")
+
+    assert broker.run(ops.close_queue(queue, force=True)).is_closed
+    assert broker.run(ops.discard(queue)) == (2, True)
+    for own in (False, True):
+        cursor: str | None = "0"
+        while True:
+            assert cursor is not None
+            cursor = broker.run(ops.purge(queue, cursor, own=own))
+            if cursor == "0":
+                break
+
+    tag = f"{{{queue_name}}}:".encode()
+    assert [key for key in broker.dump() if tag in key] == []
+    assert broker.pending() == ["other"]
+
+
 def test_two_prefixes_share_no_key(any_broker: Broker) -> None:
     any_broker.enqueue("a")
     before = any_broker.dump()

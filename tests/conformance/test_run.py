@@ -311,7 +311,7 @@ class TestLimits:
 
     def test_archiving_drops_at_most_a_hundred_a_call(self, any_broker: Broker) -> None:
         queue = any_broker.queue
-        old = {f"old-{number}": NOW_S - ops.ARCHIVE_KEPT_S - number for number in range(150)}
+        old = {f"old-{number}": NOW_S - ops.ARCHIVE.kept_s - number for number in range(150)}
         any_broker.raw.zadd(queue.archived, old)
         for name in old:
             any_broker.raw.hset(queue.task(name), mapping={"msg": "m", "state": "archived"})

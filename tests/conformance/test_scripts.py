@@ -9,10 +9,16 @@ import pytest
 
 from taskq_core.broker import operations as ops
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import NewTask, Operation, Outcome, ReceiptLane, Settlement
+from taskq_core.broker.operations import GroupCheck, NewTask, Operation, Outcome, ReceiptLane, Settlement
 from taskq_core.errors import BrokerReplyError
 from taskq_core.wire import QueueKeys, TaskState
 from tests.conformance.stores import Broker, Store
+
+
+def leaving(queue: QueueKeys) -> ops.Departure:
+    fields = {b"msg": b"m", b"state": b"pending"}
+    return ops.Departure("a", ops.OK, "1", queue.name, "", lock_ms=None, fields=fields)
+
 
 EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "enqueue": lambda q: ops.enqueue(q, [NewTask("a", b"m")], ReceiptLane("t")),
@@ -26,14 +32,44 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "recover": lambda q: ops.recover(q, [], grace_s=30),
     "clean": lambda q: ops.clean(q),
     "index": lambda q: ops.index_presence(f"asynq:{{{q.name}}}:index", "member", expiry_s=2_000_000_000),
+    "gather": lambda q: ops.gather(q, [GroupCheck("g", "s", 120, 60)], limit=1),
+    "members": lambda q: ops.read_members(q, "g", "s", skip=0),
+    "combine": lambda q: ops.combine(q, "g", "s", 1, NewTask("a", b"m")),
+    "sweep": lambda q: ops.sweep(q),
+    "reclaim": lambda q: ops.reclaim(q, "aggregator", owner="w1", leader_ms=1000),
+    "expel": lambda q: ops.expel(q, "g", "s", ["a"]),
+    "adopt": lambda q: ops.adopt(q, ["e", "f"]),
+    "tick": lambda q: ops.tick(q, [ops.Tick("e", 1, 2, NewTask("a", b"m"))], ReceiptLane("t")),
+    "announce": lambda q: ops.announce("s:{x}", [b"entry"], ttl_s=9),
+    "record": lambda q: ops.record_firing("h:{x}", b"event", at_s=9),
     "lead": lambda q: ops.lead(q, "recoverer", owner="w1", leader_ms=1000),
     "resign": lambda q: ops.resign(q, "recoverer", owner="w1"),
     "rouse": lambda q: ops.rouse(q),
     "beat": lambda q: ops.beat("s:{x}", "w:{x}", ttl_s=9, server_info=b"i", workers={}),
+    "rights": lambda q: ops.try_commands(q.absent, q.done),
     "look": lambda q: ops.look(q, "a"),
     "revoke": lambda q: ops.revoke(q, "a"),
     "list": lambda q: ops.list_tasks(q, TaskState.PENDING, skip=0, count=9),
     "info": lambda q: ops.count_tasks(q),
+    "probe": lambda q: ops.probe(q),
+    "check_listed": lambda q: ops.check_listed(q, q.pending, "list", TaskState.PENDING),
+    "check_stored": lambda q: ops.check_stored(q),
+    "mend": lambda q: ops.mend(q, [ops.Suspect("a")]),
+    "set_aside": lambda q: ops.set_aside(q, {q.pending: "list"}, at_ns=1),
+    "acquire": lambda q: ops.acquire(f"asynq:sema:{{{q.name}}}", limit=1, holder="a", for_ms=1000),
+    "act": lambda q: ops.act(q, ops.Action.RUN, ["a"]),
+    "scan": lambda q: ops.scan_tasks(q, TaskState.PENDING, ops.ScanPlace(), count=9),
+    "groups": lambda q: ops.count_groups(q, "0"),
+    "usage": lambda q: ops.estimate_memory(q),
+    "alive": lambda q: ops.list_alive(f"asynq:{{{q.name}}}:index", skip=0, count=9),
+    "rewrite": lambda q: ops.rewrite(q, "a", old=b"m", new=b"n"),
+    "pause": lambda q: ops.pause(q),
+    "close_queue": lambda q: ops.close_queue(q, force=False),
+    "discard": lambda q: ops.discard(q),
+    "purge": lambda q: ops.purge(q, "0", own=True),
+    "move_out": lambda q: ops.move_out(q, ["a"], token="1", target="b"),
+    "move_in": lambda q: ops.move_in(q, [(leaving(q), "")], until_s=4_000_000_000),
+    "move_end": lambda q: ops.move_end(q, token="1", gone=[], back=[]),
 }
 
 

@@ -306,7 +306,7 @@ class TestClean:
         broker.enqueue("young")
         broker.dequeue()
         broker.settle(Outcome.ARCHIVE, "old", "young")
-        broker.raw.zadd(broker.queue.archived, {"old": NOW_S - ops.ARCHIVE_KEPT_S})
+        broker.raw.zadd(broker.queue.archived, {"old": NOW_S - ops.ARCHIVE.kept_s})
 
         assert broker.run(ops.clean(broker.queue, now_ns=NOW_NS)) == (0, 1)
 

@@ -7,8 +7,10 @@ dequeue would have written it.
 
 import asyncio
 import json
+import os
 import uuid
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ import pytest
 
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import NewTask, Outcome, Settlement, Verdict
+from taskq_core.broker.operations import CombineCode, EnqueueCode, GroupCheck, NewTask, Outcome, Settlement, Verdict
+from taskq_core.bulk import BulkResult
 from taskq_core.errors import ConfigurationError, DuplicateTaskError, TaskIdConflictError, WireFormatError
 from taskq_core.wire import (
     OptionKind,
@@ -31,7 +34,9 @@ from taskq_core.wire import (
     parse_option,
     retried_message,
 )
+from taskq_core.worker import Worker, WorkerConfig
 from tests.conformance.stores import Broker, read_key
+from tests.redis_server import RedisServer
 
 SCENARIOS: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "golden" / "states.json").read_text(encoding="utf-8")
@@ -41,6 +46,8 @@ OWNER = "w1"
 _REFUSED_WHOLE = "an id in active without a lease: refused whole, where Go has taken it off the list before it refuses"
 _LOCK_NOT_LEAKED = "the lock is taken only when the id is free, where Go keeps a lock nobody holds"
 _ONE_COUNTER = "only the counter that is full starts again, where Go starts both"
+_LOCK_NAMED = "the hash names the lock of a grouped task, so that it is freed with it, where Go keeps it"
+_GROUP_NAMED = "the group is named again in the set of groups, where Go forgets it"
 _TEN_THOUSAND = "10 000 archived tasks are kept, where Go keeps 9 999"
 
 DIFFERENCES = {
@@ -48,9 +55,17 @@ DIFFERENCES = {
     "enqueue_unique_id_conflict": _LOCK_NOT_LEAKED,
     "schedule_unique_id_conflict": _LOCK_NOT_LEAKED,
     "enqueue_unique_ttl_below_one_second": "the clients refuse it; the script holds the lock for a second",
+    "group_add_unique": _LOCK_NAMED,
+    "group_add_unique_id_conflict": _LOCK_NOT_LEAKED,
+    "schedule_with_group": "the hash names the group, so that a forwarder finds it, where Go runs the task alone",
+    "aggregation_check_name_without_members": "the name is taken off the set of groups, where Go keeps it",
+    "aggregation_delete_unique_members": "the locks that the members hold are freed, where Go keeps them",
+    "aggregation_reclaim": _GROUP_NAMED,
+    "aggregation_reclaim_group_with_colon": _GROUP_NAMED,
+    "aggregation_reclaim_two_sets": _GROUP_NAMED,
     "schedule_in_the_past": "pending at once, where Go waits for the next forwarding",
-    "forward_group_from_retry": "the group is named again in the set of groups, where Go forgets it",
-    "forward_scheduled_group_with_field": "the group is named again in the set of groups, where Go forgets it",
+    "forward_group_from_retry": _GROUP_NAMED,
+    "forward_scheduled_group_with_field": _GROUP_NAMED,
     "forward_missing_hash": "dropped, where Go writes a hash without a message",
     "dequeue_missing_hash": "dropped, where Go writes a hash without a message",
     "dequeue_missing_hash_then_next_queue": "dropped, where Go writes a hash without a message",
@@ -71,6 +86,7 @@ DIFFERENCES = {
     "retry_in_the_past": "due now, where Go writes a time that is over",
     "retry_invalid_utf8_error_text": "the text is cleaned and the task retried, where Go refuses and runs it twice",
     "result_missing_hash": "refused, where Go writes a hash with nothing but the result",
+    "scheduler_entries_fraction_ttl": "times to live are whole seconds, where Go sends a fraction that Redis refuses",
     "server_state_fraction_ttl": "times to live are whole seconds, where Go sends a fraction that Redis refuses",
 }
 """Where the state afterwards is another one on purpose, and why."""
@@ -224,11 +240,27 @@ class Replay:
     def enqueue(self) -> None:
         self._enqueue()
 
+    def batch_enqueue(self) -> None:
+        by_queue: dict[str, list[NewTask]] = {}
+        for item in self.parameters["items"]:
+            message, start_ns = message_of(item), item["process_at_ns"]
+            start_s = None if start_ns is None else start_ns // 1_000_000_000
+            by_queue.setdefault(message.queue, []).append(
+                NewTask(message.id, encode_message(message), start_at_s=start_s)
+            )
+        stored = 0
+        for name, tasks in by_queue.items():
+            self.run(ops.register_queue(self.broker.keys.queues, (name,)))
+            codes = self.run(ops.enqueue(self.queue(name), tasks, self.lane, now_ns=self.now_ns))
+            stored += codes.count(EnqueueCode.STORED)
+        assert stored == self.scenario["returns"]["value"]
+
     def enqueue_unique(self) -> None:
         self._enqueue(unique_s=self.parameters["unique_ttl_ns"] // 1_000_000_000)
 
     def schedule(self) -> None:
-        self._enqueue(start_at_s=self.parameters["process_at_ns"] // 1_000_000_000)
+        group = self.parameters["message"]["group_key"]
+        self._enqueue(start_at_s=self.parameters["process_at_ns"] // 1_000_000_000, group=group)
 
     def schedule_unique(self) -> None:
         start_s = self.parameters["process_at_ns"] // 1_000_000_000
@@ -236,6 +268,51 @@ class Replay:
             self.parameters["unique_ttl_ns"] + self.now_ns - self.parameters["process_at_ns"]
         ) // 1_000_000_000
         self._enqueue(start_at_s=start_s, unique_s=after_start_s)
+
+    def add_to_group(self) -> None:
+        self._enqueue(group=self.parameters["group"])
+
+    def add_to_group_unique(self) -> None:
+        unique_s = self.parameters["unique_ttl_ns"] // 1_000_000_000
+        self._enqueue(group=self.parameters["group"], unique_s=unique_s)
+
+    # Groups.
+
+    @property
+    def set_id(self) -> str:
+        observed = self.scenario.get("observed") or {}
+        return str(observed.get("set_id") or (self.scenario["returns"]["value"] or {}).get("set_id") or "s")
+
+    def _gather(self) -> str:
+        group, given = self.parameters.get("group", "g"), self.parameters
+        check = GroupCheck(group, self.set_id, 120, given["grace_s"], given["max_delay_s"], given["max_size"])
+        return self.run(ops.gather(self.queue(), [check], limit=1, now_ns=self.now_ns))
+
+    def aggregation_check(self) -> None:
+        assert self._gather() == str(self.scenario["returns"]["code"])
+
+    def _combine(self, task: NewTask | None) -> None:
+        group = self.parameters.get("group", "g")
+        members = self.run(ops.read_members(self.queue(), group, self.set_id, skip=0))
+        assert members
+        code = self.run(ops.combine(self.queue(), group, self.set_id, len(members), task, now_ns=self.now_ns))
+        assert code is CombineCode.STORED
+
+    def aggregation_delete(self) -> None:
+        self._combine(None)
+
+    def aggregate(self) -> None:
+        assert self._gather() == "1"
+        members = self.run(ops.read_members(self.queue(), "g", self.set_id, skip=0)) or []
+        payload = b",".join(decode_message(message).payload for _, message in members)
+        new = self.parameters["new_task"]
+        message = build_message(
+            payload=payload, type=new["type"], id=new["id"], queue="default", retry=25, timeout=1800
+        )
+        self._combine(NewTask(new["id"], encode_message(message)))
+
+    def aggregation_reclaim(self) -> None:
+        self.run(ops.reclaim(self.queue(), "aggregator", owner=OWNER, leader_ms=1000, now_ns=self.now_ns))
 
     # The worker.
 
@@ -360,8 +437,47 @@ class Replay:
         for key in (keys.server(*names), keys.workers_of(*names)):
             self.run(ops.clear_presence(key, key))
 
+    # The scheduler.
+
+    def _scheduler(self) -> str:
+        host, pid, scheduler_id = self.parameters["scheduler_id"].split(":")
+        return self.broker.keys.scheduler(host, int(pid), scheduler_id)
+
+    def write_scheduler_entries(self) -> None:
+        key, ttl_s = self._scheduler(), self.parameters["ttl_ns"] // 10**9
+        entries = [
+            asynq_pb2.SchedulerEntry(**{**each, "task_payload": bytes.fromhex(each["task_payload"] or "")})
+            for each in self.parameters["entries"]
+        ]
+        self.run(ops.index_presence(self.broker.keys.schedulers, key, expiry_s=self.now_ns // 10**9 + ttl_s))
+        self.run(ops.announce(key, [each.SerializeToString(deterministic=True) for each in entries], ttl_s=ttl_s))
+
+    def clear_scheduler_entries(self) -> None:
+        self.run(ops.unindex_presence(self.broker.keys.schedulers, self._scheduler()))
+        self.run(ops.withdraw_entries(self._scheduler()))
+
+    def record_scheduler_event(self) -> None:
+        event = self.parameters["event"]
+        self.run(
+            ops.record_firing(
+                self.broker.keys.scheduler_history(self.parameters["entry_id"]),
+                asynq_pb2.SchedulerEnqueueEvent(**event).SerializeToString(deterministic=True),
+                at_s=event["enqueue_time"]["seconds"],
+            )
+        )
+
+    def clear_scheduler_history(self) -> None:
+        self.run(ops.delete_history(self.broker.keys.scheduler_history(self.parameters["entry_id"])))
+
 
 REPLAYED = [
+    "batch_enqueue",
+    "add_to_group",
+    "add_to_group_unique",
+    "aggregate",
+    "aggregation_check",
+    "aggregation_delete",
+    "aggregation_reclaim",
     "enqueue",
     "enqueue_unique",
     "schedule",
@@ -380,31 +496,15 @@ REPLAYED = [
     "delete_expired_completed",
     "write_server_state",
     "clear_server_state",
-]
-READ = ["queue_info", "list_tasks", "get_task", "none"]
-ELSEWHERE = {
-    "cancel": "tests below",
-    "client_enqueue": "tests below",
-    "process": "the worker's tests",
-}
-NOT_YET = [
-    "add_to_group",
-    "add_to_group_unique",
-    "batch_enqueue",
-    "client_batch_enqueue",
-    "aggregation_check",
-    "aggregation_read",
-    "aggregation_delete",
-    "aggregation_reclaim",
-    "aggregate",
-    "list_servers",
-    "server_heartbeat",
     "write_scheduler_entries",
     "clear_scheduler_entries",
-    "list_scheduler_entries",
-    "scheduler_heartbeat",
     "record_scheduler_event",
     "clear_scheduler_history",
+]
+READ = ["aggregation_read", "queue_info", "list_tasks", "get_task", "none"]
+INSPECTED = [
+    "list_servers",
+    "list_scheduler_entries",
     "list_scheduler_events",
     "queue_history",
     "queues",
@@ -420,7 +520,15 @@ NOT_YET = [
     "unpause",
     "remove_queue",
 ]
-"""Operations that the broker does not have."""
+"""Operations of Go's inspector, in `test_inspector_states`."""
+ELSEWHERE = {
+    "cancel": "tests below",
+    "client_batch_enqueue": "tests below",
+    "client_enqueue": "tests below",
+    "process": "the worker's tests",
+    "server_heartbeat": "tests below",
+    "scheduler_heartbeat": "the scheduler's tests; it writes entries as write_scheduler_entries does",
+}
 
 
 def of(*operations: str, counts_only: bool = False) -> list[Any]:
@@ -442,7 +550,7 @@ def test_every_scenario_is_accounted_for() -> None:
     """A new operation or scenario has to find its place here, and no list names one that is gone."""
     names = {each["name"] for each in SCENARIOS}
 
-    assert {each["given"]["operation"] for each in SCENARIOS} == {*REPLAYED, *READ, *ELSEWHERE, *NOT_YET}
+    assert {each["given"]["operation"] for each in SCENARIOS} == {*REPLAYED, *READ, *INSPECTED, *ELSEWHERE}
     assert names >= DIFFERENCES.keys() | NOT_REPLAYED.keys() | CLIENT_DIFFERENCES.keys()
     assert len(names) == len(SCENARIOS)
 
@@ -562,17 +670,16 @@ def test_counts_are_gos(any_broker: Broker, scenario: dict[str, Any]) -> None:
     assert round((counts.latency_s or 0) * 1e9) == wanted["latency_ns"]
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [each for each in of("list_tasks", counts_only=True) if "aggregating" not in str(each.id)],  # no list of groups yet
-)
+@pytest.mark.parametrize("scenario", of("list_tasks", counts_only=True))
 def test_a_page_is_gos(any_broker: Broker, scenario: dict[str, Any]) -> None:
     parameters = scenario["given"]["parameters"]
     state = TaskState(parameters["state"])
     load(any_broker, by_name("list_setup")["before"])
     size = parameters["page_size"]
 
-    page = any_broker.run(ops.list_tasks(any_broker.queue, state, skip=(parameters["page"] - 1) * size, count=size))
+    group = "g" if state is TaskState.AGGREGATING else None
+    skip = (parameters["page"] - 1) * size
+    page = any_broker.run(ops.list_tasks(any_broker.queue, state, skip=skip, count=size, group=group))
 
     wanted = scenario["returns"]["value"]
     assert page.size == 5
@@ -606,6 +713,23 @@ def test_a_task_is_what_go_reads(any_broker: Broker, scenario: dict[str, Any]) -
     assert (None if task is None else described(task, scenario["now_s"])) == (wanted and go_describes(wanted))
 
 
+@pytest.mark.parametrize("scenario", of("aggregation_read"))
+def test_a_set_is_read_as_go_reads_it(any_broker: Broker, scenario: dict[str, Any]) -> None:
+    """In the same order. Where Go reads an empty message for one that is gone, the id stands without a message."""
+    load(any_broker, scenario["before"])
+    set_id = (scenario.get("observed") or {}).get("set_id", "nope")
+
+    page = any_broker.run(ops.read_members(any_broker.queue, scenario["given"]["parameters"]["group"], set_id, skip=0))
+
+    if scenario["returns"]["error"] is not None:
+        assert page is None
+    else:
+        wanted = scenario["returns"]["value"]["messages"]
+        assert page is not None
+        assert [decode_message(message).id for _, message in page] == [each["id"] for each in wanted]
+        assert all(task_id for task_id, _ in page)
+
+
 def test_cancelling_publishes_the_id(any_broker: Broker) -> None:
     scenario = by_name("cancel")
     if any_broker.store.endpoint.is_cluster:
@@ -632,6 +756,9 @@ CLIENT_DIFFERENCES = {
     "client_timeout_below_second": "half a second is rounded up to 1, where Go loses the limit",
     "client_retention": "90.9 s is rounded up to 91, where Go cuts it to 90",
     "client_deadline_zero_time": "a moment before 1970 is refused",
+    "client_blank_group": "no group at all, where Go refuses it",
+    "client_group_unique": f"{_LOCK_NAMED}; the lock of an empty payload",
+    "client_group_future": "the hash names the group, so that a forwarder finds it, where Go runs the task alone",
     "client_unique_process_at": "the lock of an empty payload; Go's of none at all has another name",
 }
 """Where the client leaves another state on purpose, and why."""
@@ -646,6 +773,7 @@ _OPTION_NAMES = {
     OptionKind.PROCESS_AT: "run_after",
     OptionKind.PROCESS_IN: "run_after",
     OptionKind.RETENTION: "retention",
+    OptionKind.GROUP: "aggregate",
 }
 
 
@@ -657,7 +785,7 @@ def options_of(texts: list[str]) -> dict[str, Any]:
         kind = OptionKind(name)
         if kind is OptionKind.HEADER:
             found["headers"] = dict([json.loads(value)])
-        elif kind in (OptionKind.TASK_ID, OptionKind.QUEUE):
+        elif kind in (OptionKind.TASK_ID, OptionKind.QUEUE, OptionKind.GROUP):
             found[_OPTION_NAMES[kind]] = json.loads(value)
         else:
             option = parse_option(text)
@@ -673,20 +801,13 @@ def without_real_time(scenario: dict[str, Any], state: dict[str, Any]) -> dict[s
     for key, (kind, value) in state.items():
         if kind == "hash" and b"pending_since" in value:
             value = {**value, b"pending_since": b"now"}
-        if kind == "zset" and scenario["name"] == "client_process_in":
+        if kind == "zset" and scenario["name"] in ("client_process_in", "client_group", "client_group_unique"):
             value = [member for member, _ in value]
         found[key] = (kind, value)
     return found
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [
-        each
-        for each in of("client_enqueue")
-        if "group" not in str(each.id)  # groups: not yet
-    ],
-)
+@pytest.mark.parametrize("scenario", of("client_enqueue"))
 @pytest.mark.parametrize("face", ["blocking", "coroutines"])
 def test_a_client_enqueues_as_go_does(one_server: Broker, scenario: dict[str, Any], face: str) -> None:
     """Both clients leave what Go's leaves, and refuse what it refuses before anything is written."""
@@ -710,7 +831,8 @@ def test_a_client_enqueues_as_go_does(one_server: Broker, scenario: dict[str, An
 
     refusals = {"duplicate_task": DuplicateTaskError, "task_id_conflict": TaskIdConflictError}
     returns = scenario["returns"]
-    refused = returns["error"] is not None or scenario["name"] in ("client_deadline_zero_time", "client_timeout_zero")
+    is_refused_by_go = returns["error"] is not None and scenario["name"] != "client_blank_group"
+    refused = is_refused_by_go or scenario["name"] in ("client_deadline_zero_time", "client_timeout_zero")
     task_id = None
     with pytest.raises(refusals.get(returns["error_kind"], ConfigurationError)) if refused else nullcontext():
         task_id = enqueue()
@@ -723,3 +845,72 @@ def test_a_client_enqueues_as_go_does(one_server: Broker, scenario: dict[str, An
         assert one_server.pending() == [task_id]
     else:
         judge(scenario["name"], compare(found, wanted), CLIENT_DIFFERENCES)
+
+
+@pytest.mark.parametrize("scenario", of("client_batch_enqueue"))
+@pytest.mark.parametrize("face", ["blocking", "coroutines"])
+def test_a_bulk_enqueue_leaves_what_go_leaves(one_server: Broker, scenario: dict[str, Any], face: str) -> None:
+    """Go leaves a taken id out without a word; ours tells it. What Go cannot put into a batch, ours can."""
+    load(one_server, scenario["before"])
+    app = TaskQ(one_server.raw)
+    task = app.remote("t", retention=0)
+    start = datetime.fromtimestamp(2_001_240_000, UTC)
+    calls = [
+        task.using(task_id="id-1").s(b"1"),
+        task.using(task_id="id-2").s(b"2"),
+        task.using(task_id="id-3", run_after=start).s(b"3"),
+    ]
+
+    async def run() -> BulkResult:
+        try:
+            return await app.async_client.enqueue_many(calls)
+        finally:
+            await app.aclose()
+
+    result = app.client.enqueue_many(calls) if face == "blocking" else asyncio.run(run())
+    app.close()
+
+    assert result.ids == ["id-1", "id-3"]
+    assert [(type(error), error.task_id) for error in result.errors] == [(TaskIdConflictError, "id-2")]
+    found = without_real_time(scenario, theirs(one_server))
+    assert not compare(found, without_real_time(scenario, expected(scenario["after"])))
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("scenario", of("server_heartbeat"))
+async def test_a_worker_shows_itself_as_gos_server_does(redis_server: RedisServer, scenario: dict[str, Any]) -> None:
+    given, wanted = scenario["given"]["parameters"], scenario["observed"]["server_info"]
+    queues = given["queues"] or {"default": 1}
+    if scenario["name"] == "server_info_invalid_dropped":
+        with pytest.raises(ConfigurationError):  # where Go drops what it cannot use
+            WorkerConfig(queues=queues)
+        queues = wanted["queues"]
+    config = WorkerConfig(
+        queues=queues, concurrency=given["concurrency"], strict_priority=given["strict_priority"], heartbeat=0.05
+    )
+    worker = Worker(TaskQ(redis_server.unix_url), config)
+    worker.id, worker.host = given["server_id"], given["host"]
+    name = f"{{{given['host']}:{os.getpid()}:{given['server_id']}}}"
+    client = redis_server.client
+
+    running = asyncio.create_task(worker.arun())
+    async with asyncio.timeout(20):
+        while not (data := client.get(f"asynq:servers:{name}")):  # noqa: ASYNC110 - Redis tells nobody
+            await asyncio.sleep(0.01)
+        assert client.zrange("asynq:servers", 0, -1) == [f"asynq:servers:{name}".encode()]
+        assert client.zrange("asynq:workers", 0, -1) == [f"asynq:workers:{name}".encode()]
+        worker.stop()
+        assert await running == 0
+    worker.app.close()
+
+    found = asynq_pb2.ServerInfo.FromString(data)
+    assert found.start_time.seconds > 0
+    for info in (found, ours := asynq_pb2.ServerInfo(**wanted)):
+        info.ClearField("start_time")
+        info.pid = 0
+    assert found == ours
+    assert not [key for key in theirs_of(client) if b"servers" in key or b"workers" in key]
+
+
+def theirs_of(client: Any) -> list[bytes]:
+    return [key for key in client.scan_iter(count=1000) if not key.startswith(b"taskq:")]

@@ -22,7 +22,7 @@ from taskq_core import (
 from taskq_core.broker.operations import BATCH_MAX
 from taskq_core.wire import decode_message
 from tests.redis_server import RedisServer
-from tests.taskq_core.losing_relay import LosingRelay
+from tests.relay import Relay
 
 
 class Application:
@@ -276,16 +276,16 @@ class TestFailures:
             assert set(there) <= set(made[: error.enqueued]) | set(error.task_ids)
 
     async def test_a_lost_reply_is_repeated(self, redis_server: RedisServer, is_async: bool) -> None:
-        with LosingRelay(redis_server.socket_path) as relay:
+        with Relay(redis_server.socket_path) as relay:
             app = Application(TaskQ(relay.url, enqueue_timeout=10), is_async=is_async)
             task = app.taskq.remote("t")
             await app.send([task.s()])
-            relay.lose_reply_to(b"id-250")
+            relay.drop_reply_to(b"id-250")
 
             result = await app.send(task.using(task_id=f"id-{n}").s() for n in range(700))
             await app.taskq.aclose()
 
-        assert relay.lost == 1
+        assert relay.trapped == 1
         assert (len(result), result.errors) == (700, [])
         assert pending(redis_server)[1:] == [f"id-{n}" for n in range(700)]
 

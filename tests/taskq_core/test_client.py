@@ -29,7 +29,7 @@ from taskq_core.client import AFTER_FAILURE_S
 from taskq_core.errors import BrokerFullError
 from taskq_core.wire import TaskMessage, decode_message
 from tests.redis_server import RedisServer
-from tests.taskq_core.losing_relay import LosingRelay
+from tests.relay import Relay
 
 Send = Callable[[Signature[Any]], Any]
 
@@ -276,24 +276,24 @@ class TestLostReplies:
     async def test_an_enqueue_whose_reply_was_lost_is_one_task_and_a_success(
         self, redis_server: RedisServer, is_async: bool, times: int
     ) -> None:
-        with LosingRelay(redis_server.socket_path) as relay:
+        with Relay(redis_server.socket_path) as relay:
             app = Application(TaskQ(relay.url, enqueue_timeout=10), is_async=is_async)
             await app.send(app.taskq.remote("t").s())
-            relay.lose_reply_to(b"id-1", times=times)
+            relay.drop_reply_to(b"id-1", times=times)
 
             handle = await app.send(app.taskq.remote("t").using(task_id="id-1", unique_for=60).s())
             await app.taskq.aclose()
 
         assert handle.is_sent
-        assert relay.lost == times
+        assert relay.trapped == times
         assert redis_server.client.llen("asynq:{default}:pending") == 2
 
     async def test_even_if_the_task_has_finished_meanwhile(self, redis_server: RedisServer, is_async: bool) -> None:
         """The receipt, not the task, tells the repeat that the first attempt was carried out."""
-        with LosingRelay(redis_server.socket_path) as relay:
+        with Relay(redis_server.socket_path) as relay:
             app = Application(TaskQ(relay.url, enqueue_timeout=10), is_async=is_async)
             await app.send(app.taskq.remote("t").s())
-            relay.lose_reply_to(b"id-1", times=2)
+            relay.drop_reply_to(b"id-1", times=2)
             sending = asyncio.ensure_future(app.send(app.taskq.remote("t").using(task_id="id-1").s()))
             while not redis_server.client.delete("asynq:{default}:t:id-1"):  # noqa: ASYNC110 - Redis sets no event
                 await asyncio.sleep(0)

@@ -128,7 +128,7 @@ class TestChecks:
             ({"headers": {"a": "x" * 8000}}, "headers of a task take 8001 bytes, at most 7168 are allowed"),
             ({"quue": "x"}, "unknown task option 'quue'; did you mean 'queue'?"),
             ({"QUEUE": "x"}, "unknown task option 'QUEUE'; did you mean 'queue'?"),
-            ({"priority": 1}, "unknown task option 'priority'; known are deadline, headers, "),
+            ({"priority": 1}, "unknown task option 'priority'; known are aggregate, deadline, headers, "),
         ],
     )
     def test_a_refusal_names_option_value_and_what_was_expected(self, options: Any, message: str) -> None:
@@ -146,6 +146,24 @@ class TestChecks:
     @pytest.mark.parametrize("name", ["*", "a b", "ünïcode", "a:b", "{a}", "a}", "a*?[x]", "x" * 256])
     def test_odd_names_are_names(self, name: str) -> None:
         assert TaskOptions(queue=name, task_id=name).queue == name
+
+    @pytest.mark.parametrize("judge", [lambda error: True, bool, lambda *errors: True, None])
+    def test_a_judge_of_errors(self, judge: Any) -> None:
+        assert TaskOptions(is_failure=judge).is_failure is judge
+
+    def test_what_cannot_judge_an_error_is_refused(self) -> None:
+        """When the option is given, not when the first task fails."""
+
+        async def coroutine(error: BaseException) -> bool:
+            return True
+
+        judge: Any
+        for judge in (ValueError("x"), (ValueError,), True, coroutine):
+            with pytest.raises(ConfigurationError, match="is_failure must be a plain function of the error, got"):
+                TaskOptions(is_failure=judge)
+        for judge in (lambda: True, lambda error, context: True):
+            with pytest.raises(ConfigurationError, match="is_failure must take the error alone, got"):
+                TaskOptions(is_failure=judge)
 
     def test_one_exception_class_becomes_a_tuple(self) -> None:
         options = task_options({"retry_on": OSError, "no_retry_on": [ValueError, KeyError]})
@@ -179,6 +197,7 @@ class TestUsing:
             retry_delay=exponential(),
             retry_on=OSError,
             no_retry_on=ValueError,
+            is_failure=bool,
             timeout=1,
             deadline=moment,
             run_after=5,

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from taskq_core import ConfigurationError, exponential
-from taskq_core.retry import as_policy, asynq_default
+from taskq_core import ConfigurationError, TaskContext, exponential
+from taskq_core.retry import as_policy, ask, asynq_default
 
 ERROR = ValueError("x")
 
@@ -40,6 +40,59 @@ def test_a_function_sees_failures_and_error() -> None:
 
     assert as_policy(policy)(2, ERROR) == 3
     assert seen == [(2, ERROR)]
+
+
+CONTEXT = TaskContext(id="x", name="t", queue="default", retried=2)
+
+
+class Unhashable:
+    """A callable object that can be no key of a cache."""
+
+    __hash__ = None  # type: ignore[assignment]  # what is tested
+
+    def __call__(self, retried: int, error: BaseException, context: TaskContext) -> float:
+        return retried * 10 + context.retried
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (lambda retried, error, context: retried * 10 + context.retried, 12),
+        (lambda retried, error, context=None: -1 if context is None else 12, 12),
+        (lambda *given: len(given), 2),
+        (lambda retried, error, factor=7: factor, 7),
+        (lambda retried, error: 5, 5),
+        (Unhashable(), 12),
+        (5, 5),
+        ([3, 4], 4),
+    ],
+    ids=["needs it", "names it", "any number", "another default", "needs none", "unhashable", "constant", "list"],
+)
+def test_a_function_may_see_the_context(policy: Any, expected: float) -> None:
+    """It is given where it must be, or where the third parameter has its name."""
+    assert ask(as_policy(policy), 1, ERROR, CONTEXT) == expected
+
+
+async def _coroutine(retried: int, error: BaseException) -> float:
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (lambda: 1, "takes (earlier failures, error) or (earlier failures, error, context), got <function"),
+        (lambda retried: 1, "a retry_delay function takes (earlier failures, error)"),
+        (lambda retried, error, context, more: 1, "with (retried, error, context, more)"),
+        (_coroutine, "retry_delay must be a plain function, got the coroutine function"),
+        ("soon", "retry_delay must be seconds, a timedelta, a list of them, exponential(...) or a function"),
+    ],
+)
+def test_a_function_of_other_arguments_is_refused(policy: Any, message: str) -> None:
+    """When the option is given, not when the first task fails."""
+    with pytest.raises(ConfigurationError) as caught:
+        as_policy(policy)
+
+    assert message in str(caught.value)
 
 
 def test_exponential_multiplies_up_to_its_limit() -> None:

@@ -1,13 +1,24 @@
 """Settings: every key, where values come from, and what a refusal says."""
 
 import pickle
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from taskq_core import ConfigurationError, Settings, TaskQ
-from taskq_core.settings import EnqueueMode, Relation, TraceSettings, check_whole, parse_queues, seconds, unknown
+from taskq_core.settings import (
+    ArchiveLimits,
+    ArchiveSettings,
+    EnqueueMode,
+    Relation,
+    TraceSettings,
+    check_whole,
+    parse_queues,
+    seconds,
+    unknown,
+)
 
 
 class TestDefaults:
@@ -25,6 +36,7 @@ class TestDefaults:
         assert settings.enqueue is EnqueueMode.ON_COMMIT
         assert settings.enqueue_timeout == 2.0
         assert settings.autodiscover is True
+        assert settings.archive.limits("any") == ArchiveLimits(max_tasks=10_000, kept_s=90 * 86_400)
         assert settings.trace == TraceSettings(relation=Relation.PARENT, baggage=True, envelope=False)
 
     def test_settings_cannot_be_changed(self) -> None:
@@ -53,6 +65,7 @@ class TestFromMapping:
                 "ENQUEUE": "immediately",
                 "ENQUEUE_TIMEOUT": 1,
                 "AUTODISCOVER": ["jobs"],
+                "ARCHIVE": {"MAX_TASKS": 5, "MAX_AGE": timedelta(days=1), "QUEUES": {"low": {"MAX_TASKS": 2}}},
                 "TRACE": {"RELATION": "link", "BAGGAGE": False, "ENVELOPE": True},
             }
         )
@@ -68,6 +81,7 @@ class TestFromMapping:
             enqueue=EnqueueMode.IMMEDIATELY,
             enqueue_timeout=1.0,
             autodiscover=("jobs",),
+            archive=ArchiveSettings(max_tasks=5, max_age=86_400.0, queues={"low": {"MAX_TASKS": 2}}),
             trace=TraceSettings(relation=Relation.LINK, baggage=False, envelope=True),
         )
         assert isinstance(settings.enqueue_timeout, float)
@@ -81,7 +95,7 @@ class TestFromMapping:
             ({"CONCURENCY": 1}, "unknown setting in TASKQ 'CONCURENCY'; did you mean 'CONCURRENCY'?"),
             ({"concurrency": 1}, "unknown setting in TASKQ 'concurrency'; did you mean 'CONCURRENCY'?"),
             ({"TRACE": {"RELATON": "link"}}, "unknown setting in TRACE 'RELATON'; did you mean 'RELATION'?"),
-            ({"XYZZY": 1}, "unknown setting in TASKQ 'XYZZY'; known are AUTODISCOVER, CONCURRENCY, DEFAULTS, "),
+            ({"XYZZY": 1}, "unknown setting in TASKQ 'XYZZY'; known are ARCHIVE, AUTODISCOVER, CONCURRENCY, "),
             ({5: 1}, "unknown setting in TASKQ '5'; known are "),
             ({"URL": ""}, "URL must not be blank; for example redis://localhost:6379/0"),
             ({"URL": " \t"}, "URL must not be blank"),
@@ -107,9 +121,30 @@ class TestFromMapping:
             ({"ENQUEUE_TIMEOUT": 0}, "ENQUEUE_TIMEOUT must be more than 0 seconds, got 0"),
             ({"ENQUEUE_TIMEOUT": float("nan")}, "ENQUEUE_TIMEOUT must be at most 100 years, got nan"),
             ({"ENQUEUE_TIMEOUT": float("inf")}, "ENQUEUE_TIMEOUT must be at most 100 years, got inf"),
+            ({"EAGER": "yes"}, "EAGER must be True or False, got 'yes'"),
             ({"AUTODISCOVER": "tasks"}, "AUTODISCOVER must be True, False or a list of module names, got 'tasks'"),
             ({"AUTODISCOVER": [1]}, "AUTODISCOVER must be True, False or a list of module names, got [1]"),
             ({"AUTODISCOVER": 0}, "AUTODISCOVER must be True, False or a list of module names, got 0"),
+            ({"ARCHIVE": 5}, "ARCHIVE must be a dict of MAX_TASKS, MAX_AGE and QUEUES, got 5"),
+            ({"ARCHIVE": {"MAX": 5}}, "unknown setting in ARCHIVE 'MAX'; did you mean 'MAX_AGE'?"),
+            ({"ARCHIVE": {"MAX_TASKS": 0}}, "ARCHIVE['MAX_TASKS'] must be between 1 and 10000000, got 0"),
+            ({"ARCHIVE": {"MAX_AGE": 0}}, "ARCHIVE['MAX_AGE'] must be at least 1 second, got 0"),
+            ({"ARCHIVE": {"MAX_AGE": "90 d"}}, "ARCHIVE['MAX_AGE'] must be a timedelta or a number of seconds, got"),
+            ({"ARCHIVE": {"QUEUES": ["low"]}}, "ARCHIVE['QUEUES'] must be a dict of queue names, got ['low']"),
+            ({"ARCHIVE": {"QUEUES": {"low": 5}}}, "ARCHIVE['QUEUES']['low'] must be a dict of MAX_TASKS and MAX_AGE"),
+            (
+                {"ARCHIVE": {"QUEUES": {"low": {"MAX_TASK": 5}}}},
+                "unknown setting in ARCHIVE['QUEUES']['low'] 'MAX_TASK'; did you mean 'MAX_TASKS'?",
+            ),
+            (
+                {"ARCHIVE": {"QUEUES": {"low": {"MAX_TASKS": -1}}}},
+                "ARCHIVE['QUEUES']['low']['MAX_TASKS'] must be between 1 and 10000000, got -1",
+            ),
+            (
+                {"ARCHIVE": {"QUEUES": {"low": ArchiveLimits(max_tasks=0)}}},
+                "ARCHIVE['QUEUES']['low']['MAX_TASKS'] must be between 1 and 10000000, got 0",
+            ),
+            ({"ARCHIVE": {"QUEUES": {"}": {}}}}, "queue name must not start with '}'"),
             ({"TRACE": "link"}, "TRACE must be a dict of RELATION, BAGGAGE and ENVELOPE, got 'link'"),
             ({"TRACE": {"RELATION": "x"}}, "TRACE['RELATION'] must be 'parent' or 'link', got 'x'"),
             ({"TRACE": {"BAGGAGE": 1}}, "TRACE['BAGGAGE'] must be True or False, got 1"),
@@ -121,6 +156,29 @@ class TestFromMapping:
             Settings.from_mapping(mapping)
 
         assert str(caught.value).startswith(message)
+
+
+class TestArchive:
+    def test_a_queue_of_its_own_values_takes_the_rest_from_all(self) -> None:
+        archive = Settings(
+            archive={"MAX_TASKS": 5, "MAX_AGE": timedelta(days=1), "QUEUES": {"low": {"MAX_TASKS": 2}, "x": {}}}
+        ).archive
+
+        assert archive.limits("default") == ArchiveLimits(max_tasks=5, kept_s=86_400)
+        assert archive.limits("low") == ArchiveLimits(max_tasks=2, kept_s=86_400)
+        assert archive.limits("x") == archive.limits("default")
+
+    def test_settings_are_copied_with_it(self) -> None:
+        settings = Settings(archive={"QUEUES": {"low": {"MAX_TASKS": 2}}})
+
+        assert replace(settings, prefix="shop").archive.limits("low").max_tasks == 2
+
+    def test_from_the_environment_it_is_json(self) -> None:
+        environ = {"TASKQ_ARCHIVE": '{"MAX_TASKS": 7, "QUEUES": {"low": {"MAX_AGE": 60}}}'}
+
+        archive = Settings.from_mapping({}, environ=environ).archive
+
+        assert archive.limits("low") == ArchiveLimits(max_tasks=7, kept_s=60)
 
 
 class TestEnvironment:
@@ -140,6 +198,7 @@ class TestEnvironment:
                 "TASKQ_ENQUEUE": "immediately",
                 "TASKQ_ENQUEUE_TIMEOUT": "0.5",
                 "TASKQ_AUTODISCOVER": "off",
+                "TASKQ_EAGER": "yes",
                 "TASKQ_TRACE": '{"RELATION": "link"}',
             },
         )
@@ -155,6 +214,7 @@ class TestEnvironment:
             enqueue=EnqueueMode.IMMEDIATELY,
             enqueue_timeout=0.5,
             autodiscover=False,
+            eager=True,
             trace=TraceSettings(relation=Relation.LINK),
         )
 

@@ -24,6 +24,7 @@ def test_good_settings_pass() -> None:
         ({"CONCURENCY": 5}, "did you mean 'CONCURRENCY'?"),
         ({"CONCURRENCY": 0}, "CONCURRENCY must be between 1 and"),
         ({"DEFAULTS": {"max_retries": 3}}, "did you mean 'max_retry'?"),
+        ({"DEFAULTS": {"task_id": "one"}}, "DEFAULTS: task_id cannot be the same for all tasks"),
         (["URL"], "TASKQ must be a dict, got list"),
     ],
 )

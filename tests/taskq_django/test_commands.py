@@ -1,19 +1,20 @@
 """`manage.py runworker` and `manage.py taskq worker`."""
 
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError, call_command, load_command_class
 from django.core.management.base import SystemCheckError
 from django.db import transaction
 
@@ -113,15 +114,94 @@ def test_bad_settings_are_told_by_the_system_check(settings: Any) -> None:
 def test_the_help_teaches(command: tuple[str, ...], capsys: pytest.CaptureFixture[str], settings: Any) -> None:
     settings.TASKQ = {"QUEUES": {"critical": 6, "low": 1}}
 
-    with pytest.raises(SystemExit) as ended:
-        call_command(*command, "--help")
+    with (
+        nullcontext() if command == ("taskq", "worker") else pytest.raises(SystemExit, check=lambda end: end.code == 0)
+    ):
+        call_command(*command, "--help")  # argparse exits the process, click does not
 
     told = capsys.readouterr().out
-    assert ended.value.code == 0
     assert f"{' '.join(command)} --queues critical=6,default=3,low=1 --concurrency 20" in told
     assert "default: critical=6,low=1" in " ".join(told.split())
     assert "SIGTERM, SIGINT (Ctrl-C)" in told
     assert "--autoreload" in told
+
+
+# --- the whole command ------------------------------------------------------------------------------------------------
+
+
+def taskq(*words: str, **options: Any) -> str:
+    stdout = io.StringIO()
+    call_command("taskq", *words, stdout=stdout, **options)
+    return stdout.getvalue()
+
+
+def test_the_command_works_on_the_project_s_broker(redis: RedisServer) -> None:
+    handle = greet.delay("Ada")
+
+    document = json.loads(taskq("task", "list", "--queue", handle.queue, "--state", "pending", "--json"))
+
+    assert [task["id"] for task in document["tasks"]] == [handle.id]
+    assert handle.id in taskq("task", "list")
+    assert taskq("task", "delete", "-q", handle.queue, "-i", handle.id, "-y") == f"{handle.id} is deleted\n"
+
+
+def test_a_task_of_the_project_is_enqueued_with_its_payload_checked(redis: RedisServer) -> None:
+    told = taskq("task", "enqueue", "-t", "shop:greet", "-l", '{"name": "Ada"}', "--id", "by-hand")
+
+    assert told.startswith("enqueued by-hand to ")
+    with pytest.raises(CommandError, match="shop:greet"):
+        taskq("task", "enqueue", "-t", "shop:greet", "-l", '{"nmae": "Ada"}')
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "status"),
+    [
+        (["quue"], "did you mean 'queue'", 2),
+        (["queue", "list", "--url", "x"], "No such option", 2),
+        (["queue", "inspect", "nothing"], "no queue 'nothing'", 1),
+        (["queue", "pause", "nothing"], "not all of it could be done", 1),
+        (["completion", "bash"], "no command 'completion'", 2),
+    ],
+)
+def test_what_fails_is_a_command_error(redis: RedisServer, words: list[str], message: str, status: int) -> None:
+    with pytest.raises(CommandError, match=message) as caught:
+        taskq(*words)
+
+    assert caught.value.returncode == status
+
+
+def test_without_a_verb_the_help_is_shown_and_the_status_is_2() -> None:
+    stdout = io.StringIO()
+
+    with pytest.raises(CommandError, match="which command") as caught:
+        call_command("taskq", "queue", stdout=stdout)
+
+    assert caught.value.returncode == 2
+    assert "\nCommands:\n" in stdout.getvalue()
+
+
+def test_json_is_written_as_on_the_console(redis: RedisServer) -> None:
+    assert taskq("queue", "list", "--json") == '{\n  "queues": []\n}\n'
+
+
+def test_options_of_django_may_stand_anywhere(redis: RedisServer) -> None:
+    greet.delay("Ada")
+
+    assert "paused" not in taskq("--no-color", "stats", "-v", "2", "--skip-checks")
+    assert "\x1b[" in taskq("stats", "--force-color")
+    assert "\x1b[" not in taskq("stats", "--traceback", "--no-color")
+
+
+def test_the_help_of_the_whole_command(capsys: pytest.CaptureFixture[str]) -> None:
+    taskq("--help")
+    taskq("queue", "--help")
+    load_command_class("taskq_django", "taskq").print_help("manage.py", "taskq")
+
+    told = capsys.readouterr().out
+    assert told.count("Usage: ") == 3
+    assert told.count("Usage: manage.py taskq [OPTIONS] COMMAND [ARGS]...") == 1
+    assert "pause" in told
+    assert "--url" not in told
 
 
 # --- as a process -----------------------------------------------------------------------------------------------------

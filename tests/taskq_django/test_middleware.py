@@ -12,8 +12,9 @@ from django.contrib.auth.models import Group
 from django.db import connection, connections, transaction
 from django.db.models.signals import post_init
 
-from taskq_core import TaskContext
+from taskq_core import ScheduleHook, TaskContext
 from taskq_core.errors import TaskInterrupted
+from taskq_django.app import DjangoTaskQ
 from taskq_django.middleware import DatabaseMiddleware, was_interrupted
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -167,6 +168,78 @@ def test_connections_of_an_interrupted_task_are_thrown_away(is_atomic: bool) -> 
     assert count == 0
     with pytest.raises(Exception, match="closed"):
         used[0][1].execute("SELECT 1")
+
+
+def test_a_plain_error_handlers_connection_is_looked_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a task's is; and the function itself stays what it was."""
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)
+    seen: list[Any] = []
+    application = DjangoTaskQ()
+
+    @application.on_error
+    def note(error: BaseException, context: TaskContext) -> None:
+        seen.append((Group.objects.count(), error, context))
+
+    def run() -> bool:
+        application.error_handlers[0].function(error, CONTEXT)
+        return connections["default"].connection is not None
+
+    error = ValueError()
+    assert in_thread(run) is False
+    assert seen == [(0, error, CONTEXT)]
+    assert note.__name__ == "note"
+    assert application.error_handlers[0].is_coroutine is False
+
+
+async def test_a_coroutine_error_handlers_connection_is_closed() -> None:
+    seen: list[Any] = []
+    application = DjangoTaskQ()
+
+    @application.on_error
+    async def note(error: BaseException, context: TaskContext) -> None:
+        await Group.objects.acount()
+        seen.append(await sync_to_async(lambda: connections["default"])())
+        assert seen[0].connection is not None
+
+    assert application.error_handlers[0].is_coroutine is True
+    await application.error_handlers[0].function(ValueError(), CONTEXT)
+
+    assert seen[0].connection is None
+
+
+def test_a_schedule_hooks_connection_is_looked_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a task's is: a hook runs for as long as the scheduler does, longer than a database keeps a connection."""
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)
+    seen: list[int] = []
+
+    class Noting(ScheduleHook):
+        def before_enqueue(self, firing: object) -> None:
+            seen.append(Group.objects.count())
+
+    application = DjangoTaskQ()
+    application.add_schedule_hook(Noting())
+    (told,) = application.timetable.told_before
+
+    def run() -> bool:
+        told(None)
+        return connections["default"].connection is not None
+
+    assert in_thread(run) is False
+    assert seen == [0]
+    assert application.timetable.told_after == [], "what it does not override is not called"
+
+
+def test_a_providers_connection_is_looked_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that reads only while what it returned is gone through."""
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)
+    application = DjangoTaskQ()
+    application.schedule_provider(lambda: (Group.objects.count() for _ in range(2)))  # type: ignore[arg-type,return-value]
+    (provider,) = application.timetable.providers
+
+    def run() -> tuple[object, bool]:
+        return provider.function(), connections["default"].connection is not None
+
+    assert in_thread(run) == ([0, 0], False)
 
 
 def test_an_interruption_is_recognised_in_another_exception() -> None:

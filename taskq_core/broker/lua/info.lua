@@ -9,8 +9,8 @@
   ARGV[1]     int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]     string  prefix of the queue's keys
 
-  returns  now (Unix ns as text), sizes of the six, aggregating tasks (of the first 1000 groups), 1 if paused, processed,
-           failed, processed today, failed today, pending_since of the next task to run ('' unknown)
+  returns  now (Unix ns as text), sizes of the six, aggregating tasks (of at most 1000 groups), 1 if paused, processed,
+           failed, processed today, failed today, pending_since of the next task to run ('' unknown), groups
 ]]
 -- include _clock
 -- include _date
@@ -19,10 +19,12 @@ local function number(key)
   return redis.call('GET', key) or '0'
 end
 local aggregating = 0
-if redis.call('SCARD', KEYS[7]) > 0 then
-  local groups = redis.call('SMEMBERS', KEYS[7])
-  for i = 1, math.min(#groups, 1000) do
-    aggregating = aggregating + redis.call('ZCARD', ARGV[2] .. 'g:' .. groups[i])
+local named = redis.call('SCARD', KEYS[7])
+if named > 0 then
+  local groups = named > 1000 and redis.call('SRANDMEMBER', KEYS[7], 1000) or redis.call('SMEMBERS', KEYS[7])
+  for _, group in ipairs(groups) do
+    local size = redis.pcall('ZCARD', ARGV[2] .. 'g:' .. group) -- one key of another type hides nothing else
+    aggregating = aggregating + (type(size) == 'number' and size or 0)
   end
 end
 local today = utc_date(now_s)
@@ -43,4 +45,5 @@ return {
   number(ARGV[2] .. 'processed:' .. today),
   number(ARGV[2] .. 'failed:' .. today),
   type(since) == 'string' and string.match(since, '^%d+$') or '',
+  named,
 }

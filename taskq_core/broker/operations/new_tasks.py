@@ -35,6 +35,7 @@ class NewTask:
         start_in_ms: Milliseconds from Redis's now before which it must not start, or None.
         unique_key: Name of the lock to take, "" for none.
         unique_s: Seconds the lock is held after the start.
+        group: Group it waits in, "" for none.
     """
 
     task_id: str
@@ -43,11 +44,22 @@ class NewTask:
     start_in_ms: int | None = None
     unique_key: str = ""
     unique_s: int = 0
+    group: str = ""
 
     @property
     def is_plain(self) -> bool:
         """True if it is stored as pending at once, without a lock."""
-        return self.start_at_s is None and self.start_in_ms is None and not self.unique_key
+        return self.start_at_s is None and self.start_in_ms is None and not self.unique_key and not self.group
+
+    def arguments(self) -> tuple[Argument, ...]:
+        """What a script is told of a task that may not be plain."""
+        if self.start_at_s is not None:
+            start = f"={self.start_at_s}"
+        elif self.start_in_ms is not None:
+            start = f"+{self.start_in_ms}"
+        else:
+            start = ""
+        return (self.task_id, self.message, start, self.unique_key, self.unique_s, self.group)
 
 
 class ReceiptLane:
@@ -71,23 +83,18 @@ def enqueue(
     Reads as one `EnqueueCode` character per task. Refused whole when Redis is over its memory limit.
     """
     lane.call += 1
-    args: list[Argument] = [time_argument(now_ns), lane.call, RECEIPT_KEPT_S, queue.task_prefix]
+    keys: tuple[str, ...] = (queue.pending, queue.scheduled, queue.wake, queue.receipt(lane.token))
+    args: list[Argument] = [time_argument(now_ns), lane.call, RECEIPT_KEPT_S, queue.prefix]
     if all(task.is_plain for task in tasks):
         args.append(2)
         for task in tasks:
             args += (task.task_id, task.message)
     else:
-        args.append(5)
+        keys += (queue.groups,)
+        args.append(6)
         for task in tasks:
-            if task.start_at_s is not None:
-                start = f"={task.start_at_s}"
-            elif task.start_in_ms is not None:
-                start = f"+{task.start_in_ms}"
-            else:
-                start = ""
-            args += (task.task_id, task.message, start, task.unique_key, task.unique_s)
-    keys = (queue.pending, queue.scheduled, queue.wake, queue.receipt(lane.token))
-    return Operation("enqueue", load("enqueue"), keys, args, text)
+            args += task.arguments()
+    return Operation("enqueue", load("enqueue"), keys, args, text, tasks=tasks)
 
 
 def register_queue(queues_key: str, names: Iterable[str]) -> Operation[int]:

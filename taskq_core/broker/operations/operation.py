@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from taskq_core.broker.scripts import Script
+from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys
 
 T = TypeVar("T")
@@ -12,10 +13,8 @@ Argument = str | bytes | int
 
 STATISTICS_KEPT_S = 7_776_000
 """Seconds a daily counter is kept: 90 days, as upstream."""
-ARCHIVE_KEPT_S = 7_776_000
-"""Seconds an archived task is kept: 90 days, as upstream."""
-ARCHIVE_MAX = 10_000
-"""Most archived tasks of a queue."""
+ARCHIVE = ArchiveLimits()
+"""How much of the archive is kept where nobody says otherwise: 10 000 tasks and 90 days, as upstream."""
 RECEIPT_KEPT_S = 120
 """Seconds an enqueue's receipt is kept: longer than any caller repeats it."""
 BATCH_MAX = 200
@@ -36,6 +35,7 @@ class Operation(Generic[T]):
         read: Turns the reply into the typed answer.
         repeatable: True if it may be sent again when its outcome is unknown.
         block_s: Seconds a blocking command may wait in Redis, beyond the usual time for an answer.
+        tasks: The new tasks of an enqueue, for whoever watches what is sent.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Operation(Generic[T]):
     read: Callable[[Any], T]
     repeatable: bool = True
     block_s: float = 0.0
+    tasks: Sequence[Any] = ()
 
     def command(self) -> tuple[Argument, ...]:
         """The words to send."""
@@ -83,6 +84,6 @@ def nothing(reply: Any) -> None:
     return
 
 
-def housekeeping(queue: QueueKeys) -> tuple[Argument, ...]:
+def housekeeping(queue: QueueKeys, archive: ArchiveLimits) -> tuple[Argument, ...]:
     """Return the arguments by which a script counts, announces and trims."""
-    return (queue.prefix, queue.done, STATISTICS_KEPT_S, ARCHIVE_KEPT_S, ARCHIVE_MAX)
+    return (queue.prefix, queue.done, STATISTICS_KEPT_S, archive.kept_s, archive.max_tasks)

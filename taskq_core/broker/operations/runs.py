@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from taskq_core.broker.operations.operation import (
+    ARCHIVE,
     BATCH_BYTES,
     Argument,
     Operation,
@@ -15,6 +16,7 @@ from taskq_core.broker.operations.operation import (
     time_argument,
 )
 from taskq_core.broker.scripts import load
+from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys
 
 
@@ -110,13 +112,18 @@ class Settlement:
 
 
 def settle(
-    queue: QueueKeys, settlements: Sequence[Settlement], *, owner: str, now_ns: int | None = None
+    queue: QueueKeys,
+    settlements: Sequence[Settlement],
+    *,
+    owner: str,
+    archive: ArchiveLimits = ARCHIVE,
+    now_ns: int | None = None,
 ) -> Operation[str]:
     """End the runs of tasks of one queue. Reads as one `SettleCode` character per task.
 
     A repeat after a lost reply answers NOT_OWNED for what the first call settled.
     """
-    args: list[Argument] = [time_argument(now_ns), owner, *housekeeping(queue)]
+    args: list[Argument] = [time_argument(now_ns), owner, *housekeeping(queue, archive)]
     if all(each.outcome is Outcome.DONE and not each.unique_key for each in settlements):
         args.append(2)
         for each in settlements:
@@ -137,7 +144,7 @@ def settle(
 
 def settle_done(queue: QueueKeys, task_ids: Sequence[str], *, owner: str, now_ns: int | None = None) -> Operation[str]:
     """End runs that succeeded lately with nothing to keep and no lock. Reads as `settle`."""
-    args: list[Argument] = [time_argument(now_ns), owner, *housekeeping(queue), 2]
+    args: list[Argument] = [time_argument(now_ns), owner, *housekeeping(queue, ARCHIVE), 2]  # nothing is archived
     for task_id in task_ids:
         args += ("d+", task_id)
     return Operation("settle", load("settle"), _settle_keys(queue), args, text)

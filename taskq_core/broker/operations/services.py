@@ -6,8 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from taskq_core.broker.operations.operation import (
-    ARCHIVE_KEPT_S,
-    ARCHIVE_MAX,
+    ARCHIVE,
     Argument,
     Operation,
     boolean,
@@ -18,6 +17,7 @@ from taskq_core.broker.operations.operation import (
     time_argument,
 )
 from taskq_core.broker.scripts import load
+from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys
 
 
@@ -109,13 +109,18 @@ class Recovery:
 
 
 def recover(
-    queue: QueueKeys, recoveries: Sequence[Recovery], *, grace_s: int, now_ns: int | None = None
+    queue: QueueKeys,
+    recoveries: Sequence[Recovery],
+    *,
+    grace_s: int,
+    archive: ArchiveLimits = ARCHIVE,
+    now_ns: int | None = None,
 ) -> Operation[str]:
     """Take tasks back.
 
     Reads as one character per task: "1" moved, "0" left alone, since it was settled, extended or taken meanwhile.
     """
-    args: list[Argument] = [time_argument(now_ns), grace_s, *housekeeping(queue), queue.quarantined("")]
+    args: list[Argument] = [time_argument(now_ns), grace_s, *housekeeping(queue, archive), queue.quarantined("")]
     for each in recoveries:
         args += (
             each.verdict.value,
@@ -129,9 +134,11 @@ def recover(
     return Operation("recover", load("recover"), keys, args, text)
 
 
-def clean(queue: QueueKeys, *, limit: int = 100, now_ns: int | None = None) -> Operation[tuple[int, int]]:
+def clean(
+    queue: QueueKeys, *, limit: int = 100, archive: ArchiveLimits = ARCHIVE, now_ns: int | None = None
+) -> Operation[tuple[int, int]]:
     """Delete what is kept no longer. Reads as (completed, archived) tasks deleted; at most `limit` and 100."""
-    args = (time_argument(now_ns), queue.task_prefix, limit, ARCHIVE_KEPT_S, ARCHIVE_MAX)
+    args = (time_argument(now_ns), queue.task_prefix, limit, archive.kept_s, archive.max_tasks)
     return Operation(
         "clean",
         load("clean"),

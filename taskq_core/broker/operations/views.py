@@ -1,9 +1,11 @@
 """Read what stands in Redis, and withdraw a task."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
-from taskq_core.broker.operations.operation import Operation, text, time_argument
+from taskq_core.broker.operations.operation import BATCH_BYTES, Operation, boolean, integer, text, time_argument
 from taskq_core.broker.scripts import load
 from taskq_core.errors import BrokerReplyError
 from taskq_core.wire import QueueKeys, TaskState
@@ -28,8 +30,24 @@ class StoredTask:
     score: int | None
 
 
+def key_of(queue: QueueKeys, state: TaskState, group: str | None = None) -> str:
+    """Return the list or sorted set of a state; that of tasks in a group is the group's own."""
+    if state is TaskState.AGGREGATING:
+        assert group is not None
+        return queue.group(group)
+    return queue.prefix + state.value
+
+
+def is_list(state: TaskState) -> bool:
+    """Return whether the tasks of a state stand in a list rather than in a sorted set."""
+    return state in (TaskState.PENDING, TaskState.ACTIVE)
+
+
 def _score(value: Any) -> int | None:
-    return int(float(value)) if value else None
+    try:
+        return int(float(value)) if value else None
+    except OverflowError:
+        return None  # infinite: no second of any calendar
 
 
 def _state(queue: QueueKeys, task_id: str, word: Any) -> TaskState:
@@ -71,9 +89,13 @@ class Page:
     tasks: list[StoredTask]
 
 
-def list_tasks(queue: QueueKeys, state: TaskState, *, skip: int, count: int) -> Operation[Page]:
-    """Read a page of tasks. First comes what is next to run or was started first; `count` is at most 1000."""
-    is_list = state in (TaskState.PENDING, TaskState.ACTIVE)
+def list_tasks(
+    queue: QueueKeys, state: TaskState, *, skip: int, count: int, group: str | None = None
+) -> Operation[Page]:
+    """Read a page of tasks. First comes what is next to run or was started first; `count` is at most 1000.
+
+    Tasks that wait in a group are listed by group, the one that waits longest first.
+    """
 
     def read(reply: Any) -> Page:
         words = iter(reply[1:])
@@ -85,9 +107,9 @@ def list_tasks(queue: QueueKeys, state: TaskState, *, skip: int, count: int) -> 
             ],
         )
 
-    key = queue.prefix + state.value
+    key = key_of(queue, state, group)
     lease = queue.lease if state is TaskState.ACTIVE else ""
-    args = ("list" if is_list else "zset", skip, count, queue.task_prefix, lease)
+    args = ("list" if is_list(state) else "zset", skip, count, queue.task_prefix, lease)
     return Operation("list_tasks", load("list"), (key,), args, read)
 
 
@@ -102,6 +124,7 @@ class QueueCounts:
         processed, failed: Over the queue's life.
         processed_today, failed_today: Since midnight UTC.
         latency_s: Seconds the next task to run has been pending, None if unknown.
+        groups: Groups with members.
     """
 
     now_ns: int
@@ -112,6 +135,7 @@ class QueueCounts:
     processed_today: int
     failed_today: int
     latency_s: float | None
+    groups: int
 
 
 def _read_counts(reply: Any) -> QueueCounts:
@@ -135,6 +159,7 @@ def _read_counts(reply: Any) -> QueueCounts:
         processed_today=int(reply[11]),
         failed_today=int(reply[12]),
         latency_s=max(0.0, (now_ns - int(since)) / 1e9) if since else None,
+        groups=int(reply[14]),
     )
 
 
@@ -164,6 +189,109 @@ def list_queues(queues_key: str) -> Operation[list[str]]:
         ("SMEMBERS", queues_key),
         lambda reply: sorted(name.decode("utf-8", "replace") for name in reply),
     )
+
+
+def knows_queue(queues_key: str, name: str) -> Operation[bool]:
+    """Ask whether a queue is among the known ones."""
+    return Operation("knows_queue", None, (queues_key,), ("SISMEMBER", queues_key, name), boolean)
+
+
+def count_state(queue: QueueKeys, state: TaskState, *, group: str | None = None) -> Operation[int]:
+    """Count the tasks of one state, or of one group."""
+    key = key_of(queue, state, group)
+    return Operation("count_state", None, (key,), ("LLEN" if is_list(state) else "ZCARD", key), integer)
+
+
+@dataclass(slots=True)
+class ScanPlace:
+    """Where a scan has got to: tasks read of a list, or score and id of the last task read of a sorted set."""
+
+    skip: int = 0
+    score: str = ""
+    task_id: str = ""
+
+
+@dataclass(slots=True)
+class Scan:
+    """What a scan read.
+
+    Attributes:
+        size: How many there are in all.
+        is_end: True if nothing comes after.
+        ids: Ids as read, which may be no UTF-8.
+        places: Where the scan has got to with each.
+        tasks: The tasks, unless ids only were asked for. The score of a pending one is the second it became pending.
+    """
+
+    size: int
+    is_end: bool
+    ids: list[str]
+    places: list[ScanPlace]
+    tasks: list[StoredTask]
+
+
+def scan_tasks(
+    queue: QueueKeys,
+    state: TaskState,
+    place: ScanPlace,
+    *,
+    count: int,
+    group: str | None = None,
+    ids_only: bool = False,
+    max_bytes: int = BATCH_BYTES,
+) -> Operation[Scan]:
+    """Read on from a place: of a list from the newest, of a sorted set from the lowest score.
+
+    `count` is at most 1000 ids, and should be at most 200 with their tasks.
+    """
+    listed = is_list(state)
+
+    def read(reply: Any) -> Scan:
+        scan = Scan(int(reply[0]), int(reply[1]) == 1, [], [], [])
+        words = iter(reply[2:])
+        for number, raw_id in enumerate(words, start=1):
+            score = next(words)
+            task_id = raw_id.decode("utf-8", "surrogateescape")
+            scan.ids.append(task_id)
+            scan.places.append(ScanPlace(place.skip + number) if listed else ScanPlace(0, text(score), task_id))
+            if not ids_only:
+                message, result, since = next(words), next(words), next(words)
+                second = int(since) // 1_000_000_000 if since.isdigit() and state is TaskState.PENDING else None
+                shown = raw_id.decode("utf-8", "replace")
+                scan.tasks.append(StoredTask(shown, state, message, result, second if listed else _score(score)))
+        return scan
+
+    at = ("list", place.skip, "") if listed else ("zset", place.score, place.task_id)
+    args = (*at, count, "" if ids_only else queue.task_prefix, max_bytes)
+    return Operation("scan_tasks", load("scan"), (key_of(queue, state, group),), args, read)
+
+
+def count_groups(queue: QueueKeys, cursor: str, *, count: int = 200) -> Operation[tuple[str, dict[str, int]]]:
+    """Count the members of some groups. Reads as where to go on ("0" at the end, as at the start), sizes by name."""
+
+    def read(reply: Any) -> tuple[str, dict[str, int]]:
+        words = iter(reply[1:])
+        sizes = {name.decode("utf-8", "surrogateescape"): int(size) for name, size in zip(words, words, strict=True)}
+        return text(reply[0]), sizes
+
+    return Operation("count_groups", load("groups"), (queue.groups,), (cursor, queue.group_prefix, count), read)
+
+
+def count_days(queue: QueueKeys, days: Sequence[date]) -> Operation[list[tuple[int, int]]]:
+    """Read the counters of days. Reads as (processed, failed) of each."""
+    keys = tuple(key(day) for day in days for key in (queue.daily_processed, queue.daily_failed))
+
+    def read(reply: Any) -> list[tuple[int, int]]:
+        numbers = iter([int(value or 0) for value in reply])
+        return list(zip(numbers, numbers, strict=True))
+
+    return Operation("count_days", None, keys, ("MGET", *keys), read)
+
+
+def estimate_memory(queue: QueueKeys, *, samples: int = 20) -> Operation[int]:
+    """Estimate the bytes that the tasks of a queue take, from some of them."""
+    keys = (queue.active, queue.pending, queue.scheduled, queue.retry, queue.archived, queue.completed, queue.groups)
+    return Operation("estimate_memory", load("usage"), keys, (queue.prefix, samples), integer)
 
 
 def ping() -> Operation[bool]:

@@ -1,1 +1,1 @@
-"""`runworker`, and `taskq` with the same under a name that no other app takes."""
+"""`runworker` and `runscheduler`, and `taskq`: all of the command under a name that no other app takes."""

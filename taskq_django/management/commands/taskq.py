@@ -1,49 +1,104 @@
-"""`manage.py taskq`: everything about tasks under a name that no other app takes."""
+"""`manage.py taskq`: the whole `taskq` command, working on the project's queue application.
+
+click reads what stands behind `taskq`, as on the console; Django's own options may stand anywhere among it.
+"""
 
 import argparse
-from typing import Any
+import sys
+from collections.abc import Sequence
+from typing import Any, cast
 
-from django.core.management.base import BaseCommand, CommandParser
+import click
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from taskq_core.cli import worker
-from taskq_django.management.worker_command import DESCRIPTION, HelpFormatter, add_worker_arguments, run_worker
+from taskq_core import TaskQError
+from taskq_core.cli.base import FAILED, Root, failure_text, usage_text
+from taskq_core.cli.command import make_root
+from taskq_core.cli.session import Session
+from taskq_django.app import taskq
+from taskq_django.management import scheduler_command
+from taskq_django.management.worker_command import make_click_command
+
+_FLAGS = ("--traceback", "--no-color", "--force-color", "--skip-checks")
+_VALUES = ("-v", "--verbosity", "--settings", "--pythonpath")
+
+
+class Parser(CommandParser):
+    """Reads Django's options wherever they stand, and leaves all other words to click."""
+
+    def parse_args(  # type: ignore[override]  # argparse has overloads for the namespace
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Return Django's options, and the rest as `words`."""
+        words, ours = _parted(sys.argv[2:] if args is None else args)
+        parsed = super().parse_args(ours, namespace)
+        parsed.words = words
+        return parsed
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help of the whole command."""
+        root = _root()
+        with click.Context(root, info_name=f"{self.prog}", obj=Session(taskq)) as context:
+            click.echo(root.get_help(context), file=file)
+
+
+def _parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words for click, and Django's options."""
+    words: list[str] = []
+    ours: list[str] = []
+    left = iter(arguments)
+    for word in left:
+        if word == "--":
+            words += [word, *left]
+        elif word in _FLAGS or word.startswith(tuple(f"{each}=" for each in _VALUES)):
+            ours.append(word)
+        elif word in _VALUES:
+            ours += [word, *[value for value in (next(left, None),) if value is not None]]
+        elif word[:2] == "-v" and word[2:].isdigit():
+            ours.append(word)
+        else:
+            words.append(word)
+    return words, ours
+
+
+def _root() -> Root:
+    return make_root([make_click_command(), scheduler_command.make_click_command()], is_hosted=True)
 
 
 class Command(BaseCommand):
-    """Work with tasks."""
+    """Work with the task queue."""
 
-    help = "Work with the task queue. `manage.py taskq worker` is the same as `manage.py runworker`."
+    help = "Work with the task queue: look at it, change it, run it."
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        """Add the subcommands."""
-        commands = parser.add_subparsers(title="commands", dest="subcommand", metavar="COMMAND", required=True)
-        run = commands.add_parser(
-            "worker",
-            help="run tasks",
-            description=DESCRIPTION,
-            epilog=worker.epilog(),
-            formatter_class=HelpFormatter,
-        )
-        add_worker_arguments(run)
-        _repeat_base_arguments(run)
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        """Let click read what is not Django's."""
+        # BaseCommand names no other way to the class of its parser.
+        parser = super().create_parser(prog_name, subcommand, add_help=False, **kwargs)
+        parser.__class__ = Parser
+        self.prog = parser.prog
+        return parser
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        """Run the subcommand."""
-        run_worker(options, self.stdout)
+    def handle(self, *args: Any, words: Sequence[str] = (), **options: Any) -> None:
+        """Run the command line.
 
-
-def _repeat_base_arguments(parser: argparse.ArgumentParser) -> None:
-    """Let Django's own options stand behind the subcommand too, without undoing those in front of it."""
-    unset = argparse.SUPPRESS
-    parser.add_argument(
-        "-v",
-        "--verbosity",
-        type=int,
-        choices=(0, 1, 2, 3),
-        default=unset,
-        help="0 says nothing, 1 what is run (default), 2 also one line per task",
-    )
-    parser.add_argument("--settings", default=unset, help="as in every Django command, like the next five")
-    parser.add_argument("--pythonpath", default=unset, help=unset)
-    for flag in ("--traceback", "--no-color", "--force-color", "--skip-checks"):
-        parser.add_argument(flag, action="store_true", default=unset, help=unset)
+        Raises:
+            CommandError: It is wrong (status 2), or the command failed (status 1).
+        """
+        session = Session(taskq, stdout=cast("Any", self.stdout), verbosity=options["verbosity"])
+        if options["no_color"]:
+            session.given["color"] = "never"
+        elif options["force_color"]:
+            session.given["color"] = "always"
+        try:
+            status = _root().main(list(words), self.prog, standalone_mode=False, obj=session)
+        except click.exceptions.NoArgsIsHelpError as error:
+            self.stdout.write(error.format_message())
+            raise CommandError("which command?", returncode=error.exit_code) from None
+        except click.ClickException as error:
+            raise CommandError(usage_text(error), returncode=error.exit_code) from None
+        except click.Abort:
+            raise CommandError("stopped; what was not done yet was left as it is") from None
+        except TaskQError as error:
+            raise CommandError(failure_text(error)) from error
+        if isinstance(status, int) and status:
+            raise CommandError("not all of it could be done" if status == FAILED else "", returncode=status)

@@ -22,7 +22,7 @@ from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Settleme
 from taskq_core.errors import BrokerReplyError, BrokerUnavailableError
 from taskq_core.wire import Keys
 from tests.redis_server import RedisServer
-from tests.taskq_core.broker.relay import Relay
+from tests.relay import Relay
 
 pytestmark = pytest.mark.redis
 
@@ -41,8 +41,8 @@ async def runner(redis_server: RedisServer) -> AsyncIterator[AsyncRunner]:
 
 
 @pytest.fixture
-def relay(redis_server: RedisServer, tmp_path: Path) -> Iterator[Relay]:
-    with Relay(redis_server.socket_path, tmp_path) as relay:
+def relay(redis_server: RedisServer) -> Iterator[Relay]:
+    with Relay(redis_server.socket_path) as relay:
         yield relay
 
 
@@ -180,12 +180,12 @@ class TestLostReplies:
             ops.settle(other, [Settlement("a", Outcome.DONE)], owner="w1"),
         ):
             await runner.run(operation)
-        relay.lose_replies = 2
+        relay.drop_replies(2)
 
         assert await runner.run(ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")), patience_s=30) == "1"
-        relay.lose_replies = 2
+        relay.drop_replies(2)
         taken = await runner.run(ops.dequeue(QUEUE, owner="w1", call=1, limit=9, lease_s=30), patience_s=30)
-        relay.lose_replies = 1
+        relay.drop_replies(1)
         code = await runner.run(ops.settle(QUEUE, [Settlement("a", Outcome.DONE)], owner="w1"), patience_s=30)
         await runner.aclose()
 
@@ -195,9 +195,9 @@ class TestLostReplies:
 
     async def test_without_patience_it_is_in_doubt(self, relay: Relay) -> None:
         runner = runner_of(relay.url)
-        relay.lose_replies = 1
+        relay.drop_replies(1)
 
-        with pytest.raises(BrokerUnavailableError, match=r"^no answer from unix://") as refused:
+        with pytest.raises(BrokerUnavailableError, match=r"^no answer from redis://127\.0\.0\.1:") as refused:
             await runner.run(ops.register_queue("q", ["x"]))
         await runner.aclose()
 

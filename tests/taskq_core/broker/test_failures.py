@@ -41,6 +41,13 @@ WHERE = "redis://h:1/0"
                 "MISCONF",
             )
         ),
+        (
+            exceptions.ResponseError(
+                "Error running script (call to f_1): @user_script:2: @user_script: 2: -MISCONF no"
+            ),
+            BrokerUnavailableError,
+            False,
+        ),
         (exceptions.AuthenticationError("no"), BrokerAuthenticationError, None),
         (exceptions.NoPermissionError("no"), BrokerAuthenticationError, None),
         (exceptions.ResponseError("NOPERM no"), BrokerAuthenticationError, None),

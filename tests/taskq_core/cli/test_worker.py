@@ -102,10 +102,12 @@ def test_a_line_per_task_says_how_it_ended() -> None:
     narrator = Narrator(stdout, per_task=True)
     narrator.task_ended(context, "done", 0.0123, None)
     narrator.task_ended(context, "retry", 1.5, ValueError("no such name\nand more"))
+    narrator.task_ended(context, "retry", 1.5, ValueError("\x1b]0;owned\x07"))
 
     assert stdout.getvalue().splitlines() == [
         "done       shop:greet  7  attempt 3  12 ms",
         "retry      shop:greet  7  attempt 3  1500 ms  ValueError: no such name",
+        r"retry      shop:greet  7  attempt 3  1500 ms  ValueError: \x1b]0;owned\x07",
     ]
 
 

@@ -11,6 +11,7 @@ from taskq_core.errors import ConfigurationError
 from taskq_core.wire.keys import (
     Keys,
     QueueKeys,
+    validate_group_name,
     validate_prefix,
     validate_queue_name,
     validate_task_id,
@@ -53,6 +54,8 @@ def own_keys(keys: QueueKeys) -> set[str]:
         keys.receipt("c1"),
         keys.call("w1"),
         keys.leader("forwarder"),
+        keys.combined,
+        keys.combined_set("s"),
         keys.quarantined("id-1"),
     }
 
@@ -156,7 +159,9 @@ def test_task_ids_are_checked_as_in_go_except_the_listed_ones(task_id: str) -> N
         assert validate_task_id(task_id) == task_id
 
 
-@pytest.mark.parametrize("check", [validate_queue_name, validate_task_id, validate_task_type, validate_prefix])
+@pytest.mark.parametrize(
+    "check", [validate_queue_name, validate_task_id, validate_task_type, validate_group_name, validate_prefix]
+)
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
@@ -200,6 +205,8 @@ def test_our_own_keys_stand_under_their_own_prefix() -> None:
         "taskq:{low}:rcpt:c1",
         "taskq:{low}:call:w1",
         "taskq:{low}:leader:forwarder",
+        "taskq:{low}:combined",
+        "taskq:{low}:combined:s",
         "taskq:{low}:quarantine:id-1",
     }
 
@@ -251,3 +258,11 @@ def test_a_huge_name_is_cut_in_the_error() -> None:
         validate_task_id("\x00" * 1_000_000)
 
     assert len(str(caught.value)) < 200
+
+
+def test_our_keys_of_schedulers_carry_the_prefix() -> None:
+    """The mark of an entry stands on the slot of its queue; the lease of a set of entries is a key of its own."""
+    assert Keys().queue("low").tick("e:1") == "taskq:{low}:tick:e:1"
+    assert Keys("other").queue("low").tick("e:1") == "other:taskq:{low}:tick:e:1"
+    assert Keys().scheduler_leader("d") == "taskq:scheduler:leader:d"
+    assert Keys("other").scheduler_leader("d") == "other:taskq:scheduler:leader:d"

@@ -81,6 +81,22 @@ async def test_a_task_past_its_deadline_is_not_started(
     assert runs == []
 
 
+async def test_the_earlier_of_timeout_and_deadline_counts(app: TaskQ, start: Runner) -> None:
+    """Whichever that is; each is the only one of its kind that would end the run within the test's patience."""
+
+    @app.task(name="slow", max_retry=0)
+    async def slow() -> None:
+        await asyncio.Event().wait()
+
+    await start()
+    for timeout, until_s in ((1, 600), (600, 1)):
+        deadline = datetime.now(UTC) + timedelta(seconds=until_s)
+        handle = await slow.using(timeout=timeout, deadline=deadline).adelay()
+
+        with pytest.raises(TaskFailedError, match="context deadline exceeded"):
+            await handle.aresult(10)
+
+
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
 async def test_a_cancelled_run_is_archived_and_not_retried(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, kind: str

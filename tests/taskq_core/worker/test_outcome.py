@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from taskq_core import Discard, Retry, SkipRetry, Snooze, TaskFailedError, TaskQ, current_task, exponential
+from taskq_core import (
+    Discard,
+    Retry,
+    SkipRetry,
+    Snooze,
+    TaskContext,
+    TaskFailedError,
+    TaskQ,
+    current_task,
+    exponential,
+)
 from taskq_core.broker.operations import Outcome, Settlement
 from taskq_core.wire import QueueKeys, build_message, decode_message
 from taskq_core.worker.outcome import describe, settle
@@ -39,6 +49,7 @@ def decide(
     )
     run = Run(app.runtime.keys.queue("default"), "x", message, 0.0)
     run.task = task
+    run.context = TaskContext(id="x", name="task", queue="default", retried=retried, max_retry=retry)
     run.ending = ending
     return settle(run, result, error, now_s=NOW_S, duration_s=0.1)
 
@@ -247,6 +258,91 @@ def test_a_broken_policy_gives_asynqs_default(policy: Callable[..., Any], caplog
     assert settlement.outcome is Outcome.RETRY
     assert 15_000 <= settlement.delay_ms <= 44_000
     assert "the retry_delay of task task failed" in caplog.text
+
+
+def test_a_policy_may_see_the_context() -> None:
+    def policy(retried: int, error: BaseException, context: TaskContext) -> float:
+        return context.max_retry - context.attempt
+
+    assert decide(ValueError(), retried=1, retry=9, retry_delay=policy).delay_ms == 7000
+
+
+# --- what counts as a failure -----------------------------------------------------------------------------------------
+
+
+def _counts(error: BaseException) -> bool:
+    """Whether an error is the task's own fault."""
+    return not isinstance(error, OSError)
+
+
+@pytest.mark.parametrize(
+    ("given", "outcome", "retried"),
+    [
+        ({"error": ConnectionError("line")}, Outcome.RETRY_UNCOUNTED, 1),
+        ({"error": ValueError()}, Outcome.RETRY, 2),
+        ({"error": ConnectionError(), "retried": 3}, Outcome.ARCHIVE, 3),  # as in Go: none is left, counted or not
+        ({"error": ConnectionError(), "retried": 0, "retry": 0}, Outcome.ARCHIVE, 0),
+        ({"error": ConnectionError(), "no_retry_on": OSError}, Outcome.ARCHIVE, 1),
+        ({"error": SkipRetry()}, Outcome.ARCHIVE, 1),
+        ({"error": None, "ending": Ending.TIMEOUT}, Outcome.RETRY_UNCOUNTED, 1),  # TimeoutError is an OSError
+        ({"error": ConnectionError(), "ending": Ending.CANCELLED}, Outcome.ARCHIVE, 1),
+        ({"error": Retry(after=1)}, Outcome.RETRY, 2),  # the task's own word
+    ],
+)
+def test_an_error_that_is_no_failure_uses_no_attempt(given: dict[str, Any], outcome: Outcome, retried: int) -> None:
+    """The task is retried after its usual delay, as often as it takes, with the error's text stored."""
+    settlement = decide(**{"retried": 1, "retry_delay": 7, "is_failure": _counts, **given})
+    message = decode_message(settlement.message)
+
+    assert (settlement.outcome, message.retried) == (outcome, retried)
+    assert message.last_failed_at == NOW_S
+    if isinstance(given["error"], ConnectionError) and outcome is Outcome.RETRY_UNCOUNTED:
+        assert (message.error_msg, settlement.delay_ms) == ("ConnectionError: line", 7000)
+
+
+def _broken(error: BaseException) -> bool:
+    raise RuntimeError("broken judge")
+
+
+def test_a_broken_judge_lets_the_error_count(caplog: pytest.LogCaptureFixture) -> None:
+    """The outcome is not lost; the log says what happened."""
+    assert decide(ValueError(), is_failure=_broken).outcome is Outcome.RETRY
+    assert "the is_failure of task task failed; the error counts" in caplog.text
+
+
+def test_what_a_judge_answers_is_taken_as_true_or_false() -> None:
+    judge: Any
+    for judge, outcome in ((lambda error: 0, Outcome.RETRY_UNCOUNTED), (lambda error: "yes", Outcome.RETRY)):
+        assert decide(ValueError(), is_failure=judge).outcome is outcome
+
+
+async def test_the_application_may_say_what_counts(redis_server: RedisServer, start: Runner, queue: QueueKeys) -> None:
+    """For all tasks; a task may have its own word. No counter of failures moves."""
+    app = TaskQ(redis_server.url, defaults={"retention": 60, "retry_delay": 0, "max_retry": 1, "is_failure": _counts})
+    runs: list[int] = []
+
+    @app.task
+    async def flaky() -> str:
+        runs.append(current_task().attempt)
+        if len(runs) < 4:
+            raise ConnectionError
+        return "done"
+
+    @app.task(is_failure=lambda error: True)
+    async def strict() -> None:
+        raise ConnectionError
+
+    await start(app=app)
+    handle = await flaky.adelay()
+    assert await handle.aresult(15) == "done"
+    assert runs == [1, 1, 1, 1]
+    assert redis_server.client.get(queue.failed) is None
+    assert redis_server.client.get(queue.processed) == b"1"
+
+    with pytest.raises(TaskFailedError):
+        await (await strict.adelay()).aresult(15)
+    assert redis_server.client.get(queue.failed) == b"2"
+    await app.aclose()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tests.taskq_core.worker.conftest import Ends, Runner, state_of, until
 @pytest.fixture
 def relay(redis_server: RedisServer) -> Iterator[Relay]:
     """A relay before the shared server."""
-    with Relay(str(redis_server.socket_path)) as relay:
+    with Relay(redis_server.socket_path) as relay:
         yield relay
 
 

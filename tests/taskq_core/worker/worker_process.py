@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from taskq_core import TaskContext, TaskQ, current_task
+from taskq_core import GroupedTask, Signature, TaskContext, TaskQ, current_task
 from taskq_core.errors import TaskInterrupted
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
@@ -88,6 +88,15 @@ def die(name: str) -> None:
     """Take the process along."""
     note(name, "started")
     os._exit(9)
+
+
+@app.aggregator("grouped", max_size=3, timeout=1)
+def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+    """Turn tasks into one; with a key `mark:hang` there, sit in a C call first."""
+    note("aggregate", ",".join(sorted(task.id for task in tasks)))
+    if notes.exists("mark:hang"):
+        time.sleep(60)
+    return quick.using(retention=0).s("combined")
 
 
 class Told(WorkerListener):

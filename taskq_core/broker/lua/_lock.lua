@@ -1,0 +1,37 @@
+-- lock_of: the unique lock that a message names, '' for none. Go notes the lock of a grouped task nowhere else. It is
+-- field 10 of the protobuf message; whatever cannot be read names none.
+local function lock_of(message)
+  local at, size = 1, #message
+  local function varint()
+    local value, scale = 0, 1
+    while at <= size do
+      local byte = string.byte(message, at)
+      at = at + 1
+      value = value + (byte % 128) * scale
+      if byte < 128 then
+        return value
+      end
+      scale = scale * 128
+    end
+  end
+  while at <= size do
+    local tag = varint()
+    local kind = tag and tag % 8
+    if kind == 0 then
+      varint()
+    elseif kind == 1 then
+      at = at + 8
+    elseif kind == 5 then
+      at = at + 4
+    elseif kind == 2 then
+      local length = varint() or size
+      if math.floor(tag / 8) == 10 then
+        return string.sub(message, at, at + length - 1)
+      end
+      at = at + length
+    else
+      return ''
+    end
+  end
+  return ''
+end

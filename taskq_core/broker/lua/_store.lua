@@ -1,0 +1,36 @@
+-- store: put a new task where it belongs: scheduled with a start ahead, else in its group, else pending. The caller has
+-- checked the types of the keys, and pushes the id to pending itself: it may have many.
+-- `start` is '' now, '=<Unix s>' or '+<ms from now>'. Returns the code of the task and whether it is to be pushed.
+local function store(keys, now, id, message, start, lock, lock_s, group)
+  local key = keys.prefix .. 't:' .. id
+  local start_s = 0
+  if start ~= '' then
+    local value = tonumber(string.sub(start, 2))
+    start_s = string.sub(start, 1, 1) == '=' and value or (value > 0 and due(now.ms, value) or 0)
+  end
+  if lock ~= '' and redis.call('EXISTS', lock) == 1 then
+    return 'd'
+  elseif redis.call('EXISTS', key) == 1 then
+    return '0'
+  end
+  local scheduled = start_s * 1000 > now.ms
+  if scheduled then
+    redis.call('HSET', key, 'msg', message, 'state', 'scheduled')
+    redis.call('ZADD', keys.scheduled, whole(start_s), id)
+    if group ~= '' then
+      redis.call('HSET', key, 'group', group) -- by which a forwarder, Go's too, finds its group
+    end
+  elseif group ~= '' then
+    redis.call('HSET', key, 'msg', message, 'state', 'aggregating', 'group', group)
+    redis.call('ZADD', keys.prefix .. 'g:' .. group, whole(now.s), id)
+    redis.call('SADD', keys.groups, group)
+  else
+    redis.call('HSET', key, 'msg', message, 'state', 'pending', 'pending_since', now.ns)
+  end
+  if lock ~= '' then
+    local ttl_s = tonumber(lock_s) + (scheduled and math.floor((start_s * 1000 - now.ms) / 1000) or 0)
+    redis.call('SET', lock, id, 'EX', whole(math.max(1, math.min(ttl_s, 10000000000)))) -- never refused half-way
+    redis.call('HSET', key, 'unique_key', lock)
+  end
+  return '1', not scheduled and group == ''
+end

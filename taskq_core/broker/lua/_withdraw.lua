@@ -1,0 +1,31 @@
+-- withdraw: take a task that does not run out of the structure that its state names. False, and nothing written, if it is
+-- not there. A pending one is looked for from the end where the next to run stands.
+-- The removal comes before every other write: Redis accepts it also over maxmemory, and with it the writes that follow.
+local function withdraw(keys, id, state, group)
+  local removed
+  if state == 'pending' then
+    removed = redis.pcall('LREM', keys.pending, -1, id)
+  elseif state == 'aggregating' then
+    local members = group and keys.prefix .. 'g:' .. group
+    removed = members and redis.pcall('ZREM', members, id)
+    if removed == 1 and redis.call('ZCARD', members) == 0 then
+      redis.pcall('SREM', keys.groups, group)
+    end
+  else
+    removed = keys[state] and redis.pcall('ZREM', keys[state], id)
+  end
+  return type(removed) == 'number' and removed > 0
+end
+
+-- structures: the keys by the state whose tasks they hold, from the KEYS of a script in this order.
+local function structures(prefix)
+  return {
+    prefix = prefix,
+    pending = KEYS[1],
+    scheduled = KEYS[2],
+    retry = KEYS[3],
+    archived = KEYS[4],
+    completed = KEYS[5],
+    groups = KEYS[6],
+  }
+end

@@ -1,0 +1,31 @@
+--[[
+  acquire: take one of the places of a semaphore.
+
+  KEYS[1]  zset    holders by the time until which they hold their place (Unix s)
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  int     places
+  ARGV[3]  string  holder
+  ARGV[4]  string  until when: '=<Unix s>' or '+<ms from now>'
+
+  A holder counts through the second of its score. One that holds a place already keeps it, with the new time, so that a
+  call whose answer was lost can be sent again. ZREM comes before any other write: Redis accepts it also over maxmemory,
+  and with it the writes that follow: running tasks get their places. At most 200 lapsed holders are removed a call.
+
+  returns  1  taken   0  all places are held
+]]
+-- include _clock
+local now_s, _, now_ms = clock(ARGV[1])
+local lapsed = redis.call('ZRANGE', KEYS[1], '-inf', whole(now_s - 1), 'BYSCORE', 'LIMIT', 0, 200)
+if #lapsed > 0 then
+  redis.call('ZREM', KEYS[1], unpack(lapsed))
+end
+local score = redis.call('ZSCORE', KEYS[1], ARGV[3])
+local is_held = score and tonumber(score) >= now_s
+if not is_held and redis.call('ZCOUNT', KEYS[1], whole(now_s), '+inf') >= tonumber(ARGV[2]) then
+  return 0
+end
+local value = tonumber(string.sub(ARGV[4], 2))
+local until_s = string.sub(ARGV[4], 1, 1) == '=' and value or due(now_ms, value)
+redis.call('ZREM', KEYS[1], ARGV[3])
+redis.call('ZADD', KEYS[1], whole(until_s), ARGV[3])
+return 1

@@ -1,0 +1,106 @@
+--[[
+  act: run, archive, delete or put off tasks that do not run.
+
+  KEYS[1]  list    pending tasks
+  KEYS[2]  zset    scheduled: id by start (Unix s)
+  KEYS[3]  zset    retry: id by next attempt (Unix s)
+  KEYS[4]  zset    archived: id by time of archiving (Unix s)
+  KEYS[5]  zset    completed: id by end of retention (Unix s)
+  KEYS[6]  set     names of groups with members
+  KEYS[7]  list    wake tokens
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  action: run   archive   delete   wait (until another time: scheduled and retry stay what they are,
+                   archived becomes retry, all others scheduled)
+  ARGV[3]  string  prefix of the queue's keys
+  ARGV[4]  string  channel that tells of ended tasks
+  ARGV[5]  int     seconds an archived task is kept
+  ARGV[6]  int     most archived tasks
+  ARGV[7]  string  state that the tasks have to be in, '' any
+  ARGV[8]  string  for wait: '=<Unix s>' or '+<ms from now>'
+  ARGV[9..]        ids (at most 200; a pending one is looked for through the list)
+
+  returns  per task: 'ok'; '' no such task; 'lost' if it is not where its state says; 'moving' on its way to another
+           queue; otherwise its state, which does not allow the action
+]]
+-- include _clock
+-- include _trim
+-- include _wake
+-- include _leave_active
+-- include _lock
+-- include _withdraw
+local now_s, _, now_ms = clock(ARGV[1])
+local action, wanted = ARGV[2], ARGV[7]
+local keys = structures(ARGV[3])
+keys.done = ARGV[4]
+redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
+redis.call('ZCARD', KEYS[2])
+redis.call('ZCARD', KEYS[3])
+redis.call('ZCARD', KEYS[4])
+redis.call('SCARD', KEYS[6])
+redis.call('LLEN', KEYS[7])
+local start_s
+if action == 'wait' then
+  local value = tonumber(string.sub(ARGV[8], 2))
+  start_s = whole(string.sub(ARGV[8], 1, 1) == '=' and value or due(now_ms, value))
+end
+local refused = {
+  run = { active = true, pending = true },
+  archive = { active = true, archived = true },
+  delete = { active = true },
+  wait = { active = true },
+}
+
+local function carry_out(id)
+  local key = ARGV[3] .. 't:' .. id
+  local fields = redis.pcall('HMGET', key, 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_moving')
+  local state = fields[1]
+  if not state then
+    return ''
+  elseif fields[5] then
+    return 'moving'
+  elseif refused[action][state] or (wanted ~= '' and state ~= wanted) then
+    return state
+  elseif action == 'wait' and (state == 'scheduled' or state == 'retry') then
+    if not redis.call('ZSCORE', keys[state], id) then
+      return 'lost'
+    end
+    redis.call('ZADD', keys[state], start_s, id)
+    return 'ok'
+  end
+  local message = action == 'delete' and state == 'aggregating' and redis.call('HGET', key, 'msg')
+  if not withdraw(keys, id, state, fields[3]) then
+    return 'lost'
+  end
+  if action == 'run' then
+    redis.call('LPUSH', KEYS[1], id)
+    redis.call('HSET', key, 'state', 'pending')
+    redis.call('HDEL', key, 'pending_since') -- of another time, if there is one
+  elseif action == 'archive' then
+    redis.call('ZADD', KEYS[4], whole(now_s), id)
+    redis.call('HSET', key, 'state', 'archived')
+    announce(keys, fields[4], id)
+  elseif action == 'wait' then
+    local target = state == 'archived' and 'retry' or 'scheduled'
+    redis.call('ZADD', keys[target], start_s, id)
+    redis.call('HSET', key, 'state', target)
+    redis.call('HDEL', key, 'pending_since')
+  else
+    redis.call('DEL', key)
+    release(fields[2] or lock_of(message or ''), id)
+    announce(keys, fields[4], id)
+  end
+  return 'ok'
+end
+
+local answers, acted = {}, 0
+for i = 9, #ARGV do
+  local answer = carry_out(ARGV[i])
+  acted = acted + (answer == 'ok' and 1 or 0)
+  answers[#answers + 1] = answer
+end
+if acted > 0 and action == 'run' then
+  wake(KEYS[7])
+elseif acted > 0 and action == 'archive' then
+  trim(KEYS[4], ARGV[3] .. 't:', now_s - tonumber(ARGV[5]), tonumber(ARGV[6]))
+end
+return answers

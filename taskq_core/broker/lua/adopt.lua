@@ -1,0 +1,34 @@
+--[[
+  adopt: read how far periodic entries have come, and let those nobody knows begin now.
+
+  KEYS[1..]  string  mark of an entry: "<last firing dealt with>:<last firing enqueued, empty for none>" (Unix s);
+                     all of one cluster slot
+  ARGV[1]    int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]    int     seconds a mark is kept from now
+  ARGV[3]    int     seconds ahead of now beyond which a mark is wrong (the clock was) and begins now as well
+
+  At most 100 entries a call.
+
+  returns  now (Unix ns as text), then the mark of each entry
+]]
+-- include _clock
+local now_s, now_ns = clock(ARGV[1])
+local reply, fresh = { now_ns }, {}
+for i = 1, #KEYS do
+  local mark = redis.call('GET', KEYS[i])
+  local digits = mark and string.match(mark, '^(%d+):%d*$')
+  local at = tonumber(digits)
+  if not at or at > now_s + tonumber(ARGV[3]) or whole(at) ~= digits then -- tick compares text
+    mark = whole(now_s) .. ':'
+    fresh[i] = true
+  end
+  reply[i + 1] = mark
+end
+for i = 1, #KEYS do
+  if fresh[i] then
+    redis.call('SET', KEYS[i], reply[i + 1], 'EX', ARGV[2])
+  else
+    redis.call('EXPIRE', KEYS[i], ARGV[2])
+  end
+end
+return reply

@@ -1,0 +1,57 @@
+--[[
+  check_listed: read some ids of one structure and tell which of them do not fit their task. Reads only.
+
+  KEYS[1]  list or zset
+  KEYS[2]  zset    leases: id by expiry (Unix s)
+  KEYS[3]  list    active tasks
+  ARGV[1]  string  'list', 'zset', 'members' (a zset of which all ids are returned), or 'lease' for the leases
+  ARGV[2]  string  cursor: '0' to begin, then what the call before returned
+  ARGV[3]  int     about how many to read (2 to 500)
+  ARGV[4]  string  prefix of task keys
+  ARGV[5]  string  state that the tasks must have
+
+  A list is read from its left end, where tasks are added, so that none moves past the reader unseen, and each call
+  begins with the id that the call before ended with, by which its reader sees how far the rest has moved. An id is told
+  when its task is no hash, has no message or another state, when an active one has no lease, or a leased one is not
+  active (that is looked at while no more than 100000 are active).
+
+  returns  the next cursor ('0' at the end), the ids told, all ids read (of a list or members, else none)
+]]
+local ids, all, cursor = {}, {}, '0'
+if ARGV[1] == 'list' then
+  local first, count = tonumber(ARGV[2]), tonumber(ARGV[3])
+  ids = redis.call('LRANGE', KEYS[1], first, first + count - 1)
+  all = ids
+  cursor = #ids == count and string.format('%.0f', first + count - 1) or '0'
+else
+  local page = redis.call('ZSCAN', KEYS[1], ARGV[2], 'COUNT', ARGV[3])
+  cursor = page[1]
+  for i = 1, #page[2], 2 do
+    ids[#ids + 1] = page[2][i]
+  end
+  if ARGV[1] == 'members' then
+    all = ids
+  end
+end
+
+local is_active
+if ARGV[1] == 'lease' and #ids > 0 and redis.call('LLEN', KEYS[3]) <= 100000 then
+  is_active = {}
+  for _, id in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
+    is_active[id] = true
+  end
+end
+local told = {}
+for _, id in ipairs(ids) do
+  local key = ARGV[4] .. id
+  local state = redis.pcall('HGET', key, 'state')
+  if
+    state ~= ARGV[5]
+    or redis.call('HSTRLEN', key, 'msg') == 0
+    or (is_active and not is_active[id])
+    or (ARGV[1] == 'list' and state == 'active' and not redis.call('ZSCORE', KEYS[2], id))
+  then
+    told[#told + 1] = id
+  end
+end
+return { cursor, told, all }

@@ -1,0 +1,84 @@
+--[[
+  discard: delete some of the tasks of a queue that is being removed, with the locks they hold.
+
+  KEYS[1]  list    what was pending
+  KEYS[2]  zset    scheduled
+  KEYS[3]  zset    retry
+  KEYS[4]  zset    archived
+  KEYS[5]  zset    completed
+  KEYS[6]  set     names of groups
+  KEYS[7]  zset    groups that were being turned into one task: their keys by deadline
+  KEYS[8]  zset    quarantine
+  KEYS[9]  zset    tasks on their way to another queue
+  ARGV[1]  string  prefix of the queue's keys
+  ARGV[2]  string  prefix of quarantined hashes
+  ARGV[3]  string  channel that tells of ended tasks
+  ARGV[4]  int     most tasks to delete (at most 200)
+
+  returns  tasks deleted, 1 if that was all
+]]
+-- include _leave_active
+-- include _lock
+local keys = { done = ARGV[3] }
+redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
+redis.call('SCARD', KEYS[6])
+for _, number in ipairs({ 2, 3, 4, 5, 7, 8, 9 }) do
+  redis.call('ZCARD', KEYS[number])
+end
+local left, deleted = tonumber(ARGV[4]), 0
+local prefix, group_prefix = ARGV[1], ARGV[1] .. 'g:'
+
+local function delete(key, id)
+  local fields = redis.pcall('HMGET', key, 'unique_key', 'msg', 'taskq_wait')
+  left = left - 1
+  if fields[1] == nil then
+    return -- a key of another type, which is no task
+  end
+  deleted = deleted + redis.call('DEL', key)
+  release(fields[1] or lock_of(fields[2] or ''), id)
+  announce(keys, fields[3], id)
+end
+
+local function drain(set, key_prefix)
+  while left > 0 do
+    local popped = redis.pcall('ZPOPMIN', set)
+    if not popped[1] then
+      return true -- empty, or of another type and no group
+    end
+    delete(key_prefix .. popped[1], popped[1])
+  end
+  return redis.call('EXISTS', set) == 0
+end
+
+while left > 0 do
+  local id = redis.call('RPOP', KEYS[1])
+  if not id then
+    break
+  end
+  delete(prefix .. 't:' .. id, id)
+end
+for _, number in ipairs({ 2, 3, 4, 5, 9 }) do
+  drain(KEYS[number], prefix .. 't:')
+end
+drain(KEYS[8], ARGV[2])
+while left > 0 do
+  local name = redis.call('SRANDMEMBER', KEYS[6])
+  if not name then
+    break
+  end
+  if drain(group_prefix .. name, prefix .. 't:') then
+    redis.call('SREM', KEYS[6], name)
+  end
+  left = left - 1
+end
+while left > 0 do
+  local set = redis.call('ZRANGE', KEYS[7], 0, 0)[1]
+  if not set then
+    break
+  end
+  if string.sub(set, 1, #group_prefix) ~= group_prefix or drain(set, prefix .. 't:') then
+    redis.call('ZREM', KEYS[7], set)
+  end
+  left = left - 1
+end
+return { deleted, redis.call('EXISTS', unpack(KEYS)) == 0 and 1 or 0 }

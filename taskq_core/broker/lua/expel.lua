@@ -1,0 +1,31 @@
+--[[
+  expel: set members of an aggregation set aside whose message cannot be read, with their bytes as they are.
+
+  KEYS[1]  zset    the set: id by the time the task joined its group (Unix s)
+  KEYS[2]  zset    quarantine: id by time (Unix s)
+  KEYS[3]  zset    aggregation sets: key by deadline (Unix s); a set that is left without members is taken off it
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  prefix of task keys
+  ARGV[3]  string  prefix of quarantined hashes
+  ARGV[4..]        ids (at most 200)
+
+  returns  members set aside
+]]
+-- include _clock
+local now_s = clock(ARGV[1])
+redis.call('ZCARD', KEYS[1]) -- keys of another type are refused here, before the first write
+redis.call('ZCARD', KEYS[2])
+redis.call('ZCARD', KEYS[3])
+local count = 0
+for i = 4, #ARGV do
+  local id = ARGV[i]
+  if redis.call('ZREM', KEYS[1], id) == 1 and redis.call('EXISTS', ARGV[2] .. id) == 1 then
+    redis.call('RENAME', ARGV[2] .. id, ARGV[3] .. id)
+    redis.call('ZADD', KEYS[2], whole(now_s), id)
+    count = count + 1
+  end
+end
+if redis.call('ZCARD', KEYS[1]) == 0 then
+  redis.call('ZREM', KEYS[3], KEYS[1])
+end
+return count

@@ -1,0 +1,70 @@
+--[[
+  gather: take the members of groups that are due into aggregation sets, one a group.
+
+  KEYS[1]  set     names of groups with members
+  KEYS[2]  zset    aggregation sets: key by deadline (Unix s)
+  KEYS[3]  any     a key that never exists
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's keys
+  ARGV[3]  int     most sets to make
+  ARGV[4..]        per group (at most 100): name, id of its set, seconds from now until the set's deadline,
+                   seconds without a new member (grace), most seconds a member waits (0 none), most members (0 none)
+
+  A group is due when it has the most members, or its oldest has waited the most time, or its newest is as old as the
+  grace. A whole group is renamed and part of one is copied by Redis itself, so a large one costs no more than its
+  members. A set that a call made whose answer was lost is told again.
+
+  returns  one character per group:  1  set made   0  not due   2  not looked at, send again (the most sets were made)
+                                     x  what stands in its place is no group
+]]
+-- include _clock
+local now_s = clock(ARGV[1])
+local prefix, left = ARGV[2] .. 'g:', tonumber(ARGV[3])
+redis.call('SCARD', KEYS[1]) -- keys of another type are refused here, before the first write
+local sets = {}
+for i = 4, #ARGV, 6 do
+  sets[#sets + 1] = prefix .. ARGV[i] .. ':' .. ARGV[i + 1]
+end
+local made = #sets > 0 and redis.call('ZMSCORE', KEYS[2], unpack(sets)) or {}
+
+local function is_due(group, size, grace_s, delay_s, most)
+  if most > 0 and size >= most then
+    return true
+  end
+  if delay_s > 0 and tonumber(redis.call('ZRANGE', group, 0, 0, 'WITHSCORES')[2]) <= now_s - delay_s then
+    return true
+  end
+  return tonumber(redis.call('ZRANGE', group, -1, -1, 'WITHSCORES')[2]) <= now_s - grace_s
+end
+
+local codes = {}
+for position, set in ipairs(sets) do
+  local i = 4 + (position - 1) * 6
+  local group, most = prefix .. ARGV[i], tonumber(ARGV[i + 5])
+  local size = redis.pcall('ZCARD', group)
+  local code = '0'
+  if made[position] then
+    code = '1'
+    left = left - 1
+  elseif type(size) == 'table' then
+    code = 'x'
+  elseif size == 0 then
+    redis.call('SREM', KEYS[1], ARGV[i]) -- the next member names it again
+  elseif left <= 0 then
+    code = '2'
+  elseif is_due(group, size, tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4]), most) then
+    code = '1'
+    left = left - 1
+    redis.call('DEL', KEYS[3]) -- accepted also over maxmemory, and with it the writes that follow
+    if most == 0 or most >= size then
+      redis.call('RENAME', group, set)
+      redis.call('SREM', KEYS[1], ARGV[i])
+    else
+      redis.call('ZRANGESTORE', set, group, 0, most - 1)
+      redis.call('ZREMRANGEBYRANK', group, 0, most - 1)
+    end
+    redis.call('ZADD', KEYS[2], whole(now_s + tonumber(ARGV[i + 2])), set)
+  end
+  codes[position] = code
+end
+return table.concat(codes)

@@ -1,0 +1,318 @@
+--[[
+  mend: tell what is wrong with single tasks and, where it stands unchanged since an earlier look, repair it.
+
+  KEYS[1]  list    pending tasks
+  KEYS[2]  list    active tasks
+  KEYS[3]  zset    leases: id by expiry (Unix s)
+  KEYS[4]  zset    scheduled: id by start (Unix s)
+  KEYS[5]  zset    retry: id by next attempt (Unix s)
+  KEYS[6]  zset    archived: id by time of archiving (Unix s)
+  KEYS[7]  zset    completed: id by end of retention (Unix s)
+  KEYS[8]  set     names of groups with members
+  KEYS[9]  zset    aggregation sets: full key by deadline (Unix s)
+  KEYS[10] list    wake tokens
+  KEYS[11] zset    quarantine: id by time (Unix s)
+  KEYS[12] zset    combined: id of a set whose members are still to be deleted, by time (Unix s)
+  KEYS[13] zset    moving: id of a task on its way to another queue, by time (Unix s)
+  KEYS[14] any     a key that never exists
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's keys
+  ARGV[3]  string  channel that tells of ended tasks
+  ARGV[4]  string  prefix of quarantined hashes
+  ARGV[5]  int     seconds of a lease that is written anew, and age at which a lost one is no longer restored
+  ARGV[6]  string  prefix of what was pending, scheduled, ... of a queue that is being removed
+  ARGV[7..]        per task: id, diagnosis of the earlier look ('' only tells), message that cannot be read ('' none),
+                   the group it was found in or its message names ('' none), when it was archived and until when it is
+                   kept completed (Unix s, 0 unknown)
+
+  Where a task belongs, in this order: where it runs, if the worker's fence fits its lease; where its state says, if it is
+  listed there; where it is listed; where its state says. A lost lease is restored from the fence, so that the worker
+  that runs the task goes on; a stale fence is taken off, and the new lease ends with nobody to extend it. What was due at
+  a time that is lost is due now. Nothing is told of a task that is being moved, removed or deleted.
+
+  returns  per task: diagnosis ('' nothing is wrong), what is wrong, state, places, where it belongs, and
+             1  repaired   0  not repaired   2  not looked at, send again (the scans of long lists are bounded)
+]]
+-- include _clock
+-- include _wake
+-- include _leave_active
+local now_s, now_ns = clock(ARGV[1])
+local prefix, lease_s = ARGV[2], tonumber(ARGV[5])
+local scan = redis.call('LLEN', KEYS[1]) + redis.call('LLEN', KEYS[2]) -- keys of another type are refused here,
+redis.call('ZCARD', KEYS[3]) -- before the first write
+local sets = { scheduled = KEYS[4], retry = KEYS[5], archived = KEYS[6], completed = KEYS[7] }
+for _, set in pairs(sets) do
+  redis.call('ZCARD', set)
+end
+redis.call('SCARD', KEYS[8])
+redis.call('ZCARD', KEYS[9])
+redis.call('LLEN', KEYS[10])
+redis.call('ZCARD', KEYS[11])
+redis.call('ZCARD', KEYS[12])
+redis.call('ZCARD', KEYS[13])
+local budget = math.max(1, math.floor(500000 / math.max(1, scan)))
+
+-- In the order in which a place is believed when the state names none of them.
+local order = { 'active', 'pending', 'retry', 'scheduled', 'aggregating', 'archived', 'completed' }
+
+local function score_in(set, id)
+  local score = redis.pcall('ZSCORE', set, id)
+  return type(score) == 'string' and score or nil
+end
+
+-- group_of: the key in which a member of a group stands, nil if in none.
+local function group_of(group, id)
+  local key = prefix .. 'g:' .. group
+  if score_in(key, id) then
+    return key
+  end
+  for _, set in ipairs(redis.call('ZRANGE', KEYS[9], 0, 199)) do
+    if string.sub(set, 1, #key + 1) == key .. ':' and score_in(set, id) then
+      return set
+    end
+  end
+  return nil
+end
+
+-- While a queue is being removed, what was in its structures stands in others; none of it is to come back.
+local is_removed = false
+for _, kind in ipairs({
+  'pending', 'scheduled', 'retry', 'archived', 'completed', 'groups', 'aggregation_sets', 'quarantine', 'moving',
+}) do
+  is_removed = is_removed or redis.call('EXISTS', ARGV[6] .. kind) == 1
+end
+
+-- is_leaving: whether a task that is in no structure may be on its way out of the queue.
+local function is_leaving(id, state)
+  if is_removed or score_in(KEYS[13], id) then
+    return true
+  elseif state ~= 'aggregating' then
+    return false
+  end
+  for _, set in ipairs(redis.call('ZRANGE', KEYS[12], 0, 199)) do
+    if score_in(KEYS[12] .. ':' .. set, id) then
+      return true
+    end
+  end
+  return redis.call('ZCARD', KEYS[9]) > 200 or redis.call('ZCARD', KEYS[12]) > 200 -- too many to tell
+end
+
+-- facts: everything that is known of one task.
+local function facts(id, group)
+  local task = { id = id, key = prefix .. 't:' .. id }
+  local fields = redis.pcall('HMGET', task.key, 'msg', 'state', 'group', 'taskq_owner', 'unique_key', 'taskq_wait', 'taskq_moving')
+  if fields.err then
+    task.strange = true
+  else
+    task.message, task.state, task.owner = fields[1], fields[2], fields[4]
+    task.group = fields[3]
+    task.lock, task.waited, task.moving = fields[5], fields[6], fields[7]
+    task.stub = not task.message and redis.call('EXISTS', task.key) == 1
+    if task.message == '' then
+      task.message, task.stub = false, true
+    end
+  end
+  local found = redis.call('LPOS', KEYS[1], id, 'COUNT', 0)
+  task.pending = type(found) == 'table' and #found or 0
+  found = redis.call('LPOS', KEYS[2], id, 'COUNT', 0)
+  task.active = type(found) == 'table' and #found or 0
+  task.lease = score_in(KEYS[3], id)
+  task.score = {}
+  for name, set in pairs(sets) do
+    task.score[name] = score_in(set, id)
+  end
+  if group ~= '' then
+    task.member_of = group_of(group, id)
+    task.group = task.member_of and group or task.group or group
+  end
+  if task.group and not task.member_of then
+    task.member_of = group_of(task.group, id)
+  end
+  return task
+end
+
+local function is_in(task, place)
+  if place == 'active' then
+    return task.active > 0 or task.lease ~= nil
+  elseif place == 'pending' then
+    return task.pending > 0
+  elseif place == 'aggregating' then
+    return task.member_of ~= nil
+  end
+  return task.score[place] ~= nil
+end
+
+-- judge: what is wrong with a task ('' nothing), its places as text, and where it belongs.
+local function judge(task, unreadable, kept_s)
+  local places, named = {}, {}
+  for _, place in ipairs(order) do
+    if is_in(task, place) then
+      places[#places + 1] = place
+      local times = place == 'pending' and task.pending or place == 'active' and task.active or 1
+      named[#named + 1] = times > 1 and (place .. '*' .. times) or place
+    end
+  end
+  local listed = table.concat(named, ',')
+  if task.strange then
+    return #places > 0 and 'listed_without_task' or '', listed, 'drop'
+  elseif not task.message then
+    local kind = task.stub and 'task_without_message' or #places > 0 and 'listed_without_task' or ''
+    return kind, listed, 'drop'
+  end
+  local fenced = task.lease and task.owner and string.match(task.owner, ':(%d+)$') == task.lease
+  if unreadable ~= '' and unreadable == task.message then
+    if task.lease then
+      return '', listed, 'active' -- the worker that took it, or the recoverer, sets it aside
+    end
+    return 'unreadable', listed, 'quarantine'
+  end
+  local known = task.state and (sets[task.state] or task.state == 'pending' or task.state == 'active')
+  if task.state == 'aggregating' and task.group then
+    known = true
+  end
+  local truth = known and task.state or kept_s ~= '0' and 'completed' or 'pending'
+  if fenced then
+    truth = 'active'
+  elseif not (known and is_in(task, task.state)) and #places > 0 then
+    truth = places[1]
+  end
+  if task.moving and #places == 0 and not is_removed then
+    return score_in(KEYS[13], task.id) and '' or 'not_listed', listed, 'moving'
+  elseif #places == 0 then
+    return is_leaving(task.id, truth) and '' or 'not_listed', listed, truth
+  elseif #places > 1 or task.pending > 1 or task.active > 1 then
+    return 'listed_twice', listed, truth
+  elseif task.state ~= truth then
+    return 'wrong_state', listed, truth
+  elseif truth == 'active' and not task.lease then
+    return 'active_without_lease', listed, truth
+  elseif truth == 'active' and task.active == 0 then
+    return 'lease_without_active', listed, truth
+  elseif truth == 'aggregating' and task.member_of == prefix .. 'g:' .. task.group then
+    local is_named = is_removed or redis.call('SISMEMBER', KEYS[8], task.group) == 1
+    return is_named and '' or 'group_not_listed', listed, truth
+  end
+  return '', listed, truth
+end
+
+-- unlist: take a task off every structure but one, and off that one what is there too often.
+local function unlist(task, but)
+  local id = task.id
+  local extra = task.pending - (but == 'pending' and 1 or 0)
+  if extra > 0 then
+    redis.call('LREM', KEYS[1], extra, id)
+  end
+  extra = task.active - (but == 'active' and 1 or 0)
+  if extra > 0 then
+    redis.call('LREM', KEYS[2], extra, id)
+  end
+  if but ~= 'active' then
+    redis.call('ZREM', KEYS[3], id)
+  end
+  for name, set in pairs(sets) do
+    if name ~= but then
+      redis.call('ZREM', set, id)
+    end
+  end
+  if but ~= 'aggregating' and task.member_of then
+    redis.call('ZREM', task.member_of, id)
+    if redis.call('EXISTS', task.member_of) == 0 and task.member_of == prefix .. 'g:' .. task.group then
+      redis.call('SREM', KEYS[8], task.group)
+    end
+  end
+end
+
+local function enlist_active(task)
+  if task.active == 0 then
+    redis.call('LPUSH', KEYS[2], task.id)
+  end
+  if not task.lease then
+    local score = task.owner and string.match(task.owner, ':(%d+)$')
+    if score and tonumber(score) > now_s - lease_s then
+      redis.call('ZADD', KEYS[3], score, task.id)
+    else
+      redis.call('HDEL', task.key, 'taskq_owner')
+      redis.call('ZADD', KEYS[3], whole(now_s + lease_s), task.id)
+    end
+  end
+end
+
+-- enlist: put a task where it belongs, unless it is there, and let its state say so.
+local function enlist(task, truth, archived_s, kept_s)
+  local id = task.id
+  redis.call('HSET', task.key, 'state', truth)
+  if truth == 'active' then
+    enlist_active(task)
+    return
+  end
+  redis.call('HDEL', task.key, 'taskq_owner')
+  if is_in(task, truth) and truth ~= 'aggregating' then
+    return
+  elseif truth == 'pending' then
+    redis.call('HSETNX', task.key, 'pending_since', now_ns)
+    redis.call('LPUSH', KEYS[1], id)
+    wake(KEYS[10])
+  elseif truth == 'aggregating' then
+    redis.call('HSET', task.key, 'group', task.group)
+    if not task.member_of then
+      redis.call('ZADD', prefix .. 'g:' .. task.group, whole(now_s), id)
+    end
+    if redis.call('EXISTS', prefix .. 'g:' .. task.group) == 1 then
+      redis.call('SADD', KEYS[8], task.group)
+    end
+  elseif truth == 'archived' then
+    redis.call('ZADD', sets.archived, archived_s == '0' and whole(now_s) or archived_s, id)
+  elseif truth == 'completed' then
+    redis.call('ZADD', sets.completed, kept_s == '0' and whole(now_s + 86400) or kept_s, id)
+  else
+    redis.call('ZADD', sets[truth], whole(now_s), id)
+  end
+end
+
+local reply = {}
+for i = 7, #ARGV, 6 do
+  local id, expected = ARGV[i], ARGV[i + 1]
+  local diagnosis, kind, state, listed, truth, code = '', '', '', '', '', '2'
+  if budget > 0 then
+    budget = budget - 1
+    local task = facts(id, ARGV[i + 3])
+    kind, listed, truth = judge(task, ARGV[i + 2], ARGV[i + 5])
+    state, code = string.sub(task.state or '', 1, 32), '0'
+    if truth == 'aggregating' and kind ~= '' then
+      local group_type = redis.call('TYPE', prefix .. 'g:' .. task.group)['ok']
+      if group_type ~= 'none' and group_type ~= 'zset' then
+        truth = 'pending' -- what stands in its place is no group: better alone than lost
+      end
+    end
+    if kind ~= '' then
+      diagnosis = table.concat({ kind, state, listed, truth }, '|')
+    end
+    if kind ~= '' and diagnosis == expected then
+      code = '1'
+      redis.call('DEL', KEYS[14]) -- accepted also over maxmemory, and with it the writes that follow
+      unlist(task, truth)
+      if truth == 'drop' then
+        if task.lock then
+          release(task.lock, id)
+        end
+        if task.stub then
+          redis.call('DEL', task.key) -- a stub without a message would block its id for ever
+        end
+        announce({ done = ARGV[3] }, task.waited, id)
+      elseif truth == 'quarantine' then
+        redis.call('RENAME', task.key, ARGV[4] .. id)
+        redis.call('HDEL', ARGV[4] .. id, 'taskq_owner')
+        redis.call('ZADD', KEYS[11], whole(now_s), id)
+        announce({ done = ARGV[3] }, task.waited, id)
+      elseif truth == 'moving' then
+        redis.call('ZADD', KEYS[13], whole(now_s), id) -- whoever carries moves on finds it there
+      else
+        enlist(task, truth, ARGV[i + 4], ARGV[i + 5])
+      end
+    end
+  end
+  for _, word in ipairs({ diagnosis, kind, state, listed, truth, code }) do
+    reply[#reply + 1] = word
+  end
+end
+return reply

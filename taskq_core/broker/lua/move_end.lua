@@ -1,0 +1,72 @@
+--[[
+  move_end: end the way of tasks to another queue. Step 3 of 3: delete those that stand there, put the others back.
+
+  KEYS[1]  list    pending tasks
+  KEYS[2]  zset    scheduled
+  KEYS[3]  zset    retry
+  KEYS[4]  zset    archived
+  KEYS[5]  zset    completed
+  KEYS[6]  set     names of groups with members
+  KEYS[7]  zset    tasks on their way: id by the second they set out
+  KEYS[8]  list    wake tokens
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's keys
+  ARGV[3]  string  channel that tells of ended tasks
+  ARGV[4]  string  token of the call that let them set out or carried them on
+  ARGV[5..]        per task: the name of its move behind 'g' (gone: delete it) or 'b' (back: put it where it stood, a
+                   pending one at the end of the line); then its id
+
+  Only a task that is on its way under this name, and was not carried on by another caller since, is touched.
+
+  returns  number of tasks ended
+]]
+-- include _clock
+-- include _wake
+-- include _leave_active
+-- include _lock
+-- include _withdraw
+local now_s = clock(ARGV[1])
+local keys = structures(ARGV[2])
+keys.done = ARGV[3]
+redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
+redis.call('ZCARD', KEYS[2])
+redis.call('ZCARD', KEYS[3])
+redis.call('ZCARD', KEYS[4])
+redis.call('ZCARD', KEYS[5])
+redis.call('SCARD', KEYS[6])
+redis.call('ZCARD', KEYS[7])
+redis.call('LLEN', KEYS[8])
+local ended, ready = 0, false
+for i = 5, #ARGV, 2 do
+  local verdict, mark, id = string.sub(ARGV[i], 1, 1), string.sub(ARGV[i], 2) .. ':' .. ARGV[4] .. ':', ARGV[i + 1]
+  local key = ARGV[2] .. 't:' .. id
+  local fields = redis.pcall('HMGET', key, 'taskq_moving', 'state', 'group', 'unique_key', 'taskq_wait', 'msg')
+  if type(fields[1]) == 'string' and string.sub(fields[1], 1, #mark) == mark then
+    ended = ended + 1
+    redis.call('ZREM', KEYS[7], id)
+    if verdict == 'g' then
+      redis.call('DEL', key)
+      release(fields[4] or lock_of(fields[6] or ''), id)
+      announce(keys, fields[5], id)
+    else
+      local score = string.match(fields[1], '^%x+:%x+:([^:]*):')
+      score = tonumber(score) and score or whole(now_s)
+      local members = fields[2] == 'aggregating' and fields[3] and ARGV[2] .. 'g:' .. fields[3]
+      local set = members or fields[2] ~= 'pending' and keys[fields[2]]
+      redis.call('HDEL', key, 'taskq_moving')
+      if set and type(redis.pcall('ZADD', set, score, id)) == 'number' then
+        if members then
+          redis.call('SADD', KEYS[6], fields[3])
+        end
+      else
+        redis.call('LPUSH', KEYS[1], id)
+        redis.call('HSET', key, 'state', 'pending')
+        ready = true
+      end
+    end
+  end
+end
+if ready then
+  wake(KEYS[8])
+end
+return ended

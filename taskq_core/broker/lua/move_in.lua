@@ -1,0 +1,92 @@
+--[[
+  move_in: put tasks that come from another queue in the structures they stood in there. Step 2 of 3.
+
+  KEYS[1]  list    pending tasks
+  KEYS[2]  zset    scheduled
+  KEYS[3]  zset    retry
+  KEYS[4]  zset    archived
+  KEYS[5]  zset    completed
+  KEYS[6]  set     names of groups with members
+  KEYS[7]  list    wake tokens
+  KEYS[8]  zset    receipts: "<move>:<id>" by the second until which they are kept
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  int     Unix second after which it is too late: another caller may have carried the move on and ended it
+  ARGV[3]  string  prefix of the queue's keys
+  ARGV[4]  int     seconds a receipt is kept
+  ARGV[5..]        per task: name of its move, id, score ('' none), unique lock to take ('' none), ms to hold it, number of words
+                   that follow, fields and values of its hash, state among them
+
+  A receipt tells a repeat that the task was put here before, even if it has run and gone since, or with an 'x' in front
+  that it was refused, since it may have been put back by then. What is in the way of one task does not stop the others.
+
+  returns  'late', or one character per task:  1  stands here   0  id taken, or where it would stand is a key of another
+           type   d  unique lock held by another task
+]]
+-- include _clock
+-- include _wake
+-- include _withdraw
+local now_s = clock(ARGV[1])
+if now_s > tonumber(ARGV[2]) then
+  return 'late'
+end
+local keys = structures(ARGV[3])
+redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
+redis.call('ZCARD', KEYS[2])
+redis.call('ZCARD', KEYS[3])
+redis.call('ZCARD', KEYS[4])
+redis.call('ZCARD', KEYS[5])
+redis.call('SCARD', KEYS[6])
+redis.call('LLEN', KEYS[7])
+redis.call('ZCARD', KEYS[8])
+local codes, ready, i = {}, false, 5
+while i <= #ARGV do
+  local receipt, id, score, lock = ARGV[i] .. ':' .. ARGV[i + 1], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local words = tonumber(ARGV[i + 5])
+  local key = ARGV[3] .. 't:' .. id
+  local field = {}
+  for word = i + 6, i + 5 + words, 2 do
+    field[ARGV[word]] = ARGV[word + 1]
+  end
+  local members = field.state == 'aggregating' and field.group and ARGV[3] .. 'g:' .. field.group
+  local set = members or keys[field.state]
+  local code = '1'
+  if redis.call('ZSCORE', KEYS[8], receipt) then
+    code = '1'
+  elseif redis.call('ZSCORE', KEYS[8], 'x' .. receipt) or redis.call('EXISTS', key) == 1 then
+    code = '0'
+  elseif field.state ~= 'pending' and not (set and type(redis.pcall('ZCARD', set)) == 'number') then
+    code = '0'
+  elseif lock ~= '' and redis.call('EXISTS', lock) == 1 then
+    code = 'd'
+  else
+    for word = i + 6, i + 5 + words, 200 do -- Lua passes on only so many at once
+      redis.call('HSET', key, unpack(ARGV, word, math.min(word + 199, i + 5 + words)))
+    end
+    if field.state == 'pending' then
+      redis.call('LPUSH', KEYS[1], id)
+      ready = true
+    else
+      redis.call('ZADD', set, tonumber(score) and score or whole(now_s), id)
+    end
+    if members then
+      redis.call('SADD', KEYS[6], field.group)
+    end
+    if lock ~= '' and tonumber(ARGV[i + 4]) > 0 then
+      redis.call('SET', lock, id, 'PX', ARGV[i + 4])
+    end
+    redis.call('ZADD', KEYS[8], whole(now_s + tonumber(ARGV[4])), receipt)
+  end
+  if code ~= '1' then
+    redis.call('ZADD', KEYS[8], whole(now_s + tonumber(ARGV[4])), 'x' .. receipt)
+  end
+  codes[#codes + 1] = code
+  i = i + 6 + words
+end
+if ready then
+  wake(KEYS[7])
+end
+for _, receipt in ipairs(redis.call('ZRANGE', KEYS[8], '-inf', whole(now_s), 'BYSCORE', 'LIMIT', 0, 200)) do
+  redis.call('ZREM', KEYS[8], receipt)
+end
+redis.call('EXPIRE', KEYS[8], ARGV[4])
+return table.concat(codes)

@@ -1,0 +1,98 @@
+--[[
+  move_out: set tasks out on their way to another queue. Step 1 of 3: out of the structures of this queue, so that
+  nobody runs them here any more; their hashes stay until they stand in the other queue.
+
+  KEYS[1]  list    pending tasks
+  KEYS[2]  zset    scheduled
+  KEYS[3]  zset    retry
+  KEYS[4]  zset    archived
+  KEYS[5]  zset    completed
+  KEYS[6]  set     names of groups with members
+  KEYS[7]  zset    tasks on their way: id by the second they set out
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's keys
+  ARGV[3]  string  token of this call, hexadecimal
+  ARGV[4]  string  name of the other queue, '' to carry on moves that were cut off
+  ARGV[5]  string  state that the tasks have to be in, '' any
+  ARGV[6]  int     bytes of hashes after which no further task is looked at
+  ARGV[7..]        ids (at most 200)
+
+  The field taskq_moving holds "<move>:<caller>:<score>:<name of the other queue>", both first the token. A task that is
+  on its way to that queue already is carried on under the name of its first move, so that the other queue knows it
+  again; only the caller who asked last may end its way. A repeat changes nothing.
+
+  returns  now (Unix s), then per task looked at: answer, name of its move, other queue, score ('' none), ms its unique
+           lock is held for ('' not held), number of words that follow, fields and values of its hash.
+           Answers: 'ok'; '' no such task; 'lost' not where its state says, or without a message; 'moving' to yet
+           another queue; otherwise its state, from which it cannot be moved
+]]
+-- include _clock
+-- include _lock
+-- include _withdraw
+local now_s = clock(ARGV[1])
+local keys = structures(ARGV[2])
+redis.call('SCARD', KEYS[6]) -- keys of another type are refused here, before the first write
+redis.call('ZCARD', KEYS[7])
+
+local target_of_all = ARGV[4]
+
+local function set_out(id, key)
+  local hash = redis.pcall('HGETALL', key)
+  if hash.err or #hash == 0 then
+    if target_of_all == '' then
+      redis.call('ZREM', KEYS[7], id)
+    end
+    return ''
+  end
+  local field = {}
+  for i = 1, #hash, 2 do
+    field[hash[i]] = hash[i + 1]
+  end
+  local state, token, score, target = field.state, ARGV[3], '', target_of_all
+  if not field.msg then
+    return 'lost'
+  elseif field.taskq_moving then
+    token, score, target = string.match(field.taskq_moving, '^(%x+):%x+:([^:]*):(.*)$')
+    if not token or (target_of_all ~= '' and target ~= target_of_all) then
+      return 'moving'
+    end
+  elseif target_of_all == '' then
+    redis.call('ZREM', KEYS[7], id) -- its way has ended
+    return ''
+  elseif state == 'active' or (ARGV[5] ~= '' and state ~= ARGV[5]) then
+    return state or ''
+  else
+    local set = state == 'aggregating' and field.group and ARGV[2] .. 'g:' .. field.group or keys[state]
+    if state ~= 'pending' and set then
+      local found = redis.pcall('ZSCORE', set, id)
+      score = type(found) == 'string' and found or ''
+    end
+    if not withdraw(keys, id, state, field.group) then
+      return 'lost'
+    end
+  end
+  redis.call('HSET', key, 'taskq_moving', token .. ':' .. ARGV[3] .. ':' .. score .. ':' .. target)
+  redis.call('ZADD', KEYS[7], whole(now_s), id)
+  local lock = field.unique_key or lock_of(field.msg)
+  local left_ms = lock ~= '' and redis.pcall('GET', lock) == id and redis.call('PTTL', lock) or ''
+  return 'ok', token, target, score, left_ms, hash
+end
+
+local reply, bytes = { whole(now_s) }, 0
+for i = 7, #ARGV do
+  local answer, token, target, score, left_ms, hash = set_out(ARGV[i], ARGV[2] .. 't:' .. ARGV[i])
+  reply[#reply + 1] = answer
+  reply[#reply + 1] = token or ''
+  reply[#reply + 1] = target or ''
+  reply[#reply + 1] = score or ''
+  reply[#reply + 1] = left_ms or ''
+  reply[#reply + 1] = hash and #hash or 0
+  for _, word in ipairs(hash or {}) do
+    reply[#reply + 1] = word
+    bytes = bytes + #word
+  end
+  if bytes >= tonumber(ARGV[6]) then
+    break
+  end
+end
+return reply

@@ -1,0 +1,65 @@
+--[[
+  reclaim: give the members of aggregation sets that are past their deadline back to their groups, if this worker leads.
+
+  KEYS[1]  zset    aggregation sets: key by deadline (Unix s)
+  KEYS[2]  set     names of groups with members
+  KEYS[3]  zset    combined: id of a set whose members are still to be deleted, by time (Unix s)
+  KEYS[4]  string  token of the worker that leads
+  KEYS[5]  any     a key that never exists
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  token of this worker
+  ARGV[3]  int     ms the leader's lease lasts
+  ARGV[4]  string  prefix of the queue's keys
+  ARGV[5]  int     most sets to look at (at most 100)
+  ARGV[6]  int     most members to move one by one (at most 100); a group without members takes a set as it is
+
+  A set that is moved in several calls stays on the list until it is empty, its members each in one place.
+
+  returns  1 leads / 0 another does, sets given back, members moved one by one, entries dropped that named no set,
+           entries put off because what stands in place of their group is none, sets for sweep
+]]
+-- include _clock
+-- include _lead
+local now_s = clock(ARGV[1])
+redis.call('ZCARD', KEYS[1]) -- keys of another type are refused here, before the first write
+redis.call('SCARD', KEYS[2])
+redis.call('ZCARD', KEYS[3])
+if not lead(KEYS[4], KEYS[5], ARGV[2], ARGV[3]) then
+  return { 0, 0, 0, 0, 0, 0 }
+end
+local prefix, limit = ARGV[4] .. 'g:', tonumber(ARGV[6])
+local given, moved, dropped, put_off = 0, 0, 0, 0
+local sets = redis.call('ZRANGE', KEYS[1], '-inf', whole(now_s), 'BYSCORE', 'LIMIT', 0, ARGV[5])
+for _, set in ipairs(sets) do
+  local name = nil
+  if string.sub(set, 1, #prefix) == prefix then
+    name = string.match(string.sub(set, #prefix + 1), '^(.+):[^:]*$')
+  end
+  local size = name and redis.pcall('ZCARD', set)
+  local waiting = name and redis.pcall('ZCARD', prefix .. name)
+  if type(size) ~= 'number' or size == 0 then
+    redis.call('ZREM', KEYS[1], set)
+    dropped = dropped + 1
+  elseif type(waiting) ~= 'number' then
+    redis.call('ZADD', KEYS[1], whole(now_s + 60), set) -- its members are kept, and others get their turn
+    put_off = put_off + 1
+  elseif waiting == 0 then
+    redis.call('RENAME', set, prefix .. name)
+    redis.call('SADD', KEYS[2], name)
+    redis.call('ZREM', KEYS[1], set)
+    given = given + 1
+  elseif moved < limit then
+    local members = redis.call('ZRANGE', set, 0, limit - moved - 1, 'WITHSCORES')
+    for i = 1, #members, 2 do
+      redis.call('ZADD', prefix .. name, members[i + 1], members[i])
+      redis.call('ZREM', set, members[i])
+    end
+    moved = moved + #members / 2
+    redis.call('SADD', KEYS[2], name)
+    if #members / 2 == size then
+      redis.call('ZREM', KEYS[1], set)
+      given = given + 1
+    end
+  end
+end
+return { 1, given, moved, dropped, put_off, redis.call('ZCARD', KEYS[3]) }

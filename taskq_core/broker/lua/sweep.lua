@@ -1,0 +1,29 @@
+--[[
+  sweep: delete members of the oldest set that was turned into one task.
+
+  KEYS[1]  zset    combined: id of a set whose members are still to be deleted, by time (Unix s)
+  KEYS[2]  any     a key that never exists
+  ARGV[1]  string  prefix of the keys that hold such members
+  ARGV[2]  string  prefix of the queue's keys
+  ARGV[3]  string  channel that tells of ended tasks
+
+  returns  members deleted (at most 100, and about 1 MiB of messages), sets left
+]]
+-- include _leave_active
+-- include _lock
+-- include _sweep
+local id = redis.call('ZRANGE', KEYS[1], 0, 0)[1]
+if not id then
+  return { 0, 0 }
+end
+local set, deleted = ARGV[1] .. id, 0
+local size = redis.pcall('ZCARD', set)
+if type(size) == 'number' then
+  redis.call('DEL', KEYS[2]) -- accepted also over maxmemory
+  deleted = sweep({ prefix = ARGV[2], done = ARGV[3] }, set)
+  size = size - deleted
+end
+if size == 0 or type(size) == 'table' then -- a table: what stands there is not ours
+  redis.call('ZREM', KEYS[1], id)
+end
+return { deleted, redis.call('ZCARD', KEYS[1]) }

@@ -1,0 +1,89 @@
+--[[
+  tick: deal with firings of periodic entries: store their tasks and note how far each entry has come, in one step.
+
+  A firing names the one before it. It counts only where the mark of its entry says the same, so a scheduler that slept
+  past its lease and wakes up with old knowledge neither repeats a firing nor leaves one out.
+
+  KEYS[1]  list    pending tasks of the queue
+  KEYS[2]  zset    scheduled tasks: id by start (Unix s)
+  KEYS[3]  list    wake tokens
+  KEYS[4]  string  receipt of this caller's last call: "<call>:<codes>"
+  KEYS[5]  set     names of groups with members
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  int     number of this call; a repeat with the same number changes nothing and returns the codes again
+  ARGV[3]  int     seconds the receipt is kept
+  ARGV[4]  string  prefix of the queue's keys
+  ARGV[5]  string  prefix of marks, see adopt
+  ARGV[6]  int     seconds a mark is kept from now
+  ARGV[7..]        per firing: entry, firing before it (Unix s), firing (Unix s), id, message ('' enqueues nothing),
+                   start ('' now, '=<Unix s>', '+<ms from now>'), unique lock key ('' none), seconds of the lock after
+                   the start, group ('' none)
+
+  A batch is bounded by its caller (100 firings, about 1 MiB). Firings of one entry stand in their order.
+
+  returns  now (Unix ns as text), and one character per firing:
+             1  stored            0  dealt with: the id is taken    d  dealt with: another task holds the unique lock
+             -  dealt with, nothing to enqueue
+             s  not now: the entry has come to another firing       e  not now: it is ahead of Redis's clock
+]]
+-- include _clock
+-- include _store
+-- include _wake
+local now_s, now_ns, now_ms = clock(ARGV[1])
+local receipt = redis.call('GET', KEYS[4])
+if receipt then
+  local call, codes = string.match(receipt, '^(%d+):(.*)$')
+  if call == ARGV[2] then
+    return { now_ns, codes }
+  end
+end
+redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
+redis.call('ZCARD', KEYS[2])
+redis.call('LLEN', KEYS[3])
+redis.call('SCARD', KEYS[5])
+local keys = { prefix = ARGV[4], scheduled = KEYS[2], groups = KEYS[5] }
+local now = { s = now_s, ns = now_ns, ms = now_ms }
+local marks = {}
+for i = 7, #ARGV, 9 do
+  if not marks[ARGV[i]] then
+    local at, enqueued = string.match(redis.call('GET', ARGV[5] .. ARGV[i]) or '', '^(%d+):(%d*)$')
+    marks[ARGV[i]] = { at = at, enqueued = enqueued }
+  end
+  if ARGV[i + 8] ~= '' then
+    redis.call('ZCARD', ARGV[4] .. 'g:' .. ARGV[i + 8])
+  end
+end
+
+local codes, ready = {}, {}
+for i = 7, #ARGV, 9 do
+  local mark, firing, id = marks[ARGV[i]], ARGV[i + 2], ARGV[i + 3]
+  local code, is_ready
+  if mark.at ~= ARGV[i + 1] then
+    code = 's'
+  elseif tonumber(firing) > now_s then
+    code = 'e'
+  else
+    if ARGV[i + 4] == '' then
+      code = '-'
+    else
+      code, is_ready =
+        store(keys, now, id, ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8])
+    end
+    mark.at = firing
+    if code == '1' then
+      mark.enqueued = firing
+    end
+    redis.call('SET', ARGV[5] .. ARGV[i], mark.at .. ':' .. mark.enqueued, 'EX', ARGV[6])
+  end
+  codes[#codes + 1] = code
+  if is_ready then
+    ready[#ready + 1] = id
+  end
+end
+if #ready > 0 then
+  redis.call('LPUSH', KEYS[1], unpack(ready))
+  wake(KEYS[3])
+end
+codes = table.concat(codes)
+redis.call('SET', KEYS[4], ARGV[2] .. ':' .. codes, 'EX', ARGV[3])
+return { now_ns, codes }

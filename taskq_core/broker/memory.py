@@ -1,0 +1,24 @@
+"""A store in this process's memory, for tests: fakeredis, which runs the same scripts."""
+
+import importlib.util
+from pathlib import Path
+
+from taskq_core.broker.connection import Endpoint
+from taskq_core.errors import ConfigurationError
+
+_MISSING = "a store in memory needs fakeredis with Lua: pip install 'taskq-asynq[testing]'"
+
+
+def memory_endpoint() -> Endpoint:
+    """Return an endpoint of a fresh, empty store that nobody else reaches.
+
+    Raises:
+        ConfigurationError: fakeredis, or the Lua that it needs, is not installed.
+    """
+    try:
+        import fakeredis
+    except ImportError:
+        raise ConfigurationError(_MISSING) from None
+    if importlib.util.find_spec("lupa") is None:  # fakeredis itself fails only at the first script
+        raise ConfigurationError(_MISSING)
+    return Endpoint(fakeredis.FakeRedis(server=fakeredis.FakeServer()), embedded_folder=Path())

@@ -1,0 +1,75 @@
+"""Ask a store about itself and about what a user may do there. Nothing is changed."""
+
+import hashlib
+from typing import Any
+
+from taskq_core.broker.operations.operation import Operation, integer, nothing, text
+from taskq_core.broker.scripts import Script, load
+
+_NOTHING = "return 1"
+_MOMENT = "0.01"  # Redis 6.2 takes a single millisecond for none, and waits for ever
+
+
+def read_config(name: str) -> Operation[dict[str, str]]:
+    """Read parameters of one server by a pattern; empty where it has none."""
+
+    def read(reply: Any) -> dict[str, str]:
+        words = iter(reply)
+        return {text(key): text(value) for key, value in zip(words, words, strict=True)}
+
+    return Operation("read_config", None, (), ("CONFIG", "GET", name), read)
+
+
+def read_time() -> Operation[float]:
+    """Read the clock of one server, Unix seconds."""
+    return Operation("read_time", None, (), ("TIME",), lambda reply: int(reply[0]) + int(reply[1]) / 1e6)
+
+
+def read_type(key: str) -> Operation[str]:
+    """Read the type of a key; `none` where there is no such key."""
+    return Operation("read_type", None, (key,), ("TYPE", key), text)
+
+
+def count_members(key: str) -> Operation[int]:
+    """Count the members of a sorted set."""
+    return Operation("count_members", None, (key,), ("ZCARD", key), integer)
+
+
+def try_evalsha() -> Operation[None]:
+    """Run a script that does nothing by its SHA-1, as all scripts are run."""
+    sha = hashlib.sha1(_NOTHING.encode(), usedforsecurity=False).hexdigest()
+    return Operation("try_evalsha", Script(name="nothing", text=_NOTHING, sha=sha), (), (), nothing)
+
+
+def try_eval() -> Operation[None]:
+    """Run a script that does nothing by its text, as a server that does not know it yet needs it."""
+    return Operation("try_eval", None, (), ("EVAL", _NOTHING, 0), nothing)
+
+
+def try_script() -> Operation[None]:
+    """Ask one server whether it knows a script."""
+    return Operation("try_script", None, (), ("SCRIPT", "EXISTS", try_evalsha().command()[1]), nothing)
+
+
+def try_wait(key: str) -> Operation[None]:
+    """Wait a moment for a list that does not exist, as an idle worker waits."""
+    return Operation("try_wait", None, (key,), ("BLPOP", key, _MOMENT), nothing, block_s=float(_MOMENT))
+
+
+def try_watch(key: str) -> Operation[None]:
+    """Wait a moment for a list that does not exist, as the watcher of other producers waits."""
+    command = ("BLMOVE", key, key, "RIGHT", "RIGHT", _MOMENT)
+    return Operation("try_watch", None, (key,), command, nothing, block_s=float(_MOMENT))
+
+
+def try_commands(absent_key: str, channel: str) -> Operation[dict[str, str]]:
+    """Try the commands that scripts use on a key that does not exist. Reads as the server's answer by refused command.
+
+    An empty message is published on the channel.
+    """
+
+    def read(reply: Any) -> dict[str, str]:
+        words = iter(reply)
+        return {text(command): text(answer) for command, answer in zip(words, words, strict=True)}
+
+    return Operation("try_commands", load("rights"), (absent_key,), (channel,), read)

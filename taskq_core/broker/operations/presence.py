@@ -1,0 +1,77 @@
+"""Read who is there: workers with what they run, schedulers with their entries, and the store itself."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from taskq_core.broker.operations.operation import Operation, text, time_argument
+from taskq_core.broker.scripts import load
+
+
+def list_alive(index_key: str, *, skip: int, count: int, now_ns: int | None = None) -> Operation[list[str]]:
+    """Read the members of an index that have not expired; `count` is at most 1000."""
+    return Operation(
+        "list_alive",
+        load("alive"),
+        (index_key,),
+        (time_argument(now_ns), skip, count),
+        lambda reply: [member.decode("utf-8", "surrogateescape") for member in reply],
+    )
+
+
+def read_server(server_key: str) -> Operation[bytes | None]:
+    """Read what a worker process says of itself. Reads as ServerInfo bytes, None if it is gone."""
+    return Operation("read_server", None, (server_key,), ("GET", server_key), lambda reply: reply)
+
+
+def read_running(workers_key: str) -> Operation[list[bytes]]:
+    """Read what a worker process runs; as many as its concurrency. Reads as WorkerInfo bytes."""
+    return Operation("read_running", None, (workers_key,), ("HVALS", workers_key), list)
+
+
+def read_entries(scheduler_key: str, *, skip: int, count: int) -> Operation[list[bytes]]:
+    """Read some entries of a scheduler. Reads as SchedulerEntry bytes."""
+    command = ("LRANGE", scheduler_key, skip, skip + count - 1)
+    return Operation("read_entries", None, (scheduler_key,), command, list)
+
+
+def read_events(history_key: str, *, skip: int, count: int) -> Operation[list[bytes]]:
+    """Read firings of an entry, the newest first. Reads as SchedulerEnqueueEvent bytes."""
+    command = ("ZREVRANGE", history_key, skip, skip + count - 1)
+    return Operation("read_events", None, (history_key,), command, list)
+
+
+def _read_info(reply: Any) -> Mapping[str, str | int]:
+    if isinstance(reply, Mapping):  # a cluster's client has read it already
+        return {text(name): value if isinstance(value, int) else str(value) for name, value in reply.items()}
+    found: dict[str, str | int] = {}
+    for line in text(reply).splitlines():
+        name, colon, value = line.partition(":")
+        if colon and not line.startswith("#"):
+            found[name] = int(value) if value.isascii() and value.isdigit() else value
+    return found
+
+
+def server_info() -> Operation[Mapping[str, str | int]]:
+    """Read what the store says of itself (`INFO`); of a cluster, one of its nodes."""
+    return Operation("server_info", None, (), ("INFO",), _read_info)
+
+
+def _read_slots(slot: int) -> Any:
+    def read(reply: Any) -> list[str]:
+        if isinstance(reply, Mapping):  # as a cluster's client has read it: by first and last slot
+            nodes = [
+                node
+                for (first, last), shard in reply.items()
+                if int(first) <= slot <= int(last)
+                for node in (shard["primary"], *shard["replicas"])
+            ]
+        else:
+            nodes = [node for first, last, *shard in reply if int(first) <= slot <= int(last) for node in shard]
+        return [f"{text(node[0])}:{int(node[1])}" for node in nodes]
+
+    return read
+
+
+def list_nodes(slot: int) -> Operation[list[str]]:
+    """Ask a cluster which nodes hold a slot. Reads as host:port, the primary first."""
+    return Operation("list_nodes", None, (), ("CLUSTER SLOTS",), _read_slots(slot))

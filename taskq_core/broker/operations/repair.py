@@ -1,0 +1,276 @@
+"""Find and repair damage: what stands in Redis and cannot have been left by any operation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from taskq_core.broker.operations.operation import Argument, Operation, text, time_argument
+from taskq_core.broker.scripts import load
+from taskq_core.wire import QueueKeys, TaskState
+
+CHECK_MAX = 500
+"""Most ids one call reads of a structure."""
+MEND_MAX = 50
+"""Most tasks one call looks at closely."""
+MESSAGE_READ_MAX = 16_384
+"""Largest message that is read to see whether it can be, in bytes. Larger ones are judged when they are to run."""
+LEASE_S = 30
+"""Seconds of a lease that is written anew: as long as Go's."""
+
+
+def _id(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def structures(queue: QueueKeys) -> dict[str, str]:
+    """Return the type that each structure of a queue must have, by key."""
+    return {
+        queue.pending: "list",
+        queue.active: "list",
+        queue.lease: "zset",
+        queue.scheduled: "zset",
+        queue.retry: "zset",
+        queue.archived: "zset",
+        queue.completed: "zset",
+        queue.groups: "set",
+        queue.aggregation_sets: "zset",
+        queue.paused: "string",
+        queue.processed: "string",
+        queue.failed: "string",
+        queue.wake: "list",
+        queue.quarantine: "zset",
+        queue.combined: "zset",
+        queue.moving: "zset",
+    }
+
+
+@dataclass(slots=True)
+class Probed:
+    """Redis's time (Unix ns), pending and active tasks, and the type of each structure that is of another, by key."""
+
+    now_ns: int
+    pending: int
+    active: int
+    strange: dict[str, str]
+
+
+def probe(queue: QueueKeys, *, now_ns: int | None = None) -> Operation[Probed]:
+    """Tell whether the structures of a queue are of their types, and that the store takes writes."""
+    kinds = structures(queue)
+
+    def read(reply: Any) -> Probed:
+        found = zip(kinds, map(text, reply[3:]), strict=True)
+        return Probed(int(reply[0]), int(reply[1]), int(reply[2]), {key: kind for key, kind in found if kind})
+
+    args = (time_argument(now_ns), *kinds.values())
+    return Operation("probe", load("probe"), (queue.absent, *kinds), args, read)
+
+
+def set_aside(queue: QueueKeys, kinds: Mapping[str, str], *, at_ns: int) -> Operation[dict[str, str]]:
+    """Move what stands at keys of a queue and is of another type than it must be, as it is.
+
+    Args:
+        queue: Key names of the queue.
+        kinds: The type that each key must have, by key; at most `MEND_MAX`.
+        at_ns: Time that the places tell where it goes, Unix ns. Sent again with the same time, it moves nothing twice.
+
+    Returns:
+        An operation that reads as where each of the keys that were moved is now, by key.
+    """
+    places = {key: queue.strange(key, at_ns) for key in kinds}
+    keys = (queue.absent, *(each for pair in places.items() for each in pair))
+
+    def read(reply: Any) -> dict[str, str]:
+        return {key: place for (key, place), kind in zip(places.items(), reply, strict=True) if kind}
+
+    return Operation("set_aside", load("set_aside"), keys, tuple(kinds.values()), read)
+
+
+def list_aggregation_sets(queue: QueueKeys, *, skip: int, count: int = 200) -> Operation[list[str]]:
+    """Read keys of aggregation sets, those with the earliest deadline first."""
+    return Operation(
+        "list_aggregation_sets",
+        None,
+        (queue.aggregation_sets,),
+        ("ZRANGE", queue.aggregation_sets, skip, skip + count - 1),
+        lambda reply: [_id(key) for key in reply],
+    )
+
+
+@dataclass(slots=True)
+class Listed:
+    """Some ids of a structure.
+
+    Attributes:
+        cursor: Of the next call, "0" at the end.
+        doubtful: Ids that do not fit their task.
+        ids: All ids read, of a list or an aggregation set only; those of a list youngest first.
+    """
+
+    cursor: str
+    doubtful: list[str]
+    ids: list[str]
+
+
+def check_listed(
+    queue: QueueKeys, key: str, kind: str, state: TaskState, *, cursor: str = "0", count: int = 200
+) -> Operation[Listed]:
+    """Read some ids of a structure whose tasks must be in one state; tell which are doubtful.
+
+    Args:
+        queue: Key names of the queue.
+        key: Key of the structure.
+        kind: "list", "zset", "members" for an aggregation set, or "lease" for the leases themselves.
+        state: State its tasks must have.
+        cursor: "0", then what the call before returned.
+        count: About how many ids to read, at least 2. Pages of a list overlap by one id.
+    """
+    return Operation(
+        "check_listed",
+        load("check_listed"),
+        (key, queue.lease, queue.active),
+        (kind, cursor, min(count, CHECK_MAX), queue.task_prefix, state.value),
+        lambda reply: Listed(text(reply[0]), [_id(each) for each in reply[1]], [_id(each) for each in reply[2]]),
+    )
+
+
+class Place(StrEnum):
+    """Whether a task stands where its state says."""
+
+    LISTED = "1"
+    NOT_LISTED = "0"
+    IN_A_LIST = "?"
+    """It says that it is in a list, which was not looked through."""
+
+
+@dataclass(slots=True)
+class CheckedTask:
+    """A task as the scan over all keys found it.
+
+    Attributes:
+        task_id: Its id.
+        state: Its state word as it stands, "" for none; None if the key is no hash.
+        message: TaskMessage bytes, b"" where there is none or it is too large to read here.
+        pending_since_ns: When it became pending, Unix ns, 0 if it does not say.
+        place: Whether it stands where its state says.
+    """
+
+    task_id: str
+    state: str | None
+    message: bytes
+    pending_since_ns: int
+    place: Place
+
+
+@dataclass(slots=True)
+class Checked:
+    """Some tasks, and the cursor of the next call ("0" at the end)."""
+
+    cursor: str
+    tasks: list[CheckedTask]
+
+
+def _read_checked(reply: Any) -> Checked:
+    words = iter(reply[1:])
+    return Checked(
+        text(reply[0]),
+        [
+            CheckedTask(
+                _id(task_id),
+                None if state == b"!" else state.decode("utf-8", "replace"),
+                message,
+                int(since) if since.isdigit() else 0,
+                Place(text(place)),
+            )
+            for task_id, state, message, since, place in zip(words, words, words, words, words, strict=True)
+        ],
+    )
+
+
+def _pattern(prefix: str) -> str:
+    """Return the pattern of all keys with a prefix; queue names may hold what a pattern gives a meaning."""
+    return "".join(f"\\{each}" if each in "*?[]\\" else each for each in prefix) + "*"
+
+
+def check_stored(queue: QueueKeys, *, cursor: str = "0", count: int = 200) -> Operation[Checked]:
+    """Look at about `count` keys of the store and read those that are tasks of the queue."""
+    args = (cursor, count, queue.prefix, _pattern(queue.task_prefix), MESSAGE_READ_MAX)
+    return Operation("check_stored", load("check_stored"), (queue.lease, queue.groups), args, _read_checked)
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A task that looked damaged.
+
+    Attributes:
+        task_id: Its id.
+        unreadable: Its message, if that cannot be decoded.
+        group: Group its message names.
+        archived_s: When it failed last, Unix s, 0 if unknown: the time of archiving where that is lost.
+        kept_s: Until when it is kept after its success, Unix s, 0 if unknown.
+        diagnosis: What an earlier look found. `mend` repairs only what it finds unchanged; "" only tells.
+    """
+
+    task_id: str
+    unreadable: bytes = b""
+    group: str = ""
+    archived_s: int = 0
+    kept_s: int = 0
+    diagnosis: str = ""
+
+
+@dataclass(slots=True)
+class Mended:
+    """What a close look at one task found.
+
+    Attributes:
+        diagnosis: All of it in one text, for the next look; "" if nothing is wrong.
+        kind: What is wrong.
+        state: Its state word, as it stands.
+        places: Structures it is listed in, for example "pending,retry" or "pending*2".
+        belongs: Where it belongs: a state, "drop" or "quarantine".
+        repaired: Whether it was put there.
+        was_looked_at: False if this call had no time for it; send it again.
+    """
+
+    diagnosis: str
+    kind: str
+    state: str
+    places: str
+    belongs: str
+    repaired: bool
+    was_looked_at: bool
+
+
+def _read_mended(reply: Any) -> list[Mended]:
+    words = iter([each.decode("utf-8", "surrogateescape") for each in reply])
+    return [
+        Mended(diagnosis, kind, state, places, belongs, code == "1", code != "2")
+        for diagnosis, kind, state, places, belongs, code in zip(words, words, words, words, words, words, strict=True)
+    ]
+
+
+def mend(queue: QueueKeys, suspects: Sequence[Suspect], *, now_ns: int | None = None) -> Operation[list[Mended]]:
+    """Look closely at tasks, at most `MEND_MAX`, and repair those whose diagnosis stands unchanged."""
+    keys = (
+        queue.pending,
+        queue.active,
+        queue.lease,
+        queue.scheduled,
+        queue.retry,
+        queue.archived,
+        queue.completed,
+        queue.groups,
+        queue.aggregation_sets,
+        queue.wake,
+        queue.quarantine,
+        queue.combined,
+        queue.moving,
+        queue.absent,
+    )
+    args: list[Argument] = [time_argument(now_ns), queue.prefix, queue.done, queue.quarantined(""), LEASE_S]
+    args.append(queue.removed(""))
+    for each in suspects:
+        args += (each.task_id, each.diagnosis, each.unreadable, each.group, each.archived_s, each.kept_s)
+    return Operation("mend", load("mend"), keys, args, _read_mended)

@@ -1,0 +1,155 @@
+"""What a scheduler asks: lead, know how far entries have come, deal with firings, show entries and their history."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.operation import (
+    RECEIPT_KEPT_S,
+    Argument,
+    Operation,
+    boolean,
+    integer,
+    nothing,
+    text,
+    time_argument,
+)
+from taskq_core.broker.scripts import load
+from taskq_core.wire import QueueKeys
+
+MARK_KEPT_S = 7_776_000
+"""Seconds the mark of an entry is kept after the last scheduler that knew it: 90 days."""
+MARK_AHEAD_S = 86_400
+"""Seconds ahead of Redis's clock beyond which a mark is wrong: that clock was, and has been set back."""
+ADOPT_MAX = 100
+"""Most entries one `adopt` reads."""
+TICK_MAX = 100
+"""Most firings one `tick` deals with."""
+ENTRIES_SHOWN = 1000
+"""Most entries of a scheduler that tools are shown."""
+HISTORY_MAX = 1000
+"""Most firings in the history of an entry, as upstream."""
+
+
+@dataclass(slots=True)
+class Mark:
+    """How far an entry has come, Unix s.
+
+    Attributes:
+        at_s: The last firing dealt with, or when the entry began.
+        enqueued_s: The last firing that enqueued a task, or None.
+    """
+
+    at_s: int
+    enqueued_s: int | None
+
+
+@dataclass(slots=True)
+class Adopted:
+    """Answer to an adoption: Redis's time (Unix ns) and the mark of each entry."""
+
+    now_ns: int
+    marks: list[Mark]
+
+
+def _read_adopted(reply: Any) -> Adopted:
+    marks = []
+    for each in reply[1:]:
+        at_s, _, enqueued_s = text(each).partition(":")
+        marks.append(Mark(int(at_s), int(enqueued_s) if enqueued_s else None))
+    return Adopted(int(reply[0]), marks)
+
+
+def adopt(queue: QueueKeys, entries: Sequence[str], *, now_ns: int | None = None) -> Operation[Adopted]:
+    """Read how far entries of a queue have come; those nobody knows begin now. At most `ADOPT_MAX`."""
+    keys = tuple(queue.tick(entry) for entry in entries)
+    return Operation("adopt", load("adopt"), keys, (time_argument(now_ns), MARK_KEPT_S, MARK_AHEAD_S), _read_adopted)
+
+
+class TickCode(StrEnum):
+    """What became of one firing."""
+
+    STORED = "1"
+    ID_CONFLICT = "0"
+    DUPLICATE = "d"
+    DROPPED = "-"
+    SUPERSEDED = "s"
+    EARLY = "e"
+
+
+@dataclass(slots=True)
+class Tick:
+    """A firing of an entry.
+
+    Attributes:
+        entry: The entry, as in its mark's key.
+        before_s: Where the mark of the entry has to stand, Unix s.
+        at_s: The firing, Unix s.
+        task: What to store, or None to leave the firing out.
+    """
+
+    entry: str
+    before_s: int
+    at_s: int
+    task: NewTask | None
+
+
+@dataclass(slots=True)
+class Ticked:
+    """Answer to firings: Redis's time (Unix ns) and one `TickCode` character per firing."""
+
+    now_ns: int
+    codes: str
+
+
+def tick(queue: QueueKeys, ticks: Sequence[Tick], lane: ReceiptLane, *, now_ns: int | None = None) -> Operation[Ticked]:
+    """Deal with firings of entries of one queue; at most `TICK_MAX` of about `BATCH_BYTES`, those of an entry in order.
+
+    Refused whole when Redis is over its memory limit.
+    """
+    lane.call += 1
+    keys = (queue.pending, queue.scheduled, queue.wake, queue.receipt(lane.token), queue.groups)
+    args: list[Argument] = [time_argument(now_ns), lane.call, RECEIPT_KEPT_S, queue.prefix, queue.tick(""), MARK_KEPT_S]
+    for each in ticks:
+        stored = ("", "", "", "", 0, "") if each.task is None else each.task.arguments()
+        args += (each.entry, each.before_s, each.at_s, *stored)
+    return Operation("tick", load("tick"), keys, args, lambda reply: Ticked(int(reply[0]), text(reply[1])))
+
+
+def lead_entries(leader_key: str, *, owner: str, leader_ms: int) -> Operation[bool]:
+    """Take or renew the lease of a set of entries. Reads as True while this scheduler leads."""
+    # The lease is the one key of its slot. Deleting it before it is written is what a full Redis takes as well.
+    return Operation("lead_entries", load("lead"), (leader_key, leader_key), (owner, leader_ms), boolean)
+
+
+def resign_entries(leader_key: str, *, owner: str) -> Operation[bool]:
+    """Give up the lease of a set of entries, if this scheduler holds it."""
+    return Operation("resign_entries", load("resign"), (leader_key,), (owner,), boolean)
+
+
+def announce(scheduler_key: str, entries: Sequence[bytes], *, ttl_s: int) -> Operation[None]:
+    """Write the entries of a scheduler for tools to show, at most `ENTRIES_SHOWN`."""
+    return Operation("announce", load("announce"), (scheduler_key,), (ttl_s, *entries), nothing)
+
+
+def withdraw_entries(scheduler_key: str) -> Operation[int]:
+    """Delete the entries of a scheduler."""
+    return Operation("withdraw_entries", None, (scheduler_key,), ("DEL", scheduler_key), integer)
+
+
+def record_firing(history_key: str, event: bytes, *, at_s: int, kept_s: int | None = None) -> Operation[bool]:
+    """Note a firing in the history of an entry. Without `kept_s` the history is kept for ever. Reads as True if new."""
+    args = (at_s, event, HISTORY_MAX, "" if kept_s is None else kept_s)
+    return Operation("record_firing", load("record"), (history_key,), args, boolean)
+
+
+def keep_history(history_key: str, *, kept_s: int) -> Operation[int]:
+    """Keep the history of an entry for a time from now."""
+    return Operation("keep_history", None, (history_key,), ("EXPIRE", history_key, kept_s), integer)
+
+
+def delete_history(history_key: str) -> Operation[int]:
+    """Delete the history of an entry."""
+    return Operation("delete_history", None, (history_key,), ("DEL", history_key), integer)

@@ -1,0 +1,328 @@
+"""The shape of the `taskq` command: nested commands with aliases, shared options, and one-line errors.
+
+A shared option (`--url`, `--json`, ...) may stand behind `taskq`, behind the noun or behind the verb; the last one
+counts. Errors are one line on standard error with a hint, never a traceback, and the exit status tells their kind:
+0 done, 1 failed, 2 the command line is wrong.
+"""
+
+import difflib
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import click
+
+from taskq_core.cli.session import Session
+from taskq_core.errors import (
+    BrokerAuthenticationError,
+    BrokerError,
+    BrokerUnavailableError,
+    QueueNotFoundError,
+    TaskNotFoundError,
+    TaskQError,
+)
+
+FAILED = 1
+"""Exit status when a command failed."""
+WRONG_USE = 2
+"""Exit status when the command line is wrong."""
+
+
+class SharedOption(click.Option):
+    """An option that every command takes and that is kept in the session."""
+
+    def __init__(self, flags: Sequence[str], **attributes: Any) -> None:
+        super().__init__(flags, expose_value=False, callback=_keep, **attributes)
+
+
+def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:
+    if context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE:
+        context.ensure_object(Session).given[option.name or ""] = value
+
+
+def output_options() -> list[SharedOption]:
+    """Return the shared options that say how to write."""
+    return [
+        SharedOption(["--json"], is_flag=True, help="write JSON"),
+        SharedOption(
+            ["--color"],
+            type=click.Choice(["auto", "always", "never"]),
+            help="colours: on a terminal (auto, the default), always or never",
+        ),
+    ]
+
+
+def connection_options() -> list[SharedOption]:
+    """Return the shared options that say which queue application and which broker."""
+    return [
+        SharedOption(
+            ["url", "-u", "--url", "--uri"],
+            metavar="URL",
+            help="the broker: a URL, or host:port (default: TASKQ_URL, else redis://localhost:6379/0)",
+        ),
+        SharedOption(["db", "-n", "--db"], type=click.IntRange(0), metavar="N", help="number of the database"),
+        SharedOption(["username", "-U", "--username"], metavar="NAME", help="user of the broker"),
+        SharedOption(
+            ["--ask-password"],
+            is_flag=True,
+            help="ask for the password, or read it from standard input; TASKQ_URL may hold it as well",
+        ),
+        SharedOption(["--prefix"], metavar="TEXT", help="first part of every key (default: TASKQ_PREFIX, else asynq)"),
+        SharedOption(
+            ["--app"], metavar="MODULE:ATTRIBUTE", help="take broker and tasks from this TaskQ, as shop.queue:taskq"
+        ),
+    ]
+
+
+class _Shared(click.Command):
+    """What commands and groups have in common: aliases, the shared options, a help that lists these apart."""
+
+    def __init__(self, *args: Any, aliases: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.aliases = tuple(aliases)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return its parameters and the shared ones."""
+        root = ctx.find_root().command
+        return [*super().get_params(ctx), *(root.shared if isinstance(root, Root) else ())]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, the shared ones last."""
+        own: list[tuple[str, str]] = []
+        shared: list[tuple[str, str]] = []
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                (shared if isinstance(param, SharedOption) else own).append(record)
+        for title, records in (("Options", own), ("Shared options", shared)):
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the epilog with its line breaks, `%(prog)s` replaced."""
+        if self.epilog:
+            formatter.write("\n" + self.epilog.replace("%(prog)s", ctx.command_path))
+
+
+class Command(_Shared):
+    """A command.
+
+    Args:
+        aliases: Further names.
+        epilog: Text below the options, written as it stands.
+    """
+
+
+class Group(_Shared, click.Group):
+    """Commands under a noun. A mistyped one is answered with the nearest.
+
+    Args:
+        aliases: Further names of the noun.
+    """
+
+    command_class = Command
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name or an alias."""
+        found = super().get_command(ctx, cmd_name)
+        if found is not None:
+            return found
+        return next((each for each in self.commands.values() if cmd_name in getattr(each, "aliases", ())), None)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that stands next, under its own name."""
+        name = args[0]
+        command = self.get_command(ctx, name)
+        if command is None and not name.startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(f"no command {name!r}{self._near(name)}", ctx)
+        resolved, command, rest = super().resolve_command(ctx, args)
+        return (command.name if command is not None else resolved), command, rest
+
+    def _near(self, name: str) -> str:
+        known = {alias: own for own, each in self.commands.items() for alias in (own, *getattr(each, "aliases", ()))}
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(self.commands)}"
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, then the options."""
+        self.format_commands(ctx, formatter)
+        super().format_options(ctx, formatter)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with their aliases."""
+        rows = []
+        for name, command in self.commands.items():
+            if not command.hidden:
+                aliases = getattr(command, "aliases", ())
+                rows.append((f"{name} ({', '.join(aliases)})" if aliases else name, command.get_short_help_str(80)))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+class Root(Group):
+    """The command itself: it turns errors into a line and an exit status.
+
+    Args:
+        shared: Options that every command below takes as well.
+    """
+
+    group_class = Group
+
+    def __init__(self, *args: Any, shared: Sequence[SharedOption], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.shared = tuple(shared)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command line. In standalone mode errors are told and the process exits; otherwise they are raised."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        session = extra.setdefault("obj", None) or Session()
+        extra["obj"] = session
+        status = told(lambda: super(Root, self).main(args, prog_name, complete_var, standalone_mode=False, **extra))
+        session.close()
+        sys.exit(status)
+
+
+def told(run: Callable[[], Any]) -> int:
+    """Run something and return its exit status; an error is told in one line on standard error."""
+    try:
+        status = run()
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return WRONG_USE
+    except click.ClickException as error:
+        return _tell(usage_text(error), WRONG_USE if isinstance(error, click.UsageError) else FAILED)
+    except click.Abort:
+        return _tell("stopped; what was not done yet was left as it is", FAILED)
+    except TaskQError as error:
+        return _tell(failure_text(error), FAILED)
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE or error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
+        return FAILED if error.errno == errno.EPIPE else _tell(f"cannot write the answer: {error.strerror}", FAILED)
+    return status if isinstance(status, int) else 0
+
+
+_CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What becomes of a pipe whose reader left, a full disk, a terminal that is gone."""
+
+
+def _tell(text: str, status: int) -> int:
+    sys.stderr.write(f"taskq: {text}\n")
+    return status
+
+
+def usage_text(error: click.ClickException) -> str:
+    """Return the error of a wrong command line in one line."""
+    text = " ".join(error.format_message().split())
+    if not isinstance(error, click.UsageError) or error.ctx is None:
+        return text
+    return f"{text.rstrip('.')} (see {error.ctx.command_path} --help)"
+
+
+def failure_text(error: TaskQError) -> str:
+    """Return an error in one line, with what to do about it where that is known."""
+    text = " ".join(str(error).split()).rstrip(".")
+    hint = next((hint for kind, hint in _HINTS.items() if isinstance(error, kind)), "")
+    return f"{text}; {hint}" if hint and "did you mean" not in text else text
+
+
+_HINTS: Mapping[type[TaskQError], str] = {
+    BrokerUnavailableError: "is it running? --url or TASKQ_URL says where",
+    BrokerAuthenticationError: "TASKQ_URL may hold user and password, --ask-password asks; see taskq doctor",
+    BrokerError: "taskq doctor looks for the reason",
+    QueueNotFoundError: "taskq queue list shows all",
+    TaskNotFoundError: "taskq task list shows those there are",
+}
+
+
+@contextmanager
+def near_queues(session: Session) -> Iterator[None]:
+    """Let the error of an unknown queue name the nearest one there is."""
+    try:
+        yield
+    except QueueNotFoundError as error:
+        near = difflib.get_close_matches(error.queue, session.inspector.queues(), n=1)
+        if near:
+            raise click.ClickException(f"{error}; did you mean {near[0]!r}?") from None
+        raise
+
+
+def for_each(session: Session, key: str, names: Sequence[str], act: Callable[[str], str]) -> int:
+    """Do something for each name, whatever becomes of the others, and tell of each.
+
+    Once the broker cannot be reached, the rest is not tried: each would wait as long as the first.
+
+    Args:
+        session: Where to tell.
+        key: What the names are, in the JSON document: `{"<key>s": [{"<key>": name, "ok": true}, ...]}`.
+        names: The names.
+        act: Does it and returns a sentence for people.
+
+    Returns:
+        The exit status: 1 if one failed.
+    """
+    documents: list[dict[str, Any]] = []
+    left = list(dict.fromkeys(names))
+    while left:
+        name = left.pop(0)
+        try:
+            with near_queues(session):
+                sentence = act(name)
+        except (TaskQError, click.ClickException) as error:
+            text = failure_text(error) if isinstance(error, TaskQError) else error.format_message()
+            documents.append({key: name, "ok": False, "error": text})
+            session.output.complain(f"taskq: {text}")
+            if left and isinstance(error, BrokerUnavailableError):
+                documents += [{key: each, "ok": False, "error": "not tried"} for each in left]
+                session.output.complain(f"taskq: not tried: {', '.join(left)}")
+                break
+            continue
+        documents.append({key: name, "ok": True})
+        if not session.output.as_json:
+            session.output.line(sentence)
+    if session.output.as_json:
+        session.output.json({f"{key}s": documents})
+    return FAILED if any(not each["ok"] for each in documents) else 0
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be undone, unless `--yes` was given.
+
+    Raises:
+        click.UsageError: Nobody is there to answer.
+        click.Abort: The answer was no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        _refuse(f"{question.rstrip('?')}: nobody is there to confirm it; pass --yes")
+    try:
+        is_wanted = click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(err=True)  # Ctrl-C and Ctrl-D end no line
+        raise
+    if not is_wanted:
+        raise click.Abort
+
+
+def _refuse(text: str) -> NoReturn:
+    raise click.UsageError(text, click.get_current_context(silent=True))
+
+
+yes_option = click.option("-y", "--yes", is_flag=True, help="do not ask")

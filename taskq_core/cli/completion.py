@@ -1,0 +1,31 @@
+"""`taskq completion`: the script that lets a shell complete `taskq` with Tab."""
+
+import click
+from click.shell_completion import get_completion_class
+
+from taskq_core.cli.base import Command
+from taskq_core.cli.session import Session
+
+VARIABLE = "_TASKQ_COMPLETE"
+"""What the script sets to ask the command for completions."""
+
+
+@click.command(
+    "completion",
+    cls=Command,
+    epilog="""\
+examples:
+  bash   eval "$(%(prog)s bash)"         in ~/.bashrc
+  zsh    eval "$(%(prog)s zsh)"          in ~/.zshrc
+  fish   %(prog)s fish | source          in ~/.config/fish/config.fish
+""",
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Write a shell's script that completes commands, options and names of queues."""
+    kind = get_completion_class(shell)
+    assert kind is not None  # one of the three that click has
+    root = context.find_root()
+    script = kind(root.command, {}, root.info_name or "taskq", VARIABLE).source()
+    (context.find_object(Session) or Session()).output.stdout.write(script + "\n")

@@ -1,0 +1,159 @@
+"""What `--json` writes: one function per record, each the whole truth about the shape.
+
+Names and types of what is there do not change within a major release; further names may come. Times are RFC 3339 in UTC
+or null, spans are seconds (`..._s`) or null. Bytes that are UTF-8 stand under their name; others stand in base64 under
+`<name>_base64`.
+"""
+
+import base64
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from taskq_core.inspector import (
+    DailyStats,
+    GroupInfo,
+    PeriodicEntryInfo,
+    QueueInfo,
+    SchedulerEvent,
+    UnreadableTask,
+    WorkerProcess,
+)
+from taskq_core.records import TaskInfo
+
+Document = dict[str, Any]
+
+
+def moment(value: datetime | None) -> str | None:
+    """A time."""
+    return None if value is None else value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def span_s(value: timedelta | None) -> float | None:
+    """A span, in seconds."""
+    return None if value is None else value.total_seconds()
+
+
+def octets(name: str, data: bytes) -> Document:
+    """Bytes under their name, or in base64 under `<name>_base64`."""
+    try:
+        return {name: data.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(data).decode()}
+
+
+def queue(info: QueueInfo) -> Document:
+    """A queue as it stands."""
+    return {
+        "queue": info.name,
+        "size": info.size,
+        "groups": info.groups,
+        "paused": info.is_paused,
+        "latency_s": span_s(info.latency),
+        "states": {state.value: size for state, size in info.sizes.items()},
+        "processed": info.processed,
+        "failed": info.failed,
+        "processed_today": info.processed_today,
+        "failed_today": info.failed_today,
+        "as_of": moment(info.as_of),
+    }
+
+
+def day(stats: DailyStats) -> Document:
+    """A day of a queue."""
+    return {"date": stats.day.isoformat(), "processed": stats.processed, "failed": stats.failed}
+
+
+def task(info: TaskInfo | UnreadableTask) -> Document:
+    """A task; one that cannot be decoded has `problem` and `message_base64` in place of what is in its message."""
+    if isinstance(info, UnreadableTask):
+        return {
+            "id": info.id,
+            "queue": info.queue,
+            "state": info.state.value,
+            "problem": info.problem,
+            "message_base64": base64.b64encode(info.message).decode(),
+        }
+    return {
+        "id": info.id,
+        "name": info.name,
+        "queue": info.queue,
+        "state": info.state.value,
+        **octets("payload", info.payload),
+        "headers": dict(info.headers),
+        "max_retry": info.max_retry,
+        "retried": info.retried,
+        "last_error": info.last_error,
+        "last_failed_at": moment(info.last_failed_at),
+        "timeout_s": span_s(info.timeout),
+        "deadline": moment(info.deadline),
+        "retention_s": span_s(info.retention),
+        "group": info.group,
+        "next_run_at": moment(info.next_run_at),
+        "lease_expires_at": moment(info.lease_expires_at),
+        "completed_at": moment(info.completed_at),
+        "archived_at": moment(info.archived_at),
+        "expires_at": moment(info.expires_at),
+        **octets("result", info.result),
+    }
+
+
+def group(info: GroupInfo) -> Document:
+    """A group of waiting tasks."""
+    return {"group": info.name, "size": info.size}
+
+
+def server(process: WorkerProcess) -> Document:
+    """A running worker with what it runs."""
+    return {
+        "id": process.id,
+        "host": process.host,
+        "pid": process.pid,
+        "status": process.status,
+        "started_at": moment(process.started_at),
+        "concurrency": process.concurrency,
+        "queues": dict(process.queues),
+        "strict_priority": process.strict_priority,
+        "running": [
+            {
+                "id": each.task_id,
+                "name": each.name,
+                "queue": each.queue,
+                "started_at": moment(each.started_at),
+                "deadline": moment(each.deadline),
+            }
+            for each in process.running
+        ],
+    }
+
+
+def entry(info: PeriodicEntryInfo) -> Document:
+    """A periodic entry."""
+    return {
+        "id": info.id,
+        "spec": info.spec,
+        "name": info.name,
+        **octets("payload", info.payload),
+        "options": list(info.options),
+        "next_run_at": moment(info.next_run_at),
+        "previous_run_at": moment(info.previous_run_at),
+    }
+
+
+def event(info: SchedulerEvent) -> Document:
+    """One time a periodic entry was enqueued."""
+    return {"id": info.task_id, "enqueued_at": moment(info.enqueued_at)}
+
+
+def page(key: str, items: Iterable[Document], *, total: int) -> Document:
+    """Some of a list, and how many there are in all."""
+    return {key: list(items), "total": total}
+
+
+def redis_facts(info: Mapping[str, str | int]) -> Document:
+    """What Redis says of itself, as far as `stats` shows it."""
+    names = (
+        *("redis_version", "valkey_version", "uptime_in_seconds", "connected_clients"),
+        *("used_memory", "used_memory_peak", "maxmemory"),
+    )
+    return {name: info[name] for name in names if name in info}

@@ -1,0 +1,82 @@
+"""`taskq task enqueue`: enqueue a task by its name, for example one that a Go service runs.
+
+Where `--app` (or a framework) names the queue application and it knows the task, the payload is checked against the
+function's signature and the task's own options hold unless the command line says otherwise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import datetime, timedelta
+from typing import Any, BinaryIO
+
+import click
+
+from taskq_core.app import TaskQ
+from taskq_core.cli.base import Command
+from taskq_core.cli.params import DURATION, HEADER, MOMENT, QUEUE
+from taskq_core.cli.session import Session
+from taskq_core.options import TaskOptions
+
+
+@click.command("enqueue", cls=Command)
+@click.option(
+    "name", "-t", "--type-name", "--type_name", "--name", required=True, metavar="NAME", help="name of the task"
+)
+@click.option("-l", "--payload", metavar="TEXT", help="its payload; JSON for tasks of taskq")
+@click.option(
+    "--payload-file", type=click.File("rb"), metavar="PATH", help="file with the payload; - is standard input"
+)
+@click.option("headers", "-H", "--header", type=HEADER, multiple=True, help="text that travels along; may be repeated")
+@click.option("-q", "--queue", type=QUEUE, help="queue (default: default)")
+@click.option("task_id", "-i", "--id", metavar="ID", help="id, unique in its queue (default: a random one)")
+@click.option("max_retry", "--retry", type=click.IntRange(0), metavar="N", help="most retries (default: 25)")
+@click.option("--timeout", type=DURATION, help="longest run (default: 30 minutes)")
+@click.option("--deadline", type=MOMENT, help="latest moment to run")
+@click.option("unique_for", "--unique", type=DURATION, help="refuse an equal task for this long")
+@click.option("process_at", "--process-at", "--process_at", type=MOMENT, help="not before this moment")
+@click.option("process_in", "--process-in", "--process_in", type=DURATION, help="not before this time from now")
+@click.option("--retention", type=DURATION, help="how long it is kept after success (default: not)")
+@click.option("aggregate", "-g", "--group", metavar="NAME", help="group in which it waits to be aggregated")
+@click.pass_obj
+def enqueue(
+    session: Session,
+    /,
+    name: str,
+    payload: str | None,
+    payload_file: BinaryIO | None,
+    headers: tuple[tuple[str, str], ...],
+    process_at: datetime | None,
+    process_in: timedelta | None,
+    **options: Any,
+) -> None:
+    """Enqueue a task by its name.
+
+    Times are RFC 3339 (2030-01-31T12:00:00Z), durations as 90s or 1h30m.
+    """
+    if (payload is None) is (payload_file is None):
+        raise click.UsageError("give either --payload or --payload-file", click.get_current_context())
+    if process_at is not None and process_in is not None:
+        raise click.UsageError("give either --process-at or --process-in", click.get_current_context())
+    content = payload_file.read() if payload_file is not None else (payload or "").encode("utf-8", "surrogateescape")
+    given = {key: value for key, value in options.items() if value is not None}
+    if process_at is not None or process_in is not None:
+        given["run_after"] = process_at if process_at is not None else process_in
+    if headers:
+        given["headers"] = dict(headers)
+    app = session.app
+    handle = app.remote(name, **_over_own(app, name, content, given)).delay(content)
+    if session.output.as_json:
+        session.output.json({"id": handle.id, "queue": handle.queue, "name": handle.name})
+    else:
+        session.output.line(f"enqueued {handle.id} to {handle.queue}")
+
+
+def _over_own(app: TaskQ, name: str, payload: bytes, given: Mapping[str, Any]) -> Any:
+    """Return the options given over those of the task, if the application knows it; its payload is checked then."""
+    known = app.tasks.get(name)
+    if known is None:
+        return given
+    known.codec.decode(payload)
+    own = {field.name: getattr(known.options, field.name) for field in fields(TaskOptions)}
+    headers = {**known.options.headers, **given.get("headers", {})}
+    return {**own, **given, "headers": headers}

@@ -1,0 +1,26 @@
+"""`taskq group`: the groups in which tasks wait to be aggregated."""
+
+import click
+
+from taskq_core.cli import documents
+from taskq_core.cli.base import Group, near_queues
+from taskq_core.cli.params import QUEUE
+from taskq_core.cli.render import Column
+from taskq_core.cli.session import Session
+
+group = Group("group", help="Look at groups of tasks that wait to be aggregated.")
+
+
+@group.command("list", aliases=("ls",))
+@click.option("-q", "--queue", required=True, type=QUEUE, help="queue to look at")
+@click.pass_obj
+def list_groups(session: Session, queue: str) -> None:
+    """List the groups of a queue and how many tasks wait in each."""
+    out = session.output
+    with near_queues(session):
+        groups = session.inspector.groups(queue)
+    if out.as_json:
+        out.json({"queue": queue, "groups": [documents.group(each) for each in groups]})
+        return
+    columns = (Column(title="GROUP"), Column(title="SIZE", right=True))
+    out.table(columns, [(each.name, str(each.size)) for each in groups], empty=f"no groups in {queue}")

@@ -1,0 +1,101 @@
+"""Values on the command line that click does not know: durations, moments, headers, states.
+
+A refusal says what was expected. Times are RFC 3339 and durations as Go writes them (`1h30m`), like those of Asynq's
+command; a plain number is a count of seconds.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from taskq_core.errors import WireFormatError
+from taskq_core.wire import TaskState, parse_duration, timedelta_of_ns
+
+
+class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
+    """A duration: `90s`, `1h30m`, or seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Return it as a `timedelta`."""
+        if isinstance(value, timedelta):
+            return value
+        text = f"{value}s" if str(value).replace(".", "", 1).isdigit() else str(value)
+        try:
+            duration = timedelta_of_ns(parse_duration(text))
+        except WireFormatError:
+            self.fail(f"{value!r} is no duration; give for example 90s, 1h30m or a number of seconds", param, ctx)
+        if duration < timedelta(0):
+            self.fail(f"{value!r} is negative", param, ctx)
+        return duration
+
+
+class MomentType(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
+    """A moment in RFC 3339, with its time zone."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Return it as an aware `datetime`."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no time; give for example 2030-01-31T12:00:00Z", param, ctx)
+        if moment.utcoffset() is None:
+            self.fail(f"{value!r} has no time zone; put Z (UTC) or an offset as +02:00 behind it", param, ctx)
+        return moment
+
+
+class HeaderType(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
+    """A header, `name=value`."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Return name and value."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = str(value).partition("=")
+        if not equals or not name:
+            self.fail(f"{value!r} is no header; give name=value", param, ctx)
+        return name, text
+
+
+class StateType(click.Choice[str]):
+    """A task state, out of those a command takes."""
+
+    def __init__(self, states: Sequence[TaskState]) -> None:
+        super().__init__([state.value for state in states])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the state."""
+        return TaskState(super().convert(value, param, ctx))
+
+
+class QueueType(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
+    """A queue's name, completed from those there are."""
+
+    name = "queue"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the queues that begin so; none where the broker cannot be asked."""
+        session = ctx.find_root().obj
+        if session is None or session.given.get("ask_password"):
+            return []  # a question would stand in the middle of what is typed
+        try:
+            queues = session.inspector.queues()
+        except Exception:  # of whatever --app imports, too: a traceback would stand there as well
+            return []
+        return [CompletionItem(name) for name in queues if name.startswith(incomplete)]
+
+
+DURATION = DurationType()
+MOMENT = MomentType()
+HEADER = HeaderType()
+QUEUE = QueueType()

@@ -1,0 +1,159 @@
+"""`taskq queue`: look at queues, pause and remove them."""
+
+import click
+
+from taskq_core.cli import documents
+from taskq_core.cli.base import Group, confirm, for_each, near_queues, yes_option
+from taskq_core.cli.params import QUEUE
+from taskq_core.cli.render import Column, Output, shown_rate, shown_size, shown_span
+from taskq_core.cli.session import Session
+from taskq_core.inspector import DailyStats, QueueInfo
+
+queue = Group("queue", help="Look at queues, pause and remove them.")
+_names = click.argument("queues", metavar="QUEUE...", nargs=-1, required=True, type=QUEUE)
+
+
+@queue.command("list", aliases=("ls",))
+@click.pass_obj
+def list_queues(session: Session) -> None:
+    """List the queues; on a cluster with their slot and nodes."""
+    out, inspector = session.output, session.inspector
+    names = inspector.queues()
+    places = []
+    if session.app.runtime.endpoint.is_cluster:
+        places = [(inspector.key_slot(name), inspector.cluster_nodes(name)) for name in names]
+    if out.as_json:
+        found: list[documents.Document] = [{"queue": name} for name in names]
+        for document, (slot, nodes) in zip(found, places, strict=False):
+            document |= {"slot": slot, "nodes": nodes}
+        out.json({"queues": found})
+    elif places:
+        rows = [(name, str(slot), ", ".join(nodes)) for name, (slot, nodes) in zip(names, places, strict=True)]
+        out.table(
+            (Column(title="QUEUE"), Column(title="SLOT", right=True), Column(title="NODES")), rows, empty=NO_QUEUES
+        )
+    else:
+        out.table((Column(title="QUEUE"),), [(name,) for name in names], empty=NO_QUEUES)
+
+
+NO_QUEUES = "no queues; the first enqueue makes one"
+
+
+@queue.command("inspect")
+@_names
+@click.pass_obj
+def inspect_queues(session: Session, queues: tuple[str, ...]) -> None:
+    """Show size, states, latency, memory and today's runs of queues."""
+    out = session.output
+    found = []
+    for name in queues:
+        with near_queues(session):
+            found.append((session.inspector.queue_info(name), session.inspector.memory_usage(name)))
+    if out.as_json:
+        out.json({"queues": [documents.queue(info) | {"memory_bytes": memory} for info, memory in found]})
+        return
+    for number, (info, memory) in enumerate(found):
+        if number:
+            out.line()
+        _show(out, info, memory)
+
+
+def _show(out: Output, info: QueueInfo, memory: int) -> None:
+    out.heading(info.name)
+    out.pairs(
+        {
+            "size": str(info.size),
+            "groups": str(info.groups),
+            "state": "paused" if info.is_paused else "running",
+            "latency": shown_span(info.latency),
+            "memory": f"about {shown_size(memory)}",
+            **{state.value: str(size) for state, size in info.sizes.items()},
+            "processed today": str(info.processed_today),
+            "failed today": str(info.failed_today),
+            "error rate": shown_rate(info.failed_today, info.processed_today),
+        }
+    )
+
+
+@queue.command("history")
+@click.option("-x", "--days", type=click.IntRange(1, 90), default=10, show_default=True, help="how many days back")
+@_names
+@click.pass_obj
+def show_history(session: Session, queues: tuple[str, ...], days: int) -> None:
+    """Show how many tasks ran and failed on each day (UTC)."""
+    out = session.output
+    found: dict[str, list[DailyStats]] = {}
+    for name in queues:
+        with near_queues(session):
+            found[name] = session.inspector.history(name, days=days)
+    if out.as_json:
+        out.json(
+            {
+                "queues": [
+                    {"queue": name, "days": [documents.day(each) for each in all_]} for name, all_ in found.items()
+                ]
+            }
+        )
+        return
+    columns = (
+        Column(title="DATE (UTC)"),
+        Column(title="PROCESSED", right=True),
+        Column(title="FAILED", right=True),
+        Column(title="ERROR RATE", right=True),
+    )
+    for number, (name, stats) in enumerate(found.items()):
+        if number:
+            out.line()
+        out.heading(name)
+        out.table(
+            columns,
+            [
+                (each.day.isoformat(), str(each.processed), str(each.failed), shown_rate(each.failed, each.processed))
+                for each in stats
+            ],
+            empty="nothing",
+        )
+
+
+@queue.command("pause")
+@_names
+@click.pass_obj
+def pause_queues(session: Session, queues: tuple[str, ...]) -> int:
+    """Let no worker take tasks from queues; running ones finish."""
+
+    def pause(name: str) -> str:
+        session.inspector.pause(name)
+        return f"paused {name}"
+
+    return for_each(session, "queue", queues, pause)
+
+
+@queue.command("resume", aliases=("unpause",))
+@_names
+@click.pass_obj
+def resume_queues(session: Session, queues: tuple[str, ...]) -> int:
+    """Let workers take tasks from queues again."""
+
+    def resume(name: str) -> str:
+        session.inspector.resume(name)
+        return f"resumed {name}"
+
+    return for_each(session, "queue", queues, resume)
+
+
+@queue.command("remove", aliases=("rm", "delete"))
+@click.option("-f", "--force", is_flag=True, help="also with tasks in it, which are deleted; not while one runs")
+@yes_option
+@_names
+@click.pass_obj
+def remove_queues(session: Session, queues: tuple[str, ...], force: bool, yes: bool) -> int:
+    """Remove queues and all that belongs to them."""
+    what = f"queue{'s' if len(queues) > 1 else ''} {', '.join(queues)}"
+    confirm(f"Remove {what}{' and delete all tasks in it' if force else ''}?", yes=yes)
+
+    def remove(name: str) -> str:
+        with session.output.progress(f"removing {name}") as progress:
+            deleted = session.inspector.remove_queue(name, force=force, progress=progress)
+        return f"removed {name}" + (f" and {deleted} tasks" if deleted else "")
+
+    return for_each(session, "queue", queues, remove)

@@ -1,0 +1,99 @@
+"""Run a scheduler from a command line: its banner, its line per firing, and `taskq scheduler`.
+
+What a scheduler does is the business of `taskq_core.scheduler`; a framework's own command calls `run` as well.
+"""
+
+import importlib.metadata
+import os
+from typing import Any
+
+import click
+
+from taskq_core.app import TaskQ
+from taskq_core.cli.base import Command
+from taskq_core.cli.render import clean
+from taskq_core.cli.session import Session
+from taskq_core.cli.worker import Output, set_up_log, verbosity_option
+from taskq_core.periodic import Firing, FiringOutcome
+from taskq_core.scheduler import SchedulerListener, run_scheduler
+
+DESCRIPTION = "Enqueue periodic tasks when they are due, until told to stop."
+EPILOG = """\
+examples:
+  %(prog)s shop.queue:taskq
+      enqueue what @taskq.periodic, taskq.schedule and the setting SCHEDULE say
+
+Any number of schedulers may run: one leads, the others wait to take over, and each firing is enqueued once.
+
+signals:
+  SIGTERM, SIGINT (Ctrl-C)   stop; another scheduler takes over at once
+
+exit status:
+  0  it stopped when told to
+  1  it could not start; the message or the log says why
+"""
+
+
+def banner(app: TaskQ) -> str:
+    """Return what a scheduler says of itself when it starts. The broker's address has no password."""
+    timetable = app.timetable
+    entries = [*timetable.entries.values()]
+    lines = [
+        f"taskq scheduler {importlib.metadata.version('taskq-asynq')}",
+        f"  broker       {app.runtime.endpoint.address}",
+        f"  pid          {os.getpid()}",
+        f"  entries      {len(entries)}, and {len(app.settings.schedule)} of the settings",
+        f"  providers    {len(timetable.providers)}",
+    ]
+    return "\n".join([*lines, "Ctrl-C stops it."])
+
+
+class Narrator(SchedulerListener):
+    """Writes when the scheduler is ready and, if wanted, one line per firing."""
+
+    def __init__(self, stdout: Output, *, per_firing: bool) -> None:
+        self._stdout = stdout
+        self._per_firing = per_firing
+
+    def started(self, scheduler: Any) -> None:
+        """Say that it looks for what is due from now on."""
+        self._write("ready")
+
+    def fired(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
+        """Say which entry fired, and what came of it."""
+        if self._per_firing:
+            problem = "" if error is None else f"  {type(error).__name__}"
+            self._write(clean(f"{outcome.value:<9}  {firing.entry.id}  {firing.task_id}{problem}"))
+
+    def _write(self, line: str) -> None:
+        try:
+            self._stdout.write(line + "\n")
+            self._stdout.flush()
+        except (OSError, ValueError):
+            pass  # whoever read it is gone; no reason to stop
+
+
+def run(app: TaskQ, *, verbosity: int, stdout: Output) -> int:
+    """Run a scheduler until it is told to stop, and return the exit status.
+
+    Args:
+        app: Queue application whose periodic tasks it enqueues.
+        verbosity: 0 writes nothing, 1 what is run, 2 also a line per firing.
+        stdout: Where to write.
+    """
+    if verbosity == 0:
+        return run_scheduler(app)
+    stdout.write(banner(app) + "\n")
+    stdout.flush()
+    return run_scheduler(app, listener=Narrator(stdout, per_firing=verbosity >= 2))
+
+
+@click.command("scheduler", cls=Command, epilog=EPILOG, help=DESCRIPTION, short_help=DESCRIPTION)
+@click.argument("app", metavar="MODULE:ATTRIBUTE", required=False)
+@verbosity_option("firing")
+@click.pass_obj
+def scheduler_command(session: Session, /, app: str | None, verbosity: int) -> int:
+    """Run a scheduler."""
+    target = session.named_app(app)
+    set_up_log(verbosity)
+    return run(target, verbosity=verbosity, stdout=session.output.stdout)

@@ -1,0 +1,52 @@
+"""`taskq server`: the workers that run now, of any language."""
+
+import click
+
+from taskq_core.cli import documents
+from taskq_core.cli.base import Group
+from taskq_core.cli.render import Column, shown_distance
+from taskq_core.cli.session import Session
+from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
+from taskq_core.inspector import WorkerProcess
+
+server = Group("server", help="Look at the workers that run now.")
+
+
+@server.command("list", aliases=("ls",))
+@click.pass_obj
+def list_servers(session: Session) -> None:
+    """List the workers: where, how busy, which queues, since when."""
+    out = session.output
+    servers = session.inspector.servers()
+    if out.as_json:
+        out.json({"servers": [documents.server(each) for each in servers]})
+        return
+    now = utc_datetime(SYSTEM_CLOCK.time())
+    out.table(
+        (
+            Column(title="HOST"),
+            Column(title="PID", right=True),
+            Column(title="STATE"),
+            Column(title="ACTIVE", right=True),
+            Column(title="QUEUES"),
+            Column(title="STARTED"),
+        ),
+        [
+            (
+                each.host,
+                str(each.pid),
+                each.status,
+                f"{len(each.running)}/{each.concurrency}",
+                _queues(each),
+                shown_distance(each.started_at, now),
+            )
+            for each in servers
+        ],
+        empty="no worker runs",
+    )
+
+
+def _queues(process: WorkerProcess) -> str:
+    heaviest_first = sorted(process.queues.items(), key=lambda item: (-item[1], item[0]))
+    text = ",".join(f"{name}={weight}" for name, weight in heaviest_first)
+    return f"{text} (strict)" if process.strict_priority else text

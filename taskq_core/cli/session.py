@@ -1,0 +1,201 @@
+"""What every command has at hand: the queue application it works on, an inspector of it, and the output.
+
+Nothing is opened before a command asks for it. Which application: that of a framework which runs the command; else the
+one `--app` names; else one made of the `TASKQ_...` variables. `--url` and its companions go on top.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, TextIO
+
+import click
+
+from taskq_core.app import TaskQ
+from taskq_core.broker.connection import Address, parse_url
+from taskq_core.cli.render import Output
+from taskq_core.errors import ConfigurationError
+from taskq_core.inspector import Inspector
+from taskq_core.settings import Settings
+
+CONNECTION = ("url", "db", "username", "ask_password", "prefix")
+"""Names of the shared options that change where the broker is."""
+
+
+class Session:
+    """One run of the command.
+
+    Args:
+        app: The application of the framework that runs the command; None lets the command line say.
+        stdout: Where answers go; None is standard output.
+        stderr: Where complaints go; None is standard error.
+        verbosity: As the framework's own option says; None lets the command line say.
+    """
+
+    def __init__(
+        self,
+        app: TaskQ | None = None,
+        *,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+        verbosity: int | None = None,
+    ) -> None:
+        self.host = app
+        self.stdout = stdout
+        self.stderr = stderr
+        self.verbosity = verbosity
+        self.given: dict[str, Any] = {}
+        """Shared options that were given, by name; what stands behind the command wins."""
+        self._app: TaskQ | None = None
+        self._inspector: Inspector | None = None
+        self._output: Output | None = None
+
+    @property
+    def output(self) -> Output:
+        """Where to write."""
+        if self._output is None:
+            self._output = Output(
+                self.stdout,
+                self.stderr,
+                as_json=bool(self.given.get("json")),
+                colour=self.given.get("color", "auto"),
+            )
+        return self._output
+
+    @property
+    def app(self) -> TaskQ:
+        """The queue application, with what the command line says on top.
+
+        Raises:
+            ConfigurationError: There is none under the name given, or a setting is not usable.
+        """
+        if self._app is None:
+            self._app = self._find_app()
+        return self._app
+
+    @property
+    def inspector(self) -> Inspector:
+        """Looks at the queues of the application."""
+        if self._inspector is None:
+            self._inspector = Inspector(self.app)
+        return self._inspector
+
+    def named_app(self, target: str | None) -> TaskQ:
+        """Return the queue application with its tasks, of which the broker alone is not enough.
+
+        Args:
+            target: Its name as an argument of the command; None where `--app` or a framework says it.
+
+        Raises:
+            click.UsageError: Nothing names one.
+            ConfigurationError: As `app`.
+        """
+        if target is not None:
+            self.given["app"] = target
+        if self.host is None and "app" not in self.given:
+            raise click.UsageError(
+                "name the TaskQ object, for example shop.queue:taskq", click.get_current_context(silent=True)
+            )
+        return self.app
+
+    def close(self) -> None:
+        """Close what was opened; the application of a framework is left as it is."""
+        if self._app is not None and self.host is None:
+            self._app.close()
+        self._app = self._inspector = None
+
+    def _find_app(self) -> TaskQ:
+        if self.host is not None:
+            return self.host
+        app = load_app(self.given["app"]) if "app" in self.given else None
+        changes = {name: self.given[name] for name in CONNECTION if name in self.given}
+        if app is None:
+            # An address on the command line counts more than one in the environment, which may be unusable.
+            url = {name: value for name, value in changes.items() if name == "url"}
+            app = TaskQ.from_env({k: v for k, v in os.environ.items() if not (url and k == "TASKQ_URL")})
+        if changes:
+            app.configure(connected(app.settings, changes))
+        return app
+
+
+def connected(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Return settings with the broker that the command line says.
+
+    Args:
+        settings: The settings of the application or the environment.
+        changes: Those of `url`, `db`, `username`, `ask_password` and `prefix` that were given. A URL without a scheme
+            is a host and port.
+
+    Raises:
+        ConfigurationError: The URL is not usable, or its kind knows no database or user.
+    """
+    url: Any = settings.url
+    if "url" in changes:
+        url = changes["url"] if "://" in changes["url"] else f"redis://{changes['url']}"
+    if any(name in changes for name in ("db", "username", "ask_password")):
+        url = _detailed(url, changes)
+    return replace(settings, url=url, prefix=changes.get("prefix", settings.prefix))
+
+
+def _detailed(url: Any, changes: Mapping[str, Any]) -> Address:
+    address = parse_url(url) if isinstance(url, str) else url
+    if not isinstance(address, Address):
+        raise ConfigurationError(
+            "the application was given a redis-py client; give its address with --url to change the user or database"
+        )
+    if address.kind == "embedded":
+        raise ConfigurationError(
+            "embedded:// has neither user nor database; --db, --username and --ask-password do not fit"
+        )
+    if "db" in changes:
+        if address.kind == "cluster":
+            raise ConfigurationError("a cluster has no numbered databases; --db does not fit")
+        address = replace(address, db=changes["db"])
+    if "username" in changes:
+        address = replace(address, username=changes["username"])
+    if changes.get("ask_password"):
+        address = replace(address, password=_ask_password())
+    return address
+
+
+def _ask_password() -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, err=True))
+    password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise ConfigurationError("--ask-password: standard input holds no password")
+    return password
+
+
+def load_app(target: str) -> TaskQ:
+    """Import a queue application.
+
+    Args:
+        target: `module:attribute`, for example `shop.queue:taskq`. The attribute may have dots. Modules are looked for
+            in the working directory first.
+
+    Raises:
+        ConfigurationError: There is no such module or attribute, or it is no `TaskQ`.
+    """
+    module_name, colon, attribute = target.partition(":")
+    if not colon or not module_name or not attribute:
+        raise ConfigurationError(f"{target!r} does not name a queue application; give module:attribute")
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        found: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there and imports something that is not
+        raise ConfigurationError(f"there is no module {error.name!r} in {folder} or on Python's path") from None
+    for name in attribute.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise ConfigurationError(f"{module_name!r} has no attribute {attribute!r}") from None
+    if not isinstance(found, TaskQ):
+        raise ConfigurationError(f"{target!r} is no TaskQ but of type {type(found).__name__!r}")
+    return found

@@ -1,0 +1,304 @@
+"""When a periodic entry fires: cron lines, descriptors and intervals, as Go Asynq reads them.
+
+::
+
+    [CRON_TZ=<zone> ] [second] minute hour day-of-month month day-of-week
+    [CRON_TZ=<zone> ] @yearly @annually @monthly @weekly @daily @midnight @hourly
+    @every <duration>                                     1h30m, 90s: Go's notation, whole seconds
+
+A cron line fires at every instant whose local time matches it. So a time that a change to summer time leaves out does
+not fire that day, and one that a change back brings twice fires twice. An interval fires a whole number of intervals
+after its start. All of it is whole Unix seconds; nothing here reads a clock.
+
+croniter finds the next local time that matches. What a spec means, and which instants have that local time, is said
+here: each field reaches croniter as plain numbers, and the UTC offset is constant wherever its answer is used.
+"""
+
+import zoneinfo
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass, field
+from datetime import MAXYEAR, UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
+from typing import Protocol
+
+from croniter import CroniterBadDateError, croniter
+
+from taskq_core.errors import ConfigurationError, WireFormatError
+from taskq_core.wire import parse_duration
+from taskq_core.wire.durations import NS_PER_S
+
+SEARCH_YEARS = 5
+"""Calendar years after that of the start in which a next firing is looked for, as upstream."""
+
+_DAY_S = 86_400
+_STEADY_S = 2 * _DAY_S
+"""A zone changes its UTC offset at most once in this time. Since 1970 no two changes were less than six days apart."""
+_LAST_S = int(datetime(MAXYEAR - 2 * SEARCH_YEARS, 1, 1, tzinfo=UTC).timestamp())
+"""Nothing is looked for from here on, so that no search comes to the end of the calendar."""
+_PREFIXES = ("CRON_TZ=", "TZ=")
+_DESCRIPTORS = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+
+
+class Schedule(Protocol):
+    """When something fires. All moments are Unix seconds."""
+
+    @property
+    def text(self) -> str:
+        """The spec in full, its time zone included, as Go's tools read it. Two that fire alike may differ in it."""
+        ...
+
+    def next_after(self, moment_s: int) -> int | None:
+        """Return the first firing after a moment, or None if there is none in the next five years."""
+        ...
+
+    def anchor(self, start_s: int, limit_s: int) -> int:
+        """Return a moment not after the limit from which the firings after the limit follow as from the start."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Fires every so many seconds, counted from its start."""
+
+    interval_s: int
+    text: str
+
+    def next_after(self, moment_s: int) -> int | None:
+        """Return the moment one interval later; the moment given has to be the start or a firing."""
+        return moment_s + self.interval_s
+
+    def anchor(self, start_s: int, limit_s: int) -> int:
+        """Return the last firing that is not after the limit, or the start."""
+        return start_s + max(0, limit_s - start_s) // self.interval_s * self.interval_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """One field of a cron line: its name, its bounds, and names for its numbers."""
+
+    name: str
+    least: int
+    most: int
+    names: Mapping[str, int]
+
+    def read(self, text: str) -> tuple[str, bool]:
+        """Return the field for croniter, its numbers or `*` for all, and whether it is written as a star.
+
+        Raises:
+            ValueError: It cannot be read. The message is the rest of a sentence.
+        """
+        numbers: set[int] = set()
+        is_star = False
+        for part in text.split(","):
+            found, star = self._read_part(part)
+            numbers |= found
+            is_star = is_star or star
+        is_all = len(numbers) > self.most - self.least
+        return "*" if is_all else ",".join(map(str, sorted(numbers))), is_star
+
+    def _read_part(self, part: str) -> tuple[set[int], bool]:
+        span, slash, step_text = part.partition("/")
+        is_star = span in ("*", "?")
+        if is_star:
+            first, last = self.least, self.most
+        else:
+            start, hyphen, end = span.partition("-")
+            first = self._number(start)
+            last = self._number(end) if hyphen else self.most if slash else first
+        step = self._digits(step_text) if slash else 1
+        if first < self.least or last > self.most:
+            raise ValueError(f"{part!r} is outside {self.least} to {self.most}")
+        if first > last:
+            raise ValueError(f"{part!r} begins after its end")
+        if step < 1:
+            raise ValueError(f"the step of {part!r} must be at least 1")
+        return set(range(first, last + 1, step)), is_star and step == 1
+
+    def _number(self, text: str) -> int:
+        return self.names.get(text.lower(), -1) if text.isalpha() and text.lower() in self.names else self._digits(text)
+
+    @staticmethod
+    def _digits(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) <= 9):
+            raise ValueError(f"{text!r} is no number")
+        return int(text)
+
+
+def _numbered(names: str, first: int) -> dict[str, int]:
+    return {name: number for number, name in enumerate(names.split(), first)}
+
+
+_SECOND = _Field("second", 0, 59, {})
+_FIELDS = (
+    _Field("minute", 0, 59, {}),
+    _Field("hour", 0, 23, {}),
+    _Field("day of month", 1, 31, {}),
+    _Field("month", 1, 12, _numbered("jan feb mar apr may jun jul aug sep oct nov dec", 1)),
+    _Field("day of week", 0, 6, _numbered("sun mon tue wed thu fri sat", 0)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """Fires at every instant whose local time matches a cron line."""
+
+    text: str
+    zone: tzinfo
+    walk: croniter = field(compare=False, repr=False)
+    """Finds what matches among local times without a zone. Threads share it, so only copies of it are moved."""
+
+    def anchor(self, start_s: int, limit_s: int) -> int:
+        """Return the limit, or the start where that is later: a cron line fires by the calendar."""
+        return max(start_s, limit_s)
+
+    def next_after(self, moment_s: int) -> int | None:
+        """Return the first firing after a moment, or None if there is none in the next five years."""
+        start_s = moment_s + 1
+        if not 0 <= start_s < _LAST_S:
+            return None
+        year = datetime.fromtimestamp(start_s, self.zone).year + SEARCH_YEARS + 1
+        limit_s = int(datetime(year, 1, 1, tzinfo=UTC).timestamp())
+        local_s = None
+        while True:
+            offset_s = self._offset(start_s)
+            if local_s is None:
+                local_s = self._first_match(start_s + offset_s, limit_s)
+            found_s = local_s - offset_s
+            change_s = self._change_after(start_s, offset_s)
+            if change_s is not None and found_s >= change_s:
+                start_s, local_s = change_s, None
+            elif local_s >= limit_s:
+                return None
+            elif found_s <= start_s + _STEADY_S or self.zone is UTC:
+                return found_s
+            else:  # far off: until a day before, no local time is as late, whatever changes on the way
+                start_s = local_s - _DAY_S
+
+    def _first_match(self, local_s: int, limit_s: int) -> int:
+        """Return the first local second that matches, from the one given on, or the limit if croniter finds none."""
+        try:
+            return int(copy(self.walk).get_next(float, local_s - 1))
+        except CroniterBadDateError:
+            return limit_s
+
+    def _change_after(self, start_s: int, offset_s: int) -> int | None:
+        """Return when the UTC offset changes next, if it does so within `_STEADY_S`."""
+        low, high = start_s, start_s + _STEADY_S
+        if self.zone is UTC or self._offset(high) == offset_s:
+            return None
+        while high - low > 1:  # the offset changes after `low`, at `high` at the latest
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._offset(middle) == offset_s else (low, middle)
+        return high
+
+    def _offset(self, moment_s: int) -> int:
+        offset = datetime.fromtimestamp(moment_s, self.zone).utcoffset()
+        assert offset is not None
+        return offset // timedelta(seconds=1)
+
+
+def parse_schedule(spec: str, *, zone: str = "UTC") -> Schedule:
+    """Read a spec.
+
+    Args:
+        spec: What the head of this module shows.
+        zone: IANA name of the time zone of a cron line that names none, or names `Local`.
+
+    Raises:
+        ConfigurationError: The spec or the zone is not usable. The message shows the spec and says what is wrong.
+    """
+    if not isinstance(spec, str):
+        raise ConfigurationError(f"a schedule must be text such as '*/5 * * * *', got {spec!r}")
+    return _parse(spec, zone)
+
+
+@lru_cache(maxsize=256)
+def _parse(spec: str, zone: str) -> Schedule:
+    rest = spec
+    for prefix in _PREFIXES:
+        if spec.startswith(prefix):
+            name, _, rest = spec.removeprefix(prefix).partition(" ")
+            rest = rest.strip()
+            if name != "Local":
+                zone = name
+            break
+    try:
+        tz = time_zone(zone)
+        if rest.startswith("@every "):
+            return _every(rest.removeprefix("@every "))
+        return _cron(rest, zone, tz)
+    except ValueError as error:  # a ConfigurationError is one
+        raise ConfigurationError(f"schedule {spec[:120]!r}: {error}") from None
+
+
+def _every(text: str) -> Every:
+    try:
+        interval_ns = parse_duration(text)
+    except WireFormatError as error:
+        raise ValueError(str(error)) from None
+    if interval_ns <= 0:
+        raise ValueError("an interval must be more than 0")
+    interval_s = max(1, interval_ns // NS_PER_S)
+    return Every(interval_s, f"@every {text}")
+
+
+def _cron(text: str, zone: str, tz: tzinfo) -> Cron:
+    if text.startswith("@"):
+        if text not in _DESCRIPTORS:
+            raise ValueError(f"unknown descriptor; known are {', '.join(_DESCRIPTORS)} and '@every <duration>'")
+        line = _DESCRIPTORS[text]
+    else:
+        line = text = " ".join(text.split())
+    words = line.split()
+    if len(words) not in (5, 6):
+        raise ValueError(
+            f"a cron line has five fields (minute, hour, day of month, month, day of week), or six with the second "
+            f"in front, got {len(words)}"
+        )
+    fields = _FIELDS if len(words) == 5 else (_SECOND, *_FIELDS)
+    read = []
+    for each, word in zip(fields, words, strict=True):
+        try:
+            read.append(each.read(word))
+        except ValueError as error:
+            raise ValueError(f"{each.name}: {error}") from None
+    either_day = not read[-3][1] and not read[-1][1]  # both are restricted: a day matches if either does
+    if either_day and "*" in (read[-3][0], read[-1][0]):  # one lets every day pass, as 1-31 does
+        read[-3] = read[-1] = ("*", True)
+    return Cron(
+        text=text if zone == "UTC" else f"CRON_TZ={zone} {text}",
+        zone=tz,
+        walk=croniter(
+            " ".join(numbers for numbers, _ in read),
+            start_time=0,  # or it reads the clock
+            day_or=either_day,
+            max_years_between_matches=SEARCH_YEARS,
+            second_at_beginning=True,
+        ),
+    )
+
+
+def time_zone(name: str) -> tzinfo:
+    """Return the time zone of an IANA name. `UTC` needs no time zone data.
+
+    Raises:
+        ConfigurationError: There is none, or this system has no time zone data.
+    """
+    if name == "UTC":
+        return UTC
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError, TypeError):
+        raise ConfigurationError(
+            f"there is no time zone {str(name)[:80]!r}; give an IANA name such as 'Europe/Berlin' "
+            "(a system without time zone data needs the package tzdata)"
+        ) from None

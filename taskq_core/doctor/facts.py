@@ -1,0 +1,91 @@
+"""What the doctor knows: plain records, read in one place and judged in another."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """One server: the only one, or a primary of a cluster.
+
+    Attributes:
+        address: Where it is, without a password.
+        info: What `INFO` says; None when this user may not ask.
+        config: What `CONFIG GET` says, by parameter; None when this user may not ask.
+        skew_s: Seconds its clock is ahead of this machine's, less if behind; None when this user may not ask.
+        skew_error_s: Seconds by which that may be wrong: half the time an answer took.
+    """
+
+    address: str
+    info: Mapping[str, str | int] | None
+    config: Mapping[str, str] | None
+    skew_s: float | None
+    skew_error_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Something this user may not do.
+
+    Attributes:
+        action: A command, or what it was meant for.
+        answer: What the server said.
+    """
+
+    action: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrongType:
+    """A key that holds another type than the layout says."""
+
+    key: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """Tasks of a queue whose records contradict each other, by kind of contradiction."""
+
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueFacts:
+    """One queue.
+
+    Attributes:
+        name: Its name.
+        pending: Tasks ready to run; None where they cannot be counted.
+        is_paused: True while workers take nothing.
+        is_served: True if a running worker, of any language, serves it.
+        quarantined: Tasks put aside because they cannot be read.
+        damage: What a look through all its tasks found; None if there was none.
+    """
+
+    name: str
+    pending: int | None
+    is_paused: bool
+    is_served: bool
+    quarantined: int
+    damage: Damage | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All that the rules judge.
+
+    Attributes:
+        nodes: The servers.
+        refusals: What this user may not do.
+        wrong_types: Keys of the wrong type, global and of queues.
+        queues: The queues.
+        is_complete: False if some keys or queues could not be looked at.
+    """
+
+    nodes: Sequence[NodeFacts]
+    refusals: Sequence[Refusal]
+    wrong_types: Sequence[WrongType]
+    queues: Sequence[QueueFacts]
+    is_complete: bool = True

@@ -1,0 +1,286 @@
+"""Ask the store for the facts, with one blocking request after the other. Nothing is changed.
+
+What this user may not ask is a fact as well, not an error: a check that needs it is left out. Only a broker that cannot
+be reached at all, or refuses the password, ends the reading.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from typing import TypeVar
+
+from taskq_core.app import TaskQ
+from taskq_core.broker import operations
+from taskq_core.broker.operations import Operation
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.clock import SYSTEM_CLOCK, Clock
+from taskq_core.doctor.facts import Damage, Facts, NodeFacts, QueueFacts, Refusal, WrongType
+from taskq_core.errors import BrokerAuthenticationError, BrokerFullError, BrokerReplyError, BrokerUnavailableError
+from taskq_core.inspector import Inspector
+from taskq_core.reconcile import reconcile, run
+from taskq_core.settings import seconds
+from taskq_core.wire import DEFAULT_QUEUE, QueueKeys, TaskState
+
+T = TypeVar("T")
+
+CONFIG = ("appendfsync", "min-replicas-to-write", "save")
+"""Parameters that INFO does not tell."""
+_LOOKS = 3
+"""Times the clock is asked; the quickest answer says most."""
+_ADDRESS = re.compile(r"^\S+ refused the user or password: ")
+
+
+def read_facts(
+    app: TaskQ,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+    is_thorough: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Facts:
+    """Ask for all facts.
+
+    Args:
+        app: The queue application whose broker is looked at.
+        clock: The clock of this machine.
+        is_thorough: Also look at every task, in small steps, for records that contradict each other.
+        progress: Called with the number of queues looked at and in all.
+
+    Raises:
+        BrokerError: The broker cannot be reached, or refuses the password.
+    """
+    return _Reader(app, clock).read(is_thorough=is_thorough, progress=progress or (lambda done, total: None))
+
+
+class _Reader:
+    def __init__(self, app: TaskQ, clock: Clock) -> None:
+        self._runner = app.runtime.runner
+        self._keys = app.runtime.keys
+        self._inspector = Inspector(app)
+        self._patience_s = seconds("ENQUEUE_TIMEOUT", app.settings.enqueue_timeout)
+        self._clock = clock
+        self._is_complete = True
+
+    def read(self, *, is_thorough: bool, progress: Callable[[int, int], None]) -> Facts:
+        nodes = []
+        for runner in self._runner.nodes():
+            with closing(runner):
+                self._meet(runner)
+                nodes.append(self._node(runner))
+        wrong_types = list(self._global_types())
+        names = self._queues(wrong_types)
+        refusals = self._refusals(self._keys.queue(names[0] if names else DEFAULT_QUEUE))
+        served = self._served()
+        queues = []
+        for number, name in enumerate(names):
+            progress(number, len(names))
+            strange = self._strange(self._keys.queue(name))
+            wrong_types += strange
+            is_whole = is_thorough and not strange
+            queues.append(self._queue(name, is_served=served is None or name in served, is_thorough=is_whole))
+        progress(len(names), len(names))
+        return Facts(
+            nodes=nodes,
+            refusals=refusals,
+            wrong_types=wrong_types,
+            queues=queues,
+            is_complete=self._is_complete,
+        )
+
+    def _look(self, operation: Operation[T]) -> T | None:
+        found = _allowed(self._runner, operation)
+        self._is_complete &= found is not None
+        return found
+
+    # --- servers ------------------------------------------------------------------------------------------------------
+
+    def _meet(self, runner: SyncRunner) -> None:
+        # Not PING, which a server that cannot write to its disk refuses.
+        try:
+            runner.run(operations.read_time(), patience_s=self._patience_s)
+        except BrokerAuthenticationError as error:
+            if "permission" not in str(error):  # a user who may do little has given the right password
+                raise
+
+    def _node(self, runner: SyncRunner) -> NodeFacts:
+        config: dict[str, str] | None = {}
+        for name in CONFIG:
+            found = _allowed(runner, operations.read_config(name))
+            config = None if config is None or found is None else config | found
+        skew_s, error_s = self._skew(runner)
+        return NodeFacts(
+            address=runner.endpoint.address,
+            info=_allowed(runner, operations.server_info()),
+            config=config,
+            skew_s=skew_s,
+            skew_error_s=error_s,
+        )
+
+    def _skew(self, runner: SyncRunner) -> tuple[float | None, float]:
+        best = (0.0, float("inf"))
+        for _ in range(_LOOKS):
+            asked, before = self._clock.time(), self._clock.monotonic()
+            theirs = _allowed(runner, operations.read_time())
+            if theirs is None:
+                return None, 0.0
+            half = (self._clock.monotonic() - before) / 2
+            if half < best[1]:
+                best = (theirs - (asked + half), half)
+        return best
+
+    # --- rights -------------------------------------------------------------------------------------------------------
+
+    def _refusals(self, queue: QueueKeys) -> list[Refusal]:
+        refused: dict[str, str] = {}
+        for runner in self._runner.nodes()[:1]:
+            with closing(runner):
+                for action, operation in (
+                    ("EVAL", operations.try_eval()),
+                    ("EVALSHA", operations.try_evalsha()),
+                    ("SCRIPT|EXISTS", operations.try_script()),
+                ):
+                    self._try(refused, action, operation, runner=runner)
+        if "'eval'" in refused.get("EVALSHA", ""):
+            del refused["EVALSHA"]  # it was allowed; the script was not known, and its text was refused
+        can_run_scripts = not {"EVAL", "EVALSHA"} & refused.keys()
+        own = _pattern(queue.own_prefix, queue.name)
+        # Each pattern on its own, so that the one that is missing is named.
+        for pattern, key in ((_pattern(queue.prefix, queue.name), f"{queue.prefix}absent"), (own, queue.absent)):
+            if can_run_scripts:
+                answers = self._try(refused, "EVALSHA", operations.try_commands(key, queue.done), keys=pattern) or {}
+                for command, answer in answers.items():
+                    refused.setdefault(_action(command, answer, keys=pattern, channels=own), answer)
+        self._try(refused, "BLPOP", operations.try_wait(queue.absent), keys=own)
+        self._try(refused, "BLMOVE", operations.try_watch(queue.absent), keys=own)
+        for channel in (self._keys.cancel, queue.done):
+            self._try_listening(refused, channel, _pattern(channel, queue.name))
+        return [Refusal(action=action, answer=answer) for action, answer in refused.items()]
+
+    def _try_listening(self, refused: dict[str, str], channel: str, pattern: str) -> None:
+        try:
+            self._runner.subscribe(channel).close()
+        except BrokerAuthenticationError as error:
+            answer = _answer(error)
+            refused.setdefault(_action("SUBSCRIBE", answer, channels=pattern), answer)
+        except BrokerFullError:
+            pass  # it was allowed, and there is no memory for it
+
+    def _try(
+        self,
+        refused: dict[str, str],
+        action: str,
+        operation: Operation[T],
+        *,
+        runner: SyncRunner | None = None,
+        keys: str = "",
+    ) -> T | None:
+        try:
+            return (runner or self._runner).run(operation)
+        except BrokerAuthenticationError as error:
+            answer = _answer(error)
+            refused.setdefault(_action(action, answer, keys=keys), answer)
+        except (BrokerReplyError, BrokerFullError):
+            pass  # it was allowed, and answered with an error of its own
+        except BrokerUnavailableError as error:
+            if error.may_have_happened:
+                raise
+            # A replica, or a server that cannot write to its disk: other checks tell.
+        return None
+
+    # --- queues -------------------------------------------------------------------------------------------------------
+
+    def _global_types(self) -> Iterable[WrongType]:
+        keys = self._keys
+        for key, expected in (
+            (keys.queues, "set"),
+            (keys.servers, "zset"),
+            (keys.workers, "zset"),
+            (keys.schedulers, "zset"),
+        ):
+            found = self._look(operations.read_type(key))
+            if found not in (None, "none", expected):
+                yield WrongType(key=key, found=str(found))
+
+    def _strange(self, queue: QueueKeys) -> list[WrongType]:
+        try:
+            probed = self._look(operations.probe(queue))
+        except BrokerUnavailableError as error:
+            if error.may_have_happened:
+                raise
+            self._is_complete = False
+            return []  # it refuses writes, and other checks tell
+        return [] if probed is None else [WrongType(key=key, found=kind) for key, kind in probed.strange.items()]
+
+    def _queues(self, wrong_types: Iterable[WrongType]) -> list[str]:
+        if any(wrong.key == self._keys.queues for wrong in wrong_types):
+            self._is_complete = False
+            return []
+        return self._look(operations.list_queues(self._keys.queues)) or []
+
+    def _served(self) -> set[str] | None:
+        try:
+            return {name for server in self._inspector.servers() for name in server.queues}
+        except (BrokerAuthenticationError, BrokerReplyError):
+            self._is_complete = False
+            return None
+
+    def _queue(self, name: str, *, is_served: bool, is_thorough: bool) -> QueueFacts:
+        keys = self._keys.queue(name)
+        try:
+            counts = self._look(operations.count_tasks(keys))
+            quarantined = self._look(operations.count_members(keys.quarantine))
+        except BrokerReplyError:  # a key of the wrong type, which is told apart
+            self._is_complete = False
+            counts, quarantined = None, 0
+        damage = None
+        if is_thorough and counts is not None:
+            damage = self._damage(keys)
+        return QueueFacts(
+            name=name,
+            pending=None if counts is None else counts.sizes[TaskState.PENDING],
+            is_paused=counts is not None and counts.is_paused,
+            is_served=is_served,
+            quarantined=quarantined or 0,
+            damage=damage,
+        )
+
+    def _damage(self, queue: QueueKeys) -> Damage | None:
+        try:
+            report = run(reconcile(queue, repair=False), self._runner.run)
+        except (BrokerAuthenticationError, BrokerUnavailableError) as error:
+            if isinstance(error, BrokerUnavailableError) and error.may_have_happened:
+                raise
+            return None  # it refuses writes, or this user may not; other checks tell
+        kinds = Counter(finding.kind.value.replace("_", " ") for finding in report.findings)
+        return Damage(counts=dict(kinds.most_common()))
+
+
+def _allowed(runner: SyncRunner, operation: Operation[T]) -> T | None:
+    """Return an answer, or None where this user may not ask."""
+    try:
+        return runner.run(operation)
+    except BrokerAuthenticationError:
+        return None
+    except BrokerReplyError as error:
+        if "unknown command" in str(error):  # renamed or taken away, as managed services do
+            return None
+        raise
+
+
+def _answer(error: BrokerAuthenticationError) -> str:
+    return _ADDRESS.sub("", str(error))
+
+
+def _action(command: str, answer: str, *, keys: str = "", channels: str = "") -> str:
+    """Return what was refused: some keys or channels, or else the command."""
+    if keys and re.search(r"\bkeys?\b", answer):
+        return f"keys {keys}"
+    if channels and re.search(r"\bchannels?\b", answer):
+        return f"channels {channels}"
+    return command
+
+
+def _pattern(key: str, queue: str) -> str:
+    """Return the pattern of keys or channels that a key of one queue stands for."""
+    head, tag, _ = key.partition(f"{{{queue}}}")
+    return f"{head}*" if tag else key

@@ -1,0 +1,43 @@
+"""Look at queues and tasks and act on them: `Inspector` for blocking code, `AsyncInspector` for coroutines.
+
+A task that cannot be decoded is shown as such rather than hidden or raised, since somebody has to find it. What is
+asked and how the answers read is written once, in `look`, `search`, `change`, `bulk`, `move`, `removal` and `presence`;
+the two classes only follow these steps. Whatever touches many tasks does so in small script calls, so that none of them
+holds up Redis.
+"""
+
+from taskq_core.inspector.aio import AsyncInspector
+from taskq_core.inspector.look import total_of
+from taskq_core.inspector.records import (
+    LISTED_STATES,
+    PAGE_SIZE_MAX,
+    DailyStats,
+    FoundTasks,
+    GroupInfo,
+    PeriodicEntryInfo,
+    QueueInfo,
+    RunningTask,
+    SchedulerEvent,
+    TaskPage,
+    UnreadableTask,
+    WorkerProcess,
+)
+from taskq_core.inspector.sync import Inspector
+
+__all__ = [
+    "LISTED_STATES",
+    "PAGE_SIZE_MAX",
+    "AsyncInspector",
+    "DailyStats",
+    "FoundTasks",
+    "GroupInfo",
+    "Inspector",
+    "PeriodicEntryInfo",
+    "QueueInfo",
+    "RunningTask",
+    "SchedulerEvent",
+    "TaskPage",
+    "UnreadableTask",
+    "WorkerProcess",
+    "total_of",
+]

@@ -1,0 +1,210 @@
+"""How queues and tasks stand. Nothing here changes anything."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+
+from taskq_core.broker import operations
+from taskq_core.broker.operations import Operation, Page, QueueCounts, StoredTask
+from taskq_core.errors import ConfigurationError, QueueNotFoundError, TaskNotFoundError, WireFormatError
+from taskq_core.inspector.records import (
+    LISTED_STATES,
+    PAGE_SIZE_MAX,
+    DailyStats,
+    GroupInfo,
+    QueueInfo,
+    TaskPage,
+    UnreadableTask,
+)
+from taskq_core.records import TaskInfo, task_info
+from taskq_core.settings import check_whole
+from taskq_core.steps import Steps, ask
+from taskq_core.wire import Keys, QueueKeys, TaskState
+
+HISTORY_DAYS = 90
+"""Days that daily counters are kept."""
+_MEMORY_SAMPLES = 20
+
+
+def known_queue(keys: Keys, name: str) -> Steps[QueueKeys]:
+    """Return the keys of a queue that is known."""
+    if not (yield from ask(operations.knows_queue(keys.queues, name))):
+        raise QueueNotFoundError(name)
+    return keys.queue(name)
+
+
+def check_group(state: TaskState, group: str | None) -> None:
+    """Refuse a group where none belongs, and none where one does."""
+    if (state is TaskState.AGGREGATING) != (group is not None):
+        expected = "needs the name of its group" if group is None else f"has no groups, got group={group!r}"
+        raise ConfigurationError(f"state {str(state)!r} {expected}")
+
+
+def queue_info(keys: Keys, name: str) -> Steps[QueueInfo]:
+    """Return how a known queue stands."""
+    queue = yield from known_queue(keys, name)
+    return _queue_info(name, (yield from ask(operations.count_tasks(queue))))
+
+
+def queue_infos(keys: Keys) -> Steps[list[QueueInfo]]:
+    """Return how every queue stands."""
+    infos = []
+    for name in (yield from ask(operations.list_queues(keys.queues))):
+        counts = yield from ask(operations.count_tasks(keys.queue(name)))
+        infos.append(_queue_info(name, counts))
+    return infos
+
+
+def _queue_info(name: str, counts: QueueCounts) -> QueueInfo:
+    latency_s = counts.latency_s
+    return QueueInfo(
+        name=name,
+        sizes=MappingProxyType(counts.sizes),
+        groups=counts.groups,
+        is_paused=counts.is_paused,
+        processed=counts.processed,
+        failed=counts.failed,
+        processed_today=counts.processed_today,
+        failed_today=counts.failed_today,
+        latency=None if latency_s is None else timedelta(seconds=latency_s),
+        as_of=datetime.fromtimestamp(counts.now_ns / 1e9, tz=UTC),
+    )
+
+
+def history(keys: Keys, name: str, days: int) -> Steps[list[DailyStats]]:
+    """Return what a queue did on the last days, today (UTC, by Redis's clock) first."""
+    check_whole("days", days, least=1, most=HISTORY_DAYS)
+    queue = yield from known_queue(keys, name)
+    counts = yield from ask(operations.count_tasks(queue))
+    today = datetime.fromtimestamp(counts.now_ns // 1_000_000_000, tz=UTC).date()
+    dates = [today - timedelta(days=number) for number in range(days)]
+    numbers = yield from ask(operations.count_days(queue, dates))
+    return [
+        DailyStats(day=day, processed=processed, failed=failed)
+        for day, (processed, failed) in zip(dates, numbers, strict=True)
+    ]
+
+
+def memory_usage(keys: Keys, name: str) -> Steps[int]:
+    """Estimate the bytes of a queue's tasks."""
+    queue = yield from known_queue(keys, name)
+    return (yield from ask(operations.estimate_memory(queue, samples=_MEMORY_SAMPLES)))
+
+
+def groups(keys: Keys, name: str) -> Steps[list[GroupInfo]]:
+    """Return the groups of a queue, sorted by name."""
+    queue = yield from known_queue(keys, name)
+    sizes: dict[str, int] = {}
+    cursor = "0"
+    while True:
+        cursor, page = yield from ask(operations.count_groups(queue, cursor))
+        sizes |= page
+        if cursor == "0":
+            return [GroupInfo(name=each, size=size) for each, size in sorted(sizes.items())]
+
+
+def count(keys: Keys, name: str, state: TaskState, group: str | None) -> Steps[int]:
+    """Count the tasks of one state, or of one group."""
+    check_group(state, group)
+    queue = yield from known_queue(keys, name)
+    return (yield from ask(operations.count_state(queue, state, group=group)))
+
+
+def task(keys: Keys, name: str, task_id: str) -> Steps[TaskInfo | UnreadableTask]:
+    """Return one task."""
+    return read_task(name, (yield from find(keys, name, task_id)))
+
+
+def find(keys: Keys, name: str, task_id: str) -> Steps[StoredTask]:
+    """Return one task as it is stored."""
+    stored = yield from ask(operations.look(keys.queue(name), task_id))
+    if stored is None:
+        yield from known_queue(keys, name)
+        raise TaskNotFoundError(name, task_id)
+    return stored
+
+
+def read_task(queue: str, stored: StoredTask) -> TaskInfo | UnreadableTask:
+    """Return the record of a stored task, readable or not."""
+    problem = "it is listed, but its data is gone"
+    if stored.message:
+        try:
+            return task_info(stored)
+        except WireFormatError as error:
+            problem = str(error)
+    assert stored.state is not None
+    return UnreadableTask(id=stored.task_id, queue=queue, state=stored.state, problem=problem, message=stored.message)
+
+
+class Listing:
+    """A page that may stretch over several queues and states: state by state, and queue by queue within one."""
+
+    def __init__(self, keys: Keys, *, page: int, page_size: int) -> None:
+        check_page(page, page_size)
+        self._keys = keys
+        self._page = page
+        self._page_size = page_size
+        self._skip = (page - 1) * page_size
+
+    def of_state(self, name: str, state: TaskState, group: str | None) -> Steps[TaskPage]:
+        """The page of one queue and state, or of one group."""
+        if state is TaskState.AGGREGATING and group is None:
+            yield from known_queue(self._keys, name)
+            return self._of((), 0)
+        check_group(state, group)
+        queue = yield from known_queue(self._keys, name)
+        listing = operations.list_tasks(queue, state, skip=self._skip, count=self._page_size, group=group)
+        answer = yield from ask(listing)
+        return self._of([(name, answer)], answer.size)
+
+    def of_queues(self, infos: Iterable[QueueInfo], state: TaskState | None) -> Steps[TaskPage]:
+        """The page of several; `infos` says how many tasks each has."""
+        infos = list(infos)
+        total = total_of(infos, state)
+        answers = []
+        for name, operation in self._parts(infos, state) if total else ():
+            answers.append((name, (yield from ask(operation))))
+        return self._of(answers, total)
+
+    def _parts(self, infos: Sequence[QueueInfo], state: TaskState | None) -> list[tuple[str, Operation[Page]]]:
+        skip, left = self._skip, self._page_size
+        parts = []
+        for each in LISTED_STATES if state is None else (state,):
+            for info in infos:
+                size = info.sizes[each]
+                part = min(left, size - skip)
+                if part > 0:
+                    keys = self._keys.queue(info.name)
+                    parts.append((info.name, operations.list_tasks(keys, each, skip=skip, count=part)))
+                    left -= part
+                skip = max(0, skip - size)
+        return parts
+
+    def _of(self, answers: Iterable[tuple[str, Page]], total: int) -> TaskPage:
+        tasks = tuple(read_task(queue, stored) for queue, answer in answers for stored in answer.tasks)
+        return TaskPage(tasks=tasks, total=total, page=self._page, page_size=self._page_size)
+
+
+def tasks(
+    keys: Keys, name: str | None, state: TaskState | None, group: str | None, *, page: int, page_size: int
+) -> Steps[TaskPage]:
+    """Return a page of tasks."""
+    listing = Listing(keys, page=page, page_size=page_size)
+    if group is not None and (name is None or state is not TaskState.AGGREGATING):
+        raise ConfigurationError(f"group={group!r} needs its queue and the state 'aggregating'")
+    if name is not None and state is not None:
+        return (yield from listing.of_state(name, state, group))
+    infos = (yield from queue_infos(keys)) if name is None else [(yield from queue_info(keys, name))]
+    return (yield from listing.of_queues(infos, state))
+
+
+def total_of(infos: Iterable[QueueInfo], state: TaskState | None) -> int:
+    """Return how many tasks of these queues can be listed in a state; None means in all of them together."""
+    states = LISTED_STATES if state is None else (state,) if state in LISTED_STATES else ()
+    return sum(info.sizes[each] for info in infos for each in states)
+
+
+def check_page(page: int, page_size: int) -> None:
+    """Refuse a page that cannot be."""
+    check_whole("page", page, least=1, most=10**9)
+    check_whole("page_size", page_size, least=1, most=PAGE_SIZE_MAX)

@@ -1,0 +1,56 @@
+"""Move tasks to another queue: one, all of a state, or what was left on its way. How: `taskq_core.moving`."""
+
+from taskq_core.broker.operations import OK, ArrivalCode
+from taskq_core.errors import ConfigurationError, DuplicateTaskError, TaskIdConflictError, WireFormatError
+from taskq_core.inspector.bulk import CHUNK, MOVABLE, check_state
+from taskq_core.inspector.change import refusal
+from taskq_core.inspector.look import check_group, known_queue
+from taskq_core.inspector.search import all_ids
+from taskq_core.moving import finish, move
+from taskq_core.steps import Progress, Steps
+from taskq_core.wire import Keys, QueueKeys, TaskState, decode_message, validate_queue_name
+
+
+def move_task(keys: Keys, name: str, task_id: str, to: str) -> Steps[None]:
+    """Move one task."""
+    queue, target = yield from _two_queues(keys, name, to)
+    ((departure, code),) = yield from move(keys, queue, target, [task_id], state=None)
+    if departure.answer != OK:
+        raise refusal(name, task_id, departure.answer, doing="moved")
+    if isinstance(code, WireFormatError):
+        raise code
+    if code != ArrivalCode.ARRIVED:
+        kind = TaskIdConflictError if code == ArrivalCode.ID_CONFLICT else DuplicateTaskError
+        raise kind(decode_message(departure.fields[b"msg"]).type, to, task_id)
+
+
+def move_all(
+    keys: Keys, name: str, state: TaskState, to: str, *, group: str | None, progress: Progress | None
+) -> Steps[int]:
+    """Move all tasks of a state, or of one group; return how many."""
+    check_state("move_all", state, MOVABLE)
+    check_group(state, group)
+    queue, target = yield from _two_queues(keys, name, to)
+    ids = yield from all_ids(queue, state, group)
+    moved = 0
+    for start in range(0, len(ids), CHUNK):
+        chunk = ids[start : start + CHUNK]
+        ends = yield from move(keys, queue, target, chunk, state=state)
+        moved += sum(code == ArrivalCode.ARRIVED for _, code in ends)
+        if progress is not None:
+            progress(start + len(chunk), len(ids))
+    return moved
+
+
+def finish_moves(keys: Keys, name: str) -> Steps[int]:
+    """Carry on moves that were cut off; return how many tasks arrived."""
+    queue = yield from known_queue(keys, name)
+    return (yield from finish(keys, queue))
+
+
+def _two_queues(keys: Keys, name: str, to: str) -> Steps[tuple[QueueKeys, QueueKeys]]:
+    validate_queue_name(to)
+    if to == name:
+        raise ConfigurationError(f"the other queue must be another than {name!r}")
+    queue = yield from known_queue(keys, name)
+    return queue, keys.queue(to)

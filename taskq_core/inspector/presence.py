@@ -1,0 +1,151 @@
+"""Who is there: workers with what they run, schedulers with their entries, the store itself."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+from taskq_core.broker import operations
+from taskq_core.errors import WireFormatError
+from taskq_core.inspector.look import check_page
+from taskq_core.inspector.records import PeriodicEntryInfo, RunningTask, SchedulerEvent, WorkerProcess
+from taskq_core.steps import Steps, ask
+from taskq_core.wire import (
+    Keys,
+    SchedulerEnqueueEvent,
+    SchedulerEntry,
+    ServerInfo,
+    WorkerInfo,
+    datetime_of_ns,
+)
+from taskq_core.wire.slots import key_slot as slot_of
+
+_STEP = 500
+_OVERLAP = 50
+"""Members read again with the next page: so many may have moved to the end meanwhile, and none is missed."""
+_LAST = datetime.max.replace(tzinfo=UTC)
+
+
+def servers(keys: Keys) -> Steps[list[WorkerProcess]]:
+    """Return the workers that are alive, by host and process id. What cannot be read is left out."""
+    infos: list[ServerInfo] = []
+    for key in (yield from _alive(keys.servers)):
+        data = yield from ask(operations.read_server(key))
+        try:
+            infos += [ServerInfo.decode(data)] if data else []
+        except WireFormatError:
+            continue
+    running: dict[str, list[RunningTask]] = {info.server_id: [] for info in infos}
+    for key in (yield from _alive(keys.workers)):
+        for data in (yield from ask(operations.read_running(key))):
+            try:
+                task = WorkerInfo.decode(data)
+            except WireFormatError:
+                continue
+            if task.server_id in running:
+                running[task.server_id].append(_running(task))
+    return sorted((_process(info, running[info.server_id]) for info in infos), key=lambda each: (each.host, each.pid))
+
+
+def _alive(index: str) -> Steps[list[str]]:
+    members: dict[str, None] = {}  # each once, in order: a heartbeat between two pages moves one to the end
+    skip = 0
+    while True:
+        page = yield from ask(operations.list_alive(index, skip=skip, count=_STEP))
+        members |= dict.fromkeys(page)
+        if len(page) < _STEP:
+            return list(members)
+        skip += _STEP - _OVERLAP
+
+
+def _moment(ns: int | None) -> datetime | None:
+    try:
+        return None if ns is None else datetime_of_ns(ns)
+    except WireFormatError:
+        return None  # a foreign worker may have written a time no calendar holds
+
+
+def _running(task: WorkerInfo) -> RunningTask:
+    return RunningTask(
+        task_id=task.task_id,
+        name=task.task_type,
+        queue=task.queue,
+        started_at=_moment(task.start_time_ns),
+        deadline=_moment(task.deadline_ns),
+    )
+
+
+def _process(info: ServerInfo, running: list[RunningTask]) -> WorkerProcess:
+    return WorkerProcess(
+        id=info.server_id,
+        host=info.host,
+        pid=info.pid,
+        started_at=_moment(info.start_time_ns),
+        status=info.status,
+        queues=MappingProxyType(dict(info.queues)),
+        strict_priority=info.strict_priority,
+        concurrency=info.concurrency,
+        running=tuple(sorted(running, key=lambda each: (each.started_at or _LAST, each.task_id))),
+    )
+
+
+def scheduler_entries(keys: Keys) -> Steps[list[PeriodicEntryInfo]]:
+    """Return the entries of all schedulers that are alive, by id, each once. What cannot be read is left out."""
+    entries: dict[str, PeriodicEntryInfo] = {}
+    for key in (yield from _alive(keys.schedulers)):
+        skip = 0
+        while True:
+            page = yield from ask(operations.read_entries(key, skip=skip, count=_STEP))
+            for data in page:
+                try:
+                    entry = SchedulerEntry.decode(data)
+                except WireFormatError:
+                    continue
+                entries[entry.id] = PeriodicEntryInfo(
+                    id=entry.id,
+                    spec=entry.spec,
+                    name=entry.task_type,
+                    payload=entry.task_payload,
+                    options=tuple(entry.enqueue_options),
+                    next_run_at=_moment(entry.next_enqueue_time_ns),
+                    previous_run_at=_moment(entry.prev_enqueue_time_ns),
+                )
+            skip += len(page)
+            if len(page) < _STEP:
+                break
+    return [entries[each] for each in sorted(entries)]
+
+
+def scheduler_events(keys: Keys, entry_id: str, *, page: int, page_size: int) -> Steps[list[SchedulerEvent]]:
+    """Return past enqueues of an entry, the newest first."""
+    check_page(page, page_size)
+    step = operations.read_events(keys.scheduler_history(entry_id), skip=(page - 1) * page_size, count=page_size)
+    events = []
+    for data in (yield from ask(step)):
+        try:
+            event = SchedulerEnqueueEvent.decode(data)
+        except WireFormatError:
+            continue
+        events.append(SchedulerEvent(task_id=event.task_id, enqueued_at=_moment(event.enqueue_time_ns)))
+    return events
+
+
+def cancel_task(keys: Keys, task_id: str) -> Steps[int]:
+    """Ask whichever worker runs a task to cancel it; return how many processes were told."""
+    return (yield from ask(operations.cancel(keys.cancel, task_id)))
+
+
+def cluster_nodes(keys: Keys, name: str, *, is_cluster: bool) -> Steps[list[str]]:
+    """Return which nodes of a cluster hold a queue."""
+    if not is_cluster:
+        return []
+    return (yield from ask(operations.list_nodes(key_slot(keys, name))))
+
+
+def key_slot(keys: Keys, name: str) -> int:
+    """Return the slot that holds a queue."""
+    return slot_of(keys.queue(name).pending)
+
+
+def redis_info() -> Steps[Mapping[str, str | int]]:
+    """Return what the store says of itself."""
+    return (yield from ask(operations.server_info()))

@@ -1,0 +1,223 @@
+"""What an inspector answers with."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+
+from taskq_core.records import TaskInfo
+from taskq_core.wire import TaskState
+
+PAGE_SIZE_MAX = 1000
+"""Most tasks on a page."""
+
+LISTED_STATES = (
+    TaskState.ACTIVE,
+    TaskState.PENDING,
+    TaskState.SCHEDULED,
+    TaskState.RETRY,
+    TaskState.ARCHIVED,
+    TaskState.COMPLETED,
+)
+"""States whose tasks are listed together, in the order in which they are. Those of a group are listed by group."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueInfo:
+    """One queue as it stands.
+
+    Attributes:
+        name: Name of the queue.
+        sizes: Tasks by state. Of more than 1000 groups, the tasks of 1000 are counted.
+        groups: Groups with tasks in them.
+        is_paused: True while workers take nothing.
+        processed: Tasks that ran, over the queue's life; those that failed included.
+        failed: Runs that failed, over the queue's life.
+        processed_today: As `processed`, since midnight UTC.
+        failed_today: As `failed`, since midnight UTC.
+        latency: How long the next task to run has been pending; None if none is, or if it does not say.
+        as_of: When this was read, by Redis's clock.
+    """
+
+    name: str
+    sizes: Mapping[TaskState, int]
+    groups: int = 0
+    is_paused: bool
+    processed: int
+    failed: int
+    processed_today: int
+    failed_today: int
+    latency: timedelta | None
+    as_of: datetime
+
+    @property
+    def size(self) -> int:
+        """Tasks in all states together."""
+        return sum(self.sizes.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableTask:
+    """A task that is listed but cannot be decoded.
+
+    Attributes:
+        id: Id under which it is listed.
+        queue: Queue it is in.
+        state: State it is listed in.
+        problem: Why it cannot be read.
+        message: Its bytes, b"" if there are none.
+    """
+
+    id: str
+    queue: str
+    state: TaskState
+    problem: str
+    message: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPage:
+    """A page of tasks.
+
+    Attributes:
+        tasks: The tasks. First comes what is next to run or was started first.
+        total: How many there are on all pages.
+        page: Number of this page, from 1.
+        page_size: Most tasks on a page.
+    """
+
+    tasks: Sequence[TaskInfo | UnreadableTask]
+    total: int
+    page: int
+    page_size: int
+
+    @property
+    def pages(self) -> int:
+        """Number of pages, at least 1."""
+        return max(1, -(-self.total // self.page_size))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundTasks:
+    """Tasks that a search found so far.
+
+    Attributes:
+        tasks: Those that fit.
+        scanned: How many were looked at for them.
+        total: How many are in the state.
+        cursor: Give it to the next call to go on; None when all were looked at.
+    """
+
+    tasks: Sequence[TaskInfo | UnreadableTask]
+    scanned: int
+    total: int
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DailyStats:
+    """What a queue did on one day.
+
+    Attributes:
+        day: The UTC day.
+        processed: Tasks that ran; those that failed included.
+        failed: Runs that failed.
+    """
+
+    day: date
+    processed: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupInfo:
+    """A group of tasks that wait to become one.
+
+    Attributes:
+        name: Name of the group.
+        size: Tasks in it.
+    """
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningTask:
+    """A task that a worker runs, as of its last heartbeat.
+
+    Attributes:
+        task_id: Id of the task.
+        name: Name of the task.
+        queue: Queue it came from.
+        started_at: When the run began, None if the worker does not say.
+        deadline: When the run has to end, None for no limit.
+    """
+
+    task_id: str
+    name: str
+    queue: str
+    started_at: datetime | None
+    deadline: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerProcess:
+    """A worker process, as of its last heartbeat.
+
+    Attributes:
+        id: Its id, new with every start.
+        host: Name of its machine.
+        pid: Its process id.
+        started_at: When it started, None if it does not say.
+        status: `active`, `stopped` (takes nothing new), or `new` and `closed` for a moment.
+        queues: Queues it serves, with their weights.
+        strict_priority: Whether it serves a queue only while those of larger weight are empty.
+        concurrency: Most tasks it runs at the same time.
+        running: The tasks it runs, longest first.
+    """
+
+    id: str
+    host: str
+    pid: int
+    started_at: datetime | None
+    status: str
+    queues: Mapping[str, int]
+    strict_priority: bool
+    concurrency: int
+    running: Sequence[RunningTask]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeriodicEntryInfo:
+    """A periodic entry of a scheduler that runs.
+
+    Attributes:
+        id: Id of the entry.
+        spec: When it is due: a cron line, or `@every` and a duration.
+        name: Name of the task.
+        payload: Payload bytes of the task.
+        options: Its options as Asynq spells them, for example `Queue("low")`.
+        next_run_at: When it is due next, None for never again.
+        previous_run_at: When it was enqueued last, None for not yet.
+    """
+
+    id: str
+    spec: str
+    name: str
+    payload: bytes = field(repr=False)
+    options: Sequence[str]
+    next_run_at: datetime | None
+    previous_run_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerEvent:
+    """One enqueue of a periodic entry.
+
+    Attributes:
+        task_id: Id of the task it became.
+        enqueued_at: When that was, None if it is not known.
+    """
+
+    task_id: str
+    enqueued_at: datetime | None

@@ -1,0 +1,185 @@
+"""Find tasks by what they hold: a bounded look at the tasks of one state, which can be carried on.
+
+The cursor is a place, not a snapshot. In the states that stand in a sorted set (all but pending and active) it names
+the time and id of the last task looked at: what stays is looked at once, whatever comes and goes. Pending and active
+tasks stand in a list, newest first here: new ones push the others on, so that some are looked at twice; one is missed
+only if others before it are taken out of the middle of the list (deleted, archived, moved).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from taskq_core.broker import operations
+from taskq_core.broker.operations import ScanPlace
+from taskq_core.errors import ConfigurationError
+from taskq_core.inspector.look import check_group, known_queue, read_task
+from taskq_core.inspector.records import FoundTasks, UnreadableTask
+from taskq_core.records import TaskInfo
+from taskq_core.settings import Duration, check_whole, seconds
+from taskq_core.steps import Steps, ask
+from taskq_core.wire import Keys, QueueKeys, TaskState
+
+SCAN_STEP = 100
+"""Most tasks read by one script call."""
+LIMIT_MAX = 1000
+"""Most tasks one search returns."""
+SCAN_MAX = 1_000_000
+"""Most tasks one search looks at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a task has to be; None does not matter."""
+
+    name: str | None
+    error: str | None
+    payload: bytes | None
+    before_s: float | None
+    after_s: float | None
+
+    def fits(self, task: TaskInfo | UnreadableTask, at_s: int | None) -> bool:
+        """Return whether a task is wanted; `at_s` is the Unix second its state tells of."""
+        if self.before_s is not None and (at_s is None or at_s >= self.before_s):
+            return False
+        if self.after_s is not None and (at_s is None or at_s < self.after_s):
+            return False
+        if isinstance(task, UnreadableTask):
+            return self.name is None and self.error is None and (self.payload is None or self.payload in task.message)
+        return (
+            (self.name is None or self.name in task.name)
+            and (self.error is None or self.error in task.last_error)
+            and (self.payload is None or self.payload in task.payload)
+        )
+
+
+def moment(name: str, value: datetime | Duration | None, now_s: float) -> float | None:
+    """Return the Unix seconds of an aware datetime, or of so long ago.
+
+    Raises:
+        ConfigurationError: It is neither, or a datetime without a time zone.
+    """
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ConfigurationError(f"{name} must have a time zone, got {value!r}")
+        return value.timestamp()
+    return now_s - seconds(name, value)
+
+
+def find_tasks(
+    keys: Keys,
+    queue_name: str,
+    state: TaskState,
+    *,
+    group: str | None,
+    name: str | None,
+    error: str | None,
+    payload: bytes | str | None,
+    older_than: datetime | Duration | None,
+    newer_than: datetime | Duration | None,
+    limit: int,
+    scan: int,
+    cursor: str | None,
+) -> Steps[FoundTasks]:
+    """Look at tasks of one state from a cursor on."""
+    check_group(state, group)
+    check_whole("limit", limit, least=1, most=LIMIT_MAX)
+    check_whole("scan", scan, least=1, most=SCAN_MAX)
+    for what, value in (("older_than", older_than), ("newer_than", newer_than)):
+        moment(what, value, 0)  # refused before anything is asked
+    place = _place(state, cursor)
+    queue = yield from known_queue(keys, queue_name)
+    now_s = 0.0
+    if older_than is not None or newer_than is not None:
+        now_s = (yield from ask(operations.count_tasks(queue))).now_ns / 1e9
+    wanted = Wanted(
+        name=name,
+        error=error,
+        payload=payload.encode() if isinstance(payload, str) else payload,
+        before_s=moment("older_than", older_than, now_s),
+        after_s=moment("newer_than", newer_than, now_s),
+    )
+    found: list[TaskInfo | UnreadableTask] = []
+    scanned = 0
+    while True:
+        step = operations.scan_tasks(queue, state, place, count=min(SCAN_STEP, scan - scanned), group=group)
+        answer = yield from ask(step)
+        for number, stored in enumerate(answer.tasks):
+            place, scanned = answer.places[number], scanned + 1
+            task = read_task(queue_name, stored)
+            if wanted.fits(task, _at_s(task, stored.score)):
+                found.append(task)
+                if len(found) == limit:
+                    is_end = answer.is_end and number == len(answer.tasks) - 1
+                    return _found(found, scanned, answer.size, state, None if is_end else place)
+        if answer.is_end or scanned >= scan:
+            return _found(found, scanned, answer.size, state, None if answer.is_end else place)
+
+
+def _found(
+    tasks: Sequence[TaskInfo | UnreadableTask], scanned: int, total: int, state: TaskState, place: ScanPlace | None
+) -> FoundTasks:
+    cursor = None
+    if place is not None:
+        cursor = f"{place.skip}" if operations.is_list(state) else f"{place.score}:{place.task_id}"
+    return FoundTasks(tasks=tuple(tasks), scanned=scanned, total=total, cursor=cursor)
+
+
+def _place(state: TaskState, cursor: str | None) -> ScanPlace:
+    if cursor is None:
+        return ScanPlace()
+    wrong = ConfigurationError(f"cursor must come from a search of tasks that are {state}, got {cursor[:80]!r}")
+    if operations.is_list(state):
+        if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 16):
+            raise wrong
+        return ScanPlace(int(cursor))
+    score, colon, task_id = cursor.partition(":")
+    if not colon or not _is_score(score):
+        raise wrong
+    return ScanPlace(0, score, task_id)
+
+
+def _is_score(text: str) -> bool:
+    try:
+        number = float(text)
+    except ValueError:
+        return False
+    return text == text.strip() and "_" not in text and not math.isnan(number)
+
+
+def _at_s(task: TaskInfo | UnreadableTask, score: int | None) -> int | None:
+    if isinstance(task, TaskInfo) and task.completed_at is not None and task.state is TaskState.COMPLETED:
+        return int(task.completed_at.timestamp())
+    return score
+
+
+# --- all ids of a state -----------------------------------------------------------------------------------------------
+
+_IDS_STEP = 1000
+_OVERLAP = 50
+
+
+def all_ids(queue: QueueKeys, state: TaskState, group: str | None) -> Steps[list[str]]:
+    """Return the ids of all tasks of a state, those longest there (or due first) in front.
+
+    Pages of a list overlap a little, so that tasks taken out of its middle meanwhile hide none.
+    """
+    ids: list[str] = []
+    place = ScanPlace()
+    listed = operations.is_list(state)
+    while True:
+        step = operations.scan_tasks(queue, state, place, count=_IDS_STEP, group=group, ids_only=True)
+        page = yield from ask(step)
+        fresh = page.ids
+        if listed and ids and ids[-1] in fresh:
+            fresh = fresh[fresh.index(ids[-1]) + 1 :]
+        ids += fresh
+        if page.is_end or not page.ids:
+            break
+        place = ScanPlace(max(place.skip + 1, page.places[-1].skip - _OVERLAP)) if listed else page.places[-1]
+    if listed:
+        ids.reverse()
+    return ids

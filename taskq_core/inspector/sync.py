@@ -1,0 +1,504 @@
+"""The inspector for blocking code."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from functools import partial
+from typing import TypeVar
+
+from taskq_core.app import TaskQ
+from taskq_core.broker import operations
+from taskq_core.broker.operations import Action
+from taskq_core.inspector import bulk, change, look, move, presence, removal, search
+from taskq_core.inspector.records import (
+    DailyStats,
+    FoundTasks,
+    GroupInfo,
+    PeriodicEntryInfo,
+    QueueInfo,
+    SchedulerEvent,
+    TaskPage,
+    UnreadableTask,
+    WorkerProcess,
+)
+from taskq_core.reconcile import ReconcileReport, reconcile, run
+from taskq_core.records import TaskInfo
+from taskq_core.settings import Duration
+from taskq_core.steps import Progress, Steps, ask, follow
+from taskq_core.wire import TaskState
+
+T = TypeVar("T")
+
+
+class Inspector:
+    """Looks at queues and tasks, and acts on them, from blocking code.
+
+    Every method raises a `BrokerError` when the store refuses or does not answer within the enqueue timeout; with
+    `may_have_happened` it is not known whether the change was made. A method that names a queue raises
+    `QueueNotFoundError` for one that nobody has enqueued to; one that names a task raises `TaskNotFoundError`. What is
+    refused has changed nothing.
+
+    Args:
+        app: The queue application whose store is looked at.
+    """
+
+    def __init__(self, app: TaskQ) -> None:
+        runtime = app.runtime
+        self._keys = runtime.keys
+        self._runner = runtime.runner
+        self._archive = runtime.settings.archive
+        self._is_cluster = runtime.endpoint.is_cluster
+        self._patience_s = float(runtime.settings.enqueue_timeout)  # type: ignore[arg-type]  # Settings made it seconds
+
+    def _follow(self, steps: Steps[T]) -> T:
+        return follow(steps, partial(self._runner.run, patience_s=self._patience_s))
+
+    # --- queues -------------------------------------------------------------------------------------------------------
+
+    def queues(self) -> list[str]:
+        """Return the names of all queues that were ever enqueued to, sorted."""
+        return self._follow(ask(operations.list_queues(self._keys.queues)))
+
+    def queue_info(self, name: str) -> QueueInfo:
+        """Return how a queue stands.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+        """
+        return self._follow(look.queue_info(self._keys, name))
+
+    def queue_infos(self) -> list[QueueInfo]:
+        """Return how every queue stands, sorted by name."""
+        return self._follow(look.queue_infos(self._keys))
+
+    def history(self, queue: str, days: int = 10) -> list[DailyStats]:
+        """Return what a queue did day by day, today first. Days are UTC, by Redis's clock.
+
+        Args:
+            queue: Name of the queue.
+            days: How many days, 1 to 90; counters are kept no longer.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            ConfigurationError: The number of days is out of bounds.
+        """
+        return self._follow(look.history(self._keys, queue, days))
+
+    def memory_usage(self, queue: str) -> int:
+        """Estimate how many bytes a queue takes in Redis, from 20 tasks of each state and of five groups.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            BrokerReplyError: The store cannot tell (`MEMORY USAGE`).
+        """
+        return self._follow(look.memory_usage(self._keys, queue))
+
+    def groups(self, queue: str) -> list[GroupInfo]:
+        """Return the groups of tasks that wait to become one, sorted by name.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+        """
+        return self._follow(look.groups(self._keys, queue))
+
+    def pause(self, queue: str) -> None:
+        """Keep workers, Go's too, from taking tasks of a queue. What runs goes on; due tasks become pending and wait.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            QueuePausedError: It is paused already.
+        """
+        self._follow(change.pause(self._keys, queue))
+
+    def resume(self, queue: str) -> None:
+        """Let workers take tasks of a queue again.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            QueueNotPausedError: It is not paused.
+        """
+        self._follow(change.resume(self._keys, queue))
+
+    def remove_queue(self, queue: str, *, force: bool = False, progress: Progress | None = None) -> int:
+        """Remove a queue with all that belongs to it: tasks, groups, unique locks, counters, the mark of a pause.
+
+        The queue is empty for everybody from one moment to the next; its tasks are deleted in chunks after that. A
+        removal that was cut off is carried on by the next. If tasks are enqueued meanwhile, the queue lives on with
+        these.
+
+        Args:
+            queue: Name of the queue.
+            force: Delete tasks that have not succeeded as well. Without it they keep the queue from being removed.
+            progress: Told after each chunk how many tasks are deleted, and of how many.
+
+        Returns:
+            How many tasks were deleted.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            QueueNotEmptyError: Tasks run, or there are tasks that would be lost without `force`.
+        """
+        return self._follow(removal.remove_queue(self._keys, queue, force=force, progress=progress))
+
+    # --- tasks --------------------------------------------------------------------------------------------------------
+
+    def tasks(
+        self,
+        queue: str | None = None,
+        state: TaskState | None = None,
+        *,
+        group: str | None = None,
+        page: int = 1,
+        page_size: int = 30,
+    ) -> TaskPage:
+        """Return a page of tasks.
+
+        Args:
+            queue: Name of their queue; None for all queues.
+            state: Their state; None for all, one after another as in `LISTED_STATES`.
+            group: Their group, with `TaskState.AGGREGATING`; without it such tasks are not listed.
+            page: Number of the page, from 1. One beyond the last is empty.
+            page_size: Most tasks on a page, 1 to 1000.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            ConfigurationError: Page or page size is out of bounds, or the group stands with another state.
+        """
+        return self._follow(look.tasks(self._keys, queue, state, group, page=page, page_size=page_size))
+
+    def tasks_of(
+        self, infos: Iterable[QueueInfo], state: TaskState | None = None, *, page: int = 1, page_size: int = 30
+    ) -> TaskPage:
+        """Return a page of the tasks of queues that were just looked at. Otherwise as `tasks`."""
+        return self._follow(look.Listing(self._keys, page=page, page_size=page_size).of_queues(infos, state))
+
+    def task(self, queue: str, task_id: str) -> TaskInfo | UnreadableTask:
+        """Return one task.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            TaskNotFoundError: The queue holds no task with this id.
+        """
+        return self._follow(look.task(self._keys, queue, task_id))
+
+    def count(self, queue: str, state: TaskState, *, group: str | None = None) -> int:
+        """Count the tasks of one state without listing them; those of a group with `TaskState.AGGREGATING`.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            ConfigurationError: The group is missing, or stands with another state.
+        """
+        return self._follow(look.count(self._keys, queue, state, group))
+
+    def find_tasks(
+        self,
+        queue: str,
+        state: TaskState,
+        *,
+        group: str | None = None,
+        name: str | None = None,
+        error: str | None = None,
+        payload: bytes | str | None = None,
+        older_than: datetime | Duration | None = None,
+        newer_than: datetime | Duration | None = None,
+        limit: int = 100,
+        scan: int = 10_000,
+        cursor: str | None = None,
+    ) -> FoundTasks:
+        """Look for tasks of one state by what they hold. All that is given has to fit.
+
+        It looks at a bounded number of tasks, in pieces that do not hold up Redis, and can be carried on with the
+        cursor of its answer. A task that stays in its state is looked at once in the end, whatever comes and goes
+        meanwhile; pending and active tasks, the newest of which come first, may be looked at twice, and one is missed
+        only if others before it are deleted, archived or moved between two calls.
+
+        The time of a task is the one its state tells of: when it became pending, its start, its next attempt, when it
+        was archived, when it succeeded, or when it joined its group. A task without one, as an active one, fits no
+        time.
+
+        Args:
+            queue: Name of the queue.
+            state: Their state.
+            group: Their group, with `TaskState.AGGREGATING`.
+            name: Part of the task's name.
+            error: Part of the text of its last failure.
+            payload: Part of its payload.
+            older_than: Its time is before this moment, or longer ago than this.
+            newer_than: Its time is not before this moment, or not longer ago than this.
+            limit: Most tasks to return, 1 to 1000.
+            scan: Most tasks to look at, 1 to 1,000,000.
+            cursor: `FoundTasks.cursor` of the call to carry on, with the same queue, state and group.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            ConfigurationError: An argument is out of bounds, a moment has no time zone, or the cursor is foreign.
+        """
+        return self._follow(
+            search.find_tasks(
+                self._keys,
+                queue,
+                state,
+                group=group,
+                name=name,
+                error=error,
+                payload=payload,
+                older_than=older_than,
+                newer_than=newer_than,
+                limit=limit,
+                scan=scan,
+                cursor=cursor,
+            )
+        )
+
+    # --- one task -----------------------------------------------------------------------------------------------------
+
+    def run_task(self, queue: str, task_id: str) -> None:
+        """Let a task run now that is scheduled, waits for a retry or in a group, is archived, or has succeeded.
+
+        Its count of retries stays, so an archived task gets one more attempt.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            TaskNotFoundError: The queue holds no task with this id.
+            TaskStateError: It is pending. `TaskActiveError` if it runs.
+        """
+        self._follow(
+            change.act(self._keys, queue, task_id, Action.RUN, doing="run", archive=self._archive.limits(queue))
+        )
+
+    def archive_task(self, queue: str, task_id: str) -> None:
+        """Archive a task that waits, or has succeeded. The oldest beyond the limits of the archive are deleted.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            TaskNotFoundError: The queue holds no task with this id.
+            TaskStateError: It is archived. `TaskActiveError` if it runs.
+        """
+        self._follow(
+            change.act(
+                self._keys, queue, task_id, Action.ARCHIVE, doing="archived", archive=self._archive.limits(queue)
+            )
+        )
+
+    def delete_task(self, queue: str, task_id: str) -> None:
+        """Delete a task that does not run, and free the unique lock it holds.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            TaskNotFoundError: The queue holds no task with this id.
+            TaskActiveError: It runs.
+        """
+        self._follow(
+            change.act(self._keys, queue, task_id, Action.DELETE, doing="deleted", archive=self._archive.limits(queue))
+        )
+
+    def retry_task(
+        self, queue: str, task_id: str, *, at: datetime | None = None, after: Duration | None = None
+    ) -> None:
+        """Let a task wait until another time: one that is scheduled or waits for a retry just with a new time.
+
+        An archived task becomes one that waits for a retry; a pending one, one in a group and one that has succeeded
+        become scheduled. Its unique lock keeps its time.
+
+        Args:
+            queue: Name of the queue.
+            task_id: Id of the task.
+            at: When it may run, with a time zone. Rounded up to whole seconds.
+            after: How long from now, instead of `at`.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            TaskNotFoundError: The queue holds no task with this id.
+            TaskActiveError: It runs.
+            ConfigurationError: Not just one of `at` and `after` is given, or it is not usable.
+        """
+        self._follow(
+            change.retry_task(self._keys, queue, task_id, at=at, after=after, archive=self._archive.limits(queue))
+        )
+
+    def update_payload(self, queue: str, task_id: str, payload: bytes) -> None:
+        """Replace the payload of a task that waits (pending, scheduled, retry, in a group) or is archived.
+
+        If it holds a unique lock, it gives that up for the one of its new payload, with the time that was left. If
+        another caller changes the task at the same moment, neither change is lost.
+
+        Args:
+            queue: Name of the queue.
+            task_id: Id of the task.
+            payload: The new payload, for our own tasks the JSON object of their arguments. At most 16 MiB.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            TaskNotFoundError: The queue holds no task with this id.
+            TaskStateError: It has succeeded, or its group is being turned into one task. `TaskActiveError` if it runs.
+            DuplicateTaskError: Another task holds the unique lock of the new payload.
+            WireFormatError: The stored task cannot be read.
+            ConfigurationError: The payload is not bytes, or too large.
+        """
+        self._follow(change.update_payload(self._keys, queue, task_id, payload))
+
+    def move_task(self, queue: str, task_id: str, to_queue: str) -> None:
+        """Move a task that does not run to another queue, where it is in the same state.
+
+        If this is cut off, the task waits until the move is done again, `finish_moves` is called, or a worker that
+        serves its queue carries the move on, some minutes later. It is never lost, and never in both queues.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            TaskNotFoundError: The queue holds no task with this id.
+            TaskIdConflictError: The other queue has a task of this id. It stays in its queue.
+            DuplicateTaskError: Its unique lock is held there by another task. It stays in its queue.
+            TaskStateError: It is on its way to yet another queue. `TaskActiveError` if it runs.
+            WireFormatError: The stored task cannot be read.
+            ConfigurationError: The name of the other queue is not usable, or is the same.
+        """
+        self._follow(move.move_task(self._keys, queue, task_id, to_queue))
+
+    def cancel_task(self, task_id: str) -> int:
+        """Ask whichever worker runs a task to cancel it. Nothing waits for the end.
+
+        Returns:
+            How many processes were told; they may not be those that run it.
+        """
+        return self._follow(presence.cancel_task(self._keys, task_id))
+
+    # --- many tasks ---------------------------------------------------------------------------------------------------
+
+    def run_all(
+        self, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None
+    ) -> int:
+        """Let all tasks of a state run now. As `run_task`.
+
+        Only those that were there when it began are touched, in chunks of 100, each once; one that has left the state
+        by its turn is left alone.
+
+        Args:
+            queue: Name of the queue.
+            state: scheduled, retry, aggregating, archived or completed.
+            group: Their group, with `TaskState.AGGREGATING`.
+            progress: Told after each chunk how many tasks were gone through, of how many. An error it raises ends it.
+
+        Returns:
+            How many were let run. Fewer than it was if an answer got lost and the chunk had to be repeated.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            ConfigurationError: Tasks of this state cannot be run, or the group is missing or out of place.
+        """
+        return self._follow(
+            bulk.act_on_all(
+                self._keys,
+                queue,
+                state,
+                Action.RUN,
+                group=group,
+                archive=self._archive.limits(queue),
+                progress=progress,
+            )
+        )
+
+    def archive_all(
+        self, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None
+    ) -> int:
+        """Archive all tasks of a state: pending, scheduled, retry, aggregating or completed. Otherwise as `run_all`."""
+        return self._follow(
+            bulk.act_on_all(
+                self._keys,
+                queue,
+                state,
+                Action.ARCHIVE,
+                group=group,
+                archive=self._archive.limits(queue),
+                progress=progress,
+            )
+        )
+
+    def delete_all(
+        self, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None
+    ) -> int:
+        """Delete all tasks of a state with their unique locks: any but active. Otherwise as `run_all`."""
+        return self._follow(
+            bulk.act_on_all(
+                self._keys,
+                queue,
+                state,
+                Action.DELETE,
+                group=group,
+                archive=self._archive.limits(queue),
+                progress=progress,
+            )
+        )
+
+    def move_all(
+        self, queue: str, state: TaskState, to_queue: str, *, group: str | None = None, progress: Progress | None = None
+    ) -> int:
+        """Move all tasks of a state, any but active, to another queue. As `move_task`; otherwise as `run_all`.
+
+        Returns:
+            How many were moved. A task whose id is taken there, whose unique lock is held there, or that cannot be
+            read, stays in its queue.
+        """
+        return self._follow(move.move_all(self._keys, queue, state, to_queue, group=group, progress=progress))
+
+    def finish_moves(self, queue: str) -> int:
+        """Carry on moves out of a queue that were cut off. Workers do so by themselves every few minutes.
+
+        Returns:
+            How many tasks arrived at their other queue. Those not wanted there are back in this one.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+        """
+        return self._follow(move.finish_moves(self._keys, queue))
+
+    def reconcile(self, queue: str, *, repair: bool = False, progress: Progress | None = None) -> ReconcileReport:
+        """Look for damage in a queue: what stands in Redis and no operation can have left there.
+
+        Workers do so by themselves every few minutes. All tasks are gone through in small script calls. What looks
+        damaged is looked at again after five seconds, so that nothing on its way is taken for damage.
+
+        Args:
+            queue: Name of the queue.
+            repair: Repair what is found; otherwise it is only told.
+            progress: Told after each page how many tasks were gone through, and about how many there are.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+        """
+        keys = self._follow(look.known_queue(self._keys, queue))
+        steps = reconcile(keys, repair=repair, progress=progress)
+        return run(steps, partial(self._runner.run, patience_s=self._patience_s))
+
+    # --- workers, schedulers, the store -------------------------------------------------------------------------------
+
+    def servers(self) -> list[WorkerProcess]:
+        """Return the worker processes that are alive, Go's too, by host and process id, as of their last heartbeats."""
+        return self._follow(presence.servers(self._keys))
+
+    def scheduler_entries(self) -> list[PeriodicEntryInfo]:
+        """Return the periodic entries of all schedulers that are alive, by id."""
+        return self._follow(presence.scheduler_entries(self._keys))
+
+    def scheduler_events(self, entry_id: str, page: int = 1, page_size: int = 30) -> list[SchedulerEvent]:
+        """Return past enqueues of a periodic entry, the newest first. At most the last 1000 are kept.
+
+        Args:
+            entry_id: Id of the entry. An unknown one has no events.
+            page: Number of the page, from 1.
+            page_size: Most events on a page, 1 to 1000.
+
+        Raises:
+            ConfigurationError: Page or page size is out of bounds.
+        """
+        return self._follow(presence.scheduler_events(self._keys, entry_id, page=page, page_size=page_size))
+
+    def key_slot(self, queue: str) -> int:
+        """Return which slot of a cluster, 0 to 16383, holds a queue of this name, whether or not it exists."""
+        return presence.key_slot(self._keys, queue)
+
+    def cluster_nodes(self, queue: str) -> list[str]:
+        """Return host:port of the nodes that hold a queue, the primary first. Without a cluster there are none."""
+        return self._follow(presence.cluster_nodes(self._keys, queue, is_cluster=self._is_cluster))
+
+    def redis_info(self) -> Mapping[str, str | int]:
+        """Return what the store says of itself (`INFO`), numbers as numbers; of a cluster, one of its nodes."""
+        return self._follow(presence.redis_info())

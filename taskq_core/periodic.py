@@ -1,0 +1,394 @@
+"""Periodic tasks as values: what is enqueued when, and who wants to hear of it.
+
+A `PeriodicTask` is one entry. Entries come from `@taskq.periodic`, from `taskq.schedule`, from the setting `SCHEDULE`
+and from providers, which a scheduler asks again and again. A `Timetable` holds those of one queue application. When an
+entry fires is said in `cron`; what a scheduler makes of it in `scheduler`.
+"""
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, TypeVar, Unpack
+from zoneinfo import ZoneInfo
+
+from taskq_core.cron import Schedule, parse_schedule
+from taskq_core.errors import ConfigurationError
+from taskq_core.options import TaskOptions, TaskOptionsDict, task_options
+from taskq_core.settings import Duration, seconds, unknown
+from taskq_core.task import BaseTask, Signature, is_coroutine_function
+from taskq_core.wire import Option, OptionKind, format_option, validate_entry_id
+from taskq_core.wire.durations import NS_PER_S
+
+DEFAULT_WINDOW_S = 3600.0
+"""Seconds a missed firing may still be caught up."""
+PROVIDER_EVERY_S = 180.0
+"""Seconds between two calls of a provider, as upstream."""
+
+T = TypeVar("T", bound=BaseTask[Any])
+
+
+class CatchUp(StrEnum):
+    """What becomes of firings that were missed because no scheduler ran.
+
+    A firing less than a minute late counts as on time and is never missed: a change of leader takes less.
+    """
+
+    SKIP = "skip"
+    """They are left out."""
+    ONE = "one"
+    """The last of them is enqueued, unless a later firing is on time anyway."""
+    ALL = "all"
+    """Each is enqueued, in order."""
+
+
+class PeriodicTask:
+    """One entry: a call that is enqueued again and again.
+
+    Args:
+        spec: A cron line, a descriptor such as `@hourly`, or `@every 90s`. See `taskq_core.cron`.
+        call: The task, or `task.s(...)` to give it arguments.
+        id: Name of the entry, under which its history is kept. None: the task's name and a digest of spec, zone and
+            arguments, which is the same after a restart.
+        tz: IANA name of the zone of a cron line that names none. None: the setting `TIME_ZONE`.
+        catch_up: `skip`, `one` or `all`: what becomes of firings that were missed.
+        window: Seconds or `timedelta` after which a missed firing is not caught up any more.
+        **options: Task options of what is enqueued, over those of the task.
+
+    Raises:
+        ConfigurationError: Something is not usable.
+        TaskArgumentsError: The arguments do not fit the task.
+    """
+
+    __slots__ = ("call", "catch_up", "id", "options", "payload", "spec", "tz", "window_s")
+
+    def __init__(
+        self,
+        spec: str,
+        call: Signature[Any] | BaseTask[Any],
+        *,
+        id: str | None = None,  # noqa: A002 - what the wire and the tools call it
+        tz: str | ZoneInfo | None = None,
+        catch_up: CatchUp | str = CatchUp.ONE,
+        window: Duration = DEFAULT_WINDOW_S,
+        **options: Unpack[TaskOptionsDict],
+    ) -> None:
+        if isinstance(call, BaseTask):
+            call = Signature(call, (), {})
+        if not isinstance(call, Signature):
+            raise ConfigurationError(f"a periodic task is a task or task.s(...), got {call!r}")
+        self.spec = spec
+        self.tz = _zone_name(tz)
+        self.catch_up, self.window_s = _policy(catch_up, window)
+        self.options: Mapping[str, Any] = dict(options)
+        self.call = call.using(**options) if options else call
+        self.schedule("UTC")  # refused here, where the mistake is
+        self.payload = call.task.encode(call.args, call.kwargs)
+        self.id = self._derived_id() if id is None else validate_entry_id(id)
+
+    def _derived_id(self) -> str:
+        digest = hashlib.sha256(f"{self.spec}\n{self.tz or ''}\n".encode() + self.payload).hexdigest()
+        return f"{self.call.task.name}:{digest[:8]}"
+
+    def __repr__(self) -> str:
+        return f"<periodic task {self.id!r}: {self.call.task.name!r} at {self.spec!r}>"
+
+    def schedule(self, zone: str) -> Schedule:
+        """Return when it fires, where a cron line without a time zone is one of the zone given."""
+        return parse_schedule(self.spec, zone=self.tz or zone)
+
+    def is_same(self, other: "PeriodicTask") -> bool:
+        """Whether both enqueue the same at the same times."""
+        return all(
+            getattr(self, name) == getattr(other, name)
+            for name in ("id", "spec", "tz", "catch_up", "window_s", "options", "payload")
+        ) and (self.call.task.name == other.call.task.name)
+
+    @property
+    def option_strings(self) -> tuple[str, ...]:
+        """The options given with the entry, as Asynq writes them. What Asynq has no word for is left out."""
+        return _option_strings(self.options)
+
+
+def _zone_name(tz: Any) -> str | None:
+    if tz is None:
+        return None
+    name: object = tz.key if isinstance(tz, ZoneInfo) else tz
+    if isinstance(name, str):
+        return name
+    raise ConfigurationError(f"tz must be the IANA name of a time zone, such as 'Europe/Berlin', got {tz!r}")
+
+
+def _policy(catch_up: object, window: object) -> tuple[CatchUp, float]:
+    try:
+        policy = CatchUp(catch_up)  # type: ignore[arg-type]  # whatever it is, it is a member's value or refused
+    except ValueError:
+        raise ConfigurationError(f"catch_up must be 'skip', 'one' or 'all', got {catch_up!r}") from None
+    return policy, seconds("window", window)
+
+
+def _option_strings(given: Mapping[str, Any]) -> tuple[str, ...]:
+    checked = task_options(given)
+    found: list[Option] = []
+
+    def add(name: str, kind: OptionKind, value: Any) -> None:
+        if given.get(name) is not None:
+            found.append(Option(kind, value))
+
+    add("queue", OptionKind.QUEUE, checked.queue)
+    add("max_retry", OptionKind.MAX_RETRY, checked.max_retry)
+    add("task_id", OptionKind.TASK_ID, checked.task_id)
+    add("timeout", OptionKind.TIMEOUT, checked.timeout_s * NS_PER_S)
+    add("deadline", OptionKind.DEADLINE, checked.deadline)
+    add("unique_for", OptionKind.UNIQUE, checked.unique_s * NS_PER_S)
+    if isinstance(checked.run_after, datetime):
+        add("run_after", OptionKind.PROCESS_AT, checked.run_after)
+    elif checked.run_after is not None:
+        add("run_after", OptionKind.PROCESS_IN, int(seconds("run_after", checked.run_after) * NS_PER_S))
+    add("retention", OptionKind.RETENTION, checked.retention_s * NS_PER_S)
+    add("aggregate", OptionKind.GROUP, checked.aggregate)
+    found += [Option(OptionKind.HEADER, pair) for pair in checked.headers.items()]
+    return tuple(format_option(each) for each in found)
+
+
+# --- who wants to hear of it ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Firing:
+    """One firing of an entry."""
+
+    entry: PeriodicTask
+    at: datetime
+    """When it was due, UTC."""
+    task_id: str
+    """Id of the task it enqueues; the same on every scheduler."""
+
+
+class FiringOutcome(StrEnum):
+    """What became of a firing."""
+
+    ENQUEUED = "enqueued"
+    ID_TAKEN = "id_taken"
+    """A task with its id is stored already."""
+    DUPLICATE = "duplicate"
+    """Another task holds the unique lock (`unique_for`)."""
+    REFUSED = "refused"
+    """The call does not fit, or a middleware refused it. It is not tried again."""
+    FAILED = "failed"
+    """Redis refused or was not reached. It is tried again."""
+
+
+class ScheduleHook:
+    """Told before and after each enqueue of a periodic task. Override what you need, as a function or a coroutine.
+
+    A function runs in a thread, a coroutine on the scheduler's event loop. What it raises is logged and changes
+    nothing. One that has not returned after five seconds is waited for no longer.
+    """
+
+    def before_enqueue(self, firing: Firing) -> object:
+        """The task is about to be enqueued. It may turn out that another scheduler has done it."""
+
+    def after_enqueue(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> object:
+        """The task was enqueued, or was not. `error` says why, None where there is nothing to say."""
+
+
+HookFunction = Callable[..., object]
+Provided = Iterable[PeriodicTask]
+ProviderFunction = Callable[[], Provided | Awaitable[Provided]]
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A function that returns the entries there should be, and how often it is asked."""
+
+    function: ProviderFunction
+    every_s: float
+
+
+def _unguarded(function: HookFunction | ProviderFunction) -> Any:
+    return function
+
+
+def _listed(function: Callable[[], Any]) -> Callable[[], Any]:
+    """Return a plain provider that goes through what it returns: a generator or a query set does its work only then."""
+
+    @functools.wraps(function)
+    def provide() -> Any:
+        found = function()
+        return found if inspect.isawaitable(found) else list(found)
+
+    return provide
+
+
+@dataclass(slots=True)
+class Timetable:
+    """The periodic tasks of a queue application, but for those of its settings."""
+
+    entries: dict[str, PeriodicTask] = field(default_factory=dict)
+    """By id."""
+    providers: list[Provider] = field(default_factory=list)
+    told_before: list[HookFunction] = field(default_factory=list)
+    """What hooks do before an enqueue."""
+    told_after: list[HookFunction] = field(default_factory=list)
+    """What hooks do after an enqueue."""
+    guard: Callable[[Any], Any] = _unguarded
+    """Put around each provider and hook. A framework's adapter may look after database connections there."""
+    version: int = 0
+    """Grows with every change."""
+
+    def add(self, entry: PeriodicTask) -> PeriodicTask:
+        """Add an entry, or put it in the place of an equal one: a module may be imported twice.
+
+        Raises:
+            ConfigurationError: Another entry has its id.
+        """
+        known = self.entries.get(entry.id)
+        if known is not None and not known.is_same(entry):
+            raise ConfigurationError(
+                f"two periodic tasks have the id {entry.id!r}: {known.call.task.name!r} at {known.spec!r} and "
+                f"{entry.call.task.name!r} at {entry.spec!r}; give one of them another id="
+            )
+        self.entries[entry.id] = entry
+        self.version += 1
+        return entry
+
+    def remove(self, entry_id: str) -> bool:
+        """Take an entry out. Return False if there is none."""
+        self.version += 1
+        return self.entries.pop(entry_id, None) is not None
+
+    def provide(self, function: ProviderFunction, every: Duration) -> None:
+        """Add a provider.
+
+        Raises:
+            ConfigurationError: It is no function, or the time is not usable.
+        """
+        if not callable(function):
+            raise ConfigurationError(f"a provider must be a function, got {function!r}")
+        every_s = seconds("every", every, allow_zero=False)
+        asked = function if is_coroutine_function(function) else _listed(function)
+        self.providers.append(Provider(self.guard(asked), every_s))
+        self.version += 1
+
+    def tell(self, hook: object) -> None:
+        """Add a hook.
+
+        Raises:
+            ConfigurationError: It is no `ScheduleHook`.
+        """
+        if not isinstance(hook, ScheduleHook):
+            hint = "; write the brackets behind its name" if isinstance(hook, type) else ""
+            raise ConfigurationError(f"a hook must be a taskq_core.ScheduleHook, got {hook!r}{hint}")
+        if type(hook).before_enqueue is not ScheduleHook.before_enqueue:
+            self.told_before.append(self.guard(hook.before_enqueue))
+        if type(hook).after_enqueue is not ScheduleHook.after_enqueue:
+            self.told_after.append(self.guard(hook.after_enqueue))
+
+
+# --- the setting SCHEDULE ---------------------------------------------------------------------------------------------
+
+_LINE_KEYS = ("task", "spec", "cron", "kwargs", "tz", "catch_up", "window", "options", "remote")
+_OPTION_KEYS = tuple(each.name for each in fields(TaskOptions))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleLine:
+    """One entry of the setting `SCHEDULE`, checked but for its task."""
+
+    id: str
+    task: str
+    spec: str
+    kwargs: Mapping[str, Any]
+    tz: str | None
+    catch_up: CatchUp
+    window_s: float
+    options: Mapping[str, Any]
+    is_remote: bool
+    """The code of the task is elsewhere, so that nobody misses it here."""
+
+
+def schedule_lines(schedule: Mapping[str, Any], *, zone: str) -> list[ScheduleLine]:
+    """Read the setting `SCHEDULE`: a dict of entry ids to dicts.
+
+    Raises:
+        ConfigurationError: An entry is not usable. The message names it.
+    """
+    lines = []
+    for entry_id, given in schedule.items():
+        try:
+            lines.append(_read_line(entry_id, given, zone))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"SCHEDULE[{entry_id!r}]: {error}") from None
+    return lines
+
+
+def _read_line(entry_id: Any, given: Any, zone: str) -> ScheduleLine:
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"must be a dict with 'task' and 'spec', got {type(given).__name__}")
+    for key in given:
+        if key not in _LINE_KEYS and key not in _OPTION_KEYS:
+            raise unknown("key", str(key), (*_LINE_KEYS, *_OPTION_KEYS))
+    specs = [given[key] for key in ("spec", "cron") if key in given]
+    if len(specs) != 1:
+        raise ConfigurationError("give either 'spec' or 'cron', the same under two names")
+    name, tz, remote = given.get("task"), given.get("tz"), given.get("remote", False)
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f"'task' must be the name of a task, got {name!r}")
+    if tz is not None and not isinstance(tz, str):
+        raise ConfigurationError(f"'tz' must be the name of a time zone, got {tz!r}")
+    if not isinstance(remote, bool):
+        raise ConfigurationError(f"'remote' must be True or False, got {remote!r}")
+    kwargs, options = given.get("kwargs", {}), given.get("options", {})
+    for key, value in (("kwargs", kwargs), ("options", options)):
+        if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value):
+            raise ConfigurationError(f"{key!r} must be a dict of names to values")
+    options = {**options, **{key: given[key] for key in _OPTION_KEYS if key in given}}
+    parse_schedule(specs[0], zone=tz or zone)
+    task_options(options)
+    policy, window_s = _policy(given.get("catch_up", CatchUp.ONE), given.get("window", DEFAULT_WINDOW_S))
+    return ScheduleLine(
+        id=validate_entry_id(entry_id),
+        task=name,
+        spec=specs[0],
+        kwargs=dict(kwargs),
+        tz=tz,
+        catch_up=policy,
+        window_s=window_s,
+        options=dict(options),
+        is_remote=remote,
+    )
+
+
+def scheduled_entries(
+    lines: Iterable[ScheduleLine], tasks: Mapping[str, BaseTask[Any]], remote: Callable[[str], BaseTask[Any]]
+) -> list[PeriodicTask]:
+    """Return the entries of the setting `SCHEDULE`.
+
+    Raises:
+        ConfigurationError: A task is not registered. The message names its nearest neighbour.
+        TaskArgumentsError: The arguments do not fit a task.
+    """
+    entries = []
+    for line in lines:
+        task = tasks.get(line.task)
+        if task is None:
+            if not line.is_remote:
+                error = unknown("task", line.task, tasks.keys())
+                raise ConfigurationError(f"SCHEDULE[{line.id!r}]: {error}; a task of another program needs remote=True")
+            task = remote(line.task)
+        entries.append(
+            PeriodicTask(
+                line.spec,
+                Signature(task, (), line.kwargs),
+                id=line.id,
+                tz=line.tz,
+                catch_up=line.catch_up,
+                window=line.window_s,
+                **line.options,
+            )
+        )
+    return entries

@@ -1,0 +1,69 @@
+"""What one set of settings stands for: keys, connections and clients. Nothing connects before the first use."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.connection import Endpoint
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.client import AsyncClient, Client, TransactionHook
+from taskq_core.middleware import MiddlewareStack
+from taskq_core.preparer import Preparer
+from taskq_core.settings import Settings
+from taskq_core.telemetry import Tracing
+from taskq_core.wire import Keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """What a queue application sends to: an endpoint, and a runner of each kind on it."""
+
+    endpoint: Endpoint
+    runner: SyncRunner
+    async_runner: AsyncRunner
+
+
+class Runtime:
+    """What one set of settings stands for: keys, connections and clients."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        embedded_folder: Path,
+        hook: TransactionHook | None,
+        middleware: MiddlewareStack | None = None,
+    ) -> None:
+        timeout_s = float(settings.enqueue_timeout)  # type: ignore[arg-type]  # Settings has turned it into seconds
+        self.settings = settings
+        self.endpoint = Endpoint(settings.url, embedded_folder=embedded_folder)
+        self.keys = Keys(settings.prefix)
+        self.tracing = Tracing(relation=settings.trace.relation.value, baggage=settings.trace.baggage)
+        self.runner = SyncRunner(self.endpoint)
+        self.async_runner = AsyncRunner(self.endpoint)
+        preparer = Preparer(
+            self.keys,
+            self.tracing,
+            envelope=settings.trace.envelope,
+            server=self.endpoint.server,
+            middleware=middleware,
+        )
+        self.preparer = preparer
+        self.client = Client(preparer, self.runner, timeout_s=timeout_s, hook=hook)
+        self.async_client = AsyncClient(
+            preparer, self.async_runner, timeout_s=timeout_s, blocking=self.client, hook=hook
+        )
+        self.client.bind_async(self.async_client)
+        self._own = Store(endpoint=self.endpoint, runner=self.runner, async_runner=self.async_runner)
+
+    def use(self, store: Store | None) -> None:
+        """Send to another store from now on, also through clients taken before; None: to that of the settings."""
+        store = store or self._own
+        self.endpoint, self.runner, self.async_runner = store.endpoint, store.runner, store.async_runner
+        self.client.send_through(store.runner)
+        self.async_client.send_through(store.async_runner)
+
+    def close(self) -> None:
+        """Close what blocking code opened, and give up the embedded server. Another store is not ours to close."""
+        self._own.runner.close()
+        self._own.endpoint.close()

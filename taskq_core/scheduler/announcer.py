@@ -1,0 +1,80 @@
+"""Show the entries to tools, as Asynq's schedulers do: by the one that leads, so that each entry is shown once."""
+
+import math
+import os
+from collections.abc import Callable
+
+from taskq_core.broker import operations
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import ENTRIES_SHOWN
+from taskq_core.clock import Clock, RedisClock
+from taskq_core.scheduler.entries import EntryBook
+from taskq_core.wire import Keys
+
+LOOK_S = 1.0
+"""Seconds between two looks whether this scheduler leads, or has other entries."""
+
+
+class Announcer:
+    """Writes the entries, and deletes them when another scheduler leads.
+
+    Args:
+        keys: Key names.
+        book: The entries.
+        runner: Sends operations.
+        clock: Source of monotonic time.
+        redis_clock: Redis's time.
+        host: Name of this machine.
+        scheduler_id: Id of this scheduler.
+        every_s: Seconds between two times; what is written lasts twice as long.
+        leads: Whether this scheduler leads now.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        book: EntryBook,
+        runner: AsyncRunner,
+        clock: Clock,
+        redis_clock: RedisClock,
+        *,
+        host: str,
+        scheduler_id: str,
+        every_s: float,
+        leads: Callable[[], bool],
+    ) -> None:
+        self._keys = keys
+        self._key = keys.scheduler(host, os.getpid(), scheduler_id)
+        self._book = book
+        self._runner = runner
+        self._clock = clock
+        self._redis_clock = redis_clock
+        self._every_s = every_s
+        self._leads = leads
+        self._shown = ""  # digest of the entries that stand there, "" for none
+        self._written_at = -math.inf
+
+    async def work(self) -> float:
+        """Write or delete the entries if need be; return the seconds until the next look."""
+        if not self._leads():
+            await self.withdraw()
+        elif self._shown != self._book.digest or self._clock.monotonic() - self._written_at >= self._every_s:
+            await self._write()
+        return min(LOOK_S, self._every_s)
+
+    async def _write(self) -> None:
+        now_s = int(self._redis_clock.time())
+        ttl_s = math.ceil(2 * self._every_s)
+        digest = self._book.digest
+        entries = [each.describe(now_s).encode() for each in list(self._book.entries.values())[:ENTRIES_SHOWN]]
+        self._shown = digest  # from here on there may be something to delete
+        await self._runner.run(operations.index_presence(self._keys.schedulers, self._key, expiry_s=now_s + ttl_s))
+        await self._runner.run(operations.announce(self._key, entries, ttl_s=ttl_s))
+        self._written_at = self._clock.monotonic()
+
+    async def withdraw(self) -> None:
+        """Delete the entries, if some are written."""
+        if self._shown:
+            await self._runner.run(operations.unindex_presence(self._keys.schedulers, self._key))
+            await self._runner.run(operations.withdraw_entries(self._key))
+            self._shown = ""

@@ -1,0 +1,29 @@
+"""How a scheduler runs: one checked record."""
+
+from dataclasses import dataclass
+
+from taskq_core.errors import ConfigurationError
+from taskq_core.settings import Duration, seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerConfig:
+    """Configuration of one scheduler."""
+
+    leader_lease: Duration = 8.0
+    """Seconds after which another scheduler takes over from a leader that went silent. At least 1."""
+    heartbeat: Duration = 10.0
+    """Seconds between two times that the leader writes its entries for tools; they last twice as long. At least 1."""
+    refresh: Duration = 60.0
+    """Seconds between two looks of the leader at how far its entries have come."""
+
+    def __post_init__(self) -> None:
+        for name in ("leader_lease", "heartbeat", "refresh"):
+            object.__setattr__(self, name, seconds(name, getattr(self, name), allow_zero=False))
+        for name in ("leader_lease", "heartbeat"):
+            if self.span(name) < 1:
+                raise ConfigurationError(f"{name} must be at least 1 second, got {getattr(self, name)!r}")
+
+    def span(self, name: str) -> float:
+        """Return a duration of this record in seconds."""
+        return seconds(name, getattr(self, name))

@@ -1,0 +1,64 @@
+"""Which firings of an entry to enqueue now: the catch-up policy. Pure."""
+
+from taskq_core.cron import Schedule
+from taskq_core.periodic import CatchUp
+
+ON_TIME_S = 60
+"""Seconds after which a firing counts as missed. A change of leader and a failover of Redis take less."""
+
+
+def due_firings(
+    schedule: Schedule, mark_s: int, now_s: int, *, catch_up: CatchUp, window_s: float, limit: int
+) -> list[int]:
+    """Return the firings to enqueue, in order and at most `limit`. Those left out are older than the first of them.
+
+    Args:
+        schedule: When the entry fires.
+        mark_s: The last firing dealt with, or when the entry began; Unix s.
+        now_s: Unix s.
+        catch_up: What becomes of missed firings.
+        window_s: Seconds after which a missed firing is not caught up any more.
+        limit: Most firings to return.
+    """
+    first_s = schedule.next_after(mark_s)
+    if first_s is None or first_s > now_s:
+        return []
+    missed_until_s = now_s - ON_TIME_S - 1  # the last second of which a firing counts as missed
+    if first_s > missed_until_s:
+        return _firings(schedule, mark_s, now_s, limit)
+    caught_from_s = now_s - int(window_s) - 1
+    if catch_up is CatchUp.ALL:
+        return _firings(schedule, schedule.anchor(mark_s, min(caught_from_s, missed_until_s)), now_s, limit)
+    on_time = _firings(schedule, schedule.anchor(mark_s, missed_until_s), now_s, limit)
+    if catch_up is CatchUp.SKIP or on_time:
+        return on_time
+    last_s = _last_firing(schedule, mark_s, max(mark_s, caught_from_s), missed_until_s)
+    return [] if last_s is None else [last_s]
+
+
+def next_firing(schedule: Schedule, mark_s: int, now_s: int) -> int | None:
+    """Return the first firing after now, Unix s, or None if there is none."""
+    return schedule.next_after(schedule.anchor(mark_s, max(mark_s, now_s)))
+
+
+def _firings(schedule: Schedule, after_s: int, until_s: int, limit: int) -> list[int]:
+    found: list[int] = []
+    moment_s = schedule.next_after(after_s)
+    while moment_s is not None and moment_s <= until_s and len(found) < limit:
+        found.append(moment_s)
+        moment_s = schedule.next_after(moment_s)
+    return found
+
+
+def _last_firing(schedule: Schedule, mark_s: int, after_s: int, until_s: int) -> int | None:
+    """Return the last firing of a span, looking from its end in growing steps, so that a long one costs little."""
+    step_s = ON_TIME_S
+    while after_s < until_s:
+        from_s = max(after_s, until_s - step_s)
+        last_s, moment_s = None, schedule.next_after(schedule.anchor(mark_s, from_s))
+        while moment_s is not None and moment_s <= until_s:
+            last_s, moment_s = moment_s, schedule.next_after(moment_s)
+        if last_s is not None or from_s == after_s:
+            return last_s
+        step_s *= 4
+    return None

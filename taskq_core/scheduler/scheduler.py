@@ -1,0 +1,235 @@
+"""A running scheduler: on its own, or as services of a worker.
+
+It reads the entries of the application, asks providers for more, and runs these services:
+
+| service   | does                                                                          |
+|-----------|-------------------------------------------------------------------------------|
+| ticker    | leads, and enqueues what is due                                               |
+| announcer | shows the entries to tools                                                    |
+| poller    | one per provider: asks it for entries                                         |
+
+Any number of schedulers may run; see `ticker` for why each firing is enqueued once.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import threading
+import uuid
+from collections.abc import Awaitable, Callable
+
+from taskq_core.app import TaskQ
+from taskq_core.broker import operations
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
+from taskq_core.errors import BrokerError, TaskQError
+from taskq_core.periodic import Firing, FiringOutcome
+from taskq_core.scheduler.announcer import Announcer
+from taskq_core.scheduler.config import SchedulerConfig
+from taskq_core.scheduler.entries import EntryBook
+from taskq_core.scheduler.listener import SchedulerListener
+from taskq_core.scheduler.poller import Poller
+from taskq_core.scheduler.ticker import Ticker
+from taskq_core.service import serve
+from taskq_core.settings import Settings
+
+logger = logging.getLogger("taskq.scheduler")
+
+START_PATIENCE_S = 5.0
+"""Seconds a scheduler waits for Redis to answer when it starts."""
+PROVIDERS_S = 5.0
+"""Seconds it waits for the first answer of its providers before it acts without."""
+OWN_ENTRIES = 0
+"""Number of the application as a source of entries; providers have those behind it."""
+
+
+class Scheduler:
+    """Enqueues the periodic tasks of a queue application.
+
+    Args:
+        app: The queue application.
+        config: How it runs.
+        listener: Told of its life.
+        clock: Source of time.
+    """
+
+    def __init__(
+        self,
+        app: TaskQ,
+        config: SchedulerConfig | None = None,
+        *,
+        listener: SchedulerListener | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.app = app
+        self.config = config or SchedulerConfig()
+        self.id = str(uuid.uuid4())
+        self.host = socket.gethostname() or "unknown-host"
+        self._listener = listener or SchedulerListener()
+        self._clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = asyncio.Event()
+        self._seen: tuple[int, Settings] | None = None
+        self._deaf = False
+
+    # --- on its own ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run until it is stopped, on an event loop of its own, with signals handled if this is the main thread.
+
+        Returns:
+            0 when it was stopped, 1 when it could not start.
+        """
+        with asyncio.Runner() as runner:
+            return runner.run(self._run_with_signals())
+
+    async def _run_with_signals(self) -> int:
+        if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
+            return await self.arun()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        try:
+            return await self.arun()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def stop(self) -> None:
+        """Stop, from any thread. Another scheduler takes over at once."""
+        if self._loop is None:
+            self._stopping.set()
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it has stopped
+                self._loop.call_soon_threadsafe(self._stopping.set)
+
+    async def arun(self) -> int:
+        """Run until it is stopped, on the running event loop, without signal handlers. Returns as `run`."""
+        if self._loop is not None:
+            raise RuntimeError("a scheduler runs once")
+        self._loop = asyncio.get_running_loop()
+        runtime = self.app.runtime
+        runner = AsyncRunner(runtime.endpoint)
+        try:
+            try:
+                self.open(runner)
+                await asyncio.to_thread(runtime.endpoint.open)
+                await runner.run(operations.ping(), patience_s=START_PATIENCE_S)
+            except TaskQError as error:
+                logger.error("the scheduler cannot start: %s", error)
+                return 1
+            services = [asyncio.create_task(serve(name, work), name=f"taskq {name}") for name, work in self.services()]
+            try:
+                self._tell(self._listener.started, self)
+                await self._stopping.wait()
+            finally:
+                for task in services:
+                    task.cancel()
+                await asyncio.gather(*services, return_exceptions=True)
+                await self.close()
+            return 0
+        finally:
+            await runner.aclose()
+
+    # --- as part of something that runs -------------------------------------------------------------------------------
+
+    def open(self, runner: AsyncRunner) -> None:
+        """Read the entries and get ready; nothing is sent yet.
+
+        Args:
+            runner: Sends operations. Whoever gave it closes it.
+
+        Raises:
+            ConfigurationError, TaskArgumentsError: An entry is not usable.
+        """
+        keys = self.app.runtime.keys
+        redis_clock = RedisClock(self._clock)
+        self._book = EntryBook(keys, zone=self.app.settings.time_zone)
+        self._read_entries()
+        self._ticker = Ticker(
+            self.app, self._book, runner, self._clock, redis_clock, config=self.config, fired=self._fired
+        )
+        self._announcer = Announcer(
+            keys,
+            self._book,
+            runner,
+            self._clock,
+            redis_clock,
+            host=self.host,
+            scheduler_id=self.id,
+            every_s=self.config.span("heartbeat"),
+            leads=lambda: self._ticker.leads,
+        )
+        self._pollers = [
+            Poller(provider, self._book, source=number)
+            for number, provider in enumerate(self.app.timetable.providers, OWN_ENTRIES + 1)
+        ]
+        self._ready_by = self._clock.monotonic() + PROVIDERS_S
+
+    def services(self) -> list[tuple[str, Callable[[], Awaitable[float]]]]:
+        """Return what has to be called again and again, by name; each returns the seconds until its next call."""
+        return [
+            ("scheduler", self._tick),
+            ("announcer", self._announcer.work),
+            *(("provider", poller.work) for poller in self._pollers),
+        ]
+
+    async def close(self) -> None:
+        """Give up the lease and delete what tools are shown, once the services have ended."""
+        try:
+            await self._ticker.resign()
+            await self._announcer.withdraw()
+        except BrokerError as error:
+            logger.warning("the scheduler could not say good-bye: %s; another takes over when its lease ends", error)
+
+    @property
+    def leads(self) -> bool:
+        """True while this scheduler is the one that enqueues."""
+        return self._ticker.leads
+
+    @property
+    def entry_count(self) -> int:
+        """Entries it knows."""
+        return len(self._book.entries)
+
+    async def _tick(self) -> float:
+        if not all(poller.was_asked for poller in self._pollers) and self._clock.monotonic() < self._ready_by:
+            return 0.02
+        try:
+            self._read_entries()
+        except TaskQError as error:
+            logger.error("periodic tasks are not usable, those before stay: %s", error)
+        return await self._ticker.work()
+
+    def _read_entries(self) -> None:
+        """Take the application's entries, if they may have changed."""
+        seen = (self.app.timetable.version, self.app.settings)
+        if self._seen is None or self._seen[0] != seen[0] or self._seen[1] is not seen[1]:
+            is_first, self._seen = self._seen is None, seen
+            try:
+                self._book.replace(OWN_ENTRIES, self.app.periodic_tasks())
+            except TaskQError:
+                if is_first:
+                    self._seen = None
+                raise
+
+    def _fired(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
+        self._tell(self._listener.fired, firing, outcome, error)
+
+    def _tell(self, hear: Callable[..., None], *told: object) -> None:
+        try:
+            hear(*told)
+        except Exception:
+            if not self._deaf:
+                logger.exception("the scheduler's listener failed")
+            self._deaf = True
+
+
+def run_scheduler(
+    app: TaskQ, config: SchedulerConfig | None = None, *, listener: SchedulerListener | None = None
+) -> int:
+    """Run a scheduler until it is told to stop. Returns as `Scheduler.run`."""
+    return Scheduler(app, config, listener=listener).run()

@@ -1,0 +1,23 @@
+"""What tests of your project need: capture what is enqueued, run it here, or let a real worker run it.
+
+::
+
+    with capture(taskq) as tasks:             # nothing is sent, nothing runs by itself
+        signup("a@b.c")
+        tasks.assert_enqueued(send_email, to="a@b.c")
+        tasks.run(advance=3600)                 # here, with an hour passing in no time
+
+    with eager(taskq):                        # each task runs inside the call that enqueues it
+        signup("a@b.c")
+
+    drain(taskq)                              # a real worker, on Redis or inside a capture
+
+All three work in pytest and in unittest (`self.enterContext(capture(taskq))`), in blocking code and in coroutines
+(`await tasks.arun()`, `await adrain(taskq)`). Fixtures for pytest are in `taskq_core.testing.plugin`.
+"""
+
+from taskq_core.testing.captured import Captured, capture, eager
+from taskq_core.testing.draining import adrain, drain
+from taskq_core.testing.records import EnqueuedTask, TaskRun
+
+__all__ = ["Captured", "EnqueuedTask", "TaskRun", "adrain", "capture", "drain", "eager"]

@@ -1,0 +1,355 @@
+"""`capture` and `eager`: put a store in memory in the place of Redis, and watch what is enqueued.
+
+The store is fresh, nobody else reaches it, and it runs the same scripts as Redis: an id or a unique lock that is taken
+is refused, handles answer, an `Inspector` looks at it. It takes the place of Redis for the whole queue application, in
+all threads and event loops, also for clients taken before.
+"""
+
+import logging
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
+
+from taskq_core.app import TaskQ
+from taskq_core.broker import operations
+from taskq_core.broker.memory import memory_endpoint
+from taskq_core.broker.operations import NewTask
+from taskq_core.errors import BrokerReplyError
+from taskq_core.runtime import Store
+from taskq_core.settings import Duration, seconds
+from taskq_core.testing.inline import InlineWorker
+from taskq_core.testing.passing import PassingTime, start_now
+from taskq_core.testing.records import (
+    Call,
+    EnqueuedTask,
+    TaskLike,
+    TaskRun,
+    describe,
+    enqueued_task,
+    raise_failures,
+)
+from taskq_core.testing.watched import watched_store
+from taskq_core.wire import QueueKeys, decode_message
+from taskq_core.worker.run import Run
+
+logger = logging.getLogger("taskq.testing")
+
+MOST_RUNS = 10_000
+"""Runs after which one call gives up: tasks that enqueue each other without end."""
+MOST_INSIDE = 50
+"""Eager tasks that run inside each other at which the next is refused. Python itself ends blocking ones at about 80."""
+MOST_ATTEMPTS = 1_000
+"""Attempts after which an eager task is left alone: one that snoozes without end."""
+
+_inside: ContextVar[int] = ContextVar("taskq_inside", default=0)
+"""Eager tasks inside which this code runs."""
+
+
+class Captured:
+    """What was enqueued, and what became of it.
+
+    It can be looked at after the block as well.
+
+    Attributes:
+        enqueued: All tasks that were stored, in order. What was refused is not among them.
+        runs: All runs that ended, in order.
+    """
+
+    def __init__(self, app: TaskQ) -> None:
+        self._app = app
+        self._store = watched_store(memory_endpoint(), stored=self._stored, astored=self._astored)
+        self._inline = InlineWorker(app, self._store.runner)
+        self.enqueued: list[EnqueuedTask] = []
+        self.runs: list[TaskRun] = []
+
+    def __repr__(self) -> str:
+        return f"<{len(self.enqueued)} tasks enqueued, {len(self.runs)} runs>"
+
+    # --- look ---------------------------------------------------------------------------------------------------------
+
+    def find(self, task: TaskLike, *args: object, queue: str | None = None, **kwargs: object) -> list[EnqueuedTask]:
+        """Return the tasks that were enqueued and match. As `assert_enqueued`."""
+        call = Call(task, args, kwargs)
+        return [each for each in self.enqueued if call.matches(each) and queue in (None, each.queue)]
+
+    def assert_enqueued(
+        self, task: TaskLike, *args: object, count: int | None = None, queue: str | None = None, **kwargs: object
+    ) -> list[EnqueuedTask]:
+        """Check that a task was enqueued.
+
+        Args:
+            task: A task, or the name of one: any call of it that has the arguments given here, whatever its others.
+                A signature, `task.s(...)`: exactly this call.
+            *args: Arguments by position.
+            count: How many there must be; None: at least one.
+            queue: Queue it must have gone to; None: any.
+            **kwargs: Arguments by name. Where a parameter is called `count` or `queue`, give a signature.
+
+        Returns:
+            The tasks that match, in order, to look at their options.
+
+        Raises:
+            AssertionError: It was not; the message lists what was, arguments included.
+            TaskArgumentsError: The task has no such parameter, or it cannot have this value.
+        """
+        __tracebackhide__ = True
+        found = self.find(task, *args, queue=queue, **kwargs)
+        if (len(found) == count) if count is not None else found:
+            return found
+        expected = f"{Call(task, args, kwargs)}{f' in {queue!r}' if queue is not None else ''}"
+        problem = "was not enqueued" if count is None else f"was expected {_times(count)}, but {_times(len(found))}"
+        raise AssertionError(f"{expected} {problem}; {describe(self.enqueued)}{self._hint()}")
+
+    def assert_not_enqueued(self, task: TaskLike, *args: object, queue: str | None = None, **kwargs: object) -> None:
+        """Check that no call like this was enqueued. As `assert_enqueued(..., count=0)`.
+
+        Raises:
+            AssertionError: One was.
+        """
+        __tracebackhide__ = True
+        self.assert_enqueued(task, *args, count=0, queue=queue, **kwargs)
+
+    def assert_nothing_enqueued(self) -> None:
+        """Check that no task at all was enqueued.
+
+        Raises:
+            AssertionError: One was; the message lists them.
+        """
+        __tracebackhide__ = True
+        if self.enqueued:
+            raise AssertionError(describe(self.enqueued))
+
+    def _hint(self) -> str:
+        hook = self._app.hook
+        waiting = 0 if hook is None else hook.count_waiting()
+        if not waiting:
+            return ""
+        return (
+            f"\n{waiting} more wait for the commit of the transaction around them, and Django's TestCase makes none: "
+            "use captureOnCommitCallbacks(execute=True)"
+        )
+
+    # --- run ----------------------------------------------------------------------------------------------------------
+
+    def run(self, *, advance: Duration | None = None, raises: bool = True) -> list[TaskRun]:
+        """Run what is due, here in this thread, and what that enqueues, until nothing is due any more.
+
+        Tasks whose code is not here stay where they are.
+
+        Args:
+            advance: Let this much time pass for tasks that wait for their start or their next attempt, without waiting.
+                None: no time passes.
+            raises: Raise what tasks failed with; False: only return it.
+
+        Returns:
+            The runs, in order.
+
+        Raises:
+            ExceptionGroup: The last run of a task failed; it has one error for each such task.
+        """
+        first = len(self.runs)
+        with closing(self._due(advance)) as due:
+            for run in due:
+                self._note(self._inline.run(run))
+        return _told(self.runs[first:], raises)
+
+    async def arun(self, *, advance: Duration | None = None, raises: bool = True) -> list[TaskRun]:
+        """Run what is due on this event loop. As `run`, for coroutines."""
+        first = len(self.runs)
+        with closing(self._due(advance)) as due:
+            for run in due:
+                self._note(await self._inline.arun(run))
+        return _told(self.runs[first:], raises)
+
+    def _note(self, run: TaskRun) -> None:
+        self.runs.append(run)
+
+    def _due(self, advance: Duration | None) -> Generator[Run, None, None]:
+        """Yield what is due, one after the other, for as long as something is or can be made so."""
+        passing = PassingTime(
+            self._store.runner, self._queues(), 0.0 if advance is None else seconds("advance", advance)
+        )
+        waiting: list[Run] = []
+        left_alone: list[Run] = []
+        count = 0
+        try:
+            while True:
+                for queue in self._queues():
+                    for run in self._inline.take(queue):
+                        (waiting if self._inline.can_run(run.name) else left_alone).append(run)
+                if not waiting and (advance is None or not passing.skip()):
+                    passing.finish()
+                    return
+                while waiting:
+                    if count >= MOST_RUNS:
+                        raise RuntimeError(f"tasks enqueue each other without end: {count} runs, and there are more")
+                    count += 1
+                    yield waiting.pop(0)
+        finally:
+            self._inline.give_back([*left_alone, *waiting])
+
+    def _queues(self) -> list[QueueKeys]:
+        """Queues in the order a strict worker serves them, then those that it does not."""
+        keys = self._app.runtime.keys
+        weights = self._app.settings.queues
+        names = self._store.runner.run(operations.list_queues(keys.queues))
+        return [keys.queue(name) for name in sorted(names, key=lambda name: (-weights.get(name, 0), name))]
+
+    # --- for the store ------------------------------------------------------------------------------------------------
+
+    def _stored(self, tasks: Sequence[NewTask]) -> None:
+        """Note tasks that were stored."""
+        self._remember(tasks)
+
+    async def _astored(self, tasks: Sequence[NewTask]) -> None:
+        """Note tasks that were stored."""
+        self._remember(tasks)
+
+    def _remember(self, tasks: Sequence[NewTask]) -> None:
+        self.enqueued += [enqueued_task(task, self._app.tasks) for task in tasks]
+
+
+def _times(count: int) -> str:
+    return f"{count} time{'' if count == 1 else 's'}"
+
+
+def _told(runs: list[TaskRun], raises: bool) -> list[TaskRun]:
+    if raises:
+        raise_failures(runs)
+    return runs
+
+
+class Eager(Captured):
+    """Runs each task inside the call that enqueues it.
+
+    Args:
+        app: The queue application.
+        retries: Run again at once what failed or asks for it, until it succeeds or is archived.
+    """
+
+    def __init__(self, app: TaskQ, *, retries: bool) -> None:
+        super().__init__(app)
+        self._retries = retries
+
+    def _stored(self, tasks: Sequence[NewTask]) -> None:
+        """Note tasks that were stored, and run them."""
+        self._remember(tasks)
+        with _one_deeper():
+            for queue, task_id in self._runnable(tasks):
+                for run in self._attempts(queue, task_id):
+                    self._note(self._inline.run(run))
+
+    async def _astored(self, tasks: Sequence[NewTask]) -> None:
+        """Note tasks that were stored, and run them on this event loop."""
+        self._remember(tasks)
+        with _one_deeper():
+            for queue, task_id in self._runnable(tasks):
+                for run in self._attempts(queue, task_id):
+                    self._note(await self._inline.arun(run))
+
+    def _runnable(self, tasks: Sequence[NewTask]) -> Iterator[tuple[QueueKeys, str]]:
+        keys = self._app.runtime.keys
+        for task in tasks:
+            message = decode_message(task.message)
+            if self._inline.can_run(message.type):
+                yield keys.queue(message.queue), task.task_id
+
+    def _attempts(self, queue: QueueKeys, task_id: str) -> Iterator[Run]:
+        """Yield each attempt of a task that is to be run."""
+        for _ in range(MOST_ATTEMPTS if self._retries else 1):
+            start_now(self._store.runner, queue, task_id)
+            run = self._inline.claim(queue, task_id)
+            if run is None:
+                return
+            yield run
+
+
+@contextmanager
+def _one_deeper() -> Iterator[None]:
+    """Count what runs inside this block as inside one task more.
+
+    Raises:
+        BrokerReplyError: It would run inside too many; to who enqueues, the store refuses the task.
+    """
+    inside = _inside.get() + 1
+    if inside > MOST_INSIDE:
+        raise BrokerReplyError(f"tasks enqueue each other without end: {MOST_INSIDE} run inside each other")
+    token = _inside.set(inside)
+    try:
+        yield
+    finally:
+        _inside.reset(token)
+
+
+class StandingEager(Eager):
+    """Runs tasks as `Eager` for as long as a process lives: it remembers none of them, and logs what failed."""
+
+    def __init__(self, app: TaskQ) -> None:
+        super().__init__(app, retries=False)
+
+    @property
+    def store(self) -> Store:
+        """What takes the place of Redis."""
+        return self._store
+
+    def _remember(self, tasks: Sequence[NewTask]) -> None:
+        """Remember nothing."""
+
+    def _note(self, run: TaskRun) -> None:
+        if run.has_failed:
+            logger.error(
+                "task %s failed",
+                run.name,
+                exc_info=run.error,
+                extra={"queue": run.queue, "task_id": run.id, "attempt": run.attempt},
+            )
+
+
+@contextmanager
+def capture(app: TaskQ) -> Iterator[Captured]:
+    """Capture what is enqueued in a `with` block: nothing is sent to Redis, nothing runs by itself.
+
+    Args:
+        app: The queue application.
+
+    Raises:
+        ConfigurationError: fakeredis is not installed; the extra `testing` brings it.
+
+    Example:
+        `with capture(taskq) as tasks: signup("a@b.c")`, then `tasks.assert_enqueued(send_email, to="a@b.c")`.
+    """
+    with _diverted(app, Captured(app)) as tasks:
+        yield tasks
+
+
+@contextmanager
+def eager(app: TaskQ, *, retries: bool = False, raises: bool = True) -> Iterator[Captured]:
+    """Run each task that is enqueued in a `with` block at once, inside the call that enqueues it.
+
+    Arguments go through their payload, middleware and trace are as in a worker, and results are read back as ever. A
+    delay is not waited for. A plain function runs in the thread that enqueues it, and a coroutine ends before the call
+    returns. What a task raises goes to its handle, as ever, and not to who enqueues it.
+
+    Args:
+        app: The queue application.
+        retries: Run again at once what failed or was snoozed, until it succeeds or is archived. False: it waits.
+        raises: Raise at the end of the block what tasks failed with, unless the block itself raises.
+
+    Raises:
+        ExceptionGroup: The last run of a task in the block failed; it has one error for each such task.
+        ConfigurationError: fakeredis is not installed; the extra `testing` brings it.
+    """
+    with _diverted(app, Eager(app, retries=retries)) as tasks:
+        yield tasks
+    if raises:
+        raise_failures(tasks.runs)
+
+
+@contextmanager
+def _diverted(app: TaskQ, tasks: Captured) -> Iterator[Captured]:
+    before = app.divert(tasks._store)
+    try:
+        yield tasks
+    finally:
+        app.divert(before)
+        tasks._store.close()

@@ -1,0 +1,111 @@
+"""`drain` and `adrain`: a real worker that runs what is there, and stops.
+
+It works on whatever the queue application sends to: Redis, or the store in memory of a `capture`. Plain functions run
+in threads, time limits and leases hold: what runs is what runs in production.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+from taskq_core.app import TaskQ
+from taskq_core.broker import operations
+from taskq_core.context import TaskContext
+from taskq_core.settings import Duration, seconds
+from taskq_core.testing.passing import PassingTime
+from taskq_core.testing.records import TaskRun, raise_failures
+from taskq_core.worker import Worker, WorkerConfig, WorkerListener
+
+SAFETY_NET_S = 0.05
+"""Seconds after which the worker looks at the queues by itself: a store in memory wakes nobody across threads."""
+
+
+AGGREGATE_EVERY_S = 0.02
+"""Seconds between two looks at groups."""
+
+
+class _Runs(WorkerListener):
+    """Notes how runs ended."""
+
+    per_task = True
+
+    def __init__(self) -> None:
+        self.runs: list[TaskRun] = []
+
+    def task_ended(self, context: TaskContext, outcome: str, duration_s: float, error: BaseException | None) -> None:
+        self.runs.append(
+            TaskRun(
+                id=context.id,
+                name=context.name,
+                queue=context.queue,
+                attempt=context.attempt,
+                outcome=outcome,
+                error=error,
+            )
+        )
+
+
+def drain(
+    app: TaskQ,
+    *,
+    queues: Iterable[str] | None = None,
+    advance: Duration | None = None,
+    timeout: Duration = 60.0,
+    raises: bool = True,
+) -> list[TaskRun]:
+    """Run a worker until nothing is due any more, blocking.
+
+    Args:
+        app: The queue application.
+        queues: Queues it serves; None: those of the settings, as in production.
+        advance: Let this much time pass for tasks that wait for their start or their next attempt, without waiting.
+            None: no time passes.
+        timeout: Most seconds it may take.
+        raises: Raise what tasks failed with; False: only return it.
+
+    Returns:
+        The runs, in the order of their ends.
+
+    Raises:
+        ExceptionGroup: The last run of a task failed; it has one error for each such task.
+        TimeoutError: It took longer; what still ran was given back to its queue.
+        BrokerError: The store does not answer.
+        RuntimeError: An event loop runs in this thread; await `adrain` there.
+    """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("drain() would block the running event loop; await adrain() instead")
+    return asyncio.run(adrain(app, queues=queues, advance=advance, timeout=timeout, raises=raises))
+
+
+async def adrain(
+    app: TaskQ,
+    *,
+    queues: Iterable[str] | None = None,
+    advance: Duration | None = None,
+    timeout: Duration = 60.0,
+    raises: bool = True,
+) -> list[TaskRun]:
+    """Run a worker on this event loop until nothing is due any more. As `drain`, for coroutines."""
+    served = app.settings.queues if queues is None else dict.fromkeys(queues, 1)
+    runtime = app.runtime
+    await asyncio.to_thread(runtime.endpoint.open)
+    await runtime.async_runner.run(operations.ping())
+    keys = [runtime.keys.queue(name) for name in served]
+    most_s = 0.0 if advance is None else seconds("advance", advance)
+    passing = PassingTime(runtime.runner, keys, most_s, aggregators=app.aggregators)
+
+    async def skip(worker: Worker) -> bool:
+        if advance is None or not await asyncio.to_thread(passing.skip):
+            return False
+        await worker.forward()
+        return True
+
+    listener = _Runs()
+    config = WorkerConfig.from_settings(
+        app.settings, queues=served, burst=True, safety_net=SAFETY_NET_S, aggregate_every=AGGREGATE_EVERY_S
+    )
+    async with asyncio.timeout(seconds("timeout", timeout, allow_zero=False)):
+        await Worker(app, config, listener=listener, when_idle=skip).arun()
+    await asyncio.to_thread(passing.finish)
+    if raises:
+        raise_failures(listener.runs)
+    return listener.runs

@@ -1,0 +1,246 @@
+"""Run tasks inside the code that asks for it: one after the other, without a worker.
+
+A task comes from the store and its end goes back there through the same scripts and the same rules a worker has; only
+the function runs in this thread, or on this event loop, so that it sees what its caller sees: a transaction of the
+test, a debugger, a patched module. Time limits are not watched here.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from taskq_core.app import TaskQ
+from taskq_core.broker import operations
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
+from taskq_core.context import TaskContext, current
+from taskq_core.errors import WireFormatError
+from taskq_core.handlers import ErrorHandler, Handler
+from taskq_core.ids import new_token
+from taskq_core.options import DEFAULT_TIMEOUT_S
+from taskq_core.task import Task
+from taskq_core.telemetry import unwrap
+from taskq_core.testing.records import TaskRun
+from taskq_core.wire import QueueKeys, decode_message
+from taskq_core.worker.outcome import settle, state_after, word
+from taskq_core.worker.run import Run
+
+logger = logging.getLogger("taskq.testing")
+
+LEASE_S = 7 * 86_400
+"""Seconds a task stays ours: nobody extends the lease, and a debugger may hold it up for long."""
+LATEST_S = 253_402_300_799
+"""Last Unix second a calendar holds, in the year 9999."""
+
+
+class InlineWorker:
+    """Takes tasks from a store and runs them here.
+
+    Args:
+        app: The queue application.
+        runner: Sends operations to the store.
+    """
+
+    def __init__(self, app: TaskQ, runner: SyncRunner) -> None:
+        self._app = app
+        self._runner = runner
+        self._owner = new_token()
+        self._calls = 0
+        self._lock = threading.Lock()
+        self._taken: dict[tuple[str, str], Run] = {}
+
+    def can_run(self, name: str) -> bool:
+        """Whether the code of a task is here: it is registered, or a handler's pattern fits."""
+        return name in self._app.tasks or self._app.handlers.find(name).name != ""
+
+    # --- take and give back -------------------------------------------------------------------------------------------
+
+    def take(self, queue: QueueKeys) -> list[Run]:
+        """Take what is pending in a queue, and due; at most one batch, oldest first."""
+        self._forward(queue)
+        with self._lock:
+            return self._dequeue(queue)
+
+    def claim(self, queue: QueueKeys, task_id: str) -> Run | None:
+        """Take one task. None if it is not pending: its queue is paused, or somebody was faster."""
+        key = (queue.name, task_id)
+        self._forward(queue)
+        with self._lock:  # several threads may look for theirs; each leaves what it took for another here
+            while key not in self._taken:
+                runs = self._dequeue(queue)
+                if not runs:
+                    return None
+                self._taken.update((run.key, run) for run in runs)
+            return self._taken.pop(key)
+
+    def _forward(self, queue: QueueKeys) -> None:
+        while self._runner.run(operations.forward(queue, owner=self._owner, leader_ms=1)).moved >= 100:
+            pass
+
+    def _dequeue(self, queue: QueueKeys) -> list[Run]:
+        self._calls += 1
+        answer = self._runner.run(
+            operations.dequeue(queue, owner=self._owner, call=self._calls, limit=operations.BATCH_MAX, lease_s=LEASE_S)
+        )
+        runs = []
+        for task_id, data in answer.tasks:
+            try:
+                runs.append(Run(queue, task_id, decode_message(data), math.inf))
+            except WireFormatError:
+                self._runner.run(operations.quarantine(queue, task_id, owner=self._owner))
+        return runs
+
+    def give_back(self, runs: Iterable[Run]) -> None:
+        """Put tasks back to the head of their queues, the first of them first."""
+        for run in reversed(list(runs)):
+            settlement = operations.Settlement(run.task_id, operations.Outcome.REQUEUE)
+            self._runner.run(operations.settle(run.queue, [settlement], owner=self._owner))
+
+    # --- run ----------------------------------------------------------------------------------------------------------
+
+    def run(self, run: Run) -> TaskRun:
+        """Run a task in this thread; a coroutine on an event loop that blocks it."""
+        try:
+            call = self._prepare(run)
+            run.result = contextvars.copy_context().run(self._call, run, call)
+        except (Exception, SystemExit) as error:
+            run.error = error
+        except BaseException:  # the test ends here, for example by Ctrl-C
+            self.give_back((run,))
+            raise
+        ended = self._settle(run)
+        for handler in self._error_handlers(run):
+            with _harmless(run):
+                told = handler.function(run.failure, run.context)
+                if handler.is_coroutine:
+                    self._app.bridge.run(told)
+        return ended
+
+    async def arun(self, run: Run) -> TaskRun:
+        """Run a task on this event loop; a plain function where the application's bridge runs blocking code."""
+        try:
+            call = self._prepare(run)
+            if _task(run).is_coroutine:
+                run.result = await asyncio.create_task(self._acall(run, call))  # whose context is its own
+            else:
+                context = contextvars.copy_context()
+                run.result = await self._app.bridge.arun(partial(context.run, self._call, run, call))
+        except (Exception, SystemExit) as error:
+            run.error = error
+        except BaseException:
+            self.give_back((run,))
+            raise
+        ended = self._settle(run)
+        for handler in self._error_handlers(run):
+            with _harmless(run):
+                tell = partial(handler.function, run.failure, run.context)
+                await (tell() if handler.is_coroutine else self._app.bridge.arun(tell))
+        return ended
+
+    def _prepare(self, run: Run) -> Callable[[], Any]:
+        """Return the call to make: the function with its arguments, inside the middleware."""
+        task = run.task = self._app.tasks.get(run.name) or self._app.handlers.find(run.name)
+        message = run.message
+        run.context = self._context(run)
+        parameters = () if isinstance(task, Handler) else task.codec.parameters
+        payload, traceparent = unwrap(message.payload, parameters)
+        tracing = self._app.runtime.tracing
+        if tracing.is_active:
+            headers = dict(message.headers)
+            if traceparent is not None:
+                headers["traceparent"] = traceparent
+            run.span = tracing.start_consumer(
+                run.queue.name,
+                run.name,
+                run.task_id,
+                retried=message.retried,
+                max_retry=message.retry,
+                headers=headers,
+            )
+        if isinstance(task, Handler):
+            run.kwargs = task.arguments(message, payload, run.queue.name)
+        else:
+            run.kwargs = task.codec.decode(payload)
+        given = (run.context,) if task.takes_context else ()
+        call: Callable[[], Any] = partial(task.function, *given, **run.kwargs)
+        for middleware in reversed(self._app.middleware.of_run(run.queue.name, task.name, run.name)):
+            if not middleware.only_in_workers:
+                around = middleware.aaround if task.is_coroutine else middleware.around
+                call = partial(around, run.context, call)
+        return call
+
+    def _context(self, run: Run) -> TaskContext:
+        message = run.message
+        now = SYSTEM_CLOCK.time()
+        limits = [now + message.timeout] if message.timeout else []
+        limits += [message.deadline] if message.deadline else []
+        return TaskContext(
+            id=run.task_id,
+            name=run.name,
+            queue=run.queue.name,
+            retried=message.retried,
+            max_retry=message.retry,
+            deadline=utc_datetime(min([*(limits or [now + DEFAULT_TIMEOUT_S]), LATEST_S])),
+            headers=dict(message.headers),
+            _write_result=partial(self._write_result, run),
+        )
+
+    def _write_result(self, run: Run, data: bytes) -> None:
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"write_result takes bytes, got {type(data).__name__}")
+        self._runner.run(operations.write_result(run.queue, run.task_id, bytes(data), owner=self._owner))
+
+    def _enter(self, run: Run) -> None:
+        current.set(run.context)
+        if run.span is not None:
+            run.span.attach()
+
+    def _call(self, run: Run, call: Callable[[], Any]) -> object:
+        self._enter(run)
+        result = call()
+        return self._app.bridge.run(result) if _task(run).is_coroutine else result
+
+    async def _acall(self, run: Run, call: Callable[[], Any]) -> object:
+        self._enter(run)
+        return await call()
+
+    def _error_handlers(self, run: Run) -> Sequence[ErrorHandler]:
+        """Who is told of a run that has ended: all error handlers if it failed."""
+        return tuple(self._app.error_handlers) if run.failure is not None else ()
+
+    def _settle(self, run: Run) -> TaskRun:
+        settlement = settle(run, run.result, run.error, now_s=int(SYSTEM_CLOCK.time()), duration_s=0.0)
+        archive = self._app.settings.archive.limits(run.queue.name)
+        self._runner.run(operations.settle(run.queue, [settlement], owner=self._owner, archive=archive))
+        if run.span is not None:
+            run.span.end(state_after(settlement), run.error)
+        assert run.context is not None
+        outcome = run.context.outcome = word(settlement, run.error).value
+        return TaskRun(
+            id=run.task_id,
+            name=run.name,
+            queue=run.queue.name,
+            attempt=run.message.retried + 1,
+            outcome=outcome,
+            error=run.error,
+        )
+
+
+@contextlib.contextmanager
+def _harmless(run: Run) -> Iterator[None]:
+    """Log what an error handler raises, as a worker does."""
+    try:
+        yield
+    except Exception:
+        logger.exception("an error handler failed", extra={"queue": run.queue.name, "task_id": run.task_id})
+
+
+def _task(run: Run) -> Task[Any, Any] | Handler:
+    assert run.task is not None
+    return run.task

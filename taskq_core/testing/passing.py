@@ -1,0 +1,103 @@
+"""Let time pass for tasks that wait, without waiting.
+
+Nobody's clock is changed: all starts, next attempts and times of joining a group are brought forward by the time until
+the first of them counts, so they keep their order and their distances, on a store in memory and on a real server alike.
+Unique locks and deadlines stay where they are.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from taskq_core.aggregation import Aggregators
+from taskq_core.broker import operations
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.settings import MAX_SECONDS
+from taskq_core.wire import QueueKeys, TaskState
+
+PAGE = 1_000
+"""Most tasks that are listed at once."""
+ROUNDED_UP_S = 1
+"""Seconds by which a start may be later than it was asked for: it is stored as the next whole second."""
+STATES = (TaskState.SCHEDULED, TaskState.RETRY)
+
+
+class PassingTime:
+    """A stretch of time that may pass.
+
+    Args:
+        runner: Sends operations.
+        queues: Queues whose tasks wait.
+        most_s: Seconds that may pass in all; whole seconds, as starts are.
+        aggregators: Say when groups are due; None where nobody combines their tasks.
+    """
+
+    def __init__(
+        self, runner: SyncRunner, queues: Sequence[QueueKeys], most_s: float, *, aggregators: Aggregators | None = None
+    ) -> None:
+        self._runner = runner
+        self._queues = queues
+        self._left_s = int(most_s)
+        self._aggregators = aggregators
+
+    def skip(self) -> bool:
+        """Let time pass to the next task or group that becomes due. False if none does within what is left."""
+        wait_s = min((each for queue in self._queues for each in self._waits_s(queue)), default=math.inf)
+        if wait_s > self._left_s + ROUNDED_UP_S:
+            return False
+        self._pass(max(0, int(wait_s)))
+        return True
+
+    def finish(self) -> None:
+        """Let the rest of the time pass, in which nothing becomes due."""
+        self._pass(self._left_s)
+
+    def _waits_s(self, queue: QueueKeys) -> Iterator[int]:
+        """Yield whole seconds until something of a queue is due: at least those of what comes first."""
+        now_s = math.floor(self._runner.run(operations.count_tasks(queue)).now_ns / 1e9)
+        for state in STATES:
+            for _, start_s in self._list(operations.waiting_key(queue, state), 0, 0):
+                yield start_s - now_s
+        for group in self._groups(queue):
+            aggregation = None if self._aggregators is None else self._aggregators.find(queue.name, group)
+            if aggregation is None:
+                continue
+            key = operations.waiting_key(queue, TaskState.AGGREGATING, group)
+            for _, newest_s in self._list(key, -1, -1):
+                yield newest_s + aggregation.grace_s - now_s
+            if aggregation.max_delay_s:
+                for _, oldest_s in self._list(key, 0, 0):
+                    yield oldest_s + aggregation.max_delay_s - now_s
+
+    def _groups(self, queue: QueueKeys) -> Iterator[str]:
+        cursor = 0
+        while True:
+            cursor, names = self._runner.run(operations.list_groups(queue, cursor))
+            yield from names
+            if not cursor:
+                return
+
+    def _pass(self, by_s: int) -> None:
+        if not by_s:
+            return
+        self._left_s = max(0, self._left_s - by_s)
+        for queue in self._queues:
+            for state in STATES:
+                self._bring_forward(operations.waiting_key(queue, state), by_s)
+            for group in set(self._groups(queue)):
+                self._bring_forward(operations.waiting_key(queue, TaskState.AGGREGATING, group), by_s)
+
+    def _bring_forward(self, key: str, by_s: int) -> None:
+        first = 0
+        while page := self._list(key, first, first + PAGE - 1):
+            for task_id, _ in page:
+                self._runner.run(operations.bring_forward(key, task_id, by_s=by_s))
+            first += len(page)
+
+    def _list(self, key: str, first: int, last: int) -> list[tuple[str, int]]:
+        return self._runner.run(operations.list_waiting(key, first, last))
+
+
+def start_now(runner: SyncRunner, queue: QueueKeys, task_id: str) -> None:
+    """Make a task that waits for its start or its next attempt due."""
+    for state in STATES:
+        runner.run(operations.bring_forward(operations.waiting_key(queue, state), task_id, by_s=MAX_SECONDS))

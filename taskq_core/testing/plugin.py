@@ -1,0 +1,66 @@
+"""Fixtures for pytest.
+
+They are asked for, in the `conftest.py` of your tests, and not loaded by themselves, because that would import taskq
+before every run of pytest on the machine::
+
+    pytest_plugins = ["taskq_core.testing.plugin"]
+
+The queue application is the one that the option `taskq_app` of pytest's configuration names, as in
+`taskq_app = "shop.queue:taskq"` (in a Django project `"taskq_django:taskq"`), or what a fixture of your own of this
+name returns.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.testing.captured import Captured, capture, eager
+from taskq_core.testing.draining import drain
+from taskq_core.testing.records import TaskRun
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that names the queue application."""
+    parser.addini("taskq_app", "the queue application of the taskq fixtures, as module:attribute", default="")
+
+
+@pytest.fixture
+def taskq_app(pytestconfig: pytest.Config) -> TaskQ:
+    """The queue application of the other fixtures."""
+    named: str = pytestconfig.getini("taskq_app")
+    module, colon, attribute = named.partition(":")
+    if not colon:
+        got = f", got {named!r}" if named else ""
+        raise pytest.UsageError(
+            "the taskq fixtures need a queue application: set taskq_app = module:attribute in pytest's "
+            f"configuration, or write a fixture taskq_app that returns it{got}"
+        )
+    found = import_module(module)
+    for part in attribute.split("."):
+        found = getattr(found, part)
+    if not isinstance(found, TaskQ):
+        raise pytest.UsageError(f"taskq_app must name a TaskQ, and {named!r} is {type(found).__name__}")
+    return found
+
+
+@pytest.fixture
+def taskq_capture(taskq_app: TaskQ) -> Iterator[Captured]:
+    """What the test enqueues: nothing is sent, and nothing runs by itself."""
+    with capture(taskq_app) as tasks:
+        yield tasks
+
+
+@pytest.fixture
+def taskq_eager(taskq_app: TaskQ) -> Iterator[Captured]:
+    """What the test enqueues: each task runs at once, and what one fails with fails the test at its end."""
+    with eager(taskq_app) as tasks:
+        yield tasks
+
+
+@pytest.fixture
+def taskq_drain(taskq_app: TaskQ, taskq_capture: Captured) -> Callable[..., list[TaskRun]]:
+    """Runs a worker until nothing is due any more, on what the test has enqueued. As `taskq_core.testing.drain`."""
+    return partial(drain, taskq_app)

@@ -1,0 +1,248 @@
+"""What tests look at: tasks that were enqueued, runs that ended, and what is asserted about them."""
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from taskq_core.broker.operations import NewTask
+from taskq_core.errors import PayloadError, TaskArgumentsError
+from taskq_core.task import BaseTask, Signature, Task
+from taskq_core.telemetry import unwrap
+from taskq_core.wire import TaskMessage, decode_message
+
+TaskLike = BaseTask[Any] | Signature[Any] | str
+"""What names a task in an assertion: a task, the name of one, or a signature, which is one call."""
+
+SHOWN = 20
+"""Most tasks that a failed assertion lists."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnqueuedTask:
+    """One task that was enqueued.
+
+    Attributes:
+        id: Id of the task.
+        name: Name of the task.
+        queue: Queue it went to.
+        arguments: Its arguments by name, read back as its function gets them; a parameter left to its default is
+            missing. Empty where the payload is no JSON object.
+        payload: Payload bytes.
+        headers: Text that travels with it, the trace included.
+        max_retry: Most retries.
+        timeout: Longest run, None for no limit.
+        deadline: Latest moment to run, None for no limit.
+        retention: How long it is kept after success.
+        group: Group it waits in, "" for none.
+        run_after: Time it was told to wait; None if it starts at once, or at `run_at`.
+        run_at: Moment it was told to start, None otherwise.
+        is_unique: True if it holds a unique lock.
+    """
+
+    id: str
+    name: str
+    queue: str
+    arguments: Mapping[str, object]
+    payload: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    max_retry: int
+    timeout: timedelta | None
+    deadline: datetime | None
+    retention: timedelta
+    group: str
+    run_after: timedelta | None
+    run_at: datetime | None
+    is_unique: bool
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        later = self.run_after or self.run_at
+        return f"{self.name}({shown}) in {self.queue!r}{f', {later}' if later else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRun:
+    """One run of a task that has ended.
+
+    Attributes:
+        id: Id of the task.
+        name: Name of the task.
+        queue: Queue it came from.
+        attempt: Number of the run, from 1.
+        outcome: completed, retried, archived, snoozed, discarded, requeued or lost.
+        error: What its function raised, None if it returned.
+    """
+
+    id: str
+    name: str
+    queue: str
+    attempt: int
+    outcome: str
+    error: BaseException | None
+
+    @property
+    def has_failed(self) -> bool:
+        """True if its function failed, whether it is tried again or not."""
+        return self.outcome in ("retried", "archived", "lost")
+
+
+def enqueued_task(new: NewTask, tasks: Mapping[str, Task[Any, Any]]) -> EnqueuedTask:
+    """Return the record of a task that was sent."""
+    message = decode_message(new.message)
+    payload, arguments = _arguments(message, tasks.get(message.type))
+    return EnqueuedTask(
+        id=new.task_id,
+        name=message.type,
+        queue=message.queue,
+        arguments=MappingProxyType(arguments),
+        payload=payload,
+        headers=MappingProxyType(dict(message.headers)),
+        max_retry=message.retry,
+        timeout=timedelta(seconds=message.timeout) if message.timeout else None,
+        deadline=datetime.fromtimestamp(message.deadline, UTC) if message.deadline else None,
+        retention=timedelta(seconds=message.retention),
+        group=message.group_key,
+        run_after=None if new.start_in_ms is None else timedelta(milliseconds=new.start_in_ms),
+        run_at=None if new.start_at_s is None else datetime.fromtimestamp(new.start_at_s, UTC),
+        is_unique=bool(new.unique_key),
+    )
+
+
+def _arguments(message: TaskMessage, task: Task[Any, Any] | None) -> tuple[bytes, dict[str, object]]:
+    """Return the task's own payload, and its arguments as far as they can be read."""
+    payload, _ = unwrap(message.payload, () if task is None else task.codec.parameters)
+    if task is not None:
+        try:
+            return payload, task.codec.decode(payload)
+        except PayloadError:
+            pass  # a peer's payload, or one of another version: what JSON says of it is shown
+    try:
+        return payload, msgspec.json.decode(payload, type=dict[str, object])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return payload, {}
+
+
+# --- assertions -------------------------------------------------------------------------------------------------------
+
+
+class Call:
+    """What a test expects of a call: a task, and some of its arguments or all of them.
+
+    Args:
+        task: A task (any arguments, but for those given), a name, or a signature (exactly this call).
+        args, kwargs: Arguments that the call has, whatever the others are.
+
+    Raises:
+        TaskArgumentsError: The task has no such parameters, or they cannot have these values.
+    """
+
+    def __init__(self, task: TaskLike, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
+        self._payload: bytes | None = None
+        self._is_whole = isinstance(task, Signature)
+        if isinstance(task, Signature):
+            if args or kwargs:
+                raise TypeError("a signature has its arguments already; give task.s(...) alone, or the task with some")
+            if not isinstance(task.task, Task) and task.args:
+                self._payload = task.task.encode(task.args, task.kwargs)
+            else:
+                kwargs = task.arguments
+            task = task.task
+        self.name = task if isinstance(task, str) else task.name
+        self._task = task if isinstance(task, Task) else None
+        if args:
+            if self._task is None:
+                raise TypeError(f"the arguments of {self.name!r}, whose code is not here, are given by name")
+            kwargs = {**self._named(self._task, args), **kwargs}
+        self._arguments = dict(kwargs)
+        if self._task is not None:
+            self._check_names(self._task)
+
+    def _named(self, task: Task[Any, Any], args: Sequence[object]) -> dict[str, object]:
+        parameters = inspect.signature(task.function).parameters
+        names = [name for name in task.codec.parameters if parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY]
+        if len(args) > len(names):
+            problem = f"takes {len(names)} positional arguments but {len(args)} were given"
+            raise TaskArgumentsError(task.name, "", problem)
+        return dict(zip(names, args, strict=False))
+
+    def _check_names(self, task: Task[Any, Any]) -> None:
+        for name in self._arguments:
+            if name not in task.codec.parameters:
+                known = ", ".join(task.codec.parameters) or "none"
+                raise TaskArgumentsError(task.name, "", f"has no parameter {name!r}; its parameters are {known}")
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self._arguments.items())
+        return f"{self.name}({shown if self._is_whole or not shown else f'{shown}, ...'})"
+
+    def matches(self, enqueued: EnqueuedTask) -> bool:
+        """Whether a task is this call.
+
+        Arguments are compared as they stand in the payload, so that a tuple equals the list it arrives as; one left to
+        its default equals the default.
+        """
+        if enqueued.name != self.name:
+            return False
+        if self._payload is not None:
+            return enqueued.payload == self._payload
+        actual = dict(enqueued.arguments)
+        if self._is_whole and any(
+            name not in self._arguments and not self._is_default(name, actual[name]) for name in actual
+        ):
+            return False
+        expected = dict(actual)
+        for name, value in self._arguments.items():
+            if name in actual:
+                expected[name] = value
+            elif not self._is_default(name, value):
+                return False
+        return expected == actual or self._encode(expected) == self._encode(actual)
+
+    def _is_default(self, name: str, value: object) -> bool:
+        if self._task is None:
+            return False
+        default = inspect.signature(self._task.function).parameters[name].default
+        return default is not inspect.Parameter.empty and bool(default == value)
+
+    def _encode(self, arguments: Mapping[str, object]) -> bytes:
+        return msgspec.json.encode(arguments) if self._task is None else self._task.encode((), arguments)
+
+
+def describe(tasks: Iterable[EnqueuedTask]) -> str:
+    """Return lines that list tasks, for a failed assertion."""
+    lines = [f"  {task}" for task in tasks]
+    if not lines:
+        return "nothing was enqueued"
+    more = f"\n  and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return "enqueued were:\n" + "\n".join(lines[:SHOWN]) + more
+
+
+def failures(runs: Iterable[TaskRun]) -> list[Exception]:
+    """Return the errors of tasks whose last run failed, each with a note that names its task."""
+    last = {(run.queue, run.id): run for run in runs}
+    errors: list[Exception] = []
+    for run in last.values():
+        if not run.has_failed:
+            continue
+        error = run.error if isinstance(run.error, Exception) else RuntimeError(f"the run ended: {run.error!r}")
+        note = f"in task {run.name!r} ({run.id}), attempt {run.attempt}, {run.outcome}"
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        errors.append(error)
+    return errors
+
+
+def raise_failures(runs: Iterable[TaskRun]) -> None:
+    """Raise what tasks failed with, if any did.
+
+    Raises:
+        ExceptionGroup: With one error per task whose last run failed.
+    """
+    errors = failures(runs)
+    if errors:
+        raise ExceptionGroup(f"{len(errors)} task{'s' if len(errors) > 1 else ''} failed", errors)

@@ -1,0 +1,453 @@
+"""Turn groups of tasks into one task each.
+
+::
+
+    group --gather--> set --function--> one task        combine: the task is stored and the set is gone, or neither
+      ^                |
+      +----reclaim-----+   its time is over: the function failed or its worker was lost
+
+The aggregator looks at the groups of one queue every second or so. It takes the members of those that are due into
+sets, has the application's functions turn each set into one task, and stores that in the same step that takes the set
+away, so a crash at any moment leaves either the members or the one task, never both. A set whose time is over goes back
+to its group, whoever made it, Go too; so do the sets of a function that failed, when their time is over.
+
+One worker per queue looks, by a lease, because a look costs Redis work for every group; taking a set is one script, so
+two that look take nothing twice. The lease is one of workers with the same aggregators, so that workers of another
+program, or of the next release, do not keep theirs from being called. While all slots of the leader are busy it does
+not renew the lease, and another worker helps.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from taskq_core.aggregation import Aggregation, Aggregators, GroupedTask
+from taskq_core.app import TaskQ
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import (
+    BATCH_MAX,
+    GATHER_MAX,
+    CombineCode,
+    GatherCode,
+    GroupCheck,
+    combine,
+    expel,
+    gather,
+    give_back,
+    list_groups,
+    read_members,
+    reclaim,
+    resign,
+    sweep,
+)
+from taskq_core.clock import Clock
+from taskq_core.context import TaskContext
+from taskq_core.errors import BrokerError, Discard, EnqueueError, WireFormatError
+from taskq_core.ids import new_task_id
+from taskq_core.preparer import Prepared
+from taskq_core.service import jittered
+from taskq_core.task import Signature
+from taskq_core.wire import QueueKeys, decode_message
+from taskq_core.worker.calls import FunctionThreads, call_coroutine
+
+logger = logging.getLogger("taskq.worker")
+
+AT_ONCE = 4
+"""Sets of one queue that are turned into tasks at the same time."""
+PATIENCE_S = 5.0
+"""Seconds for which a call to Redis is sent again. A repeat is recognised."""
+WITHOUT_EVERY_S = 10.0
+"""Seconds between two looks of a worker without aggregators, which only gives back what others left."""
+
+
+class FunctionCaller:
+    """Calls the functions of aggregators: coroutines on the loop, plain functions in threads of their own.
+
+    Both run inside the application's middleware, as a task would, and in the trace of the group's first task.
+
+    Args:
+        app: The queue application.
+        clock: Source of monotonic time.
+        size: Most threads.
+    """
+
+    def __init__(self, app: TaskQ, clock: Clock, *, size: int) -> None:
+        self._app = app
+        self._threads = FunctionThreads(size, clock)
+
+    async def __call__(
+        self, aggregation: Aggregation, queue: QueueKeys, set_id: str, group: str, tasks: list[GroupedTask]
+    ) -> Signature[Any]:
+        """Call the function and return the task it made of the others.
+
+        Raises:
+            TimeoutError: It did not end in time.
+            TypeError: It returned something else.
+        """
+        name = aggregation.name
+        context = TaskContext(id=set_id, name=name, queue=queue.name)
+        middleware = self._app.middleware.of_run(queue.name, name, name)
+        call: Callable[[], Any] = partial(aggregation.function, group, tasks)
+        headers = tasks[0].headers
+        if aggregation.is_coroutine:
+            for each in reversed(middleware):
+                call = partial(each.aaround, context, call)
+            with self._app.runtime.tracing.continued(headers):
+                result = await call_coroutine(call, aggregation.timeout_s)
+        else:
+            for each in reversed(middleware):
+                call = partial(each.around, context, call)
+            traced = partial(self._continue_trace, headers, call)
+            result = await self._threads.run(
+                traced, queue=queue, ident=set_id, name=f"aggregator {name}", timeout_s=aggregation.timeout_s
+            )
+        if not isinstance(result, Signature):
+            raise TypeError(f"it must return the signature of a task, task.s(...), got {type(result).__name__}")
+        return result
+
+    def _continue_trace(self, headers: Any, call: Callable[[], object]) -> object:
+        with self._app.runtime.tracing.continued(headers):
+            return call()
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._threads.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """A group to look at and the aggregator it is for."""
+
+    aggregation: Aggregation
+    what: GroupCheck
+
+
+class Aggregator:
+    """Turns the groups of one queue into tasks.
+
+    Args:
+        queue: Key names of the queue.
+        runner: Sends operations.
+        app: The queue application: its aggregators, its tasks, what prepares a task.
+        call: Calls the functions.
+        clock: Source of monotonic time.
+        owner: Token of the worker.
+        every_s: Seconds between two looks.
+        leader_s: Seconds after which another worker takes over, at least.
+        now_ns: Returns the time that replaces Redis's (Unix ns) in tests.
+    """
+
+    def __init__(
+        self,
+        queue: QueueKeys,
+        runner: AsyncRunner,
+        app: TaskQ,
+        call: FunctionCaller,
+        clock: Clock,
+        *,
+        owner: str,
+        every_s: float,
+        leader_s: float,
+        now_ns: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        self._queue = queue
+        self._runner = runner
+        self._app = app
+        self._call = call
+        self._clock = clock
+        self._owner = owner
+        self._now_ns = now_ns
+        aggregators: Aggregators = app.aggregators
+        self._aggregators = aggregators
+        mark = aggregators.fingerprint(queue.name)
+        self.service = f"aggregator-{mark}" if mark else "aggregator"
+        """Name of the lease."""
+        self._every_s = every_s if mark else WITHOUT_EVERY_S
+        self._leader_ms = int(max(leader_s, 3 * self._every_s) * 1000)
+        self._running: dict[asyncio.Task[None], _Check] = {}
+        self._has_warned = False
+        self._has_told_of_no_group = False
+        self._is_taking = False
+        self.is_stopping = False
+        """True once no further set is taken."""
+        self.has_looked = False
+        """True once every group was looked at, or another worker was seen to lead."""
+        self.combined = 0
+        """Sets turned into a task so far."""
+        self.failed = 0
+        """Sets that could not be turned into one so far. Their members go back to their group."""
+        self.reclaimed = 0
+        """Sets given back to their group so far, whoever made them."""
+
+    @property
+    def is_busy(self) -> bool:
+        """True while sets are being taken or turned into tasks."""
+        return self._is_taking or bool(self._running)
+
+    async def work(self) -> float:
+        """Give back, delete and gather what is due; return the seconds until the next look."""
+        if await self._tidy():
+            await self._look()
+        self.has_looked = True
+        return jittered(self._every_s)
+
+    async def close(self, timeout_s: float) -> None:
+        """Take no further set, give back those in progress, and wait for that, but no longer than the time given."""
+        self.is_stopping = True
+        for each in self._running:
+            each.cancel()
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout_s)
+
+    async def resign(self) -> None:
+        """Give up the lead, if this worker has it."""
+        await self._runner.run(resign(self._queue, self.service, owner=self._owner))
+
+    # --- what others left ---------------------------------------------------------------------------------------------
+
+    async def _tidy(self) -> bool:
+        """Give back sets whose time is over and delete members of combined ones. Returns whether this worker leads."""
+        while True:
+            found = await self._runner.run(
+                reclaim(self._queue, self.service, owner=self._owner, leader_ms=self._leader_ms, now_ns=self._now_ns())
+            )
+            self.reclaimed += found.sets
+            if found.sets:
+                logger.warning(
+                    "%d sets of grouped tasks in queue %s were not combined in time; they are back in their groups",
+                    found.sets,
+                    self._queue.name,
+                )
+            if found.dropped:
+                logger.error("%d entries in queue %s named no set and were dropped", found.dropped, self._queue.name)
+            if found.put_off:
+                logger.error(
+                    "%d groups of queue %s cannot take their tasks back: their key holds something else",
+                    found.put_off,
+                    self._queue.name,
+                )
+            if not found.leads:
+                return False
+            if not (found.sets or found.moved or found.dropped or found.put_off):
+                break
+        await self._sweep(found.to_sweep)
+        return True
+
+    async def _sweep(self, sets: int) -> None:
+        while sets:
+            _, sets = await self._runner.run(sweep(self._queue))
+
+    async def _sweep_rest(self, size: int) -> None:
+        """Delete what a combine left of a set of this size. Where that fails, whoever looks next does it."""
+        if size > GATHER_MAX:
+            with contextlib.suppress(BrokerError):
+                await self._sweep(1)
+
+    # --- groups that are due ------------------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        """Take what is due in all groups, page by page."""
+        if not self._aggregators.of_queue(self._queue.name):
+            return
+        cursor = 0
+        while not self.is_stopping:
+            cursor, names = await self._runner.run(list_groups(self._queue, cursor))
+            for start in range(0, len(names), GATHER_MAX):
+                await self._gather(names[start : start + GATHER_MAX])
+            if cursor == 0:
+                return
+
+    async def _gather(self, names: Sequence[str]) -> None:
+        """Take what is due in some groups, as slots become free."""
+        checks = [check for name in names if (check := self._check(name)) is not None]
+        while checks:
+            while len(self._running) >= AT_ONCE:
+                await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            if self.is_stopping:
+                return
+            operation = gather(
+                self._queue,
+                [check.what for check in checks],
+                limit=AT_ONCE - len(self._running),
+                now_ns=self._now_ns(),
+            )
+            self._is_taking = True  # their tasks are in no group any more, and not yet with us
+            try:
+                codes = await self._runner.run(operation, patience_s=PATIENCE_S)
+            finally:
+                self._is_taking = False
+            again = []
+            for check, code in zip(checks, codes, strict=True):
+                if code == GatherCode.TAKEN:
+                    self._start(check)
+                    if check.what.max_size:  # there may be more
+                        again.append(replace(check, what=replace(check.what, set_id=new_task_id())))
+                elif code == GatherCode.SEND_AGAIN:
+                    again.append(check)
+                elif code == GatherCode.NO_GROUP and not self._has_told_of_no_group:
+                    self._has_told_of_no_group = True  # each look finds it again
+                    logger.error(
+                        "the key of group %r in queue %s is no group (told once a queue)",
+                        check.what.group,
+                        self._queue.name,
+                    )
+            checks = again
+
+    def _check(self, group: str) -> _Check | None:
+        aggregation = self._aggregators.find(self._queue.name, group)
+        if aggregation is None:
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning(
+                    "tasks wait in group %r of queue %s, for which this worker has no aggregator (told once a queue)",
+                    group,
+                    self._queue.name,
+                )
+            return None
+        return _Check(
+            aggregation,
+            GroupCheck(
+                group,
+                new_task_id(),
+                timeout_s=aggregation.timeout_s,
+                grace_s=aggregation.grace_s,
+                max_delay_s=aggregation.max_delay_s,
+                max_size=aggregation.max_size or 0,
+            ),
+        )
+
+    # --- one set ------------------------------------------------------------------------------------------------------
+
+    def _start(self, check: _Check) -> None:
+        task = asyncio.create_task(self._turn(check), name="taskq aggregation")
+        self._running[task] = check
+        task.add_done_callback(self._running.pop)
+
+    async def _turn(self, check: _Check) -> None:
+        """Turn a set into one task. Whatever goes wrong, its members go back to their group when its time is over."""
+        try:
+            await self._turn_into_one(check)
+        except asyncio.CancelledError:
+            try:
+                await self._runner.run(give_back(self._queue, check.what.group, check.what.set_id))
+            except BrokerError as error:
+                logger.error("a set of grouped tasks cannot be given back now: %s", error)
+            raise
+        except Exception as error:
+            self.failed += 1
+            known = isinstance(error, BrokerError | EnqueueError)
+            logger.error(
+                "aggregator %s failed for group %r of queue %s; its tasks go back to the group after %d s%s",
+                check.aggregation.name,
+                check.what.group,
+                self._queue.name,
+                check.what.timeout_s,
+                f": {error}" if known else "",
+                exc_info=None if known else error,
+                extra={"queue": self._queue.name},
+            )
+
+    async def _turn_into_one(self, check: _Check) -> None:
+        group, set_id = check.what.group, check.what.set_id
+        found = await self._read(group, set_id)
+        if found is None:
+            self._log_gone(group)
+            return
+        tasks, size = found
+        if not size:
+            return
+        if not tasks:
+            await self._drop(check, size)
+            return
+        try:
+            result = await self._call(check.aggregation, self._queue, set_id, group, tasks)
+        except Discard:
+            await self._drop(check, size)
+            return
+        await self._store(check, size, result, tasks[0])
+
+    async def _read(self, group: str, set_id: str) -> tuple[list[GroupedTask], int] | None:
+        """Return the tasks of a set and the number of its members, or None if it is gone."""
+        tasks: list[GroupedTask] = []
+        unreadable: list[str] = []
+        size = missing = 0
+        while True:
+            page = await self._runner.run(read_members(self._queue, group, set_id, skip=size), patience_s=PATIENCE_S)
+            if page is None:
+                return None
+            if not page:
+                break
+            size += len(page)
+            for task_id, data in page:
+                if not data:
+                    missing += 1
+                    continue
+                try:
+                    message = decode_message(data)
+                except WireFormatError:
+                    unreadable.append(task_id)
+                    continue
+                task = self._app.tasks.get(message.type)
+                tasks.append(GroupedTask(message, None if task is None else task.codec))
+        if missing:
+            logger.error("%d ids in group %r of queue %s had no task", missing, group, self._queue.name)
+        for start in range(0, len(unreadable), BATCH_MAX):
+            ids = unreadable[start : start + BATCH_MAX]
+            await self._runner.run(expel(self._queue, group, set_id, ids, now_ns=self._now_ns()))
+            logger.error(
+                "%d tasks in group %r of queue %s cannot be read and are set aside", len(ids), group, self._queue.name
+            )
+        return tasks, size - len(unreadable)
+
+    async def _store(self, check: _Check, size: int, result: Signature[Any], first: GroupedTask) -> None:
+        """Store the task in the queue of its members, as the next of their trace."""
+        preparer = self._app.runtime.preparer
+        group, set_id = check.what.group, check.what.set_id
+        if preparer.middleware.sees_calls:
+            result = await preparer.middleware.aoutgoing(result)
+        if result.task.options.aggregate == group:
+            raise ValueError(f"the task it returned waits in group {group!r} itself and would go round for ever")
+        options: dict[str, Any] = {"queue": self._queue.name}
+        if result.task.options.task_id is None:
+            options["task_id"] = set_id
+        with self._app.runtime.tracing.continued(first.headers):
+            prepared: Prepared[Any] = preparer.prepare(result.using(**options), None)
+        started = self._clock.monotonic()
+        error: EnqueueError | None = None
+        try:
+            operation = combine(self._queue, group, set_id, size, prepared.task, now_ns=self._now_ns())
+            code = await self._runner.run(operation, patience_s=PATIENCE_S)
+            if code is not CombineCode.GONE:
+                error = prepared.settle(code)
+        except BrokerError as cause:
+            error = prepared.failure(cause)
+        except BaseException as interruption:
+            prepared.span.end(interruption)
+            raise
+        if error is None and code is CombineCode.GONE:
+            self._log_gone(group)
+            return  # the span is not ended, and so not exported: there is no such task
+        preparer.note_sent(prepared, error, started)
+        if error is not None:
+            raise error
+        self.combined += 1
+        await self._sweep_rest(size)
+
+    async def _drop(self, check: _Check, size: int) -> None:
+        """Delete the members of a set for nothing."""
+        operation = combine(self._queue, check.what.group, check.what.set_id, size, None, now_ns=self._now_ns())
+        if await self._runner.run(operation, patience_s=PATIENCE_S) is CombineCode.GONE:
+            self._log_gone(check.what.group)
+        else:
+            await self._sweep_rest(size)
+
+    def _log_gone(self, group: str) -> None:
+        logger.warning(
+            "a set of group %r in queue %s was given back before it was combined; its tasks come again",
+            group,
+            self._queue.name,
+        )

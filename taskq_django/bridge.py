@@ -1,0 +1,32 @@
+"""How blocking code runs a coroutine and the other way round, where database connections belong to threads.
+
+A task that runs inside the code which enqueued it then sees that code's transaction.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from asgiref.sync import async_to_sync, sync_to_async
+
+from taskq_core.bridge import Bridge
+
+T = TypeVar("T")
+
+
+class DjangoBridge(Bridge):
+    """asgiref's rules: all blocking code below one piece of blocking code stays in its thread."""
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end; its blocking parts run in this thread."""
+        if asyncio._get_running_loop() is not None:
+            return super().run(coroutine)
+
+        async def awaited() -> T:
+            return await coroutine
+
+        return async_to_sync(awaited)()
+
+    async def arun(self, function: Callable[[], T]) -> T:
+        """Run a blocking function in the thread of the blocking code around this coroutine."""
+        return await sync_to_async(function, thread_sensitive=True)()

@@ -1,0 +1,581 @@
+"""Groups of tasks on every store: join, take into a set, read, combine, sweep, give back."""
+
+import pytest
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import CombineCode, GroupCheck, NewTask, Outcome
+from taskq_core.wire import TaskState, build_message, encode_message
+from tests.conformance.stores import NOW_NS, NOW_S, Broker
+
+SECOND = 1_000_000_000
+
+
+def join(broker: Broker, *ids: str, group: str = "g", at_s: int = 0, **options: object) -> None:
+    assert broker.enqueue(*ids, group=group, now_ns=NOW_NS + at_s * SECOND, **options) == "1" * len(ids)
+
+
+def gather(
+    broker: Broker,
+    group: str = "g",
+    set_id: str = "s",
+    *,
+    at_s: int = 0,
+    limit: int = 10,
+    grace_s: int = 60,
+    max_delay_s: int = 0,
+    max_size: int = 0,
+) -> str:
+    check = GroupCheck(group, set_id, 120, grace_s, max_delay_s, max_size)
+    return broker.run(ops.gather(broker.queue, [check], limit=limit, now_ns=NOW_NS + at_s * SECOND))
+
+
+def take(broker: Broker, *ids: str, group: str = "g", set_id: str = "s") -> None:
+    """Put members into a group and take them into a set, whose time is over in 120 s."""
+    join(broker, *ids, group=group, at_s=-100)
+    assert gather(broker, group, set_id) == "1"
+
+
+def combine(
+    broker: Broker, size: int, task: NewTask | None, *, group: str = "g", set_id: str = "s", at_s: int = 0
+) -> CombineCode:
+    now_ns = NOW_NS + at_s * SECOND
+    return broker.run(ops.combine(broker.queue, group, set_id, size, task, now_ns=now_ns))
+
+
+def reclaim(broker: Broker, *, at_s: int = 121, owner: str = "w1", **options: int) -> ops.Reclaimed:
+    now_ns = NOW_NS + at_s * SECOND
+    return broker.run(
+        ops.reclaim(broker.queue, "aggregator", owner=owner, leader_ms=60_000, now_ns=now_ns, **options)  # type: ignore[arg-type]
+    )
+
+
+def members(broker: Broker, group: str = "g") -> list[str]:
+    return [each.decode() for each in broker.raw.zrange(broker.queue.group(group), 0, -1)]
+
+
+def set_members(broker: Broker, group: str = "g", set_id: str = "s") -> list[str]:
+    return [each.decode() for each in broker.raw.zrange(broker.queue.aggregation_set(group, set_id), 0, -1)]
+
+
+def left(broker: Broker) -> set[str]:
+    """Keys of Asynq's that are there."""
+    return {key.decode().removeprefix(broker.queue.prefix) for key in broker.dump() if key.startswith(b"asynq:")}
+
+
+class TestJoin:
+    def test_a_task_joins_its_group_and_wakes_nobody(self, broker: Broker) -> None:
+        join(broker, "a", "b")
+
+        assert members(broker) == ["a", "b"]
+        assert broker.raw.zscore(broker.queue.group("g"), "a") == NOW_S
+        assert broker.raw.smembers(broker.queue.groups) == {b"g"}
+        assert broker.fields("a") == {"msg": b"a", "state": b"aggregating", "group": b"g"}
+        assert broker.pending() == []
+        assert broker.raw.llen(broker.queue.wake) == 0
+
+    def test_one_batch_may_hold_all_kinds(self, broker: Broker) -> None:
+        tasks = [
+            NewTask("plain", b"m"),
+            NewTask("later", b"m", start_in_ms=5000),
+            NewTask("grouped", b"m", group="g"),
+            NewTask("both", b"m", start_in_ms=5000, group="h"),
+            NewTask("grouped", b"m", group="g"),
+        ]
+
+        codes = broker.run(ops.enqueue(broker.queue, tasks, ops.ReceiptLane("t"), now_ns=NOW_NS))
+
+        assert codes == "11110"
+        assert broker.pending() == ["plain"]
+        assert members(broker) == ["grouped"]
+        assert broker.raw.zrange(broker.queue.scheduled, 0, -1) == [b"both", b"later"]
+        assert broker.fields("both") == {"msg": b"m", "state": b"scheduled", "group": b"h"}
+
+    def test_a_scheduled_task_joins_when_it_is_due(self, broker: Broker) -> None:
+        join(broker, "a", start_at_s=NOW_S + 5)
+        assert members(broker) == []
+
+        broker.run(ops.forward(broker.queue, owner="w1", leader_ms=1000, now_ns=NOW_NS + 5 * SECOND))
+
+        assert broker.raw.zscore(broker.queue.group("g"), "a") == NOW_S + 5
+        assert broker.raw.smembers(broker.queue.groups) == {b"g"}
+        assert broker.fields("a")["state"] == b"aggregating"
+
+    def test_a_lock_is_taken_and_named(self, broker: Broker) -> None:
+        lock = broker.queue.unique("t", b"")
+
+        join(broker, "a", unique_key=lock, unique_s=60)
+
+        assert broker.enqueue("b", group="g", unique_key=lock, unique_s=60) == "d"
+        assert members(broker) == ["a"]
+        assert broker.fields("a")["unique_key"] == lock.encode()
+        assert 58 <= broker.raw.ttl(lock) <= 60
+
+    def test_a_member_is_cancelled_with_its_lock(self, broker: Broker) -> None:
+        lock = broker.queue.unique("t", b"")
+        join(broker, "a", unique_key=lock, unique_s=60)
+
+        assert broker.run(ops.revoke(broker.queue, "a")) is TaskState.AGGREGATING
+
+        assert left(broker) == set()
+
+    def test_a_repeat_stores_nothing_twice(self, broker: Broker) -> None:
+        operation = ops.enqueue(broker.queue, [NewTask("a", b"m", group="g")], ops.ReceiptLane("t"), now_ns=NOW_NS)
+        assert broker.run(operation) == "1"
+        broker.raw.zrem(broker.queue.group("g"), "a")
+
+        assert broker.run(operation) == "1"
+
+        assert members(broker) == []
+
+
+class TestGather:
+    @pytest.mark.parametrize(
+        ("ages", "settings", "taken"),
+        [
+            ([59], {}, 0),
+            ([60], {}, 1),
+            ([90, 59], {}, 0),
+            ([90, 60], {}, 2),
+            ([1, 1], {"max_size": 3}, 0),
+            ([1, 1, 1], {"max_size": 3}, 3),
+            ([3, 2, 1, 0], {"max_size": 3}, 3),
+            ([119, 0], {"max_delay_s": 120}, 0),
+            ([120, 0], {"max_delay_s": 120}, 2),
+            ([120, 90, 0], {"max_delay_s": 120, "max_size": 2}, 2),
+            ([120], {"max_delay_s": 120, "max_size": 2}, 1),
+        ],
+    )
+    def test_when_a_group_is_due_and_how_much_of_it(
+        self, any_broker: Broker, ages: list[int], settings: dict[str, int], taken: int
+    ) -> None:
+        for number, age in enumerate(ages):
+            join(any_broker, f"id-{number}", at_s=-age)
+
+        assert gather(any_broker, **settings) == ("1" if taken else "0")  # type: ignore[arg-type]
+
+        ids = [f"id-{number}" for number in range(len(ages))]
+        assert set_members(any_broker) == ids[:taken], "the oldest"
+        assert members(any_broker) == ids[taken:]
+        assert any_broker.raw.sismember(any_broker.queue.groups, "g") == (taken < len(ids))
+
+    def test_a_set_keeps_the_times_and_has_a_deadline(self, broker: Broker) -> None:
+        join(broker, "a", at_s=-100)
+        join(broker, "b", at_s=-70)
+
+        assert gather(broker) == "1"
+
+        key = broker.queue.aggregation_set("g", "s")
+        assert broker.raw.zrange(key, 0, -1, withscores=True) == [(b"a", NOW_S - 100), (b"b", NOW_S - 70)]
+        assert broker.raw.zrange(broker.queue.aggregation_sets, 0, -1, withscores=True) == [(key.encode(), NOW_S + 120)]
+
+    def test_a_repeat_tells_the_set_again(self, broker: Broker) -> None:
+        """The answer of the first was lost: the set is not taken for one of somebody else."""
+        join(broker, "a", at_s=-100)
+
+        assert [gather(broker), gather(broker)] == ["1", "1"]
+        assert gather(broker, set_id="other") == "0"
+
+    def test_no_more_sets_are_made_than_asked(self, broker: Broker) -> None:
+        for name in ("g1", "g2", "g3"):
+            join(broker, name, group=name, at_s=-100)
+        join(broker, "young", group="young")
+        checks = [GroupCheck(name, "s", 120, 60) for name in ("g1", "young", "g2", "g3", "none")]
+
+        codes = broker.run(ops.gather(broker.queue, checks, limit=2, now_ns=NOW_NS))
+
+        assert codes == "10120"
+
+    def test_the_name_of_a_group_without_members_goes(self, broker: Broker) -> None:
+        broker.raw.sadd(broker.queue.groups, "g")
+
+        assert gather(broker) == "0"
+
+        assert not broker.raw.exists(broker.queue.groups)
+
+    def test_what_is_no_group_is_told_and_stops_no_other(self, broker: Broker) -> None:
+        broker.raw.set(broker.queue.group("odd"), "strange")
+        join(broker, "a", at_s=-100)
+        checks = [GroupCheck(name, "s", 120, 60) for name in ("odd", "g")]
+
+        assert broker.run(ops.gather(broker.queue, checks, limit=9, now_ns=NOW_NS)) == "x1"
+
+    def test_names_are_listed_in_pages(self, broker: Broker) -> None:
+        names = {f"user:{number}" for number in range(1000)}
+        broker.raw.sadd(broker.queue.groups, *names)
+
+        found: set[str] = set()
+        cursor, largest = 0, 0
+        while True:
+            cursor, page = broker.run(ops.list_groups(broker.queue, cursor))
+            found.update(page)
+            largest = max(largest, len(page))
+            if cursor == 0:
+                break
+
+        assert found == names
+        assert largest < 300
+
+
+class TestRead:
+    def test_members_come_in_pages_oldest_first(self, broker: Broker) -> None:
+        for number in range(5):
+            join(broker, f"id-{4 - number}", at_s=number - 100)
+        gather(broker)
+
+        pages = [broker.run(ops.read_members(broker.queue, "g", "s", skip=skip, count=2)) for skip in (0, 2, 4, 5)]
+
+        assert pages == [
+            [("id-4", b"id-4"), ("id-3", b"id-3")],
+            [("id-2", b"id-2"), ("id-1", b"id-1")],
+            [("id-0", b"id-0")],
+            [],
+        ]
+
+    def test_a_page_is_bounded_by_bytes_and_holds_at_least_one(self, broker: Broker) -> None:
+        tasks = [NewTask(name, b"m" * 1000, group="g") for name in ("a", "b", "c")]
+        broker.run(ops.enqueue(broker.queue, tasks, ops.ReceiptLane("t"), now_ns=NOW_NS))
+        gather(broker, at_s=60)
+
+        def page(max_bytes: int) -> list[str]:
+            found = broker.run(ops.read_members(broker.queue, "g", "s", skip=0, max_bytes=max_bytes))
+            return [task_id for task_id, _ in found or ()]
+
+        assert (page(1), page(1001), page(10**6)) == (["a"], ["a", "b"], ["a", "b", "c"])
+
+    def test_one_that_is_gone_has_no_message(self, broker: Broker) -> None:
+        take(broker, "a", "b", "c")
+        broker.raw.delete(broker.queue.task("a"), broker.queue.task("c"))
+        broker.raw.set(broker.queue.task("c"), "no hash")
+
+        found = broker.run(ops.read_members(broker.queue, "g", "s", skip=0))
+
+        assert found == [("a", b""), ("b", b"b"), ("c", b"")]
+
+    def test_a_set_given_back_is_gone(self, broker: Broker) -> None:
+        take(broker, "a")
+        reclaim(broker)
+
+        assert broker.run(ops.read_members(broker.queue, "g", "s", skip=0)) is None
+
+    def test_the_unreadable_are_set_aside(self, broker: Broker) -> None:
+        take(broker, "a", "bad", "gone")
+        broker.raw.delete(broker.queue.task("gone"))
+
+        count = broker.run(ops.expel(broker.queue, "g", "s", ["bad", "gone", "stranger"], now_ns=NOW_NS))
+
+        assert count == 1
+        assert set_members(broker) == ["a"]
+        assert broker.raw.hget(broker.queue.quarantined("bad"), "msg") == b"bad"
+        assert broker.raw.zrange(broker.queue.quarantine, 0, -1, withscores=True) == [(b"bad", NOW_S)]
+        assert broker.fields("bad") == {}
+
+    def test_a_set_without_readable_members_is_gone(self, broker: Broker) -> None:
+        take(broker, "bad")
+
+        broker.run(ops.expel(broker.queue, "g", "s", ["bad"], now_ns=NOW_NS))
+
+        assert not broker.raw.exists(broker.queue.aggregation_sets)
+
+
+class TestCombine:
+    def test_the_task_comes_and_the_set_goes(self, broker: Broker) -> None:
+        take(broker, "a", "b")
+
+        assert combine(broker, 2, NewTask("one", b"m")) is CombineCode.STORED
+
+        assert broker.pending() == ["one"]
+        assert broker.fields("one") == {"msg": b"m", "state": b"pending", "pending_since": str(NOW_NS).encode()}
+        assert left(broker) == {"pending", "t:one"}
+        assert broker.raw.llen(broker.queue.wake) == 1
+        assert not broker.raw.exists(broker.queue.combined)
+
+    def test_a_repeat_is_known_when_the_task_has_finished_meanwhile(self, broker: Broker) -> None:
+        take(broker, "a")
+        combine(broker, 1, NewTask("one", b"m"))
+        broker.dequeue()
+        broker.settle(Outcome.DONE, "one")
+
+        assert combine(broker, 1, NewTask("one", b"m")) is CombineCode.STORED
+
+        assert broker.pending() == []
+
+    @pytest.mark.parametrize("options", [{"start_in_ms": 5000}, {"group": "h"}], ids=["scheduled", "grouped"])
+    def test_the_task_may_be_of_any_kind(self, broker: Broker, options: dict[str, object]) -> None:
+        take(broker, "a")
+
+        assert combine(broker, 1, NewTask("one", b"m", **options)) is CombineCode.STORED  # type: ignore[arg-type]
+
+        assert broker.pending() == []
+        assert broker.fields("one")["state"] == (b"scheduled" if "start_in_ms" in options else b"aggregating")
+        assert broker.raw.llen(broker.queue.wake) == 0
+
+    def test_members_may_be_dropped_for_nothing(self, broker: Broker) -> None:
+        take(broker, "a", "b")
+
+        assert combine(broker, 2, None) is CombineCode.STORED
+
+        assert left(broker) == set()
+
+    @pytest.mark.parametrize("code", [CombineCode.ID_CONFLICT, CombineCode.DUPLICATE])
+    def test_a_task_that_is_refused_leaves_the_set(self, broker: Broker, code: CombineCode) -> None:
+        lock = broker.queue.unique("t", b"")
+        broker.enqueue("one", unique_key=lock, unique_s=60)
+        take(broker, "a")
+        before = broker.dump()
+        task = NewTask("one", b"m") if code is CombineCode.ID_CONFLICT else NewTask("two", b"m", None, None, lock, 60)
+
+        assert combine(broker, 1, task) is code
+
+        assert broker.dump() == before
+
+    def test_a_set_that_went_back_is_refused(self, broker: Broker) -> None:
+        """The function took longer than the set's time; its members come again, and only then count."""
+        take(broker, "a")
+        reclaim(broker)
+        before = broker.dump()
+
+        assert combine(broker, 1, NewTask("one", b"m")) is CombineCode.GONE
+
+        assert broker.dump() == before
+
+    def test_a_set_that_is_going_back_is_refused(self, broker: Broker) -> None:
+        take(broker, "a", "b", "c")
+        join(broker, "new", at_s=1)
+        reclaim(broker, members=2)
+        assert (members(broker), set_members(broker)) == (["a", "b", "new"], ["c"])
+
+        assert combine(broker, 3, NewTask("one", b"m")) is CombineCode.GONE
+
+        assert broker.pending() == []
+
+    def test_what_was_read_of_a_set_that_is_going_back_is_refused(self, broker: Broker) -> None:
+        """Pages read around a move hold one member twice and miss another, though their number is right."""
+        take(broker, "a", "b", "c")
+        join(broker, "new", at_s=1)
+        first = broker.run(ops.read_members(broker.queue, "g", "s", skip=0, count=1))
+        reclaim(broker, at_s=120, members=1)
+        second = broker.run(ops.read_members(broker.queue, "g", "s", skip=1))
+        assert (first, second, set_members(broker)) == ([("a", b"a")], [("c", b"c")], ["b", "c"])
+
+        assert combine(broker, 2, NewTask("one", b"m"), at_s=120) is CombineCode.GONE
+
+        assert (members(broker), set_members(broker)) == (["a", "new"], ["b", "c"])
+
+    def test_a_set_past_its_deadline_is_refused(self, broker: Broker) -> None:
+        """Whether or not somebody has begun to give it back."""
+        take(broker, "a")
+
+        assert combine(broker, 1, NewTask("one", b"m"), at_s=120) is CombineCode.GONE
+        assert combine(broker, 1, NewTask("one", b"m"), at_s=119) is CombineCode.STORED
+
+    def test_a_crash_after_it_loses_and_doubles_nothing(self, broker: Broker) -> None:
+        """Of a set larger than one call deletes, only members to delete are left, which nobody gives back."""
+        ids = [f"id-{number:03}" for number in range(250)]
+        take(broker, *ids)
+        assert combine(broker, 250, NewTask("one", b"m")) is CombineCode.STORED
+        assert broker.raw.zcard(broker.queue.combined) == 1
+
+        found = reclaim(broker)
+        assert (found.sets, found.moved, found.to_sweep) == (0, 0, 1)
+        answers = [broker.run(ops.sweep(broker.queue)) for _ in range(3)]
+
+        assert answers == [(100, 1), (50, 0), (0, 0)]
+        assert broker.pending() == ["one"]
+        assert left(broker) == {"pending", "t:one"}
+        assert not broker.raw.exists(broker.queue.combined, broker.queue.combined_set("s"))
+
+    def test_a_crash_before_it_gives_the_members_back(self, broker: Broker) -> None:
+        take(broker, "a", "b")
+        broker.run(ops.read_members(broker.queue, "g", "s", skip=0))
+
+        assert reclaim(broker, at_s=119).sets == 0
+        assert reclaim(broker, at_s=120).sets == 1
+
+        assert gather(broker, set_id="s2", at_s=120) == "1"
+        assert set_members(broker, set_id="s2") == ["a", "b"]
+
+    def test_large_messages_are_deleted_in_several_calls(self, broker: Broker) -> None:
+        tasks = [NewTask(f"id-{number}", b"m" * 400_000, group="g") for number in range(5)]
+        broker.run(ops.enqueue(broker.queue, tasks, ops.ReceiptLane("t"), now_ns=NOW_NS))
+        gather(broker, at_s=60)
+
+        assert combine(broker, 5, None) is CombineCode.STORED
+
+        assert broker.run(ops.sweep(broker.queue)) == (2, 0), "the first three took a megabyte"
+
+
+class TestLocks:
+    def test_a_member_frees_the_lock_it_holds(self, broker: Broker) -> None:
+        locks = [broker.queue.unique("t", name) for name in (b"a", b"b")]
+        for name, lock in zip(("a", "b"), locks, strict=True):
+            join(broker, name, unique_key=lock, unique_s=3600, at_s=-100)
+        broker.raw.set(locks[1], "another task")
+        gather(broker)
+
+        combine(broker, 2, None)
+
+        assert [broker.raw.get(lock) for lock in locks] == [None, b"another task"]
+
+    @pytest.mark.parametrize("size", [0, 5, 300, 70_000])
+    def test_a_lock_that_only_the_message_names_is_freed(self, broker: Broker, size: int) -> None:
+        """As Go writes it."""
+        lock = broker.queue.unique("t", b"x" * size)
+        message = build_message(
+            payload=b"x" * size,
+            type="t",
+            id="a",
+            queue="default",
+            retry=25,
+            timeout=1800,
+            deadline=2**40,
+            unique_key=lock,
+            retention=9,
+            group_key="g",
+            headers={"k": "v"},
+        )
+        broker.run(ops.enqueue(broker.queue, [NewTask("a", encode_message(message), group="g")], ops.ReceiptLane("t")))
+        broker.raw.zadd(broker.queue.group("g"), {"a": NOW_S - 100})
+        broker.raw.set(lock, "a")
+        gather(broker)
+
+        combine(broker, 1, None)
+
+        assert left(broker) == set()
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            b"",
+            b"\x0a",
+            b"\x0a\xff",
+            b"\xff\xff\xff",
+            b"\x52\x7fasynq",
+            b"\x09\x01",
+            b"\x0d\x01",
+            b"\x0b",
+            b"\x08",
+            b"\x07",
+        ],
+    )
+    def test_bytes_that_are_no_message_name_no_lock(self, any_broker: Broker, message: bytes) -> None:
+        any_broker.run(
+            ops.enqueue(any_broker.queue, [NewTask("a", message, group="g")], ops.ReceiptLane("t"), now_ns=NOW_NS)
+        )
+        gather(any_broker, at_s=60)
+
+        assert combine(any_broker, 1, None) is CombineCode.STORED
+
+        assert left(any_broker) == set()
+
+    def test_who_waits_for_a_member_is_told(self, real_server: Broker) -> None:
+        take(real_server, "a")
+        real_server.run(ops.look(real_server.queue, "a", tell_end=True))
+        listening = real_server.raw.pubsub(ignore_subscribe_messages=True)
+        listening.subscribe(real_server.queue.done)
+        while listening.get_message(timeout=0.1) is not None:
+            pass
+
+        combine(real_server, 1, None)
+
+        heard = None
+        while heard is None:
+            heard = listening.get_message(timeout=5)
+        listening.close()
+        assert heard["data"] == b"a"
+
+
+class TestSweep:
+    def test_one_that_came_to_stand_elsewhere_is_left(self, broker: Broker) -> None:
+        """Foreign damage: an id in two places. It is not deleted where it may yet run."""
+        take(broker, "a", "b")
+        broker.raw.hset(broker.queue.task("a"), "state", "pending")
+
+        combine(broker, 2, None)
+
+        assert broker.fields("a")["msg"] == b"a"
+        assert broker.fields("b") == {}
+
+    def test_what_is_not_ours_is_taken_off_the_list(self, broker: Broker) -> None:
+        broker.raw.zadd(broker.queue.combined, {"odd": 1, "gone": 2})
+        broker.raw.set(broker.queue.combined_set("odd"), "strange")
+
+        assert [broker.run(ops.sweep(broker.queue)) for _ in range(2)] == [(0, 1), (0, 0)]
+
+        assert broker.raw.get(broker.queue.combined_set("odd")) == b"strange"
+
+
+class TestReclaim:
+    def test_a_group_that_was_emptied_is_named_again(self, broker: Broker) -> None:
+        take(broker, "a", "b")
+        assert not broker.raw.exists(broker.queue.groups)
+
+        assert reclaim(broker) == ops.Reclaimed(True, 1, 0, 0, 0, 0)
+
+        assert broker.raw.zrange(broker.queue.group("g"), 0, -1, withscores=True) == [
+            (b"a", NOW_S - 100),
+            (b"b", NOW_S - 100),
+        ]
+        assert broker.raw.smembers(broker.queue.groups) == {b"g"}
+        assert not broker.raw.exists(broker.queue.aggregation_sets)
+
+    def test_members_join_those_that_came_meanwhile(self, broker: Broker) -> None:
+        take(broker, "a", "b", "c")
+        join(broker, "new")
+
+        answers = [reclaim(broker, members=2), reclaim(broker, members=2), reclaim(broker, members=2)]
+
+        assert [(each.sets, each.moved) for each in answers] == [(0, 2), (1, 1), (0, 0)]
+        assert members(broker) == ["a", "b", "c", "new"]
+        assert broker.fields("a")["state"] == b"aggregating"
+
+    def test_only_what_is_over_goes_back(self, broker: Broker) -> None:
+        take(broker, "a", group="g1")
+        take(broker, "b", group="g2")
+        broker.run(ops.give_back(broker.queue, "g2", "s"))
+        broker.run(ops.give_back(broker.queue, "g3", "never made"))
+
+        assert reclaim(broker, at_s=0).sets == 1
+
+        assert (members(broker, "g1"), members(broker, "g2")) == ([], ["b"])
+
+    def test_a_group_may_have_colons_in_its_name(self, broker: Broker) -> None:
+        take(broker, "a", group="user:1:mail")
+
+        reclaim(broker)
+
+        assert members(broker, "user:1:mail") == ["a"]
+
+    def test_only_the_leader_gives_back(self, broker: Broker) -> None:
+        take(broker, "a")
+        assert reclaim(broker, at_s=0).leads
+
+        assert reclaim(broker, owner="w2") == ops.Reclaimed(False, 0, 0, 0, 0, 0)
+        assert reclaim(broker).sets == 1
+
+    def test_entries_that_name_no_set_are_dropped(self, broker: Broker) -> None:
+        queue = broker.queue
+        broker.raw.set(queue.aggregation_set("odd", "s"), "strange")
+        entries = ["", "nonsense", queue.group("g"), queue.aggregation_set("odd", "s"), queue.aggregation_set("g", "s")]
+        broker.raw.zadd(queue.aggregation_sets, dict.fromkeys(entries, 1))
+
+        assert reclaim(broker) == ops.Reclaimed(True, 0, 0, 5, 0, 0)
+
+        assert broker.raw.get(queue.aggregation_set("odd", "s")) == b"strange"
+
+    def test_a_group_that_cannot_take_them_stops_no_other(self, broker: Broker) -> None:
+        for name in ("odd", "g"):
+            take(broker, name, group=name)
+        broker.raw.set(broker.queue.group("odd"), "strange")
+
+        assert reclaim(broker) == ops.Reclaimed(True, 1, 0, 0, 1, 0)
+        assert reclaim(broker).put_off == 0
+        broker.raw.delete(broker.queue.group("odd"))
+
+        assert reclaim(broker, at_s=200).sets == 1
+        assert members(broker, "odd") == ["odd"]
+
+    def test_a_look_is_bounded(self, broker: Broker) -> None:
+        for number in range(30):
+            take(broker, f"id-{number}", group=f"g{number}")
+
+        assert [reclaim(broker).sets for _ in range(3)] == [20, 10, 0]

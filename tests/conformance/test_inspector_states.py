@@ -1,0 +1,395 @@
+"""What Go Asynq's inspector leaves in Redis and answers, and what ours does.
+
+As in `test_states`, each scenario loads the state before, takes our inspector's steps at the scenario's clock and
+compares with the state after, byte for byte.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import pytest
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import Action
+from taskq_core.errors import (
+    ConfigurationError,
+    QueueNotEmptyError,
+    QueueNotFoundError,
+    QueueStateError,
+    TaskNotFoundError,
+    TaskQError,
+    TaskStateError,
+)
+from taskq_core.inspector import bulk, change, look, move, presence, removal, search
+from taskq_core.settings import ArchiveLimits
+from taskq_core.steps import Steps, ask
+from taskq_core.wire import TaskState, build_message, decode_message, encode_message
+from tests.conformance.stores import NOW_NS, NOW_S, Broker
+from tests.conformance.test_states import by_name, check_expiry, compare, expected, load, of, theirs
+
+T = TypeVar("T")
+
+_LOCKS_FREED = "the unique locks that the deleted tasks hold are freed, where Go keeps them until they expire"
+_HASHES_GO = "what the archive has no room for is deleted whole, where Go leaves the hash behind"
+_NOTHING_LEFT = "completed tasks, groups, counters, pause and locks go too, where Go leaves them behind"
+
+DIFFERENCES = {
+    "archive_task_trim": _HASHES_GO,
+    "archive_all_scheduled_trim": _HASHES_GO,
+    "delete_task_unique_id-group-1": _LOCKS_FREED,
+    "delete_all_pending": _LOCKS_FREED,
+    "delete_all_aggregating": _LOCKS_FREED,
+    "update_payload_id-pending-1": "any task that waits can be changed, where Go changes scheduled ones only",
+    "update_payload_id-retry": "any task that waits can be changed, where Go changes scheduled ones only",
+    "update_payload_unique": "the unique lock follows the payload, where Go keeps that of the old one",
+    "pause_unknown_queue": "refused, where Go pauses a queue that nobody has enqueued to",
+    "remove_queue_empty": _NOTHING_LEFT,
+    "remove_queue_force_empty": _NOTHING_LEFT,
+    "remove_queue_completed_only": _NOTHING_LEFT,
+    "remove_queue_group_only": "refused: tasks that wait in a group would be lost, where Go leaves them behind",
+    "remove_queue_force_archived": _NOTHING_LEFT,
+    "remove_queue_force_retry": _NOTHING_LEFT,
+    "remove_queue_force_completed_only": _NOTHING_LEFT,
+    "remove_queue_force_group_only": _NOTHING_LEFT,
+    "remove_queue_force_all_but_active": _NOTHING_LEFT,
+}
+"""Where the state afterwards is another one on purpose, and why."""
+
+ANSWERS_DIFFER = {
+    "groups_unknown_queue": "told that there is no such queue, where Go finds no groups",
+    "pause_unknown_queue": DIFFERENCES["pause_unknown_queue"],
+    "remove_queue_group_only": DIFFERENCES["remove_queue_group_only"],
+    "update_payload_id-pending-1": DIFFERENCES["update_payload_id-pending-1"],
+    "update_payload_id-retry": DIFFERENCES["update_payload_id-retry"],
+}
+"""Where the caller is told something else on purpose, and why."""
+
+REPLAYED = (
+    "run_task",
+    "archive_task",
+    "delete_task",
+    "update_payload",
+    "run_all",
+    "archive_all",
+    "delete_all",
+    "pause",
+    "unpause",
+    "remove_queue",
+)
+READ = ("list_servers", "list_scheduler_entries", "list_scheduler_events", "queue_history", "queues", "groups")
+
+
+def follow(broker: Broker, steps: Steps[T], now_ns: int) -> T:
+    """Take an inspector's steps with another clock than Redis's."""
+    try:
+        operation = next(steps)
+        while True:
+            if operation.script is not None and operation.args and operation.args[0] == "":
+                operation.args = (str(now_ns), *operation.args[1:])
+            try:
+                answer = broker.run(operation)
+            except TaskQError as error:
+                operation = steps.throw(error)
+            else:
+                operation = steps.send(answer)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # what the steps return
+
+
+def steps_of(broker: Broker, scenario: dict[str, Any]) -> Steps[Any]:
+    """Return what our inspector does for one of Go's operations."""
+    keys, given = broker.keys, scenario["given"]["parameters"]
+    queue = given.get("queue", "")
+    archive = ArchiveLimits()
+
+    def act(action: Action) -> Steps[Any]:
+        return change.act(keys, queue, given["id"], action, doing="touched", archive=archive)
+
+    def act_on_all(action: Action) -> Steps[Any]:
+        state = TaskState(given["state"])
+        return bulk.act_on_all(keys, queue, state, action, group=given.get("group"), archive=archive, progress=None)
+
+    known: dict[str, Callable[[], Steps[Any]]] = {
+        "run_task": lambda: act(Action.RUN),
+        "archive_task": lambda: act(Action.ARCHIVE),
+        "delete_task": lambda: act(Action.DELETE),
+        "update_payload": lambda: change.update_payload(
+            keys, queue, given["id"], bytes.fromhex(given["payload"] or "")
+        ),
+        "run_all": lambda: act_on_all(Action.RUN),
+        "archive_all": lambda: act_on_all(Action.ARCHIVE),
+        "delete_all": lambda: act_on_all(Action.DELETE),
+        "pause": lambda: change.pause(keys, queue),
+        "unpause": lambda: change.resume(keys, queue),
+        "remove_queue": lambda: removal.remove_queue(keys, queue, force=given["force"], progress=None),
+        "queues": lambda: ask(ops.list_queues(keys.queues)),
+        "groups": lambda: look.groups(keys, queue),
+        "queue_history": lambda: look.history(keys, queue, given["days"]),
+        "list_servers": lambda: presence.servers(keys),
+        "list_scheduler_entries": lambda: presence.scheduler_entries(keys),
+        "list_scheduler_events": lambda: presence.scheduler_events(
+            keys, given["entry_id"], page=given["page"], page_size=given["page_size"]
+        ),
+    }
+    return known[scenario["given"]["operation"]]()
+
+
+def refusal_of(scenario: dict[str, Any]) -> type[TaskQError] | tuple[type[TaskQError], ...] | None:
+    """Return the error that stands for Go's."""
+    returns = scenario["returns"]
+    if returns["error"] is None:
+        return None
+    kinds = {
+        "task_not_found": TaskNotFoundError,
+        "queue_not_found": QueueNotFoundError,
+        "queue_not_empty": QueueNotEmptyError,
+    }
+    return kinds.get(returns["error_kind"], (TaskStateError, QueueStateError, QueueNotFoundError, ConfigurationError))
+
+
+def test_every_name_is_a_scenario() -> None:
+    names = {each.id for each in of(*REPLAYED, *READ)}
+
+    assert names >= DIFFERENCES.keys() | ANSWERS_DIFFER.keys()
+
+
+@pytest.mark.parametrize("scenario", of(*REPLAYED))
+def test_an_inspector_leaves_what_gos_leaves(one_server: Broker, scenario: dict[str, Any]) -> None:
+    load(one_server, scenario["before"])
+    before = theirs(one_server)
+    refusal = refusal_of(scenario)
+    answer, refused = None, None
+
+    try:
+        answer = follow(one_server, steps_of(one_server, scenario), scenario["now_ns"])
+    except TaskQError as error:
+        refused = error
+
+    wrong = compare(theirs(one_server), expected(scenario["after"])) + check_expiry(one_server, scenario["after"])
+    if scenario["name"] in DIFFERENCES:
+        assert wrong, "no difference any more: take it off the list"
+    else:
+        assert not wrong, "\n".join(wrong)
+    if refused is not None:
+        assert theirs(one_server) == before
+    is_gos = (refused is None) if refusal is None else isinstance(refused, refusal)
+    assert is_gos != (scenario["name"] in ANSWERS_DIFFER), repr(refused)
+    if isinstance(scenario["returns"]["value"], int) and refused is None:
+        assert answer == scenario["returns"]["value"]
+
+
+@pytest.mark.parametrize("scenario", of("remove_queue"))
+def test_a_removed_queue_leaves_nothing(one_server: Broker, scenario: dict[str, Any]) -> None:
+    """Whatever was in it, no key bears its name any more, and it is not known."""
+    load(one_server, scenario["before"])
+    try:
+        follow(one_server, steps_of(one_server, scenario), scenario["now_ns"])
+    except TaskQError:
+        return
+
+    assert [key for key in one_server.dump() if b"{default}" in key] == []
+    assert one_server.raw.smembers(one_server.keys.queues) == set()
+
+
+def at(value: dict[str, int]) -> datetime | None:
+    return (
+        None
+        if value["seconds"] < 0
+        else datetime.fromtimestamp(value["seconds"], UTC).replace(microsecond=value["nanos"] // 1000)
+    )
+
+
+def described(operation: str, answer: Any) -> Any:
+    """What our inspector answers, in the words of the scenario."""
+    match operation:
+        case "queues":
+            return {"set": answer}
+        case "groups":
+            return {group.name: group.size for group in answer}
+        case "queue_history":
+            return [(str(each.day), each.processed, each.failed) for each in answer]
+        case "list_servers":
+            return [
+                (each.id, each.host, each.pid, each.started_at, each.status, dict(each.queues), each.strict_priority,
+                 each.concurrency, {task.task_id: (task.name, task.queue, task.started_at, task.deadline)
+                                    for task in each.running})
+                for each in answer
+            ]  # fmt: skip
+        case "list_scheduler_entries":
+            return {
+                each.id: (each.spec, each.name, each.payload, each.next_run_at, each.previous_run_at) for each in answer
+            }
+        case _:
+            return [(each.task_id, each.enqueued_at) for each in answer]
+
+
+def wanted(operation: str, value: Any) -> Any:
+    match operation:
+        case "queue_history":
+            return [(each["date"], each["processed"], each["failed"]) for each in value]
+        case "list_servers":
+            return [
+                (each["id"], each["host"], each["pid"], at(each["started"]), each["status"], each["queues"],
+                 each["strict_priority"], each["concurrency"],
+                 {task_id: (task["task_type"], task["queue"], at(task["started"]), at(task["deadline"]))
+                  for task_id, task in each["workers_by_task_id"].items()})
+                for each in value
+            ]  # fmt: skip
+        case "list_scheduler_entries":
+            return {
+                each["id"]: (
+                    each["spec"],
+                    each["task_type"],
+                    bytes.fromhex(each["task_payload"] or ""),
+                    at(each["next"]),
+                    at(each["prev"]),
+                )
+                for each in value
+            }
+        case "list_scheduler_events":
+            return [(each["task_id"], at(each["enqueue_time"])) for each in value]
+        case _:
+            return value
+
+
+@pytest.mark.parametrize("scenario", of(*READ))
+def test_an_inspector_reads_what_gos_reads(one_server: Broker, scenario: dict[str, Any]) -> None:
+    load(one_server, scenario["before"])
+    operation, returns = scenario["given"]["operation"], scenario["returns"]
+
+    if returns["error"] is not None or scenario["name"] in ANSWERS_DIFFER:
+        with pytest.raises((QueueNotFoundError, ConfigurationError)):
+            follow(one_server, steps_of(one_server, scenario), scenario["now_ns"])
+        return
+    answer = follow(one_server, steps_of(one_server, scenario), scenario["now_ns"])
+
+    assert described(operation, answer) == wanted(operation, returns["value"])
+    assert theirs(one_server) == expected(scenario["after"]), "presence that has expired is pruned as Go prunes it"
+
+
+def test_options_of_entries_are_gos_own_words(one_server: Broker) -> None:
+    """All of them, also those that Go's parser drops."""
+    scenario = by_name("scheduler_entries_list")
+    load(one_server, scenario["before"])
+
+    entries = follow(one_server, presence.scheduler_entries(one_server.keys), scenario["now_ns"])
+
+    assert [entry.options for entry in entries] == [
+        ('Queue("low")', "MaxRetry(3)"),
+        (),
+        ('TaskID("x")', 'Group("g")', "Timeout(1m30s)", 'Header(["k","v"])', 'Queue("a)b")'),
+    ]
+
+
+# --- what Go does not have, on every store ----------------------------------------------------------------------------
+
+
+def store_tasks(broker: Broker, count: int, *, unique: bool = False) -> list[str]:
+    """Enqueue tasks with a message that can be read."""
+    ids = [f"id-{number:03}" for number in range(count)]
+    queue, lane = broker.queue, ops.ReceiptLane("fill")
+    broker.run(ops.register_queue(broker.keys.queues, ("default",)))
+    for task_id in ids:
+        lock = queue.unique("t", task_id.encode()) if unique else ""
+        message = build_message(type="t", id=task_id, queue="default", payload=task_id.encode(), unique_key=lock)
+        task = ops.NewTask(task_id, encode_message(message), unique_key=lock, unique_s=600)
+        broker.run(ops.enqueue(queue, [task], lane, now_ns=NOW_NS))
+    return ids
+
+
+@pytest.mark.parametrize("to", ["low", "other"])
+def test_tasks_move_between_queues_of_any_slot(broker: Broker, to: str) -> None:
+    """On a cluster the two queues stand on different nodes."""
+    ids = store_tasks(broker, 5, unique=True)
+    target = broker.keys.queue(to)
+
+    moved = follow(
+        broker,
+        move.move_all(broker.keys, "default", TaskState.PENDING, to, group=None, progress=None),
+        NOW_NS,
+    )
+
+    assert moved == 5
+    assert (broker.pending(target), broker.pending()) == (ids, [])
+    for task_id in ids:
+        message = decode_message(broker.raw.hget(target.task(task_id), "msg"))
+        assert (message.queue, message.unique_key) == (to, target.unique("t", task_id.encode()))
+        assert broker.raw.get(message.unique_key) == task_id.encode()
+    assert [key for key in broker.dump() if b"{default}" in key and b":rcpt:" not in key and b":wake" not in key] == []
+
+
+def test_a_queue_is_removed_on_any_store(broker: Broker) -> None:
+    """Its keys are found on the node that holds its slot."""
+    store_tasks(broker, 5, unique=True)
+    broker.enqueue("other", queue=broker.keys.queue("low"))
+
+    steps = removal.remove_queue(broker.keys, "default", force=True, progress=None)
+
+    assert follow(broker, steps, NOW_NS) == 5
+    assert [key for key in broker.dump() if b"{default}" in key] == []
+    assert broker.pending(broker.keys.queue("low")) == ["other"]
+
+
+def test_a_cursor_goes_on_after_a_task_that_is_gone(broker: Broker) -> None:
+    """Among many of the same time it is found by its id, byte by byte."""
+    names = sorted([b"a", b"b", b"b\x00", b"b\xff", b"ba", b"c", b"\xc3\xa9"])
+    broker.raw.zadd(broker.queue.archived, dict.fromkeys(names, NOW_S))
+
+    for index, gone in enumerate(names):
+        broker.raw.zrem(broker.queue.archived, gone)
+        place = ops.ScanPlace(0, str(NOW_S), gone.decode("utf-8", "surrogateescape"))
+        scan = broker.run(ops.scan_tasks(broker.queue, TaskState.ARCHIVED, place, count=99, ids_only=True))
+        broker.raw.zadd(broker.queue.archived, {gone: NOW_S})
+        assert [each.encode("utf-8", "surrogateescape") for each in scan.ids] == names[index + 1 :]
+
+
+@pytest.mark.parametrize("size", [0, 1, 999, 1000, 1001, 2500])
+def test_all_ids_of_a_list_are_read(any_broker: Broker, size: int) -> None:
+    """Once, the one to run next in front, in pages that overlap."""
+    ids = [f"{number}" for number in range(size)]
+    for start in range(0, size, 500):
+        any_broker.raw.lpush(any_broker.queue.pending, *ids[start : start + 500])
+
+    found = follow(any_broker, search.all_ids(any_broker.queue, TaskState.PENDING, None), NOW_NS)
+
+    assert found == ids
+
+
+def test_the_slot_of_a_queue_is_redis_own(any_broker: Broker) -> None:
+    """And its nodes are those that hold it; without a cluster there are none."""
+    is_cluster = any_broker.store.endpoint.is_cluster
+    for name in ("default", "a}b", "x y", "q"):
+        slot = presence.key_slot(any_broker.keys, name)
+        nodes = follow(any_broker, presence.cluster_nodes(any_broker.keys, name, is_cluster=is_cluster), NOW_NS)
+        if is_cluster:
+            assert slot == any_broker.raw.keyslot(any_broker.keys.queue(name).pending)
+            node = any_broker.raw.get_node_from_key(any_broker.keys.queue(name).pending)
+            assert nodes[0] == f"{node.host}:{node.port}"
+        else:
+            assert nodes == []
+
+
+def test_the_store_tells_about_itself(broker: Broker) -> None:
+    if not broker.store.is_real:
+        pytest.skip("fakeredis has no INFO")
+    info = follow(broker, presence.redis_info(), NOW_NS)
+
+    assert str(info["redis_version"])[0].isdigit()
+
+
+def test_the_archive_keeps_to_its_limits_whoever_archives(any_broker: Broker) -> None:
+    """Settling, recovering, cleaning and the inspector are told the same two numbers."""
+    queue, run, archive = any_broker.queue, any_broker.run, ArchiveLimits(max_tasks=2, kept_s=50)
+    any_broker.enqueue("a", "b", "c", "d", "e")
+    any_broker.dequeue()
+    end = [ops.Settlement(task_id, ops.Outcome.ARCHIVE, b"m") for task_id in ("a", "b", "c")]
+    run(ops.settle(queue, end, owner="w1", archive=archive, now_ns=NOW_NS))
+    assert any_broker.raw.zcard(queue.archived) == 2
+    later = NOW_NS + 60 * 10**9
+    lost = ops.ExpiredTask("d", str(NOW_S + 30), b"d")
+    run(ops.recover(queue, [ops.Recovery(lost, ops.Verdict.ARCHIVE, b"m")], grace_s=30, archive=archive, now_ns=later))
+
+    assert any_broker.raw.zrange(queue.archived, 0, -1) == [b"d"], "the others were too old"
+    assert run(ops.clean(queue, archive=archive, now_ns=later + 51 * 10**9)) == (0, 1)
+    assert any_broker.fields("d") == {}

@@ -1,0 +1,875 @@
+"""Damage is found and repaired on every store, and what is healthy or on its way is left alone."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import NewTask, Operation, Outcome, ReceiptLane, Settlement, Suspect
+from taskq_core.errors import BrokerError, BrokerReplyError, BrokerUnavailableError
+from taskq_core.reconcile import FindingKind, Pause, ReconcileReport, reconcile, run
+from taskq_core.wire import build_message, encode_message
+from tests.conformance.stores import Broker, dump
+
+GROUP = "g"
+LONG_AGO_NS = 60_000_000_000
+
+
+def message(task_id: str, **fields: Any) -> bytes:
+    return encode_message(build_message(type="t:a", id=task_id, queue="default", retry=3, **fields))
+
+
+def put(broker: Broker, *ids: str, **options: Any) -> None:
+    tasks = [NewTask(task_id, message(task_id, group_key=options.get("group", "")), **options) for task_id in ids]
+    now_ns = time.time_ns() - LONG_AGO_NS
+    assert set(broker.run(ops.enqueue(broker.queue, tasks, ReceiptLane("t" + ids[0]), now_ns=now_ns))) == {"1"}
+
+
+def take(broker: Broker, owner: str = "w1", *, call: int = 1) -> list[str]:
+    return broker.dequeue(owner, call=call, now_ns=time.time_ns())
+
+
+def settle(broker: Broker, outcome: Outcome, task_id: str, *, owner: str = "w1", **fields: Any) -> str:
+    now_s = int(time.time())
+    data = message(task_id, last_failed_at=now_s if outcome is Outcome.ARCHIVE else 0, **fields)
+    end = Settlement(task_id, outcome, data, seconds=fields.get("retention", 0), delay_ms=600_000)
+    return broker.run(ops.settle(broker.queue, [end], owner=owner, now_ns=now_s * 10**9))
+
+
+def fill(broker: Broker) -> None:
+    """Put a task in every state; its id is the name of the state."""
+    put(broker, "retry", "archived", "completed", "active")
+    take(broker)
+    settle(broker, Outcome.RETRY, "retry")
+    settle(broker, Outcome.ARCHIVE, "archived")
+    settle(broker, Outcome.COMPLETE, "completed", completed_at=int(time.time()), retention=3600)
+    put(broker, "scheduled", start_at_s=int(time.time()) + 600)
+    put(broker, "aggregating", group=GROUP)
+    put(broker, "pending", "pending-2")
+
+
+def look(broker: Broker, *, repair: bool = False) -> ReconcileReport:
+    return run(reconcile(broker.queue, repair=repair, look_again_s=0), broker.run)
+
+
+def found(report: ReconcileReport) -> dict[str, str]:
+    return {finding.task_id: finding.kind.value for finding in report.findings}
+
+
+def states(broker: Broker) -> dict[str, str]:
+    """The state of each task, after checking that it stands once, in the structure that its state names."""
+    queue, all_ = broker.queue, dump(broker.raw)
+    seen: dict[str, str] = {}
+
+    def ids(key: str) -> list[str]:
+        return [(each[0] if isinstance(each, tuple) else each).decode() for each in all_.get(key.encode(), ("", []))[1]]
+
+    for key, (kind, value) in all_.items():
+        if key.startswith(queue.task_prefix.encode()) and kind == "hash":
+            assert value[b"msg"]
+            seen[key.decode().removeprefix(queue.task_prefix)] = value[b"state"].decode()
+            assert (b"taskq_owner" in value) <= (value[b"state"] == b"active")
+    for state in ("pending", "active", "scheduled", "retry", "archived", "completed"):
+        assert sorted(ids(queue.prefix + state)) == sorted(each for each, word in seen.items() if word == state), state
+    assert sorted(ids(queue.lease)) == sorted(ids(queue.active))
+    members = ids(queue.group(GROUP))
+    assert members == [each for each, word in seen.items() if word == "aggregating"]
+    assert broker.raw.sismember(queue.groups, GROUP) == bool(members)
+    return seen
+
+
+ALL = ("active", "aggregating", "archived", "completed", "pending", "pending-2", "retry", "scheduled")
+
+
+def state_of(task_id: str) -> str:
+    return task_id.removesuffix("-2")
+
+
+HEALTHY = {each: state_of(each) for each in ALL}
+
+
+def listing(broker: Broker, state: str) -> str:
+    return broker.queue.group(GROUP) if state == "aggregating" else broker.queue.prefix + state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """What somebody does to a healthy queue, what must be found, and how the tasks stand after the repair."""
+
+    do: Callable[[Broker], object]
+    found: dict[str, str]
+    after: dict[str, str]
+
+
+def gone(*ids: str) -> dict[str, str]:
+    return {each: state for each, state in HEALTHY.items() if each not in ids}
+
+
+def deleted_task(task_id: str) -> Damage:
+    return Damage(
+        do=lambda broker: broker.raw.delete(broker.queue.task(task_id)),
+        found={task_id: "listed_without_task"},
+        after=gone(task_id),
+    )
+
+
+def lost_message(task_id: str) -> Damage:
+    return Damage(
+        do=lambda broker: broker.raw.hdel(broker.queue.task(task_id), "msg"),
+        found={task_id: "task_without_message"},
+        after=gone(task_id),
+    )
+
+
+def garbage(task_id: str) -> Damage:
+    return Damage(
+        do=lambda broker: broker.raw.hset(broker.queue.task(task_id), "msg", b"\xff\xff"),
+        found={task_id: "unreadable"},
+        after=gone(task_id),
+    )
+
+
+def wrong_state(task_id: str, word: str) -> Damage:
+    return Damage(
+        do=lambda broker: broker.raw.hset(broker.queue.task(task_id), "state", word),
+        found={task_id: "wrong_state"},
+        after=HEALTHY,
+    )
+
+
+def no_state(task_id: str) -> Damage:
+    return Damage(
+        do=lambda broker: broker.raw.hdel(broker.queue.task(task_id), "state"),
+        found={task_id: "wrong_state"},
+        after=HEALTHY,
+    )
+
+
+def deleted_listing(state: str) -> Damage:
+    """All that stood in it is found again, in its state."""
+    return Damage(
+        do=lambda broker: broker.raw.delete(listing(broker, state)),
+        found=dict.fromkeys((each for each in ALL if state_of(each) == state), "not_listed"),
+        after=HEALTHY,
+    )
+
+
+def also_in(task_id: str, state: str) -> Damage:
+    def do(broker: Broker) -> None:
+        if state in ("pending", "active"):
+            broker.raw.rpush(listing(broker, state), task_id)
+        else:
+            broker.raw.zadd(listing(broker, state), {task_id: 5})
+
+    return Damage(do=do, found={task_id: "listed_twice"}, after=HEALTHY)
+
+
+def strange_task(task_id: str) -> Damage:
+    def do(broker: Broker) -> None:
+        broker.raw.delete(broker.queue.task(task_id))
+        broker.raw.set(broker.queue.task(task_id), "not ours")
+
+    return Damage(do=do, found={task_id: "listed_without_task"}, after=gone(task_id))
+
+
+def lost_group_name(broker: Broker) -> None:
+    broker.raw.delete(broker.queue.groups)
+
+
+def orphan_everything(broker: Broker) -> None:
+    """As a worker of Go leaves a task whose lease was gone when it ended: active, and in no structure."""
+    broker.raw.lrem(broker.queue.active, 0, "active")
+    broker.raw.zrem(broker.queue.lease, "active")
+
+
+DAMAGES: dict[str, Damage] = {
+    **{f"task deleted: {each}": deleted_task(each) for each in ALL},
+    **{f"message lost: {each}": lost_message(each) for each in ALL},
+    **{f"unreadable: {each}": garbage(each) for each in ALL if each != "active"},
+    **{f"no state: {each}": no_state(each) for each in ALL},
+    **{f"key of another type for the task: {each}": strange_task(each) for each in ALL},
+    "state changed: pending to retry": wrong_state("pending", "retry"),
+    "state changed: active to pending": wrong_state("active", "pending"),
+    "state changed: active to completed": wrong_state("active", "completed"),
+    "state changed: scheduled to active": wrong_state("scheduled", "active"),
+    "state changed: retry to aggregating": wrong_state("retry", "aggregating"),
+    "state changed: archived to nonsense": wrong_state("archived", "dancing|x"),
+    "state changed: aggregating to pending": wrong_state("aggregating", "pending"),
+    **{
+        f"listing deleted: {state}": deleted_listing(state)
+        for state in ("pending", "scheduled", "retry", "archived", "completed", "aggregating")
+    },
+    "listing deleted: active": Damage(
+        do=lambda broker: broker.raw.delete(broker.queue.active),
+        found={"active": "lease_without_active"},
+        after=HEALTHY,
+    ),
+    "listing deleted: lease": Damage(
+        do=lambda broker: broker.raw.delete(broker.queue.lease), found={"active": "active_without_lease"}, after=HEALTHY
+    ),
+    "listings deleted: active and lease": Damage(do=orphan_everything, found={"active": "not_listed"}, after=HEALTHY),
+    "names of groups deleted": Damage(do=lost_group_name, found={"aggregating": "group_not_listed"}, after=HEALTHY),
+    "also in: pending in retry": also_in("pending", "retry"),
+    "also in: retry in pending": also_in("retry", "pending"),
+    "also in: pending in pending": also_in("pending", "pending"),
+    "also in: active in pending": also_in("active", "pending"),
+    "also in: active in archived": also_in("active", "archived"),
+    "also in: completed in active": also_in("completed", "active"),
+    "also in: scheduled in archived": also_in("scheduled", "archived"),
+    "also in: aggregating in pending": also_in("aggregating", "pending"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damage_is_told_then_repaired(any_broker: Broker, damage: Damage) -> None:
+    """A look tells and changes nothing; one pass repairs; after it everything stands where it belongs."""
+    fill(any_broker)
+    damage.do(any_broker)
+    before = any_broker.dump()
+
+    told = look(any_broker)
+    assert any_broker.dump() == before
+    repaired = look(any_broker, repair=True)
+    after = look(any_broker, repair=True)
+
+    assert found(told).items() >= damage.found.items()
+    assert {each.task_id for each in told.findings} == damage.found.keys()
+    assert told.repaired == 0
+    assert {each.task_id for each in repaired.findings if each.repaired} == damage.found.keys()
+    assert [each for each in after.findings if each.kind is not FindingKind.WRONG_TYPE] == []
+    assert states(any_broker) == damage.after
+
+
+def test_a_healthy_queue_has_no_findings(broker: Broker) -> None:
+    fill(broker)
+    before = broker.dump()
+
+    report = look(broker, repair=True)
+
+    assert report == ReconcileReport(queue="default", scanned=len(ALL), findings=(), is_complete=True)
+    assert broker.dump() == before
+    assert states(broker) == HEALTHY
+
+
+def test_both_runners_repair(broker: Broker) -> None:
+    fill(broker)
+    broker.raw.delete(broker.queue.pending, broker.queue.lease)
+
+    assert look(broker, repair=True).repaired == 3
+    assert states(broker) == HEALTHY
+
+
+def test_an_empty_queue(broker: Broker) -> None:
+    assert look(broker, repair=True) == ReconcileReport(queue="default", scanned=0, findings=(), is_complete=True)
+    assert broker.dump() == {}
+
+
+class TestRepairs:
+    def test_a_lost_time_means_now(self, any_broker: Broker) -> None:
+        """The start of a scheduled task stands nowhere else."""
+        fill(any_broker)
+        any_broker.raw.delete(any_broker.queue.scheduled, any_broker.queue.retry)
+
+        look(any_broker, repair=True)
+
+        for key in (any_broker.queue.scheduled, any_broker.queue.retry):
+            ((_, score),) = any_broker.raw.zrange(key, 0, -1, withscores=True)
+            assert abs(score - time.time()) < 30
+
+    def test_times_that_the_message_tells_are_kept(self, any_broker: Broker) -> None:
+        fill(any_broker)
+        queue, raw = any_broker.queue, any_broker.raw
+        expected = (raw.zscore(queue.archived, "archived"), raw.zscore(queue.completed, "completed"))
+        raw.delete(queue.archived, queue.completed)
+
+        look(any_broker, repair=True)
+
+        assert (raw.zscore(queue.archived, "archived"), raw.zscore(queue.completed, "completed")) == expected
+
+    def test_a_pending_task_wakes_a_worker(self, any_broker: Broker) -> None:
+        put(any_broker, "a")
+        any_broker.raw.delete(any_broker.queue.pending, any_broker.queue.wake)
+
+        look(any_broker, repair=True)
+
+        assert any_broker.raw.llen(any_broker.queue.wake) == 1
+        assert take(any_broker) == ["a"]
+
+    def test_an_unreadable_task_is_kept_byte_for_byte(self, any_broker: Broker) -> None:
+        fill(any_broker)
+        queue, raw = any_broker.queue, any_broker.raw
+        raw.hset(queue.task("retry"), "msg", b"\xff\xff")
+
+        look(any_broker, repair=True)
+
+        assert raw.hgetall(queue.quarantined("retry")) == {b"msg": b"\xff\xff", b"state": b"retry"}
+        assert raw.zrange(queue.quarantine, 0, -1) == [b"retry"]
+
+    def test_a_dropped_task_gives_its_lock_back(self, any_broker: Broker) -> None:
+        queue, raw = any_broker.queue, any_broker.raw
+        lock = queue.unique("t:a", b"")
+        put(any_broker, "a", unique_key=lock, unique_s=600)
+        raw.hdel(queue.task("a"), "msg")
+
+        look(any_broker, repair=True)
+
+        assert not raw.exists(lock)
+
+    def test_a_lock_held_by_another_is_left(self, any_broker: Broker) -> None:
+        queue, raw = any_broker.queue, any_broker.raw
+        put(any_broker, "a", unique_key=queue.unique("t:a", b""), unique_s=600)
+        raw.set(queue.unique("t:a", b""), "b")
+        raw.hdel(queue.task("a"), "msg")
+
+        look(any_broker, repair=True)
+
+        assert raw.get(queue.unique("t:a", b"")) == b"b"
+
+    def test_a_member_of_an_aggregation_set_is_at_home_there(self, any_broker: Broker) -> None:
+        """Members of a set that is being turned into one task are in no group, and healthy."""
+        queue, raw = any_broker.queue, any_broker.raw
+        put(any_broker, "a", "b", group=GROUP)
+        set_key = queue.aggregation_set(GROUP, "s1")
+        raw.rename(queue.group(GROUP), set_key)
+        raw.delete(queue.groups)
+        raw.zadd(queue.aggregation_sets, {set_key: int(time.time()) + 120})
+        raw.delete(queue.task("b"))
+
+        report = look(any_broker, repair=True)
+
+        assert found(report) == {"b": "listed_without_task"}
+        assert raw.zrange(set_key, 0, -1) == [b"a"]
+
+    def test_a_member_that_is_being_deleted_is_left_alone(self, any_broker: Broker) -> None:
+        queue, raw = any_broker.queue, any_broker.raw
+        put(any_broker, "a", group=GROUP)
+        raw.rename(queue.group(GROUP), queue.combined_set("s1"))
+        raw.delete(queue.groups)
+        raw.zadd(queue.combined, {"s1": 1})
+
+        assert look(any_broker, repair=True).findings == ()
+
+    def test_a_task_on_its_way_to_another_queue_is_left_alone(self, any_broker: Broker) -> None:
+        queue, raw = any_broker.queue, any_broker.raw
+        put(any_broker, "a")
+        raw.delete(queue.pending)
+        raw.zadd(queue.moving, {"a": 1})
+        raw.hset(queue.task("a"), "taskq_moving", "aa::other")
+
+        assert look(any_broker, repair=True).findings == ()
+
+    def test_a_move_that_nobody_would_find_is_listed_again(self, any_broker: Broker) -> None:
+        queue, raw = any_broker.queue, any_broker.raw
+        put(any_broker, "a")
+        raw.delete(queue.pending)
+        raw.hset(queue.task("a"), "taskq_moving", "aa::other")
+
+        report = look(any_broker, repair=True)
+
+        assert found(report) == {"a": "not_listed"}
+        assert raw.zrange(queue.moving, 0, -1) == [b"a"]
+        assert any_broker.pending() == []
+
+    def test_a_task_of_a_queue_that_is_being_removed_is_left_alone(self, any_broker: Broker) -> None:
+        put(any_broker, "a")
+        put(any_broker, "b", group=GROUP)
+        any_broker.raw.rename(any_broker.queue.pending, any_broker.queue.removed("pending"))
+        any_broker.raw.rename(any_broker.queue.groups, any_broker.queue.removed("groups"))
+
+        assert look(any_broker, repair=True).findings == ()
+
+    def test_odd_names(self, any_broker: Broker) -> None:
+        """Names that mean something in a pattern, and ids that are no UTF-8."""
+        any_broker.queue = queue = any_broker.keys.queue("q[*]?\\ü")
+        ids = ["*", "a:b", "\udcff\udc80", "x" * 256]
+        for each in ids:
+            put(any_broker, each.replace("\udcff\udc80", "y"))
+        any_broker.raw.rename(queue.task("y"), queue.task_prefix.encode() + b"\xff\x80")
+        any_broker.raw.delete(queue.pending)
+        any_broker.queue = any_broker.keys.queue("q[*]?\\")
+        put(any_broker, "other")
+        any_broker.queue = queue
+
+        report = look(any_broker, repair=True)
+
+        assert found(report) == dict.fromkeys(ids, "not_listed")
+        assert sorted(any_broker.pending()) == sorted(ids)
+
+
+class TestFence:
+    """What a worker does whose task was damaged while it ran."""
+
+    def test_a_restored_lease_is_the_workers_own(self, any_broker: Broker) -> None:
+        """The worker that runs the task goes on and settles it: no second run."""
+        queue, raw = any_broker.queue, any_broker.raw
+        put(any_broker, "a")
+        take(any_broker)
+        expected = raw.zscore(queue.lease, "a")
+        raw.delete(queue.lease, queue.active)
+
+        look(any_broker, repair=True)
+
+        assert raw.zscore(queue.lease, "a") == expected
+        assert any_broker.run(ops.extend_leases(queue, ["a"], owner="w1", lease_s=60)).kept == [True]
+        assert settle(any_broker, Outcome.DONE, "a") == "1"
+        assert any_broker.fields("a") == {}
+
+    def test_a_stale_fence_stays_shut(self, any_broker: Broker) -> None:
+        """What another program took after a lost worker is not the lost worker's when the lease is written anew."""
+        queue, raw = any_broker.queue, any_broker.raw
+        put(any_broker, "a")
+        take(any_broker, "zombie")
+        raw.hset(queue.task("a"), "taskq_owner", f"zombie:{int(time.time()) - 3600}")  # Go's dequeue leaves it
+        raw.delete(queue.lease)
+
+        look(any_broker, repair=True)
+
+        assert settle(any_broker, Outcome.DONE, "a", owner="zombie") == "0"
+        assert raw.zscore(queue.lease, "a") > time.time()
+
+    def test_a_late_outcome_does_not_bring_a_dropped_task_back(self, any_broker: Broker) -> None:
+        put(any_broker, "a")
+        take(any_broker)
+        any_broker.raw.delete(any_broker.queue.task("a"))
+        look(any_broker, repair=True)
+        before = any_broker.dump()
+
+        codes = [
+            settle(any_broker, Outcome.COMPLETE, "a", retention=60),
+            settle(any_broker, Outcome.RETRY, "a"),
+            settle(any_broker, Outcome.REQUEUE, "a"),
+        ]
+
+        assert codes == ["0", "0", "0"]
+        assert any_broker.run(ops.write_result(any_broker.queue, "a", b"r", owner="w1")) is False
+        assert any_broker.dump() == before
+
+    def test_a_late_outcome_does_not_touch_a_task_that_was_given_back(self, any_broker: Broker) -> None:
+        """The task was found in pending, so it is nobody's; its old worker is refused."""
+        queue, raw = any_broker.queue, any_broker.raw
+        put(any_broker, "a")
+        take(any_broker)
+        raw.delete(queue.lease, queue.active)
+        raw.lpush(queue.pending, "a")
+
+        look(any_broker, repair=True)
+
+        assert settle(any_broker, Outcome.DONE, "a") == "0"
+        assert states(any_broker) == {"a": "pending"}
+
+    def test_an_unreadable_task_that_runs_is_its_workers(self, any_broker: Broker) -> None:
+        """The worker that took it sets it aside, or the recoverer does."""
+        put(any_broker, "a")
+        take(any_broker)
+        any_broker.raw.hset(any_broker.queue.task("a"), "msg", b"\xff")
+
+        assert look(any_broker, repair=True).findings == ()
+        any_broker.raw.delete(any_broker.queue.lease)
+        look(any_broker, repair=True)
+        assert any_broker.raw.zcard(any_broker.queue.quarantine) == 1
+
+
+class Meanwhile:
+    """Sends the steps of a pass, and lets something happen before certain ones."""
+
+    def __init__(self, broker: Broker, name: str, happens: Callable[[], object]) -> None:
+        self._broker = broker
+        self._name = name
+        self._happens = happens
+
+    def __call__(self, operation: Operation[Any]) -> Any:
+        if operation.name == self._name:
+            self._happens()
+        return self._broker.run(operation)
+
+
+class TestOnTheWay:
+    """Tasks that change while a pass runs."""
+
+    @pytest.mark.parametrize("step", ["check_listed", "check_stored", "mend"])
+    def test_tasks_that_move_all_the_time(self, any_broker: Broker, step: str) -> None:
+        """Between any two steps a task is enqueued, taken, retried, requeued or ended: none is a finding."""
+        fill(any_broker)
+        any_broker.raw.delete(any_broker.queue.task("scheduled"))
+        count = 0
+
+        def happens() -> None:
+            nonlocal count
+            count += 1
+            owner = f"w{count}"
+            put(any_broker, f"new-{count}", f"newer-{count}")
+            for task_id, outcome in zip(
+                take(any_broker, owner), (Outcome.DONE, Outcome.RETRY, Outcome.REQUEUE), strict=False
+            ):
+                assert settle(any_broker, outcome, task_id, owner=owner) == "1"
+
+        report = run(reconcile(any_broker.queue, repair=True, look_again_s=0), Meanwhile(any_broker, step, happens))
+
+        assert count
+        assert found(report) == {"scheduled": "listed_without_task"}
+        states(any_broker)
+
+    def test_what_changed_between_the_looks_is_no_damage(self, any_broker: Broker) -> None:
+        fill(any_broker)
+        any_broker.raw.zadd(any_broker.queue.retry, {"pending": 5})
+        steps = reconcile(any_broker.queue, repair=True, look_again_s=7)
+        answer: Any = None
+        paused = []
+
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as end:
+                report: ReconcileReport = end.value
+                break
+            if isinstance(step, Pause):
+                paused.append(step.seconds)
+                any_broker.raw.zrem(any_broker.queue.retry, "pending")
+            answer = None if isinstance(step, Pause) else any_broker.run(step)
+
+        assert paused == [7]
+        assert report.findings == ()
+        assert states(any_broker) == HEALTHY
+
+    def test_a_repair_that_comes_late_repairs_nothing(self, any_broker: Broker) -> None:
+        """The script looks again itself: a diagnosis made a moment earlier proves nothing."""
+        queue = any_broker.queue
+        put(any_broker, "a")
+        any_broker.raw.delete(queue.pending)
+        (first,) = any_broker.run(ops.mend(queue, [Suspect("a")]))
+        look(any_broker, repair=True)
+        assert take(any_broker) == ["a"]
+
+        (second,) = any_broker.run(ops.mend(queue, [Suspect("a", diagnosis=first.diagnosis)]))
+
+        assert (first.kind, second.kind, second.repaired) == ("not_listed", "", False)
+        assert states(any_broker) == {"a": "active"}
+
+
+class TestBounds:
+    def test_long_lists_bound_a_call(self, any_broker: Broker) -> None:
+        """What a call had no time for is told, and sent again by the pass."""
+        queue, raw = any_broker.queue, any_broker.raw
+        for base in range(0, 60_000, 10_000):
+            raw.lpush(queue.pending, *(f"x{number}" for number in range(base, base + 10_000)))
+
+        mended = any_broker.run(ops.mend(queue, [Suspect(f"x{number}") for number in range(50)]))
+
+        looked_at = [each.was_looked_at for each in mended]
+        assert looked_at == [True] * 8 + [False] * 42
+        assert {each.kind for each in mended[:8]} == {"listed_without_task"}
+
+    def test_a_pass_with_many_findings_ends_early(self, any_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The next one goes on: every pass repairs what it found."""
+        monkeypatch.setattr("taskq_core.reconcile.FINDINGS_MAX", 60)
+        ids = [f"a{number}" for number in range(150)]
+        put(any_broker, *ids)
+        any_broker.raw.delete(any_broker.queue.pending)
+
+        reports = []
+        while not reports or not reports[-1].is_complete:
+            reports.append(look(any_broker, repair=True))
+
+        assert sum(report.repaired for report in reports) == 150
+        assert len(reports) > 1
+        assert sorted(any_broker.pending()) == sorted(ids)
+
+    def test_a_list_that_outgrows_its_reader(self, any_broker: Broker) -> None:
+        """A page that is read once more, because so much was added, has no task twice: none is looked at closely."""
+        ids = [f"a{number}" for number in range(1100)]
+        for first in range(0, 1100, 200):
+            put(any_broker, *ids[first : first + 200])
+        added = 0
+        looks = 0
+
+        def send(operation: Operation[Any]) -> Any:
+            nonlocal added, looks
+            if operation.name == "check_listed" and operation.keys[0] == any_broker.queue.pending and added < 3:
+                for first in range(0, 600, 200):
+                    new = [f"new-{added}-{first + number}" for number in range(200)]
+                    tasks = [NewTask(each, message(each)) for each in new]
+                    any_broker.run(ops.enqueue(any_broker.queue, tasks, ReceiptLane(new[0])))
+                added += 1
+            looks += operation.name == "mend"
+            return any_broker.run(operation)
+
+        assert run(reconcile(any_broker.queue, repair=True, look_again_s=0), send).findings == ()
+        assert (added, looks) == (3, 0)
+
+    def test_an_id_at_the_edge_of_a_page_that_is_listed_twice(self, any_broker: Broker) -> None:
+        ids = [f"a{number}" for number in range(1100)]
+        for first in range(0, 1100, 200):
+            put(any_broker, *ids[first : first + 200])
+        edge = any_broker.pending()[::-1][499]
+        any_broker.raw.rpush(any_broker.queue.pending, edge)
+
+        assert found(look(any_broker, repair=True)) == {edge: "listed_twice"}
+        assert sorted(any_broker.pending()) == sorted(ids)
+
+    def test_more_tasks_than_one_page(self, any_broker: Broker) -> None:
+        ids = [f"a{number}" for number in range(1200)]
+        for first in range(0, 1200, 200):
+            put(any_broker, *ids[first : first + 200])
+        for broken in ("a0", "a599", "a1199"):
+            any_broker.raw.lrem(any_broker.queue.pending, 0, broken)
+        progress: list[tuple[int, int]] = []
+
+        steps = reconcile(
+            any_broker.queue, repair=True, look_again_s=0, progress=lambda done, total: progress.append((done, total))
+        )
+        report = run(steps, any_broker.run)
+
+        assert found(report) == dict.fromkeys(("a0", "a599", "a1199"), "not_listed")
+        assert report.scanned >= 1200
+        assert progress[-1][0] == report.scanned
+        assert all(done <= total for done, total in progress)
+        assert sorted(any_broker.pending()) == sorted(ids)
+
+
+OWN = ("wake", "quarantine", "combined", "moving")
+STRUCTURES = ("pending", "active", "lease", "scheduled", "retry", "archived", "completed", "groups", "aggregation_sets")
+
+
+class TestCheckThenWrite:
+    @pytest.mark.parametrize(
+        "name",
+        [*STRUCTURES, *OWN],
+    )
+    def test_a_refused_repair_changes_nothing(self, any_broker: Broker, name: str) -> None:
+        queue = any_broker.queue
+        fill(any_broker)
+        any_broker.raw.hset(queue.task("retry"), "state", "pending")
+        any_broker.raw.hset(queue.task("archived"), "msg", b"\xff")
+        suspects = [Suspect("retry"), Suspect("archived", unreadable=b"\xff")]
+        looks = any_broker.run(ops.mend(queue, suspects))
+        again = [replace(each, diagnosis=look.diagnosis) for each, look in zip(suspects, looks, strict=True)]
+        any_broker.raw.delete(getattr(queue, name))
+        any_broker.raw.set(getattr(queue, name), "strange")
+        before = any_broker.dump()
+
+        with pytest.raises(BrokerReplyError):
+            any_broker.run(ops.mend(queue, again))
+
+        assert any_broker.dump() == before
+        assert all(each.diagnosis for each in again)
+
+    def test_what_is_quarantined_under_a_strange_key_is_kept(self, any_broker: Broker) -> None:
+        """A key of another type where the hash of the unreadable task would go is replaced, as RENAME does."""
+        queue = any_broker.queue
+        fill(any_broker)
+        any_broker.raw.hset(queue.task("archived"), "msg", b"\xff")
+        any_broker.raw.set(queue.quarantined("archived"), "strange")
+
+        assert look(any_broker, repair=True).repaired == 1
+        assert any_broker.raw.hget(queue.quarantined("archived"), "msg") == b"\xff"
+
+
+def test_a_full_store_is_repaired(real_server: Broker) -> None:
+    fill(real_server)
+    real_server.raw.delete(real_server.queue.pending, real_server.queue.lease, real_server.queue.groups)
+    real_server.raw.config_set("maxmemory", 1)
+    try:
+        report = look(real_server, repair=True)
+    finally:
+        real_server.raw.config_set("maxmemory", 0)
+
+    assert report.repaired == len(report.findings) == 4
+    assert states(real_server) == HEALTHY
+
+
+class TestKeysOfAnotherType:
+    """They are kept under another name, as they are, and what belongs in their place is built again from the tasks."""
+
+    @pytest.mark.parametrize("name", STRUCTURES)
+    def test_a_look_tells_of_a_structure_and_judges_nothing(self, any_broker: Broker, name: str) -> None:
+        fill(any_broker)
+        key = getattr(any_broker.queue, name)
+        any_broker.raw.delete(key)
+        any_broker.raw.set(key, "not ours")
+        before = any_broker.dump()
+
+        report = look(any_broker)
+
+        assert [(each.kind, each.detail, each.repaired) for each in report.findings] == [
+            (FindingKind.WRONG_TYPE, f"{key} is a string", False)
+        ]
+        assert not report.is_complete
+        assert any_broker.dump() == before
+
+    @pytest.mark.parametrize("name", [*STRUCTURES, *OWN])
+    def test_a_structure_makes_room(self, any_broker: Broker, name: str) -> None:
+        """One pass: the queue works again, and every task stands where it belongs."""
+        fill(any_broker)
+        key = getattr(any_broker.queue, name)
+        any_broker.raw.delete(key)
+        any_broker.raw.hset(key, "not", "ours")
+
+        report = look(any_broker, repair=True)
+
+        finding, *others = report.findings
+        place = finding.detail.removeprefix(f"{key} is a hash: it is kept as ")
+        assert place.startswith(f"{any_broker.queue.own_prefix}strange:{name}:")
+        assert any_broker.raw.hgetall(place) == {b"not": b"ours"}
+        assert all(each.repaired for each in report.findings)
+        assert FindingKind.WRONG_TYPE not in {each.kind for each in others}
+        assert report.is_complete
+        assert states(any_broker) == HEALTHY
+        assert look(any_broker, repair=True).findings == ()
+
+    def test_what_came_right_between_the_looks_is_left(self, any_broker: Broker) -> None:
+        fill(any_broker)
+        queue = any_broker.queue
+        ids = any_broker.pending()
+        any_broker.raw.delete(queue.pending)
+        any_broker.raw.set(queue.pending, "not ours")
+
+        def comes_right() -> None:
+            any_broker.raw.delete(queue.pending)
+            any_broker.raw.rpush(queue.pending, *ids[::-1])
+
+        report = run(reconcile(queue, repair=True, look_again_s=0), Meanwhile(any_broker, "set_aside", comes_right))
+
+        assert report == ReconcileReport(queue="default", scanned=len(ALL), findings=(), is_complete=True)
+        assert any_broker.pending() == ids
+
+    @pytest.mark.parametrize("error", [BrokerReplyError("WRONGTYPE"), BrokerUnavailableError("gone")])
+    def test_what_was_moved_is_told_although_the_pass_fails(self, any_broker: Broker, error: BrokerError) -> None:
+        """Nobody would find it otherwise. A pass with nothing to tell raises."""
+        queue = any_broker.queue
+        fill(any_broker)
+        any_broker.raw.delete(queue.retry)
+        any_broker.raw.set(queue.retry, "not ours")
+
+        def fails() -> None:
+            raise error
+
+        sends = Meanwhile(any_broker, "check_listed", fails)
+
+        report = run(reconcile(queue, repair=True, look_again_s=0), sends)
+        assert [each.repaired for each in report.findings] == [True]
+        assert not report.is_complete
+        with pytest.raises(type(error)):
+            run(reconcile(queue, repair=True, look_again_s=0), sends)
+
+    def test_a_call_whose_answer_was_lost_is_sent_again(self, broker: Broker) -> None:
+        queue, raw = broker.queue, broker.raw
+        raw.set(queue.retry, "not ours")
+        move = ops.set_aside(queue, {queue.retry: "zset", queue.pending: "list"}, at_ns=7)
+
+        answers = [broker.run(move) for _ in range(2)]
+
+        assert answers == [{queue.retry: queue.strange(queue.retry, 7)}] * 2
+        assert raw.get(queue.strange(queue.retry, 7)) == b"not ours"
+        assert not raw.exists(queue.retry)
+
+    def test_nothing_is_written_over(self, any_broker: Broker) -> None:
+        queue, raw = any_broker.queue, any_broker.raw
+        raw.set(queue.strange(queue.retry, 7), "first")
+        raw.set(queue.retry, "second")
+
+        any_broker.run(ops.set_aside(queue, {queue.retry: "zset"}, at_ns=7))
+
+        assert (raw.get(queue.strange(queue.retry, 7)), raw.get(queue.retry)) == (b"first", b"second")
+
+    def test_a_full_store(self, real_server: Broker) -> None:
+        fill(real_server)
+        real_server.raw.delete(real_server.queue.pending)
+        real_server.raw.set(real_server.queue.pending, "not ours")
+        real_server.raw.config_set("maxmemory", 1)
+        try:
+            report = look(real_server, repair=True)
+        finally:
+            real_server.raw.config_set("maxmemory", 0)
+
+        assert report.repaired == len(report.findings) == 3
+        assert states(real_server) == HEALTHY
+
+    def test_whatever_stands_there_pauses_a_queue(self, any_broker: Broker) -> None:
+        """To move it away would let the queue go on, which nobody asked for."""
+        fill(any_broker)
+        any_broker.raw.hset(any_broker.queue.paused, "not", "ours")
+        any_broker.raw.delete(any_broker.queue.retry)
+
+        report = look(any_broker, repair=True)
+
+        assert [(each.kind.value, each.repaired) for each in report.findings] == [
+            ("wrong_type", False),
+            ("not_listed", True),
+        ]
+        assert report.is_complete
+        assert any_broker.raw.exists(any_broker.queue.paused)
+
+    def test_a_counter(self, any_broker: Broker) -> None:
+        """Go's workers end no task while it cannot be counted up."""
+        fill(any_broker)
+        any_broker.raw.delete(any_broker.queue.processed)
+        any_broker.raw.lpush(any_broker.queue.processed, "x")
+
+        assert look(any_broker).is_complete
+        report = look(any_broker, repair=True)
+
+        assert [(each.kind.value, each.repaired) for each in report.findings] == [("wrong_type", True)]
+        assert not any_broker.raw.exists(any_broker.queue.processed)
+
+    @pytest.mark.parametrize("is_in_a_set", [False, True])
+    def test_a_group_or_aggregation_set(self, any_broker: Broker, is_in_a_set: bool) -> None:
+        """Its members wait in the group again after at most two passes."""
+        fill(any_broker)
+        queue, raw = any_broker.queue, any_broker.raw
+        key = queue.group(GROUP)
+        if is_in_a_set:
+            key = queue.aggregation_set(GROUP, "s1")
+            raw.zadd(queue.aggregation_sets, {key: int(time.time()) + 120})
+        raw.delete(queue.group(GROUP))
+        raw.set(key, "not ours")
+
+        first = look(any_broker, repair=True)
+        look(any_broker, repair=True)
+
+        finding = next(each for each in first.findings if each.kind is FindingKind.WRONG_TYPE)
+        assert finding.repaired
+        assert raw.get(finding.detail.rpartition(" ")[2]) == b"not ours"
+        assert not raw.exists(queue.aggregation_set(GROUP, "s1"))
+        assert states(any_broker) == HEALTHY
+
+    def test_a_task(self, any_broker: Broker) -> None:
+        """Its id is taken off its list and free again."""
+        put(any_broker, "a")
+        any_broker.raw.delete(any_broker.queue.task("a"))
+        any_broker.raw.set(any_broker.queue.task("a"), "not ours")
+
+        reports = [look(any_broker, repair=True) for _ in range(2)]
+
+        assert [{each.kind.value for each in report.findings} for report in reports] == [
+            {"wrong_type", "listed_without_task"},
+            set(),
+        ]
+        place = next(each.detail.rpartition(" ")[2] for each in reports[0].findings if each.kind == "wrong_type")
+        assert place.startswith(f"{any_broker.queue.own_prefix}strange:t:a:")
+        assert any_broker.raw.get(place) == b"not ours"
+        assert any_broker.pending() == []
+        assert any_broker.run(ops.enqueue(any_broker.queue, [NewTask("a", message("a"))], ReceiptLane("again"))) == "1"
+
+    def test_a_name_is_told_in_one_line(self, any_broker: Broker) -> None:
+        any_broker.raw.set(any_broker.queue.task("a\nERROR forged"), "not ours")
+
+        (finding,) = look(any_broker).findings
+
+        assert finding.detail.isprintable()
+
+    def test_a_queue_whose_name_goes_on_behind_this_ones(self, any_broker: Broker) -> None:
+        """Go refuses no name: the keys of queue "default}:t:x" begin as those of tasks of this queue."""
+        other = any_broker.keys.queue("default}:t:x")
+        if any_broker.store.endpoint.is_cluster:
+            pytest.skip("their slots differ")
+        tasks = [NewTask("a", encode_message(build_message(type="t:a", id="a", queue=other.name)))]
+        any_broker.run(ops.enqueue(other, tasks, ReceiptLane("o")))
+        any_broker.raw.hset(other.task("b"), "msg", b"\xff")
+        any_broker.raw.hset(other.task("c"), "state", "active")
+        before = any_broker.dump()
+
+        assert look(any_broker, repair=True).findings == ()
+        assert any_broker.dump() == before

@@ -1,0 +1,264 @@
+"""What a scheduler asks, on every store: firings that count once, marks, what tools are shown."""
+
+import itertools
+
+import pytest
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import Mark, NewTask, ReceiptLane, Tick, TickCode
+from taskq_core.errors import BrokerFullError
+from tests.conformance.stores import NOW_NS, NOW_S, Broker
+
+SECOND = 1_000_000_000
+_callers = itertools.count()
+
+
+def adopt(broker: Broker, *entries: str, at_s: int = 0) -> list[Mark]:
+    answer = broker.run(ops.adopt(broker.queue, entries, now_ns=NOW_NS + at_s * SECOND))
+    assert answer.now_ns == NOW_NS + at_s * SECOND
+    return answer.marks
+
+
+def tick(broker: Broker, *ticks: Tick, at_s: int = 0) -> str:
+    """Send firings as a caller that never called before."""
+    lane = ReceiptLane(f"scheduler{next(_callers)}")
+    answer = broker.run(ops.tick(broker.queue, ticks, lane, now_ns=NOW_NS + at_s * SECOND))
+    assert answer.now_ns == NOW_NS + at_s * SECOND
+    return answer.codes
+
+
+def firing(entry: str, before_s: int, at_s: int, **options: object) -> Tick:
+    """A firing at `at_s` seconds from NOW_S, whose task is named after both."""
+    task = NewTask(f"{entry}{at_s}", b"m", **options)  # type: ignore[arg-type]
+    return Tick(entry, NOW_S + before_s, NOW_S + at_s, task)
+
+
+class TestAdopt:
+    def test_an_entry_nobody_knows_begins_now(self, broker: Broker) -> None:
+        assert adopt(broker, "a", "b") == [Mark(NOW_S, None), Mark(NOW_S, None)]
+        assert adopt(broker, "b", "new", at_s=50) == [Mark(NOW_S, None), Mark(NOW_S + 50, None)]
+
+    def test_a_mark_is_kept_90_days_from_the_last_look(self, broker: Broker) -> None:
+        adopt(broker, "a")
+        broker.raw.expire(broker.queue.tick("a"), 100)
+
+        adopt(broker, "a")
+
+        assert ops.MARK_KEPT_S - 5 < broker.raw.ttl(broker.queue.tick("a")) <= ops.MARK_KEPT_S
+
+    @pytest.mark.parametrize(
+        "mark", ["", "nonsense", ":", "12", "12:x", f"0{NOW_S}:", f"{NOW_S + ops.MARK_AHEAD_S + 1}:"]
+    )
+    def test_a_mark_that_is_wrong_begins_now(self, broker: Broker, mark: str) -> None:
+        broker.raw.set(broker.queue.tick("a"), mark)
+
+        assert adopt(broker, "a") == [Mark(NOW_S, None)]
+        assert tick(broker, firing("a", 0, 1), at_s=1) == "1"
+
+    def test_a_clock_that_was_set_back_a_little_repeats_nothing(self, broker: Broker) -> None:
+        broker.raw.set(broker.queue.tick("a"), f"{NOW_S + 600}:{NOW_S + 600}")
+
+        assert adopt(broker, "a") == [Mark(NOW_S + 600, NOW_S + 600)]
+
+
+class TestTick:
+    def test_a_firing_enqueues_its_task_and_moves_the_mark(self, broker: Broker) -> None:
+        adopt(broker, "a")
+
+        assert tick(broker, firing("a", 0, 5), at_s=5) == "1"
+
+        assert broker.pending() == ["a5"]
+        assert broker.fields("a5") == {
+            "msg": b"m",
+            "state": b"pending",
+            "pending_since": str(NOW_NS + 5 * SECOND).encode(),
+        }
+        assert broker.raw.llen(broker.queue.wake) == 1
+        assert adopt(broker, "a", at_s=6) == [Mark(NOW_S + 5, NOW_S + 5)]
+
+    def test_another_scheduler_cannot_repeat_it_though_the_task_is_gone(self, broker: Broker) -> None:
+        """Neither the same firing, nor one from before that nobody dealt with."""
+        adopt(broker, "a")
+        assert tick(broker, firing("a", 0, 5), at_s=5) == "1"
+        broker.raw.delete(broker.queue.task("a5"), broker.queue.pending)
+
+        before = {key: value for key, value in broker.dump().items() if b"rcpt" not in key}
+        assert tick(broker, firing("a", 0, 5), at_s=9) == "s"
+        assert tick(broker, firing("a", 0, 4), at_s=9) == "s"
+
+        assert {key: value for key, value in broker.dump().items() if b"rcpt" not in key} == before
+
+    def test_none_is_left_out(self, broker: Broker) -> None:
+        """A scheduler that believes the firing before is dealt with is told that it is not."""
+        adopt(broker, "a")
+
+        assert tick(broker, firing("a", 5, 6), at_s=6) == "s"
+
+        assert broker.pending() == []
+        assert adopt(broker, "a", at_s=6) == [Mark(NOW_S, None)]
+
+    def test_several_of_one_entry_in_one_call(self, broker: Broker) -> None:
+        adopt(broker, "a", "b")
+
+        codes = tick(broker, firing("a", 0, 1), firing("a", 1, 2), firing("b", 0, 2), firing("a", 2, 3), at_s=3)
+
+        assert codes == "1111"
+        assert broker.pending() == ["a1", "a2", "b2", "a3"]
+
+    def test_one_that_is_refused_takes_those_behind_it_along_and_no_others(self, broker: Broker) -> None:
+        adopt(broker, "a", "b")
+
+        codes = tick(broker, firing("a", 7, 8), firing("a", 8, 9), firing("b", 0, 9), at_s=9)
+
+        assert codes == "ss1"
+        assert broker.pending() == ["b9"]
+
+    def test_a_repeat_of_the_call_changes_nothing(self, broker: Broker) -> None:
+        adopt(broker, "a", "b")
+        broker.enqueue("b1")
+        operation = ops.tick(
+            broker.queue, [firing("a", 0, 1), firing("b", 0, 1)], ReceiptLane("s"), now_ns=NOW_NS + SECOND
+        )
+        first = broker.run(operation).codes
+        before = broker.dump()
+
+        assert first == "10"
+        assert broker.run(operation).codes == first
+        assert broker.dump() == before
+
+    def test_it_is_never_ahead_of_redis(self, broker: Broker) -> None:
+        """Whatever the clock of the scheduler says."""
+        adopt(broker, "a")
+
+        assert tick(broker, firing("a", 0, 5), at_s=4) == "e"
+        assert broker.pending() == []
+        assert tick(broker, firing("a", 0, 5), at_s=5) == "1"
+
+    def test_an_id_that_is_taken_counts_as_done(self, broker: Broker) -> None:
+        adopt(broker, "a")
+        broker.enqueue("a5")
+
+        assert tick(broker, firing("a", 0, 5), at_s=5) == "0"
+
+        assert broker.pending() == ["a5"]
+        assert adopt(broker, "a", at_s=6) == [Mark(NOW_S + 5, None)], "dealt with, but not enqueued"
+
+    def test_a_lock_that_is_held_counts_as_done(self, broker: Broker) -> None:
+        adopt(broker, "a")
+        lock = broker.queue.unique("t", b"")
+
+        codes = tick(
+            broker,
+            firing("a", 0, 1, unique_key=lock, unique_s=60),
+            firing("a", 1, 2, unique_key=lock, unique_s=60),
+            at_s=2,
+        )
+
+        assert codes == "1d"
+        assert broker.raw.get(lock) == b"a1"
+        assert adopt(broker, "a", at_s=6) == [Mark(NOW_S + 2, NOW_S + 1)]
+
+    def test_a_firing_without_a_task_only_moves_the_mark(self, broker: Broker) -> None:
+        adopt(broker, "a")
+
+        assert tick(broker, Tick("a", NOW_S, NOW_S + 1, None), firing("a", 1, 2), at_s=2) == "-1"
+
+        assert broker.pending() == ["a2"]
+
+    def test_tasks_go_where_their_options_say(self, broker: Broker) -> None:
+        adopt(broker, "a")
+
+        codes = tick(
+            broker,
+            firing("a", 0, 1, start_at_s=NOW_S + 100),
+            firing("a", 1, 2, start_in_ms=1500),
+            firing("a", 2, 3, group="g"),
+            at_s=3,
+        )
+
+        assert codes == "111"
+        assert broker.raw.zrange(broker.queue.scheduled, 0, -1, withscores=True) == [
+            (b"a2", NOW_S + 5),
+            (b"a1", NOW_S + 100),
+        ]
+        assert broker.raw.zrange(broker.queue.group("g"), 0, -1) == [b"a3"]
+        assert broker.pending() == []
+
+    def test_an_entry_without_a_mark_waits_for_adoption(self, broker: Broker) -> None:
+        assert tick(broker, firing("a", 0, 1), at_s=1) == "s"
+
+        assert broker.pending() == []
+
+    def test_a_hundred_in_one_call(self, broker: Broker) -> None:
+        adopt(broker, "a")
+
+        codes = tick(broker, *(firing("a", second, second + 1) for second in range(ops.TICK_MAX)), at_s=200)
+
+        assert codes == "1" * ops.TICK_MAX
+        assert broker.pending() == [f"a{second}" for second in range(1, ops.TICK_MAX + 1)]
+
+    def test_a_full_redis_refuses_it_whole(self, real_server: Broker) -> None:
+        """Nothing is enqueued and the mark stays, so that the firing comes later."""
+        adopt(real_server, "a")
+        assert real_server.store.server is not None
+        before = real_server.dump()
+        real_server.store.server.command("CONFIG", "SET", "maxmemory", "1")
+        try:
+            with pytest.raises(BrokerFullError):
+                tick(real_server, firing("a", 0, 1), at_s=1)
+        finally:
+            real_server.store.server.command("CONFIG", "SET", "maxmemory", "0")
+
+        assert real_server.dump() == before
+
+
+class TestLead:
+    def test_one_leads_a_set_of_entries(self, broker: Broker) -> None:
+        key = broker.keys.scheduler_leader("digest")
+
+        def lead(owner: str) -> bool:
+            return broker.run(ops.lead_entries(key, owner=owner, leader_ms=60_000))
+
+        assert [lead("s1"), lead("s2"), lead("s1")] == [True, False, True]
+        assert broker.run(ops.resign_entries(key, owner="s2")) is False
+        assert broker.run(ops.resign_entries(key, owner="s1")) is True
+        assert [lead("s2"), lead("s1")] == [True, False]
+        assert 50_000 < broker.raw.pttl(key) <= 60_000
+
+    def test_it_is_led_over_maxmemory(self, real_server: Broker) -> None:
+        assert real_server.store.server is not None
+        real_server.store.server.command("CONFIG", "SET", "maxmemory", "1")
+        try:
+            assert real_server.run(ops.lead_entries("{l}", owner="s1", leader_ms=1000)) is True
+            real_server.run(ops.announce("{s}", [b"entry"], ttl_s=9))
+            assert real_server.run(ops.record_firing("{h}", b"event", at_s=NOW_S)) is True
+        finally:
+            real_server.store.server.command("CONFIG", "SET", "maxmemory", "0")
+
+
+class TestHistory:
+    def test_the_newest_thousand_are_kept(self, any_broker: Broker) -> None:
+        key = any_broker.keys.scheduler_history("a")
+        any_broker.raw.zadd(key, {f"old{number}": number for number in range(1500)})
+
+        any_broker.run(ops.record_firing(key, b"new", at_s=NOW_S))
+
+        kept = any_broker.raw.zrange(key, 0, -1)
+        assert (len(kept), kept[0], kept[-1]) == (ops.HISTORY_MAX, b"old501", b"new")
+        assert any_broker.raw.ttl(key) == -1
+
+    def test_it_is_kept_as_long_as_asked(self, any_broker: Broker) -> None:
+        key = any_broker.keys.scheduler_history("a")
+
+        assert any_broker.run(ops.record_firing(key, b"new", at_s=NOW_S, kept_s=100)) is True
+        assert any_broker.run(ops.record_firing(key, b"new", at_s=NOW_S, kept_s=100)) is False
+        assert 90 < any_broker.raw.ttl(key) <= 100
+
+        any_broker.run(ops.keep_history(key, kept_s=500))
+        assert 490 < any_broker.raw.ttl(key) <= 500
+        any_broker.run(ops.delete_history(key))
+        assert not any_broker.raw.exists(key)
+
+
+def test_every_code_is_known() -> None:
+    assert {each.value for each in TickCode} == set("10d-se")

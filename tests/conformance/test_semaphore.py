@@ -1,0 +1,107 @@
+"""The places of a semaphore, on every store, as Asynq's `x/rate` keeps them: one sorted set, holders by deadline."""
+
+import pytest
+
+from taskq_core.broker import operations as ops
+from taskq_core.errors import BrokerReplyError
+from tests.conformance.stores import NOW_NS, NOW_S, Broker
+
+KEY = "asynq:sema:api"
+
+
+def acquire(broker: Broker, holder: str, *, limit: int = 2, at_s: int = 0, until_s: int = NOW_S + 60) -> bool:
+    return broker.run(
+        ops.acquire(KEY, limit=limit, holder=holder, until_s=until_s, now_ns=NOW_NS + at_s * 1_000_000_000)
+    )
+
+
+def holders(broker: Broker) -> dict[str, int]:
+    return {member.decode(): int(score) for member, score in broker.raw.zrange(KEY, 0, -1, withscores=True)}
+
+
+def test_as_many_as_there_are_places(broker: Broker) -> None:
+    assert [acquire(broker, each) for each in ("a", "b", "c")] == [True, True, False]
+    assert holders(broker) == {"a": NOW_S + 60, "b": NOW_S + 60}
+
+
+def test_the_name_of_the_key(broker: Broker) -> None:
+    assert broker.keys.semaphore("api") == KEY
+
+
+def test_a_place_that_is_given_back(broker: Broker) -> None:
+    acquire(broker, "a")
+    acquire(broker, "b")
+
+    assert broker.run(ops.release(KEY, holder="a")) is True
+    assert broker.run(ops.release(KEY, holder="a")) is False
+    assert acquire(broker, "c")
+    assert holders(broker) == {"b": NOW_S + 60, "c": NOW_S + 60}
+
+
+@pytest.mark.parametrize(("at_s", "is_free"), [(9, False), (10, False), (11, True)])
+def test_a_holder_counts_through_the_second_of_its_deadline(broker: Broker, at_s: int, is_free: bool) -> None:
+    """As in Go, where scores up to a second before now are dropped."""
+    acquire(broker, "a", limit=1, until_s=NOW_S + 10)
+
+    assert acquire(broker, "b", limit=1, at_s=at_s) is is_free
+    assert set(holders(broker)) == ({"b"} if is_free else {"a"})
+
+
+def test_lapsed_holders_are_dropped_in_bounded_steps(any_broker: Broker) -> None:
+    any_broker.raw.zadd(KEY, {f"old-{number}": NOW_S - 1 for number in range(450)})
+
+    sizes = []
+    for _ in range(3):
+        assert acquire(any_broker, "a", limit=1)
+        sizes.append(any_broker.raw.zcard(KEY))
+
+    assert sizes == [251, 51, 1]
+
+
+def test_a_holder_keeps_its_place_with_the_new_time(broker: Broker) -> None:
+    """Other than in Go, which refuses it when all places are held: the call may be the repeat of one that was lost."""
+    acquire(broker, "a")
+    acquire(broker, "b")
+
+    assert acquire(broker, "a", until_s=NOW_S + 90)
+    assert holders(broker) == {"a": NOW_S + 90, "b": NOW_S + 60}
+
+
+def test_a_lapsed_holder_has_no_right_to_its_place(any_broker: Broker) -> None:
+    acquire(any_broker, "a", limit=1, until_s=NOW_S + 10)
+    acquire(any_broker, "b", limit=1, at_s=11, until_s=NOW_S + 90)
+
+    assert not acquire(any_broker, "a", limit=1, at_s=12)
+
+
+def test_a_time_from_now_is_rounded_up(broker: Broker) -> None:
+    assert broker.run(ops.acquire(KEY, limit=1, holder="a", for_ms=1500, now_ns=NOW_NS))
+
+    assert holders(broker) == {"a": NOW_S + 2}
+
+
+def test_a_limit_of_each_caller(any_broker: Broker) -> None:
+    for each in ("a", "b", "c"):
+        acquire(any_broker, each, limit=3)
+
+    assert not acquire(any_broker, "d", limit=2)
+    assert acquire(any_broker, "d", limit=4)
+
+
+def test_a_running_task_gets_its_place_from_a_full_store(real_server: Broker) -> None:
+    real_server.raw.config_set("maxmemory", 1)
+    try:
+        assert acquire(real_server, "a")
+    finally:
+        real_server.raw.config_set("maxmemory", 0)
+
+    assert holders(real_server) == {"a": NOW_S + 60}
+
+
+def test_a_key_of_another_type_is_refused_whole(any_broker: Broker) -> None:
+    any_broker.raw.set(KEY, "not ours")
+
+    with pytest.raises(BrokerReplyError):
+        acquire(any_broker, "a")
+
+    assert any_broker.raw.get(KEY) == b"not ours"

@@ -1,0 +1,43 @@
+"""Fixtures for the command line."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from taskq_core import TaskQ
+from taskq_core.cli.command import root
+from tests.redis_server import RedisServer
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def app(redis_server: RedisServer) -> Iterator[TaskQ]:
+    """An application on the test's server."""
+    app = TaskQ(redis_server.unix_url)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def run(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command line against the test's server; it has to end with the status given."""
+    monkeypatch.setenv("TASKQ_URL", redis_server.unix_url)
+
+    def run(*words: str, status: int = 0, stdin: str | None = None) -> Result:
+        result = CliRunner().invoke(root, words, input=stdin, prog_name="taskq")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == status, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def run_json(run: Run) -> Callable[..., Any]:
+    """As `run`, with `--json`; returns the document."""
+    return lambda *words, status=0: json.loads(run(*words, "--json", status=status).stdout)

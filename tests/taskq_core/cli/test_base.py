@@ -1,0 +1,460 @@
+"""What holds for all commands: names, help, errors, exit status, questions, streams."""
+
+import importlib.metadata
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from taskq_core.cli import main
+from taskq_core.cli.base import Group
+from taskq_core.cli.command import root
+from tests.redis_server import RedisServer
+from tests.taskq_core.cli.conftest import Run
+
+
+def every(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+    """Return every command with the words that name it."""
+    found = [(path, command)]
+    if isinstance(command, click.Group):
+        for name, each in command.commands.items():
+            found += every(each, (*path, name))
+    return found
+
+
+COMMANDS = {" ".join(path): command for path, command in every(root)}
+
+ASYNQ = """
+stats
+queue list|ls  queue inspect  queue history  queue pause  queue resume|unpause  queue remove|rm|delete
+task list|ls  task inspect  task cancel  task run  task archive  task delete|rm|remove  task enqueue
+task archive-all|archiveall  task delete-all|deleteall  task run-all|runall
+group list|ls  server list|ls  cron list|ls  cron history
+version
+"""
+
+
+def test_every_command_of_asynq_is_there_under_its_names() -> None:
+    context = click.Context(root)
+    for words in (each for line in ASYNQ.strip().splitlines() for each in line.split("  ")):
+        *noun, names = words.split()
+        group = root.commands[noun[0]] if noun else root
+        assert isinstance(group, Group)
+        assert all(group.get_command(context, name) is not None for name in names.split("|")), words
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path or "taskq")
+def test_every_command_has_a_help_of_one_sentence_and_takes_the_shared_options(
+    path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*path.split(), "--help"]) == 0
+
+    told = capsys.readouterr().out
+    assert told.startswith(f"Usage: {' '.join(['taskq', *path.split()])}")
+    for option in ("--url", "--db", "--username", "--ask-password", "--prefix", "--app", "--json", "--color", "--help"):
+        assert option in told
+    assert COMMANDS[path].get_short_help_str(200).endswith(".")
+
+
+def test_the_module_is_the_command() -> None:
+    told = subprocess.run(
+        (sys.executable, "-m", "taskq_core", "version", "--json"), capture_output=True, text=True, check=True
+    )
+
+    assert json.loads(told.stdout).keys() == {"version"}
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--version"], ["version"]):
+        assert main(words) == 0
+        assert capsys.readouterr().out == f"{importlib.metadata.version('taskq-asynq')}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["quue", "list"], "taskq: no command 'quue'; did you mean 'queue'? (see taskq --help)"),
+        (["queue", "pasue", "x"], "taskq: no command 'pasue'; did you mean 'pause'? (see taskq queue --help)"),
+        (["task", "xyz"], "taskq: no command 'xyz'; there are list, find, "),
+        (["queue", "pause"], "taskq: Missing argument 'QUEUE...' (see taskq queue pause --help)"),
+        (["task", "list", "--pgae", "2"], "--page"),
+        (["task", "list", "-s", "pendign"], "is not one of 'active', 'pending'"),
+        (["task", "list", "-s", "aggregating"], "named by --queue and --group"),
+        (["task", "list", "-g", "x"], "--group goes with --state aggregating"),
+        (["task", "run-all", "-q", "x", "-s", "completed"], "'completed' is not one of"),
+        (["task", "run-all", "-q", "x", "-s", "aggregating"], "--group goes with"),
+        (["task", "delete-all", "-q", "x", "-s", "aggregating"], "--group goes with"),
+        (["task", "delete-all", "-q", "x", "-s", "aggregating", "-g", "y"], "tasks of group y in queue x: nobody is"),
+        (["queue", "remove", "x"], "Remove queue x: nobody is there to confirm it; pass --yes"),
+        (["task", "enqueue", "-t", "x"], "give either --payload or --payload-file"),
+        (["task", "enqueue", "-t", "x", "-l", "{}", "--timeout", "soon"], "'soon' is no duration"),
+        (["task", "enqueue", "-t", "x", "-l", "{}", "--deadline", "2030-01-01"], "has no time zone"),
+        (["task", "enqueue", "-t", "x", "-l", "{}", "--header", "x"], "'x' is no header; give name=value"),
+        (["worker"], "name the TaskQ object"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_one_line_with_status_2(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+
+    assert main(words) == 2
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert told.lower() in captured.err.lower()
+
+
+@pytest.mark.parametrize("words", [[], ["queue"]])
+def test_without_a_verb_the_help_is_shown(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"Usage: {' '.join(['taskq', *words])} [OPTIONS]")
+    assert "\nCommands:\n" in told
+
+
+def test_a_broker_that_is_not_there_is_told_in_one_line_with_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["queue", "list", "--url", "127.0.0.1:1"]) == 1
+
+    told = capsys.readouterr().err
+    assert told.startswith("taskq: cannot reach redis://127.0.0.1:1/0")
+    assert told.endswith("is it running? --url or TASKQ_URL says where\n")
+    assert told.count("\n") == 1
+
+
+def test_without_a_broker_the_first_of_several_is_tried_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    ids = [word for number in range(20) for word in ("-i", f"id{number}")]
+
+    assert main(["task", "run", "-q", "x", *ids, "--url", "127.0.0.1:1", "--json"]) == 1
+
+    told = capsys.readouterr()
+    first, *others = json.loads(told.out)["ids"]
+    assert "cannot reach" in first["error"]
+    assert others == [{"id": f"id{number}", "ok": False, "error": "not tried"} for number in range(1, 20)]
+    assert told.err.count("cannot reach") == 1
+    assert "taskq: not tried: id1, id2, " in told.err
+
+
+def test_bad_settings_are_told_in_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKQ_CONCURENCY", "3")
+
+    assert main(["queue", "list"]) == 1
+    assert "did you mean 'TASKQ_CONCURRENCY'" in capsys.readouterr().err
+
+
+@pytest.mark.redis
+def test_shared_options_may_stand_anywhere_and_the_last_one_counts(
+    redis_server: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    redis_server.client.sadd("asynq:queues", "here")
+    url = redis_server.unix_url
+    for words in (
+        ["--url", url, "--json", "queue", "list"],
+        ["queue", "--url", url, "--json", "list"],
+        ["--url", "127.0.0.1:1", "queue", "list", "--json", "-u", url],
+    ):
+        assert main(words) == 0
+        assert json.loads(capsys.readouterr().out) == {"queues": [{"queue": "here"}]}
+
+
+@pytest.mark.redis
+def test_an_unknown_queue_is_told_with_the_nearest(run: Run, app: Any) -> None:
+    app.remote("shop:greet", queue="critical").delay()
+
+    assert "no queue 'critcal'; did you mean 'critical'?" in run("queue", "inspect", "critcal", status=1).stderr
+    assert "taskq queue list shows all" in run("queue", "inspect", "other", status=1).stderr
+
+
+# --- as a process -----------------------------------------------------------------------------------------------------
+
+
+def process(*words: str, url: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        (sys.executable, "-m", "taskq_core", *words),
+        env=os.environ | {"TASKQ_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.redis
+def test_a_pipe_that_is_closed_is_no_traceback(redis_server: RedisServer) -> None:
+    redis_server.client.sadd("asynq:queues", *[f"queue-{number:05}-{'x' * 50}" for number in range(5000)])
+    with subprocess.Popen(
+        (sys.executable, "-m", "taskq_core", "queue", "list", "--url", redis_server.unix_url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as started:
+        assert started.stdout is not None
+        assert started.stderr is not None
+        started.stdout.readline()
+        started.stdout.close()
+        complaints = started.stderr.read()
+
+    assert (started.returncode, complaints) == (1, "")
+
+
+@pytest.mark.redis
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk to write to")
+@pytest.mark.parametrize("words", [("queue", "list"), ("stats", "--json"), ("--help",)])
+def test_a_full_disk_is_told_in_one_line(redis_server: RedisServer, words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            (sys.executable, "-m", "taskq_core", *words, "--url", redis_server.unix_url),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr) == (1, "taskq: cannot write the answer: No space left on device\n")
+
+
+@pytest.mark.redis
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
+@pytest.mark.parametrize(
+    ("command", "status", "told"),
+    [
+        ("queue pause here >&-", 0, ""),
+        ("queue list --ask-password <&-", 1, "taskq: --ask-password: standard input holds no password\n"),
+        ("queue remove here <&-", 2, "taskq: Remove queue here: nobody is there to confirm it; pass --yes"),
+        ("queue list --url 127.0.0.1:1 2>&-", 1, ""),
+    ],
+)
+def test_streams_may_be_closed(redis_server: RedisServer, command: str, status: int, told: str) -> None:
+    redis_server.client.sadd("asynq:queues", "here")
+    done = subprocess.run(
+        ("sh", "-c", f'"$PYTHON" -m taskq_core {command}'),
+        env=os.environ | {"TASKQ_URL": redis_server.unix_url, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == status
+    assert done.stderr.startswith(told)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.redis
+def test_without_a_terminal_there_are_no_colours_and_nothing_is_cut(redis_server: RedisServer) -> None:
+    name = "a-queue-with-a-name-that-is-wider-than-any-terminal-" + "x" * 150
+    redis_server.client.sadd("asynq:queues", name)
+
+    told = process("queue", "list", url=redis_server.unix_url)
+
+    assert told.stdout.splitlines() == ["QUEUE", name]
+
+
+@pytest.mark.redis
+def test_characters_that_cannot_be_shown_are_spelled_out(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    name = "snow\N{SNOWMAN}\N{GRINNING FACE}"
+    redis_server.client.sadd("asynq:queues", name)
+
+    table = process("queue", "list", url=redis_server.unix_url)
+    document = process("queue", "list", "--json", url=redis_server.unix_url)
+
+    assert table.stdout.splitlines()[1] == "snow\\u2603\\U0001f600"
+    assert json.loads(document.stdout) == {"queues": [{"queue": name}]}
+
+
+def in_terminal(*words: str, url: str, answer: tuple[str, str] = ("", ""), **environment: str) -> tuple[int, str]:
+    """Run the command on a pseudo-terminal, answer a question once, and return its status and what was shown."""
+    main_end, terminal = pty.openpty()
+    started = subprocess.Popen(
+        (sys.executable, "-m", "taskq_core", *words),
+        env={key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+        | {"TASKQ_URL": url, "TERM": "xterm-256color", "COLUMNS": "100"}
+        | environment,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,  # so that a password is asked for here, not on the terminal of whoever runs the tests
+    )
+    os.close(terminal)
+    shown = b""
+    question, typed = (each.encode() for each in answer)
+    while True:
+        if question and question in shown:
+            os.write(main_end, typed)
+            question = b""
+        try:
+            part = os.read(main_end, 65_536)
+        except OSError:  # Linux says so when the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(main_end)
+    return started.wait(60), shown.decode()
+
+
+@pytest.mark.redis
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+class TestOnATerminal:
+    """Colours, questions and passwords."""
+
+    def test_states_have_colours(self, redis_server: RedisServer) -> None:
+        redis_server.client.sadd("asynq:queues", "default")
+        redis_server.client.set("asynq:{default}:paused", "1")
+
+        status, shown = in_terminal("stats", url=redis_server.unix_url)
+        _, plain = in_terminal("stats", "--color", "never", url=redis_server.unix_url)
+
+        assert status == 0
+        assert "\x1b[33mpaused" in shown
+        assert "\x1b[33m" not in plain
+
+    @pytest.mark.parametrize(("answer", "status", "is_left"), [("y\n", 0, False), ("n\n", 1, True)])
+    def test_what_cannot_be_undone_is_asked_first(
+        self, redis_server: RedisServer, answer: str, status: int, is_left: bool
+    ) -> None:
+        redis_server.client.sadd("asynq:queues", "default")
+
+        ended, shown = in_terminal("queue", "rm", "default", url=redis_server.unix_url, answer=("[y/N]", answer))
+
+        assert ended == status, shown
+        assert "Remove queue default? [y/N]" in shown
+        assert redis_server.client.sismember("asynq:queues", "default") == is_left
+
+    def test_a_question_may_be_left_without_an_answer(self, redis_server: RedisServer) -> None:
+        """By Ctrl-D here; Ctrl-C, which a process may miss that is just about to read, goes the same way."""
+        redis_server.client.sadd("asynq:queues", "default")
+
+        status, shown = in_terminal("queue", "rm", "default", url=redis_server.unix_url, answer=("[y/N]: ", "\x04"))
+
+        assert status == 1
+        assert "\r\ntaskq: stopped; what was not done yet was left as it is\r\n" in shown
+        assert redis_server.client.sismember("asynq:queues", "default")
+
+    def test_completion_asks_for_no_password(self) -> None:
+        """The question would stand in the middle of what is being typed."""
+        _, shown = in_terminal(
+            url="redis://127.0.0.1:1/0",
+            answer=("Password:", "\x04"),
+            _TASKQ_COMPLETE="bash_complete",
+            COMP_WORDS="taskq --ask-password queue pause x",
+            COMP_CWORD="4",
+        )
+
+        assert shown.strip() == ""
+
+    def test_the_password_is_asked_for_and_not_shown(self) -> None:
+        with RedisServer(password="geheim") as server:
+            server.client.sadd("asynq:queues", "default")
+            url = server.unix_url.replace(":geheim@", "")
+
+            status, shown = in_terminal("queue", "ls", "--ask-password", url=url, answer=("Password:", "geheim\n"))
+
+        assert status == 0, shown
+        assert "default" in shown
+        assert "Password:" in shown
+
+
+@pytest.mark.redis
+def test_the_password_is_read_from_a_pipe_and_told_nowhere() -> None:
+    with RedisServer(password="geheim") as server:
+        url = server.unix_url.replace(":geheim@", "")
+        right = process("queue", "list", "--ask-password", url=url, input="geheim\n")
+        wrong = process("queue", "list", "--ask-password", url=url, input="falsch\n")
+        none = process("queue", "list", url=url)
+        empty = process("queue", "list", "--ask-password", url=url, input="")
+
+    assert right.returncode == 0
+    assert (wrong.returncode, "falsch" in wrong.stderr) == (1, False)
+    assert "--ask-password asks" in none.stderr
+    assert "standard input holds no password" in empty.stderr
+    assert all(each.stderr.count("\n") == 1 for each in (wrong, none, empty))
+
+
+# --- completion -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_script_names_the_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+
+    assert "_TASKQ_COMPLETE" in capsys.readouterr().out
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("taskq que", "queue"),
+        ("taskq queue pa", "pause"),
+        ("taskq task list --sta", "--state"),
+        ("taskq task list --state arch", "archived"),
+        ("taskq queue pause cri", "critical"),
+        ("taskq task list -q cri", "critical"),
+    ],
+)
+def test_a_shell_completes_commands_options_and_queues(redis_server: RedisServer, typed: str, expected: str) -> None:
+    redis_server.client.sadd("asynq:queues", "critical", "low")
+    done = subprocess.run(
+        (sys.executable, "-m", "taskq_core"),
+        env=os.environ
+        | {
+            "_TASKQ_COMPLETE": "bash_complete",
+            "COMP_WORDS": typed,
+            "COMP_CWORD": str(len(typed.split()) - 1),
+            "TASKQ_URL": redis_server.unix_url,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert f"plain,{expected}" in done.stdout.splitlines()
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("option", ["--color never", "--app bazaar:taskq", "--app nowhere:taskq"])
+def test_completion_without_a_broker_is_silent(option: str, tmp_path: Path) -> None:
+    (tmp_path / "bazaar.py").write_text("raise RuntimeError('out of order')\n")
+    done = subprocess.run(
+        (sys.executable, "-m", "taskq_core"),
+        env=os.environ
+        | {
+            "_TASKQ_COMPLETE": "bash_complete",
+            "COMP_WORDS": f"taskq queue pause {option} x",
+            "COMP_CWORD": "5",
+            "TASKQ_URL": "redis://127.0.0.1:1/0",
+            "PYTHONPATH": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+def test_the_app_option_takes_the_broker_of_an_application(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bazaar.py").write_text("from taskq_core import TaskQ\ntaskq = TaskQ('redis://127.0.0.1:2/0')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    assert main(["queue", "list", "--app", "bazaar:taskq"]) == 1
+    assert "cannot reach redis://127.0.0.1:2/0" in capsys.readouterr().err
+    assert main(["queue", "list", "--app", "bazaar:taskq", "--url", "127.0.0.1:3"]) == 1
+    assert "cannot reach redis://127.0.0.1:3/0" in capsys.readouterr().err
+    assert main(["queue", "list", "--app", "bazaar:nothing"]) == 1
+    assert "has no attribute 'nothing'" in capsys.readouterr().err

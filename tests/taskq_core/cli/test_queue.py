@@ -1,0 +1,153 @@
+"""`taskq queue`, `taskq group`, `taskq stats`."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.worker import Worker, WorkerConfig
+from tests.redis_server import RedisServer, start_cluster
+from tests.taskq_core.cli.conftest import Run
+
+pytestmark = pytest.mark.redis
+RunJson = Callable[..., Any]
+
+
+@pytest.fixture
+def filled(app: TaskQ) -> TaskQ:
+    """Two queues: one with tasks in several states, one that is empty again."""
+
+    @app.task(name="shop:greet", queue="low", retention=600)
+    def greet(name: str) -> str:
+        return name
+
+    greet.delay("Ada")
+    Worker(app, WorkerConfig(queues={"low": 1}, burst=True)).run()
+    app.remote("shop:ship").delay(order=1)
+    app.remote("shop:ship", run_after=3600).delay(order=2)
+    app.remote("shop:ship", aggregate="eu").delay(order=3)
+    return app
+
+
+def test_list(run: Run, run_json: RunJson, filled: TaskQ) -> None:
+    assert run("queue", "list").stdout.splitlines() == ["QUEUE", "default", "low"]
+    assert run("queue", "ls").stdout == run("queue", "list").stdout
+    assert run_json("queue", "list") == {"queues": [{"queue": "default"}, {"queue": "low"}]}
+
+
+def test_an_empty_broker(run: Run) -> None:
+    assert "no queues" in run("queue", "list").stdout
+    assert "no queues" in run("stats").stdout
+
+
+def test_list_on_a_cluster_shows_slot_and_nodes(run: Run, run_json: RunJson, monkeypatch: pytest.MonkeyPatch) -> None:
+    with start_cluster() as nodes:
+        monkeypatch.setenv("TASKQ_URL", f"redis+cluster://127.0.0.1:{nodes[0].port}")
+        app = TaskQ.from_env()
+        app.remote("shop:ship").delay()
+        app.close()
+
+        (found,) = run_json("queue", "list")["queues"]
+        table = run("queue", "list").stdout.splitlines()
+        run("stats")
+
+    assert found["queue"] == "default"
+    assert found["slot"] == int(table[1].split()[1])
+    assert found["nodes"][0] in {f"127.0.0.1:{node.port}" for node in nodes}
+
+
+def test_inspect(run: Run, run_json: RunJson, filled: TaskQ) -> None:
+    told = dict(line.rsplit("  ", 1) for line in run("queue", "inspect", "default").stdout.splitlines()[1:])
+    told = {name.strip(): value for name, value in told.items()}
+    (default, low) = run_json("queue", "inspect", "default", "low")["queues"]
+
+    assert (told["size"], told["groups"], told["state"], told["pending"], told["scheduled"]) == (
+        "3",
+        "1",
+        "running",
+        "1",
+        "1",
+    )
+    assert told["memory"].startswith("about ")
+    assert default["states"] == {
+        **dict.fromkeys(("active", "retry", "archived", "completed"), 0),
+        "pending": 1,
+        "scheduled": 1,
+        "aggregating": 1,
+    }
+    assert default["latency_s"] >= 0
+    assert (low["processed_today"], low["failed_today"], low["states"]["completed"]) == (1, 0, 1)
+    assert low["memory_bytes"] > 0
+
+
+def test_history(run: Run, run_json: RunJson, filled: TaskQ) -> None:
+    today = datetime.now(UTC).date()
+
+    (low,) = run_json("queue", "history", "low", "-x", "3")["queues"]
+    table = run("queue", "history", "low", "default", "--days", "2").stdout.splitlines()
+
+    assert low["queue"] == "low"
+    assert [day["date"] for day in low["days"]] == [(today - timedelta(days=ago)).isoformat() for ago in range(3)]
+    assert low["days"][0] == {"date": today.isoformat(), "processed": 1, "failed": 0}
+    assert table[0] == "low"
+    assert table[2].split() == [today.isoformat(), "1", "0", "0.00", "%"]
+
+
+def test_pause_and_resume_go_on_after_one_that_fails(
+    run: Run, run_json: RunJson, filled: TaskQ, redis_server: RedisServer
+) -> None:
+    run("queue", "pause", "low")
+
+    paused = run("queue", "pause", "low", "nothing", "default", status=1)
+
+    assert paused.stdout == "paused default\n"
+    assert len(paused.stderr.splitlines()) == 2
+    assert redis_server.client.exists("asynq:{default}:paused")
+    assert [each["paused"] for each in run_json("queue", "inspect", "low", "default")["queues"]] == [True, True]
+    assert run("queue", "unpause", "low", "default").stdout == "resumed low\nresumed default\n"
+    document = run_json("queue", "resume", "low", "default", status=1)
+    assert [(each["queue"], each["ok"]) for each in document["queues"]] == [("low", False), ("default", False)]
+    assert all("not paused" in each["error"] for each in document["queues"])
+
+
+def test_remove(run: Run, run_json: RunJson, filled: TaskQ) -> None:
+    refused = run("queue", "remove", "default", "--yes", status=1)
+    removed = run("queue", "rm", "--force", "-y", "default")
+
+    assert "default" in refused.stderr
+    assert removed.stdout == "removed default and 3 tasks\n"
+    assert run_json("queue", "list") == {"queues": [{"queue": "low"}]}
+
+
+def test_groups(run: Run, run_json: RunJson, filled: TaskQ) -> None:
+    assert run("group", "ls", "-q", "default").stdout.splitlines() == ["GROUP  SIZE", "eu        1"]
+    assert run_json("group", "list", "--queue", "default") == {
+        "queue": "default",
+        "groups": [{"group": "eu", "size": 1}],
+    }
+    assert run("group", "ls", "-q", "low").stdout == "no groups in low\n"
+
+
+def test_stats(run: Run, run_json: RunJson, filled: TaskQ) -> None:
+    run("queue", "pause", "low")
+
+    told = run("stats").stdout
+    document = run_json("stats")
+
+    assert document["states"]["pending"] == 1
+    assert document["size"] == 4
+    assert document["processed_today"] == 1
+    assert [each["queue"] for each in document["queues"]] == ["default", "low"]
+    assert document["redis"]["used_memory"] > 0
+    assert "paused" in told
+    assert "error rate  0.00 %" in told
+
+
+def test_stats_of_a_user_who_may_not_ask_for_info(run_json: RunJson, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RedisServer(tcp=True) as server:
+        server.command("ACL", "SETUSER", "ada", "on", ">pw", "allkeys", "+@all", "-@dangerous")
+        monkeypatch.setenv("TASKQ_URL", f"redis://ada:pw@127.0.0.1:{server.port}/0")
+
+        assert run_json("stats")["redis"] == {}

@@ -1,0 +1,169 @@
+"""`taskq server`, `taskq cron`, `taskq doctor`, `taskq scheduler`."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.broker import operations
+from taskq_core.cli import main
+from taskq_core.wire import SchedulerEnqueueEvent, SchedulerEntry, ServerInfo, WorkerInfo
+from tests.redis_server import RedisServer
+from tests.taskq_core.cli.conftest import Run
+
+pytestmark = pytest.mark.redis
+RunJson = Callable[..., Any]
+NOON_NS = 1_900_000_000 * 10**9
+
+
+@pytest.fixture
+def worker(app: TaskQ) -> TaskQ:
+    """A worker with one running task, as it tells of itself."""
+    who = {"host": "box", "pid": 7, "server_id": "s1"}
+    info = ServerInfo(**who, concurrency=10, queues={"low": 1, "critical": 6}, start_time_ns=NOON_NS)  # type: ignore[arg-type]  # the three fit
+    running = WorkerInfo(**who, task_id="t1", task_type="shop:ship", queue="low", start_time_ns=NOON_NS)  # type: ignore[arg-type]  # the three fit
+    keys, runner = app.runtime.keys, app.runtime.runner
+    server, workers = keys.server("box", 7, "s1"), keys.workers_of("box", 7, "s1")
+    runner.run(operations.beat(server, workers, ttl_s=60, server_info=info.encode(), workers={"t1": running.encode()}))
+    runner.run(operations.index_presence(keys.servers, server, expiry_s=4_000_000_000))
+    runner.run(operations.index_presence(keys.workers, workers, expiry_s=4_000_000_000))
+    return app
+
+
+def test_servers(run: Run, run_json: RunJson, worker: TaskQ) -> None:
+    lines = run("server", "ls").stdout.splitlines()
+    (document,) = run_json("server", "list")["servers"]
+
+    assert lines[1].split()[:5] == ["box", "7", "active", "1/10", "critical=6,low=1"]
+    assert (document["id"], document["concurrency"], document["queues"]) == ("s1", 10, {"critical": 6, "low": 1})
+    assert [each["id"] for each in document["running"]] == ["t1"]
+    assert document["started_at"] == "2030-03-17T17:46:40Z"
+
+
+def test_no_servers_and_no_entries(run: Run) -> None:
+    assert run("server", "list").stdout == "no worker runs\n"
+    assert "no periodic entries" in run("cron", "list").stdout
+
+
+@pytest.fixture
+def scheduler(app: TaskQ, redis_server: RedisServer) -> TaskQ:
+    """A scheduler of Go with two entries, as it tells of itself."""
+    entries = (
+        SchedulerEntry(
+            id="e1",
+            spec="@every 90s",
+            task_type="shop:report",
+            task_payload=b'{"a":1}',
+            enqueue_options=('Queue("low")',),
+            next_enqueue_time_ns=NOON_NS,
+        ),
+        SchedulerEntry(id="e2", spec="0 2 * * *", task_type="shop:back-up", prev_enqueue_time_ns=NOON_NS),
+    )
+    keys = app.runtime.keys
+    key = keys.scheduler("box", 7, "c1")
+    redis_server.client.rpush(key, *[entry.encode() for entry in entries])
+    app.runtime.runner.run(operations.index_presence(keys.schedulers, key, expiry_s=4_000_000_000))
+    for second in range(3):
+        event = SchedulerEnqueueEvent(task_id=f"t{second}", enqueue_time_ns=NOON_NS + second * 10**9).encode()
+        redis_server.client.zadd(keys.scheduler_history("e1"), {event: 1_900_000_000 + second})
+    return app
+
+
+def test_periodic_entries(run: Run, run_json: RunJson, scheduler: TaskQ) -> None:
+    lines = {line.split()[0]: line for line in run("cron", "ls").stdout.splitlines()}
+    entries = {each["id"]: each for each in run_json("cron", "list")["entries"]}
+
+    assert "@every 90s" in lines["e1"]
+    assert 'Queue("low")' in lines["e1"]
+    assert lines["e1"].split()[-1] == "-"
+    assert "in " in lines["e1"]
+    assert (entries["e1"]["name"], entries["e1"]["payload"]) == ("shop:report", '{"a":1}')
+    assert (entries["e1"]["previous_run_at"], entries["e2"]["next_run_at"]) == (None, None)
+    assert entries["e2"]["previous_run_at"] == "2030-03-17T17:46:40Z"
+
+
+def test_history_of_entries(run: Run, run_json: RunJson, scheduler: TaskQ) -> None:
+    lines = run("cron", "history", "e1", "e2").stdout.splitlines()
+    (document,) = run_json("cron", "history", "e1", "--page", "2", "--size", "2")["entries"]
+
+    assert lines[0] == "e1"
+    assert [line.split()[0] for line in lines[2:5]] == ["t2", "t1", "t0"]
+    assert document["events"] == [{"id": "t0", "enqueued_at": "2030-03-17T17:46:40Z"}]
+
+
+def test_the_doctor_tells_what_is_red_and_ends_with_status_1(run: Run, run_json: RunJson, app: TaskQ) -> None:
+    app.remote("shop:ship", queue="lonely").delay()  # the tests' server writes nothing to disk, which is red
+
+    told = run("doctor", status=1).stdout
+    document = run_json("doctor", "--quick", status=1)
+
+    assert "red     persistence" in told
+    assert "-> set appendonly yes" in told
+    assert told.index("red ") < told.index("yellow ") < told.index("green ")
+    assert document["ok"] is False
+    assert {"persistence", "served", "rights"} <= {each["check"] for each in document["findings"]}
+    assert "damage" not in {each["check"] for each in document["findings"]}
+
+
+def test_the_doctor_of_a_good_server_ends_with_status_0(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RedisServer(appendonly=True) as server:
+        monkeypatch.setenv("TASKQ_URL", server.unix_url)
+
+        assert "red " not in run("doctor").stdout
+
+
+def test_the_doctor_tells_of_a_broker_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--url", "127.0.0.1:1", "--json"]) == 1
+
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert (finding["check"], finding["level"]) == ("connection", "red")
+
+
+CLOCK = """
+from taskq_core import TaskQ
+taskq = TaskQ("{url}")
+@taskq.periodic("@every 1s")
+@taskq.task(name="clock:tick")
+def tick() -> None: ...
+"""
+
+
+def test_the_scheduler_enqueues_until_it_is_told_to_stop(tmp_path: Path, redis_server: RedisServer) -> None:
+    (tmp_path / "clock_app.py").write_text(CLOCK.format(url=redis_server.unix_url))
+    with subprocess.Popen(
+        (sys.executable, "-m", "taskq_core", "scheduler", "clock_app:taskq", "-v", "2"),
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(Path.cwd()))), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith("enqueued"):
+                break
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(30)
+
+    assert status == 0
+    assert f"broker       unix://{redis_server.socket_path}" in "".join(said)
+    assert "entries      1" in "".join(said)
+
+
+def test_a_scheduler_that_cannot_start_ends_with_status_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from taskq_core.scheduler import scheduler
+
+    monkeypatch.setattr(scheduler, "START_PATIENCE_S", 0.1)
+    (tmp_path / "clock_gone.py").write_text(CLOCK.format(url="redis://127.0.0.1:1/0"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    assert main(["scheduler", "clock_gone:taskq"], stdout=io.StringIO()) == 1

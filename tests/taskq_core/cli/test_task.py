@@ -1,0 +1,320 @@
+"""`taskq task`: look at tasks and change what becomes of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskHandle, TaskQ, TaskState
+from taskq_core.inspector import Inspector
+from taskq_core.worker import Worker, WorkerConfig
+from tests.redis_server import RedisServer
+from tests.taskq_core.cli.conftest import Run
+
+pytestmark = pytest.mark.redis
+RunJson = Callable[..., Any]
+
+
+def enqueue(app: TaskQ, name: str = "shop:ship", payload: bytes = b'{"order":1}', **options: Any) -> str:
+    return app.remote(name, **options).delay(payload).id
+
+
+def state(app: TaskQ, task_id: str, queue: str = "default") -> str:
+    return Inspector(app).task(queue, task_id).state.value
+
+
+@pytest.fixture
+def every(app: TaskQ) -> dict[str, str]:
+    """A task in each state but active, by the state."""
+
+    @app.task(name="shop:add", retention=600, max_retry=0)
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    @app.task(name="shop:fail", max_retry=3, retry_delay=3600)
+    def fail() -> None:
+        raise ValueError("no \x1b[31mmoney\nand more")
+
+    handles: dict[str, TaskHandle[Any]] = {
+        "completed": add.delay(1, 2),
+        "retry": fail.delay(),
+        "archived": fail.using(max_retry=0).delay(),
+    }
+    Worker(app, WorkerConfig(burst=True)).run()
+    ids = {name: handle.id for name, handle in handles.items()}
+    ids["pending"] = enqueue(app, headers={"tenant": "a"})
+    ids["scheduled"] = enqueue(app, run_after=3600)
+    ids["aggregating"] = enqueue(app, aggregate="eu")
+    return ids
+
+
+COLUMNS = {
+    "pending": "ID NAME PAYLOAD",
+    "scheduled": "ID NAME PAYLOAD STARTS",
+    "retry": "ID NAME PAYLOAD NEXT RETRY RETRIED LAST ERROR LAST FAILED",
+    "archived": "ID NAME PAYLOAD ARCHIVED LAST ERROR LAST FAILED",
+    "completed": "ID NAME PAYLOAD COMPLETED RESULT KEPT UNTIL",
+    "aggregating": "ID NAME PAYLOAD GROUP",
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_list_shows_what_matters_in_a_state(run: Run, run_json: RunJson, every: dict[str, str], name: str) -> None:
+    words = ["task", "list", "-q", "default", "-s", name, *(["-g", "eu"] if name == "aggregating" else [])]
+
+    lines = run(*words).stdout.splitlines()
+    document = run_json(*words)
+
+    assert " ".join(lines[0].split()) == COLUMNS[name]
+    assert lines[1].startswith(every[name])
+    assert len(lines) == 2
+    assert [(each["id"], each["state"]) for each in document["tasks"]] == [(every[name], name)]
+    assert (document["total"], document["page"], document["page_size"]) == (1, 1, 30)
+
+
+def test_list_without_queue_and_state_shows_both(run: Run, every: dict[str, str]) -> None:
+    lines = run("task", "ls").stdout.splitlines()
+
+    assert lines[0].split() == ["ID", "QUEUE", "STATE", "NAME", "PAYLOAD"]
+    assert {line.split()[2] for line in lines[1:]} == {"pending", "scheduled", "retry", "archived", "completed"}
+
+
+def test_list_in_pages(run: Run, app: TaskQ) -> None:
+    ids = [enqueue(app) for _ in range(5)]
+
+    second = run("task", "list", "-q", "default", "-s", "pending", "--page", "2", "--size", "2")
+    beyond = run("task", "list", "-q", "default", "-s", "pending", "--page", "9", "--size", "2")
+
+    assert [line.split()[0] for line in second.stdout.splitlines()[1:]] == ids[2:4]
+    assert second.stderr == "page 2 of 3, 5 tasks\n"
+    assert beyond.stdout == "there are 3 pages\n"
+
+
+def test_a_task_that_cannot_be_read_is_shown(run: Run, run_json: RunJson, redis_server: RedisServer) -> None:
+    redis_server.client.sadd("asynq:queues", "default")
+    redis_server.client.hset("asynq:{default}:t:broken", mapping={"msg": b"\xff\xff", "state": "pending"})
+    redis_server.client.lpush("asynq:{default}:pending", "broken")
+
+    assert "broken  (unreadable)" in run("task", "list", "-q", "default", "-s", "pending").stdout
+    (document,) = run_json("task", "inspect", "-q", "default", "-i", "broken")["tasks"]
+    assert (document["id"], document["message_base64"]) == ("broken", "//8=")
+    assert "\\xff\\xff" in run("task", "inspect", "-q", "default", "-i", "broken").stdout
+
+
+def test_inspect(run: Run, run_json: RunJson, every: dict[str, str]) -> None:
+    pending = run("task", "inspect", "-q", "default", "--id", every["pending"]).stdout
+    retry = run("task", "inspect", "-q", "default", "--id", every["retry"]).stdout
+    documents = run_json("task", "inspect", "-q", "default", "-i", every["pending"], "-i", every["completed"])["tasks"]
+
+    assert 'payload        {"order":1}' in pending
+    assert "header tenant  a" in pending
+    assert "retried      1/3" in retry
+    assert "no \\x1b[31mmoney\\nand more" in retry
+    assert documents[0]["headers"]["tenant"] == "a"
+    assert documents[1]["result"] == "3"
+    assert documents[1]["completed_at"].endswith("Z")
+
+
+def test_a_task_that_is_not_there_is_told(run: Run, every: dict[str, str]) -> None:
+    told = run("task", "inspect", "-q", "default", "-i", "nobody", status=1).stderr
+
+    assert "no task 'nobody' in queue 'default'" in told
+    assert told.count("\n") == 1
+
+
+def test_bytes_that_are_no_text_are_shown(run: Run, run_json: RunJson, app: TaskQ) -> None:
+    task_id = enqueue(app, payload=b"\x00\xff")
+
+    assert "payload  \\x00\\xff" in run("task", "inspect", "-q", "default", "-i", task_id).stdout
+    (document,) = run_json("task", "inspect", "-q", "default", "-i", task_id)["tasks"]
+    assert document["payload_base64"] == "AP8="
+    assert "payload" not in document
+
+
+def test_find(run: Run, run_json: RunJson, app: TaskQ) -> None:
+    wanted = enqueue(app, name="mail:send", payload=b'{"to":"ada"}')
+    for _ in range(20):
+        enqueue(app)
+
+    found = run("task", "find", "-q", "default", "-s", "pending", "--name", "mail", "--payload", "ada")
+    part = run_json("task", "find", "-q", "default", "-s", "pending", "--name", "mail", "--scan", "5")
+    none = run("task", "find", "-q", "default", "-s", "pending", "--older", "1h")
+
+    assert [line.split()[0] for line in found.stdout.splitlines()[1:]] == [wanted]
+    assert (part["total"], part["cursor"] is not None) == (21, True)
+    while part["cursor"] is not None and not part["tasks"]:
+        words = ("--name", "mail", "--scan", "5", "--cursor", part["cursor"])
+        part = run_json("task", "find", "-q", "default", "-s", "pending", *words)
+    assert [each["id"] for each in part["tasks"]] == [wanted]
+    assert none.stdout == "none among 21 of 21 tasks\n"
+
+
+# --- change -----------------------------------------------------------------------------------------------------------
+
+
+def test_run_archive_and_delete(run: Run, app: TaskQ, every: dict[str, str]) -> None:
+    run("task", "run", "-q", "default", "-i", every["archived"], "-i", every["scheduled"])
+    run("task", "archive", "-q", "default", "-i", every["retry"])
+    run("task", "delete", "-q", "default", "-i", every["completed"], "--yes")
+
+    assert state(app, every["archived"]) == state(app, every["scheduled"]) == "pending"
+    assert state(app, every["retry"]) == "archived"
+    assert "no task" in run("task", "inspect", "-q", "default", "-i", every["completed"], status=1).stderr
+
+
+def test_one_of_several_that_fails_makes_status_1(run: Run, run_json: RunJson, every: dict[str, str]) -> None:
+    told = run("task", "rm", "-q", "default", "-i", "nobody", "-i", every["archived"], "-y", status=1)
+    document = run_json("task", "run", "-q", "default", "-i", every["pending"], "-i", every["retry"], status=1)
+
+    assert told.stdout == f"{every['archived']} is deleted\n"
+    assert "no task 'nobody'" in told.stderr
+    assert [each["ok"] for each in document["ids"]] == [False, True]
+
+
+def test_move(run: Run, app: TaskQ, every: dict[str, str]) -> None:
+    run("task", "move", "-q", "default", "-i", every["pending"], "--to", "low")
+
+    assert state(app, every["pending"], "low") == "pending"
+
+
+def test_cancel_tells_the_workers(run: Run, run_json: RunJson, app: TaskQ) -> None:
+    subscription = app.runtime.runner.subscribe("asynq:cancel")
+
+    assert run("task", "cancel", "one", "two").stdout == "told 1 worker to cancel one\ntold 1 worker to cancel two\n"
+    assert [subscription.next(5), subscription.next(5)] == ["one", "two"]
+    subscription.close()
+    assert run_json("task", "cancel", "one") == {"tasks": [{"id": "one", "workers_told": 0}]}
+
+
+@pytest.mark.parametrize(
+    ("verb", "source", "left"),
+    [
+        ("run-all", "scheduled", "pending"),
+        ("runall", "archived", "pending"),
+        ("archive-all", "pending", "archived"),
+        ("archiveall", "retry", "archived"),
+        ("delete-all", "archived", ""),
+        ("deleteall", "completed", ""),
+        ("run-all", "aggregating", "pending"),
+        ("archive-all", "aggregating", "archived"),
+        ("delete-all", "aggregating", ""),
+    ],
+)
+def test_all_of_a_state(run: Run, app: TaskQ, every: dict[str, str], verb: str, source: str, left: str) -> None:
+    group = ["-g", "eu"] if source == "aggregating" else []
+    yes = [] if verb.startswith("run") else ["--yes"]
+
+    told = run("task", verb, "-q", "default", "-s", source, *group, *yes)
+
+    assert told.stdout.startswith(f"1 {source} task ")
+    infos = Inspector(app).queue_info("default")
+    assert infos.sizes[TaskState(source)] == 0
+    if left:
+        assert state(app, every[source]) == left
+
+
+def test_all_of_a_state_as_json(run_json: RunJson, every: dict[str, str]) -> None:
+    assert run_json("task", "delete-all", "-q", "default", "-s", "retry", "-y") == {
+        "queue": "default",
+        "state": "retry",
+        "count": 1,
+    }
+
+
+# --- enqueue ----------------------------------------------------------------------------------------------------------
+
+
+def enqueued(app: TaskQ, document: dict[str, str]) -> Any:
+    return Inspector(app).task(document["queue"], document["id"])
+
+
+def test_enqueue_with_everything(run_json: RunJson, app: TaskQ) -> None:
+    words = (
+        *("-t", "shop:ship", "-l", '{"order": 7}', "-q", "low", "-i", "seven", "--retry", "3", "--timeout", "90s"),
+        *("--deadline", "2040-01-01T00:00:00Z", "--unique", "1h", "--process-in", "10m", "--retention", "24h"),
+        *("--header", "tenant=a", "-H", "region=eu=1"),
+    )
+
+    document = run_json("task", "enqueue", *words)
+    task = enqueued(app, document)
+
+    assert document == {"id": "seven", "queue": "low", "name": "shop:ship"}
+    assert (task.payload, task.max_retry, task.state.value) == (b'{"order": 7}', 3, "scheduled")
+    assert (task.timeout.total_seconds(), task.deadline.year, task.retention.total_seconds()) == (90, 2040, 86_400)
+    assert {name: task.headers[name] for name in ("tenant", "region")} == {"tenant": "a", "region": "eu=1"}
+
+
+def test_enqueue_spelt_as_asynq_spells_it(run: Run, app: TaskQ) -> None:
+    told = run(
+        *("task", "enqueue", "--type_name", "shop:ship", "--payload", "{}", "--queue", "low"),
+        *("--process_at", "2040-01-01T00:00:00Z", "--id", "x"),
+    )
+
+    assert told.stdout == "enqueued x to low\n"
+    assert enqueued(app, {"id": "x", "queue": "low"}).next_run_at.year == 2040
+
+
+def test_enqueue_to_a_group(run_json: RunJson, app: TaskQ) -> None:
+    task = enqueued(app, run_json("task", "enqueue", "-t", "shop:ship", "-l", "{}", "-g", "eu"))
+
+    assert (task.state.value, task.group) == ("aggregating", "eu")
+
+
+def test_a_payload_comes_from_a_file_or_a_pipe(run: Run, run_json: RunJson, app: TaskQ, tmp_path: Path) -> None:
+    (tmp_path / "payload").write_bytes(b"\x00\xff")
+
+    of_file = enqueued(app, run_json("task", "enqueue", "-t", "x", "--payload-file", str(tmp_path / "payload")))
+    told = run("task", "enqueue", "-t", "x", "--payload-file", "-", "--json", stdin="piped")
+
+    assert of_file.payload == b"\x00\xff"
+    assert enqueued(app, json.loads(told.stdout)).payload == b"piped"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("-i", "taken"), "id 'taken' is taken"),
+        (("--unique", "1h"), "unique lock"),
+        (("-H", "traceparent=x"), "header 'traceparent' is written by taskq itself"),
+        (("-q", " "), "queue name must not be blank"),
+    ],
+)
+def test_a_task_that_is_refused_is_told(run: Run, app: TaskQ, words: tuple[str, ...], told: str) -> None:
+    run("task", "enqueue", "-t", "shop:ship", "-l", "{}", "-i", "taken", "--unique", "1h")
+
+    complaint = run("task", "enqueue", "-t", "shop:ship", "-l", "{}", *words, status=1).stderr
+
+    assert told in complaint
+    assert complaint.count("\n") == 1
+
+
+BAZAAR = """
+from taskq_core import TaskQ
+taskq = TaskQ("{url}")
+@taskq.task(name="shop:greet", queue="low", max_retry=1, headers={{"own": "1"}})
+def greet(name: str) -> None: ...
+"""
+
+
+def test_a_task_that_the_application_knows_keeps_its_options_and_its_payload_is_checked(
+    run: Run,
+    run_json: RunJson,
+    app: TaskQ,
+    redis_server: RedisServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "bazaar_cli.py").write_text(BAZAAR.format(url=redis_server.unix_url))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ("--app", "bazaar_cli:taskq", "task", "enqueue", "-t", "shop:greet")
+
+    document = run_json(*words, "-l", '{"name": "Ada"}', "--retry", "2", "-H", "more=2")
+    refused = run(*words, "-l", '{"nmae": "Ada"}', status=1)
+
+    task = enqueued(app, document)
+    assert (task.queue, task.max_retry) == ("low", 2)
+    assert {"own": "1", "more": "2"}.items() <= task.headers.items()
+    assert "shop:greet" in refused.stderr
+    assert "Ada" not in refused.stderr

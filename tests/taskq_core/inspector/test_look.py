@@ -1,0 +1,285 @@
+"""Looking at queues and tasks."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from taskq_core import (
+    BrokerUnavailableError,
+    ConfigurationError,
+    TaskHandle,
+    TaskInfo,
+    TaskNotFoundError,
+    TaskQ,
+    TaskState,
+)
+from taskq_core.errors import QueueNotFoundError
+from taskq_core.inspector import AsyncInspector, Inspector, QueueInfo, TaskPage, UnreadableTask
+from tests.redis_server import RedisServer
+from tests.taskq_core.inspector.conftest import Ask
+
+pytestmark = pytest.mark.redis
+
+
+def enqueue(app: TaskQ, queue: str = "default", **options: Any) -> TaskHandle[Any]:
+    return app.client.enqueue(app.remote("email:deliver", queue=queue, **options).s(to="a@b.c"))
+
+
+def ids(page: TaskPage) -> list[str]:
+    return [task.id for task in page.tasks]
+
+
+async def test_queues_are_those_ever_enqueued_to(app: TaskQ, ask: Ask) -> None:
+    assert await ask("queues") == []
+    for name in ("low", "critical"):
+        enqueue(app, name)
+
+    assert await ask("queues") == ["critical", "low"]
+
+
+async def test_a_queue_says_how_it_stands(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+    enqueue(app)
+    enqueue(app, run_after=60)
+    enqueue(app, "low")
+    redis_server.client.set("asynq:{default}:paused", 1)
+    redis_server.client.set("asynq:{default}:processed", 12)
+
+    info: QueueInfo = await ask("queue_info", "default")
+
+    assert info.name == "default"
+    assert {state: size for state, size in info.sizes.items() if size} == {TaskState.PENDING: 1, TaskState.SCHEDULED: 1}
+    assert info.size == 2
+    assert info.is_paused
+    assert info.processed == 12
+    assert info.latency is not None
+    assert timedelta(0) <= info.latency < timedelta(minutes=1)
+    assert [each.name for each in await ask("queue_infos")] == ["default", "low"]
+
+
+async def test_an_unknown_queue_is_told(app: TaskQ, ask: Ask) -> None:
+    with pytest.raises(QueueNotFoundError, match="no queue 'nowhere'"):
+        await ask("queue_info", "nowhere")
+    for method, *arguments in (
+        ("tasks", "nowhere", TaskState.PENDING),
+        ("tasks", "nowhere"),
+        ("tasks", "nowhere", TaskState.AGGREGATING),
+        ("task", "nowhere", "id"),
+        ("count", "nowhere", TaskState.PENDING),
+        ("history", "nowhere"),
+        ("memory_usage", "nowhere"),
+        ("groups", "nowhere"),
+        ("find_tasks", "nowhere", TaskState.PENDING),
+        ("pause", "nowhere"),
+        ("resume", "nowhere"),
+        ("remove_queue", "nowhere"),
+        ("run_task", "nowhere", "id"),
+        ("archive_task", "nowhere", "id"),
+        ("delete_task", "nowhere", "id"),
+        ("update_payload", "nowhere", "id", b""),
+        ("move_task", "nowhere", "id", "low"),
+        ("finish_moves", "nowhere"),
+        ("run_all", "nowhere", TaskState.ARCHIVED),
+        ("archive_all", "nowhere", TaskState.PENDING),
+        ("delete_all", "nowhere", TaskState.PENDING),
+        ("move_all", "nowhere", TaskState.PENDING, "low"),
+    ):
+        with pytest.raises(QueueNotFoundError):
+            await ask(method, *arguments)
+    assert await ask("queues") == []
+
+
+async def test_tasks_come_in_pages_the_next_to_run_first(app: TaskQ, ask: Ask) -> None:
+    handles = [enqueue(app) for _ in range(7)]
+
+    first = await ask("tasks", "default", TaskState.PENDING, page_size=3)
+    last = await ask("tasks", "default", TaskState.PENDING, page=3, page_size=3)
+    beyond = await ask("tasks", "default", TaskState.PENDING, page=4, page_size=3)
+
+    assert (ids(first), first.total, first.pages) == ([handle.id for handle in handles[:3]], 7, 3)
+    assert ids(last) == [handles[6].id]
+    assert ids(beyond) == []
+    assert isinstance(first.tasks[0], TaskInfo)
+    assert first.tasks[0].payload == b'{"to":"a@b.c"}'
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 100])
+async def test_a_page_may_stretch_over_queues_and_states(app: TaskQ, ask: Ask, page_size: int) -> None:
+    """State by state, and queue by queue within one; no task is missed or shown twice."""
+    later = [enqueue(app, "a", run_after=60), enqueue(app, "b", run_after=60)]
+    now = [enqueue(app, "a"), enqueue(app, "a"), enqueue(app, "b")]
+    seen: list[str] = []
+    for number in range(1, 6):
+        page = await ask("tasks", page=number, page_size=page_size)
+        seen += ids(page)
+
+    assert page.total == 5
+    assert seen == [handle.id for handle in now + later]
+    assert ids(await ask("tasks", "b")) == [now[2].id, later[1].id]
+    assert ids(await ask("tasks", None, TaskState.SCHEDULED)) == [handle.id for handle in later]
+
+
+async def test_tasks_in_groups_are_listed_by_group(app: TaskQ, ask: Ask) -> None:
+    """Without a group none is listed, since a page over all groups would have no order."""
+    enqueue(app)
+    members = [enqueue(app, aggregate="digest") for _ in range(3)]
+    enqueue(app, aggregate="other")
+
+    for queue in (None, "default"):
+        page = await ask("tasks", queue, TaskState.AGGREGATING)
+        assert (ids(page), page.total) == ([], 0)
+    page = await ask("tasks", "default", TaskState.AGGREGATING, group="digest", page_size=2)
+    assert (len(page.tasks), page.total) == (2, 3)
+    assert set(ids(page)) < {handle.id for handle in members}
+    assert {(group.name, group.size) for group in await ask("groups", "default")} == {("digest", 3), ("other", 1)}
+    assert (await ask("queue_info", "default")).groups == 2
+    assert await ask("count", "default", TaskState.AGGREGATING, group="digest") == 3
+
+
+async def test_many_groups_are_listed_in_pieces(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+    enqueue(app)
+    names = [f"g{number:04}" for number in range(1500)]
+    redis_server.client.sadd("asynq:{default}:groups", *names)
+    for name in names[:3]:
+        redis_server.client.zadd(f"asynq:{{default}}:g:{name}", {"x": 1})
+
+    groups = await ask("groups", "default")
+
+    assert [group.name for group in groups] == names
+    assert [group.size for group in groups[:4]] == [1, 1, 1, 0]
+
+
+async def test_of_very_many_groups_a_thousand_are_counted(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+    """One look stays short, however many there are."""
+    enqueue(app)
+    names = [f"g{number:04}" for number in range(1500)]
+    with redis_server.client.pipeline(transaction=False) as pipeline:
+        pipeline.sadd("asynq:{default}:groups", *names)
+        for name in names:
+            pipeline.zadd(f"asynq:{{default}}:g:{name}", {"x": 1})
+        pipeline.execute()
+
+    info = await ask("queue_info", "default")
+
+    assert (info.groups, info.sizes[TaskState.AGGREGATING], info.size) == (1500, 1000, 1001)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "group"),
+    [(("default", TaskState.PENDING), "g"), (("default",), "g"), ((None, TaskState.AGGREGATING), "g")],
+)
+async def test_a_group_out_of_place_is_refused(ask: Ask, arguments: Any, group: str) -> None:
+    with pytest.raises(ConfigurationError, match="group"):
+        await ask("tasks", *arguments, group=group)
+
+
+async def test_a_count_of_a_group_needs_its_name(app: TaskQ, ask: Ask) -> None:
+    enqueue(app)
+
+    with pytest.raises(ConfigurationError, match="state 'aggregating' needs the name of its group"):
+        await ask("count", "default", TaskState.AGGREGATING)
+    assert await ask("count", "default", TaskState.PENDING) == 1
+    assert await ask("count", "default", TaskState.ARCHIVED) == 0
+
+
+async def test_history_is_told_day_by_day(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+    """Days without work are there too, today first."""
+    enqueue(app)
+    today = datetime.fromtimestamp(redis_server.client.time()[0], UTC).date()
+    redis_server.client.set(f"asynq:{{default}}:processed:{today - timedelta(days=2)}", 7)
+    redis_server.client.set(f"asynq:{{default}}:failed:{today - timedelta(days=2)}", 3)
+
+    days = await ask("history", "default", days=90)
+
+    assert len(days) == 90
+    assert (days[2].processed, days[2].failed) == (7, 3)
+    assert {(day.processed, day.failed) for day in days[3:]} == {(0, 0)}
+    assert days[2].day - days[3].day == timedelta(days=1)
+
+
+@pytest.mark.parametrize("days", [0, 91, -1, True])
+async def test_a_history_of_no_days_is_refused(ask: Ask, days: int) -> None:
+    with pytest.raises(ConfigurationError, match="days must be"):
+        await ask("history", "default", days=days)
+
+
+async def test_memory_is_estimated_from_samples(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+    """It grows with the number of tasks and their size, in whatever state they are."""
+    for _ in range(100):
+        enqueue(app)
+    small = await ask("memory_usage", "default")
+    for _ in range(100):
+        enqueue(app, run_after=60)
+    both = await ask("memory_usage", "default")
+    for _ in range(30):
+        enqueue(app, aggregate="g")
+
+    assert 100 * 100 < small < 100 * 1000
+    assert small < both < await ask("memory_usage", "default")
+
+
+@pytest.mark.parametrize("bounds", [{"page": 0}, {"page_size": 0}, {"page_size": 1001}, {"page": True}])
+async def test_bounds_of_pages_are_checked(app: TaskQ, ask: Ask, bounds: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="page"):
+        await ask("tasks", **bounds)
+
+
+async def test_one_task_is_found_by_queue_and_id(app: TaskQ, ask: Ask) -> None:
+    handle = enqueue(app, "low", task_id="welcome-7")
+    enqueue(app)
+
+    task = await ask("task", "low", "welcome-7")
+
+    assert (task.id, task.name, task.state) == (handle.id, "email:deliver", TaskState.PENDING)
+    with pytest.raises(TaskNotFoundError, match="welcome-7"):
+        await ask("task", "default", "welcome-7")
+
+
+async def test_what_cannot_be_decoded_is_shown_as_such(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+    """Its neighbours are listed all the same."""
+    broken, gone, good = enqueue(app), enqueue(app), enqueue(app)
+    redis_server.client.hset(f"asynq:{{default}}:t:{broken.id}", "msg", b"\xff\xff")
+    redis_server.client.delete(f"asynq:{{default}}:t:{gone.id}")
+
+    page = await ask("tasks", "default", TaskState.PENDING)
+    task = await ask("task", "default", broken.id)
+
+    assert [type(each) for each in page.tasks] == [UnreadableTask, UnreadableTask, TaskInfo]
+    assert ids(page) == [broken.id, gone.id, good.id]
+    assert page.tasks[1].problem == "it is listed, but its data is gone"
+    assert (task.id, task.queue, task.message) == (broken.id, "default", b"\xff\xff")
+    assert "xff" not in repr(task), "its bytes get into no log"
+
+
+async def test_a_time_that_no_calendar_holds_hides_nothing(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+    """Whoever wrote it; the task is shown without, and a search goes on behind it."""
+    first, second = enqueue(app, task_id="a", run_after=60), enqueue(app, task_id="b", run_after=60)
+    redis_server.client.zadd("asynq:{default}:scheduled", {first.id: "+inf", second.id: "+inf"})
+
+    page = await ask("tasks", "default", TaskState.SCHEDULED)
+    found = await ask("find_tasks", "default", TaskState.SCHEDULED, limit=1)
+    rest = await ask("find_tasks", "default", TaskState.SCHEDULED, cursor=found.cursor)
+
+    assert [(task.id, task.next_run_at) for task in page.tasks] == [("a", None), ("b", None)]
+    assert [task.id for task in (*found.tasks, *rest.tasks)] == ["a", "b"]
+    assert (await ask("task", "default", "a")).next_run_at is None
+
+
+async def test_a_group_that_is_none_hides_nothing(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+    """A key of another type stands where its members should: it has none."""
+    enqueue(app, aggregate="good")
+    redis_server.client.sadd("asynq:{default}:groups", "odd")
+    redis_server.client.set("asynq:{default}:g:odd", "x")
+
+    assert (await ask("queue_info", "default")).sizes[TaskState.AGGREGATING] == 1
+    assert [(group.name, group.size) for group in await ask("groups", "default")] == [("good", 1), ("odd", 0)]
+    assert await ask("memory_usage", "default") > 0
+
+
+async def test_an_unreachable_store_is_told() -> None:
+    app = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.1)
+
+    with pytest.raises(BrokerUnavailableError, match="cannot reach"):
+        Inspector(app).queues()
+    with pytest.raises(BrokerUnavailableError, match="cannot reach"):
+        await AsyncInspector(app).queues()

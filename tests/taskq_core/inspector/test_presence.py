@@ -1,0 +1,147 @@
+"""Workers, schedulers and the store itself."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from taskq_core import ConfigurationError, TaskQ
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.inspector import AsyncInspector, Inspector
+from taskq_core.wire import SchedulerEnqueueEvent, SchedulerEntry, ServerInfo, WorkerInfo
+from taskq_core.worker import Worker, WorkerConfig
+from tests.redis_server import RedisServer
+from tests.taskq_core.inspector.conftest import Ask, Enqueue
+
+pytestmark = pytest.mark.redis
+LATER_S = 4_000_000_000
+NOW_NS = 2_000_000_000_123_456_000
+
+
+async def test_a_running_worker_is_shown_with_its_task(app: TaskQ, enqueue: Enqueue) -> None:
+    started, end = asyncio.Event(), asyncio.Event()
+
+    @app.task(name="email:deliver")
+    async def deliver(to: str) -> None:
+        started.set()
+        await end.wait()
+
+    inspector = AsyncInspector(app)
+    handle = enqueue(timeout=60)
+    config = WorkerConfig(queues={"default": 2, "low": 1}, strict_priority=True, concurrency=3, heartbeat=0.1)
+    worker = Worker(app, config)
+    running = asyncio.ensure_future(worker.arun())
+    await started.wait()
+    processes: list[Any] = []
+    async with asyncio.timeout(30):
+        while not (processes and processes[0].running):
+            processes = await inspector.servers()
+
+    (process,) = processes
+    assert (dict(process.queues), process.strict_priority, process.concurrency) == ({"default": 2, "low": 1}, True, 3)
+    assert process.status == "active"
+    assert process.started_at is not None
+    (task,) = process.running
+    assert (task.task_id, task.name, task.queue) == (handle.id, "email:deliver", "default")
+    assert task.deadline - task.started_at == timedelta(seconds=60)
+    end.set()
+    worker.stop()
+    assert await running == 0
+    assert await inspector.servers() == []
+
+
+async def test_many_servers_come_in_order(ask: Ask, redis_server: RedisServer) -> None:
+    """Also when there are more than one call reads, and what cannot be read is left out."""
+    client = redis_server.client
+    for number in range(600):
+        info = ServerInfo(host="h", pid=number, server_id=f"s{number}", concurrency=1)
+        key = f"asynq:servers:{{h:{number}:s{number}}}"
+        client.set(key, info.encode())
+        client.zadd("asynq:servers", {key: LATER_S})
+    client.set("asynq:servers:{h:9:s9}", b"\xff\xff")
+    task = WorkerInfo(host="h", pid=1, server_id="s1", task_id="t", task_type="x", queue="q", start_time_ns=NOW_NS)
+    client.hset("asynq:workers:{h:1:s1}", mapping={"t": task.encode(), "u": b"\xff\xff"})
+    client.zadd("asynq:workers", {"asynq:workers:{h:1:s1}": LATER_S})
+
+    servers = await ask("servers")
+
+    assert [server.pid for server in servers] == [number for number in range(600) if number != 9]
+    assert [(each.task_id, each.deadline) for each in servers[1].running] == [("t", None)]
+
+
+async def test_a_heartbeat_between_two_pages_hides_no_server(
+    app: TaskQ, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of the first page move to the end, and the rest comes forward."""
+    client = redis_server.client
+    for number in range(600):
+        info = ServerInfo(host="h", pid=number, server_id=f"s{number}", concurrency=1)
+        client.set(f"asynq:servers:{{h:{number}:s{number}}}", info.encode())
+        client.zadd("asynq:servers", {f"asynq:servers:{{h:{number}:s{number}}}": LATER_S + number})
+    real = SyncRunner.run
+
+    def run(self: SyncRunner, operation: Any, **more: Any) -> Any:
+        answer = real(self, operation, **more)
+        if operation.name == "list_alive":
+            for number in range(20):
+                client.zincrby("asynq:servers", 10_000, f"asynq:servers:{{h:{number}:s{number}}}")
+        return answer
+
+    monkeypatch.setattr(SyncRunner, "run", run)
+
+    assert [server.pid for server in Inspector(app).servers()] == list(range(600))
+
+
+async def test_entries_and_their_past(ask: Ask, redis_server: RedisServer) -> None:
+    entry = SchedulerEntry(
+        id="nightly",
+        spec="0 2 * * *",
+        task_type="backup",
+        task_payload=b"{}",
+        enqueue_options=('Queue("low")',),
+        next_enqueue_time_ns=NOW_NS,
+    )
+    client = redis_server.client
+    client.rpush("asynq:schedulers:{h:1:s}", entry.encode(), b"\xff\xff")
+    client.zadd("asynq:schedulers", {"asynq:schedulers:{h:1:s}": LATER_S})
+    for number in range(3):
+        event = SchedulerEnqueueEvent(task_id=f"t{number}", enqueue_time_ns=NOW_NS + number * 10**9)
+        client.zadd("asynq:scheduler_history:nightly", {event.encode(): 2_000_000_000 + number})
+
+    (found,) = await ask("scheduler_entries")
+    events = await ask("scheduler_events", "nightly", page=1, page_size=2)
+    more = await ask("scheduler_events", "nightly", page=2, page_size=2)
+
+    assert (found.id, found.spec, found.name, found.payload) == ("nightly", "0 2 * * *", "backup", b"{}")
+    assert (found.options, found.previous_run_at) == (('Queue("low")',), None)
+    assert found.next_run_at.timestamp() == NOW_NS / 1e9
+    assert [event.task_id for event in (*events, *more)] == ["t2", "t1", "t0"]
+    assert await ask("scheduler_events", "unknown") == []
+    with pytest.raises(ConfigurationError, match="page must be"):
+        await ask("scheduler_events", "nightly", page=0)
+
+
+async def test_cancelling_says_how_many_processes_heard_it(ask: Ask, redis_server: RedisServer) -> None:
+    assert await ask("cancel_task", "id-1") == 0
+    listening = redis_server.client.pubsub(ignore_subscribe_messages=True)
+    listening.subscribe("asynq:cancel")
+    listening.get_message(timeout=5)
+
+    assert await ask("cancel_task", "id-1") == 1
+
+    listening.close()
+
+
+async def test_the_store_tells_about_itself(ask: Ask, redis_server: RedisServer) -> None:
+    info = await ask("redis_info")
+
+    assert info["redis_version"] == redis_server.client.info()["redis_version"]
+    assert isinstance(info["connected_clients"], int)
+
+
+async def test_without_a_cluster_there_are_no_nodes(ask: Ask, enqueue: Enqueue) -> None:
+    enqueue()
+
+    assert await ask("cluster_nodes", "default") == []
+    assert await ask("key_slot", "default") == 5718  # as Redis's own CLUSTER KEYSLOT tells

@@ -1,0 +1,200 @@
+"""Removing a queue."""
+
+import pytest
+
+from taskq_core import TaskQ, TaskState
+from taskq_core.broker import operations as ops
+from taskq_core.errors import QueueNotEmptyError, QueueNotFoundError
+from taskq_core.inspector import Inspector
+from taskq_core.worker import Worker, WorkerConfig
+from tests.redis_server import RedisServer
+from tests.taskq_core.inspector.conftest import Ask, Enqueue
+
+pytestmark = pytest.mark.redis
+
+
+def names(redis_server: RedisServer, queue: str = "default") -> list[str]:
+    return sorted(key.decode() for key in redis_server.client.keys("*") if f"{{{queue}}}" in key.decode())
+
+
+async def test_nothing_is_left(app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+    """Whatever there can be in a queue is gone, and another queue keeps all of its own."""
+
+    @app.task(name="email:deliver")
+    def deliver(to: str) -> None:
+        raise ValueError("no")
+
+    enqueue(max_retry=0)
+    enqueue(max_retry=3)
+    app.client.enqueue(app.remote("unknown", aggregate="g", unique_for=60).s())
+    assert await Worker(app, WorkerConfig(burst=True)).arun() == 0
+    enqueue(unique_for=60)
+    enqueue(run_after=60)
+    for group in ("g", "h"):
+        enqueue(aggregate=group, unique_for=60)
+    client = redis_server.client
+    client.zadd("asynq:{default}:completed", {"done": 2_000_000_000})
+    client.hset("asynq:{default}:t:done", mapping={"msg": "m", "state": "completed"})
+    client.rename("asynq:{default}:g:h", "asynq:{default}:g:h:set")
+    client.zadd("asynq:{default}:aggregation_sets", {"asynq:{default}:g:h:set": 2_000_000_000})
+    client.zadd("taskq:{default}:quarantine", {"odd": 1})
+    client.hset("taskq:{default}:quarantine:odd", mapping={"msg": "?"})
+    client.set("asynq:{default}:unique:t:left", "nobody")
+    client.hset("asynq:{default}:t:stray", mapping={"msg": "m", "state": "pending"})
+    await ask("pause", "default")
+    enqueue("default2")
+    enqueue("defaul")
+    others = names(redis_server, "default2") + names(redis_server, "defaul")
+    told: list[tuple[int, int]] = []
+
+    deleted = await ask("remove_queue", "default", force=True, progress=lambda *now: told.append(now))
+
+    assert names(redis_server) == []
+    assert names(redis_server, "default2") + names(redis_server, "defaul") == others
+    assert await ask("queues") == ["defaul", "default2"]
+    assert deleted == 9
+    assert told[-1] == (9, 9)
+
+
+async def test_a_queue_with_tasks_is_refused(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+    enqueue()
+    enqueue(run_after=60)
+    enqueue(aggregate="g")
+    before = names(redis_server)
+
+    with pytest.raises(QueueNotEmptyError, match="queue 'default' is not empty: 3 tasks would be lost") as caught:
+        await ask("remove_queue", "default")
+
+    assert (caught.value.queue, caught.value.active, caught.value.waiting) == ("default", 0, 3)
+    assert names(redis_server) == before
+
+
+async def test_a_queue_whose_tasks_run_is_refused(
+    app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
+) -> None:
+    """Forced or not: a worker would go on with tasks that are no more."""
+    enqueue()
+    queue = app.runtime.keys.queue("default")
+    app.runtime.runner.run(ops.dequeue(queue, owner="w", call=1, limit=1, lease_s=30))
+    before = names(redis_server)
+
+    for force in (False, True):
+        with pytest.raises(QueueNotEmptyError, match="cannot be removed: 1 of its tasks run"):
+            await ask("remove_queue", "default", force=force)
+
+    assert names(redis_server) == before
+
+
+async def test_completed_tasks_keep_no_queue(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+    """They have done what they were there for."""
+    task_id = enqueue().id
+    client = redis_server.client
+    client.delete("asynq:{default}:pending")
+    client.zadd("asynq:{default}:completed", {task_id: 2_000_000_000})
+    client.hset(f"asynq:{{default}}:t:{task_id}", "state", "completed")
+
+    assert await ask("remove_queue", "default") == 1
+
+    assert names(redis_server) == []
+
+
+async def test_a_removal_that_is_cut_off_is_carried_on(
+    app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
+) -> None:
+    """Tasks that came meanwhile count anew; those that were set aside are deleted all the same."""
+    for _ in range(250):
+        enqueue()
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await ask("remove_queue", "default", force=True, progress=stop)
+    assert (await ask("queue_info", "default")).size == 0, "empty from one moment to the next"
+    enqueue()
+
+    with pytest.raises(QueueNotEmptyError, match="1 tasks would be lost"):
+        await ask("remove_queue", "default")
+    assert await ask("remove_queue", "default", force=True) == 151
+
+    assert names(redis_server) == []
+    with pytest.raises(QueueNotFoundError):
+        await ask("remove_queue", "default")
+
+
+async def test_what_comes_meanwhile_lives_on(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+    for _ in range(150):
+        enqueue(unique_for=60)
+    came: list[str] = []
+
+    await ask("remove_queue", "default", force=True, progress=lambda *now: came.append(enqueue().id))
+
+    page = await ask("tasks", "default", TaskState.PENDING)
+    assert [task.id for task in page.tasks] == came
+    assert await ask("queues") == ["default"]
+    assert redis_server.client.keys("asynq:{default}:unique:*") == []
+
+
+async def test_what_comes_at_the_very_end_stays_visible(
+    ask: Ask, enqueue: Enqueue, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its producer noted the queue a moment before it was forgotten."""
+    enqueue()
+    real = ops.forget_queue
+
+    def forget_queue(*arguments: str) -> ops.Operation[int]:
+        enqueue()
+        return real(*arguments)
+
+    monkeypatch.setattr(ops, "forget_queue", forget_queue)
+
+    assert await ask("remove_queue", "default", force=True) == 1
+
+    assert await ask("queues") == ["default"]
+    assert (await ask("queue_info", "default")).size == 1
+
+
+@pytest.mark.parametrize("name", ["a*", "a?[b]", "a\\b", "a^-b", "x y"])
+def test_names_with_the_signs_of_a_pattern(redis_server: RedisServer, name: str) -> None:
+    """They stand for themselves: no other queue loses a key."""
+    app = TaskQ(redis_server.unix_url)
+    for queue in (name, "ab", "a", "aa", "a1b"):
+        app.client.enqueue(app.remote("t", queue=queue).s())
+
+    assert Inspector(app).remove_queue(name, force=True) == 1
+
+    assert names(redis_server, name) == []
+    assert [len(names(redis_server, queue)) > 2 for queue in ("ab", "a", "aa", "a1b")] == [True] * 4
+    app.close()
+
+
+def test_a_queue_whose_name_goes_on_with_a_brace_keeps_its_keys(redis_server: RedisServer) -> None:
+    app = TaskQ(redis_server.unix_url)
+    for queue in ("a", "a}:b"):
+        app.client.enqueue(app.remote("t", queue=queue).s())
+    inspector = Inspector(app)
+
+    inspector.remove_queue("a", force=True)
+
+    assert inspector.queue_info("a}:b").size == 1
+    assert len(inspector.tasks("a}:b", TaskState.PENDING).tasks) == 1
+    app.close()
+
+
+async def test_what_has_set_out_meanwhile_lives_on(
+    app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
+) -> None:
+    """It was enqueued since, and is on its way to another queue: in no structure of a state."""
+    for _ in range(150):
+        enqueue()
+    queue, came = app.runtime.keys.queue("default"), []
+
+    def set_out(done: int, total: int) -> None:
+        if not came:
+            came.append(enqueue().id)
+            app.runtime.runner.run(ops.move_out(queue, came, token="aa", target="low"))
+
+    await ask("remove_queue", "default", force=True, progress=set_out)
+
+    assert await ask("finish_moves", "default") == 1
+    assert (await ask("task", "low", came[0])).state is TaskState.PENDING

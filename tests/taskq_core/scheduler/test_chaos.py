@@ -1,0 +1,207 @@
+"""Five schedulers as processes, whose leaders are killed and frozen past their lease: each firing comes exactly once.
+
+The tasks are taken and deleted the moment they come, so that no id that is still there can hide a second enqueue.
+"""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskq_core.scheduler.ticker import tick_task_id
+from tests.redis_server import RedisServer
+
+ROOT = Path(__file__).parents[3]
+SCHEDULERS = 5
+PATIENCE_S = 30.0
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {PATIENCE_S} s: {what}"
+        time.sleep(0.01)
+    return value
+
+
+class Swarm:
+    """Scheduler processes on one server."""
+
+    def __init__(self, server: RedisServer, config: dict[str, Any]) -> None:
+        self.server = server
+        self.argument = json.dumps({"url": server.url, "config": config})
+        self.processes: dict[int, subprocess.Popen[str]] = {}
+        self.said: list[str] = []
+
+    def start(self) -> None:
+        process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("scheduler_process.py")), self.argument],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        threading.Thread(target=self.said.extend, args=(process.stderr,), daemon=True).start()
+        assert process.stdout.readline() == "started\n", "".join(self.said)
+        self.processes[process.pid] = process
+
+    def leader(self, *, other_than: int = 0) -> int:
+        """Wait for a process that enqueues, and return it."""
+        raw: Any = self.server.client
+
+        def find() -> int:
+            found = int(raw.get("test:leader") or 0)
+            return found if found in self.processes and found != other_than else 0
+
+        return int(until(find, "a scheduler enqueues"))
+
+    def kill(self, pid: int) -> None:
+        process = self.processes.pop(pid)
+        process.kill()
+        self._reap(process)
+
+    @staticmethod
+    def _reap(process: "subprocess.Popen[str]") -> int:
+        status = process.wait(PATIENCE_S)
+        for pipe in (process.stdout, process.stderr):
+            assert pipe is not None
+            with suppress(ValueError, OSError):
+                pipe.close()
+        return status
+
+    def close(self) -> list[int]:
+        """Stop all gracefully and return their exit statuses."""
+        for process in self.processes.values():
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        return [self._reap(process) for process in self.processes.values()]
+
+
+class Taker:
+    """Takes tasks the moment they come, and deletes them."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.raw: Any = server.client
+        self.taken: list[tuple[str, float]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            is_last = self._stop.is_set()
+            task_id = self.raw.rpop("asynq:{default}:pending")
+            if task_id is not None:
+                seconds, micros = self.raw.time()
+                self.taken.append((task_id.decode(), seconds + micros / 1e6))
+                self.raw.delete(b"asynq:{default}:t:" + task_id)
+            elif is_last:
+                return
+            else:
+                time.sleep(0.002)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(PATIENCE_S)
+
+
+@pytest.fixture
+def swarm(redis_server: RedisServer) -> Iterator[Callable[..., Swarm]]:
+    swarms: list[Swarm] = []
+
+    def start(**config: Any) -> Swarm:
+        found = Swarm(redis_server, config)
+        swarms.append(found)
+        for _ in range(SCHEDULERS):
+            found.start()
+        return found
+
+    yield start
+    for found in swarms:
+        for pid in list(found.processes):
+            found.kill(pid)
+
+
+def torment(swarm: Swarm, taker: Taker, *, lasting_s: float, frozen_s: float) -> None:
+    """Kill and freeze leaders in turn for a time; frozen ones wake up when another leads."""
+    deadline = time.monotonic() + lasting_s
+    for harm in itertools.cycle(("kill", "freeze", "freeze", "kill")):
+        pid = swarm.leader()
+        if harm == "kill":
+            swarm.kill(pid)
+            swarm.start()
+        else:
+            swarm.processes[pid].send_signal(signal.SIGSTOP)
+            frozen_until = time.monotonic() + frozen_s
+            swarm.leader(other_than=pid)
+            time.sleep(max(0.0, frozen_until - time.monotonic()))  # how long it is frozen is what is tested
+            swarm.processes[pid].send_signal(signal.SIGCONT)
+        count = len(taker.taken)
+        until(lambda count=count: len(taker.taken) >= count + 4, "firings go on")
+        if time.monotonic() >= deadline:
+            return
+
+
+def check(swarm: Swarm, taker: Taker) -> float:
+    """Every firing from the first to the last came exactly once; return the seconds the latest one came late."""
+    raw: Any = swarm.server.client
+    marks = {key.decode().split(":")[3]: int(raw.get(key).split(b":")[0]) for key in raw.keys("taskq:{default}:tick:*")}
+    seen_at = dict(taker.taken)
+    counts = Counter(task_id for task_id, _ in taker.taken)
+    assert [task_id for task_id, count in counts.items() if count > 1] == []
+    latest = 0.0
+    expected: set[str] = set()
+    assert marks.keys() == {"cron", "interval"}
+    for entry, last_s in marks.items():
+        firing_s = last_s
+        while (task_id := tick_task_id(entry, "beat", firing_s)) in seen_at:
+            latest = max(latest, seen_at[task_id] - firing_s)
+            expected.add(task_id)
+            firing_s -= 1
+    assert counts.keys() == expected, "a firing was left out"  # those before a gap are not reached from the last
+    assert raw.lrange("test:odd", 0, -1) == []
+    return latest
+
+
+@pytest.mark.redis
+@pytest.mark.slow
+def test_each_firing_comes_exactly_once(redis_server: RedisServer, swarm: Callable[..., Swarm]) -> None:
+    """With a lease of two seconds, so that much happens in little time."""
+    taker = Taker(redis_server)
+    found = swarm(leader_lease=2)
+    torment(found, taker, lasting_s=20, frozen_s=3.5)
+    statuses = found.close()
+    taker.stop()
+
+    check(found, taker)
+    assert statuses == [0] * SCHEDULERS
+
+
+@pytest.mark.redis
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.skipif("SOAK" not in os.environ, reason="takes over two minutes; set SOAK=1")
+def test_two_minutes_as_configured_by_default(redis_server: RedisServer, swarm: Callable[..., Swarm]) -> None:
+    """A leader that dies or freezes is replaced within 15 seconds."""
+    taker = Taker(redis_server)
+    found = swarm()
+    torment(found, taker, lasting_s=120, frozen_s=12)
+    statuses = found.close()
+    taker.stop()
+
+    assert check(found, taker) < 15
+    assert statuses == [0] * SCHEDULERS

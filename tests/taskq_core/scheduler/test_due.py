@@ -1,0 +1,115 @@
+"""Which firings are enqueued: on time, late, missed, by each policy."""
+
+import pytest
+
+from taskq_core.cron import Schedule, parse_schedule
+from taskq_core.periodic import CatchUp
+from taskq_core.scheduler.due import ON_TIME_S, due_firings, next_firing
+
+HOURLY = parse_schedule("@hourly")
+EVERY_SECOND = parse_schedule("* * * * * *")
+HOUR = 3600
+NOON = 2_000_001_600
+"""A full hour."""
+
+
+def due(
+    schedule: Schedule,
+    mark_s: int,
+    now_s: int,
+    catch_up: str = "one",
+    *,
+    window_s: float = HOUR,
+    limit: int = 100_000,
+) -> list[int]:
+    return due_firings(schedule, mark_s, now_s, catch_up=CatchUp(catch_up), window_s=window_s, limit=limit)
+
+
+@pytest.mark.parametrize("policy", list(CatchUp))
+class TestOnTime:
+    """The policy does not matter while schedulers run."""
+
+    def test_nothing_is_due_before_its_second(self, policy: str) -> None:
+        assert due(HOURLY, NOON - HOUR, NOON - 1, policy) == []
+
+    def test_a_firing_is_due_in_its_second(self, policy: str) -> None:
+        assert due(HOURLY, NOON - HOUR, NOON, policy) == [NOON]
+
+    def test_a_change_of_leader_loses_nothing(self, policy: str) -> None:
+        found = due(EVERY_SECOND, NOON, NOON + ON_TIME_S, policy, window_s=0)
+
+        assert found == list(range(NOON + 1, NOON + ON_TIME_S + 1))
+
+    def test_what_is_dealt_with_does_not_come_back(self, policy: str) -> None:
+        assert due(HOURLY, NOON, NOON, policy) == []
+        assert due(HOURLY, NOON, NOON - 500, policy) == [], "a clock that was set back"
+
+    def test_an_entry_that_never_fires_again(self, policy: str) -> None:
+        assert due(parse_schedule("0 0 30 2 *"), NOON, NOON + HOUR, policy) == []
+
+
+class TestMissed:
+    """Nothing ran since the firing at noon."""
+
+    NOW = NOON + 3 * HOUR + 1200  # 15:20
+
+    def test_skip_leaves_them_out(self) -> None:
+        assert due(HOURLY, NOON, self.NOW, "skip") == []
+
+    def test_one_takes_the_last(self) -> None:
+        assert due(HOURLY, NOON, self.NOW, "one") == [NOON + 3 * HOUR]
+
+    def test_all_takes_each_within_the_window(self) -> None:
+        assert due(HOURLY, NOON, self.NOW, "all", window_s=2 * HOUR) == [NOON + 2 * HOUR, NOON + 3 * HOUR]
+        assert due(HOURLY, NOON, self.NOW, "all", window_s=9 * HOUR) == [NOON + hour * HOUR for hour in (1, 2, 3)]
+
+    @pytest.mark.parametrize("policy", ["one", "all"])
+    def test_the_window_ends_it(self, policy: str) -> None:
+        assert due(HOURLY, NOON, self.NOW, policy, window_s=1200) == [NOON + 3 * HOUR]
+        assert due(HOURLY, NOON, self.NOW, policy, window_s=1199) == []
+
+    @pytest.mark.parametrize("policy", ["skip", "one"])
+    def test_one_that_is_on_time_stands_for_those_before(self, policy: str) -> None:
+        assert due(HOURLY, NOON, NOON + 3 * HOUR + 5, policy) == [NOON + 3 * HOUR]
+
+    def test_the_last_is_found_far_back(self) -> None:
+        weekly = parse_schedule("0 0 * * 0")
+        start_s = NOON - 40 * 86_400
+
+        assert due(weekly, start_s, NOON, "one", window_s=30 * 86_400) == [1_999_987_200 - 3 * 86_400]
+        assert due(weekly, start_s, NOON, "one", window_s=2 * 86_400) == []
+
+    def test_an_interval_keeps_its_beat(self) -> None:
+        every = parse_schedule("@every 7m")
+        beats = {NOON + 420 * number for number in range(1000)}
+
+        for policy in CatchUp:
+            assert set(due(every, NOON, self.NOW, policy)) <= beats
+        assert due(every, NOON, self.NOW, "one") == [max(beat for beat in beats if beat <= self.NOW)]
+        assert next_firing(every, NOON, self.NOW) == min(beat for beat in beats if beat > self.NOW)
+
+    def test_a_call_returns_no_more_than_its_limit_and_the_next_goes_on(self) -> None:
+        first = due(EVERY_SECOND, NOON, NOON + 500, "all", limit=100)
+        second = due(EVERY_SECOND, first[-1], NOON + 500, "all", limit=100)
+
+        assert first + second == list(range(NOON + 1, NOON + 201))
+
+    def test_a_year_of_seconds_costs_little(self) -> None:
+        """Only what is returned is counted through."""
+        calls = 0
+
+        class Counting:
+            text = ""
+
+            def next_after(self, moment_s: int) -> int | None:
+                nonlocal calls
+                calls += 1
+                return EVERY_SECOND.next_after(moment_s)
+
+            def anchor(self, start_s: int, limit_s: int) -> int:
+                return EVERY_SECOND.anchor(start_s, limit_s)
+
+        for policy in CatchUp:
+            due(Counting(), NOON - 365 * 86_400, NOON, policy, window_s=400 * 86_400, limit=100)
+
+        assert calls < 500

@@ -1,0 +1,618 @@
+"""A running scheduler: what it enqueues, what it shows, whom it tells, and what it survives."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from taskq_core import PeriodicTask, ScheduleHook, TaskQ
+from taskq_core.errors import ConfigurationError
+from taskq_core.middleware import Middleware
+from taskq_core.periodic import Firing, FiringOutcome
+from taskq_core.scheduler import Scheduler, SchedulerConfig, SchedulerListener
+from taskq_core.scheduler.ticker import tick_task_id
+from taskq_core.task import Signature
+from tests.redis_server import RedisServer
+from tests.taskq_core.scheduler.conftest import HOUR, Fired, Looker, Runner, until
+
+ENQUEUED = FiringOutcome.ENQUEUED
+
+
+class TestFiring:
+    async def test_a_firing_is_enqueued_in_its_second(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+        """As a plain task under an id that every scheduler would give it."""
+
+        @app.periodic("* * * * * *", id="beat")
+        @app.task(name="beat")
+        def beat() -> None: ...
+
+        fired = Fired()
+        await start(listener=fired)
+        await until(lambda: len(fired.all) >= 2)
+
+        ticks = [at_s for _, at_s, _ in fired.all]
+        assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
+        for message, (_, at_s, outcome) in zip(looker.pending(), fired.all, strict=False):
+            assert (message.type, message.payload, outcome) == ("beat", b"{}", ENQUEUED)
+            assert message.id == tick_task_id("beat", "beat", at_s)
+            assert uuid.UUID(message.id).version == 5
+            since = looker.raw.hget(looker.keys.queue("default").task(message.id), "pending_since")
+            assert int(since) // 1_000_000_000 >= at_s, "never before its second"
+
+    async def test_arguments_and_options_of_the_entry_count(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+        @app.task(name="report", max_retry=9, timeout=60)
+        def report(kind: str, days: int = 7) -> None: ...
+
+        entry = app.schedule("@every 1h", report.s("sales"), queue="low", max_retry=2, retention=60)
+        looker.set_mark(entry, looker.now_s() - HOUR)
+        await start()
+        (message,) = await until(lambda: looker.pending("low"))
+
+        assert message.payload == b'{"kind":"sales"}'
+        assert (message.queue, message.retry, message.timeout, message.retention) == ("low", 2, 60, 60)
+        assert b"low" in looker.raw.smembers("asynq:queues")
+
+    async def test_the_setting_schedule(self, redis_server: RedisServer, start: Runner, looker: Looker) -> None:
+        """Tasks registered here and tasks of another program."""
+        app = TaskQ(
+            redis_server.url,
+            schedule={
+                "sales": {"task": "report", "cron": "@every 1h", "kwargs": {"kind": "sales"}, "queue": "low"},
+                "go": {"task": "go:task", "spec": "@every 1h", "remote": True, "options": {"max_retry": 1}},
+            },
+        )
+
+        @app.task(name="report")
+        def report(kind: str) -> None: ...
+
+        for entry in app.periodic_tasks():
+            looker.set_mark(entry, looker.now_s() - HOUR)
+        await start(app=app)
+
+        (low,) = await until(lambda: looker.pending("low"))
+        (remote,) = await until(looker.pending)
+        assert (low.type, low.payload) == ("report", b'{"kind":"sales"}')
+        assert (remote.type, remote.payload, remote.retry) == ("go:task", b"{}", 1)
+        await app.aclose()
+
+    async def test_an_id_that_is_taken_and_a_lock_that_is_held_count_as_done(
+        self, app: TaskQ, start: Runner, looker: Looker
+    ) -> None:
+        """A fixed id lets a firing pass while the task of the one before is there."""
+
+        @app.task(name="slow", retention=600)
+        def slow(kind: str) -> None: ...
+
+        by_id = app.schedule("@every 1h", slow.s("id"), id="by_id", task_id="slow", catch_up="all", window=9 * HOUR)
+        by_lock = app.schedule("@every 1h", slow.s("l"), id="by_lock", unique_for=60, catch_up="all", window=9 * HOUR)
+        last_s = looker.now_s()
+        for entry in (by_id, by_lock):
+            looker.set_mark(entry, last_s - 2 * HOUR)
+        fired = Fired()
+        await start(listener=fired)
+        await until(lambda: len(fired.all) == 4)
+
+        assert fired.outcomes("by_id") == [ENQUEUED, FiringOutcome.ID_TAKEN]
+        assert fired.outcomes("by_lock") == [ENQUEUED, FiringOutcome.DUPLICATE]
+        assert len(looker.pending()) == 2
+        assert len(looker.history("by_id")) == len(looker.history("by_lock")) == 1
+        assert looker.mark(by_id) == looker.mark(by_lock) == last_s
+
+
+class TestCatchUp:
+    @pytest.mark.parametrize(("policy", "count"), [("skip", 0), ("one", 1), ("all", 3)])
+    async def test_missed_firings(self, app: TaskQ, start: Runner, looker: Looker, policy: str, count: int) -> None:
+        """Of a spec whose last firing is long enough ago, whenever the test runs."""
+
+        @app.task(name="work")
+        def work() -> None: ...
+
+        now = datetime.fromtimestamp(looker.now_s() - 300, UTC)
+        missed = app.schedule(f"{now.minute} * * * *", work, id="missed", catch_up=policy, window=3 * HOUR)
+        beat = app.schedule("* * * * * *", work, id="beat")
+        looker.set_mark(missed, looker.now_s() - 10 * HOUR)
+        fired = Fired()
+        await start(listener=fired)
+        await until(lambda: fired.outcomes("beat"))
+
+        assert fired.outcomes("missed") == [ENQUEUED] * count
+        assert looker.mark(beat) >= looker.now_s() - 1
+
+    async def test_a_great_many_are_caught_up_in_batches(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+        @app.task(name="work")
+        def work() -> None: ...
+
+        begin = looker.now_s() - 1000
+        entry = app.schedule("* * * * * *", work, id="beat", catch_up="all")
+        looker.set_mark(entry, begin)
+        fired = Fired()
+        await start(listener=fired)
+        await until(lambda: len(fired.all) >= 1000)
+
+        assert [at_s for _, at_s, _ in fired.all] == list(range(begin + 1, begin + 1 + len(fired.all)))
+        assert len({message.id for message in looker.pending()}) == len(fired.all)
+
+    async def test_who_has_much_to_catch_up_does_not_keep_others_waiting(
+        self, app: TaskQ, start: Runner, looker: Looker
+    ) -> None:
+        """In one queue, where one batch has room for a hundred firings."""
+
+        @app.task(name="work")
+        def work() -> None: ...
+
+        late = app.schedule("* * * * * *", work, id="late", catch_up="all")
+        on_time = app.schedule("@every 1h", work, id="on time")
+        looker.set_mark(late, looker.now_s() - 1000)
+        looker.set_mark(on_time, looker.now_s() - HOUR)
+        fired = Fired()
+        await start(listener=fired)
+        await until(lambda: len(fired.all) > 1000)
+
+        assert fired.outcomes("on time") == [ENQUEUED]
+        assert [entry_id for entry_id, _, _ in fired.all].index("on time") < 100
+
+    async def test_a_new_entry_and_one_with_a_new_schedule_begin_now(
+        self, app: TaskQ, start: Runner, looker: Looker
+    ) -> None:
+        @app.task(name="work")
+        def work() -> None: ...
+
+        looker.set_mark(PeriodicTask("@every 2h", work, id="entry"), looker.now_s() - 9 * HOUR)
+        entry = app.schedule("@every 1h", work, id="entry", catch_up="all", window=9 * HOUR)
+        await start()
+        await until(lambda: looker.mark(entry))
+
+        assert looker.mark(entry) >= looker.now_s() - 5
+        assert looker.pending() == []
+
+
+class TestShown:
+    async def test_entries_stand_there_as_asynq_writes_them(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+        @app.task(name="report")
+        def report(kind: str) -> None: ...
+
+        daily = app.schedule("0 9 * * *", report.s("a"), id="daily", tz="Asia/Tokyo", queue="low", max_retry=3)
+        beat = app.schedule("@every 1h", report.s("b"), id="beat")
+        last_s = looker.now_s() - HOUR
+        looker.set_mark(beat, last_s)
+        scheduler = await start()
+        await until(lambda: len(looker.entries()) == 2 and all(each.next_enqueue_time_ns for each in looker.entries()))
+        await until(lambda: any(each.prev_enqueue_time_ns for each in looker.entries()))
+
+        first, second = looker.entries()  # the order is turned round, as upstream
+        assert (second.id, second.spec, second.task_type) == ("daily", "CRON_TZ=Asia/Tokyo 0 9 * * *", "report")
+        assert second.task_payload == b'{"kind":"a"}'
+        assert second.enqueue_options == ('Queue("low")', "MaxRetry(3)")
+        assert second.prev_enqueue_time_ns is None
+        assert second.next_enqueue_time_ns == daily.schedule("UTC").next_after(looker.now_s()) * 10**9
+        assert (first.id, first.spec, first.enqueue_options) == ("beat", "@every 1h", ())
+        assert first.prev_enqueue_time_ns == (last_s + HOUR) * 10**9
+        assert first.next_enqueue_time_ns == (last_s + 2 * HOUR) * 10**9
+        (key,) = looker.raw.zrange("asynq:schedulers", 0, -1)
+        assert key.decode().startswith(f"asynq:schedulers:{{{scheduler.host}:")
+        assert 0 < looker.raw.ttl(key) <= 2
+
+        await start.stop(scheduler)
+        assert looker.raw.keys("asynq:schedulers*") == []
+
+    async def test_each_entry_is_shown_once_however_many_schedulers_run(
+        self, app: TaskQ, start: Runner, looker: Looker
+    ) -> None:
+        @app.periodic("@every 1s", id="beat")
+        @app.task(name="beat")
+        def beat() -> None: ...
+
+        schedulers = [await start() for _ in range(3)]
+        fired_before = len(looker.pending())
+        await until(lambda: len(looker.pending()) >= fired_before + 2)
+
+        assert [each.leads for each in schedulers].count(True) == 1
+        assert [each.id for each in looker.entries()] == ["beat"]
+
+    async def test_the_history_names_task_and_time(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+        @app.task(name="work")
+        def work() -> None: ...
+
+        entry = app.schedule("@every 1h", work, id="entry")
+        looker.set_mark(entry, looker.now_s() - HOUR)
+        scheduler = await start()
+        (event,) = await until(lambda: looker.history("entry"))
+        await start.stop(scheduler)
+
+        assert event.task_id == looker.pending()[0].id
+        assert event.enqueue_time_ns is not None
+        assert abs(event.enqueue_time_ns / 1e9 - looker.now_s()) < 60
+        assert looker.history("entry") == [event], "it outlives the scheduler, unlike upstream"
+        assert looker.raw.ttl("asynq:scheduler_history:entry") > 6 * 86_400, "and is deleted a week after the last"
+
+
+class TestChanges:
+    async def test_entries_come_and_go_while_it_runs(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+        @app.task(name="work")
+        def work() -> None: ...
+
+        fired = Fired()
+        scheduler = await start(listener=fired)
+        app.schedule("* * * * * *", work, id="beat")
+        await until(lambda: fired.outcomes("beat") and looker.history("beat"))
+
+        assert app.unschedule("beat") is True
+        assert app.unschedule("beat") is False
+        await until(lambda: scheduler.entry_count == 0)
+        await until(lambda: not looker.raw.exists("asynq:scheduler_history:beat"), "its history is deleted")
+        await until(lambda: looker.entries() == [])
+
+    async def test_a_provider_is_asked_again_and_its_changes_applied(
+        self, app: TaskQ, start: Runner, looker: Looker
+    ) -> None:
+        @app.task(name="work")
+        def work(number: int) -> None: ...
+
+        wanted: list[PeriodicTask] = [PeriodicTask("@every 1h", work.s(1), id="one")]
+
+        @app.schedule_provider(every=0.05)
+        def provide() -> Iterable[PeriodicTask]:
+            yield from wanted
+
+        await start()
+        await until(lambda: [each.id for each in looker.entries()] == ["one"])
+        before = looker.mark(wanted[0])
+        looker.raw.zadd("asynq:scheduler_history:one", {"event": 1})
+        wanted.append(PeriodicTask("@every 1h", work.s(2), id="two"))
+        await until(lambda: [each.id for each in looker.entries()] == ["two", "one"])
+        assert looker.mark(wanted[0]) == before, "what did not change goes on"
+
+        del wanted[0]
+        await until(lambda: [each.id for each in looker.entries()] == ["two"])
+        await until(lambda: not looker.raw.exists("asynq:scheduler_history:one"))
+
+    async def test_while_a_provider_fails_its_entries_stay(
+        self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        @app.task(name="work")
+        def work() -> None: ...
+
+        answers: list[Any] = [[PeriodicTask("@every 1h", work, id="one")], ["no entry"], ValueError("no database")]
+        asked = 0
+
+        async def provide() -> Any:
+            nonlocal asked
+            answer = answers[min(asked, 2)]
+            asked += 1
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        app.schedule_provider(provide, every=0.05)
+        scheduler = await start()
+        await until(lambda: asked >= 4)
+
+        assert scheduler.entry_count == 1
+        assert "no database" in caplog.text
+        assert "a provider must return PeriodicTask objects, got 'no entry'" in caplog.text
+
+    async def test_an_id_that_the_application_has_is_not_given_to_a_provided_entry(
+        self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        @app.task(name="work")
+        def work(number: int) -> None: ...
+
+        app.schedule("@every 1h", work.s(1), id="one")
+        app.schedule_provider(lambda: [PeriodicTask("@every 2h", work.s(2), id="one")])
+        await start()
+        (entry,) = await until(looker.entries)
+
+        assert entry.spec == "@every 1h"
+        assert "the id one of a provided periodic task is taken" in caplog.text
+
+
+class TestHooks:
+    async def test_they_are_told_before_and_after(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+        told: list[tuple[str, str, Any]] = []
+
+        class Plain(ScheduleHook):
+            def before_enqueue(self, firing: Firing) -> None:
+                told.append(("before", firing.task_id, firing.at))
+
+            def after_enqueue(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
+                told.append(("after", firing.task_id, (outcome, error)))
+
+        class Coroutine(ScheduleHook):
+            async def after_enqueue(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
+                told.append(("awaited", firing.task_id, looker.pending()[0].id))
+
+        @app.task(name="work")
+        def work() -> None: ...
+
+        app.add_schedule_hook(Plain())
+        app.add_schedule_hook(Coroutine())
+        entry = app.schedule("@every 1h", work, id="entry")
+        at_s = looker.now_s()
+        looker.set_mark(entry, at_s - HOUR)
+        await start()
+        await until(lambda: len(told) == 3)
+
+        task_id = tick_task_id("entry", "work", at_s)
+        assert told == [
+            ("before", task_id, datetime.fromtimestamp(at_s, UTC)),
+            ("after", task_id, (ENQUEUED, None)),
+            ("awaited", task_id, task_id),
+        ]
+
+    async def test_they_are_told_what_failed(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+        told: list[tuple[FiringOutcome, Exception | None]] = []
+
+        class Noting(ScheduleHook):
+            def after_enqueue(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
+                told.append((outcome, error))
+
+        @app.task(name="work")
+        def work() -> None: ...
+
+        app.add_schedule_hook(Noting())
+        looker.set_mark(app.schedule("@every 1h", work), looker.now_s() - HOUR)
+        looker.raw.config_set("maxmemory", 1)
+        try:
+            await start()
+            await until(lambda: told)
+        finally:
+            looker.raw.config_set("maxmemory", 0)
+        await until(lambda: told[-1] == (ENQUEUED, None))
+
+        assert {outcome for outcome, _ in told[:-1]} == {FiringOutcome.FAILED}
+        assert "memory limit" in str(told[0][1])
+
+    async def test_one_that_fails_changes_nothing(
+        self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Broken(ScheduleHook):
+            def before_enqueue(self, firing: Firing) -> None:
+                raise ValueError("broken before")
+
+            async def after_enqueue(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
+                raise ValueError("broken after")
+
+        @app.task(name="work")
+        def work() -> None: ...
+
+        app.add_schedule_hook(Broken())
+        looker.set_mark(app.schedule("@every 1h", work), looker.now_s() - HOUR)
+        await start()
+        await until(looker.pending)
+        await until(lambda: "broken after" in caplog.text)
+
+        assert "broken before" in caplog.text
+
+    async def test_one_that_is_cancelled_ends_nothing(
+        self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """What it waits for may be cancelled; it is not the scheduler that is."""
+
+        class Cancelled(ScheduleHook):
+            async def before_enqueue(self, firing: Firing) -> None:
+                raise asyncio.CancelledError
+
+        async def provide() -> Iterable[PeriodicTask]:
+            nonlocal asked
+            asked += 1
+            raise asyncio.CancelledError
+
+        asked = 0
+        app.schedule_provider(provide, every=0.05)
+        app.add_schedule_hook(Cancelled())
+        app.schedule("* * * * * *", app.remote("beat"), id="beat")
+        await start()
+        await until(lambda: len(looker.pending()) >= 2 and asked >= 2)
+
+        assert "a hook of periodic tasks failed" in caplog.text
+
+    async def test_a_call_that_a_middleware_refuses_is_left_out(
+        self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It is told, and the next firing comes."""
+
+        class Refusing(Middleware):
+            def enqueue(self, call: Signature[Any]) -> Signature[Any]:
+                if call.task.name == "refused":
+                    raise PermissionError("not on Sundays")
+                return call.using(queue="elsewhere") if call.task.name == "moved" else call
+
+        @app.task(name="refused")
+        def refused() -> None: ...
+
+        @app.task(name="moved")
+        def moved() -> None: ...
+
+        @app.task(name="work")
+        def work() -> None: ...
+
+        app.middleware.append(Refusing())
+        entries = [app.schedule("@every 1h", task, id=task.name) for task in (refused, moved, work)]
+        last_s = looker.now_s()
+        for entry in entries:
+            looker.set_mark(entry, last_s - HOUR)
+        fired = Fired()
+        await start(listener=fired)
+        await until(lambda: len(fired.all) == 3)
+
+        assert [outcome for _, _, outcome in fired.all] == [FiringOutcome.REFUSED, FiringOutcome.REFUSED, ENQUEUED]
+        assert isinstance(fired.errors[0], PermissionError)
+        assert "a middleware moved a periodic task from queue 'default' to 'elsewhere'" in str(fired.errors[1])
+        assert looker.mark(entries[0]) == last_s
+        assert "periodic task refused was not enqueued" in caplog.text
+
+
+class TestTrouble:
+    async def test_a_task_that_is_not_registered_stops_the_start(
+        self, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app = TaskQ(redis_server.url, schedule={"nightly": {"task": "work", "cron": "@daily"}})
+
+        @app.task(name="works")
+        def works() -> None: ...
+
+        assert await Scheduler(app).arun() == 1
+
+        assert "SCHEDULE['nightly']: unknown task 'work'; did you mean 'works'?" in caplog.text
+        await app.aclose()
+
+    async def test_no_redis_stops_the_start(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("taskq_core.scheduler.scheduler.START_PATIENCE_S", 0.1)
+
+        assert await Scheduler(TaskQ("redis://localhost:1")).arun() == 1
+
+        assert "the scheduler cannot start" in caplog.text
+
+    async def test_a_full_redis_postpones(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+        """The firing is told as failed and enqueued when there is room."""
+
+        @app.task(name="work")
+        def work() -> None: ...
+
+        entry = app.schedule("@every 1h", work, id="entry")
+        looker.set_mark(entry, looker.now_s() - HOUR)
+        fired = Fired()
+        looker.raw.config_set("maxmemory", 1)
+        try:
+            await start(listener=fired)
+            await until(lambda: FiringOutcome.FAILED in fired.outcomes("entry"))
+            assert looker.pending() == []
+        finally:
+            looker.raw.config_set("maxmemory", 0)
+        await until(lambda: fired.outcomes("entry")[-1] is ENQUEUED)
+
+        assert len(looker.pending()) == 1
+        assert "memory limit" in str(fired.errors[0])
+
+    async def test_schedulers_that_all_believe_they_lead_enqueue_once(
+        self, app: TaskQ, start: Runner, looker: Looker
+    ) -> None:
+        """Whatever becomes of the lease, and though the tasks are taken and gone at once."""
+
+        @app.periodic("* * * * * *", id="beat")
+        @app.task(name="beat")
+        def beat() -> None: ...
+
+        fired = Fired()
+        begin = looker.now_s()
+        schedulers = [await start(listener=fired) for _ in range(4)]
+        led: set[int] = set()
+        stop = asyncio.Event()
+
+        async def break_leases() -> None:
+            while not stop.is_set():
+                for key in looker.raw.keys("taskq:scheduler:leader:*"):
+                    looker.raw.delete(key)
+                for message in looker.pending():
+                    taken.append(message.id)
+                    looker.raw.delete(looker.keys.queue("default").task(message.id))
+                    looker.raw.lrem(looker.keys.queue("default").pending, 0, message.id)
+                led.update(number for number, each in enumerate(schedulers) if each.leads)
+                await asyncio.sleep(0.01)
+
+        taken: list[str] = []
+        breaking = asyncio.create_task(break_leases())
+        await until(lambda: len(fired.all) >= 5)
+        stop.set()
+        await breaking
+
+        ticks = [at_s for _, at_s, _ in fired.all]
+        assert len(led) == 4
+        assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
+        assert begin < ticks[0] <= begin + 3
+        assert len(taken) == len(set(taken))
+        assert set(taken) <= {tick_task_id("beat", "beat", at_s) for at_s in ticks}
+
+    async def test_another_takes_over_when_the_leader_stops(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+        @app.periodic("* * * * * *", id="beat")
+        @app.task(name="beat")
+        def beat() -> None: ...
+
+        first = await start(leader_lease=600)
+        await until(lambda: first.leads)
+        second = await start(leader_lease=1)
+        await start.stop(first)
+
+        await until(lambda: second.leads)
+
+    async def test_two_applications_on_one_redis_do_not_wait_for_each_other(
+        self, redis_server: RedisServer, app: TaskQ, start: Runner, looker: Looker
+    ) -> None:
+        """Each set of entries has a leader of its own, and equal ids of other tasks are other entries."""
+        other = TaskQ(redis_server.url)
+        for each in (app, other):
+            name = "ours" if each is app else "theirs"
+            each.schedule("* * * * * *", each.remote(name), id="beat")
+        await start()
+        await start(app=other)
+
+        await until(lambda: {message.type for message in looker.pending()} == {"ours", "theirs"})
+        await other.aclose()
+
+
+async def test_each_firing_begins_a_trace_of_its_own(
+    app: TaskQ, start: Runner, looker: Looker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the scheduler itself may run inside a span."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+
+    @app.task(name="work")
+    def work() -> None: ...
+
+    begin = looker.now_s() - 3 * HOUR
+    entry = app.schedule("@every 1h", work, id="entry", catch_up="all", window=9 * HOUR)
+    looker.set_mark(entry, begin)
+    with trace.get_tracer("test").start_as_current_span("ambient"):
+        await start()
+    await until(lambda: len(looker.pending()) == 3)
+    await until(lambda: len(exporter.get_finished_spans()) == 4)
+
+    sent = [span for span in exporter.get_finished_spans() if span.name == "send default"]
+    assert len({span.context.trace_id for span in sent}) == 3
+    assert all(span.parent is None for span in sent)
+    assert {message.headers["traceparent"].split("-")[1] for message in looker.pending()} == {
+        f"{span.context.trace_id:032x}" for span in sent
+    }
+
+
+@pytest.mark.parametrize("name", ["leader_lease", "heartbeat"])
+def test_times_are_checked(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} must be at least 1 second"):
+        SchedulerConfig(**{name: 0.5})
+
+
+async def test_a_scheduler_runs_once(app: TaskQ, start: Runner) -> None:
+    scheduler = await start()
+
+    with pytest.raises(RuntimeError, match="runs once"):
+        await scheduler.arun()
+
+
+async def test_a_listener_that_fails_changes_nothing(
+    app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(SchedulerListener):
+        def started(self, scheduler: Any) -> None:
+            raise ValueError("broken")
+
+        def fired(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
+            raise ValueError("broken")
+
+    app.schedule("* * * * * *", app.remote("beat"), id="beat")
+    await start(listener=Broken())
+    await until(lambda: len(looker.pending()) >= 2)
+
+    assert [record.levelno for record in caplog.records].count(logging.ERROR) == 1, "told once, not every second"

@@ -1,0 +1,226 @@
+"""Handlers: which one runs a type, what is refused at the decoration, and what a raw message gives."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from taskq_core import ConfigurationError, PayloadError, RawTask, TaskContext, TaskDefinitionError, TaskQ
+
+
+@pytest.fixture
+def taskq() -> TaskQ:
+    return TaskQ()
+
+
+def raw(payload: bytes = b"{}", **changes: Any) -> RawTask:
+    fields: dict[str, Any] = {
+        "id": "x",
+        "type": "email:welcome",
+        "queue": "default",
+        "payload": payload,
+        "headers": {"tenant": "blue"},
+        "retried": 0,
+        "max_retry": 25,
+    }
+    return RawTask(**{**fields, **changes})
+
+
+class TestWhichOneRuns:
+    @pytest.fixture
+    def names(self, taskq: TaskQ) -> Callable[[str], str]:
+        @taskq.task(name="email:task")
+        def task() -> None: ...
+
+        for pattern in ("email:", "email:welcome", "email:welcome:vip", "e", "émail"):
+            taskq.handler(pattern)(functools.partial(_handle))
+        return lambda name: taskq.find_handler(name).name
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            ("email:task", "email:task"),
+            ("email:task2", "email:"),
+            ("email:welcome", "email:welcome"),
+            ("email:welcome:vip", "email:welcome:vip"),
+            ("email:welcome:vips", "email:welcome:vip"),
+            ("email:welcome2", "email:welcome"),
+            ("email:", "email:"),
+            ("email", "e"),
+            ("e", "e"),
+            ("émail:x", "émail"),
+            ("EMAIL:welcome", ""),
+            ("report", ""),
+        ],
+    )
+    def test_task_then_exact_then_the_longest_beginning(
+        self, names: Callable[[str], str], name: str, expected: str
+    ) -> None:
+        """There are no wildcards, and case counts."""
+        assert names(name) == expected
+
+    def test_the_order_of_registration_does_not_matter(self, taskq: TaskQ) -> None:
+        taskq.handler("a")(_handle)
+        taskq.handler("abc")(_handle)
+        taskq.handler("ab")(_handle)
+
+        assert [taskq.find_handler(name).name for name in ("abcd", "abx", "ax", "b")] == ["abc", "ab", "a", ""]
+
+    def test_one_for_unknown_types(self, taskq: TaskQ) -> None:
+        default = taskq.find_handler("unknown")
+
+        taskq.not_found(_handle)
+
+        assert taskq.find_handler("unknown") is not default
+        assert taskq.find_handler("unknown").function is _handle
+
+    def test_a_decorated_function_stays_itself(self, taskq: TaskQ) -> None:
+        assert taskq.handler("a")(_handle) is _handle
+        assert taskq.not_found(_handle) is _handle
+        assert taskq.on_error(_tell) is _tell
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("pattern", ["", "  ", "\n", "a\x00b", "x" * 257])
+    def test_a_pattern_that_no_type_begins_with(self, taskq: TaskQ, pattern: str) -> None:
+        with pytest.raises(TaskDefinitionError, match="pattern of a handler: task type must"):
+            taskq.handler(pattern)
+
+    def test_a_forgotten_pattern(self, taskq: TaskQ) -> None:
+        """The decorator without brackets."""
+        with pytest.raises(TaskDefinitionError, match=r'@taskq\.handler\("email:"\), got <function'):
+            taskq.handler(_handle)  # type: ignore[arg-type]  # the point of the test
+
+    def test_a_pattern_twice(self, taskq: TaskQ) -> None:
+        taskq.handler("email:")(_handle)
+
+        with pytest.raises(TaskDefinitionError, match=r"the pattern 'email:' is taken by .*_handle; .*_other needs"):
+            taskq.handler("email:")(_other)
+
+        assert taskq.find_handler("email:x").function is _handle
+
+    def test_a_module_that_is_loaded_again_may_register_again(self, taskq: TaskQ) -> None:
+        taskq.handler("email:")(_handle)
+        taskq.handler("email:")(_handle)
+        taskq.not_found(_handle)
+        taskq.not_found(_handle)
+
+        assert taskq.find_handler("email:x").name == "email:"
+
+    def test_the_name_of_a_task(self, taskq: TaskQ) -> None:
+        """In whichever order: a handler of exactly that name would never run."""
+
+        @taskq.task(name="a")
+        def task() -> None: ...
+
+        taskq.handler("b")(_handle)
+
+        with pytest.raises(TaskDefinitionError, match=r"the name 'a' is taken by .*task; .*_handle needs"):
+            taskq.handler("a")(_handle)
+        with pytest.raises(
+            TaskDefinitionError, match=r"the name 'b' is taken by .*_handle; .*late needs another name="
+        ):
+
+            @taskq.task(name="b")
+            def late() -> None: ...
+
+        assert "b" not in taskq.tasks
+
+    def test_a_second_one_for_unknown_types(self, taskq: TaskQ) -> None:
+        taskq.not_found(_handle)
+
+        with pytest.raises(TaskDefinitionError, match="the place for unknown types is taken by"):
+            taskq.not_found(_other)
+
+    def test_functions_that_take_no_message(self, taskq: TaskQ) -> None:
+        def none() -> None: ...
+        def two(message: RawTask, more: int) -> None: ...
+        def named(*, message: RawTask) -> None: ...
+        def only(message: RawTask, /) -> None: ...
+        def behind(message: RawTask, context: TaskContext) -> None: ...
+        def context(context: TaskContext) -> None: ...
+        def generator(message: RawTask) -> Any:
+            yield
+
+        for function in (none, two, named, only, behind, context, generator, RawTask, "text"):
+            with pytest.raises(TaskDefinitionError, match="the handler of 'email:'"):
+                taskq.handler("email:")(function)  # type: ignore[type-var]  # the point of the test
+
+    def test_a_task(self, taskq: TaskQ) -> None:
+        @taskq.task(name="t")
+        def task(message: RawTask) -> None: ...
+
+        with pytest.raises(TaskDefinitionError, match="must be a function of its own, got <task 't'>"):
+            taskq.handler("email:")(task)
+
+    def test_options_that_stand_in_the_message(self, taskq: TaskQ) -> None:
+        """Only those count that are asked where the task runs."""
+        with pytest.raises(ConfigurationError, match="unknown option of a handler 'queue'; known are is_failure, no_"):
+            taskq.handler("email:", queue="a")(_handle)  # type: ignore[call-arg]  # the point of the test
+        with pytest.raises(ConfigurationError, match="retry_delay must be seconds"):
+            taskq.handler("email:", retry_delay="soon")(_handle)  # type: ignore[arg-type]  # the point of the test
+
+        assert taskq.find_handler("email:x").name == ""
+
+    def test_an_error_handler_of_other_arguments(self, taskq: TaskQ) -> None:
+        def one(error: BaseException) -> None: ...
+        def three(error: BaseException, context: TaskContext, more: int) -> None: ...
+
+        for function in (one, three):
+            with pytest.raises(TaskDefinitionError, match="takes the error and the task's context, which"):
+                taskq.on_error(function)
+        assert taskq.error_handlers == []
+
+
+class TestOptions:
+    def test_its_own_over_the_defaults(self) -> None:
+        """Also after the settings have changed."""
+        taskq = TaskQ(defaults={"retry_delay": 5, "no_retry_on": ValueError})
+        taskq.handler("a", retry_delay=[1, 2])(_handle)
+        handler = taskq.find_handler("a")
+
+        assert handler.options.retry_delay == [1, 2]
+        assert handler.options.no_retry_on == (ValueError,)
+        assert taskq.find_handler("unknown").options.retry_delay == 5
+        taskq.configure(TaskQ(defaults={"no_retry_on": KeyError}).settings)
+        assert handler.options.no_retry_on == (KeyError,)
+
+
+@dataclass
+class Mail:
+    to: str
+    copies: int = 0
+
+
+class TestRawTask:
+    def test_it_reads_its_payload_as_a_type(self) -> None:
+        assert raw(b'{"to": "a@b.c"}').decode(Mail) == Mail(to="a@b.c")
+        assert raw(b'{"to": "a@b.c"}').decode(dict) == {"to": "a@b.c"}
+        assert raw(b"[1, 2]").decode(list[int]) == [1, 2]
+        assert raw(b"").decode(dict) == {}
+
+    @pytest.mark.parametrize(
+        ("payload", "problem"),
+        [(b"{}", "missing"), (b'{"to": 1}', "expected str"), (b"\xff", ""), (b'{"to":"secret","copies":"x"}', "int")],
+    )
+    def test_a_payload_that_does_not_fit(self, payload: bytes, problem: str) -> None:
+        """The error names types and never the value."""
+        with pytest.raises(PayloadError, match=f"payload of task 'email:welcome': .*{problem}") as refused:
+            raw(payload).decode(Mail)
+
+        assert "secret" not in str(refused.value)
+        assert refused.value.__context__ is None
+
+    def test_its_repr_shows_no_payload(self) -> None:
+        assert "secret" not in repr(raw(b"secret", headers={"a": "secret"}))
+
+
+def _handle(message: RawTask) -> None: ...
+
+
+def _other(message: RawTask) -> None: ...
+
+
+def _tell(error: BaseException, context: TaskContext) -> None: ...

@@ -1,0 +1,325 @@
+"""`eager`: a task runs inside the call that enqueues it."""
+
+import asyncio
+import logging
+import threading
+from contextlib import ExitStack
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+
+from taskq_core import (
+    DuplicateTaskError,
+    ResultNotKeptError,
+    Snooze,
+    TaskFailedError,
+    TaskNotFoundError,
+    TaskQ,
+    TaskState,
+    current_task,
+)
+from taskq_core.inspector import Inspector
+from taskq_core.testing import capture, eager
+from taskq_core.testing.captured import StandingEager
+
+
+@pytest.fixture
+def ran() -> list[Any]:
+    return []
+
+
+@pytest.fixture
+def fail(taskq: TaskQ) -> Any:
+    @taskq.task(name="fail", max_retry=2, retry_delay=30, retention=60)
+    def fail(until: int = 99) -> int:
+        attempt = current_task().attempt
+        if attempt < until:
+            raise ValueError(f"attempt {attempt}")
+        return attempt
+
+    return fail
+
+
+def test_a_task_has_run_when_the_call_returns(taskq: TaskQ, ran: list[Any]) -> None:
+    """In this thread; what it returned is read back from the store."""
+
+    @taskq.task(name="pair", retention=60)
+    def pair(a: int, b: int = 2) -> tuple[int, int]:
+        ran.append(threading.current_thread())
+        return a, b
+
+    with eager(taskq) as tasks:
+        handle = pair.delay(1)
+        assert ran == [threading.current_thread()]
+        assert handle.result() == (1, 2)
+
+    tasks.assert_enqueued(pair, a=1)
+    assert [run.outcome for run in tasks.runs] == ["completed"]
+
+
+def test_results_are_kept_as_ever(taskq: TaskQ) -> None:
+    with eager(taskq):
+        handle = taskq.task(name="note")(lambda: 1).delay()
+
+        with pytest.raises(ResultNotKeptError):
+            handle.result()
+        with pytest.raises(TaskNotFoundError):
+            handle.refresh()
+
+
+def test_a_delay_is_not_waited_for(taskq: TaskQ, ran: list[Any]) -> None:
+    with eager(taskq):
+        taskq.task(name="note")(lambda: ran.append(1)).using(run_after=3600).delay()
+
+    assert ran == [1]
+
+
+def test_many_at_once(taskq: TaskQ, ran: list[Any]) -> None:
+    note = taskq.task(name="note")(lambda n: ran.append(n))
+
+    with eager(taskq):
+        taskq.client.enqueue_many(note.s(n) for n in range(450))
+
+    assert ran == list(range(450))
+
+
+def test_a_task_inside_a_task_runs_inside_it(taskq: TaskQ, ran: list[Any]) -> None:
+    @taskq.task(name="outer")
+    def outer() -> None:
+        ran.append("outer begins")
+        inner.delay()
+        ran.append("outer ends")
+
+    @taskq.task(name="inner")
+    async def inner() -> None:
+        ran.append(current_task().name)
+
+    with eager(taskq):
+        outer.delay()
+
+    assert ran == ["outer begins", "inner", "outer ends"]
+
+
+def test_a_unique_lock_is_held_while_its_task_runs_and_free_afterwards(taskq: TaskQ, ran: list[Any]) -> None:
+    @taskq.task(name="once", unique_for=60)
+    def once() -> None:
+        with pytest.raises(DuplicateTaskError):
+            once.delay()
+        ran.append(1)
+
+    with eager(taskq):
+        once.delay()
+        once.delay()
+
+    assert ran == [1, 1]
+
+
+def test_blocking_code_below_a_coroutine_runs_coroutines_too(taskq: TaskQ, ran: list[Any]) -> None:
+    """Their event loop is another one: the one that runs is blocked by the call."""
+    word: ContextVar[str] = ContextVar("word")
+
+    @taskq.task(name="coroutine")
+    async def coroutine() -> None:
+        ran.append((word.get(), asyncio.get_running_loop()))
+
+    async def main() -> None:
+        word.set("seen")
+        taskq.client.enqueue(coroutine.s())
+        (seen,) = ran
+        assert seen[0] == "seen"
+        assert seen[1] is not asyncio.get_running_loop()
+
+    with eager(taskq):
+        asyncio.run(main())
+
+
+async def test_in_coroutines(taskq: TaskQ) -> None:
+    @taskq.task(name="double", retention=60)
+    async def double(n: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * n
+
+    @taskq.task(name="negative", retention=60)
+    def negative(n: int) -> int:
+        return -n
+
+    with eager(taskq):
+        handles = await asyncio.gather(*(each.adelay(n) for n in range(60) for each in (double, negative)))
+        results = [await handle.aresult() for handle in handles]
+
+    assert results == [each(n) for n in range(60) for each in (lambda n: 2 * n, lambda n: -n)]
+
+
+async def test_coroutines_that_wait_for_each_other(taskq: TaskQ) -> None:
+    """Each call runs its own task, so one that waits holds up no other."""
+    begun = asyncio.Event()
+
+    @taskq.task(name="wait")
+    async def wait() -> None:
+        await begun.wait()
+
+    @taskq.task(name="begin")
+    async def begin() -> None:
+        begun.set()
+
+    with eager(taskq):
+        async with asyncio.timeout(10):
+            waiting = asyncio.create_task(wait.adelay())
+            await asyncio.sleep(0.01)  # it is on its way; the order below holds in any case
+            await begin.adelay()
+            await waiting
+
+
+def test_threads_run_their_own(taskq: TaskQ, ran: list[Any]) -> None:
+    note = taskq.task(name="note")(lambda n: ran.append((n, threading.current_thread())))
+    threads = [threading.Thread(target=lambda n=n: [note.delay(n) for _ in range(10)]) for n in range(4)]
+
+    with eager(taskq):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert len(ran) == 40
+    assert {(n, threads[n]) for n in range(4)} == set(ran)
+
+
+def test_tasks_without_code_are_left_in_the_store(taskq: TaskQ) -> None:
+    with eager(taskq) as tasks:
+        handle = taskq.remote("go:task").delay()
+        assert handle.refresh().state is TaskState.PENDING
+
+    tasks.assert_enqueued("go:task")
+
+
+class TestFailures:
+    def test_they_go_to_the_handle_and_end_the_block(self, taskq: TaskQ, fail: Any) -> None:
+        with ExitStack() as stack:
+            stack.enter_context(eager(taskq))
+            handle = fail.delay()
+            assert handle.refresh().state is TaskState.RETRY
+            assert handle.refresh().last_error == "ValueError: attempt 1"
+
+            with pytest.raises(ExceptionGroup, match="1 task failed") as caught:
+                stack.close()
+
+        (error,) = caught.value.exceptions
+        assert repr(error) == "ValueError('attempt 1')"
+        assert error.__traceback__ is not None
+        assert error.__notes__ == [f"in task 'fail' ({handle.id}), attempt 1, retried"]
+
+    def test_unless_told_otherwise(self, taskq: TaskQ, fail: Any) -> None:
+        with eager(taskq, raises=False) as tasks:
+            fail.delay()
+
+        assert [run.outcome for run in tasks.runs] == ["retried"]
+
+    def test_what_the_block_raises_goes_first(self, taskq: TaskQ, fail: Any) -> None:
+        with pytest.raises(ZeroDivisionError), eager(taskq):
+            raise ZeroDivisionError(fail.delay())
+
+    def test_retries_follow_at_once(self, taskq: TaskQ, fail: Any) -> None:
+        with eager(taskq, retries=True) as tasks:
+            assert fail.delay(until=3).result() == 3
+
+        assert [(run.attempt, run.outcome) for run in tasks.runs] == [(1, "retried"), (2, "retried"), (3, "completed")]
+
+    def test_until_the_task_is_archived(self, taskq: TaskQ, fail: Any) -> None:
+        with eager(taskq, retries=True, raises=False) as tasks, pytest.raises(TaskFailedError, match="attempt 3"):
+            fail.delay().result()
+
+        assert [run.outcome for run in tasks.runs] == ["retried", "retried", "archived"]
+
+    def test_a_task_that_snoozes_without_end_is_left_alone(self, taskq: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("taskq_core.testing.captured.MOST_ATTEMPTS", 5)
+
+        @taskq.task(name="sleepy")
+        def sleepy() -> None:
+            raise Snooze(60)
+
+        with eager(taskq, retries=True) as tasks:
+            sleepy.delay()
+
+        assert [run.outcome for run in tasks.runs] == ["snoozed"] * 5
+
+    async def test_in_coroutines(self, taskq: TaskQ) -> None:
+        @taskq.task(name="fail")
+        async def fail(n: int) -> None:
+            if n:
+                raise ValueError(n)
+
+        with pytest.raises(ExceptionGroup, match="2 tasks failed"), eager(taskq):
+            await asyncio.gather(*(fail.adelay(n) for n in range(3)))
+
+    def test_what_is_swallowed_on_its_way_ends_the_block_too(self, taskq: TaskQ, fail: Any) -> None:
+        @taskq.task(name="outer")
+        def outer() -> None:
+            fail.delay()
+
+        with pytest.raises(ExceptionGroup, match="1 task failed") as caught, eager(taskq):
+            outer.delay()
+
+        assert [str(error) for error in caught.value.exceptions] == ["attempt 1"]
+
+
+def test_tasks_that_enqueue_each_other_without_end(taskq: TaskQ) -> None:
+    """The innermost is refused, whatever the kinds of the functions; those around it have enqueued theirs."""
+
+    @taskq.task(name="plain", max_retry=0)
+    def plain(n: int) -> None:
+        coroutine.delay(n + 1)
+
+    @taskq.task(name="coroutine", max_retry=0)
+    async def coroutine(n: int) -> None:
+        await (plain if n == 20 else coroutine).adelay(n + 1)
+
+    with pytest.raises(ExceptionGroup, match="1 task failed") as caught, eager(taskq) as tasks:
+        coroutine.delay(1)
+
+    (error,) = caught.value.exceptions
+    assert "tasks enqueue each other without end: 50 run inside each other" in str(error)
+    assert [run.outcome for run in tasks.runs] == ["archived"] + ["completed"] * 49
+
+
+async def test_many_one_after_the_other_are_not_inside_each_other(taskq: TaskQ, ran: list[Any]) -> None:
+    @taskq.task(name="note")
+    async def note(n: int) -> None:
+        ran.append(n)
+
+    with eager(taskq):
+        await asyncio.gather(*(note.adelay(n) for n in range(30)))
+        for n in range(30, 90):
+            await note.adelay(n)
+
+    assert sorted(ran) == list(range(90))
+
+
+def test_inside_a_capture_it_takes_over(taskq: TaskQ, ran: list[Any]) -> None:
+    note = taskq.task(name="note")(lambda n: ran.append(n))
+
+    with capture(taskq) as tasks:
+        note.delay(1)
+        with eager(taskq):
+            note.delay(2)
+
+    assert ran == [2]
+    assert len(tasks.enqueued) == 1
+
+
+def test_a_standing_one_remembers_nothing_and_logs_failures(
+    taskq: TaskQ, fail: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    standing = StandingEager(taskq)
+    taskq.divert(standing.store)
+
+    with caplog.at_level(logging.ERROR, logger="taskq.testing"):
+        handle = fail.delay()
+        taskq.task(name="note")(lambda: None).delay()
+
+    assert (standing.enqueued, standing.runs) == ([], [])
+    (record,) = caplog.records
+    assert record.getMessage() == "task fail failed"
+    assert record.task_id == handle.id  # type: ignore[attr-defined]  # a field of ours
+    assert record.exc_info is not None
+    assert Inspector(taskq).queue_info("default").sizes[TaskState.RETRY] == 1

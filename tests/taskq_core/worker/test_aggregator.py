@@ -1,0 +1,845 @@
+"""Groups become tasks: when, which, exactly once, and what becomes of them when something goes wrong."""
+
+import asyncio
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
+
+import pytest
+
+from taskq_core import Discard, Signature, TaskContext, TaskQ
+from taskq_core.aggregation import GroupedTask
+from taskq_core.broker import operations as ops
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import NewTask, Operation
+from taskq_core.clock import SYSTEM_CLOCK
+from taskq_core.errors import BrokerUnavailableError, TaskInterrupted
+from taskq_core.middleware import Middleware
+from taskq_core.wire import QueueKeys, build_message, encode_message
+from taskq_core.worker import calls
+from taskq_core.worker.aggregator import AT_ONCE, Aggregator, FunctionCaller
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Ends, Runner, WorkerProcess, marks, state_of, stored, texts, until
+
+T = TypeVar("T")
+NOW_S = 2_000_000_000
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class CountingRunner(AsyncRunner):
+    """Notes the operations it sends."""
+
+    sent: list[Operation[Any]]
+
+    async def run(self, operation: Operation[T], *, patience_s: float | None = None) -> T:
+        self.sent.append(operation)
+        return await super().run(operation, patience_s=patience_s)
+
+
+class Bench:
+    """Aggregators of one queue whose clock the test moves, and a digest for them to make."""
+
+    def __init__(self, app: TaskQ, server: RedisServer, queue: QueueKeys) -> None:
+        self.app, self.server, self.queue = app, server, queue
+        self.now_s = NOW_S
+        self.runner = CountingRunner(app.runtime.endpoint)
+        self.runner.sent = []
+        self.call = FunctionCaller(app, SYSTEM_CLOCK, size=AT_ONCE)
+        self.calls: list[tuple[str, list[str]]] = []
+        self._lane = ops.ReceiptLane("bench")
+
+        @app.task(name="digest", retention=0)
+        async def digest(of: str, names: list[str]) -> None: ...
+
+        @app.task(name="notify", retention=0)
+        async def notify(name: str) -> None: ...
+
+        self.digest, self.notify = digest, notify
+
+    def note(self, group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+        """Turn tasks into a digest of their names."""
+        names = [task.kwargs["name"] for task in tasks]
+        self.calls.append((group, names))
+        return self.digest.s(group, names)
+
+    def aggregator(self, owner: str = "w1", **options: Any) -> Aggregator:
+        return Aggregator(
+            self.queue,
+            self.runner,
+            self.app,
+            self.call,
+            SYSTEM_CLOCK,
+            **{"owner": owner, "every_s": 1, "leader_s": 60, **options},
+            now_ns=lambda: self.now_s * 1_000_000_000,
+        )
+
+    async def look(self, aggregator: Aggregator | None = None) -> Aggregator:
+        """Let an aggregator look once, and wait for the sets it took."""
+        aggregator = aggregator or self.aggregator()
+        await aggregator.work()
+        await until(lambda: not aggregator.is_busy, "the sets are done")
+        return aggregator
+
+    async def join(self, *names: str, group: str = "g", **fields: Any) -> None:
+        """Put tasks into a group as a producer of any language does."""
+        tasks = []
+        for name in names:
+            message = build_message(
+                **{"type": "notify", "id": name, "queue": self.queue.name, "group_key": group, **fields},
+                payload=b'{"name":"%b"}' % name.encode(),
+            )
+            tasks.append(NewTask(name, encode_message(message), group=group))
+        for start in range(0, len(tasks), 200):
+            operation = ops.enqueue(
+                self.queue, tasks[start : start + 200], self._lane, now_ns=self.now_s * 1_000_000_000
+            )
+            assert set(await self.runner.run(operation)) == {"1"}
+
+    def pending(self) -> list[str]:
+        """Ids of pending tasks, next to run first."""
+        return texts(self.server.client.lrange(self.queue.pending, 0, -1))[::-1]
+
+    def payloads(self) -> list[bytes]:
+        return [stored(self.server, self.queue, task_id).payload for task_id in self.pending()]
+
+    def hashes(self) -> set[str]:
+        """Ids of all tasks there are."""
+        return {key.rpartition(":t:")[2] for key in texts(self.server.client.keys(self.queue.task_prefix + "*"))}
+
+
+@pytest.fixture
+async def bench(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> AsyncIterator[Bench]:
+    bench = Bench(app, redis_server, queue)
+    yield bench
+    bench.call.close()
+    await bench.runner.aclose()
+    await app.aclose()
+
+
+class TestDue:
+    async def test_a_group_that_rests_becomes_one_task(self, bench: Bench) -> None:
+        """Members come in the order of their time; the task takes their place in their queue."""
+        bench.app.aggregator("g", grace=30)(bench.note)
+        await bench.join("b")
+        bench.now_s += 10
+        await bench.join("a", "c")
+        bench.now_s += 29
+        assert (await bench.look()).combined == 0
+
+        bench.now_s += 1
+        aggregator = await bench.look()
+
+        assert bench.calls == [("g", ["b", "a", "c"])]
+        assert bench.payloads() == [b'{"of":"g","names":["b","a","c"]}']
+        assert bench.hashes() == set(bench.pending())
+        assert aggregator.combined == 1
+
+    async def test_each_group_has_its_own_settings(self, bench: Bench) -> None:
+        """The longest pattern counts."""
+        bench.app.aggregator(grace=90)(bench.note)
+        bench.app.aggregator("user:", grace=90, max_delay=60)(bench.note)
+        bench.app.aggregator("user:7", grace=90, max_size=2)(bench.note)
+        for group in ("other", "user:1", "user:7"):
+            await bench.join(f"{group}-a", f"{group}-b", group=group)
+
+        aggregator = bench.aggregator()
+        made: list[tuple[int, list[str]]] = []
+        for after_s in (0, 60, 30):
+            bench.now_s += after_s
+            await bench.look(aggregator)
+            made.append((after_s, [group for group, _ in bench.calls]))
+            bench.calls.clear()
+
+        assert made == [(0, ["user:7"]), (60, ["user:1"]), (30, ["other"])]
+
+    async def test_a_backlog_is_worked_off_in_one_look(self, bench: Bench) -> None:
+        """In calls of the largest size, oldest first; what is left is younger than the grace."""
+        bench.app.aggregator(max_size=10)(bench.note)
+        names = [f"{number:03}" for number in range(135)]
+        await bench.join(*names)
+
+        await bench.look()
+
+        assert sorted(names for _, names in bench.calls) == [names[start : start + 10] for start in range(0, 130, 10)]
+        assert len(bench.pending()) == 13
+        assert bench.hashes() - set(bench.pending()) == set(names[130:])
+
+    async def test_ten_thousand_groups_are_looked_at_in_bounded_calls(self, bench: Bench) -> None:
+        bench.app.aggregator("due", grace=1)(bench.note)
+        bench.app.aggregator("young", grace=600)(bench.note)
+        client = bench.server.client
+        with client.pipeline(transaction=False) as pipeline:
+            for number in range(10_000):
+                pipeline.zadd(bench.queue.group(f"young{number}"), {"x": bench.now_s})
+            pipeline.sadd(bench.queue.groups, *(f"young{number}" for number in range(10_000)))
+            pipeline.execute()
+        await bench.join("a", group="due")
+        bench.now_s += 5
+        bench.runner.sent.clear()
+
+        await bench.look()
+
+        assert bench.calls == [("due", ["a"])]
+        looks = [operation for operation in bench.runner.sent if operation.name == "gather"]
+        assert max(len(operation.args) for operation in looks) <= 3 + 6 * 100
+        assert len(looks) < 300
+        assert Counter(operation.name for operation in bench.runner.sent)["list_groups"] <= 100
+
+
+class TestFunctions:
+    async def test_a_coroutine_runs_on_the_loop_and_a_function_in_a_thread(self, bench: Bench) -> None:
+        where: dict[str, int] = {}
+
+        @bench.app.aggregator("plain")
+        def plain(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            where["plain"] = threading.get_ident()
+            return bench.note(group, tasks)
+
+        @bench.app.aggregator("coroutine")
+        async def coroutine(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            where["coroutine"] = threading.get_ident()
+            return bench.note(group, tasks)
+
+        await bench.join("a", group="plain")
+        await bench.join("b", group="coroutine")
+        bench.now_s += 60
+
+        await bench.look()
+
+        assert where["coroutine"] == threading.get_ident() != where["plain"]
+        assert sorted(bench.payloads()) == [b'{"of":"coroutine","names":["b"]}', b'{"of":"plain","names":["a"]}']
+
+    async def test_middleware_wraps_them(self, bench: Bench) -> None:
+        """As it wraps tasks: database connections are looked after, for one."""
+        seen: list[tuple[str, str, str]] = []
+
+        class Seeing(Middleware):
+            def around(self, context: TaskContext, call: Callable[[], object]) -> object:
+                seen.append(("plain", context.name, context.queue))
+                return call()
+
+            async def aaround(self, context: TaskContext, call: Callable[[], Any]) -> object:
+                seen.append(("coroutine", context.name, context.queue))
+                return await call()
+
+        async def coroutine(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            return bench.note(group, tasks)
+
+        bench.app.middleware.append(Seeing())
+        bench.app.aggregator("plain")(bench.note)
+        bench.app.aggregator("coroutine")(coroutine)
+        await bench.join("a", group="plain")
+        await bench.join("b", group="coroutine")
+        bench.now_s += 60
+
+        await bench.look()
+
+        assert sorted((kind, name.rpartition(".")[2], queue) for kind, name, queue in seen) == [
+            ("coroutine", "coroutine", "default"),
+            ("plain", "note", "default"),
+        ]
+
+    async def test_the_task_goes_on_with_the_trace_of_the_first(self, bench: Bench) -> None:
+        bench.app.aggregator()(bench.note)
+        await bench.join("a", headers={"traceparent": TRACE})
+        bench.now_s += 1
+        await bench.join("b")
+        bench.now_s += 60
+
+        await bench.look()
+
+        (task_id,) = bench.pending()
+        headers = stored(bench.server, bench.queue, task_id).headers
+        assert headers["traceparent"].split("-")[1] == TRACE.split("-")[1]
+
+    async def test_the_task_is_the_groups_queues_and_has_the_sets_id(self, bench: Bench) -> None:
+        """Other options are its own."""
+
+        @bench.app.aggregator()
+        def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            return bench.note(group, tasks).using(queue="elsewhere", max_retry=2, retention=9, headers={"k": "v"})
+
+        await bench.join("a")
+        bench.now_s += 60
+
+        await bench.look()
+
+        (task_id,) = bench.pending()
+        message = stored(bench.server, bench.queue, task_id)
+        assert (message.queue, message.retry, message.retention, message.headers["k"]) == ("default", 2, 9, "v")
+        (combine,) = [operation for operation in bench.runner.sent if operation.name == "combine"]
+        assert combine.args[3] == task_id, "the id of the set"
+
+    async def test_the_task_may_wait_in_a_group_itself(self, bench: Bench) -> None:
+        @bench.app.aggregator("hour")
+        def hourly(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            return bench.notify.using(aggregate="day", task_id="hourly").s(
+                "+".join(task.kwargs["name"] for task in tasks)
+            )
+
+        bench.app.aggregator("day")(bench.note)
+        await bench.join("a", "b", group="hour")
+        bench.now_s += 60
+        aggregator = await bench.look()
+        assert state_of(bench.server, bench.queue, "hourly") == "aggregating"
+
+        bench.now_s += 60
+        await bench.look(aggregator)
+
+        assert bench.payloads() == [b'{"of":"day","names":["a+b"]}']
+
+    async def test_the_task_may_not_wait_in_the_same_group(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        @bench.app.aggregator()
+        def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            return bench.note(group, tasks).using(aggregate="g")
+
+        await bench.join("a")
+        bench.now_s += 60
+
+        assert (await bench.look()).failed == 1
+
+        assert "the task it returned waits in group 'g' itself and would go round for ever" in caplog.text
+        assert bench.hashes() == {"a"}
+
+    async def test_discard_drops_the_tasks(self, bench: Bench) -> None:
+        @bench.app.aggregator()
+        def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            raise Discard
+
+        await bench.join(*(f"{number}" for number in range(250)))
+        bench.now_s += 60
+
+        aggregator = await bench.look()
+
+        assert bench.hashes() == set()
+        assert (aggregator.combined, aggregator.failed) == (0, 0)
+        assert not bench.server.client.exists(bench.queue.combined)
+
+    async def test_no_more_run_at_once_than_there_are_slots(self, bench: Bench) -> None:
+        gate, running, most = asyncio.Event(), 0, 0
+
+        @bench.app.aggregator()
+        async def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await gate.wait()
+            running -= 1
+            return bench.note(group, tasks)
+
+        for number in range(3 * AT_ONCE):
+            await bench.join(f"id-{number}", group=f"g{number}")
+        bench.now_s += 60
+        looking = asyncio.ensure_future(bench.look())
+        await until(lambda: running == AT_ONCE)
+        assert bench.server.client.zcard(bench.queue.aggregation_sets) == AT_ONCE, (
+            "others are not taken before their turn"
+        )
+        gate.set()
+        await looking
+
+        assert most == AT_ONCE
+        assert len(bench.calls) == 3 * AT_ONCE
+
+    async def test_a_group_of_many_pages_becomes_one_task(self, bench: Bench) -> None:
+        bench.app.aggregator()(bench.note)
+        names = [f"{number:04}" for number in range(1050)]
+        await bench.join(*names)
+        bench.now_s += 60
+
+        await bench.look()
+
+        assert bench.calls == [("g", names)]
+        assert bench.hashes() == set(bench.pending())
+        assert len(bench.pending()) == 1
+        assert not bench.server.client.exists(bench.queue.combined)
+
+
+class TestFailures:
+    async def test_an_aggregator_that_raises_keeps_no_other_from_running(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Its tasks are back in their group when the time of the set is over, and then they are turned again."""
+        broken = True
+
+        @bench.app.aggregator("bad", timeout=50)
+        def bad(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            if broken:
+                raise ValueError("canary")
+            return bench.note(group, tasks)
+
+        bench.app.aggregator("good")(bench.note)
+        await bench.join("a", "b", group="bad")
+        await bench.join("c", group="good")
+        bench.now_s += 60
+        aggregator = await bench.look()
+        assert (aggregator.combined, aggregator.failed) == (1, 1)
+        assert bench.calls == [("good", ["c"])]
+        (record,) = [each for each in caplog.records if each.levelname == "ERROR"]
+        assert (
+            "bad failed for group 'bad' of queue default; its tasks go back to the group after 50 s" in record.message
+        )
+        assert record.exc_info
+
+        broken = False
+        bench.now_s += 49
+        await bench.look(aggregator)
+        assert len(bench.calls) == 1
+        bench.now_s += 1
+        await bench.look(aggregator)
+
+        assert bench.calls[1:] == [("bad", ["a", "b"])]
+        assert (aggregator.reclaimed, aggregator.combined, aggregator.failed) == (1, 2, 1)
+
+    @pytest.mark.parametrize("kind", ["nothing", "exit", "exit of a coroutine", "bad arguments", "cancelled"])
+    async def test_whatever_else_it_does_is_a_failure(
+        self, bench: Bench, kind: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def plain(group: str, tasks: list[GroupedTask]) -> Any:
+            if kind == "exit":
+                raise SystemExit(1)
+            return bench.digest.s(group, "no list") if kind == "bad arguments" else None  # type: ignore[arg-type]
+
+        async def coroutine(group: str, tasks: list[GroupedTask]) -> Any:
+            raise asyncio.CancelledError if kind == "cancelled" else SystemExit(1)
+
+        bench.app.aggregator()(coroutine if kind in ("cancelled", "exit of a coroutine") else plain)
+        await bench.join("a")
+        bench.now_s += 60
+
+        aggregator = await bench.look()
+
+        assert (aggregator.combined, aggregator.failed) == (0, 1)
+        assert bench.hashes() == {"a"}
+        words = {
+            "nothing": "it must return the signature of a task, task.s(...), got NoneType",
+            "exit": "it raised SystemExit",
+            "exit of a coroutine": "it raised SystemExit",
+            "bad arguments": "names",
+            "cancelled": "it raised CancelledError",
+        }
+        assert words[kind] in caplog.text
+
+    @pytest.mark.parametrize("kind", ["plain", "coroutine"])
+    async def test_one_that_takes_too_long_is_told_to_end(
+        self, bench: Bench, kind: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stopped = threading.Event()
+
+        def plain(group: str, tasks: list[GroupedTask]) -> Any:
+            try:
+                while not stopped.wait(0.01):
+                    pass
+            finally:
+                stopped.set()
+
+        async def coroutine(group: str, tasks: list[GroupedTask]) -> Any:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                stopped.set()
+
+        bench.app.aggregator(timeout=1)(plain if kind == "plain" else coroutine)
+        await bench.join("a")
+        bench.now_s += 60
+
+        aggregator = await bench.look()
+
+        assert stopped.is_set()
+        assert aggregator.failed == 1
+        assert "TimeoutError" in caplog.text
+
+    async def test_one_that_does_not_end_when_told_is_reported_and_told_again(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It may have swallowed the first."""
+        monkeypatch.setattr(calls, "STUCK_S", 0.05)
+        told: list[TaskInterrupted] = []
+
+        @bench.app.aggregator(timeout=1)
+        def aggregate(group: str, tasks: list[GroupedTask]) -> Any:
+            while len(told) < 3:
+                try:
+                    while True:
+                        time.sleep(0.001)
+                except TaskInterrupted as error:
+                    told.append(error)
+
+        await bench.join("a")
+        bench.now_s += 60
+
+        await bench.look()
+
+        assert len(told) == 3
+        assert "test_aggregator.TestFailures" in caplog.text
+        assert "was told to end after 1 s and still runs; its thread stays taken" in caplog.text
+
+    async def test_members_that_cannot_be_deleted_at_once_are_no_failure(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The task is stored; whoever looks next deletes them."""
+        bench.app.aggregator()(bench.note)
+        await bench.join(*(f"{number:03}" for number in range(250)))
+        bench.now_s += 60
+        run = bench.runner.run
+
+        async def refusing(operation: Operation[T], *, patience_s: float | None = None) -> T:
+            if operation.name == "sweep":
+                raise BrokerUnavailableError("away")
+            return await run(operation, patience_s=patience_s)
+
+        bench.runner.run = refusing  # type: ignore[method-assign]
+        aggregator = await bench.look()
+        assert (aggregator.combined, aggregator.failed) == (1, 0)
+        assert "failed" not in caplog.text
+        assert len(bench.hashes()) > 100
+
+        bench.runner.run = run  # type: ignore[method-assign]
+        await bench.look(aggregator)
+
+        assert bench.hashes() == set(bench.pending())
+
+    async def test_what_is_no_group_is_told_once(self, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+        bench.app.aggregator()(bench.note)
+        bench.server.client.sadd(bench.queue.groups, "odd")
+        bench.server.client.set(bench.queue.group("odd"), "strange")
+        aggregator = bench.aggregator()
+
+        for _ in range(3):
+            await bench.look(aggregator)
+
+        assert [each.message for each in caplog.records if each.levelname == "ERROR"] == [
+            "the key of group 'odd' in queue default is no group (told once a queue)"
+        ]
+
+    async def test_a_group_that_nobody_can_read_leaves_nothing_behind(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bench.app.aggregator()(bench.note)
+        await bench.join("bad")
+        bench.server.client.hset(bench.queue.task("bad"), "msg", b"\xff\xff")
+        bench.now_s += 60
+        aggregator = await bench.look()
+
+        bench.now_s += 120
+        await bench.look(aggregator)
+
+        assert bench.calls == []
+        assert "named no set" not in caplog.text
+
+    async def test_a_result_that_comes_too_late_counts_for_nothing(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The members are back in their group already; they make one task, not two."""
+
+        @bench.app.aggregator()
+        async def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            if not bench.calls:
+                bench.now_s += 120
+                await bench.aggregator("w1")._tidy()
+            return bench.note(group, tasks)
+
+        await bench.join("a")
+        bench.now_s += 60
+        aggregator = await bench.look()
+        assert (aggregator.combined, bench.pending()) == (0, [])
+        assert "was given back before it was combined; its tasks come again" in caplog.text
+
+        await bench.look(aggregator)
+
+        assert (aggregator.combined, len(bench.pending())) == (1, 1)
+        assert bench.hashes() == set(bench.pending())
+
+    async def test_a_task_whose_id_is_taken_waits_until_it_is_free(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        @bench.app.aggregator()
+        def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            return bench.note(group, tasks).using(task_id="daily")
+
+        await bench.digest.using(task_id="daily").adelay("earlier", [])
+        await bench.join("a")
+        bench.now_s += 60
+        aggregator = await bench.look()
+        assert aggregator.failed == 1
+        assert "'daily'" in caplog.text
+        assert "Traceback" not in caplog.text
+
+        bench.server.client.delete(bench.queue.task("daily"))
+        bench.now_s += 120
+        await bench.look(aggregator)
+
+        assert stored(bench.server, bench.queue, "daily").payload == b'{"of":"g","names":["a"]}'
+
+    async def test_members_that_are_gone_or_unreadable_stop_no_other(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bench.app.aggregator()(bench.note)
+        await bench.join("a", "bad", "gone")
+        bench.server.client.hset(bench.queue.task("bad"), "msg", b"\xff\xff")
+        bench.server.client.delete(bench.queue.task("gone"))
+        await bench.join("alone", group="h")
+        bench.server.client.delete(bench.queue.task("alone"))
+        bench.now_s += 60
+
+        aggregator = await bench.look()
+
+        assert bench.calls == [("g", ["a"])]
+        assert bench.hashes() - set(bench.pending()) == set()
+        assert bench.server.client.hget(bench.queue.quarantined("bad"), "msg") == b"\xff\xff"
+        assert (aggregator.combined, aggregator.failed) == (1, 0)
+        assert bench.server.client.zcard(bench.queue.aggregation_sets) == 0
+        assert "1 tasks in group 'g' of queue default cannot be read and are set aside" in caplog.text
+
+    async def test_a_worker_lost_with_a_set_loses_no_task(self, bench: Bench) -> None:
+        """Killed after it took the set: another worker, Go's too, gives the members back and they come again."""
+        bench.app.aggregator()(bench.note)
+        await bench.join("a", "b")
+        bench.now_s += 60
+        check = ops.GroupCheck("g", "lost", 120, 60)
+        assert await bench.runner.run(ops.gather(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9)) == "1"
+
+        aggregator = await bench.look()
+        assert bench.calls == []
+        bench.now_s += 120
+        await bench.look(aggregator)
+
+        assert bench.calls == [("g", ["a", "b"])]
+
+    async def test_a_worker_lost_with_members_to_delete_doubles_no_task(self, bench: Bench) -> None:
+        """Killed after it stored the one task: what is left of the members is deleted by another."""
+        bench.app.aggregator()(bench.note)
+        names = [f"{number:03}" for number in range(350)]
+        await bench.join(*names)
+        bench.now_s += 60
+        check = ops.GroupCheck("g", "s", 120, 60)
+        await bench.runner.run(ops.gather(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9))
+        await bench.runner.run(ops.combine(bench.queue, "g", "s", 350, NewTask("one", b"m")))
+        assert len(bench.hashes()) == 251
+
+        bench.now_s += 500
+        await bench.look()
+
+        assert bench.hashes() == {"one"}
+        assert (bench.calls, bench.pending()) == ([], ["one"])
+
+    async def test_a_group_of_any_name_that_go_may_give_it(self, bench: Bench) -> None:
+        """Bytes that are no text, blanks and colons: in its function's eyes as in Redis."""
+        bench.app.aggregator()(lambda group, tasks: bench.digest.s(repr(group), [task.id for task in tasks]))
+        for number, name in enumerate((b"a:b: c", b"caf\xe9", "\u00fc".encode())):
+            task_id = f"id-{number}"
+            bench.server.client.hset(bench.queue.task(task_id), mapping={"state": "aggregating", "group": name})
+            bench.server.client.hset(bench.queue.task(task_id), "msg", encode_message(build_message(id=task_id)))
+            bench.server.client.zadd(bench.queue.group_prefix.encode() + name, {task_id: NOW_S - 60})
+            bench.server.client.sadd(bench.queue.groups, name)
+
+        aggregator = await bench.look()
+
+        assert (aggregator.combined, aggregator.failed) == (3, 0)
+        assert bench.hashes() == set(bench.pending())
+
+    async def test_the_answer_of_a_combine_may_be_lost(self, bench: Bench) -> None:
+        """The repeat is recognised, also when the task has run meanwhile."""
+        bench.app.aggregator()(bench.note)
+        await bench.join("a")
+        bench.now_s += 60
+        run = bench.runner.run
+
+        async def lossy(operation: Operation[T], *, patience_s: float | None = None) -> T:
+            answer = await run(operation, patience_s=patience_s)
+            if operation.name != "combine":
+                return answer
+            bench.server.client.delete(bench.queue.pending)
+            return await run(operation, patience_s=patience_s)
+
+        bench.runner.run = lossy  # type: ignore[method-assign]
+        aggregator = await bench.look()
+
+        assert (aggregator.combined, aggregator.failed, bench.pending()) == (1, 0, [])
+
+    async def test_a_killed_workers_members_come_once_in_the_next_set(
+        self, start_process: Callable[..., WorkerProcess], redis_server: RedisServer, app: TaskQ, queue: QueueKeys
+    ) -> None:
+        redis_server.client.set("mark:hang", "1")
+        notify = app.remote("quick", aggregate="grouped")
+        first = start_process(aggregate_every=0.05, leader_lease=0.3)
+        ids = sorted(handle.id for handle in app.client.enqueue_many(notify.s(name="x") for _ in range(3)))
+        await until(lambda: marks(redis_server, "aggregate"))
+        first.signal(signal.SIGKILL)
+        redis_server.client.delete("mark:hang")
+        assert first.wait() == -signal.SIGKILL
+
+        start_process(aggregate_every=0.05, leader_lease=0.3)
+        await until(lambda: marks(redis_server, "combined"))
+
+        assert marks(redis_server, "aggregate") == [",".join(ids)] * 2
+        assert marks(redis_server, "combined") == ["ran"]
+        assert redis_server.client.exists(*(queue.task(task_id) for task_id in ids)) == 0
+
+
+class TestLead:
+    async def test_one_of_several_workers_looks(self, bench: Bench) -> None:
+        bench.app.aggregator()(bench.note)
+        first, second = bench.aggregator("w1"), bench.aggregator("w2")
+        await bench.look(first)
+        await bench.join("a")
+        bench.now_s += 60
+
+        await bench.look(second)
+        assert bench.calls == []
+        await first.resign()
+        await bench.look(second)
+
+        assert bench.calls == [("g", ["a"])]
+
+    async def test_workers_with_other_aggregators_look_as_well(self, bench: Bench) -> None:
+        """Another program, or the next release: neither keeps the other's aggregators from being called."""
+        other = TaskQ(bench.server.url)
+        other.aggregator("other:")(bench.note)
+        none = TaskQ(bench.server.url)
+        bench.app.aggregator("mine:")(bench.note)
+        await bench.join("a", group="mine:1")
+        await bench.join("b", group="other:1")
+        bench.now_s += 60
+
+        mine = bench.aggregator("w1")
+        for owner, app in (("w0", none), ("w2", other)):
+            bench.app, ours = app, bench.app
+            await bench.look(bench.aggregator(owner))
+            bench.app = ours
+        await bench.look(mine)
+
+        assert sorted(bench.calls) == [("mine:1", ["a"]), ("other:1", ["b"])]
+        for app in (other, none):
+            await app.aclose()
+
+    async def test_a_group_without_an_aggregator_is_told_of_once(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bench.app.aggregator("mine")(bench.note)
+        await bench.join("a", group="other")
+        bench.now_s += 600
+        aggregator = bench.aggregator()
+
+        for _ in range(3):
+            await bench.look(aggregator)
+
+        assert [each.message for each in caplog.records if each.levelname == "WARNING"] == [
+            "tasks wait in group 'other' of queue default, for which this worker has no aggregator (told once a queue)"
+        ]
+
+    async def test_a_worker_without_aggregators_gives_back_what_others_left(self, bench: Bench) -> None:
+        await bench.join("a")
+        check = ops.GroupCheck("g", "s", 120, 1)
+        bench.now_s += 5
+        await bench.runner.run(ops.gather(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9))
+        bench.now_s += 120
+
+        aggregator = await bench.look()
+
+        assert aggregator.reclaimed == 1
+        assert texts(bench.server.client.zrange(bench.queue.group("g"), 0, -1)) == ["a"]
+
+
+class TestWorker:
+    async def test_a_group_becomes_a_task_that_runs(self, app: TaskQ, start: Runner) -> None:
+        """From the enqueue to the result, with a task that joins its group when its time has come."""
+        results: list[tuple[str, list[int]]] = []
+
+        @app.task
+        async def digest(user: str, numbers: list[int]) -> None:
+            results.append((user, numbers))
+
+        @app.task(aggregate="user:1")
+        def notify(number: int) -> None: ...
+
+        @app.aggregator("user:", max_size=3)
+        def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            return digest.s(group, sorted(task.kwargs["number"] for task in tasks))
+
+        await start(aggregate_every=0.02)
+        await notify.adelay(1)
+        await notify.using(run_after=0.1).adelay(2)
+        await app.async_client.enqueue_many([notify.s(3)])
+        await until(lambda: results)
+
+        assert results == [("user:1", [1, 2, 3])]
+
+    async def test_a_worker_that_stops_waits_for_its_sets(
+        self, app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+    ) -> None:
+        begun, gate = asyncio.Event(), asyncio.Event()
+
+        @app.task(name="digest", retention=0)
+        async def digest() -> None: ...
+
+        @app.aggregator(max_size=1)
+        async def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            begun.set()
+            await gate.wait()
+            return digest.s()
+
+        worker = await start(aggregate_every=0.02)
+        await digest.using(aggregate="g").adelay()
+        await begun.wait()
+        worker.stop()
+        await until(lambda: worker.status == "stopped")
+        gate.set()
+
+        assert await start.ending(worker) == 0
+        assert redis_server.client.llen(queue.pending) == 1
+        assert redis_server.client.zcard(queue.aggregation_sets) == 0
+
+    @pytest.mark.parametrize("kind", ["plain", "coroutine"])
+    async def test_a_set_that_is_not_done_then_is_given_back_at_once(
+        self, app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, kind: str
+    ) -> None:
+        begun, stopped = threading.Event(), threading.Event()
+
+        @app.task(name="digest")
+        async def digest() -> None: ...
+
+        def plain(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            begun.set()
+            while not stopped.wait(0.01):
+                pass
+            return digest.s()
+
+        async def coroutine(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            begun.set()
+            await asyncio.Event().wait()
+            return digest.s()
+
+        app.aggregator(max_size=1)(plain if kind == "plain" else coroutine)
+        worker = await start(aggregate_every=0.02, shutdown_grace=0)
+        await digest.using(aggregate="g").adelay()
+        await until(begun.is_set)
+        assert await start.stop(worker) == 0
+        stopped.set()
+
+        reclaim = ops.reclaim(queue, "aggregator", owner="w2", leader_ms=1000)
+        assert (await app.runtime.async_runner.run(reclaim)).sets == 1
+        assert redis_server.client.zcard(queue.group("g")) == 1
+        assert redis_server.client.llen(queue.pending) == 0
+
+    async def test_a_burst_ends_with_no_group_due(self, app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+        @app.task(retention=0)
+        async def digest(count: int) -> None: ...
+
+        @app.aggregator(max_size=2)
+        def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            return digest.s(len(tasks))
+
+        ends = Ends()
+        for _ in range(5):
+            await digest.using(aggregate="g").adelay(0)
+        worker = await start(burst=True, listener=ends)
+
+        assert await start.ending(worker) == 0
+        assert [outcome for _, outcome in ends.ends] == ["completed", "completed"]
+        assert redis_server.client.zcard("asynq:{default}:g:g") == 1

@@ -1,0 +1,377 @@
+"""A worker's health over HTTP: it lives as long as its loop turns, and is ready when it really works."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from taskq_core import ConfigurationError, TaskQ
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.cli.worker import worker_config
+from taskq_core.settings import Settings
+from taskq_core.wire import QueueKeys
+from taskq_core.worker import Worker, WorkerConfig, health
+from taskq_core.worker.health import CHECK_AGAIN_S, CHECK_EVERY_S, STALE_S, Health, HealthServer, Pulse, QueueHealth
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Runner, until
+
+
+async def exchange(port: int, data: bytes) -> bytes:
+    """Send bytes, and return all that comes until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    try:
+        return await asyncio.wait_for(reader.read(), 20)
+    except ConnectionResetError:  # closed with some of it unread
+        return b""
+    finally:
+        writer.close()
+
+
+async def get(port: int | None, path: str) -> tuple[int, dict[str, Any]]:
+    assert port is not None
+    answer = await exchange(port, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert f"content-length: {len(body)}".encode() in head.lower()
+    return int(head.split()[1]), json.loads(body)
+
+
+class FakeTime:
+    now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+GOOD = {
+    "status": "active",
+    "running": 1,
+    "concurrency": 10,
+    "dequeue_age_s": 1.0,
+    "is_failing": False,
+    "can_take": True,
+}
+
+
+def judged(*, checked_ago_s: float | None = 1.0, problem: str = "", **pulse: Any) -> Health:
+    health = Health((), lambda: Pulse(**{**GOOD, **pulse}), FakeTime())
+    health.checked_at = None if checked_ago_s is None else FakeTime.now - checked_ago_s
+    health.found = {"default": QueueHealth(pending=3), "low": QueueHealth(problem=problem)}
+    return health
+
+
+class TestJudging:
+    def test_a_worker_that_works(self) -> None:
+        assert judged().report() == (
+            True,
+            {
+                "status": "ready",
+                "running": 1,
+                "concurrency": 10,
+                "last_dequeue_age_s": 1.0,
+                "last_check_age_s": 1.0,
+                "queues": {"default": {"ok": True, "pending": 3}, "low": {"ok": True, "pending": 0}},
+            },
+        )
+
+    @pytest.mark.parametrize(
+        ("case", "status", "reason"),
+        [
+            ({"status": "new"}, "starting", "no task is taken yet"),
+            ({"checked_ago_s": None}, "starting", "the queues were not checked yet"),
+            ({"status": "stopped"}, "draining", "no new task is taken"),
+            ({"status": "closed"}, "draining", "no new task is taken"),
+            ({"problem": "no answer"}, "unready", "queue 'low': no answer"),
+            ({"is_failing": True}, "unready", "tasks cannot be fetched"),
+            ({"checked_ago_s": STALE_S + 1}, "unready", "the queues were last checked 61 s ago"),
+            (
+                {"dequeue_age_s": STALE_S + 1},
+                "unready",
+                "slots are free, and the last dequeue was 61 s ago",
+            ),
+        ],
+    )
+    def test_a_worker_that_does_not(self, case: dict[str, Any], status: str, reason: str) -> None:
+        is_ready, body = judged(**case).report()
+
+        assert (is_ready, body["status"], body["reason"]) == (False, status, reason)
+
+    @pytest.mark.parametrize("case", [{"dequeue_age_s": None}, {"dequeue_age_s": 900.0, "can_take": False}])
+    def test_a_worker_with_all_slots_taken_or_none_asked_for_yet_is_ready(self, case: dict[str, Any]) -> None:
+        assert judged(**case).report()[0]
+
+    def test_a_problem_stands_at_its_queue(self) -> None:
+        _, body = judged(problem="no answer").report()
+
+        assert body["queues"] == {"default": {"ok": True, "pending": 3}, "low": {"ok": False, "problem": "no answer"}}
+
+
+@pytest.mark.redis
+class TestChecking:
+    @pytest.fixture
+    async def runner(self, app: TaskQ) -> AsyncIterator[AsyncRunner]:
+        runner = AsyncRunner(app.runtime.endpoint)
+        yield runner
+        await runner.aclose()
+
+    async def test_a_script_runs_on_every_queue(
+        self, app: TaskQ, runner: AsyncRunner, queue: QueueKeys, redis_server: RedisServer
+    ) -> None:
+        low = app.runtime.keys.queue("low")
+        app.client.enqueue(app.remote("a:b").s())
+        redis_server.client.set(low.lease, "not ours")
+        health = Health((queue, low), lambda: Pulse(**GOOD), FakeTime())
+
+        pause_s = await health.work(runner)
+
+        assert pause_s == CHECK_AGAIN_S
+        assert health.found == {
+            "default": QueueHealth(pending=1),
+            "low": QueueHealth(problem="asynq:{low}:lease is a string"),
+        }
+        assert health.checked_at == FakeTime.now
+
+    async def test_all_is_well(self, runner: AsyncRunner, queue: QueueKeys) -> None:
+        assert await Health((queue,), lambda: Pulse(**GOOD), FakeTime()).work(runner) == CHECK_EVERY_S
+
+    async def test_a_store_that_answers_and_takes_no_writes_is_told(self, queue: QueueKeys) -> None:
+        """A PING would succeed."""
+        with RedisServer(tcp=True) as primary, RedisServer(replica_of=primary) as server:
+            app = TaskQ(server.unix_url)
+            runner = AsyncRunner(app.runtime.endpoint)
+            health = Health((queue,), lambda: Pulse(**GOOD), FakeTime())
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("taskq_core.worker.health.CHECK_S", 0.1)
+                await health.check(runner)
+
+            assert "READONLY" in health.found["default"].problem
+            await runner.aclose()
+            app.close()
+
+
+class TestServing:
+    @pytest.fixture
+    async def server(self) -> AsyncIterator[HealthServer]:
+        server = HealthServer(judged(), "127.0.0.1", 0)
+        await server.start()
+        yield server
+        await server.close()
+
+    async def test_answers(self, server: HealthServer) -> None:
+        assert await get(server.port, "/livez") == (200, {"status": "alive"})
+        assert (await get(server.port, "/readyz?verbose"))[0] == 200
+        assert await get(server.port, "/") == (404, {"error": "there are /livez and /readyz"})
+
+    @pytest.mark.parametrize(("path", "status"), [("/readyz", b"200 OK"), ("/", b"404 Not Found")])
+    async def test_head_has_no_body(self, server: HealthServer, path: str, status: bytes) -> None:
+        answer = await exchange(server.port, f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+        assert answer.startswith(b"HTTP/1.1 " + status + b"\r\n")
+        assert answer.endswith(b"\r\n\r\n")
+
+    async def test_other_methods_are_refused(self, server: HealthServer) -> None:
+        answer = await exchange(server.port, b"POST /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+
+        assert answer.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n")
+        assert b"\r\nAllow: GET, HEAD\r\n" in answer
+
+    @pytest.mark.parametrize(
+        ("data", "status"),
+        [
+            (b"\x16\x03\x01\x02\x00\r\n\r\n", b"400"),
+            (b"GET /livez\r\n\r\n", b"400"),
+            (b"GET  /livez HTTP/1.1\r\n\r\n", b"400"),
+            (b"PRI * HTTP/2.0\r\n\r\n", b"400"),
+            (b"\r\n\r\n", b"400"),
+            (b"GET /livez HTTP/1.0\r\n\r\n", b"200"),
+        ],
+    )
+    async def test_odd_requests(self, server: HealthServer, data: bytes, status: bytes) -> None:
+        answer = await exchange(server.port, data)
+
+        assert answer.split()[1] == status
+        assert (await get(server.port, "/livez"))[0] == 200
+
+    async def test_a_large_request_is_refused(self, server: HealthServer) -> None:
+        answer = await exchange(server.port, b"GET /livez HTTP/1.1\r\nX: " + b"x" * 100_000)
+
+        assert answer == b"" or answer.split()[1] == b"431"
+        assert (await get(server.port, "/livez"))[0] == 200
+
+    async def test_slow_clients_are_dropped(self, server: HealthServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """They end after a while, and hold nobody up meanwhile."""
+        monkeypatch.setattr(health, "REQUEST_S", 0.05)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /livez HT")
+
+        assert (await get(server.port, "/livez"))[0] == 200
+        assert await asyncio.wait_for(reader.read(), 20) == b""
+        writer.close()
+
+    async def test_a_client_that_goes_away(self, server: HealthServer) -> None:
+        for data in (b"", b"GET /li"):
+            _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(data)
+            writer.close()
+
+        assert (await get(server.port, "/livez"))[0] == 200
+
+    async def test_connections_are_limited(self, server: HealthServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(health, "CONNECTIONS_MAX", 2)
+        held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
+        await until(lambda: len(server._clients) == 2, "both are open")
+
+        assert await exchange(server.port, b"GET /livez HTTP/1.1\r\n\r\n") == b""
+        for _, writer in held:
+            writer.close()
+        await until(lambda: not server._clients, "both are closed")
+        assert (await get(server.port, "/livez"))[0] == 200
+
+    async def test_what_is_open_ends_with_the_server(self, server: HealthServer) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        await until(lambda: server._clients, "it is open")
+
+        await server.close()
+
+        assert await asyncio.wait_for(reader.read(), 20) == b""
+        writer.close()
+
+
+@pytest.mark.redis
+class TestWorker:
+    async def test_ready_then_draining(self, app: TaskQ, start: Runner) -> None:
+        ends = asyncio.Event()
+
+        @app.task(name="wait")
+        async def wait() -> None:
+            await ends.wait()
+
+        worker = await start(health_port=0)
+        await until(lambda: ready(worker), "it is ready")
+        await wait.adelay()
+        await until(lambda: worker.running_count, "the task runs")
+        status, body = await get(worker.health_port, "/readyz")
+        assert (status, body["status"], body["running"]) == (200, "ready", 1)
+        assert body["queues"] == {"default": {"ok": True, "pending": 0}}
+        assert body["last_dequeue_age_s"] >= 0
+
+        worker.stop()
+        await until(lambda: worker.status == "stopped", "it stops")
+        status, body = await get(worker.health_port, "/readyz")
+        alive, _ = await get(worker.health_port, "/livez")
+        assert (status, body["status"], alive) == (503, "draining", 200)
+
+        ends.set()
+        assert await start.ending(worker) == 0
+        with pytest.raises(OSError, match=r"."):
+            await get(worker.health_port, "/livez")
+
+    async def test_redis_goes_and_comes_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Red with the reason and without the password; green again by itself."""
+        monkeypatch.setattr(health, "CHECK_EVERY_S", 0.05)
+        monkeypatch.setattr(health, "CHECK_AGAIN_S", 0.05)
+        with RedisServer(tcp=True, password="hunter2") as server:
+            app = TaskQ(server.url)
+            runner = Runner(app)
+            worker = await runner(health_port=0)
+            await until(lambda: ready(worker), "it is ready")
+
+            server.stop()
+            await until(lambda: not_ready(worker), "it is not ready")
+            _, body = await get(worker.health_port, "/readyz")
+            assert body["status"] == "unready"
+            assert body["reason"]
+            assert "hunter2" not in json.dumps(body)
+            assert (await get(worker.health_port, "/livez"))[0] == 200
+
+            server.start()
+            await until(lambda: ready(worker), "it is ready again")
+            await runner.close()
+            await app.aclose()
+
+    async def test_it_lives_before_it_has_reached_redis(self, tmp_path: Any) -> None:
+        app = TaskQ(f"unix://{tmp_path}/none.sock")
+        worker = Worker(app, WorkerConfig(health_port=0))
+        running = asyncio.create_task(worker.arun())
+        await until(lambda: worker.health_port, "the port is open")
+
+        assert (await get(worker.health_port, "/livez"))[0] == 200
+        status, body = await get(worker.health_port, "/readyz")
+
+        assert (status, body["status"]) == (503, "starting")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        app.close()
+
+    async def test_a_port_that_is_taken(self, app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+        taken = HealthServer(judged(), "127.0.0.1", 0)
+        await taken.start()
+
+        assert await Worker(app, WorkerConfig(health_port=taken.port)).arun() == 1
+        assert f"its health cannot be told at 127.0.0.1:{taken.port}" in caplog.text
+        await taken.close()
+
+    async def test_without_a_port_nothing_listens(self, start: Runner) -> None:
+        worker = await start()
+
+        assert worker.health_port is None
+
+    def test_on_the_loop_of_a_worker_process(self, app: TaskQ) -> None:
+        """As started from a command line, on uvloop where there is one."""
+        worker = Worker(app, WorkerConfig(health_port=0))
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+
+        async def look() -> None:
+            await until(lambda: worker.health_port, "the port is open")
+            await until(lambda: ready(worker), "it is ready")
+
+        asyncio.run(look())
+        worker.stop()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+async def ready(worker: Worker) -> bool:
+    return (await get(worker.health_port, "/readyz"))[0] == 200
+
+
+async def not_ready(worker: Worker) -> bool:
+    return not await ready(worker)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ("127.0.0.1", None)),
+        ({"health_port": None, "health_host": None}, ("127.0.0.1", None)),
+        ({"health_port": 8090}, ("127.0.0.1", 8090)),
+        ({"health_port": 8090, "health_host": "0.0.0.0"}, ("0.0.0.0", 8090)),
+    ],
+)
+def test_the_options_of_the_command(options: dict[str, Any], expected: tuple[str, int | None]) -> None:
+    config = worker_config(Settings(), options)
+
+    assert (config.health_host, config.health_port) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"health_port": 70_000}, "health_port must be between 0 and 65535, got 70000"),
+        ({"health_port": "80"}, "health_port must be a whole number, got '80'"),
+        ({"health_host": " "}, "health_host must be an address, got ' '"),
+    ],
+)
+def test_what_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        WorkerConfig(**values)
+
+    assert str(caught.value) == message

@@ -1,0 +1,89 @@
+"""What becomes of a task whose worker went silent, by the rules of the task itself."""
+
+import time
+from typing import Any
+
+import pytest
+
+from taskq_core import LeaseLostError, RawTask, TaskQ, current_task
+from taskq_core.broker.operations import ExpiredTask, Verdict
+from taskq_core.wire import QueueKeys, TaskMessage, build_message, decode_message
+from taskq_core.worker.recoverer import judge
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Runner, push_raw, state_of, until
+
+NOW_S = 1_700_000_000
+
+
+def expired(*, retried: int = 1, retry: int = 3) -> ExpiredTask:
+    message = build_message(type="t", payload=b"{}", id="x", queue="default", retry=retry, retried=retried)
+    return ExpiredTask("x", str(NOW_S - 100), message.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("counts", "retried", "verdict", "after"),
+    [
+        (True, 1, Verdict.RETRY, 2),
+        (False, 1, Verdict.RETRY_UNCOUNTED, 1),
+        (True, 3, Verdict.ARCHIVE, 3),
+        (False, 3, Verdict.ARCHIVE, 3),
+    ],
+)
+def test_a_lost_lease_counts_if_it_is_a_failure(counts: bool, retried: int, verdict: Verdict, after: int) -> None:
+    """Where no attempt is left the task is archived, counted or not, as Go does."""
+    seen: list[TaskMessage] = []
+
+    def ask(message: TaskMessage) -> bool:
+        seen.append(message)
+        return counts
+
+    recovery = judge(expired(retried=retried), NOW_S, ask)
+
+    assert recovery.verdict is verdict
+    stored = decode_message(recovery.message)
+    assert (stored.retried, stored.last_failed_at) == (after, NOW_S)
+    assert stored.error_msg.startswith("asynq: task lease expired")
+    assert len(seen) == (verdict is not Verdict.ARCHIVE)
+
+
+def lose(server: RedisServer, queue: QueueKeys, task_id: str, name: str, **fields: Any) -> None:
+    """Store a task as a worker leaves it that was killed while it ran."""
+    message = build_message(type=name, payload=b"{}", id=task_id, queue="default", retry=3, retention=60, **fields)
+    push_raw(server, queue, task_id, message.SerializeToString())
+    server.client.lrem(queue.pending, 0, task_id)
+    server.client.lpush(queue.active, task_id)
+    server.client.zadd(queue.lease, {task_id: int(time.time()) - 100})
+    server.client.hset(queue.task(task_id), mapping={"state": "active", "taskq_owner": "somebody:1"})
+
+
+async def test_tasks_and_handlers_may_say_that_it_does_not_count(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """A worker that dies is not the fault of what it ran."""
+    asked: list[BaseException] = []
+
+    def is_failure(error: BaseException) -> bool:
+        asked.append(error)
+        return not isinstance(error, LeaseLostError)
+
+    @app.task(name="spared", is_failure=is_failure)
+    async def spared() -> int:
+        return current_task().attempt
+
+    @app.task(name="counted")
+    async def counted() -> int:
+        return current_task().attempt
+
+    @app.handler("raw:", is_failure=is_failure)
+    async def raw(message: RawTask) -> int:
+        return message.retried + 1
+
+    for task_id, name in (("a", "spared"), ("b", "counted"), ("c", "raw:x")):
+        lose(redis_server, queue, task_id, name, retried=1)
+    await start()
+    for task_id in "abc":
+        await until(lambda task_id=task_id: state_of(redis_server, queue, task_id) == "completed")
+
+    assert [redis_server.client.hget(queue.task(each), "result") for each in "abc"] == [b"2", b"3", b"2"]
+    assert [type(error) for error in asked] == [LeaseLostError, LeaseLostError]
+    assert redis_server.client.get(queue.failed) == b"1"

@@ -1,0 +1,503 @@
+"""Error handlers: what they are told of, in which order, and that they harm nobody."""
+
+import asyncio
+import functools
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from taskq_core import (
+    Discard,
+    LeaseLostError,
+    RawTask,
+    ResultValueError,
+    Retry,
+    SkipRetry,
+    Snooze,
+    TaskCancelledError,
+    TaskContext,
+    TaskQ,
+    UnknownTaskError,
+    current_task,
+)
+from taskq_core.wire import QueueKeys
+from taskq_core.worker import reporter
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Ends, Runner, state_of, until
+
+
+class Told:
+    """An error handler of either kind that notes what it is told."""
+
+    def __init__(self, app: TaskQ, kind: str) -> None:
+        self.errors: list[BaseException] = []
+        self.contexts: list[tuple[str, int, str | None]] = []
+        self.threads: list[threading.Thread] = []
+        if kind == "coroutine":
+
+            @app.on_error
+            async def tell_async(error: BaseException, context: TaskContext) -> None:
+                await asyncio.sleep(0)
+                self.note(error, context)
+
+        else:
+
+            @app.on_error
+            def tell(error: BaseException, context: TaskContext) -> None:
+                self.note(error, context)
+
+    def note(self, error: BaseException, context: TaskContext) -> None:
+        assert current_task() is context
+        self.threads.append(threading.current_thread())
+        self.contexts.append((context.id, context.attempt, context.outcome))
+        self.errors.append(error)
+
+
+@pytest.fixture(params=["coroutine", "plain"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def told(app: TaskQ, kind: str) -> Told:
+    return Told(app, kind)
+
+
+async def test_every_failure_is_told_of(app: TaskQ, start: Runner, told: Told, kind: str) -> None:
+    """With the error itself, and with how the run ended."""
+
+    @app.task(max_retry=1, retry_delay=0)
+    async def coroutine() -> None:
+        raise ValueError("async")
+
+    @app.task(max_retry=1, retry_delay=0)
+    def plain() -> None:
+        raise KeyError("plain")
+
+    await start()
+    handles = [await coroutine.adelay(), await plain.adelay()]
+    await until(lambda: len(told.errors) == 4)
+
+    expected = {(handle.id, attempt, end) for handle in handles for attempt, end in ((1, "retried"), (2, "archived"))}
+    assert set(told.contexts) == expected
+    assert sorted(repr(error) for error in told.errors) == ["KeyError('plain')"] * 2 + ["ValueError('async')"] * 2
+    assert all((each is threading.current_thread()) is (kind == "coroutine") for each in told.threads)
+
+
+@pytest.mark.parametrize(
+    ("raised", "outcome"),
+    [(SkipRetry("obsolete"), "archived"), (Retry(after=60), "retried"), (SystemExit(3), "retried")],
+    ids=repr,
+)
+async def test_steering_that_fails_the_run_is_told_of(
+    app: TaskQ, start: Runner, told: Told, raised: BaseException, outcome: str
+) -> None:
+    @app.task
+    async def task() -> None:
+        raise raised
+
+    await start()
+    handle = await task.adelay()
+    await until(lambda: told.errors)
+
+    assert told.errors == [raised]
+    assert told.contexts == [(handle.id, 1, outcome)]
+
+
+async def test_what_is_no_failure_is_not_told_of(app: TaskQ, start: Runner, told: Told) -> None:
+    """A success, and what a task asks for without having failed."""
+
+    @app.task
+    async def snooze() -> None:
+        raise Snooze(after=60)
+
+    @app.task
+    async def discard() -> None:
+        raise Discard
+
+    @app.task
+    async def fine() -> None: ...
+
+    @app.task
+    async def fail() -> None:
+        raise ValueError
+
+    ends = Ends()
+    await start(listener=ends, concurrency=1)
+    for task in (snooze, discard, fine, fail):
+        await task.adelay()
+    await until(lambda: told.errors)
+
+    assert [type(error) for error in told.errors] == [ValueError]
+    assert [outcome for _, outcome in ends.ends] == ["snoozed", "discarded", "completed", "retried"]
+
+
+async def test_an_error_that_does_not_count_is_told_of(
+    app: TaskQ, start: Runner, told: Told, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And logged, unlike a task that asked to be snoozed."""
+
+    @app.task(is_failure=lambda error: False)
+    async def task() -> None:
+        raise ConnectionError
+
+    await start()
+    handle = await task.adelay()
+    await until(lambda: told.errors)
+
+    assert told.contexts == [(handle.id, 1, "snoozed")]
+    (record,) = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert re.fullmatch(
+        r"task .*task will be retried without using an attempt after [0-9.]+ s: ConnectionError", record.getMessage()
+    )
+
+
+async def test_a_timeout_is_told_of(app: TaskQ, start: Runner, told: Told) -> None:
+    """Of both kinds of functions, as `TimeoutError`."""
+
+    @app.task(timeout=1, max_retry=0)
+    async def coroutine() -> None:
+        await asyncio.Event().wait()
+
+    @app.task(timeout=1, max_retry=0)
+    def plain() -> None:
+        while True:
+            time.sleep(0.001)
+
+    await start()
+    handles = [await coroutine.adelay(), await plain.adelay()]
+    await until(lambda: len(told.errors) == 2)
+
+    assert [type(error) for error in told.errors] == [TimeoutError, TimeoutError]
+    assert {each[::2] for each in told.contexts} == {(handle.id, "archived") for handle in handles}
+
+
+async def test_a_cancellation_is_told_of(app: TaskQ, start: Runner, told: Told, redis_server: RedisServer) -> None:
+    """With what the function made of it as its cause."""
+
+    @app.task
+    async def task() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise RuntimeError("cleaned up") from None
+
+    worker = await start()
+    handle = await task.adelay()
+    await until(lambda: worker.running_count == 1)
+    await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
+    await handle.acancel()
+    await until(lambda: told.errors)
+
+    (error,) = told.errors
+    assert isinstance(error, TaskCancelledError)
+    assert (error.queue, error.task_id) == ("default", handle.id)
+    assert repr(error.__cause__) == "RuntimeError('cleaned up')"
+    assert told.contexts == [(handle.id, 1, "archived")]
+
+
+@pytest.mark.parametrize("end", ["told", "swallowed"])
+async def test_a_lost_lease_is_told_of(
+    app: TaskQ, start: Runner, told: Told, redis_server: RedisServer, queue: QueueKeys, end: str
+) -> None:
+    """Whatever the function did when it was told to end."""
+
+    @app.task
+    async def task() -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if end == "told":
+                raise
+        return "done"
+
+    worker = await start()
+    handle = await task.adelay()
+    await until(lambda: worker.running_count == 1)
+    redis_server.client.hset(queue.task(handle.id), "taskq_owner", "another:1")
+    await until(lambda: told.errors)
+
+    (error,) = told.errors
+    assert isinstance(error, LeaseLostError)
+    assert (error.queue, error.task_id) == ("default", handle.id)
+    assert told.contexts == [(handle.id, 1, "lost")]
+    await until(lambda: worker._fetcher.free == 10)
+
+
+async def test_a_refused_outcome_is_told_of(
+    app: TaskQ, start: Runner, told: Told, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """The lease was lost and nobody had noticed before the function ended."""
+
+    @app.task
+    async def task(fails: bool) -> None:
+        redis_server.client.hset(queue.task(current_task().id), "taskq_owner", "another:1")
+        if fails:
+            raise ValueError
+
+    worker = await start()
+    fine = await task.adelay(False)
+    failing = await task.adelay(True)
+    await until(lambda: len(told.errors) == 2)
+    await until(lambda: worker._fetcher.free == 10)
+
+    outcomes = {task_id: outcome for task_id, _, outcome in told.contexts}
+    assert outcomes == {fine.id: "lost", failing.id: "retried"}
+    assert {type(error) for error in told.errors} == {LeaseLostError, ValueError}
+
+
+async def test_what_never_ran_is_told_of(app: TaskQ, start: Runner, told: Told) -> None:
+    """Unknown types, payloads that do not fit, results without JSON form."""
+
+    @app.task(name="typed")
+    def typed(number: int) -> Any:
+        return object()
+
+    await start()
+    await app.remote("unknown").adelay()
+    await app.remote("typed").adelay(number="text")
+    await app.remote("typed", retention=60).adelay(number=1)
+    await until(lambda: len(told.errors) == 3)
+
+    assert {type(error) for error in told.errors} >= {UnknownTaskError, ResultValueError}
+    assert {outcome for _, _, outcome in told.contexts} == {"retried", "archived"}
+
+
+async def test_a_task_that_was_given_back_is_not_told_of(
+    app: TaskQ, start: Runner, told: Told, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """A worker that stops is no failure of its tasks."""
+
+    @app.task
+    async def task() -> None:
+        await asyncio.Event().wait()
+
+    worker = await start(shutdown_grace=0)
+    handle = await task.adelay()
+    await until(lambda: worker.running_count == 1)
+    await start.stop(worker)
+
+    assert state_of(redis_server, queue, handle.id) == "pending"
+    assert told.errors == []
+
+
+async def test_all_are_told_in_order_and_those_that_fail_harm_nobody(
+    app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even by trying to end the process."""
+    notes: list[str] = []
+
+    def broken(name: str, error: BaseException) -> Callable[..., None]:
+        def handle(_: BaseException, context: TaskContext) -> None:
+            notes.append(name)
+            raise error
+
+        return handle
+
+    app.on_error(broken("first", RuntimeError("broken handler")))
+
+    @app.on_error
+    async def second(error: BaseException, context: TaskContext) -> None:
+        notes.append("second")
+        raise SystemExit(4)
+
+    app.on_error(broken("third", StopIteration()))
+
+    @app.on_error
+    async def fourth(error: BaseException, context: TaskContext) -> None:
+        notes.append("fourth")
+        raise asyncio.CancelledError
+
+    app.on_error(lambda error, context: notes.append("last"))
+
+    @app.task(max_retry=0)
+    def fail() -> None:
+        raise ValueError("x")
+
+    @app.task
+    def fine() -> str:
+        return "fine"
+
+    worker = await start(concurrency=1)
+    handle = await fail.adelay()
+    with caplog.at_level(logging.ERROR):
+        await until(lambda: notes[-1:] == ["last"])
+
+    assert notes == ["first", "second", "third", "fourth", "last"]
+    records = [each for each in caplog.records if "error handler" in each.getMessage()]
+    assert [vars(each)["task_id"] for each in records] == [handle.id] * 4
+    assert "broken handler" in caplog.text
+    assert await (await fine.adelay()).aresult(10) == "fine"
+    await until(lambda: worker._fetcher.free == 1)
+
+
+async def test_a_slow_handler_keeps_the_slot_and_not_the_outcome(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, kind: str
+) -> None:
+    """A worker has never more failures to tell of than slots, and nothing of a task waits for a handler."""
+    release = threading.Event()
+    begun: list[str] = []
+
+    def hold(error: BaseException, context: TaskContext) -> None:
+        begun.append(context.id)
+        release.wait(20)
+
+    async def hold_async(error: BaseException, context: TaskContext) -> None:
+        begun.append(context.id)
+        while not release.is_set():  # noqa: ASYNC110 - shared with the plain one
+            await asyncio.sleep(0.005)
+
+    app.on_error(hold_async if kind == "coroutine" else hold)
+
+    @app.task(max_retry=0)
+    async def fail() -> None:
+        raise ValueError
+
+    worker = await start(concurrency=2)
+    handles = [await fail.adelay() for _ in range(3)]
+    await until(lambda: redis_server.client.zcard(queue.archived) == 2)
+    await until(lambda: len(begun) == 2)
+
+    assert worker._fetcher.free == 0
+    assert state_of(redis_server, queue, handles[2].id) == "pending"
+    release.set()
+    await until(lambda: redis_server.client.zcard(queue.archived) == 3)
+    await until(lambda: worker._fetcher.free == 2)
+    assert sorted(begun) == sorted(each.id for each in handles)
+
+
+async def test_a_worker_that_stops_waits_for_its_handlers(app: TaskQ, start: Runner, kind: str) -> None:
+    """Within the grace."""
+    ended: list[int] = []
+    begun = threading.Event()
+
+    def slow(error: BaseException, context: TaskContext) -> None:
+        begun.set()
+        time.sleep(0.2)
+        ended.append(1)
+
+    async def slow_async(error: BaseException, context: TaskContext) -> None:
+        begun.set()
+        await asyncio.sleep(0.2)
+        ended.append(1)
+
+    app.on_error(slow_async if kind == "coroutine" else slow)
+
+    @app.task
+    async def fail() -> None:
+        raise ValueError
+
+    worker = await start()
+    await fail.adelay()
+    await until(begun.is_set)
+
+    assert await start.stop(worker) == 0
+    assert ended == [1]
+
+
+async def test_a_handler_that_hangs_does_not_keep_a_worker_from_ending(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, kind: str
+) -> None:
+    """The outcome of its task has long been stored."""
+    release = threading.Event()
+    begun = threading.Event()
+
+    def hang(error: BaseException, context: TaskContext) -> None:
+        begun.set()
+        release.wait(60)
+
+    async def hang_async(error: BaseException, context: TaskContext) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    app.on_error(hang_async if kind == "coroutine" else hang)
+
+    @app.task(max_retry=0)
+    async def fail() -> None:
+        raise ValueError
+
+    worker = await start(shutdown_grace=0)
+    handle = await fail.adelay()
+    await until(begun.is_set)
+
+    assert await start.stop(worker) == 0
+    assert state_of(redis_server, queue, handle.id) == "archived"
+    release.set()
+
+
+async def test_a_handler_that_hangs_is_told_to_end(
+    app: TaskQ, start: Runner, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise it would take slot after slot, until the worker does nothing any more."""
+    monkeypatch.setattr(reporter, "LONGEST_S", 0.05)
+    told: list[str] = []
+
+    def hang(error: BaseException, context: TaskContext) -> None:
+        while True:
+            time.sleep(0.001)
+
+    async def hang_async(error: BaseException, context: TaskContext) -> None:
+        await asyncio.Event().wait()
+
+    app.on_error(hang_async if kind == "coroutine" else hang)
+    app.on_error(lambda error, context: told.append(context.id))
+
+    @app.task(max_retry=0)
+    async def fail() -> None:
+        raise ValueError
+
+    worker = await start(concurrency=1)
+    handles = [await fail.adelay() for _ in range(2)]
+    await until(lambda: len(told) == 2)
+    await until(lambda: worker._fetcher.free == 1)
+
+    assert told == [each.id for each in handles]
+    messages = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert sum("hang" in each and each.startswith("error handler ") for each in messages) == 2
+    assert "TimeoutError" in caplog.text
+
+
+async def test_an_object_with_a_coroutine_is_awaited(app: TaskQ, start: Runner) -> None:
+    """As handler, task and error handler: called and not awaited, it would seem to have succeeded."""
+    seen: list[str] = []
+
+    class Failing:
+        async def __call__(self, message: RawTask) -> None:
+            seen.append("handler")
+            raise ValueError
+
+    class Telling:
+        async def __call__(self, error: BaseException, context: TaskContext) -> None:
+            seen.append("told")
+
+    class Adding:
+        async def __call__(self, number: int) -> int:
+            return number + 1
+
+    app.handler("email:")(Failing())
+    app.on_error(functools.partial(Telling()))
+    add = app.task(name="add")(Adding())
+    await start()
+    await app.remote("email:welcome").adelay()
+
+    await until(lambda: seen == ["handler", "told"])
+    assert await (await add.adelay(1)).aresult(10) == 2
+
+
+async def test_one_that_is_registered_late_is_told(app: TaskQ, start: Runner) -> None:
+    """Also by a worker that runs already."""
+
+    @app.task
+    async def fail() -> None:
+        raise ValueError
+
+    await start()
+    told = Told(app, "coroutine")
+    await fail.adelay()
+
+    await until(lambda: told.errors)

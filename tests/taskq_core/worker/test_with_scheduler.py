@@ -1,0 +1,54 @@
+"""A worker that enqueues periodic tasks as well."""
+
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.worker import Worker, WorkerConfig
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Runner, until
+
+
+async def test_it_enqueues_and_runs_periodic_tasks(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+    ran: list[int] = []
+
+    @app.periodic("* * * * * *", id="beat")
+    @app.task(name="beat")
+    async def beat() -> None:
+        ran.append(1)
+
+    worker = await start(with_scheduler=True)
+    await until(lambda: len(ran) >= 2)
+    raw: Any = redis_server.client
+    assert len(raw.keys("taskq:scheduler:leader:*")) == 1
+    assert await start.stop(worker) == 0
+
+    assert raw.keys("taskq:scheduler:leader:*") == raw.keys("asynq:schedulers*") == [], "it gives up the lead"
+
+
+async def test_without_being_asked_it_does_not(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+    @app.periodic("* * * * * *")
+    @app.task(name="beat")
+    async def beat() -> None: ...
+
+    @app.task(name="other")
+    async def other() -> str:
+        return "ran"
+
+    await start()
+    assert await (await other.using(run_after=1.1).adelay()).aresult(10) == "ran"
+
+    raw: Any = redis_server.client
+    assert raw.keys("taskq:*tick*") == []
+
+
+async def test_entries_that_are_not_usable_stop_its_start(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = TaskQ(redis_server.url, schedule={"nightly": {"task": "gone", "spec": "@daily"}})
+
+    assert await Worker(app, WorkerConfig(with_scheduler=True)).arun() == 1
+
+    assert "the worker cannot start: SCHEDULE['nightly']: unknown task 'gone'" in caplog.text
+    await app.aclose()

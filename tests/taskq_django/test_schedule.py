@@ -1,0 +1,128 @@
+"""Periodic tasks in a Django project: checked, enqueued by `runworker`, provided from the database."""
+
+import asyncio
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group
+from django.core.checks import run_checks
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.db import connection
+
+from taskq_core import ConfigurationError, PeriodicTask
+from taskq_core.cli import worker
+from taskq_core.scheduler import scheduler
+from taskq_django import periodic, schedule, task, taskq
+from taskq_django.app import DjangoTaskQ
+from tests.taskq_django.shop.tasks import greet, restock
+
+
+def ours() -> list[tuple[str, str]]:
+    return [(str(each.id), each.msg) for each in run_checks() if str(each.id).startswith("taskq.")]
+
+
+@pytest.mark.parametrize(
+    ("entry", "check", "told"),
+    [
+        ({"task": "shop:greet", "cron": "60 * * * *"}, "taskq.E001", "minute: '60' is outside 0 to 59"),
+        ({"task": "shop:greet", "cron": "@daily"}, "taskq.E003", "name"),
+        ({"task": "shop:gret", "cron": "@daily"}, "taskq.E003", "did you mean 'shop:greet'?"),
+    ],
+)
+def test_mistakes_are_told_by_the_system_check(settings: Any, entry: dict[str, Any], check: str, told: str) -> None:
+    settings.TASKQ = {"SCHEDULE": {"nightly": entry}}
+
+    ((check_id, message),) = ours()
+
+    assert check_id == check
+    assert told in message
+
+
+def test_a_good_schedule_passes(settings: Any) -> None:
+    settings.TASKQ = {"SCHEDULE": {"nightly": {"task": "shop:greet", "cron": "@daily", "kwargs": {"name": "Ada"}}}}
+
+    assert ours() == []
+    assert [each.id for each in taskq.periodic_tasks()] == ["nightly"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], True),
+        (["--with-scheduler"], True),
+        (["--no-scheduler"], False),
+        (["--burst"], False),
+        (["--burst", "--with-scheduler"], True),
+    ],
+)
+@pytest.mark.parametrize("command", [("runworker",), ("taskq", "worker")])
+def test_a_worker_has_a_scheduler_unless_told_not_to(
+    command: tuple[str, ...], words: list[str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def run(app: Any, options: Any, **_: Any) -> int:
+        seen.append(worker.worker_config(app.settings, options).with_scheduler)
+        return 0
+
+    monkeypatch.setattr(worker, "run", run)
+
+    call_command(*command, *words, stdout=io.StringIO())
+
+    assert seen == [expected]
+
+
+@pytest.mark.parametrize("command", [("runscheduler",), ("taskq", "scheduler")])
+def test_a_scheduler_that_cannot_start_is_a_command_error(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(scheduler, "START_PATIENCE_S", 0.1)
+    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0"}
+
+    with pytest.raises(CommandError, match="the scheduler could not start") as caught:
+        call_command(*command, stdout=io.StringIO())
+
+    assert caught.value.returncode == 1
+
+
+def test_the_shortcuts_are_the_project_s() -> None:
+    entry = schedule("@daily", greet.s("Ada"), id="shortcut")
+    decorated = periodic("@daily", id="decorated")(task(name="shop:nightly")(lambda: None))
+    try:
+        assert {"shortcut", "decorated"} <= {each.id for each in taskq.periodic_tasks()}
+        assert entry.call.task is greet
+        assert decorated.name == "shop:nightly"
+    finally:
+        assert taskq.unschedule("shortcut")
+        assert taskq.unschedule("decorated")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_provider_may_read_the_database() -> None:
+    """Its query set is gone through while the connections are looked after, and they are closed afterwards."""
+    app = DjangoTaskQ()
+    Group.objects.create(name="0 8 * * *")
+
+    @app.schedule_provider
+    def provide() -> Iterable[PeriodicTask]:
+        for group in Group.objects.order_by("pk"):
+            assert connection.connection is not None
+            yield PeriodicTask(group.name, restock.s(sku="x"))
+
+    async def aprovide() -> list[PeriodicTask]:
+        return [PeriodicTask(group.name, restock.s(sku="y")) async for group in Group.objects.order_by("pk")]
+
+    app.schedule_provider(aprovide, every=60)
+    first, second = app.timetable.providers
+
+    assert [each.spec for each in first.function()] == ["0 8 * * *"]  # type: ignore[union-attr]
+    assert [each.spec for each in asyncio.run(second.function())] == ["0 8 * * *"]  # type: ignore[arg-type]
+    assert (first.every_s, second.every_s) == (180, 60)
+
+
+def test_what_is_no_provider_is_refused_here_too() -> None:
+    with pytest.raises(ConfigurationError, match="a provider must be a function"):
+        DjangoTaskQ().schedule_provider([])  # type: ignore[call-overload]

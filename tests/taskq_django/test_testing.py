@@ -1,0 +1,218 @@
+"""`taskq_django.testing` and the setting `EAGER`: tasks inside the test, its transactions and its connections."""
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth.models import Group
+from django.core.management import CommandError, call_command
+from django.db import transaction
+from django.test import TestCase, TransactionTestCase, override_settings
+
+from taskq_core import EnqueueError, TaskFailedError, TaskState
+from taskq_django import client, task, taskq
+from taskq_django.testing import adrain, capture, drain, eager
+from tests.taskq_django.shop.tasks import greet
+
+NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1, "QUEUES": {"default": 1}}
+
+
+@task(name="testing:rename", retention=60)
+def rename(old: str, new: str) -> int:
+    return Group.objects.filter(name=old).update(name=new)
+
+
+@task(name="testing:arename", retention=60)
+async def arename(old: str, new: str) -> int:
+    return await Group.objects.filter(name=old).aupdate(name=new)
+
+
+@task(name="testing:fail", max_retry=0, retention=60)
+def fail() -> None:
+    raise ValueError("no")
+
+
+@override_settings(TASKQ=NOWHERE)
+class TestCaptureInTestCase(TestCase):
+    def test_what_a_commit_sends_is_captured(self) -> None:
+        with capture() as tasks, self.captureOnCommitCallbacks(execute=True), transaction.atomic():
+            greet.delay("Ada")
+            client.enqueue_many([greet.s("Grace")])
+            tasks.assert_nothing_enqueued()
+
+        tasks.assert_enqueued(greet, count=2)
+
+    def test_what_still_waits_is_told(self) -> None:
+        with capture() as tasks:
+            greet.delay("Ada")
+            greet.delay("Grace")
+
+            with pytest.raises(AssertionError) as caught:
+                tasks.assert_enqueued(greet)
+
+        assert str(caught.value) == (
+            "shop:greet() was not enqueued; nothing was enqueued\n"
+            "2 more wait for the commit of the transaction around them, and Django's TestCase makes none: "
+            "use captureOnCommitCallbacks(execute=True)"
+        )
+
+    def test_captured_tasks_see_the_data_of_the_test(self) -> None:
+        """Uncommitted rows too, in plain functions and in coroutines."""
+        Group.objects.create(name="a")
+
+        with capture() as tasks:
+            with self.captureOnCommitCallbacks(execute=True):
+                handles = [rename.delay("a", "b"), arename.delay("b", "c")]
+            tasks.run()
+
+            assert [handle.result() for handle in handles] == [1, 1]
+        assert Group.objects.get().name == "c"
+
+    async def test_in_an_async_test(self) -> None:
+        await Group.objects.acreate(name="a")
+
+        with capture() as tasks:
+            with override_settings(TASKQ={**NOWHERE, "ENQUEUE": "immediately"}):
+                handles = [await rename.adelay("a", "b"), await arename.adelay("b", "c")]
+            await tasks.arun()
+
+            assert [await handle.aresult() for handle in handles] == [1, 1]
+        assert (await Group.objects.aget()).name == "c"
+
+
+@override_settings(TASKQ=NOWHERE)
+class TestEagerInTestCase(TestCase):
+    def test_tasks_run_at_the_commit_and_see_the_data_of_the_test(self) -> None:
+        Group.objects.create(name="a")
+
+        with eager() as tasks, self.captureOnCommitCallbacks(execute=True):
+            rename.delay("a", "b")
+            arename.delay("b", "c")
+            assert tasks.runs == []
+
+        assert [run.outcome for run in tasks.runs] == ["completed", "completed"]
+        assert Group.objects.get().name == "c"
+
+    def test_a_failure_ends_the_block_although_django_logs_what_hooks_raise(self) -> None:
+        with pytest.raises(ExceptionGroup, match="1 task failed"), eager():
+            self._commit(fail)
+
+    def _commit(self, failing: Any) -> None:
+        with self.captureOnCommitCallbacks(execute=True):
+            failing.delay()
+
+    def test_below_async_to_sync(self) -> None:
+        Group.objects.create(name="a")
+
+        async def view() -> None:
+            await rename.adelay("a", "b")
+            await arename.adelay("b", "c")
+
+        with eager(), self.captureOnCommitCallbacks(execute=True):
+            async_to_sync(view)()
+
+        assert Group.objects.get().name == "c"
+
+
+@override_settings(TASKQ=NOWHERE)
+class TestInTransactionTestCase(TransactionTestCase):
+    def test_a_commit_sends(self) -> None:
+        with capture() as tasks:
+            with transaction.atomic():
+                greet.delay("Ada")
+                tasks.assert_nothing_enqueued()
+            tasks.assert_enqueued(greet, "Ada")
+
+    def test_a_worker_runs_what_is_committed(self) -> None:
+        Group.objects.create(name="a")
+
+        with capture():
+            handles = [rename.delay("a", "b")]
+            drain()
+            handles.append(arename.delay("b", "c"))
+            asyncio.run(adrain())
+
+            assert [handle.result() for handle in handles] == [1, 1]
+        assert Group.objects.get().name == "c"
+
+
+class TestTheSetting:
+    """`EAGER`: for as long as the settings say so, without a block."""
+
+    @pytest.fixture(autouse=True)
+    def _eager(self, settings: Any) -> None:
+        settings.TASKQ = {**NOWHERE, "EAGER": True}
+
+    @pytest.mark.django_db(transaction=True)
+    def test_tasks_run_at_once(self) -> None:
+        Group.objects.create(name="a")
+
+        assert rename.delay("a", "b").result() == 1
+        assert Group.objects.get().name == "b"
+
+    @pytest.mark.django_db(transaction=True)
+    def test_inside_a_transaction_at_its_commit(self) -> None:
+        with transaction.atomic():
+            Group.objects.create(name="a")
+            handle = rename.delay("a", "b")
+            assert not handle.is_sent
+
+        assert handle.result() == 1
+
+    @pytest.mark.django_db(transaction=True)
+    def test_a_failure_is_logged_and_told_by_the_handle(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.ERROR, logger="taskq.testing"):
+            handle = fail.delay()
+
+        assert [record.getMessage() for record in caplog.records] == ["task testing:fail failed"]
+        with pytest.raises(TaskFailedError, match="no"):
+            handle.result()
+
+    def test_other_settings_end_it(self, settings: Any) -> None:
+        handle = greet.using(retention=60).delay("Ada")
+        assert handle.refresh().state is TaskState.COMPLETED
+
+        settings.TASKQ = NOWHERE
+        with pytest.raises(EnqueueError):
+            greet.delay("Ada")
+
+        settings.TASKQ = {**NOWHERE, "EAGER": True}
+        assert greet.using(retention=60).delay("Ada").refresh().state is TaskState.COMPLETED
+
+    def test_a_capture_goes_before_it(self) -> None:
+        with capture() as tasks:
+            greet.delay("Ada")
+            assert tasks.runs == []
+
+        assert len(tasks.enqueued) == 1
+        assert greet.using(retention=60).delay("Ada").refresh().state is TaskState.COMPLETED
+
+    @pytest.mark.parametrize(
+        ("command", "what"),
+        [
+            (("runworker", "--burst"), "worker"),
+            (("taskq", "worker", "--burst"), "worker"),
+            (("runscheduler",), "scheduler"),
+            (("taskq", "scheduler"), "scheduler"),
+        ],
+    )
+    def test_a_process_that_would_get_no_task_does_not_start(self, command: tuple[str, ...], what: str) -> None:
+        with pytest.raises(CommandError) as caught:
+            call_command(*command)
+
+        assert str(caught.value) == (
+            f"TASKQ['EAGER'] is set: each task runs at once, where it is enqueued, and a {what} would get none"
+        )
+
+    def test_a_deployment_is_warned(self, capsys: pytest.CaptureFixture[str]) -> None:
+        call_command("check", "--deploy")
+
+        assert "(taskq.W004) TASKQ['EAGER'] is set" in capsys.readouterr().err
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Any:
+    yield
+    taskq.close()

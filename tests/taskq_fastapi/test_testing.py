@@ -1,0 +1,112 @@
+"""`taskq_fastapi.testing`: an app's routes, captured or eager, without Redis and without its lifespan."""
+
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI
+from fastapi.testclient import TestClient
+
+from taskq_core import AsyncClient, Client, ConfigurationError, TaskQ, testing
+from taskq_fastapi import ClientDep, SyncClientDep, client_dep, sync_client_dep, taskq_lifespan
+from taskq_fastapi.testing import capture, eager, override_clients
+
+
+@pytest.fixture
+def taskq() -> TaskQ:
+    return TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.1)
+
+
+@pytest.fixture
+def double(taskq: TaskQ) -> Any:
+    return taskq.task(name="double", retention=60)(lambda n: 2 * n)
+
+
+@pytest.fixture
+def app(taskq: TaskQ, double: Any) -> FastAPI:
+    app = FastAPI(lifespan=taskq_lifespan(taskq))
+
+    @app.post("/double/{n}")
+    async def enqueue(n: int, client: ClientDep) -> str:
+        return (await client.enqueue(double.s(n))).id
+
+    @app.post("/blocking/{n}")
+    def enqueue_blocking(n: int, client: SyncClientDep) -> str:
+        return client.enqueue(double.s(n)).id
+
+    @app.post("/result/{n}")
+    async def result(n: int) -> int:
+        handle = await double.adelay(n)
+        return int(await handle.aresult(timeout=5))
+
+    return app
+
+
+def test_routes_are_captured_without_the_lifespan(app: FastAPI, taskq: TaskQ, double: Any) -> None:
+    with capture(app, taskq) as tasks:
+        web = TestClient(app)
+        ids = [web.post("/double/1").json(), web.post("/blocking/2").json()]
+
+    assert [task.id for task in tasks.enqueued] == ids
+    tasks.assert_enqueued(double.s(1))
+    tasks.assert_enqueued(double.s(2))
+
+
+def test_and_with_it(app: FastAPI, taskq: TaskQ, double: Any) -> None:
+    """The lifespan connects to the store in memory, and closes nothing of it."""
+    with testing.capture(taskq) as tasks:
+        with TestClient(app) as web:
+            web.post("/double/1")
+        tasks.assert_enqueued(double, 1)
+
+
+def test_tasks_run_inside_the_request(app: FastAPI, taskq: TaskQ) -> None:
+    with eager(app, taskq) as tasks:
+        assert TestClient(app).post("/result/4").json() == 8
+
+    assert [run.outcome for run in tasks.runs] == ["completed"]
+
+
+def test_a_failing_task_fails_the_test_and_not_the_request(app: FastAPI, taskq: TaskQ) -> None:
+    @taskq.task(name="fail")
+    def fail() -> None:
+        raise ValueError("no")
+
+    @app.post("/fail")
+    async def route(client: ClientDep) -> None:
+        await client.enqueue(fail.s())
+
+    def request() -> None:
+        assert TestClient(app).post("/fail").status_code == 200
+
+    with pytest.raises(ExceptionGroup, match="1 task failed"), eager(app, taskq):
+        request()
+
+
+def test_overrides_are_as_they_were_afterwards(app: FastAPI, taskq: TaskQ) -> None:
+    def other() -> str:
+        return "another double"
+
+    app.dependency_overrides[sync_client_dep()] = other
+
+    with override_clients(app, taskq):
+        assert set(app.dependency_overrides) == {client_dep(), sync_client_dep()}
+
+    assert app.dependency_overrides == {sync_client_dep(): other}
+
+
+def test_named_clients(taskq: TaskQ, double: Any) -> None:
+    app = FastAPI()
+
+    @app.post("/")
+    async def route(
+        client: Annotated[AsyncClient, Depends(client_dep("mail"))],
+        blocking: Annotated[Client, Depends(sync_client_dep("mail"))],
+    ) -> None:
+        await client.enqueue(double.s(1))
+
+    with capture(app, taskq, name="mail") as tasks:
+        TestClient(app).post("/")
+    tasks.assert_enqueued(double, 1)
+
+    with capture(app, taskq), pytest.raises(ConfigurationError, match="no queue application"):
+        TestClient(app).post("/")

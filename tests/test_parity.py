@@ -1,0 +1,126 @@
+"""The parity page names what there is: every API imports, every command exists, every test stands where it says."""
+
+import ast
+import importlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from taskq_core.cli.command import root
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "reference" / "asynq-parity.md"
+_QUOTED = re.compile(r"`([^`]+)`")
+NOT_YET = "not yet"
+"""Stands in place of the API where taskq has no answer so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One feature of Asynq and what taskq has for it."""
+
+    section: str
+    feature: str
+    api: str
+    test: str
+
+    def __str__(self) -> str:
+        return f"{self.section}: {self.feature}"
+
+
+def rows() -> list[Row]:
+    """The rows of all tables on the page."""
+    found, section = [], ""
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            section = line.removeprefix("## ")
+        elif line.startswith("|") and not line.startswith(("|---", "| Asynq |")):
+            feature, api, test, _ = (cell.strip() for cell in line.strip()[1:-1].split("|"))
+            found.append(Row(section=section, feature=feature, api=api, test=test))
+    return found
+
+
+ROWS = rows()
+
+
+@cache
+def names_in(path: Path) -> frozenset[str]:
+    """Functions, classes and methods of a file, the latter as `Class::method`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {
+                f"{node.name}::{each.name}"
+                for each in node.body
+                if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
+    return frozenset(names)
+
+
+def resolve(name: str) -> Any:
+    """Import a dotted name: the longest part that is a module, then attributes."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            annotations = getattr(found, "__annotations__", {})  # a field of a record without a default
+            found = annotations[part] if part in annotations and not hasattr(found, part) else getattr(found, part)
+        return found
+    raise ModuleNotFoundError(name)
+
+
+def command_of(words: list[str]) -> click.Command:
+    """Return the command that words name, whose options all have to be there."""
+    context = click.Context(root)
+    command: click.Command = root
+    for word in words:
+        if word.startswith("-"):
+            known = {flag for each in command.get_params(context) for flag in (*each.opts, *each.secondary_opts)}
+            assert word in known, f"{command.name} has no option {word}"
+        else:
+            assert isinstance(command, click.Group), f"{command.name} has no commands"
+            found = command.get_command(context, word)
+            assert found is not None, f"{command.name} has no command {word}"
+            command = found
+    return command
+
+
+def test_the_page_has_the_parts_of_asynq() -> None:
+    sections = {row.section for row in ROWS}
+    assert len(sections) == 8
+    assert len(ROWS) > 100
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_what_a_row_names_exists(row: Row) -> None:
+    assert row.feature
+    if row.api == NOT_YET:
+        assert not row.test
+        return
+    names = _QUOTED.findall(row.api)
+    assert names, "a row names the API"
+    for name in names:
+        if name.startswith("taskq "):
+            command_of(name.split()[1:])
+        elif name.startswith("taskq_"):
+            resolve(name)
+        else:
+            assert name.startswith("manage.py "), f"{name} is neither a dotted name nor a command"
+            assert list(ROOT.glob(f"taskq_django/management/commands/{name.split()[1]}.py"))
+    tests = _QUOTED.findall(row.test)
+    assert tests, "a row names its tests"
+    for test in tests:
+        path, _, name = test.partition("::")
+        assert name.rpartition("::")[2].startswith("test_")
+        assert name in names_in(ROOT / path), f"{test} does not exist"
