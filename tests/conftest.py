@@ -22,6 +22,7 @@ def session_redis_server() -> Iterator[RedisServer]:
 @pytest.fixture
 def redis_server(session_redis_server: RedisServer) -> RedisServer:
     """A running redis-server without data, on a unix socket. It is shared: stop, pause or configure one of your own."""
+    session_redis_server.client.connection_pool.disconnect()  # threads of an earlier test may have opened several
     session_redis_server.flushall()
     return session_redis_server
 

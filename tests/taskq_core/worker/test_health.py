@@ -148,7 +148,7 @@ class TestChecking:
             health = Health((queue,), lambda: Pulse(**GOOD), FakeTime())
 
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("taskq_core.worker.health.CHECK_S", 0.1)
+                patch.setattr("taskq_core.worker.health.CHECK_S", 1.0)
                 await health.check(runner)
 
             assert "READONLY" in health.found["default"].problem
