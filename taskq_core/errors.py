@@ -26,6 +26,7 @@
     |   |-- QueueNotPausedError      it is not paused
     |   `-- QueueNotEmptyError       it holds tasks, or tasks that run
     |-- TaskNotFoundError
+    |-- EntryNotFoundError           no periodic entry has this id
     |-- TaskStateError               the state of a task does not allow what was asked
     |   `-- TaskActiveError          it runs
     |-- NoCurrentTaskError           current_task() was called outside a task (also a LookupError)
@@ -228,14 +229,19 @@ class EmbeddedRedisError(BrokerError):
 
 
 class QueueNotFoundError(TaskQError):
-    """No queue with this name is known."""
+    """No queue with this name is known.
 
-    def __init__(self, queue: str) -> None:
-        super().__init__(queue)
-        self.queue = queue
+    Attributes:
+        queue: The name.
+        hint: Which names there are, or the nearest of them, as the rest of a sentence; "" if that was not looked for.
+    """
+
+    def __init__(self, queue: str, hint: str = "") -> None:
+        super().__init__(queue, hint)
+        self.queue, self.hint = queue, hint
 
     def __str__(self) -> str:
-        return f"no queue {self.queue!r}"
+        return f"no queue {self.queue!r}{self.hint and '; '}{self.hint}"
 
 
 class QueueStateError(TaskQError):
@@ -285,14 +291,36 @@ class QueueNotEmptyError(QueueStateError):
 
 
 class TaskNotFoundError(TaskQError):
-    """No task with this id is stored in the queue."""
+    """No task with this id is stored in the queue.
+
+    Attributes:
+        queue: Name of the queue, "" where the task was looked for in all of them.
+        task_id: The id.
+    """
 
     def __init__(self, queue: str, task_id: str) -> None:
         super().__init__(queue, task_id)
         self.queue, self.task_id = queue, task_id
 
     def __str__(self) -> str:
-        return f"no task {self.task_id!r} in queue {self.queue!r}"
+        where = f"queue {self.queue!r}" if self.queue else "any queue"
+        return f"no task {self.task_id!r} in {where}; one that has succeeded is kept only with a retention"
+
+
+class EntryNotFoundError(TaskQError):
+    """No scheduler that is alive has a periodic entry with this id, and none has enqueued for it.
+
+    Attributes:
+        entry_id: The id.
+        hint: Which ids there are, or the nearest of them, as the rest of a sentence.
+    """
+
+    def __init__(self, entry_id: str, hint: str = "") -> None:
+        super().__init__(entry_id, hint)
+        self.entry_id, self.hint = entry_id, hint
+
+    def __str__(self) -> str:
+        return f"no periodic entry {self.entry_id!r}{self.hint and '; '}{self.hint}"
 
 
 class TaskStateError(TaskQError):

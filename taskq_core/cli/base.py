@@ -9,8 +9,7 @@ import difflib
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -20,6 +19,7 @@ from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerError,
     BrokerUnavailableError,
+    EntryNotFoundError,
     QueueNotFoundError,
     TaskNotFoundError,
     TaskQError,
@@ -248,22 +248,14 @@ _HINTS: Mapping[type[TaskQError], str] = {
     BrokerError: "taskq doctor looks for the reason",
     QueueNotFoundError: "taskq queue list shows all",
     TaskNotFoundError: "taskq task list shows those there are",
+    EntryNotFoundError: "taskq cron list shows those of running schedulers",
 }
 
-
-@contextmanager
-def near_queues(session: Session) -> Iterator[None]:
-    """Let the error of an unknown queue name the nearest one there is."""
-    try:
-        yield
-    except QueueNotFoundError as error:
-        near = difflib.get_close_matches(error.queue, session.inspector.queues(), n=1)
-        if near:
-            raise click.ClickException(f"{error}; did you mean {near[0]!r}?") from None
-        raise
+Answer = tuple[str, Mapping[str, Any]]
+"""A sentence for people, and what is told in JSON besides."""
 
 
-def for_each(session: Session, key: str, names: Sequence[str], act: Callable[[str], str]) -> int:
+def for_each(session: Session, key: str, names: Sequence[str], act: Callable[[str], str | Answer]) -> int:
     """Do something for each name, whatever becomes of the others, and tell of each.
 
     Once the broker cannot be reached, the rest is not tried: each would wait as long as the first.
@@ -272,7 +264,7 @@ def for_each(session: Session, key: str, names: Sequence[str], act: Callable[[st
         session: Where to tell.
         key: What the names are, in the JSON document: `{"<key>s": [{"<key>": name, "ok": true}, ...]}`.
         names: The names.
-        act: Does it and returns a sentence for people.
+        act: Does it and returns a sentence for people, or that and what else stands in the document.
 
     Returns:
         The exit status: 1 if one failed.
@@ -282,10 +274,9 @@ def for_each(session: Session, key: str, names: Sequence[str], act: Callable[[st
     while left:
         name = left.pop(0)
         try:
-            with near_queues(session):
-                sentence = act(name)
-        except (TaskQError, click.ClickException) as error:
-            text = failure_text(error) if isinstance(error, TaskQError) else error.format_message()
+            answer = act(name)
+        except TaskQError as error:
+            text = failure_text(error)
             documents.append({key: name, "ok": False, "error": text})
             session.output.complain(f"taskq: {text}")
             if left and isinstance(error, BrokerUnavailableError):
@@ -293,7 +284,8 @@ def for_each(session: Session, key: str, names: Sequence[str], act: Callable[[st
                 session.output.complain(f"taskq: not tried: {', '.join(left)}")
                 break
             continue
-        documents.append({key: name, "ok": True})
+        sentence, more = (answer, {}) if isinstance(answer, str) else answer
+        documents.append({key: name, "ok": True, **more})
         if not session.output.as_json:
             session.output.line(sentence)
     if session.output.as_json:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from taskq_core.cli.base import Command, confirm, near_queues, yes_option
+from taskq_core.cli.base import Command, confirm, yes_option
 from taskq_core.cli.params import StateType
 from taskq_core.cli.session import Session
 from taskq_core.cli.task import group_option, queue_option
@@ -35,7 +35,7 @@ def _named(queue: str, state: TaskState, group: str | None) -> str:
 def _for_all(session: Session, verb: str, done: str, queue: str, state: TaskState, group: str | None) -> None:
     out = session.output
     act: Callable[..., int] = getattr(session.inspector, f"{verb}_all")
-    with near_queues(session), out.progress(f"{verb} {state.value}") as progress:
+    with out.progress(f"{verb} {state.value}") as progress:
         count = act(queue, state, group=group, progress=progress)
     if out.as_json:
         where = {} if group is None else {"group": group}

@@ -3,7 +3,7 @@
 import click
 
 from taskq_core.cli import documents
-from taskq_core.cli.base import Group, near_queues
+from taskq_core.cli.base import Group
 from taskq_core.cli.params import QUEUE
 from taskq_core.cli.render import Column
 from taskq_core.cli.session import Session
@@ -17,8 +17,7 @@ group = Group("group", help="Look at groups of tasks that wait to be aggregated.
 def list_groups(session: Session, queue: str) -> None:
     """List the groups of a queue and how many tasks wait in each."""
     out = session.output
-    with near_queues(session):
-        groups = session.inspector.groups(queue)
+    groups = session.inspector.groups(queue)
     if out.as_json:
         out.json({"queue": queue, "groups": [documents.group(each) for each in groups]})
         return

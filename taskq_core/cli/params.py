@@ -4,6 +4,7 @@ A refusal says what was expected. Times are RFC 3339 and durations as Go writes 
 command; a plain number is a count of seconds.
 """
 
+import difflib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -75,6 +76,9 @@ class StateType(click.Choice[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the state."""
+        near = difflib.get_close_matches(str(value), self.choices, n=1)
+        if near and value not in TaskState:
+            self.fail(f"no state {value!r}; did you mean {near[0]!r}?", param, ctx)
         return TaskState(super().convert(value, param, ctx))
 
 

@@ -3,7 +3,7 @@
 import click
 
 from taskq_core.cli import documents
-from taskq_core.cli.base import Group, confirm, for_each, near_queues, yes_option
+from taskq_core.cli.base import Group, confirm, for_each, yes_option
 from taskq_core.cli.params import QUEUE
 from taskq_core.cli.render import Column, Output, shown_rate, shown_size, shown_span
 from taskq_core.cli.session import Session
@@ -45,10 +45,7 @@ NO_QUEUES = "no queues; the first enqueue makes one"
 def inspect_queues(session: Session, queues: tuple[str, ...]) -> None:
     """Show size, states, latency, memory and today's runs of queues."""
     out = session.output
-    found = []
-    for name in queues:
-        with near_queues(session):
-            found.append((session.inspector.queue_info(name), session.inspector.memory_usage(name)))
+    found = [(session.inspector.queue_info(name), session.inspector.memory_usage(name)) for name in queues]
     if out.as_json:
         out.json({"queues": [documents.queue(info) | {"memory_bytes": memory} for info, memory in found]})
         return
@@ -84,8 +81,7 @@ def show_history(session: Session, queues: tuple[str, ...], days: int) -> None:
     out = session.output
     found: dict[str, list[DailyStats]] = {}
     for name in queues:
-        with near_queues(session):
-            found[name] = session.inspector.history(name, days=days)
+        found[name] = session.inspector.history(name, days=days)
     if out.as_json:
         out.json(
             {

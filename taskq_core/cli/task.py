@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from taskq_core.cli import documents
-from taskq_core.cli.base import Group, confirm, for_each, near_queues, yes_option
+from taskq_core.cli.base import Answer, Group, confirm, for_each, yes_option
 from taskq_core.cli.params import DURATION, QUEUE, StateType
 from taskq_core.cli.render import Column, Output, shown_bytes, shown_distance, shown_moment, shown_span
 from taskq_core.cli.session import Session
@@ -87,8 +87,7 @@ def list_tasks(
     """
     _check_group(queue, state, group)
     out = session.output
-    with near_queues(session):
-        found = session.inspector.tasks(queue, state, group=group, page=page, page_size=size)
+    found = session.inspector.tasks(queue, state, group=group, page=page, page_size=size)
     if out.as_json:
         listed = [documents.task(each) for each in found.tasks]
         out.json(documents.page("tasks", listed, total=found.total) | {"page": page, "page_size": size})
@@ -172,8 +171,7 @@ def find_tasks(
     """
     _check_group(queue, state, group)
     out = session.output
-    with near_queues(session):
-        found = session.inspector.find_tasks(queue, state, group=group, older_than=older, newer_than=newer, **wanted)
+    found = session.inspector.find_tasks(queue, state, group=group, older_than=older, newer_than=newer, **wanted)
     if out.as_json:
         document = documents.page("tasks", map(documents.task, found.tasks), total=found.total)
         out.json(document | {"scanned": found.scanned, "cursor": found.cursor})
@@ -190,8 +188,7 @@ def find_tasks(
 def inspect_tasks(session: Session, queue: str, ids: tuple[str, ...]) -> None:
     """Show all that is known about a task, its payload and result too."""
     out = session.output
-    with near_queues(session):
-        found = [session.inspector.task(queue, each) for each in ids]
+    found = [session.inspector.task(queue, each) for each in ids]
     if out.as_json:
         out.json({"tasks": [documents.task(each) for each in found]})
         return
@@ -236,18 +233,17 @@ def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]
 @task.command("cancel")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.pass_obj
-def cancel_tasks(session: Session, ids: tuple[str, ...]) -> None:
+def cancel_tasks(session: Session, ids: tuple[str, ...]) -> int:
     """Ask the workers to cancel running tasks.
 
-    A signal is sent to all of them; the one that runs the task cancels it. One that starts later is not met.
+    A signal is sent to all of them; the one that runs the task cancels it. A task that does not run is refused.
     """
-    out = session.output
-    told = {each: session.inspector.cancel_task(each) for each in dict.fromkeys(ids)}
-    if out.as_json:
-        out.json({"tasks": [{"id": each, "workers_told": count} for each, count in told.items()]})
-        return
-    for each, count in told.items():
-        out.line(f"told {count} worker{'' if count == 1 else 's'} to cancel {each}")
+
+    def cancel(task_id: str) -> Answer:
+        told = session.inspector.cancel_task(task_id)
+        return f"told {told} worker{'' if told == 1 else 's'} to cancel {task_id}", {"workers_told": told}
+
+    return for_each(session, "id", ids, cancel)
 
 
 @task.command("run")

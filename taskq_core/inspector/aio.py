@@ -9,6 +9,7 @@ from taskq_core.app import TaskQ
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Action
 from taskq_core.inspector import bulk, change, look, move, presence, removal, search
+from taskq_core.inspector.known import known_queue
 from taskq_core.inspector.records import (
     DailyStats,
     FoundTasks,
@@ -104,7 +105,7 @@ class AsyncInspector:
     async def tasks_of(
         self, infos: Iterable[QueueInfo], state: TaskState | None = None, *, page: int = 1, page_size: int = 30
     ) -> TaskPage:
-        """Return a page of the tasks of queues that were just looked at. Otherwise as `tasks`."""
+        """Return a page of tasks of queues that were just looked at. As `Inspector.tasks_of`."""
         return await self._follow(look.Listing(self._keys, page=page, page_size=page_size).of_queues(infos, state))
 
     async def task(self, queue: str, task_id: str) -> TaskInfo | UnreadableTask:
@@ -252,7 +253,7 @@ class AsyncInspector:
 
     async def reconcile(self, queue: str, *, repair: bool = False, progress: Progress | None = None) -> ReconcileReport:
         """Look for damage in a queue. As `Inspector.reconcile`."""
-        keys = await self._follow(look.known_queue(self._keys, queue))
+        keys = await self._follow(known_queue(self._keys, queue))
         steps = reconcile(keys, repair=repair, progress=progress)
         return await arun(steps, partial(self._runner.run, patience_s=self._patience_s))
 

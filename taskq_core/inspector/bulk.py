@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from taskq_core.broker import operations
 from taskq_core.broker.operations import OK, Action
 from taskq_core.errors import ConfigurationError
-from taskq_core.inspector.look import check_group, known_queue
+from taskq_core.inspector.known import check_group, known_queue, known_state
 from taskq_core.inspector.search import all_ids
 from taskq_core.settings import ArchiveLimits
 from taskq_core.steps import Progress, Steps, ask
@@ -48,6 +48,7 @@ def act_on_all(
     progress: Progress | None,
 ) -> Steps[int]:
     """Run, archive or delete all tasks of a state, or of one group; return how many."""
+    state = known_state(state)
     check_state(f"{action}_all", state, STATES[action])
     check_group(state, group)
     queue = yield from known_queue(keys, name)

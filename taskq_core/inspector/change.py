@@ -17,7 +17,8 @@ from taskq_core.errors import (
     TaskNotFoundError,
     TaskStateError,
 )
-from taskq_core.inspector.look import find, known_queue
+from taskq_core.inspector.known import check_text, known_queue
+from taskq_core.inspector.look import find
 from taskq_core.settings import ArchiveLimits, Duration, seconds
 from taskq_core.steps import Steps, ask
 from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_message, encode_message
@@ -58,6 +59,7 @@ def act(
     start_in_ms: int = 0,
 ) -> Steps[None]:
     """Run, archive, delete or put off one task."""
+    check_text("task_id", task_id)
     queue = yield from known_queue(keys, name)
     operation = operations.act(
         queue,
@@ -100,6 +102,7 @@ def retry_task(
 
 def update_payload(keys: Keys, name: str, task_id: str, payload: bytes) -> Steps[None]:
     """Replace the payload of a task that waits; its unique lock follows."""
+    check_text("task_id", task_id)
     if not isinstance(payload, bytes):
         raise ConfigurationError(f"payload must be bytes, got {type(payload).__name__}")
     if len(payload) > PAYLOAD_MAX:

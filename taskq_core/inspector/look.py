@@ -6,7 +6,8 @@ from types import MappingProxyType
 
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Operation, Page, QueueCounts, StoredTask
-from taskq_core.errors import ConfigurationError, QueueNotFoundError, TaskNotFoundError, WireFormatError
+from taskq_core.errors import ConfigurationError, TaskNotFoundError, WireFormatError
+from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
 from taskq_core.inspector.records import (
     LISTED_STATES,
     PAGE_SIZE_MAX,
@@ -19,25 +20,11 @@ from taskq_core.inspector.records import (
 from taskq_core.records import TaskInfo, task_info
 from taskq_core.settings import check_whole
 from taskq_core.steps import Steps, ask
-from taskq_core.wire import Keys, QueueKeys, TaskState
+from taskq_core.wire import Keys, TaskState
 
 HISTORY_DAYS = 90
 """Days that daily counters are kept."""
 _MEMORY_SAMPLES = 20
-
-
-def known_queue(keys: Keys, name: str) -> Steps[QueueKeys]:
-    """Return the keys of a queue that is known."""
-    if not (yield from ask(operations.knows_queue(keys.queues, name))):
-        raise QueueNotFoundError(name)
-    return keys.queue(name)
-
-
-def check_group(state: TaskState, group: str | None) -> None:
-    """Refuse a group where none belongs, and none where one does."""
-    if (state is TaskState.AGGREGATING) != (group is not None):
-        expected = "needs the name of its group" if group is None else f"has no groups, got group={group!r}"
-        raise ConfigurationError(f"state {str(state)!r} {expected}")
 
 
 def queue_info(keys: Keys, name: str) -> Steps[QueueInfo]:
@@ -105,6 +92,7 @@ def groups(keys: Keys, name: str) -> Steps[list[GroupInfo]]:
 
 def count(keys: Keys, name: str, state: TaskState, group: str | None) -> Steps[int]:
     """Count the tasks of one state, or of one group."""
+    state = known_state(state)
     check_group(state, group)
     queue = yield from known_queue(keys, name)
     return (yield from ask(operations.count_state(queue, state, group=group)))
@@ -117,6 +105,8 @@ def task(keys: Keys, name: str, task_id: str) -> Steps[TaskInfo | UnreadableTask
 
 def find(keys: Keys, name: str, task_id: str) -> Steps[StoredTask]:
     """Return one task as it is stored."""
+    check_text("queue", name)
+    check_text("task_id", task_id)
     stored = yield from ask(operations.look(keys.queue(name), task_id))
     if stored is None:
         yield from known_queue(keys, name)
@@ -148,9 +138,6 @@ class Listing:
 
     def of_state(self, name: str, state: TaskState, group: str | None) -> Steps[TaskPage]:
         """The page of one queue and state, or of one group."""
-        if state is TaskState.AGGREGATING and group is None:
-            yield from known_queue(self._keys, name)
-            return self._of((), 0)
         check_group(state, group)
         queue = yield from known_queue(self._keys, name)
         listing = operations.list_tasks(queue, state, skip=self._skip, count=self._page_size, group=group)
@@ -160,6 +147,7 @@ class Listing:
     def of_queues(self, infos: Iterable[QueueInfo], state: TaskState | None) -> Steps[TaskPage]:
         """The page of several; `infos` says how many tasks each has."""
         infos = list(infos)
+        state = state if state is None else known_state(state)
         total = total_of(infos, state)
         answers = []
         for name, operation in self._parts(infos, state) if total else ():
@@ -190,8 +178,11 @@ def tasks(
 ) -> Steps[TaskPage]:
     """Return a page of tasks."""
     listing = Listing(keys, page=page, page_size=page_size)
+    state = state if state is None else known_state(state)
     if group is not None and (name is None or state is not TaskState.AGGREGATING):
         raise ConfigurationError(f"group={group!r} needs its queue and the state 'aggregating'")
+    if group is None and state is TaskState.AGGREGATING:
+        raise ConfigurationError("state 'aggregating' needs queue and group: tasks in groups are listed by group")
     if name is not None and state is not None:
         return (yield from listing.of_state(name, state, group))
     infos = (yield from queue_infos(keys)) if name is None else [(yield from queue_info(keys, name))]

@@ -4,7 +4,7 @@ from taskq_core.broker.operations import OK, ArrivalCode
 from taskq_core.errors import ConfigurationError, DuplicateTaskError, TaskIdConflictError, WireFormatError
 from taskq_core.inspector.bulk import CHUNK, MOVABLE, check_state
 from taskq_core.inspector.change import refusal
-from taskq_core.inspector.look import check_group, known_queue
+from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
 from taskq_core.inspector.search import all_ids
 from taskq_core.moving import finish, move
 from taskq_core.steps import Progress, Steps
@@ -13,6 +13,7 @@ from taskq_core.wire import Keys, QueueKeys, TaskState, decode_message, validate
 
 def move_task(keys: Keys, name: str, task_id: str, to: str) -> Steps[None]:
     """Move one task."""
+    check_text("task_id", task_id)
     queue, target = yield from _two_queues(keys, name, to)
     ((departure, code),) = yield from move(keys, queue, target, [task_id], state=None)
     if departure.answer != OK:
@@ -28,6 +29,7 @@ def move_all(
     keys: Keys, name: str, state: TaskState, to: str, *, group: str | None, progress: Progress | None
 ) -> Steps[int]:
     """Move all tasks of a state, or of one group; return how many."""
+    state = known_state(state)
     check_state("move_all", state, MOVABLE)
     check_group(state, group)
     queue, target = yield from _two_queues(keys, name, to)

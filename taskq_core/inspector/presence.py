@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from taskq_core.broker import operations
-from taskq_core.errors import WireFormatError
+from taskq_core.errors import EntryNotFoundError, TaskNotFoundError, TaskStateError, WireFormatError
+from taskq_core.inspector.known import check_text, hint, known_queue
 from taskq_core.inspector.look import check_page
 from taskq_core.inspector.records import PeriodicEntryInfo, RunningTask, SchedulerEvent, WorkerProcess
 from taskq_core.steps import Steps, ask
@@ -14,8 +15,10 @@ from taskq_core.wire import (
     SchedulerEnqueueEvent,
     SchedulerEntry,
     ServerInfo,
+    TaskState,
     WorkerInfo,
     datetime_of_ns,
+    validate_queue_name,
 )
 from taskq_core.wire.slots import key_slot as slot_of
 
@@ -117,10 +120,16 @@ def scheduler_entries(keys: Keys) -> Steps[list[PeriodicEntryInfo]]:
 
 def scheduler_events(keys: Keys, entry_id: str, *, page: int, page_size: int) -> Steps[list[SchedulerEvent]]:
     """Return past enqueues of an entry, the newest first."""
+    check_text("entry_id", entry_id)
     check_page(page, page_size)
-    step = operations.read_events(keys.scheduler_history(entry_id), skip=(page - 1) * page_size, count=page_size)
+    history = keys.scheduler_history(entry_id)
+    found = yield from ask(operations.read_events(history, skip=(page - 1) * page_size, count=page_size))
+    if not found and not (yield from ask(operations.count_members(history))):
+        there = [entry.id for entry in (yield from scheduler_entries(keys))]
+        if entry_id not in there:
+            raise EntryNotFoundError(entry_id, hint(entry_id, there))
     events = []
-    for data in (yield from ask(step)):
+    for data in found:
         try:
             event = SchedulerEnqueueEvent.decode(data)
         except WireFormatError:
@@ -131,11 +140,22 @@ def scheduler_events(keys: Keys, entry_id: str, *, page: int, page_size: int) ->
 
 def cancel_task(keys: Keys, task_id: str) -> Steps[int]:
     """Ask whichever worker runs a task to cancel it; return how many processes were told."""
+    check_text("task_id", task_id)
+    states = {}
+    for name in (yield from ask(operations.list_queues(keys.queues))):
+        state = yield from ask(operations.read_state(keys.queue(name), task_id))
+        if state is not None:
+            states[name] = state
+    if TaskState.ACTIVE not in states.values():
+        for name, state in states.items():
+            raise TaskStateError(name, task_id, state, "only a task that runs can be cancelled")
+        raise TaskNotFoundError("", task_id)
     return (yield from ask(operations.cancel(keys.cancel, task_id)))
 
 
 def cluster_nodes(keys: Keys, name: str, *, is_cluster: bool) -> Steps[list[str]]:
     """Return which nodes of a cluster hold a queue."""
+    yield from known_queue(keys, name)
     if not is_cluster:
         return []
     return (yield from ask(operations.list_nodes(key_slot(keys, name))))
@@ -143,6 +163,7 @@ def cluster_nodes(keys: Keys, name: str, *, is_cluster: bool) -> Steps[list[str]
 
 def key_slot(keys: Keys, name: str) -> int:
     """Return the slot that holds a queue."""
+    validate_queue_name(name)
     return slot_of(keys.queue(name).pending)
 
 

@@ -8,7 +8,7 @@ that is cut off is carried on by the next one.
 
 from taskq_core.broker import operations
 from taskq_core.errors import QueueNotEmptyError
-from taskq_core.inspector.look import known_queue
+from taskq_core.inspector.known import known_queue
 from taskq_core.steps import Progress, Steps, ask
 from taskq_core.wire import Keys, TaskState
 

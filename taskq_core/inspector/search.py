@@ -14,7 +14,8 @@ from datetime import datetime
 from taskq_core.broker import operations
 from taskq_core.broker.operations import ScanPlace
 from taskq_core.errors import ConfigurationError
-from taskq_core.inspector.look import check_group, known_queue, read_task
+from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
+from taskq_core.inspector.look import read_task
 from taskq_core.inspector.records import FoundTasks, UnreadableTask
 from taskq_core.records import TaskInfo
 from taskq_core.settings import Duration, check_whole, seconds
@@ -85,6 +86,12 @@ def find_tasks(
     cursor: str | None,
 ) -> Steps[FoundTasks]:
     """Look at tasks of one state from a cursor on."""
+    state = known_state(state)
+    for what, text in (("name", name), ("error", error), ("cursor", cursor)):
+        if text is not None:
+            check_text(what, text)
+    if payload is not None and not isinstance(payload, bytes | str):
+        raise ConfigurationError(f"payload must be bytes or a string, got {type(payload).__name__}")
     check_group(state, group)
     check_whole("limit", limit, least=1, most=LIMIT_MAX)
     check_whole("scan", scan, least=1, most=SCAN_MAX)

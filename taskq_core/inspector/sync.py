@@ -9,6 +9,7 @@ from taskq_core.app import TaskQ
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Action
 from taskq_core.inspector import bulk, change, look, move, presence, removal, search
+from taskq_core.inspector.known import known_queue
 from taskq_core.inspector.records import (
     DailyStats,
     FoundTasks,
@@ -34,8 +35,8 @@ class Inspector:
 
     Every method raises a `BrokerError` when the store refuses or does not answer within the enqueue timeout; with
     `may_have_happened` it is not known whether the change was made. A method that names a queue raises
-    `QueueNotFoundError` for one that nobody has enqueued to; one that names a task raises `TaskNotFoundError`. What is
-    refused has changed nothing.
+    `QueueNotFoundError` for one that nobody has enqueued to; one that names a task raises `TaskNotFoundError`; a state
+    that is none, and an argument of another type, raise `ConfigurationError`. What is refused has changed nothing.
 
     Args:
         app: The queue application whose store is looked at.
@@ -154,21 +155,21 @@ class Inspector:
 
         Args:
             queue: Name of their queue; None for all queues.
-            state: Their state; None for all, one after another as in `LISTED_STATES`.
-            group: Their group, with `TaskState.AGGREGATING`; without it such tasks are not listed.
+            state: Their state; None for all, one after another as in `LISTED_STATES`, which leaves out those in groups.
+            group: Their group, with its queue and `TaskState.AGGREGATING`; such tasks are listed by group only.
             page: Number of the page, from 1. One beyond the last is empty.
             page_size: Most tasks on a page, 1 to 1000.
 
         Raises:
             QueueNotFoundError: No queue has this name.
-            ConfigurationError: Page or page size is out of bounds, or the group stands with another state.
+            ConfigurationError: Page or page size is out of bounds; the group is missing, or stands with another state.
         """
         return self._follow(look.tasks(self._keys, queue, state, group, page=page, page_size=page_size))
 
     def tasks_of(
         self, infos: Iterable[QueueInfo], state: TaskState | None = None, *, page: int = 1, page_size: int = 30
     ) -> TaskPage:
-        """Return a page of the tasks of queues that were just looked at. Otherwise as `tasks`."""
+        """Return a page of the tasks of queues that were just looked at, but for those in groups. As `tasks`."""
         return self._follow(look.Listing(self._keys, page=page, page_size=page_size).of_queues(infos, state))
 
     def task(self, queue: str, task_id: str) -> TaskInfo | UnreadableTask:
@@ -230,7 +231,8 @@ class Inspector:
 
         Raises:
             QueueNotFoundError: No queue has this name.
-            ConfigurationError: An argument is out of bounds, a moment has no time zone, or the cursor is foreign.
+            ConfigurationError: An argument is out of bounds or of another type, a moment has no time zone, or the
+                cursor is foreign.
         """
         return self._follow(
             search.find_tasks(
@@ -356,8 +358,14 @@ class Inspector:
     def cancel_task(self, task_id: str) -> int:
         """Ask whichever worker runs a task to cancel it. Nothing waits for the end.
 
+        Workers go by the id alone: of several queues with a running task of this id, all are cancelled.
+
         Returns:
             How many processes were told; they may not be those that run it.
+
+        Raises:
+            TaskNotFoundError: No queue holds a task with this id.
+            TaskStateError: It does not run.
         """
         return self._follow(presence.cancel_task(self._keys, task_id))
 
@@ -464,7 +472,7 @@ class Inspector:
         Raises:
             QueueNotFoundError: No queue has this name.
         """
-        keys = self._follow(look.known_queue(self._keys, queue))
+        keys = self._follow(known_queue(self._keys, queue))
         steps = reconcile(keys, repair=repair, progress=progress)
         return run(steps, partial(self._runner.run, patience_s=self._patience_s))
 
@@ -482,21 +490,30 @@ class Inspector:
         """Return past enqueues of a periodic entry, the newest first. At most the last 1000 are kept.
 
         Args:
-            entry_id: Id of the entry. An unknown one has no events.
+            entry_id: Id of the entry.
             page: Number of the page, from 1.
             page_size: Most events on a page, 1 to 1000.
 
         Raises:
+            EntryNotFoundError: No scheduler that is alive has this entry, and none has enqueued for it.
             ConfigurationError: Page or page size is out of bounds.
         """
         return self._follow(presence.scheduler_events(self._keys, entry_id, page=page, page_size=page_size))
 
     def key_slot(self, queue: str) -> int:
-        """Return which slot of a cluster, 0 to 16383, holds a queue of this name, whether or not it exists."""
+        """Return which slot of a cluster, 0 to 16383, holds a queue of this name, whether or not it exists.
+
+        Raises:
+            ConfigurationError: The name is none for a queue.
+        """
         return presence.key_slot(self._keys, queue)
 
     def cluster_nodes(self, queue: str) -> list[str]:
-        """Return host:port of the nodes that hold a queue, the primary first. Without a cluster there are none."""
+        """Return host:port of the nodes that hold a queue, the primary first. Without a cluster there are none.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+        """
         return self._follow(presence.cluster_nodes(self._keys, queue, is_cluster=self._is_cluster))
 
     def redis_info(self) -> Mapping[str, str | int]:

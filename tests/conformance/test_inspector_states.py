@@ -360,6 +360,7 @@ def test_the_slot_of_a_queue_is_redis_own(any_broker: Broker) -> None:
     """And its nodes are those that hold it; without a cluster there are none."""
     is_cluster = any_broker.store.endpoint.is_cluster
     for name in ("default", "a}b", "x y", "q"):
+        any_broker.run(ops.register_queue(any_broker.keys.queues, (name,)))
         slot = presence.key_slot(any_broker.keys, name)
         nodes = follow(any_broker, presence.cluster_nodes(any_broker.keys, name, is_cluster=is_cluster), NOW_NS)
         if is_cluster:

@@ -170,6 +170,7 @@ from taskq_core.broker.operations.views import (
     list_tasks,
     look,
     ping,
+    read_state,
     revoke,
     scan_tasks,
 )
@@ -293,6 +294,7 @@ __all__ = [
     "read_members",
     "read_running",
     "read_server",
+    "read_state",
     "read_time",
     "read_type",
     "reclaim",

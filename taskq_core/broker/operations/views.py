@@ -196,6 +196,16 @@ def knows_queue(queues_key: str, name: str) -> Operation[bool]:
     return Operation("knows_queue", None, (queues_key,), ("SISMEMBER", queues_key, name), boolean)
 
 
+def read_state(queue: QueueKeys, task_id: str) -> Operation[str | None]:
+    """Read the state of a task. Reads as its word, None if the task does not exist."""
+    key = queue.task(task_id)
+
+    def read(reply: Any) -> str | None:
+        return None if reply is None else reply.decode("utf-8", "replace")  # that of a damaged task may be any bytes
+
+    return Operation("read_state", None, (key,), ("HGET", key, "state"), read)
+
+
 def count_state(queue: QueueKeys, state: TaskState, *, group: str | None = None) -> Operation[int]:
     """Count the tasks of one state, or of one group."""
     key = key_of(queue, state, group)

@@ -85,7 +85,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["task", "xyz"], "taskq: no command 'xyz'; there are list, find, "),
         (["queue", "pause"], "taskq: Missing argument 'QUEUE...' (see taskq queue pause --help)"),
         (["task", "list", "--pgae", "2"], "--page"),
-        (["task", "list", "-s", "pendign"], "is not one of 'active', 'pending'"),
+        (["task", "list", "-s", "pendign"], "no state 'pendign'; did you mean 'pending'? (see taskq task list --help)"),
         (["task", "list", "-s", "aggregating"], "named by --queue and --group"),
         (["task", "list", "-g", "x"], "--group goes with --state aggregating"),
         (["task", "run-all", "-q", "x", "-s", "completed"], "'completed' is not one of"),
@@ -170,7 +170,7 @@ def test_an_unknown_queue_is_told_with_the_nearest(run: Run, app: Any) -> None:
     app.remote("shop:greet", queue="critical").delay()
 
     assert "no queue 'critcal'; did you mean 'critical'?" in run("queue", "inspect", "critcal", status=1).stderr
-    assert "taskq queue list shows all" in run("queue", "inspect", "other", status=1).stderr
+    assert "there are 'critical'; taskq queue list shows all" in run("queue", "inspect", "other", status=1).stderr
 
 
 # --- as a process -----------------------------------------------------------------------------------------------------

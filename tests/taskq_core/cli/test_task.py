@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskHandle, TaskQ, TaskState
+from taskq_core.broker import operations as ops
 from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer
@@ -180,12 +181,18 @@ def test_move(run: Run, app: TaskQ, every: dict[str, str]) -> None:
 
 
 def test_cancel_tells_the_workers(run: Run, run_json: RunJson, app: TaskQ) -> None:
+    for each in ("one", "two", "three"):
+        enqueue(app, task_id=each)
+    app.runtime.runner.run(ops.dequeue(app.runtime.keys.queue("default"), owner="w", call=1, limit=2, lease_s=30))
     subscription = app.runtime.runner.subscribe("asynq:cancel")
 
     assert run("task", "cancel", "one", "two").stdout == "told 1 worker to cancel one\ntold 1 worker to cancel two\n"
     assert [subscription.next(5), subscription.next(5)] == ["one", "two"]
     subscription.close()
-    assert run_json("task", "cancel", "one") == {"tasks": [{"id": "one", "workers_told": 0}]}
+    told, waits, nobody = run_json("task", "cancel", "one", "three", "nobody", status=1)["ids"]
+    assert told == {"id": "one", "ok": True, "workers_told": 0}
+    assert "is pending: only a task that runs can be cancelled" in waits["error"]
+    assert "no task 'nobody' in any queue" in nobody["error"]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from taskq_core import ConfigurationError, TaskQ
+from taskq_core import ConfigurationError, TaskNotFoundError, TaskQ
+from taskq_core.broker import operations as ops
 from taskq_core.broker.sync import SyncRunner
+from taskq_core.errors import EntryNotFoundError, TaskStateError
 from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.wire import SchedulerEnqueueEvent, SchedulerEntry, ServerInfo, WorkerInfo
 from taskq_core.worker import Worker, WorkerConfig
@@ -117,12 +119,31 @@ async def test_entries_and_their_past(ask: Ask, redis_server: RedisServer) -> No
     assert (found.options, found.previous_run_at) == (('Queue("low")',), None)
     assert found.next_run_at.timestamp() == NOW_NS / 1e9
     assert [event.task_id for event in (*events, *more)] == ["t2", "t1", "t0"]
-    assert await ask("scheduler_events", "unknown") == []
+    with pytest.raises(EntryNotFoundError, match=r"no periodic entry 'nigthly'; did you mean 'nightly'\?"):
+        await ask("scheduler_events", "nigthly")
     with pytest.raises(ConfigurationError, match="page must be"):
         await ask("scheduler_events", "nightly", page=0)
 
 
-async def test_cancelling_says_how_many_processes_heard_it(ask: Ask, redis_server: RedisServer) -> None:
+async def test_an_entry_has_a_past_without_a_scheduler_and_a_scheduler_without_a_past(
+    ask: Ask, redis_server: RedisServer
+) -> None:
+    client = redis_server.client
+    client.rpush("asynq:schedulers:{h:1:s}", SchedulerEntry(id="new", spec="@daily", task_type="t").encode())
+    client.zadd("asynq:schedulers", {"asynq:schedulers:{h:1:s}": LATER_S})
+    event = SchedulerEnqueueEvent(task_id="t1", enqueue_time_ns=NOW_NS)
+    client.zadd("asynq:scheduler_history:old", {event.encode(): 2_000_000_000})
+
+    assert await ask("scheduler_events", "new") == []
+    assert [each.task_id for each in await ask("scheduler_events", "old")] == ["t1"]
+    assert await ask("scheduler_events", "old", page=2) == [], "a page beyond the last is empty"
+
+
+async def test_cancelling_says_how_many_processes_heard_it(
+    app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
+) -> None:
+    enqueue(queue="low", task_id="id-1")
+    app.runtime.runner.run(ops.dequeue(app.runtime.keys.queue("low"), owner="w", call=1, limit=1, lease_s=30))
     assert await ask("cancel_task", "id-1") == 0
     listening = redis_server.client.pubsub(ignore_subscribe_messages=True)
     listening.subscribe("asynq:cancel")
@@ -130,6 +151,23 @@ async def test_cancelling_says_how_many_processes_heard_it(ask: Ask, redis_serve
 
     assert await ask("cancel_task", "id-1") == 1
 
+    listening.close()
+
+
+async def test_what_does_not_run_is_not_cancelled(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+    """And nobody is told of it."""
+    enqueue(task_id="waits")
+    listening = redis_server.client.pubsub(ignore_subscribe_messages=True)
+    listening.subscribe("asynq:cancel")
+    listening.get_message(timeout=5)
+
+    with pytest.raises(TaskNotFoundError, match="no task 'nobody' in any queue"):
+        await ask("cancel_task", "nobody")
+    with pytest.raises(TaskStateError, match="task 'waits' in queue 'default' is pending: only a task that runs"):
+        await ask("cancel_task", "waits")
+
+    redis_server.client.publish("asynq:cancel", "last")
+    assert listening.get_message(timeout=5)["data"] == b"last"
     listening.close()
 
 

@@ -1,0 +1,55 @@
+"""What a caller names: queues, states, groups, ids. What is not there is refused, with the nearest as a hint."""
+
+import difflib
+from collections.abc import Iterable
+
+from taskq_core.broker import operations
+from taskq_core.errors import ConfigurationError, QueueNotFoundError
+from taskq_core.steps import Steps, ask
+from taskq_core.wire import Keys, QueueKeys, TaskState
+
+_NAMED = 5
+"""Most names that a hint lists."""
+
+
+def known_queue(keys: Keys, name: str) -> Steps[QueueKeys]:
+    """Return the keys of a queue that is known."""
+    check_text("queue", name)
+    if not (yield from ask(operations.knows_queue(keys.queues, name))):
+        raise QueueNotFoundError(name, hint(name, (yield from ask(operations.list_queues(keys.queues)))))
+    return keys.queue(name)
+
+
+def known_state(state: TaskState) -> TaskState:
+    """Return a state, also if it was given as its word."""
+    try:
+        return TaskState(state)
+    except ValueError:
+        raise ConfigurationError(f"no state {state!r}; {hint(str(state), TaskState, most=len(TaskState))}") from None
+
+
+def check_group(state: TaskState, group: str | None) -> None:
+    """Refuse a group where none belongs, and none where one does."""
+    if (state is TaskState.AGGREGATING) != (group is not None):
+        expected = "needs the name of its group" if group is None else f"has no groups, got group={group!r}"
+        raise ConfigurationError(f"state {str(state)!r} {expected}")
+    if group is not None:
+        check_text("group", group)
+
+
+def check_text(what: str, value: object) -> None:
+    """Refuse what is no text."""
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{what} must be a string, got {type(value).__name__}")
+
+
+def hint(name: str, there: Iterable[str], *, most: int = _NAMED) -> str:
+    """Return the nearest of the names there are, or else what they are, as the rest of a sentence."""
+    names = [str(each) for each in there]
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    if not names:
+        return "there are none yet"
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"there are {', '.join(map(repr, names[:most]))}{more}"

@@ -1,0 +1,120 @@
+"""What an inspector is asked for and is not there, or is of another kind."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from taskq_core import ConfigurationError, TaskState
+from taskq_core.errors import QueueNotFoundError
+from taskq_core.inspector.known import hint
+from tests.redis_server import RedisServer
+from tests.taskq_core.inspector.conftest import Ask, Enqueue
+
+pytestmark = pytest.mark.redis
+
+BY_STATE: dict[str, tuple[Any, ...]] = {
+    "tasks": (),
+    "count": (),
+    "find_tasks": (),
+    "run_all": (),
+    "archive_all": (),
+    "delete_all": (),
+    "move_all": ("low",),
+}
+
+
+@pytest.mark.parametrize("method", BY_STATE)
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("pendign", "no state 'pendign'; did you mean 'pending'?"),
+        ("xyz", "no state 'xyz'; there are 'active', 'pending', 'scheduled', 'retry', 'archived', 'completed', "),
+    ],
+)
+async def test_a_state_that_is_none_is_told_with_the_nearest(
+    ask: Ask, enqueue: Enqueue, redis_server: RedisServer, method: str, state: Any, told: str
+) -> None:
+    enqueue()
+    before = {key: redis_server.client.dump(key) for key in redis_server.client.keys("*")}
+
+    with pytest.raises(ConfigurationError) as caught:
+        await ask(method, "default", state, *BY_STATE[method])
+
+    assert str(caught.value).startswith(told)
+    assert {key: redis_server.client.dump(key) for key in redis_server.client.keys("*")} == before
+
+
+@pytest.mark.parametrize("method", BY_STATE)
+async def test_a_state_may_be_given_as_its_word(ask: Ask, enqueue: Enqueue, method: str) -> None:
+    enqueue(run_after=60)
+    enqueue()
+
+    answer = await ask(method, "default", "scheduled", *BY_STATE[method])
+
+    found = answer if isinstance(answer, int) else [task.state for task in answer.tasks]
+    assert found in (1, [TaskState.SCHEDULED])
+
+
+async def test_an_unknown_queue_is_told_with_the_nearest_or_with_those_there_are(ask: Ask, enqueue: Enqueue) -> None:
+    for name in ("critical", "low"):
+        enqueue(queue=name)
+
+    with pytest.raises(QueueNotFoundError, match=r"^no queue 'critcal'; did you mean 'critical'\?$"):
+        await ask("pause", "critcal")
+    with pytest.raises(QueueNotFoundError, match=r"^no queue 'other'; there are 'critical', 'low'$"):
+        await ask("task", "other", "id")
+
+
+def test_of_many_names_a_few_are_told() -> None:
+    assert hint("x", [f"queue-{number}" for number in range(9)]) == (
+        "there are 'queue-0', 'queue-1', 'queue-2', 'queue-3', 'queue-4' and 4 more"
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "named"),
+    [
+        ("queue_info", (None,), "queue"),
+        ("pause", (5,), "queue"),
+        ("task", (None, "id"), "queue"),
+        ("task", ("default", None), "task_id"),
+        ("run_task", ("default", 7), "task_id"),
+        ("archive_task", ("default", None), "task_id"),
+        ("delete_task", ("default", b"id"), "task_id"),
+        ("update_payload", ("default", None, b""), "task_id"),
+        ("move_task", ("default", None, "low"), "task_id"),
+        ("move_task", ("default", "id", None), "queue name"),
+        ("cancel_task", (None,), "task_id"),
+        ("scheduler_events", (3,), "entry_id"),
+        ("key_slot", (None,), "queue name"),
+    ],
+)
+async def test_what_is_no_text_is_refused_before_anything_is_asked(
+    ask: Ask, redis_server: RedisServer, method: str, arguments: tuple[Any, ...], named: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^{named} must be a string, got \w+$"):
+        await ask(method, *arguments)
+
+    assert redis_server.client.keys("*") == []
+
+
+async def test_the_slot_of_no_queue_is_refused(ask: Ask) -> None:
+    with pytest.raises(ConfigurationError, match="queue name must not be blank"):
+        await ask("key_slot", " ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"name": 5}, "name must be a string, got int"),
+        ({"error": b"x"}, "error must be a string, got bytes"),
+        ({"payload": 5}, "payload must be bytes or a string, got int"),
+        ({"cursor": 5}, "cursor must be a string, got int"),
+        ({"older_than": "1h"}, "older_than must be a timedelta or a number of seconds"),
+        ({"newer_than": datetime(2033, 1, 1, tzinfo=UTC), "limit": "9"}, "limit must be a whole number"),
+    ],
+)
+async def test_a_search_for_what_is_of_another_kind_is_refused(ask: Ask, arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        await ask("find_tasks", "default", TaskState.PENDING, **arguments)
