@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
 from taskq_core.broker import operations
-from taskq_core.broker.operations import Operation, Page, QueueCounts, StoredTask
+from taskq_core.broker.operations import Page, QueueCounts, StoredTask
 from taskq_core.errors import ConfigurationError, TaskNotFoundError, WireFormatError
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
 from taskq_core.inspector.records import (
@@ -20,7 +20,7 @@ from taskq_core.inspector.records import (
 from taskq_core.records import TaskInfo, task_info
 from taskq_core.settings import check_whole
 from taskq_core.steps import Steps, ask
-from taskq_core.wire import Keys, TaskState
+from taskq_core.wire import Keys, QueueKeys, TaskState
 
 HISTORY_DAYS = 90
 """Days that daily counters are kept."""
@@ -126,6 +126,17 @@ def read_task(queue: str, stored: StoredTask) -> TaskInfo | UnreadableTask:
     return UnreadableTask(id=stored.task_id, queue=queue, state=stored.state, problem=problem, message=stored.message)
 
 
+def _read(queue: QueueKeys, state: TaskState, *, skip: int, count: int, group: str | None = None) -> Steps[Page]:
+    """Read a page, in as many calls as its bytes need."""
+    tasks: list[StoredTask] = []
+    while True:
+        step = operations.list_tasks(queue, state, skip=skip + len(tasks), count=count - len(tasks), group=group)
+        answer = yield from ask(step)
+        tasks += answer.tasks
+        if not answer.tasks or len(tasks) == count or skip + len(tasks) >= answer.size:
+            return Page(answer.size, tasks)
+
+
 class Listing:
     """A page that may stretch over several queues and states: state by state, and queue by queue within one."""
 
@@ -140,8 +151,7 @@ class Listing:
         """The page of one queue and state, or of one group."""
         check_group(state, group)
         queue = yield from known_queue(self._keys, name)
-        listing = operations.list_tasks(queue, state, skip=self._skip, count=self._page_size, group=group)
-        answer = yield from ask(listing)
+        answer = yield from _read(queue, state, skip=self._skip, count=self._page_size, group=group)
         return self._of([(name, answer)], answer.size)
 
     def of_queues(self, infos: Iterable[QueueInfo], state: TaskState | None) -> Steps[TaskPage]:
@@ -150,11 +160,12 @@ class Listing:
         state = state if state is None else known_state(state)
         total = total_of(infos, state)
         answers = []
-        for name, operation in self._parts(infos, state) if total else ():
-            answers.append((name, (yield from ask(operation))))
+        for name, each, skip, count in self._parts(infos, state) if total else ():
+            answers.append((name, (yield from _read(self._keys.queue(name), each, skip=skip, count=count))))
         return self._of(answers, total)
 
-    def _parts(self, infos: Sequence[QueueInfo], state: TaskState | None) -> list[tuple[str, Operation[Page]]]:
+    def _parts(self, infos: Sequence[QueueInfo], state: TaskState | None) -> list[tuple[str, TaskState, int, int]]:
+        """Return queue, state, tasks to skip and to read of each part of the page."""
         skip, left = self._skip, self._page_size
         parts = []
         for each in LISTED_STATES if state is None else (state,):
@@ -162,8 +173,7 @@ class Listing:
                 size = info.sizes[each]
                 part = min(left, size - skip)
                 if part > 0:
-                    keys = self._keys.queue(info.name)
-                    parts.append((info.name, operations.list_tasks(keys, each, skip=skip, count=part)))
+                    parts.append((info.name, each, skip, part))
                     left -= part
                 skip = max(0, skip - size)
         return parts

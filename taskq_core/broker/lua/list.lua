@@ -7,6 +7,7 @@
   ARGV[3]  int     tasks to read (at most 1000)
   ARGV[4]  string  prefix of task keys
   ARGV[5]  string  key of the lease set for active tasks, else ''
+  ARGV[6]  int     bytes of messages and results after which no further task is read
 
   returns  size, then per task: id, message ('' none), result ('' none), score ('' none)
 ]]
@@ -27,12 +28,17 @@ else
     scores[#scores + 1] = page[i + 1]
   end
 end
-local reply = { size }
+local reply, bytes = { size }, 0
 for i, id in ipairs(ids) do
   local fields = redis.pcall('HMGET', ARGV[4] .. id, 'msg', 'result')
+  local message, result = fields[1] or '', fields[2] or ''
   reply[#reply + 1] = id
-  reply[#reply + 1] = fields[1] or ''
-  reply[#reply + 1] = fields[2] or ''
+  reply[#reply + 1] = message
+  reply[#reply + 1] = result
   reply[#reply + 1] = scores[i] or ''
+  bytes = bytes + #message + #result
+  if bytes >= tonumber(ARGV[6]) then
+    break
+  end
 end
 return reply

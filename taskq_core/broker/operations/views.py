@@ -90,11 +90,18 @@ class Page:
 
 
 def list_tasks(
-    queue: QueueKeys, state: TaskState, *, skip: int, count: int, group: str | None = None
+    queue: QueueKeys,
+    state: TaskState,
+    *,
+    skip: int,
+    count: int,
+    group: str | None = None,
+    max_bytes: int = BATCH_BYTES,
 ) -> Operation[Page]:
     """Read a page of tasks. First comes what is next to run or was started first; `count` is at most 1000.
 
-    Tasks that wait in a group are listed by group, the one that waits longest first.
+    Tasks that wait in a group are listed by group, the one that waits longest first. Once `max_bytes` of them are read,
+    the page ends.
     """
 
     def read(reply: Any) -> Page:
@@ -109,7 +116,7 @@ def list_tasks(
 
     key = key_of(queue, state, group)
     lease = queue.lease if state is TaskState.ACTIVE else ""
-    args = ("list" if is_list(state) else "zset", skip, count, queue.task_prefix, lease)
+    args = ("list" if is_list(state) else "zset", skip, count, queue.task_prefix, lease, max_bytes)
     return Operation("list_tasks", load("list"), (key,), args, read)
 
 

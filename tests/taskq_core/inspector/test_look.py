@@ -238,6 +238,34 @@ async def test_one_task_is_found_by_queue_and_id(app: TaskQ, ask: Ask) -> None:
         await ask("task", "default", "welcome-7")
 
 
+@pytest.mark.parametrize(
+    ("queue", "state"), [("default", TaskState.PENDING), ("default", TaskState.SCHEDULED), (None, None)]
+)
+async def test_a_page_of_large_tasks_comes_in_pieces(
+    app: TaskQ,
+    ask: Ask,
+    redis_server: RedisServer,
+    queue: str | None,
+    state: TaskState | None,
+) -> None:
+    """The page is whole, and no call reads much more than a mebibyte, as a payload or as a result."""
+    options = {"run_after": 60} if state is TaskState.SCHEDULED else {}
+    handles = [await app.remote("t", **options).adelay(bytes(400_000)) for _ in range(6)]
+    for handle in handles:
+        redis_server.client.hset(f"asynq:{{default}}:t:{handle.id}", "result", bytes(400_000))
+    redis_server.client.config_resetstat()
+
+    page = await ask("tasks", queue, state, page_size=5)
+    rest = await ask("tasks", queue, state, page=2, page_size=5)
+
+    sent = [*ids(page), *ids(rest)]
+    assert (len(page.tasks), page.total, sorted(sent)) == (5, 6, sorted(handle.id for handle in handles))
+    reads = redis_server.client.info("commandstats")["cmdstat_hmget"]["calls"]
+    calls = redis_server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    assert reads == 6
+    assert calls - (2 if queue is None else 0) == 3 + 1, "two tasks a call: 2, 2 and 1, then the last"
+
+
 async def test_what_cannot_be_decoded_is_shown_as_such(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
     """Its neighbours are listed all the same."""
     broken, gone, good = enqueue(app), enqueue(app), enqueue(app)
