@@ -21,15 +21,15 @@ class Relay:
     """Passes bytes between a TCP port of its own and a server; a context manager.
 
     Args:
-        target: Unix socket of the server.
+        target: Unix socket of the server, or its host and port.
 
     Attributes:
         port: The port.
         connections: How many connections were accepted.
-        trapped: How many requests, or replies, were met by what is to be dropped.
+        trapped: How many requests, or replies, were met by what is to be dropped or held.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path | tuple[str, int]) -> None:
         self._target = target
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
@@ -39,6 +39,10 @@ class Relay:
         self._chunk: int | None = None
         self._traps: list[tuple[bytes, Callable[[_Pair], None]]] = []
         self._replies_to_drop = 0
+        self._held: set[Direction] = set()
+        self._swallowed: set[Direction] = set()
+        self._refuses = False
+        self._changed = asyncio.Event()
         self.port = 0
         self.connections = 0
         self.trapped = 0
@@ -73,6 +77,29 @@ class Relay:
         """Throw so many replies away, whatever they answer, and their connections. Handshakes do not count."""
         self._call(lambda: setattr(self, "_replies_to_drop", count))
 
+    def hold_request(self, word: bytes) -> "HeldRequest":
+        """Keep the next request that holds `word`, and what comes after it on its connection, until it is let go."""
+        held = HeldRequest(self)
+        self._call(lambda: self._traps.append((word, held._spring)))
+        return held
+
+    def hold(self, *directions: Direction) -> None:
+        """Keep the bytes of these directions until `forward`; connections stay open, and new ones are accepted."""
+        self._call(lambda: self._held.update(directions))
+
+    def swallow(self, *directions: Direction) -> None:
+        """Throw the bytes of these directions away until `forward`; connections stay open until then."""
+        self._call(lambda: self._swallowed.update(directions))
+
+    def refuse(self) -> None:
+        """Close all connections, and new ones as they come, until `forward`."""
+
+        def refuse() -> None:
+            self._refuses = True
+            self._cut()
+
+        self._call(refuse)
+
     def delay(self, direction: Direction, seconds: float) -> None:
         """Pass bytes of a direction on so much later."""
         self._call(lambda: self._delay_s.__setitem__(direction, seconds))
@@ -91,6 +118,13 @@ class Relay:
         def behave() -> None:
             self._delay_s = {"requests": 0.0, "replies": 0.0}
             self._chunk, self._traps, self._replies_to_drop = None, [], 0
+            self._refuses = False
+            self._held.clear()
+            if self._swallowed:
+                self._swallowed.clear()
+                for pair in [pair for pair in self._pairs if pair.has_lost]:
+                    pair.close()  # what comes after a gap would be read as something else
+            self._wake()
 
         self._call(behave)
 
@@ -121,11 +155,25 @@ class Relay:
     def _cut(self) -> None:
         for pair in list(self._pairs):
             pair.close()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let every pump look whether it may go on."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._target, Path):
+            return await asyncio.open_unix_connection(str(self._target))
+        return await asyncio.open_connection(*self._target)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        if self._refuses:
+            writer.close()
+            return
         try:
-            back_reader, back_writer = await asyncio.open_unix_connection(str(self._target))
+            back_reader, back_writer = await self._connect()
         except OSError:
             writer.close()
             return
@@ -152,8 +200,13 @@ class Relay:
                     pair.lose_replies()
                 if self._delay_s[direction]:
                     await asyncio.sleep(self._delay_s[direction])
+                while not pair.is_closed and (direction in self._held or (direction == "requests" and pair.is_held)):
+                    await self._changed.wait()
                 if direction in pair.loses:
                     break
+                if direction in self._swallowed:
+                    pair.has_lost = True
+                    continue
                 writer.write(data)
                 await writer.drain()
         pair.close()
@@ -178,6 +231,9 @@ class _Pair:
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self._ends = (client, server)
         self.loses: set[Direction] = set()
+        self.has_lost = False
+        self.is_held = False
+        self.is_closed = False
         self.tail = b""
 
     def lose_replies(self) -> None:
@@ -187,5 +243,36 @@ class _Pair:
         self.loses.add("requests")
 
     def close(self) -> None:
+        self.is_closed = True
         for end in self._ends:
             end.close()
+
+
+class HeldRequest:
+    """A request that is kept, or waited for.
+
+    Attributes:
+        came: Set once it has come.
+    """
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._pair: _Pair | None = None
+        self.came = threading.Event()
+
+    def _spring(self, pair: "_Pair") -> None:
+        pair.is_held = True
+        self._pair = pair
+        self.came.set()
+
+    def let_go(self) -> None:
+        """Pass it on, if it has come; wait for it no longer, if not."""
+
+        def let_go() -> None:
+            relay = self._relay
+            relay._traps = [trap for trap in relay._traps if trap[1] != self._spring]
+            if self._pair is not None:
+                self._pair.is_held = False
+                relay._wake()
+
+        self._relay._call(let_go)

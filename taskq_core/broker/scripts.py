@@ -1,4 +1,7 @@
-"""The Lua scripts, read once from `lua/`.
+"""The Lua scripts, all read from `lua/` when the first is needed.
+
+All at once: a process that later has no file descriptors left still extends its leases, and one whose package is
+replaced while it runs never mixes scripts of two releases.
 
 A file without a leading underscore is one transition. A line `-- include _name` in it stands for the shared file
 `_name.lua`. Headers (`--[[ ... ]]`) are for the reader and are not sent.
@@ -29,13 +32,20 @@ class Script:
     sha: str
 
 
-@cache
 def load(name: str) -> Script:
     """Return the script `lua/<name>.lua`, its includes filled in."""
+    return _scripts()[name]
+
+
+@cache
+def _scripts() -> dict[str, Script]:
     folder = files("taskq_core.broker") / "lua"
+    found = {file.name: file.read_text(encoding="utf-8") for file in folder.iterdir() if file.name.endswith(".lua")}
 
-    def read(file: str) -> str:
-        return (folder / f"{file}.lua").read_text(encoding="utf-8")
+    def script(name: str) -> Script:
+        text = _HEADER.sub("", found[f"{name}.lua"])
+        text = _INCLUDE.sub(lambda match: found[f"{match[1]}.lua"].rstrip("\n"), text)
+        return Script(name=name, text=text, sha=hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
-    text = _INCLUDE.sub(lambda match: read(match[1]).rstrip("\n"), _HEADER.sub("", read(name)))
-    return Script(name=name, text=text, sha=hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+    names = [file.removesuffix(".lua") for file in found if not file.startswith("_")]
+    return {name: script(name) for name in names}

@@ -163,11 +163,32 @@ def push_raw(
 
 
 class WorkerProcess:
-    """A worker in a process of its own, with the tasks of `worker_process.py`."""
+    """A worker in a process of its own, with the tasks of `worker_process.py`.
 
-    def __init__(self, server: RedisServer, **config: Any) -> None:
+    Args:
+        server: Where its tasks note what they do.
+        url: Where it works; the server's own if left out.
+        harm: What it does to itself; see `harm.py`.
+        has_to_start: Whether to wait until it has started.
+        config: How it runs, beside `SHRUNK`.
+    """
+
+    def __init__(
+        self,
+        server: RedisServer,
+        *,
+        url: str | None = None,
+        harm: dict[str, Any] | None = None,
+        has_to_start: bool = True,
+        **config: Any,
+    ) -> None:
         self.server = server
-        settings = {"url": server.url, "config": {**SHRUNK, **config}}
+        settings = {
+            "url": url or server.url,
+            "notes": server.url,
+            "harm": harm or {},
+            "config": {**SHRUNK, **config},
+        }
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("worker_process.py")), json.dumps(settings)],
             cwd=Path(__file__).parents[3],
@@ -179,6 +200,10 @@ class WorkerProcess:
         self.said = ""
         self._errors = threading.Thread(target=self._read_errors, daemon=True)
         self._errors.start()
+        if has_to_start:
+            self.wait_until_started()
+
+    def wait_until_started(self) -> None:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line == "started\n", f"the worker did not start: {line!r} {self.said}"
@@ -190,6 +215,13 @@ class WorkerProcess:
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    def wait_until_stopped(self) -> None:
+        """Wait until it has been stopped by SIGSTOP."""
+        until_blocking(
+            lambda: os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None,
+            "the process stops",
+        )
 
     def wait(self) -> int:
         """Wait for its end; return the exit status."""

@@ -1,6 +1,7 @@
 """A worker process for tests: its tasks note in Redis what they do, under keys `mark:<name>`."""
 
 import asyncio
+import ctypes
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import redis
 from taskq_core import GroupedTask, Signature, TaskContext, TaskQ, current_task
 from taskq_core.errors import TaskInterrupted
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
+from tests.taskq_core.worker import harm
 
 app = TaskQ(os.environ.get("URL", "redis://localhost:1"), defaults={"retention": 600, "max_retry": 3})
 notes: redis.Redis
@@ -90,6 +92,55 @@ def die(name: str) -> None:
     os._exit(9)
 
 
+@app.task(name="brief")
+async def brief(name: str, seconds: float) -> None:
+    """Note the start with the task's id, and take some time."""
+    note(name, current_task().id)
+    await asyncio.sleep(seconds)
+
+
+@app.task(name="poison", retry_delay=0)
+def poison(name: str, how: str) -> None:
+    """End the process, or take what memory it may have."""
+    note(name, "started")
+    if how == "exit":
+        os._exit(9)
+    if how == "segfault":
+        ctypes.string_at(0)
+    if how == "abort":
+        os.abort()
+    if how == "memory":
+        taken = []
+        while True:
+            taken.append(bytes(1 << 20))
+    raise AssertionError(how)
+
+
+@app.task(name="hold_lock", max_retry=0)
+def hold_lock(name: str, seconds: float) -> None:
+    """Sit in one C call that does not release Python's interpreter lock, as some extensions do."""
+    note(name, "started")
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+    while True:
+        pass
+
+
+@app.task(name="take_files")
+def take_files(name: str, until: str) -> str:
+    """Open files until there are none left, and hold them until a file is there."""
+    files = []
+    try:
+        while True:
+            files.append(os.dup(0))
+    except OSError as error:
+        note(name, str(error.errno))
+    while not os.path.exists(until):
+        time.sleep(0.01)
+    for each in files:
+        os.close(each)
+    return "done"
+
+
 @app.aggregator("grouped", max_size=3, timeout=1)
 def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
     """Turn tasks into one; with a key `mark:hang` there, sit in a C call first."""
@@ -107,9 +158,13 @@ class Told(WorkerListener):
 def main() -> int:
     global notes
     settings = json.loads(sys.argv[1])
-    logging.basicConfig(level=logging.INFO, format="%(name)s %(levelname)s %(message)s")
+    logging.basicConfig(
+        level=logging.INFO, format="%(name)s %(levelname)s %(message)s", filename=settings["harm"].get("log")
+    )
     app.configure(type(app.settings).from_mapping({"URL": settings["url"], "DEFAULTS": dict(app.settings.defaults)}))
-    notes = redis.from_url(settings["url"])
+    notes = redis.from_url(settings["notes"], client_name="notes")
+    notes.ping()
+    harm.install(settings["harm"], notes)
     return Worker(app, WorkerConfig(**settings["config"]), listener=Told()).run()
 
 

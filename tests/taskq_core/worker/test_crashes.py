@@ -1,0 +1,306 @@
+"""Workers that are killed, stopped and replaced: no task is lost, and no more run again than a crash can explain."""
+
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ, TaskState
+from taskq_core.wire import QueueKeys
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import (
+    WorkerProcess,
+    marks,
+    state_of,
+    stored,
+    until_blocking,
+)
+from tests.taskq_core.worker.harm import STEPS
+
+Start = Callable[..., WorkerProcess]
+
+pytestmark = pytest.mark.slow
+
+SHORT: dict[str, Any] = {"lease": 1, "heartbeat": 0.3}
+"""Of workers that die at once, so that their tasks come back soon."""
+
+
+def is_at_rest(server: RedisServer, queue: QueueKeys) -> bool:
+    return not server.client.exists(queue.pending, queue.active, queue.lease, queue.scheduled, queue.retry)
+
+
+class Load:
+    """Keeps a queue filled with short tasks, each of which notes its id under `mark:load`."""
+
+    def __init__(self, app: TaskQ, server: RedisServer, queue: QueueKeys) -> None:
+        self._app, self._server, self._queue = app, server, queue
+        self.ids: set[str] = set()
+
+    def fill(self, count: int) -> None:
+        """Enqueue until so many are pending."""
+        lacking = count - self._server.client.llen(self._queue.pending)
+        brief = self._app.remote("brief", retention=600)
+        calls = (brief.s(name="load", seconds=0.03) for _ in range(max(0, lacking)))
+        self.ids.update(handle.id for handle in self._app.client.enqueue_many(calls))
+
+    def runs(self) -> Counter[str]:
+        """How often each task was started."""
+        return Counter(marks(self._server, "load"))
+
+    @property
+    def completed_count(self) -> int:
+        return self._server.client.zcard(self._queue.completed)
+
+
+@pytest.fixture
+def load(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> Load:
+    return Load(app, redis_server, queue)
+
+
+def test_workers_killed_at_any_moment_lose_nothing(
+    load: Load, start_process: Start, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """Each kill makes at most as many tasks run again as the worker has slots, and each of those counts as a retry."""
+    kills, concurrency = 3, 4
+    chance = random.Random(11)
+    workers = [start_process(concurrency=concurrency) for _ in range(2)]
+    for _ in range(kills):
+        load.fill(150)
+        wanted = load.completed_count + chance.randrange(20, 60)
+        until_blocking(lambda wanted=wanted: load.completed_count >= wanted)
+        victim = workers.pop(0)
+        victim.signal(signal.SIGKILL)
+        victim.wait()
+        workers.append(start_process(concurrency=concurrency))
+    until_blocking(lambda: is_at_rest(redis_server, queue))
+
+    runs = load.runs()
+    retried = {task_id: stored(redis_server, queue, task_id).retried for task_id in load.ids}
+    assert load.completed_count == len(load.ids)
+    assert runs.keys() == load.ids
+    assert 0 < sum(retried.values()) <= kills * concurrency, "a kill took tasks along, and no more than it could"
+    # A task may be taken by a worker that dies before it starts it, so a retry need not be a run.
+    assert all(runs[task_id] <= 1 + retried[task_id] for task_id in runs)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_worker_killed_at_a_step(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, step: str
+) -> None:
+    """Before Redis has its outcome a task runs again and the retry is counted; afterwards nothing happens."""
+    dying = start_process(harm={"at": step, "signal": signal.SIGKILL}, concurrency=1, **SHORT)
+    handle = app.remote("quick", retention=600).delay(name="a")
+
+    assert dying.wait() == -signal.SIGKILL
+    assert state_of(redis_server, queue, handle.id) == ("completed" if step == "settled" else "active")
+    start_process(concurrency=1)
+
+    assert handle.result(15) == "done"
+    assert stored(redis_server, queue, handle.id).retried == (0 if step == "settled" else 1)
+    assert marks(redis_server, "a") == {"dequeued": ["ran"], "settled": ["ran"]}.get(step, ["ran", "ran"])
+    assert is_at_rest(redis_server, queue)
+
+
+@pytest.mark.parametrize("meanwhile", ["its worker came back", "another took it"])
+def test_a_recoverer_stopped_between_listing_and_moving_moves_nothing(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, meanwhile: str
+) -> None:
+    """What it listed is no proof once it goes on: the script looks again."""
+    owner = start_process(recover_every=600)
+    handle = app.remote("wait", retention=600).delay(name="a", until="go")
+    until_blocking(lambda: marks(redis_server, "a") == ["started 1"])
+    owner.signal(signal.SIGSTOP)
+    stopped = start_process(harm={"recoverer_stops": True})
+    stopped.wait_until_stopped()
+    listed: Any = redis_server.client.zscore(queue.lease, handle.id)
+    if meanwhile == "another took it":
+        owner.signal(signal.SIGKILL)
+        start_process()
+        until_blocking(lambda: marks(redis_server, "a") == ["started 1", "started 2"])
+    else:
+        owner.signal(signal.SIGCONT)
+        until_blocking(lambda: (redis_server.client.zscore(queue.lease, handle.id) or 0) > listed, "it extends")
+    stopped.signal(signal.SIGCONT)
+    until_blocking(lambda: marks(redis_server, "recoverer"))
+
+    assert state_of(redis_server, queue, handle.id) == "active"
+    assert redis_server.client.zscore(queue.lease, handle.id) > listed
+    redis_server.client.set("go", 1)
+    assert handle.result(10)
+    again = ["started 2"] if meanwhile == "another took it" else []
+    assert marks(redis_server, "a") == ["started 1", *again, "ended"]
+    assert stored(redis_server, queue, handle.id).retried == len(again)
+
+
+@pytest.mark.parametrize("step", ["starting", "dequeued", "run", "settling"])
+def test_signals_at_a_step_leave_nothing_stuck(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, step: str
+) -> None:
+    """Two at once, so that there is no grace: what was taken is settled, or given back to run with the next worker."""
+    count, concurrency = 20, 5
+    app.client.enqueue_many(app.remote("quick", retention=600).s(name="a") for _ in range(count))
+    process = start_process(
+        harm={"at": step, "signal": signal.SIGTERM, "times": 2}, concurrency=concurrency, has_to_start=False
+    )
+
+    assert process.wait() == 0
+    assert not redis_server.client.exists(queue.active, queue.lease)
+    assert redis_server.client.llen(queue.pending) + redis_server.client.zcard(queue.completed) == count
+    if step == "starting":
+        assert marks(redis_server, "a") == []
+    start_process(burst=True)
+    until_blocking(lambda: redis_server.client.zcard(queue.completed) == count)
+    assert len(marks(redis_server, "a")) <= count + concurrency
+    assert is_at_rest(redis_server, queue)
+
+
+def test_a_rolling_deploy_under_load_runs_each_task_once(
+    load: Load, start_process: Start, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """Workers are replaced one after the other, five times; tasks go on ending all the while."""
+    workers = [start_process(concurrency=2) for _ in range(2)]
+    for _ in range(5):
+        load.fill(200)  # more than one worker ends before its neighbour has been replaced
+        before = load.completed_count
+        old = workers.pop(0)
+        old.signal(signal.SIGTERM)
+        assert old.wait() == 0
+        between = load.completed_count
+        workers.append(start_process(concurrency=2))
+        assert before < between < load.completed_count
+    for worker in workers:
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+        assert not redis_server.client.exists(queue.retry, queue.scheduled)
+    assert not redis_server.client.exists(queue.active, queue.lease)
+
+    runs = load.runs()
+    assert len(runs) == load.completed_count == len(load.ids) - redis_server.client.llen(queue.pending)
+    assert set(runs.values()) == {1}
+
+
+def test_a_task_that_kills_its_worker_is_archived_in_the_end(
+    app: TaskQ, start_process: Start, redis_server: RedisServer
+) -> None:
+    """By exit, by a bad pointer, by abort: after `max_retry + 1` runs, and the tasks beside it complete."""
+    killers = {"exit": 9, "segfault": -signal.SIGSEGV, "abort": -signal.SIGABRT}
+    poisons, neighbours = {}, []
+    workers: dict[str, WorkerProcess] = {}
+    statuses: dict[str, list[int]] = {how: [] for how in killers}
+    config: dict[str, Any] = {**SHORT, "concurrency": 2, "lease_grace": 0.5}
+    for how in killers:
+        poisons[how] = app.remote("poison", queue=how, max_retry=1, retention=600).delay(name=how, how=how)
+        beside = app.remote("quick", queue=how, max_retry=3, retention=600)
+        neighbours += app.client.enqueue_many(beside.s(name="beside") for _ in range(10))
+        workers[how] = start_process(queues={how: 1}, **config)
+
+    def all_is_over() -> bool:
+        for how, worker in workers.items():  # what runs them in production starts them again, too
+            if worker.process.poll() is not None:
+                statuses[how].append(worker.wait())
+                workers[how] = start_process(queues={how: 1}, **config)
+        return all(handle.refresh().state is TaskState.ARCHIVED for handle in poisons.values())
+
+    until_blocking(all_is_over, "the poison is archived", within=30)
+
+    assert [handle.result(15) for handle in neighbours] == ["done"] * len(neighbours)
+    for how, handle in poisons.items():
+        info = handle.refresh()
+        assert marks(redis_server, how) == ["started", "started"]
+        assert statuses[how] == [killers[how]] * 2
+        assert info.last_error == "asynq: task lease expired: the worker that ran it was lost, and no attempt is left"
+        assert info.retried == 1
+
+
+def test_a_task_that_takes_all_memory_is_archived_and_its_worker_lives(
+    app: TaskQ, start_process: Start, redis_server: RedisServer
+) -> None:
+    """Under a limit of the operating system it fails like any other; the tasks beside it complete."""
+    worker = start_process(harm={"memory_mib": 300}, concurrency=2)
+    poison = app.remote("poison", max_retry=1, retention=600).delay(name="poison", how="memory")
+    beside = app.remote("quick", retention=600)
+    neighbours = list(app.client.enqueue_many(beside.s(name="beside") for _ in range(50)))
+
+    until_blocking(lambda: poison.refresh().state is TaskState.ARCHIVED)
+
+    assert [handle.result(10) for handle in neighbours] == ["done"] * 50
+    assert marks(redis_server, "poison") == ["started", "started"]
+    assert poison.refresh().last_error.startswith("MemoryError")
+    assert worker.process.poll() is None
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+
+
+def test_a_call_that_keeps_pythons_lock_costs_no_other_task_its_lease(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """For less than lease and grace, less a heartbeat: nobody takes the other over, and it ends when it is told to."""
+    config: dict[str, Any] = {"lease": 2, "heartbeat": 0.5, "lease_grace": 5}
+    start_process(**config)
+    other = app.remote("wait", retention=600).delay(name="other", until="go")
+    until_blocking(lambda: marks(redis_server, "other") == ["started 1"])
+    watching = start_process(**config, queues={"default": 1}, concurrency=1)
+    locking = app.remote("hold_lock", retention=600, max_retry=0, timeout=1).delay(name="locking", seconds=2.6)
+    until_blocking(lambda: locking.refresh().state is TaskState.ARCHIVED, "it is told to end once it can be")
+    now: Any = redis_server.client.time()
+    until_blocking(
+        lambda: (redis_server.client.zscore(queue.lease, other.id) or 0) > now[0] + 1, "it is extended again"
+    )
+    redis_server.client.set("go", 1)
+
+    assert other.result(10)
+    assert marks(redis_server, "other") == ["started 1", "ended"]
+    assert locking.refresh().last_error == "context deadline exceeded"
+    assert "went silent" not in watching.said
+    assert is_at_rest(redis_server, queue)
+
+
+# --- resources of the operating system --------------------------------------------------------------------------------
+
+
+def test_a_worker_without_file_descriptors_keeps_its_leases_and_goes_on(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, tmp_path: Path
+) -> None:
+    """One of its tasks holds all there are: connections that stand are used, new ones are tried again later."""
+    worker = start_process(harm={"files": 64}, concurrency=2)
+    other = start_process(queues={"elsewhere": 1, "default": 1}, concurrency=1)
+    other.signal(signal.SIGTSTP)  # takes no tasks, but would take back those whose lease has run out
+    until_blocking(lambda: "no new tasks are taken" in other.said)
+    greedy = app.remote("take_files", retention=600).delay(name="greedy", until=str(tmp_path / "go"))
+    until_blocking(lambda: marks(redis_server, "greedy") == ["24"])  # EMFILE
+    first: Any = redis_server.client.zscore(queue.lease, greedy.id)
+    beside = [app.remote("quick", retention=600).delay(name="beside") for _ in range(20)]
+
+    assert [handle.result(10) for handle in beside] == ["done"] * 20
+    for client in redis_server.client.client_list():
+        if client["name"] != "notes" and int(client["id"]) != redis_server.client.client_id():
+            redis_server.client.client_kill_filter(_id=client["id"])  # it connects again, with what it has freed
+    until_blocking(lambda: (redis_server.client.zscore(queue.lease, greedy.id) or 0) >= first + 3, "it is extended")
+    (tmp_path / "go").touch()
+
+    assert greedy.result(10) == "done"
+    assert marks(redis_server, "greedy") == ["24"]
+    assert app.remote("quick", retention=600).delay(name="after").result(10) == "done"
+    assert "went silent" not in other.said
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+
+
+def test_logs_that_cannot_be_written_fail_no_task(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """The disk is full: tasks run, are retried and archived as ever, and the worker stops with 0."""
+    worker = start_process(harm={"log": "/dev/full"})
+    handles = [app.remote("quick", retention=600).delay(name="a") for _ in range(20)]
+    unknown = app.remote("nobody-knows-it", retention=600, max_retry=0).delay()
+
+    assert [handle.result(10) for handle in handles] == ["done"] * 20
+    until_blocking(lambda: unknown.refresh().state is TaskState.ARCHIVED)
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert "No space left on device" in worker.said, "it did try to log"
+    assert is_at_rest(redis_server, queue)
