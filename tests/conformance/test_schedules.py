@@ -55,6 +55,15 @@ class TestAdopt:
         assert adopt(broker, "a") == [Mark(NOW_S, None)]
         assert tick(broker, firing("a", 0, 1), at_s=1) == "1"
 
+    def test_what_is_no_mark_stops_no_other_entry(self, broker: Broker) -> None:
+        adopt(broker, "a", "b")
+        broker.raw.delete(broker.queue.tick("a"))
+        broker.raw.rpush(broker.queue.tick("a"), "a list")
+
+        assert tick(broker, firing("a", 0, 1), firing("b", 0, 1), at_s=1) == "s1"
+        assert adopt(broker, "a", "b", at_s=2) == [Mark(NOW_S + 2, None), Mark(NOW_S + 1, NOW_S + 1)]
+        assert tick(broker, firing("a", 2, 3), at_s=3) == "1"
+
     def test_a_clock_that_was_set_back_a_little_repeats_nothing(self, broker: Broker) -> None:
         broker.raw.set(broker.queue.tick("a"), f"{NOW_S + 600}:{NOW_S + 600}")
 

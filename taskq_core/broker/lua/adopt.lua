@@ -2,7 +2,7 @@
   adopt: read how far periodic entries have come, and let those nobody knows begin now.
 
   KEYS[1..]  string  mark of an entry: "<last firing dealt with>:<last firing enqueued, empty for none>" (Unix s);
-                     all of one cluster slot
+                     all of one cluster slot. What is no mark is replaced, whatever its type: it is our own key
   ARGV[1]    int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]    int     seconds a mark is kept from now
   ARGV[3]    int     seconds ahead of now beyond which a mark is wrong (the clock was) and begins now as well
@@ -15,8 +15,8 @@
 local now_s, now_ns = clock(ARGV[1])
 local reply, fresh = { now_ns }, {}
 for i = 1, #KEYS do
-  local mark = redis.call('GET', KEYS[i])
-  local digits = mark and string.match(mark, '^(%d+):%d*$')
+  local mark = redis.pcall('GET', KEYS[i])
+  local digits = type(mark) == 'string' and string.match(mark, '^(%d+):%d*$') or nil
   local at = tonumber(digits)
   if not at or at > now_s + tonumber(ARGV[3]) or whole(at) ~= digits then -- tick compares text
     mark = whole(now_s) .. ':'

@@ -46,7 +46,8 @@ local now = { s = now_s, ns = now_ns, ms = now_ms }
 local marks = {}
 for i = 7, #ARGV, 9 do
   if not marks[ARGV[i]] then
-    local at, enqueued = string.match(redis.call('GET', ARGV[5] .. ARGV[i]) or '', '^(%d+):(%d*)$')
+    local mark = redis.pcall('GET', ARGV[5] .. ARGV[i]) -- one of another type counts as none
+    local at, enqueued = string.match(type(mark) == 'string' and mark or '', '^(%d+):(%d*)$')
     marks[ARGV[i]] = { at = at, enqueued = enqueued }
   end
   if ARGV[i + 8] ~= '' then
