@@ -411,7 +411,7 @@ class TaskQ:
 
         Args:
             function: Returns `PeriodicTask` objects. A coroutine function runs on the scheduler's event loop, any other
-                in a thread; give it timeouts of its own, because one that hangs keeps the process from ending.
+                in a thread of its own. It has no time limit; one that takes long is told of in the log.
             every: Time between two calls.
 
         Raises:

@@ -179,14 +179,15 @@ class FiringOutcome(StrEnum):
     REFUSED = "refused"
     """The call does not fit, or a middleware refused it. It is not tried again."""
     FAILED = "failed"
-    """Redis refused or was not reached. It is tried again."""
+    """Redis refused or was not reached, or a middleware hung. It is tried again."""
 
 
 class ScheduleHook:
     """Told before and after each enqueue of a periodic task. Override what you need, as a function or a coroutine.
 
-    A function runs in a thread, a coroutine on the scheduler's event loop. What it raises is logged and changes
-    nothing. One that has not returned after five seconds is waited for no longer.
+    A function runs in a thread, a coroutine on the scheduler's event loop, and those of several firings at the same
+    time. What it raises is logged and changes nothing. One that has not returned after five seconds is waited for no
+    longer.
     """
 
     def before_enqueue(self, firing: Firing) -> object:

@@ -13,13 +13,13 @@ LONGEST_PAUSE_S = 5.0
 """Longest time between two attempts while a service fails, in seconds."""
 
 
-async def serve(name: str, work: Callable[[], Awaitable[float]]) -> None:
-    """Call `work` again and again. It returns the seconds until its next call.
+async def serve(name: str, work: Callable[[], Awaitable[float]], *, goes_on: Callable[[], bool] = lambda: True) -> None:
+    """Call `work` again and again, for as long as `goes_on` says. It returns the seconds until its next call.
 
-    What it raises is logged, and it is called again after a growing pause: a service never ends by itself.
+    What it raises is logged, and it is called again after a growing pause: a service never ends by an error.
     """
     failures = 0
-    while True:
+    while goes_on():
         try:
             pause_s = await work()
             failures = 0

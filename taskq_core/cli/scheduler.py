@@ -26,7 +26,7 @@ examples:
 Any number of schedulers may run: one leads, the others wait to take over, and each firing is enqueued once.
 
 signals:
-  SIGTERM, SIGINT (Ctrl-C)   stop; another scheduler takes over at once
+  SIGTERM, SIGINT (Ctrl-C)   stop; another scheduler takes over within seconds
 
 exit status:
   0  it stopped when told to

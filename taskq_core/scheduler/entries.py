@@ -79,6 +79,8 @@ class EntryBook:
         self._zone = zone
         self._sources: dict[int, Mapping[str, PeriodicTask]] = {}
         self.entries: dict[str, Entry] = {}
+        self.by_queue: dict[QueueKeys, list[Entry]] = {}
+        """The entries by the queue of their tasks."""
         self.digest = ""
         """Names the set of entries: equal on schedulers with equal entries."""
         self.removed: list[PeriodicTask] = []
@@ -120,7 +122,9 @@ class EntryBook:
             if entry_id not in entries:
                 logger.info("periodic task %s is gone", entry_id)
                 self.removed.append(entry.task)
-        self.entries = entries
+        self.entries, self.by_queue = entries, {}
+        for each in entries.values():
+            self.by_queue.setdefault(each.queue, []).append(each)
         names = sorted(f"{each.queue.name}\n{each.key}" for each in entries.values())
         self.digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
@@ -128,13 +132,6 @@ class EntryBook:
         schedule = task.schedule(self._zone)
         when = hashlib.sha256(f"{schedule.text}\n{task.call.task.name}".encode()).hexdigest()[:8]
         return Entry(task, schedule, task.call.task.plan(self._keys).queue, f"{task.id}:{when}")
-
-    def by_queue(self) -> dict[QueueKeys, list[Entry]]:
-        """Return the entries by the queue of their tasks."""
-        found: dict[QueueKeys, list[Entry]] = {}
-        for entry in self.entries.values():
-            found.setdefault(entry.queue, []).append(entry)
-        return found
 
     def take_removed(self) -> list[PeriodicTask]:
         """Return the entries that went since the last call and are not back."""

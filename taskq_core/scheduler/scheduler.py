@@ -4,11 +4,11 @@ It reads the entries of the application, asks providers for more, and runs these
 
 | service   | does                                                                          |
 |-----------|-------------------------------------------------------------------------------|
-| ticker    | leads, and enqueues what is due                                               |
+| leader    | leads, and runs a ticker for each queue, which enqueues what is due           |
 | announcer | shows the entries to tools                                                    |
 | poller    | one per provider: asks it for entries                                         |
 
-Any number of schedulers may run; see `ticker` for why each firing is enqueued once.
+Any number of schedulers may run; see `leader` for who acts and `ticker` for why each firing is enqueued once.
 """
 
 import asyncio
@@ -28,13 +28,17 @@ from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError, TaskQError
 from taskq_core.periodic import Firing, FiringOutcome
 from taskq_core.scheduler.announcer import Announcer
+from taskq_core.scheduler.calls import Caller
 from taskq_core.scheduler.config import SchedulerConfig
 from taskq_core.scheduler.entries import EntryBook
+from taskq_core.scheduler.history import History
+from taskq_core.scheduler.leader import Leader
 from taskq_core.scheduler.listener import SchedulerListener
 from taskq_core.scheduler.poller import Poller
 from taskq_core.scheduler.ticker import Ticker
 from taskq_core.service import serve
 from taskq_core.settings import Settings
+from taskq_core.wire import QueueKeys
 
 logger = logging.getLogger("taskq.scheduler")
 
@@ -42,6 +46,8 @@ START_PATIENCE_S = 5.0
 """Seconds a scheduler waits for Redis to answer when it starts."""
 PROVIDERS_S = 5.0
 """Seconds it waits for the first answer of its providers before it acts without."""
+HOOK_THREADS = 8
+"""Plain hooks that are called at the same time. Each of these threads may have database connections of its own."""
 OWN_ENTRIES = 0
 """Number of the application as a source of entries; providers have those behind it."""
 
@@ -99,7 +105,7 @@ class Scheduler:
                 loop.remove_signal_handler(number)
 
     def stop(self) -> None:
-        """Stop, from any thread. Another scheduler takes over at once."""
+        """Stop, from any thread. Another scheduler takes over within seconds."""
         if self._loop is None:
             self._stopping.set()
         else:
@@ -147,11 +153,28 @@ class Scheduler:
         """
         keys = self.app.runtime.keys
         redis_clock = RedisClock(self._clock)
-        self._book = EntryBook(keys, zone=self.app.settings.time_zone)
+        self._book = book = EntryBook(keys, zone=self.app.settings.time_zone)
         self._read_entries()
-        self._ticker = Ticker(
-            self.app, self._book, runner, self._clock, redis_clock, config=self.config, fired=self._fired
-        )
+        self._hooks = Caller(HOOK_THREADS, name="a hook or middleware")
+        history = History(keys, book, runner, self._clock)
+        lease_s = self.config.span("leader_lease")
+
+        def new_ticker(queue: QueueKeys) -> Ticker:
+            return Ticker(
+                queue,
+                self.app,
+                book,
+                runner,
+                self._clock,
+                redis_clock,
+                call=self._hooks,
+                history=history,
+                fired=self._fired,
+                look_s=lease_s / 4,
+                refresh_s=self.config.span("refresh"),
+            )
+
+        self._leader = Leader(keys, book, runner, self._clock, history=history, new_ticker=new_ticker, lease_s=lease_s)
         self._announcer = Announcer(
             keys,
             self._book,
@@ -161,7 +184,7 @@ class Scheduler:
             host=self.host,
             scheduler_id=self.id,
             every_s=self.config.span("heartbeat"),
-            leads=lambda: self._ticker.leads,
+            leads=lambda: self._leader.leads,
         )
         self._pollers = [
             Poller(provider, self._book, source=number)
@@ -172,37 +195,41 @@ class Scheduler:
     def services(self) -> list[tuple[str, Callable[[], Awaitable[float]]]]:
         """Return what has to be called again and again, by name; each returns the seconds until its next call."""
         return [
-            ("scheduler", self._tick),
+            ("scheduler", self._lead),
             ("announcer", self._announcer.work),
             *(("provider", poller.work) for poller in self._pollers),
         ]
 
     async def close(self) -> None:
-        """Give up the lease and delete what tools are shown, once the services have ended."""
+        """End what runs, give up the lease and delete what tools are shown, once the services have ended."""
+        await self._leader.close()
         try:
-            await self._ticker.resign()
+            await self._leader.resign()
             await self._announcer.withdraw()
         except BrokerError as error:
             logger.warning("the scheduler could not say good-bye: %s; another takes over when its lease ends", error)
+        self._hooks.close()
+        for poller in self._pollers:
+            poller.close()
 
     @property
     def leads(self) -> bool:
         """True while this scheduler is the one that enqueues."""
-        return self._ticker.leads
+        return self._leader.leads
 
     @property
     def entry_count(self) -> int:
         """Entries it knows."""
         return len(self._book.entries)
 
-    async def _tick(self) -> float:
+    async def _lead(self) -> float:
         if not all(poller.was_asked for poller in self._pollers) and self._clock.monotonic() < self._ready_by:
             return 0.02
         try:
             self._read_entries()
         except TaskQError as error:
             logger.error("periodic tasks are not usable, those before stay: %s", error)
-        return await self._ticker.work()
+        return await self._leader.work()
 
     def _read_entries(self) -> None:
         """Take the application's entries, if they may have changed."""

@@ -1,14 +1,24 @@
 """Hooks and providers are called in the way that they need, and raise nothing that would end a service."""
 
 import asyncio
+import contextvars
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from taskq_core.scheduler.calls import call
+from taskq_core.scheduler.calls import Caller, HangError
+
+PATIENCE_S = 20.0
+
+
+@pytest.fixture
+def call() -> Iterator[Caller]:
+    caller = Caller(2, name="a hook")
+    yield caller
+    caller.close()
 
 
 async def answer(value: object) -> object:
@@ -25,18 +35,20 @@ class AsyncObject:
     [answer, functools.partial(answer), AsyncObject(), lambda value: answer(value), lambda value: value],
     ids=["coroutine", "partial", "object", "returns awaitable", "plain"],
 )
-async def test_what_it_returns_is_awaited_if_need_be(function: Callable[..., Any]) -> None:
+async def test_what_it_returns_is_awaited_if_need_be(call: Caller, function: Callable[..., Any]) -> None:
     assert await call(function, 5) == 5
 
 
-async def test_a_plain_function_runs_in_a_thread() -> None:
-    assert await call(threading.get_ident) != threading.get_ident()
+async def test_a_plain_function_runs_in_a_thread_that_is_used_again(call: Caller) -> None:
+    first, second = await call(threading.get_ident), await call(threading.get_ident)
+
+    assert first == second != threading.get_ident()
 
 
 @pytest.mark.parametrize("raised", [StopIteration, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
 @pytest.mark.parametrize("is_coroutine", [True, False])
 async def test_what_would_end_its_caller_arrives_as_an_exception(
-    raised: type[BaseException], is_coroutine: bool
+    call: Caller, raised: type[BaseException], is_coroutine: bool
 ) -> None:
     def fail() -> None:
         raise raised
@@ -45,18 +57,79 @@ async def test_what_would_end_its_caller_arrives_as_an_exception(
         fail()
 
     with pytest.raises(RuntimeError, match=raised.__name__):
-        await asyncio.wait_for(call(afail if is_coroutine else fail), 20)
+        await asyncio.wait_for(call(afail if is_coroutine else fail), PATIENCE_S)
 
 
-async def test_an_exception_arrives_as_it_is() -> None:
+async def test_an_exception_arrives_as_it_is(call: Caller) -> None:
+    def fail() -> None:
+        raise TimeoutError("its own")
+
     with pytest.raises(ValueError, match="invalid literal"):
         await call(int, "five")
+    with pytest.raises(TimeoutError, match="its own") as raised:
+        await call(fail, timeout_s=PATIENCE_S)
+    assert not isinstance(raised.value, HangError)
 
 
-async def test_its_caller_can_be_cancelled() -> None:
+async def test_its_caller_can_be_cancelled(call: Caller) -> None:
     waiting = asyncio.create_task(call(asyncio.Event().wait))
     await asyncio.sleep(0)
     waiting.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_a_context_variable_of_the_caller_is_seen(call: Caller) -> None:
+    variable = contextvars.ContextVar("variable", default="")
+    variable.set("the caller's")
+
+    assert await call(variable.get) == "the caller's"
+
+
+class TestHanging:
+    async def test_it_is_left_behind_and_others_go_on_in_other_threads(self, call: Caller) -> None:
+        """While there are any; then it is told at once, and until one of those that hang has ended."""
+        end = threading.Event()
+
+        for _ in range(2):
+            with pytest.raises(HangError, match=r"a hook did not end within 0.05 s"):
+                await call(end.wait, timeout_s=0.05)
+        with pytest.raises(HangError, match="2 earlier calls of a hook hang"):
+            await call(int, timeout_s=PATIENCE_S)
+        end.set()
+
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                try:
+                    assert await call(int) == 0
+                    break
+                except HangError:
+                    await asyncio.sleep(0.005)
+
+    async def test_a_coroutine_is_cancelled(self, call: Caller) -> None:
+        ended: list[str] = []
+
+        async def hang() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append("cancelled")
+
+        with pytest.raises(HangError):
+            await call(hang, timeout_s=0.05)
+        assert ended == ["cancelled"]
+
+    async def test_it_takes_no_thread_from_anybody_else(self) -> None:
+        """The event loop has a few dozen, which tasks use, and whoever looks up a host name."""
+        end = threading.Event()
+        caller = Caller(64, name="a hook")
+        calls = [asyncio.create_task(caller(end.wait)) for _ in range(64)]
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await asyncio.sleep(0)
+                assert await asyncio.to_thread(int) == 0
+        finally:
+            end.set()
+        assert await asyncio.gather(*calls) == [True] * 64
+        caller.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -299,6 +300,31 @@ class TestChanges:
         assert "no database" in caplog.text
         assert "a provider must return PeriodicTask objects, got 'no entry'" in caplog.text
 
+    async def test_a_provider_that_takes_long_is_told_of_and_holds_up_nothing(
+        self,
+        app: TaskQ,
+        start: Runner,
+        looker: Looker,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr("taskq_core.scheduler.poller.SLOW_S", 0.05)
+        end = threading.Event()
+
+        @app.schedule_provider(every=0.05)
+        def provide() -> Iterable[PeriodicTask]:
+            end.wait()
+            return [PeriodicTask("@every 1h", app.remote("late"), id="late")]
+
+        app.schedule("* * * * * *", app.remote("beat"), id="beat")
+        monkeypatch.setattr("taskq_core.scheduler.scheduler.PROVIDERS_S", 0.1)
+        scheduler = await start()
+        await until(lambda: len(looker.pending()) >= 2)
+
+        assert "a provider of periodic tasks has not answered for 0.05 s" in caplog.text
+        end.set()
+        await until(lambda: scheduler.entry_count == 2)
+
     async def test_an_id_that_the_application_has_is_not_given_to_a_provided_entry(
         self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -391,6 +417,28 @@ class TestHooks:
 
         assert "broken before" in caplog.text
 
+    async def test_those_of_one_moment_are_told_side_by_side(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+        """However long one takes: fifty firings wait for it once, not fifty times."""
+        told = 0
+        all_told = asyncio.Event()
+
+        class Slow(ScheduleHook):
+            async def before_enqueue(self, firing: Firing) -> None:
+                nonlocal told
+                told += 1
+                if told == 50:
+                    all_told.set()
+                await all_told.wait()
+
+        app.add_schedule_hook(Slow())
+        for number in range(50):
+            entry = app.schedule("@every 1h", app.remote("work"), id=f"entry{number}")
+            looker.set_mark(entry, looker.now_s() - HOUR)
+        await start()
+        await until(lambda: len(looker.pending()) == 50)
+
+        assert told == 50
+
     async def test_one_that_is_cancelled_ends_nothing(
         self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -413,6 +461,78 @@ class TestHooks:
         await until(lambda: len(looker.pending()) >= 2 and asked >= 2)
 
         assert "a hook of periodic tasks failed" in caplog.text
+
+    async def test_a_middleware_that_hangs_puts_its_own_firings_off(
+        self, app: TaskQ, start: Runner, looker: Looker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Those of other tasks go on, and when it hangs no more, none is missing."""
+        hangs = True
+
+        class Hanging(Middleware):
+            async def aenqueue(self, call: Signature[Any]) -> Signature[Any]:
+                if call.task.name == "stuck" and hangs:
+                    await asyncio.Event().wait()
+                return call
+
+        monkeypatch.setattr("taskq_core.scheduler.ticker.MIDDLEWARE_S", 0.05)
+        app.middleware.append(Hanging())
+        for name in ("stuck", "beat"):
+            app.schedule("* * * * * *", app.remote(name), id=name)
+        fired = Fired()
+        await start(listener=fired)
+        await until(lambda: fired.outcomes("beat").count(ENQUEUED) >= 3)
+
+        assert set(fired.outcomes("stuck")) == {FiringOutcome.FAILED}
+        assert "a hook or middleware did not end within" in str(fired.errors[0])
+        hangs = False
+        await until(lambda: fired.outcomes("stuck").count(ENQUEUED) >= 4)
+        for name in ("stuck", "beat"):
+            ticks = [at_s for entry_id, at_s, outcome in fired.all if entry_id == name and outcome is ENQUEUED]
+            assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
+        first_tried_s = next(at_s for entry_id, at_s, _ in fired.all if entry_id == "stuck")
+        assert ("stuck", first_tried_s, ENQUEUED) in fired.all
+
+    async def test_a_queue_that_hangs_keeps_no_other_waiting(
+        self, app: TaskQ, start: Runner, looker: Looker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hang = asyncio.Event()
+
+        class Hanging(Middleware):
+            async def aenqueue(self, call: Signature[Any]) -> Signature[Any]:
+                if call.task.name == "stuck":
+                    await hang.wait()
+                return call
+
+        monkeypatch.setattr("taskq_core.scheduler.ticker.MIDDLEWARE_S", 600)
+        app.middleware.append(Hanging())
+        app.schedule("* * * * * *", app.remote("stuck"), id="stuck", queue="low")
+        app.schedule("* * * * * *", app.remote("beat"), id="beat")
+        fired = Fired()
+        await start(listener=fired)
+        await until(lambda: len(fired.outcomes("beat")) >= 3)
+
+        assert fired.outcomes("stuck") == []
+        hang.set()
+        await until(lambda: len(fired.outcomes("stuck")) >= 3)
+
+    async def test_a_queue_that_takes_nothing_keeps_no_other_waiting(
+        self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """One whose key holds something else: its firings come when that is gone."""
+        bad = looker.keys.queue("bad")
+        looker.raw.set(bad.pending, "no list")
+        app.schedule("* * * * * *", app.remote("work"), id="broken", queue="bad")
+        app.schedule("* * * * * *", app.remote("beat"), id="beat")
+        fired = Fired()
+        await start(listener=fired)
+        await until(lambda: len(fired.outcomes("beat")) >= 3)
+
+        assert set(fired.outcomes("broken")) == {FiringOutcome.FAILED}
+        assert "periodic tasks of queue bad" in caplog.text
+        first_s = next(at_s for entry_id, at_s, _ in fired.all if entry_id == "broken")
+        looker.raw.delete(bad.pending)
+        await until(lambda: ENQUEUED in fired.outcomes("broken"))
+        assert ("broken", first_s, ENQUEUED) in fired.all
 
     async def test_a_call_that_a_middleware_refuses_is_left_out(
         self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture

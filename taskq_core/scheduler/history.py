@@ -1,0 +1,87 @@
+"""Keep the history of periodic entries, where Asynq's tools look for it. A failure is logged, no more."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from taskq_core.broker import operations
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import Operation
+from taskq_core.clock import Clock
+from taskq_core.errors import BrokerError, BrokerUnavailableError
+from taskq_core.periodic import Firing
+from taskq_core.scheduler.entries import EntryBook
+from taskq_core.wire import Keys, SchedulerEnqueueEvent
+from taskq_core.wire.durations import NS_PER_S
+
+logger = logging.getLogger("taskq.scheduler")
+
+KEPT_S = 7 * 86_400
+"""Seconds the history of an entry is kept after the last scheduler that knew it."""
+REFRESH_S = 3600.0
+"""Seconds between two extensions of the time that histories are kept."""
+AT_ONCE = 16
+"""Operations that are sent at the same time."""
+
+
+class History:
+    """Writes, keeps and deletes the history of entries.
+
+    Args:
+        keys: Key names.
+        book: The entries.
+        runner: Sends operations.
+        clock: Source of monotonic time.
+    """
+
+    def __init__(self, keys: Keys, book: EntryBook, runner: AsyncRunner, clock: Clock) -> None:
+        self._keys = keys
+        self._book = book
+        self._runner = runner
+        self._clock = clock
+        self._kept_at = -math.inf
+
+    async def record(self, enqueued: Iterable[Firing], now_ns: int) -> None:
+        """Note firings that were enqueued, at a time of Redis's."""
+        sent = [
+            operations.record_firing(
+                self._keys.scheduler_history(firing.entry.id),
+                SchedulerEnqueueEvent(task_id=firing.task_id, enqueue_time_ns=now_ns).encode(),
+                at_s=now_ns // NS_PER_S,
+                kept_s=KEPT_S,
+            )
+            for firing in enqueued
+        ]
+        await self._send(sent, "writing histories")
+
+    async def keep(self) -> None:
+        """Extend the time that the histories of all entries are kept, if that was not done lately."""
+        now = self._clock.monotonic()
+        if now - self._kept_at >= REFRESH_S:
+            self._kept_at = now
+            sent = [
+                operations.keep_history(self._keys.scheduler_history(entry_id), kept_s=KEPT_S)
+                for entry_id in self._book.entries
+            ]
+            await self._send(sent, "keeping histories")
+
+    async def forget_removed(self) -> None:
+        """Delete the histories of entries that went since the last call."""
+        removed = [self._keys.scheduler_history(task.id) for task in self._book.take_removed()]
+        await self._send([operations.delete_history(key) for key in removed], "deleting histories")
+
+    async def _send(self, sent: Sequence[Operation[Any]], what: str) -> None:
+        for start in range(0, len(sent), AT_ONCE):
+            answers = await asyncio.gather(
+                *(self._runner.run(each) for each in sent[start : start + AT_ONCE]), return_exceptions=True
+            )
+            failures = [answer for answer in answers if isinstance(answer, BaseException)]
+            for failure in failures:
+                if not isinstance(failure, BrokerError):
+                    raise failure
+            if failures:
+                logger.warning("%s of periodic tasks failed: %s", what, failures[0])
+            if any(isinstance(failure, BrokerUnavailableError) for failure in failures):
+                return  # the others would wait for it as well

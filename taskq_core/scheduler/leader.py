@@ -1,0 +1,137 @@
+"""Lead a set of entries: while this scheduler does, a ticker runs for each of their queues.
+
+Any number of schedulers may run. For each set of entries one leads, by a lease that it renews four times before it
+ends; the others look whether it is free. The lease only saves work: what keeps a firing from being enqueued twice or
+not at all is said in `ticker`, and holds with any number of leaders.
+
+Queues may be on different servers, and their hooks and middleware are the application's own. So each queue has its
+turns to itself, and one that hangs or cannot be reached keeps no other from its second.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from functools import partial
+
+from taskq_core.broker import operations
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.clock import Clock
+from taskq_core.ids import new_token
+from taskq_core.scheduler.entries import EntryBook
+from taskq_core.scheduler.history import History
+from taskq_core.scheduler.ticker import Ticker
+from taskq_core.service import jittered, serve
+from taskq_core.wire import Keys, QueueKeys
+
+logger = logging.getLogger("taskq.scheduler")
+
+ENDING_S = 2.0
+"""Seconds that tickers get to end: they may be in a hook."""
+IDLE_S = 1.0
+"""Seconds between two looks whether there are entries now."""
+
+
+class Leader:
+    """Takes and renews the lease of a set of entries, and runs their tickers.
+
+    Args:
+        keys: Key names.
+        book: The entries.
+        runner: Sends operations.
+        clock: Source of monotonic time.
+        history: The history of the entries.
+        new_ticker: Makes the ticker of a queue.
+        lease_s: Seconds after which another scheduler takes over from one that went silent.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        book: EntryBook,
+        runner: AsyncRunner,
+        clock: Clock,
+        *,
+        history: History,
+        new_ticker: Callable[[QueueKeys], Ticker],
+        lease_s: float,
+    ) -> None:
+        self._keys = keys
+        self._book = book
+        self._runner = runner
+        self._clock = clock
+        self._history = history
+        self._new_ticker = new_ticker
+        self._lease_s = lease_s
+        self._owner = new_token()
+        self._key = ""
+        self._has_lease = False
+        self._asked_at = -math.inf
+        self._tickers: dict[QueueKeys, Ticker] = {}
+        self._running: dict[QueueKeys, asyncio.Task[None]] = {}
+
+    @property
+    def leads(self) -> bool:
+        """True while this scheduler holds the lease, as far as it knows."""
+        return self._has_lease and self._clock.monotonic() - self._asked_at < self._lease_s
+
+    async def work(self) -> float:
+        """Take or renew the lease and see that the tickers run; return the seconds until the next time."""
+        await self._history.forget_removed()
+        await self._follow_book()
+        if not self._book.entries:
+            return IDLE_S
+        await self._ask()
+        if self.leads:
+            self._run_tickers()
+            await self._history.keep()
+        return jittered(self._lease_s / 4)
+
+    async def _follow_book(self) -> None:
+        """Give up the lease of a set of entries that is not ours any more."""
+        key = self._keys.scheduler_leader(self._book.digest) if self._book.entries else ""
+        if key != self._key:
+            await self.resign()
+            self._key = key
+
+    async def _ask(self) -> None:
+        led, asked_at = self.leads, self._clock.monotonic()
+        operation = operations.lead_entries(self._key, owner=self._owner, leader_ms=int(self._lease_s * 1000))
+        self._has_lease = await self._runner.run(operation)
+        self._asked_at = asked_at
+        if self._has_lease and not led:
+            logger.info("leads %d periodic tasks", len(self._book.entries))
+            for ticker in self._tickers.values():
+                ticker.forget()
+        elif led and not self._has_lease:
+            logger.info("another scheduler leads now")
+
+    async def resign(self) -> None:
+        """Give up the lease, so that another scheduler need not wait for its end."""
+        if self._has_lease:
+            self._has_lease = False
+            await self._runner.run(operations.resign_entries(self._key, owner=self._owner))
+
+    # --- tickers ------------------------------------------------------------------------------------------------------
+
+    def _run_tickers(self) -> None:
+        """See that each queue that has entries has a ticker that runs. Those of others end by themselves."""
+        for queue in [queue for queue, running in self._running.items() if running.done()]:
+            del self._running[queue], self._tickers[queue]
+        for queue in self._book.by_queue:
+            if queue not in self._running:
+                ticker = self._tickers[queue] = self._new_ticker(queue)
+                work = serve(
+                    f"periodic tasks of queue {queue.name}", ticker.work, goes_on=partial(self._needs_ticker, queue)
+                )
+                self._running[queue] = asyncio.create_task(work, name=f"taskq ticker {queue.name}")
+
+    def _needs_ticker(self, queue: QueueKeys) -> bool:
+        return self.leads and queue in self._book.by_queue
+
+    async def close(self) -> None:
+        """End the tickers."""
+        for running in self._running.values():
+            running.cancel()
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=ENDING_S)
