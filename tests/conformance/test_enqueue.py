@@ -1,11 +1,22 @@
 """Enqueueing on every store: codes, receipts, locks, start times, wake tokens."""
 
+import json
+from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from taskq_core import ConfigurationError, TaskQ
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane
-from taskq_core.wire import TaskState
+from taskq_core.wire import TaskState, parse_duration
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
+
+UNIQUE_TIMES: list[dict[str, Any]] = json.loads(
+    (Path(__file__).parents[1] / "golden" / "keys.json").read_text(encoding="utf-8")
+)["unique_ttl"]
 
 
 def test_tasks_run_in_the_order_they_were_enqueued(broker: Broker) -> None:
@@ -166,6 +177,25 @@ class TestUnique:
         assert any_broker.enqueue("a", unique_key=lock, unique_s=seconds) == "1"
 
         assert any_broker.pending() == ["a"]
+
+    @pytest.mark.parametrize("row", UNIQUE_TIMES, ids=lambda row: f"{row['operation']} {row['option']}")
+    def test_a_client_holds_a_unique_lock_as_long_as_gos(self, one_server: Broker, row: dict[str, Any]) -> None:
+        """Whole seconds, cut; from the start on if there is one. What Go refuses is refused, but for 0: no lock."""
+        app = TaskQ(one_server.raw)
+        waits_s = parse_duration(row["process_in"]) / 1e9 if "process_in" in row else None
+        options: dict[str, Any] = {"unique_for": timedelta(microseconds=row["option_ns"] / 1e3), "run_after": waits_s}
+
+        is_refused = row["error"] is not None and row["option_ns"] != 0
+        with pytest.raises(ConfigurationError, match="unique_for must be") if is_refused else nullcontext():
+            app.remote("t:u", **options).delay(b"p")
+        app.close()
+
+        left_ms = one_server.raw.pttl(row["key"])
+        if row["error"] is not None:
+            assert not [key for key in one_server.raw.keys("*") if b":unique:" in key]
+        else:
+            # Go's is mostly a second less with a start time, since it asks for the time twice.
+            assert row["ttl_s"] * 1000 - 2000 < left_ms <= (row["ttl_s"] + (waits_s is not None)) * 1000
 
 
 class TestWake:

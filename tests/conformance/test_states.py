@@ -525,9 +525,9 @@ ELSEWHERE = {
     "cancel": "tests below",
     "client_batch_enqueue": "tests below",
     "client_enqueue": "tests below",
-    "process": "the worker's tests",
+    "process": "test_worker_states",
     "server_heartbeat": "tests below",
-    "scheduler_heartbeat": "the scheduler's tests; it writes entries as write_scheduler_entries does",
+    "scheduler_heartbeat": "test_worker_states",
 }
 
 

@@ -1,0 +1,189 @@
+"""What Go Asynq's server and scheduler leave in Redis around a whole run, and what ours leave.
+
+These are the scenarios of `test_states` for which a process has to run. Some of their times are those of a real clock,
+so a time is compared by what it stands for: the end of the run, so long after it, the day of it.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from taskq_core import Discard, RawTask, SkipRetry, TaskContext, TaskQ, TaskState
+from taskq_core.inspector import AsyncInspector
+from taskq_core.scheduler import Scheduler, SchedulerConfig
+from taskq_core.wire import SchedulerEntry, decode_message, encode_message
+from taskq_core.worker import Worker, WorkerConfig, WorkerListener
+from tests.conformance.stores import Broker
+from tests.conformance.test_states import compare, expected, load, of, theirs
+
+pytestmark = pytest.mark.redis
+
+DAYS_KEPT_S = 90 * 86_400
+
+TEXTS = {
+    "boom": "ValueError: boom",
+    "bad input: skip retry for the task": "bad input",
+    "panic error cause by: panic [github.com/hibiken/asynq/vectors/client.go:144]: oh no": "RuntimeError: oh no",
+    'handler not found for task "x:unknown"': (
+        'handler not found for task "x:unknown": no worker that took it has this task registered'
+    ),
+}
+"""Texts of failures that are others here: with the class of the exception, and of `SkipRetry` the reason alone."""
+CANCELLED = "what somebody cancelled is archived and not run again behind their back, where Go retries it"
+DIFFERENCES = {"work_cancelled": CANCELLED}
+
+
+class Started(WorkerListener):
+    """Tells when a task has started."""
+
+    per_task = True
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+
+    def task_started(self, context: TaskContext) -> None:
+        self.event.set()
+
+
+def function_for(words: str) -> Callable[[TaskContext, RawTask], Awaitable[None]]:
+    """Return a function that does what Go's handler of a scenario does."""
+
+    async def handle(context: TaskContext, task: RawTask) -> None:
+        match words:
+            case "nil":
+                pass
+            case "writes result bytes 0001ff, returns nil":
+                context.write_result(b"\x00\x01\xff")
+            case "error boom":
+                raise ValueError("boom")
+            case "error 'bad input: skip retry for the task' wrapping SkipRetry":
+                raise SkipRetry("bad input")
+            case "error wrapping RevokeTask":
+                raise Discard
+            case "panic":
+                raise RuntimeError("oh no")
+            case "returns the context's error" | "sleeps 1.5 s":
+                await asyncio.Event().wait()
+            case _:
+                pytest.fail(f"called, though its handler is: {words}")
+
+    return handle
+
+
+async def work(app: TaskQ, scenario: dict[str, Any]) -> None:
+    """Run a worker as long as the scenario goes on."""
+    started = Started()
+    is_stopped = scenario["name"] in ("work_cancelled", "work_shutdown_requeue")
+    worker = Worker(app, WorkerConfig(burst=not is_stopped, shutdown_grace=0.3), listener=started)
+    running = asyncio.create_task(worker.arun())
+    try:
+        async with asyncio.timeout(30):
+            if is_stopped:
+                await started.event.wait()
+            if scenario["name"] == "work_cancelled":
+                inspector = AsyncInspector(app)
+                while not await inspector.cancel_task("id-1"):  # noqa: ASYNC110 - until the worker listens
+                    await asyncio.sleep(0.01)
+                while await inspector.count("default", TaskState.ACTIVE):  # noqa: ASYNC110 - Redis tells nobody
+                    await asyncio.sleep(0.01)
+            if is_stopped:
+                worker.stop()
+            assert await running == 0
+    finally:
+        worker.abort()
+
+
+def by_meaning(state: dict[str, Any], texts: dict[str, str]) -> dict[str, Any]:
+    """Return a state with its times replaced by what they stand for, and texts by those that stand for them."""
+    messages = [decode_message(value[b"msg"]) for kind, value in state.values() if kind == "hash"]
+    end_s = max((max(each.last_failed_at, each.completed_at) for each in messages), default=0)
+    found: dict[str, Any] = {}
+    for key, (kind, value) in state.items():
+        if kind == "hash":
+            (message,) = messages
+            for name in ("last_failed_at", "completed_at"):
+                if getattr(message, name):
+                    assert getattr(message, name) == end_s
+                    setattr(message, name, 1)
+            message.error_msg = texts.get(message.error_msg, message.error_msg)
+            value = {**value, b"msg": encode_message(message)}
+        elif key.endswith(":retry"):
+            value = [member for member, _ in value]  # Go's stands by a real clock; ours is looked at below
+        elif kind == "zset":
+            value = [(member, score - end_s) for member, score in value]
+        name, _, day = key.rpartition(":")
+        found[f"{name}:(day)" if day.startswith("20") else key] = (kind, value)
+    return found
+
+
+@pytest.mark.parametrize("scenario", of("process"))
+async def test_a_worker_leaves_what_gos_server_leaves(real_server: Broker, scenario: dict[str, Any]) -> None:
+    """Around one run: success, each kind of failure, cancelled, and given back by a worker that stops."""
+    parameters, name = scenario["given"]["parameters"], scenario["name"]
+    delay_s = parameters["retry_delay_s"]
+    load(real_server, scenario["before"])
+    defaults = {"retry_delay": delay_s, "is_failure": (lambda error: False) if "not_failure" in name else None}
+    app = TaskQ(real_server.raw, defaults=defaults)
+    told: list[BaseException] = []
+    app.on_error(lambda error, context: told.append(error))
+    if parameters["handler"] != "none registered":
+        app.handler("t:a")(function_for(parameters["handler"]))
+    before_s = real_server.raw.time()[0]
+
+    await work(app, scenario)
+
+    after_s = real_server.raw.time()[0]
+    await app.aclose()
+    found, wanted = by_meaning(theirs(real_server), {}), by_meaning(expected(scenario["after"]), TEXTS)
+    if name in DIFFERENCES:
+        assert compare(found, wanted), "no difference any more: take it off the list"
+        assert found["asynq:{default}:archived"] == ("zset", [(b"id-1", 0)])
+        assert decode_message(real_server.raw.hget("asynq:{default}:t:id-1", "msg")).error_msg == "context canceled"
+    else:
+        assert not compare(found, wanted)
+    for _, retry_s in real_server.raw.zrange("asynq:{default}:retry", 0, -1, withscores=True):
+        assert before_s + delay_s <= retry_s <= after_s + delay_s + 1
+    for key in real_server.raw.keys("asynq:{default}:*:20*"):
+        assert DAYS_KEPT_S - 60 <= real_server.raw.ttl(key) <= DAYS_KEPT_S
+    is_told = scenario["observed"]["error_handler_called_with"] is not None and name != "work_revoke"
+    assert bool(told) is is_told, "error handlers are told as Go's is, but for what was discarded"
+
+
+@pytest.mark.parametrize("scenario", of("scheduler_heartbeat"))
+async def test_a_scheduler_shows_its_entries_as_gos_does(real_server: Broker, scenario: dict[str, Any]) -> None:
+    """Byte for byte, but for the next time: Go's was not started and has none."""
+    host, _, scheduler_id = scenario["given"]["parameters"]["scheduler_id"].split(":")
+    (index, shown) = scenario["after"]
+    golden = bytes.fromhex(shown["value"][0]["hex"])
+    entry = SchedulerEntry.decode(golden)
+    app = TaskQ(real_server.raw)
+    app.schedule(entry.spec, app.remote(entry.task_type).s(entry.task_payload), id=entry.id, queue="low", timeout=90)
+    every_s = scenario["given"]["parameters"]["heartbeat_interval_s"]
+    scheduler = Scheduler(app, SchedulerConfig(heartbeat=every_s))
+    scheduler.id, scheduler.host = scheduler_id, host
+    key = shown["key"].replace(":4242:", f":{os.getpid()}:")
+
+    running = asyncio.create_task(scheduler.arun())
+    async with asyncio.timeout(30):
+        while not (written := real_server.raw.lrange(key, 0, -1)):  # noqa: ASYNC110 - Redis tells nobody
+            await asyncio.sleep(0.01)
+    ttl_s, ((member, score),) = real_server.raw.ttl(key), real_server.raw.zrange(index["key"], 0, -1, withscores=True)
+    now_s = real_server.raw.time()[0]
+    scheduler.stop()
+    assert await running == 0
+    await app.aclose()
+
+    ours = SchedulerEntry.decode(written[0])
+    assert ours.next_enqueue_time_ns is not None
+    assert len(written) == 1
+    assert SchedulerEntry(**{**_fields(ours), "next_enqueue_time_ns": None}).encode() == golden
+    assert member.decode() == key
+    assert shown["ttl_s"] - 2 <= ttl_s <= shown["ttl_s"]
+    assert now_s + shown["ttl_s"] - 2 <= score <= now_s + shown["ttl_s"]
+
+
+def _fields(entry: SchedulerEntry) -> dict[str, Any]:
+    return {name: getattr(entry, name) for name in entry.__dataclass_fields__}
