@@ -3,6 +3,7 @@
 from taskq_core.aggregation import GroupedTask
 from taskq_core.app import TaskQ
 from taskq_core.bulk import BulkResult
+from taskq_core.circuit import CircuitState
 from taskq_core.client import AsyncClient, Client
 from taskq_core.context import TaskContext, current_task
 from taskq_core.errors import (
@@ -11,6 +12,7 @@ from taskq_core.errors import (
     BrokerFullError,
     BrokerUnavailableError,
     BulkEnqueueError,
+    CircuitOpenError,
     ConfigurationError,
     Discard,
     DuplicateTaskError,
@@ -20,6 +22,7 @@ from taskq_core.errors import (
     NoCurrentTaskError,
     PayloadError,
     PayloadTooLargeError,
+    QueueFullError,
     ResultError,
     ResultNotKeptError,
     ResultTimeoutError,
@@ -46,7 +49,7 @@ from taskq_core.preparer import PayloadSizeWarning
 from taskq_core.records import TaskInfo
 from taskq_core.result import TaskHandle
 from taskq_core.retry import exponential
-from taskq_core.settings import Settings
+from taskq_core.settings import CircuitSettings, QueueLimit, Settings, WhenFull
 from taskq_core.task import CoroutineTask, RemoteTask, Signature, Task
 from taskq_core.wire import TaskState
 
@@ -59,6 +62,9 @@ __all__ = [
     "BulkEnqueueError",
     "BulkResult",
     "CatchUp",
+    "CircuitOpenError",
+    "CircuitSettings",
+    "CircuitState",
     "Client",
     "ConfigurationError",
     "CoroutineTask",
@@ -73,6 +79,8 @@ __all__ = [
     "PayloadSizeWarning",
     "PayloadTooLargeError",
     "PeriodicTask",
+    "QueueFullError",
+    "QueueLimit",
     "RawTask",
     "RemoteTask",
     "ResultError",
@@ -103,6 +111,7 @@ __all__ = [
     "TaskQError",
     "TaskState",
     "UnknownTaskError",
+    "WhenFull",
     "current_task",
     "exponential",
 ]

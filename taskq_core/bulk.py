@@ -5,10 +5,11 @@ producer span, whose trace all its tasks carry. Payloads are let go as soon as t
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
-from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX, EnqueueCode, NewTask
+from taskq_core.admission import Wait
+from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX, Admitted, EnqueueCode, NewTask
 from taskq_core.errors import BrokerError, BulkEnqueueError, EnqueueError
 from taskq_core.preparer import Preparer, may_have_happened, refusal
 from taskq_core.result import TaskHandle
@@ -48,6 +49,15 @@ class Batch:
         if self.sources.count(first) == len(self.sources):
             return ((first.name, len(self.sources)),)
         return Counter(source.name for source in self.sources).items()
+
+    def part(self, codes: str, *, is_full: bool) -> "Batch":
+        """Return those of its tasks that found no room, or else the others."""
+        part = Batch(self.queue, self.span)
+        for source, task, code in zip(self.sources, self.tasks, codes, strict=True):
+            if (code == EnqueueCode.FULL) == is_full:
+                part.sources.append(source)
+                part.tasks.append(task)
+        return part
 
 
 class BatchFiller:
@@ -93,7 +103,7 @@ class BulkResult(Sequence[TaskHandle[Any]]):
     tasks at once; after the commit it holds those that were enqueued.
 
     Attributes:
-        errors: One per task that was refused: its unique lock or its id was taken.
+        errors: One per task that was refused: its unique lock or its id was taken, or its queue was full.
     """
 
     def __init__(self, make_handle: Callable[[BaseTask[Any], str], TaskHandle[Any]]) -> None:
@@ -139,18 +149,21 @@ class BulkResult(Sequence[TaskHandle[Any]]):
 
     # --- for clients --------------------------------------------------------------------------------------------------
 
-    def add(self, batch: Batch, codes: str) -> None:
-        """Note what became of a batch that was sent."""
-        if codes.count(EnqueueCode.STORED) == len(batch.tasks):
+    def add(self, batch: Batch, answer: Admitted) -> list[EnqueueError]:
+        """Note what became of a batch that was sent, and return the errors of those that were refused."""
+        errors: list[EnqueueError] = []
+        if answer.codes.count(EnqueueCode.STORED) == len(batch.tasks):
             self._sources += batch.sources
             self._ids += [task.task_id for task in batch.tasks]
-            return
-        for source, task, code in zip(batch.sources, batch.tasks, codes, strict=True):
+            return errors
+        for source, task, code in zip(batch.sources, batch.tasks, answer.codes, strict=True):
             if code == EnqueueCode.STORED:
                 self._sources.append(source)
                 self._ids.append(task.task_id)
             else:
-                self.errors.append(refusal(code, source.name, batch.queue.name, task.task_id))
+                errors.append(refusal(code, source.name, batch.queue.name, task.task_id, answer))
+        self.errors += errors
+        return errors
 
     def failure(self, batch: Batch, cause: BrokerError) -> BulkEnqueueError:
         """Return the error for a batch that could not be sent."""
@@ -163,7 +176,7 @@ class BulkResult(Sequence[TaskHandle[Any]]):
         """Hold tasks that are sent when the surrounding transaction commits."""
         self._early = {}
         for batch in waiting:
-            self.add(batch, EnqueueCode.STORED.value * len(batch.tasks))
+            self.add(batch, Admitted(EnqueueCode.STORED.value * len(batch.tasks)))
 
     def begin(self) -> "EarlyHandles":
         """Forget the tasks held, which are sent now, and return the handles given out for them."""
@@ -191,11 +204,57 @@ class EarlyHandles:
                 handle.mark_sent(refused.get(task_id) or failure)
 
 
-def note_batch(preparer: Preparer, batch: Batch, error: BulkEnqueueError | None, duration_s: float) -> None:
-    """Close the span of a batch and count its tasks."""
-    batch.span.end(error)
-    error_type = None if error is None else type_name(error)
-    duration: float | None = duration_s
-    for name, count in batch.count():
-        preparer.metrics.sent(batch.queue.name, name, count, duration_s=duration, error_type=error_type)
-        duration = None  # one call, recorded once
+class Landing:
+    """What becomes of a batch that was sent; a full queue may take a part of it now and the rest later.
+
+    Args:
+        preparer: Counts its tasks.
+        batch: The batch.
+        result: Told of its tasks.
+
+    Attributes:
+        batch: What is still on its way.
+    """
+
+    def __init__(self, preparer: Preparer, batch: Batch, result: BulkResult) -> None:
+        self._preparer = preparer
+        self._result = result
+        self.batch = batch
+
+    def settle(self, answer: Admitted, wait: Wait, duration_s: float) -> float | None:
+        """Note an answer; return the seconds after which `batch` is to be sent again, or None if that was all."""
+        pause_s = wait.pause_s() if EnqueueCode.FULL in answer.codes else None
+        if pause_s is None:
+            self._note(self.batch, answer, duration_s)
+            self.batch.span.end()
+            return None
+        done = self.batch.part(answer.codes, is_full=False)
+        if done.tasks:
+            self._note(done, Admitted(answer.codes.replace(EnqueueCode.FULL, "")), duration_s)
+            self.batch = self.batch.part(answer.codes, is_full=True)
+        return pause_s
+
+    def fail(self, cause: BrokerError, duration_s: float) -> BulkEnqueueError:
+        """Note that what is still on its way could not be sent, and return the error."""
+        error = self._result.failure(self.batch, cause)
+        self.batch.span.end(error)
+        self._count({(name, type_name(error)): count for name, count in self.batch.count()}, duration_s)
+        return error
+
+    def _note(self, batch: Batch, answer: Admitted, duration_s: float) -> None:
+        errors = self._result.add(batch, answer)
+        counts: dict[tuple[str, str | None], int]
+        if errors:
+            stored = [
+                each.name for each, code in zip(batch.sources, answer.codes, strict=True) if code == EnqueueCode.STORED
+            ]
+            counts = Counter([(name, None) for name in stored] + [(each.task, type_name(each)) for each in errors])
+        else:
+            counts = {(name, None): count for name, count in batch.count()}
+        self._count(counts, duration_s)
+
+    def _count(self, counts: Mapping[tuple[str, str | None], int], duration_s: float) -> None:
+        duration: float | None = duration_s
+        for (name, error_type), count in counts.items():
+            self._preparer.metrics.sent(self.batch.queue.name, name, count, duration_s=duration, error_type=error_type)
+            duration = None  # one call, recorded once

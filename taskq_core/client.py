@@ -12,20 +12,31 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from taskq_core.admission import Admission, Wait
 from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX, NewTask, Operation, ReceiptLane, StoredTask
+from taskq_core.broker.operations import (
+    BATCH_BYTES,
+    BATCH_MAX,
+    Admitted,
+    NewTask,
+    Operation,
+    ReceiptLane,
+    StoredTask,
+)
 from taskq_core.broker.sync import Pending, SyncRunner, SyncSubscription
-from taskq_core.bulk import Batch, BatchFiller, BulkResult, batches, note_batch
+from taskq_core.bulk import Batch, BatchFiller, BulkResult, Landing, batches
+from taskq_core.circuit import Call, Circuit, CircuitState
 from taskq_core.codec import decode_result
 from taskq_core.errors import (
     BrokerError,
     BrokerUnavailableError,
     BulkEnqueueError,
     EnqueueError,
+    QueueFullError,
     ResultNotKeptError,
     ResultTimeoutError,
     TaskFailedError,
@@ -149,14 +160,28 @@ def _so_far(result: BulkResult) -> str:
 _CANCELLABLE = (TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)
 
 
+def _enqueue(queue: QueueKeys, tasks: Sequence[NewTask], lane: ReceiptLane, admission: Admission) -> Operation[Any]:
+    """Return the operation that stores tasks, within the limit of their queue if it has one; see `_admitted`."""
+    max_pending = admission.max_pending(queue.name)
+    if max_pending is None:
+        return operations.enqueue(queue, tasks, lane)
+    return operations.enqueue_limited(queue, tasks, lane, max_pending=max_pending)
+
+
+def _admitted(answer: str | Admitted) -> Admitted:
+    """Return the answer to what `_enqueue` returned."""
+    return answer if isinstance(answer, Admitted) else Admitted(answer)
+
+
 class _Flight:
     """A batch that was sent and not yet answered."""
 
-    __slots__ = ("batch", "pending", "started")
+    __slots__ = ("call", "landing", "pending", "started")
 
-    def __init__(self, batch: Batch, pending: Pending[str], started: float) -> None:
-        self.batch = batch
+    def __init__(self, landing: Landing, pending: Pending[Any], call: Call, started: float) -> None:
+        self.landing = landing
         self.pending = pending
+        self.call = call
         self.started = started
 
 
@@ -198,11 +223,20 @@ class Client:
     """Enqueues from blocking code. Safe to share between threads."""
 
     def __init__(
-        self, preparer: Preparer, runner: SyncRunner, *, timeout_s: float, hook: TransactionHook | None = None
+        self,
+        preparer: Preparer,
+        runner: SyncRunner,
+        *,
+        timeout_s: float,
+        admission: Admission,
+        circuit: Circuit,
+        hook: TransactionHook | None = None,
     ) -> None:
         self._preparer = preparer
         self._runner = runner
         self._timeout_s = timeout_s
+        self._admission = admission
+        self._circuit = circuit
         self._hook = hook
         self._lanes = _Lanes()
         self._spell = threading.local()
@@ -212,7 +246,13 @@ class Client:
         """Send through another runner from now on."""
         self._runner = runner
         self._lanes = _Lanes()
+        self._circuit.reset()
         self._preparer.forget_registered()
+
+    @property
+    def circuit_state(self) -> CircuitState:
+        """Whether Redis is asked, or was out of reach too often: the state of the circuit breaker."""
+        return self._circuit.state
 
     def bind_async(self, source: "AsyncClient") -> None:
         """Let handles made here answer coroutines as well."""
@@ -224,8 +264,9 @@ class Client:
         Raises:
             TaskArgumentsError, PayloadTooLargeError: The call does not fit; nothing was written.
             DuplicateTaskError, TaskIdConflictError: The lock or the id is taken.
-            EnqueueError: Redis refused or was not reached within the enqueue timeout; `EnqueueUnknownError` when the
-                task may have been written all the same.
+            QueueFullError: The queue is as full as the setting `LIMITS` allows, also after waiting where it says so.
+            EnqueueError: Redis refused or was not reached within the enqueue timeout, or the circuit breaker is open
+                (its cause says which); `EnqueueUnknownError` when the task may have been written all the same.
         """
         middleware = self._preparer.middleware
         if middleware.sees_calls:
@@ -234,15 +275,17 @@ class Client:
         if self._hook is not None and self._hook.defer(lambda: self.send_deferred(prepared)):
             prepared.handle.mark_deferred()
         else:
-            self._send(prepared, self._timeout_s)
+            self._send(prepared, self._timeout_s, self._admission.wait(prepared.queue.name))
         return prepared.handle
 
     def send_deferred(self, prepared: Prepared[Any]) -> None:
         """Send a task whose transaction has committed. Its handle notes what went wrong, which is raised as well."""
+        wait = self._deferred_wait(prepared.queue.name)
         try:
-            self._send(prepared, self._deferred_timeout_s())
+            self._send(prepared, self._deferred_timeout_s(), wait)
         except EnqueueError as error:
             self._note_spell(error)
+            self._note_wait(prepared.queue.name, wait)
             prepared.handle.mark_sent(error)
             raise
         prepared.handle.mark_sent()
@@ -259,11 +302,25 @@ class Client:
         if isinstance(error.__cause__, BrokerUnavailableError):
             self._spell.failed_at = time.monotonic()
 
-    def _send(self, prepared: Prepared[Any], timeout_s: float) -> None:
+    def _deferred_wait(self, queue: str) -> Wait:
+        """Return how long a deferred send may wait for room: no longer than for Redis, and not soon after in vain."""
+        is_spell = time.monotonic() - getattr(self._spell, "full_at", {}).get(queue, -math.inf) < self._timeout_s
+        return self._admission.wait(queue, most_s=0.0 if is_spell else self._timeout_s)
+
+    def _note_wait(self, queue: str, wait: Wait) -> None:
+        if wait.is_over:
+            self._spell.full_at = {**getattr(self._spell, "full_at", {}), queue: time.monotonic()}
+
+    def _send(self, prepared: Prepared[Any], timeout_s: float, wait: Wait) -> None:
         started = time.monotonic()
         try:
-            codes = self._send_tasks(prepared.queue, (prepared.task,), started + timeout_s)
-            error = prepared.settle(codes)
+            while True:
+                answer = self._send_tasks(prepared.queue, (prepared.task,), time.monotonic() + timeout_s)
+                error = prepared.settle(answer.codes, answer)
+                pause_s = wait.pause_s() if isinstance(error, QueueFullError) else None
+                if pause_s is None:
+                    break
+                time.sleep(pause_s)
         except BrokerError as cause:
             error = prepared.failure(cause)
         except BaseException as interruption:
@@ -273,13 +330,14 @@ class Client:
         if error is not None:
             raise error
 
-    def _send_tasks(self, queue: QueueKeys, tasks: Sequence[NewTask], deadline: float) -> str:
-        self._register(queue, max(0.0, deadline - time.monotonic()))
-        lane = self._lanes.take()
-        operation = operations.enqueue(queue, tasks, lane)
-        codes = self._runner.run(operation, patience_s=max(0.0, deadline - time.monotonic()))
+    def _send_tasks(self, queue: QueueKeys, tasks: Sequence[NewTask], deadline: float) -> Admitted:
+        with self._circuit.call():
+            self._register(queue, max(0.0, deadline - time.monotonic()))
+            lane = self._lanes.take()
+            operation = _enqueue(queue, tasks, lane, self._admission)
+            answer = self._runner.run(operation, patience_s=max(0.0, deadline - time.monotonic()))
         self._lanes.give_back(lane)
-        return codes
+        return _admitted(answer)
 
     def _register(self, queue: QueueKeys, timeout_s: float) -> None:
         operation = self._preparer.unregistered(queue)
@@ -296,10 +354,11 @@ class Client:
 
         A call that does not fit raises where it stands in the iterable; full batches before it are enqueued by then,
         and a note on the error says how many tasks that makes. Inside a transaction all are prepared first and sent at
-        the commit, or none if one does not fit.
+        the commit, or none if one does not fit. Where the setting `LIMITS` lets clients wait for room, each batch waits
+        until all of it was taken; once that took too long, the rest is tried without waiting.
 
         Returns:
-            The handles, and one error for each task whose lock or id was taken.
+            The handles, and one error for each task whose lock or id was taken, or whose queue was full.
 
         Raises:
             TaskArgumentsError, PayloadTooLargeError: A call does not fit.
@@ -315,69 +374,82 @@ class Client:
             result.defer(prepared)
             waiting += prepared
         else:
-            self._send_batches(batches(self._preparer, calls), result)
+            self._send_batches(batches(self._preparer, calls), result, self._admission.wait)
         return result
 
     def send_deferred_batches(self, waiting: Sequence[Batch], result: BulkResult) -> None:
         """Send tasks whose transaction has committed. As `send_deferred`."""
         early = result.begin()
         failure: BaseException | None = None
+        waits: dict[str, Wait] = {}
+
+        def wait(queue: str) -> Wait:
+            waits[queue] = self._deferred_wait(queue)
+            return waits[queue]
+
         try:
-            self._send_batches(waiting, result)
+            self._send_batches(waiting, result, wait)
         except BaseException as error:
             failure = error
             raise
         finally:
+            for queue, waited in waits.items():
+                self._note_wait(queue, waited)
             early.settle(result, failure)
 
-    def _send_batches(self, batches: Iterable[Batch], result: BulkResult) -> None:
-        """Send batches, preparing each while the one before is on its way."""
+    def _send_batches(self, batches: Iterable[Batch], result: BulkResult, wait: Callable[[str], Wait]) -> None:
+        """Send batches, preparing each while the one before is on its way. `wait` says how long for room in a queue."""
         lane = self._lanes.take()
         flying: _Flight | None = None
+        waits: dict[str, Wait] = {}
         try:
             for batch in batches:
-                operation = operations.enqueue(batch.queue, batch.tasks, lane)
+                operation = _enqueue(batch.queue, batch.tasks, lane, self._admission)
                 if flying is not None:
                     landing, flying = flying, None
-                    self._land(landing, result)
-                self._register_for(batch, result)
+                    self._land(landing, waits)
+                if batch.queue.name not in waits:
+                    waits[batch.queue.name] = wait(batch.queue.name)
                 flying = self._begin(batch, operation, result)
             if flying is not None:
                 landing, flying = flying, None
-                self._land(landing, result)
+                self._land(landing, waits)
         except Exception as error:
             if flying is not None:  # a later call did not fit: what is on its way still counts
-                self._land(flying, result)
+                self._land(flying, waits)
             if not isinstance(error, BulkEnqueueError):
                 error.add_note(_so_far(result))
             raise
         self._lanes.give_back(lane)
 
-    def _register_for(self, batch: Batch, result: BulkResult) -> None:
-        try:
-            self._register(batch.queue, self._timeout_s)
-        except BrokerError as cause:
-            raise self._failed(batch, result, cause, time.monotonic()) from cause
-
-    def _begin(self, batch: Batch, operation: Operation[str], result: BulkResult) -> "_Flight":
+    def _begin(self, batch: Batch, operation: Operation[Any], result: BulkResult) -> "_Flight":
+        landing = Landing(self._preparer, batch, result)
         started = time.monotonic()
+        call: Call | None = None
         try:
-            return _Flight(batch, self._runner.begin(operation), started)
-        except BrokerError as cause:
-            raise self._failed(batch, result, cause, started) from cause
+            call = self._circuit.call()
+            self._register(batch.queue, self._timeout_s)
+            return _Flight(landing, self._runner.begin(operation), call, started)
+        except BaseException as error:
+            if call is not None:
+                call.end(error)
+            if isinstance(error, BrokerError):
+                raise landing.fail(error, time.monotonic() - started) from error
+            raise
 
-    def _land(self, flight: "_Flight", result: BulkResult) -> None:
+    def _land(self, flight: "_Flight", waits: Mapping[str, Wait]) -> None:
+        landing = flight.landing
+        wait = waits[landing.batch.queue.name]
+        wait.renew()
         try:
-            codes = flight.pending.finish(patience_s=self._timeout_s)
+            with flight.call:
+                answer = _admitted(flight.pending.finish(patience_s=self._timeout_s))
+            while (pause_s := landing.settle(answer, wait, time.monotonic() - flight.started)) is not None:
+                time.sleep(pause_s)
+                batch = landing.batch
+                answer = self._send_tasks(batch.queue, batch.tasks, time.monotonic() + self._timeout_s)
         except BrokerError as cause:
-            raise self._failed(flight.batch, result, cause, flight.started) from cause
-        note_batch(self._preparer, flight.batch, None, time.monotonic() - flight.started)
-        result.add(flight.batch, codes)
-
-    def _failed(self, batch: Batch, result: BulkResult, cause: BrokerError, started: float) -> BulkEnqueueError:
-        error = result.failure(batch, cause)
-        note_batch(self._preparer, batch, error, time.monotonic() - started)
-        return error
+            raise landing.fail(cause, time.monotonic() - flight.started) from cause
 
     # --- what handles ask ---------------------------------------------------------------------------------------------
 
@@ -449,11 +521,15 @@ class AsyncClient:
         *,
         timeout_s: float,
         blocking: Client,
+        admission: Admission,
+        circuit: Circuit,
         hook: TransactionHook | None = None,
     ) -> None:
         self._preparer = preparer
         self._runner = runner
         self._timeout_s = timeout_s
+        self._admission = admission
+        self._circuit = circuit
         self._blocking = blocking
         self._hook = hook
         self._outboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Outbox] = weakref.WeakKeyDictionary()
@@ -466,7 +542,13 @@ class AsyncClient:
         self._runner = runner
         self._lanes = _Lanes()
         self._hub = EndHub(runner)
+        self._circuit.reset()
         self._preparer.forget_registered()
+
+    @property
+    def circuit_state(self) -> CircuitState:
+        """Whether Redis is asked, or was out of reach too often. As `Client.circuit_state`, and the same."""
+        return self._circuit.state
 
     async def enqueue(self, call: Signature[R]) -> TaskHandle[R]:
         """Enqueue one call and return its handle. Raises as `Client.enqueue`."""
@@ -481,8 +563,28 @@ class AsyncClient:
         outbox = self._outboxes.get(loop)
         if outbox is None:
             outbox = self._outboxes[loop] = _Outbox(self)
-        await outbox.put(prepared)
+        await self._put(outbox, prepared)
         return prepared.handle
+
+    async def _put(self, outbox: "_Outbox", prepared: Prepared[Any]) -> None:
+        """Send a task with the others of its tick, again and again while its queue is full and it may wait."""
+        started = time.monotonic()
+        wait: Wait | None = None
+        while True:
+            try:
+                await outbox.put(prepared)
+                return
+            except QueueFullError as error:
+                wait = wait or self._admission.wait(prepared.queue.name)
+                pause_s = wait.pause_s()
+                if pause_s is None:
+                    self.note_sent(prepared, error, started)
+                    raise
+            try:
+                await asyncio.sleep(pause_s)
+            except BaseException as interruption:
+                prepared.span.end(interruption)
+                raise
 
     async def enqueue_many(self, calls: Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]) -> BulkResult:
         """Enqueue any number of calls, streamed. Takes asynchronous iterables too. As `Client.enqueue_many`.
@@ -502,12 +604,13 @@ class AsyncClient:
             waiting += prepared
             return result
         flying: asyncio.Task[None] | None = None
+        waits: dict[str, Wait] = {}
         try:
             async for batch in self._batches(calls):
                 if flying is not None:
                     landing, flying = flying, None
                     await asyncio.shield(landing)
-                flying = self._start(batch, result)
+                flying = self._start(batch, result, waits)
                 await asyncio.sleep(0)  # lets it reach the socket, and others run between batches
             if flying is not None:
                 landing, flying = flying, None
@@ -533,9 +636,11 @@ class AsyncClient:
         for batch in filler.rest():
             yield batch
 
-    def _start(self, batch: Batch, result: BulkResult) -> "asyncio.Task[None]":
+    def _start(self, batch: Batch, result: BulkResult, waits: dict[str, Wait]) -> "asyncio.Task[None]":
         """Send a batch in a task of its own, which goes on when the caller is cancelled."""
-        sending = asyncio.get_running_loop().create_task(self._send_batch(batch, result))
+        name = batch.queue.name
+        wait = waits.get(name) or waits.setdefault(name, self._admission.wait(name))
+        sending = asyncio.get_running_loop().create_task(self._send_batch(batch, result, wait))
         self._landing.add(sending)
         sending.add_done_callback(self._landed)
         return sending
@@ -545,34 +650,36 @@ class AsyncClient:
         if not sending.cancelled():
             sending.exception()  # seen: nobody waits for it any more if the caller was cancelled
 
-    async def _send_batch(self, batch: Batch, result: BulkResult) -> None:
+    async def _send_batch(self, batch: Batch, result: BulkResult, wait: Wait) -> None:
+        landing = Landing(self._preparer, batch, result)
         started = time.monotonic()
+        wait.renew()
         try:
-            codes = await self.send_tasks(batch.queue, batch.tasks)
+            answer = await self.send_tasks(batch.queue, batch.tasks)
+            while (pause_s := landing.settle(answer, wait, time.monotonic() - started)) is not None:
+                await asyncio.sleep(pause_s)
+                answer = await self.send_tasks(batch.queue, landing.batch.tasks)
         except BrokerError as cause:
-            error = result.failure(batch, cause)
-            note_batch(self._preparer, batch, error, time.monotonic() - started)
-            raise error from cause
-        note_batch(self._preparer, batch, None, time.monotonic() - started)
-        result.add(batch, codes)
+            raise landing.fail(cause, time.monotonic() - started) from cause
 
-    async def send_tasks(self, queue: QueueKeys, tasks: Sequence[NewTask]) -> str:
-        """Send tasks of one queue and return their enqueue codes. For the outbox."""
+    async def send_tasks(self, queue: QueueKeys, tasks: Sequence[NewTask]) -> Admitted:
+        """Send tasks of one queue and return what became of each. For the outbox."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout_s
-        operation = self._preparer.unregistered(queue)
-        if operation is not None:
-            try:
-                await self._runner.run(operation, patience_s=self._timeout_s)
-            except BrokerUnavailableError as error:
-                error.may_have_happened = False  # the tasks themselves were not sent
-                raise
-            self._preparer.note_registered(queue)
-        lane = self._lanes.take()
-        enqueue = operations.enqueue(queue, tasks, lane)
-        codes = await self._runner.run(enqueue, patience_s=max(0.0, deadline - loop.time()))
+        with self._circuit.call():
+            operation = self._preparer.unregistered(queue)
+            if operation is not None:
+                try:
+                    await self._runner.run(operation, patience_s=self._timeout_s)
+                except BrokerUnavailableError as error:
+                    error.may_have_happened = False  # the tasks themselves were not sent
+                    raise
+                self._preparer.note_registered(queue)
+            lane = self._lanes.take()
+            enqueue = _enqueue(queue, tasks, lane, self._admission)
+            answer = await self._runner.run(enqueue, patience_s=max(0.0, deadline - loop.time()))
         self._lanes.give_back(lane)
-        return codes
+        return _admitted(answer)
 
     def note_sent(self, prepared: Prepared[Any], error: EnqueueError | None, started: float) -> None:
         """Close the span of a task and count it. For the outbox."""
@@ -691,8 +798,8 @@ class _Outbox:
         started = time.monotonic()
         errors: list[EnqueueError | None]
         try:
-            codes = await self._client.send_tasks(queue, [prepared.task for prepared, _ in items])
-            errors = [prepared.settle(code) for (prepared, _), code in zip(items, codes, strict=True)]
+            answer = await self._client.send_tasks(queue, [prepared.task for prepared, _ in items])
+            errors = [prepared.settle(code, answer) for (prepared, _), code in zip(items, answer.codes, strict=True)]
         except BrokerError as cause:
             errors = [prepared.failure(cause) for prepared, _ in items]
         except BaseException as interruption:
@@ -701,7 +808,8 @@ class _Outbox:
                 future.cancel()  # the loop is ending
             raise
         for (prepared, future), error in zip(items, errors, strict=True):
-            self._client.note_sent(prepared, error, started)
+            if not isinstance(error, QueueFullError) or future.done():  # else the caller may wait for room
+                self._client.note_sent(prepared, error, started)
             if future.done():
                 continue  # the caller was cancelled meanwhile; its task is enqueued all the same
             if error is None:

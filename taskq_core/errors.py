@@ -12,10 +12,12 @@
     |-- EnqueueError                 a task was not enqueued; carries its id
     |   |-- DuplicateTaskError       another task holds the unique lock
     |   |-- TaskIdConflictError      the id is taken in this queue
+    |   |-- QueueFullError           as many tasks are pending as the setting LIMITS allows
     |   `-- EnqueueUnknownError      the store did not answer: the task may or may not be there
     |-- BulkEnqueueError             a bulk enqueue stopped half-way; carries what was enqueued
     |-- BrokerError                  the store refused, or was not reached
     |   |-- BrokerUnavailableError   no connection or no answer in time (also a ConnectionError)
+    |   |   `-- CircuitOpenError     it failed several times, so it was not asked again just now
     |   |-- BrokerAuthenticationError
     |   |-- BrokerFullError          the store is over its memory limit and takes no new work
     |   |-- BrokerReplyError         the store answered something else than the layout says
@@ -160,6 +162,25 @@ class TaskIdConflictError(EnqueueError):
         return f"task {self.task!r} was not enqueued: id {self.task_id!r} is taken in queue {self.queue!r}"
 
 
+class QueueFullError(EnqueueError):
+    """As many tasks of the queue are pending as the setting `LIMITS` allows. Nothing was written, no lock was taken.
+
+    With `when_full` `block` there was no room for as long as the client waited.
+
+    Attributes:
+        size: Tasks that were pending.
+        limit: Most that may be pending.
+    """
+
+    def __init__(self, task: str, queue: str, task_id: str, size: int = 0, limit: int = 0) -> None:
+        super().__init__(task, queue, task_id, f"{size} tasks are pending, and no more than {limit} may be")
+        self.args = (task, queue, task_id, size, limit)
+        self.size, self.limit = size, limit
+
+    def __str__(self) -> str:
+        return f"task {self.task!r} was not enqueued: queue {self.queue!r} is full; {self.reason}"
+
+
 class EnqueueUnknownError(EnqueueError):
     """The store did not answer in time, so the task may or may not have been enqueued.
 
@@ -210,6 +231,31 @@ class BrokerUnavailableError(BrokerError, ConnectionError):
         error = cls(message)
         error.may_have_happened = False
         return error
+
+
+class CircuitOpenError(BrokerUnavailableError):
+    """The store failed to answer several times in a row, so it was not asked again just now. Nothing was sent.
+
+    Attributes:
+        address: Where the store is.
+        failures: How often it failed in a row.
+        retry_in_s: Seconds until it is asked again.
+        last_failure: What the last of them said.
+    """
+
+    may_have_happened = False
+
+    def __init__(self, address: str, failures: int, retry_in_s: float, last_failure: str) -> None:
+        # One argument: an OSError takes several for an error number and its text.
+        super().__init__(
+            f"{address} failed {failures} times in a row and is asked again in {retry_in_s:.1f} s; "
+            f"the last time: {last_failure}"
+        )
+        self.address, self.failures = address, failures
+        self.retry_in_s, self.last_failure = retry_in_s, last_failure
+
+    def __reduce__(self) -> tuple[type["CircuitOpenError"], tuple[str, int, float, str]]:
+        return type(self), (self.address, self.failures, self.retry_in_s, self.last_failure)
 
 
 class BrokerAuthenticationError(BrokerError):

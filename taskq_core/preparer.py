@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from taskq_core.broker import operations
-from taskq_core.broker.operations import EnqueueCode, NewTask, Operation
+from taskq_core.broker.operations import Admitted, EnqueueCode, NewTask, Operation
 from taskq_core.errors import (
     BrokerError,
     BrokerUnavailableError,
@@ -20,6 +20,7 @@ from taskq_core.errors import (
     EnqueueError,
     EnqueueUnknownError,
     PayloadTooLargeError,
+    QueueFullError,
     TaskIdConflictError,
 )
 from taskq_core.ids import new_task_id
@@ -56,11 +57,11 @@ class Prepared(Generic[R]):
         self.handle = handle
         self.span = span
 
-    def settle(self, code: str) -> EnqueueError | None:
-        """Return the error that an enqueue code stands for, or None."""
+    def settle(self, code: str, answer: Admitted | None = None) -> EnqueueError | None:
+        """Return the error that an enqueue code stands for, or None; `answer` is that of its call, if not its own."""
         if code == EnqueueCode.STORED:
             return None
-        return refusal(code, self.handle.name, self.handle.queue, self.handle.id)
+        return refusal(code, self.handle.name, self.handle.queue, self.handle.id, answer)
 
     def failure(self, cause: BrokerError) -> EnqueueError:
         """Return the error for a send that failed."""
@@ -70,8 +71,10 @@ class Prepared(Generic[R]):
         return error
 
 
-def refusal(code: str, name: str, queue: str, task_id: str) -> EnqueueError:
-    """Return the error of a task that was not stored: its lock or its id is taken."""
+def refusal(code: str, name: str, queue: str, task_id: str, answer: Admitted | None = None) -> EnqueueError:
+    """Return the error of a task that was not stored: its lock or its id is taken, or the queue is full."""
+    if code == EnqueueCode.FULL and answer is not None:
+        return QueueFullError(name, queue, task_id, answer.pending, answer.limit)
     kind = DuplicateTaskError if code == EnqueueCode.DUPLICATE else TaskIdConflictError
     return kind(name, queue, task_id)
 

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from taskq_core.admission import Admission
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.sync import SyncRunner
+from taskq_core.circuit import Circuit
 from taskq_core.client import AsyncClient, Client, TransactionHook
 from taskq_core.middleware import MiddlewareStack
 from taskq_core.preparer import Preparer
@@ -49,9 +51,21 @@ class Runtime:
             middleware=middleware,
         )
         self.preparer = preparer
-        self.client = Client(preparer, self.runner, timeout_s=timeout_s, hook=hook)
+        admission = Admission(settings.limits, timeout_s=timeout_s)
+        circuit = Circuit(
+            settings.circuit_breaker, address=self.endpoint.address, opened=preparer.metrics.circuit_opened
+        )
+        self.client = Client(
+            preparer, self.runner, timeout_s=timeout_s, admission=admission, circuit=circuit, hook=hook
+        )
         self.async_client = AsyncClient(
-            preparer, self.async_runner, timeout_s=timeout_s, blocking=self.client, hook=hook
+            preparer,
+            self.async_runner,
+            timeout_s=timeout_s,
+            blocking=self.client,
+            admission=admission,
+            circuit=circuit,
+            hook=hook,
         )
         self.client.bind_async(self.async_client)
         self._own = Store(endpoint=self.endpoint, runner=self.runner, async_runner=self.async_runner)

@@ -41,6 +41,13 @@ class EnqueueMode(StrEnum):
     IMMEDIATELY = "immediately"
 
 
+class WhenFull(StrEnum):
+    """What becomes of an enqueue that meets a full queue."""
+
+    REJECT = "reject"
+    BLOCK = "block"
+
+
 def seconds(name: str, value: object, *, allow_zero: bool = True) -> float:
     """Return a duration in seconds.
 
@@ -149,6 +156,85 @@ def _archive_age(name: str, value: object) -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimit:
+    """How many tasks of a queue may be pending before a client may enqueue no more."""
+
+    max_pending: int
+    """Most pending tasks, 1 to 100,000,000."""
+    when_full: WhenFull = WhenFull.REJECT
+    """`reject`: enqueueing raises `QueueFullError` at once. `block`: it waits for room, and raises if there is none."""
+    block_timeout: Duration | None = None
+    """Longest wait for room, more than 0. None: as long as `ENQUEUE_TIMEOUT`."""
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        check_whole("MAX_PENDING", self.max_pending, least=1, most=100_000_000)
+        set_(self, "when_full", _member(WhenFull, "WHEN_FULL", self.when_full))
+        if self.block_timeout is not None:
+            set_(self, "block_timeout", seconds("BLOCK_TIMEOUT", self.block_timeout, allow_zero=False))
+
+
+def _limits(value: Any) -> dict[str, QueueLimit]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"LIMITS must be a dict of queue names, got {value!r}")
+    return {name: _limit(name, each) for name, each in value.items()}
+
+
+def _limit(name: object, value: Any) -> QueueLimit:
+    where = f"LIMITS[{name!r}]"
+    if not isinstance(name, str):
+        raise ConfigurationError(f"{where}: a queue's name must be text")
+    validate_queue_name(name)
+    if isinstance(value, QueueLimit):
+        return value
+    if not isinstance(value, Mapping):
+        value = {"MAX_PENDING": value}
+    given = _by_field(QueueLimit, where, value)
+    if "max_pending" not in given:
+        raise ConfigurationError(f"{where} must have MAX_PENDING, got {value!r}")
+    try:
+        return QueueLimit(**given)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitSettings:
+    """When clients stop asking a Redis that does not answer, and when they try again."""
+
+    failures: int = 5
+    """Enqueues that failed one after the other after which the next fail at once, 0 to 1,000,000. 0: never."""
+    first_pause: Duration = 0.5
+    """About how long nothing is sent then, more than 0; twice as long after each try that failed."""
+    max_pause: Duration = 5.0
+    """Longest time until the next try, at least `first_pause`."""
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        check_whole("CIRCUIT_BREAKER['FAILURES']", self.failures, least=0, most=1_000_000)
+        for name in ("first_pause", "max_pause"):
+            where = f"CIRCUIT_BREAKER[{name.upper()!r}]"
+            set_(self, name, seconds(where, getattr(self, name), allow_zero=False))
+        if self.max_pause < self.first_pause:  # type: ignore[operator]  # both made seconds above
+            raise ConfigurationError(
+                f"CIRCUIT_BREAKER['MAX_PAUSE'] must be at least FIRST_PAUSE ({self.first_pause} s), "
+                f"got {self.max_pause} s"
+            )
+
+
+def _circuit(value: Any) -> CircuitSettings:
+    if isinstance(value, CircuitSettings):
+        return value
+    if value is False:
+        return CircuitSettings(failures=0)
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(
+            f"CIRCUIT_BREAKER must be a dict of FAILURES, FIRST_PAUSE and MAX_PAUSE, or False, got {value!r}"
+        )
+    return CircuitSettings(**_by_field(CircuitSettings, "CIRCUIT_BREAKER", value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Configuration of one queue application."""
 
@@ -170,6 +256,11 @@ class Settings:
     """`on_commit`: a task enqueued in an open transaction is sent when it commits. `immediately`: at once."""
     enqueue_timeout: Duration = 2.0
     """Most seconds an enqueue may take when Redis does not answer."""
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    """Queues of which clients may not fill up more than so much: name to a number of pending tasks, or to a dict of
+    `MAX_PENDING` and, if wanted, `WHEN_FULL` and `BLOCK_TIMEOUT`. See `QueueLimit`."""
+    circuit_breaker: CircuitSettings = field(default_factory=CircuitSettings)
+    """When clients stop asking a Redis that does not answer; False: never."""
     eager: bool = False
     """Django: run each task at once, in the process that enqueues it and without Redis; for tests and development."""
     autodiscover: bool | tuple[str, ...] = True
@@ -194,6 +285,8 @@ class Settings:
         check_whole("CONCURRENCY", self.concurrency, least=1, most=100_000)
         set_(self, "shutdown_grace", seconds("SHUTDOWN_GRACE", self.shutdown_grace))
         set_(self, "enqueue_timeout", seconds("ENQUEUE_TIMEOUT", self.enqueue_timeout, allow_zero=False))
+        set_(self, "limits", MappingProxyType(_limits(self.limits)))
+        set_(self, "circuit_breaker", _circuit(self.circuit_breaker))
         set_(self, "enqueue", _member(EnqueueMode, "ENQUEUE", self.enqueue))
         _check_flag("EAGER", self.eager)
         if not isinstance(self.defaults, Mapping):
@@ -258,7 +351,7 @@ def _modules(value: Any) -> bool | tuple[str, ...]:
 
 
 _FLAGS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
-_JSON_KEYS = ("QUEUES", "DEFAULTS", "SCHEDULE", "ARCHIVE", "TRACE")
+_JSON_KEYS = ("QUEUES", "LIMITS", "CIRCUIT_BREAKER", "DEFAULTS", "SCHEDULE", "ARCHIVE", "TRACE")
 
 
 _SERVICE_LINK = re.compile(r"(PORT|SERVICE_HOST|SERVICE_PORT)(_|$)")

@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from taskq_core import BulkResult, ConfigurationError, Settings, Signature, TaskHandle, TaskQ
+from taskq_core import BulkResult, CircuitState, ConfigurationError, Settings, Signature, TaskHandle, TaskQ
 from taskq_core.client import TransactionHook
 from taskq_core.handlers import E
 from taskq_core.runtime import Runtime, Store
@@ -129,6 +129,11 @@ class CurrentClient:
         """Enqueue one call. As `taskq_core.Client.enqueue`."""
         return taskq.client.enqueue(call)
 
+    @property
+    def circuit_state(self) -> CircuitState:
+        """Whether Redis is asked, or was out of reach too often. As `taskq_core.Client.circuit_state`."""
+        return taskq.client.circuit_state
+
     def enqueue_many(self, calls: Iterable[Signature[Any]]) -> BulkResult:
         """Enqueue any number of calls, streamed. As `taskq_core.Client.enqueue_many`."""
         return taskq.client.enqueue_many(calls)
@@ -140,6 +145,11 @@ class CurrentAsyncClient:
     async def enqueue(self, call: Signature[R]) -> TaskHandle[R]:
         """Enqueue one call. As `taskq_core.AsyncClient.enqueue`."""
         return await taskq.async_client.enqueue(call)
+
+    @property
+    def circuit_state(self) -> CircuitState:
+        """Whether Redis is asked, or was out of reach too often. As `taskq_core.AsyncClient.circuit_state`."""
+        return taskq.async_client.circuit_state
 
     async def enqueue_many(self, calls: Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]) -> BulkResult:
         """Enqueue any number of calls, streamed. As `taskq_core.AsyncClient.enqueue_many`."""

@@ -29,7 +29,7 @@ from taskq_core.cli.command import root
 from taskq_core.inspector import Inspector
 from taskq_core.options import TaskOptions
 from taskq_core.scheduler import SchedulerConfig
-from taskq_core.settings import ArchiveSettings, Settings, TraceSettings
+from taskq_core.settings import ArchiveSettings, CircuitSettings, QueueLimit, Settings, TraceSettings
 from taskq_core.telemetry import names
 from taskq_core.wire import Keys
 from taskq_core.worker import Worker, WorkerConfig
@@ -88,6 +88,7 @@ def table(page: str, heading: str) -> dict[str, list[str]]:
 
 
 def default_of(field: Field[Any]) -> object:
+    """Return the default of a field, `MISSING` if it has none."""
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
@@ -169,6 +170,8 @@ def test_the_index_names_every_page() -> None:
         ("reference/settings.md", "Keys", Settings, True),
         ("reference/settings.md", "ARCHIVE", ArchiveSettings, True),
         ("reference/settings.md", "TRACE", TraceSettings, True),
+        ("reference/settings.md", "LIMITS", QueueLimit, True),
+        ("reference/settings.md", "CIRCUIT_BREAKER", CircuitSettings, True),
         ("reference/settings.md", "WorkerConfig", WorkerConfig, False),
         ("reference/settings.md", "SchedulerConfig", SchedulerConfig, False),
         ("reference/task-options.md", "Options", TaskOptions, False),
@@ -182,8 +185,10 @@ def test_a_table_lists_every_field_with_its_default(page: str, heading: str, rec
     for name, field in expected.items():
         shown = rows[name][1].strip("`")
         default = default_of(field)
-        if isinstance(default, ArchiveSettings | TraceSettings):
+        if isinstance(default, ArchiveSettings | CircuitSettings | TraceSettings):
             assert shown == "see below"
+        elif default is MISSING:
+            assert shown == ""
         elif isinstance(default, str):
             assert shown == f'"{default}"'
         else:
@@ -481,6 +486,85 @@ def test_the_fastapi_code_of_the_readme_runs(tmp_path: Path, redis_server: Redis
     )
 
     assert output.strip() == 'completed "R-000007"'
+
+
+@pytest.mark.redis
+def test_a_full_queue_and_a_silent_redis_are_answered_as_the_page_says(tmp_path: Path) -> None:
+    """503 with a time to try again; from FastAPI for either, and once the circuit is open at once."""
+    write_files(ROOT / "docs/how-to/limit-a-queue.md", tmp_path)
+
+    with RedisServer() as server:
+        output = run_python(
+            tmp_path,
+            f"""
+            import os, signal
+            from fastapi.testclient import TestClient
+            from shop.main import app
+            from shop.queue import taskq
+            from dataclasses import replace
+
+            limits = {{**taskq.settings.limits, "images": 2}}
+            slow = {{"FIRST_PAUSE": 60, "MAX_PAUSE": 60}}  # so that no try is due while this machine is busy
+            changes = {{"limits": limits, "enqueue_timeout": 0.1, "circuit_breaker": slow}}
+            taskq.configure(replace(taskq.settings, url="{server.unix_url}", **changes))
+            with TestClient(app) as web:
+                def post():
+                    answer = web.post("/images?path=x")
+                    print(answer.status_code, answer.headers.get("retry-after"))
+                for _ in range(3):
+                    post()
+                os.kill({server.pid}, signal.SIGSTOP)
+                for _ in range(6):
+                    post()
+                print(taskq.client.circuit_state)
+                os.kill({server.pid}, signal.SIGCONT)
+            """,
+        )
+
+    lines = output.splitlines()
+    assert lines[:3] == ["202 None", "202 None", "503 30"]
+    assert lines[3:8] == ["503 5"] * 5
+    assert re.fullmatch("503 [3-6][0-9]", lines[8])
+    assert lines[9:] == ["open"]
+
+
+@pytest.mark.redis
+def test_a_full_queue_is_answered_by_the_middleware_of_the_page(tmp_path: Path, redis_server: RedisServer) -> None:
+    write_files(ROOT / "docs/how-to/limit-a-queue.md", tmp_path)
+
+    output = run_python(
+        tmp_path,
+        f"""
+        import django
+        from django.conf import settings
+        from django.http import HttpResponse
+        from django.urls import path
+
+        settings.configure(
+            INSTALLED_APPS=["taskq_django"], ROOT_URLCONF="__main__", ALLOWED_HOSTS=["*"],
+            DATABASES={{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}}},
+            MIDDLEWARE=["shop.middleware.TryAgainMiddleware"],
+            TASKQ={{"URL": "{redis_server.unix_url}", "LIMITS": {{"default": 1}}}},
+        )
+        django.setup()
+        from django.test import Client
+        from taskq_django import task
+
+        @task(name="resize")
+        def resize(): ...
+
+        def upload(request):
+            resize.delay()
+            return HttpResponse(status=202)
+
+        urlpatterns = [path("images", upload)]
+        for _ in range(2):
+            answer = Client().post("/images")
+            print(answer.status_code, answer.headers.get("Retry-After"))
+        """,
+    )
+
+    assert output.splitlines() == ["202 None", "503 30"]
 
 
 def run_blocks(page: str) -> dict[str, Any]:

@@ -98,6 +98,7 @@ class _Meters:
 class _ClientInstruments:
     enqueued: Counter
     sent: Counter
+    circuit_opened: Counter
     operation_duration: Histogram
 
 
@@ -139,10 +140,7 @@ class ClientMetrics:
             duration_s: Seconds the call took, recorded once; None records nothing.
             error_type: Why they were not enqueued; None if they were.
         """
-        if self._meters.has_changed():
-            meter = self._meters.meter
-            self._instruments = None if meter is None else _client_instruments(meter)
-        instruments = self._instruments
+        instruments = self._current()
         if instruments is None:
             return
         key = (queue, task_type, error_type)
@@ -156,6 +154,18 @@ class ClientMetrics:
             instruments.enqueued.add(count, series.task)
         if duration_s is not None:
             instruments.operation_duration.record(duration_s, series.message)
+
+    def circuit_opened(self) -> None:
+        """Count that the circuit breaker has opened, since Redis was out of reach."""
+        instruments = self._current()
+        if instruments is not None:
+            instruments.circuit_opened.add(1)
+
+    def _current(self) -> _ClientInstruments | None:
+        if self._meters.has_changed():
+            meter = self._meters.meter
+            self._instruments = None if meter is None else _client_instruments(meter)
+        return self._instruments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,6 +312,9 @@ def _client_instruments(meter: Meter) -> _ClientInstruments:
         enqueued=meter.create_counter(names.TASKS_ENQUEUED, "{task}", "Tasks that were enqueued."),
         sent=meter.create_counter(
             names.CLIENT_SENT, "{message}", "Number of messages producer attempted to send to the broker."
+        ),
+        circuit_opened=meter.create_counter(
+            names.CIRCUIT_OPENED, "{opening}", "Times after which enqueues failed at once, as Redis was out of reach."
         ),
         operation_duration=meter.create_histogram(
             names.CLIENT_OPERATION_DURATION,

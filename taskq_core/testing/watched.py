@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
-from taskq_core.broker.operations import EnqueueCode, NewTask, Operation
+from taskq_core.broker.operations import Admitted, EnqueueCode, NewTask, Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.runtime import Store
@@ -19,7 +19,8 @@ AsyncStored = Callable[[Sequence[NewTask]], Awaitable[None]]
 """As `Stored`, on the event loop that enqueued them."""
 
 
-def _tasks_stored(operation: Operation[Any], codes: Any) -> list[NewTask]:
+def _tasks_stored(operation: Operation[Any], answer: Any) -> list[NewTask]:
+    codes = answer.codes if isinstance(answer, Admitted) else answer
     return [task for task, code in zip(operation.tasks, codes, strict=True) if code == EnqueueCode.STORED]
 
 

@@ -11,7 +11,9 @@ import pytest
 from taskq_core import ConfigurationError, TaskQ
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane
-from taskq_core.wire import TaskState, parse_duration
+from taskq_core.errors import BrokerReplyError
+from taskq_core.ids import new_token
+from taskq_core.wire import Keys, TaskState, parse_duration
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
 UNIQUE_TIMES: list[dict[str, Any]] = json.loads(
@@ -313,3 +315,122 @@ class TestRevoke:
         assert broker.run(ops.revoke(queue, "a")) is None
 
         assert broker.dump() == before
+
+
+class TestLimit:
+    """At most so many pending tasks, where an enqueue says so."""
+
+    def enqueue(self, broker: Broker, *tasks: NewTask, most: int, lane: ReceiptLane | None = None) -> ops.Admitted:
+        lane = lane or ReceiptLane(new_token())
+        return broker.run(ops.enqueue_limited(broker.queue, tasks, lane, max_pending=most, now_ns=NOW_NS))
+
+    def test_as_many_as_find_room_are_stored(self, broker: Broker) -> None:
+        """In their order; each of the others is refused by itself."""
+        broker.enqueue("a")
+
+        answer = self.enqueue(broker, *[NewTask(name, b"m") for name in ("b", "c", "d", "e")], most=3)
+
+        assert answer == ops.Admitted("11ff", pending=3, limit=3)
+        assert broker.pending() == ["a", "b", "c"]
+        assert broker.fields("d") == {}
+
+    def test_with_room_for_all_it_is_an_enqueue_like_any_other(self, broker: Broker) -> None:
+        assert self.enqueue(broker, NewTask("a", b"m"), most=1) == ops.Admitted("1", pending=0, limit=1)
+
+    @pytest.mark.parametrize("lock", ["", "unique"], ids=["plain", "with a lock"])
+    def test_a_refused_call_writes_nothing(self, broker: Broker, lock: str) -> None:
+        """Neither task nor lock nor receipt; also where more are pending than may be."""
+        broker.enqueue("a", "b")
+        before = broker.dump()
+        key = broker.queue.unique_prefix + lock if lock else ""
+
+        answer = self.enqueue(broker, NewTask("c", b"m", unique_key=key, unique_s=60), most=1)
+
+        assert answer == ops.Admitted("f", pending=2, limit=1)
+        assert broker.dump() == before
+
+    def test_only_what_would_be_pending_counts(self, broker: Broker) -> None:
+        """A task with a start ahead and one in a group are taken, and take no room from others of the batch."""
+        later = NewTask("later", b"m", start_at_s=NOW_S + 60)
+        grouped = NewTask("grouped", b"m", group="g")
+
+        answer = self.enqueue(broker, later, grouped, NewTask("a", b"m"), NewTask("b", b"m"), most=1)
+
+        assert answer.codes == "111f"
+        assert broker.pending() == ["a"]
+
+    def test_an_id_or_a_lock_that_is_taken_is_told_first(self, broker: Broker) -> None:
+        """So enqueueing again, after an answer that was lost, tells that the task is there."""
+        lock = broker.queue.unique_prefix + "x"
+        broker.enqueue("a", unique_key=lock, unique_s=60)
+
+        answer = self.enqueue(broker, NewTask("a", b"m"), most=1)
+        locked = self.enqueue(broker, NewTask("b", b"m", unique_key=lock, unique_s=60), most=1)
+
+        assert (answer.codes, locked.codes) == ("0", "d")
+
+    def test_a_repeat_of_an_accepted_call_is_accepted_although_the_queue_is_full_now(self, broker: Broker) -> None:
+        operation = ops.enqueue_limited(
+            broker.queue, [NewTask("a", b"m"), NewTask("b", b"m")], ReceiptLane("t"), max_pending=1, now_ns=NOW_NS
+        )
+        first = broker.run(operation)
+        broker.enqueue("other")
+        before = broker.dump()
+
+        again = broker.run(operation)
+
+        assert first == again == ops.Admitted("1f", pending=1, limit=1)
+        assert broker.dump() == before
+
+    def test_a_repeat_of_a_refused_call_is_judged_anew(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        operation = ops.enqueue_limited(
+            broker.queue, [NewTask("b", b"m")], ReceiptLane("t"), max_pending=1, now_ns=NOW_NS
+        )
+        refused = broker.run(operation)
+        broker.dequeue()
+
+        taken = broker.run(operation)
+        broker.dequeue(call=2)
+        again = broker.run(operation)
+
+        assert (refused.codes, taken.codes, again.codes) == ("f", "1", "1")
+        assert broker.pending() == []
+
+    def test_the_call_after_a_refused_one_has_a_receipt_of_its_own(self, broker: Broker) -> None:
+        lane = ReceiptLane("t")
+        broker.enqueue("a")
+        self.enqueue(broker, NewTask("b", b"m"), most=1, lane=lane)
+        broker.dequeue()
+
+        answer = self.enqueue(broker, NewTask("b", b"m"), most=1, lane=lane)
+
+        assert answer.codes == "1"
+
+    def test_what_comes_back_to_a_full_queue_is_never_refused(self, broker: Broker) -> None:
+        """Nor is what comes due: forwarding, requeueing and recovery know no limit."""
+        broker.enqueue("later", start_at_s=NOW_S + 1)
+        broker.enqueue("requeued", "lost", "full")
+        broker.dequeue(limit=2)
+        assert self.enqueue(broker, NewTask("x", b"m"), most=1).codes == "f"
+
+        broker.settle(Outcome.REQUEUE, "requeued")
+        late_ns = NOW_NS + 3600 * 10**9
+        broker.run(ops.forward(broker.queue, owner="w1", leader_ms=1000, now_ns=late_ns))
+
+        assert sorted(broker.pending()) == ["full", "later", "requeued"]
+
+    def test_a_key_of_another_type_is_refused_as_without_a_limit(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.raw.set(broker.queue.wake, "not ours")
+
+        with pytest.raises(BrokerReplyError, match="WRONGTYPE"):
+            self.enqueue(broker, NewTask("b", b"m"), most=1)
+
+    def test_without_a_limit_not_a_word_more_is_sent(self) -> None:
+        queue, task = Keys().queue("default"), NewTask("a", b"m")
+
+        plain = ops.enqueue(queue, [task], ReceiptLane("t")).command()
+        limited = ops.enqueue_limited(queue, [task], ReceiptLane("t"), max_pending=7).command()
+
+        assert limited == (*plain, 7)

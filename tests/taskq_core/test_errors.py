@@ -18,6 +18,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "EnqueueError": ("task", "queue", "id", "a reason"),
     "DuplicateTaskError": ("task", "queue", "id"),
     "TaskIdConflictError": ("task", "queue", "id"),
+    "QueueFullError": ("task", "queue", "id", 3, 2),
+    "CircuitOpenError": ("redis://h/0", 3, 0.5, "no answer"),
     "EnqueueUnknownError": ("task", "queue", "id", "a reason"),
     "BulkEnqueueError": (3, ("a", "b"), True),
     "QueueNotFoundError": ("queue", "a hint"),

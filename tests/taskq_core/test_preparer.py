@@ -11,8 +11,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from taskq_core import EnqueueError, Signature, TaskQ
-from taskq_core.broker.operations import NewTask
-from taskq_core.bulk import batches, note_batch
+from taskq_core.admission import Wait
+from taskq_core.broker.operations import Admitted, NewTask
+from taskq_core.bulk import BulkResult, Landing, batches
 from taskq_core.preparer import Preparer
 from taskq_core.telemetry import ClientMetrics, Tracing
 from taskq_core.wire import Keys, TaskMessage, decode_message
@@ -96,7 +97,8 @@ def test_a_batch_has_one_span_whose_trace_all_its_tasks_carry(recording: Recordi
     with recording.tracer.start_as_current_span("http") as http:
         found = list(batches(recording.preparer, [call, plain, call, other]))
         for batch in found:
-            note_batch(recording.preparer, batch, None, 0.1)
+            landing = Landing(recording.preparer, batch, BulkResult(lambda task, task_id: None))  # type: ignore[arg-type, return-value]  # no handle is asked for
+            landing.settle(Admitted("1" * len(batch.tasks)), Wait(0), 0.1)
 
     spans = {span.name: span for span in recording.spans()}
     assert set(spans) == {"send default", "send other"}

@@ -11,9 +11,12 @@ from taskq_core import ConfigurationError, Settings, TaskQ
 from taskq_core.settings import (
     ArchiveLimits,
     ArchiveSettings,
+    CircuitSettings,
     EnqueueMode,
+    QueueLimit,
     Relation,
     TraceSettings,
+    WhenFull,
     check_whole,
     parse_queues,
     seconds,
@@ -36,6 +39,8 @@ class TestDefaults:
         assert settings.enqueue is EnqueueMode.ON_COMMIT
         assert settings.enqueue_timeout == 2.0
         assert settings.autodiscover is True
+        assert dict(settings.limits) == {}
+        assert settings.circuit_breaker == CircuitSettings(failures=5, first_pause=0.5, max_pause=5.0)
         assert settings.archive.limits("any") == ArchiveLimits(max_tasks=10_000, kept_s=90 * 86_400)
         assert settings.trace == TraceSettings(relation=Relation.PARENT, baggage=True, envelope=False)
 
@@ -95,7 +100,7 @@ class TestFromMapping:
             ({"CONCURENCY": 1}, "unknown setting in TASKQ 'CONCURENCY'; did you mean 'CONCURRENCY'?"),
             ({"concurrency": 1}, "unknown setting in TASKQ 'concurrency'; did you mean 'CONCURRENCY'?"),
             ({"TRACE": {"RELATON": "link"}}, "unknown setting in TRACE 'RELATON'; did you mean 'RELATION'?"),
-            ({"XYZZY": 1}, "unknown setting in TASKQ 'XYZZY'; known are ARCHIVE, AUTODISCOVER, CONCURRENCY, "),
+            ({"XYZZY": 1}, "unknown setting in TASKQ 'XYZZY'; known are ARCHIVE, AUTODISCOVER, CIRCUIT_BREAKER, CONC"),
             ({5: 1}, "unknown setting in TASKQ '5'; known are "),
             ({"URL": ""}, "URL must not be blank; for example redis://localhost:6379/0"),
             ({"URL": " \t"}, "URL must not be blank"),
@@ -145,6 +150,41 @@ class TestFromMapping:
                 "ARCHIVE['QUEUES']['low']['MAX_TASKS'] must be between 1 and 10000000, got 0",
             ),
             ({"ARCHIVE": {"QUEUES": {"}": {}}}}, "queue name must not start with '}'"),
+            ({"LIMITS": 5}, "LIMITS must be a dict of queue names, got 5"),
+            ({"LIMITS": {"}": 5}}, "queue name must not start with '}'"),
+            ({"LIMITS": {7: 5}}, "LIMITS[7]: a queue's name must be text"),
+            ({"LIMITS": {"low": 0}}, "LIMITS['low']: MAX_PENDING must be between 1 and 100000000, got 0"),
+            ({"LIMITS": {"low": "5"}}, "LIMITS['low']: MAX_PENDING must be a whole number, got '5'"),
+            ({"LIMITS": {"low": {}}}, "LIMITS['low'] must have MAX_PENDING, got {}"),
+            (
+                {"LIMITS": {"low": {"MAX_PENDNG": 5}}},
+                "unknown setting in LIMITS['low'] 'MAX_PENDNG'; did you mean 'MAX_PENDING'?",
+            ),
+            (
+                {"LIMITS": {"low": {"MAX_PENDING": 5, "WHEN_FULL": "wait"}}},
+                "LIMITS['low']: WHEN_FULL must be 'reject' or 'block', got 'wait'",
+            ),
+            (
+                {"LIMITS": {"low": {"MAX_PENDING": 5, "BLOCK_TIMEOUT": 0}}},
+                "LIMITS['low']: BLOCK_TIMEOUT must be more than 0 seconds, got 0",
+            ),
+            (
+                {"CIRCUIT_BREAKER": True},
+                "CIRCUIT_BREAKER must be a dict of FAILURES, FIRST_PAUSE and MAX_PAUSE, or False, got True",
+            ),
+            (
+                {"CIRCUIT_BREAKER": {"FAILURE": 5}},
+                "unknown setting in CIRCUIT_BREAKER 'FAILURE'; did you mean 'FAILURES'?",
+            ),
+            ({"CIRCUIT_BREAKER": {"FAILURES": -1}}, "CIRCUIT_BREAKER['FAILURES'] must be between 0 and 1000000, got"),
+            (
+                {"CIRCUIT_BREAKER": {"FIRST_PAUSE": 0}},
+                "CIRCUIT_BREAKER['FIRST_PAUSE'] must be more than 0 seconds, got 0",
+            ),
+            (
+                {"CIRCUIT_BREAKER": {"FIRST_PAUSE": 9}},
+                "CIRCUIT_BREAKER['MAX_PAUSE'] must be at least FIRST_PAUSE (9.0 s), got 5.0 s",
+            ),
             ({"TRACE": "link"}, "TRACE must be a dict of RELATION, BAGGAGE and ENVELOPE, got 'link'"),
             ({"TRACE": {"RELATION": "x"}}, "TRACE['RELATION'] must be 'parent' or 'link', got 'x'"),
             ({"TRACE": {"BAGGAGE": 1}}, "TRACE['BAGGAGE'] must be True or False, got 1"),
@@ -156,6 +196,38 @@ class TestFromMapping:
             Settings.from_mapping(mapping)
 
         assert str(caught.value).startswith(message)
+
+
+class TestBackPressure:
+    def test_a_number_is_a_limit_that_rejects(self) -> None:
+        settings = Settings(limits={"low": 5})
+
+        assert settings.limits == {
+            "low": QueueLimit(max_pending=5, when_full=WhenFull.REJECT, block_timeout=None),
+        }
+
+    def test_a_limit_that_blocks(self) -> None:
+        limit = {"MAX_PENDING": 5, "WHEN_FULL": "block", "BLOCK_TIMEOUT": timedelta(minutes=1)}
+
+        made = Settings.from_mapping({"LIMITS": {"low": limit}}).limits["low"]
+
+        assert made == QueueLimit(max_pending=5, when_full=WhenFull.BLOCK, block_timeout=60.0)
+        assert replace(Settings(limits={"low": made}), prefix="shop").limits == {"low": made}
+
+    def test_the_circuit_breaker_can_be_switched_off(self) -> None:
+        for off in (False, {"FAILURES": 0}, CircuitSettings(failures=0)):
+            assert Settings(circuit_breaker=off).circuit_breaker.failures == 0  # type: ignore[arg-type]  # as in a dict
+
+    def test_from_the_environment(self) -> None:
+        environ = {
+            "TASKQ_LIMITS": '{"low": 5, "bulk": {"MAX_PENDING": 9, "WHEN_FULL": "block"}}',
+            "TASKQ_CIRCUIT_BREAKER": "false",
+        }
+
+        settings = Settings.from_mapping({"LIMITS": {"other": 1}}, environ=environ)
+
+        assert {name: limit.max_pending for name, limit in settings.limits.items()} == {"low": 5, "bulk": 9}
+        assert settings.circuit_breaker.failures == 0
 
 
 class TestArchive:

@@ -59,6 +59,23 @@ def test_a_task_is_sent_at_the_commit_of_any_database(inspector: Inspector, alia
     assert handle.refresh().id == handle.id
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_full_queue_refuses_at_the_commit(
+    redis: RedisServer, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The commit stands, Django logs the error, and the handle tells of it."""
+    settings.TASKQ = {**settings.TASKQ, "LIMITS": {"default": 1}}
+
+    with caplog.at_level(logging.ERROR), transaction.atomic():
+        first, second = greet.delay("Ada"), greet.delay("Grace")
+
+    assert (first.is_sent, second.is_sent) == (True, False)
+    assert "queue 'default' is full; 1 tasks are pending, and no more than 1 may be" in caplog.text
+    assert names(Inspector(taskq)) == ["shop:greet"]
+    with pytest.raises(TaskNotSentError, match="queue 'default' is full"):
+        second.refresh()
+
+
 @pytest.mark.django_db(transaction=True, databases=BOTH)
 @pytest.mark.parametrize("alias", BOTH)
 def test_nothing_is_enqueued_on_rollback(inspector: Inspector, alias: str) -> None:

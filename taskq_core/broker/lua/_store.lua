@@ -1,7 +1,8 @@
 -- store: put a new task where it belongs: scheduled with a start ahead, else in its group, else pending. The caller has
 -- checked the types of the keys, and pushes the id to pending itself: it may have many.
--- `start` is '' now, '=<Unix s>' or '+<ms from now>'. Returns the code of the task and whether it is to be pushed.
-local function store(keys, now, id, message, start, lock, lock_s, group)
+-- `start` is '' now, '=<Unix s>' or '+<ms from now>'; `is_full` refuses what would be pending, but no sooner than what
+-- its id or its lock refuses. Returns the code of the task and whether it is to be pushed.
+local function store(keys, now, id, message, start, lock, lock_s, group, is_full)
   local key = keys.prefix .. 't:' .. id
   local start_s = 0
   if start ~= '' then
@@ -14,7 +15,9 @@ local function store(keys, now, id, message, start, lock, lock_s, group)
     return '0'
   end
   local scheduled = start_s * 1000 > now.ms
-  if scheduled then
+  if is_full and not scheduled and group == '' then
+    return 'f'
+  elseif scheduled then
     redis.call('HSET', key, 'msg', message, 'state', 'scheduled')
     redis.call('ZADD', keys.scheduled, whole(start_s), id)
     if group ~= '' then

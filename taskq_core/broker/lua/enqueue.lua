@@ -13,10 +13,13 @@
   ARGV[5]  int     arguments per task: 2 (plain) or 6
   ARGV[6..]        per task: id, message and, with 6, start ('' now, '=<Unix s>', '+<ms from now>'),
                    unique lock key ('' none), seconds of the lock after the start, group ('' none)
+  ARGV[last] int   most pending tasks; one more argument than the tasks take, left out where there is no limit
 
-  A batch is bounded by its caller (200 tasks, about 1 MiB).
+  A batch is bounded by its caller (200 tasks, about 1 MiB). The limit holds for tasks that would be pending at once, and
+  not for those with a start ahead or a group. A call in which nothing is stored for want of room writes nothing at all.
 
   returns  one character per task:  1  stored   0  id taken   d  unique lock held by another task
+           f  no room; if there is one, ':' and the number of pending tasks follow
 ]]
 -- include _clock
 -- include _store
@@ -29,9 +32,14 @@ if receipt then
     return codes
   end
 end
-redis.call('LLEN', KEYS[1]) -- a key of another type is refused here, before the first write
+local pending = redis.call('LLEN', KEYS[1]) -- a key of another type is refused here, before the first write
 redis.call('LLEN', KEYS[3])
 local stride = tonumber(ARGV[5])
+local last, room = #ARGV, nil
+if (last - 5) % stride == 1 then
+  room = tonumber(ARGV[last]) - pending
+  last = last - 1
+end
 local keys, now
 if stride == 6 then
   keys = { prefix = ARGV[4], scheduled = KEYS[2], groups = KEYS[5] }
@@ -39,7 +47,7 @@ if stride == 6 then
   redis.call('ZCARD', KEYS[2])
   redis.call('SCARD', KEYS[5])
   local known = {}
-  for i = 11, #ARGV, 6 do
+  for i = 11, last, 6 do
     local group = ARGV[i]
     if group ~= '' and not known[group] then
       known[group] = true
@@ -50,14 +58,19 @@ end
 
 local task_prefix = ARGV[4] .. 't:'
 local codes, ready = {}, {}
-for i = 6, #ARGV, stride do
+for i = 6, last, stride do
   local id = ARGV[i]
-  local code, is_ready = '0', false
+  local code, is_ready = nil, false
   if stride == 6 then
-    code, is_ready = store(keys, now, id, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
+    local is_full = room and #ready >= room
+    code, is_ready = store(keys, now, id, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], is_full)
   else
     local key = task_prefix .. id
-    if redis.call('EXISTS', key) == 0 then
+    if redis.call('EXISTS', key) == 1 then
+      code = '0'
+    elseif room and #ready >= room then
+      code = 'f'
+    else
       redis.call('HSET', key, 'msg', ARGV[i + 1], 'state', 'pending', 'pending_since', now_ns)
       code, is_ready = '1', true
     end
@@ -74,5 +87,12 @@ if #ready > 0 then
   wake(KEYS[3])
 end
 codes = table.concat(codes)
+if room and string.find(codes, 'f', 1, true) then
+  local is_stored = string.find(codes, '1', 1, true)
+  codes = codes .. ':' .. whole(pending + #ready)
+  if not is_stored then
+    return codes
+  end
+end
 redis.call('SET', KEYS[4], ARGV[2] .. ':' .. codes, 'EX', ARGV[3])
 return codes

@@ -58,7 +58,15 @@ from taskq_core.broker.operations.diagnosis import (
     try_wait,
     try_watch,
 )
-from taskq_core.broker.operations.new_tasks import EnqueueCode, NewTask, ReceiptLane, enqueue, register_queue
+from taskq_core.broker.operations.new_tasks import (
+    Admitted,
+    EnqueueCode,
+    NewTask,
+    ReceiptLane,
+    enqueue,
+    enqueue_limited,
+    register_queue,
+)
 from taskq_core.broker.operations.operation import (
     ARCHIVE,
     BATCH_BYTES,
@@ -193,6 +201,7 @@ __all__ = [
     "STATISTICS_KEPT_S",
     "TICK_MAX",
     "Action",
+    "Admitted",
     "Adopted",
     "Argument",
     "ArrivalCode",
@@ -256,6 +265,7 @@ __all__ = [
     "dequeue",
     "discard",
     "enqueue",
+    "enqueue_limited",
     "estimate_memory",
     "expel",
     "extend_leases",

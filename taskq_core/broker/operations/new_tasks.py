@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from taskq_core.broker.operations.operation import (
     RECEIPT_KEPT_S,
@@ -22,6 +23,7 @@ class EnqueueCode(StrEnum):
     STORED = "1"
     ID_CONFLICT = "0"
     DUPLICATE = "d"
+    FULL = "f"
 
 
 @dataclass(slots=True)
@@ -75,6 +77,21 @@ class ReceiptLane:
         self.call = 0
 
 
+@dataclass(slots=True)
+class Admitted:
+    """What became of the tasks of an enqueue that may have met a full queue.
+
+    Attributes:
+        codes: One `EnqueueCode` character per task.
+        pending: Tasks that were pending when some found no room, 0 if all did.
+        limit: Most that may be pending, 0 for no limit.
+    """
+
+    codes: str
+    pending: int = 0
+    limit: int = 0
+
+
 def enqueue(
     queue: QueueKeys, tasks: Sequence[NewTask], lane: ReceiptLane, *, now_ns: int | None = None
 ) -> Operation[str]:
@@ -82,6 +99,27 @@ def enqueue(
 
     Reads as one `EnqueueCode` character per task. Refused whole when Redis is over its memory limit.
     """
+    return Operation("enqueue", load("enqueue"), *_words(queue, tasks, lane, now_ns), text, tasks=tasks)
+
+
+def enqueue_limited(
+    queue: QueueKeys, tasks: Sequence[NewTask], lane: ReceiptLane, *, max_pending: int, now_ns: int | None = None
+) -> Operation[Admitted]:
+    """As `enqueue`, while no more than `max_pending` tasks are pending; those beyond are refused (`FULL`)."""
+    keys, args = _words(queue, tasks, lane, now_ns)
+    args.append(max_pending)
+
+    def read(reply: Any) -> Admitted:
+        codes, _, pending = text(reply).partition(":")
+        return Admitted(codes, int(pending or 0), max_pending)
+
+    return Operation("enqueue", load("enqueue"), keys, args, read, tasks=tasks)
+
+
+def _words(
+    queue: QueueKeys, tasks: Sequence[NewTask], lane: ReceiptLane, now_ns: int | None
+) -> tuple[tuple[str, ...], list[Argument]]:
+    """Return the keys and arguments of the next call of a lane."""
     lane.call += 1
     keys: tuple[str, ...] = (queue.pending, queue.scheduled, queue.wake, queue.receipt(lane.token))
     args: list[Argument] = [time_argument(now_ns), lane.call, RECEIPT_KEPT_S, queue.prefix]
@@ -94,7 +132,7 @@ def enqueue(
         args.append(6)
         for task in tasks:
             args += task.arguments()
-    return Operation("enqueue", load("enqueue"), keys, args, text, tasks=tasks)
+    return keys, args
 
 
 def register_queue(queues_key: str, names: Iterable[str]) -> Operation[int]:

@@ -107,6 +107,23 @@ class TestFiring:
         assert len(looker.history("by_id")) == len(looker.history("by_lock")) == 1
         assert looker.mark(by_id) == looker.mark(by_lock) == last_s
 
+    async def test_a_full_queue_takes_what_is_due(
+        self, redis_server: RedisServer, start: Runner, looker: Looker
+    ) -> None:
+        """The setting `LIMITS` holds clients up, not the timetable: a firing is not lost because others filled it."""
+        app = TaskQ(redis_server.url, limits={"default": 1})
+        await app.remote("filler").adelay()
+        entry = app.schedule("@every 1h", app.remote("report").s(), id="report")
+        looker.set_mark(entry, looker.now_s() - HOUR)
+        fired = Fired()
+
+        await start(app=app, listener=fired)
+        await until(lambda: fired.all)
+
+        assert fired.outcomes("report") == [ENQUEUED]
+        assert [each.type for each in looker.pending()] == ["filler", "report"]
+        await app.aclose()
+
 
 class TestCatchUp:
     @pytest.mark.parametrize(("policy", "count"), [("skip", 0), ("one", 1), ("all", 3)])

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
@@ -154,6 +155,20 @@ class TestDue:
             bench.calls.clear()
 
         assert made == [(0, ["user:7"]), (60, ["user:1"]), (30, ["other"])]
+
+    async def test_a_full_queue_takes_the_task_of_a_group(self, bench: Bench) -> None:
+        """The setting `LIMITS` has held up its members, if anything; what was accepted is not refused later."""
+        bench.app.configure(replace(bench.app.settings, limits={bench.queue.name: 1}))
+        bench.app.aggregator("g", grace=30)(bench.note)
+        filler = await bench.app.async_client.enqueue(bench.notify.using(queue=bench.queue.name).s("filler"))
+        await bench.join("a", "b")
+        bench.now_s += 30
+
+        aggregator = await bench.look()
+
+        assert aggregator.combined == 1
+        assert len(bench.pending()) == 2
+        assert bench.pending()[0] == filler.id
 
     async def test_a_backlog_is_worked_off_in_one_look(self, bench: Bench) -> None:
         """In calls of the largest size, oldest first; what is left is younger than the grace."""

@@ -1,0 +1,384 @@
+"""Limits of pending tasks, as those who enqueue see them. Each test runs for both clients where they may differ."""
+
+import asyncio
+import contextlib
+import pickle
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+import pytest
+
+from taskq_core import (
+    BulkEnqueueError,
+    BulkResult,
+    DuplicateTaskError,
+    EnqueueError,
+    QueueFullError,
+    Signature,
+    TaskHandle,
+    TaskIdConflictError,
+    TaskNotSentError,
+    TaskQ,
+)
+from taskq_core.broker.operations import BATCH_MAX
+from taskq_core.worker import Worker, WorkerConfig
+from tests.redis_server import RedisServer
+from tests.relay import Relay
+from tests.taskq_core.worker.conftest import until
+
+pytestmark = pytest.mark.redis
+PENDING = "asynq:{default}:pending"
+
+
+@pytest.fixture(params=["Client", "AsyncClient"])
+def is_async(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "AsyncClient")
+
+
+class Application:
+    """A `TaskQ` with limits, whose enqueues go through one of the two clients."""
+
+    def __init__(self, url: str, limit: Any, *, is_async: bool, **settings: Any) -> None:
+        self.taskq = TaskQ(url, limits={"default": limit}, **settings)
+        self.is_async = is_async
+
+    def call(self, **options: Any) -> Signature[Any]:
+        return self.taskq.remote("t", **options).s()
+
+    async def send(self, **options: Any) -> TaskHandle[Any]:
+        if self.is_async:
+            return await self.taskq.async_client.enqueue(self.call(**options))
+        return await asyncio.to_thread(self.taskq.client.enqueue, self.call(**options))
+
+    async def send_many(self, calls: Iterable[Signature[Any]]) -> BulkResult:
+        if self.is_async:
+            return await self.taskq.async_client.enqueue_many(calls)
+        return await asyncio.to_thread(self.taskq.client.enqueue_many, calls)
+
+
+def rejects(most: int) -> int:
+    return most
+
+
+def blocks(most: int, timeout_s: float) -> dict[str, object]:
+    return {"MAX_PENDING": most, "WHEN_FULL": "block", "BLOCK_TIMEOUT": timeout_s}
+
+
+@pytest.fixture
+async def open_app(redis_server: RedisServer, is_async: bool) -> AsyncIterator[Any]:
+    opened: list[Application] = []
+
+    def start(limit: Any, **settings: Any) -> Application:
+        opened.append(Application(redis_server.url, limit, is_async=is_async, **settings))
+        return opened[-1]
+
+    yield start
+    for app in opened:
+        await app.taskq.aclose()
+
+
+def pending(server: RedisServer) -> int:
+    return int(server.client.llen(PENDING))  # type: ignore[arg-type]  # the blocking client
+
+
+def script_calls(server: RedisServer) -> int:
+    return int(server.client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
+
+
+class Drain:
+    """Takes tasks off the pending list, as workers do, once somebody was refused a few times."""
+
+    def __init__(self, server: RedisServer, count: int) -> None:
+        self._server = server
+        self._count = count
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.create_task(self._drain())
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._task
+
+    async def _drain(self) -> None:
+        calls = script_calls(self._server)
+        await until(lambda: script_calls(self._server) >= calls + 3, "whoever waits has tried and was refused")
+        self._server.client.ltrim(PENDING, 0, -1 - self._count)
+
+
+class TestReject:
+    async def test_a_full_queue_refuses_and_says_how_full_it_is(self, open_app: Any, redis_server: RedisServer) -> None:
+        app = open_app(rejects(2))
+        await app.send()
+        await app.send()
+
+        with pytest.raises(QueueFullError) as caught:
+            await app.send(task_id="id-3", unique_for=60)
+
+        error = caught.value
+        assert (error.task, error.queue, error.task_id, error.size, error.limit) == ("t", "default", "id-3", 2, 2)
+        assert str(error) == (
+            "task 't' was not enqueued: queue 'default' is full; 2 tasks are pending, and no more than 2 may be"
+        )
+        assert isinstance(error, EnqueueError)
+        assert (str(pickle.loads(pickle.dumps(error))), pickle.loads(pickle.dumps(error)).size) == (str(error), 2)
+        assert not redis_server.client.exists("asynq:{default}:t:id-3")
+        assert not list(redis_server.client.scan_iter("asynq:{default}:unique:*"))
+
+    async def test_once_there_is_room_the_same_task_is_taken(self, open_app: Any, redis_server: RedisServer) -> None:
+        """Its unique lock was not taken by the attempt that was refused."""
+        app = open_app(rejects(1))
+        await app.send()
+        with pytest.raises(QueueFullError):
+            await app.send(unique_for=60)
+        redis_server.client.rpop(PENDING)
+
+        handle = await app.send(unique_for=60)
+
+        assert handle.is_sent
+        with pytest.raises(DuplicateTaskError):
+            await app.send(unique_for=60)
+
+    async def test_other_queues_and_tasks_that_start_later_are_taken(self, open_app: Any) -> None:
+        app = open_app(rejects(1))
+        await app.send()
+
+        for options in ({"queue": "other"}, {"run_after": 60}, {"aggregate": "g"}):
+            assert (await app.send(**options)).is_sent
+
+    async def test_a_bulk_enqueue_tells_of_each_task_that_found_no_room(
+        self, open_app: Any, redis_server: RedisServer
+    ) -> None:
+        app = open_app(rejects(BATCH_MAX + 50))
+        ids = [f"id-{number}" for number in range(BATCH_MAX * 2)]
+
+        result = await app.send_many(app.call(task_id=each) for each in ids)
+
+        assert list(result.ids) == ids[: BATCH_MAX + 50]
+        assert [error.task_id for error in result.errors] == ids[BATCH_MAX + 50 :]
+        assert {(type(error), error.size, error.limit) for error in result.errors} == {(QueueFullError, 250, 250)}
+        assert pending(redis_server) == 250
+
+    async def test_an_enqueue_whose_reply_was_lost_is_no_less_accepted(
+        self, redis_server: RedisServer, is_async: bool
+    ) -> None:
+        """The repeat finds the queue full, of its own task among others, and is answered by the receipt."""
+        with Relay(redis_server.socket_path) as relay:
+            app = Application(relay.url, rejects(2), is_async=is_async, enqueue_timeout=10)
+            await app.send()
+            relay.drop_reply_to(b"id-1", times=2)
+
+            handle = await app.send(task_id="id-1")
+            await app.taskq.aclose()
+
+        assert relay.trapped == 2
+        assert handle.is_sent
+        assert pending(redis_server) == 2
+
+    async def test_enqueueing_again_with_the_same_id_tells_that_it_is_there(self, open_app: Any) -> None:
+        """As one does who could not learn the outcome; that the queue is full meanwhile says nothing about it."""
+        app = open_app(rejects(1))
+        await app.send(task_id="id-1")
+
+        with pytest.raises(TaskIdConflictError):
+            await app.send(task_id="id-1")
+
+
+class TestBlock:
+    async def test_it_waits_until_there_is_room(self, open_app: Any, redis_server: RedisServer) -> None:
+        app = open_app(blocks(1, 60))
+        await app.send()
+
+        async with Drain(redis_server, 1):
+            handle = await app.send()
+
+        assert handle.is_sent
+        assert redis_server.client.lrange(PENDING, 0, -1) == [handle.id.encode()]
+
+    async def test_it_gives_up_after_its_time(self, open_app: Any, redis_server: RedisServer) -> None:
+        app = open_app(blocks(1, 0.1))
+        await app.send()
+
+        with pytest.raises(QueueFullError) as caught:
+            await app.send(unique_for=60)
+
+        assert (caught.value.size, caught.value.limit) == (1, 1)
+        assert pending(redis_server) == 1
+        assert not list(redis_server.client.scan_iter("asynq:{default}:unique:*"))
+
+    async def test_without_a_time_of_its_own_it_waits_as_long_as_for_redis(self, open_app: Any) -> None:
+        app = open_app({"MAX_PENDING": 1, "WHEN_FULL": "block"}, enqueue_timeout=0.1)
+        await app.send()
+
+        with pytest.raises(QueueFullError):
+            await app.send()
+
+    async def test_a_bulk_enqueue_goes_on_as_room_is_made(self, open_app: Any, redis_server: RedisServer) -> None:
+        """Batch after batch, each task once and in order, and never more pending than may be."""
+        app = open_app(blocks(BATCH_MAX + 10, 60))
+        ids = [f"id-{number}" for number in range(BATCH_MAX * 3)]
+        most, taken = 0, []
+
+        sending = asyncio.ensure_future(app.send_many(app.call(task_id=each) for each in ids))
+        while not sending.done():
+            most = max(most, pending(redis_server))
+            taken += redis_server.client.rpop(PENDING, 30) or []  # type: ignore[operator]  # the blocking client
+            await asyncio.sleep(0)
+        result = await sending
+        taken += redis_server.client.rpop(PENDING, len(ids)) or []  # type: ignore[operator]  # the blocking client
+
+        assert [each.decode() for each in taken] == ids
+        assert list(result.ids) == ids
+        assert result.errors == []
+        assert 0 < most <= BATCH_MAX + 10
+
+    async def test_a_bulk_enqueue_that_waited_in_vain_waits_no_more(
+        self, open_app: Any, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What finds no room from then on is refused at once, task by task."""
+        app = open_app(blocks(10, 0.1))
+        redis_server.client.config_resetstat()
+
+        result = await app.send_many(app.call() for _ in range(BATCH_MAX * 10))
+        calls = script_calls(redis_server)
+
+        assert (len(result), len(result.errors)) == (10, BATCH_MAX * 10 - 10)
+        assert {type(error) for error in result.errors} == {QueueFullError}
+        assert calls < 10 + 9  # the first batch tried a few times, all others once
+
+    async def test_a_bulk_enqueue_that_loses_redis_while_it_waits(self, is_async: bool) -> None:
+        """The error counts what was taken, and names what was not."""
+        with RedisServer() as server:
+            app = Application(server.url, blocks(10, 60), is_async=is_async, enqueue_timeout=0.2)
+            ids = [f"id-{number}" for number in range(30)]
+            sending = asyncio.ensure_future(app.send_many(app.call(task_id=each) for each in ids))
+            await until(lambda: script_calls(server) >= 4, "what did not find room was tried again")
+            server.kill()
+
+            with pytest.raises(BulkEnqueueError) as caught:
+                await sending
+            await app.taskq.aclose()
+
+        assert caught.value.enqueued == 10
+        assert caught.value.task_ids == tuple(ids[10:])
+
+    async def test_a_coroutine_that_is_cancelled_while_it_waits_enqueues_nothing(
+        self, redis_server: RedisServer
+    ) -> None:
+        app = Application(redis_server.url, blocks(1, 60), is_async=True)
+        await app.send()
+        waiting = asyncio.create_task(app.send(task_id="id-2"))
+        async with Drain(redis_server, 0):
+            pass
+
+        waiting.cancel()
+        await asyncio.wait((waiting,))
+        redis_server.client.rpop(PENDING)
+        await app.send(task_id="id-3")
+        await app.taskq.aclose()
+
+        assert waiting.cancelled()
+        assert redis_server.client.lrange(PENDING, 0, -1) == [b"id-3"]
+
+    async def test_many_callers_get_in_one_after_the_other(self, open_app: Any, redis_server: RedisServer) -> None:
+        app = open_app(blocks(2, 60))
+
+        @app.taskq.task(name="t")
+        def work() -> None: ...
+
+        worker = Worker(app.taskq, WorkerConfig())
+        running = asyncio.create_task(asyncio.to_thread(worker.run))
+        handles = await asyncio.gather(*[app.send() for _ in range(40)])
+        await until(lambda: not pending(redis_server))
+        worker.stop()
+        await running
+
+        assert len({handle.id for handle in handles}) == 40
+        assert all(handle.is_sent for handle in handles)
+
+
+class Hook:
+    """A transaction that commits when the test calls what waits."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def defer(self, send: Callable[[], None]) -> bool:
+        self.waiting.append(send)
+        return True
+
+    async def adefer(self, send: Callable[[], None]) -> bool:
+        return self.defer(send)
+
+    def count_waiting(self) -> int:
+        return len(self.waiting)
+
+
+class TestTransactions:
+    """What was promised at the commit is refused there, as it would have been without a transaction."""
+
+    @pytest.fixture
+    def hook(self) -> Hook:
+        return Hook()
+
+    async def test_a_task_that_finds_no_room_at_the_commit(
+        self, open_app: Any, redis_server: RedisServer, hook: Hook
+    ) -> None:
+        app = open_app(rejects(1))
+        app.taskq.configure(app.taskq.settings, transaction=hook)
+        first, second = await app.send(), await app.send()
+
+        await asyncio.to_thread(hook.waiting[0])
+        with pytest.raises(QueueFullError):
+            await asyncio.to_thread(hook.waiting[1])
+
+        assert (first.is_sent, second.is_sent) == (True, False)
+        with pytest.raises(TaskNotSentError, match="queue 'default' is full"):
+            second.refresh()
+        assert pending(redis_server) == 1
+
+    async def test_a_commit_waits_for_room_in_vain_only_once(
+        self, open_app: Any, redis_server: RedisServer, hook: Hook
+    ) -> None:
+        """Whatever `BLOCK_TIMEOUT` says: for no longer than `ENQUEUE_TIMEOUT`, and each of the rest is tried once."""
+        app = open_app(blocks(1, 3600), enqueue_timeout=2)
+        await app.send()
+        app.taskq.configure(app.taskq.settings, transaction=hook)
+        for _ in range(5):
+            await app.send()
+        await app.send_many(app.call() for _ in range(5))
+
+        def commit() -> list[int]:
+            tries = []
+            for send in hook.waiting:
+                redis_server.client.config_resetstat()
+                with contextlib.suppress(QueueFullError):
+                    send()
+                tries.append(script_calls(redis_server))
+            return tries
+
+        first, *rest = await asyncio.to_thread(commit)
+
+        assert first > 1
+        assert rest == [1] * 5
+
+
+class TestWhatIsNeverRefused:
+    async def test_a_task_that_is_retried_or_comes_due(self, open_app: Any, redis_server: RedisServer) -> None:
+        """A worker of a full queue runs all there is, whatever comes back to it."""
+        app = open_app(rejects(3))
+        runs: list[str] = []
+
+        @app.taskq.task(name="fails once", max_retry=2, retry_delay=0)
+        def fails_once(name: str) -> None:
+            runs.append(name)
+            if runs.count(name) == 1:
+                raise ValueError(name)
+
+        for name in ("a", "b", "c"):
+            await asyncio.to_thread(app.taskq.client.enqueue, fails_once.s(name))
+        worker = Worker(app.taskq, WorkerConfig())
+        running = asyncio.create_task(asyncio.to_thread(worker.run))
+        await until(lambda: len(runs) == 6)
+        worker.stop()
+        await running
+
+        assert sorted(runs) == ["a", "a", "b", "b", "c", "c"]
