@@ -34,8 +34,8 @@
 -- include _lock
 -- include _sweep
 local now_s, now_ns, now_ms = clock(ARGV[1])
-local receipt = redis.call('GET', KEYS[9])
-if receipt then
+local receipt = redis.pcall('GET', KEYS[9]) -- a key of another type is no receipt, and is written over
+if type(receipt) == 'string' then
   return receipt
 end
 local score = redis.call('ZSCORE', KEYS[2], KEYS[1])

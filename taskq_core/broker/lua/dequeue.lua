@@ -26,8 +26,8 @@ local now_s, now_ns = clock(ARGV[1])
 local expiry = whole(now_s + tonumber(ARGV[6]))
 local reply = { now_ns, expiry, 0 }
 
-local last = redis.call('GET', KEYS[6])
-if last then
+local last = redis.pcall('GET', KEYS[6]) -- a key of another type is no record, and is written over
+if type(last) == 'string' then
   local call, rest = string.match(last, '^(%d+):(.*)$')
   if call == ARGV[3] then
     while rest ~= '' do

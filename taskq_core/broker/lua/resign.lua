@@ -6,7 +6,7 @@
 
   returns  1  given up   0  it was not this worker's
 ]]
-if redis.call('GET', KEYS[1]) == ARGV[1] then
+if redis.pcall('GET', KEYS[1]) == ARGV[1] then
   return redis.call('DEL', KEYS[1])
 end
 return 0

@@ -30,8 +30,8 @@
 -- include _store
 -- include _wake
 local now_s, now_ns, now_ms = clock(ARGV[1])
-local receipt = redis.call('GET', KEYS[4])
-if receipt then
+local receipt = redis.pcall('GET', KEYS[4]) -- a key of another type is no receipt, and is written over
+if type(receipt) == 'string' then
   local call, codes = string.match(receipt, '^(%d+):(.*)$')
   if call == ARGV[2] then
     return { now_ns, codes }
