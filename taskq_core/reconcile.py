@@ -53,13 +53,15 @@ class FindingKind(StrEnum):
     LISTED_TWICE = "listed_twice"
     """A task is in two structures, or twice in one. It stays where it belongs."""
     WRONG_STATE = "wrong_state"
-    """The state is another than that of the structure the task is in. The structure counts."""
+    """The state, or the group, is another than that of the structure the task is in. The structure counts."""
     ACTIVE_WITHOUT_LEASE = "active_without_lease"
     """A task is active and nobody would take it back if its worker were lost. It gets its lease again."""
     LEASE_WITHOUT_ACTIVE = "lease_without_active"
     """A task is leased and not on the list of active ones. It is put there."""
     GROUP_NOT_LISTED = "group_not_listed"
     """A task waits in a group that is not among the names of groups. The name is put there."""
+    SET_NOT_LISTED = "set_not_listed"
+    """An aggregation set is not on the list of them, so nobody would give its members back. It is put there."""
     WRONG_TYPE = "wrong_type"
     """A key is of another type than the layout says. What stands there is moved to a key of its own, as it is."""
 
@@ -140,6 +142,7 @@ class _Pass:
         self._suspects: dict[str, Suspect] = {}
         self._found: dict[str, tuple[Suspect, Mended]] = {}
         self._strange: dict[str, tuple[str, Finding]] = {}  # by key: the type it must have
+        self._orphans: dict[str, None] = {}  # aggregation sets that are not listed
         self._findings: list[Finding] = []
         self._listed = 0
         self._scanned = 0
@@ -170,9 +173,10 @@ class _Pass:
             if self._is_full:
                 break
         is_full = self._is_full
-        if self._found or (self._strange and self._repair):
+        if self._found or self._orphans or (self._strange and self._repair):
             yield Pause(self._look_again_s)
         yield from self._set_aside(probed.now_ns)
+        yield from self._relist()  # before the close looks: then its members stand where they should
         yield from self._look_again()
         return self._report(is_complete=not is_full)
 
@@ -222,6 +226,18 @@ class _Pass:
             finding = replace(finding, detail=f"{finding.detail}: it is kept as {_shown(place)}", repaired=True)
         self._findings.append(finding)
 
+    # --- aggregation sets that nobody knows of ------------------------------------------------------------------------
+
+    def _relist(self) -> Steps[None]:
+        keys = list(self._orphans)
+        while keys:
+            batch, keys = keys[: operations.MEND_MAX], keys[operations.MEND_MAX :]
+            missing = yield operations.relist(self._queue, batch, repair=self._repair)
+            for key in (key for key, is_missing in zip(batch, missing, strict=True) if is_missing):
+                detail = f"{_shown(key)} is not among the aggregation sets"
+                kind = FindingKind.SET_NOT_LISTED
+                self._findings.append(Finding(kind=kind, task_id="", detail=detail, repaired=self._repair))
+
     # --- what looks doubtful ------------------------------------------------------------------------------------------
 
     def _suspect(self, task_ids: Iterable[str], group: str = "") -> Steps[None]:
@@ -260,7 +276,7 @@ class _Pass:
         cursor = "0"
         while not self._is_full:
             try:
-                page = yield operations.check_listed(self._queue, key, kind, state, cursor=cursor)
+                page = yield operations.check_listed(self._queue, key, kind, state, group=group, cursor=cursor)
             except BrokerReplyError as error:
                 self._note_strange(key, "zset", "", f"{_shown(key)} cannot be read as a set of tasks: {error}")
                 return
@@ -301,6 +317,12 @@ class _Pass:
         cursor = "0"
         while not self._is_full:
             page = yield operations.check_stored(self._queue, cursor=cursor)
+            for key in page.locks:
+                if "}:" not in key.removeprefix(self._queue.prefix):  # else perhaps of another queue, as below
+                    self._note_strange(key, "string", "", f"{_shown(key)} is no string")
+            for key in page.sets:
+                if "}:" not in key.removeprefix(self._queue.prefix) and len(self._orphans) < FINDINGS_MAX:
+                    self._orphans[key] = None
             for task in page.tasks:
                 self._scanned += 1
                 suspect = self._judge(task, began_ns)

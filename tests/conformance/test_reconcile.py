@@ -212,6 +212,16 @@ DAMAGES: dict[str, Damage] = {
     ),
     "listings deleted: active and lease": Damage(do=orphan_everything, found={"active": "not_listed"}, after=HEALTHY),
     "names of groups deleted": Damage(do=lost_group_name, found={"aggregating": "group_not_listed"}, after=HEALTHY),
+    "group lost": Damage(
+        do=lambda broker: broker.raw.hdel(broker.queue.task("aggregating"), "group"),
+        found={"aggregating": "wrong_state"},
+        after=HEALTHY,
+    ),
+    "group changed": Damage(
+        do=lambda broker: broker.raw.hset(broker.queue.task("aggregating"), "group", "other"),
+        found={"aggregating": "wrong_state"},
+        after=HEALTHY,
+    ),
     "also in: pending in retry": also_in("pending", "retry"),
     "also in: retry in pending": also_in("retry", "pending"),
     "also in: pending in pending": also_in("pending", "pending"),
@@ -265,6 +275,80 @@ def test_both_runners_repair(broker: Broker) -> None:
 def test_an_empty_queue(broker: Broker) -> None:
     assert look(broker, repair=True) == ReconcileReport(queue="default", scanned=0, findings=(), is_complete=True)
     assert broker.dump() == {}
+
+
+class TestAggregationSets:
+    """A set that is not on the list of them would keep its members for ever."""
+
+    @staticmethod
+    def take_set(broker: Broker, group: str = GROUP) -> None:
+        put(broker, "m1", "m2", group=group)
+        check = ops.GroupCheck(group, "s", 900, 0)
+        assert broker.run(ops.gather(broker.queue, [check], limit=1, now_ns=time.time_ns())) == "1"
+
+    def test_a_forgotten_set_is_listed_again_and_given_back(self, any_broker: Broker) -> None:
+        self.take_set(any_broker)
+        any_broker.raw.delete(any_broker.queue.aggregation_sets)
+
+        told = look(any_broker)
+        repaired = look(any_broker, repair=True)
+
+        assert [(each.kind.value, each.repaired) for each in repaired.findings] == [("set_not_listed", True)]
+        assert (told.repaired, told.findings[0].detail) == (
+            0,
+            "asynq:{default}:g:g:s is not among the aggregation sets",
+        )
+        assert not look(any_broker, repair=True).findings
+        assert any_broker.run(ops.reclaim(any_broker.queue, "aggregator", owner="w1", leader_ms=9000)).sets == 1
+        assert states(any_broker) == {"m1": "aggregating", "m2": "aggregating"}
+
+    def test_a_member_that_lost_its_group_gets_it_back(self, any_broker: Broker) -> None:
+        self.take_set(any_broker)
+        any_broker.raw.hdel(any_broker.queue.task("m1"), "group")
+
+        assert found(look(any_broker, repair=True)) == {"m1": "wrong_state"}
+
+        assert any_broker.fields("m1")["group"] == GROUP.encode()
+        assert not look(any_broker).findings
+
+    def test_a_group_with_a_colon_is_no_set(self, any_broker: Broker) -> None:
+        """Go's forwarder does not list the name of a group."""
+        put(any_broker, "m1", group="a:b")
+        any_broker.raw.delete(any_broker.queue.groups)
+
+        assert found(look(any_broker, repair=True)) == {"m1": "group_not_listed"}
+
+        assert not any_broker.raw.exists(any_broker.queue.aggregation_sets)
+        assert any_broker.raw.smembers(any_broker.queue.groups) == {b"a:b"}
+
+    def test_a_set_of_a_group_with_a_colon(self, any_broker: Broker) -> None:
+        self.take_set(any_broker, group="a:b")
+        any_broker.raw.delete(any_broker.queue.aggregation_sets)
+
+        assert [each.kind for each in look(any_broker, repair=True).findings] == [FindingKind.SET_NOT_LISTED]
+
+        assert any_broker.raw.zrange(any_broker.queue.aggregation_sets, 0, -1) == [b"asynq:{default}:g:a:b:s"]
+
+    def test_those_of_a_queue_that_is_being_removed_are_left(self, any_broker: Broker) -> None:
+        self.take_set(any_broker)
+        assert any_broker.run(ops.close_queue(any_broker.queue, force=True)).is_closed
+
+        assert not look(any_broker, repair=True).findings
+
+        assert any_broker.run(ops.discard(any_broker.queue)) == (2, True)
+        assert any_broker.dump().keys() <= {b"taskq:{default}:rcpt:tm1"}
+
+
+def test_a_lock_of_another_type_is_set_aside(any_broker: Broker) -> None:
+    """Nobody holds it, and it would refuse its payload for ever."""
+    lock = any_broker.queue.unique("t:a", b"")
+    any_broker.raw.rpush(lock, "x")
+
+    report = look(any_broker, repair=True)
+
+    assert [(each.kind.value, each.repaired) for each in report.findings] == [("wrong_type", True)]
+    put(any_broker, "a", unique_key=lock, unique_s=600)
+    assert any_broker.raw.get(lock) == b"a"
 
 
 class TestRepairs:

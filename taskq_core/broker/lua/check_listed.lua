@@ -9,11 +9,12 @@
   ARGV[3]  int     about how many to read (2 to 500)
   ARGV[4]  string  prefix of task keys
   ARGV[5]  string  state that the tasks must have
+  ARGV[6]  string  group that they must name, '' any
 
   A list is read from its left end, where tasks are added, so that none moves past the reader unseen, and each call
   begins with the id that the call before ended with, by which its reader sees how far the rest has moved. An id is told
-  when its task is no hash, has no message or another state, when an active one has no lease, or a leased one is not
-  active (that is looked at while no more than 100000 are active).
+  when its task is no hash, has no message, another state or another group, when an active one has no lease, or a leased
+  one is not active (that is looked at while no more than 100000 are active).
 
   returns  the next cursor ('0' at the end), the ids told, all ids read (of a list or members, else none)
 ]]
@@ -44,9 +45,11 @@ end
 local told = {}
 for _, id in ipairs(ids) do
   local key = ARGV[4] .. id
-  local state = redis.pcall('HGET', key, 'state')
+  local fields = redis.pcall('HMGET', key, 'state', 'group')
+  local state = fields[1]
   if
     state ~= ARGV[5]
+    or (ARGV[6] ~= '' and fields[2] ~= ARGV[6])
     or redis.call('HSTRLEN', key, 'msg') == 0
     or (is_active and not is_active[id])
     or (ARGV[1] == 'list' and state == 'active' and not redis.call('ZSCORE', KEYS[2], id))

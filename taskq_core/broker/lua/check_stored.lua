@@ -1,23 +1,31 @@
 --[[
-  check_stored: read some tasks of the queue, wherever they are listed, and tell where each stands. Reads only.
+  check_stored: read some tasks of the queue, wherever they are listed, and tell where each stands; tell of its unique
+  locks and aggregation sets those that are damaged. Reads only.
 
   KEYS[1]  zset    leases: id by expiry (Unix s)
   KEYS[2]  set     names of groups with members
+  KEYS[3]  zset    aggregation sets: key by deadline (Unix s)
+  KEYS[4]  zset    aggregation sets of a queue that is being removed
+  KEYS[5]  set     names of groups of a queue that is being removed
   ARGV[1]  string  cursor of the scan over all keys: '0' to begin, then what the call before returned
   ARGV[2]  int     about how many keys to look at
   ARGV[3]  string  prefix of the queue's keys
-  ARGV[4]  string  pattern that task keys match
+  ARGV[4]  string  pattern that the keys of tasks, groups and locks match
   ARGV[5]  int     largest message to return, in bytes
 
-  returns  the next cursor ('0' at the end), then per task: id, state ('' none, '!' the key is no hash), message ('' none
+  returns  the next cursor ('0' at the end), keys of locks that are no strings, keys of aggregation sets that are not on
+           the list of them, then per task: id, state ('' none, '!' the key is no hash), message ('' none
            or too large), pending_since ('' none), and where its state says that it is:
              1  listed there     0  not listed there     ?  a list, not looked through
 ]]
+-- include _orphan
 local page = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[4], 'COUNT', ARGV[2])
-local reply = { page[1] }
+local locks, orphans = {}, {}
+local reply = { page[1], locks, orphans }
 local skip, limit = #ARGV[3] + 3, tonumber(ARGV[5])
 local sets = { scheduled = true, retry = true, archived = true, completed = true }
-for _, key in ipairs(page[2]) do
+
+local function read(key)
   local id = string.sub(key, skip)
   local fields = redis.pcall('HMGET', key, 'state', 'group', 'pending_since')
   local state, message, since, place = '!', '', '', '0'
@@ -52,5 +60,18 @@ for _, key in ipairs(page[2]) do
   reply[#reply + 1] = message
   reply[#reply + 1] = since
   reply[#reply + 1] = place
+end
+
+for _, key in ipairs(page[2]) do
+  local kind = string.sub(key, #ARGV[3] + 1, #ARGV[3] + 2)
+  if kind == 't:' then
+    read(key)
+  elseif kind == 'g:' then
+    if is_orphan(ARGV[3], KEYS[3], KEYS[2], { KEYS[4], KEYS[5] }, key) then
+      orphans[#orphans + 1] = key
+    end
+  elseif redis.call('TYPE', key).ok ~= 'string' then
+    locks[#locks + 1] = key
+  end
 end
 return reply

@@ -105,7 +105,7 @@ local function facts(id, group)
     task.strange = true
   else
     task.message, task.state, task.owner = fields[1], fields[2], fields[4]
-    task.group = fields[3]
+    task.group, task.named = fields[3], fields[3]
     task.lock, task.waited, task.moving = fields[5], fields[6], fields[7]
     task.stub = not task.message and redis.call('EXISTS', task.key) == 1
     if task.message == '' then
@@ -182,7 +182,7 @@ local function judge(task, unreadable, kept_s)
     return is_leaving(task.id, truth) and '' or 'not_listed', listed, truth
   elseif #places > 1 or task.pending > 1 or task.active > 1 then
     return 'listed_twice', listed, truth
-  elseif task.state ~= truth then
+  elseif task.state ~= truth or (truth == 'aggregating' and task.named ~= task.group) then
     return 'wrong_state', listed, truth
   elseif truth == 'active' and not task.lease then
     return 'active_without_lease', listed, truth

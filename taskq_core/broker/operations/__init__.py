@@ -101,6 +101,7 @@ from taskq_core.broker.operations.repair import (
     list_aggregation_sets,
     mend,
     probe,
+    relist,
     set_aside,
     structures,
 )
@@ -313,6 +314,7 @@ __all__ = [
     "register_queue",
     "release",
     "release_receipts",
+    "relist",
     "resign",
     "resign_entries",
     "resume",

@@ -114,7 +114,7 @@ class Listed:
 
 
 def check_listed(
-    queue: QueueKeys, key: str, kind: str, state: TaskState, *, cursor: str = "0", count: int = 200
+    queue: QueueKeys, key: str, kind: str, state: TaskState, *, group: str = "", cursor: str = "0", count: int = 200
 ) -> Operation[Listed]:
     """Read some ids of a structure whose tasks must be in one state; tell which are doubtful.
 
@@ -123,6 +123,7 @@ def check_listed(
         key: Key of the structure.
         kind: "list", "zset", "members" for an aggregation set, or "lease" for the leases themselves.
         state: State its tasks must have.
+        group: Group they must name, "" for any.
         cursor: "0", then what the call before returned.
         count: About how many ids to read, at least 2. Pages of a list overlap by one id.
     """
@@ -130,7 +131,7 @@ def check_listed(
         "check_listed",
         load("check_listed"),
         (key, queue.lease, queue.active),
-        (kind, cursor, min(count, CHECK_MAX), queue.task_prefix, state.value),
+        (kind, cursor, min(count, CHECK_MAX), queue.task_prefix, state.value, group),
         lambda reply: Listed(text(reply[0]), [_id(each) for each in reply[1]], [_id(each) for each in reply[2]]),
     )
 
@@ -165,16 +166,27 @@ class CheckedTask:
 
 @dataclass(slots=True)
 class Checked:
-    """Some tasks, and the cursor of the next call ("0" at the end)."""
+    """Some tasks and what is wrong with locks and aggregation sets.
+
+    Attributes:
+        cursor: Of the next call, "0" at the end.
+        locks: Keys of unique locks that are no strings.
+        sets: Keys of aggregation sets that are not on the list of them.
+        tasks: The tasks.
+    """
 
     cursor: str
+    locks: list[str]
+    sets: list[str]
     tasks: list[CheckedTask]
 
 
 def _read_checked(reply: Any) -> Checked:
-    words = iter(reply[1:])
+    words = iter(reply[3:])
     return Checked(
         text(reply[0]),
+        [_id(key) for key in reply[1]],
+        [_id(key) for key in reply[2]],
         [
             CheckedTask(
                 _id(task_id),
@@ -188,15 +200,28 @@ def _read_checked(reply: Any) -> Checked:
     )
 
 
-def _pattern(prefix: str) -> str:
-    """Return the pattern of all keys with a prefix; queue names may hold what a pattern gives a meaning."""
-    return "".join(f"\\{each}" if each in "*?[]\\" else each for each in prefix) + "*"
+def _pattern(queue: QueueKeys) -> str:
+    """Return the pattern of the keys of tasks, groups and locks. Queue names may hold what has a meaning in one."""
+    return "".join(f"\\{each}" if each in "*?[]\\" else each for each in queue.prefix) + "[tgu]*:*"
 
 
 def check_stored(queue: QueueKeys, *, cursor: str = "0", count: int = 200) -> Operation[Checked]:
-    """Look at about `count` keys of the store and read those that are tasks of the queue."""
-    args = (cursor, count, queue.prefix, _pattern(queue.task_prefix), MESSAGE_READ_MAX)
-    return Operation("check_stored", load("check_stored"), (queue.lease, queue.groups), args, _read_checked)
+    """Look at about `count` keys of the store and read those that are tasks, groups or locks of the queue."""
+    args = (cursor, count, queue.prefix, _pattern(queue), MESSAGE_READ_MAX)
+    keys = (queue.lease, queue.groups, *_sets_keys(queue))
+    return Operation("check_stored", load("check_stored"), keys, args, _read_checked)
+
+
+def _sets_keys(queue: QueueKeys) -> tuple[str, str, str]:
+    return (queue.aggregation_sets, queue.removed("aggregation_sets"), queue.removed("groups"))
+
+
+def relist(queue: QueueKeys, sets: Sequence[str], *, repair: bool, now_ns: int | None = None) -> Operation[list[bool]]:
+    """Put aggregation sets on the list of them; at most `MEND_MAX`. Reads as whether each was missing there."""
+    listed, *removed = _sets_keys(queue)
+    keys = (listed, queue.groups, *removed, queue.absent, *sets)
+    args = (time_argument(now_ns), queue.prefix, 1 if repair else 0)
+    return Operation("relist", load("relist"), keys, args, lambda reply: [code == "1" for code in text(reply)])
 
 
 @dataclass(frozen=True, slots=True)

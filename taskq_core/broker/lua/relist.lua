@@ -1,0 +1,32 @@
+--[[
+  relist: put aggregation sets on the list of them that are on it no more, so that their members are given back.
+
+  KEYS[1]  zset    aggregation sets: key by deadline (Unix s)
+  KEYS[2]  set     names of groups with members
+  KEYS[3]  zset    aggregation sets of a queue that is being removed
+  KEYS[4]  set     names of groups of a queue that is being removed
+  KEYS[5]  any     a key that never exists
+  KEYS[6..] zset   the sets (at most 50)
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's keys
+  ARGV[3]  int     1 to put them there, 0 to tell only
+
+  The deadline is now: whoever was turning such a set into one task may have ended, and its members are only given back.
+
+  returns  per set:  1  it was not listed   0  it is, or is no set any more
+]]
+-- include _clock
+-- include _orphan
+local now_s = clock(ARGV[1])
+redis.call('ZCARD', KEYS[1]) -- keys of another type are refused here, before the first write
+redis.call('SCARD', KEYS[2])
+local codes = {}
+for i = 6, #KEYS do
+  local code = is_orphan(ARGV[2], KEYS[1], KEYS[2], { KEYS[3], KEYS[4] }, KEYS[i]) and '1' or '0'
+  if code == '1' and ARGV[3] == '1' then
+    redis.call('DEL', KEYS[5]) -- accepted also over maxmemory, and with it the write that follows
+    redis.call('ZADD', KEYS[1], whole(now_s), KEYS[i])
+  end
+  codes[#codes + 1] = code
+end
+return table.concat(codes)
