@@ -30,11 +30,12 @@ def doctor(session: Session, quick: bool) -> int:
     """Look for what is wrong, and say what to do about it.
 
     Nothing is changed. Checked are: the server's version, persistence, eviction policy, memory, clock and replicas; the
-    rights of the user; keys of a wrong type; queues that nobody serves; tasks that were put aside or are damaged.
+    rights of the user; keys of a wrong type; queues that nobody serves, or that are half removed; tasks that were put
+    aside or are damaged.
     """
     out = session.output
     try:
-        with out.progress("looking at queues") as progress:
+        with out.progress("looking at tasks") as progress:
             facts = read_facts(session.app, is_thorough=not quick, progress=progress)
         findings = diagnose(facts)
     except (BrokerUnavailableError, BrokerAuthenticationError) as error:

@@ -148,8 +148,23 @@ def remove_queues(session: Session, queues: tuple[str, ...], force: bool, yes: b
     confirm(f"Remove {what}{' and delete all tasks in it' if force else ''}?", yes=yes)
 
     def remove(name: str) -> str:
-        with session.output.progress(f"removing {name}") as progress:
-            deleted = session.inspector.remove_queue(name, force=force, progress=progress)
+        begun = False
+        with session.output.progress(f"removing {name}") as show:
+
+            def progress(done: int, total: int) -> None:
+                nonlocal begun
+                begun = True
+                show(done, total)
+
+            try:
+                deleted = session.inspector.remove_queue(name, force=force, progress=progress)
+            except KeyboardInterrupt:
+                if begun:
+                    raise click.ClickException(
+                        f"stopped while queue {name} was being removed: nobody sees its tasks any more, and some still "
+                        "take up memory; remove it again to go on"
+                    ) from None
+                raise
         return f"removed {name}" + (f" and {deleted} tasks" if deleted else "")
 
     return for_each(session, "queue", queues, remove)

@@ -61,6 +61,7 @@ class QueueFacts:
         is_paused: True while workers take nothing.
         is_served: True if a running worker, of any language, serves it.
         quarantined: Tasks put aside because they cannot be read.
+        is_half_removed: True if a removal has begun and not ended.
         damage: What a look through all its tasks found; None if there was none.
     """
 
@@ -69,6 +70,7 @@ class QueueFacts:
     is_paused: bool
     is_served: bool
     quarantined: int
+    is_half_removed: bool
     damage: Damage | None
 
 

@@ -6,8 +6,9 @@ be reached at all, or refuses the password, ends the reading.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import TypeVar
 
 from taskq_core.app import TaskQ
@@ -44,7 +45,7 @@ def read_facts(
         app: The queue application whose broker is looked at.
         clock: The clock of this machine.
         is_thorough: Also look at every task, in small steps, for records that contradict each other.
-        progress: Called with the number of queues looked at and in all.
+        progress: Called with the number of tasks looked at, and about how many there are.
 
     Raises:
         BrokerError: The broker cannot be reached, or refuses the password.
@@ -71,14 +72,17 @@ class _Reader:
         names = self._queues(wrong_types)
         refusals = self._refusals(self._keys.queue(names[0] if names else DEFAULT_QUEUE))
         served = self._served()
-        queues = []
-        for number, name in enumerate(names):
-            progress(number, len(names))
+        queues: list[QueueFacts] = []
+        sizes: dict[str, int] = {}  # of the queues that can be gone through
+        for name in names:
             strange = self._strange(self._keys.queue(name))
             wrong_types += strange
-            is_whole = is_thorough and not strange
-            queues.append(self._queue(name, is_served=served is None or name in served, is_thorough=is_whole))
-        progress(len(names), len(names))
+            queue, size = self._queue(name, is_served=served is None or name in served)
+            queues.append(queue)
+            if is_thorough and size is not None and not strange:
+                sizes[name] = size
+        damages = self._damages(sizes, progress)
+        queues = [replace(queue, damage=damages.get(queue.name)) for queue in queues]
         return Facts(
             nodes=nodes,
             refusals=refusals,
@@ -224,7 +228,8 @@ class _Reader:
             self._is_complete = False
             return None
 
-    def _queue(self, name: str, *, is_served: bool, is_thorough: bool) -> QueueFacts:
+    def _queue(self, name: str, *, is_served: bool) -> tuple[QueueFacts, int | None]:
+        """Return how a queue stands, and how many tasks it has; None where they cannot be counted."""
         keys = self._keys.queue(name)
         try:
             counts = self._look(operations.count_tasks(keys))
@@ -232,21 +237,32 @@ class _Reader:
         except BrokerReplyError:  # a key of the wrong type, which is told apart
             self._is_complete = False
             counts, quarantined = None, 0
-        damage = None
-        if is_thorough and counts is not None:
-            damage = self._damage(keys)
-        return QueueFacts(
+        is_half_removed = self._look(operations.is_half_removed(keys))
+        facts = QueueFacts(
             name=name,
             pending=None if counts is None else counts.sizes[TaskState.PENDING],
             is_paused=counts is not None and counts.is_paused,
             is_served=is_served,
             quarantined=quarantined or 0,
-            damage=damage,
+            is_half_removed=is_half_removed is True,
+            damage=None,
         )
+        return facts, None if counts is None else sum(counts.sizes.values())
 
-    def _damage(self, queue: QueueKeys) -> Damage | None:
+    def _damages(self, sizes: Mapping[str, int], progress: Callable[[int, int], None]) -> dict[str, Damage | None]:
+        total, before, found = sum(sizes.values()), 0, {}
+        for name, size in sizes.items():
+
+            def told(scanned: int, _: int, before: int = before) -> None:
+                progress(min(before + scanned, total), total)
+
+            found[name] = self._damage(self._keys.queue(name), told)
+            before += size
+        return found
+
+    def _damage(self, queue: QueueKeys, progress: Callable[[int, int], None]) -> Damage | None:
         try:
-            report = run(reconcile(queue, repair=False), self._runner.run)
+            report = run(reconcile(queue, repair=False, progress=progress), self._runner.run)
         except (BrokerAuthenticationError, BrokerUnavailableError) as error:
             if isinstance(error, BrokerUnavailableError) and error.may_have_happened:
                 raise

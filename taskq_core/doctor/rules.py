@@ -5,6 +5,7 @@ nothing. A rule returns at least one finding, so a report shows what was looked 
 """
 
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -329,7 +330,7 @@ def check_served(facts: Facts) -> Findings:
                 level=Level.YELLOW,
                 subject=queue.name,
                 message=f"{queue.pending} tasks wait in a paused queue",
-                advice=f"taskq queue resume {queue.name}",
+                advice=f"taskq queue resume {shlex.quote(queue.name)}",
             )
         elif not queue.is_served:
             is_fine = False
@@ -338,7 +339,7 @@ def check_served(facts: Facts) -> Findings:
                 level=Level.YELLOW,
                 subject=queue.name,
                 message=f"{queue.pending} tasks wait and no running worker serves this queue",
-                advice=f"start a worker with --queues {queue.name}, or add it to QUEUES",
+                advice=f"start a worker with --queues {shlex.quote(queue.name)}, or add it to QUEUES",
             )
     if is_fine:
         yield Finding(check="served", level=Level.GREEN, message="every queue with waiting tasks is served")
@@ -378,10 +379,26 @@ def check_damage(facts: Facts) -> Findings:
         yield Finding(check="damage", level=Level.GREEN, message="the records of all tasks agree")
 
 
+def check_removal(facts: Facts) -> Findings:
+    """No removal of a queue was cut off."""
+    for queue in facts.queues:
+        if queue.is_half_removed:
+            yield Finding(
+                check="removal",
+                level=Level.YELLOW,
+                subject=queue.name,
+                message="its removal was cut off, or goes on just now: tasks that nobody sees take up memory",
+                advice=f"taskq queue remove {shlex.quote(queue.name)}",
+            )
+    if facts.is_complete and not any(queue.is_half_removed for queue in facts.queues):
+        yield Finding(check="removal", level=Level.GREEN, message="no queue is half removed")
+
+
 RULES: tuple[Callable[[Facts], Findings], ...] = (
     check_rights,
     check_types,
     check_served,
     check_quarantine,
     check_damage,
+    check_removal,
 )

@@ -21,12 +21,12 @@ def remove_queue(keys: Keys, name: str, *, force: bool, progress: Progress | Non
         closed = yield from ask(operations.close_queue(queue, force=force))
         if not (closed.is_closed or closed.is_interrupted):
             raise QueueNotEmptyError(name, closed.active, closed.counting)
-        is_empty = False
+        expected, is_empty = deleted + closed.total, False
         while not is_empty:
             some, is_empty = yield from ask(operations.discard(queue))
             deleted += some
             if progress is not None and some:
-                progress(deleted, max(deleted, closed.total))
+                progress(deleted, max(deleted, expected))
         if closed.is_closed:
             break
     for own in (False, True):

@@ -15,6 +15,7 @@ from taskq_core.broker import operations
 from taskq_core.clock import SystemClock
 from taskq_core.doctor import Facts, Finding, Level, NodeFacts, diagnose, read_facts, unreachable
 from taskq_core.errors import BrokerAuthenticationError
+from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer, start_cluster
 
@@ -70,7 +71,7 @@ def test_a_server_as_it_should_be_is_all_green(good: RedisServer) -> None:
     assert [finding for finding in findings if finding.level is not Level.GREEN] == []
     assert {finding.check for finding in findings} == {
         *("version", "persistence", "saving", "eviction", "memory", "clock", "replication"),
-        *("rights", "types", "served", "quarantine", "damage"),
+        *("rights", "types", "served", "quarantine", "damage", "removal"),
     }
     assert all(not finding.advice for finding in findings)
 
@@ -414,6 +415,38 @@ def test_damage_is_yellow_and_a_quick_look_leaves_it_out(good: RedisServer) -> N
     assert "1 tasks" in one(thorough, "damage").message
     assert of(quick, "damage") == []
     assert good.client.exists(f"asynq:{{default}}:t:{handle.id}")
+
+
+def test_a_queue_that_is_half_removed_is_yellow(good: RedisServer) -> None:
+    app = TaskQ(good.unix_url)
+    for _ in range(150):
+        app.remote("shop:greet", queue="a b").delay()
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Inspector(app).remove_queue("a b", force=True, progress=stop)
+
+    found = one(examine(app), "removal")
+
+    assert (found.level, found.subject, found.advice) == (Level.YELLOW, "a b", "taskq queue remove 'a b'")
+    Inspector(app).remove_queue("a b")
+    assert one(examine(app), "removal").level is Level.GREEN
+
+
+def test_progress_is_told_by_tasks_of_all_queues(good: RedisServer) -> None:
+    app = TaskQ(good.unix_url)
+    for queue in ("a", "b"):
+        for _ in range(30):
+            app.remote("shop:greet", queue=queue).delay()
+    told: list[tuple[int, int]] = []
+
+    examine(app, progress=lambda *now: told.append(now))
+
+    assert told == sorted(told)
+    assert told[-1] == (60, 60)
+    assert (30, 60) in told
 
 
 def test_the_worst_comes_first() -> None:

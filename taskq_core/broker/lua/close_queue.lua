@@ -17,9 +17,9 @@
 
   Workers and tools find an empty queue from here on; tasks enqueued meanwhile are not touched.
 
-  returns  active tasks, tasks that count (all but active and completed; of at most 1000 groups), tasks in all, and
-           1 if it was set aside, 0 if tasks run or count, -1 if what a removal that was cut off has set aside has to be
-           deleted first
+  returns  active tasks, tasks that count (all but active and completed; of at most 1000 groups), tasks in all (in the
+           last case those set aside, but for groups), and 1 if it was set aside, 0 if tasks run or count, -1 if what a
+           removal that was cut off has set aside has to be deleted first
 ]]
 local active = redis.call('LLEN', KEYS[1])
 local sizes = { redis.call('LLEN', KEYS[2]) }
@@ -45,6 +45,10 @@ if active > 0 or (counting > 0 and ARGV[2] ~= '1') then
 end
 reply[4] = -1
 if redis.call('EXISTS', unpack(KEYS, 11, 19)) > 0 then
+  reply[3] = redis.call('LLEN', KEYS[11])
+  for _, number in ipairs({ 12, 13, 14, 15, 18, 19 }) do
+    reply[3] = reply[3] + redis.call('ZCARD', KEYS[number])
+  end
   return reply
 end
 for number = 2, 10 do

@@ -133,7 +133,7 @@ class Closed:
     """Answer to the removal of a queue: tasks that run, tasks that count, all that do not run.
 
     `is_closed` is False if nothing was set aside, because tasks run or count, or because an earlier removal was cut off
-    (`is_interrupted`): then what it set aside has to be discarded first.
+    (`is_interrupted`): then what it set aside has to be discarded first, and the total is that of it.
     """
 
     active: int
@@ -157,6 +157,12 @@ def close_queue(queue: QueueKeys, *, force: bool) -> Operation[Closed]:
         (queue.group_prefix, 1 if force else 0),
         _read_closed,
     )
+
+
+def is_half_removed(queue: QueueKeys) -> Operation[bool]:
+    """Ask whether a removal has set tasks aside and not deleted them yet."""
+    keys = _set_aside(queue)
+    return Operation("is_half_removed", None, keys, ("EXISTS", *keys), boolean)
 
 
 def discard(queue: QueueKeys, *, limit: int = 100) -> Operation[tuple[int, bool]]:

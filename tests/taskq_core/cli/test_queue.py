@@ -1,12 +1,14 @@
 """`taskq queue`, `taskq group`, `taskq stats`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from taskq_core import TaskQ
+from taskq_core.cli.render import Output
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer, start_cluster
 from tests.taskq_core.cli.conftest import Run
@@ -119,6 +121,27 @@ def test_remove(run: Run, run_json: RunJson, filled: TaskQ) -> None:
     assert "default" in refused.stderr
     assert removed.stdout == "removed default and 3 tasks\n"
     assert run_json("queue", "list") == {"queues": [{"queue": "low"}]}
+
+
+def test_a_removal_that_is_stopped_says_how_to_go_on(
+    run: Run, filled: TaskQ, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tasks are out of sight already, so nothing was left as it was."""
+
+    @contextmanager
+    def progress(output: Output, what: str) -> Iterator[Callable[[int, int], None]]:
+        def show(done: int, total: int) -> None:
+            raise KeyboardInterrupt  # as Ctrl-C does between two steps
+
+        yield show
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Output, "progress", progress)
+        stopped = run("queue", "rm", "--force", "-y", "default", status=1)
+
+    assert stopped.stderr.startswith("taskq: stopped while queue default was being removed: ")
+    assert run("queue", "rm", "-y", "default").stdout.startswith("removed default")
+    assert not [key for key in redis_server.client.keys("*") if b"{default}" in key]
 
 
 def test_groups(run: Run, run_json: RunJson, filled: TaskQ) -> None:

@@ -115,7 +115,9 @@ async def test_a_removal_that_is_cut_off_is_carried_on(
 
     with pytest.raises(QueueNotEmptyError, match="1 tasks would be lost"):
         await ask("remove_queue", "default")
-    assert await ask("remove_queue", "default", force=True) == 151
+    told: list[tuple[int, int]] = []
+    assert await ask("remove_queue", "default", force=True, progress=lambda *now: told.append(now)) == 151
+    assert told == [(100, 150), (150, 150), (151, 151)]
 
     assert names(redis_server) == []
     with pytest.raises(QueueNotFoundError):
