@@ -1,7 +1,8 @@
 """Bulk enqueue without input or output: gather calls into batches, and note what became of them.
 
-A batch is what one script call stores: tasks of one queue, at most `BATCH_MAX` of about `BATCH_BYTES`. It has one
-producer span, whose trace all its tasks carry. Payloads are let go as soon as their batch was sent.
+A batch is what one script call stores: tasks of one queue, at most `BATCH_MAX` of about `BATCH_BYTES`, confirmed
+together if they have to be. It has one producer span, whose trace all its tasks carry. Payloads are let go as soon as
+their batch was sent.
 """
 
 from collections import Counter
@@ -65,21 +66,22 @@ class BatchFiller:
 
     def __init__(self, preparer: Preparer) -> None:
         self._preparer = preparer
-        self._open: dict[str, Batch] = {}
+        self._open: dict[object, Batch] = {}
 
     def add(self, call: Signature[Any]) -> Batch | None:
         """Add a call and return its batch if that is full now."""
         preparer = self._preparer
         plan = call.task.plan(preparer.keys)
         queue = plan.queue
-        batch = self._open.get(queue.name)
+        kind: object = queue.name if plan.confirm is None else (queue.name, plan.confirm)
+        batch = self._open.get(kind)
         if batch is None:
-            batch = self._open[queue.name] = Batch(queue, preparer.start_span(queue.name))
+            batch = self._open[kind] = Batch(queue, preparer.start_span(queue.name))
         task = preparer.prepare_for_batch(call, plan, batch.headers(preparer, plan))
         batch.tasks.append(task)
         batch.sources.append(call.task)
         batch.bytes += len(task.message)
-        return self._open.pop(queue.name) if batch.is_full else None
+        return self._open.pop(kind) if batch.is_full else None
 
     def rest(self) -> list[Batch]:
         """Return the batches that are not full."""

@@ -33,6 +33,7 @@ from taskq_core.circuit import Call, Circuit, CircuitState
 from taskq_core.codec import decode_result
 from taskq_core.errors import (
     BrokerError,
+    BrokerReplicationError,
     BrokerUnavailableError,
     BulkEnqueueError,
     EnqueueError,
@@ -44,7 +45,7 @@ from taskq_core.errors import (
 )
 from taskq_core.ids import new_token
 from taskq_core.middleware import MiddlewareStack
-from taskq_core.preparer import Prepared, Preparer
+from taskq_core.preparer import Prepared, Preparer, failures
 from taskq_core.records import TaskInfo, task_info
 from taskq_core.result import TaskHandle
 from taskq_core.settings import Duration, seconds
@@ -266,7 +267,8 @@ class Client:
             DuplicateTaskError, TaskIdConflictError: The lock or the id is taken.
             QueueFullError: The queue is as full as the setting `LIMITS` allows, also after waiting where it says so.
             EnqueueError: Redis refused or was not reached within the enqueue timeout, or the circuit breaker is open
-                (its cause says which); `EnqueueUnknownError` when the task may have been written all the same.
+                (its cause says which); `EnqueueUnknownError` when the task may have been written all the same,
+                `NotReplicatedError` when it was, but its replicas have not confirmed it.
         """
         middleware = self._preparer.middleware
         if middleware.sees_calls:
@@ -299,7 +301,7 @@ class Client:
         return min(AFTER_FAILURE_S, self._timeout_s) if is_spell else self._timeout_s
 
     def _note_spell(self, error: BaseException) -> None:
-        if isinstance(error.__cause__, BrokerUnavailableError):
+        if isinstance(error.__cause__, BrokerUnavailableError | BrokerReplicationError):
             self._spell.failed_at = time.monotonic()
 
     def _deferred_wait(self, queue: str) -> Wait:
@@ -775,10 +777,12 @@ class _Outbox:
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
-        by_queue: dict[QueueKeys, list[tuple[Prepared[Any], asyncio.Future[None]]]] = {}
+        by_queue: dict[object, list[tuple[Prepared[Any], asyncio.Future[None]]]] = {}
         for item in waiting:
-            by_queue.setdefault(item[0].queue, []).append(item)
-        for queue, items in by_queue.items():
+            prepared, confirm = item[0], item[0].task.confirm
+            by_queue.setdefault(prepared.queue if confirm is None else (prepared.queue, confirm), []).append(item)
+        for items in by_queue.values():
+            queue = items[0][0].queue
             most = _batch_size(len(items))
             start = size = 0
             for index, (prepared, _) in enumerate(items):
@@ -801,7 +805,7 @@ class _Outbox:
             answer = await self._client.send_tasks(queue, [prepared.task for prepared, _ in items])
             errors = [prepared.settle(code, answer) for (prepared, _), code in zip(items, answer.codes, strict=True)]
         except BrokerError as cause:
-            errors = [prepared.failure(cause) for prepared, _ in items]
+            errors = list(failures([prepared for prepared, _ in items], cause))
         except BaseException as interruption:
             for prepared, future in items:
                 prepared.span.end(interruption)

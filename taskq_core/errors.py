@@ -13,13 +13,15 @@
     |   |-- DuplicateTaskError       another task holds the unique lock
     |   |-- TaskIdConflictError      the id is taken in this queue
     |   |-- QueueFullError           as many tasks are pending as the setting LIMITS allows
-    |   `-- EnqueueUnknownError      the store did not answer: the task may or may not be there
+    |   |-- EnqueueUnknownError      the store did not answer: the task may or may not be there
+    |   `-- NotReplicatedError       the task is there, and its replicas have not confirmed it in time
     |-- BulkEnqueueError             a bulk enqueue stopped half-way; carries what was enqueued
     |-- BrokerError                  the store refused, or was not reached
     |   |-- BrokerUnavailableError   no connection or no answer in time (also a ConnectionError)
     |   |   `-- CircuitOpenError     it failed several times, so it was not asked again just now
     |   |-- BrokerAuthenticationError
     |   |-- BrokerFullError          the store is over its memory limit and takes no new work
+    |   |-- BrokerReplicationError   the store did it, and its replicas have not confirmed it in time
     |   |-- BrokerReplyError         the store answered something else than the layout says
     |   `-- EmbeddedRedisError       the private redis-server cannot be started or used
     |-- QueueNotFoundError
@@ -194,6 +196,31 @@ class EnqueueUnknownError(EnqueueError):
         )
 
 
+class NotReplicatedError(EnqueueError):
+    """The task is in its queue, but not confirmed as `replicated` or `fsynced` asked, and a failover may lose it.
+
+    A worker may run it all the same. Enqueueing the same call again with the same `task_id` within an hour is safe: it
+    waits for the confirmation of this task, also if that has run meanwhile, and stores it anew only where it was lost.
+
+    Attributes:
+        wanted: Replicas that had to confirm.
+        confirmed: Replicas that did.
+    """
+
+    def __init__(
+        self, task: str, queue: str, task_id: str, reason: str = "", wanted: int = 0, confirmed: int = 0
+    ) -> None:
+        EnqueueError.__init__(self, task, queue, task_id, reason)
+        self.args = (task, queue, task_id, reason, wanted, confirmed)
+        self.wanted, self.confirmed = wanted, confirmed
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task!r} with id {self.task_id!r} is in queue {self.queue!r}, but not confirmed: "
+            f"{self.reason}; enqueue again with the same task_id to have it confirmed"
+        )
+
+
 class BulkEnqueueError(TaskQError):
     """A bulk enqueue stopped half-way because the store refused or was not reached; the cause says why.
 
@@ -208,7 +235,10 @@ class BulkEnqueueError(TaskQError):
         self.enqueued, self.task_ids, self.may_have_happened = enqueued, task_ids, may_have_happened
 
     def __str__(self) -> str:
-        state = "may or may not have been" if self.may_have_happened else "were not"
+        if isinstance(self.__cause__, BrokerReplicationError):
+            state = "were, but are not confirmed"
+        else:
+            state = "may or may not have been" if self.may_have_happened else "were not"
         return f"{self.enqueued} tasks were enqueued; the next {len(self.task_ids)} {state}: {self.__cause__}"
 
 
@@ -264,6 +294,26 @@ class BrokerAuthenticationError(BrokerError):
 
 class BrokerFullError(BrokerError):
     """The store is over its memory limit: new work is refused, work in progress goes on."""
+
+
+class BrokerReplicationError(BrokerError):
+    """The store did what was asked, but its replicas, or its append-only file, have not confirmed it in time.
+
+    Attributes:
+        wanted: Replicas that had to confirm.
+        confirmed: Replicas that did.
+    """
+
+    def __init__(
+        self, message: str, wanted: int = 0, confirmed: int = 0, *, is_final: bool = False, answer: object = None
+    ) -> None:
+        super().__init__(message, wanted, confirmed)
+        self.wanted, self.confirmed = wanted, confirmed
+        self.is_final = is_final
+        self.answer = answer
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class BrokerReplyError(BrokerError):

@@ -17,6 +17,8 @@ DEFAULT_MAX_RETRY = 25
 """As Asynq."""
 DEFAULT_TIMEOUT_S = 1800
 """Seconds; as Asynq, where a task has neither timeout nor deadline."""
+REPLICAS_MAX = 100
+"""Most replicas that can be asked to confirm an enqueue."""
 _LATEST = 253_402_300_799  # the last second of the year 9999
 
 
@@ -37,6 +39,8 @@ class TaskOptionsDict(TypedDict, total=False):
     unique_for: Duration
     aggregate: str | None
     headers: Mapping[str, str]
+    replicated: bool | int
+    fsynced: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,11 @@ class TaskOptions:
     headers: Mapping[str, str] = field(default_factory=dict)
     """Text that travels with the task, at most 7 KiB of names and values together. Names beginning `taskq-`,
     `traceparent`, `tracestate` and `baggage` are taken."""
+    replicated: bool | int = False
+    """How many replicas of Redis must have the task before its enqueue succeeds, 0 to 100; True: one."""
+    fsynced: bool = False
+    """Whether the task must be on disk before its enqueue succeeds: in the append-only file of Redis, and of so many
+    replicas as `replicated` asks for. Needs Redis 7.2 with `appendonly yes`."""
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
@@ -104,6 +113,13 @@ class TaskOptions:
         set_(self, "unique_for", unique_s)
         set_(self, "aggregate", validate_group_name(self.aggregate) if self.aggregate else None)
         set_(self, "headers", MappingProxyType(_check_headers(self.headers)))
+        if not isinstance(self.replicated, int):
+            raise ConfigurationError(f"replicated must be True, False or a number of replicas, got {self.replicated!r}")
+        if not 0 <= self.replicated <= REPLICAS_MAX:
+            raise ConfigurationError(f"replicated must be between 0 and {REPLICAS_MAX} replicas, got {self.replicated}")
+        set_(self, "replicated", int(self.replicated))
+        if not isinstance(self.fsynced, bool):
+            raise ConfigurationError(f"fsynced must be True or False, got {self.fsynced!r}")
 
     @property
     def policy(self) -> Callable[..., Duration]:

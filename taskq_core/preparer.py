@@ -4,10 +4,12 @@ Arguments are bound and checked, the payload encoded and measured, the id chosen
 here, before anything is sent; what does not fit is refused here. What became of a task that was sent is read here too.
 """
 
+import hashlib
 import math
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -15,10 +17,12 @@ from taskq_core.broker import operations
 from taskq_core.broker.operations import Admitted, EnqueueCode, NewTask, Operation
 from taskq_core.errors import (
     BrokerError,
+    BrokerReplicationError,
     BrokerUnavailableError,
     DuplicateTaskError,
     EnqueueError,
     EnqueueUnknownError,
+    NotReplicatedError,
     PayloadTooLargeError,
     QueueFullError,
     TaskIdConflictError,
@@ -65,10 +69,29 @@ class Prepared(Generic[R]):
 
     def failure(self, cause: BrokerError) -> EnqueueError:
         """Return the error for a send that failed."""
-        kind = EnqueueUnknownError if may_have_happened(cause) else EnqueueError
-        error = kind(self.handle.name, self.handle.queue, self.handle.id, str(cause))
+        facts = (self.handle.name, self.handle.queue, self.handle.id, str(cause))
+        error: EnqueueError
+        if isinstance(cause, BrokerReplicationError):
+            error = NotReplicatedError(*facts, cause.wanted, cause.confirmed)
+        else:
+            error = EnqueueUnknownError(*facts) if may_have_happened(cause) else EnqueueError(*facts)
         error.__cause__ = cause
         return error
+
+
+def failures(sent: Sequence[Prepared[Any]], cause: BrokerError) -> list[EnqueueError]:
+    """Return the error of each task of a call that failed. What was refused in it was not stored in any case."""
+    answer = cause.answer if isinstance(cause, BrokerReplicationError) else None
+    if isinstance(answer, str):
+        answer = Admitted(answer)
+    if not isinstance(answer, Admitted):
+        return [prepared.failure(cause) for prepared in sent]
+    codes = zip(sent, answer.codes, strict=True)
+    return [prepared.settle(code, answer) or prepared.failure(cause) for prepared, code in codes]
+
+
+def _digest(name: str, payload: bytes) -> str:
+    return hashlib.blake2b(name.encode() + b"\0" + payload, digest_size=8).hexdigest()
 
 
 def refusal(code: str, name: str, queue: str, task_id: str, answer: Admitted | None = None) -> EnqueueError:
@@ -81,7 +104,9 @@ def refusal(code: str, name: str, queue: str, task_id: str, answer: Admitted | N
 
 def may_have_happened(cause: BrokerError) -> bool:
     """Whether what failed may have been carried out all the same."""
-    return isinstance(cause, BrokerUnavailableError) and cause.may_have_happened
+    return isinstance(cause, BrokerReplicationError) or (
+        isinstance(cause, BrokerUnavailableError) and cause.may_have_happened
+    )
 
 
 class Preparer:
@@ -167,10 +192,15 @@ class Preparer:
 
     def _new_task(self, name: str, plan: Plan, task_id: str, payload: bytes, headers: Headers) -> NewTask:
         unique_key = plan.queue.unique(name, payload) if plan.unique_s else ""
+        digest = "" if plan.confirm is None else _digest(name, payload)
         if self._envelope:
             payload = wrap(payload, headers.texts)
         message = plan.template.encode(task_id, payload, headers.encoded, unique_key)
-        return NewTask(task_id, message, plan.start_at_s, plan.start_in_ms, unique_key, plan.unique_s, plan.group)
+        new = NewTask(task_id, message, plan.start_at_s, plan.start_in_ms, unique_key, plan.unique_s, plan.group)
+        if plan.confirm is not None:
+            new.confirm = plan.confirm
+            new.digest = digest
+        return new
 
     def handle(self, task: BaseTask[R], task_id: str, source: Any) -> TaskHandle[R]:
         """Return the handle of a task."""

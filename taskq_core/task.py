@@ -17,6 +17,7 @@ from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cas
 
 import msgspec
 
+from taskq_core.broker.operations import Confirmation
 from taskq_core.codec import ArgumentsCodec
 from taskq_core.context import TaskContext, current
 from taskq_core.errors import TaskArgumentsError, TaskDefinitionError
@@ -60,6 +61,7 @@ class Plan:
     """What is equal for all calls of one task under one key prefix, computed once."""
 
     __slots__ = (
+        "confirm",
         "group",
         "headers",
         "is_kept",
@@ -90,6 +92,9 @@ class Plan:
         self.unique_s = options.unique_s
         self.group = options.aggregate or ""
         self.task_id = options.task_id
+        self.confirm: Confirmation | None = None
+        if options.replicated or options.fsynced:
+            self.confirm = Confirmation(options.replicated, options.fsynced)
         self.is_kept = options.retention_s > 0
         self.start_at_s: int | None = None
         self.start_in_ms: int | None = None

@@ -238,7 +238,12 @@ class RedisServer:
         if self.password:
             settings["requirepass"] = self.password
         if self._sentinel_of is None:
-            settings |= {"save": "", "appendonly": "yes" if self._appendonly else "no"}
+            # No delay: a replica of these gets its first copy at once, not after 5 s.
+            settings |= {
+                "save": "",
+                "appendonly": "yes" if self._appendonly else "no",
+                "repl-diskless-sync-delay": "0",
+            }
         if self._cluster:
             settings |= {"cluster-enabled": "yes", "cluster-node-timeout": "2000"}
         if self._cluster and self.tls and self._has_tls:
@@ -246,7 +251,7 @@ class RedisServer:
         elif self._cluster and self.tls:  # it needs a port of its own, and tells clients that of the relay
             settings |= {"port": str(_free_port(with_bus=True)), "cluster-announce-port": str(self.port)}
         if self._replica_of is not None:
-            settings |= {"replicaof": ("127.0.0.1", str(self._replica_of.port)), "repl-diskless-sync-delay": "0"}
+            settings["replicaof"] = ("127.0.0.1", str(self._replica_of.port))
             if self._replica_of.password:
                 settings["masterauth"] = self._replica_of.password
         return settings | self._options

@@ -33,6 +33,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from taskq_core.broker.cluster import Server, SlotMap
 from taskq_core.broker.embedded import EmbeddedRedis, open_embedded
 from taskq_core.broker.sentinel import Search
 from taskq_core.errors import ConfigurationError
@@ -245,7 +246,9 @@ class Endpoint:
 
     Attributes:
         address: Printable address without a password.
-        is_cluster: True for a Redis Cluster, where a client routes each request to the node of its keys.
+        is_cluster: True for a Redis Cluster, where each request goes to the node of its keys.
+        slots: Who serves which slot of a cluster; of no use without one.
+        is_memory: True for a stand-in in this process's memory.
     """
 
     def __init__(self, source: "str | Address | redis.Redis | redis.asyncio.Redis", *, embedded_folder: Path) -> None:
@@ -253,14 +256,18 @@ class Endpoint:
         self._embedded_folder = embedded_folder
         self._address: Address | None = None
         self._turn = itertools.count()
+        self._nodes: dict[Server, Endpoint] = {}
         self.is_cluster = False
-        self.server: tuple[str, int] | None = None
+        self.is_memory = False
+        self.slots = SlotMap(())
+        self.server: Server | None = None
         if isinstance(source, str):
             source = parse_url(source)
         if isinstance(source, Address):
             self._address = source
             self.address = str(source)
             self.is_cluster = source.kind == "cluster"
+            self.slots = SlotMap(source.hosts)
             if source.hosts:
                 self.server = source.hosts[0]
         else:
@@ -290,6 +297,7 @@ class Endpoint:
             if name in _TAKEN_OVER or (name.startswith("ssl_") and ("ocsp" not in name or value))
         }
         self._client_classes = _connection_classes(pool.connection_class)
+        self.is_memory = _is_stand_in(pool.connection_class)
         if "path" in options:
             self.address = f"unix://{options['path']}?db={options.get('db', 0)}"
         else:
@@ -326,12 +334,14 @@ class Endpoint:
     def node(self, host: str, port: int) -> "Endpoint":
         """Return an endpoint of one server of a cluster, reached with the same user and over TLS if the cluster is."""
         assert self._address is not None  # a client of a cluster cannot be taken over
-        return Endpoint(
-            replace(self._address, kind="standalone", hosts=((host, port),)), embedded_folder=self._embedded_folder
-        )
+        node = self._nodes.get((host, port))
+        if node is None:
+            address = replace(self._address, kind="standalone", hosts=((host, port),))
+            node = self._nodes[(host, port)] = Endpoint(address, embedded_folder=self._embedded_folder)
+        return node
 
     def connection(self, *, timeout_s: float = ANSWER_TIMEOUT_S, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> Any:
-        """Return a new blocking connection, not connected yet; to one of the seed nodes of a cluster.
+        """Return a new blocking connection, not connected yet; to one node of a cluster, each time another.
 
         Sentinels are asked for the primary first, which raises redis-py's errors.
         """
@@ -365,8 +375,8 @@ class Endpoint:
             host, port = self._next_host(address)
         return kind(host=host, port=port, **options)
 
-    def _next_host(self, address: Address) -> tuple[str, int]:
-        return address.hosts[next(self._turn) % len(address.hosts)]
+    def _next_host(self, address: Address) -> Server:
+        return self.slots.sources()[0] if address.kind == "cluster" else address.hosts[0]
 
     def _search(self, address: Address, *, timeout_s: float, asynchronous: bool) -> Search:
         options = {
@@ -380,22 +390,9 @@ class Endpoint:
         sentinels = address.hosts[start:] + address.hosts[:start]
         return Search(sentinels, address.master, options, timeout_s=timeout_s)
 
-    def cluster(self, *, timeout_s: float = ANSWER_TIMEOUT_S) -> redis.cluster.RedisCluster:
-        """Return a new blocking cluster client."""
-        assert self._address is not None
-        options = _sync_options(self._plain_options(self._address), timeout_s, CONNECT_TIMEOUT_S) | {
-            "ssl": self._address.tls
-        }
-        node: Any = redis.cluster.ClusterNode  # untyped
-        nodes = [node(host, port) for host, port in self._address.hosts]
-        return redis.cluster.RedisCluster(startup_nodes=nodes, **options)
 
-    def async_cluster(self) -> redis.asyncio.cluster.RedisCluster:
-        """Return a new asyncio cluster client."""
-        assert self._address is not None
-        options = _async_options(self._plain_options(self._address)) | {"ssl": self._address.tls}
-        nodes: list[Any] = [redis.asyncio.cluster.ClusterNode(host, port) for host, port in self._address.hosts]
-        return redis.asyncio.cluster.RedisCluster(startup_nodes=nodes, **options)
+def _is_stand_in(connection_class: Any) -> bool:
+    return str(connection_class.__module__).startswith("fakeredis")
 
 
 def _connection_classes(given: Any) -> tuple[Any, Any]:
@@ -405,7 +402,7 @@ def _connection_classes(given: Any) -> tuple[Any, Any]:
         (redis.UnixDomainSocketConnection, redis.asyncio.UnixDomainSocketConnection),
         (redis.Connection, redis.asyncio.Connection),
     ]
-    if given.__module__.startswith("fakeredis"):
+    if _is_stand_in(given):
         from fakeredis import FakeAsyncRedis, FakeRedis
 
         return FakeRedis().connection_pool.connection_class, FakeAsyncRedis().connection_pool.connection_class

@@ -39,11 +39,49 @@ _NOT_ALLOWED_IN_SCRIPT = (
 )
 
 
+_MOVED_OR_ASK = re.compile(r"(?:(MOVED|ASK) )?(\d+) (\S*):(\d+)$")
+
+
+class RedirectedError(BrokerReplyError):
+    """A node of a cluster named the node that serves the request, which changed nothing.
+
+    Attributes:
+        is_ask: True if that holds for this request alone, while the slot moves.
+        slot: Slot of its keys.
+        server: The node; the host is blank where it is the same.
+    """
+
+    def __init__(self, message: str, is_ask: bool, slot: int, server: tuple[str, int]) -> None:
+        super().__init__(message)
+        self.args = (message, is_ask, slot, server)
+        self.is_ask, self.slot, self.server = is_ask, slot, server
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}; a cluster needs redis+cluster:// as its URL"
+
+
+def _redirected(error: BaseException, address: str) -> RedirectedError | None:
+    text = str(error)
+    is_redirection = isinstance(error, exceptions.AskError)  # MovedError is one too
+    if not is_redirection and not text.startswith(("MOVED ", "ASK ")):
+        return None
+    found = _MOVED_OR_ASK.match(text)
+    if found is None:
+        return None
+    word, slot, host, port = found.groups()
+    is_ask = word == "ASK" or (word is None and not isinstance(error, exceptions.MovedError))
+    said = f"{'ASK' if is_ask else 'MOVED'} {slot} {host}:{port}"
+    return RedirectedError(f"{address} answered: {said}", is_ask, int(slot), (host.strip("[]"), int(port)))
+
+
 def translate(error: BaseException, address: str) -> BrokerError:
     """Return ours for an error raised by redis-py or the operating system."""
     if isinstance(error, BrokerError):
         return error
     text = str(error)
+    redirected = _redirected(error, address)
+    if redirected is not None:
+        return redirected
     if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError):
         return BrokerAuthenticationError(f"{address} refused the user or password: {text}")
     if isinstance(error, exceptions.OutOfMemoryError) or "OOM command not allowed" in text:

@@ -4,21 +4,36 @@ Safe to share between threads: each call has a connection of its own for its tim
 connections and leaves its parent's alone. A connection on which anything went wrong is closed, never used again.
 """
 
+import contextlib
 import os
 import random
 import socket
-import threading
 import time
 import weakref
 from collections import deque
 from typing import Any, Generic, TypeVar
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ResponseError
 
+from taskq_core.broker import operations
+from taskq_core.broker.cluster import ASKING, REDIRECTIONS_MAX, Server, absent_key, slot_of
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
-from taskq_core.broker.failures import CLIENT_ERRORS, as_bytes, is_missing_script, pack, translate, translate_connecting
-from taskq_core.broker.operations import Operation
-from taskq_core.errors import BrokerUnavailableError
+from taskq_core.broker.failures import (
+    CLIENT_ERRORS,
+    RedirectedError,
+    is_missing_script,
+    pack,
+    translate,
+    translate_connecting,
+)
+from taskq_core.broker.operations import Argument, Operation
+from taskq_core.broker.replication import ANSWER_S, HOW_MANY, Shortfall, forget_command, is_due, shortfall, wait_command
+from taskq_core.errors import (
+    BrokerAuthenticationError,
+    BrokerError,
+    BrokerReplicationError,
+    BrokerUnavailableError,
+)
 
 T = TypeVar("T")
 
@@ -40,8 +55,7 @@ class SyncRunner:
         self._timeout_s = timeout_s
         self._max_idle = max_idle
         self._idle: deque[Any] = deque()
-        self._cluster: Any = None
-        self._cluster_lock = threading.Lock()
+        self._nodes: dict[Server, SyncRunner] = {}
         self._closed = False
         self._process = os.getpid()
         _runners.add(self)
@@ -57,6 +71,7 @@ class SyncRunner:
         Raises:
             BrokerUnavailableError: No answer; `may_have_happened` says whether it can have been carried out.
             BrokerFullError, BrokerAuthenticationError, BrokerReplyError: The store refused; nothing happened.
+            BrokerReplicationError: It was done, and who had to confirm that did not.
         """
         return self._finish(operation, None, patience_s)
 
@@ -80,35 +95,55 @@ class SyncRunner:
         deadline = None if patience_s is None else time.monotonic() + patience_s
         attempt = 0
         may_have_happened = sent_on is not None
+        unconfirmed: BrokerReplicationError | None = None
         while True:
             left = self._timeout_s if deadline is None else max(0.001, deadline - time.monotonic())
             try:
-                return self._run_once(operation, min(self._timeout_s, left), sent_on)
+                return operation.read(self._run_once(operation, min(self._timeout_s, left), sent_on))
+            except BrokerReplicationError as error:
+                failure: BrokerError = error
+                unconfirmed, may_have_happened = error, True
+                is_worth_it = deadline is not None and deadline - time.monotonic() > ANSWER_S
+                may_repeat = not error.is_final and is_worth_it
             except BrokerUnavailableError as error:
-                may_have_happened = may_have_happened or error.may_have_happened
-                error.may_have_happened = may_have_happened
-                pause = random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 1.0)  # noqa: S311 - jitter, no secret
-                is_over = deadline is None or time.monotonic() + pause >= deadline
-                if not operation.repeatable or is_over or self._closed:
-                    raise
-                attempt += 1
-                sent_on = None
-                time.sleep(pause)
+                failure = unconfirmed or error
+                may_have_happened = error.may_have_happened = may_have_happened or error.may_have_happened
+                may_repeat = operation.repeatable
+            pause = random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 1.0)  # noqa: S311 - jitter, no secret
+            is_over = deadline is None or time.monotonic() + pause >= deadline
+            if not may_repeat or is_over or self._closed:
+                raise failure
+            attempt += 1
+            sent_on = None
+            time.sleep(pause)
 
-    def _run_once(self, operation: Operation[T], timeout_s: float, sent_on: Any) -> T:
+    def _run_once(self, operation: Operation[Any], timeout_s: float, sent_on: Any) -> Any:
         if sent_on is None:
             self._check_open()
-        if self.endpoint.is_cluster:
-            return operation.read(self._run_on_cluster(operation))
         until = time.monotonic() + timeout_s  # connecting, sending and waiting share the time
-        connection = sent_on or self._take(timeout_s)
+        if self.endpoint.is_cluster:
+            return self._run_on_cluster(operation, until)
+        return self._attempt(operation, until, sent_on)
+
+    def _attempt(
+        self,
+        operation: Operation[Any],
+        until: float,
+        sent_on: Any = None,
+        *,
+        more_keys: tuple[str, ...] = (),
+        is_asking: bool = False,
+    ) -> Any:
+        """Send an operation to this server, or read what it answers to one that was sent, and return the reply."""
+        connection = sent_on or self._take(max(0.001, until - time.monotonic()))
         try:
             if sent_on is None:
-                self._send(connection, pack(operation.command()), timeout_s)
-            reply = self._read(connection, until + operation.block_s)
-            if is_missing_script(reply):
-                self._send(connection, pack(operation.command_with_text()), timeout_s)
+                reply = self._exchange(connection, operation.command(*more_keys), until, operation.block_s, is_asking)
+            else:
                 reply = self._read(connection, until + operation.block_s)
+            if is_missing_script(reply):
+                text = operation.command_with_text(*more_keys)
+                reply = self._exchange(connection, text, until, operation.block_s, is_asking)
         except CLIENT_ERRORS as error:
             connection.disconnect()
             raise translate(error, self.endpoint.address) from error
@@ -122,8 +157,51 @@ class SyncRunner:
             else:
                 self._give_back(connection)
             raise failure from reply
+        if operation.confirm is not None and is_due(operation, reply):
+            self._confirm(connection, operation, reply, until)
         self._give_back(connection)
-        return operation.read(reply)
+        return reply
+
+    def _confirm(self, connection: Any, operation: Operation[Any], reply: Any, until: float) -> None:
+        """Wait until what was written on a connection is confirmed, or raise."""
+        assert operation.confirm is not None
+        try:
+            missing = None
+            if not self.endpoint.is_memory:
+                command = wait_command(operation.confirm, until - time.monotonic())
+                missing = shortfall(operation.confirm, self._exchange(connection, command, until))
+            if missing is None:
+                said = self._exchange(connection, forget_command(operation, reply), until)
+                if isinstance(said, Exception):
+                    missing = Shortfall(operation.confirm.replicas, str(said))
+        except CLIENT_ERRORS as error:
+            connection.disconnect()
+            missing = Shortfall(0, str(translate(error, self.endpoint.address)))
+            raise missing.error(operation, reply, self.endpoint.address) from error
+        except BaseException:
+            connection.disconnect()
+            raise
+        if missing is None:
+            return
+        info = None
+        with contextlib.suppress(*CLIENT_ERRORS):  # only to say more
+            info = self._exchange(connection, HOW_MANY, until)
+        connection.disconnect()
+        raise missing.error(operation, reply, self.endpoint.address, info)
+
+    def _exchange(
+        self,
+        connection: Any,
+        command: tuple[Argument, ...],
+        until: float,
+        block_s: float = 0.0,
+        is_asking: bool = False,
+    ) -> Any:
+        packed = pack(ASKING) + pack(command) if is_asking else pack(command)
+        self._send(connection, packed, max(0.001, until - time.monotonic()))
+        if is_asking:
+            self._read(connection, until)
+        return self._read(connection, until + block_s)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -175,27 +253,62 @@ class SyncRunner:
         """Return a new runner for every primary of a cluster, or one for the only server. The caller closes them."""
         if not self.endpoint.is_cluster:
             return [SyncRunner(self.endpoint, timeout_s=self._timeout_s)]
-        primaries = self._cluster_client().get_primaries()
-        return [SyncRunner(self.endpoint.node(each.host, each.port), timeout_s=self._timeout_s) for each in primaries]
+        self._learn_slots(time.monotonic() + self._timeout_s)
+        primaries = self.endpoint.slots.primaries
+        return [SyncRunner(self.endpoint.node(*each), timeout_s=self._timeout_s) for each in primaries]
 
-    def _cluster_client(self) -> Any:
-        try:
-            with self._cluster_lock:
-                if self._cluster is None:
-                    self._cluster = self.endpoint.cluster(timeout_s=self._timeout_s)
-                return self._cluster
-        except CLIENT_ERRORS as error:
-            raise translate_connecting(error, self.endpoint.address) from error
-
-    def _run_on_cluster(self, operation: Operation[Any]) -> Any:
-        cluster = self._cluster_client()
-        try:
+    def _run_on_cluster(self, operation: Operation[Any], until: float) -> Any:
+        slots = self.endpoint.slots
+        slot = slot_of(operation)
+        if not slots.is_known:
+            self._learn_slots(until)
+        server = slots.owner(slot)
+        if server is None:
+            slots.forget()
+            raise BrokerUnavailableError.unchanged(f"no node of {self.endpoint.address} serves slot {slot}")
+        is_asking = False
+        for _ in range(REDIRECTIONS_MAX):
             try:
-                return cluster.execute_command(*as_bytes(operation.command()))
-            except NoScriptError:
-                return cluster.execute_command(*as_bytes(operation.command_with_text()))
-        except CLIENT_ERRORS as error:
-            raise translate(error, self.endpoint.address) from error
+                return self._node(server)._attempt(
+                    operation, until, more_keys=absent_key(operation), is_asking=is_asking
+                )
+            except RedirectedError as away:
+                is_asking = away.is_ask
+                server = (away.server[0] or server[0], away.server[1])
+                if not is_asking:
+                    slots.move(away.slot, server)
+            except BrokerUnavailableError:
+                slots.forget()
+                raise
+        slots.forget()
+        raise BrokerUnavailableError.unchanged(f"the nodes of {self.endpoint.address} send slot {slot} round and round")
+
+    def _node(self, server: Server) -> "SyncRunner":
+        node = self._nodes.get(server)
+        if node is None:
+            new = SyncRunner(self.endpoint.node(*server), timeout_s=self._timeout_s, max_idle=self._max_idle)
+            node = self._nodes.setdefault(server, new)
+        return node
+
+    def _learn_slots(self, until: float) -> None:
+        """Ask one node after the other who serves which slot, each for its share of the time."""
+        problems = []
+        sources = self.endpoint.slots.sources()
+        for index, server in enumerate(sources):
+            now = time.monotonic()
+            share_s = (until - now) / (len(sources) - index)
+            if share_s <= 0:
+                break
+            try:
+                shards = self._node(server)._attempt(operations.read_shards(), now + share_s)
+            except BrokerAuthenticationError:
+                raise
+            except BrokerError as error:
+                problems.append(str(error))
+            else:
+                self.endpoint.slots.learn(shards, server)
+                return
+        raise BrokerUnavailableError.unchanged(f"cannot reach {self.endpoint.address}: {'; '.join(problems)}")
 
     def subscribe(self, channel: str) -> "SyncSubscription":
         """Listen on a channel, on a connection of its own."""
@@ -206,16 +319,14 @@ class SyncRunner:
         self._closed = True
         while self._idle:
             self._idle.pop().disconnect()
-        if self._cluster is not None:
-            self._cluster.close()
+        for node in self._nodes.values():
+            node.close()
 
     def _forget_after_fork(self) -> None:
         # The parent's sockets are its own: they are let go without a word on the wire.
         for connection in self._idle:
             connection._sock = None
         self._idle = deque()
-        self._cluster = None
-        self._cluster_lock = threading.Lock()
 
 
 class Pending(Generic[T]):

@@ -121,6 +121,10 @@ class QueueKeys:
         """String, expiring: what the last enqueue of a connection did, so its repeat can tell."""
         return f"{self.own_prefix}rcpt:{connection}"
 
+    def unconfirmed(self, task_id: str) -> str:
+        """String, expiring: digest of a call whose task is stored and not confirmed by replicas yet."""
+        return f"{self.own_prefix}unconfirmed:{task_id}"
+
     def call(self, worker: str) -> str:
         """String, expiring: what the last dequeue call of a worker handed out, so its repeat can return it again."""
         return f"{self.own_prefix}call:{worker}"

@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from taskq_core.broker.aio import Lane
+from taskq_core.broker.lanes import Lane
 from taskq_core.broker.operations import BATCH_MAX, Dequeued, Operation, dequeue
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError

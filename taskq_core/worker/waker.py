@@ -7,7 +7,8 @@ none, Go's among them: one worker per queue, by lease, waits on the pending list
 import asyncio
 from collections.abc import Sequence
 
-from taskq_core.broker.aio import AsyncRunner, Lane
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.lanes import Lane
 from taskq_core.broker.operations import lead, rouse, wait_for_wake, watch_pending
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError

@@ -27,8 +27,9 @@ from typing import Any
 
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
-from taskq_core.broker.aio import AsyncRunner, Lane
+from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S
+from taskq_core.broker.lanes import Lane
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError, LeaseLostError, TaskQError

@@ -21,6 +21,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "QueueFullError": ("task", "queue", "id", 3, 2),
     "CircuitOpenError": ("redis://h/0", 3, 0.5, "no answer"),
     "EnqueueUnknownError": ("task", "queue", "id", "a reason"),
+    "NotReplicatedError": ("task", "queue", "id", "a reason", 2, 1),
+    "BrokerReplicationError": ("a text", 2, 1),
     "BulkEnqueueError": (3, ("a", "b"), True),
     "QueueNotFoundError": ("queue", "a hint"),
     "EntryNotFoundError": ("entry", "a hint"),

@@ -128,7 +128,7 @@ class TestChecks:
             ({"headers": {"a": "x" * 8000}}, "headers of a task take 8001 bytes, at most 7168 are allowed"),
             ({"quue": "x"}, "unknown task option 'quue'; did you mean 'queue'?"),
             ({"QUEUE": "x"}, "unknown task option 'QUEUE'; did you mean 'queue'?"),
-            ({"priority": 1}, "unknown task option 'priority'; known are aggregate, deadline, headers, "),
+            ({"priority": 1}, "unknown task option 'priority'; known are aggregate, deadline, fsynced, "),
         ],
     )
     def test_a_refusal_names_option_value_and_what_was_expected(self, options: Any, message: str) -> None:

@@ -10,7 +10,7 @@ from asgiref.sync import async_to_sync
 from django.db import transaction
 from django.test import TestCase, TransactionTestCase
 
-from taskq_core import EnqueueError, TaskNotSentError
+from taskq_core import BulkEnqueueError, EnqueueError, NotReplicatedError, TaskNotSentError
 from taskq_core.inspector import Inspector
 from taskq_django import client, taskq
 from tests.redis_server import RedisServer
@@ -180,6 +180,25 @@ def test_enqueue_immediately_does_not_wait_for_the_commit(redis: RedisServer, se
         inside = names(inspector)
 
     assert inside == ["shop:greet"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_replicas_that_do_not_confirm_at_the_commit_are_told(redis: RedisServer, settings: Any, caplog: Any) -> None:
+    """The task is there; the error is in the log and told by the handle. Here is no replica."""
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE_TIMEOUT": 0.2, "DEFAULTS": {"replicated": True}}
+
+    with caplog.at_level(logging.ERROR, logger="django.db"), transaction.atomic():
+        handle = greet.delay("Ada")
+        many = taskq.client.enqueue_many([greet.s("Grace")])
+
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [
+        NotReplicatedError,
+        BulkEnqueueError,
+    ]
+    assert redis.client.llen("asynq:{default}:pending") == 2
+    with pytest.raises(TaskNotSentError, match="is in queue 'default', but not confirmed"):
+        handle.refresh()
+    assert len(many) == 0
 
 
 @pytest.mark.django_db(transaction=True, databases=BOTH)

@@ -22,6 +22,8 @@ taskq = TaskQ("redis://localhost", concurrency=3, defaults={"max_retry": 3})
     retention=60,
     unique_for=timedelta(hours=1),
     headers={"a": "b"},
+    replicated=True,
+    fsynced=False,
 )
 def task() -> None: ...
 
@@ -37,6 +39,8 @@ def mistyped() -> None: ...
 task.using(run_after=5, task_id="x").using(run_after=datetime.now(UTC))
 task.using(retry_delay=[1, 5.5, timedelta(minutes=1)])
 task.using(retry_delay=lambda retried, error: 5 * retried)
+task.using(replicated=2)
+task.using(replicated="all")  # error
 task.using(run_at=5)  # error
 task.using(run_after="5")  # error
 task.using(headers={"a": 1})  # error

@@ -6,6 +6,7 @@
   ARGV[1]    int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]    int     seconds a mark is kept from now
   ARGV[3]    int     seconds ahead of now beyond which a mark is wrong (the clock was) and begins now as well
+  ARGV[4]    int     number of marks
 
   At most 100 entries a call.
 
@@ -14,7 +15,7 @@
 -- include _clock
 local now_s, now_ns = clock(ARGV[1])
 local reply, fresh = { now_ns }, {}
-for i = 1, #KEYS do
+for i = 1, tonumber(ARGV[4]) do
   local mark = redis.pcall('GET', KEYS[i])
   local digits = type(mark) == 'string' and string.match(mark, '^(%d+):%d*$') or nil
   local at = tonumber(digits)
@@ -24,7 +25,7 @@ for i = 1, #KEYS do
   end
   reply[i + 1] = mark
 end
-for i = 1, #KEYS do
+for i = 1, tonumber(ARGV[4]) do
   if fresh[i] then
     redis.call('SET', KEYS[i], reply[i + 1], 'EX', ARGV[2])
   else

@@ -5,18 +5,25 @@
   KEYS[2]  zset    scheduled tasks: id by start (Unix s)
   KEYS[3]  list    wake tokens
   KEYS[4]  string  receipt of this caller's last call: "<call>:<codes>"
-  KEYS[5]  set     names of groups with members; only with 6 arguments per task
+  KEYS[5]  set     names of groups with members; only with 6 or 7 arguments per task
+  KEYS[6..] string per task: digest of a call that was stored and is not confirmed yet; only with 7 arguments per task
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  int     number of this call; a repeat with the same number changes nothing and returns the codes again
   ARGV[3]  int     seconds the receipt is kept
   ARGV[4]  string  prefix of the queue's keys
-  ARGV[5]  int     arguments per task: 2 (plain) or 6
+  ARGV[5]  int     arguments per task: 2 (plain), 6 or 7 (to be confirmed)
   ARGV[6..]        per task: id, message and, with 6, start ('' now, '=<Unix s>', '+<ms from now>'),
-                   unique lock key ('' none), seconds of the lock after the start, group ('' none)
+                   unique lock key ('' none), seconds of the lock after the start, group ('' none);
+                   with 7 also the digest of its call
   ARGV[last] int   most pending tasks; one more argument than the tasks take, left out where there is no limit
 
   A batch is bounded by its caller (200 tasks, about 1 MiB). The limit holds for tasks that would be pending at once, and
   not for those with a start ahead or a group. A call in which nothing is stored for want of room writes nothing at all.
+
+  Where tasks are to be confirmed, its caller waits on the same connection until replicas have what it wrote. So a
+  repeat writes as well: it renews its receipt. A caller who was told that nobody confirmed enqueues again, with the
+  same id and another number: the digest says that this task was stored already, whatever has become of it since. The
+  caller deletes it once the task is confirmed.
 
   returns  one character per task:  1  stored   0  id taken   d  unique lock held by another task
            f  no room; if there is one, ':' and the number of pending tasks follow
@@ -29,6 +36,9 @@ local receipt = redis.pcall('GET', KEYS[4]) -- a key of another type is no recei
 if type(receipt) == 'string' then
   local call, codes = string.match(receipt, '^(%d+):(.*)$')
   if call == ARGV[2] then
+    if ARGV[5] == '7' then
+      redis.call('EXPIRE', KEYS[4], ARGV[3])
+    end
     return codes
   end
 end
@@ -41,13 +51,19 @@ if (last - 5) % stride == 1 then
   last = last - 1
 end
 local keys, now
-if stride == 6 then
+local known_calls = {}
+if stride == 7 then
+  for task = 1, (last - 5) / 7 do
+    known_calls[task] = redis.call('GET', KEYS[5 + task])
+  end
+end
+if stride > 2 then
   keys = { prefix = ARGV[4], scheduled = KEYS[2], groups = KEYS[5] }
   now = { s = now_s, ns = now_ns, ms = now_ms }
   redis.call('ZCARD', KEYS[2])
   redis.call('SCARD', KEYS[5])
   local known = {}
-  for i = 11, last, 6 do
+  for i = 11, last, stride do
     local group = ARGV[i]
     if group ~= '' and not known[group] then
       known[group] = true
@@ -61,7 +77,10 @@ local codes, ready = {}, {}
 for i = 6, last, stride do
   local id = ARGV[i]
   local code, is_ready = nil, false
-  if stride == 6 then
+  local task = stride == 7 and (i - 6) / 7 + 1
+  if task and known_calls[task] == ARGV[i + 6] then
+    code = '1'
+  elseif stride > 2 then
     local is_full = room and #ready >= room
     code, is_ready = store(keys, now, id, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], is_full)
   else
@@ -74,6 +93,9 @@ for i = 6, last, stride do
       redis.call('HSET', key, 'msg', ARGV[i + 1], 'state', 'pending', 'pending_since', now_ns)
       code, is_ready = '1', true
     end
+  end
+  if task and code == '1' then
+    redis.call('SET', KEYS[5 + task], ARGV[i + 6], 'EX', 3600)
   end
   codes[#codes + 1] = code
   if is_ready then

@@ -15,7 +15,7 @@
 local _, now_ns = clock(ARGV[1])
 redis.call('DEL', KEYS[1])
 local reply = { now_ns, 0, 0 }
-for i = 2, #KEYS do
+for i = 2, #ARGV do
   local kind = redis.call('TYPE', KEYS[i]).ok
   reply[#reply + 1] = kind ~= 'none' and kind ~= ARGV[i] and kind or ''
 end

@@ -13,7 +13,7 @@
 ]]
 local reply = {}
 redis.call('DEL', KEYS[1])
-for i = 2, #KEYS, 2 do
+for i = 2, 2 * #ARGV, 2 do
   local kind = redis.call('TYPE', KEYS[i]).ok
   local moved = redis.call('TYPE', KEYS[i + 1]).ok
   if kind ~= 'none' and kind ~= ARGV[i / 2] and moved == 'none' then

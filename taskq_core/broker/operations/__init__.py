@@ -75,6 +75,7 @@ from taskq_core.broker.operations.operation import (
     RECEIPT_KEPT_S,
     STATISTICS_KEPT_S,
     Argument,
+    Confirmation,
     Operation,
 )
 from taskq_core.broker.operations.presence import (
@@ -84,6 +85,7 @@ from taskq_core.broker.operations.presence import (
     read_events,
     read_running,
     read_server,
+    read_shards,
     server_info,
 )
 from taskq_core.broker.operations.rehearsal import bring_forward, list_waiting, waiting_key
@@ -211,6 +213,7 @@ __all__ = [
     "CheckedTask",
     "Closed",
     "CombineCode",
+    "Confirmation",
     "Departure",
     "Departures",
     "Dequeued",
@@ -307,6 +310,7 @@ __all__ = [
     "read_members",
     "read_running",
     "read_server",
+    "read_shards",
     "read_state",
     "read_time",
     "read_type",

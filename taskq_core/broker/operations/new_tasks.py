@@ -1,13 +1,14 @@
 """Store new tasks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from taskq_core.broker.operations.operation import (
     RECEIPT_KEPT_S,
     Argument,
+    Confirmation,
     Operation,
     integer,
     text,
@@ -15,6 +16,8 @@ from taskq_core.broker.operations.operation import (
 )
 from taskq_core.broker.scripts import load
 from taskq_core.wire import QueueKeys
+
+T = TypeVar("T")
 
 
 class EnqueueCode(StrEnum):
@@ -38,6 +41,8 @@ class NewTask:
         unique_key: Name of the lock to take, "" for none.
         unique_s: Seconds the lock is held after the start.
         group: Group it waits in, "" for none.
+        confirm: Who must have it before its caller is told that it is stored; None: the server alone.
+        digest: Of name and payload, by which a call that is made again is known; only with `confirm`.
     """
 
     task_id: str
@@ -47,6 +52,8 @@ class NewTask:
     unique_key: str = ""
     unique_s: int = 0
     group: str = ""
+    confirm: Confirmation | None = None
+    digest: str = ""
 
     @property
     def is_plain(self) -> bool:
@@ -97,9 +104,10 @@ def enqueue(
 ) -> Operation[str]:
     """Store tasks of one queue; at most `BATCH_MAX` of about `BATCH_BYTES`.
 
-    Reads as one `EnqueueCode` character per task. Refused whole when Redis is over its memory limit.
+    All have the same `confirm`. Reads as one `EnqueueCode` character per task. Refused whole when Redis is over its
+    memory limit.
     """
-    return Operation("enqueue", load("enqueue"), *_words(queue, tasks, lane, now_ns), text, tasks=tasks)
+    return _operation(queue, tasks, *_words(queue, tasks, lane, now_ns), text)
 
 
 def enqueue_limited(
@@ -113,7 +121,23 @@ def enqueue_limited(
         codes, _, pending = text(reply).partition(":")
         return Admitted(codes, int(pending or 0), max_pending)
 
-    return Operation("enqueue", load("enqueue"), keys, args, read, tasks=tasks)
+    return _operation(queue, tasks, keys, args, read)
+
+
+def _operation(
+    queue: QueueKeys,
+    tasks: Sequence[NewTask],
+    keys: tuple[str, ...],
+    args: list[Argument],
+    read: Callable[[Any], T],
+) -> Operation[T]:
+    confirm = tasks[0].confirm if tasks else None
+    receipts = () if confirm is None else _receipts(queue, tasks)
+    return Operation("enqueue", load("enqueue"), keys, args, read, tasks=tasks, confirm=confirm, receipts=receipts)
+
+
+def _receipts(queue: QueueKeys, tasks: Sequence[NewTask]) -> tuple[str, ...]:
+    return tuple([queue.unconfirmed(task.task_id) for task in tasks])
 
 
 def _words(
@@ -123,7 +147,12 @@ def _words(
     lane.call += 1
     keys: tuple[str, ...] = (queue.pending, queue.scheduled, queue.wake, queue.receipt(lane.token))
     args: list[Argument] = [time_argument(now_ns), lane.call, RECEIPT_KEPT_S, queue.prefix]
-    if all(task.is_plain for task in tasks):
+    if tasks and tasks[0].confirm is not None:
+        keys += (queue.groups, *_receipts(queue, tasks))
+        args.append(7)
+        for task in tasks:
+            args += (*task.arguments(), task.digest)
+    elif all(task.is_plain for task in tasks):
         args.append(2)
         for task in tasks:
             args += (task.task_id, task.message)

@@ -23,6 +23,19 @@ BATCH_BYTES = 1 << 20
 """Bytes of messages after which a batch takes no further task."""
 
 
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """Who must have a write before its caller is told that it was done.
+
+    Attributes:
+        replicas: How many replicas.
+        fsynced: Whether it must be on disk, in the append-only file: of the primary, and of so many replicas.
+    """
+
+    replicas: int
+    fsynced: bool = False
+
+
 @dataclass(slots=True)
 class Operation(Generic[T]):
     """One request to Redis as a value.
@@ -36,6 +49,8 @@ class Operation(Generic[T]):
         repeatable: True if it may be sent again when its outcome is unknown.
         block_s: Seconds a blocking command may wait in Redis, beyond the usual time for an answer.
         tasks: The new tasks of an enqueue, for whoever watches what is sent.
+        confirm: Who must have the new tasks before it counts as done. It must write, also when it is repeated.
+        receipts: Per new task a key that is deleted once the task is confirmed.
     """
 
     name: str
@@ -46,17 +61,19 @@ class Operation(Generic[T]):
     repeatable: bool = True
     block_s: float = 0.0
     tasks: Sequence[Any] = ()
+    confirm: Confirmation | None = None
+    receipts: tuple[str, ...] = ()
 
-    def command(self) -> tuple[Argument, ...]:
-        """The words to send."""
+    def command(self, *more_keys: str) -> tuple[Argument, ...]:
+        """The words to send; a script declares further keys as well."""
         if self.script is None:
             return tuple(self.args)
-        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
+        return ("EVALSHA", self.script.sha, len(self.keys) + len(more_keys), *self.keys, *more_keys, *self.args)
 
-    def command_with_text(self) -> tuple[Argument, ...]:
+    def command_with_text(self, *more_keys: str) -> tuple[Argument, ...]:
         """The words to send to a server that does not know the script yet."""
         assert self.script is not None
-        return ("EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
+        return ("EVAL", self.script.text, len(self.keys) + len(more_keys), *self.keys, *more_keys, *self.args)
 
 
 def time_argument(now_ns: int | None) -> str:

@@ -41,8 +41,6 @@ def read_events(history_key: str, *, skip: int, count: int) -> Operation[list[by
 
 
 def _read_info(reply: Any) -> Mapping[str, str | int]:
-    if isinstance(reply, Mapping):  # a cluster's client has read it already
-        return {text(name): value if isinstance(value, int) else str(value) for name, value in reply.items()}
     found: dict[str, str | int] = {}
     for line in text(reply).splitlines():
         name, colon, value = line.partition(":")
@@ -56,17 +54,12 @@ def server_info() -> Operation[Mapping[str, str | int]]:
     return Operation("server_info", None, (), ("INFO",), _read_info)
 
 
+_SLOTS = ("CLUSTER", "SLOTS")
+
+
 def _read_slots(slot: int) -> Any:
     def read(reply: Any) -> list[str]:
-        if isinstance(reply, Mapping):  # as a cluster's client has read it: by first and last slot
-            nodes = [
-                node
-                for (first, last), shard in reply.items()
-                if int(first) <= slot <= int(last)
-                for node in (shard["primary"], *shard["replicas"])
-            ]
-        else:
-            nodes = [node for first, last, *shard in reply if int(first) <= slot <= int(last) for node in shard]
+        nodes = [node for first, last, *shard in reply if int(first) <= slot <= int(last) for node in shard]
         return [f"{text(node[0])}:{int(node[1])}" for node in nodes]
 
     return read
@@ -74,4 +67,9 @@ def _read_slots(slot: int) -> Any:
 
 def list_nodes(slot: int) -> Operation[list[str]]:
     """Ask a cluster which nodes hold a slot. Reads as host:port, the primary first."""
-    return Operation("list_nodes", None, (), ("CLUSTER SLOTS",), _read_slots(slot))
+    return Operation("list_nodes", None, (), _SLOTS, _read_slots(slot))
+
+
+def read_shards() -> Operation[list[Any]]:
+    """Ask a node of a cluster who serves which slots. Reads as (first, last, primary, replicas...)."""
+    return Operation("read_shards", None, (), _SLOTS, list)

@@ -65,7 +65,8 @@ def _read_adopted(reply: Any) -> Adopted:
 def adopt(queue: QueueKeys, entries: Sequence[str], *, now_ns: int | None = None) -> Operation[Adopted]:
     """Read how far entries of a queue have come; those nobody knows begin now. At most `ADOPT_MAX`."""
     keys = tuple(queue.tick(entry) for entry in entries)
-    return Operation("adopt", load("adopt"), keys, (time_argument(now_ns), MARK_KEPT_S, MARK_AHEAD_S), _read_adopted)
+    args = (time_argument(now_ns), MARK_KEPT_S, MARK_AHEAD_S, len(keys))
+    return Operation("adopt", load("adopt"), keys, args, _read_adopted)
 
 
 class TickCode(StrEnum):

@@ -1,0 +1,102 @@
+"""Ask whether replicas have new tasks: what is sent on the connection that stored them, and how the answer reads.
+
+`WAIT` and `WAITAOF` count the replicas that have everything this connection has written, so they must follow the write
+on the same connection, and what is repeated must write again. Without input or output.
+"""
+
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from taskq_core.broker.operations import Admitted, Argument, Confirmation, EnqueueCode, Operation
+from taskq_core.errors import BrokerReplicationError
+
+ANSWER_S = 0.5
+"""Seconds left for the answer, since Redis ends a wait up to 0.1 s late, a busy one later. Less is not worth
+another wait."""
+_SHARE = 0.4
+"""Most of a short time that is left for the answer."""
+
+HOW_MANY = ("INFO", "replication")
+"""Asked after a wait in vain: how many replicas are connected."""
+
+
+def wait_command(confirmation: Confirmation, left_s: float) -> tuple[Argument, ...]:
+    """Return what to send with so many seconds left, some of which the answer needs."""
+    wait_ms = max(1, int((left_s - min(ANSWER_S, _SHARE * left_s)) * 1000))
+    if confirmation.fsynced:
+        return ("WAITAOF", 1, confirmation.replicas, wait_ms)
+    return ("WAIT", confirmation.replicas, wait_ms)
+
+
+def is_due(operation: Operation[Any], reply: Any) -> bool:
+    """Whether what an operation has stored is to be confirmed."""
+    return operation.confirm is not None and EnqueueCode.STORED in _codes(operation, reply)
+
+
+def forget_command(operation: Operation[Any], reply: Any) -> tuple[Argument, ...]:
+    """Return what deletes the digests of confirmed tasks."""
+    codes = zip(operation.receipts, _codes(operation, reply), strict=True)
+    return ("UNLINK", *[key for key, code in codes if code == EnqueueCode.STORED])
+
+
+def _codes(operation: Operation[Any], reply: Any) -> str:
+    answer = operation.read(reply)
+    return answer.codes if isinstance(answer, Admitted) else str(answer)
+
+
+class Shortfall:
+    """What is missing to a confirmation.
+
+    Attributes:
+        is_final: True if waiting again cannot help.
+        confirmed: Replicas that have the write.
+        problem: What is missing, as the rest of a sentence.
+    """
+
+    __slots__ = ("confirmed", "is_final", "problem")
+
+    def __init__(self, confirmed: int, problem: str, *, is_final: bool = False) -> None:
+        self.confirmed = confirmed
+        self.problem = problem
+        self.is_final = is_final
+
+    def error(self, operation: Operation[Any], reply: Any, address: str, info: Any = None) -> BrokerReplicationError:
+        """Return the error for what was done and is not confirmed; `info` is the answer to `HOW_MANY`, if any."""
+        assert operation.confirm is not None
+        connected = _connected(info)
+        problem = self.problem
+        if connected is not None and connected < operation.confirm.replicas:
+            problem += f"; {'none' if connected == 0 else connected} {'are' if connected > 1 else 'is'} connected"
+        return BrokerReplicationError(
+            f"{address}: {problem}",
+            operation.confirm.replicas,
+            self.confirmed,
+            is_final=self.is_final,
+            answer=operation.read(reply),
+        )
+
+
+def shortfall(confirmation: Confirmation, reply: Any) -> Shortfall | None:
+    """Read the answer to `wait_command`; None if all is confirmed."""
+    if isinstance(reply, RedisError) and confirmation.fsynced and "unknown command" in str(reply):
+        return Shortfall(0, "the server does not know WAITAOF, which came with Redis 7.2", is_final=True)
+    if isinstance(reply, RedisError):
+        return Shortfall(0, str(reply), is_final=not str(reply).startswith("UNBLOCKED"))
+    local, replicas = (int(reply[0]), int(reply[1])) if confirmation.fsynced else (1, int(reply))
+    if local < 1:
+        return Shortfall(replicas, "the append-only file was not synced to disk in time")
+    if replicas < confirmation.replicas:
+        return Shortfall(replicas, f"{replicas} of {confirmation.replicas} replicas confirmed in time")
+    return None
+
+
+def _connected(info: Any) -> int | None:
+    if not isinstance(info, bytes | str):
+        return None
+    text = info.decode("utf-8", "replace") if isinstance(info, bytes) else info
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name == "connected_slaves" and value.isascii() and value.isdigit():
+            return int(value)
+    return None
