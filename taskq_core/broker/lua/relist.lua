@@ -10,6 +10,7 @@
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  int     1 to put them there, 0 to tell only
+  ARGV[4]  int     number of sets
 
   The deadline is now: whoever was turning such a set into one task may have ended, and its members are only given back.
 
@@ -21,7 +22,7 @@ local now_s = clock(ARGV[1])
 redis.call('ZCARD', KEYS[1]) -- keys of another type are refused here, before the first write
 redis.call('SCARD', KEYS[2])
 local codes = {}
-for i = 6, #KEYS do
+for i = 6, 5 + tonumber(ARGV[4]) do
   local code = is_orphan(ARGV[2], KEYS[1], KEYS[2], { KEYS[3], KEYS[4] }, KEYS[i]) and '1' or '0'
   if code == '1' and ARGV[3] == '1' then
     redis.call('DEL', KEYS[5]) -- accepted also over maxmemory, and with it the write that follows

@@ -220,7 +220,7 @@ def relist(queue: QueueKeys, sets: Sequence[str], *, repair: bool, now_ns: int |
     """Put aggregation sets on the list of them; at most `MEND_MAX`. Reads as whether each was missing there."""
     listed, *removed = _sets_keys(queue)
     keys = (listed, queue.groups, *removed, queue.absent, *sets)
-    args = (time_argument(now_ns), queue.prefix, 1 if repair else 0)
+    args = (time_argument(now_ns), queue.prefix, 1 if repair else 0, len(sets))
     return Operation("relist", load("relist"), keys, args, lambda reply: [code == "1" for code in text(reply)])
 
 
