@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from taskq_core.scheduler.ticker import tick_task_id
 from tests.redis_server import RedisServer
@@ -189,6 +190,55 @@ def test_each_firing_comes_exactly_once(redis_server: RedisServer, swarm: Callab
 
     check(found, taker)
     assert statuses == [0] * SCHEDULERS
+
+
+def forget_tasks(server: RedisServer, stop: threading.Event) -> None:
+    """Delete tasks but leave their ids pending, so that a second enqueue of one stands there twice."""
+    raw: Any = server.client
+    while not stop.wait(0.05):
+        with suppress(redis.RedisError):
+            for task_id in raw.lrange("asynq:{default}:pending", 0, -1):
+                raw.delete(b"asynq:{default}:t:" + task_id)
+
+
+@pytest.mark.redis
+@pytest.mark.slow
+def test_a_redis_that_is_killed_and_frozen_loses_and_doubles_no_firing() -> None:
+    with RedisServer(appendonly=True) as server:
+        raw: Any = server.client
+        stop = threading.Event()
+        forgetting = threading.Thread(target=forget_tasks, args=(server, stop), daemon=True)
+        swarm = Swarm(server, {"leader_lease": 2})
+        try:
+            for _ in range(SCHEDULERS):
+                swarm.start()
+            forgetting.start()
+            for harm in ("kill", "freeze", "kill"):
+                count = raw.llen("asynq:{default}:pending")
+                until(lambda count=count: raw.llen("asynq:{default}:pending") >= count + 4, "firings go on")
+                (server.kill if harm == "kill" else server.pause)()
+                time.sleep(3)  # longer than the lease, and than a call waits for an answer
+                (server.start if harm == "kill" else server.resume)()
+            count = raw.llen("asynq:{default}:pending")
+            until(lambda: raw.llen("asynq:{default}:pending") >= count + 4, "firings go on")
+            statuses = swarm.close()
+        finally:
+            stop.set()
+            for pid in list(swarm.processes):
+                swarm.kill(pid)
+        forgetting.join(PATIENCE_S)
+
+        counts = Counter(task_id.decode() for task_id in raw.lrange("asynq:{default}:pending", 0, -1))
+        assert set(counts.values()) == {1}
+        expected: set[str] = set()
+        for entry in ("cron", "interval"):
+            (key,) = raw.keys(f"taskq:{{default}}:tick:{entry}:*")
+            firing_s = int(raw.get(key).split(b":")[0])
+            while (task_id := tick_task_id(entry, "beat", firing_s)) in counts:
+                expected.add(task_id)
+                firing_s -= 1
+        assert counts.keys() == expected, "a firing was left out"
+        assert statuses == [0] * SCHEDULERS
 
 
 @pytest.mark.redis
