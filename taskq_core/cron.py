@@ -162,6 +162,10 @@ class Cron:
 
     def next_after(self, moment_s: int) -> int | None:
         """Return the first firing after a moment, or None if there is none in the next five years."""
+        return _next_after(self, moment_s)
+
+    def look_after(self, moment_s: int) -> int | None:
+        """Find what `next_after` returns and remembers."""
         start_s = moment_s + 1
         if not 0 <= start_s < _LAST_S:
             return None
@@ -204,6 +208,12 @@ class Cron:
         offset = datetime.fromtimestamp(moment_s, self.zone).utcoffset()
         assert offset is not None
         return offset // timedelta(seconds=1)
+
+
+@lru_cache(maxsize=4096)
+def _next_after(cron: Cron, moment_s: int) -> int | None:
+    """A scheduler asks the same several times, and for all entries of one spec."""
+    return cron.look_after(moment_s)
 
 
 def parse_schedule(spec: str, *, zone: str = "UTC") -> Schedule:
