@@ -1,16 +1,16 @@
-"""`taskq task run-all`, `archive-all` and `delete-all`: all tasks of one queue and state.
+"""`taskq task run-all`, `archive-all`, `delete-all` and `move-all`: all tasks of one queue and state.
 
 The work goes on in small steps that never hold Redis up, and concerns what is there when it begins. On a terminal a bar
 shows how far it is; Ctrl-C ends it between two steps.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from taskq_core.cli.base import Command, confirm, yes_option
-from taskq_core.cli.params import StateType
+from taskq_core.cli.params import QUEUE, StateType
 from taskq_core.cli.session import Session
 from taskq_core.cli.task import group_option, queue_option
 from taskq_core.wire import TaskState
@@ -32,11 +32,13 @@ def _named(queue: str, state: TaskState, group: str | None) -> str:
     return f"all {state.value} tasks of {'' if group is None else f'group {group} in '}queue {queue}"
 
 
-def _for_all(session: Session, verb: str, done: str, queue: str, state: TaskState, group: str | None) -> None:
+def _for_all(
+    session: Session, verb: str, done: str, queue: str, state: TaskState, group: str | None, to: Sequence[str] = ()
+) -> None:
     out = session.output
     act: Callable[..., int] = getattr(session.inspector, f"{verb}_all")
     with out.progress(f"{verb} {state.value}") as progress:
-        count = act(queue, state, group=group, progress=progress)
+        count = act(queue, state, *to, group=group, progress=progress)
     if out.as_json:
         where = {} if group is None else {"group": group}
         out.json({"queue": queue, "state": state.value, **where, "count": count})
@@ -77,3 +79,15 @@ def delete_all(session: Session, queue: str, state: TaskState, group: str | None
     """Delete all tasks of a state."""
     confirm(f"Delete {_named(queue, state, group)}?", yes=yes)
     _for_all(session, "delete", "deleted", queue, state, group)
+
+
+@click.command("move-all", cls=Command, aliases=("moveall",))
+@queue_option
+@_state_option(_DELETE)
+@group_option
+@click.option("--to", required=True, type=QUEUE, metavar="QUEUE", help="queue to move them to")
+@click.pass_obj
+def move_all(session: Session, queue: str, state: TaskState, group: str | None, to: str) -> None:
+    """Move all tasks of a state to another queue; those not wanted there stay."""
+    _named(queue, state, group)
+    _for_all(session, "move", f"are in {to} now", queue, state, group, (to,))

@@ -10,13 +10,15 @@ from typing import Any, TextIO
 import click
 
 from taskq_core.cli.base import Command, Root, connection_options, output_options, told
-from taskq_core.cli.bulk import archive_all, delete_all, run_all
+from taskq_core.cli.bulk import archive_all, delete_all, move_all, run_all
+from taskq_core.cli.change import retry, update
 from taskq_core.cli.completion import VARIABLE, completion
 from taskq_core.cli.cron import cron
 from taskq_core.cli.doctor import doctor
 from taskq_core.cli.enqueue import enqueue
 from taskq_core.cli.group import group
 from taskq_core.cli.queue import queue
+from taskq_core.cli.repair import finish_moves, reconcile
 from taskq_core.cli.scheduler import scheduler_command
 from taskq_core.cli.server import server
 from taskq_core.cli.session import Session
@@ -74,8 +76,10 @@ def make_root(services: Sequence[click.Command], *, is_hosted: bool = False) -> 
             )
         ],
     )
-    for verb in (enqueue, run_all, archive_all, delete_all):
+    for verb in (retry, update, enqueue, run_all, archive_all, delete_all, move_all):
         task.add_command(verb)
+    for verb in (reconcile, finish_moves):
+        queue.add_command(verb)
     tools = [stats, queue, task, group, server, cron, doctor, version, *([] if is_hosted else [completion])]
     for command in (*services, *tools):
         root.add_command(command)

@@ -19,6 +19,7 @@ from taskq_core.inspector import (
     UnreadableTask,
     WorkerProcess,
 )
+from taskq_core.reconcile import ReconcileReport
 from taskq_core.records import TaskInfo
 
 Document = dict[str, Any]
@@ -143,6 +144,19 @@ def entry(info: PeriodicEntryInfo) -> Document:
 def event(info: SchedulerEvent) -> Document:
     """One time a periodic entry was enqueued."""
     return {"id": info.task_id, "enqueued_at": moment(info.enqueued_at)}
+
+
+def report(found: ReconcileReport) -> Document:
+    """The damage that a look through a queue found."""
+    return {
+        "queue": found.queue,
+        "scanned": found.scanned,
+        "complete": found.is_complete,
+        "findings": [
+            {"kind": each.kind.value, "id": each.task_id, "detail": each.detail, "repaired": each.repaired}
+            for each in found.findings
+        ],
+    }
 
 
 def page(key: str, items: Iterable[Document], *, total: int) -> Document:

@@ -14,6 +14,7 @@ import click
 from taskq_core.app import TaskQ
 from taskq_core.cli.base import Command
 from taskq_core.cli.params import DURATION, HEADER, MOMENT, QUEUE
+from taskq_core.cli.payload import payload_of, payload_options
 from taskq_core.cli.session import Session
 from taskq_core.options import TaskOptions
 
@@ -22,10 +23,7 @@ from taskq_core.options import TaskOptions
 @click.option(
     "name", "-t", "--type-name", "--type_name", "--name", required=True, metavar="NAME", help="name of the task"
 )
-@click.option("-l", "--payload", metavar="TEXT", help="its payload; JSON for tasks of taskq")
-@click.option(
-    "--payload-file", type=click.File("rb"), metavar="PATH", help="file with the payload; - is standard input"
-)
+@payload_options
 @click.option("headers", "-H", "--header", type=HEADER, multiple=True, help="text that travels along; may be repeated")
 @click.option("-q", "--queue", type=QUEUE, help="queue (default: default)")
 @click.option("task_id", "-i", "--id", metavar="ID", help="id, unique in its queue (default: a random one)")
@@ -53,11 +51,9 @@ def enqueue(
 
     Times are RFC 3339 (2030-01-31T12:00:00Z), durations as 90s or 1h30m.
     """
-    if (payload is None) is (payload_file is None):
-        raise click.UsageError("give either --payload or --payload-file", click.get_current_context())
+    content = payload_of(payload, payload_file)
     if process_at is not None and process_in is not None:
         raise click.UsageError("give either --process-at or --process-in", click.get_current_context())
-    content = payload_file.read() if payload_file is not None else (payload or "").encode("utf-8", "surrogateescape")
     given = {key: value for key, value in options.items() if value is not None}
     if process_at is not None or process_in is not None:
         given["run_after"] = process_at if process_at is not None else process_in

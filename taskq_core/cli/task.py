@@ -1,4 +1,4 @@
-"""`taskq task`: list, find, inspect, cancel, run, move, archive and delete tasks one by one."""
+"""`taskq task`: list, find, inspect, cancel, run, move, archive and delete tasks one by one. Others: `change`."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta

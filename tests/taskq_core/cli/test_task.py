@@ -180,6 +180,32 @@ def test_move(run: Run, app: TaskQ, every: dict[str, str]) -> None:
     assert state(app, every["pending"], "low") == "pending"
 
 
+def test_retry_lets_tasks_wait_until_another_time(run: Run, app: TaskQ, every: dict[str, str]) -> None:
+    run("task", "retry", "-q", "default", "-i", every["scheduled"], "--at", "2040-01-01T00:00:00Z")
+    run("task", "retry", "-q", "default", "-i", every["archived"], "-i", every["pending"], "--in", "1h")
+    none = run("task", "retry", "-q", "default", "-i", "nobody", "--in", "1h", status=1)
+    both = run("task", "retry", "-q", "default", "-i", "x", "--in", "1h", "--at", "2040-01-01T00:00:00Z", status=2)
+
+    task = Inspector(app).task("default", every["scheduled"])
+    assert (task.state.value, task.next_run_at.year) == ("scheduled", 2040)
+    assert (state(app, every["archived"]), state(app, every["pending"])) == ("retry", "scheduled")
+    assert "no task 'nobody'" in none.stderr
+    assert "give either --at or --in" in both.stderr
+
+
+def test_update_gives_a_task_another_payload(run: Run, run_json: RunJson, app: TaskQ, every: dict[str, str]) -> None:
+    words = ("task", "update", "-q", "default", "-i", every["pending"])
+    run(*words, "-l", '{"order":2}')
+    first = Inspector(app).task("default", every["pending"]).payload
+    document = run_json("task", "update", "-q", "default", "-i", every["completed"], "-l", "{}", status=1)
+    run(*words, "--payload-file", "-", stdin="\x01")
+
+    assert first == b'{"order":2}'
+    assert "has succeeded" in document["ids"][0]["error"]
+    assert Inspector(app).task("default", every["pending"]).payload == b"\x01"
+    assert "give either --payload or --payload-file" in run(*words, status=2).stderr
+
+
 def test_cancel_tells_the_workers(run: Run, run_json: RunJson, app: TaskQ) -> None:
     for each in ("one", "two", "three"):
         enqueue(app, task_id=each)
@@ -207,19 +233,21 @@ def test_cancel_tells_the_workers(run: Run, run_json: RunJson, app: TaskQ) -> No
         ("run-all", "aggregating", "pending"),
         ("archive-all", "aggregating", "archived"),
         ("delete-all", "aggregating", ""),
+        ("move-all", "scheduled", "scheduled"),
+        ("moveall", "aggregating", "aggregating"),
     ],
 )
 def test_all_of_a_state(run: Run, app: TaskQ, every: dict[str, str], verb: str, source: str, left: str) -> None:
     group = ["-g", "eu"] if source == "aggregating" else []
-    yes = [] if verb.startswith("run") else ["--yes"]
+    more = [] if verb.startswith("run") else ["--to", "low"] if verb.startswith("move") else ["--yes"]
 
-    told = run("task", verb, "-q", "default", "-s", source, *group, *yes)
+    told = run("task", verb, "-q", "default", "-s", source, *group, *more)
 
     assert told.stdout.startswith(f"1 {source} task ")
     infos = Inspector(app).queue_info("default")
     assert infos.sizes[TaskState(source)] == 0
     if left:
-        assert state(app, every[source]) == left
+        assert state(app, every[source], "low" if verb.startswith("move") else "default") == left
 
 
 def test_all_of_a_state_as_json(run_json: RunJson, every: dict[str, str]) -> None:
@@ -320,8 +348,12 @@ def test_a_task_that_the_application_knows_keeps_its_options_and_its_payload_is_
     document = run_json(*words, "-l", '{"name": "Ada"}', "--retry", "2", "-H", "more=2")
     refused = run(*words, "-l", '{"nmae": "Ada"}', status=1)
 
+    words = ("--app", "bazaar_cli:taskq", "task", "update", "-q", "low", "-i", document["id"])
+    unfit = run(*words, "-l", '{"nmae": "Ada"}', status=1)
+
+    assert "shop:greet" in unfit.stderr
     task = enqueued(app, document)
-    assert (task.queue, task.max_retry) == ("low", 2)
+    assert (task.queue, task.max_retry, task.payload) == ("low", 2, b'{"name": "Ada"}')
     assert {"own": "1", "more": "2"}.items() <= task.headers.items()
     assert "shop:greet" in refused.stderr
     assert "Ada" not in refused.stderr
