@@ -72,7 +72,8 @@ def unknown(what: str, name: str, known: Collection[str]) -> ConfigurationError:
     """Return the error for a misspelt key, with its nearest neighbour where there is one."""
     folded = {each.lower(): each for each in known}
     near = [folded[each] for each in difflib.get_close_matches(name.lower(), list(folded), n=1)]
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
+    all_known = f"known are {', '.join(sorted(known))}" if known else "there are none yet"
+    hint = f"did you mean {near[0]!r}?" if near else all_known
     return ConfigurationError(f"unknown {what} {name!r}; {hint}")
 
 

@@ -234,6 +234,10 @@ class TestSetting:
         (entry,) = self.entries({"nightly": {"task": "go:task", "spec": "@daily", "remote": True}})
         assert (entry.call.task.name, entry.payload) == ("go:task", b"{}")
 
+    def test_where_there_is_no_task_at_all_it_says_so(self) -> None:
+        with pytest.raises(ConfigurationError, match="unknown task 'work'; there are none yet; a task of another"):
+            TaskQ(schedule={"nightly": {"task": "work", "spec": "@daily"}}).periodic_tasks()
+
     def test_arguments_that_do_not_fit_are_refused(self) -> None:
         with pytest.raises(TaskArgumentsError, match="number"):
             self.entries({"nightly": {"task": "work", "spec": "@daily", "kwargs": {"number": "five"}}})
