@@ -682,6 +682,18 @@ class TestTrouble:
 
         await until(lambda: second.leads)
 
+    async def test_one_that_cannot_renew_its_lease_leads_no_longer_than_it_lasts(
+        self, app: TaskQ, start: Runner, looker: Looker
+    ) -> None:
+        """By its own clock, though no answer has told it so; when Redis answers again, it takes the lead again."""
+        app.schedule("@every 1h", app.remote("work"), id="entry")
+        scheduler = await start(leader_lease=1)
+        await until(lambda: scheduler.leads)
+        looker.raw.client_pause(2000)  # ms: shorter than a call waits for its answer
+
+        await until(lambda: not scheduler.leads)
+        await until(lambda: scheduler.leads)
+
     async def test_two_applications_on_one_redis_do_not_wait_for_each_other(
         self, redis_server: RedisServer, app: TaskQ, start: Runner, looker: Looker
     ) -> None:
