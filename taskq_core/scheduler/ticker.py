@@ -212,7 +212,9 @@ class Ticker:
         """Tell of firings whose middleware hung. Their marks stay, so that the next turn tries them again."""
         for each in batch:
             logger.error("periodic task %s is put off: its middleware hangs", each.entry.task.id)
-        await self._note([(each, FiringOutcome.FAILED, each.error) for each in batch], time.monotonic())
+        failed = [(each, FiringOutcome.FAILED, each.error) for each in batch]
+        self._note(failed, time.monotonic())
+        await self._tell_after(failed)
 
     async def _send(self, batch: Sequence[_Candidate]) -> None:
         started = time.monotonic()
@@ -222,8 +224,12 @@ class Ticker:
             answer = await self._runner.run(operation, patience_s=PATIENCE_S)
         except BrokerError as cause:
             self._receipts = ReceiptLane(new_token())  # the call may still be on its way and write its receipt late
-            failed = [(each, each.prepared.failure(cause) if each.prepared else each.error) for each in batch]
-            await self._note([(each, FiringOutcome.FAILED, error) for each, error in failed], started)
+            failed = [
+                (each, FiringOutcome.FAILED, each.prepared.failure(cause) if each.prepared else each.error)
+                for each in batch
+            ]
+            self._note(failed, started)
+            await self._tell_after(failed)
             raise
         self._learn(answer.now_ns)
         settled: list[_Settled] = []
@@ -232,9 +238,10 @@ class Ticker:
                 each.entry.mark = None  # to be read anew
             elif code != TickCode.EARLY:
                 settled.append(self._settle(each, code))
+        self._note(settled, started)
         enqueued = [each.firing for each, outcome, _ in settled if outcome is FiringOutcome.ENQUEUED]
-        await self._history.record(enqueued, answer.now_ns)
-        await self._note(settled, started)
+        await self._history.record(enqueued, answer.now_ns)  # before hooks, which may take their time
+        await self._tell_after(settled)
 
     def _settle(self, candidate: _Candidate, code: str) -> _Settled:
         entry, at_s, error = candidate.entry, candidate.tick.at_s, candidate.error
@@ -249,12 +256,14 @@ class Ticker:
             )
         return candidate, outcome, error
 
-    async def _note(self, settled: Sequence[_Settled], started: float) -> None:
+    def _note(self, settled: Sequence[_Settled], started: float) -> None:
         for candidate, outcome, error in settled:
             if candidate.prepared is not None:
                 assert error is None or isinstance(error, EnqueueError)
                 self._preparer.note_sent(candidate.prepared, error, started)
             self._fired(candidate.firing, outcome, error)
+
+    async def _tell_after(self, settled: Sequence[_Settled]) -> None:
         hooks = self._app.timetable.told_after
         if hooks:
             await asyncio.gather(*(self._tell(hooks, each.firing, outcome, error) for each, outcome, error in settled))

@@ -104,7 +104,7 @@ class TestFiring:
         assert fired.outcomes("by_id") == [ENQUEUED, FiringOutcome.ID_TAKEN]
         assert fired.outcomes("by_lock") == [ENQUEUED, FiringOutcome.DUPLICATE]
         assert len(looker.pending()) == 2
-        assert len(looker.history("by_id")) == len(looker.history("by_lock")) == 1
+        await until(lambda: len(looker.history("by_id")) == len(looker.history("by_lock")) == 1)
         assert looker.mark(by_id) == looker.mark(by_lock) == last_s
 
     async def test_a_full_queue_takes_what_is_due(
@@ -156,7 +156,9 @@ class TestCatchUp:
         await until(lambda: len(fired.all) >= 1000)
 
         assert [at_s for _, at_s, _ in fired.all] == list(range(begin + 1, begin + 1 + len(fired.all)))
-        assert len({message.id for message in looker.pending()}) == len(fired.all)
+        stored = [message.id for message in looker.pending()]  # one more, maybe, that is just on its way back to us
+        assert len(stored) == len(set(stored))
+        assert {tick_task_id("beat", "work", at_s) for _, at_s, _ in fired.all} <= set(stored)
 
     async def test_who_has_much_to_catch_up_does_not_keep_others_waiting(
         self, app: TaskQ, start: Runner, looker: Looker
