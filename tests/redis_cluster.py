@@ -56,12 +56,16 @@ def close_slot(slot: int, target: RedisServer, servers: Sequence[RedisServer]) -
             server.command("CLUSTER", "SETSLOT", slot, "NODE", node_id(target))
 
 
-def move_slot(slot: int, source: RedisServer, target: RedisServer, servers: Sequence[RedisServer]) -> None:
-    """Move a slot with all its keys, while it is used."""
+def move_slot(
+    slot: int, source: RedisServer, target: RedisServer, servers: Sequence[RedisServer], *, step: int | None = None
+) -> None:
+    """Move a slot with all its keys, while it is used; with `step` so many keys at a time, and slowly."""
     open_slot(slot, source, target)
     deadline = time.monotonic() + 30
     while True:
-        move_keys(slot, source, target)
+        move_keys(slot, source, target, most=step)
+        if step is not None:
+            time.sleep(0.003)  # so that requests come in between
         if not source.command("CLUSTER", "COUNTKEYSINSLOT", slot):
             break
         assert time.monotonic() < deadline, "new keys come faster than old ones move"

@@ -95,8 +95,9 @@ class RedisServer:
             process of its own speaks it and passes the bytes on to the unix socket.
         password: `requirepass`.
         cluster: `cluster-enabled`. The node owns no slots yet; see `start_cluster`.
-        replica_of: A started server with a TCP port, without TLS.
-        sentinel_of: Be a Sentinel that watches this started server (it needs a TCP port) as `mymaster`, quorum 1.
+        replica_of: A started server with a TCP port, without TLS. Set it before `start` to start as a replica again.
+        sentinel_of: Be a Sentinel that watches this started server (it needs a TCP port) as `mymaster`.
+        quorum: Sentinels that must agree that it is gone.
         appendonly: Keep an append-only file, so data survives `kill()` and `start()`.
         options: Further settings by their name in redis.conf; a sequence gives a setting of several words.
         binary: The program; None takes the one `find_redis_server` finds.
@@ -113,6 +114,7 @@ class RedisServer:
         cluster: bool = False,
         replica_of: "RedisServer | None" = None,
         sentinel_of: "RedisServer | None" = None,
+        quorum: int = 1,
         appendonly: bool = False,
         options: Mapping[str, str | Sequence[str]] | None = None,
         binary: Path | None = None,
@@ -124,8 +126,9 @@ class RedisServer:
         self.tls = tls
         self._tcp = tcp or tls is not None or cluster or sentinel_of is not None
         self._cluster = cluster
-        self._replica_of = replica_of
+        self.replica_of = replica_of
         self._sentinel_of = sentinel_of
+        self._quorum = quorum
         self._appendonly = appendonly
         self._options = dict(options or {})
         self._port: int | None = None
@@ -250,10 +253,10 @@ class RedisServer:
             settings["tls-cluster"] = "yes"
         elif self._cluster and self.tls:  # it needs a port of its own, and tells clients that of the relay
             settings |= {"port": str(_free_port(with_bus=True)), "cluster-announce-port": str(self.port)}
-        if self._replica_of is not None:
-            settings["replicaof"] = ("127.0.0.1", str(self._replica_of.port))
-            if self._replica_of.password:
-                settings["masterauth"] = self._replica_of.password
+        if self.replica_of is not None:
+            settings["replicaof"] = ("127.0.0.1", str(self.replica_of.port))
+            if self.replica_of.password:
+                settings["masterauth"] = self.replica_of.password
         return settings | self._options
 
     def _spawn(self) -> None:
@@ -289,7 +292,7 @@ class RedisServer:
         if not file.exists():
             name = self.MASTER_NAME
             lines = [
-                f"sentinel monitor {name} 127.0.0.1 {watched.port} 1",
+                f"sentinel monitor {name} 127.0.0.1 {watched.port} {self._quorum}",
                 f"sentinel down-after-milliseconds {name} 500",
                 f"sentinel failover-timeout {name} 2000",
             ]
@@ -334,11 +337,12 @@ class RedisServer:
 
 
 @contextmanager
-def start_cluster(nodes: int = 3, **arguments: Any) -> Iterator[list[RedisServer]]:
+def start_cluster(nodes: int = 3, *, replicas: int = 0, **arguments: Any) -> Iterator[list[RedisServer]]:
     """Start a Redis Cluster of masters that share all slots, and yield its nodes when every node says it is ok.
 
     Args:
         nodes: How many masters; only one where they speak TLS.
+        replicas: How many replicas each has; they come after all the masters, those of the first one first.
         arguments: Passed to each `RedisServer`.
     """
     servers: list[RedisServer] = []
@@ -356,10 +360,33 @@ def start_cluster(nodes: int = 3, **arguments: Any) -> Iterator[list[RedisServer
         while not all(_cluster_is_whole(server, nodes) for server in servers):
             assert time.monotonic() < deadline, "the cluster did not form"
             time.sleep(0.02)  # between two looks
+        for _ in range(nodes * replicas):
+            replica = RedisServer(cluster=True, **arguments)
+            servers.append(replica)
+            replica.start()
+            replica.command("CLUSTER", "MEET", "127.0.0.1", servers[0].port)
+        for index, replica in enumerate(servers[nodes:]):
+            _replicate(replica, servers[index // replicas], deadline)
         yield servers
     finally:
         for server in servers:
             server.close()
+
+
+def _replicate(replica: RedisServer, master: RedisServer, deadline: float) -> None:
+    """Make a node a replica of another, once it knows that one, and wait for its first copy."""
+    name = master.command("CLUSTER", "MYID")
+    while True:
+        try:
+            replica.command("CLUSTER", "REPLICATE", name)
+        except redis.ResponseError:  # it has not heard of the other yet
+            assert time.monotonic() < deadline, "the nodes do not meet"
+            time.sleep(0.02)
+        else:
+            break
+    while replica.client.info("replication")["master_link_status"] != "up":
+        assert time.monotonic() < deadline, "the replica gets no copy"
+        time.sleep(0.02)  # between two looks
 
 
 def _cluster_is_whole(server: RedisServer, nodes: int) -> bool:

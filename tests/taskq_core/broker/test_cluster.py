@@ -225,6 +225,25 @@ class TestMovingSlot:
         assert (counts.sizes[TaskState.PENDING], counts.sizes[TaskState.ACTIVE]) == (10, 10)
         assert await runner.run(ops.settle(QUEUE, [Settlement("0", Outcome.DONE)], owner="w")) == "1"
 
+    async def test_it_is_refused_also_where_all_the_keys_it_declares_are_there(
+        self, nodes: list[RedisServer], runner: Either
+    ) -> None:
+        """The task is a key that it does not declare: Redis would end the script when it comes to that."""
+        lane = ReceiptLane("t")
+        await runner.run(ops.enqueue(QUEUE, [NewTask("a", b"m"), NewTask("b", b"m", start_in_ms=60_000)], lane))
+        await runner.run(ops.enqueue(QUEUE, [NewTask("c", b"m")], lane))
+        source, target = ends_of(nodes)
+        open_slot(SLOT, source, target)
+        again = ops.enqueue(QUEUE, [NewTask("new", b"m")], lane)
+        assert source.client.exists(*again.keys) == len(again.keys)
+
+        with pytest.raises(BrokerUnavailableError, match="Multiple keys request during rehashing") as refused:
+            await runner.run(again)
+
+        assert not refused.value.may_have_happened
+        move_slot(SLOT, source, target, nodes)
+        assert await runner.run(again) == "1"
+
     async def test_a_command_of_one_key_is_sent_on(self, nodes: list[RedisServer], runner: Either) -> None:
         await runner.run(ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")))
         source, target = ends_of(nodes)

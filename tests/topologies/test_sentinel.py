@@ -1,0 +1,124 @@
+"""Sentinels let a replica take over under load, planned or after a kill of the primary: nothing confirmed is lost."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import pytest
+import redis
+
+from tests.redis_server import RedisServer
+from tests.topologies.traffic import Traffic
+
+pytestmark = [pytest.mark.redis, pytest.mark.slow]
+
+SENTINELS = 3
+NAME = RedisServer.MASTER_NAME
+
+
+async def until(condition: Callable[[], Any], what: str, *, within: float = 60.0) -> None:
+    """Wait until a condition is true."""
+    deadline = time.monotonic() + within
+    while not await asyncio.to_thread(condition):
+        assert time.monotonic() < deadline, f"not within {within} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+class Topology:
+    """A primary, a replica and three Sentinels, two of which must agree."""
+
+    def __init__(self, primary: RedisServer, replica: RedisServer, sentinels: list[RedisServer]) -> None:
+        self.primary, self.replica, self.sentinels = primary, replica, sentinels
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{hosts}/{NAME}"
+
+    def is_named(self, server: RedisServer) -> bool:
+        """Whether all Sentinels name a server as the primary."""
+        asked = [each.command("SENTINEL", "get-master-addr-by-name", NAME) for each in self.sentinels]
+        return all(int(port) == server.port for _, port in asked)
+
+    def is_whole(self) -> bool:
+        """Whether each Sentinel knows the replica and the others."""
+        return all(
+            len(sentinel.command("SENTINEL", "REPLICAS", NAME)) == 1
+            and len(sentinel.command("SENTINEL", "SENTINELS", NAME)) == SENTINELS - 1
+            for sentinel in self.sentinels
+        )
+
+
+def is_up_to_date(replica: RedisServer) -> bool:
+    """Whether it has a connection to its primary and got its first copy."""
+    with suppress(redis.RedisError):
+        return bool(replica.client.info("replication").get("master_link_status") == "up")
+    return False
+
+
+@contextmanager
+def start_topology() -> Iterator[Topology]:
+    with ExitStack() as stack:
+        primary = stack.enter_context(RedisServer(tcp=True))
+        replica = stack.enter_context(RedisServer(tcp=True, replica_of=primary))
+        deadline = time.monotonic() + 30
+        while not is_up_to_date(replica):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)  # between two looks at a replica that joins
+        sentinels = [stack.enter_context(RedisServer(sentinel_of=primary, quorum=2)) for _ in range(SENTINELS)]
+        for sentinel in sentinels:
+            with suppress(redis.ResponseError):  # before Redis 7 they look around more slowly
+                sentinel.command("SENTINEL", "DEBUG", "info-period", 500, "publish-period", 500)
+        yield Topology(primary, replica, sentinels)
+
+
+async def test_a_planned_failover() -> None:
+    """The primary goes on for a moment and takes what is lost when it becomes a replica; no confirmed task is in it."""
+    with start_topology() as topology:
+        async with Traffic(topology.url, replicated=True) as traffic:
+            await until(topology.is_whole, "the Sentinels know each other")
+            await traffic.until_flowing(50)
+            started = time.monotonic()
+            topology.sentinels[0].command("SENTINEL", "FAILOVER", NAME)
+            await until(lambda: topology.is_named(topology.replica), "the replica is named")
+            await until(lambda: is_up_to_date(topology.primary), "the old primary is a replica")
+            recovery = await traffic.until_flowing(50) + time.monotonic() - started
+            await traffic.finish()
+
+    traffic.ledger.tell("planned failover", [recovery])
+    assert traffic.ledger.lost() == set()
+
+
+async def test_a_primary_that_is_killed() -> None:
+    """Its replica takes over; tasks are confirmed again once there is another replica."""
+    with start_topology() as topology:
+        async with Traffic(topology.url, replicated=True) as traffic:
+            await until(topology.is_whole, "the Sentinels know each other")
+            await traffic.until_flowing(50)
+            topology.primary.kill()
+            started = time.monotonic()
+            await until(lambda: topology.is_named(topology.replica), "the replica is named")
+            topology.primary.replica_of = topology.replica
+            topology.primary.start()
+            await traffic.until_flowing(50)
+            recovery = time.monotonic() - started
+            await traffic.finish()
+
+    traffic.ledger.tell("primary killed", [recovery])
+    assert traffic.ledger.lost() == set()
+
+
+async def test_without_confirmation_the_traffic_goes_on_at_once() -> None:
+    """Who does not ask for replicas needs none: only what the killed primary had not copied may be lost."""
+    with start_topology() as topology:
+        async with Traffic(topology.url) as traffic:
+            await until(topology.is_whole, "the Sentinels know each other")
+            await traffic.until_flowing(50)
+            topology.primary.kill()
+            recovery = await traffic.until_flowing(50)
+            await traffic.finish()
+
+    traffic.ledger.tell("primary killed, nothing confirmed", [recovery])
+    assert len(traffic.ledger.lost()) <= 10, "a tail that was on its way"
