@@ -263,7 +263,7 @@ class Executor:
         now = self._clock.monotonic()
         upcoming = math.inf
         for run in list(self.running.values()):
-            if run.settlement is not None:
+            if run.settlement is not None or run.error is not None:  # it has ended, and is about to be settled
                 continue
             if run.ends_by > now:
                 upcoming = min(upcoming, run.ends_by)

@@ -15,7 +15,7 @@ import pytest
 from taskq_core import TaskFailedError, TaskQ
 from taskq_core.errors import TaskInterrupted
 from taskq_core.wire import QueueKeys, build_message
-from taskq_core.worker import executor, threads
+from taskq_core.worker import Worker, WorkerConfig, executor, threads
 from taskq_core.worker.run import Ending, Run
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Ends, Runner, push_raw, state_of, stored, until
@@ -79,6 +79,25 @@ async def test_a_task_past_its_deadline_is_not_started(
 
     assert stored(redis_server, queue, "x").error_msg == "context deadline exceeded"
     assert runs == []
+
+
+def test_of_a_task_past_its_deadline_nobody_is_told_that_it_still_runs(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever comes first on the event loop of a worker's own process: its end, or the look at deadlines."""
+
+    @app.task(name="late")
+    async def late() -> None: ...
+
+    for number in range(20):
+        task_id = f"id-{number}"
+        message = build_message(type="late", payload=b"{}", id=task_id, queue="default", retry=0, deadline=1)
+        push_raw(redis_server, queue, task_id, message.SerializeToString())
+
+    assert Worker(app, WorkerConfig(burst=True)).run() == 0
+
+    assert redis_server.client.zcard(queue.archived) == 20
+    assert "still runs" not in caplog.text
 
 
 async def test_the_earlier_of_timeout_and_deadline_counts(app: TaskQ, start: Runner) -> None:
