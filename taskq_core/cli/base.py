@@ -211,11 +211,21 @@ def told(run: Callable[[], Any]) -> int:
     except TaskQError as error:
         return _tell(failure_text(error), FAILED)
     except OSError as error:
-        if error.errno not in _CANNOT_WRITE or error.filename is not None:
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
-        return FAILED if error.errno == errno.EPIPE else _tell(f"cannot write the answer: {error.strerror}", FAILED)
+        text = unwritten(error)
+        return _tell(text, FAILED) if text else FAILED
     return status if isinstance(status, int) else 0
+
+
+def unwritten(error: OSError) -> str:
+    """Return what to say of an answer that could not be written, "" where its reader has left; stop writing it.
+
+    Raises:
+        OSError: It is something else.
+    """
+    if error.errno not in _CANNOT_WRITE or error.filename is not None:
+        raise error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
+    return "" if error.errno == errno.EPIPE else f"cannot write the answer: {error.strerror}"
 
 
 _CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

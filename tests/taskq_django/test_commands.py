@@ -247,16 +247,19 @@ class Project:
         os.utime(new, (version, version))  # a change that no clock's coarseness can hide
         new.replace(self.tasks)
 
-    @contextmanager
-    def worker(self, *options: str) -> Iterator[subprocess.Popen[str]]:
-        environment = os.environ | {
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {
             "DJANGO_SETTINGS_MODULE": "kiosk_settings",
             "PYTHONPATH": os.pathsep.join((str(self.folder), str(Path.cwd()))),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
+
+    @contextmanager
+    def worker(self, *options: str) -> Iterator[subprocess.Popen[str]]:
         process = subprocess.Popen(
             [sys.executable, str(self.manage), "runworker", *options],
-            env=environment,
+            env=self.environment,
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -298,6 +301,42 @@ def test_a_signal_ends_a_worker_gracefully(project: Project, number: signal.Sign
         assert process.wait(30) == 0
 
     assert "kiosk:first" in said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk to write to")
+@pytest.mark.parametrize("words", [("queue", "list"), ("stats", "--json")])
+def test_a_full_disk_is_told_in_one_line(project: Project, words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            (sys.executable, str(project.manage), "taskq", *words),
+            env=project.environment,
+            cwd=project.folder,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr) == (1, "CommandError: cannot write the answer: No space left on device\n")
+
+
+def test_a_pipe_that_is_closed_is_no_traceback(project: Project, redis: RedisServer) -> None:
+    redis.client.sadd("asynq:queues", *[f"queue-{number:05}-{'x' * 50}" for number in range(5000)])
+    with subprocess.Popen(
+        (sys.executable, str(project.manage), "taskq", "queue", "list"),
+        env=project.environment,
+        cwd=project.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as started:
+        assert started.stdout is not None
+        assert started.stderr is not None
+        started.stdout.readline()
+        started.stdout.close()
+        complaints = started.stderr.read()
+
+    assert (started.returncode, complaints) == (1, "")
 
 
 @pytest.mark.slow

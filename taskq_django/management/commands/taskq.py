@@ -12,7 +12,7 @@ import click
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from taskq_core import TaskQError
-from taskq_core.cli.base import FAILED, Root, failure_text, usage_text
+from taskq_core.cli.base import FAILED, Root, failure_text, unwritten, usage_text
 from taskq_core.cli.command import make_root
 from taskq_core.cli.session import Session
 from taskq_django.app import taskq
@@ -91,6 +91,7 @@ class Command(BaseCommand):
             session.given["color"] = "always"
         try:
             status = _root().main(list(words), self.prog, standalone_mode=False, obj=session)
+            self.stdout.flush()
         except click.exceptions.NoArgsIsHelpError as error:
             self.stdout.write(error.format_message())
             raise CommandError("which command?", returncode=error.exit_code) from None
@@ -100,5 +101,10 @@ class Command(BaseCommand):
             raise CommandError("stopped; what was not done yet was left as it is") from None
         except TaskQError as error:
             raise CommandError(failure_text(error)) from error
+        except OSError as error:
+            text = unwritten(error)
+            if not text:
+                raise SystemExit(FAILED) from None
+            raise CommandError(text) from None
         if isinstance(status, int) and status:
             raise CommandError("not all of it could be done" if status == FAILED else "", returncode=status)
