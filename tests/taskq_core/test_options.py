@@ -1,5 +1,6 @@
 """Options of tasks: checks, messages, times, names, and how defaults come in."""
 
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -191,26 +192,32 @@ class TestUsing:
         taskq = TaskQ(fake_redis)
         moment = datetime(2030, 1, 1, tzinfo=UTC)
 
-        copy = taskq.remote("t").using(
-            queue="q",
-            max_retry=1,
-            retry_delay=exponential(),
-            retry_on=OSError,
-            no_retry_on=ValueError,
-            is_failure=bool,
-            timeout=1,
-            deadline=moment,
-            run_after=5,
-            retention=6,
-            task_id="id",
-            unique_for=7,
-            headers={"a": "b"},
-        )
+        given: dict[str, Any] = {
+            "queue": "q",
+            "max_retry": 1,
+            "retry_delay": exponential(),
+            "retry_on": OSError,
+            "no_retry_on": ValueError,
+            "is_failure": bool,
+            "timeout": 1,
+            "deadline": moment,
+            "run_after": 5,
+            "retention": 6,
+            "task_id": "id",
+            "unique_for": 7,
+            "headers": {"a": "b"},
+            "aggregate": "g",
+            "replicated": 2,
+            "fsynced": True,
+        }
 
-        options = copy.options
+        options = taskq.remote("t").using(**given).options
+
+        assert given.keys() == {field.name for field in fields(TaskOptions)}
         assert (options.queue, options.max_retry, options.timeout_s, options.deadline) == ("q", 1, 1, moment)
         assert (options.run_after, options.retention_s, options.task_id, options.unique_s) == (5.0, 6, "id", 7)
-        assert dict(options.headers) == {"a": "b"}
+        assert (dict(options.headers), options.aggregate) == ({"a": "b"}, "g")
+        assert (options.replicated, options.fsynced) == (2, True)
 
     def test_a_wrong_option_is_refused_at_once(self, fake_redis: Any) -> None:
         task = TaskQ(fake_redis).remote("t")
