@@ -43,7 +43,7 @@ def _for_all(
         where = {} if group is None else {"group": group}
         out.json({"queue": queue, "state": state.value, **where, "count": count})
     else:
-        out.line(f"{count} {state.value} task{'' if count == 1 else 's'} {done}")
+        out.line(f"{count} {state.value} {'task is' if count == 1 else 'tasks are'} {done}")
 
 
 @click.command("run-all", cls=Command, aliases=("runall",))
@@ -54,7 +54,7 @@ def _for_all(
 def run_all(session: Session, queue: str, state: TaskState, group: str | None) -> None:
     """Put all tasks of a state at the end of their queue now."""
     _named(queue, state, group)
-    _for_all(session, "run", "are pending now", queue, state, group)
+    _for_all(session, "run", "pending now", queue, state, group)
 
 
 @click.command("archive-all", cls=Command, aliases=("archiveall",))
@@ -90,4 +90,4 @@ def delete_all(session: Session, queue: str, state: TaskState, group: str | None
 def move_all(session: Session, queue: str, state: TaskState, group: str | None, to: str) -> None:
     """Move all tasks of a state to another queue; those not wanted there stay."""
     _named(queue, state, group)
-    _for_all(session, "move", f"are in {to} now", queue, state, group, (to,))
+    _for_all(session, "move", f"in {to} now", queue, state, group, (to,))
