@@ -1,13 +1,13 @@
 """The inspector for coroutines."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
-from taskq_core.broker.operations import Action
+from taskq_core.broker.operations import Action, Operation
 from taskq_core.inspector import bulk, change, look, move, presence, removal, search
 from taskq_core.inspector.known import known_queue
 from taskq_core.inspector.records import (
@@ -23,9 +23,9 @@ from taskq_core.inspector.records import (
 )
 from taskq_core.reconcile import ReconcileReport, arun, reconcile
 from taskq_core.records import TaskInfo
-from taskq_core.settings import Duration
+from taskq_core.settings import ArchiveSettings, Duration, seconds
 from taskq_core.steps import Progress, Steps, afollow, ask
-from taskq_core.wire import TaskState
+from taskq_core.wire import Keys, TaskState
 
 T = TypeVar("T")
 
@@ -40,15 +40,25 @@ class AsyncInspector:
     """
 
     def __init__(self, app: TaskQ) -> None:
-        runtime = app.runtime
-        self._keys = runtime.keys
-        self._runner = runtime.async_runner
-        self._archive = runtime.settings.archive
-        self._is_cluster = runtime.endpoint.is_cluster
-        self._patience_s = float(runtime.settings.enqueue_timeout)  # type: ignore[arg-type]  # Settings made it seconds
+        self._app = app
+
+    @property
+    def _keys(self) -> Keys:
+        return self._app.runtime.keys
+
+    @property
+    def _archive(self) -> ArchiveSettings:
+        return self._app.runtime.settings.archive
+
+    @property
+    def _send(self) -> Callable[[Operation[Any]], Awaitable[Any]]:
+        runtime = self._app.runtime
+        return partial(
+            runtime.async_runner.run, patience_s=seconds("ENQUEUE_TIMEOUT", runtime.settings.enqueue_timeout)
+        )
 
     async def _follow(self, steps: Steps[T]) -> T:
-        return await afollow(steps, partial(self._runner.run, patience_s=self._patience_s))
+        return await afollow(steps, self._send)
 
     # --- queues -------------------------------------------------------------------------------------------------------
 
@@ -255,7 +265,7 @@ class AsyncInspector:
         """Look for damage in a queue. As `Inspector.reconcile`."""
         keys = await self._follow(known_queue(self._keys, queue))
         steps = reconcile(keys, repair=repair, progress=progress)
-        return await arun(steps, partial(self._runner.run, patience_s=self._patience_s))
+        return await arun(steps, self._send)
 
     # --- workers, schedulers, the store -------------------------------------------------------------------------------
 
@@ -277,7 +287,9 @@ class AsyncInspector:
 
     async def cluster_nodes(self, queue: str) -> list[str]:
         """Return host:port of the nodes that hold a queue, the primary first. Without a cluster there are none."""
-        return await self._follow(presence.cluster_nodes(self._keys, queue, is_cluster=self._is_cluster))
+        return await self._follow(
+            presence.cluster_nodes(self._keys, queue, is_cluster=self._app.runtime.endpoint.is_cluster)
+        )
 
     async def redis_info(self) -> Mapping[str, str | int]:
         """Return what the store says of itself (`INFO`), numbers as numbers; of a cluster, one of its nodes."""

@@ -1,13 +1,13 @@
 """The inspector for blocking code."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
-from taskq_core.broker.operations import Action
+from taskq_core.broker.operations import Action, Operation
 from taskq_core.inspector import bulk, change, look, move, presence, removal, search
 from taskq_core.inspector.known import known_queue
 from taskq_core.inspector.records import (
@@ -23,9 +23,9 @@ from taskq_core.inspector.records import (
 )
 from taskq_core.reconcile import ReconcileReport, reconcile, run
 from taskq_core.records import TaskInfo
-from taskq_core.settings import Duration
+from taskq_core.settings import ArchiveSettings, Duration, seconds
 from taskq_core.steps import Progress, Steps, ask, follow
-from taskq_core.wire import TaskState
+from taskq_core.wire import Keys, TaskState
 
 T = TypeVar("T")
 
@@ -39,19 +39,28 @@ class Inspector:
     that is none, and an argument of another type, raise `ConfigurationError`. What is refused has changed nothing.
 
     Args:
-        app: The queue application whose store is looked at.
+        app: The queue application whose store is looked at: the one it has at the time of a call, whatever was
+            configured, closed or put in its place since.
     """
 
     def __init__(self, app: TaskQ) -> None:
-        runtime = app.runtime
-        self._keys = runtime.keys
-        self._runner = runtime.runner
-        self._archive = runtime.settings.archive
-        self._is_cluster = runtime.endpoint.is_cluster
-        self._patience_s = float(runtime.settings.enqueue_timeout)  # type: ignore[arg-type]  # Settings made it seconds
+        self._app = app
+
+    @property
+    def _keys(self) -> Keys:
+        return self._app.runtime.keys
+
+    @property
+    def _archive(self) -> ArchiveSettings:
+        return self._app.runtime.settings.archive
+
+    @property
+    def _send(self) -> Callable[[Operation[Any]], Any]:
+        runtime = self._app.runtime
+        return partial(runtime.runner.run, patience_s=seconds("ENQUEUE_TIMEOUT", runtime.settings.enqueue_timeout))
 
     def _follow(self, steps: Steps[T]) -> T:
-        return follow(steps, partial(self._runner.run, patience_s=self._patience_s))
+        return follow(steps, self._send)
 
     # --- queues -------------------------------------------------------------------------------------------------------
 
@@ -474,7 +483,7 @@ class Inspector:
         """
         keys = self._follow(known_queue(self._keys, queue))
         steps = reconcile(keys, repair=repair, progress=progress)
-        return run(steps, partial(self._runner.run, patience_s=self._patience_s))
+        return run(steps, self._send)
 
     # --- workers, schedulers, the store -------------------------------------------------------------------------------
 
@@ -514,7 +523,7 @@ class Inspector:
         Raises:
             QueueNotFoundError: No queue has this name.
         """
-        return self._follow(presence.cluster_nodes(self._keys, queue, is_cluster=self._is_cluster))
+        return self._follow(presence.cluster_nodes(self._keys, queue, is_cluster=self._app.runtime.endpoint.is_cluster))
 
     def redis_info(self) -> Mapping[str, str | int]:
         """Return what the store says of itself (`INFO`), numbers as numbers; of a cluster, one of its nodes."""

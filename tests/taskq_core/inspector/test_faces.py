@@ -1,10 +1,14 @@
-"""The two inspectors are one."""
+"""The two inspectors are one, and follow their application."""
 
 import inspect
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from taskq_core import TaskQ
 from taskq_core.inspector import AsyncInspector, Inspector
+from tests.redis_server import RedisServer
 
 METHODS = [name for name, _ in inspect.getmembers(Inspector, inspect.isfunction) if not name.startswith("_")]
 
@@ -22,3 +26,26 @@ def test_a_method_takes_and_returns_the_same(name: str) -> None:
     assert inspect.signature(blocking) == inspect.signature(coroutine)
     assert inspect.iscoroutinefunction(coroutine)
     assert not inspect.iscoroutinefunction(blocking)
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("kind", [Inspector, AsyncInspector])
+async def test_an_inspector_follows_its_application(kind: Any, redis_server: RedisServer) -> None:
+    """It may be made first of all: before the settings are known, and used after its application was closed."""
+    app = TaskQ("redis://127.0.0.1:1/0")
+    inspector = kind(app)
+    redis_server.client.sadd("asynq:queues", "here")
+    redis_server.client.sadd("shop:queues", "there")
+
+    async def queues() -> list[str]:
+        answer = inspector.queues()
+        found: list[str] = await answer if inspect.isawaitable(answer) else answer
+        return found
+
+    app.configure(replace(app.settings, url=redis_server.unix_url))
+    assert await queues() == ["here"]
+    await app.aclose()
+    assert await queues() == ["here"]
+    app.configure(replace(app.settings, prefix="shop"))
+    assert await queues() == ["there"]
+    await app.aclose()
