@@ -12,7 +12,7 @@ from taskq_core.cli.params import DURATION, QUEUE, StateType
 from taskq_core.cli.render import Column, Output, shown_bytes, shown_distance, shown_moment, shown_span
 from taskq_core.cli.session import Session
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
-from taskq_core.inspector import UnreadableTask
+from taskq_core.inspector import FoundTasks, UnreadableTask
 from taskq_core.records import TaskInfo
 from taskq_core.wire import TaskState
 
@@ -171,7 +171,7 @@ def find_tasks(
     """
     _check_group(queue, state, group)
     out = session.output
-    found = session.inspector.find_tasks(queue, state, group=group, older_than=older, newer_than=newer, **wanted)
+    found = _find(session, queue, state, group=group, older_than=older, newer_than=newer, **wanted)
     if out.as_json:
         document = documents.page("tasks", map(documents.task, found.tasks), total=found.total)
         out.json(document | {"scanned": found.scanned, "cursor": found.cursor})
@@ -179,6 +179,30 @@ def find_tasks(
     _show_tasks(out, found.tasks, queue, state, empty=f"none among {found.scanned} of {found.total} tasks")
     if found.cursor is not None:
         out.note(f"looked at {found.scanned} of {found.total} tasks; go on with --cursor {found.cursor}")
+
+
+SCAN_STEP = 10_000
+"""Most tasks that one search looks at before the bar is moved on."""
+
+
+def _find(
+    session: Session, queue: str, state: TaskState, *, limit: int, scan: int, cursor: str | None, **wanted: Any
+) -> FoundTasks:
+    """Search in steps, with a bar."""
+    tasks: list[TaskInfo | UnreadableTask] = []
+    scanned = 0
+    with session.output.progress("searching") as progress:
+        while True:
+            step = min(SCAN_STEP, scan - scanned)
+            part = session.inspector.find_tasks(
+                queue, state, limit=limit - len(tasks), scan=step, cursor=cursor, **wanted
+            )
+            tasks += part.tasks
+            scanned += part.scanned
+            cursor = part.cursor
+            progress(scanned, max(scanned, min(scan, part.total)))
+            if cursor is None or len(tasks) == limit or scanned >= scan:
+                return FoundTasks(tasks=tasks, scanned=scanned, total=part.total, cursor=cursor)
 
 
 @task.command("inspect")

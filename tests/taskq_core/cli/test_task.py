@@ -1,7 +1,8 @@
 """`taskq task`: look at tasks and change what becomes of them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from taskq_core import TaskHandle, TaskQ, TaskState
 from taskq_core.broker import operations as ops
+from taskq_core.cli import task as task_command
+from taskq_core.cli.render import Output
 from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer
@@ -150,6 +153,34 @@ def test_find(run: Run, run_json: RunJson, app: TaskQ) -> None:
         part = run_json("task", "find", "-q", "default", "-s", "pending", *words)
     assert [each["id"] for each in part["tasks"]] == [wanted]
     assert none.stdout == "none among 21 of 21 tasks\n"
+
+
+def test_a_long_search_goes_on_in_steps(
+    run: Run, run_json: RunJson, app: TaskQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a bar that moves; bounds and cursor are those of the whole."""
+    ids = [enqueue(app, name=f"t{number % 5}", run_after=60 + number) for number in range(25)]
+    told: list[tuple[int, int]] = []
+
+    @contextmanager
+    def progress(output: Output, what: str) -> Iterator[Callable[[int, int], None]]:
+        yield lambda *now: told.append(now)
+
+    monkeypatch.setattr(Output, "progress", progress)
+    monkeypatch.setattr(task_command, "SCAN_STEP", 10)
+    words = ("task", "find", "-q", "default", "-s", "scheduled", "--name", "t1")
+
+    every = run_json(*words)
+    some = run_json(*words, "--scan", "15")
+    rest = run_json(*words, "--cursor", some["cursor"])
+    few = run_json(*words, "--limit", "3")
+
+    assert [each["id"] for each in every["tasks"]] == ids[1::5]
+    assert (every["scanned"], every["total"], every["cursor"]) == (25, 25, None)
+    assert told[:3] == [(10, 25), (20, 25), (25, 25)]
+    assert [each["id"] for each in some["tasks"] + rest["tasks"]] == ids[1::5]
+    assert (some["scanned"], rest["scanned"]) == (15, 10)
+    assert ([each["id"] for each in few["tasks"]], few["cursor"] is not None) == (ids[1:12:5], True)
 
 
 # --- change -----------------------------------------------------------------------------------------------------------
