@@ -1,10 +1,12 @@
 """Look for what is wrong with a broker and its queues, and say what to do about it.
 
 `read_facts` asks, `diagnose` judges: the rules are pure functions from facts to findings. Looking changes nothing.
+`plan` says what could be repaired, a `Repairer` does it, and `for_a_person` tells what is left to somebody who knows.
 """
 
 from taskq_core.doctor.facts import Damage, Facts, NodeFacts, QueueFacts, Refusal, WrongType
 from taskq_core.doctor.reading import read_facts
+from taskq_core.doctor.repair import Repair, Repairer, for_a_person, plan
 from taskq_core.doctor.rules import Finding, Level, diagnose, unreachable
 
 __all__ = [
@@ -15,8 +17,12 @@ __all__ = [
     "NodeFacts",
     "QueueFacts",
     "Refusal",
+    "Repair",
+    "Repairer",
     "WrongType",
     "diagnose",
+    "for_a_person",
+    "plan",
     "read_facts",
     "unreachable",
 ]

@@ -1,7 +1,11 @@
 """What the doctor knows: plain records, read in one place and judged in another."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from taskq_core.doctor.keys import Census
+from taskq_core.reconcile import Finding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,17 +42,30 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrongType:
-    """A key that holds another type than the layout says."""
+    """A key that holds another type than the layout says; `queue` is "" where it belongs to none."""
 
     key: str
     found: str
+    queue: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
-    """Tasks of a queue whose records contradict each other, by kind of contradiction."""
+    """Tasks of a queue whose records contradict each other.
 
-    counts: Mapping[str, int]
+    Attributes:
+        findings: What contradicts what, at most about 1000.
+        moving: Tasks on their way to another queue that nobody has carried on for a while.
+    """
+
+    findings: Sequence[Finding]
+    moving: int = 0
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How often each kind of contradiction was found, the most frequent first."""
+        kinds = Counter(finding.kind.value.replace("_", " ") for finding in self.findings)
+        return dict(kinds.most_common())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +79,7 @@ class QueueFacts:
         is_served: True if a running worker, of any language, serves it.
         quarantined: Tasks put aside because they cannot be read.
         is_half_removed: True if a removal has begun and not ended.
+        quarantined_ids: The ids of the first of them, at most 100.
         damage: What a look through all its tasks found; None if there was none.
     """
 
@@ -72,6 +90,7 @@ class QueueFacts:
     quarantined: int
     is_half_removed: bool
     damage: Damage | None
+    quarantined_ids: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +103,7 @@ class Facts:
         wrong_types: Keys of the wrong type, global and of queues.
         queues: The queues.
         is_complete: False if some keys or queues could not be looked at.
+        census: What a look at all keys found; None if there was none.
     """
 
     nodes: Sequence[NodeFacts]
@@ -91,3 +111,4 @@ class Facts:
     wrong_types: Sequence[WrongType]
     queues: Sequence[QueueFacts]
     is_complete: bool = True
+    census: Census | None = None

@@ -5,8 +5,7 @@ be reached at all, or refuses the password, ends the reading.
 """
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TypeVar
@@ -17,10 +16,12 @@ from taskq_core.broker.operations import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.doctor.facts import Damage, Facts, NodeFacts, QueueFacts, Refusal, WrongType
+from taskq_core.doctor.keys import Census, KeyDamage, KeyKind, Surveyor
 from taskq_core.errors import BrokerAuthenticationError, BrokerFullError, BrokerReplyError, BrokerUnavailableError
 from taskq_core.inspector import Inspector
 from taskq_core.reconcile import reconcile, run
 from taskq_core.settings import seconds
+from taskq_core.steps import Steps, ask, follow
 from taskq_core.wire import DEFAULT_QUEUE, QueueKeys, TaskState
 
 T = TypeVar("T")
@@ -29,6 +30,9 @@ CONFIG = ("appendfsync", "min-replicas-to-write", "save")
 """Parameters that INFO does not tell."""
 _LOOKS = 3
 """Times the clock is asked; the quickest answer says most."""
+_PAGE = 500
+_NAMED = 100
+"""Most quarantined tasks that are named."""
 _ADDRESS = re.compile(r"^\S+ refused the user or password: ")
 
 
@@ -72,6 +76,10 @@ class _Reader:
         names = self._queues(wrong_types)
         refusals = self._refusals(self._keys.queue(names[0] if names else DEFAULT_QUEUE))
         served = self._served()
+        census = self._census(wrong_types) if is_thorough else None
+        if census is not None:
+            unlisted = {each.queue for each in census.damage if each.kind is KeyKind.UNREGISTERED_QUEUE}
+            names = sorted({*names, *unlisted, *census.removed})
         queues: list[QueueFacts] = []
         sizes: dict[str, int] = {}  # of the queues that can be gone through
         for name in names:
@@ -89,6 +97,7 @@ class _Reader:
             wrong_types=wrong_types,
             queues=queues,
             is_complete=self._is_complete,
+            census=census,
         )
 
     def _look(self, operation: Operation[T]) -> T | None:
@@ -213,7 +222,11 @@ class _Reader:
                 raise
             self._is_complete = False
             return []  # it refuses writes, and other checks tell
-        return [] if probed is None else [WrongType(key=key, found=kind) for key, kind in probed.strange.items()]
+        return (
+            []
+            if probed is None
+            else [WrongType(key=key, found=kind, queue=queue.name) for key, kind in probed.strange.items()]
+        )
 
     def _queues(self, wrong_types: Iterable[WrongType]) -> list[str]:
         if any(wrong.key == self._keys.queues for wrong in wrong_types):
@@ -245,6 +258,7 @@ class _Reader:
             is_served=is_served,
             quarantined=quarantined or 0,
             is_half_removed=is_half_removed is True,
+            quarantined_ids=self._members(keys.quarantine, 0)[:_NAMED] if quarantined else (),
             damage=None,
         )
         return facts, None if counts is None else sum(counts.sizes.values())
@@ -267,8 +281,67 @@ class _Reader:
             if isinstance(error, BrokerUnavailableError) and error.may_have_happened:
                 raise
             return None  # it refuses writes, or this user may not; other checks tell
-        kinds = Counter(finding.kind.value.replace("_", " ") for finding in report.findings)
-        return Damage(counts=dict(kinds.most_common()))
+        moving = follow(count_moving(queue), self._runner.run)
+        return Damage(findings=report.findings, moving=moving)
+
+    # --- single keys --------------------------------------------------------------------------------------------------
+
+    def _census(self, wrong_types: Sequence[WrongType]) -> Census | None:
+        """Look at all keys; None where this user may not."""
+        surveyor = Surveyor(self._keys, at_ns=int(self._clock.time() * 1e9))
+        for runner in self._runner.nodes():
+            with closing(runner):
+                for pattern in surveyor.patterns:
+                    cursor = ""
+                    while cursor != "0":
+                        found = _allowed(runner, operations.survey(pattern, cursor=cursor or "0"))
+                        if found is None:
+                            self._is_complete = False
+                            return None
+                        surveyor.note(found)
+                        cursor = found.cursor
+        census = surveyor.finish(self._queues(wrong_types))  # read after it: a queue is listed before it has a task
+        census.read_at = self._clock.monotonic()
+        for index in (self._keys.servers, self._keys.workers, self._keys.schedulers):
+            census.damage += self._stale(index)
+        return census
+
+    def _stale(self, index: str) -> Iterable[KeyDamage]:
+        """Yield members of an index of the living that tell nothing of themselves."""
+        skip = 0
+        while page := self._members(index, skip):
+            skip += len(page)
+            for member in page:
+                # A worker that runs nothing has no key of running tasks.
+                shown = (
+                    member.replace(self._keys.workers, self._keys.servers, 1) if index == self._keys.workers else member
+                )
+                if self._look(operations.is_there(shown)) is False:
+                    yield KeyDamage(
+                        kind=KeyKind.STALE_PRESENCE,
+                        queue="",
+                        key=member,
+                        detail=f"it is listed in {index} and not there: it is taken off the list",
+                        index=index,
+                    )
+
+    def _members(self, index: str, skip: int) -> list[str]:
+        try:
+            return self._look(operations.read_index(index, skip=skip, count=_PAGE)) or []
+        except BrokerReplyError:  # a key of the wrong type, which is told apart
+            return []
+
+
+def count_moving(queue: QueueKeys) -> Steps[int]:
+    """Count the tasks on their way to another queue that nobody carries on."""
+    now_s = (yield from ask(operations.move_out(queue, (), token="", target=""))).now_s
+    count = 0
+    while True:
+        step = operations.list_moving(queue, before_s=now_s - operations.MOVE_S, skip=count, count=_PAGE)
+        page = yield from ask(step)
+        count += len(page)
+        if len(page) < _PAGE:
+            return count
 
 
 def _allowed(runner: SyncRunner, operation: Operation[T]) -> T | None:

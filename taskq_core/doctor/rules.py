@@ -6,6 +6,7 @@ nothing. A rule returns at least one finding, so a report shows what was looked 
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -311,7 +312,7 @@ def check_types(facts: Facts) -> Findings:
             level=Level.RED,
             subject=wrong.key,
             message=f"it holds a {wrong.found}, which is not what stands under this name: another program uses it",
-            advice="find out whose it is, then rename or delete it; or give taskq another --prefix",
+            advice="taskq doctor --fix moves it aside, as it is; find out whose it is, or give taskq another --prefix",
         )
     if facts.is_complete and not facts.wrong_types:
         yield Finding(check="types", level=Level.GREEN, message="all keys are of the right type")
@@ -373,7 +374,17 @@ def check_damage(facts: Facts) -> Findings:
                 level=Level.YELLOW,
                 subject=queue.name,
                 message=f"{count} tasks: {kind}",
-                advice="running workers repair this within minutes; if it stays, another program changes these keys",
+                advice="taskq doctor --fix repairs this, running workers within minutes; "
+                "if it comes again, another program changes these keys",
+            )
+        if queue.damage.moving:
+            is_fine = False
+            yield Finding(
+                check="damage",
+                level=Level.YELLOW,
+                subject=queue.name,
+                message=f"{queue.damage.moving} tasks were cut off on their way to another queue",
+                advice="taskq doctor --fix carries them on, as do running workers",
             )
     if looked and is_fine and len(looked) == len(facts.queues):
         yield Finding(check="damage", level=Level.GREEN, message="the records of all tasks agree")
@@ -394,6 +405,32 @@ def check_removal(facts: Facts) -> Findings:
         yield Finding(check="removal", level=Level.GREEN, message="no queue is half removed")
 
 
+def check_keys(facts: Facts) -> Findings:
+    """No single key is left over, out of place, or lives too long or too short."""
+    if facts.census is None:
+        return
+    counts = Counter((damage.queue, damage.kind) for damage in facts.census.damage)
+    for (queue, kind), count in counts.items():
+        example = next(each for each in facts.census.damage if (each.queue, each.kind) == (queue, kind))
+        yield Finding(
+            check="keys",
+            level=Level.YELLOW,
+            subject=queue,
+            message=f"{count} times {kind.value.replace('_', ' ')}: {example.key}, for example",
+            advice="taskq doctor --fix repairs this",
+        )
+    for name, kept in sorted(facts.census.kept.items()):
+        yield Finding(
+            check="keys",
+            level=Level.YELLOW,
+            subject=name,
+            message=f"{len(kept)} times something was moved aside that is not taskq's: {kept[0]}, for example",
+            advice="look at what it is and who wrote it, then delete it",
+        )
+    if not (counts or facts.census.kept):
+        yield Finding(check="keys", level=Level.GREEN, message="no key is left over or out of place")
+
+
 RULES: tuple[Callable[[Facts], Findings], ...] = (
     check_rights,
     check_types,
@@ -401,4 +438,5 @@ RULES: tuple[Callable[[Facts], Findings], ...] = (
     check_quarantine,
     check_damage,
     check_removal,
+    check_keys,
 )

@@ -55,6 +55,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "check_listed": lambda q: ops.check_listed(q, q.pending, "list", TaskState.PENDING),
     "check_stored": lambda q: ops.check_stored(q),
     "mend": lambda q: ops.mend(q, [ops.Suspect("a")]),
+    "relist": lambda q: ops.relist(q, [q.group_prefix + "g:s"], repair=True),
     "set_aside": lambda q: ops.set_aside(q, {q.pending: "list"}, at_ns=1),
     "acquire": lambda q: ops.acquire(f"asynq:sema:{{{q.name}}}", limit=1, holder="a", for_ms=1000),
     "act": lambda q: ops.act(q, ops.Action.RUN, ["a"]),
@@ -70,6 +71,8 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "move_out": lambda q: ops.move_out(q, ["a"], token="1", target="b"),
     "move_in": lambda q: ops.move_in(q, [(leaving(q), "")], until_s=4_000_000_000),
     "move_end": lambda q: ops.move_end(q, token="1", gone=[], back=[]),
+    "survey": lambda q: ops.survey("asynq:*"),
+    "tend": lambda q: ops.tend(q.absent, [ops.Tending(ops.Remedy.UNLOCK, q.unique_prefix + "a", q.task("a"), "a")]),
 }
 
 

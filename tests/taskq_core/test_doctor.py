@@ -71,7 +71,7 @@ def test_a_server_as_it_should_be_is_all_green(good: RedisServer) -> None:
     assert [finding for finding in findings if finding.level is not Level.GREEN] == []
     assert {finding.check for finding in findings} == {
         *("version", "persistence", "saving", "eviction", "memory", "clock", "replication"),
-        *("rights", "types", "served", "quarantine", "damage", "removal"),
+        *("rights", "types", "served", "quarantine", "damage", "removal", "keys"),
     }
     assert all(not finding.advice for finding in findings)
 

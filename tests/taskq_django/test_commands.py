@@ -153,6 +153,22 @@ def test_a_task_of_the_project_is_enqueued_with_its_payload_checked(redis: Redis
         taskq("task", "enqueue", "-t", "shop:greet", "-l", '{"nmae": "Ada"}')
 
 
+def test_the_doctor_repairs_the_project_s_broker(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskq_core.reconcile.LOOK_AGAIN_S", 0)
+    handle = greet.delay("Ada")
+    pending = f"asynq:{{{handle.queue}}}:pending"
+    redis.client.delete(pending)
+    stdout = io.StringIO()
+
+    with pytest.raises(CommandError):  # it has a word to say on the tests' server, which writes nothing to disk
+        call_command("taskq", "doctor", "--fix", "--yes", "--json", stdout=stdout)
+
+    document = json.loads(stdout.getvalue())
+    assert [(each["kind"], each["subject"]) for each in document["repaired"]] == [("not_listed", handle.id)]
+    assert [each["check"] for each in document["findings"] if each["level"] == "red"] == ["persistence"]
+    assert redis.client.lrange(pending, 0, -1) == [handle.id.encode()]
+
+
 @pytest.mark.parametrize(
     ("words", "message", "status"),
     [

@@ -15,8 +15,9 @@
 -- include _clock
 -- include _date
 local now_s, now_ns = clock(ARGV[1])
-local function number(key)
-  return redis.call('GET', key) or '0'
+local function number(key) -- what is none counts as nothing, as the next one that counts begins anew
+  local value = redis.pcall('GET', key)
+  return type(value) == 'string' and string.match(value, '^%-?%d+$') or '0'
 end
 local aggregating = 0
 local named = redis.call('SCARD', KEYS[7])

@@ -162,7 +162,7 @@ def close_queue(queue: QueueKeys, *, force: bool) -> Operation[Closed]:
 def is_half_removed(queue: QueueKeys) -> Operation[bool]:
     """Ask whether a removal has set tasks aside and not deleted them yet."""
     keys = _set_aside(queue)
-    return Operation("is_half_removed", None, keys, ("EXISTS", *keys), boolean)
+    return Operation("is_half_removed", None, keys, ("EXISTS", *keys), lambda reply: int(reply) > 0)
 
 
 def discard(queue: QueueKeys, *, limit: int = 100) -> Operation[tuple[int, bool]]:

@@ -294,12 +294,20 @@ def count_groups(queue: QueueKeys, cursor: str, *, count: int = 200) -> Operatio
     return Operation("count_groups", load("groups"), (queue.groups,), (cursor, queue.group_prefix, count), read)
 
 
+def _counted(value: bytes | None) -> int:
+    """Read a counter; what is no number counts as nothing, as the next one that counts begins anew."""
+    try:
+        return int(value or 0)
+    except ValueError:
+        return 0
+
+
 def count_days(queue: QueueKeys, days: Sequence[date]) -> Operation[list[tuple[int, int]]]:
     """Read the counters of days. Reads as (processed, failed) of each."""
     keys = tuple(key(day) for day in days for key in (queue.daily_processed, queue.daily_failed))
 
     def read(reply: Any) -> list[tuple[int, int]]:
-        numbers = iter([int(value or 0) for value in reply])
+        numbers = iter([_counted(value) for value in reply])
         return list(zip(numbers, numbers, strict=True))
 
     return Operation("count_days", None, keys, ("MGET", *keys), read)

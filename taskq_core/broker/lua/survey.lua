@@ -1,0 +1,70 @@
+--[[
+  survey: read some keys of one server by a pattern, and what tells whether each is where and as it should be. Reads only.
+
+  ARGV[1]  string  cursor of the scan over all keys: '0' to begin, then what the call before returned
+  ARGV[2]  string  pattern of the keys
+  ARGV[3]  int     about how many keys to look at (at most 500)
+
+  Of a healthy task, a hash without an expiry, only the queue is told. What the user may not look at is left out.
+
+  returns  the next cursor ('0' at the end), the queues of healthy tasks (what their keys begin with, up to 't:'), then
+           per other key: key, type, ms until it expires (-1 never), and
+             of a unique lock   '1' or '0', whether the task that holds it is there, and its id
+             of a counter       '1' or '0', whether it holds a whole number
+             of a quarantined task or a combined set   '1' or '0', whether it is listed
+             of the list of quarantined tasks          the ids of those that are not there (of the first 1000)
+             else               ''
+]]
+-- include _number
+local page = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])
+local heads, known, rows = {}, {}, {}
+
+local function flag(value)
+  return value and '1' or '0'
+end
+
+local function lost(head, key)
+  local missing = {}
+  for _, id in ipairs(redis.pcall('ZRANGE', key, 0, 999)) do
+    if redis.pcall('EXISTS', head .. 'quarantine:' .. id) == 0 then
+      missing[#missing + 1] = id
+    end
+  end
+  return table.concat(missing, '\n')
+end
+
+local function about(key, kind)
+  local head, rest = string.match(key, '^(.-{.-}:)(.*)$')
+  local id = rest and (string.match(rest, '^quarantine:(.+)$') or string.match(rest, '^combined:(.+)$'))
+  if not rest then
+    return ''
+  elseif kind == 'string' and string.sub(rest, 1, 7) == 'unique:' then
+    local holder = redis.pcall('GET', key)
+    return type(holder) == 'string' and flag(redis.pcall('EXISTS', head .. 't:' .. holder) ~= 0) .. holder or ''
+  elseif kind == 'string' and (string.match(rest, '^processed') or string.match(rest, '^failed')) then
+    return flag(is_number(key))
+  elseif kind == 'zset' and rest == 'quarantine' then
+    return lost(head, key)
+  elseif id then
+    return flag(type(redis.pcall('ZSCORE', head .. string.match(rest, '^%a+'), id)) == 'string')
+  end
+  return ''
+end
+
+for _, key in ipairs(page[2]) do
+  local kind = redis.pcall('TYPE', key)
+  kind = kind.ok or 'none' -- what the user may not look at is no fact
+  local ttl = kind ~= 'none' and redis.pcall('PTTL', key) or -2
+  local head = string.match(key, '^(.-{.-}:)t:')
+  if head and kind == 'hash' and ttl == -1 then
+    if not known[head] and not string.find(key, '}:', #head + 1, true) then
+      known[head] = true
+      heads[#heads + 1] = head
+    end
+  elseif kind ~= 'none' and type(ttl) == 'number' and ttl ~= -2 then
+    for _, word in ipairs({ key, kind, string.format('%.0f', ttl), about(key, kind) }) do
+      rows[#rows + 1] = word
+    end
+  end
+end
+return { page[1], heads, rows }

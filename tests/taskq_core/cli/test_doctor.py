@@ -1,0 +1,239 @@
+"""`taskq doctor --fix`. What is repaired and how is tested in tests/taskq_core/test_doctor_repair.py."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.cli.command import root
+from taskq_core.cli.session import Session
+from tests.redis_server import RedisServer
+from tests.taskq_core.cli.conftest import Run
+
+pytestmark = pytest.mark.redis
+RunJson = Callable[..., Any]
+PENDING, LOCK = "asynq:{default}:pending", "asynq:{default}:unique:t:x"
+
+
+@pytest.fixture(scope="module")
+def durable_server() -> Iterator[RedisServer]:
+    """A server that a doctor finds nothing red on."""
+    with RedisServer(appendonly=True) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(durable_server: RedisServer) -> RedisServer:
+    durable_server.flushall()
+    return durable_server
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two looks come one after the other."""
+    monkeypatch.setattr("taskq_core.reconcile.LOOK_AGAIN_S", 0)
+    monkeypatch.setattr("taskq_core.doctor.repair.LOOK_AGAIN_S", 0)
+
+
+@pytest.fixture
+def damaged(app: TaskQ, redis_server: RedisServer) -> str:
+    """A task that is in no list and a lock whose task is gone; returns the task's id."""
+    handle = app.remote("shop:ship").delay()
+    redis_server.client.delete(PENDING)
+    redis_server.client.set(LOCK, "ghost", ex=600)
+    return handle.id
+
+
+def is_damaged(server: RedisServer) -> bool:
+    return not server.client.exists(PENDING) and bool(server.client.exists(LOCK))
+
+
+def is_repaired(server: RedisServer, task_id: str) -> bool:
+    return server.client.lrange(PENDING, 0, -1) == [task_id.encode()] and not server.client.exists(LOCK)
+
+
+def test_a_plain_look_says_that_it_can_be_repaired(run: Run, redis_server: RedisServer, damaged: str) -> None:
+    told = run("doctor").stdout
+
+    assert "yellow  damage       default: 1 tasks: not listed" in told
+    assert f"yellow  keys         default: 1 times leaked lock: {LOCK}, for example" in told
+    assert told.count("-> taskq doctor --fix repairs this") == 2
+    assert is_damaged(redis_server)
+
+
+def test_a_dry_run_shows_what_would_be_done_and_does_nothing(run: Run, redis_server: RedisServer, damaged: str) -> None:
+    lines = run("doctor", "--fix", "--dry-run").stdout.splitlines()
+
+    at = lines.index("to be repaired: 2")
+    assert lines[at + 1].split() == ["QUEUE", "KIND", "TASK", "OR", "KEY", "DETAIL"]
+    assert lines[at + 2].split()[:3] == ["default", "leaked_lock", LOCK]
+    assert lines[at + 2].endswith("task 'ghost', which holds it, is gone: it is deleted")
+    assert lines[at + 3].split()[:3] == ["default", "not_listed", damaged]
+    assert lines[at + 3].endswith("state 'pending', in no structure: it belongs in pending")
+    assert is_damaged(redis_server)
+
+
+def test_it_shows_asks_repairs_and_looks_again(run: Run, redis_server: RedisServer, damaged: str) -> None:
+    told = run("doctor", "--fix", "--yes").stdout
+
+    assert told.index("to be repaired: 2") < told.index("repaired: 2", told.index("to be repaired: 2") + 20)
+    assert told.rindex("yellow") > told.index("to be repaired: 2")  # the task waits, and nobody serves its queue
+    assert "green" not in told[told.index("to be repaired: 2") :]
+    assert is_repaired(redis_server, damaged)
+
+
+def test_nobody_is_there_to_confirm(run: Run, redis_server: RedisServer, damaged: str) -> None:
+    result = run("doctor", "--fix", status=2)
+
+    assert "repair 2 things: nobody is there to confirm it; pass --yes" in result.stderr
+    assert "to be repaired: 2" in result.stdout
+    assert is_damaged(redis_server)
+
+
+WITHOUT_PAUSES = """
+import sys
+import taskq_core.doctor.repair, taskq_core.reconcile
+taskq_core.doctor.repair.LOOK_AGAIN_S = taskq_core.reconcile.LOOK_AGAIN_S = 0
+from taskq_core.cli import main
+sys.exit(main(["doctor", "--fix"]))
+"""
+
+
+@pytest.mark.parametrize(("answer", "is_wanted"), [("y", True), ("n", False), ("", False)])
+def test_a_person_confirms_or_declines(redis_server: RedisServer, damaged: str, answer: str, is_wanted: bool) -> None:
+    """At a terminal; the answer that is meant unless one is given is no."""
+    terminal, stdin = os.openpty()
+    with subprocess.Popen(
+        (sys.executable, "-c", WITHOUT_PAUSES),
+        env=os.environ | {"TASKQ_URL": redis_server.unix_url},
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.write(terminal, f"{answer}\n".encode())
+        told, asked = process.communicate(timeout=60)
+    os.close(terminal)
+    os.close(stdin)
+
+    assert "repair 2 things? [y/N]:" in asked
+    assert process.returncode == (0 if is_wanted else 1)
+    assert "to be repaired: 2" in told
+    assert is_repaired(redis_server, damaged) is is_wanted
+    assert is_damaged(redis_server) is not is_wanted
+
+
+def test_json(run_json: RunJson, redis_server: RedisServer, damaged: str) -> None:
+    planned = run_json("doctor", "--fix", "--dry-run")
+    assert planned["ok"] is True
+    assert {"damage", "keys"} <= {each["check"] for each in planned["findings"] if each["level"] == "yellow"}
+    assert [(each["kind"], each["subject"]) for each in planned["planned"]] == [
+        ("leaked_lock", LOCK),
+        ("not_listed", damaged),
+    ]
+
+    document = run_json("doctor", "--fix", "--yes")
+
+    assert set(document) == {"ok", "findings", "repaired", "not_repaired", "for_a_person"}
+    assert document["ok"] is True
+    assert [each["kind"] for each in document["repaired"]] == ["leaked_lock", "not_listed"]
+    assert set(document["repaired"][0]) == {"queue", "kind", "subject", "detail"}
+    assert (document["not_repaired"], document["for_a_person"]) == ([], [])
+    assert {each["check"] for each in document["findings"] if each["level"] == "green"} >= {"damage", "keys"}
+    assert is_repaired(redis_server, damaged)
+
+
+def test_nothing_to_repair(run: Run, run_json: RunJson, app: TaskQ) -> None:
+    """Then nobody is asked."""
+    app.remote("shop:ship").delay()
+
+    assert run("doctor", "--fix").stdout.splitlines()[-1] == "nothing is to be repaired"
+    assert run_json("doctor", "--fix")["planned"] == []
+
+
+def test_what_needs_a_person_is_listed(run: Run, app: TaskQ, redis_server: RedisServer) -> None:
+    handle = app.remote("shop:ship").delay()
+    redis_server.client.hset(f"asynq:{{default}}:t:{handle.id}", "msg", b"\xff\xff")
+    redis_server.client.set("asynq:{default}:retry", "not ours")
+
+    lines = run("doctor", "--fix", "--yes").stdout.splitlines()
+
+    at = lines.index("needs a person: 2")
+    assert lines[at + 2].split()[:3] == ["default", "quarantined", handle.id]
+    assert lines[at + 3].split()[:2] == ["default", "moved_aside"]
+    assert lines[at + 3].split()[2].startswith("taskq:{default}:strange:retry:")
+
+
+def test_what_could_not_be_repaired_is_told_and_ends_with_status_1(
+    run: Run, redis_server: RedisServer, damaged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis_server.client.expire("asynq:queues", 1000)
+    rules = ("~asynq:*", "~taskq:*", "&*", "+@all", "-persist")
+    redis_server.command("ACL", "SETUSER", "ada", "reset", "on", ">pw", *rules)
+    monkeypatch.setenv("TASKQ_URL", redis_server.unix_url.replace("unix://", "unix://ada:pw@"))
+
+    told = run("doctor", "--fix", "--yes", status=1).stdout
+    redis_server.command("ACL", "DELUSER", "ada")
+
+    assert "not repaired: 1" in told
+    assert "persist" in told[told.index("not repaired: 1") :]
+    assert "yellow  keys" in told[told.index("to be repaired: 3") :]
+    assert is_repaired(redis_server, damaged)
+
+
+def test_more_repairs_than_people_read(run: Run, run_json: RunJson, redis_server: RedisServer, app: TaskQ) -> None:
+    redis_server.client.mset({f"{LOCK}{number}": "ghost" for number in range(150)})
+
+    told = run("doctor", "--fix", "--dry-run").stdout
+
+    assert told.splitlines()[-1] == "and 50 more, which --json shows"
+    assert len(run_json("doctor", "--fix", "--dry-run")["planned"]) == 150
+
+
+def test_a_broker_that_goes_away_while_it_is_repaired(
+    run: Run, app: TaskQ, redis_server: RedisServer, damaged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was repaired until then is told, and that the broker is gone."""
+    from taskq_core import BrokerUnavailableError
+    from taskq_core.doctor import Repairer
+
+    def lose(self: Repairer, queue: object) -> None:
+        raise BrokerUnavailableError("no answer from there")
+
+    monkeypatch.setattr(Repairer, "_reconcile", lose)
+
+    told = run("doctor", "--fix", "--yes", status=1).stdout
+
+    assert "red     connection  no answer from there" in told
+    assert "repaired: 1" in told[told.index("connection") :]
+    assert not redis_server.client.exists(LOCK)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--dry-run",), "--dry-run goes with --fix"),
+        (("--fix", "--quick"), "--fix needs the look at every task that --quick leaves out"),
+    ],
+)
+def test_options_that_do_not_go_together(run: Run, options: tuple[str, ...], told: str) -> None:
+    assert told in run("doctor", *options, status=2).stderr
+
+
+def test_it_works_on_the_application_of_a_framework(app: TaskQ, redis_server: RedisServer, damaged: str) -> None:
+    """As `manage.py taskq doctor --fix` runs it: with a session of its own."""
+    said = io.StringIO()
+    session = Session(app, stdout=said)
+
+    with pytest.raises(SystemExit) as ended:
+        root.main(["doctor", "--fix", "--yes", "--json"], prog_name="taskq", obj=session)
+
+    assert ended.value.code == 0
+    assert len(json.loads(said.getvalue())["repaired"]) == 2
+    assert is_repaired(redis_server, damaged)
