@@ -11,10 +11,10 @@ export PYTHON
 run_python = python=$$(sh scripts/environment.sh run) &&
 lint_python = python=$$(sh scripts/environment.sh lint) &&
 
-.PHONY: help demo test ci bench format lint types clean
+.PHONY: help demo test ci soak soak-mutants bench format lint types clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: ## a Django site, a FastAPI app and a worker on a private Redis; one trace per request
 	@$(run_python) exec $$python -m example_project.demo $(ARGS)
@@ -24,6 +24,12 @@ test: ## all tests
 
 ci: ## all that CI checks: format, lint, types, imports, generated code, the wheel, tests
 	@$(lint_python) exec $$python scripts/ci.py --jobs $(JOBS) -- $(ARGS)
+
+soak: ## real processes under faults for four minutes; ARGS="--minutes 10 --seed 7 --profile long"
+	@$(run_python) exec $$python -m tests.soak $(ARGS)
+
+soak-mutants: ## break the queue in seven ways (minutes): the soak must notice each
+	@$(run_python) exec $$python -m tests.soak.mutants $(ARGS)
 
 bench: ## measure speed (minutes); prints a table and writes JSON
 	@$(run_python) exec $$python -m benchmarks $(ARGS)

@@ -159,6 +159,11 @@ class RedisServer:
         return self._process.pid
 
     @property
+    def is_running(self) -> bool:
+        """False before `start`, and after `stop` or `kill`."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def url(self) -> str:
         """`redis://` or `rediss://` where there is a TCP port, otherwise `unix://`. With the password, if any."""
         if not self._tcp:

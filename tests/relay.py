@@ -38,6 +38,7 @@ class Relay:
         self._delay_s = {"requests": 0.0, "replies": 0.0}
         self._chunk: int | None = None
         self._traps: list[tuple[bytes, Callable[[_Pair], None]]] = []
+        self._waiting: list[Callable[[_Pair], None]] = []
         self._replies_to_drop = 0
         self._held: set[Direction] = set()
         self._swallowed: set[Direction] = set()
@@ -51,6 +52,11 @@ class Relay:
     def url(self) -> str:
         """Redis URL of the relay."""
         return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that stand now."""
+        return len(self._pairs)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -80,7 +86,12 @@ class Relay:
     def hold_request(self, word: bytes) -> "HeldRequest":
         """Keep the next request that holds `word`, and what comes after it on its connection, until it is let go."""
         held = HeldRequest(self)
-        self._call(lambda: self._traps.append((word, held._spring)))
+
+        def wait() -> None:
+            self._waiting.append(held._spring)
+            self._traps.append((word, held._spring))
+
+        self._call(wait)
         return held
 
     def hold(self, *directions: Direction) -> None:
@@ -113,11 +124,12 @@ class Relay:
         self._call(self._cut)
 
     def forward(self) -> None:
-        """Behave again, in all respects."""
+        """Behave again, in all respects but for requests that `hold_request` waits for or keeps."""
 
         def behave() -> None:
             self._delay_s = {"requests": 0.0, "replies": 0.0}
-            self._chunk, self._traps, self._replies_to_drop = None, [], 0
+            self._chunk, self._replies_to_drop = None, 0
+            self._traps = [trap for trap in self._traps if trap[1] in self._waiting]
             self._refuses = False
             self._held.clear()
             if self._swallowed:
@@ -270,6 +282,8 @@ class HeldRequest:
 
         def let_go() -> None:
             relay = self._relay
+            if self._spring in relay._waiting:
+                relay._waiting.remove(self._spring)
             relay._traps = [trap for trap in relay._traps if trap[1] != self._spring]
             if self._pair is not None:
                 self._pair.is_held = False

@@ -1,0 +1,102 @@
+"""One soak from start to verdict: load, faults, heal, rest, look, judge."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from taskq_core.scheduler.ticker import tick_task_id
+from tests.soak import dump
+from tests.soak.effects import Effects
+from tests.soak.evidence import Evidence
+from tests.soak.faults import FAULTS, NAMES
+from tests.soak.incidents import read_incidents
+from tests.soak.invariants import judge
+from tests.soak.ledger import History, merge, read
+from tests.soak.load import CANARY
+from tests.soak.monitor import Monitor
+from tests.soak.profiles import Profile
+from tests.soak.program import BEAT_ENTRY, DAMAGED, QUEUES, app
+from tests.soak.report import as_json, keep, text
+from tests.soak.schedule import Plan
+from tests.soak.stage import Stage
+from tests.soak.stores import raw_client
+from tests.soak.timeline import draw
+
+CALM_CHECKS = 3
+"""Looks in a row that must find nothing to do before everything counts as at rest."""
+
+
+def soak(profile: Profile, plan: Plan, folder: Path, *, everything: bool = False) -> dict[str, Any]:
+    """Run a plan and return its report, which is in the folder as well; with `everything`, so are all ledgers."""
+    began = time.monotonic()
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    with Stage(profile, plan.seed, folder) as stage:
+        version = raw_client(stage.store.servers[0]).info("server")["redis_version"]
+        with Monitor(stage):
+            stage.start_producers()
+            stage.conduct(plan, FAULTS)
+            stage.heal()
+            stage.stop(stage.producers, timeout_s=20.0)
+            stage.stop(stage.schedulers, timeout_s=20.0)
+            rest_s = wait_for_rest(stage)
+        queues = {name: dump.read_queue(stage.client, stage.keys(name)) for name in QUEUES}
+        found = dump.canaries(stage.client, CANARY, skip=tuple(stage.keys(name).task_prefix for name in QUEUES))
+        for place in stage.workers:
+            pid = place.process.pid if place.process is not None else 0
+            stage.ledger.write("terminated", place=place.name, process=pid, expects="idle")
+        stage.stop(stage.workers, timeout_s=profile.shutdown_grace + 20.0)
+    found += [str(file.name) for file in (folder / "logs").iterdir() if CANARY in file.read_text(errors="replace")]
+
+    history = merge(read(folder / "ledger"))
+    effects = Effects(folder / "effects.table")
+    evidence = Evidence(
+        profile=profile,
+        history=history,
+        incidents=read_incidents(history.events, profile.leases),
+        queues=queues,
+        effects=effects.read(task.slot for task in history.tasks.values() if task.slot is not None),
+        max_retry={name: task.options.max_retry for name, task in app.tasks.items()},
+        canaries=found,
+        beats=expected_beats(history),
+        damaged_queue=DAMAGED,
+    )
+    effects.close()
+    verdicts = judge(evidence)
+    facts = {"redis": version, "load_s": plan.load_s, "rest_s": round(rest_s, 1)}
+    report = as_json(plan, evidence, verdicts, facts | {"wall_s": round(time.monotonic() - began, 1)})
+    (folder / "timeline.svg").write_text(draw(history.events, plan, NAMES))
+    keep(report, folder, everything=everything)
+    print(text(report), flush=True)
+    return report
+
+
+def wait_for_rest(stage: Stage) -> float:
+    """Wait until no task is pending, active, or waits for its time, and return how long that took.
+
+    Whatever has not come to rest in time is left for the invariants to tell.
+    """
+    began = time.monotonic()
+    calm = 0
+    while calm < CALM_CHECKS and time.monotonic() - began < stage.profile.rest_s:
+        stage.supervise()
+        left = 0
+        for name in QUEUES:
+            keys = stage.keys(name)
+            for key, count in ((keys.pending, "LLEN"), (keys.active, "LLEN"), (keys.lease, "ZCARD")):
+                left += stage.command(count, key) or 0
+            for key in (keys.scheduled, keys.retry):
+                left += stage.command("ZCARD", key) or 0
+        calm = calm + 1 if left == 0 else 0
+        time.sleep(0.3)
+    return time.monotonic() - began
+
+
+def expected_beats(history: History) -> frozenset[str]:
+    """Return the ids of all firings of the entry that fires every second, from the first to the last one known."""
+    seconds = [int(event["at"]) for events in history.fired.values() for event in events]
+    if not seconds:
+        return frozenset()
+    return frozenset(tick_task_id(BEAT_ENTRY, "beat", at_s) for at_s in range(min(seconds), max(seconds) + 1))

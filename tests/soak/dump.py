@@ -1,0 +1,126 @@
+"""Read what Redis holds once everything has come to rest, as plain data for the verdict."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskq_core.errors import WireFormatError
+from taskq_core.wire import QueueKeys, decode_message
+
+STATES = ("pending", "active", "scheduled", "retry", "archived", "completed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """One task hash.
+
+    Attributes:
+        state: Its field `state`, "" if there is none.
+        places: Structures that list its id, each as often as it does.
+        retried, error: As in its message.
+        result: Its field `result`, None if there is none.
+    """
+
+    id: str
+    state: str = ""
+    places: tuple[str, ...] = ()
+    retried: int = 0
+    error: str = ""
+    result: bytes | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class QueueDump:
+    """One queue.
+
+    Attributes:
+        tasks: Task hashes by id.
+        without_task: Ids that a structure lists and that have no hash, with the structure.
+        leased: Ids with a lease.
+        locks: Unique locks: key and the id that holds it.
+        quarantined: Ids that were set aside.
+        processed, failed: The lifetime counters.
+    """
+
+    name: str
+    tasks: dict[str, Stored] = field(default_factory=dict)
+    without_task: list[tuple[str, str]] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    leased: list[str] = field(default_factory=list)
+    locks: dict[str, str] = field(default_factory=dict)
+    quarantined: list[str] = field(default_factory=list)
+    processed: int = 0
+    failed: int = 0
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def read_queue(client: Any, keys: QueueKeys) -> QueueDump:
+    """Read one queue. It must be at rest: the look is not one step."""
+    dump = QueueDump(name=keys.name)
+    places: dict[str, list[str]] = {}
+    for state in STATES:
+        key = keys.prefix + state
+        ids = client.lrange(key, 0, -1) if state in ("pending", "active") else client.zrange(key, 0, -1)
+        dump.sizes[state] = len(ids)
+        for each in ids:
+            places.setdefault(_text(each), []).append(state)
+    dump.leased = [_text(each) for each in client.zrange(keys.lease, 0, -1)]
+    dump.quarantined = [_text(each) for each in client.zrange(keys.quarantine, 0, -1)]
+    dump.processed = int(client.get(keys.processed) or 0)
+    dump.failed = int(client.get(keys.failed) or 0)
+    for key in client.scan_iter(match=_pattern(keys.unique_prefix), count=1000):
+        dump.locks[_text(key)] = _text(client.get(key) or b"")
+    for key in client.scan_iter(match=_pattern(keys.task_prefix), count=1000):
+        task_id = _text(key).removeprefix(keys.task_prefix)
+        if client.type(key) != b"hash":
+            continue
+        dump.tasks[task_id] = _stored(task_id, client.hgetall(key), tuple(places.pop(task_id, ())))
+    dump.without_task = [(task_id, place) for task_id, found in places.items() for place in found]
+    return dump
+
+
+def _stored(task_id: str, fields: dict[bytes, bytes], places: tuple[str, ...]) -> Stored:
+    retried, error = 0, ""
+    try:
+        message = decode_message(fields.get(b"msg", b""))
+        retried, error = message.retried, message.error_msg
+    except WireFormatError as unreadable:
+        error = f"unreadable: {unreadable}"
+    return Stored(
+        id=task_id,
+        state=_text(fields.get(b"state", b"")),
+        places=places,
+        retried=retried,
+        error=error,
+        result=fields.get(b"result"),
+    )
+
+
+def _pattern(prefix: str) -> str:
+    return prefix.replace("[", "\\[") + "*"
+
+
+def canaries(client: Any, canary: str, *, skip: tuple[str, ...]) -> list[str]:
+    """Return the keys outside the tasks' own hashes whose names or values hold the canary."""
+    found = []
+    for key in client.scan_iter(count=1000):
+        name = _text(key)
+        if name.startswith(skip):
+            continue
+        kind = client.type(key)
+        value: Any = b""
+        if kind == b"string":
+            value = client.get(key) or b""
+        elif kind == b"hash":
+            value = b" ".join(b" ".join(pair) for pair in client.hgetall(key).items())
+        elif kind == b"list":
+            value = b" ".join(client.lrange(key, 0, -1))
+        elif kind == b"zset":
+            value = b" ".join(client.zrange(key, 0, -1))
+        elif kind == b"set":
+            value = b" ".join(client.smembers(key))
+        if canary in name or canary.encode() in value:
+            found.append(name)
+    return found

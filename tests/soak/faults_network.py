@@ -1,0 +1,88 @@
+"""Faults of the network between one process and Redis. Numbers as in `faults`."""
+
+import random
+from collections.abc import Iterator
+
+from taskq_core.broker.scripts import load
+from tests.relay import Direction
+from tests.soak.schedule import PlannedFault
+from tests.soak.stage import Stage
+
+ENQUEUE = load("enqueue").sha.encode()
+SETTLED_S = 3.0
+"""Seconds after which a worker that is cut off must have slowed down to one attempt a second for each connection."""
+
+
+def half_open(stage: Stage, fault: PlannedFault) -> Iterator[float]:
+    """34: bytes of one direction are kept, or vanish; the connection looks sound."""
+    draw = random.Random(fault.seed)
+    direction: Direction = draw.choice(("requests", "replies"))
+    place = stage.take(draw.choice(("worker", "worker", "producer")), draw)
+    over = stage.outage(f"{direction} held", place)
+    if draw.random() < 0.5:
+        place.relay.hold(direction)
+    else:
+        place.relay.swallow(direction)
+    yield fault.lasts_s
+    place.relay.forward()
+    over()
+    stage.give_back(place)
+
+
+def enqueue_unanswered(stage: Stage, fault: PlannedFault) -> Iterator[float]:
+    """35: the answers to enqueues are lost, with their connections."""
+    draw = random.Random(fault.seed)
+    place = stage.take("producer", draw)
+    for _ in range(int(fault.lasts_s / 0.2)):
+        place.relay.drop_reply_to(ENQUEUE)
+        yield 0.2
+    place.relay.forward()
+    stage.give_back(place)
+
+
+def slow(stage: Stage, fault: PlannedFault) -> Iterator[float]:
+    """36: late by a tenth of a second, and in small pieces."""
+    draw = random.Random(fault.seed)
+    place = stage.take("worker", draw)
+    place.relay.delay("replies", 0.02)
+    place.relay.delay("requests", 0.02)
+    place.relay.trickle(700)
+    yield fault.lasts_s
+    place.relay.forward()
+    stage.give_back(place)
+
+
+def flapping(stage: Stage, fault: PlannedFault) -> Iterator[float]:
+    """37: a second cut off, a second connected, again and again."""
+    place = stage.take("worker", random.Random(fault.seed))
+    for _ in range(int(fault.lasts_s / 2)):
+        over = stage.outage("cut off", place)
+        place.relay.refuse()
+        yield 1.0
+        place.relay.forward()
+        over()
+        yield 1.0
+    stage.give_back(place)
+
+
+def cut_off(stage: Stage, fault: PlannedFault) -> Iterator[float]:
+    """38: one worker is cut off for longer than its leases last, while it runs tasks; all else goes on."""
+    place = stage.take("worker", random.Random(fault.seed))
+    connections = place.relay.open_connections
+    over = stage.outage("cut off", place)
+    if fault.variant % 2:
+        place.relay.refuse()
+    else:
+        place.relay.hold("requests", "replies")
+    yield SETTLED_S
+    before, rest_s = place.relay.connections, fault.lasts_s - SETTLED_S
+    yield rest_s
+    attempts = place.relay.connections - before
+    place.relay.forward()
+    stage.ledger.write("attempts", place=place.name, attempts=attempts, connections=connections, seconds=rest_s)
+    stage.expect(
+        attempts <= connections * rest_s,
+        f"fault 38: {place.name} tried {attempts} times in {rest_s:.0f} s to open {connections} connections",
+    )
+    over()
+    stage.give_back(place)

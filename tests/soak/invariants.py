@@ -1,0 +1,30 @@
+"""All invariants, in their order."""
+
+from collections.abc import Callable, Sequence
+
+from tests.soak import invariants_bounds, invariants_runs, invariants_state
+from tests.soak.evidence import Evidence, Verdict
+
+INVARIANTS: Sequence[Callable[[Evidence], Verdict]] = (
+    invariants_bounds.as_expected,
+    invariants_state.one_place,
+    invariants_state.active_is_leased,
+    invariants_state.at_rest,
+    invariants_state.nothing_lost,
+    invariants_state.nothing_invented,
+    invariants_runs.extra_runs,
+    invariants_runs.owners_only,
+    invariants_runs.bounded_runs,
+    invariants_runs.bounded_concurrency,
+    invariants_state.counters_agree,
+    invariants_bounds.bounded_recovery,
+    invariants_bounds.flat_and_quick,
+    invariants_state.no_canary,
+    invariants_state.effects_add_up,
+    invariants_bounds.truthful_health,
+)
+
+
+def judge(evidence: Evidence) -> list[Verdict]:
+    """Return the verdict of every invariant."""
+    return [invariant(evidence) for invariant in INVARIANTS]

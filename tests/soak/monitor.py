@@ -1,0 +1,141 @@
+"""Watch while the soak runs: health, resources, leases, and how long Redis was kept from the processor.
+
+Threads of the conductor write samples into ledgers of their own, so that the verdict reads them like everything else.
+A worker that does not answer is a sample too.
+"""
+
+import contextlib
+import http.client
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from tests.soak.ledger import Ledger
+from tests.soak.processes import Place
+from tests.soak.program import QUEUES
+from tests.soak.stage import Stage
+from tests.soak.stores import raw_client
+
+HEALTH_EVERY_S = 0.5
+LOOK_EVERY_S = 1.0
+WAIT_EVERY_S = 0.2
+
+
+class Monitor:
+    """Samples until it is closed; a context manager.
+
+    Args:
+        stage: What is watched.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._look, name="look", daemon=True)]
+        self._threads.append(threading.Thread(target=self._watch_processor, name="processor", daemon=True))
+        for place in stage.workers:
+            self._threads.append(threading.Thread(target=self._ask, args=(place,), name=place.name, daemon=True))
+
+    def __enter__(self) -> "Monitor":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(5)
+
+    def _ask(self, place: Place) -> None:
+        """Ask one worker for its health, whichever process stands in for it."""
+        ledger = Ledger(self._stage.folder / "ledger", f"health-{place.name}")
+        while not self._stop.wait(HEALTH_EVERY_S):
+            process, port = place.process, place.health_port
+            if process is None or not port:
+                continue
+            asked = time.monotonic()
+            ledger.write("health", place=place.name, process=process.pid, asked=asked, status=_status(port))
+
+    def _look(self) -> None:
+        """Read what processes use and what Redis holds, in one look each."""
+        ledger = Ledger(self._stage.folder / "ledger", "look")
+        client = self._stage.store.client()
+        servers = [raw_client(server) for server in self._stage.store.servers]
+        queues = [self._stage.keys(name) for name in QUEUES]
+        while not self._stop.wait(LOOK_EVERY_S):
+            for place in self._stage.places:
+                process = place.process
+                if process is not None and place.is_ready and (found := resources(process.pid)):
+                    ledger.write("resources", place=place.name, process=process.pid, **found)
+            for number, server in enumerate(servers):
+                with contextlib.suppress(redis.RedisError, OSError):
+                    take_slow_calls(server, ledger, number)
+            for queue in queues:
+                with contextlib.suppress(redis.RedisError, OSError):
+                    active, leased, pending = client.eval(LEASES, 3, queue.active, queue.lease, queue.pending)
+                    differ = sorted(each.decode(errors="replace") for each in {*active} ^ {*leased})
+                    ledger.write("leases", queue=queue.name, active=len(active), pending=pending, differ=differ)
+
+    def _watch_processor(self) -> None:
+        """Note how long Redis stood in the queue for a processor: a call is not slow because others were running."""
+        ledger = Ledger(self._stage.folder / "ledger", "processor")
+        known: dict[int, float] = {}
+        while not self._stop.wait(WAIT_EVERY_S):
+            for number, server in enumerate(self._stage.store.servers):
+                try:
+                    pid = server.pid
+                    waited_s = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+                except (OSError, AssertionError):
+                    continue
+                more_s = waited_s - known.get(pid, waited_s)
+                if more_s > 0.002:
+                    ledger.write("redis waited", seconds=round(more_s, 4), unix=time.time(), server=number)
+                known[pid] = waited_s
+
+
+OWN = (b"DEBUG", b"CLIENT", b"CLUSTER", b"CONFIG", b"MIGRATE", b"SCAN", b"SCRIPT", b"SLOWLOG")
+"""Commands that only the soak itself sends."""
+LEASES = """-- look
+return {
+  redis.call('LRANGE', KEYS[1], 0, -1), redis.call('ZRANGE', KEYS[2], 0, -1), redis.call('LLEN', KEYS[3])
+}"""
+
+
+def take_slow_calls(client: Any, ledger: Ledger, number: int) -> None:
+    """Move the slow log of a server into the ledger. A restart would empty it."""
+    pipeline = client.pipeline(transaction=True)
+    pipeline.slowlog_get(1000).slowlog_reset()
+    for entry in pipeline.execute()[0]:
+        words = entry["command"].split(b" ")
+        if words[0].upper() not in OWN and words[1:2] not in ([b"while"], [b"--"]):  # scripts of the soak
+            what = b" ".join(words[:4])[:120].decode(errors="replace")
+            seconds = entry["duration"] / 1e6
+            ledger.write("slow call", what=what, seconds=seconds, unix=entry["start_time"], server=number)
+
+
+def _status(port: int) -> int:
+    """Return the status of /readyz, 0 if there was no answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1.0)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
+
+
+def resources(pid: int) -> dict[str, int]:
+    """Return threads, descriptors and resident KiB of a process; nothing if it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    except OSError:
+        return {}
+    lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    if "VmRSS" not in lines:
+        return {}
+    return {"threads": int(lines["Threads"]), "files": files, "rss_kib": int(lines["VmRSS"].split()[0])}

@@ -1,0 +1,221 @@
+"""`python -m tests.soak.mutants`: the soak is tested, too. It must turn red for each of seven ways to break the queue.
+
+Each mutant is a small change of a copy of the tree, in a folder that is deleted afterwards, and a schedule of faults
+that exposes it. A control runs all these faults on an unchanged copy, and must be green. Ends with 0 if all is so.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("taskq_core", "taskq_django", "taskq_fastapi", "tests")
+LUA = "taskq_core/broker/lua"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One place to change: the text must stand there exactly once."""
+
+    file: str
+    old: str
+    new: str
+
+
+class StalePatchError(Exception):
+    """The code has moved on: a mutant does not fit it any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    """One way to break the queue.
+
+    Attributes:
+        faults: What exposes it.
+        shows: Invariants of which at least one must be broken. Others may be as well.
+    """
+
+    name: str
+    changes: tuple[Change, ...]
+    faults: tuple[int, ...]
+    shows: frozenset[int]
+
+
+MUTANTS = (
+    Mutant(
+        name="no fence",
+        changes=(
+            Change(file=f"{LUA}/settle.lua", old="fields[1] == ARGV[2] .. ':' .. score", new="fields[1]"),
+            Change(
+                file=f"{LUA}/extend.lua",
+                old="redis.pcall('HGET', key, 'taskq_owner') == ARGV[2] .. ':' .. score",
+                new="redis.call('EXISTS', key) == 1",
+            ),
+        ),
+        faults=(3,),
+        shows=frozenset({7}),
+    ),
+    Mutant(
+        name="recovery without re-check",
+        changes=(
+            Change(
+                file=f"{LUA}/recover.lua",
+                old="score and score == ARGV[i + 2] and tonumber(score) <= cutoff and message == ARGV[i + 3]",
+                new="true",
+            ),
+        ),
+        faults=(4,),
+        shows=frozenset({1, 6, 10}),
+    ),
+    Mutant(
+        name="no ack retry",
+        changes=(
+            Change(
+                file="taskq_core/worker/settler.py",
+                old="if now < run.lease_until + self._lease_margin_s:",
+                new="if now < 0:",
+            ),
+        ),
+        faults=(13,),
+        shows=frozenset({6}),
+    ),
+    Mutant(
+        name="ack before handler",
+        changes=(
+            Change(
+                file="taskq_core/worker/executor.py",
+                old="        if task.is_coroutine:\n            self._start_coroutine(run)\n        else:\n",
+                new="        self._report_end(run)\n"
+                "        if task.is_coroutine:\n            self._start_coroutine(run)\n        else:\n",
+            ),
+        ),
+        faults=(1,),
+        shows=frozenset({4}),
+    ),
+    Mutant(
+        name="no lease extension",
+        changes=(Change(file="taskq_core/worker/keepalive.py", old="        self._extend(runs)\n", new=""),),
+        faults=(6,),
+        shows=frozenset({6}),
+    ),
+    Mutant(
+        name="leaking lock",
+        changes=(
+            Change(
+                file=f"{LUA}/_leave_active.lua",
+                old="if lock ~= '' and redis.pcall('GET', lock) == id then",
+                new="if false then",
+            ),
+        ),
+        faults=(5,),
+        shows=frozenset({1}),
+    ),
+    Mutant(
+        name="no allow-oom",
+        changes=(Change(file=f"{LUA}/extend.lua", old="redis.call('DEL', KEYS[2])\n", new=""),),
+        faults=(24,),
+        shows=frozenset({6}),
+    ),
+)
+
+
+def apply(mutant: Mutant, tree: Path) -> None:
+    """Change a tree.
+
+    Raises:
+        StalePatchError: A text does not stand in its file exactly once.
+    """
+    for change in mutant.changes:
+        file = tree / change.file
+        text = file.read_text()
+        if text.count(change.old) != 1:
+            raise StalePatchError(
+                f"mutant {mutant.name!r}: {change.old!r} stands {text.count(change.old)} times in {change.file}, "
+                "expected once"
+            )
+        file.write_text(text.replace(change.old, change.new))
+
+
+def copy(folder: Path) -> Path:
+    """Copy the tree, as it stands."""
+    tree = folder / "tree"
+    for name in COPIED:
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return tree
+
+
+def run(tree: Path, faults: Sequence[int], *, seed: int, out: Path, minutes: float) -> dict[str, Any]:
+    """Run a directed soak in a tree and return its report.
+
+    Raises:
+        RuntimeError: It did not come to a verdict, or ran other code than the tree's.
+    """
+    only = [word for fault in faults for word in ("--only", str(fault))]
+    command = [sys.executable, "-m", "tests.soak", "--seed", str(seed), "--minutes", str(minutes), "--out", str(out)]
+    command.append("--keep")
+    done = subprocess.run(
+        [*command, *only],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode not in (0, 1) or not (out / "report.json").exists():
+        raise RuntimeError(f"the soak came to no verdict (status {done.returncode}):\n{done.stdout[-3000:]}")
+    report: dict[str, Any] = json.loads((out / "report.json").read_text())
+    if not Path(report["code"]).is_relative_to(tree):
+        raise RuntimeError(f"the soak ran the code in {report['code']}, not that in {tree}")
+    return report
+
+
+def broken(report: dict[str, Any]) -> set[int]:
+    """Return the numbers of the invariants that did not hold."""
+    return {verdict["number"] for verdict in report["invariants"] if not verdict["holds"]}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak.mutants", description=__doc__)
+    names = [mutant.name for mutant in MUTANTS]
+    parser.add_argument("--only", action="append", choices=[*names, "control"], help="this one only; may be repeated")
+    parser.add_argument("--seed", type=int, default=1, help="what schedules are drawn from (default: 1)")
+    parser.add_argument("--out", type=Path, default=Path("build") / "soak-mutants", help="folder for the reports")
+    given = parser.parse_args(arguments)
+    wanted = given.only or ["control", *names]
+    out = given.out.resolve()
+    failed = []
+    for name in wanted:
+        with tempfile.TemporaryDirectory(prefix="taskq-mutant-") as folder:
+            tree = copy(Path(folder))
+            faults: Sequence[int] = sorted({fault for mutant in MUTANTS for fault in mutant.faults})
+            expected: frozenset[int] = frozenset()
+            if name != "control":
+                mutant = next(mutant for mutant in MUTANTS if mutant.name == name)
+                apply(mutant, tree)
+                faults, expected = mutant.faults, mutant.shows
+            minutes = 2.2 if name == "control" else 1.3
+            report = run(tree, faults, seed=given.seed, out=out / name.replace(" ", "-"), minutes=minutes)
+        found = broken(report)
+        is_right = not found if name == "control" else bool(found & expected)
+        if not is_right:
+            failed.append(name)
+        verdict = f"red: {sorted(found)}" if found else "green"
+        print(f"{'ok    ' if is_right else 'FAILED'}  {name:<26} {verdict}", flush=True)
+        for each in report["invariants"]:
+            if not each["holds"]:
+                print(f"          {each['number']:>2}  {each['failures'][0]}", flush=True)
+    print(f"{len(wanted) - len(failed)} of {len(wanted)} as they have to be", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

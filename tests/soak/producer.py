@@ -1,0 +1,188 @@
+"""A producer process of the soak: `python -m tests.soak.producer <JSON>`. Its URL comes in `SOAK_URL`.
+
+It enqueues at a steady rate until it is told to stop, and catches up a little when it was held up. Before each enqueue
+it writes an attempt, afterwards what came of it: acknowledged, refused (certainly not enqueued), or unknown. It never
+tries again what is unknown: that would be for a user to decide.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from taskq_core.errors import BulkEnqueueError, EnqueueError, EnqueueUnknownError, NotReplicatedError
+from tests.soak.ledger import Ledger
+from tests.soak.load import Call, Mixture
+from tests.soak.program import app, open_books
+
+BACKLOG_S = 3.0
+"""Seconds of load that a producer which was held up makes up for."""
+
+
+class Pace:
+    """Tells when the next enqueue is due."""
+
+    def __init__(self, rate: float) -> None:
+        self._step = 1 / rate
+        self._next = time.monotonic()
+
+    def wait_s(self, count: int = 1) -> float:
+        """Return the seconds to wait before so many further enqueues."""
+        now = time.monotonic()
+        self._next = max(self._next + count * self._step, now - BACKLOG_S)
+        return max(0.0, self._next - now)
+
+
+def attempt(ledger: Ledger, call: Call) -> None:
+    ledger.write("attempt", id=call.id, **call.facts)
+
+
+def note(ledger: Ledger, task_id: str, error: BaseException | None) -> None:
+    """Write what came of an enqueue."""
+    if error is None:
+        ledger.write("acknowledged", id=task_id)
+    elif isinstance(error, EnqueueUnknownError | NotReplicatedError):  # a failover may lose what is not confirmed
+        ledger.write("unknown", id=task_id)
+    else:
+        cause = type(error.__cause__ or error).__name__
+        ledger.write("refused", id=task_id, why=f"{type(error).__name__}/{cause}")
+
+
+def blocking(ledger: Ledger, mixture: Mixture, pace: Pace, draw: random.Random) -> None:
+    """One after the other, and now and then twenty at once."""
+    while not _stopping:
+        if draw.random() < 0.02:
+            calls = [mixture.next() for _ in range(20)]
+            time.sleep(pace.wait_s(len(calls)))
+            enqueue_together(ledger, calls)
+            continue
+        call = mixture.next()
+        time.sleep(pace.wait_s())
+        attempt(ledger, call)
+        try:
+            app.enqueue(call.signature)
+        except EnqueueError as error:
+            note(ledger, call.id, error)
+        else:
+            note(ledger, call.id, None)
+
+
+def enqueue_together(ledger: Ledger, calls: Sequence[Call]) -> None:
+    """One bulk enqueue. What it does not tell of one by one when it stops half-way is unknown."""
+    for call in calls:
+        attempt(ledger, call)
+    try:
+        result = app.client.enqueue_many(call.signature for call in calls)
+    except BulkEnqueueError:
+        for call in calls:
+            ledger.write("unknown", id=call.id)
+        return
+    for task_id in result.ids:
+        note(ledger, task_id, None)
+    for error in result.errors:
+        note(ledger, error.task_id, error)
+
+
+async def concurrent(ledger: Ledger, mixture: Mixture, pace: Pace) -> None:
+    """Up to thirty at a time, as the requests of a web application."""
+    places = asyncio.Semaphore(30)
+
+    async def one(call: Call) -> None:
+        attempt(ledger, call)
+        try:
+            await app.aenqueue(call.signature)
+        except EnqueueError as error:
+            note(ledger, call.id, error)
+        else:
+            note(ledger, call.id, None)
+        finally:
+            places.release()
+
+    async with asyncio.TaskGroup() as group:
+        while not _stopping:
+            await asyncio.sleep(pace.wait_s())
+            await places.acquire()
+            group.create_task(one(mixture.next()))
+    await app.aclose()
+
+
+def on_commit(ledger: Ledger, mixture: Mixture, pace: Pace, draw: random.Random, folder: Path) -> None:
+    """In Django's transactions, of which every tenth is rolled back."""
+    import django
+    from django.conf import settings
+
+    name = str(folder / f"django-{os.getpid()}.db")
+    settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": name}}, USE_TZ=True)
+    django.setup()
+    from django.db import connection, transaction
+
+    from taskq_django.transaction import CommitHook
+
+    app.configure(app.settings, transaction=CommitHook())
+    logging.getLogger("django.db.backends.base").setLevel(logging.CRITICAL)  # it logs what we note in the ledger
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE orders (task TEXT)")
+    while not _stopping:
+        calls = [mixture.next() for _ in range(draw.choice((1, 1, 3)))]
+        time.sleep(pace.wait_s(len(calls)))
+        is_rolled_back = draw.random() < 0.1
+        for call in calls:
+            attempt(ledger, call)
+        handles: list[Any] = []
+        try:
+            with transaction.atomic():
+                with connection.cursor() as cursor:
+                    cursor.executemany("INSERT INTO orders VALUES (%s)", [(call.id,) for call in calls])
+                handles += [app.enqueue(call.signature) for call in calls]
+                if is_rolled_back:
+                    raise _RollBackError
+        except _RollBackError:
+            for call in calls:
+                ledger.write("refused", id=call.id, why="rolled back")
+            continue
+        for call, handle in zip(calls, handles, strict=True):
+            ledger.write("acknowledged" if handle.is_sent else "unknown", id=call.id)
+
+
+class _RollBackError(Exception):
+    pass
+
+
+_stopping = False
+
+
+def _stop(*_: object) -> None:
+    global _stopping
+    _stopping = True
+
+
+def main() -> int:
+    given = json.loads(sys.argv[1])
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGTERM, _stop)
+    folder, seed = Path(given["folder"]), given["seed"]
+    ledger = open_books(folder, given["who"])
+    mixture, pace = Mixture(given["number"], seed), Pace(given["rate"])
+    (folder / f"{given['who']}-{os.getpid()}.ready").touch()
+    match given["kind"]:
+        case "blocking":
+            blocking(ledger, mixture, pace, random.Random(seed))
+        case "concurrent":
+            asyncio.run(concurrent(ledger, mixture, pace))
+        case "on_commit":
+            on_commit(ledger, mixture, pace, random.Random(seed), folder)
+        case kind:
+            raise ValueError(f"a producer is blocking, concurrent or on_commit, got {kind!r}")
+    app.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""What the profiles of the soak differ in: leases, load and faults. Pure."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leases:
+    """Seconds of what workers are configured with."""
+
+    lease: int
+    heartbeat: float
+    grace: int
+    recover_every: float
+
+    @property
+    def takeover_s(self) -> float:
+        """Longest time from the last heartbeat of a worker until its tasks are available again.
+
+        The recoverer's interval is jittered by a fifth.
+        """
+        return self.lease + self.grace + 1.2 * self.recover_every
+
+    @property
+    def tolerated_s(self) -> float:
+        """Longest outage that takes no lease, with all that comes on top of it.
+
+        A lease is renewed every heartbeat, its end is cut to whole seconds, and a worker that was cut off pauses up to
+        two seconds between two attempts.
+        """
+        return self.lease + self.grace - self.heartbeat - 1 - 2
+
+    @property
+    def long_s(self) -> float:
+        """An outage this long takes every lease."""
+        return self.lease + self.grace + 2.0
+
+
+SHORT = Leases(lease=6, heartbeat=1.0, grace=2, recover_every=1.0)
+REAL = Leases(lease=30, heartbeat=5.0, grace=30, recover_every=15.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """One way to run the soak."""
+
+    name: str
+    minutes: float
+    """Wall time it may take unless told otherwise, from start to verdict."""
+    faults: tuple[int, ...]
+    """Faults that are injected, each at least once, by their number in the catalogue."""
+    leases: Leases = SHORT
+    rate: float = 55.0
+    """Tasks a second that each of three producers enqueues."""
+    workers: int = 4
+    schedulers: int = 2
+    concurrency: int = 8
+    shutdown_grace: float = 3.0
+    reconcile_every: float = 4.0
+    leader_lease: float = 2.0
+    calm_s: float = 3.0
+    """Time between two rounds without a fault."""
+    warm_up_s: float = 5.0
+    rest_s: float = 40.0
+    """Most time until everything has come to rest."""
+    store: str = "one"
+    """What Redis is made of; see `stores`."""
+    replicated: bool = False
+    """Whether producers wait for a replica to have their task."""
+
+
+CI_FAULTS = (1, 3, 4, 5, 6, 9, 13, 19, 22, 23, 24, 26, 31, 34, 35, 37, 38, 42)
+LONG_FAULTS = (*CI_FAULTS, 2, 7, 8, 12, 14, 27, 36, 43)
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile(name="ci", minutes=4.0, faults=CI_FAULTS),
+        Profile(
+            name="long",
+            minutes=60.0,
+            faults=tuple(sorted(LONG_FAULTS)),
+            leases=REAL,
+            shutdown_grace=10.0,
+            reconcile_every=30.0,
+            leader_lease=5.0,
+            calm_s=20.0,
+            warm_up_s=20.0,
+            rest_s=240.0,
+        ),
+        Profile(
+            name="sentinel",
+            minutes=4.0,
+            faults=(1, 3, 5, 6, 9, 28, 42),
+            store="sentinel",
+            replicated=True,
+            rate=30.0,
+        ),
+        Profile(
+            name="cluster",
+            minutes=4.0,
+            faults=(1, 3, 5, 6, 9, 30, 42),
+            store="cluster",
+            replicated=True,
+            rate=30.0,
+        ),
+    )
+}

@@ -1,0 +1,228 @@
+"""The queue application that the soak's processes share: its tasks, and what they write into the ledger.
+
+Middleware writes the start and the end of every run, so that a task's function is ordinary code.
+"""
+
+import asyncio
+import itertools
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from taskq_core import CatchUp, TaskContext, TaskQ, current_task
+from taskq_core.errors import LeaseLostError
+from taskq_core.middleware import Middleware
+from taskq_core.worker import WorkerListener
+from tests.soak.effects import Effects
+from tests.soak.ledger import Ledger
+
+QUEUES = {"default": 3, "bulk": 1, "damaged": 1}
+"""Queues of the soak, with their weights. Only tasks of the last are damaged on purpose."""
+DAMAGED = "damaged"
+KEPT_S = 3600
+"""Retention of tasks whose result is looked at in the end."""
+UNIQUE_S = 600
+
+app = TaskQ(
+    os.environ.get("SOAK_URL", "redis://localhost:1"),
+    queues=QUEUES,
+    defaults={"max_retry": 10, "replicated": bool(os.environ.get("SOAK_REPLICATED"))},
+)
+
+_numbers = itertools.count(1)
+_number_of: dict[int, int] = {}  # by identity of a context, which its run's listeners and handlers are given as well
+ledger: Ledger
+effects: Effects
+
+
+def open_books(folder: Path, who: str) -> Ledger:
+    """Open the ledger and the table of effects; before anything runs."""
+    global ledger, effects
+    (folder / "ledger").mkdir(exist_ok=True)
+    ledger = Ledger(folder / "ledger", who)
+    effects = Effects(folder / "effects.table")
+    return ledger
+
+
+class Book(Middleware):
+    """Writes start and end of each run."""
+
+    def _start(self, context: TaskContext) -> tuple[int, str]:
+        number = _number_of[id(context)] = next(_numbers)
+        key = context.headers.get("soak-key", "")
+        ledger.write(
+            "start",
+            id=context.id,
+            name=context.name,
+            queue=context.queue,
+            attempt=context.attempt,
+            run=number,
+            **({"key": key} if key else {}),
+        )
+        return number, context.id
+
+    def around(self, context: TaskContext, call: Callable[[], object]) -> object:
+        number, task_id = self._start(context)
+        try:
+            result = call()
+        except Exception:
+            ledger.write("raised", id=task_id, run=number)
+            raise
+        except BaseException:
+            ledger.write("interrupted", id=task_id, run=number)
+            raise
+        ledger.write("end", id=task_id, run=number)
+        return result
+
+    async def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
+        number, task_id = self._start(context)
+        try:
+            result = await call()
+        except Exception:
+            ledger.write("raised", id=task_id, run=number)
+            raise
+        except BaseException:
+            ledger.write("interrupted", id=task_id, run=number)
+            raise
+        ledger.write("end", id=task_id, run=number)
+        return result
+
+
+class Outcomes(WorkerListener):
+    """Writes how the worker means to settle each run, and that it is ready."""
+
+    per_task = True
+
+    def __init__(self, ready: Callable[[Any], None]) -> None:
+        self._ready = ready
+
+    def started(self, worker: Any) -> None:
+        self._ready(worker)
+
+    def task_ended(self, context: TaskContext, outcome: str, duration_s: float, error: BaseException | None) -> None:
+        if outcome != "completed":  # the ledger has its end already
+            ledger.write("outcome", id=context.id, outcome=outcome, run=_number_of.get(id(context), 0))
+
+
+app.use(Book())
+
+
+@app.on_error
+async def note_lost(error: BaseException, context: TaskContext) -> None:
+    """Write that a run is not this worker's any more, be it before or after its end."""
+    if isinstance(error, LeaseLostError):
+        ledger.write("lost", id=context.id, run=_number_of.get(id(context), 0))
+
+
+class ExpectedFailureError(Exception):
+    """What tasks raise that are meant to fail."""
+
+
+def _sleep(seconds: float) -> None:
+    """Sleep in steps, so that the thread can be told to end."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(0.05, left))
+
+
+@app.task(name="quick")
+def quick(slot: int, secret: str = "") -> None:
+    effects.put(slot)
+
+
+@app.task(name="aquick")
+async def aquick(slot: int, secret: str = "") -> None:
+    effects.put(slot)
+
+
+@app.task(name="slow")
+def slow(slot: int, seconds: float, secret: str = "") -> None:
+    _sleep(seconds)
+    effects.put(slot)
+
+
+@app.task(name="aslow")
+async def aslow(slot: int, seconds: float, secret: str = "") -> None:
+    await asyncio.sleep(seconds)
+    effects.put(slot)
+
+
+@app.task(name="kept", retention=KEPT_S)
+def kept(slot: int, secret: str = "") -> int:
+    effects.put(slot)
+    return slot
+
+
+@app.task(name="flaky", retry_delay=1)
+async def flaky(slot: int, failures: int, secret: str = "") -> None:
+    """Fail in its first attempts."""
+    if current_task().attempt <= failures:
+        raise ExpectedFailureError("on purpose")
+    effects.put(slot)
+
+
+@app.task(name="hopeless", max_retry=1, retry_delay=1)
+def hopeless(slot: int, secret: str = "") -> None:
+    raise ExpectedFailureError("on purpose")
+
+
+@app.task(name="unique", unique_for=UNIQUE_S)
+async def unique(key: str, seconds: float) -> None:
+    """At most one of a key is enqueued and not done at a time; `key` is the whole payload but for its time."""
+    await asyncio.sleep(seconds)
+
+
+@app.task(name="poison", max_retry=1)
+def poison(how: str) -> None:
+    """Take the process along, each time."""
+    if how == "exit":
+        os._exit(9)
+    if how == "abort":
+        os.abort()
+    os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60)
+
+
+@app.task(name="long")
+def long(slot: int, seconds: float) -> None:
+    """Longer than the grace of a worker that stops."""
+    _sleep(seconds)
+    effects.put(slot)
+
+
+@app.task(name="along")
+async def along(slot: int, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    effects.put(slot)
+
+
+@app.task(name="blocking")
+async def blocking(slot: int, seconds: float) -> None:
+    """Block the event loop, as a coroutine should not."""
+    time.sleep(seconds)  # noqa: ASYNC251 - what is tested
+    effects.put(slot)
+
+
+@app.task(name="stubborn")
+def stubborn(slot: int, seconds: float) -> None:
+    """Sit in one call into C, which cannot be interrupted."""
+    time.sleep(seconds)
+    effects.put(slot)
+
+
+@app.task(name="victim", queue=DAMAGED)
+async def victim(slot: int) -> None:
+    """What may be damaged while it waits."""
+    effects.put(slot)
+
+
+@app.task(name="beat")
+async def beat() -> None:
+    """A periodic task."""
+
+
+BEAT_ENTRY = "beat"
+app.schedule("@every 1s", beat.s(), id=BEAT_ENTRY, catch_up=CatchUp.ALL)

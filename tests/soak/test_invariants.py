@@ -1,0 +1,403 @@
+"""Each invariant holds for sound evidence and turns red for every way to break it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.soak import invariants_bounds, invariants_runs, invariants_state
+from tests.soak.dump import Stored
+from tests.soak.evidence import Evidence, Verdict
+from tests.soak.invariants import INVARIANTS, judge
+from tests.soak.made_up import WORKER_A, WORKER_B, enqueued, event, evidence, ran
+
+SOUND = [*enqueued(1.0, "a", slot=7), *ran(1.2, "a"), *enqueued(2.0, "b", slot=8), *ran(2.2, "b", pid=WORKER_B)]
+
+
+def test_all_hold_for_what_is_sound() -> None:
+    """Sixteen: the fifteen of the catalogue and what the faults themselves expect."""
+    verdicts = judge(evidence(*SOUND))
+
+    assert [verdict.failures for verdict in verdicts] == [[]] * 16
+    assert [verdict.number for verdict in verdicts] == list(range(16))
+
+
+def test_every_invariant_is_asked_for_by_its_number() -> None:
+    assert len(INVARIANTS) == len({invariant.__name__ for invariant in INVARIANTS}) == 16
+
+
+def killed(t: float, pid: int = WORKER_A) -> list[dict[str, Any]]:
+    return [event(t, "killed", place=f"worker-{pid - WORKER_A}", process=pid)]
+
+
+def frozen(start: float, end: float, pid: int = WORKER_A) -> list[dict[str, Any]]:
+    place = f"worker-{pid - WORKER_A}"
+    return [event(start, "frozen", place=place, process=pid), event(end, "thawed", place=place, process=pid)]
+
+
+def outage(start: float, end: float, place: str | None = None, what: str = "cut off") -> list[dict[str, Any]]:
+    told = {"key": int(start * 1000), "what": what, "place": place}
+    return [event(start, "outage", **told, unix=start), event(end, "outage over", **told, unix=end)]
+
+
+def archived(task_id: str, retried: int = 0, places: tuple[str, ...] = ("archived",)) -> Stored:
+    return Stored(id=task_id, state="archived", places=places, retried=retried)
+
+
+Broken = Callable[[], Evidence]
+
+
+def with_queue(*events: Any, **changes: Any) -> Evidence:
+    found = evidence(*SOUND, *events)
+    for name, value in changes.items():
+        setattr(found.queues["default"], name, value)
+    return found
+
+
+BROKEN: list[tuple[str, Callable[[Evidence], Verdict], Broken]] = [
+    (
+        "an effect of a fault is missing",
+        invariants_bounds.as_expected,
+        lambda: evidence(*SOUND, event(3.0, "unexpected", what="the worker settled nothing")),
+    ),
+    (
+        "a worker that was asked to end fails",
+        invariants_bounds.as_expected,
+        lambda: evidence(
+            *SOUND,
+            event(3.0, "terminated", place="worker-0", process=WORKER_A, expects="short"),
+            event(4.0, "exited", place="worker-0", process=WORKER_A, status=1),
+        ),
+    ),
+    (
+        "a hash in no structure",
+        invariants_state.one_place,
+        lambda: evidence(*SOUND, stored=(archived("x", places=()),)),
+    ),
+    (
+        "a hash in two structures",
+        invariants_state.one_place,
+        lambda: evidence(*SOUND, stored=(archived("x", places=("archived", "retry")),)),
+    ),
+    (
+        "an id without a hash",
+        invariants_state.one_place,
+        lambda: with_queue(without_task=[("gone", "retry")]),
+    ),
+    (
+        "a lock of a task that is gone",
+        invariants_state.one_place,
+        lambda: with_queue(locks={"asynq:{default}:unique:x:": "gone"}),
+    ),
+    (
+        "active without a lease, while it runs",
+        invariants_state.active_is_leased,
+        lambda: evidence(*SOUND, event(3.5, "leases", queue="default", active=1, pending=0, differ=["a"])),
+    ),
+    ("leased at rest", invariants_state.active_is_leased, lambda: with_queue(leased=["a"])),
+    ("leases left at rest", invariants_state.at_rest, lambda: with_queue(leased=["a"])),
+    (
+        "a task still pending",
+        invariants_state.at_rest,
+        lambda: evidence(*SOUND, stored=(Stored(id="x", state="pending", places=("pending",)),)),
+    ),
+    ("an acknowledged task that never ran", invariants_state.nothing_lost, lambda: evidence(*enqueued(1.0, "x"))),
+    (
+        "an acknowledged task whose run never came back",
+        invariants_state.nothing_lost,
+        lambda: evidence(*SOUND, *enqueued(3.0, "x"), *ran(3.2, "x", run=9, lasts=None), *killed(3.5)),
+    ),
+    (
+        "a firing is missing",
+        invariants_state.nothing_lost,
+        lambda: evidence(*SOUND, beats=frozenset({"tick"})),
+    ),
+    ("a task nobody enqueued", invariants_state.nothing_invented, lambda: evidence(*SOUND, *ran(3.0, "x", run=9))),
+    (
+        "a refused task that ran",
+        invariants_state.nothing_invented,
+        lambda: evidence(
+            event(1.0, "attempt", id="x", name="quick", queue="default"),
+            event(1.1, "refused", id="x"),
+            *ran(2.0, "x"),
+        ),
+    ),
+    (
+        "a second run without a reason",
+        invariants_runs.extra_runs,
+        lambda: evidence(*enqueued(1.0, "a"), *ran(1.2, "a"), *ran(5.0, "a", pid=WORKER_B, attempt=2)),
+    ),
+    (
+        "a second run after an outage too short to take a lease",
+        invariants_runs.extra_runs,
+        lambda: evidence(
+            *enqueued(1.0, "a"), *ran(1.2, "a"), *outage(1.5, 3.0, "worker-0"), *ran(5.0, "a", pid=WORKER_B, attempt=2)
+        ),
+    ),
+    (
+        "a second run of a task whose own worker came to no harm",
+        invariants_runs.extra_runs,
+        lambda: evidence(
+            *enqueued(1.0, "a"),
+            *ran(1.2, "a", lasts=None),
+            *frozen(1.5, 30.0, WORKER_B),
+            *ran(15.0, "a", pid=WORKER_B, attempt=2),
+        ),
+    ),
+    (
+        "a short task given back by a worker that had time",
+        invariants_runs.extra_runs,
+        lambda: evidence(
+            *enqueued(1.0, "a"),
+            *ran(1.2, "a", lasts=0.5, how="interrupted", outcome="requeued"),
+            event(1.3, "terminated", place="worker-0", process=WORKER_A, expects="short"),
+            event(2.0, "exited", place="worker-0", process=WORKER_A, status=0),
+            *ran(2.5, "a", pid=WORKER_B),
+        ),
+    ),
+    (
+        "more extra runs than faults allow",
+        invariants_runs.extra_runs,
+        lambda: evidence(
+            *[each for n in range(9) for each in enqueued(1.0, f"t{n}")],
+            *[each for n in range(9) for each in ran(1.2, f"t{n}", run=n, lasts=None)],
+            *killed(1.5),
+            *[each for n in range(9) for each in ran(12.0, f"t{n}", run=n, pid=WORKER_B, attempt=2)],
+        ),
+    ),
+    (
+        "an owner is told that it lost its task, and nobody has taken it",
+        invariants_runs.owners_only,
+        lambda: evidence(
+            *enqueued(1.0, "a"),
+            *ran(1.2, "a", lasts=12.0),
+            *frozen(1.5, 13.0),
+            *ran(11.0, "a", pid=WORKER_B, attempt=2, lasts=3.0, outcome="lost"),
+        ),
+    ),
+    (
+        "more runs than retries allow",
+        invariants_runs.bounded_runs,
+        lambda: evidence(
+            *enqueued(1.0, "a", name="poison"),
+            *[each for n in range(3) for each in ran(2.0 + n, "a", run=n, name="poison", attempt=n + 1)],
+        ),
+    ),
+    (
+        "a hopeless task that was not archived",
+        invariants_runs.bounded_runs,
+        lambda: evidence(*enqueued(1.0, "a", name="poison", hopeless=True), *ran(2.0, "a", name="poison")),
+    ),
+    (
+        "more at a time than the concurrency",
+        invariants_runs.bounded_concurrency,
+        lambda: evidence(
+            *[each for n in range(9) for each in enqueued(1.0, f"t{n}")],
+            *[each for n in range(9) for each in ran(2.0, f"t{n}", run=n, lasts=1.0)],
+        ),
+    ),
+    (
+        "two of a unique key at a time",
+        invariants_runs.bounded_concurrency,
+        lambda: evidence(
+            *enqueued(1.0, "a"),
+            *enqueued(1.0, "b"),
+            *ran(2.0, "a", lasts=1.0, key="k"),
+            *ran(2.5, "b", pid=WORKER_B, key="k"),
+        ),
+    ),
+    ("a success counted twice", invariants_state.counters_agree, lambda: evidence(*SOUND, processed=3)),
+    ("a failure not counted", invariants_state.counters_agree, lambda: evidence(stored=(archived("x", 1),), failed=1)),
+    (
+        "a recovery that took too long",
+        invariants_bounds.bounded_recovery,
+        lambda: evidence(
+            *enqueued(1.0, "a"),
+            *ran(1.2, "a", lasts=None),
+            *killed(2.0),
+            event(14.0, "recovered", id="a", pid=WORKER_B, who="worker-1"),
+            *ran(15.0, "a", pid=WORKER_B, attempt=2),
+        ),
+    ),
+    (
+        "a call that kept Redis",
+        invariants_bounds.flat_and_quick,
+        lambda: evidence(*SOUND, event(5.0, "slow call", what="EVALSHA x", seconds=0.08, unix=100.0, server=0)),
+    ),
+    (
+        "threads that pile up",
+        invariants_bounds.flat_and_quick,
+        lambda: evidence(
+            *SOUND, event(50.0, "resources", process=WORKER_A, place="worker-0", threads=40, files=30, rss_kib=50_000)
+        ),
+    ),
+    (
+        "descriptors that pile up",
+        invariants_bounds.flat_and_quick,
+        lambda: evidence(
+            *SOUND, event(50.0, "resources", process=WORKER_A, place="worker-0", threads=9, files=300, rss_kib=50_000)
+        ),
+    ),
+    (
+        "memory that grows",
+        invariants_bounds.flat_and_quick,
+        lambda: evidence(
+            *SOUND, event(59.5, "resources", process=WORKER_A, place="worker-0", threads=9, files=30, rss_kib=150_000)
+        ),
+    ),
+    (
+        "a payload in a log",
+        invariants_state.no_canary,
+        lambda: evidence(*SOUND, canaries=["worker-0.log"]),
+    ),
+    ("an effect that is missing", invariants_state.effects_add_up, lambda: evidence(*SOUND, effects={7: 1})),
+    (
+        "an effect of a task that never ran",
+        invariants_state.effects_add_up,
+        lambda: evidence(*enqueued(1.0, "x", slot=9), effects={9: 5}),
+    ),
+    (
+        "a result that is not kept",
+        invariants_state.effects_add_up,
+        lambda: evidence(*enqueued(1.0, "x", slot=9, kept=True), *ran(2.0, "x")),
+    ),
+    (
+        "a result of another task",
+        invariants_state.effects_add_up,
+        lambda: evidence(
+            *enqueued(1.0, "x", slot=9, kept=True),
+            *ran(2.0, "x"),
+            stored=(Stored(id="x", state="completed", places=("completed",), result=b"8"),),
+        ),
+    ),
+    (
+        "health that is green all through an outage",
+        invariants_bounds.truthful_health,
+        lambda: evidence(*SOUND, *outage(10.0, 22.0, "worker-0")),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("invariant", "broken"), [(each[1], each[2]) for each in BROKEN], ids=[each[0] for each in BROKEN]
+)
+def test_it_turns_red(invariant: Callable[[Evidence], Verdict], broken: Broken) -> None:
+    assert not invariant(broken()).holds
+
+
+def test_each_invariant_can_turn_red() -> None:
+    """None is left out above."""
+    assert {invariant for _, invariant, _ in BROKEN} == set(INVARIANTS)
+
+
+def test_health_that_stays_red_after_an_outage_is_told() -> None:
+    found = evidence(*SOUND, *outage(10.0, 22.0, "worker-0"))
+    for sample in found.history.events:
+        if sample["event"] == "health" and sample["process"] == WORKER_A and sample["t"] > 11:
+            sample["status"] = 503
+
+    assert "not well again" in invariants_bounds.truthful_health(found).failures[0]
+
+
+def test_health_that_tells_the_truth_holds() -> None:
+    found = evidence(*SOUND, *outage(10.0, 22.0, "worker-0"))
+    for sample in found.history.events:
+        if sample["event"] == "health" and sample["process"] == WORKER_A and 13 < sample["t"] < 25:
+            sample["status"] = 503
+
+    assert invariants_bounds.truthful_health(found).holds
+
+
+@pytest.mark.parametrize(
+    ("incident", "how"),
+    [
+        (killed(2.0), {"lasts": None}),
+        (frozen(2.0, 14.0), {"lasts": 13.0, "outcome": "lost"}),
+        (outage(2.0, 14.0, "worker-0"), {"lasts": 13.0, "outcome": "lost"}),
+        (outage(2.0, 14.0), {"lasts": 13.0, "outcome": "lost"}),
+        (
+            [
+                event(2.0, "terminated", place="worker-0", process=WORKER_A, expects="long"),
+                event(5.0, "exited", place="worker-0", process=WORKER_A, status=0),
+            ],
+            {"lasts": 3.0, "how": "interrupted", "outcome": "requeued"},
+        ),
+    ],
+    ids=["killed", "frozen", "cut off", "Redis away", "told to end"],
+)
+def test_what_a_fault_explains_is_allowed(incident: list[dict[str, Any]], how: dict[str, Any]) -> None:
+    """Used is counted, allowed is the concurrency, and the invariants about runs hold."""
+    found = evidence(
+        *enqueued(1.0, "a", name="long"),
+        *ran(1.2, "a", name="long", **how),
+        *incident,
+        *ran(11.0, "a", pid=WORKER_B, attempt=2, name="long"),
+    )
+
+    verdict = invariants_runs.extra_runs(found)
+    assert (verdict.failures, verdict.figures["used"]) == ([], 1)
+    assert int(verdict.figures["allowed"]) >= 8
+    assert invariants_runs.owners_only(found).holds
+
+
+def test_a_failure_of_the_function_itself_is_no_extra_run() -> None:
+    found = evidence(
+        *enqueued(1.0, "a"),
+        *ran(1.2, "a", how="raised", outcome="retried"),
+        *ran(3.0, "a", pid=WORKER_B, attempt=2),
+    )
+
+    assert invariants_runs.extra_runs(found).figures["used"] == 0
+
+
+def test_recoveries_are_measured_from_the_moment_a_worker_went_silent() -> None:
+    found = evidence(
+        *enqueued(1.0, "a"),
+        *ran(1.2, "a", lasts=None),
+        *killed(2.0),
+        event(9.5, "recovered", id="a", pid=WORKER_B, who="worker-1"),
+        *ran(10.0, "a", pid=WORKER_B, attempt=2),
+    )
+
+    verdict = invariants_bounds.bounded_recovery(found)
+
+    assert verdict.holds
+    assert (verdict.figures["recoveries"], verdict.figures["max s"]) == (1, 7.5)
+
+
+def test_a_task_lost_again_before_it_ran_is_measured_once() -> None:
+    """When the second worker died is not known from the task's own history."""
+    found = evidence(
+        *enqueued(1.0, "a"),
+        *ran(1.2, "a", lasts=None),
+        *killed(2.0),
+        event(9.5, "recovered", id="a", pid=WORKER_B, who="worker-1"),
+        event(18.5, "recovered", id="a", pid=WORKER_B, who="worker-1"),
+    )
+
+    assert invariants_bounds.bounded_recovery(found).figures["recoveries"] == 1
+
+
+def test_an_outage_of_redis_does_not_count_as_recovery() -> None:
+    found = evidence(
+        *enqueued(1.0, "a"),
+        *ran(1.2, "a", lasts=None),
+        *killed(2.0),
+        *outage(4.0, 16.0),
+        event(20.0, "recovered", id="a", pid=WORKER_B, who="worker-1"),
+    )
+
+    assert invariants_bounds.bounded_recovery(found).figures["max s"] == 6.0
+
+
+def test_what_redis_waited_for_a_processor_is_not_the_calls() -> None:
+    found = evidence(
+        *SOUND,
+        event(5.0, "slow call", what="EVALSHA x", seconds=0.08, unix=100.0, server=0),
+        event(5.1, "redis waited", seconds=0.06, unix=100.4, server=0),
+    )
+
+    verdict = invariants_bounds.flat_and_quick(found)
+
+    assert verdict.holds
+    assert verdict.figures["longest call ms"] == 80.0

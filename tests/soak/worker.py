@@ -1,0 +1,44 @@
+"""A worker process of the soak: `python -m tests.soak.worker <JSON>`. Its URL comes in `SOAK_URL`."""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from taskq_core.worker import Worker, WorkerConfig
+from tests.soak.ledger import Ledger
+from tests.soak.program import Outcomes, app, open_books
+
+
+class Recoveries(logging.Handler):
+    """Writes which tasks this worker took back from others."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(logging.WARNING)
+        self._ledger = ledger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.msg.startswith("a task's worker went silent"):
+            self._ledger.write("recovered", id=getattr(record, "task_id", ""))
+
+
+def main() -> int:
+    given = json.loads(sys.argv[1])
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    folder = Path(given["folder"])
+    ledger = open_books(folder, given["who"])
+    logging.getLogger("taskq.worker").addHandler(Recoveries(ledger))
+
+    def ready(worker: Any) -> None:
+        """Tell the conductor where the worker tells its health, in one step."""
+        note = folder / f"{given['who']}-{os.getpid()}.ready"
+        note.with_suffix(".new").write_text(str(worker.health_port))
+        note.with_suffix(".new").rename(note)
+
+    return Worker(app, WorkerConfig(**given["config"]), listener=Outcomes(ready)).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
