@@ -11,7 +11,7 @@ outermost: it sees a call before all others, and a run begins and ends in it.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, MutableSequence
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 from taskq_core.context import TaskContext
 from taskq_core.errors import ConfigurationError
@@ -19,6 +19,8 @@ from taskq_core.task import BaseTask, Signature
 from taskq_core.wire import validate_queue_name, validate_task_type
 
 R = TypeVar("R")
+Blocking = Callable[[Callable[[Signature[Any]], Signature[Any]], Signature[Any]], Awaitable[Any]]
+"""Calls a function with a call, where it may block."""
 
 
 class Middleware:
@@ -194,15 +196,21 @@ class MiddlewareStack(MutableSequence[Middleware]):
             call = _checked(middleware, middleware.enqueue(call))
         return call
 
-    async def aoutgoing(self, call: Signature[R]) -> Signature[R]:
-        """Show a call to all middleware, from a coroutine. As `outgoing`."""
+    async def aoutgoing(self, call: Signature[R], *, blocking: Blocking | None = None) -> Signature[R]:
+        """Show a call to all middleware, from a coroutine. As `outgoing`.
+
+        Args:
+            call: Task and arguments.
+            blocking: Runs the `enqueue` of middleware without an `aenqueue` of its own, as it may block. None: it runs
+                here; whoever enqueues from a coroutine has chosen so.
+        """
         scopes = self._calls
         for middleware in scopes.everywhere:
-            call = _checked(middleware, await middleware.aenqueue(call))
+            call = await _asked(middleware, call, blocking)
         for middleware in scopes.of_queue(call.task.options.queue):
-            call = _checked(middleware, await middleware.aenqueue(call))
+            call = await _asked(middleware, call, blocking)
         for middleware in scopes.of_task(call.task.name):
-            call = _checked(middleware, await middleware.aenqueue(call))
+            call = await _asked(middleware, call, blocking)
         return call
 
     def of_run(self, queue: str, handler: str, name: str) -> tuple[Middleware, ...]:
@@ -222,6 +230,12 @@ def _check(middleware: object) -> None:
     if not isinstance(middleware, Middleware):
         hint = "; write the brackets behind its name" if isinstance(middleware, type) else ""
         raise ConfigurationError(f"middleware must be a taskq_core.middleware.Middleware, got {middleware!r}{hint}")
+
+
+async def _asked(middleware: Middleware, call: Signature[R], blocking: Blocking | None) -> Signature[R]:
+    if blocking is not None and type(middleware).aenqueue is Middleware.aenqueue:
+        return cast("Signature[R]", _checked(middleware, await blocking(middleware.enqueue, call)))
+    return cast("Signature[R]", _checked(middleware, await middleware.aenqueue(call)))
 
 
 def _checked(middleware: Middleware, call: Any) -> Any:

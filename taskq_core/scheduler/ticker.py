@@ -33,6 +33,7 @@ from taskq_core.preparer import Prepared
 from taskq_core.scheduler.calls import Caller, HangError
 from taskq_core.scheduler.entries import Entry, EntryBook
 from taskq_core.scheduler.history import History
+from taskq_core.task import Signature
 from taskq_core.wire import QueueKeys
 
 logger = logging.getLogger("taskq.scheduler")
@@ -195,7 +196,7 @@ class Ticker:
         tick = Tick(entry.key, before_s, at_s, None)
         try:
             if self._preparer.middleware.sees_calls:
-                call = await self._call(self._preparer.middleware.aoutgoing, call, timeout_s=MIDDLEWARE_S)
+                call = await self._call(self._show, call, timeout_s=MIDDLEWARE_S)
             # In a context of its own: each firing begins a trace, whatever span this code may run in.
             prepared = Context().run(self._preparer.prepare, call, self._app.async_client, task_id=task_id)
             if prepared.queue.name != entry.queue.name:
@@ -207,6 +208,12 @@ class Ticker:
             return _Candidate(entry, firing, tick, None, error)
         tick.task = prepared.task
         return _Candidate(entry, firing, tick, prepared)
+
+    async def _show(self, call: Signature[Any]) -> Signature[Any]:
+        guard = self._app.timetable.guard
+        return await self._preparer.middleware.aoutgoing(
+            call, blocking=lambda enqueue, shown: self._call(guard(enqueue), shown)
+        )
 
     async def _put_off(self, batch: Sequence[_Candidate]) -> None:
         """Tell of firings whose middleware hung. Their marks stay, so that the next turn tries them again."""

@@ -67,7 +67,8 @@ WITHOUT_EVERY_S = 10.0
 class FunctionCaller:
     """Calls the functions of aggregators: coroutines on the loop, plain functions in threads of their own.
 
-    Both run inside the application's middleware, as a task would, and in the trace of the group's first task.
+    Both run inside the application's middleware, as a task would, and in the trace of the group's first task. There the
+    middleware sees the task they return, too, as one that blocking code or a coroutine enqueues.
 
     Args:
         app: The queue application.
@@ -82,7 +83,7 @@ class FunctionCaller:
     async def __call__(
         self, aggregation: Aggregation, queue: QueueKeys, set_id: str, group: str, tasks: list[GroupedTask]
     ) -> Signature[Any]:
-        """Call the function and return the task it made of the others.
+        """Call the function and return the task it made of the others, as the middleware leaves it.
 
         Raises:
             TimeoutError: It did not end in time.
@@ -91,23 +92,34 @@ class FunctionCaller:
         name = aggregation.name
         context = TaskContext(id=set_id, name=name, queue=queue.name)
         middleware = self._app.middleware.of_run(queue.name, name, name)
-        call: Callable[[], Any] = partial(aggregation.function, group, tasks)
+        function = partial(aggregation.function, group, tasks)
         headers = tasks[0].headers
+        result: Any
         if aggregation.is_coroutine:
+            call: Callable[[], Any] = partial(self._acombine, function, queue)
             for each in reversed(middleware):
                 call = partial(each.aaround, context, call)
             with self._app.runtime.tracing.continued(headers):
                 result = await call_coroutine(call, aggregation.timeout_s)
         else:
+            call = partial(self._combine, function, queue)
             for each in reversed(middleware):
                 call = partial(each.around, context, call)
             traced = partial(self._continue_trace, headers, call)
             result = await self._threads.run(
                 traced, queue=queue, ident=set_id, name=f"aggregator {name}", timeout_s=aggregation.timeout_s
             )
-        if not isinstance(result, Signature):
-            raise TypeError(f"it must return the signature of a task, task.s(...), got {type(result).__name__}")
-        return result
+        return _signature(result)
+
+    def _combine(self, function: Callable[[], Any], queue: QueueKeys) -> Signature[Any]:
+        call = _signature(function()).using(queue=queue.name)
+        middleware = self._app.middleware
+        return middleware.outgoing(call) if middleware.sees_calls else call
+
+    async def _acombine(self, function: Callable[[], Any], queue: QueueKeys) -> Signature[Any]:
+        call = _signature(await function()).using(queue=queue.name)
+        middleware = self._app.middleware
+        return await middleware.aoutgoing(call) if middleware.sees_calls else call
 
     def _continue_trace(self, headers: Any, call: Callable[[], object]) -> object:
         with self._app.runtime.tracing.continued(headers):
@@ -116,6 +128,12 @@ class FunctionCaller:
     def close(self) -> None:
         """Let the threads end."""
         self._threads.close()
+
+
+def _signature(result: object) -> Signature[Any]:
+    if not isinstance(result, Signature):
+        raise TypeError(f"it must return the signature of a task, task.s(...), got {type(result).__name__}")
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,8 +425,6 @@ class Aggregator:
         """Store the task in the queue of its members, as the next of their trace."""
         preparer = self._app.runtime.preparer
         group, set_id = check.what.group, check.what.set_id
-        if preparer.middleware.sees_calls:
-            result = await preparer.middleware.aoutgoing(result)
         if result.task.options.aggregate == group:
             raise ValueError(f"the task it returned waits in group {group!r} itself and would go round for ever")
         options: dict[str, Any] = {"queue": self._queue.name}

@@ -12,11 +12,14 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection
 
-from taskq_core import ConfigurationError, PeriodicTask
+from taskq_core import ConfigurationError, PeriodicTask, Signature
 from taskq_core.cli import worker
-from taskq_core.scheduler import scheduler
+from taskq_core.middleware import Middleware
+from taskq_core.periodic import Firing, FiringOutcome
+from taskq_core.scheduler import Scheduler, SchedulerListener, scheduler
 from taskq_django import periodic, schedule, task, taskq
 from taskq_django.app import DjangoTaskQ
+from tests.redis_server import RedisServer
 from tests.taskq_django.shop.tasks import greet, restock
 
 
@@ -121,6 +124,33 @@ def test_a_provider_may_read_the_database() -> None:
     assert [each.spec for each in first.function()] == ["0 8 * * *"]  # type: ignore[union-attr]
     assert [each.spec for each in asyncio.run(second.function())] == ["0 8 * * *"]  # type: ignore[arg-type]
     assert (first.every_s, second.every_s) == (180, 60)
+
+
+@pytest.mark.redis
+@pytest.mark.django_db(transaction=True)
+def test_a_middleware_may_read_the_database_when_a_periodic_task_is_enqueued(redis: RedisServer) -> None:
+    """Its `enqueue` is written for blocking code, and a scheduler has no other to offer."""
+    Group.objects.create(name="tenant")
+
+    class Tenant(Middleware):
+        def enqueue(self, call: Signature[Any]) -> Signature[Any]:
+            return call.with_headers({"tenant": Group.objects.get().name})
+
+    class Told(SchedulerListener):
+        def fired(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
+            told.append((outcome, error))
+            running.stop()
+
+    told: list[tuple[FiringOutcome, Exception | None]] = []
+    app = DjangoTaskQ()
+    app.use(Tenant())
+    app.schedule("* * * * * *", app.remote("beat"), id="beat")
+    running = Scheduler(app, listener=Told())
+
+    assert asyncio.run(running.arun()) == 0
+
+    assert told[0] == (FiringOutcome.ENQUEUED, None)
+    app.close()
 
 
 def test_what_is_no_provider_is_refused_here_too() -> None:

@@ -481,6 +481,30 @@ class TestHooks:
 
         assert "a hook of periodic tasks failed" in caplog.text
 
+    async def test_a_middleware_that_may_block_is_asked_in_a_thread(
+        self, app: TaskQ, start: Runner, looker: Looker
+    ) -> None:
+        """What it says of coroutines, it is asked here."""
+        threads: dict[str, int] = {}
+
+        class Plain(Middleware):
+            def enqueue(self, call: Signature[Any]) -> Signature[Any]:
+                threads["plain"] = threading.get_ident()
+                return call.with_headers({"plain": "1"})
+
+        class Coroutine(Plain):
+            async def aenqueue(self, call: Signature[Any]) -> Signature[Any]:
+                threads["coroutine"] = threading.get_ident()
+                return call.with_headers({"coroutine": "1"})
+
+        app.middleware.extend([Plain(), Coroutine()])
+        looker.set_mark(app.schedule("@every 1h", app.remote("work"), id="entry"), looker.now_s() - HOUR)
+        await start()
+        (message,) = await until(looker.pending)
+
+        assert threads["coroutine"] == threading.get_ident() != threads["plain"]
+        assert (message.headers["plain"], message.headers["coroutine"]) == ("1", "1")
+
     async def test_a_middleware_that_hangs_puts_its_own_firings_off(
         self, app: TaskQ, start: Runner, looker: Looker, monkeypatch: pytest.MonkeyPatch
     ) -> None:

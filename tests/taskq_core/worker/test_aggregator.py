@@ -257,6 +257,37 @@ class TestFunctions:
             ("plain", "note", "default"),
         ]
 
+    async def test_middleware_sees_the_task_as_enqueued_by_them(self, bench: Bench) -> None:
+        """By blocking code, which may block, or by a coroutine; and in the queue where it goes."""
+        seen: list[tuple[str, str, bool]] = []
+        loop_thread = threading.get_ident()
+
+        class Seeing(Middleware):
+            def enqueue(self, call: Signature[Any]) -> Signature[Any]:
+                seen.append(("enqueue", call.task.options.queue, threading.get_ident() == loop_thread))
+                return call.with_headers({"seen": "1"})
+
+            async def aenqueue(self, call: Signature[Any]) -> Signature[Any]:
+                seen.append(("aenqueue", call.task.options.queue, threading.get_ident() == loop_thread))
+                return call
+
+        async def coroutine(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            return bench.note(group, tasks)
+
+        bench.app.use(Seeing(), queue="default")
+        bench.digest = bench.digest.using(queue="elsewhere")
+        bench.app.aggregator("plain")(bench.note)
+        bench.app.aggregator("coroutine")(coroutine)
+        await bench.join("a", group="plain")
+        await bench.join("b", group="coroutine")
+        bench.now_s += 60
+
+        await bench.look()
+
+        assert sorted(seen) == [("aenqueue", "default", True), ("enqueue", "default", False)]
+        headers = [stored(bench.server, bench.queue, task_id).headers for task_id in bench.pending()]
+        assert sorted(each.get("seen", "") for each in headers) == ["", "1"]
+
     async def test_the_task_goes_on_with_the_trace_of_the_first(self, bench: Bench) -> None:
         bench.app.aggregator()(bench.note)
         await bench.join("a", headers={"traceparent": TRACE})
