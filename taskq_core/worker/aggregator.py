@@ -60,6 +60,8 @@ AT_ONCE = 4
 """Sets of one queue that are turned into tasks at the same time."""
 PATIENCE_S = 5.0
 """Seconds for which a call to Redis is sent again. A repeat is recognised."""
+CUT_S = 1
+"""Seconds by which a set gets more time than was asked for: its deadline is a whole second, of which a part is over."""
 WITHOUT_EVERY_S = 10.0
 """Seconds between two looks of a worker without aggregators, which only gives back what others left."""
 
@@ -331,7 +333,7 @@ class Aggregator:
             GroupCheck(
                 group,
                 new_task_id(),
-                timeout_s=aggregation.timeout_s,
+                timeout_s=aggregation.timeout_s + CUT_S,
                 grace_s=aggregation.grace_s,
                 max_delay_s=aggregation.max_delay_s,
                 max_size=aggregation.max_size or 0,
@@ -363,7 +365,7 @@ class Aggregator:
                 check.aggregation.name,
                 check.what.group,
                 self._queue.name,
-                check.what.timeout_s,
+                check.aggregation.timeout_s,
                 f": {error}" if known else "",
                 exc_info=None if known else error,
                 extra={"queue": self._queue.name},

@@ -27,6 +27,8 @@ from tests.taskq_core.worker.conftest import Ends, Runner, WorkerProcess, marks,
 
 T = TypeVar("T")
 NOW_S = 2_000_000_000
+LATE_S = 121
+"""Seconds after which a set has gone back to its group: its time, and the part of a second that is cut."""
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -45,7 +47,7 @@ class Bench:
 
     def __init__(self, app: TaskQ, server: RedisServer, queue: QueueKeys) -> None:
         self.app, self.server, self.queue = app, server, queue
-        self.now_s = NOW_S
+        self.now_s: float = NOW_S
         self.runner = CountingRunner(app.runtime.endpoint)
         self.runner.sent = []
         self.call = FunctionCaller(app, SYSTEM_CLOCK, size=AT_ONCE)
@@ -59,6 +61,9 @@ class Bench:
         async def notify(name: str) -> None: ...
 
         self.digest, self.notify = digest, notify
+
+    def now_ns(self) -> int:
+        return int(self.now_s * 1_000_000_000)
 
     def note(self, group: str, tasks: list[GroupedTask]) -> Signature[Any]:
         """Turn tasks into a digest of their names."""
@@ -74,7 +79,7 @@ class Bench:
             self.call,
             SYSTEM_CLOCK,
             **{"owner": owner, "every_s": 1, "leader_s": 60, **options},
-            now_ns=lambda: self.now_s * 1_000_000_000,
+            now_ns=self.now_ns,
         )
 
     async def look(self, aggregator: Aggregator | None = None) -> Aggregator:
@@ -94,9 +99,7 @@ class Bench:
             )
             tasks.append(NewTask(name, encode_message(message), group=group))
         for start in range(0, len(tasks), 200):
-            operation = ops.enqueue(
-                self.queue, tasks[start : start + 200], self._lane, now_ns=self.now_s * 1_000_000_000
-            )
+            operation = ops.enqueue(self.queue, tasks[start : start + 200], self._lane, now_ns=self.now_ns())
             assert set(await self.runner.run(operation)) == {"1"}
 
     def pending(self) -> list[str]:
@@ -433,7 +436,7 @@ class TestFailures:
         assert record.exc_info
 
         broken = False
-        bench.now_s += 49
+        bench.now_s += 50
         await bench.look(aggregator)
         assert len(bench.calls) == 1
         bench.now_s += 1
@@ -572,11 +575,26 @@ class TestFailures:
         bench.now_s += 60
         aggregator = await bench.look()
 
-        bench.now_s += 120
+        bench.now_s += LATE_S
         await bench.look(aggregator)
 
         assert bench.calls == []
         assert "named no set" not in caplog.text
+
+    async def test_a_set_has_all_of_its_time_though_it_begins_late_in_a_second(self, bench: Bench) -> None:
+        """Deadlines are whole seconds: one of a second from now would be over in a tenth of it."""
+
+        @bench.app.aggregator(timeout=1)
+        async def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            bench.now_s += 0.95
+            return bench.note(group, tasks)
+
+        await bench.join("a")
+        bench.now_s += 60.9
+
+        aggregator = await bench.look()
+
+        assert (aggregator.combined, len(bench.pending())) == (1, 1)
 
     async def test_a_result_that_comes_too_late_counts_for_nothing(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
@@ -586,7 +604,7 @@ class TestFailures:
         @bench.app.aggregator()
         async def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
             if not bench.calls:
-                bench.now_s += 120
+                bench.now_s += LATE_S
                 await bench.aggregator("w1")._tidy()
             return bench.note(group, tasks)
 
@@ -617,7 +635,7 @@ class TestFailures:
         assert "Traceback" not in caplog.text
 
         bench.server.client.delete(bench.queue.task("daily"))
-        bench.now_s += 120
+        bench.now_s += LATE_S
         await bench.look(aggregator)
 
         assert stored(bench.server, bench.queue, "daily").payload == b'{"of":"g","names":["a"]}'
@@ -652,7 +670,7 @@ class TestFailures:
 
         aggregator = await bench.look()
         assert bench.calls == []
-        bench.now_s += 120
+        bench.now_s += LATE_S
         await bench.look(aggregator)
 
         assert bench.calls == [("g", ["a", "b"])]
@@ -784,7 +802,7 @@ class TestLead:
         check = ops.GroupCheck("g", "s", 120, 1)
         bench.now_s += 5
         await bench.runner.run(ops.gather(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9))
-        bench.now_s += 120
+        bench.now_s += LATE_S
 
         aggregator = await bench.look()
 

@@ -141,7 +141,7 @@ def take_files(name: str, until: str) -> str:
     return "done"
 
 
-@app.aggregator("grouped", max_size=3, timeout=1)
+@app.aggregator("grouped", max_size=3, timeout=3)
 def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
     """Turn tasks into one; with a key `mark:hang` there, sit in a C call first."""
     note("aggregate", ",".join(sorted(task.id for task in tasks)))
