@@ -280,9 +280,8 @@ class _Pass:
             except BrokerReplyError as error:
                 self._note_strange(key, "zset", "", f"{_shown(key)} cannot be read as a set of tasks: {error}")
                 return
-            for task_id in page.ids:
-                self._seen.add(task_id)
-            yield from self._suspect(page.doubtful, group)
+            twice = [task_id for task_id in page.ids if self._seen.add(task_id)]
+            yield from self._suspect([*page.doubtful, *twice], group)
             cursor = page.cursor
             if cursor == "0":
                 return

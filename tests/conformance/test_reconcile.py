@@ -277,6 +277,43 @@ def test_an_empty_queue(broker: Broker) -> None:
     assert broker.dump() == {}
 
 
+class TestTwoGroups:
+    """A member of two groups, or of a group and of a set of it, would be turned into two tasks."""
+
+    def test_it_stays_in_the_group_that_it_names(self, any_broker: Broker) -> None:
+        fill(any_broker)
+        any_broker.raw.zadd(any_broker.queue.group("other"), {"aggregating": 5})
+        any_broker.raw.sadd(any_broker.queue.groups, "other")
+
+        report = look(any_broker, repair=True)
+
+        assert found(report) == {"aggregating": "listed_twice"}
+        assert "in aggregating*2" in report.findings[0].detail
+        assert states(any_broker) == HEALTHY
+        assert any_broker.raw.smembers(any_broker.queue.groups) == {GROUP.encode()}
+        assert not look(any_broker).findings
+
+    def test_it_stays_in_the_set_that_is_being_turned_into_a_task(self, any_broker: Broker) -> None:
+        TestAggregationSets.take_set(any_broker)
+        any_broker.raw.zadd(any_broker.queue.group(GROUP), {"m1": 5})
+        any_broker.raw.sadd(any_broker.queue.groups, GROUP)
+
+        assert found(look(any_broker, repair=True)) == {"m1": "listed_twice"}
+
+        assert not any_broker.raw.exists(any_broker.queue.group(GROUP), any_broker.queue.groups)
+        assert any_broker.run(ops.combine(any_broker.queue, GROUP, "s", 2, None)) == "1"
+
+    def test_two_sets(self, any_broker: Broker) -> None:
+        TestAggregationSets.take_set(any_broker)
+        queue = any_broker.queue
+        any_broker.raw.zadd(queue.aggregation_set(GROUP, "s2"), {"m1": 5})
+        any_broker.raw.zadd(queue.aggregation_sets, {queue.aggregation_set(GROUP, "s2"): time.time() + 900})
+
+        assert found(look(any_broker, repair=True)) == {"m1": "listed_twice"}
+
+        assert any_broker.raw.zrange(queue.aggregation_sets, 0, -1) == [queue.aggregation_set(GROUP, "s").encode()]
+
+
 class TestAggregationSets:
     """A set that is not on the list of them would keep its members for ever."""
 
@@ -300,7 +337,7 @@ class TestAggregationSets:
         )
         assert not look(any_broker, repair=True).findings
         assert any_broker.run(ops.reclaim(any_broker.queue, "aggregator", owner="w1", leader_ms=9000)).sets == 1
-        assert states(any_broker) == {"m1": "aggregating", "m2": "aggregating"}
+        assert any_broker.raw.zrange(any_broker.queue.group(GROUP), 0, -1) == [b"m1", b"m2"]
 
     def test_a_member_that_lost_its_group_gets_it_back(self, any_broker: Broker) -> None:
         self.take_set(any_broker)

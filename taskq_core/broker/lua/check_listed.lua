@@ -13,8 +13,8 @@
 
   A list is read from its left end, where tasks are added, so that none moves past the reader unseen, and each call
   begins with the id that the call before ended with, by which its reader sees how far the rest has moved. An id is told
-  when its task is no hash, has no message, another state or another group, when an active one has no lease, or a leased
-  one is not active (that is looked at while no more than 100000 are active).
+  when its task is no hash, has no message, another state or another group, when an active one has no lease, a leased one
+  is not active (that is looked at while no more than 100000 are active), or a member of a set is in its group as well.
 
   returns  the next cursor ('0' at the end), the ids told, all ids read (of a list or members, else none)
 ]]
@@ -42,6 +42,10 @@ if ARGV[1] == 'lease' and #ids > 0 and redis.call('LLEN', KEYS[3]) <= 100000 the
     is_active[id] = true
   end
 end
+local group = ARGV[1] == 'members' and string.sub(ARGV[4], 1, -3) .. 'g:' .. ARGV[6]
+if group and redis.call('TYPE', group).ok ~= 'zset' then
+  group = false
+end
 local told = {}
 for _, id in ipairs(ids) do
   local key = ARGV[4] .. id
@@ -50,6 +54,7 @@ for _, id in ipairs(ids) do
   if
     state ~= ARGV[5]
     or (ARGV[6] ~= '' and fields[2] ~= ARGV[6])
+    or (group and redis.call('ZSCORE', group, id))
     or redis.call('HSTRLEN', key, 'msg') == 0
     or (is_active and not is_active[id])
     or (ARGV[1] == 'list' and state == 'active' and not redis.call('ZSCORE', KEYS[2], id))

@@ -60,18 +60,18 @@ local function score_in(set, id)
   return type(score) == 'string' and score or nil
 end
 
--- group_of: the key in which a member of a group stands, nil if in none.
-local function group_of(group, id)
+-- find_in_group: add the keys in which a member of a group stands: a set that is being turned into one task comes before
+-- the group itself.
+local function find_in_group(found, group, id)
   local key = prefix .. 'g:' .. group
-  if score_in(key, id) then
-    return key
-  end
   for _, set in ipairs(redis.call('ZRANGE', KEYS[9], 0, 199)) do
     if string.sub(set, 1, #key + 1) == key .. ':' and score_in(set, id) then
-      return set
+      found[#found + 1] = set
     end
   end
-  return nil
+  if score_in(key, id) then
+    found[#found + 1] = key
+  end
 end
 
 -- While a queue is being removed, what was in its structures stands in others; none of it is to come back.
@@ -121,13 +121,18 @@ local function facts(id, group)
   for name, set in pairs(sets) do
     task.score[name] = score_in(set, id)
   end
-  if group ~= '' then
-    task.member_of = group_of(group, id)
-    task.group = task.member_of and group or task.group or group
+  task.members = {} -- keys of groups and their sets in which it stands: first those of the group that it names
+  if task.named then
+    find_in_group(task.members, task.named, id)
   end
-  if task.group and not task.member_of then
-    task.member_of = group_of(task.group, id)
+  if group ~= '' and group ~= task.named then
+    local first = #task.members
+    find_in_group(task.members, group, id)
+    if first == 0 and (#task.members > 0 or not task.named) then
+      task.group = group
+    end
   end
+  task.member_of = task.members[1]
   return task
 end
 
@@ -149,6 +154,9 @@ local function judge(task, unreadable, kept_s)
     if is_in(task, place) then
       places[#places + 1] = place
       local times = place == 'pending' and task.pending or place == 'active' and task.active or 1
+      if place == 'aggregating' then
+        times = #task.members
+      end
       named[#named + 1] = times > 1 and (place .. '*' .. times) or place
     end
   end
@@ -180,7 +188,7 @@ local function judge(task, unreadable, kept_s)
     return score_in(KEYS[13], task.id) and '' or 'not_listed', listed, 'moving'
   elseif #places == 0 then
     return is_leaving(task.id, truth) and '' or 'not_listed', listed, truth
-  elseif #places > 1 or task.pending > 1 or task.active > 1 then
+  elseif #places > 1 or task.pending > 1 or task.active > 1 or #task.members > 1 then
     return 'listed_twice', listed, truth
   elseif task.state ~= truth or (truth == 'aggregating' and task.named ~= task.group) then
     return 'wrong_state', listed, truth
@@ -214,10 +222,12 @@ local function unlist(task, but)
       redis.call('ZREM', set, id)
     end
   end
-  if but ~= 'aggregating' and task.member_of then
-    redis.call('ZREM', task.member_of, id)
-    if redis.call('EXISTS', task.member_of) == 0 and task.member_of == prefix .. 'g:' .. task.group then
-      redis.call('SREM', KEYS[8], task.group)
+  for position = but == 'aggregating' and 2 or 1, #task.members do
+    local key = task.members[position]
+    redis.call('ZREM', key, id)
+    if redis.call('EXISTS', key) == 0 then
+      redis.call('SREM', KEYS[8], string.sub(key, #prefix + 3))
+      redis.call('ZREM', KEYS[9], key)
     end
   end
 end

@@ -42,6 +42,7 @@ def structures(queue: QueueKeys) -> dict[str, str]:
         queue.quarantine: "zset",
         queue.combined: "zset",
         queue.moving: "zset",
+        queue.moved: "zset",
     }
 
 
