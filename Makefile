@@ -11,7 +11,7 @@ export PYTHON
 run_python = python=$$(sh scripts/environment.sh run) &&
 lint_python = python=$$(sh scripts/environment.sh lint) &&
 
-.PHONY: help demo test ci soak soak-mutants bench format lint types clean
+.PHONY: help demo test ci model soak soak-mutants bench format lint types clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ soak: ## real processes under faults for four minutes; ARGS="--minutes 10 --seed
 
 soak-mutants: ## break the queue in seven ways (minutes): the soak must notice each
 	@$(run_python) exec $$python -m tests.soak.mutants $(ARGS)
+
+model: ## any order of operations beside a model:  make model ARGS="--model-runs 20000 --model-seed 7"
+	@$(run_python) exec $$python -m pytest -s tests/model/test_model.py -k equals $(ARGS)
 
 bench: ## measure speed (minutes); prints a table and writes JSON
 	@$(run_python) exec $$python -m benchmarks $(ARGS)

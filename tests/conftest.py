@@ -12,6 +12,12 @@ import pytest
 from tests.redis_server import RedisServer
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("taskq")
+    group.addoption("--model-runs", type=int, default=400, help="runs of the model (tests/model)")
+    group.addoption("--model-seed", type=int, default=1, help="seed of the runs of the model")
+
+
 @pytest.fixture(scope="session")
 def session_redis_server() -> Iterator[RedisServer]:
     """The server of this test process. A test takes `redis_server`, which is empty."""

@@ -1,0 +1,153 @@
+"""Rules: what people do with tasks and queues, and the way of a task to another queue."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import Action
+from taskq_core.moving import _addressed
+from taskq_core.wire import TaskState, decode_message
+from tests.model.asking import (
+    ARCHIVE,
+    QUEUES,
+    STATES,
+    Asking,
+    delays,
+    locks,
+    numbers,
+    picks,
+    queues,
+    seldom,
+)
+from tests.model.world import Queue
+
+
+class PeopleRules(Asking):
+    """Run, archive, delete, put off, rewrite, pause, remove, move."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readings: list[tuple[str, str, bytes]] = []
+        self.journeys: list[dict[str, Any]] = []
+
+    @rule(
+        name=queues,
+        action=st.sampled_from(tuple(Action)),
+        picked=picks,
+        state=st.sampled_from((None, None, None, *STATES)),
+        delay_ms=delays,
+    )
+    def act(self, name: str, action: Action, picked: list[int], state: str | None, delay_ms: int) -> None:
+        keys, queue = self.here(name)
+        task_ids = self.some(name, picked)
+        operation = ops.act(
+            keys,
+            action,
+            task_ids,
+            state=None if state is None else TaskState(state),
+            start_in_ms=delay_ms,
+            archive=ARCHIVE,
+            now_ns=self.model.now_ns,
+        )
+        assert self.ask(operation) == self.model.act(queue, action, task_ids, state=state, start_in_ms=delay_ms)
+
+    @rule(name=queues, pick=numbers)
+    def read_a_message(self, name: str, pick: int) -> None:
+        keys, queue = self.here(name)
+        (task_id,) = self.some(name, [pick])
+        found = self.ask(ops.look(keys, task_id))
+        assert (found and found.message) == (queue.tasks[task_id].message if task_id in queue.tasks else None)
+        if found is not None:
+            self.readings = [(name, task_id, found.message), *self.readings[:5]]
+
+    @rule(number=numbers, lock=locks, fresh=st.none() | st.tuples(queues, numbers))
+    def rewrite(self, number: int, lock: str, fresh: tuple[str, int] | None) -> None:
+        """With a message that was read a moment or long ago. The lock follows the payload, where there is one."""
+        if fresh:
+            self.read_a_message(*fresh)
+        if not self.readings:
+            return
+        name, task_id, old = self.readings[0 if fresh else number % len(self.readings)]
+        keys, queue = self.here(name)
+        was = decode_message(old)
+        new_lock = keys.unique("t", (lock or "z").encode()) if was.unique_key else ""
+        new = self.message(name, task_id, unique_key=new_lock, group_key=was.group_key)
+        locks = {"old_lock": was.unique_key, "new_lock": new_lock}
+        answer = self.ask(ops.rewrite(keys, task_id, old=old, new=new, **locks))
+        assert answer == self.model.rewrite(queue, task_id, old, new, **locks)
+
+    @rule(name=queues, resumes=st.sampled_from((True, True, True, False)))
+    def pause_or_resume(self, name: str, resumes: bool) -> None:
+        keys, queue = self.here(name)
+        if resumes:
+            assert self.ask(ops.resume(keys)) == self.model.resume(queue)
+            self.ask(ops.rouse(keys))
+            queue.has_token = queue.has_token or bool(queue.pending)
+        else:
+            assert self.ask(ops.pause(keys, now_ns=self.model.now_ns)) == self.model.pause(queue)
+
+    @rule(name=queues, force=seldom, purges=seldom)
+    def remove(self, name: str, force: bool, purges: bool) -> None:
+        keys, queue = self.here(name)
+        closed = self.ask(ops.close_queue(keys, force=force))
+        assert closed == self.model.remove(queue, force=force)
+        if not closed.is_closed:
+            return
+        deleted, is_over = self.ask(ops.discard(keys, limit=2))
+        while not is_over:
+            more, is_over = self.ask(ops.discard(keys, limit=2))
+            deleted += more
+        assert deleted == closed.total
+        for own in (False, True) if purges else ():
+            cursor: str | None = "0"
+            while (cursor := self.ask(ops.purge(keys, cursor or "0", own=own))) != "0":
+                assert cursor is not None
+        if purges:
+            self.model.queues[name] = Queue()
+            self.forget_receipts(name)
+
+    # --- moving to another queue --------------------------------------------------------------------------------------
+
+    @rule(name=queues, picked=picks, carries_on=st.booleans())
+    def set_out(self, name: str, picked: list[int], carries_on: bool) -> None:
+        keys, queue = self.here(name)
+        task_ids = self.some(name, picked)
+        to = "" if carries_on else next(each for each in QUEUES if each != name)
+        token = f"{self.next():04x}"
+        answer = self.ask(ops.move_out(keys, task_ids, token=token, target=to, now_ns=self.model.now_ns))
+        assert answer.now_s == self.model.now_s
+        assert [each.answer for each in answer.tasks] == self.model.move_out(queue, task_ids, token=token, target=to)
+        gone = [each for each in answer.tasks if each.answer == ops.OK]
+        if gone:
+            journey = {"from": name, "to": gone[0].target, "token": token, "tasks": gone, "at_s": answer.now_s}
+            self.journeys = [journey, *self.journeys[:3]]
+
+    @rule(number=numbers, fresh=st.none() | st.tuples(queues, picks))
+    def arrive(self, number: int, fresh: tuple[str, list[int]] | None) -> None:
+        """In time or too late, once or again."""
+        if fresh:
+            self.set_out(*fresh, carries_on=False)
+        if not self.journeys:
+            return
+        journey = self.journeys[0 if fresh else number % len(self.journeys)]
+        keys, queue = self.here(journey["to"])
+        tasks = [_addressed(each, self.keys.queue(journey["from"]), keys) for each in journey["tasks"]]
+        until_s = journey["at_s"] + ops.MOVE_S
+        codes = self.ask(ops.move_in(keys, tasks, until_s=until_s, now_ns=self.model.now_ns))
+        assert codes == self.model.move_in(queue, tasks, until_s=until_s)
+        journey["codes"] = codes or journey.get("codes")
+
+    @precondition(lambda self: any(each.get("codes") for each in self.journeys))
+    @rule(number=numbers)
+    def end_the_move(self, number: int) -> None:
+        arrived = [each for each in self.journeys if each.get("codes")]
+        journey = arrived[number % len(arrived)]
+        keys, queue = self.here(journey["from"])
+        gone: list[ops.Departure] = []
+        back: list[ops.Departure] = []
+        for departure, code in zip(journey["tasks"], journey["codes"], strict=True):
+            (gone if code == "1" else back).append(departure)
+        ends: dict[str, Any] = {"token": journey["token"], "gone": gone, "back": back}
+        assert self.ask(ops.move_end(keys, now_ns=self.model.now_ns, **ends)) == self.model.move_end(queue, **ends)

@@ -1,0 +1,162 @@
+"""What the queue promises: services that move tasks on, take them back, clean up, and turn groups into one task."""
+
+from collections.abc import Sequence
+
+from taskq_core.broker.operations import CombineCode, GroupCheck, NewTask, Recovery, Tick, Verdict
+from tests.model.store_model import StoreModel, lock_named_by
+from tests.model.world import Queue
+
+
+class ServiceModel(StoreModel):
+    """Adds forwarding, recovery, cleaning, periodic entries and aggregation."""
+
+    def forward(self, queue: Queue, owner: str, leader_s: int, limit: int) -> tuple[bool, int]:
+        """Whether it leads, and how many tasks it moved."""
+        if not self.lead(queue, "forwarder", owner, leader_s):
+            return False, 0
+        due = [*self.listed(queue, "scheduled"), *self.listed(queue, "retry")]
+        due = [each for each in due if (queue.tasks[each].score or 0) <= self.now_s][:limit]
+        for task_id in due:
+            task = queue.tasks[task_id]
+            if task.group:
+                task.state, task.score = "aggregating", self.now_s
+            else:
+                task.state, task.score, task.since = "pending", None, str(self.now_ns)
+                queue.pending.append(task_id)
+                queue.has_token = True
+        return True, len(due)
+
+    def expired(self, queue: Queue, grace_s: int) -> list[tuple[str, str, bytes]]:
+        """Id, lease and message of what can be taken back."""
+        ids = [each for each in self.listed(queue, "active") if (queue.tasks[each].score or 0) <= self.now_s - grace_s]
+        return [(each, str(queue.tasks[each].score), queue.tasks[each].message) for each in ids]
+
+    def recover(self, queue: Queue, recoveries: Sequence[Recovery], grace_s: int) -> str:
+        codes, failed, archived = "", 0, 0
+        for each in recoveries:
+            task_id = each.task.task_id
+            now_expired = {found[0]: found for found in self.expired(queue, grace_s)}
+            if now_expired.get(task_id) != (task_id, each.task.lease_expiry, each.task.message):
+                codes += "0"
+                continue
+            codes += "1"
+            task = queue.tasks[task_id]
+            task.owner = ""
+            failed += each.verdict in {Verdict.RETRY, Verdict.ARCHIVE}
+            if each.verdict is Verdict.DROP:
+                self.delete(queue, task_id, "")
+            elif each.verdict is Verdict.QUARANTINE:
+                queue.quarantine[task_id] = (self.now_s, queue.tasks.pop(task_id).message)
+            else:
+                task.message = each.message
+                if each.verdict is Verdict.ARCHIVE:
+                    task.state, task.score = "archived", self.now_s
+                    archived += 1
+                else:
+                    task.state, task.score = "retry", self.due(each.delay_ms)
+        if archived:
+            self.trim(queue)
+        self.count(queue, "processed", failed)
+        self.count(queue, "failed", failed)
+        return codes
+
+    def clean(self, queue: Queue, limit: int) -> tuple[int, int]:
+        ids = [each for each in self.listed(queue, "completed") if (queue.tasks[each].score or 0) <= self.now_s][:limit]
+        for task_id in ids:
+            self.delete(queue, task_id, "")
+        return len(ids), self.trim(queue)
+
+    # --- periodic entries ---------------------------------------------------------------------------------------------
+
+    def adopt(self, queue: Queue, entries: Sequence[str]) -> list[str]:
+        return [queue.marks.setdefault(entry, f"{self.now_s}:") for entry in entries]
+
+    def tick(self, queue: Queue, ticks: Sequence[Tick]) -> str:
+        codes = ""
+        for each in ticks:
+            mark = queue.marks.get(each.entry)
+            if mark is None or mark.split(":")[0] != str(each.before_s):
+                codes += "s"
+                continue
+            if each.at_s > self.now_s:
+                codes += "e"
+                continue
+            code = "-" if each.task is None else self.store(queue, each.task)
+            enqueued = str(each.at_s) if code == "1" else mark.split(":")[1]
+            queue.marks[each.entry] = f"{each.at_s}:{enqueued}"
+            codes += code
+        return codes
+
+    # --- aggregation --------------------------------------------------------------------------------------------------
+
+    def gather(self, queue: Queue, checks: Sequence[GroupCheck], limit: int) -> str:
+        codes = ""
+        for check in checks:
+            ids = self.members(queue, check.group)
+            if check.set_id in queue.sets:
+                codes += "1"
+                limit -= 1
+            elif not ids:
+                codes += "0"
+            elif limit <= 0:
+                codes += "2"
+            elif not self._is_due(queue, ids, check):
+                codes += "0"
+            else:
+                codes += "1"
+                limit -= 1
+                for task_id in ids[: check.max_size or None]:
+                    queue.tasks[task_id].in_set = check.set_id
+                queue.sets[check.set_id] = (check.group, self.now_s + check.timeout_s)
+        return codes
+
+    def _is_due(self, queue: Queue, ids: Sequence[str], check: GroupCheck) -> bool:
+        scores = [queue.tasks[each].score or 0 for each in ids]
+        return (
+            0 < check.max_size <= len(ids)
+            or (check.max_delay_s > 0 and scores[0] <= self.now_s - check.max_delay_s)
+            or scores[-1] <= self.now_s - check.grace_s
+        )
+
+    def read_members(self, queue: Queue, group: str, set_id: str) -> list[tuple[str, bytes]] | None:
+        if queue.sets.get(set_id, ("", 0))[0] != group:
+            return None
+        return [(each, queue.tasks[each].message) for each in self.members(queue, group, set_id)]
+
+    def combine(self, queue: Queue, group: str, set_id: str, size: int, task: NewTask | None) -> CombineCode:
+        ids = self.members(queue, group, set_id)
+        if set_id not in queue.sets or queue.sets[set_id][1] <= self.now_s or size != len(ids):
+            return CombineCode.GONE
+        if task is not None:
+            code = self.store(queue, task)
+            if code != "1":
+                return CombineCode(code)
+        del queue.sets[set_id]
+        for task_id in ids:
+            self.delete(queue, task_id, lock_named_by(queue.tasks[task_id]))
+        return CombineCode.STORED
+
+    def reclaim(self, queue: Queue, owner: str, leader_s: int) -> tuple[bool, int]:
+        """Whether it leads, and how many sets it gave back."""
+        if not self.lead(queue, "aggregator", owner, leader_s):
+            return False, 0
+        late = [set_id for set_id, (_, until_s) in queue.sets.items() if until_s <= self.now_s]
+        for set_id in late:
+            for task_id in self.members(queue, queue.sets.pop(set_id)[0], set_id):
+                queue.tasks[task_id].in_set = ""
+        return True, len(late)
+
+    def give_back(self, queue: Queue, set_id: str) -> None:
+        if set_id in queue.sets:
+            queue.sets[set_id] = (queue.sets[set_id][0], 0)
+
+    def expel(self, queue: Queue, set_id: str, ids: Sequence[str]) -> int:
+        count = 0
+        for task_id in ids:
+            task = queue.tasks.get(task_id)
+            if task is not None and task.in_set == set_id:
+                queue.quarantine[task_id] = (self.now_s, queue.tasks.pop(task_id).message)
+                count += 1
+        if set_id in queue.sets and not any(task.in_set == set_id for task in queue.tasks.values()):
+            del queue.sets[set_id]
+        return count

@@ -1,0 +1,214 @@
+"""What the queue promises, as a small pure model: storing tasks, running them, ending their runs.
+
+Each method is one operation, in the words of the protocol and without any of Redis. It changes the records of `world`
+and returns the answer that the store has to give.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from taskq_core.broker.operations import NewTask, Outcome, Settlement
+from taskq_core.settings import ArchiveLimits
+from taskq_core.wire import decode_message
+from tests.model.world import STEP_S, Queue, Task
+
+NS = 1_000_000_000
+
+
+def tens(seconds: int) -> int:
+    """Seconds of expiry as they are told apart."""
+    return -(-max(1, seconds) // STEP_S) * STEP_S
+
+
+def lock_named_by(task: Task) -> str:
+    """The unique lock of a task: in its hash, or as Go notes it for a grouped one, in its message alone."""
+    return task.lock or decode_message(task.message).unique_key
+
+
+class StoreModel:
+    """The queues of a store at a time.
+
+    Attributes:
+        now_s: Unix second; `now_ns` is that with a constant part of a millisecond.
+        queues: The queues by name.
+        archive: How much of the archive is kept.
+    """
+
+    PART_NS = 456_789
+
+    def __init__(self, names: Iterable[str], now_s: int, archive: ArchiveLimits) -> None:
+        self.now_s = now_s
+        self.queues = {name: Queue() for name in names}
+        self.archive = archive
+
+    @property
+    def now_ns(self) -> int:
+        return self.now_s * NS + self.PART_NS
+
+    def due(self, delay_ms: int) -> int:
+        """The whole second that is not before some ms from now."""
+        return -(-(self.now_s * 1000 + delay_ms) // 1000)
+
+    def age(self, seconds: int) -> None:
+        """Let time pass."""
+        self.now_s += seconds
+        for queue in self.queues.values():
+            for kept in (queue.locks, queue.leaders):
+                for key, (holder, ttl_s) in list(kept.items()):
+                    if ttl_s < 0:
+                        continue
+                    kept[key] = (holder, ttl_s - seconds)
+                    if ttl_s <= seconds:
+                        del kept[key]
+
+    # --- what several operations do -----------------------------------------------------------------------------------
+
+    def listed(self, queue: Queue, state: str) -> list[str]:
+        """Ids in a sorted set, in its order."""
+        ids = [each for each, task in queue.tasks.items() if task.state == state and task.is_listed]
+        return sorted(ids, key=lambda each: (queue.tasks[each].score or 0, each.encode()))
+
+    def members(self, queue: Queue, group: str, set_id: str = "") -> list[str]:
+        """Ids in a group, or in one of its sets, in its order."""
+        ids = [
+            each
+            for each, task in queue.tasks.items()
+            if task.state == "aggregating" and task.group == group and task.in_set == set_id
+            if not task.moving and not task.removed
+        ]
+        return sorted(ids, key=lambda each: (queue.tasks[each].score or 0, each.encode()))
+
+    def release(self, queue: Queue, lock: str, task_id: str) -> None:
+        if lock and queue.locks.get(lock, ("", 0))[0] == task_id:
+            del queue.locks[lock]
+
+    def delete(self, queue: Queue, task_id: str, lock: str | None = None) -> None:
+        """Delete a task, with its lock if it holds it."""
+        task = queue.tasks.pop(task_id)
+        if task_id in queue.pending:
+            queue.pending.remove(task_id)
+        self.release(queue, lock_named_by(task) if lock is None else lock, task_id)
+
+    def count(self, queue: Queue, name: str, number: int) -> None:
+        if number:
+            for key in (name, f"{name}:{datetime.fromtimestamp(self.now_s, UTC).date()}"):
+                queue.counters[key] = queue.counters.get(key, 0) + number
+
+    def trim(self, queue: Queue) -> int:
+        ids = self.listed(queue, "archived")
+        old = [each for each in ids if (queue.tasks[each].score or 0) <= self.now_s - self.archive.kept_s]
+        gone = ids[: max(len(old), len(ids) - self.archive.max_tasks)]
+        for task_id in gone:
+            self.delete(queue, task_id, queue.tasks[task_id].lock)
+        return len(gone)
+
+    def lead(self, queue: Queue, service: str, owner: str, leader_s: int) -> bool:
+        if queue.leaders.get(service, (owner, 0))[0] != owner:
+            return False
+        queue.leaders[service] = (owner, tens(leader_s))
+        return True
+
+    def resign(self, queue: Queue, service: str, owner: str) -> bool:
+        return queue.leaders.get(service, ("", 0))[0] == owner and bool(queue.leaders.pop(service))
+
+    # --- storing ------------------------------------------------------------------------------------------------------
+
+    def store(self, queue: Queue, new: NewTask) -> str:
+        start_s = 0
+        if new.start_at_s is not None:
+            start_s = new.start_at_s
+        elif new.start_in_ms is not None and new.start_in_ms > 0:
+            start_s = self.due(new.start_in_ms)
+        is_ahead = start_s > self.now_s
+        if new.unique_key and new.unique_key in queue.locks:
+            return "d"
+        if new.task_id in queue.tasks:
+            return "0"
+        task = Task(new.message, "pending", lock=new.unique_key)
+        if is_ahead:
+            task = replace(task, state="scheduled", score=start_s, group=new.group)
+        elif new.group:
+            task = replace(task, state="aggregating", score=self.now_s, group=new.group)
+        else:
+            task.since = str(self.now_ns)
+            queue.pending.append(new.task_id)
+            queue.has_token = True
+        queue.tasks[new.task_id] = task
+        if new.unique_key:
+            ahead_s = start_s - self.now_s if is_ahead else 0
+            queue.locks[new.unique_key] = (new.task_id, tens(new.unique_s + ahead_s))
+        return "1"
+
+    def enqueue(self, queue: Queue, tasks: Sequence[NewTask]) -> str:
+        return "".join(self.store(queue, each) for each in tasks)
+
+    # --- running ------------------------------------------------------------------------------------------------------
+
+    def dequeue(self, queue: Queue, owner: str, limit: int, lease_s: int) -> list[str]:
+        if queue.is_paused or not queue.pending:
+            return []
+        taken, queue.pending = queue.pending[:limit], queue.pending[limit:]
+        for task_id in taken:
+            task = queue.tasks[task_id]
+            task.state, task.owner, task.score, task.since = "active", owner, self.now_s + lease_s, ""
+        queue.has_token = queue.has_token or bool(queue.pending)
+        return taken
+
+    def is_run_by(self, queue: Queue, task_id: str, owner: str) -> bool:
+        task = queue.tasks.get(task_id)
+        return task is not None and task.state == "active" and task.owner == owner
+
+    def extend(self, queue: Queue, ids: Sequence[str], owner: str, lease_s: int) -> list[bool]:
+        kept = [self.is_run_by(queue, each, owner) for each in ids]
+        for task_id, is_kept in zip(ids, kept, strict=True):
+            if is_kept:
+                queue.tasks[task_id].score = self.now_s + lease_s
+        return kept
+
+    def write_result(self, queue: Queue, task_id: str, result: bytes, owner: str) -> bool:
+        if not self.is_run_by(queue, task_id, owner):
+            return False
+        queue.tasks[task_id].result = result
+        return True
+
+    def quarantine(self, queue: Queue, task_id: str, owner: str) -> bool:
+        if not self.is_run_by(queue, task_id, owner):
+            return False
+        queue.quarantine[task_id] = (self.now_s, queue.tasks.pop(task_id).message)
+        return True
+
+    def settle(self, queue: Queue, ends: Sequence[Settlement], owner: str) -> str:
+        codes = ["0"] * len(ends)
+        processed = failed = archived = 0
+        for position in reversed(range(len(ends))):
+            end = ends[position]
+            if not self.is_run_by(queue, end.task_id, owner):
+                continue
+            codes[position] = "1"
+            task = queue.tasks[end.task_id]
+            task.owner = ""
+            if end.outcome is Outcome.DONE:
+                self.delete(queue, end.task_id, end.unique_key)
+            elif end.outcome is Outcome.REQUEUE:
+                task.state, task.score = "pending", None
+                queue.pending.insert(0, end.task_id)
+                queue.has_token = True
+            else:
+                task.message = end.message
+                if end.outcome is Outcome.COMPLETE:
+                    task.state, task.score = "completed", self.now_s + end.seconds
+                    task.result = end.result or task.result
+                    self.release(queue, end.unique_key, end.task_id)
+                elif end.outcome is Outcome.ARCHIVE:
+                    task.state, task.score = "archived", self.now_s
+                    archived += 1
+                else:
+                    task.state, task.score = "retry", self.due(end.delay_ms)
+            processed += end.outcome not in {Outcome.REQUEUE, Outcome.RETRY_UNCOUNTED}
+            failed += end.outcome in {Outcome.RETRY, Outcome.ARCHIVE}
+        if archived:
+            self.trim(queue)
+        self.count(queue, "processed", processed)
+        self.count(queue, "failed", failed)
+        return "".join(codes)

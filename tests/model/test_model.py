@@ -1,0 +1,119 @@
+"""The store behaves as the model, whatever is done to it in whatever order; and wrong scripts are noticed.
+
+The runs are the same each time. More of them, of another seed:
+
+    make model ARGS="--model-runs 20000 --model-seed 7"
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from taskq_core.broker.connection import Endpoint
+from taskq_core.broker.scripts import Script, load
+from taskq_core.broker.sync import SyncRunner
+from tests.model.asking import Asking
+from tests.model.machine import QueueMachine
+from tests.redis_server import RedisServer
+
+pytestmark = pytest.mark.redis
+
+STEPS = 50
+MUTANT_RUNS = 300
+"""Most runs in which a wrong script has to be noticed; most are in the first twenty."""
+
+
+@pytest.fixture
+def runner(redis_server: RedisServer) -> Iterator[SyncRunner]:
+    runner = SyncRunner(Endpoint(redis_server.unix_url, embedded_folder=Path("unused")))
+    yield runner
+    runner.close()
+
+
+def explore(machine: type[Asking], *, runs: int, of_seed: int, phases: tuple[Phase, ...]) -> None:
+    how = settings(
+        max_examples=runs,
+        stateful_step_count=STEPS,
+        phases=phases,
+        deadline=None,
+        database=None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
+
+    @seed(of_seed)
+    def build() -> Asking:
+        return machine()
+
+    run_state_machine_as_test(build, settings=how)  # type: ignore[arg-type]  # a seed is put on a function only
+
+
+@pytest.mark.timeout(0)
+def test_the_store_equals_the_model(
+    runner: SyncRunner, redis_server: RedisServer, request: pytest.FixtureRequest
+) -> None:
+    runs, of_seed = request.config.getoption("--model-runs"), request.config.getoption("--model-seed")
+    print(f"seed {of_seed}, {runs} runs of up to {STEPS} steps")
+    machine = QueueMachine.on(runner, redis_server.client)
+
+    explore(machine, runs=runs, of_seed=of_seed, phases=(Phase.generate, Phase.shrink))
+
+    print(dict(sorted(machine.counts.items())))
+    assert machine.counts.keys() >= OPERATIONS, "the rules do not reach them"
+
+
+OPERATIONS = {
+    *("enqueue", "look", "revoke", "dequeue", "settle", "extend_leases", "write_result", "quarantine"),
+    *("list_expired", "recover", "forward", "clean", "lead", "resign", "adopt", "tick"),
+    *("gather", "read_members", "combine", "sweep", "reclaim", "expel", "give_back"),
+    *("run_tasks", "archive_tasks", "delete_tasks", "wait_tasks", "rewrite", "pause", "resume", "rouse"),
+    *("close_queue", "discard", "purge", "move_out", "move_in", "move_end", "probe", "mend", "set_aside"),
+}
+
+MUTANTS = {
+    "settle: no fence": ("settle", "fields[1] == ARGV[2] .. ':' .. score", "true"),
+    "settle: the lease stays": ("settle", "redis.call('ZREM', KEYS[2], unpack(gone))", ""),
+    "settle: the lock is kept": ("settle", "redis.pcall('GET', lock) == id", "false"),
+    "recover: no second look": (
+        "recover",
+        "score == ARGV[i + 2] and tonumber(score) <= cutoff and message == ARGV[i + 3]",
+        "true",
+    ),
+    "extend: no fence": ("extend", "redis.pcall('HGET', key, 'taskq_owner') == ARGV[2] .. ':' .. score", "true"),
+    "extend: the fence stays behind": ("extend", "redis.call('HSET', key, 'taskq_owner', owner)", ""),
+    "write_result: no fence": (
+        "write_result",
+        "redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[1] .. ':' .. score",
+        "false",
+    ),
+    "enqueue: a taken id": ("enqueue", "redis.call('EXISTS', key) == 1", "false"),
+    "enqueue: a lock that is held": ("enqueue", "lock ~= '' and redis.call('EXISTS', lock) == 1", "false"),
+    "revoke: the lock is kept": ("revoke", "redis.call('DEL', fields[2])", ""),
+    "gather: the rest of a group": ("gather", "redis.call('ZREMRANGEBYRANK', group, 0, most - 1)", ""),
+    "combine: after the deadline": ("combine", "tonumber(score) <= now_s", "false"),
+    "reclaim: the group has no name": ("reclaim", "redis.call('SADD', KEYS[2], name)", ""),
+    "move_in: no receipt": ("move_in", "redis.call('ZSCORE', KEYS[8], receipt)", "false"),
+    "move_in: too late": ("move_in", "now_s > tonumber(ARGV[2])", "false"),
+    "mend: the other place": ("mend", "unlist(task, truth)", ""),
+}
+
+
+def mutant(name: str, old: str, new: str) -> Script:
+    text = load(name).text
+    assert old in text, f"{name} does not say {old!r} any more"
+    text = text.replace(old, new)
+    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+@pytest.mark.parametrize("change", MUTANTS.values(), ids=MUTANTS)
+def test_a_wrong_script_is_noticed(
+    runner: SyncRunner, redis_server: RedisServer, change: tuple[str, str, str], request: pytest.FixtureRequest
+) -> None:
+    machine = QueueMachine.on(runner, redis_server.client, {change[0]: mutant(*change)})
+
+    with pytest.raises(AssertionError):
+        explore(machine, runs=MUTANT_RUNS, of_seed=request.config.getoption("--model-seed"), phases=(Phase.generate,))

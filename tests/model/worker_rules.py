@@ -1,0 +1,180 @@
+"""Rules: what clients and workers do, and what a worker that lost its lease tries to do."""
+
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import Outcome, Settlement
+from taskq_core.wire import decode_message
+from tests.model.asking import (
+    ARCHIVE,
+    DEEDS,
+    LEASE_S,
+    RECEIPT_S,
+    Asking,
+    delays,
+    groups,
+    ids,
+    locks,
+    numbers,
+    outcomes,
+    picks,
+    queues,
+    starts,
+    workers,
+)
+from tests.model.store_model import lock_named_by
+
+
+class WorkerRules(Asking):
+    """Enqueue, run, end; and the same by those who have no right to."""
+
+    @rule(name=queues, new=st.lists(st.tuples(ids, starts, groups, locks), min_size=1, max_size=4))
+    def enqueue(self, name: str, new: list[tuple[str, str, str, str]]) -> None:
+        keys, queue = self.here(name)
+        tasks = [self.new_task(name, *each) for each in new]
+        operation = ops.enqueue(keys, tasks, self.lane, now_ns=self.model.now_ns)
+        codes = self.ask(operation)
+        assert codes == self.model.enqueue(queue, tasks)
+        self.last_enqueue = (operation, codes, self.model.now_s)
+
+    @precondition(lambda self: self.last_enqueue and self.last_enqueue[2] > self.model.now_s - RECEIPT_S)
+    @rule()
+    def repeat_the_enqueue(self) -> None:
+        assert self.last_enqueue is not None
+        operation, codes, _ = self.last_enqueue
+        assert self.ask(operation) == codes
+
+    @rule(name=queues, pick=numbers)
+    def wait_for_the_end(self, name: str, pick: int) -> None:
+        keys, queue = self.here(name)
+        (task_id,) = self.some(name, [pick])
+        found = self.ask(ops.look(keys, task_id, tell_end=True))
+        assert (found and found.state) == self.model.wait_for_end(queue, task_id)
+
+    @rule(name=queues, pick=numbers)
+    def revoke(self, name: str, pick: int) -> None:
+        keys, queue = self.here(name)
+        (task_id,) = self.some(name, [pick])
+        found = self.ask(ops.revoke(keys, task_id))
+        assert found == self.model.revoke(queue, task_id)
+
+    # --- workers ------------------------------------------------------------------------------------------------------
+
+    @rule(name=queues, worker=workers, limit=st.integers(1, 3), was_woken=st.booleans())
+    def dequeue(self, name: str, worker: int, limit: int, was_woken: bool) -> None:
+        keys, queue = self.here(name)
+        owner, call = self.tokens[worker], self.next()
+        if was_woken:
+            queue.has_token = False
+            self.client.delete(keys.wake)
+        operation = ops.dequeue(keys, owner=owner, call=call, limit=limit, lease_s=LEASE_S, now_ns=self.model.now_ns)
+        taken = self.ask(operation).tasks
+        expected = self.model.dequeue(queue, owner, limit, LEASE_S)
+        assert taken == [(each, queue.tasks[each].message) for each in expected]
+        self.leases |= {(name, owner, each) for each in expected}
+        if expected:
+            self.calls[name, owner] = (call, expected, self.model.now_s)
+
+    @rule(name=queues, worker=workers)
+    def repeat_the_dequeue(self, name: str, worker: int) -> None:
+        keys, queue = self.here(name)
+        owner = self.tokens[worker]
+        call, ids, at_s = self.calls.get((name, owner), (0, [], 0))
+        if at_s + LEASE_S <= self.model.now_s:
+            return
+        operation = ops.dequeue(keys, owner=owner, call=call, limit=3, lease_s=LEASE_S, now_ns=self.model.now_ns)
+        still = [each for each in ids if self.model.is_run_by(queue, each, owner)]
+        assert [each for each, _ in self.ask(operation).tasks] == still
+
+    def run_by(self, name: str, worker: int) -> list[str]:
+        queue = self.model.queues[name]
+        return [each for each in queue.tasks if self.model.is_run_by(queue, each, self.tokens[worker])]
+
+    def run_by_anybody(self, name: str) -> list[str]:
+        return [each for each, task in self.model.queues[name].tasks.items() if task.state == "active"]
+
+    def settlement(self, name: str, task_id: str, outcome: Outcome, delay_ms: int) -> Settlement:
+        task = self.model.queues[name].tasks.get(task_id)
+        lock = lock_named_by(task) if task else ""
+        group = decode_message(task.message).group_key if task else ""
+        return Settlement(
+            task_id,
+            outcome,
+            self.message(name, task_id, retried=1, unique_key=lock, group_key=group),
+            seconds=20,
+            delay_ms=delay_ms,
+            unique_key=lock,
+            result=b"result" if outcome is Outcome.COMPLETE and delay_ms > 1 else b"",
+            is_young=delay_ms > 1,
+        )
+
+    @precondition(lambda self: self.leases)
+    @rule(name=queues, worker=workers, ends=st.lists(st.tuples(numbers, outcomes, delays), min_size=1, max_size=3))
+    def settle(self, name: str, worker: int, ends: list[tuple[int, Outcome, int]]) -> None:
+        keys, queue = self.here(name)
+        held = self.run_by(name, worker)
+        if not held:
+            return
+        settlements = [self.settlement(name, held[n % len(held)], *end) for n, *end in ends]  # type: ignore[arg-type]  # a tuple's rest
+        operation = ops.settle(keys, settlements, owner=self.tokens[worker], archive=ARCHIVE, now_ns=self.model.now_ns)
+        assert self.ask(operation) == self.model.settle(queue, settlements, self.tokens[worker])
+
+    @precondition(lambda self: self.leases)
+    @rule(name=queues, worker=workers, picked=picks)
+    def extend(self, name: str, worker: int, picked: list[int]) -> None:
+        keys, queue = self.here(name)
+        task_ids = self.some(name, picked, "active")
+        owner = self.tokens[worker]
+        operation = ops.extend_leases(keys, task_ids, owner=owner, lease_s=LEASE_S, now_ns=self.model.now_ns)
+        assert self.ask(operation).kept == self.model.extend(queue, task_ids, owner, LEASE_S)
+
+    @precondition(lambda self: self.leases)
+    @rule(name=queues, worker=workers, pick=numbers)
+    def write_result(self, name: str, worker: int, pick: int) -> None:
+        keys, queue = self.here(name)
+        (task_id,) = self.some(name, [pick], "active")
+        result = b"%d" % self.next()
+        owner = self.tokens[worker]
+        answer = self.ask(ops.write_result(keys, task_id, result, owner=owner))
+        assert answer == self.model.write_result(queue, task_id, result, owner)
+
+    @precondition(lambda self: self.leases)
+    @rule(name=queues, worker=workers, pick=numbers)
+    def quarantine(self, name: str, worker: int, pick: int) -> None:
+        keys, queue = self.here(name)
+        (task_id,) = self.some(name, [pick], "active")
+        owner = self.tokens[worker]
+        answer = self.ask(ops.quarantine(keys, task_id, owner=owner, now_ns=self.model.now_ns))
+        assert answer == self.model.quarantine(queue, task_id, owner)
+
+    @rule(worker=workers)
+    def crash(self, worker: int) -> None:
+        self.tokens[worker] = f"w{worker}-{self.next()}"
+
+    @precondition(lambda self: self.leases)
+    @rule(number=numbers, kind=st.sampled_from(DEEDS))
+    def act_with_an_old_lease(self, number: int, kind: str) -> None:
+        """Whoever lost a task, or crashed and comes back, changes nothing; the model is not even asked."""
+        old = [
+            (name, owner, task_id)
+            for name, owner, task_id in sorted(self.leases)
+            if not self.model.is_run_by(self.model.queues[name], task_id, owner)
+        ]
+        taken = [each for each in old if each[2] in self.run_by_anybody(each[0])]
+        old = taken if taken and number % 4 else old
+        if not old:
+            return
+        name, owner, task_id = old[number % len(old)]
+        keys, now_ns = self.keys.queue(name), self.model.now_ns
+        if kind == "extend":
+            assert self.ask(ops.extend_leases(keys, [task_id], owner=owner, lease_s=LEASE_S, now_ns=now_ns)).kept == [
+                False
+            ]
+        elif kind == "write_result":
+            assert not self.ask(ops.write_result(keys, task_id, b"of a zombie", owner=owner))
+        elif kind == "quarantine":
+            assert not self.ask(ops.quarantine(keys, task_id, owner=owner, now_ns=now_ns))
+        else:
+            end = self.settlement(name, task_id, Outcome(kind), 1)
+            assert self.ask(ops.settle(keys, [end], owner=owner, archive=ARCHIVE, now_ns=now_ns)) == "0"
