@@ -1,0 +1,92 @@
+"""A Redis whose memory is full: one that refuses, for longer than a lease, and one that evicts."""
+
+import asyncio
+import logging
+from collections import Counter
+
+import pytest
+
+from taskq_core import EnqueueError, TaskQ
+from taskq_core.doctor import diagnose, plan, read_facts
+from taskq_core.errors import BrokerFullError
+from taskq_core.wire import QueueKeys
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Runner, until
+
+pytestmark = [pytest.mark.redis, pytest.mark.slow]
+
+
+def is_at_rest(server: RedisServer, queue: QueueKeys) -> bool:
+    return not server.client.exists(queue.pending, queue.active, queue.lease, queue.scheduled, queue.retry)
+
+
+async def test_memory_that_is_full_for_longer_than_a_lease_costs_no_second_run(start: Runner) -> None:
+    """Leases are extended all the time, so nobody takes the running tasks back; the queue drains by itself."""
+    with RedisServer() as server:
+        app = TaskQ(server.url)
+        queue = app.runtime.keys.queue("default")
+        release = asyncio.Event()
+        runs: Counter[int] = Counter()
+
+        @app.task(name="work", retention=0)
+        async def work(number: int) -> None:
+            runs[number] += 1
+            await release.wait()
+
+        await start(app=app, concurrency=4)
+        for number in range(20):
+            await work.adelay(number)
+        await until(lambda: len(runs) == 4)
+        server.client.config_set("maxmemory", "1")
+        until_s = int(server.command("TIME")[0]) + 5  # lease, grace and the recoverer's period, of those in tests
+        with pytest.raises(EnqueueError) as refused:
+            await work.adelay(99)
+        await until(lambda: int(server.command("TIME")[0]) >= until_s)
+        held = server.client.zcard(queue.lease)
+        release.set()
+        await until(lambda: is_at_rest(server, queue))
+        server.client.config_set("maxmemory", "0")
+        await app.aclose()
+
+    assert isinstance(refused.value.__cause__, BrokerFullError)
+    assert held == 4
+    assert runs == dict.fromkeys(range(20), 1)
+
+
+async def test_a_redis_that_evicts_loses_tasks_and_it_is_said(start: Runner, caplog: pytest.LogCaptureFixture) -> None:
+    """What was evicted is dropped and told, all else runs, and nothing is left hanging; the doctor names the cause."""
+    with RedisServer(options={"maxmemory-policy": "allkeys-random"}) as server:
+        app = TaskQ(server.url)
+        queue = app.runtime.keys.queue("default")
+        runs: Counter[int] = Counter()
+
+        @app.task(name="work", retention=0)
+        async def work(number: int, filler: str) -> None:
+            runs[number] += 1
+
+        await app.async_client.enqueue_many(work.s(number, "x" * 4_000) for number in range(600))
+        used = int(server.client.info("memory")["used_memory"])
+        server.client.config_set("maxmemory", str(used - 600_000))
+        late = await work.using(run_after=3600).adelay(-1, "x" * 8_000)  # a write, for which others have to go
+        evicted = int(server.client.info("stats")["evicted_keys"])
+        server.client.config_set("maxmemory", "0")
+        kept = {key.decode().rpartition(":t:")[2] for key in server.client.scan_iter(queue.task_prefix + "*")} - {
+            late.id
+        }
+        findings = await asyncio.to_thread(lambda: diagnose(read_facts(app)))
+
+        with caplog.at_level(logging.ERROR, logger="taskq.worker"):
+            worker = await start(app=app, concurrency=10, reconcile_every=1)
+            await until(lambda: len(runs) >= len(kept))  # all that are there, also if the list of them was evicted
+            await until(lambda: not server.client.exists(queue.pending, queue.active, queue.lease))
+        left = await asyncio.to_thread(lambda: plan(read_facts(app)))
+        await start.stop(worker)
+        await app.aclose()
+
+    assert evicted > 0
+    assert [each.level for each in findings if each.check == "eviction"] == ["red"]
+    assert "allkeys-random: a full server drops tasks without a word" in str(findings)
+    assert 0 < len(runs) == len(kept) < 600
+    assert set(runs.values()) == {1}
+    assert any("had no message and were dropped" in each or "was damaged" in each for each in caplog.messages)
+    assert left == []
