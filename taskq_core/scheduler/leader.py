@@ -27,7 +27,7 @@ from taskq_core.wire import Keys, QueueKeys
 logger = logging.getLogger("taskq.scheduler")
 
 ENDING_S = 2.0
-"""Seconds that tickers get to end: they may be in a hook."""
+"""Seconds that tickers get to end their turns, and then to end at all: they may be in a hook."""
 IDLE_S = 1.0
 """Seconds between two looks whether there are entries now."""
 
@@ -127,11 +127,17 @@ class Leader:
                 self._running[queue] = asyncio.create_task(work, name=f"taskq ticker {queue.name}")
 
     def _needs_ticker(self, queue: QueueKeys) -> bool:
-        return self.leads and queue in self._book.by_queue
+        return self.leads and queue in self._book.by_queue and not self._tickers[queue].is_ending
 
     async def close(self) -> None:
-        """End the tickers."""
-        for running in self._running.values():
-            running.cancel()
-        if self._running:
-            await asyncio.wait(self._running.values(), timeout=ENDING_S)
+        """End the tickers: at once those that wait, the others after their turn, so that what they do is told."""
+        for queue, ticker in self._tickers.items():
+            ticker.is_ending = True
+            if not ticker.is_busy:
+                self._running[queue].cancel()
+        left = list(self._running.values())
+        for _ in range(2):
+            if left:
+                await asyncio.wait(left, timeout=ENDING_S)
+            for running in left:
+                running.cancel()

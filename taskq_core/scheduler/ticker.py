@@ -123,6 +123,10 @@ class Ticker:
         self._refresh_s = refresh_s
         self._receipts = ReceiptLane(new_token())
         self._adopted_at = -math.inf
+        self.is_busy = False
+        """True during a turn."""
+        self.is_ending = False
+        """True to make no further turn."""
 
     def forget(self) -> None:
         """Read all marks anew at the next turn: others may have moved them."""
@@ -131,8 +135,13 @@ class Ticker:
     async def work(self) -> float:
         """Adopt marks and enqueue at most one batch; return the seconds until the next turn."""
         entries = self._book.by_queue.get(self._queue, [])
-        await self._adopt(entries)
-        if await self._enqueue_due(entries):
+        self.is_busy = True
+        try:
+            await self._adopt(entries)
+            was_due = await self._enqueue_due(entries)
+        finally:
+            self.is_busy = False
+        if was_due or self.is_ending:
             return 0.0
         firings = [each.next_s for each in entries if each.next_s is not None]
         until_firing_s = min(firings) + AFTER_S - self._redis_clock.time() if firings else math.inf

@@ -436,6 +436,34 @@ class TestHooks:
 
         assert "broken before" in caplog.text
 
+    async def test_a_firing_that_is_under_way_is_brought_to_its_end(
+        self, app: TaskQ, start: Runner, looker: Looker
+    ) -> None:
+        """The scheduler was told to stop when its hook had been told before; it is told after, too."""
+        told: list[FiringOutcome] = []
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        class Slow(ScheduleHook):
+            async def before_enqueue(self, firing: Firing) -> None:
+                begun.set()
+                await go_on.wait()
+
+            def after_enqueue(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
+                told.append(outcome)
+
+        app.add_schedule_hook(Slow())
+        looker.set_mark(app.schedule("@every 1h", app.remote("work"), id="entry"), looker.now_s() - HOUR)
+        scheduler = await start()
+        await asyncio.wait_for(begun.wait(), 20)
+        stopping = asyncio.create_task(start.stop(scheduler))
+        await asyncio.sleep(0)
+        go_on.set()
+
+        assert await stopping == 0
+        assert told == [ENQUEUED]
+        assert len(looker.pending()) == len(looker.history("entry")) == 1
+        assert looker.raw.keys("taskq:scheduler:leader:*") == []
+
     async def test_those_of_one_moment_are_told_side_by_side(self, app: TaskQ, start: Runner, looker: Looker) -> None:
         """However long one takes: fifty firings wait for it once, not fifty times."""
         told = 0
