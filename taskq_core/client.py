@@ -7,11 +7,9 @@ sending to the commit.
 
 import asyncio
 import math
-import os
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -19,18 +17,14 @@ from taskq_core.admission import Admission, Wait
 from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import (
-    BATCH_BYTES,
-    BATCH_MAX,
     Admitted,
     NewTask,
     Operation,
     ReceiptLane,
-    StoredTask,
 )
-from taskq_core.broker.sync import Pending, SyncRunner, SyncSubscription
+from taskq_core.broker.sync import Pending, SyncRunner
 from taskq_core.bulk import Batch, BatchFiller, BulkResult, Landing, batches
 from taskq_core.circuit import Call, Circuit, CircuitState
-from taskq_core.codec import decode_result
 from taskq_core.errors import (
     BrokerError,
     BrokerReplicationError,
@@ -38,32 +32,24 @@ from taskq_core.errors import (
     BulkEnqueueError,
     EnqueueError,
     QueueFullError,
-    ResultNotKeptError,
-    ResultTimeoutError,
-    TaskFailedError,
-    TaskNotFoundError,
 )
-from taskq_core.ids import new_token
+from taskq_core.lanes import Lanes
+from taskq_core.merging import Outbox
 from taskq_core.middleware import MiddlewareStack
-from taskq_core.preparer import Prepared, Preparer, failures
-from taskq_core.records import TaskInfo, task_info
+from taskq_core.outcomes import CANCELLABLE, NOT_YET, Ear, check_kept, found, outcome_of, timed_out
+from taskq_core.preparer import Prepared, Preparer
+from taskq_core.records import TaskInfo
 from taskq_core.result import TaskHandle
 from taskq_core.settings import Duration, seconds
 from taskq_core.task import Signature
 from taskq_core.waiting import FIRST_LOOK_S, LAST_LOOK_S, EndHub
-from taskq_core.wire import QueueKeys, TaskState, decode_message
+from taskq_core.wire import QueueKeys, TaskState
 
 R = TypeVar("R")
 
 
 AFTER_FAILURE_S = 0.05
 """Seconds a deferred send may take while Redis has just failed to answer this thread."""
-
-
-WORTH_A_CALL = 25
-"""Tasks that, enqueued in one tick of an event loop, are worth a call to Redis of their own."""
-MOST_CALLS = 4
-"""Calls that the tasks of one tick and queue are spread over."""
 
 
 class TransactionHook(Protocol):
@@ -82,83 +68,8 @@ class TransactionHook(Protocol):
         ...
 
 
-class _Lanes:
-    """Receipt lanes that no call uses just now. Safe to share between threads.
-
-    A lane whose call may still be carried out by Redis is not given back: the late call would overwrite the receipt of
-    the next. A forked child starts with none, since two processes counting calls on one lane would each take the
-    other's receipt for its own.
-    """
-
-    def __init__(self) -> None:
-        self._free: deque[ReceiptLane] = deque()
-        _all_lanes.add(self)
-
-    def take(self) -> ReceiptLane:
-        try:
-            return self._free.pop()
-        except IndexError:
-            return ReceiptLane(new_token())
-
-    def give_back(self, lane: ReceiptLane) -> None:
-        self._free.append(lane)
-
-    def forget(self) -> None:
-        self._free = deque()
-
-
-_all_lanes: "weakref.WeakSet[_Lanes]" = weakref.WeakSet()
-
-
-def _forget_lanes() -> None:
-    for lanes in list(_all_lanes):
-        lanes.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_lanes)
-
-
-_NOT_YET = object()
-
-
-def _outcome(handle: TaskHandle[Any], stored: StoredTask | None) -> Any:
-    """Return the result of a task that has ended, `_NOT_YET` while it has not, or raise what became of it."""
-    if stored is None:
-        raise TaskNotFoundError(handle.queue, handle.id)
-    if stored.state is TaskState.COMPLETED:
-        return decode_result(stored.result, handle.result_type) if stored.result else None
-    if stored.state is TaskState.ARCHIVED:
-        text = decode_message(stored.message).error_msg
-        raise TaskFailedError(handle.queue, handle.id, f"it failed and was archived: {text}" if text else "archived")
-    return _NOT_YET
-
-
-def _check_kept(handle: TaskHandle[Any]) -> None:
-    if not handle.is_kept:
-        raise ResultNotKeptError(
-            handle.queue,
-            handle.id,
-            "it keeps no result because its retention is 0; give the task retention=, for example "
-            "@task(retention=3600), or set DEFAULTS['retention']",
-        )
-
-
-def _found(handle: TaskHandle[Any], stored: StoredTask | None) -> TaskInfo:
-    if stored is None:
-        raise TaskNotFoundError(handle.queue, handle.id)
-    return task_info(stored)
-
-
-def _timed_out(handle: TaskHandle[Any], timeout_s: float) -> ResultTimeoutError:
-    return ResultTimeoutError(handle.queue, handle.id, f"it has not ended within {timeout_s:g} s")
-
-
 def _so_far(result: BulkResult) -> str:
     return f"{len(result)} tasks of this bulk enqueue were enqueued before"
-
-
-_CANCELLABLE = (TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)
 
 
 def _enqueue(queue: QueueKeys, tasks: Sequence[NewTask], lane: ReceiptLane, admission: Admission) -> Operation[Any]:
@@ -186,40 +97,6 @@ class _Flight:
         self.started = started
 
 
-class _Ear:
-    """Listens for the end of one task, blocking. Where it cannot, it lets the time pass: the caller looks as well."""
-
-    def __init__(self, runner: SyncRunner, channel: str, task_id: str) -> None:
-        self._runner = runner
-        self._channel = channel
-        self._task_id = task_id
-        self._subscription: SyncSubscription | None = None
-
-    def open(self) -> None:
-        try:
-            self._subscription = self._runner.subscribe(self._channel)
-        except BrokerUnavailableError:
-            self._subscription = None
-
-    def listen(self, until: float) -> None:
-        """Return when the task is said to have ended, when messages may have been missed, or at the given time."""
-        if self._subscription is None:
-            time.sleep(max(0.0, until - time.monotonic()))
-            self.open()
-            return
-        try:
-            while (left := until - time.monotonic()) > 0:
-                if self._subscription.next(left) == self._task_id:
-                    return
-        except BrokerUnavailableError:
-            self.close()
-
-    def close(self) -> None:
-        if self._subscription is not None:
-            self._subscription.close()
-            self._subscription = None
-
-
 class Client:
     """Enqueues from blocking code. Safe to share between threads."""
 
@@ -239,14 +116,14 @@ class Client:
         self._admission = admission
         self._circuit = circuit
         self._hook = hook
-        self._lanes = _Lanes()
+        self._lanes = Lanes()
         self._spell = threading.local()
         self._async_source: Any = None
 
     def send_through(self, runner: SyncRunner) -> None:
         """Send through another runner from now on."""
         self._runner = runner
-        self._lanes = _Lanes()
+        self._lanes = Lanes()
         self._circuit.reset()
         self._preparer.forget_registered()
 
@@ -457,24 +334,24 @@ class Client:
 
     def wait_for_result(self, handle: TaskHandle[Any], timeout: Duration | None) -> Any:
         """Block until the task has ended and return what it returned."""
-        _check_kept(handle)
+        check_kept(handle)
         timeout_s = math.inf if timeout is None else seconds("timeout", timeout)
         deadline = time.monotonic() + timeout_s
         queue = self._preparer.keys.queue(handle.queue)
         look = operations.look(queue, handle.id, tell_end=True)
-        outcome = _outcome(handle, self._runner.run(look, patience_s=self._timeout_s))
-        if outcome is not _NOT_YET:
+        outcome = outcome_of(handle, self._runner.run(look, patience_s=self._timeout_s))
+        if outcome is not NOT_YET:
             return outcome
-        ear = _Ear(self._runner, queue.done, handle.id)
+        ear = Ear(self._runner, queue.done, handle.id)
         pause_s = FIRST_LOOK_S
         try:
             ear.open()
             while True:
-                outcome = _outcome(handle, self._runner.run(look, patience_s=self._timeout_s))
-                if outcome is not _NOT_YET:
+                outcome = outcome_of(handle, self._runner.run(look, patience_s=self._timeout_s))
+                if outcome is not NOT_YET:
                     return outcome
                 if time.monotonic() >= deadline:
-                    raise _timed_out(handle, timeout_s)
+                    raise timed_out(handle, timeout_s)
                 ear.listen(min(time.monotonic() + pause_s, deadline))
                 pause_s = min(2 * pause_s, LAST_LOOK_S)
         finally:
@@ -487,7 +364,7 @@ class Client:
     def fetch_info(self, handle: TaskHandle[Any]) -> TaskInfo:
         """Read the task."""
         queue = self._preparer.keys.queue(handle.queue)
-        return _found(handle, self._runner.run(operations.look(queue, handle.id), patience_s=self._timeout_s))
+        return found(handle, self._runner.run(operations.look(queue, handle.id), patience_s=self._timeout_s))
 
     async def afetch_info(self, handle: TaskHandle[Any]) -> TaskInfo:
         """Read the task."""
@@ -501,7 +378,7 @@ class Client:
         if state is TaskState.ACTIVE:
             self._runner.run(operations.cancel(keys.cancel, handle.id), patience_s=self._timeout_s)
             return True
-        return state in _CANCELLABLE
+        return state in CANCELLABLE
 
     async def acancel_task(self, handle: TaskHandle[Any]) -> bool:
         """Delete the task if it waits, or ask its worker to cancel it."""
@@ -534,15 +411,15 @@ class AsyncClient:
         self._circuit = circuit
         self._blocking = blocking
         self._hook = hook
-        self._outboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Outbox] = weakref.WeakKeyDictionary()
+        self._outboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Outbox] = weakref.WeakKeyDictionary()
         self._hub = EndHub(runner)
-        self._lanes = _Lanes()
+        self._lanes = Lanes()
         self._landing: set[asyncio.Task[None]] = set()
 
     def send_through(self, runner: AsyncRunner) -> None:
         """Send through another runner from now on."""
         self._runner = runner
-        self._lanes = _Lanes()
+        self._lanes = Lanes()
         self._hub = EndHub(runner)
         self._circuit.reset()
         self._preparer.forget_registered()
@@ -564,11 +441,11 @@ class AsyncClient:
         loop = asyncio.get_running_loop()
         outbox = self._outboxes.get(loop)
         if outbox is None:
-            outbox = self._outboxes[loop] = _Outbox(self)
+            outbox = self._outboxes[loop] = Outbox(self)
         await self._put(outbox, prepared)
         return prepared.handle
 
-    async def _put(self, outbox: "_Outbox", prepared: Prepared[Any]) -> None:
+    async def _put(self, outbox: "Outbox", prepared: Prepared[Any]) -> None:
         """Send a task with the others of its tick, again and again while its queue is full and it may wait."""
         started = time.monotonic()
         wait: Wait | None = None
@@ -691,32 +568,32 @@ class AsyncClient:
 
     async def await_result(self, handle: TaskHandle[Any], timeout: Duration | None) -> Any:
         """Wait until the task has ended and return what it returned."""
-        _check_kept(handle)
+        check_kept(handle)
         timeout_s = math.inf if timeout is None else seconds("timeout", timeout)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         queue = self._preparer.keys.queue(handle.queue)
         look = operations.look(queue, handle.id, tell_end=True)
-        outcome = _outcome(handle, await self._runner.run(look, patience_s=self._timeout_s))
-        if outcome is not _NOT_YET:
+        outcome = outcome_of(handle, await self._runner.run(look, patience_s=self._timeout_s))
+        if outcome is not NOT_YET:
             return outcome
         pause_s = FIRST_LOOK_S
         async with self._hub.listen(queue.done, handle.id) as ended:
             while True:
                 left = deadline - loop.time()
                 if left <= 0:
-                    raise _timed_out(handle, timeout_s)
+                    raise timed_out(handle, timeout_s)
                 await _wait(ended.wait(), min(pause_s, left))
                 ended.clear()
-                outcome = _outcome(handle, await self._runner.run(look, patience_s=self._timeout_s))
-                if outcome is not _NOT_YET:
+                outcome = outcome_of(handle, await self._runner.run(look, patience_s=self._timeout_s))
+                if outcome is not NOT_YET:
                     return outcome
                 pause_s = min(2 * pause_s, LAST_LOOK_S)
 
     async def afetch_info(self, handle: TaskHandle[Any]) -> TaskInfo:
         """Read the task."""
         queue = self._preparer.keys.queue(handle.queue)
-        return _found(handle, await self._runner.run(operations.look(queue, handle.id), patience_s=self._timeout_s))
+        return found(handle, await self._runner.run(operations.look(queue, handle.id), patience_s=self._timeout_s))
 
     async def acancel_task(self, handle: TaskHandle[Any]) -> bool:
         """Delete the task if it waits, or ask its worker to cancel it."""
@@ -726,7 +603,7 @@ class AsyncClient:
         if state is TaskState.ACTIVE:
             await self._runner.run(operations.cancel(keys.cancel, handle.id), patience_s=self._timeout_s)
             return True
-        return state in _CANCELLABLE
+        return state in CANCELLABLE
 
 
 async def _shown(
@@ -747,76 +624,3 @@ async def _wait(waiting: Awaitable[Any], timeout_s: float) -> None:
             await waiting
     except TimeoutError:
         pass
-
-
-def _batch_size(count: int) -> int:
-    """Return how many tasks of one tick go in one call.
-
-    In more than one, so that Redis stores one while Python wakes the callers of another. Otherwise callers that go on
-    to enqueue again stay in step with each other, and either side waits for the other.
-    """
-    calls = max(1, min(MOST_CALLS, count // WORTH_A_CALL))
-    return min(BATCH_MAX, -(-count // calls))
-
-
-class _Outbox:
-    """Gathers what one event loop enqueues in one tick."""
-
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
-        self._waiting: list[tuple[Prepared[Any], asyncio.Future[None]]] = []
-        self._sending: set[asyncio.Task[None]] = set()
-
-    def put(self, prepared: Prepared[Any]) -> "asyncio.Future[None]":
-        loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(self._flush)
-        future: asyncio.Future[None] = loop.create_future()
-        self._waiting.append((prepared, future))
-        return future
-
-    def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        by_queue: dict[object, list[tuple[Prepared[Any], asyncio.Future[None]]]] = {}
-        for item in waiting:
-            prepared, confirm = item[0], item[0].task.confirm
-            by_queue.setdefault(prepared.queue if confirm is None else (prepared.queue, confirm), []).append(item)
-        for items in by_queue.values():
-            queue = items[0][0].queue
-            most = _batch_size(len(items))
-            start = size = 0
-            for index, (prepared, _) in enumerate(items):
-                size += len(prepared.task.message)
-                if index + 1 - start >= most or size >= BATCH_BYTES:
-                    self._start(queue, items[start : index + 1])
-                    start, size = index + 1, 0
-            if start < len(items):
-                self._start(queue, items[start:])
-
-    def _start(self, queue: QueueKeys, items: "list[tuple[Prepared[Any], asyncio.Future[None]]]") -> None:
-        task = asyncio.get_running_loop().create_task(self._send(queue, items))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
-
-    async def _send(self, queue: QueueKeys, items: "list[tuple[Prepared[Any], asyncio.Future[None]]]") -> None:
-        started = time.monotonic()
-        errors: list[EnqueueError | None]
-        try:
-            answer = await self._client.send_tasks(queue, [prepared.task for prepared, _ in items])
-            errors = [prepared.settle(code, answer) for (prepared, _), code in zip(items, answer.codes, strict=True)]
-        except BrokerError as cause:
-            errors = list(failures([prepared for prepared, _ in items], cause))
-        except BaseException as interruption:
-            for prepared, future in items:
-                prepared.span.end(interruption)
-                future.cancel()  # the loop is ending
-            raise
-        for (prepared, future), error in zip(items, errors, strict=True):
-            if not isinstance(error, QueueFullError) or future.done():  # else the caller may wait for room
-                self._client.note_sent(prepared, error, started)
-            if future.done():
-                continue  # the caller was cancelled meanwhile; its task is enqueued all the same
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
