@@ -255,7 +255,9 @@ class TestNoOutcome:
         for ask in (app.result, app.refresh):
             with pytest.raises(TaskNotFoundError) as caught:
                 await ask(handle)
-            assert str(caught.value) == f"no task {handle.id!r} in queue 'default'"
+            assert str(caught.value) == (
+                f"no task {handle.id!r} in queue 'default'; one that has succeeded is kept only with a retention"
+            )
 
     async def test_a_lost_subscription_only_delays(self, app: Application) -> None:
         handle = await app.task.adelay()
