@@ -77,7 +77,7 @@ class StateType(click.Choice[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the state."""
         near = difflib.get_close_matches(str(value), self.choices, n=1)
-        if near and value not in TaskState:
+        if near and value not in list(TaskState):  # an enum is asked for values from Python 3.12 on only
             self.fail(f"no state {value!r}; did you mean {near[0]!r}?", param, ctx)
         return TaskState(super().convert(value, param, ctx))
 
