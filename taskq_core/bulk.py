@@ -222,6 +222,7 @@ class Landing:
         self._preparer = preparer
         self._result = result
         self.batch = batch
+        batch.span.note_batch(len(batch.tasks))
 
     def settle(self, answer: Admitted, wait: Wait, duration_s: float) -> float | None:
         """Note an answer; return the seconds after which `batch` is to be sent again, or None if that was all."""

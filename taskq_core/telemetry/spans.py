@@ -91,6 +91,12 @@ class ProducerSpan:
             self._carrier = propagation.carrier_of(self._context, baggage=self._tracing.baggage)
         return self._carrier
 
+    def note_batch(self, count: int) -> None:
+        """Say how many tasks the batch has, once that is known: it is still being filled when its span starts."""
+        span = self._span
+        if span is not None and span.is_recording():
+            self._tracing._note(span, names.BATCH_COUNT, count)
+
     def end(self, error: BaseException | None = None) -> None:
         """End the span; further calls do nothing.
 
@@ -237,7 +243,6 @@ class Tracing:
         task_type: str | None = None,
         task_id: str | None = None,
         *,
-        batch_count: int | None = None,
         server_address: str | None = None,
         server_port: int | None = None,
         context: Context | None = None,
@@ -248,7 +253,6 @@ class Tracing:
             queue: Queue the task goes to.
             task_type: Name of the task; None if a batch has several.
             task_id: Id of the task; None for a batch.
-            batch_count: Number of tasks, for a batch only.
             server_address: Host name or socket path of Redis.
             server_port: Port of Redis.
             context: Parent instead of the current context.
@@ -266,8 +270,6 @@ class Tracing:
             attributes[names.TASK_TYPE] = task_type
         if task_id is not None:
             attributes[names.TASK_ID] = task_id
-        if batch_count is not None:
-            attributes[names.BATCH_COUNT] = batch_count
         _add_server(attributes, server_address, server_port)
         try:
             parent = context_api.get_current() if context is None else context
@@ -348,6 +350,12 @@ class Tracing:
             if error is not None or error_type is not None:
                 self._add_error(span, error, error_type)
             span.end()
+        except Exception as exc:
+            self._complain(exc)
+
+    def _note(self, span: Span, name: str, value: AttributeValue) -> None:
+        try:
+            span.set_attribute(name, value)
         except Exception as exc:
             self._complain(exc)
 

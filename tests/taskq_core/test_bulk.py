@@ -3,10 +3,15 @@
 import asyncio
 import gc
 import tracemalloc
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from taskq_core import (
     BulkEnqueueError,
@@ -110,6 +115,28 @@ class TestStreaming:
         await app.send(task.s(b"x" * 600_000) for _ in range(6))
 
         assert redis_server.client.info("commandstats")["cmdstat_evalsha"]["calls"] == 3
+
+    async def test_a_batch_has_one_span_that_says_how_many_tasks_it_has(
+        self, app: Application, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A full batch and what is left; every task continues the trace from its own batch's span."""
+        exporter = InMemorySpanExporter()
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+        task = app.taskq.remote("t")
+
+        result = await app.send(task.s(n=n) for n in range(BATCH_MAX + 50))
+
+        spans = {format(span.context.span_id, "016x"): span for span in exporter.get_finished_spans() if span.context}
+        counts = Counter[str]()
+        for task_id in result.ids:
+            stored = redis_server.client.hget(f"asynq:{{default}}:t:{task_id}", "msg")
+            counts[decode_message(stored).headers["traceparent"].split("-")[2]] += 1
+        told = {each: dict(span.attributes or {})["messaging.batch.message_count"] for each, span in spans.items()}
+        assert told == dict(counts)
+        assert sorted(counts.values()) == [50, BATCH_MAX]
+        assert {span.name for span in spans.values()} == {"send default"}
 
     async def test_an_asynchronous_iterable(self, redis_server: RedisServer) -> None:
         taskq = TaskQ(redis_server.url)

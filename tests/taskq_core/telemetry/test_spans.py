@@ -102,9 +102,10 @@ class TestOneTrace:
         first: dict[str, str] = {}
         second = {"own": "x"}
 
-        with Tracing(tracer_provider=provider).start_producer("low", batch_count=2) as span:
+        with Tracing(tracer_provider=provider).start_producer("low") as span:
             span.inject(first)
             span.inject(second)
+            span.note_batch(2)
 
         send = only(exporter, "send low")
         assert first["traceparent"] == second["traceparent"]
