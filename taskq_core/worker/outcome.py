@@ -101,6 +101,8 @@ def _failure(run: Run, error: BaseException | None) -> _Failure | None:
     """Return the failure, or None when the task asked to be snoozed or discarded."""
     if run.ending is Ending.TIMEOUT:
         cause = error if isinstance(error, Exception) else TimeoutError("the time of the task is over")
+        if cause is not error:
+            cause.__cause__ = error  # its stack says where the function was
         return _Failure(Ending.TIMEOUT.value, cause, is_final=_is_final(run, cause))
     if run.ending is Ending.CANCELLED:
         # Unlike upstream, a task that somebody cancelled is not run again behind their back.

@@ -29,6 +29,7 @@ from taskq_core.wire import QueueKeys
 from taskq_core.worker.listener import WorkerListener
 from taskq_core.worker.outcome import YOUNG_S, lease_lost, settle, state_after, word
 from taskq_core.worker.run import Ending, Run
+from taskq_core.worker.stack import without_words
 
 logger = logging.getLogger("taskq.worker")
 
@@ -159,8 +160,8 @@ class Settler:
         self.count += 1
 
     def _tell(self, run: Run, outcome: Outcome, state: str, duration_s: float) -> None:
-        """Write span, metrics and log of an end."""
-        error = run.error
+        """Write span, metrics and log of an end, all by the error that error handlers are told."""
+        error = run.failure or run.error
         if run.span is not None:
             run.span.end(state, error, error_type="lease_lost" if outcome is Outcome.LOST else None)
         if self._metrics.is_active:
@@ -177,11 +178,12 @@ class Settler:
         if said is not None:
             logger.log(
                 logging.ERROR if outcome is Outcome.ARCHIVED else logging.WARNING,
-                "task %s %s after %.3f s: %s",
+                "task %s failed after %.3f s and %s: %s",
                 run.name,
-                said,
                 duration_s,
-                type(error).__name__ if error is not None else "failed",
+                said,
+                type(error).__name__,
+                exc_info=without_words(error),
                 extra={"queue": run.queue.name, "task_id": run.task_id, "attempt": run.message.retried + 1},
             )
         if self._listener is not None and run.context is not None:

@@ -153,7 +153,8 @@ async def test_an_error_that_does_not_count_is_told_of(
     assert told.contexts == [(handle.id, 1, "snoozed")]
     (record,) = [each for each in caplog.records if each.levelname == "WARNING"]
     assert re.fullmatch(
-        r"task .*task will be retried without using an attempt after [0-9.]+ s: ConnectionError", record.getMessage()
+        r"task .*task failed after [0-9.]+ s and will be retried without using an attempt: ConnectionError",
+        record.getMessage(),
     )
 
 
