@@ -174,6 +174,7 @@ class _WorkerInstruments:
     failed: Counter
     retried: Counter
     consumed: Counter
+    ignored_fields: Counter
     repairs: Counter
     processing_time: Histogram
     process_duration: Histogram
@@ -244,6 +245,12 @@ class WorkerMetrics:
         series.pending += 1
         instruments.processing_time.record(duration_s, series.run, context)
         instruments.process_duration.record(duration_s, series.message, context)
+
+    def ignored_fields(self, queue: str, task_type: str, count: int) -> None:
+        """Count payload fields that no parameter took. Only for registered tasks, so that their names are few."""
+        instruments = self._instruments
+        if instruments is not None:
+            instruments.ignored_fields.add(count, {names.QUEUE: queue, names.TASK_TYPE: task_type})
 
     def repaired(self, queue: str, kind: str, count: int) -> None:
         """Count damage that was repaired. It should stay at zero."""
@@ -334,6 +341,11 @@ def _worker_instruments(meter: Meter) -> _WorkerInstruments:
         ),
         consumed=meter.create_counter(
             names.CLIENT_CONSUMED, "{message}", "Number of messages that were delivered to the application."
+        ),
+        ignored_fields=meter.create_counter(
+            names.TASKS_IGNORED_FIELDS,
+            "{field}",
+            "Payload fields that no parameter took, from a newer producer mostly.",
         ),
         repairs=meter.create_counter(
             names.REPAIRS, "{repair}", "Damage that was found in a queue and repaired; should stay at zero."

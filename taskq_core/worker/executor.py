@@ -45,6 +45,7 @@ class Executor:
         redis_time: Returns Unix seconds by Redis's clock.
         ended: Called for each run whose function has ended.
         write_result: Called with a run and bytes that its function wants stored.
+        fields_ignored: Called with queue, name and count when fields of a payload are ignored.
         listener: Told of each run, if it wants to be.
     """
 
@@ -60,6 +61,7 @@ class Executor:
         redis_time: Callable[[], float],
         ended: Callable[[Run], None],
         write_result: Callable[[Run, bytes], None],
+        fields_ignored: Callable[[str, str, int], None],
         listener: WorkerListener,
     ) -> None:
         self._tasks = tasks
@@ -70,6 +72,7 @@ class Executor:
         self._redis_time = redis_time
         self._report_end = ended
         self._write_result = write_result
+        self._fields_ignored = fields_ignored
         self._listener = listener if listener.per_task else None
         self._loop = asyncio.get_running_loop()
         self._threads = TaskThreads(concurrency, call=self._call, ended=self._finish)
@@ -115,7 +118,9 @@ class Executor:
                 run.kwargs = task.arguments(message, payload, run.queue.name)
             else:
                 run.kwargs, ignored = task.codec.decode_counting(payload)
-                self.ignored_fields += ignored
+                if ignored:
+                    self.ignored_fields += ignored
+                    self._fields_ignored(run.queue.name, name, ignored)
             if run.ends_by <= now:
                 run.ending = Ending.TIMEOUT
                 raise TimeoutError(Ending.TIMEOUT.value)

@@ -307,6 +307,7 @@ class Worker:
             redis_time=self._redis_clock.time,
             ended=self._ended,
             write_result=self._result_writer.write,
+            fields_ignored=self.metrics.ignored_fields,
             listener=self._listener,
         )
         self._fetcher = Fetcher(

@@ -127,6 +127,17 @@ class TestWorker:
         assert span.span is not None
         assert example.span_id == span.span.get_span_context().span_id
 
+    def test_ignored_fields_are_counted_by_task(
+        self, meter_provider: MeterProvider, reader: InMemoryMetricReader
+    ) -> None:
+        worker = WorkerMetrics(meter_provider=meter_provider)
+
+        worker.ignored_fields("low", "email", 2)
+        worker.ignored_fields("low", "email", 1)
+
+        task = {"messaging.destination.name": "low", "asynq.task.type": "email"}
+        assert points(reader) == {"asynq.tasks.ignored_fields": [(task, 3)]}
+
     @pytest.mark.usefixtures("clean_globals")
     def test_nothing_is_kept_without_an_sdk_and_one_configured_later_is_noticed_at_the_tick(
         self, meter_provider: MeterProvider, reader: InMemoryMetricReader

@@ -12,6 +12,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from taskq_core import TaskContext, TaskFailedError, TaskQ, TaskState, current_task
 from taskq_core.middleware import Middleware
@@ -224,9 +227,12 @@ async def test_something_that_is_no_bytes_is_refused_as_result(app: TaskQ, start
 
 
 async def test_unknown_payload_fields_are_ignored_and_counted(
-    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A newer producer must not archive a fleet."""
+    """A newer producer must not archive a fleet. The worker counts the fields, and so does a metric."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    monkeypatch.setitem(metrics.get_meter_provider.__globals__, "_METER_PROVIDER", provider)
 
     @app.task(name="add")
     def add(a: int, b: int = 2) -> int:
@@ -241,6 +247,14 @@ async def test_unknown_payload_fields_are_ignored_and_counted(
 
     assert redis_server.client.hget(queue.task("x"), "result") == b"3"
     assert worker.ignored_fields == 2
+    data = reader.get_metrics_data()
+    assert data is not None
+    (metric,) = [
+        each for each in data.resource_metrics[0].scope_metrics[0].metrics if each.name == "asynq.tasks.ignored_fields"
+    ]
+    (point,) = metric.data.data_points
+    labels = {"messaging.destination.name": "default", "asynq.task.type": "add"}
+    assert (dict(point.attributes or {}), point.value) == (labels, 2)  # type: ignore[union-attr]  # of a counter
 
 
 async def test_a_strict_task_archives_unknown_fields(
