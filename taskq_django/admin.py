@@ -21,7 +21,7 @@ from django.views.decorators.http import require_safe
 from taskq_core import BrokerError, ConfigurationError, TaskInfo, TaskNotFoundError
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import Inspector, UnreadableTask
-from taskq_django.admin_detail import attempts, moment, roughly, sections_of
+from taskq_django.admin_detail import moment, retries, roughly, sections_of
 from taskq_django.admin_list import STATE_NAMES, PlainList, TaskList, object_id
 from taskq_django.app import taskq
 from taskq_django.models import Queue, Task
@@ -129,7 +129,7 @@ class TaskAdmin(ReadOnlyAdmin):
         return {
             **row,
             "name": task.name,
-            "attempts": attempts(task),
+            "retries": retries(task),
             "when": when,
             "exactly": moment(when),
             "roughly": roughly(when),

@@ -124,16 +124,16 @@ def _main(task: TaskInfo) -> Section:
     section.add("id", _("id"), task.id)
     section.add("queue", _("queue"), task.queue)
     section.add("state", _("state"), str(STATE_NAMES[task.state]))
-    section.add("attempts", _("failed attempts"), attempts(task))
+    section.add("retries", _("retries"), retries(task))
     section.add("last_error", _("last error"), _block(task.last_error))
     section.add("last_failed_at", _("failed at"), moment(task.last_failed_at))
     section.add("group", _("group"), task.group)
     return section
 
 
-def attempts(task: TaskInfo) -> str:
-    """Return how many attempts failed, of how many there are."""
-    return _("%(failed)d of %(most)d") % {"failed": task.retried, "most": task.max_retry + 1}
+def retries(task: TaskInfo) -> str:
+    """Return how often a task was retried, of how often it may be. Its first run is not among them."""
+    return _("%(done)d of %(most)d") % {"done": task.retried, "most": task.max_retry}
 
 
 def _times(task: TaskInfo) -> Section:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
@@ -133,7 +134,7 @@ def test_a_tasks_page_says_what_is_known(pages: Callable[..., str], redis: Redis
         "email:deliver",
         handle.id,
         "archived",
-        "0 of 5",
+        "0 of 4",
         "no such address\nmore",
         "tenant",
         "acme",
@@ -141,6 +142,20 @@ def test_a_tasks_page_says_what_is_known(pages: Callable[..., str], redis: Redis
     ):
         assert text in html
     assert "Nov. 14, 2023" in html
+
+
+def test_a_task_that_failed_at_its_only_attempt_was_never_retried(
+    pages: Callable[..., str], redis: RedisServer
+) -> None:
+    """So the list and its page say nothing of failed attempts, of which Redis keeps no count."""
+    handle = taskq.remote("email:nobody-runs-this", max_retry=0, retention=60).delay()
+    call_command("runworker", "--burst", verbosity=0)
+
+    listed, page = pages(TASKS), pages(detail(handle))
+
+    assert '<td class="field-state">archived</td>' in listed
+    assert '<td class="field-retries nowrap">0 of 0</td>' in listed
+    assert re.search(r"Retries:</label>.*?0 of 0", page, re.DOTALL)
 
 
 def test_whatever_a_task_holds_is_escaped(pages: Callable[..., str], redis: RedisServer) -> None:
@@ -242,8 +257,6 @@ def test_migrate_creates_permissions_to_view_and_no_tables() -> None:
 
 
 def test_the_migration_is_current() -> None:
-    from django.core.management import call_command
-
     call_command("makemigrations", "taskq_django", "--check", "--dry-run", verbosity=0)
 
 
