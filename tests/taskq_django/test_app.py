@@ -7,7 +7,7 @@ import pytest
 from django.test import override_settings
 
 from taskq_core import ConfigurationError
-from taskq_django import client, task, taskq
+from taskq_django import apps, client, task, taskq
 from taskq_django.apps import autodiscover
 from taskq_django.conf import read_settings
 from tests.redis_server import RedisServer
@@ -26,10 +26,20 @@ def test_autodiscover_names_modules(settings: Any) -> None:
         autodiscover()
 
 
-def test_autodiscover_can_be_turned_off(settings: Any) -> None:
-    settings.TASKQ = {"AUTODISCOVER": False}
+@pytest.mark.parametrize(
+    ("wanted", "looked_for"), [(True, [("tasks",)]), (["jobs", "queued"], [("jobs", "queued")]), (False, [])]
+)
+def test_what_is_looked_for_in_every_app(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, wanted: object, looked_for: list[tuple[str, ...]]
+) -> None:
+    """False looks for nothing."""
+    calls: list[tuple[str, ...]] = []
+    monkeypatch.setattr(apps, "autodiscover_modules", lambda *names: calls.append(names))
+    settings.TASKQ = {"AUTODISCOVER": wanted}
 
     autodiscover()
+
+    assert calls == looked_for
 
 
 def test_settings_are_read_anew_under_override_settings() -> None:
