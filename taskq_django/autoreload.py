@@ -3,18 +3,21 @@
 A parent process starts the worker as a child and starts it again when it exits with Django's reload status. In the
 child the worker has the main thread, and with it the signals, while another thread watches Django's list of files; a
 change stops the worker as SIGTERM does, so running tasks finish first. Ctrl-C reaches both processes; the parent only
-waits. A child that cannot start (code in the middle of an edit) is tried again after the next change.
+waits. A child that fails (code in the middle of an edit) is tried again after the next change; one whose worker cannot
+start (Redis is not there yet) also a few seconds later.
 """
 
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from django.utils import autoreload
 
@@ -22,8 +25,16 @@ from taskq_core.worker import Worker
 
 RELOAD = 3
 """Exit status with which a child asks to be started again; Django's own."""
+NOT_STARTED = 4
+"""Exit status of a child whose worker could not start, or gave up."""
+TRIED_AGAIN_S = 5.0
+"""Seconds after which a worker that could not start is tried again."""
 EVERY_S = autoreload.StatReloader.SLEEP_TIME
 """Seconds between two looks at the files; Django's own."""
+LOADED_SINCE = "_TASKQ_AUTORELOAD_SINCE"
+"""Environment variable with the time before a child loads code, in Unix seconds."""
+_NAP_S = 0.1
+"""Longest time in which a signal to the waiting parent is not seen, in seconds."""
 _STOPPED = (0, RELOAD, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 """Exit status of a child that was told to stop: at work, at a change of code, or while it started."""
 
@@ -39,8 +50,8 @@ def run_with_autoreload(make_worker: Callable[[], Worker]) -> int:
     return _run_child(make_worker)
 
 
-def _run_child(make_worker: Callable[[], Worker]) -> int:
-    watch = _Watch()
+def _run_child(make_worker: Callable[[], Worker]) -> NoReturn:
+    watch = _Watch(loaded_since=float(os.environ[LOADED_SINCE]))
     worker = make_worker()
     has_changed, has_ended = threading.Event(), threading.Event()
 
@@ -56,24 +67,29 @@ def _run_child(make_worker: Callable[[], Worker]) -> int:
     has_ended.set()
     if has_changed.is_set():
         sys.exit(RELOAD)
-    return status
+    sys.exit(NOT_STARTED if status else 0)
 
 
 def _supervise() -> int:
     arguments = autoreload.get_child_arguments()
-    environment = {**os.environ, autoreload.DJANGO_AUTORELOAD_ENV: "true"}
     with _Child() as child:
         while True:
             watch = _Watch()  # a change while the child starts counts as well
-            status = child.run(arguments, environment)
-            if child.was_told_to_stop:
-                return 0 if status in _STOPPED else status
+            since = {autoreload.DJANGO_AUTORELOAD_ENV: "true", LOADED_SINCE: repr(time.time())}
+            status = child.run(arguments, {**os.environ, **since})
+            if child.was_told_to_stop and status in _STOPPED:
+                return 0
             if status == RELOAD:
                 continue
             if status == 0:
                 return status
-            sys.stderr.write(f"The worker ended with status {status}. It starts again when code changes.\n")
-            if not _wait_for_change(child, watch):
+            timeout_s = math.inf
+            if status == NOT_STARTED:
+                status, timeout_s = 1, TRIED_AGAIN_S
+                sys.stderr.write(f"It is tried again in {TRIED_AGAIN_S:g} s, or when code changes.\n")
+            else:
+                sys.stderr.write(f"The worker ended with status {status}. It starts again when code changes.\n")
+            if not _wait_for_change(child, watch, timeout_s):
                 return status
 
 
@@ -82,13 +98,9 @@ class _Child:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._stop = threading.Event()
+        self.was_told_to_stop = False
         self._is_terminated = False
         self._handlers: dict[signal.Signals, Any] = {}
-
-    @property
-    def was_told_to_stop(self) -> bool:
-        return self._stop.is_set()
 
     def __enter__(self) -> "_Child":
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -110,44 +122,63 @@ class _Child:
             self._process = None
 
     def wait_to_stop(self, timeout_s: float) -> bool:
-        return self._stop.wait(timeout_s)
+        # Not with an Event: its lock may be held by the very code that the signal interrupts.
+        until = time.monotonic() + timeout_s
+        while not self.was_told_to_stop and (left := until - time.monotonic()) > 0:
+            time.sleep(min(_NAP_S, left))
+        return self.was_told_to_stop
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
-        self._stop.set()
+        self.was_told_to_stop = True
         if number == signal.SIGTERM:
             self._is_terminated = True
             if self._process is not None:
                 self._process.terminate()
 
 
-def _wait_for_change(child: _Child, watch: "_Watch") -> bool:
-    """Return True when a file of the project has changed, False when told to stop."""
+def _wait_for_change(child: _Child, watch: "_Watch", timeout_s: float) -> bool:
+    """Return True when a file of the project has changed or the time is over, False when told to stop."""
+    until = time.monotonic() + timeout_s
     while not child.wait_to_stop(EVERY_S):
-        if watch.must_restart():
+        if watch.must_restart() or time.monotonic() >= until:
             return True
     return False
 
 
 class _Watch:
-    """The files that Django's reloader watches, and when they changed last."""
+    """The files that Django's reloader watches, and when they changed last.
 
-    def __init__(self) -> None:
+    Args:
+        loaded_since: When this process began to load code, in Unix seconds. What changed after that may have been read
+            before it: the first look asks to restart then. A time in the future is nobody's change.
+    """
+
+    def __init__(self, loaded_since: float = math.inf) -> None:
         self._reloader = autoreload.StatReloader()
         autoreload.autoreload_started.send(sender=self._reloader)  # lets apps name further files
-        self._seen = dict(self._reloader.snapshot_files())
+        self._seen = self._files() or {}
+        now = time.time()
+        self._is_stale = any(path.suffix == ".py" and loaded_since <= when <= now for path, when in self._seen.items())
 
     def must_restart(self) -> bool:
         """Whether files have changed since the last look, and nobody dealt with the change otherwise."""
-        try:
-            now = dict(self._reloader.snapshot_files())
-        except (RuntimeError, KeyError):
-            return False  # another thread imports modules while they are listed; the next look sees all
-        must_restart = False
+        now = self._files()
+        if now is None:
+            return False
+        must_restart, self._is_stale = self._is_stale, False
         for path, when in now.items():
             if self._seen.setdefault(path, when) != when:
                 self._seen[path] = when
                 must_restart = not self._is_dealt_with(path) or must_restart  # every change is told
         return must_restart
+
+    def _files(self) -> dict[Path, float] | None:
+        try:
+            return dict(self._reloader.snapshot_files())
+        except (RuntimeError, KeyError):  # another thread imports modules while they are listed
+            return None
+        except OSError:  # a folder went away while it was searched
+            return None
 
     def _is_dealt_with(self, path: Path) -> bool:
         answers = autoreload.file_changed.send(sender=self._reloader, file_path=path)

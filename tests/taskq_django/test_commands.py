@@ -251,16 +251,18 @@ class Project:
         self.tasks.parent.mkdir()
         (folder / "kiosk" / "__init__.py").touch()
         (folder / "kiosk_settings.py").write_text(PROJECT.format(url=redis.unix_url))
-        self.write_tasks("first")
+        self.write_tasks("first", version=0)
         self.manage = folder / "manage.py"
         self.manage.write_text(
             "from django.core.management import execute_from_command_line as run\nimport sys\nrun(sys.argv)\n"
         )
 
-    def write_tasks(self, name: str, *, version: int = 0) -> None:
+    def write_tasks(self, name: str, *, version: int | None = None, begins: str = "") -> None:
+        """Put a file in the place of the one with the tasks, changed just now or in the second `version`."""
         new = self.folder / "tasks.py.new"
-        new.write_text(TASKS.format(name=name))
-        os.utime(new, (version, version))  # a change that no clock's coarseness can hide
+        new.write_text(begins + TASKS.format(name=name))
+        if version is not None:
+            os.utime(new, (version, version))  # a change that no clock's coarseness can hide
         new.replace(self.tasks)
 
     @property
@@ -356,30 +358,82 @@ def test_a_pipe_that_is_closed_is_no_traceback(project: Project, redis: RedisSer
 
 
 @pytest.mark.slow
-def test_autoreload_starts_anew_after_running_tasks_have_finished(project: Project, tmp_path: Path) -> None:
-    """A change, a mistake in the code, its repair, and SIGTERM; the task that ran during the first is not cut off."""
-    from taskq_django import taskq
+class TestAutoreload:
+    def test_it_starts_anew_after_running_tasks_have_finished(self, project: Project, tmp_path: Path) -> None:
+        """The task that runs while the code changes is not cut off. SIGTERM ends parent and child."""
+        from taskq_django import taskq
 
-    flag = tmp_path / "flag"
-    with project.worker("--autoreload") as process:
-        read_until(process, "ready")
-        handle = taskq.remote("kiosk:first", retention=600).delay(flag=str(flag))
-        while not flag.with_suffix(".started").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
+        flag = tmp_path / "flag"
+        with project.worker("--autoreload") as process:
+            read_until(process, "ready\n")
+            handle = taskq.remote("kiosk:first", retention=600).delay(flag=str(flag))
+            while not flag.with_suffix(".started").exists():
+                assert process.poll() is None
+                time.sleep(0.01)
 
-        project.write_tasks("second", version=1)
-        flag.touch()
-        said = read_until(process, "ready")
-        assert f"completed  kiosk:first  {handle.id}  attempt 1" in said
-        assert "kiosk:second" in said
+            project.write_tasks("second", version=1)
+            flag.touch()
+            said = read_until(process, "ready\n")
+            assert f"completed  kiosk:first  {handle.id}  attempt 1" in said
+            assert "kiosk:second" in said
 
-        project.tasks.write_text("def broken(:")
-        read_until(process, "It starts again when code changes.")
-        project.write_tasks("third", version=2)
-        assert "kiosk:third" in read_until(process, "ready")
+            process.terminate()
+            assert process.wait(60) == 0
 
-        process.terminate()
-        assert process.wait(30) == 0
+        assert handle.result(timeout=10) == "first"
 
-    assert handle.result(timeout=10) == "first"
+    def test_a_mistake_in_the_code_waits_for_its_repair(self, project: Project) -> None:
+        with project.worker("--autoreload") as process:
+            read_until(process, "ready\n")
+
+            project.tasks.write_text("def broken(:")
+            assert "SyntaxError" in read_until(process, "The worker ended with status 1. It starts again when")
+            project.write_tasks("second", version=1)
+
+            assert "kiosk:second" in read_until(process, "ready\n")
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_ends_the_wait_for_a_repair(self, project: Project, number: signal.Signals) -> None:
+        with project.worker("--autoreload") as process:
+            read_until(process, "ready\n")
+            project.tasks.write_text("def broken(:")
+            read_until(process, "It starts again when code changes.")
+
+            process.send_signal(number)
+
+            assert process.wait(60) == 1
+
+    def test_a_change_while_code_is_loaded_is_not_missed(self, project: Project, tmp_path: Path) -> None:
+        """The worker has read the file already when it changes, and has not begun to watch it."""
+        loading, go = tmp_path / "loading", tmp_path / "go"
+        with project.worker("--autoreload") as process:
+            read_until(process, "ready\n")
+            project.write_tasks("second", version=1, begins=LOADS_SLOWLY.format(loading=str(loading), go=str(go)))
+            while not loading.exists():
+                assert process.poll() is None
+                time.sleep(0.01)
+            project.write_tasks("third")
+            go.touch()
+
+            assert "kiosk:second" in read_until(process, "ready\n")
+            assert "kiosk:third" in read_until(process, "ready\n")
+
+    def test_a_worker_waits_for_redis(self, tmp_path: Path) -> None:
+        """Whoever starts it before Redis needs not come back to it."""
+        with RedisServer() as server:
+            server.stop()
+            with Project(tmp_path, server).worker("--autoreload") as process:
+                said = read_until(process, "It is tried again in 5 s, or when code changes.")
+                assert "the worker cannot start: cannot reach unix:" in said
+                server.start()
+
+                read_until(process, "ready\n")
+
+
+LOADS_SLOWLY = """
+import time
+from pathlib import Path
+Path({loading!r}).touch()
+while not Path({go!r}).exists():
+    time.sleep(0.01)
+"""

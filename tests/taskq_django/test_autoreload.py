@@ -1,0 +1,49 @@
+"""What the worker's reloader sees of files. How it starts workers anew is shown with processes, in `test_commands`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.utils.autoreload import StatReloader
+
+from taskq_django.autoreload import _Watch
+
+
+@pytest.mark.parametrize(
+    "error",
+    [FileNotFoundError("a folder went away"), RuntimeError("dictionary changed size"), KeyError("a module")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_look_that_fails_changes_nothing_for_the_next(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Folders are searched while they change, and modules listed while others are imported."""
+    looks: list[list[tuple[Path, float]] | Exception] = [
+        [(Path("tasks.py"), 1.0)],
+        error,
+        [(Path("tasks.py"), 1.0)],
+        [(Path("tasks.py"), 2.0)],
+        [(Path("tasks.py"), 2.0)],
+    ]
+
+    def snapshot(reloader: StatReloader) -> Iterator[tuple[Path, float]]:
+        look = looks.pop(0)
+        if isinstance(look, Exception):
+            raise look
+        yield from look
+
+    monkeypatch.setattr(StatReloader, "snapshot_files", snapshot)
+    watch = _Watch()
+
+    assert [watch.must_restart() for _ in range(4)] == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("changed_at", "is_stale"), [(99.0, False), (100.0, True), (101.0, True), (1e12, False)], ids=str
+)
+def test_what_changed_while_code_was_loaded_asks_for_one_restart(
+    monkeypatch: pytest.MonkeyPatch, changed_at: float, is_stale: bool
+) -> None:
+    """But not a file that claims to be changed in the future: it would be so again and again."""
+    monkeypatch.setattr(StatReloader, "snapshot_files", lambda _: iter([(Path("tasks.py"), changed_at)]))
+    watch = _Watch(loaded_since=100.0)
+
+    assert [watch.must_restart(), watch.must_restart()] == [is_stale, False]
