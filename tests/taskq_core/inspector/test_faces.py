@@ -46,6 +46,7 @@ async def test_an_inspector_follows_its_application(kind: Any, redis_server: Red
     assert await queues() == ["here"]
     await app.aclose()
     assert await queues() == ["here"]
+    await app.aclose()
     app.configure(replace(app.settings, prefix="shop"))
     assert await queues() == ["there"]
     await app.aclose()
