@@ -331,6 +331,22 @@ def test_a_queue_is_removed_on_any_store(broker: Broker) -> None:
     assert broker.pending(broker.keys.queue("low")) == ["other"]
 
 
+@pytest.mark.parametrize(("to", "answer"), [("", ""), ("low", "moving")])
+def test_a_move_is_not_carried_on_while_its_queue_is_removed(any_broker: Broker, to: str, answer: str) -> None:
+    """Otherwise its task would be among those to delete and among those to carry on."""
+    store_tasks(any_broker, 1)
+    queue = any_broker.queue
+    any_broker.run(ops.move_out(queue, ["id-000"], token="a", target="low", now_ns=NOW_NS))
+    assert any_broker.run(ops.close_queue(queue, force=True)).is_closed
+    before = any_broker.dump()
+
+    departures = any_broker.run(ops.move_out(queue, ["id-000"], token="b", target=to, now_ns=NOW_NS))
+
+    assert [each.answer for each in departures.tasks] == [answer]
+    assert any_broker.dump() == before
+    assert any_broker.run(ops.discard(queue)) == (1, True)
+
+
 def test_a_cursor_goes_on_after_a_task_that_is_gone(broker: Broker) -> None:
     """Among many of the same time it is found by its id, byte by byte."""
     names = sorted([b"a", b"b", b"b\x00", b"b\xff", b"ba", b"c", b"\xc3\xa9"])

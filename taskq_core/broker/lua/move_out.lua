@@ -24,7 +24,7 @@
   returns  now (Unix s), then per task looked at: answer, name of its move, other queue, score ('' none), ms its unique
            lock is held for ('' not held), number of words that follow, fields and values of its hash.
            Answers: 'ok'; '' no such task; 'lost' not where its state says, or without a message; 'moving' to yet
-           another queue; otherwise its state, from which it cannot be moved
+           another queue, or its queue is being removed; otherwise its state, from which it cannot be moved
 ]]
 -- include _clock
 -- include _lock
@@ -52,6 +52,9 @@ local function set_out(id, key)
   if not field.msg then
     return 'lost'
   elseif field.taskq_moving then
+    if not redis.call('ZSCORE', KEYS[7], id) then
+      return target_of_all == '' and '' or 'moving' -- its queue is being removed
+    end
     token, score, target = string.match(field.taskq_moving, '^(%x+):%x+:([^:]*):(.*)$')
     if not token or (target_of_all ~= '' and target ~= target_of_all) then
       return 'moving'
