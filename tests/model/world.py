@@ -85,7 +85,7 @@ class Task:
         lock: The unique lock its hash names.
         group: The group its hash names.
         result: Result bytes.
-        owner: Token of the worker that runs it.
+        owner: Token of the worker that runs it, as its fence and its lease say.
         in_set: Id of the aggregation set it is in.
         waited: Whether somebody asked to be told of its end.
         moving: What its hash says of its way to another queue.
@@ -280,8 +280,8 @@ class _Reader:
             places = self._places.pop(task_id, [])
             _must(len(places) == 1, f"task {task_id} ({task.state}) stands in {places}")
             place, task.score = places[0]
-            _must(not task.owner or task.owner.endswith(f":{task.score}"), f"{task_id}: {task.owner} at {task.score}")
-            task.owner = task.owner.rpartition(":")[0]
+            token, _, lease = task.owner.rpartition(":")
+            task.owner = token if lease == str(task.score) else ""  # a stale fence is none
             if place == "removed":
                 task.removed = True
             elif place.startswith("set "):
@@ -295,6 +295,11 @@ class _Reader:
                     expected = f"group {task.group}"
                 _must(place == expected, f"task {task_id} ({task.state}) stands in {place}")
             self._queue.tasks[task_id] = task
+        for task_id, places in list(self._places.items()):
+            if places == [("removed", None)]:
+                del self._places[
+                    task_id
+                ]  # it has arrived elsewhere, or gone: what is removed is gone through at leisure
         _must(not self._places, f"listed without a task: {self._places}")
 
     def _read_own(self) -> None:

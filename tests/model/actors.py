@@ -1,0 +1,240 @@
+"""Who races: each actor is a generator that pauses after every call, so a test can let another one in between.
+
+An actor says to the scene what it was told: what it stored, and what it ended for good.
+"""
+
+from collections.abc import Callable, Iterator
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import OK, Action, Outcome, ReceiptLane, Recovery, Verdict
+from taskq_core.moving import finish, move
+from taskq_core.steps import Steps
+from tests.model.scenes import GRACE_S, LEADER_MS, LEASE_S, SCENES, Scene
+
+Actor = Callable[[Scene, str], Iterator[None]]
+"""Called with the scene and a name of its own, "1" or "2"."""
+
+
+def _followed(scene: Scene, steps: Steps[object]) -> Iterator[None]:
+    """Carry out steps, at the time of the scene; pause after those that read or change where a task stands."""
+    operation = next(steps)
+    while True:
+        if operation.name in {"move_out", "move_in", "move_end"}:
+            operation.args = [str(scene.now_ns), *operation.args[1:]]
+        answer = scene.ask(operation)
+        if operation.name in {"list_moving", "move_in", "move_end"} or len(operation.args) > 6:
+            yield
+        try:
+            operation = steps.send(answer)
+        except StopIteration:
+            return
+
+
+# --- workers ----------------------------------------------------------------------------------------------------------
+
+
+def worker(scene: Scene, who: str) -> Iterator[None]:
+    taken = scene.dequeue(f"w{who}0")
+    yield
+    for task_id in taken:
+        assert scene.settle(f"w{who}0", Outcome.DONE, task_id)
+        yield
+
+
+def owner_settles(outcome: Outcome) -> Actor:
+    def settles(scene: Scene, who: str) -> Iterator[None]:
+        scene.settle("w1", outcome)
+        yield
+
+    return settles
+
+
+def owner_extends(scene: Scene, who: str) -> Iterator[None]:
+    scene.ask(ops.extend_leases(scene.queue, ["t"], owner="w1", lease_s=LEASE_S, now_ns=scene.now_ns))
+    yield
+
+
+def owner_writes(scene: Scene, who: str) -> Iterator[None]:
+    scene.ask(ops.write_result(scene.queue, "t", b"result", owner="w1"))
+    yield
+
+
+def owner_sets_aside(scene: Scene, who: str) -> Iterator[None]:
+    scene.ask(ops.quarantine(scene.queue, "t", owner="w1", now_ns=scene.now_ns))
+    yield
+
+
+def zombie(scene: Scene, who: str) -> Iterator[None]:
+    """Had the task before w1 and knows nothing of it: whatever it does, it is refused."""
+    assert not scene.settle("w0", Outcome.DONE)
+    yield
+    assert not scene.ask(ops.write_result(scene.queue, "t", b"of a zombie", owner="w0"))
+    yield
+    kept = scene.ask(ops.extend_leases(scene.queue, ["t"], owner="w0", lease_s=LEASE_S, now_ns=scene.now_ns)).kept
+    assert kept == [False]
+    yield
+
+
+# --- services ---------------------------------------------------------------------------------------------------------
+
+
+def recoverer(verdict: Verdict) -> Actor:
+    def recovers(scene: Scene, who: str) -> Iterator[None]:
+        tasks = scene.ask(ops.list_expired(scene.queue, grace_s=GRACE_S, now_ns=scene.now_ns)).tasks
+        yield
+        recoveries = [Recovery(each, verdict, each.message, 1) for each in tasks]
+        scene.ask(ops.recover(scene.queue, recoveries, grace_s=GRACE_S, now_ns=scene.now_ns))
+        yield
+
+    return recovers
+
+
+def forwarder(scene: Scene, who: str) -> Iterator[None]:
+    scene.ask(ops.forward(scene.queue, owner=f"f{who}", leader_ms=LEADER_MS, now_ns=scene.now_ns))
+    yield
+
+
+def janitor(scene: Scene, who: str) -> Iterator[None]:
+    completed, archived = scene.ask(ops.clean(scene.queue, now_ns=scene.now_ns))
+    assert archived == 0
+    scene.ended["t"] += completed
+    yield
+
+
+def scheduler(scene: Scene, who: str) -> Iterator[None]:
+    """Its entry is to fire once, whoever does it."""
+    mark = scene.ask(ops.adopt(scene.queue, ["entry"], now_ns=(scene.now_s - 5) * 10**9)).marks[0]
+    yield
+    firing = ops.Tick("entry", mark.at_s, scene.now_s, scene.new("fired"))
+    if mark.at_s == scene.now_s:
+        return
+    codes = scene.ask(ops.tick(scene.queue, [firing], ReceiptLane(f"tick{who}"), now_ns=scene.now_ns)).codes
+    assert codes in {"1", "s"}
+    scene.stored["fired"] += codes == "1"
+    yield
+
+
+def aggregator(scene: Scene, who: str) -> Iterator[None]:
+    checks = [ops.GroupCheck("g", f"s{who}", 30, 10)]
+    scene.ask(ops.gather(scene.queue, checks, limit=1, now_ns=scene.now_ns))
+    yield
+    yield from combiner(scene, who, f"s{who}")
+
+
+def combiner(scene: Scene, who: str, set_id: str = "s0") -> Iterator[None]:
+    """Goes on with a set that it gathered before."""
+    members = scene.ask(ops.read_members(scene.queue, "g", set_id, skip=0))
+    yield
+    if members:
+        task = scene.new(f"combined-{set_id}")
+        code = scene.ask(ops.combine(scene.queue, "g", set_id, len(members), task, now_ns=scene.now_ns))
+        if code == "1":
+            scene.ended.update(task_id for task_id, _ in members)
+            scene.stored[task.task_id] += 1
+        yield
+
+
+def reclaimer(scene: Scene, who: str) -> Iterator[None]:
+    operation = ops.reclaim(scene.queue, "aggregator", owner=f"a{who}", leader_ms=LEADER_MS, now_ns=scene.now_ns)
+    scene.ask(operation)
+    yield
+
+
+# --- clients and people -----------------------------------------------------------------------------------------------
+
+
+def enqueuer(scene: Scene, who: str) -> Iterator[None]:
+    """The same id, and without a lock, which `t` may hold."""
+    scene.enqueue(scene.new("t"), who=who)
+    yield
+
+
+def unique_enqueuer(scene: Scene, who: str) -> Iterator[None]:
+    """Another id, and the lock of `t`."""
+    scene.enqueue(scene.new(f"v{who}", lock=scene.lock), who=who)
+    yield
+
+
+def revoker(scene: Scene, who: str) -> Iterator[None]:
+    state = scene.ask(ops.revoke(scene.queue, "t"))
+    scene.ended["t"] += state is not None and state not in {"active", "completed", "archived"}
+    yield
+
+
+def acts(action: Action) -> Actor:
+    def inspector(scene: Scene, who: str) -> Iterator[None]:
+        answer = scene.ask(ops.act(scene.queue, action, ["t"], start_in_ms=5000, now_ns=scene.now_ns))
+        scene.ended["t"] += answer == [OK] and action is Action.DELETE
+        yield
+
+    return inspector
+
+
+def rewriter(scene: Scene, who: str) -> Iterator[None]:
+    """Gives the task another payload, to which its lock follows."""
+    found = scene.ask(ops.look(scene.queue, "t"))
+    yield
+    if found is not None:
+        new_lock = scene.queue.unique("t", who.encode())
+        new = scene.message("t", unique_key=new_lock, retry=int(who))
+        locks = {"old_lock": scene.lock, "new_lock": new_lock}
+        scene.ask(ops.rewrite(scene.queue, "t", old=found.message, new=new, **locks))
+        yield
+
+
+def pauser(scene: Scene, who: str) -> Iterator[None]:
+    scene.ask(ops.pause(scene.queue, now_ns=scene.now_ns))
+    yield
+    scene.ask(ops.resume(scene.queue))
+    yield
+
+
+def remover(scene: Scene, who: str) -> Iterator[None]:
+    closed = scene.ask(ops.close_queue(scene.queue, force=True))
+    yield
+    is_over = not closed.is_closed
+    while not is_over:
+        before = scene.ids()
+        _, is_over = scene.ask(ops.discard(scene.queue, limit=1))
+        scene.ended.update(before - scene.ids())
+        yield
+
+
+def mover(scene: Scene, who: str) -> Iterator[None]:
+    keys = scene.keys
+    yield from _followed(scene, move(keys, scene.queue, keys.queue("other"), ["t"], state=None))
+
+
+def finisher(scene: Scene, who: str) -> Iterator[None]:
+    """Carries on moves that were cut off."""
+    yield from _followed(scene, finish(scene.keys, scene.queue, idle_s=60))
+
+
+_WAITING = ("pending", "scheduled", "retry", "grouped")
+_ALL = (*SCENES,)
+
+ACTORS: dict[str, tuple[Actor, tuple[str, ...]]] = {
+    "worker": (worker, ("pending", "scheduled", "retry")),
+    **{f"owner {each.name.lower()}": (owner_settles(each), ("running", "lapsed")) for each in Outcome},
+    "owner extends": (owner_extends, ("running", "lapsed")),
+    "owner writes": (owner_writes, ("running", "lapsed")),
+    "owner sets aside": (owner_sets_aside, ("running", "lapsed")),
+    "zombie": (zombie, ("running", "lapsed")),
+    **{f"recoverer {each.name.lower()}": (recoverer(each), ("lapsed",)) for each in (*Verdict,)[:4]},
+    "forwarder": (forwarder, ("scheduled", "scheduled_in_group", "retry")),
+    "janitor": (janitor, ("completed", "archived")),
+    "scheduler": (scheduler, ("pending",)),
+    "aggregator": (aggregator, ("grouped", "scheduled_in_group", "in_late_set")),
+    "combiner": (combiner, ("in_set", "in_late_set")),
+    "reclaimer": (reclaimer, ("grouped", "in_set", "in_late_set")),
+    "enqueuer": (enqueuer, _ALL),
+    "unique enqueuer": (unique_enqueuer, _ALL),
+    "revoker": (revoker, _ALL),
+    **{f"inspector {each.value}": (acts(each), _ALL) for each in Action},
+    "rewriter": (rewriter, (*_WAITING, "in_set", "running", "moving")),
+    "pauser": (pauser, ("pending",)),
+    "remover": (remover, _ALL),
+    "mover": (mover, (*_WAITING, "completed", "in_set", "running", "moving")),
+    "finisher": (finisher, ("moving",)),
+}
+"""Actors by name, and the scenes in which they have something to do."""
