@@ -289,7 +289,14 @@ class CircuitOpenError(BrokerUnavailableError):
 
 
 class BrokerAuthenticationError(BrokerError):
-    """The store refused the user name or password, or the user may not do this."""
+    """The store refused the user name or password, or the user may not do this.
+
+    Attributes:
+        may_have_happened: True when a script was ended half-way, by a command in it that the user may not run: some of
+            its changes may be made. Otherwise nothing was.
+    """
+
+    may_have_happened = False
 
 
 class BrokerFullError(BrokerError):

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Admitted, EnqueueCode, NewTask, Operation
 from taskq_core.errors import (
+    BrokerAuthenticationError,
     BrokerError,
     BrokerReplicationError,
     BrokerUnavailableError,
@@ -105,7 +106,7 @@ def refusal(code: str, name: str, queue: str, task_id: str, answer: Admitted | N
 def may_have_happened(cause: BrokerError) -> bool:
     """Whether what failed may have been carried out all the same."""
     return isinstance(cause, BrokerReplicationError) or (
-        isinstance(cause, BrokerUnavailableError) and cause.may_have_happened
+        isinstance(cause, BrokerUnavailableError | BrokerAuthenticationError) and cause.may_have_happened
     )
 
 

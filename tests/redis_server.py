@@ -14,12 +14,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from taskq_core.broker.embedded.binary import find_redis_server
 
@@ -99,7 +101,8 @@ class RedisServer:
         sentinel_of: Be a Sentinel that watches this started server (it needs a TCP port) as `mymaster`.
         quorum: Sentinels that must agree that it is gone.
         appendonly: Keep an append-only file, so data survives `kill()` and `start()`.
-        options: Further settings by their name in redis.conf; a sequence gives a setting of several words.
+        options: Further settings by their name in redis.conf; a sequence gives a setting of several words. What is
+            added before `start` holds from then on.
         binary: The program; None takes the one `find_redis_server` finds.
     """
 
@@ -130,7 +133,7 @@ class RedisServer:
         self._sentinel_of = sentinel_of
         self._quorum = quorum
         self._appendonly = appendonly
-        self._options = dict(options or {})
+        self.options = dict(options or {})
         self._port: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._relay: subprocess.Popen[bytes] | None = None
@@ -189,15 +192,18 @@ class RedisServer:
     def flushall(self) -> None:
         self.client.flushall()
 
-    def start(self) -> Self:
-        """Start it, again after `stop` or `kill` on the same port and data, and return when it answers PING."""
+    def start(self, *, is_loading: bool = False) -> Self:
+        """Start it, again after `stop` or `kill` on the same port and data, and return when it answers PING.
+
+        With `is_loading` that it loads its data is answer enough.
+        """
         assert self._process is None, "it runs already"
         first_time = self._port is None
         for attempt in range(5):
             if self._tcp and first_time:
                 self._port = _free_port(with_bus=self._cluster)
             self._spawn()
-            if self._wait_until_ready() and (not self.tls or self._has_tls or self._start_relay()):
+            if self._wait_until_ready(is_loading) and (not self.tls or self._has_tls or self._start_relay()):
                 return self
             log = (self.folder / "redis.log").read_text(errors="replace")
             self._reap()
@@ -262,7 +268,7 @@ class RedisServer:
             settings["replicaof"] = ("127.0.0.1", str(self.replica_of.port))
             if self.replica_of.password:
                 settings["masterauth"] = self.replica_of.password
-        return settings | self._options
+        return settings | self.options
 
     def _spawn(self) -> None:
         # An own folder for every attempt's log, so that an earlier refusal is not read as this one's.
@@ -306,17 +312,25 @@ class RedisServer:
             file.write_text("\n".join(lines) + "\n")
         return file
 
-    def _wait_until_ready(self) -> bool:
+    def _wait_until_ready(self, is_loading: bool) -> bool:
         assert self._process is not None
         deadline = time.monotonic() + _READY_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                return False
-            try:
-                if self.client.ping():
-                    return True
-            except redis.RedisError:
-                time.sleep(0.01)  # between two looks at a server that is starting
+        probe = redis.Redis(  # a client of its own: others try again by themselves while it loads
+            unix_socket_path=str(self.socket_path), password=self.password, retry=Retry(NoBackoff(), 0)
+        )
+        with closing(probe):
+            while time.monotonic() < deadline:
+                if self._process.poll() is not None:
+                    return False
+                try:
+                    if probe.ping():
+                        return True
+                except redis.BusyLoadingError:
+                    if is_loading:
+                        return True
+                    time.sleep(0.01)  # between two looks at a server that is loading
+                except redis.RedisError:
+                    time.sleep(0.01)  # between two looks at a server that is starting
         return False
 
     def _end(self, how: signal.Signals) -> None:

@@ -100,8 +100,11 @@ def translate(error: BaseException, address: str) -> BrokerError:
     ):
         return BrokerUnavailableError.unchanged(f"{address} refused for now: {text}")
     if isinstance(error, exceptions.ResponseError):
-        if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")) or any(each in text for each in _NOT_ALLOWED_IN_SCRIPT):
-            return BrokerAuthenticationError(f"{address} refused the user or password: {text}")
+        is_in_script = any(each in text for each in _NOT_ALLOWED_IN_SCRIPT)
+        if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")) or is_in_script:
+            refused = BrokerAuthenticationError(f"{address} refused the user or password: {text}")
+            refused.may_have_happened = is_in_script
+            return refused
         return BrokerReplyError(f"{address} answered: {text}")
     return BrokerUnavailableError(f"no answer from {address}: {text or type(error).__name__}")
 

@@ -53,6 +53,7 @@ from taskq_core.worker.reconciler import Reconciler
 from taskq_core.worker.recoverer import Recoverer
 from taskq_core.worker.reporter import ErrorReporter
 from taskq_core.worker.result_writer import ResultWriter
+from taskq_core.worker.rights import check_rights
 from taskq_core.worker.run import Ending, Run
 from taskq_core.worker.settler import Settler
 from taskq_core.worker.subscriber import Subscriber
@@ -237,6 +238,7 @@ class Worker:
         try:
             await asyncio.to_thread(runtime.endpoint.open)
             await self._runner.run(operations.ping(), patience_s=START_PATIENCE_S)
+            await check_rights(self._runner, self._queues)
             if self._scheduler is not None:
                 self._scheduler.open(self._runner)
         except TaskQError as error:

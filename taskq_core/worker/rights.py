@@ -1,0 +1,35 @@
+"""Find out at the start whether the worker's user may run the commands that the scripts use.
+
+Redis ends a script at the first command that its user may not run, and keeps what it has done so far: a task may be
+taken from its list and not be handed out. The reconciler repairs that, but a worker that would do it with each task
+must not start at all.
+"""
+
+from collections.abc import Sequence
+
+from taskq_core.broker import operations
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.errors import BrokerAuthenticationError, BrokerError
+from taskq_core.wire import QueueKeys
+
+
+async def check_rights(runner: AsyncRunner, queues: Sequence[QueueKeys]) -> None:
+    """Try the commands on keys of each queue that do not exist.
+
+    Raises:
+        BrokerAuthenticationError: Some are refused; it names them.
+    """
+    for queue in queues:
+        for key in (f"{queue.prefix}absent", queue.absent):
+            try:
+                refused = await runner.run(operations.try_commands(key, queue.done))
+            except BrokerAuthenticationError:
+                raise
+            except BrokerError:
+                return  # it is not answering just now, which says nothing of rights
+            if refused:
+                raise BrokerAuthenticationError(
+                    f"{runner.endpoint.address} refused the user or password: no permissions to run "
+                    f"{', '.join(sorted(refused)).lower()} in scripts on keys of queue {queue.name!r}; "
+                    "'taskq doctor' says what to add"
+                )

@@ -1,0 +1,376 @@
+"""Users with exactly the documented rights, passwords that change, certificates that expire."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from taskq_core import BrokerUnavailableError, EnqueueError, EnqueueUnknownError, TaskQ, TaskQError, TaskState
+from taskq_core.broker import operations
+from taskq_core.broker.scripts import load
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.errors import BrokerAuthenticationError
+from taskq_core.inspector import Inspector
+from taskq_core.scheduler import Scheduler
+from taskq_core.worker import Worker, WorkerConfig
+from tests.conformance.stores import redis_programs
+from tests.conformance.test_scripts import EVERY
+from tests.redis_server import RedisServer, TlsFiles
+from tests.relay import Relay
+
+pytestmark = pytest.mark.redis
+
+PAGE = (Path(__file__).parents[2] / "docs/how-to/secure-redis.md").read_text(encoding="utf-8")
+RULES = {user: rules.split() for user, rules in re.findall(r"^ACL SETUSER (\w+) (.*)$", PAGE, re.MULTILINE)}
+FOR_TOOLS = {"INFO", "CONFIG", "SCRIPT", "CLUSTER"}
+"""Commands of a table of the page, which not every program needs."""
+
+
+OUTSIDE = {"rights", "beat", "announce", "record"}
+"""Scripts that are tried here on keys of other names, and the one that tries all rights."""
+
+
+def commands(rules: list[str]) -> set[str]:
+    """The commands that rules allow, in capitals and without subcommands."""
+    return {rule[1:].partition("|")[0].upper() for rule in rules if rule.startswith("+")}
+
+
+def in_scripts(texts: list[str]) -> set[str]:
+    return {command for text in texts for command in re.findall(r"redis\.p?call\(\s*'([A-Z]+)'", text)}
+
+
+class TestThePage:
+    def test_it_names_each_command_that_is_sent_and_no_other(self) -> None:
+        room = files("taskq_core.broker")
+        scripts = in_scripts([file.read_text() for file in (room / "lua").iterdir()])
+        sent: set[str] = set()
+        for file in (room / "operations").iterdir():
+            if file.name.endswith(".py"):
+                sent |= set(re.findall(r"[(\[]\"([A-Z]{3,})\"", file.read_text()))
+
+        needed, allowed = (scripts | sent | {"SUBSCRIBE"}) - FOR_TOOLS, commands(RULES["app"])
+        assert sorted(needed - allowed) == [], "docs/how-to/secure-redis.md does not allow these to the user app"
+        assert sorted(allowed - needed) == [], "docs/how-to/secure-redis.md allows these to the user app, in vain"
+
+    def test_who_only_enqueues_needs_less(self) -> None:
+        sent = {"EVALSHA", "EVAL", "SADD", "PUBLISH", "SUBSCRIBE"}
+
+        expected = in_scripts([load(name).text for name in ("enqueue", "look", "revoke")]) | sent
+        assert commands(RULES["producer"]) == expected
+        assert commands(RULES["producer"]) < commands(RULES["app"])
+
+
+@pytest.fixture(scope="module", params=redis_programs())
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    with RedisServer(tcp=True, binary=redis_programs()[request.param]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def newest() -> Iterator[RedisServer]:
+    """A server that says which command was refused, which Redis 6.2 does not."""
+    with RedisServer(tcp=True) as server:
+        yield server
+
+
+def url_of(server: RedisServer, user: str, *rules: str) -> str:
+    """The URL of a user who may do what the page says, and what is added to it."""
+    server.flushall()
+    server.command("ACL", "SETUSER", user, "reset", *RULES[user], *rules)
+    server.command("ACL", "LOG", "RESET")
+    return f"redis://{user}:password@127.0.0.1:{server.port}/0"
+
+
+def denied(server: RedisServer) -> set[str]:
+    """What was refused; the name that redis-py tells of itself is of no matter."""
+    entries = server.client.acl_log()
+    return {str(entry["object"]) for entry in entries} - {"client", "client|setinfo", "hello"}
+
+
+class TestRights:
+    def test_an_application_does_all_it_does(self, server: RedisServer) -> None:
+        """Enqueue in every way, run, fail, time a schedule, look at everything and act on it."""
+        app = TaskQ(url_of(server, "app"), defaults={"retention": 60})
+
+        @app.periodic("@every 1s")
+        @app.task(name="add")
+        def add(a: int = 1, b: int = 1) -> int:
+            return a + b
+
+        @app.task(name="fail", max_retry=0)
+        def fail() -> None:
+            raise ValueError
+
+        @app.aggregator
+        def together(group: str, tasks: list[Any]) -> Any:
+            return add.s(len(tasks), 0)
+
+        with closing(app):
+            handle = add.delay(1, 2)
+            add.using(unique_for=60, run_after=60).delay(3, 4)
+            add.using(aggregate="g").delay()
+            app.client.enqueue_many([add.s(5, 6), fail.s()])
+            assert Worker(app, WorkerConfig(burst=True, with_scheduler=True, aggregate_every=0.1)).run() == 0
+            assert handle.result(timeout=10) == 3
+            waiting = app.remote("nobody").delay()
+            assert waiting.cancel()
+            inspector = Inspector(app)
+            assert inspector.queues() == ["default"]
+            assert inspector.queue_info("default").failed == 1
+            (archived,) = inspector.tasks("default", TaskState.ARCHIVED).tasks
+            inspector.run_task("default", archived.id)
+            inspector.archive_task("default", archived.id)
+            inspector.delete_task("default", archived.id)
+            assert inspector.find_tasks("default", TaskState.SCHEDULED).tasks
+            assert inspector.history("default", 2)
+            assert inspector.memory_usage("default") > 0
+            inspector.scheduler_entries()
+            inspector.servers()
+            assert not inspector.reconcile("default", repair=True).findings
+            inspector.pause("default")
+            inspector.resume("default")
+
+        assert denied(server) == set()
+
+    @pytest.mark.parametrize("name", sorted(EVERY.keys() - OUTSIDE))
+    def test_every_script_runs(self, server: RedisServer, name: str) -> None:
+        app = TaskQ(url_of(server, "app"))
+        with closing(app):
+            queue = app.runtime.keys.queue("default")
+            app.runtime.runner.run(EVERY[name](queue))
+
+        assert denied(server) == set()
+
+    def test_a_scheduler_by_itself(self, server: RedisServer) -> None:
+        app = TaskQ(url_of(server, "app"))
+        app.periodic("@every 1s", id="e")(app.task(name="t")(lambda_free))
+        with closing(app):
+            asyncio.run(run_scheduler(app, server))
+
+        assert denied(server) == set()
+
+    async def test_who_only_enqueues(self, server: RedisServer) -> None:
+        app = TaskQ(url_of(server, "producer"), defaults={"retention": 60})
+        task = app.remote("t")
+        handle = await task.adelay()
+        await task.using(run_after=60, unique_for=60).adelay()
+        await task.using(aggregate="g").adelay()
+        await app.async_client.enqueue_many([task.s(), task.s()])
+        assert (await handle.arefresh()).state.value == "pending"
+        with pytest.raises(TimeoutError):
+            await handle.aresult(timeout=0.1)
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(handle.result, 0.1)
+        assert await handle.acancel()
+
+        assert denied(server) == set()
+        with pytest.raises(BrokerAuthenticationError):
+            await asyncio.to_thread(Inspector(app).run_all, "default", TaskState.SCHEDULED)
+        await app.aclose()
+
+    @pytest.mark.parametrize("command", sorted(commands(RULES["producer"])))
+    def test_a_command_that_is_missing_is_named(self, newest: RedisServer, command: str) -> None:
+        """Whoever needs it is told which, and whether something may have been done all the same."""
+        url = url_of(newest, "producer", f"-{command.lower()}")
+        newest.client.script_flush()
+        with closing(TaskQ(url, defaults={"retention": 60})) as app:
+            task = app.remote("t")
+            known = stored_by_another(newest)
+            said = [
+                refusal_of(call)
+                for call in (
+                    task.delay,
+                    lambda: task.using(run_after=60, unique_for=60).delay(n=1),
+                    lambda: task.using(aggregate="g").delay(n=2),
+                    lambda: app.client.wait_for_result(known["waiting"], 0.05),
+                    *[partial(app.client.fetch_info, handle) for handle in known.values()],
+                    *[partial(app.client.cancel_task, handle) for handle in known.values()],
+                )
+            ]
+
+        refused = [each for each in said if each is not None]
+        if command in UNNOTICED:
+            assert refused == []
+        else:
+            assert refused
+            assert all(f"'{command.lower()}'" in str(each) for each in refused)
+        for error in refused:
+            if isinstance(error, EnqueueError):
+                assert isinstance(error, EnqueueUnknownError) == ("in script" in str(error))
+
+    @pytest.mark.parametrize("command", ["hget", "hset", "lpush", "zadd"])
+    async def test_a_worker_without_a_right_does_not_start(
+        self, newest: RedisServer, command: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It would take tasks from their list and drop them."""
+        app = TaskQ(url_of(newest, "app", f"-{command}"))
+        admin = TaskQ(newest.unix_url)
+        await admin.remote("t").adelay()
+
+        assert await Worker(app, WorkerConfig(burst=True)).arun() == 1
+
+        assert f"no permissions to run {command} in scripts on keys of queue 'default'" in caplog.text
+        assert newest.client.llen("asynq:{default}:pending") == 1
+        await app.aclose()
+        await admin.aclose()
+
+
+UNNOTICED = {
+    "EXPIRE": "only in a repeat",
+    "GET": "a receipt that cannot be read is none",
+}
+"""Commands without which a producer goes on, and why."""
+
+
+def refusal_of(call: Callable[[], Any]) -> TaskQError | None:
+    """What a call was told of rights, if anything."""
+    try:
+        call()
+    except (EnqueueError, BrokerAuthenticationError) as error:
+        return error
+    except TimeoutError:
+        pass
+    return None
+
+
+def stored_by_another(server: RedisServer) -> dict[str, Any]:
+    """Handles of tasks in several states, which somebody with all rights has stored."""
+    with closing(TaskQ(server.unix_url, defaults={"retention": 60})) as app:
+        queue, run = app.runtime.keys.queue("default"), app.runtime.runner.run
+        task = app.remote("known")
+        handles = {"running": task.delay()}
+        run(operations.dequeue(queue, owner="w", call=1, limit=100, lease_s=30))
+        handles["waiting"] = task.delay()
+        handles["scheduled"] = task.using(run_after=60, unique_for=60).delay()
+        handles["grouped"] = task.using(aggregate="alone").delay()
+        return handles
+
+
+def lambda_free() -> None:
+    """A task that does nothing."""
+
+
+async def run_scheduler(app: TaskQ, server: RedisServer) -> None:
+    scheduler = Scheduler(app)
+    running = asyncio.create_task(scheduler.arun())
+    deadline = time.monotonic() + 30
+    while not server.client.llen("asynq:{default}:pending"):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    scheduler.stop()
+    assert await running == 0
+
+
+class TestPassword:
+    @asynccontextmanager
+    async def working(self, server: RedisServer, url: str, ran: list[int]) -> AsyncIterator[tuple[TaskQ, Worker]]:
+        app = TaskQ(url)
+
+        @app.task(name="note")
+        async def note(number: int) -> None:
+            ran.append(number)
+
+        worker = Worker(app, WorkerConfig(lease=2, heartbeat=0.5, safety_net=0.2))
+        running = asyncio.create_task(worker.arun())
+        yield app, worker
+        worker.stop()
+        assert await running == 0
+        await app.aclose()
+
+    async def test_it_changes_without_a_pause(self, redis_server: RedisServer) -> None:
+        """Old connections go on; a worker whose password was taken away tries again until it is right."""
+        ran: list[int] = []
+        with RedisServer(tcp=True) as server:
+            server.command("ACL", "SETUSER", "app", "on", ">old", "~*", "&*", "+@all")
+            admin = TaskQ(server.unix_url).remote("note")
+            async with self.working(server, f"redis://app:old@127.0.0.1:{server.port}/0", ran):
+                await admin.adelay(number=1)
+                await until_ran(ran, 1)
+                server.command("ACL", "SETUSER", "app", ">new")
+                server.command("ACL", "SETUSER", "app", "<old")
+                await admin.adelay(number=2)
+                await until_ran(ran, 2)
+                server.command("CLIENT", "KILL", "USER", "app")
+                await admin.adelay(number=3)
+                with closing(TaskQ(f"redis://app:old@127.0.0.1:{server.port}/0")) as late:
+                    with pytest.raises(EnqueueError, match="refused the user or password") as refused:
+                        await late.remote("note").adelay(number=9)
+                    assert isinstance(refused.value.__cause__, BrokerAuthenticationError)
+                    assert await Worker(late, WorkerConfig(burst=True)).arun() == 1, "it does not start"
+                    await late.aclose()
+                assert ran == [1, 2]
+                server.command("ACL", "SETUSER", "app", ">old")
+                await until_ran(ran, 3)
+
+        assert ran == [1, 2, 3]
+
+
+async def until_ran(ran: list[int], number: int) -> None:
+    deadline = time.monotonic() + 60
+    while number not in ran:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+class TestCertificate:
+    async def test_an_expired_one_ends_the_connection_before_anything_is_said(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("taskq_core.worker.worker.START_PATIENCE_S", 0.3)
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        over = datetime.now(UTC) - timedelta(days=1)
+        expired = authority.issue_cert("localhost", not_before=over - timedelta(days=9), not_after=over)
+        expired.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+        tls = TlsFiles(certificate=tmp_path / "server.pem", key=tmp_path / "server.pem", authority=tmp_path / "ca.pem")
+        with RedisServer(tls=tls, password="secret") as server, SpyingRelay(("127.0.0.1", server.port)) as relay:
+            url = f"rediss://:secret@localhost:{relay.port}/0?ssl_ca_certs={tmp_path / 'ca.pem'}"
+            app = TaskQ(url, enqueue_timeout=0.5)
+            for send in (app.remote("t").adelay, lambda: asyncio.to_thread(app.client.enqueue, app.remote("t").s())):
+                with pytest.raises(EnqueueError, match=r"certificate has expired|certificate verify failed") as refused:
+                    await send()
+                assert isinstance(refused.value.__cause__, BrokerUnavailableError)
+                assert not refused.value.__cause__.may_have_happened
+            assert await Worker(app, WorkerConfig(burst=True)).arun() == 1
+            await app.aclose()
+
+            assert relay.said
+            assert all(data[0] in (0x15, 0x16) for data in relay.said), "a handshake or its end, never plain text"
+            assert not server.client.keys("*")
+
+
+class SpyingRelay(Relay):
+    """A relay that keeps what clients said."""
+
+    def __init__(self, target: Any) -> None:
+        super().__init__(target)
+        self.said: list[bytes] = []
+
+    def _spring_trap(self, pair: Any, data: bytes) -> None:
+        self.said.append(data)
+        super()._spring_trap(pair, data)
+
+
+def test_a_runner_of_a_rediss_url_never_speaks_plainly(redis_server: RedisServer) -> None:
+    """Against a server that speaks no TLS it fails, and has said nothing but the beginning of a handshake."""
+    with (
+        SpyingRelay(redis_server.socket_path) as relay,
+        closing(TaskQ(f"rediss://:secret@localhost:{relay.port}")) as app,
+    ):
+        runner = SyncRunner(app.runtime.endpoint, timeout_s=1)
+        with pytest.raises(BrokerUnavailableError):
+            runner.run(EVERY["scan"](app.runtime.keys.queue("default")))
+        runner.close()
+
+        assert relay.said
+        assert b"secret" not in b"".join(relay.said)
+        assert all(data[0] == 0x16 for data in relay.said)
