@@ -76,6 +76,20 @@ def plan(tasks: int) -> Plan:
         ("idle worker: commands run in Redis a second", "idle", {"seconds": 10}, "commands_per_s", ""),
         ("idle worker: CPU percent", "idle", {"seconds": 10}, "cpu_percent", ""),
     ]
+    inspected = (
+        ("look", "queue_info, memory_usage"),
+        ("page", "a page of 1,000 tasks"),
+        ("find", "find_tasks"),
+        ("reconcile", "reconcile"),
+        ("run_all", "run_all"),
+        ("move_all", "move_all"),
+        ("archive_all", "archive_all"),
+        ("delete_all", "delete_all"),
+        ("remove_queue", "remove_queue"),
+    )
+    for figure, words in inspected:
+        title = f"longest call of {words}"
+        rows.append((title, "longest_calls", {"count": 20 * tasks}, f"{figure}_ms", ""))
     return rows
 
 
@@ -143,7 +157,7 @@ def main() -> int:
 
 def _measure(function: str, url: str, arguments: dict[str, Any], cpu: str) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.scenarios", function, url, json.dumps(arguments), cpu]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
     if done.returncode:
         raise SystemExit(f"{function} failed:\n{done.stdout}{done.stderr}")
     figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])

@@ -262,7 +262,7 @@ if __name__ == "__main__":
     name, url, arguments, cpu = sys.argv[1:5]
     if cpu:
         os.sched_setaffinity(0, {int(cpu)})
-    from benchmarks import raw
+    from benchmarks import inspecting, raw
 
-    function = globals().get(name) or getattr(raw, name)
+    function = globals().get(name) or getattr(raw, name, None) or getattr(inspecting, name)
     print(json.dumps(function(url, **json.loads(arguments))), flush=True)
