@@ -55,6 +55,10 @@ def enqueue(
     if process_at is not None and process_in is not None:
         raise click.UsageError("give either --process-at or --process-in", click.get_current_context())
     given = {key: value for key, value in options.items() if value is not None}
+    if given.get("unique_for") == timedelta(0):
+        raise click.UsageError("--unique takes at least one second", click.get_current_context())
+    if not given.get("aggregate", "a name").strip():
+        raise click.UsageError("--group takes the name of a group, got nothing", click.get_current_context())
     if process_at is not None or process_in is not None:
         given["run_after"] = process_at if process_at is not None else process_in
     if headers:

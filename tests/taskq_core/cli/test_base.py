@@ -95,6 +95,8 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["queue", "remove", "x"], "Remove queue x: nobody is there to confirm it; pass --yes"),
         (["task", "enqueue", "-t", "x"], "give either --payload or --payload-file"),
         (["task", "enqueue", "-t", "x", "-l", "{}", "--timeout", "soon"], "'soon' is no duration"),
+        (["task", "enqueue", "-t", "x", "-l", "{}", "--unique", "0"], "--unique takes at least one second"),
+        (["task", "enqueue", "-t", "x", "-l", "{}", "-g", " "], "--group takes the name of a group"),
         (["task", "enqueue", "-t", "x", "-l", "{}", "--deadline", "2030-01-01"], "has no time zone"),
         (["task", "enqueue", "-t", "x", "-l", "{}", "--header", "x"], "'x' is no header; give name=value"),
         (["worker"], "name the TaskQ object"),
