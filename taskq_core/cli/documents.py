@@ -57,6 +57,7 @@ def queue(info: QueueInfo) -> Document:
         "processed_today": info.processed_today,
         "failed_today": info.failed_today,
         "as_of": moment(info.as_of),
+        "problem": info.problem,
     }
 
 

@@ -32,6 +32,7 @@ STYLES = {
     "aggregating": "magenta",
     "paused": "yellow",
     "stopped": "yellow",
+    "damaged": "red",
     "red": "bold red",
 }
 """Colour of a word that stands alone in a cell."""

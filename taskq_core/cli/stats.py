@@ -6,7 +6,7 @@ from datetime import timedelta
 import click
 
 from taskq_core.cli import documents
-from taskq_core.cli.base import Command
+from taskq_core.cli.base import FAILED, Command
 from taskq_core.cli.queue import NO_QUEUES
 from taskq_core.cli.render import Column, Output, shown_rate, shown_size, shown_span
 from taskq_core.cli.session import Session
@@ -28,7 +28,7 @@ ORDER = (
 
 @click.command("stats", cls=Command)
 @click.pass_obj
-def stats(session: Session) -> None:
+def stats(session: Session) -> int:
     """Show all queues at a glance: tasks by state, today's runs, Redis."""
     out = session.output
     infos = session.inspector.queue_infos()
@@ -38,12 +38,16 @@ def stats(session: Session) -> None:
         redis = {}  # this user may not ask; all else is known
     if out.as_json:
         out.json(_document(infos, redis))
-        return
-    _show_states(out, infos)
-    _show_queues(out, infos)
-    _show_today(out, infos)
-    if redis:
-        _show_redis(out, redis)
+    else:
+        _show_states(out, infos)
+        _show_queues(out, infos)
+        _show_today(out, infos)
+        if redis:
+            _show_redis(out, redis)
+    damaged = [info for info in infos if info.problem]
+    for info in damaged:
+        out.complain(f"taskq: queue {info.name!r} cannot be counted: {info.problem}; taskq doctor looks for the reason")
+    return FAILED if damaged else 0
 
 
 def _total(infos: Sequence[QueueInfo], state: TaskState) -> int:
@@ -86,7 +90,7 @@ def _show_queues(out: Output, infos: Sequence[QueueInfo]) -> None:
                 shown_span(info.latency),
                 str(info.processed_today),
                 str(info.failed_today),
-                "paused" if info.is_paused else "running",
+                "damaged" if info.problem else "paused" if info.is_paused else "running",
             )
             for info in infos
         ],

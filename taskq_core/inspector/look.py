@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Page, QueueCounts, StoredTask
-from taskq_core.errors import ConfigurationError, TaskNotFoundError, WireFormatError
+from taskq_core.errors import BrokerReplyError, ConfigurationError, TaskNotFoundError, WireFormatError
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
 from taskq_core.inspector.records import (
     LISTED_STATES,
@@ -34,15 +34,34 @@ def queue_info(keys: Keys, name: str) -> Steps[QueueInfo]:
 
 
 def queue_infos(keys: Keys) -> Steps[list[QueueInfo]]:
-    """Return how every queue stands."""
+    """Return how every queue stands; one that is damaged hides no other."""
     infos = []
     for name in (yield from ask(operations.list_queues(keys.queues))):
-        counts = yield from ask(operations.count_tasks(keys.queue(name)))
-        infos.append(_queue_info(name, counts))
+        problem = ""
+        try:
+            counts = yield from ask(operations.count_tasks(keys.queue(name)))
+        except BrokerReplyError as error:
+            now_s = yield from ask(operations.read_time())
+            counts, problem = _nothing(now_s), str(error)
+        infos.append(_queue_info(name, counts, problem))
     return infos
 
 
-def _queue_info(name: str, counts: QueueCounts) -> QueueInfo:
+def _nothing(now_s: float) -> QueueCounts:
+    return QueueCounts(
+        now_ns=int(now_s * 1e9),
+        sizes=dict.fromkeys(TaskState, 0),
+        is_paused=False,
+        processed=0,
+        failed=0,
+        processed_today=0,
+        failed_today=0,
+        latency_s=None,
+        groups=0,
+    )
+
+
+def _queue_info(name: str, counts: QueueCounts, problem: str = "") -> QueueInfo:
     latency_s = counts.latency_s
     return QueueInfo(
         name=name,
@@ -55,6 +74,7 @@ def _queue_info(name: str, counts: QueueCounts) -> QueueInfo:
         failed_today=counts.failed_today,
         latency=None if latency_s is None else timedelta(seconds=latency_s),
         as_of=datetime.fromtimestamp(counts.now_ns / 1e9, tz=UTC),
+        problem=problem,
     )
 
 

@@ -36,6 +36,8 @@ class QueueInfo:
         failed_today: As `failed`, since midnight UTC.
         latency: How long the next task to run has been pending; None if none is, or if it does not say.
         as_of: When this was read, by Redis's clock.
+        problem: Why the queue cannot be counted, "" if it can; with a problem all numbers are 0. A key of another type
+            is one; workers repair that within minutes.
     """
 
     name: str
@@ -48,6 +50,7 @@ class QueueInfo:
     failed_today: int
     latency: timedelta | None
     as_of: datetime
+    problem: str = ""
 
     @property
     def size(self) -> int:

@@ -77,7 +77,7 @@ class Inspector:
         return self._follow(look.queue_info(self._keys, name))
 
     def queue_infos(self) -> list[QueueInfo]:
-        """Return how every queue stands, sorted by name."""
+        """Return how every queue stands, sorted by name. One that cannot be counted says so in `problem`."""
         return self._follow(look.queue_infos(self._keys))
 
     def history(self, queue: str, days: int = 10) -> list[DailyStats]:

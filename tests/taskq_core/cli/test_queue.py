@@ -168,6 +168,26 @@ def test_stats(run: Run, run_json: RunJson, filled: TaskQ) -> None:
     assert "error rate  0.00 %" in told
 
 
+def test_stats_tell_of_a_damaged_queue_beside_the_others(
+    run: Run, run_json: RunJson, filled: TaskQ, redis_server: RedisServer
+) -> None:
+    redis_server.client.sadd("asynq:queues", "odd")
+    redis_server.client.set("asynq:{odd}:retry", "x")
+
+    told = run("stats", status=1)
+    document = run_json("stats", status=1)
+
+    assert told.stderr.startswith("taskq: queue 'odd' cannot be counted: ")
+    assert told.stderr.count("\n") == 1
+    states = {line.split()[0]: line.split()[-1] for line in told.stdout.splitlines() if line.startswith(("low", "odd"))}
+    assert states == {"low": "running", "odd": "damaged"}
+    assert [(each["queue"], bool(each["problem"])) for each in document["queues"]] == [
+        ("default", False),
+        ("low", False),
+        ("odd", True),
+    ]
+
+
 def test_stats_of_a_user_who_may_not_ask_for_info(run_json: RunJson, monkeypatch: pytest.MonkeyPatch) -> None:
     with RedisServer(tcp=True) as server:
         server.command("ACL", "SETUSER", "ada", "on", ">pw", "allkeys", "+@all", "-@dangerous")

@@ -14,7 +14,7 @@ from taskq_core import (
     TaskQ,
     TaskState,
 )
-from taskq_core.errors import QueueNotFoundError
+from taskq_core.errors import BrokerReplyError, QueueNotFoundError
 from taskq_core.inspector import AsyncInspector, Inspector, QueueInfo, TaskPage, UnreadableTask
 from tests.redis_server import RedisServer
 from tests.taskq_core.inspector.conftest import Ask
@@ -305,6 +305,23 @@ async def test_a_group_that_is_none_hides_nothing(app: TaskQ, ask: Ask, redis_se
     assert (await ask("queue_info", "default")).sizes[TaskState.AGGREGATING] == 1
     assert [(group.name, group.size) for group in await ask("groups", "default")] == [("good", 1), ("odd", 0)]
     assert await ask("memory_usage", "default") > 0
+
+
+async def test_a_damaged_queue_hides_no_other(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+    """Where all are counted it tells its problem; asked for by itself it is an error."""
+    enqueue(app, "odd")
+    enqueue(app)
+    redis_server.client.set("asynq:{odd}:retry", "x")
+
+    default, odd = await ask("queue_infos")
+    page = await ask("tasks")
+
+    assert (default.name, default.size, default.problem) == ("default", 1, "")
+    assert (odd.name, odd.size, "WRONGTYPE" in odd.problem) == ("odd", 0, True)
+    assert abs(odd.as_of - default.as_of) < timedelta(minutes=1)
+    assert [task.queue for task in page.tasks] == ["default"]
+    with pytest.raises(BrokerReplyError, match="WRONGTYPE"):
+        await ask("queue_info", "odd")
 
 
 async def test_an_unreachable_store_is_told() -> None:
