@@ -5,6 +5,7 @@ What a scheduler does is the business of `taskq_core.scheduler`; a framework's o
 
 import importlib.metadata
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -13,9 +14,9 @@ from taskq_core.app import TaskQ
 from taskq_core.cli.base import Command
 from taskq_core.cli.render import clean
 from taskq_core.cli.session import Session
-from taskq_core.cli.worker import Output, set_up_log, verbosity_option
+from taskq_core.cli.worker import HEALTH_OPTIONS, Output, click_options, health_url, set_up_log, verbosity_option
 from taskq_core.periodic import Firing, FiringOutcome
-from taskq_core.scheduler import SchedulerListener, run_scheduler
+from taskq_core.scheduler import SchedulerConfig, SchedulerListener, run_scheduler
 
 DESCRIPTION = "Enqueue periodic tasks when they are due, until told to stop."
 EPILOG = """\
@@ -34,7 +35,18 @@ exit status:
 """
 
 
-def banner(app: TaskQ) -> str:
+def scheduler_config(options: Mapping[str, Any]) -> SchedulerConfig:
+    """Return the scheduler's configuration, as the command line says it.
+
+    Raises:
+        ConfigurationError: A value is not usable.
+    """
+    return SchedulerConfig(
+        **{each.name: options[each.name] for each in HEALTH_OPTIONS if options.get(each.name) is not None}
+    )
+
+
+def banner(app: TaskQ, config: SchedulerConfig) -> str:
     """Return what a scheduler says of itself when it starts. The broker's address has no password."""
     timetable = app.timetable
     entries = [*timetable.entries.values()]
@@ -44,6 +56,7 @@ def banner(app: TaskQ) -> str:
         f"  pid          {os.getpid()}",
         f"  entries      {len(entries)}, and {len(app.settings.schedule)} of the settings",
         f"  providers    {len(timetable.providers)}",
+        *([f"  health       {health_url(config)}"] if config.health_port else []),
     ]
     return "\n".join([*lines, "Ctrl-C stops it."])
 
@@ -73,27 +86,35 @@ class Narrator(SchedulerListener):
             pass  # whoever read it is gone; no reason to stop
 
 
-def run(app: TaskQ, *, verbosity: int, stdout: Output) -> int:
+def run(app: TaskQ, options: Mapping[str, Any], *, verbosity: int, stdout: Output) -> int:
     """Run a scheduler until it is told to stop, and return the exit status.
 
     Args:
         app: Queue application whose periodic tasks it enqueues.
+        options: Parsed command line: health_port, health_host.
         verbosity: 0 writes nothing, 1 what is run, 2 also a line per firing.
         stdout: Where to write.
+
+    Raises:
+        ConfigurationError: A value is not usable.
     """
+    config = scheduler_config(options)
     if verbosity == 0:
-        return run_scheduler(app)
-    stdout.write(banner(app) + "\n")
+        return run_scheduler(app, config)
+    stdout.write(banner(app, config) + "\n")
     stdout.flush()
-    return run_scheduler(app, listener=Narrator(stdout, per_firing=verbosity >= 2))
+    return run_scheduler(app, config, listener=Narrator(stdout, per_firing=verbosity >= 2))
 
 
 @click.command("scheduler", cls=Command, epilog=EPILOG, help=DESCRIPTION, short_help=DESCRIPTION)
 @click.argument("app", metavar="MODULE:ATTRIBUTE", required=False)
 @verbosity_option("firing")
 @click.pass_obj
-def scheduler_command(session: Session, /, app: str | None, verbosity: int) -> int:
+def scheduler_command(session: Session, /, app: str | None, verbosity: int, **options: Any) -> int:
     """Run a scheduler."""
     target = session.named_app(app)
     set_up_log(verbosity)
-    return run(target, verbosity=verbosity, stdout=session.output.stdout)
+    return run(target, options, verbosity=verbosity, stdout=session.output.stdout)
+
+
+scheduler_command.params += click_options(options=HEALTH_OPTIONS)

@@ -8,7 +8,7 @@ import argparse
 import importlib.metadata
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from taskq_core.cli.base import Command
 from taskq_core.cli.render import clean
 from taskq_core.cli.session import Session
 from taskq_core.context import TaskContext
+from taskq_core.scheduler import SchedulerConfig
 from taskq_core.settings import Settings, parse_queues, seconds
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
@@ -127,7 +128,7 @@ OPTIONS = (
         flag="--health-port",
         metavar="PORT",
         kind=int,
-        help="tell over HTTP how the worker is, at /livez and /readyz of this port",
+        help="tell over HTTP whether it lives and works, at /livez and /readyz of this port",
     ),
     WorkerOption(
         flag="--health-host",
@@ -138,9 +139,15 @@ OPTIONS = (
 """The worker's options, the same for `taskq worker` and Django's commands."""
 
 
-def add_arguments(parser: argparse.ArgumentParser, settings: Settings | None = None) -> None:
+HEALTH_OPTIONS = tuple(option for option in OPTIONS if option.name.startswith("health_"))
+"""Those that a scheduler has, too."""
+
+
+def add_arguments(
+    parser: argparse.ArgumentParser, settings: Settings | None = None, options: Sequence[WorkerOption] = OPTIONS
+) -> None:
     """Add the worker's options to a parser. Given `settings`, the help shows their values as defaults."""
-    for option in OPTIONS:
+    for option in options:
         shown = option.full_help(settings).replace("%", "%%")  # argparse formats the help
         if option.metavar:
             parser.add_argument(option.flag, type=option.kind, metavar=option.metavar, help=shown)
@@ -153,10 +160,10 @@ def add_arguments(parser: argparse.ArgumentParser, settings: Settings | None = N
             parser.add_argument(option.flag, action="store_true", help=shown)
 
 
-def click_options(settings: Settings | None = None) -> list[click.Option]:
+def click_options(settings: Settings | None = None, options: Sequence[WorkerOption] = OPTIONS) -> list[click.Option]:
     """Return the worker's options for click. As `add_arguments`."""
     made = []
-    for option in OPTIONS:
+    for option in options:
         shown = option.full_help(settings)
         if option.metavar:
             made.append(click.Option([option.flag], type=option.kind, metavar=option.metavar, help=shown))
@@ -197,7 +204,7 @@ def banner(app: TaskQ, config: WorkerConfig, *, all_tasks: bool = False) -> str:
         f"  concurrency  {config.concurrency}",
         f"  pid          {os.getpid()}",
         *(["  scheduler    runs as well"] if config.with_scheduler else []),
-        *([f"  health       {_health_url(config)}"] if config.health_port else []),
+        *([f"  health       {health_url(config)}"] if config.health_port else []),
         f"  tasks        {len(app.tasks) or 'none registered: every task will be put off, then archived'}",
     ]
     shown = sorted(app.tasks) if all_tasks else sorted(app.tasks)[:_TASKS_SHOWN]
@@ -275,7 +282,8 @@ def _queues_text(queues: Mapping[str, int]) -> str:
     return ",".join(f"{name}={weight}" for name, weight in sorted(queues.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _health_url(config: WorkerConfig) -> str:
+def health_url(config: WorkerConfig | SchedulerConfig) -> str:
+    """Return where health is told."""
     host = f"[{config.health_host}]" if ":" in config.health_host else config.health_host
     return f"http://{host}:{config.health_port}/readyz"
 

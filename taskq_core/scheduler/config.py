@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from taskq_core.errors import ConfigurationError
+from taskq_core.health import check_health_address
 from taskq_core.settings import Duration, seconds
 
 
@@ -16,10 +17,15 @@ class SchedulerConfig:
     """Seconds between two times that the leader writes its entries for tools; they last twice as long. At least 1."""
     refresh: Duration = 60.0
     """Seconds between two looks of the leader at how far its entries have come."""
+    health_host: str = "127.0.0.1"
+    """Address at which the health of a scheduler of its own process is told over HTTP."""
+    health_port: int | None = None
+    """Port at which it is told, 0 for any free one. None: it is not told."""
 
     def __post_init__(self) -> None:
         for name in ("leader_lease", "heartbeat", "refresh"):
             object.__setattr__(self, name, seconds(name, getattr(self, name), allow_zero=False))
+        check_health_address(self.health_host, self.health_port)
         for name in ("leader_lease", "heartbeat"):
             if self.span(name) < 1:
                 raise ConfigurationError(f"{name} must be at least 1 second, got {getattr(self, name)!r}")

@@ -19,6 +19,7 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.clock import Clock
 from taskq_core.ids import new_token
 from taskq_core.scheduler.entries import EntryBook
+from taskq_core.scheduler.health import TurnState
 from taskq_core.scheduler.history import History
 from taskq_core.scheduler.ticker import Ticker
 from taskq_core.service import jittered, serve
@@ -67,6 +68,7 @@ class Leader:
         self._key = ""
         self._has_lease = False
         self._asked_at = -math.inf
+        self._answered_at: float | None = None
         self._tickers: dict[QueueKeys, Ticker] = {}
         self._running: dict[QueueKeys, asyncio.Task[None]] = {}
 
@@ -74,6 +76,18 @@ class Leader:
     def leads(self) -> bool:
         """True while this scheduler holds the lease, as far as it knows."""
         return self._has_lease and self._clock.monotonic() - self._asked_at < self._lease_s
+
+    @property
+    def answer_age_s(self) -> float | None:
+        """Seconds since Redis last answered about the lease, None before the first time."""
+        return None if self._answered_at is None else self._clock.monotonic() - self._answered_at
+
+    @property
+    def turns(self) -> dict[str, TurnState]:
+        """How the turns of each queue go; empty while another scheduler leads."""
+        if not self.leads:
+            return {}
+        return {queue.name: ticker.state for queue, ticker in self._tickers.items() if queue in self._book.by_queue}
 
     async def work(self) -> float:
         """Take or renew the lease and see that the tickers run; return the seconds until the next time."""
@@ -98,7 +112,7 @@ class Leader:
         led, asked_at = self.leads, self._clock.monotonic()
         operation = operations.lead_entries(self._key, owner=self._owner, leader_ms=int(self._lease_s * 1000))
         self._has_lease = await self._runner.run(operation)
-        self._asked_at = asked_at
+        self._asked_at, self._answered_at = asked_at, self._clock.monotonic()
         if self._has_lease and not led:
             logger.info("leads %d periodic tasks", len(self._book.entries))
             for ticker in self._tickers.values():

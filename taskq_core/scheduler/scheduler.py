@@ -26,11 +26,13 @@ from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError, TaskQError
+from taskq_core.health import HealthServer, open_health_server
 from taskq_core.periodic import Firing, FiringOutcome
 from taskq_core.scheduler.announcer import Announcer
 from taskq_core.scheduler.calls import Caller
 from taskq_core.scheduler.config import SchedulerConfig
 from taskq_core.scheduler.entries import EntryBook
+from taskq_core.scheduler.health import SchedulerHealth, SchedulerState
 from taskq_core.scheduler.history import History
 from taskq_core.scheduler.leader import Leader
 from taskq_core.scheduler.listener import SchedulerListener
@@ -79,6 +81,8 @@ class Scheduler:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._seen: tuple[int, Settings] | None = None
+        self._status = "new"
+        self._health_server: HealthServer | None = None
         self._deaf = False
 
     # --- on its own ---------------------------------------------------------------------------------------------------
@@ -117,6 +121,18 @@ class Scheduler:
         if self._loop is not None:
             raise RuntimeError("a scheduler runs once")
         self._loop = asyncio.get_running_loop()
+        try:
+            host, port = self.config.health_host, self.config.health_port
+            self._health_server = await open_health_server("scheduler", SchedulerHealth(self._state), host, port)
+        except OSError:
+            return 1
+        try:
+            return await self._live()
+        finally:
+            if self._health_server is not None:
+                await self._health_server.close()
+
+    async def _live(self) -> int:
         runtime = self.app.runtime
         runner = AsyncRunner(runtime.endpoint)
         try:
@@ -128,10 +144,12 @@ class Scheduler:
                 logger.error("the scheduler cannot start: %s", error)
                 return 1
             services = [asyncio.create_task(serve(name, work), name=f"taskq {name}") for name, work in self.services()]
+            self._status = "active"
             try:
                 self._tell(self._listener.started, self)
                 await self._stopping.wait()
             finally:
+                self._status = "closed"
                 for task in services:
                     task.cancel()
                 await asyncio.gather(*services, return_exceptions=True)
@@ -216,6 +234,17 @@ class Scheduler:
     def leads(self) -> bool:
         """True while this scheduler is the one that enqueues."""
         return self._leader.leads
+
+    @property
+    def health_port(self) -> int | None:
+        """Port at which its health is told, None where it is not."""
+        return None if self._health_server is None else self._health_server.port
+
+    def _state(self) -> SchedulerState:
+        if self._status == "new":
+            return SchedulerState(self._status, False, 0, None, {})
+        leader = self._leader
+        return SchedulerState(self._status, leader.leads, self.entry_count, leader.answer_age_s, leader.turns)
 
     @property
     def entry_count(self) -> int:

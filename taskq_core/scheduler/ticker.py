@@ -32,6 +32,7 @@ from taskq_core.periodic import Firing, FiringOutcome, HookFunction
 from taskq_core.preparer import Prepared
 from taskq_core.scheduler.calls import Caller, HangError
 from taskq_core.scheduler.entries import Entry, EntryBook
+from taskq_core.scheduler.health import TurnState
 from taskq_core.scheduler.history import History
 from taskq_core.task import Signature
 from taskq_core.wire import QueueKeys
@@ -127,10 +128,17 @@ class Ticker:
         """True during a turn."""
         self.is_ending = False
         """True to make no further turn."""
+        self._ended_at = clock.monotonic()
+        self._problem = ""
 
     def forget(self) -> None:
         """Read all marks anew at the next turn: others may have moved them."""
         self._adopted_at = -math.inf
+
+    @property
+    def state(self) -> TurnState:
+        """How its turns go."""
+        return TurnState(self._clock.monotonic() - self._ended_at, self._problem)
 
     async def work(self) -> float:
         """Adopt marks and enqueue at most one batch; return the seconds until the next turn."""
@@ -139,8 +147,13 @@ class Ticker:
         try:
             await self._adopt(entries)
             was_due = await self._enqueue_due(entries)
+            self._problem = ""
+        except Exception as error:
+            self._problem = str(error) or type(error).__name__
+            raise
         finally:
             self.is_busy = False
+            self._ended_at = self._clock.monotonic()
         if was_due or self.is_ending:
             return 0.0
         firings = [each.next_s for each in entries if each.next_s is not None]

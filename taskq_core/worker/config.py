@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from taskq_core.errors import ConfigurationError
+from taskq_core.health import check_health_address
 from taskq_core.settings import Duration, Settings, check_queues, check_whole, seconds
 
 
@@ -64,10 +65,7 @@ class WorkerConfig:
             "safety_net",
         ):
             object.__setattr__(self, name, seconds(name, getattr(self, name), allow_zero=False))
-        if self.health_port is not None:
-            check_whole("health_port", self.health_port, least=0, most=65_535)
-        if not isinstance(self.health_host, str) or not self.health_host.strip():
-            raise ConfigurationError(f"health_host must be an address, got {self.health_host!r}")
+        check_health_address(self.health_host, self.health_port)
         lease_s, heartbeat_s = seconds("lease", self.lease), seconds("heartbeat", self.heartbeat)
         if lease_s < 1 or lease_s != int(lease_s):
             raise ConfigurationError(f"lease must be whole seconds, at least 1, got {self.lease!r}")

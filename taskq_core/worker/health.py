@@ -1,19 +1,13 @@
-"""Tell over HTTP whether the worker lives and whether it works: `/livez` and `/readyz`.
+"""Judge whether a worker works, for `/readyz`.
 
-`/livez` answers as long as the event loop turns. `/readyz` means work: every few seconds a real script runs on every
-queue that the worker serves, and the worker is ready while they succeed, its own fetching does, and it is not stopping.
-A PING would also answer from a store that refuses every task.
-
-The server speaks just enough HTTP/1.1: one request a connection, GET and HEAD, bounded in size, time and number.
+It means work: every few seconds a real script runs on every queue that the worker serves, and the worker is ready while
+they succeed, its own fetching does, and it is not stopping. A PING would also answer from a store that refuses every
+task.
 """
 
 import asyncio
-import json
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from http import HTTPStatus
 from typing import Any
 
 from taskq_core.broker.aio import AsyncRunner
@@ -21,8 +15,6 @@ from taskq_core.broker.operations import probe
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError
 from taskq_core.wire import QueueKeys
-
-logger = logging.getLogger("taskq.worker")
 
 CHECK_EVERY_S = 15.0
 """Seconds between two checks while all is well."""
@@ -32,12 +24,6 @@ CHECK_S = 5.0
 """Seconds one check may take, all queues together."""
 STALE_S = 60.0
 """Age of the last check, and of the last dequeue while slots are free, beyond which the worker is not ready."""
-REQUEST_S = 5.0
-"""Seconds a client gets to send its request, and to take the answer."""
-REQUEST_MAX = 8192
-"""Most bytes of a request."""
-CONNECTIONS_MAX = 64
-"""Most connections at a time. Further ones are closed at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,92 +139,3 @@ class Health:
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(max(0.0, seconds), 3)
-
-
-class HealthServer:
-    """Serves the health of a worker over HTTP.
-
-    Args:
-        health: What is served.
-        host: Address to listen on.
-        port: Port to listen on, 0 for any free one.
-    """
-
-    def __init__(self, health: Health, host: str, port: int) -> None:
-        self._health = health
-        self._host = host
-        self.port = port
-        """Port it listens on."""
-        self._server: asyncio.Server | None = None
-        self._clients: set[asyncio.Task[Any]] = set()
-
-    async def start(self) -> None:
-        """Begin to listen.
-
-        Raises:
-            OSError: The address cannot be used.
-        """
-        self._server = await asyncio.start_server(self._serve, self._host, self.port, limit=REQUEST_MAX)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def close(self) -> None:
-        """Stop listening, and end what is open."""
-        if self._server is None:
-            return
-        self._server.close()
-        clients = list(self._clients)
-        for client in clients:
-            client.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = asyncio.current_task()
-        assert client is not None
-        self._clients.add(client)
-        try:
-            if len(self._clients) <= CONNECTIONS_MAX:
-                async with asyncio.timeout(REQUEST_S):
-                    answer = await self._answer(reader)
-                async with asyncio.timeout(REQUEST_S):
-                    writer.write(answer)
-                    await writer.drain()
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            pass  # gone, or too slow
-        except Exception:
-            logger.exception("a request to the health port failed")
-        finally:
-            self._clients.discard(client)
-            writer.close()
-
-    async def _answer(self, reader: asyncio.StreamReader) -> bytes:
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-        except asyncio.LimitOverrunError:
-            return _response(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, {"error": "the request is too large"})
-        words = head.split(b"\r\n", 1)[0].split(b" ")
-        answer = partial(_response, has_body=words[0] != b"HEAD")
-        if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
-            return answer(HTTPStatus.BAD_REQUEST, {"error": "this is no HTTP/1 request"})
-        method, path = words[0], words[1].partition(b"?")[0]
-        if path not in (b"/livez", b"/readyz"):
-            return answer(HTTPStatus.NOT_FOUND, {"error": "there are /livez and /readyz"})
-        if method not in (b"GET", b"HEAD"):
-            return answer(HTTPStatus.METHOD_NOT_ALLOWED, {"error": "GET or HEAD"}, "Allow: GET, HEAD\r\n")
-        status, body = HTTPStatus.OK, {"status": "alive"}
-        if path == b"/readyz":
-            is_ready, body = self._health.report()
-            status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
-        return answer(status, body)
-
-
-def _response(status: HTTPStatus, body: dict[str, Any], more: str = "", *, has_body: bool = True) -> bytes:
-    data = json.dumps(body).encode() + b"\n"
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\n"
-        "Content-Type: application/json\r\n"
-        f"Content-Length: {len(data)}\r\n"
-        "Cache-Control: no-store\r\n"
-        "Connection: close\r\n"
-        f"{more}\r\n"
-    ).encode()
-    return head + data if has_body else head

@@ -33,6 +33,7 @@ from taskq_core.broker.lanes import Lane
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError, LeaseLostError, TaskQError
+from taskq_core.health import HealthServer, open_health_server
 from taskq_core.ids import new_token
 from taskq_core.reconcile import FindingKind
 from taskq_core.scheduler import Scheduler
@@ -44,7 +45,7 @@ from taskq_core.worker.config import WorkerConfig
 from taskq_core.worker.executor import Executor
 from taskq_core.worker.fetcher import Fetcher
 from taskq_core.worker.forwarder import Forwarder
-from taskq_core.worker.health import Health, HealthServer, Pulse
+from taskq_core.worker.health import Health, Pulse
 from taskq_core.worker.janitor import Janitor
 from taskq_core.worker.keepalive import Keepalive
 from taskq_core.worker.listener import GuardedListener, WorkerListener
@@ -194,7 +195,11 @@ class Worker:
         self._aggregators: list[Aggregator] = []
         self._forwarders: list[Forwarder] = []
         self._queues = [self._keys.queue(name) for name in self.config.queues]
-        if not await self._tell_health():
+        self._health = Health(self._queues, self._pulse, self._clock)
+        try:
+            host, port = self.config.health_host, self.config.health_port
+            self._health_server = await open_health_server("worker", self._health, host, port)
+        except OSError:
             self.status = "closed"
             return 1
         try:
@@ -202,22 +207,6 @@ class Worker:
         finally:
             if self._health_server is not None:
                 await self._health_server.close()
-
-    async def _tell_health(self) -> bool:
-        """Begin to tell how the worker is, if wanted. False if the port cannot be had."""
-        host, port = self.config.health_host, self.config.health_port
-        self._health = Health(self._queues, self._pulse, self._clock)
-        if port is None:
-            return True
-        server = HealthServer(self._health, host, port)
-        try:
-            await server.start()
-        except (OSError, UnicodeError) as error:
-            logger.error("the worker cannot start: its health cannot be told at %s:%d: %s", host, port, error)
-            return False
-        self._health_server = server
-        logger.info("health is told at http://%s:%d/livez and /readyz", host, server.port)
-        return True
 
     def _pulse(self) -> Pulse:
         if self.status in ("new", "closed"):

@@ -1,5 +1,9 @@
 """The scheduler command: what `runscheduler` (read by argparse) and `taskq scheduler` (read by click) share."""
 
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
 import click
 from django.core.management.base import CommandError
 
@@ -7,21 +11,26 @@ from taskq_core import TaskQError
 from taskq_core.cli import scheduler
 from taskq_core.cli.base import Command
 from taskq_core.cli.session import Session
-from taskq_core.cli.worker import Output
+from taskq_core.cli.worker import HEALTH_OPTIONS, Output, add_arguments, click_options
 from taskq_django.app import taskq
 
 DESCRIPTION = f"{scheduler.DESCRIPTION} A worker started with runworker does it as well."
 
 
-def run_scheduler(verbosity: int, stdout: Output) -> None:
+def add_scheduler_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the scheduler's options."""
+    add_arguments(parser, options=HEALTH_OPTIONS)
+
+
+def run_scheduler(options: Mapping[str, Any], verbosity: int, stdout: Output) -> None:
     """Run a scheduler until it is told to stop.
 
     Raises:
-        CommandError: `EAGER` is set, or it could not start.
+        CommandError: An option is not usable, `EAGER` is set, or it could not start.
     """
     try:
         taskq.refuse_eager("a scheduler")
-        status = scheduler.run(taskq, verbosity=verbosity, stdout=stdout)
+        status = scheduler.run(taskq, options, verbosity=verbosity, stdout=stdout)
     except TaskQError as error:
         raise CommandError(str(error)) from error
     if status:
@@ -30,9 +39,11 @@ def run_scheduler(verbosity: int, stdout: Output) -> None:
 
 def make_click_command() -> click.Command:
     """Return `taskq scheduler`."""
-    return click.command("scheduler", cls=Command, help=DESCRIPTION, short_help=scheduler.DESCRIPTION)(_run)
+    command = click.command("scheduler", cls=Command, help=DESCRIPTION, short_help=scheduler.DESCRIPTION)(_run)
+    command.params += click_options(options=HEALTH_OPTIONS)
+    return command
 
 
 @click.pass_obj
-def _run(session: Session, /) -> None:
-    run_scheduler(1 if session.verbosity is None else session.verbosity, session.output.stdout)
+def _run(session: Session, /, **options: Any) -> None:
+    run_scheduler(options, 1 if session.verbosity is None else session.verbosity, session.output.stdout)

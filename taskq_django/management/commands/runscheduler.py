@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandParser
 
-from taskq_django.management.scheduler_command import DESCRIPTION, run_scheduler
+from taskq_django.management.scheduler_command import DESCRIPTION, add_scheduler_arguments, run_scheduler
 
 
 class Command(BaseCommand):
@@ -12,6 +12,10 @@ class Command(BaseCommand):
 
     help = DESCRIPTION
 
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Add the options."""
+        add_scheduler_arguments(parser)
+
     def handle(self, *args: Any, **options: Any) -> None:
         """Run until told to stop."""
-        run_scheduler(options["verbosity"], self.stdout)
+        run_scheduler(options, options["verbosity"], self.stdout)

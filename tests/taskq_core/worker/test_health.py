@@ -11,32 +11,14 @@ import pytest
 from taskq_core import ConfigurationError, TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.cli.worker import worker_config
+from taskq_core.health import HealthServer
 from taskq_core.settings import Settings
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, WorkerConfig, health
-from taskq_core.worker.health import CHECK_AGAIN_S, CHECK_EVERY_S, STALE_S, Health, HealthServer, Pulse, QueueHealth
+from taskq_core.worker.health import CHECK_AGAIN_S, CHECK_EVERY_S, STALE_S, Health, Pulse, QueueHealth
+from tests.probing import get
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, until
-
-
-async def exchange(port: int, data: bytes) -> bytes:
-    """Send bytes, and return all that comes until the server closes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(data)
-    try:
-        return await asyncio.wait_for(reader.read(), 20)
-    except ConnectionResetError:  # closed with some of it unread
-        return b""
-    finally:
-        writer.close()
-
-
-async def get(port: int | None, path: str) -> tuple[int, dict[str, Any]]:
-    assert port is not None
-    answer = await exchange(port, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert f"content-length: {len(body)}".encode() in head.lower()
-    return int(head.split()[1]), json.loads(body)
 
 
 class FakeTime:
@@ -154,94 +136,6 @@ class TestChecking:
             assert "READONLY" in health.found["default"].problem
             await runner.aclose()
             app.close()
-
-
-class TestServing:
-    @pytest.fixture
-    async def server(self) -> AsyncIterator[HealthServer]:
-        server = HealthServer(judged(), "127.0.0.1", 0)
-        await server.start()
-        yield server
-        await server.close()
-
-    async def test_answers(self, server: HealthServer) -> None:
-        assert await get(server.port, "/livez") == (200, {"status": "alive"})
-        assert (await get(server.port, "/readyz?verbose"))[0] == 200
-        assert await get(server.port, "/") == (404, {"error": "there are /livez and /readyz"})
-
-    @pytest.mark.parametrize(("path", "status"), [("/readyz", b"200 OK"), ("/", b"404 Not Found")])
-    async def test_head_has_no_body(self, server: HealthServer, path: str, status: bytes) -> None:
-        answer = await exchange(server.port, f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-
-        assert answer.startswith(b"HTTP/1.1 " + status + b"\r\n")
-        assert answer.endswith(b"\r\n\r\n")
-
-    async def test_other_methods_are_refused(self, server: HealthServer) -> None:
-        answer = await exchange(server.port, b"POST /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-
-        assert answer.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n")
-        assert b"\r\nAllow: GET, HEAD\r\n" in answer
-
-    @pytest.mark.parametrize(
-        ("data", "status"),
-        [
-            (b"\x16\x03\x01\x02\x00\r\n\r\n", b"400"),
-            (b"GET /livez\r\n\r\n", b"400"),
-            (b"GET  /livez HTTP/1.1\r\n\r\n", b"400"),
-            (b"PRI * HTTP/2.0\r\n\r\n", b"400"),
-            (b"\r\n\r\n", b"400"),
-            (b"GET /livez HTTP/1.0\r\n\r\n", b"200"),
-        ],
-    )
-    async def test_odd_requests(self, server: HealthServer, data: bytes, status: bytes) -> None:
-        answer = await exchange(server.port, data)
-
-        assert answer.split()[1] == status
-        assert (await get(server.port, "/livez"))[0] == 200
-
-    async def test_a_large_request_is_refused(self, server: HealthServer) -> None:
-        answer = await exchange(server.port, b"GET /livez HTTP/1.1\r\nX: " + b"x" * 100_000)
-
-        assert answer == b"" or answer.split()[1] == b"431"
-        assert (await get(server.port, "/livez"))[0] == 200
-
-    async def test_slow_clients_are_dropped(self, server: HealthServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        """They end after a while, and hold nobody up meanwhile."""
-        monkeypatch.setattr(health, "REQUEST_S", 0.05)
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(b"GET /livez HT")
-
-        assert (await get(server.port, "/livez"))[0] == 200
-        assert await asyncio.wait_for(reader.read(), 20) == b""
-        writer.close()
-
-    async def test_a_client_that_goes_away(self, server: HealthServer) -> None:
-        for data in (b"", b"GET /li"):
-            _, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(data)
-            writer.close()
-
-        assert (await get(server.port, "/livez"))[0] == 200
-
-    async def test_connections_are_limited(self, server: HealthServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(health, "CONNECTIONS_MAX", 2)
-        held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
-        await until(lambda: len(server._clients) == 2, "both are open")
-
-        assert await exchange(server.port, b"GET /livez HTTP/1.1\r\n\r\n") == b""
-        for _, writer in held:
-            writer.close()
-        await until(lambda: not server._clients, "both are closed")
-        assert (await get(server.port, "/livez"))[0] == 200
-
-    async def test_what_is_open_ends_with_the_server(self, server: HealthServer) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        await until(lambda: server._clients, "it is open")
-
-        await server.close()
-
-        assert await asyncio.wait_for(reader.read(), 20) == b""
-        writer.close()
 
 
 @pytest.mark.redis

@@ -1,0 +1,176 @@
+"""A scheduler's health over HTTP: it is ready when it leads or waits to, and its queues take what is due."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from taskq_core import ConfigurationError, TaskQ
+from taskq_core.cli.scheduler import banner, scheduler_config
+from taskq_core.health import HealthServer
+from taskq_core.scheduler import Scheduler, SchedulerConfig, health
+from taskq_core.scheduler.health import STALE_S, SchedulerHealth, SchedulerState, TurnState
+from tests.probing import get
+from tests.redis_server import RedisServer
+from tests.taskq_core.scheduler.conftest import Looker, Runner, until
+
+
+def judged(
+    *,
+    status: str = "active",
+    leads: bool = True,
+    entries: int = 2,
+    answer_age_s: float | None = 1.0,
+    age_s: float = 1.0,
+    problem: str = "",
+) -> tuple[bool, dict[str, Any]]:
+    turns = {"default": TurnState(0.5, ""), "low": TurnState(age_s, problem)} if leads else {}
+    return SchedulerHealth(lambda: SchedulerState(status, leads, entries, answer_age_s, turns)).report()
+
+
+class TestJudging:
+    def test_one_that_leads(self) -> None:
+        assert judged() == (
+            True,
+            {
+                "status": "ready",
+                "leads": True,
+                "entries": 2,
+                "last_answer_age_s": 1.0,
+                "queues": {"default": {"ok": True}, "low": {"ok": True}},
+            },
+        )
+
+    @pytest.mark.parametrize("case", [{"leads": False}, {"leads": False, "entries": 0, "answer_age_s": None}])
+    def test_one_that_waits_to_lead_or_has_no_entries(self, case: dict[str, Any]) -> None:
+        is_ready, body = judged(**case)
+
+        assert (is_ready, body["status"], body["leads"], body["queues"]) == (True, "ready", False, {})
+
+    @pytest.mark.parametrize(
+        ("case", "status", "reason"),
+        [
+            ({"status": "new"}, "starting", "nothing is enqueued yet"),
+            ({"status": "closed"}, "draining", "nothing more is enqueued"),
+            ({"answer_age_s": None}, "starting", "Redis was not asked for the lease yet"),
+            ({"answer_age_s": STALE_S + 1}, "unready", "Redis answered 31 s ago last"),
+            ({"problem": "no answer"}, "unready", "queue 'low': no answer"),
+            ({"age_s": STALE_S + 1}, "unready", "queue 'low': its last turn ended 31 s ago"),
+        ],
+    )
+    def test_one_that_does_not_work(self, case: dict[str, Any], status: str, reason: str) -> None:
+        is_ready, body = judged(**case)
+
+        assert (is_ready, body["status"], body["reason"]) == (False, status, reason)
+
+    def test_a_problem_stands_at_its_queue(self) -> None:
+        _, body = judged(problem="no answer")
+
+        assert body["queues"] == {"default": {"ok": True}, "low": {"ok": False, "problem": "no answer"}}
+
+
+async def status_of(scheduler: Scheduler) -> tuple[int, str]:
+    status, body = await get(scheduler.health_port, "/readyz")
+    return status, body["status"]
+
+
+@pytest.mark.redis
+class TestScheduler:
+    async def test_both_that_leads_and_that_waits_are_ready(self, app: TaskQ, start: Runner) -> None:
+        app.schedule("@every 1h", app.remote("work"), id="entry")
+        first = await start(health_port=0)
+        await until(lambda: first.leads)
+        second = await start(health_port=0)
+
+        for scheduler, leads in ((first, True), (second, False)):
+            await until(lambda each=scheduler: _is(each, (200, "ready")))
+            _, body = await get(scheduler.health_port, "/readyz")
+            assert (body["leads"], body["entries"]) == (leads, 1)
+            assert (await get(scheduler.health_port, "/livez"))[0] == 200
+        await start.stop(first)
+        with pytest.raises(OSError, match=r"."):
+            await get(first.health_port, "/livez")
+
+    async def test_a_queue_that_takes_nothing(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+        bad = looker.keys.queue("bad")
+        looker.raw.set(bad.pending, "no list")
+        app.schedule("* * * * * *", app.remote("work"), id="bad", queue="bad")
+        app.schedule("* * * * * *", app.remote("work"))
+        scheduler = await start(health_port=0)
+        await until(lambda: _is(scheduler, (503, "unready")))
+
+        _, body = await get(scheduler.health_port, "/readyz")
+        assert "WRONGTYPE" in body["queues"]["bad"]["problem"]
+        looker.raw.delete(bad.pending)
+        await until(lambda: _is(scheduler, (200, "ready")))
+
+    async def test_redis_goes_and_comes_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Red with a reason and without the password; green again by itself."""
+        monkeypatch.setattr(health, "STALE_S", 0.9)  # answers come every quarter of the lease, here a second
+        with RedisServer(tcp=True, password="hunter2") as server:
+            app = TaskQ(server.url)
+            app.schedule("@every 1h", app.remote("work"))
+            runner = Runner(app)
+            scheduler = await runner(health_port=0)
+            await until(lambda: _is(scheduler, (200, "ready")))
+
+            server.stop()
+            await until(lambda: _is(scheduler, (503, "unready")))
+            _, body = await get(scheduler.health_port, "/readyz")
+            assert body["reason"]
+            assert "hunter2" not in json.dumps(body)
+
+            server.start()
+            await until(lambda: _is(scheduler, (200, "ready")))
+            await runner.close()
+            await app.aclose()
+
+    async def test_it_lives_before_it_has_reached_redis(self, tmp_path: Any) -> None:
+        app = TaskQ(f"unix://{tmp_path}/none.sock")
+        scheduler = Scheduler(app, SchedulerConfig(health_port=0))
+        running = asyncio.create_task(scheduler.arun())
+        await until(lambda: scheduler.health_port)
+
+        assert (await get(scheduler.health_port, "/livez"))[0] == 200
+        assert await status_of(scheduler) == (503, "starting")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        app.close()
+
+    async def test_a_port_that_is_taken(self, app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+        taken = HealthServer(SchedulerHealth(lambda: SchedulerState("new", False, 0, None, {})), "127.0.0.1", 0)
+        await taken.start()
+
+        assert await Scheduler(app, SchedulerConfig(health_port=taken.port)).arun() == 1
+
+        told = f"the scheduler cannot start: its health cannot be told at 127.0.0.1:{taken.port}"
+        assert told in caplog.text
+        await taken.close()
+
+
+async def _is(scheduler: Scheduler, expected: tuple[int, str]) -> bool:
+    return await status_of(scheduler) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected", "shown"),
+    [
+        ({}, ("127.0.0.1", None), ""),
+        ({"health_port": None, "health_host": None}, ("127.0.0.1", None), ""),
+        ({"health_port": 8090}, ("127.0.0.1", 8090), "health       http://127.0.0.1:8090/readyz"),
+        ({"health_port": 8090, "health_host": "::"}, ("::", 8090), "health       http://[::]:8090/readyz"),
+    ],
+)
+def test_the_options_of_the_command(options: dict[str, Any], expected: tuple[str, int | None], shown: str) -> None:
+    config = scheduler_config(options)
+
+    assert (config.health_host, config.health_port) == expected
+    assert shown in banner(TaskQ(), config)
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="health_port must be between 0 and 65535, got 70000"):
+        SchedulerConfig(health_port=70_000)
+    with pytest.raises(ConfigurationError, match="health_host must be an address, got ''"):
+        SchedulerConfig(health_host="")
