@@ -207,6 +207,19 @@ def test_queues_are_listed_with_their_sizes(pages: Callable[..., str], redis: Re
     assert "(paused)" in html
 
 
+def test_a_damaged_queue_is_told_beside_the_others(pages: Callable[..., str], redis: RedisServer) -> None:
+    enqueue(queue="low")
+    redis.client.sadd("asynq:queues", "odd")
+    redis.client.set("asynq:{odd}:retry", "x")
+
+    html = pages(QUEUES)
+
+    assert f'<a href="{TASKS}?queue=low&amp;state=pending">1</a>' in html
+    assert html.count("(damaged: cannot be counted)") == 1
+    assert "WRONGTYPE" in html
+    assert "odd" in pages(TASKS)
+
+
 def test_empty_lists_say_so(pages: Callable[..., str]) -> None:
     assert "No tasks here." in pages(TASKS)
     assert "No task was enqueued yet." in pages(QUEUES)
