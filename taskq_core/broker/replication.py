@@ -82,13 +82,18 @@ def shortfall(confirmation: Confirmation, reply: Any) -> Shortfall | None:
     if isinstance(reply, RedisError) and confirmation.fsynced and "unknown command" in str(reply):
         return Shortfall(0, "the server does not know WAITAOF, which came with Redis 7.2", is_final=True)
     if isinstance(reply, RedisError):
-        return Shortfall(0, str(reply), is_final=not str(reply).startswith("UNBLOCKED"))
+        return Shortfall(0, str(reply), is_final=_is_final(str(reply)))
     local, replicas = (int(reply[0]), int(reply[1])) if confirmation.fsynced else (1, int(reply))
     if local < 1:
         return Shortfall(replicas, "the append-only file was not synced to disk in time")
     if replicas < confirmation.replicas:
         return Shortfall(replicas, f"{replicas} of {confirmation.replicas} replicas confirmed in time")
     return None
+
+
+def _is_final(refusal: str) -> bool:
+    """Whether Redis would say the same again: not if it became a replica meanwhile, for then another is asked."""
+    return not refusal.startswith("UNBLOCKED") and "replica instances" not in refusal
 
 
 def _connected(info: Any) -> int | None:

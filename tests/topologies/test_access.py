@@ -24,7 +24,7 @@ from taskq_core.scheduler import Scheduler
 from taskq_core.worker import Worker, WorkerConfig
 from tests.conformance.stores import redis_programs
 from tests.conformance.test_scripts import EVERY
-from tests.redis_server import RedisServer, TlsFiles
+from tests.redis_server import RedisServer, TlsFiles, start_cluster
 from tests.relay import Relay
 
 pytestmark = pytest.mark.redis
@@ -268,6 +268,52 @@ async def run_scheduler(app: TaskQ, server: RedisServer) -> None:
         await asyncio.sleep(0.02)
     scheduler.stop()
     assert await running == 0
+
+
+class TestTopologies:
+    """What the table of the page adds, for those who use it."""
+
+    async def test_a_cluster(self) -> None:
+        with start_cluster(nodes=1) as (node,):
+            url = (
+                url_of(node, "app", "+cluster|slots", "+asking")
+                .replace("redis://", "redis+cluster://")
+                .removesuffix("/0")
+            )
+            await self.work(url)
+
+            assert denied(node) == set()
+
+    async def test_sentinels(self) -> None:
+        with RedisServer(tcp=True) as primary, RedisServer(sentinel_of=primary) as sentinel:
+            rules = ("on", ">theirs", "-@all", "+sentinel|get-master-addr-by-name")
+            sentinel.command("ACL", "SETUSER", "looks", "reset", *rules)
+            credentials = url_of(primary, "app").removeprefix("redis://").partition("@")[0]
+            name = RedisServer.MASTER_NAME
+            sentinels = f"127.0.0.1:{sentinel.port}/{name}?sentinel_username=looks&sentinel_password=theirs"
+            await self.work(f"redis+sentinel://{credentials}@{sentinels}")
+
+            assert denied(primary) == denied(sentinel) == set()
+
+    async def test_replicas(self) -> None:
+        with RedisServer(tcp=True) as primary, RedisServer(tcp=True, replica_of=primary):
+            await self.work(url_of(primary, "app", "+wait", "+waitaof", "+info"), enqueue_timeout=30, replicated=True)
+
+            assert denied(primary) == set()
+
+    async def work(self, url: str, *, enqueue_timeout: float = 2, **options: Any) -> None:
+        app = TaskQ(url, enqueue_timeout=enqueue_timeout, defaults={"retention": 60})
+        ran: list[int] = []
+
+        @app.task(name="note", **options)
+        async def note(number: int) -> None:
+            ran.append(number)
+
+        await note.adelay(1)
+        await asyncio.to_thread(app.client.enqueue, note.s(2))
+        assert await Worker(app, WorkerConfig(burst=True)).arun() == 0
+        assert sorted(ran) == [1, 2]
+        await app.aclose()
 
 
 class TestPassword:

@@ -68,8 +68,12 @@ async def test_slots_move_and_a_primary_is_killed() -> None:
             await until(lambda: killed.command("ROLE")[0] == b"slave", "the old primary is a replica")
             await traffic.until_flowing(20)
             recoveries.append(time.monotonic() - started)
+            await until(lambda: killed.client.info("replication")["master_link_status"] == "up", "it has a copy")
+            killed.command("CLUSTER", "FAILOVER")
+            await until(lambda: killed.command("ROLE")[0] == b"master", "it takes its place again")
+            recoveries.append(await traffic.until_flowing(20))
             await traffic.finish()
 
-    traffic.ledger.tell("slots moved, then a primary killed", recoveries)
+    traffic.ledger.tell("slots moved, a primary killed, then a planned failover", recoveries)
     assert traffic.ledger.lost() == set()
     assert moved == {}, "a script was refused whole, or done whole"

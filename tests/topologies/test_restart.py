@@ -1,27 +1,99 @@
 """A Redis with an append-only file is killed again and again; it comes back with all that it had acknowledged."""
 
+from contextlib import closing
+
 import pytest
 
+from taskq_core import TaskQ
+from taskq_core.inspector import Inspector
+from tests.conformance.stores import redis_programs
 from tests.redis_server import RedisServer
 from tests.topologies.traffic import Traffic
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
 KILLS = 10
+PROGRAMS = redis_programs()
 
 
-async def test_ten_kills_lose_nothing() -> None:
-    """Producers and the worker go on by themselves, and what was acknowledged runs."""
+@pytest.mark.parametrize(
+    ("program", "kills"), [(program, 3 if number else KILLS) for number, program in enumerate(PROGRAMS)]
+)
+async def test_ten_kills_lose_nothing(program: str, kills: int) -> None:
+    """Producers and the worker go on by themselves, and what was acknowledged runs. Three kills of further programs."""
     recoveries = []
-    with RedisServer(tcp=True, appendonly=True, options={"appendfsync": "everysec"}) as server:
+    options = {"appendfsync": "everysec"}
+    with RedisServer(tcp=True, appendonly=True, options=options, binary=PROGRAMS[program]) as server:
         async with Traffic(server.url) as traffic:
-            for _ in range(KILLS):
-                await traffic.until_flowing(40)
+            for _ in range(kills):
+                await traffic.until_flowing(20)
                 server.kill()
                 server.start()
                 recoveries.append(await traffic.until_flowing())
             await traffic.finish()
 
-    traffic.ledger.tell("kills", recoveries)
+    traffic.ledger.tell(f"kills of {program}", recoveries)
     assert traffic.ledger.lost() == set()
-    assert traffic.ledger.repeated <= KILLS * 10, "at most the tasks that ran at each kill"
+    assert traffic.ledger.repeated <= kills * 10, "at most the tasks that ran at each kill"
+
+
+async def test_connections_that_are_killed_and_scripts_that_are_forgotten_are_not_noticed() -> None:
+    """Nobody is told of an error, nothing is lost, and nothing runs twice."""
+    with RedisServer(tcp=True) as server:
+        async with Traffic(server.url) as traffic:
+            for _ in range(20):
+                await traffic.until_flowing(10)
+                server.command("SCRIPT", "FLUSH")
+                server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                server.command("CLIENT", "KILL", "TYPE", "pubsub")
+            await traffic.finish()
+
+    traffic.ledger.tell("connections killed", [])
+    assert traffic.ledger.problems == {}
+    assert traffic.ledger.lost() == set()
+    assert traffic.ledger.repeated == 0
+
+
+async def test_a_redis_that_comes_back_empty() -> None:
+    """All that was in it is lost, which only Redis could prevent; what comes after it runs."""
+    with RedisServer(tcp=True) as server:
+        async with Traffic(server.url) as traffic:
+            for _ in range(3):
+                await traffic.until_flowing(20)
+                server.kill()
+                server.start()
+            await traffic.until_flowing()
+            before = set(traffic.ledger.acknowledged)
+            recovery = await traffic.until_flowing(100)
+            await traffic.finish()
+
+    traffic.ledger.tell("back empty", [recovery])
+    assert traffic.ledger.lost() <= before
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_file_that_has_lost_its_tail_holds_whole_tasks(program: str) -> None:
+    """As after a power loss: the last tasks are missing, each whole, in the order in which they came."""
+    ids = [f"{number:03}" for number in range(200)]
+    with (
+        RedisServer(appendonly=True, binary=PROGRAMS[program]) as server,
+        closing(TaskQ(server.unix_url, defaults={"unique_for": 600})) as taskq,
+    ):
+        for task_id in ids:
+            taskq.remote("t", task_id=task_id).delay(n=task_id)
+        server.kill()
+        for cut in (7, 1000, 20_001):
+            file = max(server.folder.glob("**/*.aof"), key=lambda each: each.stat().st_size)
+            with file.open("r+b") as tail:
+                tail.truncate(file.stat().st_size - cut)
+            server.start()
+            listed = [each.decode() for each in server.client.lrange("asynq:{default}:pending", 0, -1)][::-1]
+            stored = sorted(key.decode().rpartition(":")[2] for key in server.client.keys("asynq:{default}:t:*"))
+            locks = len(server.client.keys("asynq:{default}:unique:*"))
+            report = Inspector(taskq).reconcile("default")
+            server.kill()
+
+            assert listed == ids[: len(listed)] == stored
+            assert len(listed) == locks < len(ids)
+            assert not report.findings
+            assert report.is_complete

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import redis
 
+from tests.conformance.stores import redis_programs
 from tests.redis_server import RedisServer
 from tests.topologies.traffic import Traffic
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
+PROGRAMS = list({program.partition("-")[0]: program for program in reversed(redis_programs())}.values())[::-1]
+"""One program of each kind: Redis, and Valkey where there is one."""
 SENTINELS = 3
 NAME = RedisServer.MASTER_NAME
 
@@ -59,15 +62,18 @@ def is_up_to_date(replica: RedisServer) -> bool:
 
 
 @contextmanager
-def start_topology() -> Iterator[Topology]:
+def start_topology(program: str = PROGRAMS[0]) -> Iterator[Topology]:
+    binary = redis_programs()[program]
     with ExitStack() as stack:
-        primary = stack.enter_context(RedisServer(tcp=True))
-        replica = stack.enter_context(RedisServer(tcp=True, replica_of=primary))
+        primary = stack.enter_context(RedisServer(tcp=True, binary=binary))
+        replica = stack.enter_context(RedisServer(tcp=True, replica_of=primary, binary=binary))
         deadline = time.monotonic() + 30
         while not is_up_to_date(replica):
             assert time.monotonic() < deadline
             time.sleep(0.02)  # between two looks at a replica that joins
-        sentinels = [stack.enter_context(RedisServer(sentinel_of=primary, quorum=2)) for _ in range(SENTINELS)]
+        sentinels = [
+            stack.enter_context(RedisServer(sentinel_of=primary, quorum=2, binary=binary)) for _ in range(SENTINELS)
+        ]
         for sentinel in sentinels:
             with suppress(redis.ResponseError):  # before Redis 7 they look around more slowly
                 sentinel.command("SENTINEL", "DEBUG", "info-period", 500, "publish-period", 500)
@@ -91,9 +97,10 @@ async def test_a_planned_failover() -> None:
     assert traffic.ledger.lost() == set()
 
 
-async def test_a_primary_that_is_killed() -> None:
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_a_primary_that_is_killed(program: str) -> None:
     """Its replica takes over; tasks are confirmed again once there is another replica."""
-    with start_topology() as topology:
+    with start_topology(program) as topology:
         async with Traffic(topology.url, replicated=True) as traffic:
             await until(topology.is_whole, "the Sentinels know each other")
             await traffic.until_flowing(50)
@@ -106,7 +113,7 @@ async def test_a_primary_that_is_killed() -> None:
             recovery = time.monotonic() - started
             await traffic.finish()
 
-    traffic.ledger.tell("primary killed", [recovery])
+    traffic.ledger.tell(f"primary killed, {program}", [recovery])
     assert traffic.ledger.lost() == set()
 
 
