@@ -26,6 +26,7 @@ class Relay:
     Attributes:
         port: The port.
         connections: How many connections were accepted.
+        most_open: Most connections that stood at the same time.
         trapped: How many requests, or replies, were met by what is to be dropped or held.
     """
 
@@ -46,6 +47,7 @@ class Relay:
         self._changed = asyncio.Event()
         self.port = 0
         self.connections = 0
+        self.most_open = 0
         self.trapped = 0
 
     @property
@@ -191,6 +193,7 @@ class Relay:
             return
         pair = _Pair(writer, back_writer)
         self._pairs.add(pair)
+        self.most_open = max(self.most_open, len(self._pairs))
         try:
             await asyncio.gather(
                 self._pump(pair, "requests", reader, back_writer), self._pump(pair, "replies", back_reader, writer)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.soak.conductor import soak
 from tests.soak.faults import NAMES
-from tests.soak.profiles import PROFILES
+from tests.soak.profiles import PROFILES, shortened
 from tests.soak.schedule import PlanError, plan
 
 
@@ -28,11 +28,18 @@ def main(arguments: list[str] | None = None) -> int:
         help="leave this fault out of the same plan, to find out which of them it takes; may be repeated",
     )
     parser.add_argument("--plan", action="store_true", help="print the schedule and stop")
+    parser.add_argument(
+        "--short-leases",
+        action="store_true",
+        help="leases of seconds where the profile has real ones: tries all faults of `long` in minutes",
+    )
     parser.add_argument("--keep", action="store_true", help="keep ledgers and Redis's data of a green run as well")
     parser.add_argument("--out", type=Path, help="folder for the report (default: build/soak/<profile>-<seed>)")
     given = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(1_000_000) if given.seed is None else given.seed
     profile = PROFILES[given.profile]
+    if given.short_leases:
+        profile = shortened(profile)
     try:
         planned = plan(profile, seed, minutes=given.minutes, only=given.only, without=given.without)
     except PlanError as error:

@@ -20,7 +20,7 @@ from tests.soak.program import BEAT_ENTRY, DAMAGED, QUEUES, app
 from tests.soak.report import as_json, keep, text
 from tests.soak.schedule import Plan
 from tests.soak.stage import Stage
-from tests.soak.stores import raw_client
+from tests.soak.stores import patiently, raw_client
 from tests.soak.timeline import draw
 
 CALM_CHECKS = 3
@@ -42,8 +42,9 @@ def soak(profile: Profile, plan: Plan, folder: Path, *, everything: bool = False
             stage.stop(stage.producers, timeout_s=20.0)
             stage.stop(stage.schedulers, timeout_s=20.0)
             rest_s = wait_for_rest(stage)
-        queues = {name: dump.read_queue(stage.client, stage.keys(name)) for name in QUEUES}
-        found = dump.canaries(stage.client, CANARY, skip=tuple(stage.keys(name).task_prefix for name in QUEUES))
+        queues = patiently(lambda: {name: dump.read_queue(stage.client, stage.keys(name)) for name in QUEUES})
+        tasks = tuple(stage.keys(name).task_prefix for name in QUEUES)
+        found = patiently(lambda: dump.canaries(stage.client, CANARY, skip=tasks))
         for place in stage.workers:
             pid = place.process.pid if place.process is not None else 0
             stage.ledger.write("terminated", place=place.name, process=pid, expects="idle")

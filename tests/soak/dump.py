@@ -72,7 +72,7 @@ def read_queue(client: Any, keys: QueueKeys) -> QueueDump:
     dump.failed = int(client.get(keys.failed) or 0)
     for key in client.scan_iter(match=_pattern(keys.unique_prefix), count=1000):
         dump.locks[_text(key)] = _text(client.get(key) or b"")
-    for key in client.scan_iter(match=_pattern(keys.task_prefix), count=1000):
+    for key in sorted(set(client.scan_iter(match=_pattern(keys.task_prefix), count=1000))):  # SCAN may tell one twice
         task_id = _text(key).removeprefix(keys.task_prefix)
         if client.type(key) != b"hash":
             continue

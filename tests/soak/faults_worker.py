@@ -2,6 +2,7 @@
 
 import random
 import signal
+import time
 from collections.abc import Iterator
 
 from taskq_core.broker.scripts import load
@@ -11,6 +12,10 @@ from tests.soak.stage import Stage
 
 SETTLE = load("settle").sha.encode()
 RECOVER = load("recover").sha.encode()
+LATE_S = 20.0
+"""Seconds that recoveries may take longer where other faults stand in their way."""
+AGAIN_S = 6.0
+"""Seconds in which tasks that were taken back have run again."""
 
 
 def killed(stage: Stage, fault: PlannedFault) -> Iterator[float]:
@@ -70,16 +75,16 @@ def late_recoverer(stage: Stage, fault: PlannedFault) -> Iterator[float]:
     stage.kill(place)
     held = {other.name: other.relay.hold_request(RECOVER) for other in stage.workers if other is not place}
     stage.held += held.values()
-    waited_s = 0.0
-    while not any(each.came.is_set() for each in held.values()) and waited_s < fault.lasts_s - 2:
+    deadline = time.monotonic() + stage.profile.leases.takeover_s + LATE_S
+    while not any(each.came.is_set() for each in held.values()) and time.monotonic() < deadline:
         yield 0.02
-        waited_s += 0.02
     first = next((name for name, each in held.items() if each.came.is_set()), None)
     stage.ledger.write("held", what="recover", place=first)
+    stage.expect(first is not None, "fault 4: nobody took a task back")
     for name, each in held.items():
         if name != first:
             each.let_go()
-    yield max(1.0, fault.lasts_s - waited_s)
+    yield AGAIN_S
     if first is not None:
         held[first].let_go()
     stage.give_back(place)
@@ -142,12 +147,18 @@ def lost_acknowledgement(stage: Stage, fault: PlannedFault) -> Iterator[float]:
     """13: a request that settles tasks is lost on its way, or its answer is."""
     draw = random.Random(fault.seed)
     place = stage.take("worker", draw)
+    before = place.relay.trapped
     for count in range(max(2, int(fault.lasts_s))):
         if (count + fault.variant) % 2:
             place.relay.drop_reply_to(SETTLE)
         else:
             place.relay.drop_request(SETTLE)
         yield 1.0
+    for _ in range(100):  # Redis may not be there to acknowledge anything just now
+        if place.relay.trapped > before:
+            break
+        yield 0.2
+    stage.expect(place.relay.trapped > before, f"fault 13: {place.name} acknowledged nothing")
     place.relay.forward()
     stage.give_back(place)
 

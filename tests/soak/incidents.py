@@ -9,11 +9,14 @@ terminated                     it was asked to end; short tasks must be finished
 frozen, thawed                 it was stopped by a signal, and continued
 outage, outage over            Redis could not be reached from a place, or from anywhere
 failover, failover over        another server took over; what was not replicated is lost
+start, end                     of a coroutine that blocks the event loop: the worker settles nothing meanwhile
+(nothing for two seconds)      the machine stood still: no process ran, whatever it is
 damaged                        a task was damaged on purpose
 unexpected                     something was not as it has to be
 =============================  =====================================================================================
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +24,10 @@ from dataclasses import dataclass, field
 from tests.soak.ledger import Event
 from tests.soak.profiles import Leases
 
+BLOCKING = "blocking"
+"""The task that blocks the event loop."""
+STILL_S = 2.0
+"""Seconds without a line from any process, one of which writes five a second, after which no process can have run."""
 LAG_S = 1.0
 """Seconds by which a replica may be behind."""
 
@@ -98,6 +105,8 @@ class Incidents:
     damaged: dict[str, bool]
     """By id of a task: whether it must be run all the same."""
     unexpected: list[str]
+    stalls: list[Window]
+    """When the machine stood still."""
 
     @property
     def workers(self) -> list[Process]:
@@ -133,9 +142,9 @@ class Incidents:
         """Return how many extra runs are allowed in all.
 
         `concurrency` for each worker that died, each time its leases ran out, and each time it was told to end with
-        tasks longer than its grace. A failover may forget what each worker took and what it ended just before.
+        tasks longer than its grace. What a failover forgets comes on top.
         """
-        count = 2 * len(self.failovers) * len({worker.place for worker in self.workers})
+        count = 0
         for worker in self.workers:
             count += worker.died + len(worker.lost_leases(leases)) + (worker.terminated is not None)
         return count * concurrency
@@ -151,6 +160,7 @@ def read_incidents(events: Sequence[Event], leases: Leases) -> Incidents:
     failovers: list[Window] = []
     damaged: dict[str, bool] = {}
     unexpected: list[str] = []
+    blocking: dict[tuple[int, int], float] = {}
     frozen: dict[int, float] = {}
 
     def thaw(pid: int, t: float) -> None:
@@ -189,7 +199,11 @@ def read_incidents(events: Sequence[Event], leases: Leases) -> Incidents:
             case "failover over":
                 begun = open_failovers.pop(event["key"])
                 failovers.append(Window(begun["t"], t, begun["what"]))
-                outages.append((None, failovers[-1]))
+            case "start" if event["name"] == BLOCKING:
+                blocking[event["pid"], event["run"]] = t
+            case "end" if (event["pid"], event["run"]) in blocking and event["pid"] in processes:
+                since = blocking.pop((event["pid"], event["run"]))
+                outages.append((processes[event["pid"]].place, Window(since, t, "its event loop was blocked")))
             case "damaged":
                 damaged[event["id"]] = damaged.get(event["id"], True) and event["survives"]
             case "unexpected":
@@ -197,18 +211,28 @@ def read_incidents(events: Sequence[Event], leases: Leases) -> Incidents:
     for pid in list(frozen):
         thaw(pid, last_t)
     failovers += [Window(each["t"], last_t, each["what"]) for each in open_failovers.values()]
-    outages += [(None, Window(each["t"], last_t, each["what"])) for each in open_failovers.values()]
     outages += [(each["place"], Window(each["t"], last_t, each["what"])) for each in open_outages.values()]
 
+    stalls = [
+        Window(before["t"], after["t"], "the machine stood still")
+        for before, after in itertools.pairwise(events)
+        if after["t"] - before["t"] > STILL_S
+    ]
     gap_s = 2 * leases.heartbeat + 0.2
     for process in processes.values():
+        process.frozen += [each for each in stalls if process.started <= each.start < process.ended]
         own = [
             window
             for place, window in outages
             if place in (None, process.place) and window.overlap(process.started, min(process.ended, last_t)) > 0
         ]
         process.blocked = merged([*process.frozen, *own], gap_s)
-    everywhere = merged([window for place, window in outages if place is None], gap_s)
+    everywhere = merged([*stalls, *(window for place, window in outages if place is None)], gap_s)
     return Incidents(
-        processes=processes, outages=everywhere, failovers=failovers, damaged=damaged, unexpected=unexpected
+        processes=processes,
+        outages=everywhere,
+        failovers=failovers,
+        damaged=damaged,
+        unexpected=unexpected,
+        stalls=stalls,
     )

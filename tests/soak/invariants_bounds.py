@@ -203,4 +203,8 @@ def as_expected(evidence: Evidence) -> Verdict:
             if process.status not in (0, None) and process.expects != "storm":
                 verdict.fail(f"{process.place} was asked to end and exited with {process.status}")
     verdict.figures["asked to end"] = asked
+    stalls = evidence.incidents.stalls
+    if stalls:
+        verdict.figures["machine stood still"] = len(stalls)
+        verdict.figures["longest s"] = round(max(stall.length for stall in stalls), 1)
     return verdict

@@ -84,6 +84,7 @@ class Monitor:
         ledger = Ledger(self._stage.folder / "ledger", "processor")
         known: dict[int, float] = {}
         while not self._stop.wait(WAIT_EVERY_S):
+            ledger.write("tick")
             for number, server in enumerate(self._stage.store.servers):
                 try:
                     pid = server.pid

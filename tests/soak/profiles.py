@@ -1,6 +1,6 @@
 """What the profiles of the soak differ in: leases, load and faults. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,3 +105,18 @@ PROFILES: dict[str, Profile] = {
         ),
     )
 }
+
+
+def shortened(profile: Profile) -> Profile:
+    """Return a profile with the times of `ci`."""
+    ci = PROFILES["ci"]
+    return replace(
+        profile,
+        leases=ci.leases,
+        shutdown_grace=ci.shutdown_grace,
+        reconcile_every=ci.reconcile_every,
+        leader_lease=ci.leader_lease,
+        calm_s=ci.calm_s,
+        warm_up_s=ci.warm_up_s,
+        rest_s=ci.rest_s,
+    )

@@ -1,7 +1,6 @@
 """The report of a soak: what is printed, the JSON that is kept, and what is kept of a red one."""
 
 import json
-import math
 import platform
 import shutil
 from collections import Counter
@@ -41,9 +40,9 @@ def totals(evidence: Evidence, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "duplicates used": by_number[6].figures["used"],
         "duplicates allowed": by_number[6].figures["allowed"],
         "recoveries": recovery["recoveries"],
-        "recovery p50 s": recovery.get("p50 s", math.nan),
-        "recovery p99 s": recovery.get("p99 s", math.nan),
-        "recovery max s": recovery.get("max s", math.nan),
+        "recovery p50 s": recovery.get("p50 s"),
+        "recovery p99 s": recovery.get("p99 s"),
+        "recovery max s": recovery.get("max s"),
         "longest Redis call ms": by_number[12].figures["longest call ms"],
         "longest Redis call's own ms": by_number[12].figures["longest call's own ms"],
     }
@@ -88,8 +87,12 @@ def text(report: dict[str, Any]) -> str:
         f"tasks run {found['tasks run']} ({found['runs']} runs), kills {found['kills']}, restarts {found['restarts']}, "
         f"failovers {found['failovers']}",
         f"lost {found['lost']}, duplicates {found['duplicates used']} of {found['duplicates allowed']} allowed",
-        f"recovery of {found['recoveries']} tasks: p50 {found['recovery p50 s']} s, p99 {found['recovery p99 s']} s, "
-        f"max {found['recovery max s']} s",
+        f"recovery of {found['recoveries']} tasks"
+        + (
+            f": p50 {found['recovery p50 s']} s, p99 {found['recovery p99 s']} s, max {found['recovery max s']} s"
+            if found["recoveries"]
+            else ""
+        ),
         f"longest Redis call {found['longest Redis call ms']} ms",
         f"{report['result'].upper()}: seed {report['seed']}, profile {report['profile']}, "
         f"{report['wall_s']:.0f} s in all",

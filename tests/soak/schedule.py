@@ -66,7 +66,7 @@ def duration(number: int, leases: Leases, draw: random.Random, variant: int) -> 
         case 23 | 34:
             return takes_leases + 1.0 if variant % 2 else draw.uniform(2.0, short_s)
         case 28 | 30:
-            return 14.0
+            return 17.0
         case 4:
             return leases.takeover_s + 6.0
         case 9:

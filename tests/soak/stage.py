@@ -9,10 +9,12 @@ import heapq
 import itertools
 import logging
 import random
+import shutil
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,6 +157,9 @@ class Stage:
         for place in self.places:
             if place.own_relay is not None:
                 place.own_relay.__exit__()
+        for number, server in enumerate(self.store.servers):
+            with suppress(FileNotFoundError):
+                shutil.copy(server.folder / "redis.log", self.folder / "logs" / f"redis-{number}.log")
         self.store.close()
         self.ledger.close()
 
@@ -298,6 +303,16 @@ class Stage:
         key = next(_outages)
         self.ledger.write("failover", key=key, what=what)
         return lambda: self.ledger.write("failover over", key=key, what=what)
+
+    def killed_primary(self) -> Callable[[], None]:
+        """Write that the primary is about to be killed: nobody is in charge until another takes over."""
+        forgotten, reached = self.failover("the primary was killed"), self.outage("the primary was killed")
+
+        def over() -> None:
+            reached()
+            forgotten()
+
+        return over
 
     def command(self, *words: str | int) -> Any:
         """Send a command to Redis; None if it is not there to answer."""

@@ -2,9 +2,9 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import redis
 import redis.sentinel
@@ -16,6 +16,8 @@ from tests.redis_cluster import owner_of
 from tests.redis_server import RedisServer, start_cluster
 from tests.soak.processes import until
 
+T = TypeVar("T")
+
 OPTIONS = {
     "appendfsync": "everysec",
     "enable-debug-command": "yes",
@@ -25,6 +27,8 @@ OPTIONS = {
 NEVER_LONG: dict[str, Any] = {"socket_timeout": 1.0, "retry": Retry(NoBackoff(), 0)}
 """Options of clients that never wait long: Redis may be frozen by the one who asks."""
 PATIENCE_S = 30.0
+DOWN_AFTER_S = 3.0
+"""Seconds of silence after which a Sentinel calls a primary dead."""
 
 
 def raw_client(server: RedisServer) -> Any:
@@ -99,6 +103,9 @@ class Sentinels:
         hosts = ",".join(f"127.0.0.1:{each.port}" for each in self.sentinels)
         self.url = f"redis+sentinel://{hosts}/{RedisServer.MASTER_NAME}"
         until(self._are_met, "the Sentinels know each other and the replica", timeout_s=PATIENCE_S)
+        for sentinel in self.sentinels:  # else a busy machine is a dead primary
+            name = RedisServer.MASTER_NAME
+            sentinel.command("SENTINEL", "SET", name, "down-after-milliseconds", int(DOWN_AFTER_S * 1000))
 
     def _are_met(self) -> bool:
         for sentinel in self.sentinels:
@@ -134,7 +141,9 @@ class Cluster:
 
     def open(self) -> None:
         """Start all, and return when each replica has its first copy."""
-        self.servers = self._stack.enter_context(start_cluster(3, replicas=1, appendonly=True, options=OPTIONS))
+        # A replica that a busy machine has kept from its primary for a while may take over all the same.
+        options = {**OPTIONS, "cluster-replica-validity-factor": "0"}
+        self.servers = self._stack.enter_context(start_cluster(3, replicas=1, appendonly=True, options=options))
         self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{each.port}" for each in self.servers)
 
     def client(self) -> Any:
@@ -163,6 +172,18 @@ def wait_for_copy(server: RedisServer) -> Iterator[float]:
             if said["role"] == "slave" and said["master_link_status"] == "up":
                 return
         yield 0.1
+
+
+def patiently(look: Callable[[], T]) -> T:
+    """Look until the store is there to answer."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return look()
+        except (redis.ConnectionError, redis.TimeoutError):
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
 
 
 STORES = {"one": OneServer, "sentinel": Sentinels, "cluster": Cluster}
