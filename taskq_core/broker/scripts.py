@@ -37,6 +37,11 @@ def load(name: str) -> Script:
     return _scripts()[name]
 
 
+def all_scripts() -> list[Script]:
+    """Return every script."""
+    return list(_scripts().values())
+
+
 @cache
 def _scripts() -> dict[str, Script]:
     folder = files("taskq_core.broker") / "lua"

@@ -98,7 +98,7 @@ class Recoverer:
                 if code == "1":
                     self.recovered += 1
                     self._log(recovery)
-            if len(expired.tasks) < BATCH or "1" not in codes:
+            if "1" not in codes or (len(expired.tasks) < BATCH and "2" not in codes):
                 break
         return jittered(self._every_s)
 

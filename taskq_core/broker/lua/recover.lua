@@ -21,7 +21,8 @@
   The lease and the message are read again here: a listing made a moment earlier proves nothing. A task whose lease was
   extended, or that was settled or taken meanwhile, is left alone. DEL or LREM comes first, for over maxmemory.
 
-  returns  one character per task:  1  moved   0  left alone
+  returns  one character per task:  1  moved   0  left alone   2  not looked at, ask again (the scan of a long active
+           list is bounded: tasks x length <= 2 000 000)
 ]]
 -- include _clock
 -- include _date
@@ -30,14 +31,15 @@
 -- include _leave_active
 local now_s, _, now_ms = clock(ARGV[1])
 local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }
-redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
+local length = redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
 redis.call('ZCARD', KEYS[3])
 redis.call('ZCARD', KEYS[4])
 redis.call('ZCARD', KEYS[5])
 local cutoff = now_s - tonumber(ARGV[2])
 local task_prefix = ARGV[3] .. 't:'
+local budget = math.max(1, math.floor(2000000 / math.max(1, length)))
 local codes, failed, archived = {}, 0, 0
-for i = 9, #ARGV, 6 do
+for i = 9, math.min(#ARGV, 8 + 6 * budget), 6 do
   local verdict, id = ARGV[i], ARGV[i + 1]
   local key = task_prefix .. id
   local score = redis.call('ZSCORE', KEYS[2], id)
@@ -71,4 +73,4 @@ if archived > 0 then
 end
 count(ARGV[3], 'processed', failed, now_s, tonumber(ARGV[5]))
 count(ARGV[3], 'failed', failed, now_s, tonumber(ARGV[5]))
-return table.concat(codes)
+return table.concat(codes) .. string.rep('2', (#ARGV - 8) / 6 - #codes)

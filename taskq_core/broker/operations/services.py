@@ -118,7 +118,8 @@ def recover(
 ) -> Operation[str]:
     """Take tasks back.
 
-    Reads as one character per task: "1" moved, "0" left alone, since it was settled, extended or taken meanwhile.
+    Reads as one character per task: "1" moved, "0" left alone, since it was settled, extended or taken meanwhile, "2"
+    not looked at, since so many are active that a call takes fewer.
     """
     args: list[Argument] = [time_argument(now_ns), grace_s, *housekeeping(queue, archive), queue.quarantined("")]
     for each in recoveries:

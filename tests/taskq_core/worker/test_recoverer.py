@@ -87,3 +87,19 @@ async def test_tasks_and_handlers_may_say_that_it_does_not_count(
     assert [redis_server.client.hget(queue.task(each), "result") for each in "abc"] == [b"2", b"3", b"2"]
     assert [type(error) for error in asked] == [LeaseLostError, LeaseLostError]
     assert redis_server.client.get(queue.failed) == b"1"
+
+
+async def test_a_long_list_of_running_tasks_is_gone_through_in_several_calls(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """Each is bounded, and one look of the recoverer takes back all that was lost."""
+    lost = [f"lost-{number}" for number in range(70)]
+    for task_id in lost:
+        lose(redis_server, queue, task_id, "unknown")
+    for _ in range(5):
+        redis_server.client.rpush(queue.active, *(f"x{number}" for number in range(10_000)))
+    await start(recover_every=600, reconcile_every=600)
+
+    await until(lambda: redis_server.client.zcard(queue.lease) == 0)
+    assert redis_server.client.zcard(queue.retry) == len(lost)
+    assert redis_server.client.llen(queue.active) == 50_000

@@ -1,0 +1,120 @@
+"""Scripts do no more in a full queue than in a small one: each call runs as many commands, and answers as much.
+
+Redis answers nobody else meanwhile. How long the calls take is measured by `python -m benchmarks.bounds`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import NewTask, Operation, Outcome, ReceiptLane, Settlement, Verdict
+from taskq_core.settings import ArchiveLimits
+from taskq_core.wire import Keys, QueueKeys, TaskState
+from tests.redis_server import RedisServer
+
+SMALL, LARGE = 500, 2500
+KEYS = Keys()
+KEPT = ArchiveLimits(max_tasks=10, kept_s=3_000_000_000)
+
+Build = Callable[[QueueKeys], Operation[Any]]
+BUILDS: dict[str, Build] = {
+    "enqueue": lambda q: ops.enqueue(q, [NewTask(f"new-{number}", b"m") for number in range(200)], ReceiptLane("t")),
+    "dequeue": lambda q: ops.dequeue(q, owner="w2", call=1, limit=200, lease_s=30),
+    "extend": lambda q: ops.extend_leases(q, ids(TaskState.ACTIVE, 200), owner="w1", lease_s=30),
+    "settle": lambda q: ops.settle(
+        q,
+        [Settlement(task_id, Outcome.ARCHIVE, b"m") for task_id in ids(TaskState.ACTIVE, 200)],
+        owner="w1",
+        archive=KEPT,
+    ),
+    "expired": lambda q: ops.list_expired(q, grace_s=30),
+    "recover": lambda q: ops.recover(
+        q,
+        [ops.Recovery(ops.ExpiredTask(task_id, "1000", b"m"), Verdict.ARCHIVE, b"m") for task_id in expired(100)],
+        grace_s=30,
+        archive=KEPT,
+    ),
+    "forward": lambda q: ops.forward(q, owner="w1", leader_ms=1000),
+    "clean what is too much": lambda q: ops.clean(q, archive=KEPT),
+    "clean what is too old": lambda q: ops.clean(q, archive=ArchiveLimits(max_tasks=10_000)),
+    "info": lambda q: ops.count_tasks(q),
+    "probe": lambda q: ops.probe(q),
+    "usage": lambda q: ops.estimate_memory(q),
+    "check_stored": lambda q: ops.check_stored(q),
+    "check_pending": lambda q: ops.check_listed(q, q.pending, "list", TaskState.PENDING),
+    "check_archived": lambda q: ops.check_listed(q, q.archived, "zset", TaskState.ARCHIVED),
+    "discard": lambda q: ops.discard(q),
+    **{
+        f"list {state}": lambda q, state=state: ops.list_tasks(q, state, skip=400, count=30)  # type: ignore[misc]
+        for state in (TaskState.PENDING, TaskState.ACTIVE, TaskState.ARCHIVED, TaskState.SCHEDULED)
+    },
+    **{
+        f"scan {state}": lambda q, state=state: ops.scan_tasks(q, state, ops.ScanPlace(), count=100)  # type: ignore[misc]
+        for state in (TaskState.PENDING, TaskState.ACTIVE, TaskState.ARCHIVED, TaskState.SCHEDULED)
+    },
+    **{
+        f"{action} {state}": lambda q, action=action, state=state: ops.act(q, action, ids(state, 200))  # type: ignore[misc]
+        for action, state in (
+            (ops.Action.RUN, TaskState.ARCHIVED),
+            (ops.Action.ARCHIVE, TaskState.PENDING),
+            (ops.Action.DELETE, TaskState.SCHEDULED),
+        )
+    },
+}
+
+
+def ids(state: TaskState, count: int) -> list[str]:
+    return [f"{state}-{number}" for number in range(count)]
+
+
+def expired(count: int) -> list[str]:
+    return [f"lost-{number}" for number in range(count)]
+
+
+def fill(server: RedisServer, count: int) -> None:
+    """Store so many tasks in each state, and a hundred active ones of a worker that is gone."""
+    queue = KEYS.queue("default")
+    server.flushall()
+    pipeline = server.client.pipeline(transaction=False)
+    pipeline.sadd(KEYS.queues, queue.name)
+    for number in range(count):
+        for state in (TaskState.PENDING, TaskState.ACTIVE, TaskState.ARCHIVED, TaskState.SCHEDULED, TaskState.RETRY):
+            task_id = f"{state}-{number}"
+            pipeline.hset(queue.task(task_id), mapping={"msg": "m", "state": state.value})
+        pipeline.lpush(queue.pending, f"pending-{number}")
+        pipeline.rpush(queue.active, f"active-{number}")
+        pipeline.zadd(queue.lease, {f"active-{number}": 4_000_000_000})
+        pipeline.hset(queue.task(f"active-{number}"), "taskq_owner", "w1:4000000000")
+        pipeline.zadd(queue.archived, {f"archived-{number}": 1000})
+        pipeline.zadd(queue.scheduled, {f"scheduled-{number}": 1000})
+        pipeline.zadd(queue.retry, {f"retry-{number}": 1000})
+    for task_id in expired(100):
+        pipeline.hset(queue.task(task_id), mapping={"msg": "m", "state": "active", "taskq_owner": "w3:1000"})
+        pipeline.lpush(queue.active, task_id)
+        pipeline.zadd(queue.lease, {task_id: 1000})
+    pipeline.execute()
+
+
+def work_of(server: RedisServer, build: Build) -> tuple[int, int]:
+    """Commands that one call runs, and bytes of its answer."""
+    operation = build(KEYS.queue("default"))
+    assert operation.script is not None
+    server.client.script_load(operation.script.text)
+    server.client.config_resetstat()
+    reply = server.command(*operation.command())
+    statistics: Any = server.client.info("commandstats")
+    return sum(each["calls"] for each in statistics.values()), len(repr(reply))
+
+
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
+def test_a_full_queue_makes_no_call_do_more(redis_server: RedisServer, build: Build) -> None:
+    fill(redis_server, SMALL)
+    small = work_of(redis_server, build)
+    fill(redis_server, LARGE)
+    large = work_of(redis_server, build)
+
+    assert large[0] <= small[0] * 1.1 + 5, "commands"
+    assert large[1] <= small[1] * 1.3 + 100, "bytes of the answer"
+    assert small[0] > 3, "it does something"
