@@ -232,7 +232,7 @@ class Settler:
                     run.name,
                     "is unknown: it was sent twice and the first answer is lost"
                     if run.repeated
-                    else "was refused: another worker has taken the task over",
+                    else "was refused: another worker has taken the task over, or it is gone",
                     extra={"queue": run.queue.name, "task_id": run.task_id},
                 )
                 if not run.repeated:

@@ -204,6 +204,14 @@ class TestLostReplies:
         assert refused.value.may_have_happened
 
 
+async def until_clients(server: RedisServer, most: int) -> None:
+    """Wait until so many connections or fewer stand, the one that looks among them."""
+    deadline = time.monotonic() + 10
+    while len(server.client.client_list()) > most:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)  # between two looks at a server that notices closed connections
+
+
 class TestCancelled:
     @pytest.mark.parametrize("store", ["redis", "fakeredis"])
     async def test_no_reply_ever_reaches_another_caller(self, redis_server: RedisServer, store: str) -> None:
@@ -232,6 +240,32 @@ class TestCancelled:
 
         assert wrong == []
 
+    async def test_over_a_slow_network_neither(self, relay: Relay, redis_server: RedisServer) -> None:
+        """Requests and replies are long on their way, so most calls are cancelled in the midst of it; none leaks."""
+        chance = random.Random(11)
+        relay.delay("requests", 0.002)
+        relay.delay("replies", 0.002)
+        runner = runner_of(relay.url, max_connections=5)
+        cancelled = 0
+
+        async def right(number: int) -> None:
+            name = f"right-{number}"
+            assert await runner.run(ops.register_queue(name, [name])) == 1
+            assert await runner.run(ops.list_queues(name)) == [name]
+
+        for number in range(60):
+            doomed = [asyncio.ensure_future(runner.run(ops.register_queue("doomed", [f"{number}"]))) for _ in range(3)]
+            beside = asyncio.ensure_future(right(number))
+            await asyncio.sleep(chance.uniform(0, 0.015))  # somewhere on its way
+            for call in doomed:
+                cancelled += call.cancel()
+            await asyncio.gather(*doomed, return_exceptions=True)
+            await beside
+        assert cancelled > 30
+        await until_clients(redis_server, 5 + 1)
+        await runner.aclose()
+        await until_clients(redis_server, 1)
+
     async def test_a_lane_is_whole_again_after_a_cancelled_exchange(self, runner: AsyncRunner) -> None:
         lane = runner.new_lane()
         for patience in range(6):
@@ -254,10 +288,7 @@ class TestCancelled:
             await asyncio.gather(*calls, return_exceptions=True)
         assert await runner.run(ops.ping())
 
-        deadline = time.monotonic() + 10
-        while len(redis_server.client.client_list()) > 2:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.01)  # between two looks at a server that notices closed connections
+        await until_clients(redis_server, 2)
 
 
 class TestConnections:

@@ -1,6 +1,7 @@
 """Run workers in tests: on the test's own event loop, or as processes of their own."""
 
 import asyncio
+import contextlib
 import inspect
 import json
 import os
@@ -47,6 +48,27 @@ def until_blocking(condition: Callable[[], Any], what: str = "the condition", *,
         assert time.monotonic() < deadline, f"not within {within} s: {what}"
         time.sleep(0.005)
     return value
+
+
+@contextlib.asynccontextmanager
+async def disturbed(disturb: Callable[[], object], pause_s: float) -> AsyncIterator[None]:
+    """Disturb again and again, from a thread, while the block runs."""
+    done = False
+
+    def again() -> int:
+        times = 0
+        while not done:
+            disturb()
+            times += 1
+            time.sleep(pause_s)  # so that the server gets to do something else, too
+        return times
+
+    disturbing = asyncio.create_task(asyncio.to_thread(again))
+    try:
+        yield
+    finally:
+        done = True
+        assert await disturbing >= 5
 
 
 class Ends(WorkerListener):

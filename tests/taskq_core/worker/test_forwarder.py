@@ -1,7 +1,9 @@
 """Due tasks: never before their second, soon after it, many at once."""
 
 import time
+from collections import Counter
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -85,6 +87,52 @@ async def test_a_thousand_due_at_once_all_run(
 
     assert len({task_id for task_id, _ in ends.ends}) == 1000
     assert redis_server.client.zcard(queue.scheduled) == 0
+
+
+async def test_ten_thousand_due_at_once_keep_no_other_queue_waiting(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """They are moved in bounded steps, and slots go to both queues in turn."""
+    count = 10_000
+
+    @app.task(retention=0)
+    async def work(number: int) -> None: ...
+
+    @app.task
+    async def other() -> int:
+        return len(ends.ends)
+
+    ends = Ends()
+    result = await app.async_client.enqueue_many(work.using(run_after=600).s(number) for number in range(count))
+    server: Any = redis_server.client
+    server.zadd(queue.scheduled, dict.fromkeys(result.ids, 1))
+    await start(safety_net=600, concurrency=10, listener=ends, queues={"default": 1, "other": 1})
+    seen = [await (await other.using(queue="other").adelay()).aresult(30) for _ in range(10)]
+    await until(lambda: len(ends.ends) == count + 10, within=60)
+
+    assert seen[-1] < count, "all of the other queue ran before the ten thousand had"
+    assert len({task_id for task_id, _ in ends.ends}) == count + 10
+    assert redis_server.client.zcard(queue.scheduled) == 0
+
+
+async def test_a_thousand_that_fail_at_once_come_back_apart(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """By Asynq's own delay: over half a minute, so that what they asked too much of is not asked at once again."""
+    count = 1000
+
+    @app.task(retention=0)
+    async def work(number: int) -> None:
+        raise ConnectionError
+
+    ends = Ends()
+    await start(concurrency=50, listener=ends)
+    await app.async_client.enqueue_many(work.s(number) for number in range(count))
+    await until(lambda: redis_server.client.zcard(queue.retry) == count)
+    per_second = Counter(int(score) for _, score in redis_server.client.zrange(queue.retry, 0, -1, withscores=True))
+
+    assert max(per_second.values()) < count / 10
+    assert len(per_second) >= 25
 
 
 async def test_due_ids_without_a_task_are_dropped(

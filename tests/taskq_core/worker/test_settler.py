@@ -1,8 +1,6 @@
 """Settling through faults: lost replies, restarts, refusals. A task that ended runs no second time."""
 
 import asyncio
-import contextlib
-import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -15,7 +13,7 @@ from taskq_core.broker.scripts import load
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
 from tests.relay import Relay
-from tests.taskq_core.worker.conftest import Ends, Runner, state_of, until
+from tests.taskq_core.worker.conftest import Ends, Runner, disturbed, state_of, until
 
 
 @pytest.fixture
@@ -177,27 +175,6 @@ async def test_nothing_is_written_for_a_task_that_another_worker_has_taken(
     assert redis_server.client.zrange(queue.lease, 0, -1) == redis_server.client.lrange(queue.active, 0, -1)
     assert redis_server.client.get(queue.processed) is None
     assert "was refused: another worker has taken the task over" in caplog.text
-
-
-@contextlib.asynccontextmanager
-async def disturbed(disturb: Any, pause_s: float) -> Any:
-    """Disturb again and again, from a thread, while the block runs."""
-    done = False
-
-    def again() -> int:
-        times = 0
-        while not done:
-            disturb()
-            times += 1
-            time.sleep(pause_s)  # so that the server gets to do something else, too
-        return times
-
-    disturbing = asyncio.create_task(asyncio.to_thread(again))
-    try:
-        yield disturbing
-    finally:
-        done = True
-        assert await disturbing >= 5
 
 
 @pytest.mark.parametrize("fault", ["SCRIPT FLUSH", "CLIENT KILL"])

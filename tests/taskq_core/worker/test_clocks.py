@@ -1,0 +1,141 @@
+"""Clocks that are wrong and jump: of the worker's machine, and of Redis's."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.wire import QueueKeys
+from taskq_core.worker import Worker, WorkerConfig
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import SHRUNK, Ends, Runner, stored, until
+from tests.wall_clock import WallClock
+
+
+class WrongClock:
+    """Wall time that is off by `off_s`, or by another time at each look; monotonic time is right."""
+
+    def __init__(self, off_s: float | None) -> None:
+        self._off_s = off_s
+        self._chance = random.Random(3)
+
+    def time(self) -> float:
+        return time.time() + (self._chance.uniform(-300, 300) if self._off_s is None else self._off_s)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("off_s", [300.0, -300.0, None], ids=["ahead", "behind", "jumping"])
+async def test_the_clock_of_a_workers_machine_does_not_matter(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, off_s: float | None
+) -> None:
+    """Leases are kept and taken back, tasks come when they are due and no earlier, by Redis's clock."""
+    runs: Counter[str] = Counter()
+    started: dict[str, float] = {}
+    release = asyncio.Event()
+
+    @app.task
+    async def hold() -> str:
+        runs["hold"] += 1
+        await release.wait()
+        return "ran"
+
+    @app.task(retry_delay=1)
+    async def work(name: str) -> str:
+        runs[name] += 1
+        seconds, micros = redis_server.client.time()
+        started[f"{name} {runs[name]}"] = float(seconds) + micros / 1e6
+        if name == "failing" and runs[name] == 1:
+            raise ValueError
+        return "ran"
+
+    ends = Ends()
+    config = WorkerConfig(**SHRUNK, safety_net=600)
+    workers = [Worker(app, config, listener=ends, clock=WrongClock(off_s)) for _ in range(2)]
+    running = [asyncio.create_task(worker.arun()) for worker in workers]
+    held = await hold.adelay()
+    await until(lambda: runs["hold"])
+    first = redis_server.client.zscore(queue.lease, held.id) or 0
+    enqueued_at = redis_server.client.time()[0]
+    handles = [
+        await work.adelay("now"),
+        await work.using(run_after=1).adelay("later"),
+        await work.adelay("failing"),
+    ]
+    assert [await handle.aresult(15) for handle in handles] == ["ran"] * 3
+    await until(lambda: (redis_server.client.zscore(queue.lease, held.id) or 0) >= first + 3)
+    release.set()
+    assert await held.aresult(10) == "ran"
+    for worker in workers:
+        worker.stop()
+    assert await asyncio.gather(*running) == [0, 0]
+    await app.aclose()
+
+    assert runs == {"hold": 1, "now": 1, "later": 1, "failing": 2}
+    assert started["later 1"] >= enqueued_at + 1
+    assert started["failing 2"] - started["failing 1"] >= 1
+    assert {outcome for _, outcome in ends.ends} == {"completed", "retried"}
+
+
+@pytest.fixture
+def wall_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[WallClock]:
+    """The wall clock of every server started while it is there."""
+    with WallClock() as clock:
+        monkeypatch.setenv("LD_PRELOAD", str(clock.library))
+        monkeypatch.setenv("TEST_WALL_CLOCK", str(clock.file))
+        yield clock
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WallClock.is_possible(), reason="needs Linux and a C compiler to move the clock of one process")
+@pytest.mark.parametrize("jump_s", [600, -600], ids=["forward", "back"])
+async def test_redis_clock_jumps(start: Runner, wall_clock: WallClock, jump_s: int) -> None:
+    """What waits comes early or late by the jump. Nothing is lost, and what runs is not taken away."""
+    with RedisServer() as server:
+        app = TaskQ(server.url, defaults={"retention": 86_400, "max_retry": 3})
+        queue = app.runtime.keys.queue("default")
+        runs: Counter[str] = Counter()
+        release = asyncio.Event()
+
+        @app.task
+        async def hold() -> str:
+            runs["hold"] += 1
+            await release.wait()
+            return "ran"
+
+        @app.task
+        async def work(name: str) -> str:
+            runs[name] += 1
+            return "ran"
+
+        before = server.client.time()[0]
+        worker = await start(app=app, concurrency=4)
+        held = await hold.adelay()
+        later = await work.using(run_after=300).adelay("later")
+        await until(lambda: runs["hold"])
+        wall_clock.move(jump_s)
+        await until(lambda: abs(server.client.time()[0] - before - jump_s) < 60, "the clock has jumped")
+        now = await work.adelay("now")
+        assert await now.aresult(15) == "ran"
+        # The lease in terms of the new time, so it has been extended since.
+        await until(lambda: abs((server.client.zscore(queue.lease, held.id) or 0) - before - jump_s) < 60)
+        if jump_s > 0:
+            assert await later.aresult(15) == "ran"
+        else:
+            assert runs["later"] == 0
+            wall_clock.move(1200)
+            assert await later.aresult(15) == "ran"
+        release.set()
+        assert await held.aresult(15) == "ran"
+        assert stored(server, queue, held.id).retried == runs["hold"] - 1
+        await start.stop(worker)
+        await app.aclose()
+
+    assert runs["later"] == runs["now"] == 1
+    assert runs["hold"] <= 2, "at most the runs that were active"

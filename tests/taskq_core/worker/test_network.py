@@ -1,0 +1,200 @@
+"""Workers behind a network that holds, swallows, trickles and flaps."""
+
+import asyncio
+import random
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.wire import QueueKeys
+from tests.redis_server import RedisServer
+from tests.relay import Direction, Relay
+from tests.taskq_core.worker.conftest import Ends, Runner, disturbed, state_of, stored, until
+
+BOTH: tuple[Direction, ...] = ("requests", "replies")
+
+
+@pytest.fixture
+def relay(redis_server: RedisServer) -> Iterator[Relay]:
+    """A relay before the shared server."""
+    with Relay(redis_server.socket_path) as relay:
+        yield relay
+
+
+@pytest.fixture
+async def far(relay: Relay) -> AsyncIterator[TaskQ]:
+    """An application that reaches Redis through the relay."""
+    far = TaskQ(relay.url, defaults={"retention": 600, "max_retry": 3})
+    yield far
+    await far.aclose()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "directions"),
+    [("hold", ("requests",)), ("swallow", ("requests",)), ("swallow", ("replies",)), ("hold", BOTH)],
+    ids=["requests are held", "requests are lost", "replies are lost", "nothing passes"],
+)
+async def test_a_worker_that_is_cut_off_ends_its_run_before_another_begins(
+    app: TaskQ,
+    far: TaskQ,
+    start: Runner,
+    redis_server: RedisServer,
+    queue: QueueKeys,
+    relay: Relay,
+    how: str,
+    directions: tuple[Direction, ...],
+) -> None:
+    """Its connections stand and say nothing. What it was told to end may reach the outside world, so it ends first.
+
+    When the network has healed nothing it did counts, and it works again.
+    """
+    seen: list[str] = []
+    release = asyncio.Event()
+
+    @far.task(name="work")
+    async def cut_off() -> None:
+        seen.append("started")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append("told to end")
+
+    @app.task(name="work")
+    async def heirs() -> str:
+        seen.append("started again")
+        await release.wait()
+        return "the heir's"
+
+    ends, heirs_ends = Ends(), Ends()
+    worker = await start(app=far, listener=ends, concurrency=2)
+    handle = await app.remote("work", retention=600, max_retry=3).adelay()
+    await until(lambda: seen)
+    getattr(relay, how)(*directions)
+    heir = await start(listener=heirs_ends, concurrency=1)
+    await until(lambda: "started again" in seen)
+
+    assert seen == ["started", "told to end", "started again"]
+    relay.forward()
+    other = await app.remote("unknown to both", retention=600, max_retry=0).adelay()  # the heir's only slot is taken
+    await until(lambda: state_of(redis_server, queue, other.id) == "archived", "the worker works again")
+    assert state_of(redis_server, queue, handle.id) == "active"
+    release.set()
+    assert await handle.aresult(10) == "the heir's"
+    assert stored(redis_server, queue, handle.id).retried == 1
+    await start.stop(worker)
+    await start.stop(heir)
+    assert ends.of(handle.id) == ["lost"]
+    assert heirs_ends.of(handle.id) == ["completed"]
+    assert seen == ["started", "told to end", "started again"]
+
+
+@pytest.mark.slow
+async def test_bytes_that_come_one_at_a_time_and_late(
+    far: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, relay: Relay
+) -> None:
+    """All tasks run once, their results arrive, and no connection is given up."""
+    runs: Counter[int] = Counter()
+    chance = random.Random(5)
+
+    @far.task
+    async def work(number: int) -> int:
+        runs[number] += 1
+        return number
+
+    worker = await start(app=far, lease=60, heartbeat=5)
+    relay.trickle(1)
+    handles = [await work.adelay(number) for number in range(5)]
+    assert [await handle.aresult(60) for handle in handles] == list(range(5))
+    relay.trickle(None)
+    for number in range(5, 15):
+        for direction in BOTH:
+            relay.delay(direction, chance.random() / 5)
+        handles.append(await work.adelay(number))
+    assert [await handle.aresult(60) for handle in handles] == list(range(15))
+    relay.forward()
+    await until(lambda: worker.running_count == 0)
+    await start.stop(worker)
+
+    assert set(runs.values()) == {1}
+    assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)
+
+
+@pytest.mark.slow
+async def test_a_network_that_is_gone_every_other_second(
+    app: TaskQ, far: TaskQ, start: Runner, redis_server: RedisServer, relay: Relay
+) -> None:
+    """Nobody hammers at it, nothing piles up, all tasks run once, and it works on as before."""
+    runs: Counter[int] = Counter()
+    flaps = 5
+
+    @far.task(name="work", retention=0)
+    async def work(number: int) -> None:
+        runs[number] += 1
+        await asyncio.sleep(0.05)
+
+    worker = await start(app=far, lease=30, heartbeat=1, lease_grace=30, concurrency=10)
+    await until(lambda: worker._fetcher.is_idle)
+    before, threads = relay.connections, threading.active_count()
+    parties = len(worker._services()) + 2  # a connection each, and one for the fetcher and for the keepalive
+    for flap in range(flaps):
+        relay.refuse()
+        await app.async_client.enqueue_many(app.remote("work").s(number=flap * 50 + number) for number in range(50))
+        await asyncio.sleep(1)  # the fault itself
+        relay.forward()
+        await asyncio.sleep(1)
+    await until(lambda: len(runs) == flaps * 50)
+    await until(lambda: worker.running_count == 0)
+
+    assert relay.connections - before <= parties * 2 * flaps, "at most one attempt a second and connection"
+    assert threading.active_count() <= threads
+    assert len(redis_server.client.client_list()) <= 2 * parties + 5
+    assert set(runs.values()) == {1}
+    await start.stop(worker)
+
+
+async def test_killed_connections_are_noticed_by_nobody(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """Those of producers, of workers, and those that listen for results and for cancellations."""
+    runs: Counter[int] = Counter()
+
+    @app.task
+    async def work(number: int) -> int:
+        runs[number] += 1
+        return number
+
+    @app.task
+    async def hold() -> None:
+        await asyncio.Event().wait()
+
+    other = redis_server.client.connection_pool.get_connection()
+    killed = 0
+
+    def kill() -> None:
+        nonlocal killed
+        for kind in ("normal", "pubsub"):
+            other.send_command("CLIENT", "KILL", "SKIPME", "yes", "TYPE", kind)
+            killed += int(other.read_response())
+
+    ends = Ends()
+    worker = await start(concurrency=5, lease=60, heartbeat=1, listener=ends)
+    held = await hold.adelay()
+    await until(lambda: worker.running_count == 1)
+    async with disturbed(kill, 0.03):
+        for number in range(30):
+            assert await (await work.adelay(number)).aresult(20) == number
+            blocking = await asyncio.to_thread(work.delay, 100 + number)
+            assert await asyncio.to_thread(blocking.result, 20) == 100 + number
+    other.disconnect()
+    await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
+    await held.acancel()
+    await until(lambda: ends.of(held.id))
+
+    assert killed > 30
+    assert set(runs.values()) == {1}
+    assert ends.of(held.id) == ["archived"]
+    assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)

@@ -1,0 +1,98 @@
+"""A wall clock for single processes: what time a server thinks it is can be moved while it runs.
+
+A small library, built with the machine's C compiler and loaded before the C library, adds a number of seconds to the
+wall clock; the number stands in a file. Monotonic time stays right.
+"""
+
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Self
+
+_SOURCE = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile long long *offset_s;
+
+__attribute__((constructor)) static void begin(void) {
+    const char *path = getenv("TEST_WALL_CLOCK");
+    int file = path ? open(path, O_RDONLY) : -1;
+    if (file < 0) return;
+    void *found = mmap(NULL, sizeof(long long), PROT_READ, MAP_SHARED, file, 0);
+    close(file);
+    if (found != MAP_FAILED) offset_s = found;
+}
+
+int clock_gettime(clockid_t which, struct timespec *now) {
+    int status = (int)syscall(SYS_clock_gettime, which, now);
+    int is_wall = which == CLOCK_REALTIME || which == CLOCK_REALTIME_COARSE;
+    if (status == 0 && offset_s && is_wall) now->tv_sec += *offset_s;
+    return status;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    struct timespec exact;
+    (void)zone;
+    clock_gettime(CLOCK_REALTIME, &exact);
+    now->tv_sec = exact.tv_sec;
+    now->tv_usec = exact.tv_nsec / 1000;
+    return 0;
+}
+
+time_t time(time_t *result) {
+    struct timespec exact;
+    clock_gettime(CLOCK_REALTIME, &exact);
+    if (result) *result = exact.tv_sec;
+    return exact.tv_sec;
+}
+"""
+
+
+class WallClock:
+    """A clock that can be moved; a context manager.
+
+    Attributes:
+        library: To be named in LD_PRELOAD of the process.
+        file: To be named in TEST_WALL_CLOCK of the process.
+    """
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="taskq-clock-"))
+        self.library = self._folder / "clock.so"
+        self.file = self._folder / "offset"
+
+    @staticmethod
+    def is_possible() -> bool:
+        """Whether such a clock can be had on this machine."""
+        return sys.platform == "linux" and shutil.which("cc") is not None
+
+    def __enter__(self) -> Self:
+        self._offset_s = 0
+        self.move(0)
+        source = self._folder / "clock.c"
+        source.write_text(_SOURCE, encoding="ascii")
+        subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(self.library), str(source)], check=True)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        shutil.rmtree(self._folder)
+
+    def move(self, seconds: int) -> None:
+        """Move it by so many whole seconds, at once."""
+        self._offset_s += seconds
+        data = struct.pack("=q", self._offset_s)
+        if not self.file.exists():
+            self.file.write_bytes(data)
+            return
+        with self.file.open("r+b") as file:  # in place: it is mapped
+            file.write(data)
