@@ -85,10 +85,22 @@ def people(app: TaskQ, scale: float) -> Iterator[tuple[str, Callable[[], object]
         yield f"search in {state}", partial(inspector.find_tasks, "default", state, name="none")
     yield "read one", lambda: inspector.task("default", f"pending-{round(450_000 * scale)}")
     for number in range(3):
-        yield "delete a pending task", partial(inspector.delete_task, "default", f"pending-{round(400_000 * scale) + number}")
-        yield "archive a pending task", partial(inspector.archive_task, "default", f"pending-{round(500_000 * scale) + number}")
-        yield "run an archived task", partial(inspector.run_task, "default", f"archived-{round(900_000 * scale) + number}")
-    yield "move a pending task", lambda: inspector.move_task("default", f"pending-{round(300_000 * scale)}", "elsewhere")
+        yield (
+            "delete a pending task",
+            partial(inspector.delete_task, "default", f"pending-{round(400_000 * scale) + number}"),
+        )
+        yield (
+            "archive a pending task",
+            partial(inspector.archive_task, "default", f"pending-{round(500_000 * scale) + number}"),
+        )
+        yield (
+            "run an archived task",
+            partial(inspector.run_task, "default", f"archived-{round(900_000 * scale) + number}"),
+        )
+    yield (
+        "move a pending task",
+        lambda: inspector.move_task("default", f"pending-{round(300_000 * scale)}", "elsewhere"),
+    )
     yield "enqueue many", lambda: app.client.enqueue_many(Signature(app.tasks[TASK], (), {}) for _ in range(20_000))
 
 

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import contextvars
 import ctypes
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from time import monotonic
 
 from taskq_core.errors import TaskInterrupted
 from taskq_core.worker.run import Run
+
+logger = logging.getLogger("taskq.worker")
 
 _raise_in_thread = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
     ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
@@ -33,6 +36,8 @@ QUICK_S = 0.0002
 """Seconds a function usually takes below which it shares a thread that is awake."""
 RELIEF_S = 0.001
 """Seconds after which functions that wait behind others get threads of their own."""
+START_AGAIN_S = 0.5
+"""Seconds until a thread that the system refused is asked for again."""
 
 
 class TaskThreads:
@@ -56,6 +61,7 @@ class TaskThreads:
         self._idle: deque[_TaskThread] = deque()
         self._usual_s: dict[str, float] = {}
         self._relief: asyncio.TimerHandle | None = None
+        self._another_try: asyncio.TimerHandle | None = None
         self.is_closed = False
 
     def submit(self, run: Run) -> None:
@@ -72,11 +78,26 @@ class TaskThreads:
             thread = self._idle.pop()
         except IndexError:
             if len(self._threads) < self._size:
-                thread = _TaskThread(self, len(self._threads))
-                self._threads.append(thread)
-                thread.start()
+                self._start_one()
         else:
             thread.wake()
+
+    def _start_one(self) -> None:
+        thread = _TaskThread(self, len(self._threads))
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            # The function waits: for a thread that becomes free, or for the system to have one again.
+            if self._another_try is None:
+                logger.error("no thread can be started: %s; %d run, trying again", error, len(self._threads))
+                self._another_try = self._loop.call_later(START_AGAIN_S, self._try_again)
+        else:
+            self._threads.append(thread)
+
+    def _try_again(self) -> None:
+        self._another_try = None
+        for _ in range(len(self._inbox)):
+            self._wake_one()
 
     def _relieve(self) -> None:
         """Wake a thread for each function that still waits, if the first has waited long: those awake are held up."""
@@ -102,8 +123,9 @@ class TaskThreads:
     def close(self) -> None:
         """Let idle threads end. Busy ones end with their function, or with the process."""
         self.is_closed = True
-        if self._relief is not None:
-            self._relief.cancel()
+        for timer in (self._relief, self._another_try):
+            if timer is not None:
+                timer.cancel()
         while self._idle:
             self._idle.pop().wake()
 

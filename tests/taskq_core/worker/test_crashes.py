@@ -202,10 +202,10 @@ def test_a_task_that_kills_its_worker_is_archived_in_the_end(
         for how, worker in workers.items():  # what runs them in production starts them again, too
             if worker.process.poll() is not None:
                 statuses[how].append(worker.wait())
-                workers[how] = start_process(queues={how: 1}, **config)
+                workers[how] = start_process(queues={how: 1}, has_to_start=False, **config)
         return all(handle.refresh().state is TaskState.ARCHIVED for handle in poisons.values())
 
-    until_blocking(all_is_over, "the poison is archived", within=30)
+    until_blocking(all_is_over, "the poison is archived", within=60)
 
     assert [handle.result(15) for handle in neighbours] == ["done"] * len(neighbours)
     for how, handle in poisons.items():
@@ -217,20 +217,23 @@ def test_a_task_that_kills_its_worker_is_archived_in_the_end(
 
 
 def test_a_task_that_takes_all_memory_is_archived_and_its_worker_lives(
-    app: TaskQ, start_process: Start, redis_server: RedisServer
+    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, tmp_path: Path
 ) -> None:
     """Under a limit of the operating system it fails like any other; the tasks beside it complete."""
-    worker = start_process(harm={"memory_mib": 300}, concurrency=2)
-    poison = app.remote("poison", max_retry=1, retention=600).delay(name="poison", how="memory")
+    worker = start_process(harm={"memory_mib": 300}, concurrency=3)
+    poison = app.remote("poison", max_retry=1, retention=600).delay(name="a", how="memory", until=str(tmp_path / "go"))
+    until_blocking(lambda: marks(redis_server, "a"))
     beside = app.remote("quick", retention=600)
     neighbours = list(app.client.enqueue_many(beside.s(name="beside") for _ in range(50)))
+    first: Any = redis_server.client.zscore(queue.lease, poison.id)
+    until_blocking(lambda: (redis_server.client.zscore(queue.lease, poison.id) or 0) > first, "leases are extended")
+    (tmp_path / "go").touch()
 
     until_blocking(lambda: poison.refresh().state is TaskState.ARCHIVED)
-
     assert [handle.result(10) for handle in neighbours] == ["done"] * 50
-    assert marks(redis_server, "poison") == ["started", "started"]
+    assert marks(redis_server, "a") == ["started", "started"]
+    assert marks(redis_server, "beside") == ["ran"] * 50
     assert poison.refresh().last_error.startswith("MemoryError")
-    assert worker.process.poll() is None
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
 

@@ -19,6 +19,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from taskq_core import TaskContext, TaskFailedError, TaskQ, TaskState, current_task
 from taskq_core.middleware import Middleware
 from taskq_core.wire import QueueKeys, build_message
+from taskq_core.worker import threads
 from taskq_core.worker.outcome import UnknownTaskError
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Ends, Runner, push_raw, state_of, stored, until
@@ -615,3 +616,34 @@ async def test_states_are_as_tools_read_them(app: TaskQ, start: Runner) -> None:
     assert info.state is TaskState.ACTIVE
     assert info.lease_expires_at is not None
     assert (await handle.arefresh()).state is TaskState.COMPLETED
+
+
+@pytest.mark.parametrize("refusals", [1, 4])
+async def test_functions_wait_while_no_thread_can_be_started(
+    app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refusals: int
+) -> None:
+    """The system is out of threads or memory, from the first one on or later: each runs in the end, none is lost."""
+    start_thread = threads._TaskThread.start
+    left = refusals
+
+    def refused(thread: threads._TaskThread) -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            raise RuntimeError("can't start new thread")
+        start_thread(thread)
+
+    monkeypatch.setattr(threads._TaskThread, "start", refused)
+    monkeypatch.setattr(threads, "START_AGAIN_S", 0.01)
+    meeting = threading.Barrier(3)
+
+    @app.task
+    def meet() -> str:
+        meeting.wait(20)  # ends only when three of them run at the same time
+        return "ran"
+
+    await start(concurrency=3)
+    handles = [await meet.adelay() for _ in range(3)]
+
+    assert [await handle.aresult(20) for handle in handles] == ["ran"] * 3
+    assert "no thread can be started: can't start new thread" in caplog.text

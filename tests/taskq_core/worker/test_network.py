@@ -193,8 +193,8 @@ async def test_killed_connections_are_noticed_by_nobody(
     await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
     await held.acancel()
     await until(lambda: ends.of(held.id))
+    await until(lambda: not redis_server.client.exists(queue.active, queue.lease, queue.pending))
 
     assert killed > 30
     assert set(runs.values()) == {1}
     assert ends.of(held.id) == ["archived"]
-    assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)

@@ -100,8 +100,8 @@ async def brief(name: str, seconds: float) -> None:
 
 
 @app.task(name="poison", retry_delay=0)
-def poison(name: str, how: str) -> None:
-    """End the process, or take what memory it may have."""
+def poison(name: str, how: str, until: str = "") -> None:
+    """End the process, or take what memory it may have until a file is there."""
     note(name, "started")
     if how == "exit":
         os._exit(9)
@@ -111,8 +111,13 @@ def poison(name: str, how: str) -> None:
         os.abort()
     if how == "memory":
         taken = []
-        while True:
-            taken.append(bytes(1 << 20))
+        try:
+            while True:
+                taken.append(bytes(1 << 16))
+        except MemoryError:
+            while not os.path.exists(until):
+                time.sleep(0.01)
+            raise
     raise AssertionError(how)
 
 
