@@ -176,6 +176,7 @@ class _WorkerInstruments:
     consumed: Counter
     ignored_fields: Counter
     repairs: Counter
+    stuck: Counter
     processing_time: Histogram
     process_duration: Histogram
 
@@ -207,6 +208,7 @@ class WorkerMetrics:
         self._max_series = max_series
         self._instruments: _WorkerInstruments | None = None
         self._series: dict[tuple[str, str, Outcome, str | None], _WorkerSeries] = {}
+        self._stuck: set[tuple[str, str]] = set()
         self._touched: list[_WorkerSeries] = []
         self._refresh()
 
@@ -257,6 +259,16 @@ class WorkerMetrics:
         self._refresh()
         if self._instruments is not None:
             self._instruments.repairs.add(count, {names.QUEUE: queue, names.REPAIR_KIND: kind})
+
+    def stuck(self, queue: str, task_type: str) -> None:
+        """Count a run that was told to end long ago and goes on. It should stay at zero."""
+        self._refresh()
+        if self._instruments is not None:
+            labels = (queue, task_type)
+            if labels not in self._stuck and len(self._stuck) >= self._max_series:
+                labels = (OTHER, OTHER)
+            self._stuck.add(labels)
+            self._instruments.stuck.add(1, {names.QUEUE: labels[0], names.TASK_TYPE: labels[1]})
 
     def flush(self) -> None:
         """Add up what was noted since the last call. To be called once per tick and at the end."""
@@ -349,6 +361,9 @@ def _worker_instruments(meter: Meter) -> _WorkerInstruments:
         ),
         repairs=meter.create_counter(
             names.REPAIRS, "{repair}", "Damage that was found in a queue and repaired; should stay at zero."
+        ),
+        stuck=meter.create_counter(
+            names.TASKS_STUCK, "{run}", "Runs that were told to end long ago and went on; should stay at zero."
         ),
         processing_time=meter.create_histogram(
             names.TASK_PROCESSING_TIME,

@@ -47,6 +47,7 @@ class Executor:
         write_result: Called with a run and bytes that its function wants stored.
         fields_ignored: Called with queue, name and count when fields of a payload are ignored.
         listener: Told of each run, if it wants to be.
+        stuck: Called for each run that was told to end and goes on, the first time this is noticed.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Executor:
         write_result: Callable[[Run, bytes], None],
         fields_ignored: Callable[[str, str, int], None],
         listener: WorkerListener,
+        stuck: Callable[[Run], None],
     ) -> None:
         self._tasks = tasks
         self._handlers = handlers
@@ -74,6 +76,7 @@ class Executor:
         self._write_result = write_result
         self._fields_ignored = fields_ignored
         self._listener = listener if listener.per_task else None
+        self._report_stuck = stuck
         self._loop = asyncio.get_running_loop()
         self._threads = TaskThreads(concurrency, call=self._call, ended=self._finish)
         self._timer: asyncio.TimerHandle | None = None
@@ -240,12 +243,20 @@ class Executor:
         if run.settlement is not None:
             return
         if run.ending is None or ending is Ending.LEASE_LOST:
+            if run.ending is None:
+                self._look_again(run)
             run.ending = ending
         if run.coroutine is not None:
             # Later: a coroutine that is cancelled before its first step would never run, nor report its end.
             self._loop.call_soon(run.coroutine.cancel)
         elif run.task is not None and not run.task.is_coroutine:
             self._threads.interrupt(run, again=again)
+
+    def _look_again(self, run: Run) -> None:
+        """Look in a while whether a run that is told to end now has ended."""
+        run.ends_by = min(run.ends_by, self._clock.monotonic() + STUCK_S)
+        if run.ends_by < self._timer_at:
+            self._arm(run.ends_by)
 
     def cancel(self, queue_names: "tuple[str, ...]", task_id: str) -> bool:
         """Cancel the run of a task, in whichever queue. False if it does not run here."""
@@ -282,6 +293,9 @@ class Executor:
                     run.ending.value,
                     extra={"queue": run.queue.name, "task_id": run.task_id},
                 )
+                if not run.is_stuck:
+                    run.is_stuck = True
+                    self._report_stuck(run)
                 self.end(run, run.ending, again=True)  # it may have swallowed the first
             run.ends_by = now + STUCK_S
             upcoming = min(upcoming, run.ends_by)

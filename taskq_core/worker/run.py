@@ -46,6 +46,7 @@ class Run:
         error: What the function raised.
         failure: What error handlers are told, None if it did not fail. Set together with the settlement.
         is_reported: True while error handlers are being told.
+        is_stuck: True once it was noticed that the function goes on though it was told to end.
         is_over: True once it is settled, or lost for good, while error handlers are being told.
         writes: What the function wrote as its result and is not stored yet; kept by `ResultWriter`.
     """
@@ -60,6 +61,7 @@ class Run:
         "is_interrupted",
         "is_over",
         "is_reported",
+        "is_stuck",
         "key",
         "kwargs",
         "lease_until",
@@ -103,6 +105,7 @@ class Run:
         self.failure: BaseException | None = None
         self.is_reported = False
         self.is_over = False
+        self.is_stuck = False
         self.writes: Any = None
 
     @property

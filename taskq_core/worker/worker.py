@@ -300,6 +300,7 @@ class Worker:
             write_result=self._result_writer.write,
             fields_ignored=self.metrics.ignored_fields,
             listener=self._listener,
+            stuck=lambda run: self.metrics.stuck(run.queue.name, run.name),
         )
         self._fetcher = Fetcher(
             self._keys,

@@ -44,6 +44,19 @@ class TestWorker:
         assert after == {**before, "asynq.tasks.processed": 2, "messaging.client.consumed.messages": 2}
         assert totals(reader) == after
 
+    def test_stuck_runs_are_counted_at_once_and_in_bounded_series(
+        self, meter_provider: MeterProvider, reader: InMemoryMetricReader
+    ) -> None:
+        worker = WorkerMetrics(meter_provider=meter_provider, max_series=1)
+
+        for name in ("email", "other", "third"):
+            worker.stuck("low", name)
+
+        assert points(reader)["asynq.tasks.stuck"] == [
+            ({"messaging.destination.name": "low", "asynq.task.type": "email"}, 1),
+            ({"messaging.destination.name": "_other", "asynq.task.type": "_other"}, 2),
+        ]
+
     def test_labels(self, meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
         worker = WorkerMetrics(meter_provider=meter_provider)
         worker.record("low", "email", Outcome.RETRIED, 0.2, "ValueError")

@@ -157,7 +157,7 @@ async def test_a_waiting_task_is_cancelled_without_a_worker(app: TaskQ, redis_se
 
 
 async def test_forged_cancel_messages_are_ignored(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
-    """Ten thousand messages that name nothing, or nothing sensible, harm no running task."""
+    """A hundred thousand messages that name nothing, or nothing sensible, harm no running task."""
     release = asyncio.Event()
 
     @app.task
@@ -171,10 +171,12 @@ async def test_forged_cancel_messages_are_ignored(app: TaskQ, start: Runner, red
     await until(lambda: worker.running_count == 1)
     await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
     forged = [b"forged", b"\xff\xfe", b"", b"*", handle.id[:-1].encode()]
-    pipeline = redis_server.client.pipeline(transaction=False)
-    for number in range(10_000):
-        pipeline.publish("asynq:cancel", forged[number % 5])
-    received = pipeline.execute()
+    received: list[int] = []
+    for _ in range(10):
+        pipeline = redis_server.client.pipeline(transaction=False)
+        for number in range(10_000):
+            pipeline.publish("asynq:cancel", forged[number % 5])
+        received += await asyncio.to_thread(pipeline.execute)
     # What is published last is heard last: a real cancel ends a second task, so all forged ones were heard before.
     other = await hold.adelay()
     await until(lambda: worker.running_count == 2)
@@ -196,9 +198,10 @@ async def test_a_coroutine_that_swallows_cancellation_keeps_its_slot(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """No other task takes its slot while it runs; it is told again and reported; its end frees the slot."""
+    """No other task takes its slot while it runs; it is told again, reported and counted; its end frees the slot."""
     monkeypatch.setattr(executor, "STUCK_S", 0.1)
     swallowed: list[int] = []
+    stuck: list[tuple[str, str]] = []
     release = asyncio.Event()
 
     @app.task(timeout=1, max_retry=0)
@@ -213,6 +216,7 @@ async def test_a_coroutine_that_swallows_cancellation_keeps_its_slot(
         return "ran"
 
     worker = await start(concurrency=1)
+    monkeypatch.setattr(worker.metrics, "stuck", lambda *labels: stuck.append(labels))
     handle = await deaf.adelay()
     await until(lambda: worker.running_count == 1)
     waiting = await other.adelay()
@@ -221,9 +225,36 @@ async def test_a_coroutine_that_swallows_cancellation_keeps_its_slot(
     assert state_of(redis_server, queue, waiting.id) == "pending"
     assert state_of(redis_server, queue, handle.id) == "active"
     assert "still runs; its slot stays taken" in caplog.text
+    assert stuck == [("default", deaf.name)]
     release.set()
     assert await waiting.aresult(10) == "ran"
     with pytest.raises(TaskFailedError, match="context deadline exceeded"):
+        await handle.aresult(10)
+
+
+async def test_a_cancelled_run_that_goes_on_is_reported_long_before_its_time_is_over(
+    app: TaskQ, start: Runner, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "STUCK_S", 0.1)
+    stuck: list[tuple[str, str]] = []
+    release = asyncio.Event()
+
+    @app.task(timeout=3600)
+    async def deaf() -> None:
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+
+    worker = await start(concurrency=1)
+    monkeypatch.setattr(worker.metrics, "stuck", lambda *labels: stuck.append(labels))
+    handle = await deaf.adelay()
+    await until(lambda: worker.running_count == 1)
+    await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
+    await handle.acancel()
+
+    await until(lambda: stuck)
+    release.set()
+    with pytest.raises(TaskFailedError, match="context canceled"):
         await handle.aresult(10)
 
 
