@@ -9,6 +9,7 @@ import asyncio
 import logging
 import math
 import sys
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -190,6 +191,8 @@ class Executor:
             else:
                 run.result = await task.function(**run.kwargs)
         except BaseException as error:
+            if isinstance(error, MemoryError):
+                traceback.clear_frames(error.__traceback__)  # as for a plain function
             run.error = error
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 logger.warning("task %s raised %s; it counts as failed", task.name, type(error).__name__)

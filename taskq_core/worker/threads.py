@@ -11,14 +11,14 @@ that the end of the task takes as well, and the end clears one that was not deli
 """
 
 import asyncio
-import contextlib
 import contextvars
 import ctypes
 import logging
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, sleep
 
 from taskq_core.errors import TaskInterrupted
 from taskq_core.worker.run import Run
@@ -156,10 +156,15 @@ class TaskThreads:
 
     def _finished(self, run: Run) -> None:
         self._outbox.append(run)
-        if not self._is_signalled:
+        while not self._is_signalled:
             self._is_signalled = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: what still ran was given back
+            try:
                 self._loop.call_soon_threadsafe(self._drain)
+            except RuntimeError:  # the loop is closed: what still ran was given back
+                return
+            except MemoryError:  # an end that nobody hears of would hold its lease for ever
+                self._is_signalled = False
+                sleep(0.01)
 
     def _drain(self) -> None:
         self._is_signalled = False  # first, so that a thread that ends now signals again
@@ -209,6 +214,8 @@ class _TaskThread(threading.Thread):
                     raise TaskInterrupted
             run.result = self._threads_.perform(run)
         except BaseException as error:
+            if isinstance(error, MemoryError):
+                traceback.clear_frames(error.__traceback__)  # what the function holds is needed to store its outcome
             run.error = error
         while True:
             try:
