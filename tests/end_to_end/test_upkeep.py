@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from taskq_core.wire import SchedulerEnqueueEvent
 from tests.redis_server import RedisServer
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
@@ -174,8 +175,11 @@ def test_a_customer_is_welcomed_once_in_24_hours(studio: Studio) -> None:
     assert ttl == 24 * 3600
 
 
-def test_a_worker_does_it_all_by_the_clock(studio: Studio) -> None:
-    """`runworker` has a scheduler; its entries are pretended to have fired last a good while ago."""
+def test_a_worker_does_it_all_and_what_is_due_by_itself(studio: Studio) -> None:
+    """`runworker` has a scheduler, whose entries are pretended to have fired last a good while ago.
+
+    Which of them are made up for then depends on the time of day, but for the hourly one. The others are enqueued here.
+    """
     studio.run("""
         from taskq_core.scheduler.entries import EntryBook
         from taskq_django import taskq
@@ -187,6 +191,9 @@ def test_a_worker_does_it_all_by_the_clock(studio: Studio) -> None:
         for entry in book.entries.values():
             before = entry.schedule.next_after(int(time.time()) - 2 * 86_400)
             raw.set(entry.queue.tick(entry.key), f"{before}:")
+        from example_project.upkeep.tasks import backup_database, check_health
+        backup_database.using(task_id="backup").delay()
+        check_health.using(task_id="health").delay()
         print(json.dumps(None))
     """)
     log = studio.folder / "worker.log"
@@ -201,14 +208,23 @@ def test_a_worker_does_it_all_by_the_clock(studio: Studio) -> None:
     try:
         raw: Any = studio.server.client
         deadline = time.monotonic() + 60
-        while not raw.zcard("asynq:scheduler_history:cleanup:old_data") or not raw.zcard("asynq:{low}:completed"):
+
+        def is_done(queue: str, task_id: str) -> bool:
+            return raw.zscore(f"asynq:{{{queue}}}:completed", task_id) is not None
+
+        def cleaned() -> bool:
+            history = raw.zrange("asynq:scheduler_history:cleanup:old_data", 0, -1)
+            return any(is_done("low", SchedulerEnqueueEvent.decode(each).task_id) for each in history)
+
+        while not (cleaned() and is_done("low", "backup") and is_done("critical", "health")):
             assert worker.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)  # two keys in Redis, there is no event to wait for
+            time.sleep(0.05)  # it is another process's, there is no event to wait for
     finally:
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0, log.read_text()
     assert "scheduler    runs as well" in log.read_text()
+    assert len(list((studio.folder / "backups").glob("studio-*.sqlite3"))) == 1
     assert raw.keys("asynq:schedulers*") == []
 
 
