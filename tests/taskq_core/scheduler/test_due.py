@@ -1,6 +1,8 @@
 """Which firings are enqueued: on time, late, missed, by each policy."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from taskq_core.cron import Schedule, parse_schedule
 from taskq_core.periodic import CatchUp
@@ -113,3 +115,34 @@ class TestMissed:
             due(Counting(), NOON - 365 * 86_400, NOON, policy, window_s=400 * 86_400, limit=100)
 
         assert calls < 500
+
+
+@settings(deadline=None)  # it goes through thousands of firings
+@given(
+    spec=st.sampled_from(
+        ["* * * * * *", "*/7 * * * * *", "*/3 * * * *", "0 * * * *", "30 */2 * * * *", "@every 7s", "@every 61s"]
+    ),
+    mark_s=st.integers(2_000_000_000, 2_000_005_000),
+    late_s=st.one_of(st.sampled_from([0, 1, 59, 60, 61, 62, 3600]), st.integers(0, 8000)),
+    window_s=st.sampled_from([0, 1, 60, 61, 100, 3600, 100_000]),
+    limit=st.sampled_from([1, 3, 100, 100_000]),
+)
+def test_each_policy_is_what_counting_through_says(
+    spec: str, mark_s: int, late_s: int, window_s: int, limit: int
+) -> None:
+    schedule, now_s = parse_schedule(spec), mark_s + late_s
+    firings, moment_s = [], schedule.next_after(mark_s)
+    while moment_s is not None and moment_s <= now_s:
+        firings.append(moment_s)
+        moment_s = schedule.next_after(moment_s)
+    on_time = [each for each in firings if each >= now_s - ON_TIME_S]
+    caught_up = [each for each in firings if now_s - window_s <= each < now_s - ON_TIME_S]
+    expected = {
+        CatchUp.SKIP: on_time,
+        CatchUp.ONE: on_time or caught_up[-1:],
+        CatchUp.ALL: caught_up + on_time,
+    }
+
+    for policy, all_of_them in expected.items():
+        found = due_firings(schedule, mark_s, now_s, catch_up=policy, window_s=window_s, limit=limit)
+        assert found == all_of_them[:limit]
