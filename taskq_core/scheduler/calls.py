@@ -74,8 +74,12 @@ class Caller:
         await self._free.acquire()
         job = _Job(self, function, arguments)
         if self._busy == self._started:
+            try:
+                threading.Thread(target=_work, args=(self._jobs,), name=f"taskq {self._name}", daemon=True).start()
+            except RuntimeError:  # this machine has no further thread
+                self._free.release()
+                raise
             self._started += 1
-            threading.Thread(target=_work, args=(self._jobs,), name=f"taskq {self._name}", daemon=True).start()
         self._busy += 1
         self._jobs.put(job)
         try:

@@ -87,6 +87,19 @@ async def test_a_context_variable_of_the_caller_is_seen(call: Caller) -> None:
     assert await call(variable.get) == "the caller's"
 
 
+async def test_a_machine_without_threads_is_told_and_costs_none(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        for _ in range(5):  # more than there are places
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                await call(int, timeout_s=PATIENCE_S)
+
+    assert await call(int, timeout_s=PATIENCE_S) == 0
+
+
 class TestHanging:
     async def test_it_is_left_behind_and_others_go_on_in_other_threads(self, call: Caller) -> None:
         """While there are any; then it is told at once, and until one of those that hang has ended."""
