@@ -275,7 +275,7 @@ class TaskQ:
             name: Name of the task, its type on the wire. None: `module.qualname`.
             strict: Archive a task whose payload has unknown fields, instead of ignoring and counting them.
             **options: See `TaskOptions`: queue, max_retry, retry_delay, retry_on, no_retry_on, is_failure, timeout,
-                deadline, run_after, retention, unique_for, headers.
+                deadline, run_after, retention, unique_for, headers, replicated, fsynced.
 
         Raises:
             TaskDefinitionError: The function cannot become a task, or the name is taken by another function.

@@ -16,7 +16,7 @@ from taskq_core.cli.base import Command
 from taskq_core.cli.params import DURATION, HEADER, MOMENT, QUEUE
 from taskq_core.cli.payload import payload_of, payload_options
 from taskq_core.cli.session import Session
-from taskq_core.options import TaskOptions
+from taskq_core.options import REPLICAS_MAX, TaskOptions
 
 
 @click.command("enqueue", cls=Command)
@@ -34,6 +34,7 @@ from taskq_core.options import TaskOptions
 @click.option("process_at", "--process-at", "--process_at", type=MOMENT, help="not before this moment")
 @click.option("process_in", "--process-in", "--process_in", type=DURATION, help="not before this time from now")
 @click.option("--retention", type=DURATION, help="how long it is kept after success (default: not)")
+@click.option("--replicated", type=click.IntRange(0, REPLICAS_MAX), metavar="N", help="replicas that must confirm it")
 @click.option("aggregate", "-g", "--group", metavar="NAME", help="group in which it waits to be aggregated")
 @click.pass_obj
 def enqueue(

@@ -18,6 +18,7 @@ class NodeFacts:
         config: What `CONFIG GET` says, by parameter; None when this user may not ask.
         skew_s: Seconds its clock is ahead of this machine's, less if behind; None when this user may not ask.
         skew_error_s: Seconds by which that may be wrong: half the time an answer took.
+        wanted_replicas: Replicas that the application's tasks ask for, by their option `replicated`.
     """
 
     address: str
@@ -25,6 +26,7 @@ class NodeFacts:
     config: Mapping[str, str] | None
     skew_s: float | None
     skew_error_s: float
+    wanted_replicas: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from taskq_core.doctor.facts import Damage, Facts, NodeFacts, QueueFacts, Refusa
 from taskq_core.doctor.keys import Census, KeyDamage, KeyKind, Surveyor
 from taskq_core.errors import BrokerAuthenticationError, BrokerFullError, BrokerReplyError, BrokerUnavailableError
 from taskq_core.inspector import Inspector
+from taskq_core.options import task_options
 from taskq_core.reconcile import reconcile, run
 from taskq_core.settings import seconds
 from taskq_core.steps import Steps, ask, follow
@@ -64,6 +65,9 @@ class _Reader:
         self._inspector = Inspector(app)
         self._patience_s = seconds("ENQUEUE_TIMEOUT", app.settings.enqueue_timeout)
         self._clock = clock
+        defaults = task_options(app.settings.defaults)
+        options = (defaults, *[task.options for task in app.tasks.values()])
+        self._wanted_replicas = max(int(each.replicated) for each in options)
         self._is_complete = True
 
     def read(self, *, is_thorough: bool, progress: Callable[[int, int], None]) -> Facts:
@@ -127,6 +131,7 @@ class _Reader:
             config=config,
             skew_s=skew_s,
             skew_error_s=error_s,
+            wanted_replicas=self._wanted_replicas,
         )
 
     def _skew(self, runner: SyncRunner) -> tuple[float | None, float]:

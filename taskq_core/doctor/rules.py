@@ -252,7 +252,16 @@ def check_replication(node: NodeFacts) -> Findings:
     replicas = int(node.info.get("connected_slaves", 0))
     least = "0" if node.config is None else node.config.get("min-replicas-to-write", "0")
     is_guarded = "min_slaves_good_slaves" in node.info or least != "0"
-    if replicas and not is_guarded:
+    if replicas < node.wanted_replicas:
+        yield Finding(
+            check="replication",
+            level=Level.RED,
+            subject=node.address,
+            message=f"tasks ask for {node.wanted_replicas} replicas (replicated), and {replicas} are connected: "
+            "none of their enqueues is confirmed",
+            advice="start more replicas, or ask for fewer",
+        )
+    elif replicas and not is_guarded:
         yield Finding(
             check="replication",
             level=Level.YELLOW,

@@ -201,10 +201,12 @@ def test_replicas_without_a_guard_are_yellow_and_a_replica_is_red() -> None:
     with server(tcp=True) as primary, server(replica_of=primary) as replica:
         primary.client.execute_command("WAIT", 1, 10_000)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
         unguarded = one(examine(TaskQ(primary.unix_url)), "replication")
+        wanting = one(examine(TaskQ(primary.unix_url, defaults={"replicated": 2})), "replication")
         primary.command("CONFIG", "SET", "min-replicas-to-write", "1")
         guarded = one(examine(TaskQ(primary.unix_url)), "replication")
         of_replica = one(examine(TaskQ(replica.unix_url)), "replication")
 
+    assert (wanting.level, "ask for 2 replicas (replicated), and 1 are" in wanting.message) == (Level.RED, True)
     assert (unguarded.level, "min-replicas-to-write 1" in unguarded.advice) == (Level.YELLOW, True)
     assert guarded.level is Level.GREEN
     assert (of_replica.level, "refuses writes" in of_replica.message) == (Level.RED, True)
