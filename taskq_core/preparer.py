@@ -31,7 +31,7 @@ from taskq_core.errors import (
 from taskq_core.ids import new_task_id
 from taskq_core.middleware import MiddlewareStack
 from taskq_core.result import TaskHandle
-from taskq_core.task import BaseTask, Headers, Plan, Signature
+from taskq_core.task import BaseTask, Headers, Plan, Signature, Task
 from taskq_core.telemetry import ClientMetrics, ProducerSpan, Tracing, fit, type_name, wrap
 from taskq_core.wire import Keys, QueueKeys
 
@@ -150,7 +150,7 @@ class Preparer:
         task_id = plan.task_id or task_id or new_task_id()
         span = self.start_span(plan.queue.name, task.name, task_id)
         try:
-            new = self._new_task(task.name, plan, task_id, payload, self.headers(plan, span))
+            new = self._new_task(task, plan, task_id, payload, self.headers(plan, span))
         except BaseException as error:
             span.end(error)
             raise
@@ -159,7 +159,7 @@ class Preparer:
     def prepare_for_batch(self, call: Signature[Any], plan: Plan, headers: Headers) -> NewTask:
         """Return a task to be sent with others, whose headers stand already."""
         task_id = plan.task_id or new_task_id()
-        return self._new_task(call.task.name, plan, task_id, self._payload(call), headers)
+        return self._new_task(call.task, plan, task_id, self._payload(call), headers)
 
     def headers(self, plan: Plan, span: ProducerSpan) -> Headers:
         """Return the headers of a task: its own, and the trace."""
@@ -191,11 +191,12 @@ class Preparer:
             _check_size(call.task.name, len(payload))
         return payload
 
-    def _new_task(self, name: str, plan: Plan, task_id: str, payload: bytes, headers: Headers) -> NewTask:
+    def _new_task(self, task: BaseTask[Any], plan: Plan, task_id: str, payload: bytes, headers: Headers) -> NewTask:
+        name = task.name
         unique_key = plan.queue.unique(name, payload) if plan.unique_s else ""
         digest = "" if plan.confirm is None else _digest(name, payload)
         if self._envelope:
-            payload = wrap(payload, headers.texts)
+            payload = wrap(payload, headers.texts, task.codec.parameters if isinstance(task, Task) else ())
         message = plan.template.encode(task_id, payload, headers.encoded, unique_key)
         new = NewTask(task_id, message, plan.start_at_s, plan.start_in_ms, unique_key, plan.unique_s, plan.group)
         if plan.confirm is not None:

@@ -125,6 +125,22 @@ def test_the_envelope_holds_the_payload_and_the_trace(call: Signature[Any]) -> N
     assert one.task.unique_key == two.task.unique_key
 
 
+@pytest.mark.parametrize("name", ["data", "traceparent"])
+def test_no_envelope_around_what_a_worker_would_not_open(name: str) -> None:
+    """A task with such a parameter could not tell an envelope from its own payload."""
+    recording = Recording(envelope=True)
+    functions: dict[str, Any] = {}
+    exec(f"def task({name}: str) -> None: ...", functions)
+    task = TaskQ().task(name="t")(functions["task"])
+
+    with recording.tracer.start_as_current_span("http"):
+        one = recording.preparer.prepare(task.s("x"), None)
+        (many,) = batches(recording.preparer, [task.s("x")])
+
+    assert read(one.task).payload == read(many.tasks[0]).payload == f'{{"{name}":"x"}}'.encode()
+    assert read(one.task).headers["traceparent"]
+
+
 def test_a_call_that_does_not_fit_starts_no_span(recording: Recording) -> None:
     taskq = TaskQ()
 
