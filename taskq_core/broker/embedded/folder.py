@@ -3,6 +3,7 @@
 ::
 
     <folder>/             made 0700; one that exists is left as it is
+      .gitignore          keeps all of it out of a project's history
       start.lock ...      lock files, see the package
       address             path of the socket, while a server is ready
       guardian.log
@@ -51,9 +52,14 @@ def prepare_folder(folder: Path) -> Path:
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700)
     except FileExistsError:
-        raise EmbeddedRedisError(f"{folder} is not a folder") from None
+        if not folder.is_dir():
+            raise EmbeddedRedisError(f"{folder} is not a folder") from None
+    else:
+        ignore = folder / ".gitignore"
+        ignore.touch(mode=0o600)
+        ignore.write_text("*\n")
     if folder.stat().st_mode & stat.S_IWOTH:
         raise EmbeddedRedisError(f"everybody may write to {folder}; choose another folder or run chmod o-w on it")
     return folder

@@ -267,6 +267,20 @@ def test_only_this_user_can_read_anything(folder: Path) -> None:
     assert modes == {path: 0o700 if stat.S_ISDIR(mode) else 0o600 for path, mode in found.items()}
 
 
+def test_git_keeps_a_new_folder_out_of_a_project(folder: Path) -> None:
+    """A task's arguments do not get into its history. A folder that was there before is left as it is."""
+    with open_embedded(folder):
+        pass
+    wait_until_gone(folder)
+    new = (folder / ".gitignore").read_text()
+    (folder / ".gitignore").unlink()
+    with open_embedded(folder):
+        pass
+
+    assert new == "*\n"
+    assert not (folder / ".gitignore").exists()
+
+
 def test_data_is_there_when_the_folder_is_opened_again(folder: Path) -> None:
     with open_embedded(folder) as share, client(share) as connection:
         connection.set("key", "value")
