@@ -167,7 +167,9 @@ class Preparer:
         if not carrier:
             return plan.headers  # encoded once for all calls
         texts = dict(plan.headers.texts)
-        fit(texts, carrier)
+        left_out = fit(texts, carrier)
+        if left_out:
+            self.metrics.baggage_cut(plan.queue.name, left_out)
         return Headers(texts)
 
     def start_span(self, queue: str, name: str | None = None, task_id: str | None = None) -> ProducerSpan:

@@ -98,6 +98,7 @@ class _Meters:
 class _ClientInstruments:
     enqueued: Counter
     sent: Counter
+    baggage_cut: Counter
     circuit_opened: Counter
     operation_duration: Histogram
 
@@ -154,6 +155,12 @@ class ClientMetrics:
             instruments.enqueued.add(count, series.task)
         if duration_s is not None:
             instruments.operation_duration.record(duration_s, series.message)
+
+    def baggage_cut(self, queue: str, count: int) -> None:
+        """Count what did not fit into the headers of a task, or of a batch of tasks."""
+        instruments = self._current()
+        if instruments is not None:
+            instruments.baggage_cut.add(count, {names.QUEUE: queue})
 
     def circuit_opened(self) -> None:
         """Count that the circuit breaker has opened, since Redis was out of reach."""
@@ -331,6 +338,11 @@ def _client_instruments(meter: Meter) -> _ClientInstruments:
         enqueued=meter.create_counter(names.TASKS_ENQUEUED, "{task}", "Tasks that were enqueued."),
         sent=meter.create_counter(
             names.CLIENT_SENT, "{message}", "Number of messages producer attempted to send to the broker."
+        ),
+        baggage_cut=meter.create_counter(
+            names.BAGGAGE_CUT,
+            "{member}",
+            "Members of baggage, and trace headers, that did not fit into tasks' headers.",
         ),
         circuit_opened=meter.create_counter(
             names.CIRCUIT_OPENED, "{opening}", "Times after which enqueues failed at once, as Redis was out of reach."

@@ -178,7 +178,7 @@ def carrier_of(context: Context | None = None, *, baggage: bool = True) -> Carri
     return Carrier(written, members, refused)
 
 
-def fit(headers: MutableMapping[str, str], carrier: Carrier) -> None:
+def fit(headers: MutableMapping[str, str], carrier: Carrier) -> int:
     """Add what a propagator wrote to a task's own headers, within `HEADERS_LIMIT`.
 
     Old trace headers are replaced as a whole: a new `traceparent` never stands beside the `tracestate` of another
@@ -188,10 +188,13 @@ def fit(headers: MutableMapping[str, str], carrier: Carrier) -> None:
         headers: The task's own headers; changed in place.
         carrier: From `carrier_of`. An empty one leaves the headers as they are.
 
+    Returns:
+        How many members of baggage and other trace headers were left out. They are counted in `cuts` too.
+
     Raises:
         ConfigurationError: The task's own headers are over `USER_HEADERS_LIMIT`; nothing was changed.
     """
-    size = 0
+    size = left_out = 0
     if headers:
         size = check_headers(headers)
         if carrier.headers or carrier.members:
@@ -203,14 +206,16 @@ def fit(headers: MutableMapping[str, str], carrier: Carrier) -> None:
         needed = _size(name) + _size(value)
         if size + needed > HEADERS_LIMIT:
             cuts.add(trace_headers=1)
+            left_out += 1
             continue
         headers[name] = value
         size += needed
     if carrier.members or carrier.refused_members:
-        _fit_baggage(headers, carrier, HEADERS_LIMIT - size)
+        left_out += _fit_baggage(headers, carrier, HEADERS_LIMIT - size)
+    return left_out
 
 
-def _fit_baggage(headers: MutableMapping[str, str], carrier: Carrier, room: int) -> None:
+def _fit_baggage(headers: MutableMapping[str, str], carrier: Carrier, room: int) -> int:
     kept: list[str] = []
     room -= len(BAGGAGE)
     for member in carrier.members:
@@ -223,6 +228,7 @@ def _fit_baggage(headers: MutableMapping[str, str], carrier: Carrier, room: int)
     left_out = carrier.refused_members + len(carrier.members) - len(kept)
     if left_out:
         cuts.add(baggage_members=left_out)
+    return left_out
 
 
 def inject(headers: MutableMapping[str, str], context: Context | None = None, *, baggage: bool = True) -> None:

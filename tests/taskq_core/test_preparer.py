@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import baggage, trace
+from opentelemetry.context import attach, detach
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -110,6 +111,27 @@ def test_a_batch_has_one_span_whose_trace_all_its_tasks_carry(recording: Recordi
     assert [dict(read(task).headers).get("tenant") for task in found[0].tasks] == ["blue", None, "blue"]
     assert sorted(recording.counts("asynq.tasks.enqueued").values()) == [1, 1, 2]
     assert sum(recording.counts("messaging.client.operation.duration").values()) == 2
+
+
+def test_baggage_that_does_not_fit_is_counted() -> None:
+    """For a single task and once for a batch; what fits is there, and nothing is counted where all of it fits."""
+    recording = Recording()
+    task = TaskQ().remote("t", queue="low")
+    recording.preparer.prepare(task.s(), None)
+    context = baggage.set_baggage("small", "1")
+    for number in range(3):
+        context = baggage.set_baggage(f"large-{number}", "x" * 3500, context)
+    token = attach(context)
+    try:
+        one = recording.preparer.prepare(task.s(), None)
+        (many,) = batches(recording.preparer, [task.s() for _ in range(5)])
+    finally:
+        detach(token)
+
+    for new in (one.task, *many.tasks):
+        names = [member.partition("=")[0] for member in read(new).headers["baggage"].split(",")]
+        assert names == ["small", "large-0", "large-1"]
+    assert recording.counts("asynq.client.baggage_cut") == {("low",): 2}
 
 
 def test_the_envelope_holds_the_payload_and_the_trace(call: Signature[Any]) -> None:
