@@ -1,5 +1,7 @@
 """What staff see of queues and tasks in the admin."""
 
+import io
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -267,6 +269,19 @@ def test_migrate_creates_permissions_to_view_and_no_tables() -> None:
 
     assert sorted(codenames) == ["view_queue", "view_task"]
     assert not [name for name in connection.introspection.table_names() if name.startswith("taskq")]
+
+
+@pytest.mark.parametrize("options", [{}, {"use_base_manager": True}], ids=["default", "all"])
+def test_a_dump_of_the_database_leaves_out_what_has_no_table(options: dict[str, bool]) -> None:
+    """And works at all: Django asks every model for its rows."""
+    User.objects.create_user("ada")
+    stdout = io.StringIO()
+
+    call_command("dumpdata", stdout=stdout, **options)
+
+    dumped = {each["model"] for each in json.loads(stdout.getvalue())}
+    assert "auth.user" in dumped
+    assert not {each for each in dumped if each.startswith("taskq_django.")}
 
 
 def test_the_migration_is_current() -> None:
