@@ -17,6 +17,7 @@ from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
 
 from taskq_core import TaskInfo, TaskState
+from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.inspector import UnreadableTask
 from taskq_django.admin_list import STATE_NAMES
 
@@ -89,7 +90,7 @@ def roughly(value: datetime | None) -> str:
     """Return how far a time is from now, in its largest unit."""
     if value is None:
         return ""
-    if value > timezone.now():
+    if value > utc_datetime(SYSTEM_CLOCK.time()):  # aware, also in a project without time zones
         return _("in %(span)s") % {"span": timeuntil(value, depth=1)}
     return _("%(span)s ago") % {"span": timesince(value, depth=1)}
 

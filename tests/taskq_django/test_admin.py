@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -158,6 +159,20 @@ def test_a_task_that_failed_at_its_only_attempt_was_never_retried(
     assert '<td class="field-state">archived</td>' in listed
     assert '<td class="field-retries nowrap">0 of 0</td>' in listed
     assert re.search(r"Retries:</label>.*?0 of 0", page, re.DOTALL)
+
+
+@pytest.mark.parametrize("uses_time_zones", [True, False])
+def test_times_are_told_in_the_zone_of_the_project(
+    pages: Callable[..., str], settings: Any, uses_time_zones: bool
+) -> None:
+    settings.USE_TZ, settings.TIME_ZONE = uses_time_zones, "Asia/Tokyo"
+    start = datetime(2099, 1, 1, tzinfo=UTC)
+    handle = taskq.remote("email:deliver", run_after=start).delay()
+
+    listed, page = pages(TASKS), pages(detail(handle))
+
+    assert 'title="Jan. 1, 2099, 09:00:00 JST">in ' in listed
+    assert "Jan. 1, 2099, 09:00:00 JST" in page
 
 
 def test_whatever_a_task_holds_is_escaped(pages: Callable[..., str], redis: RedisServer) -> None:
