@@ -94,6 +94,7 @@ _OF_A_QUEUE_OURS = (
     _form("quarantine:.*", "hash"),
     _form("moved", "zset", lives_s=30 * DAY_S),
     _form("rcpt:.*", "string", lives_s=120),
+    _form("unconfirmed:.*", "string", lives_s=3600),
     _form("call:.*", "string", lives_s=3600),
     _form("leader:.*", "string", lives_s=60),
     _form("tick:.*", "string", lives_s=90 * DAY_S),
@@ -112,7 +113,7 @@ _STRUCTURES = re.compile(
     "(pending|active|lease|scheduled|retry|archived|completed|groups|aggregation_sets|paused|processed|failed|t:.*|g:.*|unique:.*)"
 )
 """Asynq's keys whose type `reconcile` looks at."""
-_STRUCTURES_OURS = re.compile("(wake|quarantine|combined|moving)")
+_STRUCTURES_OURS = re.compile("(wake|quarantine|combined|moving|moved)")
 
 
 @dataclass(slots=True)

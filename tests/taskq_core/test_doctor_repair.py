@@ -105,7 +105,7 @@ STRUCTURES = [
 @pytest.mark.parametrize("name", [name for name in STRUCTURES if name != "paused"])
 def test_a_structure_of_another_type(bench: Bench, name: str) -> None:
     """It is moved aside as it is, what belongs there is built again, and a person is told where it is."""
-    own = name in ("wake", "quarantine", "combined", "moving")
+    own = name in ("wake", "quarantine", "combined", "moving", "moved")
     key = (bench.queue.own_prefix if own else bench.queue.prefix) + name
     bench.raw.delete(key)
     bench.raw.hset(key, "not", "ours")
@@ -251,7 +251,7 @@ KEYS: dict[str, KeyCase] = {
     "a call that never ends": endless(lambda bench: bench.queue.call("w"), 3600),
     "a mark that never ends": endless(lambda bench: bench.queue.tick("e"), 7_776_000, value="5:"),
     "a mark of another type": misplaced(lambda bench: bench.queue.tick("e")),
-    "receipts of moves of another type": misplaced(lambda bench: bench.queue.moved),
+    "a digest that never ends": endless(lambda bench: bench.queue.unconfirmed("t"), 3600),
     "a history of another type": misplaced(lambda bench: bench.keys.scheduler_history("e")),
     "a semaphore of another type": misplaced(lambda bench: bench.keys.semaphore("printers")),
     "a counter that is no number": KeyCase(
