@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,22 @@ from tests.redis_server import RedisServer, start_cluster
 pytestmark = pytest.mark.redis
 ROOT = Path(__file__).parent.parent.parent
 SAFE = {"maxmemory": "64mb", "maxmemory-policy": "noeviction", "appendfsync": "everysec"}
+
+
+@pytest.fixture(autouse=True)
+def _closed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close every application that a test has made: none of its connections is left to the garbage collector."""
+    made = TaskQ
+    opened: list[TaskQ] = []
+
+    def open_app(*args: Any, **values: Any) -> TaskQ:
+        opened.append(made(*args, **values))
+        return opened[-1]
+
+    monkeypatch.setitem(globals(), "TaskQ", open_app)
+    yield
+    for app in opened:
+        app.close()
 
 
 @contextmanager
