@@ -6,7 +6,7 @@ which is what a framework's test settings need.
 
 import os
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +25,7 @@ from taskq_core.bridge import Bridge
 from taskq_core.broker.connection import Endpoint
 from taskq_core.client import AsyncClient, Client, TransactionHook
 from taskq_core.context import TaskContext
-from taskq_core.errors import TaskDefinitionError
+from taskq_core.errors import ConfigurationError, TaskDefinitionError
 from taskq_core.handlers import (
     E,
     ErrorHandler,
@@ -38,6 +38,7 @@ from taskq_core.handlers import (
 )
 from taskq_core.middleware import Middleware, MiddlewareStack
 from taskq_core.options import TaskOptionsDict, check_defaults
+from taskq_core.outbox import Outbox, OutboxTable
 from taskq_core.periodic import (
     DEFAULT_WINDOW_S,
     PROVIDER_EVERY_S,
@@ -51,7 +52,7 @@ from taskq_core.periodic import (
 )
 from taskq_core.result import TaskHandle
 from taskq_core.runtime import Runtime, Store
-from taskq_core.settings import Duration, Settings, unknown, values_from_environ
+from taskq_core.settings import Duration, EnqueueMode, Settings, unknown, values_from_environ
 from taskq_core.task import (
     BaseTask,
     CoroutineTask,
@@ -100,6 +101,7 @@ class TaskQ:
         self._runtime: Runtime | None = None
         self._lock = threading.RLock()
         self._hook: TransactionHook | None = None
+        self._outbox: Outbox | None = None
         self._diverted: Store | None = None
         self.bridge = Bridge()
         self.middleware = MiddlewareStack()
@@ -158,8 +160,21 @@ class TaskQ:
 
     def _check(self, settings: Settings) -> None:
         Endpoint(settings.url, embedded_folder=self._embedded_folder)  # connects to nothing
+        if settings.enqueue is EnqueueMode.OUTBOX and self.outbox is None:
+            raise ConfigurationError("ENQUEUE = 'outbox' needs a database to write tasks to; taskq_django brings one")
         check_defaults(settings.defaults)
         schedule_lines(settings.schedule, zone=settings.time_zone)
+
+    @property
+    def outbox(self) -> Outbox | None:
+        """Where tasks are written that go through a database, None where the application has none. For adapters."""
+        return self._outbox
+
+    @property
+    def outbox_tables(self) -> Sequence[OutboxTable]:
+        """The tables that workers relay, none unless tasks are enqueued through them."""
+        outbox = self.outbox if self.settings.enqueue is EnqueueMode.OUTBOX else None
+        return () if outbox is None else outbox.tables()
 
     @property
     def task_defaults(self) -> Mapping[str, Any]:
@@ -179,6 +194,7 @@ class TaskQ:
                         embedded_folder=self._embedded_folder,
                         hook=self._hook,
                         middleware=self.middleware,
+                        outbox=self.outbox if self._settings.enqueue is EnqueueMode.OUTBOX else None,
                     )
                     if self._diverted is not None:
                         runtime.use(self._diverted)

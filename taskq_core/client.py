@@ -34,8 +34,9 @@ from taskq_core.errors import (
     QueueFullError,
 )
 from taskq_core.lanes import Lanes
-from taskq_core.merging import Outbox
+from taskq_core.merging import Merger
 from taskq_core.middleware import MiddlewareStack
+from taskq_core.outbox import OutboxSender
 from taskq_core.outcomes import CANCELLABLE, NOT_YET, Ear, check_kept, found, outcome_of, timed_out
 from taskq_core.preparer import Prepared, Preparer
 from taskq_core.records import TaskInfo
@@ -109,6 +110,7 @@ class Client:
         admission: Admission,
         circuit: Circuit,
         hook: TransactionHook | None = None,
+        outbox: OutboxSender | None = None,
     ) -> None:
         self._preparer = preparer
         self._runner = runner
@@ -116,6 +118,7 @@ class Client:
         self._admission = admission
         self._circuit = circuit
         self._hook = hook
+        self._outbox = outbox
         self._lanes = Lanes()
         self._spell = threading.local()
         self._async_source: Any = None
@@ -126,6 +129,8 @@ class Client:
         self._lanes = Lanes()
         self._circuit.reset()
         self._preparer.forget_registered()
+        if self._outbox is not None:
+            self._outbox.send_through(runner)
 
     @property
     def circuit_state(self) -> CircuitState:
@@ -151,7 +156,9 @@ class Client:
         if middleware.sees_calls:
             call = middleware.outgoing(call)
         prepared = self._preparer.prepare(call, self)
-        if self._hook is not None and self._hook.defer(lambda: self.send_deferred(prepared)):
+        if self._outbox is not None:
+            self._outbox.send(prepared)
+        elif self._hook is not None and self._hook.defer(lambda: self.send_deferred(prepared)):
             prepared.handle.mark_deferred()
         else:
             self._send(prepared, self._timeout_s, self._admission.wait(prepared.queue.name))
@@ -247,6 +254,9 @@ class Client:
         if middleware.sees_calls:
             calls = map(middleware.outgoing, calls)
         result = BulkResult(lambda task, task_id: self._preparer.handle(task, task_id, self))
+        if self._outbox is not None:
+            self._outbox.send_many(batches(self._preparer, calls), result)
+            return result
         waiting: list[Batch] = []
         if self._hook is not None and self._hook.defer(lambda: self.send_deferred_batches(waiting, result)):
             prepared = list(batches(self._preparer, calls))
@@ -403,6 +413,7 @@ class AsyncClient:
         admission: Admission,
         circuit: Circuit,
         hook: TransactionHook | None = None,
+        outbox: OutboxSender | None = None,
     ) -> None:
         self._preparer = preparer
         self._runner = runner
@@ -411,7 +422,8 @@ class AsyncClient:
         self._circuit = circuit
         self._blocking = blocking
         self._hook = hook
-        self._outboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Outbox] = weakref.WeakKeyDictionary()
+        self._outbox = outbox
+        self._mergers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Merger] = weakref.WeakKeyDictionary()
         self._hub = EndHub(runner)
         self._lanes = Lanes()
         self._landing: set[asyncio.Task[None]] = set()
@@ -435,23 +447,26 @@ class AsyncClient:
         if middleware.sees_calls:
             call = await middleware.aoutgoing(call)
         prepared = self._preparer.prepare(call, self._blocking)
+        if self._outbox is not None:
+            await self._outbox.asend(prepared)
+            return prepared.handle
         if self._hook is not None and await self._hook.adefer(lambda: self._blocking.send_deferred(prepared)):
             prepared.handle.mark_deferred()
             return prepared.handle
         loop = asyncio.get_running_loop()
-        outbox = self._outboxes.get(loop)
-        if outbox is None:
-            outbox = self._outboxes[loop] = Outbox(self)
-        await self._put(outbox, prepared)
+        merger = self._mergers.get(loop)
+        if merger is None:
+            merger = self._mergers[loop] = Merger(self)
+        await self._put(merger, prepared)
         return prepared.handle
 
-    async def _put(self, outbox: "Outbox", prepared: Prepared[Any]) -> None:
+    async def _put(self, merger: "Merger", prepared: Prepared[Any]) -> None:
         """Send a task with the others of its tick, again and again while its queue is full and it may wait."""
         started = time.monotonic()
         wait: Wait | None = None
         while True:
             try:
-                await outbox.put(prepared)
+                await merger.put(prepared)
                 return
             except QueueFullError as error:
                 wait = wait or self._admission.wait(prepared.queue.name)
@@ -474,6 +489,9 @@ class AsyncClient:
         if middleware.sees_calls:
             calls = _shown(middleware, calls)
         result = BulkResult(lambda task, task_id: self._preparer.handle(task, task_id, self._blocking))
+        if self._outbox is not None:
+            await self._outbox.asend_many(self._batches(calls), result)
+            return result
         waiting: list[Batch] = []
         if self._hook is not None and await self._hook.adefer(
             lambda: self._blocking.send_deferred_batches(waiting, result)
@@ -542,7 +560,7 @@ class AsyncClient:
             raise landing.fail(cause, time.monotonic() - started) from cause
 
     async def send_tasks(self, queue: QueueKeys, tasks: Sequence[NewTask]) -> Admitted:
-        """Send tasks of one queue and return what became of each. For the outbox."""
+        """Send tasks of one queue and return what became of each. For the merger."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout_s
         with self._circuit.call():
@@ -561,7 +579,7 @@ class AsyncClient:
         return _admitted(answer)
 
     def note_sent(self, prepared: Prepared[Any], error: EnqueueError | None, started: float) -> None:
-        """Close the span of a task and count it. For the outbox."""
+        """Close the span of a task and count it. For the merger."""
         self._preparer.note_sent(prepared, error, started)
 
     # --- what handles ask ---------------------------------------------------------------------------------------------

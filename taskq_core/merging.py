@@ -17,7 +17,7 @@ MOST_CALLS = 4
 
 
 class Sender(Protocol):
-    """What an outbox hands its tasks to."""
+    """What a merger hands its tasks to."""
 
     async def send_tasks(self, queue: QueueKeys, tasks: Sequence[NewTask]) -> Admitted:
         """Send tasks of one queue and return what became of each."""
@@ -38,7 +38,7 @@ def batch_size(count: int) -> int:
     return min(BATCH_MAX, -(-count // calls))
 
 
-class Outbox:
+class Merger:
     """Gathers what one event loop enqueues in one tick.
 
     Args:

@@ -12,6 +12,7 @@ from taskq_core.errors import (
     ResultTimeoutError,
     TaskFailedError,
     TaskNotFoundError,
+    TaskNotSentError,
 )
 from taskq_core.records import TaskInfo, task_info
 from taskq_core.result import TaskHandle
@@ -26,7 +27,10 @@ NOT_YET = object()
 def outcome_of(handle: TaskHandle[Any], stored: StoredTask | None) -> Any:
     """Return the result of a task that has ended, `NOT_YET` while it has not, or raise what became of it."""
     if stored is None:
+        if handle.is_late:
+            return NOT_YET
         raise TaskNotFoundError(handle.queue, handle.id)
+    handle.is_late = False
     if stored.state is TaskState.COMPLETED:
         return decode_result(stored.result, handle.result_type) if stored.result else None
     if stored.state is TaskState.ARCHIVED:
@@ -49,6 +53,8 @@ def check_kept(handle: TaskHandle[Any]) -> None:
 def found(handle: TaskHandle[Any], stored: StoredTask | None) -> TaskInfo:
     """Return a task as people look at it, or raise that it is gone."""
     if stored is None:
+        if handle.is_late:
+            raise TaskNotSentError(handle.queue, handle.id, "it waits in the outbox for a worker to send it")
         raise TaskNotFoundError(handle.queue, handle.id)
     return task_info(stored)
 

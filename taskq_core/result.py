@@ -45,9 +45,21 @@ class TaskHandle(Generic[R_co]):
         queue: Queue it was sent to.
         name: Name of the task.
         info: The task as it stood at the last `refresh`, or None.
+        is_late: True while the task may still wait in an outbox although its transaction has committed.
     """
 
-    __slots__ = ("_failure", "_is_deferred", "_source", "id", "info", "is_kept", "name", "queue", "result_type")
+    __slots__ = (
+        "_failure",
+        "_is_deferred",
+        "_source",
+        "id",
+        "info",
+        "is_kept",
+        "is_late",
+        "name",
+        "queue",
+        "result_type",
+    )
 
     def __init__(
         self,
@@ -66,6 +78,7 @@ class TaskHandle(Generic[R_co]):
         self.is_kept = is_kept
         self.result_type = result_type
         self.info: TaskInfo | None = None
+        self.is_late = False
         self._is_deferred = False
         self._failure: BaseException | None = None
 
@@ -81,10 +94,11 @@ class TaskHandle(Generic[R_co]):
         """Note that the task is sent when the surrounding transaction commits. For clients."""
         self._is_deferred = True
 
-    def mark_sent(self, failure: BaseException | None = None) -> None:
-        """Note that the task was sent, or why it was not. For clients."""
+    def mark_sent(self, failure: BaseException | None = None, *, is_late: bool = False) -> None:
+        """Note that the task was sent, or why it was not; `is_late`: a worker sends it from the outbox. For clients."""
         self._is_deferred = False
         self._failure = failure
+        self.is_late = is_late
 
     def _check_sent(self) -> None:
         if self._failure is not None:

@@ -10,6 +10,7 @@ from taskq_core.broker.sync import SyncRunner
 from taskq_core.circuit import Circuit
 from taskq_core.client import AsyncClient, Client, TransactionHook
 from taskq_core.middleware import MiddlewareStack
+from taskq_core.outbox import Delivery, Outbox, OutboxSender
 from taskq_core.preparer import Preparer
 from taskq_core.settings import Settings
 from taskq_core.telemetry import Tracing
@@ -35,6 +36,7 @@ class Runtime:
         embedded_folder: Path,
         hook: TransactionHook | None,
         middleware: MiddlewareStack | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
         timeout_s = float(settings.enqueue_timeout)  # type: ignore[arg-type]  # Settings has turned it into seconds
         self.settings = settings
@@ -55,8 +57,16 @@ class Runtime:
         circuit = Circuit(
             settings.circuit_breaker, address=self.endpoint.address, opened=preparer.metrics.circuit_opened
         )
+        self.delivery = Delivery(self.keys, self.runner, admission, patience_s=timeout_s)
+        sender = None if outbox is None else OutboxSender(outbox, self.delivery, circuit, preparer)
         self.client = Client(
-            preparer, self.runner, timeout_s=timeout_s, admission=admission, circuit=circuit, hook=hook
+            preparer,
+            self.runner,
+            timeout_s=timeout_s,
+            admission=admission,
+            circuit=circuit,
+            hook=hook,
+            outbox=sender,
         )
         self.async_client = AsyncClient(
             preparer,
@@ -66,6 +76,7 @@ class Runtime:
             admission=admission,
             circuit=circuit,
             hook=hook,
+            outbox=sender,
         )
         self.client.bind_async(self.async_client)
         self._own = Store(endpoint=self.endpoint, runner=self.runner, async_runner=self.async_runner)

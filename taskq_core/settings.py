@@ -38,7 +38,8 @@ class EnqueueMode(StrEnum):
     """When a framework adapter sends a task enqueued inside a database transaction."""
 
     ON_COMMIT = "on_commit"
-    IMMEDIATELY = "immediately"
+    IMMEDIATE = "immediate"
+    OUTBOX = "outbox"
 
 
 class WhenFull(StrEnum):
@@ -254,7 +255,8 @@ class Settings:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Options of every task that does not set its own, as in `@taskq.task(...)`."""
     enqueue: EnqueueMode = EnqueueMode.ON_COMMIT
-    """`on_commit`: a task enqueued in an open transaction is sent when it commits. `immediately`: at once."""
+    """`on_commit`: a task enqueued in an open transaction is sent when it commits. `immediate`: at once. `outbox`: it
+    is written in that transaction, and sent from there; see `taskq_core.outbox`."""
     enqueue_timeout: Duration = 2.0
     """Most seconds an enqueue may take when Redis does not answer."""
     limits: Mapping[str, Any] = field(default_factory=dict)
@@ -449,5 +451,6 @@ def _member(kind: type[StrEnum], name: str, value: object) -> StrEnum:
     try:
         return kind(value)  # type: ignore[arg-type]  # whatever it is, it is a member's value or refused
     except ValueError:
-        expected = " or ".join(repr(member.value) for member in kind)
+        *others, last = [repr(member.value) for member in kind]
+        expected = f"{', '.join(others)} or {last}"
         raise ConfigurationError(f"{name} must be {expected}, got {value!r}") from None

@@ -24,7 +24,7 @@ from taskq_core.inspector import Inspector, UnreadableTask
 from taskq_django.admin_detail import moment, retries, roughly, sections_of
 from taskq_django.admin_list import STATE_NAMES, PlainList, TaskList, object_id
 from taskq_django.app import taskq
-from taskq_django.models import Queue, Task
+from taskq_django.models import OutboxTask, Queue, Task
 
 if TYPE_CHECKING:
     BaseAdmin = admin.ModelAdmin[Any]
@@ -156,3 +156,23 @@ class QueueAdmin(ReadOnlyAdmin):
             tasks_url = reverse("admin:taskq_django_task_changelist", current_app=self.admin_site.name)
         context = {"title": _("Queues"), "cl": PlainList(self.opts), "rows": rows, "states": STATE_NAMES}
         return self._render(request, "queue_list.html", {**context, "tasks_url": tasks_url})
+
+
+@admin.register(OutboxTask)
+class OutboxTaskAdmin(BaseAdmin):
+    """Tasks that wait to be sent: which, since when, and whether somebody is at it. Their arguments are not shown."""
+
+    list_display = ("name", "task_id", "queue", "created_at", "claimed_until", "size")
+    list_filter = ("queue", "name")
+    search_fields = ("task_id",)
+    fields = ("name", "task_id", "queue", "created_at", "claimed_until", "size")
+    readonly_fields = fields
+    ordering = ("id",)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Nobody may: rows are written by enqueueing."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nobody may."""
+        return False

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from taskq_core import BulkResult, CircuitState, ConfigurationError, Settings, Signature, TaskHandle, TaskQ
 from taskq_core.client import TransactionHook
 from taskq_core.handlers import E
+from taskq_core.outbox import Outbox
 from taskq_core.runtime import Runtime, Store
 from taskq_core.settings import EnqueueMode
 from taskq_django.bridge import DjangoBridge
@@ -35,6 +36,13 @@ class DjangoTaskQ(TaskQ):
         self._reading = threading.RLock()
         self.middleware.append(DatabaseMiddleware())
         self.timetable.guard = on_healthy_connections
+
+    @property
+    def outbox(self) -> Outbox:
+        """The outbox in the project's databases."""
+        from taskq_django.outbox import DatabaseOutbox  # its model can only be imported once the apps are loaded
+
+        return DatabaseOutbox()
 
     def reload(self) -> None:
         """Read the settings anew at the next use."""

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from taskq_core import ConfigurationError
 from taskq_django.app import taskq
-from taskq_django.checks import check_commands, check_deployment, check_schedule, check_settings
+from taskq_django.checks import check_commands, check_deployment, check_outbox, check_schedule, check_settings
 
 _SETTINGS = ("TASKQ", "BASE_DIR")
 
@@ -29,6 +29,7 @@ class TaskQConfig(AppConfig):
         checks.register(check_schedule)
         checks.register(check_commands)
         checks.register(check_deployment, deploy=True)
+        checks.register(check_outbox, checks.Tags.database)
         setting_changed.connect(_follow_settings, dispatch_uid="taskq_django")
         autodiscover()
 

@@ -3,10 +3,12 @@
 - `taskq.E001` the `TASKQ` setting is not usable
 - `taskq.E002` `TASKQ['URL']` is not usable
 - `taskq.E003` a periodic task is not usable: its task is not registered, or its arguments do not fit
+- `taskq.E004` the outbox is used and has no table (`check --database`)
 - `taskq.W001` `manage.py runworker` is another app's, which stands before `taskq_django` in `INSTALLED_APPS`
 - `taskq.W002` `manage.py runworker` is ours and hides another app's
 - `taskq.W003` `embedded://` in a deployment (`check --deploy`)
 - `taskq.W004` `EAGER` in a deployment
+- `taskq.W005` tasks wait in an outbox that is not used any more (`check --database`)
 """
 
 from collections.abc import Sequence
@@ -16,9 +18,11 @@ from typing import Any
 from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's names for them
 from django.core.management import find_commands
+from django.db import connections
 
 from taskq_core import ConfigurationError, TaskQError
 from taskq_core.broker.connection import parse_url
+from taskq_core.settings import EnqueueMode
 from taskq_django.app import taskq
 from taskq_django.conf import read_settings
 
@@ -109,6 +113,44 @@ def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
                 id="taskq.W004",
             )
         )
+    return found
+
+
+def check_outbox(
+    app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Tell of an outbox without a table, and of one whose rows nobody sends any more."""
+    from taskq_django.models import OutboxTask
+    from taskq_django.outbox import outbox_aliases
+
+    try:
+        is_used = read_settings().enqueue is EnqueueMode.OUTBOX
+    except ConfigurationError:
+        return []  # E001 tells of it
+    found: list[CheckMessage] = []
+    for alias in outbox_aliases():
+        if alias not in (databases or ()):
+            continue
+        with connections[alias].cursor() as cursor:
+            has_table = OutboxTask._meta.db_table in connections[alias].introspection.table_names(cursor)
+        if not has_table and is_used:
+            found.append(
+                Error(
+                    f"TASKQ['ENQUEUE'] is 'outbox', and database {alias!r} has no outbox.",
+                    hint=f"Run `manage.py migrate taskq_django --database {alias}`, or let a router keep "
+                    "taskq_django.OutboxTask out of that database.",
+                    id="taskq.E004",
+                )
+            )
+        elif has_table and not is_used and (waiting := OutboxTask.objects.using(alias).count()):
+            found.append(
+                Warning(
+                    f"{waiting} tasks wait in the outbox of database {alias!r}, and TASKQ['ENQUEUE'] is not 'outbox' "
+                    "any more: no worker sends them.",
+                    hint="Set it to 'outbox' until a worker has sent them.",
+                    id="taskq.W005",
+                )
+            )
     return found
 
 

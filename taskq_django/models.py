@@ -1,11 +1,13 @@
-"""What the admin shows. No table stands behind these models: the data is in Redis.
+"""What the admin shows, and the outbox.
 
-They exist so that the admin lists them and so that `migrate` creates the permissions to view them.
+No table stands behind `Queue` and `Task`: their data is in Redis. They exist so that the admin lists them and so that
+`migrate` creates the permissions to view them.
 """
 
 from typing import Any
 
 from django.db import models
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 
@@ -51,3 +53,33 @@ class Task(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+
+class OutboxTask(models.Model):
+    """A task that waits to be sent to Redis, written in the transaction of the data it belongs to."""
+
+    id = models.BigAutoField(primary_key=True)
+    receipt = models.CharField(_("receipt"), max_length=32, unique=True, editable=False)
+    queue = models.CharField(_("queue"), max_length=256)
+    name = models.CharField(_("task"), max_length=256)
+    task_id = models.CharField(_("id"), max_length=256)
+    message = models.BinaryField(_("message"))
+    size = models.PositiveIntegerField(_("bytes"))
+    start_at_s = models.BigIntegerField(_("start"), null=True)
+    start_in_ms = models.BigIntegerField(_("start after"), null=True)
+    unique_key = models.CharField(_("unique lock"), max_length=1024, default="")
+    unique_s = models.BigIntegerField(_("seconds of the unique lock"), default=0)
+    group = models.CharField(_("group"), max_length=256, default="")
+    replicas = models.PositiveSmallIntegerField(_("replicas that confirm"), null=True)
+    fsynced = models.BooleanField(_("confirmed on disk"), default=False)
+    created_at = models.DateTimeField(_("written"), db_default=Now(), editable=False)
+    claim = models.CharField(_("claim"), max_length=32, default="", editable=False)
+    claimed_until = models.DateTimeField(_("claimed until"), null=True, editable=False)
+
+    class Meta:  # noqa: D106 - Django's own form
+        default_permissions = ("view", "delete")
+        verbose_name = _("task in the outbox")
+        verbose_name_plural = _("outbox")
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.task_id}"

@@ -22,7 +22,7 @@ class CommitHook:
 
     def defer(self, send: Callable[[], None]) -> bool:
         """Call `send` when all transactions open in this thread have committed; False if none is open."""
-        waiting_for = _open_transactions()
+        waiting_for = open_transactions()
         if not waiting_for:
             return False
         committed = _Countdown(len(waiting_for), send)
@@ -65,7 +65,7 @@ class _Countdown:
         self._send()
 
 
-def _open_transactions() -> list[BaseDatabaseWrapper]:
+def open_transactions() -> list[BaseDatabaseWrapper]:
     """Return the connections of this thread that are inside `atomic`.
 
     Those that only a `TestCase` holds open count where there is no other, and then as one: the default database's,

@@ -166,7 +166,7 @@ class Lane:
             if not self._endpoint.is_memory:
                 command = wait_command(operation.confirm, until - now())
                 missing = shortfall(operation.confirm, (await self._send([command], until - now()))[0])
-            if missing is None:
+            if missing is None and operation.receipts:
                 said = (await self._send([forget_command(operation, reply)], until - now()))[0]
                 if isinstance(said, Exception):
                     missing = Shortfall(operation.confirm.replicas, str(said))

@@ -8,12 +8,13 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from taskq_core.broker.operations import Admitted, Argument, Confirmation, EnqueueCode, Operation
+from taskq_core.broker.operations import Admitted, Argument, Confirmation, DeliveryCode, EnqueueCode, Operation
 from taskq_core.errors import BrokerReplicationError
 
 ANSWER_S = 0.5
 """Seconds left for the answer, since Redis ends a wait up to 0.1 s late, a busy one later. Less is not worth
 another wait."""
+_STORED = frozenset((EnqueueCode.STORED, DeliveryCode.STORED_BEFORE))
 _SHARE = 0.4
 """Most of a short time that is left for the answer."""
 
@@ -31,7 +32,7 @@ def wait_command(confirmation: Confirmation, left_s: float) -> tuple[Argument, .
 
 def is_due(operation: Operation[Any], reply: Any) -> bool:
     """Whether what an operation has stored is to be confirmed."""
-    return operation.confirm is not None and EnqueueCode.STORED in _codes(operation, reply)
+    return operation.confirm is not None and not _STORED.isdisjoint(_codes(operation, reply))
 
 
 def forget_command(operation: Operation[Any], reply: Any) -> tuple[Argument, ...]:

@@ -170,7 +170,7 @@ class SyncRunner:
             if not self.endpoint.is_memory:
                 command = wait_command(operation.confirm, until - time.monotonic())
                 missing = shortfall(operation.confirm, self._exchange(connection, command, until))
-            if missing is None:
+            if missing is None and operation.receipts:
                 said = self._exchange(connection, forget_command(operation, reply), until)
                 if isinstance(said, Exception):
                     missing = Shortfall(operation.confirm.replicas, str(said))

@@ -41,6 +41,7 @@ class QueueKeys:
         "archived",
         "combined",
         "completed",
+        "delivered",
         "done",
         "failed",
         "group_prefix",
@@ -85,6 +86,7 @@ class QueueKeys:
         self.quarantine = own + "quarantine"  # sorted set: id of an unreadable task by the second it was put aside
         self.moving = own + "moving"  # sorted set: id of a task on its way to another queue by the second it set out
         self.moved = own + "moved"  # sorted set: receipt of a task from another queue by the second it is kept
+        self.delivered = own + "delivered"  # sorted set: receipt of a task from an outbox by the second it was stored
         self.combined = own + "combined"  # sorted set: id of a combined set with members to delete, by second
         self.done = own + "done"  # channel: ids of tasks that came to an end
         self.absent = own + "absent"  # never exists; deleting it is a write that a full Redis takes
@@ -204,6 +206,11 @@ class Keys:
         """String, expiring: which scheduler acts for a set of entries, which is named by its digest."""
         own = "taskq" if self.prefix == DEFAULT_PREFIX else f"{self.prefix}:taskq"
         return f"{own}:scheduler:leader:{entries}"
+
+    def outbox_leader(self, table: str) -> str:
+        """String, expiring: which worker relays the rows of an outbox table."""
+        own = "taskq" if self.prefix == DEFAULT_PREFIX else f"{self.prefix}:taskq"
+        return f"{own}:outbox:leader:{table}"
 
     def semaphore(self, scope: str) -> str:
         """Sorted set: who holds a place of a semaphore, by the Unix second until which it is held."""

@@ -38,6 +38,8 @@ class WorkerConfig:
     """Seconds between two passes over a queue that find damage and repair it."""
     aggregate_every: Duration = 1.0
     """Seconds between two looks for groups that are due."""
+    relay_every: Duration = 1.0
+    """Seconds between two looks for tasks that wait in an outbox."""
     leader_lease: Duration = 5.0
     """Seconds after which another worker takes over a service whose leader went silent."""
     safety_net: Duration = 5.0
@@ -61,6 +63,7 @@ class WorkerConfig:
             "clean_every",
             "reconcile_every",
             "aggregate_every",
+            "relay_every",
             "leader_lease",
             "safety_net",
         ):

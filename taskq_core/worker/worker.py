@@ -52,6 +52,7 @@ from taskq_core.worker.listener import GuardedListener, WorkerListener
 from taskq_core.worker.outcome import counts_as_failure
 from taskq_core.worker.reconciler import Reconciler
 from taskq_core.worker.recoverer import Recoverer
+from taskq_core.worker.relay import Relay
 from taskq_core.worker.reporter import ErrorReporter
 from taskq_core.worker.result_writer import ResultWriter
 from taskq_core.worker.rights import check_rights
@@ -194,6 +195,7 @@ class Worker:
         self._helpers: set[asyncio.Task[None]] = set()
         self._aggregators: list[Aggregator] = []
         self._forwarders: list[Forwarder] = []
+        self._relays: list[Relay] = []
         self._queues = [self._keys.queue(name) for name in self.config.queues]
         self._health = Health(self._queues, self._pulse, self._clock)
         try:
@@ -402,6 +404,18 @@ class Worker:
                     Watcher(queue, runner, self._new_lane(), clock, owner=token, leader_s=2 * leader_s).work,
                 ),
             ]
+        for table in self.app.outbox_tables:
+            relay = Relay(
+                table,
+                self.app.runtime.delivery,
+                self._keys,
+                runner,
+                owner=token,
+                every_s=config.span("relay_every"),
+                leader_s=leader_s,
+            )
+            self._relays.append(relay)
+            services.append(("relay", relay.work))
         if self._scheduler is not None:
             services += self._scheduler.services()
         if self._health_server is not None:
@@ -517,7 +531,9 @@ class Worker:
 
     @property
     def _is_out_of_work(self) -> bool:
-        has_looked = all(aggregator.has_looked for aggregator in self._aggregators)
+        has_looked = all(each.has_looked for each in self._aggregators) and all(
+            each.has_looked for each in self._relays
+        )
         return has_looked and self._fetcher.is_idle and self._is_quiet and not self._settler.count
 
     async def _is_work_left(self) -> bool:
@@ -586,7 +602,11 @@ class Worker:
                     await self._runner.run(operations.resign(queue, service, owner=self._token))
             for aggregator in self._aggregators:
                 await aggregator.resign()
+            for relay in self._relays:
+                await relay.resign()
         self._aggregator_calls.close()
+        for relay in self._relays:
+            relay.close()
         await self._result_writer.close(ENDING_S)
         await self._reporter.close(ENDING_S)
         if self._helpers:

@@ -92,6 +92,20 @@ CASES = {
         refuse="pending wake",
         tolerate="task(n1) receipt(t)",
     ),
+    "deliver": Case(
+        build=lambda q: ops.deliver(
+            q,
+            [
+                ("r1", NewTask("n1", b"m")),
+                ("r2", NewTask("n2", b"m", start_at_s=NOW_S + 60)),
+                ("r3", NewTask("n3", b"m", group="other")),
+            ],
+            claim_ends_ms=LATER // 1_000_000,
+            now_ns=NOW_NS,
+        ),
+        refuse="pending scheduled wake delivered groups group(other)",
+        tolerate="task(n1)",
+    ),
     "enqueue_scheduled": Case(
         build=lambda q: ops.enqueue(
             q,

@@ -22,6 +22,7 @@ def leaving(queue: QueueKeys) -> ops.Departure:
 
 EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "enqueue": lambda q: ops.enqueue(q, [NewTask("a", b"m")], ReceiptLane("t")),
+    "deliver": lambda q: ops.deliver(q, [("r", NewTask("a", b"m"))], claim_ends_ms=1 << 52),
     "dequeue": lambda q: ops.dequeue(q, owner="w1", call=1, limit=1, lease_s=30),
     "settle": lambda q: ops.settle(q, [Settlement("a", Outcome.DONE)], owner="w1"),
     "extend": lambda q: ops.extend_leases(q, ["a"], owner="w1", lease_s=30),

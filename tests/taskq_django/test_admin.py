@@ -277,13 +277,14 @@ def test_the_index_offers_to_view_and_nothing_more(pages: Callable[..., str]) ->
     assert "/add/" not in html
 
 
-def test_migrate_creates_permissions_to_view_and_no_tables() -> None:
+def test_migrate_creates_permissions_and_the_outbox() -> None:
     from django.db import connection
 
     codenames = Permission.objects.filter(content_type__app_label="taskq_django").values_list("codename", flat=True)
 
-    assert sorted(codenames) == ["view_queue", "view_task"]
-    assert not [name for name in connection.introspection.table_names() if name.startswith("taskq")]
+    assert sorted(codenames) == ["delete_outboxtask", "view_outboxtask", "view_queue", "view_task"]
+    tables = [name for name in connection.introspection.table_names() if name.startswith("taskq")]
+    assert tables == ["taskq_django_outboxtask"]
 
 
 @pytest.mark.parametrize("options", [{}, {"use_base_manager": True}], ids=["default", "all"])

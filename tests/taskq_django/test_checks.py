@@ -5,8 +5,11 @@ from typing import Any
 import pytest
 from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, run_checks
+from django.db import connection
 
 from taskq_django import checks
+from taskq_django.checks import check_outbox
+from taskq_django.models import OutboxTask
 
 
 def ours(*, deploy: bool = False) -> list[CheckMessage]:
@@ -85,3 +88,34 @@ def test_another_runworker_is_told_of(
     for message in messages:
         assert f"{order[0]!r}" in message.msg
         assert "`manage.py taskq worker`" in str(message.hint)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_outbox_that_is_not_used_any_more_and_rows_that_wait(settings: Any) -> None:
+    settings.TASKQ = {"URL": "redis://localhost/0"}
+    assert check_outbox(None, databases=["default"]) == []
+    OutboxTask.objects.create(receipt="r", queue="default", name="n", task_id="i", message=b"", size=0)
+
+    (found,) = check_outbox(None, databases=["default"])
+
+    assert found.id == "taskq.W005"
+    assert found.msg.startswith("1 tasks wait in the outbox of database 'default'")
+    assert check_outbox(None) == [], "databases are looked at only where they are asked for"
+    settings.TASKQ = {"URL": "redis://localhost/0", "ENQUEUE": "outbox"}
+    assert check_outbox(None, databases=["default"]) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_outbox_without_a_table(settings: Any) -> None:
+    settings.TASKQ = {"URL": "redis://localhost/0", "ENQUEUE": "outbox"}
+    with connection.schema_editor() as editor:
+        editor.delete_model(OutboxTask)
+    try:
+        (found,) = check_outbox(None, databases=["default"])
+    finally:
+        with connection.schema_editor() as editor:
+            editor.create_model(OutboxTask)
+
+    assert found.id == "taskq.E004"
+    assert found.hint is not None
+    assert "manage.py migrate taskq_django --database default" in found.hint

@@ -74,7 +74,7 @@ class TestCaptureInTestCase(TestCase):
         await Group.objects.acreate(name="a")
 
         with capture() as tasks:
-            with override_settings(TASKQ={**NOWHERE, "ENQUEUE": "immediately"}):
+            with override_settings(TASKQ={**NOWHERE, "ENQUEUE": "immediate"}):
                 handles = [await rename.adelay("a", "b"), await arename.adelay("b", "c")]
             await tasks.arun()
 

@@ -172,7 +172,7 @@ async def test_adelay_without_a_transaction_sends_at_once(redis: RedisServer) ->
 
 @pytest.mark.django_db(transaction=True)
 def test_enqueue_immediately_does_not_wait_for_the_commit(redis: RedisServer, settings: Any) -> None:
-    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediately"}
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}
     inspector = Inspector(taskq)
 
     with transaction.atomic():

@@ -1,0 +1,79 @@
+--[[
+  deliver: store tasks that waited in an outbox, each once, however often and by whomever it is delivered.
+
+  A receipt stands for each task from here on until its row is gone, so a delivery whose sender died before it deleted
+  the row is recognised. A sender whose claim on the rows has ended stores nothing: another may have delivered them,
+  deleted the rows and given back the receipts.
+
+  KEYS[1]  list    pending tasks of the queue
+  KEYS[2]  zset    scheduled tasks: id by start (Unix s)
+  KEYS[3]  list    wake tokens
+  KEYS[4]  zset    receipts of delivered tasks by the second of delivery
+  KEYS[5]  set     names of groups with members
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  int     when the claim of the sender ends (Unix ms by Redis's clock)
+  ARGV[3]  int     seconds after which a receipt that nobody gave back is dropped
+  ARGV[4]  string  prefix of the queue's keys
+  ARGV[5]  int     most pending tasks, '' for any number
+  ARGV[6..]        per task: receipt, id, message, start ('' now, '=<Unix s>', '+<ms from now>'), unique lock key
+                   ('' none), seconds of the lock after the start, group ('' none)
+
+  A batch is bounded by its caller (200 tasks, about 1 MiB).
+
+  returns  one character per task:  1  stored   s  was stored by an earlier delivery
+             0  id taken   d  unique lock held by another task   f  no room among the pending
+             l  too late: the claim has ended
+]]
+-- include _clock
+-- include _store
+-- include _wake
+local now_s, now_ns, now_ms = clock(ARGV[1])
+local pending = redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
+redis.call('ZCARD', KEYS[2])
+redis.call('LLEN', KEYS[3])
+redis.call('ZCARD', KEYS[4])
+redis.call('SCARD', KEYS[5])
+local count = (#ARGV - 5) / 7
+local room = ARGV[5] ~= '' and tonumber(ARGV[5]) - pending
+if now_ms >= tonumber(ARGV[2]) then
+  return string.rep('l', count)
+end
+local keys = { prefix = ARGV[4], scheduled = KEYS[2], groups = KEYS[5] }
+local now = { s = now_s, ns = now_ns, ms = now_ms }
+local known = {}
+for i = 6, #ARGV, 7 do
+  local group = ARGV[i + 6]
+  if group ~= '' and not known[group] then
+    known[group] = true
+    redis.call('ZCARD', ARGV[4] .. 'g:' .. group)
+  end
+end
+
+local codes, ready, receipts = {}, {}, {}
+for i = 6, #ARGV, 7 do
+  local code, is_ready = 's', false
+  if not redis.call('ZSCORE', KEYS[4], ARGV[i]) then
+    local id, is_full = ARGV[i + 1], room and #ready >= room
+    code, is_ready =
+      store(keys, now, id, ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], is_full)
+  end
+  if code == '1' or code == 's' then -- also again: whoever waits for replicas waits for what this connection wrote
+    redis.call('ZADD', KEYS[4], whole(now_s), ARGV[i])
+  end
+  codes[#codes + 1] = code
+  if is_ready then
+    ready[#ready + 1] = ARGV[i + 1]
+  end
+end
+for i = 1, #ready, 200 do
+  redis.call('LPUSH', KEYS[1], unpack(ready, i, math.min(i + 199, #ready)))
+end
+if #ready > 0 then
+  wake(KEYS[3])
+end
+-- Last, because Redis never refuses this write: a full Redis must refuse the first one above.
+local old = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', whole(now_s - tonumber(ARGV[3])), 'LIMIT', 0, 100)
+if #old > 0 then
+  redis.call('ZREM', KEYS[4], unpack(old))
+end
+return table.concat(codes)

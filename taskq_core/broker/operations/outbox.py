@@ -1,0 +1,63 @@
+"""Deliver what waited in an outbox: each row once, also when a sender died or slept."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from taskq_core.broker.operations.new_tasks import NewTask
+from taskq_core.broker.operations.operation import Argument, Operation, boolean, integer, text, time_argument
+from taskq_core.broker.scripts import load
+from taskq_core.wire import QueueKeys
+
+DELIVERED_KEPT_S = 2_592_000
+"""Seconds after which a receipt is dropped that nobody gave back: 30 days."""
+
+
+class DeliveryCode(StrEnum):
+    """What became of one row of an outbox."""
+
+    STORED = "1"
+    STORED_BEFORE = "s"
+    ID_CONFLICT = "0"
+    DUPLICATE = "d"
+    FULL = "f"
+    TOO_LATE = "l"
+
+
+def deliver(
+    queue: QueueKeys,
+    rows: Sequence[tuple[str, NewTask]],
+    *,
+    claim_ends_ms: int,
+    max_pending: int | None = None,
+    now_ns: int | None = None,
+) -> Operation[str]:
+    """Store tasks of one queue, given with the receipts of their rows; at most `BATCH_MAX` of about `BATCH_BYTES`.
+
+    All have the same `confirm`. Nothing is stored once Redis's clock has come to `claim_ends_ms` (Unix ms), and none as
+    pending that would be beyond `max_pending`. Reads as one `DeliveryCode` character per row. Refused whole when Redis
+    is over its memory limit.
+    """
+    keys = (queue.pending, queue.scheduled, queue.wake, queue.delivered, queue.groups)
+    args: list[Argument] = [time_argument(now_ns), claim_ends_ms, DELIVERED_KEPT_S, queue.prefix]
+    args.append("" if max_pending is None else max_pending)
+    for receipt, task in rows:
+        args += (receipt, *task.arguments())
+    tasks = [task for _, task in rows]
+    confirm = tasks[0].confirm if tasks else None
+    return Operation("deliver", load("deliver"), keys, args, text, tasks=tasks, confirm=confirm)
+
+
+def forget_deliveries(queue: QueueKeys, receipts: Sequence[str]) -> Operation[int]:
+    """Give back the receipts of rows that are gone."""
+    return Operation("forget_deliveries", None, (queue.delivered,), ("ZREM", queue.delivered, *receipts), integer)
+
+
+def lead_outbox(leader_key: str, *, owner: str, leader_ms: int) -> Operation[bool]:
+    """Take or renew the lease of an outbox table. Reads as True while this worker relays its rows."""
+    # The lease is the one key of its slot. Deleting it before it is written is what a full Redis takes as well.
+    return Operation("lead_outbox", load("lead"), (leader_key, leader_key), (owner, leader_ms), boolean)
+
+
+def resign_outbox(leader_key: str, *, owner: str) -> Operation[bool]:
+    """Give up the lease of an outbox table, if this worker holds it."""
+    return Operation("resign_outbox", load("resign"), (leader_key,), (owner,), boolean)

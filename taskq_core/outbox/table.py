@@ -1,0 +1,97 @@
+"""What an adapter brings: a table whose rows are tasks that wait."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from taskq_core.broker.operations import NewTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxRow:
+    """A task that waits in a database.
+
+    Attributes:
+        receipt: Random name of the row, in the table and in Redis.
+        queue: Queue the task goes to.
+        name: Name of the task.
+        task: What to store. Its start in so many milliseconds counts from when the row was written.
+        age_s: Seconds since the row was written, by the database's clock; 0 for one that is yet to be written.
+    """
+
+    receipt: str
+    queue: str
+    name: str
+    task: NewTask
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxFigures:
+    """How many rows wait, and for how many seconds the oldest has (None if none waits)."""
+
+    waiting: int
+    oldest_s: float | None
+
+
+class OutboxTable(Protocol):
+    """The rows of one database. Every call blocks, is a transaction of its own, and raises what the database raises."""
+
+    @property
+    def name(self) -> str:
+        """Name of the database, for logs and for the lease of the relay."""
+        ...
+
+    def claim(
+        self, claim: str, *, most: int, most_bytes: int, seconds: float, receipts: Sequence[str] | None = None
+    ) -> list[OutboxRow]:
+        """Claim rows that nobody claims, in the order they were written.
+
+        Args:
+            claim: Random name of the claim.
+            most: Most rows.
+            most_bytes: Bytes of messages after which no further row is taken; the first always is.
+            seconds: How long the claim holds, by the database's clock.
+            receipts: Only these rows; None: whichever wait.
+        """
+        ...
+
+    def delete(self, claim: str, receipts: Sequence[str]) -> None:
+        """Delete rows of a claim; those claimed by others since stay."""
+        ...
+
+    def release(self, claim: str, receipts: Sequence[str], *, seconds: float) -> None:
+        """Give up the claim on rows; they can be claimed again after so many seconds."""
+        ...
+
+    def figures(self) -> OutboxFigures:
+        """Count what waits."""
+        ...
+
+
+class Outbox(Protocol):
+    """What an adapter brings: where rows are written, and which tables a relay looks through."""
+
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, so that `keep` postpones `committed`."""
+        ...
+
+    async def ain_transaction(self) -> bool:
+        """As `in_transaction`, for the blocking code around a coroutine."""
+        ...
+
+    def keep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
+        """Write rows in the surrounding transaction, or in one of their own.
+
+        `committed` is called with their table once they are committed: at once where no transaction is open, and never
+        when it is rolled back.
+        """
+        ...
+
+    async def akeep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
+        """As `keep`, from a coroutine. `committed` is called in blocking code."""
+        ...
+
+    def tables(self) -> Sequence[OutboxTable]:
+        """Return the table of each database that has one."""
+        ...

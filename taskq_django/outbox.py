@@ -1,0 +1,219 @@
+"""The outbox in Django's databases: rows written in the user's transaction. Its rules are `taskq_core.outbox`'s.
+
+Every database that the router lets `OutboxTask` migrate to has a table, and a task's row is written to the database
+whose transaction is open. All times are the database's own, so that the clocks of web servers do not matter.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import DEFAULT_DB_ALIAS, connections, router, transaction
+from django.db.models import DurationField, ExpressionWrapper, F, Min, Q, QuerySet
+from django.db.models.aggregates import Count
+from django.db.models.functions import Now
+
+from taskq_core import ConfigurationError
+from taskq_core.broker.operations import Confirmation, NewTask
+from taskq_core.outbox import OutboxFigures, OutboxRow, OutboxTable
+from taskq_django.middleware import on_healthy_connections
+from taskq_django.models import OutboxTask
+from taskq_django.transaction import open_transactions
+
+WRITTEN_AT_ONCE = 500
+"""Rows that one statement writes."""
+
+
+class DatabaseTable:
+    """The table of one database."""
+
+    def __init__(self, alias: str) -> None:
+        self.name = alias
+
+    def __repr__(self) -> str:
+        return f"<outbox of database {self.name!r}>"
+
+    @property
+    def _rows(self) -> "QuerySet[OutboxTask]":
+        return OutboxTask.objects.using(self.name)
+
+    def write(self, rows: Sequence[OutboxRow]) -> None:
+        """Write rows in the transaction that is open, or in one of their own."""
+        self._rows.bulk_create(
+            [
+                OutboxTask(
+                    receipt=row.receipt,
+                    queue=row.queue,
+                    name=row.name,
+                    task_id=row.task.task_id,
+                    message=row.task.message,
+                    size=len(row.task.message),
+                    start_at_s=row.task.start_at_s,
+                    start_in_ms=row.task.start_in_ms,
+                    unique_key=row.task.unique_key,
+                    unique_s=row.task.unique_s,
+                    group=row.task.group,
+                    replicas=None if row.task.confirm is None else row.task.confirm.replicas,
+                    fsynced=row.task.confirm is not None and row.task.confirm.fsynced,
+                )
+                for row in rows
+            ],
+            batch_size=WRITTEN_AT_ONCE,
+        )
+
+    def claim(
+        self, claim: str, *, most: int, most_bytes: int, seconds: float, receipts: Sequence[str] | None = None
+    ) -> list[OutboxRow]:
+        """Claim rows. Two senders at once never get the same: where the database can, each skips what is locked."""
+        waiting = self._rows.filter(Q(claimed_until=None) | Q(claimed_until__lt=Now()))
+        if receipts is not None:
+            waiting = waiting.filter(receipt__in=receipts[:most])
+        ordered = waiting.order_by("pk")
+        ends = Now() + timedelta(seconds=seconds)
+        if connections[self.name].features.has_select_for_update_skip_locked:
+            with transaction.atomic(using=self.name):
+                chosen = _fitting(ordered.select_for_update(skip_locked=True), most, most_bytes)
+                claimed = self._rows.filter(pk__in=chosen).update(claim=claim, claimed_until=ends) if chosen else 0
+        else:
+            # One statement that takes only what is free still: no transaction here that a writer could get in between.
+            chosen = _fitting(ordered, most, most_bytes)
+            claimed = waiting.filter(pk__in=chosen).update(claim=claim, claimed_until=ends) if chosen else 0
+        if not claimed:
+            return []
+        age = ExpressionWrapper(Now() - F("created_at"), output_field=DurationField())
+        mine = self._rows.filter(pk__in=chosen, claim=claim).annotate(age=age).order_by("pk")
+        return [_row(each) for each in mine]
+
+    def delete(self, claim: str, receipts: Sequence[str]) -> None:
+        """Delete rows of a claim."""
+        self._rows.filter(receipt__in=receipts, claim=claim).delete()
+
+    def release(self, claim: str, receipts: Sequence[str], *, seconds: float) -> None:
+        """Give up the claim on rows."""
+        until = Now() + timedelta(seconds=seconds) if seconds > 0 else None
+        self._rows.filter(receipt__in=receipts, claim=claim).update(claim="", claimed_until=until)
+
+    def figures(self) -> OutboxFigures:
+        """Count what waits."""
+        found = self._rows.aggregate(
+            waiting=Count("pk"),
+            oldest=ExpressionWrapper(Now() - Min("created_at"), output_field=DurationField()),
+        )
+        oldest = found["oldest"]
+        return OutboxFigures(
+            waiting=found["waiting"], oldest_s=None if oldest is None else max(0.0, oldest.total_seconds())
+        )
+
+
+class RelayedTable(DatabaseTable):
+    """A table that is used outside of requests and tasks: each call begins and ends with healthy connections."""
+
+    def claim(
+        self, claim: str, *, most: int, most_bytes: int, seconds: float, receipts: Sequence[str] | None = None
+    ) -> list[OutboxRow]:
+        """Claim rows. As `DatabaseTable.claim`."""
+        call = partial(super().claim, claim, most=most, most_bytes=most_bytes, seconds=seconds, receipts=receipts)
+        return on_healthy_connections(call)()
+
+    def delete(self, claim: str, receipts: Sequence[str]) -> None:
+        """Delete rows of a claim."""
+        on_healthy_connections(super().delete)(claim, receipts)
+
+    def release(self, claim: str, receipts: Sequence[str], *, seconds: float) -> None:
+        """Give up the claim on rows."""
+        on_healthy_connections(partial(super().release, seconds=seconds))(claim, receipts)
+
+    def figures(self) -> OutboxFigures:
+        """Count what waits."""
+        return on_healthy_connections(super().figures)()
+
+
+def _fitting(rows: "QuerySet[OutboxTask]", most: int, most_bytes: int) -> list[int]:
+    """Return the keys of the first rows that make up a claim."""
+    chosen: list[int] = []
+    total = 0
+    for key, size in rows.values_list("pk", "size")[:most]:
+        chosen.append(key)
+        total += size
+        if total >= most_bytes:
+            break
+    return chosen
+
+
+def _row(stored: Any) -> OutboxRow:
+    return OutboxRow(
+        receipt=stored.receipt,
+        queue=stored.queue,
+        name=stored.name,
+        task=NewTask(
+            stored.task_id,
+            bytes(stored.message),
+            stored.start_at_s,
+            stored.start_in_ms,
+            stored.unique_key,
+            stored.unique_s,
+            stored.group,
+            None if stored.replicas is None else Confirmation(stored.replicas, stored.fsynced),
+        ),
+        age_s=max(0.0, stored.age.total_seconds()),
+    )
+
+
+class DatabaseOutbox:
+    """The core's `Outbox` for Django's databases."""
+
+    def in_transaction(self) -> bool:
+        """Whether `keep` would postpone `committed`."""
+        return connections[writing_alias()].in_atomic_block
+
+    async def ain_transaction(self) -> bool:
+        """As `in_transaction`, for the blocking code around this coroutine."""
+        return await sync_to_async(self.in_transaction, thread_sensitive=True)()
+
+    def keep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
+        """Write rows; `committed` runs after the commit, or at once where no transaction is open."""
+        alias = writing_alias()
+        table = DatabaseTable(alias)
+        table.write(rows)
+        connection = connections[alias]
+        if connection.in_atomic_block:
+            connection.on_commit(partial(committed, table), robust=True)
+        else:
+            committed(table)
+
+    async def akeep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
+        """As `keep`, in the thread of the blocking code around this coroutine, whose transaction it is."""
+        await sync_to_async(self.keep, thread_sensitive=True)(rows, committed)
+
+    def tables(self) -> list[DatabaseTable]:
+        """Return the table of each database that has one, for threads that look after no connections themselves."""
+        return [RelayedTable(alias) for alias in outbox_aliases()]
+
+
+def outbox_aliases() -> list[str]:
+    """Return the databases that have an outbox, by the router."""
+    return [alias for alias in connections if router.allow_migrate_model(alias, OutboxTask)]
+
+
+def writing_alias() -> str:
+    """Return the database a row is written to now: one whose transaction is open in this thread and that has an outbox.
+
+    Of several the router's own choice counts, then the default. Without any it is the router's choice.
+
+    Raises:
+        ConfigurationError: Transactions are open, but of no database that has an outbox.
+    """
+    preferred: str = router.db_for_write(OutboxTask)
+    opened = [each.alias for each in open_transactions()]
+    if not opened:
+        return preferred
+    known = outbox_aliases()
+    usable = [alias for alias in (preferred, DEFAULT_DB_ALIAS, *opened) if alias in opened and alias in known]
+    if not usable:
+        raise ConfigurationError(
+            f"a transaction is open on database {opened[0]!r}, which has no outbox; let the router migrate "
+            "taskq_django.OutboxTask there, or enqueue in a transaction of one of: " + ", ".join(known)
+        )
+    return usable[0]

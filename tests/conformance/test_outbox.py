@@ -1,0 +1,130 @@
+"""Delivering what waited in an outbox, on every store: each row once, whoever sends it."""
+
+import pytest
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import NewTask, ReceiptLane
+from tests.conformance.stores import NOW_NS, NOW_S, Broker
+
+NOW_MS = NOW_NS // 1_000_000
+CLAIM_ENDS_MS = NOW_MS + 30_000
+
+
+def deliver(broker: Broker, *rows: tuple[str, NewTask], ends_ms: int = CLAIM_ENDS_MS, now_ns: int = NOW_NS) -> str:
+    return broker.run(ops.deliver(broker.queue, rows, claim_ends_ms=ends_ms, now_ns=now_ns))
+
+
+def plain(task_id: str) -> tuple[str, NewTask]:
+    return f"row-{task_id}", NewTask(task_id, b"m")
+
+
+def test_rows_are_stored_in_their_order(broker: Broker) -> None:
+    assert deliver(broker, plain("a"), plain("b")) == "11"
+
+    assert broker.pending() == ["a", "b"]
+    assert broker.raw.llen(broker.queue.wake) == 1
+
+
+def test_a_second_delivery_stores_nothing(broker: Broker) -> None:
+    """Also when the task has run and is gone meanwhile: the receipt stays until its row is deleted."""
+    deliver(broker, plain("a"))
+    assert broker.dequeue(limit=1) == ["a"]
+    broker.run(ops.settle_done(broker.queue, ["a"], owner="w1"))
+
+    assert deliver(broker, plain("a"), plain("b")) == "s1"
+
+    assert broker.pending() == ["b"]
+
+
+def test_a_receipt_that_was_given_back_is_gone(broker: Broker) -> None:
+    deliver(broker, plain("a"), plain("b"))
+
+    broker.run(ops.forget_deliveries(broker.queue, ["row-a", "row-b", "never"]))
+
+    assert not broker.raw.exists(broker.queue.delivered)
+
+
+def test_a_sender_that_slept_beyond_its_claim_stores_nothing(broker: Broker) -> None:
+    before = broker.dump()
+
+    assert deliver(broker, plain("a"), plain("b"), ends_ms=NOW_MS) == "ll"
+
+    assert broker.dump() == before
+
+
+def test_an_id_that_is_taken_leaves_no_receipt(broker: Broker) -> None:
+    """The row is another one than that of the task which has the id."""
+    broker.enqueue("a")
+
+    assert deliver(broker, plain("a")) == "0"
+
+    assert not broker.raw.exists(broker.queue.delivered)
+
+
+def test_two_rows_of_one_id(broker: Broker) -> None:
+    assert deliver(broker, ("first", NewTask("a", b"m")), ("second", NewTask("a", b"m"))) == "10"
+
+    assert broker.pending() == ["a"]
+
+
+def test_locks_start_times_and_groups_count_from_the_delivery(broker: Broker) -> None:
+    queue = broker.queue
+    lock = queue.unique("t", b"m")
+    codes = deliver(
+        broker,
+        ("1", NewTask("later", b"m", start_in_ms=5_000)),
+        ("2", NewTask("locked", b"m", unique_key=lock, unique_s=60)),
+        ("3", NewTask("twin", b"m", unique_key=lock, unique_s=60)),
+        ("4", NewTask("member", b"m", group="g")),
+    )
+
+    assert codes == "11d1"
+    assert broker.pending() == ["locked"]
+    assert broker.raw.zrange(queue.scheduled, 0, -1, withscores=True) == [(b"later", NOW_S + 6)]
+    assert broker.raw.get(lock) == b"locked"
+    assert broker.raw.zrange(queue.group("g"), 0, -1) == [b"member"]
+
+
+def test_receipts_that_nobody_gives_back_are_dropped_in_the_end(broker: Broker) -> None:
+    deliver(broker, plain("old"))
+    later = NOW_NS + (ops.DELIVERED_KEPT_S + 1) * 1_000_000_000
+
+    deliver(broker, plain("new"), ends_ms=later // 1_000_000 + 1_000, now_ns=later)
+
+    assert broker.raw.zrange(broker.queue.delivered, 0, -1) == [b"row-new"]
+
+
+@pytest.mark.parametrize("key", ["pending", "scheduled", "wake", "delivered", "groups"])
+def test_a_key_of_another_type_is_refused_before_anything_is_written(any_broker: Broker, key: str) -> None:
+    any_broker.raw.hset(getattr(any_broker.queue, key), "field", "value")
+    before = any_broker.dump()
+
+    with pytest.raises(Exception, match="WRONGTYPE"):
+        deliver(any_broker, plain("a"))
+
+    assert any_broker.dump() == before
+
+
+def test_the_largest_batch_is_stored_whole(broker: Broker) -> None:
+    rows = [plain(f"id-{number}") for number in range(ops.BATCH_MAX)]
+
+    assert deliver(broker, *rows) == "1" * len(rows)
+
+    assert broker.raw.llen(broker.queue.pending) == len(rows)
+
+
+def test_an_enqueue_and_a_delivery_do_not_take_each_others_ids(broker: Broker) -> None:
+    deliver(broker, plain("a"))
+
+    assert broker.run(ops.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptLane("t"), now_ns=NOW_NS)) == "0"
+
+
+def test_a_full_queue_takes_what_it_has_room_for(broker: Broker) -> None:
+    broker.enqueue("first")
+    rows = [plain("a"), plain("b"), ("later", NewTask("later", b"m", start_in_ms=60_000))]
+    operation = ops.deliver(broker.queue, rows, claim_ends_ms=CLAIM_ENDS_MS, max_pending=2, now_ns=NOW_NS)
+
+    assert broker.run(operation) == "1f1"
+
+    assert broker.pending() == ["first", "a"]
+    assert sorted(broker.raw.zrange(broker.queue.delivered, 0, -1)) == [b"later", b"row-a"]

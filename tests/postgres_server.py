@@ -1,0 +1,95 @@
+"""A real PostgreSQL for tests, in a folder of its own and on a unix socket only. It ends with the tests.
+
+PostgreSQL refuses to run as root, so root starts it as the user `postgres` that its package made.
+"""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+USER = "postgres"
+
+
+@cache
+def find_postgres() -> Path | None:
+    """Return the folder of the newest PostgreSQL's programs, or None where there is none that can be started."""
+    folders = sorted(
+        (path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")),
+        key=lambda folder: int(folder.parent.name),
+    )
+    on_path = shutil.which("initdb")
+    if on_path:
+        folders.append(Path(on_path).resolve().parent)
+    if not folders or (os.geteuid() == 0 and not _has_user()):
+        return None
+    return folders[-1]
+
+
+def _has_user() -> bool:
+    try:
+        pwd.getpwnam(USER)
+    except KeyError:
+        return False
+    return True
+
+
+class PostgresServer:
+    """A PostgreSQL cluster; a context manager."""
+
+    def __init__(self) -> None:
+        programs = find_postgres()
+        assert programs is not None, "no PostgreSQL on this machine"
+        self._programs = programs
+
+    def __enter__(self) -> Self:
+        self.folder = Path(tempfile.mkdtemp(prefix="taskq-pg-", dir="/tmp"))
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, USER)
+        self._run("initdb", "-D", self._data, "-U", USER, "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C")
+        options = f"-c listen_addresses='' -c unix_socket_directories={self.folder} -c fsync=off"
+        self._run("pg_ctl", "-D", self._data, "-w", "-o", options, "-l", str(self.folder / "log"), "start")
+        return self
+
+    @property
+    def _data(self) -> str:
+        return str(self.folder / "data")
+
+    def __exit__(self, *exc: object) -> None:
+        self._run("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def database(self, name: str) -> dict[str, Any]:
+        """Return Django's settings of a database on this server."""
+        return {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": name,
+            "USER": USER,
+            "HOST": str(self.folder),
+        }
+
+    def create(self, name: str) -> dict[str, Any]:
+        """Create an empty database and return Django's settings of it."""
+        self._run("createdb", "-h", str(self.folder), "-U", USER, name)
+        return self.database(name)
+
+    def _run(self, program: str, *words: str) -> None:
+        command = [str(self._programs / program), *words]
+        as_user = {"user": USER, "group": USER} if os.geteuid() == 0 else {}
+        # pg_ctl leaves the server behind with its output: a pipe would never end.
+        with tempfile.TemporaryFile() as output:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.folder,
+                check=False,
+                **as_user,  # type: ignore[arg-type]  # a user only for root
+            )
+            output.seek(0)
+            assert done.returncode == 0, f"{program}: {output.read().decode(errors='replace')}"
