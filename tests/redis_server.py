@@ -31,7 +31,7 @@ _CLUSTER_BUS = 10_000
 _SLOTS = 16_384
 
 # Runs as its own short program, not as preexec_fn: that is unsafe in a process with threads, and warns.
-_DIE_WITH_PARENT = """
+DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
 parent = int(sys.argv[1])
 if sys.platform == "linux":
@@ -419,7 +419,7 @@ def _start_bound(
     """Start a program that the kernel kills when the calling thread ends."""
     with log.open("ab") if log else nullcontext() as errors:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), program, *arguments],
+            [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, str(os.getpid()), program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.DEVNULL if errors is None else errors,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.redis_server import DIE_WITH_PARENT
 from tests.relay import Relay
 
 ROOT = Path(__file__).parents[2]
@@ -72,8 +73,9 @@ class Place:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "SOAK_URL": self.url}
         environment["SOAK_REPLICATED"] = "1" if self.is_replicated else ""
         with (self.folder / "logs" / f"{self.name}.log").open("ab") as log:
+            command = [sys.executable, "-m", self.module, json.dumps({"who": self.name, **self.arguments})]
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module, json.dumps({"who": self.name, **self.arguments})],
+                [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, str(os.getpid()), *command],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
