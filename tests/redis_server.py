@@ -211,6 +211,19 @@ class RedisServer:
                 raise RuntimeError(f"redis-server did not start:\n{log[-2000:]}")
         raise AssertionError("unreachable")
 
+    def fail_over(self) -> None:
+        """Tell this Sentinel to make a replica the primary, as soon as it finds one fit for it."""
+        deadline = time.monotonic() + _READY_TIMEOUT_S
+        while True:
+            try:
+                self.command("SENTINEL", "FAILOVER", self.MASTER_NAME)
+            except redis.ResponseError as refused:
+                if "NOGOODSLAVE" not in str(refused) or time.monotonic() > deadline:
+                    raise
+            else:
+                return
+            time.sleep(0.05)  # between two questions
+
     def stop(self) -> None:
         """End it in an orderly way (SIGTERM) and wait until it is gone; nothing happens if it does not run."""
         self._end(signal.SIGTERM)

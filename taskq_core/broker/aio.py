@@ -19,6 +19,9 @@ from taskq_core.errors import BrokerError, BrokerReplicationError, BrokerUnavail
 
 T = TypeVar("T")
 
+FOLLOW_EVERY_S = 1.0
+"""Seconds between two questions to the Sentinels."""
+
 
 class _Pool:
     """The connections of one event loop: those that are idle, and how many may yet be in use."""
@@ -104,6 +107,15 @@ class AsyncRunner:
         except TimeoutError:
             busy = f"all {self._max_connections} connections to {self.endpoint.address} are busy"
             raise BrokerUnavailableError.unchanged(busy) from None
+
+    async def follow_primary(self) -> float:
+        """Ask the Sentinels whether another server has become the primary, and return the seconds until the next time.
+
+        If one has, connections to the one before are opened anew at their next use. That one goes on taking writes
+        until it is made a replica, some ten seconds after a planned failover, and forgets them then.
+        """
+        await self.endpoint.follow_primary()
+        return FOLLOW_EVERY_S
 
     def new_lane(self) -> Lane:
         """Return a reserved connection, which the caller closes."""

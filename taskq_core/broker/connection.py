@@ -249,6 +249,8 @@ class Endpoint:
         is_cluster: True for a Redis Cluster, where each request goes to the node of its keys.
         slots: Who serves which slot of a cluster; of no use without one.
         is_memory: True for a stand-in in this process's memory.
+        takeovers: How often Sentinels were seen to name another primary than before, if somebody follows it. A
+            connection opened before the last time leads to a server that is the primary no more.
     """
 
     def __init__(self, source: "str | Address | redis.Redis | redis.asyncio.Redis", *, embedded_folder: Path) -> None:
@@ -259,6 +261,8 @@ class Endpoint:
         self._nodes: dict[Server, Endpoint] = {}
         self.is_cluster = False
         self.is_memory = False
+        self.takeovers = 0
+        self._primary: Server | None = None
         self.slots = SlotMap(())
         self.server: Server | None = None
         if isinstance(source, str):
@@ -374,6 +378,23 @@ class Endpoint:
         else:
             host, port = self._next_host(address)
         return kind(host=host, port=port, **options)
+
+    @property
+    def has_sentinels(self) -> bool:
+        """True where Sentinels name the primary."""
+        return self._address is not None and self._address.kind == "sentinel"
+
+    async def follow_primary(self) -> None:
+        """Ask the Sentinels whether another server has become the primary, and count it in `takeovers`.
+
+        It counts when more than half of them name it. Where they do not agree, or do not answer, all stays as it is.
+        """
+        address = self._resolved()
+        kind = redis.asyncio.SSLConnection if address.tls else redis.asyncio.Connection
+        found = await self._search(address, timeout_s=CONNECT_TIMEOUT_S, asynchronous=True).agree(kind)
+        if found is not None and self._primary != found:
+            self.takeovers += self._primary is not None
+            self._primary = found
 
     def _next_host(self, address: Address) -> Server:
         return self.slots.sources()[0] if address.kind == "cluster" else address.hosts[0]

@@ -43,10 +43,13 @@ class Lane:
         self._timeout_s = timeout_s
         self._connection: Any = None
         self._stream: ReplyStream | None = None
+        self._takeovers = 0
 
     @property
     def is_connected(self) -> bool:
-        """True if the connection stands, as far as this side knows."""
+        """True if the connection stands, as far as this side knows, and no other server has become the primary."""
+        if self._takeovers != self._endpoint.takeovers:
+            return False
         if self._stream is not None:
             return self._stream.is_open
         return self._connection is not None and self._connection.is_connected
@@ -144,6 +147,7 @@ class Lane:
         try:
             async with asyncio.timeout(min(timeout_s, CONNECT_TIMEOUT_S)):
                 connection = await self._endpoint.async_connection()
+                takeovers = self._endpoint.takeovers
                 await connection.connect()
         except BaseException as error:
             if connection is not None:
@@ -151,7 +155,7 @@ class Lane:
             if isinstance(error, CLIENT_ERRORS):
                 raise translate_connecting(error, self._endpoint.address) from error
             raise
-        self._connection = connection
+        self._connection, self._takeovers = connection, takeovers
         transport: Any = getattr(getattr(connection, "_writer", None), "transport", None)
         if hasattr(transport, "set_protocol"):  # fakeredis has none; uvloop's is no subclass of asyncio.Transport
             self._stream = ReplyStream(transport)

@@ -5,7 +5,9 @@ one each time. Nothing is kept between two questions, so any number of threads a
 is found out by its use: a replica refuses to write, the connection is closed, and the next one asks again.
 """
 
+import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -58,18 +60,33 @@ class Search:
     async def afind(self, kind: type[Any]) -> Server:
         """Ask with asyncio connections of a class and return the primary. Raises as `find`."""
         for options in self._turns():
-            connection = kind(**options)
             try:
-                await connection.connect()
-                await connection.send_command(*self._question(), check_health=False)
-                found = self._read(await connection.read_response())
+                found = await self._ask(kind, options)
                 if found:
                     return found
             except (redis.RedisError, OSError) as error:
                 self._problems.append(error)
-            finally:
-                await connection.disconnect(nowait=True)
         raise self._nobody()
+
+    async def agree(self, kind: type[Any]) -> Server | None:
+        """Ask all Sentinels and return the primary that more than half of them name, None if there is none such.
+
+        One that is cut off together with an old primary may name that one for ever.
+        """
+        named: Counter[Server | None] = Counter()
+        for options in self._turns():
+            with contextlib.suppress(redis.RedisError, OSError):
+                named.update([await self._ask(kind, options)])
+        return next((each for each, count in named.items() if 2 * count > len(self._sentinels)), None)
+
+    async def _ask(self, kind: type[Any], options: Mapping[str, Any]) -> Server | None:
+        connection = kind(**options)
+        try:
+            await connection.connect()
+            await connection.send_command(*self._question(), check_health=False)
+            return self._read(await connection.read_response())
+        finally:
+            await connection.disconnect(nowait=True)
 
     def _turns(self) -> Iterator[dict[str, Any]]:
         for index, (host, port) in enumerate(self._sentinels):

@@ -226,7 +226,8 @@ class SyncRunner:
                 return self._connect(timeout_s)
             # An idle connection with something to read was closed by the server, or holds a reply nobody waited for.
             try:
-                if connection.is_connected and not connection.can_read(timeout=0):
+                is_current = connection.taskq_takeovers == self.endpoint.takeovers
+                if is_current and connection.is_connected and not connection.can_read(timeout=0):
                     return connection
             except CLIENT_ERRORS:
                 pass
@@ -238,6 +239,7 @@ class SyncRunner:
             connection = self.endpoint.connection(
                 timeout_s=min(timeout_s, self._timeout_s), connect_timeout_s=min(timeout_s, CONNECT_TIMEOUT_S)
             )
+            connection.taskq_takeovers = self.endpoint.takeovers
             connection.connect()
         except CLIENT_ERRORS as error:
             raise translate_connecting(error, self.endpoint.address) from error

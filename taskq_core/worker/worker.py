@@ -349,6 +349,8 @@ class Worker:
         services: list[tuple[str, Callable[[], Awaitable[float]]]] = [
             ("subscriber", Subscriber(runner, self._keys.cancel, self._cancel).work)
         ]
+        if runner.endpoint.has_sentinels:
+            services.append(("follower", runner.follow_primary))
         self._aggregator_calls = FunctionCaller(self.app, clock, size=AT_ONCE * len(self._queues))
         groups = [[queue] for queue in self._queues] if runner.endpoint.is_cluster else [self._queues]
         for group in groups:

@@ -52,6 +52,16 @@ async def coroutines(source: Any, **options: Any) -> AsyncIterator[AsyncRunner]:
         await runner.aclose()
 
 
+async def replica_joined(replica: RedisServer, sentinel: RedisServer) -> None:
+    """Wait until a replica has its copy, and a Sentinel knows of it."""
+    deadline = time.monotonic() + 30
+    while replica.client.info("replication")["master_link_status"] != "up" or not sentinel.command(
+        "SENTINEL", "REPLICAS", RedisServer.MASTER_NAME
+    ):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)  # between two looks at a replica that joins
+
+
 def life(queue: Any = QUEUE) -> Iterator[tuple[Any, Any]]:
     """The operations of one task's life, and what each answers."""
     yield ops.register_queue("asynq:queues", ["default"]), 1
@@ -446,12 +456,7 @@ class TestSentinel:
             RedisServer(sentinel_of=first) as sentinel,
         ):
             url = f"redis+sentinel://127.0.0.1:{sentinel.port}/{RedisServer.MASTER_NAME}"
-            deadline = time.monotonic() + 30
-            while second.client.info("replication")["master_link_status"] != "up" or not sentinel.command(
-                "SENTINEL", "REPLICAS", RedisServer.MASTER_NAME
-            ):
-                assert time.monotonic() < deadline
-                await asyncio.sleep(0.05)  # between two looks at a replica that joins
+            await replica_joined(second, sentinel)
             async with coroutines(url) as lanes:
                 with blocking(url) as runner:
                     assert runner.run(ops.register_queue("q", ["before"])) == 1
@@ -463,6 +468,75 @@ class TestSentinel:
                     assert await lanes.run(ops.register_queue("q", ["after-too"]), patience_s=30) in (0, 1)
 
             assert second.client.smembers("q") == {b"before", b"before-too", b"after", b"after-too"}
+
+    @pytest.mark.slow
+    async def test_who_follows_the_primary_leaves_one_that_does_not_know_yet_that_it_is_none(self) -> None:
+        """After a planned failover the old primary takes writes for ten seconds more, and forgets them all."""
+        with (
+            RedisServer(tcp=True) as first,
+            RedisServer(tcp=True, replica_of=first) as second,
+            RedisServer(sentinel_of=first) as sentinel,
+        ):
+            url = f"redis+sentinel://127.0.0.1:{sentinel.port}/{RedisServer.MASTER_NAME}"
+            await replica_joined(second, sentinel)
+            endpoint = endpoint_of(url)
+            lanes, runner = AsyncRunner(endpoint), SyncRunner(endpoint)
+            await lanes.follow_primary()
+            lanes_lane = lanes.new_lane()
+            assert await lanes_lane.run(ops.register_queue("q", ["lane"])) == 1
+            assert await lanes.run(ops.register_queue("q", ["before"])) == 1
+            assert runner.run(ops.register_queue("q", ["before-too"])) == 1
+            sentinel.fail_over()
+
+            deadline = time.monotonic() + 30
+            while not endpoint.takeovers:
+                assert time.monotonic() < deadline
+                assert await lanes.follow_primary() > 0
+                await asyncio.sleep(0.05)  # between two questions
+            assert await lanes_lane.run(ops.register_queue("q", ["lane-after"])) == 1
+            assert await lanes.run(ops.register_queue("q", ["after"])) == 1
+            assert runner.run(ops.register_queue("q", ["after-too"])) == 1
+
+            assert first.command("ROLE")[0] == b"master", "it was told before anybody could go on working with it"
+            assert {b"lane-after", b"after", b"after-too"} <= second.client.smembers("q")
+            assert not {b"lane-after", b"after", b"after-too"} & first.client.smembers("q")
+            await lanes_lane.close()
+            await lanes.aclose()
+            runner.close()
+
+    async def test_a_sentinel_that_stands_alone_is_not_followed(self, primary: RedisServer) -> None:
+        """One that was cut off with an old primary goes on naming that one."""
+        with (
+            RedisServer(tcp=True, password="secret") as other,
+            RedisServer(sentinel_of=primary) as first,
+            RedisServer(sentinel_of=primary) as second,
+            RedisServer(sentinel_of=other) as alone,
+        ):
+            hosts = ",".join(f"127.0.0.1:{each.port}" for each in (alone, first, second))
+            endpoint = endpoint_of(f"redis+sentinel://:secret@{hosts}/{RedisServer.MASTER_NAME}")
+
+            for _ in range(4):
+                await endpoint.follow_primary()
+
+            assert endpoint.takeovers == 0
+
+    async def test_sentinels_that_do_not_agree_or_answer_change_nothing(self, primary: RedisServer) -> None:
+        with (
+            RedisServer(tcp=True, password="secret") as other,
+            RedisServer(sentinel_of=primary) as first,
+            RedisServer(sentinel_of=other) as second,
+        ):
+            agreed = endpoint_of(f"redis+sentinel://:secret@127.0.0.1:{first.port}/{RedisServer.MASTER_NAME}")
+            torn = endpoint_of(
+                f"redis+sentinel://:secret@127.0.0.1:{first.port},127.0.0.1:{second.port}/{RedisServer.MASTER_NAME}"
+            )
+            await agreed.follow_primary()
+            await torn.follow_primary()
+            first.kill()
+            await agreed.follow_primary()
+            await torn.follow_primary()
+
+            assert (agreed.takeovers, torn.takeovers) == (0, 0)
 
 
 @pytest.fixture(scope="module")
