@@ -16,7 +16,7 @@ from tests.soak.stores import DOWN_AFTER_S, Cluster, Sentinels, wait_for_copy
 FAILOVER_S = DOWN_AFTER_S + 10.0
 """Longest time until another server has taken over: what it takes to notice, and ten seconds."""
 NOTICED_S = 4.0
-"""Seconds after which every worker must have left an old primary that goes on taking writes for ten, and forgets them."""
+"""Seconds after which every worker must have left an old primary that takes writes for ten more, and forgets them."""
 KEYS_AT_ONCE = 100
 
 
