@@ -341,6 +341,7 @@ class TestTransactions:
         """Whatever `BLOCK_TIMEOUT` says: for no longer than `ENQUEUE_TIMEOUT`, and each of the rest is tried once."""
         app = open_app(blocks(1, 3600), enqueue_timeout=2)
         await app.send()
+        await app.taskq.aclose()  # what other settings take the place of is not closed on an event loop
         app.taskq.configure(app.taskq.settings, transaction=hook)
         for _ in range(5):
             await app.send()
