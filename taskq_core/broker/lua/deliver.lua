@@ -72,7 +72,7 @@ if #ready > 0 then
   wake(KEYS[3])
 end
 -- Last, because Redis never refuses this write: a full Redis must refuse the first one above.
-local old = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', whole(now_s - tonumber(ARGV[3])), 'LIMIT', 0, 100)
+local old = redis.call('ZRANGE', KEYS[4], '-inf', whole(now_s - tonumber(ARGV[3])), 'BYSCORE', 'LIMIT', 0, 100)
 if #old > 0 then
   redis.call('ZREM', KEYS[4], unpack(old))
 end
