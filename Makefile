@@ -11,7 +11,7 @@ export PYTHON
 run_python = python=$$(sh scripts/environment.sh run) &&
 lint_python = python=$$(sh scripts/environment.sh lint) &&
 
-.PHONY: help demo test ci model soak soak-mutants bench format lint types clean
+.PHONY: help demo test ci model fuzz soak soak-mutants bench format lint types clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +24,9 @@ test: ## all tests
 
 ci: ## all that CI checks: format, lint, types, imports, generated code, the wheel, tests
 	@$(lint_python) exec $$python scripts/ci.py --jobs $(JOBS) -- $(ARGS)
+
+fuzz: ## change what is in the corpora for a while; ARGS="--minutes 10"
+	@$(run_python) exec $$python -m tests.fuzz $(ARGS)
 
 soak: ## real processes under faults for four minutes; ARGS="--minutes 10 --seed 7 --profile long"
 	@$(run_python) exec $$python -m tests.soak $(ARGS)

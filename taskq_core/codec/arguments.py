@@ -107,17 +107,18 @@ class ArgumentsCodec:
         return keywords
 
     def _decode_with_care(self, payload: bytes) -> tuple[dict[str, object], int]:
-        arguments = None
+        fields = None
         parameter, problem = "", ""
         try:
             arguments = self._decode_lenient(payload)
+            fields = read_fields(payload)  # with the names of unknown ones, at which the first did not look
         except MemoryError:
             raise
         except Exception as exc:
             parameter, problem = self._explain(exc)
-        if arguments is None:  # raised out here, so that no value travels along as the error's context
+        if fields is None:  # raised out here, so that no value travels along as the error's context
             raise PayloadError(self.name, parameter, problem)
-        unknown = [field for field in read_fields(payload) if field not in self._known]
+        unknown = [field for field in fields if field not in self._known]
         if unknown and self.strict:
             raise PayloadError(self.name, "", f"unknown field {unknown[0][:80]!r}")
         return self._as_keywords(arguments), len(unknown)

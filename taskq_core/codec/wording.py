@@ -22,6 +22,7 @@ _SAFE = re.compile(
     r"|(?:Integer value|Number|Duration) (?:is )?out of range"
 )
 _PATH = re.compile(r" - at `(key` in `)?\$([^`]*)`$")
+_LONGEST_PLACE = 201
 _WHOLE_TYPE = re.compile(r"Expected `[\w.| ]+`, got `([\w.| ]+)`")
 
 
@@ -55,7 +56,9 @@ def describe(exc: msgspec.ValidationError, hint: Any, at: str, got: type | None 
 
 
 def place(at: str) -> str:
-    """Say where inside the value, if it is not the whole."""
+    """Say where inside the value, if it is not the whole. Of a place a thousand levels down, the way there is cut."""
+    if len(at) > _LONGEST_PLACE:
+        at = f"{at[:_LONGEST_PLACE]}..."
     return f" at {at}" if at else ""
 
 

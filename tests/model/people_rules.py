@@ -8,7 +8,7 @@ from hypothesis.stateful import precondition, rule
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import Action
 from taskq_core.moving import _addressed
-from taskq_core.wire import TaskState, decode_message
+from taskq_core.wire import TaskState
 from tests.model.asking import (
     ARCHIVE,
     QUEUES,
@@ -21,6 +21,7 @@ from tests.model.asking import (
     queues,
     seldom,
 )
+from tests.model.store_model import names_in
 from tests.model.world import Queue
 
 
@@ -71,10 +72,10 @@ class PeopleRules(Asking):
             return
         name, task_id, old = self.readings[0 if fresh else number % len(self.readings)]
         keys, queue = self.here(name)
-        was = decode_message(old)
-        new_lock = keys.unique("t", (lock or "z").encode()) if was.unique_key else ""
-        new = self.message(name, task_id, unique_key=new_lock, group_key=was.group_key)
-        locks = {"old_lock": was.unique_key, "new_lock": new_lock}
+        was = names_in(old)
+        new_lock = keys.unique("t", (lock or "z").encode()) if was["unique_key"] else ""
+        new = self.message(name, task_id, unique_key=new_lock, group_key=was["group_key"])
+        locks = {"old_lock": was["unique_key"], "new_lock": new_lock}
         answer = self.ask(ops.rewrite(keys, task_id, old=old, new=new, **locks))
         assert answer == self.model.rewrite(queue, task_id, old, new, **locks)
 

@@ -5,7 +5,6 @@ from hypothesis.stateful import precondition, rule
 
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import Outcome, Recovery, Verdict
-from taskq_core.wire import decode_message
 from tests.model.asking import (
     ARCHIVE,
     DEEDS,
@@ -25,6 +24,7 @@ from tests.model.asking import (
     starts,
     workers,
 )
+from tests.model.store_model import names_in
 from tests.model.worker_rules import WorkerRules
 from tests.model.world import Queue
 
@@ -69,9 +69,9 @@ class ServiceRules(WorkerRules):
         recoveries = []
         for number, verdict, delay_ms in verdicts:
             task = listed[number % len(listed)]
-            was = decode_message(task.message)
-            fields = {"unique_key": was.unique_key, "group_key": was.group_key}
-            recoveries.append(Recovery(task, verdict, self.message(name, task.task_id, **fields), delay_ms))
+            recoveries.append(
+                Recovery(task, verdict, self.message(name, task.task_id, **names_in(task.message)), delay_ms)
+            )
         operation = ops.recover(keys, recoveries, grace_s=GRACE_S, archive=ARCHIVE, now_ns=self.model.now_ns)
         assert self.ask(operation) == self.model.recover(queue, recoveries, GRACE_S)
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from taskq_core.broker.operations import NewTask, Outcome, Settlement
+from taskq_core.errors import WireFormatError
 from taskq_core.settings import ArchiveLimits
-from taskq_core.wire import decode_message
+from taskq_core.wire import TaskMessage, decode_message
 from tests.model.world import STEP_S, Queue, Task
 
 NS = 1_000_000_000
@@ -23,7 +24,16 @@ def tens(seconds: int) -> int:
 
 def lock_named_by(task: Task) -> str:
     """The unique lock of a task: in its hash, or as Go notes it for a grouped one, in its message alone."""
-    return task.lock or decode_message(task.message).unique_key
+    return task.lock or names_in(task.message)["unique_key"]
+
+
+def names_in(message: bytes) -> dict[str, str]:
+    """The unique lock and the group that a message names; none if it cannot be read."""
+    try:
+        read = decode_message(message)
+    except WireFormatError:
+        read = TaskMessage()
+    return {"unique_key": read.unique_key, "group_key": read.group_key}
 
 
 class StoreModel:

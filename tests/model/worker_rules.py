@@ -5,7 +5,6 @@ from hypothesis.stateful import precondition, rule
 
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import Outcome, Settlement
-from taskq_core.wire import decode_message
 from tests.model.asking import (
     ARCHIVE,
     DEEDS,
@@ -23,7 +22,7 @@ from tests.model.asking import (
     starts,
     workers,
 )
-from tests.model.store_model import lock_named_by
+from tests.model.store_model import lock_named_by, names_in
 
 
 class WorkerRules(Asking):
@@ -97,7 +96,7 @@ class WorkerRules(Asking):
     def settlement(self, name: str, task_id: str, outcome: Outcome, delay_ms: int) -> Settlement:
         task = self.model.queues[name].tasks.get(task_id)
         lock = lock_named_by(task) if task else ""
-        group = decode_message(task.message).group_key if task else ""
+        group = names_in(task.message)["group_key"] if task else ""
         return Settlement(
             task_id,
             outcome,

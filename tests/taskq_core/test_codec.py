@@ -450,6 +450,7 @@ def test_a_parameter_whose_default_is_none_takes_none(value: int | None) -> None
         (b"s3cr3t-canary", "payload of task 'email:deliver': not valid JSON"),
         (b'{"to":"s3cr3t-canary', "payload of task 'email:deliver': not valid JSON"),
         (b'{"to":"s3cr3t-canary\xff"}', "payload of task 'email:deliver': not valid UTF-8"),
+        (b'{"to":"a","s3cr3t-canary\xff":1}', "payload of task 'email:deliver': not valid UTF-8"),
         (b'{"to":"a","x":' + b"[" * 100_000, "payload of task 'email:deliver': nested too deeply"),
     ],
 )
@@ -460,6 +461,20 @@ def test_a_payload_that_does_not_fit_is_refused(email: ArgumentsCodec, payload: 
 
     assert str(caught.value) == message
     assert_silent(caught.value)
+
+
+def test_the_way_to_a_deep_problem_is_cut() -> None:
+    def function(x: Any) -> None:
+        pass
+
+    deep = "[" * 900 + "1e999" + "]" * 900
+
+    with pytest.raises(PayloadError) as caught:
+        ArgumentsCodec(function, name="demo").decode(b'{"x":' + deep.encode() + b"}")
+
+    assert str(caught.value).startswith("payload of parameter 'x' of task 'demo': ")
+    assert str(caught.value).endswith("[0]...")
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize(
