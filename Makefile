@@ -17,37 +17,37 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: ## a Django site, a FastAPI app and a worker on a private Redis; one trace per request
-	@$(run_python) exec $$python -m example_project.demo $(ARGS)
+	@$(run_python) exec "$$python" -m example_project.demo $(ARGS)
 
 test: ## all tests
-	@$(run_python) exec $$python -m pytest -n $(JOBS) $(ARGS)
+	@$(run_python) exec "$$python" -m pytest -n $(JOBS) $(ARGS)
 
 ci: ## all that CI checks: format, lint, types, imports, generated code, the wheel, tests
-	@$(lint_python) exec $$python scripts/ci.py --jobs $(JOBS) -- $(ARGS)
+	@$(lint_python) exec "$$python" scripts/ci.py --jobs $(JOBS) -- $(ARGS)
 
 fuzz: ## change what is in the corpora for a while; ARGS="--minutes 10"
 	@$(run_python) exec $$python -m tests.fuzz $(ARGS)
 
 soak: ## real processes under faults for four minutes; ARGS="--minutes 10 --seed 7 --profile long"
-	@$(run_python) exec $$python -m tests.soak $(ARGS)
+	@$(run_python) exec "$$python" -m tests.soak $(ARGS)
 
 soak-mutants: ## break the queue in seven ways (minutes): the soak must notice each
-	@$(run_python) exec $$python -m tests.soak.mutants $(ARGS)
+	@$(run_python) exec "$$python" -m tests.soak.mutants $(ARGS)
 
 model: ## any order of operations beside a model:  make model ARGS="--model-runs 20000 --model-seed 7"
-	@$(run_python) exec $$python -m pytest -s tests/model/test_model.py -k equals $(ARGS)
+	@$(run_python) exec "$$python" -m pytest -s tests/model/test_model.py -k equals $(ARGS)
 
 bench: ## measure speed (minutes); prints a table and writes JSON
-	@$(run_python) exec $$python -m benchmarks $(ARGS)
+	@$(run_python) exec "$$python" -m benchmarks $(ARGS)
 
 format: ## put code into form
-	@$(lint_python) $$python -m ruff check --fix --quiet . ; $$python -m ruff format .
+	@$(lint_python) "$$python" -m ruff check --fix --quiet . ; "$$python" -m ruff format .
 
 lint: ## style and import contract
-	@$(lint_python) $$python scripts/ci.py --only format --only lint --only imports
+	@$(lint_python) "$$python" scripts/ci.py --only format --only lint --only imports
 
 types: ## static types
-	@$(lint_python) $$python scripts/ci.py --only types
+	@$(lint_python) "$$python" scripts/ci.py --only types
 
 clean: ## delete environments and caches
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
