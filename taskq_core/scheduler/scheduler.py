@@ -82,6 +82,8 @@ class Scheduler:
         self._stopping = asyncio.Event()
         self._seen: tuple[int, Settings] | None = None
         self._status = "new"
+        self.health = SchedulerHealth(self._state)
+        """Judges how it is."""
         self._health_server: HealthServer | None = None
         self._deaf = False
 
@@ -123,7 +125,7 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         try:
             host, port = self.config.health_host, self.config.health_port
-            self._health_server = await open_health_server("scheduler", SchedulerHealth(self._state), host, port)
+            self._health_server = await open_health_server("scheduler", self.health, host, port)
         except OSError:
             return 1
         try:
@@ -137,19 +139,17 @@ class Scheduler:
         runner = AsyncRunner(runtime.endpoint)
         try:
             try:
-                self.open(runner)
                 await asyncio.to_thread(runtime.endpoint.open)
                 await runner.run(operations.ping(), patience_s=START_PATIENCE_S)
+                self.open(runner)
             except TaskQError as error:
                 logger.error("the scheduler cannot start: %s", error)
                 return 1
             services = [asyncio.create_task(serve(name, work), name=f"taskq {name}") for name, work in self.services()]
-            self._status = "active"
             try:
                 self._tell(self._listener.started, self)
                 await self._stopping.wait()
             finally:
-                self._status = "closed"
                 for task in services:
                     task.cancel()
                 await asyncio.gather(*services, return_exceptions=True)
@@ -209,6 +209,7 @@ class Scheduler:
             for number, provider in enumerate(self.app.timetable.providers, OWN_ENTRIES + 1)
         ]
         self._ready_by = self._clock.monotonic() + PROVIDERS_S
+        self._status = "active"
 
     def services(self) -> list[tuple[str, Callable[[], Awaitable[float]]]]:
         """Return what has to be called again and again, by name; each returns the seconds until its next call."""
@@ -220,6 +221,7 @@ class Scheduler:
 
     async def close(self) -> None:
         """End what runs, give up the lease and delete what tools are shown, once the services have ended."""
+        self._status = "closed"
         await self._leader.close()
         try:
             await self._leader.resign()

@@ -14,6 +14,7 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import probe
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError
+from taskq_core.health import Judge
 from taskq_core.wire import QueueKeys
 
 CHECK_EVERY_S = 15.0
@@ -63,11 +64,14 @@ class Health:
         queues: Key names of the queues it serves.
         pulse: Asks the worker for what it says of itself.
         clock: Source of monotonic time.
+        scheduler: Judges the scheduler inside the worker, if there is one. Others take over from it, so what it says is
+            told and does not count.
     """
 
     queues: Sequence[QueueKeys]
     pulse: Callable[[], Pulse]
     clock: Clock
+    scheduler: Judge | None = None
     found: dict[str, QueueHealth] = field(default_factory=dict)
     checked_at: float | None = None
 
@@ -127,6 +131,8 @@ class Health:
                 for name, queue in self.found.items()
             },
         }
+        if self.scheduler is not None:
+            _, body["scheduler"] = self.scheduler.report()
         if reason:
             body["reason"] = reason
         return state == "ready", body

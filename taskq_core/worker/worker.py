@@ -197,7 +197,8 @@ class Worker:
         self._forwarders: list[Forwarder] = []
         self._relays: list[Relay] = []
         self._queues = [self._keys.queue(name) for name in self.config.queues]
-        self._health = Health(self._queues, self._pulse, self._clock)
+        scheduler = None if self._scheduler is None else self._scheduler.health
+        self._health = Health(self._queues, self._pulse, self._clock, scheduler)
         try:
             host, port = self.config.health_host, self.config.health_port
             self._health_server = await open_health_server("worker", self._health, host, port)

@@ -6,6 +6,7 @@ import pytest
 
 from taskq_core import TaskQ
 from taskq_core.worker import Worker, WorkerConfig
+from tests.probing import get
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, until
 
@@ -25,6 +26,23 @@ async def test_it_enqueues_and_runs_periodic_tasks(app: TaskQ, start: Runner, re
     assert await start.stop(worker) == 0
 
     assert raw.keys("taskq:scheduler:leader:*") == raw.keys("asynq:schedulers*") == [], "it gives up the lead"
+
+
+async def test_its_health_tells_of_the_scheduler(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+    """Which does not count: a worker whose scheduler has trouble works."""
+    bad = app.runtime.keys.queue("bad")
+    raw: Any = redis_server.client
+    raw.set(bad.pending, "no list")
+    app.schedule("* * * * * *", app.remote("beat"), id="beat", queue="bad")
+    worker = await start(with_scheduler=True, health_port=0)
+
+    async def told() -> Any:
+        status, body = await get(worker.health_port, "/readyz")
+        return body["scheduler"] if status == 200 and body["scheduler"]["status"] == "unready" else None
+
+    scheduler = await until(told)
+    assert scheduler["leads"] is True
+    assert "WRONGTYPE" in scheduler["queues"]["bad"]["problem"]
 
 
 async def test_without_being_asked_it_does_not(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
