@@ -11,7 +11,7 @@ from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import NewTask, Operation, Outcome, ReceiptLane, Settlement, Suspect
 from taskq_core.errors import BrokerError, BrokerReplyError, BrokerUnavailableError
 from taskq_core.reconcile import FindingKind, Pause, ReconcileReport, reconcile, run
-from taskq_core.wire import build_message, encode_message
+from taskq_core.wire import TaskState, build_message, encode_message
 from tests.conformance.stores import Broker, dump
 
 GROUP = "g"
@@ -682,6 +682,21 @@ class TestBounds:
         looked_at = [each.was_looked_at for each in mended]
         assert looked_at == [True] * 8 + [False] * 42
         assert {each.kind for each in mended[:8]} == {"listed_without_task"}
+
+    @pytest.mark.parametrize(("active", "told"), [(10_000, ["a"]), (10_001, [])])
+    def test_a_long_list_of_active_tasks_is_not_read_for_each_page_of_leases(
+        self, any_broker: Broker, active: int, told: list[str]
+    ) -> None:
+        """Reading it whole would keep Redis from answering for longer than any other call does."""
+        queue, raw = any_broker.queue, any_broker.raw
+        any_broker.enqueue("a")
+        any_broker.dequeue()
+        raw.delete(queue.active)
+        raw.rpush(queue.active, *(f"x{number}" for number in range(active)))
+
+        page = any_broker.run(ops.check_listed(queue, queue.lease, "lease", TaskState.ACTIVE))
+
+        assert page.doubtful == told
 
     def test_a_pass_with_many_findings_ends_early(self, any_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
         """The next one goes on: every pass repairs what it found."""

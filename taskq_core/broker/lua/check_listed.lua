@@ -14,7 +14,7 @@
   A list is read from its left end, where tasks are added, so that none moves past the reader unseen, and each call
   begins with the id that the call before ended with, by which its reader sees how far the rest has moved. An id is told
   when its task is no hash, has no message, another state or another group, when an active one has no lease, a leased one
-  is not active (that is looked at while no more than 100000 are active), or a member of a set is in its group as well.
+  is not active (that is looked at while no more than 10000 are active), or a member of a set is in its group as well.
 
   returns  the next cursor ('0' at the end), the ids told, all ids read (of a list or members, else none)
 ]]
@@ -36,7 +36,7 @@ else
 end
 
 local is_active
-if ARGV[1] == 'lease' and #ids > 0 and redis.call('LLEN', KEYS[3]) <= 100000 then
+if ARGV[1] == 'lease' and #ids > 0 and redis.call('LLEN', KEYS[3]) <= 10000 then
   is_active = {}
   for _, id in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
     is_active[id] = true
