@@ -1,0 +1,188 @@
+"""What Redis keeps of acknowledged enqueues, by its settings and by fault: `python -m benchmarks.durability`.
+
+For each setting tasks are enqueued one after another, the fault comes right after the last acknowledgement, and what is
+there afterwards is compared with what was acknowledged. A power loss is imitated: the server is killed, and its
+append-only file cut back to the size it had a second before, as `appendfsync everysec` promises no more than that. What
+a disk keeps of a file that was synced (`appendfsync always`) cannot be tried without cutting its power.
+"""
+
+import argparse
+import json
+import platform
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from taskq_core import EnqueueError, NotReplicatedError, TaskQ
+from taskq_core.inspector import Inspector
+from tests.redis_server import RedisServer
+from tests.relay import Relay
+
+ALWAYS: dict[str, Any] = {"appendonly": True, "options": {"appendfsync": "always"}}
+EVERYSEC: dict[str, Any] = {"appendonly": True, "options": {"appendfsync": "everysec"}}
+SNAPSHOTS: dict[str, Any] = {"options": {"save": "3600 1 300 100 60 10000"}}
+POWER_S = 1.0
+"""Seconds of writes that a power loss takes along."""
+PATIENCE_S = 60.0
+
+Row = dict[str, Any]
+
+
+def ids_in(server: RedisServer) -> set[str]:
+    """Ids of the pending tasks, each of which has its hash."""
+    ids = {each.decode() for each in server.client.lrange("asynq:{default}:pending", 0, -1)}
+    return {each for each in ids if server.client.hexists(f"asynq:{{default}}:t:{each}", "msg")}
+
+
+def enqueue(url: str, count: int, *, tick: Callable[[], object] = lambda: None, **options: Any) -> tuple[Row, set[str]]:
+    """Enqueue tasks one after another; return the rate, and the ids that were acknowledged."""
+    acknowledged, unconfirmed = set(), 0
+    with closing(TaskQ(url, enqueue_timeout=0.2 if options else 5.0)) as app:
+        task = app.remote("t", **options)
+        started = time.perf_counter()
+        for number in range(count):
+            try:
+                acknowledged.add(task.delay(number=number, text="some text").id)
+            except NotReplicatedError:
+                unconfirmed += 1
+            tick()
+        rate = count / (time.perf_counter() - started)
+    return {"acknowledged": len(acknowledged), "unconfirmed": unconfirmed, "enqueues_per_s": round(rate)}, acknowledged
+
+
+def killed(settings: dict[str, Any], count: int) -> Row:
+    """SIGKILL, then a new start on the same data."""
+    with RedisServer(**settings) as server:
+        row, acknowledged = enqueue(server.url, count)
+        server.kill()
+        server.start()
+        return row | {"lost": len(acknowledged - ids_in(server))}
+
+
+def power_lost(settings: dict[str, Any], count: int) -> Row:
+    """SIGKILL, the last second of the append-only file gone, then a new start."""
+    with RedisServer(**settings) as server:
+
+        def file() -> Path:
+            return max(server.folder.glob("**/*.aof"), key=lambda each: each.stat().st_size)
+
+        sizes: list[tuple[float, int]] = []
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.01):
+                sizes.append((time.monotonic(), file().stat().st_size))
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        begun = time.monotonic()
+        row, acknowledged = enqueue(server.url, count)
+        while time.monotonic() < begun + 2 * POWER_S:  # a fast machine is done before a second has passed
+            more, further = enqueue(server.url, count)
+            acknowledged |= further
+            row["acknowledged"] += more["acknowledged"]
+        at = time.monotonic()
+        server.kill()
+        done.set()
+        watching.join()
+        kept = max(size for moment, size in sizes if moment <= at - POWER_S)
+        with file().open("r+b") as tail:
+            tail.truncate(kept)
+        server.start()
+        with closing(TaskQ(server.url)) as app:
+            findings = len(Inspector(app).reconcile("default").findings)
+        return row | {"lost": len(acknowledged - ids_in(server)), "damaged": findings}
+
+
+@contextmanager
+def pair(**options: str) -> Iterator[tuple[RedisServer, Relay, RedisServer]]:
+    """A primary, the relay to it, and a replica behind the relay that has its first copy."""
+    with (
+        RedisServer(tcp=True, appendonly=True, options=options) as primary,
+        Relay(("127.0.0.1", primary.port)) as relay,
+        RedisServer(tcp=True, options={"replicaof": ("127.0.0.1", str(relay.port))}) as replica,
+    ):
+        until = time.monotonic() + PATIENCE_S
+        while replica.client.info("replication")["master_link_status"] != "up":
+            assert time.monotonic() < until, "the replica does not join"
+            time.sleep(0.02)
+        yield primary, relay, replica
+
+
+def failed_over(count: int, **options: Any) -> Row:
+    """The replica gets nothing of the second half; then the primary is killed and the replica takes over."""
+    with pair() as (primary, relay, replica):
+        half = count // 2
+        asked = 0
+
+        def lag() -> None:
+            nonlocal asked
+            asked += 1
+            if asked == half:
+                relay.swallow("replies")
+
+        # Each enqueue that no replica confirms waits for its timeout, so few of them have to do.
+        row, acknowledged = enqueue(primary.url, half + (20 if options else half), tick=lag, **options)
+        primary.kill()
+        replica.command("REPLICAOF", "NO", "ONE")
+        return row | {"lost": len(acknowledged - ids_in(replica))}
+
+
+def exposed() -> Row:
+    """A primary that is cut off with `min-replicas-to-write 1` and `min-replicas-max-lag 1` goes on acknowledging."""
+    with pair(**{"min-replicas-to-write": "1", "min-replicas-max-lag": "1"}) as (primary, relay, _):
+        with closing(TaskQ(primary.unix_url, enqueue_timeout=0.2)) as app:
+            app.remote("t").delay()
+            relay.hold("requests", "replies")
+            begun = time.monotonic()
+            acknowledged = 0
+            while True:
+                try:
+                    app.remote("t").delay()
+                except EnqueueError:
+                    break
+                acknowledged += 1
+                time.sleep(0.001)
+        return {"acknowledged": acknowledged, "exposed_s": round(time.monotonic() - begun, 1)}
+
+
+def replicated_rate(count: int) -> Row:
+    """What waiting for a replica costs while it keeps up."""
+    with pair() as (primary, _, _replica):
+        return enqueue(primary.url, count, replicated=True)[0]
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.durability", description=__doc__)
+    parser.add_argument("--tasks", type=int, default=5000, help="enqueues before each fault (default 5000)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    options = parser.parse_args()
+    count = options.tasks
+    with RedisServer() as server:
+        redis = server.client.info("server")["redis_version"]
+    rows = {
+        "AOF always, kill -9": killed(ALWAYS, count),
+        "AOF everysec, kill -9": killed(EVERYSEC, count),
+        "AOF everysec, power loss": power_lost(EVERYSEC, count),
+        "snapshots only, kill -9": killed(SNAPSHOTS, count),
+        "AOF everysec, failover to a lagging replica": failed_over(count),
+        "replicated=True, failover to a lagging replica": failed_over(count, replicated=True),
+        "replicated=True, a replica that keeps up": replicated_rate(count),
+        "min-replicas-to-write 1, lag 1 s, cut off": exposed(),
+    }
+    command = " ".join(["python -m benchmarks.durability", *sys.argv[1:]])
+    print(f"python {platform.python_version()}, redis {redis}, {command}")
+    for name, row in rows.items():
+        print(f"{name:48} {'  '.join(f'{key} {value}' for key, value in row.items())}")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
