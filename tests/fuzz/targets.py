@@ -308,8 +308,12 @@ def envelope(data: bytes) -> None:
 
 
 def headers(data: bytes) -> None:
-    """A message's headers, one a line: the trace in them is read or left out, and what is written on fits."""
-    found = dict(line.partition("=")[::2] for line in _text(data).splitlines())
+    """A message's headers, one a line: the trace in them is read or left out, and what is written on fits.
+
+    They are valid UTF-8, as in every message that can be read. A lone surrogate would reach the log of the propagator,
+    and pytest-xdist cannot pass that on.
+    """
+    found = dict(line.partition("=")[::2] for line in data.decode("utf-8", "replace").splitlines())
     context = extract(found)
     onward: dict[str, str] = {}
     inject(onward, context)
