@@ -423,6 +423,9 @@ def _whole(what: str, text: str) -> int:
 def check_queues(queues: object) -> dict[str, int]:
     """Return queues with their weights, checked; a list of names gives each the weight 1."""
     if isinstance(queues, list | tuple):
+        for name in queues:
+            if not isinstance(name, str):  # it may not even be a key
+                raise ConfigurationError(f"QUEUES: a queue's name must be text, got {name!r}")
         queues = dict.fromkeys(queues, 1)
     if not isinstance(queues, Mapping) or not queues:
         raise ConfigurationError(f"QUEUES must map at least one queue to its weight, got {queues!r}")

@@ -209,7 +209,7 @@ def settings(data: bytes) -> None:
         read = Settings.from_mapping(values)
     except ConfigurationError:
         return
-    assert read == Settings.from_mapping(values)
+    assert repr(read) == repr(Settings.from_mapping(values))  # by their looks: NaN, which JSON has, equals nothing
 
 
 _MOMENTS = (0, 1_711_846_800, 1_709_164_800, 4_102_444_800)

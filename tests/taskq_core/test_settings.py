@@ -110,6 +110,7 @@ class TestFromMapping:
             ({"QUEUES": {}}, "QUEUES must map at least one queue to its weight, got {}"),
             ({"QUEUES": "a"}, "QUEUES must map at least one queue to its weight, got 'a'"),
             ({"QUEUES": {1: 1}}, "QUEUES: a queue's name must be text, got 1"),
+            ({"QUEUES": ["a", {"b": 1}]}, "QUEUES: a queue's name must be text, got {'b': 1}"),
             ({"QUEUES": {"": 1}}, "queue name must not be blank"),
             ({"QUEUES": {"}x": 1}}, "queue name must not start with '}'"),
             ({"QUEUES": {"a": 0}}, "QUEUES['a'] must be between 1 and 1000000, got 0"),
