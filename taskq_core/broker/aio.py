@@ -16,6 +16,7 @@ from taskq_core.broker.lanes import ClusterLane, Lane
 from taskq_core.broker.operations import Operation
 from taskq_core.broker.replication import ANSWER_S
 from taskq_core.errors import BrokerError, BrokerReplicationError, BrokerUnavailableError
+from taskq_core.service import cancellations
 
 T = TypeVar("T")
 
@@ -168,12 +169,15 @@ class Subscription:
     async def open(self) -> None:
         """Connect and subscribe; when it returns nothing published afterwards is missed."""
         connection = None
+        told = cancellations()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S + ANSWER_TIMEOUT_S):
                 connection = await self._endpoint.async_connection()
                 await connection.connect()
                 await connection.send_packed_command([pack(("SUBSCRIBE", self._channel))], check_health=False)
                 await connection.read_response()
+                if cancellations() > told:  # swallowed on Python 3.11 by `asyncio.wait_for`, which redis-py uses
+                    raise asyncio.CancelledError
         except BaseException as error:
             if connection is not None:
                 await connection.disconnect(nowait=True)

@@ -26,6 +26,7 @@ from taskq_core.broker.operations import Argument, Operation
 from taskq_core.broker.replication import HOW_MANY, Shortfall, forget_command, is_due, shortfall, wait_command
 from taskq_core.broker.stream import ReplyStream
 from taskq_core.errors import BrokerAuthenticationError, BrokerError, BrokerUnavailableError
+from taskq_core.service import cancellations
 
 T = TypeVar("T")
 
@@ -144,11 +145,14 @@ class Lane:
             return
         await self.close()
         connection = None
+        told = cancellations()
         try:
             async with asyncio.timeout(min(timeout_s, CONNECT_TIMEOUT_S)):
                 connection = await self._endpoint.async_connection()
                 takeovers = self._endpoint.takeovers
                 await connection.connect()
+                if cancellations() > told:  # swallowed on Python 3.11 by `asyncio.wait_for`, which redis-py uses
+                    raise asyncio.CancelledError
         except BaseException as error:
             if connection is not None:
                 await connection.disconnect(nowait=True)

@@ -1,6 +1,7 @@
 """A service goes on, whatever one pass of it meets."""
 
 import asyncio
+import contextlib
 import logging
 
 import pytest
@@ -62,3 +63,21 @@ async def test_it_ends_when_it_is_cancelled(caplog: pytest.LogCaptureFixture) ->
     with pytest.raises(asyncio.CancelledError):
         await running
     assert caplog.records == []
+
+
+async def test_it_ends_when_it_is_told_to_though_what_it_waited_for_swallowed_that() -> None:
+    waiting = asyncio.Event()
+
+    async def work() -> float:
+        waiting.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return 0.0
+
+    running = asyncio.create_task(serve("watcher", work))
+    await waiting.wait()
+
+    running.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(running, 10)
