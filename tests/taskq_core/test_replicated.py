@@ -5,6 +5,7 @@ import pickle
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -321,9 +322,18 @@ def version(program: str) -> tuple[int, ...]:
     return tuple(int(part) for part in program.partition("-")[2].split("."))
 
 
+@pytest.fixture
+def knows_waitaof() -> Path:
+    """A server program that can confirm what is on disk."""
+    able = [each for each in redis_programs() if each.startswith("redis") and version(each) >= (7, 2)]
+    if not able:
+        pytest.skip("no redis-server of 7.2 or newer on this machine, which WAITAOF needs")
+    return redis_programs()[max(able, key=version)]
+
+
 class TestOnDisk:
-    async def test_it_is_on_disk(self, app: Application) -> None:
-        with RedisServer(appendonly=True, options={"appendfsync": "everysec"}) as server:
+    async def test_it_is_on_disk(self, app: Application, knows_waitaof: Path) -> None:
+        with RedisServer(appendonly=True, options={"appendfsync": "everysec"}, binary=knows_waitaof) as server:
             taskq = TaskQ(server.url, enqueue_timeout=10)
             on_disk = Application(taskq, is_async=app.is_async)
             handle = await on_disk.send(taskq.remote("t", fsynced=True).s())
@@ -332,9 +342,13 @@ class TestOnDisk:
             assert handle.is_sent
             assert calls_of(server, "waitaof") == 1
 
-    async def test_without_an_append_only_file(self, app: Application, stored: RedisServer) -> None:
-        with pytest.raises(NotReplicatedError, match="appendonly is disabled"):
-            await app.send(app.taskq.remote("t", fsynced=True).s())
+    async def test_without_an_append_only_file(self, app: Application, knows_waitaof: Path) -> None:
+        with RedisServer(binary=knows_waitaof) as server:
+            taskq = TaskQ(server.url, enqueue_timeout=10)
+            in_memory = Application(taskq, is_async=app.is_async)
+            with pytest.raises(NotReplicatedError, match="appendonly is disabled"):
+                await in_memory.send(taskq.remote("t", fsynced=True).s())
+            await taskq.aclose()
 
     @pytest.mark.parametrize(
         "program", [each for each in redis_programs() if each.startswith("redis") and version(each) < (7, 2)]
