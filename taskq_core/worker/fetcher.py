@@ -272,7 +272,11 @@ class Fetcher:
             except WireFormatError:
                 self._set_aside(queue, task_id)
                 continue
-            self._start(Run(queue, task_id, message, lease_until), now)
+            run = Run(queue, task_id, message, lease_until)
+            if now < lease_until:
+                self._start(run, now)
+            else:  # this process slept, or its loop did
+                self._settler.give_back(run, now)
         return len(answer.tasks) + answer.dropped >= asked
 
 

@@ -133,6 +133,20 @@ class Settler:
         self._tell(run, Outcome.REQUEUED, "pending", self._clock.monotonic() - run.started)
         self._keep(run)
 
+    def give_back(self, run: Run, now: float) -> None:
+        """Give a task back that came when its lease was over already: another worker may have it by now.
+
+        Where none has, it goes back to the head of its queue without using an attempt.
+        """
+        run.started = now
+        run.settlement = Settlement(run.task_id, Ended.REQUEUE)
+        logger.warning(
+            "task %s came after its lease had ended, and is given back",
+            run.name,
+            extra={"queue": run.queue.name, "task_id": run.task_id},
+        )
+        self.requeue(run)
+
     def _lose(self, run: Run, duration_s: float) -> None:
         logger.warning(
             "the lease of task %s was lost after %.3f s; its outcome is another worker's",
@@ -147,7 +161,7 @@ class Settler:
 
     def _report_lost(self, run: Run) -> None:
         """Report a run that is another worker's, unless its own failure was reported."""
-        if self._report is not None and run.failure is None:
+        if self._report is not None and run.failure is None and run.context is not None:  # else it never began
             run.outcome = Outcome.LOST
             run.failure = lease_lost(run, run.error)
             self._report(run)

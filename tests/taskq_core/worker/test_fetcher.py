@@ -2,15 +2,19 @@
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from typing import Any
 
 import pytest
 
-from taskq_core import TaskQ
+from taskq_core import TaskContext, TaskQ
+from taskq_core.broker.operations import Dequeued
 from taskq_core.wire import QueueKeys
+from taskq_core.worker import Worker, WorkerConfig
+from taskq_core.worker.fetcher import Fetcher
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Ends, Runner, state_of, until
+from tests.taskq_core.worker.conftest import SHRUNK, Ends, Runner, state_of, until
 
 
 async def fill(app: TaskQ, sizes: dict[str, int]) -> list[str]:
@@ -221,3 +225,55 @@ async def test_two_workers_run_each_task_once(app: TaskQ, start: Runner, redis_s
     keys = [app.runtime.keys.queue(name) for name in queues]
     await until(lambda: not client.exists(*[each.active for each in keys], *[each.lease for each in keys]))
     assert sum(int(client.get(each.processed)) for each in keys) == count
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+async def test_a_task_that_comes_after_its_lease_has_ended_is_not_run(
+    app: TaskQ,
+    queue: QueueKeys,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    taken_over: bool,
+) -> None:
+    """As when the worker was stopped before it could read the answer: another may have the task by now."""
+    attempts: list[int] = []
+    told: list[BaseException] = []
+    app.on_error(lambda error, context: told.append(error))
+
+    @app.task
+    async def work(context: TaskContext) -> None:
+        attempts.append(context.retried)
+
+    class Sleeper:
+        slept_s = 0.0
+        time = staticmethod(time.time)
+
+        def monotonic(self) -> float:
+            return time.monotonic() + self.slept_s
+
+    clock = Sleeper()
+    accept = Fetcher._accept
+
+    def accept_late(self: Fetcher, turn: Any, answer: Dequeued, sent_at: float) -> bool:
+        if answer.tasks and not clock.slept_s:
+            clock.slept_s = 2.5  # longer than the lease
+            if taken_over:
+                redis_server.client.hset(queue.task(handle.id), "taskq_owner", "another:1")
+        return accept(self, turn, answer, sent_at)
+
+    monkeypatch.setattr(Fetcher, "_accept", accept_late)
+    handle = await work.adelay()
+    worker = Worker(app, WorkerConfig(**{**SHRUNK, "recover_every": 600, "reconcile_every": 600}), clock=clock)
+    running = asyncio.create_task(worker.arun())
+
+    if taken_over:
+        await until(lambda: "was refused: another worker has taken the task over" in caplog.text)
+    else:
+        await until(lambda: attempts)
+    worker.stop()
+    await running
+
+    assert attempts == ([] if taken_over else [0]), "given back, without using an attempt"
+    assert told == []
+    assert "came after its lease had ended, and is given back" in caplog.text
