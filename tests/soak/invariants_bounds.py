@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.soak.evidence import Evidence, Verdict
-from tests.soak.incidents import Process
+from tests.soak.incidents import Process, Window
 from tests.soak.ledger import Event
 
 SLOW_S = 0.050
@@ -171,6 +171,7 @@ def truthful_health(evidence: Evidence) -> Verdict:
     for process in evidence.incidents.workers:
         for position, window in enumerate(process.blocked):
             is_frozen = any(window.overlap(each.start, each.end) for each in process.frozen)
+            window = Window(max(window.start, process.started), window.end, window.what)  # what it has seen of it
             if is_frozen or window.length <= RED_S or process.ended < window.end:
                 continue
             outages += 1

@@ -401,3 +401,13 @@ def test_what_redis_waited_for_a_processor_is_not_the_calls() -> None:
 
     assert verdict.holds
     assert verdict.figures["longest call ms"] == 80.0
+
+
+def test_health_of_a_worker_that_started_in_an_outage_is_not_asked_for_all_of_it() -> None:
+    """It stands in for one that was told to end meanwhile, and saw a moment of it."""
+    found = evidence(*SOUND, *outage(10.0, 22.0, "worker-0"))
+    for process in found.incidents.workers:
+        if process.pid == WORKER_A:
+            process.started = 21.9
+
+    assert invariants_bounds.truthful_health(found).holds
