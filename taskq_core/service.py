@@ -21,19 +21,22 @@ async def serve(name: str, work: Callable[[], Awaitable[float]], *, goes_on: Cal
     failures = 0
     while goes_on():
         try:
-            pause_s = await work()
-            failures = 0
-        except BrokerError as error:
-            failures += 1
-            pause_s = _backoff(failures)
-            if failures in (1, 10) or failures % 100 == 0:
-                logger.error("%s: %s; trying again", name, error)
-        except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and is_cancelled():
-                raise
-            failures += 1
-            pause_s = _backoff(failures)
-            logger.exception("%s failed; trying again", name)
+            try:
+                pause_s = await work()
+                failures = 0
+            except BrokerError as error:
+                failures += 1
+                pause_s = _backoff(failures)
+                if failures in (1, 10) or failures % 100 == 0:
+                    logger.error("%s: %s; trying again", name, error)
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                    raise
+                failures += 1
+                pause_s = _backoff(failures)
+                logger.exception("%s failed; trying again", name)
+        except MemoryError:  # a task has taken it all, so that not even a failure could be told of
+            pause_s = 1.0
         if is_cancelled():  # and what `work` awaited swallowed it, as `asyncio.wait_for` does on Python 3.11
             raise asyncio.CancelledError
         await asyncio.sleep(pause_s)

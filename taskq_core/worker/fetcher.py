@@ -141,31 +141,44 @@ class Fetcher:
             share: Most tasks to take in one turn.
         """
         turn = _Turn(lane, f"-{number}", share)
+        has_failed = False
         while True:
-            if not self._has_work and turn.in_doubt is None:
-                if self.is_closing:
-                    return
-                self._work.clear()
-                if self.is_idle:
-                    self._idle.set()
-                await self._work.wait()
-                continue
             try:
-                await self._take_turn(turn)
-                self._failures = 0
-                await asyncio.sleep(0)  # quick functions end meanwhile, and their outcomes travel together
-            except BrokerError as error:
-                self._failures += 1
-                pause_s = min(0.05 * 2 ** min(self._failures, 10), LONGEST_PAUSE_S)
-                if self._failures in (1, 10) or self._failures % 100 == 0:
-                    logger.error("%s; trying again", error)
-                await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)  # noqa: S311 - jitter, no secret
-                if self.is_closing and turn.in_doubt is not None:
-                    self._forget(turn)
-            except Exception:
-                self._failures += 1
-                logger.exception("a turn of the fetcher failed; trying again")
-                await asyncio.sleep(LONGEST_PAUSE_S)
+                if has_failed:
+                    has_failed = False
+                    await asyncio.sleep(0)
+                if not await self._serve_once(turn):
+                    return
+            except MemoryError:  # a task has taken it all, so that not even a failure could be told of
+                has_failed = True
+
+    async def _serve_once(self, turn: "_Turn") -> bool:
+        """Take a turn, or wait until there is something to do. False once all is done."""
+        if not self._has_work and turn.in_doubt is None:
+            if self.is_closing:
+                return False
+            self._work.clear()
+            if self.is_idle:
+                self._idle.set()
+            await self._work.wait()
+            return True
+        try:
+            await self._take_turn(turn)
+            self._failures = 0
+            await asyncio.sleep(0)  # quick functions end meanwhile, and their outcomes travel together
+        except BrokerError as error:
+            self._failures += 1
+            pause_s = min(0.05 * 2 ** min(self._failures, 10), LONGEST_PAUSE_S)
+            if self._failures in (1, 10) or self._failures % 100 == 0:
+                logger.error("%s; trying again", error)
+            await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)  # noqa: S311 - jitter, no secret
+            if self.is_closing and turn.in_doubt is not None:
+                self._forget(turn)
+        except Exception:
+            self._failures += 1
+            logger.exception("a turn of the fetcher failed; trying again")
+            await asyncio.sleep(LONGEST_PAUSE_S)
+        return True
 
     def _forget(self, turn: "_Turn") -> None:
         self.free += turn.asked

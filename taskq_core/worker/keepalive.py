@@ -5,6 +5,7 @@ the worker is and runs, as Go's tools read it. A lease that cannot be extended i
 anybody else may take the task.
 """
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -86,23 +87,27 @@ class Keepalive:
         pause_s = 0.0
         while not self._stop.wait(pause_s):
             started = self._clock.monotonic()
-            try:
-                try:
-                    self.beat()
-                finally:
-                    self._give_up()
-                self._failures = 0
-            except BrokerError as error:
-                self._failures += 1
-                if self._failures in (1, 10) or self._failures % 100 == 0:
-                    logger.error("heartbeat failed: %s; trying again", error)
-            except Exception:
-                logger.exception("heartbeat failed")
+            with contextlib.suppress(MemoryError):  # a task took it all, so that not even a failure could be told of
+                self._beat_or_tell()
             pause_s = max(self._every_s / 10, self._every_s - (self._clock.monotonic() - started))
         try:
             self._leave()
         except BrokerError as error:
             logger.warning("the worker's presence could not be deleted: %s; it expires by itself", error)
+
+    def _beat_or_tell(self) -> None:
+        try:
+            try:
+                self.beat()
+            finally:
+                self._give_up()
+            self._failures = 0
+        except BrokerError as error:
+            self._failures += 1
+            if self._failures in (1, 10) or self._failures % 100 == 0:
+                logger.error("heartbeat failed: %s; trying again", error)
+        except Exception:
+            logger.exception("heartbeat failed")
 
     def beat(self) -> None:
         """Extend leases, then write presence."""

@@ -81,3 +81,26 @@ async def test_it_ends_when_it_is_told_to_though_what_it_waited_for_swallowed_th
 
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(running, 10)
+
+
+async def test_it_goes_on_though_there_is_no_memory_to_tell_of_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    went_on = asyncio.Event()
+    passes = 0
+
+    def no_memory(*words: object) -> None:
+        raise MemoryError
+
+    async def work() -> float:
+        nonlocal passes
+        passes += 1
+        if passes == 1:
+            raise ValueError
+        went_on.set()
+        return 0.0
+
+    monkeypatch.setattr(service.logger, "exception", no_memory)
+    running = asyncio.create_task(serve("watcher", work))
+
+    await asyncio.wait_for(went_on.wait(), 10)
+
+    running.cancel()

@@ -11,7 +11,7 @@ import pytest
 from taskq_core import TaskContext, TaskQ
 from taskq_core.broker.operations import Dequeued
 from taskq_core.wire import QueueKeys
-from taskq_core.worker import Worker, WorkerConfig
+from taskq_core.worker import Worker, WorkerConfig, fetcher
 from taskq_core.worker.fetcher import Fetcher
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import SHRUNK, Ends, Runner, state_of, until
@@ -277,3 +277,27 @@ async def test_a_task_that_comes_after_its_lease_has_ended_is_not_run(
     assert attempts == ([] if taken_over else [0]), "given back, without using an attempt"
     assert told == []
     assert "came after its lease had ended, and is given back" in caplog.text
+
+
+async def test_a_lane_goes_on_though_there_is_no_memory_to_tell_of_a_failure(
+    app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = await fill(app, {"default": 5})
+    take_turn = Fetcher._take_turn
+    turns = 0
+
+    async def fails_first(self: Fetcher, turn: Any) -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 1:
+            raise ValueError
+        await take_turn(self, turn)
+
+    def no_memory(*words: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Fetcher, "_take_turn", fails_first)
+    monkeypatch.setattr(fetcher.logger, "exception", no_memory)
+    await start(concurrency=1)
+
+    await until(lambda: len(order) == 5)
