@@ -43,8 +43,8 @@ def test_every_bit_that_is_free_varies() -> None:
 
 
 def test_a_forked_child_draws_its_own() -> None:
-    new_task_id()
-    assert ids._ready
+    while not ids._ready:  # one draw may have taken the last that was ready
+        new_task_id()
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
