@@ -16,8 +16,8 @@ from django.urls import reverse
 from taskq_core import TaskHandle
 from taskq_core.wire import decode_message
 from taskq_django import taskq
-from taskq_django.admin_detail import SHOWN_BYTES, blob
-from taskq_django.admin_list import object_id
+from taskq_django.admin.task_list import object_id
+from taskq_django.admin.task_page import SHOWN_BYTES, blob
 from tests.redis_server import RedisServer
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]

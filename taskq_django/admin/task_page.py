@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from taskq_core import TaskInfo, TaskState
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.inspector import UnreadableTask
-from taskq_django.admin_list import STATE_NAMES
+from taskq_django.admin.task_list import STATE_NAMES
 
 SHOWN_BYTES = 64 * 1024
 """Most bytes of a payload or a result that a page shows."""
