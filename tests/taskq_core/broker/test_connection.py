@@ -1,6 +1,7 @@
 """Broker URLs: what each form means, what is refused and in which words, and that no password is ever shown."""
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -181,17 +182,31 @@ def test_any_text_is_an_address_or_refused(scheme: str, rest: str) -> None:
     str(address)
 
 
+AS_AN_ADDRESS = re.compile(r"(@|\d*[/,])[^@]*$")
+"""What behind `user:`, with no @host to follow, ends a host or its port: nobody can tell it from an address."""
+
+
 @given(
     scheme=SCHEMES.filter(lambda scheme: scheme != "embedded"),
     user=st.sampled_from(["", "user"]),
     secret=st.text("0123456789abcdefSECRET:/@[]%,;!'\"#\\", min_size=8, max_size=20),
     tail=st.sampled_from(["@h", "@h/0", "@h/m", "@h:6379", "@/run/x", "", "/0", "@", "@h:x", "@h?x=1"]),
 )
+@example(scheme="redis+sentinel", user="user", secret="10000/00", tail="")
+@example(scheme="redis+sentinel", user="user", secret="10000/00", tail="@h/m")
+@example(scheme="redis+sentinel", user="user", secret="/abcdefg", tail="")
+@example(scheme="redis+cluster", user="user", secret="1,abcdef", tail="")
+@example(scheme="redis", user="user", secret="65000/12", tail="")
+@example(scheme="redis", user="", secret="@abcdefg", tail="/0")
 def test_no_password_is_ever_shown(scheme: str, user: str, secret: str, tail: str) -> None:
     """Whether the URL is good, or the password is badly encoded, or its host was forgotten."""
     url = f"{scheme}://{user}:{secret}{tail}"
     try:
-        shown = f"{parse_url(url)!s} {Endpoint(url, embedded_folder=Path('x'))!r}"
+        address = parse_url(url)
+        if "@" not in tail and AS_AN_ADDRESS.match(secret):
+            assert not address.password
+            return
+        shown = f"{address!s} {Endpoint(url, embedded_folder=Path('x'))!r}"
     except ConfigurationError as error:
         shown = f"{error} {error!r} {error.__cause__} {error.__context__ if not error.__suppress_context__ else ''}"
 
