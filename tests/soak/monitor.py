@@ -108,7 +108,7 @@ return {
 def take_slow_calls(client: Any, ledger: Ledger, number: int) -> None:
     """Move the slow log of a server into the ledger. A restart would empty it."""
     pipeline = client.pipeline(transaction=True)
-    pipeline.slowlog_get(1000).slowlog_reset()
+    pipeline.slowlog_get(10000).slowlog_reset()
     for entry in pipeline.execute()[0]:
         words = entry["command"].split(b" ")
         if words[0].upper() not in OWN and words[1:2] not in ([b"while"], [b"--"]):  # scripts of the soak
