@@ -58,6 +58,8 @@ class FindingKind(StrEnum):
     """A task is active and nobody would take it back if its worker were lost. It gets its lease again."""
     LEASE_WITHOUT_ACTIVE = "lease_without_active"
     """A task is leased and not on the list of active ones. It is put there."""
+    LEASE_TOO_LONG = "lease_too_long"
+    """A lease ends later than any worker's, so its task would never be taken back. It ends soon, or is taken away."""
     GROUP_NOT_LISTED = "group_not_listed"
     """A task waits in a group that is not among the names of groups. The name is put there."""
     SET_NOT_LISTED = "set_not_listed"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from taskq_core.broker.operations import LONGEST_LEASE_S
 from taskq_core.errors import ConfigurationError
 from taskq_core.health import check_health_address
 from taskq_core.settings import Duration, Settings, check_queues, check_whole, seconds
@@ -25,7 +26,7 @@ class WorkerConfig:
     burst: bool = False
     """Stop by itself when no task is pending or running."""
     lease: Duration = 30.0
-    """Seconds a fetched task stays this worker's without a heartbeat. Go Asynq uses 30."""
+    """Seconds a fetched task stays this worker's without a heartbeat, 1 to 3600. Go Asynq uses 30."""
     heartbeat: Duration = 5.0
     """Seconds between two heartbeats, which extend the leases. At most a third of the lease."""
     lease_grace: Duration = 30.0
@@ -70,8 +71,8 @@ class WorkerConfig:
             object.__setattr__(self, name, seconds(name, getattr(self, name), allow_zero=False))
         check_health_address(self.health_host, self.health_port)
         lease_s, heartbeat_s = seconds("lease", self.lease), seconds("heartbeat", self.heartbeat)
-        if lease_s < 1 or lease_s != int(lease_s):
-            raise ConfigurationError(f"lease must be whole seconds, at least 1, got {self.lease!r}")
+        if not 1 <= lease_s <= LONGEST_LEASE_S or lease_s != int(lease_s):
+            raise ConfigurationError(f"lease must be whole seconds from 1 to {LONGEST_LEASE_S}, got {self.lease!r}")
         if heartbeat_s > lease_s / 3:
             raise ConfigurationError(
                 f"heartbeat must be at most a third of the lease, got {heartbeat_s} of {lease_s} s"

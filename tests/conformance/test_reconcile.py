@@ -12,7 +12,7 @@ from taskq_core.broker.operations import NewTask, Operation, Outcome, ReceiptLan
 from taskq_core.errors import BrokerError, BrokerReplyError, BrokerUnavailableError
 from taskq_core.reconcile import FindingKind, Pause, ReconcileReport, reconcile, run
 from taskq_core.wire import TaskState, build_message, encode_message
-from tests.conformance.stores import Broker, dump
+from tests.conformance.stores import NOW_NS, Broker, dump
 
 GROUP = "g"
 LONG_AGO_NS = 60_000_000_000
@@ -179,6 +179,25 @@ def lost_group_name(broker: Broker) -> None:
     broker.raw.delete(broker.queue.groups)
 
 
+FAR_S = 4_000_000_000
+"""An end of a lease that no worker writes, Unix s."""
+
+
+def endless(task_id: str, *, taken_off: str = "", kind: str, after: dict[str, str] = HEALTHY) -> Damage:
+    """Lease a task without end, and perhaps take it off a structure or delete it."""
+
+    def do(broker: Broker) -> None:
+        broker.raw.zadd(broker.queue.lease, {task_id: FAR_S})
+        if taken_off == "task":
+            broker.raw.delete(broker.queue.task(task_id))
+        elif taken_off in ("pending", "active"):
+            broker.raw.lrem(listing(broker, taken_off), 0, task_id)
+        elif taken_off:
+            broker.raw.zrem(listing(broker, taken_off), task_id)
+
+    return Damage(do=do, found={task_id: kind}, after=after)
+
+
 def orphan_everything(broker: Broker) -> None:
     """As a worker of Go leaves a task whose lease was gone when it ended: active, and in no structure."""
     broker.raw.lrem(broker.queue.active, 0, "active")
@@ -211,6 +230,17 @@ DAMAGES: dict[str, Damage] = {
         do=lambda broker: broker.raw.delete(broker.queue.lease), found={"active": "active_without_lease"}, after=HEALTHY
     ),
     "listings deleted: active and lease": Damage(do=orphan_everything, found={"active": "not_listed"}, after=HEALTHY),
+    **{
+        f"leased without end: {each}": endless(each, kind="lease_too_long")
+        for each in ("active", "aggregating", "archived", "completed", "pending", "retry", "scheduled")
+    },
+    **{
+        f"leased without end and taken off: {each}": endless(each, taken_off=each, kind="not_listed")
+        for each in ("active", "aggregating", "archived", "completed", "pending", "retry", "scheduled")
+    },
+    "leased without end: a task that is gone": endless(
+        "pending", taken_off="task", kind="listed_without_task", after=gone("pending")
+    ),
     "names of groups deleted": Damage(do=lost_group_name, found={"aggregating": "group_not_listed"}, after=HEALTHY),
     "group lost": Damage(
         do=lambda broker: broker.raw.hdel(broker.queue.task("aggregating"), "group"),
@@ -538,6 +568,28 @@ class TestFence:
         assert settle(any_broker, Outcome.DONE, "a") == "1"
         assert any_broker.fields("a") == {}
 
+    def test_a_lease_that_somebody_made_endless_is_its_workers_again(self, any_broker: Broker) -> None:
+        put(any_broker, "a", "b")
+        take(any_broker)
+        any_broker.raw.zadd(any_broker.queue.lease, {"a": FAR_S, "b": FAR_S})
+
+        look(any_broker, repair=True)
+        expired = any_broker.run(ops.list_expired(any_broker.queue, grace_s=0, now_ns=time.time_ns() + 31 * 10**9))
+
+        assert settle(any_broker, Outcome.DONE, "a") == "1"
+        assert {each.task_id for each in expired.tasks} == {"a", "b"}  # a silent worker's are taken back
+
+    def test_a_lease_that_a_turned_clock_left_far_off_stays_its_workers(self, any_broker: Broker) -> None:
+        """Redis's clock was set back: the lease fits its fence, and its worker goes on."""
+        put(any_broker, "active")
+        any_broker.dequeue("w1", now_ns=time.time_ns() + 86_400 * 10**9)
+
+        told = look(any_broker, repair=True)
+
+        assert found(told) == {"active": "lease_too_long"}
+        assert any_broker.raw.zscore(any_broker.queue.lease, "active") < time.time() + 31
+        assert settle(any_broker, Outcome.DONE, "active") == "1"
+
     def test_a_stale_fence_stays_shut(self, any_broker: Broker) -> None:
         """What another program took after a lost worker is not the lost worker's when the lease is written anew."""
         queue, raw = any_broker.queue, any_broker.raw
@@ -694,7 +746,7 @@ class TestBounds:
         raw.delete(queue.active)
         raw.rpush(queue.active, *(f"x{number}" for number in range(active)))
 
-        page = any_broker.run(ops.check_listed(queue, queue.lease, "lease", TaskState.ACTIVE))
+        page = any_broker.run(ops.check_listed(queue, queue.lease, "lease", TaskState.ACTIVE, now_ns=NOW_NS))
 
         assert page.doubtful == told
 

@@ -10,15 +10,19 @@
   ARGV[4]  string  prefix of task keys
   ARGV[5]  string  state that the tasks must have
   ARGV[6]  string  group that they must name, '' any
+  ARGV[7]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[8]  int     seconds from now beyond which no worker lets a lease end
 
   A list is read from its left end, where tasks are added, so that none moves past the reader unseen, and each call
   begins with the id that the call before ended with, by which its reader sees how far the rest has moved. An id is told
   when its task is no hash, has no message, another state or another group, when an active one has no lease, a leased one
-  is not active (that is looked at while no more than 10000 are active), or a member of a set is in its group as well.
+  is not active (that is looked at while no more than 10000 are active) or its lease ends later than any worker's, or a
+  member of a set is in its group as well.
 
   returns  the next cursor ('0' at the end), the ids told, all ids read (of a list or members, else none)
 ]]
-local ids, all, cursor = {}, {}, '0'
+-- include _clock
+local ids, all, cursor, is_far = {}, {}, '0', {}
 if ARGV[1] == 'list' then
   local first, count = tonumber(ARGV[2]), tonumber(ARGV[3])
   ids = redis.call('LRANGE', KEYS[1], first, first + count - 1)
@@ -27,8 +31,10 @@ if ARGV[1] == 'list' then
 else
   local page = redis.call('ZSCAN', KEYS[1], ARGV[2], 'COUNT', ARGV[3])
   cursor = page[1]
+  local latest_s = ARGV[1] == 'lease' and clock(ARGV[7]) + tonumber(ARGV[8])
   for i = 1, #page[2], 2 do
     ids[#ids + 1] = page[2][i]
+    is_far[page[2][i]] = latest_s and tonumber(page[2][i + 1]) > latest_s
   end
   if ARGV[1] == 'members' then
     all = ids
@@ -57,6 +63,7 @@ for _, id in ipairs(ids) do
     or (group and redis.call('ZSCORE', group, id))
     or redis.call('HSTRLEN', key, 'msg') == 0
     or (is_active and not is_active[id])
+    or is_far[id]
     or (ARGV[1] == 'list' and state == 'active' and not redis.call('ZSCORE', KEYS[2], id))
   then
     told[#told + 1] = id

@@ -21,14 +21,16 @@
   ARGV[4]  string  prefix of quarantined hashes
   ARGV[5]  int     seconds of a lease that is written anew, and age at which a lost one is no longer restored
   ARGV[6]  string  prefix of what was pending, scheduled, ... of a queue that is being removed
-  ARGV[7..]        per task: id, diagnosis of the earlier look ('' only tells), message that cannot be read ('' none),
+  ARGV[7]  int     seconds from now beyond which no worker lets a lease end
+  ARGV[8..]        per task: id, diagnosis of the earlier look ('' only tells), message that cannot be read ('' none),
                    the group it was found in or its message names ('' none), when it was archived and until when it is
                    kept completed (Unix s, 0 unknown)
 
   Where a task belongs, in this order: where it runs, if the worker's fence fits its lease; where its state says, if it is
   listed there; where it is listed; where its state says. A lost lease is restored from the fence, so that the worker
-  that runs the task goes on; a stale fence is taken off, and the new lease ends with nobody to extend it. What was due at
-  a time that is lost is due now. Nothing is told of a task that is being moved, removed or deleted.
+  that runs the task goes on; a stale fence is taken off, and the new lease ends with nobody to extend it. A lease that ends
+  later than any worker's is no lease, and says nothing of where its task belongs unless the fence fits it. What was due
+  at a time that is lost is due now. Nothing is told of a task that is being moved, removed or deleted.
 
   returns  per task: diagnosis ('' nothing is wrong), what is wrong, state, places, where it belongs, and
              1  repaired   0  not repaired   2  not looked at, send again (the scans of long lists are bounded)
@@ -37,7 +39,7 @@
 -- include _wake
 -- include _leave_active
 local now_s, now_ns = clock(ARGV[1])
-local prefix, lease_s = ARGV[2], tonumber(ARGV[5])
+local prefix, lease_s, longest_s = ARGV[2], tonumber(ARGV[5]), tonumber(ARGV[7])
 local scan = redis.call('LLEN', KEYS[1]) + redis.call('LLEN', KEYS[2]) -- keys of another type are refused here,
 redis.call('ZCARD', KEYS[3]) -- before the first write
 local sets = { scheduled = KEYS[4], retry = KEYS[5], archived = KEYS[6], completed = KEYS[7] }
@@ -117,6 +119,9 @@ local function facts(id, group)
   found = redis.call('LPOS', KEYS[2], id, 'COUNT', 0)
   task.active = type(found) == 'table' and #found or 0
   task.lease = score_in(KEYS[3], id)
+  if task.lease and tonumber(task.lease) > now_s + longest_s then
+    task.lease, task.far = nil, task.lease
+  end
   task.score = {}
   for name, set in pairs(sets) do
     task.score[name] = score_in(set, id)
@@ -160,14 +165,19 @@ local function judge(task, unreadable, kept_s)
       named[#named + 1] = times > 1 and (place .. '*' .. times) or place
     end
   end
+  if task.far then
+    named[#named + 1] = 'a lease without end'
+  end
   local listed = table.concat(named, ',')
+  local is_listed = #places > 0 or task.far ~= nil
   if task.strange then
-    return #places > 0 and 'listed_without_task' or '', listed, 'drop'
+    return is_listed and 'listed_without_task' or '', listed, 'drop'
   elseif not task.message then
-    local kind = task.stub and 'task_without_message' or #places > 0 and 'listed_without_task' or ''
+    local kind = task.stub and 'task_without_message' or is_listed and 'listed_without_task' or ''
     return kind, listed, 'drop'
   end
-  local fenced = task.lease and task.owner and string.match(task.owner, ':(%d+)$') == task.lease
+  local held = task.lease or task.far
+  local fenced = held and task.owner and string.match(task.owner, ':(%d+)$') == held
   if unreadable ~= '' and unreadable == task.message then
     if task.lease then
       return '', listed, 'active' -- the worker that took it, or the recoverer, sets it aside
@@ -192,6 +202,8 @@ local function judge(task, unreadable, kept_s)
     return 'listed_twice', listed, truth
   elseif task.state ~= truth or (truth == 'aggregating' and task.named ~= task.group) then
     return 'wrong_state', listed, truth
+  elseif task.far then
+    return 'lease_too_long', listed, truth
   elseif truth == 'active' and not task.lease then
     return 'active_without_lease', listed, truth
   elseif truth == 'active' and task.active == 0 then
@@ -237,8 +249,12 @@ local function enlist_active(task)
     redis.call('LPUSH', KEYS[2], task.id)
   end
   if not task.lease then
-    local score = task.owner and string.match(task.owner, ':(%d+)$')
-    if score and tonumber(score) > now_s - lease_s then
+    local token, score = string.match(task.owner or '', '^(.*):(%d+)$')
+    if score and score == task.far then -- its worker may still be there, and goes on with the new lease
+      score = whole(now_s + lease_s)
+      redis.call('HSET', task.key, 'taskq_owner', token .. ':' .. score)
+      redis.call('ZADD', KEYS[3], score, task.id)
+    elseif score and tonumber(score) > now_s - lease_s and tonumber(score) <= now_s + longest_s then
       redis.call('ZADD', KEYS[3], score, task.id)
     else
       redis.call('HDEL', task.key, 'taskq_owner')
@@ -280,7 +296,7 @@ local function enlist(task, truth, archived_s, kept_s)
 end
 
 local reply = {}
-for i = 7, #ARGV, 6 do
+for i = 8, #ARGV, 6 do
   local id, expected = ARGV[i], ARGV[i + 1]
   local diagnosis, kind, state, listed, truth, code = '', '', '', '', '', '2'
   if budget > 0 then

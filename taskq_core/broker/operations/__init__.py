@@ -99,6 +99,7 @@ from taskq_core.broker.operations.presence import (
 from taskq_core.broker.operations.rehearsal import bring_forward, list_waiting, waiting_key
 from taskq_core.broker.operations.repair import (
     CHECK_MAX,
+    LONGEST_LEASE_S,
     MEND_MAX,
     Checked,
     CheckedTask,
@@ -218,6 +219,7 @@ __all__ = [
     "ENTRIES_SHOWN",
     "GATHER_MAX",
     "HISTORY_MAX",
+    "LONGEST_LEASE_S",
     "MARK_AHEAD_S",
     "MARK_KEPT_S",
     "MEND_MAX",

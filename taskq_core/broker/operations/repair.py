@@ -17,6 +17,10 @@ MESSAGE_READ_MAX = 16_384
 """Largest message that is read to see whether it can be, in bytes. Larger ones are judged when they are to run."""
 LEASE_S = 30
 """Seconds of a lease that is written anew: as long as Go's."""
+LONGEST_LEASE_S = 3600
+"""Longest lease that a worker may take, in seconds."""
+ENDLESS_LEASE_S = 2 * LONGEST_LEASE_S
+"""A lease that ends later than so many seconds from now was written by no worker, whatever the clocks say."""
 
 
 def _id(raw: bytes) -> str:
@@ -115,7 +119,15 @@ class Listed:
 
 
 def check_listed(
-    queue: QueueKeys, key: str, kind: str, state: TaskState, *, group: str = "", cursor: str = "0", count: int = 200
+    queue: QueueKeys,
+    key: str,
+    kind: str,
+    state: TaskState,
+    *,
+    group: str = "",
+    cursor: str = "0",
+    count: int = 200,
+    now_ns: int | None = None,
 ) -> Operation[Listed]:
     """Read some ids of a structure whose tasks must be in one state; tell which are doubtful.
 
@@ -127,12 +139,22 @@ def check_listed(
         group: Group they must name, "" for any.
         cursor: "0", then what the call before returned.
         count: About how many ids to read, at least 2. Pages of a list overlap by one id.
+        now_ns: Time that replaces Redis's, Unix ns.
     """
     return Operation(
         "check_listed",
         load("check_listed"),
         (key, queue.lease, queue.active),
-        (kind, cursor, min(count, CHECK_MAX), queue.task_prefix, state.value, group),
+        (
+            kind,
+            cursor,
+            min(count, CHECK_MAX),
+            queue.task_prefix,
+            state.value,
+            group,
+            time_argument(now_ns),
+            ENDLESS_LEASE_S,
+        ),
         lambda reply: Listed(text(reply[0]), [_id(each) for each in reply[1]], [_id(each) for each in reply[2]]),
     )
 
@@ -296,7 +318,7 @@ def mend(queue: QueueKeys, suspects: Sequence[Suspect], *, now_ns: int | None = 
         queue.absent,
     )
     args: list[Argument] = [time_argument(now_ns), queue.prefix, queue.done, queue.quarantined(""), LEASE_S]
-    args.append(queue.removed(""))
+    args += (queue.removed(""), ENDLESS_LEASE_S)
     for each in suspects:
         args += (each.task_id, each.diagnosis, each.unreadable, each.group, each.archived_s, each.kept_s)
     return Operation("mend", load("mend"), keys, args, _read_mended)
