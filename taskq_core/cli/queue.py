@@ -7,7 +7,8 @@ from taskq_core.cli.base import Group, confirm, for_each, yes_option
 from taskq_core.cli.params import QUEUE
 from taskq_core.cli.render import Column, Output, shown_rate, shown_size, shown_span
 from taskq_core.cli.session import Session
-from taskq_core.inspector import DailyStats, QueueInfo
+from taskq_core.dashboard import QueueRow, error_rate, queue_row
+from taskq_core.inspector import DailyStats
 
 queue = Group("queue", help="Look at queues, pause and remove them.")
 _names = click.argument("queues", metavar="QUEUE...", nargs=-1, required=True, type=QUEUE)
@@ -52,22 +53,22 @@ def inspect_queues(session: Session, queues: tuple[str, ...]) -> None:
     for number, (info, memory) in enumerate(found):
         if number:
             out.line()
-        _show(out, info, memory)
+        _show(out, queue_row(info, memory))
 
 
-def _show(out: Output, info: QueueInfo, memory: int) -> None:
-    out.heading(info.name)
+def _show(out: Output, row: QueueRow) -> None:
+    out.heading(row.name)
     out.pairs(
         {
-            "size": str(info.size),
-            "groups": str(info.groups),
-            "state": "paused" if info.is_paused else "running",
-            "latency": shown_span(info.latency),
-            "memory": f"about {shown_size(memory)}",
-            **{state.value: str(size) for state, size in info.sizes.items()},
-            "processed today": str(info.processed_today),
-            "failed today": str(info.failed_today),
-            "error rate": shown_rate(info.failed_today, info.processed_today),
+            "size": str(row.size),
+            "groups": str(row.groups),
+            "state": row.status.value,
+            "latency": shown_span(row.latency),
+            "memory": "-" if row.memory is None else f"about {shown_size(row.memory)}",
+            **{state.value: str(size) for state, size in row.sizes.items()},
+            "processed today": str(row.processed_today),
+            "failed today": str(row.failed_today),
+            "error rate": shown_rate(row.error_rate),
         }
     )
 
@@ -104,7 +105,12 @@ def show_history(session: Session, queues: tuple[str, ...], days: int) -> None:
         out.table(
             columns,
             [
-                (each.day.isoformat(), str(each.processed), str(each.failed), shown_rate(each.failed, each.processed))
+                (
+                    each.day.isoformat(),
+                    str(each.processed),
+                    str(each.failed),
+                    shown_rate(error_rate(each.failed, each.processed)),
+                )
                 for each in stats
             ],
             empty="nothing",

@@ -267,6 +267,6 @@ def shown_size(count: int) -> str:
     return f"{size:.1f} GiB"
 
 
-def shown_rate(failed: int, processed: int) -> str:
-    """Return the share of runs that failed; "-" where nothing ran."""
-    return f"{100 * failed / processed:.2f} %" if processed else "-"
+def shown_rate(rate: float | None) -> str:
+    """Return a share, 0 to 1, as per cent; "-" for none."""
+    return "-" if rate is None else f"{100 * rate:.2f} %"

@@ -7,7 +7,7 @@ from taskq_core.cli.base import Group
 from taskq_core.cli.render import Column, shown_distance
 from taskq_core.cli.session import Session
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
-from taskq_core.inspector import WorkerProcess
+from taskq_core.dashboard import WorkerRow, worker_row
 
 server = Group("server", help="Look at the workers that run now.")
 
@@ -40,13 +40,12 @@ def list_servers(session: Session) -> None:
                 _queues(each),
                 shown_distance(each.started_at, now),
             )
-            for each in servers
+            for each in (worker_row(process, now) for process in servers)
         ],
         empty="no worker runs",
     )
 
 
-def _queues(process: WorkerProcess) -> str:
-    heaviest_first = sorted(process.queues.items(), key=lambda item: (-item[1], item[0]))
-    text = ",".join(f"{name}={weight}" for name, weight in heaviest_first)
-    return f"{text} (strict)" if process.strict_priority else text
+def _queues(worker: WorkerRow) -> str:
+    text = ",".join(f"{queue.name}={queue.weight}" for queue in worker.queues)
+    return f"{text} (strict)" if worker.strict_priority else text

@@ -10,20 +10,9 @@ from taskq_core.cli.base import FAILED, Command
 from taskq_core.cli.queue import NO_QUEUES
 from taskq_core.cli.render import Column, Output, shown_rate, shown_size, shown_span
 from taskq_core.cli.session import Session
+from taskq_core.dashboard import QueuesOverview, overview
 from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.inspector import QueueInfo
-from taskq_core.wire import TaskState
-
-ORDER = (
-    TaskState.ACTIVE,
-    TaskState.PENDING,
-    TaskState.AGGREGATING,
-    TaskState.SCHEDULED,
-    TaskState.RETRY,
-    TaskState.ARCHIVED,
-    TaskState.COMPLETED,
-)
-"""States in the order in which they are shown."""
 
 
 @click.command("stats", cls=Command)
@@ -32,16 +21,17 @@ def stats(session: Session) -> int:
     """Show all queues at a glance: tasks by state, today's runs, Redis."""
     out = session.output
     infos = session.inspector.queue_infos()
+    found = overview(infos)
     try:
         redis = session.inspector.redis_info()
     except BrokerAuthenticationError:
         redis = {}  # this user may not ask; all else is known
     if out.as_json:
-        out.json(_document(infos, redis))
+        out.json(_document(infos, found, redis))
     else:
-        _show_states(out, infos)
-        _show_queues(out, infos)
-        _show_today(out, infos)
+        _show_states(out, found)
+        _show_queues(out, found)
+        _show_today(out, found)
         if redis:
             _show_redis(out, redis)
     damaged = [info for info in infos if info.problem]
@@ -50,28 +40,24 @@ def stats(session: Session) -> int:
     return FAILED if damaged else 0
 
 
-def _total(infos: Sequence[QueueInfo], state: TaskState) -> int:
-    return sum(info.sizes[state] for info in infos)
-
-
-def _document(infos: Sequence[QueueInfo], redis: Mapping[str, str | int]) -> documents.Document:
+def _document(infos: Sequence[QueueInfo], found: QueuesOverview, redis: Mapping[str, str | int]) -> documents.Document:
     return {
-        "size": sum(info.size for info in infos),
-        "states": {state.value: _total(infos, state) for state in ORDER},
-        "processed_today": sum(info.processed_today for info in infos),
-        "failed_today": sum(info.failed_today for info in infos),
+        "size": found.size,
+        "states": {state.value: size for state, size in found.sizes.items()},
+        "processed_today": found.processed_today,
+        "failed_today": found.failed_today,
         "queues": [documents.queue(info) for info in infos],
         "redis": documents.redis_facts(redis),
     }
 
 
-def _show_states(out: Output, infos: Sequence[QueueInfo]) -> None:
+def _show_states(out: Output, found: QueuesOverview) -> None:
     out.heading("Tasks by state")
-    columns = [Column(title=state.value, right=True) for state in ORDER]
-    out.table(columns, [[str(_total(infos, state)) for state in ORDER]], empty="")
+    columns = [Column(title=state.value, right=True) for state in found.sizes]
+    out.table(columns, [[str(size) for size in found.sizes.values()]], empty="")
 
 
-def _show_queues(out: Output, infos: Sequence[QueueInfo]) -> None:
+def _show_queues(out: Output, found: QueuesOverview) -> None:
     out.line()
     out.heading("Queues")
     out.table(
@@ -85,25 +71,29 @@ def _show_queues(out: Output, infos: Sequence[QueueInfo]) -> None:
         ),
         [
             (
-                info.name,
-                str(info.size),
-                shown_span(info.latency),
-                str(info.processed_today),
-                str(info.failed_today),
-                "damaged" if info.problem else "paused" if info.is_paused else "running",
+                row.name,
+                str(row.size),
+                shown_span(row.latency),
+                str(row.processed_today),
+                str(row.failed_today),
+                row.status.value,
             )
-            for info in infos
+            for row in found.queues
         ],
         empty=NO_QUEUES,
     )
 
 
-def _show_today(out: Output, infos: Sequence[QueueInfo]) -> None:
-    processed = sum(info.processed_today for info in infos)
-    failed = sum(info.failed_today for info in infos)
+def _show_today(out: Output, found: QueuesOverview) -> None:
     out.line()
     out.heading("Today (UTC)")
-    out.pairs({"processed": str(processed), "failed": str(failed), "error rate": shown_rate(failed, processed)})
+    out.pairs(
+        {
+            "processed": str(found.processed_today),
+            "failed": str(found.failed_today),
+            "error rate": shown_rate(found.error_rate),
+        }
+    )
 
 
 def _show_redis(out: Output, redis: Mapping[str, str | int]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
@@ -24,10 +24,8 @@ from taskq_core.inspector.records import (
 from taskq_core.reconcile import ReconcileReport, arun, reconcile
 from taskq_core.records import TaskInfo
 from taskq_core.settings import ArchiveSettings, Duration, seconds
-from taskq_core.steps import Progress, Steps, afollow, ask
+from taskq_core.steps import Progress, Steps, T, afollow, ask
 from taskq_core.wire import Keys, TaskState
-
-T = TypeVar("T")
 
 
 class AsyncInspector:
@@ -59,6 +57,10 @@ class AsyncInspector:
 
     async def _follow(self, steps: Steps[T]) -> T:
         return await afollow(steps, self._send)
+
+    async def follow(self, read: Callable[[Keys], Steps[T]]) -> T:
+        """Take the steps that `read` makes of the names of the store's keys. As `Inspector.follow`."""
+        return await self._follow(read(self._keys))
 
     # --- queues -------------------------------------------------------------------------------------------------------
 

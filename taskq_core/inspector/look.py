@@ -37,14 +37,20 @@ def queue_infos(keys: Keys) -> Steps[list[QueueInfo]]:
     """Return how every queue stands; one that is damaged hides no other."""
     infos = []
     for name in (yield from ask(operations.list_queues(keys.queues))):
-        problem = ""
-        try:
-            counts = yield from ask(operations.count_tasks(keys.queue(name)))
-        except BrokerReplyError as error:
-            now_s = yield from ask(operations.read_time())
-            counts, problem = _nothing(now_s), str(error)
-        infos.append(_queue_info(name, counts, problem))
+        info = yield from whole_or_damaged(keys, name)
+        infos.append(info)
     return infos
+
+
+def whole_or_damaged(keys: Keys, name: str) -> Steps[QueueInfo]:
+    """Return how a queue stands; one that cannot be counted says so in `problem`. Whether it is known is not asked."""
+    problem = ""
+    try:
+        counts = yield from ask(operations.count_tasks(keys.queue(name)))
+    except BrokerReplyError as error:
+        now_s = yield from ask(operations.read_time())
+        counts, problem = _nothing(now_s), str(error)
+    return _queue_info(name, counts, problem)
 
 
 def _nothing(now_s: float) -> QueueCounts:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
@@ -24,10 +24,8 @@ from taskq_core.inspector.records import (
 from taskq_core.reconcile import ReconcileReport, reconcile, run
 from taskq_core.records import TaskInfo
 from taskq_core.settings import ArchiveSettings, Duration, seconds
-from taskq_core.steps import Progress, Steps, ask, follow
+from taskq_core.steps import Progress, Steps, T, ask, follow
 from taskq_core.wire import Keys, TaskState
-
-T = TypeVar("T")
 
 
 class Inspector:
@@ -61,6 +59,10 @@ class Inspector:
 
     def _follow(self, steps: Steps[T]) -> T:
         return follow(steps, self._send)
+
+    def follow(self, read: Callable[[Keys], Steps[T]]) -> T:
+        """Take the steps that `read` makes of the names of the store's keys: how the dashboard asks."""
+        return self._follow(read(self._keys))
 
     # --- queues -------------------------------------------------------------------------------------------------------
 

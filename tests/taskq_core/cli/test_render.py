@@ -183,7 +183,7 @@ def test_moments_sizes_rates_and_bytes() -> None:
         "5.0 MiB",
         "3.0 GiB",
     ]
-    assert (shown_rate(1, 8), shown_rate(0, 0)) == ("12.50 %", "-")
+    assert (shown_rate(0.125), shown_rate(None)) == ("12.50 %", "-")
     assert shown_bytes(b"ab\xff") == "ab\\xff"
     assert shown_bytes(b"abcdef", most=3) == "abc..."
     assert clean("a\tb\N{SNOWMAN}") == "a\\tb\N{SNOWMAN}"

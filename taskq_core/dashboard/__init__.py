@@ -1,0 +1,42 @@
+"""What an operator looks at, as plain records: the admin, a web dashboard, the command and metrics show the same.
+
+Rules that are not Redis's but the onlooker's stand here, once: the order of states, which share of runs failed, how
+long a worker has lived, which queue it prefers. Nothing here changes anything; that is the inspector's.
+"""
+
+from taskq_core.dashboard.faces import AsyncDashboard, Dashboard
+from taskq_core.dashboard.history import DAYS_CHOICES, DayRow, error_rate
+from taskq_core.dashboard.queues import (
+    STATES,
+    TYPES_SAMPLE,
+    QueueDetail,
+    QueueRow,
+    QueuesOverview,
+    QueueStatus,
+    TypeRow,
+    overview,
+    queue_row,
+)
+from taskq_core.dashboard.workers import QueueWeight, RunningRow, WorkerRow, WorkersOverview, worker_row
+
+__all__ = [
+    "DAYS_CHOICES",
+    "STATES",
+    "TYPES_SAMPLE",
+    "AsyncDashboard",
+    "Dashboard",
+    "DayRow",
+    "QueueDetail",
+    "QueueRow",
+    "QueueStatus",
+    "QueueWeight",
+    "QueuesOverview",
+    "RunningRow",
+    "TypeRow",
+    "WorkerRow",
+    "WorkersOverview",
+    "error_rate",
+    "overview",
+    "queue_row",
+    "worker_row",
+]

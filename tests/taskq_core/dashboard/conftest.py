@@ -1,0 +1,49 @@
+"""Both faces of the dashboard, asked alike, and how much they ask of Redis."""
+
+import inspect
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.dashboard import AsyncDashboard, Dashboard
+from taskq_core.inspector import AsyncInspector, Inspector
+from tests.redis_server import RedisServer
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture
+async def app(redis_server: RedisServer) -> AsyncIterator[TaskQ]:
+    app = TaskQ(redis_server.unix_url)
+    yield app
+    await app.aclose()
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def ask(request: pytest.FixtureRequest, app: TaskQ) -> Ask:
+    """Ask either dashboard by the name of a method; both have to answer alike."""
+
+    async def ask(method: str, *args: Any, **kwargs: Any) -> Any:
+        face = Dashboard(Inspector(app)) if request.param == "blocking" else AsyncDashboard(AsyncInspector(app))
+        answer = getattr(face, method)(*args, **kwargs)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    return ask
+
+
+@pytest.fixture
+def commands_of(ask: Ask, redis_server: RedisServer) -> Callable[..., Any]:
+    """Return how many commands a look costs Redis, those that scripts call in turn included."""
+
+    def all_so_far() -> int:
+        stats: Any = redis_server.client.info("commandstats")
+        return sum(int(numbers["calls"]) for name, numbers in stats.items() if name != "cmdstat_info")
+
+    async def commands_of(method: str, *args: Any, **kwargs: Any) -> int:
+        before = all_so_far()
+        await ask(method, *args, **kwargs)
+        return all_so_far() - before
+
+    return commands_of
