@@ -131,7 +131,7 @@ def measure(scale: float) -> dict[str, Any]:
         server.client.config_set("slowlog-max-len", "100000")
         server.client.config_set("slowlog-log-slower-than", "1000")
         with contextlib.suppress(PermissionError):  # so that other work on this machine does not count
-            os.setpriority(os.PRIO_PROCESS, server.pid, -20)
+            os.sched_setscheduler(server.pid, os.SCHED_RR, os.sched_param(10))
         server.client.slowlog_reset()
         config = WorkerConfig(concurrency=50, recover_every=0.1, clean_every=0.1, reconcile_every=1)
         worker = Worker(app, config)
