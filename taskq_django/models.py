@@ -1,7 +1,7 @@
 """What the admin shows, and the outbox.
 
-No table stands behind `Queue` and `Task`: their data is in Redis. They exist so that the admin lists them and so that
-`migrate` creates the permissions to view them.
+No table stands behind `Queue`, `Task` and `Worker`: their data is in Redis. They exist so that the admin lists them and
+so that `migrate` creates the permissions to view them and to act on them.
 """
 
 from typing import Any
@@ -29,7 +29,8 @@ class Queue(models.Model):
     class Meta:  # noqa: D106 - Django's own form
         managed = False
         base_manager_name = "objects"
-        default_permissions = ("view",)
+        default_permissions = ("view", "delete")
+        permissions = (("pause_queue", _("Can pause and resume queues")),)
         verbose_name = _("queue")
         verbose_name_plural = _("queues")
 
@@ -38,7 +39,38 @@ class Queue(models.Model):
 
 
 class Task(models.Model):
-    """A task, for the admin."""
+    """A task, for the admin.
+
+    Attributes:
+        record: What stands in Redis, as the inspector tells it; None if that was not asked.
+    """
+
+    id = models.CharField(_("id"), max_length=256, primary_key=True)
+
+    objects = NoRows()
+    record: Any = None
+
+    class Meta:  # noqa: D106 - Django's own form
+        managed = False
+        base_manager_name = "objects"
+        default_permissions = ("add", "change", "delete", "view")
+        permissions = (("run_task", _("Can run and cancel tasks")),)
+        verbose_name = _("task")
+        verbose_name_plural = _("tasks")
+
+    def __str__(self) -> str:
+        if self.record is None:
+            return self.id
+        return f"{getattr(self.record, 'name', '')} {self.record.id}".strip()
+
+    @property
+    def mark(self) -> str:
+        """How it stood when it was read: its state."""
+        return str(self.record.state)
+
+
+class Worker(models.Model):
+    """A worker process, for the admin."""
 
     id = models.CharField(_("id"), max_length=256, primary_key=True)
 
@@ -48,8 +80,8 @@ class Task(models.Model):
         managed = False
         base_manager_name = "objects"
         default_permissions = ("view",)
-        verbose_name = _("task")
-        verbose_name_plural = _("tasks")
+        verbose_name = _("worker")
+        verbose_name_plural = _("workers")
 
     def __str__(self) -> str:
         return self.id

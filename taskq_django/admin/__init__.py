@@ -1,12 +1,12 @@
-"""Queues and tasks in Django's admin, to look at.
+"""Queues and tasks in Django's admin.
 
-Staff with the permission to view them see a list of tasks by queue and state, a page for each task and a list of
-queues. Nothing can be changed here. Arguments and results are on a task's own page only. When Redis does not answer,
-the pages say so.
+Django's own lists, forms and actions over rows that are read from Redis; each page is a mixin that can be put over
+another `ModelAdmin`. Arguments and results are on a task's own page only. When Redis does not answer, the pages say so.
 """
 
+from taskq_django.admin.base import RedisAdminMixin
 from taskq_django.admin.outbox import OutboxTaskAdmin
-from taskq_django.admin.queues import QueueAdmin
-from taskq_django.admin.tasks import TaskAdmin
+from taskq_django.admin.queues import QueueAdmin, QueueAdminMixin
+from taskq_django.admin.tasks import TaskAdmin, TaskAdminMixin
 
-__all__ = ["OutboxTaskAdmin", "QueueAdmin", "TaskAdmin"]
+__all__ = ["OutboxTaskAdmin", "QueueAdmin", "QueueAdminMixin", "RedisAdminMixin", "TaskAdmin", "TaskAdminMixin"]

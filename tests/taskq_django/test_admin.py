@@ -5,9 +5,11 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from html import unescape
 from typing import Any
 
 import pytest
+from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.test import Client
@@ -16,8 +18,8 @@ from django.urls import reverse
 from taskq_core import TaskHandle
 from taskq_core.wire import decode_message
 from taskq_django import taskq
-from taskq_django.admin.task_list import object_id
 from taskq_django.admin.task_page import SHOWN_BYTES, blob
+from taskq_django.admin.task_rows import key_of
 from tests.redis_server import RedisServer
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
@@ -52,7 +54,7 @@ def enqueue(name: str = "email:deliver", *, queue: str = "default", **arguments:
 
 
 def detail(handle: TaskHandle[Any]) -> str:
-    return reverse("admin:taskq_django_task_change", args=[object_id(handle.queue, handle.id)])
+    return reverse("admin:taskq_django_task_change", args=[quote(key_of(handle.queue, handle.id))])
 
 
 def archive(redis: RedisServer, handle: TaskHandle[Any], error: str) -> None:
@@ -66,7 +68,7 @@ def archive(redis: RedisServer, handle: TaskHandle[Any], error: str) -> None:
 
 
 def shown_ids(html: str) -> list[str]:
-    return re.findall(r'<th class="field-id nowrap"><a [^>]*title="([^"]*)"', html)
+    return re.findall(r'<th class="field-short_id"><a [^>]*><span title="([^"]*)"', html)
 
 
 def test_tasks_are_filtered_by_queue_and_state(pages: Callable[..., str], redis: RedisServer) -> None:
@@ -157,7 +159,7 @@ def test_a_task_that_failed_at_its_only_attempt_was_never_retried(
     listed, page = pages(TASKS), pages(detail(handle))
 
     assert '<td class="field-state">archived</td>' in listed
-    assert '<td class="field-retries nowrap">0 of 0</td>' in listed
+    assert '<td class="field-retries">0 of 0</td>' in listed
     assert re.search(r"Retries:</label>.*?0 of 0", page, re.DOTALL)
 
 
@@ -190,9 +192,9 @@ def test_a_task_with_an_odd_id_in_an_odd_queue_has_a_page(
 ) -> None:
     handle = taskq.remote("email:deliver", queue=f"q:{task_id}", task_id=task_id).delay()
 
-    (url,) = re.findall(r'<th class="field-id nowrap"><a href="([^"]*)"', pages(TASKS, queue=handle.queue))
+    (url,) = re.findall(r'<th class="field-short_id"><a href="([^"]*)"', pages(TASKS, queue=handle.queue))
 
-    assert "email:deliver" in pages(url)
+    assert "email:deliver" in pages(unescape(url))
 
 
 def test_an_unreadable_task_is_shown_as_such(pages: Callable[..., str], redis: RedisServer) -> None:
@@ -204,13 +206,17 @@ def test_an_unreadable_task_is_shown_as_such(pages: Callable[..., str], redis: R
 
     assert shown_ids(listed) == [broken.id, gone.id]
     assert "its data is gone" in listed
-    assert "Unreadable task" in page
+    assert "unreadable" in listed
+    assert "Problem" in page
     assert "ffff 2067" in page
 
 
-def test_a_task_that_is_gone_is_not_found(staff: Client, redis: RedisServer) -> None:
-    for path in (f"{TASKS}default/nothing/change/", f"{TASKS}nothing/change/"):
-        assert staff.get(path).status_code == 404
+@pytest.mark.parametrize("key", ["default_2Fnothing", "default/nothing", "nothing"])
+def test_a_task_that_is_gone_is_told_on_the_list(staff: Client, redis: RedisServer, key: str) -> None:
+    response = staff.get(f"{TASKS}{key}/change/", follow=True)
+
+    assert response.redirect_chain == [(TASKS, 302)]
+    assert "is not there (any more)" in response.content.decode()
 
 
 def test_queues_are_listed_with_their_sizes(pages: Callable[..., str], redis: RedisServer) -> None:
@@ -239,7 +245,7 @@ def test_a_damaged_queue_is_told_beside_the_others(pages: Callable[..., str], re
 
 def test_empty_lists_say_so(pages: Callable[..., str]) -> None:
     assert "No tasks here." in pages(TASKS)
-    assert "No task was enqueued yet." in pages(QUEUES)
+    assert "0 queues" in pages(QUEUES)
 
 
 @pytest.mark.parametrize("path", [TASKS, QUEUES, f"{TASKS}default/1/change/"])
@@ -255,18 +261,13 @@ def test_redis_down_is_said_rather_than_an_error_page(staff: Client, settings: A
     assert "secret" not in html
 
 
-@pytest.mark.parametrize("path", [TASKS, QUEUES, f"{TASKS}default/1/change/"])
-def test_only_staff_with_the_permission_may_look_and_nobody_may_post(
-    client: Client, redis: RedisServer, path: str
-) -> None:
+@pytest.mark.parametrize("path", [TASKS, QUEUES])
+def test_only_staff_with_the_permission_may_look(client: Client, redis: RedisServer, path: str) -> None:
     client.force_login(User.objects.create_user("eve", is_staff=True))
     assert client.get(path).status_code == 403
 
     client.force_login(User.objects.create_user("bob"))
     assert client.get(path).status_code == 302
-
-    client.force_login(User.objects.create_superuser("root"))
-    assert client.post(path).status_code == 405
 
 
 def test_the_index_offers_to_view_and_nothing_more(pages: Callable[..., str]) -> None:
@@ -282,7 +283,10 @@ def test_migrate_creates_permissions_and_the_outbox() -> None:
 
     codenames = Permission.objects.filter(content_type__app_label="taskq_django").values_list("codename", flat=True)
 
-    assert sorted(codenames) == ["delete_outboxtask", "view_outboxtask", "view_queue", "view_task"]
+    assert sorted(codenames) == [
+        *("add_task", "change_task", "delete_outboxtask", "delete_queue", "delete_task", "pause_queue", "run_task"),
+        *("view_outboxtask", "view_queue", "view_task", "view_worker"),
+    ]
     tables = [name for name in connection.introspection.table_names() if name.startswith("taskq")]
     assert tables == ["taskq_django_outboxtask"]
 

@@ -1,0 +1,53 @@
+"""Django's list page over rows from Redis.
+
+What `get_changelist` of the class below gives is kept and ours is mixed into it, so that a theme's own list page stays.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.admin.filters import SimpleListFilter
+from django.contrib.admin.views.main import ChangeList
+from django.http import HttpRequest
+
+if TYPE_CHECKING:
+    BaseChangeList = ChangeList
+else:
+    BaseChangeList = object
+
+
+class RedisChangeList(BaseChangeList):
+    """The part of a list page that is ours.
+
+    The rows of a page are read before it is drawn, so that Redis failing is told rather than an error. A page beyond
+    the last is the last. What the address asks for that no filter knows is ignored.
+    """
+
+    def get_filters_params(self, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return what the address asks of the filters there are."""
+        asked = super().get_filters_params(params)
+        filters = [each for each in self.list_filter if isinstance(each, type) and issubclass(each, SimpleListFilter)]
+        if len(filters) < len(self.list_filter):
+            return asked  # a filter of another kind takes parameters that only it knows
+        known = {each.parameter_name for each in filters}
+        return {name: value for name, value in asked.items() if name in known}
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Read the rows of the page."""
+        paginator = self.model_admin.get_paginator(request, self.queryset, self.list_per_page)
+        self.page_num = min(max(self.page_num, 1), paginator.num_pages)
+        super().get_results(request)
+        self.result_list: Any = list(self.result_list)
+        if note := self.queryset.note:
+            self.search_help_text = note
+
+
+_made: dict[type[ChangeList], type[ChangeList]] = {}
+
+
+def over_redis(parent: type[ChangeList]) -> type[ChangeList]:
+    """Return a list page class with ours mixed in."""
+    if issubclass(parent, RedisChangeList):
+        return parent
+    if parent not in _made:
+        _made[parent] = type(f"Redis{parent.__name__}", (RedisChangeList, parent), {})
+    return _made[parent]

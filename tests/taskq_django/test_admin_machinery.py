@@ -1,0 +1,304 @@
+"""What all admin pages over Redis stand on: rows, lists, actions and their confirmation, other ModelAdmins below."""
+
+import json
+import re
+from collections.abc import Sequence
+from html import unescape
+from typing import Any
+
+import pytest
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.views.main import ChangeList
+from django.contrib.auth.models import Permission, User
+from django.core.exceptions import FieldError
+from django.db.models import Q
+from django.http import HttpRequest
+from django.test import Client
+from django.urls import path
+from django.utils.translation import ngettext_lazy
+
+from taskq_django import taskq
+from taskq_django.admin.actions import confirmed_action
+from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
+from taskq_django.admin.rows import ListRows, Rows
+from taskq_django.admin.tasks import TaskAdminMixin
+from taskq_django.models import Queue, Task, Worker
+from tests.redis_server import RedisServer
+
+HOSTILE = "</pre><script>alert('x')</script>"
+
+
+class CountedRows(Rows):
+    """Rows that note what is read."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(Queue)
+        self.names = names
+        self.reads: list[Any] = []
+
+    def size(self) -> int:
+        self.reads.append("size")
+        return len(self.names)
+
+    def read(self, start: int, stop: int) -> list[Any]:
+        self.reads.append((start, stop))
+        return [Queue(name=name) for name in self.names[start:stop]]
+
+    def pick(self, keys: Sequence[str]) -> list[Any]:
+        self.reads.append(tuple(keys))
+        return [Queue(name=key) for key in keys if key in self.names]
+
+
+def names(rows: Any) -> list[str]:
+    return [row.name for row in rows]
+
+
+def test_rows_are_read_when_they_are_needed_and_once() -> None:
+    rows = CountedRows(["a", "b", "c"])
+
+    assert rows.all().order_by("-pk").filter().filter(Q()) is rows
+    assert rows.reads == []
+    assert (rows.count(), rows.exists(), bool(rows)) == (3, True, True)
+    assert names(rows[1:]) == ["b", "c"]
+    assert rows[2].name == "c"
+    assert (names(rows), names(rows), len(rows)) == (["a", "b", "c"], ["a", "b", "c"], 3)
+    assert rows.reads == ["size", (1, 3), (2, 3), (0, 3)]
+    assert rows.first().name == "a"
+    with pytest.raises(IndexError):
+        rows[3]
+    with pytest.raises(ValueError, match="negative"):
+        rows[-1]
+
+
+def test_rows_are_picked_by_their_keys_those_that_are_gone_left_out() -> None:
+    rows = CountedRows(["a", "b", "c"])
+
+    assert names(rows.filter(pk__in=["c", "gone", "a", "c"])) == ["c", "a"]
+    assert rows.filter(name__in=["b"]).count() == 1
+    assert rows.get(pk="b").name == rows.get(name="b").name == "b"
+    assert list(rows.none()) == []
+    with pytest.raises(Queue.DoesNotExist):
+        rows.get(pk="gone")
+
+
+@pytest.mark.parametrize("lookups", [{"name__startswith": "a"}, {"pk": "a", "name": "a"}, {"other": 1}])
+def test_rows_refuse_what_only_a_database_can(lookups: dict[str, Any]) -> None:
+    with pytest.raises(FieldError, match=r"taskq_django\.Queue cannot be filtered"):
+        CountedRows(["a"]).filter(**lookups)
+    with pytest.raises(FieldError):
+        CountedRows(["a"]).filter(Q(**lookups))
+
+
+def test_rows_that_were_read_at_once_can_be_narrowed_by_a_function() -> None:
+    rows = ListRows(Queue, [Queue(name="a"), Queue(name="b")])
+
+    assert names(rows.only_if(lambda row: row.name == "b")) == ["b"]
+    assert names(rows[:1]) == ["a"]
+    assert rows.get(pk="b").name == "b"
+
+
+# --- a page made of it ------------------------------------------------------------------------------------------------
+
+
+class ThemedChangeList(ChangeList):
+    """A theme's own list page."""
+
+    theme = "themed list"
+
+
+class ThemedModelAdmin(BaseAdmin):
+    """The `ModelAdmin` of a theme, with templates and a list page of its own."""
+
+    change_list_template = "theme/list.html"
+    change_form_template = "theme/form.html"
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return ThemedChangeList
+
+
+class ThemedTaskAdmin(TaskAdminMixin, ThemedModelAdmin):
+    """Our pages over it."""
+
+
+WORKERS = [f"worker-{number:03}" for number in range(120)]
+done: list[Any] = []
+
+
+class WorkerAdmin(RedisAdminMixin, BaseAdmin):
+    """A small page with an action."""
+
+    list_display = ("id",)
+    list_per_page = 50
+    actions = ("greet",)
+
+    def get_rows(self, request: HttpRequest) -> Rows:
+        rows = [Worker(id=name) for name in WORKERS]
+        for row in rows:
+            row.mark = f"mark of {row.id}"  # type: ignore[attr-defined]  # as rows with a state have it
+        return ListRows(Worker, rows)
+
+    def has_greet_permission(self, request: HttpRequest) -> bool:
+        return self.allows(request, "view")
+
+    @confirmed_action(
+        description="Greet selected %(verbose_name_plural)s",
+        button="Greet",
+        question=ngettext_lazy("Greet %(count)d worker?", "Greet %(count)d workers?", "count"),
+        permissions=["greet"],
+    )
+    def greet(self, request: HttpRequest, rows: Rows, *, seen: dict[str, str]) -> None:
+        done.append(([row.id for row in rows], seen))
+        self.message_user(request, f"Greeted {rows.count()}", messages.SUCCESS)
+
+
+site = admin.AdminSite("themed")
+site.register(Task, ThemedTaskAdmin)
+site.register(Worker, WorkerAdmin)
+urlpatterns = [path("admin/", admin.site.urls), path("themed/", site.urls)]
+LIST = "/themed/taskq_django/worker/"
+THEME = {
+    "theme/list.html": '{% extends "admin/change_list.html" %}{% block pretitle %}{{ cl.theme }}{% endblock %}',
+    "theme/form.html": '{% extends "admin/change_form.html" %}{% block pretitle %}themed form{% endblock %}',
+}
+
+
+@pytest.fixture(autouse=True)
+def themed(settings: Any) -> None:
+    done.clear()
+    settings.ROOT_URLCONF = __name__
+    template = {**settings.TEMPLATES[0], "APP_DIRS": False}
+    loaders = [("django.template.loaders.locmem.Loader", THEME), "django.template.loaders.app_directories.Loader"]
+    template["OPTIONS"] = {**template["OPTIONS"], "loaders": loaders}
+    settings.TEMPLATES = [template]
+
+
+@pytest.fixture
+def staff(client: Client) -> Client:
+    """A browser of somebody who may view, and nothing else."""
+    user = User.objects.create_user("ada", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=("view_worker", "view_task")))
+    client.force_login(user)
+    return client
+
+
+def post(client: Client, address: str, *keys: str, action: str = "greet", **more: str) -> str:
+    data = {ACTION_CHECKBOX_NAME: list(keys), "action": action, "select_across": "0", **more}
+    response = client.post(address, data, follow=True)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def hidden(html: str) -> dict[str, list[str]]:
+    """The hidden fields of a confirmation."""
+    fields: dict[str, list[str]] = {}
+    form = html[html.index("<form method") :]
+    for name, value in re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', form):
+        fields.setdefault(name, []).append(unescape(value))
+    fields.pop("csrfmiddlewaretoken", None)
+    return fields
+
+
+@pytest.mark.redis
+@pytest.mark.django_db(transaction=True)
+def test_the_pages_stand_over_another_model_admin_and_use_its_templates(staff: Client, redis: RedisServer) -> None:
+    handle = taskq.remote("email:deliver").delay()
+
+    listed = staff.get("/themed/taskq_django/task/").content.decode()
+    (address,) = re.findall(r'<th class="field-short_id"><a href="([^"]*)"', listed)
+    page = staff.get(address).content.decode()
+
+    assert "themed list" in listed
+    assert address.startswith("/themed/")
+    assert "themed form" in page
+    assert handle.id in page
+
+
+@pytest.mark.django_db
+def test_an_action_asks_first_and_then_acts_on_what_was_selected(staff: Client) -> None:
+    asked = post(staff, LIST, "worker-007", "worker-003", index="0")
+
+    assert "Greet 2 workers?" in asked
+    assert f'<a href="{LIST}worker-007/change/">worker-007</a>' in asked
+    assert done == []
+    said = staff.post(LIST, hidden(asked), follow=True).content.decode()
+    assert done == [(["worker-007", "worker-003"], {name: f"mark of {name}" for name in ("worker-007", "worker-003")})]
+    assert "Greeted 2" in said
+
+
+@pytest.mark.django_db
+def test_all_that_match_are_confirmed_without_their_keys(staff: Client) -> None:
+    asked = post(staff, LIST, "worker-007", index="0", select_across="1")
+
+    assert "Greet 120 workers?" in asked
+    assert "and 100 more" in asked
+    assert len(hidden(asked)[ACTION_CHECKBOX_NAME]) == 1
+    staff.post(LIST, hidden(asked))
+    assert done == [(WORKERS, {})]
+
+
+@pytest.mark.django_db
+def test_the_confirmation_of_what_is_gone_says_so(staff: Client) -> None:
+    assert "Nothing matches (any more)." in post(staff, LIST, "gone", index="0")
+    assert done == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("seen", ["", "{", "[]", '{"worker-007": 1}', "x" * 2_000_000])
+def test_a_forged_memory_of_what_was_seen_is_none(staff: Client, seen: str) -> None:
+    post(staff, LIST, "worker-007", post="yes", seen=seen)
+
+    assert done == [(["worker-007"], {})]
+
+
+@pytest.mark.django_db
+def test_an_action_is_taken_from_the_page_of_one_row(staff: Client) -> None:
+    asked = staff.get(f"{LIST}worker-007/act/greet/").content.decode()
+    response = staff.post(f"{LIST}worker-007/act/greet/", hidden(asked))
+
+    assert done == [(["worker-007"], {"worker-007": "mark of worker-007"})]
+    assert response.headers["Location"] == f"{LIST}worker-007/change/"
+    assert staff.get(f"{LIST}gone/act/greet/").headers["Location"] == LIST
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("action", ["greet", "delete_selected", "no such action"])
+def test_an_action_that_is_not_offered_is_refused(client: Client, action: str) -> None:
+    """Django's own deletion needs a database and is not there for anybody."""
+    client.force_login(User.objects.create_user("eve", is_staff=True))
+    data = {ACTION_CHECKBOX_NAME: ["worker-007"], "action": action, "post": "yes"}
+
+    assert client.post(LIST, data).status_code == 403
+    assert client.post(f"{LIST}worker-007/act/{action}/", data).status_code == 403
+    if action != "greet":
+        client.force_login(User.objects.create_superuser("root"))
+        assert client.post(LIST, data).status_code == 403
+        assert client.post(f"{LIST}worker-007/act/{action}/", data).status_code == 403
+    assert done == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "query", ["p=0", "p=-1", "p=999", "p=x", "p=" + "9" * 5000, "e=1", "id=1", "id__in=1", "o=9", "q=a"]
+)
+def test_an_odd_address_shows_the_list(staff: Client, query: str) -> None:
+    assert staff.get(f"{LIST}?{query}").status_code == 200
+
+
+@pytest.mark.django_db
+def test_a_page_beyond_the_last_is_the_last(staff: Client) -> None:
+    html = staff.get(f"{LIST}?p=999").content.decode()
+
+    assert re.findall(r'<th class="field-id"><a [^>]*>([^<]*)</a>', html) == WORKERS[100:]
+
+
+@pytest.mark.django_db
+def test_what_was_seen_is_told_as_text_and_rows_are_escaped(staff: Client) -> None:
+    WORKERS.append(HOSTILE)
+    try:
+        asked = post(staff, LIST, HOSTILE, index="0")
+    finally:
+        WORKERS.pop()
+
+    assert "<script>alert" not in asked
+    assert json.loads(hidden(asked)["seen"][0]) == {HOSTILE: f"mark of {HOSTILE}"}
