@@ -266,6 +266,8 @@ class Settings:
     """When clients stop asking a Redis that does not answer; False: never."""
     eager: bool = False
     """Django: run each task at once, in the process that enqueues it and without Redis; for tests and development."""
+    dev_worker: bool = False
+    """Django: `manage.py runserver` runs a worker in its process; refused without `DEBUG`."""
     autodiscover: bool | tuple[str, ...] = True
     """Django: import the `tasks` module of every installed app (True), none (False), or modules of these names."""
     schedule: Mapping[str, Any] = field(default_factory=dict)
@@ -292,6 +294,7 @@ class Settings:
         set_(self, "circuit_breaker", _circuit(self.circuit_breaker))
         set_(self, "enqueue", _member(EnqueueMode, "ENQUEUE", self.enqueue))
         _check_flag("EAGER", self.eager)
+        _check_flag("DEV_WORKER", self.dev_worker)
         if not isinstance(self.defaults, Mapping):
             raise ConfigurationError(f"DEFAULTS must be a dict of task options, got {type(self.defaults).__name__}")
         set_(self, "defaults", MappingProxyType(dict(self.defaults)))
@@ -389,7 +392,7 @@ def _parse(variable: str, key: str, text: str) -> Any:
             return json.loads(text)
         except ValueError:
             raise ConfigurationError(f"{variable} must be JSON, got {text!r}") from None
-    if key in ("STRICT_PRIORITY", "EAGER", "AUTODISCOVER"):
+    if key in ("STRICT_PRIORITY", "EAGER", "DEV_WORKER", "AUTODISCOVER"):
         if text.lower() not in _FLAGS:
             raise ConfigurationError(f"{variable} must be true or false, got {text!r}")
         return _FLAGS[text.lower()]

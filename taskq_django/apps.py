@@ -11,7 +11,15 @@ from django.utils.translation import gettext_lazy as _
 
 from taskq_core import ConfigurationError
 from taskq_django.app import taskq
-from taskq_django.checks import check_commands, check_deployment, check_outbox, check_schedule, check_settings
+from taskq_django.checks import (
+    check_commands,
+    check_deployment,
+    check_dev_worker,
+    check_outbox,
+    check_schedule,
+    check_settings,
+)
+from taskq_django.dev_worker import start_with_server
 
 _SETTINGS = ("TASKQ", "BASE_DIR")
 
@@ -24,14 +32,16 @@ class TaskQConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the checks, follow `override_settings`, and import the tasks of all apps."""
+        """Register the checks, follow `override_settings`, import the tasks of all apps, and start a `DEV_WORKER`."""
         checks.register(check_settings)
         checks.register(check_schedule)
+        checks.register(check_dev_worker)
         checks.register(check_commands)
         checks.register(check_deployment, deploy=True)
         checks.register(check_outbox, checks.Tags.database)
         setting_changed.connect(_follow_settings, dispatch_uid="taskq_django")
         autodiscover()
+        start_with_server()
 
 
 def autodiscover() -> None:

@@ -4,11 +4,13 @@
 - `taskq.E002` `TASKQ['URL']` is not usable
 - `taskq.E003` a periodic task is not usable: its task is not registered, or its arguments do not fit
 - `taskq.E004` the outbox is used and has no table (`check --database`)
+- `taskq.E005` `DEV_WORKER` without `DEBUG`, or beside `EAGER`
 - `taskq.W001` `manage.py runworker` is another app's, which stands before `taskq_django` in `INSTALLED_APPS`
 - `taskq.W002` `manage.py runworker` is ours and hides another app's
 - `taskq.W003` `embedded://` in a deployment (`check --deploy`)
 - `taskq.W004` `EAGER` in a deployment
 - `taskq.W005` tasks wait in an outbox that is not used any more (`check --database`)
+- `taskq.W006` `DEV_WORKER` in a deployment (`check --deploy`)
 """
 
 from collections.abc import Sequence
@@ -23,6 +25,7 @@ from django.db import connections
 from taskq_core import ConfigurationError, TaskQError
 from taskq_core.broker.connection import parse_url
 from taskq_core.settings import EnqueueMode
+from taskq_django import dev_worker
 from taskq_django.app import taskq
 from taskq_django.conf import read_settings
 
@@ -59,6 +62,25 @@ def check_schedule(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
         taskq.periodic_tasks()
     except TaskQError as error:
         return [Error(f"A periodic task is not usable: {error}.", id="taskq.E003")]
+    return []
+
+
+def check_dev_worker(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Refuse a worker inside `runserver` where it has no place."""
+    try:
+        settings = read_settings()
+    except ConfigurationError:
+        return []  # E001 tells of it
+    try:
+        dev_worker.check_dev_worker(settings)
+    except ConfigurationError as error:
+        return [
+            Error(
+                f"TASKQ['DEV_WORKER'] is not usable: {error}.",
+                hint="Leave it out, and run `manage.py runworker` where there is to be a worker.",
+                id="taskq.E005",
+            )
+        ]
     return []
 
 
@@ -111,6 +133,14 @@ def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
                 "TASKQ['EAGER'] is set: each task runs inside the request that enqueues it, and no worker gets any.",
                 hint="Leave it out; it is for tests and development.",
                 id="taskq.W004",
+            )
+        )
+    if settings.dev_worker:
+        found.append(
+            Warning(
+                "TASKQ['DEV_WORKER'] is set: `manage.py runserver` runs a worker, and no other server does.",
+                hint="Leave it out, and run `manage.py runworker`.",
+                id="taskq.W006",
             )
         )
     return found

@@ -104,7 +104,7 @@ OPTIONS = (
         flag="--queues",
         metavar="NAME[=WEIGHT],...",
         help="queues to serve; of two full queues, one with twice the weight is served twice as often",
-        default=lambda settings: _queues_text(settings.queues),
+        default=lambda settings: queues_text(settings.queues),
     ),
     WorkerOption(
         flag="--concurrency",
@@ -196,7 +196,7 @@ def worker_config(settings: Settings, options: Mapping[str, Any]) -> WorkerConfi
 def banner(app: TaskQ, config: WorkerConfig, *, all_tasks: bool = False) -> str:
     """Return what a worker says of itself when it starts. The broker's address has no password."""
     order = "strictly in this order" if config.strict_priority else "by weight"
-    queues = _queues_text(config.queues) + (f" ({order})" if len(config.queues) > 1 else "")
+    queues = queues_text(config.queues) + (f" ({order})" if len(config.queues) > 1 else "")
     lines = [
         f"taskq worker {importlib.metadata.version('taskq-asynq')}",
         f"  broker       {app.runtime.endpoint.address}",
@@ -235,15 +235,16 @@ class Narrator(WorkerListener):
 
     def started(self, worker: Worker) -> None:
         """Say that tasks are taken from now on."""
-        self._write("ready")
+        self.write("ready")
 
     def task_ended(self, context: TaskContext, outcome: str, duration_s: float, error: BaseException | None) -> None:
         """Say how a task ended: outcome, name, id, attempt, time, and what it raised. Arguments are not shown."""
         problem = "" if error is None else f"  {type(error).__name__}: {_first_line(error)}"
         line = f"{outcome:<9}  {context.name}  {context.id}  attempt {context.attempt}  {duration_s * 1000:.0f} ms"
-        self._write(clean(line + problem))
+        self.write(clean(line + problem))
 
-    def _write(self, line: str) -> None:
+    def write(self, line: str) -> None:
+        """Write a line, if somebody is there to read it."""
         try:
             self._stdout.write(line + "\n")
             self._stdout.flush()
@@ -277,7 +278,7 @@ def run(app: TaskQ, options: Mapping[str, Any], *, stdout: Output, per_task: boo
     return make_worker(app, options, stdout=stdout, per_task=per_task).run()
 
 
-def _queues_text(queues: Mapping[str, int]) -> str:
+def queues_text(queues: Mapping[str, int]) -> str:
     """Queues as they are given on the command line, the heaviest first."""
     return ",".join(f"{name}={weight}" for name, weight in sorted(queues.items(), key=lambda item: (-item[1], item[0])))
 

@@ -23,6 +23,8 @@ class WorkerConfig:
     """Tasks that run at the same time. At least 1."""
     shutdown_grace: Duration = 30.0
     """Seconds running tasks get to finish once it stops; then they go back to the head of their queue."""
+    interrupt_grace: Duration = 2.0
+    """Seconds that functions get which were told to end; then their tasks are given back all the same."""
     burst: bool = False
     """Stop by itself when no task is pending or running."""
     lease: Duration = 30.0
@@ -55,7 +57,7 @@ class WorkerConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "queues", MappingProxyType(check_queues(self.queues)))
         check_whole("concurrency", self.concurrency, least=1, most=100_000)
-        for name in ("shutdown_grace", "lease_grace"):
+        for name in ("shutdown_grace", "interrupt_grace", "lease_grace"):
             object.__setattr__(self, name, seconds(name, getattr(self, name)))
         for name in (
             "lease",

@@ -66,7 +66,7 @@ logger = logging.getLogger("taskq.worker")
 START_PATIENCE_S = 5.0
 """Seconds a worker waits for Redis to answer when it starts."""
 ENDING_S = 2.0
-"""Seconds that functions told to end get before their tasks are given back all the same."""
+"""Seconds that each part gets to end when the worker does."""
 
 
 class Worker:
@@ -560,8 +560,9 @@ class Worker:
         await self._wait_for_end(self.config.span("shutdown_grace"), self._aborting)
         for run in list(self._executor.running.values()):
             self._executor.end(run, Ending.SHUTDOWN)
-        await asyncio.gather(*(aggregator.close(ENDING_S) for aggregator in self._aggregators))
-        await self._wait_for_end(ENDING_S, None)
+        interrupt_grace_s = self.config.span("interrupt_grace")
+        await asyncio.gather(*(aggregator.close(interrupt_grace_s) for aggregator in self._aggregators))
+        await self._wait_for_end(interrupt_grace_s, None)
         stuck = [run for run in self._executor.running.values() if run.settlement is None]
         for run in stuck:
             # Its thread ends with this process, which is the next thing to happen.

@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from django.db import transaction
 from taskq_core.worker import worker
 from taskq_django import task
 from tests.redis_server import RedisServer
+from tests.taskq_django.project import Project, read_until
 from tests.taskq_django.shop.tasks import greet
 
 pytestmark = pytest.mark.redis
@@ -221,88 +221,6 @@ def test_the_help_of_the_whole_command(capsys: pytest.CaptureFixture[str]) -> No
 
 
 # --- as a process -----------------------------------------------------------------------------------------------------
-
-PROJECT = """
-SECRET_KEY = "for tests only"
-INSTALLED_APPS = ["taskq_django", "kiosk"]
-TASKQ = {{"URL": "{url}", "SHUTDOWN_GRACE": 20}}
-USE_TZ = True
-"""
-TASKS = """
-from pathlib import Path
-from taskq_django import task
-
-@task(name="kiosk:{name}", retention=600)
-def work(flag: str) -> str:
-    import time
-    Path(flag + ".started").touch()
-    while not Path(flag).exists():
-        time.sleep(0.01)
-    return "{name}"
-"""
-
-
-class Project:
-    """A Django project in a folder of its own, with one app and a worker as a process."""
-
-    def __init__(self, folder: Path, redis: RedisServer) -> None:
-        self.folder = folder
-        self.tasks = folder / "kiosk" / "tasks.py"
-        self.tasks.parent.mkdir()
-        (folder / "kiosk" / "__init__.py").touch()
-        (folder / "kiosk_settings.py").write_text(PROJECT.format(url=redis.unix_url))
-        self.write_tasks("first", version=0)
-        self.manage = folder / "manage.py"
-        self.manage.write_text(
-            "from django.core.management import execute_from_command_line as run\nimport sys\nrun(sys.argv)\n"
-        )
-
-    def write_tasks(self, name: str, *, version: int | None = None, begins: str = "") -> None:
-        """Put a file in the place of the one with the tasks, changed just now or in the second `version`."""
-        new = self.folder / "tasks.py.new"
-        new.write_text(begins + TASKS.format(name=name))
-        if version is not None:
-            os.utime(new, (version, version))  # a change that no clock's coarseness can hide
-        new.replace(self.tasks)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return os.environ | {
-            "DJANGO_SETTINGS_MODULE": "kiosk_settings",
-            "PYTHONPATH": os.pathsep.join((str(self.folder), str(Path.cwd()))),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-
-    @contextmanager
-    def worker(self, *options: str) -> Iterator[subprocess.Popen[str]]:
-        process = subprocess.Popen(
-            [sys.executable, str(self.manage), "runworker", *options],
-            env=self.environment,
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
-
-
-def read_until(process: subprocess.Popen[str], text: str) -> str:
-    """Read what a process says up to a line with this text."""
-    said = []
-    assert process.stdout is not None
-    for line in process.stdout:
-        said.append(line)
-        if text in line:
-            return "".join(said)
-    raise AssertionError(f"it ended without saying {text!r}:\n{''.join(said)}")
 
 
 @pytest.fixture

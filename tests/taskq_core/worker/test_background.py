@@ -1,0 +1,158 @@
+"""A worker in a thread of a process that does something else."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from taskq_core import ConfigurationError, TaskQ
+from taskq_core.inspector import Inspector
+from taskq_core.wire import TaskState
+from taskq_core.worker import Worker, WorkerConfig, background
+from taskq_core.worker.background import BackgroundWorker
+from tests.redis_server import RedisServer
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def app(redis_server: RedisServer) -> Any:
+    app = TaskQ(redis_server.unix_url)
+    yield app
+    app.close()
+
+
+def make(app: TaskQ, **config: Any) -> Callable[[], Worker]:
+    return lambda: Worker(app, WorkerConfig.from_settings(app.settings, **config))
+
+
+def test_it_works_until_it_is_stopped(app: TaskQ) -> None:
+    names: list[str] = []
+
+    @app.task(name="background:work", retention=60)
+    def work() -> None:
+        names.append(threading.current_thread().name)
+
+    worker = BackgroundWorker(make(app))
+    worker.start()
+    work.delay().result(timeout=30)
+
+    assert worker.stop(30)
+    assert not worker.is_alive
+    assert names != [threading.current_thread().name]
+
+
+def test_a_running_task_gets_the_grace_and_is_then_given_back(app: TaskQ) -> None:
+    runs, release = threading.Event(), threading.Event()
+
+    @app.task(name="background:hold")
+    def hold() -> None:
+        runs.set()
+        while not release.is_set():  # an interruption ends it
+            time.sleep(0.01)
+
+    worker = BackgroundWorker(make(app, shutdown_grace=0.1))
+    worker.start()
+    handle = hold.delay()
+    assert runs.wait(30)
+
+    assert worker.stop(30)
+
+    info = Inspector(app).task(handle.queue, handle.id)
+    assert (info.state, info.retried) == (TaskState.PENDING, 0)
+
+
+def test_abort_gives_back_what_does_not_end_and_returns_at_once(app: TaskQ) -> None:
+    runs, release = threading.Event(), threading.Event()
+
+    @app.task(name="background:deaf")
+    def deaf() -> None:
+        runs.set()
+        release.wait(60)  # inside this call nothing interrupts it
+
+    worker = BackgroundWorker(make(app, shutdown_grace=60, interrupt_grace=0.05))
+    worker.start()
+    handle = deaf.delay()
+    assert runs.wait(30)
+    inspector = Inspector(app)
+    try:
+        worker.abort()
+        while inspector.task(handle.queue, handle.id).state is not TaskState.PENDING:
+            assert worker.is_alive
+            time.sleep(0.01)
+    finally:
+        release.set()
+    assert worker.stop(30)
+
+
+def test_a_worker_that_could_not_start_is_tried_again(app: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "TRIED_AGAIN_S", 0.01)
+    away = TaskQ("redis://127.0.0.1:1/0", prefix="asynq")
+    monkeypatch.setattr("taskq_core.worker.worker.START_PATIENCE_S", 0.05)
+    made: list[TaskQ] = []
+
+    def try_both() -> Worker:
+        made.append(away if len(made) < 2 else app)
+        return Worker(made[-1])
+
+    @app.task(name="background:work", retention=60)
+    def work() -> int:
+        return 1
+
+    worker = BackgroundWorker(try_both)
+    worker.start()
+
+    assert work.delay().result(timeout=30) == 1
+    assert made == [away, away, app]
+    assert worker.stop(30)
+
+
+def test_what_cannot_be_made_is_told_and_not_tried_again(app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse() -> Worker:
+        raise ConfigurationError("no such queue")
+
+    worker = BackgroundWorker(refuse)
+    worker.start()
+
+    assert worker.stop(30)
+    assert [record.getMessage() for record in caplog.records] == ["the worker cannot start: no such queue"]
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_one_that_is_stopped_before_it_began_makes_no_worker(app: TaskQ, has_begun: bool) -> None:
+    asked = threading.Event()
+
+    def never(timeout_s: float) -> bool:
+        asked.set()
+        time.sleep(timeout_s)
+        return False
+
+    def fail() -> Worker:
+        raise AssertionError("a worker is made")
+
+    worker = BackgroundWorker(fail, may_begin=never)
+    if has_begun:
+        worker.start()
+        assert asked.wait(30)
+
+    assert worker.stop(30)
+    assert not worker.is_alive
+
+
+def test_a_stop_while_the_worker_is_made_is_seen(app: TaskQ) -> None:
+    making, go = threading.Event(), threading.Event()
+
+    def slowly() -> Worker:
+        making.set()
+        assert go.wait(30)
+        return Worker(app)
+
+    worker = BackgroundWorker(slowly)
+    worker.start()
+    assert making.wait(30)
+    assert not worker.stop(0.01)
+    go.set()
+
+    assert worker.stop(30)
