@@ -60,7 +60,8 @@ class GroupedTask:
     def kwargs(self) -> dict[str, Any]:
         """Its arguments by name, decoded at the first look.
 
-        As the task would be called with them if it is registered here, else the values of the JSON object.
+        As the task would be called with them if it is registered here, else the values of the JSON object. What travels
+        as its key is that key.
 
         Raises:
             PayloadError: The payload does not fit the task, or is no JSON object.

@@ -24,6 +24,7 @@ from taskq_core.aggregation import (
 from taskq_core.bridge import Bridge
 from taskq_core.broker.connection import Endpoint
 from taskq_core.client import AsyncClient, Client, TransactionHook
+from taskq_core.codec import References
 from taskq_core.context import TaskContext
 from taskq_core.errors import ConfigurationError, TaskDefinitionError
 from taskq_core.handlers import (
@@ -81,6 +82,10 @@ class TaskQ:
     Raises:
         ConfigurationError: A setting is unknown or its value is not usable.
     """
+
+    references: References | None = None
+    """Classes whose values travel as their keys and are fetched for each run, None where there are none. For adapters,
+    which set it before the first task is made."""
 
     def __init__(
         self,
@@ -290,8 +295,8 @@ class TaskQ:
             function: The function, when used without brackets.
             name: Name of the task, its type on the wire. None: `module.qualname`.
             strict: Archive a task whose payload has unknown fields, instead of ignoring and counting them.
-            **options: See `TaskOptions`: queue, max_retry, retry_delay, retry_on, no_retry_on, is_failure, timeout,
-                deadline, run_after, retention, unique_for, headers, replicated, fsynced.
+            **options: See `TaskOptions`: queue, max_retry, retry_delay, retry_on, no_retry_on, is_failure, on_missing,
+                timeout, deadline, run_after, retention, unique_for, headers, replicated, fsynced.
 
         Raises:
             TaskDefinitionError: The function cannot become a task, or the name is taken by another function.

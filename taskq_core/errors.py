@@ -7,6 +7,7 @@
     |   `-- TaskDefinitionError      a function cannot become a task (also a TypeError)
     |-- TaskArgumentsError           the arguments of a call do not fit the task (also a TypeError)
     |-- PayloadError                 a stored payload does not fit the task that should run it
+    |-- MissingReferenceError        what an argument refers to is gone, such as a row of a database
     |-- PayloadTooLargeError         a payload is over the limit (also a ValueError)
     |-- WireFormatError              stored bytes are not what the layout says
     |-- EnqueueError                 a task was not enqueued; carries its id
@@ -55,7 +56,7 @@
                                      was cancelled, its lease is lost, or the worker stops
 
 Errors carry their facts as attributes, read as a sentence and survive pickling. None carries the value of a task's
-argument or a password.
+argument or a password; only `MissingReferenceError` names keys.
 """
 
 from datetime import timedelta
@@ -109,6 +110,25 @@ class PayloadError(TaskQError):
     def __str__(self) -> str:
         where = f"parameter {self.parameter!r} of task {self.task!r}" if self.parameter else f"task {self.task!r}"
         return f"payload of {where}: {self.problem}"
+
+
+class MissingReferenceError(TaskQError):
+    """What an argument of a task refers to is gone, for example a row of a database; retrying cannot help.
+
+    Attributes:
+        task: Name of the task.
+        label: What is gone, for example the label of a model.
+        keys: Keys of those that are gone.
+    """
+
+    def __init__(self, task: str, label: str, keys: tuple[object, ...]) -> None:
+        super().__init__(task, label, keys)
+        self.task, self.label, self.keys = task, label, keys
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{key!s:.100}" for key in self.keys[:3])
+        more = f" and {len(self.keys) - 3} more" if len(self.keys) > 3 else ""
+        return f"no {self.label} with primary key {shown}{more}, to which task {self.task!r} refers"
 
 
 class PayloadTooLargeError(TaskQError, ValueError):

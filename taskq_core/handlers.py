@@ -90,6 +90,7 @@ class Handler:
     Attributes:
         name: Its pattern; "" for the one that runs unknown types.
         function: The function itself.
+        body: What a worker calls: the function.
         is_coroutine: True for a coroutine function.
         takes_context: True if its first parameter receives the `TaskContext`.
 
@@ -104,7 +105,7 @@ class Handler:
         what = f"the handler of {name!r}" if name else "the handler of unknown types"
         check_callable(what, function)
         self.name = name
-        self.function = function
+        self.function = self.body = function
         self.is_coroutine = is_coroutine_function(function)
         self.takes_context = context_parameter(what, function) is not None
         self._message = _message_parameter(what, function, self.takes_context)

@@ -4,12 +4,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, TypedDict
 
 from taskq_core.errors import ConfigurationError
 from taskq_core.retry import RetryDelay, as_policy
-from taskq_core.settings import Duration, seconds, unknown
+from taskq_core.settings import Duration, member, seconds, unknown
 from taskq_core.telemetry.propagation import check_headers
 from taskq_core.wire import validate_group_name, validate_queue_name, validate_task_id
 
@@ -22,6 +23,13 @@ REPLICAS_MAX = 100
 _LATEST = 253_402_300_799  # the last second of the year 9999
 
 
+class OnMissing(StrEnum):
+    """What becomes of a run whose arguments refer to what is gone."""
+
+    FAIL = "fail"
+    DISCARD = "discard"
+
+
 class TaskOptionsDict(TypedDict, total=False):
     """Keyword options of `@taskq.task(...)` and `.using(...)`."""
 
@@ -31,6 +39,7 @@ class TaskOptionsDict(TypedDict, total=False):
     retry_on: type[BaseException] | tuple[type[BaseException], ...]
     no_retry_on: type[BaseException] | tuple[type[BaseException], ...]
     is_failure: Callable[[BaseException], bool] | None
+    on_missing: OnMissing | str
     timeout: Duration | None
     deadline: datetime | None
     run_after: Duration | datetime | None
@@ -60,6 +69,9 @@ class TaskOptions:
     is_failure: Callable[[BaseException], bool] | None = None
     """Whether an error counts. False: the task is retried without using an attempt, and no counter of failures moves.
     None: every error counts."""
+    on_missing: OnMissing | str = OnMissing.FAIL
+    """What becomes of a run whose arguments refer to what is gone, such as a deleted row: `fail` archives the task at
+    once with `MissingReferenceError`, `discard` drops it."""
     timeout: Duration | None = None
     """Longest run, more than 0. None: 30 minutes, or no limit but the deadline where one is set."""
     deadline: datetime | None = None
@@ -96,6 +108,7 @@ class TaskOptions:
         set_(self, "no_retry_on", _classes("no_retry_on", self.no_retry_on))
         if self.is_failure is not None:
             _check_judge("is_failure", self.is_failure)
+        set_(self, "on_missing", member(OnMissing, "on_missing", self.on_missing))
         if self.timeout is not None:
             set_(self, "timeout", seconds("timeout", self.timeout, allow_zero=False))
         if self.deadline is not None:

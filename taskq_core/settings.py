@@ -90,7 +90,7 @@ class TraceSettings:
     """Write payloads as `{"traceparent": ..., "data": {...}}`: Asynq peers older than 0.26 have no headers."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "relation", _member(Relation, "TRACE['RELATION']", self.relation))
+        object.__setattr__(self, "relation", member(Relation, "TRACE['RELATION']", self.relation))
         _check_flag("TRACE['BAGGAGE']", self.baggage)
         _check_flag("TRACE['ENVELOPE']", self.envelope)
 
@@ -171,7 +171,7 @@ class QueueLimit:
     def __post_init__(self) -> None:
         set_ = object.__setattr__
         check_whole("MAX_PENDING", self.max_pending, least=1, most=100_000_000)
-        set_(self, "when_full", _member(WhenFull, "WHEN_FULL", self.when_full))
+        set_(self, "when_full", member(WhenFull, "WHEN_FULL", self.when_full))
         if self.block_timeout is not None:
             set_(self, "block_timeout", seconds("BLOCK_TIMEOUT", self.block_timeout, allow_zero=False))
 
@@ -292,7 +292,7 @@ class Settings:
         set_(self, "enqueue_timeout", seconds("ENQUEUE_TIMEOUT", self.enqueue_timeout, allow_zero=False))
         set_(self, "limits", MappingProxyType(_limits(self.limits)))
         set_(self, "circuit_breaker", _circuit(self.circuit_breaker))
-        set_(self, "enqueue", _member(EnqueueMode, "ENQUEUE", self.enqueue))
+        set_(self, "enqueue", member(EnqueueMode, "ENQUEUE", self.enqueue))
         _check_flag("EAGER", self.eager)
         _check_flag("DEV_WORKER", self.dev_worker)
         if not isinstance(self.defaults, Mapping):
@@ -453,7 +453,12 @@ def check_whole(name: str, value: object, *, least: int, most: int) -> None:
         raise ConfigurationError(f"{name} must be between {least} and {most}, got {value}")
 
 
-def _member(kind: type[StrEnum], name: str, value: object) -> StrEnum:
+def member(kind: type[StrEnum], name: str, value: object) -> StrEnum:
+    """Return the member of an enum that a setting or option names.
+
+    Raises:
+        ConfigurationError: It names none. The message lists them.
+    """
     try:
         return kind(value)  # type: ignore[arg-type]  # whatever it is, it is a member's value or refused
     except ValueError:

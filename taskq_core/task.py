@@ -18,9 +18,10 @@ from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cas
 import msgspec
 
 from taskq_core.broker.operations import Confirmation
-from taskq_core.codec import ArgumentsCodec
+from taskq_core.codec import ArgumentsCodec, References
 from taskq_core.context import TaskContext, current
 from taskq_core.errors import TaskArgumentsError, TaskDefinitionError
+from taskq_core.fetching import afetching, fetching
 from taskq_core.options import TaskOptions, TaskOptionsDict, task_options
 from taskq_core.result import TaskHandle
 from taskq_core.wire import Keys, MessageTemplate, QueueKeys, encode_headers, validate_task_type
@@ -32,6 +33,11 @@ R_co = TypeVar("R_co", covariant=True)
 
 class Enqueuer(Protocol):
     """What a task needs of the queue application it belongs to."""
+
+    @property
+    def references(self) -> References | None:
+        """Classes whose values travel as their keys, None where there are none."""
+        ...
 
     @property
     def task_defaults(self) -> Mapping[str, Any]:
@@ -236,6 +242,7 @@ class Task(BaseTask[R], Generic[P, R]):
     Attributes:
         name: Name of the task, its type on the wire.
         function: The function itself.
+        body: What a worker calls with decoded arguments: the function, or what fetches arguments for it first.
         codec: Turns its arguments into payload bytes and back.
         is_coroutine: True for a coroutine function.
         takes_context: True if its first parameter receives the `TaskContext`.
@@ -258,7 +265,11 @@ class Task(BaseTask[R], Generic[P, R]):
         self.function = function
         self.takes_context = injected_name is not None
         injected = frozenset({injected_name}) if injected_name else frozenset[str]()
-        self.codec = ArgumentsCodec(function, name=self.name, strict=strict, injected=injected)
+        references = enqueuer.references
+        self.codec = ArgumentsCodec(function, name=self.name, strict=strict, injected=injected, references=references)
+        self.body = function
+        if references is not None and self.codec.has_references:
+            self.body = (afetching if self.is_coroutine else fetching)(self, references)
         self.result_type = _result_type(function)
         self.__name__ = self.__qualname__ = self.name  # of a partial or a callable object, which have none
         functools.update_wrapper(self, function, updated=())

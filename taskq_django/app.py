@@ -17,6 +17,7 @@ from taskq_core.settings import EnqueueMode
 from taskq_django.bridge import DjangoBridge
 from taskq_django.conf import read_settings
 from taskq_django.middleware import DatabaseMiddleware, on_healthy_connections
+from taskq_django.references import ModelReferences
 from taskq_django.transaction import CommitHook
 
 R = TypeVar("R")
@@ -27,6 +28,9 @@ class DjangoTaskQ(TaskQ):
 
     Whatever uses the settings raises `ConfigurationError` while the `TASKQ` setting is not usable.
     """
+
+    references = ModelReferences()
+    """Instances of models travel as their primary keys."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -14,10 +14,11 @@ import msgspec
 import msgspec.structs
 from msgspec import UNSET
 
+from taskq_core.codec.references import Found, Reference, References, Wanted, refer, replace
 from taskq_core.codec.signature import payload_struct, read_signature
 from taskq_core.codec.values import build, check_value, encode_ordered, read_fields
-from taskq_core.codec.wording import describe, describe_unreadable, split_path
-from taskq_core.errors import PayloadError, TaskArgumentsError
+from taskq_core.codec.wording import RefusedError, describe, describe_unreadable, split_path
+from taskq_core.errors import MissingReferenceError, PayloadError, TaskArgumentsError
 
 
 class ArgumentsCodec:
@@ -28,9 +29,11 @@ class ArgumentsCodec:
         name: Name of the task, for errors.
         strict: Refuse payloads with unknown fields instead of counting them.
         injected: Parameters the worker fills in itself. They are no part of the payload.
+        references: Classes of an adapter whose values travel as their keys; None where there are none.
 
     Attributes:
         parameters: The names that may stand in a payload, in the order of the signature.
+        has_references: Whether arguments have to be fetched before the function can be called.
 
     Raises:
         TaskDefinitionError: The signature has positional-only parameters, `*args` or `**kwargs`, or an annotation that
@@ -44,9 +47,12 @@ class ArgumentsCodec:
         name: str,
         strict: bool = False,
         injected: frozenset[str] = frozenset(),
+        references: References | None = None,
     ) -> None:
         self.name, self.strict, self._injected = name, strict, injected
-        self._known = read_signature(function, name, injected)
+        self._known = read_signature(function, name, injected, references)
+        self._referring = tuple(each.name for each in self._known.values() if each.holds_references)
+        self.has_references = bool(self._referring)
         self.parameters: tuple[str, ...] = tuple(self._known)
         self._optional = tuple(each.name for each in self._known.values() if not each.required)
         exact, lenient = (payload_struct(name, self._known, forbid) for forbid in (True, False))
@@ -58,12 +64,15 @@ class ArgumentsCodec:
         """Bind the arguments to the signature and return the payload, checked to be readable by the task.
 
         A type is wrong when the annotation says so: text is not taken for a `UUID` or a `datetime`, `True` not for an
-        int. An int for a float, any list-like for another one, and a mapping for a record pass.
+        int. An int for a float, any list-like for another one, and a mapping for a record pass. What travels as its key
+        may be given as that key.
 
         Raises:
             TaskArgumentsError: An argument is missing, unknown, given twice, of the wrong type or without a JSON form.
         """
         # msgspec binds, encodes and compares in C: about half a microsecond. All explaining waits for the slow road.
+        if self._referring:
+            return self._encode_referring(args, kwargs)
         try:
             bound = self._struct(*args, **kwargs)
             payload = encode_ordered(bound)
@@ -72,19 +81,35 @@ class ArgumentsCodec:
             fits = False
         return payload if fits else self._encode_with_care(args, kwargs)
 
+    def _encode_referring(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
+        """Bind arguments and put references in the place of what travels as its key, then check them."""
+        values = self.bind(args, kwargs)
+        for position, name in enumerate(values, start=1):
+            if name in self._referring:
+                problem = ""
+                try:
+                    values[name] = refer(self._known[name].annotation, values[name])
+                except RefusedError as exc:
+                    problem = str(exc)
+                if problem:  # raised out here, so that no value travels along as the error's context
+                    raise TaskArgumentsError(self.name, name, f"{problem}{_position(position, args)}")
+        return self._encode_with_care(tuple(values.values())[: len(args)], dict(list(values.items())[len(args) :]))
+
     def decode(self, payload: bytes) -> dict[str, object]:
         """Return the keyword arguments for the call; parameters missing in the payload keep their defaults.
 
-        An empty payload counts as an empty object: Go writes it for nil.
+        An empty payload counts as an empty object: Go writes it for nil. What travels as its key is that key here.
 
         Raises:
             PayloadError: The payload is no JSON object, lacks a parameter, holds a wrong type, or, with `strict`,
                 an unknown field.
         """
-        return self.decode_counting(payload)[0]
+        return self._replaced(self.decode_counting(payload)[0], lambda reference: reference.key)
 
     def decode_counting(self, payload: bytes) -> tuple[dict[str, object], int]:
-        """Do what `decode` does, and also return how many unknown fields of the payload were ignored.
+        """Do what `decode` does, but for what has to be fetched, and return how many unknown fields were ignored.
+
+        What travels as its key is a reference here, until `with_found` puts the value in its place.
 
         Raises:
             PayloadError: See `decode`.
@@ -98,6 +123,32 @@ class ArgumentsCodec:
         if arguments is None:
             return self._decode_with_care(payload or b"{}")
         return self._as_keywords(arguments), 0
+
+    def wanted(self, kwargs: Mapping[str, object]) -> Wanted:
+        """Return what has to be fetched before the function can be called with decoded arguments."""
+        wanted: dict[Any, dict[Any, None]] = {}
+
+        def note(reference: Reference) -> object:
+            wanted.setdefault(reference.kind, {})[reference.key] = None
+            return reference
+
+        self._replaced(kwargs, note)
+        return {kind: list(keys) for kind, keys in wanted.items()}
+
+    def with_found(self, kwargs: Mapping[str, object], found: Found) -> dict[str, object]:
+        """Return decoded arguments with what was fetched in the place of its keys.
+
+        Raises:
+            MissingReferenceError: Something was not found.
+        """
+        for kind, keys in self.wanted(kwargs).items():
+            missing = [key for key in keys if key not in found.get(kind, {})]
+            if missing:
+                raise MissingReferenceError(self.name, kind.label, tuple(missing))
+        return self._replaced(kwargs, lambda reference: found[reference.kind][reference.key])
+
+    def _replaced(self, kwargs: Mapping[str, object], by: Callable[[Reference], object]) -> dict[str, object]:
+        return {name: replace(value, by) if name in self._referring else value for name, value in kwargs.items()}
 
     def _as_keywords(self, arguments: Any) -> dict[str, object]:
         keywords: dict[str, object] = msgspec.structs.asdict(arguments)
@@ -144,8 +195,7 @@ class ArgumentsCodec:
         for position, (name, value) in enumerate(values.items(), start=1):
             plain[name], problem = check_value(self._known[name].annotation, self._known[name].decode, value)
             if problem:
-                where = f" (position {position})" if position <= len(args) else ""
-                raise TaskArgumentsError(self.name, name, problem + where)
+                raise TaskArgumentsError(self.name, name, f"{problem}{_position(position, args)}")
         return encode_ordered(self._struct(**plain))
 
     def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, object]:
@@ -188,6 +238,10 @@ class ArgumentsCodec:
         near = difflib.get_close_matches(name, self.parameters, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"got an unexpected keyword argument {name!r}{hint}"
+
+
+def _position(position: int, args: tuple[object, ...]) -> str:
+    return f" (position {position})" if position <= len(args) else ""
 
 
 def _enumerate(names: list[str]) -> str:

@@ -15,6 +15,7 @@ import msgspec
 import msgspec.inspect
 from msgspec import UNSET
 
+from taskq_core.codec.references import Reference, References, holds_references, with_references
 from taskq_core.codec.values import build, is_model
 from taskq_core.codec.wording import type_name
 from taskq_core.errors import TaskDefinitionError
@@ -29,9 +30,12 @@ class Parameter:
     required: bool
     keyword_only: bool
     decode: Callable[[bytes], object]
+    holds_references: bool
 
 
-def read_signature(function: Callable[..., object], task: str, injected: frozenset[str]) -> dict[str, Parameter]:
+def read_signature(
+    function: Callable[..., object], task: str, injected: frozenset[str], references: References | None = None
+) -> dict[str, Parameter]:
     """Return the parameters of the payload by name, in the order of the signature.
 
     Raises:
@@ -49,13 +53,20 @@ def read_signature(function: Callable[..., object], task: str, injected: frozens
         hint = _resolve(each, function, task)
         if each.default is None:
             hint = typing.Optional[hint]  # noqa: UP045 - `|` fails on annotations that are no types
-        decode = _parameter_decoder(hint, f"task {task!r}, parameter {each.name!r}")
+        where = f"task {task!r}, parameter {each.name!r}"
+        if references is not None:
+            try:
+                hint = with_references(hint, references)
+            except TypeError as exc:
+                raise TaskDefinitionError(f"{where}: {exc}") from None
+        decode = _parameter_decoder(hint, where)
         known[each.name] = Parameter(
             name=each.name,
             annotation=hint,
             required=each.default is each.empty,
             keyword_only=each.kind is each.KEYWORD_ONLY,
             decode=decode,
+            holds_references=references is not None and holds_references(hint),
         )
     return known
 
@@ -130,7 +141,7 @@ def _contains(outer: types.CodeType, code: types.CodeType) -> bool:
 def _parameter_decoder(hint: Any, where: str) -> Callable[[bytes], object]:
     try:
         for custom in _custom_types(msgspec.inspect.type_info(hint), set()):
-            if custom is not object and not is_model(custom):
+            if custom is not object and not is_model(custom) and not issubclass(custom, Reference):
                 raise TypeError(f"type {custom.__qualname__} has no JSON form")
         return msgspec.json.Decoder(hint, dec_hook=build).decode
     except Exception as exc:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from taskq_core.codec.references import Reference
 from taskq_core.codec.wording import TOO_DEEP, RefusedError, describe, describe_unwritable, place, split_path
 
 
@@ -22,6 +23,8 @@ def is_model(type_: object) -> bool:
 
 def dump(value: Any) -> object:
     """Turn into JSON values what msgspec does not know (its `enc_hook`)."""
+    if isinstance(value, Reference):
+        return value.plain
     if is_model(type(value)):
         # Warnings off: their text holds values, and what does not fit is refused when the bytes are read back.
         return value.model_dump(mode="json", by_alias=True, warnings=False)
@@ -32,6 +35,8 @@ def build(type_: Any, value: object) -> object:
     """Build what msgspec does not know from decoded JSON (its `dec_hook`)."""
     if type_ is object:
         return value
+    if issubclass(type_, Reference):
+        return type_(value)
     try:
         # A model that is strict still takes text for a UUID from JSON, but not from Python values.
         if validate := getattr(type_, "model_validate_json", None):

@@ -166,9 +166,9 @@ class InlineWorker:
         if isinstance(task, Handler):
             run.kwargs = task.arguments(message, payload, run.queue.name)
         else:
-            run.kwargs = task.codec.decode(payload)
+            run.kwargs, _ = task.codec.decode_counting(payload)
         given = (run.context,) if task.takes_context else ()
-        call: Callable[[], Any] = partial(task.function, *given, **run.kwargs)
+        call: Callable[[], Any] = partial(task.body, *given, **run.kwargs)
         for middleware in reversed(self._app.middleware.of_run(run.queue.name, task.name, run.name)):
             if not middleware.only_in_workers:
                 around = middleware.aaround if task.is_coroutine else middleware.around

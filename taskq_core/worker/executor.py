@@ -187,9 +187,9 @@ class Executor:
             if self._middleware.wraps_runs:
                 run.result = await self._wrapped_coroutine(run)
             elif task.takes_context:
-                run.result = await task.function(context, **run.kwargs)
+                run.result = await task.body(context, **run.kwargs)
             else:
-                run.result = await task.function(**run.kwargs)
+                run.result = await task.body(**run.kwargs)
         except BaseException as error:
             if isinstance(error, MemoryError):
                 traceback.clear_frames(error.__traceback__)  # as for a plain function
@@ -212,8 +212,8 @@ class Executor:
     def _bound(self, run: Run) -> Callable[[], Any]:
         assert run.task is not None
         if run.task.takes_context:
-            return partial(run.task.function, run.context, **run.kwargs)
-        return partial(run.task.function, **run.kwargs)
+            return partial(run.task.body, run.context, **run.kwargs)
+        return partial(run.task.body, **run.kwargs)
 
     def _call(self, run: Run) -> object:
         """Run a plain function, in its thread."""
@@ -229,8 +229,8 @@ class Executor:
                 call = partial(middleware.around, context, call)
             return call()
         if task.takes_context:
-            return task.function(context, **run.kwargs)
-        return task.function(**run.kwargs)
+            return task.body(context, **run.kwargs)
+        return task.body(**run.kwargs)
 
     # --- end ----------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from taskq_core.codec import encode_result
 from taskq_core.errors import (
     Discard,
     LeaseLostError,
+    MissingReferenceError,
     PayloadError,
     ResultValueError,
     Retry,
@@ -127,6 +128,8 @@ def _failure(run: Run, error: BaseException | None) -> _Failure | None:
         return _Failure(str(error), error, is_final=True)
     if isinstance(error, ResultValueError):
         return _Failure(f"the task returned, but {error}", error, is_final=True)
+    if isinstance(error, MissingReferenceError):
+        return _Failure(describe(error), error, is_final=True)
     if isinstance(error, UnknownTaskError):
         return _Failure(str(error), error)
     return _Failure(describe(error), error, is_final=_is_final(run, error))

@@ -14,6 +14,7 @@ from taskq_core import errors
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "TaskArgumentsError": ("task", "parameter", "a problem"),
     "PayloadError": ("task", "parameter", "a problem"),
+    "MissingReferenceError": ("task", "shop.Order", (1, 2)),
     "PayloadTooLargeError": ("task", 20, 10),
     "EnqueueError": ("task", "queue", "id", "a reason"),
     "DuplicateTaskError": ("task", "queue", "id"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskq_core import ConfigurationError, TaskOptions, TaskQ, exponential
-from taskq_core.options import task_options
+from taskq_core.options import OnMissing, task_options
 from taskq_core.retry import asynq_default
 
 BERLIN = timezone(timedelta(hours=1))
@@ -199,6 +199,7 @@ class TestUsing:
             "retry_on": OSError,
             "no_retry_on": ValueError,
             "is_failure": bool,
+            "on_missing": "discard",
             "timeout": 1,
             "deadline": moment,
             "run_after": 5,
@@ -218,6 +219,7 @@ class TestUsing:
         assert (options.run_after, options.retention_s, options.task_id, options.unique_s) == (5.0, 6, "id", 7)
         assert (dict(options.headers), options.aggregate) == ({"a": "b"}, "g")
         assert (options.replicated, options.fsynced) == (2, True)
+        assert options.on_missing is OnMissing.DISCARD
 
     def test_a_wrong_option_is_refused_at_once(self, fake_redis: Any) -> None:
         task = TaskQ(fake_redis).remote("t")

@@ -1,0 +1,154 @@
+"""Model instances as arguments: a payload carries primary keys, and a run gets fresh instances.
+
+The rules are the core's (`taskq_core.codec.references`); this says what the key of an instance is and reads rows by
+their keys, one query a model. Rows are read from the database that the router writes the model to, because a replica
+may be behind, and through the model's base manager, as `refresh_from_db` does.
+"""
+
+from collections.abc import Hashable
+from enum import Enum
+from typing import Any
+
+import msgspec
+from asgiref.sync import sync_to_async
+from django.core.exceptions import ValidationError
+from django.db import models, router
+
+from taskq_core.codec import Found, RefusedError, Wanted
+
+
+class ModelKind:
+    """One model whose instances travel as their primary keys."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    @property
+    def label(self) -> str:
+        """Label of the model, such as `shop.Order`."""
+        label: str = self._model._meta.label
+        return label
+
+    def to_json(self, value: object) -> object:
+        """Return the primary key of an instance, or the key given, as a JSON value; a list for a composite one.
+
+        Raises:
+            RefusedError: The instance is of another model, was never saved or was deleted, or its row stands in another
+                database than the one a run reads; or what was given is no key.
+        """
+        parts: list[Any] = [value]
+        if isinstance(value, models.Model):
+            self._check(value)
+            parts = [getattr(value, field.attname) for field in self._fields]
+        elif self._is_composite:
+            parts = list(value) if isinstance(value, tuple | list) else []
+        if len(parts) != len(self._fields) or any(part is None for part in parts):
+            raise RefusedError(f"expected a {self.label} or its primary key, got {type(value).__qualname__}")
+        plain = [_to_json(field, part) for field, part in zip(self._fields, parts, strict=True)]
+        return plain if self._is_composite else plain[0]
+
+    def to_key(self, value: object) -> Hashable:
+        """Return the primary key that a JSON value stands for.
+
+        Raises:
+            RefusedError: It is none.
+        """
+        if not self._is_composite:
+            return self._read(self._fields[0], value)
+        if not isinstance(value, list) or len(value) != len(self._fields):
+            raise RefusedError(f"expected the primary key of a {self.label}, a list of {len(self._fields)} values")
+        return tuple(self._read(field, part) for field, part in zip(self._fields, value, strict=True))
+
+    def fetch(self, keys: list[Hashable]) -> dict[Hashable, object]:
+        """Read rows by their primary keys, in one query or as few as the database lets."""
+        rows: dict[Hashable, object] = self._model._base_manager.using(router.db_for_write(self._model)).in_bulk(keys)
+        return rows
+
+    @property
+    def _fields(self) -> list[Any]:
+        return list(self._model._meta.pk_fields)
+
+    @property
+    def _is_composite(self) -> bool:
+        return bool(self._model._meta.is_composite_pk)
+
+    def _check(self, instance: Any) -> None:
+        """Refuse an instance that a run could not get by its key."""
+        meta = instance._meta
+        if not issubclass(meta.concrete_model, self._model._meta.concrete_model):
+            raise RefusedError(f"expected a {self.label}, got a {meta.label}")
+        if instance._state.adding or instance.pk is None:
+            raise RefusedError(f"this {self.label} has no row: save it before, or enqueue before it is deleted")
+        there = router.db_for_write(self._model, instance=instance)
+        read = router.db_for_write(self._model)
+        if there != read:
+            raise RefusedError(
+                f"the row of this {self.label} is in database {there!r}, and a run would look for it in {read!r}; "
+                "let a database router name the one, or pass its key and read it in the task"
+            )
+
+    def _read(self, field: Any, value: object) -> Hashable:
+        if value is not None:
+            try:
+                key: Hashable = field.to_python(value)
+                again = _to_json(field, key)
+            except (ValidationError, TypeError, ValueError, ArithmeticError, RefusedError):
+                pass
+            else:
+                # `to_python` takes "5", 5.7 and True for an int; text has several forms, such as a UUID's.
+                if type(again) is type(value) and (again == value or isinstance(value, str)):
+                    return key
+        raise RefusedError(f"expected the primary key of a {self.label}, got {_JSON_TYPES[type(value)]}")
+
+
+_JSON_TYPES = {type(None): "null", bool: "bool", int: "int", float: "float", str: "str", list: "array", dict: "object"}
+
+
+def _to_json(field: Any, value: Any) -> object:
+    """Return a part of a key as a JSON value; a field may have a type of its own for it."""
+    for each in (_known, field.get_prep_value):
+        try:
+            return msgspec.to_builtins(_known(each(value)))
+        except (TypeError, ValueError, ValidationError):
+            continue
+    raise RefusedError(f"{type(value).__qualname__} is no primary key that has a JSON form")
+
+
+def _known(value: object) -> object:
+    """Return text that is marked as safe, and bytes as PostgreSQL returns them, as types that have a JSON form."""
+    if type(value) is not str and isinstance(value, str) and not isinstance(value, Enum):
+        return str.__str__(value)  # `str` returns marked text as it is
+    return bytes(value) if isinstance(value, memoryview) else value
+
+
+class ModelReferences:
+    """The core's `References` for Django's models."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[type, ModelKind] = {}
+
+    def kind(self, type_: type) -> ModelKind | None:
+        """Return how instances of a class travel; None where it is no model.
+
+        Raises:
+            TypeError: It is a model without rows of its own.
+        """
+        if not issubclass(type_, models.Model):
+            return None
+        meta: Any = getattr(type_, "_meta", None)
+        if meta is None or meta.abstract or meta.swapped:
+            why = f"is swapped for {meta.swapped}" if meta is not None and meta.swapped else "is abstract"
+            raise TypeError(f"{type_.__qualname__} {why} and has no rows; annotate the model that has")
+        return self._kinds.setdefault(type_, ModelKind(type_))
+
+    def fetch(self, wanted: Wanted) -> Found:
+        """Read rows, one query a model. Those that are gone are missing in what is returned."""
+        found: dict[Any, dict[Hashable, object]] = {}
+        for kind, keys in wanted.items():
+            assert isinstance(kind, ModelKind)
+            found[kind] = kind.fetch(keys)
+        return found
+
+    async def afetch(self, wanted: Wanted) -> Found:
+        """As `fetch`, in the thread of the coroutine's database connections."""
+        return await sync_to_async(self.fetch, thread_sensitive=True)(wanted)

@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class DepotConfig(AppConfig):
+    name = "tests.taskq_django.depot"
+    label = "depot"

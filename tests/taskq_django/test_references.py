@@ -1,0 +1,508 @@
+"""A parameter annotated with a model: its primary key travels, and a fresh instance arrives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import pytest
+from django.db import connection, transaction
+from django.db.models.signals import post_init
+from django.test.utils import CaptureQueriesContext
+from django.utils.safestring import mark_safe
+
+from taskq_core import (
+    ConfigurationError,
+    Discard,
+    MissingReferenceError,
+    PayloadError,
+    TaskArgumentsError,
+    TaskDefinitionError,
+    TaskFailedError,
+    TaskQ,
+    TaskState,
+)
+from taskq_core.inspector import Inspector
+from taskq_core.testing import Captured
+from taskq_django import client, periodic, task, taskq
+from taskq_django.app import DjangoTaskQ
+from taskq_django.testing import adrain, capture, drain, eager
+from tests.redis_server import RedisServer
+from tests.taskq_django.depot.models import Country, FragileParcel, HeavyParcel, Parcel, Place, Receipt, Shelf, Stamped
+
+pytestmark = pytest.mark.django_db(transaction=True)
+arrived: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    arrived.clear()
+    yield
+    taskq.close()
+
+
+@task(name="depot:send", retention=60)
+def send(parcel: Parcel, note: str = "") -> str:
+    arrived.append(parcel)
+    return f"{type(parcel).__name__} to {parcel.to}"
+
+
+@task(name="depot:asend", retention=60)
+async def asend(parcel: Parcel) -> str:
+    arrived.append(parcel)
+    return parcel.to
+
+
+@task(name="depot:send-all", retention=60)
+def send_all(first: Parcel | None, others: list[Parcel], by_name: dict[str, Parcel] | None = None) -> None:
+    arrived.extend([first, *others, by_name])
+
+
+@task(name="depot:store", retention=60)
+def store(shelf: Shelf, place: Place, receipt: Receipt, country: Country) -> None:
+    arrived.extend([shelf, place, receipt, country])
+
+
+@task(name="depot:check", retention=60)
+def check(fragile: FragileParcel, heavy: Annotated[HeavyParcel, "at most 30 kg"]) -> None:
+    arrived.extend([fragile, heavy])
+
+
+@task(name="depot:tidy", on_missing="discard", retention=60)
+def tidy(parcel: Parcel) -> None:
+    arrived.append(parcel)
+
+
+def payload_of(tasks: Captured) -> Any:
+    return json.loads(tasks.enqueued[-1].payload)
+
+
+class TestInAWorker:
+    """Real Redis, a real worker, threads and connections of its own."""
+
+    @pytest.mark.redis
+    def test_a_plain_task_gets_the_row_as_it_is_then(self, redis: RedisServer) -> None:
+        parcel = Parcel.objects.create(to="Ada")
+        handle = send.delay(parcel, note="soon")
+        Parcel.objects.filter(pk=parcel.pk).update(to="Grace")
+
+        drain()
+
+        assert handle.result(timeout=20) == "Parcel to Grace"
+        assert arrived[0] == parcel
+        assert arrived[0] is not parcel
+
+    @pytest.mark.redis
+    async def test_a_coroutine_gets_it_too_and_the_loop_goes_on(self, redis: RedisServer) -> None:
+        """The row is read in another thread than the loop's: while it waits there, the loop turns."""
+        parcel = await Parcel.objects.acreate(to="Ada")
+        loop = asyncio.get_running_loop()
+
+        def meet(**kwargs: Any) -> None:
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(20)
+
+        handle = await asend.adelay(parcel)
+        post_init.connect(meet, sender=Parcel)
+        try:
+            await adrain()
+        finally:
+            post_init.disconnect(meet, sender=Parcel)
+
+        assert await handle.aresult(timeout=20) == "Ada"
+
+    @pytest.mark.redis
+    def test_a_row_that_is_gone_archives_the_task_at_once(self, redis: RedisServer, inspector: Inspector) -> None:
+        parcel = Parcel.objects.create(to="Ada")
+        key = parcel.pk
+        handle = send.delay(parcel)
+        parcel.delete()
+
+        runs = drain(raises=False)
+
+        assert [(run.outcome, type(run.error)) for run in runs] == [("archived", MissingReferenceError)]
+        error = runs[0].error
+        assert isinstance(error, MissingReferenceError)
+        assert (error.task, error.label, error.keys) == ("depot:send", "depot.Parcel", (key,))
+        info = handle.refresh()
+        assert (info.state, info.retried) == (TaskState.ARCHIVED, 0)
+        with pytest.raises(TaskFailedError, match=f"MissingReferenceError: no depot.Parcel with primary key {key}, to"):
+            handle.result(timeout=20)
+        assert arrived == []
+
+    @pytest.mark.redis
+    async def test_a_coroutines_row_that_is_gone_as_well(self, redis: RedisServer) -> None:
+        parcel = await Parcel.objects.acreate(to="Ada")
+        handle = await asend.adelay(parcel)
+        await parcel.adelete()
+
+        runs = await adrain(raises=False)
+
+        assert [run.outcome for run in runs] == ["archived"]
+        assert (await handle.arefresh()).state is TaskState.ARCHIVED
+
+    @pytest.mark.redis
+    def test_or_drops_it_where_the_task_says_so(self, redis: RedisServer) -> None:
+        parcel = Parcel.objects.create(to="Ada")
+        tidy.delay(parcel)
+        parcel.delete()
+
+        (run,) = drain()
+
+        assert run.outcome == "discarded"
+        assert isinstance(run.error, Discard)
+        assert isinstance(run.error.__cause__, MissingReferenceError)
+        assert redis.client.zcard("asynq:{default}:archived") == 0
+
+    @pytest.mark.redis
+    def test_or_the_setting(self, redis: RedisServer, settings: Any) -> None:
+        settings.TASKQ = {**settings.TASKQ, "DEFAULTS": {"on_missing": "discard"}}
+        parcel = Parcel.objects.create(to="Ada")
+        send.delay(parcel)
+        parcel.delete()
+
+        assert [run.outcome for run in drain()] == ["discarded"]
+
+    @pytest.mark.redis
+    def test_a_database_that_fails_is_no_missing_row(self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """That may pass, so the task is retried."""
+        handle = send.delay(Parcel.objects.create(to="Ada"))
+        monkeypatch.setattr(Parcel._meta, "db_table", "nowhere")
+
+        runs = drain(raises=False)
+
+        assert [run.outcome for run in runs] == ["retried"]
+        assert handle.refresh().state is TaskState.RETRY
+
+    @pytest.mark.redis
+    def test_connections_are_looked_after(self, redis: RedisServer) -> None:
+        """Where none may be kept (`CONN_MAX_AGE` 0), the one that read the row is closed with the task."""
+        used: list[Any] = []
+
+        def note(**kwargs: Any) -> None:
+            used.append(connection.connection)
+
+        parcel = Parcel.objects.create(to="Ada")
+        send.delay(parcel)
+        post_init.connect(note, sender=Parcel)
+        try:
+            drain()
+        finally:
+            post_init.disconnect(note, sender=Parcel)
+
+        (raw,) = used
+        with pytest.raises(Exception, match="closed"):
+            raw.execute("SELECT 1")
+
+    @pytest.mark.redis
+    def test_what_a_go_service_writes_is_read(self, redis: RedisServer) -> None:
+        """A bare primary key, as its struct has it."""
+        parcel = Parcel.objects.create(to="Ada")
+        taskq.remote("depot:send").delay(b'{"parcel": %d}' % parcel.pk)
+
+        drain()
+
+        assert arrived == [parcel]
+
+    @pytest.mark.redis
+    def test_from_the_outbox(self, redis: RedisServer, settings: Any) -> None:
+        settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "outbox"}
+        with transaction.atomic():
+            parcel = Parcel.objects.create(to="Ada")
+            send.delay(parcel)
+
+        drain()
+
+        assert arrived == [parcel]
+
+
+class TestThePayload:
+    def test_is_the_primary_key_alone(self) -> None:
+        shelf = Shelf.objects.create()
+        place = Place.objects.create(shelf=shelf, number=7)
+        parcel = Parcel.objects.create(to="Ada")
+        receipt = Receipt.objects.create(parcel=parcel)
+        country = Country.objects.create(code=mark_safe("DE"))
+
+        with capture() as tasks:
+            store.delay(shelf, place, receipt, country)
+            assert payload_of(tasks) == {
+                "shelf": str(shelf.pk),
+                "place": [str(shelf.pk), 7],
+                "receipt": parcel.pk,
+                "country": "DE",
+            }
+            tasks.run()
+
+        assert arrived == [shelf, place, receipt, country]
+
+    def test_none_lists_and_dicts(self) -> None:
+        """All rows of a model are read with one query, each once, and arrive where they were given."""
+        a, b = Parcel.objects.create(to="a"), Parcel.objects.create(to="b")
+
+        with capture() as tasks:
+            send_all.delay(None, [b, a, b], {"x": a})
+            assert payload_of(tasks) == {"first": None, "others": [b.pk, a.pk, b.pk], "by_name": {"x": a.pk}}
+            with CaptureQueriesContext(connection) as queries:
+                tasks.run()
+
+        assert arrived == [None, b, a, b, {"x": a}]
+        assert len(queries) == 1
+
+    def test_more_rows_than_a_statement_takes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(type(connection.features), "max_query_params", 2)
+        parcels = [Parcel.objects.create(to=str(number)) for number in range(5)]
+
+        with eager():
+            send_all.delay(None, parcels)
+
+        assert arrived[1:-1] == parcels
+
+    def test_children_and_proxies_arrive_as_the_annotation_says(self) -> None:
+        fragile = FragileParcel.objects.create(to="Ada")
+        with eager():
+            assert send.delay(fragile).result(timeout=20) == "Parcel to Ada"
+            assert send.delay(HeavyParcel.objects.get()).result(timeout=20) == "Parcel to Ada"
+            check.delay(fragile, Parcel.objects.get())
+
+        assert [type(each) for each in arrived[2:]] == [FragileParcel, HeavyParcel]
+
+    def test_rows_that_the_default_manager_hides_are_found(self) -> None:
+        parcel = Parcel.objects.create(to="Ada", is_lost=True)
+
+        with eager():
+            send.delay(parcel)
+
+        assert arrived == [parcel]
+
+    def test_a_set_has_one_order(self) -> None:
+        """So that equal calls make equal bytes, which the unique lock needs."""
+        shelves = {Shelf.objects.create() for _ in range(20)}
+
+        @task(name="depot:count")
+        def count(shelves: set[Shelf], fixed: tuple[Shelf, int] | None = None) -> None:
+            arrived.append((shelves, fixed))
+
+        first = next(iter(shelves))
+        with capture() as tasks:
+            count.delay(shelves, (first, 3))
+            keys = sorted(str(each.pk) for each in shelves)
+            assert payload_of(tasks) == {"shelves": keys, "fixed": [str(first.pk), 3]}
+            tasks.run()
+
+        assert arrived == [(shelves, (first, 3))]
+
+    def test_a_duplicate_is_told_by_the_key(self) -> None:
+        parcel = Parcel.objects.create(to="Ada")
+        once = send.using(unique_for=60)
+
+        with capture():
+            once.delay(parcel)
+            parcel.to = "Grace"
+            with pytest.raises(Exception, match="holds the unique lock"):
+                once.delay(parcel)
+
+    def test_a_key_may_stand_for_the_instance(self) -> None:
+        """Which saves the one who enqueues reading the row."""
+        shelf = Shelf.objects.create()
+        Place.objects.create(shelf=shelf, number=7)
+        parcel = Parcel.objects.create(to="Ada")
+        Receipt.objects.create(parcel=parcel)
+        Country.objects.create(code="DE")
+
+        with capture() as tasks:
+            store.delay(str(shelf.pk), (shelf.pk, 7), parcel.pk, "DE")  # type: ignore[arg-type]  # keys
+            tasks.run()
+            tasks.assert_enqueued(store, shelf=shelf, receipt=parcel.pk)
+            tasks.assert_enqueued(store.s(shelf, Place.objects.get(), Receipt.objects.get(), Country.objects.get()))
+
+        assert arrived == [shelf, Place.objects.get(), Receipt.objects.get(), Country.objects.get()]
+
+    def test_what_a_test_sees_enqueued_is_the_key(self) -> None:
+        parcel = Parcel.objects.create(to="Ada")
+
+        with capture() as tasks:
+            send.delay(parcel)
+
+        assert tasks.enqueued[0].arguments == {"parcel": parcel.pk}
+
+    async def test_from_a_coroutine_and_in_bulk(self) -> None:
+        parcel = await Parcel.objects.acreate(to="Ada")
+
+        with capture() as tasks:
+            await send.adelay(parcel)
+            client.enqueue_many([send.s(parcel), asend.s(parcel)])
+            await tasks.arun()
+
+        assert arrived == [parcel] * 3
+
+    def test_called_like_a_function_it_gets_what_it_is_given(self) -> None:
+        parcel = Parcel(to="Ada")
+
+        assert send(parcel) == "Parcel to Ada"
+        assert arrived[0] is parcel
+
+
+class TestSchedules:
+    def test_the_setting_names_a_key(self, settings: Any) -> None:
+        settings.TASKQ = {
+            "SCHEDULE": {"nightly": {"task": "depot:send", "spec": "@daily", "kwargs": {"parcel": 7}}},
+            "URL": "redis://127.0.0.1:1/0",
+        }
+
+        (entry,) = [each for each in taskq.periodic_tasks() if each.id == "nightly"]
+
+        assert entry.payload == b'{"parcel":7}'
+
+    def test_a_key_that_is_none_is_refused_there(self, settings: Any) -> None:
+        settings.TASKQ = {"SCHEDULE": {"nightly": {"task": "depot:send", "spec": "@daily", "kwargs": {"parcel": "x"}}}}
+
+        with pytest.raises(TaskArgumentsError, match=r"expected the primary key of a depot\.Parcel, got str"):
+            taskq.periodic_tasks()
+
+    def test_an_argument_that_may_be_left_out(self) -> None:
+        application = DjangoTaskQ()
+
+        @application.periodic("@daily")
+        @application.task(name="depot:sweep")
+        def sweep(parcel: Parcel | None = None) -> None: ...
+
+        (entry,) = application.timetable.entries.values()
+        assert entry.payload == b"{}"
+        assert periodic is not None
+
+
+class TestRefusals:
+    """Before anything is written, in types and names, without values."""
+
+    @pytest.fixture(autouse=True)
+    def _captured(self) -> Iterator[None]:
+        with capture() as tasks:
+            yield
+            assert tasks.enqueued == []
+
+    def test_an_instance_that_was_never_saved(self) -> None:
+        with pytest.raises(TaskArgumentsError) as caught:
+            send.delay(Parcel(to="Ada"))
+
+        assert str(caught.value) == (
+            "task 'depot:send', parameter 'parcel': this depot.Parcel has no row: save it before, or enqueue before it "
+            "is deleted (position 1)"
+        )
+        with pytest.raises(TaskArgumentsError, match=r"this depot\.Parcel has no row: .* at \[1\]"):
+            send_all.delay(None, [Parcel.objects.create(to="a"), Parcel(to="b")])
+
+    def test_one_with_a_key_of_its_own_that_was_never_saved(self) -> None:
+        with pytest.raises(TaskArgumentsError, match=r"this depot\.Shelf has no row"):
+            store.encode((Shelf(), 1, 1, "DE"), {})
+
+    def test_a_deleted_one(self) -> None:
+        parcel = Parcel.objects.create(to="Ada")
+        parcel.delete()
+
+        with pytest.raises(TaskArgumentsError, match=r"this depot\.Parcel has no row"):
+            send.delay(parcel)
+
+    def test_one_of_another_model(self) -> None:
+        country = Country.objects.create(code="DE")
+        with pytest.raises(TaskArgumentsError, match=r"expected a depot\.Parcel, got a depot\.Country"):
+            send.delay(country)  # type: ignore[arg-type]
+        parcel = Parcel.objects.create(to="Ada")
+        with pytest.raises(TaskArgumentsError, match=r"expected a depot\.FragileParcel, got a depot\.Parcel"):
+            check.delay(parcel, parcel)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("value", [None, "x", "79", 7.0, True, [7], {"id": 7}, uuid.uuid4(), object(), 2j])
+    def test_what_is_neither_instance_nor_key(self, value: Any) -> None:
+        with pytest.raises(TaskArgumentsError) as caught:
+            send.delay(value)
+
+        assert caught.value.parameter == "parcel"
+        assert value is None or repr(value) not in str(caught.value)
+        assert caught.value.__context__ is None
+
+    @pytest.mark.parametrize("value", [None, 7, "7", {"a": 1}])
+    def test_what_is_no_list_of_them(self, value: Any) -> None:
+        with pytest.raises(TaskArgumentsError, match=r"parameter 'others': expected list\[Parcel\], got"):
+            send_all.delay(None, value)
+
+    def test_a_query_set_is_no_list(self) -> None:
+        with pytest.raises(TaskArgumentsError, match=r"expected list\[Parcel\], got QuerySet"):
+            send_all.delay(None, Parcel.objects.all())  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("place", [7, [7], (None, 1), "x", [uuid.UUID(int=1), "x"]])
+    def test_half_a_composite_key(self, place: Any) -> None:
+        with pytest.raises(TaskArgumentsError, match="parameter 'place': expected"):
+            store.encode((str(uuid.UUID(int=1)), place, 7, "DE"), {})
+
+    @pytest.mark.django_db(transaction=True, databases=["default", "other"])
+    def test_a_row_of_a_database_that_a_run_would_not_read(self, settings: Any) -> None:
+        """With a router that says where the model is, both are the same, and a replica's instance is taken."""
+        parcel = Parcel.objects.using("other").create(to="Ada")
+        with pytest.raises(
+            TaskArgumentsError, match="is in database 'other', and a run would look for it in 'default'"
+        ):
+            send.delay(parcel)
+
+        settings.DATABASE_ROUTERS = [WritesToOther()]
+        assert send.encode((parcel,), {}) == b'{"parcel":%d}' % parcel.pk
+        assert send.codec.wanted(send.codec.decode_counting(b'{"parcel":%d}' % parcel.pk)[0])
+        (rows,) = taskq.references.fetch(
+            send.codec.wanted(send.codec.decode_counting(b'{"parcel":%d}' % parcel.pk)[0])
+        ).values()
+        assert rows == {parcel.pk: parcel}
+
+    @pytest.mark.parametrize("payload", [b'{"parcel":"7"}', b'{"parcel":null}', b'{"parcel":7.5}', b'{"parcel":[7]}'])
+    def test_a_payload_that_holds_no_key(self, payload: bytes) -> None:
+        with pytest.raises(
+            PayloadError, match="parameter 'parcel' of task 'depot:send': expected the primary key of a"
+        ):
+            send.codec.decode(payload)
+
+
+class WritesToOther:
+    def db_for_write(self, model: type, **hints: object) -> str | None:
+        return "other" if model is Parcel else None
+
+
+class TestDefinitions:
+    def test_a_model_without_rows_is_refused(self) -> None:
+        def stamp(what: Stamped) -> None: ...
+
+        with pytest.raises(TaskDefinitionError, match="parameter 'what': Stamped is abstract and has no rows"):
+            DjangoTaskQ().task(stamp)
+
+    def test_a_model_beside_other_types_is_refused(self) -> None:
+        def stamp(what: Parcel | int) -> None: ...
+
+        with pytest.raises(
+            TaskDefinitionError, match=r"parameter 'what': the annotation Parcel \| int is not supported"
+        ):
+            DjangoTaskQ().task(stamp)
+
+    def test_a_model_as_the_key_of_a_dict_is_refused(self) -> None:
+        def stamp(what: dict[Parcel, int]) -> None: ...
+
+        with pytest.raises(TaskDefinitionError, match="type Parcel has no JSON form"):
+            DjangoTaskQ().task(stamp)
+
+    def test_another_word_for_what_becomes_of_it_is_refused(self) -> None:
+        with pytest.raises(ConfigurationError, match="on_missing must be 'fail' or 'discard', got 'retry'"):
+            task(name="depot:bad", on_missing="retry")(send.function)
+
+    def test_without_django_a_model_is_no_argument(self) -> None:
+        def stamp(what: Parcel) -> None: ...
+
+        with pytest.raises(TaskDefinitionError, match="type Parcel has no JSON form"):
+            TaskQ().task(stamp)
+
+
+class TestEager:
+    def test_sees_the_uncommitted_row_and_loads_it_fresh(self, settings: Any) -> None:
+        settings.TASKQ = {"EAGER": True, "ENQUEUE": "immediate"}
+        with transaction.atomic():
+            parcel = Parcel.objects.create(to="Ada")
+            parcel.to = "not saved"
+            assert send.delay(parcel).result(timeout=20) == "Parcel to Ada"
+            assert asend.delay(parcel).result(timeout=20) == "Ada"
