@@ -73,7 +73,8 @@ def late_recoverer(stage: Stage, fault: PlannedFault) -> Iterator[float]:
         stage.enqueue(program.aslow.s(stage.slot(), round(draw.uniform(2.0, 3.0), 2)))
     yield 0.5
     stage.kill(place)
-    held = {other.name: other.relay.hold_request(RECOVER) for other in stage.workers if other is not place}
+    # That of the killed one as well: the worker that starts in its place may be the first to look.
+    held = {each.name: each.relay.hold_request(RECOVER) for each in stage.workers}
     stage.held += held.values()
     deadline = time.monotonic() + stage.profile.leases.takeover_s + LATE_S
     while not any(each.came.is_set() for each in held.values()) and time.monotonic() < deadline:
