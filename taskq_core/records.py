@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from taskq_core.attempts import Attempt, read_attempts
 from taskq_core.broker.operations import StoredTask
 from taskq_core.wire import TaskState, decode_message
 
@@ -32,6 +33,9 @@ class TaskInfo:
         archived_at: When it was archived.
         expires_at: When a completed task is deleted.
         result: Result bytes, b"" for none.
+        attempts: Its last attempts that failed, and the one that succeeded; see `Attempt`. Empty in listings.
+        worker: Token of the worker that runs it, "" for none. Empty in listings.
+        started_at: When that worker got it, None if unknown. None in listings.
     """
 
     id: str
@@ -54,6 +58,9 @@ class TaskInfo:
     archived_at: datetime | None
     expires_at: datetime | None
     result: bytes = field(repr=False)
+    attempts: tuple[Attempt, ...] = ()
+    worker: str = ""
+    started_at: datetime | None = None
 
 
 def _moment(unix_s: int | None) -> datetime | None:
@@ -98,4 +105,7 @@ def task_info(stored: StoredTask) -> TaskInfo:
         archived_at=when if state is TaskState.ARCHIVED else None,
         expires_at=when if state is TaskState.COMPLETED else None,
         result=stored.result,
+        attempts=read_attempts(stored.attempts),
+        worker=stored.owner,
+        started_at=None if stored.started_ms is None else datetime.fromtimestamp(stored.started_ms / 1000, tz=UTC),
     )

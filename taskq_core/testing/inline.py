@@ -147,6 +147,7 @@ class InlineWorker:
         """Return the call to make: the function with its arguments, inside the middleware."""
         task = run.task = self._app.tasks.get(run.name) or self._app.handlers.find(run.name)
         message = run.message
+        run.started = SYSTEM_CLOCK.monotonic()
         run.context = self._context(run)
         parameters = () if isinstance(task, Handler) else task.codec.parameters
         payload, traceparent = unwrap(message.payload, parameters)
@@ -215,7 +216,14 @@ class InlineWorker:
         return tuple(self._app.error_handlers) if run.failure is not None else ()
 
     def _settle(self, run: Run) -> TaskRun:
-        settlement = settle(run, run.result, run.error, now_s=int(SYSTEM_CLOCK.time()), duration_s=0.0)
+        settlement = settle(
+            run,
+            run.result,
+            run.error,
+            now_s=SYSTEM_CLOCK.time(),
+            duration_s=SYSTEM_CLOCK.monotonic() - run.started,
+            worker=self._owner,
+        )
         archive = self._app.settings.archive.limits(run.queue.name)
         self._runner.run(operations.settle(run.queue, [settlement], owner=self._owner, archive=archive))
         if run.span is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from taskq_core.attempts import record_attempt
 from taskq_core.broker.operations import Outcome, Settlement
 from taskq_core.codec import encode_result
 from taskq_core.errors import (
@@ -42,22 +43,27 @@ class _Failure:
     is_final: bool = False
 
 
-def settle(run: Run, result: object, error: BaseException | None, *, now_s: int, duration_s: float) -> Settlement:
+def settle(
+    run: Run, result: object, error: BaseException | None, *, now_s: float, duration_s: float, worker: str = ""
+) -> Settlement:
     """Return what is stored for a run whose function has ended, and note in the run what it failed with.
 
     Args:
         run: The run.
         result: What the function returned.
         error: What it raised, None if it returned.
-        now_s: Unix second by Redis's clock, for the times inside the message.
+        now_s: Unix seconds by Redis's clock.
         duration_s: Seconds it ran.
+        worker: Token of the worker.
     """
     is_young = duration_s < YOUNG_S
     if run.ending is Ending.SHUTDOWN and error is not None:
         return Settlement(run.task_id, Outcome.REQUEUE, is_young=is_young)
     if error is None and run.ending in (None, Ending.SHUTDOWN):
-        settlement = _success(run, result, now_s)
+        settlement = _success(run, result, int(now_s))
         if isinstance(settlement, Settlement):
+            if settlement.outcome is Outcome.COMPLETE:
+                settlement.record = _record(run, None, now_s, duration_s, worker)
             settlement.is_young = is_young
             return settlement
         error = settlement
@@ -66,7 +72,8 @@ def settle(run: Run, result: object, error: BaseException | None, *, now_s: int,
         settlement = _steered(run, error)
     else:
         run.failure = failure.error
-        settlement = _failed(run, failure, now_s)
+        settlement = _failed(run, failure, int(now_s))
+        settlement.record = _record(run, failure.error, now_s, duration_s, worker)
     settlement.is_young = is_young
     return settlement
 
@@ -88,6 +95,15 @@ def _success(run: Run, result: object, now_s: int) -> Settlement | ResultValueEr
         seconds=message.retention,
         unique_key=message.unique_key,
         result=data,
+    )
+
+
+def _record(run: Run, error: BaseException | None, now_s: float, duration_s: float, worker: str) -> bytes:
+    """Return what is noted of the attempt; behind a `Retry` stands what made the task raise it."""
+    if isinstance(error, Retry):
+        error = error.__cause__ or error.__context__ or error
+    return record_attempt(
+        run.message.retried + 1, worker=worker, started_s=now_s - duration_s, ended_s=now_s, error=error
     )
 
 

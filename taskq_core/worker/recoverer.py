@@ -9,9 +9,10 @@ move is one Lua script that reads the lease again, and the second caller finds n
 import logging
 from collections.abc import Callable
 
+from taskq_core.attempts import record_attempt
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import ARCHIVE, ExpiredTask, Recovery, Verdict, list_expired, recover
-from taskq_core.errors import WireFormatError
+from taskq_core.errors import LeaseLostError, WireFormatError
 from taskq_core.service import jittered
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys, TaskMessage, archived_message, decode_message, retried_message
@@ -45,12 +46,19 @@ def judge(task: ExpiredTask, now_s: int, counts: Callable[[TaskMessage], bool] =
         message = decode_message(task.message)
     except WireFormatError:
         return Recovery(task, Verdict.QUARANTINE)
+    record = record_attempt(
+        message.retried + 1,
+        worker=task.owner,
+        started_s=task.started_s,
+        ended_s=now_s,
+        error=LeaseLostError(message.queue, message.id),
+    )
     if message.retried >= message.retry:
         text = f"{LOST_TEXT}: the worker that ran it was lost, and no attempt is left"
-        return Recovery(task, Verdict.ARCHIVE, archived_message(message, error=text, failed_at_s=now_s))
+        return Recovery(task, Verdict.ARCHIVE, archived_message(message, error=text, failed_at_s=now_s), record=record)
     is_counted = counts(message)
     stored = retried_message(message, error=LOST_TEXT, failed_at_s=now_s, counts=is_counted)
-    return Recovery(task, Verdict.RETRY if is_counted else Verdict.RETRY_UNCOUNTED, stored)
+    return Recovery(task, Verdict.RETRY if is_counted else Verdict.RETRY_UNCOUNTED, stored, record=record)
 
 
 class Recoverer:

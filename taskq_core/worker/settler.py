@@ -114,7 +114,9 @@ class Settler:
             self._lose(run, duration_s)
             return
         try:
-            settlement = settle(run, run.result, run.error, now_s=int(self._redis_time()), duration_s=duration_s)
+            settlement = settle(
+                run, run.result, run.error, now_s=self._redis_time(), duration_s=duration_s, worker=self._owner
+            )
         except Exception:
             logger.exception("the outcome of task %s cannot be stored; its lease ends", run.name)
             self._lose(run, duration_s)
@@ -286,7 +288,7 @@ def _fitting(runs: Sequence[Run]) -> int:
     size = 0
     for count, run in enumerate(runs, start=1):
         assert run.settlement is not None
-        size += len(run.settlement.message) + len(run.settlement.result)
+        size += len(run.settlement.message) + len(run.settlement.result) + len(run.settlement.record)
         if count >= BATCH_MAX or size >= BATCH_BYTES:
             return count
     return len(runs)

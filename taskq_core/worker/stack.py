@@ -8,7 +8,8 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
-_OURS = ("taskq_core.", "taskq_django.", "taskq_fastapi.")
+from taskq_core.attempts import is_ours, users_frames
+
 _DEEPEST = 10
 """Causes of causes, and exceptions in groups of groups, that are followed."""
 
@@ -32,21 +33,10 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _is_foreign(stack: TracebackType | None) -> bool:
     while stack is not None:
-        if not _is_ours(stack):
+        if not is_ours(stack):
             return True
         stack = stack.tb_next
     return False
-
-
-def _is_ours(stack: TracebackType) -> bool:
-    return str(stack.tb_frame.f_globals.get("__name__", "")).startswith(_OURS)
-
-
-def _from_the_users_code(stack: TracebackType | None) -> TracebackType | None:
-    """Leave out the worker's own frames, above the function; all of them if there is nothing else."""
-    while stack is not None and _is_ours(stack):
-        stack = stack.tb_next
-    return stack
 
 
 def _stand_in(error: BaseException, deepest: int, made: dict[int, BaseException]) -> BaseException:
@@ -61,7 +51,7 @@ def _stand_in(error: BaseException, deepest: int, made: dict[int, BaseException]
     else:
         stand_in = _namesake(kind, Exception)()
     made[id(error)] = stand_in
-    stand_in.__traceback__ = _from_the_users_code(error.__traceback__)
+    stand_in.__traceback__ = users_frames(error.__traceback__)
     if deepest:
         if error.__context__ is not None:
             stand_in.__context__ = _stand_in(error.__context__, deepest - 1, made)

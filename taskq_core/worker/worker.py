@@ -34,7 +34,6 @@ from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError, LeaseLostError, TaskQError
 from taskq_core.health import HealthServer, open_health_server
-from taskq_core.ids import new_token
 from taskq_core.reconcile import FindingKind
 from taskq_core.scheduler import Scheduler
 from taskq_core.service import serve
@@ -97,7 +96,7 @@ class Worker:
         self._listener = GuardedListener(listener or WorkerListener())
         self._clock = clock
         self._when_idle = when_idle
-        self._token = new_token()
+        self._token = self.id.replace("-", "")[:16]
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._aborting = asyncio.Event()

@@ -24,7 +24,7 @@ def state_of(broker: Broker, task_id: str) -> str | None:
             places.add(name)
     assert places == ({state} if state else set())
     assert (broker.raw.zscore(queue.lease, raw) is not None) == (state == "active")
-    assert ("taskq_owner" in fields) == (state == "active")
+    assert ("taskq_owner" in fields) == ("taskq_started" in fields) == (state == "active")
     return state
 
 
@@ -35,7 +35,12 @@ class TestDequeue:
         taken = broker.run(ops.dequeue(broker.queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=NOW_NS))
 
         assert taken == ops.Dequeued(NOW_NS, NOW_S + 30, 0, [("a", b"a")])
-        assert broker.fields("a") == {"msg": b"a", "state": b"active", "taskq_owner": f"w1:{NOW_S + 30}".encode()}
+        assert broker.fields("a") == {
+            "msg": b"a",
+            "state": b"active",
+            "taskq_owner": f"w1:{NOW_S + 30}".encode(),
+            "taskq_started": str(NOW_NS // 1_000_000).encode(),
+        }
         assert broker.raw.zscore(broker.queue.lease, "a") == NOW_S + 30
         assert state_of(broker, "a") == "active"
 
@@ -146,6 +151,43 @@ class TestSettle:
         assert state_of(broker, "a") == "completed"
         assert broker.fields("a") == {"msg": b"a", "state": b"completed", "result": b"\x00\xff"}
         assert broker.raw.zscore(broker.queue.completed, "a") == NOW_S + 60
+
+    @pytest.mark.parametrize(
+        "outcome", [Outcome.COMPLETE, Outcome.RETRY, Outcome.RETRY_UNCOUNTED, Outcome.ARCHIVE], ids=str
+    )
+    def test_the_record_of_an_attempt_is_kept(self, broker: Broker, outcome: Outcome) -> None:
+        broker.enqueue("a", "b")
+        broker.dequeue()
+
+        broker.settle(outcome, "a", seconds=60, record=b'{"attempt":1}')
+        broker.settle(outcome, "b", seconds=60)
+
+        assert broker.fields("a")["taskq_attempts"] == b'{"attempt":1}'
+        assert "taskq_attempts" not in broker.fields("b")
+
+    def test_records_of_attempts_follow_each_other_and_the_oldest_go(self, broker: Broker) -> None:
+        """16 KiB are kept, and the last one in any case."""
+        broker.enqueue("a")
+        kept = []
+        for number, line in enumerate([b"1" * 9000, b"2" * 4000, b"3" * 4000, b"4" * 20_000], start=1):
+            broker.dequeue(call=number)
+            broker.settle(Outcome.RETRY, "a", record=line)
+            kept.append([each[:1] for each in broker.fields("a")["taskq_attempts"].split(b"\n")])
+            broker.run(ops.forward(broker.queue, owner="w1", leader_ms=60_000, now_ns=NOW_NS + SECOND))
+
+        assert kept == [[b"1"], [b"1", b"2"], [b"2", b"3"], [b"4"]]
+
+    def test_a_look_shows_who_runs_a_task_since_when_and_its_attempts(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+        running = broker.run(ops.look(broker.queue, "a"))
+        broker.settle(Outcome.ARCHIVE, "a", record=b"{}")
+        over = broker.run(ops.look(broker.queue, "a"))
+
+        assert running is not None
+        assert over is not None
+        assert (running.owner, running.started_ms, running.attempts) == ("w1", NOW_NS // 1_000_000, b"")
+        assert (over.owner, over.started_ms, over.attempts) == ("", None, b"{}")
 
     def test_complete_without_result_leaves_one_written_before(self, broker: Broker) -> None:
         broker.enqueue("a")

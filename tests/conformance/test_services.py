@@ -155,7 +155,8 @@ class TestRecover:
         broker.dequeue()
 
         assert self.expired(broker, now_ns=self.LATER - SECOND) == []
-        assert self.expired(broker) == [ops.ExpiredTask("a", str(NOW_S + 30), b"a")]
+        listed = ops.ExpiredTask("a", str(NOW_S + 30), b"a", owner="w1", started_s=NOW_NS // 1_000_000 / 1000)
+        assert self.expired(broker) == [listed]
 
     def test_a_listing_is_bounded_oldest_first(self, broker: Broker) -> None:
         for number, lease_s in ((1, 3), (2, 1), (3, 2)):
@@ -178,9 +179,9 @@ class TestRecover:
         broker.enqueue("a")
         broker.dequeue()
 
-        assert self.recover(broker, Recovery(self.expired(broker)[0], verdict, b"new", 1000)) == "1"
+        assert self.recover(broker, Recovery(self.expired(broker)[0], verdict, b"new", 1000, b"{}")) == "1"
 
-        assert broker.fields("a") == {"msg": b"new", "state": state.value.encode()}
+        assert broker.fields("a") == {"msg": b"new", "state": state.value.encode(), "taskq_attempts": b"{}"}
         assert broker.raw.zscore(f"{broker.queue.prefix}{state}", "a") in (NOW_S + 60, NOW_S + 62)
         assert broker.raw.llen(broker.queue.active) == broker.raw.zcard(broker.queue.lease) == 0
         assert broker.raw.get(broker.queue.failed) == failed

@@ -153,11 +153,14 @@ def expected(dump: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def theirs(broker: Broker) -> dict[str, Any]:
-    """What stands in Redis but for our own keys and, in active tasks, our own field."""
+    """What stands in Redis but for our own keys and, in tasks, our own fields."""
     found = {key.decode(): value for key, value in broker.dump().items() if not key.startswith(b"taskq:")}
     for kind, value in found.values():
+        if kind == "hash":
+            value.pop(b"taskq_attempts", None)
         if kind == "hash" and value.get(b"state") == b"active":
             value.pop(b"taskq_owner", None)
+            value.pop(b"taskq_started", None)
     return found
 
 

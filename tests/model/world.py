@@ -64,6 +64,8 @@ _FIELDS = {
     "group",
     "result",
     "taskq_owner",
+    "taskq_started",
+    "taskq_attempts",
     "taskq_wait",
     "taskq_moving",
 }
@@ -329,6 +331,7 @@ def _task(task_id: str, fields: dict[str, bytes]) -> Task:
     owner = words.get("taskq_owner", "")
     state = words["state"]
     _must((state == "active") or not owner, f"task {task_id} ({state}) has the fence {owner}")
+    _must((state == "active") or "taskq_started" not in words, f"task {task_id} ({state}) says since when it runs")
     return Task(
         fields["msg"],
         state,

@@ -25,5 +25,5 @@ end
 local function keep(set, score, id, task_key, message, state)
   redis.call('ZADD', set, score, id)
   redis.call('HSET', task_key, 'msg', message, 'state', state)
-  redis.call('HDEL', task_key, 'taskq_owner')
+  redis.call('HDEL', task_key, 'taskq_owner', 'taskq_started')
 end

@@ -22,7 +22,7 @@
 ]]
 -- include _clock
 -- include _wake
-local now_s, now_ns = clock(ARGV[1])
+local now_s, now_ns, now_ms = clock(ARGV[1])
 local expiry = whole(now_s + tonumber(ARGV[6]))
 local reply = { now_ns, expiry, 0 }
 
@@ -57,7 +57,7 @@ local ids = redis.call('RPOP', KEYS[1], limit)
 if not ids then
   return reply
 end
-local owner = ARGV[2] .. ':' .. expiry
+local owner, started = ARGV[2] .. ':' .. expiry, whole(now_ms)
 local taken, leases, record, bytes = {}, {}, { ARGV[3], ':' }, 0
 for i, id in ipairs(ids) do
   if bytes >= tonumber(ARGV[5]) then
@@ -69,7 +69,7 @@ for i, id in ipairs(ids) do
   local key = ARGV[7] .. id
   local message = redis.pcall('HGET', key, 'msg')
   if type(message) == 'string' then
-    redis.call('HSET', key, 'state', 'active', 'taskq_owner', owner)
+    redis.call('HSET', key, 'state', 'active', 'taskq_owner', owner, 'taskq_started', started)
     redis.call('HDEL', key, 'pending_since')
     bytes = bytes + #message
     taken[#taken + 1] = id

@@ -7,7 +7,8 @@
   ARGV[3]  int     most tasks to list
   ARGV[4]  string  prefix of task keys
 
-  returns  now (Unix ns as text), then per task: id, lease expiry (Unix s as text), message ('' if there is none)
+  returns  now (Unix ns as text), then per task: id, lease expiry (Unix s as text), message ('' if there is none), its
+           worker's fence, when it was handed to it (Unix ms; each '' if there is none)
 ]]
 -- include _clock
 local now_s, now_ns = clock(ARGV[1])
@@ -15,9 +16,11 @@ local cutoff = whole(now_s - tonumber(ARGV[2]))
 local found = redis.call('ZRANGE', KEYS[1], '-inf', cutoff, 'BYSCORE', 'LIMIT', 0, ARGV[3], 'WITHSCORES')
 local reply = { now_ns }
 for i = 1, #found, 2 do
-  local message = redis.pcall('HGET', ARGV[4] .. found[i], 'msg')
+  local fields = redis.pcall('HMGET', ARGV[4] .. found[i], 'msg', 'taskq_owner', 'taskq_started')
   reply[#reply + 1] = found[i]
   reply[#reply + 1] = found[i + 1]
-  reply[#reply + 1] = type(message) == 'string' and message or ''
+  for field = 1, 3 do
+    reply[#reply + 1] = fields[field] or '' -- none of a key of another type
+  end
 end
 return reply

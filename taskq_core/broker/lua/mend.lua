@@ -257,7 +257,7 @@ local function enlist_active(task)
     elseif score and tonumber(score) > now_s - lease_s and tonumber(score) <= now_s + longest_s then
       redis.call('ZADD', KEYS[3], score, task.id)
     else
-      redis.call('HDEL', task.key, 'taskq_owner')
+      redis.call('HDEL', task.key, 'taskq_owner', 'taskq_started')
       redis.call('ZADD', KEYS[3], whole(now_s + lease_s), task.id)
     end
   end
@@ -271,7 +271,7 @@ local function enlist(task, truth, archived_s, kept_s)
     enlist_active(task)
     return
   end
-  redis.call('HDEL', task.key, 'taskq_owner')
+  redis.call('HDEL', task.key, 'taskq_owner', 'taskq_started')
   if is_in(task, truth) and truth ~= 'aggregating' then
     return
   elseif truth == 'pending' then
@@ -327,7 +327,7 @@ for i = 8, #ARGV, 6 do
         announce({ done = ARGV[3] }, task.waited, id)
       elseif truth == 'quarantine' then
         redis.call('RENAME', task.key, ARGV[4] .. id)
-        redis.call('HDEL', ARGV[4] .. id, 'taskq_owner')
+        redis.call('HDEL', ARGV[4] .. id, 'taskq_owner', 'taskq_started')
         redis.call('ZADD', KEYS[11], whole(now_s), id)
         announce({ done = ARGV[3] }, task.waited, id)
       elseif truth == 'moving' then

@@ -22,6 +22,6 @@ end
 redis.call('LREM', KEYS[1], 1, ARGV[3])
 redis.call('ZREM', KEYS[2], ARGV[3])
 redis.call('RENAME', KEYS[3], KEYS[5])
-redis.call('HDEL', KEYS[5], 'taskq_owner')
+redis.call('HDEL', KEYS[5], 'taskq_owner', 'taskq_started')
 redis.call('ZADD', KEYS[4], whole(now_s), ARGV[3])
 return 1

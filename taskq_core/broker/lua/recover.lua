@@ -14,7 +14,8 @@
   ARGV[6]  int     seconds an archived task is kept
   ARGV[7]  int     most archived tasks
   ARGV[8]  string  prefix of quarantined hashes
-  ARGV[9..]        per task: verdict, id, lease expiry as listed, message listed, message to store, ms until the next attempt
+  ARGV[9..]        per task: verdict, id, lease expiry as listed, message listed, message to store, ms until the next
+                   attempt, record of the attempt ('' none)
                    verdict  r retry after a counted failure   n retry without counting one   a archive
                             z quarantine: unreadable          x drop: no hash
 
@@ -29,6 +30,7 @@
 -- include _count
 -- include _trim
 -- include _leave_active
+-- include _record
 local now_s, _, now_ms = clock(ARGV[1])
 local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }
 local length = redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
@@ -39,7 +41,7 @@ local cutoff = now_s - tonumber(ARGV[2])
 local task_prefix = ARGV[3] .. 't:'
 local budget = math.max(1, math.floor(2000000 / math.max(1, length)))
 local codes, failed, archived = {}, 0, 0
-for i = 9, math.min(#ARGV, 8 + 6 * budget), 6 do
+for i = 9, math.min(#ARGV, 8 + 7 * budget), 7 do
   local verdict, id = ARGV[i], ARGV[i + 1]
   local key = task_prefix .. id
   local score = redis.call('ZSCORE', KEYS[2], id)
@@ -51,15 +53,17 @@ for i = 9, math.min(#ARGV, 8 + 6 * budget), 6 do
     leave(keys, id, false)
     if verdict == 'r' or verdict == 'n' then
       keep(KEYS[3], whole(due(now_ms, tonumber(ARGV[i + 5]))), id, key, ARGV[i + 4], 'retry')
+      record_attempt(key, ARGV[i + 6])
       failed = failed + (verdict == 'r' and 1 or 0)
     elseif verdict == 'a' then
       keep(KEYS[4], whole(now_s), id, key, ARGV[i + 4], 'archived')
+      record_attempt(key, ARGV[i + 6])
       failed = failed + 1
       archived = archived + 1
       announce(keys, fields[2], id)
     elseif verdict == 'z' and message ~= '' then
       redis.call('RENAME', key, ARGV[8] .. id)
-      redis.call('HDEL', ARGV[8] .. id, 'taskq_owner')
+      redis.call('HDEL', ARGV[8] .. id, 'taskq_owner', 'taskq_started')
       redis.call('ZADD', KEYS[5], whole(now_s), id)
       announce(keys, fields[2], id)
     elseif fields[1] ~= nil then -- nil: a key of another type, which is not ours
@@ -73,4 +77,4 @@ if archived > 0 then
 end
 count(ARGV[3], 'processed', failed, now_s, tonumber(ARGV[5]))
 count(ARGV[3], 'failed', failed, now_s, tonumber(ARGV[5]))
-return table.concat(codes) .. string.rep('2', (#ARGV - 8) / 6 - #codes)
+return table.concat(codes) .. string.rep('2', (#ARGV - 8) / 7 - #codes)

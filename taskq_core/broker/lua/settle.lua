@@ -15,8 +15,9 @@
   ARGV[5]  int     seconds a daily counter is kept
   ARGV[6]  int     seconds an archived task is kept
   ARGV[7]  int     most archived tasks
-  ARGV[8]  int     arguments per task: 2 (all are done) or 6
-  ARGV[9..]        per task: outcome, id and, with 6, message, time, unique lock key ('' none), result ('' none)
+  ARGV[8]  int     arguments per task: 2 (all are done) or 7
+  ARGV[9..]        per task: outcome, id and, with 7, message, time, unique lock key ('' none), result ('' none), record
+                   of the attempt ('' none), a line of JSON
                    outcome  d done: delete                     c complete: keep, time = seconds of retention
                             r retry after a failure, time = ms until then
                             n retry that counts no failure     a archive
@@ -34,11 +35,12 @@
 -- include _trim
 -- include _wake
 -- include _leave_active
+-- include _record
 local now_s, _, now_ms = clock(ARGV[1])
 local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }
 local stride = tonumber(ARGV[8])
 local budget = math.min(1000, math.max(1, math.floor(2000000 / math.max(1, redis.call('LLEN', KEYS[1])))))
-if stride == 6 then -- keys of another type are refused here, before the first write
+if stride == 7 then -- keys of another type are refused here, before the first write
   redis.call('LLEN', KEYS[3])
   redis.call('ZCARD', KEYS[4])
   redis.call('ZCARD', KEYS[5])
@@ -71,7 +73,7 @@ for position = math.min(total, budget), 1, -1 do
     if outcome == 'd' then
       redis.call('DEL', key)
       processed = processed + 1
-      if stride == 6 then
+      if stride == 7 then
         release(ARGV[i + 4], id)
       end
       announce(keys, fields[2], id)
@@ -80,17 +82,20 @@ for position = math.min(total, budget), 1, -1 do
       if ARGV[i + 5] ~= '' then
         redis.call('HSET', key, 'result', ARGV[i + 5])
       end
+      record_attempt(key, ARGV[i + 6])
       processed = processed + 1
       release(ARGV[i + 4], id)
       announce(keys, fields[2], id)
     elseif outcome == 'r' or outcome == 'n' then
       keep(KEYS[5], whole(due(now_ms, tonumber(ARGV[i + 3]))), id, key, ARGV[i + 2], 'retry')
+      record_attempt(key, ARGV[i + 6])
       if outcome == 'r' then
         processed = processed + 1
         failed = failed + 1
       end
     elseif outcome == 'a' then
       keep(KEYS[6], whole(now_s), id, key, ARGV[i + 2], 'archived')
+      record_attempt(key, ARGV[i + 6])
       processed = processed + 1
       failed = failed + 1
       archived = archived + 1
@@ -98,7 +103,7 @@ for position = math.min(total, budget), 1, -1 do
     elseif outcome == 'q' then
       redis.call('RPUSH', KEYS[3], id)
       redis.call('HSET', key, 'state', 'pending')
-      redis.call('HDEL', key, 'taskq_owner')
+      redis.call('HDEL', key, 'taskq_owner', 'taskq_started')
       requeued = requeued + 1
     end
   end

@@ -98,6 +98,7 @@ class Settlement:
         delay_ms: Milliseconds until the next attempt for RETRY and RETRY_UNCOUNTED.
         unique_key: Lock to free for DONE and COMPLETE, "" for none.
         result: Result bytes for COMPLETE, b"" for none.
+        record: What is noted of the attempt for COMPLETE, RETRY, RETRY_UNCOUNTED and ARCHIVE, a line; b"" for nothing.
         is_young: True if the task is among the youngest active ones, which makes it cheaper to find.
     """
 
@@ -108,6 +109,7 @@ class Settlement:
     delay_ms: int = 0
     unique_key: str = ""
     result: bytes = b""
+    record: bytes = b""
     is_young: bool = True
 
 
@@ -129,7 +131,7 @@ def settle(
         for each in settlements:
             args += ("d+" if each.is_young else "d", each.task_id)
     else:
-        args.append(6)
+        args.append(7)
         for each in settlements:
             args += (
                 each.outcome + "+" if each.is_young else each.outcome.value,
@@ -138,6 +140,7 @@ def settle(
                 each.seconds if each.outcome is Outcome.COMPLETE else each.delay_ms,
                 each.unique_key,
                 each.result,
+                each.record,
             )
     return Operation("settle", load("settle"), _settle_keys(queue), args, text)
 

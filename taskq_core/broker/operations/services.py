@@ -56,11 +56,21 @@ def forward(
 
 @dataclass(slots=True)
 class ExpiredTask:
-    """A task whose lease ran out: id, lease expiry (as listed) and message bytes, b"" where there is none."""
+    """A task whose lease ran out.
+
+    Attributes:
+        task_id: Its id.
+        lease_expiry: When the lease ended, as listed.
+        message: TaskMessage bytes, b"" where there are none.
+        owner: Token of the worker that had it, "" if unknown.
+        started_s: Unix second at which that worker got it, None if unknown.
+    """
 
     task_id: str
     lease_expiry: str
     message: bytes
+    owner: str = ""
+    started_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -76,8 +86,14 @@ def _read_expired(reply: Any) -> Expired:
     return Expired(
         int(reply[0]),
         [
-            ExpiredTask(task_id.decode("utf-8", "surrogateescape"), text(expiry), message)
-            for task_id, expiry, message in zip(words, words, words, strict=True)
+            ExpiredTask(
+                task_id.decode("utf-8", "surrogateescape"),
+                text(expiry),
+                message,
+                owner=fence.decode("utf-8", "replace").partition(":")[0],
+                started_s=int(started) / 1000 if started.isdigit() else None,
+            )
+            for task_id, expiry, message, fence, started in zip(words, words, words, words, words, strict=True)
         ],
     )
 
@@ -100,12 +116,13 @@ class Verdict(StrEnum):
 
 @dataclass(slots=True)
 class Recovery:
-    """A verdict on one listed task, with the message to store and the ms until the next attempt."""
+    """A verdict on one listed task: the message to store, the ms until the next attempt, the record of this one."""
 
     task: ExpiredTask
     verdict: Verdict
     message: bytes = b""
     delay_ms: int = 0
+    record: bytes = b""
 
 
 def recover(
@@ -130,6 +147,7 @@ def recover(
             each.task.message,
             each.message,
             each.delay_ms,
+            each.record,
         )
     keys = (queue.active, queue.lease, queue.retry, queue.archived, queue.quarantine)
     return Operation("recover", load("recover"), keys, args, text)

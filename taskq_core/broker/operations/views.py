@@ -21,6 +21,9 @@ class StoredTask:
         message: TaskMessage bytes, b"" where there is none.
         result: Result bytes, b"" for none.
         score: Unix s in the set of its state: lease expiry, start, next attempt, time archived, end of retention.
+        owner: Token of the worker that has it, "" for none. Listings leave it out, and what follows.
+        started_ms: Unix ms at which that worker got it, None if unknown.
+        attempts: What is noted of its attempts, a line each.
     """
 
     task_id: str
@@ -28,6 +31,9 @@ class StoredTask:
     message: bytes
     result: bytes
     score: int | None
+    owner: str = ""
+    started_ms: int | None = None
+    attempts: bytes = b""
 
 
 def key_of(queue: QueueKeys, state: TaskState, group: str | None = None) -> str:
@@ -63,7 +69,12 @@ def look(queue: QueueKeys, task_id: str, *, tell_end: bool = False) -> Operation
     def read(reply: Any) -> StoredTask | None:
         if reply is None:
             return None
-        return StoredTask(task_id, _state(queue, task_id, reply[0]), reply[1], reply[2], _score(reply[3]))
+        state = _state(queue, task_id, reply[0])
+        stored = StoredTask(task_id, state, reply[1], reply[2], _score(reply[3]), attempts=reply[6])
+        if state is TaskState.ACTIVE and reply[4]:  # a worker in Go writes neither, and leaves those of an earlier run
+            stored.owner = reply[4].decode("utf-8", "replace").partition(":")[0]
+            stored.started_ms = int(reply[5]) if reply[5].isdigit() else None
+        return stored
 
     args = (task_id, queue.prefix, 1 if tell_end else 0)
     return Operation("look", load("look"), (queue.task(task_id),), args, read)

@@ -1,0 +1,106 @@
+"""What is noted of the attempts of a task: who ran it, when, and what it failed with, traceback included.
+
+A line of JSON for each, in a field of the task that Asynq does not know. Noted are attempts that failed, and the one
+that succeeded of a task that is kept. The field holds the last of them, 16 KiB at most; see `lua/_record.lua`.
+"""
+
+import json
+import traceback
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import TracebackType
+
+LONGEST = 8192
+"""Most characters of a traceback; of a longer one the middle is left out."""
+_HEAD = 2048
+_OURS = ("taskq_core.", "taskq_django.", "taskq_fastapi.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt of a task that has ended.
+
+    Attributes:
+        number: Number of the attempt, from 1. An attempt that did not count and the next have the same.
+        worker: Token of the worker that made it, "" if unknown.
+        started_at: When that worker began, None if unknown.
+        ended_at: When it ended.
+        error: `module.qualname` of what it raised, "" if it succeeded.
+        traceback: Of what it raised and of its causes; text that may hold arguments of the task.
+    """
+
+    number: int
+    worker: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    error: str = ""
+    traceback: str = field(default="", repr=False)
+
+
+def record_attempt(
+    number: int, *, worker: str, started_s: float | None, ended_s: float, error: BaseException | None = None
+) -> bytes:
+    """Return what is noted of an attempt, one line; the times are Unix seconds."""
+    noted: dict[str, object] = {"attempt": number, "worker": worker}
+    if started_s is not None:
+        noted["started"] = int(started_s * 1000)
+    noted["ended"] = int(ended_s * 1000)
+    if error is not None:
+        noted |= {"error": class_path(error), "traceback": traceback_text(error)}
+    return json.dumps(noted, separators=(",", ":")).encode()
+
+
+def read_attempts(lines: bytes) -> tuple[Attempt, ...]:
+    """Return the attempts that are noted, the oldest first. A line that cannot be read is left out."""
+    found = (_read(line) for line in lines.split(b"\n") if line)
+    return tuple(each for each in found if each is not None)
+
+
+def _read(line: bytes) -> Attempt | None:
+    try:
+        noted = json.loads(line)
+        return Attempt(
+            number=int(noted["attempt"]),
+            worker=str(noted["worker"]),
+            started_at=_moment(noted.get("started")),
+            ended_at=_moment(noted.get("ended")),
+            error=str(noted.get("error", "")),
+            traceback=str(noted.get("traceback", "")),
+        )
+    except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
+        return None
+
+
+def _moment(unix_ms: float | None) -> datetime | None:
+    return None if unix_ms is None else datetime.fromtimestamp(unix_ms / 1000, tz=UTC)
+
+
+def class_path(error: BaseException) -> str:
+    """Return `module.qualname` of an exception's class, by which it can be imported."""
+    kind = type(error)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return the traceback of an exception, with its causes, without the worker's own frames above the function."""
+    try:
+        shown = traceback.TracebackException(type(error), error, users_frames(error.__traceback__))
+        text = "".join(shown.format())
+    except Exception:  # what the exception is, or holds, must not cost the outcome of the task
+        text = f"{class_path(error)} (its traceback cannot be written)\n"
+    if len(text) > LONGEST:
+        left_out = len(text) - LONGEST
+        text = f"{text[:_HEAD]}\n... {left_out} characters are left out ...\n{text[_HEAD + left_out :]}"
+    return text
+
+
+def users_frames(stack: TracebackType | None) -> TracebackType | None:
+    """Leave out the worker's own frames, above the function; all of them if there is nothing else."""
+    while stack is not None and is_ours(stack):
+        stack = stack.tb_next
+    return stack
+
+
+def is_ours(stack: TracebackType) -> bool:
+    """Whether a frame is of this project's code."""
+    return str(stack.tb_frame.f_globals.get("__name__", "")).startswith(_OURS)

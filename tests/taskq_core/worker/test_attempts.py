@@ -1,0 +1,85 @@
+"""A worker notes its attempts with the task, where the inspector finds them."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from taskq_core import Retry, Snooze, TaskQ, TaskState, current_task
+from taskq_core.inspector import AsyncInspector
+from taskq_core.records import TaskInfo
+from tests.taskq_core.worker.conftest import Ends, Runner, until
+
+
+class ShopError(Exception):
+    """An error of the user's own."""
+
+
+async def look(app: TaskQ, task_id: str) -> TaskInfo:
+    return await AsyncInspector(app).task("default", task_id)
+
+
+async def test_every_failed_attempt_is_noted_and_the_one_that_succeeded(app: TaskQ, start: Runner) -> None:
+    ends = Ends()
+
+    @app.task(name="flaky", max_retry=3, retry_delay=0, retention=60)
+    def flaky() -> str:
+        if current_task().attempt == 1:
+            raise ShopError("sold out")
+        if current_task().attempt == 2:
+            try:
+                raise KeyError("place")
+            except KeyError as error:
+                raise Retry(after=0) from error
+        return "done"
+
+    handle = await flaky.adelay()
+    worker = await start(listener=ends)
+    await until(lambda: "completed" in ends.of(handle.id))
+    info = await look(app, handle.id)
+
+    token = worker.id.replace("-", "")[:16]
+    assert info.state is TaskState.COMPLETED
+    assert [(each.number, each.worker) for each in info.attempts] == [(1, token), (2, token), (3, token)]
+    assert [each.error for each in info.attempts] == [f"{__name__}.ShopError", "builtins.KeyError", ""]
+    assert "sold out" in info.attempts[0].traceback
+    assert 'raise ShopError("sold out")' in info.attempts[0].traceback
+    assert "executor.py" not in info.attempts[0].traceback, "the worker's own frames are left out"
+    for each in info.attempts:
+        assert each.started_at is not None
+        assert each.ended_at is not None
+        assert timedelta(0) <= each.ended_at - each.started_at < timedelta(seconds=20)
+
+
+async def test_a_snooze_is_no_attempt_and_what_is_not_kept_leaves_none(app: TaskQ, start: Runner) -> None:
+    ends = Ends()
+
+    @app.task(name="later", retention=60)
+    def later() -> None:
+        raise Snooze(3600)
+
+    handle = await later.adelay()
+    await start(listener=ends)
+    await until(lambda: ends.ends)
+
+    info = await look(app, handle.id)
+    assert (info.state, info.attempts) == (TaskState.RETRY, ())
+
+
+async def test_a_running_task_shows_its_worker_and_since_when(app: TaskQ, start: Runner) -> None:
+    release = asyncio.Event()
+
+    @app.task(name="slow")
+    async def slow() -> None:
+        await release.wait()
+
+    handle = await slow.adelay()
+    worker = await start()
+
+    async def running() -> TaskInfo | None:
+        info: TaskInfo = await look(app, handle.id)
+        return info if info.state is TaskState.ACTIVE else None
+
+    info = await until(running)
+    release.set()
+
+    assert info.worker == worker.id.replace("-", "")[:16]
+    assert abs(info.started_at - datetime.now(UTC)) < timedelta(seconds=20)
