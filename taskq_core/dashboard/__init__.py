@@ -17,10 +17,22 @@ from taskq_core.dashboard.queues import (
     overview,
     queue_row,
 )
+from taskq_core.dashboard.tasks import (
+    FOUND_MAX,
+    SCAN_MAX,
+    SELECTED_MAX,
+    TaskFilter,
+    TaskRecord,
+    TaskSearch,
+    TaskSelection,
+)
 from taskq_core.dashboard.workers import QueueWeight, RunningRow, WorkerRow, WorkersOverview, worker_row
 
 __all__ = [
     "DAYS_CHOICES",
+    "FOUND_MAX",
+    "SCAN_MAX",
+    "SELECTED_MAX",
     "STATES",
     "TYPES_SAMPLE",
     "AsyncDashboard",
@@ -32,6 +44,10 @@ __all__ = [
     "QueueWeight",
     "QueuesOverview",
     "RunningRow",
+    "TaskFilter",
+    "TaskRecord",
+    "TaskSearch",
+    "TaskSelection",
     "TypeRow",
     "WorkerRow",
     "WorkersOverview",

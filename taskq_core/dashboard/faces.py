@@ -5,8 +5,20 @@ from functools import partial
 
 from taskq_core.dashboard.history import DayRow, read_history
 from taskq_core.dashboard.queues import QueueDetail, QueuesOverview, read_queue, read_queues
+from taskq_core.dashboard.tasks import (
+    FOUND_MAX,
+    SCAN_MAX,
+    TaskFilter,
+    TaskRecord,
+    TaskSearch,
+    TaskSelection,
+    read_tasks,
+    search_tasks,
+    select_tasks,
+)
 from taskq_core.dashboard.workers import WorkersOverview, read_workers
-from taskq_core.inspector import AsyncInspector, Inspector
+from taskq_core.inspector import AsyncInspector, Inspector, QueueInfo
+from taskq_core.wire import TaskState
 
 
 class Dashboard:
@@ -55,6 +67,59 @@ class Dashboard:
         """Return the worker processes that live, Go's too, and what they run, as of their last heartbeats."""
         return self._inspector.follow(read_workers)
 
+    def tasks(
+        self, infos: Sequence[QueueInfo], wanted: TaskFilter, *, skip: int = 0, count: int = 50
+    ) -> Sequence[TaskRecord]:
+        """Return tasks by queue and state, those of `LISTED_STATES` one state after another.
+
+        Args:
+            infos: How the queues stand, from `Inspector.queue_infos`.
+            wanted: Which tasks; nothing that has to be looked for inside them.
+            skip: How many to leave out.
+            count: Most tasks to return, up to 1000.
+
+        Raises:
+            ConfigurationError: The filter looks inside tasks, or a number is out of bounds.
+        """
+        return self._inspector.follow(partial(read_tasks, infos=infos, wanted=wanted, skip=skip, count=count))
+
+    def search_tasks(
+        self,
+        infos: Sequence[QueueInfo],
+        wanted: TaskFilter,
+        *,
+        cursor: str | None = None,
+        scan: int = SCAN_MAX,
+        limit: int = FOUND_MAX,
+    ) -> TaskSearch:
+        """Look inside tasks for those that fit. A text that is the whole id of tasks finds just these.
+
+        Args:
+            infos: How the queues stand, from `Inspector.queue_infos`.
+            wanted: Which tasks.
+            cursor: `TaskSearch.cursor` of the call to carry on, with the same filter.
+            scan: Most tasks to read, up to 10 000.
+            limit: Most tasks to return, up to 10 000.
+
+        Raises:
+            ConfigurationError: The cursor is foreign, or a number is out of bounds.
+        """
+        return self._inspector.follow(
+            partial(search_tasks, infos=infos, wanted=wanted, cursor=cursor, scan=scan, limit=limit)
+        )
+
+    def select_tasks(
+        self, infos: Sequence[QueueInfo], wanted: TaskFilter, *, states: Sequence[TaskState]
+    ) -> TaskSelection:
+        """Select all tasks that fit and are in one of these states, at most 10 000, for `Inspector.act_on`.
+
+        Args:
+            infos: How the queues stand, from `Inspector.queue_infos`.
+            wanted: Which tasks.
+            states: States that allow what is to be done, as `ALLOWED_STATES` has them.
+        """
+        return self._inspector.follow(partial(select_tasks, infos=infos, wanted=wanted, states=states))
+
 
 class AsyncDashboard:
     """What an operator looks at, for coroutines. As `Dashboard`.
@@ -81,3 +146,29 @@ class AsyncDashboard:
     async def workers(self) -> WorkersOverview:
         """Return the worker processes that live, and what they run. As `Dashboard.workers`."""
         return await self._inspector.follow(read_workers)
+
+    async def tasks(
+        self, infos: Sequence[QueueInfo], wanted: TaskFilter, *, skip: int = 0, count: int = 50
+    ) -> Sequence[TaskRecord]:
+        """Return tasks by queue and state. As `Dashboard.tasks`."""
+        return await self._inspector.follow(partial(read_tasks, infos=infos, wanted=wanted, skip=skip, count=count))
+
+    async def search_tasks(
+        self,
+        infos: Sequence[QueueInfo],
+        wanted: TaskFilter,
+        *,
+        cursor: str | None = None,
+        scan: int = SCAN_MAX,
+        limit: int = FOUND_MAX,
+    ) -> TaskSearch:
+        """Look inside tasks for those that fit. As `Dashboard.search_tasks`."""
+        return await self._inspector.follow(
+            partial(search_tasks, infos=infos, wanted=wanted, cursor=cursor, scan=scan, limit=limit)
+        )
+
+    async def select_tasks(
+        self, infos: Sequence[QueueInfo], wanted: TaskFilter, *, states: Sequence[TaskState]
+    ) -> TaskSelection:
+        """Select all tasks that fit and are in one of these states. As `Dashboard.select_tasks`."""
+        return await self._inspector.follow(partial(select_tasks, infos=infos, wanted=wanted, states=states))

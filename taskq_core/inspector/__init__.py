@@ -22,11 +22,14 @@ from taskq_core.inspector.records import (
     UnreadableTask,
     WorkerProcess,
 )
+from taskq_core.inspector.selection import ALLOWED_STATES, ActionReport, Skip, TaskAction, TaskRef
 from taskq_core.inspector.sync import Inspector
 
 __all__ = [
+    "ALLOWED_STATES",
     "LISTED_STATES",
     "PAGE_SIZE_MAX",
+    "ActionReport",
     "AsyncInspector",
     "DailyStats",
     "FoundTasks",
@@ -36,7 +39,10 @@ __all__ = [
     "QueueInfo",
     "RunningTask",
     "SchedulerEvent",
+    "Skip",
+    "TaskAction",
     "TaskPage",
+    "TaskRef",
     "UnreadableTask",
     "WorkerProcess",
     "total_of",

@@ -8,7 +8,7 @@ from typing import Any
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Action, Operation
-from taskq_core.inspector import bulk, change, look, move, presence, removal, search
+from taskq_core.inspector import bulk, change, look, move, presence, removal, search, selection
 from taskq_core.inspector.known import known_queue
 from taskq_core.inspector.records import (
     DailyStats,
@@ -21,6 +21,7 @@ from taskq_core.inspector.records import (
     UnreadableTask,
     WorkerProcess,
 )
+from taskq_core.inspector.selection import ActionReport, TaskAction, TaskRef
 from taskq_core.reconcile import ReconcileReport, arun, reconcile
 from taskq_core.records import TaskInfo
 from taskq_core.settings import ArchiveSettings, Duration, seconds
@@ -191,9 +192,9 @@ class AsyncInspector:
             change.retry_task(self._keys, queue, task_id, at=at, after=after, archive=self._archive.limits(queue))
         )
 
-    async def update_payload(self, queue: str, task_id: str, payload: bytes) -> None:
+    async def update_payload(self, queue: str, task_id: str, payload: bytes, *, expected: bytes | None = None) -> None:
         """Replace the payload of a task that waits or is archived. As `Inspector.update_payload`."""
-        await self._follow(change.update_payload(self._keys, queue, task_id, payload))
+        await self._follow(change.update_payload(self._keys, queue, task_id, payload, expected=expected))
 
     async def move_task(self, queue: str, task_id: str, to_queue: str) -> None:
         """Move a task that does not run to another queue, where it is in the same state. As `Inspector.move_task`."""
@@ -204,6 +205,20 @@ class AsyncInspector:
         return await self._follow(presence.cancel_task(self._keys, task_id))
 
     # --- many tasks ---------------------------------------------------------------------------------------------------
+
+    async def act_on(
+        self,
+        tasks: Iterable[TaskRef],
+        action: TaskAction,
+        *,
+        at: datetime | None = None,
+        after: Duration | None = None,
+        to_queue: str | None = None,
+    ) -> ActionReport:
+        """Do one thing to tasks that were selected. As `Inspector.act_on`."""
+        return await self._follow(
+            selection.act_on(self._keys, tasks, action, archive=self._archive, at=at, after=after, to_queue=to_queue)
+        )
 
     async def run_all(
         self, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None

@@ -75,19 +75,22 @@ def act(
         raise refusal(name, task_id, answer, doing=doing)
 
 
+def start_of(at: datetime | None, after: Duration | None) -> tuple[int | None, int]:
+    """Return the Unix second, or the milliseconds from now, until which a task is to wait."""
+    if (at is None) == (after is None):
+        raise ConfigurationError("a retry needs either at= or after=")
+    if at is None:
+        return None, int(seconds("after", after) * 1000)
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        raise ConfigurationError(f"at must be a datetime with a time zone, got {at!r}")
+    return -int(-at.timestamp() // 1), 0  # never early
+
+
 def retry_task(
     keys: Keys, name: str, task_id: str, *, at: datetime | None, after: Duration | None, archive: ArchiveLimits
 ) -> Steps[None]:
     """Let a task wait until another time."""
-    if (at is None) == (after is None):
-        raise ConfigurationError("retry_task needs either at= or after=")
-    start_at_s, start_in_ms = None, 0
-    if at is not None:
-        if not isinstance(at, datetime) or at.tzinfo is None:
-            raise ConfigurationError(f"at must be a datetime with a time zone, got {at!r}")
-        start_at_s = -int(-at.timestamp() // 1)  # never early
-    else:
-        start_in_ms = int(seconds("after", after) * 1000)
+    start_at_s, start_in_ms = start_of(at, after)
     yield from act(
         keys,
         name,
@@ -100,17 +103,23 @@ def retry_task(
     )
 
 
-def update_payload(keys: Keys, name: str, task_id: str, payload: bytes) -> Steps[None]:
-    """Replace the payload of a task that waits; its unique lock follows."""
+def update_payload(
+    keys: Keys, name: str, task_id: str, payload: bytes, *, expected: bytes | None = None
+) -> Steps[None]:
+    """Replace the payload of a task that waits, if it is the one that is expected; its unique lock follows."""
     check_text("task_id", task_id)
     if not isinstance(payload, bytes):
         raise ConfigurationError(f"payload must be bytes, got {type(payload).__name__}")
+    if expected is not None and not isinstance(expected, bytes):
+        raise ConfigurationError(f"expected must be bytes, got {type(expected).__name__}")
     if len(payload) > PAYLOAD_MAX:
         raise ConfigurationError(f"payload must be at most {PAYLOAD_MAX} bytes, got {len(payload)}")
     queue = yield from known_queue(keys, name)
     for _ in range(_ATTEMPTS):
         stored = yield from find(keys, name, task_id)
         message = decode_message(stored.message)
+        if expected is not None and message.payload != expected:
+            raise TaskStateError(name, task_id, str(stored.state), "its payload is another by now")
         changed = TaskMessage()
         changed.CopyFrom(message)
         changed.payload = payload

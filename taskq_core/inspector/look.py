@@ -166,12 +166,12 @@ def _read(queue: QueueKeys, state: TaskState, *, skip: int, count: int, group: s
 class Listing:
     """A page that may stretch over several queues and states: state by state, and queue by queue within one."""
 
-    def __init__(self, keys: Keys, *, page: int, page_size: int) -> None:
+    def __init__(self, keys: Keys, *, page: int, page_size: int, skip: int | None = None) -> None:
         check_page(page, page_size)
         self._keys = keys
         self._page = page
         self._page_size = page_size
-        self._skip = (page - 1) * page_size
+        self._skip = (page - 1) * page_size if skip is None else skip
 
     def of_state(self, name: str, state: TaskState, group: str | None) -> Steps[TaskPage]:
         """The page of one queue and state, or of one group."""

@@ -7,7 +7,7 @@ only if others before it are taken out of the middle of the list (deleted, archi
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -28,6 +28,8 @@ LIMIT_MAX = 1000
 """Most tasks one search returns."""
 SCAN_MAX = 1_000_000
 """Most tasks one search looks at."""
+Fits = Callable[[TaskInfo | UnreadableTask, int | None], bool]
+"""Whether a task is wanted; asked with the Unix second its state tells of, None for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +99,7 @@ def find_tasks(
     check_whole("scan", scan, least=1, most=SCAN_MAX)
     for what, value in (("older_than", older_than), ("newer_than", newer_than)):
         moment(what, value, 0)  # refused before anything is asked
-    place = _place(state, cursor)
+    _place(state, cursor)
     queue = yield from known_queue(keys, queue_name)
     now_s = 0.0
     if older_than is not None or newer_than is not None:
@@ -109,6 +111,14 @@ def find_tasks(
         before_s=moment("older_than", older_than, now_s),
         after_s=moment("newer_than", newer_than, now_s),
     )
+    return (yield from scan_state(queue, state, wanted.fits, group=group, limit=limit, scan=scan, cursor=cursor))
+
+
+def scan_state(
+    queue: QueueKeys, state: TaskState, fits: Fits, *, group: str | None, limit: int, scan: int, cursor: str | None
+) -> Steps[FoundTasks]:
+    """Look at tasks of one state from a cursor on, for those that fit."""
+    place = _place(state, cursor)
     found: list[TaskInfo | UnreadableTask] = []
     scanned = 0
     while True:
@@ -116,8 +126,8 @@ def find_tasks(
         answer = yield from ask(step)
         for number, stored in enumerate(answer.tasks):
             place, scanned = answer.places[number], scanned + 1
-            task = read_task(queue_name, stored)
-            if wanted.fits(task, _at_s(task, stored.score)):
+            task = read_task(queue.name, stored)
+            if fits(task, _at_s(task, stored.score)):
                 found.append(task)
                 if len(found) == limit:
                     is_end = answer.is_end and number == len(answer.tasks) - 1

@@ -8,7 +8,7 @@ from typing import Any
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Action, Operation
-from taskq_core.inspector import bulk, change, look, move, presence, removal, search
+from taskq_core.inspector import bulk, change, look, move, presence, removal, search, selection
 from taskq_core.inspector.known import known_queue
 from taskq_core.inspector.records import (
     DailyStats,
@@ -21,6 +21,7 @@ from taskq_core.inspector.records import (
     UnreadableTask,
     WorkerProcess,
 )
+from taskq_core.inspector.selection import ActionReport, TaskAction, TaskRef
 from taskq_core.reconcile import ReconcileReport, reconcile, run
 from taskq_core.records import TaskInfo
 from taskq_core.settings import ArchiveSettings, Duration, seconds
@@ -328,7 +329,7 @@ class Inspector:
             change.retry_task(self._keys, queue, task_id, at=at, after=after, archive=self._archive.limits(queue))
         )
 
-    def update_payload(self, queue: str, task_id: str, payload: bytes) -> None:
+    def update_payload(self, queue: str, task_id: str, payload: bytes, *, expected: bytes | None = None) -> None:
         """Replace the payload of a task that waits (pending, scheduled, retry, in a group) or is archived.
 
         If it holds a unique lock, it gives that up for the one of its new payload, with the time that was left. If
@@ -338,16 +339,18 @@ class Inspector:
             queue: Name of the queue.
             task_id: Id of the task.
             payload: The new payload, for our own tasks the JSON object of their arguments. At most 16 MiB.
+            expected: The payload that was read before. If it is another by now, nothing is changed.
 
         Raises:
             QueueNotFoundError: No queue has this name.
             TaskNotFoundError: The queue holds no task with this id.
-            TaskStateError: It has succeeded, or its group is being turned into one task. `TaskActiveError` if it runs.
+            TaskStateError: It has succeeded, its group is being turned into one task, or its payload is not the one
+                that is expected. `TaskActiveError` if it runs.
             DuplicateTaskError: Another task holds the unique lock of the new payload.
             WireFormatError: The stored task cannot be read.
             ConfigurationError: The payload is not bytes, or too large.
         """
-        self._follow(change.update_payload(self._keys, queue, task_id, payload))
+        self._follow(change.update_payload(self._keys, queue, task_id, payload, expected=expected))
 
     def move_task(self, queue: str, task_id: str, to_queue: str) -> None:
         """Move a task that does not run to another queue, where it is in the same state.
@@ -381,6 +384,37 @@ class Inspector:
         return self._follow(presence.cancel_task(self._keys, task_id))
 
     # --- many tasks ---------------------------------------------------------------------------------------------------
+
+    def act_on(
+        self,
+        tasks: Iterable[TaskRef],
+        action: TaskAction,
+        *,
+        at: datetime | None = None,
+        after: Duration | None = None,
+        to_queue: str | None = None,
+    ) -> ActionReport:
+        """Do one thing to tasks that were selected, in chunks of 100. What cannot be done to one is skipped and told.
+
+        A task that is not in the state it was seen in (`TaskRef.state`) any more is left alone.
+
+        Args:
+            tasks: The tasks, of any queues.
+            action: What to do: `run`, `retry` (with `at` or `after`), `archive`, `delete`, `cancel` (asks the worker,
+                and does not wait for the end), or `move` (with `to_queue`).
+            at: When tasks may run, with a time zone.
+            after: How long from now, instead of `at`.
+            to_queue: The queue to move them to.
+
+        Returns:
+            What became of them. If the store fails on the way, `failure` says so; what was done until then is told.
+
+        Raises:
+            ConfigurationError: The action is none, lacks something or has too much; a name is not usable.
+        """
+        return self._follow(
+            selection.act_on(self._keys, tasks, action, archive=self._archive, at=at, after=after, to_queue=to_queue)
+        )
 
     def run_all(
         self, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None

@@ -1,0 +1,240 @@
+"""Tasks as an operator lists, searches and selects them.
+
+A list that goes by queue and state reads the tasks of one page. What looks inside tasks (their type, a text, their age)
+reads them, at most `SCAN_MAX` a call, says how far it got, and can be carried on from there.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from taskq_core.broker import operations
+from taskq_core.broker.operations import ScanPlace
+from taskq_core.errors import ConfigurationError
+from taskq_core.inspector import LISTED_STATES, PAGE_SIZE_MAX, QueueInfo, TaskRef, UnreadableTask, total_of
+from taskq_core.inspector.look import Listing, read_task
+from taskq_core.inspector.search import scan_state
+from taskq_core.records import TaskInfo
+from taskq_core.settings import check_whole
+from taskq_core.steps import Steps, ask
+from taskq_core.wire import Keys, TaskState
+
+SCAN_MAX = 10_000
+"""Most tasks that one search reads."""
+FOUND_MAX = 1_000
+"""Most tasks that one search returns."""
+SELECTED_MAX = 10_000
+"""Most tasks that are selected at once."""
+_ID_BYTES = 256
+_IDS_STEP = 1_000
+
+TaskRecord = TaskInfo | UnreadableTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFilter:
+    """Which tasks are wanted. All that is given has to fit; None and "" do not matter.
+
+    Attributes:
+        queue: Their queue.
+        state: Their state. Tasks in groups are in none of these lists.
+        name: Their type, whole.
+        text: Part of the id, the payload or the last error.
+        older_than: The time their state tells of is longer ago than this. A task without one, as an active one, fits no
+            age.
+        newer_than: It is not longer ago than this, or still to come.
+    """
+
+    queue: str | None = None
+    state: TaskState | None = None
+    name: str | None = None
+    text: str = ""
+    older_than: timedelta | None = None
+    newer_than: timedelta | None = None
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether tasks have to be read to know which are wanted."""
+        return bool(self.text) or any(each is not None for each in (self.name, self.older_than, self.newer_than))
+
+    def of(self, infos: Iterable[QueueInfo]) -> list[QueueInfo]:
+        """Return the queues to look at."""
+        return [info for info in infos if self.queue in (None, info.name)]
+
+    def fits(self, task: TaskRecord, at_s: int | None, now_s: float) -> bool:
+        """Return whether a task is wanted, whatever its queue and state; `at_s` is what its state tells of."""
+        if self.older_than is not None and (at_s is None or at_s >= now_s - self.older_than.total_seconds()):
+            return False
+        if self.newer_than is not None and (at_s is None or at_s < now_s - self.newer_than.total_seconds()):
+            return False
+        if isinstance(task, UnreadableTask):
+            return self.name is None and (self.text in task.id or self.text.encode() in task.message)
+        if self.name is not None and task.name != self.name:
+            return False
+        return self.text in task.id or self.text in task.last_error or self.text.encode() in task.payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSearch:
+    """What a search found.
+
+    Attributes:
+        tasks: Those that fit, in the order of `LISTED_STATES` and of the queues.
+        scanned: How many were read for them.
+        total: How many there are in these queues and states.
+        cursor: Where to go on, None if all were read.
+    """
+
+    tasks: Sequence[TaskRecord]
+    scanned: int
+    total: int
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSelection:
+    """Tasks that were selected for an action.
+
+    Attributes:
+        tasks: Those whose state allows it, as they were seen; at most `SELECTED_MAX`.
+        refused: How many others fit, by their state, which does not allow it.
+        is_complete: False if more tasks may fit than were gone through.
+    """
+
+    tasks: Sequence[TaskRef]
+    refused: dict[TaskState, int] = field(default_factory=dict)
+    is_complete: bool = True
+
+
+def read_tasks(
+    keys: Keys, *, infos: Sequence[QueueInfo], wanted: TaskFilter, skip: int, count: int
+) -> Steps[Sequence[TaskRecord]]:
+    """Read the tasks of one page by queue and state; nothing may be asked of their inside."""
+    if wanted.looks_inside:
+        raise ConfigurationError("a list goes by queue and state; search_tasks looks inside tasks")
+    check_whole("skip", skip, least=0, most=10**12)
+    if count < 1:
+        return ()
+    listing = Listing(keys, page=1, page_size=min(count, PAGE_SIZE_MAX), skip=skip)
+    return (yield from listing.of_queues(wanted.of(infos), wanted.state)).tasks
+
+
+def search_tasks(
+    keys: Keys,
+    *,
+    infos: Sequence[QueueInfo],
+    wanted: TaskFilter,
+    cursor: str | None = None,
+    scan: int = SCAN_MAX,
+    limit: int = FOUND_MAX,
+) -> Steps[TaskSearch]:
+    """Read tasks for those that fit. A text that is the whole id of tasks finds just these, and reads no others."""
+    check_whole("scan", scan, least=1, most=SCAN_MAX)
+    check_whole("limit", limit, least=1, most=SCAN_MAX)
+    chosen = wanted.of(infos)
+    total = total_of(chosen, wanted.state)
+    if cursor is None and wanted.text and len(wanted.text.encode("utf-8", "surrogatepass")) <= _ID_BYTES:
+        exact = yield from _by_id(keys, chosen, wanted)
+        if exact:
+            return TaskSearch(tasks=exact, scanned=len(exact), total=total, cursor=None)
+    found: list[TaskRecord] = []
+    scanned = 0
+    parts = list(_parts(chosen, wanted.state))
+    first, place = _place(parts, cursor)
+    for number, (state, info) in enumerate(parts[first:], start=first):
+        now_s = info.as_of.timestamp()
+
+        def fits(task: TaskRecord, at_s: int | None, now_s: float = now_s) -> bool:
+            return wanted.fits(task, at_s, now_s)
+
+        queue = keys.queue(info.name)
+        part = yield from scan_state(
+            queue, state, fits, group=None, limit=limit - len(found), scan=scan - scanned, cursor=place
+        )
+        place = None
+        found += part.tasks
+        scanned += part.scanned
+        if part.cursor is not None:
+            return TaskSearch(tasks=found, scanned=scanned, total=total, cursor=_cursor(state, info, part.cursor))
+        if (scanned >= scan or len(found) >= limit) and number + 1 < len(parts):
+            after = _cursor(*parts[number + 1], "")
+            return TaskSearch(tasks=found, scanned=scanned, total=total, cursor=after)
+    return TaskSearch(tasks=found, scanned=scanned, total=total, cursor=None)
+
+
+def select_tasks(
+    keys: Keys, *, infos: Sequence[QueueInfo], wanted: TaskFilter, states: Sequence[TaskState]
+) -> Steps[TaskSelection]:
+    """Select all tasks that fit and are in one of these states, at most `SELECTED_MAX`."""
+    tasks: list[TaskRef] = []
+    refused: dict[TaskState, int] = {}
+    if wanted.looks_inside:
+        search = yield from search_tasks(keys, infos=infos, wanted=wanted, limit=SELECTED_MAX)
+        for task in search.tasks:
+            if task.state in states:
+                tasks.append(TaskRef(task.queue, task.id, task.state))
+            else:
+                refused[task.state] = refused.get(task.state, 0) + 1
+        return TaskSelection(tasks=tasks, refused=refused, is_complete=search.cursor is None)
+    for state, info in _parts(wanted.of(infos), wanted.state):
+        if state not in states:
+            refused[state] = refused.get(state, 0) + info.sizes[state]
+            continue
+        place = ScanPlace()
+        while True:
+            count = min(_IDS_STEP, SELECTED_MAX - len(tasks))
+            if not count:
+                return TaskSelection(tasks=tasks, refused=refused, is_complete=False)
+            step = operations.scan_tasks(keys.queue(info.name), state, place, count=count, ids_only=True)
+            page = yield from ask(step)
+            tasks += [TaskRef(info.name, task_id, state) for task_id in page.ids]
+            if page.is_end or not page.ids:
+                break
+            place = page.places[-1]
+    return TaskSelection(tasks=tasks, refused=refused)
+
+
+def _parts(infos: Sequence[QueueInfo], state: TaskState | None) -> Iterator[tuple[TaskState, QueueInfo]]:
+    """The queues and states with tasks in them, in the order in which they are listed."""
+    for each in LISTED_STATES if state is None else (state,):
+        yield from ((each, info) for info in infos if info.sizes[each])
+
+
+def _by_id(keys: Keys, infos: Sequence[QueueInfo], wanted: TaskFilter) -> Steps[list[TaskRecord]]:
+    found: list[TaskRecord] = []
+    ageless = replace(wanted, older_than=None, newer_than=None)  # who names a task means it, whatever its age
+    for info in infos:
+        stored = yield from ask(operations.look(keys.queue(info.name), wanted.text))
+        if stored is None or stored.state is TaskState.AGGREGATING:
+            continue
+        task = read_task(info.name, stored)
+        if wanted.state in (None, task.state) and ageless.fits(task, None, 0):
+            found.append(task)
+    return found
+
+
+def _cursor(state: TaskState, info: QueueInfo, place: str) -> str:
+    return f"{state}/{info.name.encode().hex()}/{place}"
+
+
+def _place(parts: Sequence[tuple[TaskState, QueueInfo]], cursor: str | None) -> tuple[int, str | None]:
+    """Return the part to go on with and the place in it; a part that has emptied meanwhile gives way to the next."""
+    if cursor is None:
+        return 0, None
+    wrong = ConfigurationError(f"cursor must come from a search of tasks, got {cursor[:80]!r}")
+    word, _, rest = cursor.partition("/")
+    name, slash, place = rest.partition("/")
+    try:
+        state, queue = TaskState(word), bytes.fromhex(name).decode()
+        order = LISTED_STATES.index(state)
+    except ValueError:
+        raise wrong from None
+    if not slash:
+        raise wrong
+    for number, (each, info) in enumerate(parts):
+        at = (LISTED_STATES.index(each), info.name)
+        if at == (order, queue):
+            return number, place or None
+        if at > (order, queue):
+            return number, None
+    return len(parts), None

@@ -1,0 +1,222 @@
+"""Do one thing to tasks that somebody has selected, wherever they are.
+
+What cannot be done to a task is skipped and told, with the reason, and holds up no other. A task that is no longer in
+the state it was selected in is left alone: somebody else has done something with it meanwhile. The tasks are gone
+through in chunks; when the store fails at one, what was done until then stays done and is told.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from taskq_core.broker import operations
+from taskq_core.broker.operations import OK, Action, ArrivalCode, Refusal
+from taskq_core.errors import BrokerError, ConfigurationError, WireFormatError
+from taskq_core.inspector.bulk import CHUNK, MOVABLE, STATES
+from taskq_core.inspector.change import start_of
+from taskq_core.inspector.known import check_text
+from taskq_core.moving import move
+from taskq_core.settings import ArchiveSettings, Duration
+from taskq_core.steps import Steps, ask
+from taskq_core.wire import Keys, TaskState, validate_queue_name
+
+
+class TaskAction(StrEnum):
+    """What can be done to selected tasks."""
+
+    RUN = "run"
+    """Let it run now."""
+    RETRY = "retry"
+    """Let it wait until another time."""
+    ARCHIVE = "archive"
+    DELETE = "delete"
+    CANCEL = "cancel"
+    """Ask the worker that runs it to cancel it."""
+    MOVE = "move"
+    """Move it to another queue."""
+
+
+class Skip(StrEnum):
+    """Why nothing was done to a task."""
+
+    GONE = "gone"
+    """It is not there (any more)."""
+    CHANGED = "changed"
+    """It is in another state than the one it was selected in."""
+    STATE = "state"
+    """Its state does not allow it."""
+    LOST = "lost"
+    """It is not where its state says; `reconcile` repairs that."""
+    MOVING = "moving"
+    """It is on its way to another queue."""
+    ID_TAKEN = "id_taken"
+    """The other queue has a task with its id."""
+    LOCK_TAKEN = "lock_taken"
+    """Another task holds its unique lock in the other queue."""
+    SAME_QUEUE = "same_queue"
+    """It is in that queue already."""
+    UNREADABLE = "unreadable"
+    """It cannot be read."""
+    UNHEARD = "unheard"
+    """No worker was there to be told."""
+
+
+_MOVE_SKIPS = {ArrivalCode.ID_CONFLICT.value: Skip.ID_TAKEN, ArrivalCode.DUPLICATE.value: Skip.LOCK_TAKEN}
+_ACTIONS = {
+    TaskAction.RUN: Action.RUN,
+    TaskAction.RETRY: Action.WAIT,
+    TaskAction.ARCHIVE: Action.ARCHIVE,
+    TaskAction.DELETE: Action.DELETE,
+}
+ALLOWED_STATES: dict[TaskAction, Sequence[TaskState]] = {
+    TaskAction.RUN: STATES[Action.RUN],
+    TaskAction.RETRY: STATES[Action.DELETE],
+    TaskAction.ARCHIVE: STATES[Action.ARCHIVE],
+    TaskAction.DELETE: STATES[Action.DELETE],
+    TaskAction.CANCEL: (TaskState.ACTIVE,),
+    TaskAction.MOVE: MOVABLE,
+}
+"""States that allow each action."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRef:
+    """A task that was selected.
+
+    Attributes:
+        queue: Its queue.
+        id: Its id.
+        state: The state it was seen in; None lets any state do.
+    """
+
+    queue: str
+    id: str
+    state: TaskState | None = None
+
+
+@dataclass(slots=True)
+class ActionReport:
+    """What became of selected tasks.
+
+    Attributes:
+        done: Those to which it was done.
+        skipped: How many were skipped, by reason and, for `CHANGED` and `STATE`, the state they are in.
+        failure: The failure of the store that ended it, None if it came to its end. With `may_have_happened` it is not
+            known of up to 100 tasks more whether it was done to them.
+        untouched: How many were not gone through because of that.
+    """
+
+    done: list[TaskRef] = field(default_factory=list)
+    skipped: Counter[tuple[Skip, str]] = field(default_factory=Counter)
+    failure: BrokerError | None = None
+    untouched: int = 0
+
+    def note(self, task: TaskRef, answer: str) -> None:
+        """Note what Redis answered for a task."""
+        if answer == OK:
+            self.done.append(task)
+        elif answer == Refusal.NOT_FOUND:
+            self.skipped[Skip.GONE, ""] += 1
+        elif answer in (Refusal.LOST, Refusal.MOVING):
+            self.skipped[Skip(answer), ""] += 1
+        elif task.state is not None and answer != task.state:
+            self.skipped[Skip.CHANGED, answer] += 1
+        else:
+            self.skipped[Skip.STATE, answer] += 1
+
+    def skip(self, reason: Skip) -> None:
+        """Note that a task was skipped."""
+        self.skipped[reason, ""] += 1
+
+
+def act_on(
+    keys: Keys,
+    tasks: Iterable[TaskRef],
+    action: TaskAction,
+    *,
+    archive: ArchiveSettings,
+    at: datetime | None = None,
+    after: Duration | None = None,
+    to_queue: str | None = None,
+) -> Steps[ActionReport]:
+    """Do one thing to selected tasks."""
+    action = TaskAction(action)
+    if (action is TaskAction.MOVE) != (to_queue is not None):
+        raise ConfigurationError(f"to_queue belongs to {TaskAction.MOVE} and to nothing else, got action={action!s}")
+    if to_queue is not None:
+        validate_queue_name(to_queue)
+    start_at_s, start_in_ms = None, 0
+    if action is TaskAction.RETRY:
+        start_at_s, start_in_ms = start_of(at, after)
+    elif at is not None or after is not None:
+        raise ConfigurationError(f"at and after belong to {TaskAction.RETRY}, got action={action!s}")
+    groups = _grouped(tasks)
+    report = ActionReport()
+    left = sum(map(len, groups.values()))
+    for (name, state), group in groups.items():
+        queue = keys.queue(name)
+        for start in range(0, len(group), CHUNK):
+            chunk = group[start : start + CHUNK]
+            try:
+                if action is TaskAction.CANCEL:
+                    yield from _cancel(keys, chunk, report)
+                elif action is TaskAction.MOVE:
+                    assert to_queue is not None
+                    yield from _move(keys, chunk, to_queue, report)
+                else:
+                    operation = operations.act(
+                        queue,
+                        _ACTIONS[action],
+                        [task.id for task in chunk],
+                        state=state,
+                        start_at_s=start_at_s,
+                        start_in_ms=start_in_ms,
+                        archive=archive.limits(name),
+                        repeatable=False,
+                    )
+                    for task, answer in zip(chunk, (yield from ask(operation)), strict=True):
+                        report.note(task, answer)
+            except BrokerError as error:
+                report.failure, report.untouched = error, left
+                return report
+            left -= len(chunk)
+    return report
+
+
+def _grouped(tasks: Iterable[TaskRef]) -> dict[tuple[str, TaskState | None], list[TaskRef]]:
+    groups: dict[tuple[str, TaskState | None], list[TaskRef]] = {}
+    for task in dict.fromkeys(tasks):
+        check_text("queue", task.queue)
+        check_text("task_id", task.id)
+        groups.setdefault((task.queue, task.state), []).append(task)
+    return groups
+
+
+def _cancel(keys: Keys, tasks: Sequence[TaskRef], report: ActionReport) -> Steps[None]:
+    for task in tasks:
+        state = yield from ask(operations.read_state(keys.queue(task.queue), task.id))
+        if state != TaskState.ACTIVE:
+            report.note(task, Refusal.NOT_FOUND if state is None else state)
+        elif (yield from ask(operations.cancel(keys.cancel, task.id))):
+            report.note(task, OK)
+        else:
+            report.skip(Skip.UNHEARD)
+
+
+def _move(keys: Keys, tasks: Sequence[TaskRef], to: str, report: ActionReport) -> Steps[None]:
+    name, state = tasks[0].queue, tasks[0].state
+    if name == to:
+        for _ in tasks:
+            report.skip(Skip.SAME_QUEUE)
+        return
+    by_id = {task.id: task for task in tasks}
+    for departure, code in (yield from move(keys, keys.queue(name), keys.queue(to), list(by_id), state=state)):
+        task = by_id[departure.task_id]
+        if departure.answer != OK or code == ArrivalCode.ARRIVED:
+            report.note(task, departure.answer)
+        elif isinstance(code, WireFormatError) or code is None:
+            report.skip(Skip.UNREADABLE)
+        else:
+            report.skip(_MOVE_SKIPS[str(code)])
