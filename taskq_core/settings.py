@@ -15,6 +15,7 @@ from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 from taskq_core.cron import time_zone
 from taskq_core.errors import ConfigurationError
@@ -25,6 +26,10 @@ Duration = timedelta | float
 
 MAX_SECONDS = 100 * 365 * 86_400
 """Longest duration accepted, in seconds: 100 years. Beyond it a value is a mistake (milliseconds, most often)."""
+
+
+TRACE_ID = "{trace_id}"
+"""What stands in `TRACE["URL"]` for the id of a trace."""
 
 
 class Relation(StrEnum):
@@ -88,11 +93,14 @@ class TraceSettings:
     """Whether baggage travels in the headers (together at most 8 KiB)."""
     envelope: bool = False
     """Write payloads as `{"traceparent": ..., "data": {...}}`: Asynq peers older than 0.26 have no headers."""
+    url: str = ""
+    """Address of a trace for people, `http` or `https`, in which `{trace_id}` stands for its id. "": no links."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "relation", member(Relation, "TRACE['RELATION']", self.relation))
         _check_flag("TRACE['BAGGAGE']", self.baggage)
         _check_flag("TRACE['ENVELOPE']", self.envelope)
+        _check_trace_url(self.url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,8 +337,28 @@ def _trace(value: Any) -> TraceSettings:
     if isinstance(value, TraceSettings):
         return value
     if not isinstance(value, Mapping):
-        raise ConfigurationError(f"TRACE must be a dict of RELATION, BAGGAGE and ENVELOPE, got {value!r}")
+        raise ConfigurationError(f"TRACE must be a dict of RELATION, BAGGAGE, ENVELOPE and URL, got {value!r}")
     return TraceSettings(**_by_field(TraceSettings, "TRACE", value))
+
+
+def _check_trace_url(url: Any) -> None:
+    """Refuse what no link can be made of, or what could run as a script in a page."""
+    expected = "TRACE['URL'] must be an http or https address with {trace_id} in it, got"
+    if not isinstance(url, str):
+        raise ConfigurationError(f"{expected} {url!r}")
+    if not url:
+        return
+    filled = url.replace(TRACE_ID, "0" * 32)
+    try:
+        parts = urlsplit(filled)
+        host = parts.hostname
+    except ValueError:
+        host = None
+    is_plain = url.isprintable() and not any(char in filled for char in " {}<>\"'\\`")
+    if TRACE_ID not in url or not is_plain or not host or parts.scheme not in ("http", "https"):
+        raise ConfigurationError(f"{expected} {url!r}")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError("TRACE['URL'] is shown to people and must hold no user and no password")
 
 
 def _archive(value: Any) -> ArchiveSettings:

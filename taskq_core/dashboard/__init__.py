@@ -26,6 +26,7 @@ from taskq_core.dashboard.tasks import (
     TaskSearch,
     TaskSelection,
 )
+from taskq_core.dashboard.traces import trace_url
 from taskq_core.dashboard.workers import QueueWeight, RunningRow, WorkerRow, WorkersOverview, worker_row
 
 __all__ = [
@@ -54,5 +55,6 @@ __all__ = [
     "error_rate",
     "overview",
     "queue_row",
+    "trace_url",
     "worker_row",
 ]

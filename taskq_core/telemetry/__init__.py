@@ -7,7 +7,7 @@ alone imports the SDK, when it is called.
 """
 
 from taskq_core.telemetry.configure import TelemetryHandle, configure
-from taskq_core.telemetry.envelope import unwrap, wrap
+from taskq_core.telemetry.envelope import trace_id, unwrap, wrap
 from taskq_core.telemetry.metrics import ClientMetrics, Outcome, WorkerMetrics
 from taskq_core.telemetry.propagation import extract, fit, inject
 from taskq_core.telemetry.spans import ConsumerSpan, ProducerSpan, Relation, Tracing, type_name
@@ -25,6 +25,7 @@ __all__ = [
     "extract",
     "fit",
     "inject",
+    "trace_id",
     "type_name",
     "unwrap",
     "wrap",

@@ -38,6 +38,12 @@ def is_valid_traceparent(value: str) -> bool:
     return value.isascii() and _is_valid(value.encode())
 
 
+def trace_id(headers: Mapping[str, str]) -> str | None:
+    """Return the id of the trace that a task's headers name, 32 hexadecimal digits; None for none that is valid."""
+    traceparent = headers.get(TRACEPARENT, "")
+    return traceparent.split("-")[1] if is_valid_traceparent(traceparent) else None
+
+
 def _is_valid(value: bytes) -> bool:
     return _TRACEPARENT.fullmatch(value) is not None and (
         len(value) == _VERSION_00_LENGTH or not value.startswith(b"00")

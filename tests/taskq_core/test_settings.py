@@ -71,7 +71,12 @@ class TestFromMapping:
                 "ENQUEUE_TIMEOUT": 1,
                 "AUTODISCOVER": ["jobs"],
                 "ARCHIVE": {"MAX_TASKS": 5, "MAX_AGE": timedelta(days=1), "QUEUES": {"low": {"MAX_TASKS": 2}}},
-                "TRACE": {"RELATION": "link", "BAGGAGE": False, "ENVELOPE": True},
+                "TRACE": {
+                    "RELATION": "link",
+                    "BAGGAGE": False,
+                    "ENVELOPE": True,
+                    "URL": "https://tempo.example/trace/{trace_id}",
+                },
             }
         )
 
@@ -87,7 +92,9 @@ class TestFromMapping:
             enqueue_timeout=1.0,
             autodiscover=("jobs",),
             archive=ArchiveSettings(max_tasks=5, max_age=86_400.0, queues={"low": {"MAX_TASKS": 2}}),
-            trace=TraceSettings(relation=Relation.LINK, baggage=False, envelope=True),
+            trace=TraceSettings(
+                relation=Relation.LINK, baggage=False, envelope=True, url="https://tempo.example/trace/{trace_id}"
+            ),
         )
         assert isinstance(settings.enqueue_timeout, float)
 
@@ -186,10 +193,31 @@ class TestFromMapping:
                 {"CIRCUIT_BREAKER": {"FIRST_PAUSE": 9}},
                 "CIRCUIT_BREAKER['MAX_PAUSE'] must be at least FIRST_PAUSE (9.0 s), got 5.0 s",
             ),
-            ({"TRACE": "link"}, "TRACE must be a dict of RELATION, BAGGAGE and ENVELOPE, got 'link'"),
+            ({"TRACE": "link"}, "TRACE must be a dict of RELATION, BAGGAGE, ENVELOPE and URL, got 'link'"),
             ({"TRACE": {"RELATION": "x"}}, "TRACE['RELATION'] must be 'parent' or 'link', got 'x'"),
             ({"TRACE": {"BAGGAGE": 1}}, "TRACE['BAGGAGE'] must be True or False, got 1"),
             ({"TRACE": {"ENVELOPE": None}}, "TRACE['ENVELOPE'] must be True or False, got None"),
+            *(
+                ({"TRACE": {"URL": url}}, "TRACE['URL'] must be an http or https address with {trace_id} in it, got")
+                for url in (
+                    None,
+                    "javascript:alert('{trace_id}')",
+                    "JavaScript://x/%0aalert(1)//{trace_id}",
+                    "data:text/html,{trace_id}",
+                    "ftp://tempo.example/{trace_id}",
+                    "//tempo.example/{trace_id}",
+                    "https:///{trace_id}",
+                    "https://[/{trace_id}",
+                    "https://tempo.example/trace",
+                    "https://tempo.example/{trace_id}/{span_id}",
+                    'https://tempo.example/"onclick="/{trace_id}',
+                    "https://tempo.example/{trace_id}\n",
+                )
+            ),
+            (
+                {"TRACE": {"URL": "https://me:secret@tempo.example/{trace_id}"}},
+                "TRACE['URL'] is shown to people and must hold no user",
+            ),
         ],
     )
     def test_a_refusal_names_key_value_and_what_was_expected(self, mapping: Any, message: str) -> None:

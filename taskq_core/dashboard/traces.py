@@ -1,0 +1,17 @@
+"""Where the trace of a task is shown."""
+
+from collections.abc import Mapping
+
+from taskq_core.settings import TRACE_ID
+from taskq_core.telemetry import trace_id
+
+
+def trace_url(template: str, headers: Mapping[str, str]) -> str | None:
+    """Return the address of a task's trace, None if it has none.
+
+    Args:
+        template: The setting `TRACE["URL"]`, "" for none.
+        headers: Headers of the task, whoever wrote them: of their text only a valid id gets into the address.
+    """
+    found = trace_id(headers) if template else None
+    return None if found is None else template.replace(TRACE_ID, found)
