@@ -168,6 +168,7 @@ class TaskQ:
         if settings.enqueue is EnqueueMode.OUTBOX and self.outbox is None:
             raise ConfigurationError("ENQUEUE = 'outbox' needs a database to write tasks to; taskq_django brings one")
         check_defaults(settings.defaults)
+        check_defaults(settings.email.options, where="EMAIL['OPTIONS']")
         schedule_lines(settings.schedule, zone=settings.time_zone)
 
     @property

@@ -176,8 +176,8 @@ def task_options(given: Mapping[str, Any], *, base: TaskOptions | None = None) -
     return replace(base or TaskOptions(), **given)
 
 
-def check_defaults(given: Mapping[str, Any]) -> None:
-    """Refuse options that cannot be those of every task: the setting `DEFAULTS`.
+def check_defaults(given: Mapping[str, Any], *, where: str = "DEFAULTS") -> None:
+    """Refuse options that cannot be those of every task: the setting `DEFAULTS`, or another that `where` names.
 
     Raises:
         ConfigurationError: One is unknown, its value is not usable, or no two tasks can have the same.
@@ -185,9 +185,9 @@ def check_defaults(given: Mapping[str, Any]) -> None:
     try:
         task_options(given)
     except ConfigurationError as error:
-        raise ConfigurationError(f"DEFAULTS: {error}") from None
+        raise ConfigurationError(f"{where}: {error}") from None
     if given.get("task_id") is not None:
-        raise ConfigurationError("DEFAULTS: task_id cannot be the same for all tasks")
+        raise ConfigurationError(f"{where}: task_id cannot be the same for all tasks")
 
 
 def _round_up(value_s: float) -> int:

@@ -245,6 +245,31 @@ def _circuit(value: Any) -> CircuitSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmailSettings:
+    """How Django's e-mail is sent by workers; see `taskq_django.mail`."""
+
+    backend: str = "django.core.mail.backends.smtp.EmailBackend"
+    """Django: backend that sends in the worker, by its path; without `MAILERS`, which names mailers instead."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the task that sends a message, such as `queue` and `max_retry`."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.backend, str) or "." not in self.backend:
+            raise ConfigurationError(f"EMAIL['BACKEND'] must be the path of a backend's class, got {self.backend!r}")
+        if not isinstance(self.options, Mapping):
+            raise ConfigurationError(f"EMAIL['OPTIONS'] must be a dict of task options, got {self.options!r}")
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+
+
+def _email(value: Any) -> EmailSettings:
+    if isinstance(value, EmailSettings):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"EMAIL must be a dict of BACKEND and OPTIONS, got {value!r}")
+    return EmailSettings(**_by_field(EmailSettings, "EMAIL", value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Configuration of one queue application."""
 
@@ -283,6 +308,8 @@ class Settings:
     and task options."""
     time_zone: str = "UTC"
     """IANA name of the time zone of cron lines that name none."""
+    email: EmailSettings = field(default_factory=EmailSettings)
+    """Django: how e-mail is sent that `taskq_django.mail.EmailBackend` enqueues."""
     archive: ArchiveSettings = field(default_factory=ArchiveSettings)
     """How many archived tasks are kept, and for how long."""
     trace: TraceSettings = field(default_factory=TraceSettings)
@@ -310,6 +337,7 @@ class Settings:
             raise ConfigurationError(f"SCHEDULE must be a dict of periodic tasks, got {type(self.schedule).__name__}")
         set_(self, "schedule", MappingProxyType(dict(self.schedule)))
         _check_zone(self.time_zone)
+        set_(self, "email", _email(self.email))
         set_(self, "archive", _archive(self.archive))
         set_(self, "trace", _trace(self.trace))
         set_(self, "autodiscover", _modules(self.autodiscover))
@@ -385,7 +413,7 @@ def _modules(value: Any) -> bool | tuple[str, ...]:
 
 
 _FLAGS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
-_JSON_KEYS = ("QUEUES", "LIMITS", "CIRCUIT_BREAKER", "DEFAULTS", "SCHEDULE", "ARCHIVE", "TRACE")
+_JSON_KEYS = ("QUEUES", "LIMITS", "CIRCUIT_BREAKER", "DEFAULTS", "SCHEDULE", "EMAIL", "ARCHIVE", "TRACE")
 
 
 _SERVICE_LINK = re.compile(r"(PORT|SERVICE_HOST|SERVICE_PORT)(_|$)")

@@ -40,6 +40,7 @@ class TaskQConfig(AppConfig):
         checks.register(check_deployment, deploy=True)
         checks.register(check_outbox, checks.Tags.database)
         setting_changed.connect(_follow_settings, dispatch_uid="taskq_django")
+        import_module("taskq_django.mail")  # its task; not above, because it needs the settings
         autodiscover()
         start_with_server()
 

@@ -32,6 +32,7 @@ def read_settings() -> Settings:
         raise ConfigurationError(f"TASKQ must be a dict, got {type(mapping).__name__}")
     settings = Settings.from_mapping(mapping, environ=os.environ)
     check_defaults(settings.defaults)
+    check_defaults(settings.email.options, where="EMAIL['OPTIONS']")
     schedule_lines(settings.schedule, zone=settings.time_zone)
     if settings.url == "embedded://":
         folder = Path(getattr(django_settings, "BASE_DIR", "")).absolute() / EMBEDDED_FOLDER

@@ -1,0 +1,146 @@
+"""The backend that enqueues a task for each message, and the task that sends it through another backend."""
+
+import logging
+import smtplib
+from collections.abc import Sequence
+from typing import Any
+
+from django.core import mail as django_mail
+from django.core.exceptions import ImproperlyConfigured
+from django.core.mail import EmailMessage
+from django.core.mail.backends.base import BaseEmailBackend
+from django.utils.module_loading import import_string
+
+from taskq_core import EnqueueError, PayloadTooLargeError, Signature, SkipRetry
+from taskq_core.preparer import PAYLOAD_MAX
+from taskq_django.app import taskq
+from taskq_django.mail.record import Mail, to_message, to_record
+
+logger = logging.getLogger("taskq.mail")
+
+TASK = "taskq:send-mail"
+"""Name of the task that sends one message."""
+
+
+class EmailBackend(BaseEmailBackend):
+    """Lets a worker send e-mail: each message is a task, enqueued as the setting `ENQUEUE` says.
+
+    Args:
+        fail_silently: Do not raise when a task cannot be enqueued, but log it. What fails in the worker is retried and
+            archived as any other task, whatever this says.
+        alias: Name of this mailer in `MAILERS`; Django gives it.
+        using: The mailer in `MAILERS` that sends in the worker.
+        username, password: Refused: they would have to be written to Redis.
+        **options: Task options, such as `queue`, over those of `TASKQ["EMAIL"]["OPTIONS"]`.
+
+    Raises:
+        ImproperlyConfigured: The backend that is to send is not named, not there, or this one.
+        ConfigurationError: A task option is unknown or its value is not usable.
+    """
+
+    def __init__(
+        self,
+        fail_silently: bool = False,
+        *,
+        alias: str | None = None,
+        using: str | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        **options: Any,
+    ) -> None:
+        options.pop("_ignore_unknown_kwargs", None)  # Django 6.1's note of arguments that come from its old functions
+        super().__init__()
+        self.alias = alias
+        self.fail_silently = fail_silently
+        if username or password:
+            raise ImproperlyConfigured(
+                "a user name or password of an e-mail server cannot be given with a message that a worker sends; "
+                "configure them with the backend that sends"
+            )
+        self._using = _checked_target(alias, using)
+        self._task = send.using(**{**taskq.settings.email.options, **options})
+
+    def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
+        """Enqueue a task for each message that has a recipient, and return how many that are.
+
+        All are checked before the first is enqueued. Inside a transaction they are sent as the setting `ENQUEUE` says.
+
+        Raises:
+            MailContentError: A message holds what cannot travel.
+            PayloadTooLargeError: A message is over 16 MiB as JSON, where bytes take a third more.
+            EnqueueError: Redis refused or was not reached, unless `fail_silently`.
+        """
+        calls = [
+            self._task.s(mail=to_record(message), using=self._using)
+            for message in email_messages or ()
+            if message.recipients()
+        ]
+        if len(calls) > 1:
+            for call in calls:
+                _check_size(call)
+        count = 0
+        for call in calls:
+            try:
+                taskq.client.enqueue(call)
+            except EnqueueError as error:
+                if not self.fail_silently:
+                    raise
+                logger.warning("an e-mail was not enqueued: %s", error)
+            else:
+                count += 1
+        return count
+
+
+@taskq.task(name=TASK)
+def send(mail: Mail, using: str = "") -> None:
+    """Send one message through the mailer `using` of `MAILERS`, or through `TASKQ["EMAIL"]["BACKEND"]`."""
+    target = django_mail.mailers[using] if using else _sending_class()()
+    try:
+        target.send_messages([to_message(mail)])
+    except smtplib.SMTPRecipientsRefused as error:
+        if all(500 <= code < 600 for code, _ in error.recipients.values()):
+            raise SkipRetry("the server refuses all recipients for good") from error
+        raise
+
+
+def _checked_target(alias: str | None, using: str | None) -> str:
+    """Return the mailer that sends, "" for the backend of the settings."""
+    if alias is None:
+        if using is not None:
+            raise ImproperlyConfigured("'using' names a mailer of MAILERS, and this backend is not in MAILERS")
+        _sending_class()
+        return ""
+    if using is None:
+        raise _refused(alias, "OPTIONS must name with 'using' the mailer that sends in the worker.")
+    config = django_mail.mailers.settings.get(using)
+    if config is None:
+        raise _refused(alias, f"'using' names the mailer {using!r}, which is not in MAILERS.")
+    path = config.get("BACKEND")
+    if path is not None and _is_ours(import_string(path)):
+        raise _refused(alias, f"'using' names the mailer {using!r}, which enqueues as well and would never send.")
+    return using
+
+
+def _refused(alias: str, problem: str) -> ImproperlyConfigured:
+    return django_mail.InvalidMailer(problem, alias=alias)
+
+
+def _sending_class() -> type[BaseEmailBackend]:
+    path = taskq.settings.email.backend
+    try:
+        found = import_string(path)
+    except ImportError as error:
+        raise ImproperlyConfigured(f"TASKQ['EMAIL']['BACKEND']: {error}") from error
+    if _is_ours(found):
+        raise ImproperlyConfigured(f"TASKQ['EMAIL']['BACKEND'] is {path!r}, which enqueues and would never send")
+    return found  # type: ignore[no-any-return]
+
+
+def _is_ours(backend: Any) -> bool:
+    return isinstance(backend, type) and issubclass(backend, EmailBackend)
+
+
+def _check_size(call: Signature[Any]) -> None:
+    size = len(call.task.encode(call.args, call.kwargs))
+    if size > PAYLOAD_MAX:
+        raise PayloadTooLargeError(call.task.name, size, PAYLOAD_MAX)
