@@ -13,8 +13,8 @@ from tests.soak.schedule import PlannedFault
 from tests.soak.stage import Stage
 from tests.soak.stores import DOWN_AFTER_S, Cluster, Sentinels, wait_for_copy
 
-FAILOVER_S = DOWN_AFTER_S + 10.0
-"""Longest time until another server has taken over: what it takes to notice, and ten seconds."""
+FAILOVER_S = DOWN_AFTER_S + 40.0
+"""Longest time until another server has taken over: what it takes to notice, and some elections that fail."""
 NOTICED_S = 4.0
 """Seconds after which every worker must have left an old primary that takes writes for ten more, and forgets them."""
 KEYS_AT_ONCE = 100
@@ -71,7 +71,7 @@ def cluster_change(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 def _taken_over(stage: Stage, who: Callable[[], RedisServer], old: RedisServer) -> Iterator[float]:
     """Wait until another server is in charge and takes writes."""
     began = time.monotonic()
-    while time.monotonic() - began < 3 * FAILOVER_S:
+    while time.monotonic() - began < FAILOVER_S:
         with contextlib.suppress(redis.RedisError, OSError, StopIteration, AssertionError):
             new = who()
             if new is not old and new.command("ROLE")[0] == b"master":
