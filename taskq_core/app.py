@@ -37,6 +37,8 @@ from taskq_core.handlers import (
     check_pattern,
     refuse_other,
 )
+from taskq_core.injection import Injector, refuse_markers
+from taskq_core.lifespan import L, LifespanFunction, check_lifespan
 from taskq_core.middleware import Middleware, MiddlewareStack
 from taskq_core.options import TaskOptionsDict, check_defaults
 from taskq_core.outbox import Outbox, OutboxTable
@@ -61,6 +63,7 @@ from taskq_core.task import (
     Signature,
     Task,
     check_function,
+    function_name,
     is_coroutine_function,
 )
 
@@ -117,6 +120,10 @@ class TaskQ:
         """What runs types that no task is registered for. See `handler` and `not_found`."""
         self.error_handlers: list[ErrorHandler] = []
         """What is told of failed runs. See `on_error`."""
+        self.injector: Injector | None = None
+        """Gives parameters of tasks their values, None where nothing does. For adapters, before the first task."""
+        self.lifespans: list[LifespanFunction] = []
+        """What a worker opens before its first task and closes after its last. See `worker_lifespan`."""
         self.timetable = Timetable()
         """Periodic tasks but for those of the settings. See `periodic`, `schedule` and `schedule_provider`."""
         self._settings = Settings(**values) if settings is None else replace(settings, **values)
@@ -523,6 +530,27 @@ class TaskQ:
         self.error_handlers.append(ErrorHandler(function))
         return function
 
+    # --- workers ------------------------------------------------------------------------------------------------------
+
+    def worker_lifespan(self, function: L) -> L:
+        """Let a function open what tasks use, such as a pool of connections, and close it again, once for each worker.
+
+        It yields once, as the lifespan of a web app does, on the worker's event loop: before the first task is taken,
+        and again after the last has ended. What it yields, a mapping or nothing, is `context.state` of every run; of
+        several functions together, where the later ones win. The lifespan of a web app does not run in a worker. If it
+        raises at the start the worker does not start, and says so in the log.
+
+        Args:
+            function: A generator function, plain or `async`, without parameters, or one that returns such a context
+                manager.
+
+        Raises:
+            TaskDefinitionError: It is no function, or has parameters.
+        """
+        check_lifespan(function)
+        self.lifespans.append(function)
+        return function
+
     # --- middleware ---------------------------------------------------------------------------------------------------
 
     def use(self, middleware: Middleware, *, queue: str | None = None, task: str | BaseTask[Any] | None = None) -> None:
@@ -567,8 +595,18 @@ class TaskDecorator:
             function = function.__func__
         check_function(function)
         kind = CoroutineTask if is_coroutine_function(function) else Task
+        what = f"task {function_name(function) if self._name is None else self._name!r}"
+        injector = self._app.injector
+        injection = None if injector is None else injector.inject(what, function)
+        if injector is None:
+            refuse_markers(what, function, "call taskq_fastapi.enable_depends(taskq) before its tasks are made")
         task: Task[Any, Any] = kind(
-            function, name=self._name, strict=self._strict, options=self._options, enqueuer=self._app
+            function,
+            name=self._name,
+            strict=self._strict,
+            options=self._options,
+            enqueuer=self._app,
+            injection=injection,
         )
         self._app.register(task)
         return task

@@ -1,5 +1,6 @@
 """What a running task can know about itself and do for itself."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -7,9 +8,11 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+from taskq_core.codec import encode_result
 from taskq_core.errors import NoCurrentTaskError
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_NO_STATE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -30,6 +33,7 @@ class TaskContext:
         local: True when the function was called directly, not by a worker.
         outcome: How the run ended, for error handlers: "retried", "snoozed" (retried without using an attempt),
             "archived" or "lost". None while it runs.
+        state: What the worker's lifespans yielded, by name; see `TaskQ.worker_lifespan`. Empty outside a worker.
     """
 
     id: str
@@ -41,6 +45,8 @@ class TaskContext:
     headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
     local: bool = False
     outcome: str | None = None
+    state: Mapping[str, Any] = field(default_factory=lambda: _NO_STATE, repr=False)
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, repr=False)
     _write_result: Callable[[bytes], None] | None = field(default=None, repr=False)
     _fill: "Callable[[TaskContext], None] | None" = field(default=None, repr=False)
 
@@ -72,6 +78,19 @@ class TaskContext:
         """
         if self._write_result is not None:
             self._write_result(data)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of the worker, None where there is none. For adapters, from the thread of a plain function."""
+        return self._loop
+
+    def progress(self, value: object) -> None:
+        """Tell how far the task is: store a value with a JSON form as its result so far. As `write_result`.
+
+        Raises:
+            ResultValueError: The value has no JSON form.
+        """
+        self.write_result(encode_result(value))
 
 
 current: ContextVar[TaskContext | None] = ContextVar("taskq_current_task", default=None)

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypedDict, TypeVar, cast
 from taskq_core.codec import decode_payload
 from taskq_core.context import TaskContext
 from taskq_core.errors import TaskDefinitionError, UnknownTaskError
+from taskq_core.injection import refuse_markers
 from taskq_core.options import TaskOptions, task_options
 from taskq_core.retry import RetryDelay
 from taskq_core.settings import unknown
@@ -239,6 +240,7 @@ def check_callable(what: str, function: object) -> None:
         raise TaskDefinitionError(f"{what} must be a function, got {function!r}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TaskDefinitionError(f"{what} must be no generator, which would never run, got {function!r}")
+    refuse_markers(what, function, "only a task is given dependencies")
 
 
 def origin(runner: Any) -> str:

@@ -22,6 +22,7 @@ from taskq_core.codec import ArgumentsCodec, References
 from taskq_core.context import TaskContext, current
 from taskq_core.errors import TaskArgumentsError, TaskDefinitionError
 from taskq_core.fetching import afetching, fetching
+from taskq_core.injection import Injection
 from taskq_core.options import TaskOptions, TaskOptionsDict, task_options
 from taskq_core.result import TaskHandle
 from taskq_core.wire import Keys, MessageTemplate, QueueKeys, encode_headers, validate_task_type
@@ -259,15 +260,18 @@ class Task(BaseTask[R], Generic[P, R]):
         strict: bool,
         options: Mapping[str, Any],
         enqueuer: Enqueuer,
+        injection: Injection | None = None,
     ) -> None:
         super().__init__(qualified_name(function) if name is None else name, options, enqueuer)
         injected_name = context_parameter(f"task {self.name!r}", function)
-        self.function = function
+        self.function = function if injection is None else injection.function
         self.takes_context = injected_name is not None
         injected = frozenset({injected_name}) if injected_name else frozenset[str]()
+        if injection is not None:
+            injected |= injection.names
         references = enqueuer.references
         self.codec = ArgumentsCodec(function, name=self.name, strict=strict, injected=injected, references=references)
-        self.body = function
+        self.body = self.function
         if references is not None and self.codec.has_references:
             self.body = (afetching if self.is_coroutine else fetching)(self, references)
         self.result_type = _result_type(function)

@@ -18,6 +18,16 @@ In a test, `with TestClient(app)` runs the lifespan; without Redis, put a double
 """
 
 from taskq_fastapi.dependencies import ClientDep, SyncClientDep, client_dep, sync_client_dep
+from taskq_fastapi.depends import INJECTED, TaskDependencies, enable_depends
 from taskq_fastapi.lifespan import taskq_lifespan
 
-__all__ = ["ClientDep", "SyncClientDep", "client_dep", "sync_client_dep", "taskq_lifespan"]
+__all__ = [
+    "INJECTED",
+    "ClientDep",
+    "SyncClientDep",
+    "TaskDependencies",
+    "client_dep",
+    "enable_depends",
+    "sync_client_dep",
+    "taskq_lifespan",
+]

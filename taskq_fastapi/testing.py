@@ -9,8 +9,9 @@
 `with TestClient(app)` runs the lifespan; then `taskq_core.testing` alone does as well.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -18,8 +19,19 @@ from taskq_core import TaskQ, testing
 from taskq_core.testing import Captured, EnqueuedTask, TaskRun, adrain, drain
 from taskq_fastapi.applications import DEFAULT_NAME
 from taskq_fastapi.dependencies import client_dep, sync_client_dep
+from taskq_fastapi.depends import enable_depends
 
-__all__ = ["Captured", "EnqueuedTask", "TaskRun", "adrain", "capture", "drain", "eager", "override_clients"]
+__all__ = [
+    "Captured",
+    "EnqueuedTask",
+    "TaskRun",
+    "adrain",
+    "capture",
+    "drain",
+    "eager",
+    "override_clients",
+    "override_dependencies",
+]
 
 
 @contextmanager
@@ -46,21 +58,53 @@ def override_clients(app: FastAPI, taskq: TaskQ, *, name: str = DEFAULT_NAME) ->
 
 
 @contextmanager
-def capture(app: FastAPI, taskq: TaskQ, *, name: str = DEFAULT_NAME) -> Iterator[Captured]:
+def override_dependencies(
+    taskq: TaskQ, overrides: Mapping[Callable[..., Any], Callable[..., Any]], *, app: FastAPI | None = None
+) -> Iterator[None]:
+    """Put others in the place of dependencies of tasks, and of an app's routes.
+
+    Args:
+        taskq: The queue application.
+        overrides: What takes the place of a dependency, by the dependency.
+        app: An app whose routes get the same. A mounted sub-app has overrides of its own.
+    """
+    places = [enable_depends(taskq).dependency_overrides, *([] if app is None else [app.dependency_overrides])]
+    before = [dict(place) for place in places]
+    for place in places:
+        place.update(overrides)
+    try:
+        yield
+    finally:
+        for place, known in zip(places, before, strict=True):
+            place.clear()
+            place.update(known)
+
+
+@contextmanager
+def capture(
+    app: FastAPI, taskq: TaskQ, *, name: str = DEFAULT_NAME, state: Mapping[str, Any] | None = None
+) -> Iterator[Captured]:
     """Capture what an app's routes and other code enqueue in a `with` block. As `taskq_core.testing.capture`.
 
     Args:
         app: The app.
         taskq: The queue application.
         name: See `override_clients`.
+        state: As for `taskq_core.testing.capture`.
     """
-    with override_clients(app, taskq, name=name), testing.capture(taskq) as tasks:
+    with override_clients(app, taskq, name=name), testing.capture(taskq, state=state) as tasks:
         yield tasks
 
 
 @contextmanager
 def eager(
-    app: FastAPI, taskq: TaskQ, *, name: str = DEFAULT_NAME, retries: bool = False, raises: bool = True
+    app: FastAPI,
+    taskq: TaskQ,
+    *,
+    name: str = DEFAULT_NAME,
+    retries: bool = False,
+    raises: bool = True,
+    state: Mapping[str, Any] | None = None,
 ) -> Iterator[Captured]:
     """Run each task at once that is enqueued in a `with` block. As `taskq_core.testing.eager`.
 
@@ -70,6 +114,8 @@ def eager(
         name: See `override_clients`.
         retries: Run again at once what failed or was snoozed.
         raises: Raise at the end of the block what tasks failed with.
+        state: As for `taskq_core.testing.capture`.
     """
-    with override_clients(app, taskq, name=name), testing.eager(taskq, retries=retries, raises=raises) as tasks:
+    running = testing.eager(taskq, retries=retries, raises=raises, state=state)
+    with override_clients(app, taskq, name=name), running as tasks:
         yield tasks

@@ -735,6 +735,47 @@ def test_the_tests_of_the_page_on_tests_pass(tmp_path: Path) -> None:
     run_python(tmp_path, fastapi)
 
 
+@pytest.mark.redis
+def test_the_page_on_dependencies_says_what_happens(tmp_path: Path, redis_server: RedisServer) -> None:
+    """Its tests pass, and a worker runs its tasks: a session that commits, and a client of the lifespan."""
+    write_files(ROOT / "docs/how-to/use-depends-in-tasks.md", tmp_path)
+
+    done = subprocess.run(
+        (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:django"),
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    output = run_python(
+        tmp_path,
+        f"""
+        import sqlite3
+        from dataclasses import replace
+        from shop import clients, tasks, tenants
+        from shop.queue import taskq
+        from taskq_core.testing import drain
+
+        taskq.configure(replace(taskq.settings, url="{redis_server.unix_url}"))
+        db = sqlite3.connect("shop.db")
+        db.execute("CREATE TABLE orders (id INTEGER, paid INTEGER)")
+        db.execute("INSERT INTO orders VALUES (7, 0)")
+        db.commit()
+        handles = [tasks.pay.delay(7), clients.ship.delay(7)]
+        tenants.bill.delay()
+        print([run.outcome for run in drain(taskq)])
+        handles.append(tasks.count.delay())
+        drain(taskq)
+        print([handle.result() for handle in handles])
+        """,
+    )
+
+    assert output.splitlines() == ["['completed', 'completed', 'completed']", "[7, 'https://example.com', 1]"]
+
+
 @pytest.mark.parametrize(
     "page",
     [

@@ -50,7 +50,7 @@ def read_signature(
         if each.name in injected:
             continue
         _refuse_kind(each, task)
-        hint = _resolve(each, function, task)
+        hint = resolve_annotation(each, function, f"task {task!r}")
         if each.default is None:
             hint = typing.Optional[hint]  # noqa: UP045 - `|` fails on annotations that are no types
         where = f"task {task!r}, parameter {each.name!r}"
@@ -85,8 +85,12 @@ def _refuse_kind(parameter: inspect.Parameter, task: str) -> None:
         )
 
 
-def _resolve(parameter: inspect.Parameter, function: Callable[..., object], task: str) -> Any:
-    """Return the annotation with names in text resolved where the function was written."""
+def resolve_annotation(parameter: inspect.Parameter, function: Callable[..., object], what: str) -> Any:
+    """Return the annotation with names in text resolved where the function was written; `what` names it in the error.
+
+    Raises:
+        TaskDefinitionError: A name cannot be resolved.
+    """
     annotation = parameter.annotation
     if annotation is parameter.empty:
         return Any
@@ -100,7 +104,7 @@ def _resolve(parameter: inspect.Parameter, function: Callable[..., object], task
         )
     except Exception as exc:
         raise TaskDefinitionError(
-            f"task {task!r}, parameter {parameter.name!r}: the annotation {annotation!r} cannot be resolved: {exc}; "
+            f"{what}, parameter {parameter.name!r}: the annotation {annotation!r} cannot be resolved: {exc}; "
             "define or import its names at run time, above the task"
         ) from None
     return hints[parameter.name]

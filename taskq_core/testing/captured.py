@@ -6,9 +6,10 @@ all threads and event loops, also for clients taken before.
 """
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
@@ -55,10 +56,10 @@ class Captured:
         runs: All runs that ended, in order.
     """
 
-    def __init__(self, app: TaskQ) -> None:
+    def __init__(self, app: TaskQ, *, state: Mapping[str, Any] | None = None) -> None:
         self._app = app
         self._store = watched_store(memory_endpoint(), stored=self._stored, astored=self._astored)
-        self._inline = InlineWorker(app, self._store.runner)
+        self._inline = InlineWorker(app, self._store.runner, state)
         self.enqueued: list[EnqueuedTask] = []
         self.runs: list[TaskRun] = []
 
@@ -225,10 +226,11 @@ class Eager(Captured):
     Args:
         app: The queue application.
         retries: Run again at once what failed or asks for it, until it succeeds or is archived.
+        state: As for `capture`.
     """
 
-    def __init__(self, app: TaskQ, *, retries: bool) -> None:
-        super().__init__(app)
+    def __init__(self, app: TaskQ, *, retries: bool, state: Mapping[str, Any] | None = None) -> None:
+        super().__init__(app, state=state)
         self._retries = retries
 
     def _stored(self, tasks: Sequence[NewTask]) -> None:
@@ -306,11 +308,13 @@ class StandingEager(Eager):
 
 
 @contextmanager
-def capture(app: TaskQ) -> Iterator[Captured]:
+def capture(app: TaskQ, *, state: Mapping[str, Any] | None = None) -> Iterator[Captured]:
     """Capture what is enqueued in a `with` block: nothing is sent to Redis, nothing runs by itself.
 
     Args:
         app: The queue application.
+        state: What tasks that run here find as `context.state`, in the place of what worker lifespans yield: these run
+            in a worker only, also in that of `drain`.
 
     Raises:
         ConfigurationError: fakeredis is not installed; the extra `testing` brings it.
@@ -318,12 +322,14 @@ def capture(app: TaskQ) -> Iterator[Captured]:
     Example:
         `with capture(taskq) as tasks: signup("a@b.c")`, then `tasks.assert_enqueued(send_email, to="a@b.c")`.
     """
-    with _diverted(app, Captured(app)) as tasks:
+    with _diverted(app, Captured(app, state=state)) as tasks:
         yield tasks
 
 
 @contextmanager
-def eager(app: TaskQ, *, retries: bool = False, raises: bool = True) -> Iterator[Captured]:
+def eager(
+    app: TaskQ, *, retries: bool = False, raises: bool = True, state: Mapping[str, Any] | None = None
+) -> Iterator[Captured]:
     """Run each task that is enqueued in a `with` block at once, inside the call that enqueues it.
 
     Arguments go through their payload, middleware and trace are as in a worker, and results are read back as ever. A
@@ -334,12 +340,13 @@ def eager(app: TaskQ, *, retries: bool = False, raises: bool = True) -> Iterator
         app: The queue application.
         retries: Run again at once what failed or was snoozed, until it succeeds or is archived. False: it waits.
         raises: Raise at the end of the block what tasks failed with, unless the block itself raises.
+        state: As for `capture`.
 
     Raises:
         ExceptionGroup: The last run of a task in the block failed; it has one error for each such task.
         ConfigurationError: fakeredis is not installed; the extra `testing` brings it.
     """
-    with _diverted(app, Eager(app, retries=retries)) as tasks:
+    with _diverted(app, Eager(app, retries=retries, state=state)) as tasks:
         yield tasks
     if raises:
         raise_failures(tasks.runs)

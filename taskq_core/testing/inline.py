@@ -11,7 +11,7 @@ import contextvars
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -45,10 +45,12 @@ class InlineWorker:
     Args:
         app: The queue application.
         runner: Sends operations to the store.
+        state: What tasks find as the state of their context. The application's worker lifespans do not run.
     """
 
-    def __init__(self, app: TaskQ, runner: SyncRunner) -> None:
+    def __init__(self, app: TaskQ, runner: SyncRunner, state: Mapping[str, Any] | None = None) -> None:
         self._app = app
+        self._state = dict(state or {})
         self._runner = runner
         self._owner = new_token()
         self._calls = 0
@@ -125,7 +127,7 @@ class InlineWorker:
     async def arun(self, run: Run) -> TaskRun:
         """Run a task on this event loop; a plain function where the application's bridge runs blocking code."""
         try:
-            call = self._prepare(run)
+            call = self._prepare(run, is_beside_loop=True)
             if _task(run).is_coroutine:
                 run.result = await asyncio.create_task(self._acall(run, call))  # whose context is its own
             else:
@@ -143,12 +145,12 @@ class InlineWorker:
                 await (tell() if handler.is_coroutine else self._app.bridge.arun(tell))
         return ended
 
-    def _prepare(self, run: Run) -> Callable[[], Any]:
+    def _prepare(self, run: Run, *, is_beside_loop: bool = False) -> Callable[[], Any]:
         """Return the call to make: the function with its arguments, inside the middleware."""
         task = run.task = self._app.tasks.get(run.name) or self._app.handlers.find(run.name)
         message = run.message
         run.started = SYSTEM_CLOCK.monotonic()
-        run.context = self._context(run)
+        run.context = self._context(run, is_beside_loop)
         parameters = () if isinstance(task, Handler) else task.codec.parameters
         payload, traceparent = unwrap(message.payload, parameters)
         tracing = self._app.runtime.tracing
@@ -176,7 +178,7 @@ class InlineWorker:
                 call = partial(around, run.context, call)
         return call
 
-    def _context(self, run: Run) -> TaskContext:
+    def _context(self, run: Run, is_beside_loop: bool) -> TaskContext:
         message = run.message
         now = SYSTEM_CLOCK.time()
         limits = [now + message.timeout] if message.timeout else []
@@ -189,6 +191,8 @@ class InlineWorker:
             max_retry=message.retry,
             deadline=utc_datetime(min([*(limits or [now + DEFAULT_TIMEOUT_S]), LATEST_S])),
             headers=dict(message.headers),
+            state=self._state,
+            _loop=asyncio._get_running_loop() if is_beside_loop else None,
             _write_result=partial(self._write_result, run),
         )
 

@@ -49,6 +49,7 @@ class Executor:
         fields_ignored: Called with queue, name and count when fields of a payload are ignored.
         listener: Told of each run, if it wants to be.
         stuck: Called for each run that was told to end and goes on, the first time this is noticed.
+        state: What runs find as the state of their context.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Executor:
         fields_ignored: Callable[[str, str, int], None],
         listener: WorkerListener,
         stuck: Callable[[Run], None],
+        state: Mapping[str, Any],
     ) -> None:
         self._tasks = tasks
         self._handlers = handlers
@@ -78,6 +80,7 @@ class Executor:
         self._fields_ignored = fields_ignored
         self._listener = listener if listener.per_task else None
         self._report_stuck = stuck
+        self._state = state
         self._loop = asyncio.get_running_loop()
         self._threads = TaskThreads(concurrency, call=self._call, ended=self._finish)
         self._timer: asyncio.TimerHandle | None = None
@@ -148,6 +151,8 @@ class Executor:
         context.deadline = utc_datetime(min(self._redis_time() + run.ends_by - self._clock.monotonic(), LATEST_S))
         context.headers = dict(message.headers)
         context.local = False
+        context.state = self._state
+        context._loop = self._loop
         context.outcome = None if run.outcome is None else run.outcome.value
         context._write_result = partial(self._write_result, run)
 

@@ -23,6 +23,7 @@ import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from taskq_core.app import TaskQ
@@ -34,6 +35,7 @@ from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError, LeaseLostError, TaskQError
 from taskq_core.health import HealthServer, open_health_server
+from taskq_core.lifespan import Lifespan
 from taskq_core.reconcile import FindingKind
 from taskq_core.scheduler import Scheduler
 from taskq_core.service import serve
@@ -241,6 +243,28 @@ class Worker:
             self.status = "closed"
             await self._runner.aclose()
             return 0
+        self._lifespan = Lifespan(self.app.lifespans)
+        status, has_opened = 0, False
+        try:
+            has_opened = await self._lifespan.open(self._stopping)
+        except Exception:
+            logger.exception("the worker cannot start: its lifespan failed")
+            status = 1
+        if not has_opened:
+            self.status = "closed"
+            await self._runner.aclose()
+            return status
+        try:
+            await self._work()
+        finally:
+            try:
+                await self._lifespan.close(max(self.config.span("shutdown_grace"), ENDING_S))
+            except Exception:
+                logger.exception("the worker's lifespan failed")
+                status = 1
+        return status
+
+    async def _work(self) -> None:
         self._started_ns = int(self._clock.time() * 1e9)
         self._build()
         self.status = "active"
@@ -262,7 +286,6 @@ class Worker:
             self._fetcher.is_closing = True
             self._fetcher.notify()
             await self._close(lanes, services)
-        return 0
 
     def _build(self) -> None:
         runtime, config = self.app.runtime, self.config
@@ -303,6 +326,7 @@ class Worker:
             fields_ignored=self.metrics.ignored_fields,
             listener=self._listener,
             stuck=lambda run: self.metrics.stuck(run.queue.name, run.name),
+            state=MappingProxyType(self._lifespan.state),
         )
         self._fetcher = Fetcher(
             self._keys,

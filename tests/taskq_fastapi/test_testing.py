@@ -5,10 +5,12 @@ from typing import Annotated, Any
 import pytest
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
+from httpx import ASGITransport
+from httpx import AsyncClient as HttpClient
 
-from taskq_core import AsyncClient, Client, ConfigurationError, TaskQ, testing
-from taskq_fastapi import ClientDep, SyncClientDep, client_dep, sync_client_dep, taskq_lifespan
-from taskq_fastapi.testing import capture, eager, override_clients
+from taskq_core import AsyncClient, Client, ConfigurationError, TaskContext, TaskQ, testing
+from taskq_fastapi import ClientDep, SyncClientDep, client_dep, enable_depends, sync_client_dep, taskq_lifespan
+from taskq_fastapi.testing import adrain, capture, eager, override_clients, override_dependencies
 
 
 @pytest.fixture
@@ -110,3 +112,63 @@ def test_named_clients(taskq: TaskQ, double: Any) -> None:
 
     with capture(app, taskq), pytest.raises(ConfigurationError, match="no queue application"):
         TestClient(app).post("/")
+
+
+def greeting() -> str:
+    return "real"
+
+
+def test_dependencies_of_tasks_and_routes_are_overridden_for_a_while(app: FastAPI, taskq: TaskQ) -> None:
+    depends = enable_depends(taskq)
+    depends.dependency_overrides[greeting] = lambda: "for good"
+    found: list[str] = []
+
+    @taskq.task(name="greet")
+    async def greet(word: str = Depends(greeting)) -> None:
+        found.append(word)
+
+    @app.post("/greet")
+    async def route(client: ClientDep, word: str = Depends(greeting)) -> str:
+        await client.enqueue(greet.s())
+        return word
+
+    with capture(app, taskq) as tasks:
+        with override_dependencies(taskq, {greeting: lambda: "double"}, app=app):
+            assert TestClient(app).post("/greet").json() == "double"
+            tasks.run()
+        assert TestClient(app).post("/greet").json() == "real"
+        tasks.run()
+
+    assert found == ["double", "for good"]
+
+
+async def test_an_app_behind_httpx(app: FastAPI, taskq: TaskQ, double: Any) -> None:
+    """`ASGITransport` runs no lifespan; tasks run on the test's own event loop, or in a worker on it."""
+    async with HttpClient(transport=ASGITransport(app), base_url="http://test") as web:
+        with capture(app, taskq) as tasks:
+            await web.post("/double/1")
+            await web.post("/blocking/2")
+            tasks.assert_enqueued(double, 1)
+            assert [run.outcome for run in await tasks.arun()] == ["completed"] * 2
+            await web.post("/double/3")
+            assert [run.outcome for run in await adrain(taskq)] == ["completed"]
+
+
+def test_tasks_find_the_state_they_are_given(app: FastAPI, taskq: TaskQ) -> None:
+    found: list[object] = []
+
+    @taskq.task(name="look")
+    def look(context: TaskContext) -> None:
+        found.append(context.state["a"])
+
+    @app.post("/look")
+    async def route(client: ClientDep) -> None:
+        await client.enqueue(look.s())
+
+    with capture(app, taskq, state={"a": 1}) as tasks:
+        TestClient(app).post("/look")
+        tasks.run()
+    with eager(app, taskq, state={"a": 2}):
+        TestClient(app).post("/look")
+
+    assert found == [1, 2]

@@ -1,0 +1,179 @@
+"""FastAPI's `Depends` in tasks: sessions, clients and settings, given to a task as they are to a route.
+
+::
+
+    taskq = TaskQ("redis://localhost:6379/0")
+    enable_depends(taskq)  # before its tasks are made
+
+    @taskq.task
+    async def charge(order_id: int, session: Session = Depends(get_session)) -> None: ...
+
+    await charge.adelay(7)  # the session is no argument: the worker gives it
+
+A dependency may be a function, a coroutine function, a generator of either kind that cleans up behind its `yield`, or a
+class, and may have dependencies and a `TaskContext` itself. Each is asked once for a run unless `use_cache=False`.
+There is no request: what would be taken from one is refused when the task is made.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from taskq_core import ConfigurationError, TaskContext, TaskDefinitionError, TaskQ
+from taskq_core.context import current
+from taskq_core.injection import Injection
+from taskq_core.task import function_name, is_coroutine_function
+from taskq_fastapi.needs import Kind, Plan, is_placeholder, name_of, plan_of_dependency, plan_of_task
+from taskq_fastapi.resolving import Resolver, hosted, in_thread, on_loop
+
+
+class _Injected:
+    def __repr__(self) -> str:
+        return "INJECTED"
+
+
+INJECTED: Any = _Injected()
+"""Default of a parameter whose `Annotated` has `Depends`, so that type checkers let a call leave it out."""
+
+
+class TaskDependencies:
+    """Gives tasks their dependencies.
+
+    Attributes:
+        dependency_overrides: What takes the place of a dependency, by the dependency; as on a FastAPI app.
+    """
+
+    def __init__(self) -> None:
+        self.dependency_overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
+        self._plans: dict[Callable[..., Any], Plan] = {}
+
+    def inject(self, what: str, function: Callable[..., Any]) -> Injection | None:
+        """Return what stands in for the function of a task, None if it has no dependencies. For the core.
+
+        Raises:
+            TaskDefinitionError: Something cannot be given to a task.
+        """
+        plan = plan_of_task(what, function)
+        if not plan.needs:
+            return None
+        self._check(what, plan, ())
+        call = _Call(self, function, plan)
+        if is_coroutine_function(function):
+
+            async def acall(*args: Any, **kwargs: Any) -> object:
+                return await call.aexecute(args, kwargs)
+
+            body: Callable[..., Any] = acall
+        else:
+
+            def plain(*args: Any, **kwargs: Any) -> object:
+                return call.execute(args, kwargs)
+
+            body = plain
+        functools.update_wrapper(body, function)
+        return Injection(body, frozenset(need.name for need in plan.needs))
+
+    def _check(self, what: str, plan: Plan, above: tuple[Callable[..., Any], ...]) -> None:
+        """Read all that a plan needs, so that what cannot work is refused now."""
+        for need in plan.needs:
+            if need.call in above:
+                chain = " -> ".join(name_of(each) for each in (*above[above.index(need.call) :], need.call))
+                raise TaskDefinitionError(f"{what}: dependencies need each other without end: {chain}")
+            if need.call in self.dependency_overrides:
+                continue  # what takes its place is read when it runs
+            inner = self._plans.get(need.call)
+            if inner is None:
+                inner = plan_of_dependency(f"{what}, dependency {name_of(need.call)!r}", need.call)
+                self._check(what, inner, (*above, need.call))
+                self._plans[need.call] = inner
+
+    def find(self, call: Callable[..., Any]) -> tuple[Callable[..., Any], Plan]:
+        """Return a dependency, or what takes its place, and how to call it.
+
+        Raises:
+            TaskDefinitionError: What takes its place cannot be given to a task.
+        """
+        call = self.dependency_overrides.get(call, call)
+        plan = self._plans.get(call)
+        if plan is None:
+            plan = plan_of_dependency(f"dependency {name_of(call)!r}", call)
+            self._check(f"dependency {name_of(call)!r}", plan, (call,))
+            self._plans[call] = plan
+        return call, plan
+
+    def needs_loop(self, plan: Plan) -> bool:
+        """Whether something that a plan needs is asynchronous."""
+        for need in plan.needs:
+            _, inner = self.find(need.call)
+            if inner.kind.is_async or self.needs_loop(inner):
+                return True
+        return False
+
+
+class _Call:
+    """A task's function, called with its dependencies."""
+
+    def __init__(self, dependencies: TaskDependencies, function: Callable[..., Any], plan: Plan) -> None:
+        self._dependencies = dependencies
+        self._function = function
+        self._plan = plan
+        self._names = tuple(inspect.signature(function).parameters)
+        self._needed = frozenset(need.name for need in plan.needs)
+
+    def _resolver(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Resolver, dict[str, Any]]:
+        """Return who gives what is missing, and the arguments by name that were given."""
+        given = {
+            name: value
+            for name, value in kwargs.items()
+            if name not in self._needed or not (value is INJECTED or is_placeholder(value))
+        }
+        named = {*self._names[: len(args)], *given}
+        missing = tuple(need for need in self._plan.needs if need.name not in named)
+        context = current.get()
+        if context is None:
+            name = function_name(self._function)
+            context = next((each for each in args[:1] if isinstance(each, TaskContext)), None) or TaskContext(
+                id="local", name=name, queue="", local=True
+            )
+        plan = Plan(missing, None, Kind.CALL)
+        return Resolver(self._dependencies, plan, context), given
+
+    async def aexecute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        """Call a coroutine function: dependencies on this event loop, plain ones in threads."""
+        resolver, given = self._resolver(args, kwargs)
+        return await on_loop(resolver, lambda values: self._function(*args, **given, **values))
+
+    def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        """Call a plain function, in this thread.
+
+        Its dependencies are called here too, unless one of them is asynchronous: then all as for a coroutine function,
+        on the worker's event loop.
+        """
+        resolver, given = self._resolver(args, kwargs)
+        call = functools.partial(self._function, *args, **given)
+        if self._dependencies.needs_loop(resolver.plan):
+            return hosted(resolver, call)
+        return in_thread(resolver, call)
+
+
+def enable_depends(taskq: TaskQ) -> TaskDependencies:
+    """Let the tasks of a queue application have dependencies.
+
+    Args:
+        taskq: The queue application, before its tasks are made.
+
+    Returns:
+        What gives them; its `dependency_overrides` are for tests. The same for a second call.
+
+    Raises:
+        ConfigurationError: It is no queue application, or something else gives its tasks values.
+    """
+    if not isinstance(taskq, TaskQ):
+        raise ConfigurationError(f"enable_depends takes a TaskQ, got {type(taskq).__name__}")
+    known = taskq.injector
+    if known is None:
+        known = taskq.injector = TaskDependencies()
+    if not isinstance(known, TaskDependencies):
+        raise ConfigurationError(f"the tasks of this queue application are given values by {type(known).__name__}")
+    return known

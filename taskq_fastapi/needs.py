@@ -1,0 +1,239 @@
+"""What a function with `Depends` needs, read from its signature before anything runs.
+
+Only what FastAPI makes public is used: `fastapi.Depends` and the attributes `dependency` and `use_cache` of what it
+returns. What comes from a request is refused here, where the mistake is, rather than in a worker.
+"""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from typing import Annotated, Any, Union
+
+from fastapi import Body, Cookie, Depends, File, Form, Header, Path, Query, Response, Security
+from fastapi.background import BackgroundTasks
+from fastapi.requests import HTTPConnection
+from fastapi.security import SecurityScopes
+
+from taskq_core import TaskContext, TaskDefinitionError
+from taskq_core.codec.signature import resolve_annotation
+
+_DEPENDS = type(Depends())
+_SECURITY = type(Security())
+_FROM_REQUEST = tuple(type(marker) for marker in (Body(), Cookie(), File(), Form(), Header(), Path(), Query()))
+_OF_REQUEST = (HTTPConnection, Response, BackgroundTasks, SecurityScopes)
+
+
+class Kind(Enum):
+    """How a dependency gives its value."""
+
+    CALL = "call"
+    COROUTINE = "coroutine"
+    GENERATOR = "generator"
+    ASYNC_GENERATOR = "asynchronous generator"
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it needs an event loop."""
+        return self in (Kind.COROUTINE, Kind.ASYNC_GENERATOR)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One parameter that a dependency gives.
+
+    Attributes:
+        name: The parameter.
+        call: The dependency.
+        use_cache: Whether one value serves all who need it in a run.
+    """
+
+    name: str
+    call: Callable[..., Any]
+    use_cache: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to call a function.
+
+    Attributes:
+        needs: Parameters that dependencies give, in the order of the signature.
+        context: Parameter that receives the `TaskContext`, None if there is none.
+        kind: How it gives its value.
+    """
+
+    needs: tuple[Need, ...]
+    context: str | None
+    kind: Kind
+
+
+def is_placeholder(value: object) -> bool:
+    """Whether a value only marks that something is to be given: what `Depends(...)` returns."""
+    return isinstance(value, _DEPENDS)
+
+
+def plan_of_task(what: str, function: Callable[..., Any]) -> Plan:
+    """Return what the function of a task needs. Its other parameters come from the payload.
+
+    Raises:
+        TaskDefinitionError: Something cannot be given to a task; the message names the parameter and the way out.
+    """
+    return _plan(what, function, is_task=True)
+
+
+def plan_of_dependency(what: str, function: Callable[..., Any]) -> Plan:
+    """Return what a dependency needs. As `plan_of_task`, but nothing comes from the payload."""
+    return _plan(what, function, is_task=False)
+
+
+def name_of(function: Any) -> str:
+    """Return what a dependency is called in errors."""
+    while isinstance(function, partial):
+        function = function.func
+    return getattr(function, "__qualname__", None) or type(function).__qualname__
+
+
+def _plan(what: str, function: Callable[..., Any], *, is_task: bool) -> Plan:
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError) as error:
+        raise TaskDefinitionError(f"{what}: the signature cannot be read: {error}") from None
+    needs: list[Need] = []
+    context: str | None = None
+    for parameter in signature.parameters.values():
+        where = f"{what}: parameter {parameter.name!r}"
+        if _is_context(parameter.annotation):
+            context = parameter.name
+            continue
+        need = _need(parameter, function, what, where)
+        if need is not None:
+            needs.append(need)
+        elif not is_task and parameter.default is parameter.empty and parameter.kind not in _VARIADIC:
+            raise TaskDefinitionError(
+                f"{where} has no default, and a task has no request to take it from; give it with Depends(...)"
+            )
+    return Plan(tuple(needs), context, _kind(function))
+
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _need(parameter: inspect.Parameter, function: Callable[..., Any], what: str, where: str) -> Need | None:
+    default = parameter.default
+    if isinstance(default, _DEPENDS) and default.dependency is not None:
+        _refuse_security(default, where)
+        if _depends_of(parameter.annotation) is not None:
+            raise TaskDefinitionError(f"{where} has Depends both in Annotated and as its default")
+        return _checked(parameter, default.dependency, default.use_cache, where)
+    _refuse_marker(default, where)
+    annotation = _resolved(parameter, function, what)
+    _refuse_request(annotation, where)
+    marker = _depends_of(annotation)
+    if marker is None:
+        for each in getattr(annotation, "__metadata__", ()):
+            _refuse_marker(each, where)
+        if not isinstance(default, _DEPENDS):
+            return None
+        marker = default
+    elif isinstance(default, _DEPENDS):
+        raise TaskDefinitionError(f"{where} has Depends both in Annotated and as its default")
+    _refuse_security(marker, where)
+    call = marker.dependency
+    if call is None:
+        call = typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
+        if not inspect.isclass(call):
+            raise TaskDefinitionError(f"{where}: Depends() alone needs a class as its annotation, got {call!r}")
+    return _checked(parameter, call, marker.use_cache, where)
+
+
+def _checked(parameter: inspect.Parameter, call: Any, use_cache: bool, where: str) -> Need:
+    if not callable(call):
+        raise TaskDefinitionError(f"{where}: Depends takes a function or a class, got {call!r}")
+    if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+        raise TaskDefinitionError(f"{where} is given by name, so it cannot be positional-only or variadic")
+    try:
+        hash(call)
+    except TypeError:
+        raise TaskDefinitionError(f"{where}: the dependency {call!r} has no hash, which finding it needs") from None
+    return Need(parameter.name, call, use_cache)
+
+
+def _resolved(parameter: inspect.Parameter, function: Any, what: str) -> Any:
+    annotation = resolve_annotation(parameter, _written(function), what)
+    while hasattr(annotation, "__value__") and not isinstance(annotation, type):  # `type SessionDep = Annotated[...]`
+        annotation = annotation.__value__
+    return annotation
+
+
+def _written(function: Any) -> Any:
+    """Return the function in whose module the names of a signature are to be looked up."""
+    while isinstance(function, partial):
+        function = function.func
+    if inspect.isclass(function):
+        return function.__init__ if "__init__" in vars(function) else function.__new__
+    return function if hasattr(function, "__code__") or hasattr(function, "__func__") else type(function).__call__
+
+
+def _is_context(annotation: Any) -> bool:
+    return annotation is TaskContext or (
+        isinstance(annotation, str) and annotation.rpartition(".")[2].strip("\"'") == "TaskContext"
+    )
+
+
+def _depends_of(annotation: Any) -> Any:
+    found = [each for each in getattr(annotation, "__metadata__", ()) if isinstance(each, _DEPENDS)]
+    return found[-1] if found else None
+
+
+def _refuse_marker(marker: Any, where: str) -> None:
+    if isinstance(marker, _FROM_REQUEST):
+        raise TaskDefinitionError(
+            f"{where} is taken from a request by {type(marker).__name__}(...), and a task has none; "
+            "pass the value as an argument of the task"
+        )
+
+
+def _refuse_security(marker: Any, where: str) -> None:
+    if isinstance(marker, _SECURITY):
+        raise TaskDefinitionError(
+            f"{where} asks with Security(...) who sends a request, and a task has none; "
+            "pass the id of the user as an argument of the task"
+        )
+
+
+def _refuse_request(annotation: Any, where: str) -> None:
+    for each in _parts(annotation):
+        if inspect.isclass(each) and issubclass(each, _OF_REQUEST):
+            raise TaskDefinitionError(
+                f"{where} is the {each.__name__} of a request, and a task has none; take a TaskContext, "
+                "or put another dependency in the place of this one with dependency_overrides"
+            )
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) is Annotated:
+        yield from _parts(arguments[0])
+    elif typing.get_origin(annotation) in (Union, types.UnionType):
+        for each in arguments:
+            yield from _parts(each)
+    else:
+        yield annotation
+
+
+def _kind(function: Any) -> Kind:
+    while isinstance(function, partial):
+        function = function.func
+    if inspect.isclass(function):
+        return Kind.CALL
+    if not inspect.isroutine(function):
+        function = type(function).__call__
+    if inspect.isasyncgenfunction(function):
+        return Kind.ASYNC_GENERATOR
+    if inspect.isgeneratorfunction(function):
+        return Kind.GENERATOR
+    return Kind.COROUTINE if inspect.iscoroutinefunction(function) else Kind.CALL

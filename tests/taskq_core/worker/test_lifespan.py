@@ -1,0 +1,240 @@
+"""What a worker opens before its first task and closes after its last."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskContext, TaskDefinitionError, TaskQ, current_task
+from taskq_core.testing import adrain, capture, drain, eager
+from taskq_core.worker import Worker, WorkerConfig
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def app(redis_server: Any) -> Iterator[TaskQ]:
+    app = TaskQ(redis_server.unix_url)
+    yield app
+    app.close()
+
+
+def test_it_opens_before_the_first_task_and_closes_after_the_last(app: TaskQ) -> None:
+    """Of several the first is the outermost, and what the later ones yield wins. Plain functions see it as well."""
+    happened: list[str] = []
+
+    @app.worker_lifespan
+    async def first() -> AsyncIterator[dict[str, str]]:
+        happened.append("open first")
+        yield {"a": "first", "b": "first"}
+        happened.append("close first")
+
+    @app.worker_lifespan
+    def second() -> Iterator[dict[str, str]]:
+        happened.append("open second")
+        yield {"b": "second"}
+        happened.append("close second")
+
+    @app.worker_lifespan
+    @contextlib.asynccontextmanager
+    async def third() -> AsyncIterator[None]:
+        yield
+
+    @app.task(name="plain")
+    def plain() -> None:
+        happened.append(f"plain {dict(current_task().state)}")
+
+    @app.task(name="coroutine")
+    async def coroutine(context: TaskContext) -> None:
+        happened.append(f"coroutine {context.state['a']} {context.state['b']}")
+
+    plain.delay()
+    drain(app)
+    coroutine.delay()
+    drain(app)
+
+    opened, closed = ["open first", "open second"], ["close second", "close first"]
+    assert happened == [
+        *[*opened, "plain {'a': 'first', 'b': 'second'}", *closed],
+        *[*opened, "coroutine first second", *closed],
+    ]
+
+
+def test_what_it_opens_may_hold_a_task_group(app: TaskQ) -> None:
+    @app.worker_lifespan
+    async def group() -> AsyncIterator[dict[str, Any]]:
+        async with asyncio.TaskGroup() as group:
+            yield {"group": group}
+
+    done: list[str] = []
+
+    @app.task(name="spawn")
+    async def spawn(context: TaskContext) -> None:
+        async def later() -> None:
+            await asyncio.sleep(0)
+            done.append(threading.current_thread().name)
+
+        context.state["group"].create_task(later())
+
+    spawn.delay()
+    drain(app)
+
+    assert len(done) == 1
+
+
+async def _lives(worker: Worker) -> int:
+    async with asyncio.timeout(30):
+        return await worker.arun()
+
+
+@pytest.mark.parametrize("how", ["raises", "yields a word", "returns nothing"])
+async def test_a_worker_whose_lifespan_fails_does_not_start(
+    app: TaskQ, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """What was open is closed, no task is taken, and the log says why."""
+    closed: list[str] = []
+
+    @app.worker_lifespan
+    async def first() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            closed.append("first")
+
+    @app.worker_lifespan
+    async def raises() -> AsyncIterator[Any]:
+        if how == "raises":
+            raise ConnectionError("no database")
+        yield "word" if how == "yields a word" else None
+
+    if how == "returns nothing":
+        app.worker_lifespan(lambda: None)
+    ran: list[int] = []
+    await app.task(name="work")(lambda: ran.append(1)).adelay()
+
+    with caplog.at_level(logging.ERROR, "taskq.worker"):
+        assert await _lives(Worker(app, WorkerConfig(burst=True))) == 1
+
+    assert (closed, ran) == (["first"], [])
+    (record,) = caplog.records
+    assert record.getMessage() == "the worker cannot start: its lifespan failed"
+    assert record.exc_info is not None
+    words = {
+        "raises": "no database",
+        "yields a word": "yields a mapping or nothing, and ",
+        "returns nothing": "yields once or returns a context manager, and ",
+    }
+    assert words[how] in str(record.exc_info[1])
+
+
+async def test_a_worker_that_is_stopped_while_it_opens_ends(app: TaskQ) -> None:
+    opening = asyncio.Event()
+    ended: list[str] = []
+
+    @app.worker_lifespan
+    async def hangs() -> AsyncIterator[None]:
+        opening.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+        yield
+
+    worker = Worker(app, WorkerConfig())
+    running = asyncio.create_task(_lives(worker))
+    await opening.wait()
+    worker.stop()
+
+    assert await running == 0
+    assert ended == ["cancelled"]
+
+
+async def test_a_worker_whose_lifespan_ends_by_itself_stops_and_says_so(
+    app: TaskQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its tasks would only fail from then on: whoever looks after it starts another one."""
+
+    @app.worker_lifespan
+    async def breaks() -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+
+            async def refresh() -> None:
+                raise ConnectionError("the pool is gone")
+
+            group.create_task(refresh())
+            yield
+
+    with caplog.at_level(logging.ERROR, "taskq.worker"):
+        assert await _lives(Worker(app, WorkerConfig())) == 1
+
+    assert [record.getMessage() for record in caplog.records] == ["the worker's lifespan failed"]
+
+
+async def test_a_lifespan_that_does_not_end_is_cancelled(app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+    @app.worker_lifespan
+    async def lingers() -> AsyncIterator[None]:
+        yield
+        await asyncio.sleep(3600)
+
+    with caplog.at_level(logging.ERROR, "taskq.worker"):
+        assert await _lives(Worker(app, WorkerConfig(burst=True, shutdown_grace=0))) == 1
+
+    assert "did not end within 2 s" in str(caplog.records[0].exc_info[1])  # type: ignore[index]
+
+
+async def test_tasks_that_run_in_a_test_find_the_state_it_gives(app: TaskQ) -> None:
+    """No lifespan runs there; outside a worker the state is empty."""
+    found: list[object] = []
+
+    @app.worker_lifespan
+    async def never() -> AsyncIterator[None]:
+        raise AssertionError("it runs")
+        yield
+
+    @app.task(name="look")
+    async def look(context: TaskContext) -> None:
+        found.append(dict(context.state))
+
+    with capture(app, state={"a": 1}) as tasks:
+        await look.adelay()
+        await tasks.arun()
+    with eager(app, state={"a": 2}):
+        await look.adelay()
+    await look()
+
+    assert found == [{"a": 1}, {"a": 2}, {}]
+
+
+def test_what_is_no_lifespan_is_refused(app: TaskQ) -> None:
+    with pytest.raises(TaskDefinitionError, match="must be a function that yields once, got 7"):
+        app.worker_lifespan(7)  # type: ignore[type-var]
+    with pytest.raises(TaskDefinitionError, match=r"takes no arguments, which .* does"):
+        app.worker_lifespan(lambda app: None)  # type: ignore[misc,arg-type]
+
+
+async def test_progress_is_the_result_so_far(app: TaskQ) -> None:
+    seen = asyncio.Event()
+    told = asyncio.Event()
+
+    @app.task(name="work", retention=60)
+    async def work(context: TaskContext) -> str:
+        context.progress({"done": 3, "of": 10})
+        told.set()
+        await seen.wait()
+        return "all"
+
+    handle = await work.adelay()
+    draining = asyncio.create_task(adrain(app))
+    await told.wait()
+    async with asyncio.timeout(30):
+        while (await handle.arefresh()).result != b'{"done":3,"of":10}':  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+    seen.set()
+    await draining
+
+    assert await handle.aresult() == "all"

@@ -1,0 +1,625 @@
+"""`Depends` in tasks: what a run is given, what is cleaned up behind it, and what is refused when a task is made."""
+
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Cookie, Depends, FastAPI, Header, Query, Request, Response, Security, WebSocket
+from fastapi.testclient import TestClient
+
+from taskq_core import ConfigurationError, Discard, Snooze, TaskArgumentsError, TaskContext, TaskDefinitionError, TaskQ
+from taskq_core.testing import TaskRun, capture, drain, eager
+from taskq_fastapi import INJECTED, TaskDependencies, enable_depends
+
+TOUCHED: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_touched() -> None:
+    TOUCHED.clear()
+
+
+@pytest.fixture
+def taskq(fake_redis: Any) -> TaskQ:
+    return TaskQ(fake_redis, defaults={"retention": 60, "max_retry": 0})
+
+
+@pytest.fixture
+def depends(taskq: TaskQ) -> TaskDependencies:
+    return enable_depends(taskq)
+
+
+@pytest.fixture(params=["worker", "here"])
+def run(request: pytest.FixtureRequest, taskq: TaskQ, depends: TaskDependencies) -> Callable[..., list[TaskRun]]:
+    """Runs what a call enqueues: in a worker, or in this thread."""
+
+    def by_worker(enqueue: Callable[[], object], *, raises: bool = True) -> list[TaskRun]:
+        with capture(taskq):
+            enqueue()
+            return drain(taskq, raises=raises)
+
+    def here(enqueue: Callable[[], object], *, raises: bool = True) -> list[TaskRun]:
+        with capture(taskq) as tasks:
+            enqueue()
+            return tasks.run(raises=raises)
+
+    return by_worker if request.param == "worker" else here
+
+
+class Settings:
+    def __init__(self) -> None:
+        TOUCHED.append("settings")
+        self.name = "studio"
+
+
+def plain(settings: Annotated[Settings, Depends()]) -> str:
+    return f"plain of {settings.name}"
+
+
+async def coroutine(settings: Annotated[Settings, Depends()]) -> str:
+    await asyncio.sleep(0)
+    return f"coroutine of {settings.name}"
+
+
+def generator() -> Iterator[str]:
+    TOUCHED.append("open plain")
+    yield "plain session"
+    TOUCHED.append("close plain")
+
+
+async def async_generator(inner: Annotated[str, Depends(generator)]) -> AsyncIterator[str]:
+    TOUCHED.append("open async")
+    yield f"async session over {inner}"
+    TOUCHED.append("close async")
+
+
+class Prefix:
+    """A dependency made of an object."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __call__(self, given: str = Depends(plain)) -> str:
+        return f"{self._text} {given}"
+
+
+AsyncSession = Annotated[str, Depends(async_generator)]
+EXPECTED = ["plain of studio", "coroutine of studio", "async session over plain session", "the plain of studio"]
+ORDER = ["settings", "open plain", "open async", "run", "close async", "close plain"]
+
+
+def test_a_plain_function_is_given_dependencies_of_each_kind(taskq: TaskQ, run: Any) -> None:
+    """Those of one kind too: `Settings`, which two of them need, is asked once."""
+    found: list[object] = []
+
+    @taskq.task(name="plain")
+    def work(
+        number: int,
+        a: Annotated[str, Depends(plain)],
+        b: Annotated[str, Depends(coroutine)],
+        c: AsyncSession,
+        d: str = Depends(Prefix("the")),
+    ) -> None:
+        TOUCHED.append("run")
+        found.extend([number, a, b, c, d])
+
+    (ended,) = run(lambda: work.delay(7))  # type: ignore[call-arg]
+
+    assert ended.outcome == "completed"
+    assert found == [7, *EXPECTED]
+    assert TOUCHED == ORDER
+
+
+def test_and_so_is_a_coroutine(taskq: TaskQ, run: Any) -> None:
+    found: list[object] = []
+
+    @taskq.task(name="coroutine")
+    async def work(
+        context: TaskContext,
+        number: int,
+        *,
+        a: Annotated[str, Depends(plain)] = INJECTED,
+        b: Annotated[str, Depends(coroutine)] = INJECTED,
+        c: AsyncSession = INJECTED,
+        d: str = Depends(Prefix("the")),
+    ) -> None:
+        TOUCHED.append("run")
+        found.extend([context.name, number, a, b, c, d])
+
+    run(lambda: work.delay(7))
+
+    assert found == ["coroutine", 7, *EXPECTED]
+    assert TOUCHED == ORDER
+
+
+def test_dependencies_are_no_part_of_the_payload(taskq: TaskQ, depends: TaskDependencies) -> None:
+    @taskq.task(name="work")
+    def work(n: int, session: str = Depends(generator)) -> None: ...
+
+    with capture(taskq) as tasks:
+        work.delay(1)
+        with pytest.raises(TaskArgumentsError, match="got 'session', which the worker fills in itself"):
+            work.delay(2, session="mine")
+
+    assert [task.payload for task in tasks.enqueued] == [b'{"n":1}']
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_dependency_is_asked_once_a_run_unless_told_otherwise(taskq: TaskQ, run: Any, use_cache: bool) -> None:
+    def count() -> int:
+        TOUCHED.append("count")
+        return len(TOUCHED)
+
+    def other(n: int = Depends(count, use_cache=use_cache)) -> int:
+        return n
+
+    found: list[list[int]] = []
+
+    @taskq.task(name="work")
+    def work(a: int = Depends(count, use_cache=use_cache), b: int = Depends(other)) -> None:
+        found.append([a, b])
+
+    run(lambda: [work.delay(), work.delay()])
+
+    assert found == ([[1, 1], [2, 2]] if use_cache else [[1, 2], [3, 4]])
+
+
+def test_a_dependency_may_take_the_context(taskq: TaskQ, run: Any) -> None:
+    def who(context: TaskContext) -> str:
+        return context.name
+
+    @taskq.task(name="work", retention=60)
+    def work(name: str = Depends(who)) -> None:
+        TOUCHED.append(name)
+
+    run(work.delay)
+
+    assert TOUCHED == ["work"]
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+def _session(name: str, raises: BaseException | None = None, swallows: bool = False) -> Any:
+    def session() -> Iterator[str]:
+        try:
+            yield name
+        except BaseException as error:
+            TOUCHED.append(f"{name} saw {error!r}")
+            if raises is not None:
+                raise raises from None
+            if not swallows:
+                raise
+        else:
+            TOUCHED.append(f"{name} saw nothing")
+
+    async def asession() -> AsyncIterator[str]:
+        with contextmanager_of(session) as value:
+            yield value
+
+    return session, asession
+
+
+def contextmanager_of(function: Any) -> Any:
+    from contextlib import contextmanager
+
+    return contextmanager(function)()
+
+
+def _task(taskq: TaskQ, is_coroutine: bool, is_async: bool, error: BaseException, **session: Any) -> Any:
+    """Return a task that raises, with two sessions of which the inner is as told."""
+    outer, inner = _session("outer")[is_async], _session("inner", **session)[is_async]
+
+    if is_coroutine:
+
+        @taskq.task(name="work")
+        async def work(a: str = Depends(outer), b: str = Depends(inner)) -> None:
+            raise error
+
+        return work
+
+    @taskq.task(name="work")
+    def plain_work(a: str = Depends(outer), b: str = Depends(inner)) -> None:
+        raise error
+
+    return plain_work
+
+
+KINDS = pytest.mark.parametrize(
+    ("is_coroutine", "is_async"),
+    [(False, False), (False, True), (True, False), (True, True)],
+    ids=["plain-plain", "plain-async", "coroutine-plain", "coroutine-async"],
+)
+
+
+@KINDS
+def test_generators_see_what_the_task_raises(taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool) -> None:
+    work = _task(taskq, is_coroutine, is_async, ValueError("no"))
+
+    (ended,) = run(work.delay, raises=False)
+
+    assert repr(ended.error) == "ValueError('no')"
+    assert TOUCHED == ["inner saw ValueError('no')", "outer saw ValueError('no')"]
+
+
+@KINDS
+def test_a_generator_may_raise_something_else(taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool) -> None:
+    """It counts, and is what the generators around it see: here the queue is told to drop the task."""
+    work = _task(taskq, is_coroutine, is_async, ValueError("no"), raises=Discard())
+
+    (ended,) = run(work.delay, raises=False)
+
+    assert ended.outcome == "discarded"
+    assert TOUCHED == ["inner saw ValueError('no')", "outer saw Discard()"]
+
+
+@KINDS
+def test_a_generator_that_swallows_makes_no_success(taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool) -> None:
+    work = _task(taskq, is_coroutine, is_async, ValueError("no"), swallows=True)
+
+    (ended,) = run(work.delay, raises=False)
+
+    assert (ended.outcome, repr(ended.error)) == ("archived", "ValueError('no')")
+    assert "a dependency caught this behind its yield" in ended.error.__notes__[0]
+    assert TOUCHED == ["inner saw ValueError('no')", "outer saw nothing"]
+
+
+@KINDS
+def test_snooze_passes_through_dependencies(taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool) -> None:
+    work = _task(taskq, is_coroutine, is_async, Snooze(60))
+
+    (ended,) = run(work.delay, raises=False)
+
+    assert ended.outcome == "snoozed"
+
+
+@KINDS
+def test_a_failing_clean_up_fails_the_run(taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool) -> None:
+    """A commit at the end of a session is one."""
+
+    def session() -> Iterator[str]:
+        yield "session"
+        raise ConnectionError("commit failed")
+
+    async def asession() -> AsyncIterator[str]:
+        yield "session"
+        raise ConnectionError("commit failed")
+
+    dependency: Any = asession if is_async else session
+
+    async def coroutine_work(session: str = Depends(dependency)) -> None: ...
+    def plain_work(session: str = Depends(dependency)) -> None: ...
+
+    work: Any = taskq.task(name="work")(coroutine_work if is_coroutine else plain_work)  # type: ignore[arg-type]
+
+    (ended,) = run(work.delay, raises=False)
+
+    assert repr(ended.error) == "ConnectionError('commit failed')"
+
+
+@KINDS
+def test_a_failing_dependency_fails_the_run_and_cleans_up(
+    taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool
+) -> None:
+    first = _session("first")[is_async]
+
+    def broken(session: str = Depends(first)) -> str:
+        raise SystemExit("away")
+
+    async def abroken(session: str = Depends(first)) -> str:
+        raise SystemExit("away")
+
+    dependency: Any = abroken if is_async else broken
+
+    async def coroutine_work(session: str = Depends(dependency)) -> None:
+        TOUCHED.append("run")
+
+    def plain_work(session: str = Depends(dependency)) -> None:
+        TOUCHED.append("run")
+
+    work: Any = taskq.task(name="work")(coroutine_work if is_coroutine else plain_work)  # type: ignore[arg-type]
+
+    (ended,) = run(work.delay, raises=False)
+
+    assert repr(ended.error) == "SystemExit('away')"
+    assert TOUCHED == ["first saw SystemExit('away')"]
+
+
+@pytest.mark.parametrize("where", ["task", "dependency"])
+@KINDS
+def test_a_run_that_is_told_to_end_cleans_up(taskq: TaskQ, is_coroutine: bool, is_async: bool, where: str) -> None:
+    """Its time is over while the function runs, or while a dependency is asked."""
+    enable_depends(taskq)
+    first = _session("first")[is_async]
+
+    def slow(session: str = Depends(first)) -> Iterator[str]:
+        until = time.monotonic() + (0 if where == "task" else 3)
+        while time.monotonic() < until:
+            time.sleep(0.01)  # an interruption ends it
+        yield "slow"
+        TOUCHED.append("slow closed")
+
+    async def aslow(session: str = Depends(first)) -> str:
+        await asyncio.sleep(0 if where == "task" else 60)
+        return "slow"
+
+    dependency: Any = aslow if is_async else slow
+
+    async def coroutine_work(session: str = Depends(dependency)) -> None:
+        await asyncio.sleep(60)
+
+    def plain_work(session: str = Depends(dependency)) -> None:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            time.sleep(0.01)
+
+    work: Any = taskq.task(name="work", timeout=1)(coroutine_work if is_coroutine else plain_work)  # type: ignore[arg-type]
+
+    with capture(taskq):
+        work.delay()
+        (ended,) = drain(taskq, raises=False)
+
+    assert isinstance(ended.error, TimeoutError)
+    assert [each.split("(")[0] for each in TOUCHED if each.startswith("first")] in (
+        ["first saw CancelledError"],
+        ["first saw TaskInterrupted"],
+    )
+    assert "slow closed" not in TOUCHED or where == "dependency"
+
+
+# --- where it runs ----------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_function_and_its_plain_dependencies_share_a_thread(taskq: TaskQ, run: Any) -> None:
+    """Of which some libraries make a point, sqlite3 for one."""
+
+    def thread() -> Iterator[int]:
+        yield threading.get_ident()
+        TOUCHED.append(str(threading.get_ident()))
+
+    @taskq.task(name="work")
+    def work(asked_in: int = Depends(thread)) -> None:
+        TOUCHED.extend([str(asked_in), str(threading.get_ident())])
+
+    run(work.delay)
+
+    assert len(set(TOUCHED)) == 1
+    assert len(TOUCHED) == 3
+
+
+def test_asynchronous_dependencies_live_on_the_event_loop_of_the_lifespan(
+    taskq: TaskQ, depends: TaskDependencies
+) -> None:
+    """In one asyncio task from start to end, so that they may hold a task group; for plain functions as well."""
+    found: list[object] = []
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+
+    @taskq.worker_lifespan
+    async def opened() -> AsyncIterator[dict[str, object]]:
+        yield {"loop": asyncio.get_running_loop()}
+
+    async def grouped(context: TaskContext) -> AsyncIterator[bool]:
+        variable.set("set by a dependency")
+        async with asyncio.TaskGroup():
+            yield asyncio.get_running_loop() is context.state["loop"]
+
+    @taskq.task(name="plain")
+    def plain_work(is_same: bool = Depends(grouped)) -> None:
+        found.append(is_same)
+
+    @taskq.task(name="coroutine")
+    async def coroutine_work(is_same: bool = Depends(grouped)) -> None:
+        found.extend([is_same, variable.get()])
+
+    with capture(taskq):
+        plain_work.delay()
+        drain(taskq)
+        coroutine_work.delay()
+        drain(taskq)
+
+    assert found == [True, True, "set by a dependency"]
+
+
+def test_many_runs_that_wait_for_one_resource_do_not_lock_each_other_out(
+    taskq: TaskQ, depends: TaskDependencies
+) -> None:
+    """What is given back needs a thread as well, and gets one though all are taken by those who wait for it."""
+    pool = threading.Semaphore(2)
+
+    def resource() -> Iterator[str]:
+        pool.acquire()
+        try:
+            yield "resource"
+        finally:
+            pool.release()
+
+    @taskq.task(name="work", timeout=30)
+    async def work(given: str = Depends(resource)) -> None:
+        await asyncio.sleep(0)
+        TOUCHED.append(given)
+
+    taskq.configure(replace(taskq.settings, concurrency=100))
+    with capture(taskq):
+        for _ in range(100):
+            work.delay()
+        drain(taskq)
+
+    assert TOUCHED == ["resource"] * 100
+
+
+async def test_a_plain_function_beside_a_running_loop(taskq: TaskQ, depends: TaskDependencies) -> None:
+    @taskq.task(name="work")
+    def work(session: AsyncSession = INJECTED) -> None:
+        TOUCHED.append("run")
+
+    with capture(taskq) as tasks:
+        await work.adelay()
+        await tasks.arun()
+    with eager(taskq):
+        await work.adelay()
+
+    expected = [each for each in ORDER if each != "settings"] * 2
+    assert expected == TOUCHED
+
+
+async def test_a_task_called_like_a_function_is_given_what_is_missing(taskq: TaskQ, depends: TaskDependencies) -> None:
+    @taskq.task(name="coroutine")
+    async def work(n: int, session: AsyncSession = INJECTED) -> str:
+        return f"{n} {session}"
+
+    @taskq.task(name="plain")
+    def plain_work(n: int, session: AsyncSession = INJECTED) -> str:
+        return f"{n} {session}"
+
+    assert await work(1) == "1 async session over plain session"
+    assert await work(1, session="mine") == "1 mine"
+    assert await work(1, "mine") == "1 mine"
+    assert plain_work(1) == "1 async session over plain session"
+    assert plain_work(1, "mine") == "1 mine"
+    assert TOUCHED.count("close async") == 2
+
+
+# --- overrides --------------------------------------------------------------------------------------------------------
+
+
+def test_dependencies_are_replaced_by_overrides(taskq: TaskQ, depends: TaskDependencies, run: Any) -> None:
+    """At any depth, by a dependency of another kind with dependencies of its own."""
+
+    async def double(settings: Annotated[Settings, Depends()]) -> AsyncIterator[str]:
+        yield f"double of {settings.name}"
+        TOUCHED.append("close double")
+
+    @taskq.task(name="work")
+    def work(a: str = Depends(Prefix("the"))) -> None:
+        TOUCHED.append(a)
+
+    depends.dependency_overrides[plain] = double
+    run(work.delay)
+    depends.dependency_overrides.clear()
+    run(work.delay)
+
+    assert TOUCHED == ["settings", "the double of studio", "close double", "settings", "the plain of studio"]
+
+
+def test_what_takes_a_request_works_with_an_override_that_does_not(taskq: TaskQ, depends: TaskDependencies) -> None:
+    """So one dependency serves routes, where it has a request, and tasks."""
+
+    def tenant(request: Request) -> str:
+        return request.headers["x-tenant"]
+
+    def tenant_of_task(context: TaskContext) -> str:
+        return context.headers["x-tenant"]
+
+    depends.dependency_overrides[tenant] = tenant_of_task
+
+    @taskq.task(name="work", headers={"x-tenant": "7"})
+    def work(given: str = Depends(tenant)) -> None:
+        TOUCHED.append(given)
+
+    app = FastAPI()
+
+    @app.get("/")
+    def route(given: str = Depends(tenant)) -> str:
+        return given
+
+    with capture(taskq) as tasks:
+        work.delay()
+        tasks.run()
+
+    assert TOUCHED == ["7"]
+    assert TestClient(app).get("/", headers={"x-tenant": "8"}).json() == "8"
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def _takes(annotation: Any, default: Any = None) -> Callable[..., None]:
+    """Return a function with one parameter like this."""
+    if default is None:
+
+        def function(x: annotation) -> None: ...
+
+    else:
+
+        def function(x: annotation = default) -> None: ...
+
+    return function
+
+
+NO_REQUEST = "parameter 'x' is the {} of a request, and a task has none; take a TaskContext"
+TAKEN = r"parameter 'x' is taken from a request by {}\(...\), and a task has none"
+REFUSED = [
+    (_takes(Request), NO_REQUEST.format("Request")),
+    (_takes(Request | None), NO_REQUEST.format("Request")),
+    (_takes(Annotated[Response, "note"]), NO_REQUEST.format("Response")),
+    (_takes(WebSocket), NO_REQUEST.format("WebSocket")),
+    (_takes(str, Header()), TAKEN.format("Header")),
+    (_takes(Annotated[str, Query()]), TAKEN.format("Query")),
+    (_takes(Annotated[str, Cookie()]), TAKEN.format("Cookie")),
+    (_takes(str, Security(plain)), r"asks with Security\(...\) who sends a request"),
+    (_takes(list[int], Depends()), r"Depends\(\) alone needs a class as its annotation, got list\[int\]"),
+    (_takes(int, Depends()), "the signature cannot be read: no signature found for builtin type"),
+    (_takes(Annotated[str, Depends(plain)], Depends(plain)), "has Depends both in Annotated and as its default"),
+    (_takes(str, Depends(7)), "Depends takes a function or a class, got 7"),  # type: ignore[arg-type]
+    (_takes(str, Depends(_takes(str))), "has no default, and a task has no request to take it from"),
+]
+
+
+@pytest.mark.parametrize("where", ["task", "dependency", "deep"])
+@pytest.mark.parametrize(("function", "message"), REFUSED)
+def test_what_cannot_work_in_a_task_is_refused_when_it_is_made(
+    taskq: TaskQ, depends: TaskDependencies, where: str, function: Any, message: str
+) -> None:
+    if where == "dependency":
+        function = _takes(str, Depends(function))
+    elif where == "deep":
+        function = _takes(str, Depends(_takes(str, Depends(function))))
+
+    with pytest.raises(TaskDefinitionError, match=message) as refusal:
+        taskq.task(name="work")(function)
+
+    assert str(refusal.value).startswith("task 'work'")
+    assert not taskq.tasks
+
+
+def test_dependencies_without_end_are_refused(taskq: TaskQ, depends: TaskDependencies) -> None:
+    def first(x: str = "") -> str:
+        return x
+
+    def second(x: str = Depends(first)) -> str:
+        return x
+
+    first.__defaults__ = (Depends(second),)
+
+    with pytest.raises(TaskDefinitionError, match="need each other without end") as refusal:
+        taskq.task(name="work")(_takes(str, Depends(first)))
+
+    assert str(refusal.value).count("first") == 2
+
+
+def test_depends_without_enable_depends_is_refused(taskq: TaskQ) -> None:
+    """Also behind Annotated; the message says what is missing, also where dependencies have no place at all."""
+    for function in (_takes(str, Depends(plain)), _takes(Annotated[str, Depends(plain)])):
+        with pytest.raises(TaskDefinitionError, match=r"parameter 'x' is marked Depends\(...\); call taskq_fastapi"):
+            taskq.task(name="work")(function)
+
+    with pytest.raises(TaskDefinitionError, match="only a task is given dependencies"):
+
+        @taskq.handler("work")
+        def handle(message: Any, x: str = Depends(plain)) -> None: ...
+
+
+def test_only_a_queue_application_is_enabled_and_only_once(taskq: TaskQ) -> None:
+    assert enable_depends(taskq) is enable_depends(taskq)
+
+    with pytest.raises(ConfigurationError, match="takes a TaskQ, got FastAPI"):
+        enable_depends(FastAPI())  # type: ignore[arg-type]
+    other = TaskQ()
+    other.injector = object()  # type: ignore[assignment]
+    with pytest.raises(ConfigurationError, match="are given values by object"):
+        enable_depends(other)
