@@ -229,9 +229,14 @@ class TaskQ:
         return before
 
     @property
-    def hook(self) -> TransactionHook | None:
-        """What postpones sending to the commit of a transaction, or None."""
-        return self._hook
+    def propagates(self) -> bool:
+        """Whether sending a task raises what the task fails with; see `Store`. For adapters."""
+        return self._diverted is not None and self._diverted.propagates
+
+    def waiting_note(self) -> str:
+        """Return a sentence on what this thread enqueued and what waits for a commit, "" for nothing. For tests."""
+        waiting = 0 if self._hook is None else self._hook.count_waiting()
+        return f"{waiting} more wait for the commit of the transaction around them" if waiting else ""
 
     # --- clients ------------------------------------------------------------------------------------------------------
 

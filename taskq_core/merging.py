@@ -93,6 +93,12 @@ class Merger:
             errors = [prepared.settle(code, answer) for (prepared, _), code in zip(items, answer.codes, strict=True)]
         except BrokerError as cause:
             errors = list(failures([prepared for prepared, _ in items], cause))
+        except Exception as mistake:  # no answer of Redis: a mistake, or what a task raised that ran while it was sent
+            for prepared, future in items:
+                prepared.span.end(mistake)
+                if not future.done():
+                    future.set_exception(mistake)
+            return
         except BaseException as interruption:
             for prepared, future in items:
                 prepared.span.end(interruption)

@@ -19,11 +19,16 @@ from taskq_core.wire import Keys
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """What a queue application sends to: an endpoint, and a runner of each kind on it."""
+    """What a queue application sends to: an endpoint, and a runner of each kind on it.
+
+    Attributes:
+        propagates: True if tasks run while they are sent, and what they fail with is raised to who sends them.
+    """
 
     endpoint: Endpoint
     runner: SyncRunner
     async_runner: AsyncRunner
+    propagates: bool = False
 
 
 class Runtime:

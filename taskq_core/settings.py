@@ -299,6 +299,8 @@ class Settings:
     """When clients stop asking a Redis that does not answer; False: never."""
     eager: bool = False
     """Django: run each task at once, in the process that enqueues it and without Redis; for tests and development."""
+    eager_propagates: bool = False
+    """Django: with `eager`, raise what a task fails with where it is enqueued, or at the commit that sends it."""
     dev_worker: bool = False
     """Django: `manage.py runserver` runs a worker in its process; refused without `DEBUG`."""
     autodiscover: bool | tuple[str, ...] = True
@@ -329,6 +331,7 @@ class Settings:
         set_(self, "circuit_breaker", _circuit(self.circuit_breaker))
         set_(self, "enqueue", member(EnqueueMode, "ENQUEUE", self.enqueue))
         _check_flag("EAGER", self.eager)
+        _check_flag("EAGER_PROPAGATES", self.eager_propagates)
         _check_flag("DEV_WORKER", self.dev_worker)
         if not isinstance(self.defaults, Mapping):
             raise ConfigurationError(f"DEFAULTS must be a dict of task options, got {type(self.defaults).__name__}")
@@ -413,6 +416,7 @@ def _modules(value: Any) -> bool | tuple[str, ...]:
 
 
 _FLAGS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
+_FLAG_KEYS = ("STRICT_PRIORITY", "EAGER", "EAGER_PROPAGATES", "DEV_WORKER", "AUTODISCOVER")
 _JSON_KEYS = ("QUEUES", "LIMITS", "CIRCUIT_BREAKER", "DEFAULTS", "SCHEDULE", "EMAIL", "ARCHIVE", "TRACE")
 
 
@@ -448,7 +452,7 @@ def _parse(variable: str, key: str, text: str) -> Any:
             return json.loads(text)
         except ValueError:
             raise ConfigurationError(f"{variable} must be JSON, got {text!r}") from None
-    if key in ("STRICT_PRIORITY", "EAGER", "DEV_WORKER", "AUTODISCOVER"):
+    if key in _FLAG_KEYS:
         if text.lower() not in _FLAGS:
             raise ConfigurationError(f"{variable} must be true or false, got {text!r}")
         return _FLAGS[text.lower()]

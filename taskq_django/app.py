@@ -6,6 +6,7 @@ tasks stay. Nothing connects before the first enqueue.
 
 import threading
 from collections.abc import AsyncIterable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from taskq_core import BulkResult, CircuitState, ConfigurationError, Settings, Signature, TaskHandle, TaskQ
@@ -18,7 +19,8 @@ from taskq_django.bridge import DjangoBridge
 from taskq_django.conf import read_settings
 from taskq_django.middleware import DatabaseMiddleware, on_healthy_connections
 from taskq_django.references import ModelReferences
-from taskq_django.transaction import CommitHook
+from taskq_django.test_cases import are_committed, take_for_committed
+from taskq_django.transaction import CommitHook, count_waiting
 
 R = TypeVar("R")
 
@@ -71,19 +73,36 @@ class DjangoTaskQ(TaskQ):
         with self._reading:
             if not self._is_current:
                 settings = read_settings()
+                if settings.eager and settings.enqueue is EnqueueMode.OUTBOX:
+                    settings = replace(settings, enqueue=EnqueueMode.ON_COMMIT)  # the same moment, without a table
                 is_postponed = settings.enqueue is EnqueueMode.ON_COMMIT
-                self.configure(settings, transaction=CommitHook() if is_postponed else None)
-                self._set_eager(settings.eager)
+                hook = CommitHook(is_robust=lambda: not self.propagates) if is_postponed else None
+                self.configure(settings, transaction=hook)
+                self._set_eager(settings)
+                take_for_committed(settings.eager)
 
-    def _set_eager(self, is_eager: bool) -> None:
+    def _set_eager(self, settings: Settings) -> None:
         """Let tasks run at once, or not any more. What a test has put in the place of Redis stays there."""
-        if is_eager and self._diverted is None:
+        eager = self._eager
+        if eager is not None and self._diverted is eager:
+            if settings.eager and eager.propagates == settings.eager_propagates:
+                return
+            self.divert(None)
+        if settings.eager and self._diverted is None:
             from taskq_core.testing.captured import StandingEager  # only here: it brings all of the worker along
 
             self._eager = StandingEager(self).store
             self.divert(self._eager)
-        elif not is_eager and self._eager is not None and self._diverted is self._eager:
-            self._eager = self.divert(None)
+
+    def waiting_note(self) -> str:
+        """Return a sentence on what this thread enqueued and what waits for a commit, and what to do about it."""
+        waiting = count_waiting()
+        if not waiting:
+            return ""
+        note = f"{waiting} more wait for the commit of the transaction around them"
+        if are_committed():
+            return f"{note}: look after the `atomic` block has ended"
+        return f"{note}, and Django's TestCase makes none: use captureOnCommitCallbacks(execute=True)"
 
     def refuse_eager(self, what: str) -> None:
         """Check that what works on Redis has work there.

@@ -20,6 +20,7 @@ from taskq_django.checks import (
     check_settings,
 )
 from taskq_django.dev_worker import start_with_server
+from taskq_django.test_cases import watch
 
 _SETTINGS = ("TASKQ", "BASE_DIR")
 
@@ -66,4 +67,5 @@ def autodiscover() -> None:
 
 def _follow_settings(*, setting: str, **_: Any) -> None:
     if setting in _SETTINGS:
+        watch()  # tests alone change settings; `EAGER` may be among the new ones, and is read inside a block for once
         taskq.reload()

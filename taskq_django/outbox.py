@@ -20,7 +20,7 @@ from taskq_core.broker.operations import Confirmation, NewTask
 from taskq_core.outbox import OutboxFigures, OutboxRow, OutboxTable
 from taskq_django.middleware import on_healthy_connections
 from taskq_django.models import OutboxTask
-from taskq_django.transaction import open_transactions
+from taskq_django.transaction import after_commit, open_transactions
 
 WRITTEN_AT_ONCE = 500
 """Rows that one statement writes."""
@@ -166,7 +166,7 @@ class DatabaseOutbox:
 
     def in_transaction(self) -> bool:
         """Whether `keep` would postpone `committed`."""
-        return connections[writing_alias()].in_atomic_block
+        return is_open(writing_alias())
 
     async def ain_transaction(self) -> bool:
         """As `in_transaction`, for the blocking code around this coroutine."""
@@ -177,9 +177,8 @@ class DatabaseOutbox:
         alias = writing_alias()
         table = DatabaseTable(alias)
         table.write(rows)
-        connection = connections[alias]
-        if connection.in_atomic_block:
-            connection.on_commit(partial(committed, table), robust=True)
+        if is_open(alias):
+            after_commit([connections[alias]], partial(committed, table))
         else:
             committed(table)
 
@@ -195,6 +194,11 @@ class DatabaseOutbox:
 def outbox_aliases() -> list[str]:
     """Return the databases that have an outbox, by the router."""
     return [alias for alias in connections if router.allow_migrate_model(alias, OutboxTask)]
+
+
+def is_open(alias: str) -> bool:
+    """Whether a transaction whose commit counts is open on this database, in this thread."""
+    return any(each.alias == alias for each in open_transactions())
 
 
 def writing_alias() -> str:

@@ -5,40 +5,42 @@ one of them rolls back, to a savepoint or whole. Where no transaction is open it
 sending is logged by Django, and the hooks after it still run.
 
 Django's `TestCase` wraps each test in a transaction that never commits: tasks enqueued there wait like every
-`on_commit` hook, until `captureOnCommitCallbacks(execute=True)` runs them. With autocommit turned off by hand there is
-no commit to be told of, so tasks are sent at once.
+`on_commit` hook, until `captureOnCommitCallbacks(execute=True)` runs them, unless that transaction is taken for
+committed (`test_cases`). With autocommit turned off by hand there is no commit to be told of, so tasks are sent at
+once.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from taskq_django.test_cases import AfterCommit, are_committed, is_held_only_by_test_case
+
 
 class CommitHook:
-    """The core's `TransactionHook` for Django's databases."""
+    """The core's `TransactionHook` for Django's databases.
+
+    Args:
+        is_robust: Whether what goes wrong while sending is logged, as above, rather than raised at the commit.
+    """
+
+    def __init__(self, is_robust: Callable[[], bool] = lambda: True) -> None:
+        self._is_robust = is_robust
 
     def defer(self, send: Callable[[], None]) -> bool:
         """Call `send` when all transactions open in this thread have committed; False if none is open."""
         waiting_for = open_transactions()
         if not waiting_for:
             return False
-        committed = _Countdown(len(waiting_for), send)
-        for connection in waiting_for:
-            connection.on_commit(committed, robust=True)
+        after_commit(waiting_for, send, robust=self._is_robust())
         return True
 
     def count_waiting(self) -> int:
         """Return how many sends wait for a commit in this thread."""
-        waiting = {
-            id(hook)
-            for connection in connections.all(initialized_only=True)
-            for _, hook, *_ in connection.run_on_commit
-            if isinstance(hook, _Countdown)
-        }
-        return len(waiting)
+        return count_waiting()
 
     async def adefer(self, send: Callable[[], None]) -> bool:
         """As `defer`, for the transactions of the blocking code around this coroutine.
@@ -48,10 +50,11 @@ class CommitHook:
         return await sync_to_async(self.defer, thread_sensitive=True)(send)
 
 
-class _Countdown:
+class _Countdown(AfterCommit):
     """Sends at the last of the commits."""
 
     def __init__(self, commits: int, send: Callable[[], None]) -> None:
+        super().__init__()
         self.__qualname__ = "taskq's sending of a task"  # Django names a failed hook in its log by this
         self._left = commits
         self._send = send
@@ -65,21 +68,38 @@ class _Countdown:
         self._send()
 
 
+def after_commit(waiting_for: Sequence[BaseDatabaseWrapper], send: Callable[[], None], *, robust: bool = True) -> None:
+    """Call `send` once when all these transactions have committed, never if one rolls back.
+
+    Args:
+        waiting_for: Connections inside `atomic`, at least one.
+        send: Called in the thread of the last commit.
+        robust: Log what it raises; False: raise it there.
+    """
+    committed = _Countdown(len(waiting_for), send)
+    for connection in waiting_for:
+        connection.on_commit(committed, robust=robust)
+
+
+def count_waiting() -> int:
+    """Return how many sends wait for a commit in this thread, that of a test case where it is one."""
+    waiting = {
+        id(hook)
+        for connection in connections.all(initialized_only=True)
+        for _, hook, *_ in connection.run_on_commit
+        if isinstance(hook, AfterCommit) and hook.is_ours == are_committed()
+    }
+    return len(waiting)
+
+
 def open_transactions() -> list[BaseDatabaseWrapper]:
     """Return the connections of this thread that are inside `atomic`.
 
     Those that only a `TestCase` holds open count where there is no other, and then as one: the default database's,
-    whose hooks `captureOnCommitCallbacks` captures unless told otherwise.
+    whose hooks `captureOnCommitCallbacks` captures unless told otherwise. Taken for committed, they do not count.
     """
     opened = [each for each in connections.all(initialized_only=True) if each.in_atomic_block]
-    if not opened:
-        return []
-    own = [connection for connection in opened if not _is_held_by_test_case(connection)]
-    if own:
+    own = [connection for connection in opened if not is_held_only_by_test_case(connection)]
+    if own or not opened or are_committed():
         return own
     return [next((each for each in opened if each.alias == DEFAULT_DB_ALIAS), opened[0])]
-
-
-def _is_held_by_test_case(connection: BaseDatabaseWrapper) -> bool:
-    blocks = getattr(connection, "atomic_blocks", ())
-    return bool(blocks) and all(getattr(block, "_from_testcase", False) for block in blocks)

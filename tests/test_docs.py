@@ -776,6 +776,39 @@ def test_the_page_on_dependencies_says_what_happens(tmp_path: Path, redis_server
     assert output.splitlines() == ["['completed', 'completed', 'completed']", "[7, 'https://example.com', 1]"]
 
 
+def test_the_tests_of_the_page_on_tests_in_django_pass(tmp_path: Path) -> None:
+    """By Django's own runner and by pytest."""
+    write_files(ROOT / "docs/how-to/test-django-tasks.md", tmp_path)
+    (tmp_path / "shop" / "__init__.py").touch()
+    (tmp_path / "shop_settings.py").write_text(
+        """
+SECRET_KEY = "docs"
+INSTALLED_APPS = ["taskq_django", "shop"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db", "TEST": {"NAME": "test"}}}
+DATABASES["default"]["OPTIONS"] = {"timeout": 20}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+TASKQ = {"URL": "redis://127.0.0.1:1/0"}
+"""
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\npython_files = test*.py\n")
+    for words, said in (
+        (("django", "test", "shop"), "Ran 6 tests"),
+        (("pytest", "-q", "-p", "no:cacheprovider"), "8 passed"),
+    ):
+        done = subprocess.run(
+            (sys.executable, "-m", *words),
+            cwd=tmp_path,
+            env=environment(tmp_path, DJANGO_SETTINGS_MODULE="shop_settings"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        assert said in done.stdout
+
+
 @pytest.mark.parametrize(
     "page",
     [

@@ -15,9 +15,9 @@ from taskq_core.app import TaskQ
 from taskq_core.broker import operations
 from taskq_core.broker.memory import memory_endpoint
 from taskq_core.broker.operations import NewTask
-from taskq_core.errors import BrokerReplyError
+from taskq_core.errors import BrokerReplyError, ConfigurationError
 from taskq_core.runtime import Store
-from taskq_core.settings import Duration, seconds
+from taskq_core.settings import Duration, EnqueueMode, seconds
 from taskq_core.testing.inline import InlineWorker
 from taskq_core.testing.passing import PassingTime, start_now
 from taskq_core.testing.records import (
@@ -27,6 +27,7 @@ from taskq_core.testing.records import (
     TaskRun,
     describe,
     enqueued_task,
+    failures,
     raise_failures,
 )
 from taskq_core.testing.watched import watched_store
@@ -56,9 +57,11 @@ class Captured:
         runs: All runs that ended, in order.
     """
 
-    def __init__(self, app: TaskQ, *, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, app: TaskQ, *, state: Mapping[str, Any] | None = None, propagates: bool = False) -> None:
         self._app = app
-        self._store = watched_store(memory_endpoint(), stored=self._stored, astored=self._astored)
+        self._store = watched_store(
+            memory_endpoint(), stored=self._stored, astored=self._astored, propagates=propagates
+        )
         self._inline = InlineWorker(app, self._store.runner, state)
         self.enqueued: list[EnqueuedTask] = []
         self.runs: list[TaskRun] = []
@@ -97,9 +100,10 @@ class Captured:
         found = self.find(task, *args, queue=queue, **kwargs)
         if (len(found) == count) if count is not None else found:
             return found
+        note = self._app.waiting_note()
         expected = f"{Call(task, args, kwargs)}{f' in {queue!r}' if queue is not None else ''}"
         problem = "was not enqueued" if count is None else f"was expected {_times(count)}, but {_times(len(found))}"
-        raise AssertionError(f"{expected} {problem}; {describe(self.enqueued)}{self._hint()}")
+        raise AssertionError("\n".join(filter(None, (f"{expected} {problem}; {describe(self.enqueued)}", note))))
 
     def assert_not_enqueued(self, task: TaskLike, *args: object, queue: str | None = None, **kwargs: object) -> None:
         """Check that no call like this was enqueued. As `assert_enqueued(..., count=0)`.
@@ -119,16 +123,6 @@ class Captured:
         __tracebackhide__ = True
         if self.enqueued:
             raise AssertionError(describe(self.enqueued))
-
-    def _hint(self) -> str:
-        hook = self._app.hook
-        waiting = 0 if hook is None else hook.count_waiting()
-        if not waiting:
-            return ""
-        return (
-            f"\n{waiting} more wait for the commit of the transaction around them, and Django's TestCase makes none: "
-            "use captureOnCommitCallbacks(execute=True)"
-        )
 
     # --- run ----------------------------------------------------------------------------------------------------------
 
@@ -226,28 +220,43 @@ class Eager(Captured):
     Args:
         app: The queue application.
         retries: Run again at once what failed or asks for it, until it succeeds or is archived.
+        propagates: Raise what a task failed with in the end to who enqueues it. Of several that are sent together all
+            run, and the first failure is raised.
         state: As for `capture`.
     """
 
-    def __init__(self, app: TaskQ, *, retries: bool, state: Mapping[str, Any] | None = None) -> None:
-        super().__init__(app, state=state)
+    def __init__(
+        self, app: TaskQ, *, retries: bool, propagates: bool = False, state: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(app, state=state, propagates=propagates)
         self._retries = retries
 
     def _stored(self, tasks: Sequence[NewTask]) -> None:
         """Note tasks that were stored, and run them."""
         self._remember(tasks)
+        last: dict[str, TaskRun] = {}
         with _one_deeper():
             for queue, task_id in self._runnable(tasks):
                 for run in self._attempts(queue, task_id):
-                    self._note(self._inline.run(run))
+                    last[task_id] = self._inline.run(run)
+                    self._note(last[task_id])
+        self._propagate(last)
 
     async def _astored(self, tasks: Sequence[NewTask]) -> None:
         """Note tasks that were stored, and run them on this event loop."""
         self._remember(tasks)
+        last: dict[str, TaskRun] = {}
         with _one_deeper():
             for queue, task_id in self._runnable(tasks):
                 for run in self._attempts(queue, task_id):
-                    self._note(await self._inline.arun(run))
+                    last[task_id] = await self._inline.arun(run)
+                    self._note(last[task_id])
+        self._propagate(last)
+
+    def _propagate(self, last: Mapping[str, TaskRun]) -> None:
+        if self._store.propagates:
+            for error in failures(last.values()):
+                raise error
 
     def _runnable(self, tasks: Sequence[NewTask]) -> Iterator[tuple[QueueKeys, str]]:
         keys = self._app.runtime.keys
@@ -287,7 +296,7 @@ class StandingEager(Eager):
     """Runs tasks as `Eager` for as long as a process lives: it remembers none of them, and logs what failed."""
 
     def __init__(self, app: TaskQ) -> None:
-        super().__init__(app, retries=False)
+        super().__init__(app, retries=False, propagates=app.settings.eager_propagates)
 
     @property
     def store(self) -> Store:
@@ -298,7 +307,7 @@ class StandingEager(Eager):
         """Remember nothing."""
 
     def _note(self, run: TaskRun) -> None:
-        if run.has_failed:
+        if run.has_failed and not self._store.propagates:
             logger.error(
                 "task %s failed",
                 run.name,
@@ -328,27 +337,39 @@ def capture(app: TaskQ, *, state: Mapping[str, Any] | None = None) -> Iterator[C
 
 @contextmanager
 def eager(
-    app: TaskQ, *, retries: bool = False, raises: bool = True, state: Mapping[str, Any] | None = None
+    app: TaskQ,
+    *,
+    retries: bool = False,
+    raises: bool = True,
+    propagates: bool = False,
+    state: Mapping[str, Any] | None = None,
 ) -> Iterator[Captured]:
     """Run each task that is enqueued in a `with` block at once, inside the call that enqueues it.
 
     Arguments go through their payload, middleware and trace are as in a worker, and results are read back as ever. A
     delay is not waited for. A plain function runs in the thread that enqueues it, and a coroutine ends before the call
-    returns. What a task raises goes to its handle, as ever, and not to who enqueues it.
+    returns. What a task raises goes to its handle, as ever, and to who enqueues it only where that is asked for.
 
     Args:
         app: The queue application.
         retries: Run again at once what failed or was snoozed, until it succeeds or is archived. False: it waits.
         raises: Raise at the end of the block what tasks failed with, unless the block itself raises.
+        propagates: Raise what a task fails with where it is enqueued, out of `delay()`, instead of at the end of the
+            block. With `retries`, what its last run fails with. Of several that are sent together all run first.
         state: As for `capture`.
 
     Raises:
         ExceptionGroup: The last run of a task in the block failed; it has one error for each such task.
-        ConfigurationError: fakeredis is not installed; the extra `testing` brings it.
+        ConfigurationError: fakeredis is not installed; the extra `testing` brings it. Or `propagates` is asked for with
+            an outbox, whose sender deals with what goes wrong.
     """
-    with _diverted(app, Eager(app, retries=retries, state=state)) as tasks:
+    if propagates and app.settings.enqueue is EnqueueMode.OUTBOX:
+        raise ConfigurationError(
+            "propagates has no one to raise to with ENQUEUE = 'outbox': a task is enqueued once its row is written"
+        )
+    with _diverted(app, Eager(app, retries=retries, propagates=propagates, state=state)) as tasks:
         yield tasks
-    if raises:
+    if raises and not propagates:
         raise_failures(tasks.runs)
 
 

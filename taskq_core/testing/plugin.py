@@ -10,7 +10,7 @@ The queue application is the one that the option `taskq_app` of pytest's configu
 name returns.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from importlib import import_module
 
@@ -18,7 +18,7 @@ import pytest
 
 from taskq_core import TaskQ
 from taskq_core.testing.captured import Captured, capture, eager
-from taskq_core.testing.draining import drain
+from taskq_core.testing.draining import adrain, drain
 from taskq_core.testing.records import TaskRun
 
 
@@ -64,3 +64,9 @@ def taskq_eager(taskq_app: TaskQ) -> Iterator[Captured]:
 def taskq_drain(taskq_app: TaskQ, taskq_capture: Captured) -> Callable[..., list[TaskRun]]:
     """Runs a worker until nothing is due any more, on what the test has enqueued. As `taskq_core.testing.drain`."""
     return partial(drain, taskq_app)
+
+
+@pytest.fixture
+def taskq_adrain(taskq_app: TaskQ, taskq_capture: Captured) -> Callable[..., Awaitable[list[TaskRun]]]:
+    """As `taskq_drain`, to be awaited: `taskq_core.testing.adrain`."""
+    return partial(adrain, taskq_app)

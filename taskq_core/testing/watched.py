@@ -72,10 +72,13 @@ class WatchedStore(Store):
         self.async_runner.is_closed = True
 
 
-def watched_store(endpoint: Endpoint, *, stored: Stored, astored: AsyncStored) -> WatchedStore:
+def watched_store(
+    endpoint: Endpoint, *, stored: Stored, astored: AsyncStored, propagates: bool = False
+) -> WatchedStore:
     """Return a store whose runners tell of what is enqueued."""
     return WatchedStore(
         endpoint=endpoint,
         runner=WatchedRunner(endpoint, stored),
         async_runner=WatchedAsyncRunner(endpoint, astored),
+        propagates=propagates,
     )

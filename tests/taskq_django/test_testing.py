@@ -2,21 +2,28 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Group
 from django.core.management import CommandError, call_command
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import TestCase, TransactionTestCase, override_settings
+from django.test.utils import CaptureQueriesContext
 
-from taskq_core import EnqueueError, TaskFailedError, TaskState
+from taskq_core import ConfigurationError, EnqueueError, TaskFailedError, TaskState
 from taskq_django import client, task, taskq
+from taskq_django.models import OutboxTask
 from taskq_django.testing import adrain, capture, drain, eager
 from tests.taskq_django.shop.tasks import greet
 
 NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1, "QUEUES": {"default": 1}}
+
+
+class RollbackError(Exception):
+    """Leaves a transaction."""
 
 
 @task(name="testing:rename", retention=60)
@@ -44,8 +51,67 @@ class TestCaptureInTestCase(TestCase):
 
         tasks.assert_enqueued(greet, count=2)
 
-    def test_what_still_waits_is_told(self) -> None:
+    def test_the_transaction_of_the_test_is_taken_for_committed(self) -> None:
         with capture() as tasks:
+            greet.delay("Ada")
+            tasks.assert_enqueued(greet, count=1)
+            with transaction.atomic():
+                with transaction.atomic(savepoint=False):
+                    client.enqueue_many([greet.s("Grace")])
+                tasks.assert_enqueued(greet, count=1)
+            tasks.assert_enqueued(greet, count=2)
+
+    def test_what_is_rolled_back_is_not_captured(self) -> None:
+        with capture() as tasks:
+            with transaction.atomic():
+                greet.delay("Ada")
+                with suppress(RollbackError), transaction.atomic():
+                    greet.delay("Grace")
+                    raise RollbackError
+            with suppress(RollbackError), transaction.atomic():
+                greet.delay("Edsger")
+                raise RollbackError
+
+        assert [task.arguments["name"] for task in tasks.enqueued] == ["Ada"]
+
+    def test_other_hooks_are_left_to_the_test(self) -> None:
+        ran: list[str] = []
+
+        with capture() as tasks:
+            with self.captureOnCommitCallbacks() as callbacks, transaction.atomic():
+                transaction.on_commit(lambda: ran.append("hook"))
+                greet.delay("Ada")
+            assert (len(callbacks), ran) == (1, [])
+            tasks.assert_enqueued(greet)
+
+    def test_a_block_within_one_that_lets_tasks_wait(self) -> None:
+        with capture(as_committed=False) as outer:
+            with capture() as inner:
+                greet.delay("Ada")
+            inner.assert_enqueued(greet)
+            greet.delay("Grace")
+
+        outer.assert_nothing_enqueued()
+
+    def test_below_async_to_sync(self) -> None:
+        async def view() -> None:
+            await greet.adelay("Ada")
+
+        with capture() as tasks:
+            with transaction.atomic():
+                async_to_sync(view)()
+                tasks.assert_nothing_enqueued()
+            tasks.assert_enqueued(greet, "Ada")
+
+    def test_what_waits_for_the_end_of_a_block_is_told(self) -> None:
+        with capture() as tasks, transaction.atomic():
+            greet.delay("Ada")
+
+            with pytest.raises(AssertionError, match=r"1 more wait .*: look after the `atomic` block has ended"):
+                tasks.assert_enqueued(greet)
+
+    def test_what_still_waits_is_told(self) -> None:
+        with capture(as_committed=False) as tasks:
             greet.delay("Ada")
             greet.delay("Grace")
 
@@ -74,8 +140,9 @@ class TestCaptureInTestCase(TestCase):
         await Group.objects.acreate(name="a")
 
         with capture() as tasks:
+            handles = [await rename.adelay("a", "b")]
             with override_settings(TASKQ={**NOWHERE, "ENQUEUE": "immediate"}):
-                handles = [await rename.adelay("a", "b"), await arename.adelay("b", "c")]
+                handles.append(await arename.adelay("b", "c"))
             await tasks.arun()
 
             assert [await handle.aresult() for handle in handles] == [1, 1]
@@ -87,7 +154,18 @@ class TestEagerInTestCase(TestCase):
     def test_tasks_run_at_the_commit_and_see_the_data_of_the_test(self) -> None:
         Group.objects.create(name="a")
 
-        with eager() as tasks, self.captureOnCommitCallbacks(execute=True):
+        with eager() as tasks, transaction.atomic():
+            rename.delay("a", "b")
+            arename.delay("b", "c")
+            assert tasks.runs == []
+
+        assert [run.outcome for run in tasks.runs] == ["completed", "completed"]
+        assert Group.objects.get().name == "c"
+
+    def test_at_captured_callbacks(self) -> None:
+        Group.objects.create(name="a")
+
+        with eager(as_committed=False) as tasks, self.captureOnCommitCallbacks(execute=True):
             rename.delay("a", "b")
             arename.delay("b", "c")
             assert tasks.runs == []
@@ -100,8 +178,27 @@ class TestEagerInTestCase(TestCase):
             self._commit(fail)
 
     def _commit(self, failing: Any) -> None:
-        with self.captureOnCommitCallbacks(execute=True):
+        with transaction.atomic():
             failing.delay()
+
+    def test_what_fails_can_be_raised_where_it_is_enqueued(self) -> None:
+        with eager(propagates=True) as tasks:
+            with pytest.raises(ValueError, match="no"):
+                fail.delay()
+            with pytest.raises(ValueError, match="no"), transaction.atomic():
+                fail.delay()
+
+        assert [run.outcome for run in tasks.runs] == ["archived", "archived"]
+
+    async def test_in_an_async_test(self) -> None:
+        await Group.objects.acreate(name="a")
+
+        with eager():
+            handles = [await rename.adelay("a", "b"), await arename.adelay("b", "c")]
+
+            assert [await handle.aresult() for handle in handles] == [1, 1]
+        with eager(propagates=True), pytest.raises(ValueError, match="no"):
+            await fail.adelay()
 
     def test_below_async_to_sync(self) -> None:
         Group.objects.create(name="a")
@@ -114,6 +211,64 @@ class TestEagerInTestCase(TestCase):
             async_to_sync(view)()
 
         assert Group.objects.get().name == "c"
+
+
+@override_settings(TASKQ={**NOWHERE, "ENQUEUE": "outbox"})
+class TestOutboxInTestCase(TestCase):
+    """The row is written in the transaction of the test, and sent from there."""
+
+    def test_the_transaction_of_the_test_is_taken_for_committed(self) -> None:
+        with capture() as tasks:
+            greet.delay("Ada")
+            client.enqueue_many([greet.s("Grace"), greet.s("Edsger")])
+            tasks.assert_enqueued(greet, count=3)
+            with transaction.atomic():
+                greet.delay("Barbara")
+                assert OutboxTask.objects.count() == 1
+                tasks.assert_enqueued(greet, count=3)
+            tasks.assert_enqueued(greet, count=4)
+
+        assert not OutboxTask.objects.exists()
+
+    def test_what_is_rolled_back_leaves_nothing(self) -> None:
+        with capture() as tasks, suppress(RollbackError), transaction.atomic():
+            greet.delay("Ada")
+            raise RollbackError
+
+        tasks.assert_nothing_enqueued()
+        assert not OutboxTask.objects.exists()
+
+    def test_rows_wait_for_captured_callbacks(self) -> None:
+        with capture(as_committed=False) as tasks:
+            with self.captureOnCommitCallbacks(execute=True):
+                greet.delay("Ada")
+                with pytest.raises(AssertionError, match="1 more wait"):
+                    tasks.assert_enqueued(greet)
+            tasks.assert_enqueued(greet, "Ada")
+
+    def test_tasks_run_at_the_end_of_the_block(self) -> None:
+        Group.objects.create(name="a")
+
+        with eager():
+            with transaction.atomic():
+                handle = rename.delay("a", "b")
+                assert Group.objects.get().name == "a"
+            assert Group.objects.get().name == "b"
+            assert handle.result() == 1
+
+    async def test_in_an_async_test(self) -> None:
+        await Group.objects.acreate(name="a")
+
+        with capture() as tasks:
+            handle = await arename.adelay("a", "b")
+            await tasks.arun()
+            assert await handle.aresult() == 1
+
+        assert not await OutboxTask.objects.aexists()
+
+    def test_nobody_is_there_to_raise_to(self) -> None:
+        with pytest.raises(ConfigurationError, match="propagates has no one to raise to"), eager(propagates=True):
+            raise AssertionError
 
 
 @override_settings(TASKQ=NOWHERE)
@@ -169,6 +324,53 @@ class TestTheSetting:
         assert [record.getMessage() for record in caplog.records] == ["task testing:fail failed"]
         with pytest.raises(TaskFailedError, match="no"):
             handle.result()
+
+    @pytest.mark.django_db
+    def test_the_transaction_of_a_test_case_is_taken_for_committed(self) -> None:
+        """As pytest-django's `db` and Django's `TestCase` hold it."""
+        Group.objects.create(name="a")
+
+        with transaction.atomic():
+            handle = rename.delay("a", "b")
+            assert not handle.is_sent
+
+        assert handle.result() == 1
+        assert arename.delay("b", "c").result() == 1
+
+    @pytest.mark.django_db
+    def test_no_outbox_is_written(self, settings: Any) -> None:
+        settings.TASKQ = {**NOWHERE, "EAGER": True, "ENQUEUE": "outbox"}
+        with CaptureQueriesContext(connection) as queries:
+            assert greet.using(retention=60).delay("Ada").result() == "hello Ada"
+
+        assert len(queries) == 0
+
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize("enqueue", ["on_commit", "immediate", "outbox"])
+    def test_a_failure_can_be_raised_where_the_task_is_enqueued(
+        self, settings: Any, enqueue: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        settings.TASKQ = {**NOWHERE, "EAGER": True, "EAGER_PROPAGATES": True, "ENQUEUE": enqueue}
+
+        with pytest.raises(ValueError, match="no"):
+            fail.delay()
+        with pytest.raises(ValueError, match="no"), transaction.atomic():
+            fail.delay()
+        with pytest.raises(ValueError, match="no"):
+            async_to_sync(fail.adelay)()
+
+        assert caplog.records == []
+        settings.TASKQ = {**NOWHERE, "EAGER": True, "ENQUEUE": enqueue}
+        fail.delay()
+        assert [record.getMessage() for record in caplog.records] == ["task testing:fail failed"]
+
+    @pytest.mark.django_db(transaction=True)
+    async def test_in_a_coroutine(self) -> None:
+        await Group.objects.acreate(name="a")
+
+        handles = [await rename.adelay("a", "b"), await arename.adelay("b", "c")]
+
+        assert [await handle.aresult() for handle in handles] == [1, 1]
 
     def test_other_settings_end_it(self, settings: Any) -> None:
         handle = greet.using(retention=60).delay("Ada")

@@ -323,3 +323,61 @@ def test_a_standing_one_remembers_nothing_and_logs_failures(
     assert record.task_id == handle.id  # type: ignore[attr-defined]  # a field of ours
     assert record.exc_info is not None
     assert Inspector(taskq).queue_info("default").sizes[TaskState.RETRY] == 1
+
+
+# --- what a task fails with, raised to who enqueues it ----------------------------------------------------------------
+
+
+def test_what_a_task_fails_with_is_raised_where_it_is_enqueued(taskq: TaskQ, fail: Any) -> None:
+    """And not once more at the end of the block. It says which task it comes from."""
+    with eager(taskq, propagates=True) as tasks, pytest.raises(ValueError, match="attempt 1") as caught:
+        fail.delay()
+
+    (run,) = tasks.runs
+    assert caught.value.__notes__ == [f"in task 'fail' ({run.id}), attempt 1, retried"]
+
+
+async def test_a_coroutine_gets_it_too(taskq: TaskQ, fail: Any) -> None:
+    with eager(taskq, propagates=True):
+        with pytest.raises(ValueError, match="attempt 1"):
+            await fail.adelay()
+        with pytest.raises(ValueError, match="attempt 1"):
+            await taskq.async_client.enqueue_many([fail.s()])
+
+
+def test_with_retries_the_last_failure_counts(taskq: TaskQ, fail: Any) -> None:
+    with eager(taskq, propagates=True, retries=True) as tasks:
+        assert fail.delay(until=3).result() == 3
+        with pytest.raises(ValueError, match="attempt 3"):
+            fail.delay()
+
+    assert len(tasks.runs) == 6
+
+
+def test_of_many_all_run_first(taskq: TaskQ, fail: Any) -> None:
+    with eager(taskq, propagates=True) as tasks, pytest.raises(ValueError, match="attempt 1"):
+        taskq.client.enqueue_many([fail.s(), fail.s(until=1), fail.s()])
+
+    assert [run.outcome for run in tasks.runs] == ["retried", "completed", "retried"]
+
+
+def test_a_task_inside_a_task_fails_both(taskq: TaskQ, fail: Any) -> None:
+    outer = taskq.task(name="outer")(lambda: fail.delay())
+
+    with eager(taskq, propagates=True) as tasks, pytest.raises(ValueError, match="attempt 1"):
+        outer.delay()
+
+    assert [run.name for run in tasks.runs] == ["fail", "outer"]
+
+
+def test_redis_may_be_asked_after_any_number_of_failures(taskq: TaskQ, fail: Any) -> None:
+    """They are no failures of Redis's, which the circuit breaker counts."""
+    with eager(taskq, propagates=True):
+        for _ in range(20):
+            with pytest.raises(ValueError, match="attempt 1"):
+                fail.delay()
+
+
+def test_without_a_failure_nothing_is_different(taskq: TaskQ, fail: Any) -> None:
+    with eager(taskq, propagates=True):
+        assert fail.delay(until=1).result() == 1

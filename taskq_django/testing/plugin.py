@@ -1,0 +1,47 @@
+"""Fixtures for pytest: those of `taskq_core.testing.plugin` for the project's queue application.
+
+They are asked for in the `conftest.py` of your tests::
+
+    pytest_plugins = ["taskq_django.testing.plugin"]
+
+In a test whose database is that of pytest-django's `db`, its transaction is taken for committed, as in
+`taskq_django.testing.capture`; a fixture `taskq_as_committed` of your own that returns False lets tasks wait.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.testing.captured import Captured
+from taskq_core.testing.plugin import taskq_adrain, taskq_drain
+from taskq_django.app import taskq
+from taskq_django.testing.blocks import capture, eager
+
+__all__ = ["taskq_adrain", "taskq_app", "taskq_as_committed", "taskq_capture", "taskq_drain", "taskq_eager"]
+
+
+@pytest.fixture
+def taskq_app() -> TaskQ:
+    """The project's queue application."""
+    return taskq
+
+
+@pytest.fixture
+def taskq_as_committed() -> bool:
+    """Whether the transaction around a test is taken for committed."""
+    return True
+
+
+@pytest.fixture
+def taskq_capture(taskq_as_committed: bool) -> Iterator[Captured]:
+    """What the test enqueues: nothing is sent, and nothing runs by itself."""
+    with capture(as_committed=taskq_as_committed) as tasks:
+        yield tasks
+
+
+@pytest.fixture
+def taskq_eager(taskq_as_committed: bool) -> Iterator[Captured]:
+    """What the test enqueues: each task runs at once, and what one fails with fails the test at its end."""
+    with eager(as_committed=taskq_as_committed) as tasks:
+        yield tasks

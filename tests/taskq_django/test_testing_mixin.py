@@ -1,0 +1,185 @@
+"""`TaskQTestMixin`: what a user's test case sees."""
+
+import unittest
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group
+from django.db import transaction
+from django.test import SimpleTestCase, TestCase, TransactionTestCase, override_settings
+
+from taskq_django import task, taskq
+from taskq_django.testing import TaskQTestMixin
+from tests.taskq_django.shop.tasks import greet
+from tests.taskq_django.test_testing import NOWHERE, arename, fail, rename
+
+
+@task(name="testing:cascade", queue="elsewhere", run_after=60)
+def cascade(name: str) -> None:
+    greet.delay(name)
+
+
+@override_settings(TASKQ=NOWHERE)
+class TestInTestCase(TaskQTestMixin, TestCase):
+    def test_tasks_are_captured_and_run_here(self) -> None:
+        """The transaction of the test counts as committed, and tasks see its data."""
+        Group.objects.create(name="a")
+        with transaction.atomic():
+            rename.delay("a", "b")
+            self.assert_nothing_enqueued()
+
+        (enqueued,) = self.assert_enqueued(rename, "a", new="b", count=1, queue="default")
+        self.assert_not_enqueued(rename, "b")
+        (run,) = self.drain()
+
+        assert (run.id, run.outcome) == (enqueued.id, "completed")
+        assert Group.objects.get().name == "b"
+
+    def test_time_passes_on_demand_in_all_queues(self) -> None:
+        cascade.delay("Ada")
+
+        assert self.drain() == []
+        assert [run.name for run in self.drain(advance=60)] == ["testing:cascade", "shop:greet"]
+
+    def test_a_failure_fails_the_test(self) -> None:
+        fail.delay()
+
+        with pytest.raises(ExceptionGroup, match="1 task failed"):
+            self.drain()
+        fail.delay()
+        assert [run.outcome for run in self.drain(raises=False)] == ["archived"]
+
+    def test_what_was_enqueued_is_told(self) -> None:
+        greet.delay("Ada")
+
+        with pytest.raises(AssertionError) as caught:
+            self.assert_enqueued(greet, name="Grace", queue="low")
+        assert str(caught.value) == (
+            "shop:greet(name='Grace', ...) in 'low' was not enqueued; enqueued were:\n"
+            "  shop:greet(name='Ada') in 'default'"
+        )
+
+    def test_of_each_test_alone(self) -> None:
+        self.assert_nothing_enqueued()
+
+    async def test_in_a_coroutine(self) -> None:
+        await Group.objects.acreate(name="a")
+        await rename.adelay("a", "b")
+        await arename.adelay("b", "c")
+
+        self.assert_enqueued(arename, count=1)
+        assert [run.outcome for run in await self.adrain()] == ["completed", "completed"]
+        assert (await Group.objects.aget()).name == "c"
+
+    def test_whatever_the_settings_become(self) -> None:
+        for enqueue in ("immediate", "outbox", "on_commit"):
+            with override_settings(TASKQ={**NOWHERE, "ENQUEUE": enqueue}):
+                greet.delay(enqueue)
+
+        self.assert_enqueued(greet, count=3)
+
+
+@override_settings(TASKQ=NOWHERE)
+class TestWithDataOfTheClass(TaskQTestMixin, TestCase):
+    @classmethod
+    def setUpTestData(cls) -> None:
+        with transaction.atomic():
+            greet.delay("the class")
+
+    def test_what_was_enqueued_for_it_is_not_the_tests(self) -> None:
+        with transaction.atomic():
+            greet.delay("Ada")
+
+        self.assert_enqueued(greet, count=1)
+
+    test_nor_any_others = test_what_was_enqueued_for_it_is_not_the_tests
+
+
+@override_settings(TASKQ=NOWHERE)
+class TestWithSettingsOfItsOwn(TaskQTestMixin, TestCase):
+    taskq_as_committed = False
+
+    def test_tasks_wait_for_captured_callbacks(self) -> None:
+        with self.captureOnCommitCallbacks(execute=True):
+            greet.delay("Ada")
+            self.assert_nothing_enqueued()
+
+        self.assert_enqueued(greet)
+
+
+@override_settings(TASKQ=NOWHERE)
+class TestEager(TaskQTestMixin, TestCase):
+    taskq_eager = True
+
+    def test_tasks_run_where_they_are_enqueued(self) -> None:
+        Group.objects.create(name="a")
+
+        with transaction.atomic():
+            handle = rename.delay("a", "b")
+
+        assert handle.result() == 1
+        self.assert_enqueued(rename)
+
+
+@override_settings(TASKQ=NOWHERE)
+class TestInTransactionTestCase(TaskQTestMixin, TransactionTestCase):
+    def test_a_worker_runs_what_is_committed(self) -> None:
+        Group.objects.create(name="a")
+        with transaction.atomic():
+            rename.delay("a", "b")
+            self.assert_nothing_enqueued()
+
+        assert [run.outcome for run in self.drain()] == ["completed"]
+        assert Group.objects.get().name == "b"
+
+    async def test_in_a_coroutine(self) -> None:
+        await Group.objects.acreate(name="a")
+        await arename.adelay("a", "b")
+
+        assert [run.outcome for run in await self.adrain()] == ["completed"]
+        assert (await Group.objects.aget()).name == "b"
+
+
+@override_settings(TASKQ={**NOWHERE, "ENQUEUE": "immediate"})
+class TestWithoutADatabase(TaskQTestMixin, SimpleTestCase):
+    def test_tasks_are_captured_and_run(self) -> None:
+        greet.delay("Ada")
+
+        assert [run.outcome for run in self.drain()] == ["completed"]
+
+
+def run(case: type[unittest.TestCase]) -> unittest.TestResult:
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
+    return result
+
+
+def test_a_set_up_that_leaves_the_mixin_out_is_told(settings: Any) -> None:
+    settings.TASKQ = NOWHERE
+
+    class Forgetful(TaskQTestMixin, SimpleTestCase):
+        def setUp(self) -> None:
+            pass
+
+        def test_it(self) -> None:
+            self.assert_nothing_enqueued()
+
+    ((_, told),) = run(Forgetful).errors
+
+    assert "Forgetful.setUp must call super().setUp() for tasks to be captured" in told
+
+
+def test_a_failing_task_fails_an_eager_test_at_its_end(settings: Any) -> None:
+    settings.TASKQ = {**NOWHERE, "ENQUEUE": "immediate"}
+
+    class Failing(TaskQTestMixin, SimpleTestCase):
+        taskq_eager = True
+
+        def test_it(self) -> None:
+            fail.delay()
+
+    ((_, told),) = run(Failing).errors
+
+    assert "ValueError: no" in told
+    assert "in task 'testing:fail'" in told
+    taskq.close()
