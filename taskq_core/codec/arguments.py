@@ -8,6 +8,7 @@ finds the value to fit after all (a tuple for a list). The signature is read in 
 import difflib
 import re
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec.structs
 from msgspec import UNSET
 
 from taskq_core.codec.references import Found, Reference, References, Wanted, refer, replace
-from taskq_core.codec.signature import payload_struct, read_signature
+from taskq_core.codec.signature import Parameter, payload_struct, read_signature
 from taskq_core.codec.values import build, check_value, encode_ordered, read_fields
 from taskq_core.codec.wording import RefusedError, describe, describe_unreadable, split_path
 from taskq_core.errors import MissingReferenceError, PayloadError, TaskArgumentsError
@@ -33,6 +34,7 @@ class ArgumentsCodec:
 
     Attributes:
         parameters: The names that may stand in a payload, in the order of the signature.
+        known: What is known of each of them, by name.
         has_references: Whether arguments have to be fetched before the function can be called.
 
     Raises:
@@ -51,6 +53,7 @@ class ArgumentsCodec:
     ) -> None:
         self.name, self.strict, self._injected = name, strict, injected
         self._known = read_signature(function, name, injected, references)
+        self.known: Mapping[str, Parameter] = MappingProxyType(self._known)
         self._referring = tuple(each.name for each in self._known.values() if each.holds_references)
         self.has_references = bool(self._referring)
         self.parameters: tuple[str, ...] = tuple(self._known)

@@ -35,7 +35,7 @@ def confirmed_action(
     button: Text,
     question: Any,
     permissions: Sequence[str],
-    form: type[forms.Form] | None = None,
+    form: type[forms.Form] | str | None = None,
 ) -> Callable[[Action], Action]:
     """Make a method of an admin an action that asks before it acts.
 
@@ -44,7 +44,8 @@ def confirmed_action(
         button: What the button says that does it, and the link on the page of one row.
         question: What is asked, an `ngettext_lazy` over `%(count)d`.
         permissions: The user needs one of them: `run` stands for `has_run_permission`.
-        form: What else is asked. What it cleans is passed to the method as keyword arguments.
+        form: What else is asked: a form, or the name of a method of the admin that makes one of the request and what
+            was posted (None: nothing yet). What it cleans is passed to the method as keyword arguments.
 
     The method is called with the request, the rows and, as `seen`, how each selected row stood when it was shown: the
     `mark` of its key, or nothing for a row without one. It tells the user what was done.
@@ -55,7 +56,12 @@ def confirmed_action(
         @functools.wraps(function)
         def action(modeladmin: Any, request: HttpRequest, rows: Rows) -> HttpResponse | None:
             is_confirmed = request.method == "POST" and CONFIRMED_VAR in request.POST
-            asked = form(request.POST if is_confirmed else None) if form is not None else None
+            data = request.POST if is_confirmed else None
+            asked: forms.Form | None = None
+            if isinstance(form, str):
+                asked = getattr(modeladmin, form)(request, data)
+            elif form is not None:
+                asked = form(data)
             if not is_confirmed or (asked is not None and not asked.is_valid()):
                 return ask(
                     modeladmin, request, rows, name=function.__name__, button=button, question=question, form=asked

@@ -3,16 +3,23 @@
 What `get_changelist` of the class below gives is kept and ours is mixed into it, so that a theme's own list page stays.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.admin.filters import SimpleListFilter
-from django.contrib.admin.views.main import ChangeList
+from django.contrib.admin.views.main import ALL_VAR, PAGE_VAR, ChangeList
 from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.translation import gettext as _
 
 if TYPE_CHECKING:
     BaseChangeList = ChangeList
 else:
     BaseChangeList = object
+
+
+CURSOR_VAR = "after"
+"""Parameter that says where a search goes on."""
 
 
 class RedisChangeList(BaseChangeList):
@@ -29,6 +36,7 @@ class RedisChangeList(BaseChangeList):
         if len(filters) < len(self.list_filter):
             return asked  # a filter of another kind takes parameters that only it knows
         known = {each.parameter_name for each in filters}
+        self.params.pop(CURSOR_VAR, None)  # the search form asks from the start again
         return {name: value for name, value in asked.items() if name in known}
 
     def get_results(self, request: HttpRequest) -> None:
@@ -37,8 +45,17 @@ class RedisChangeList(BaseChangeList):
         self.page_num = min(max(self.page_num, 1), paginator.num_pages)
         super().get_results(request)
         self.result_list: Any = list(self.result_list)
-        if note := self.queryset.note:
+        note, cursor = self.queryset.note, self.queryset.next_cursor
+        if cursor is not None:
+            address = self.get_query_string({CURSOR_VAR: cursor}, remove=[PAGE_VAR])
+            note = format_html('{} <a href="{}">{}</a>', note, address, _("Search on"))
+        if note:
             self.search_help_text = note
+
+    def get_query_string(self, new_params: dict[str, Any] | None = None, remove: Iterable[str] | None = None) -> str:
+        """Return the address of this list with parameters replaced. Only its pages keep where a search goes on."""
+        is_same_search = new_params is not None and set(new_params) <= {PAGE_VAR, ALL_VAR, CURSOR_VAR}
+        return super().get_query_string(new_params, [*(remove or ()), *(() if is_same_search else (CURSOR_VAR,))])
 
 
 _made: dict[type[ChangeList], type[ChangeList]] = {}

@@ -31,13 +31,21 @@ class Rows(ABC):
     query = RowsQuery()
     ordered = True
     totally_ordered = True
-    note: Any = ""
-    """What has to be said of these rows, as how far a search got. Text, or HTML that is marked as safe."""
 
     def __init__(self, model: type[models.Model]) -> None:
         self.model = model
         self._size: int | None = None
         self._rows: list[Any] | None = None
+
+    @property
+    def note(self) -> str:
+        """What has to be said of these rows, as how far a search got."""
+        return ""
+
+    @property
+    def next_cursor(self) -> str | None:
+        """Where a search that has not read everything goes on: a link on the list."""
+        return None
 
     # --- where they come from -----------------------------------------------------------------------------------------
 

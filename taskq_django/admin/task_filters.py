@@ -1,6 +1,7 @@
 """Filters of the list of tasks. Each choice says how many tasks it finds where that is known."""
 
-from typing import Any
+from datetime import timedelta
+from typing import Any, ClassVar
 
 from django.contrib.admin import SimpleListFilter
 from django.http import HttpRequest
@@ -9,6 +10,10 @@ from django.utils.translation import pgettext_lazy
 
 from taskq_core import TaskState
 from taskq_core.inspector import LISTED_STATES, total_of
+from taskq_django.app import taskq
+
+NAME_CHARS = 256
+"""Most characters of a type that an address may ask for."""
 
 STATE_NAMES: dict[TaskState, Any] = {
     TaskState.ACTIVE: pgettext_lazy("task state", "active"),
@@ -70,3 +75,43 @@ class StateFilter(KnownValueFilter):
         """Return the tasks in the state."""
         value = self.value()
         return queryset.narrow(state=None if value is None else TaskState(value))
+
+
+class TypeFilter(KnownValueFilter):
+    """Tasks of one type: the names that are registered here, and the one that an address asks for."""
+
+    title = _("type")
+    parameter_name = "type"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the names."""
+        asked = request.GET.get(self.parameter_name, "")[:NAME_CHARS]
+        return [(name, name) for name in sorted({*taskq.tasks, *([asked] if asked else ())})]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        """Return the tasks of the type."""
+        return queryset.narrow(name=self.value())
+
+
+class AgeFilter(KnownValueFilter):
+    """Tasks by how long ago it is what their state tells of."""
+
+    title = _("age")
+    parameter_name = "age"
+    choices_by_value: ClassVar[dict[str, tuple[Any, dict[str, timedelta]]]] = {
+        "1h": (_("Past hour"), {"newer_than": timedelta(hours=1)}),
+        "1d": (_("Past 24 hours"), {"newer_than": timedelta(days=1)}),
+        "7d": (_("Past 7 days"), {"newer_than": timedelta(days=7)}),
+        "over-1h": (_("Over an hour"), {"older_than": timedelta(hours=1)}),
+        "over-1d": (_("Over 24 hours"), {"older_than": timedelta(days=1)}),
+        "over-7d": (_("Over 7 days"), {"older_than": timedelta(days=7)}),
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        """Return the spans."""
+        return [(value, title) for value, (title, _wanted) in self.choices_by_value.items()]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        """Return the tasks of the age."""
+        value = self.value()
+        return queryset if value is None else queryset.narrow(**self.choices_by_value[value][1])

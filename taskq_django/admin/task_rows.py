@@ -1,20 +1,21 @@
 """Tasks as rows of the admin: what a list asks for, and where it is read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.admin.utils import quote, unquote
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from taskq_core import TaskInfo, TaskNotFoundError, TaskState
+from taskq_core import ConfigurationError, TaskNotFoundError, TaskState
+from taskq_core.dashboard import FOUND_MAX, SCAN_MAX, Dashboard, TaskFilter, TaskRecord, TaskSearch
 from taskq_core.errors import QueueNotFoundError
-from taskq_core.inspector import Inspector, QueueInfo, UnreadableTask, total_of
+from taskq_core.inspector import Inspector, QueueInfo, total_of
 from taskq_django.admin.rows import Rows
+from taskq_django.app import taskq
 from taskq_django.models import Task
-
-Record = TaskInfo | UnreadableTask
 
 
 def key_of(queue: str, task_id: str) -> str:
@@ -28,81 +29,49 @@ def parts_of(key: str) -> tuple[str, str]:
     return unquote(queue), task_id
 
 
-def row_of(record: Record) -> Task:
+def row_of(record: TaskRecord) -> Task:
     """Return the row of a task."""
     task = Task(id=key_of(record.queue, record.id))
     task.record = record
     return task
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Which tasks are asked for; None and "" do not matter."""
-
-    queue: str | None = None
-    state: TaskState | None = None
-    text: str = ""
-
-
 class TaskRows(Rows):
     """Tasks that are wanted. The queues are counted once, for the filters and for all that is made of these rows.
 
     Args:
-        inspector: Reads the tasks.
         infos: How the queues stand.
-        per_page: Most tasks of a page.
         wanted: Which tasks.
+        cursor: Where a search goes on, None at the start.
     """
 
     def __init__(
-        self, inspector: Inspector, infos: Sequence[QueueInfo], *, per_page: int, wanted: Wanted | None = None
+        self, infos: Sequence[QueueInfo], *, wanted: TaskFilter | None = None, cursor: str | None = None
     ) -> None:
         super().__init__(Task)
         self.infos = infos
-        self.wanted = wanted or Wanted()
-        self._inspector = inspector
-        self._per_page = per_page
-        self._found: list[Record] | None = None
+        self.wanted = wanted or TaskFilter()
+        self._cursor = cursor
+        self._inspector = Inspector(taskq)
+        self._searched: TaskSearch | None = None
 
     def narrow(self, **wanted: Any) -> "TaskRows":
         """Return those that are wanted besides."""
-        return TaskRows(self._inspector, self.infos, per_page=self._per_page, wanted=replace(self.wanted, **wanted))
-
-    @property
-    def chosen(self) -> Sequence[QueueInfo]:
-        """The queues that are asked."""
-        return [info for info in self.infos if self.wanted.queue in (None, info.name)]
-
-    @property
-    def note(self) -> str:
-        """Why there are none, and which are not listed."""
-        notes = []
-        if self.wanted.text and not self.count():
-            notes.append(_("No task has this id. Tasks are deleted when they are done, unless they have a retention."))
-        elif not self.count():
-            notes.append(_("No tasks here."))
-        aggregating = sum(info.sizes[TaskState.AGGREGATING] for info in self.chosen)
-        if aggregating:
-            text = "%(count)d task waits in a group and is not listed."
-            plural = "%(count)d tasks wait in groups and are not listed."
-            notes.append(ngettext(text, plural, aggregating) % {"count": aggregating})
-        return " ".join(notes)
+        return TaskRows(self.infos, wanted=replace(self.wanted, **wanted), cursor=self._cursor)
 
     def size(self) -> int:
-        """Return how many there are."""
-        if self.wanted.text:
-            return len(self._search())
-        return total_of(self.chosen, self.wanted.state)
+        """Return how many there are; of a search, how many it found."""
+        if self.wanted.looks_inside:
+            return len(self._search().tasks)
+        return total_of(self.wanted.of(self.infos), self.wanted.state)
 
     def read(self, start: int, stop: int) -> Sequence[Task]:
-        """Read a page."""
-        if self.wanted.text:
-            return [row_of(record) for record in self._search()[start:stop]]
-        size = self._per_page if start % self._per_page == 0 and stop - start <= self._per_page else stop - start
-        if not size:
-            return []
-        page = self._inspector.tasks_of(self.chosen, self.wanted.state, page=start // size + 1, page_size=size)
-        return [row_of(record) for record in page.tasks]
+        """Read tasks."""
+        if self.wanted.looks_inside:
+            found = self._search().tasks[start:stop]
+        else:
+            found = Dashboard(self._inspector).tasks(self.infos, self.wanted, skip=start, count=stop - start)
+        return [row_of(record) for record in found]
 
     def pick(self, keys: Sequence[str]) -> Sequence[Task]:
         """Read tasks by their keys, whatever else is wanted."""
@@ -110,19 +79,70 @@ class TaskRows(Rows):
         for key in keys:
             queue, task_id = parts_of(key)
             try:
-                found.append(row_of(self._inspector.task(queue, task_id)))
+                record = self._inspector.task(queue, task_id)
             except (QueueNotFoundError, TaskNotFoundError):
                 continue
+            task = Task(id=key)
+            task.record = record
+            found.append(task)
         return found
 
-    def _search(self) -> list[Record]:
-        if self._found is None:
-            self._found = []
-            for info in self.chosen:
-                try:
-                    record = self._inspector.task(info.name, self.wanted.text)
-                except (QueueNotFoundError, TaskNotFoundError):
-                    continue
-                if self.wanted.state in (None, record.state):
-                    self._found.append(record)
-        return self._found
+    @property
+    def next_cursor(self) -> str | None:
+        """Where a search goes on, None if it is at its end."""
+        return self._search().cursor if self.wanted.looks_inside else None
+
+    @property
+    def note(self) -> str:
+        """How far a search got, why there are none, and which are not listed."""
+        notes = []
+        if self.wanted.looks_inside:
+            notes.append(self._progress())
+        elif not self.count():
+            notes.append(self._why_none())
+        aggregating = sum(info.sizes[TaskState.AGGREGATING] for info in self.wanted.of(self.infos))
+        if aggregating:
+            text = "%(count)d task waits in a group and is not listed."
+            plural = "%(count)d tasks wait in groups and are not listed."
+            notes.append(ngettext(text, plural, aggregating) % {"count": aggregating})
+        return " ".join(note for note in notes if note)
+
+    def _progress(self) -> str:
+        search = self._search()
+        facts = {"scanned": search.scanned, "total": search.total, "most": SCAN_MAX, "found": FOUND_MAX}
+        if search.cursor is not None and len(search.tasks) >= FOUND_MAX:
+            text = _("The first %(found)d that were found, of %(scanned)d of %(total)d tasks that were read.") % facts
+        elif self._cursor is not None:
+            text = _("%(scanned)d more of %(total)d tasks were read.") % facts
+        elif search.cursor is not None:
+            text = _("%(scanned)d of %(total)d tasks were read; at most %(most)d are at once.") % facts
+        elif search.tasks:
+            return ""
+        else:
+            text = (
+                _("None of %(total)d tasks fits. Tasks that succeed are deleted, unless they have a retention.") % facts
+            )
+        return text
+
+    def _why_none(self) -> str:
+        if self.wanted.state is not TaskState.COMPLETED:
+            return _("No tasks here.")
+        kept = taskq.settings.defaults.get("retention", 0)
+        if kept:
+            span = kept if isinstance(kept, timedelta) else timedelta(seconds=kept)
+            return _("No tasks here. A task is kept for %(span)s after it has succeeded.") % {"span": span}
+        return _(
+            "No tasks here. A task is deleted when it has succeeded, because its retention is 0. To keep tasks, set "
+            'TASKQ["DEFAULTS"] = {"retention": timedelta(hours=24)} for all of them, or give single ones the option '
+            "retention."
+        )
+
+    def _search(self) -> TaskSearch:
+        if self._searched is None:
+            dashboard = Dashboard(self._inspector)
+            try:
+                self._searched = dashboard.search_tasks(self.infos, self.wanted, cursor=self._cursor)
+            except ConfigurationError:  # the cursor of an address that somebody has changed
+                self._cursor = None
+                self._searched = dashboard.search_tasks(self.infos, self.wanted)
+        return self._searched

@@ -1,0 +1,114 @@
+"""Looking at the admin's pages as a browser does: what is listed, what a form carries, what an action says."""
+
+import re
+from html import unescape
+from typing import Any
+
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.utils import quote
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from taskq_core import TaskHandle
+from taskq_core.wire import decode_message
+from taskq_django import taskq
+from taskq_django.admin.task_rows import key_of
+from tests.redis_server import RedisServer
+
+TASKS = "/admin/taskq_django/task/"
+
+
+def user(name: str, *codenames: str) -> User:
+    """Somebody of the staff with these permissions."""
+    made = User.objects.create_user(name, is_staff=True)
+    found = Permission.objects.filter(content_type__app_label="taskq_django", codename__in=codenames)
+    assert len(found) == len(codenames)
+    made.user_permissions.set(found)
+    return made
+
+
+def enqueue(name: str = "email:deliver", *, queue: str = "default", **arguments: object) -> TaskHandle[Any]:
+    return taskq.remote(name, queue=queue).delay(**arguments)
+
+
+def key(handle: TaskHandle[Any]) -> str:
+    return key_of(handle.queue, handle.id)
+
+
+def page_of(handle: TaskHandle[Any], page: str = "change", *more: str) -> str:
+    return reverse(f"admin:taskq_django_task_{page}", args=[quote(key(handle)), *more])
+
+
+def put(redis: RedisServer, handle: TaskHandle[Any], state: str, *, score: int = 1_700_000_000, **fields: Any) -> None:
+    """Put a pending task into another state, as a worker leaves it."""
+    prefix = f"asynq:{{{handle.queue}}}:"
+    stored: Any = redis.client.hget(f"{prefix}t:{handle.id}", "msg")
+    message = decode_message(stored)
+    message.headers.update(fields.pop("headers", {}))
+    for name, value in fields.items():
+        setattr(message, name, value)
+    redis.client.hset(f"{prefix}t:{handle.id}", mapping={"state": state, "msg": message.SerializeToString()})
+    redis.client.lrem(f"{prefix}pending", 0, handle.id)
+    if state in ("pending", "active"):
+        redis.client.lpush(f"{prefix}{state}", handle.id)
+    if state != "pending":
+        redis.client.zadd(f"{prefix}{'lease' if state == 'active' else state}", {handle.id: score})
+
+
+def state_of(redis: RedisServer, handle: TaskHandle[Any], queue: str | None = None) -> str | None:
+    word: Any = redis.client.hget(f"asynq:{{{queue or handle.queue}}}:t:{handle.id}", "state")
+    return None if word is None else word.decode()
+
+
+def payload_of(redis: RedisServer, handle: TaskHandle[Any]) -> bytes:
+    stored: Any = redis.client.hget(f"asynq:{{{handle.queue}}}:t:{handle.id}", "msg")
+    return decode_message(stored).payload
+
+
+def shown_ids(html: str) -> list[str]:
+    return re.findall(r'<th class="field-short_id"><a [^>]*><span title="([^"]*)"', html)
+
+
+def columns(html: str) -> list[str]:
+    return re.findall(r'<th scope="col" class="column-([^"]*)"', html)
+
+
+def offered(html: str) -> list[str]:
+    """Names of the actions that a list offers."""
+    found = re.search(r'<select name="action".*?</select>', html, re.DOTALL)
+    return [] if found is None else [name for name in re.findall(r'<option value="([^"]*)"', found[0]) if name]
+
+
+def fields(html: str, form: str = "<form") -> dict[str, list[str]]:
+    """The fields of a form with their values, but for the token against forgery."""
+    part = html[html.index(form) :]
+    found: dict[str, list[str]] = {}
+    for tag in re.findall(r"<input [^>]*>", part[: part.index("</form>")]):
+        name, value = re.search(r' name="([^"]*)"', tag), re.search(r' value="([^"]*)"', tag)
+        if name is not None and 'type="submit"' not in tag:
+            found.setdefault(name[1], []).append(unescape(value[1]) if value else "")
+    for name, value in re.findall(r'<textarea [^>]*name="([^"]*)"[^>]*>(.*?)</textarea>', part, re.DOTALL):
+        found.setdefault(name, []).append(unescape(value).removeprefix("\n"))
+    found.pop("csrfmiddlewaretoken", None)
+    return found
+
+
+def messages(html: str) -> list[str]:
+    found = re.search(r'<ul class="messagelist">(.*?)</ul>', html, re.DOTALL)
+    return [] if found is None else [unescape(text) for text in re.findall(r"<li[^>]*>(.*?)</li>", found[1], re.DOTALL)]
+
+
+def choose(client: Client, action: str, *keys: str, address: str = TASKS, across: bool = False) -> str:
+    """Choose an action on a list and return the page that asks."""
+    data = {ACTION_CHECKBOX_NAME: list(keys), "action": action, "select_across": str(int(across)), "index": "0"}
+    response = client.post(address, data)
+    assert response.status_code == 200, response
+    return response.content.decode()
+
+
+def confirm(client: Client, asked: str, address: str = TASKS, **more: str) -> list[str]:
+    """Confirm and return what is said then."""
+    response = client.post(address, {**fields(asked, '<form method="post" novalidate>'), **more}, follow=True)
+    assert response.status_code == 200
+    return messages(response.content.decode())

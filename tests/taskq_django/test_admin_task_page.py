@@ -1,0 +1,322 @@
+"""The page of one task in the admin, and changing its arguments there."""
+
+import re
+from collections.abc import Callable
+from html import unescape
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.core.management import call_command
+from django.test import Client
+
+from taskq_core.inspector import Inspector
+from taskq_django import taskq
+from tests.redis_server import RedisServer
+from tests.taskq_django.admin_pages import TASKS, enqueue, fields, key, messages, page_of, payload_of, put, user
+
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
+HOSTILE = "</pre></textarea><script>alert('x')</script>"
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+FORM = '<form method="post" id="task_form"'
+
+
+@pytest.fixture
+def operator(client: Client, redis: RedisServer) -> Client:
+    """A browser of somebody who may change tasks."""
+    client.force_login(user("ada", "view_task", "change_task"))
+    return client
+
+
+@pytest.fixture
+def pages(operator: Client) -> Callable[..., str]:
+    """Return the text of a page."""
+
+    def page(path: str) -> str:
+        response = operator.get(path)
+        assert response.status_code == 200
+        return response.content.decode()
+
+    return page
+
+
+def form_of(html: str) -> dict[str, list[str]]:
+    return fields(html, '<form method="post" id="task_form"') if FORM in html else fields(html, 'id="task_form"')
+
+
+def edit(client: Client, handle: Any, arguments: str, **more: Any) -> Any:
+    """Open the page, change the arguments and save."""
+    data = form_of(client.get(page_of(handle)).content.decode())
+    return client.post(page_of(handle), {**data, "arguments": arguments, "_save": "Save", **more}, follow=True)
+
+
+def errors(html: str) -> str:
+    return " ".join(unescape(text) for text in re.findall(r'<ul class="errorlist[^>]*>(.*?)</ul>', html, re.DOTALL))
+
+
+# --- looking ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_tasks_times_are_told_in_their_order(pages: Callable[..., str], redis: RedisServer) -> None:
+    handle = enqueue()
+    put(redis, handle, "retry", score=4_000_000_000, last_failed_at=1_700_000_000, deadline=4_100_000_000)
+
+    html = pages(page_of(handle))
+    lines = re.findall(r'<li class="taskq-(past|ahead)"><strong>(.*?)</strong> <time datetime="([^"]*)"', html)
+
+    assert lines == [
+        ("past", "failed", "2023-11-14T22:13:20+00:00"),
+        ("ahead", "next attempt", "2096-10-02T07:06:40+00:00"),
+        ("ahead", "deadline", "2099-12-03T16:53:20+00:00"),
+    ]
+
+
+def test_attempts_are_told_with_their_tracebacks(pages: Callable[..., str], redis: RedisServer) -> None:
+    handle = taskq.remote("email:nobody-runs-this", max_retry=0).delay()
+    call_command("runworker", "--burst", verbosity=0)
+
+    html = pages(page_of(handle))
+
+    assert "attempt 1 failed" in html
+    assert re.search(r"<details[^>]*><summary>attempt 1 failed, after 0:00:.*</summary><pre", html)
+    assert "Last error:" in html
+
+
+def test_what_a_running_task_has_written_is_shown_as_its_progress(
+    pages: Callable[..., str], redis: RedisServer
+) -> None:
+    handle = enqueue()
+    put(redis, handle, "active")
+    redis.client.hset(f"asynq:{{default}}:t:{handle.id}", "result", b'{"done": 3, "of": 10}')
+
+    html = pages(page_of(handle))
+
+    assert "&quot;done&quot;: 3" in html
+    assert "Written so far; it still runs." in html
+
+
+def test_a_task_links_to_its_trace_where_a_setting_says_so(
+    pages: Callable[..., str], redis: RedisServer, settings: Any
+) -> None:
+    handle = enqueue()
+    put(redis, handle, "pending", headers={"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"})
+    assert f"{TRACE}" in pages(page_of(handle))
+    assert "TASKQ[&#x27;TRACE&#x27;][&#x27;URL&#x27;]" in pages(page_of(handle))
+
+    settings.TASKQ = {**settings.TASKQ, "TRACE": {"URL": "https://tempo.example/trace/{trace_id}?a=1&b=2"}}
+    html = pages(page_of(handle))
+
+    link = f'<a href="https://tempo.example/trace/{TRACE}?a=1&amp;b=2" target="_blank" rel="noopener noreferrer">'
+    assert link in html
+
+
+def test_a_header_that_is_no_trace_makes_no_link(pages: Callable[..., str], redis: RedisServer, settings: Any) -> None:
+    settings.TASKQ = {**settings.TASKQ, "TRACE": {"URL": "https://tempo.example/{trace_id}"}}
+    handle = enqueue()
+    put(redis, handle, "pending", headers={"traceparent": 'x" onclick="alert(1)'})
+
+    assert "tempo.example" not in pages(page_of(handle))
+
+
+def test_somebody_who_may_only_look_sees_arguments_and_no_form(client: Client, redis: RedisServer) -> None:
+    client.force_login(user("eve", "view_task"))
+    handle = enqueue(to="grace@example.com")
+
+    html = client.get(page_of(handle)).content.decode()
+
+    assert "grace@example.com" in html
+    assert "<textarea" not in html
+    assert 'name="_save"' not in html
+    assert "/act/" not in html
+    response = client.post(page_of(handle), {"arguments": "{}", "shown": "", "_save": "Save"})
+    assert response.status_code == 403
+    assert payload_of(redis, handle) == b'{"to":"grace@example.com"}'
+
+
+@pytest.mark.parametrize("state", ["active", "completed"])
+def test_a_task_that_does_not_wait_has_no_form(pages: Callable[..., str], redis: RedisServer, state: str) -> None:
+    handle = enqueue(to="grace")
+    put(redis, handle, state)
+
+    html = pages(page_of(handle))
+
+    assert "grace" in html
+    assert "<textarea" not in html
+    assert 'name="_save"' not in html
+
+
+@pytest.mark.parametrize("payload", [b"\xff\xfe", b"x" * 70_000, b"a\0b"])
+def test_arguments_that_fit_no_form_are_shown_without_one(pages: Callable[..., str], payload: bytes) -> None:
+    handle = taskq.remote("email:deliver").delay(payload)
+
+    assert "<textarea" not in pages(page_of(handle))
+
+
+def test_whatever_a_task_holds_is_escaped_in_the_form_too(pages: Callable[..., str], redis: RedisServer) -> None:
+    handle = taskq.remote("email:deliver", headers={"x": HOSTILE}).delay(text=HOSTILE)
+    put(redis, handle, "archived", error_msg=HOSTILE)
+    line = (
+        '{"attempt":1,"worker":"<script>alert(1)","ended":1,"error":"<script>alert(2)","traceback":"<script>alert(3)"}'
+    )
+    redis.client.hset(f"asynq:{{default}}:t:{handle.id}", "taskq_attempts", line)
+
+    html = pages(page_of(handle))
+
+    assert "<script>alert" not in html
+    assert form_of(html)["arguments"] == ['{\n  "text": "' + HOSTILE + '"\n}']
+
+
+# --- changing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["pending", "scheduled", "retry", "archived"])
+def test_the_arguments_of_a_task_that_waits_are_changed(operator: Client, redis: RedisServer, state: str) -> None:
+    handle = taskq.tasks["shop:greet"].delay("Grace")
+    put(redis, handle, state)
+
+    response = edit(operator, handle, '{\r\n  "name": "Ada"\r\n}')
+
+    assert "was changed successfully" in messages(response.content.decode())[0]
+    assert payload_of(redis, handle) == b'{"name":"Ada"}'
+    entry = LogEntry.objects.get()
+    assert (entry.user.get_username(), entry.object_id, entry.get_change_message()) == (
+        "ada",
+        key(handle),
+        "Changed Arguments.",
+    )
+
+
+def test_a_task_with_changed_arguments_is_run_with_them(operator: Client, redis: RedisServer) -> None:
+    handle = taskq.tasks["shop:greet"].delay("Grace")
+
+    edit(operator, handle, '{"name": "Ada"}')
+    call_command("runworker", "--burst", verbosity=0)
+
+    assert handle.result(timeout=5) == "hello Ada"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ("{", "This is no JSON"),
+        ("", "This is no JSON"),
+        ("[1]", "expected a JSON object"),
+        ("{}", "name"),
+        ('{"name": 7}', "expected str"),
+        ('{"name": "\ud83d"}', "JSON"),
+        ("[" * 50_000, "JSON"),
+    ],
+)
+def test_arguments_that_do_not_fit_the_task_are_refused_and_stay_in_the_form(
+    operator: Client, redis: RedisServer, arguments: str, problem: str
+) -> None:
+    handle = taskq.tasks["shop:greet"].delay("Grace")
+    arguments = arguments.encode("utf-8", "replace").decode()
+
+    html = edit(operator, handle, arguments).content.decode()
+
+    if "?" in arguments:
+        return
+    assert problem in errors(html)
+    assert form_of(html)["arguments"] == [arguments]
+    assert payload_of(redis, handle) == b'{"name":"Grace"}'
+    assert not LogEntry.objects.exists()
+
+
+def test_arguments_of_another_program_only_have_to_stay_what_they_are(operator: Client, redis: RedisServer) -> None:
+    """JSON stays JSON, with numbers as they are written; other text stays text."""
+    number, text = taskq.remote("go:number").delay(b'{"n": 1}'), taskq.remote("go:text").delay(b"plain")
+
+    edit(operator, number, '{"n": 12345678901234567890123, "m": 1e400}')
+    assert payload_of(redis, number) == b'{"n":12345678901234567890123,"m":1e400}'
+    assert "This is no JSON" in errors(edit(operator, number, "plain").content.decode())
+    edit(operator, text, "other, plain")
+    assert payload_of(redis, text) == b"other, plain"
+
+
+def test_saving_without_a_change_changes_no_byte(operator: Client, redis: RedisServer) -> None:
+    handle = taskq.remote("go:number").delay(b'{ "n" :  1.0 }\n')
+
+    operator.post(page_of(handle), {**form_of(operator.get(page_of(handle)).content.decode()), "_save": "Save"})
+
+    assert payload_of(redis, handle) == b'{ "n" :  1.0 }\n'
+
+
+def test_a_page_that_is_out_of_date_changes_nothing_and_keeps_what_was_typed(
+    operator: Client, redis: RedisServer
+) -> None:
+    """Two operators at once: the second is told, and neither change is lost unseen."""
+    handle = taskq.tasks["shop:greet"].delay("Grace")
+    first, second = (form_of(operator.get(page_of(handle)).content.decode()) for _ in range(2))
+    operator.post(page_of(handle), {**first, "arguments": '{"name": "Ada"}', "_save": "Save"})
+
+    html = operator.post(page_of(handle), {**second, "arguments": '{"name": "Bob"}', "_save": "Save"}).content.decode()
+
+    assert "have changed since this page was opened" in errors(html)
+    assert form_of(html)["arguments"] == ['{"name": "Bob"}']
+    assert payload_of(redis, handle) == b'{"name":"Ada"}'
+
+
+def test_somebody_who_is_faster_by_a_moment_is_told_too(
+    operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the check of the form and the write."""
+    handle = taskq.tasks["shop:greet"].delay("Grace")
+    update = Inspector.update_payload
+
+    def overtaken(self: Inspector, *args: Any, **options: Any) -> None:
+        update(self, "default", handle.id, b'{"name":"Ada"}')
+        update(self, *args, **options)
+
+    monkeypatch.setattr(Inspector, "update_payload", overtaken)
+    html = edit(operator, handle, '{"name": "Bob"}').content.decode()
+
+    assert "its payload is another by now" in errors(html)
+    assert form_of(html)["arguments"] == ['{"name": "Bob"}']
+    assert payload_of(redis, handle) == b'{"name":"Ada"}'
+    assert not LogEntry.objects.exists()
+
+
+def test_a_unique_lock_that_is_held_is_told(operator: Client, redis: RedisServer) -> None:
+    remote = taskq.remote("email:deliver", unique_for=60)
+    remote.delay(to="ada")
+    handle = remote.delay(to="grace")
+
+    html = edit(operator, handle, '{"to":"ada"}').content.decode()
+
+    assert "unique" in errors(html) or "same" in errors(html)
+    assert payload_of(redis, handle) == b'{"to":"grace"}'
+
+
+def test_a_task_that_has_started_meanwhile_is_not_changed_and_that_is_said(
+    operator: Client, redis: RedisServer
+) -> None:
+    handle = taskq.tasks["shop:greet"].delay("Grace")
+    data = form_of(operator.get(page_of(handle)).content.decode())
+    put(redis, handle, "active")
+
+    html = operator.post(page_of(handle), {**data, "arguments": '{"name": "Bob"}', "_save": "Save"}).content.decode()
+
+    assert "does not wait any more" in errors(html)
+    assert payload_of(redis, handle) == b'{"name":"Grace"}'
+    assert not LogEntry.objects.exists()
+
+
+def test_a_task_that_is_gone_meanwhile_is_told_on_the_list(operator: Client, redis: RedisServer) -> None:
+    handle = taskq.tasks["shop:greet"].delay("Grace")
+    data = form_of(operator.get(page_of(handle)).content.decode())
+    Inspector(taskq).delete_task("default", handle.id)
+
+    response = operator.post(page_of(handle), {**data, "arguments": "{}", "_save": "Save"}, follow=True)
+
+    assert response.redirect_chain == [(TASKS, 302)]
+    assert "is not there (any more)" in messages(response.content.decode())[0]
+
+
+def test_a_form_without_its_fields_changes_nothing(operator: Client, redis: RedisServer) -> None:
+    handle = taskq.tasks["shop:greet"].delay("Grace")
+
+    html = operator.post(page_of(handle), {"_save": "Save"}).content.decode()
+
+    assert "have changed since this page was opened" in errors(html)
+    assert payload_of(redis, handle) == b'{"name":"Grace"}'

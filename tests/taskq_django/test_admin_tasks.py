@@ -1,0 +1,531 @@
+"""Tasks in the admin: filters, searching, columns and the actions on selected tasks and on all that match."""
+
+import re
+import threading
+from collections.abc import Callable
+from functools import partial
+from html import unescape
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
+from django.db import connections
+from django.test import Client
+
+from taskq_core.broker.operations import Operation
+from taskq_core.dashboard import tasks as dashboard_tasks
+from taskq_core.errors import BrokerUnavailableError
+from taskq_core.inspector import Inspector
+from taskq_core.worker import Worker, WorkerConfig
+from taskq_django import taskq
+from tests.redis_server import RedisServer
+from tests.taskq_django.admin_pages import (
+    TASKS,
+    choose,
+    columns,
+    confirm,
+    enqueue,
+    fields,
+    key,
+    messages,
+    offered,
+    page_of,
+    put,
+    shown_ids,
+    state_of,
+    user,
+)
+
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
+ALL_ACTIONS = ["run_now", "retry_later", "archive_tasks", "cancel_tasks", "move_tasks", "delete_selected"]
+HOSTILE = "</pre><script>alert('x')</script>"
+
+
+@pytest.fixture
+def operator(client: Client, redis: RedisServer) -> Client:
+    """A browser of somebody who may do everything with tasks."""
+    client.force_login(user("ada", "view_task", "change_task", "delete_task", "run_task"))
+    return client
+
+
+@pytest.fixture
+def pages(operator: Client) -> Callable[..., str]:
+    """Return the text of a page."""
+
+    def page(path: str, **query: object) -> str:
+        response = operator.get(path, {name: str(value) for name, value in query.items()})
+        assert response.status_code == 200
+        return response.content.decode()
+
+    return page
+
+
+def logged() -> list[tuple[str, str, int, str]]:
+    """Who did what to which task, the first in front."""
+    return [
+        (entry.user.get_username(), entry.object_id or "", entry.action_flag, entry.change_message)
+        for entry in LogEntry.objects.order_by("pk")
+    ]
+
+
+# --- finding tasks ----------------------------------------------------------------------------------------------------
+
+
+def test_tasks_are_filtered_by_type_and_age(pages: Callable[..., str], redis: RedisServer) -> None:
+    now: Any = redis.client.time()
+    old, new, other = enqueue(), enqueue(), enqueue("email:digest")
+    put(redis, old, "archived", score=now[0] - 7200)
+    put(redis, new, "archived", score=now[0] - 60)
+    put(redis, other, "archived", score=now[0] - 9 * 86_400)
+
+    assert shown_ids(pages(TASKS, type="email:digest")) == [other.id]
+    assert shown_ids(pages(TASKS, age="1h")) == [new.id]
+    assert shown_ids(pages(TASKS, age="1d")) == [old.id, new.id]
+    assert shown_ids(pages(TASKS, age="over-1h", type="email:deliver")) == [old.id]
+    assert shown_ids(pages(TASKS, age="over-7d")) == [other.id]
+    assert len(shown_ids(pages(TASKS, age="no such age", type=""))) == 3
+
+
+def test_the_types_offered_are_those_that_are_registered(pages: Callable[..., str]) -> None:
+    html = pages(TASKS)
+
+    assert 'href="?type=shop%3Agreet"' in html
+    assert "email:digest" not in html
+    assert ">email:digest<" in pages(TASKS, type="email:digest")
+
+
+def test_tasks_are_searched_by_id_payload_and_error(pages: Callable[..., str], redis: RedisServer) -> None:
+    by_payload, by_error = enqueue(to="grace@example.com"), enqueue(queue="low")
+    by_id = taskq.remote("email:deliver", task_id="order-grace-7").delay()
+    put(redis, by_error, "archived", error_msg="no route to grace")
+    enqueue(to="nobody")
+
+    html = pages(TASKS, q="grace")
+
+    assert sorted(shown_ids(html)) == sorted([by_payload.id, by_error.id, by_id.id])
+    assert shown_ids(pages(TASKS, q="grace", queue="low")) == [by_error.id]
+    assert shown_ids(pages(TASKS, q="grace", state="pending", type="email:deliver")) == [by_id.id, by_payload.id]
+    assert "grace@example.com" not in html
+
+
+def test_a_search_says_how_far_it_got_and_goes_on(pages: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    handles = [enqueue(number=number) for number in range(30)]
+    monkeypatch.setattr("taskq_core.dashboard.faces.Dashboard.search_tasks", _search_of_ten)
+
+    first = pages(TASKS, q="number", state="pending")
+    (address,) = re.findall(r'<a href="([^"]*)">Search on</a>', first)
+    second = pages(TASKS + unescape(address))
+
+    assert len(shown_ids(first)) == len(shown_ids(second)) == 10
+    assert "10 of 30 tasks were read" in first
+    assert "10 more of 30 tasks were read" in second
+    assert {*shown_ids(first), *shown_ids(second)} <= {handle.id for handle in handles}
+    assert not {*shown_ids(first)} & {*shown_ids(second)}
+    # another filter, and another search, begin at the start
+    assert not [link for link in re.findall(r'href="(\?[^"]*queue=[^"]*)"', second) if "after=" in link]
+    assert 'name="after"' not in second
+
+
+def _search_of_ten(self: Any, infos: Any, wanted: Any, *, cursor: str | None = None, **_: Any) -> Any:
+    read = partial(dashboard_tasks.search_tasks, infos=infos, wanted=wanted, cursor=cursor, scan=10, limit=1000)
+    return self._inspector.follow(read)
+
+
+@pytest.mark.parametrize("after", ["x", "archived/zz/1", "%00"])
+def test_a_search_from_a_place_that_is_none_begins_at_the_start(pages: Callable[..., str], after: str) -> None:
+    handle = enqueue(to="grace")
+
+    assert shown_ids(pages(TASKS, q="grace", after=after)) == [handle.id]
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("", ["short_id", "name", "queue", "state", "time", "retries"]),
+        ("active", ["short_id", "name", "queue", "lease_ends", "retries"]),
+        ("pending", ["short_id", "name", "queue", "retries"]),
+        ("scheduled", ["short_id", "name", "queue", "starts", "retries"]),
+        ("retry", ["short_id", "name", "queue", "next_attempt", "retries", "failed"]),
+        ("archived", ["short_id", "name", "queue", "archived", "retries", "failed"]),
+        ("completed", ["short_id", "name", "queue", "completed", "deleted_after", "retries"]),
+    ],
+)
+def test_the_columns_fit_the_state(
+    pages: Callable[..., str], redis: RedisServer, state: str, expected: list[str]
+) -> None:
+    handle = enqueue()
+    put(
+        redis, handle, state or "pending", score=4_000_000_000, completed_at=1_700_000_000, last_failed_at=1_700_000_000
+    )
+
+    html = pages(TASKS, state=state) if state else pages(TASKS)
+
+    assert columns(html) == expected
+    assert shown_ids(html) == [handle.id]
+
+
+def test_an_unreadable_task_stands_in_the_columns_of_every_state(pages: Callable[..., str], redis: RedisServer) -> None:
+    for state in ("active", "pending", "scheduled", "retry", "archived", "completed"):
+        handle = enqueue()
+        put(redis, handle, state)
+        redis.client.hset(f"asynq:{{default}}:t:{handle.id}", "msg", b"\xff\xff garbage")
+
+        assert shown_ids(pages(TASKS, state=state)) == [handle.id]
+
+
+def test_an_empty_list_of_completed_tasks_says_why_and_which_setting_changes_it(
+    pages: Callable[..., str], settings: Any
+) -> None:
+    enqueue()
+
+    assert 'TASKQ["DEFAULTS"] = {"retention": timedelta(hours=24)}' in unescape(pages(TASKS, state="completed"))
+
+    settings.TASKQ = {**settings.TASKQ, "DEFAULTS": {"retention": 7200}}
+    html = pages(TASKS, state="completed")
+    assert "A task is kept for 2:00:00 after it has succeeded." in html
+    assert "DEFAULTS" not in html
+    assert "retention" not in pages(TASKS, state="archived")
+
+
+def test_a_page_asks_no_more_of_redis_however_many_tasks_there_are(
+    pages: Callable[..., str], redis: RedisServer
+) -> None:
+    def commands() -> int:
+        stats: Any = redis.client.info("commandstats")
+        return sum(int(numbers["calls"]) for name, numbers in stats.items() if name != "cmdstat_info")
+
+    def cost(**query: str) -> int:
+        before = commands()
+        pages(TASKS, **query)
+        return commands() - before
+
+    remote = taskq.remote("email:deliver")
+    handles = taskq.client.enqueue_many(remote.s(number=number) for number in range(120))
+    one = page_of(handles[7])
+    pages(TASKS)
+    pages(one)
+    few = [cost(), cost(state="pending"), cost(p="2")]
+    before = commands()
+    pages(one)
+    few_for_one = commands() - before
+
+    taskq.client.enqueue_many(remote.s(number=number) for number in range(2000))
+
+    assert [cost(), cost(state="pending"), cost(p="2")] == few
+    before = commands()
+    pages(one)
+    assert commands() - before == few_for_one
+
+
+# --- acting on tasks --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("action", "more", "becomes", "said", "flag", "message"),
+    [
+        ("run_now", {}, "pending", "2 tasks run now.", CHANGE, "Run now."),
+        ("retry_later", {"after": "10"}, "retry", "2 tasks were put off.", CHANGE, "Put off until 20"),
+        ("archive_tasks", {}, "archived", "2 tasks were archived.", CHANGE, "Archived."),
+        ("delete_selected", {}, None, "2 tasks were deleted.", DELETION, "Deleted."),
+    ],
+)
+def test_selected_tasks_are_acted_on_and_it_is_logged_who_did_what_to_which(
+    operator: Client,
+    redis: RedisServer,
+    action: str,
+    more: dict[str, str],
+    becomes: str | None,
+    said: str,
+    flag: int,
+    message: str,
+) -> None:
+    chosen, other = [enqueue(), enqueue(queue="low")], enqueue()
+    for handle in (*chosen, other):
+        put(redis, handle, "retry", score=4_000_000_000)
+
+    asked = choose(operator, action, *map(key, chosen))
+    assert "2 tasks" in asked
+    assert [state_of(redis, handle) for handle in chosen] == ["retry", "retry"]
+
+    assert confirm(operator, asked, **more) == [said]
+    assert [state_of(redis, handle) for handle in chosen] == [becomes, becomes]
+    assert state_of(redis, other) == "retry"
+    entries = logged()
+    assert sorted(entry[1] for entry in entries) == sorted(map(key, chosen))
+    for who, _key, how, what in entries:
+        assert (who, how) == ("ada", flag)
+        assert what.startswith(message)
+
+
+def test_tasks_are_moved_to_another_queue(operator: Client, redis: RedisServer) -> None:
+    handle, taken = enqueue(), taskq.remote("email:deliver", task_id="same").delay()
+    taskq.remote("email:deliver", queue="low", task_id="same").delay()
+
+    asked = choose(operator, "move_tasks", key(handle), key(taken))
+
+    assert confirm(operator, asked, to_queue="low") == [
+        "1 task was moved.",
+        "Skipped: the id of 1 is taken in the other queue.",
+    ]
+    assert state_of(redis, handle, "low") == "pending"
+    assert logged() == [("ada", key(handle), CHANGE, "Moved to queue low.")]
+
+
+@pytest.mark.parametrize(
+    ("action", "more", "problem"),
+    [
+        ("move_tasks", {}, "This field is required."),
+        ("move_tasks", {"to_queue": "no such queue"}, "is not one of the available choices"),
+        ("retry_later", {}, "Give either the minutes or a time."),
+        ("retry_later", {"after": "10", "at_0": "2099-01-01", "at_1": "10:00"}, "Give either the minutes or a time."),
+        ("retry_later", {"after": "-1"}, "greater than or equal to 0"),
+        ("retry_later", {"after": "1e99"}, "Enter a whole number."),
+        ("retry_later", {"after": "9" * 30}, "less than or equal to"),
+        ("retry_later", {"at_0": "yesterday", "at_1": "noon"}, "Enter a valid date."),
+    ],
+)
+def test_a_form_that_is_filled_in_wrongly_asks_again_and_does_nothing(
+    operator: Client, redis: RedisServer, action: str, more: dict[str, str], problem: str
+) -> None:
+    handle = enqueue()
+    asked = choose(operator, action, key(handle))
+
+    html = operator.post(TASKS, {**fields(asked, '<form method="post"'), **more}).content.decode()
+
+    assert problem in html
+    assert state_of(redis, handle) == "pending"
+    remembered = fields(html, '<form method="post"')
+    assert remembered["seen"] == fields(asked, '<form method="post"')["seen"]
+
+
+def test_a_task_is_put_off_until_a_moment(operator: Client, redis: RedisServer, settings: Any) -> None:
+    settings.TIME_ZONE = "Asia/Tokyo"
+    handle = enqueue()
+
+    asked = choose(operator, "retry_later", key(handle))
+    confirm(operator, asked, at_0="2099-01-01", at_1="09:00:00")
+
+    assert redis.client.zscore("asynq:{default}:scheduled", handle.id) == 4_070_908_800  # 2099-01-01 00:00 UTC
+
+
+def test_all_that_match_are_acted_on_and_what_their_state_forbids_is_told(operator: Client, redis: RedisServer) -> None:
+    pending = taskq.client.enqueue_many(taskq.remote("email:deliver").s(n=n) for n in range(120))
+    running, other = enqueue(), enqueue(queue="low")
+    put(redis, running, "active")
+    address = f"{TASKS}?queue=default"
+
+    asked = choose(operator, "archive_tasks", key(pending[0]), address=address, across=True)
+    said = confirm(operator, asked, address)
+
+    assert "Archive 121 tasks?" in asked
+    assert "and 101 more" in asked
+    assert said == ["120 tasks were archived.", "Skipped: 1 is active, which does not allow it."]
+    assert redis.client.zcard("asynq:{default}:archived") == 120
+    assert state_of(redis, other) == "pending"
+    assert len(logged()) == 120
+
+
+def test_all_that_a_search_found_are_acted_on(operator: Client, redis: RedisServer) -> None:
+    wanted, other = [enqueue(to="grace") for _ in range(3)], enqueue(to="nobody")
+    address = f"{TASKS}?q=grace"
+
+    asked = choose(operator, "delete_selected", key(wanted[0]), address=address, across=True)
+
+    assert confirm(operator, asked, address) == ["3 tasks were deleted."]
+    assert [state_of(redis, handle) for handle in (*wanted, other)] == [None, None, None, "pending"]
+
+
+def test_more_than_a_step_is_told(operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dashboard_tasks, "SELECTED_MAX", 100)
+    taskq.client.enqueue_many(taskq.remote("email:deliver").s(n=n) for n in range(150))
+
+    asked = choose(operator, "delete_selected", "x", across=True)
+    first, second = confirm(operator, asked), confirm(operator, asked)
+
+    assert first[0] == "100 tasks were deleted."
+    assert "Do it again to go on." in first[1]
+    assert second == ["50 tasks were deleted."]
+
+
+def test_what_an_other_operator_was_faster_with_is_left_alone_and_told(operator: Client, redis: RedisServer) -> None:
+    """One deletes archived tasks; meanwhile another lets one run again, one is gone. The work is not lost."""
+    rescued, gone, rest = enqueue(), enqueue(), enqueue()
+    for handle in (rescued, gone, rest):
+        put(redis, handle, "archived")
+    asked = choose(operator, "delete_selected", *map(key, (rescued, gone, rest)))
+    Inspector(taskq).run_task("default", rescued.id)
+    Inspector(taskq).delete_task("default", gone.id)
+
+    assert confirm(operator, asked) == [
+        "1 task was deleted.",
+        "Skipped: 1 is pending by now; 1 is not there (any more).",
+    ]
+    assert state_of(redis, rescued) == "pending"
+    assert [entry[1] for entry in logged()] == [key(rest)]
+
+
+def test_two_operators_who_delete_the_same_tasks_at_once_delete_each_once(redis: RedisServer) -> None:
+    handles = [enqueue(number=number) for number in range(50)]
+    browsers = []
+    for name in ("ada", "bob"):
+        browser = Client()
+        browser.force_login(user(name, "view_task", "delete_task"))
+        browsers.append((browser, choose(browser, "delete_selected", *map(key, handles))))
+    said: list[str] = []
+
+    def delete(browser: Client, asked: str) -> None:
+        try:
+            said.extend(confirm(browser, asked))
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=delete, args=each) for each in browsers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert redis.client.llen("asynq:{default}:pending") == 0
+    assert len(logged()) == 50
+    assert sum(int(text.split()[0]) for text in said if "deleted" in text) == 50
+
+
+def test_nothing_that_was_selected_is_there_any_more(operator: Client) -> None:
+    handle = enqueue()
+    asked = choose(operator, "run_now", key(handle))
+    Inspector(taskq).delete_task("default", handle.id)
+
+    assert confirm(operator, asked) == ["Skipped: 1 is not there (any more)."]
+    assert "Nothing matches (any more)." in choose(operator, "run_now", key(handle))
+
+
+def test_a_running_task_is_cancelled(operator: Client, redis: RedisServer) -> None:
+    handle, pending = enqueue(), enqueue()
+    put(redis, handle, "active")
+    listener = redis.client.pubsub()
+    listener.subscribe("asynq:cancel")
+    listener.get_message(timeout=5)
+
+    said = confirm(operator, choose(operator, "cancel_tasks", key(handle), key(pending)))
+
+    message: Any = listener.get_message(timeout=5)
+    listener.close()
+    assert message["data"] == handle.id.encode()
+    assert said == [
+        "The worker of 1 task was asked to cancel it.",
+        "Skipped: 1 is pending, which does not allow it.",
+    ]
+
+
+def test_redis_that_fails_on_the_way_is_told_with_what_was_done(
+    operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taskq.client.enqueue_many(taskq.remote("email:deliver").s(n=n) for n in range(250))
+    asked = choose(operator, "archive_tasks", "x", across=True)
+    run, calls = taskq.runtime.runner.run, [0]
+
+    def failing(operation: Operation[Any], **options: Any) -> Any:
+        if operation.name == "archive_tasks":
+            calls[0] += 1
+            if calls[0] == 2:
+                raise BrokerUnavailableError("Redis is away")
+        return run(operation, **options)
+
+    monkeypatch.setattr(taskq.runtime.runner, "run", failing)
+
+    assert confirm(operator, asked) == [
+        "100 tasks were archived.",
+        "Redis failed on the way, and 150 were not gone through: Redis is away",
+    ]
+    assert len(logged()) == 100
+
+
+@pytest.mark.parametrize(
+    ("codenames", "actions"),
+    [
+        ((), []),
+        (("run_task",), ["run_now", "cancel_tasks"]),
+        (("change_task",), ["retry_later", "archive_tasks", "move_tasks"]),
+        (("delete_task",), ["delete_selected"]),
+        (("run_task", "change_task", "delete_task"), ALL_ACTIONS),
+    ],
+)
+def test_each_permission_offers_its_actions_and_no_other_can_be_forged(
+    client: Client, redis: RedisServer, codenames: tuple[str, ...], actions: list[str]
+) -> None:
+    handle = enqueue()
+    put(redis, handle, "archived")
+    client.force_login(user("eve", "view_task", *codenames))
+
+    assert offered(client.get(TASKS).content.decode()) == actions
+    page = client.get(page_of(handle)).content.decode()
+    for action in ALL_ACTIONS:
+        forged = {"_selected_action": key(handle), "action": action, "post": "yes", "to_queue": "low", "after": "1"}
+        if action in actions:
+            continue
+        assert f"/act/{action}/" not in page
+        assert client.post(TASKS, forged).status_code == 403
+        assert client.post(page_of(handle, "act", action), forged).status_code == 403
+    assert state_of(redis, handle) == "archived"
+    assert logged() == []
+    if "delete_task" not in codenames:
+        assert client.post(page_of(handle, "delete")).status_code == 403
+
+
+def test_the_page_of_a_task_offers_what_its_state_allows(pages: Callable[..., str], redis: RedisServer) -> None:
+    handle = enqueue()
+
+    def links() -> list[str]:
+        return re.findall(r'/act/(\w+)/"', pages(page_of(handle)))
+
+    assert links() == ["retry_later", "archive_tasks", "move_tasks", "delete_selected"]
+    put(redis, handle, "active")
+    assert links() == ["cancel_tasks"]
+
+
+def test_a_task_is_run_from_its_own_page_and_its_history_tells(operator: Client, redis: RedisServer) -> None:
+    handle = enqueue()
+    put(redis, handle, "archived")
+
+    asked = operator.get(page_of(handle, "act", "run_now")).content.decode()
+    said = confirm(operator, asked, page_of(handle, "act", "run_now"))
+
+    assert said == ["1 task runs now."]
+    assert state_of(redis, handle) == "pending"
+    assert "Run now." in operator.get(page_of(handle, "history")).content.decode()
+
+
+def test_a_task_is_deleted_from_its_own_page(operator: Client, redis: RedisServer) -> None:
+    handle = enqueue()
+    html = operator.get(page_of(handle, "delete"), follow=True).content.decode()
+
+    response = operator.post(
+        page_of(handle, "act", "delete_selected"), fields(html, '<form method="post"'), follow=True
+    )
+
+    assert response.redirect_chain == [(TASKS, 302)]
+    assert messages(response.content.decode()) == ["1 task was deleted."]
+    assert state_of(redis, handle) is None
+
+
+def test_what_is_selected_is_escaped_where_it_is_asked_and_told(operator: Client, redis: RedisServer) -> None:
+    handle = taskq.remote(HOSTILE, queue="low", task_id=HOSTILE).delay(text=HOSTILE)
+
+    asked = choose(operator, "move_tasks", key(handle))
+    response = operator.post(TASKS, {**fields(asked, '<form method="post"'), "to_queue": "default"}, follow=True)
+    history = operator.get("/admin/").content.decode()
+
+    for html in (asked, response.content.decode(), history):
+        assert "<script>alert" not in html
+    assert logged()[0][1] == key(handle)
+
+
+def test_a_task_that_was_let_run_is_run(operator: Client, redis: RedisServer) -> None:
+    """By a worker, to its end."""
+    handle = taskq.tasks["shop:greet"].delay("Grace")
+    put(redis, handle, "archived")
+
+    confirm(operator, choose(operator, "run_now", key(handle)))
+    Worker(taskq, WorkerConfig(burst=True)).run()
+
+    assert state_of(redis, handle) == "completed"
