@@ -43,8 +43,8 @@ from taskq_core.records import TaskInfo
 from taskq_core.result import TaskHandle
 from taskq_core.settings import Duration, seconds
 from taskq_core.task import Signature
-from taskq_core.waiting import FIRST_LOOK_S, LAST_LOOK_S, EndHub
-from taskq_core.wire import QueueKeys, TaskState
+from taskq_core.waiting import FIRST_LOOK_S, LAST_LOOK_S, EndHub, TaskFollower
+from taskq_core.wire import QueueKeys, TaskState, validate_queue_name, validate_task_id
 
 R = TypeVar("R")
 
@@ -612,6 +612,15 @@ class AsyncClient:
         """Read the task."""
         queue = self._preparer.keys.queue(handle.queue)
         return found(handle, await self._runner.run(operations.look(queue, handle.id), patience_s=self._timeout_s))
+
+    def follow(self, queue: str, task_id: str) -> TaskFollower:
+        """Return what looks at one task again and again and hears of its end, for `async with`.
+
+        Raises:
+            ConfigurationError: The name or the id cannot be one.
+        """
+        keys = self._preparer.keys.queue(validate_queue_name(queue))
+        return TaskFollower(self._runner, self._hub, keys, validate_task_id(task_id), patience_s=self._timeout_s)
 
     async def acancel_task(self, handle: TaskHandle[Any]) -> bool:
         """Delete the task if it waits, or ask its worker to cancel it."""

@@ -216,6 +216,7 @@ class Preparer:
             name=task.name,
             is_kept=plan.is_kept,
             result_type=task.result_type,
+            first_state=plan.first_state,
         )
 
     def unregistered(self, queue: QueueKeys) -> Operation[int] | None:

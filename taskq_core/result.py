@@ -5,6 +5,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from taskq_core.errors import TaskNotSentError
 from taskq_core.records import TaskInfo
 from taskq_core.settings import Duration
+from taskq_core.wire import TaskState
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -45,6 +46,7 @@ class TaskHandle(Generic[R_co]):
         queue: Queue it was sent to.
         name: Name of the task.
         info: The task as it stood at the last `refresh`, or None.
+        first_state: State it is enqueued in: pending, scheduled where its start is put off, or aggregating.
         is_late: True while the task may still wait in an outbox although its transaction has committed.
     """
 
@@ -52,6 +54,7 @@ class TaskHandle(Generic[R_co]):
         "_failure",
         "_is_deferred",
         "_source",
+        "first_state",
         "id",
         "info",
         "is_kept",
@@ -70,6 +73,7 @@ class TaskHandle(Generic[R_co]):
         name: str,
         is_kept: bool,
         result_type: Any = Any,
+        first_state: TaskState = TaskState.PENDING,
     ) -> None:
         self._source = source
         self.id = id
@@ -77,6 +81,7 @@ class TaskHandle(Generic[R_co]):
         self.name = name
         self.is_kept = is_kept
         self.result_type = result_type
+        self.first_state = first_state
         self.info: TaskInfo | None = None
         self.is_late = False
         self._is_deferred = False

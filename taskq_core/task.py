@@ -25,7 +25,7 @@ from taskq_core.fetching import afetching, fetching
 from taskq_core.injection import Injection
 from taskq_core.options import TaskOptions, TaskOptionsDict, task_options
 from taskq_core.result import TaskHandle
-from taskq_core.wire import Keys, MessageTemplate, QueueKeys, encode_headers, validate_task_type
+from taskq_core.wire import Keys, MessageTemplate, QueueKeys, TaskState, encode_headers, validate_task_type
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,6 +69,7 @@ class Plan:
 
     __slots__ = (
         "confirm",
+        "first_state",
         "group",
         "headers",
         "is_kept",
@@ -109,6 +110,9 @@ class Plan:
             self.start_at_s = math.ceil(options.run_after.timestamp())
         elif options.run_after:
             self.start_in_ms = math.ceil(cast("float", options.run_after) * 1000)
+        self.first_state = TaskState.AGGREGATING if self.group else TaskState.PENDING
+        if self.start_at_s is not None or self.start_in_ms is not None:
+            self.first_state = TaskState.SCHEDULED
 
 
 class BaseTask(Generic[R_co]):

@@ -8,9 +8,13 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import AsyncIterator
+from typing import Self
 
+from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.errors import BrokerError
+from taskq_core.records import TaskInfo, task_info
+from taskq_core.wire import QueueKeys
 
 FIRST_LOOK_S = 0.05
 """Seconds until a waiting caller looks again; doubled each time."""
@@ -51,6 +55,45 @@ class EndHub:
             if not channel.waiters and channels.get(channel_name) is channel:
                 del channels[channel_name]
                 await channel.close()
+
+
+class TaskFollower:
+    """One task, looked at again and again. Made by `AsyncClient.follow`."""
+
+    def __init__(self, runner: AsyncRunner, hub: EndHub, queue: QueueKeys, task_id: str, *, patience_s: float) -> None:
+        self._runner = runner
+        self._hub = hub
+        self._queue = queue
+        self._task_id = task_id
+        self._patience_s = patience_s
+        self._stack = contextlib.AsyncExitStack()
+        self._ended: asyncio.Event | None = None
+
+    async def look(self) -> TaskInfo | None:
+        """Read the task, None if there is no such task, or no more.
+
+        Raises:
+            BrokerError: Redis does not answer.
+        """
+        look = operations.look(self._queue, self._task_id, tell_end=True)
+        stored = await self._runner.run(look, patience_s=self._patience_s)
+        return None if stored is None else task_info(stored)
+
+    async def wait(self, timeout_s: float) -> None:
+        """Wait until it is time to look again: so many seconds, fewer when the task is said to have ended."""
+        if self._ended is None:
+            listening = self._hub.listen(self._queue.done, self._task_id)
+            self._ended = await self._stack.enter_async_context(listening)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._ended.wait()
+        self._ended.clear()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
 
 
 class _Channel:

@@ -1,0 +1,231 @@
+"""Routes that tell how one task stands: once, and as Server-Sent Events until it has ended.
+
+::
+
+    app.include_router(task_router(dependencies=[Depends(logged_in)]), prefix="/tasks")
+
+    GET /tasks/status/{queue}/{task_id}
+    GET /tasks/events/{queue}/{task_id}
+
+A stream sends the event `status` when something changes, `end` when the task has ended, and `trouble` while Redis does
+not answer, after which `status` says how it stands. The id of an event stands for what it says: a client that comes
+back with it hears only of what is new, and with that of the end is told by 204 to come no more. A stream ends after a
+while all the same, so that a server that stops need not wait for it, and the client comes back.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, HTTPException, Path, Response
+from starlette.responses import StreamingResponse
+
+from taskq_core import AsyncClient, BrokerError, ConfigurationError, TaskInfo
+from taskq_core.settings import Duration, seconds
+from taskq_core.waiting import TaskFollower
+from taskq_fastapi.applications import DEFAULT_NAME
+from taskq_fastapi.dependencies import client_dep
+from taskq_fastapi.status import Shown, TaskStatus, events_route, status_of, status_of_none, status_route, tag_of
+
+logger = logging.getLogger("taskq.fastapi")
+
+RECONNECT_MS = 2_000
+"""Milliseconds after which a client whose stream has ended comes back."""
+QUIET_S = 15.0
+"""Seconds without an event after which a comment is sent, so that nobody on the way takes the stream for dead."""
+FIRST_LOOK_S = 0.1
+"""Seconds until a stream looks again after a change; doubled each time up to `poll_every`."""
+_CLOSED = (
+    "the routes of task_router answer 403: give it dependencies=[Depends(...)] that let the right people in, "
+    "or allow_anonymous=True to let everybody see every task whose id they know"
+)
+_NOT_FOUND = "there is no such task: it has ended without being kept, or was deleted, or never was"
+_AWAY = "the queue does not answer"
+
+QueueParam = Annotated[str, Path(description="The queue that the task is in.", examples=["default"])]
+TaskIdParam = Annotated[str, Path(description="Id of the task.")]
+
+
+def task_router(
+    *,
+    dependencies: Sequence[Any] = (),
+    allow_anonymous: bool = False,
+    name: str = DEFAULT_NAME,
+    show_results: bool = True,
+    show_errors: bool = False,
+    poll_every: Duration = 1.0,
+    stream_for: Duration = 30.0,
+    max_streams: int = 1_000,
+) -> APIRouter:
+    """Return a router with the routes that tell how a task stands. Payloads are never shown.
+
+    Args:
+        dependencies: Who may ask: `Depends(...)` of what raises for all others. They may take the path parameters
+            `queue` and `task_id`, to let each see only their own tasks. Without any the routes answer 403.
+        allow_anonymous: Whether everybody may ask who knows a task's id, without dependencies.
+        name: Of the queue application, as given to `taskq_lifespan`.
+        show_results: Tell what a task returned, and what it tells of itself by `progress`.
+        show_errors: Tell what it failed with. The text is the exception's, which may not be for everybody.
+        poll_every: Longest time between two looks at a task that is streamed. Its end is told at once.
+        stream_for: Time after which a stream ends and the client comes back.
+        max_streams: Streams at a time in this process; further ones get 503.
+
+    Raises:
+        ConfigurationError: A time is not usable, or dependencies are given though everybody may ask.
+    """
+    if allow_anonymous and dependencies:
+        raise ConfigurationError("task_router takes dependencies, or allow_anonymous=True, and was given both")
+    guards = list(dependencies) if dependencies or allow_anonymous else [Depends(_refuse)]
+    shown = Shown(results=show_results, errors=show_errors)
+    streams = _Streams(
+        shown,
+        poll_s=seconds("poll_every", poll_every, allow_zero=False),
+        life_s=seconds("stream_for", stream_for, allow_zero=False),
+        most=max_streams,
+    )
+    router = APIRouter(tags=["tasks"], dependencies=guards)
+    ask = client_dep(name)
+    errors: dict[int | str, dict[str, Any]] = {
+        403: {"description": "You may not see it."},
+        404: {"description": _NOT_FOUND},
+        503: {"description": _AWAY},
+    }
+
+    @router.get("/status/{queue}/{task_id:path}", name=status_route(name), responses=errors)
+    async def task_status(
+        queue: QueueParam, task_id: TaskIdParam, response: Response, client: Annotated[AsyncClient, Depends(ask)]
+    ) -> TaskStatus:
+        """Tell how a task stands."""
+        async with _followed(client, queue, task_id) as follower:
+            try:
+                info = await follower.look()
+            except BrokerError as error:
+                logger.warning("a request for a task cannot be answered: %s", error)
+                raise HTTPException(503, _AWAY, headers={"Retry-After": "1"}) from None
+        if info is None:
+            raise HTTPException(404, _NOT_FOUND)
+        status = status_of(info, shown)
+        response.headers["Cache-Control"] = "no-store"
+        if not status.is_final:
+            response.headers["Retry-After"] = "1"
+        return status
+
+    stream_of_events = {"description": "Events: status, end, trouble.", "content": {"text/event-stream": {}}}
+
+    @router.get(
+        "/events/{queue}/{task_id:path}",
+        name=events_route(name),
+        response_class=StreamingResponse,
+        responses={**errors, 200: stream_of_events, 204: {"description": "You have seen its end."}},
+    )
+    async def task_events(
+        queue: QueueParam,
+        task_id: TaskIdParam,
+        client: Annotated[AsyncClient, Depends(ask)],
+        last_event_id: Annotated[str | None, Header(max_length=100)] = None,
+    ) -> Response:
+        """Stream how a task stands until it has ended."""
+        async with _followed(client, queue, task_id) as follower:
+            try:
+                status = _told(await follower.look(), queue, task_id, shown)
+            except BrokerError:
+                pass  # the stream tells of it, and goes on when Redis is back
+            else:
+                if status.is_final and last_event_id == tag_of(status):
+                    return Response(status_code=204)
+                if status.name is None and last_event_id is None:
+                    raise HTTPException(404, _NOT_FOUND)
+        if not streams.has_room:
+            raise HTTPException(503, "too many streams are open", headers={"Retry-After": "10"})
+        return StreamingResponse(
+            streams.events(client, queue, task_id, last_event_id),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+
+    return router
+
+
+async def _refuse() -> None:
+    logger.warning(_CLOSED)
+    raise HTTPException(403, "this is closed; the log of the server says how to open it")
+
+
+def _followed(client: AsyncClient, queue: str, task_id: str) -> TaskFollower:
+    try:
+        return client.follow(queue, task_id)
+    except ConfigurationError:
+        raise HTTPException(404, _NOT_FOUND) from None
+
+
+def _told(info: TaskInfo | None, queue: str, task_id: str, shown: Shown) -> TaskStatus:
+    return status_of_none(queue, task_id) if info is None else status_of(info, shown)
+
+
+class _Streams:
+    """The streams of one router.
+
+    Args:
+        shown: What of a task is shown.
+        poll_s: Longest time between two looks.
+        life_s: Time after which a stream ends.
+        most: Streams at a time.
+    """
+
+    def __init__(self, shown: Shown, *, poll_s: float, life_s: float, most: int) -> None:
+        self._shown = shown
+        self._poll_s = poll_s
+        self._life_s = life_s
+        self._most = most
+        self._count = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another stream may begin."""
+        return self._count < self._most
+
+    async def events(self, client: AsyncClient, queue: str, task_id: str, seen: str | None) -> AsyncIterator[str]:
+        """Yield the events of a task that a client has not seen."""
+        self._count += 1
+        try:
+            async with client.follow(queue, task_id) as follower:
+                yield f"retry: {RECONNECT_MS}\n\n"
+                async for event in self._follow(follower, queue, task_id, seen):
+                    yield event
+        finally:
+            self._count -= 1
+
+    async def _follow(self, follower: TaskFollower, queue: str, task_id: str, seen: str | None) -> AsyncIterator[str]:
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + self._life_s
+        quiet_until = loop.time() + QUIET_S
+        is_away = False
+        pause_s = FIRST_LOOK_S
+        while loop.time() < ends_at:
+            event = None
+            try:
+                status = _told(await follower.look(), queue, task_id, self._shown)
+            except BrokerError as error:
+                if not is_away:
+                    logger.warning("a stream of a task is held up: %s", error)
+                    event = f'event: trouble\ndata: {{"detail":"{_AWAY}"}}\n\n'
+                is_away = True
+            else:
+                tag = tag_of(status)
+                if tag != seen or is_away:
+                    word = "end" if status.is_final else "status"
+                    event = f"event: {word}\nid: {tag}\ndata: {status.model_dump_json()}\n\n"
+                    pause_s = FIRST_LOOK_S
+                seen, is_away = tag, False
+                if status.is_final:
+                    if event is not None:
+                        yield event
+                    return
+            if event is None and loop.time() >= quiet_until:
+                event = ": still here\n\n"
+            if event is not None:
+                yield event
+                quiet_until = loop.time() + QUIET_S
+            await follower.wait(min(pause_s, max(0.0, ends_at - loop.time())))
+            pause_s = min(2 * pause_s, self._poll_s)

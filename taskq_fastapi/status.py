@@ -1,0 +1,184 @@
+"""How one task stands, as an app tells its clients: the models, and the answer to a request that has enqueued one.
+
+::
+
+    @app.post("/images", status_code=202)
+    async def upload(path: str, client: ClientDep, accepted: AcceptedDep) -> TaskAccepted:
+        return accepted(await client.enqueue(resize.s(path)))
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+import msgspec
+from fastapi import Depends, Request, Response
+from pydantic import BaseModel, Field
+from starlette.routing import NoMatchFound
+
+from taskq_core import TaskHandle, TaskInfo, TaskState
+from taskq_fastapi.applications import DEFAULT_NAME
+
+GONE: Literal["gone"] = "gone"
+"""What stands for the state of a task that is not there any more."""
+DEFERRED: Literal["deferred"] = "deferred"
+"""What stands for the state of a task that is sent when a transaction commits."""
+_FINAL = (TaskState.COMPLETED, TaskState.ARCHIVED)
+
+
+class TaskAccepted(BaseModel):
+    """A task that was enqueued, for an answer with the status 202."""
+
+    id: str = Field(examples=["01981b0c-7b0e-7cc3-98a9-0f8d3c6c7a51"])
+    queue: str = Field(examples=["default"])
+    state: TaskState | Literal["deferred"] = Field(
+        description="The state it was enqueued in; deferred: it is enqueued when a transaction commits.",
+        examples=["pending"],
+    )
+    status_url: str | None = Field(
+        default=None,
+        description="Path at which its state is told, if the app tells it.",
+        examples=["/tasks/status/default/01981b0c-7b0e-7cc3-98a9-0f8d3c6c7a51"],
+    )
+    events_url: str | None = Field(
+        default=None,
+        description="Path at which its state is streamed as Server-Sent Events, if the app does that.",
+        examples=["/tasks/events/default/01981b0c-7b0e-7cc3-98a9-0f8d3c6c7a51"],
+    )
+
+
+class TaskStatus(BaseModel):
+    """How a task stands."""
+
+    id: str = Field(examples=["01981b0c-7b0e-7cc3-98a9-0f8d3c6c7a51"])
+    queue: str = Field(examples=["default"])
+    name: str | None = Field(default=None, description="Its name; null once it is gone.", examples=["image:resize"])
+    state: TaskState | Literal["gone"] = Field(
+        description="gone: it has ended without being kept, or was deleted.", examples=["active"]
+    )
+    is_final: bool = Field(description="Whether it has ended: nothing changes any more by itself.")
+    attempt: int = Field(default=0, description="Runs that were begun, the running one included.", examples=[1])
+    max_attempts: int = Field(default=0, description="Runs after which it is given up.", examples=[26])
+    next_run_at: datetime | None = Field(default=None, description="When it starts, or is tried again.")
+    ended_at: datetime | None = None
+    progress: Any = Field(default=None, description="What it told of itself so far.", examples=[{"done": 3, "of": 10}])
+    result: Any = Field(default=None, description="What it returned, once it is completed.")
+    error: str | None = Field(default=None, description="What its last run failed with, where the app tells that.")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What of a task is shown.
+
+    Attributes:
+        results: What it returned, and what it tells of itself while it runs.
+        errors: What it failed with.
+    """
+
+    results: bool
+    errors: bool
+
+
+def status_of(info: TaskInfo, shown: Shown) -> TaskStatus:
+    """Return how a task stands."""
+    is_completed = info.state is TaskState.COMPLETED
+    has_begun = info.state in (TaskState.ACTIVE, *_FINAL)
+    told = _json(info.result) if shown.results else None
+    return TaskStatus(
+        id=info.id,
+        queue=info.queue,
+        name=info.name,
+        state=info.state,
+        is_final=info.state in _FINAL,
+        attempt=info.retried + (1 if has_begun else 0),
+        max_attempts=info.max_retry + 1,
+        next_run_at=info.next_run_at,
+        ended_at=info.completed_at or info.archived_at,
+        progress=None if is_completed else told,
+        result=told if is_completed else None,
+        error=info.last_error or None if shown.errors else None,
+    )
+
+
+def status_of_none(queue: str, task_id: str) -> TaskStatus:
+    """Return what is told of a task that is not there any more."""
+    return TaskStatus(id=task_id, queue=queue, state=GONE, is_final=True)
+
+
+def tag_of(status: TaskStatus) -> str:
+    """Return a short text that is equal for equal states."""
+    return hashlib.blake2b(status.model_dump_json().encode(), digest_size=9).hexdigest()
+
+
+def _json(data: bytes) -> Any:
+    """Return the value of JSON, None for none and for what is no JSON, which a task in Go may have written."""
+    try:
+        return msgspec.json.decode(data) if data else None
+    except msgspec.DecodeError:
+        return None
+
+
+def status_route(name: str) -> str:
+    """Return the name of the route that tells how tasks of a queue application stand."""
+    return f"taskq_status_{name}"
+
+
+def events_route(name: str) -> str:
+    """Return the name of the route that streams how a task of a queue application stands."""
+    return f"taskq_events_{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedDependency:
+    """Gives what turns the handle of a task into the answer. Equal for equal names."""
+
+    name: str
+
+    async def __call__(self, request: Request, response: Response) -> Callable[[TaskHandle[Any]], TaskAccepted]:
+        """Return a function that also sets the header `Location`; called by FastAPI."""
+
+        def accepted(handle: TaskHandle[Any]) -> TaskAccepted:
+            answer = TaskAccepted(
+                id=handle.id,
+                queue=handle.queue,
+                state=handle.first_state if handle.is_sent else DEFERRED,
+                status_url=_path(request, status_route(self.name), handle),
+                events_url=_path(request, events_route(self.name), handle),
+            )
+            if answer.status_url is not None:
+                response.headers["Location"] = answer.status_url
+            return answer
+
+        return accepted
+
+
+def _path(request: Request, route: str, handle: TaskHandle[Any]) -> str | None:
+    """Return the path of a route of the app, or of the one it is mounted in; None if neither has it."""
+    scope = request.scope
+    if "/" in handle.queue:
+        return None  # no route takes it
+    values = {"queue": quote(handle.queue, safe=""), "task_id": quote(handle.id, safe="")}
+    outermost = scope.get("app_root_path", scope.get("root_path", ""))
+    for root, router in ((scope.get("root_path", ""), request.app.router), (outermost, scope.get("router"))):
+        try:
+            if router is not None:
+                return f"{root.rstrip('/')}{router.url_path_for(route, **values)}"
+        except NoMatchFound:
+            continue
+    return None
+
+
+def accepted_dep(name: str = DEFAULT_NAME) -> AcceptedDependency:
+    """Return the dependency on what makes a `TaskAccepted` of a handle.
+
+    Args:
+        name: Of the queue application, as given to `taskq_lifespan` and `task_router`.
+    """
+    return AcceptedDependency(name)
+
+
+AcceptedDep = Annotated[Callable[[TaskHandle[Any]], TaskAccepted], Depends(accepted_dep())]
+"""Makes a `TaskAccepted` of the handle of a task, and sets the header `Location` of the answer."""

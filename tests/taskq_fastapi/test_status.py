@@ -1,0 +1,474 @@
+"""How a task stands, told to an app's clients: the answer 202, polling, and Server-Sent Events."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI, HTTPException
+from fastapi.testclient import TestClient
+from httpx import ASGITransport
+from httpx import AsyncClient as HttpClient
+
+from taskq_core import ConfigurationError, TaskContext, TaskQ
+from taskq_core.testing import adrain, drain
+from taskq_fastapi import AcceptedDep, ClientDep, TaskAccepted, accepted_dep, client_dep, task_router, taskq_lifespan
+from taskq_fastapi.testing import capture
+from tests.redis_server import RedisServer
+from tests.taskq_fastapi.streams import stream
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def taskq(server: RedisServer) -> TaskQ:
+    return TaskQ(server.url, defaults={"retention": 60, "max_retry": 0}, queues={"default": 1, "a b": 1})
+
+
+@pytest.fixture
+def gate() -> asyncio.Event:
+    return asyncio.Event()
+
+
+@pytest.fixture
+def work(taskq: TaskQ, gate: asyncio.Event) -> Any:
+    @taskq.task(name="work")
+    async def work(context: TaskContext, outcome: str = "fine") -> str:
+        context.progress({"done": 1, "of": 2})
+        await gate.wait()
+        if outcome != "fine":
+            raise ValueError(outcome)
+        return outcome
+
+    return work
+
+
+@pytest.fixture
+async def app(taskq: TaskQ) -> AsyncIterator[FastAPI]:
+    """An app whose lifespan runs, with the router open to everybody."""
+    app = FastAPI(lifespan=taskq_lifespan(taskq))
+    app.include_router(task_router(allow_anonymous=True, show_errors=True, poll_every=0.1), prefix="/tasks")
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
+async def web(app: FastAPI) -> AsyncIterator[HttpClient]:
+    async with HttpClient(transport=ASGITransport(app), base_url="http://test") as web:
+        yield web
+
+
+# --- accepted ---------------------------------------------------------------------------------------------------------
+
+
+def accepting_app(taskq: TaskQ, **options: Any) -> FastAPI:
+    app = FastAPI(**options)
+    note = taskq.remote("note")
+
+    @app.post("/notes/{task_id:path}", status_code=202)
+    async def create(
+        task_id: str, client: ClientDep, accepted: AcceptedDep, queue: str = "default", later: int = 0
+    ) -> TaskAccepted:
+        return accepted(await client.enqueue(note.using(task_id=task_id, queue=queue, run_after=later).s()))
+
+    return app
+
+
+def test_an_accepted_task_tells_where_its_status_is(taskq: TaskQ) -> None:
+    app = accepting_app(taskq, lifespan=taskq_lifespan(taskq))
+    app.include_router(task_router(allow_anonymous=True), prefix="/tasks")
+
+    with TestClient(app) as web:
+        answer = web.post("/notes/1", params={"later": 60})
+        status = web.get(answer.json()["status_url"])
+
+    assert answer.status_code == 202
+    assert answer.json() == {
+        "id": "1",
+        "queue": "default",
+        "state": "scheduled",
+        "status_url": "/tasks/status/default/1",
+        "events_url": "/tasks/events/default/1",
+    }
+    assert answer.headers["location"] == "/tasks/status/default/1"
+    assert (status.json()["state"], status.json()["name"]) == ("scheduled", "note")
+    assert status.json()["next_run_at"] is not None
+    assert (status.headers["cache-control"], status.headers["retry-after"]) == ("no-store", "1")
+
+
+@pytest.mark.parametrize("task_id", ["a/b", "ü ?#%2F&", "x/events"])
+async def test_whatever_an_id_is_its_status_is_found(taskq: TaskQ, app: FastAPI, web: HttpClient, task_id: str) -> None:
+    note = taskq.remote("note")
+
+    @app.post("/one", status_code=202)
+    async def create(client: ClientDep, accepted: AcceptedDep) -> TaskAccepted:
+        return accepted(await client.enqueue(note.using(task_id=task_id, queue="a b").s()))
+
+    url = (await web.post("/one")).json()["status_url"]
+
+    assert url.startswith("/tasks/status/a%20b/")
+    assert (await web.get(url)).json()["id"] == task_id
+
+
+@pytest.mark.parametrize("where", ["inner", "outer", "nowhere"])
+def test_a_mounted_app_names_the_router_it_has_or_that_of_the_app_around_it(taskq: TaskQ, where: str) -> None:
+    outer, inner = FastAPI(lifespan=taskq_lifespan(taskq)), accepting_app(taskq)
+    outer.mount("/inner", inner)
+    if where != "nowhere":
+        {"inner": inner, "outer": outer}[where].include_router(task_router(allow_anonymous=True), prefix="/tasks")
+
+    with TestClient(outer, root_path="/proxy") as web:
+        accepted = web.post("/proxy/inner/notes/1").json()  # as servers pass it on
+
+    expected = {
+        "inner": "/proxy/inner/tasks/status/default/1",
+        "outer": "/proxy/tasks/status/default/1",
+        "nowhere": None,
+    }
+    assert accepted["status_url"] == expected[where]
+
+
+def test_several_queue_applications_have_routers_of_their_own(server: RedisServer, taskq: TaskQ) -> None:
+    mail = TaskQ(server.url, prefix="mail")
+    app = FastAPI(lifespan=taskq_lifespan({"default": taskq, "mail": mail}))
+    app.include_router(task_router(allow_anonymous=True), prefix="/tasks")
+    app.include_router(task_router(allow_anonymous=True, name="mail"), prefix="/mails")
+
+    @app.post("/mail")
+    async def send(
+        client: Annotated[Any, Depends(client_dep("mail"))], accepted: Annotated[Any, Depends(accepted_dep("mail"))]
+    ) -> TaskAccepted:
+        answer: TaskAccepted = accepted(await client.enqueue(mail.remote("send").using(task_id="1").s()))
+        return answer
+
+    with TestClient(app) as web:
+        url = web.post("/mail").json()["status_url"]
+
+        assert url == "/mails/status/default/1"
+        assert web.get(url).status_code == 200
+        assert web.get("/tasks/status/default/1").status_code == 404
+
+
+def test_a_queue_with_a_slash_has_no_route(taskq: TaskQ) -> None:
+    app = accepting_app(taskq, lifespan=taskq_lifespan(taskq))
+    app.include_router(task_router(allow_anonymous=True))
+
+    with TestClient(app) as web:
+        answer = web.post("/notes/1", params={"queue": "a/b"})
+
+    assert answer.json()["status_url"] is None
+    assert "location" not in answer.headers
+
+
+def test_it_works_without_a_lifespan_in_a_test(taskq: TaskQ) -> None:
+    app = accepting_app(taskq)
+    app.include_router(task_router(allow_anonymous=True))
+
+    with capture(app, taskq):
+        web = TestClient(app)
+        assert web.get(web.post("/notes/1").json()["status_url"]).json()["state"] == "pending"
+
+
+# --- closed -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/status/default/1", "/events/default/1", "/events/default/none"])
+def test_it_is_closed_by_default(taskq: TaskQ, caplog: pytest.LogCaptureFixture, path: str) -> None:
+    """And the log says how it is opened. Dependencies around the router do not open it."""
+    app = FastAPI(lifespan=taskq_lifespan(taskq))
+    app.include_router(task_router(), dependencies=[Depends(lambda: None)])
+    taskq.remote("note").using(task_id="1").delay()
+
+    with TestClient(app) as web, caplog.at_level(logging.WARNING, "taskq.fastapi"):
+        answer = web.get(path)
+
+    assert answer.status_code == 403
+    assert answer.json() == {"detail": "this is closed; the log of the server says how to open it"}
+    assert "give it dependencies=[Depends(...)]" in caplog.messages[0]
+    assert "allow_anonymous=True" in caplog.messages[0]
+
+
+def test_dependencies_let_each_see_their_own(taskq: TaskQ) -> None:
+    """They may take the queue and the id from the path, and come before anything of the task is read."""
+
+    def own(task_id: str, user: str = "nobody") -> None:
+        if not task_id.startswith(f"{user}-"):
+            raise HTTPException(403, "not yours")
+
+    app = FastAPI(lifespan=taskq_lifespan(taskq))
+    app.include_router(task_router(dependencies=[Depends(own)]))
+    taskq.remote("note").using(task_id="ann-1").delay()
+
+    with TestClient(app) as web:
+        found = [web.get(f"/{kind}/default/ann-1", params={"user": "bob"}) for kind in ("status", "events")]
+        assert [(each.status_code, each.json()["detail"]) for each in found] == [(403, "not yours")] * 2
+        assert web.get("/status/default/ann-1", params={"user": "ann"}).json()["id"] == "ann-1"
+        assert web.get("/status/default/bob-1", params={"user": "bob"}).status_code == 404
+
+
+def test_options_that_contradict_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="was given both"):
+        task_router(dependencies=[Depends(lambda: None)], allow_anonymous=True)
+    with pytest.raises(ConfigurationError, match="stream_for"):
+        task_router(stream_for=0)
+
+
+# --- polling ----------------------------------------------------------------------------------------------------------
+
+
+async def _until(web: HttpClient, url: str, state: str) -> Any:
+    async with asyncio.timeout(30):
+        while True:
+            status = (await web.get(url)).json()
+            if status["state"] == state and (state != "active" or status["progress"] is not None):
+                return status
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("outcome", ["fine", "no"])
+async def test_a_task_is_followed_by_polling(
+    taskq: TaskQ, web: HttpClient, work: Any, gate: asyncio.Event, outcome: str
+) -> None:
+    handle = await work.adelay(outcome)
+    url = f"/tasks/status/default/{handle.id}"
+    before = (await web.get(url)).json()
+    draining = asyncio.create_task(adrain(taskq, raises=False))
+    during = await _until(web, url, "active")
+    gate.set()
+    await draining
+    after = (await web.get(url)).json()
+
+    told = {"done": 1, "of": 2}
+    assert (before["state"], before["is_final"], before["attempt"], before["progress"]) == ("pending", False, 0, None)
+    assert (during["is_final"], during["attempt"], during["progress"], during["result"]) == (False, 1, told, None)
+    assert (after["is_final"], after["attempt"], after["max_attempts"]) == (True, 1, 1)
+    assert after["ended_at"] is not None
+    if outcome == "fine":
+        assert (after["state"], after["result"], after["error"]) == ("completed", "fine", None)
+    else:
+        assert (after["state"], after["result"], after["error"]) == ("archived", None, "ValueError: no")
+
+
+async def test_results_and_errors_are_shown_as_configured(taskq: TaskQ, work: Any, gate: asyncio.Event) -> None:
+    gate.set()
+    handles = [await work.adelay(), await work.adelay("no")]
+    await adrain(taskq, raises=False)
+    app = FastAPI(lifespan=taskq_lifespan(taskq))
+    app.include_router(task_router(allow_anonymous=True), prefix="/results")
+    app.include_router(task_router(allow_anonymous=True, show_results=False), prefix="/neither")
+
+    async with (
+        app.router.lifespan_context(app),
+        HttpClient(transport=ASGITransport(app), base_url="http://test") as web,
+    ):
+        found = {
+            prefix: [(await web.get(f"/{prefix}/status/default/{each.id}")).json() for each in handles]
+            for prefix in ("results", "neither")
+        }
+
+    assert [(each["result"], each["error"]) for each in found["results"]] == [("fine", None), (None, None)]
+    assert [(each["result"], each["error"]) for each in found["neither"]] == [(None, None), (None, None)]
+
+
+async def test_a_result_that_is_no_json_is_null(taskq: TaskQ, web: HttpClient) -> None:
+    @taskq.task(name="raw")
+    def raw(context: TaskContext) -> None:
+        context.write_result(b"\xff not JSON")
+
+    handle = await raw.adelay()
+    await adrain(taskq)
+
+    status = (await web.get(f"/tasks/status/default/{handle.id}")).json()
+    assert (status["state"], status["result"]) == ("completed", None)
+
+
+@pytest.mark.parametrize("path", ["default/none", "none/none", f"default/{'x' * 300}", "%7Dx/none"])
+@pytest.mark.parametrize("kind", ["status", "events"])
+async def test_an_unknown_task_is_not_found(web: HttpClient, kind: str, path: str) -> None:
+    answer = await web.get(f"/tasks/{kind}/{path}")
+
+    assert answer.status_code == 404
+    assert "it has ended without being kept" in answer.json()["detail"]
+
+
+async def test_a_silent_redis_is_told_without_its_address(
+    taskq: TaskQ, server: RedisServer, web: HttpClient, work: Any
+) -> None:
+    handle = await work.adelay()
+    taskq.runtime.async_client._timeout_s = 0.1
+    server.pause()
+    try:
+        answer = await web.get(f"/tasks/status/default/{handle.id}")
+    finally:
+        server.resume()
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json() == {"detail": "the queue does not answer"}
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_task_is_streamed_to_its_end(taskq: TaskQ, app: FastAPI, work: Any, gate: asyncio.Event) -> None:
+    handle = await work.adelay()
+    async with stream(app, f"/tasks/events/default/{handle.id}") as events:
+        found = [await events.next()]
+        draining = asyncio.create_task(adrain(taskq))
+        while found[-1].data["progress"] is None:
+            found.append(await events.next())
+        gate.set()
+        while (event := await events.next()) is not None:
+            found.append(event)
+        await draining
+
+    assert (events.status, events.answer_headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert events.text.startswith("retry: 2000\n\n")
+    states = [(event.kind, event.data["state"], event.data["progress"], event.data["result"]) for event in found]
+    told = {"done": 1, "of": 2}
+    middle = [("status", "active", None, None)]
+    assert states in (
+        [("status", "pending", None, None), ("status", "active", told, None), ("end", "completed", None, "fine")],
+        [
+            ("status", "pending", None, None),
+            *middle,
+            ("status", "active", told, None),
+            ("end", "completed", None, "fine"),
+        ],
+    )
+    assert len({event.id for event in found}) == len(found)
+
+
+async def test_who_comes_back_hears_of_what_is_new(
+    taskq: TaskQ, app: FastAPI, web: HttpClient, work: Any, gate: asyncio.Event
+) -> None:
+    """With the id of the last event: nothing twice, and nothing missed that happened meanwhile."""
+    handle = await work.adelay()
+    path = f"/tasks/events/default/{handle.id}"
+    async with stream(app, path) as events:
+        first = await events.next()
+    gate.set()
+    async with stream(app, path, last_event_id=first.id) as events:
+        await adrain(taskq)
+        while (event := await events.next()) is not None:
+            assert event.id != first.id
+            last = event
+    async with stream(app, path, last_event_id=first.id) as events:
+        missed = [await events.next(), await events.next()]
+
+    assert (last.kind, last.data["state"]) == ("end", "completed")
+    assert missed == [last, None]
+    assert (await web.get(path, headers={"last-event-id": last.id})).status_code == 204
+
+
+async def test_a_stream_ends_after_a_while_and_goes_on_when_the_client_comes_back(taskq: TaskQ, work: Any) -> None:
+    app = FastAPI(lifespan=taskq_lifespan(taskq))
+    app.include_router(task_router(allow_anonymous=True, stream_for=0.2))
+    async with app.router.lifespan_context(app):
+        handle = await work.adelay()
+        async with stream(app, f"/events/default/{handle.id}") as events:
+            first, over = await events.next(), await events.next()
+        async with stream(app, f"/events/default/{handle.id}", last_event_id=first.id) as events:
+            again = await events.next()
+
+    assert (first.data["state"], over, again) == ("pending", None, None)
+
+
+async def test_a_task_that_is_not_kept_is_gone_at_the_end(
+    taskq: TaskQ, app: FastAPI, web: HttpClient, work: Any, gate: asyncio.Event
+) -> None:
+    handle = await work.using(retention=0).adelay()
+    path = f"/tasks/events/default/{handle.id}"
+    gate.set()
+    async with stream(app, path) as events:
+        first = await events.next()
+        await adrain(taskq)
+        last = first
+        while (event := await events.next()) is not None:
+            last = event
+
+    assert (last.kind, last.data["state"], last.data["is_final"]) == ("end", "gone", True)
+    async with stream(app, path, last_event_id=first.id) as events:
+        assert await events.next() == last
+    assert (await web.get(path, headers={"last-event-id": last.id})).status_code == 204
+
+
+async def test_a_redis_that_goes_away_is_told_and_the_stream_goes_on_when_it_is_back(
+    taskq: TaskQ, server: RedisServer, app: FastAPI, work: Any, gate: asyncio.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also a stream that begins while it is away. It says so once."""
+    taskq.runtime.async_client._timeout_s = 0.1
+    handle = await work.adelay()
+    path = f"/tasks/events/default/{handle.id}"
+    async with stream(app, path) as events:
+        before = await events.next()
+        server.pause()
+        try:
+            trouble = await events.next()
+            async with stream(app, path) as late:
+                late_trouble = await late.next()
+                await asyncio.sleep(0.5)  # several further tries
+                server.resume()
+                back = [await events.next(), await late.next()]
+        finally:
+            server.resume()
+        gate.set()
+        await adrain(taskq)
+        last = before
+        while (event := await events.next()) is not None:
+            last = event
+
+    expected = ("trouble", None, {"detail": "the queue does not answer"})
+    assert [(each.kind, each.id, each.data) for each in (trouble, late_trouble)] == [expected] * 2
+    assert [(each.kind, each.id) for each in back] == [("status", before.id)] * 2
+    assert (last.kind, last.data["state"]) == ("end", "completed")
+    held_up = [message for message in caplog.messages if message.startswith("a stream of a task is held up")]
+    assert len(held_up) == 2
+
+
+async def test_a_client_that_leaves_leaves_nothing_behind(taskq: TaskQ, app: FastAPI, work: Any) -> None:
+    """Neither its subscription nor its place among the streams."""
+    limited = FastAPI(lifespan=taskq_lifespan(taskq))
+    limited.include_router(task_router(allow_anonymous=True, max_streams=1))
+    async with limited.router.lifespan_context(limited):
+        path = f"/events/default/{(await work.adelay()).id}"
+        async with stream(limited, path) as first:
+            await first.next()
+            async with stream(limited, path) as refused:
+                assert await refused.next() is None
+            assert (refused.status, refused.answer_headers["retry-after"]) == (503, "10")
+        async with stream(limited, path) as second:
+            assert (await second.next()).kind == "status"
+        assert not taskq.runtime.async_client._hub._channels.get(asyncio.get_running_loop())
+
+
+def test_the_routes_are_in_the_schema(taskq: TaskQ) -> None:
+    app = accepting_app(taskq)
+    app.include_router(task_router(allow_anonymous=True), prefix="/tasks")
+
+    schema = app.openapi()
+
+    events = schema["paths"]["/tasks/events/{queue}/{task_id}"]["get"]
+    assert "text/event-stream" in events["responses"]["200"]["content"]
+    assert {"200", "403", "404", "503"} <= set(schema["paths"]["/tasks/status/{queue}/{task_id}"]["get"]["responses"])
+    assert set(schema["components"]["schemas"]) >= {"TaskAccepted", "TaskStatus"}
+
+
+def test_drain_and_status_together(taskq: TaskQ) -> None:
+    """What a test of an app does: enqueue by a request, run, look by another."""
+    app = FastAPI()
+    app.include_router(task_router(allow_anonymous=True))
+
+    @taskq.task(name="double")
+    def double(n: int) -> int:
+        return 2 * n
+
+    @app.post("/double/{n}", status_code=202)
+    async def enqueue(n: int, client: ClientDep, accepted: AcceptedDep) -> TaskAccepted:
+        return accepted(await client.enqueue(double.s(n)))
+
+    with capture(app, taskq):
+        web = TestClient(app)
+        url = web.post("/double/4").json()["status_url"]
+        drain(taskq)
+        assert web.get(url).json()["result"] == 8
