@@ -40,6 +40,7 @@ from taskq_core.handlers import (
 from taskq_core.injection import Injector, refuse_markers
 from taskq_core.lifespan import L, LifespanFunction, check_lifespan
 from taskq_core.middleware import Middleware, MiddlewareStack
+from taskq_core.observer import Observer
 from taskq_core.options import TaskOptionsDict, check_defaults
 from taskq_core.outbox import Outbox, OutboxTable
 from taskq_core.periodic import (
@@ -86,6 +87,8 @@ class TaskQ:
         ConfigurationError: A setting is unknown or its value is not usable.
     """
 
+    observer: Observer = Observer()
+    """Told of tasks that were enqueued and of runs that ended. For adapters, which set it before the first enqueue."""
     references: References | None = None
     """Classes whose values travel as their keys and are fetched for each run, None where there are none. For adapters,
     which set it before the first task is made."""
@@ -208,6 +211,7 @@ class TaskQ:
                         hook=self._hook,
                         middleware=self.middleware,
                         outbox=self.outbox if self._settings.enqueue is EnqueueMode.OUTBOX else None,
+                        observer=self.observer,
                     )
                     if self._diverted is not None:
                         runtime.use(self._diverted)

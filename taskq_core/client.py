@@ -36,6 +36,7 @@ from taskq_core.errors import (
 from taskq_core.lanes import Lanes
 from taskq_core.merging import Merger
 from taskq_core.middleware import MiddlewareStack
+from taskq_core.observer import Observer
 from taskq_core.outbox import OutboxSender
 from taskq_core.outcomes import CANCELLABLE, NOT_YET, Ear, check_kept, found, outcome_of, timed_out
 from taskq_core.preparer import Prepared, Preparer
@@ -111,8 +112,10 @@ class Client:
         circuit: Circuit,
         hook: TransactionHook | None = None,
         outbox: OutboxSender | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._preparer = preparer
+        self._observer = observer or Observer()
         self._runner = runner
         self._timeout_s = timeout_s
         self._admission = admission
@@ -162,6 +165,8 @@ class Client:
             prepared.handle.mark_deferred()
         else:
             self._send(prepared, self._timeout_s, self._admission.wait(prepared.queue.name))
+            if self._observer.wants_enqueued():
+                self._observer.tell_enqueued((prepared.handle,))
         return prepared.handle
 
     def send_deferred(self, prepared: Prepared[Any]) -> None:
@@ -175,6 +180,8 @@ class Client:
             prepared.handle.mark_sent(error)
             raise
         prepared.handle.mark_sent()
+        if self._observer.wants_enqueued():
+            self._observer.tell_enqueued((prepared.handle,))
 
     def _deferred_timeout_s(self) -> float:
         """Return how long a deferred send may take: a moment only, while Redis has just failed to answer this thread.
@@ -291,6 +298,7 @@ class Client:
         lane = self._lanes.take()
         flying: _Flight | None = None
         waits: dict[str, Wait] = {}
+        told = len(result)
         try:
             for batch in batches:
                 operation = _enqueue(batch.queue, batch.tasks, lane, self._admission)
@@ -309,6 +317,9 @@ class Client:
             if not isinstance(error, BulkEnqueueError):
                 error.add_note(_so_far(result))
             raise
+        finally:
+            if self._observer.wants_enqueued():
+                self._observer.tell_enqueued(result[told:])
         self._lanes.give_back(lane)
 
     def _begin(self, batch: Batch, operation: Operation[Any], result: BulkResult) -> "_Flight":
@@ -414,8 +425,10 @@ class AsyncClient:
         circuit: Circuit,
         hook: TransactionHook | None = None,
         outbox: OutboxSender | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._preparer = preparer
+        self._observer = observer or Observer()
         self._runner = runner
         self._timeout_s = timeout_s
         self._admission = admission
@@ -458,6 +471,8 @@ class AsyncClient:
         if merger is None:
             merger = self._mergers[loop] = Merger(self)
         await self._put(merger, prepared)
+        if self._observer.wants_enqueued():
+            await self._observer.atell_enqueued((prepared.handle,))
         return prepared.handle
 
     async def _put(self, merger: "Merger", prepared: Prepared[Any]) -> None:
@@ -517,7 +532,11 @@ class AsyncClient:
                 await asyncio.shield(flying)
             if not isinstance(error, BulkEnqueueError):
                 error.add_note(_so_far(result))
+            if self._observer.wants_enqueued():
+                await self._observer.atell_enqueued(result[:])
             raise
+        if self._observer.wants_enqueued():
+            await self._observer.atell_enqueued(result[:])
         return result
 
     async def _batches(self, calls: Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]) -> AsyncIterator[Batch]:

@@ -10,6 +10,7 @@ from taskq_core.broker.sync import SyncRunner
 from taskq_core.circuit import Circuit
 from taskq_core.client import AsyncClient, Client, TransactionHook
 from taskq_core.middleware import MiddlewareStack
+from taskq_core.observer import Observer
 from taskq_core.outbox import Delivery, Outbox, OutboxSender
 from taskq_core.preparer import Preparer
 from taskq_core.settings import Settings
@@ -42,6 +43,7 @@ class Runtime:
         hook: TransactionHook | None,
         middleware: MiddlewareStack | None = None,
         outbox: Outbox | None = None,
+        observer: Observer | None = None,
     ) -> None:
         timeout_s = float(settings.enqueue_timeout)  # type: ignore[arg-type]  # Settings has turned it into seconds
         self.settings = settings
@@ -63,7 +65,7 @@ class Runtime:
             settings.circuit_breaker, address=self.endpoint.address, opened=preparer.metrics.circuit_opened
         )
         self.delivery = Delivery(self.keys, self.runner, admission, patience_s=timeout_s)
-        sender = None if outbox is None else OutboxSender(outbox, self.delivery, circuit, preparer)
+        sender = None if outbox is None else OutboxSender(outbox, self.delivery, circuit, preparer, observer)
         self.client = Client(
             preparer,
             self.runner,
@@ -72,6 +74,7 @@ class Runtime:
             circuit=circuit,
             hook=hook,
             outbox=sender,
+            observer=observer,
         )
         self.async_client = AsyncClient(
             preparer,
@@ -82,6 +85,7 @@ class Runtime:
             circuit=circuit,
             hook=hook,
             outbox=sender,
+            observer=observer,
         )
         self.client.bind_async(self.async_client)
         self._own = Store(endpoint=self.endpoint, runner=self.runner, async_runner=self.async_runner)

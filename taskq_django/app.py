@@ -19,6 +19,7 @@ from taskq_django.bridge import DjangoBridge
 from taskq_django.conf import read_settings
 from taskq_django.middleware import DatabaseMiddleware, on_healthy_connections
 from taskq_django.references import ModelReferences
+from taskq_django.sending import SignalMiddleware, SignalObserver
 from taskq_django.test_cases import are_committed, take_for_committed
 from taskq_django.transaction import CommitHook, count_waiting
 
@@ -33,6 +34,8 @@ class DjangoTaskQ(TaskQ):
 
     references = ModelReferences()
     """Instances of models travel as their primary keys."""
+    observer = SignalObserver()
+    """Sends the signals."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,6 +44,7 @@ class DjangoTaskQ(TaskQ):
         self.bridge = DjangoBridge()
         self._reading = threading.RLock()
         self.middleware.append(DatabaseMiddleware())
+        self.middleware.append(SignalMiddleware())
         self.timetable.guard = on_healthy_connections
 
     @property

@@ -15,6 +15,7 @@ from taskq_core.bulk import Batch, BulkResult
 from taskq_core.circuit import Circuit
 from taskq_core.errors import BrokerError, CircuitOpenError
 from taskq_core.ids import new_token
+from taskq_core.observer import Observer
 from taskq_core.outbox.delivery import Delivered, Delivery
 from taskq_core.outbox.table import Outbox, OutboxRow, OutboxTable
 from taskq_core.preparer import Prepared, Preparer, refusal
@@ -30,9 +31,18 @@ class OutboxSender:
         delivery: Moves them.
         circuit: Knows whether Redis answered lately; while it did not, no attempt is made.
         preparer: Closes spans and counts.
+        observer: Told of tasks whose rows are committed.
     """
 
-    def __init__(self, outbox: Outbox, delivery: Delivery, circuit: Circuit, preparer: Preparer) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        delivery: Delivery,
+        circuit: Circuit,
+        preparer: Preparer,
+        observer: Observer | None = None,
+    ) -> None:
+        self._observer = observer or Observer()
         self._outbox = outbox
         self._delivery = delivery
         self._circuit = circuit
@@ -75,6 +85,8 @@ class OutboxSender:
                 handle.mark_sent(refusal(delivered.refused[row.receipt], handle.name, handle.queue, handle.id))
             else:
                 handle.mark_sent(is_late=row.receipt not in delivered.stored)
+                if self._observer.wants_enqueued():
+                    self._observer.tell_enqueued((handle,))
 
         return [row], committed, time.monotonic()
 
@@ -117,11 +129,14 @@ class OutboxSender:
         def committed(table: OutboxTable) -> None:
             early = result.begin() if is_deferred else None
             delivered = self._attempt(table, [row.receipt for row in rows])
+            told = len(result)
             for batch, its_rows in zip(batches, by_batch, strict=True):
                 codes = [delivered.refused.get(row.receipt, EnqueueCode.STORED) for row in its_rows]
                 result.add(batch, Admitted("".join(codes)))
             if early is not None:
                 early.settle(result, None)
+            if self._observer.wants_enqueued():
+                self._observer.tell_enqueued(result[told:])
 
         if is_deferred:
             result.defer(batches)

@@ -293,6 +293,11 @@ class Ticker:
             self._fired(candidate.firing, outcome, error)
 
     async def _tell_after(self, settled: Sequence[_Settled]) -> None:
+        observer = self._app.observer
+        if observer.wants_enqueued():
+            enqueued = (each for each, outcome, _ in settled if outcome is FiringOutcome.ENQUEUED)
+            handles = [each.prepared.handle for each in enqueued if each.prepared is not None]
+            await self._tell((self._app.timetable.guard(observer.tell_enqueued),), handles)
         hooks = self._app.timetable.told_after
         if hooks:
             await asyncio.gather(*(self._tell(hooks, each.firing, outcome, error) for each, outcome, error in settled))

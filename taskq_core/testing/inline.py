@@ -117,6 +117,8 @@ class InlineWorker:
             self.give_back((run,))
             raise
         ended = self._settle(run)
+        if self._is_observed(run):
+            self._observe(run)
         for handler in self._error_handlers(run):
             with _harmless(run):
                 told = handler.function(run.failure, run.context)
@@ -139,6 +141,8 @@ class InlineWorker:
             self.give_back((run,))
             raise
         ended = self._settle(run)
+        if self._is_observed(run):
+            await self._app.bridge.arun(partial(self._observe, run))
         for handler in self._error_handlers(run):
             with _harmless(run):
                 tell = partial(handler.function, run.failure, run.context)
@@ -214,6 +218,14 @@ class InlineWorker:
     async def _acall(self, run: Run, call: Callable[[], Any]) -> object:
         self._enter(run)
         return await call()
+
+    def _is_observed(self, run: Run) -> bool:
+        return run.context is not None and self._app.observer.wants_ended(run.context.outcome or "")
+
+    def _observe(self, run: Run) -> None:
+        assert run.context is not None
+        with _harmless(run):
+            self._app.observer.ended(run.context, run.result, run.failure or run.error)
 
     def _error_handlers(self, run: Run) -> Sequence[ErrorHandler]:
         """Who is told of a run that has ended: all error handlers if it failed."""

@@ -49,6 +49,7 @@ from taskq_core.context import TaskContext
 from taskq_core.errors import BrokerError, Discard, EnqueueError, WireFormatError
 from taskq_core.ids import new_task_id
 from taskq_core.preparer import Prepared
+from taskq_core.result import TaskHandle
 from taskq_core.service import jittered
 from taskq_core.task import Signature
 from taskq_core.wire import QueueKeys, decode_message
@@ -62,6 +63,8 @@ PATIENCE_S = 5.0
 """Seconds for which a call to Redis is sent again. A repeat is recognised."""
 CUT_S = 1
 """Seconds by which a set gets more time than was asked for: its deadline is a whole second, of which a part is over."""
+TELL_S = 30.0
+"""Most seconds for telling of a task that was stored."""
 WITHOUT_EVERY_S = 10.0
 """Seconds between two looks of a worker without aggregators, which only gives back what others left."""
 
@@ -112,6 +115,20 @@ class FunctionCaller:
                 traced, queue=queue, ident=set_id, name=f"aggregator {name}", timeout_s=aggregation.timeout_s
             )
         return _signature(result)
+
+    async def tell_enqueued(self, handle: TaskHandle[Any], queue: QueueKeys) -> None:
+        """Tell the application's observer of a task that was stored for others."""
+        tell = self._app.timetable.guard(self._app.observer.tell_enqueued)
+        try:
+            await self._threads.run(
+                partial(tell, (handle,)),
+                queue=queue,
+                ident=handle.id,
+                name=f"who is told of {handle.name}",
+                timeout_s=TELL_S,
+            )
+        except Exception:
+            logger.exception("what was to be told of an enqueued task failed", extra={"queue": queue.name})
 
     def _combine(self, function: Callable[[], Any], queue: QueueKeys) -> Signature[Any]:
         call = _signature(function()).using(queue=queue.name)
@@ -433,7 +450,7 @@ class Aggregator:
         if result.task.options.task_id is None:
             options["task_id"] = set_id
         with self._app.runtime.tracing.continued(first.headers):
-            prepared: Prepared[Any] = preparer.prepare(result.using(**options), None)
+            prepared: Prepared[Any] = preparer.prepare(result.using(**options), self._app.client)
         started = self._clock.monotonic()
         error: EnqueueError | None = None
         try:
@@ -453,6 +470,8 @@ class Aggregator:
         if error is not None:
             raise error
         self.combined += 1
+        if self._app.observer.wants_enqueued():
+            await self._call.tell_enqueued(prepared.handle, self._queue)
         await self._sweep_rest(size)
 
     async def _drop(self, check: _Check, size: int) -> None:

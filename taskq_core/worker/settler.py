@@ -67,7 +67,9 @@ class Settler:
         listener: Told of each end, if it wants to be.
         released: Called with the runs whose slot is free now.
         archive: How much of each queue's archive is kept.
-        report: Called with each run that failed, once its outcome is decided; None where nobody wants to know.
+        report: Called with each run that failed, and with each that `wants` asks for, once its outcome is decided; None
+            where nobody wants to know.
+        wants: Whether somebody wants to be told of runs with this outcome, though they did not fail.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Settler:
         released: Callable[[Sequence[Run]], None],
         archive: ArchiveSettings | None = None,
         report: Callable[[Run], None] | None = None,
+        wants: Callable[[str], bool] = lambda outcome: False,
     ) -> None:
         self._owner = owner
         self._clock = clock
@@ -92,6 +95,7 @@ class Settler:
         self._released = released
         self._archive = archive or ArchiveSettings()
         self._report = report
+        self._wants = wants
         self._waiting: dict[QueueKeys, list[Run]] = {}
         self.count = 0
         """Outcomes that wait to be sent."""
@@ -103,7 +107,8 @@ class Settler:
         duration_s = self._clock.monotonic() - run.started
         if run.ending is None and run.error is None and duration_s < YOUNG_S:
             message = run.message
-            if not message.retention and not message.unique_key:  # by far the most common end
+            is_plain = not message.retention and not message.unique_key  # by far the most common end
+            if is_plain and not self._wants(Outcome.COMPLETED.value):
                 run.settlement = PLAIN_DONE
                 run.outcome = Outcome.COMPLETED
                 if run.span is not None or self._metrics.is_active or self._listener is not None:
@@ -122,11 +127,11 @@ class Settler:
             self._lose(run, duration_s)
             return
         run.settlement = settlement
-        run.result = None
         run.outcome = word(settlement, run.error)
         self._tell(run, run.outcome, state_after(settlement), duration_s)
-        if run.failure is not None and self._report is not None:
+        if self._report is not None and (run.failure is not None or self._wants(run.outcome.value)):
             self._report(run)
+        run.result = None
         self._keep(run)
 
     def requeue(self, run: Run) -> None:

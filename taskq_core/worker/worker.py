@@ -300,6 +300,8 @@ class Worker:
             self._clock,
             threads=config.concurrency,
             released=lambda count: self._fetcher.release(count),
+            observer=self.app.observer,
+            guard=self.app.timetable.guard,
         )
         self._settler = Settler(
             self._token,
@@ -311,6 +313,7 @@ class Worker:
             released=self._released,
             archive=self.app.settings.archive,
             report=self._reporter.report,
+            wants=self.app.observer.wants_ended,
         )
         self._result_writer = ResultWriter(self._runner, owner=self._token, ended=self._ended)
         self._executor = Executor(

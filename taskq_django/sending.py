@@ -1,0 +1,97 @@
+"""Send the signals: what the core tells (`Observer`) and what happens around a run, given to those who listen."""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from django.dispatch import Signal
+
+from taskq_core import RawTask, RemoteTask, TaskContext, TaskHandle
+from taskq_core.context import current
+from taskq_core.middleware import Middleware
+from taskq_core.observer import Observer
+from taskq_django.signals import task_enqueued, task_failed, task_retried, task_started, task_succeeded
+
+logger = logging.getLogger("taskq.signals")
+
+_ENDED: dict[str, Signal] = {
+    "completed": task_succeeded,
+    "retried": task_retried,
+    "snoozed": task_retried,
+    "archived": task_failed,
+}
+
+
+class SignalObserver(Observer):
+    """Sends `task_enqueued` and the signals about the ends of runs, if anybody listens."""
+
+    def wants_enqueued(self) -> bool:
+        """Whether anybody listens to `task_enqueued`."""
+        return bool(task_enqueued.receivers)
+
+    def enqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
+        """Send `task_enqueued` for each task."""
+        for handle in handles:
+            _send(task_enqueued, RemoteTask, _about(handle))
+
+    async def aenqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
+        """As `enqueued`, from a coroutine."""
+        for handle in handles:
+            await _asend(task_enqueued, RemoteTask, _about(handle))
+
+    def wants_ended(self, outcome: str) -> bool:
+        """Whether anybody listens to the signal about this outcome."""
+        signal = _ENDED.get(outcome)
+        return signal is not None and bool(signal.receivers)
+
+    def ended(self, context: TaskContext, result: object, error: BaseException | None) -> None:
+        """Send the signal about the outcome."""
+        assert context.outcome is not None
+        signal = _ENDED[context.outcome]
+        more = {"result": result} if signal is task_succeeded else {"error": error}
+        _send(signal, RawTask, {**_about_run(context), **more})
+
+
+class SignalMiddleware(Middleware):
+    """Sends `task_started`, if anybody listens."""
+
+    def around(self, context: TaskContext, call: Callable[[], object]) -> object:
+        """Send it, and run a plain function."""
+        if task_started.receivers and current.get() is context:  # else it is an aggregator, which is no task
+            _send(task_started, RawTask, _about_run(context))
+        return call()
+
+    async def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
+        """Send it, and run a coroutine."""
+        if task_started.receivers and current.get() is context:  # else it is an aggregator, which is no task
+            await _asend(task_started, RawTask, _about_run(context))
+        return await call()
+
+
+def _about(handle: TaskHandle[Any]) -> dict[str, Any]:
+    return {"task_id": handle.id, "name": handle.name, "queue": handle.queue, "handle": handle}
+
+
+def _about_run(context: TaskContext) -> dict[str, Any]:
+    return {"task_id": context.id, "name": context.name, "queue": context.queue, "context": context}
+
+
+def _sender(name: str, otherwise: type) -> Any:
+    from taskq_django.app import taskq  # which imports this module
+
+    return taskq.tasks.get(name, otherwise)
+
+
+def _send(signal: Signal, otherwise: type, about: dict[str, Any]) -> None:
+    """Send to all receivers; Django logs what they raise."""
+    try:
+        signal.send_robust(_sender(about["name"], otherwise), **about)
+    except SystemExit:
+        logger.exception("a receiver of a signal about task %s raised SystemExit", about["name"])
+
+
+async def _asend(signal: Signal, otherwise: type, about: dict[str, Any]) -> None:
+    try:
+        await signal.asend_robust(_sender(about["name"], otherwise), **about)
+    except SystemExit:
+        logger.exception("a receiver of a signal about task %s raised SystemExit", about["name"])

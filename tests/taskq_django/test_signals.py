@@ -1,0 +1,396 @@
+"""Signals about tasks: who sends what, in the web process and in a worker, and that receivers change nothing."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import Group
+from django.db import connection, transaction
+from django.dispatch import Signal
+
+from taskq_core import (
+    DuplicateTaskError,
+    EnqueueError,
+    PayloadError,
+    RawTask,
+    RemoteTask,
+    SkipRetry,
+    Snooze,
+    TaskHandle,
+    TaskState,
+)
+from taskq_core.errors import Discard
+from taskq_core.scheduler import Scheduler
+from taskq_django import client, task, taskq
+from taskq_django.signals import task_enqueued, task_failed, task_retried, task_started, task_succeeded
+from taskq_django.testing import adrain, capture, drain, eager
+from tests.redis_server import RedisServer
+
+SIGNALS = {
+    "enqueued": task_enqueued,
+    "started": task_started,
+    "succeeded": task_succeeded,
+    "retried": task_retried,
+    "failed": task_failed,
+}
+NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+
+
+@task(name="signals:double", max_retry=1)
+def double(number: int) -> int:
+    if number < 0:
+        raise ValueError("negative")
+    if number == 0:
+        raise SkipRetry("nothing to do")
+    return 2 * number
+
+
+@task(name="signals:adouble")
+async def adouble(number: int) -> int:
+    return 2 * number
+
+
+@task(name="signals:steer")
+def steer(how: str) -> None:
+    raise Snooze(60) if how == "snooze" else Discard
+
+
+class Noted:
+    """What was sent, in order."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, Any]] = []
+        self.named: list[dict[str, Any]] = []
+
+    def receiver(self, word: str) -> Callable[..., None]:
+        def note(sender: object, signal: Signal, **named: Any) -> None:
+            self.sent.append((word, sender))
+            self.named.append(named)
+
+        return note
+
+    @property
+    def words(self) -> list[str]:
+        return [word for word, _ in self.sent]
+
+
+@contextmanager
+def connected(signal: Signal, receiver: Callable[..., Any], **options: Any) -> Iterator[None]:
+    signal.connect(receiver, weak=False, **options)
+    try:
+        yield
+    finally:
+        signal.disconnect(receiver, sender=options.get("sender"))
+
+
+@pytest.fixture
+def noted() -> Iterator[Noted]:
+    noted = Noted()
+    receivers = {word: noted.receiver(word) for word in SIGNALS}
+    for word, signal in SIGNALS.items():
+        signal.connect(receivers[word])
+    yield noted
+    for word, signal in SIGNALS.items():
+        signal.disconnect(receivers[word])
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    taskq.close()
+
+
+class TestRuns:
+    @pytest.mark.redis
+    def test_of_a_plain_task(self, redis: RedisServer, noted: Noted) -> None:
+        handle = double.delay(3)
+        drain()
+
+        assert noted.sent == [("enqueued", double), ("started", double), ("succeeded", double)]
+        enqueued, started, succeeded = noted.named
+        assert all(
+            (each["task_id"], each["name"], each["queue"]) == (handle.id, "signals:double", "default")
+            for each in noted.named
+        )
+        assert enqueued.keys() == {"task_id", "name", "queue", "handle"}
+        assert enqueued["handle"] is handle
+        assert started["context"].attempt == 1
+        assert (succeeded["result"], succeeded["context"].outcome) == (6, "completed")
+
+    @pytest.mark.redis
+    async def test_of_a_coroutine(self, redis: RedisServer, noted: Noted) -> None:
+        await adouble.using(retention=60).adelay(3)
+        await adrain()
+
+        assert noted.sent == [("enqueued", adouble), ("started", adouble), ("succeeded", adouble)]
+        assert noted.named[2]["result"] == 6
+
+    @pytest.mark.redis
+    def test_of_failures(self, redis: RedisServer, noted: Noted) -> None:
+        double.delay(-1)
+        drain(advance=3600, raises=False)
+
+        assert noted.words == ["enqueued", "started", "retried", "started", "failed"]
+        _, _, retried, _, failed = noted.named
+        assert [str(each["error"]) for each in (retried, failed)] == ["negative"] * 2
+        assert [each["context"].outcome for each in (retried, failed)] == ["retried", "archived"]
+        assert [each["context"].attempt for each in (retried, failed)] == [1, 2]
+
+    @pytest.mark.redis
+    def test_of_a_payload_that_cannot_be_read(self, redis: RedisServer, noted: Noted) -> None:
+        """The function never begins."""
+        taskq.remote("signals:double").delay(b'{"number":"x"}')
+        drain(raises=False)
+
+        assert noted.sent == [("enqueued", double), ("failed", double)]
+        assert isinstance(noted.named[1]["error"], PayloadError)
+
+    @pytest.mark.redis
+    def test_of_a_task_that_steers(self, redis: RedisServer, noted: Noted) -> None:
+        steer.delay("snooze")
+        steer.delay("discard")
+        drain()
+
+        assert sorted(noted.words[2:]) == ["retried", "started", "started"]
+        (retried,) = [named for word, named in zip(noted.words, noted.named, strict=True) if word == "retried"]
+        assert (type(retried["error"]), retried["context"].outcome) == (Snooze, "snoozed")
+
+    @pytest.mark.redis
+    def test_of_a_handler(self, redis: RedisServer, noted: Noted, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its types are no registered tasks: the sender says what it is instead."""
+        monkeypatch.setattr(taskq.handlers, "_by_pattern", {})
+        monkeypatch.setattr(taskq.handlers, "_lengths", ())
+
+        @taskq.handler("signals:raw:")
+        def handle(message: RawTask) -> None: ...
+
+        taskq.remote("signals:raw:one").delay(b"{}")
+        drain()
+
+        assert noted.sent == [("enqueued", RemoteTask), ("started", RawTask), ("succeeded", RawTask)]
+
+    @pytest.mark.redis
+    def test_a_receiver_may_choose_its_sender(self, redis: RedisServer) -> None:
+        seen: list[str] = []
+
+        def note(task_id: str, **named: Any) -> None:
+            seen.append(named["name"])
+
+        with connected(task_succeeded, note, sender=adouble):
+            double.delay(1)
+            adouble.using(queue="low").delay(1)
+            drain()
+
+        assert seen == ["signals:adouble"]
+
+
+class TestEnqueued:
+    @pytest.mark.redis
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize("mode", ["on_commit", "outbox"])
+    def test_after_the_commit_or_never(self, redis: RedisServer, settings: Any, noted: Noted, mode: str) -> None:
+        settings.TASKQ = {**settings.TASKQ, "ENQUEUE": mode}
+        with transaction.atomic():
+            handle = double.delay(1)
+            many = client.enqueue_many([double.s(2), double.s(3)])
+            assert noted.sent == []
+        with transaction.atomic():
+            double.delay(4)
+            client.enqueue_many([double.s(5)])
+            transaction.set_rollback(True)
+
+        assert noted.words == ["enqueued"] * 3
+        assert [named["task_id"] for named in noted.named] == [handle.id, *many.ids]
+        assert [named["handle"].is_sent for named in noted.named] == [True] * 3
+
+    @pytest.mark.redis
+    def test_of_many_those_that_were_stored(self, redis: RedisServer, noted: Noted) -> None:
+        double.using(task_id="taken").delay(1)
+        result = client.enqueue_many([double.s(2), double.s(3).using(task_id="taken"), adouble.s(4)])
+
+        assert len(result.errors) == 1
+        assert [sender for _, sender in noted.sent] == [double, double, adouble]
+
+    @pytest.mark.redis
+    async def test_of_many_from_a_coroutine(self, redis: RedisServer, noted: Noted) -> None:
+        async def calls() -> Any:
+            for number in range(3):
+                yield adouble.s(number)
+
+        await taskq.async_client.enqueue_many(calls())
+        await taskq.async_client.enqueue_many([double.s(1)])
+
+        assert [sender for _, sender in noted.sent] == [adouble] * 3 + [double]
+
+    @pytest.mark.redis
+    def test_not_of_what_was_refused(self, redis: RedisServer, settings: Any, noted: Noted) -> None:
+        once = double.using(unique_for=60)
+        once.delay(1)
+        with pytest.raises(DuplicateTaskError):
+            once.delay(1)
+        settings.TASKQ = NOWHERE
+        with pytest.raises(EnqueueError):
+            double.delay(1)
+
+        assert noted.words == ["enqueued"]
+
+    @pytest.mark.redis
+    async def test_of_a_periodic_task(self, redis: RedisServer, noted: Noted) -> None:
+        entry = taskq.schedule("@every 1s", double.s(1), id="signals")
+        try:
+            scheduler = Scheduler(taskq)
+            seen = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            with connected(task_enqueued, lambda **named: loop.call_soon_threadsafe(seen.set)):
+                running = asyncio.create_task(scheduler.arun())
+                await asyncio.wait_for(seen.wait(), 60)
+                scheduler.stop()
+                await running
+        finally:
+            taskq.unschedule(entry.id)
+
+        assert noted.sent[0] == ("enqueued", double)
+        assert isinstance(noted.named[0]["handle"], TaskHandle)
+
+    @pytest.mark.redis
+    def test_of_an_aggregated_task(self, redis: RedisServer, noted: Noted, monkeypatch: pytest.MonkeyPatch) -> None:
+        """And no signal says that the aggregator's function is a task."""
+        monkeypatch.setattr(taskq, "aggregators", type(taskq.aggregators)())
+
+        @taskq.aggregator("signals", grace=1)
+        def combine(group: str, tasks: list[Any]) -> Any:
+            return double.s(len(tasks))
+
+        adouble.using(aggregate="signals").delay(1)
+        adouble.using(aggregate="signals").delay(2)
+        drain(advance=5)
+
+        assert [sender for _, sender in noted.sent] == [adouble, adouble, double, double, double]
+        assert noted.words[2:] == ["enqueued", "started", "succeeded"]
+        assert noted.named[-1]["result"] == 4
+
+
+class TestReceivers:
+    @pytest.mark.redis
+    @pytest.mark.parametrize(
+        ("error", "logger"), [(ValueError("broken"), "django.dispatch"), (SystemExit("broken"), "taskq.signals")]
+    )
+    def test_one_that_raises_changes_nothing(
+        self, redis: RedisServer, caplog: pytest.LogCaptureFixture, error: BaseException, logger: str
+    ) -> None:
+        """And is logged: eight times here, for two tasks that are enqueued, three runs and their three ends."""
+
+        def break_(**named: Any) -> None:
+            raise error
+
+        for signal in SIGNALS.values():
+            signal.connect(break_)
+        try:
+            with caplog.at_level(logging.ERROR):
+                handle = double.using(retention=60).delay(2)
+                double.delay(-1)
+                drain(advance=3600, raises=False)
+        finally:
+            for signal in SIGNALS.values():
+                signal.disconnect(break_)
+
+        assert handle.result(timeout=20) == 4
+        assert redis.client.zcard("asynq:{default}:archived") == 1
+        assert len([record for record in caplog.records if record.name == logger]) == 8
+
+    @pytest.mark.redis
+    def test_those_behind_one_that_raises_are_called(self, redis: RedisServer) -> None:
+        called: list[Signal] = []
+
+        def break_(**named: Any) -> None:
+            raise ValueError
+
+        def note(signal: Signal, **named: Any) -> None:
+            called.append(signal)
+
+        with connected(task_enqueued, break_), connected(task_enqueued, note):
+            double.delay(2)
+
+        assert called == [task_enqueued]
+
+    @pytest.mark.redis
+    def test_coroutines_are_awaited(self, redis: RedisServer) -> None:
+        seen: list[str] = []
+
+        async def note(name: str, signal: Signal, **named: Any) -> None:
+            await asyncio.sleep(0)
+            seen.append(name)
+
+        with connected(task_enqueued, note), connected(task_started, note), connected(task_succeeded, note):
+            double.delay(1)
+            adouble.delay(1)
+            drain()
+
+        assert sorted(seen) == ["signals:adouble"] * 3 + ["signals:double"] * 3
+
+    @pytest.mark.redis
+    @pytest.mark.django_db(transaction=True)
+    async def test_those_of_a_worker_may_use_the_database_and_leave_no_connection(self, redis: RedisServer) -> None:
+        """In threads other than the loop's, and for a coroutine in that of its own connections."""
+        await Group.objects.acreate(name="staff")
+        seen: list[tuple[int, Any, bool]] = []
+
+        def count(**named: Any) -> None:
+            seen.append((Group.objects.count(), connection.connection, threading.current_thread() is here))
+
+        here = threading.current_thread()
+        with connected(task_started, count), connected(task_succeeded, count):
+            await adouble.adelay(1)
+            await adrain()
+
+        assert [(number, is_here) for number, _, is_here in seen] == [(1, False)] * 2
+        for _, raw, _ in seen:
+            with pytest.raises(Exception, match="closed"):
+                await sync_to_async(raw.execute)("SELECT 1")
+
+
+class TestInTests:
+    def test_captured_and_run(self, settings: Any, noted: Noted) -> None:
+        settings.TASKQ = NOWHERE
+        with capture() as tasks:
+            double.delay(1)
+            double.delay(0)
+            tasks.run(raises=False)
+
+        assert noted.words == ["enqueued", "enqueued", "started", "succeeded", "started", "failed"]
+
+    async def test_eager(self, settings: Any, noted: Noted) -> None:
+        settings.TASKQ = {**NOWHERE, "ENQUEUE": "immediate"}
+        with eager():
+            await adouble.adelay(1)
+            await double.adelay(2)
+
+        assert sorted(noted.words) == sorted(["enqueued", "started", "succeeded"] * 2)
+        assert [named["result"] for named in noted.named if "result" in named] == [2, 4]
+
+
+class TestCost:
+    @pytest.mark.redis
+    def test_nobody_listens(self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Then nothing is sent, and no thread is woken for it."""
+
+        def fail(*args: object, **named: object) -> None:
+            raise AssertionError("it must not be sent")
+
+        for signal in SIGNALS.values():
+            for name in ("send_robust", "asend_robust"):
+                monkeypatch.setattr(signal, name, fail)
+        monkeypatch.setattr("taskq_core.observer.Observer.tell_enqueued", fail)
+        monkeypatch.setattr("taskq_core.worker.reporter.ErrorReporter._tell", fail)
+        handle = double.using(retention=60, run_after=timedelta(0)).delay(2)
+        double.delay(-1)
+        drain(raises=False)
+
+        assert handle.refresh().state is TaskState.COMPLETED
+        assert redis.client.zcard("asynq:{default}:retry") == 1
