@@ -72,6 +72,8 @@ def owners_only(evidence: Evidence) -> Verdict:
                 continue
             if evidence.incidents.takes_task(run.pid, run.started, run.lost_at, leases):
                 continue  # it gave the task up by itself; whether its last word arrived it could not learn
+            if not task.is_acknowledged and evidence.incidents.forgets(run.started, run.lost_at):
+                continue  # the new primary never had the task, and nobody was told that it is safe
             others = sorted({before.who for before in task.runs[:position]})
             verdict.fail(
                 f"{task.id} ({task.name}) was taken from {run.who} at {run.lost_at:.2f}, and nobody ran it since; "

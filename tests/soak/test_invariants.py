@@ -340,6 +340,19 @@ def test_what_a_fault_explains_is_allowed(incident: list[dict[str, Any]], how: d
     assert invariants_runs.owners_only(found).holds
 
 
+@pytest.mark.parametrize("is_told_safe", [False, True])
+def test_a_failover_may_forget_a_task_only_if_nobody_was_told_that_it_is_safe(is_told_safe: bool) -> None:
+    sent = enqueued(1.0, "a")
+    found = evidence(
+        *(sent if is_told_safe else [sent[0], event(3.0, "unknown", id="a")]),
+        *ran(1.2, "a", lasts=0.5, outcome="lost"),
+        event(1.1, "failover", key=1, what="a planned failover"),
+        event(4.0, "failover over", key=1, what="a planned failover"),
+    )
+
+    assert invariants_runs.owners_only(found).holds is not is_told_safe
+
+
 def test_a_failure_of_the_function_itself_is_no_extra_run() -> None:
     found = evidence(
         *enqueued(1.0, "a"),
