@@ -68,10 +68,10 @@ class TaskFilter:
         if self.newer_than is not None and (at_s is None or at_s < now_s - self.newer_than.total_seconds()):
             return False
         if isinstance(task, UnreadableTask):
-            return self.name is None and (self.text in task.id or self.text.encode() in task.message)
+            return self.name is None and (self.text in task.id or _bytes(self.text) in task.message)
         if self.name is not None and task.name != self.name:
             return False
-        return self.text in task.id or self.text in task.last_error or self.text.encode() in task.payload
+        return self.text in task.id or self.text in task.last_error or _bytes(self.text) in task.payload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,7 @@ def search_tasks(
     check_whole("limit", limit, least=1, most=SCAN_MAX)
     chosen = wanted.of(infos)
     total = total_of(chosen, wanted.state)
-    if cursor is None and wanted.text and len(wanted.text.encode("utf-8", "surrogatepass")) <= _ID_BYTES:
+    if cursor is None and wanted.text and len(_bytes(wanted.text)) <= _ID_BYTES:
         exact = yield from _by_id(keys, chosen, wanted)
         if exact:
             return TaskSearch(tasks=exact, scanned=len(exact), total=total, cursor=None)
@@ -192,6 +192,10 @@ def select_tasks(
                 break
             place = page.places[-1]
     return TaskSelection(tasks=tasks, refused=refused)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # what a command line took for no text comes back as it was
 
 
 def _parts(infos: Sequence[QueueInfo], state: TaskState | None) -> Iterator[tuple[TaskState, QueueInfo]]:

@@ -8,6 +8,7 @@ leave alone what somebody else has changed meanwhile.
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django import forms
@@ -36,6 +37,7 @@ def confirmed_action(
     question: Any,
     permissions: Sequence[str],
     form: type[forms.Form] | str | None = None,
+    is_destructive: bool = False,
 ) -> Callable[[Action], Action]:
     """Make a method of an admin an action that asks before it acts.
 
@@ -46,6 +48,7 @@ def confirmed_action(
         permissions: The user needs one of them: `run` stands for `has_run_permission`.
         form: What else is asked: a form, or the name of a method of the admin that makes one of the request and what
             was posted (None: nothing yet). What it cleans is passed to the method as keyword arguments.
+        is_destructive: True draws the button as that of a deletion.
 
     The method is called with the request, the rows and, as `seen`, how each selected row stood when it was shown: the
     `mark` of its key, or nothing for a row without one. It tells the user what was done.
@@ -63,9 +66,8 @@ def confirmed_action(
             elif form is not None:
                 asked = form(data)
             if not is_confirmed or (asked is not None and not asked.is_valid()):
-                return ask(
-                    modeladmin, request, rows, name=function.__name__, button=button, question=question, form=asked
-                )
+                page = Confirmation(function.__name__, button, question, is_destructive)
+                return page.draw(modeladmin, request, rows, asked)
             given = {} if asked is None else asked.cleaned_data
             return function(modeladmin, request, rows, seen=seen_marks(request), **given)
 
@@ -75,44 +77,45 @@ def confirmed_action(
     return decorate
 
 
-def ask(
-    modeladmin: Any,
-    request: HttpRequest,
-    rows: Rows,
-    *,
-    name: str,
-    button: Text,
-    question: Any,
-    form: forms.Form | None,
-) -> HttpResponse:
-    """Draw the page that asks."""
-    count = rows.count()
-    shown = rows[:SHOWN]
-    is_picked = isinstance(rows, PickedRows)
-    marks: Mapping[str, str] = {row.pk: row.mark for row in rows if hasattr(row, "mark")} if is_picked else {}
-    if is_picked and SEEN_VAR in request.POST:
-        marks = seen_marks(request)  # asked again, because of the form: what the user has seen stays what it was
-    context = {
-        "title": button,
-        "question": question % {"count": count},
-        "note": rows.note,
-        "shown": [(row, modeladmin.page_of(request, row)) for row in shown],
-        "more": max(0, count - len(shown)),
-        "button": button,
-        "form": form,
-        "media": modeladmin.media + form.media if form is not None else modeladmin.media,
-        "action": name,
-        "hidden": [
-            ("action", name),
-            (CONFIRMED_VAR, "yes"),
-            ("select_across", "0" if is_picked else "1"),
-            (SEEN_VAR, json.dumps(marks)),
-            *((ACTION_CHECKBOX_NAME, row.pk) for row in (rows if is_picked else shown[:1])),
-        ],
-        "is_empty": count == 0,
-        "back_url": modeladmin.way_back(request),
-    }
-    return modeladmin.render_page(request, modeladmin.confirmation_template, context)  # type: ignore[no-any-return]
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """The page that asks before an action."""
+
+    name: str
+    button: Text
+    question: Any
+    is_destructive: bool
+
+    def draw(self, modeladmin: Any, request: HttpRequest, rows: Rows, form: forms.Form | None) -> HttpResponse:
+        """Draw it."""
+        count = rows.count()
+        shown = rows[:SHOWN]
+        is_picked = isinstance(rows, PickedRows)
+        marks: Mapping[str, str] = {row.pk: row.mark for row in rows if hasattr(row, "mark")} if is_picked else {}
+        if is_picked and SEEN_VAR in request.POST:
+            marks = seen_marks(request)  # asked again, because of the form: what the user has seen stays what it was
+        context = {
+            "title": self.button,
+            "question": self.question % {"count": count},
+            "note": rows.note,
+            "shown": [(row, modeladmin.page_of(request, row)) for row in shown],
+            "more": max(0, count - len(shown)),
+            "button": self.button,
+            "form": form,
+            "media": modeladmin.media + form.media if form is not None else modeladmin.media,
+            "action": self.name,
+            "hidden": [
+                ("action", self.name),
+                (CONFIRMED_VAR, "yes"),
+                ("select_across", "0" if is_picked else "1"),
+                (SEEN_VAR, json.dumps(marks)),
+                *((ACTION_CHECKBOX_NAME, row.pk) for row in (rows if is_picked else shown[:1])),
+            ],
+            "is_destructive": self.is_destructive,
+            "is_empty": count == 0,
+            "back_url": modeladmin.way_back(request),
+        }
+        return modeladmin.render_page(request, modeladmin.confirmation_template, context)  # type: ignore[no-any-return]
 
 
 def seen_marks(request: HttpRequest) -> Mapping[str, str]:
@@ -122,7 +125,7 @@ def seen_marks(request: HttpRequest) -> Mapping[str, str]:
         return {}
     try:
         marks = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(marks, dict):
         return {}

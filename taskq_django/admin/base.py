@@ -7,7 +7,7 @@ lists and forms, so they can be put over another `ModelAdmin`, as that of a them
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.actions import delete_selected
@@ -45,6 +45,9 @@ class RedisAdminMixin(MixinBase):
     show_facets = admin.ShowFacets.NEVER  # facets are counted by a database; filters here say their counts themselves
     list_per_page = 50
 
+    class Media:  # noqa: D106 - Django's own form
+        css: ClassVar[dict[str, Sequence[str]]] = {"all": ("taskq_django/admin.css",)}
+
     # --- rows ---------------------------------------------------------------------------------------------------------
 
     def get_rows(self, request: HttpRequest) -> Rows:
@@ -60,6 +63,18 @@ class RedisAdminMixin(MixinBase):
         return over_redis(super().get_changelist(request, **kwargs))
 
     # --- permissions --------------------------------------------------------------------------------------------------
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may add a row. Where the model has no such permission nobody may, not even root."""
+        return "add" in self.opts.default_permissions and super().has_add_permission(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return whether the user may change rows. As `has_add_permission`."""
+        return "change" in self.opts.default_permissions and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return whether the user may delete rows. As `has_add_permission`."""
+        return "delete" in self.opts.default_permissions and super().has_delete_permission(request, obj)
 
     def allows(self, request: HttpRequest, action: str) -> bool:
         """Return whether the user has this permission on the model, as `run` for `run_task`."""

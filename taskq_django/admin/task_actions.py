@@ -160,6 +160,7 @@ class TaskActions(RedisAdminMixin):
             "count",
         ),
         permissions=["delete"],
+        is_destructive=True,
     )
     def delete_selected(self, request: HttpRequest, rows: Any, *, seen: Mapping[str, str]) -> None:
         """Delete tasks."""

@@ -73,7 +73,7 @@ class TaskColumns(MixinBase):
         record = task.record
         if isinstance(record, UnreadableTask):
             return ""
-        return when(record.next_run_at or record.completed_at or record.archived_at or record.lease_expires_at)
+        return when(record.next_run_at or record.completed_at or record.archived_at)
 
     @admin.display(description=_("retries"), empty_value="-")
     def retries(self, task: Task) -> str:

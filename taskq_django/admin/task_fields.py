@@ -103,7 +103,7 @@ class TaskFields(MixinBase):
             return format_html('{}<div class="help">{}</div>', shown, _("Written so far; it still runs."))
         return shown
 
-    @admin.display(description=_("times"))
+    @admin.display(description=_("timeline"))
     def timeline(self, task: Task) -> SafeString | str:
         """Its times in their order, those to come set apart."""
         now = utc_datetime(SYSTEM_CLOCK.time())
@@ -184,7 +184,8 @@ def times_of(task: TaskInfo | UnreadableTask) -> list[tuple[datetime, str]]:
             *((each.ended_at, _outcome(each)) for each in task.attempts),
             *(each for each in known[1:] if each[1] != gettext("completed")),
         ]
-    return sorted((at, label) for at, label in known if at is not None)
+    told = [(at, label) for at, label in known if at is not None]
+    return sorted(told, key=lambda each: each[0].replace(microsecond=0))  # most are known to the second only
 
 
 def _outcome(attempt: Any) -> str:

@@ -8,6 +8,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from taskq_core import TaskInfo
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
@@ -28,7 +29,13 @@ def roughly(value: datetime | None) -> str:
     """Return how far a time is from now, in its largest unit."""
     if value is None:
         return ""
-    if value > utc_datetime(SYSTEM_CLOCK.time()):  # aware, also in a project without time zones
+    now = utc_datetime(SYSTEM_CLOCK.time())  # aware, also in a project without time zones
+    if abs(value - now) < timedelta(minutes=1):
+        count = round(abs(value - now).total_seconds())
+        if value > now:
+            return ngettext("in %(count)d second", "in %(count)d seconds", count) % {"count": count}
+        return ngettext("%(count)d second ago", "%(count)d seconds ago", count) % {"count": count}
+    if value > now:
         return _("in %(span)s") % {"span": timeuntil(value, depth=1)}
     return _("%(span)s ago") % {"span": timesince(value, depth=1)}
 

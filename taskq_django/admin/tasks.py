@@ -11,6 +11,7 @@ from taskq_core import TaskQError
 from taskq_core.inspector import Inspector, QueueInfo, UnreadableTask
 from taskq_django.admin.base import BaseAdmin
 from taskq_django.admin.change_list import CURSOR_VAR
+from taskq_django.admin.enqueue_page import EnqueuePage
 from taskq_django.admin.task_actions import TaskActions
 from taskq_django.admin.task_columns import TaskColumns
 from taskq_django.admin.task_fields import TaskFields
@@ -25,10 +26,11 @@ class ChangeRefusedError(Exception):
     """Redis has refused a change that the form had let through: somebody was faster."""
 
 
-class TaskAdminMixin(TaskColumns, TaskFields, TaskActions):
+class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage, TaskActions):
     """The pages of tasks, to be put over a `ModelAdmin`.
 
-    A list by queue, state, type and age, in which arguments are not shown, and a page for each task.
+    A list by queue, state, type and age, in which arguments are not shown, a page for each task, and the form that
+    enqueues one.
     """
 
     form = TaskForm
@@ -121,7 +123,3 @@ class TaskAdminMixin(TaskColumns, TaskFields, TaskActions):
 @admin.register(Task)
 class TaskAdmin(TaskAdminMixin, BaseAdmin):
     """Tasks by queue and state, the page of one task, and the form that enqueues one."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Nobody may yet."""
-        return False

@@ -244,11 +244,22 @@ def test_the_confirmation_of_what_is_gone_says_so(staff: Client) -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("seen", ["", "{", "[]", '{"worker-007": 1}', "x" * 2_000_000])
+@pytest.mark.parametrize("seen", ["", "{", "[]", '{"worker-007": 1}', "x" * 2_000_000, "[" * 100_000])
 def test_a_forged_memory_of_what_was_seen_is_none(staff: Client, seen: str) -> None:
     post(staff, LIST, "worker-007", post="yes", seen=seen)
 
     assert done == [(["worker-007"], {})]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("model_admin_page", ["add/", "worker-007/delete/"])
+def test_nobody_may_do_what_the_model_has_no_permission_for(client: Client, model_admin_page: str) -> None:
+    """A superuser has all permissions, those that are none included."""
+    client.force_login(User.objects.create_superuser("root"))
+
+    assert client.get(LIST + model_admin_page).status_code == 403
+    assert 'name="_save"' not in client.get(f"{LIST}worker-007/change/").content.decode()
+    assert f"{LIST}add/" not in client.get(LIST).content.decode()
 
 
 @pytest.mark.django_db
