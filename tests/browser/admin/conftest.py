@@ -1,0 +1,56 @@
+"""Django's admin on a server in this process, over a Redis of the tests, and people who look at it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+import taskq_core.task
+from taskq_core.inspector import Inspector
+from taskq_django import taskq
+from tests.browser.admin.people import Site
+from tests.browser.conftest import OpenBrowser
+from tests.browser.visiting import Visitor
+from tests.redis_server import RedisServer
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _database_beside_playwright() -> Iterator[None]:
+    """Let the database be used in this thread, which counts as one with an event loop because of Playwright."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        patch.setattr(taskq_core.task, "_warned", True)  # of `delay` in such a thread
+        yield
+
+
+@pytest.fixture
+def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
+    """An empty Redis, which `TASKQ` names."""
+    settings.TASKQ = {"URL": redis_server.unix_url, "QUEUES": {"default": 3, "low": 1}, "ENQUEUE_TIMEOUT": 1}
+    yield redis_server
+    taskq.close()
+
+
+@pytest.fixture
+def inspector(redis: RedisServer) -> Inspector:
+    """Looks at what is in Redis."""
+    return Inspector(taskq)
+
+
+@pytest.fixture
+def site(live_server: Any, redis: RedisServer, open_browser: OpenBrowser) -> Site:
+    """The admin."""
+    return Site(live_server.url, open_browser)
+
+
+@pytest.fixture
+def operator(site: Site) -> Visitor:
+    """Somebody who may do everything."""
+    return site.operator()
+
+
+@pytest.fixture
+def page(operator: Visitor) -> Page:
+    """A tab of somebody who may do everything."""
+    return operator.new_page()

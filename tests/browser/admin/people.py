@@ -1,0 +1,114 @@
+"""Who looks at the admin, and where its pages are."""
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib.admin.utils import quote
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+from playwright.sync_api import Locator, Page, expect
+
+from taskq_core import TaskHandle
+from taskq_django import taskq
+from taskq_django.admin.task_rows import key_of
+from tests.browser.conftest import OpenBrowser
+from tests.browser.visiting import Visitor
+
+TASKS = "/admin/taskq_django/task/"
+QUEUES = "/admin/taskq_django/queue/"
+WORKERS = "/admin/taskq_django/worker/"
+PERIODIC = "/admin/taskq_django/periodictask/"
+OUTBOX = "/admin/taskq_django/outboxtask/"
+LOOKING = ("view_task", "view_queue", "view_worker", "view_outboxtask", "view_periodictask")
+
+
+def page_of(handle: TaskHandle[Any]) -> str:
+    """Return where a task's own page is."""
+    return reverse("admin:taskq_django_task_change", args=[quote(key_of(handle.queue, handle.id))])
+
+
+def enqueue(name: str = "email:deliver", *, queue: str = "default", **arguments: object) -> TaskHandle[Any]:
+    """Enqueue a task that nothing here can run."""
+    return taskq.remote(name, queue=queue).delay(**arguments)
+
+
+def rows(page: Page) -> Locator:
+    """Return the rows of a list."""
+    return page.locator("#result_list tbody tr")
+
+
+def row(page: Page, text: str) -> Locator:
+    """Return the row of a list that has this text."""
+    return rows(page).filter(has_text=text)
+
+
+def choose(page: Page, action: str, *texts: str, everything: bool = False) -> None:
+    """Choose an action for the rows with these texts, or for all that match, and get to the page that asks.
+
+    Args:
+        page: A list.
+        action: What the list calls the action, or a part of it.
+        texts: A part of each row.
+        everything: All that match instead, also those of other pages.
+    """
+    for text in texts:
+        row(page, text).locator(".action-select").check()
+    if everything:
+        page.locator("#action-toggle").check()
+        if (more := page.locator(".actions .question a")).is_visible():
+            more.click()
+    choices = page.locator("select[name=action]")
+    choices.select_option(value=choices.locator("option", has_text=action).get_attribute("value"))
+    page.locator(".actions button[name=index]").click()
+
+
+def confirm(page: Page, button: str) -> None:
+    """Press the button of the page that asks."""
+    page.locator("#content-main").get_by_role("button", name=button, exact=True).click()
+
+
+def expect_message(page: Page, text: str) -> None:
+    """Wait until the page says something."""
+    expect(page.locator(".messagelist")).to_contain_text(text)
+
+
+class Site:
+    """The admin on a server, and whoever comes to it.
+
+    Args:
+        url: Where the server is.
+        open_browser: Opens a browser.
+    """
+
+    def __init__(self, url: str, open_browser: OpenBrowser) -> None:
+        self.url = url
+        self._open_browser = open_browser
+
+    def operator(self, name: str = "ada", **options: Any) -> Visitor:
+        """Return the browser of somebody who may do everything, signed in."""
+        return self._enter(self.create_operator(name), options)
+
+    def create_operator(self, name: str, password: str | None = None) -> User:
+        """Return a user who may do everything."""
+        return User.objects.create_superuser(name, password=password)
+
+    def member(self, *codenames: str, name: str = "eve", **options: Any) -> Visitor:
+        """Return the browser of somebody of the staff with these permissions only, signed in."""
+        user = User.objects.create_user(name, is_staff=True)
+        user.user_permissions.set(
+            Permission.objects.filter(content_type__app_label="taskq_django", codename__in=codenames)
+        )
+        return self._enter(user, options)
+
+    def stranger(self, **options: Any) -> Visitor:
+        """Return the browser of somebody who has not signed in."""
+        return self._open_browser(self.url, **options)
+
+    def _enter(self, user: User, options: dict[str, Any]) -> Visitor:
+        visitor = self.stranger(**options)
+        client = Client()
+        client.force_login(user)
+        name = settings.SESSION_COOKIE_NAME
+        visitor.context.add_cookies([{"name": name, "value": client.cookies[name].value, "url": self.url}])
+        return visitor

@@ -1,0 +1,207 @@
+"""What operators do to tasks, in a real browser: with one, with several, with all that match, and at the same time."""
+
+from datetime import timedelta
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from taskq_core import TaskState
+from taskq_core.inspector import Inspector
+from taskq_django import taskq
+from tests.browser.admin.people import TASKS, Site, choose, confirm, enqueue, expect_message, page_of, row, rows
+from tests.redis_server import RedisServer
+from tests.taskq_django.admin_pages import payload_of, put, state_of
+
+pytestmark = pytest.mark.redis
+
+
+def test_scheduled_tasks_are_run_now(page: Page, redis: RedisServer) -> None:
+    later = taskq.remote("report:build", run_after=timedelta(hours=1)).delay()
+    kept = taskq.remote("report:send", run_after=timedelta(hours=1)).delay()
+
+    page.goto(f"{TASKS}?state=scheduled")
+    choose(page, "now", "report:build")
+    expect(page.locator("#content-main")).to_contain_text("Let 1 task run now?")
+    confirm(page, "Run now")
+
+    expect_message(page, "1 task runs now.")
+    expect(rows(page)).to_have_count(1)
+    assert (state_of(redis, later), state_of(redis, kept)) == ("pending", "scheduled")
+
+
+def test_no_is_an_answer(page: Page, redis: RedisServer) -> None:
+    handle = enqueue()
+
+    page.goto(f"{TASKS}?queue=default")
+    choose(page, "Delete", "email:deliver")
+    page.get_by_role("button", name="No, take me back").click()
+
+    page.wait_for_url(f"**{TASKS}?queue=default")
+    expect(rows(page)).to_have_count(1)
+    assert state_of(redis, handle) == "pending"
+
+
+def test_tasks_are_archived(page: Page, redis: RedisServer) -> None:
+    handle = enqueue()
+    enqueue("image:resize")
+
+    page.goto(TASKS)
+    choose(page, "Archive", "email:deliver")
+    confirm(page, "Archive")
+
+    expect_message(page, "1 task was archived.")
+    expect(row(page, "email:deliver")).to_contain_text("archived")
+    expect(row(page, "image:resize")).to_contain_text("pending")
+    assert state_of(redis, handle) == "archived"
+
+
+def test_all_that_match_are_deleted_also_those_of_other_pages(page: Page, inspector: Inspector) -> None:
+    for _ in range(60):
+        enqueue(queue="low")
+    enqueue("kept")
+
+    page.goto(f"{TASKS}?queue=low")
+    choose(page, "Delete", everything=True)
+    expect(page.locator("#content-main")).to_contain_text("Delete 60 tasks?")
+    confirm(page, "Delete")
+
+    expect_message(page, "60 tasks were deleted.")
+    assert [task.name for task in inspector.tasks().tasks] == ["kept"]  # type: ignore[union-attr]  # it is readable
+
+
+def test_tasks_are_moved_to_another_queue(page: Page, redis: RedisServer) -> None:
+    handle = enqueue()
+    enqueue("image:resize", queue="low")
+
+    page.goto(TASKS)
+    choose(page, "Move", "email:deliver")
+    confirm(page, "Move")
+    expect(page.locator(".errorlist")).to_contain_text("This field is required.")
+    page.get_by_label("To queue").select_option("low")
+    confirm(page, "Move")
+
+    expect_message(page, "1 task was moved.")
+    expect(row(page, "email:deliver")).to_contain_text("low")
+    assert state_of(redis, handle, queue="low") == "pending"
+
+
+def test_tasks_are_put_off(page: Page, inspector: Inspector) -> None:
+    enqueue()
+
+    page.goto(TASKS)
+    choose(page, "later", "email:deliver")
+    confirm(page, "Retry later")
+    expect(page.locator(".errorlist").first).to_contain_text("Give either the minutes or a time.")
+    page.get_by_label("Minutes from now").fill("90")
+    confirm(page, "Retry later")
+
+    expect_message(page, "1 task was put off.")
+    expect(row(page, "email:deliver")).to_contain_text("in 1 hour")
+    assert [info.sizes[TaskState.SCHEDULED] for info in inspector.queue_infos()] == [1]
+
+
+def test_an_archived_task_is_run_again_from_its_own_page_and_that_is_logged(page: Page, redis: RedisServer) -> None:
+    handle = enqueue()
+    put(redis, handle, "archived", error_msg="SMTPError: no such mailbox")
+
+    page.goto(page_of(handle))
+    expect(page.locator("#content")).to_contain_text("SMTPError: no such mailbox")
+    page.get_by_role("button", name="Run now").click()
+    confirm(page, "Run now")
+
+    page.wait_for_url(f"**{page_of(handle)}")
+    expect_message(page, "1 task runs now.")
+    assert state_of(redis, handle) == "pending"
+    page.get_by_role("link", name="History").click()
+    expect(page.locator("#change-history")).to_contain_text("ada")
+    expect(page.locator("#change-history")).to_contain_text("Run now.")
+
+
+def test_the_arguments_of_a_waiting_task_are_edited(page: Page, redis: RedisServer) -> None:
+    handle = enqueue(to="user@example.com")
+
+    page.goto(page_of(handle))
+    text = page.get_by_label("Arguments")
+    expect(text).to_have_value('{\n  "to": "user@example.com"\n}')
+    text.fill('{"to": "other@example.com"')
+    page.get_by_role("button", name="Save and continue editing").click()
+    expect(page.locator(".errorlist").last).to_contain_text("This is no JSON")
+    expect(text).to_have_value('{"to": "other@example.com"')
+    assert payload_of(redis, handle) == b'{"to":"user@example.com"}'
+
+    text.fill('{"to": "other@example.com"}')
+    page.get_by_role("button", name="Save and continue editing").click()
+    expect_message(page, "was changed successfully")
+    assert payload_of(redis, handle) == b'{"to":"other@example.com"}'
+
+
+# --- stale pages and two at once --------------------------------------------------------------------------------------
+
+
+def test_a_task_that_is_gone_when_it_is_chosen_is_told(page: Page, inspector: Inspector) -> None:
+    handle = enqueue()
+
+    page.goto(TASKS)
+    inspector.delete_task(handle.queue, handle.id)
+    choose(page, "Archive", "email:deliver")
+    if page.get_by_role("button", name="Archive", exact=True).is_visible():
+        confirm(page, "Archive")
+
+    expect(page.locator("#content")).to_contain_text("(any more)")
+
+
+def test_a_task_that_is_gone_when_it_is_confirmed_is_told(page: Page, inspector: Inspector) -> None:
+    gone, kept = enqueue(), enqueue("image:resize")
+
+    page.goto(TASKS)
+    choose(page, "Archive", "email:deliver", "image:resize")
+    inspector.delete_task(gone.queue, gone.id)
+    confirm(page, "Archive")
+
+    expect_message(page, "1 task was archived.")
+    expect_message(page, "Skipped: 1 is not there (any more).")
+    assert inspector.task(kept.queue, kept.id).state is TaskState.ARCHIVED
+
+
+def test_the_page_of_a_task_that_is_gone_leads_back_to_the_list(page: Page, inspector: Inspector) -> None:
+    handle = enqueue()
+    enqueue("image:resize")
+
+    page.goto(TASKS)
+    inspector.delete_task(handle.queue, handle.id)
+    row(page, "email:deliver").get_by_role("link").first.click()
+
+    expect_message(page, "is not there (any more)")
+    expect(rows(page)).to_have_count(1)
+
+
+def test_of_two_operators_the_second_is_told_what_the_first_has_done(site: Site, redis: RedisServer) -> None:
+    handle = taskq.remote("report:build", run_after=timedelta(hours=1)).delay()
+    ada, bob = site.operator("ada").new_page(), site.operator("bob").new_page()
+
+    for page in (ada, bob):
+        page.goto(TASKS)
+        choose(page, "Archive" if page is ada else "now", "report:build")
+    confirm(ada, "Archive")
+    expect_message(ada, "1 task was archived.")
+    confirm(bob, "Run now")
+
+    expect_message(bob, "Skipped: 1 is archived by now.")
+    assert state_of(redis, handle) == "archived"
+
+
+def test_of_two_who_edit_the_second_keeps_what_was_typed_and_changes_nothing(site: Site, redis: RedisServer) -> None:
+    handle = enqueue(to="first@example.com")
+    ada, bob = site.operator("ada").new_page(), site.operator("bob").new_page()
+
+    for page, name in ((ada, "ada"), (bob, "bob")):
+        page.goto(page_of(handle))
+        page.get_by_label("Arguments").fill(f'{{"to": "{name}@example.com"}}')
+    ada.get_by_role("button", name="Save", exact=True).click()
+    expect_message(ada, "was changed successfully")
+    bob.get_by_role("button", name="Save", exact=True).click()
+
+    expect(bob.locator(".errornote, .errorlist").first).to_be_visible()
+    expect(bob.locator("#content")).to_contain_text("The arguments have changed since this page was opened")
+    expect(bob.get_by_label("Arguments")).to_have_value('{"to": "bob@example.com"}')
+    assert payload_of(redis, handle) == b'{"to":"ada@example.com"}'

@@ -1,0 +1,109 @@
+"""Whatever a producer or a worker can put into Redis is shown as text: no script of it runs, on no page.
+
+That none runs is checked at the end of each test of a browser, and that it was there at all in each of these.
+"""
+
+import json
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from django.db import transaction
+from playwright.sync_api import Page, expect
+
+from taskq_django import taskq
+from tests.browser.admin.people import OUTBOX, QUEUES, TASKS, page_of, row, rows
+from tests.browser.visiting import SCRIPT
+from tests.redis_server import RedisServer
+from tests.taskq_django.admin_pages import put
+
+pytestmark = pytest.mark.redis
+
+
+def hostile(field: str) -> str:
+    """Return what gets out of text, of an attribute and of a script, where it is not escaped."""
+    call = f"{SCRIPT}('{field}')"
+    return (
+        f'{field}</script></pre></textarea></title><script>{call}</script><img src=x onerror="{call}">'
+        f"' onfocus='{call}' autofocus=' \" onfocus=\"{call}\" autofocus=\" javascript:{call} {{{{ 7|add:7 }}}}"
+    )
+
+
+@pytest.fixture
+def task(redis: RedisServer) -> Any:
+    """A task all of whose fields are hostile."""
+    taskq.remote("plain").delay()
+    return taskq.remote(
+        hostile("name"),
+        queue=hostile("queue"),
+        task_id=hostile("id"),
+        headers={hostile("header"): hostile("value")},
+    ).delay(**{hostile("key"): hostile("payload")})
+
+
+def visible(page: Page, field: str) -> None:
+    """Check that a field's payload can be read as it is on the page, or the beginning of it."""
+    expect(page.locator("#content")).to_contain_text(f"{field}</script>"[:11])
+
+
+def test_in_lists_and_on_pages_of_tasks(page: Page, redis: RedisServer, task: Any) -> None:
+    put(redis, task, "archived", error_msg=hostile("error"), headers={"traceparent": hostile("trace")})
+    redis.client.hset(
+        f"asynq:{{{task.queue}}}:t:{task.id}",
+        mapping={
+            "result": hostile("result"),
+            "taskq_attempts": json.dumps(
+                {name: hostile(name) for name in ("worker", "error", "class", "traceback", "host")}
+            ),
+        },
+    )
+
+    page.goto(TASKS)
+    for field in ("name", "queue", "error"):
+        visible(page, field)
+    page.goto(f"{TASKS}?{urlencode({'type': hostile('type'), 'queue': hostile('queue')})}")
+    expect(page.locator("#changelist-filter")).to_contain_text("type</script>")
+    page.goto(f"{TASKS}?state=archived")
+    page.locator("#searchbar").fill(task.id)
+    page.locator("#searchbar").press("Enter")
+    expect(rows(page)).to_have_count(1)
+    row(page, "name").get_by_role("link").first.click()
+    page.wait_for_url(f"**{page_of(task)}**")
+    for field in ("name", "queue", "id", "error", "result", "header", "value"):
+        visible(page, field)
+    expect(page.get_by_label("Arguments")).to_have_value(json.dumps({hostile("key"): hostile("payload")}, indent=2))
+    page.get_by_role("link", name="History").click()
+    visible(page, "name")
+
+
+def test_on_pages_that_ask_and_in_what_is_said_then(page: Page, redis: RedisServer, task: Any) -> None:
+    page.goto(TASKS)
+    row(page, "name</script>").locator(".action-select").check()
+    page.locator("select[name=action]").select_option("move_tasks")
+    page.locator(".actions button[name=index]").click()
+    visible(page, "name")
+    page.get_by_label("To queue").select_option(hostile("queue"))
+    page.locator("#content-main").get_by_role("button", name="Move", exact=True).click()
+    expect(page.locator(".messagelist")).to_contain_text("is in that queue already")
+
+    page.goto(f"{TASKS}{'x' + hostile('address').replace('/', '_2F')}/change/")
+    expect(page.locator(".messagelist")).to_contain_text("is not there (any more)")
+    page.goto("/admin/")
+    expect(page.locator("#recent-actions-module")).to_be_visible()
+
+
+def test_in_the_list_of_queues(page: Page, task: Any) -> None:
+    page.goto(QUEUES)
+    visible(page, "queue")
+
+
+def test_in_the_outbox(page: Page, settings: Any) -> None:
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "outbox", "URL": "unix:///nowhere/at/all.sock"}
+    with transaction.atomic():
+        taskq.remote(hostile("name"), queue=hostile("queue"), task_id=hostile("id")).delay(text=hostile("payload"))
+
+    page.goto(OUTBOX)
+    for field in ("name", "queue", "id"):
+        visible(page, field)
+    rows(page).first.get_by_role("link").first.click()
+    visible(page, "name")

@@ -1,0 +1,94 @@
+"""Lists and pages of the admin, in a real browser."""
+
+from datetime import timedelta
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from taskq_django import taskq
+from tests.browser.admin.people import QUEUES, TASKS, Site, enqueue, page_of, rows
+from tests.browser.visiting import NARROW, width_beyond
+
+pytestmark = pytest.mark.redis
+
+
+def test_whoever_signs_in_finds_the_queues_from_the_front_page(site: Site) -> None:
+    enqueue(queue="low")
+    site.create_operator("ada", password="a secret")
+    page = site.stranger().new_page()
+
+    page.goto(QUEUES)
+    page.get_by_label("Username").fill("ada")
+    page.get_by_label("Password").fill("a secret")
+    page.get_by_role("button", name="Log in").click()
+    expect(rows(page)).to_contain_text(["low"])
+
+    page.get_by_role("link", name="Home").first.click()
+    page.locator("#content").get_by_role("link", name="Tasks", exact=True).click()
+    expect(rows(page)).to_contain_text(["email:deliver"])
+
+
+def test_tasks_are_narrowed_by_queue_and_state(page: Page) -> None:
+    enqueue("email:deliver")
+    enqueue("image:resize", queue="low")
+    taskq.remote("report:build", run_after=timedelta(hours=1)).delay()
+
+    page.goto(TASKS)
+    expect(rows(page)).to_have_count(3)
+    filters = page.locator("#changelist-filter")
+    filters.get_by_role("link", name="low").click()
+    expect(rows(page)).to_have_count(1)
+    expect(rows(page)).to_contain_text("image:resize")
+
+    filters.get_by_role("link", name="All").first.click()
+    filters.get_by_role("link", name="scheduled").click()
+    expect(rows(page)).to_have_count(1)
+    expect(rows(page)).to_contain_text("report:build")
+
+
+def test_a_long_list_is_gone_through_page_by_page(page: Page) -> None:
+    for number in range(60):
+        enqueue(f"email:{number:02}")
+
+    page.goto(TASKS)
+    expect(rows(page)).to_have_count(50)
+    expect(rows(page).first).to_contain_text("email:00")
+    page.locator(".paginator a", has_text="2").click()
+    expect(rows(page)).to_have_count(10)
+    expect(rows(page).first).to_contain_text("email:50")
+
+
+def test_a_task_is_searched_for_and_its_page_tells_what_it_was_called_with(page: Page) -> None:
+    handle = enqueue(to="user@example.com", copies=3)
+    enqueue("image:resize")
+
+    page.goto(TASKS)
+    page.locator("#searchbar").fill(handle.id)
+    page.locator("#searchbar").press("Enter")
+    expect(rows(page)).to_have_count(1)
+    rows(page).get_by_role("link").first.click()
+
+    page.wait_for_url(f"**{page_of(handle)}**")
+    expect(page.get_by_label("Arguments")).to_have_value('{\n  "to": "user@example.com",\n  "copies": 3\n}')
+    page.get_by_role("link", name="Tasks").first.click()
+    expect(rows(page)).not_to_have_count(0)
+
+
+def test_a_queue_leads_to_its_tasks(page: Page) -> None:
+    enqueue("image:resize", queue="low")
+    enqueue("email:deliver")
+
+    page.goto(QUEUES)
+    rows(page).filter(has_text="low").get_by_role("link", name="1", exact=True).click()
+
+    expect(rows(page)).to_have_count(1)
+    expect(rows(page)).to_contain_text("image:resize")
+
+
+def test_a_narrow_screen_is_wide_enough(site: Site) -> None:
+    handle = enqueue("a-name-without-a-place-to-break-" * 4, text="word" * 200)
+    page = site.operator(viewport=NARROW).new_page()
+
+    for path in (TASKS, QUEUES, page_of(handle)):
+        page.goto(path)
+        assert width_beyond(page) == 0, path

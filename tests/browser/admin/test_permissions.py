@@ -1,0 +1,90 @@
+"""Somebody who may look and nothing else sees no action, and is refused one that no page offered."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.admin.people import LOOKING, QUEUES, TASKS, Site, enqueue, page_of, rows
+from tests.browser.visiting import Visitor
+from tests.redis_server import RedisServer
+from tests.taskq_django.admin_pages import key, put, state_of
+
+pytestmark = pytest.mark.redis
+
+ACTIONS = ".actions select, .action-select, #action-toggle, .taskq-action, .addlink, .deletelink, [type=submit][name]"
+"""What begins an action, on any page of the admin."""
+
+
+@pytest.fixture
+def viewer(site: Site) -> Visitor:
+    return site.member(*LOOKING)
+
+
+def post(page: Page, path: str, **data: str) -> int:
+    """Send a form that no page offered, with the token of this browser; return the status of the answer."""
+    token = next(each["value"] for each in page.context.cookies() if each["name"] == "csrftoken")
+    answer = page.request.post(path, form={"csrfmiddlewaretoken": token, **data}, headers={"Referer": page.url})
+    return answer.status
+
+
+def test_a_viewer_sees_no_action(viewer: Visitor, redis: RedisServer) -> None:
+    handle = enqueue(to="user@example.com")
+    put(redis, handle, "archived", error_msg="SMTPError: no such mailbox")
+    page = viewer.new_page()
+
+    for path in (TASKS, QUEUES, page_of(handle), "/admin/"):
+        page.goto(path)
+        expect(page.locator("#content")).to_be_visible()
+        expect(page.locator(ACTIONS)).to_have_count(0)
+    page.goto(TASKS)
+    expect(rows(page)).to_have_count(1)
+
+
+def test_an_operator_sees_what_a_viewer_does_not(site: Site) -> None:
+    """So that the test above can fail."""
+    handle = enqueue(to="user@example.com")
+    page = site.operator().new_page()
+
+    for path in (TASKS, page_of(handle)):
+        page.goto(path)
+        expect(page.locator(ACTIONS)).not_to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    "action", ["run_now", "retry_later", "archive_tasks", "cancel_tasks", "move_tasks", "delete_selected"]
+)
+def test_a_forged_action_of_a_viewer_is_refused(viewer: Visitor, redis: RedisServer, action: str) -> None:
+    handle = enqueue()
+    page = viewer.new_page()
+    page.goto(TASKS)
+
+    chosen = {"action": action, "_selected_action": key(handle), "post": "yes", "select_across": "0", "index": "0"}
+    assert post(page, TASKS, **chosen) == 403
+    own_page = page_of(handle).removesuffix("change/")
+    assert post(page, f"{own_page}act/{action}/", post="yes", action=action) == 403
+    assert post(page, f"{own_page}delete/", post="yes") == 403
+    assert post(page, page_of(handle), arguments="{}", shown="", _save="Save") == 403
+    assert state_of(redis, handle) == "pending"
+
+
+def test_whoever_may_only_run_sees_that_and_nothing_more(site: Site, redis: RedisServer) -> None:
+    handle = enqueue()
+    put(redis, handle, "archived")
+    page = site.member("view_task", "run_task").new_page()
+
+    page.goto(TASKS)
+    expect(page.locator("select[name=action] option:not([value=''])")).to_have_text(
+        ["Run selected tasks now", "Cancel selected tasks"]
+    )
+    page.goto(page_of(handle))
+    expect(page.locator(".taskq-action")).to_have_text(["Run now"])
+    expect(page.locator("[type=submit][name]")).to_have_count(0)
+
+
+def test_without_a_token_nothing_is_done(site: Site, redis: RedisServer) -> None:
+    handle = enqueue()
+    page = site.operator().new_page()
+    page.goto(TASKS)
+
+    chosen = {"action": "delete_selected", "_selected_action": key(handle), "post": "yes", "select_across": "0"}
+    assert page.request.post(TASKS, form=chosen).status == 403
+    assert state_of(redis, handle) == "pending"

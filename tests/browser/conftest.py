@@ -1,0 +1,40 @@
+"""A real Chromium for tests. Where there is none they are skipped; in CI they fail."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browser.chromium import NONE_FOUND, find_chromium, running_chromium
+from tests.browser.visiting import Visitor
+
+OpenBrowser = Callable[..., Visitor]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A browser without a window. Of a module, because coroutines of other modules' tests could not run beside it."""
+    if find_chromium() is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{NONE_FOUND}, and CI has to have it")
+        pytest.skip(NONE_FOUND)
+    with running_chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_browser(chromium: Browser) -> Iterator[OpenBrowser]:
+    """Call it with the site's origin, and options, to get somebody who looks at it; any number of times."""
+    with ExitStack() as stack:
+        visitors: list[Visitor] = []
+
+        def open_one(origin: str, **options: Any) -> Visitor:
+            visitors.append(stack.enter_context(Visitor(chromium, origin, **options)))
+            return visitors[-1]
+
+        yield open_one
+        for visitor in visitors:
+            visitor.check()

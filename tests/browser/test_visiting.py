@@ -1,0 +1,78 @@
+"""What a visitor watches for is noticed. Otherwise no test that watches could fail."""
+
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.browser.conftest import OpenBrowser
+from tests.browser.visiting import SCRIPT, Visitor, same_document, width_beyond
+
+
+@pytest.fixture
+def visitor(tmp_path: Path, open_browser: OpenBrowser) -> Iterator[Visitor]:
+    """Somebody on a site of one page, and trouble to come."""
+    (tmp_path / "index.html").write_text("<title>a page</title><p>still")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(tmp_path))) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        visitor = open_browser(f"http://127.0.0.1:{server.server_port}")
+        yield visitor
+        visitor.context.close()
+        server.shutdown()
+        thread.join()
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def page(visitor: Visitor) -> Page:
+    page = visitor.new_page()
+    page.goto("/")
+    return page
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        (f"{SCRIPT}('name')", "a script ran"),
+        ("alert('hello')", "a dialog: hello"),
+        ("console.error('broken')", "console: broken"),
+        ("setTimeout(() => { throw new Error('late') }, 0)", "error in a script: late"),
+        ("fetch('/missing')", "404"),
+        ("fetch('http://127.0.0.1:9/elsewhere').catch(() => null)", "asked of elsewhere: http://127.0.0.1:9/elsewhere"),
+    ],
+)
+def test_trouble_is_noticed(visitor: Visitor, page: Page, what: str, said: str) -> None:
+    visitor.check()
+
+    page.evaluate(f"() => {{ {what} }}")
+    page.wait_for_function("() => document.readyState === 'complete'")
+    while not any(said in each for each in visitor.troubles):
+        page.wait_for_timeout(10)  # between two looks
+
+    with pytest.raises(AssertionError):
+        visitor.check()
+    visitor.expect_trouble(".")
+    visitor.check()
+
+
+def test_a_page_that_is_too_wide_is_noticed(page: Page) -> None:
+    assert width_beyond(page) == 0
+    page.evaluate("document.body.style.width = document.documentElement.clientWidth + 7 + 'px'")
+    page.evaluate("document.body.style.margin = 0")
+    assert width_beyond(page) == 7
+
+
+def test_a_page_that_is_loaded_anew_is_noticed(page: Page) -> None:
+    with same_document(page):
+        page.evaluate("document.title = 'another'")
+    with pytest.raises(AssertionError, match="loaded anew"), same_document(page):
+        page.reload()

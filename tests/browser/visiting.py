@@ -1,0 +1,97 @@
+"""Somebody who looks at pages, and whoever watches that these keep still.
+
+Whatever page is looked at, by the end of the test no script of a payload may have run, no dialog may have opened, the
+console may have told of nothing, and nothing may have been asked of another server.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Request, expect
+
+SCRIPT = "taskqHacked"
+"""What a hostile payload calls."""
+DESKTOP = {"width": 1280, "height": 800}
+NARROW = {"width": 375, "height": 812}
+PATIENCE_MS = 15_000
+"""After which what is waited for counts as not coming. Nothing takes so long when all is well."""
+
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+class Visitor:
+    """A browser of somebody's own: cookies, storage, and any number of tabs; a context manager.
+
+    Args:
+        browser: Where it is a part of.
+        origin: Scheme, host and port of the site, from which alone anything may come.
+        options: As for Playwright's `new_context`, for example `color_scheme="dark"`.
+    """
+
+    def __init__(self, browser: Browser, origin: str, **options: Any) -> None:
+        self.origin = origin
+        self.troubles: list[str] = []
+        self._expected: list[re.Pattern[str]] = []
+        self.context: BrowserContext = browser.new_context(
+            **{"base_url": origin, "viewport": DESKTOP, "locale": "en-GB", "timezone_id": "UTC", **options}
+        )
+        self.context.set_default_timeout(PATIENCE_MS)
+        self.context.expose_function(SCRIPT, lambda *what: self.troubles.append(f"a script ran: {what}"))
+        self.context.route("**/favicon.ico", lambda route: route.fulfill(status=204))  # browsers ask without being told
+        self.context.on("page", self._watch)
+        self.context.on("request", self._on_request)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.context.close()
+
+    def new_page(self) -> Page:
+        """Open a tab."""
+        return self.context.new_page()
+
+    def expect_trouble(self, pattern: str) -> None:
+        """Let the console say something of this kind: it tells of every answer that is no success."""
+        self._expected.append(re.compile(pattern))
+
+    def check(self) -> None:
+        """Fail if there was trouble."""
+        unexpected = [each for each in self.troubles if not any(pattern.search(each) for pattern in self._expected)]
+        assert not unexpected, "\n".join(unexpected)
+
+    def _watch(self, page: Page) -> None:
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self.troubles.append(f"error in a script: {error}"))
+        page.on("dialog", self._on_dialog)
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.troubles.append(f"console: {message.text} ({message.location.get('url', '')})")
+
+    def _on_dialog(self, dialog: Dialog) -> None:
+        self.troubles.append(f"a dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def _on_request(self, request: Request) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme not in ("data", "blob") and f"{parts.scheme}://{parts.netloc}" != self.origin:
+            self.troubles.append(f"asked of elsewhere: {request.url}")
+
+
+def width_beyond(page: Page) -> int:
+    """Return by how many pixels a page is wider than its window, so that it has to be moved sideways."""
+    return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+@contextmanager
+def same_document(page: Page) -> Iterator[None]:
+    """Check that the page is not loaded anew within the block."""
+    page.evaluate("window.taskqMark = true")
+    yield
+    assert page.evaluate("window.taskqMark === true"), "the page was loaded anew"
