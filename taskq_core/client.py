@@ -169,6 +169,34 @@ class Client:
                 self._observer.tell_enqueued((prepared.handle,))
         return prepared.handle
 
+    def defer(self, call: Signature[R], hook: TransactionHook) -> TaskHandle[R]:
+        """Enqueue one call when the hook says so, whatever the application's own way is. For adapters.
+
+        Middleware looks at the call, and it is checked, now.
+
+        Raises:
+            TaskArgumentsError, PayloadTooLargeError: The call does not fit.
+            EnqueueError: As for `enqueue`, if no transaction is open.
+        """
+        prepared = self._preparer.prepare(self._preparer.middleware.outgoing(call), self)
+        if hook.defer(lambda: self.send_deferred(prepared)):
+            prepared.handle.mark_deferred()
+        else:
+            self._send(prepared, self._timeout_s, self._admission.wait(prepared.queue.name))
+            if self._observer.wants_enqueued():
+                self._observer.tell_enqueued((prepared.handle,))
+        return prepared.handle
+
+    def defer_many(self, calls: Iterable[Signature[Any]], hook: TransactionHook) -> BulkResult:
+        """Enqueue any number of calls when the hook says so. As `defer`; none is enqueued if one does not fit."""
+        result = BulkResult(lambda task, task_id: self._preparer.handle(task, task_id, self))
+        waiting = list(batches(self._preparer, map(self._preparer.middleware.outgoing, calls)))
+        if hook.defer(lambda: self.send_deferred_batches(waiting, result)):
+            result.defer(waiting)
+        else:
+            self._send_batches(waiting, result, self._admission.wait)
+        return result
+
     def send_deferred(self, prepared: Prepared[Any]) -> None:
         """Send a task whose transaction has committed. Its handle notes what went wrong, which is raised as well."""
         wait = self._deferred_wait(prepared.queue.name)

@@ -131,6 +131,11 @@ class BaseTask(Generic[R_co]):
         task_options(self._given)  # refused here, where the mistake is, rather than at the first call
 
     @property
+    def enqueuer(self) -> Enqueuer:
+        """The queue application it belongs to. For adapters."""
+        return self._enqueuer
+
+    @property
     def options(self) -> TaskOptions:
         """This task's options, over the defaults of its queue application."""
         defaults = self._enqueuer.task_defaults

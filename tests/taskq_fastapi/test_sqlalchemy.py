@@ -1,0 +1,348 @@
+"""`enqueue_after_commit`: sessions of both kinds, savepoints, several sessions, and what goes wrong afterwards."""
+
+import gc
+import inspect
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Integer, create_engine, event, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+
+from taskq_core import ConfigurationError, Signature, TaskArgumentsError, TaskNotSentError, TaskQ
+from taskq_core.middleware import Middleware
+from taskq_core.testing import adrain, capture
+from taskq_fastapi.sqlalchemy import enqueue_after_commit
+from tests.redis_server import RedisServer
+from tests.taskq_fastapi.looking import pending
+
+pytestmark = pytest.mark.redis
+
+
+class Base(DeclarativeBase): ...
+
+
+class User(Base):
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+
+
+def _begin_in_earnest(engine: Any) -> None:
+    """Let SQLite's driver leave transactions to SQLAlchemy: otherwise it has no savepoints."""
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, record: Any) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+
+async def done(answer: Any) -> Any:
+    """Await what an asynchronous session returns; a plain one has done it already."""
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+Make = Callable[[], Any]
+
+
+@pytest.fixture(params=["plain", "async"])
+async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Make]:
+    """Makes sessions of a kind, each on a database that has the table."""
+    engines: list[Any] = []
+
+    def make() -> Any:
+        path = tmp_path / f"{len(engines)}.db"
+        plain = create_engine(f"sqlite:///{path}")
+        Base.metadata.create_all(plain)
+        if request.param == "plain":
+            _begin_in_earnest(plain)
+            engines.append(plain)
+            return Session(plain)
+        plain.dispose()
+        engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+        _begin_in_earnest(engine.sync_engine)
+        engines.append(engine)
+        return AsyncSession(engine)
+
+    yield make
+    for engine in engines:
+        await done(engine.dispose())
+
+
+@pytest.fixture
+async def session(make: Make) -> AsyncIterator[Any]:
+    session = make()
+    yield session
+    await done(session.close())
+
+
+@pytest.fixture
+def note(taskq: TaskQ) -> Any:
+    @taskq.task(name="note", retention=60)
+    def note(n: int) -> int:
+        return n
+
+    return note
+
+
+def call(note: Any, name: str) -> Signature[Any]:
+    signature: Signature[Any] = note.using(task_id=name).s(1)
+    return signature
+
+
+async def test_a_task_is_enqueued_by_the_commit(server: RedisServer, session: Any, note: Any) -> None:
+    """The worker finds what the transaction wrote; the handle answers from then on."""
+    session.add(User(id=7))
+    await done(session.flush())
+
+    handle = enqueue_after_commit(session).enqueue(note.s(7))
+
+    assert not handle.is_sent
+    assert pending(server) == []
+    with pytest.raises(TaskNotSentError, match="when the surrounding transaction commits"):
+        handle.result()
+    await done(session.commit())
+    assert handle.is_sent
+    assert pending(server) == [handle.id]
+    await adrain(note.enqueuer)
+    assert await handle.aresult(timeout=10) == 7
+
+
+@pytest.mark.parametrize("how", ["rollback", "close", "error"])
+async def test_a_task_is_dropped_with_its_transaction(server: RedisServer, session: Any, note: Any, how: str) -> None:
+    """And the next transaction of the session is another one."""
+    session.add(User(id=1))
+    await done(session.commit())
+    session.add(User(id=1 if how == "error" else 2))
+    enqueue_after_commit(session).enqueue(call(note, "dropped"))
+    if how == "error":
+        with pytest.raises(IntegrityError):
+            await done(session.commit())
+        await done(session.rollback())
+    else:
+        await done(getattr(session, how)())
+    enqueue_after_commit(session).enqueue(call(note, "kept"))
+    await done(session.commit())
+
+    assert pending(server) == ["kept"]
+
+
+async def test_savepoints_take_their_tasks_with_them(server: RedisServer, session: Any, note: Any) -> None:
+    after_commit = enqueue_after_commit(session)
+    session.add(User(id=1))
+    after_commit.enqueue(call(note, "outer"))
+    outer = await done(session.begin_nested())
+    after_commit.enqueue(call(note, "released"))
+    inner = await done(session.begin_nested())
+    after_commit.enqueue(call(note, "rolled back"))
+    await done(inner.rollback())
+    inner = await done(session.begin_nested())
+    after_commit.enqueue(call(note, "inner released"))
+    await done(inner.commit())
+    await done(outer.commit())
+    lost = await done(session.begin_nested())
+    inner = await done(session.begin_nested())
+    after_commit.enqueue(call(note, "released inside what is lost"))
+    await done(inner.commit())
+    await done(lost.rollback())
+
+    assert pending(server) == []
+    await done(session.commit())
+    assert sorted(pending(server)) == ["inner released", "outer", "released"]
+
+
+async def test_a_savepoint_that_is_open_at_the_commit_is_part_of_it(
+    server: RedisServer, session: Any, note: Any
+) -> None:
+    await done(session.begin_nested())
+    enqueue_after_commit(session).enqueue(call(note, "open"))
+    await done(session.commit())
+    await done(session.begin_nested())
+    enqueue_after_commit(session).enqueue(call(note, "lost"))
+    await done(session.rollback())
+
+    assert pending(server) == ["open"]
+
+
+async def test_a_session_that_has_not_begun_sends_at_its_next_commit(
+    server: RedisServer, session: Any, note: Any
+) -> None:
+    enqueue_after_commit(session).enqueue(call(note, "before all"))
+    assert pending(server) == []
+    await done(session.commit())
+    assert pending(server) == ["before all"]
+
+    enqueue_after_commit(session).enqueue(call(note, "before what is rolled back"))
+    session.add(User(id=1))
+    await done(session.flush())
+    await done(session.rollback())
+    await done(session.commit())
+    assert pending(server) == ["before all"]
+
+
+async def test_several_sessions_are_waited_for(server: RedisServer, make: Make, note: Any) -> None:
+    """A task is enqueued by the last commit, whichever it is, and not if one is rolled back. Others keep apart."""
+    first, second = make(), make()
+    both = enqueue_after_commit(first, second, first)
+    both.enqueue(call(note, "both"))
+    enqueue_after_commit(first).enqueue(call(note, "first"))
+    await done(second.commit())
+    assert pending(server) == []
+    await done(first.commit())
+    assert sorted(pending(server)) == ["both", "first"]
+
+    both.enqueue(call(note, "lost"))
+    first.add(User(id=1))
+    await done(first.flush())
+    await done(first.rollback())
+    await done(second.commit())
+    await done(first.commit())
+    assert sorted(pending(server)) == ["both", "first"]
+    for each in (first, second):
+        await done(each.close())
+
+
+async def test_many_calls_are_enqueued_together_or_not_at_all(
+    server: RedisServer, session: Any, taskq: TaskQ, note: Any
+) -> None:
+    after_commit = enqueue_after_commit(session)
+    with pytest.raises(TaskArgumentsError):
+        after_commit.enqueue_many([note.s(1), note.s("two")])
+    result = after_commit.enqueue_many(note.s(n) for n in range(3))
+    assert len(result) == 3
+    assert not result[0].is_sent
+    assert pending(server) == []
+
+    await done(session.commit())
+
+    assert sorted(pending(server)) == sorted(result.ids)
+    other = TaskQ(server.url).task(name="other")(lambda: None)
+    for calls in ([], [note.s(1), other.s()]):
+        with pytest.raises(ConfigurationError, match="takes calls of one queue application, got"):
+            after_commit.enqueue_many(calls)
+
+
+async def test_a_call_that_does_not_fit_is_refused_at_once(session: Any, note: Any) -> None:
+    with pytest.raises(TaskArgumentsError):
+        enqueue_after_commit(session).enqueue(note.s("seven"))
+    with pytest.raises(ConfigurationError, match=r"a call is made by task.s\(...\), got int"):
+        enqueue_after_commit(session).enqueue(7)  # type: ignore[arg-type]
+
+
+async def test_middleware_looks_at_the_call_when_it_is_made(session: Any, taskq: TaskQ, note: Any) -> None:
+    seen: list[str] = []
+
+    class Look(Middleware):
+        def enqueue(self, call: Signature[Any]) -> Signature[Any]:
+            seen.append(call.task.name)
+            return call.with_headers({"who": "me"})
+
+    taskq.use(Look())
+    handle = enqueue_after_commit(session).enqueue(note.s(1))
+    assert seen == ["note"]
+    await done(session.commit())
+
+    assert (await handle.arefresh()).headers["who"] == "me"
+
+
+async def test_a_commit_holds_though_redis_does_not_answer(
+    server: RedisServer, session: Any, taskq: TaskQ, note: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The failure is logged and noted in the handle, without payload, and what else waits is sent all the same."""
+    away = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.1).task(name="away")(lambda secret: None)
+    session.add(User(id=1))
+    lost = enqueue_after_commit(session).enqueue(away.s("s3cret"))
+    kept = enqueue_after_commit(session).enqueue(note.s(1))
+
+    with caplog.at_level(logging.ERROR, "taskq.fastapi"):
+        await done(session.commit())
+
+    assert (await done(session.execute(select(User)))).scalars().one().id == 1
+    assert pending(server) == [kept.id]
+    with pytest.raises(TaskNotSentError, match="sending it after the commit failed"):
+        lost.result()
+    (message,) = caplog.messages
+    assert message.startswith("after the commit: ")
+    assert "s3cret" not in caplog.text
+
+
+async def test_a_silent_redis_does_not_hold_up_the_event_loop(taskq: TaskQ, make: Make, note: Any) -> None:
+    """An asynchronous commit waits beside the loop, a plain one blocks as its database does."""
+    session = make()
+    threads: list[str] = []
+    send = taskq.client.send_deferred
+
+    def note_thread(prepared: Any) -> None:
+        threads.append(threading.current_thread().name)
+        send(prepared)
+
+    taskq.client.send_deferred = note_thread  # type: ignore[method-assign]
+    enqueue_after_commit(session).enqueue(note.s(1))
+    await done(session.commit())
+
+    is_main = threads == [threading.current_thread().name]
+    assert is_main is isinstance(session, Session)
+    await done(session.close())
+
+
+async def test_a_plain_session_inside_an_asynchronous_one(server: RedisServer, note: Any, tmp_path: Path) -> None:
+    """As code sees it that `run_sync` calls."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/x.db")
+    async with AsyncSession(engine) as session:
+        await session.run_sync(lambda plain: enqueue_after_commit(plain).enqueue(call(note, "inside")))
+        await session.commit()
+    await engine.dispose()
+
+    assert pending(server) == ["inside"]
+
+
+async def test_registries_of_sessions(server: RedisServer, note: Any, tmp_path: Path) -> None:
+    plain, aengine = create_engine("sqlite://"), create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/x.db")
+    registry = scoped_session(sessionmaker(plain))
+    aregistry = async_scoped_session(async_sessionmaker(aengine), scopefunc=lambda: 1)
+    enqueue_after_commit(registry).enqueue(call(note, "plain"))
+    enqueue_after_commit(aregistry).enqueue(call(note, "async"))
+
+    registry.commit()
+    await aregistry.commit()
+
+    assert sorted(pending(server)) == ["async", "plain"]
+    registry.remove()
+    await aregistry.remove()
+    plain.dispose()
+    await aengine.dispose()
+
+
+async def test_it_works_with_captured_tasks(session: Any, taskq: TaskQ, note: Any) -> None:
+    with capture(taskq) as tasks:
+        enqueue_after_commit(session).enqueue(note.s(1))
+        tasks.assert_nothing_enqueued()
+        await done(session.commit())
+        tasks.assert_enqueued(note, 1)
+
+
+def test_a_session_that_goes_without_a_commit_is_told(note: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def forget() -> None:
+        enqueue_after_commit(Session(create_engine("sqlite://"))).enqueue(note.s(1))
+
+    with caplog.at_level(logging.WARNING, "taskq.fastapi"):
+        forget()
+        gc.collect()
+
+    assert caplog.messages == ["1 enqueues waited for a commit that never came: their session is gone"]
+
+
+@pytest.mark.parametrize(
+    ("sessions", "message"),
+    [((), "takes a session"), (("session",), "takes a Session or AsyncSession of SQLAlchemy, got str")],
+)
+def test_what_is_no_session_is_refused(sessions: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        enqueue_after_commit(*sessions)
