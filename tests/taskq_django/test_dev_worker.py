@@ -31,7 +31,7 @@ LOGGING = {
     "loggers": {"taskq": {"handlers": ["console"], "level": "INFO"}},
 }
 """
-RUNNING = "taskq worker in this process: default=1, concurrency 10, 1 tasks, on unix://"
+RUNNING = "taskq worker in this process: default=1, concurrency 10, "
 
 
 @pytest.fixture
