@@ -3,6 +3,7 @@
 from taskq_core.aggregation import GroupedTask
 from taskq_core.app import TaskQ
 from taskq_core.bulk import BulkResult
+from taskq_core.carrying import TaskFilter
 from taskq_core.circuit import CircuitState
 from taskq_core.client import AsyncClient, Client
 from taskq_core.context import TaskContext, current_task
@@ -104,6 +105,7 @@ __all__ = [
     "TaskControl",
     "TaskDefinitionError",
     "TaskFailedError",
+    "TaskFilter",
     "TaskHandle",
     "TaskIdConflictError",
     "TaskInfo",

@@ -87,6 +87,8 @@ class TaskQ:
         ConfigurationError: A setting is unknown or its value is not usable.
     """
 
+    carry: Callable[[], Mapping[str, str]] | None = None
+    """Returns the headers of what a task carries to its run from where it is enqueued. For adapters."""
     observer: Observer = Observer()
     """Told of tasks that were enqueued and of runs that ended. For adapters, which set it before the first enqueue."""
     references: References | None = None
@@ -212,6 +214,7 @@ class TaskQ:
                         middleware=self.middleware,
                         outbox=self.outbox if self._settings.enqueue is EnqueueMode.OUTBOX else None,
                         observer=self.observer,
+                        carry=self.carry,
                     )
                     if self._diverted is not None:
                         runtime.use(self._diverted)

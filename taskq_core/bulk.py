@@ -30,13 +30,15 @@ class Batch:
         self.tasks: list[NewTask] = []
         self.sources: list[BaseTask[Any]] = []
         self.bytes = 0
-        self._headers: dict[Plan, Headers] = {}
+        self._headers: dict[tuple[Plan, tuple[tuple[str, str], ...]], Headers] = {}
 
     def headers(self, preparer: Preparer, plan: Plan) -> Headers:
-        """Return the headers of its tasks with one plan, made once."""
-        headers = self._headers.get(plan)
+        """Return the headers of its tasks with one plan that carry the same, made once."""
+        carried = preparer.carried()
+        key = (plan, tuple(carried.items()))
+        headers = self._headers.get(key)
         if headers is None:
-            headers = self._headers[plan] = preparer.headers(plan, self.span)
+            headers = self._headers[key] = preparer.headers(plan, self.span, carried)
         return headers
 
     @property

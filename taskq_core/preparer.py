@@ -9,12 +9,13 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Admitted, EnqueueCode, NewTask, Operation
+from taskq_core.carrying import carry
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerError,
@@ -119,6 +120,7 @@ class Preparer:
         envelope: Write payloads with their trace inside, for peers without headers.
         server: Host and port of Redis, for spans.
         middleware: Looks at calls before they come here. Clients ask it: some of it must be awaited.
+        carry: Returns what a task carries to its run from where it is enqueued.
     """
 
     def __init__(
@@ -129,12 +131,15 @@ class Preparer:
         envelope: bool,
         server: tuple[str, int] | None = None,
         middleware: MiddlewareStack | None = None,
+        carry: Callable[[], Mapping[str, str]] | None = None,
     ) -> None:
         self.keys = keys
         self.middleware = MiddlewareStack() if middleware is None else middleware
         self.metrics = ClientMetrics()
         self._tracing = tracing
         self._envelope = envelope
+        self.carried: Callable[[], Mapping[str, str]] = carry or dict
+        """Returns the headers of what tasks carry that are enqueued here and now."""
         self._server: tuple[str | None, int | None] = server or (None, None)
         self._registered: dict[str, float] = {}
 
@@ -150,7 +155,7 @@ class Preparer:
         task_id = plan.task_id or task_id or new_task_id()
         span = self.start_span(plan.queue.name, task.name, task_id)
         try:
-            new = self._new_task(task, plan, task_id, payload, self.headers(plan, span))
+            new = self._new_task(task, plan, task_id, payload, self.headers(plan, span, self.carried()))
         except BaseException as error:
             span.end(error)
             raise
@@ -161,13 +166,15 @@ class Preparer:
         task_id = plan.task_id or new_task_id()
         return self._new_task(call.task, plan, task_id, self._payload(call), headers)
 
-    def headers(self, plan: Plan, span: ProducerSpan) -> Headers:
-        """Return the headers of a task: its own, and the trace."""
+    def headers(self, plan: Plan, span: ProducerSpan, carried: Mapping[str, str]) -> Headers:
+        """Return the headers of a task: its own, what it carries, and the trace."""
         carrier = span.carrier()
-        if not carrier:
+        if not carrier and not carried:
             return plan.headers  # encoded once for all calls
         texts = dict(plan.headers.texts)
-        left_out = fit(texts, carrier)
+        if carried:
+            carry(texts, carried)
+        left_out = fit(texts, carrier) if carrier else 0
         if left_out:
             self.metrics.baggage_cut(plan.queue.name, left_out)
         return Headers(texts)

@@ -1,5 +1,6 @@
 """What one set of settings stands for: keys, connections and clients. Nothing connects before the first use."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,7 @@ class Runtime:
         middleware: MiddlewareStack | None = None,
         outbox: Outbox | None = None,
         observer: Observer | None = None,
+        carry: Callable[[], Mapping[str, str]] | None = None,
     ) -> None:
         timeout_s = float(settings.enqueue_timeout)  # type: ignore[arg-type]  # Settings has turned it into seconds
         self.settings = settings
@@ -58,6 +60,7 @@ class Runtime:
             envelope=settings.trace.envelope,
             server=self.endpoint.server,
             middleware=middleware,
+            carry=carry,
         )
         self.preparer = preparer
         admission = Admission(settings.limits, timeout_s=timeout_s)

@@ -245,6 +245,36 @@ def _circuit(value: Any) -> CircuitSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CarrySettings:
+    """What of its surroundings a task carries to its run."""
+
+    language: bool = True
+    """Django: the active language, where it is not the default."""
+    time_zone: bool = True
+    """Django: the current time zone, where it is not the default."""
+    request_id: bool | str = True
+    """Django: the id of the request. Text is the path of a function that returns it, called without arguments."""
+
+    def __post_init__(self) -> None:
+        _check_flag("CARRY['LANGUAGE']", self.language)
+        _check_flag("CARRY['TIME_ZONE']", self.time_zone)
+        if not isinstance(self.request_id, bool) and not (isinstance(self.request_id, str) and "." in self.request_id):
+            raise ConfigurationError(
+                f"CARRY['REQUEST_ID'] must be True, False or the path of a function, got {self.request_id!r}"
+            )
+
+
+def _carry(value: Any) -> CarrySettings:
+    if isinstance(value, CarrySettings):
+        return value
+    if value is False:
+        return CarrySettings(language=False, time_zone=False, request_id=False)
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"CARRY must be a dict of LANGUAGE, TIME_ZONE and REQUEST_ID, or False, got {value!r}")
+    return CarrySettings(**_by_field(CarrySettings, "CARRY", value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EmailSettings:
     """How Django's e-mail is sent by workers; see `taskq_django.mail`."""
 
@@ -310,6 +340,8 @@ class Settings:
     and task options."""
     time_zone: str = "UTC"
     """IANA name of the time zone of cron lines that name none."""
+    carry: CarrySettings = field(default_factory=CarrySettings)
+    """Django: what of its surroundings a task carries to its run; False: nothing."""
     email: EmailSettings = field(default_factory=EmailSettings)
     """Django: how e-mail is sent that `taskq_django.mail.EmailBackend` enqueues."""
     archive: ArchiveSettings = field(default_factory=ArchiveSettings)
@@ -340,6 +372,7 @@ class Settings:
             raise ConfigurationError(f"SCHEDULE must be a dict of periodic tasks, got {type(self.schedule).__name__}")
         set_(self, "schedule", MappingProxyType(dict(self.schedule)))
         _check_zone(self.time_zone)
+        set_(self, "carry", _carry(self.carry))
         set_(self, "email", _email(self.email))
         set_(self, "archive", _archive(self.archive))
         set_(self, "trace", _trace(self.trace))
@@ -417,7 +450,7 @@ def _modules(value: Any) -> bool | tuple[str, ...]:
 
 _FLAGS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
 _FLAG_KEYS = ("STRICT_PRIORITY", "EAGER", "EAGER_PROPAGATES", "DEV_WORKER", "AUTODISCOVER")
-_JSON_KEYS = ("QUEUES", "LIMITS", "CIRCUIT_BREAKER", "DEFAULTS", "SCHEDULE", "EMAIL", "ARCHIVE", "TRACE")
+_JSON_KEYS = ("QUEUES", "LIMITS", "CIRCUIT_BREAKER", "DEFAULTS", "SCHEDULE", "CARRY", "EMAIL", "ARCHIVE", "TRACE")
 
 
 _SERVICE_LINK = re.compile(r"(PORT|SERVICE_HOST|SERVICE_PORT)(_|$)")

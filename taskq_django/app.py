@@ -16,6 +16,7 @@ from taskq_core.outbox import Outbox
 from taskq_core.runtime import Runtime, Store
 from taskq_core.settings import EnqueueMode
 from taskq_django.bridge import DjangoBridge
+from taskq_django.carrying import CarryMiddleware, carried
 from taskq_django.conf import read_settings
 from taskq_django.middleware import DatabaseMiddleware, on_healthy_connections
 from taskq_django.references import ModelReferences
@@ -44,8 +45,10 @@ class DjangoTaskQ(TaskQ):
         self.bridge = DjangoBridge()
         self._reading = threading.RLock()
         self.middleware.append(DatabaseMiddleware())
+        self.middleware.append(CarryMiddleware(lambda: self.settings.carry))
         self.middleware.append(SignalMiddleware())
         self.timetable.guard = on_healthy_connections
+        self.carry = lambda: carried(self.settings.carry)
 
     @property
     def outbox(self) -> Outbox:

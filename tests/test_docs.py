@@ -29,7 +29,15 @@ from taskq_core.cli.command import root
 from taskq_core.inspector import Inspector
 from taskq_core.options import TaskOptions
 from taskq_core.scheduler import SchedulerConfig
-from taskq_core.settings import ArchiveSettings, CircuitSettings, EmailSettings, QueueLimit, Settings, TraceSettings
+from taskq_core.settings import (
+    ArchiveSettings,
+    CarrySettings,
+    CircuitSettings,
+    EmailSettings,
+    QueueLimit,
+    Settings,
+    TraceSettings,
+)
 from taskq_core.telemetry import names
 from taskq_core.wire import Keys
 from taskq_core.worker import Worker, WorkerConfig
@@ -168,6 +176,7 @@ def test_the_index_names_every_page() -> None:
     ("page", "heading", "record", "upper"),
     [
         ("reference/settings.md", "Keys", Settings, True),
+        ("reference/settings.md", "CARRY", CarrySettings, True),
         ("reference/settings.md", "EMAIL", EmailSettings, True),
         ("reference/settings.md", "ARCHIVE", ArchiveSettings, True),
         ("reference/settings.md", "TRACE", TraceSettings, True),
@@ -186,7 +195,7 @@ def test_a_table_lists_every_field_with_its_default(page: str, heading: str, rec
     for name, field in expected.items():
         shown = rows[name][1].strip("`")
         default = default_of(field)
-        if isinstance(default, ArchiveSettings | CircuitSettings | EmailSettings | TraceSettings):
+        if isinstance(default, ArchiveSettings | CarrySettings | CircuitSettings | EmailSettings | TraceSettings):
             assert shown == "see below"
         elif default is MISSING:
             assert shown == ""

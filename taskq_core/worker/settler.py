@@ -21,6 +21,7 @@ from taskq_core.broker.operations import (
     Outcome as Ended,
 )
 from taskq_core.broker.operations import settle as settle_operation
+from taskq_core.carrying import REQUEST_ID
 from taskq_core.clock import Clock
 from taskq_core.errors import Discard, Retry, Snooze
 from taskq_core.settings import ArchiveSettings
@@ -205,7 +206,13 @@ class Settler:
                 said,
                 type(error).__name__,
                 exc_info=without_words(error),
-                extra={"queue": run.queue.name, "task_id": run.task_id, "attempt": run.message.retried + 1},
+                extra={
+                    "queue": run.queue.name,
+                    "task_id": run.task_id,
+                    "task_name": run.name,
+                    "attempt": run.message.retried + 1,
+                    "request_id": run.message.headers.get(REQUEST_ID, ""),
+                },
             )
         if self._listener is not None and run.context is not None:
             self._listener.task_ended(run.context, outcome.value, duration_s, error)

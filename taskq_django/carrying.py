@@ -1,0 +1,104 @@
+"""The language, time zone and request id of who enqueues a task, carried to its run.
+
+What is the default of the settings is not carried: the run has it anyway. What a run cannot use, such as a language
+that is not installed there, is left out.
+"""
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from datetime import timedelta, timezone, tzinfo
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+from django.conf import settings as django_settings
+from django.utils import timezone as django_timezone
+from django.utils import translation
+from django.utils.module_loading import import_string
+
+from taskq_core import TaskContext
+from taskq_core.carrying import LANGUAGE, REQUEST_ID, TIME_ZONE, readable, request_id
+from taskq_core.middleware import Middleware
+from taskq_core.settings import CarrySettings
+
+logger = logging.getLogger("taskq.carrying")
+
+_OFFSET = re.compile(r"([+-])(\d\d):(\d\d)")
+
+
+def carried(settings: CarrySettings) -> dict[str, str]:
+    """Return the headers that a task enqueued here carries."""
+    found = {}
+    if settings.language and (language := translation.get_language()) and language != django_settings.LANGUAGE_CODE:
+        found[LANGUAGE] = readable(language)
+    if settings.time_zone:
+        zone = django_timezone.get_current_timezone()
+        if zone != django_timezone.get_default_timezone():
+            found[TIME_ZONE] = readable(_zone_name(zone))
+    if settings.request_id and (known := _known_request_id(settings.request_id)):
+        found[REQUEST_ID] = known
+    return {name: value for name, value in found.items() if value}
+
+
+def _known_request_id(source: bool | str) -> str:
+    value: object = None
+    if isinstance(source, str):
+        try:
+            value = import_string(source)()
+        except Exception:
+            logger.exception("CARRY['REQUEST_ID'] failed; the task is enqueued without it")
+    return readable(value) or request_id.get()
+
+
+def _zone_name(zone: tzinfo) -> str:
+    if isinstance(zone, ZoneInfo):
+        return zone.key or ""
+    offset = zone.utcoffset(None) if isinstance(zone, timezone) else None
+    if offset is None:
+        return ""
+    minutes = int(offset.total_seconds() // 60)
+    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
+
+
+@lru_cache(maxsize=256)
+def _zone(name: str) -> tzinfo | None:
+    if offset := _OFFSET.fullmatch(name):
+        span = timedelta(hours=int(offset[2]), minutes=int(offset[3]))
+        return timezone(-span if offset[1] == "-" else span) if span < timedelta(hours=24) else None
+    try:
+        return ZoneInfo(name)
+    except (LookupError, ValueError, OSError):
+        return None
+
+
+class CarryMiddleware(Middleware):
+    """Puts in force what a task carries, around its run."""
+
+    def __init__(self, settings: Callable[[], CarrySettings]) -> None:
+        self._settings = settings
+
+    def around(self, context: TaskContext, call: Callable[[], object]) -> object:
+        """Run a plain function in its language and time zone, with its request id."""
+        with self._in_force(context):
+            return call()
+
+    async def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
+        """Run a coroutine in its language and time zone, with its request id."""
+        with self._in_force(context):
+            return await call()
+
+    def _in_force(self, context: TaskContext) -> ExitStack:
+        """Return what puts in force what a run can use of its headers, and takes it back at the end."""
+        headers, settings, stack = context.headers, self._settings(), ExitStack()
+        if (
+            settings.language
+            and (language := readable(headers.get(LANGUAGE)))
+            and translation.check_for_language(language)
+        ):
+            stack.enter_context(translation.override(language))
+        if settings.time_zone and (name := readable(headers.get(TIME_ZONE))) and (zone := _zone(name)):
+            stack.enter_context(django_timezone.override(zone))
+        if settings.request_id and (known := readable(headers.get(REQUEST_ID))):
+            stack.callback(request_id.reset, request_id.set(known))
+        return stack

@@ -1,0 +1,430 @@
+"""Language, time zone and request id of who enqueues a task are those of its run, and stand in its log."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, timedelta
+from datetime import timezone as fixed
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest, HttpResponse
+from django.test import AsyncRequestFactory, RequestFactory
+from django.utils import timezone, translation
+
+from taskq_core import ConfigurationError, TaskContext, TaskFilter, current_task
+from taskq_core.carrying import LANGUAGE, REQUEST_ID, TIME_ZONE, request_id
+from taskq_core.context import current
+from taskq_core.inspector import Inspector
+from taskq_core.scheduler import Scheduler
+from taskq_django import client, schedule, task, taskq
+from taskq_django.request_id import RequestIdMiddleware, get_request_id
+from taskq_django.signals import task_enqueued
+from taskq_django.testing import adrain, capture, drain, eager
+from tests.redis_server import RedisServer
+
+NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+logger = logging.getLogger("tests.carrying")
+seen: list[tuple[str | None, str, str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    seen.clear()
+    yield
+    taskq.close()
+
+
+def surroundings() -> tuple[str | None, str, str]:
+    return translation.get_language(), timezone.get_current_timezone_name(), get_request_id()
+
+
+DEFAULT = ("en-us", "America/Chicago", "")  # Django's own defaults
+
+
+@task(name="carrying:look")
+def look() -> None:
+    seen.append(surroundings())
+    logger.info("looking")
+
+
+@task(name="carrying:alook")
+async def alook() -> None:
+    await asyncio.sleep(0)
+    seen.append(surroundings())
+    seen.append(await sync_to_async(surroundings)())
+
+
+@task(name="carrying:pass-on")
+def pass_on() -> None:
+    look.delay()
+
+
+@contextmanager
+def of_a_request(language: str = "de", zone: Any = "Europe/Berlin", known: str = "r-1") -> Iterator[None]:
+    token = request_id.set(known)
+    with translation.override(language), timezone.override(zone):
+        yield
+    request_id.reset(token)
+
+
+class TestInAWorker:
+    @pytest.mark.redis
+    def test_plain_tasks(self, redis: RedisServer) -> None:
+        """Each run has its own, and what another one had is not left behind in its thread."""
+        with of_a_request():
+            look.delay()
+        look.delay()
+        with of_a_request("fr", "Asia/Tokyo", "r-2"):
+            look.delay()
+        drain()
+        look.delay()
+        drain()
+
+        assert sorted(seen[:3], key=repr) == sorted(
+            [("de", "Europe/Berlin", "r-1"), DEFAULT, ("fr", "Asia/Tokyo", "r-2")], key=repr
+        )
+        assert seen[3:] == [DEFAULT]
+
+    @pytest.mark.redis
+    async def test_coroutines(self, redis: RedisServer) -> None:
+        """Side by side on one loop, and in the blocking code they call."""
+        with of_a_request():
+            await alook.adelay()
+        await alook.adelay()
+        await adrain()
+
+        assert sorted(seen, key=repr) == sorted([("de", "Europe/Berlin", "r-1"), DEFAULT] * 2, key=repr)
+        assert surroundings() == DEFAULT
+
+    @pytest.mark.redis
+    def test_tasks_of_tasks(self, redis: RedisServer) -> None:
+        with of_a_request():
+            pass_on.delay()
+        drain()
+
+        assert seen == [("de", "Europe/Berlin", "r-1")]
+
+    @pytest.mark.redis
+    def test_each_of_many(self, redis: RedisServer) -> None:
+        def calls() -> Iterator[Any]:
+            for language in ("de", "fr", "de"):
+                with translation.override(language):
+                    yield look.s()
+            yield look.s()
+
+        client.enqueue_many(calls())
+        drain()
+
+        assert sorted(str(language) for language, *_ in seen) == ["de", "de", "en-us", "fr"]
+
+    @pytest.mark.redis
+    @pytest.mark.django_db(transaction=True)
+    def test_through_the_outbox(self, redis: RedisServer, settings: Any) -> None:
+        settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "outbox"}
+        with of_a_request():
+            look.delay()
+        drain()
+
+        assert seen == [("de", "Europe/Berlin", "r-1")]
+
+    @pytest.mark.redis
+    def test_a_failure_takes_it_back_too(self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(look, "body", lambda: seen[0])  # an IndexError
+        with of_a_request():
+            look.using(max_retry=0).delay()
+        assert [run.outcome for run in drain(raises=False)] == ["archived"]
+        monkeypatch.undo()
+        look.delay()
+        drain()
+
+        assert seen == [DEFAULT]
+
+    @pytest.mark.redis
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {},
+            {LANGUAGE: "xx", TIME_ZONE: "Mars/Olympus"},
+            {LANGUAGE: "../../etc", TIME_ZONE: "../../etc/passwd"},
+            {LANGUAGE: "", TIME_ZONE: "", REQUEST_ID: ""},
+            {LANGUAGE: "d" * 300, TIME_ZONE: "+99:99", REQUEST_ID: "r" * 300},
+            {LANGUAGE: "de\n", TIME_ZONE: "Europe", REQUEST_ID: "a\nb"},
+        ],
+    )
+    def test_what_a_run_cannot_use_is_left_out(
+        self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+    ) -> None:
+        """As another program may write it, Go's for one."""
+        monkeypatch.setattr(taskq, "carry", lambda: headers)
+        taskq.close()
+        handle = look.delay()
+        assert handle.refresh().headers == headers
+        drain()
+
+        assert seen == [DEFAULT]
+
+    @pytest.mark.redis
+    async def test_a_periodic_task_carries_nothing(self, redis: RedisServer) -> None:
+        """Whatever is in force where its scheduler was started."""
+        loop, stored, handles = asyncio.get_running_loop(), asyncio.Event(), []
+
+        def note(handle: Any, **named: Any) -> None:
+            handles.append(handle)
+            loop.call_soon_threadsafe(stored.set)
+
+        entry = schedule("@every 1s", look.s(), id="carrying")
+        task_enqueued.connect(note)
+        try:
+            with of_a_request():
+                scheduler = Scheduler(taskq)
+                running = asyncio.create_task(scheduler.arun())
+                await asyncio.wait_for(stored.wait(), 60)
+                scheduler.stop()
+                await running
+        finally:
+            task_enqueued.disconnect(note)
+            taskq.unschedule(entry.id)
+
+        assert (await handles[0].arefresh()).headers == {}
+
+
+class TestEnqueueing:
+    @pytest.fixture(autouse=True)
+    def _nowhere(self, settings: Any) -> None:
+        settings.TASKQ = NOWHERE
+
+    def test_the_headers(self) -> None:
+        with capture() as tasks, of_a_request():
+            look.delay()
+
+        assert tasks.enqueued[0].headers == {
+            "taskq-language": "de",
+            "taskq-timezone": "Europe/Berlin",
+            "taskq-request-id": "r-1",
+        }
+
+    def test_what_is_the_default_is_not_carried(self) -> None:
+        with capture() as tasks:
+            look.delay()
+            with of_a_request("en-us", "America/Chicago", ""):
+                look.delay()
+            with translation.override(None):
+                look.delay()
+
+        assert [task.headers for task in tasks.enqueued] == [{}] * 3
+
+    @pytest.mark.parametrize(
+        ("zone", "written"),
+        [
+            (ZoneInfo("Asia/Kolkata"), "Asia/Kolkata"),
+            (fixed(timedelta(hours=5, minutes=30)), "+05:30"),
+            (fixed(-timedelta(hours=3, minutes=30)), "-03:30"),
+            (UTC, "+00:00"),
+        ],
+    )
+    def test_time_zones(self, zone: Any, written: str) -> None:
+        with eager() as tasks:
+            with timezone.override(zone):
+                look.delay()
+                now = timezone.localtime().utcoffset()
+            assert tasks.enqueued[0].headers == {"taskq-timezone": written}
+
+        with timezone.override(zone):
+            assert timezone.localtime().utcoffset() == now
+        assert len(seen) == 1
+
+    @pytest.mark.parametrize(
+        ("carry", "left"),
+        [
+            (False, set()),
+            ({"LANGUAGE": False}, {"taskq-timezone", "taskq-request-id"}),
+            ({"TIME_ZONE": False}, {"taskq-language", "taskq-request-id"}),
+            ({"REQUEST_ID": False}, {"taskq-language", "taskq-timezone"}),
+        ],
+    )
+    def test_it_can_be_switched_off(self, settings: Any, carry: Any, left: set[str]) -> None:
+        settings.TASKQ = {**NOWHERE, "CARRY": carry}
+        with capture() as tasks, of_a_request():
+            look.delay()
+
+        assert set(tasks.enqueued[0].headers) == left
+
+    def test_and_in_the_worker(self, settings: Any) -> None:
+        with capture() as tasks:
+            with of_a_request():
+                look.delay()
+            settings.TASKQ = {**NOWHERE, "CARRY": False}
+            tasks.run()
+
+        assert seen == [DEFAULT]
+
+    @pytest.mark.parametrize(
+        ("value", "problem"),
+        [
+            (True, "CARRY must be a dict of LANGUAGE, TIME_ZONE and REQUEST_ID, or False, got True"),
+            ({"LANGUAGE": "de"}, "CARRY['LANGUAGE'] must be True or False, got 'de'"),
+            ({"REQUEST_ID": "guid"}, "CARRY['REQUEST_ID'] must be True, False or the path of a function, got 'guid'"),
+            ({"TIMEZONE": True}, "unknown setting in CARRY 'TIMEZONE'; did you mean 'TIME_ZONE'?"),
+        ],
+    )
+    def test_settings_that_are_not_usable(self, settings: Any, value: object, problem: str) -> None:
+        settings.TASKQ = {"CARRY": value}
+        with pytest.raises(ConfigurationError) as caught:
+            _ = taskq.settings
+        assert str(caught.value) == problem
+
+    def test_the_tasks_own_headers_go_first(self) -> None:
+        """They may take seven KiB; what is carried goes along as far as there is room."""
+        with capture() as tasks, of_a_request():
+            look.using(headers={"own": "x" * (7 * 1024 - 3)}).delay()
+            look.using(headers={"own": "x" * (7 * 1024 - 3 - 30)}).delay()
+
+        assert [set(task.headers) for task in tasks.enqueued] == [{"own"}, {"own", "taskq-language"}]
+
+
+def from_elsewhere() -> uuid.UUID:
+    return uuid.UUID(int=7)
+
+
+def broken() -> str:
+    raise ValueError("broken")
+
+
+class TestTheRequestsId:
+    @pytest.fixture(autouse=True)
+    def _nowhere(self, settings: Any) -> None:
+        settings.TASKQ = NOWHERE
+
+    @pytest.mark.parametrize(
+        ("given", "is_kept"),
+        [("abc-123", True), ("", False), ("a b", False), ("x" * 129, False), ("a\x00", False), ("<script>", False)],
+    )
+    def test_of_the_header_or_a_new_one(self, given: str, is_kept: bool) -> None:
+        known: list[Any] = []
+
+        def view(request: HttpRequest) -> HttpResponse:
+            known.append((get_request_id(), request.id))  # type: ignore[attr-defined]  # set by the middleware
+            look.delay()
+            return HttpResponse()
+
+        with capture() as tasks:
+            response: Any = RequestIdMiddleware(view)(RequestFactory().get("/", headers={"X-Request-ID": given}))
+
+        assert (response.headers["X-Request-ID"] == given) is is_kept
+        assert known == [(response.headers["X-Request-ID"],) * 2]
+        assert tasks.enqueued[0].headers == {"taskq-request-id": known[0][0]}
+        assert get_request_id() == ""
+
+    async def test_in_an_async_stack(self) -> None:
+        async def view(request: HttpRequest) -> HttpResponse:
+            await look.adelay()
+            return HttpResponse(headers={"X-Request-ID": "its own"})
+
+        middleware = RequestIdMiddleware(view)
+        with capture() as tasks:
+            response = await middleware(AsyncRequestFactory().get("/", headers={"X-Request-ID": "r-9"}))  # type: ignore[misc]
+
+        assert tasks.enqueued[0].headers == {"taskq-request-id": "r-9"}
+        assert response.headers["X-Request-ID"] == "its own"
+        assert get_request_id() == ""
+
+    def test_of_another_package(self, settings: Any) -> None:
+        settings.TASKQ = {**NOWHERE, "CARRY": {"REQUEST_ID": f"{__name__}.from_elsewhere"}}
+        with capture() as tasks:
+            look.delay()
+
+        assert tasks.enqueued[0].headers == {"taskq-request-id": str(uuid.UUID(int=7))}
+
+    @pytest.mark.parametrize("path", [f"{__name__}.broken", f"{__name__}.nothing", "nowhere.function"])
+    def test_one_that_fails_is_logged(self, settings: Any, caplog: pytest.LogCaptureFixture, path: str) -> None:
+        settings.TASKQ = {**NOWHERE, "CARRY": {"REQUEST_ID": path}}
+        with capture() as tasks, caplog.at_level(logging.ERROR, logger="taskq.carrying"):
+            look.delay()
+
+        assert tasks.enqueued[0].headers == {}
+        assert [record.getMessage() for record in caplog.records] == [
+            "CARRY['REQUEST_ID'] failed; the task is enqueued without it"
+        ]
+
+
+class Lines(logging.Handler):
+    """What a handler with the filter writes."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.addFilter(TaskFilter(**options))
+        self.setFormatter(logging.Formatter("%(message)s|%(task_name)s|%(task_id)s|%(queue)s|%(request_id)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+class TestTheLog:
+    @contextmanager
+    def written(self, name: str, **options: Any) -> Iterator[list[str]]:
+        handler, wanted = Lines(**options), logging.getLogger(name)
+        before = wanted.level
+        wanted.addHandler(handler)
+        wanted.setLevel(logging.INFO)
+        try:
+            yield handler.lines
+        finally:
+            wanted.removeHandler(handler)
+            wanted.setLevel(before)
+
+    @pytest.mark.redis
+    def test_records_of_a_task(self, redis: RedisServer) -> None:
+        with of_a_request():
+            handle = look.using(queue="low").delay()
+        with self.written("tests.carrying") as lines:
+            drain()
+
+        assert lines == [f"looking|carrying:look|{handle.id}|low|r-1"]
+
+    @pytest.mark.redis
+    def test_what_the_worker_says_of_it(self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(look, "body", lambda: seen[0])
+        with of_a_request():
+            handle = look.delay()
+        with self.written("taskq.worker") as lines:
+            drain(raises=False)
+
+        failed = [line for line in lines if "carrying:look failed" in line]
+        assert [line.partition("|")[2].splitlines()[0] for line in failed] == [f"carrying:look|{handle.id}|default|r-1"]
+
+    def test_records_of_a_request_and_of_neither(self) -> None:
+        with self.written("tests.carrying", default="") as bare:
+            logger.info("nothing")
+        with self.written("tests.carrying") as lines:
+            logger.info("nothing")
+            with of_a_request():
+                logger.info("request")
+            logger.info("given", extra={"queue": "own"})
+
+        assert lines == ["nothing|-|-|-|-", "request|-|-|-|r-1", "given|-|-|own|-"]
+        assert bare == ["nothing||||"]
+
+    def test_a_worker_without_an_adapter_reads_the_header(self) -> None:
+        token = current.set(TaskContext(id="1", name="a", queue="b", headers={"taskq-request-id": "r-3"}))
+        try:
+            with self.written("tests.carrying") as lines:
+                logger.info(current_task().name)
+        finally:
+            current.reset(token)
+
+        assert lines == ["a|a|1|b|r-3"]
+
+
+@pytest.mark.redis
+def test_a_go_worker_finds_them_as_headers(redis: RedisServer, inspector: Inspector) -> None:
+    with of_a_request():
+        handle = look.delay()
+
+    info: Any = inspector.task("default", handle.id)
+    assert info.headers["taskq-request-id"] == "r-1"
