@@ -28,6 +28,7 @@ from taskq_core.codec import References
 from taskq_core.context import TaskContext
 from taskq_core.errors import ConfigurationError, TaskDefinitionError
 from taskq_core.handlers import (
+    Definitions,
     E,
     ErrorHandler,
     H,
@@ -111,6 +112,7 @@ class TaskQ:
                 raise unknown("setting", name, [*known, "settings", "embedded_folder"])
         self._embedded_folder = Path(embedded_folder)
         self._tasks: dict[str, Task[Any, Any]] = {}
+        self._definitions = Definitions()
         self._runtime: Runtime | None = None
         self._lock = threading.RLock()
         self._hook: TransactionHook | None = None
@@ -326,10 +328,22 @@ class TaskQ:
         return decorator if function is None else decorator(function)
 
     def register(self, task: Task[Any, Any]) -> None:
-        """Make a task known to workers. `task` does it by itself."""
-        for known in (self._tasks.get(task.name), self.handlers.get(task.name)):
-            refuse_other(known, task, f"the name {task.name!r}", remedy="another name=")
+        """Make a task known to workers. `task` does it by itself.
+
+        Raises:
+            TaskDefinitionError: Another function has its name.
+        """
+        known = self._tasks.get(task.name)
+
+        def is_redefined() -> bool:
+            is_other = known is not None and known.function is not task.function
+            return is_other and self._definitions.is_redefined(task.name, task.function)
+
+        what, remedy = f"the name {task.name!r}", "another name="
+        refuse_other(known, task, what, remedy=remedy, is_redefined=is_redefined)
+        refuse_other(self.handlers.get(task.name), task, what, remedy=remedy)
         self._tasks[task.name] = task
+        self._definitions.note(task.name, task.function)
 
     def aggregator(
         self,

@@ -11,6 +11,7 @@ A handler receives the message as it is: no arguments are bound, and the payload
 """
 
 import builtins
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -249,14 +250,62 @@ def origin(runner: Any) -> str:
     return f"{function.__module__}.{getattr(function, '__qualname__', repr(function))}"
 
 
-def refuse_other(known: Any, new: Any, what: str, *, remedy: str = "another") -> None:
+def place(runner: Any) -> str:
+    """Return where the function of a task or handler stands, as `file:line`; "" where that cannot be told."""
+    function = runner.function
+    while isinstance(function, functools.partial):
+        function = function.func
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def refuse_other(
+    known: Any, new: Any, what: str, *, remedy: str = "another", is_redefined: Callable[[], bool] = lambda: False
+) -> None:
     """Refuse to replace a task or handler by one of another function; a module that is loaded again may.
 
+    Args:
+        known: What has the name, None if nothing does.
+        new: What wants it.
+        what: The name, for the error.
+        remedy: What the new one needs instead.
+        is_redefined: Asked where both functions have the same module and name: whether they are different all the same.
+
     Raises:
-        TaskDefinitionError: The functions differ.
+        TaskDefinitionError: The functions differ. It names both, and where they stand.
     """
-    if known is not None and origin(known) != origin(new):
-        raise TaskDefinitionError(f"{what} is taken by {origin(known)}; {origin(new)} needs {remedy}")
+    if known is None or (origin(known) == origin(new) and not is_redefined()):
+        return
+    places = " and ".join(filter(None, (place(known), place(new))))
+    seen = f"; see {places}" if places else ""
+    raise TaskDefinitionError(f"{what} is taken by {origin(known)}; {origin(new)} needs {remedy}{seen}")
+
+
+class Definitions:
+    """Remembers in which loading of its module each name was given, to tell a second definition from a second loading.
+
+    Both bring a function of the same module and name. A module that is loaded again has another `__spec__`; where there
+    is none, in a script or a notebook, and inside functions, defining something again is no mistake.
+    """
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, object] = {}
+
+    def note(self, name: str, function: Any) -> None:
+        """Remember a definition."""
+        self._by_name[name] = _loading(function)
+
+    def is_redefined(self, name: str, function: Any) -> bool:
+        """Whether a name is given again by the same loading of a module."""
+        loading = _loading(function)
+        return loading is not None and self._by_name.get(name) is loading
+
+
+def _loading(function: Any) -> object:
+    named = inspect.unwrap(function)
+    if "<" in getattr(named, "__qualname__", "<"):
+        return None
+    return getattr(named, "__globals__", {}).get("__spec__")
 
 
 def _message_parameter(what: str, function: Callable[..., Any], takes_context: bool) -> str:

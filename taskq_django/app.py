@@ -9,12 +9,24 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from taskq_core import BulkResult, CircuitState, ConfigurationError, Settings, Signature, TaskHandle, TaskQ
+from django.apps import apps
+
+from taskq_core import (
+    BulkResult,
+    CircuitState,
+    ConfigurationError,
+    Settings,
+    Signature,
+    TaskDefinitionError,
+    TaskHandle,
+    TaskQ,
+)
 from taskq_core.client import TransactionHook
 from taskq_core.handlers import E
 from taskq_core.outbox import Outbox
 from taskq_core.runtime import Runtime, Store
 from taskq_core.settings import EnqueueMode
+from taskq_core.task import Task
 from taskq_django.bridge import DjangoBridge
 from taskq_django.carrying import CarryMiddleware, carried
 from taskq_django.conf import read_settings
@@ -43,6 +55,8 @@ class DjangoTaskQ(TaskQ):
         self._is_current = False
         self._eager: Store | None = None
         self.bridge = DjangoBridge()
+        self.conflicts: list[TaskDefinitionError] = []
+        """Tasks whose names others had already, found while Django started. A system check tells of them."""
         self._reading = threading.RLock()
         self.middleware.append(DatabaseMiddleware())
         self.middleware.append(CarryMiddleware(lambda: self.settings.carry))
@@ -137,9 +151,31 @@ class DjangoTaskQ(TaskQ):
         self._follow_settings()
         return super().task_defaults
 
+    def register(self, task: Task[Any, Any]) -> None:
+        """Make a task known to workers.
+
+        While Django starts, a name that is taken is noted in `conflicts` instead of raised, so that the system checks
+        can tell of it; then nothing is enqueued and no worker starts.
+
+        Raises:
+            TaskDefinitionError: Another function has its name.
+        """
+        try:
+            super().register(task)
+        except TaskDefinitionError as error:
+            if apps.ready:
+                raise
+            self.conflicts.append(error)
+
     @property
     def runtime(self) -> Runtime:
-        """Keys, connections and clients of the settings in force."""
+        """Keys, connections and clients of the settings in force.
+
+        Raises:
+            TaskDefinitionError: Two tasks have one name.
+        """
+        if self.conflicts:
+            raise self.conflicts[0]
         self._follow_settings()
         return super().runtime
 

@@ -15,6 +15,7 @@ from taskq_django.checks import (
     check_commands,
     check_deployment,
     check_dev_worker,
+    check_names,
     check_outbox,
     check_schedule,
     check_settings,
@@ -36,6 +37,7 @@ class TaskQConfig(AppConfig):
         """Register the checks, follow `override_settings`, import the tasks of all apps, and start a `DEV_WORKER`."""
         checks.register(check_settings)
         checks.register(check_schedule)
+        checks.register(check_names)
         checks.register(check_dev_worker)
         checks.register(check_commands)
         checks.register(check_deployment, deploy=True)

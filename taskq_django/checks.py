@@ -5,14 +5,20 @@
 - `taskq.E003` a periodic task is not usable: its task is not registered, or its arguments do not fit
 - `taskq.E004` the outbox is used and has no table (`check --database`)
 - `taskq.E005` `DEV_WORKER` without `DEBUG`, or beside `EAGER`
+- `taskq.E007` two tasks have one name
 - `taskq.W001` `manage.py runworker` is another app's, which stands before `taskq_django` in `INSTALLED_APPS`
 - `taskq.W002` `manage.py runworker` is ours and hides another app's
 - `taskq.W003` `embedded://` in a deployment (`check --deploy`)
 - `taskq.W004` `EAGER` in a deployment
 - `taskq.W005` tasks wait in an outbox that is not used any more (`check --database`)
 - `taskq.W006` `DEV_WORKER` in a deployment (`check --deploy`)
+- `taskq.W007` Redis cannot be reached (`check --deploy`)
+- `taskq.W008` Redis drops tasks when its memory is full (`check --deploy`)
+- `taskq.W009` a database did not say what it has (`check --database`)
+- `taskq.W010` migrations are not applied (`check --database`)
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +26,10 @@ from typing import Any
 from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's names for them
 from django.core.management import find_commands
-from django.db import connections
+from django.db import DatabaseError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.recorder import MigrationRecorder
 
 from taskq_core import ConfigurationError, TaskQError
 from taskq_core.broker.connection import parse_url
@@ -28,6 +37,7 @@ from taskq_core.settings import EnqueueMode
 from taskq_django import dev_worker
 from taskq_django.app import taskq
 from taskq_django.conf import read_settings
+from taskq_django.server_check import check_server
 
 COMMAND = "runworker"
 
@@ -63,6 +73,18 @@ def check_schedule(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
     except TaskQError as error:
         return [Error(f"A periodic task is not usable: {error}.", id="taskq.E003")]
     return []
+
+
+def check_names(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Tell of each task whose name another function has."""
+    return [
+        Error(
+            f"Two tasks have one name: {problem}.",
+            hint="Give one of them another name=. Until then nothing is enqueued, and no worker starts.",
+            id="taskq.E007",
+        )
+        for problem in dict.fromkeys(map(str, taskq.conflicts))
+    ]
 
 
 def check_dev_worker(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
@@ -113,12 +135,11 @@ def check_commands(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
 
 
 def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Tell when a deployment would start a private redis-server, or run tasks in the processes that enqueue them."""
-    try:
-        settings = read_settings()
-    except ConfigurationError:
-        return []  # E001 tells of it
-    found: list[CheckMessage] = []
+    """Tell what is for development, and when Redis is not there or does not keep what it is given."""
+    if check_settings(app_configs):
+        return []  # E001 or E002
+    settings = read_settings()
+    found = check_server(settings)
     if isinstance(settings.url, str) and settings.url.startswith("embedded://"):
         found.append(
             Warning(
@@ -150,38 +171,81 @@ def check_outbox(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """Tell of an outbox without a table, and of one whose rows nobody sends any more."""
-    from taskq_django.models import OutboxTask
     from taskq_django.outbox import outbox_aliases
 
     try:
         is_used = read_settings().enqueue is EnqueueMode.OUTBOX
     except ConfigurationError:
         return []  # E001 tells of it
+    return [
+        message
+        for alias in outbox_aliases()
+        if alias in (databases or ())
+        for message in _check_database(alias, is_used=is_used)
+    ]
+
+
+def _check_database(alias: str, *, is_used: bool) -> list[CheckMessage]:
+    from taskq_django.models import OutboxTask
+
+    connection = connections[alias]
+    try:
+        with connection.cursor() as cursor:
+            has_table = OutboxTask._meta.db_table in connection.introspection.table_names(cursor)
+        unapplied = _unapplied_migrations(connection)
+        waiting = OutboxTask.objects.using(alias).count() if has_table and not is_used else 0
+    except DatabaseError as error:
+        return [
+            Warning(
+                f"Database {alias!r} did not say whether it has what taskq_django needs: {error}.",
+                hint="Check the database, then run this check again.",
+                id="taskq.W009",
+            )
+        ]
     found: list[CheckMessage] = []
-    for alias in outbox_aliases():
-        if alias not in (databases or ()):
-            continue
-        with connections[alias].cursor() as cursor:
-            has_table = OutboxTask._meta.db_table in connections[alias].introspection.table_names(cursor)
-        if not has_table and is_used:
-            found.append(
-                Error(
-                    f"TASKQ['ENQUEUE'] is 'outbox', and database {alias!r} has no outbox.",
-                    hint=f"Run `manage.py migrate taskq_django --database {alias}`, or let a router keep "
-                    "taskq_django.OutboxTask out of that database.",
-                    id="taskq.E004",
-                )
+    if not has_table and is_used and not _is_migrating():
+        found.append(
+            Error(
+                f"TASKQ['ENQUEUE'] is 'outbox', and database {alias!r} has no outbox.",
+                hint=f"Run `manage.py migrate taskq_django --database {alias}`, or let a router keep "
+                "taskq_django.OutboxTask out of that database.",
+                id="taskq.E004",
             )
-        elif has_table and not is_used and (waiting := OutboxTask.objects.using(alias).count()):
-            found.append(
-                Warning(
-                    f"{waiting} tasks wait in the outbox of database {alias!r}, and TASKQ['ENQUEUE'] is not 'outbox' "
-                    "any more: no worker sends them.",
-                    hint="Set it to 'outbox' until a worker has sent them.",
-                    id="taskq.W005",
-                )
+        )
+    elif unapplied and not _is_migrating():
+        found.append(
+            Warning(
+                f"Migrations of taskq_django are not applied to database {alias!r}: {', '.join(unapplied)}.",
+                hint=f"Run `manage.py migrate taskq_django --database {alias}`.",
+                id="taskq.W010",
             )
+        )
+    if waiting:
+        found.append(
+            Warning(
+                f"{waiting} tasks wait in the outbox of database {alias!r}, and TASKQ['ENQUEUE'] is not 'outbox' "
+                "any more: no worker sends them.",
+                hint="Set it to 'outbox' until a worker has sent them.",
+                id="taskq.W005",
+            )
+        )
     return found
+
+
+def _unapplied_migrations(connection: BaseDatabaseWrapper) -> list[str]:
+    """Return migrations of ours that a database lacks; none where no migration was ever applied."""
+    recorder = MigrationRecorder(connection)
+    if not recorder.has_table():
+        return []
+    applied = recorder.applied_migrations()
+    known = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
+    ours = sorted(name for label, name in known if label == "taskq_django")
+    return [name for name in ours if ("taskq_django", name) not in applied]
+
+
+def _is_migrating() -> bool:
+    """Whether `migrate` runs, which makes what is missing and would be kept from it by an error."""
+    return sys.argv[1:2] == ["migrate"]
 
 
 def _commands(config: AppConfig) -> list[str]:

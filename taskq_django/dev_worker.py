@@ -93,6 +93,7 @@ def is_serving(arguments: Sequence[str], environ: Mapping[str, str]) -> bool:
 def make_worker() -> Worker:
     """Return a worker as the settings say, which tells on standard output what it does."""
     settings = taskq.settings
+    _ = taskq.runtime  # tasks that are not usable are told once, and not tried again
     config = WorkerConfig.from_settings(settings, with_scheduler=True)
     config = replace(config, shutdown_grace=_grace_s(settings), interrupt_grace=TOLD_TO_END_S)
     return Worker(taskq, config, listener=_Narrator(sys.stdout, per_task=True))

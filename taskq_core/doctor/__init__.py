@@ -5,9 +5,9 @@
 """
 
 from taskq_core.doctor.facts import Damage, Facts, NodeFacts, QueueFacts, Refusal, WrongType
-from taskq_core.doctor.reading import read_facts
+from taskq_core.doctor.reading import read_facts, read_nodes
 from taskq_core.doctor.repair import Repair, Repairer, for_a_person, plan
-from taskq_core.doctor.rules import Finding, Level, diagnose, unreachable
+from taskq_core.doctor.rules import Finding, Level, check_eviction, diagnose, unreachable
 
 __all__ = [
     "Damage",
@@ -20,9 +20,11 @@ __all__ = [
     "Repair",
     "Repairer",
     "WrongType",
+    "check_eviction",
     "diagnose",
     "for_a_person",
     "plan",
     "read_facts",
+    "read_nodes",
     "unreachable",
 ]

@@ -58,6 +58,15 @@ def read_facts(
     return _Reader(app, clock).read(is_thorough=is_thorough, progress=progress or (lambda done, total: None))
 
 
+def read_nodes(app: TaskQ, *, clock: Clock = SYSTEM_CLOCK) -> list[NodeFacts]:
+    """Ask what the servers themselves say: one, or the primaries of a cluster. A few commands each.
+
+    Raises:
+        BrokerError: The broker cannot be reached, or refuses the password.
+    """
+    return _Reader(app, clock).nodes()
+
+
 class _Reader:
     def __init__(self, app: TaskQ, clock: Clock) -> None:
         self._runner = app.runtime.runner
@@ -70,12 +79,16 @@ class _Reader:
         self._wanted_replicas = max(int(each.replicated) for each in options)
         self._is_complete = True
 
-    def read(self, *, is_thorough: bool, progress: Callable[[int, int], None]) -> Facts:
+    def nodes(self) -> list[NodeFacts]:
         nodes = []
         for runner in self._runner.nodes():
             with closing(runner):
                 self._meet(runner)
                 nodes.append(self._node(runner))
+        return nodes
+
+    def read(self, *, is_thorough: bool, progress: Callable[[int, int], None]) -> Facts:
+        nodes = self.nodes()
         wrong_types = list(self._global_types())
         names = self._queues(wrong_types)
         refusals = self._refusals(self._keys.queue(names[0] if names else DEFAULT_QUEUE))

@@ -2,9 +2,12 @@
 
 import asyncio
 import functools
+import importlib
+import os
 import subprocess
 import sys
 import textwrap
+import types
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -119,6 +122,31 @@ class TestNames:
 
             @taskq.task(name="t")
             def two() -> None: ...
+
+    def test_a_name_that_a_module_gives_twice_is_refused_and_both_places_are_told(
+        self, taskq: TaskQ, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The second function would silently take the place of the first. A module that is loaded again may do so."""
+        monkeypatch.syspath_prepend(str(tmp_path))
+        module = tmp_path / "defined_twice.py"
+        head = "import app_of_test\ntask = app_of_test.taskq.task\n\n@task\ndef send(): ...\n"
+        monkeypatch.setitem(sys.modules, "app_of_test", types.SimpleNamespace(taskq=taskq))  # type: ignore[arg-type]  # enough
+        module.write_text(head)
+        loaded = importlib.import_module("defined_twice")
+        first = loaded.send
+
+        importlib.reload(loaded)
+        assert taskq.tasks["defined_twice.send"] is loaded.send is not first
+        module.write_text(f"{head}\n@task\ndef send(): ...\n")
+        os.utime(module, (1, 1))
+        with pytest.raises(TaskDefinitionError) as caught:
+            importlib.reload(loaded)
+
+        assert str(caught.value) == (
+            "the name 'defined_twice.send' is taken by defined_twice.send; defined_twice.send needs another name=; "
+            f"see {module}:4 and {module}:7"
+        )
+        del sys.modules["defined_twice"]
 
     def test_the_same_function_may_come_again(self, taskq: TaskQ) -> None:
         """A module that is imported again, or a notebook cell that is run again, replaces its tasks."""

@@ -73,6 +73,13 @@ class Project:
         """Start a worker."""
         return self.running("runworker", *options)
 
+    def run(self, *words: str, status: int = 0) -> str:
+        """Run a command and return what it said, if it ended with this status."""
+        with self.running(*words) as process:
+            said, _ = process.communicate(timeout=120)
+        assert process.returncode == status, said
+        return said
+
     @contextmanager
     def running(self, *words: str) -> Iterator[subprocess.Popen[str]]:
         """Start a command. It leads a process group, which is killed at the end of the block."""

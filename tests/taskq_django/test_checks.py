@@ -1,15 +1,23 @@
 """What `manage.py check` says of the queue."""
 
+import re
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, run_checks
-from django.db import connection
+from django.db import OperationalError, connection
+from django.db.migrations.recorder import MigrationRecorder
 
-from taskq_django import checks
+from taskq_django import checks, server_check
 from taskq_django.checks import check_outbox
 from taskq_django.models import OutboxTask
+from tests.redis_server import RedisServer
+from tests.taskq_django.project import Project
+
+ROOT = Path(__file__).parents[2]
 
 
 def ours(*, deploy: bool = False) -> list[CheckMessage]:
@@ -17,7 +25,12 @@ def ours(*, deploy: bool = False) -> list[CheckMessage]:
     return [message for message in messages if str(message.id).startswith("taskq.")]
 
 
-def test_good_settings_pass() -> None:
+def ids(*, deploy: bool = False) -> list[str]:
+    return [str(message.id) for message in ours(deploy=deploy)]
+
+
+@pytest.mark.redis
+def test_good_settings_pass(redis: RedisServer) -> None:
     assert ours(deploy=True) == []
 
 
@@ -119,3 +132,175 @@ def test_an_outbox_without_a_table(settings: Any) -> None:
     assert found.id == "taskq.E004"
     assert found.hint is not None
     assert "manage.py migrate taskq_django --database default" in found.hint
+
+
+@pytest.mark.django_db(transaction=True)
+def test_migrations_that_are_not_applied(settings: Any) -> None:
+    settings.TASKQ = {"URL": "redis://localhost/0"}
+    recorder = MigrationRecorder(connection)
+    recorder.record_unapplied("taskq_django", "0002_outbox")
+    try:
+        (found,) = check_outbox(None, databases=["default"])
+    finally:
+        recorder.record_applied("taskq_django", "0002_outbox")
+
+    assert found.id == "taskq.W010"
+    assert found.msg == "Migrations of taskq_django are not applied to database 'default': 0002_outbox."
+    assert check_outbox(None, databases=["default"]) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_does_not_answer_is_told(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OperationalError("the database is away")
+
+    monkeypatch.setattr(connection, "cursor", refuse)
+
+    (found,) = check_outbox(None, databases=["default"])
+
+    assert found.id == "taskq.W009"
+    assert "the database is away" in found.msg
+
+
+@pytest.mark.redis
+def test_what_is_missing_does_not_keep_migrate_from_making_it(tmp_path: Path, redis: RedisServer) -> None:
+    settings = """
+INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "taskq_django", "kiosk"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}}
+TASKQ["ENQUEUE"] = "outbox"
+"""
+    project = Project(tmp_path, redis, settings)
+    check = ("check", "--database", "default")
+
+    assert "taskq.E004" in project.run(*check, status=1)
+    assert "taskq." not in project.run("migrate")
+    assert "no issues" in project.run(*check)
+
+
+# --- Redis, in a deployment -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://127.0.0.1:1/0", "Redis cannot be used: cannot reach redis://127.0.0.1:1/0"),
+        ("redis://:secret@no-such-host.invalid/0", "Redis cannot be used: cannot reach redis://:***@no-such-host"),
+        ("redis+sentinel://127.0.0.1:1/main", "Redis cannot be used: "),
+        ("redis+cluster://127.0.0.1:1", "Redis cannot be used: "),
+    ],
+)
+def test_redis_that_is_not_there_is_warned_of(settings: Any, url: str, told: str) -> None:
+    settings.TASKQ = {"URL": url, "ENQUEUE": "outbox"}
+
+    (found,) = ours(deploy=True)
+
+    assert found.id == "taskq.W007"
+    assert found.msg.startswith(told)
+    assert "secret" not in found.msg
+    assert ours() == [], "nothing is asked but for a deployment"
+
+
+def test_redis_that_never_answers_is_waited_for_no_longer_than_said(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_check, "CHECK_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        settings.TASKQ = {"URL": f"redis://127.0.0.1:{deaf.getsockname()[1]}/0", "ENQUEUE_TIMEOUT": 60}
+
+        (found,) = ours(deploy=True)
+
+    assert found.id == "taskq.W007"
+    assert found.msg == "Redis did not answer within 0.2 seconds."
+
+
+@pytest.mark.redis
+def test_a_password_that_is_refused_is_told(settings: Any) -> None:
+    with RedisServer(password="right") as server:
+        settings.TASKQ = {"URL": server.unix_url.replace("unix://", "unix://:wrong@")}
+
+        (found,) = ours(deploy=True)
+
+    assert found.id == "taskq.W007"
+    assert "refused the user or password" in found.msg
+    assert "wrong" not in found.msg
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+def test_redis_that_drops_tasks_is_warned_of(settings: Any, policy: str) -> None:
+    with RedisServer(options={"maxmemory-policy": policy}) as server:
+        settings.TASKQ = {"URL": server.unix_url}
+
+        (found,) = ours(deploy=True)
+
+    assert found.id == "taskq.W008"
+    assert f"maxmemory-policy is {policy}: a full server drops tasks without a word" in found.msg
+    assert "Set maxmemory-policy noeviction" in str(found.hint)
+
+
+def test_a_mistake_while_asking_is_told_and_not_raised(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(app: Any) -> None:
+        raise KeyError("maxmemory")
+
+    monkeypatch.setattr(server_check, "read_nodes", fail)
+    settings.TASKQ = {}
+
+    (found,) = ours(deploy=True)
+
+    assert found.msg == "Redis cannot be used: 'maxmemory'."
+
+
+def test_a_private_server_is_not_started_for_a_check(settings: Any, tmp_path: Path) -> None:
+    settings.TASKQ = {"URL": f"embedded://{tmp_path}/data"}
+
+    assert ids(deploy=True) == ["taskq.W003"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_eager_tasks_need_no_redis(settings: Any) -> None:
+    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "EAGER": True}
+
+    assert ids(deploy=True) == ["taskq.W004"]
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.redis
+def test_two_tasks_of_one_name_are_told_with_both_places(tmp_path: Path, redis: RedisServer) -> None:
+    """By every command that checks; nothing is enqueued and no worker starts, whoever does not check."""
+    project = Project(tmp_path, redis, 'INSTALLED_APPS.append("stall")\n')
+    stall = tmp_path / "stall"
+    stall.mkdir()
+    (stall / "__init__.py").touch()
+    (stall / "tasks.py").write_text(
+        'from taskq_django import task\n\n@task(name="kiosk:first")\ndef sell(): ...\n'
+        "\n@task\ndef twice(): ...\n\n@task\ndef twice(): ...\n"
+    )
+
+    said = project.run("check", status=1)
+
+    first = f"the name 'kiosk:first' is taken by kiosk.tasks.work; stall.tasks.sell needs another name=; see {tmp_path}"
+    assert f"(taskq.E007) Two tasks have one name: {first}/kiosk/tasks.py:5 and {tmp_path}/stall/tasks.py:3." in said
+    second = "the name 'stall.tasks.twice' is taken by stall.tasks.twice; stall.tasks.twice needs another name=; see"
+    assert f"(taskq.E007) Two tasks have one name: {second} {stall}/tasks.py:6 and {stall}/tasks.py:9." in said
+    assert first in project.run("runworker", "--burst", "--skip-checks", status=1)
+    code = "from kiosk.tasks import work; work.delay(flag='x')"
+    assert first in project.run("shell", "-c", code, status=1)
+    assert redis.client.keys("*") == []
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_lists_all_checks_there_are() -> None:
+    """With the sections that say how each is run and what to do."""
+    page = (ROOT / "docs/reference/system-checks.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(taskq\.[EW]\d{3})` \|(.*)\|(.*)\|$", page, re.MULTILINE)
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "taskq_django").rglob("*.py"))
+    given = re.findall(r'id="(taskq\.[EW]\d{3})"', code)
+
+    assert sorted({number for number, *_ in listed}) == sorted(set(given))
+    assert len(listed) == len({number for number, *_ in listed})
+    assert set(re.findall(r"taskq\.[EW]\d{3}", code)) == set(given), "a check is told of that nothing gives"
+    assert all(says.strip() and to_do.strip() for _, says, to_do in listed)
