@@ -18,20 +18,19 @@ from taskq_core.dashboard.queues import (
     queue_row,
 )
 from taskq_core.dashboard.tasks import (
-    FOUND_MAX,
     SCAN_MAX,
     SELECTED_MAX,
     TaskFilter,
     TaskRecord,
     TaskSearch,
     TaskSelection,
+    selection_of,
 )
 from taskq_core.dashboard.traces import trace_url
 from taskq_core.dashboard.workers import QueueWeight, RunningRow, WorkerRow, WorkersOverview, worker_row
 
 __all__ = [
     "DAYS_CHOICES",
-    "FOUND_MAX",
     "SCAN_MAX",
     "SELECTED_MAX",
     "STATES",
@@ -55,6 +54,7 @@ __all__ = [
     "error_rate",
     "overview",
     "queue_row",
+    "selection_of",
     "trace_url",
     "worker_row",
 ]

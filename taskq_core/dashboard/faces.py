@@ -6,7 +6,6 @@ from functools import partial
 from taskq_core.dashboard.history import DayRow, read_history
 from taskq_core.dashboard.queues import QueueDetail, QueuesOverview, read_queue, read_queues
 from taskq_core.dashboard.tasks import (
-    FOUND_MAX,
     SCAN_MAX,
     TaskFilter,
     TaskRecord,
@@ -90,7 +89,7 @@ class Dashboard:
         *,
         cursor: str | None = None,
         scan: int = SCAN_MAX,
-        limit: int = FOUND_MAX,
+        limit: int = SCAN_MAX,
     ) -> TaskSearch:
         """Look inside tasks for those that fit. A text that is the whole id of tasks finds just these.
 
@@ -160,7 +159,7 @@ class AsyncDashboard:
         *,
         cursor: str | None = None,
         scan: int = SCAN_MAX,
-        limit: int = FOUND_MAX,
+        limit: int = SCAN_MAX,
     ) -> TaskSearch:
         """Look inside tasks for those that fit. As `Dashboard.search_tasks`."""
         return await self._inspector.follow(

@@ -21,8 +21,8 @@ from taskq_core.wire import Keys, TaskState
 
 SCAN_MAX = 10_000
 """Most tasks that one search reads."""
-FOUND_MAX = 1_000
-"""Most tasks that one search returns."""
+SCAN_BYTES = 64 * 1024 * 1024
+"""Bytes of tasks after which a search reads no more."""
 SELECTED_MAX = 10_000
 """Most tasks that are selected at once."""
 _ID_BYTES = 256
@@ -126,7 +126,8 @@ def search_tasks(
     wanted: TaskFilter,
     cursor: str | None = None,
     scan: int = SCAN_MAX,
-    limit: int = FOUND_MAX,
+    limit: int = SCAN_MAX,
+    max_bytes: int = SCAN_BYTES,
 ) -> Steps[TaskSearch]:
     """Read tasks for those that fit. A text that is the whole id of tasks finds just these, and reads no others."""
     check_whole("scan", scan, least=1, most=SCAN_MAX)
@@ -138,7 +139,7 @@ def search_tasks(
         if exact:
             return TaskSearch(tasks=exact, scanned=len(exact), total=total, cursor=None)
     found: list[TaskRecord] = []
-    scanned = 0
+    scanned, left_bytes = 0, max_bytes
     parts = list(_parts(chosen, wanted.state))
     first, place = _place(parts, cursor)
     for number, (state, info) in enumerate(parts[first:], start=first):
@@ -149,14 +150,22 @@ def search_tasks(
 
         queue = keys.queue(info.name)
         part = yield from scan_state(
-            queue, state, fits, group=None, limit=limit - len(found), scan=scan - scanned, cursor=place
+            queue,
+            state,
+            fits,
+            group=None,
+            limit=limit - len(found),
+            scan=scan - scanned,
+            cursor=place,
+            max_bytes=left_bytes,
         )
         place = None
+        left_bytes -= part.read_bytes
         found += part.tasks
         scanned += part.scanned
         if part.cursor is not None:
             return TaskSearch(tasks=found, scanned=scanned, total=total, cursor=_cursor(state, info, part.cursor))
-        if (scanned >= scan or len(found) >= limit) and number + 1 < len(parts):
+        if (scanned >= scan or len(found) >= limit or left_bytes <= 0) and number + 1 < len(parts):
             after = _cursor(*parts[number + 1], "")
             return TaskSearch(tasks=found, scanned=scanned, total=total, cursor=after)
     return TaskSearch(tasks=found, scanned=scanned, total=total, cursor=None)
@@ -169,13 +178,7 @@ def select_tasks(
     tasks: list[TaskRef] = []
     refused: dict[TaskState, int] = {}
     if wanted.looks_inside:
-        search = yield from search_tasks(keys, infos=infos, wanted=wanted, limit=SELECTED_MAX)
-        for task in search.tasks:
-            if task.state in states:
-                tasks.append(TaskRef(task.queue, task.id, task.state))
-            else:
-                refused[task.state] = refused.get(task.state, 0) + 1
-        return TaskSelection(tasks=tasks, refused=refused, is_complete=search.cursor is None)
+        return selection_of((yield from search_tasks(keys, infos=infos, wanted=wanted)), states)
     for state, info in _parts(wanted.of(infos), wanted.state):
         if state not in states:
             refused[state] = refused.get(state, 0) + info.sizes[state]
@@ -196,6 +199,16 @@ def select_tasks(
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")  # what a command line took for no text comes back as it was
+
+
+def selection_of(search: TaskSearch, states: Sequence[TaskState]) -> TaskSelection:
+    """Select those of the tasks a search found that are in one of these states."""
+    tasks = [TaskRef(task.queue, task.id, task.state) for task in search.tasks if task.state in states]
+    refused: dict[TaskState, int] = {}
+    for task in search.tasks:
+        if task.state not in states:
+            refused[task.state] = refused.get(task.state, 0) + 1
+    return TaskSelection(tasks=tasks, refused=refused, is_complete=search.cursor is None)
 
 
 def _parts(infos: Sequence[QueueInfo], state: TaskState | None) -> Iterator[tuple[TaskState, QueueInfo]]:

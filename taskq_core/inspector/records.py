@@ -108,12 +108,14 @@ class FoundTasks:
         scanned: How many were looked at for them.
         total: How many are in the state.
         cursor: Give it to the next call to go on; None when all were looked at.
+        read_bytes: How many bytes of messages and results were read for them.
     """
 
     tasks: Sequence[TaskInfo | UnreadableTask]
     scanned: int
     total: int
     cursor: str | None
+    read_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

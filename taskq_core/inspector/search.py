@@ -115,34 +115,48 @@ def find_tasks(
 
 
 def scan_state(
-    queue: QueueKeys, state: TaskState, fits: Fits, *, group: str | None, limit: int, scan: int, cursor: str | None
+    queue: QueueKeys,
+    state: TaskState,
+    fits: Fits,
+    *,
+    group: str | None,
+    limit: int,
+    scan: int,
+    cursor: str | None,
+    max_bytes: float = math.inf,
 ) -> Steps[FoundTasks]:
-    """Look at tasks of one state from a cursor on, for those that fit."""
+    """Look at tasks of one state from a cursor on, for those that fit; at no more after so many bytes of them."""
     place = _place(state, cursor)
     found: list[TaskInfo | UnreadableTask] = []
-    scanned = 0
+    scanned, read_bytes = 0, 0
     while True:
         step = operations.scan_tasks(queue, state, place, count=min(SCAN_STEP, scan - scanned), group=group)
         answer = yield from ask(step)
         for number, stored in enumerate(answer.tasks):
             place, scanned = answer.places[number], scanned + 1
+            read_bytes += len(stored.message) + len(stored.result)
             task = read_task(queue.name, stored)
             if fits(task, _at_s(task, stored.score)):
                 found.append(task)
                 if len(found) == limit:
                     is_end = answer.is_end and number == len(answer.tasks) - 1
-                    return _found(found, scanned, answer.size, state, None if is_end else place)
-        if answer.is_end or scanned >= scan:
-            return _found(found, scanned, answer.size, state, None if answer.is_end else place)
+                    return _found(found, scanned, read_bytes, answer.size, state, None if is_end else place)
+        if answer.is_end or scanned >= scan or read_bytes >= max_bytes:
+            return _found(found, scanned, read_bytes, answer.size, state, None if answer.is_end else place)
 
 
 def _found(
-    tasks: Sequence[TaskInfo | UnreadableTask], scanned: int, total: int, state: TaskState, place: ScanPlace | None
+    tasks: Sequence[TaskInfo | UnreadableTask],
+    scanned: int,
+    read_bytes: int,
+    total: int,
+    state: TaskState,
+    place: ScanPlace | None,
 ) -> FoundTasks:
     cursor = None
     if place is not None:
         cursor = f"{place.skip}" if operations.is_list(state) else f"{place.score}:{place.task_id}"
-    return FoundTasks(tasks=tuple(tasks), scanned=scanned, total=total, cursor=cursor)
+    return FoundTasks(tasks=tuple(tasks), scanned=scanned, total=total, cursor=cursor, read_bytes=read_bytes)
 
 
 def _place(state: TaskState, cursor: str | None) -> ScanPlace:

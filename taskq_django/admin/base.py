@@ -198,10 +198,18 @@ class RedisAdminMixin(MixinBase):
         return HttpResponseRedirect(self._address("changelist"))
 
     def render_trouble(self, request: HttpRequest, error: Exception) -> HttpResponse:
-        """Say what is wrong. With status 200: what failed is not this site, and its operators can read it here."""
-        return self.render_page(
-            request, self.trouble_template, {"title": capfirst(self.opts.verbose_name_plural), "trouble": str(error)}
-        )
+        """Say what is wrong. With status 200: what failed is not this site, and its operators can read it here.
+
+        What was sent stays in the page, to be sent again.
+        """
+        posted = [
+            (name, value)
+            for name, values in (request.POST.lists() if request.method == "POST" else ())
+            for value in values
+            if name != "csrfmiddlewaretoken"
+        ]
+        context = {"title": capfirst(self.opts.verbose_name_plural), "trouble": str(error), "posted": posted}
+        return self.render_page(request, self.trouble_template, context)
 
     def render_page(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
         """Draw a page of ours in the frame of this admin."""

@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, gettext_noop, ngettext, ngettext_lazy, override
 
 from taskq_core import ConfigurationError, TaskState
-from taskq_core.dashboard import SELECTED_MAX, Dashboard
+from taskq_core.dashboard import SELECTED_MAX
 from taskq_core.inspector import ALLOWED_STATES, ActionReport, Inspector, Skip, TaskAction, TaskRef
 from taskq_django.admin.actions import confirmed_action, nothing_left
 from taskq_django.admin.base import RedisAdminMixin
@@ -201,8 +201,7 @@ class TaskActions(RedisAdminMixin):
             named = {row.pk: row for row in rows}
             refs = [_ref(key, seen.get(key)) for key in rows.keys]
         else:
-            states = ALLOWED_STATES[action]
-            selection = Dashboard(Inspector(taskq)).select_tasks(rows.infos, rows.wanted, states=states)
+            selection = rows.select(ALLOWED_STATES[action])
             refs, refused, is_complete = list(selection.tasks), selection.refused, selection.is_complete
         try:
             report = Inspector(taskq).act_on(refs, action, **options)

@@ -20,7 +20,9 @@ from taskq_django.admin.task_page import SHOWN_BYTES, blob
 from taskq_django.app import taskq
 from taskq_django.models import Task
 
-EDITABLE_STATES = (TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.ARCHIVED)
+EDITABLE_STATES = (
+    *(TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING, TaskState.ARCHIVED),
+)
 """States in which arguments can be changed."""
 
 

@@ -10,9 +10,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from taskq_core import ConfigurationError, TaskNotFoundError, TaskState
-from taskq_core.dashboard import FOUND_MAX, SCAN_MAX, Dashboard, TaskFilter, TaskRecord, TaskSearch
+from taskq_core.dashboard import SCAN_MAX, Dashboard, TaskFilter, TaskRecord, TaskSearch, TaskSelection, selection_of
 from taskq_core.errors import QueueNotFoundError
-from taskq_core.inspector import Inspector, QueueInfo, total_of
+from taskq_core.inspector import PAGE_SIZE_MAX, Inspector, QueueInfo, total_of
 from taskq_django.admin.rows import Rows
 from taskq_django.app import taskq
 from taskq_django.models import Task
@@ -43,21 +43,27 @@ class TaskRows(Rows):
         infos: How the queues stand.
         wanted: Which tasks.
         cursor: Where a search goes on, None at the start.
+        searches: What was searched for these rows already; shared by all that are made of them.
     """
 
     def __init__(
-        self, infos: Sequence[QueueInfo], *, wanted: TaskFilter | None = None, cursor: str | None = None
+        self,
+        infos: Sequence[QueueInfo],
+        *,
+        wanted: TaskFilter | None = None,
+        cursor: str | None = None,
+        searches: dict[Any, TaskSearch] | None = None,
     ) -> None:
         super().__init__(Task)
         self.infos = infos
         self.wanted = wanted or TaskFilter()
         self._cursor = cursor
         self._inspector = Inspector(taskq)
-        self._searched: TaskSearch | None = None
+        self._searches = {} if searches is None else searches
 
     def narrow(self, **wanted: Any) -> "TaskRows":
         """Return those that are wanted besides."""
-        return TaskRows(self.infos, wanted=replace(self.wanted, **wanted), cursor=self._cursor)
+        return TaskRows(self.infos, wanted=replace(self.wanted, **wanted), cursor=self._cursor, searches=self._searches)
 
     def size(self) -> int:
         """Return how many there are; of a search, how many it found."""
@@ -68,9 +74,14 @@ class TaskRows(Rows):
     def read(self, start: int, stop: int) -> Sequence[Task]:
         """Read tasks."""
         if self.wanted.looks_inside:
-            found = self._search().tasks[start:stop]
+            found = list(self._search().tasks[start:stop])
         else:
-            found = Dashboard(self._inspector).tasks(self.infos, self.wanted, skip=start, count=stop - start)
+            dashboard = Dashboard(self._inspector)
+            found = [
+                record
+                for skip in range(start, stop, PAGE_SIZE_MAX)
+                for record in dashboard.tasks(self.infos, self.wanted, skip=skip, count=min(PAGE_SIZE_MAX, stop - skip))
+            ]
         return [row_of(record) for record in found]
 
     def pick(self, keys: Sequence[str]) -> Sequence[Task]:
@@ -109,10 +120,8 @@ class TaskRows(Rows):
 
     def _progress(self) -> str:
         search = self._search()
-        facts = {"scanned": search.scanned, "total": search.total, "most": SCAN_MAX, "found": FOUND_MAX}
-        if search.cursor is not None and len(search.tasks) >= FOUND_MAX:
-            text = _("The first %(found)d that were found, of %(scanned)d of %(total)d tasks that were read.") % facts
-        elif self._cursor is not None:
+        facts = {"scanned": search.scanned, "total": search.total, "most": SCAN_MAX}
+        if self._cursor is not None:
             text = _("%(scanned)d more of %(total)d tasks were read.") % facts
         elif search.cursor is not None:
             text = _("%(scanned)d of %(total)d tasks were read; at most %(most)d are at once.") % facts
@@ -137,12 +146,19 @@ class TaskRows(Rows):
             "retention."
         )
 
+    def select(self, states: Sequence[TaskState]) -> TaskSelection:
+        """Select all of them that are in one of these states; of a search, those it found."""
+        if self.wanted.looks_inside:
+            return selection_of(self._search(), states)
+        return Dashboard(self._inspector).select_tasks(self.infos, self.wanted, states=states)
+
     def _search(self) -> TaskSearch:
-        if self._searched is None:
+        """Search once a request, whatever is made of these rows: it may read thousands of tasks."""
+        key = (self.wanted, self._cursor)
+        if key not in self._searches:
             dashboard = Dashboard(self._inspector)
             try:
-                self._searched = dashboard.search_tasks(self.infos, self.wanted, cursor=self._cursor)
+                self._searches[key] = dashboard.search_tasks(self.infos, self.wanted, cursor=self._cursor)
             except ConfigurationError:  # the cursor of an address that somebody has changed
-                self._cursor = None
-                self._searched = dashboard.search_tasks(self.infos, self.wanted)
-        return self._searched
+                self._searches[key] = dashboard.search_tasks(self.infos, self.wanted)
+        return self._searches[key]

@@ -50,7 +50,10 @@ class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage, TaskActions):
 
     def get_rows(self, request: HttpRequest) -> TaskRows:
         """Return all tasks but those in groups."""
-        return TaskRows(self.queue_infos(request), cursor=request.GET.get(CURSOR_VAR))
+        if not hasattr(request, "taskq_searches"):
+            request.taskq_searches = {}  # type: ignore[attr-defined]  # kept for this request
+        searches = request.taskq_searches  # type: ignore[attr-defined]  # set above
+        return TaskRows(self.queue_infos(request), cursor=request.GET.get(CURSOR_VAR), searches=searches)
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
         """Return the tasks that were searched for."""

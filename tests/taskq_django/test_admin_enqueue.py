@@ -26,7 +26,7 @@ from taskq_django import taskq
 from tests.redis_server import RedisServer
 from tests.taskq_django.admin_pages import TASKS, messages, user
 
-pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.redis, pytest.mark.django_db]
 ADD = f"{TASKS}add/"
 got: list[dict[str, Any]] = []
 
@@ -88,6 +88,12 @@ def registered() -> Iterator[None]:
     yield
     for name in set(taskq.tasks) - before:
         taskq._tasks.pop(name)
+
+
+@pytest.fixture(autouse=True)
+def at_once(redis: RedisServer, settings: Any) -> None:
+    """Tasks are sent at once, because each test is a transaction that never commits."""
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}
 
 
 @pytest.fixture
@@ -204,6 +210,7 @@ def test_options_are_those_of_the_task_unless_others_are_given(operator: Client,
     assert (other.queue, other.max_retry, other.state, other.id) == ("default", 0, "scheduled", "order-7")
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_row_is_given_by_its_primary_key(operator: Client) -> None:
     grace = User.objects.create_user("grace")
 

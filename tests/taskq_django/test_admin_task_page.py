@@ -15,10 +15,16 @@ from taskq_django import taskq
 from tests.redis_server import RedisServer
 from tests.taskq_django.admin_pages import TASKS, enqueue, fields, key, messages, page_of, payload_of, put, user
 
-pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.redis, pytest.mark.django_db]
 HOSTILE = "</pre></textarea><script>alert('x')</script>"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 FORM = '<form method="post" id="task_form"'
+
+
+@pytest.fixture(autouse=True)
+def at_once(redis: RedisServer, settings: Any) -> None:
+    """Tasks are sent at once, because each test is a transaction that never commits."""
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}
 
 
 @pytest.fixture

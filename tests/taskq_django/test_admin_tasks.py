@@ -13,6 +13,7 @@ from django.db import connections
 from django.test import Client
 
 from taskq_core.broker.operations import Operation
+from taskq_core.dashboard import Dashboard
 from taskq_core.dashboard import tasks as dashboard_tasks
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.inspector import Inspector
@@ -36,9 +37,15 @@ from tests.taskq_django.admin_pages import (
     user,
 )
 
-pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.redis, pytest.mark.django_db]
 ALL_ACTIONS = ["run_now", "retry_later", "archive_tasks", "cancel_tasks", "move_tasks", "delete_selected"]
 HOSTILE = "</pre><script>alert('x')</script>"
+
+
+@pytest.fixture(autouse=True)
+def at_once(redis: RedisServer, settings: Any) -> None:
+    """Tasks are sent at once, because each test is a transaction that never commits."""
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}
 
 
 @pytest.fixture
@@ -335,6 +342,25 @@ def test_all_that_a_search_found_are_acted_on(operator: Client, redis: RedisServ
     assert [state_of(redis, handle) for handle in (*wanted, other)] == [None, None, None, "pending"]
 
 
+def test_a_search_is_made_once_a_request(operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often Django asks for its rows: it may read ten thousand tasks."""
+    handles, searches, search = [enqueue(to="grace") for _ in range(60)], [0], Dashboard.search_tasks
+
+    def counted(self: Dashboard, *args: Any, **options: Any) -> Any:
+        searches[0] += 1
+        return search(self, *args, **options)
+
+    monkeypatch.setattr(Dashboard, "search_tasks", counted)
+    address = f"{TASKS}?q=grace"
+    operator.get(address)
+    assert searches == [1]
+    asked = choose(operator, "archive_tasks", key(handles[0]), address=address, across=True)
+    assert searches == [2]
+    operator.post(address, fields(asked, '<form method="post" novalidate>'))
+    assert searches == [3]
+    assert redis.client.zcard("asynq:{default}:archived") == 60
+
+
 def test_more_than_a_step_is_told(operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dashboard_tasks, "SELECTED_MAX", 100)
     taskq.client.enqueue_many(taskq.remote("email:deliver").s(n=n) for n in range(150))
@@ -364,6 +390,7 @@ def test_what_an_other_operator_was_faster_with_is_left_alone_and_told(operator:
     assert [entry[1] for entry in logged()] == [key(rest)]
 
 
+@pytest.mark.django_db(transaction=True)
 def test_two_operators_who_delete_the_same_tasks_at_once_delete_each_once(redis: RedisServer) -> None:
     handles = [enqueue(number=number) for number in range(50)]
     browsers = []
@@ -518,6 +545,36 @@ def test_what_is_selected_is_escaped_where_it_is_asked_and_told(operator: Client
     for html in (asked, response.content.decode(), history):
         assert "<script>alert" not in html
     assert logged()[0][1] == key(handle)
+
+
+@pytest.mark.parametrize("path", [TASKS, f"{TASKS}default_2F1/change/", f"{TASKS}default_2F1/act/run_now/"])
+def test_with_redis_down_nothing_that_was_sent_is_lost(operator: Client, settings: Any, path: str) -> None:
+    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+    sent = {"_selected_action": ["default/1", "default/2"], "action": "run_now", "arguments": f'{{"a": "{HOSTILE}"}}'}
+
+    response = operator.post(path, {**sent, "post": "yes"})
+    html = response.content.decode()
+
+    assert response.status_code == 200
+    assert "The task queue cannot be read right now." in html
+    kept = fields(html, '<form method="post">')
+    assert kept == {
+        "_selected_action": ["default/1", "default/2"],
+        "action": ["run_now"],
+        "post": ["yes"],
+        "arguments": [sent["arguments"]],
+    }
+    assert "<script>alert" not in html
+    assert "secret" not in html
+    assert not LogEntry.objects.exists()
+
+
+@pytest.mark.parametrize("path", ["", "default_2F1/change/", "default_2F1/act/run_now/", "add/?task=shop:greet"])
+def test_a_post_from_another_site_is_refused(redis: RedisServer, path: str) -> None:
+    browser = Client(enforce_csrf_checks=True)
+    browser.force_login(user("ada", "view_task", "change_task", "run_task", "add_task"))
+
+    assert browser.post(TASKS + path, {"action": "run_now", "post": "yes"}).status_code == 403
 
 
 def test_a_task_that_was_let_run_is_run(operator: Client, redis: RedisServer) -> None:
