@@ -183,18 +183,32 @@ def select_tasks(
         if state not in states:
             refused[state] = refused.get(state, 0) + info.sizes[state]
             continue
-        place = ScanPlace()
-        while True:
-            count = min(_IDS_STEP, SELECTED_MAX - len(tasks))
-            if not count:
-                return TaskSelection(tasks=tasks, refused=refused, is_complete=False)
-            step = operations.scan_tasks(keys.queue(info.name), state, place, count=count, ids_only=True)
-            page = yield from ask(step)
-            tasks += [TaskRef(info.name, task_id, state) for task_id in page.ids]
-            if page.is_end or not page.ids:
-                break
-            place = page.places[-1]
+        room = SELECTED_MAX - len(tasks)
+        if not room:
+            return TaskSelection(tasks=tasks, refused=refused, is_complete=False)
+        left_out = max(0, info.sizes[state] - room)
+        tasks += yield from _ids(keys, info, state, skip=left_out, room=room)
+        if left_out:
+            return TaskSelection(tasks=tasks, refused=refused, is_complete=False)
     return TaskSelection(tasks=tasks, refused=refused)
+
+
+def _ids(keys: Keys, info: QueueInfo, state: TaskState, *, skip: int, room: int) -> Steps[list[TaskRef]]:
+    """Read ids of a queue and state. Of a list those that are next to run, in this order: Redis finds them at once."""
+    is_list = operations.is_list(state)
+    ids: list[str] = []
+    place = ScanPlace(skip if is_list else 0)
+    while len(ids) < room:
+        count = min(_IDS_STEP, room - len(ids))
+        step = operations.scan_tasks(keys.queue(info.name), state, place, count=count, ids_only=True)
+        page = yield from ask(step)
+        ids += page.ids
+        if page.is_end or not page.ids:
+            break
+        place = page.places[-1]
+    if is_list:
+        ids.reverse()
+    return [TaskRef(info.name, task_id, state) for task_id in ids]
 
 
 def _bytes(text: str) -> bytes:
@@ -202,8 +216,8 @@ def _bytes(text: str) -> bytes:
 
 
 def selection_of(search: TaskSearch, states: Sequence[TaskState]) -> TaskSelection:
-    """Select those of the tasks a search found that are in one of these states."""
-    tasks = [TaskRef(task.queue, task.id, task.state) for task in search.tasks if task.state in states]
+    """Select those of the tasks a search found that are in one of these states, those next to run in front."""
+    tasks = [TaskRef(task.queue, task.id, task.state) for task in reversed(search.tasks) if task.state in states]
     refused: dict[TaskState, int] = {}
     for task in search.tasks:
         if task.state not in states:

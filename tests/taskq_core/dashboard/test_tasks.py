@@ -199,7 +199,7 @@ async def test_all_that_match_are_selected_with_the_state_they_are_in(
     assert all_of_them.tasks == [TaskRef("low", "c", TaskState.RETRY), *archived]
     assert all_of_them.refused == {TaskState.ACTIVE: 1}
     assert all_of_them.is_complete
-    assert shipped.tasks == archived
+    assert sorted(shipped.tasks, key=lambda task: task.id) == archived
     assert shipped.refused == {TaskState.ACTIVE: 1}
     assert [task.id for task in running.tasks] == ["d"]
     assert running.refused == {TaskState.RETRY: 1, TaskState.ARCHIVED: 2}
@@ -213,6 +213,20 @@ async def test_no_more_are_selected_at_once_than_bounds_allow(ask: Ask, redis_se
 
     assert len({task.id for task in selection.tasks}) == SELECTED_MAX
     assert not selection.is_complete
+
+
+async def test_of_tasks_that_are_pending_those_next_to_run_are_selected(
+    ask: Ask, redis_server: RedisServer, infos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskq_core.dashboard.tasks.SELECTED_MAX", 3)
+    store(redis_server, *"abcde", state="pending")  # the one at the end is next
+
+    selection = await ask("select_tasks", infos(), TaskFilter(), states=[TaskState.PENDING])
+    found = await ask("select_tasks", infos(), TaskFilter(name="t"), states=[TaskState.PENDING])
+
+    assert [task.id for task in selection.tasks] == ["e", "d", "c"]
+    assert not selection.is_complete
+    assert [task.id for task in found.tasks] == ["e", "d", "c", "b", "a"]
 
 
 async def test_a_page_and_a_search_ask_no_more_of_redis_however_many_tasks_there_are(
