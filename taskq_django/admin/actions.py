@@ -19,6 +19,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 
 from taskq_django.admin.rows import PickedRows, Rows
+from taskq_django.admin.theming import themed
 
 SHOWN = 20
 """Most rows that a confirmation names one by one."""
@@ -65,6 +66,8 @@ def confirmed_action(
                 asked = getattr(modeladmin, form)(request, data)
             elif form is not None:
                 asked = form(data)
+            if asked is not None:
+                themed(modeladmin, request, asked)
             if not is_confirmed or (asked is not None and not asked.is_valid()):
                 page = Confirmation(function.__name__, button, question, is_destructive)
                 return page.draw(modeladmin, request, rows, asked)

@@ -17,13 +17,6 @@ from typing import Any
 
 import msgspec
 from django import forms
-from django.contrib.admin.widgets import (
-    AdminDateWidget,
-    AdminIntegerFieldWidget,
-    AdminSplitDateTime,
-    AdminTextareaWidget,
-    AdminTextInputWidget,
-)
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 from django.utils.text import Truncator
@@ -71,7 +64,6 @@ class EnqueueForm(forms.Form):
             required=False,
             min_value=0,
             max_value=MAX_DELAY_S,
-            widget=AdminIntegerFieldWidget,
             help_text=gettext_lazy("Seconds from now. Left empty: at once."),
         )
         self.fields["max_retry"] = forms.IntegerField(
@@ -79,13 +71,11 @@ class EnqueueForm(forms.Form):
             required=False,
             min_value=0,
             max_value=MAX_RETRY,
-            widget=AdminIntegerFieldWidget,
             help_text=_("Left empty: %(default)s.") % {"default": own.max_retry},
         )
         self.fields["task_id"] = forms.CharField(
             label=gettext_lazy("Task id"),
             required=False,
-            widget=AdminTextInputWidget,
             help_text=gettext_lazy("Unique in its queue. Left empty: a random one."),
         )
 
@@ -223,11 +213,11 @@ def _choices(values: Mapping[str, object], options: dict[str, Any]) -> forms.Fie
 
 def _text(kind: Any, options: dict[str, Any]) -> forms.Field:
     # Empty text is text too: where there is no default, it is what an empty field stands for.
-    return forms.CharField(strip=False, widget=AdminTextInputWidget, **{**options, "required": False})
+    return forms.CharField(strip=False, **{**options, "required": False})
 
 
 def _moment(kind: Any, options: dict[str, Any]) -> forms.Field:
-    return _AwareField(widget=AdminSplitDateTime, **options)
+    return _AwareField(**options)
 
 
 class _AwareField(forms.SplitDateTimeField):
@@ -240,13 +230,13 @@ class _AwareField(forms.SplitDateTimeField):
 
 _FIELDS: dict[Any, Make] = {
     str: _text,
-    int: lambda kind, options: forms.IntegerField(widget=AdminIntegerFieldWidget, **options),
+    int: lambda kind, options: forms.IntegerField(**options),
     float: lambda kind, options: forms.FloatField(**options),
     bool: lambda kind, options: _choices({"True": True, "False": False}, options),
-    date: lambda kind, options: forms.DateField(widget=AdminDateWidget, **options),
+    date: lambda kind, options: forms.DateField(**options),
     datetime: _moment,
     Decimal: lambda kind, options: forms.DecimalField(**options),
-    uuid.UUID: lambda kind, options: forms.UUIDField(widget=AdminTextInputWidget, **options),
+    uuid.UUID: lambda kind, options: forms.UUIDField(**options),
 }
 
 
@@ -256,7 +246,7 @@ def _json_field(
     """Return the field of a value that is given as JSON."""
     note = _("As JSON; of a row its primary key.") if holds_references else _("As JSON.")
     options["help_text"] = " ".join(filter(None, (note, options.get("help_text", ""))))
-    widget = AdminTextareaWidget(attrs={"rows": 4, "class": "vLargeTextField taskq-json", "spellcheck": "false"})
+    widget = forms.Textarea(attrs={"rows": 4, "class": "taskq-json", "spellcheck": "false"})
     field: forms.Field = forms.CharField(strip=True, widget=widget, **options)
     if not options["required"]:
         field = _with_default(field)

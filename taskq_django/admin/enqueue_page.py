@@ -18,6 +18,7 @@ from taskq_core.task import Task as TaskFunction
 from taskq_django.admin.enqueue_form import ARGUMENT, EnqueueForm
 from taskq_django.admin.task_actions import TaskActions
 from taskq_django.admin.task_rows import key_of
+from taskq_django.admin.theming import themed
 from taskq_django.app import taskq
 from taskq_django.models import Task
 
@@ -40,6 +41,7 @@ class EnqueuePage(TaskActions):
                 return self._offer(request, extra_context)
             queues = self.queue_names(request)
             form = EnqueueForm(request.POST if request.method == "POST" else None, task=task, queues=queues)
+            themed(self, request, form)
             if form.is_bound and form.is_valid():
                 row = self._enqueue(form, task)
                 if row is not None:

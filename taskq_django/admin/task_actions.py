@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import messages
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
-from django.contrib.admin.widgets import AdminIntegerFieldWidget, AdminSplitDateTime
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils import timezone
@@ -49,9 +48,8 @@ class RetryForm(forms.Form):
         min_value=0,
         max_value=LATEST_MINUTES,
         required=False,
-        widget=AdminIntegerFieldWidget,
     )
-    at = forms.SplitDateTimeField(label=gettext_lazy("Or at"), required=False, widget=AdminSplitDateTime)
+    at = forms.SplitDateTimeField(label=gettext_lazy("Or at"), required=False)
 
     def clean(self) -> dict[str, Any]:
         """Return one start, in the words of the inspector."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 from django import forms
-from django.contrib.admin.widgets import AdminTextareaWidget
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -49,7 +48,7 @@ class TaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own class
         label=gettext_lazy("Arguments"),
         strip=False,
         required=False,
-        widget=AdminTextareaWidget(attrs={"rows": 12, "class": "vLargeTextField taskq-json", "spellcheck": "false"}),
+        widget=forms.Textarea(attrs={"rows": 12, "class": "taskq-json", "spellcheck": "false"}),
     )
     shown = forms.CharField(required=False, widget=forms.HiddenInput)
 

@@ -1,5 +1,6 @@
 """Tasks by queue and state, the page of one task, and the form that enqueues one."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from taskq_django.admin.task_fields import TaskFields
 from taskq_django.admin.task_filters import AgeFilter, QueueFilter, StateFilter, TypeFilter
 from taskq_django.admin.task_form import TaskForm, is_editable
 from taskq_django.admin.task_rows import TaskRows, parts_of
+from taskq_django.admin.theming import themed_field
 from taskq_django.app import taskq
 from taskq_django.models import Task
 
@@ -89,6 +91,10 @@ class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage, TaskActions):
         """Return the form, which knows if Redis has just refused it."""
         form: Any = super().get_form(request, obj, change, **kwargs)
         form.refusal = getattr(request, "taskq_refusal", None)
+        if "arguments" in form.base_fields:
+            field = copy.copy(form.base_fields["arguments"])
+            themed_field(self, request, "arguments", field)
+            form.base_fields["arguments"] = field
         return form
 
     def changeform_view(

@@ -7,11 +7,13 @@ from html import unescape
 from typing import Any
 
 import pytest
+from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.models import Permission, User
 from django.core.exceptions import FieldError
+from django.db import models
 from django.db.models import Q
 from django.http import HttpRequest
 from django.test import Client
@@ -113,6 +115,11 @@ class ThemedModelAdmin(BaseAdmin):
     change_list_template = "theme/list.html"
     change_form_template = "theme/form.html"
 
+    formfield_overrides = {  # noqa: RUF012 - Django's own form
+        each: {"widget": forms.TextInput(attrs={"class": "themed"})}
+        for each in (models.CharField, models.TextField, models.IntegerField)
+    }
+
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return ThemedChangeList
 
@@ -212,6 +219,28 @@ def test_the_pages_stand_over_another_model_admin_and_use_its_templates(staff: C
     assert address.startswith("/themed/")
     assert "themed form" in page
     assert handle.id in page
+
+
+@pytest.mark.redis
+@pytest.mark.django_db(transaction=True)
+def test_the_fields_of_our_forms_have_the_widgets_of_that_model_admin(client: Client, redis: RedisServer) -> None:
+    client.force_login(User.objects.create_superuser("root"))
+    handle = taskq.remote("email:deliver").delay()
+    page = f"/themed/taskq_django/task/default_2F{handle.id}"
+
+    def themed_fields(address: str) -> list[str]:
+        html = client.get(address).content.decode()
+        return [
+            name[1]
+            for tag in re.findall(r'<input [^>]*class="themed[^>]*>', html)
+            if (name := re.search(r'name="([^"]*)"', tag))
+        ]
+
+    assert themed_fields(f"{page}/change/") == ["arguments"]
+    assert themed_fields(f"{page}/act/retry_later/") == ["after"]
+    assert themed_fields("/themed/taskq_django/task/add/?task=shop:restock") == [
+        *("arg_sku", "arg_amount", "run_after", "max_retry", "task_id"),
+    ]
 
 
 @pytest.mark.django_db
