@@ -19,6 +19,7 @@ In a test, `with TestClient(app)` runs the lifespan; without Redis, put a double
 
 from taskq_fastapi.dependencies import ClientDep, SyncClientDep, client_dep, sync_client_dep
 from taskq_fastapi.depends import INJECTED, TaskDependencies, enable_depends
+from taskq_fastapi.health import health_router
 from taskq_fastapi.lifespan import taskq_lifespan
 from taskq_fastapi.router import task_router
 from taskq_fastapi.status import AcceptedDep, TaskAccepted, TaskStatus, accepted_dep
@@ -34,6 +35,7 @@ __all__ = [
     "accepted_dep",
     "client_dep",
     "enable_depends",
+    "health_router",
     "sync_client_dep",
     "task_router",
     "taskq_lifespan",

@@ -12,11 +12,14 @@ from fastapi.requests import HTTPConnection
 from starlette.applications import Starlette
 
 from taskq_core import ConfigurationError, TaskQ
+from taskq_core.worker.background import BackgroundWorker
 
 DEFAULT_NAME = "default"
 """Name of the queue application where only one is given."""
 STATE_KEY = "taskq_applications"
 """Attribute of `app.state`, and key of the lifespan state."""
+WORKERS_KEY = "taskq_workers"
+"""The same for the workers that run in this process, by the name of their queue application."""
 
 _MISSING = (
     "this request has no queue application: create the app with FastAPI(lifespan=taskq_lifespan(taskq)). "
@@ -26,17 +29,24 @@ _MISSING = (
 
 
 @contextmanager
-def registered(app: Starlette, taskqs: Mapping[str, TaskQ]) -> Iterator[None]:
-    """Keep queue applications on an app for the time of a `with` block, beside those of an enclosing one."""
-    before: dict[str, TaskQ] | None = getattr(app.state, STATE_KEY, None)
-    setattr(app.state, STATE_KEY, {**(before or {}), **taskqs})
+def registered(app: Starlette, key: str, values: Mapping[str, object]) -> Iterator[None]:
+    """Keep values by name on an app for the time of a `with` block, beside those of an enclosing one."""
+    before: dict[str, object] | None = getattr(app.state, key, None)
+    setattr(app.state, key, {**(before or {}), **values})
     try:
         yield
     finally:
         if before is None:
-            delattr(app.state, STATE_KEY)
+            delattr(app.state, key)
         else:
-            setattr(app.state, STATE_KEY, before)
+            setattr(app.state, key, before)
+
+
+def workers(connection: HTTPConnection) -> dict[str, BackgroundWorker]:
+    """Return the workers of this process by the name of their queue application."""
+    own: Mapping[str, BackgroundWorker] = getattr(connection.app.state, WORKERS_KEY, {})
+    outer: Mapping[str, BackgroundWorker] = connection.scope.get("state", {}).get(WORKERS_KEY, {})
+    return {**outer, **own}
 
 
 def find(connection: HTTPConnection, name: str) -> TaskQ:

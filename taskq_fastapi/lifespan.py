@@ -17,15 +17,23 @@ from starlette.types import Lifespan
 from taskq_core import BrokerAuthenticationError, BrokerError, ConfigurationError, TaskQ
 from taskq_core.broker.operations import ping
 from taskq_core.errors import EmbeddedRedisError
-from taskq_fastapi.applications import DEFAULT_NAME, STATE_KEY, registered
+from taskq_core.worker import Worker, WorkerConfig
+from taskq_core.worker.background import BackgroundWorker
+from taskq_fastapi.applications import DEFAULT_NAME, STATE_KEY, WORKERS_KEY, registered
 
 AppT = TypeVar("AppT", bound=Starlette)
 
 _logger = logging.getLogger("taskq.fastapi")
 
+ENDING_S = 10.0
+"""Seconds beyond its graces after which the app ends without its worker."""
+
 
 def taskq_lifespan(
-    taskq: TaskQ | Mapping[str, TaskQ], *, lifespan: Lifespan[AppT] | None = None
+    taskq: TaskQ | Mapping[str, TaskQ],
+    *,
+    worker: bool | WorkerConfig | Mapping[str, bool | WorkerConfig] = False,
+    lifespan: Lifespan[AppT] | None = None,
 ) -> Callable[[AppT], AbstractAsyncContextManager[Mapping[str, Any]]]:
     """Return a lifespan that gives an app its queue application, or several.
 
@@ -35,15 +43,20 @@ def taskq_lifespan(
     Args:
         taskq: The queue application, which `ClientDep` then uses; or several by name, for `client_dep(name)`. The one
             named `default` is that of `ClientDep`.
+        worker: Whether a worker runs in this process as well, for development and small deployments: in a thread with
+            an event loop of its own, from after the user's lifespan has started until before it ends. One that dies is
+            followed by another one after a pause that doubles each time; `health_router` tells. True: as the settings
+            say; a `WorkerConfig`: as it says; by name where there are several queue applications.
         lifespan: The app's own lifespan. It runs inside; the state it yields reaches requests as without taskq.
 
     Raises:
-        ConfigurationError: `taskq` is neither a `TaskQ` nor a mapping of names to them.
+        ConfigurationError: `taskq` is neither a `TaskQ` nor a mapping of names to them, or `worker` names no such.
 
     Example:
         `app = FastAPI(lifespan=taskq_lifespan(taskq))`
     """
     taskqs = _by_name(taskq)
+    configs = _configs(taskqs, worker)
 
     @asynccontextmanager
     async def opened(app: AppT) -> AsyncIterator[Mapping[str, Any]]:
@@ -51,9 +64,15 @@ def taskq_lifespan(
             for each in dict.fromkeys(taskqs.values()):
                 stack.push_async_callback(each.aclose)
                 await _open(each)
-            stack.enter_context(registered(app, taskqs))
+            workers = {name: _background(taskqs[name], config) for name, config in configs.items()}
+            stack.enter_context(registered(app, STATE_KEY, taskqs))
+            stack.enter_context(registered(app, WORKERS_KEY, workers))
             state = None if lifespan is None else await stack.enter_async_context(lifespan(app))
-            yield {**(state or {}), STATE_KEY: getattr(app.state, STATE_KEY)}
+            stack.push_async_callback(_stop, workers, taskqs, configs)
+            for each_worker in workers.values():
+                each_worker.start()
+            kept = {key: getattr(app.state, key) for key in (STATE_KEY, WORKERS_KEY)}
+            yield {**(state or {}), **kept}
 
     return opened
 
@@ -76,6 +95,47 @@ def _by_name(taskq: Any) -> dict[str, TaskQ]:
                 f"taskq_lifespan takes a mapping of names to TaskQ, got {type(each).__name__} for {name!r}"
             )
     return dict(taskq)
+
+
+def _configs(taskqs: Mapping[str, TaskQ], worker: Any) -> dict[str, WorkerConfig | None]:
+    """Return how the workers run, by the name of their queue application; None: as its settings say."""
+    by_name = worker if isinstance(worker, Mapping) else dict.fromkeys(taskqs, worker)
+    for name, each in by_name.items():
+        if name not in taskqs:
+            known = ", ".join(map(repr, taskqs))
+            raise ConfigurationError(f"worker= names {name!r}, which is no queue application; known are {known}")
+        if not isinstance(each, bool | WorkerConfig):
+            raise ConfigurationError(f"worker= takes True or a WorkerConfig, got {type(each).__name__}")
+    return {name: None if each is True else each for name, each in by_name.items() if each is not False}
+
+
+def _config(taskq: TaskQ, config: WorkerConfig | None) -> WorkerConfig:
+    return WorkerConfig.from_settings(taskq.settings) if config is None else config
+
+
+def _background(taskq: TaskQ, config: WorkerConfig | None) -> BackgroundWorker:
+    return BackgroundWorker(lambda: Worker(taskq, _config(taskq, config)))
+
+
+async def _stop(
+    workers: Mapping[str, BackgroundWorker],
+    taskqs: Mapping[str, TaskQ],
+    configs: Mapping[str, WorkerConfig | None],
+) -> None:
+    """Stop workers together, each with its grace; those that are cancelled meanwhile give their tasks back."""
+
+    async def stop(name: str) -> None:
+        config = _config(taskqs[name], configs[name])
+        timeout_s = config.span("shutdown_grace") + config.span("interrupt_grace") + ENDING_S
+        if not await asyncio.to_thread(workers[name].stop, timeout_s):
+            _logger.error("the worker of %r did not end within %g s; the app ends without it", name, timeout_s)
+
+    try:
+        await asyncio.gather(*map(stop, workers))
+    except asyncio.CancelledError:
+        for each in workers.values():
+            each.abort()
+        raise
 
 
 async def _open(taskq: TaskQ) -> None:

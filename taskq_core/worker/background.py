@@ -1,7 +1,8 @@
 """A worker in a thread of a process that does something else, for example a development server.
 
 It has an event loop of its own and handles no signals. The thread is a daemon: whatever becomes of the worker, it never
-keeps the process from ending. One that cannot start, for example because Redis is not there yet, is tried again.
+keeps the process from ending. One that cannot start, for example because Redis is not there yet, or that dies, is
+followed by another one, after a pause that doubles each time.
 """
 
 import asyncio
@@ -9,20 +10,23 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from taskq_core.errors import TaskQError
 from taskq_core.worker.worker import Worker
 
 logger = logging.getLogger("taskq.worker")
 
-TRIED_AGAIN_S = 5.0
-"""Seconds after which a worker that could not start, or gave up, is tried again."""
+TRIED_AGAIN_S = 1.0
+"""Seconds after which a worker that could not start, or died, is followed by another one; doubled each time."""
+LONGEST_PAUSE_S = 60.0
+"""Most seconds between two workers. One that has lived as long is followed as if it were the first to die."""
 _NAP_S = 0.05
 """Longest time in which a stop is not seen while no worker runs, in seconds."""
 
 
 class BackgroundWorker:
-    """Runs a worker in a thread, a new one after one that could not start.
+    """Runs a worker in a thread, a new one after one that could not start or died.
 
     Args:
         make: Returns a worker that was not started. Called in the thread.
@@ -33,6 +37,9 @@ class BackgroundWorker:
         self._make = make
         self._may_begin = may_begin
         self._worker: Worker | None = None
+        self._pause = Pause()
+        self._death = ""
+        self._next_at: float | None = None
         # Plain flags, which a signal handler may set whatever it interrupts: an Event has a lock.
         self._is_stopping = False
         self._is_aborting = False
@@ -42,6 +49,25 @@ class BackgroundWorker:
     def is_alive(self) -> bool:
         """Whether the thread was started and has not ended."""
         return self._thread.is_alive()
+
+    def report(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether a worker is there and ready, and the body that says so. As `taskq_core.health.Judge`."""
+        body: dict[str, Any] = {}
+        next_at, worker = self._next_at, self._worker
+        if self._is_stopping:
+            body = {"status": "draining", "reason": "no new task is taken"}
+        elif self._thread.ident is not None and not self.is_alive:
+            body = {"status": "stopped", "reason": self._death}
+        elif next_at is not None:
+            left_s = max(0.0, next_at - time.monotonic())
+            body = {"status": "restarting", "reason": f"{self._death}; another one starts in {left_s:.0f} s"}
+        elif worker is None:
+            body = {"status": "starting", "reason": "no task is taken yet"}
+        if body:
+            return False, {**body, "restarts": self._pause.count}
+        assert worker is not None
+        is_ready, body = worker.report()
+        return is_ready, {**body, "restarts": self._pause.count}
 
     def start(self) -> None:
         """Begin to work, and return at once."""
@@ -78,14 +104,50 @@ class BackgroundWorker:
         while not self._is_stopping and not self._may_begin(_NAP_S):
             pass
         while not self._is_stopping:
+            started = time.monotonic()
             try:
-                self._worker = worker = self._make()
-            except TaskQError as error:
-                logger.error("the worker cannot start: %s", error)
-                return
-            self._tell()  # it was told to stop while the worker was made
-            if asyncio.run(worker.arun()) == 0:
-                return
-            tried_again_at = time.monotonic() + TRIED_AGAIN_S
-            while not self._is_stopping and time.monotonic() < tried_again_at:
+                if self._live_once():
+                    return
+            except BaseException as error:  # whatever it is, this thread is there to begin anew
+                self._death = f"it died of {type(error).__name__}"
+                logger.exception("the worker died")
+            pause_s = self._pause.after(time.monotonic() - started)
+            self._next_at = time.monotonic() + pause_s
+            if not self._is_stopping:
+                logger.warning("another worker starts in %g s", pause_s)
+            while not self._is_stopping and time.monotonic() < self._next_at:
                 time.sleep(_NAP_S)
+
+    def _live_once(self) -> bool:
+        """Run one worker; return False if another one is to follow."""
+        try:
+            self._worker = worker = self._make()
+        except TaskQError as error:
+            logger.error("the worker cannot start: %s", error)
+            self._death = "it cannot start"
+            return True
+        worker.is_watched = True
+        self._next_at = None
+        self._tell()  # it was told to stop while the worker was made
+        self._death = "it could not start, or gave up"
+        return asyncio.run(worker.arun()) == 0
+
+
+class Pause:
+    """How long to wait before another worker starts.
+
+    Attributes:
+        count: Workers that were followed by another one.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._next_s = TRIED_AGAIN_S
+
+    def after(self, lived_s: float) -> float:
+        """Return the seconds to wait after a worker that lived so long."""
+        if lived_s >= LONGEST_PAUSE_S:
+            self._next_s = TRIED_AGAIN_S
+        pause_s, self._next_s = self._next_s, min(2 * self._next_s, LONGEST_PAUSE_S)
+        self.count += 1
+        return pause_s

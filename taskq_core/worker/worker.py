@@ -105,6 +105,9 @@ class Worker:
         self._scheduler = Scheduler(app, clock=clock) if self.config.with_scheduler else None
         self._reconcilers: list[Reconciler] = []
         self._health_server: HealthServer | None = None
+        self._health: Health | None = None
+        self.is_watched = False
+        """Whether somebody asks for its report, so that it looks after its health without telling it over HTTP."""
 
     # --- from outside -------------------------------------------------------------------------------------------------
 
@@ -177,6 +180,12 @@ class Worker:
         """Damage this worker has repaired, by kind. It should stay at zero."""
         return sum((each.repairs for each in self._reconcilers), Counter[FindingKind]())
 
+    def report(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether it is ready, and the body that says so; from any thread. True only if it `is_watched`."""
+        if self._health is None:
+            return False, {"status": "starting", "reason": "no task is taken yet"}
+        return self._health.report()
+
     @property
     def health_port(self) -> int | None:
         """Port at which its health is told, None where it is not."""
@@ -199,10 +208,10 @@ class Worker:
         self._relays: list[Relay] = []
         self._queues = [self._keys.queue(name) for name in self.config.queues]
         scheduler = None if self._scheduler is None else self._scheduler.health
-        self._health = Health(self._queues, self._pulse, self._clock, scheduler)
+        health = self._health = Health(self._queues, self._pulse, self._clock, scheduler)
         try:
             host, port = self.config.health_host, self.config.health_port
-            self._health_server = await open_health_server("worker", self._health, host, port)
+            self._health_server = await open_health_server("worker", health, host, port)
         except OSError:
             self.status = "closed"
             return 1
@@ -447,7 +456,7 @@ class Worker:
             services.append(("relay", relay.work))
         if self._scheduler is not None:
             services += self._scheduler.services()
-        if self._health_server is not None:
+        if self._health is not None and (self.is_watched or self._health_server is not None):
             services.append(("health", partial(self._health.work, runner)))
         if config.burst:
             services.append(("burst", self._end_burst))

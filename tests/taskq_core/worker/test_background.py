@@ -11,7 +11,7 @@ from taskq_core import ConfigurationError, TaskQ
 from taskq_core.inspector import Inspector
 from taskq_core.wire import TaskState
 from taskq_core.worker import Worker, WorkerConfig, background
-from taskq_core.worker.background import BackgroundWorker
+from taskq_core.worker.background import BackgroundWorker, Pause
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
@@ -156,3 +156,11 @@ def test_a_stop_while_the_worker_is_made_is_seen(app: TaskQ) -> None:
     go.set()
 
     assert worker.stop(30)
+
+
+def test_pauses_double_up_to_a_minute_and_begin_anew_after_a_long_life() -> None:
+    pause = Pause()
+
+    assert [pause.after(0) for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert [pause.after(60), pause.after(59)] == [1, 2]
+    assert pause.count == 10
