@@ -114,7 +114,10 @@ class EnqueuePage(TaskActions):
 
 def signature_of(task: TaskFunction[Any, Any]) -> str:
     """Return the parameters of a task as they are written."""
-    signature = inspect.signature(task.function)
+    try:
+        signature = inspect.signature(task.function, eval_str=True)
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        signature = inspect.signature(task.function)  # names that are known to a type checker alone
     known = [each for name, each in signature.parameters.items() if name in task.codec.known]
     return str(signature.replace(parameters=known, return_annotation=inspect.Signature.empty))
 

@@ -1,5 +1,6 @@
 """The lines of the page of one task."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +15,7 @@ from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.dashboard import trace_url
 from taskq_core.inspector import UnreadableTask
 from taskq_core.settings import TRACE_ID
-from taskq_core.telemetry import trace_id
+from taskq_core.telemetry import trace_id, unwrap
 from taskq_django.admin.base import MixinBase
 from taskq_django.admin.task_filters import STATE_NAMES
 from taskq_django.admin.task_page import SHOWN_BYTES, block, moment, pairs, retries, roughly, span
@@ -139,10 +140,11 @@ class TaskFields(MixinBase):
     @admin.display(description=_("trace"))
     def trace(self, task: Task) -> SafeString | str:
         """Its trace, a link where the settings say to where."""
-        found = trace_id(task.record.headers)
+        headers = trace_headers(task.record)
+        found = trace_id(headers)
         if found is None:
             return ""
-        url = trace_url(taskq.settings.trace.url, task.record.headers)
+        url = trace_url(taskq.settings.trace.url, headers)
         if url is None:
             hint = gettext("To link to it, set TASKQ['TRACE']['URL'], as https://tempo.example/trace/%s") % TRACE_ID
             return format_html('{}<div class="help">{}</div>', found, hint)
@@ -162,6 +164,15 @@ class TaskFields(MixinBase):
     def message(self, task: Task) -> SafeString | str:
         """What stands in Redis instead."""
         return block(task.record.message[:SHOWN_BYTES].hex(" ", -2))
+
+
+def trace_headers(task: TaskInfo) -> Mapping[str, str]:
+    """Return the headers of a task; of one whose trace travels in its payload, those it would have."""
+    if trace_id(task.headers) is not None:
+        return task.headers
+    known = taskq.tasks.get(task.name)
+    _payload, traceparent = unwrap(task.payload, () if known is None else known.codec.parameters)
+    return task.headers if traceparent is None else {"traceparent": traceparent}
 
 
 def times_of(task: TaskInfo | UnreadableTask) -> list[tuple[datetime, str]]:

@@ -1,6 +1,6 @@
 """Tasks as rows of the admin: what a list asks for, and where it is read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -37,10 +37,10 @@ def row_of(record: TaskRecord) -> Task:
 
 
 class TaskRows(Rows):
-    """Tasks that are wanted. The queues are counted once, for the filters and for all that is made of these rows.
+    """Tasks that are wanted. The queues are counted when that is needed: not for tasks that are picked by their keys.
 
     Args:
-        infos: How the queues stand.
+        count_queues: Returns how the queues stand, read once a request.
         wanted: Which tasks.
         cursor: Where a search goes on, None at the start.
         searches: What was searched for these rows already; shared by all that are made of them.
@@ -48,22 +48,29 @@ class TaskRows(Rows):
 
     def __init__(
         self,
-        infos: Sequence[QueueInfo],
+        count_queues: Callable[[], Sequence[QueueInfo]],
         *,
         wanted: TaskFilter | None = None,
         cursor: str | None = None,
         searches: dict[Any, TaskSearch] | None = None,
     ) -> None:
         super().__init__(Task)
-        self.infos = infos
+        self._count_queues = count_queues
         self.wanted = wanted or TaskFilter()
         self._cursor = cursor
         self._inspector = Inspector(taskq)
         self._searches = {} if searches is None else searches
 
+    @property
+    def infos(self) -> Sequence[QueueInfo]:
+        """How the queues stand."""
+        return self._count_queues()
+
     def narrow(self, **wanted: Any) -> "TaskRows":
         """Return those that are wanted besides."""
-        return TaskRows(self.infos, wanted=replace(self.wanted, **wanted), cursor=self._cursor, searches=self._searches)
+        return TaskRows(
+            self._count_queues, wanted=replace(self.wanted, **wanted), cursor=self._cursor, searches=self._searches
+        )
 
     def size(self) -> int:
         """Return how many there are; of a search, how many it found."""

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from django.contrib import admin
@@ -55,7 +56,7 @@ class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage, TaskActions):
         if not hasattr(request, "taskq_searches"):
             request.taskq_searches = {}  # type: ignore[attr-defined]  # kept for this request
         searches = request.taskq_searches  # type: ignore[attr-defined]  # set above
-        return TaskRows(self.queue_infos(request), cursor=request.GET.get(CURSOR_VAR), searches=searches)
+        return TaskRows(partial(self.queue_infos, request), cursor=request.GET.get(CURSOR_VAR), searches=searches)
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
         """Return the tasks that were searched for."""

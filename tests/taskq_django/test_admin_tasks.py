@@ -569,6 +569,34 @@ def test_with_redis_down_nothing_that_was_sent_is_lost(operator: Client, setting
     assert not LogEntry.objects.exists()
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"index": "x", "action": "run_now"},
+        {"index": "99", "action": "run_now", "_selected_action": "default/1"},
+        {"action": "run_now", "select_across": "maybe", "_selected_action": ["", "/", "a/b/c", "none", "_", "_ZZ/1"]},
+        {"action": "run_now", "post": "yes", "_selected_action": ["", "/", "a/b/c", "none", "_ZZ/1", "a\0/b", "}{/x"]},
+        {"action": "delete_selected", "post": "yes", "_selected_action": ["x" * 5000, "x" * 5000 + "/1"]},
+        {"action": "cancel_tasks", "post": "yes", "_selected_action": ["default/\0", "/", "}/}"]},
+        {"action": "move_tasks", "post": "yes", "to_queue": "low", "_selected_action": ["default/no", "/", "low/no"]},
+        {"action": "retry_later", "post": "yes", "after": "1", "_selected_action": ["", "}/x"], "select_across": "0"},
+        {"_save": "Save", "form-TOTAL_FORMS": "x"},
+    ],
+)
+@pytest.mark.parametrize("query", ["", "?q=%00&p=-1&state[]=x&after=%ff", "?q=x&type=%ff&age=&_popup=1&_to_field=id"])
+def test_a_malformed_form_is_answered_with_a_page_and_does_nothing(
+    operator: Client, redis: RedisServer, data: dict[str, Any], query: str
+) -> None:
+    handle = enqueue()
+
+    response = operator.post(TASKS + query, data, follow=True)
+
+    assert response.status_code in (200, 403)
+    assert state_of(redis, handle) == "pending"
+    assert logged() == []
+
+
 @pytest.mark.parametrize("path", ["", "default_2F1/change/", "default_2F1/act/run_now/", "add/?task=shop:greet"])
 def test_a_post_from_another_site_is_refused(redis: RedisServer, path: str) -> None:
     browser = Client(enforce_csrf_checks=True)
