@@ -1,6 +1,7 @@
 """How queues and tasks stand. Nothing here changes anything."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
@@ -141,11 +142,16 @@ def find(keys: Keys, name: str, task_id: str) -> Steps[StoredTask]:
 
 
 def read_task(queue: str, stored: StoredTask) -> TaskInfo | UnreadableTask:
-    """Return the record of a stored task, readable or not."""
+    """Return the record of a stored task, readable or not, under the queue and the id it stands in.
+
+    A message may name others; whoever acts on what is listed must not reach another task by that.
+    """
     problem = "it is listed, but its data is gone"
     if stored.message:
         try:
-            return task_info(stored)
+            task = task_info(stored)
+            is_itself = task.queue == queue and task.id == stored.task_id
+            return task if is_itself else replace(task, queue=queue, id=stored.task_id)
         except WireFormatError as error:
             problem = str(error)
     assert stored.state is not None

@@ -181,6 +181,21 @@ async def test_a_task_that_cannot_be_read_is_found_by_its_id_and_bytes(
     assert ids((await ask("search_tasks", infos(), TaskFilter(text="garb", name="t"))).tasks) == []
 
 
+async def test_a_task_whose_message_names_another_is_itself(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
+    """Or who deletes it would delete the other."""
+    store(redis_server, "other", queue="low")
+    store(redis_server, "liar", payload=b"lie")
+    message = build_message(id="other", queue="low", type="t", payload=b"lie")
+    redis_server.client.hset("asynq:{default}:t:liar", "msg", encode_message(message))
+
+    listed = await ask("tasks", infos(), TaskFilter(queue="default"))
+    searched = await ask("search_tasks", infos(), TaskFilter(text="lie"))
+    selected = await ask("select_tasks", infos(), TaskFilter(text="lie"), states=[TaskState.ARCHIVED])
+
+    assert [(task.queue, task.id) for task in (*listed, *searched.tasks)] == [("default", "liar")] * 2
+    assert selected.tasks == [TaskRef("default", "liar", TaskState.ARCHIVED)]
+
+
 async def test_all_that_match_are_selected_with_the_state_they_are_in(
     ask: Ask, redis_server: RedisServer, infos: Any
 ) -> None:
