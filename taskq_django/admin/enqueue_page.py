@@ -81,7 +81,7 @@ class EnqueuePage(TaskActions):
         tasks = [taskq.tasks[name] for name in sorted(taskq.tasks)]
         lines = ((urlencode({TASK_VAR: each.name}), each.name, signature_of(each), summary_of(each)) for each in tasks)
         line = '<li><a href="?{}">{}</a> <code>{}</code> <div class="quiet">{}</div></li>'
-        offered: SafeString | str = format_html('<ul class="taskq-tasks">{}</ul>', format_html_join("", line, lines))
+        offered: SafeString | str = format_html('<ul class="taskq-offered">{}</ul>', format_html_join("", line, lines))
         if not tasks:
             offered = _("No task is registered here.")
         fieldsets = [(_("Choose a task"), {"fields": [], "description": offered})]
