@@ -3,6 +3,7 @@
 import logging
 import smtplib
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from django.core import mail as django_mail
@@ -85,7 +86,7 @@ class EmailBackend(BaseEmailBackend):
             except EnqueueError as error:
                 if not self.fail_silently:
                     raise
-                logger.warning("an e-mail was not enqueued: %s", error)
+                _log_loss(error)
             else:
                 count += 1
         return count
@@ -101,6 +102,19 @@ def send(mail: Mail, using: str = "") -> None:
         if all(500 <= code < 600 for code, _ in error.recipients.values()):
             raise SkipRetry("the server refuses all recipients for good") from error
         raise
+
+
+_is_logging: ContextVar[bool] = ContextVar("taskq_mail_is_logging", default=False)
+
+
+def _log_loss(error: EnqueueError) -> None:
+    """Log that a message was not enqueued, but not what logging itself wants to mail: that would go round."""
+    if not _is_logging.get():
+        token = _is_logging.set(True)
+        try:
+            logger.warning("an e-mail was not enqueued: %s", error)
+        finally:
+            _is_logging.reset(token)
 
 
 def _checked_target(alias: str | None, using: str | None) -> str:

@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.mail import EmailMessage, EmailMultiAlternatives, get_connection, send_mail, send_mass_mail
 from django.db import transaction
 from django.test import override_settings
+from django.utils.log import AdminEmailHandler
 from django.utils.translation import gettext_lazy
 
 from taskq_core import ConfigurationError, EnqueueError, PayloadTooLargeError, TaskState
@@ -261,6 +262,26 @@ class TestEnqueueing:
 
         assert [record.getMessage()[:27] for record in caplog.records] == ["an e-mail was not enqueued:"]
         assert "secret" not in caplog.text
+
+    def test_a_log_that_is_mailed_does_not_go_round(self, settings: Any) -> None:
+        """Django's handler that mails log records is told of the loss by a record, which it would mail again."""
+        settings.ADMINS = ["admin@example.com"] if django.VERSION >= (6, 0) else [("Admin", "admin@example.com")]
+        mailed: list[str] = []
+
+        class Mailing(AdminEmailHandler):
+            def emit(self, record: logging.LogRecord) -> None:
+                mailed.append(record.name)
+                super().emit(record)
+
+        handler = Mailing()
+        logging.getLogger().addHandler(handler)
+        try:
+            logging.getLogger("shop").error("broken")
+        finally:
+            logging.getLogger().removeHandler(handler)
+
+        assert mailed[0] == "shop"
+        assert mailed.count("taskq.mail") == 1
 
     def test_attributes_without_a_json_form_stay_behind(self, caplog: pytest.LogCaptureFixture) -> None:
         message: Any = EmailMessage("Hi", to=["a@example.com"])
