@@ -3,15 +3,13 @@
 It never takes longer than `CHECK_S`, whatever Redis, the network or a name server does, and changes nothing.
 """
 
-import threading
-from collections.abc import Callable
 from dataclasses import replace
 
 from django.core.checks import CheckMessage, Warning  # noqa: A004 - Django's name for it
 
 from taskq_core import Settings, TaskQ
 from taskq_core.broker.connection import parse_url
-from taskq_core.doctor import Level, NodeFacts, check_eviction, read_nodes
+from taskq_core.doctor import Level, NodeFacts, check_eviction, read_nodes, within
 from taskq_core.settings import EnqueueMode
 
 CHECK_S = 5.0
@@ -26,19 +24,19 @@ def check_server(settings: Settings) -> list[CheckMessage]:
     """
     if settings.eager or (isinstance(settings.url, str) and parse_url(settings.url).kind == "embedded"):
         return []
-    look = _Look(lambda: _nodes(settings))
-    look.join(CHECK_S)
-    if look.is_alive():
+    try:
+        nodes = within(CHECK_S, lambda: _nodes(settings))
+    except TimeoutError:
         return [_unreachable(f"Redis did not answer within {CHECK_S:g} seconds")]
-    if look.error is not None:
-        return [_unreachable(f"Redis cannot be used: {look.error}")]
+    except Exception as error:  # whatever it is, it is told: a check does not raise
+        return [_unreachable(f"Redis cannot be used: {error}")]
     return [
         Warning(
             f"Redis at {finding.subject}: {finding.message}.",
             hint=f"{finding.advice.capitalize()}: a queue needs a server that refuses what it cannot keep.",
             id="taskq.W008",
         )
-        for node in look.found
+        for node in nodes
         for finding in check_eviction(node)
         if finding.level is Level.RED
     ]
@@ -59,21 +57,3 @@ def _nodes(settings: Settings) -> list[NodeFacts]:
         return read_nodes(app)
     finally:
         app.close()
-
-
-class _Look(threading.Thread):
-    """Asks in a thread, which is left behind if the answer takes too long: looking up a name knows no timeout."""
-
-    def __init__(self, ask: Callable[[], list[NodeFacts]]) -> None:
-        super().__init__(name="taskq check", daemon=True)
-        self._ask = ask
-        self.found: list[NodeFacts] = []
-        self.error: Exception | None = None
-        self.start()
-
-    def run(self) -> None:
-        """Ask."""
-        try:
-            self.found = self._ask()
-        except Exception as error:  # whatever it is, it is told: a check does not raise
-            self.error = error

@@ -2,9 +2,12 @@
 
 `read_facts` asks, `diagnose` judges: the rules are pure functions from facts to findings. Looking changes nothing.
 `plan` says what could be repaired, a `Repairer` does it, and `for_a_person` tells what is left to somebody who knows.
+`probe_queues` is the quick question whether tasks can be worked on at all.
 """
 
+from taskq_core.doctor.bounded import within
 from taskq_core.doctor.facts import Damage, Facts, NodeFacts, QueueFacts, Refusal, WrongType
+from taskq_core.doctor.probing import Fitness, probe_port, probe_queues
 from taskq_core.doctor.reading import read_facts, read_nodes
 from taskq_core.doctor.repair import Repair, Repairer, for_a_person, plan
 from taskq_core.doctor.rules import Finding, Level, check_eviction, diagnose, unreachable
@@ -13,6 +16,7 @@ __all__ = [
     "Damage",
     "Facts",
     "Finding",
+    "Fitness",
     "Level",
     "NodeFacts",
     "QueueFacts",
@@ -24,7 +28,10 @@ __all__ = [
     "diagnose",
     "for_a_person",
     "plan",
+    "probe_port",
+    "probe_queues",
     "read_facts",
     "read_nodes",
     "unreachable",
+    "within",
 ]

@@ -6,12 +6,12 @@ task.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import probe
+from taskq_core.broker.operations import Probed, probe
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError
 from taskq_core.health import Judge
@@ -56,6 +56,21 @@ class QueueHealth:
     problem: str = ""
 
 
+def judge_queue(queue: QueueKeys, probed: Probed) -> QueueHealth:
+    """Say how a queue is on which a script has run."""
+    needed = (queue.pending, queue.active, queue.lease, queue.wake)
+    strange = [f"{key} is a {probed.strange[key]}" for key in needed if key in probed.strange]
+    return QueueHealth(pending=probed.pending, problem="; ".join(strange))
+
+
+def queues_document(found: Mapping[str, QueueHealth]) -> dict[str, Any]:
+    """Return what was found of queues, by name, as it is told."""
+    return {
+        name: {"ok": False, "problem": queue.problem} if queue.problem else {"ok": True, "pending": queue.pending}
+        for name, queue in found.items()
+    }
+
+
 @dataclass(slots=True)
 class Health:
     """Judges the health of a worker. Without input and output but for `check`.
@@ -86,9 +101,7 @@ class Health:
             except BrokerError as error:
                 found[queue.name] = QueueHealth(problem=str(error))
                 continue
-            needed = (queue.pending, queue.active, queue.lease, queue.wake)
-            strange = [f"{key} is a {probed.strange[key]}" for key in needed if key in probed.strange]
-            found[queue.name] = QueueHealth(pending=probed.pending, problem="; ".join(strange))
+            found[queue.name] = judge_queue(queue, probed)
         self.found = found
         self.checked_at = self.clock.monotonic()
 
@@ -124,12 +137,7 @@ class Health:
             "concurrency": pulse.concurrency,
             "last_dequeue_age_s": _rounded(pulse.dequeue_age_s),
             "last_check_age_s": _rounded(checked_age_s),
-            "queues": {
-                name: {"ok": False, "problem": queue.problem}
-                if queue.problem
-                else {"ok": True, "pending": queue.pending}
-                for name, queue in self.found.items()
-            },
+            "queues": queues_document(self.found),
         }
         if self.scheduler is not None:
             _, body["scheduler"] = self.scheduler.report()

@@ -1,0 +1,76 @@
+"""`taskq health`: can it work now? For the probe of a container, an init system or a deploy script."""
+
+from typing import Any
+
+import click
+
+from taskq_core.cli.base import FAILED, Command
+from taskq_core.cli.render import Output
+from taskq_core.cli.session import Session
+from taskq_core.doctor import probe_port, probe_queues
+
+TIMEOUT_S = 5.0
+
+
+@click.command(
+    "health",
+    cls=Command,
+    epilog="""\
+examples:
+  %(prog)s
+      can tasks be enqueued and worked on, in the queues of the settings?
+  %(prog)s --worker
+      does a worker of this machine, or container, take tasks as well?
+  %(prog)s --port 8090
+      what does the worker say that was started with --health-port 8090?
+
+exit status:
+  0  ready
+  1  not ready; the answer says why
+""",
+)
+@click.option("--worker", is_flag=True, help="ask also for a worker of this machine that takes tasks")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65_535),
+    metavar="PORT",
+    help="ask the worker or scheduler that tells its health at this port, instead of Redis",
+)
+@click.option("--host", metavar="ADDRESS", help="address of that port (default: 127.0.0.1)")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=TIMEOUT_S,
+    metavar="SECONDS",
+    help=f"most seconds it may take (default: {TIMEOUT_S:g})",
+)
+@click.pass_obj
+def health(session: Session, worker: bool, port: int | None, host: str | None, timeout: float) -> int:
+    """Say whether it can work now, within a few seconds, and end with 0 or 1.
+
+    A script runs on each queue of the settings, which needs the queue's keys to be of their types and Redis to take
+    writes. Nothing is changed.
+    """
+    if port is not None and worker:
+        raise click.UsageError("--port asks a process and --worker asks Redis; give one", click.get_current_context())
+    if port is None and host is not None:
+        raise click.UsageError("--host goes with --port", click.get_current_context())
+    if port is not None:
+        is_ready, document = probe_port(host or "127.0.0.1", port, timeout_s=timeout)
+    else:
+        found = probe_queues(session.app, with_worker=worker, timeout_s=timeout)
+        is_ready, document = found.is_ready, found.document()
+    if session.output.as_json:
+        session.output.json(document)
+    else:
+        _show(session.output, document)
+    return 0 if is_ready else FAILED
+
+
+def _show(out: Output, document: dict[str, Any]) -> None:
+    reason = document.get("reason")
+    out.line(f"{document['status']}: {reason}" if reason else str(document["status"]))
+    for name, queue in document.get("queues", {}).items():
+        out.line(f"  {name}: {queue['pending']} pending" if queue.get("pending") is not None else f"  {name}")
+    if document.get("workers") is not None:
+        out.line(f"  workers of this machine: {document['workers']}")
