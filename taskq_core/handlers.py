@@ -194,13 +194,17 @@ class ErrorHandler:
     Attributes:
         name: Where it was written, for logs.
         function: The function itself.
+        guarded: What a worker calls: the function, or what `guard` has made of it. Inside the code that enqueued the
+            task, as tests may have it, the function is called itself.
         is_coroutine: True for a coroutine function.
 
     Raises:
         TaskDefinitionError: The function cannot take an error and a context.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], *, guard: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+    ) -> None:
         check_callable("an error handler", function)
         try:
             inspect.signature(function).bind(None, None)
@@ -210,6 +214,7 @@ class ErrorHandler:
             ) from None
         self.name = function_name(function)
         self.function = function
+        self.guarded = function if guard is None else guard(function)
         self.is_coroutine = is_coroutine_function(function)
 
 

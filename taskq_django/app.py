@@ -22,7 +22,7 @@ from taskq_core import (
     TaskQ,
 )
 from taskq_core.client import TransactionHook
-from taskq_core.handlers import E
+from taskq_core.handlers import E, ErrorHandler
 from taskq_core.outbox import Outbox
 from taskq_core.runtime import Runtime, Store
 from taskq_core.settings import EnqueueMode
@@ -85,7 +85,7 @@ class DjangoTaskQ(TaskQ):
 
     def on_error(self, function: E) -> E:
         """Let a function be told of every run that fails, with healthy database connections. As `TaskQ.on_error`."""
-        super().on_error(on_healthy_connections(function))
+        self.error_handlers.append(ErrorHandler(function, guard=on_healthy_connections))
         return function
 
     def _follow_settings(self) -> None:

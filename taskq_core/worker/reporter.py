@@ -89,7 +89,7 @@ class ErrorReporter:
                     logger.exception("what was to be told of a run failed", extra=_facts(context))
             for handler in tuple(self._handlers) if error is not None else ():
                 try:
-                    await self._call(handler, run, partial(handler.function, error, context))
+                    await self._call(handler, run, partial(handler.guarded, error, context))
                 except Exception:
                     logger.exception("error handler %s failed", handler.name, extra=_facts(context))
         finally:

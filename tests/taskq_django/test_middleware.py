@@ -181,7 +181,7 @@ def test_a_plain_error_handlers_connection_is_looked_after(monkeypatch: pytest.M
         seen.append((Group.objects.count(), error, context))
 
     def run() -> bool:
-        application.error_handlers[0].function(error, CONTEXT)
+        application.error_handlers[0].guarded(error, CONTEXT)
         return connections["default"].connection is not None
 
     error = ValueError()
@@ -202,7 +202,7 @@ async def test_a_coroutine_error_handlers_connection_is_closed() -> None:
         assert seen[0].connection is not None
 
     assert application.error_handlers[0].is_coroutine is True
-    await application.error_handlers[0].function(ValueError(), CONTEXT)
+    await application.error_handlers[0].guarded(ValueError(), CONTEXT)
 
     assert seen[0].connection is None
 

@@ -177,6 +177,19 @@ class TestEagerInTestCase(TestCase):
         with pytest.raises(ExceptionGroup, match="1 task failed"), eager():
             self._commit(fail)
 
+    def test_error_handlers_leave_the_connections_of_the_test_alone(self) -> None:
+        Group.objects.create(name="a")
+        seen: list[int] = []
+        taskq.on_error(lambda error, context: seen.append(Group.objects.count()))
+        try:
+            with eager(raises=False):
+                self._commit(fail)
+        finally:
+            taskq.error_handlers.pop()
+
+        assert seen == [1]
+        assert Group.objects.get().name == "a"
+
     def _commit(self, failing: Any) -> None:
         with transaction.atomic():
             failing.delay()
