@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
 
+from taskq_core.errors import Retry
+
 LONGEST = 8192
 """Most characters of a traceback; of a longer one the middle is left out."""
 _HEAD = 2048
@@ -46,6 +48,7 @@ def record_attempt(
         noted["started"] = int(started_s * 1000)
     noted["ended"] = int(ended_s * 1000)
     if error is not None:
+        error = origin_of(error)
         noted |= {"error": class_path(error), "traceback": traceback_text(error)}
     return json.dumps(noted, separators=(",", ":")).encode()
 
@@ -73,6 +76,13 @@ def _read(line: bytes) -> Attempt | None:
 
 def _moment(unix_ms: float | None) -> datetime | None:
     return None if unix_ms is None else datetime.fromtimestamp(unix_ms / 1000, tz=UTC)
+
+
+def origin_of(error: BaseException) -> BaseException:
+    """Return what a task failed with: behind a `Retry` stands what made the task raise it."""
+    if isinstance(error, Retry):
+        return error.__cause__ or error.__context__ or error
+    return error
 
 
 def class_path(error: BaseException) -> str:

@@ -31,6 +31,7 @@ class TaskContext:
         deadline: When it is cancelled, aware UTC, or None.
         headers: Text that travelled with it.
         local: True when the function was called directly, not by a worker.
+        worker: Token of the worker that runs it, the first 16 digits of its id; "" when called directly.
         outcome: How the run ended, for error handlers: "retried", "snoozed" (retried without using an attempt),
             "archived" or "lost". None while it runs.
         state: What the worker's lifespans yielded, by name; see `TaskQ.worker_lifespan`. Empty outside a worker.
@@ -44,6 +45,7 @@ class TaskContext:
     deadline: datetime | None = None
     headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
     local: bool = False
+    worker: str = ""
     outcome: str | None = None
     state: Mapping[str, Any] = field(default_factory=lambda: _NO_STATE, repr=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, repr=False)

@@ -260,6 +260,8 @@ class Task(BaseTask[R], Generic[P, R]):
     """
 
     is_coroutine = False
+    interface = "taskq"
+    """The interface it was made by, for adapters that have several."""
 
     def __init__(
         self,
@@ -279,13 +281,19 @@ class Task(BaseTask[R], Generic[P, R]):
         if injection is not None:
             injected |= injection.names
         references = enqueuer.references
-        self.codec = ArgumentsCodec(function, name=self.name, strict=strict, injected=injected, references=references)
+        self.codec = self._make_codec(function, strict, injected, references)
         self.body = self.function
         if references is not None and self.codec.has_references:
             self.body = (afetching if self.is_coroutine else fetching)(self, references)
         self.result_type = _result_type(function)
         self.__name__ = self.__qualname__ = self.name  # of a partial or a callable object, which have none
         functools.update_wrapper(self, function, updated=())
+
+    def _make_codec(
+        self, function: Callable[..., Any], strict: bool, injected: frozenset[str], references: References | None
+    ) -> ArgumentsCodec:
+        """Return what reads and writes the arguments. For adapters whose tasks have rules of their own."""
+        return ArgumentsCodec(function, name=self.name, strict=strict, injected=injected, references=references)
 
     def __repr__(self) -> str:
         return f"<task {self.name!r}>"

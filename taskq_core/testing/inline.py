@@ -197,6 +197,7 @@ class InlineWorker:
             headers=dict(message.headers),
             state=self._state,
             _loop=asyncio._get_running_loop() if is_beside_loop else None,
+            worker=self._owner,
             _write_result=partial(self._write_result, run),
         )
 

@@ -42,6 +42,7 @@ class Executor:
         middleware: Wraps runs.
         tracing: Opens consumer spans.
         clock: Source of monotonic time.
+        worker: Token of the worker.
         concurrency: Most threads.
         redis_time: Returns Unix seconds by Redis's clock.
         ended: Called for each run whose function has ended.
@@ -60,6 +61,7 @@ class Executor:
         tracing: Tracing,
         clock: Clock,
         *,
+        worker: str,
         concurrency: int,
         redis_time: Callable[[], float],
         ended: Callable[[Run], None],
@@ -74,6 +76,7 @@ class Executor:
         self._middleware = middleware
         self._tracing = tracing
         self._clock = clock
+        self._worker = worker
         self._redis_time = redis_time
         self._report_end = ended
         self._write_result = write_result
@@ -153,6 +156,7 @@ class Executor:
         context.local = False
         context.state = self._state
         context._loop = self._loop
+        context.worker = self._worker
         context.outcome = None if run.outcome is None else run.outcome.value
         context._write_result = partial(self._write_result, run)
 

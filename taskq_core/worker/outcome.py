@@ -99,9 +99,7 @@ def _success(run: Run, result: object, now_s: int) -> Settlement | ResultValueEr
 
 
 def _record(run: Run, error: BaseException | None, now_s: float, duration_s: float, worker: str) -> bytes:
-    """Return what is noted of the attempt; behind a `Retry` stands what made the task raise it."""
-    if isinstance(error, Retry):
-        error = error.__cause__ or error.__context__ or error
+    """Return what is noted of the attempt."""
     return record_attempt(
         run.message.retried + 1, worker=worker, started_s=now_s - duration_s, ended_s=now_s, error=error
     )

@@ -331,6 +331,7 @@ class Worker:
             self.app.middleware,
             runtime.tracing,
             self._clock,
+            worker=self._token,
             concurrency=config.concurrency,
             redis_time=self._redis_clock.time,
             ended=self._ended,
