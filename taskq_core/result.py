@@ -48,6 +48,7 @@ class TaskHandle(Generic[R_co]):
         info: The task as it stood at the last `refresh`, or None.
         first_state: State it is enqueued in: pending, scheduled where its start is put off, or aggregating.
         is_late: True while the task may still wait in an outbox although its transaction has committed.
+        note: What an adapter wants kept for as long as the task may still be sent; taskq itself does not look at it.
     """
 
     __slots__ = (
@@ -60,6 +61,7 @@ class TaskHandle(Generic[R_co]):
         "is_kept",
         "is_late",
         "name",
+        "note",
         "queue",
         "result_type",
     )
@@ -84,6 +86,7 @@ class TaskHandle(Generic[R_co]):
         self.first_state = first_state
         self.info: TaskInfo | None = None
         self.is_late = False
+        self.note: Any = None
         self._is_deferred = False
         self._failure: BaseException | None = None
 
@@ -103,6 +106,8 @@ class TaskHandle(Generic[R_co]):
         """Note that the task was sent, or why it was not; `is_late`: a worker sends it from the outbox. For clients."""
         self._is_deferred = False
         self._failure = failure
+        if failure is not None:
+            self.note = None
         self.is_late = is_late
 
     def _check_sent(self) -> None:

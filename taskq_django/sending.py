@@ -23,31 +23,50 @@ _ENDED: dict[str, Signal] = {
 
 
 class SignalObserver(Observer):
-    """Sends `task_enqueued` and the signals about the ends of runs, if anybody listens."""
+    """Sends `task_enqueued` and the signals about the ends of runs, if anybody listens.
+
+    Attributes:
+        others: Told of what they want to know as well.
+    """
+
+    def __init__(self) -> None:
+        self.others: list[Observer] = []
 
     def wants_enqueued(self) -> bool:
         """Whether anybody listens to `task_enqueued`."""
-        return bool(task_enqueued.receivers)
+        return bool(task_enqueued.receivers) or any(other.wants_enqueued() for other in self.others)
 
     def enqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
         """Send `task_enqueued` for each task."""
-        for handle in handles:
-            _send(task_enqueued, RemoteTask, _about(handle))
+        for other in self.others:
+            other.tell_enqueued(handles)
+        if task_enqueued.receivers:
+            for handle in handles:
+                _send(task_enqueued, RemoteTask, _about(handle))
 
     async def aenqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
         """As `enqueued`, from a coroutine."""
-        for handle in handles:
-            await _asend(task_enqueued, RemoteTask, _about(handle))
+        for other in self.others:
+            await other.atell_enqueued(handles)
+        if task_enqueued.receivers:
+            for handle in handles:
+                await _asend(task_enqueued, RemoteTask, _about(handle))
 
     def wants_ended(self, outcome: str) -> bool:
         """Whether anybody listens to the signal about this outcome."""
         signal = _ENDED.get(outcome)
-        return signal is not None and bool(signal.receivers)
+        is_heard = signal is not None and bool(signal.receivers)
+        return is_heard or any(other.wants_ended(outcome) for other in self.others)
 
     def ended(self, context: TaskContext, result: object, error: BaseException | None) -> None:
         """Send the signal about the outcome."""
         assert context.outcome is not None
-        signal = _ENDED[context.outcome]
+        for other in self.others:
+            if other.wants_ended(context.outcome):
+                other.ended(context, result, error)
+        signal = _ENDED.get(context.outcome)
+        if signal is None or not signal.receivers:
+            return
         more = {"result": result} if signal is task_succeeded else {"error": error}
         _send(signal, RawTask, {**_about_run(context), **more})
 
