@@ -12,6 +12,20 @@ Put `"taskq_django"` into `INSTALLED_APPS`, write tasks in the `tasks.py` of you
     await send_welcome.adelay(user.pk)      # in an async view
 """
 
+from typing import TYPE_CHECKING, Any
+
 from taskq_django.app import aggregator, async_client, client, periodic, schedule, task, taskq
 
-__all__ = ["aggregator", "async_client", "client", "periodic", "schedule", "task", "taskq"]
+if TYPE_CHECKING:
+    from taskq_django.tasks_backend.backend import TaskQBackend
+
+__all__ = ["TaskQBackend", "aggregator", "async_client", "client", "periodic", "schedule", "task", "taskq"]
+
+
+def __getattr__(name: str) -> Any:
+    # Only when it is asked for: it needs Django's task framework, which Django 5.2 has not.
+    if name == "TaskQBackend":
+        from taskq_django.tasks_backend.backend import TaskQBackend
+
+        return TaskQBackend
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,7 +22,7 @@ from taskq_core import (
     TaskQ,
 )
 from taskq_core.client import TransactionHook
-from taskq_core.handlers import E, ErrorHandler
+from taskq_core.handlers import E, ErrorHandler, origin
 from taskq_core.outbox import Outbox
 from taskq_core.runtime import Runtime, Store
 from taskq_core.settings import EnqueueMode
@@ -102,6 +102,12 @@ class DjangoTaskQ(TaskQ):
                 self._set_eager(settings)
                 take_for_committed(settings.eager)
 
+    @property
+    def is_diverted(self) -> bool:
+        """Whether something stands in the place of Redis: `EAGER`, or a test."""
+        _ = self.settings  # EAGER counts once they are read
+        return self._diverted is not None
+
     def _set_eager(self, settings: Settings) -> None:
         """Let tasks run at once, or not any more. What a test has put in the place of Redis stays there."""
         eager = self._eager
@@ -158,9 +164,16 @@ class DjangoTaskQ(TaskQ):
         can tell of it; then nothing is enqueued and no worker starts.
 
         Raises:
-            TaskDefinitionError: Another function has its name.
+            TaskDefinitionError: Another function has its name, or the function is a task of the other interface: of
+                `taskq_django.task` and of `django.tasks` it can be only one.
         """
         try:
+            known = self._tasks.get(task.name)
+            if known is not None and known.interface != task.interface and origin(known) == origin(task):
+                raise TaskDefinitionError(
+                    f"{task.name!r} is a task of {known.interface} already, and cannot be one of {task.interface} "
+                    "as well"
+                )
             super().register(task)
         except TaskDefinitionError as error:
             if apps.ready:

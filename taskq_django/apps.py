@@ -23,7 +23,7 @@ from taskq_django.checks import (
 from taskq_django.dev_worker import start_with_server
 from taskq_django.test_cases import watch
 
-_SETTINGS = ("TASKQ", "BASE_DIR")
+_SETTINGS = ("TASKQ", "BASE_DIR", "TASKS")
 
 
 class TaskQConfig(AppConfig):

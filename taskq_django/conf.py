@@ -1,7 +1,8 @@
 """The `TASKQ` setting, turned into the core's `Settings`.
 
 The environment (`TASKQ_<KEY>`) overrides the dict. `embedded://` without a path keeps its data in `.taskq` below
-`BASE_DIR`, so that it does not depend on where a command was started.
+`BASE_DIR`, so that it does not depend on where a command was started. Where `QUEUES` is not set, workers serve the
+queues that the setting `TASKS` needs.
 """
 
 import os
@@ -15,6 +16,7 @@ from django.conf import settings as django_settings
 from taskq_core import ConfigurationError, Settings
 from taskq_core.options import check_defaults
 from taskq_core.periodic import schedule_lines
+from taskq_django.tasks_backend.options import queues_of_tasks
 
 EMBEDDED_FOLDER = ".taskq"
 """Folder of the private server's data, below `BASE_DIR`."""
@@ -31,6 +33,10 @@ def read_settings() -> Settings:
     if not isinstance(mapping, Mapping):
         raise ConfigurationError(f"TASKQ must be a dict, got {type(mapping).__name__}")
     settings = Settings.from_mapping(mapping, environ=os.environ)
+    if "QUEUES" not in mapping and "TASKQ_QUEUES" not in os.environ:
+        needed = queues_of_tasks(getattr(django_settings, "TASKS", None))
+        if needed:
+            settings = replace(settings, queues={"default": 3, **needed})
     check_defaults(settings.defaults)
     check_defaults(settings.email.options, where="EMAIL['OPTIONS']")
     schedule_lines(settings.schedule, zone=settings.time_zone)

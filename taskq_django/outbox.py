@@ -15,9 +15,10 @@ from django.db.models import DurationField, ExpressionWrapper, F, Min, Q, QueryS
 from django.db.models.aggregates import Count
 from django.db.models.functions import Now
 
-from taskq_core import ConfigurationError
-from taskq_core.broker.operations import Confirmation, NewTask
+from taskq_core import ConfigurationError, TaskInfo, TaskState
+from taskq_core.broker.operations import Confirmation, NewTask, StoredTask
 from taskq_core.outbox import OutboxFigures, OutboxRow, OutboxTable
+from taskq_core.records import task_info
 from taskq_django.middleware import on_healthy_connections
 from taskq_django.models import OutboxTask
 from taskq_django.transaction import after_commit, open_transactions
@@ -189,6 +190,16 @@ class DatabaseOutbox:
     def tables(self) -> list[DatabaseTable]:
         """Return the table of each database that has one, for threads that look after no connections themselves."""
         return [RelayedTable(alias) for alias in outbox_aliases()]
+
+
+def find_waiting(task_id: str) -> TaskInfo | None:
+    """Return a task that waits in an outbox, or None. The rows are looked through: there is no index of ids."""
+    for alias in outbox_aliases():
+        row = OutboxTask.objects.using(alias).filter(task_id=task_id).first()
+        if row is not None:
+            state = TaskState.PENDING if row.start_at_s is row.start_in_ms is None else TaskState.SCHEDULED
+            return task_info(StoredTask(task_id, state, bytes(row.message), b"", row.start_at_s))
+    return None
 
 
 def outbox_aliases() -> list[str]:

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import json
 import os
 import re
 import shlex
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import django
 import pytest
 
 import taskq_core
@@ -468,6 +470,72 @@ def test_the_django_code_of_the_readme_runs(tmp_path: Path, redis_server: RedisS
     )
 
     assert output.strip() == "[['a@b.c']]"
+
+
+@pytest.mark.redis
+def test_the_code_of_the_page_on_djangos_tasks_runs(tmp_path: Path, redis_server: RedisServer) -> None:
+    """A request enqueues one task now and one for later, a worker runs the first, and its state is told."""
+    page = ROOT / "docs/how-to/use-django-tasks.md"
+    write_files(page, tmp_path)
+    (tmp_path / "shop" / "__init__.py").touch()
+    package = "django.tasks" if django.VERSION >= (6, 0) else "django_tasks"
+    code = tmp_path / "shop" / "tasks.py"
+    code.write_text(code.read_text(encoding="utf-8").replace("django.tasks", package), encoding="utf-8")
+    settings = [block.text for block in blocks(page) if block.text.startswith("# settings.py")]
+    using = next(block.text for block in blocks(page) if block.text.startswith("from shop.tasks"))
+
+    output = run_python(
+        tmp_path,
+        f"""
+        import django, json, sys, types
+        from django.conf import settings
+
+        def read(text):
+            found = {{}}
+            exec(text, found)
+            return found["TASKS"]
+
+        TASKS, WITH_OPTIONS, WITH_BANDS = map(read, {settings!r})
+        settings.configure(
+            SECRET_KEY="docs",
+            ALLOWED_HOSTS=["testserver"],
+            INSTALLED_APPS=["taskq_django", "shop", *(["django_tasks"] if django.VERSION < (6, 0) else [])],
+            ROOT_URLCONF="urls",
+            EMAIL_BACKEND="django.core.mail.backends.locmem.EmailBackend",
+            DATABASES={{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}}},
+            USE_TZ=True,
+            TASKQ={{}},
+            TASKS=TASKS,
+        )
+        django.setup()
+        from django.core import checks
+        from django.core.management import call_command
+        from django.test import Client, override_settings
+        from django.urls import path
+        from shop import tasks, views
+
+        sys.modules["urls"] = types.SimpleNamespace(
+            urlpatterns=[path("signup/", views.signup), path("<str:result_id>/", views.state)]
+        )
+        shipped = tasks.ship.enqueue(7)
+        known = Client().post("/signup/", {{"email": "a@b.c"}}).json()["id"]
+        call_command("runworker", "--burst", "--no-scheduler", verbosity=0)
+        print(json.dumps(Client().get(f"/{{known}}/").json()))
+        shipped.refresh()
+        print(shipped.return_value)
+        for other in (WITH_OPTIONS, WITH_BANDS):
+            with override_settings(TASKS=other):
+                print([each.id for each in checks.run_checks() if str(each.id).startswith("taskq.")])
+        with override_settings(TASKS=WITH_OPTIONS):
+            exec({using!r})
+        """,
+        TASKQ_URL=redis_server.unix_url,
+    )
+
+    state, shipped, *found = output.splitlines()
+    assert json.loads(state) == {"status": "SUCCESSFUL", "attempts": 1}
+    assert shipped == "order 7 is shipped, attempt 1"
+    assert found == ["[]", "[]"]
 
 
 @pytest.mark.redis

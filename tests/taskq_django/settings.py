@@ -6,6 +6,8 @@ Two databases in files, because threads and several aliases have to be real; the
 import tempfile
 from pathlib import Path
 
+import django
+
 BASE_DIR = Path(__file__).parent
 _DATABASES = Path(tempfile.mkdtemp(prefix="taskq-django-tests-"))
 
@@ -26,7 +28,10 @@ INSTALLED_APPS = [
     "taskq_django",
     "tests.taskq_django.shop",
     "tests.taskq_django.depot",
+    "tests.taskq_django.parcels",
 ]
+if django.VERSION < (6, 0):
+    INSTALLED_APPS.append("django_tasks")  # the framework, which is part of Django since 6.0
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -56,3 +61,4 @@ DATABASES = {
     for alias in ("default", "other")
 }
 TASKQ: dict[str, object] = {}
+TASKS = {"default": {"BACKEND": "taskq_django.TaskQBackend"}}

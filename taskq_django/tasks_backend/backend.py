@@ -1,0 +1,239 @@
+"""`TaskQBackend`: the backend of Django's task framework that enqueues to taskq and reads results from Redis."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.core.checks import CheckMessage
+from django.utils import timezone
+
+from taskq_core import ConfigurationError, Signature, TaskDefinitionError, TaskHandle, TaskInfo, TaskNotFoundError
+from taskq_core.options import task_options
+from taskq_core.settings import EnqueueMode
+from taskq_core.task import qualified_name
+from taskq_core.wire import validate_queue_name
+from taskq_django.app import taskq
+from taskq_django.tasks_backend import checks
+from taskq_django.tasks_backend.facts import HEADER, Facts
+from taskq_django.tasks_backend.framework import (
+    AnyResult,
+    AnyTask,
+    BaseTaskBackend,
+    InvalidTask,
+    TaskResultDoesNotExist,
+)
+from taskq_django.tasks_backend.options import BackendOptions, read_options
+from taskq_django.tasks_backend.results import likely_first, new_result, new_result_id, put, read_result
+from taskq_django.tasks_backend.running import BackendTask, handle_of
+from taskq_django.tasks_backend.signalling import Announcement
+from taskq_django.tasks_backend.tasks import TaskQTask, options_of
+
+_FOUND_ATTRIBUTES = (
+    "status",
+    "enqueued_at",
+    "started_at",
+    "last_attempted_at",
+    "finished_at",
+    "errors",
+    "worker_ids",
+    "_return_value",
+)
+
+
+class TaskQBackend(BaseTaskBackend):
+    """Runs tasks of Django's framework on taskq: `TASKS = {"default": {"BACKEND": "taskq_django.TaskQBackend"}}`.
+
+    `OPTIONS` takes `DEFAULTS`, a dict of task options, and `PRIORITY_BANDS`. Making one reads and connects to nothing.
+    """
+
+    task_class = TaskQTask
+    supports_defer = True
+    supports_async_task = True
+    supports_get_result = True
+    supports_priority = True
+
+    def __init__(self, alias: str, params: dict[str, Any]) -> None:
+        super().__init__(alias, params)
+        self._own_options: BackendOptions | None = None
+        # Of options that are not usable the system check tells, and every enqueue; raised here they would hide both.
+        with suppress(ConfigurationError):
+            self.supports_priority = bool(self.own_options.bands)
+
+    @property
+    def own_options(self) -> BackendOptions:
+        """What `OPTIONS` says.
+
+        Raises:
+            ConfigurationError: It is not usable.
+        """
+        if self._own_options is None:
+            try:
+                self._own_options = read_options(self.options)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"TASKS[{self.alias!r}]['OPTIONS']: {error}") from None
+        return self._own_options
+
+    def queue_for(self, task: AnyTask) -> str:
+        """Return the queue of a task: that of its priority's band, or where no worker serves it, its own."""
+        return self.own_options.queue_for(task.queue_name, int(task.priority), taskq.settings.queues)
+
+    def ignores_priority(self, task: AnyTask) -> bool:
+        """Return whether a task stands in another queue than that of its priority, because no worker serves that."""
+        name, priority = task.queue_name, int(task.priority)
+        return self.queue_for(task) != self.own_options.queue_for(name, priority, self.own_options.queues(name))
+
+    def known_tasks(self) -> list[tuple[str, AnyTask]]:
+        """Return the tasks that this process knows of this backend, by name."""
+        known = [(name, each.task) for name, each in taskq.tasks.items() if isinstance(each, BackendTask)]
+        return [(name, task) for name, task in known if task.backend == self.alias]
+
+    # --- tasks --------------------------------------------------------------------------------------------------------
+
+    def validate_task(self, task: AnyTask) -> None:
+        """Check that a task can be run, and make it known to workers.
+
+        Raises:
+            InvalidTask: It cannot.
+        """
+        run_after: object = task.run_after
+        if isinstance(run_after, timedelta):
+            replace(task, run_after=None)  # which is checked in its place: the framework's own check takes moments only
+            return
+        if run_after is not None and not isinstance(run_after, datetime):
+            raise InvalidTask(f"run_after must be a datetime or a timedelta, got {run_after!r}.")
+        super().validate_task(task)
+        try:
+            validate_queue_name(task.queue_name)
+            if given := options_of(task):
+                task_options(given)
+            self._register(task)
+        except (ConfigurationError, TaskDefinitionError) as error:
+            raise InvalidTask(str(error)) from error
+
+    def _register(self, task: AnyTask) -> BackendTask:
+        """Make a task known to workers, and return it as they know it. A copy with other options changes nothing."""
+        known = taskq.tasks.get(qualified_name(task.func))
+        if isinstance(known, BackendTask) and known.function is task.func:
+            return known
+        new = BackendTask(task)
+        taskq.register(new)
+        return new
+
+    # --- enqueue ------------------------------------------------------------------------------------------------------
+
+    def enqueue(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AnyResult:  # type: ignore[override]  # takes any sequence
+        """Enqueue a call, as the setting `ENQUEUE` says: at the commit, at once, or through the outbox.
+
+        Raises:
+            InvalidTask: The task cannot be run.
+            TypeError: An argument is no JSON, or they do not fit the function.
+            EnqueueError: As `taskq_core.Client.enqueue`.
+        """
+        call, announcement = self._prepare(task, args, kwargs)
+        with announcement:
+            handle = taskq.client.enqueue(call)
+        handle.note = announcement  # until the commit
+        self._catch_up(announcement, handle)
+        return announcement.result
+
+    async def aenqueue(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AnyResult:  # type: ignore[override]  # takes any sequence
+        """Enqueue a call from a coroutine, without a thread. As `enqueue`."""
+        call, announcement = self._prepare(task, args, kwargs)
+        with announcement:
+            handle = await taskq.async_client.enqueue(call)
+        handle.note = announcement  # until the commit
+        self._catch_up(announcement, handle)
+        return announcement.result
+
+    def _prepare(
+        self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Signature[Any], Announcement]:
+        self.validate_task(task)
+        registered = self._register(task)
+        queue = self.queue_for(task)
+        result = new_result(task, new_result_id(queue), list(args), dict(kwargs))
+        facts = Facts.of_call(task, result.args)
+        options = options_of(task)
+        options["headers"] = {**registered.options.headers, **options.get("headers", {}), HEADER: facts.header()}
+        call = Signature(
+            registered.using(**options, queue=queue, run_after=_start(task), task_id=result.id),
+            tuple(result.args),
+            result.kwargs,
+        )
+        enqueued = facts.enqueued_at
+        return call, Announcement(type(self), result, lambda: put(result, enqueued_at=enqueued))
+
+    def _catch_up(self, announcement: Announcement, handle: TaskHandle[Any]) -> None:
+        """Where tasks run at once, put what became of this one into its result."""
+        if not taskq.is_diverted or not handle.is_sent:
+            return
+        found = announcement.outcome
+        with suppress(TaskNotFoundError):
+            found = self._read(handle.refresh())
+        if found is not None:
+            for name in _FOUND_ATTRIBUTES:
+                object.__setattr__(announcement.result, name, getattr(found, name))
+
+    # --- results ------------------------------------------------------------------------------------------------------
+
+    def get_result(self, result_id: str) -> AnyResult:
+        """Return what became of a call.
+
+        Raises:
+            TaskResultDoesNotExist: No task of the framework has this id: it is not kept any more, or waits for the
+                commit of a transaction.
+        """
+        for queue in self._queues(result_id):
+            try:
+                return self._read(handle_of(queue, result_id, "").refresh())
+            except TaskNotFoundError:
+                continue
+        return self._in_outbox(result_id)
+
+    async def aget_result(self, result_id: str) -> AnyResult:
+        """Return what became of a call, without a thread. As `get_result`."""
+        for queue in self._queues(result_id):
+            try:
+                return self._read(await handle_of(queue, result_id, "").arefresh())
+            except TaskNotFoundError:
+                continue
+        return await sync_to_async(self._in_outbox, thread_sensitive=True)(result_id)
+
+    def _queues(self, result_id: str) -> Iterable[str]:
+        """Return the queues in which a task may be, the likeliest first; an operator may have moved it."""
+        if not isinstance(result_id, str) or not result_id:
+            raise TaskResultDoesNotExist(result_id)
+        own = [queue for name in sorted(self.queues) for queue in self.own_options.queues(name)]
+        return likely_first([*own, *taskq.settings.queues], result_id)
+
+    def _read(self, info: TaskInfo) -> AnyResult:
+        task = taskq.tasks.get(info.name)
+        if not isinstance(task, BackendTask):
+            raise TaskResultDoesNotExist(info.id)
+        return read_result(task.task, task.json_codec, info)
+
+    def _in_outbox(self, result_id: str) -> AnyResult:
+        """Return the result of a task that waits in the database for a worker to send it."""
+        if taskq.settings.enqueue is EnqueueMode.OUTBOX:
+            from taskq_django.outbox import find_waiting  # its model can only be imported once the apps are loaded
+
+            info = find_waiting(result_id)
+            if info is not None:
+                return self._read(info)
+        raise TaskResultDoesNotExist(result_id)
+
+    # --- checks -------------------------------------------------------------------------------------------------------
+
+    def check(self, **kwargs: Any) -> list[CheckMessage]:
+        """Return what is wrong with the backend's settings."""
+        return checks.check_backend(self)
+
+
+def _start(task: AnyTask) -> datetime | timedelta | None:
+    start: datetime | timedelta | None = task.run_after
+    if isinstance(start, datetime) and timezone.is_naive(start):  # USE_TZ is off
+        return timezone.make_aware(start)
+    return start

@@ -1,0 +1,77 @@
+"""System checks of the backend, which Django's framework asks for.
+
+- `taskq.E021` `OPTIONS` of the backend in `TASKS` are not usable
+- `taskq.E022` `taskq_django` is not in `INSTALLED_APPS`
+- `taskq.W021` the backend keeps no results
+- `taskq.W022` the backend has a queue that no worker serves
+- `taskq.W023` a task has a priority whose queue no worker serves
+"""
+
+from typing import TYPE_CHECKING
+
+from django.apps import apps
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's names for them
+
+from taskq_core import ConfigurationError
+from taskq_core.settings import seconds
+from taskq_django.app import taskq
+from taskq_django.tasks_backend.options import DEFAULTS
+
+if TYPE_CHECKING:
+    from taskq_django.tasks_backend.backend import TaskQBackend
+
+
+def check_backend(backend: "TaskQBackend") -> list[CheckMessage]:
+    """Return what is wrong with a backend's settings."""
+    where = f"TASKS[{backend.alias!r}]"
+    found: list[CheckMessage] = []
+    if not apps.is_installed("taskq_django"):
+        found.append(
+            Error(
+                f"{where} is taskq's backend, and 'taskq_django' is not in INSTALLED_APPS.",
+                hint="Add it: it brings the worker, and finds the tasks of the installed apps.",
+                id="taskq.E022",
+            )
+        )
+    try:
+        options = backend.own_options
+    except ConfigurationError as error:
+        return [*found, Error(f"{error}.", id="taskq.E021")]
+    try:
+        settings = taskq.settings
+    except ConfigurationError:
+        return found  # E001 tells of it
+    retention = {**DEFAULTS, **settings.defaults, **options.defaults}["retention"]
+    if seconds("retention", retention) == 0:
+        found.append(
+            Warning(
+                f"{where} keeps no results: the retention of its tasks is 0, so a task that has succeeded is deleted "
+                "at once, and get_result() does not find it.",
+                hint="Set DEFAULTS['retention'] in its OPTIONS, for example to 86400 seconds. To keep it so, add "
+                "'taskq.W021' to SILENCED_SYSTEM_CHECKS.",
+                id="taskq.W021",
+            )
+        )
+    missing = sorted(backend.queues - settings.queues.keys())
+    if missing:
+        found.append(
+            Warning(
+                f"{where} has queues that TASKQ['QUEUES'] does not name, so that no worker serves them: "
+                f"{', '.join(map(repr, missing))}.",
+                hint="Add them to TASKQ['QUEUES'] with their weights, or leave QUEUES out of TASKQ so that it follows "
+                "TASKS.",
+                id="taskq.W022",
+            )
+        )
+    ignored = [f"{name!r} ({task.priority})" for name, task in backend.known_tasks() if backend.ignores_priority(task)]
+    if ignored:
+        found.append(
+            Warning(
+                f"{where} has tasks with a priority whose queue TASKQ['QUEUES'] does not name, so that it is ignored: "
+                f"{', '.join(sorted(ignored))}.",
+                hint="Add the queues of the bands to TASKQ['QUEUES'] with their weights, such as 'default-high', or "
+                "leave QUEUES out of TASKQ so that it follows TASKS.",
+                id="taskq.W023",
+            )
+        )
+    return found

@@ -1,0 +1,132 @@
+"""Arguments of a task of Django's framework <-> payload.
+
+The framework's rule is JSON and nothing else: annotations are not looked at, and a function may take `*args` and
+`**kwargs`. The payload is the JSON object of the arguments by name all the same, as of every task of taskq, so that a
+schedule, the command line and Go can enqueue it; `*args` is a list and `**kwargs` an object under their own name.
+"""
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from taskq_core import PayloadError, TaskArgumentsError
+from taskq_core.codec import ArgumentsCodec
+from taskq_django.tasks_backend.framework import normalize_json
+
+REFUSAL = "\0refusal"
+"""Name of what stands in the place of arguments that cannot be read; no parameter has such a name."""
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+class JsonArgumentsCodec(ArgumentsCodec):
+    """Reads and writes the arguments of one function.
+
+    Args:
+        function: The function.
+        name: Name of the task, for errors.
+        injected: Parameters that the worker fills in itself.
+        strict: Refuse payloads with unknown fields instead of counting them.
+    """
+
+    def __init__(self, function: Any, *, name: str, injected: frozenset[str], strict: bool = False) -> None:
+        parameters = [each for each in inspect.signature(function).parameters.values() if each.name not in injected]
+        self.name, self.strict = name, strict
+        self.has_references = False
+        self.parameters = tuple(each.name for each in parameters)
+        self._signature = inspect.Signature(parameters)
+        self._positional = [
+            each.name for each in parameters if each.kind not in (*_VARIADIC, inspect.Parameter.KEYWORD_ONLY)
+        ]
+        self._only_positional = sum(each.kind is each.POSITIONAL_ONLY for each in parameters)
+        self._rest = next((each.name for each in parameters if each.kind is each.VAR_POSITIONAL), None)
+        self._named_rest = next((each.name for each in parameters if each.kind is each.VAR_KEYWORD), None)
+        self._needed = tuple(
+            each.name for each in parameters if each.default is each.empty and each.kind not in _VARIADIC
+        )
+
+    def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, object]:
+        """Return the arguments by name. Raises as `ArgumentsCodec.bind`."""
+        try:
+            return dict(self._signature.bind(*args, **kwargs).arguments)
+        except TypeError as error:
+            raise TaskArgumentsError(self.name, "", str(error)) from None
+
+    def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
+        """Return the payload of a call.
+
+        Raises:
+            TypeError: An argument is none of JSON's types.
+            TaskArgumentsError: The arguments do not fit the function, or one has no JSON form.
+        """
+        plain = normalize_json(self.bind(args, kwargs))
+        problem = ""
+        try:
+            return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        except UnicodeEncodeError:
+            problem = "text with a lone surrogate has no UTF-8 form"
+        except RecursionError:
+            problem = "is nested too deeply or contains itself"
+        except ValueError:
+            problem = "NaN and infinity have no JSON form"
+        raise TaskArgumentsError(self.name, "", problem)  # out here, so that no value travels along as its context
+
+    def decode(self, payload: bytes) -> dict[str, object]:
+        """Return the arguments by name.
+
+        Raises:
+            PayloadError: The payload is no JSON object, lacks an argument, or has one of the wrong form.
+        """
+        return self._decode(payload)[0]
+
+    def decode_counting(self, payload: bytes) -> tuple[dict[str, object], int]:
+        """Return the arguments by name, and how many unknown fields were ignored. For workers.
+
+        Of a payload that does not fit they are a `REFUSAL`: the run raises it, so that its signals tell of it.
+        """
+        try:
+            return self._decode(payload)
+        except PayloadError as error:
+            return {REFUSAL: error}, 0
+
+    def _decode(self, payload: bytes) -> tuple[dict[str, object], int]:
+        arguments, problem = self._read(payload)
+        if problem:
+            raise PayloadError(self.name, "", problem)
+        for name in self._needed:
+            if name not in arguments:
+                raise PayloadError(self.name, name, "missing")
+        if not isinstance(arguments.get(self._rest or "", []), list):
+            raise PayloadError(self.name, self._rest or "", "expected a list")
+        if not isinstance(arguments.get(self._named_rest or "", {}), dict):
+            raise PayloadError(self.name, self._named_rest or "", "expected an object")
+        unknown = [name for name in arguments if name not in self.parameters]
+        if unknown and self.strict:
+            raise PayloadError(self.name, "", f"unknown field {unknown[0][:80]!r}")
+        return {name: arguments[name] for name in self.parameters if name in arguments}, len(unknown)
+
+    def _read(self, payload: bytes) -> tuple[dict[str, Any], str]:
+        try:
+            found = json.loads(payload or b"{}")
+        except RecursionError:
+            return {}, "nested too deeply"
+        except ValueError:  # a UnicodeDecodeError is one
+            return {}, "not valid JSON"
+        return (found, "") if isinstance(found, dict) else ({}, "expected a JSON object")
+
+    def split(self, arguments: Mapping[str, Any], positional: int) -> tuple[list[Any], dict[str, Any]]:
+        """Return arguments by name as a call has them: `positional` of them by position, as far as that works."""
+        rest: Sequence[Any] = arguments.get(self._rest, ()) if self._rest else ()
+        count = max(positional, self._only_positional, len(self._positional) if rest else 0)
+        args: list[Any] = []
+        for name in self._positional[:count]:
+            if name not in arguments:
+                break
+            args.append(arguments[name])
+        taken = set(self._positional[: len(args)])
+        named = {
+            name: value
+            for name, value in arguments.items()
+            if name not in taken and name not in (self._rest, self._named_rest)
+        }
+        return [*args, *rest], named | (arguments.get(self._named_rest, {}) if self._named_rest else {})

@@ -1,0 +1,152 @@
+"""From a task as it stands in Redis to a `TaskResult` of the framework."""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from taskq_core import TaskInfo, TaskState
+from taskq_core.errors import PayloadError
+from taskq_core.telemetry import unwrap
+from taskq_django.tasks_backend.codec import JsonArgumentsCodec
+from taskq_django.tasks_backend.facts import Facts, read_facts, shown
+from taskq_django.tasks_backend.framework import (
+    AnyResult,
+    AnyTask,
+    InvalidTask,
+    TaskError,
+    TaskResult,
+    TaskResultStatus,
+)
+
+STATUSES: Mapping[TaskState, TaskResultStatus] = {
+    TaskState.SCHEDULED: TaskResultStatus.READY,
+    TaskState.PENDING: TaskResultStatus.READY,
+    TaskState.AGGREGATING: TaskResultStatus.READY,
+    TaskState.RETRY: TaskResultStatus.READY,
+    TaskState.ACTIVE: TaskResultStatus.RUNNING,
+    TaskState.COMPLETED: TaskResultStatus.SUCCESSFUL,
+    TaskState.ARCHIVED: TaskResultStatus.FAILED,
+}
+"""The framework's status for each state."""
+UNKNOWN_WORKER = ""
+"""Worker of an attempt that is not noted any more, or was another program's."""
+NO_CLASS = "taskq_core.errors.TaskFailedError"
+"""Class of an error of which only the text is known: a worker in Go writes no more."""
+
+
+def new_result_id(queue: str) -> str:
+    """Return an id that says in which queue its task is to be looked for first: 41 characters."""
+    return f"{uuid.uuid4().hex}-{_mark(queue)}"
+
+
+def _mark(queue: str) -> str:
+    return hashlib.blake2b(queue.encode(), digest_size=4).hexdigest()
+
+
+def likely_first(queues: Iterable[str], result_id: str) -> list[str]:
+    """Return queues, each once, that which the id names first."""
+    mark = result_id.rpartition("-")[2]
+    return sorted(dict.fromkeys(queues), key=lambda queue: _mark(queue) != mark)
+
+
+def new_result(task: AnyTask, result_id: str, args: Any, kwargs: Any) -> AnyResult:
+    """Return the result of a call that is being made.
+
+    Raises:
+        TypeError: An argument is none of JSON's types.
+    """
+    return TaskResult(
+        task=task,
+        id=result_id,
+        status=TaskResultStatus.READY,
+        enqueued_at=None,
+        started_at=None,
+        last_attempted_at=None,
+        finished_at=None,
+        args=args,
+        kwargs=kwargs,
+        backend=task.backend,
+        errors=[],
+        worker_ids=[],
+    )
+
+
+def called(task: AnyTask, facts: Facts) -> AnyTask:
+    """Return a task as it was called, or as it is defined where its backend does not take that any more."""
+    changes: dict[str, Any] = {
+        "backend": facts.backend,
+        "queue_name": facts.queue_name,
+        "priority": facts.priority,
+        "run_after": facts.run_after,
+    }
+    if all(getattr(task, name) == value for name, value in changes.items()):
+        return task
+    try:
+        return replace(task, **changes)
+    except (InvalidTask, ValueError):  # another version of the project enqueued it, for a queue or backend that is gone
+        return task
+
+
+def read_result(task: AnyTask, codec: JsonArgumentsCodec, info: TaskInfo) -> AnyResult:
+    """Return the result of a task as it stands in Redis."""
+    facts = read_facts(info.headers, task)
+    payload, _ = unwrap(info.payload, codec.parameters)
+    try:
+        args, kwargs = codec.split(codec.decode(payload), facts.positional)
+    except PayloadError:
+        args, kwargs = [], {}  # it cannot run either, and its error says so
+    result = new_result(called(task, facts), info.id, args, kwargs)
+    set_status(result, info, facts)
+    if info.state is TaskState.COMPLETED:
+        object.__setattr__(result, "_return_value", _value(info.result))
+    return result
+
+
+def set_status(result: AnyResult, info: TaskInfo, facts: Facts) -> None:
+    """Set status, times, errors and workers of a result to those of a task."""
+    is_running = info.state is TaskState.ACTIVE
+    attempts = info.attempts
+    missing = attempts[0].number - 1 if attempts else info.retried
+    workers = [UNKNOWN_WORKER] * missing + [each.worker for each in attempts]
+    starts = [each.started_at for each in attempts]
+    if is_running:
+        workers.append(info.worker)
+        starts.append(info.started_at)
+    errors = [TaskError(exception_class_path=each.error, traceback=each.traceback) for each in attempts if each.error]
+    if info.last_error and not attempts:
+        errors.append(TaskError(exception_class_path=NO_CLASS, traceback=info.last_error))
+    finished_at = None
+    if info.state in (TaskState.COMPLETED, TaskState.ARCHIVED):
+        finished_at = attempts[-1].ended_at if attempts else (info.completed_at or info.archived_at)
+    put(
+        result,
+        status=STATUSES[info.state],
+        enqueued_at=facts.enqueued_at,
+        started_at=next((each for each in starts if each is not None), None),
+        last_attempted_at=starts[-1] if starts else None,
+        finished_at=finished_at,
+        errors=errors,
+        worker_ids=workers,
+    )
+
+
+def put(result: AnyResult, **values: Any) -> None:
+    """Set attributes of a result, which nobody else changes. Times never run backwards, though clocks differ."""
+    earliest: datetime | None = values.get("enqueued_at")
+    for name in ("started_at", "last_attempted_at", "finished_at"):
+        if values.get(name) is not None:
+            earliest = values[name] if earliest is None else max(earliest, values[name])
+            values[name] = earliest
+    for name, value in values.items():
+        object.__setattr__(result, name, shown(value) if name.endswith("_at") else value)
+
+
+def _value(data: bytes) -> Any:
+    try:
+        return json.loads(data or b"null")
+    except ValueError:  # another program's result, which need not be JSON
+        return data.decode("utf-8", "replace")

@@ -1,0 +1,245 @@
+"""A task of Django's framework in taskq's registry, and its runs.
+
+`BackendTask` stands under the default name, `module.qualname`, among the tasks of `taskq_django.task`; a worker runs it
+as any other. Around the function it keeps the framework's contract: context, JSON as result, signals.
+"""
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from taskq_core import Discard, PayloadError, Snooze, Task, TaskContext, TaskHandle, TaskInfo, TaskQError
+from taskq_core.attempts import class_path, origin_of, traceback_text
+from taskq_core.codec import References
+from taskq_core.options import TaskOptions, task_options
+from taskq_core.telemetry import Outcome
+from taskq_django.app import taskq
+from taskq_django.tasks_backend import framework
+from taskq_django.tasks_backend.codec import REFUSAL, JsonArgumentsCodec
+from taskq_django.tasks_backend.facts import read_facts
+from taskq_django.tasks_backend.framework import (
+    AnyResult,
+    AnyTask,
+    TaskError,
+    TaskResultStatus,
+    normalize_json,
+    task_finished,
+    task_started,
+)
+from taskq_django.tasks_backend.options import DEFAULTS
+from taskq_django.tasks_backend.results import UNKNOWN_WORKER, called, new_result, put, set_status
+from taskq_django.tasks_backend.signalling import Announcer, announcement_of, atell, tell, tell_of_failure
+from taskq_django.tasks_backend.tasks import options_of
+
+if TYPE_CHECKING:
+    from taskq_django.tasks_backend.backend import TaskQBackend
+
+logger = logging.getLogger("taskq.django")
+
+_running: dict[tuple[str, str], AnyResult] = {}
+"""Results of runs by queue and id, from their start until it is known how they ended."""
+
+
+class BackendTask(Task[..., Any]):
+    """A task of Django's framework, as workers know it.
+
+    Attributes:
+        task: The framework's task, as it was defined.
+    """
+
+    interface = "django.tasks"
+
+    def __init__(self, task: AnyTask) -> None:
+        self.task = task
+        self.is_coroutine = inspect.iscoroutinefunction(task.func)
+        self._merged: tuple[object, object, TaskOptions] | None = None
+        super().__init__(task.func, name=None, strict=False, options=options_of(task), enqueuer=taskq)
+        self.takes_context = True
+        self.body = self._arun if self.is_coroutine else self._run
+        self.result_type = Any
+
+    def _make_codec(
+        self, function: Callable[..., Any], strict: bool, injected: frozenset[str], references: References | None
+    ) -> JsonArgumentsCodec:
+        """Return the codec: annotations do not matter to the framework."""
+        injected = frozenset({"context"}) if self.task.takes_context else frozenset()
+        return JsonArgumentsCodec(function, name=self.name, injected=injected, strict=strict)
+
+    @property
+    def json_codec(self) -> JsonArgumentsCodec:
+        """Its codec."""
+        return cast("JsonArgumentsCodec", self.codec)
+
+    @property
+    def backend(self) -> "TaskQBackend":
+        """The backend of the task as it was defined."""
+        return cast("TaskQBackend", self.task.get_backend())
+
+    @property
+    def options(self) -> TaskOptions:
+        """Its options over those of the backend, these over the settings'."""
+        defaults, of_backend = self._enqueuer.task_defaults, self.backend.own_options
+        known = self._merged
+        if known is None or known[0] is not defaults or known[1] is not of_backend:
+            queue = self.backend.queue_for(self.task)
+            merged = {**DEFAULTS, **defaults, **of_backend.defaults, "queue": queue, **self._given}
+            known = self._merged = (defaults, of_backend, task_options(merged))
+        return known[2]
+
+    def using(self, **options: Any) -> "BackendTask":
+        """Return a copy with other options. As `Task.using`."""
+        copy = super().using(**options)
+        copy._merged = None
+        return copy
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the function here and now, without a context."""
+        return self.function(*args, **kwargs)
+
+    # --- runs ---------------------------------------------------------------------------------------------------------
+
+    def _run(self, context: TaskContext, /, **arguments: object) -> object:
+        """Run a plain function, in the thread that a worker chose."""
+        run = _Run(self, context, arguments)
+        if context.retried:
+            run.remember(_look(self, context))
+        if run.announcement is not None:
+            run.announcement.tell()
+        tell(task_started, run.sender, run.result)
+        with run:
+            run.check()
+            value = normalize_json(self.function(*run.args, **run.kwargs))
+            run.succeed(value)
+            tell(task_finished, run.sender, run.result)
+        return value
+
+    async def _arun(self, context: TaskContext, /, **arguments: object) -> object:
+        """Run a coroutine function, on the worker's event loop."""
+        run = _Run(self, context, arguments)
+        if context.retried:
+            run.remember(await _alook(self, context))
+        if run.announcement is not None:
+            await run.announcement.atell()
+        await atell(task_started, run.sender, run.result)
+        with run:
+            run.check()
+            value = normalize_json(await self.function(*run.args, **run.kwargs))
+            run.succeed(value)
+            await atell(task_finished, run.sender, run.result)
+        return value
+
+
+class _Run:
+    """One run: what its function and the receivers of signals see of it.
+
+    As a context it forgets the run unless it is told later how it ended.
+    """
+
+    def __init__(self, task: BackendTask, context: TaskContext, arguments: Mapping[str, object]) -> None:
+        self._facts = read_facts(context.headers, task.task)
+        self._refusal = cast("PayloadError | None", arguments.get(REFUSAL))
+        args, kwargs = (
+            ([], {}) if self._refusal is not None else task.json_codec.split(arguments, self._facts.positional)
+        )
+        self._key = (context.queue, context.id)
+        self._worker = context.worker
+        self.result = new_result(called(task.task, self._facts), context.id, args, kwargs)
+        self.sender = type(self.result.task.get_backend())
+        self.announcement = announcement_of(context.id)
+        now = datetime.now(UTC)
+        put(
+            self.result,
+            status=TaskResultStatus.RUNNING,
+            enqueued_at=self._facts.enqueued_at,
+            started_at=now,
+            last_attempted_at=now,
+            worker_ids=[*([UNKNOWN_WORKER] * context.retried), self._worker],
+        )
+        self.args: list[Any] = self.result.args
+        self.kwargs: dict[str, Any] = self.result.kwargs
+        if task.task.takes_context:
+            self.args = [framework.TaskContext(task_result=self.result), *self.args]
+
+    def remember(self, info: TaskInfo | None) -> None:
+        """Put into the result what is noted of earlier attempts."""
+        if info is not None and info.worker == self._worker:
+            set_status(self.result, info, self._facts)
+
+    def check(self) -> None:
+        """Refuse to go on with a payload that does not fit.
+
+        Raises:
+            PayloadError: It does not.
+        """
+        if self._refusal is not None:
+            raise self._refusal
+
+    def __enter__(self) -> None:
+        _running[self._key] = self.result
+
+    def __exit__(self, kind: object, error: BaseException | None, stack: object) -> None:
+        if isinstance(error, Snooze | Discard | KeyboardInterrupt):  # no failure, of which nothing is told
+            _running.pop(self._key, None)
+
+    def succeed(self, value: object) -> None:
+        """Note that the function has returned."""
+        _running.pop(self._key, None)
+        put(self.result, status=TaskResultStatus.SUCCESSFUL, _return_value=value)
+        object.__setattr__(self.result, "finished_at", None)
+        put(self.result, finished_at=datetime.now(UTC))
+        if self.announcement is not None:
+            self.announcement.outcome = self.result
+
+
+def handle_of(queue: str, task_id: str, name: str) -> TaskHandle[Any]:
+    """Return the handle of a task that may be in a queue."""
+    return TaskHandle(taskq.client, id=task_id, queue=queue, name=name, is_kept=True)
+
+
+def _look(task: BackendTask, context: TaskContext) -> TaskInfo | None:
+    try:
+        return handle_of(context.queue, context.id, task.name).refresh()
+    except TaskQError as error:
+        _note_blind(context, error)
+        return None
+
+
+async def _alook(task: BackendTask, context: TaskContext) -> TaskInfo | None:
+    try:
+        return await handle_of(context.queue, context.id, task.name).arefresh()
+    except TaskQError as error:
+        _note_blind(context, error)
+        return None
+
+
+def _note_blind(context: TaskContext, error: TaskQError) -> None:
+    """The run goes on; its context only knows how many attempts there were."""
+    logger.warning(
+        "what earlier attempts of task %s did cannot be read: %s",
+        context.name,
+        error,
+        extra={"queue": context.queue, "task_id": context.id},
+    )
+
+
+class RunObserver(Announcer):
+    """Is told how runs of the framework's tasks have ended, unless they succeeded, which they tell themselves."""
+
+    def wants_ended(self, outcome: str) -> bool:
+        """Whether a run of the framework's tasks may be among those that ended so."""
+        return bool(_running) and outcome != Outcome.COMPLETED
+
+    def ended(self, context: TaskContext, result: object, error: BaseException | None) -> None:
+        """Send `task_finished` of a run that failed for good. A run that is repeated has not finished."""
+        known = _running.pop((context.queue, context.id), None)
+        if known is None or error is None or context.outcome != Outcome.ARCHIVED:
+            return
+        origin = origin_of(error)
+        known.errors.append(TaskError(exception_class_path=class_path(origin), traceback=traceback_text(origin)))
+        put(known, status=TaskResultStatus.FAILED, finished_at=datetime.now(UTC))
+        tell_of_failure(task_finished, type(known.task.get_backend()), known, origin)
+
+
+taskq.observer.others.append(RunObserver())

@@ -1,0 +1,68 @@
+"""`TaskQTask`: a task of Django's framework that carries taskq's options."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from taskq_core.retry import RetryDelay
+from taskq_core.settings import Duration
+from taskq_django.tasks_backend.framework import AnyTask
+from taskq_django.tasks_backend.options import TASK_OPTIONS
+
+_Errors = type[BaseException] | tuple[type[BaseException], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskQTask(AnyTask):
+    """What `@task` makes of a function where its backend is `TaskQBackend`.
+
+    Besides those of the framework it takes taskq's task options, in `using(...)` and, since Django 6.1 and with the
+    package django-tasks, in `@task(...)` as well. None means: as the backend's `OPTIONS` and `TASKQ` say.
+    """
+
+    run_after: datetime | timedelta | None = None  # type: ignore[assignment]  # the framework's takes no timedelta
+    """Not before this moment, or this time after each enqueue."""
+    max_retry: int | None = None
+    retry_delay: RetryDelay = field(default=None, hash=False)
+    retry_on: _Errors | None = None
+    no_retry_on: _Errors | None = None
+    is_failure: Callable[[BaseException], bool] | None = None
+    timeout: Duration | None = None
+    deadline: datetime | None = None
+    retention: Duration | None = None
+    unique_for: Duration | None = None
+    aggregate: str | None = None
+    headers: Mapping[str, str] | None = field(default=None, hash=False)
+    replicated: bool | int | None = None
+    fsynced: bool | None = None
+
+    def using(
+        self,
+        *,
+        priority: int | None = None,
+        queue_name: str | None = None,
+        run_after: datetime | timedelta | None = None,
+        backend: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a copy with other options: the framework's, or taskq's.
+
+        Args:
+            priority: -100 to 100, the higher the sooner.
+            queue_name: Queue, one of the backend's `QUEUES`.
+            run_after: Not before this moment, or this time after each enqueue.
+            backend: Alias in `TASKS`. Another backend than this one knows none of taskq's options.
+            **options: Task options of taskq: max_retry, retry_delay, timeout, retention, ...
+
+        Raises:
+            InvalidTask: The backend refuses it.
+            TypeError: An option is unknown.
+        """
+        given = {"priority": priority, "queue_name": queue_name, "run_after": run_after, "backend": backend, **options}
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+
+def options_of(task: AnyTask) -> dict[str, Any]:
+    """Return the options of taskq that a task sets itself. None of a task that another backend made."""
+    return {name: value for name in TASK_OPTIONS if (value := getattr(task, name, None)) is not None}

@@ -1,0 +1,1 @@
+"""An app whose tasks are those of Django's own framework."""

@@ -1,0 +1,456 @@
+"""`taskq_django.TaskQBackend`: tasks of Django's own framework, enqueued to Redis and run by a worker."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from taskq_core import DuplicateTaskError, EnqueueError, TaskArgumentsError, TaskState
+from taskq_core.broker import operations
+from taskq_core.inspector import Inspector
+from taskq_core.worker import Worker, WorkerConfig
+from taskq_django import TaskQBackend, taskq
+from taskq_django.tasks_backend.framework import (
+    BaseTaskBackend,
+    InvalidTask,
+    TaskResultDoesNotExist,
+    TaskResultStatus,
+)
+from taskq_django.testing import adrain, drain
+from tests.redis_server import RedisServer
+from tests.taskq_django.parcels import tasks as parcels
+from tests.taskq_django.shop.tasks import greet
+
+pytestmark = pytest.mark.redis
+READY, RUNNING, FAILED, SUCCESSFUL = (
+    TaskResultStatus.READY,
+    TaskResultStatus.RUNNING,
+    TaskResultStatus.FAILED,
+    TaskResultStatus.SUCCESSFUL,
+)
+
+
+@pytest.fixture(autouse=True)
+def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
+    """An empty Redis, which `TASKQ` names; workers serve the queues that `TASKS` needs."""
+    settings.TASKQ = {"URL": redis_server.unix_url}
+    yield redis_server
+    taskq.close()
+
+
+@pytest.fixture
+def inspector() -> Inspector:
+    return Inspector(taskq)
+
+
+def backend() -> TaskQBackend:
+    found = parcels.label.get_backend()
+    assert isinstance(found, TaskQBackend)
+    return found
+
+
+def refreshed(result: Any) -> Any:
+    result.refresh()
+    return result
+
+
+# --- the contract -----------------------------------------------------------------------------------------------------
+
+
+def test_the_backend_says_what_it_can() -> None:
+    found = backend()
+
+    assert isinstance(found, BaseTaskBackend)
+    assert (found.supports_defer, found.supports_async_task) == (True, True)
+    assert (found.supports_get_result, found.supports_priority) == (True, True)
+
+
+@pytest.mark.parametrize("name", ["label", "weigh", "track"])
+def test_a_call_waits_and_a_worker_runs_it(name: str) -> None:
+    task = getattr(parcels, name)
+    before = timezone.now()
+    result = task.enqueue(7)
+    waiting = (result.status, result.is_finished, result.attempts, result.started_at, result.finished_at)
+    with pytest.raises(ValueError, match="has not finished yet"):
+        _ = result.return_value
+
+    drain()
+
+    assert waiting == (READY, False, 0, None, None)
+    result.refresh()
+    assert (result.status, result.is_finished, result.attempts) == (SUCCESSFUL, True, 1)
+    assert result.return_value == {
+        "label": {"args": [7], "kwargs": {}},
+        "weigh": [7, "kg", False],
+        "track": "parcel 7 is on its way",
+    }.get(name)
+    assert before <= result.enqueued_at <= result.started_at == result.last_attempted_at <= result.finished_at
+    assert result.finished_at <= timezone.now() + timedelta(seconds=5)
+    assert len(result.worker_ids[0]) == 16
+    assert (result.task, result.args, result.kwargs, result.errors) == (task, [7], {}, [])
+
+
+async def test_coroutines_enqueue_and_read_without_the_blocking_client(
+    monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    """`aenqueue`, `aget_result` and `arefresh` go through the asynchronous client."""
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}
+    monkeypatch.setattr(taskq.runtime.runner, "run", lambda *_, **__: pytest.fail("blocking"))
+
+    results = await asyncio.gather(*(parcels.track.aenqueue(number) for number in range(20)))
+    found = await parcels.track.aget_result(results[3].id)
+    monkeypatch.undo()
+    await adrain()
+    await found.arefresh()
+
+    assert found.return_value == "parcel 3 is on its way"
+    assert len({result.id for result in results}) == 20
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [((1, 2), {"three": 3}), ((), {}), ((), {"args": 1, "kwargs": 2}), (({"a": [None, True, 1.5, "ä"]},), {})],
+)
+def test_arguments_come_back_as_they_were_given(args: Any, kwargs: Any) -> None:
+    result = parcels.label.enqueue(*args, **kwargs)
+
+    drain()
+
+    found = parcels.label.get_result(result.id)
+    assert (found.args, found.kwargs) == (list(args), kwargs)
+    assert found.return_value == {"args": list(args), "kwargs": kwargs}
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "returned"),
+    [
+        ((1,), {"exact": True}, [1, "kg", True]),
+        ((1, "lb"), {}, [1, "lb", False]),
+        ((), {"unit": "g", "parcel": 2}, [2, "g", False]),
+    ],
+)
+def test_positions_and_names_are_kept_apart(args: Any, kwargs: Any, returned: Any) -> None:
+    result = parcels.weigh.enqueue(*args, **kwargs)
+
+    drain()
+
+    result.refresh()
+    found = parcels.weigh.get_result(result.id)
+    assert result.return_value == returned
+    assert (found.args, found.kwargs) == (list(args), kwargs)
+    assert found == result
+
+
+def test_what_is_no_json_is_refused_and_nothing_is_written(redis: RedisServer) -> None:
+    with pytest.raises(TypeError, match="Unsupported type"):
+        parcels.label.enqueue(datetime.now(UTC))
+    with pytest.raises(TaskArgumentsError, match="NaN and infinity"):
+        parcels.label.enqueue(float("nan"))
+    with pytest.raises(TaskArgumentsError, match="UTF-8"):
+        parcels.label.enqueue("\ud800")
+    with pytest.raises(TypeError, match="missing a required argument: 'parcel'"):
+        parcels.weigh.enqueue(unit="kg")
+
+    assert not redis.client.keys("asynq:*")
+
+
+@pytest.mark.parametrize("name", ["lose", "alose"])
+def test_a_failure_is_read_with_class_and_traceback(name: str) -> None:
+    result = getattr(parcels, name).enqueue(7)
+
+    drain(raises=False)
+
+    found = backend().get_result(result.id)
+    (error,) = found.errors
+    assert (found.status, found.is_finished, found.attempts) == (FAILED, True, 1)
+    assert error.exception_class_path == "tests.taskq_django.parcels.tasks.LostError"
+    assert error.exception_class is parcels.LostError
+    assert error.traceback.startswith("Traceback (most recent call last):\n")
+    assert f"in {name}\n" in error.traceback
+    assert error.traceback.endswith("LostError: parcel 7 is nowhere\n")
+    assert "taskq_django/tasks_backend" not in error.traceback
+    assert found.started_at <= found.finished_at
+    with pytest.raises(ValueError, match="Task failed"):
+        _ = found.return_value
+
+
+def test_what_ends_a_process_and_what_is_no_json_is_a_failure() -> None:
+    quit_early, opened = parcels.quit_early.enqueue(), parcels.open_box.enqueue()
+
+    drain(raises=False)
+
+    assert [refreshed(each).status for each in (quit_early, opened)] == [FAILED, FAILED]
+    assert quit_early.errors[0].exception_class is SystemExit
+    assert opened.errors[0].exception_class is TypeError
+    assert "Unsupported type" in opened.errors[0].traceback
+    assert opened._return_value is None
+
+
+@pytest.mark.parametrize("name", ["stamp", "astamp"])
+def test_a_task_may_take_its_context(name: str) -> None:
+    result = getattr(parcels, name).enqueue(5)
+
+    drain()
+
+    result.refresh()
+    expected = {"stamp": [result.id, 1, "RUNNING", 5, [5], {}], "astamp": [result.id, 1, 5]}[name]
+    assert result.return_value == expected
+
+
+def test_every_attempt_is_told_of() -> None:
+    """A task that is to run again is ready; errors and workers of all attempts stay, and the context knows them."""
+    result = parcels.deliver.using(max_retry=3).enqueue(3)
+    lost = "tests.taskq_django.parcels.tasks.LostError"
+    drain(raises=False)
+    between = parcels.deliver.get_result(result.id)
+
+    drain(raises=False, advance=60)
+
+    result.refresh()
+    assert (between.status, between.finished_at, between.attempts) == (READY, None, 1)
+    assert [each.exception_class_path for each in between.errors] == [lost]
+    assert (result.status, result.attempts) == (SUCCESSFUL, 3)
+    assert result.return_value == [[lost, lost], 3]
+    assert "nobody at door 2" in result.errors[1].traceback
+    assert result.started_at < result.last_attempted_at <= result.finished_at
+    assert result.started_at == between.started_at
+
+
+def test_a_running_task_says_so() -> None:
+    parcels.gate.clear()
+    result = parcels.wait_at_gate.enqueue()
+    working = threading.Thread(target=drain)
+    working.start()
+    try:
+        deadline = time.monotonic() + 20
+        while refreshed(result).status != RUNNING:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        running = (result.attempts, result.started_at == result.last_attempted_at, result.finished_at)
+    finally:
+        parcels.gate.set()
+        working.join()
+
+    assert running == (1, True, None)
+    assert result.enqueued_at <= result.started_at
+    assert refreshed(result).return_value == "through"
+
+
+async def test_a_task_whose_worker_was_lost_has_failed() -> None:
+    """It is not left running for ever; a task of this framework is run once unless it says otherwise."""
+    result = await parcels.label.aenqueue()
+    keys = taskq.runtime.keys.queue("default")
+    taken = operations.dequeue(keys, owner="lost", call=1, limit=1, lease_s=1, now_ns=int((time.time() - 90) * 1e9))
+    await taskq.runtime.async_runner.run(taken)
+    worker = Worker(taskq, WorkerConfig(queues={"default": 1}))
+    working = asyncio.create_task(worker.arun())
+    try:
+        async with asyncio.timeout(20):
+            while not result.is_finished:
+                await asyncio.sleep(0.01)
+                await result.arefresh()
+    finally:
+        worker.stop()
+        await working
+
+    assert (result.status, result.attempts, result.worker_ids) == (FAILED, 1, ["lost"])
+    assert result.errors[0].exception_class_path == "taskq_core.errors.LeaseLostError"
+
+
+# --- ids --------------------------------------------------------------------------------------------------------------
+
+
+def test_results_are_found_by_id_alone(inspector: Inspector) -> None:
+    """Also where an operator has moved the task; ids are short, as the framework promises."""
+    result = parcels.label.enqueue(1)
+    assert len(result.id) <= 64
+
+    inspector.move_task("default", result.id, "default-low")
+
+    assert backend().get_result(result.id).args == [1]
+
+
+@pytest.mark.parametrize("wrong", ["123", "", "0" * 32 + "-c522b539", "a\nb"])
+async def test_what_is_not_there_is_refused(wrong: str) -> None:
+    with pytest.raises(TaskResultDoesNotExist):
+        parcels.label.get_result(wrong)
+    with pytest.raises(TaskResultDoesNotExist):
+        await parcels.label.aget_result(wrong)
+
+
+def test_a_result_of_another_task_is_refused() -> None:
+    other = parcels.lose.enqueue(1)
+    ours = greet.delay("Ada")
+
+    with pytest.raises(Exception, match="Task does not match"):
+        parcels.label.get_result(other.id)
+    with pytest.raises(TaskResultDoesNotExist):
+        parcels.label.get_result(ours.id)
+
+
+# --- when and where ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("as_delta", [True, False])
+def test_a_task_may_be_deferred(as_delta: bool) -> None:
+    """By a moment, or by a time after each enqueue."""
+    delay = timedelta(hours=1)
+    run_after: Any = delay if as_delta else timezone.now() + delay
+    later = parcels.label.using(run_after=run_after)
+    result = later.enqueue()
+    drain()
+    waiting = parcels.label.get_result(result.id)
+
+    drain(advance=3700)
+
+    assert (waiting.status, waiting.task.run_after) == (READY, run_after)
+    assert waiting.task == later
+    assert refreshed(result).status == SUCCESSFUL
+
+
+def test_a_time_in_the_past_is_now() -> None:
+    results = [parcels.label.using(run_after=each).enqueue() for each in (timedelta(-1), timezone.now() - timedelta(9))]
+
+    drain()
+
+    assert [refreshed(each).status for each in results] == [SUCCESSFUL, SUCCESSFUL]
+
+
+@pytest.mark.parametrize(
+    ("priority", "queue"), [(100, "default-high"), (1, "default-high"), (0, "default"), (-1, "default-low")]
+)
+def test_priorities_are_bands_with_queues_of_their_own(priority: int, queue: str, inspector: Inspector) -> None:
+    result = parcels.label.using(priority=priority).enqueue()
+
+    assert inspector.task(queue, result.id).id == result.id
+    found = parcels.label.get_result(result.id)
+    assert (found.task.priority, found.task.queue_name) == (priority, "default")
+
+
+def test_the_higher_band_is_served_first_with_strict_priority(settings: Any) -> None:
+    settings.TASKQ = {**settings.TASKQ, "STRICT_PRIORITY": True, "CONCURRENCY": 1}
+    for priority in (-5, 0, 5):
+        parcels.label.using(priority=priority).enqueue()
+
+    queues = [run.queue for run in drain()]
+
+    assert queues == ["default-high", "default", "default-low"]
+
+
+def test_a_band_that_no_worker_serves_is_not_used(settings: Any) -> None:
+    """A task never goes where nobody looks."""
+    settings.TASKQ = {**settings.TASKQ, "QUEUES": {"default": 1}}
+    result = parcels.label.using(priority=50).enqueue()
+
+    drain()
+
+    assert refreshed(result).status == SUCCESSFUL
+    assert result.task.priority == 50
+
+
+def test_use_tz_may_be_off(settings: Any) -> None:
+    settings.USE_TZ = False
+    settings.TIME_ZONE = "Europe/Berlin"
+    result = parcels.label.using(run_after=datetime.now() + timedelta(minutes=5)).enqueue()  # noqa: DTZ005 - naive, as Django's then are
+
+    drain(advance=301)
+
+    result.refresh()
+    assert result.status == SUCCESSFUL
+    assert result.enqueued_at.tzinfo is None
+    assert abs(result.enqueued_at - datetime.now()) < timedelta(seconds=60)  # noqa: DTZ005 - naive
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def test_using_takes_the_options_of_taskq(inspector: Inspector) -> None:
+    chosen = parcels.label.using(
+        priority=0, max_retry=4, timeout=30, retention=timedelta(minutes=2), headers={"tenant": "a"}
+    )
+    result = chosen.enqueue()
+
+    info = inspector.task("default", result.id)
+
+    assert (info.max_retry, info.timeout, info.retention) == (4, timedelta(seconds=30), timedelta(minutes=2))
+    assert info.headers["tenant"] == "a"
+    assert parcels.label.max_retry is None, "the task itself stays as it was"
+
+
+def test_without_options_a_task_runs_once_and_is_kept_for_a_day(inspector: Inspector) -> None:
+    info = inspector.task("default", parcels.label.enqueue().id)
+
+    assert (info.max_retry, info.retention) == (0, timedelta(days=1))
+
+
+def test_options_of_the_backend_come_before_those_of_the_settings(settings: Any, inspector: Inspector) -> None:
+    settings.TASKQ = {
+        **settings.TASKQ,
+        "DEFAULTS": {"max_retry": 7, "timeout": 9, "retention": 5, "queue": "elsewhere"},
+    }
+    settings.TASKS = {
+        "default": {"BACKEND": "taskq_django.TaskQBackend", "OPTIONS": {"DEFAULTS": {"max_retry": 2}}},
+    }
+
+    info = inspector.task("default", parcels.label.using(timeout=4).enqueue().id)
+
+    assert (info.max_retry, info.timeout, info.retention) == (2, timedelta(seconds=4), timedelta(seconds=5))
+
+
+def test_a_unique_task_is_refused_while_another_waits() -> None:
+    unique = parcels.weigh.using(unique_for=60)
+    unique.enqueue(1)
+
+    with pytest.raises(DuplicateTaskError):
+        unique.enqueue(1)
+    unique.enqueue(2)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"queue_name": "nowhere"}, "Queue 'nowhere' is not valid for backend."),
+        ({"priority": 101}, "priority must be a whole number between -100 and 100."),
+        ({"run_after": datetime(2030, 1, 1)}, "run_after must be an aware datetime."),  # noqa: DTZ001 - the mistake
+        ({"run_after": 60}, "run_after must be a datetime or a timedelta, got 60."),
+        ({"max_retry": -1}, "max_retry must be between 0"),
+        ({"retention": "long"}, "retention"),
+    ],
+)
+def test_what_cannot_be_is_refused_where_it_is_written(options: Any, words: str) -> None:
+    with pytest.raises(InvalidTask, match=words):
+        parcels.label.using(**options)
+
+
+def test_an_unknown_option_is_refused() -> None:
+    with pytest.raises(TypeError, match="max_rety"):
+        parcels.label.using(max_rety=3)
+
+
+# --- Redis ------------------------------------------------------------------------------------------------------------
+
+
+def test_making_a_backend_connects_to_nothing_and_redis_may_be_away(settings: Any) -> None:
+    settings.TASKQ = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.1}
+    made = TaskQBackend("default", {"BACKEND": "taskq_django.TaskQBackend"})
+
+    made.validate_task(parcels.label)
+    with pytest.raises(EnqueueError):
+        parcels.label.enqueue()
+
+
+def test_a_task_is_one_of_asynqs(redis: RedisServer, inspector: Inspector) -> None:
+    """Type and payload are those of any task of taskq, so that Go and the tools read them."""
+    result = parcels.weigh.enqueue(3, unit="lb")
+
+    info = inspector.task("default", result.id)
+
+    assert (info.name, info.state) == ("tests.taskq_django.parcels.tasks.weigh", TaskState.PENDING)
+    assert info.payload == b'{"parcel":3,"unit":"lb"}'
+    fields = {name.decode() for name in redis.client.hkeys(f"asynq:{{default}}:t:{result.id}")}  # type: ignore[union-attr]
+    assert fields == {"msg", "state", "pending_since"}

@@ -1,0 +1,216 @@
+"""When a task of the framework is sent: at the commit, through the outbox, at once; and in tests, run in place."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import transaction
+from django.test import TestCase
+
+from taskq_django import taskq
+from taskq_django.models import OutboxTask
+from taskq_django.tasks_backend import running
+from taskq_django.tasks_backend.framework import (
+    PACKAGE,
+    TaskResultDoesNotExist,
+    TaskResultStatus,
+    task_enqueued,
+)
+from taskq_django.tasks_backend.signalling import _open
+from taskq_django.testing import capture, drain, eager
+from tests.redis_server import RedisServer
+from tests.taskq_django.parcels import tasks as parcels
+
+
+class RollbackError(Exception):
+    """Leaves a transaction."""
+
+
+@pytest.fixture(autouse=True)
+def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
+    settings.TASKQ = {"URL": redis_server.unix_url}
+    yield redis_server
+    taskq.close()
+    assert not running._running
+
+
+@pytest.fixture
+def announced() -> Iterator[list[str]]:
+    """Ids of tasks that were said to be enqueued."""
+    ids: list[str] = []
+
+    def receiver(sender: Any, task_result: Any, **_: Any) -> None:
+        assert task_result.enqueued_at is not None
+        ids.append(task_result.id)
+
+    task_enqueued.connect(receiver)
+    yield ids
+    task_enqueued.disconnect(receiver)
+
+
+@pytest.mark.redis
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+class TestModes:
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_on_commit_is_the_default(self, announced: list[str], is_async: bool) -> None:
+        """Until then there is no task, and nobody is told of one."""
+        enqueue = async_to_sync(parcels.label.aenqueue) if is_async else parcels.label.enqueue
+        with transaction.atomic(), transaction.atomic(using="other"):
+            result = enqueue(1)
+            inside = (result.status, result.enqueued_at, list(announced))
+            with pytest.raises(TaskResultDoesNotExist):
+                parcels.label.get_result(result.id)
+
+        assert inside == (TaskResultStatus.READY, None, [])
+        assert announced == [result.id]
+        assert result.enqueued_at is not None
+        assert parcels.label.get_result(result.id).enqueued_at == result.enqueued_at
+
+    def test_what_is_rolled_back_was_never_there(self, announced: list[str], redis: RedisServer) -> None:
+        with suppress(RollbackError), transaction.atomic():
+            parcels.label.enqueue()
+            raise RollbackError
+
+        assert announced == []
+        assert not redis.client.keys("asynq:*")
+        assert not _open, "nothing is kept for it"
+
+    def test_a_failed_send_at_the_commit_is_not_told_of(self, announced: list[str], settings: Any) -> None:
+        settings.TASKQ = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.1}
+
+        with transaction.atomic():
+            parcels.label.enqueue()
+
+        assert announced == []
+        assert not _open, "nothing is kept for it"
+
+    def test_immediate_does_not_wait(self, announced: list[str], settings: Any) -> None:
+        settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}
+        with transaction.atomic():
+            result = parcels.label.enqueue()
+
+            assert announced == [result.id]
+            assert parcels.label.get_result(result.id).status == TaskResultStatus.READY
+
+    def test_through_the_outbox_a_task_is_found_before_it_is_sent(
+        self, announced: list[str], settings: Any, redis: RedisServer
+    ) -> None:
+        """Redis may be away meanwhile."""
+        there = {**settings.TASKQ, "ENQUEUE": "outbox", "ENQUEUE_TIMEOUT": 0.2}
+        settings.TASKQ = {**there, "URL": "unix:///nowhere/at/all.sock"}
+        with transaction.atomic():
+            result = parcels.weigh.using(priority=3).enqueue(4, unit="lb")
+            assert announced == []
+        assert announced == [result.id]
+        assert OutboxTask.objects.get().task_id == result.id
+
+        settings.TASKQ = there
+        waiting = parcels.weigh.get_result(result.id)
+        drain()
+
+        assert (waiting.status, waiting.args, waiting.kwargs) == (TaskResultStatus.READY, [4], {"unit": "lb"})
+        assert waiting.task.priority == 3
+        result.refresh()
+        assert result.return_value == [4, "lb", False]
+        assert not OutboxTask.objects.exists()
+
+
+@pytest.mark.redis
+class TestInTestCase(TestCase):
+    def test_the_commit_is_captured(self) -> None:
+        with self.captureOnCommitCallbacks(execute=True), transaction.atomic():
+            result = parcels.label.enqueue()
+
+        assert parcels.label.get_result(result.id).status == TaskResultStatus.READY
+
+
+# --- in place of Redis ------------------------------------------------------------------------------------------------
+
+
+def test_capture_holds_tasks_back() -> None:
+    with capture() as tasks:
+        result = parcels.weigh.enqueue(4, exact=True)
+        waiting = parcels.weigh.get_result(result.id).status
+        tasks.assert_enqueued(taskq.tasks[parcels.weigh.module_path], 4, exact=True)
+        tasks.run()
+        result.refresh()
+
+    assert waiting == TaskResultStatus.READY
+    assert result.return_value == [4, "kg", True]
+
+
+def test_eager_runs_retries_as_asked() -> None:
+    with eager(retries=True):
+        result = parcels.deliver.using(max_retry=5).enqueue(3)
+
+    assert result.status == TaskResultStatus.SUCCESSFUL
+    assert (result.attempts, result.return_value) == (3, [["tests.taskq_django.parcels.tasks.LostError"] * 2, 3])
+
+
+class TestEager:
+    """With `EAGER` a call behaves as with the framework's own immediate backend, and its result can be read as well."""
+
+    @pytest.fixture(autouse=True)
+    def is_eager(self, settings: Any) -> None:
+        settings.TASKQ = {"EAGER": True}
+
+    @pytest.mark.parametrize("name", ["label", "track"])
+    def test_a_call_has_finished_when_it_returns(self, name: str) -> None:
+        result = getattr(parcels, name).enqueue(1)
+
+        assert (result.status, result.is_finished, result.attempts) == (TaskResultStatus.SUCCESSFUL, True, 1)
+        assert result.enqueued_at <= result.started_at <= result.finished_at
+        assert result.last_attempted_at == result.started_at
+        assert result.args == [1]
+        assert getattr(parcels, name).get_result(result.id) == result
+
+    @pytest.mark.parametrize("name", ["label", "track"])
+    async def test_so_has_one_in_a_coroutine(self, name: str) -> None:
+        result = await getattr(parcels, name).aenqueue(1)
+
+        assert (result.status, result.attempts) == (TaskResultStatus.SUCCESSFUL, 1)
+
+    @pytest.mark.parametrize("name", ["lose", "alose"])
+    def test_a_failure_is_not_raised(self, name: str, caplog: pytest.LogCaptureFixture) -> None:
+        result = getattr(parcels, name).enqueue(1)
+
+        assert result.status == TaskResultStatus.FAILED
+        assert result.errors[0].exception_class is parcels.LostError
+        logged = [each for each in caplog.records if each.name == PACKAGE and each.levelname == "ERROR"]
+        assert len(logged) == 1
+        assert logged[0].exc_info is not None
+        assert isinstance(logged[0].exc_info[1], parcels.LostError)
+
+    def test_an_exit_is_a_failure_and_an_interrupt_is_not(self) -> None:
+        assert parcels.quit_early.enqueue().errors[0].exception_class is SystemExit
+        with pytest.raises(KeyboardInterrupt):
+            parcels.interrupt.enqueue()
+
+    def test_a_result_that_is_no_json_is_a_failure(self) -> None:
+        result = parcels.open_box.enqueue()
+
+        assert (result.status, result.errors[0].exception_class) == (TaskResultStatus.FAILED, TypeError)
+
+    @pytest.mark.parametrize("name", ["stamp", "astamp"])
+    def test_a_context_is_given(self, name: str) -> None:
+        result = getattr(parcels, name).enqueue(5)
+
+        assert result.return_value[:2] == [result.id, 1]
+
+    def test_without_retention_the_outcome_is_known_all_the_same(self) -> None:
+        result = parcels.weigh.using(retention=0, priority=7).enqueue(5)
+        failed = parcels.lose.using(retention=0).enqueue(5)
+
+        assert (result.status, result.return_value) == (TaskResultStatus.SUCCESSFUL, [5, "kg", False])
+        assert failed.status == TaskResultStatus.FAILED
+
+    def test_djangos_log_has_its_order(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level("DEBUG", logger=PACKAGE):
+            parcels.label.enqueue()
+            parcels.lose.enqueue(1)
+
+        words = [each.getMessage().rpartition(" ")[2] for each in caplog.records if each.name == PACKAGE]
+        success = ["backend=default", "state=RUNNING", "state=SUCCESSFUL"]
+        assert words == [*success, "backend=default", "state=RUNNING", "state=FAILED"]

@@ -1,0 +1,204 @@
+"""`OPTIONS` of the backend, the queues that workers serve for it, and its system checks."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from django.core.checks.messages import CheckMessage
+
+from taskq_core import ConfigurationError
+from taskq_django import taskq
+from taskq_django.conf import read_settings
+from taskq_django.tasks_backend.framework import InvalidTask
+from taskq_django.tasks_backend.options import BANDS, queues_of_tasks, read_options
+from tests.taskq_django.parcels import tasks as parcels
+
+OURS = "taskq_django.TaskQBackend"
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    taskq.close()
+
+
+def tasks_setting(**params: Any) -> dict[str, Any]:
+    return {"default": {"BACKEND": OURS, **params}}
+
+
+def checked(prefix: str = "taskq.") -> list[CheckMessage]:
+    return [each for each in run_checks() if str(each.id).startswith(prefix)]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], "OPTIONS must be a dict, got list"),
+        ({"DEFAULT": {}}, "unknown option of the backend 'DEFAULT'; did you mean 'DEFAULTS'"),
+        ({"DEFAULTS": []}, "DEFAULTS must be a dict of task options, got list"),
+        ({"DEFAULTS": {"max_rety": 1}}, "unknown task option in DEFAULTS 'max_rety'; did you mean 'max_retry'"),
+        ({"DEFAULTS": {"queue": "a"}}, "unknown task option in DEFAULTS 'queue'"),
+        ({"DEFAULTS": {"max_retry": -1}}, "DEFAULTS: max_retry must be between 0"),
+        ({"PRIORITY_BANDS": ["high"]}, "PRIORITY_BANDS must map names of bands"),
+        ({"PRIORITY_BANDS": {"high": 1}}, "two whole numbers, got 1"),
+        ({"PRIORITY_BANDS": {"high": (1, True)}}, "two whole numbers"),
+        ({"PRIORITY_BANDS": {"high": (101, 1)}}, "between -100 and 100, got 101"),
+        ({"PRIORITY_BANDS": {"high": (1, 0)}}, "the weight must be at least 1, got 0"),
+        ({"PRIORITY_BANDS": {"high": (1, 1), "": (1, 1)}}, "two bands begin at the same priority"),
+        ({"PRIORITY_BANDS": {"high": (1, 1), "": (0, 1)}}, "the lowest band must begin at -100, got 0"),
+        ({"PRIORITY_BANDS": {"all": (-100, 1)}}, "the band of priority 0 must have the name ''"),
+        ({"PRIORITY_BANDS": {3: (-100, 1)}}, "the name of a band must be text, got 3"),
+        ({"PRIORITY_BANDS": {"a\n": (-100, 1)}}, "control character"),
+    ],
+)
+def test_options_that_are_not_usable_are_refused(given: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read_options(given)
+
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("priority", "queue"),
+    [(100, "mail-urgent"), (60, "mail-urgent"), (59, "mail"), (0, "mail"), (-49, "mail"), (-50, "mail-idle")],
+)
+def test_bands_may_be_chosen(priority: int, queue: str) -> None:
+    options = read_options({"PRIORITY_BANDS": {"idle": (-100, 1), "": (-49, 4), "urgent": (60, 8)}})
+
+    assert options.queue_for("mail", priority, options.queues("mail")) == queue
+    assert options.queues("mail") == ["mail-urgent", "mail", "mail-idle"]
+
+
+def test_without_bands_there_is_no_priority(settings: Any) -> None:
+    """The framework refuses it then, rather than the backend promising what it does not keep."""
+    settings.TASKS = tasks_setting(OPTIONS={"PRIORITY_BANDS": {}})
+
+    assert parcels.label.get_backend().supports_priority is False
+    with pytest.raises(InvalidTask, match="does not support setting priority"):
+        parcels.label.using(priority=1)
+    assert dict(read_settings().queues) == {"default": 3}
+
+
+def test_workers_serve_the_queues_of_tasks(settings: Any) -> None:
+    settings.TASKQ = {}
+    settings.TASKS = {
+        **tasks_setting(QUEUES=["default", "mail"]),
+        "other": {"BACKEND": OURS, "QUEUES": ["slow"], "OPTIONS": {"PRIORITY_BANDS": {"": (-100, 2)}}},
+        "foreign": {"BACKEND": "elsewhere.Backend", "QUEUES": ["foreign"]},
+    }
+
+    assert dict(read_settings().queues) == {
+        "default-high": 6,
+        "default": 3,
+        "default-low": 1,
+        "mail-high": 6,
+        "mail": 3,
+        "mail-low": 1,
+        "slow": 2,
+    }
+
+
+def test_queues_that_are_set_count(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.TASKS = tasks_setting()
+    settings.TASKQ = {"QUEUES": {"default": 1}}
+    assert dict(read_settings().queues) == {"default": 1}
+
+    settings.TASKQ = {}
+    monkeypatch.setenv("TASKQ_QUEUES", "mail=2")
+    assert dict(read_settings().queues) == {"mail": 2}
+
+
+@pytest.mark.parametrize("setting", [None, [], {"default": None}, {"default": {"BACKEND": "elsewhere.Backend"}}])
+def test_other_settings_of_tasks_need_no_queues(setting: object) -> None:
+    assert queues_of_tasks(setting) == {}
+
+
+def test_where_options_are_not_usable_the_default_bands_are_served() -> None:
+    found = queues_of_tasks(tasks_setting(OPTIONS={"PRIORITY_BANDS": 5}, QUEUES=[]))
+
+    assert list(found) == [band.queue("default") for band in BANDS]
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def test_all_is_well(settings: Any) -> None:
+    settings.TASKQ = {}
+    settings.TASKS = tasks_setting()
+
+    assert checked() == []
+
+
+def test_e021_options_are_not_usable(settings: Any) -> None:
+    settings.TASKQ = {}
+    settings.TASKS = tasks_setting(OPTIONS={"DEFAULTS": {"max_rety": 1}})
+
+    (found,) = checked()
+    assert found.id == "taskq.E021"
+    assert found.msg.startswith("TASKS['default']['OPTIONS']: unknown task option in DEFAULTS 'max_rety'")
+    with pytest.raises(ConfigurationError, match="max_rety"):
+        parcels.label.enqueue()
+
+
+def test_e022_the_app_is_missing(settings: Any) -> None:
+    settings.TASKQ = {}
+    settings.TASKS = tasks_setting()
+    settings.INSTALLED_APPS = [each for each in settings.INSTALLED_APPS if each != "taskq_django"]
+
+    found = parcels.label.get_backend().check()
+
+    assert [each.id for each in found] == ["taskq.E022"]
+    assert "'taskq_django' is not in INSTALLED_APPS" in found[0].msg
+
+
+@pytest.mark.parametrize(
+    ("of_taskq", "of_backend", "ids"),
+    [
+        ({}, {}, []),
+        ({"retention": 0}, {}, ["taskq.W021"]),
+        ({"retention": 60}, {"retention": 0}, ["taskq.W021"]),
+        ({"retention": 0}, {"retention": 60}, []),
+    ],
+)
+def test_w021_no_result_is_kept(settings: Any, of_taskq: Any, of_backend: Any, ids: list[str]) -> None:
+    settings.TASKQ = {"DEFAULTS": of_taskq}
+    settings.TASKS = tasks_setting(OPTIONS={"DEFAULTS": of_backend})
+
+    assert [each.id for each in checked()] == ids
+
+
+def test_w022_a_queue_is_not_served(settings: Any) -> None:
+    settings.TASKQ = {"QUEUES": {"default": 1}}
+    settings.TASKS = tasks_setting(QUEUES=["default", "mail", "news"])
+
+    (found,) = checked()
+    assert found.id == "taskq.W022"
+    assert found.msg.endswith("no worker serves them: 'mail', 'news'.")
+
+
+def rush() -> None:
+    """A function that the tests make a task of."""
+
+
+def test_w023_a_priority_is_ignored(settings: Any) -> None:
+    settings.TASKQ = {"QUEUES": {"default": 1, "default-low": 2}}
+    settings.TASKS = tasks_setting()
+    parcels.task(priority=5)(rush)
+    try:
+        (found,) = checked()
+        settings.TASKQ = {"QUEUES": {"default": 1, "default-high": 2}}
+        mended = checked()
+    finally:
+        del taskq._tasks[f"{__name__}.rush"]
+
+    assert found.id == "taskq.W023"
+    assert found.msg.endswith("so that it is ignored: 'tests.taskq_django.test_backend_options.rush' (5).")
+    assert mended == []
+
+
+def test_a_setting_of_taskq_that_is_not_usable_is_told_of_once(settings: Any) -> None:
+    settings.TASKQ = {"CONCURENCY": 1}
+    settings.TASKS = tasks_setting()
+
+    assert [each.id for each in checked()] == ["taskq.E001"]

@@ -1,0 +1,284 @@
+"""Tasks of both of Django's interfaces stand in one registry, under the same names, and one worker runs them."""
+
+import importlib
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskq_core import PayloadError, TaskArgumentsError, TaskDefinitionError
+from taskq_core.periodic import schedule_lines, scheduled_entries
+from taskq_django import TaskQBackend, taskq
+from taskq_django import task as taskq_task
+from taskq_django.tasks_backend.codec import JsonArgumentsCodec
+from taskq_django.tasks_backend.framework import PACKAGE, InvalidTask, TaskResultStatus
+from taskq_django.tasks_backend.running import BackendTask
+from taskq_django.tasks_backend.tasks import TaskQTask
+from taskq_django.testing import drain
+from tests.redis_server import RedisServer
+from tests.taskq_django.parcels import tasks as parcels
+from tests.taskq_django.parcels.tasks import task as django_task
+from tests.taskq_django.shop.tasks import greet
+
+HERE = "tests.taskq_django.test_backend_registry"
+takes_options = pytest.mark.skipif(
+    PACKAGE == "django.tasks" and not hasattr(TaskQTask, "_reconstruct"),
+    reason="the decorator takes other options since Django 6.1",
+)
+
+
+@pytest.fixture(autouse=True)
+def registry() -> Iterator[None]:
+    """What a test registers is gone after it."""
+    before = dict(taskq.tasks)
+    yield
+    taskq._tasks.clear()
+    taskq._tasks.update(before)
+
+
+@pytest.fixture
+def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
+    settings.TASKQ = {"URL": redis_server.unix_url}
+    yield redis_server
+    taskq.close()
+
+
+def sort_out(parcel: int) -> str:
+    """A function that the tests make a task of."""
+    return f"{parcel} is sorted"
+
+
+def pack(parcel: int) -> str:
+    return f"{parcel} is packed"
+
+
+def unpack(parcel: int) -> str:
+    return f"{parcel} is unpacked"
+
+
+def test_a_task_of_the_framework_is_registered_by_its_default_name() -> None:
+    task = django_task(sort_out)
+
+    assert isinstance(task, TaskQTask)
+    known = taskq.tasks[f"{HERE}.sort_out"]
+    assert isinstance(known, BackendTask)
+    assert (known.function, known.task) == (sort_out, task)
+    assert known(3) == "3 is sorted"
+
+
+def test_copies_do_not_take_the_place_of_the_task() -> None:
+    task = django_task(sort_out)
+    task.using(priority=4, max_retry=9)
+    known = taskq.tasks[f"{HERE}.sort_out"]
+
+    assert isinstance(known, BackendTask)
+    assert known.task is task
+    assert known.options.max_retry == 0
+
+
+def test_a_function_is_a_task_of_one_interface_only() -> None:
+    django_task(pack)
+    with pytest.raises(TaskDefinitionError, match=r"is a task of django\.tasks already"):
+        taskq_task(pack)
+
+    taskq_task(unpack)
+    with pytest.raises(InvalidTask, match=r"cannot be one of django\.tasks as well"):
+        django_task(unpack)
+
+
+def test_a_task_cannot_be_made_a_task_again() -> None:
+    with pytest.raises(InvalidTask, match="module level"):
+        django_task(greet)
+    with pytest.raises(TaskDefinitionError, match="must be a function"):
+        taskq_task(parcels.label)
+
+
+def test_a_taken_name_is_refused() -> None:
+    taskq_task(name=f"{HERE}.sort_out")(pack)
+
+    with pytest.raises(InvalidTask, match="is taken by"):
+        django_task(sort_out)
+
+
+def test_a_module_that_is_loaded_again_replaces_its_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "loaded_again.py").write_text(f"from {PACKAGE} import task\n\n@task\ndef work() -> None: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("loaded_again")
+    first = module.work
+
+    module = importlib.reload(module)
+
+    known = taskq.tasks["loaded_again.work"]
+    assert isinstance(known, BackendTask)
+    assert known.task is module.work
+    assert known.task is not first
+
+
+@pytest.mark.redis
+def test_one_worker_runs_both(redis: RedisServer) -> None:
+    greet.delay("Ada")
+    result = parcels.label.enqueue()
+
+    assert sorted(run.name for run in drain()) == ["shop:greet", "tests.taskq_django.parcels.tasks.label"]
+    result.refresh()
+    assert result.status == TaskResultStatus.SUCCESSFUL
+
+
+@pytest.mark.redis
+def test_others_may_enqueue_it_by_name(redis: RedisServer) -> None:
+    """A schedule, the command line and Go know the name and the payload; the result is found by the task's id."""
+    handle = taskq.remote("tests.taskq_django.parcels.tasks.weigh", retention=60).delay(parcel=3, exact=True)
+    entry = {"task": "tests.taskq_django.parcels.tasks.label", "spec": "@hourly", "kwargs": {"colour": "red"}}
+    (scheduled,) = scheduled_entries(schedule_lines({"label": entry}, zone="UTC"), taskq.tasks, taskq.remote)
+    by_schedule = taskq.enqueue(scheduled.call)
+    drain()
+
+    found = parcels.weigh.get_result(handle.id)
+    assert (found.return_value, found.args, found.kwargs) == ([3, "kg", True], [], {"parcel": 3, "exact": True})
+    assert (found.enqueued_at, found.task) == (None, parcels.weigh)
+    assert parcels.label.get_result(by_schedule.id).return_value == {"args": [], "kwargs": {"colour": "red"}}
+
+
+@takes_options
+def test_the_decorator_takes_the_options_of_taskq() -> None:
+    task = django_task(max_retry=3, retry_on=ValueError, timeout=20)(sort_out)
+
+    options = taskq.tasks[f"{HERE}.sort_out"].options
+    assert (options.max_retry, options.retry_on, options.timeout) == (3, (ValueError,), 20)
+    assert task.using(timeout=5).timeout == 5
+    with pytest.raises(TypeError, match="max_rety"):
+        django_task(max_rety=3)(pack)
+    with pytest.raises(InvalidTask, match="max_retry"):
+        django_task(max_retry="many")(pack)
+
+
+@pytest.mark.skipif(not hasattr(TaskQTask, "_reconstruct"), reason="tasks can be pickled since Django 6.1")
+def test_a_task_with_options_is_pickled() -> None:
+    task = parcels.label.using(max_retry=3, priority=2)
+
+    assert pickle.loads(pickle.dumps(task)) == task
+
+
+def test_a_task_can_be_hashed() -> None:
+    assert len({parcels.label, parcels.label.using(), parcels.label.using(headers={"a": "b"})}) == 2
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
+
+
+def mixed(first: int, /, second: int = 2, *rest: int, third: int = 3, **others: int) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "payload"),
+    [
+        ((1,), {}, b'{"first":1}'),
+        ((1, 5), {"third": 6}, b'{"first":1,"second":5,"third":6}'),
+        ((1, 5, 7, 8), {"x": 9}, b'{"first":1,"second":5,"rest":[7,8],"others":{"x":9}}'),
+        ((1,), {"second": 4, "first": 3}, b'{"first":1,"second":4,"others":{"first":3}}'),
+        ((2**70,), {}, b'{"first":1180591620717411303424}'),
+    ],
+)
+def test_arguments_travel_by_name_and_come_back(args: Any, kwargs: Any, payload: bytes) -> None:
+    codec = JsonArgumentsCodec(mixed, name="mixed", injected=frozenset())
+
+    assert codec.encode(args, kwargs) == payload
+    assert codec.split(codec.decode(payload), len(args)) == (list(args), kwargs)
+
+
+@pytest.mark.parametrize(
+    ("payload", "problem"),
+    [
+        (b"", "missing"),
+        (b"[]", "expected a JSON object"),
+        (b"\xff", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b'{"second":1}', "missing"),
+        (b'{"first":1,"rest":5}', "expected a list"),
+        (b'{"first":1,"others":[]}', "expected an object"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_payload_that_does_not_fit_is_refused(payload: bytes, problem: str) -> None:
+    codec = JsonArgumentsCodec(mixed, name="mixed", injected=frozenset())
+
+    with pytest.raises(PayloadError, match=problem):
+        codec.decode(payload)
+
+
+def test_unknown_fields_are_counted() -> None:
+    codec = JsonArgumentsCodec(sort_out, name="sort_out", injected=frozenset())
+
+    assert codec.decode_counting(b'{"parcel":1,"colour":2}') == ({"parcel": 1}, 1)
+    assert codec.decode_counting(b'{"parcel":1}') == ({"parcel": 1}, 0)
+    with pytest.raises(TaskArgumentsError, match="colour"):
+        codec.encode((1,), {"colour": 2})
+
+
+# --- import -----------------------------------------------------------------------------------------------------------
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_taskq_django_needs_no_framework() -> None:
+    code = (
+        "import sys, taskq_django, taskq_django.conf\nprint([n for n in sys.modules if 'django' in n and 'tasks' in n])"
+    )
+
+    loaded = run_python(code)
+
+    assert "django.tasks" not in loaded.replace("taskq_django.tasks", "")
+    assert "django_tasks" not in loaded
+
+
+def test_without_the_framework_the_package_to_install_is_named() -> None:
+    code = (
+        "import sys, django\n"
+        "django.VERSION = (5, 2, 0, 'final', 0)\n"
+        "sys.modules['django_tasks'] = None\n"
+        "from django.core.exceptions import ImproperlyConfigured\n"
+        "import taskq_django\n"
+        "try:\n"
+        "    taskq_django.TaskQBackend\n"
+        "except ImproperlyConfigured as error:\n"
+        "    print(error)\n"
+    )
+
+    assert "install the package django-tasks: pip install 'taskq-asynq[django-tasks]'" in run_python(code)
+
+
+def test_the_backend_is_found_by_its_documented_path() -> None:
+    import taskq_django
+
+    assert taskq_django.TaskQBackend is TaskQBackend
+    with pytest.raises(AttributeError, match="TaskQBackends"):
+        _ = taskq_django.TaskQBackends
+
+
+def test_a_task_in_a_script_has_the_name_that_a_worker_imports(tmp_path: Path) -> None:
+    """As with taskq's own tasks: `__main__` of one process is nothing to another."""
+    script = tmp_path / "nightly.py"
+    script.write_text(
+        "import django\n"
+        "from django.conf import settings\n"
+        "settings.configure(TASKQ={'EAGER': True}, TASKS={'default': {'BACKEND': 'taskq_django.TaskQBackend'}},\n"
+        "    INSTALLED_APPS=['taskq_django'], USE_TZ=True)\n"
+        "django.setup()\n"
+        f"from {PACKAGE} import task\n"
+        "@task\n"
+        "def tidy() -> int:\n"
+        "    return 5\n"
+        "from taskq_django import taskq\n"
+        "print([name for name in taskq.tasks], tidy.enqueue().return_value)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+
+    assert done.stdout.strip() == "['nightly.tidy'] 5", done.stderr
