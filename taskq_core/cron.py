@@ -284,6 +284,7 @@ def _cron(text: str, zone: str, tz: tzinfo) -> Cron:
     either_day = not read[-3][1] and not read[-1][1]  # both are restricted: a day matches if either does
     if either_day and "*" in (read[-3][0], read[-1][0]):  # one lets every day pass, as 1-31 does
         read[-3] = read[-1] = ("*", True)
+    _refuse_impossible(days=read[-3][0], months=read[-2][0], days_of_week=read[-1][0])
     return Cron(
         text=text if zone == "UTC" else f"CRON_TZ={zone} {text}",
         zone=tz,
@@ -295,6 +296,18 @@ def _cron(text: str, zone: str, tz: tzinfo) -> Cron:
             second_at_beginning=True,
         ),
     )
+
+
+_LONGEST_MONTH = {2: 29, 4: 30, 6: 30, 9: 30, 11: 30}
+
+
+def _refuse_impossible(*, days: str, months: str, days_of_week: str) -> None:
+    """Refuse days that none of the months has, such as 30 February. A day of the week comes in every month."""
+    if days == "*" or months == "*" or days_of_week != "*":
+        return
+    first = min(map(int, days.split(",")))
+    if first > max(_LONGEST_MONTH.get(int(month), 31) for month in months.split(",")):
+        raise ValueError(f"it never fires: day of month {days} does not come in month {months}")
 
 
 def time_zone(name: str) -> tzinfo:

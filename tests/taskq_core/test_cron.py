@@ -30,6 +30,7 @@ DIFFERENCES = {
     ", * * * *": _SLIP,
     "*-5 * * * *": _SLIP,
     "+5 * * * *": _SLIP,
+    "0 0 30 2 *": "refused, where Go never fires",
     "CRON_TZ= 0 0 * * *": "a zone without a name is refused, where Go takes UTC",
 }
 """Where we differ on purpose, and why."""
@@ -210,9 +211,30 @@ class TestLimits:
 
         assert len(fires("* * * * *", zone=zone, start_s=late_s)) == 8
         assert len(fires("0 0 29 2 *", zone=zone, start_s=late_s)) == 1
-        assert fires("0 0 30 2 *", zone=zone, start_s=late_s) == []
         for beyond_s in (unix("9989-01-01T00:00:00+00:00"), unix("9999-12-31T23:59:59+00:00"), 10**15, -(10**15)):
             assert fires("* * * * *", zone=zone, start_s=beyond_s) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("0 0 30 2 *", "day of month 30 does not come in month 2"),
+        ("0 0 30,31 FEB *", "day of month 30,31 does not come in month 2"),
+        ("0 0 31 4,6,9,11 *", "day of month 31 does not come in month 4,6,9,11"),
+        ("0 0 0 31 2/7 ?", "day of month 31 does not come in month 2,9"),
+    ],
+)
+def test_a_line_that_never_fires_is_refused(spec: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"it never fires: {told}"):
+        parse_schedule(spec)
+
+
+@pytest.mark.parametrize(
+    "spec", ["0 0 29 2 *", "0 0 30 2,3 *", "0 0 31 2 1", "0 0 30 2 */2", "0 0 31 */2 *", "0 0 28-31 2 *"]
+)
+def test_a_line_that_fires_now_and_then_is_taken(spec: str) -> None:
+    """A day of the week comes in every month, and one of several months may have the day."""
+    assert len(fires(spec, start_s=unix("2026-01-01T00:00:00+00:00"), count=1)) == 1
 
 
 def test_a_field_of_days_that_names_them_all_is_no_star() -> None:
@@ -371,7 +393,12 @@ def test_fires_on_the_first_day_that_matches(days: Field, months: Field, weekday
     start_s = unix(f"{start}T04:30:00+00:00")  # its own day does not count any more
     every_day = (start + timedelta(days=number) for number in range(1, (date(start.year + 6, 1, 1) - start).days))
     expected = next((day for day in every_day if day_matches(day, days, months, weekdays)), None)
+    in_leap_year = (date(2000, 1, 1) + timedelta(days=number) for number in range(366))
 
+    if not any(day_matches(day, days, months, weekdays) for day in in_leap_year):
+        with pytest.raises(ConfigurationError, match="it never fires"):
+            parse_schedule(spec)
+        return
     found = parse_schedule(spec).next_after(start_s)
 
     assert found == (None if expected is None else unix(f"{expected}T04:30:00+00:00"))

