@@ -82,6 +82,42 @@ class Every:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounded:
+    """Fires as another schedule does, from a start on and before an end, in Unix seconds; None where there is none.
+
+    With a start, an interval is counted from there: it fires at the start, and then a whole number of intervals later.
+    """
+
+    inner: Schedule
+    start_s: int | None = None
+    end_s: int | None = None
+
+    @property
+    def text(self) -> str:
+        """The spec in full. The bounds have no words in it."""
+        return self.inner.text
+
+    def next_after(self, moment_s: int) -> int | None:
+        """Return the first firing after a moment, or None if there is none in the next five years."""
+        found_s = self._unended(moment_s)
+        return None if found_s is None or (self.end_s is not None and found_s >= self.end_s) else found_s
+
+    def _unended(self, moment_s: int) -> int | None:
+        if self.start_s is None:
+            return self.inner.next_after(moment_s)
+        if not isinstance(self.inner, Every):
+            return self.inner.next_after(max(moment_s, self.start_s - 1))
+        if moment_s < self.start_s:
+            return self.start_s
+        interval_s = self.inner.interval_s
+        return self.start_s + ((moment_s - self.start_s) // interval_s + 1) * interval_s
+
+    def anchor(self, start_s: int, limit_s: int) -> int:
+        """Return a moment from which the firings after the limit follow. Only an interval without a start needs one."""
+        return self.inner.anchor(start_s, limit_s) if self.start_s is None else max(start_s, limit_s)
+
+
+@dataclass(frozen=True, slots=True)
 class _Field:
     """One field of a cron line: its name, its bounds, and names for its numbers."""
 

@@ -8,14 +8,15 @@ entry fires is said in `cron`; what a scheduler makes of it in `scheduler`.
 import functools
 import hashlib
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, TypeVar, Unpack
+from typing import Any, Protocol, TypeVar, Unpack
 from zoneinfo import ZoneInfo
 
-from taskq_core.cron import Schedule, parse_schedule
+from taskq_core.cron import Bounded, Schedule, parse_schedule
 from taskq_core.errors import ConfigurationError
 from taskq_core.options import TaskOptions, TaskOptionsDict, task_options
 from taskq_core.settings import Duration, seconds, unknown
@@ -56,6 +57,11 @@ class PeriodicTask:
         tz: IANA name of the zone of a cron line that names none. None: the setting `TIME_ZONE`.
         catch_up: `skip`, `one` or `all`: what becomes of firings that were missed.
         window: Seconds or `timedelta` after which a missed firing is not caught up any more.
+        start: Aware moment before which it does not fire. An interval is counted from there. None: at once, and an
+            interval from when a scheduler first sees the entry.
+        expire: Aware moment from which on it does not fire any more. None: never.
+        is_paused: True to enqueue nothing. What comes up meanwhile is not caught up when it goes on.
+        run_key: Name under which the runs are counted for the table that the entry is from, "" for none.
         **options: Task options of what is enqueued, over those of the task.
 
     Raises:
@@ -63,7 +69,20 @@ class PeriodicTask:
         TaskArgumentsError: The arguments do not fit the task.
     """
 
-    __slots__ = ("call", "catch_up", "id", "options", "payload", "spec", "tz", "window_s")
+    __slots__ = (
+        "call",
+        "catch_up",
+        "expire",
+        "id",
+        "is_paused",
+        "options",
+        "payload",
+        "run_key",
+        "spec",
+        "start",
+        "tz",
+        "window_s",
+    )
 
     def __init__(
         self,
@@ -74,6 +93,10 @@ class PeriodicTask:
         tz: str | ZoneInfo | None = None,
         catch_up: CatchUp | str = CatchUp.ONE,
         window: Duration = DEFAULT_WINDOW_S,
+        start: datetime | None = None,
+        expire: datetime | None = None,
+        is_paused: bool = False,
+        run_key: str = "",
         **options: Unpack[TaskOptionsDict],
     ) -> None:
         if isinstance(call, BaseTask):
@@ -83,6 +106,9 @@ class PeriodicTask:
         self.spec = spec
         self.tz = _zone_name(tz)
         self.catch_up, self.window_s = _policy(catch_up, window)
+        self.start, self.expire = check_bounds(start, expire)
+        self.is_paused = is_paused
+        self.run_key = run_key
         self.options: Mapping[str, Any] = dict(options)
         self.call = call.using(**options) if options else call
         self.schedule("UTC")  # refused here, where the mistake is
@@ -98,13 +124,41 @@ class PeriodicTask:
 
     def schedule(self, zone: str) -> Schedule:
         """Return when it fires, where a cron line without a time zone is one of the zone given."""
-        return parse_schedule(self.spec, zone=self.tz or zone)
+        schedule = parse_schedule(self.spec, zone=self.tz or zone)
+        if self.start is None and self.expire is None:
+            return schedule
+        return Bounded(schedule, _second(self.start), _second(self.expire))
+
+    def upcoming(self, after: datetime, count: int, *, zone: str = "UTC") -> list[datetime]:
+        """Return the next firings after an aware moment, at most `count`, in UTC.
+
+        An interval without a start is counted from that moment. Whether the entry is paused does not matter.
+        """
+        schedule = self.schedule(zone)
+        found: list[datetime] = []
+        moment_s = schedule.next_after(math.floor(after.timestamp()))
+        while moment_s is not None and len(found) < count:
+            found.append(datetime.fromtimestamp(moment_s, UTC))
+            moment_s = schedule.next_after(moment_s)
+        return found
 
     def is_same(self, other: "PeriodicTask") -> bool:
         """Whether both enqueue the same at the same times."""
         return all(
             getattr(self, name) == getattr(other, name)
-            for name in ("id", "spec", "tz", "catch_up", "window_s", "options", "payload")
+            for name in (
+                "id",
+                "spec",
+                "tz",
+                "catch_up",
+                "window_s",
+                "start",
+                "expire",
+                "is_paused",
+                "run_key",
+                "options",
+                "payload",
+            )
         ) and (self.call.task.name == other.call.task.name)
 
     @property
@@ -120,6 +174,24 @@ def _zone_name(tz: Any) -> str | None:
     if isinstance(name, str):
         return name
     raise ConfigurationError(f"tz must be the IANA name of a time zone, such as 'Europe/Berlin', got {tz!r}")
+
+
+def check_bounds(start: datetime | None, expire: datetime | None) -> tuple[datetime | None, datetime | None]:
+    """Return the bounds of an entry if they can be used.
+
+    Raises:
+        ConfigurationError: One is no aware moment, or the entry would end before it starts.
+    """
+    for name, moment in (("start", start), ("expire", expire)):
+        if moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
+            raise ConfigurationError(f"{name} must be an aware datetime, got {moment!r}")
+    if start is not None and expire is not None and start >= expire:
+        raise ConfigurationError(f"start must be before expire, got {start.isoformat()} and {expire.isoformat()}")
+    return start, expire
+
+
+def _second(moment: datetime | None) -> int | None:
+    return None if moment is None else math.ceil(moment.timestamp())
 
 
 def _policy(catch_up: object, window: object) -> tuple[CatchUp, float]:
@@ -210,6 +282,52 @@ class Provider:
     every_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryRuns:
+    """Tasks that an entry of a table has enqueued since the table was told last."""
+
+    run_key: str
+    """Names the entry, as its `PeriodicTask` does."""
+    count: int
+    """How many."""
+    last: datetime
+    """When the last of them was due, UTC."""
+
+
+class ScheduleTable(Protocol):
+    """A table of periodic tasks that are edited while schedulers run. All calls come from a thread of its own.
+
+    What it raises is logged once until it works again; meanwhile the entries stay as they were.
+    """
+
+    every_s: float
+    """Seconds between two looks at it."""
+
+    def read(self, seen: object) -> tuple[object, list[PeriodicTask]] | None:
+        """Return what stands there: a value that tells whether it has changed, and the entries.
+
+        Args:
+            seen: The value of the last time, None at first. Where it has not changed since, the answer is None.
+        """
+        ...
+
+    def record(self, runs: Sequence[EntryRuns]) -> None:
+        """Add runs to what is counted.
+
+        The same runs may come again, also late, from a scheduler that slept: an entry whose last run is noted already
+        has them. Entries that are gone are left out.
+        """
+        ...
+
+    def note_next(self) -> None:
+        """Write down when each entry fires next. Only the scheduler that leads asks for it, after a change."""
+        ...
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Let somebody be told, in any thread, when this process has changed an entry; return what ends that."""
+        ...
+
+
 def _unguarded(function: HookFunction | ProviderFunction) -> Any:
     return function
 
@@ -232,6 +350,7 @@ class Timetable:
     entries: dict[str, PeriodicTask] = field(default_factory=dict)
     """By id."""
     providers: list[Provider] = field(default_factory=list)
+    tables: list[ScheduleTable] = field(default_factory=list)
     told_before: list[HookFunction] = field(default_factory=list)
     """What hooks do before an enqueue."""
     told_after: list[HookFunction] = field(default_factory=list)

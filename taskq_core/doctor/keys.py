@@ -98,6 +98,7 @@ _OF_A_QUEUE_OURS = (
     _form("call:.*", "string", lives_s=3600),
     _form("leader:.*", "string", lives_s=60),
     _form("tick:.*", "string", lives_s=90 * DAY_S),
+    _form("runs", "hash", lives_s=90 * DAY_S),
 )
 _GLOBAL = (
     _form("queues", "set"),

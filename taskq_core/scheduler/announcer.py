@@ -66,7 +66,8 @@ class Announcer:
         now_s = int(self._redis_clock.time())
         ttl_s = math.ceil(2 * self._every_s)
         digest = self._book.digest
-        entries = [each.describe(now_s).encode() for each in list(self._book.entries.values())[:ENTRIES_SHOWN]]
+        shown = [each for each in self._book.entries.values() if not each.task.is_paused][:ENTRIES_SHOWN]
+        entries = [each.describe(now_s).encode() for each in shown]
         self._shown = digest  # from here on there may be something to delete
         await self._runner.run(operations.index_presence(self._keys.schedulers, self._key, expiry_s=now_s + ttl_s))
         await self._runner.run(operations.announce(self._key, entries, ttl_s=ttl_s))

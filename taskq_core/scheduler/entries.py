@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from taskq_core.broker.operations import Mark
 from taskq_core.cron import Schedule
-from taskq_core.periodic import PeriodicTask
+from taskq_core.periodic import CatchUp, PeriodicTask
 from taskq_core.scheduler.due import due_firings, next_firing
 from taskq_core.wire import Keys, QueueKeys, SchedulerEntry
 from taskq_core.wire.durations import NS_PER_S
@@ -43,7 +43,7 @@ class Entry:
             self.schedule,
             self.mark.at_s,
             now_s,
-            catch_up=self.task.catch_up,
+            catch_up=CatchUp.SKIP if self.task.is_paused else self.task.catch_up,
             window_s=self.task.window_s,
             limit=limit,
         )

@@ -7,6 +7,7 @@ It reads the entries of the application, asks providers for more, and runs these
 | leader    | leads, and runs a ticker for each queue, which enqueues what is due           |
 | announcer | shows the entries to tools                                                    |
 | poller    | one per provider: asks it for entries                                         |
+| follower  | one per table: takes up its entries, and tells it what they have enqueued     |
 
 Any number of schedulers may run; see `leader` for who acts and `ticker` for why each firing is enqueued once.
 """
@@ -32,6 +33,7 @@ from taskq_core.scheduler.announcer import Announcer
 from taskq_core.scheduler.calls import Caller
 from taskq_core.scheduler.config import SchedulerConfig
 from taskq_core.scheduler.entries import EntryBook
+from taskq_core.scheduler.follower import Follower
 from taskq_core.scheduler.health import SchedulerHealth, SchedulerState
 from taskq_core.scheduler.history import History
 from taskq_core.scheduler.leader import Leader
@@ -51,7 +53,7 @@ PROVIDERS_S = 5.0
 HOOK_THREADS = 8
 """Plain hooks that are called at the same time. Each of these threads may have database connections of its own."""
 OWN_ENTRIES = 0
-"""Number of the application as a source of entries; providers have those behind it."""
+"""Number of the application as a source of entries; providers and tables have those behind it."""
 
 
 class Scheduler:
@@ -208,6 +210,10 @@ class Scheduler:
             Poller(provider, self._book, source=number)
             for number, provider in enumerate(self.app.timetable.providers, OWN_ENTRIES + 1)
         ]
+        self._followers = [
+            Follower(table, book, keys, runner, self._clock, source=number, leads=lambda: self._leader.leads)
+            for number, table in enumerate(self.app.timetable.tables, OWN_ENTRIES + 1 + len(self._pollers))
+        ]
         self._ready_by = self._clock.monotonic() + PROVIDERS_S
         self._status = "active"
 
@@ -217,6 +223,7 @@ class Scheduler:
             ("scheduler", self._lead),
             ("announcer", self._announcer.work),
             *(("provider", poller.work) for poller in self._pollers),
+            *(("table of periodic tasks", follower.work) for follower in self._followers),
         ]
 
     async def close(self) -> None:
@@ -224,6 +231,8 @@ class Scheduler:
         self._status = "closed"
         await self._leader.close()
         try:
+            for follower in self._followers:
+                await follower.close()
             await self._leader.resign()
             await self._announcer.withdraw()
         except BrokerError as error:
@@ -254,7 +263,8 @@ class Scheduler:
         return len(self._book.entries)
 
     async def _lead(self) -> float:
-        if not all(poller.was_asked for poller in self._pollers) and self._clock.monotonic() < self._ready_by:
+        were_asked = [each.was_asked for each in self._pollers] + [each.was_asked for each in self._followers]
+        if not all(were_asked) and self._clock.monotonic() < self._ready_by:
             return 0.02
         try:
             self._read_entries()
@@ -275,6 +285,8 @@ class Scheduler:
                 raise
 
     def _fired(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
+        for follower in self._followers:
+            follower.heard(firing, outcome)
         self._tell(self._listener.fired, firing, outcome, error)
 
     def _tell(self, hear: Callable[..., None], *told: object) -> None:

@@ -212,10 +212,12 @@ class Ticker:
 
     async def _prepare(self, entry: Entry, before_s: int, at_s: int) -> _Candidate:
         call = entry.task.call
+        tick = Tick(entry.key, before_s, at_s, None, entry.task.run_key)
         task_id = call.task.options.task_id or tick_task_id(entry.task.id, call.task.name, at_s)
         firing = Firing(entry=entry.task, at=utc_datetime(at_s), task_id=task_id)
+        if entry.task.is_paused:
+            return _Candidate(entry, firing, tick, None)
         await self._tell(self._app.timetable.told_before, firing)
-        tick = Tick(entry.key, before_s, at_s, None)
         try:
             if self._preparer.middleware.sees_calls:
                 call = await self._call(self._show, call, timeout_s=MIDDLEWARE_S)
@@ -256,6 +258,7 @@ class Ticker:
             failed = [
                 (each, FiringOutcome.FAILED, each.prepared.failure(cause) if each.prepared else each.error)
                 for each in batch
+                if not each.entry.task.is_paused
             ]
             self._note(failed, started)
             await self._tell_after(failed)
@@ -265,12 +268,21 @@ class Ticker:
         for each, code in zip(batch, answer.codes, strict=True):
             if code == TickCode.SUPERSEDED:
                 each.entry.mark = None  # to be read anew
+            elif code != TickCode.EARLY and each.entry.task.is_paused:
+                self._pass_over(each)
             elif code != TickCode.EARLY:
                 settled.append(self._settle(each, code))
         self._note(settled, started)
         enqueued = [each.firing for each, outcome, _ in settled if outcome is FiringOutcome.ENQUEUED]
         await self._history.record(enqueued, answer.now_ns)  # before hooks, which may take their time
         await self._tell_after(settled)
+
+    @staticmethod
+    def _pass_over(candidate: _Candidate) -> None:
+        """Take note of a firing of a paused entry, of which nobody is told."""
+        entry = candidate.entry
+        if entry.mark is not None:
+            entry.move(Mark(candidate.tick.at_s, entry.mark.enqueued_s))
 
     def _settle(self, candidate: _Candidate, code: str) -> _Settled:
         entry, at_s, error = candidate.entry, candidate.tick.at_s, candidate.error

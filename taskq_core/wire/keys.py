@@ -57,6 +57,7 @@ class QueueKeys:
         "processed",
         "quarantine",
         "retry",
+        "runs",
         "scheduled",
         "task_prefix",
         "unique_prefix",
@@ -87,6 +88,7 @@ class QueueKeys:
         self.moving = own + "moving"  # sorted set: id of a task on its way to another queue by the second it set out
         self.moved = own + "moved"  # sorted set: receipt of a task from another queue by the second it is kept
         self.delivered = own + "delivered"  # sorted set: receipt of a task from an outbox by the second it was stored
+        self.runs = own + "runs"  # hash: what entries of tables have enqueued and nobody was told of yet, by entry
         self.combined = own + "combined"  # sorted set: id of a combined set with members to delete, by second
         self.done = own + "done"  # channel: ids of tasks that came to an end
         self.absent = own + "absent"  # never exists; deleting it is a write that a full Redis takes

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import Mark, NewTask, ReceiptLane, Tick, TickCode
+from taskq_core.broker.operations import Mark, NewTask, Ran, ReceiptLane, Tick, TickCode
 from taskq_core.errors import BrokerFullError
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
@@ -68,6 +68,89 @@ class TestAdopt:
         broker.raw.set(broker.queue.tick("a"), f"{NOW_S + 600}:{NOW_S + 600}")
 
         assert adopt(broker, "a") == [Mark(NOW_S + 600, NOW_S + 600)]
+
+
+def counted(entry: str, before_s: int, at_s: int, task_id: str = "") -> Tick:
+    """A firing whose task is counted under the entry's name."""
+    task = NewTask(task_id or f"{entry}{at_s}", b"m")
+    return Tick(entry, NOW_S + before_s, NOW_S + at_s, task, entry)
+
+
+class TestRuns:
+    def take(self, broker: Broker, *names: str) -> list[tuple[str, int, int]]:
+        answer = broker.run(ops.take_runs(broker.queue, names))
+        return [(each.run_key, each.count, each.last_s - NOW_S) for each in answer]
+
+    def tell(self, broker: Broker, *runs: tuple[str, int, int]) -> int:
+        return broker.run(ops.told_runs(broker.queue, [Ran(name, count, NOW_S + at_s) for name, count, at_s in runs]))
+
+    def test_what_is_stored_is_counted_in_the_same_step(self, broker: Broker) -> None:
+        """What is not stored is not: left out, superseded, ahead of its time, or an id that is taken."""
+        adopt(broker, "a", "b", "c")
+
+        codes = tick(
+            broker,
+            counted("a", 0, 1),
+            counted("a", 1, 2),
+            counted("b", 0, 1, "a1"),
+            counted("b", 9, 10),
+            counted("a", 2, 99),
+            Tick("c", NOW_S, NOW_S + 1, None, "c"),
+            at_s=2,
+        )
+
+        assert codes == "110se-"
+        assert self.take(broker, "c", "a", "b") == [("a", 2, 2)]
+        assert ops.MARK_KEPT_S - 5 < broker.raw.ttl(broker.queue.runs) <= ops.MARK_KEPT_S
+
+    def test_entries_that_are_not_counted_leave_nothing(self, broker: Broker) -> None:
+        adopt(broker, "a")
+
+        assert tick(broker, firing("a", 0, 1), at_s=1) == "1"
+
+        assert not broker.raw.exists(broker.queue.runs)
+
+    def test_what_is_being_told_stays_until_it_was(self, broker: Broker) -> None:
+        """What comes meanwhile waits its turn, so that whoever asks again gets the same."""
+        adopt(broker, "a")
+        tick(broker, counted("a", 0, 1), at_s=1)
+
+        assert self.take(broker, "a") == [("a", 1, 1)]
+        tick(broker, counted("a", 1, 2), counted("a", 2, 3), at_s=3)
+        assert self.take(broker, "a") == [("a", 1, 1)]
+        assert self.tell(broker, ("a", 1, 1)) == 1
+        assert self.take(broker, "a") == [("a", 2, 3)]
+        assert self.tell(broker, ("a", 2, 3)) == 1
+        assert self.take(broker, "a") == []
+        assert not broker.raw.exists(broker.queue.runs)
+
+    def test_who_comes_late_takes_nothing_away(self, broker: Broker) -> None:
+        adopt(broker, "a")
+        tick(broker, counted("a", 0, 1), at_s=1)
+        self.take(broker, "a")
+        self.tell(broker, ("a", 1, 1))
+        tick(broker, counted("a", 1, 2), at_s=2)
+        self.take(broker, "a")
+
+        assert self.tell(broker, ("a", 1, 1)) == 0
+        assert self.take(broker, "a") == [("a", 1, 2)]
+
+    def test_a_key_of_another_type_is_written_over(self, broker: Broker) -> None:
+        adopt(broker, "a")
+        broker.raw.set(broker.queue.runs, "no hash")
+
+        assert self.take(broker, "a") == []
+        assert self.tell(broker, ("a", 1, 1)) == 0
+        assert tick(broker, counted("a", 0, 1), at_s=1) == "1"
+        assert self.take(broker, "a") == [("a", 1, 1)]
+
+    def test_a_field_that_is_no_count_begins_anew(self, broker: Broker) -> None:
+        adopt(broker, "a")
+        broker.raw.hset(broker.queue.runs, "a", "nonsense")
+
+        assert self.take(broker, "a") == []
+        assert tick(broker, counted("a", 0, 1), at_s=1) == "1"
+        assert self.take(broker, "a") == [("a", 1, 1)]
 
 
 class TestTick:

@@ -41,6 +41,8 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "expel": lambda q: ops.expel(q, "g", "s", ["a"]),
     "adopt": lambda q: ops.adopt(q, ["e", "f"]),
     "tick": lambda q: ops.tick(q, [ops.Tick("e", 1, 2, NewTask("a", b"m"))], ReceiptLane("t")),
+    "take_runs": lambda q: ops.take_runs(q, ["e"]),
+    "told_runs": lambda q: ops.told_runs(q, [ops.Ran("e", 1, 2)]),
     "announce": lambda q: ops.announce("s:{x}", [b"entry"], ttl_s=9),
     "record": lambda q: ops.record_firing("h:{x}", b"event", at_s=9),
     "lead": lambda q: ops.lead(q, "recoverer", owner="w1", leader_ms=1000),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskq_core.cron import Cron, Every, parse_schedule
+from taskq_core.cron import Bounded, Cron, Every, Schedule, parse_schedule
 from taskq_core.errors import ConfigurationError
 
 VECTORS: list[dict[str, Any]] = json.loads(
@@ -235,6 +235,41 @@ def test_a_line_that_never_fires_is_refused(spec: str, told: str) -> None:
 def test_a_line_that_fires_now_and_then_is_taken(spec: str) -> None:
     """A day of the week comes in every month, and one of several months may have the day."""
     assert len(fires(spec, start_s=unix("2026-01-01T00:00:00+00:00"), count=1)) == 1
+
+
+class TestBounded:
+    """From a start on, and before an end."""
+
+    NOON = 1_790_000_000 // 86_400 * 86_400 + 43_200
+
+    def all_after(self, schedule: Schedule, moment_s: int) -> list[int]:
+        found = []
+        while (next_s := schedule.next_after(moment_s)) is not None:
+            found.append(next_s - self.NOON)
+            moment_s = next_s
+        return found
+
+    def test_a_cron_line_fires_at_its_start_and_not_at_its_end(self) -> None:
+        bounded = Bounded(parse_schedule("0 * * * *"), self.NOON + 3600, self.NOON + 4 * 3600)
+
+        assert self.all_after(bounded, 0) == [3600, 7200, 10800]
+        assert self.all_after(bounded, self.NOON + 3600) == [7200, 10800]
+        assert bounded.text == "0 * * * *"
+        assert bounded.anchor(5, 9) == 9
+
+    def test_an_interval_is_counted_from_its_start(self) -> None:
+        """Wherever one begins to look."""
+        bounded = Bounded(parse_schedule("@every 90s"), self.NOON, self.NOON + 360)
+
+        for moment_s, expected in ((0, [0, 90, 180, 270]), (self.NOON, [90, 180, 270]), (self.NOON + 100, [180, 270])):
+            assert self.all_after(bounded, moment_s) == expected
+        assert bounded.anchor(self.NOON - 500, self.NOON + 100) == self.NOON + 100
+
+    def test_an_interval_without_a_start_is_counted_from_the_moment_given(self) -> None:
+        bounded = Bounded(parse_schedule("@every 90s"), None, self.NOON + 200)
+
+        assert self.all_after(bounded, self.NOON + 5) == [95, 185]
+        assert bounded.anchor(self.NOON + 5, self.NOON + 100) == self.NOON + 95
 
 
 def test_a_field_of_days_that_names_them_all_is_no_star() -> None:

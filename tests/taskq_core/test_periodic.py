@@ -165,6 +165,44 @@ class TestEntry:
         assert at.option_strings == ("ProcessAt(Wed May 18 00:00:00 UTC 2033)",)
 
 
+class TestBounds:
+    NOON = datetime(2030, 5, 1, 12, tzinfo=UTC)
+
+    def test_an_entry_fires_from_its_start_until_before_its_end(self, app: TaskQ) -> None:
+        hour = timedelta(hours=1)
+        entry = PeriodicTask("@hourly", make_task(app), start=self.NOON, expire=self.NOON + 2 * hour)
+
+        assert entry.upcoming(self.NOON - 100 * hour, 5) == [self.NOON, self.NOON + hour]
+        assert entry.upcoming(self.NOON + hour, 5) == []
+
+    def test_an_interval_is_counted_from_its_start(self, app: TaskQ) -> None:
+        entry = PeriodicTask("@every 90s", make_task(app), start=self.NOON + timedelta(microseconds=1))
+        first = self.NOON + timedelta(seconds=1)
+
+        assert entry.upcoming(self.NOON, 2) == [first, first + timedelta(seconds=90)]
+        assert entry.upcoming(first + timedelta(seconds=200), 1) == [first + timedelta(seconds=270)]
+
+    def test_the_next_firings_are_those_of_the_zone(self, app: TaskQ) -> None:
+        """In Berlin the clock goes from two to three on 31 March 2030."""
+        entry = PeriodicTask("30 2 * * *", make_task(app), tz="Europe/Berlin")
+
+        found = entry.upcoming(datetime(2030, 3, 29, 12, tzinfo=UTC), 2)
+
+        assert found == [datetime(2030, 3, 30, 1, 30, tzinfo=UTC), datetime(2030, 4, 1, 0, 30, tzinfo=UTC)]
+
+    @pytest.mark.parametrize(
+        ("bounds", "told"),
+        [
+            ({"start": datetime(2030, 1, 1)}, "start must be an aware datetime"),  # noqa: DTZ001 - it is refused
+            ({"expire": "tomorrow"}, "expire must be an aware datetime, got 'tomorrow'"),
+            ({"start": NOON, "expire": NOON}, "start must be before expire"),
+        ],
+    )
+    def test_bounds_that_cannot_be_used_are_refused(self, app: TaskQ, bounds: dict[str, Any], told: str) -> None:
+        with pytest.raises(ConfigurationError, match=told):
+            PeriodicTask("@hourly", make_task(app), **bounds)
+
+
 class TestSetting:
     def entries(self, schedule: dict[str, Any], **settings: Any) -> list[PeriodicTask]:
         app = TaskQ("redis://localhost:1", schedule=schedule, **settings)

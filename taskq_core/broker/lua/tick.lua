@@ -9,6 +9,7 @@
   KEYS[3]  list    wake tokens
   KEYS[4]  string  receipt of this caller's last call: "<call>:<codes>"
   KEYS[5]  set     names of groups with members
+  KEYS[6]  hash    runs that are counted, see take_runs; of another type it is no such hash, and is written over
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  int     number of this call; a repeat with the same number changes nothing and returns the codes again
   ARGV[3]  int     seconds the receipt is kept
@@ -17,7 +18,7 @@
   ARGV[6]  int     seconds a mark is kept from now
   ARGV[7..]        per firing: entry, firing before it (Unix s), firing (Unix s), id, message ('' enqueues nothing),
                    start ('' now, '=<Unix s>', '+<ms from now>'), unique lock key ('' none), seconds of the lock after
-                   the start, group ('' none)
+                   the start, group ('' none), name under which a stored task is counted ('' not)
 
   A batch is bounded by its caller (100 firings, about 1 MiB). Firings of one entry stand in their order.
 
@@ -44,7 +45,7 @@ redis.call('SCARD', KEYS[5])
 local keys = { prefix = ARGV[4], scheduled = KEYS[2], groups = KEYS[5] }
 local now = { s = now_s, ns = now_ns, ms = now_ms }
 local marks = {}
-for i = 7, #ARGV, 9 do
+for i = 7, #ARGV, 10 do
   if not marks[ARGV[i]] then
     local mark = redis.pcall('GET', ARGV[5] .. ARGV[i]) -- one of another type counts as none
     local at, enqueued = string.match(type(mark) == 'string' and mark or '', '^(%d+):(%d*)$')
@@ -55,8 +56,8 @@ for i = 7, #ARGV, 9 do
   end
 end
 
-local codes, ready = {}, {}
-for i = 7, #ARGV, 9 do
+local codes, ready, ran = {}, {}, {}
+for i = 7, #ARGV, 10 do
   local mark, firing, id = marks[ARGV[i]], ARGV[i + 2], ARGV[i + 3]
   local code, is_ready
   if mark.at ~= ARGV[i + 1] then
@@ -73,6 +74,9 @@ for i = 7, #ARGV, 9 do
     mark.at = firing
     if code == '1' then
       mark.enqueued = firing
+      if ARGV[i + 9] ~= '' then
+        ran[#ran + 1] = { name = ARGV[i + 9], at = firing }
+      end
     end
     redis.call('SET', ARGV[5] .. ARGV[i], mark.at .. ':' .. mark.enqueued, 'EX', ARGV[6])
   end
@@ -84,6 +88,20 @@ end
 if #ready > 0 then
   redis.call('LPUSH', KEYS[1], unpack(ready))
   wake(KEYS[3])
+end
+if #ran > 0 then
+  local kind = redis.call('TYPE', KEYS[6])
+  if (kind.ok or kind) ~= 'hash' then
+    redis.call('DEL', KEYS[6])
+  end
+  for _, each in ipairs(ran) do
+    local count, last, told = string.match(redis.call('HGET', KEYS[6], each.name) or '', '^(%d+):(%d+):(%d+:%d+)$')
+    if tonumber(last or 0) < tonumber(each.at) then
+      last = each.at
+    end
+    redis.call('HSET', KEYS[6], each.name, whole(tonumber(count or 0) + 1) .. ':' .. last .. ':' .. (told or '0:0'))
+  end
+  redis.call('EXPIRE', KEYS[6], ARGV[6])
 end
 codes = table.concat(codes)
 redis.call('SET', KEYS[4], ARGV[2] .. ':' .. codes, 'EX', ARGV[3])

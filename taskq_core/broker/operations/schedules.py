@@ -27,6 +27,8 @@ ADOPT_MAX = 100
 """Most entries one `adopt` reads."""
 TICK_MAX = 100
 """Most firings one `tick` deals with."""
+RUNS_MAX = 500
+"""Most names of one `take_runs` or `told_runs`."""
 ENTRIES_SHOWN = 1000
 """Most entries of a scheduler that tools are shown."""
 HISTORY_MAX = 1000
@@ -89,12 +91,14 @@ class Tick:
         before_s: Where the mark of the entry has to stand, Unix s.
         at_s: The firing, Unix s.
         task: What to store, or None to leave the firing out.
+        run_key: Name under which it is counted if the task is stored, "" not to.
     """
 
     entry: str
     before_s: int
     at_s: int
     task: NewTask | None
+    run_key: str = ""
 
 
 @dataclass(slots=True)
@@ -111,12 +115,41 @@ def tick(queue: QueueKeys, ticks: Sequence[Tick], lane: ReceiptLane, *, now_ns: 
     Refused whole when Redis is over its memory limit.
     """
     lane.call += 1
-    keys = (queue.pending, queue.scheduled, queue.wake, queue.receipt(lane.token), queue.groups)
+    keys = (queue.pending, queue.scheduled, queue.wake, queue.receipt(lane.token), queue.groups, queue.runs)
     args: list[Argument] = [time_argument(now_ns), lane.call, RECEIPT_KEPT_S, queue.prefix, queue.tick(""), MARK_KEPT_S]
     for each in ticks:
         stored = ("", "", "", "", 0, "") if each.task is None else each.task.arguments()
-        args += (each.entry, each.before_s, each.at_s, *stored)
+        args += (each.entry, each.before_s, each.at_s, *stored, each.run_key)
     return Operation("tick", load("tick"), keys, args, lambda reply: Ticked(int(reply[0]), text(reply[1])))
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What an entry has enqueued since somebody was told: how many tasks, and its last firing among them, Unix s."""
+
+    run_key: str
+    count: int
+    last_s: int
+
+
+def take_runs(queue: QueueKeys, run_keys: Sequence[str]) -> Operation[list[Ran]]:
+    """Read runs that nobody was told of; those without any are left out. At most `RUNS_MAX` names."""
+
+    def read(reply: Any) -> list[Ran]:
+        found = []
+        for run_key, answer in zip(run_keys, map(text, reply), strict=True):
+            count, _, last_s = answer.partition(":")
+            if answer:
+                found.append(Ran(run_key, int(count), int(last_s)))
+        return found
+
+    return Operation("take_runs", load("take_runs"), (queue.runs,), tuple(run_keys), read)
+
+
+def told_runs(queue: QueueKeys, runs: Sequence[Ran]) -> Operation[int]:
+    """Take away runs that somebody was told of. Reads as how many there were. At most `RUNS_MAX`."""
+    args = [word for each in runs for word in (each.run_key, f"{each.count}:{each.last_s}")]
+    return Operation("told_runs", load("told_runs"), (queue.runs,), tuple(args), integer)
 
 
 def lead_entries(leader_key: str, *, owner: str, leader_ms: int) -> Operation[bool]:

@@ -1,0 +1,28 @@
+--[[
+  take_runs: read what periodic entries have enqueued since somebody was told of it.
+
+  What is read stays, apart from what comes after it, until told_runs takes it away: whoever asks again, because the
+  first one died before it could tell, reads the same.
+
+  KEYS[1]    hash  runs: "<count>:<last>:<count being told>:<last being told>" by name; last is a firing (Unix s)
+  ARGV[1..]        names
+
+  At most 500 names a call.
+
+  returns  "<count being told>:<last being told>" per name, '' where there is nothing to tell
+]]
+local reply = {}
+local kind = redis.call('TYPE', KEYS[1])
+local is_hash = (kind.ok or kind) == 'hash'
+for i = 1, #ARGV do
+  reply[i] = ''
+  local fresh, told = string.match(is_hash and redis.call('HGET', KEYS[1], ARGV[i]) or '', '^(%d+:%d+):(%d+:%d+)$')
+  if fresh and told == '0:0' then
+    told = fresh
+    redis.call('HSET', KEYS[1], ARGV[i], '0:0:' .. told)
+  end
+  if told and told ~= '0:0' then
+    reply[i] = told
+  end
+end
+return reply

@@ -1,0 +1,27 @@
+--[[
+  told_runs: take away runs of periodic entries that somebody was told of.
+
+  KEYS[1]    hash  runs, see take_runs
+  ARGV[1..]        name and what take_runs answered, for each. Where something else stands now, it stays
+
+  At most 500 names a call.
+
+  returns  how many were taken away
+]]
+local taken = 0
+local kind = redis.call('TYPE', KEYS[1])
+if (kind.ok or kind) ~= 'hash' then
+  return taken
+end
+for i = 1, #ARGV, 2 do
+  local fresh, told = string.match(redis.call('HGET', KEYS[1], ARGV[i]) or '', '^(%d+:%d+):(%d+:%d+)$')
+  if told and told == ARGV[i + 1] then
+    taken = taken + 1
+    if fresh == '0:0' then
+      redis.call('HDEL', KEYS[1], ARGV[i])
+    else
+      redis.call('HSET', KEYS[1], ARGV[i], fresh .. ':0:0')
+    end
+  end
+end
+return taken

@@ -1,0 +1,180 @@
+"""Follow a table of periodic tasks: take up what changes in it, and tell it what its entries have enqueued.
+
+How often an entry ran is counted in Redis, in the very step that stores its task, and taken to the table from there.
+So a leader that dies in between leaves the count to the next one, and one that slept cannot count a run again: the
+table knows the last run it was told of. While the table cannot be reached, the entries stay as they were, firings go
+on, and what they add to the count waits in Redis.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from taskq_core.broker import operations
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import RUNS_MAX, Ran
+from taskq_core.clock import Clock, utc_datetime
+from taskq_core.errors import BrokerError
+from taskq_core.periodic import EntryRuns, Firing, FiringOutcome, PeriodicTask, ScheduleTable
+from taskq_core.scheduler.calls import Caller
+from taskq_core.scheduler.entries import EntryBook
+from taskq_core.wire import Keys, QueueKeys
+
+logger = logging.getLogger("taskq.scheduler")
+
+SPARED = 20
+"""A look at the table is followed by a pause at least so many times as long, so that a large table costs little."""
+LONGEST_PAUSE_S = 30.0
+"""Longest such pause, in seconds."""
+FAREWELL_S = 2.0
+"""Seconds that a scheduler which ends takes to tell the table of its last runs."""
+
+
+class Follower:
+    """Follows one table.
+
+    Args:
+        table: The table.
+        book: Takes the entries.
+        keys: Key names.
+        runner: Sends operations.
+        clock: Source of monotonic time.
+        source: Number of the table in the book.
+        leads: Whether this scheduler is the one that enqueues.
+    """
+
+    def __init__(
+        self,
+        table: ScheduleTable,
+        book: EntryBook,
+        keys: Keys,
+        runner: AsyncRunner,
+        clock: Clock,
+        *,
+        source: int,
+        leads: Callable[[], bool],
+    ) -> None:
+        self._table = table
+        self._book = book
+        self._keys = keys
+        self._runner = runner
+        self._clock = clock
+        self._source = source
+        self._leads = leads
+        self._call = Caller(1, name="a table of periodic tasks")
+        self._seen: object = None
+        self._entries: list[PeriodicTask] = []
+        self._untold: set[QueueKeys] = set()  # queues with runs, for all one knows, that the table was not told of
+        self._must_note_next = False
+        self._led = False
+        self._troubles: set[str] = set()  # what cannot be done now, and was told
+        self._woken = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._unwatch = table.watch(lambda: _call_on(loop, self._woken.set))
+        self.was_asked = False
+        """True once the table was read, or could not be."""
+
+    def heard(self, firing: Firing, outcome: FiringOutcome) -> None:
+        """Take note of a firing that was counted, or may have been."""
+        if firing.entry.run_key and outcome in (FiringOutcome.ENQUEUED, FiringOutcome.FAILED):
+            self._untold.add(self._keys.queue(firing.entry.call.task.options.queue))
+
+    async def work(self) -> float:
+        """Look at the table and tell it what it has to know; return when it is to be looked at again."""
+        self._woken.clear()
+        begun = self._clock.monotonic()
+        await self._read()
+        pause_s = max(self._table.every_s, min(SPARED * (self._clock.monotonic() - begun), LONGEST_PAUSE_S))
+        self._follow_lead()
+        await self._tell()
+        await self._note_next()
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+        return 0.0
+
+    async def _read(self) -> None:
+        try:
+            answer = await self._call(self._table.read, self._seen)
+            if answer is not None:
+                seen, self._entries = answer
+                self._book.replace(self._source, self._entries)
+                self._seen = seen
+                self._must_note_next = True
+        except Exception as error:
+            self._report("read", f"cannot be read; the entries known so far stay: {error}")
+        else:
+            self._report("read", "")
+        finally:
+            self.was_asked = True
+
+    def _follow_lead(self) -> None:
+        """A new leader tells what the one before may have left, and when entries fire next."""
+        led, self._led = self._led, self._leads()
+        if self._led and not led:
+            self._untold.update(self._book.by_queue)
+            self._must_note_next = True
+
+    async def _tell(self) -> None:
+        run_keys = [each.run_key for each in self._entries if each.run_key]
+        for queue in list(self._untold):
+            has_told = False
+            for start in range(0, len(run_keys), RUNS_MAX):
+                ran = await self._runner.run(operations.take_runs(queue, run_keys[start : start + RUNS_MAX]))
+                if ran:
+                    if not await self._record(ran):
+                        return
+                    await self._runner.run(operations.told_runs(queue, ran))
+                    has_told = True
+            if not has_told:  # otherwise there may be more by now
+                self._untold.discard(queue)
+
+    async def _record(self, ran: list[Ran]) -> bool:
+        runs = [EntryRuns(run_key=each.run_key, count=each.count, last=utc_datetime(each.last_s)) for each in ran]
+        try:
+            await self._call(self._table.record, runs)
+        except Exception as error:
+            self._report("write", f"cannot be told of runs; they are counted later: {error}")
+            return False
+        self._report("write", "")
+        return True
+
+    async def _note_next(self) -> None:
+        if self._must_note_next and self._leads():
+            try:
+                await self._call(self._table.note_next)
+            except Exception as error:
+                self._report("write", f"cannot be told when entries fire next: {error}")
+            else:
+                self._must_note_next = False
+                self._report("write", "")
+
+    def _report(self, what: str, trouble: str) -> None:
+        """Say what is wrong when it begins, and that it is over when it ends."""
+        if trouble and what not in self._troubles:
+            self._troubles.add(what)
+            logger.error("the table of periodic tasks %s", trouble)
+        elif not trouble and what in self._troubles:
+            self._troubles.discard(what)
+            logger.warning("the table of periodic tasks can be %s again", "read" if what == "read" else "written")
+
+    async def close(self) -> None:
+        """Tell the table of the last runs, if that takes no time, and let the thread end."""
+        self._unwatch()
+        try:
+            async with asyncio.timeout(FAREWELL_S):
+                await self._tell()
+        except (TimeoutError, BrokerError) as error:
+            logger.warning(
+                "the table of periodic tasks was not told of the last runs; the next scheduler does it: %s",
+                error if isinstance(error, BrokerError) else f"it took more than {FAREWELL_S:g} s",
+            )
+        finally:
+            self._call.close()
+
+
+def _call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function)

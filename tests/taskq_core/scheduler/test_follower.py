@@ -1,0 +1,260 @@
+"""A scheduler follows a table of periodic tasks: what it takes up, what it tells, and what it does while it cannot."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.periodic import EntryRuns, FiringOutcome, PeriodicTask
+from taskq_core.scheduler import Scheduler, SchedulerConfig
+from tests.redis_server import RedisServer
+from tests.taskq_core.scheduler.conftest import HOUR, Fired, Looker, Runner, until
+
+ENQUEUED = FiringOutcome.ENQUEUED
+
+
+class Table:
+    """A table in memory."""
+
+    every_s = 0.05
+
+    def __init__(self, *entries: PeriodicTask) -> None:
+        self.entries = list(entries)
+        self.version = 0
+        self.reads = 0
+        self.trouble: Exception | None = None
+        self.refuses_runs = False
+        self.hangs: threading.Event | None = None
+        self.totals: dict[str, int] = {}
+        self.lasts: dict[str, datetime] = {}
+        self.next_noted = 0
+        self.watchers: list[Callable[[], None]] = []
+
+    def set(self, *entries: PeriodicTask) -> None:
+        self.entries = list(entries)
+        self.version += 1
+
+    def _answer(self) -> None:
+        if self.hangs is not None:
+            self.hangs.wait(20)
+        if self.trouble is not None:
+            raise self.trouble
+
+    def read(self, seen: object) -> tuple[object, list[PeriodicTask]] | None:
+        self._answer()
+        self.reads += 1
+        return None if seen == self.version else (self.version, self.entries)
+
+    def record(self, runs: Sequence[EntryRuns]) -> None:
+        self._answer()
+        if self.refuses_runs:
+            raise OSError("read-only")
+        for each in runs:
+            known = self.lasts.get(each.run_key)
+            if known is None or known < each.last:
+                self.totals[each.run_key] = self.totals.get(each.run_key, 0) + each.count
+                self.lasts[each.run_key] = each.last
+
+    def note_next(self) -> None:
+        self._answer()
+        self.next_noted += 1
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        self.watchers.append(changed)
+        return lambda: self.watchers.remove(changed)
+
+
+@pytest.fixture
+def work(app: TaskQ) -> "Callable[..., PeriodicTask]":
+    @app.task(name="work")
+    def work() -> None: ...
+
+    def entry(spec: str = "* * * * * *", key: str = "1", **options: object) -> PeriodicTask:
+        return PeriodicTask(spec, work.s(), id=f"row#{key}", run_key=key, **options)  # type: ignore[arg-type]
+
+    return entry
+
+
+async def test_entries_of_a_table_come_change_and_go(
+    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask]
+) -> None:
+    table = Table()
+    app.timetable.tables.append(table)
+    fired = Fired()
+    scheduler = await start(listener=fired)
+    await until(lambda: table.reads > 1)
+    assert scheduler.entry_count == 0
+
+    table.set(work())
+    await until(lambda: len(fired.outcomes("row#1")) >= 2)
+    table.set(work(key="2"))
+    await until(lambda: fired.outcomes("row#2"))
+    last = max(at_s for entry_id, at_s, _ in fired.all if entry_id == "row#1")
+    await until(lambda: looker.now_s() > last + 1)
+
+    assert {each for each, _, _ in fired.all} == {"row#1", "row#2"}
+    assert max(at_s for entry_id, at_s, _ in fired.all if entry_id == "row#1") == last
+    assert scheduler.entry_count == 1
+
+
+async def test_the_table_is_told_of_every_run_and_when_entries_fire_next(
+    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask]
+) -> None:
+    table = Table(work())
+    app.timetable.tables.append(table)
+    fired = Fired()
+    scheduler = await start(listener=fired)
+    await until(lambda: len(fired.all) >= 3)
+    await start.stop(scheduler)
+
+    assert table.totals == {"1": len(fired.all)} == {"1": len(looker.pending())}
+    assert table.lasts == {"1": datetime.fromtimestamp(fired.all[-1][1], UTC)}
+    assert table.next_noted >= 1
+    assert table.watchers == []
+
+
+async def test_a_change_in_this_process_is_taken_up_at_once(
+    app: TaskQ, start: Runner, work: Callable[..., PeriodicTask]
+) -> None:
+    """Long before the next look."""
+    table = Table()
+    table.every_s = 600
+    app.timetable.tables.append(table)
+    scheduler = await start()
+    await until(lambda: table.watchers and table.reads == 1)
+
+    table.set(work())
+    await asyncio.to_thread(table.watchers[0])
+
+    await until(lambda: scheduler.entry_count == 1)
+
+
+async def test_a_paused_entry_enqueues_nothing_and_catches_nothing_up(
+    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask]
+) -> None:
+    """Its mark moves on, so that no scheduler, whenever it starts, takes the firings for missed ones."""
+    table = Table(work(is_paused=True, catch_up="all"), work(key="2"))
+    app.timetable.tables.append(table)
+    fired = Fired()
+    await start(listener=fired)
+    begun_s = looker.now_s()
+    await until(lambda: len(fired.outcomes("row#2")) >= 3)
+    assert fired.outcomes("row#1") == []
+    assert looker.mark(table.entries[0]) > begun_s
+    assert [each.id for each in looker.entries()] == ["row#2"]
+    assert table.totals.keys() == {"2"}
+
+    at_s = looker.now_s()
+    table.set(work(catch_up="all"), work(key="2"))
+    await until(lambda: fired.outcomes("row#1"))
+
+    assert min(each for entry_id, each, _ in fired.all if entry_id == "row#1") >= at_s
+
+
+async def test_missed_firings_of_a_paused_entry_are_left_out(
+    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask]
+) -> None:
+    paused = work(is_paused=True, catch_up="all", window=9 * HOUR)
+    looker.set_mark(paused, looker.now_s() - HOUR)
+    table = Table(paused)
+    app.timetable.tables.append(table)
+    fired = Fired()
+    await start(listener=fired)
+
+    await until(lambda: looker.mark(paused) >= looker.now_s() - 1)
+
+    assert looker.pending() == []
+    assert fired.all == []
+
+
+async def test_no_firing_waits_for_a_table_that_fails(
+    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said once; what was enqueued meanwhile is counted afterwards, and changes are taken up."""
+    table = Table(work())
+    app.timetable.tables.append(table)
+    fired = Fired()
+    scheduler = await start(listener=fired)
+    await until(lambda: len(fired.all) >= 1)
+    with caplog.at_level(logging.WARNING, logger="taskq.scheduler"):
+        table.trouble = OSError("the database is away")
+        count = len(fired.all)
+        await until(lambda: len(fired.all) >= count + 3)
+        table.entries = [work(), work("@every 1h", "2")]
+        table.version += 1
+        table.trouble = None
+        await until(lambda: scheduler.entry_count == 2)
+    await start.stop(scheduler)
+
+    said = [each.getMessage() for each in caplog.records if "table of periodic tasks" in each.getMessage()]
+    assert (
+        said.count("the table of periodic tasks cannot be read; the entries known so far stay: the database is away")
+        == 1
+    )
+    assert said.count("the table of periodic tasks can be read again") == 1
+    assert table.totals["1"] == len(fired.all) == len(looker.pending())
+
+
+async def test_no_firing_waits_for_a_table_that_hangs(
+    app: TaskQ, start: Runner, work: Callable[..., PeriodicTask]
+) -> None:
+    table = Table(work())
+    app.timetable.tables.append(table)
+    fired = Fired()
+    scheduler = await start(listener=fired)
+    await until(lambda: len(fired.all) >= 1)
+    table.hangs = threading.Event()
+    count = len(fired.all)
+
+    await until(lambda: len(fired.all) >= count + 3)
+
+    assert await start.stop(scheduler) == 0
+    table.hangs.set()
+
+
+async def test_what_a_leader_left_untold_is_told_by_the_next(
+    app: TaskQ, start: Runner, looker: Looker, redis_server: RedisServer, work: Callable[..., PeriodicTask]
+) -> None:
+    """Also where nothing more is due for long."""
+    entry = work("@every 1h")
+    looker.set_mark(entry, looker.now_s() - HOUR)
+    table = Table(entry)
+    app.timetable.tables.append(table)
+    fired = Fired()
+    first = Scheduler(app, SchedulerConfig(leader_lease=1), listener=fired)
+    table.refuses_runs = True
+    running = asyncio.create_task(first.arun())
+    await until(lambda: fired.outcomes("row#1") == [ENQUEUED])
+    first.stop()
+    assert await running == 0
+    assert table.totals == {}
+    table.refuses_runs = False
+
+    await start()
+    await until(lambda: table.totals == {"1": 1})
+
+    assert len(looker.pending()) == 1
+
+
+async def test_runs_that_come_again_are_counted_once(
+    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask]
+) -> None:
+    """The table noted them, and the scheduler died before it could say so to Redis."""
+    entry = work("@every 1h")
+    looker.set_mark(entry, looker.now_s() - HOUR)
+    table = Table(entry)
+    app.timetable.tables.append(table)
+    key = looker.keys.queue("default").runs
+    last_s = looker.now_s() - timedelta(hours=3).seconds
+    table.totals, table.lasts = {"1": 5}, {"1": datetime.fromtimestamp(last_s, UTC)}
+    looker.raw.hset(key, "1", f"0:0:5:{last_s}")
+
+    await start()
+    await until(lambda: table.totals != {"1": 5})
+    await until(lambda: not looker.raw.exists(key))
+
+    assert table.totals == {"1": 6}
