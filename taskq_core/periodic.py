@@ -11,12 +11,12 @@ import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar, Unpack
 from zoneinfo import ZoneInfo
 
-from taskq_core.cron import Bounded, Schedule, parse_schedule
+from taskq_core.cron import Bounded, Cron, Schedule, parse_schedule
 from taskq_core.errors import ConfigurationError
 from taskq_core.options import TaskOptions, TaskOptionsDict, task_options
 from taskq_core.settings import Duration, seconds, unknown
@@ -128,6 +128,11 @@ class PeriodicTask:
         if self.start is None and self.expire is None:
             return schedule
         return Bounded(schedule, _second(self.start), _second(self.expire))
+
+    def time_zone(self, zone: str = "UTC") -> tzinfo | None:
+        """Return the time zone by whose clock it fires, that given where none is named; None for an interval."""
+        schedule = parse_schedule(self.spec, zone=self.tz or zone)
+        return schedule.zone if isinstance(schedule, Cron) else None
 
     def upcoming(self, after: datetime, count: int, *, zone: str = "UTC") -> list[datetime]:
         """Return the next firings after an aware moment, at most `count`, in UTC.

@@ -140,11 +140,9 @@ def problems(
     if check("task", lambda: _task_of(row, tasks, remote)):
         task = _task_of(row, tasks, remote)
         check("kwargs", lambda: fit(task, row.kwargs))
-    if check("time_zone", lambda: _check_zone(row)):
-        check(
-            "interval" if row.interval is not None else "cron",
-            lambda: parse_schedule(row.spec, zone=row.time_zone or zone),
-        )
+    has_zone = check("time_zone", lambda: _check_zone(row))
+    by_zone = (row.time_zone or zone) if has_zone else "UTC"
+    check("cron" if row.interval is None else "interval", lambda: parse_schedule(row.spec, zone=by_zone))
     check("queue", lambda: task_options({"queue": row.queue} if row.queue else {}))
     if "queue" not in found:
         check("options", lambda: _options_of(row))
@@ -195,9 +193,8 @@ def _task_of(
         return remote(validate_task_type(row.task))
     task = tasks.get(row.task)
     if task is None:
-        raise ConfigurationError(
-            f"{unknown('task', row.task, tasks.keys())}; one of another program has to be declared remote"
-        )
+        error = unknown("task", row.task, tasks.keys())
+        raise ConfigurationError(f"{error} (a task of another program has to be declared remote)")
     return task
 
 

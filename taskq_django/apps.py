@@ -17,6 +17,7 @@ from taskq_django.checks import (
     check_dev_worker,
     check_names,
     check_outbox,
+    check_periodic_tasks,
     check_schedule,
     check_settings,
 )
@@ -42,10 +43,20 @@ class TaskQConfig(AppConfig):
         checks.register(check_commands)
         checks.register(check_deployment, deploy=True)
         checks.register(check_outbox, checks.Tags.database)
+        checks.register(check_periodic_tasks, checks.Tags.database)
         setting_changed.connect(_follow_settings, dispatch_uid="taskq_django")
         import_module("taskq_django.mail")  # its task; not above, because it needs the settings
         autodiscover()
+        follow_periodic_tasks()
         start_with_server()
+
+
+def follow_periodic_tasks() -> None:
+    """Let the schedulers of this project read its table of periodic tasks."""
+    from taskq_django.schedule_table import DatabaseSchedule  # models can only be imported once the apps are loaded
+
+    if not any(isinstance(each, DatabaseSchedule) for each in taskq.timetable.tables):
+        taskq.timetable.tables.append(DatabaseSchedule())
 
 
 def autodiscover() -> None:

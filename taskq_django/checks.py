@@ -5,6 +5,7 @@
 - `taskq.E003` a periodic task is not usable: its task is not registered, or its arguments do not fit
 - `taskq.E004` the outbox is used and has no table (`check --database`)
 - `taskq.E005` `DEV_WORKER` without `DEBUG`, or beside `EAGER`
+- `taskq.E006` there is no table of periodic tasks where the router lets it be (`check --database`)
 - `taskq.E007` two tasks have one name
 - `taskq.W001` `manage.py runworker` is another app's, which stands before `taskq_django` in `INSTALLED_APPS`
 - `taskq.W002` `manage.py runworker` is ours and hides another app's
@@ -195,13 +196,7 @@ def _check_database(alias: str, *, is_used: bool) -> list[CheckMessage]:
         unapplied = _unapplied_migrations(connection)
         waiting = OutboxTask.objects.using(alias).count() if has_table and not is_used else 0
     except DatabaseError as error:
-        return [
-            Warning(
-                f"Database {alias!r} did not say whether it has what taskq_django needs: {error}.",
-                hint="Check the database, then run this check again.",
-                id="taskq.W009",
-            )
-        ]
+        return [_not_told(alias, error)]
     found: list[CheckMessage] = []
     if not has_table and is_used and not _is_migrating():
         found.append(
@@ -232,6 +227,14 @@ def _check_database(alias: str, *, is_used: bool) -> list[CheckMessage]:
     return found
 
 
+def _not_told(alias: str, error: DatabaseError) -> CheckMessage:
+    return Warning(
+        f"Database {alias!r} did not say whether it has what taskq_django needs: {error}.",
+        hint="Check the database, then run this check again.",
+        id="taskq.W009",
+    )
+
+
 def _unapplied_migrations(connection: BaseDatabaseWrapper) -> list[str]:
     """Return migrations of ours that a database lacks; none where no migration was ever applied."""
     recorder = MigrationRecorder(connection)
@@ -241,6 +244,31 @@ def _unapplied_migrations(connection: BaseDatabaseWrapper) -> list[str]:
     known = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
     ours = sorted(name for label, name in known if label == "taskq_django")
     return [name for name in ours if ("taskq_django", name) not in applied]
+
+
+def check_periodic_tasks(
+    app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Tell when the table of periodic tasks is missing."""
+    from taskq_django.schedule_table import has_table, schedule_alias
+
+    alias = schedule_alias()
+    if alias is None or alias not in (databases or ()) or _is_migrating():
+        return []
+    try:
+        if has_table(alias):
+            return []
+    except DatabaseError as error:
+        return [_not_told(alias, error)]
+    return [
+        Error(
+            f"Database {alias!r} has no table of periodic tasks: the admin cannot show them, and schedulers take none "
+            "from there.",
+            hint=f"Run `manage.py migrate taskq_django --database {alias}`, or let a router keep "
+            "taskq_django.PeriodicTask out of that database.",
+            id="taskq.E006",
+        )
+    ]
 
 
 def _is_migrating() -> bool:

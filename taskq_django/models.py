@@ -1,14 +1,22 @@
-"""What the admin shows, and the outbox.
+"""What the admin shows, the outbox, and periodic tasks.
 
 No table stands behind `Queue`, `Task` and `Worker`: their data is in Redis. They exist so that the admin lists them and
 so that `migrate` creates the permissions to view them and to act on them.
 """
 
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Now
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+
+from taskq_core.periodic import CatchUp
+from taskq_core.schedule_table import ScheduleRow, entry_of, problems
+from taskq_django.app import taskq
 
 
 class NoRows(models.Manager[Any]):
@@ -115,3 +123,138 @@ class OutboxTask(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} {self.task_id}"
+
+
+class CatchUpChoices(models.TextChoices):
+    """What becomes of missed firings, in words."""
+
+    SKIP = CatchUp.SKIP.value, _("leave them out")
+    ONE = CatchUp.ONE.value, _("enqueue the last one")
+    ALL = CatchUp.ALL.value, _("enqueue each of them")
+
+
+class PeriodicTask(models.Model):
+    """A task that is enqueued again and again, edited while schedulers run.
+
+    What its fields may say are the core's rules (`taskq_core.schedule_table`); `full_clean` applies them. Schedulers
+    see a change within seconds, however it was made. `last_run_at`, `next_run_at` and `total_runs` are theirs: `save`
+    leaves them as they are unless they are named in `update_fields`.
+    """
+
+    NOTES = ("last_run_at", "next_run_at", "total_runs")
+    """What schedulers write."""
+
+    id = models.BigAutoField(primary_key=True)
+    name = models.CharField(_("name"), max_length=200, unique=True)
+    task = models.CharField(_("task"), max_length=256)
+    is_remote = models.BooleanField(_("remote"), default=False)
+    cron = models.CharField(_("cron line"), max_length=256, blank=True)
+    interval = models.DurationField(_("interval"), null=True, blank=True)
+    time_zone = models.CharField(_("time zone"), max_length=64, blank=True)
+    kwargs = models.JSONField(_("arguments"), default=dict, blank=True)
+    queue = models.CharField(_("queue"), max_length=256, blank=True)
+    options = models.JSONField(_("options"), default=dict, blank=True)
+    enabled = models.BooleanField(_("enabled"), default=True)
+    start_at = models.DateTimeField(_("start"), null=True, blank=True)
+    expire_at = models.DateTimeField(_("end"), null=True, blank=True)
+    catch_up = models.CharField(_("missed firings"), max_length=8, choices=CatchUpChoices, default=CatchUpChoices.ONE)
+    catch_up_window = models.DurationField(_("caught up for"), default=timedelta(hours=1))
+    description = models.TextField(_("description"), blank=True)
+    last_run_at = models.DateTimeField(_("last run"), null=True, editable=False)
+    next_run_at = models.DateTimeField(_("next run"), null=True, editable=False)
+    total_runs = models.PositiveBigIntegerField(_("runs"), default=0, db_default=0, editable=False)
+    created_at = models.DateTimeField(_("made"), default=timezone.now, db_default=Now(), editable=False)
+
+    code_entry: Any = None
+    """The entry of the code that this stands for in the admin, where it is no row."""
+    unreadable: frozenset[str] = frozenset()
+    """Fields for which a form has been given what it could not read, so that nothing more is to be said of them."""
+
+    class Meta:  # noqa: D106 - Django's own form
+        default_permissions = ("add", "change", "delete", "view")
+        permissions = (("run_periodictask", _("Can run periodic tasks now")),)
+        verbose_name = _("periodic task")
+        verbose_name_plural = _("periodic tasks")
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, *, update_fields: Iterable[str] | None = None, **kwargs: Any) -> None:
+        """Store it; of a row that stands already, all but what schedulers write."""
+        stands = not self._state.adding and kwargs.get("using") in (None, self._state.db)
+        if update_fields is None and stands and not kwargs.get("force_insert"):
+            left_out = {*self.NOTES, *self.get_deferred_fields()}
+            update_fields = [
+                each.name
+                for each in self._meta.concrete_fields
+                if not each.primary_key and each.attname not in left_out
+            ]
+        super().save(update_fields=update_fields, **kwargs)
+
+    @property
+    def row(self) -> ScheduleRow:
+        """What it says, for the core."""
+        return ScheduleRow(
+            key=str(self.pk or 0),
+            name=self.name,
+            task=self.task,
+            is_remote=self.is_remote,
+            cron=self.cron,
+            interval=self.interval,
+            time_zone=self.time_zone,
+            kwargs=self.kwargs,
+            queue=self.queue,
+            options=self.options,
+            is_enabled=self.enabled,
+            catch_up=self.catch_up,
+            window=self.catch_up_window,
+            start=_aware(self.start_at),
+            expire=_aware(self.expire_at),
+            created=_aware(self.created_at) or timezone.now(),
+        )
+
+    @property
+    def entry(self) -> Any:
+        """The entry it makes, a `taskq_core.PeriodicTask`.
+
+        Raises:
+            ConfigurationError, TaskArgumentsError: It cannot be used, which happens to rows that were written without
+                `full_clean`, or whose task has changed.
+        """
+        return self.code_entry or entry_of(self.row, taskq.tasks, taskq.remote)
+
+    def upcoming(self, count: int = 5, *, after: datetime | None = None) -> list[datetime]:
+        """Return when it fires next, after a moment (now unless given); nothing for one that is disabled.
+
+        Raises:
+            ConfigurationError, TaskArgumentsError: As `entry`.
+        """
+        if not self.enabled:
+            return []
+        moment = _aware(after) or datetime.now(UTC)
+        found: list[datetime] = self.entry.upcoming(moment, count, zone=taskq.settings.time_zone)
+        return found
+
+    def clean(self) -> None:
+        """Apply the core's rules, and tell each mistake beside its field."""
+        super().clean()
+        must_fire_after = datetime.now(UTC) if self._state.adding else None
+        found = problems(self.row, taskq.tasks, taskq.remote, zone=taskq.settings.time_zone, now=must_fire_after)
+        for name in self.unreadable:  # told already
+            found.pop(name, None)
+        if "interval" in self.unreadable and not self.cron:
+            found.pop("cron", None)
+        if found:
+            raise ValidationError({_FIELDS.get(name, name): text for name, text in found.items()})
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    """Return a moment as the core takes it: without `USE_TZ` Django's have no time zone."""
+    if moment is None or timezone.is_aware(moment):
+        return moment
+    return timezone.make_aware(moment, timezone.get_default_timezone())
+
+
+_FIELDS = {"window": "catch_up_window", "start": "start_at", "expire": "expire_at"}
+"""Names of fields where they are not those of the core's row."""

@@ -51,16 +51,24 @@ class PostgresServer:
         if os.geteuid() == 0:
             shutil.chown(self.folder, USER)
         self._run("initdb", "-D", self._data, "-U", USER, "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C")
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start it, or start it again."""
         options = f"-c listen_addresses='' -c unix_socket_directories={self.folder} -c fsync=off"
         self._run("pg_ctl", "-D", self._data, "-w", "-o", options, "-l", str(self.folder / "log"), "start")
-        return self
+
+    def stop(self) -> None:
+        """Stop it as a crash does; its data stays."""
+        self._run("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
 
     @property
     def _data(self) -> str:
         return str(self.folder / "data")
 
     def __exit__(self, *exc: object) -> None:
-        self._run("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
+        self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def database(self, name: str) -> dict[str, Any]:

@@ -61,7 +61,9 @@ class Follower:
         self._clock = clock
         self._source = source
         self._leads = leads
-        self._call = Caller(1, name="a table of periodic tasks")
+        self._call = Caller(
+            2, name="a table of periodic tasks"
+        )  # room for the last runs beside a look that was cut off
         self._seen: object = None
         self._entries: list[PeriodicTask] = []
         self._untold: set[QueueKeys] = set()  # queues with runs, for all one knows, that the table was not told of

@@ -1,4 +1,4 @@
-"""Queues and tasks in Django's admin.
+"""Queues, tasks and periodic tasks in Django's admin.
 
 Django's own lists, forms and actions over rows that are read from Redis; each page is a mixin that can be put over
 another `ModelAdmin`. Arguments and results are on a task's own page only. When Redis does not answer, the pages say so.
@@ -6,7 +6,17 @@ another `ModelAdmin`. Arguments and results are on a task's own page only. When 
 
 from taskq_django.admin.base import RedisAdminMixin
 from taskq_django.admin.outbox import OutboxTaskAdmin
+from taskq_django.admin.periodic import PeriodicTaskAdmin, PeriodicTaskAdminMixin
 from taskq_django.admin.queues import QueueAdmin, QueueAdminMixin
 from taskq_django.admin.tasks import TaskAdmin, TaskAdminMixin
 
-__all__ = ["OutboxTaskAdmin", "QueueAdmin", "QueueAdminMixin", "RedisAdminMixin", "TaskAdmin", "TaskAdminMixin"]
+__all__ = [
+    "OutboxTaskAdmin",
+    "PeriodicTaskAdmin",
+    "PeriodicTaskAdminMixin",
+    "QueueAdmin",
+    "QueueAdminMixin",
+    "RedisAdminMixin",
+    "TaskAdmin",
+    "TaskAdminMixin",
+]

@@ -14,6 +14,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
@@ -89,18 +90,22 @@ class Confirmation:
     question: Any
     is_destructive: bool
 
-    def draw(self, modeladmin: Any, request: HttpRequest, rows: Rows, form: forms.Form | None) -> HttpResponse:
+    def draw(
+        self, modeladmin: Any, request: HttpRequest, rows: "Rows | QuerySet[Any]", form: forms.Form | None
+    ) -> HttpResponse:
         """Draw it."""
         count = rows.count()
         shown = rows[:SHOWN]
         is_picked = isinstance(rows, PickedRows)
+        if isinstance(rows, QuerySet):  # of a model with a table
+            is_picked = request.POST.get("select_across") != "1"
         marks: Mapping[str, str] = {row.pk: row.mark for row in rows if hasattr(row, "mark")} if is_picked else {}
         if is_picked and SEEN_VAR in request.POST:
             marks = seen_marks(request)  # asked again, because of the form: what the user has seen stays what it was
         context = {
             "title": self.button,
             "question": self.question % {"count": count},
-            "note": rows.note,
+            "note": getattr(rows, "note", ""),
             "shown": [(row, modeladmin.page_of(request, row)) for row in shown],
             "more": max(0, count - len(shown)),
             "button": self.button,

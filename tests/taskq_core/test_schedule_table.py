@@ -38,7 +38,7 @@ def told(app: TaskQ, given: ScheduleRow) -> dict[str, str]:
     [
         ({"name": "  "}, "name", "must not be blank"),
         ({"name": "a\nb"}, "name", "control character"),
-        ({"task": "repor"}, "task", "did you mean 'report'?; one of another program has to be declared remote"),
+        ({"task": "repor"}, "task", "did you mean 'report'? (a task of another program has to be declared remote)"),
         ({"task": "", "is_remote": True}, "task", "must not be blank"),
         ({"cron": "60 * * * *"}, "cron", "minute: '60' is outside 0 to 59"),
         ({"cron": "0 0 * feb,wed *"}, "cron", "month: 'wed' is no number"),
@@ -79,9 +79,9 @@ def test_a_mistake_is_told_beside_its_field(app: TaskQ, given: dict[str, Any], f
 
 
 def test_all_mistakes_are_told_at_once(app: TaskQ) -> None:
-    found = told(app, row(task="x", cron="x", options={"x": 1}, catch_up="x"))
+    found = told(app, row(task="x", time_zone="x", cron="x", options={"x": 1}, catch_up="x"))
 
-    assert list(found) == ["task", "cron", "options", "catch_up"]
+    assert list(found) == ["task", "time_zone", "cron", "options", "catch_up"]
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.db import connections
 
 from taskq_core.inspector import Inspector
 from taskq_django import taskq
 from tests.redis_server import RedisServer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def json_support(django_db_setup: None, django_db_blocker: Any) -> None:
+    """Ask the databases once whether they know JSON: the system check of a JSONField does, in tests without any too."""
+    with django_db_blocker.unblock():
+        for each in connections.all():
+            assert each.features.supports_json_field
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from django.db import OperationalError, connection
 from django.db.migrations.recorder import MigrationRecorder
 
 from taskq_django import checks, server_check
-from taskq_django.checks import check_outbox
-from taskq_django.models import OutboxTask
+from taskq_django.checks import check_outbox, check_periodic_tasks
+from taskq_django.models import OutboxTask, PeriodicTask
 from tests.redis_server import RedisServer
 from tests.taskq_django.project import Project
 
@@ -304,3 +304,31 @@ def test_the_page_lists_all_checks_there_are() -> None:
     assert len(listed) == len({number for number, *_ in listed})
     assert set(re.findall(r"taskq\.[EW]\d{3}", code)) == set(given), "a check is told of that nothing gives"
     assert all(says.strip() and to_do.strip() for _, says, to_do in listed)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_periodic_tasks_without_a_table(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the router keeps them out of that database."""
+    assert check_periodic_tasks(None, databases=["default", "other"]) == []
+    with connection.schema_editor() as editor:
+        editor.delete_model(PeriodicTask)
+    try:
+        (found,) = check_periodic_tasks(None, databases=["default"])
+        assert check_periodic_tasks(None, databases=["other"]) == []
+        assert check_periodic_tasks(None) == []
+        settings.DATABASE_ROUTERS = ["tests.taskq_django.test_checks.NotHere"]
+        assert check_periodic_tasks(None, databases=["default"]) == []
+    finally:
+        settings.DATABASE_ROUTERS = []
+        with connection.schema_editor() as editor:
+            editor.create_model(PeriodicTask)
+
+    assert found.id == "taskq.E006"
+    assert "manage.py migrate taskq_django --database default" in str(found.hint)
+
+
+class NotHere:
+    """Lets no periodic task be in any database."""
+
+    def allow_migrate(self, db: str, app_label: str, model_name: str | None = None, **hints: Any) -> bool | None:
+        return False if model_name == "periodictask" else None

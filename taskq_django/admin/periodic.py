@@ -1,0 +1,294 @@
+"""Periodic tasks: those of the table, to be edited, and those of the code beside them, to be read.
+
+A table stands behind these pages, so they are Django's own throughout. The mixin brings no templates but that of a
+confirmation, so it can be put over another `ModelAdmin`:
+
+    class MyPeriodicTaskAdmin(PeriodicTaskAdminMixin, unfold.admin.ModelAdmin): ...
+"""
+
+import functools
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.utils import quote, unquote
+from django.contrib.auth import get_permission_codename
+from django.db import DatabaseError, transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import mark_safe
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy, override
+
+from taskq_core import BrokerUnavailableError, EnqueueError, TaskQError
+from taskq_django.admin.actions import confirmed_action
+from taskq_django.admin.base import BaseAdmin, MixinBase
+from taskq_django.admin.code_entries import CODE_KEY, SOURCE_VAR, PeriodicTaskList, code_rows
+from taskq_django.admin.periodic_form import PeriodicTaskForm
+from taskq_django.admin.upcoming import at, look_ahead
+from taskq_django.app import taskq
+from taskq_django.models import PeriodicTask
+
+KEY_DIGITS = 18
+"""Most digits of the key of a row."""
+NOTHING = "-"
+"""What stands for a value that is not there, as in Django's own lists."""
+
+
+class SourceFilter(admin.SimpleListFilter):
+    """Whether a periodic task is a row of the table or stands in the code."""
+
+    title = gettext_lazy("where it is from")
+    parameter_name = SOURCE_VAR
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        """Return the choices."""
+        return [("database", gettext_lazy("Database")), ("code", gettext_lazy("Code and settings"))]
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]") -> "QuerySet[PeriodicTask]":
+        """Return the rows of the table; those of the code are added by the list."""
+        return queryset.none() if self.value() == "code" else queryset
+
+
+class PeriodicTaskAdminMixin(MixinBase):
+    """The pages of periodic tasks, to be put over a `ModelAdmin`."""
+
+    form = PeriodicTaskForm
+    confirmation_template = "admin/taskq_django/confirmation.html"
+    list_display = ("name", "task", "schedule", "upcoming", "last_run", "runs", "enabled", "source")
+    list_filter = (SourceFilter, "enabled", "task")
+    list_per_page = 50
+    search_fields = ("name", "task", "description")
+    actions = ("enable", "disable", "run_now")
+    save_as = True
+    fieldsets = (
+        (None, {"fields": ("name", "enabled", "description")}),
+        (gettext_lazy("Task"), {"fields": ("task", "is_remote", "kwargs", "queue", "options")}),
+        (gettext_lazy("Schedule"), {"fields": ("cron", "interval", "time_zone", "start_at", "expire_at", "next_runs")}),
+        (gettext_lazy("Missed firings"), {"fields": ("catch_up", "catch_up_window")}),
+        (gettext_lazy("Runs"), {"fields": ("last_run", "runs")}),
+    )
+    code_fieldsets: Any = (
+        (None, {"fields": ("name", "source")}),
+        (gettext_lazy("Task"), {"fields": ("task", "kwargs", "queue", "given_options")}),
+        (gettext_lazy("Schedule"), {"fields": ("schedule", "next_runs", "last_run")}),
+        (gettext_lazy("Missed firings"), {"fields": ("catch_up", "catch_up_window")}),
+    )
+    readonly_fields = ("next_runs", "last_run", "runs", "schedule", "source", "given_options")
+
+    class Media:  # noqa: D106 - Django's own form
+        css = {"all": ["taskq_django/admin.css"]}  # noqa: RUF012 - Django's own form
+
+    # --- rows ---------------------------------------------------------------------------------------------------------
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Any]:
+        """Return the list page of the class below, with the periodic tasks of the code."""
+        below = super().get_changelist(request, **kwargs)
+        return type("PeriodicTaskList", (PeriodicTaskList, below), {})
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """Return a row of the table, or one that stands for a periodic task of the code."""
+        if object_id.startswith(CODE_KEY):
+            return next((row for row in code_rows() if str(row.pk) == object_id), None)
+        return super().get_object(request, object_id, from_field)
+
+    @functools.wraps(admin.ModelAdmin.action_checkbox)  # with its heading, which Django 5.2 keeps there
+    def action_checkbox(self, obj: Any) -> Any:  # type: ignore[override]  # it is wrapped
+        """Return the box to choose a row; there is none where no action can be taken."""
+        return mark_safe("<span></span>") if obj.code_entry is not None else super().action_checkbox(obj)
+
+    # --- permissions --------------------------------------------------------------------------------------------------
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return whether the user may change it. What stands in the code is changed there."""
+        return (obj is None or obj.code_entry is None) and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return whether the user may delete it. What stands in the code is deleted there."""
+        return (obj is None or obj.code_entry is None) and super().has_delete_permission(request, obj)
+
+    def has_run_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may enqueue a periodic task at once."""
+        codename = get_permission_codename("run", self.opts)
+        return bool(request.user.has_perm(f"{self.opts.app_label}.{codename}"))
+
+    # --- form ---------------------------------------------------------------------------------------------------------
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the parts of the form; of a new one those that can be filled in."""
+        if obj is not None and obj.code_entry is not None:
+            return self.code_fieldsets
+        fieldsets = super().get_fieldsets(request, obj)
+        if obj is not None:
+            return fieldsets
+        kept = [
+            (title, {**options, "fields": [each for each in options["fields"] if each not in self.readonly_fields]})
+            for title, options in fieldsets
+        ]
+        return [(title, options) for title, options in kept if options["fields"]]
+
+    # --- what is shown ------------------------------------------------------------------------------------------------
+
+    @admin.display(description=gettext_lazy("schedule"))
+    def schedule(self, obj: PeriodicTask) -> str:
+        """Return when it fires, in a line."""
+        spec = obj.cron or _("every %(span)s") % {"span": obj.interval}
+        return f"{spec} ({obj.time_zone})" if obj.time_zone else spec
+
+    @admin.display(description=gettext_lazy("from"))
+    def source(self, obj: PeriodicTask) -> str:
+        """Return where it stands."""
+        return _("database") if obj.code_entry is None else _("code or settings")
+
+    @admin.display(description=gettext_lazy("last run"), ordering="last_run_at")
+    def last_run(self, obj: PeriodicTask) -> str:
+        """Return when it was due last, in the user's time zone."""
+        return NOTHING if obj.last_run_at is None else at(obj.last_run_at)
+
+    @admin.display(description=gettext_lazy("runs"), ordering="total_runs")
+    def runs(self, obj: PeriodicTask) -> int | str:
+        """Return how many tasks it has enqueued; of one of the code that is not counted."""
+        return obj.total_runs if obj.code_entry is None else NOTHING
+
+    @admin.display(description=gettext_lazy("options"))
+    def given_options(self, obj: PeriodicTask) -> str:
+        """Return the options of a periodic task of the code."""
+        return "\n".join(obj.options) or NOTHING
+
+    @admin.display(description=gettext_lazy("next runs"))
+    def upcoming(self, obj: PeriodicTask) -> Any:
+        """Return the next firing, and folded up those after it. For the list."""
+        ahead = look_ahead(obj)
+        if not ahead.moments:
+            return ahead.note
+        return format_html(
+            '<details class="taskq-upcoming"><summary>{}</summary>{}</details>', at(ahead.moments[0]), ahead.table()
+        )
+
+    @admin.display(description=gettext_lazy("next runs"))
+    def next_runs(self, obj: PeriodicTask) -> Any:
+        """Return the next firings. For the page of one."""
+        ahead = look_ahead(obj)
+        return ahead.table() if ahead.moments else ahead.note
+
+    # --- actions ------------------------------------------------------------------------------------------------------
+
+    @admin.action(permissions=["change"], description=gettext_lazy("Enable selected %(verbose_name_plural)s"))
+    def enable(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]") -> None:
+        """Let them fire again. What came up while they were disabled is not caught up."""
+        count = self._switch(request, queryset, is_on=True)
+        text = ngettext("%(count)d periodic task was enabled.", "%(count)d periodic tasks were enabled.", count)
+        self.message_user(request, text % {"count": count}, messages.SUCCESS)
+
+    @admin.action(permissions=["change"], description=gettext_lazy("Disable selected %(verbose_name_plural)s"))
+    def disable(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]") -> None:
+        """Let them fire no more until they are enabled."""
+        count = self._switch(request, queryset, is_on=False)
+        text = ngettext("%(count)d periodic task was disabled.", "%(count)d periodic tasks were disabled.", count)
+        self.message_user(request, text % {"count": count}, messages.SUCCESS)
+
+    def _switch(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]", *, is_on: bool) -> int:
+        """Turn those that are not yet so, and return how many there were."""
+        count = 0
+        for obj in queryset.filter(enabled=not is_on):
+            obj.enabled = is_on
+            with transaction.atomic(using=queryset.db):
+                if not type(obj)._base_manager.using(queryset.db).filter(pk=obj.pk).exists():
+                    continue  # deleted meanwhile
+                obj.save(update_fields=["enabled"])
+                with override(None):  # a log is kept in the language of the code, as Django's own
+                    label = capfirst(str(self.opts.get_field("enabled").verbose_name))  # type: ignore[union-attr]  # a field of the model's own
+                self.log_change(request, obj, [{"changed": {"fields": [label]}}])
+            count += 1
+        return count
+
+    @confirmed_action(
+        description=gettext_lazy("Run selected %(verbose_name_plural)s now"),
+        button=gettext_lazy("Run now"),
+        question=ngettext_lazy(
+            "Enqueue a task of %(count)d periodic task now, besides those that are due?",
+            "Enqueue a task of each of %(count)d periodic tasks now, besides those that are due?",
+            "count",
+        ),
+        permissions=["run"],
+    )
+    def run_now(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]", **_seen: Any) -> None:
+        """Enqueue a task of each, as if it were due. It does not count as one of its runs."""
+        count = 0
+        for obj in queryset:
+            try:
+                handle = taskq.client.enqueue(obj.entry.call)
+            except EnqueueError as error:
+                self.message_user(request, f"{obj}: {error}", messages.ERROR)
+                if isinstance(error.__cause__, BrokerUnavailableError):
+                    break  # the others would wait for Redis as well
+            except (TaskQError, ValueError, TypeError) as error:
+                self.message_user(request, f"{obj}: {error}", messages.ERROR)
+            else:
+                count += 1
+                self.log_change(request, obj, _("Run now, as task %(id)s.") % {"id": handle.id})
+        if count:
+            text = ngettext("%(count)d task was enqueued.", "%(count)d tasks were enqueued.", count)
+            self.message_user(request, text % {"count": count}, messages.SUCCESS)
+
+    # --- views --------------------------------------------------------------------------------------------------------
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Show the list, or take an action on rows of it."""
+        chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)
+        if not all(each.isascii() and each.isdecimal() and len(each) <= KEY_DIGITS for each in chosen):
+            self.message_user(request, _("Nothing was done: no such periodic task can be chosen."), messages.WARNING)
+            return HttpResponseRedirect(request.get_full_path())
+        return super().changelist_view(request, extra_context)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show the form, or save it; what was deleted meanwhile is said to be gone."""
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except DatabaseError:
+            if object_id is None or self.get_object(request, unquote(object_id)) is not None:
+                raise
+            facts = {"name": self.opts.verbose_name, "key": unquote(object_id)}
+            self.message_user(request, _("%(name)s “%(key)s” is not there (any more).") % facts, messages.WARNING)
+            return HttpResponseRedirect(self._address("changelist"))
+
+    # --- for confirmations --------------------------------------------------------------------------------------------
+
+    def render_page(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
+        """Draw a page of our own inside the admin."""
+        request.current_app = self.admin_site.name  # as Django's own admin does, for the links
+        shared = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "media": self.media,
+            "subtitle": None,
+            "changelist_url": self._address("changelist"),
+        }
+        return TemplateResponse(request, template, {**shared, **context})
+
+    def page_of(self, request: HttpRequest, row: Any) -> str:
+        """Return the address of the page of one row."""
+        return self._address("change", quote(row.pk))
+
+    def way_back(self, request: HttpRequest) -> str:
+        """Return the address from which an action was chosen."""
+        return request.get_full_path()
+
+    def _address(self, page: str, *args: str) -> str:
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}"
+        return reverse(name, args=args, current_app=self.admin_site.name)
+
+
+@admin.register(PeriodicTask)
+class PeriodicTaskAdmin(PeriodicTaskAdminMixin, BaseAdmin):
+    """Periodic tasks in Django's own admin."""

@@ -1,0 +1,89 @@
+"""The form of a periodic task: what its fields mean, and what may be chosen."""
+
+import zoneinfo
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from django import forms
+from django.contrib.admin.widgets import AdminTextInputWidget
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from taskq_django.app import taskq
+from taskq_django.models import PeriodicTask
+
+
+class SuggestingInput(AdminTextInputWidget):
+    """A line of text with suggestions, which the browser shows while one types.
+
+    Args:
+        suggestions: Returns them, asked each time the widget is drawn.
+    """
+
+    def __init__(self, suggestions: Callable[[], Iterable[str]], attrs: dict[str, Any] | None = None) -> None:
+        super().__init__(attrs)
+        self.suggestions = suggestions
+
+    def render(self, name: str, value: Any, attrs: dict[str, Any] | None = None, renderer: Any = None) -> SafeString:
+        """Draw the line and its suggestions."""
+        list_id = f"{(attrs or {}).get('id', name)}_suggestions"
+        line = super().render(name, value, {**(attrs or {}), "list": list_id}, renderer)
+        options = format_html_join("", '<option value="{}"></option>', ((each,) for each in self.suggestions()))
+        return format_html('{}<datalist id="{}">{}</datalist>', line, list_id, options)
+
+
+def _zones() -> list[str]:
+    return sorted(zoneinfo.available_timezones())
+
+
+def _queues() -> list[str]:
+    return sorted({*taskq.settings.queues, *(each.options.queue for each in taskq.tasks.values())})
+
+
+class PeriodicTaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own class takes no parameter
+    """A periodic task of the table."""
+
+    class Meta:  # noqa: D106 - Django's own form
+        model = PeriodicTask
+        fields = (
+            *("name", "task", "is_remote", "kwargs", "enabled", "description", "cron", "interval", "time_zone"),
+            *("start_at", "expire_at", "queue", "options", "catch_up", "catch_up_window"),
+        )
+        help_texts = {  # noqa: RUF012 - Django's own form
+            "name": _("Unique. Its history is kept under this name; under another one it begins anew."),
+            "task": _("Name of a registered task."),
+            "is_remote": _("The code of the task is in another program, so it cannot be checked here."),
+            "kwargs": _('A JSON object of names to values, such as {"days": 7}.'),
+            "enabled": _("What comes up while it is disabled is not caught up when it is enabled again."),
+            "cron": _(
+                "Minute, hour, day of month, month, day of week, as in “30 4 * * MON-FRI”; or @hourly, @daily, "
+                "@weekly, @monthly, @yearly. Six fields begin with the second."
+            ),
+            "interval": _(
+                "Instead of a cron line: “90” are seconds, “1:30:00” one and a half hours, “7 00:00:00” a week."
+            ),
+            "time_zone": _("Of the cron line, such as Europe/Berlin. Empty: TIME_ZONE of the setting TASKQ."),
+            "start_at": _("Nothing is enqueued before. An interval is counted from here, or from when this was made."),
+            "expire_at": _("Nothing is enqueued from here on."),
+            "queue": _("Empty: the queue of the task."),
+            "options": _('Further task options, a JSON object such as {"max_retry": 3, "timeout": 60}.'),
+            "catch_up": _("What becomes of firings that were missed because no scheduler ran."),
+            "catch_up_window": _("Older ones are left out in any case."),
+        }
+        widgets = {  # noqa: RUF012 - Django's own form
+            "task": SuggestingInput(lambda: sorted(taskq.tasks)),
+            "time_zone": SuggestingInput(_zones),
+            "queue": SuggestingInput(_queues),
+            "cron": AdminTextInputWidget,
+            "interval": AdminTextInputWidget,
+            "catch_up_window": AdminTextInputWidget,
+            "kwargs": forms.Textarea(attrs={"rows": 4, "cols": 60, "class": "vLargeTextField taskq-json"}),
+            "options": forms.Textarea(attrs={"rows": 3, "cols": 60, "class": "vLargeTextField taskq-json"}),
+            "description": forms.Textarea(attrs={"rows": 2, "cols": 60, "class": "vLargeTextField"}),
+        }
+
+    def clean(self) -> dict[str, Any] | None:
+        """Tell the model what could not be read, of which enough is said already."""
+        self.instance.unreadable = frozenset(self.errors)
+        return super().clean()

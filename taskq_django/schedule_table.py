@@ -1,0 +1,183 @@
+"""The table of periodic tasks, for schedulers. The rules of its rows are `taskq_core.schedule_table`'s.
+
+Each look reads what all rows say in one query and compares it with the last time: so it sees whatever was changed,
+added or deleted, by whomever, and needs neither a clock nor the help of who writes. What schedulers write themselves is
+not part of it. A table that does not exist, or that the router keeps out of its database, is not read.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connections, router, transaction
+from django.db.models import F, Q
+from django.db.models.signals import post_delete, post_save
+from django.utils import timezone
+
+from taskq_core import PeriodicTask as Entry
+from taskq_core import TaskQError
+from taskq_core.periodic import EntryRuns
+from taskq_django.middleware import on_healthy_connections
+from taskq_django.models import PeriodicTask
+
+T = TypeVar("T")
+logger = logging.getLogger("taskq.scheduler")
+
+EVERY_S = 2.0
+"""Seconds between two looks at the table."""
+MISSING_S = 60.0
+"""Seconds between two looks whether there is a table now."""
+BATCH = 100
+"""Most rows that are written in one transaction."""
+_SAID = tuple(
+    each.attname for each in PeriodicTask._meta.concrete_fields if each.name not in (*PeriodicTask.NOTES, "description")
+)
+"""Columns that say what a row does."""
+_WHEN = ("enabled", "cron", "interval", "time_zone", "start_at", "expire_at")
+"""Fields that say when a row fires."""
+
+
+def schedule_alias() -> str | None:
+    """Return the database of periodic tasks, which the router writes them to. None: it lets no table be there."""
+    alias: str = router.db_for_write(PeriodicTask)
+    if connections[alias].settings_dict["ENGINE"] == "django.db.backends.dummy":
+        return None
+    return alias if router.allow_migrate_model(alias, PeriodicTask) else None
+
+
+def has_table(alias: str) -> bool:
+    """Whether the table is there."""
+    with connections[alias].cursor() as cursor:
+        return PeriodicTask._meta.db_table in connections[alias].introspection.table_names(cursor)
+
+
+class DatabaseSchedule:
+    """The core's `ScheduleTable` for Django's databases."""
+
+    every_s = EVERY_S
+
+    def __init__(self) -> None:
+        self._is_there = False
+        self._looked_at: float | None = None
+        self._troubles: dict[int, str] = {}
+
+    # --- what schedulers ask ------------------------------------------------------------------------------------------
+
+    def read(self, seen: object) -> tuple[object, list[Entry]] | None:
+        """Return the entries of all usable rows, unless nothing has changed. As `ScheduleTable.read`."""
+        alias = schedule_alias()
+        if alias is None or not self._find_table(alias):
+            return None if seen == 0 else (0, [])
+        try:
+            return _reached(partial(self._read, alias, seen))
+        except Exception:
+            self._is_there = False  # it may have been deleted
+            raise
+
+    def record(self, runs: Sequence[EntryRuns]) -> None:
+        """Add runs to the rows that were not told of them yet. As `ScheduleTable.record`."""
+        alias = schedule_alias()
+        if alias is not None:
+            for start in range(0, len(runs), BATCH):
+                _reached(partial(_record, alias, runs[start : start + BATCH]))
+
+    def note_next(self) -> None:
+        """Write down when each row fires next, where that is not known. As `ScheduleTable.note_next`."""
+        alias = schedule_alias()
+        if alias is not None and self._is_there:
+            _reached(partial(_note_next, alias))
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Let somebody be told when a save or deletion in this process is committed. As `ScheduleTable.watch`."""
+
+        def hear(*, using: str, **_: Any) -> None:
+            transaction.on_commit(changed, using=using, robust=True)
+
+        for signal in (post_save, post_delete):
+            signal.connect(hear, sender=PeriodicTask, weak=False)
+
+        def stop() -> None:
+            for signal in (post_save, post_delete):
+                signal.disconnect(hear, sender=PeriodicTask)
+
+        return stop
+
+    # --- how ----------------------------------------------------------------------------------------------------------
+
+    def _find_table(self, alias: str) -> bool:
+        now = time.monotonic()
+        if not self._is_there and (self._looked_at is None or now - self._looked_at >= MISSING_S):
+            self._is_there = _reached(partial(has_table, alias))
+            self._looked_at = None if self._is_there else now
+        return self._is_there
+
+    def _read(self, alias: str, seen: object) -> tuple[object, list[Entry]] | None:
+        rows = PeriodicTask.objects.using(alias).order_by("pk")
+        sql, parameters = rows.values_list(*_SAID).query.get_compiler(alias).as_sql()
+        with connections[alias].cursor() as cursor:
+            cursor.execute(sql, parameters)
+            found = cursor.fetchall()
+        said = hash(repr(found)) or 1  # of this process alone; 0 stands for no table
+        return None if said == seen else (said, self._entries(rows))
+
+    def _entries(self, rows: Any) -> list[Entry]:
+        """Make the entries. A row that cannot be used is left out and told of once."""
+        entries: list[Entry] = []
+        troubles: dict[int, str] = {}
+        for row in rows:
+            try:
+                entries.append(row.entry)
+            except (TaskQError, ValueError, TypeError) as error:
+                troubles[row.pk] = str(error)
+                if self._troubles.get(row.pk) != troubles[row.pk]:
+                    logger.error("periodic task %r cannot be used and is left out: %s", row.name, error)
+        self._troubles = troubles
+        return entries
+
+
+def _reached(function: Callable[[], T]) -> T:
+    """Call a function with healthy connections, and once more if its connection is from before a restart."""
+    call = on_healthy_connections(function)
+    try:
+        return call()
+    except (OperationalError, InterfaceError):  # the connection was closed then
+        return call()
+
+
+def _record(alias: str, runs: Sequence[EntryRuns]) -> None:
+    keys = {int(each.run_key.partition("-")[0]): each for each in runs}
+    with transaction.atomic(using=alias):
+        rows = PeriodicTask.objects.using(alias)
+        for row in rows.filter(pk__in=keys):
+            told = keys[row.pk]
+            last = _stored(told.last)
+            if row.row.run_key == told.run_key:
+                untold = rows.filter(Q(last_run_at=None) | Q(last_run_at__lt=last), pk=row.pk)
+                untold.update(total_runs=F("total_runs") + told.count, last_run_at=last, next_run_at=_next(row))
+
+
+def _note_next(alias: str) -> None:
+    with transaction.atomic(using=alias):
+        rows = PeriodicTask.objects.using(alias)
+        for row in rows.all():
+            upcoming = _next(row)
+            if row.next_run_at != upcoming:
+                as_read = {name: getattr(row, name) for name in _WHEN}
+                rows.filter(pk=row.pk, **as_read).update(next_run_at=upcoming)
+
+
+def _next(row: PeriodicTask) -> datetime | None:
+    try:
+        found = row.upcoming(1)
+    except (TaskQError, ValueError, TypeError):
+        return None  # the scheduler's log and the admin tell of it
+    return _stored(found[0]) if found else None
+
+
+def _stored(moment: datetime) -> datetime:
+    """Return a moment as Django stores it: without `USE_TZ` it has no time zone."""
+    return moment if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())

@@ -1,0 +1,397 @@
+"""Periodic tasks in the admin: edited, switched and run by who may, with those of the code beside them."""
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from html import unescape
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from taskq_core.inspector import Inspector
+from taskq_django import schedule, taskq
+from taskq_django.admin import PeriodicTaskAdminMixin
+from taskq_django.admin.base import BaseAdmin
+from taskq_django.models import PeriodicTask
+from tests.taskq_django.shop.tasks import greet, restock
+
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("redis")]
+LIST = "/admin/taskq_django/periodictask/"
+HOSTILE = "<script>alert('x')</script>"
+FORM = {
+    "name": "daily",
+    "task": "shop:greet",
+    "kwargs": '{"name": "Ada"}',
+    "cron": "0 3 * * *",
+    "options": "{}",
+    "catch_up": "one",
+    "catch_up_window": "01:00:00",
+    "enabled": "on",
+}
+
+
+@pytest.fixture
+def login(client: Client) -> Callable[..., Client]:
+    """A browser of somebody with these permissions on periodic tasks."""
+
+    def login(*words: str) -> Client:
+        user = User.objects.create_user("ada", is_staff=True)
+        names = [f"{word}_periodictask" for word in words]
+        user.user_permissions.set(Permission.objects.filter(codename__in=names))
+        assert user.user_permissions.count() == len(words)
+        client.force_login(user)
+        return client
+
+    return login
+
+
+@pytest.fixture
+def staff(login: Callable[..., Client]) -> Client:
+    return login("view", "add", "change", "delete", "run")
+
+
+@pytest.fixture
+def of_the_code() -> Iterator[None]:
+    schedule("0 9 * * MON-FRI", greet.s("Ada"), id="nightly", tz="Asia/Tokyo", max_retry=3)
+    schedule("@every 90s", restock.s(sku="x"), id="poll")
+    yield
+    taskq.unschedule("nightly")
+    taskq.unschedule("poll")
+
+
+def make(name: str = "hello", **given: Any) -> PeriodicTask:
+    standard = {"task": "shop:greet", "kwargs": {"name": "Ada"}, "cron": "0 3 * * *"}
+    return PeriodicTask.objects.create(name=name, **{**standard, **given})
+
+
+def names(html: str) -> list[str]:
+    return [unescape(each) for each in re.findall(r'field-name"><a [^>]*>([^<]*)</a>', html)]
+
+
+def errors(html: str) -> dict[str, str]:
+    found = re.findall(r'<ul class="errorlist"(?: id="id_(\w+?)_error")?><li>(.*?)</li>', html)
+    return {field: unescape(text) for field, text in found}
+
+
+def said(html: str) -> list[str]:
+    return [
+        unescape(re.sub("<[^>]*>", "", each))
+        for each in re.findall(r'<li class="(?:success|warning|error)">(.*?)</li>', html)
+    ]
+
+
+def page(browser: Client, path: str = "", **query: str) -> str:
+    response = browser.get(LIST + path, query)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def act(browser: Client, action: str, *rows: PeriodicTask, **more: str) -> str:
+    posted = {"action": action, "_selected_action": [str(row.pk) for row in rows], "select_across": "0", "index": "0"}
+    return browser.post(LIST, {**posted, **more}, follow=True).content.decode()
+
+
+def pending(queue: str = "default") -> list[bytes]:
+    inspector = Inspector(taskq)
+    return [each.payload for each in inspector.tasks(queue, "pending").tasks] if queue in inspector.queues() else []
+
+
+class TestForm:
+    def test_a_row_is_made_and_edited(self, staff: Client) -> None:
+        staff.post(f"{LIST}add/", {**FORM, "interval": "", "queue": "low", "options": '{"max_retry": 2}'})
+        row = PeriodicTask.objects.get()
+        assert (row.kwargs, row.queue, row.options, row.enabled) == ({"name": "Ada"}, "low", {"max_retry": 2}, True)
+
+        staff.post(f"{LIST}{row.pk}/change/", {**FORM, "cron": "", "interval": "90"})
+
+        row.refresh_from_db()
+        assert (row.cron, row.interval) == ("", timedelta(seconds=90))
+        assert len(LogEntry.objects.all()) == 2
+        assert LogEntry.objects.earliest("pk").get_change_message() == "Added."
+
+    def test_every_mistake_is_told_beside_its_field(self, staff: Client) -> None:
+        given = {"task": "shop:gret", "cron": "0 0 30 2 *", "time_zone": "Mars/Base", "options": '{"max_retri": 3}'}
+
+        found = errors(staff.post(f"{LIST}add/", {**FORM, **given}).content.decode())
+
+        assert list(found) == ["task", "options", "cron", "time_zone"]
+        assert "did you mean 'shop:greet'?" in found["task"]
+        assert "it never fires: day of month 30 does not come in month 2" in found["cron"]
+        assert "did you mean 'max_retry'?" in found["options"]
+        assert not PeriodicTask.objects.exists()
+
+    def test_what_cannot_be_read_is_told_once(self, staff: Client) -> None:
+        given = {"kwargs": "{", "cron": "", "interval": "often", "start_at_0": "x", "start_at_1": "y"}
+
+        found = errors(staff.post(f"{LIST}add/", {**FORM, **given}).content.decode())
+
+        assert found["kwargs"] == "Enter a valid JSON."
+        assert found["interval"] == "Enter a valid duration."
+        assert "cron" not in found
+
+    def test_the_tasks_and_time_zones_there_are_are_suggested(self, staff: Client) -> None:
+        html = page(staff, "add/")
+
+        assert '<option value="shop:restock">' in html
+        assert '<option value="Europe/Berlin">' in html
+        assert "Next runs" not in html
+
+    def test_the_next_runs_are_shown_in_both_time_zones(self, staff: Client, settings: Any) -> None:
+        """By the clock of the entry, and by that of whoever looks."""
+        settings.TIME_ZONE = "America/New_York"
+        row = make(cron="30 4 * * *", time_zone="Europe/Berlin")
+
+        html = page(staff, f"{row.pk}/change/")
+
+        assert "America/New_York (your time zone)" in html
+        cells = re.findall(r"<td>([^<]*)</td>", html[html.index("taskq-upcoming") :])
+        assert len(cells) == 10
+        assert all(re.search(r", 04:30 CES?T$", each) for each in cells[::2])
+        assert all(re.search(r", (21|22|23):30 E[SD]T$", each) for each in cells[1::2])
+
+    def test_a_row_that_was_deleted_meanwhile(self, staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Between the reading and the saving of the form, so that there is nothing to update."""
+        row = make()
+        cleaned, found = PeriodicTask.clean, admin.site._registry[PeriodicTask].get_object
+        there = [row, None]
+
+        def clean(self: PeriodicTask) -> None:
+            cleaned(self)
+            PeriodicTask.objects.all().delete()
+
+        monkeypatch.setattr(PeriodicTask, "clean", clean)
+        monkeypatch.setattr(  # the deletion above is rolled back with the form
+            admin.site._registry[PeriodicTask], "get_object", lambda *words: there.pop(0) and found(*words)
+        )
+
+        response = staff.post(f"{LIST}{row.pk}/change/", FORM, follow=True)
+
+        assert response.status_code == 200
+        assert said(response.content.decode()) == [f"Periodic task “{row.pk}” is not there (any more)."]
+
+
+class TestList:
+    @pytest.mark.usefixtures("of_the_code")
+    def test_those_of_the_code_stand_beside_those_of_the_table(self, staff: Client) -> None:
+        """They follow filters and search, and cannot be chosen for an action."""
+        make("in the table")
+        make("off", enabled=False, queue="low")
+        html = page(staff)
+
+        assert names(html) == ["in the table", "off", "nightly", "poll"]
+        assert html.count('class="action-select"') == 2
+        assert names(page(staff, source="code")) == ["nightly", "poll"]
+        assert names(page(staff, source="database")) == ["in the table", "off"]
+        assert names(page(staff, q="nightly")) == ["nightly"]
+        assert names(page(staff, q="greet")) == ["in the table", "off", "nightly"]
+        assert names(page(staff, enabled__exact="1")) == ["in the table", "nightly", "poll"]
+        assert names(page(staff, enabled__exact="0")) == ["off"]
+        assert names(page(staff, task="shop:restock")) == ["poll"]
+
+    @pytest.mark.usefixtures("of_the_code")
+    def test_those_of_the_code_close_the_last_page(self, staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(admin.site._registry[PeriodicTask], "list_per_page", 2)
+        for number in "123":
+            make(number)
+
+        assert names(page(staff)) == ["1", "2"]
+        assert names(page(staff, p="2")) == ["3", "nightly", "poll"]
+
+    @pytest.mark.usefixtures("of_the_code")
+    def test_one_of_the_code_is_shown_and_cannot_be_changed(self, staff: Client) -> None:
+        address = reverse("admin:taskq_django_periodictask_change", args=["code_3Anightly"])
+
+        html = staff.get(address).content.decode()
+
+        for text in ("0 9 * * MON-FRI (Asia/Tokyo)", "MaxRetry(3)", "Asia/Tokyo", "code or settings"):
+            assert text in html
+        assert 'name="_save"' not in html
+        assert staff.post(address, FORM).status_code == 403
+        assert staff.post(address.replace("change", "delete"), {"post": "yes"}).status_code == 403
+        assert staff.get(reverse("admin:taskq_django_periodictask_change", args=["code_3Agone"])).status_code == 302
+
+    @pytest.mark.usefixtures("of_the_code")
+    def test_an_interval_of_the_code_is_shown_as_a_scheduler_counts_it(
+        self, staff: Client, monkeypatch: pytest.MonkeyPatch, settings: Any
+    ) -> None:
+        settings.TIME_ZONE = "UTC"
+        assert "not known: no scheduler tells of it" in page(staff, "code_3Apoll/change/")
+        first = datetime(2090, 1, 1, tzinfo=UTC)
+        shown = {"poll": type("Info", (), {"next_run_at": first, "previous_run_at": first - timedelta(seconds=90)})}
+        monkeypatch.setattr("taskq_django.admin.code_entries._shown_by_schedulers", lambda: shown)
+
+        html = page(staff, "code_3Apoll/change/")
+
+        assert re.findall(r"<td>([^<]*)</td>", html[html.index("taskq-upcoming") :])[:2] == [
+            "Jan. 1, 2090, 00:00 UTC",
+            "Jan. 1, 2090, 00:01:30 UTC",
+        ]
+
+    def test_what_is_wrong_with_a_row_stands_in_its_place(self, staff: Client) -> None:
+        """It was written without the form, or its task is gone."""
+        make("gone", task=f"shop:{HOSTILE}")
+        make(HOSTILE, expire_at=datetime(2020, 1, 1, tzinfo=UTC))
+        make("off", enabled=False)
+
+        html = page(staff)
+
+        assert "unknown task" in html
+        assert "never again" in html
+        assert re.search(r'field-upcoming">disabled<', html)
+        assert HOSTILE not in html
+
+    def test_the_page_works_without_redis(self, staff: Client, of_the_code: None, settings: Any) -> None:
+        settings.TASKQ = {"URL": "redis://127.0.0.1:1/0"}
+        make("in the table")
+
+        html = page(staff)
+
+        assert names(html) == ["in the table", "nightly", "poll"]
+        assert "not known: no scheduler tells of it" in html
+
+    def test_the_number_of_queries_does_not_grow_with_the_rows(
+        self, staff: Client, django_assert_num_queries: Any
+    ) -> None:
+        make("0")
+        page(staff)
+        with CaptureQueriesContext(connection) as captured:
+            page(staff)
+        for number in range(1, 40):
+            make(str(number))
+
+        with django_assert_num_queries(len(captured)):
+            page(staff)
+
+
+class TestActions:
+    def test_rows_are_switched_off_and_on(self, staff: Client) -> None:
+        rows = [make(name) for name in "abc"]
+
+        assert said(act(staff, "disable", *rows[:2])) == ["2 periodic tasks were disabled."]
+        assert said(act(staff, "disable", *rows)) == ["1 periodic task was disabled."]
+        assert not PeriodicTask.objects.filter(enabled=True).exists()
+        assert said(act(staff, "enable", rows[0], select_across="1")) == ["3 periodic tasks were enabled."]
+
+        assert PeriodicTask.objects.filter(enabled=True).count() == 3
+        assert [each.get_change_message() for each in LogEntry.objects.all()] == ["Changed Enabled."] * 6
+
+    def test_run_now_asks_first_and_enqueues_with_arguments_and_options(self, staff: Client) -> None:
+        rows = [make("a", queue="low"), make("off", enabled=False, kwargs={"name": "Bob"}), make("other")]
+
+        html = act(staff, "run_now", *rows[:2])
+        assert "Enqueue a task of each of 2 periodic tasks now" in html
+        assert pending() == pending("low") == []
+        html = act(staff, "run_now", *rows[:2], post="yes")
+
+        assert said(html) == ["2 tasks were enqueued."]
+        assert (pending(), pending("low")) == ([b'{"name":"Bob"}'], [b'{"name":"Ada"}'])
+        assert all(each.get_change_message().startswith("Run now, as task ") for each in LogEntry.objects.all())
+        assert LogEntry.objects.count() == 2
+        assert set(PeriodicTask.objects.values_list("total_runs", "last_run_at")) == {(0, None)}
+
+    def test_what_the_confirmation_says_is_what_is_done(self, staff: Client) -> None:
+        """Only those that were chosen, though all were there; or all that match."""
+        first, second = make("a"), make("b")
+        html = act(staff, "run_now", first)
+        hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', html))
+        staff.post(LIST, {**hidden})
+        assert len(pending()) == 1
+
+        html = act(staff, "run_now", second, select_across="1")
+        hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', html))
+        staff.post(LIST, {**hidden})
+        assert len(pending()) == 3
+
+    def test_what_cannot_be_enqueued_is_told(self, staff: Client, settings: Any) -> None:
+        once, broken = make("once", options={"task_id": "one"}), make("broken", kwargs={})
+        act(staff, "run_now", once, post="yes")
+
+        html = act(staff, "run_now", once, broken, post="yes")
+        assert [each.partition(":")[0] for each in said(html)] == ["Broken", "Once"]
+        assert "id" in said(html)[1]
+        settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.2}
+        (text,) = said(act(staff, "run_now", make("x"), make("y"), post="yes"))
+        assert text.startswith("X: ")
+
+    def test_keys_that_nobody_was_offered(self, staff: Client) -> None:
+        make()
+
+        for key in ("code:nightly", "-1", "x", "9" * 40, "²"):
+            response = staff.post(LIST, {"action": "disable", "_selected_action": key, "index": "0"}, follow=True)
+            assert response.status_code == 200
+            assert said(response.content.decode()) == ["Nothing was done: no such periodic task can be chosen."]
+        assert PeriodicTask.objects.get().enabled
+
+    def test_a_row_that_is_gone(self, staff: Client) -> None:
+        row = make()
+        PeriodicTask.objects.filter(pk=row.pk).delete()
+        make("another")
+
+        assert said(act(staff, "disable", row)) == ["0 periodic tasks were disabled."]
+        assert "Nothing matches (any more)." in act(staff, "run_now", row)
+
+
+class TestPermissions:
+    def test_who_may_only_view_sees_no_action(self, login: Callable[..., Client], of_the_code: None) -> None:
+        browser, row = login("view"), make()
+
+        html = page(browser)
+        assert names(html) == ["hello", "nightly", "poll"]
+        assert '<select name="action"' not in html
+        assert "Add periodic task" not in html
+        assert 'name="_save"' not in page(browser, f"{row.pk}/change/")
+        for action in ("disable", "run_now", "delete_selected"):
+            act(browser, action, row, post="yes")
+        assert PeriodicTask.objects.get().enabled
+        assert pending() == []
+
+    def test_who_may_run_may_not_change(self, login: Callable[..., Client]) -> None:
+        browser, row = login("view", "run"), make()
+
+        html = page(browser)
+        assert re.findall(
+            r'<option value="(\w+)"', html[html.index('<select name="action"') :].partition("</select>")[0]
+        ) == ["run_now"]
+        act(browser, "run_now", row, post="yes")
+        act(browser, "disable", row)
+
+        assert len(pending()) == 1
+        assert PeriodicTask.objects.get().enabled
+
+    def test_who_may_change_may_not_run(self, login: Callable[..., Client]) -> None:
+        browser, row = login("view", "change"), make()
+
+        act(browser, "run_now", row, post="yes")
+        act(browser, "disable", row)
+
+        assert pending() == []
+        assert not PeriodicTask.objects.get().enabled
+
+    def test_others_see_nothing(self, login: Callable[..., Client], of_the_code: None) -> None:
+        browser, row = login(), make()
+
+        for path in ("", "add/", f"{row.pk}/change/", "code_3Anightly/change/"):
+            assert browser.get(LIST + path).status_code == 403
+
+
+def test_the_mixin_goes_over_another_admin() -> None:
+    """As that of a theme, whose templates are then used."""
+
+    class Themed(BaseAdmin):
+        change_list_template = "themed.html"
+
+    class Mine(PeriodicTaskAdminMixin, Themed):
+        list_display = ("name", "upcoming")
+
+    mine = Mine(PeriodicTask, admin.AdminSite())
+
+    assert mine.change_list_template == "themed.html"
+    assert mine.change_form_template is None
+    assert mine.check() == []
