@@ -131,7 +131,7 @@ class TaskRows(Rows):
         if self._cursor is not None:
             text = _("%(scanned)d more of %(total)d tasks were read.") % facts
         elif search.cursor is not None:
-            text = _("%(scanned)d of %(total)d tasks were read; at most %(most)d are at once.") % facts
+            text = _("%(scanned)d of %(total)d tasks were read; at most %(most)d are read at once.") % facts
         elif search.tasks:
             return ""
         else:
