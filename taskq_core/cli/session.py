@@ -92,13 +92,21 @@ class Session:
             click.UsageError: Nothing names one.
             ConfigurationError: As `app`.
         """
+        self.name_app(target)
+        return self.app
+
+    def name_app(self, target: str | None) -> None:
+        """Note which queue application is meant, without loading it. As `named_app`.
+
+        Raises:
+            click.UsageError: Nothing names one.
+        """
         if target is not None:
             self.given["app"] = target
         if self.host is None and "app" not in self.given:
             raise click.UsageError(
                 "name the TaskQ object, for example shop.queue:taskq", click.get_current_context(silent=True)
             )
-        return self.app
 
     def close(self) -> None:
         """Close what was opened; the application of a framework is left as it is."""

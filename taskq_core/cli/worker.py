@@ -8,8 +8,10 @@ import argparse
 import importlib.metadata
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import click
@@ -22,7 +24,9 @@ from taskq_core.context import TaskContext
 from taskq_core.scheduler import SchedulerConfig
 from taskq_core.settings import Settings, parse_queues, seconds
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
+from taskq_core.worker.autoreload import FolderWatch, Reloading, run_with_autoreload
 
+RELOAD_HELP = "start anew when code below this folder changes, after running tasks have finished; for development"
 DESCRIPTION = "Take tasks from the queues and run them until told to stop."
 LOG_LEVELS = (logging.ERROR, logging.INFO, logging.INFO, logging.DEBUG)
 """What the log tells, by verbosity."""
@@ -330,12 +334,32 @@ def set_up_log(verbosity: int) -> None:
 
 
 @click.argument("app", metavar="MODULE:ATTRIBUTE", required=False)
+@click.option("--reload", is_flag=True, help=RELOAD_HELP)
 @verbosity_option("task")
 @click.pass_obj
-def _work(session: Session, /, app: str | None, verbosity: int, **options: Any) -> int:
+def _work(session: Session, /, app: str | None, reload: bool, verbosity: int, **options: Any) -> int:
+    options["verbosity"] = verbosity
+
+    def make() -> Worker:
+        return make_worker(session.app, options, stdout=session.output.stdout, per_task=True)
+
+    if reload:
+        session.name_app(app)  # and loads it in the child only: its code may be in the middle of an edit
+        set_up_log(verbosity)
+        return run_with_autoreload(make, _reloading())
     target = session.named_app(app)
     set_up_log(verbosity)
-    return run(target, {**options, "verbosity": verbosity}, stdout=session.output.stdout)
+    return run(target, options, stdout=session.output.stdout)
+
+
+def _reloading() -> Reloading:
+    """How `taskq worker` is started anew: by the same command line, for the Python files below this folder."""
+    folder = Path.cwd()
+    flags = [f"-W{each}" for each in sys.warnoptions]
+    return Reloading(
+        watch=lambda loaded_since: FolderWatch(folder, loaded_since),
+        command=[sys.executable, *flags, "-m", "taskq_core", *sys.argv[1:]],
+    )
 
 
 worker_command = make_command(_work, description=DESCRIPTION, epilog=epilog("shop.queue:taskq "))
