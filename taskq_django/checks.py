@@ -100,7 +100,7 @@ def check_dev_worker(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
         return [
             Error(
                 f"TASKQ['DEV_WORKER'] is not usable: {error}.",
-                hint="Leave it out, and run `manage.py runworker` where there is to be a worker.",
+                hint="Write 'DEV_WORKER': DEBUG, or leave it out; `manage.py runworker` works anywhere.",
                 id="taskq.E005",
             )
         ]

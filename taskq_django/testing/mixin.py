@@ -12,6 +12,8 @@ from taskq_core.testing.records import TaskLike
 from taskq_django.test_cases import is_inside
 from taskq_django.testing import blocks
 
+__unittest = True  # an assertion that fails is shown where the test makes it
+
 if TYPE_CHECKING:
     _Base = unittest.TestCase
 else:

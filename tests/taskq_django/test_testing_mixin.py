@@ -169,6 +169,19 @@ def test_a_set_up_that_leaves_the_mixin_out_is_told(settings: Any) -> None:
     assert "Forgetful.setUp must call super().setUp() for tasks to be captured" in told
 
 
+def test_an_assertion_that_fails_is_shown_where_the_test_makes_it(settings: Any) -> None:
+    settings.TASKQ = NOWHERE
+
+    class Expecting(TaskQTestMixin, SimpleTestCase):
+        def test_it(self) -> None:
+            self.assert_enqueued(greet)
+
+    ((_, told),) = run(Expecting).failures
+
+    assert told.count("  File ") == 1
+    assert "self.assert_enqueued(greet)" in told
+
+
 def test_a_failing_task_fails_an_eager_test_at_its_end(settings: Any) -> None:
     settings.TASKQ = {**NOWHERE, "ENQUEUE": "immediate"}
 
