@@ -28,11 +28,16 @@ class NoRows(models.Manager[Any]):
 
 
 class Queue(models.Model):
-    """A queue, for the admin."""
+    """A queue, for the admin.
+
+    Attributes:
+        record: How it stands, as the dashboard tells it; None if that was not asked.
+    """
 
     name = models.CharField(_("name"), max_length=256, primary_key=True)
 
     objects = NoRows()
+    record: Any = None
 
     class Meta:  # noqa: D106 - Django's own form
         managed = False
@@ -78,11 +83,16 @@ class Task(models.Model):
 
 
 class Worker(models.Model):
-    """A worker process, for the admin."""
+    """A worker process, for the admin.
+
+    Attributes:
+        record: What it does, as the dashboard tells it; None if that was not asked.
+    """
 
     id = models.CharField(_("id"), max_length=256, primary_key=True)
 
     objects = NoRows()
+    record: Any = None
 
     class Meta:  # noqa: D106 - Django's own form
         managed = False
@@ -92,7 +102,7 @@ class Worker(models.Model):
         verbose_name_plural = _("workers")
 
     def __str__(self) -> str:
-        return self.id
+        return self.id if self.record is None else f"{self.record.host}:{self.record.pid}"
 
 
 class OutboxTask(models.Model):

@@ -127,7 +127,7 @@ class TypeRow:
 
     Attributes:
         name: Name of the task; "" for those that cannot be read.
-        sizes: How many by state; states without one are left out.
+        sizes: How many by state, in the order of `STATES`.
     """
 
     name: str
@@ -214,8 +214,8 @@ def read_queue(keys: Keys, name: str, *, days: int) -> Steps[QueueDetail]:
         looked_at += len(page.tasks)
         for stored in page.tasks:
             task = read_task(name, stored)
-            sizes = counts.setdefault("" if isinstance(task, UnreadableTask) else task.name, {})
-            sizes[state] = sizes.get(state, 0) + 1
+            sizes = counts.setdefault("" if isinstance(task, UnreadableTask) else task.name, dict.fromkeys(STATES, 0))
+            sizes[state] += 1
     types = [TypeRow(name=each, sizes=MappingProxyType(sizes)) for each, sizes in counts.items()]
     return QueueDetail(
         queue=row, days=past, types=tuple(sorted(types, key=lambda each: (-each.size, each.name))), looked_at=looked_at

@@ -1,16 +1,19 @@
-"""Queues, tasks and periodic tasks in Django's admin.
+"""Queues, tasks, workers and periodic tasks in Django's admin.
 
 Django's own lists, forms and actions over rows that are read from Redis; each page is a mixin that can be put over
 another `ModelAdmin`. Arguments and results are on a task's own page only. When Redis does not answer, the pages say so.
 """
 
 from taskq_django.admin.base import RedisAdminMixin
+from taskq_django.admin.live import LiveMixin
 from taskq_django.admin.outbox import OutboxTaskAdmin
 from taskq_django.admin.periodic import PeriodicTaskAdmin, PeriodicTaskAdminMixin
 from taskq_django.admin.queues import QueueAdmin, QueueAdminMixin
 from taskq_django.admin.tasks import TaskAdmin, TaskAdminMixin
+from taskq_django.admin.workers import WorkerAdmin, WorkerAdminMixin
 
 __all__ = [
+    "LiveMixin",
     "OutboxTaskAdmin",
     "PeriodicTaskAdmin",
     "PeriodicTaskAdminMixin",
@@ -19,4 +22,6 @@ __all__ = [
     "RedisAdminMixin",
     "TaskAdmin",
     "TaskAdminMixin",
+    "WorkerAdmin",
+    "WorkerAdminMixin",
 ]

@@ -23,6 +23,7 @@ from django.utils.translation import gettext as _
 
 from taskq_core import BrokerError, ConfigurationError
 from taskq_django.admin.change_list import over_redis
+from taskq_django.admin.live import LiveMixin, keep_messages
 from taskq_django.admin.rows import Rows
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ else:
     MixinBase = object  # a mixin goes over whatever ModelAdmin there is
 
 
-class RedisAdminMixin(MixinBase):
+class RedisAdminMixin(LiveMixin, MixinBase):
     """Pages of a model whose rows are in Redis. A subclass says in `get_rows` which.
 
     With Redis down every page says so and can be tried again. A permission of its own, as `run`, is asked for with
@@ -221,7 +222,7 @@ class RedisAdminMixin(MixinBase):
             "subtitle": None,
             "changelist_url": self._address("changelist"),
         }
-        return TemplateResponse(request, template, {**shared, **context})
+        return keep_messages(request, TemplateResponse(request, template, {**shared, **context}))
 
     def page_of(self, request: HttpRequest, row: Any) -> str:
         """Return the address of the page of one row."""

@@ -6,11 +6,12 @@ from django.contrib import admin
 from django.http import HttpRequest
 
 from taskq_django.admin.base import BaseAdmin
+from taskq_django.admin.live import LiveMixin
 from taskq_django.models import OutboxTask
 
 
 @admin.register(OutboxTask)
-class OutboxTaskAdmin(BaseAdmin):
+class OutboxTaskAdmin(LiveMixin, BaseAdmin):
     """Tasks that wait to be sent: which, since when, and whether somebody is at it. Their arguments are not shown."""
 
     list_display = ("name", "task_id", "queue", "created_at", "claimed_until", "size")

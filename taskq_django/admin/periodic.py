@@ -28,6 +28,7 @@ from taskq_core import BrokerUnavailableError, EnqueueError, TaskQError
 from taskq_django.admin.actions import confirmed_action
 from taskq_django.admin.base import BaseAdmin, MixinBase
 from taskq_django.admin.code_entries import CODE_KEY, SOURCE_VAR, PeriodicTaskList, code_rows
+from taskq_django.admin.live import LiveMixin
 from taskq_django.admin.periodic_form import PeriodicTaskForm
 from taskq_django.admin.upcoming import at, look_ahead
 from taskq_django.app import taskq
@@ -54,7 +55,7 @@ class SourceFilter(admin.SimpleListFilter):
         return queryset.none() if self.value() == "code" else queryset
 
 
-class PeriodicTaskAdminMixin(MixinBase):
+class PeriodicTaskAdminMixin(LiveMixin, MixinBase):
     """The pages of periodic tasks, to be put over a `ModelAdmin`."""
 
     form = PeriodicTaskForm

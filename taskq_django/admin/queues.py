@@ -1,76 +1,423 @@
-"""Queues and how full they are."""
+"""Queues: how they stand, what they did, and what can be done to them."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from django.contrib import admin
-from django.http import HttpRequest
-from django.urls import reverse
-from django.utils.html import format_html
-from django.utils.http import urlencode
+from django.contrib import admin, messages
+from django.contrib.admin import SimpleListFilter
+from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _now
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext, ngettext_lazy, pgettext_lazy
 
-from taskq_core import TaskState
+from taskq_core import BrokerError, ConfigurationError, TaskState
+from taskq_core.dashboard import DAYS_CHOICES, STATES, Dashboard, QueueDetail, QueuesOverview, QueueStatus
+from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import LISTED_STATES, Inspector
+from taskq_django.admin.actions import confirmed_action
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
-from taskq_django.admin.rows import ListRows
+from taskq_django.admin.charts import history_chart, state_bar, swatch
+from taskq_django.admin.queue_actions import READ, DeleteForm, EmptyForm, Stopwatch, each, empty
+from taskq_django.admin.rows import Rows
+from taskq_django.admin.sorting import SortedRows
 from taskq_django.admin.task_filters import STATE_NAMES
+from taskq_django.admin.wording import FEW, Links, nowrap, number, per_cent, size, span
 from taskq_django.app import taskq
 from taskq_django.models import Queue
 
+DAYS_VAR = "days"
+STATUS_NAMES: dict[QueueStatus, Any] = {
+    QueueStatus.RUNNING: pgettext_lazy("queue status", "running"),
+    QueueStatus.PAUSED: pgettext_lazy("queue status", "paused"),
+    QueueStatus.DAMAGED: pgettext_lazy("queue status", "damaged"),
+}
 
-def size_column(state: TaskState) -> Any:
-    """Return a column with the size of a state, a link to its tasks for who may see them."""
 
-    @admin.display(description=STATE_NAMES[state])
-    def size(self: "QueueAdminMixin", queue: Any) -> SafeString | str:
-        count = queue.info.sizes[state]
-        if not count or not queue.may_view_tasks or state not in LISTED_STATES:
-            return str(count)
-        address = reverse("admin:taskq_django_task_changelist", current_app=self.admin_site.name)
-        query = urlencode({"queue": queue.info.name, "state": str(state)})
-        return format_html('<a href="{}?{}">{}</a>', address, query, count)
+class QueueStatusFilter(SimpleListFilter):
+    """Queues by status."""
 
-    return size
+    title = _("status")
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        """Return the statuses, with how many queues have each."""
+        queues = model_admin.overview(request).queues
+        counts = {status: sum(row.status is status for row in queues) for status in QueueStatus}
+        return [(status.value, f"{STATUS_NAMES[status]} ({count})") for status, count in counts.items()]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        """Return the queues of the status."""
+        status = self.value()
+        return queryset if status is None else queryset.only_if(lambda queue: queue.record.status == status)
+
+
+def _size(queue: Any, state: TaskState) -> SafeString | str:
+    count = queue.record.sizes[state]
+    if not count or state not in LISTED_STATES:
+        return number(count)
+    links: Links = queue.links
+    return links.tasks(number(count), queue=queue.name, state=state.value)
 
 
 class QueueAdminMixin(RedisAdminMixin):
-    """The list of queues, to be put over a `ModelAdmin`."""
+    """The pages of queues, to be put over a `ModelAdmin`: a list, and a page for each with its past."""
 
-    list_display = ("name", "is_paused", *(f"size_{state}" for state in TaskState), "latency")
-    list_display_links = None
-
-    size_active, size_pending, size_scheduled, size_retry, size_archived, size_completed, size_aggregating = (
-        size_column(state)
-        for state in (
-            *(TaskState.ACTIVE, TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.ARCHIVED),
-            *(TaskState.COMPLETED, TaskState.AGGREGATING),
-        )
+    list_display = ("name", "status", "tasks", "latency", "memory", "processed_today", "failed_today", "error_rate")
+    list_filter = (QueueStatusFilter,)
+    search_fields = ("name",)  # what is searched is said by get_search_results; this shows the form
+    search_help_text = _("Part of the name of a queue.")
+    actions = ("pause", "resume", "empty", "delete_selected")
+    fieldsets = (
+        (None, {"fields": ("name", "status", "problem", "buttons")}),
+        (_("Tasks"), {"fields": ("bar", "sizes", "groups", "latency", "memory")}),
+        (_("Runs"), {"fields": ("today", "total", "history")}),
+        (_("Task types"), {"fields": ("types",)}),
+    )
+    readonly_fields = (
+        *("name", "status", "problem", "buttons", "bar", "sizes", "groups", "latency", "memory", "today", "total"),
+        *("history", "types"),
     )
 
-    def get_rows(self, request: HttpRequest) -> ListRows:
+    # --- rows ---------------------------------------------------------------------------------------------------------
+
+    def dashboard(self) -> Dashboard:
+        """Return what reads the queues."""
+        return Dashboard(Inspector(taskq))
+
+    def overview(self, request: HttpRequest) -> QueuesOverview:
+        """Return how the queues stand, read once a request."""
+        found: QueuesOverview | None = getattr(request, READ, None)
+        if found is None:
+            found = self.dashboard().queues()
+            setattr(request, READ, found)
+        return found
+
+    def get_rows(self, request: HttpRequest) -> Rows:
         """Return all queues."""
-        may_view_tasks = request.user.has_perm("taskq_django.view_task")
-        rows = []
-        for info in Inspector(taskq).queue_infos():
-            queue: Any = Queue(name=info.name)
-            queue.info, queue.may_view_tasks = info, may_view_tasks
-            rows.append(queue)
-        return ListRows(Queue, rows)
+        links = Links(request, self.admin_site)
+        found = self.overview(request)
+        largest = max((row.size for row in found.queues), default=0)
+        return SortedRows(Queue, [self._row(row, links, largest) for row in found.queues])
 
-    @admin.display(description=_("status"))
-    def is_paused(self, queue: Any) -> SafeString | str:
+    def get_list_filter(self, request: HttpRequest) -> Any:
+        """Return the filters; of a few queues all are seen at once, and their figures need the room."""
+        return super().get_list_filter(request) if len(self.overview(request).queues) > FEW else ()
+
+    def _row(self, record: Any, links: Links, largest: int) -> Queue:
+        queue: Any = Queue(name=record.name)
+        queue.record, queue.links, queue.largest = record, links, largest
+        return queue  # type: ignore[no-any-return]  # a Queue with what its columns need
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
+        """Return the queues whose name has this part."""
+        text = search_term.strip().lower()
+        return (queryset.only_if(lambda queue: text in queue.name.lower()) if text else queryset), False
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """Return one queue in full, None if it is not there (any more)."""
+        try:
+            detail = self.dashboard().queue(object_id, days=asked_days(request))
+        except QueueNotFoundError:
+            return None
+        queue: Any = self._row(detail.queue, Links(request, self.admin_site), detail.queue.size)
+        queue.detail, queue.days = detail, asked_days(request)
+        queue.action_links = self.action_links(request, queue)
+        return queue
+
+    # --- the list -----------------------------------------------------------------------------------------------------
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Show the list, with the past of all queues together as `taskq_history` for its template."""
+        context = dict(extra_context or {})
+        if request.method == "GET" and self.has_view_or_change_permission(request):
+            try:
+                context["taskq_history"] = self._past(request)
+            except (BrokerError, ConfigurationError) as error:
+                return self.render_trouble(request, error)
+        return super().changelist_view(request, context)
+
+    def _past(self, request: HttpRequest) -> SafeString:
+        days = asked_days(request)
+        names = [row.name for row in self.overview(request).queues]
+        past = self.dashboard().history(names, days=days)
+        choices = []
+        for choice in DAYS_CHOICES:
+            query = request.GET.copy()
+            query[DAYS_VAR] = str(choice)
+            choices.append((f"?{query.urlencode()}", days_text(choice), choice == days))
+        return history_chart(past, key="taskq-history", heading=_now("Runs by day, all queues"), choices=choices)
+
+    # --- actions ------------------------------------------------------------------------------------------------------
+
+    @confirmed_action(
+        description=_("Pause selected %(verbose_name_plural)s"),
+        button=_("Pause"),
+        question=ngettext_lazy(
+            "Pause %(count)d queue? Workers take no more tasks of it; what runs goes on.",
+            "Pause %(count)d queues? Workers take no more tasks of them; what runs goes on.",
+            "count",
+        ),
+        permissions=["pause"],
+    )
+    def pause(self, request: HttpRequest, queues: Rows, *, seen: Any) -> None:
+        """Keep workers from taking tasks."""
+        inspector = Inspector(taskq)
+
+        def act(name: str) -> str:
+            inspector.pause(name)
+            return _now("Paused.")
+
+        if done := each(request, queues, act):
+            text = ngettext("%(count)d queue was paused.", "%(count)d queues were paused.", len(done))
+            self.message_user(request, text % {"count": len(done)}, messages.SUCCESS)
+
+    @confirmed_action(
+        description=_("Resume selected %(verbose_name_plural)s"),
+        button=_("Resume"),
+        question=ngettext_lazy(
+            "Resume %(count)d queue? Workers take its tasks again.",
+            "Resume %(count)d queues? Workers take their tasks again.",
+            "count",
+        ),
+        permissions=["pause"],
+    )
+    def resume(self, request: HttpRequest, queues: Rows, *, seen: Any) -> None:
+        """Let workers take tasks again."""
+        inspector = Inspector(taskq)
+
+        def act(name: str) -> str:
+            inspector.resume(name)
+            return _now("Resumed.")
+
+        if done := each(request, queues, act):
+            text = ngettext("%(count)d queue was resumed.", "%(count)d queues were resumed.", len(done))
+            self.message_user(request, text % {"count": len(done)}, messages.SUCCESS)
+
+    @confirmed_action(
+        description=_("Empty selected %(verbose_name_plural)s"),
+        button=_("Empty"),
+        question=ngettext_lazy(
+            "Delete all tasks of %(count)d queue that are in the states chosen here? They cannot be brought back.",
+            "Delete all tasks of %(count)d queues that are in the states chosen here? They cannot be brought back.",
+            "count",
+        ),
+        permissions=["delete"],
+        form=EmptyForm,
+        is_destructive=True,
+    )
+    def empty(self, request: HttpRequest, queues: Rows, *, seen: Any, states: Sequence[str]) -> None:
+        """Delete all tasks of some states."""
+        inspector, watch = Inspector(taskq), Stopwatch()
+        chosen = [TaskState(state) for state in states]
+        deleted = 0
+
+        def act(name: str) -> str:
+            nonlocal deleted
+            count = empty(inspector, name, chosen, watch)
+            deleted += count
+            names = ", ".join(str(STATE_NAMES[state]) for state in chosen)
+            text = ngettext("Deleted %(count)d task: %(states)s.", "Deleted %(count)d tasks: %(states)s.", count)
+            return text % {"count": count, "states": names}
+
+        if each(request, queues, act, watch=watch):
+            text = ngettext("%(count)d task was deleted.", "%(count)d tasks were deleted.", deleted)
+            self.message_user(request, text % {"count": deleted}, messages.SUCCESS)
+
+    @confirmed_action(
+        description=_("Delete selected %(verbose_name_plural)s"),
+        button=_("Delete"),
+        question=ngettext_lazy(
+            "Delete %(count)d queue with its counters and all that belongs to it?",
+            "Delete %(count)d queues with their counters and all that belongs to them?",
+            "count",
+        ),
+        permissions=["delete"],
+        form=DeleteForm,
+        is_destructive=True,
+    )
+    def delete_selected(self, request: HttpRequest, queues: Rows, *, seen: Any, force: bool) -> None:
+        """Delete queues, those with tasks in them only if that is said."""
+        inspector, watch = Inspector(taskq), Stopwatch()
+
+        def act(name: str) -> str:
+            count = inspector.remove_queue(name, force=force, progress=watch.progress)
+            text = ngettext("Deleted with %(count)d task.", "Deleted with %(count)d tasks.", count)
+            return text % {"count": count}
+
+        if done := each(request, queues, act, watch=watch, is_deletion=True):
+            text = ngettext("%(count)d queue was deleted.", "%(count)d queues were deleted.", len(done))
+            self.message_user(request, text % {"count": len(done)}, messages.SUCCESS)
+
+    def action_links(self, request: HttpRequest, obj: Any) -> list[tuple[str, str]]:
+        """Return the actions that make sense for this queue; to delete it the page has a button already."""
+        needless = ("delete_selected", "pause" if obj.record.is_paused else "resume")
+        links = zip(self._allowed(request), super().action_links(request, obj), strict=True)
+        return [link for name, link in links if name not in needless]
+
+    # --- columns and lines --------------------------------------------------------------------------------------------
+
+    @admin.display(description=_("status"), ordering="status")
+    def status(self, queue: Any) -> SafeString | str:
         """Whether workers take its tasks, or why it cannot be counted."""
-        if queue.info.problem:
-            return format_html('<span title="{}">({})</span>', queue.info.problem, _("damaged: cannot be counted"))
-        return f"({_('paused')})" if queue.info.is_paused else ""
+        record = queue.record
+        name = STATUS_NAMES[record.status]
+        if record.status is QueueStatus.RUNNING:
+            return str(name)
+        return format_html('<strong class="taskq-{}" title="{}">{}</strong>', record.status.value, record.problem, name)
 
-    @admin.display(description=_("oldest waits"), empty_value="-")
-    def latency(self, queue: Any) -> str:
+    @admin.display(description=_("tasks by state"), ordering="size")
+    def tasks(self, queue: Any) -> SafeString:
+        """How many it has, as a stacked bar beside those of the other queues, and how many of each state."""
+        counts = (
+            (swatch(state.value), _size(queue, state), STATE_NAMES[state])
+            for state in STATES
+            if queue.record.sizes[state]
+        )
+        return format_html(
+            '<div class="taskq-tasks"><b>{}</b>{}</div><ul class="taskq-counts">{}</ul>',
+            number(queue.record.size),
+            state_bar(queue.name, queue.record.sizes, whole=queue.largest),
+            format_html_join("", "<li>{} {} {}</li>", counts),
+        )
+
+    @admin.display(description=_("size"))
+    def bar(self, queue: Any) -> SafeString:
+        """All its tasks as a stacked bar."""
+        bar = state_bar(queue.name, queue.record.sizes, whole=queue.largest)
+        return format_html('<div class="taskq-tasks"><b>{}</b>{}</div>', number(queue.record.size), bar)
+
+    @admin.display(description=_("latency"), ordering="latency", empty_value="-")
+    def latency(self, queue: Any) -> SafeString | str:
         """How long the next task to run has been pending."""
-        return "" if queue.info.latency is None else f"{queue.info.latency.total_seconds():.1f} s"
+        return nowrap(span(queue.record.latency))
+
+    @admin.display(description=_("memory"), ordering="memory", empty_value="-")
+    def memory(self, queue: Any) -> SafeString | str:
+        """About how many bytes it takes in Redis."""
+        return nowrap(size(queue.record.memory))
+
+    @admin.display(description=_("processed today"), ordering="processed_today")
+    def processed_today(self, queue: Any) -> str:
+        """Tasks that ran since midnight UTC."""
+        return number(queue.record.processed_today)
+
+    @admin.display(description=_("failed today"), ordering="failed_today")
+    def failed_today(self, queue: Any) -> str:
+        """Runs that failed since midnight UTC."""
+        return number(queue.record.failed_today)
+
+    @admin.display(description=_("error rate"), ordering="error_rate", empty_value="-")
+    def error_rate(self, queue: Any) -> str:
+        """The share of today's runs that failed."""
+        return per_cent(queue.record.error_rate)
+
+    @admin.display(description=_("problem"), empty_value="-")
+    def problem(self, queue: Any) -> str:
+        """Why it cannot be counted."""
+        return str(queue.record.problem)
+
+    @admin.display(description=_("actions"))
+    def buttons(self, queue: Any) -> SafeString:
+        """What this user can do to it."""
+        links = format_html_join("", '<li><a class="button" role="button" href="{}">{}</a></li>', queue.action_links)
+        return format_html('<ul class="taskq-buttons">{}</ul>', links)
+
+    @admin.display(description=_("by state"))
+    def sizes(self, queue: Any) -> SafeString:
+        """Tasks by state."""
+        rows = ((swatch(state.value), capfirst(STATE_NAMES[state]), _size(queue, state)) for state in STATES)
+        return format_html(
+            '<table class="taskq-pairs" id="taskq-sizes" data-taskq-live><tbody>{}</tbody></table>',
+            format_html_join("", '<tr><th scope="row">{} {}</th><td class="taskq-number">{}</td></tr>', rows),
+        )
+
+    @admin.display(description=_("groups"))
+    def groups(self, queue: Any) -> str:
+        """Groups with tasks in them."""
+        return number(queue.record.groups)
+
+    @admin.display(description=_("today"))
+    def today(self, queue: Any) -> str:
+        """What it did since midnight UTC."""
+        return _ran(queue.record.processed_today, queue.record.failed_today, queue.record.error_rate)
+
+    @admin.display(description=_("in all"))
+    def total(self, queue: Any) -> str:
+        """What it did over its life."""
+        return _ran(queue.record.processed, queue.record.failed, None)
+
+    @admin.display(description=_("by day"))
+    def history(self, queue: Any) -> SafeString:
+        """What it did day by day."""
+        choices = [(f"?{DAYS_VAR}={each}", days_text(each), each == queue.days) for each in DAYS_CHOICES]
+        return history_chart(queue.detail.days, key="taskq-history", heading=_now("Runs by day"), choices=choices)
+
+    @admin.display(description=_("by type"), empty_value="-")
+    def types(self, queue: Any) -> SafeString | str:
+        """How many tasks of each type are in it."""
+        detail: QueueDetail = queue.detail
+        if not detail.types:
+            return ""
+        rows = (
+            (
+                each.name or f"({_now('unreadable')})",
+                number(each.size),
+                state_bar(each.name, each.sizes, whole=detail.types[0].size),
+            )
+            for each in detail.types
+        )
+        table = format_html(
+            '<table class="taskq-pairs"><tbody>{}</tbody></table>',
+            format_html_join("", '<tr><th scope="row">{}</th><td class="taskq-number">{}</td><td>{}</td></tr>', rows),
+        )
+        note = ""
+        if detail.is_sampled:
+            note = _now("Of the first %(count)s tasks only: those that come first in each state.") % {
+                "count": number(detail.looked_at)
+            }
+        return format_html('<div id="taskq-types" data-taskq-live>{}<div class="help">{}</div></div>', table, note)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return what there is to say of a queue; what cannot be told of this one is left out."""
+        if obj is None:
+            return self.fieldsets
+        left_out = {
+            *(() if obj.record.problem else ("problem",)),
+            *(() if obj.action_links else ("buttons",)),
+            *(() if obj.detail.types else ("types",)),
+        }
+        told = []
+        for heading, options in self.fieldsets:
+            fields = tuple(name for name in options["fields"] if name not in left_out)
+            if fields:
+                told.append((heading, {**options, "fields": fields}))
+        return told
+
+
+def asked_days(request: HttpRequest) -> int:
+    """Return how many days of the past are asked for; 30 unless it is one of the choices."""
+    asked = request.GET.get(DAYS_VAR)
+    return next((days for days in DAYS_CHOICES if str(days) == asked), 30)
+
+
+def days_text(days: int) -> str:
+    """Return how a span of days is called."""
+    return ngettext("%(count)d day", "%(count)d days", days) % {"count": days}
+
+
+def _ran(processed: int, failed: int, rate: float | None) -> str:
+    text = _now("%(processed)s processed, %(failed)s failed") % {
+        "processed": number(processed),
+        "failed": number(failed),
+    }
+    return f"{text} ({per_cent(rate)})" if rate is not None else text
 
 
 @admin.register(Queue)
 class QueueAdmin(QueueAdminMixin, BaseAdmin):
-    """Queues and how full they are."""
+    """Queues: how they stand, what they did, and what can be done to them."""
+
+    change_list_template = "admin/taskq_django/queue_list.html"

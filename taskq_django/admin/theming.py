@@ -16,6 +16,7 @@ _KINDS: tuple[tuple[type[forms.Field], Any], ...] = (
     (forms.FloatField, models.FloatField),
     (forms.IntegerField, models.IntegerField),
     (forms.UUIDField, models.UUIDField),
+    (forms.BooleanField, models.BooleanField),
     (forms.CharField, models.CharField),
 )
 """Form fields, the more special before what they are derived from, and the database fields they come from."""
@@ -24,8 +25,8 @@ _KEPT = ("rows", "spellcheck")
 
 def themed_field(modeladmin: Any, request: HttpRequest, name: str, field: forms.Field) -> None:
     """Give a form field the widget that this `ModelAdmin` would have for it."""
-    if field.widget.is_hidden:
-        return
+    if field.widget.is_hidden or isinstance(field, forms.MultipleChoiceField):
+        return  # no database field has several of its choices
     kind = _database_field(field)
     kind.set_attributes_from_name(name)
     kind.model = modeladmin.model

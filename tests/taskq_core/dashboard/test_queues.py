@@ -109,7 +109,7 @@ async def test_a_queue_in_full_tells_its_types(app: TaskQ, ask: Ask, redis_serve
 
     detail = await ask("queue", "default", days=7)
 
-    assert [(each.name, dict(each.sizes)) for each in detail.types] == [
+    assert [(each.name, {state: size for state, size in each.sizes.items() if size}) for each in detail.types] == [
         ("email:deliver", {TaskState.PENDING: 3, TaskState.SCHEDULED: 1}),
         ("", {TaskState.SCHEDULED: 1}),
         ("report:build", {TaskState.PENDING: 1}),

@@ -1,0 +1,226 @@
+/* Keeps a list up to date: asks for the same page every few seconds and swaps what has changed.
+ *
+ * Nothing is touched while the tab is in the background, a row is selected, text is marked or a field has the focus.
+ * Texts and the number of seconds come from the attributes of the script's own element.
+ */
+"use strict";
+{
+  const options = document.currentScript.dataset;
+  const every = Math.max(1, Number(options.seconds)) * 1000;
+  const longest = 60000;
+  const key = "taskq.live";
+  let failures = 0;
+  let timer = 0;
+  let looking = false;
+  let ended = false;
+
+  function isPaused() {
+    try {
+      return localStorage.getItem(key) === "paused";
+    } catch {
+      return false;
+    }
+  }
+
+  function remember(paused) {
+    try {
+      localStorage.setItem(key, paused ? "paused" : "live");
+    } catch {
+      /* a browser that keeps nothing: the switch holds for this page */
+    }
+  }
+
+  /* --- the switch and the notice ------------------------------------------------------------------------------- */
+
+  const bar = document.createElement("div");
+  const notice = document.createElement("span");
+  const button = document.createElement("button");
+  let paused = isPaused();
+
+  function draw() {
+    button.textContent = paused ? options.resume : options.pause;
+    bar.classList.toggle("taskq-live-paused", paused);
+  }
+
+  function say(text) {
+    if (notice.textContent !== text) {
+      notice.textContent = text;
+    }
+  }
+
+  /* --- when ------------------------------------------------------------------------------------------------------ */
+
+  function isBusy() {
+    const focused = document.activeElement;
+    const selection = document.getSelection();
+    return (
+      document.hidden ||
+      document.querySelector(".action-select:checked, #action-toggle:checked") !== null ||
+      (focused !== null && focused.matches("input, select, textarea, [contenteditable]")) ||
+      (selection !== null && !selection.isCollapsed)
+    );
+  }
+
+  function wait() {
+    clearTimeout(timer);
+    if (!paused && !ended) {
+      timer = setTimeout(look, Math.min(every * 2 ** failures, longest));
+    }
+  }
+
+  async function look() {
+    if (looking || isBusy()) {
+      wait();
+      return;
+    }
+    looking = true;
+    try {
+      const response = await fetch(location.href, {
+        cache: "no-store",
+        headers: { [options.header]: "1" },
+        redirect: "manual",
+        signal: AbortSignal.timeout(10000),
+      });
+      if (response.type === "opaqueredirect" || response.status === 403 || response.status === 404) {
+        ended = true;
+        say(options.ended);
+        return;
+      }
+      if (!response.ok) {
+        throw new Error(`status ${response.status}`);
+      }
+      const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+      if (fresh.querySelector("#changelist, [data-taskq-live]") === null) {
+        throw new Error("not this page"); // Redis does not answer, and the page says so
+      }
+      failures = 0;
+      say("");
+      if (!paused && !isBusy()) {
+        swap(fresh); // whoever began to select while the answer came keeps what is there
+      }
+    } catch (error) {
+      console.warn(error);
+      failures += 1;
+      say(options.failed);
+    } finally {
+      looking = false;
+    }
+    wait();
+  }
+
+  /* --- what ------------------------------------------------------------------------------------------------------ */
+
+  function swap(fresh) {
+    const table = document.getElementById("result_list");
+    const freshTable = fresh.getElementById("result_list");
+    if ((table === null) !== (freshTable === null)) {
+      location.reload(); // the first row has come or the last has gone, and with it the actions
+      return;
+    }
+    if (table !== null) {
+      swapRows(table.tBodies[0], freshTable.tBodies[0]);
+    }
+    for (const selector of [".paginator", ".action-counter", "#searchbar_helptext"]) {
+      swapAll(selector, fresh);
+    }
+    swapAll("#changelist-filter li", fresh);
+    swapAll("[data-taskq-live]", fresh);
+  }
+
+  /** Swap the elements a selector finds, one for one, unless the two pages have not the same number of them. */
+  function swapAll(selector, fresh) {
+    const old = document.querySelectorAll(selector);
+    const now = fresh.querySelectorAll(selector);
+    if (old.length === now.length) {
+      old.forEach((element, number) => swapElement(element, now[number]));
+    }
+  }
+
+  function swapElement(old, now) {
+    const folds = now.querySelectorAll("details");
+    old.querySelectorAll("details").forEach((each, number) => {
+      if (folds[number]) {
+        folds[number].open = each.open;
+      }
+    });
+    if (!old.isEqualNode(now) && !old.contains(document.activeElement)) {
+      old.replaceWith(document.adoptNode(now));
+    }
+  }
+
+  function keyOf(row) {
+    const box = row.querySelector(".action-select");
+    const link = row.querySelector("a[href]");
+    return box !== null ? box.value : link !== null ? link.getAttribute("href") : row.cells[0]?.textContent;
+  }
+
+  /** Make rows those of the fresh page. A row that stays is the same element, and only its changed cells are new. */
+  function swapRows(body, freshBody) {
+    const known = new Map();
+    for (const row of body.rows) {
+      known.set(keyOf(row), row);
+    }
+    let place = 0;
+    for (const now of Array.from(freshBody.rows)) {
+      let row = known.get(keyOf(now));
+      if (row === undefined || row.cells.length !== now.cells.length) {
+        row = document.adoptNode(now);
+      } else {
+        known.delete(keyOf(now));
+        const cells = Array.from(now.cells); // a cell that is taken over leaves its row
+        Array.from(row.cells).forEach((cell, number) => swapElement(cell, cells[number]));
+      }
+      if (body.rows[place] !== row) {
+        body.insertBefore(row, body.rows[place] ?? null);
+      }
+      place += 1;
+    }
+    while (body.rows.length > place) {
+      body.rows[place].remove();
+    }
+  }
+
+  /* --- Django's own script for selecting rows -------------------------------------------------------------------- */
+
+  /* It is given the boxes that were there when the page was loaded; it has to know those that come. */
+  if (window.Actions) {
+    const select = window.Actions;
+    window.Actions = function (boxes, given) {
+      const live = document.getElementsByClassName("action-select");
+      live.forEach = Array.prototype.forEach;
+      select(live, given);
+    };
+  }
+
+  /* --- begin ----------------------------------------------------------------------------------------------------- */
+
+  const main = document.getElementById("content-main") ?? document.getElementById("changelist")?.parentElement;
+  if (main && document.querySelector("#changelist, [data-taskq-live]") !== null) {
+    bar.className = "taskq-live";
+    notice.className = "taskq-live-notice";
+    notice.setAttribute("role", "status");
+    button.type = "button";
+    button.addEventListener("click", () => {
+      paused = !paused;
+      remember(paused);
+      failures = 0;
+      draw();
+      say("");
+      if (paused) {
+        clearTimeout(timer);
+      } else {
+        look();
+      }
+    });
+    bar.append(notice, button);
+    main.prepend(bar);
+    draw();
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden && !paused && !ended) {
+        clearTimeout(timer);
+        look();
+      }
+    });
+    wait();
+  }
+}

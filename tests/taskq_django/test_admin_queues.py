@@ -1,0 +1,537 @@
+"""The pages of queues in the admin: what they tell, and what can be done there."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from html import unescape
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.utils.html import escape
+from django.utils.http import urlencode
+
+from taskq_core import TaskState
+from taskq_core.errors import QueueNotFoundError
+from taskq_core.inspector import Inspector
+from taskq_django import taskq
+from taskq_django.admin import queue_actions
+from tests.redis_server import RedisServer
+
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
+QUEUES = "/admin/taskq_django/queue/"
+TASKS = "/admin/taskq_django/task/"
+HOSTILE = "</pre><script>alert('x')</script>"
+
+
+def enqueue(queue: str = "default", *, count: int = 1, name: str = "email:deliver", **options: Any) -> None:
+    taskq.client.enqueue_many(taskq.remote(name, queue=queue, **options).s(to="a@b.c") for _ in range(count))
+
+
+def page_of(queue: str) -> str:
+    return f"{QUEUES}{queue}/change/"
+
+
+def sign_in(client: Client, *codenames: str) -> Client:
+    user = User.objects.create_user("ada", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def viewer(client: Client) -> Client:
+    """A browser of somebody who may only look."""
+    return sign_in(client, "view_queue", "view_task")
+
+
+@pytest.fixture
+def operator(client: Client) -> Client:
+    """A browser of somebody who may do all there is to do to queues."""
+    return sign_in(client, "view_queue", "pause_queue", "delete_queue")
+
+
+def html_of(client: Client, address: str, **query: Any) -> str:
+    response = client.get(address, query)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def act(client: Client, action: str, *names: str, follow: bool = True, **more: Any) -> str:
+    """Choose an action on the list and confirm it; return the page that follows."""
+    data = {"_selected_action": list(names), "action": action, "post": "yes", "select_across": "0", **more}
+    response = client.post(QUEUES, data, follow=follow)
+    assert response.status_code == 200
+    return unescape(response.content.decode())
+
+
+def rows_of(html: str) -> dict[str, dict[str, str]]:
+    """The text of each cell of the list, by name of the queue and of the column."""
+    found = {}
+    for row in re.findall(
+        r"<tr>(.*?)</tr>", html[html.index('<table id="result_list"') :].split("</table>")[0], re.DOTALL
+    ):
+        cells = re.findall(r'<t[dh] class="field-(\w+)[^"]*">(.*?)</t[dh]>', row, re.DOTALL)
+        texts = {
+            name: " ".join(unescape(re.sub(r"<title>.*?</title>|<[^>]*>", " ", text)).split()) for name, text in cells
+        }
+        if texts:
+            found[texts["name"]] = texts
+    return found
+
+
+def count_on(redis: RedisServer, queue: str, *, back: int = 0, processed: int, failed: int) -> None:
+    now: Any = redis.client.time()
+    day = datetime.fromtimestamp(now[0], UTC).date() - timedelta(days=back)
+    redis.client.set(f"asynq:{{{queue}}}:processed:{day}", processed)
+    redis.client.set(f"asynq:{{{queue}}}:failed:{day}", failed)
+
+
+# --- what the list tells ----------------------------------------------------------------------------------------------
+
+
+def test_the_list_tells_how_each_queue_stands(viewer: Client, redis: RedisServer) -> None:
+    enqueue(count=3)
+    enqueue(run_after=60)
+    enqueue(aggregate="digest")
+    enqueue("low")
+    redis.client.set("asynq:{low}:paused", 1)
+    count_on(redis, "default", processed=1200, failed=30)
+
+    rows = rows_of(html_of(viewer, QUEUES))
+
+    default, low = rows["default"], rows["low"]
+    assert default["tasks"] == "5 3 pending 1 aggregating 1 scheduled"
+    assert (default["status"], low["status"]) == ("running", "paused")
+    assert (default["processed_today"], default["failed_today"], default["error_rate"]) == ("1,200", "30", "2.5 %")
+    assert low["error_rate"] == "-"
+    assert re.fullmatch(r"\d+\.\d s", default["latency"])
+    assert re.fullmatch(r"[\d.]+\s(bytes|KB)", default["memory"])
+
+
+def test_counts_lead_to_the_tasks_for_who_may_see_them(client: Client, redis: RedisServer) -> None:
+    enqueue(count=2)
+    link = f'<a href="{TASKS}?{urlencode({"queue": "default", "state": "pending"}).replace("&", "&amp;")}">2</a>'
+
+    assert link in html_of(sign_in(client, "view_queue", "view_task"), QUEUES)
+    User.objects.all().delete()
+    client.logout()
+    assert TASKS not in html_of(sign_in(client, "view_queue"), QUEUES)
+
+
+def test_bars_are_drawn_beside_each_other_and_read_aloud(viewer: Client, redis: RedisServer) -> None:
+    """The largest queue is the whole width; each part says what it is; no script, style or address is in them."""
+    enqueue("large", count=8)
+    enqueue("small", count=2)
+
+    html = html_of(viewer, QUEUES)
+
+    large, small = re.findall(r'<svg class="taskq-bar".*?</svg>', html, re.DOTALL)
+    assert 'role="img" aria-label="large: pending: 8"' in large
+    assert '<rect class="taskq-fill-pending" x="0" width="1000" height="10"><title>Pending: 8</title></rect>' in large
+    assert '<rect class="taskq-fill-pending" x="0" width="250" height="10"><title>Pending: 2</title></rect>' in small
+    assert not re.search(r"style=|http|onload|<script", large + small)
+
+
+def test_the_past_is_a_chart_with_a_table(viewer: Client, redis: RedisServer) -> None:
+    enqueue()
+    enqueue("low")
+    count_on(redis, "default", processed=10, failed=4)
+    count_on(redis, "low", processed=5, failed=1)
+    count_on(redis, "default", back=40, processed=1000, failed=0)
+
+    html = html_of(viewer, QUEUES)
+    (figure,) = re.findall(r'<figure class="taskq-chart".*?</figure>', html, re.DOTALL)
+
+    assert "15 runs in 30 days, 5 of them failed." in figure
+    assert figure.count("<g><title>") == 30
+    assert 'role="img" aria-labelledby="taskq-history-title taskq-history-desc"' in figure
+    assert figure.count('<tr><th scope="row">') == 30
+    first = figure[figure.index("<tbody>") :].split("</tr>")[0]
+    assert re.findall(r'<td class="taskq-number">([^<]*)</td>', first) == ["15", "5", "33.3 %"]
+    assert not re.search(r"style=|http|onload|<script", figure)
+
+
+@pytest.mark.parametrize(("asked", "days"), [("7", 7), ("30", 30), ("90", 90), ("8", 30), ("x", 30), ("-1", 30)])
+def test_the_span_of_the_chart_is_chosen(viewer: Client, redis: RedisServer, asked: str, days: int) -> None:
+    enqueue()
+
+    for address in (QUEUES, page_of("default")):
+        html = html_of(viewer, address, days=asked)
+
+        assert html.count("<g><title>") == days
+        assert re.search(rf'<a href="\?days={days}" aria-current="true">{days} days</a>', html)
+
+
+def test_the_list_is_searched_and_put_in_order(viewer: Client, redis: RedisServer) -> None:
+    enqueue("alpha", count=1)
+    enqueue("beta", count=3)
+    enqueue("alphabet", count=2)
+    redis.client.set("asynq:{beta}:paused", 1)
+
+    assert list(rows_of(html_of(viewer, QUEUES, q="ALPHA"))) == ["alpha", "alphabet"]
+    assert list(rows_of(html_of(viewer, QUEUES, o="-2"))) == ["beta", "alphabet", "alpha"]
+    assert list(rows_of(html_of(viewer, QUEUES, o="2"))) == ["alpha", "alphabet", "beta"]
+    assert next(iter(rows_of(html_of(viewer, QUEUES, o="1")))) == "beta", "paused comes before running"
+    assert "0 queues" in html_of(viewer, QUEUES, q="nothing")
+
+
+def test_many_queues_are_filtered_by_status(viewer: Client, redis: RedisServer) -> None:
+    for number in range(11):
+        enqueue(f"q{number:02}")
+    redis.client.set("asynq:{q03}:paused", 1)
+
+    assert list(rows_of(html_of(viewer, QUEUES, status="paused"))) == ["q03"]
+    assert len(rows_of(html_of(viewer, QUEUES, status="running"))) == 10
+    assert "paused (1)" in html_of(viewer, QUEUES)
+
+
+def test_a_damaged_queue_says_so(viewer: Client, redis: RedisServer) -> None:
+    enqueue("low")
+    redis.client.sadd("asynq:queues", "odd")
+    redis.client.set("asynq:{odd}:retry", "x")
+
+    rows = rows_of(html_of(viewer, QUEUES))
+    page = html_of(viewer, page_of("odd"))
+
+    assert (rows["low"]["status"], rows["odd"]["status"]) == ("running", "damaged")
+    assert "WRONGTYPE" in page
+
+
+def test_the_page_of_a_queue_tells_all(viewer: Client, redis: RedisServer) -> None:
+    enqueue(count=3)
+    enqueue(name="report:build", run_after=60)
+    enqueue(name="report:build", aggregate="digest")
+    count_on(redis, "default", processed=4, failed=1)
+
+    html = unescape(re.sub(r"\s+", " ", html_of(viewer, page_of("default"))))
+
+    assert "4 processed, 1 failed (25.0 %)" in html
+    assert '<tr><th scope="row">email:deliver</th><td class="taskq-number">3</td>' in html
+    assert '<tr><th scope="row">report:build</th><td class="taskq-number">1</td>' in html
+    assert f'{TASKS}?queue=default&state=scheduled">1</a>' in html
+    assert "Of the first" not in html
+    assert "/act/" not in html
+
+
+def test_the_page_of_a_large_queue_says_what_its_types_are_made_of(viewer: Client, redis: RedisServer) -> None:
+    enqueue(count=230)
+
+    assert "Of the first 200 tasks only" in html_of(viewer, page_of("default"))
+
+
+@pytest.mark.parametrize("address", [QUEUES, page_of("default")])
+def test_how_much_is_asked_of_redis_does_not_grow_with_the_tasks(
+    viewer: Client, redis: RedisServer, address: str
+) -> None:
+    """Counted with what scripts call in turn, from where every sample is full."""
+
+    def commands() -> int:
+        stats: Any = redis.client.info("commandstats")
+        before = sum(int(numbers["calls"]) for name, numbers in stats.items() if name != "cmdstat_info")
+        html_of(viewer, address)
+        stats = redis.client.info("commandstats")
+        return sum(int(numbers["calls"]) for name, numbers in stats.items() if name != "cmdstat_info") - before
+
+    enqueue(count=300)
+    commands()
+    few = commands()
+    enqueue(count=2_000)
+    many = commands()
+
+    assert few == many > 0
+
+
+def test_whatever_comes_from_redis_is_escaped(viewer: Client, redis: RedisServer) -> None:
+    enqueue(HOSTILE, name=HOSTILE)
+    redis.client.sadd("asynq:queues", "odd" + HOSTILE)
+    redis.client.set(f"asynq:{{odd{HOSTILE}}}:retry", "x")
+
+    listed = html_of(viewer, QUEUES)
+    pages = [html_of(viewer, unescape(url)) for url in re.findall(r'<th class="field-name"><a href="([^"]*)"', listed)]
+
+    assert len(pages) == 2
+    for html in (listed, *pages):
+        assert "<script>alert" not in html
+        assert "&lt;script&gt;alert" in html
+
+
+@pytest.mark.parametrize("name", ["a/b", "_2F", "50% & more?#x", "ключ", "..", "x/change/", "a b"])
+def test_a_queue_with_an_odd_name_has_a_page(viewer: Client, redis: RedisServer, name: str) -> None:
+    enqueue(name)
+
+    (url,) = re.findall(r'<th class="field-name"><a href="([^"]*)"', html_of(viewer, QUEUES))
+
+    assert f'<div class="readonly">{escape(name)}</div>' in html_of(viewer, unescape(url))
+
+
+@pytest.mark.parametrize("address", [QUEUES, page_of("default"), f"{QUEUES}default/act/pause/"])
+def test_with_redis_down_the_page_says_so(operator: Client, settings: Any, address: str) -> None:
+    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+
+    html = html_of(operator, address)
+
+    assert "The task queue cannot be read right now." in html
+    assert "secret" not in html
+    assert operator.get("/admin/").status_code == 200
+
+
+# --- what can be done -------------------------------------------------------------------------------------------------
+
+
+def test_a_queue_is_paused_and_resumed(operator: Client, redis: RedisServer, inspector: Inspector) -> None:
+    enqueue()
+    enqueue("low")
+
+    said = act(operator, "pause", "default", "low")
+    assert "2 queues were paused." in said
+    assert [info.is_paused for info in inspector.queue_infos()] == [True, True]
+    said = act(operator, "resume", "low")
+    assert "1 queue was resumed." in said
+    assert [info.is_paused for info in inspector.queue_infos()] == [True, False]
+
+    logged = LogEntry.objects.order_by("pk").values_list("object_id", "action_flag", "change_message", "user__username")
+    assert list(logged) == [
+        ("default", CHANGE, "Paused.", "ada"),
+        ("low", CHANGE, "Paused.", "ada"),
+        ("low", CHANGE, "Resumed.", "ada"),
+    ]
+
+
+def test_nothing_is_done_before_it_is_confirmed(operator: Client, redis: RedisServer, inspector: Inspector) -> None:
+    enqueue()
+
+    for action, question in (
+        ("pause", "Pause 1 queue?"),
+        ("empty", "Delete all tasks of 1 queue"),
+        ("delete_selected", "Delete 1 queue with its counters"),
+    ):
+        response = operator.post(QUEUES, {"_selected_action": ["default"], "action": action, "index": "0"})
+        asked = response.content.decode()
+        assert question in asked
+        assert asked.count('<input type="checkbox" name="states"') == (6 if action == "empty" else 0)
+        assert asked.count('<input type="checkbox" name="force"') == (1 if action == "delete_selected" else 0)
+
+    assert (inspector.queue_info("default").is_paused, inspector.queue_info("default").size) == (False, 1)
+    assert not LogEntry.objects.exists()
+
+
+def test_two_operators_at_once_are_told(operator: Client, redis: RedisServer, inspector: Inspector) -> None:
+    """What one of them has done already keeps nothing else from being done."""
+    enqueue()
+    enqueue("low")
+    inspector.pause("low")
+
+    said = act(operator, "pause", "low", "default", "gone")
+
+    assert "“low” is paused already." in said
+    assert "The queue “gone” is not there (any more)." in said
+    assert "1 queue was paused." in said
+    assert list(LogEntry.objects.values_list("object_id", flat=True)) == ["default"]
+    assert "“default” is not paused" in act(operator, "resume", "default", "default") + act(
+        operator, "resume", "default"
+    )
+
+
+def test_all_tasks_of_the_chosen_states_are_deleted(operator: Client, redis: RedisServer, inspector: Inspector) -> None:
+    enqueue(count=5)
+    enqueue(count=2, run_after=60)
+    enqueue(count=3, aggregate="digest")
+    enqueue("low", count=4)
+
+    said = act(operator, "empty", "default", states=["pending", "aggregating"])
+
+    assert "8 tasks were deleted." in said
+    sizes = {state: size for state, size in inspector.queue_info("default").sizes.items() if size}
+    assert sizes == {TaskState.SCHEDULED: 2}
+    assert inspector.queue_info("low").size == 4
+    (entry,) = LogEntry.objects.all()
+    assert (entry.object_id, entry.change_message) == ("default", "Deleted 8 tasks: pending, aggregating.")
+
+
+@pytest.mark.parametrize("states", [[], ["active"], ["pending", "no such state"], [HOSTILE]])
+def test_a_malformed_choice_of_states_is_asked_again(
+    operator: Client, redis: RedisServer, inspector: Inspector, states: list[str]
+) -> None:
+    enqueue()
+
+    response = operator.post(
+        QUEUES, {"_selected_action": ["default"], "action": "empty", "post": "yes", "states": states}
+    )
+
+    assert response.status_code == 200
+    assert "errorlist" in response.content.decode()
+    assert "<script>alert" not in response.content.decode()
+    assert inspector.queue_info("default").size == 1
+
+
+def test_what_takes_too_long_for_a_request_is_carried_on_by_the_next(
+    operator: Client, redis: RedisServer, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enqueue(count=250)
+    monkeypatch.setattr(queue_actions, "LONGEST_S", 0.0)
+
+    said = act(operator, "empty", "default", states=["pending"])
+    left = inspector.queue_info("default").size
+    monkeypatch.undo()
+    act(operator, "empty", "default", states=["pending"])
+
+    assert "“default” has more tasks than one request deletes." in said
+    assert left == 150
+    assert inspector.queue_info("default").size == 0
+    assert LogEntry.objects.count() == 2
+
+
+def test_a_queue_with_tasks_is_deleted_only_if_that_is_said(
+    operator: Client, redis: RedisServer, inspector: Inspector
+) -> None:
+    enqueue(count=2)
+    enqueue("low", count=3)
+    inspector.delete_all("low", TaskState.PENDING)
+
+    said = act(operator, "delete_selected", "default", "low")
+    assert "“default” was kept: 2 tasks would be lost." in said
+    assert "1 queue was deleted." in said
+    assert inspector.queues() == ["default"]
+    assert "1 queue was deleted." in act(operator, "delete_selected", "default", force="on")
+    assert inspector.queues() == []
+
+    logged = list(LogEntry.objects.order_by("pk").values_list("object_id", "action_flag", "change_message"))
+    assert logged == [("low", DELETION, "Deleted with 0 tasks."), ("default", DELETION, "Deleted with 2 tasks.")]
+
+
+def test_a_queue_whose_tasks_run_is_kept(operator: Client, redis: RedisServer, inspector: Inspector) -> None:
+    enqueue()
+    task_id = redis.client.rpoplpush("asynq:{default}:pending", "asynq:{default}:active")
+    redis.client.hset(f"asynq:{{default}}:t:{task_id.decode()}", "state", "active")  # type: ignore[union-attr]  # there is one
+
+    assert "“default” was kept: 1 of its tasks runs." in act(operator, "delete_selected", "default", force="on")
+    assert inspector.queues() == ["default"]
+
+
+def test_a_queue_is_acted_on_from_its_own_page(operator: Client, redis: RedisServer, inspector: Inspector) -> None:
+    enqueue()
+    html = html_of(operator, page_of("default"))
+    assert re.findall(r'role="button" href="([^"]*)">(\w+)</a>', html) == [
+        (f"{QUEUES}default/act/pause/", "Pause"),
+        (f"{QUEUES}default/act/empty/", "Empty"),
+    ]
+
+    response = operator.post(f"{QUEUES}default/act/pause/", {"post": "yes", "action": "pause"})
+    assert response.headers["Location"] == page_of("default")
+    assert inspector.queue_info("default").is_paused
+    assert f'href="{QUEUES}default/act/resume/">Resume</a>' in html_of(operator, page_of("default"))
+    response = operator.post(f"{QUEUES}default/act/delete_selected/", {"post": "yes", "force": "on"})
+    assert response.headers["Location"] == QUEUES
+    assert inspector.queues() == []
+
+
+@pytest.mark.parametrize("address", [page_of("gone"), f"{QUEUES}gone/act/pause/", f"{QUEUES}gone/delete/"])
+def test_the_page_of_a_queue_that_is_gone_is_told_on_the_list(
+    operator: Client, redis: RedisServer, address: str
+) -> None:
+    response = operator.get(address, follow=True)
+
+    assert response.redirect_chain[-1] == (QUEUES, 302)
+    assert "Queue “gone” is not there (any more)." in unescape(response.content.decode())
+
+
+def test_a_damaged_queue_keeps_no_other_from_being_emptied(
+    operator: Client, redis: RedisServer, inspector: Inspector
+) -> None:
+    enqueue("low")
+    redis.client.sadd("asynq:queues", "broken")
+    redis.client.set("asynq:{broken}:pending", "x")
+
+    said = act(operator, "empty", "broken", "low", states=["pending"])
+
+    assert "broken: " in said
+    assert "WRONGTYPE" in said
+    assert inspector.queue_info("low").size == 0
+
+
+def test_redis_failing_half_way_is_said_and_what_was_done_is_logged(
+    operator: Client, redis: RedisServer, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enqueue("a")
+    enqueue("b")
+    real = Inspector.pause
+
+    def pause(self: Inspector, queue: str) -> None:
+        if queue == "b":
+            from taskq_core import BrokerUnavailableError
+
+            raise BrokerUnavailableError("no answer within 5 s")
+        real(self, queue)
+
+    monkeypatch.setattr(Inspector, "pause", pause)
+
+    said = act(operator, "pause", "a", "b")
+
+    assert "The task queue cannot be read right now." in said
+    assert "no answer within 5 s" in said
+    logged = dict(LogEntry.objects.values_list("object_id", "change_message"))
+    assert logged == {"a": "Paused.", "b": "Tried; Redis did not answer, so it is not known how far it got."}
+
+
+# --- who may ----------------------------------------------------------------------------------------------------------
+
+
+def test_who_may_only_look_sees_no_action_and_a_forged_post_is_refused(
+    viewer: Client, redis: RedisServer, inspector: Inspector
+) -> None:
+    enqueue()
+    html = html_of(viewer, QUEUES) + html_of(viewer, page_of("default"))
+    assert 'name="action"' not in html
+    assert "action-select" not in html
+    assert "/act/" not in html
+    assert "deletelink" not in html
+
+    for action in ("pause", "resume", "empty", "delete_selected"):
+        data = {"_selected_action": ["default"], "action": action, "post": "yes", "force": "on", "states": ["pending"]}
+        assert viewer.post(QUEUES, data).status_code == 403
+        assert viewer.post(f"{QUEUES}default/act/{action}/", data).status_code == 403
+    for path in ("default/delete/", "add/"):
+        assert viewer.post(f"{QUEUES}{path}", {"post": "yes"}).status_code == 403
+
+    assert (inspector.queue_info("default").is_paused, inspector.queue_info("default").size) == (False, 1)
+    assert not LogEntry.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("codename", "offered"), [("pause_queue", {"pause", "resume"}), ("delete_queue", {"empty", "delete_selected"})]
+)
+def test_each_permission_offers_its_own_actions(
+    client: Client, redis: RedisServer, codename: str, offered: set[str]
+) -> None:
+    enqueue()
+    browser = sign_in(client, "view_queue", codename)
+
+    html = html_of(browser, QUEUES)
+
+    assert set(re.findall(r'<option value="(\w+)">', html)) == offered
+    for action in {"pause", "resume", "empty", "delete_selected"} - offered:
+        assert browser.post(QUEUES, {"_selected_action": ["default"], "action": action}).status_code == 403
+
+
+def test_who_may_not_look_sees_nothing(client: Client, redis: RedisServer) -> None:
+    enqueue()
+    browser = sign_in(client, "view_task")
+
+    assert browser.get(QUEUES).status_code == 403
+    assert browser.get(page_of("default")).status_code == 403
+
+
+def test_a_queue_that_vanishes_between_question_and_answer_is_told(
+    operator: Client, redis: RedisServer, inspector: Inspector
+) -> None:
+    enqueue()
+    operator.post(QUEUES, {"_selected_action": ["default"], "action": "delete_selected", "index": "0"})
+    inspector.remove_queue("default", force=True)
+
+    said = act(operator, "delete_selected", "default", force="on")
+
+    assert "The queue “default” is not there (any more)." in said
+    with pytest.raises(QueueNotFoundError):
+        inspector.queue_info("default")

@@ -1,0 +1,203 @@
+"""The pages of workers in the admin."""
+
+import re
+from collections.abc import Mapping
+from html import unescape
+from typing import Any
+
+import pytest
+from django.contrib.admin.utils import quote
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+
+from taskq_core.wire import ServerInfo, WorkerInfo
+from taskq_django.admin.task_rows import key_of
+from tests.redis_server import RedisServer
+
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
+WORKERS = "/admin/taskq_django/worker/"
+TASKS = "/admin/taskq_django/task/"
+QUEUES = "/admin/taskq_django/queue/"
+HOSTILE = "</pre><script>alert('x')</script>"
+LATER_S = 4_000_000_000
+S = 10**9
+
+
+def sign_in(client: Client, *codenames: str) -> Client:
+    user = User.objects.create_user("ada", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def viewer(client: Client) -> Client:
+    """A browser of somebody who may look at everything."""
+    return sign_in(client, "view_worker", "view_task", "view_queue")
+
+
+def html_of(client: Client, address: str, **query: Any) -> str:
+    response = client.get(address, query)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def now_ns(redis: RedisServer) -> int:
+    now: Any = redis.client.time()
+    return int(now[0]) * S
+
+
+def appear(
+    redis: RedisServer, host: str = "box", *, pid: int = 7, running: Mapping[str, Any] | None = None, **facts: Any
+) -> str:
+    """Let a worker tell of itself as Go's do, and ours in the same words; return its id."""
+    server_id = f"{host}-{pid}"
+    name = f"{{{host}:{pid}:{server_id}}}"
+    info = ServerInfo(host=host, pid=pid, server_id=server_id, **{"concurrency": 10, **facts})
+    redis.client.set(f"asynq:servers:{name}", info.encode())
+    redis.client.zadd("asynq:servers", {f"asynq:servers:{name}": LATER_S})
+    redis.client.zadd("asynq:workers", {f"asynq:workers:{name}": LATER_S})
+    for task_id, times in (running or {}).items():
+        task = WorkerInfo(
+            host=host, pid=pid, server_id=server_id, task_id=task_id, task_type=f"ship:{task_id}", queue="low", **times
+        )
+        redis.client.hset(f"asynq:workers:{name}", task_id, task.encode())
+    return server_id
+
+
+def rows_of(html: str) -> list[dict[str, str]]:
+    found = []
+    for row in re.findall(
+        r"<tr>(.*?)</tr>", html[html.index('<table id="result_list"') :].split("</table>")[0], re.DOTALL
+    ):
+        cells = re.findall(r'<t[dh] class="field-(\w+)[^"]*">(.*?)</t[dh]>', row, re.DOTALL)
+        texts = {name: " ".join(unescape(re.sub(r"<[^>]*>", " ", text)).split()) for name, text in cells}
+        if texts:
+            found.append(texts)
+    return found
+
+
+def test_the_list_tells_what_each_worker_is_and_does(viewer: Client, redis: RedisServer) -> None:
+    now = now_ns(redis)
+    running = {
+        "t1": {"start_time_ns": now - 90 * S, "deadline_ns": now - 5 * S},
+        "t2": {"start_time_ns": now - 30 * S},
+    }
+    appear(redis, queues={"low": 1, "critical": 3}, start_time_ns=now - 3 * 3600 * S, running=running)
+
+    (row,) = rows_of(html_of(viewer, WORKERS))
+
+    assert (row["host"], row["pid"], row["status"], row["busy"]) == ("box", "7", "active", "2 of 10")
+    assert re.fullmatch(r"3 h \d+ min", row["uptime"])
+    assert row["queues"] == "critical (3) , low (1)"
+    assert re.fullmatch(r"ship:t1 for 1 min 3\d s \(overdue\) ship:t2 for 3\d s", row["running"])
+
+
+def test_running_tasks_and_queues_are_links_for_who_may_see_them(client: Client, redis: RedisServer) -> None:
+    worker = appear(redis, queues={"low": 1}, running={"t/1": {}})
+    task = f'<a href="{TASKS}{quote(key_of("low", "t/1"))}/change/">ship:t/1</a>'
+    queue = f'<a href="{QUEUES}low/change/">low</a>'
+
+    browser = sign_in(client, "view_worker", "view_task", "view_queue")
+    for html in (html_of(browser, WORKERS), html_of(browser, f"{WORKERS}{quote(worker)}/change/")):
+        assert task in html
+        assert queue in html
+    User.objects.all().delete()
+    client.logout()
+    browser = sign_in(client, "view_worker")
+    for html in (html_of(browser, WORKERS), html_of(browser, f"{WORKERS}{quote(worker)}/change/")):
+        assert "ship:t/1" in html
+        assert TASKS not in html
+        assert QUEUES not in html
+
+
+def test_a_worker_that_says_little_is_listed_as_any_other(viewer: Client, redis: RedisServer) -> None:
+    """One written in Go says no more than this of a task, and one that has just started says less."""
+    appear(redis, "go", pid=1, start_time_ns=None, running={"t1": {}})
+    appear(redis, "", pid=2, status="unheard of", strict_priority=True, queues={"low": 2, "high": 5})
+
+    nameless, go = rows_of(html_of(viewer, WORKERS))
+
+    assert (go["host"], go["uptime"], go["queues"], go["running"]) == ("go", "-", "-", "ship:t1")
+    assert (nameless["host"], nameless["status"]) == ("-", "unheard of")
+    assert nameless["queues"] == "high (5) , low (2) (strict priority)"
+
+
+def test_of_many_running_tasks_the_list_names_some_and_the_page_all(viewer: Client, redis: RedisServer) -> None:
+    worker = appear(redis, running={f"t{number:02}": {} for number in range(12)})
+
+    (row,) = rows_of(html_of(viewer, WORKERS))
+    page = html_of(viewer, f"{WORKERS}{quote(worker)}/change/")
+
+    assert row["running"].endswith("ship:t04 and 7 more")
+    assert re.findall(r">(ship:t\d\d)</a>", page) == [f"ship:t{number:02}" for number in range(12)]
+
+
+def test_the_page_of_a_worker_tells_how_often_it_asks_each_queue(viewer: Client, redis: RedisServer) -> None:
+    worker = appear(redis, queues={"low": 1, "critical": 3})
+
+    html = html_of(viewer, f"{WORKERS}{quote(worker)}/change/")
+
+    cells = re.findall(r'<td class="taskq-number">([^<]*)</td>', html)
+    assert cells == ["3", "75.0 %", "1", "25.0 %"]
+
+
+def test_workers_are_searched_put_in_order_and_filtered(viewer: Client, redis: RedisServer) -> None:
+    now = now_ns(redis)
+    for number in range(11):
+        appear(
+            redis,
+            f"web-{number:02}",
+            pid=number,
+            queues={"low": 1} if number else {"high": 1},
+            start_time_ns=now - number * S,
+        )
+    appear(redis, "go", pid=4242, status="stopped")
+
+    def hosts(**query: str) -> list[str]:
+        return [row["host"] for row in rows_of(html_of(viewer, WORKERS, **query))]
+
+    assert hosts(q="GO") == hosts(q="4242") == hosts(status="stopped") == ["go"]
+    assert hosts(queue="high") == ["web-00"]
+    assert hosts(o="-0")[0] == "web-10"
+    assert hosts(o="3")[0] == "go", "whose uptime is not known"
+    assert hosts(o="-3")[0] == "web-10"
+
+
+def test_whatever_a_worker_says_is_escaped(viewer: Client, redis: RedisServer) -> None:
+    worker = appear(redis, HOSTILE, queues={HOSTILE: 1}, status=HOSTILE, running={HOSTILE: {}})
+
+    for html in (html_of(viewer, WORKERS), html_of(viewer, f"{WORKERS}{quote(worker)}/change/")):
+        assert "<script>alert" not in html
+        assert "&lt;script&gt;alert" in html
+
+
+def test_a_worker_that_is_gone_is_told_on_the_list(viewer: Client, redis: RedisServer) -> None:
+    response = viewer.get(f"{WORKERS}gone/change/", follow=True)
+
+    assert response.redirect_chain == [(WORKERS, 302)]
+    assert "Worker “gone” is not there (any more)." in unescape(response.content.decode())
+
+
+def test_nobody_can_do_anything_to_a_worker(client: Client, redis: RedisServer) -> None:
+    worker = appear(redis)
+    client.force_login(User.objects.create_superuser("root"))
+
+    html = html_of(client, WORKERS) + html_of(client, f"{WORKERS}{quote(worker)}/change/")
+
+    assert 'name="action"' not in html
+    for path in ("add/", f"{quote(worker)}/delete/", f"{quote(worker)}/change/", ""):
+        assert client.post(f"{WORKERS}{path}", {"action": "delete_selected", "post": "yes"}).status_code == 403
+
+
+def test_with_redis_down_the_page_says_so(viewer: Client, settings: Any) -> None:
+    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+
+    for address in (WORKERS, f"{WORKERS}any/change/"):
+        html = html_of(viewer, address)
+        assert "The task queue cannot be read right now." in html
+        assert "secret" not in html
+
+
+def test_who_may_not_look_sees_nothing(client: Client, redis: RedisServer) -> None:
+    assert sign_in(client, "view_task").get(WORKERS).status_code == 403
