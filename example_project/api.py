@@ -11,7 +11,7 @@ from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
 from example_project.telemetry import trace_process
 from taskq_django import taskq
-from taskq_fastapi import taskq_lifespan
+from taskq_fastapi import task_router, taskq_lifespan
 
 
 def create_app() -> FastAPI:
@@ -22,6 +22,8 @@ def create_app() -> FastAPI:
 
     app = FastAPI(title="Photo studio", lifespan=taskq_lifespan(taskq))
     app.include_router(router)
+    # The studio has no users who could log in; an app that has gives `dependencies=[Depends(...)]` instead.
+    app.include_router(task_router(allow_anonymous=True), prefix="/tasks")
     if trace_process("studio-api"):
         FastAPIInstrumentor.instrument_app(app, exclude_spans=["receive", "send"])
     return app

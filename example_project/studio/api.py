@@ -1,7 +1,7 @@
 """The studio's API, the twin of `views` for programs."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ValidationError
@@ -13,8 +13,8 @@ from pydantic import AfterValidator, BaseModel, Field
 from example_project.studio.models import Customer, Photo
 from example_project.studio.tasks import Report, build_report, resize_image
 from example_project.studio.welcome import welcome
-from taskq_core import ResultTimeoutError, TaskHandle, TaskIdConflictError
-from taskq_fastapi import ClientDep
+from taskq_core import ResultTimeoutError, TaskIdConflictError
+from taskq_fastapi import AcceptedDep, ClientDep, TaskAccepted
 
 
 async def database() -> AsyncIterator[None]:
@@ -49,44 +49,33 @@ class Resize(BaseModel):
     width: int = Field(ge=16, le=4096)
 
 
-class Enqueued(BaseModel):
-    """A task that will be done."""
-
-    task: str
-    id: str
-    queue: str
-
-
-class FinishedReport(Enqueued):
+class FinishedReport(BaseModel):
     """A task that is done, and what it found."""
 
+    id: str
+    queue: str
     report: Report
 
 
-def describe(handle: TaskHandle[Any]) -> Enqueued:
-    """Return what a caller needs to know of a task."""
-    return Enqueued(task=handle.name, id=handle.id, queue=handle.queue)
-
-
 @router.post("/signup", status_code=202)
-async def signup(new: Signup, client: ClientDep) -> Enqueued:
+async def signup(new: Signup, client: ClientDep, accepted: AcceptedDep) -> TaskAccepted:
     """Add a customer and welcome them by mail."""
     customer, is_new = await Customer.objects.aget_or_create(email=new.email, defaults={"name": new.name})
     if not is_new:
         raise HTTPException(409, "this address has signed up already")
     try:
-        return describe(await client.enqueue(welcome(customer)))
+        return accepted(await client.enqueue(welcome(customer)))
     except TaskIdConflictError:
         raise HTTPException(409, "this customer was welcomed within 24 hours") from None
 
 
 @router.post("/photos/{photo_id}/resize", status_code=202)
-async def resize(photo_id: int, wanted: Resize, client: ClientDep) -> Enqueued:
+async def resize(photo_id: int, wanted: Resize, client: ClientDep, accepted: AcceptedDep) -> TaskAccepted:
     """Make a photo smaller."""
     photo = await Photo.objects.filter(id=photo_id).afirst()
     if photo is None:
         raise HTTPException(404, "no such photo")
-    return describe(await client.enqueue(resize_image.s(photo.image.name, width=wanted.width)))
+    return accepted(await client.enqueue(resize_image.s(photo.image.name, width=wanted.width)))
 
 
 @router.post("/reports")
@@ -97,4 +86,4 @@ async def report(client: ClientDep) -> FinishedReport:
         found = await handle.aresult(timeout=30)
     except ResultTimeoutError:
         raise HTTPException(504, "the report is not ready yet") from None
-    return FinishedReport(task=handle.name, id=handle.id, queue=handle.queue, report=found)
+    return FinishedReport(id=handle.id, queue=handle.queue, report=found)

@@ -12,24 +12,39 @@ from pathlib import PurePosixPath
 
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
-from django.core.mail import EmailMessage
+from django.core.mail import EmailMessage, get_connection
+from django.core.mail.backends.base import BaseEmailBackend
 from django.db.models import Count
 from django.db.models.functions import TruncDate
+from fastapi import Depends
 from opentelemetry import trace
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 from example_project.studio.models import Customer, Photo
 from taskq_core import SkipRetry
-from taskq_django import task
+from taskq_django import task, taskq
+from taskq_fastapi import enable_depends
 
 tracer = trace.get_tracer(__name__)
 
 
+enable_depends(taskq)
+
+
+def mail_server() -> Iterator[BaseEmailBackend]:
+    """Give a connection to the mail server, which is closed when the task has ended."""
+    connection = get_connection()
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
 @task(name="email:deliver", queue="critical", max_retry=5, timeout=30)
-def send_email(to: str, subject: str, body: str) -> None:
+def send_email(to: str, subject: str, body: str, server: BaseEmailBackend = Depends(mail_server)) -> None:  # noqa: B008
     """Send a mail over SMTP. While the mail server is away, the task is tried again."""
     with tracer.start_as_current_span("smtp.send"):
-        EmailMessage(subject, body, to=[to]).send()
+        EmailMessage(subject, body, to=[to], connection=server).send()
 
 
 @task(name="image:resize", timeout=60)
