@@ -75,7 +75,8 @@ class TaskFollower:
         Raises:
             BrokerError: Redis does not answer.
         """
-        look = operations.look(self._queue, self._task_id, tell_end=True)
+        # Asking to be told is a write, which a single look does without.
+        look = operations.look(self._queue, self._task_id, tell_end=self._ended is not None)
         stored = await self._runner.run(look, patience_s=self._patience_s)
         return None if stored is None else task_info(stored)
 
