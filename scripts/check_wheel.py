@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("taskq_core", "taskq_django", "taskq_fastapi")
-EXTRAS = "django,fastapi,otel,embedded"
+EXTRAS = "django,fastapi,sqlalchemy,otel,embedded"
 KEPT = {".py", ".pyi", ".lua", ".proto", ".html", ".css", ".js", ".svg", ".po", ".mo", ".typed"}
 """Endings of files that belong into the wheel."""
 

@@ -80,17 +80,37 @@ def django() -> None:
 
 
 def fastapi() -> None:
-    """Make an app with a route that takes the client."""
-    from fastapi import FastAPI
+    """Make an app with routes, run a task with a dependency, and enqueue after a commit."""
+    from fastapi import Depends, FastAPI
+    from sqlalchemy import create_engine
+    from sqlalchemy.orm import Session
 
-    from taskq_fastapi import ClientDep, taskq_lifespan
+    from taskq_fastapi import ClientDep, enable_depends, task_router, taskq_lifespan
+    from taskq_fastapi.sqlalchemy import enqueue_after_commit
 
-    app = FastAPI(lifespan=taskq_lifespan(TaskQ()))
+    taskq = TaskQ()
+    app = FastAPI(lifespan=taskq_lifespan(taskq))
+    app.include_router(task_router())
 
     @app.get("/")
     async def home(client: ClientDep) -> None: ...
 
     app.openapi()
+    enable_depends(taskq)
+
+    @taskq.task
+    def seven(n: int = Depends(lambda: 7)) -> int:
+        return n
+
+    if seven() != 7:
+        raise SystemExit("a task was not given its dependency")
+    engine = create_engine("sqlite://")
+    with Session(engine) as session:
+        if enqueue_after_commit(session).enqueue(seven.s()).is_sent:
+            raise SystemExit("a task was sent before the commit")
+        session.begin()
+        session.rollback()  # and is dropped
+    engine.dispose()
 
 
 def smoke() -> None:
