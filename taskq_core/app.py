@@ -327,6 +327,10 @@ class TaskQ:
         decorator = TaskDecorator(self, name=name, strict=strict, options=options)
         return decorator if function is None else decorator(function)
 
+    def find_task(self, name: str) -> Task[Any, Any] | None:
+        """Return the task of a name, None if there is none here. Workers ask; adapters may look further."""
+        return self._tasks.get(name)
+
     def register(self, task: Task[Any, Any]) -> None:
         """Make a task known to workers. `task` does it by itself.
 
@@ -539,7 +543,7 @@ class TaskQ:
 
     def find_handler(self, name: str) -> Task[Any, Any] | Handler:
         """Return what runs tasks of a type here: a task, a handler, or the handler of unknown types, named ""."""
-        return self._tasks.get(name) or self.handlers.find(name)
+        return self.find_task(name) or self.handlers.find(name)
 
     def on_error(self, function: E) -> E:
         """Let a function be told of every run that fails: `(error, context)`.

@@ -59,7 +59,7 @@ class InlineWorker:
 
     def can_run(self, name: str) -> bool:
         """Whether the code of a task is here: it is registered, or a handler's pattern fits."""
-        return name in self._app.tasks or self._app.handlers.find(name).name != ""
+        return self._app.find_task(name) is not None or self._app.handlers.find(name).name != ""
 
     # --- take and give back -------------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class InlineWorker:
 
     def _prepare(self, run: Run, *, is_beside_loop: bool = False) -> Callable[[], Any]:
         """Return the call to make: the function with its arguments, inside the middleware."""
-        task = run.task = self._app.tasks.get(run.name) or self._app.handlers.find(run.name)
+        task = run.task = self._app.find_handler(run.name)
         message = run.message
         run.started = SYSTEM_CLOCK.monotonic()
         run.context = self._context(run, is_beside_loop)

@@ -37,7 +37,7 @@ class Executor:
     """Runs tasks.
 
     Args:
-        tasks: Registered tasks by name.
+        find_task: Returns the task of a name, or None.
         handlers: Run what no task is registered for.
         middleware: Wraps runs.
         tracing: Opens consumer spans.
@@ -55,7 +55,7 @@ class Executor:
 
     def __init__(
         self,
-        tasks: Mapping[str, Task[Any, Any]],
+        find_task: Callable[[str], Task[Any, Any] | None],
         handlers: Handlers,
         middleware: MiddlewareStack,
         tracing: Tracing,
@@ -71,7 +71,7 @@ class Executor:
         stuck: Callable[[Run], None],
         state: Mapping[str, Any],
     ) -> None:
-        self._tasks = tasks
+        self._find_task = find_task
         self._handlers = handlers
         self._middleware = middleware
         self._tracing = tracing
@@ -104,7 +104,7 @@ class Executor:
             self.end(known, Ending.LEASE_LOST)
             self.running[run.key] = run
         name = run.name
-        task = run.task = self._tasks.get(name) or self._handlers.find(name)
+        task = run.task = self._find_task(name) or self._handlers.find(name)
         self._set_deadline(run, message.timeout, message.deadline, now)
         run.context = TaskContext.filled_by(partial(self._fill, run))
         try:

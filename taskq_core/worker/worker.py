@@ -326,7 +326,7 @@ class Worker:
         )
         self._result_writer = ResultWriter(self._runner, owner=self._token, ended=self._ended)
         self._executor = Executor(
-            self.app.tasks,
+            self.app.find_task,
             self.app.handlers,
             self.app.middleware,
             runtime.tracing,
