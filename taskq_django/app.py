@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from django.apps import apps
+from django.conf import settings as django_settings
 
 from taskq_core import (
     BulkResult,
@@ -33,10 +34,14 @@ from taskq_django.conf import read_settings
 from taskq_django.middleware import DatabaseMiddleware, on_healthy_connections
 from taskq_django.references import ModelReferences
 from taskq_django.sending import SignalMiddleware, SignalObserver
+from taskq_django.tasks_backend.options import queues_of_tasks
 from taskq_django.test_cases import are_committed, take_for_committed
 from taskq_django.transaction import CommitHook, count_waiting
 
 R = TypeVar("R")
+
+MOST_SOUGHT = 1000
+"""Names without a task that are remembered, so that none is looked for twice."""
 
 
 class DjangoTaskQ(TaskQ):
@@ -53,6 +58,7 @@ class DjangoTaskQ(TaskQ):
     def __init__(self) -> None:
         super().__init__()
         self._is_current = False
+        self._sought: set[str] = set()
         self._eager: Store | None = None
         self.bridge = DjangoBridge()
         self.conflicts: list[TaskDefinitionError] = []
@@ -75,6 +81,7 @@ class DjangoTaskQ(TaskQ):
         """Read the settings anew at the next use."""
         with self._reading:
             self._is_current = False
+            self._sought.clear()
             self.close()
 
     def configure(self, settings: Settings, *, transaction: TransactionHook | None = None) -> None:
@@ -156,6 +163,21 @@ class DjangoTaskQ(TaskQ):
         """Options of every task that does not set its own."""
         self._follow_settings()
         return super().task_defaults
+
+    def find_task(self, name: str) -> Task[Any, Any] | None:
+        """Return the task of a name, None if there is none.
+
+        One of `django.tasks` is looked for where its name says that it is, in a module of an installed app: it need
+        not stand in a module that is imported by itself, nor have been made for taskq's backend.
+        """
+        task = super().find_task(name)
+        if task is None and name not in self._sought and queues_of_tasks(getattr(django_settings, "TASKS", None)):
+            from taskq_django.tasks_backend.finding import find_by_name  # only here: it needs Django's framework
+
+            task = find_by_name(name)
+            if task is None and len(self._sought) < MOST_SOUGHT:
+                self._sought.add(name)
+        return task
 
     def register(self, task: Task[Any, Any]) -> None:
         """Make a task known to workers.

@@ -11,6 +11,7 @@ from django.core.checks import CheckMessage
 from django.utils import timezone
 
 from taskq_core import ConfigurationError, Signature, TaskDefinitionError, TaskHandle, TaskInfo, TaskNotFoundError
+from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.options import task_options
 from taskq_core.settings import EnqueueMode
 from taskq_core.task import qualified_name
@@ -122,6 +123,13 @@ class TaskQBackend(BaseTaskBackend):
         taskq.register(new)
         return new
 
+    def adopt(self, task: AnyTask) -> None:
+        """Make a task of another backend known to workers, with a queue and a priority that this one takes."""
+        queue = task.queue_name
+        if self.queues and queue not in self.queues:
+            queue = min(self.queues)
+        replace(task, backend=self.alias, queue_name=queue, priority=task.priority if self.supports_priority else 0)
+
     # --- enqueue ------------------------------------------------------------------------------------------------------
 
     def enqueue(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AnyResult:  # type: ignore[override]  # takes any sequence
@@ -186,31 +194,27 @@ class TaskQBackend(BaseTaskBackend):
             TaskResultDoesNotExist: No task of the framework has this id: it is not kept any more, or waits for the
                 commit of a transaction.
         """
-        for queue in self._queues(result_id):
-            try:
-                return self._read(handle_of(queue, result_id, "").refresh())
-            except TaskNotFoundError:
-                continue
-        return self._in_outbox(result_id)
+        likely = self._queues(result_id)
+        info = _look(likely, result_id) or _look(_others(likely), result_id)
+        return self._in_outbox(result_id) if info is None else self._read(info)
 
     async def aget_result(self, result_id: str) -> AnyResult:
         """Return what became of a call, without a thread. As `get_result`."""
-        for queue in self._queues(result_id):
-            try:
-                return self._read(await handle_of(queue, result_id, "").arefresh())
-            except TaskNotFoundError:
-                continue
-        return await sync_to_async(self._in_outbox, thread_sensitive=True)(result_id)
+        likely = self._queues(result_id)
+        info = await _alook(likely, result_id) or await _alook(await _aothers(likely), result_id)
+        if info is None:
+            return await sync_to_async(self._in_outbox, thread_sensitive=True)(result_id)
+        return self._read(info)
 
-    def _queues(self, result_id: str) -> Iterable[str]:
-        """Return the queues in which a task may be, the likeliest first; an operator may have moved it."""
+    def _queues(self, result_id: str) -> list[str]:
+        """Return the queues of the settings, in which a task is unless an operator moved it, the likeliest first."""
         if not isinstance(result_id, str) or not result_id:
             raise TaskResultDoesNotExist(result_id)
         own = [queue for name in sorted(self.queues) for queue in self.own_options.queues(name)]
         return likely_first([*own, *taskq.settings.queues], result_id)
 
     def _read(self, info: TaskInfo) -> AnyResult:
-        task = taskq.tasks.get(info.name)
+        task = taskq.find_task(info.name)
         if not isinstance(task, BackendTask):
             raise TaskResultDoesNotExist(info.id)
         return read_result(task.task, task.json_codec, info)
@@ -230,6 +234,32 @@ class TaskQBackend(BaseTaskBackend):
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         """Return what is wrong with the backend's settings."""
         return checks.check_backend(self)
+
+
+def _look(queues: Iterable[str], task_id: str) -> TaskInfo | None:
+    """Return the task of an id from the first of the queues that has it."""
+    for queue in queues:
+        with suppress(TaskNotFoundError):
+            return handle_of(queue, task_id, "").refresh()
+    return None
+
+
+async def _alook(queues: Iterable[str], task_id: str) -> TaskInfo | None:
+    """As `_look`, from a coroutine."""
+    for queue in queues:
+        with suppress(TaskNotFoundError):
+            return await handle_of(queue, task_id, "").arefresh()
+    return None
+
+
+def _others(queues: Iterable[str]) -> list[str]:
+    """Return the queues that Redis knows besides."""
+    return sorted(set(Inspector(taskq).queues()) - set(queues))
+
+
+async def _aothers(queues: Iterable[str]) -> list[str]:
+    """As `_others`, from a coroutine."""
+    return sorted(set(await AsyncInspector(taskq).queues()) - set(queues))
 
 
 def _start(task: AnyTask) -> datetime | timedelta | None:

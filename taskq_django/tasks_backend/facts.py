@@ -45,7 +45,7 @@ class Facts:
         return cls(
             backend=task.backend,
             queue_name=task.queue_name,
-            priority=task.priority,
+            priority=int(task.priority),
             run_after=task.run_after,
             positional=len(args),
             enqueued_at=datetime.now(UTC),

@@ -44,17 +44,25 @@ else:
     normalize_json = _base.normalize_json
     AnyTask, AnyResult = Task, TaskResult
 
+
+def backends() -> Any:
+    """Return the framework's handler of backends: it iterates over aliases, and `[alias]` gives a backend."""
+    return import_module(PACKAGE).task_backends
+
+
 __all__ = [
     "PACKAGE",
     "AnyResult",
     "AnyTask",
     "BaseTaskBackend",
     "InvalidTask",
+    "Task",
     "TaskContext",
     "TaskError",
     "TaskResult",
     "TaskResultDoesNotExist",
     "TaskResultStatus",
+    "backends",
     "normalize_json",
     "task_enqueued",
     "task_finished",

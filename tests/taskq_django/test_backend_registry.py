@@ -282,3 +282,94 @@ def test_a_task_in_a_script_has_the_name_that_a_worker_imports(tmp_path: Path) -
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
 
     assert done.stdout.strip() == "['nightly.tidy'] 5", done.stderr
+
+
+# --- found by name ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A module of an installed app that nothing has imported yet."""
+    name = "tests.taskq_django.parcels.elsewhere"
+    yield
+    monkeypatch.undo()
+    sys.modules.pop(name, None)
+    taskq.reload()
+
+
+@pytest.mark.redis
+def test_a_task_in_another_module_is_imported_when_it_arrives(redis: RedisServer, elsewhere: None) -> None:
+    name = "tests.taskq_django.parcels.elsewhere.wrap"
+    handle = taskq.remote(name, retention=60).delay(parcel=3)
+    assert name not in taskq.tasks
+
+    drain()
+
+    assert name in taskq.tasks
+    assert parcels.label.get_backend().get_result(handle.id).return_value == "3 is wrapped"
+
+
+@pytest.mark.redis
+def test_a_task_that_was_made_for_another_backend_is_run(redis: RedisServer, settings: Any) -> None:
+    immediate = f"{PACKAGE}.backends.immediate.ImmediateBackend"
+    settings.TASKS = {
+        "default": {"BACKEND": immediate, "QUEUES": ["default", "odd"]},
+        "broken": {"BACKEND": "nowhere.Backend"},
+        "ours": {"BACKEND": "taskq_django.TaskQBackend"},
+    }
+    made = django_task(queue_name="odd")(sort_out)
+    assert f"{HERE}.sort_out" not in taskq.tasks
+    import tests.taskq_django.test_backend_registry as here
+
+    handle = taskq.remote(f"{HERE}.sort_out", retention=60, max_retry=0).delay(parcel=3)
+    original, here.sort_out = here.sort_out, made  # type: ignore[assignment]  # as the decorator above it would
+    try:
+        drain()
+        found = made.using(backend="ours", queue_name="default").get_result(handle.id)
+    finally:
+        here.sort_out = original
+
+    assert found.return_value == "3 is sorted"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os.system",
+        "this.s",
+        "tests.taskq_django.parcels.tasks.LostError",
+        "tests.taskq_django.parcels.tasks",
+        "tests.taskq_django.parcels.missing.work",
+        "email:welcome",
+        "..",
+        "",
+    ],
+)
+def test_what_is_no_task_of_an_installed_app_is_not_found(name: str) -> None:
+    """Nothing is imported for it either: the name comes out of Redis."""
+    before = set(sys.modules)
+
+    assert taskq.find_task(name) is None
+    assert set(sys.modules) == before
+
+
+def test_a_module_that_cannot_be_imported_is_logged(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tests.taskq_django.parcels
+
+    (tmp_path / "torn.py").write_text("raise RuntimeError('torn')\n")
+    monkeypatch.setattr(tests.taskq_django.parcels, "__path__", [*tests.taskq_django.parcels.__path__, str(tmp_path)])
+
+    assert taskq.find_task("tests.taskq_django.parcels.torn.work") is None
+    assert "module tests.taskq_django.parcels.torn" in caplog.text
+
+
+@pytest.mark.redis
+async def test_any_queue_may_be_named_and_is_looked_into(redis: RedisServer, settings: Any) -> None:
+    settings.TASKS = {"default": {"BACKEND": "taskq_django.TaskQBackend", "QUEUES": []}}
+    result = await parcels.label.using(queue_name="of-this-customer").aenqueue(1)
+    found = await parcels.label.aget_result(result.id)
+
+    assert (found.args, found.task.queue_name) == ([1], "of-this-customer")
+    assert parcels.label.get_result(result.id) == found
