@@ -60,6 +60,11 @@ class Project:
             os.utime(new, (version, version))  # a change that no clock's coarseness can hide
         new.replace(self.tasks)
 
+    def configure(self, settings: str) -> None:
+        """Put Python code at the end of its settings."""
+        with (self.folder / "kiosk_settings.py").open("a") as file:
+            file.write(settings)
+
     @property
     def environment(self) -> dict[str, str]:
         return os.environ | {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgres_server import PostgresServer, find_postgres
 from tests.redis_server import RedisServer
 from tests.taskq_django.project import Project
 
@@ -119,7 +120,21 @@ def run(project: Project, *words: str) -> str:
     return done.stdout
 
 
-def test_processes_of_djangos_runner_do_not_share_what_they_capture(project: Project) -> None:
+@pytest.mark.parametrize("enqueue", ["on_commit", "outbox"])
+def test_processes_of_djangos_runner_do_not_share_what_they_capture(project: Project, enqueue: str) -> None:
+    project.configure(f'TASKQ["ENQUEUE"] = {enqueue!r}\n')
+    in_two_processes(project)
+
+
+@pytest.mark.skipif(find_postgres() is None, reason="needs PostgreSQL")
+@pytest.mark.parametrize("enqueue", ["on_commit", "outbox"])
+def test_on_postgres(project: Project, enqueue: str) -> None:
+    with PostgresServer() as server:
+        project.configure(f'TASKQ["ENQUEUE"] = {enqueue!r}\nDATABASES["default"] = {server.create("kiosk")!r}\n')
+        in_two_processes(project)
+
+
+def in_two_processes(project: Project) -> None:
     (project.folder / "kiosk" / "tests.py").write_text(CASES)
 
     said = run(project, "manage.py", "test", "--parallel", "2", "--shuffle", "1")
