@@ -15,12 +15,14 @@ its text nor in its chain. Size limits, and payloads wrapped together with a tra
 from taskq_core.codec.arguments import ArgumentsCodec
 from taskq_core.codec.references import Found, Kind, References, Wanted
 from taskq_core.codec.results import decode_payload, decode_result, encode_result
+from taskq_core.codec.signature import Parameter
 from taskq_core.codec.wording import RefusedError
 
 __all__ = [
     "ArgumentsCodec",
     "Found",
     "Kind",
+    "Parameter",
     "References",
     "RefusedError",
     "Wanted",

@@ -201,6 +201,15 @@ class ArgumentsCodec:
                 raise TaskArgumentsError(self.name, name, f"{problem}{_position(position, args)}")
         return encode_ordered(self._struct(**plain))
 
+    def split(self, arguments: Mapping[str, Any], positional: int) -> tuple[list[Any], dict[str, Any]]:
+        """Return arguments by name as a call takes them: all by name, unless a codec knows functions that need others.
+
+        Args:
+            arguments: Arguments by the names of `parameters`.
+            positional: How many were given by position, where that has to be kept.
+        """
+        return [], dict(arguments)
+
     def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, object]:
         """Return the arguments by name, bound as Python does; parameters left out keep their defaults.
 

@@ -24,7 +24,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from taskq_core import ConfigurationError, PayloadError, Signature
-from taskq_core.codec import decode_payload
+from taskq_core.codec import Parameter, decode_payload
 from taskq_core.task import Task
 from taskq_core.wire import validate_task_id
 
@@ -49,8 +49,9 @@ class EnqueueForm(forms.Form):
         super().__init__(*args, **kwargs)
         self._task = task
         self._read: dict[str, Callable[[Any], object]] = {}
-        for name, default in _defaults(task).items():
-            field, read = _field_of(task.codec.known[name].annotation, default, task.codec.known[name].holds_references)
+        signature = inspect.signature(task.function)
+        for name, known in task.codec.known.items():
+            field, read = _field_of(known, signature.parameters[name].default)
             field.label = name
             self.fields[ARGUMENT + name] = field
             self._read[name] = read
@@ -124,7 +125,8 @@ class EnqueueForm(forms.Form):
                 options[name] = self.cleaned_data[name]
         if self.cleaned_data["task_id"]:
             options["task_id"] = self.cleaned_data["task_id"]
-        return self._task.using(**options).s(**self.cleaned_data["arguments"])
+        args, kwargs = self._task.codec.split(self.cleaned_data["arguments"], 0)
+        return self._task.using(**options).s(*args, **kwargs)
 
 
 class _LeftOut:
@@ -137,22 +139,17 @@ class _LeftOut:
 LEFT_OUT: Any = _LeftOut()
 
 
-def _defaults(task: Task[Any, Any]) -> dict[str, Any]:
-    """Return the parameters with their defaults, `inspect.Parameter.empty` for none."""
-    signature = inspect.signature(task.function)
-    return {name: signature.parameters[name].default for name in task.codec.parameters}
-
-
-def _field_of(hint: Any, default: Any, holds_references: bool) -> tuple[forms.Field, Callable[[Any], object]]:
+def _field_of(known: Parameter, default: Any) -> tuple[forms.Field, Callable[[Any], object]]:
     """Return the field of a parameter, and how its cleaned value is read."""
+    hint, holds_references = known.annotation, known.holds_references
     kind, is_optional = _unwrapped(hint)
-    has_default = default is not inspect.Parameter.empty
+    has_default = not known.required
     may_be_empty = has_default or is_optional
     options: dict[str, Any] = {"required": not may_be_empty}
-    if has_default:
+    if default is not inspect.Parameter.empty:
         shown = Truncator(repr(default)).chars(DEFAULT_CHARS)
         options["help_text"] = _("Left empty: %(default)s.") % {"default": shown}
-    elif is_optional:
+    elif is_optional and known.required:
         options["help_text"] = _("Left empty: None.")
 
     def read(value: Any) -> object:

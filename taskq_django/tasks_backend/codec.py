@@ -11,12 +11,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskq_core import PayloadError, TaskArgumentsError
-from taskq_core.codec import ArgumentsCodec
+from taskq_core.codec import ArgumentsCodec, Parameter
 from taskq_django.tasks_backend.framework import normalize_json
 
 REFUSAL = "\0refusal"
 """Name of what stands in the place of arguments that cannot be read; no parameter has such a name."""
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_PLAIN: dict[Any, Any] = {kind: kind for kind in (str, int, float, bool)} | {
+    kind.__name__: kind for kind in (str, int, float, bool)
+}
+
+
+def _parameter(parameter: inspect.Parameter) -> Parameter:
+    """What is known of a parameter: any JSON value fits, but a form may offer a field for the plain ones."""
+    variadic: dict[Any, Any] = {parameter.VAR_POSITIONAL: list[Any], parameter.VAR_KEYWORD: dict[str, Any]}
+    annotation: Any = _PLAIN.get(parameter.annotation, Any) if isinstance(parameter.annotation, type | str) else Any
+    return Parameter(
+        name=parameter.name,
+        annotation=variadic.get(parameter.kind, annotation),
+        required=parameter.default is parameter.empty and parameter.kind not in _VARIADIC,
+        keyword_only=parameter.kind is parameter.KEYWORD_ONLY,
+        decode=json.loads,
+        holds_references=False,
+    )
 
 
 class JsonArgumentsCodec(ArgumentsCodec):
@@ -34,6 +51,7 @@ class JsonArgumentsCodec(ArgumentsCodec):
         self.name, self.strict = name, strict
         self.has_references = False
         self.parameters = tuple(each.name for each in parameters)
+        self.known = {each.name: _parameter(each) for each in parameters}
         self._signature = inspect.Signature(parameters)
         self._positional = [
             each.name for each in parameters if each.kind not in (*_VARIADIC, inspect.Parameter.KEYWORD_ONLY)

@@ -220,6 +220,27 @@ def test_a_row_is_given_by_its_primary_key(operator: Client) -> None:
     assert got == [{"user": grace}]
 
 
+def test_tasks_of_djangos_framework_are_enqueued_too(operator: Client) -> None:
+    """Whose arguments are JSON, and which may take any number of them."""
+    label, weigh = (f"tests.taskq_django.parcels.tasks.{name}" for name in ("label", "weigh"))
+    html = unescape(operator.get(ADD).content.decode())
+    assert f">{label}</a> <code>(*args: Any, **kwargs: Any)</code>" in html
+
+    refused = submit(operator, label, arg_args='{"a": 1}')
+    submit(operator, label, arg_args='["a", 1]', arg_kwargs='{"b": null}')
+    submit(operator, label)
+    submit(operator, weigh, arg_parcel="7", arg_exact="True")
+    Worker(taskq, WorkerConfig(burst=True)).run()
+
+    assert "expected list" in errors(refused)
+    done = {task.payload: task.result for task in pending()}
+    assert {payload: msgspec.json.decode(result) for payload, result in done.items()} == {
+        b'{"args":["a",1],"kwargs":{"b":null}}': {"args": ["a", 1], "kwargs": {"b": None}},
+        b"{}": {"args": [], "kwargs": {}},
+        b'{"parcel":7,"exact":true}': [7, "kg", True],
+    }
+
+
 def test_it_is_logged_who_enqueued_which_task(operator: Client) -> None:
     submit(operator, "shop:greet", arg_name="Grace")
 
