@@ -1,6 +1,6 @@
 """What can be done to queues: each of several by itself, and each logged with who did it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from django import forms
@@ -25,6 +25,7 @@ from taskq_core.errors import (
 from taskq_core.inspector import Inspector
 from taskq_django.admin.rows import PickedRows, Rows
 from taskq_django.admin.task_filters import STATE_NAMES
+from taskq_django.admin.wording import number
 
 LONGEST_S = 20.0
 """Seconds that one request deletes tasks for. Then it says how far it got, rather than be cut off by a server."""
@@ -34,14 +35,25 @@ DELETABLE = tuple(state for state in STATES if state is not TaskState.ACTIVE)
 
 
 class EmptyForm(forms.Form):
-    """Which tasks to delete."""
+    """Which tasks to delete.
+
+    Args:
+        data: What was posted, None if nothing was yet.
+        sizes: How many tasks there are in each state.
+    """
 
     states = forms.MultipleChoiceField(
         label=gettext_lazy("States"),
-        choices=lambda: [(state.value, capfirst(STATE_NAMES[state])) for state in DELETABLE],
         widget=forms.CheckboxSelectMultiple,
         help_text=gettext_lazy("Tasks that run are left alone."),
     )
+
+    def __init__(self, data: Any, sizes: Mapping[TaskState, int]) -> None:
+        super().__init__(data)
+        field: Any = self.fields["states"]
+        field.choices = [
+            (state.value, f"{capfirst(STATE_NAMES[state])} ({number(sizes[state])})") for state in DELETABLE
+        ]
 
 
 class DeleteForm(forms.Form):

@@ -5,6 +5,8 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin import SimpleListFilter
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.utils import unquote
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -196,6 +198,16 @@ class QueueAdminMixin(RedisAdminMixin):
             text = ngettext("%(count)d queue was resumed.", "%(count)d queues were resumed.", len(done))
             self.message_user(request, text % {"count": len(done)}, messages.SUCCESS)
 
+    def empty_form(self, request: HttpRequest, data: Any) -> EmptyForm:
+        """Return the form that asks which tasks to delete, with how many the chosen queues have of each state."""
+        queues = self.overview(request).queues
+        if request.POST.get("select_across") != "1":
+            match = request.resolver_match
+            own = [] if match is None else [unquote(each) for each in (match.kwargs.get("object_id"),) if each]
+            names = own or request.POST.getlist(ACTION_CHECKBOX_NAME)
+            queues = [row for row in queues if row.name in names]
+        return EmptyForm(data, QueuesOverview(queues=queues).sizes)
+
     @confirmed_action(
         description=_("Empty selected %(verbose_name_plural)s"),
         button=_("Empty"),
@@ -205,7 +217,7 @@ class QueueAdminMixin(RedisAdminMixin):
             "count",
         ),
         permissions=["delete"],
-        form=EmptyForm,
+        form="empty_form",
         is_destructive=True,
     )
     def empty(self, request: HttpRequest, queues: Rows, *, seen: Any, states: Sequence[str]) -> None:
@@ -330,7 +342,7 @@ class QueueAdminMixin(RedisAdminMixin):
         """Tasks by state."""
         rows = ((swatch(state.value), capfirst(STATE_NAMES[state]), _size(queue, state)) for state in STATES)
         return format_html(
-            '<table class="taskq-pairs" id="taskq-sizes" data-taskq-live><tbody>{}</tbody></table>',
+            '<table class="taskq-table" id="taskq-sizes" data-taskq-live><tbody>{}</tbody></table>',
             format_html_join("", '<tr><th scope="row">{} {}</th><td class="taskq-number">{}</td></tr>', rows),
         )
 
@@ -370,7 +382,7 @@ class QueueAdminMixin(RedisAdminMixin):
             for each in detail.types
         )
         table = format_html(
-            '<table class="taskq-pairs"><tbody>{}</tbody></table>',
+            '<table class="taskq-table"><tbody>{}</tbody></table>',
             format_html_join("", '<tr><th scope="row">{}</th><td class="taskq-number">{}</td><td>{}</td></tr>', rows),
         )
         note = ""

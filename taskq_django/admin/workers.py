@@ -141,7 +141,7 @@ class WorkerAdminMixin(RedisAdminMixin):
             return ""
         return format_html('<span class="nowrap" title="{}">{}</span>', moment(record.started_at), span(record.uptime))
 
-    @admin.display(description=_("running"), ordering="running")
+    @admin.display(description=_("concurrency"), ordering="running")
     def busy(self, worker: Any) -> str:
         """How many tasks it runs, of how many at most."""
         record = worker.record
@@ -162,7 +162,7 @@ class WorkerAdminMixin(RedisAdminMixin):
             return ""
         rows = ((worker.links.queue(each.name), each.weight, per_cent(each.share) or "-") for each in record.queues)
         table = format_html(
-            '<table class="taskq-pairs"><thead><tr>{}</tr></thead><tbody>{}</tbody></table>',
+            '<table class="taskq-table"><thead><tr>{}</tr></thead><tbody>{}</tbody></table>',
             _headings(_now("Queue"), _now("Weight"), _now("Asked first")),
             format_html_join(
                 "",
@@ -205,7 +205,7 @@ class WorkerAdminMixin(RedisAdminMixin):
             for task in tasks
         )
         return format_html(
-            '<div id="taskq-running" class="taskq-scroll-x" data-taskq-live><table class="taskq-pairs">'
+            '<div id="taskq-running" class="taskq-scroll-x" data-taskq-live><table class="taskq-table">'
             "<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>",
             _headings(_now("Task"), _now("Id"), _now("Queue"), _now("Since"), _now("For"), _now("Deadline")),
             format_html_join(

@@ -6,9 +6,11 @@ from html import unescape
 from typing import Any
 
 import pytest
+from django.contrib import admin
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.auth.models import Permission, User
 from django.test import Client
+from django.urls import path
 from django.utils.html import escape
 from django.utils.http import urlencode
 
@@ -16,7 +18,9 @@ from taskq_core import TaskState
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import Inspector
 from taskq_django import taskq
-from taskq_django.admin import queue_actions
+from taskq_django.admin import QueueAdminMixin, WorkerAdminMixin, queue_actions
+from taskq_django.admin.base import BaseAdmin
+from taskq_django.models import Queue, Worker
 from tests.redis_server import RedisServer
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
@@ -317,6 +321,21 @@ def test_nothing_is_done_before_it_is_confirmed(operator: Client, redis: RedisSe
     assert not LogEntry.objects.exists()
 
 
+def test_emptying_says_how_many_tasks_it_is_about(operator: Client, redis: RedisServer) -> None:
+    """Of the chosen queues, from the list and from a queue's own page, and of all that match."""
+    enqueue("a", count=3)
+    enqueue("b", count=4)
+    enqueue("c", count=5)
+
+    for data, count in (
+        ({"_selected_action": ["a", "b"]}, 7),
+        ({"_selected_action": ["a"], "select_across": "1"}, 12),
+    ):
+        asked = operator.post(QUEUES, {"action": "empty", "index": "0", **data}).content.decode()
+        assert f"Pending ({count})" in asked
+    assert "Pending (5)" in html_of(operator, f"{QUEUES}c/act/empty/")
+
+
 def test_two_operators_at_once_are_told(operator: Client, redis: RedisServer, inspector: Inspector) -> None:
     """What one of them has done already keeps nothing else from being done."""
     enqueue()
@@ -492,8 +511,8 @@ def test_who_may_only_look_sees_no_action_and_a_forged_post_is_refused(
         data = {"_selected_action": ["default"], "action": action, "post": "yes", "force": "on", "states": ["pending"]}
         assert viewer.post(QUEUES, data).status_code == 403
         assert viewer.post(f"{QUEUES}default/act/{action}/", data).status_code == 403
-    for path in ("default/delete/", "add/"):
-        assert viewer.post(f"{QUEUES}{path}", {"post": "yes"}).status_code == 403
+    for page in ("default/delete/", "add/"):
+        assert viewer.post(f"{QUEUES}{page}", {"post": "yes"}).status_code == 403
 
     assert (inspector.queue_info("default").is_paused, inspector.queue_info("default").size) == (False, 1)
     assert not LogEntry.objects.exists()
@@ -535,3 +554,59 @@ def test_a_queue_that_vanishes_between_question_and_answer_is_told(
     assert "The queue “default” is not there (any more)." in said
     with pytest.raises(QueueNotFoundError):
         inspector.queue_info("default")
+
+
+# --- over another ModelAdmin ------------------------------------------------------------------------------------------
+
+THEME = {
+    "theme/list.html": '{% extends "admin/change_list.html" %}{% block pretitle %}themed list{% endblock %}'
+    '{% block pagination %}{{ block.super }}{% include "admin/taskq_django/queue_history.html" %}{% endblock %}',
+    "theme/form.html": '{% extends "admin/change_form.html" %}{% block pretitle %}themed form{% endblock %}',
+}
+
+
+class ThemedModelAdmin(BaseAdmin):
+    """The `ModelAdmin` of a theme, with templates of its own."""
+
+    change_list_template = "theme/list.html"
+    change_form_template = "theme/form.html"
+
+
+class ThemedQueueAdmin(QueueAdminMixin, ThemedModelAdmin):
+    """Our pages over it."""
+
+
+class ThemedWorkerAdmin(WorkerAdminMixin, ThemedModelAdmin):
+    """Our pages over it."""
+
+
+site = admin.AdminSite("themed")
+site.register(Queue, ThemedQueueAdmin)
+site.register(Worker, ThemedWorkerAdmin)
+urlpatterns = [path("admin/", admin.site.urls), path("themed/", site.urls)]
+
+
+def test_the_pages_stand_over_another_model_admin_and_use_its_templates(
+    viewer: Client, redis: RedisServer, settings: Any
+) -> None:
+    """On a site of another name, and without the tasks, which nothing leads to then."""
+    settings.ROOT_URLCONF = __name__
+    template = {**settings.TEMPLATES[0], "APP_DIRS": False}
+    loaders = [("django.template.loaders.locmem.Loader", THEME), "django.template.loaders.app_directories.Loader"]
+    template["OPTIONS"] = {**template["OPTIONS"], "loaders": loaders}
+    settings.TEMPLATES = [template]
+    viewer.force_login(User.objects.create_superuser("root"))
+    enqueue(count=2)
+
+    listed = html_of(viewer, "/themed/taskq_django/queue/")
+    (address,) = re.findall(r'<th class="field-name"><a href="([^"]*)"', listed)
+    page = html_of(viewer, address)
+    workers = html_of(viewer, "/themed/taskq_django/worker/")
+
+    assert "themed list" in listed
+    assert "0 runs in 30 days" in listed
+    assert address == "/themed/taskq_django/queue/default/change/"
+    assert "themed form" in page
+    assert "/themed/taskq_django/queue/default/act/pause/" in page
+    assert "themed list" in workers
+    assert "/taskq_django/task/" not in listed + page

@@ -124,7 +124,10 @@
       swapAll(selector, fresh);
     }
     swapAll("#changelist-filter li", fresh);
-    swapAll("[data-taskq-live]", fresh);
+    if (document.querySelector("[data-taskq-live]") !== null) {
+      swapAll(".readonly", fresh); // what the page of one row tells
+      swapAll("[data-taskq-live]", fresh);
+    }
   }
 
   /** Swap the elements a selector finds, one for one, unless the two pages have not the same number of them. */
