@@ -7,6 +7,7 @@ queue and have used no attempt.
 """
 
 import concurrent.futures.thread  # noqa: F401 - what it does at the end of a process has to be registered before ours
+import multiprocessing
 import os
 import signal
 import sys
@@ -61,8 +62,8 @@ def start_with_server() -> BackgroundWorker | None:
 
     Settings that are not usable start none; the system checks tell of them and keep the server from starting.
     """
-    if not is_serving(sys.argv, os.environ):
-        return None
+    if not is_serving(sys.argv, os.environ) or multiprocessing.parent_process() is not None:
+        return None  # a process that the server's code starts has its command line, and may set Django up again
     try:
         settings = taskq.settings
         check_dev_worker(settings)

@@ -1,8 +1,10 @@
 """The setting `DEV_WORKER`: a worker inside `manage.py runserver`."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from django.core.checks import run_checks
 
 from taskq_core import ConfigurationError, TaskHandle, TaskState
 from taskq_core.inspector import Inspector
-from taskq_django import taskq
+from taskq_django import dev_worker, taskq
 from taskq_django.dev_worker import check_dev_worker, is_serving
 from tests.redis_server import RedisServer
 from tests.taskq_django.project import Project, read_until
@@ -195,6 +197,24 @@ class Command(Django):
 )
 def test_only_a_process_that_serves_has_one(arguments: list[str], environ: dict[str, str], expected: bool) -> None:
     assert is_serving(arguments, environ) is expected
+
+
+@pytest.mark.parametrize("is_child", [False, True])
+def test_a_process_that_the_servers_code_starts_has_none(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, is_child: bool
+) -> None:
+    """`multiprocessing` gives it the command line of its parent."""
+    settings.TASKQ = {"DEV_WORKER": True}
+    settings.DEBUG = True
+    started: list[str] = []
+    monkeypatch.setattr(sys, "argv", ["manage.py", "runserver", "--noreload"])
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: object() if is_child else None)
+    monkeypatch.setattr(dev_worker.BackgroundWorker, "start", lambda _: started.append("worker"))
+    monkeypatch.setattr(dev_worker, "_end_with_process", lambda *_: None)
+
+    dev_worker.start_with_server()
+
+    assert started == ([] if is_child else ["worker"])
 
 
 def test_it_is_refused_without_debug(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
