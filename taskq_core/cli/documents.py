@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from taskq_core.attempts import Attempt
 from taskq_core.inspector import (
     DailyStats,
     GroupInfo,
@@ -97,6 +98,29 @@ def task(info: TaskInfo | UnreadableTask) -> Document:
         "archived_at": moment(info.archived_at),
         "expires_at": moment(info.expires_at),
         **octets("result", info.result),
+    }
+
+
+def inspected(info: TaskInfo | UnreadableTask) -> Document:
+    """A task with what only looking at it alone tells: who runs it, and its attempts."""
+    if isinstance(info, UnreadableTask):
+        return task(info)
+    return {
+        **task(info),
+        "worker": info.worker,
+        "started_at": moment(info.started_at),
+        "attempts": [_attempt(each) for each in info.attempts],
+    }
+
+
+def _attempt(attempt: Attempt) -> Document:
+    return {
+        "attempt": attempt.number,
+        "worker": attempt.worker,
+        "started_at": moment(attempt.started_at),
+        "ended_at": moment(attempt.ended_at),
+        "error": attempt.error,
+        "traceback": attempt.traceback,
     }
 
 

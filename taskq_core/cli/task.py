@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from taskq_core.attempts import Attempt
 from taskq_core.cli import documents
 from taskq_core.cli.base import Answer, Group, confirm, for_each, yes_option
 from taskq_core.cli.params import DURATION, QUEUE, StateType
@@ -214,12 +215,24 @@ def inspect_tasks(session: Session, queue: str, ids: tuple[str, ...]) -> None:
     out = session.output
     found = [session.inspector.task(queue, each) for each in ids]
     if out.as_json:
-        out.json({"tasks": [documents.task(each) for each in found]})
+        out.json({"tasks": [documents.inspected(each) for each in found]})
         return
     for number, each in enumerate(found):
         if number:
             out.line()
         out.pairs(_described(each, _now()))
+        if isinstance(each, TaskInfo):
+            _show_attempts(out, each.attempts)
+
+
+def _show_attempts(out: Output, attempts: Sequence[Attempt]) -> None:
+    """Write a line for each attempt that is noted, and the traceback of the last error."""
+    for each in attempts:
+        worker = f" by worker {each.worker}" if each.worker else ""
+        out.line(f"attempt {each.number}{worker}, {shown_moment(each.ended_at)}: {each.error or 'succeeded'}")
+    last = next((each for each in reversed(attempts) if each.error), None)
+    for line in last.traceback.splitlines() if last is not None else ():
+        out.line(f"  {line}")
 
 
 def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]:

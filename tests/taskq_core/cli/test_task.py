@@ -13,6 +13,7 @@ from taskq_core.broker import operations as ops
 from taskq_core.cli import task as task_command
 from taskq_core.cli.render import Output
 from taskq_core.inspector import Inspector
+from taskq_core.testing import drain
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer
 from tests.taskq_core.cli.conftest import Run
@@ -119,6 +120,27 @@ def test_inspect(run: Run, run_json: RunJson, every: dict[str, str]) -> None:
     assert documents[0]["headers"]["tenant"] == "a"
     assert documents[1]["result"] == "3"
     assert documents[1]["completed_at"].endswith("Z")
+
+
+def test_inspect_shows_attempts_and_the_last_traceback(run: Run, run_json: RunJson, app: TaskQ) -> None:
+    """What an exception says is spelled out where it is no printable text."""
+
+    @app.task(name="shop:lose", max_retry=0)
+    def lose() -> None:
+        raise KeyError("no \x1b[31mway")
+
+    task_id = lose.delay().id
+    drain(app, raises=False)
+
+    shown = run("task", "inspect", "-q", "default", "-i", task_id).stdout
+    (document,) = run_json("task", "inspect", "-q", "default", "-i", task_id)["tasks"]
+
+    (attempt,) = document["attempts"]
+    assert (attempt["attempt"], attempt["error"], document["worker"]) == (1, "builtins.KeyError", "")
+    assert "in lose" in attempt["traceback"]
+    assert f"attempt 1 by worker {attempt['worker']}, " in shown
+    assert "Z: builtins.KeyError\n  Traceback (most recent call last):\n" in shown
+    assert "\x1b" not in shown
 
 
 def test_a_task_that_is_not_there_is_told(run: Run, every: dict[str, str]) -> None:
