@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from taskq_core import ConfigurationError
 from taskq_django.app import taskq
+from taskq_django.carrying import check_carry
 from taskq_django.checks import (
     check_commands,
     check_deployment,
@@ -45,7 +46,8 @@ class TaskQConfig(AppConfig):
         checks.register(check_outbox, checks.Tags.database)
         checks.register(check_periodic_tasks, checks.Tags.database)
         setting_changed.connect(_follow_settings, dispatch_uid="taskq_django")
-        import_module("taskq_django.mail")  # its task; not above, because it needs the settings
+        checks.register(check_carry)
+        checks.register(import_module("taskq_django.mail.checks").check_mail)  # not above: it needs the settings
         autodiscover()
         follow_periodic_tasks()
         start_with_server()

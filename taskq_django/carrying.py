@@ -1,30 +1,59 @@
 """The language, time zone and request id of who enqueues a task, carried to its run.
 
+The system check `taskq.E032` tells of a `CARRY["REQUEST_ID"]` that is no function.
+
 What is the default of the settings is not carried: the run has it anyway. What a run cannot use, such as a language
 that is not installed there, is left out.
 """
 
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from datetime import timedelta, timezone, tzinfo
 from functools import lru_cache
+from typing import Any
 from zoneinfo import ZoneInfo
 
+from django.apps import AppConfig
 from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error
 from django.utils import timezone as django_timezone
 from django.utils import translation
 from django.utils.module_loading import import_string
 
-from taskq_core import TaskContext
+from taskq_core import ConfigurationError, TaskContext
 from taskq_core.carrying import LANGUAGE, REQUEST_ID, TIME_ZONE, readable, request_id
 from taskq_core.middleware import Middleware
 from taskq_core.settings import CarrySettings
+from taskq_django.conf import read_settings
 
 logger = logging.getLogger("taskq.carrying")
 
 _OFFSET = re.compile(r"([+-])(\d\d):(\d\d)")
+
+
+def check_carry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that the function that knows the request's id is there."""
+    try:
+        source = read_settings().carry.request_id
+    except ConfigurationError:
+        return []  # E001 tells of it
+    problem = ""
+    if isinstance(source, str):
+        try:
+            problem = "" if callable(import_string(source)) else "it is no function"
+        except ImportError as error:
+            problem = str(error)
+    if not problem:
+        return []
+    return [
+        Error(
+            f"TASKQ['CARRY']['REQUEST_ID'] is {source!r}: {problem}.",
+            hint="Name a function that returns the id of the request, or leave it out.",
+            id="taskq.E032",
+        )
+    ]
 
 
 def carried(settings: CarrySettings) -> dict[str, str]:

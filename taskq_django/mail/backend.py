@@ -61,6 +61,11 @@ class EmailBackend(BaseEmailBackend):
         self._using = _checked_target(alias, using)
         self._task = send.using(**{**taskq.settings.email.options, **options})
 
+    @property
+    def queue(self) -> str:
+        """Queue that messages are enqueued to."""
+        return self._task.options.queue
+
     def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
         """Enqueue a task for each message that has a recipient, and return how many that are.
 

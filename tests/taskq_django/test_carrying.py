@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.core.checks import run_checks
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncRequestFactory, RequestFactory
 from django.utils import timezone, translation
@@ -350,6 +351,24 @@ class TestTheRequestsId:
         assert [record.getMessage() for record in caplog.records] == [
             "CARRY['REQUEST_ID'] failed; the task is enqueued without it"
         ]
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        (f"{__name__}.from_elsewhere", None),
+        (f"{__name__}.nothing", "does not define"),
+        ("nowhere.function", "No module named 'nowhere'"),
+        (f"{__name__}.NOWHERE", "it is no function"),
+    ],
+)
+def test_a_check_tells_of_what_is_no_function(settings: Any, path: str, problem: str | None) -> None:
+    settings.TASKQ = {"CARRY": {"REQUEST_ID": path}}
+
+    found = [each for each in run_checks() if str(each.id).startswith("taskq.")]
+
+    assert [each.id for each in found] == ([] if problem is None else ["taskq.E032"])
+    assert all((problem or "") in each.msg for each in found)
 
 
 class Lines(logging.Handler):

@@ -13,6 +13,7 @@ from typing import Any
 import django
 import pytest
 from django.core import mail
+from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.mail import EmailMessage, EmailMultiAlternatives, get_connection, send_mail, send_mass_mail
 from django.db import transaction
@@ -426,6 +427,60 @@ class TestMailers:
             pytest.raises(ImproperlyConfigured, match=problem),
         ):
             send_mail("Hi", "there", "a@example.com", ["b@example.com"])
+
+
+class TestChecks:
+    """What `manage.py check` says, before the first message is lost."""
+
+    def told(self) -> list[tuple[str | None, str]]:
+        return [(each.id, each.msg) for each in run_checks() if str(each.id).startswith("taskq.")]
+
+    def test_a_mailer_that_can_send(self, settings: Any) -> None:
+        assert self.told() == []
+        settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+        settings.TASKQ = {"EMAIL": {"BACKEND": BACKEND}}
+        assert self.told() == [], "nobody enqueues"
+
+    def test_one_that_could_never(self, settings: Any) -> None:
+        settings.TASKQ = {"EMAIL": {"BACKEND": BACKEND}}
+        assert self.told() == [
+            (
+                "taskq.E031",
+                "EMAIL_BACKEND enqueues e-mail that could never be sent: TASKQ['EMAIL']['BACKEND'] is "
+                "'taskq_django.mail.EmailBackend', which enqueues and would never send.",
+            )
+        ]
+
+    def test_a_queue_that_nobody_serves(self, settings: Any) -> None:
+        settings.TASKQ = {"EMAIL": {"BACKEND": NOTING, "OPTIONS": {"queue": "mail"}}}
+        assert self.told() == [
+            (
+                "taskq.W031",
+                "EMAIL_BACKEND enqueues e-mail to queue 'mail', which TASKQ['QUEUES'] does not name, so that no worker "
+                "serves it.",
+            )
+        ]
+        settings.TASKQ = {**settings.TASKQ, "QUEUES": ["mail", "default"]}
+        assert self.told() == []
+
+    @pytest.mark.skipif(not hasattr(mail, "mailers"), reason="MAILERS came with Django 6.1")
+    def test_each_of_mailers(self) -> None:
+        mailers = {
+            "default": {"BACKEND": BACKEND, "OPTIONS": {"using": "real", "queue": "mail"}},
+            "lost": {"BACKEND": BACKEND},
+            "odd": {"BACKEND": BACKEND, "OPTIONS": {"using": "real", "retries": 3}},
+            "real": {"BACKEND": NOTING},
+            "gone": {"BACKEND": "nowhere.EmailBackend"},
+        }
+        with override_settings(MAILERS=mailers):
+            told = self.told()
+
+        assert [(number, text.partition(" enqueues")[0]) for number, text in told] == [
+            ("taskq.W031", "MAILERS['default']"),
+            ("taskq.E031", "MAILERS['lost']"),
+            ("taskq.E031", "MAILERS['odd']"),
+        ]
+        assert "unknown task option 'retries'" in told[2][1]
 
 
 def test_without_mailers_none_can_be_named() -> None:

@@ -1,0 +1,73 @@
+"""System checks of mailers that enqueue.
+
+- `taskq.E031` a mailer enqueues, and what it enqueues could never be sent
+- `taskq.W031` a mailer enqueues to a queue that no worker serves
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings as django_settings
+from django.core import mail as django_mail
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's names for them
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from taskq_core import ConfigurationError
+from taskq_django.app import taskq
+from taskq_django.mail.backend import EmailBackend
+
+
+def check_mail(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check the mailers of the settings that are `EmailBackend`."""
+    found: list[CheckMessage] = []
+    try:
+        settings = taskq.settings
+    except ConfigurationError:
+        return []  # E001 tells of it
+    for where, kind, options in _mailers():
+        try:
+            mailer = kind(**options)
+        except (ImproperlyConfigured, ConfigurationError, TypeError) as error:
+            found.append(Error(f"{where} enqueues e-mail that could never be sent: {error}.", id="taskq.E031"))
+            continue
+        if mailer.queue not in settings.queues:
+            found.append(
+                Warning(
+                    f"{where} enqueues e-mail to queue {mailer.queue!r}, which TASKQ['QUEUES'] does not name, so that "
+                    "no worker serves it.",
+                    hint="Add it to TASKQ['QUEUES'] with its weight, or add 'taskq.W031' to SILENCED_SYSTEM_CHECKS if "
+                    "a worker is told to serve it.",
+                    id="taskq.W031",
+                )
+            )
+    return found
+
+
+def _mailers() -> Iterator[tuple[str, type[EmailBackend], dict[str, Any]]]:
+    """Yield the mailers that are ours: where they stand, their class and what it is made with."""
+    configured = getattr(django_settings, "MAILERS", None) if hasattr(django_mail, "mailers") else None
+    if configured is None:
+        lazy: Any = django_settings  # the stubs do not know its methods
+        if not lazy.is_overridden("EMAIL_BACKEND"):
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Django 6.1 has told of the old setting already
+            kind = _ours(django_settings.EMAIL_BACKEND)
+        if kind is not None:
+            yield "EMAIL_BACKEND", kind, {}
+        return
+    for alias, config in configured.items():
+        kind = _ours(config.get("BACKEND", ""))
+        if kind is not None:
+            yield f"MAILERS[{alias!r}]", kind, {"alias": alias, **config.get("OPTIONS", {})}
+
+
+def _ours(path: str) -> type[EmailBackend] | None:
+    try:
+        found = import_string(path)
+    except ImportError:
+        return None  # Django tells of it when it sends
+    return found if isinstance(found, type) and issubclass(found, EmailBackend) else None
