@@ -31,13 +31,14 @@ COLUMNS: dict[TaskState | None, tuple[str, ...]] = {
 
 
 class TaskColumns(MixinBase):
-    """The columns."""
+    """The columns: those of `columns` by state, unless a subclass has a `list_display` of its own."""
 
     columns = COLUMNS
+    list_display: Any = ()
 
     def get_list_display(self, request: HttpRequest) -> Any:
         """Return the columns that fit the state."""
-        return self.columns[asked_state(request)]
+        return self.list_display or self.columns[asked_state(request)]
 
     @admin.display(description=_("id"))
     def short_id(self, task: Task) -> SafeString:

@@ -125,7 +125,13 @@ class ThemedModelAdmin(BaseAdmin):
 
 
 class ThemedTaskAdmin(TaskAdminMixin, ThemedModelAdmin):
-    """Our pages over it."""
+    """Our pages over it, with columns of a project's own."""
+
+    list_display = ("short_id", "arguments")
+
+    @admin.display(description="what for")
+    def arguments(self, task: Task) -> str:
+        return task.record.payload.decode()  # type: ignore[no-any-return]  # a record of any kind
 
 
 WORKERS = [f"worker-{number:03}" for number in range(120)]
@@ -209,13 +215,14 @@ def hidden(html: str) -> dict[str, list[str]]:
 @pytest.mark.redis
 @pytest.mark.django_db(transaction=True)
 def test_the_pages_stand_over_another_model_admin_and_use_its_templates(staff: Client, redis: RedisServer) -> None:
-    handle = taskq.remote("email:deliver").delay()
+    handle = taskq.remote("email:deliver").delay(to="grace")
 
     listed = staff.get("/themed/taskq_django/task/").content.decode()
     (address,) = re.findall(r'<th class="field-short_id"><a href="([^"]*)"', listed)
     page = staff.get(address).content.decode()
 
     assert "themed list" in listed
+    assert '<td class="field-arguments">{&quot;to&quot;:&quot;grace&quot;}</td>' in listed
     assert address.startswith("/themed/")
     assert "themed form" in page
     assert handle.id in page
