@@ -132,6 +132,13 @@ class PeriodicTaskAdminMixin(LiveMixin, MixinBase):
         ]
         return [(title, options) for title, options in kept if options["fields"]]
 
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Draw the form. Where it is only to be read there is nothing that could be saved as a new one."""
+        response: Any = super().render_change_form(request, context, *args, **kwargs)
+        if not (kwargs.get("add") or self.has_change_permission(request, kwargs.get("obj"))):
+            response.context_data["save_as"] = False
+        return response
+
     # --- what is shown ------------------------------------------------------------------------------------------------
 
     @admin.display(description=gettext_lazy("schedule"))

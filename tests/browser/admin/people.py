@@ -35,7 +35,7 @@ def enqueue(name: str = "email:deliver", *, queue: str = "default", **arguments:
 
 def rows(page: Page) -> Locator:
     """Return the rows of a list."""
-    return page.locator("#result_list tbody tr")
+    return page.locator("#result_list > tbody > tr")
 
 
 def row(page: Page, text: str) -> Locator:
