@@ -11,13 +11,26 @@ import pytest
 from django.db import transaction
 from playwright.sync_api import Page, expect
 
+from taskq_core.wire import ServerInfo, WorkerInfo
 from taskq_django import taskq
-from tests.browser.admin.people import OUTBOX, QUEUES, TASKS, page_of, row, rows
+from tests.browser.admin.people import (
+    OUTBOX,
+    QUEUES,
+    TASKS,
+    WORKERS,
+    choose,
+    confirm,
+    expect_message,
+    page_of,
+    row,
+    rows,
+)
 from tests.browser.visiting import SCRIPT
 from tests.redis_server import RedisServer
 from tests.taskq_django.admin_pages import put
 
 pytestmark = pytest.mark.redis
+LATER_S = 4_000_000_000
 
 
 def hostile(field: str) -> str:
@@ -53,7 +66,8 @@ def test_in_lists_and_on_pages_of_tasks(page: Page, redis: RedisServer, task: An
         mapping={
             "result": hostile("result"),
             "taskq_attempts": json.dumps(
-                {name: hostile(name) for name in ("worker", "error", "class", "traceback", "host")}
+                {"attempt": 1, "ended": 1_700_000_000_000}
+                | {name: hostile(name) for name in ("worker", "error", "traceback")}
             ),
         },
     )
@@ -69,7 +83,7 @@ def test_in_lists_and_on_pages_of_tasks(page: Page, redis: RedisServer, task: An
     expect(rows(page)).to_have_count(1)
     row(page, "name").get_by_role("link").first.click()
     page.wait_for_url(f"**{page_of(task)}**")
-    for field in ("name", "queue", "id", "error", "result", "header", "value"):
+    for field in ("name", "queue", "id", "error", "result", "header", "value", "worker", "traceback"):
         visible(page, field)
     expect(page.get_by_label("Arguments")).to_have_value(json.dumps({hostile("key"): hostile("payload")}, indent=2))
     page.get_by_role("link", name="History").click()
@@ -92,9 +106,43 @@ def test_on_pages_that_ask_and_in_what_is_said_then(page: Page, redis: RedisServ
     expect(page.locator("#recent-actions-module")).to_be_visible()
 
 
-def test_in_the_list_of_queues(page: Page, task: Any) -> None:
+def test_on_pages_of_queues_and_in_what_is_said_of_them(page: Page, redis: RedisServer, task: Any) -> None:
+    redis.client.sadd("asynq:queues", hostile("damaged"))
+    redis.client.set(f"asynq:{{{hostile('damaged')}}}:retry", "no sorted set")
+
     page.goto(QUEUES)
     visible(page, "queue")
+    visible(page, "damaged")
+    row(page, "queue</script>").get_by_role("link").first.click()
+    expect(page.locator("#taskq-types")).to_contain_text("name</script>")
+    page.get_by_role("button", name="Pause", exact=True).click()
+    visible(page, "queue")
+    confirm(page, "Pause")
+    expect_message(page, "1 queue was paused.")
+    page.goto(QUEUES)
+    choose(page, "Pause", everything=True)
+    confirm(page, "Pause")
+    expect_message(page, "queue</script>")
+
+
+def test_on_pages_of_workers(page: Page, redis: RedisServer, task: Any) -> None:
+    """A worker in any language may tell of itself and of what it runs."""
+    who: Any = {"host": hostile("host"), "pid": 7, "server_id": hostile("server")}
+    name = f"{{{who['host']}:7:{who['server_id']}}}"
+    info = ServerInfo(**who, concurrency=10, queues={hostile("served"): 1}, status=hostile("status"))
+    runs: Any = {"task_id": hostile("running-id"), "task_type": hostile("running"), "queue": hostile("busy")}
+    running = WorkerInfo(**who, **runs, start_time_ns=1)
+    redis.client.set(f"asynq:servers:{name}", info.encode())
+    redis.client.zadd("asynq:servers", {f"asynq:servers:{name}": LATER_S})
+    redis.client.zadd("asynq:workers", {f"asynq:workers:{name}": LATER_S})
+    redis.client.hset(f"asynq:workers:{name}", runs["task_id"], running.encode())
+
+    page.goto(WORKERS)
+    for field in ("host", "served", "running", "status"):
+        visible(page, field)
+    rows(page).first.get_by_role("link").first.click()
+    for field in ("host", "served", "running-id", "busy", "server"):
+        visible(page, field)
 
 
 def test_in_the_outbox(page: Page, settings: Any) -> None:

@@ -3,14 +3,19 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.admin.people import LOOKING, QUEUES, TASKS, Site, enqueue, page_of, rows
+from taskq_core import TaskState
+from taskq_core.inspector import Inspector
+from tests.browser.admin.people import LOOKING, OUTBOX, QUEUES, TASKS, WORKERS, Site, enqueue, page_of, rows
 from tests.browser.visiting import Visitor
 from tests.redis_server import RedisServer
 from tests.taskq_django.admin_pages import key, put, state_of
 
 pytestmark = pytest.mark.redis
 
-ACTIONS = ".actions select, .action-select, #action-toggle, .taskq-action, .addlink, .deletelink, [type=submit][name]"
+ACTIONS = (
+    ".actions select, .action-select, #action-toggle, .taskq-action, .taskq-buttons a, .addlink, .deletelink, "
+    "[type=submit][name]"
+)
 """What begins an action, on any page of the admin."""
 
 
@@ -31,7 +36,8 @@ def test_a_viewer_sees_no_action(viewer: Visitor, redis: RedisServer) -> None:
     put(redis, handle, "archived", error_msg="SMTPError: no such mailbox")
     page = viewer.new_page()
 
-    for path in (TASKS, QUEUES, page_of(handle), "/admin/"):
+    own = f"{QUEUES}default/change/"
+    for path in (TASKS, QUEUES, own, WORKERS, OUTBOX, page_of(handle), "/admin/"):
         page.goto(path)
         expect(page.locator("#content")).to_be_visible()
         expect(page.locator(ACTIONS)).to_have_count(0)
@@ -44,7 +50,7 @@ def test_an_operator_sees_what_a_viewer_does_not(site: Site) -> None:
     handle = enqueue(to="user@example.com")
     page = site.operator().new_page()
 
-    for path in (TASKS, page_of(handle)):
+    for path in (TASKS, QUEUES, page_of(handle)):
         page.goto(path)
         expect(page.locator(ACTIONS)).not_to_have_count(0)
 
@@ -64,6 +70,19 @@ def test_a_forged_action_of_a_viewer_is_refused(viewer: Visitor, redis: RedisSer
     assert post(page, f"{own_page}delete/", post="yes") == 403
     assert post(page, page_of(handle), arguments="{}", shown="", _save="Save") == 403
     assert state_of(redis, handle) == "pending"
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "empty", "delete_selected"])
+def test_a_forged_action_on_a_queue_is_refused(viewer: Visitor, inspector: Inspector, action: str) -> None:
+    enqueue()
+    page = viewer.new_page()
+    page.goto(QUEUES)
+
+    chosen = {"action": action, "_selected_action": "default", "post": "yes", "select_across": "0", "index": "0"}
+    assert post(page, QUEUES, **chosen, states="pending", force="on") == 403
+    assert post(page, f"{QUEUES}default/act/{action}/", post="yes", action=action, states="pending", force="on") == 403
+    (info,) = inspector.queue_infos()
+    assert (info.sizes[TaskState.PENDING], info.is_paused) == (1, False)
 
 
 def test_whoever_may_only_run_sees_that_and_nothing_more(site: Site, redis: RedisServer) -> None:

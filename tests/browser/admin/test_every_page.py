@@ -1,0 +1,130 @@
+"""What holds for every page: it fits a narrow screen, follows light and dark, and can be gone through by keyboard."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.admin.people import OUTBOX, QUEUES, TASKS, WORKERS, Site, page_of
+from tests.browser.admin.scene import SETTINGS, Scene, registered_tasks
+from tests.browser.visiting import NARROW, width_beyond
+from tests.redis_server import RedisServer
+
+pytestmark = pytest.mark.redis
+LONG = "a-name-without-a-place-to-break-" * 5
+
+
+@pytest.fixture
+def paths(redis: RedisServer, settings: Any) -> Iterator[list[str]]:
+    """The addresses of all pages there are, with a full scene behind them."""
+    settings.TASKQ = {**settings.TASKQ, **SETTINGS}
+    with registered_tasks():
+        scene = Scene(redis, settings)
+        scene.build()
+        long = scene.enqueue(LONG, LONG, 5, **{LONG: LONG})
+        scene.put(long, "retry", scene.now_s + 60, 10, 1, LONG)
+        (worker, *_others) = redis.client.zrange("asynq:servers", 0, -1)
+        server_id = worker.decode().rstrip("}").rpartition(":")[2]
+        yield [
+            "/admin/",
+            "/admin/taskq_django/",
+            *(QUEUES, f"{QUEUES}mail/change/", f"{QUEUES}{LONG}/change/", f"{QUEUES}mail/act/empty/"),
+            *(TASKS, f"{TASKS}?state=retry", f"{TASKS}?state=completed", f"{TASKS}?q=nothing"),
+            *(page_of(scene.failing), page_of(long), page_of(scene.failing).replace("change/", "history/")),
+            *(page_of(scene.failing).replace("change/", "act/move_tasks/"),),
+            *(f"{TASKS}add/", f"{TASKS}add/?task=mail:receipt"),
+            *(WORKERS, f"{WORKERS}{server_id}/change/"),
+            *(OUTBOX, f"{OUTBOX}1/change/"),
+        ]
+
+
+def test_it_fits_a_narrow_screen(site: Site, paths: list[str]) -> None:
+    page = site.operator(viewport=NARROW).new_page()
+
+    beyond = {}
+    for path in paths:
+        answer: Any = page.goto(path)
+        assert answer.status == 200, path
+        beyond[path] = width_beyond(page)
+
+    assert {path: width for path, width in beyond.items() if width} == {}
+
+
+def test_its_text_stands_out_in_the_light_and_in_the_dark(site: Site, paths: list[str]) -> None:
+    light, dark = (
+        site.operator(scheme, color_scheme=scheme).new_page()  # type: ignore[arg-type]  # it is one of the two
+        for scheme in ("light", "dark")
+    )
+
+    for path in paths:
+        for page in (light, dark):
+            page.goto(path)
+            faint = page.evaluate(FAINT)
+            assert faint == [], (path, "dark" if page is dark else "light")
+    assert brightness(light) > 2 * 255 > 255 > brightness(dark)
+
+
+def brightness(page: Page) -> int:
+    """Return how bright a page is behind its text, 0 to 765."""
+    found = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3)")
+    return sum(int(part) for part in found)
+
+
+FAINT = """
+() => {
+  // Texts of this project's own elements whose contrast to what is behind them is below 3:1.
+  const numbers = color => color.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => {
+    const [x, y, z] = [r, g, b].map(c => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+  };
+  const behind = element => {
+    for (let each = element; each; each = each.parentElement) {
+      const color = numbers(getComputedStyle(each).backgroundColor);
+      if (color.length < 4 || color[3] > 0) return color;
+    }
+    return [255, 255, 255];
+  };
+  const faint = [];
+  const ours = "[class*=taskq], [class*=taskq] *, #content td, #content .readonly";
+  for (const element of document.querySelectorAll(ours)) {
+    const hasText = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+    if (!hasText || !element.checkVisibility() || element.closest("svg")) continue;
+    const [one, other] = [light(numbers(getComputedStyle(element).color)), light(behind(element))];
+    const contrast = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    if (contrast < 3) faint.push(`${element.className || element.tagName}: ${element.textContent.trim().slice(0, 40)}`);
+  }
+  return faint;
+}
+"""
+
+
+def test_an_action_is_taken_with_the_keyboard_alone(site: Site, paths: list[str]) -> None:
+    page = site.operator().new_page()
+    page.goto(f"{TASKS}?state=retry")
+
+    def tab_to(selector: str) -> None:
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+                outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+                border = page.evaluate("getComputedStyle(document.activeElement).boxShadow")
+                assert (outline, border) != ("none", "none"), f"{selector} does not show that it has the focus"
+                return
+        raise AssertionError(f"the keyboard does not get to {selector}")
+
+    page.locator("#searchbar").focus()
+    tab_to("select[name=action]")
+    page.keyboard.type("Archive")
+    tab_to("button[name=index]")
+    tab_to(".action-select")
+    page.keyboard.press("Space")
+    page.locator("select[name=action]").focus()
+    tab_to("button[name=index]")
+    page.keyboard.press("Enter")
+    expect(page.locator("#content-main")).to_contain_text("Archive 1 task?")
+    page.locator("#content-main a").first.focus()
+    tab_to("#content-main input[type=submit]")
+    page.keyboard.press("Enter")
+    expect(page.locator(".messagelist")).to_contain_text("1 task was archived.")

@@ -1,0 +1,294 @@
+"""Lists refresh while somebody looks at them, without flicker and without getting in the way.
+
+The browser's clock is a made one, which tests put forward: nobody waits for the next look.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from threading import Event
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, Request, expect
+
+from taskq_core.inspector import Inspector
+from taskq_core.worker import Worker, WorkerConfig
+from taskq_core.worker.background import BackgroundWorker
+from taskq_django import taskq
+from tests.browser.admin.people import QUEUES, TASKS, WORKERS, Site, enqueue, row, rows
+from tests.browser.visiting import Visitor, same_document
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import until_blocking
+from tests.taskq_django.admin_pages import put
+
+pytestmark = pytest.mark.redis
+EVERY_MS = 5_000
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def page(operator: Visitor) -> Page:
+    """A tab whose time goes on when it is told to."""
+    page = operator.new_page()
+    page.clock.install(time=NOON)
+    page.clock.pause_at(NOON + timedelta(seconds=1))
+    return page
+
+
+@pytest.fixture
+def looks(page: Page) -> list[str]:
+    """What the page asks for by itself."""
+    asked: list[str] = []
+
+    def note(request: Request) -> None:
+        if request.resource_type == "fetch":
+            asked.append(request.url)
+
+    page.on("request", note)
+    return asked
+
+
+def look(page: Page, after_ms: int = EVERY_MS) -> None:
+    """Let it be time for the next look, and wait until the answer has come."""
+    with page.expect_response(lambda response: response.request.resource_type == "fetch") as answer:
+        page.clock.run_for(after_ms)
+    answer.value.finished()
+
+
+def mark(locator: Locator) -> None:
+    """Mark an element, so that another in its place is noticed. Its text and attributes stay as they are."""
+    locator.evaluate("element => { element.taskqMark = true }")
+
+
+def is_marked(locator: Locator) -> bool:
+    """Return whether an element is the one that was marked."""
+    return bool(locator.evaluate("element => element.taskqMark === true"))
+
+
+@pytest.fixture
+def oven(redis: RedisServer) -> Iterator["Oven"]:
+    """A worker in this process with one task."""
+    with Oven() as oven:
+        yield oven
+
+
+class Oven:
+    """A worker in this process, and a task that it runs until it is let go."""
+
+    def __init__(self) -> None:
+        self.started, self.go_on = Event(), Event()
+        self._worker = BackgroundWorker(lambda: Worker(taskq, WorkerConfig(queues={"default": 1}, heartbeat=0.2)))
+
+    def __enter__(self) -> "Oven":
+        @taskq.task(name="oven:bake", retention=600)
+        def bake() -> str:
+            self.started.set()
+            self.go_on.wait(60)
+            return "done"
+
+        self.handle = bake.delay()
+        self._worker.start()
+        assert self.started.wait(20)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.go_on.set()
+        assert self._worker.stop(20)
+        taskq._tasks.pop("oven:bake")
+
+
+def test_a_task_ends_and_its_row_changes_without_flicker(page: Page, oven: Oven) -> None:
+    enqueue("email:deliver", queue="low")
+    page.goto(TASKS)
+    baking = row(page, "oven:bake")
+    expect(baking).to_contain_text("active")
+    mark(row(page, "email:deliver"))
+    mark(row(page, "email:deliver").locator("td.field-name"))
+    mark(baking)
+    mark(page.locator("#result_list"))
+
+    with same_document(page):
+        oven.go_on.set()
+        oven.handle.result(timeout=20)
+        look(page)
+        expect(baking).to_contain_text("completed")
+
+    for kept in (
+        row(page, "email:deliver"),
+        row(page, "email:deliver").locator("td.field-name"),
+        baking,
+        page.locator("#result_list"),
+    ):
+        assert is_marked(kept)
+
+
+def test_rows_come_and_go(page: Page, inspector: Inspector) -> None:
+    gone = enqueue("first")
+    enqueue("second")
+    page.goto(TASKS)
+    expect(rows(page)).to_have_count(2)
+
+    with same_document(page):
+        inspector.delete_task(gone.queue, gone.id)
+        enqueue("third")
+        look(page)
+        expect(rows(page)).to_contain_text(["second", "third"])
+    expect(page.locator(".paginator")).to_contain_text("2 tasks")
+    row(page, "third").locator(".action-select").check()
+    expect(page.locator(".action-counter")).to_contain_text("1 of 2 selected")
+
+
+def test_nothing_is_touched_while_a_row_is_selected(page: Page, looks: list[str]) -> None:
+    enqueue("first")
+    page.goto(TASKS)
+    row(page, "first").locator(".action-select").check()
+    enqueue("second")
+
+    page.clock.run_for(10 * EVERY_MS)
+    assert looks == []
+    expect(rows(page)).to_have_count(1)
+
+    row(page, "first").locator(".action-select").uncheck()
+    page.locator("h1").first.click()  # the box has lost the focus
+    look(page)
+    expect(rows(page)).to_have_count(2)
+
+
+def test_a_row_that_is_selected_while_the_answer_comes_stays(page: Page, redis: RedisServer) -> None:
+    enqueue("first")
+    page.goto(TASKS)
+    enqueue("second")
+    page.route("**/task/", lambda route: (row(page, "first").locator(".action-select").check(), route.continue_()))
+
+    look(page)
+    page.wait_for_load_state("networkidle")
+
+    expect(rows(page)).to_have_count(1)
+    expect(row(page, "first").locator(".action-select")).to_be_checked()
+
+
+def test_a_hidden_tab_asks_for_nothing_and_is_up_to_date_when_it_is_seen_again(page: Page, looks: list[str]) -> None:
+    enqueue("first")
+    page.goto(TASKS)
+    hide = "is => { Object.defineProperty(document, 'hidden', {configurable: true, get: () => is}); " + (
+        "document.dispatchEvent(new Event('visibilitychange')) }"
+    )
+    page.evaluate(hide, True)
+    enqueue("second")
+    page.clock.run_for(10 * EVERY_MS)
+    assert looks == []
+
+    page.evaluate(hide, False)
+    expect(rows(page)).to_have_count(2)
+    assert len(looks) == 1
+
+
+def test_it_is_paused_and_resumed_and_that_is_remembered(page: Page, looks: list[str]) -> None:
+    enqueue("first")
+    page.goto(TASKS)
+    page.get_by_role("button", name="Pause live updates").click()
+    enqueue("second")
+    page.clock.run_for(10 * EVERY_MS)
+    page.reload()
+    page.clock.run_for(10 * EVERY_MS)
+    assert looks == []
+
+    enqueue("third")
+    page.get_by_role("button", name="Resume live updates").click()
+    expect(rows(page)).to_have_count(3)
+
+
+def test_typing_is_not_disturbed(page: Page, looks: list[str]) -> None:
+    enqueue("first")
+    page.goto(TASKS)
+    page.locator("#searchbar").fill("some")
+
+    page.clock.run_for(10 * EVERY_MS)
+
+    assert looks == []
+    expect(page.locator("#searchbar")).to_be_focused()
+
+
+def test_when_redis_is_away_the_rows_stay_and_it_is_said(operator: Visitor, page: Page, settings: Any) -> None:
+    operator.expect_trouble("not this page")
+    enqueue("first")
+    page.goto(TASKS)
+    there = settings.TASKQ
+
+    settings.TASKQ = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.2}
+    look(page)
+    expect(page.get_by_role("status")).to_contain_text("Not up to date")
+    expect(rows(page)).to_have_count(1)
+
+    settings.TASKQ = there
+    enqueue("second")
+    look(page, 2 * EVERY_MS)  # after a failure it takes its time
+    expect(rows(page)).to_have_count(2)
+    expect(page.get_by_role("status")).to_have_text("")
+
+
+def test_whoever_is_signed_out_meanwhile_is_told(page: Page, looks: list[str]) -> None:
+    enqueue("first")
+    page.goto(TASKS)
+    page.context.clear_cookies()
+
+    page.clock.run_for(EVERY_MS)
+    expect(page.get_by_role("status")).to_contain_text("No longer updated")
+    page.clock.run_for(20 * EVERY_MS)
+    assert len(looks) == 1
+
+
+def test_an_empty_list_gets_its_first_row(page: Page, redis: RedisServer) -> None:
+    page.goto(TASKS)
+    expect(page.locator("#content")).to_contain_text("0 tasks")
+
+    enqueue("first")
+    page.clock.run_for(EVERY_MS)
+
+    expect(rows(page)).to_have_count(1)
+
+
+def test_the_list_of_queues_refreshes_as_well(page: Page, redis: RedisServer) -> None:
+    enqueue("first", queue="low")
+    page.goto(QUEUES)
+    expect(row(page, "low")).to_have_count(1)
+
+    with same_document(page):
+        enqueue("second", queue="other")
+        look(page)
+        expect(row(page, "other")).to_have_count(1)
+
+
+def test_the_list_of_workers_refreshes_as_well(page: Page, oven: Oven, inspector: Inspector) -> None:
+    until_blocking(lambda: is_told(inspector))
+    page.goto(WORKERS)
+    expect(row(page, "oven:bake")).to_have_count(1)
+
+    with same_document(page):
+        oven.go_on.set()
+        until_blocking(lambda: not is_told(inspector))
+        look(page)
+        expect(row(page, "oven:bake")).to_have_count(0)
+
+
+def is_told(inspector: Inspector) -> bool:
+    """Return whether a worker tells of a task that it runs."""
+    return any(worker.running for worker in inspector.servers())
+
+
+def test_a_message_is_not_lost_to_a_look(site: Site, page: Page, redis: RedisServer) -> None:
+    """What an action in one tab has to say is said there, though another tab looks meanwhile."""
+    put(redis, enqueue("first"), "archived")
+    page.goto(TASKS)
+    other = page.context.new_page()
+    other.goto(TASKS)
+    other.locator(".action-select").check()
+    other.locator("select[name=action]").select_option("run_now")
+    other.locator(".actions button[name=index]").click()
+    other.route(
+        f"**{TASKS}",
+        lambda route: (look(page), route.continue_()) if route.request.method == "GET" else route.continue_(),
+    )
+    other.get_by_role("button", name="Run now").click()
+
+    expect(other.locator(".messagelist")).to_contain_text("1 task runs now.")
