@@ -8,13 +8,16 @@ import json
 import traceback
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import TracebackType
+from types import CodeType, TracebackType
 
 from taskq_core.errors import Retry
 
 LONGEST = 8192
 """Most characters of a traceback; of a longer one the middle is left out."""
 _HEAD = 2048
+_MOST_STACKS = 256
+_stacks: dict[tuple[tuple[CodeType, int], ...], str] = {}
+"""Text of stacks, by where each of their frames stands."""
 _OURS = ("taskq_core.", "taskq_django.", "taskq_fastapi.")
 
 
@@ -94,14 +97,32 @@ def class_path(error: BaseException) -> str:
 def traceback_text(error: BaseException) -> str:
     """Return the traceback of an exception, with its causes, without the worker's own frames above the function."""
     try:
-        shown = traceback.TracebackException(type(error), error, users_frames(error.__traceback__))
-        text = "".join(shown.format())
+        text = _format(error, users_frames(error.__traceback__))
     except Exception:  # what the exception is, or holds, must not cost the outcome of the task
         text = f"{class_path(error)} (its traceback cannot be written)\n"
     if len(text) > LONGEST:
         left_out = len(text) - LONGEST
         text = f"{text[:_HEAD]}\n... {left_out} characters are left out ...\n{text[_HEAD + left_out :]}"
     return text
+
+
+def _format(error: BaseException, stack: TracebackType | None) -> str:
+    """Return what `traceback` makes of an error. Errors that come by the thousand mostly have the same stack."""
+    has_cause = error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__)
+    if stack is None or has_cause or isinstance(error, BaseExceptionGroup):
+        return "".join(traceback.TracebackException(type(error), error, stack).format())
+    where = []
+    each: TracebackType | None = stack
+    while each is not None:
+        where.append((each.tb_frame.f_code, each.tb_lasti))
+        each = each.tb_next
+    key = tuple(where)
+    shown = _stacks.get(key)
+    if shown is None:
+        if len(_stacks) >= _MOST_STACKS:
+            _stacks.clear()
+        shown = _stacks[key] = "".join(("Traceback (most recent call last):\n", *traceback.format_tb(stack)))
+    return "".join((shown, *traceback.format_exception_only(error)))
 
 
 def users_frames(stack: TracebackType | None) -> TracebackType | None:

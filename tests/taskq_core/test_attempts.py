@@ -1,11 +1,13 @@
 """What is noted of the attempts of a task: one line of JSON for each."""
 
 import json
+import traceback
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from taskq_core import attempts
 from taskq_core.attempts import LONGEST, read_attempts, record_attempt, traceback_text
 from taskq_core.broker.operations import ExpiredTask
 from taskq_core.wire import build_message
@@ -62,6 +64,55 @@ def test_a_traceback_has_the_causes() -> None:
     assert "KeyError: 'inner'" in text
     assert "direct cause" in text
     assert text.endswith("ShopError: outer\n")
+
+
+def deep(levels: int) -> None:
+    if levels:
+        deep(levels - 1)
+    raise ShopError("the bottom")
+
+
+def noted() -> None:
+    error = ShopError("outer")
+    error.add_note("and a note")
+    raise error
+
+
+def chained() -> None:
+    try:
+        deep(0)
+    except ShopError:
+        raise KeyError("while handling")  # noqa: B904 - the context is what is shown
+
+
+def suppressed() -> None:
+    try:
+        deep(0)
+    except ShopError:
+        raise KeyError("instead") from None
+
+
+def grouped() -> None:
+    raise ExceptionGroup("several", [ShopError("one"), ShopError("two")])
+
+
+@pytest.mark.parametrize(
+    "raising",
+    [lambda: deep(3), lambda: deep(50), noted, chained, suppressed, grouped, lambda: compile("(", "x", "exec")],
+)
+def test_a_traceback_is_pythons_own(raising: Any) -> None:
+    """Also when the same stack comes again, and in another place of the same function."""
+    for _ in range(2):
+        error = caught(raising)
+        assert traceback_text(error) == "".join(traceback.format_exception(error))
+
+
+def test_few_stacks_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "_MOST_STACKS", 3)
+    for levels in range(10):
+        traceback_text(caught(lambda levels=levels: deep(levels)))
+
+    assert len(attempts._stacks) <= 3
 
 
 def test_of_a_long_traceback_both_ends_are_kept() -> None:
