@@ -2,6 +2,7 @@
 
 import re
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,7 @@ TASKQ["ENQUEUE"] = "outbox"
     ("url", "told"),
     [
         ("redis://127.0.0.1:1/0", "Redis cannot be used: cannot reach redis://127.0.0.1:1/0"),
-        ("redis://:secret@no-such-host.invalid/0", "Redis cannot be used: cannot reach redis://:***@no-such-host"),
+        ("redis://:secret@127.0.0.1:1/0", "Redis cannot be used: cannot reach redis://:***@127.0.0.1:1/0"),
         ("redis+sentinel://127.0.0.1:1/main", "Redis cannot be used: "),
         ("redis+cluster://127.0.0.1:1", "Redis cannot be used: "),
     ],
@@ -205,12 +206,34 @@ def test_redis_that_never_answers_is_waited_for_no_longer_than_said(
 ) -> None:
     monkeypatch.setattr(server_check, "CHECK_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        settings.TASKQ = {"URL": f"redis://127.0.0.1:{deaf.getsockname()[1]}/0", "ENQUEUE_TIMEOUT": 60}
+        settings.TASKQ = {"URL": f"redis://127.0.0.1:{deaf.getsockname()[1]}/0", "ENQUEUE_TIMEOUT": 1}
 
         (found,) = ours(deploy=True)
 
     assert found.id == "taskq.W007"
     assert found.msg == "Redis did not answer within 0.2 seconds."
+
+
+def test_a_name_server_that_hangs_is_waited_for_no_longer_either(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_check, "CHECK_S", 0.1)
+    settings.TASKQ = {"URL": "redis://redis.example/0", "ENQUEUE_TIMEOUT": 0.3}
+    answered = threading.Event()
+    asked: list[object] = []
+
+    def hang(host: object, *rest: object) -> Any:
+        asked.append(host)
+        answered.wait(60)
+        raise socket.gaierror("no such host")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", hang)
+        (found,) = ours(deploy=True)
+        answered.set()
+
+    assert found.msg == "Redis did not answer within 0.1 seconds."
+    assert "redis.example" in asked
 
 
 @pytest.mark.redis
