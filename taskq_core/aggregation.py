@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 from taskq_core.codec import ArgumentsCodec, decode_payload
 from taskq_core.errors import ConfigurationError, TaskDefinitionError
+from taskq_core.injection import refuse_markers
 from taskq_core.settings import Duration, check_whole, seconds
 from taskq_core.task import BaseTask, Signature, function_name, is_coroutine_function
 from taskq_core.telemetry import unwrap
@@ -198,6 +199,7 @@ def _check_function(function: Any) -> None:
         raise TaskDefinitionError(f"an aggregator must be a function, got {function!r}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TaskDefinitionError(f"{function!r} is a generator; an aggregator must return one task's signature")
+    refuse_markers(f"aggregator {function!r}", function, "only a task is given dependencies")
     try:
         inspect.signature(function).bind("", [])
     except TypeError as error:

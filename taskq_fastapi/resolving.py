@@ -164,17 +164,28 @@ class _Hosted:
         result: object = None
         try:
             self._loop.call_soon_threadsafe(self._start)
-            result = call(**_waited_for(self._opened))
+            result = call(**self._waited_for(self._opened))
         except BaseException as error:
             self._error = error
             raise
         finally:
             self._loop.call_soon_threadsafe(self._end)
-            failure = _waited_for(self._closed)
+            failure = self._waited_for(self._closed)
             is_ours = failure is self._error or (self._error and isinstance(failure, asyncio.CancelledError))
             if failure is not None and not is_ours:
                 raise failure
         return result
+
+    def _waited_for(self, future: "Future[T]") -> T:
+        """Return the result of a future. In between, the thread can be told to end."""
+        while True:
+            try:
+                return future.result(timeout=NAP_S)
+            except TimeoutError:
+                if future.done():
+                    return future.result()
+                if self._loop.is_closed():
+                    raise RuntimeError("the worker's event loop has ended") from None
 
     def _start(self) -> None:
         self._task = self._loop.create_task(self._live(), name="taskq dependencies")
@@ -204,16 +215,6 @@ class _Hosted:
                 self._opened.set_exception(error)
         finally:
             self._closed.set_result(failure)
-
-
-def _waited_for(future: "Future[T]") -> T:
-    """Return the result of a future. In between, the thread can be told to end."""
-    while True:
-        try:
-            return future.result(timeout=NAP_S)
-        except TimeoutError:
-            if future.done():
-                return future.result()
 
 
 def _noted(error: BaseException | None) -> BaseException:

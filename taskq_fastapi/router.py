@@ -22,6 +22,7 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Path, Response
 from starlette.responses import StreamingResponse
 
 from taskq_core import AsyncClient, BrokerError, ConfigurationError, TaskInfo
+from taskq_core.errors import WireFormatError
 from taskq_core.settings import Duration, seconds
 from taskq_core.waiting import TaskFollower
 from taskq_fastapi.applications import DEFAULT_NAME
@@ -42,6 +43,7 @@ _CLOSED = (
 )
 _NOT_FOUND = "there is no such task: it has ended without being kept, or was deleted, or never was"
 _AWAY = "the queue does not answer"
+_DAMAGED = "the task cannot be read"
 
 QueueParam = Annotated[str, Path(description="The queue that the task is in.", examples=["default"])]
 TaskIdParam = Annotated[str, Path(description="Id of the task.")]
@@ -100,9 +102,9 @@ def task_router(
         async with _followed(client, queue, task_id) as follower:
             try:
                 info = await follower.look()
-            except BrokerError as error:
+            except (BrokerError, WireFormatError) as error:
                 logger.warning("a request for a task cannot be answered: %s", error)
-                raise HTTPException(503, _AWAY, headers={"Retry-After": "1"}) from None
+                raise HTTPException(503, _words(error), headers={"Retry-After": "1"}) from None
         if info is None:
             raise HTTPException(404, _NOT_FOUND)
         status = status_of(info, shown)
@@ -129,7 +131,7 @@ def task_router(
         async with _followed(client, queue, task_id) as follower:
             try:
                 status = _told(await follower.look(), queue, task_id, shown)
-            except BrokerError:
+            except (BrokerError, WireFormatError):
                 pass  # the stream tells of it, and goes on when Redis is back
             else:
                 if status.is_final and last_event_id == tag_of(status):
@@ -157,6 +159,11 @@ def _followed(client: AsyncClient, queue: str, task_id: str) -> TaskFollower:
         return client.follow(queue, task_id)
     except ConfigurationError:
         raise HTTPException(404, _NOT_FOUND) from None
+
+
+def _words(error: Exception) -> str:
+    """Return what clients are told of an error, which names no address."""
+    return _DAMAGED if isinstance(error, WireFormatError) else _AWAY
 
 
 def _told(info: TaskInfo | None, queue: str, task_id: str, shown: Shown) -> TaskStatus:
@@ -206,10 +213,10 @@ class _Streams:
             event = None
             try:
                 status = _told(await follower.look(), queue, task_id, self._shown)
-            except BrokerError as error:
+            except (BrokerError, WireFormatError) as error:
                 if not is_away:
                     logger.warning("a stream of a task is held up: %s", error)
-                    event = f'event: trouble\ndata: {{"detail":"{_AWAY}"}}\n\n'
+                    event = f'event: trouble\ndata: {{"detail":"{_words(error)}"}}\n\n'
                 is_away = True
             else:
                 tag = tag_of(status)

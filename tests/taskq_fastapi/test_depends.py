@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from taskq_core import ConfigurationError, Discard, Snooze, TaskArgumentsError, TaskContext, TaskDefinitionError, TaskQ
 from taskq_core.testing import TaskRun, capture, drain, eager
 from taskq_fastapi import INJECTED, TaskDependencies, enable_depends
+from tests.taskq_fastapi import late_annotations
 
 TOUCHED: list[str] = []
 
@@ -180,6 +181,41 @@ def test_a_dependency_may_take_the_context(taskq: TaskQ, run: Any) -> None:
     run(work.delay)
 
     assert TOUCHED == ["work"]
+
+
+def test_annotations_may_be_texts(taskq: TaskQ, run: Any) -> None:
+    """Of names in the module or around the task; with a default that says it all they need not be known."""
+    late = late_annotations.make(taskq, TOUCHED)
+
+    run(lambda: late.delay(1))
+
+    assert TOUCHED == ["1 session on engine of late, session on engine of late"]
+
+
+def test_an_annotation_may_be_a_type_alias(taskq: TaskQ, run: Any) -> None:
+    """`type SessionDep = ...`, as from Python 3.12 on."""
+
+    class Alias:
+        """As Python makes it."""
+
+        __value__ = AsyncSession
+
+    @taskq.task(name="work")
+    def work(session: Alias() = INJECTED) -> None:  # type: ignore[valid-type]
+        TOUCHED.append(session)
+
+    run(work.delay)
+
+    assert "async session over plain session" in TOUCHED
+
+
+def test_a_name_that_is_nowhere_is_refused(taskq: TaskQ, depends: TaskDependencies) -> None:
+    def dependency(x: "Nowhere" = 1) -> None: ...  # type: ignore[name-defined] # noqa: F821
+
+    with pytest.raises(TaskDefinitionError, match="the annotation 'Nowhere' cannot be resolved") as refusal:
+        taskq.task(name="work")(_takes(str, Depends(dependency)))
+
+    assert "dependency 'test_a_name_that_is_nowhere_is_refused.<locals>.dependency'" in str(refusal.value)
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -612,6 +648,11 @@ def test_depends_without_enable_depends_is_refused(taskq: TaskQ) -> None:
 
         @taskq.handler("work")
         def handle(message: Any, x: str = Depends(plain)) -> None: ...
+
+    with pytest.raises(TaskDefinitionError, match="only a task is given dependencies"):
+
+        @taskq.aggregator()
+        def gather(group: str, tasks: list[Any], x: str = Depends(plain)) -> Any: ...
 
 
 def test_only_a_queue_application_is_enabled_and_only_once(taskq: TaskQ) -> None:

@@ -307,6 +307,31 @@ async def test_a_silent_redis_is_told_without_its_address(
     assert answer.json() == {"detail": "the queue does not answer"}
 
 
+async def test_a_damaged_task_is_told(taskq: TaskQ, server: RedisServer, app: FastAPI, web: HttpClient) -> None:
+    """Once; a stream waits for a worker to repair or remove it."""
+    await taskq.remote("note").using(task_id="1").adelay()
+    server.command("HSET", "asynq:{default}:t:1", "msg", b"\xff\xff")
+
+    answer = await web.get("/tasks/status/default/1")
+    async with stream(app, "/tasks/events/default/1") as events:
+        trouble = await events.next()
+        server.command("DEL", "asynq:{default}:t:1")
+        end = await events.next()
+
+    assert (answer.status_code, answer.json()["detail"]) == (503, "the task cannot be read")
+    assert (trouble.kind, trouble.data["detail"]) == ("trouble", "the task cannot be read")
+    assert (end.kind, end.data["state"]) == ("end", "gone")
+
+
+async def test_a_single_look_writes_nothing(taskq: TaskQ, server: RedisServer, web: HttpClient) -> None:
+    await taskq.remote("note").using(task_id="1").adelay()
+    before = server.command("HGETALL", "asynq:{default}:t:1")
+
+    await web.get("/tasks/status/default/1")
+
+    assert server.command("HGETALL", "asynq:{default}:t:1") == before
+
+
 # --- events -----------------------------------------------------------------------------------------------------------
 
 
