@@ -12,8 +12,17 @@ import pytest
 from fastapi import Cookie, Depends, FastAPI, Header, Query, Request, Response, Security, WebSocket
 from fastapi.testclient import TestClient
 
-from taskq_core import ConfigurationError, Discard, Snooze, TaskArgumentsError, TaskContext, TaskDefinitionError, TaskQ
-from taskq_core.testing import TaskRun, capture, drain, eager
+from taskq_core import (
+    ConfigurationError,
+    Discard,
+    Snooze,
+    TaskArgumentsError,
+    TaskCancelledError,
+    TaskContext,
+    TaskDefinitionError,
+    TaskQ,
+)
+from taskq_core.testing import TaskRun, adrain, capture, drain, eager
 from taskq_fastapi import INJECTED, TaskDependencies, enable_depends
 from tests.taskq_fastapi import late_annotations
 
@@ -368,44 +377,59 @@ def test_a_failing_dependency_fails_the_run_and_cleans_up(
 
 @pytest.mark.parametrize("where", ["task", "dependency"])
 @KINDS
-def test_a_run_that_is_told_to_end_cleans_up(taskq: TaskQ, is_coroutine: bool, is_async: bool, where: str) -> None:
-    """Its time is over while the function runs, or while a dependency is asked."""
+async def test_a_run_that_is_told_to_end_cleans_up(
+    taskq: TaskQ, is_coroutine: bool, is_async: bool, where: str
+) -> None:
+    """While the function runs, or while a dependency is asked; what is asked in a thread goes on to its yield."""
     enable_depends(taskq)
     first = _session("first")[is_async]
+    reached, go = threading.Event(), threading.Event()
 
     def slow(session: str = Depends(first)) -> Iterator[str]:
-        until = time.monotonic() + (0 if where == "task" else 3)
-        while time.monotonic() < until:
-            time.sleep(0.01)  # an interruption ends it
-        yield "slow"
-        TOUCHED.append("slow closed")
+        if where == "dependency":
+            reached.set()
+            while not go.is_set():
+                time.sleep(0.01)  # an interruption ends it
+        TOUCHED.append("slow opened")
+        try:
+            yield "slow"
+        finally:
+            TOUCHED.append("slow closed")
 
     async def aslow(session: str = Depends(first)) -> str:
-        await asyncio.sleep(0 if where == "task" else 60)
+        if where == "dependency":
+            reached.set()
+            await asyncio.sleep(3600)
         return "slow"
 
     dependency: Any = aslow if is_async else slow
 
     async def coroutine_work(session: str = Depends(dependency)) -> None:
-        await asyncio.sleep(60)
+        reached.set()
+        await asyncio.sleep(3600)
 
     def plain_work(session: str = Depends(dependency)) -> None:
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
+        reached.set()
+        while True:
             time.sleep(0.01)
 
-    work: Any = taskq.task(name="work", timeout=1)(coroutine_work if is_coroutine else plain_work)  # type: ignore[arg-type]
+    work: Any = taskq.task(name="work")(coroutine_work if is_coroutine else plain_work)  # type: ignore[arg-type]
 
     with capture(taskq):
-        work.delay()
-        (ended,) = drain(taskq, raises=False)
+        handle = await work.adelay()
+        draining = asyncio.create_task(adrain(taskq, raises=False))
+        assert await asyncio.to_thread(reached.wait, 30)
+        assert await handle.acancel()
+        await asyncio.sleep(0.2)  # time for the cancellation to arrive before the thread goes on
+        go.set()
+        (ended,) = await draining
 
-    assert isinstance(ended.error, TimeoutError)
+    assert isinstance(ended.error, TaskCancelledError)
     assert [each.split("(")[0] for each in TOUCHED if each.startswith("first")] in (
         ["first saw CancelledError"],
         ["first saw TaskInterrupted"],
     )
-    assert "slow closed" not in TOUCHED or where == "dependency"
+    assert TOUCHED.count("slow opened") == TOUCHED.count("slow closed"), "opened though it was told to end meanwhile"
 
 
 # --- where it runs ----------------------------------------------------------------------------------------------------
