@@ -77,9 +77,13 @@ class Follower:
         """True once the table was read, or could not be."""
 
     def heard(self, firing: Firing, outcome: FiringOutcome) -> None:
-        """Take note of a firing that was counted, or may have been."""
-        if firing.entry.run_key and outcome in (FiringOutcome.ENQUEUED, FiringOutcome.FAILED):
+        """Take note of a firing that was counted, or may have been, or that is over without a run."""
+        if not firing.entry.run_key:
+            return
+        if outcome in (FiringOutcome.ENQUEUED, FiringOutcome.FAILED):
             self._untold.add(self._keys.queue(firing.entry.call.task.options.queue))
+        else:
+            self._must_note_next = True
 
     async def work(self) -> float:
         """Look at the table and tell it what it has to know; return when it is to be looked at again."""
@@ -120,18 +124,20 @@ class Follower:
             self._must_note_next = True
 
     async def _tell(self) -> None:
+        """Tell the table of runs in the queues that may have some; those that could not be told are kept for later."""
         run_keys = [each.run_key for each in self._entries if each.run_key]
-        for queue in list(self._untold):
-            has_told = False
-            for start in range(0, len(run_keys), RUNS_MAX):
-                ran = await self._runner.run(operations.take_runs(queue, run_keys[start : start + RUNS_MAX]))
-                if ran:
-                    if not await self._record(ran):
-                        return
-                    await self._runner.run(operations.told_runs(queue, ran))
-                    has_told = True
-            if not has_told:  # otherwise there may be more by now
-                self._untold.discard(queue)
+        batches = [run_keys[start : start + RUNS_MAX] for start in range(0, len(run_keys), RUNS_MAX)]
+        queues, self._untold = self._untold, set()
+        try:
+            for queue in list(queues):
+                for batch in batches:
+                    while ran := await self._runner.run(operations.take_runs(queue, batch)):
+                        if not await self._record(ran):
+                            return
+                        await self._runner.run(operations.told_runs(queue, ran))
+                queues.discard(queue)
+        finally:
+            self._untold |= queues
 
     async def _record(self, ran: list[Ran]) -> bool:
         runs = [EntryRuns(run_key=each.run_key, count=each.count, last=utc_datetime(each.last_s)) for each in ran]

@@ -240,6 +240,43 @@ async def test_what_a_leader_left_untold_is_told_by_the_next(
     assert len(looker.pending()) == 1
 
 
+async def test_a_firing_without_a_run_is_no_run_and_moves_the_next_one_on(
+    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask]
+) -> None:
+    """As where the task of an earlier one is still there."""
+    table = Table(work(task_id="one"))
+    app.timetable.tables.append(table)
+    fired = Fired()
+    await start(listener=fired)
+    await until(lambda: len(fired.all) >= 3)
+    noted = table.next_noted
+    await until(lambda: table.next_noted > noted)
+
+    assert fired.outcomes("row#1")[:3] == [ENQUEUED, FiringOutcome.ID_TAKEN, FiringOutcome.ID_TAKEN]
+    assert table.totals == {"1": 1}
+
+
+async def test_a_scheduler_that_ends_tells_all_there_is_to_tell(
+    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask]
+) -> None:
+    """What another was telling when it died, and behind it what came since."""
+    entry = work("@every 1h")
+    now_s = looker.now_s()
+    looker.set_mark(entry, now_s - HOUR)
+    looker.raw.hset(looker.keys.queue("default").runs, "1", f"2:{now_s - 60}:5:{now_s - 120}")
+    table = Table(entry)
+    table.refuses_runs = True
+    app.timetable.tables.append(table)
+    fired = Fired()
+    scheduler = await start(listener=fired)
+    await until(lambda: fired.outcomes("row#1") == [ENQUEUED])
+    table.refuses_runs = False
+
+    await start.stop(scheduler)
+
+    assert table.totals == {"1": 5 + 2 + 1}
+
+
 async def test_runs_that_come_again_are_counted_once(
     app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask]
 ) -> None:
