@@ -29,7 +29,7 @@ from taskq_django.admin.actions import confirmed_action
 from taskq_django.admin.base import BaseAdmin, MixinBase
 from taskq_django.admin.code_entries import CODE_KEY, SOURCE_VAR, PeriodicTaskList, code_rows
 from taskq_django.admin.live import LiveMixin
-from taskq_django.admin.periodic_form import PeriodicTaskForm
+from taskq_django.admin.periodic_form import PeriodicTaskForm, fit_widget
 from taskq_django.admin.upcoming import at, look_ahead
 from taskq_django.app import taskq
 from taskq_django.models import PeriodicTask
@@ -118,6 +118,13 @@ class PeriodicTaskAdminMixin(LiveMixin, MixinBase):
         return bool(request.user.has_perm(f"{self.opts.app_label}.{codename}"))
 
     # --- form ---------------------------------------------------------------------------------------------------------
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Return the field of the class below, with suggestions."""
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if field is not None:
+            fit_widget(db_field.name, field.widget)
+        return field
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the parts of the form; of a new one those that can be filled in."""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from django import forms
-from django.contrib.admin.widgets import AdminTextInputWidget
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
@@ -14,23 +13,29 @@ from taskq_django.app import taskq
 from taskq_django.models import PeriodicTask
 
 
-class SuggestingInput(AdminTextInputWidget):
-    """A line of text with suggestions, which the browser shows while one types.
+class Suggesting:
+    """Put over the class of a widget: a line of text with suggestions, which the browser shows while one types."""
 
-    Args:
-        suggestions: Returns them, asked each time the widget is drawn.
-    """
-
-    def __init__(self, suggestions: Callable[[], Iterable[str]], attrs: dict[str, Any] | None = None) -> None:
-        super().__init__(attrs)
-        self.suggestions = suggestions
+    suggestions: Callable[[], Iterable[str]]
+    """Returns them, asked each time the widget is drawn."""
 
     def render(self, name: str, value: Any, attrs: dict[str, Any] | None = None, renderer: Any = None) -> SafeString:
         """Draw the line and its suggestions."""
         list_id = f"{(attrs or {}).get('id', name)}_suggestions"
-        line = super().render(name, value, {**(attrs or {}), "list": list_id}, renderer)
+        line = super().render(name, value, {**(attrs or {}), "list": list_id}, renderer)  # type: ignore[misc]  # the widget's own
         options = format_html_join("", '<option value="{}"></option>', ((each,) for each in self.suggestions()))
         return format_html('{}<datalist id="{}">{}</datalist>', line, list_id, options)
+
+
+def fit_widget(name: str, widget: forms.Widget) -> None:
+    """Give the widget of a field, whatever theme it is of, suggestions or the look of code."""
+    if name in _SUGGESTIONS:
+        widget.__class__ = type("SuggestingWidget", (Suggesting, type(widget)), {"suggestions": _SUGGESTIONS[name]})
+    elif name in ("kwargs", "options"):
+        classes = f"{widget.attrs.get('class', 'vLargeTextField')} taskq-json"
+        widget.attrs.update({"rows": 4, "class": classes, "spellcheck": "false"})
+    elif name == "description":
+        widget.attrs["rows"] = 2
 
 
 def _zones() -> list[str]:
@@ -39,6 +44,13 @@ def _zones() -> list[str]:
 
 def _queues() -> list[str]:
     return sorted({*taskq.settings.queues, *(each.options.queue for each in taskq.tasks.values())})
+
+
+_SUGGESTIONS: dict[str, Callable[[], Iterable[str]]] = {
+    "task": staticmethod(lambda: sorted(taskq.tasks)),
+    "time_zone": staticmethod(_zones),
+    "queue": staticmethod(_queues),
+}
 
 
 class PeriodicTaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own class takes no parameter
@@ -70,17 +82,6 @@ class PeriodicTaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's o
             "options": _('Further task options, a JSON object such as {"max_retry": 3, "timeout": 60}.'),
             "catch_up": _("What becomes of firings that were missed because no scheduler ran."),
             "catch_up_window": _("Older ones are left out in any case."),
-        }
-        widgets = {  # noqa: RUF012 - Django's own form
-            "task": SuggestingInput(lambda: sorted(taskq.tasks)),
-            "time_zone": SuggestingInput(_zones),
-            "queue": SuggestingInput(_queues),
-            "cron": AdminTextInputWidget,
-            "interval": AdminTextInputWidget,
-            "catch_up_window": AdminTextInputWidget,
-            "kwargs": forms.Textarea(attrs={"rows": 4, "cols": 60, "class": "vLargeTextField taskq-json"}),
-            "options": forms.Textarea(attrs={"rows": 3, "cols": 60, "class": "vLargeTextField taskq-json"}),
-            "description": forms.Textarea(attrs={"rows": 2, "cols": 60, "class": "vLargeTextField"}),
         }
 
     def clean(self) -> dict[str, Any] | None:
