@@ -399,6 +399,20 @@ async def test_a_stream_ends_after_a_while_and_goes_on_when_the_client_comes_bac
     assert (first.data["state"], over, again) == ("pending", None, None)
 
 
+async def test_a_quiet_stream_says_that_it_is_still_there(
+    app: FastAPI, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By comments, which clients pass over: so that no proxy takes it for dead."""
+    monkeypatch.setattr("taskq_fastapi.router.QUIET_S", 0.0)
+    async with stream(app, f"/tasks/events/default/{(await work.adelay()).id}") as events:
+        assert (await events.next()).kind == "status"
+        async with asyncio.timeout(30):
+            while events.text.count(": still here\n\n") < 2:  # noqa: ASYNC110 - comments are no events
+                await asyncio.sleep(0.01)
+
+    assert events.text.count("event:") == 1
+
+
 async def test_a_task_that_is_not_kept_is_gone_at_the_end(
     taskq: TaskQ, app: FastAPI, web: HttpClient, work: Any, gate: asyncio.Event
 ) -> None:
