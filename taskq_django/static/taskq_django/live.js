@@ -9,8 +9,10 @@
   const every = Math.max(1, Number(options.seconds)) * 1000;
   const longest = 60000;
   const key = "taskq.live";
+  const reachable = "a[href], summary, button";
   let failures = 0;
   let timer = 0;
+  let took = 0;
   let looking = false;
   let ended = false;
 
@@ -64,7 +66,8 @@
   function wait() {
     clearTimeout(timer);
     if (!paused && !ended) {
-      timer = setTimeout(look, Math.min(every * 2 ** failures, longest));
+      // An answer that takes the server long, as that of a search, is asked for less often.
+      timer = setTimeout(look, Math.min(Math.max(every * 2 ** failures, 10 * took), longest));
     }
   }
 
@@ -74,38 +77,41 @@
       return;
     }
     looking = true;
+    const began = performance.now();
+    let fresh = null;
     try {
-      const response = await fetch(location.href, {
-        cache: "no-store",
-        headers: { [options.header]: "1" },
-        redirect: "manual",
-        signal: AbortSignal.timeout(10000),
-      });
-      if (response.type === "opaqueredirect" || response.status === 403 || response.status === 404) {
-        ended = true;
-        say(options.ended);
-        return;
-      }
-      if (!response.ok) {
-        throw new Error(`status ${response.status}`);
-      }
-      const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
-      if (fresh.querySelector("#changelist, [data-taskq-live]") === null) {
-        throw new Error("not this page"); // Redis does not answer, and the page says so
-      }
-      failures = 0;
-      say("");
-      if (!paused && !isBusy()) {
-        swap(fresh); // whoever began to select while the answer came keeps what is there
-      }
-    } catch (error) {
-      console.warn(error);
-      failures += 1;
-      say(options.failed);
-    } finally {
-      looking = false;
+      fresh = await ask();
+    } catch {
+      /* no answer in time, or none that can be read: said below */
     }
+    took = performance.now() - began;
+    looking = false;
+    if (ended) {
+      say(options.ended);
+      return;
+    }
+    failures = fresh === null ? failures + 1 : 0;
+    say(fresh === null ? options.failed : "");
     wait();
+    if (fresh !== null && !paused && !isBusy()) {
+      swap(fresh); // whoever began to select while the answer came keeps what is there
+    }
+  }
+
+  /** The page as it is now; null if it says that Redis does not answer, or the server that it cannot say. */
+  async function ask() {
+    const response = await fetch(location.href, {
+      cache: "no-store",
+      headers: { [options.header]: "1" },
+      redirect: "manual",
+      signal: AbortSignal.timeout(10000),
+    });
+    ended = response.type === "opaqueredirect" || response.status === 403 || response.status === 404;
+    if (!response.ok) {
+      return null;
+    }
+    const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+    return fresh.querySelector("#changelist, [data-taskq-live]") === null ? null : fresh;
   }
 
   /* --- what ------------------------------------------------------------------------------------------------------ */
@@ -146,8 +152,13 @@
         folds[number].open = each.open;
       }
     });
-    if (!old.isEqualNode(now) && !old.contains(document.activeElement)) {
-      old.replaceWith(document.adoptNode(now));
+    if (old.isEqualNode(now)) {
+      return;
+    }
+    const focused = Array.from(old.querySelectorAll(reachable)).indexOf(document.activeElement);
+    old.replaceWith(document.adoptNode(now));
+    if (focused >= 0) {
+      now.querySelectorAll(reachable)[focused]?.focus({ preventScroll: true });
     }
   }
 

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, Request, expect
 
+from taskq_core import TaskState
 from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker.background import BackgroundWorker
 from taskq_django import taskq
-from tests.browser.admin.people import QUEUES, TASKS, WORKERS, Site, enqueue, row, rows
+from tests.browser.admin.people import QUEUES, TASKS, WORKERS, Site, choose, confirm, enqueue, row, rows
 from tests.browser.visiting import Visitor, same_document
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import until_blocking
@@ -209,8 +210,7 @@ def test_typing_is_not_disturbed(page: Page, looks: list[str]) -> None:
     expect(page.locator("#searchbar")).to_be_focused()
 
 
-def test_when_redis_is_away_the_rows_stay_and_it_is_said(operator: Visitor, page: Page, settings: Any) -> None:
-    operator.expect_trouble("not this page")
+def test_when_redis_is_away_the_rows_stay_and_it_is_said(page: Page, settings: Any) -> None:
     enqueue("first")
     page.goto(TASKS)
     there = settings.TASKQ
@@ -292,3 +292,95 @@ def test_a_message_is_not_lost_to_a_look(site: Site, page: Page, redis: RedisSer
     other.get_by_role("button", name="Run now").click()
 
     expect(other.locator(".messagelist")).to_contain_text("1 task runs now.")
+
+
+def test_rows_that_came_are_selected_with_the_others(page: Page, inspector: Inspector) -> None:
+    """By Django's own script, which knew only those that were there when the page was loaded."""
+    enqueue("first")
+    page.goto(TASKS)
+    enqueue("second")
+    look(page)
+    expect(rows(page)).to_have_count(2)
+
+    page.locator("#action-toggle").check()
+    expect(page.locator(".action-counter")).to_have_text("2 of 2 selected")
+    page.locator("#action-toggle").uncheck()
+    choose(page, "Archive", "second")
+    confirm(page, "Archive")
+
+    expect(row(page, "second")).to_contain_text("archived")
+    assert inspector.queue_info("default").sizes[TaskState.PENDING] == 1
+
+
+def test_nothing_is_touched_while_text_is_marked(page: Page, looks: list[str]) -> None:
+    enqueue("first")
+    page.goto(TASKS)
+    page.evaluate("document.getSelection().selectAllChildren(document.querySelector('#result_list'))")
+    enqueue("second")
+    page.clock.run_for(10 * EVERY_MS)
+    assert looks == []
+
+    page.evaluate("document.getSelection().removeAllRanges()")
+    look(page)
+    expect(rows(page)).to_have_count(2)
+
+
+def test_after_answers_that_did_not_come_it_asks_less_often(
+    operator: Visitor, page: Page, looks: list[str], inspector: Inspector
+) -> None:
+    """After 5 s, then 10, then 20, then 40; and all is well once an answer comes again."""
+    operator.expect_trouble("Failed to load resource")
+    enqueue("first")
+    page.goto(QUEUES)
+    page.route("**/*", lambda route: route.abort() if route.request.resource_type == "fetch" else route.continue_())
+    for number, early_ms in enumerate((0, 5_000, 15_000)):
+        page.clock.run_for(early_ms)
+        assert len(looks) == number
+        with page.expect_event("requestfailed"):
+            page.clock.run_for(EVERY_MS)
+        assert len(looks) == number + 1
+        expect(page.get_by_role("status")).to_contain_text("Not up to date")
+
+    page.unroute("**/*")
+    inspector.pause("default")
+    look(page, 40_000)
+    expect(row(page, "default")).to_contain_text("paused")
+    expect(page.get_by_role("status")).to_be_empty()
+
+
+def test_the_chart_of_queues_stays_unfolded_and_keeps_the_focus(page: Page, redis: RedisServer) -> None:
+    enqueue("first")
+    page.goto(QUEUES)
+    page.get_by_text("As a table").click()
+    now: Any = redis.client.time()
+    redis.client.set(f"asynq:{{default}}:processed:{datetime.fromtimestamp(now[0], UTC).date()}", 42)
+
+    look(page)
+
+    expect(page.locator("figure")).to_contain_text("42 runs in 30 days")
+    expect(page.locator("figure table")).to_be_visible()
+    expect(page.locator("figure summary")).to_be_focused()
+
+
+def test_the_page_of_a_queue_refreshes_as_well(page: Page, inspector: Inspector) -> None:
+    enqueue("first")
+    page.goto(f"{QUEUES}default/change/")
+
+    with same_document(page):
+        inspector.pause("default")
+        enqueue("image:resize")
+        look(page)
+        expect(page.locator(".field-status .readonly")).to_have_text("paused")
+        expect(page.locator("#taskq-types")).to_contain_text("image:resize")
+
+
+def test_without_javascript_the_pages_work_as_they_are(site: Site, inspector: Inspector) -> None:
+    enqueue("first")
+    page = site.operator("bob", java_script_enabled=False).new_page()
+
+    page.goto(QUEUES)
+    choose(page, "Pause", "default")
+    confirm(page, "Pause")
+
+    expect(row(page, "default")).to_contain_text("paused")
+    expect(page.get_by_role("button", name="Pause live updates")).to_have_count(0)
