@@ -112,7 +112,7 @@ def each(
     if isinstance(queues, PickedRows):
         for name in sorted({*queues.keys} - {queue.pk for queue in found}):
             messages.warning(request, reason(QueueNotFoundError(name)))
-    for queue in found:
+    for place, queue in enumerate(found, start=1):
         try:
             said = act(queue.name)
         except (QueueNotFoundError, QueueStateError) as error:
@@ -123,6 +123,9 @@ def each(
             log(request, queue, _("Deleting tasks was cut off after %(seconds)d s.") % {"seconds": LONGEST_S})
             text = _("“%(queue)s” has more tasks than one request deletes. Do it again to go on.")
             messages.warning(request, text % {"queue": queue.name})
+            if left := found[place:]:
+                names = ", ".join(row.name for row in left)
+                messages.warning(request, _("Not begun: %(queues)s.") % {"queues": names})
             break
         except BrokerError as error:
             if getattr(error, "may_have_happened", False) or (watch is not None and watch.begun):

@@ -389,14 +389,17 @@ def test_what_takes_too_long_for_a_request_is_carried_on_by_the_next(
     operator: Client, redis: RedisServer, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enqueue(count=250)
+    enqueue("low")
     monkeypatch.setattr(queue_actions, "LONGEST_S", 0.0)
 
-    said = act(operator, "empty", "default", states=["pending"])
+    said = act(operator, "empty", "default", "low", states=["pending"])
     left = inspector.queue_info("default").size
     monkeypatch.undo()
     act(operator, "empty", "default", states=["pending"])
 
     assert "“default” has more tasks than one request deletes." in said
+    assert "Not begun: low." in said
+    assert inspector.queue_info("low").size == 1
     assert left == 150
     assert inspector.queue_info("default").size == 0
     assert LogEntry.objects.count() == 2

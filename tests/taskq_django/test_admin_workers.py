@@ -11,6 +11,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from taskq_core.wire import ServerInfo, WorkerInfo
+from taskq_django import taskq
 from taskq_django.admin.task_rows import key_of
 from tests.redis_server import RedisServer
 
@@ -162,6 +163,26 @@ def test_workers_are_searched_put_in_order_and_filtered(viewer: Client, redis: R
     assert hosts(o="-0")[0] == "web-10"
     assert hosts(o="3")[0] == "go", "whose uptime is not known"
     assert hosts(o="-3")[0] == "web-10"
+
+
+def test_how_much_is_asked_of_redis_does_not_grow_with_the_tasks(viewer: Client, redis: RedisServer) -> None:
+    """Neither with those that wait nor with those that a worker runs."""
+
+    def commands() -> int:
+        before: Any = redis.client.info("commandstats")
+        html_of(viewer, WORKERS)
+        after: Any = redis.client.info("commandstats")
+        names = [name for name in after if name != "cmdstat_info"]
+        return sum(after[name]["calls"] - before.get(name, {"calls": 0})["calls"] for name in names)
+
+    appear(redis, queues={"low": 1}, running={"t": {}})
+    commands()
+    few = commands()
+    taskq.client.enqueue_many(taskq.remote("email:deliver").s(to="a@b.c") for _ in range(2_000))
+    appear(redis, queues={"low": 1}, running={f"t{number}": {} for number in range(50)})
+    many = commands()
+
+    assert few == many > 0
 
 
 def test_whatever_a_worker_says_is_escaped(viewer: Client, redis: RedisServer) -> None:
