@@ -26,6 +26,8 @@ SPARED = 20
 """A look at the table is followed by a pause at least so many times as long, so that a large table costs little."""
 LONGEST_PAUSE_S = 30.0
 """Longest such pause, in seconds."""
+CALL_S = 30.0
+"""Seconds a call of the table is waited for. One that hangs keeps its thread, and the next call has another."""
 FAREWELL_S = 2.0
 """Seconds that a scheduler which ends takes to tell the table of its last runs."""
 
@@ -61,9 +63,7 @@ class Follower:
         self._clock = clock
         self._source = source
         self._leads = leads
-        self._call = Caller(
-            2, name="a table of periodic tasks"
-        )  # room for the last runs beside a look that was cut off
+        self._call = Caller(2, name="a table of periodic tasks")  # one may hang
         self._seen: object = None
         self._entries: list[PeriodicTask] = []
         self._untold: set[QueueKeys] = set()  # queues with runs, for all one knows, that the table was not told of
@@ -89,8 +89,9 @@ class Follower:
         """Look at the table and tell it what it has to know; return when it is to be looked at again."""
         self._woken.clear()
         begun = self._clock.monotonic()
-        await self._read()
-        pause_s = max(self._table.every_s, min(SPARED * (self._clock.monotonic() - begun), LONGEST_PAUSE_S))
+        is_read = await self._read()
+        took_s = self._clock.monotonic() - begun if is_read else 0.0
+        pause_s = max(self._table.every_s, min(SPARED * took_s, LONGEST_PAUSE_S))
         self._follow_lead()
         await self._tell()
         await self._note_next()
@@ -101,9 +102,10 @@ class Follower:
             pass
         return 0.0
 
-    async def _read(self) -> None:
+    async def _read(self) -> bool:
+        """Take up what has changed; return whether the table could be read."""
         try:
-            answer = await self._call(self._table.read, self._seen)
+            answer = await self._call(self._table.read, self._seen, timeout_s=CALL_S)
             if answer is not None:
                 seen, self._entries = answer
                 self._book.replace(self._source, self._entries)
@@ -111,10 +113,11 @@ class Follower:
                 self._must_note_next = True
         except Exception as error:
             self._report("read", f"cannot be read; the entries known so far stay: {error}")
-        else:
-            self._report("read", "")
+            return False
         finally:
             self.was_asked = True
+        self._report("read", "")
+        return True
 
     def _follow_lead(self) -> None:
         """A new leader tells what the one before may have left, and when entries fire next."""
@@ -142,7 +145,7 @@ class Follower:
     async def _record(self, ran: list[Ran]) -> bool:
         runs = [EntryRuns(run_key=each.run_key, count=each.count, last=utc_datetime(each.last_s)) for each in ran]
         try:
-            await self._call(self._table.record, runs)
+            await self._call(self._table.record, runs, timeout_s=CALL_S)
         except Exception as error:
             self._report("write", f"cannot be told of runs; they are counted later: {error}")
             return False
@@ -152,7 +155,7 @@ class Follower:
     async def _note_next(self) -> None:
         if self._must_note_next and self._leads():
             try:
-                await self._call(self._table.note_next)
+                await self._call(self._table.note_next, timeout_s=CALL_S)
             except Exception as error:
                 self._report("write", f"cannot be told when entries fire next: {error}")
             else:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,14 +16,19 @@ from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connection
 
 from taskq_core.periodic import EntryRuns, Firing, FiringOutcome
 from taskq_core.scheduler import Scheduler, SchedulerConfig, SchedulerListener
-from taskq_django import taskq
+from taskq_django import task, taskq
 from taskq_django.models import PeriodicTask
 from taskq_django.schedule_table import DatabaseSchedule
 from tests.postgres_server import PostgresServer, find_postgres
 from tests.redis_server import RedisServer
+from tests.taskq_django.depot.models import Parcel
 
 PATIENCE_S = 20.0
 NEEDS_POSTGRES = pytest.mark.skipif(find_postgres() is None, reason="no PostgreSQL on this machine")
+
+
+@task(name="periodic:send")
+def send(parcel: Parcel, after: date | None = None) -> None: ...
 
 
 def until(condition: Callable[[], Any], what: str = "the condition") -> Any:
@@ -178,6 +183,15 @@ class TestRules:
         row.full_clean()
 
         assert "declared remote" in wrong(task="go:report")["task"][0]
+
+    def test_an_instance_of_a_model_is_given_by_its_primary_key(self) -> None:
+        kwargs = {"parcel": 7, "after": "2030-01-31"}
+        row = PeriodicTask(name="x", task="periodic:send", cron="@daily", kwargs=kwargs)
+
+        row.full_clean()
+
+        assert row.entry.payload == b'{"parcel":7,"after":"2030-01-31"}'
+        assert "kwargs" in wrong(task="periodic:send", kwargs={"parcel": "seven"})
 
     def test_what_is_over_can_still_be_edited(self) -> None:
         row = make(expire_at=datetime(2020, 1, 1, tzinfo=UTC))

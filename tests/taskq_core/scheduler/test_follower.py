@@ -200,20 +200,30 @@ async def test_no_firing_waits_for_a_table_that_fails(
 
 
 async def test_no_firing_waits_for_a_table_that_hangs(
-    app: TaskQ, start: Runner, work: Callable[..., PeriodicTask]
+    app: TaskQ,
+    start: Runner,
+    work: Callable[..., PeriodicTask],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """One call that never comes back is given up, and the next one works."""
+    monkeypatch.setattr("taskq_core.scheduler.follower.CALL_S", 4)
     table = Table(work())
     app.timetable.tables.append(table)
     fired = Fired()
     scheduler = await start(listener=fired)
     await until(lambda: len(fired.all) >= 1)
-    table.hangs = threading.Event()
+    hanging = table.hangs = threading.Event()
     count = len(fired.all)
-
-    await until(lambda: len(fired.all) >= count + 3)
+    await until(lambda: len(fired.all) >= count + 2)
+    assert "did not end" not in caplog.text, "it hangs still"
+    await until(lambda: "did not end within 4 s" in caplog.text)
+    table.hangs = None
+    table.set(work("@every 1h", "2"))
+    await until(lambda: scheduler.entry_count == 1 and "can be read again" in caplog.text)
 
     assert await start.stop(scheduler) == 0
-    table.hangs.set()
+    hanging.set()
 
 
 async def test_what_a_leader_left_untold_is_told_by_the_next(
