@@ -16,6 +16,7 @@ from taskq_core.dashboard import trace_url
 from taskq_core.inspector import UnreadableTask
 from taskq_core.settings import TRACE_ID
 from taskq_core.telemetry import trace_id, unwrap
+from taskq_django.admin import wording
 from taskq_django.admin.base import MixinBase
 from taskq_django.admin.task_filters import STATE_NAMES
 from taskq_django.admin.task_page import SHOWN_BYTES, block, moment, pairs, retries, roughly, span
@@ -208,7 +209,7 @@ def _attempt(attempt: Any) -> SafeString:
     """One attempt: what became of it, how long it took and who made it; its traceback folded."""
     facts = [_outcome(attempt)]
     if attempt.started_at and attempt.ended_at:
-        facts.append(gettext("after %(span)s") % {"span": attempt.ended_at - attempt.started_at})
+        facts.append(gettext("after %(span)s") % {"span": wording.span(attempt.ended_at - attempt.started_at)})
     if attempt.worker:
         facts.append(gettext("worker %(worker)s") % {"worker": attempt.worker})
     line = format_html("{}{}", ", ".join(facts), f": {attempt.error}" if attempt.error else "")

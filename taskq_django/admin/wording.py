@@ -37,7 +37,11 @@ def number(value: int) -> str:
 
 def per_cent(rate: float | None) -> str:
     """Return a share, 0 to 1; nothing for none."""
-    return "" if rate is None else _("%(number)s %%") % {"number": number_format(100 * rate, 1)}
+    return "" if rate is None else _("%(number)s %%") % {"number": _one_digit(100 * rate)}
+
+
+def _one_digit(value: float) -> str:
+    return number_format(round(value, 1), 1)  # which cuts further digits off by itself
 
 
 def size(value: int | None) -> str:
@@ -51,7 +55,7 @@ def span(value: timedelta | None) -> str:
         return ""
     seconds = value.total_seconds()
     if seconds < 10:
-        return _("%(seconds)s s") % {"seconds": number_format(seconds, 1)}
+        return _("%(seconds)s s") % {"seconds": _one_digit(seconds)}
     minutes, left = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
