@@ -159,6 +159,19 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
             assert anchor in [re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings], target
 
 
+def test_every_picture_is_there_shown_and_described() -> None:
+    shown = set()
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        tags = re.findall(r"<(?:img|source)\b[^>]*>", text)
+        assert all(re.search(r'\balt="[^"]{20,}"', tag) for tag in tags if tag.startswith("<img")), page
+        names = [name for tag in tags for name in re.findall(r'src(?:set)?="([^"]*)"', tag)]
+        names += re.findall(r"!\[[^\]]{20,}\]\(([^)]*)\)", text)
+        shown |= {(page.parent / name).resolve() for name in names}
+
+    assert shown == {path.resolve() for path in (ROOT / "docs" / "images").rglob("*.png")}
+
+
 def test_the_index_names_every_page() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
 

@@ -16,6 +16,7 @@ from django.db import transaction
 
 from taskq_core.wire import ServerInfo, WorkerInfo
 from taskq_django import taskq
+from taskq_django.models import PeriodicTask
 from tests.redis_server import RedisServer
 from tests.taskq_django.admin_pages import put
 
@@ -36,13 +37,17 @@ DAILY = {"default": (5200, 0.011), "mail": (8300, 0.024), "images": (1900, 0.006
 SETTINGS: dict[str, Any] = {
     "QUEUES": {"default": 5, "mail": 3, "images": 2, "reports": 1},
     "TRACE": {"URL": "https://tempo.example/trace/{trace_id}"},
+    "SCHEDULE": {
+        "thumbnails": {"task": "images:resize", "cron": "30 2 * * *", "kwargs": {"picture": "new", "widths": [320]}}
+    },
 }
 
 
 @contextmanager
 def registered_tasks() -> Iterator[None]:
-    """Let the shop's tasks be known while the block runs."""
-    before = set(taskq.tasks)
+    """Let the shop's tasks be known while the block runs, and those of other tests not."""
+    before = dict(taskq.tasks)
+    taskq._tasks.clear()
 
     @taskq.task(name="mail:receipt", queue="mail", retention=86_400)
     def receipt(order: int, to: str, tone: Literal["warm", "brief"] = "warm", attachments: list[str] = []) -> None:  # noqa: B006 - never called
@@ -64,9 +69,11 @@ def registered_tasks() -> Iterator[None]:
     def deliver(url: str, event: dict[str, Any]) -> None:
         """Tell another shop of an event."""
 
-    yield
-    for name in set(taskq.tasks) - before:
-        taskq._tasks.pop(name)
+    try:
+        yield
+    finally:
+        taskq._tasks.clear()
+        taskq._tasks.update(before)
 
 
 class Scene:
@@ -91,6 +98,7 @@ class Scene:
         self._past()
         self._workers()
         self._outbox()
+        self._periodic()
 
     def enqueue(self, name: str, queue: str, ago: float, /, **arguments: Any) -> Any:
         """Enqueue a task that was pending since some seconds ago."""
@@ -242,3 +250,28 @@ class Scene:
             for order in (48_731, 48_732, 48_733):
                 taskq.remote("mail:receipt", queue="mail", task_id=f"receipt-{order}").delay(order=order)
         self._settings.TASKQ = there
+
+    def _periodic(self) -> None:
+        """Rows of the table; two more stand in the settings."""
+        night = datetime.fromtimestamp(self.now_s, UTC).replace(hour=3, minute=0, second=0)
+        self.periodic = PeriodicTask.objects.create(
+            name="sales of the day",
+            task="reports:sales",
+            cron="0 4 * * MON-FRI",
+            time_zone="Europe/Berlin",
+            kwargs={"day": "yesterday", "by": "product"},
+            options={"max_retry": 3},
+            description="For the meeting at nine.",
+        )
+        supplier = PeriodicTask.objects.create(
+            name="tell the supplier",
+            task="hooks:deliver",
+            interval=timedelta(minutes=15),
+            start_at=night,
+            kwargs={"url": "https://hooks.example.com/stock", "event": {}},
+        )
+        PeriodicTask.objects.create(
+            name="sales by shop", task="reports:sales", cron="@monthly", kwargs={"day": "month"}, enabled=False
+        )
+        PeriodicTask.objects.filter(pk=self.periodic.pk).update(last_run_at=night, total_runs=212)
+        PeriodicTask.objects.filter(pk=supplier.pk).update(last_run_at=night + timedelta(minutes=15), total_runs=20_731)
