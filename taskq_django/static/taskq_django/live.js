@@ -124,7 +124,7 @@
       return;
     }
     if (table !== null) {
-      swapRows(table.tBodies[0], freshTable.tBodies[0]);
+      swapRows(table, freshTable);
     }
     for (const selector of [".paginator", ".action-counter", "#searchbar_helptext"]) {
       swapAll(selector, fresh);
@@ -165,32 +165,39 @@
   function keyOf(row) {
     const box = row.querySelector(".action-select");
     const link = row.querySelector("a[href]");
-    return box !== null ? box.value : link !== null ? link.getAttribute("href") : row.cells[0]?.textContent;
+    return box !== null ? box.value : link !== null ? link.getAttribute("href") : row.textContent;
+  }
+
+  function cellsOf(row) {
+    return Array.from(row.querySelectorAll(":scope > td, :scope > th, :scope > tr > td, :scope > tr > th"));
   }
 
   /** Make rows those of the fresh page. A row that stays is the same element, and only its changed cells are new. */
-  function swapRows(body, freshBody) {
-    const known = new Map();
-    for (const row of body.rows) {
-      known.set(keyOf(row), row);
-    }
+  function swapRows(table, freshTable) {
+    // Django has one body with all rows; some themes have a body for each row.
+    const parted = table.tBodies.length > 1 || freshTable.tBodies.length > 1;
+    const parent = parted ? table : table.tBodies[0];
+    const rows = parted ? table.tBodies : parent.rows;
+    const known = new Map(Array.from(rows, (row) => [keyOf(row), row]));
     let place = 0;
-    for (const now of Array.from(freshBody.rows)) {
-      let row = known.get(keyOf(now));
-      if (row === undefined || row.cells.length !== now.cells.length) {
+    for (const now of Array.from(parted ? freshTable.tBodies : freshTable.tBodies[0].rows)) {
+      const key = keyOf(now);
+      const cells = cellsOf(now); // read once: a cell that is taken over leaves its row
+      let row = known.get(key);
+      const old = row === undefined ? [] : cellsOf(row);
+      if (row === undefined || old.length !== cells.length) {
         row = document.adoptNode(now);
       } else {
-        known.delete(keyOf(now));
-        const cells = Array.from(now.cells); // a cell that is taken over leaves its row
-        Array.from(row.cells).forEach((cell, number) => swapElement(cell, cells[number]));
+        known.delete(key);
+        old.forEach((cell, number) => swapElement(cell, cells[number]));
       }
-      if (body.rows[place] !== row) {
-        body.insertBefore(row, body.rows[place] ?? null);
+      if (rows[place] !== row) {
+        parent.insertBefore(row, rows[place] ?? null);
       }
       place += 1;
     }
-    while (body.rows.length > place) {
-      body.rows[place].remove();
+    while (rows.length > place) {
+      rows[place].remove();
     }
   }
 

@@ -3,13 +3,14 @@
 The browser's clock is a made one, which tests put forward: nobody waits for the next look.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, Request, expect
+from playwright.sync_api import Locator, Page, Request, Route, expect
 
 from taskq_core import TaskState
 from taskq_core.inspector import Inspector
@@ -384,3 +385,28 @@ def test_without_javascript_the_pages_work_as_they_are(site: Site, inspector: In
 
     expect(row(page, "default")).to_contain_text("paused")
     expect(page.get_by_role("button", name="Pause live updates")).to_have_count(0)
+
+
+def test_a_theme_that_gives_each_row_a_body_of_its_own_is_refreshed_as_well(page: Page, inspector: Inspector) -> None:
+    def part(route: Route) -> None:
+        answer = route.fetch()
+        head, body, rest = re.split("<tbody>|</tbody>", answer.text(), maxsplit=2)
+        rows = body.replace("<tr>", "<tbody><tr>").replace("</tr>", "</tr></tbody>")
+        route.fulfill(response=answer, body=head + rows + rest)
+
+    enqueue("first")
+    enqueue("second", queue="low")
+    page.route(f"**{QUEUES}", part)
+    page.goto(QUEUES)
+    expect(page.locator("#result_list > tbody")).to_have_count(2)
+    mark(row(page, "low"))
+
+    with same_document(page):
+        inspector.pause("low")
+        inspector.remove_queue("default", force=True)
+        enqueue("third", queue="other")
+        look(page)
+        expect(rows(page)).to_contain_text(["low", "other"])
+        expect(row(page, "low")).to_contain_text("paused")
+    assert is_marked(row(page, "low"))
+    expect(page.locator("#result_list > tbody")).to_have_count(2)
