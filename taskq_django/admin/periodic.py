@@ -63,6 +63,7 @@ class PeriodicTaskAdminMixin(LiveMixin, MixinBase):
     list_display = ("name", "task", "schedule", "upcoming", "last_run", "runs", "enabled", "source")
     list_filter = (SourceFilter, "enabled", "task")
     list_per_page = 50
+    show_facets = admin.ShowFacets.NEVER  # the database counts its own rows alone
     search_fields = ("name", "task", "description")
     actions = ("enable", "disable", "run_now")
     save_as = True

@@ -196,6 +196,13 @@ class TestList:
         assert names(page(staff, task="shop:restock")) == ["poll"]
 
     @pytest.mark.usefixtures("of_the_code")
+    def test_those_of_the_code_are_there_without_any_row(self, staff: Client) -> None:
+        html = page(staff)
+
+        assert names(html) == ["nightly", "poll"]
+        assert 'class="action-select"' not in html
+
+    @pytest.mark.usefixtures("of_the_code")
     def test_those_of_the_code_close_the_last_page(self, staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(admin.site._registry[PeriodicTask], "list_per_page", 2)
         for number in "123":
