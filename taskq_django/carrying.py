@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
+from contextvars import ContextVar
 from datetime import timedelta, timezone, tzinfo
 from functools import lru_cache
 from typing import Any
@@ -21,6 +22,7 @@ from django.core.checks import CheckMessage, Error
 from django.utils import timezone as django_timezone
 from django.utils import translation
 from django.utils.module_loading import import_string
+from django.utils.translation import trans_real
 
 from taskq_core import ConfigurationError, TaskContext
 from taskq_core.carrying import LANGUAGE, REQUEST_ID, TIME_ZONE, readable, request_id
@@ -31,6 +33,19 @@ from taskq_django.conf import read_settings
 logger = logging.getLogger("taskq.carrying")
 
 _OFFSET = re.compile(r"([+-])(\d\d):(\d\d)")
+
+
+def _variable_of(module: object) -> ContextVar[Any] | None:
+    """Return the variable in which a module of Django's keeps what is active here, None where it keeps it elsewhere.
+
+    It is looked at before Django is asked: to be told that nothing is active takes Django an exception and its text,
+    which every enqueue would pay for.
+    """
+    found = getattr(getattr(getattr(module, "_active", None), "_storage", None), "_data", None)
+    return found if isinstance(found, ContextVar) else None
+
+
+_language, _time_zone = _variable_of(trans_real), _variable_of(django_timezone)
 
 
 def check_carry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
@@ -58,10 +73,12 @@ def check_carry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
 
 def carried(settings: CarrySettings) -> dict[str, str]:
     """Return the headers that a task enqueued here carries."""
-    found = {}
-    if settings.language and (language := translation.get_language()) and language != django_settings.LANGUAGE_CODE:
-        found[LANGUAGE] = readable(language)
-    if settings.time_zone:
+    found: dict[str, str] = {}
+    if settings.language and (_language is None or _language.get(None) is not None):
+        language = translation.get_language()
+        if language and language != django_settings.LANGUAGE_CODE:
+            found[LANGUAGE] = readable(language)
+    if settings.time_zone and (_time_zone is None or _time_zone.get(None) is not None):
         zone = django_timezone.get_current_timezone()
         if zone != django_timezone.get_default_timezone():
             found[TIME_ZONE] = readable(_zone_name(zone))

@@ -5,6 +5,7 @@ import logging
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from datetime import UTC, timedelta
 from datetime import timezone as fixed
 from typing import Any
@@ -218,6 +219,25 @@ class TestEnqueueing:
                 look.delay()
 
         assert [task.headers for task in tasks.enqueued] == [{}] * 3
+
+    def test_django_is_not_asked_while_nothing_was_ever_active(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """That costs an enqueue more than all else that prepares it."""
+        asked: list[str] = []
+        of_language, of_zone = translation.get_language, timezone.get_current_timezone
+        monkeypatch.setattr(translation, "get_language", lambda: asked.append("language") or of_language())
+        monkeypatch.setattr(timezone, "get_current_timezone", lambda: asked.append("time zone") or of_zone())
+
+        def enqueue() -> None:
+            look.delay()
+            assert asked == []
+            with of_a_request():
+                look.delay()
+            assert set(asked) == {"language", "time zone"}
+
+        with capture() as tasks:
+            Context().run(enqueue)
+
+        assert [set(task.headers) for task in tasks.enqueued] == [set(), {LANGUAGE, TIME_ZONE, REQUEST_ID}]
 
     @pytest.mark.parametrize(
         ("zone", "written"),
