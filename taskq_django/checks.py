@@ -38,7 +38,6 @@ from taskq_core.settings import EnqueueMode
 from taskq_django import dev_worker
 from taskq_django.app import taskq
 from taskq_django.conf import read_settings
-from taskq_django.server_check import check_server
 
 COMMAND = "runworker"
 
@@ -139,6 +138,8 @@ def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
     """Tell what is for development, and when Redis is not there or does not keep what it is given."""
     if check_settings(app_configs):
         return []  # E001 or E002
+    from taskq_django.server_check import check_server  # only here: it brings the diagnosis and all of the worker along
+
     settings = read_settings()
     found = check_server(settings)
     if isinstance(settings.url, str) and settings.url.startswith("embedded://"):

@@ -1,5 +1,7 @@
 """The project's queue application follows the settings and finds the tasks."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,22 @@ from tests.taskq_django.shop.tasks import greet
 
 def test_tasks_of_installed_apps_are_found() -> None:
     assert {"shop:greet", "shop:restock"} <= set(taskq.tasks)
+
+
+def test_a_process_that_only_enqueues_loads_neither_worker_nor_command_line() -> None:
+    """They would take each web process and each command of `manage.py` twice as long to set Django up."""
+    code = (
+        "import sys, django\n"
+        "from django.conf import settings\n"
+        "settings.configure(INSTALLED_APPS=['django.contrib.contenttypes', 'taskq_django'], TASKQ={'URL': 'embedded://'})\n"
+        "django.setup()\n"
+        "print([name for name in ('taskq_django.checks', 'taskq_core.worker', 'taskq_core.cli', 'click', 'rich')\n"
+        "       if name in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+
+    assert done.stdout.strip() == "['taskq_django.checks']"
 
 
 def test_autodiscover_names_modules(settings: Any) -> None:

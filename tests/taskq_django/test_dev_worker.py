@@ -18,7 +18,7 @@ from django.core.checks import run_checks
 
 from taskq_core import ConfigurationError, TaskHandle, TaskState
 from taskq_core.inspector import Inspector
-from taskq_django import dev_worker, taskq
+from taskq_django import dev_worker, served_worker, taskq
 from taskq_django.dev_worker import check_dev_worker, is_serving
 from tests.redis_server import RedisServer
 from tests.taskq_django.project import Project, read_until
@@ -209,8 +209,8 @@ def test_a_process_that_the_servers_code_starts_has_none(
     started: list[str] = []
     monkeypatch.setattr(sys, "argv", ["manage.py", "runserver", "--noreload"])
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: object() if is_child else None)
-    monkeypatch.setattr(dev_worker.BackgroundWorker, "start", lambda _: started.append("worker"))
-    monkeypatch.setattr(dev_worker, "_end_with_process", lambda *_: None)
+    monkeypatch.setattr(served_worker.BackgroundWorker, "start", lambda _: started.append("worker"))
+    monkeypatch.setattr(served_worker, "_end_with_process", lambda *_: None)
 
     dev_worker.start_with_server()
 
