@@ -42,7 +42,6 @@ class Visitor:
         )
         self.context.set_default_timeout(PATIENCE_MS)
         self.context.expose_function(SCRIPT, lambda *what: self.troubles.append(f"a script ran: {what}"))
-        self.context.route("**/favicon.ico", lambda route: route.fulfill(status=204))  # browsers ask without being told
         self.context.on("page", self._watch)
         self.context.on("request", self._on_request)
 
@@ -71,8 +70,11 @@ class Visitor:
         page.on("dialog", self._on_dialog)
 
     def _on_console(self, message: ConsoleMessage) -> None:
+        url = message.location.get("url", "")
+        if urlsplit(url).path == "/favicon.ico":
+            return  # browsers ask for it without being told
         if message.type in ("error", "warning"):
-            self.troubles.append(f"console: {message.text} ({message.location.get('url', '')})")
+            self.troubles.append(f"console: {message.text} ({url})")
 
     def _on_dialog(self, dialog: Dialog) -> None:
         self.troubles.append(f"a dialog: {dialog.message}")
