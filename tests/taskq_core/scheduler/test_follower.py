@@ -199,6 +199,27 @@ async def test_no_firing_waits_for_a_table_that_fails(
     assert table.totals["1"] == len(fired.all) == len(looker.pending())
 
 
+async def test_a_scheduler_starts_without_its_table(
+    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask]
+) -> None:
+    """It does what it knows of, and catches up with the rows as each says once it can read them."""
+    row = work("@every 1h", "2")
+    looker.set_mark(row, looker.now_s() - HOUR)
+    table = Table(row)
+    table.trouble = OSError("the database is away")
+    app.timetable.tables.append(table)
+    app.schedule("* * * * * *", app.tasks["work"], id="own")  # type: ignore[arg-type]  # registered by the fixture
+    fired = Fired()
+    await start(listener=fired)
+    await until(lambda: len(fired.outcomes("own")) >= 2)
+    assert fired.outcomes("row#2") == []
+
+    table.trouble = None
+    await until(lambda: fired.outcomes("row#2") == [ENQUEUED])
+
+    await until(lambda: table.totals == {"2": 1})
+
+
 async def test_no_firing_waits_for_a_table_that_hangs(
     app: TaskQ,
     start: Runner,
