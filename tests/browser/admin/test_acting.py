@@ -1,15 +1,20 @@
 """What operators do to tasks, in a real browser: with one, with several, with all that match, and at the same time."""
 
+import asyncio
 from datetime import timedelta
+from threading import Event
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from taskq_core import TaskState
 from taskq_core.inspector import Inspector
+from taskq_core.worker import Worker, WorkerConfig
+from taskq_core.worker.background import BackgroundWorker
 from taskq_django import taskq
 from tests.browser.admin.people import TASKS, Site, choose, confirm, enqueue, expect_message, page_of, row, rows
 from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import until_blocking
 from tests.taskq_django.admin_pages import payload_of, put, state_of
 
 pytestmark = pytest.mark.redis
@@ -133,6 +138,32 @@ def test_the_arguments_of_a_waiting_task_are_edited(page: Page, redis: RedisServ
     page.get_by_role("button", name="Save and continue editing").click()
     expect_message(page, "was changed successfully")
     assert payload_of(redis, handle) == b'{"to":"other@example.com"}'
+
+
+def test_a_task_that_runs_is_cancelled(page: Page, inspector: Inspector) -> None:
+    begun = Event()
+
+    @taskq.task(name="oven:smoulder", max_retry=0)
+    async def smoulder() -> None:
+        begun.set()
+        await asyncio.sleep(600)
+
+    handle = smoulder.delay()
+    worker = BackgroundWorker(lambda: Worker(taskq, WorkerConfig(queues={"default": 1})))
+    worker.start()
+    try:
+        assert begun.wait(20)
+        page.goto(page_of(handle))
+        page.get_by_role("button", name="Cancel", exact=True).click()
+        confirm(page, "Cancel")
+        expect_message(page, "The worker of 1 task was asked to cancel it.")
+        until_blocking(lambda: inspector.task("default", handle.id).state is not TaskState.ACTIVE)
+    finally:
+        assert worker.stop(20)
+        taskq._tasks.pop("oven:smoulder")
+
+    page.goto(page_of(handle))
+    expect(page.locator("#content .field-task_state")).not_to_contain_text("active")
 
 
 # --- stale pages and two at once --------------------------------------------------------------------------------------

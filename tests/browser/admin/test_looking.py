@@ -1,12 +1,26 @@
 """Lists and pages of the admin, in a real browser."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from django.db import transaction
 from playwright.sync_api import Page, expect
 
 from taskq_django import taskq
-from tests.browser.admin.people import QUEUES, TASKS, Site, enqueue, page_of, rows
+from taskq_django.models import OutboxTask
+from tests.browser.admin.people import (
+    OUTBOX,
+    QUEUES,
+    TASKS,
+    Site,
+    choose,
+    enqueue,
+    expect_message,
+    page_of,
+    row,
+    rows,
+)
 from tests.browser.visiting import NARROW, width_beyond
 
 pytestmark = pytest.mark.redis
@@ -92,3 +106,34 @@ def test_a_narrow_screen_is_wide_enough(site: Site) -> None:
     for path in (TASKS, QUEUES, page_of(handle)):
         page.goto(path)
         assert width_beyond(page) == 0, path
+
+
+def test_the_empty_list_of_completed_tasks_says_which_setting_fills_it(page: Page) -> None:
+    enqueue()
+
+    page.goto(TASKS)
+    page.locator("#changelist-filter").get_by_role("link", name="completed").click()
+
+    expect(rows(page)).to_have_count(0)
+    expect(page.locator("#content")).to_contain_text("retention")
+
+
+def test_what_waits_in_the_outbox_is_found_read_and_deleted(page: Page, settings: Any) -> None:
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "outbox", "URL": "unix:///nowhere/at/all.sock"}
+    with transaction.atomic():
+        enqueue("email:deliver")
+        enqueue("image:resize", queue="low")
+
+    page.goto(OUTBOX)
+    expect(rows(page)).to_have_count(2)
+    page.locator("#changelist-filter").get_by_role("link", name="low").click()
+    expect(rows(page)).to_have_count(1)
+    row(page, "image:resize").get_by_role("link").first.click()
+    expect(page.locator("#content")).to_contain_text("image:resize")
+    page.goto(OUTBOX)
+    choose(page, "Delete", "image:resize")
+    page.locator("#content input[type=submit]").click()
+
+    expect_message(page, "Successfully deleted 1")
+    expect(rows(page)).to_have_count(1)
+    assert list(OutboxTask.objects.values_list("name", flat=True)) == ["email:deliver"]
