@@ -5,7 +5,7 @@ so that `migrate` creates the permissions to view them and to act on them.
 """
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.periodic import CatchUp
 from taskq_core.schedule_table import ScheduleRow, entry_of, problems
 from taskq_django.app import taskq
@@ -242,14 +243,14 @@ class PeriodicTask(models.Model):
         """
         if not self.enabled:
             return []
-        moment = _aware(after) or datetime.now(UTC)
+        moment = _aware(after) or utc_datetime(SYSTEM_CLOCK.time())
         found: list[datetime] = self.entry.upcoming(moment, count, zone=taskq.settings.time_zone)
         return found
 
     def clean(self) -> None:
         """Apply the core's rules, and tell each mistake beside its field."""
         super().clean()
-        must_fire_after = datetime.now(UTC) if self._state.adding else None
+        must_fire_after = utc_datetime(SYSTEM_CLOCK.time()) if self._state.adding else None
         found = problems(self.row, taskq.tasks, taskq.remote, zone=taskq.settings.time_zone, now=must_fire_after)
         for name in self.unreadable:  # told already
             found.pop(name, None)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from typing import Any
 
 from django.utils import formats, timezone
@@ -10,6 +10,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.translation import gettext as _
 
 from taskq_core import TaskQError
+from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_django.app import taskq
 from taskq_django.models import PeriodicTask
 
@@ -75,6 +76,6 @@ def _moments(obj: PeriodicTask) -> list[datetime] | None:
     if obj.code_entry is None or entry.start is not None or entry.time_zone() is not None:
         return obj.upcoming(SHOWN)
     first = obj.next_run_at
-    if first is None or first <= datetime.now(UTC):
+    if first is None or first <= utc_datetime(SYSTEM_CLOCK.time()):
         return None
     return [first, *obj.entry.upcoming(first, SHOWN - 1)]
