@@ -6,7 +6,7 @@ another `ModelAdmin`. Arguments and results are on a task's own page only. When 
 
 from taskq_django.admin.base import RedisAdminMixin
 from taskq_django.admin.live import LiveMixin
-from taskq_django.admin.outbox import OutboxTaskAdmin
+from taskq_django.admin.outbox import OutboxTaskAdmin, OutboxTaskAdminMixin
 from taskq_django.admin.periodic import PeriodicTaskAdmin, PeriodicTaskAdminMixin
 from taskq_django.admin.queues import QueueAdmin, QueueAdminMixin
 from taskq_django.admin.tasks import TaskAdmin, TaskAdminMixin
@@ -15,6 +15,7 @@ from taskq_django.admin.workers import WorkerAdmin, WorkerAdminMixin
 __all__ = [
     "LiveMixin",
     "OutboxTaskAdmin",
+    "OutboxTaskAdminMixin",
     "PeriodicTaskAdmin",
     "PeriodicTaskAdminMixin",
     "QueueAdmin",

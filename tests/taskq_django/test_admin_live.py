@@ -17,7 +17,7 @@ from taskq_django.admin.queues import QueueAdminMixin
 from taskq_django.models import Queue
 from tests.redis_server import RedisServer
 
-pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases=["default", "other"])]
 QUEUES = "/admin/taskq_django/queue/"
 LISTS = [f"/admin/taskq_django/{name}/" for name in ("queue", "task", "worker", "periodictask", "outboxtask")]
 

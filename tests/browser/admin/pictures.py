@@ -17,7 +17,7 @@ from tests.browser.admin.scene import SETTINGS, Scene, registered_tasks
 from tests.browser.visiting import NARROW
 from tests.redis_server import RedisServer
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases=["default", "other"])]
 FOLDER = Path(__file__).parents[3] / "docs" / "images" / "admin"
 WINDOW = {"width": 1200, "height": 720}
 LONGEST = 1600

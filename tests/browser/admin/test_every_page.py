@@ -12,7 +12,7 @@ from tests.browser.admin.scene import SETTINGS, Scene, registered_tasks
 from tests.browser.visiting import NARROW, width_beyond
 from tests.redis_server import RedisServer
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases=["default", "other"])]
 LONG = "a-name-without-a-place-to-break-" * 5
 
 

@@ -29,7 +29,7 @@ from tests.browser.visiting import SCRIPT
 from tests.redis_server import RedisServer
 from tests.taskq_django.admin_pages import put
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases=["default", "other"])]
 LATER_S = 4_000_000_000
 
 
