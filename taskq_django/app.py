@@ -179,6 +179,11 @@ class DjangoTaskQ(TaskQ):
                 self._sought.add(name)
         return task
 
+    def registered_form(self, task: object) -> object:
+        """Return a task of `django.tasks` as it is registered, and anything else as it is."""
+        path = getattr(task, "module_path", None)
+        return (self.find_task(path) or task) if isinstance(path, str) else task
+
     def register(self, task: Task[Any, Any]) -> None:
         """Make a task known to workers.
 

@@ -73,8 +73,11 @@ class Captured:
 
     def find(self, task: TaskLike, *args: object, queue: str | None = None, **kwargs: object) -> list[EnqueuedTask]:
         """Return the tasks that were enqueued and match. As `assert_enqueued`."""
-        call = Call(task, args, kwargs)
+        call = self._call(task, args, kwargs)
         return [each for each in self.enqueued if call.matches(each) and queue in (None, each.queue)]
+
+    def _call(self, task: TaskLike, args: Sequence[object], kwargs: Mapping[str, object]) -> Call:
+        return Call(self._app.registered_form(task), args, kwargs)
 
     def assert_enqueued(
         self, task: TaskLike, *args: object, count: int | None = None, queue: str | None = None, **kwargs: object
@@ -94,6 +97,7 @@ class Captured:
 
         Raises:
             AssertionError: It was not; the message lists what was, arguments included.
+            TypeError: What was given is no task.
             TaskArgumentsError: The task has no such parameter, or it cannot have this value.
         """
         __tracebackhide__ = True
@@ -101,7 +105,7 @@ class Captured:
         if (len(found) == count) if count is not None else found:
             return found
         note = self._app.waiting_note()
-        expected = f"{Call(task, args, kwargs)}{f' in {queue!r}' if queue is not None else ''}"
+        expected = f"{self._call(task, args, kwargs)}{f' in {queue!r}' if queue is not None else ''}"
         problem = "was not enqueued" if count is None else f"was expected {_times(count)}, but {_times(len(found))}"
         raise AssertionError("\n".join(filter(None, (f"{expected} {problem}; {describe(self.enqueued)}", note))))
 
@@ -305,6 +309,12 @@ class StandingEager(Eager):
 
     def _remember(self, tasks: Sequence[NewTask]) -> None:
         """Remember nothing."""
+
+    def _attempts(self, queue: QueueKeys, task_id: str) -> Iterator[Run]:
+        """Yield the only attempt there is: what fails has failed for good, because nobody would try it again."""
+        for run in super()._attempts(queue, task_id):
+            run.message.retry = run.message.retried
+            yield run
 
     def _note(self, run: TaskRun) -> None:
         if run.has_failed and not self._store.propagates:

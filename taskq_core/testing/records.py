@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -15,7 +15,17 @@ from taskq_core.task import BaseTask, Signature, Task
 from taskq_core.telemetry import unwrap
 from taskq_core.wire import TaskMessage, decode_message
 
-TaskLike = BaseTask[Any] | Signature[Any] | str
+
+class ForeignTask(Protocol):
+    """A task of another interface than taskq's own, such as Django's `django.tasks`."""
+
+    @property
+    def module_path(self) -> str:
+        """Module and name of its function."""
+        ...
+
+
+TaskLike = BaseTask[Any] | Signature[Any] | ForeignTask | str
 """What names a task in an assertion: a task, the name of one, or a signature, which is one call."""
 
 SHOWN = 20
@@ -138,10 +148,11 @@ class Call:
         args, kwargs: Arguments that the call has, whatever the others are.
 
     Raises:
+        TypeError: It is none of these.
         TaskArgumentsError: The task has no such parameters, or they cannot have these values.
     """
 
-    def __init__(self, task: TaskLike, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
+    def __init__(self, task: object, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
         self._payload: bytes | None = None
         self._is_whole = isinstance(task, Signature)
         if isinstance(task, Signature):
@@ -152,6 +163,8 @@ class Call:
             else:
                 kwargs = task.arguments
             task = task.task
+        if not isinstance(task, BaseTask | str):
+            raise TypeError(f"expected a task, the name of one, or a signature, got {type(task).__qualname__}")
         self.name = task if isinstance(task, str) else task.name
         self._task = task if isinstance(task, Task) else None
         if args:

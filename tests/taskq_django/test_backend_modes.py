@@ -133,7 +133,9 @@ def test_capture_holds_tasks_back() -> None:
     with capture() as tasks:
         result = parcels.weigh.enqueue(4, exact=True)
         waiting = parcels.weigh.get_result(result.id).status
-        tasks.assert_enqueued(taskq.tasks[parcels.weigh.module_path], 4, exact=True)
+        tasks.assert_enqueued(parcels.weigh, 4, exact=True, count=1)
+        tasks.assert_not_enqueued(parcels.weigh, 5)
+        tasks.assert_not_enqueued(parcels.label)
         tasks.run()
         result.refresh()
 
@@ -182,6 +184,12 @@ class TestEager:
         assert len(logged) == 1
         assert logged[0].exc_info is not None
         assert isinstance(logged[0].exc_info[1], parcels.LostError)
+
+    def test_so_has_one_that_fails_with_retries_left(self) -> None:
+        result = parcels.lose.using(max_retry=3).enqueue(1)
+
+        assert (result.status, result.attempts) == (TaskResultStatus.FAILED, 1)
+        assert parcels.lose.get_result(result.id).status == TaskResultStatus.FAILED
 
     def test_an_exit_is_a_failure_and_an_interrupt_is_not(self) -> None:
         assert parcels.quit_early.enqueue().errors[0].exception_class is SystemExit

@@ -338,6 +338,15 @@ class TestTheSetting:
         with pytest.raises(TaskFailedError, match="no"):
             handle.result()
 
+    @pytest.mark.django_db(transaction=True)
+    async def test_what_fails_has_failed_though_it_has_retries_left(self) -> None:
+        """Nobody would try again, and who waits for the result would wait without end."""
+        handle = await fail.using(max_retry=25).adelay()
+
+        assert (await handle.arefresh()).state is TaskState.ARCHIVED
+        with pytest.raises(TaskFailedError, match="no"):
+            await handle.aresult(timeout=0)
+
     @pytest.mark.django_db
     def test_the_transaction_of_a_test_case_is_taken_for_committed(self) -> None:
         """As pytest-django's `db` and Django's `TestCase` hold it."""

@@ -118,6 +118,12 @@ def test_a_name_that_is_no_parameter_is_refused(tasks: Captured, send: Any) -> N
         tasks.assert_not_enqueued(send.s("a@b.c"), "Hi")
 
 
+@pytest.mark.parametrize("wrong", [None, len, object()])
+def test_what_is_no_task_is_refused(tasks: Captured, wrong: Any) -> None:
+    with pytest.raises(TypeError, match="expected a task, the name of one, or a signature, got "):
+        tasks.assert_not_enqueued(wrong)
+
+
 def test_a_value_that_the_parameter_cannot_have_is_refused(tasks: Captured, send: Any) -> None:
     send.delay("a@b.c")
 
