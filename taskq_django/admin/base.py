@@ -33,6 +33,9 @@ else:
     BaseAdmin = admin.ModelAdmin  # Django's own class takes no parameter
     MixinBase = object  # a mixin goes over whatever ModelAdmin there is
 
+KEY_DIGITS = 18
+"""Most digits of the key of a row of a table."""
+
 
 class RedisAdminMixin(LiveMixin, MixinBase):
     """Pages of a model whose rows are in Redis. A subclass says in `get_rows` which.
@@ -240,6 +243,11 @@ class RedisAdminMixin(LiveMixin, MixinBase):
         args = () if key is None else (admin.utils.quote(key), *more)
         name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}"
         return reverse(name, args=args, current_app=self.admin_site.name)
+
+
+def is_row_key(key: str) -> bool:
+    """Return whether a text can be the key of a row of a table: a number that every database takes."""
+    return key.isascii() and key.isdecimal() and len(key) <= KEY_DIGITS
 
 
 def _function_of(action: Any) -> Any:

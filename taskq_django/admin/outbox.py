@@ -9,18 +9,19 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.views.main import ChangeList
 from django.db import DatabaseError, router
 from django.db.models import DurationField, ExpressionWrapper, F
 from django.db.models.functions import Now
-from django.http import HttpRequest, QueryDict
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from taskq_core import ConfigurationError
 from taskq_core.settings import EnqueueMode
-from taskq_django.admin.base import BaseAdmin, MixinBase
+from taskq_django.admin.base import BaseAdmin, MixinBase, is_row_key
 from taskq_django.admin.live import LiveMixin
 from taskq_django.admin.wording import number, span
 from taskq_django.app import taskq
@@ -135,6 +136,13 @@ class OutboxTaskAdminMixin(LiveMixin, MixinBase):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """Return the list page of the class below, with the figures."""
         return type("OutboxList", (OutboxList, super().get_changelist(request, **kwargs)), {})
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Show the list, or delete rows of it."""
+        if not all(is_row_key(each) for each in request.POST.getlist(ACTION_CHECKBOX_NAME)):
+            self.message_user(request, _("Nothing was done: there is no such row."), messages.WARNING)
+            return HttpResponseRedirect(request.get_full_path())
+        return super().changelist_view(request, extra_context)
 
     @admin.display(description=gettext_lazy("waits for"), ordering="-created_at")
     def waits(self, obj: Any) -> str:

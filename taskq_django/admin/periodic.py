@@ -26,7 +26,7 @@ from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy, over
 
 from taskq_core import BrokerUnavailableError, EnqueueError, TaskQError
 from taskq_django.admin.actions import confirmed_action
-from taskq_django.admin.base import BaseAdmin, MixinBase
+from taskq_django.admin.base import BaseAdmin, MixinBase, is_row_key
 from taskq_django.admin.code_entries import CODE_KEY, SOURCE_VAR, PeriodicTaskList, code_rows
 from taskq_django.admin.live import LiveMixin
 from taskq_django.admin.periodic_form import PeriodicTaskForm, fit_widget
@@ -34,8 +34,6 @@ from taskq_django.admin.upcoming import at, look_ahead
 from taskq_django.app import taskq
 from taskq_django.models import PeriodicTask
 
-KEY_DIGITS = 18
-"""Most digits of the key of a row."""
 NOTHING = "-"
 """What stands for a value that is not there, as in Django's own lists."""
 
@@ -256,7 +254,7 @@ class PeriodicTaskAdminMixin(LiveMixin, MixinBase):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the list, or take an action on rows of it."""
         chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)
-        if not all(each.isascii() and each.isdecimal() and len(each) <= KEY_DIGITS for each in chosen):
+        if not all(is_row_key(each) for each in chosen):
             self.message_user(request, _("Nothing was done: no such periodic task can be chosen."), messages.WARNING)
             return HttpResponseRedirect(request.get_full_path())
         return super().changelist_view(request, extra_context)

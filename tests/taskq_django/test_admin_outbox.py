@@ -208,3 +208,14 @@ def test_the_mixin_goes_over_another_admin(root: Client) -> None:
 
     assert ids(show(root, "/themed/taskq_django/outboxtask/?database=other")) == []  # the id is the link there
     assert "there" in show(root, "/themed/taskq_django/outboxtask/?database=other")
+
+
+@pytest.mark.parametrize("key", ["", "x", "-1", "1 or 1", "9" * 30, "\u0663", "\0"])
+def test_keys_that_nobody_was_offered(root: Client, key: str) -> None:
+    row = wait("here")
+
+    data = {"action": "delete_selected", ACTION_CHECKBOX_NAME: [str(row.pk), key], "post": "yes"}
+    said = messages(root.post(LIST, data, follow=True).content.decode())
+
+    assert said == ["Nothing was done: there is no such row."]
+    assert OutboxTask.objects.exists()
