@@ -9,6 +9,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from taskq_django.admin.json_field import StoredJSONField
 from taskq_django.app import taskq
 from taskq_django.models import PeriodicTask
 
@@ -62,6 +63,7 @@ class PeriodicTaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's o
             *("name", "task", "is_remote", "kwargs", "enabled", "description", "cron", "interval", "time_zone"),
             *("start_at", "expire_at", "queue", "options", "catch_up", "catch_up_window"),
         )
+        field_classes = {"kwargs": StoredJSONField, "options": StoredJSONField}  # noqa: RUF012 - Django's own form
         help_texts = {  # noqa: RUF012 - Django's own form
             "name": _("Unique. Its history is kept under this name; under another one it begins anew."),
             "task": _("Name of a registered task."),

@@ -136,6 +136,38 @@ class TestForm:
         assert found["interval"] == "Enter a valid duration."
         assert "cron" not in found
 
+    @pytest.mark.parametrize("field", ["kwargs", "options"])
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("[" * 100_000, "cannot be read"),
+            ('{"name": ' * 70 + "1" + "}" * 70, "cannot be read"),
+            ('{"name": ' + "9" * 5000 + "}", "cannot be read"),
+            ('{"name": "\\ud800"}', "cannot be stored"),
+            ('{"\\udc00": 1}', "cannot be stored"),
+            ('{"name": ["\\u0000"]}', "cannot be stored"),
+            ('{"name": NaN}', "cannot be stored"),
+            ('{"name": -Infinity}', "cannot be stored"),
+        ],
+        ids=["brackets", "deep", "digits", "half", "half of a name", "null", "nan", "infinity"],
+    )
+    def test_json_that_no_database_or_page_could_take(self, staff: Client, field: str, text: str, told: str) -> None:
+        """Also of a task of another program, whose arguments nobody here knows."""
+        given = {"task": "other:program", "is_remote": "on", field: text}
+
+        html = staff.post(f"{LIST}add/", {**FORM, **given}).content.decode()
+
+        assert told in errors(html)[field]
+        assert text in unescape(html)  # as it was typed
+        assert not PeriodicTask.objects.exists()
+
+    def test_half_a_character_in_a_row_that_was_written_otherwise(self, staff: Client) -> None:
+        row = make()
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE taskq_django_periodictask SET kwargs = %s", ['{"name": "\\ud800"}'])
+
+        assert r'{"name": "\ud800"}' in unescape(page(staff, f"{row.pk}/change/"))
+
     def test_the_tasks_and_time_zones_there_are_are_suggested(self, staff: Client) -> None:
         html = page(staff, "add/")
 
