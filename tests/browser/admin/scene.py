@@ -35,6 +35,7 @@ TIMED_OUT = "ReadTimeout: https://hooks.example.com/orders did not answer within
 DAILY = {"default": (5200, 0.011), "mail": (8300, 0.024), "images": (1900, 0.006), "reports": (140, 0.05)}
 """Runs a day of each queue, about, and the share of them that fails."""
 SETTINGS: dict[str, Any] = {
+    "ENQUEUE": "outbox",
     "QUEUES": {"default": 5, "mail": 3, "images": 2, "reports": 1},
     "TRACE": {"URL": "https://tempo.example/trace/{trace_id}"},
     "SCHEDULE": {
