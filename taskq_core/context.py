@@ -53,10 +53,15 @@ class TaskContext:
     _fill: "Callable[[TaskContext], None] | None" = field(default=None, repr=False)
 
     @classmethod
-    def filled_by(cls, fill: "Callable[[TaskContext], None]") -> "TaskContext":
-        """Return a context whose attributes `fill` sets when the first of them is read: most tasks read none."""
+    def filled_by(cls, fill: "Callable[[TaskContext], None]", *, has_headers: bool = True) -> "TaskContext":
+        """Return a context whose attributes `fill` sets when the first of them is read: most tasks read none.
+
+        Middleware looks at the headers of each; where there are none, that alone sets nothing else.
+        """
         context = cls.__new__(cls)
         context._fill = fill
+        if not has_headers:
+            context.headers = _NO_HEADERS
         return context
 
     def __getattr__(self, name: str) -> Any:

@@ -8,12 +8,12 @@ that is not installed there, is left out.
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
 from datetime import timedelta, timezone, tzinfo
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from django.apps import AppConfig
@@ -32,6 +32,7 @@ from taskq_django.conf import read_settings
 
 logger = logging.getLogger("taskq.carrying")
 
+_CARRIED = frozenset((LANGUAGE, TIME_ZONE, REQUEST_ID))
 _OFFSET = re.compile(r"([+-])(\d\d):(\d\d)")
 
 
@@ -126,11 +127,18 @@ class CarryMiddleware(Middleware):
 
     def around(self, context: TaskContext, call: Callable[[], object]) -> object:
         """Run a plain function in its language and time zone, with its request id."""
+        if _CARRIED.isdisjoint(context.headers):
+            return call()
         with self._in_force(context):
             return call()
 
-    async def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
-        """Run a coroutine in its language and time zone, with its request id."""
+    def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> Coroutine[Any, Any, object]:
+        """Run a coroutine in its language and time zone, with its request id. No coroutine around one without them."""
+        if _CARRIED.isdisjoint(context.headers):
+            return cast("Coroutine[Any, Any, object]", call())
+        return self._acall(context, call)
+
+    async def _acall(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
         with self._in_force(context):
             return await call()
 

@@ -106,7 +106,7 @@ class Executor:
         name = run.name
         task = run.task = self._find_task(name) or self._handlers.find(name)
         self._set_deadline(run, message.timeout, message.deadline, now)
-        run.context = TaskContext.filled_by(partial(self._fill, run))
+        run.context = TaskContext.filled_by(partial(self._fill, run), has_headers=bool(message.headers))
         try:
             parameters = () if isinstance(task, Handler) else task.codec.parameters
             payload, traceparent = unwrap(message.payload, parameters)

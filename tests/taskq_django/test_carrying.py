@@ -23,6 +23,8 @@ from taskq_core.carrying import LANGUAGE, REQUEST_ID, TIME_ZONE, request_id
 from taskq_core.context import current
 from taskq_core.inspector import Inspector
 from taskq_core.scheduler import Scheduler
+from taskq_core.worker.executor import Executor
+from taskq_core.worker.run import Run
 from taskq_django import client, schedule, task, taskq
 from taskq_django.request_id import RequestIdMiddleware, get_request_id
 from taskq_django.signals import task_enqueued
@@ -102,6 +104,29 @@ class TestInAWorker:
 
         assert sorted(seen, key=repr) == sorted([("de", "Europe/Berlin", "r-1"), DEFAULT] * 2, key=repr)
         assert surroundings() == DEFAULT
+
+    @pytest.mark.redis
+    @pytest.mark.parametrize("called", [look, alook], ids=["plain", "coroutine"])
+    def test_a_run_without_headers_costs_nothing(
+        self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch, called: Any
+    ) -> None:
+        """What the run could know about itself is not even gathered, which takes longer than all else around it."""
+        fill = Executor._fill
+
+        def noted(self: Executor, run: Run, context: TaskContext) -> None:
+            seen.append(("gathered", "", ""))
+            fill(self, run, context)
+
+        monkeypatch.setattr(Executor, "_fill", noted)
+        called.delay()
+        drain()
+        assert seen[0] == DEFAULT  # `drain` itself looks at it afterwards
+        seen.clear()
+
+        with of_a_request():
+            called.delay()
+        drain()
+        assert seen[:2] == [("gathered", "", ""), ("de", "Europe/Berlin", "r-1")]
 
     @pytest.mark.redis
     def test_tasks_of_tasks(self, redis: RedisServer) -> None:
