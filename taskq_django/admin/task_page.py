@@ -18,10 +18,13 @@ SHOWN_BYTES = 64 * 1024
 
 
 def moment(value: datetime | None) -> str:
-    """Return a time as people here write it, to the second, in the current time zone."""
+    """Return a time as people here write it, to the second, in the current time zone; in UTC at the ends of time."""
     if value is None:
         return ""
-    local = timezone.localtime(value)
+    try:
+        local = timezone.localtime(value)
+    except OverflowError:  # it is in the year 10000 there, or before the first
+        local = value
     return f"{formats.date_format(local, 'DATE_FORMAT')}, {local:%H:%M:%S} {local.tzname()}"
 
 

@@ -21,6 +21,7 @@ from taskq_django import taskq
 from taskq_django.admin.task_page import SHOWN_BYTES, blob
 from taskq_django.admin.task_rows import key_of
 from tests.redis_server import RedisServer
+from tests.taskq_django.admin_pages import put
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
 TASKS = "/admin/taskq_django/task/"
@@ -177,6 +178,25 @@ def test_times_are_told_in_the_zone_of_the_project(
 
     assert 'title="Jan. 1, 2099, 09:00:00 JST">in ' in listed
     assert "Jan. 1, 2099, 09:00:00 JST" in page
+
+
+@pytest.mark.parametrize(
+    ("zone", "start", "told"),
+    [
+        ("Asia/Tokyo", datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), "Dec. 31, 9999, 23:59:59 UTC"),
+        ("America/New_York", datetime(1, 1, 1, tzinfo=UTC), "Jan. 1, 0001, 00:00:00 UTC"),
+    ],
+)
+def test_a_time_that_the_zone_of_the_project_cannot_tell_is_told_in_utc(
+    pages: Callable[..., str], redis: RedisServer, settings: Any, zone: str, start: datetime, told: str
+) -> None:
+    settings.TIME_ZONE = zone
+    handle = taskq.remote("email:deliver").delay()
+    seconds = int((start - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds())
+    put(redis, handle, "scheduled", score=seconds)
+
+    assert f'title="{told}"' in pages(TASKS, state="scheduled")
+    assert told in pages(detail(handle))
 
 
 def test_whatever_a_task_holds_is_escaped(pages: Callable[..., str], redis: RedisServer) -> None:
