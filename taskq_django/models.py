@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
@@ -252,6 +253,11 @@ class PeriodicTask(models.Model):
         super().clean()
         must_fire_after = utc_datetime(SYSTEM_CLOCK.time()) if self._state.adding else None
         found = problems(self.row, taskq.tasks, taskq.remote, zone=taskq.settings.time_zone, now=must_fire_after)
+        for name in ("start_at", "expire_at"):
+            value = getattr(self, name)
+            if value is not None and not _YEARS[0] <= value.year <= _YEARS[1]:
+                facts = {"first": _YEARS[0], "last": _YEARS[1]}
+                found[name] = gettext("Give a year from %(first)d to %(last)d.") % facts
         for name in self.unreadable:  # told already
             found.pop(name, None)
         if "interval" in self.unreadable and not self.cron:
@@ -267,5 +273,7 @@ def _aware(moment: datetime | None) -> datetime | None:
     return timezone.make_aware(moment, timezone.get_default_timezone())
 
 
+_YEARS = (2, 9998)
+"""First and last year of a moment that can be told in every time zone."""
 _FIELDS = {"window": "catch_up_window", "start": "start_at", "expire": "expire_at"}
 """Names of fields where they are not those of the core's row."""

@@ -161,6 +161,18 @@ class TestForm:
         assert text in unescape(html)  # as it was typed
         assert not PeriodicTask.objects.exists()
 
+    @pytest.mark.parametrize("field", ["start_at", "expire_at"])
+    @pytest.mark.parametrize("zone", ["America/Los_Angeles", "Pacific/Kiritimati"])
+    @pytest.mark.parametrize("moment", [("0001-01-01", "00:00:00"), ("9999-12-31", "23:59:59")])
+    def test_a_moment_that_not_every_time_zone_has(
+        self, staff: Client, settings: Any, field: str, zone: str, moment: tuple[str, str]
+    ) -> None:
+        settings.TIME_ZONE = zone
+
+        response = staff.post(f"{LIST}add/", {**FORM, f"{field}_0": moment[0], f"{field}_1": moment[1]})
+
+        assert errors(response.content.decode())[field] == "Give a year from 2 to 9998."
+
     def test_half_a_character_in_a_row_that_was_written_otherwise(self, staff: Client) -> None:
         row = make()
         with connection.cursor() as cursor:
