@@ -166,8 +166,17 @@ class ServiceRules(WorkerRules):
 
     # --- aggregation --------------------------------------------------------------------------------------------------
 
-    @rule(name=queues, limit=st.integers(1, 2), grace_s=st.sampled_from((0, 20)), most=st.sampled_from((0, 1, 2)))
-    def gather(self, name: str, limit: int, grace_s: int, most: int) -> None:
+    @rule(
+        name=queues,
+        limit=st.integers(1, 2),
+        grace_s=st.sampled_from((0, 20)),
+        most=st.sampled_from((0, 1, 2)),
+        joins=st.lists(ids, max_size=4),
+    )
+    def gather(self, name: str, limit: int, grace_s: int, most: int, joins: list[str]) -> None:
+        """A moment after some tasks have joined a group, so that it holds more than are taken at once."""
+        if joins:
+            self.enqueue(name, [(task_id, "", GROUPS[0], "") for task_id in joins])
         keys, queue = self.here(name)
         checks = [ops.GroupCheck(group, f"s{self.next()}", 30, grace_s, 40, most) for group in GROUPS]
         codes = self.ask(ops.gather(keys, checks, limit=limit, now_ns=self.model.now_ns))
@@ -197,7 +206,7 @@ class ServiceRules(WorkerRules):
     ) -> None:
         """A set that was read a moment or long ago."""
         if fresh:
-            self.gather(fresh, limit=1, grace_s=0, most=0)
+            self.gather(fresh, limit=1, grace_s=0, most=0, joins=[])
         if not self.sets:
             return
         if fresh or not self.set_sizes:

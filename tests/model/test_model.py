@@ -23,7 +23,7 @@ from tests.redis_server import RedisServer
 pytestmark = pytest.mark.redis
 
 STEPS = 50
-MUTANT_RUNS = 300
+MUTANT_RUNS = 3000  # most are found within a few; what is drawn depends on the modules that a session has loaded
 """Most runs in which a wrong script has to be noticed; most are in the first twenty."""
 
 
