@@ -6,11 +6,12 @@ makes of the entries is said in `scheduler`; how it follows a table in `schedule
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.cron import Every, parse_schedule, time_zone
 from taskq_core.errors import ConfigurationError, PayloadError, TaskArgumentsError, TaskQError
 from taskq_core.options import task_options
@@ -53,7 +54,7 @@ class ScheduleRow:
     window: timedelta = timedelta(seconds=DEFAULT_WINDOW_S)
     start: datetime | None = None
     expire: datetime | None = None
-    created: datetime = field(default_factory=lambda: datetime.now(UTC))
+    created: datetime = field(default_factory=lambda: utc_datetime(SYSTEM_CLOCK.time()))
 
     @property
     def entry_id(self) -> str:

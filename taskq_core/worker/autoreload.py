@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
+from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.worker.worker import Worker
 
 RELOAD = 3
@@ -110,7 +111,7 @@ def _supervise(reloading: Reloading) -> int:
     with _Child() as child:
         while True:
             watch = reloading.watch(math.inf)  # a change while the child starts counts as well
-            since = {reloading.child: "true", LOADED_SINCE: repr(time.time())}
+            since = {reloading.child: "true", LOADED_SINCE: repr(SYSTEM_CLOCK.time())}
             status = child.run(reloading.command, {**os.environ, **since})
             if child.was_told_to_stop and status in _STOPPED:
                 return 0
@@ -193,7 +194,7 @@ class FileWatch:
 
     def __init__(self, loaded_since: float = math.inf) -> None:
         self._seen = self.files() or {}
-        now = time.time()
+        now = SYSTEM_CLOCK.time()
         self._is_stale = any(path.suffix == ".py" and loaded_since <= when <= now for path, when in self._seen.items())
 
     def files(self) -> dict[Path, float] | None:
