@@ -493,7 +493,7 @@ def test_random_kills_never_make_two_servers_leave_one_over_or_lose_a_write(fold
     survivors_failed = []
     guardians_killed = users_killed = 0
     guardian_is_due = False
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120  # a storm that ends takes a few seconds, on a busy machine a minute
     try:
         while waiting or running:
             assert time.monotonic() < deadline, "the storm does not end"
