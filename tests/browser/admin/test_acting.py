@@ -17,7 +17,7 @@ from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import until_blocking
 from tests.taskq_django.admin_pages import payload_of, put, state_of
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases="__all__")]
 
 
 def test_scheduled_tasks_are_run_now(page: Page, redis: RedisServer) -> None:

@@ -12,7 +12,7 @@ from tests.browser.admin.people import TASKS, Site, expect_message
 from tests.browser.visiting import NARROW, width_beyond
 from tests.redis_server import RedisServer
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases="__all__")]
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import until_blocking
 from tests.taskq_django.admin_pages import put
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases="__all__")]
 EVERY_MS = 5_000
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 

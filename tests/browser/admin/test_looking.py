@@ -23,7 +23,7 @@ from tests.browser.admin.people import (
 )
 from tests.browser.visiting import NARROW, width_beyond
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases="__all__")]
 
 
 def test_whoever_signs_in_finds_the_queues_from_the_front_page(site: Site) -> None:

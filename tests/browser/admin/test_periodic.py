@@ -12,7 +12,7 @@ from tests.browser.admin.people import PERIODIC, Site, choose, confirm, expect_m
 from tests.browser.admin.test_hostile import hostile
 from tests.browser.visiting import NARROW, width_beyond
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases="__all__")]
 
 
 def make(name: str, **given: Any) -> PeriodicTask:

@@ -11,7 +11,7 @@ from tests.browser.admin.scene import Scene, registered_tasks
 from tests.redis_server import RedisServer
 from tests.taskq_django.admin_pages import put
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases="__all__")]
 
 
 @pytest.fixture

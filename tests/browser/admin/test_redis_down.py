@@ -10,7 +10,7 @@ from taskq_django import taskq
 from tests.browser.admin.people import QUEUES, TASKS, Site, choose, confirm, enqueue, expect_message, page_of, row, rows
 from tests.redis_server import RedisServer
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases="__all__")]
 SAID = "The task queue cannot be read right now."
 
 
