@@ -29,7 +29,7 @@ def check_server(settings: Settings) -> list[CheckMessage]:
     except TimeoutError:
         return [_unreachable(f"Redis did not answer within {CHECK_S:g} seconds")]
     except Exception as error:  # whatever it is, it is told: a check does not raise
-        return [_unreachable(f"Redis cannot be used: {error}")]
+        return [_unreachable(f"Redis cannot be used: {str(error).rstrip('.')}")]
     return [
         Warning(
             f"Redis at {finding.subject}: {finding.message}.",

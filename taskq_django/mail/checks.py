@@ -31,7 +31,8 @@ def check_mail(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
         try:
             mailer = kind(**options)
         except (ImproperlyConfigured, ConfigurationError, TypeError) as error:
-            found.append(Error(f"{where} enqueues e-mail that could never be sent: {error}.", id="taskq.E031"))
+            problem = str(error).rstrip(".")
+            found.append(Error(f"{where} enqueues e-mail that could never be sent: {problem}.", id="taskq.E031"))
             continue
         if mailer.queue not in settings.queues:
             found.append(

@@ -197,6 +197,7 @@ def test_redis_that_is_not_there_is_warned_of(settings: Any, url: str, told: str
 
     assert found.id == "taskq.W007"
     assert found.msg.startswith(told)
+    assert not found.msg.endswith("..")
     assert "secret" not in found.msg
     assert ours() == [], "nothing is asked but for a deployment"
 

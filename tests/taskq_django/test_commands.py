@@ -186,6 +186,15 @@ def test_what_fails_is_a_command_error(redis: RedisServer, words: list[str], mes
     assert caught.value.returncode == status
 
 
+def test_what_is_not_ready_is_told_as_such(settings: Any) -> None:
+    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0"}
+
+    with pytest.raises(CommandError, match=r"^it is not ready$") as caught:
+        taskq("health")
+
+    assert caught.value.returncode == 1
+
+
 def test_without_a_verb_the_help_is_shown_and_the_status_is_2() -> None:
     stdout = io.StringIO()
 

@@ -107,4 +107,5 @@ class Command(BaseCommand):
                 raise SystemExit(FAILED) from None
             raise CommandError(text) from None
         if isinstance(status, int) and status:
-            raise CommandError("not all of it could be done" if status == FAILED else "", returncode=status)
+            problem = "it is not ready" if list(words[:1]) == ["health"] else "not all of it could be done"
+            raise CommandError(problem if status == FAILED else "", returncode=status)
