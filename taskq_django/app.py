@@ -7,6 +7,7 @@ tasks stay. Nothing connects before the first enqueue.
 import threading
 from collections.abc import AsyncIterable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from django.apps import apps
@@ -68,7 +69,6 @@ class DjangoTaskQ(TaskQ):
         self.middleware.append(CarryMiddleware(lambda: self.settings.carry))
         self.middleware.append(SignalMiddleware())
         self.timetable.guard = on_healthy_connections
-        self.carry = lambda: carried(self.settings.carry)
 
     @property
     def outbox(self) -> Outbox:
@@ -87,6 +87,7 @@ class DjangoTaskQ(TaskQ):
     def configure(self, settings: Settings, *, transaction: TransactionHook | None = None) -> None:
         """Replace the settings by others than Django's, until these change."""
         with self._reading:
+            self.carry = partial(carried, settings.carry)
             super().configure(settings, transaction=transaction)
             self._is_current = True
 

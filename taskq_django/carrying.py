@@ -85,16 +85,17 @@ def carried(settings: CarrySettings) -> dict[str, str]:
             found[TIME_ZONE] = readable(_zone_name(zone))
     if settings.request_id and (known := _known_request_id(settings.request_id)):
         found[REQUEST_ID] = known
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in found.items() if value} if found else found
 
 
 def _known_request_id(source: bool | str) -> str:
+    if isinstance(source, bool):
+        return request_id.get()
     value: object = None
-    if isinstance(source, str):
-        try:
-            value = import_string(source)()
-        except Exception:
-            logger.exception("CARRY['REQUEST_ID'] failed; the task is enqueued without it")
+    try:
+        value = import_string(source)()
+    except Exception:
+        logger.exception("CARRY['REQUEST_ID'] failed; the task is enqueued without it")
     return readable(value) or request_id.get()
 
 

@@ -187,6 +187,7 @@ class TestInAWorker:
         self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
     ) -> None:
         """As another program may write it, Go's for one."""
+        _ = taskq.settings  # what is carried follows them
         monkeypatch.setattr(taskq, "carry", lambda: headers)
         taskq.close()
         handle = look.delay()
