@@ -75,11 +75,11 @@ def check_carry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
 def carried(settings: CarrySettings) -> dict[str, str]:
     """Return the headers that a task enqueued here carries."""
     found: dict[str, str] = {}
-    if settings.language and (_language is None or _language.get(None) is not None):
+    if settings.language and (_language is None or _language.get(None)):
         language = translation.get_language()
         if language and language != django_settings.LANGUAGE_CODE:
             found[LANGUAGE] = readable(language)
-    if settings.time_zone and (_time_zone is None or _time_zone.get(None) is not None):
+    if settings.time_zone and (_time_zone is None or _time_zone.get(None)):
         zone = django_timezone.get_current_timezone()
         if zone != django_timezone.get_default_timezone():
             found[TIME_ZONE] = readable(_zone_name(zone))
