@@ -322,7 +322,7 @@ def test_a_standing_one_remembers_nothing_and_logs_failures(
     assert record.getMessage() == "task fail failed"
     assert record.task_id == handle.id  # type: ignore[attr-defined]  # a field of ours
     assert record.exc_info is not None
-    assert Inspector(taskq).queue_info("default").sizes[TaskState.RETRY] == 1
+    assert Inspector(taskq).queue_info("default").sizes[TaskState.ARCHIVED] == 1, "nobody tries it again"
 
 
 # --- what a task fails with, raised to who enqueues it ----------------------------------------------------------------
