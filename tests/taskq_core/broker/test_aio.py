@@ -436,30 +436,36 @@ class SleepCountingLoop(asyncio.SelectorEventLoop):
         select = selector.select
 
         def counted(timeout: float | None = None) -> Any:
-            self.sleeps += timeout is None or timeout > 0
+            if timeout is None or timeout > 0:
+                self.sleeps += 1
+                self.on_sleep()
             return select(timeout)
 
         selector.select = counted  # type: ignore[method-assign]
         self.sleeps = 0
+        self.on_sleep: Callable[[], object] = lambda: None
         super().__init__(selector)
 
 
-async def count_sleeps(server: RedisServer, *, spin_s: float) -> int:
-    """How often the loop sleeps until an answer is there that takes Redis 50 ms."""
+async def count_sleeps(server: RedisServer, *, spin_s: float, answer_s: float) -> int:
+    """How often the loop sleeps until an answer is there: after so many seconds, 0 for once it has begun to sleep."""
     loop: Any = asyncio.get_running_loop()
     lane = runner_of(server.unix_url).new_lane()
     await lane.exchange([ops.ping()])
     before = loop.sleeps
-    slow = ops.Operation("slow", None, (), ("BLPOP", "empty", "0.05"), lambda reply: reply)
-    assert await lane.exchange([slow], spin_s=spin_s) == [None]
+    if not answer_s:
+        loop.on_sleep = lambda: server.client.rpush("empty", "an answer")
+    slow = ops.Operation("slow", None, (), ("BLPOP", "empty", f"{answer_s}"), bool)
+    assert await lane.exchange([slow], spin_s=spin_s) == [not answer_s]
+    loop.on_sleep = lambda: None
     await lane.close()
     return int(loop.sleeps - before)
 
 
 def test_an_answer_can_be_awaited_without_sleeping(redis_server: RedisServer) -> None:
     with asyncio.Runner(loop_factory=SleepCountingLoop) as runner:
-        assert runner.run(count_sleeps(redis_server, spin_s=0.0)) == 1
-        assert runner.run(count_sleeps(redis_server, spin_s=60.0)) == 0
+        assert runner.run(count_sleeps(redis_server, spin_s=0.0, answer_s=0)) == 1
+        assert runner.run(count_sleeps(redis_server, spin_s=60.0, answer_s=0.05)) == 0
 
 
 def test_a_loop_that_has_turned_long_enough_sleeps(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,6 +473,6 @@ def test_a_loop_that_has_turned_long_enough_sleeps(redis_server: RedisServer, mo
     monkeypatch.setattr("taskq_core.broker.stream.time", SimpleNamespace(monotonic=lambda: next(seconds)))
 
     with asyncio.Runner(loop_factory=SleepCountingLoop) as runner:
-        assert runner.run(count_sleeps(redis_server, spin_s=20.0)) == 1
+        assert runner.run(count_sleeps(redis_server, spin_s=20.0, answer_s=0)) == 1
 
     assert 20 <= next(seconds) <= 23
