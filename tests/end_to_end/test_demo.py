@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import httpx
 import pytest
@@ -125,7 +125,7 @@ def test_the_demo_fails_when_the_trace_is_lost_on_the_way(tmp_path: Path) -> Non
 
 def test_the_demo_stays_up_on_a_terminal() -> None:
     """It prints where to look, its sites go on working, and Ctrl-C ends it and all its processes."""
-    with terminal_demo() as (process, text):
+    with terminal_demo() as (process, screen, text):
         admin, user, password = re.findall(r"Admin +(\S+) \(user (\S+), password (\S+)\)", text)[0]
         site, api = re.findall(r"^(?:Django site|FastAPI app) +(http://\S+?)/?$", text, re.MULTILINE)[:2]
         task_id = re.findall(r"task email:deliver (\S+) in queue critical", text)[0]
@@ -133,19 +133,22 @@ def test_the_demo_stays_up_on_a_terminal() -> None:
         shown = admin_tasks(admin, user, password)
         refused = [*refused_forms(site), *refused_calls(api)]
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        with suppress(OSError):  # the terminal is gone when the demo is
+            for line in screen:
+                text += line
         status = process.wait(TIMEOUT_S)
 
     assert task_id in shown
     assert refused == REFUSALS
-    assert status == 0
+    assert status == 0, text[-3000:]
     for url in (site, api):
         with pytest.raises(httpx.ConnectError):
             httpx.get(url)
 
 
 @contextmanager
-def terminal_demo() -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run the demo on a terminal, and give it with what it has printed when it stays up."""
+def terminal_demo() -> Iterator[tuple[subprocess.Popen[str], TextIO, str]]:
+    """Run the demo on a terminal, and give it with its terminal and what it has printed when it stays up."""
     master, slave = pty.openpty()
     with (
         os.fdopen(master, errors="replace") as screen,
@@ -155,7 +158,7 @@ def terminal_demo() -> Iterator[tuple[subprocess.Popen[str], str]]:
         lines: list[str] = []
         while not (lines and re.match(r"FastAPI app .*/docs$", lines[-1])):
             lines.append(screen.readline().rstrip())  # an error when the demo ends: the terminal is gone then
-        yield process, "\n".join(lines)
+        yield process, screen, "\n".join(lines)
 
 
 def admin_tasks(admin: str, user: str, password: str) -> str:
