@@ -15,6 +15,8 @@ from example_project.demo.errors import DemoError
 
 ROOT = Path(__file__).resolve().parents[2]
 STOPPING_S = 10.0
+HEARING_S = 2.0
+"""Ctrl-C reaches every process of a terminal; one may have ended so many seconds before this one hears of it."""
 
 
 class Process:
@@ -140,6 +142,7 @@ class Processes:
     def wait_for_an_end(self) -> None:
         """Wait until one of them has ended, and raise `DemoError`."""
         self._an_end.wait()
+        time.sleep(HEARING_S)
         self.check()
 
     def tails(self) -> str:
