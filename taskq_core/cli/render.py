@@ -154,6 +154,7 @@ def _console(file: TextIO, colour: Colour) -> Console:
         highlight=False,
         no_color={"never": True, "always": False}.get(colour),
         force_terminal=True if colour == "always" else None,
+        color_system="standard" if colour == "always" else "auto",  # which would be none where TERM is dumb
     )
 
 

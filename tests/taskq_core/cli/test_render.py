@@ -29,6 +29,12 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.fixture(autouse=True)
+def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What kind of terminal the tests run in does not matter: a dumb one has no width and no bar that moves."""
+    monkeypatch.setenv("TERM", "xterm")
+
+
 def output(
     colour: str = "auto", *, file: type[io.StringIO] = io.StringIO, **options: object
 ) -> tuple[Output, io.StringIO, io.StringIO]:
@@ -60,6 +66,7 @@ def test_a_table_on_a_terminal_has_colours(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_colours_that_are_asked_for_count_more_than_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
     out, stdout, _ = output("always")
 
     out.table(COLUMNS, ROWS, empty="none")
