@@ -23,8 +23,9 @@ from taskq_core.aggregation import (
 )
 from taskq_core.bridge import Bridge
 from taskq_core.broker.connection import Endpoint
-from taskq_core.client import AsyncClient, Client, TransactionHook
+from taskq_core.client import AsyncClient, Client
 from taskq_core.codec import References
+from taskq_core.commits import TransactionHook
 from taskq_core.context import TaskContext
 from taskq_core.errors import ConfigurationError, TaskDefinitionError
 from taskq_core.handlers import (

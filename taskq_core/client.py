@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from taskq_core.admission import Admission, Wait
 from taskq_core.broker import operations
@@ -25,6 +25,7 @@ from taskq_core.broker.operations import (
 from taskq_core.broker.sync import Pending, SyncRunner
 from taskq_core.bulk import Batch, BatchFiller, BulkResult, Landing, batches
 from taskq_core.circuit import Call, Circuit, CircuitState
+from taskq_core.commits import TransactionHook
 from taskq_core.errors import (
     BrokerError,
     BrokerReplicationError,
@@ -52,22 +53,6 @@ R = TypeVar("R")
 
 AFTER_FAILURE_S = 0.05
 """Seconds a deferred send may take while Redis has just failed to answer this thread."""
-
-
-class TransactionHook(Protocol):
-    """Postpones sending to the commit of a surrounding database transaction."""
-
-    def defer(self, send: Callable[[], None]) -> bool:
-        """Call `send` when the transaction commits and return True; return False if none is open."""
-        ...
-
-    async def adefer(self, send: Callable[[], None]) -> bool:
-        """As `defer`, asked from a coroutine. `send` is called in blocking code."""
-        ...
-
-    def count_waiting(self) -> int:
-        """Return how many sends wait for a commit in this thread."""
-        ...
 
 
 def _so_far(result: BulkResult) -> str:
@@ -164,9 +149,7 @@ class Client:
         elif self._hook is not None and self._hook.defer(lambda: self.send_deferred(prepared)):
             prepared.handle.mark_deferred()
         else:
-            self._send(prepared, self._timeout_s, self._admission.wait(prepared.queue.name))
-            if self._observer.wants_enqueued():
-                self._observer.tell_enqueued((prepared.handle,))
+            self._send_at_once(prepared)
         return prepared.handle
 
     def defer(self, call: Signature[R], hook: TransactionHook) -> TaskHandle[R]:
@@ -182,9 +165,7 @@ class Client:
         if hook.defer(lambda: self.send_deferred(prepared)):
             prepared.handle.mark_deferred()
         else:
-            self._send(prepared, self._timeout_s, self._admission.wait(prepared.queue.name))
-            if self._observer.wants_enqueued():
-                self._observer.tell_enqueued((prepared.handle,))
+            self._send_at_once(prepared)
         return prepared.handle
 
     def defer_many(self, calls: Iterable[Signature[Any]], hook: TransactionHook) -> BulkResult:
@@ -196,6 +177,11 @@ class Client:
         else:
             self._send_batches(waiting, result, self._admission.wait)
         return result
+
+    def _send_at_once(self, prepared: Prepared[Any]) -> None:
+        self._send(prepared, self._timeout_s, self._admission.wait(prepared.queue.name))
+        if self._observer.wants_enqueued():
+            self._observer.tell_enqueued((prepared.handle,))
 
     def send_deferred(self, prepared: Prepared[Any]) -> None:
         """Send a task whose transaction has committed. Its handle notes what went wrong, which is raised as well."""

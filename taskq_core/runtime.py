@@ -9,7 +9,8 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.circuit import Circuit
-from taskq_core.client import AsyncClient, Client, TransactionHook
+from taskq_core.client import AsyncClient, Client
+from taskq_core.commits import TransactionHook
 from taskq_core.middleware import MiddlewareStack
 from taskq_core.observer import Observer
 from taskq_core.outbox import Delivery, Outbox, OutboxSender

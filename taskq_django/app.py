@@ -23,7 +23,7 @@ from taskq_core import (
     TaskHandle,
     TaskQ,
 )
-from taskq_core.client import TransactionHook
+from taskq_core.commits import TransactionHook
 from taskq_core.handlers import E, ErrorHandler, origin
 from taskq_core.outbox import Outbox
 from taskq_core.runtime import Runtime, Store

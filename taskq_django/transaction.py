@@ -10,13 +10,13 @@ committed (`test_cases`). With autocommit turned off by hand there is no commit 
 once.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 
 from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from taskq_core.commits import Countdown
 from taskq_django.test_cases import AfterCommit, are_committed, is_held_only_by_test_case
 
 
@@ -56,16 +56,12 @@ class _Countdown(AfterCommit):
     def __init__(self, commits: int, send: Callable[[], None]) -> None:
         super().__init__()
         self.__qualname__ = "taskq's sending of a task"  # Django names a failed hook in its log by this
-        self._left = commits
+        self._countdown = Countdown(commits)
         self._send = send
-        self._lock = threading.Lock()
 
     def __call__(self) -> None:
-        with self._lock:
-            self._left -= 1
-            if self._left:
-                return
-        self._send()
+        if self._countdown.is_last():
+            self._send()
 
 
 def after_commit(waiting_for: Sequence[BaseDatabaseWrapper], send: Callable[[], None], *, robust: bool = True) -> None:
