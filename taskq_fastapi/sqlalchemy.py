@@ -9,10 +9,10 @@
         await session.commit()  # now it is enqueued, and a worker finds the user
 
 A task belongs to the innermost transaction that is open: what is enqueued inside a savepoint is dropped with it, and
-with all around it. In a session that has not begun anything yet it belongs to the next commit. A call is checked at
-once; only the sending waits, and `commit` returns when it is done. What goes wrong then is logged and noted in the
-handle: the data is committed all the same. Between the commit and the sending a process may die, and the task is lost;
-who cannot have that needs an outbox.
+with all around it. In a session that has not begun anything yet it belongs to the next commit: SQLAlchemy tells nobody
+of a rollback that had nothing to end. A call is checked at once; only the sending waits, and `commit` returns when it
+is done. What goes wrong then is logged and noted in the handle: the data is committed all the same. Between the commit
+and the sending a process may die, and the task is lost; who cannot have that needs an outbox.
 
 For sessions of either kind, and the registries `scoped_session` and `async_scoped_session`.
 """
@@ -20,7 +20,7 @@ For sessions of either kind, and the registries `scoped_session` and `async_scop
 import asyncio
 import logging
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import event
@@ -29,6 +29,7 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
 from taskq_core import BulkResult, Client, ConfigurationError, EnqueueError, Signature, TaskHandle, TaskQ
+from taskq_core.commits import Countdown
 
 R = TypeVar("R")
 
@@ -108,23 +109,24 @@ class _Sending:
     """One sending that waits for one commit or several. Where one of them never comes it is never sent."""
 
     def __init__(self, commits: int, send: Callable[[], None]) -> None:
-        self._left = commits
+        self._countdown = Countdown(commits)
         self._send = send
 
     def committed(self) -> None:
         """One of the transactions has committed."""
-        self._left -= 1
-        if self._left:
+        if not self._countdown.is_last():
             return
         try:
-            if in_greenlet():
-                await_only(asyncio.to_thread(self._send))
-            else:
-                self._send()
+            self._send()
         except EnqueueError as error:
             logger.error("after the commit: %s", error)
         except Exception:
             logger.exception("after the commit a task was not enqueued")
+
+
+def _tell_committed(sendings: Sequence[_Sending]) -> None:
+    for sending in sendings:
+        sending.committed()
 
 
 class _Hook:
@@ -150,10 +152,14 @@ class _Hook:
 
 
 class _Waiting:
-    """What waits for the commits of one session, by transaction; under None for the next one that begins."""
+    """What waits for the commits of one session, by the identity of a transaction; under None for the next one.
+
+    Neither the session nor a transaction, which knows it, is held: a session that is dropped without an end has to go,
+    and with it its connection.
+    """
 
     def __init__(self) -> None:
-        self._sendings: dict[SessionTransaction | None, list[_Sending]] = {}
+        self._sendings: dict[int | None, list[_Sending]] = {}
 
     @property
     def count(self) -> int:
@@ -161,23 +167,33 @@ class _Waiting:
 
     def add(self, session: Session, sending: _Sending) -> None:
         innermost = session.get_nested_transaction() or session.get_transaction()
-        self._sendings.setdefault(innermost, []).append(sending)
+        self._sendings.setdefault(_key(innermost), []).append(sending)
 
     def committed(self, session: Session) -> None:
         """The innermost transaction has committed."""
         savepoint = session.get_nested_transaction()
-        if savepoint is None:
-            ready = [*self._sendings.pop(None, ()), *self._sendings.pop(session.get_transaction(), ())]
-            for sending in ready:
-                sending.committed()
-        elif savepoint in self._sendings:  # it is part of the transaction around it now
-            self._sendings.setdefault(savepoint.parent, []).extend(self._sendings.pop(savepoint))
+        if savepoint is not None:  # what waits for it is part of the transaction around it now
+            waiting = self._sendings.pop(_key(savepoint), [])
+            if waiting:
+                self._sendings.setdefault(_key(savepoint.parent), []).extend(waiting)
+            return
+        ready = [*self._sendings.pop(None, ()), *self._sendings.pop(_key(session.get_transaction()), ())]
+        if not ready:
+            return
+        if in_greenlet():
+            await_only(asyncio.to_thread(_tell_committed, ready))  # all in one call, which no cancellation cuts short
+        else:
+            _tell_committed(ready)
 
     def ended(self, session: Session, transaction: SessionTransaction) -> None:
         """A transaction has ended: what still waits for it is dropped."""
-        self._sendings.pop(transaction, None)
+        self._sendings.pop(_key(transaction), None)
         if transaction.parent is None:
             self._sendings.pop(None, None)
+
+
+def _key(transaction: SessionTransaction | None) -> int | None:
+    return None if transaction is None else id(transaction)
 
 
 def _waiting_in(session: Session) -> _Waiting:

@@ -1,5 +1,6 @@
 """`enqueue_after_commit`: sessions of both kinds, savepoints, several sessions, and what goes wrong afterwards."""
 
+import asyncio
 import gc
 import inspect
 import logging
@@ -9,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Integer, create_engine, event, select
+from sqlalchemy import Integer, create_engine, event, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+from sqlalchemy.pool import QueuePool
 
 from taskq_core import ConfigurationError, Signature, TaskArgumentsError, TaskNotSentError, TaskQ
 from taskq_core.middleware import Middleware
 from taskq_core.testing import adrain, capture
-from taskq_fastapi.sqlalchemy import enqueue_after_commit
+from taskq_fastapi.sqlalchemy import _Hook, enqueue_after_commit
 from tests.redis_server import RedisServer
 from tests.taskq_fastapi.looking import pending
 
@@ -328,14 +330,59 @@ async def test_it_works_with_captured_tasks(session: Any, taskq: TaskQ, note: An
         tasks.assert_enqueued(note, 1)
 
 
-def test_a_session_that_goes_without_a_commit_is_told(note: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_commit_that_is_cancelled_while_it_sends_sends_all(tmp_path: Path) -> None:
+    """As when the client of a request goes away."""
+    sent: list[int] = []
+    is_sending, go, is_done = threading.Event(), threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def send(number: int) -> Callable[[], None]:
+        def send() -> None:
+            is_sending.set()
+            assert go.wait(30)
+            sent.append(number)
+            if number == 3:
+                loop.call_soon_threadsafe(is_done.set)
+
+        return send
+
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/cancelled.db")
+    async with AsyncSession(engine) as session:
+        await session.execute(text("select 1"))
+        hook = _Hook((session.sync_session,))
+        for number in (1, 2, 3):
+            hook.defer(send(number))
+        committing = asyncio.create_task(session.commit())
+        await asyncio.to_thread(is_sending.wait, 30)
+        committing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await committing
+        go.set()
+        await asyncio.wait_for(is_done.wait(), 30)
+    await engine.dispose()
+
+    assert sent == [1, 2, 3]
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_session_that_goes_without_a_commit_is_told(
+    note: Any, caplog: pytest.LogCaptureFixture, has_begun: bool
+) -> None:
+    """And its connection goes back to the pool, as without a task that waits."""
+    engine = create_engine("sqlite://", poolclass=QueuePool)
+
     def forget() -> None:
-        enqueue_after_commit(Session(create_engine("sqlite://"))).enqueue(note.s(1))
+        session = Session(engine)
+        if has_begun:
+            session.execute(text("select 1"))
+        enqueue_after_commit(session).enqueue(note.s(1))
 
     with caplog.at_level(logging.WARNING, "taskq.fastapi"):
         forget()
         gc.collect()
 
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # a QueuePool's
+    engine.dispose()
     assert caplog.messages == ["1 enqueues waited for a commit that never came: their session is gone"]
 
 
