@@ -173,6 +173,7 @@ def _written(function: Any) -> Any:
     """Return the function in whose module the names of a signature are to be looked up."""
     while isinstance(function, partial):
         function = function.func
+    function = inspect.unwrap(function)  # of what is decorated, `inspect.signature` shows the inner one's
     if inspect.isclass(function):
         return function.__init__ if "__init__" in vars(function) else function.__new__
     return function if hasattr(function, "__code__") or hasattr(function, "__func__") else type(function).__call__
@@ -226,8 +227,14 @@ def _parts(annotation: Any) -> Iterator[Any]:
 
 
 def _kind(function: Any) -> Kind:
+    """Return how it gives its value: as it is itself, or, where it is decorated, as what it wraps, as in a route."""
     while isinstance(function, partial):
         function = function.func
+    own = _own_kind(function)
+    return own if own is not Kind.CALL else _own_kind(inspect.unwrap(function))
+
+
+def _own_kind(function: Any) -> Kind:
     if inspect.isclass(function):
         return Kind.CALL
     if not inspect.isroutine(function):

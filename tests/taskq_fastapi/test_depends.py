@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import functools
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -145,6 +146,38 @@ def test_and_so_is_a_coroutine(taskq: TaskQ, run: Any) -> None:
 
     assert found == ["coroutine", 7, *EXPECTED]
     assert TOUCHED == ORDER
+
+
+def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator as people write them: plain, whatever it decorates."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+@functools.lru_cache
+def remembered(inner: "Annotated[str, Depends(plain)]") -> str:
+    return f"remembered {inner}"
+
+
+def test_decorated_dependencies_give_what_they_give_a_route(taskq: TaskQ, run: Any) -> None:
+    found: list[Any] = []
+
+    @taskq.task
+    async def work(
+        first: Annotated[Any, Depends(logged(coroutine))] = INJECTED,
+        second: Annotated[Any, Depends(logged(generator))] = INJECTED,
+        third: Annotated[Any, Depends(logged(async_generator))] = INJECTED,
+        fourth: Annotated[Any, Depends(remembered)] = INJECTED,
+    ) -> None:
+        found.extend((first, second, third, fourth))
+
+    run(work.delay)
+
+    assert [type(each) for each in found] == [str] * 4
 
 
 def test_dependencies_are_no_part_of_the_payload(taskq: TaskQ, depends: TaskDependencies) -> None:
