@@ -85,7 +85,6 @@ class Shown:
 def status_of(info: TaskInfo, shown: Shown) -> TaskStatus:
     """Return how a task stands."""
     is_completed = info.state is TaskState.COMPLETED
-    has_begun = info.state in (TaskState.ACTIVE, *_FINAL)
     told = _json(info.result) if shown.results else None
     return TaskStatus(
         id=info.id,
@@ -93,7 +92,7 @@ def status_of(info: TaskInfo, shown: Shown) -> TaskStatus:
         name=info.name,
         state=info.state,
         is_final=info.state in _FINAL,
-        attempt=info.retried + (1 if has_begun else 0),
+        attempt=_begun(info),
         max_attempts=info.max_retry + 1,
         next_run_at=info.next_run_at,
         ended_at=info.completed_at or info.archived_at,
@@ -101,6 +100,15 @@ def status_of(info: TaskInfo, shown: Shown) -> TaskStatus:
         result=told if is_completed else None,
         error=info.last_error or None if shown.errors else None,
     )
+
+
+def _begun(info: TaskInfo) -> int:
+    """Return how many runs were begun. A task may be archived without one, by people."""
+    if info.state is not TaskState.ARCHIVED:
+        return info.retried + (info.state in (TaskState.ACTIVE, TaskState.COMPLETED))
+    if info.attempts:
+        return max(info.retried, info.attempts[-1].number)
+    return info.retried + (info.last_failed_at is not None)  # Go notes no attempts
 
 
 def status_of_none(queue: str, task_id: str) -> TaskStatus:

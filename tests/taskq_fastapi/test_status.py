@@ -12,6 +12,7 @@ from httpx import ASGITransport
 from httpx import AsyncClient as HttpClient
 
 from taskq_core import ConfigurationError, TaskContext, TaskQ
+from taskq_core.inspector import Inspector
 from taskq_core.testing import adrain, drain
 from taskq_fastapi import AcceptedDep, ClientDep, TaskAccepted, accepted_dep, client_dep, task_router, taskq_lifespan
 from taskq_fastapi.testing import capture
@@ -248,6 +249,17 @@ async def test_a_task_is_followed_by_polling(
         assert (after["state"], after["result"], after["error"]) == ("completed", "fine", None)
     else:
         assert (after["state"], after["result"], after["error"]) == ("archived", None, "ValueError: no")
+
+
+async def test_a_task_that_people_archived_before_it_ran_has_no_attempt(
+    taskq: TaskQ, web: HttpClient, work: Any
+) -> None:
+    handle = await work.adelay()
+    Inspector(taskq).archive_task("default", handle.id)
+
+    told = (await web.get(f"/tasks/status/default/{handle.id}")).json()
+
+    assert (told["state"], told["attempt"]) == ("archived", 0)
 
 
 async def test_results_and_errors_are_shown_as_configured(taskq: TaskQ, work: Any, gate: asyncio.Event) -> None:
