@@ -1,7 +1,7 @@
 """What is noted of the attempts of a task: who ran it, when, and what it failed with, traceback included.
 
 A line of JSON for each, in a field of the task that Asynq does not know. Noted are attempts that failed, and the one
-that succeeded of a task that is kept. The field holds the last of them, 16 KiB at most; see `lua/_record.lua`.
+that succeeded of a task that is kept. The field holds the last of them, about 16 KiB; see `lua/_record.lua`.
 """
 
 import json
@@ -13,10 +13,10 @@ from types import CodeType, TracebackType
 from taskq_core.errors import Retry
 
 LONGEST = 8192
-"""Most characters of a traceback; of a longer one the middle is left out."""
+"""Most bytes of a traceback; of a longer one the middle is left out."""
 _HEAD = 2048
 _MOST_STACKS = 256
-_stacks: dict[tuple[tuple[CodeType, int], ...], str] = {}
+_stacks: dict[tuple[tuple[CodeType, str, int], ...], str] = {}
 """Text of stacks, by where each of their frames stands."""
 _OURS = ("taskq_core.", "taskq_django.", "taskq_fastapi.")
 
@@ -53,7 +53,8 @@ def record_attempt(
     if error is not None:
         error = origin_of(error)
         noted |= {"error": class_path(error), "traceback": traceback_text(error)}
-    return json.dumps(noted, separators=(",", ":")).encode()
+    text = json.dumps(noted, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace")  # a surrogate alone becomes JSON's own escape
 
 
 def read_attempts(lines: bytes) -> tuple[Attempt, ...]:
@@ -100,10 +101,11 @@ def traceback_text(error: BaseException) -> str:
         text = _format(error, users_frames(error.__traceback__))
     except Exception:  # what the exception is, or holds, must not cost the outcome of the task
         text = f"{class_path(error)} (its traceback cannot be written)\n"
-    if len(text) > LONGEST:
-        left_out = len(text) - LONGEST
-        text = f"{text[:_HEAD]}\n... {left_out} characters are left out ...\n{text[_HEAD + left_out :]}"
-    return text
+    data = text.encode("utf-8", "surrogatepass")
+    if len(data) <= LONGEST:
+        return text
+    head, tail = (part.decode("utf-8", "ignore") for part in (data[:_HEAD], data[_HEAD - LONGEST :]))
+    return f"{head}\n... {len(data) - LONGEST} bytes are left out ...\n{tail}"
 
 
 def _format(error: BaseException, stack: TracebackType | None) -> str:
@@ -114,7 +116,8 @@ def _format(error: BaseException, stack: TracebackType | None) -> str:
     where = []
     each: TracebackType | None = stack
     while each is not None:
-        where.append((each.tb_frame.f_code, each.tb_lasti))
+        code = each.tb_frame.f_code
+        where.append((code, code.co_filename, each.tb_lasti))  # code of two files may be equal
         each = each.tb_next
     key = tuple(where)
     shown = _stacks.get(key)

@@ -52,6 +52,28 @@ def test_a_damaged_line_is_left_out(line: bytes) -> None:
     assert (attempt.number, attempt.error, attempt.started_at) == (2, "", None)
 
 
+def test_a_record_is_as_small_whatever_the_language() -> None:
+    """And what is no text of its own is read back as it was."""
+    noted = record_attempt(1, worker="w", started_s=None, ended_s=1.0, error=ShopError("\u0436" * 9000 + "\udc80"))
+
+    (attempt,) = read_attempts(noted)
+
+    assert len(noted) < LONGEST + 500
+    assert attempt.traceback.startswith("ShopError") or ".ShopError: \u0436" in attempt.traceback
+    assert record_attempt(1, worker="w", started_s=None, ended_s=1.0, error=ShopError("\udc80")).isascii()
+
+
+def test_a_traceback_names_its_own_file() -> None:
+    """Not that of a file with the same lines."""
+    texts = []
+    for name in ("/srv/first/tasks.py", "/srv/second/tasks.py"):
+        names: dict[str, Any] = {"__name__": "tasks"}
+        exec(compile("def failing():\n    raise ValueError('no')\n", name, "exec"), names)
+        texts.append(traceback_text(caught(names["failing"])))
+
+    assert ["/srv/first/tasks.py" in texts[0], "/srv/second/tasks.py" in texts[1]] == [True, True]
+
+
 def test_a_traceback_has_the_causes() -> None:
     def failing() -> None:
         try:
@@ -121,7 +143,7 @@ def test_of_a_long_traceback_both_ends_are_kept() -> None:
     assert len(text) < LONGEST + 100
     assert text.startswith(f"{__name__}.ShopError: aaa")
     assert text.endswith(" the end\n")
-    assert "characters are left out" in text
+    assert "bytes are left out" in text
 
 
 def test_an_exception_that_cannot_be_shown_costs_nothing() -> None:
