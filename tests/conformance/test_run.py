@@ -462,6 +462,19 @@ class TestFence:
         assert broker.run(extension).kept == [True, True]
         assert broker.run(extension).kept == [True, True]
 
+    def test_a_fence_of_an_earlier_lease_tells_of_no_worker(self, broker: Broker) -> None:
+        """As a worker in Go leaves it behind, which takes the task and writes none."""
+        broker.enqueue("a")
+        broker.dequeue("w1")
+        assert broker.run(ops.look(broker.queue, "a")).owner == "w1"
+
+        broker.raw.zadd(broker.queue.lease, {"a": NOW_NS // SECOND + 31})
+
+        looked = broker.run(ops.look(broker.queue, "a"))
+        (expired,) = broker.run(ops.list_expired(broker.queue, grace_s=0, now_ns=NOW_NS + 99 * SECOND)).tasks
+        assert (looked.owner, looked.started_ms) == ("", None)
+        assert (expired.owner, expired.started_s) == ("", None)
+
     def test_a_recovered_task_keeps_no_owner(self, taken_over: Broker) -> None:
         assert taken_over.fields("a")["taskq_owner"].startswith(b"w2:")
         assert state_of(taken_over, "a") == "active"

@@ -86,6 +86,15 @@ def text(reply: Any) -> str:
     return reply.decode() if isinstance(reply, bytes) else str(reply)
 
 
+def owner_of(fence: bytes, expiry: bytes) -> str:
+    """Return the token of the worker that a fence names; "" if it is of another lease than the one that ends so.
+
+    Go's workers write no fence and leave that of an earlier run.
+    """
+    owner, _, ends = fence.partition(b":")
+    return owner.decode("utf-8", "replace") if ends and ends == expiry else ""
+
+
 def integer(reply: Any) -> int:
     """Read a number."""
     return int(reply)

@@ -13,6 +13,7 @@ from taskq_core.broker.operations.operation import (
     housekeeping,
     integer,
     nothing,
+    owner_of,
     text,
     time_argument,
 )
@@ -90,8 +91,8 @@ def _read_expired(reply: Any) -> Expired:
                 task_id.decode("utf-8", "surrogateescape"),
                 text(expiry),
                 message,
-                owner=fence.decode("utf-8", "replace").partition(":")[0],
-                started_s=int(started) / 1000 if started.isdigit() else None,
+                owner=(owner := owner_of(fence, expiry)),
+                started_s=int(started) / 1000 if owner and started.isdigit() else None,
             )
             for task_id, expiry, message, fence, started in zip(words, words, words, words, words, strict=True)
         ],

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from taskq_core.broker.operations.operation import BATCH_BYTES, Operation, boolean, integer, text, time_argument
+from taskq_core.broker.operations.operation import (
+    BATCH_BYTES,
+    Operation,
+    boolean,
+    integer,
+    owner_of,
+    text,
+    time_argument,
+)
 from taskq_core.broker.scripts import load
 from taskq_core.errors import BrokerReplyError
 from taskq_core.wire import QueueKeys, TaskState
@@ -71,8 +79,9 @@ def look(queue: QueueKeys, task_id: str, *, tell_end: bool = False) -> Operation
             return None
         state = _state(queue, task_id, reply[0])
         stored = StoredTask(task_id, state, reply[1], reply[2], _score(reply[3]), attempts=reply[6])
-        if state is TaskState.ACTIVE and reply[4]:  # a worker in Go writes neither, and leaves those of an earlier run
-            stored.owner = reply[4].decode("utf-8", "replace").partition(":")[0]
+        owner = owner_of(reply[4], reply[3])
+        if state is TaskState.ACTIVE and owner:
+            stored.owner = owner
             stored.started_ms = int(reply[5]) if reply[5].isdigit() else None
         return stored
 
