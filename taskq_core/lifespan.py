@@ -33,6 +33,10 @@ def check_lifespan(function: Any) -> None:
         raise TaskDefinitionError(f"a worker's lifespan takes no arguments, which {function!r} does: {error}") from None
 
 
+CANCELLED_S = 2.0
+"""Seconds in which a lifespan that is cancelled has to end."""
+
+
 class Lifespan:
     """Runs lifespan functions, the first of them outermost.
 
@@ -58,6 +62,7 @@ class Lifespan:
 
         Raises:
             Exception: What one of them raised. What was open is closed.
+            TimeoutError: It was told to stop meanwhile, and they did not end.
         """
         if not self._functions:
             return True
@@ -77,8 +82,7 @@ class Lifespan:
         if self._opened.done():
             self._task.add_done_callback(lambda _: stopping.set())  # too early, if that is news to anybody
             return True
-        self._task.cancel()
-        await asyncio.wait((self._task,))
+        await self._cancel(self._task)
         return False
 
     async def _live(self) -> None:
@@ -95,21 +99,32 @@ class Lifespan:
             self._opened.set_result(None)
             await self._ending.wait()
 
-    async def close(self, timeout_s: float) -> None:
-        """Run them to their end, which is cancelled after the time given.
+    async def close(self, timeout_s: float, aborting: asyncio.Event) -> None:
+        """Run them to their end, which is cancelled after the time given, or once `aborting` is set.
 
         Raises:
+            TimeoutError: They did not end in time.
             Exception: What one of them raised.
         """
         if self._task is None:
             return
         self._ending.set()
-        await asyncio.wait((self._task,), timeout=timeout_s)
+        told = asyncio.create_task(aborting.wait())
+        try:
+            await asyncio.wait((self._task, told), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            told.cancel()
         if not self._task.done():
-            self._task.cancel()
-            await asyncio.wait((self._task,), timeout=timeout_s)
-            raise TimeoutError(f"it did not end within {timeout_s:g} s")
+            await self._cancel(self._task)
+            raise TimeoutError(f"it did not end within {timeout_s:g} s, or before it was to end at once")
         self._task.result()
+
+    async def _cancel(self, task: asyncio.Task[None]) -> None:
+        """Cancel it; one that goes on all the same is left behind rather than waited for."""
+        task.cancel()
+        await asyncio.wait((task,), timeout=CANCELLED_S)
+        if not task.done():
+            raise TimeoutError(f"it has not ended {CANCELLED_S:g} s after it was cancelled")
 
 
 async def _enter(function: LifespanFunction, stack: AsyncExitStack) -> Any:

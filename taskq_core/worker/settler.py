@@ -136,7 +136,7 @@ class Settler:
         self._keep(run)
 
     def requeue(self, run: Run) -> None:
-        """Give a task back although its function has not ended. Only for a worker whose process ends."""
+        """Give a task back that has not ended: the process of this worker ends, or it got the task too late."""
         run.outcome = Outcome.REQUEUED
         self._tell(run, Outcome.REQUEUED, "pending", self._clock.monotonic() - run.started)
         self._keep(run)

@@ -267,7 +267,7 @@ class Worker:
             await self._work()
         finally:
             try:
-                await self._lifespan.close(max(self.config.span("shutdown_grace"), ENDING_S))
+                await self._lifespan.close(max(self.config.span("shutdown_grace"), ENDING_S), self._aborting)
             except Exception:
                 logger.exception("the worker's lifespan failed")
                 status = 1

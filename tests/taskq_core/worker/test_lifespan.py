@@ -5,6 +5,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from taskq_core import TaskContext, TaskDefinitionError, TaskQ, current_task
 from taskq_core.testing import adrain, capture, drain, eager
 from taskq_core.worker import Worker, WorkerConfig
+from tests.taskq_core.worker.conftest import until
 
 pytestmark = pytest.mark.redis
 
@@ -185,6 +187,41 @@ async def test_a_lifespan_that_does_not_end_is_cancelled(app: TaskQ, caplog: pyt
         assert await _lives(Worker(app, WorkerConfig(burst=True, shutdown_grace=0))) == 1
 
     assert "did not end within 2 s" in str(caplog.records[0].exc_info[1])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("while_it", ["opens", "closes"])
+async def test_a_lifespan_that_goes_on_when_it_is_cancelled_is_left_behind(
+    app: TaskQ, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, while_it: str
+) -> None:
+    """A worker that is told to end at once does not wait for it."""
+    monkeypatch.setattr("taskq_core.lifespan.CANCELLED_S", 0.01)
+    is_there, go = asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> None:
+        is_there.set()
+        while not go.is_set():
+            with suppress(asyncio.CancelledError):
+                await go.wait()
+
+    @app.worker_lifespan
+    async def hangs() -> AsyncIterator[None]:
+        if while_it == "opens":
+            await stubborn()
+        yield
+        await stubborn()
+
+    worker = Worker(app, WorkerConfig(shutdown_grace=60))
+    living = asyncio.create_task(_lives(worker))
+    if while_it == "closes":
+        await until(lambda: worker.status == "active")
+        worker.stop()
+    await is_there.wait()
+    with caplog.at_level(logging.ERROR, "taskq.worker"):
+        worker.abort()
+        assert await living == 1
+    go.set()
+
+    assert "has not ended" in str(caplog.records[-1].exc_info)
 
 
 async def test_tasks_that_run_in_a_test_find_the_state_it_gives(app: TaskQ) -> None:
