@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from taskq_core.codec.signature import resolve_annotation
 from taskq_core.errors import TaskDefinitionError
 
 _FRAMEWORKS = frozenset({"fastapi"})
@@ -55,7 +56,11 @@ def refuse_markers(what: str, function: Callable[..., Any], remedy: str) -> None
     except (ValueError, TypeError):
         return  # whoever reads the signature in earnest says why it cannot be read
     for parameter in parameters:
-        for marker in (parameter.default, *getattr(parameter.annotation, "__metadata__", ())):
+        try:
+            annotation = resolve_annotation(parameter, function, what)
+        except TaskDefinitionError:
+            annotation = None  # who reads the signature in earnest says so
+        for marker in (parameter.default, *getattr(annotation, "__metadata__", ())):
             if type(marker).__module__.partition(".")[0] in _FRAMEWORKS:
                 kind = type(marker).__name__
                 raise TaskDefinitionError(f"{what}: parameter {parameter.name!r} is marked {kind}(...); {remedy}")

@@ -695,6 +695,13 @@ def test_dependencies_without_end_are_refused(taskq: TaskQ, depends: TaskDepende
     assert str(refusal.value).count("first") == 2
 
 
+def test_so_it_is_where_annotations_are_texts(taskq: TaskQ) -> None:
+    def work(x: "Annotated[str, Depends(plain)]") -> None: ...
+
+    with pytest.raises(TaskDefinitionError, match="enable_depends"):
+        taskq.task(name="work")(work)
+
+
 def test_depends_without_enable_depends_is_refused(taskq: TaskQ) -> None:
     """Also behind Annotated; the message says what is missing, also where dependencies have no place at all."""
     for function in (_takes(str, Depends(plain)), _takes(Annotated[str, Depends(plain)])):
