@@ -154,7 +154,7 @@ def act_on(
         raise ConfigurationError(f"at and after belong to {TaskAction.RETRY}, got action={action!s}")
     groups = _grouped(tasks)
     report = ActionReport()
-    left = sum(map(len, groups.values()))
+    total = sum(map(len, groups.values()))
     for (name, state), group in groups.items():
         queue = keys.queue(name)
         for start in range(0, len(group), CHUNK):
@@ -179,9 +179,8 @@ def act_on(
                     for task, answer in zip(chunk, (yield from ask(operation)), strict=True):
                         report.note(task, answer)
             except BrokerError as error:
-                report.failure, report.untouched = error, left
+                report.failure, report.untouched = error, total - len(report.done) - sum(report.skipped.values())
                 return report
-            left -= len(chunk)
     return report
 
 
