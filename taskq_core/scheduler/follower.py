@@ -9,6 +9,7 @@ on, and what they add to the count waits in Redis.
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
@@ -187,5 +188,5 @@ class Follower:
 
 
 def _call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
-    if not loop.is_closed():
+    with suppress(RuntimeError):  # it has been closed: nobody follows the table any more
         loop.call_soon_threadsafe(function)
