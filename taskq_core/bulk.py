@@ -35,7 +35,7 @@ class Batch:
     def headers(self, preparer: Preparer, plan: Plan) -> Headers:
         """Return the headers of its tasks with one plan that carry the same, made once."""
         carried = preparer.carried()
-        key = (plan, tuple(carried.items()))
+        key = (plan, tuple(carried.items()) if carried else ())
         headers = self._headers.get(key)
         if headers is None:
             headers = self._headers[key] = preparer.headers(plan, self.span, carried)

@@ -193,6 +193,9 @@ class Client:
             self._note_wait(prepared.queue.name, wait)
             prepared.handle.mark_sent(error)
             raise
+        except Exception:
+            prepared.handle.mark_sent()  # what a task raises that ran while it was sent
+            raise
         prepared.handle.mark_sent()
         if self._observer.wants_enqueued():
             self._observer.tell_enqueued((prepared.handle,))
@@ -546,11 +549,10 @@ class AsyncClient:
                 await asyncio.shield(flying)
             if not isinstance(error, BulkEnqueueError):
                 error.add_note(_so_far(result))
+            raise
+        finally:
             if self._observer.wants_enqueued():
                 await self._observer.atell_enqueued(result[:])
-            raise
-        if self._observer.wants_enqueued():
-            await self._observer.atell_enqueued(result[:])
         return result
 
     async def _batches(self, calls: Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]) -> AsyncIterator[Batch]:
