@@ -49,6 +49,14 @@ def _variable_of(module: object) -> ContextVar[Any] | None:
 _language, _time_zone = _variable_of(trans_real), _variable_of(django_timezone)
 
 
+def _may_be_active(variable: ContextVar[Any] | None) -> bool:
+    """Whether something is active here, for all one knows. What was active once leaves an empty store behind."""
+    if variable is None:
+        return True
+    held = variable.get(None)
+    return bool(getattr(held, "data", held))
+
+
 def check_carry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Check that the function that knows the request's id is there."""
     try:
@@ -75,11 +83,11 @@ def check_carry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
 def carried(settings: CarrySettings) -> dict[str, str]:
     """Return the headers that a task enqueued here carries."""
     found: dict[str, str] = {}
-    if settings.language and (_language is None or _language.get(None)):
+    if settings.language and _may_be_active(_language):
         language = translation.get_language()
         if language and language != django_settings.LANGUAGE_CODE:
             found[LANGUAGE] = readable(language)
-    if settings.time_zone and (_time_zone is None or _time_zone.get(None)):
+    if settings.time_zone and _may_be_active(_time_zone):
         zone = django_timezone.get_current_timezone()
         if zone != django_timezone.get_default_timezone():
             found[TIME_ZONE] = readable(_zone_name(zone))

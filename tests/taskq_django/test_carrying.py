@@ -246,7 +246,7 @@ class TestEnqueueing:
 
         assert [task.headers for task in tasks.enqueued] == [{}] * 3
 
-    def test_django_is_not_asked_while_nothing_was_ever_active(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_django_is_not_asked_while_nothing_is_active(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """That costs an enqueue more than all else that prepares it."""
         asked: list[str] = []
         of_language, of_zone = translation.get_language, timezone.get_current_timezone
@@ -254,6 +254,9 @@ class TestEnqueueing:
         monkeypatch.setattr(timezone, "get_current_timezone", lambda: asked.append("time zone") or of_zone())
 
         def enqueue() -> None:
+            look.delay()
+            with timezone.override(ZoneInfo("Asia/Kolkata")):
+                pass
             look.delay()
             assert asked == []
             with of_a_request():
@@ -263,7 +266,7 @@ class TestEnqueueing:
         with capture() as tasks:
             Context().run(enqueue)
 
-        assert [set(task.headers) for task in tasks.enqueued] == [set(), {LANGUAGE, TIME_ZONE, REQUEST_ID}]
+        assert [set(task.headers) for task in tasks.enqueued] == [set(), set(), {LANGUAGE, TIME_ZONE, REQUEST_ID}]
 
     @pytest.mark.parametrize(
         ("zone", "written"),
