@@ -13,7 +13,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import quote, unquote
 from django.contrib.auth import get_permission_codename
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, router, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -79,9 +79,6 @@ class PeriodicTaskAdminMixin(LiveMixin, MixinBase):
         (gettext_lazy("Missed firings"), {"fields": ("catch_up", "catch_up_window")}),
     )
     readonly_fields = ("next_runs", "last_run", "runs", "schedule", "source", "given_options")
-
-    class Media:  # noqa: D106 - Django's own form
-        css = {"all": ["taskq_django/admin.css"]}  # noqa: RUF012 - Django's own form
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
@@ -210,10 +207,11 @@ class PeriodicTaskAdminMixin(LiveMixin, MixinBase):
         count = 0
         for obj in queryset.filter(enabled=not is_on):
             obj.enabled = is_on
-            with transaction.atomic(using=queryset.db):
-                if not type(obj)._base_manager.using(queryset.db).filter(pk=obj.pk).exists():
+            alias = router.db_for_write(type(obj), instance=obj)  # rows may be read elsewhere
+            with transaction.atomic(using=alias):
+                if not type(obj)._base_manager.using(alias).filter(pk=obj.pk).exists():
                     continue  # deleted meanwhile
-                obj.save(update_fields=["enabled"])
+                obj.save(using=alias, update_fields=["enabled"])
                 with override(None):  # a log is kept in the language of the code, as Django's own
                     label = capfirst(str(self.opts.get_field("enabled").verbose_name))  # type: ignore[union-attr]  # a field of the model's own
                 self.log_change(request, obj, [{"changed": {"fields": [label]}}])
@@ -244,13 +242,16 @@ class PeriodicTaskAdminMixin(LiveMixin, MixinBase):
                 self.message_user(request, f"{obj}: {error}", messages.ERROR)
             else:
                 count += 1
-                self.log_change(request, obj, _("Run now, as task %(id)s.") % {"id": handle.id})
+                with override(None):  # as above
+                    said = _("Run now, as task %(id)s.") % {"id": handle.id}
+                self.log_change(request, obj, said)
         if count:
             text = ngettext("%(count)d task was enqueued.", "%(count)d tasks were enqueued.", count)
             self.message_user(request, text % {"count": count}, messages.SUCCESS)
 
     # --- views --------------------------------------------------------------------------------------------------------
 
+    @transaction.non_atomic_requests  # what "run now" enqueues is sent, or not, while this can still be said
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the list, or take an action on rows of it."""
         chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)

@@ -1,6 +1,6 @@
 """How what is known of a task is written on its page. Whatever comes from Redis is escaped, here or by the template."""
 
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 
 import msgspec
 from django.utils import formats, timezone
@@ -21,11 +21,16 @@ def moment(value: datetime | None) -> str:
     """Return a time as people here write it, to the second, in the current time zone; in UTC at the ends of time."""
     if value is None:
         return ""
-    try:
-        local = timezone.localtime(value)
-    except OverflowError:  # it is in the year 10000 there, or before the first
-        local = value
+    local = in_zone(value)
     return f"{formats.date_format(local, 'DATE_FORMAT')}, {local:%H:%M:%S} {local.tzname()}"
+
+
+def in_zone(value: datetime, zone: tzinfo | None = None) -> datetime:
+    """Return an aware time by the clock of a zone, that of the user if none is given; as it is at the ends of time."""
+    try:
+        return value.astimezone(zone or timezone.get_current_timezone())
+    except OverflowError:  # it is in the year 10000 there, or before the first
+        return value
 
 
 def roughly(value: datetime | None) -> str:

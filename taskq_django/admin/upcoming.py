@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 
 from taskq_core import TaskQError
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
+from taskq_django.admin.task_page import in_zone
 from taskq_django.app import taskq
 from taskq_django.models import PeriodicTask
 
@@ -20,8 +21,7 @@ SHOWN = 5
 
 def at(moment: datetime, zone: tzinfo | None = None) -> str:
     """Return a moment with its time zone, the one given or that of the user; seconds only where there are some."""
-    zone = zone or timezone.get_current_timezone()
-    local = (moment if timezone.is_aware(moment) else timezone.make_aware(moment)).astimezone(zone)
+    local = in_zone(moment if timezone.is_aware(moment) else timezone.make_aware(moment), zone)
     time = f"{local:%H:%M:%S}" if local.second else f"{local:%H:%M}"
     return f"{formats.date_format(local, 'DATE_FORMAT')}, {time} {local.tzname()}"
 
@@ -57,16 +57,14 @@ def look_ahead(obj: PeriodicTask) -> Ahead:
             return Ahead(note=_("disabled"))
         moments = _moments(obj)
         zone = obj.entry.time_zone(taskq.settings.time_zone)
-    except (TaskQError, ValueError, TypeError) as error:
+    except (TaskQError, ValueError, TypeError, OverflowError) as error:
         return Ahead(note=format_html('<span class="taskq-trouble">{}</span>', str(error)))
     if moments is None:
         return Ahead(note=_("not known: no scheduler tells of it"))
     if not moments:
         return Ahead(note=_("never again"))
     mine = timezone.get_current_timezone()
-    agree = zone is None or all(
-        each.astimezone(zone).utcoffset() == each.astimezone(mine).utcoffset() for each in moments
-    )
+    agree = zone is None or all(in_zone(each, zone).utcoffset() == in_zone(each, mine).utcoffset() for each in moments)
     return Ahead(moments=moments, zone=None if agree else zone)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib import admin
@@ -19,6 +20,7 @@ from taskq_core.inspector import Inspector
 from taskq_django import schedule, taskq
 from taskq_django.admin import PeriodicTaskAdminMixin
 from taskq_django.admin.base import BaseAdmin
+from taskq_django.admin.upcoming import at
 from taskq_django.models import PeriodicTask
 from tests.taskq_django.shop.tasks import greet, restock
 
@@ -360,7 +362,12 @@ class TestActions:
         staff.post(LIST, {**hidden})
         assert len(pending()) == 3
 
-    def test_what_cannot_be_enqueued_is_told(self, staff: Client, settings: Any) -> None:
+    @pytest.mark.parametrize("in_transactions", [False, True])
+    def test_what_cannot_be_enqueued_is_told(
+        self, staff: Client, settings: Any, monkeypatch: pytest.MonkeyPatch, in_transactions: bool
+    ) -> None:
+        """Also where each request is a transaction, which ends when it is too late to tell."""
+        monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", in_transactions)
         once, broken = make("once", options={"task_id": "one"}), make("broken", kwargs={})
         act(staff, "run_now", once, post="yes")
 
@@ -446,3 +453,8 @@ def test_the_mixin_goes_over_another_admin() -> None:
     assert mine.change_list_template == "themed.html"
     assert mine.change_form_template is None
     assert mine.check() == []
+
+
+def test_a_moment_at_the_end_of_time_is_written_all_the_same() -> None:
+    """In Berlin it is in the year 10000."""
+    assert "9999" in at(datetime(9999, 12, 31, 23, 30, tzinfo=UTC), ZoneInfo("Europe/Berlin"))
