@@ -9,7 +9,7 @@ from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.http import HttpRequest
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy, ngettext, override
 
 from taskq_core import BrokerError, TaskState
 from taskq_core.clock import SYSTEM_CLOCK
@@ -114,13 +114,16 @@ def each(
             messages.warning(request, reason(QueueNotFoundError(name)))
     for place, queue in enumerate(found, start=1):
         try:
-            said = act(queue.name)
+            with override(None):  # a log is kept in the language of the code, as Django's own
+                said = act(queue.name)
         except (QueueNotFoundError, QueueStateError) as error:
             messages.warning(request, reason(error))
         except BrokerReplyError as error:  # this queue is damaged, and others may not be
             messages.error(request, f"{queue.name}: {error}")
         except TimeUpError:
-            log(request, queue, _("Deleting tasks was cut off after %(seconds)d s.") % {"seconds": LONGEST_S})
+            with override(None):
+                said = _("Deleting tasks was cut off after %(seconds)d s.") % {"seconds": LONGEST_S}
+            log(request, queue, said)
             text = _("“%(queue)s” has more tasks than one request deletes. Do it again to go on.")
             messages.warning(request, text % {"queue": queue.name})
             if left := found[place:]:
@@ -129,7 +132,9 @@ def each(
             break
         except BrokerError as error:
             if getattr(error, "may_have_happened", False) or (watch is not None and watch.begun):
-                log(request, queue, _("Tried; Redis did not answer, so it is not known how far it got."))
+                with override(None):
+                    said = _("Tried; Redis did not answer, so it is not known how far it got.")
+                log(request, queue, said)
             raise
         else:
             log(request, queue, said, flag=DELETION if is_deletion else CHANGE)
