@@ -7,7 +7,7 @@ lists and forms, so they can be put over another `ModelAdmin`, as that of a them
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.actions import delete_selected
@@ -48,9 +48,6 @@ class RedisAdminMixin(LiveMixin, MixinBase):
     trouble_template = "admin/taskq_django/trouble.html"
     show_facets = admin.ShowFacets.NEVER  # facets are counted by a database; filters here say their counts themselves
     list_per_page = 50
-
-    class Media:  # noqa: D106 - Django's own form
-        css: ClassVar[dict[str, Sequence[str]]] = {"all": ("taskq_django/admin.css",)}
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 

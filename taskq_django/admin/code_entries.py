@@ -107,11 +107,10 @@ class PeriodicTaskList(ChangeList):
         ]
 
 
-def _fits(row: PeriodicTask, lookup: str, value: Any) -> bool:
+def _fits(row: PeriodicTask, lookup: str, value: str) -> bool:
     """Whether a row passes a filter of the list; one that compares in another way than for equality lets none pass."""
     name, _, how = lookup.partition("__")
     if how not in ("", "exact"):
         return False
     found = getattr(row, name, None)
-    text = value[-1] if isinstance(value, list) else value
-    return text in (("1", "True") if found else ("0", "False")) if isinstance(found, bool) else str(found) == text
+    return value in (("1", "True") if found else ("0", "False")) if isinstance(found, bool) else str(found) == value
