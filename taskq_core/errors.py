@@ -40,6 +40,7 @@
     |   |-- ResultTimeoutError       not finished in time (also a TimeoutError)
     |   |-- TaskNotSentError         the surrounding transaction has not committed yet, or sending failed
     |   `-- TaskFailedError          the task was archived; carries its error text
+    |       `-- TaskExpiredError     it was not started in time; error handlers get it too
     |-- ResultValueError             a result has no JSON form, or a stored one does not fit (also a ValueError)
     |-- SemaphoreFullError           all places of a semaphore are held
     |-- LeaseLostError               the worker no longer owns the task
@@ -59,7 +60,7 @@ Errors carry their facts as attributes, read as a sentence and survive pickling.
 argument or a password; only `MissingReferenceError` names keys.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 
 class TaskQError(Exception):
@@ -506,6 +507,19 @@ class TaskNotSentError(ResultError):
 
 class TaskFailedError(ResultError):
     """The task was archived. `reason` is its stored error text."""
+
+
+class TaskExpiredError(TaskFailedError):
+    """The task was not started by the time its `expires` says, so it was archived or dropped and does not run.
+
+    Attributes:
+        expired_at: The time by which it would have had to be started; None if it is not known.
+    """
+
+    def __init__(self, queue: str, task_id: str, reason: str = "", expired_at: datetime | None = None) -> None:
+        super().__init__(queue, task_id, reason)
+        self.args = (queue, task_id, reason, expired_at)
+        self.expired_at = expired_at
 
 
 class ResultValueError(TaskQError, ValueError):

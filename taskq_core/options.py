@@ -1,6 +1,7 @@
 """The options a task can have: what each means, its unit and default, and how it is checked."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
@@ -12,7 +13,7 @@ from taskq_core.errors import ConfigurationError
 from taskq_core.retry import RetryDelay, as_policy
 from taskq_core.settings import Duration, member, seconds, unknown
 from taskq_core.telemetry.propagation import check_headers
-from taskq_core.wire import validate_group_name, validate_queue_name, validate_task_id
+from taskq_core.wire import Expiry, validate_group_name, validate_queue_name, validate_task_id
 
 DEFAULT_MAX_RETRY = 25
 """As Asynq."""
@@ -30,6 +31,13 @@ class OnMissing(StrEnum):
     DISCARD = "discard"
 
 
+class OnExpiry(StrEnum):
+    """What becomes of a task that was not started in time."""
+
+    ARCHIVE = "archive"
+    DISCARD = "discard"
+
+
 class TaskOptionsDict(TypedDict, total=False):
     """Keyword options of `@taskq.task(...)` and `.using(...)`."""
 
@@ -43,6 +51,8 @@ class TaskOptionsDict(TypedDict, total=False):
     timeout: Duration | None
     deadline: datetime | None
     run_after: Duration | datetime | None
+    expires: Duration | datetime | None
+    on_expiry: OnExpiry | str
     retention: Duration
     task_id: str | None
     unique_for: Duration
@@ -78,6 +88,11 @@ class TaskOptions:
     """Latest moment to run, aware."""
     run_after: Duration | datetime | None = None
     """Not before this time from now, or this moment (aware). Past or 0 means now."""
+    expires: Duration | datetime | None = None
+    """It is not started later than this after its enqueue or its `run_after`, or after this moment (aware); retries
+    too. None: whenever."""
+    on_expiry: OnExpiry | str = OnExpiry.ARCHIVE
+    """What becomes of a task that was not started in time: `archive` or `discard`."""
     retention: Duration = 0
     """How long the task and its result are kept after success. 0 deletes it at once."""
     task_id: str | None = None
@@ -117,6 +132,11 @@ class TaskOptions:
             _aware("run_after", self.run_after)
         elif self.run_after is not None:
             set_(self, "run_after", _signed_seconds("run_after", self.run_after))
+        if isinstance(self.expires, datetime):
+            _aware("expires", self.expires)
+        elif self.expires is not None:
+            set_(self, "expires", seconds("expires", self.expires, allow_zero=False))
+        set_(self, "on_expiry", member(OnExpiry, "on_expiry", self.on_expiry))
         set_(self, "retention", seconds("retention", self.retention))
         if self.task_id is not None:
             validate_task_id(self.task_id)
@@ -149,6 +169,27 @@ class TaskOptions:
     def deadline_s(self) -> int:
         """Unix second for the message, 0 for none."""
         return int(self.deadline.timestamp()) if self.deadline is not None else 0
+
+    @property
+    def expiry(self) -> Expiry | None:
+        """By when it has to be started, rounded up to whole seconds."""
+        if self.expires is None:
+            return None
+        is_discarded = self.on_expiry is OnExpiry.DISCARD
+        if isinstance(self.expires, datetime):
+            return Expiry(math.ceil(self.expires.timestamp()), is_discarded=is_discarded)
+        return Expiry(_round_up(seconds("expires", self.expires)), True, is_discarded)
+
+    @property
+    def stored_deadline_s(self) -> int:
+        """As `deadline_s`; of a task that expires at a moment without a deadline, a whole `timeout` after that moment.
+
+        Go's workers, which know no expiry, run it no later than that, and no run that began in time is cut short.
+        """
+        expiry = self.expiry
+        if self.deadline_s or not self.timeout_s or expiry is None or expiry.is_relative:
+            return self.deadline_s
+        return expiry.value_s + self.timeout_s
 
     @property
     def retention_s(self) -> int:

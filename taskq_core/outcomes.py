@@ -14,6 +14,7 @@ from taskq_core.errors import (
     TaskNotFoundError,
     TaskNotSentError,
 )
+from taskq_core.expiry import expired_error
 from taskq_core.records import TaskInfo, task_info
 from taskq_core.result import TaskHandle
 from taskq_core.wire import TaskState, decode_message
@@ -34,7 +35,11 @@ def outcome_of(handle: TaskHandle[Any], stored: StoredTask | None) -> Any:
     if stored.state is TaskState.COMPLETED:
         return decode_result(stored.result, handle.result_type) if stored.result else None
     if stored.state is TaskState.ARCHIVED:
-        text = decode_message(stored.message).error_msg
+        message = decode_message(stored.message)
+        expired = expired_error(message, handle.queue)
+        if expired is not None:
+            raise expired
+        text = message.error_msg
         raise TaskFailedError(handle.queue, handle.id, f"it failed and was archived: {text}" if text else "archived")
     return NOT_YET
 

@@ -208,6 +208,8 @@ class Preparer:
             payload = wrap(payload, headers.texts, task.codec.parameters if isinstance(task, Task) else ())
         message = plan.template.encode(task_id, payload, headers.encoded, unique_key)
         new = NewTask(task_id, message, plan.start_at_s, plan.start_in_ms, unique_key, plan.unique_s, plan.group)
+        if plan.marks:
+            new.marks = plan.marks
         if plan.confirm is not None:
             new.confirm = plan.confirm
             new.digest = digest

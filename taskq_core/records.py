@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from taskq_core.attempts import Attempt, read_attempts
 from taskq_core.broker.operations import StoredTask
-from taskq_core.wire import TaskState, decode_message
+from taskq_core.wire import TaskState, decode_message, read_expiry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,12 @@ class TaskInfo:
     attempts: tuple[Attempt, ...] = ()
     worker: str = ""
     started_at: datetime | None = None
+
+    @property
+    def start_by(self) -> datetime | None:
+        """By when it has to be started, or it expires; None for whenever."""
+        expiry = read_expiry(self.headers)
+        return None if expiry is None or expiry.is_relative else _moment(expiry.value_s)
 
 
 def _moment(unix_s: int | None) -> datetime | None:

@@ -25,7 +25,16 @@ from taskq_core.fetching import afetching, fetching
 from taskq_core.injection import Injection
 from taskq_core.options import TaskOptions, TaskOptionsDict, task_options
 from taskq_core.result import TaskHandle
-from taskq_core.wire import Keys, MessageTemplate, QueueKeys, TaskState, encode_headers, validate_task_type
+from taskq_core.wire import (
+    EXPIRES,
+    Keys,
+    MessageTemplate,
+    QueueKeys,
+    TaskState,
+    encode_headers,
+    expiry_mark,
+    validate_task_type,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,6 +83,7 @@ class Plan:
         "headers",
         "is_kept",
         "keys",
+        "marks",
         "options",
         "queue",
         "start_at_s",
@@ -92,11 +102,12 @@ class Plan:
             options.queue,
             retry=options.max_retry,
             timeout=options.timeout_s,
-            deadline=options.deadline_s,
+            deadline=options.stored_deadline_s,
             retention=options.retention_s,
             group_key=options.aggregate or "",
         )
-        self.headers = Headers(options.headers)
+        self.marks, own_headers = _controls(options)
+        self.headers = Headers({**options.headers, **own_headers} if own_headers else options.headers)
         self.unique_s = options.unique_s
         self.group = options.aggregate or ""
         self.task_id = options.task_id
@@ -113,6 +124,15 @@ class Plan:
         self.first_state = TaskState.AGGREGATING if self.group else TaskState.PENDING
         if self.start_at_s is not None or self.start_in_ms is not None:
             self.first_state = TaskState.SCHEDULED
+
+
+def _controls(options: TaskOptions) -> tuple[str, dict[str, str]]:
+    """Return what a task says of itself beyond Asynq's fields: the marks for scripts, and its headers."""
+    marks, headers = "", {}
+    if (expiry := options.expiry) is not None:
+        headers[EXPIRES] = str(expiry)
+        marks += expiry_mark(expiry, timeout_s=0 if options.deadline_s else options.timeout_s)
+    return marks, headers
 
 
 class BaseTask(Generic[R_co]):

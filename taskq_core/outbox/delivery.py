@@ -11,7 +11,7 @@ from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerError, BrokerUnavailableError
 from taskq_core.ids import new_token
 from taskq_core.outbox.table import OutboxRow, OutboxTable
-from taskq_core.wire import Keys
+from taskq_core.wire import EXPIRES, Keys, decode_message, expiry_mark, read_expiry
 
 logger = logging.getLogger("taskq.outbox")
 
@@ -147,12 +147,26 @@ class Delivery:
 
 
 def _due(row: OutboxRow) -> NewTask:
-    """Return the task with its start counted from now: the row has waited."""
+    """Return the task with its start, and by when it has to be, counted from now: the row has waited."""
     task = row.task
+    if EXPIRES.encode() in task.message:
+        task = replace(task, marks=_marks(row))
     if task.start_in_ms is None:
         return task
     left_ms = task.start_in_ms - int(row.age_s * 1000)
     return replace(task, start_in_ms=left_ms if left_ms > 0 else None)
+
+
+def _marks(row: OutboxRow) -> str:
+    """Return the marks of a row's task, by its headers: a table keeps the message alone."""
+    task = row.task
+    message = decode_message(task.message)
+    expiry = read_expiry(message.headers)
+    if expiry is None:
+        return ""
+    later_s = 0.0 if task.start_in_ms is None else task.start_in_ms / 1000
+    waited_s = 0.0 if task.start_at_s is not None else max(0.0, row.age_s - later_s)
+    return expiry_mark(expiry, timeout_s=0 if message.deadline else message.timeout, waited_s=waited_s)
 
 
 def _batches(rows: Sequence[OutboxRow]) -> Iterator[tuple[str, list[OutboxRow]]]:

@@ -62,6 +62,8 @@ class Outcome(StrEnum):
     SNOOZED = "snoozed"
     """Will run again and has used no attempt."""
     DISCARDED = "discarded"
+    EXPIRED = "expired"
+    """Was not started in time, and is archived or dropped."""
     REQUEUED = "requeued"
     """Given back by a worker that stops, without using an attempt."""
     LOST = "lost"

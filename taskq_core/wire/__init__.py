@@ -5,6 +5,7 @@ Asynq's two rules of chance (retry delay, queue order). Nothing here talks to Re
 """
 
 from taskq_core.wire.asynq_pb2 import TaskMessage
+from taskq_core.wire.control import EXPIRES, Expiry, expiry_mark, read_expiry
 from taskq_core.wire.durations import duration_ns, format_duration, parse_duration, timedelta_of_ns
 from taskq_core.wire.keys import (
     DEFAULT_PREFIX,
@@ -50,9 +51,11 @@ from taskq_core.wire.states import TaskState
 __all__ = [
     "DEFAULT_PREFIX",
     "DEFAULT_QUEUE",
+    "EXPIRES",
     "GO_ZERO_TIME_S",
     "MAX_ERROR_BYTES",
     "MAX_NAME_BYTES",
+    "Expiry",
     "Keys",
     "MessageTemplate",
     "Option",
@@ -76,12 +79,14 @@ __all__ = [
     "duration_ns",
     "encode_headers",
     "encode_message",
+    "expiry_mark",
     "format_duration",
     "format_option",
     "from_timestamp",
     "ns_of_datetime",
     "parse_duration",
     "parse_option",
+    "read_expiry",
     "retried_message",
     "timedelta_of_ns",
     "to_timestamp",

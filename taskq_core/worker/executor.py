@@ -16,6 +16,7 @@ from typing import Any
 
 from taskq_core.clock import Clock, utc_datetime
 from taskq_core.context import TaskContext, current
+from taskq_core.expiry import check_expiry
 from taskq_core.handlers import Handler, Handlers
 from taskq_core.middleware import Middleware, MiddlewareStack
 from taskq_core.options import DEFAULT_TIMEOUT_S
@@ -108,6 +109,8 @@ class Executor:
         self._set_deadline(run, message.timeout, message.deadline, now)
         run.context = TaskContext.filled_by(partial(self._fill, run), has_headers=bool(message.headers))
         try:
+            if message.headers:
+                check_expiry(message, self._redis_time(), run.queue.name)
             parameters = () if isinstance(task, Handler) else task.codec.parameters
             payload, traceparent = unwrap(message.payload, parameters)
             if self._tracing.is_active:

@@ -19,8 +19,10 @@ from taskq_core.errors import (
     SkipRetry,
     Snooze,
     TaskCancelledError,
+    TaskExpiredError,
     UnknownTaskError,
 )
+from taskq_core.expiry import is_discarded_when_expired
 from taskq_core.retry import ask, asynq_default
 from taskq_core.settings import Duration
 from taskq_core.telemetry import Outcome as Word
@@ -138,6 +140,8 @@ def _failure(run: Run, error: BaseException | None) -> _Failure | None:
     if isinstance(error, Snooze | Retry):
         name = type(error).__name__
         return _Failure(f"{name}(after=) takes seconds or a timedelta, got {type(error.after).__name__}", error)
+    if isinstance(error, TaskExpiredError):
+        return _Failure(error.reason, error, is_final=True)
     if isinstance(error, PayloadError):
         return _Failure(str(error), error, is_final=True)
     if isinstance(error, ResultValueError):
@@ -161,6 +165,8 @@ def _is_final(run: Run, error: BaseException) -> bool:
 
 def _failed(run: Run, failure: _Failure, now_s: int) -> Settlement:
     message = run.message
+    if isinstance(failure.error, TaskExpiredError) and is_discarded_when_expired(message):
+        return Settlement(run.task_id, Outcome.DONE, unique_key=message.unique_key)
     if failure.is_final or message.retried >= message.retry:
         stored = archived_message(message, error=failure.text, failed_at_s=now_s)
         return Settlement(run.task_id, Outcome.ARCHIVE, message=stored)
@@ -271,4 +277,6 @@ def state_after(settlement: Settlement) -> str:
 
 def word(settlement: Settlement, error: BaseException | None) -> Word:
     """Return the outcome as metrics, logs and listeners say it."""
+    if isinstance(error, TaskExpiredError) and settlement.outcome in (Outcome.ARCHIVE, Outcome.DONE):
+        return Word.EXPIRED
     return Word.DISCARDED if isinstance(error, Discard) else _WORDS[settlement.outcome]

@@ -42,6 +42,7 @@ _SAID = {
     Outcome.RETRIED: "will be retried",
     Outcome.SNOOZED: "will be retried without using an attempt",
     Outcome.ARCHIVED: "is archived",
+    Outcome.EXPIRED: "is over: it expired",
 }
 """What the log says of a run that failed."""
 

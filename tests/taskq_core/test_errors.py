@@ -4,6 +4,7 @@ import copy
 import inspect
 import pickle
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -39,6 +40,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "ResultTimeoutError": ("queue", "id", "a reason"),
     "TaskNotSentError": ("queue", "id", "a reason"),
     "TaskFailedError": ("queue", "id", "a reason"),
+    "TaskExpiredError": ("queue", "id", "a reason", datetime(2030, 1, 1, tzinfo=UTC)),
     "SemaphoreFullError": ("scope", 3),
     "LeaseLostError": ("queue", "id"),
     "TaskCancelledError": ("queue", "id"),

@@ -9,6 +9,7 @@ import pytest
 from taskq_core import ConfigurationError, TaskOptions, TaskQ, exponential
 from taskq_core.options import OnMissing, task_options
 from taskq_core.retry import asynq_default
+from taskq_core.wire import Expiry
 
 BERLIN = timezone(timedelta(hours=1))
 
@@ -129,7 +130,7 @@ class TestChecks:
             ({"headers": {"a": "x" * 8000}}, "headers of a task take 8001 bytes, at most 7168 are allowed"),
             ({"quue": "x"}, "unknown task option 'quue'; did you mean 'queue'?"),
             ({"QUEUE": "x"}, "unknown task option 'QUEUE'; did you mean 'queue'?"),
-            ({"priority": 1}, "unknown task option 'priority'; known are aggregate, deadline, fsynced, "),
+            ({"zzz": 1}, "unknown task option 'zzz'; known are aggregate, deadline, "),
         ],
     )
     def test_a_refusal_names_option_value_and_what_was_expected(self, options: Any, message: str) -> None:
@@ -203,6 +204,8 @@ class TestUsing:
             "timeout": 1,
             "deadline": moment,
             "run_after": 5,
+            "expires": 8,
+            "on_expiry": "discard",
             "retention": 6,
             "task_id": "id",
             "unique_for": 7,
@@ -220,6 +223,7 @@ class TestUsing:
         assert (dict(options.headers), options.aggregate) == ({"a": "b"}, "g")
         assert (options.replicated, options.fsynced) == (2, True)
         assert options.on_missing is OnMissing.DISCARD
+        assert options.expiry == Expiry(8, True, True)
 
     def test_a_wrong_option_is_refused_at_once(self, fake_redis: Any) -> None:
         task = TaskQ(fake_redis).remote("t")

@@ -1,10 +1,15 @@
 -- store: put a new task where it belongs: scheduled with a start ahead, else in its group, else pending. The caller has
 -- checked the types of the keys, and pushes the id to pending itself: it may have many.
--- `start` is '' now, '=<Unix s>' or '+<ms from now>'; `is_full` refuses what would be pending, but no sooner than what
+-- `start` is '' now, '=<Unix s>' or '+<ms from now>', and may have marks behind '|': see _marks. `is_full` refuses what would be pending, but no sooner than what
 -- its id or its lock refuses. Returns the code of the task and whether it is to be pushed.
 local function store(keys, now, id, message, start, lock, lock_s, group, is_full)
   local key = keys.prefix .. 't:' .. id
-  local start_s = 0
+  local start_s, marks = 0, ''
+  local bar = string.find(start, '|', 1, true)
+  if bar then
+    marks = string.sub(start, bar + 1)
+    start = string.sub(start, 1, bar - 1)
+  end
   if start ~= '' then
     local value = tonumber(string.sub(start, 2))
     start_s = string.sub(start, 1, 1) == '=' and value or (value > 0 and due(now.ms, value) or 0)
@@ -17,7 +22,11 @@ local function store(keys, now, id, message, start, lock, lock_s, group, is_full
   local scheduled = start_s * 1000 > now.ms
   if is_full and not scheduled and group == '' then
     return 'f'
-  elseif scheduled then
+  end
+  if marks ~= '' then
+    message = marked(message, marks, scheduled and start_s * 1000 or now.ms)
+  end
+  if scheduled then
     redis.call('HSET', key, 'msg', message, 'state', 'scheduled')
     redis.call('ZADD', keys.scheduled, whole(start_s), id)
     if group ~= '' then

@@ -28,6 +28,7 @@
            g  the set is not there as it was read, or its deadline has passed
 ]]
 -- include _clock
+-- include _marks
 -- include _store
 -- include _wake
 -- include _leave_active

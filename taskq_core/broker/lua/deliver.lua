@@ -25,6 +25,7 @@
              l  too late: the claim has ended
 ]]
 -- include _clock
+-- include _marks
 -- include _store
 -- include _wake
 local now_s, now_ns, now_ms = clock(ARGV[1])

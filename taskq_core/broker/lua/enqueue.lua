@@ -29,6 +29,7 @@
            f  no room; if there is one, ':' and the number of pending tasks follow
 ]]
 -- include _clock
+-- include _marks
 -- include _store
 -- include _wake
 local now_s, now_ns, now_ms = clock(ARGV[1])

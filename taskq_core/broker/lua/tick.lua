@@ -28,6 +28,7 @@
              s  not now: the entry has come to another firing       e  not now: it is ahead of Redis's clock
 ]]
 -- include _clock
+-- include _marks
 -- include _store
 -- include _wake
 local now_s, now_ns, now_ms = clock(ARGV[1])

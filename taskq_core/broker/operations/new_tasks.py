@@ -42,6 +42,7 @@ class NewTask:
         unique_s: Seconds the lock is held after the start.
         group: Group it waits in, "" for none.
         confirm: Who must have it before its caller is told that it is stored; None: the server alone.
+        marks: What the script is to see to beyond that, "" for nothing; see `wire.control`.
         digest: Of name and payload, by which a call that is made again is known; only with `confirm`.
     """
 
@@ -54,11 +55,13 @@ class NewTask:
     group: str = ""
     confirm: Confirmation | None = None
     digest: str = ""
+    marks: str = ""
 
     @property
     def is_plain(self) -> bool:
         """True if it is stored as pending at once, without a lock."""
-        return self.start_at_s is None and self.start_in_ms is None and not self.unique_key and not self.group
+        is_now = self.start_at_s is None and self.start_in_ms is None
+        return is_now and not self.unique_key and not self.group and not self.marks
 
     def arguments(self) -> tuple[Argument, ...]:
         """What a script is told of a task that may not be plain."""
@@ -68,6 +71,8 @@ class NewTask:
             start = f"+{self.start_in_ms}"
         else:
             start = ""
+        if self.marks:
+            start += f"|{self.marks}"
         return (self.task_id, self.message, start, self.unique_key, self.unique_s, self.group)
 
 

@@ -1,0 +1,55 @@
+"""What a task says of itself beyond Asynq's fields: headers named `taskq-*`, and the marks scripts go by.
+
+A header travels with the message, through Go's hands too. A mark is the same in the words of a script, which reads no
+headers: it stands behind `|` in the start of a task that is stored.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+EXPIRES: Final = "taskq-expires"
+"""Header: the Unix second by which a task has to be started, or `+` and the seconds it may wait, counted by Redis from
+its start; behind it ` discard` where it is then dropped rather than archived."""
+
+_PATTERN = re.compile(r"(\+?)(\d{1,11})( discard)?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """By when a task has to be started.
+
+    Attributes:
+        value_s: Unix second, or seconds from its start.
+        is_relative: Whether it counts from the start.
+        is_discarded: Whether a task that expires is dropped, rather than archived.
+    """
+
+    value_s: int
+    is_relative: bool = False
+    is_discarded: bool = False
+
+    def __str__(self) -> str:
+        return f"{'+' if self.is_relative else ''}{self.value_s}{' discard' if self.is_discarded else ''}"
+
+
+def read_expiry(headers: Mapping[str, str]) -> Expiry | None:
+    """Return by when a task has to be started, None for whenever; what cannot be read says nothing."""
+    found = _PATTERN.match(headers.get(EXPIRES, ""))
+    return None if found is None else Expiry(int(found[2]), found[1] == "+", found[3] is not None)
+
+
+def expiry_mark(expiry: Expiry, *, timeout_s: int, waited_s: float = 0.0) -> str:
+    """Return the mark of an expiry that Redis has to count, "" for one that stands in the message as a moment.
+
+    Args:
+        expiry: As the header says it.
+        timeout_s: Longest run: Go's deadline is put so far behind the expiry; 0 leaves the deadline alone.
+        waited_s: Seconds the task has waited elsewhere.
+    """
+    if not expiry.is_relative:
+        return ""
+    left_ms = max(0, math.ceil((expiry.value_s - waited_s) * 1000))
+    return f"x{left_ms},{timeout_s},{'d' if expiry.is_discarded else ''};"

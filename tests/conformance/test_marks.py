@@ -1,0 +1,57 @@
+"""What a task says of itself beyond Asynq's fields, as Redis's clock has it."""
+
+import pytest
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import NewTask, ReceiptLane
+from taskq_core.wire import Expiry, build_message, decode_message, encode_message, expiry_mark
+from tests.conformance.stores import NOW_NS, Broker
+
+NOW_S = NOW_NS // 1_000_000_000
+
+
+def new_task(name: str, expiry: Expiry, *, timeout_s: int = 30, deadline: int = 0, **start: int) -> NewTask:
+    message = build_message(
+        type="t",
+        id=name,
+        queue="q",
+        payload=b"p" * 200,
+        timeout=timeout_s,
+        deadline=deadline,
+        headers={"taskq-expires": str(expiry), "own": "x"},
+    )
+    marks = expiry_mark(expiry, timeout_s=0 if deadline else timeout_s)
+    return NewTask(name, encode_message(message), marks=marks, **start)
+
+
+@pytest.mark.parametrize("is_discarded", [False, True])
+def test_a_span_becomes_a_moment_by_rediss_clock(broker: Broker, is_discarded: bool) -> None:
+    """Rounded up, with the deadline for Go behind it; all else of the message stays."""
+    tasks = [
+        new_task("now", Expiry(60, True, is_discarded)),
+        new_task("later", Expiry(60, True, is_discarded), start_in_ms=100_000),
+        new_task("at", Expiry(60, True, is_discarded), start_at_s=NOW_S + 1000),
+        new_task("bounded", Expiry(60, True, is_discarded), deadline=NOW_S + 5),
+    ]
+
+    assert broker.run(ops.enqueue(broker.queue, tasks, ReceiptLane("t"), now_ns=NOW_NS)) == "1111"
+
+    word = " discard" if is_discarded else ""
+    for name, base, deadline in (("now", 1, None), ("later", 101, None), ("at", 1000, None), ("bounded", 1, 5)):
+        message = decode_message(broker.raw.hget(broker.queue.task(name), "msg"))
+        expires_s = NOW_S + base + 60
+        assert dict(message.headers) == {"taskq-expires": f"{expires_s}{word}", "own": "x"}
+        assert message.deadline == (expires_s + 30 if deadline is None else NOW_S + deadline)
+        assert message.payload == b"p" * 200
+
+
+def test_an_outbox_and_a_schedule_do_the_same(broker: Broker) -> None:
+    """Whoever stores a task."""
+    task = new_task("a", Expiry(60, True))
+    rows = [("row", task)]
+    operation = ops.deliver(broker.queue, rows, claim_ends_ms=(NOW_S + 1) * 1000, max_pending=None, now_ns=NOW_NS)
+
+    assert broker.run(operation) == "1"
+
+    message = decode_message(broker.raw.hget(broker.queue.task("a"), "msg"))
+    assert message.headers["taskq-expires"] == str(NOW_S + 61)

@@ -1,0 +1,171 @@
+"""Tasks that are not started in time: archived or dropped, told of, and never run late."""
+
+import logging
+import signal
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from taskq_core import ConfigurationError, TaskExpiredError, TaskFailedError, TaskNotFoundError, TaskQ
+from taskq_core.inspector import Inspector
+from taskq_core.wire import QueueKeys
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import (
+    Ends,
+    Runner,
+    WorkerProcess,
+    marks,
+    state_of,
+    stored,
+    until,
+    until_blocking,
+)
+
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+async def test_a_task_that_expired_is_archived_and_does_not_run(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its handle raises a typed error, error handlers are told, it is counted, and a neighbour runs."""
+    ran: list[str] = []
+    told: list[BaseException] = []
+
+    @app.task
+    async def work(name: str) -> None:
+        ran.append(name)
+
+    @app.on_error
+    async def see(error: BaseException, context: Any) -> None:
+        told.append(error)
+
+    late = await work.using(expires=LONG_AGO).adelay("late")
+    other = await work.using(expires=3600).adelay("in time")
+    ends = Ends()
+    with caplog.at_level(logging.WARNING, "taskq.worker"):
+        await start(listener=ends)
+        await other.aresult(10)
+        with pytest.raises(TaskExpiredError) as raised:
+            await late.aresult(10)
+    await until(lambda: told)
+
+    assert ran == ["in time"]
+    assert raised.value.expired_at == LONG_AGO
+    assert isinstance(raised.value, TaskFailedError)
+    assert [type(error) for error in told] == [TaskExpiredError]
+    assert ends.of(late.id) == ["expired"]
+    assert "it expired" in caplog.text
+    info = Inspector(app).task("default", late.id)
+    assert info.start_by == LONG_AGO
+    assert info.last_error.startswith("the task expired: it was not started by 2020-01-01")
+    assert info.retried == 0
+    assert Inspector(app).queue_info("default").failed_today == 1
+
+
+async def test_one_that_is_to_be_discarded_is_gone_with_its_lock(app: TaskQ, start: Runner) -> None:
+    """Nothing is kept of it, so its handle says that it is not there."""
+    ran: list[int] = []
+
+    @app.task(unique_for=3600, expires=LONG_AGO, on_expiry="discard")
+    async def work() -> None:
+        ran.append(1)
+
+    ends = Ends()
+    handle = await work.adelay()
+    await start(listener=ends)
+    await until(lambda: ends.ends)
+    with pytest.raises(TaskNotFoundError):
+        await handle.aresult(10)
+
+    await work.adelay()  # the lock is free
+
+    await until(lambda: len(ends.ends) == 2)
+    assert {outcome for _, outcome in ends.ends} == {"expired"}
+    assert ran == []
+
+
+async def test_a_retry_that_comes_too_late_is_not_started(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """What counts is when an attempt starts, not the first alone; a run that began in time is not cut short."""
+    runs: list[int] = []
+
+    @app.task(expires=1, retry_delay=3)
+    async def work() -> None:
+        runs.append(1)
+        raise ValueError("once")
+
+    handle = await work.adelay()
+    await start()
+    with pytest.raises(TaskExpiredError):
+        await handle.aresult(20)
+
+    assert runs == [1]
+    assert stored(redis_server, queue, handle.id).retried == 1
+
+
+async def test_a_span_counts_from_the_start_of_a_task_that_is_put_off(app: TaskQ, start: Runner) -> None:
+    """An expiry shorter than `run_after` lets it run all the same."""
+
+    @app.task
+    async def work() -> str:
+        return "ran"
+
+    await start()
+
+    assert await (await work.using(run_after=1.5, expires=1).adelay()).aresult(20) == "ran"
+
+
+@pytest.mark.slow
+def test_a_task_whose_worker_is_killed_runs_again_only_in_time(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess]
+) -> None:
+    """It is archived as expired by whoever gets it after that: one run, one task, none lost."""
+    work = app.remote("wait", retention=600).using(expires=1)
+    others = [app.remote("wait", retention=600).delay(name=f"other {n}", until="go") for n in range(3)]
+    handle = work.delay(name="work", until="never")
+    first = start_process()
+    until_blocking(lambda: marks(redis_server, "work") and all(marks(redis_server, f"other {n}") for n in range(3)))
+    first.signal(signal.SIGKILL)
+    first.wait()
+    redis_server.client.set("go", "1")
+
+    start_process()
+    until_blocking(lambda: state_of(redis_server, queue, handle.id) == "archived")
+    for other in others:
+        other.result(20)
+
+    assert marks(redis_server, "work") == ["started 1"]
+    assert "expired" in stored(redis_server, queue, handle.id).error_msg
+    assert {state_of(redis_server, queue, other.id) for other in others} == {"completed"}
+
+
+def test_options_that_are_refused(app: TaskQ) -> None:
+    """Before anything is written, with name and value."""
+
+    @app.task
+    def work() -> None: ...
+
+    for wrong in (0, -1, "soon", float("nan"), datetime(2030, 1, 1)):  # noqa: DTZ001 - what is tested
+        with pytest.raises(ConfigurationError, match="expires"):
+            work.using(expires=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"on_expiry must be 'archive' or 'discard', got 'drop'"):
+        work.using(on_expiry="drop")
+
+
+def test_go_gets_a_deadline_that_cuts_no_run_short(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
+    """A whole timeout after the expiry; a deadline that was given stays."""
+
+    @app.task(timeout=30)
+    def work() -> None: ...
+
+    moment = datetime(2099, 1, 1, tzinfo=UTC)
+    at = stored(redis_server, queue, work.using(expires=moment).delay().id)
+    own = stored(redis_server, queue, work.using(expires=moment, deadline=moment - timedelta(1)).delay().id)
+    span = stored(redis_server, queue, work.using(expires=60).delay().id)
+
+    assert at.deadline == int(moment.timestamp()) + 30
+    assert own.deadline == int((moment - timedelta(1)).timestamp())
+    assert span.deadline == int(span.headers["taskq-expires"]) + 30
