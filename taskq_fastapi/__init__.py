@@ -17,7 +17,15 @@ In a test, `with TestClient(app)` runs the lifespan; without Redis, put a double
 `app.dependency_overrides[client_dep()] = lambda: double` (`sync_client_dep()` for `SyncClientDep`).
 """
 
-from taskq_fastapi.dependencies import ClientDep, SyncClientDep, client_dep, sync_client_dep
+from taskq_fastapi.api import taskq_router
+from taskq_fastapi.dependencies import (
+    ClientDep,
+    InspectorDep,
+    SyncClientDep,
+    client_dep,
+    inspector_dep,
+    sync_client_dep,
+)
 from taskq_fastapi.depends import INJECTED, TaskDependencies, enable_depends
 from taskq_fastapi.health import health_router
 from taskq_fastapi.lifespan import taskq_lifespan
@@ -28,6 +36,7 @@ __all__ = [
     "INJECTED",
     "AcceptedDep",
     "ClientDep",
+    "InspectorDep",
     "SyncClientDep",
     "TaskAccepted",
     "TaskDependencies",
@@ -36,7 +45,9 @@ __all__ = [
     "client_dep",
     "enable_depends",
     "health_router",
+    "inspector_dep",
     "sync_client_dep",
     "task_router",
     "taskq_lifespan",
+    "taskq_router",
 ]

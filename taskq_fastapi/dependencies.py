@@ -1,4 +1,4 @@
-"""What routes and WebSockets ask for: the clients of the app's queue applications.
+"""What routes and WebSockets ask for: the clients and inspectors of the app's queue applications.
 
 A dependency looks its client up in the request, so one module of routes serves any app, and several apps in a process
 keep apart. `client_dep(name)` makes equal dependencies for equal names; in a test, a double is put in its place with
@@ -12,6 +12,7 @@ from fastapi import Depends
 from fastapi.requests import HTTPConnection
 
 from taskq_core import AsyncClient, Client
+from taskq_core.inspector import AsyncInspector
 from taskq_fastapi.applications import DEFAULT_NAME, find
 
 
@@ -37,6 +38,17 @@ class SyncClientDependency:
         return find(connection, self.name).client
 
 
+@dataclass(frozen=True, slots=True)
+class InspectorDependency:
+    """Gives an `AsyncInspector` of the queue application of this name. Equal for equal names."""
+
+    name: str
+
+    async def __call__(self, connection: HTTPConnection) -> AsyncInspector:
+        """Find it in the request; called by FastAPI."""
+        return AsyncInspector(find(connection, self.name))
+
+
 def client_dep(name: str = DEFAULT_NAME) -> AsyncClientDependency:
     """Return the dependency on the `AsyncClient` of a queue application.
 
@@ -54,7 +66,14 @@ def sync_client_dep(name: str = DEFAULT_NAME) -> SyncClientDependency:
     return SyncClientDependency(name)
 
 
+def inspector_dep(name: str = DEFAULT_NAME) -> InspectorDependency:
+    """Return the dependency on an `AsyncInspector` of a queue application. As `client_dep`."""
+    return InspectorDependency(name)
+
+
 ClientDep = Annotated[AsyncClient, Depends(client_dep())]
 """The `AsyncClient` of the app's queue application, for `async def` routes and WebSockets."""
 SyncClientDep = Annotated[Client, Depends(sync_client_dep())]
 """The blocking `Client` of the app's queue application, for `def` routes, which FastAPI runs in threads."""
+InspectorDep = Annotated[AsyncInspector, Depends(inspector_dep())]
+"""An `AsyncInspector` of the app's queue application, which looks at queues and tasks and acts on them."""

@@ -26,6 +26,7 @@ from taskq_core.errors import WireFormatError
 from taskq_core.settings import Duration, seconds
 from taskq_core.waiting import TaskFollower
 from taskq_fastapi.applications import DEFAULT_NAME
+from taskq_fastapi.closed import guards
 from taskq_fastapi.dependencies import client_dep
 from taskq_fastapi.status import Shown, TaskStatus, events_route, status_of, status_of_none, status_route, tag_of
 
@@ -37,10 +38,7 @@ QUIET_S = 15.0
 """Seconds without an event after which a comment is sent, so that nobody on the way takes the stream for dead."""
 FIRST_LOOK_S = 0.1
 """Seconds until a stream looks again after a change; doubled each time up to `poll_every`."""
-_CLOSED = (
-    "the routes of task_router answer 403: give it dependencies=[Depends(...)] that let the right people in, "
-    "or allow_anonymous=True to let everybody see every task whose id they know"
-)
+_OPEN_FOR = "see every task whose id they know"
 _NOT_FOUND = "there is no such task: it has ended without being kept, or was deleted, or never was"
 _AWAY = "the queue does not answer"
 _DAMAGED = "the task cannot be read"
@@ -76,9 +74,7 @@ def task_router(
     Raises:
         ConfigurationError: A time is not usable, or dependencies are given though everybody may ask.
     """
-    if allow_anonymous and dependencies:
-        raise ConfigurationError("task_router takes dependencies, or allow_anonymous=True, and was given both")
-    guards = list(dependencies) if dependencies or allow_anonymous else [Depends(_refuse)]
+    let_in = guards("task_router", dependencies, allow_anonymous=allow_anonymous, open_for=_OPEN_FOR)
     shown = Shown(results=show_results, errors=show_errors)
     streams = _Streams(
         shown,
@@ -86,7 +82,7 @@ def task_router(
         life_s=seconds("stream_for", stream_for, allow_zero=False),
         most=max_streams,
     )
-    router = APIRouter(tags=["tasks"], dependencies=guards)
+    router = APIRouter(tags=["tasks"], dependencies=let_in)
     ask = client_dep(name)
     errors: dict[int | str, dict[str, Any]] = {
         403: {"description": "You may not see it."},
@@ -147,11 +143,6 @@ def task_router(
         )
 
     return router
-
-
-async def _refuse() -> None:
-    logger.warning(_CLOSED)
-    raise HTTPException(403, "this is closed; the log of the server says how to open it")
 
 
 def _followed(client: AsyncClient, queue: str, task_id: str) -> TaskFollower:

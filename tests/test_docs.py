@@ -910,6 +910,7 @@ TASKQ = {"URL": "redis://127.0.0.1:1/0"}
         "how-to/limit-with-a-semaphore.md",
         "how-to/repair-damage.md",
         "how-to/fastapi.md",
+        "how-to/serve-the-json-api.md",
     ],
 )
 def test_code_that_needs_no_server_can_be_imported(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,7 @@ class TaskFilter:
         older_than: The time their state tells of is longer ago than this. A task without one, as an active one, fits no
             age.
         newer_than: It is not longer ago than this, or still to come.
+        in_payload: Whether `text` is looked for in payloads too. Who may not see payloads must not search them either.
     """
 
     queue: str | None = None
@@ -51,6 +52,7 @@ class TaskFilter:
     text: str = ""
     older_than: timedelta | None = None
     newer_than: timedelta | None = None
+    in_payload: bool = True
 
     @property
     def looks_inside(self) -> bool:
@@ -68,10 +70,13 @@ class TaskFilter:
         if self.newer_than is not None and (at_s is None or at_s < now_s - self.newer_than.total_seconds()):
             return False
         if isinstance(task, UnreadableTask):
-            return self.name is None and (self.text in task.id or _bytes(self.text) in task.message)
+            in_message = self.in_payload and _bytes(self.text) in task.message
+            return self.name is None and (self.text in task.id or in_message)
         if self.name is not None and task.name != self.name:
             return False
-        return self.text in task.id or self.text in task.last_error or _bytes(self.text) in task.payload
+        if self.text in task.id or self.text in task.last_error:
+            return True
+        return self.in_payload and _bytes(self.text) in task.payload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,13 +1,14 @@
 """Look at queues and tasks and act on them: `Inspector` for blocking code, `AsyncInspector` for coroutines.
 
 A task that cannot be decoded is shown as such rather than hidden or raised, since somebody has to find it. What is
-asked and how the answers read is written once, in `look`, `search`, `change`, `bulk`, `move`, `removal` and `presence`;
-the two classes only follow these steps. Whatever touches many tasks does so in small script calls, so that none of them
-holds up Redis.
+asked and how the answers read is written once, in `look`, `search`, `change`, `bulk`, `matching`, `move`, `removal` and
+`presence`; the two classes only follow these steps. Whatever touches many tasks does so in small script calls, so that
+none of them holds up Redis.
 """
 
 from taskq_core.inspector.aio import AsyncInspector
 from taskq_core.inspector.look import total_of
+from taskq_core.inspector.matching import Matching, MatchingReport
 from taskq_core.inspector.records import (
     LISTED_STATES,
     PAGE_SIZE_MAX,
@@ -35,6 +36,8 @@ __all__ = [
     "FoundTasks",
     "GroupInfo",
     "Inspector",
+    "Matching",
+    "MatchingReport",
     "PeriodicEntryInfo",
     "QueueInfo",
     "RunningTask",

@@ -10,6 +10,7 @@ from taskq_core.broker import operations
 from taskq_core.broker.operations import Action, Operation
 from taskq_core.inspector import bulk, change, look, move, presence, removal, search, selection
 from taskq_core.inspector.known import known_queue
+from taskq_core.inspector.matching import Matching, MatchingReport, act_on_matching, always
 from taskq_core.inspector.records import (
     DailyStats,
     FoundTasks,
@@ -218,6 +219,32 @@ class AsyncInspector:
         """Do one thing to tasks that were selected. As `Inspector.act_on`."""
         return await self._follow(
             selection.act_on(self._keys, tasks, action, archive=self._archive, at=at, after=after, to_queue=to_queue)
+        )
+
+    async def act_on_matching(
+        self,
+        matching: Matching,
+        action: TaskAction,
+        *,
+        at: datetime | None = None,
+        after: Duration | None = None,
+        to_queue: str | None = None,
+        cursor: str | None = None,
+        has_time: Callable[[], bool] = always,
+    ) -> MatchingReport:
+        """Do one thing to all tasks of a state that fit, a part a call. As `Inspector.act_on_matching`."""
+        return await self._follow(
+            act_on_matching(
+                self._keys,
+                matching,
+                action,
+                archive=self._archive,
+                at=at,
+                after=after,
+                to_queue=to_queue,
+                cursor=cursor,
+                has_time=has_time,
+            )
         )
 
     async def run_all(

@@ -10,6 +10,7 @@ from taskq_core.broker import operations
 from taskq_core.broker.operations import Action, Operation
 from taskq_core.inspector import bulk, change, look, move, presence, removal, search, selection
 from taskq_core.inspector.known import known_queue
+from taskq_core.inspector.matching import Matching, MatchingReport, act_on_matching, always
 from taskq_core.inspector.records import (
     DailyStats,
     FoundTasks,
@@ -414,6 +415,52 @@ class Inspector:
         """
         return self._follow(
             selection.act_on(self._keys, tasks, action, archive=self._archive, at=at, after=after, to_queue=to_queue)
+        )
+
+    def act_on_matching(
+        self,
+        matching: Matching,
+        action: TaskAction,
+        *,
+        at: datetime | None = None,
+        after: Duration | None = None,
+        to_queue: str | None = None,
+        cursor: str | None = None,
+        has_time: Callable[[], bool] = always,
+    ) -> MatchingReport:
+        """Do one thing to all tasks of a state that fit, a part a call: until all are gone through or time is over.
+
+        Only what was there when the first part began is touched, each task once: one that was run, or put off, and is
+        back in the state is left alone. Tasks are read for it, in chunks of 100.
+
+        Args:
+            matching: Which tasks; their state has to allow the action.
+            action: What to do, as in `act_on`.
+            at: When tasks may run, with a time zone.
+            after: How long from the first part on, instead of `at`.
+            to_queue: The queue to move them to. Those that are in it already are not gone through.
+            cursor: `MatchingReport.next` of the part before, with all else as it was.
+            has_time: Asked after each chunk of at most 100 tasks acted on, or 1000 read; False ends the part.
+
+        Returns:
+            What became of them, and where to go on. If the store fails on the way, `report.failure` says so.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            ConfigurationError: The state does not allow the action, or something is not usable.
+        """
+        return self._follow(
+            act_on_matching(
+                self._keys,
+                matching,
+                action,
+                archive=self._archive,
+                at=at,
+                after=after,
+                to_queue=to_queue,
+                cursor=cursor,
+                has_time=has_time,
+            )
         )
 
     def run_all(

@@ -1,0 +1,241 @@
+"""Do one thing to all tasks of a state that fit, a bounded part a call.
+
+The caller says when a part is long enough, and gets a cursor to go on with. What was there when the first part began is
+touched once: a task that was run and failed again since is left alone, and so is one that was put off already.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from taskq_core.broker import operations
+from taskq_core.clock import utc_datetime
+from taskq_core.errors import BrokerError, ConfigurationError
+from taskq_core.inspector.bulk import CHUNK, check_state
+from taskq_core.inspector.change import start_of
+from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
+from taskq_core.inspector.records import UnreadableTask
+from taskq_core.inspector.search import Wanted, moment, scan_state
+from taskq_core.inspector.selection import ALLOWED_STATES, ActionReport, TaskAction, TaskRef, act_on
+from taskq_core.records import TaskInfo
+from taskq_core.settings import ArchiveSettings, Duration
+from taskq_core.steps import Steps, ask
+from taskq_core.wire import Keys, TaskState
+
+_SCAN = 1_000
+"""Most tasks that are read before the caller is asked whether to go on."""
+_SCAN_BYTES = 16 * 1024 * 1024
+_CANCELLED = 20
+"""Most tasks that are cancelled before the caller is asked: each takes two calls."""
+
+
+def always() -> bool:
+    """There is time left."""
+    return True
+
+
+@dataclass(slots=True)
+class MatchingReport:
+    """What became of the tasks that fit, as far as this part went.
+
+    Attributes:
+        report: What was done and what was skipped.
+        scanned: How many tasks were read for it.
+        next: Where to go on, None if all were gone through.
+    """
+
+    report: ActionReport = field(default_factory=ActionReport)
+    scanned: int = 0
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matching:
+    """Which tasks are meant; what is None does not matter.
+
+    Attributes:
+        queue: Their queue.
+        state: Their state.
+        group: Their group, with `TaskState.AGGREGATING`.
+        name: Part of the task's name.
+        error: Part of the text of its last failure.
+        payload: Part of its payload.
+        older_than: Its time is before this moment, or longer ago than this when the first part began.
+        newer_than: Its time is not before this moment, or was not longer ago than this.
+    """
+
+    queue: str | None = None
+    state: TaskState
+    group: str | None = None
+    name: str | None = None
+    error: str | None = None
+    payload: bytes | str | None = None
+    older_than: datetime | Duration | None = None
+    newer_than: datetime | Duration | None = None
+
+    def wanted(self, now_s: float) -> Wanted:
+        """Return what a task has to be."""
+        return Wanted(
+            name=self.name,
+            error=self.error,
+            payload=self.payload.encode() if isinstance(self.payload, str) else self.payload,
+            before_s=moment("older_than", self.older_than, now_s),
+            after_s=moment("newer_than", self.newer_than, now_s),
+        )
+
+    def checked(self, action: TaskAction) -> TaskState:
+        """Return the state; what is not usable is refused, before anything is asked."""
+        state = known_state(self.state)
+        check_state(action, state, ALLOWED_STATES[action])
+        check_group(state, self.group)
+        if self.group is not None and self.queue is None:
+            raise ConfigurationError(f"group={self.group!r} needs its queue")
+        for what, text in (("queue", self.queue), ("name", self.name), ("error", self.error)):
+            if text is not None:
+                check_text(what, text)
+        if self.payload is not None and not isinstance(self.payload, bytes | str):
+            raise ConfigurationError(f"payload must be bytes or a string, got {type(self.payload).__name__}")
+        self.wanted(0)
+        return state
+
+
+def act_on_matching(
+    keys: Keys,
+    matching: Matching,
+    action: TaskAction,
+    *,
+    archive: ArchiveSettings,
+    at: datetime | None,
+    after: Duration | None,
+    to_queue: str | None,
+    cursor: str | None,
+    has_time: Callable[[], bool],
+) -> Steps[MatchingReport]:
+    """Do one thing to tasks that fit, until all are gone through or `has_time` says no."""
+    action = TaskAction(action)
+    state = matching.checked(action)
+    # What is asked for is checked with nothing to do it to.
+    done = MatchingReport(
+        report=(yield from act_on(keys, (), action, archive=archive, at=at, after=after, to_queue=to_queue))
+    )
+    if cursor is None:
+        now_s = yield from ask(operations.read_time())
+        place = _Place(began_s=int(now_s), at_s=None, queue="", inner=None)
+        if action is TaskAction.RETRY:
+            at_s, in_ms = start_of(at, after)
+            place.at_s = at_s if at_s is not None else -int(-(now_s + in_ms / 1000) // 1)
+    else:
+        place = _Place.of(cursor, action)
+        if matching.queue is not None and place.queue not in ("", matching.queue):
+            raise ConfigurationError(f"cursor must come from the part before, got one of queue {place.queue!r}")
+    start = None if place.at_s is None else _start(place.at_s)
+    names = yield from _names(keys, matching, to_queue)
+    names = [name for name in names if name >= place.queue]
+    wanted = matching.wanted(place.began_s)
+    most = _CANCELLED if action is TaskAction.CANCEL else CHUNK
+    for number, name in enumerate(names):
+        if name != place.queue:
+            place.queue, place.inner = name, None
+        while True:
+            try:
+                found = yield from scan_state(
+                    keys.queue(name),
+                    state,
+                    lambda task, at_s: wanted.fits(task, at_s) and _is_due(task, place.began_s, start),
+                    group=matching.group,
+                    limit=most,
+                    scan=_SCAN,
+                    cursor=place.inner,
+                    max_bytes=_SCAN_BYTES,
+                )
+            except BrokerError as error:
+                if not done.scanned:
+                    raise
+                done.report.failure, done.next = error, str(place)  # what was done before is told
+                return done
+            done.scanned += found.scanned
+            refs = [TaskRef(name, task.id, state) for task in found.tasks]
+            part = yield from act_on(keys, refs, action, archive=archive, at=start, to_queue=to_queue)
+            _add(done.report, part)
+            if part.failure is not None:
+                done.next = str(place)
+                return done
+            if found.cursor is None:
+                break
+            place.inner = found.cursor
+            if operations.is_list(state) and action is not TaskAction.CANCEL:
+                place.inner = str(max(0, int(found.cursor) - len(part.done)))  # those behind them have moved up
+            if not has_time():
+                done.next = str(place)
+                return done
+        if number + 1 < len(names) and not has_time():
+            place.queue, place.inner = names[number + 1], None
+            done.next = str(place)
+            return done
+    return done
+
+
+def _names(keys: Keys, matching: Matching, to_queue: str | None) -> Steps[list[str]]:
+    if matching.queue is not None:
+        yield from known_queue(keys, matching.queue)
+        return [matching.queue]
+    return sorted(name for name in (yield from ask(operations.list_queues(keys.queues))) if name != to_queue)
+
+
+def _is_due(task: TaskInfo | UnreadableTask, began_s: int, start: datetime | None) -> bool:
+    """Whether a task was there when the first part began, and nothing was done to it since."""
+    if isinstance(task, UnreadableTask):
+        return True
+    if start is not None and task.next_run_at == start:
+        return False
+    return task.last_failed_at is None or task.last_failed_at <= utc_datetime(began_s)
+
+
+def _start(at_s: int) -> datetime:
+    try:
+        return utc_datetime(0) + timedelta(seconds=at_s)
+    except OverflowError:
+        raise ConfigurationError(f"a retry has to start at a time a calendar holds, got {at_s} s") from None
+
+
+def _add(report: ActionReport, part: ActionReport) -> None:
+    report.done += part.done
+    report.skipped += part.skipped
+    report.failure, report.untouched = part.failure, part.untouched
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a part ended.
+
+    Attributes:
+        began_s: The Unix second at which the first part began, by Redis's clock.
+        at_s: The second until which tasks are put off, the same for all parts; None for other actions.
+        queue: The queue.
+        inner: The place in its tasks.
+    """
+
+    began_s: int
+    at_s: int | None
+    queue: str
+    inner: str | None
+
+    def __str__(self) -> str:
+        at = "" if self.at_s is None else str(self.at_s)
+        return f"{self.began_s}/{at}/{self.queue.encode('utf-8', 'surrogateescape').hex()}/{self.inner or ''}"
+
+    @classmethod
+    def of(cls, cursor: str, action: TaskAction) -> "_Place":
+        check_text("cursor", cursor)
+        wrong = ConfigurationError(f"cursor must come from the part before, got {cursor[:80]!r}")
+        parts = cursor.split("/", 3)
+        if len(parts) != 4 or (action is TaskAction.RETRY) != bool(parts[1]):
+            raise wrong
+        try:
+            began_s, at_s = int(parts[0]), int(parts[1]) if parts[1] else None
+            queue = bytes.fromhex(parts[2]).decode("utf-8", "surrogateescape")
+        except ValueError:
+            raise wrong from None
+        if not 0 <= began_s < 2**33 or (at_s is not None and not -(2**40) < at_s < 2**40):
+            raise wrong
+        return cls(began_s, at_s, queue, parts[3] or None)

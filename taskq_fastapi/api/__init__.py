@@ -1,0 +1,87 @@
+"""The JSON API: everything the inspector can do, over HTTP.
+
+::
+
+    app.include_router(taskq_router(taskq, dependencies=[Depends(operator)]), prefix="/taskq")
+
+What it answers is what `taskq_core.dashboard` and the inspector tell, as typed models; errors are problem documents
+(RFC 9457). It is closed unless it is told who may ask, shows no payloads unless it is told to, and notes every change
+in the logger `taskq.audit`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter
+
+from taskq_core import ConfigurationError, TaskQ
+from taskq_core.dashboard import AsyncDashboard
+from taskq_core.inspector import AsyncInspector
+from taskq_fastapi.api.access import Allowed, Redact, Who, access
+from taskq_fastapi.api.bulk_routes import add_bulk_routes
+from taskq_fastapi.api.parts import Parts
+from taskq_fastapi.api.problems import Problem, problem_route
+from taskq_fastapi.api.queue_routes import add_queue_routes
+from taskq_fastapi.api.task_routes import add_task_routes
+from taskq_fastapi.api.worker_routes import add_worker_routes
+from taskq_fastapi.closed import is_closed, refusal
+
+__all__ = ["Allowed", "Problem", "Redact", "Who", "taskq_router"]
+
+_OPEN_FOR = "see, change and delete every task"
+
+
+def taskq_router(
+    taskq: TaskQ,
+    *,
+    dependencies: Sequence[Any] = (),
+    allow_anonymous: bool = False,
+    read_only: Allowed = False,
+    show_payloads: Allowed = False,
+    redact: Redact | None = None,
+    who: Who | None = None,
+    trusted_origins: Sequence[str] = (),
+) -> APIRouter:
+    """Return a router with everything the inspector can do.
+
+    Args:
+        taskq: The queue application. Its connections are closed by the lifespan that it is given to.
+        dependencies: Who may ask: `Depends(...)` of what raises for all others. Without any the routes answer 403.
+        allow_anonymous: Whether everybody may ask, without dependencies.
+        read_only: Whether changes are refused with 403; True, False, or a dependency that says it for each request.
+        show_payloads: Whether payloads, results and tracebacks are shown; as `read_only`. Who does not see payloads
+            cannot search or change them.
+        redact: Called with the name of a task, what is shown (`payload`, `result`, `headers`, `error`, `traceback`)
+            and its value; returns what is shown instead. With it payloads are neither searched nor changed. If it
+            fails, nothing is shown.
+        who: A dependency that names who asks, for the audit log; without it that is the address of the client.
+        trusted_origins: Other origins (`https://ops.example.com`) whose pages may change something.
+
+    Raises:
+        ConfigurationError: An argument is not usable, or dependencies are given though everybody may ask.
+    """
+    if not isinstance(taskq, TaskQ):
+        raise ConfigurationError(f"taskq_router takes a TaskQ, got {type(taskq).__name__}")
+    if isinstance(trusted_origins, str):
+        raise ConfigurationError(f"trusted_origins must be a list of origins, got the text {trusted_origins!r}")
+    for origin in trusted_origins:
+        parts = urlsplit(origin)
+        if f"{parts.scheme}://{parts.netloc}" != origin or not parts.netloc:
+            raise ConfigurationError(f"trusted_origins must hold origins such as https://a.example, got {origin!r}")
+    closed = is_closed("taskq_router", dependencies, allow_anonymous=allow_anonymous)
+    route_class = problem_route(
+        (lambda: refusal("taskq_router", _OPEN_FOR)) if closed else None, tuple(trusted_origins)
+    )
+    router = APIRouter(dependencies=list(dependencies), route_class=route_class)
+    inspector = AsyncInspector(taskq)
+    made_of = Parts(
+        inspector=inspector,
+        dashboard=AsyncDashboard(inspector),
+        access=access(read_only=read_only, show_payloads=show_payloads, redact=redact, who=who),
+    )
+    add_bulk_routes(router, made_of)
+    add_task_routes(router, made_of)
+    add_queue_routes(router, made_of)
+    add_worker_routes(router, made_of)
+    return router

@@ -1,0 +1,202 @@
+"""Who may change something, who did, and what of a task is shown."""
+
+import base64
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, HTTPException, Request
+
+from taskq_core import ConfigurationError
+
+logger = logging.getLogger("taskq.fastapi")
+audit_logger = logging.getLogger("taskq.audit")
+
+Redact = Callable[[str, str, Any], Any]
+"""Called with the name of a task, what is shown (`payload`, `result`, `headers`, `error`, `traceback`) and its value;
+returns what is shown instead."""
+Allowed = bool | Callable[..., bool | Awaitable[bool]]
+"""A yes or no for everybody, or a FastAPI dependency that says it for a request."""
+Who = Callable[..., str | Awaitable[str]]
+"""A FastAPI dependency that names who asks."""
+LISTED_BYTES = 16 * 1024
+"""Most bytes of a payload or result that a list shows; a single task shows all."""
+DEPTH_MAX = 100
+"""Levels of JSON that are shown as such; what is nested deeper is shown as text."""
+REDACTION_FAILED = "[not shown: the redaction failed]"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What of a task one request is shown.
+
+    Attributes:
+        payloads: Payloads, results and tracebacks.
+        redact: What changes them before, None for nothing.
+    """
+
+    payloads: bool
+    redact: Redact | None
+
+    @property
+    def may_ask_payloads(self) -> bool:
+        """Whether payloads may be searched, edited and compared: what is hidden in part could be guessed by that."""
+        return self.payloads and self.redact is None
+
+    def check_may_ask(self, what: str) -> None:
+        """Refuse what would tell of payloads that are not shown."""
+        if not self.may_ask_payloads:
+            raise HTTPException(403, f"{what} needs payloads that are shown, unredacted; show_payloads says who may")
+
+    def value(self, name: str, what: str, value: Any) -> Any:
+        """Return what is shown of a value."""
+        if self.redact is None:
+            return value
+        try:
+            shown = self.redact(name, what, value)
+            _check_json(shown)
+            return shown
+        except Exception:
+            logger.exception("the redaction of the %s of a task %r failed; it is not shown", what, name)
+            return REDACTION_FAILED
+
+    def octets(self, name: str, what: str, data: bytes, *, most: int | None) -> dict[str, Any]:
+        """Return what is shown of bytes: as JSON if they are, else as text, else in base64."""
+        facts: dict[str, Any] = {"size": len(data)}
+        if not self.payloads:
+            return {**facts, "omitted": "hidden"}
+        if most is not None and len(data) > most:
+            return {**facts, "omitted": "large"}
+        if not data:
+            return {**facts, "format": "text", "value": ""}
+        kind, value = _read(data)
+        return {**facts, "format": kind, "value": self.value(name, what, value)}
+
+
+def _read(data: bytes) -> tuple[str, Any]:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return "base64", base64.b64encode(data).decode()
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+        _check_json(value)
+    except (ValueError, RecursionError):
+        return "text", text
+    return "json", value
+
+
+def _check_json(value: Any) -> None:
+    """Refuse what an answer cannot hold: no JSON, numbers beyond a double, half characters, and what is too deep.
+
+    Raises:
+        ValueError: It is one of these; also TypeError and RecursionError.
+    """
+    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > DEPTH_MAX:
+            raise ValueError(f"it is nested deeper than {DEPTH_MAX}")
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner += each.values()
+            elif isinstance(each, list | tuple):
+                inner += each
+        level = inner
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON")
+
+
+class Audit:
+    """Notes what somebody does in the logger `taskq.audit`; payloads are never in it.
+
+    Args:
+        who: Who asks.
+    """
+
+    def __init__(self, who: str) -> None:
+        self._who = who
+
+    @contextmanager
+    def action(self, action: str, **facts: Any) -> Iterator[dict[str, Any]]:
+        """Note an action with its outcome, also if it fails. What is put in the answer is noted as well."""
+        outcome: dict[str, Any] = {}
+        ended = "cut off"
+        try:
+            yield outcome
+            ended = "done"
+        except Exception as error:
+            ended = type(error).__name__
+            raise
+        finally:
+            told = {**{name: value for name, value in facts.items() if value is not None}, **outcome}
+            text = "".join(f" {name}={value!r}" for name, value in told.items())
+            audit_logger.info(
+                "%s by %r: %s%s",
+                action,
+                self._who,
+                ended,
+                text,
+                extra={"audit": {"action": action, "who": self._who, "outcome": ended, **told}},
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The dependencies of the routes.
+
+    Attributes:
+        shown: Gives the `Shown` of a request.
+        change: Gives the `Audit` of a request that changes something, or refuses it.
+    """
+
+    shown: Callable[..., Awaitable[Shown]]
+    change: Callable[..., Awaitable[Audit]]
+
+
+def access(*, read_only: Allowed, show_payloads: Allowed, redact: Redact | None, who: Who | None) -> Access:
+    """Return the dependencies that carry out what a router was told."""
+    is_read_only, sees_payloads = _allowed("read_only", read_only), _allowed("show_payloads", show_payloads)
+    for name, hook in (("redact", redact), ("who", who)):
+        if hook is not None and not callable(hook):
+            raise ConfigurationError(f"{name} must be a function, got {type(hook).__name__}")
+
+    async def shown(payloads: Annotated[bool, Depends(sees_payloads)]) -> Shown:
+        return Shown(payloads=payloads is True, redact=redact)
+
+    async def change(
+        request: Request,
+        forbidden: Annotated[bool, Depends(is_read_only)],
+        name: Annotated[str, Depends(who or _address)],
+    ) -> Audit:
+        if forbidden is not False:
+            audit_logger.warning(
+                "%s %r by %r: refused, for it is for reading only", request.method, request.url.path, str(name)
+            )
+            raise HTTPException(403, "this is for reading only")
+        return Audit(str(name))
+
+    return Access(shown=shown, change=change)
+
+
+def _allowed(name: str, value: Allowed) -> Callable[..., Any]:
+    if callable(value):
+        return value
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True, False or a dependency, got {type(value).__name__}")
+
+    async def fixed() -> bool:
+        return value
+
+    return fixed
+
+
+async def _address(request: Request) -> str:
+    return request.client.host if request.client else "unknown"

@@ -1,0 +1,427 @@
+"""What the API answers with: the core's records, field by field. Spans are in seconds, times in UTC."""
+
+from datetime import date, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from taskq_core import TaskInfo, TaskState
+from taskq_core.dashboard import QueueStatus, TaskRecord
+from taskq_core.inspector import ActionReport, PeriodicEntryInfo, Skip, UnreadableTask
+from taskq_core.reconcile import FindingKind
+from taskq_fastapi.api.access import LISTED_BYTES, Shown
+
+ID = "01981b0c-7b0e-7cc3-98a9-0f8d3c6c7a51"
+_SIZES = {"active": 2, "pending": 40, "aggregating": 0, "scheduled": 3, "retry": 1, "archived": 5, "completed": 0}
+
+
+def _printable(value: object) -> object:
+    """Half characters stand for bytes of a foreign producer that are no UTF-8; an answer cannot hold them."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if isinstance(value, str) else value
+
+
+Text = Annotated[str, BeforeValidator(_printable)]
+Sizes = Annotated[dict[TaskState, int], Field(description="Tasks by state.", examples=[_SIZES])]
+Rate = Annotated[float | None, Field(description="The share of runs that failed; null where nothing ran.")]
+Seconds = timedelta
+
+
+class Record(BaseModel):
+    """A record of the core."""
+
+    model_config = ConfigDict(from_attributes=True, ser_json_timedelta="float")
+
+
+# --- queues -----------------------------------------------------------------------------------------------------------
+
+
+class QueueRow(Record):
+    """One queue as it stands."""
+
+    name: Text = Field(examples=["default"])
+    status: QueueStatus = Field(description="damaged: it cannot be counted, and its numbers are 0.")
+    is_paused: bool
+    size: int = Field(description="Tasks in all states together.", examples=[51])
+    sizes: Sizes
+    groups: int = Field(description="Groups with tasks in them.", examples=[0])
+    latency: Seconds | None = Field(description="Seconds that the next task to run has been pending.")
+    memory: int | None = Field(description="About how many bytes it takes in Redis.", examples=[18_432])
+    processed: int = Field(description="Tasks that ran, those that failed included.", examples=[1_204])
+    failed: int = Field(description="Runs that failed.", examples=[7])
+    processed_today: int = Field(description="Since midnight UTC.", examples=[97])
+    failed_today: int = Field(description="Since midnight UTC.", examples=[1])
+    error_rate: Rate
+    as_of: datetime = Field(description="When this was read, by Redis's clock.")
+    problem: Text = Field(description='Why it cannot be counted, "" if it can.', examples=[""])
+
+
+class QueuesOverview(Record):
+    """All queues, sorted by name, and their sums."""
+
+    queues: list[QueueRow]
+    sizes: Sizes
+    size: int = Field(examples=[51])
+    processed_today: int = Field(examples=[97])
+    failed_today: int = Field(examples=[1])
+    error_rate: Rate
+
+
+class DayRow(Record):
+    """What queues did on one UTC day."""
+
+    day: date
+    processed: int = Field(examples=[97])
+    failed: int = Field(examples=[1])
+    succeeded: int = Field(examples=[96])
+    error_rate: Rate
+
+
+class TypeRow(Record):
+    """How many tasks of one type stand in a queue, among those that were looked at."""
+
+    name: Text = Field(description='"" for those that cannot be read.', examples=["image:resize"])
+    size: int
+    sizes: Sizes
+
+
+class QueueDetail(Record):
+    """One queue in full."""
+
+    queue: QueueRow
+    days: list[DayRow] = Field(description="The oldest first and today last.")
+    types: list[TypeRow] = Field(description="The most first.")
+    looked_at: int = Field(description="How many tasks `types` is made of.")
+    is_sampled: bool = Field(description="Whether there are more than were looked at.")
+
+
+class History(BaseModel):
+    """What queues did together, day by day."""
+
+    days: list[DayRow] = Field(description="The oldest first and today last.")
+
+
+class Removed(BaseModel):
+    """What became of a queue that is being removed."""
+
+    deleted: int = Field(description="Tasks that were deleted.", examples=[12])
+    is_complete: bool = Field(description="False: time was over; the same request carries on.")
+
+
+class Group(Record):
+    """A group of tasks that wait to become one."""
+
+    name: Text = Field(examples=["user:7"])
+    size: int = Field(examples=[3])
+
+
+class Groups(BaseModel):
+    """A page of groups."""
+
+    groups: list[Group]
+    total: int
+    page: int
+    page_size: int
+
+
+class Count(BaseModel):
+    """How many tasks there are."""
+
+    count: int = Field(examples=[40])
+
+
+class Place(BaseModel):
+    """Where a queue stands in a cluster."""
+
+    slot: int = Field(description="0 to 16383.", examples=[13_328])
+    nodes: list[str] = Field(description="host:port, the primary first; none without a cluster.")
+
+
+class Arrived(BaseModel):
+    """What became of moves that were cut off."""
+
+    arrived: int | None = Field(
+        description="Tasks that are in their other queue now; null: time was over before all were.", examples=[0]
+    )
+    is_complete: bool = Field(description="False: time was over; the same request carries on.")
+
+
+class Finding(Record):
+    """One damage."""
+
+    kind: FindingKind
+    task_id: Text
+    detail: Text
+    repaired: bool
+
+
+class ReconcileReport(Record):
+    """The damage in a queue."""
+
+    queue: Text = Field(examples=["default"])
+    scanned: int = Field(description="Tasks that were looked at.")
+    findings: list[Finding]
+    repaired: int
+    is_complete: bool = Field(description="False if the look ended early.")
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+class Octets(BaseModel):
+    """Bytes of a task, in the form in which they can be read."""
+
+    size: int = Field(description="How many bytes.", examples=[12])
+    format: Literal["json", "text", "base64"] | None = Field(
+        default=None, description="What `value` is.", examples=["json"]
+    )
+    value: Any = Field(default=None, examples=[{"to": "a@example.com"}])
+    omitted: Literal["hidden", "large"] | None = Field(
+        default=None, description="Why `value` is not shown: you may not see it, or a list is no place for it."
+    )
+
+
+class Attempt(Record):
+    """One attempt of a task that has ended."""
+
+    number: int = Field(examples=[1])
+    worker: Text
+    started_at: datetime | None
+    ended_at: datetime | None
+    error: Text = Field(description='What it raised, "" if it succeeded.', examples=["builtins.ValueError"])
+    traceback: Any = Field(description="null where it is not shown.")
+
+
+class Task(Record):
+    """One task. Of one that cannot be read, `problem` says why, and there is no more than its id, queue and state."""
+
+    id: Text = Field(examples=[ID])
+    queue: Text = Field(examples=["default"])
+    state: TaskState = Field(examples=["retry"])
+    problem: Text = Field(default="", description='Why it cannot be read, "" if it can.', examples=[""])
+    message: Octets | None = Field(default=None, description="What is stored of one that cannot be read.")
+    name: Text = Field(default="", examples=["image:resize"])
+    payload: Octets | None = None
+    headers: Any = Field(default=None, description="Text that travels with it.", examples=[{}])
+    max_retry: int = Field(default=0, examples=[25])
+    retried: int = Field(default=0, examples=[1])
+    last_error: Any = Field(default="", examples=["timed out"])
+    last_failed_at: datetime | None = None
+    timeout: Seconds | None = Field(default=None, description="Longest run, in seconds.")
+    deadline: datetime | None = None
+    retention: Seconds = Field(default=timedelta(0), description="Seconds it is kept after success.")
+    group: Text = ""
+    next_run_at: datetime | None = None
+    lease_expires_at: datetime | None = None
+    completed_at: datetime | None = None
+    archived_at: datetime | None = None
+    expires_at: datetime | None = None
+    result: Octets | None = None
+    attempts: list[Attempt] = Field(default_factory=list, description="The last; empty in lists.")
+    worker: Text = Field(default="", description="Token of the worker that runs it; empty in lists.")
+    started_at: datetime | None = Field(default=None, description="null in lists.")
+
+
+class TaskPage(BaseModel):
+    """A page of tasks: first comes what is next to run or was started first."""
+
+    tasks: list[Task]
+    total: int = Field(description="How many there are on all pages.", examples=[1])
+    page: int = Field(examples=[1])
+    page_size: int = Field(examples=[30])
+    pages: int = Field(description="Number of pages, at least 1.", examples=[1])
+
+
+class TasksFound(BaseModel):
+    """What a search found so far."""
+
+    tasks: list[Task]
+    scanned: int = Field(description="How many were read for them.", examples=[10_000])
+    total: int = Field(description="How many there are to look at.", examples=[25_000])
+    next: str | None = Field(description="Send it as `cursor` to go on; null when all were looked at.")
+
+
+def task_of(record: TaskRecord, shown: Shown, *, is_listed: bool) -> Task:
+    """Return what is shown of a task."""
+    most = LISTED_BYTES if is_listed else None
+    if isinstance(record, UnreadableTask):
+        message = shown if shown.may_ask_payloads else Shown(payloads=False, redact=None)
+        octets = message.octets("", "message", record.message, most=most)
+        return Task(
+            id=record.id, queue=record.queue, state=record.state, problem=record.problem, message=Octets(**octets)
+        )
+    name = record.name
+    plain = {
+        field: getattr(record, field)
+        for field in TaskInfo.__dataclass_fields__
+        if field not in ("payload", "result", "headers", "last_error", "attempts")
+    }
+    return Task(
+        **plain,
+        payload=Octets(**shown.octets(name, "payload", record.payload, most=most)),
+        result=Octets(**shown.octets(name, "result", record.result, most=most)),
+        headers=shown.value(name, "headers", {_text(key): _text(value) for key, value in record.headers.items()}),
+        last_error=shown.value(name, "error", _text(record.last_error)),
+        attempts=[
+            Attempt(
+                number=each.number,
+                worker=each.worker,
+                started_at=each.started_at,
+                ended_at=each.ended_at,
+                error=each.error,
+                traceback=shown.value(name, "traceback", _text(each.traceback)) if shown.payloads else None,
+            )
+            for each in record.attempts
+        ],
+    )
+
+
+def _text(value: str) -> str:
+    return str(_printable(value))
+
+
+# --- what is done to tasks --------------------------------------------------------------------------------------------
+
+
+class Skipped(BaseModel):
+    """How many tasks were left alone, and why."""
+
+    reason: Skip
+    state: str = Field(description='The state they are in, for "changed" and "state".', examples=["active"])
+    count: int = Field(examples=[1])
+
+
+class TaskAddress(BaseModel):
+    """A task that is meant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    queue: str = Field(examples=["default"])
+    id: str = Field(examples=[ID])
+    state: TaskState | None = Field(default=None, description="The state it was seen in; in another it is left alone.")
+
+
+class Acted(BaseModel):
+    """What became of tasks, as far as this request went."""
+
+    done: int = Field(description="Tasks to which it was done.", examples=[100])
+    done_tasks: list[TaskAddress] = Field(description="Which these are, of tasks that were named one by one.")
+    skipped: list[Skipped]
+    scanned: int = Field(description="How many tasks were read for it.", examples=[100])
+    failure: str | None = Field(
+        default=None,
+        description="Redis failed on the way. Of up to 100 tasks more it is not known whether it was done to them.",
+    )
+    next: str | None = Field(
+        description="Send the same request with it as `cursor` to go on; null when all were gone through."
+    )
+
+
+def acted_of(report: ActionReport, *, scanned: int, following: str | None, names: bool) -> Acted:
+    """Return what became of tasks."""
+    return Acted(
+        done=len(report.done),
+        done_tasks=[TaskAddress(queue=_text(each.queue), id=_text(each.id)) for each in report.done] if names else [],
+        skipped=[
+            Skipped(reason=reason, state=state, count=count)
+            for (reason, state), count in sorted(report.skipped.items())
+        ],
+        scanned=scanned,
+        failure=None if report.failure is None else "Redis did not answer, or refused; the log of the server says more",
+        next=following,
+    )
+
+
+# --- workers, schedulers, the store -----------------------------------------------------------------------------------
+
+
+class QueueWeight(Record):
+    """A queue that a worker serves."""
+
+    name: Text = Field(examples=["default"])
+    weight: int = Field(examples=[3])
+    share: float | None = Field(description="How often it is asked first; null with strict priority.")
+
+
+class RunningRow(Record):
+    """A task that a worker runs."""
+
+    task_id: Text = Field(examples=[ID])
+    name: Text = Field(examples=["image:resize"])
+    queue: Text = Field(examples=["default"])
+    started_at: datetime | None
+    running_for: Seconds | None = Field(description="Seconds.")
+    deadline: datetime | None
+    is_overdue: bool
+
+
+class WorkerRow(Record):
+    """A worker process, as of its last heartbeat; Go's too."""
+
+    id: Text
+    host: Text = Field(examples=["web-1"])
+    pid: int = Field(examples=[4211])
+    status: Text = Field(examples=["active"])
+    started_at: datetime | None
+    uptime: Seconds | None = Field(description="Seconds.")
+    concurrency: int = Field(examples=[10])
+    queues: list[QueueWeight]
+    strict_priority: bool
+    running: list[RunningRow] = Field(description="Longest first.")
+
+
+class WorkersOverview(Record):
+    """All worker processes that live."""
+
+    workers: list[WorkerRow]
+    as_of: datetime
+    running: int = Field(description="Tasks that run now.")
+    concurrency: int = Field(description="Most tasks that all of them run at the same time.")
+
+
+class Schedule(BaseModel):
+    """A periodic entry of a scheduler that runs."""
+
+    id: Text = Field(examples=["nightly"])
+    spec: Text = Field(examples=["0 3 * * *"])
+    name: Text = Field(examples=["report:nightly"])
+    payload: Octets
+    options: list[Text] = Field(description="As Asynq spells them.", examples=[['Queue("low")']])
+    next_run_at: datetime | None
+    previous_run_at: datetime | None
+
+
+class Schedules(BaseModel):
+    """The periodic entries of all schedulers that are alive, by id."""
+
+    schedules: list[Schedule]
+    total: int
+    page: int
+    page_size: int
+
+
+class SchedulerEvent(Record):
+    """One enqueue of a periodic entry."""
+
+    task_id: Text = Field(examples=[ID])
+    enqueued_at: datetime | None
+
+
+class SchedulerEvents(BaseModel):
+    """Past enqueues of a periodic entry, the newest first."""
+
+    events: list[SchedulerEvent]
+    page: int
+    page_size: int
+
+
+def schedule_of(entry: PeriodicEntryInfo, shown: Shown) -> Schedule:
+    """Return what is shown of a periodic entry."""
+    return Schedule(
+        id=entry.id,
+        spec=entry.spec,
+        name=entry.name,
+        payload=Octets(**shown.octets(entry.name, "payload", entry.payload, most=LISTED_BYTES)),
+        options=list(entry.options),
+        next_run_at=entry.next_run_at,
+        previous_run_at=entry.previous_run_at,
+    )

@@ -1,0 +1,49 @@
+"""Routers are closed unless they are told who may ask."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Depends, HTTPException
+
+from taskq_core import ConfigurationError
+
+logger = logging.getLogger("taskq.fastapi")
+
+
+def is_closed(router: str, dependencies: Sequence[Any], *, allow_anonymous: bool) -> bool:
+    """Return whether a router lets nobody in.
+
+    Raises:
+        ConfigurationError: Dependencies are given though everybody may ask.
+    """
+    if allow_anonymous and dependencies:
+        raise ConfigurationError(f"{router} takes dependencies, or allow_anonymous=True, and was given both")
+    return not dependencies and not allow_anonymous
+
+
+def guards(router: str, dependencies: Sequence[Any], *, allow_anonymous: bool, open_for: str) -> list[Any]:
+    """Return the dependencies of a router: those it is given, or one that lets nobody in.
+
+    Args:
+        router: Name of the function that makes the router.
+        dependencies: Who may ask.
+        allow_anonymous: Whether everybody may ask.
+        open_for: What everybody could do with `allow_anonymous=True`, as the rest of a sentence.
+    """
+
+    async def refuse() -> None:
+        raise refusal(router, open_for)
+
+    return [Depends(refuse)] if is_closed(router, dependencies, allow_anonymous=allow_anonymous) else list(dependencies)
+
+
+def refusal(router: str, open_for: str) -> HTTPException:
+    """Log the line that opens a router, and return the error of a request to a closed one."""
+    logger.warning(
+        "the routes of %s answer 403: give it dependencies=[Depends(...)] that let the right people in, or "
+        "allow_anonymous=True to let everybody %s",
+        router,
+        open_for,
+    )
+    return HTTPException(403, "this is closed; the log of the server says how to open it")

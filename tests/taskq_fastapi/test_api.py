@@ -1,0 +1,466 @@
+"""What the JSON API tells and does, for single tasks, for many, and when something is wrong."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import pytest
+from fastapi import Depends, FastAPI
+from httpx import AsyncClient as HttpClient
+
+from taskq_core import TaskContext, TaskQ, TaskState
+from taskq_core.inspector import AsyncInspector, Matching, TaskAction
+from taskq_core.testing import adrain
+from taskq_fastapi import InspectorDep, inspector_dep, taskq_lifespan
+from taskq_fastapi.api import bulk_routes, queue_routes
+from tests.redis_server import RedisServer
+from tests.taskq_fastapi.api import CHANGES, LOOKS, api_app, requests, send
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+async def web(taskq: TaskQ) -> AsyncIterator[HttpClient]:
+    async with requests(api_app(taskq, allow_anonymous=True, show_payloads=True)) as web:
+        yield web
+
+
+async def enqueue(taskq: TaskQ, *ids: str, name: str = "note", **options: Any) -> None:
+    for task_id in ids:
+        await taskq.remote(name, task_id=task_id, **options).adelay(number=1)
+
+
+async def states(web: HttpClient, *ids: str, queue: str = "default") -> list[str]:
+    return [(await web.get(f"/tasks/{queue}/{task_id}")).json().get("state", "gone") for task_id in ids]
+
+
+# --- what is told -----------------------------------------------------------------------------------------------------
+
+
+async def test_queues_are_told_with_their_sums(taskq: TaskQ, web: HttpClient) -> None:
+    await enqueue(taskq, "1", "2")
+    await enqueue(taskq, "3", queue="low", run_after=60)
+
+    body = (await web.get("/queues")).json()
+
+    assert [(row["name"], row["size"], row["status"]) for row in body["queues"]] == [
+        ("default", 2, "running"),
+        ("low", 1, "running"),
+    ]
+    assert (body["size"], body["sizes"]["scheduled"]) == (3, 1)
+
+
+async def test_a_task_is_told_with_its_attempts(taskq: TaskQ, web: HttpClient) -> None:
+    @taskq.task(name="fail", max_retry=0)
+    def fail(number: int) -> None:
+        raise ValueError("broken")
+
+    await fail.using(task_id="a/b ü").adelay(number=7)
+    await adrain(taskq, raises=False)
+
+    body = (await web.get("/tasks/default/a%2Fb%20%C3%BC")).json()
+
+    assert (body["id"], body["state"], body["last_error"]) == ("a/b ü", "archived", "ValueError: broken")
+    assert body["payload"] == {"size": 12, "format": "json", "value": {"number": 7}, "omitted": None}
+    assert [(each["number"], each["error"]) for each in body["attempts"]] == [(1, "builtins.ValueError")]
+    assert "broken" in body["attempts"][0]["traceback"]
+
+
+@pytest.mark.parametrize("task_id", ["x/events", "ü ?#%2F&", "<script>"])
+async def test_whatever_an_id_is_its_task_is_found_and_changed(taskq: TaskQ, web: HttpClient, task_id: str) -> None:
+    await enqueue(taskq, task_id)
+    path = f"/tasks/default/{quote(task_id, safe='')}"
+
+    found = await web.get(path)
+    deleted = await send(web, "POST", path, {"action": "delete"})
+
+    assert found.json()["id"] == task_id
+    assert deleted.status_code == 200
+    assert (await web.get(path)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("stored", "kind", "value"),
+    [
+        (b'{"a": 1}', "json", {"a": 1}),
+        (b"plain", "text", "plain"),
+        (b"\xff\xfe", "base64", "//4="),
+        (b"NaN", "text", "NaN"),
+        (b'"\\ud800"', "text", '"\\ud800"'),
+        (b"[" * 50_000, "text", "[" * 50_000),
+        (b"[" * 300 + b"]" * 300, "text", "[" * 300 + "]" * 300),
+        (b"1e999", "text", "1e999"),
+    ],
+)
+async def test_a_payload_is_told_in_the_form_in_which_it_can_be_read(
+    taskq: TaskQ, web: HttpClient, stored: bytes, kind: str, value: Any
+) -> None:
+    await taskq.remote("note", task_id="1").adelay(stored)
+
+    payload = (await web.get("/tasks/default/1")).json()["payload"]
+
+    assert (await web.get("/tasks")).status_code == 200
+    assert (payload["format"], payload["value"], payload["size"]) == (kind, value, len(stored))
+
+
+async def test_a_list_leaves_out_large_payloads(taskq: TaskQ, web: HttpClient) -> None:
+    await taskq.remote("note", task_id="1").adelay(b"x" * 20_000)
+
+    listed = (await web.get("/tasks")).json()["tasks"][0]["payload"]
+    alone = (await web.get("/tasks/default/1")).json()["payload"]
+
+    assert (listed["omitted"], listed["size"]) == ("large", 20_000)
+    assert alone["value"] == "x" * 20_000
+
+
+async def test_a_task_that_cannot_be_read_is_told_as_such(taskq: TaskQ, web: HttpClient, server: RedisServer) -> None:
+    await enqueue(taskq, "1")
+    server.command("HSET", "asynq:{default}:t:1", "msg", b"\xff\xff")
+
+    listed = (await web.get("/tasks?queue=default")).json()["tasks"]
+    alone = (await web.get("/tasks/default/1")).json()
+
+    assert [task["id"] for task in listed] == ["1"]
+    assert alone["problem"]
+    assert alone["message"] == {"size": 2, "format": "base64", "value": "//8=", "omitted": None}
+
+
+async def test_pages_and_filters(taskq: TaskQ, web: HttpClient) -> None:
+    await enqueue(taskq, "1", "2", "3")
+    await enqueue(taskq, "4", name="mail", queue="low")
+
+    second = (await web.get("/tasks", params={"page": 2, "page_size": 2, "queue": "default"})).json()
+    mails = (await web.get("/tasks/search", params={"name": "mail"})).json()
+    by_id = (await web.get("/tasks/search", params={"text": "2"})).json()
+    first = (await web.get("/tasks/find", params={"queue": "default", "state": "pending", "limit": 2})).json()
+    rest = (
+        await web.get(
+            "/tasks/find", params={"queue": "default", "state": "pending", "limit": 2, "cursor": first["next"]}
+        )
+    ).json()
+
+    assert (len(second["tasks"]), second["total"], second["pages"]) == (1, 3, 2)
+    assert [task["id"] for task in mails["tasks"]] == ["4"]
+    assert [task["id"] for task in by_id["tasks"]] == ["2"]
+    assert sorted(task["id"] for task in first["tasks"] + rest["tasks"]) == ["1", "2", "3"]
+    assert rest["next"] is None
+
+
+async def test_the_inspector_is_a_dependency_of_routes(taskq: TaskQ, server: RedisServer) -> None:
+    app = FastAPI(lifespan=taskq_lifespan({"default": taskq, "mail": TaskQ(server.url, prefix="mail")}))
+    await enqueue(taskq, "1")
+
+    @app.get("/taskq/names")
+    async def names(inspector: InspectorDep) -> list[str]:
+        return await inspector.queues()
+
+    @app.get("/taskq/names/mail")
+    async def names_of_mail(inspector: Annotated[AsyncInspector, Depends(inspector_dep("mail"))]) -> list[str]:
+        return await inspector.queues()
+
+    async with requests(app) as web:
+        assert (await web.get("/names")).json() == ["default"]
+        assert (await web.get("/names/mail")).json() == []
+
+
+# --- what is done to one ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "state", "queue"),
+    [
+        ({"action": "run"}, "pending", "default"),
+        ({"action": "retry", "after": 600}, "scheduled", "default"),
+        ({"action": "retry", "at": "2100-01-01T00:00:00Z"}, "scheduled", "default"),
+        ({"action": "archive"}, "archived", "default"),
+        ({"action": "delete"}, "gone", "default"),
+        ({"action": "move", "to_queue": "low"}, "scheduled", "low"),
+    ],
+)
+async def test_a_task_is_changed(taskq: TaskQ, web: HttpClient, change: dict[str, Any], state: str, queue: str) -> None:
+    await enqueue(taskq, "1", run_after=60)
+
+    answer = await send(web, "POST", "/tasks/default/1", change)
+
+    assert answer.status_code == 200, answer.text
+    assert await states(web, "1", queue=queue) == [state]
+
+
+async def test_a_running_task_is_cancelled_only_where_it_was_named(taskq: TaskQ, web: HttpClient) -> None:
+    answers: list[Any] = []
+
+    @taskq.task(name="ask", max_retry=0)
+    async def ask(context: TaskContext) -> None:
+        await enqueue(taskq, "other", queue="low")
+        answers.append(await send(web, "POST", "/tasks/low/1", {"action": "cancel"}))
+        answers.append(await send(web, "POST", "/tasks/default/1", {"action": "delete"}))
+        answers.append(await send(web, "POST", "/tasks/default/1", {"action": "cancel"}))
+
+    await ask.using(task_id="1").adelay()
+    await adrain(taskq, raises=False, queues=["default"])
+
+    assert [answer.status_code for answer in answers] == [404, 409, 200]
+    assert answers[1].json()["type"] == "urn:taskq:problem:task-active"
+    assert answers[2].json()["action"] == "cancel"
+
+
+async def test_a_payload_is_changed_only_if_it_is_the_one_that_was_read(taskq: TaskQ, web: HttpClient) -> None:
+    await taskq.remote("note", task_id="1").adelay(b'{ "number" : 1 }')
+
+    def change(number: int, expected: int) -> dict[str, Any]:
+        return {"payload": {"value": {"number": number}}, "expected": {"value": {"number": expected}}}
+
+    stale = await send(web, "PATCH", "/tasks/default/1", change(3, expected=2))
+    done = await send(web, "PATCH", "/tasks/default/1", change(3, expected=1))
+    not_json = await web.patch(
+        "/tasks/default/1", content=b'{"payload": {"value": NaN}}', headers={"content-type": "application/json"}
+    )
+
+    assert (stale.status_code, done.status_code, not_json.status_code) == (409, 200, 422)
+    assert done.json()["payload"]["value"] == {"number": 3}
+
+
+async def test_a_queue_is_paused_resumed_and_removed(taskq: TaskQ, web: HttpClient) -> None:
+    await enqueue(taskq, "1", queue="a/b")
+
+    paused = [await send(web, "PATCH", "/queues/a/b", {"paused": True}) for _ in range(2)]
+    resumed = await send(web, "PATCH", "/queues/a/b", {"paused": False})
+    refused = await web.delete("/queues/a/b")
+    removed = await web.delete("/queues/a/b?force=true")
+    gone = await web.get("/queues/a/b")
+
+    assert [answer.json()["status"] for answer in paused] == ["paused", "paused"]
+    assert resumed.json()["status"] == "running"
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:taskq:problem:queue-not-empty")
+    assert removed.json() == {"deleted": 1, "is_complete": True}
+    assert gone.status_code == 404
+
+
+# --- what is done to many ---------------------------------------------------------------------------------------------
+
+
+async def act(web: HttpClient, **body: Any) -> list[dict[str, Any]]:
+    """Do it and go on until there is nothing left to do."""
+    parts: list[dict[str, Any]] = []
+    while not parts or parts[-1]["next"] is not None:
+        cursor = {"cursor": parts[-1]["next"]} if parts else {}
+        answer = await send(web, "POST", "/tasks/actions", {**body, **cursor})
+        assert answer.status_code == 200, answer.text
+        parts.append(answer.json())
+        assert len(parts) < 50
+    return parts
+
+
+@pytest.fixture
+def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests whose time is over at once."""
+    for module in (bulk_routes, queue_routes):
+        monkeypatch.setattr(module, "time_left", lambda: lambda: False)
+
+
+async def test_tasks_that_are_named_are_acted_on_and_the_others_told(taskq: TaskQ, web: HttpClient) -> None:
+    await enqueue(taskq, "1", "2", run_after=60)
+    await enqueue(taskq, "3")
+    tasks = [{"queue": "default", "id": each} for each in ("1", "2", "3", "none")]
+
+    (part,) = await act(web, action="run", tasks=tasks)
+
+    assert part["done"] == 2
+    assert [each["id"] for each in part["done_tasks"]] == ["1", "2"]
+    assert part["skipped"] == [
+        {"reason": "gone", "state": "", "count": 1},
+        {"reason": "state", "state": "pending", "count": 1},
+    ]
+
+
+async def test_a_stale_task_is_left_alone(taskq: TaskQ, web: HttpClient) -> None:
+    await enqueue(taskq, "1")
+
+    (part,) = await act(web, action="delete", tasks=[{"queue": "default", "id": "1", "state": "archived"}])
+
+    assert part["skipped"] == [{"reason": "changed", "state": "pending", "count": 1}]
+    assert await states(web, "1") == ["pending"]
+
+
+@pytest.mark.usefixtures("no_time")
+@pytest.mark.parametrize("by", ["filter", "tasks"])
+async def test_when_time_is_over_the_caller_goes_on_and_each_is_done_once(
+    taskq: TaskQ, web: HttpClient, by: str
+) -> None:
+    ids = [str(number) for number in range(250)]
+    await taskq.async_client.enqueue_many(taskq.remote("note", task_id=each).s(number=1) for each in ids)
+    chosen: Any = {"state": "pending"} if by == "filter" else [{"queue": "default", "id": each} for each in ids]
+
+    parts = await act(web, action="archive", **{by: chosen})
+
+    assert [part["done"] for part in parts] == [100, 100, 50]
+    assert (await web.get("/count?queue=default&state=archived")).json() == {"count": 250}
+
+
+@pytest.mark.usefixtures("no_time")
+async def test_those_put_off_are_not_put_off_again(taskq: TaskQ, web: HttpClient) -> None:
+    calls = (taskq.remote("note", task_id=str(number), run_after=10).s(number=1) for number in range(250))
+    await taskq.async_client.enqueue_many(calls)
+
+    parts = await act(web, action="retry", after=3600, filter={"state": "scheduled"})
+
+    assert sum(part["done"] for part in parts) == 250
+    times = {task["next_run_at"] for task in (await web.get("/tasks?page_size=200")).json()["tasks"]}
+    assert len(times) == 1
+
+
+async def test_a_filter_looks_inside_and_moves_between_queues(taskq: TaskQ, web: HttpClient) -> None:
+    await enqueue(taskq, "1", "2", name="mail:send")
+    await enqueue(taskq, "3", name="note")
+    await enqueue(taskq, "4", name="mail:send", queue="low")
+
+    (part,) = await act(web, action="move", to_queue="low", filter={"state": "pending", "name": "mail"})
+
+    assert (part["done"], part["skipped"]) == (2, [])
+    assert (await web.get("/count?queue=low&state=pending")).json() == {"count": 3}
+    assert await states(web, "3") == ["pending"]
+
+
+async def test_a_task_that_was_run_and_failed_again_is_not_run_by_the_next_part(taskq: TaskQ) -> None:
+    @taskq.task(name="fail", max_retry=0)
+    async def fail() -> None:
+        raise ValueError("broken")
+
+    inspector = AsyncInspector(taskq)
+    for number in range(150):
+        await fail.using(task_id=str(number)).adelay()
+    await adrain(taskq, raises=False)
+    matching = Matching(queue="default", state=TaskState.ARCHIVED)
+
+    first = await inspector.act_on_matching(matching, TaskAction.RUN, has_time=lambda: False)
+    began, _, rest = (first.next or "").partition("/")
+    second = await inspector.act_on_matching(
+        matching, TaskAction.RUN, cursor=f"{int(began) - 60}/{rest}", has_time=lambda: False
+    )
+
+    assert len(first.report.done) == 100
+    assert len(second.report.done) == 0  # all failed after the moment at which this one says that it began
+
+
+@pytest.mark.usefixtures("no_time")
+async def test_a_queue_too_large_for_one_request_is_removed_by_several(taskq: TaskQ, web: HttpClient) -> None:
+    calls = (taskq.remote("note").s(number=1) for _ in range(1_500))
+    await taskq.async_client.enqueue_many(calls)
+
+    answers = [(await web.delete("/queues/default?force=true")).json()]
+    while not answers[-1]["is_complete"]:
+        answers.append((await web.delete("/queues/default?force=true")).json())
+        assert len(answers) < 50
+
+    assert len(answers) > 1
+    assert sum(answer["deleted"] for answer in answers) == 1_500
+    assert (await web.get("/queues")).json()["queues"] == []
+
+
+async def test_moves_that_take_too_long_are_carried_on_by_the_next_request(
+    taskq: TaskQ, web: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await enqueue(taskq, "1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue_routes, "BULK_S", 0)
+        cut_off = await send(web, "POST", "/finish-moves", {"queue": "default"})
+    ended = await send(web, "POST", "/finish-moves", {"queue": "default"})
+
+    assert cut_off.json() == {"arrived": None, "is_complete": False}
+    assert ended.json() == {"arrived": 0, "is_complete": True}
+
+
+# --- what is wrong ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "kind"),
+    [
+        ("GET", "/queues/defualt", None, 404, "queue-not-found"),
+        ("GET", "/tasks/default/none", None, 404, "task-not-found"),
+        ("GET", "/tasks/none/1", None, 404, "queue-not-found"),
+        ("GET", "/tasks/default/line%0Abreak%0A", None, 404, "task-not-found"),
+        ("GET", "/schedules/none/events", None, 404, "schedule-not-found"),
+        ("GET", "/tasks?page=0", None, 422, "invalid-request"),
+        ("GET", "/tasks?page=1000000001", None, 422, "invalid-request"),
+        ("GET", f"/tasks?page={'9' * 400}", None, 422, "invalid-request"),
+        ("GET", "/tasks?page_size=100000", None, 422, "invalid-request"),
+        ("GET", "/tasks?state=sleeping", None, 422, "invalid-request"),
+        ("GET", "/tasks?state=aggregating", None, 422, "invalid-request"),
+        ("GET", "/tasks/search?cursor=x", None, 422, "invalid-request"),
+        ("GET", "/tasks/search?state=aggregating", None, 422, "invalid-request"),
+        ("GET", "/tasks/find?queue=default&state=pending&cursor=-1", None, 422, "invalid-request"),
+        ("GET", "/history?days=91", None, 422, "invalid-request"),
+        ("POST", "/tasks/default/1", {"action": "archive", "after": 1}, 422, "invalid-request"),
+        ("POST", "/tasks/default/1", {"action": "retry"}, 422, "invalid-request"),
+        ("POST", "/tasks/default/1", {"action": "move"}, 422, "invalid-request"),
+        ("POST", "/tasks/default/1", {"action": "run"}, 409, "task-state"),
+        ("POST", "/tasks/default/1", {"action": "run", "more": 1}, 422, "invalid-request"),
+        ("POST", "/tasks/actions", {"action": "run"}, 422, "invalid-request"),
+        ("POST", "/tasks/actions", {"action": "run", "filter": {"state": "pending"}}, 422, "invalid-request"),
+        ("POST", "/tasks/actions", {"action": "run", "tasks": [], "cursor": "x"}, 422, "invalid-request"),
+        (
+            *("POST", "/tasks/actions", {"action": "run", "filter": {"state": "retry"}, "cursor": "1/x/zz/"}),
+            *(422, "invalid-request"),
+        ),
+    ],
+)
+async def test_what_is_wrong_is_told_as_a_problem(
+    taskq: TaskQ, web: HttpClient, method: str, path: str, body: Any, status: int, kind: str
+) -> None:
+    await enqueue(taskq, "1")
+
+    answer = await send(web, method, path, body)
+
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert (answer.status_code, problem["status"]) == (status, status), answer.text
+    assert problem["type"] == f"urn:taskq:problem:{kind}"
+    assert problem["detail"]
+    kinds = {each["type"]: each for each in (await web.get("/problems")).json()}
+    assert (kinds[problem["type"]]["title"], kinds[problem["type"]]["status"]) == (problem["title"], status)
+
+
+async def test_a_page_beyond_the_end_is_empty(taskq: TaskQ, web: HttpClient) -> None:
+    await enqueue(taskq, "1")
+
+    answer = await web.get("/tasks?page=1000000000&page_size=200&queue=default&state=pending")
+
+    assert (answer.status_code, answer.json()["tasks"], answer.json()["total"]) == (200, [], 1)
+
+
+async def test_what_was_sent_is_not_repeated(web: HttpClient) -> None:
+    answer = await send(web, "PATCH", "/tasks/default/1", {"payload": {"value": 1, "format": "my-password"}})
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["where"][0] == "body"
+    assert "my-password" not in answer.text
+
+
+async def test_while_redis_is_away_every_route_says_so_and_names_no_address(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with RedisServer() as server:
+        taskq = TaskQ(server.url, enqueue_timeout=0.2)
+        await enqueue(taskq, "1")
+        async with requests(api_app(taskq, allow_anonymous=True, show_payloads=True)) as web:
+            server.stop()
+            looked = {
+                ("GET", path): await web.get(path) for path in LOOKS if path != "/problems"
+            }  # which asks Redis nothing
+            changed = {(method, path): await send(web, method, path, body) for method, path, body in CHANGES}
+            tasks = [{"queue": "default", "id": "1"}]
+            bulk = await send(web, "POST", "/tasks/actions", {"action": "delete", "tasks": tasks})
+
+    answers = {**looked, **changed}
+    assert {key: answer.status_code for key, answer in answers.items()} == dict.fromkeys(answers, 503)
+    assert {answer.json()["type"] for answer in answers.values()} == {"urn:taskq:problem:redis-unavailable"}
+    assert {answer.headers["retry-after"] for answer in answers.values()} == {"1"}
+    assert all(isinstance(answer.json()["may_have_happened"], bool) for answer in changed.values())
+    assert (bulk.status_code, bulk.json()["done"], bulk.json()["next"]) == (200, 0, "0")
+    assert bulk.json()["failure"]
+    told = "".join(answer.text for answer in (*answers.values(), bulk))
+    assert "127.0.0.1" not in told
+    assert "localhost" not in told
+    assert "cannot be answered" in caplog.text

@@ -1,0 +1,241 @@
+"""Who may use the JSON API, what they may change, and what they are shown."""
+
+import logging
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, Header, HTTPException
+
+from taskq_core import ConfigurationError, TaskQ
+from taskq_fastapi import taskq_router
+from taskq_fastapi.api import models
+from tests.redis_server import RedisServer
+from tests.taskq_fastapi.api import CHANGES, LOOKS, api_app, populate, requests, send
+
+pytestmark = pytest.mark.redis
+SECRET = "s3cret-of-a-producer"
+
+
+@pytest.fixture
+def tasks(taskq: TaskQ, server: RedisServer) -> TaskQ:
+    populate(taskq, server, SECRET)
+    return taskq
+
+
+def contents(server: RedisServer) -> dict[bytes, bytes | None]:
+    return {key: server.client.dump(key) for key in server.client.keys()}  # noqa: SIM118 - of Redis
+
+
+async def test_without_dependencies_everything_answers_403_and_the_log_says_how_to_open_it(
+    tasks: TaskQ, server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = contents(server)
+
+    async with requests(api_app(tasks)) as web:
+        answers = [await web.get(path) for path in LOOKS]
+        answers += [await send(web, *change) for change in CHANGES]
+        answers += [await web.post("/tasks/actions", content=b"{", headers={"content-type": "text/plain"})]
+
+    assert {answer.status_code for answer in answers} == {403}
+    assert {answer.headers["content-type"] for answer in answers} == {"application/problem+json"}
+    assert contents(server) == before
+    assert "taskq_router answer 403" in caplog.text
+    assert "dependencies=[Depends(...)]" in caplog.text
+    assert "allow_anonymous=True" in caplog.text
+
+
+async def test_dependencies_say_who_may_ask_and_what_they_raise_is_a_problem(tasks: TaskQ) -> None:
+    def logged_in(authorization: Annotated[str | None, Header()] = None) -> None:
+        if authorization != "Bearer x":
+            raise HTTPException(401, "who are you?", headers={"WWW-Authenticate": "Bearer"})
+
+    async with requests(api_app(tasks, dependencies=[Depends(logged_in)])) as web:
+        refused = [await web.get(path) for path in LOOKS]
+        refused += [await send(web, *change) for change in CHANGES]
+        json = {"content-type": "application/json"}
+        refused += [await web.post("/tasks/actions", content=b"{", headers=json)]
+        malformed = await web.post("/tasks/actions", content=b"{", headers={**json, "Authorization": "Bearer x"})
+        let_in = await web.get("/queues", headers={"Authorization": "Bearer x"})
+
+    assert {answer.status_code for answer in refused} == {401}
+    assert refused[0].headers["www-authenticate"] == "Bearer"
+    assert refused[0].json()["detail"] == "who are you?"
+    assert let_in.status_code == 200
+    assert (malformed.status_code, malformed.json()["detail"]) == (400, "the body is no JSON")
+
+
+@pytest.mark.parametrize("read_only", [True, lambda: True])
+async def test_for_reading_only_no_change_is_made(
+    tasks: TaskQ, server: RedisServer, read_only: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = contents(server)
+
+    app = api_app(tasks, allow_anonymous=True, show_payloads=True, read_only=read_only, who=lambda: "ann")
+    async with requests(app) as web:
+        answers = [await send(web, *change) for change in CHANGES]
+        looked = await web.get("/tasks/default/1")
+
+    assert [answer.json()["detail"] for answer in answers] == ["this is for reading only"] * len(CHANGES)
+    assert {answer.status_code for answer in answers} == {403}
+    assert contents(server) == before
+    assert looked.status_code == 200
+    assert caplog.text.count("by 'ann': refused") == len(CHANGES)
+
+
+async def test_looking_never_writes(tasks: TaskQ, server: RedisServer) -> None:
+    before = contents(server)
+
+    async with requests(api_app(tasks, allow_anonymous=True)) as web:
+        answers = {path: (await web.get(path)).status_code for path in LOOKS}
+
+    assert {path for path, status in answers.items() if status != 200} == {"/queues/none"}
+    assert contents(server) == before
+
+
+async def test_payloads_are_hidden_unless_they_are_allowed(tasks: TaskQ) -> None:
+    async with requests(api_app(tasks, allow_anonymous=True)) as web:
+        answers = [await web.get(path) for path in LOOKS]
+        guess = await web.get("/tasks/search", params={"text": SECRET[:6]})
+        asked = await web.get("/tasks/find?queue=default&state=pending&payload=s3")
+        bulk = await send(
+            web, "POST", "/tasks/actions", {"action": "delete", "filter": {"state": "pending", "payload": "s3"}}
+        )
+        edit = await send(web, "PATCH", "/tasks/default/1", {"payload": {"value": 1}})
+    async with requests(api_app(tasks, allow_anonymous=True, show_payloads=True)) as web:
+        shown = await web.get("/tasks/default/1")
+        found = await web.get("/tasks/search", params={"text": SECRET[:6]})
+
+    assert not any(SECRET in answer.text for answer in answers)
+    assert guess.json()["tasks"] == []
+    assert (asked.status_code, bulk.status_code, edit.status_code) == (403, 403, 403)
+    assert shown.json()["payload"]["value"] == {"word": SECRET}
+    assert {task["id"] for task in found.json()["tasks"]} == {"1", models.ID}
+
+
+async def test_a_dependency_may_say_who_sees_payloads(tasks: TaskQ) -> None:
+    def sees(role: Annotated[str, Header()] = "viewer") -> bool:
+        return role == "operator"
+
+    async with requests(api_app(tasks, allow_anonymous=True, show_payloads=sees)) as web:
+        viewer = await web.get("/tasks/default/1")
+        operator = await web.get("/tasks/default/1", headers={"role": "operator"})
+
+    assert viewer.json()["payload"]["omitted"] == "hidden"
+    assert operator.json()["payload"]["value"] == {"word": SECRET}
+
+
+@pytest.mark.parametrize("fails", [None, RuntimeError("no"), object()])
+async def test_a_redaction_changes_what_is_shown_and_shows_nothing_if_it_fails(tasks: TaskQ, fails: object) -> None:
+    def redact(name: str, what: str, value: Any) -> Any:
+        if isinstance(fails, Exception):
+            raise fails
+        if fails is not None:
+            return fails  # which is no JSON
+        return {"word": "***"} if (name, what) == ("note", "payload") else value
+
+    async with requests(api_app(tasks, allow_anonymous=True, show_payloads=True, redact=redact)) as web:
+        answers = [await web.get(path) for path in LOOKS]
+        shown = await web.get("/tasks/default/1")
+        guess = await web.get("/tasks/search", params={"text": SECRET[:6]})
+        edit = await send(web, "PATCH", "/tasks/default/1", {"payload": {"value": 1}})
+
+    assert not any(SECRET in answer.text for answer in answers)
+    assert shown.json()["payload"]["value"] == ("[not shown: the redaction failed]" if fails else {"word": "***"})
+    assert guess.json()["tasks"] == []
+    assert edit.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"sec-fetch-site": "same-origin"}, 200),
+        ({"sec-fetch-site": "none"}, 200),
+        ({"origin": "http://test"}, 200),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "cross-site", "origin": "https://ops.example"}, 200),
+    ],
+)
+async def test_changes_that_a_page_of_another_site_asks_for_are_refused(
+    tasks: TaskQ, headers: dict[str, str], status: int
+) -> None:
+    app = api_app(tasks, allow_anonymous=True, trusted_origins=["https://ops.example"])
+    async with requests(app) as web:
+        changed = await web.patch("/queues/default", json={"paused": True}, headers=headers)
+        removed = await web.delete("/queues/default?force=true", headers=headers)
+        looked = await web.get("/queues", headers=headers)
+
+    assert (changed.status_code, removed.status_code) == (status, status)
+    assert looked.status_code == 200
+    assert "access-control-allow-origin" not in looked.headers
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None])
+async def test_a_change_takes_json_as_such(tasks: TaskQ, kind: str | None) -> None:
+    async with requests(api_app(tasks, allow_anonymous=True)) as web:
+        answer = await web.patch(
+            "/queues/default", content=b'{"paused": true}', headers={"content-type": kind} if kind else {}
+        )
+        info = (await web.get("/queues/default")).json()["queue"]
+
+    assert answer.status_code == 415
+    assert info["is_paused"] is False
+
+
+async def test_a_body_that_is_too_large_is_not_read(tasks: TaskQ) -> None:
+    large = b'{"paused": true, "x": "' + b"x" * 2**20 + b'"}'
+
+    async def pieces() -> Any:
+        for start in range(0, len(large), 65536):
+            yield large[start : start + 65536]
+
+    headers = {"content-type": "application/json"}
+    async with requests(api_app(tasks, allow_anonymous=True)) as web:
+        told = await web.patch("/queues/default", content=large, headers=headers)
+        untold = await web.patch("/queues/default", content=pieces(), headers=headers)
+
+    assert (told.status_code, untold.status_code) == (413, 413)
+
+
+async def test_every_change_is_noted_with_who_made_it_and_without_payloads(
+    tasks: TaskQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "taskq.audit")
+
+    def who(user: Annotated[str, Header()]) -> str:
+        return user
+
+    async with requests(api_app(tasks, allow_anonymous=True, show_payloads=True, who=who)) as web:
+        for change in CHANGES:
+            answer = await send(web, *change, user="ann\nforged")
+            assert answer.status_code == 200, answer.text
+        failed = await send(web, "POST", "/tasks/default/none", {"action": "run"}, user="bob")
+
+    notes = [record for record in caplog.records if record.name == "taskq.audit"]
+    told: list[Any] = [record.audit for record in notes]  # type: ignore[attr-defined]
+    assert [each["action"] for each in told[:-1]] == [
+        *("pause", "retry", "update_payload", "run_all", "finish_moves", "reconcile", "remove_queue")
+    ]
+    assert {each["who"] for each in told[:-1]} == {"ann\nforged"}
+    assert (told[-1]["who"], told[-1]["outcome"], failed.status_code) == ("bob", "QueueNotFoundError", 404)
+    assert not any("\n" in record.getMessage() for record in notes)
+    assert SECRET not in caplog.text
+    assert "number" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"allow_anonymous": True, "dependencies": [Depends(lambda: None)]}, "was given both"),
+        ({"read_only": "yes"}, "read_only must be True, False or a dependency"),
+        ({"trusted_origins": ["a.example"]}, "must hold origins such as"),
+        ({"trusted_origins": "https://a.example"}, "must be a list of origins"),
+        ({"redact": "x"}, "redact must be a function"),
+    ],
+)
+def test_what_is_not_usable_is_refused_when_the_router_is_made(taskq: TaskQ, options: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        taskq_router(taskq, **options)

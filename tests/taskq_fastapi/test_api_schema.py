@@ -1,0 +1,254 @@
+"""The JSON API has a route for everything the inspector can do, describes itself, and keeps to what it says."""
+
+import dataclasses
+import inspect
+import logging
+from typing import Any
+
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck, Phase, given, settings, strategies
+from hypothesis.errors import Unsatisfiable
+from pydantic import BaseModel
+from schemathesis.generation.modes import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from taskq_core import TaskInfo, TaskQ, dashboard
+from taskq_core import inspector as inspection
+from taskq_core.attempts import Attempt
+from taskq_core.dashboard import AsyncDashboard
+from taskq_core.inspector import AsyncInspector
+from taskq_core.reconcile import Finding, ReconcileReport
+from taskq_fastapi.api import models
+from tests.redis_server import RedisServer
+from tests.taskq_fastapi.api import CHANGES, LOOKS, PREFIX, api_app, populate, requests, send
+
+pytestmark = pytest.mark.redis
+
+EXAMPLES = 25
+"""Requests that are made up for each route."""
+ROUTES = {
+    "queues": "GET /queues",
+    "queue_infos": "GET /queues",
+    "queue_info": "GET /queues/{queue}",
+    "memory_usage": "GET /queues/{queue}",
+    "history": "GET /history",
+    "groups": "GET /groups",
+    "count": "GET /count",
+    "pause": "PATCH /queues/{queue}",
+    "resume": "PATCH /queues/{queue}",
+    "remove_queue": "DELETE /queues/{queue}",
+    "tasks": "GET /tasks",
+    "tasks_of": "GET /tasks",
+    "find_tasks": "GET /tasks/find",
+    "task": "GET /tasks/{queue}/{task_id}",
+    "run_task": "POST /tasks/{queue}/{task_id}",
+    "archive_task": "POST /tasks/{queue}/{task_id}",
+    "delete_task": "POST /tasks/{queue}/{task_id}",
+    "retry_task": "POST /tasks/{queue}/{task_id}",
+    "move_task": "POST /tasks/{queue}/{task_id}",
+    "cancel_task": "POST /tasks/{queue}/{task_id}",
+    "update_payload": "PATCH /tasks/{queue}/{task_id}",
+    "act_on": "POST /tasks/actions",
+    "act_on_matching": "POST /tasks/actions",
+    "run_all": "POST /tasks/actions",
+    "archive_all": "POST /tasks/actions",
+    "delete_all": "POST /tasks/actions",
+    "move_all": "POST /tasks/actions",
+    "finish_moves": "POST /finish-moves",
+    "reconcile": "POST /reconcile",
+    "servers": "GET /workers",
+    "scheduler_entries": "GET /schedules",
+    "scheduler_events": "GET /schedules/{entry_id}/events",
+    "key_slot": "GET /redis/place",
+    "cluster_nodes": "GET /redis/place",
+    "redis_info": "GET /redis",
+    # of the dashboard
+    "queue": "GET /queues/{queue}",
+    "workers": "GET /workers",
+    "search_tasks": "GET /tasks/search",
+    "select_tasks": "POST /tasks/actions",
+}
+"""By operation of the inspector and the dashboard: the route that does it."""
+
+
+def operations(*classes: type) -> set[str]:
+    return {
+        name
+        for each in classes
+        for name, function in inspect.getmembers(each, inspect.isfunction)
+        if not name.startswith("_") and name != "follow"  # `follow` is how operations are carried out
+    }
+
+
+@pytest.fixture
+def app(taskq: TaskQ) -> FastAPI:
+    return api_app(taskq, allow_anonymous=True, show_payloads=True)
+
+
+@pytest.fixture
+def document(app: FastAPI) -> dict[str, Any]:
+    return app.openapi()
+
+
+def described(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        f"{method.upper()} {path.removeprefix(PREFIX)}": operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def test_every_operation_of_the_inspector_and_the_dashboard_has_a_route(document: dict[str, Any]) -> None:
+    assert set(ROUTES) == operations(AsyncInspector, AsyncDashboard)
+    assert set(ROUTES.values()) <= set(described(document))
+
+
+async def test_each_route_is_tried_and_says_what_it_describes(taskq: TaskQ, app: FastAPI) -> None:
+    """The requests that other tests go through (`LOOKS`, `CHANGES`) leave out no route."""
+    await taskq.remote("note", task_id="1").adelay(number=1)
+    seen = set()
+
+    async with requests(app) as web:
+        for method, path, body in (*(("GET", path, None) for path in LOOKS), *CHANGES):
+            route = next(each for each in _routes(app) if _matches(each, method, path))
+            seen.add(f"{method} {route}")
+            answer = await send(web, method, path, body)
+            assert answer.status_code in (200, 404), answer.text
+
+    assert seen == set(described(app.openapi()))
+
+
+def _routes(app: FastAPI) -> list[str]:
+    return [path.removeprefix(PREFIX) for path in app.openapi()["paths"]]
+
+
+def _matches(template: str, method: str, path: str) -> bool:
+    parts, wanted = path.partition("?")[0].split("/"), template.split("/")
+    return len(parts) == len(wanted) and all(
+        part == each or (each.startswith("{") and f"/{part}" not in ("/actions", "/search", "/find", "/place"))
+        for part, each in zip(parts, wanted, strict=True)
+    )
+
+
+def test_every_route_has_words_examples_and_problems(document: dict[str, Any]) -> None:
+    for name, operation in described(document).items():
+        assert operation["description"], name
+        assert {"401", "403", "422", "503"} <= set(operation["responses"]), name
+        for status, response in operation["responses"].items():
+            if status != "200":
+                problem = response["content"]["application/problem+json"]
+                assert problem["schema"] == {"$ref": "#/components/schemas/Problem"}, name
+                assert problem["example"]["status"] == int(status), name
+        for parameter in operation.get("parameters", ()):
+            assert parameter.get("description") or "$ref" in str(parameter["schema"]), (name, parameter["name"])
+            if parameter["in"] == "path":
+                assert parameter["schema"]["examples"], (name, parameter["name"])
+    for schema in ("TaskChange", "BulkAction", "QueueRow", "Task", "Problem", "QueueChange", "PayloadText"):
+        assert "examples" in str(document["components"]["schemas"][schema]), schema
+
+
+RECORDS: dict[type, type[BaseModel]] = {
+    dashboard.QueueRow: models.QueueRow,
+    dashboard.QueuesOverview: models.QueuesOverview,
+    dashboard.QueueDetail: models.QueueDetail,
+    dashboard.DayRow: models.DayRow,
+    dashboard.TypeRow: models.TypeRow,
+    dashboard.WorkerRow: models.WorkerRow,
+    dashboard.WorkersOverview: models.WorkersOverview,
+    dashboard.RunningRow: models.RunningRow,
+    dashboard.QueueWeight: models.QueueWeight,
+    TaskInfo: models.Task,
+    Attempt: models.Attempt,
+    inspection.UnreadableTask: models.Task,
+    inspection.TaskPage: models.TaskPage,
+    inspection.GroupInfo: models.Group,
+    inspection.PeriodicEntryInfo: models.Schedule,
+    inspection.SchedulerEvent: models.SchedulerEvent,
+    ReconcileReport: models.ReconcileReport,
+    Finding: models.Finding,
+}
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
+def test_an_answer_has_every_field_of_the_record_it_is_made_from(record: type) -> None:
+    fields = {field.name for field in dataclasses.fields(record)}
+    fields |= {name for name, _ in inspect.getmembers(record, lambda each: isinstance(each, property))}
+
+    assert fields <= set(RECORDS[record].model_fields)
+
+
+def test_what_a_router_adds_to_an_app_is_under_its_prefix_only(app: FastAPI, document: dict[str, Any]) -> None:
+    assert all(path.startswith(f"{PREFIX}/") for path in document["paths"])
+
+
+def _can_be_wrong(operation: Any) -> bool:
+    """Whether there is a request that goes against the description: any text is a name of a queue or task."""
+    return bool(operation.body) or any(parameter.location != "path" for parameter in operation.iter_parameters())
+
+
+def _name_what_is_there(case: Any) -> None:
+    """Have a request name the queue, task and periodic entry that there are, and what can be done to them."""
+    there = {"queue": "default", "task_id": models.ID, "entry_id": "nightly", "page": 1}
+    for part in (case.path_parameters, case.query, case.body):
+        if isinstance(part, dict):
+            part.update({name: there[name] for name in part.keys() & there.keys()})
+    if "state" in case.query:
+        case.query["state"] = "pending"  # which needs no group
+    for name in ("cursor", "group"):
+        case.query.pop(name, None)
+    if case.operation.label.endswith("/tasks/actions"):
+        chosen = {"tasks": [{"queue": "default", "id": models.ID}]}
+        case.body = {"action": "delete", **(chosen if case.body.get("filter") is None else _filter(case.body))}
+    if case.method == "DELETE":
+        case.query["force"] = True
+
+
+def _filter(body: dict[str, Any]) -> dict[str, Any]:
+    return {"filter": {**body["filter"], "queue": "default", "state": "scheduled", "group": None}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", GenerationMode)
+def test_requests_made_up_from_the_description_are_answered_as_it_says(
+    taskq: TaskQ, server: RedisServer, app: FastAPI, mode: GenerationMode, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Schemathesis sends what the description allows and what it does not, and checks every answer against it."""
+    caplog.set_level(logging.CRITICAL)
+    tried: dict[str, list[int]] = {}
+
+    for result in schemathesis.openapi.from_asgi("/openapi.json", app).get_all_operations():
+        operation = result.ok()
+        server.flushall()  # each route finds all there is, whatever the one before did to it
+        populate(taskq, server)
+
+        @settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.explicit, Phase.generate],
+        )
+        @given(case=operation.as_strategy(generation_mode=mode), is_there=strategies.booleans())
+        def attempt(case: Any, is_there: bool) -> None:
+            if mode.is_positive and is_there:
+                _name_what_is_there(case)
+            answer = case.call_and_validate(excluded_checks=[positive_data_acceptance])
+            tried.setdefault(case.operation.label, []).append(answer.status_code)
+            if mode.is_positive and answer.status_code == 422:
+                # A rule between parts of a request, such as a state and an action, which no schema can tell.
+                assert answer.json().get("errors") is None, (case, answer.text)
+
+        try:
+            attempt()
+        except Unsatisfiable:
+            assert mode is GenerationMode.NEGATIVE
+            assert not _can_be_wrong(operation), operation.label
+            tried[operation.label] = []
+
+    assert set(tried) == {f"{name.split()[0]} {PREFIX}{name.split()[1]}" for name in described(app.openapi())}
+    assert sum(map(len, tried.values())) > 200
+    if mode.is_positive:
+        assert [label for label, statuses in tried.items() if 200 not in statuses] == []
