@@ -24,6 +24,7 @@ from taskq_core import (
     TaskQ,
 )
 from taskq_core.testing import TaskRun, adrain, capture, drain, eager
+from taskq_core.worker.executor import Executor
 from taskq_fastapi import INJECTED, TaskDependencies, enable_depends
 from tests.taskq_fastapi import late_annotations
 
@@ -408,10 +409,22 @@ def test_a_failing_dependency_fails_the_run_and_cleans_up(
     assert TOUCHED == ["first saw SystemExit('away')"]
 
 
+def _when_told_to_end(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Return what is set once a run has been told to end: its coroutine is cancelled, or its thread interrupted."""
+    told, end = asyncio.Event(), Executor.end
+
+    def note(self: Executor, *arguments: Any, **options: Any) -> None:
+        end(self, *arguments, **options)
+        asyncio.get_running_loop().call_soon(told.set)  # after the cancellation, which comes in the same way
+
+    monkeypatch.setattr(Executor, "end", note)
+    return told
+
+
 @pytest.mark.parametrize("where", ["task", "dependency"])
 @KINDS
 async def test_a_run_that_is_told_to_end_cleans_up(
-    taskq: TaskQ, is_coroutine: bool, is_async: bool, where: str
+    taskq: TaskQ, is_coroutine: bool, is_async: bool, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the function runs, or while a dependency is asked; what is asked in a thread goes on to its yield."""
     enable_depends(taskq)
@@ -452,8 +465,9 @@ async def test_a_run_that_is_told_to_end_cleans_up(
         handle = await work.adelay()
         draining = asyncio.create_task(adrain(taskq, raises=False))
         assert await asyncio.to_thread(reached.wait, 30)
+        arrived = _when_told_to_end(monkeypatch)
         assert await handle.acancel()
-        await asyncio.sleep(0.2)  # time for the cancellation to arrive before the thread goes on
+        await asyncio.wait_for(arrived.wait(), 30)
         go.set()
         (ended,) = await draining
 
