@@ -95,6 +95,7 @@ _OF_A_QUEUE_OURS = (
     _form("moved", "zset", lives_s=30 * DAY_S),
     _form("rcpt:.*", "string", lives_s=120),
     _form("unconfirmed:.*", "string", lives_s=3600),
+    _form("look:.*", "string", lives_s=600),
     _form("call:.*", "string", lives_s=3600),
     _form("leader:.*", "string", lives_s=60),
     _form("tick:.*", "string", lives_s=90 * DAY_S),

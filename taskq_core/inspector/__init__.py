@@ -15,6 +15,7 @@ from taskq_core.inspector.records import (
     DailyStats,
     FoundTasks,
     GroupInfo,
+    GroupPage,
     PeriodicEntryInfo,
     QueueInfo,
     RunningTask,
@@ -23,6 +24,7 @@ from taskq_core.inspector.records import (
     UnreadableTask,
     WorkerProcess,
 )
+from taskq_core.inspector.removal import QueueRemoval
 from taskq_core.inspector.selection import ALLOWED_STATES, ActionReport, Skip, TaskAction, TaskRef
 from taskq_core.inspector.sync import Inspector
 
@@ -35,11 +37,13 @@ __all__ = [
     "DailyStats",
     "FoundTasks",
     "GroupInfo",
+    "GroupPage",
     "Inspector",
     "Matching",
     "MatchingReport",
     "PeriodicEntryInfo",
     "QueueInfo",
+    "QueueRemoval",
     "RunningTask",
     "SchedulerEvent",
     "Skip",

@@ -15,6 +15,7 @@ from taskq_core.inspector.records import (
     DailyStats,
     FoundTasks,
     GroupInfo,
+    GroupPage,
     PeriodicEntryInfo,
     QueueInfo,
     SchedulerEvent,
@@ -22,6 +23,7 @@ from taskq_core.inspector.records import (
     UnreadableTask,
     WorkerProcess,
 )
+from taskq_core.inspector.removal import QueueRemoval
 from taskq_core.inspector.selection import ActionReport, TaskAction, TaskRef
 from taskq_core.reconcile import ReconcileReport, arun, reconcile
 from taskq_core.records import TaskInfo
@@ -90,6 +92,10 @@ class AsyncInspector:
         """Return the groups of tasks that wait to become one, sorted by name. As `Inspector.groups`."""
         return await self._follow(look.groups(self._keys, queue))
 
+    async def groups_page(self, queue: str, *, limit: int = 100, cursor: str | None = None) -> GroupPage:
+        """Return some of the groups of a queue, whatever their number. As `Inspector.groups_page`."""
+        return await self._follow(look.groups_page(self._keys, queue, limit=limit, cursor=cursor))
+
     async def pause(self, queue: str) -> None:
         """Keep workers, Go's too, from taking tasks of a queue. As `Inspector.pause`."""
         await self._follow(change.pause(self._keys, queue))
@@ -101,6 +107,14 @@ class AsyncInspector:
     async def remove_queue(self, queue: str, *, force: bool = False, progress: Progress | None = None) -> int:
         """Remove a queue with all that belongs to it. As `Inspector.remove_queue`."""
         return await self._follow(removal.remove_queue(self._keys, queue, force=force, progress=progress))
+
+    async def remove_queue_part(
+        self, queue: str, *, force: bool = False, cursor: str | None = None, has_time: Callable[[], bool] = always
+    ) -> QueueRemoval:
+        """Remove a queue, a part a call. As `Inspector.remove_queue_part`."""
+        return await self._follow(
+            removal.remove_queue_part(self._keys, queue, force=force, cursor=cursor, has_time=has_time)
+        )
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 

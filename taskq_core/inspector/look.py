@@ -14,6 +14,7 @@ from taskq_core.inspector.records import (
     PAGE_SIZE_MAX,
     DailyStats,
     GroupInfo,
+    GroupPage,
     QueueInfo,
     TaskPage,
     UnreadableTask,
@@ -115,6 +116,28 @@ def groups(keys: Keys, name: str) -> Steps[list[GroupInfo]]:
         sizes |= page
         if cursor == "0":
             return [GroupInfo(name=each, size=size) for each, size in sorted(sizes.items())]
+
+
+def groups_page(keys: Keys, name: str, *, limit: int, cursor: str | None) -> Steps[GroupPage]:
+    """Return some of the groups of a queue, from a cursor on."""
+    check_whole("limit", limit, least=1, most=PAGE_SIZE_MAX)
+    at = "0" if cursor is None else _scan_cursor(cursor)
+    queue = yield from known_queue(keys, name)
+    total = yield from ask(operations.count_group_names(queue))
+    sizes: dict[str, int] = {}
+    while True:
+        at, page = yield from ask(operations.count_groups(queue, at, count=limit))
+        sizes |= page
+        if at == "0" or len(sizes) >= limit:
+            found = tuple(GroupInfo(name=each, size=size) for each, size in sorted(sizes.items()))
+            return GroupPage(groups=found, total=total, cursor=None if at == "0" else at)
+
+
+def _scan_cursor(cursor: str) -> str:
+    check_text("cursor", cursor)
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 20 and int(cursor) < 2**64):
+        raise ConfigurationError(f"cursor must come from the page before, got {cursor[:80]!r}")
+    return cursor
 
 
 def count(keys: Keys, name: str, state: TaskState, group: str | None) -> Steps[int]:

@@ -147,6 +147,21 @@ class GroupInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPage:
+    """Some of the groups of a queue.
+
+    Attributes:
+        groups: The groups, by name within this page; one that comes or goes meanwhile may come twice or be left out.
+        total: How many groups there are.
+        cursor: Give it to the next call to go on; None when all were gone through.
+    """
+
+    groups: Sequence[GroupInfo]
+    total: int
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunningTask:
     """A task that a worker runs, as of its last heartbeat.
 

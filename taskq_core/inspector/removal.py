@@ -6,39 +6,98 @@ under its names, for which the keys of the server are gone through twice: for As
 that is cut off is carried on by the next one.
 """
 
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from taskq_core.broker import operations
-from taskq_core.errors import QueueNotEmptyError
-from taskq_core.inspector.known import known_queue
+from taskq_core.errors import ConfigurationError, QueueNotEmptyError
+from taskq_core.inspector.known import check_text, known_queue
+from taskq_core.inspector.matching import always
 from taskq_core.steps import Progress, Steps, ask
-from taskq_core.wire import Keys, TaskState
+from taskq_core.wire import Keys, QueueKeys, TaskState
+
+_CLOSE, _DISCARD, _PURGE, _PURGE_OWN = "close", "discard", "purge", "purge-own"
+_CURSOR = re.compile(f"({_CLOSE}|{_DISCARD}|{_PURGE}|{_PURGE_OWN})/([0-9]{{1,20}})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueRemoval:
+    """What became of a queue that is being removed, as far as this part went.
+
+    Attributes:
+        deleted: How many tasks were deleted.
+        next: Where to go on, None if the queue is removed.
+    """
+
+    deleted: int
+    next: str | None
 
 
 def remove_queue(keys: Keys, name: str, *, force: bool, progress: Progress | None) -> Steps[int]:
     """Remove a queue; return how many tasks were deleted."""
+    steps = remove_queue_part(keys, name, force=force, cursor=None, has_time=always, progress=progress)
+    return (yield from steps).deleted
+
+
+def remove_queue_part(
+    keys: Keys,
+    name: str,
+    *,
+    force: bool,
+    cursor: str | None,
+    has_time: Callable[[], bool],
+    progress: Progress | None = None,
+) -> Steps[QueueRemoval]:
+    """Remove a queue until all is done or `has_time` says no; what is enqueued between two parts lives on."""
+    phase, at = _place(cursor)
     queue = yield from known_queue(keys, name)
     deleted = 0
-    while True:
-        closed = yield from ask(operations.close_queue(queue, force=force))
-        if not (closed.is_closed or closed.is_interrupted):
-            raise QueueNotEmptyError(name, closed.active, closed.counting)
-        expected, is_empty = deleted + closed.total, False
+    while phase in (_CLOSE, _DISCARD):
+        is_closed, expected = True, deleted
+        if phase == _CLOSE:
+            closed = yield from ask(operations.close_queue(queue, force=force))
+            if not (closed.is_closed or closed.is_interrupted):
+                raise QueueNotEmptyError(name, closed.active, closed.counting)
+            is_closed, expected = closed.is_closed, deleted + closed.total
+        is_empty = False
         while not is_empty:
             some, is_empty = yield from ask(operations.discard(queue))
             deleted += some
             if progress is not None and some:
                 progress(deleted, max(deleted, expected))
-        if closed.is_closed:
-            break
-    for own in (False, True):
-        cursor = "0"
-        while True:
-            page = yield from ask(operations.purge(queue, cursor, own=own))
-            if page is None:
-                return deleted  # tasks were enqueued meanwhile: they are a new queue of this name
-            cursor = page
-            if cursor == "0":
-                break
+            if not is_empty and not has_time():
+                return QueueRemoval(deleted=deleted, next=f"{_DISCARD if is_closed else _CLOSE}/0")
+        phase = _PURGE if is_closed else _CLOSE
+    is_purged, following = yield from _purge(queue, phase, at, has_time)
+    if not is_purged:
+        return QueueRemoval(deleted=deleted, next=following)
     yield from ask(operations.forget_queue(keys.queues, name))
     if (yield from ask(operations.count_tasks(queue))).sizes != dict.fromkeys(TaskState, 0):
         yield from ask(operations.register_queue(keys.queues, (name,)))  # somebody enqueued at the very end
-    return deleted
+    return QueueRemoval(deleted=deleted, next=None)
+
+
+def _purge(queue: QueueKeys, phase: str, at: str, has_time: Callable[[], bool]) -> Steps[tuple[bool, str | None]]:
+    """Delete what else is left; return whether all is deleted, and if not where to go on, None for nowhere."""
+    while True:
+        page = yield from ask(operations.purge(queue, at, own=phase == _PURGE_OWN))
+        if page is None:
+            return False, None  # tasks were enqueued meanwhile: they are a new queue of this name
+        at = page
+        if at == "0":
+            if phase == _PURGE_OWN:
+                return True, None
+            phase = _PURGE_OWN
+        if not has_time():
+            return False, f"{phase}/{at}"
+
+
+def _place(cursor: str | None) -> tuple[str, str]:
+    if cursor is None:
+        return _CLOSE, "0"
+    check_text("cursor", cursor)
+    found = _CURSOR.fullmatch(cursor)
+    if found is None or int(found[2]) >= 2**64:
+        raise ConfigurationError(f"cursor must come from the part before, got {cursor[:80]!r}")
+    return found[1], found[2] if found[1] in (_PURGE, _PURGE_OWN) else "0"

@@ -15,6 +15,7 @@ from taskq_core.inspector.records import (
     DailyStats,
     FoundTasks,
     GroupInfo,
+    GroupPage,
     PeriodicEntryInfo,
     QueueInfo,
     SchedulerEvent,
@@ -22,6 +23,7 @@ from taskq_core.inspector.records import (
     UnreadableTask,
     WorkerProcess,
 )
+from taskq_core.inspector.removal import QueueRemoval
 from taskq_core.inspector.selection import ActionReport, TaskAction, TaskRef
 from taskq_core.reconcile import ReconcileReport, reconcile, run
 from taskq_core.records import TaskInfo
@@ -114,6 +116,20 @@ class Inspector:
         """
         return self._follow(look.groups(self._keys, queue))
 
+    def groups_page(self, queue: str, *, limit: int = 100, cursor: str | None = None) -> GroupPage:
+        """Return some of the groups of a queue, whatever their number, in no order from page to page.
+
+        Args:
+            queue: Name of the queue.
+            limit: About how many, 1 to 1000; Redis may return some more.
+            cursor: `GroupPage.cursor` of the call to carry on.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            ConfigurationError: The limit is out of bounds, or the cursor is foreign.
+        """
+        return self._follow(look.groups_page(self._keys, queue, limit=limit, cursor=cursor))
+
     def pause(self, queue: str) -> None:
         """Keep workers, Go's too, from taking tasks of a queue. What runs goes on; due tasks become pending and wait.
 
@@ -152,6 +168,24 @@ class Inspector:
             QueueNotEmptyError: Tasks run, or there are tasks that would be lost without `force`.
         """
         return self._follow(removal.remove_queue(self._keys, queue, force=force, progress=progress))
+
+    def remove_queue_part(
+        self, queue: str, *, force: bool = False, cursor: str | None = None, has_time: Callable[[], bool] = always
+    ) -> QueueRemoval:
+        """Remove a queue, a part a call. As `remove_queue`, but what is enqueued between two parts lives on.
+
+        Args:
+            queue: Name of the queue.
+            force: Delete tasks that have not succeeded as well.
+            cursor: `QueueRemoval.next` of the part before.
+            has_time: Asked after each chunk; the part ends when it says False.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            QueueNotEmptyError: Tasks run, or there are tasks that would be lost without `force`.
+            ConfigurationError: The cursor is foreign.
+        """
+        return self._follow(removal.remove_queue_part(self._keys, queue, force=force, cursor=cursor, has_time=has_time))
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 

@@ -141,6 +141,10 @@ class QueueKeys:
         """String, expiring: how far a periodic entry has come. `entry` is its id and when it fires, see `periodic`."""
         return f"{self.own_prefix}tick:{entry}"
 
+    def look(self, look_id: str) -> str:
+        """String, expiring: what a look for damage that goes on in the background has found so far."""
+        return f"{self.own_prefix}look:{look_id}"
+
     def removed(self, kind: str) -> str:
         """What was `pending`, `scheduled`, ... of a queue that is being removed, until its tasks are deleted."""
         return f"{self.own_prefix}removed:{kind}"

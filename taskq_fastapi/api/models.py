@@ -103,8 +103,8 @@ class History(BaseModel):
 class Removed(BaseModel):
     """What became of a queue that is being removed."""
 
-    deleted: int = Field(description="Tasks that were deleted.", examples=[12])
-    is_complete: bool = Field(description="False: time was over; the same request carries on.")
+    deleted: int = Field(description="Tasks that this request deleted.", examples=[12])
+    next: str | None = Field(description="Send the same request with it as `cursor`; null when the queue is removed.")
 
 
 class Group(Record):
@@ -115,12 +115,11 @@ class Group(Record):
 
 
 class Groups(BaseModel):
-    """A page of groups."""
+    """Some of the groups of a queue."""
 
     groups: list[Group]
-    total: int
-    page: int
-    page_size: int
+    total: int = Field(description="How many there are.", examples=[1])
+    next: str | None = Field(description="Send it as `cursor` to go on; null when all were gone through.")
 
 
 class Count(BaseModel):
@@ -162,6 +161,14 @@ class ReconcileReport(Record):
     findings: list[Finding]
     repaired: int
     is_complete: bool = Field(description="False if the look ended early.")
+
+
+class Reconciliation(ReconcileReport):
+    """The damage in a queue, as far as a look for it has come: findings and repairs are told when it has ended."""
+
+    about: int = Field(description="About how many tasks there are to look at.")
+    failure: str | None = Field(description="Why the look ended early; null if nothing failed.")
+    next: str | None = Field(description="Send the same request with it as `cursor`; null when the look has ended.")
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from fastapi import HTTPException, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
@@ -40,6 +40,7 @@ BODY_MAX = 1024 * 1024
 PAYLOAD_BODY_MAX = 24 * 1024 * 1024
 """The same where the body holds a payload, which may have 16 MiB, in base64."""
 _URN = "urn:taskq:problem:"
+_METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -87,6 +88,8 @@ _STATUS_TITLES = {
     401: ("not-authenticated", "It is not known who asks"),
     403: ("forbidden", "This is not allowed"),
     404: ("not-found", "There is no such thing"),
+    405: ("method-not-allowed", "This cannot be done here"),
+    409: ("conflict", "It does not stand as it would have to"),
     413: ("too-large", "The request is too large"),
     415: ("not-json", "A change takes JSON"),
     429: ("too-many-requests", "Too many requests"),
@@ -104,6 +107,7 @@ _EXAMPLES = {
     413: "The request is too large.",
     415: "A change takes JSON.",
     422: "The request is not usable.",
+    429: "Too much is under way already.",
     503: "Redis does not answer, or refuses.",
 }
 
@@ -209,6 +213,11 @@ def problem_route(refusal: Callable[[], HTTPException] | None, trusted_origins: 
                     response = of_http(error)
                 except TaskQError as error:
                     response = of_error(error)
+                except Exception as error:
+                    if _is_handled(request, error):
+                        raise
+                    logger.exception("a request to the JSON API failed")
+                    response = document(500, *_STATUS_TITLES[500], "the log of the server says more")
                 response.headers["Cache-Control"] = "no-store"
                 response.headers["X-Content-Type-Options"] = "nosniff"
                 return response
@@ -216,6 +225,31 @@ def problem_route(refusal: Callable[[], HTTPException] | None, trusted_origins: 
             return answer
 
     return ProblemRoute
+
+
+def add_refusals(router: APIRouter) -> None:
+    """Add to each path what answers the methods that it does not take."""
+    taken: dict[str, set[str]] = {}
+    for route in router.routes:
+        if isinstance(route, APIRoute):
+            taken.setdefault(route.path, set()).update(route.methods or ())
+    for path, methods in taken.items():
+        router.add_api_route(path, _refuse(methods), methods=sorted(_METHODS - methods), include_in_schema=False)
+
+
+def _refuse(methods: set[str]) -> Callable[[], Awaitable[None]]:
+    allow = ", ".join(sorted(methods))
+
+    async def refuse() -> None:
+        raise HTTPException(405, f"here is only {allow}", headers={"Allow": allow})
+
+    return refuse
+
+
+def _is_handled(request: Request, error: Exception) -> bool:
+    """Whether the app has a handler of its own for such an error, as one that a dependency raises."""
+    handlers = getattr(request.app, "exception_handlers", {})
+    return any(each in handlers for each in type(error).__mro__ if each not in (Exception, BaseException, object))
 
 
 async def _with_body(request: Request, most: int, handle: Callable[[Request], Awaitable[Response]]) -> Response:

@@ -4,28 +4,26 @@ import asyncio
 from contextlib import suppress
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from taskq_core.errors import QueueNotPausedError, QueuePausedError
+from taskq_core.inspector import PAGE_SIZE_MAX
 from taskq_core.wire import TaskState
 from taskq_fastapi.api import models
 from taskq_fastapi.api.access import Audit
 from taskq_fastapi.api.parts import (
     BULK_S,
+    CursorQuery,
     DaysQuery,
     GroupQuery,
-    PageQuery,
-    PageSizeQuery,
     Parts,
     QueuePath,
     QueueQuery,
     time_left,
 )
 from taskq_fastapi.api.problems import responses
-
-RECONCILE_S = 30.0
-"""Seconds that a look for damage may take in a request."""
+from taskq_fastapi.api.reconciling import Looks
 
 
 class QueueChange(BaseModel):
@@ -48,15 +46,13 @@ class ReconcileRequest(QueueName):
     """What to look for damage in."""
 
     repair: bool = Field(default=False, strict=True, description="Repair what is found; otherwise it is only told.")
-
-
-class _TimeOverError(Exception):
-    pass
+    cursor: str | None = Field(default=None, description="`next` of the answer before, to go on.")
 
 
 def add_queue_routes(router: APIRouter, parts: Parts) -> None:
     """Add the routes about queues and groups."""
     inspector, dashboard = parts.inspector, parts.dashboard
+    looks = Looks(inspector)
     AuditDep = Annotated[Audit, Depends(parts.access.change)]  # noqa: N806
 
     @router.get("/queues", tags=["queues"], responses=responses())
@@ -75,15 +71,15 @@ def add_queue_routes(router: APIRouter, parts: Parts) -> None:
         return models.History(days=[models.DayRow.model_validate(day) for day in found])
 
     @router.get("/groups", tags=["queues"], responses=responses(404))
-    async def groups(queue: QueueQuery, page: PageQuery = 1, page_size: PageSizeQuery = 30) -> models.Groups:
-        """List the groups of tasks that wait to become one, by name."""
-        found = await inspector.groups(queue)
-        start = (page - 1) * page_size
+    async def groups(
+        queue: QueueQuery,
+        cursor: CursorQuery = None,
+        limit: Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX, description="About how many groups to return.")] = 100,
+    ) -> models.Groups:
+        """List the groups of tasks that wait to become one. Those of an answer are sorted by name, not all together."""
+        found = await inspector.groups_page(queue, limit=limit, cursor=cursor)
         return models.Groups(
-            groups=[models.Group.model_validate(group) for group in found[start : start + page_size]],
-            total=len(found),
-            page=page,
-            page_size=page_size,
+            groups=[models.Group.model_validate(group) for group in found.groups], total=found.total, next=found.cursor
         )
 
     @router.get("/count", tags=["queues"], responses=responses(404))
@@ -102,17 +98,13 @@ def add_queue_routes(router: APIRouter, parts: Parts) -> None:
             outcome["arrived"] = arrived
         return models.Arrived(arrived=arrived, is_complete=arrived is not None)
 
-    @router.post("/reconcile", tags=["queues"], responses=responses(400, 404, 413, 415))
-    async def reconcile(body: ReconcileRequest, audit: AuditDep) -> models.ReconcileReport:
-        """Look for damage in a queue. With damage it takes at least five seconds, and never more than thirty."""
-        with audit.action("reconcile", queue=body.queue, repair=body.repair) as outcome:
-            try:
-                async with asyncio.timeout(RECONCILE_S):
-                    report = await inspector.reconcile(body.queue, repair=body.repair)
-            except TimeoutError:
-                raise HTTPException(503, "it takes too long for a request: use `taskq queue reconcile`") from None
-            outcome |= {"findings": len(report.findings), "repaired": report.repaired}
-        return models.ReconcileReport.model_validate(report)
+    @router.post("/reconcile", tags=["queues"], responses=responses(400, 404, 409, 413, 415, 429))
+    async def reconcile(body: ReconcileRequest, audit: AuditDep) -> models.Reconciliation:
+        """Look for damage in a queue, in the background. What takes longer than a second ends with `next`."""
+        look_id = body.cursor
+        if look_id is None:
+            look_id = await looks.begin(body.queue, repair=body.repair, audit=audit)
+        return await looks.follow(body.queue, look_id, for_s=BULK_S)
 
     @router.get("/queues/{queue:taskq_any}", tags=["queues"], responses=responses(404))
     async def queue(queue: QueuePath, days: DaysQuery = 30) -> models.QueueDetail:
@@ -132,20 +124,13 @@ def add_queue_routes(router: APIRouter, parts: Parts) -> None:
         queue: QueuePath,
         audit: AuditDep,
         force: Annotated[bool, Query(description="Also if tasks are in it; never while some run.")] = False,
+        cursor: CursorQuery = None,
     ) -> models.Removed:
-        """Remove a queue with all that belongs to it. What takes longer than a second is carried on by a repeat."""
-        has_time, deleted, is_complete = time_left(), 0, True
+        """Remove a queue with all that belongs to it. What takes longer than a second ends with `next`.
 
-        def progress(done: int, _total: int) -> None:
-            nonlocal deleted
-            deleted = done
-            if not has_time():
-                raise _TimeOverError
-
+        It is empty for everybody from the first request on; what is enqueued after that lives on.
+        """
         with audit.action("remove_queue", queue=queue, force=force) as outcome:
-            try:
-                deleted = await inspector.remove_queue(queue, force=force, progress=progress)
-            except _TimeOverError:
-                is_complete = False
-            outcome |= {"deleted": deleted, "is_complete": is_complete}
-        return models.Removed(deleted=deleted, is_complete=is_complete)
+            part = await inspector.remove_queue_part(queue, force=force, cursor=cursor, has_time=time_left())
+            outcome |= {"deleted": part.deleted, "is_complete": part.next is None}
+        return models.Removed(deleted=part.deleted, next=part.next)

@@ -252,6 +252,7 @@ KEYS: dict[str, KeyCase] = {
     "a mark that never ends": endless(lambda bench: bench.queue.tick("e"), 7_776_000, value="5:"),
     "a mark of another type": misplaced(lambda bench: bench.queue.tick("e")),
     "a digest that never ends": endless(lambda bench: bench.queue.unconfirmed("t"), 3600),
+    "what a look has found that never ends": endless(lambda bench: bench.queue.look("l"), 600),
     "a history of another type": misplaced(lambda bench: bench.keys.scheduler_history("e")),
     "a semaphore of another type": misplaced(lambda bench: bench.keys.semaphore("printers")),
     "a counter that is no number": KeyCase(

@@ -1,11 +1,12 @@
 """What the JSON API tells and does, for single tasks, for many, and when something is wrong."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request, Response
 from httpx import AsyncClient as HttpClient
 
 from taskq_core import TaskContext, TaskQ, TaskState
@@ -232,7 +233,7 @@ async def test_a_queue_is_paused_resumed_and_removed(taskq: TaskQ, web: HttpClie
     assert [answer.json()["status"] for answer in paused] == ["paused", "paused"]
     assert resumed.json()["status"] == "running"
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:taskq:problem:queue-not-empty")
-    assert removed.json() == {"deleted": 1, "is_complete": True}
+    assert removed.json() == {"deleted": 1, "next": None}
     assert gone.status_code == 404
 
 
@@ -348,8 +349,9 @@ async def test_a_queue_too_large_for_one_request_is_removed_by_several(taskq: Ta
     await taskq.async_client.enqueue_many(calls)
 
     answers = [(await web.delete("/queues/default?force=true")).json()]
-    while not answers[-1]["is_complete"]:
-        answers.append((await web.delete("/queues/default?force=true")).json())
+    while answers[-1]["next"] is not None:
+        more = {"force": "true", "cursor": answers[-1]["next"]}
+        answers.append((await web.delete("/queues/default", params=more)).json())
         assert len(answers) < 50
 
     assert len(answers) > 1
@@ -371,6 +373,107 @@ async def test_moves_that_take_too_long_are_carried_on_by_the_next_request(
     assert ended.json() == {"arrived": 0, "is_complete": True}
 
 
+async def test_groups_are_told_page_by_page(taskq: TaskQ, web: HttpClient, server: RedisServer) -> None:
+    await enqueue(taskq, "1")
+    names = [f"g{number:05}" for number in range(10_000)]
+    server.client.sadd("asynq:{default}:groups", *names)
+
+    answers = [(await web.get("/groups?queue=default&limit=1000")).json()]
+    while answers[-1]["next"] is not None:
+        more = {"queue": "default", "limit": 1000, "cursor": answers[-1]["next"]}
+        answers.append((await web.get("/groups", params=more)).json())
+
+    assert {answer["total"] for answer in answers} == {10_000}
+    assert max(len(answer["groups"]) for answer in answers) < 2_000
+    assert sorted({group["name"] for answer in answers for group in answer["groups"]}) == names
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damage is looked at again after a moment, and requests wait for nothing."""
+    monkeypatch.setattr("taskq_core.reconcile.LOOK_AGAIN_S", 0.3)
+    monkeypatch.setattr(queue_routes, "BULK_S", 0.0)
+
+
+async def reconcile(web: HttpClient, **body: Any) -> list[dict[str, Any]]:
+    answers: list[dict[str, Any]] = []
+    while not answers or answers[-1]["next"] is not None:
+        cursor = {"cursor": answers[-1]["next"]} if answers else {}
+        answer = await send(web, "POST", "/reconcile", {**body, **cursor})
+        assert answer.status_code == 200, answer.text
+        answers.append(answer.json())
+    return answers
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("repair", [False, True])
+async def test_damage_is_looked_for_in_the_background_and_told_by_any_process(
+    taskq: TaskQ, web: HttpClient, server: RedisServer, repair: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "taskq.audit")
+    await enqueue(taskq, "1", "2")
+    server.client.lrem("asynq:{default}:pending", 1, "1")
+    begun = (await send(web, "POST", "/reconcile", {"queue": "default", "repair": repair})).json()
+
+    async with requests(api_app(TaskQ(server.url), allow_anonymous=True)) as other:
+        answers = await reconcile(other, queue="default", repair=repair, cursor=begun["next"])
+
+    assert (begun["is_complete"], begun["findings"]) == (False, [])
+    assert len(answers) > 1
+    last = answers[-1]
+    assert [(each["kind"], each["task_id"], each["repaired"]) for each in last["findings"]] == [
+        ("not_listed", "1", repair)
+    ]
+    assert (last["scanned"], last["repaired"], last["is_complete"], last["failure"]) == (2, int(repair), True, None)
+    assert f"findings=1 repaired={int(repair)}" in caplog.text
+    assert (await web.get("/count?queue=default&state=pending")).json() == {"count": 1 + repair}
+
+
+async def test_a_queue_without_damage_is_looked_through_at_once(taskq: TaskQ, web: HttpClient) -> None:
+    await enqueue(taskq, "1")
+
+    (answer,) = await reconcile(web, queue="default")
+
+    assert (answer["scanned"], answer["findings"], answer["is_complete"]) == (1, [], True)
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_look_that_fails_or_is_cut_off_says_so(
+    taskq: TaskQ, web: HttpClient, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await enqueue(taskq, "1")
+
+    async def fail(*_arguments: Any, **_options: Any) -> Any:
+        raise RuntimeError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AsyncInspector, "reconcile", fail)
+        failed = (await reconcile(web, queue="default"))[-1]
+    cut_off = await send(web, "POST", "/reconcile", {"queue": "default", "cursor": "0" * 32})
+    foreign = await send(web, "POST", "/reconcile", {"queue": "default", "cursor": "x"})
+
+    assert (failed["is_complete"], failed["next"]) == (False, None)
+    assert "the log" in failed["failure"]
+    assert (cut_off.status_code, cut_off.json()["type"]) == (409, "urn:taskq:problem:conflict")
+    assert (foreign.status_code, foreign.json()["type"]) == (422, "urn:taskq:problem:invalid-request")
+
+
+async def test_only_some_looks_go_on_at_once(taskq: TaskQ, web: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    await enqueue(taskq, "1")
+    go_on = asyncio.Event()
+
+    async def wait(*_arguments: Any, **_options: Any) -> Any:
+        await go_on.wait()
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(AsyncInspector, "reconcile", wait)
+    monkeypatch.setattr(queue_routes, "BULK_S", 0.0)
+    statuses = [(await send(web, "POST", "/reconcile", {"queue": "default"})).status_code for _ in range(5)]
+    go_on.set()
+
+    assert statuses == [200, 200, 200, 200, 429]
+
+
 # --- what is wrong ----------------------------------------------------------------------------------------------------
 
 
@@ -378,6 +481,10 @@ async def test_moves_that_take_too_long_are_carried_on_by_the_next_request(
     ("method", "path", "body", "status", "kind"),
     [
         ("GET", "/queues/defualt", None, 404, "queue-not-found"),
+        ("POST", "/queues", {}, 405, "method-not-allowed"),
+        ("PUT", "/queues/default", {"paused": True}, 405, "method-not-allowed"),
+        ("GET", "/reconcile", None, 405, "method-not-allowed"),
+        ("POST", "/tasks/search", {}, 405, "method-not-allowed"),
         ("GET", "/tasks/default/none", None, 404, "task-not-found"),
         ("GET", "/tasks/none/1", None, 404, "queue-not-found"),
         ("GET", "/tasks/default/line%0Abreak%0A", None, 404, "task-not-found"),
@@ -464,3 +571,30 @@ async def test_while_redis_is_away_every_route_says_so_and_names_no_address(
     assert "127.0.0.1" not in told
     assert "localhost" not in told
     assert "cannot be answered" in caplog.text
+
+
+class NotHereError(Exception):
+    """What an app raises where nobody is logged in, and answers in a way of its own."""
+
+
+async def test_what_fails_is_a_problem_too_unless_the_app_answers_it_in_its_own_way(
+    taskq: TaskQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    def guard(which: str = "") -> None:
+        raise NotHereError if which == "own" else RuntimeError("broken at redis://secret")
+
+    app = api_app(taskq, dependencies=[Depends(guard)])
+
+    @app.exception_handler(NotHereError)
+    async def to_login(_request: Request, _error: NotHereError) -> Response:
+        return Response("log in", 418)
+
+    async with requests(app) as web:
+        failed = await web.get("/queues")
+        own = await web.get("/queues?which=own")
+
+    assert (failed.status_code, failed.json()["type"]) == (500, "urn:taskq:problem:failed")
+    assert failed.headers["content-type"] == "application/problem+json"
+    assert "redis://" not in failed.text
+    assert "broken at" in caplog.text
+    assert (own.status_code, own.text) == (418, "log in")

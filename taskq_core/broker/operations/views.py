@@ -314,6 +314,11 @@ def count_groups(queue: QueueKeys, cursor: str, *, count: int = 200) -> Operatio
     return Operation("count_groups", load("groups"), (queue.groups,), (cursor, queue.group_prefix, count), read)
 
 
+def count_group_names(queue: QueueKeys) -> Operation[int]:
+    """Count the groups of a queue."""
+    return Operation("count_group_names", None, (queue.groups,), ("SCARD", queue.groups), integer)
+
+
 def _counted(value: bytes | None) -> int:
     """Read a counter; what is no number counts as nothing, as the next one that counts begins anew."""
     try:

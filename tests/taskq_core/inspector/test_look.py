@@ -152,6 +152,34 @@ async def test_many_groups_are_listed_in_pieces(app: TaskQ, ask: Ask, redis_serv
     assert [group.size for group in groups[:4]] == [1, 1, 1, 0]
 
 
+async def test_groups_are_read_page_by_page(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
+    """Each page asks for a bounded number of names, and together they are all."""
+    enqueue(app)
+    names = [f"g{number:04}" for number in range(1500)]
+    redis_server.client.sadd("asynq:{default}:groups", *names)
+    redis_server.client.zadd("asynq:{default}:g:g0007", {"x": 1})
+
+    pages = [await ask("groups_page", "default", limit=100)]
+    while pages[-1].cursor is not None:
+        pages.append(await ask("groups_page", "default", limit=100, cursor=pages[-1].cursor))
+
+    found = {group.name: group.size for page in pages for group in page.groups}
+    assert sorted(found) == names
+    assert (found["g0007"], found["g0008"]) == (1, 0)
+    assert {page.total for page in pages} == {1500}
+    assert max(len(page.groups) for page in pages) < 250
+
+
+@pytest.mark.parametrize(
+    "options", [{"limit": 0}, {"limit": 1001}, {"cursor": "x"}, {"cursor": "-1"}, {"cursor": str(2**64)}, {"cursor": 7}]
+)
+async def test_a_page_of_groups_that_cannot_be_is_refused(app: TaskQ, ask: Ask, options: Any) -> None:
+    enqueue(app)
+
+    with pytest.raises(ConfigurationError, match=r"limit|cursor"):
+        await ask("groups_page", "default", **options)
+
+
 async def test_of_very_many_groups_a_thousand_are_counted(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
     """One look stays short, however many there are."""
     enqueue(app)

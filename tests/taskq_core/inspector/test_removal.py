@@ -1,10 +1,12 @@
 """Removing a queue."""
 
+from typing import Any
+
 import pytest
 
 from taskq_core import TaskQ, TaskState
 from taskq_core.broker import operations as ops
-from taskq_core.errors import QueueNotEmptyError, QueueNotFoundError
+from taskq_core.errors import ConfigurationError, QueueNotEmptyError, QueueNotFoundError
 from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer
@@ -122,6 +124,53 @@ async def test_a_removal_that_is_cut_off_is_carried_on(
     assert names(redis_server) == []
     with pytest.raises(QueueNotFoundError):
         await ask("remove_queue", "default")
+
+
+async def test_a_queue_is_removed_part_by_part(
+    app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
+) -> None:
+    """The keys of the server, however many there are, are gone through in parts as well."""
+    for _ in range(250):
+        enqueue(unique_for=60)
+    with redis_server.client.pipeline(transaction=False) as pipeline:
+        for number in range(3000):
+            pipeline.set(f"other:{number}", 1)
+        pipeline.execute()
+
+    parts = [await ask("remove_queue_part", "default", force=True, has_time=lambda: False)]
+    while parts[-1].next is not None:
+        cursor = parts[-1].next
+        parts.append(await ask("remove_queue_part", "default", force=True, cursor=cursor, has_time=lambda: False))
+        assert len(parts) < 50
+
+    assert [part.deleted for part in parts[:3]] == [100, 100, 50]
+    assert len(parts) > 8, "each part looks at some hundred keys"
+    assert names(redis_server) == []
+    assert redis_server.client.dbsize() == 3000
+    with pytest.raises(QueueNotFoundError):
+        await ask("remove_queue", "default")
+
+
+async def test_what_is_enqueued_between_two_parts_lives_on(ask: Ask, enqueue: Enqueue) -> None:
+    for _ in range(150):
+        enqueue()
+    part = await ask("remove_queue_part", "default", force=True, has_time=lambda: False)
+    came = enqueue().id
+
+    rest = await ask("remove_queue_part", "default", force=True, cursor=part.next)
+
+    assert (rest.deleted, rest.next) == (50, None)
+    assert [task.id for task in (await ask("tasks", "default", TaskState.PENDING)).tasks] == [came]
+
+
+@pytest.mark.parametrize("cursor", ["", "7", "close", "drop/0", "purge/x", "purge/-1", f"purge/{2**64}", 7])
+async def test_a_part_begins_at_no_foreign_cursor(ask: Ask, enqueue: Enqueue, cursor: Any) -> None:
+    enqueue()
+
+    with pytest.raises(ConfigurationError, match="cursor must"):
+        await ask("remove_queue_part", "default", force=True, cursor=cursor)
+
+    assert (await ask("queue_info", "default")).size == 1
 
 
 async def test_what_comes_meanwhile_lives_on(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
