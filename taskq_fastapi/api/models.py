@@ -215,6 +215,7 @@ class Task(Record):
     last_failed_at: datetime | None = None
     timeout: Seconds | None = Field(default=None, description="Longest run, in seconds.")
     deadline: datetime | None = None
+    start_by: datetime | None = Field(default=None, description="When it expires if no worker has begun it.")
     retention: Seconds = Field(default=timedelta(0), description="Seconds it is kept after success.")
     group: Text = ""
     next_run_at: datetime | None = None
