@@ -318,8 +318,8 @@ class TaskQ:
             function: The function, when used without brackets.
             name: Name of the task, its type on the wire. None: `module.qualname`.
             strict: Archive a task whose payload has unknown fields, instead of ignoring and counting them.
-            **options: See `TaskOptions`: queue, max_retry, retry_delay, retry_on, no_retry_on, is_failure, on_missing,
-                timeout, deadline, run_after, retention, unique_for, headers, replicated, fsynced.
+            **options: See `TaskOptions`: queue, max_retry, retry_delay, retry_on, no_retry_on, is_failure, trace,
+                on_missing, timeout, deadline, run_after, retention, unique_for, headers, replicated, fsynced.
 
         Raises:
             TaskDefinitionError: The function cannot become a task, or the name is taken by another function.
@@ -522,7 +522,7 @@ class TaskQ:
 
         Args:
             pattern: The type, or how types begin, for example `"email:"`. There are no wildcards.
-            **options: retry_delay, retry_on, no_retry_on and is_failure; all others stand in the message.
+            **options: retry_delay, retry_on, no_retry_on, is_failure and trace; all others stand in the message.
 
         Raises:
             TaskDefinitionError: The pattern is blank or taken, or the function cannot be a handler.

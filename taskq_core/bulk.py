@@ -1,12 +1,13 @@
 """Bulk enqueue without input or output: gather calls into batches, and note what became of them.
 
 A batch is what one script call stores: tasks of one queue, at most `BATCH_MAX` of about `BATCH_BYTES`, confirmed
-together if they have to be. It has one producer span, whose trace all its tasks carry. Payloads are let go as soon as
-their batch was sent.
+together if they have to be. It has one span `send`, and each of its tasks a span `create` that the task carries.
+Payloads are let go as soon as their batch was sent.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, overload
 
 from taskq_core.admission import Wait
@@ -15,7 +16,7 @@ from taskq_core.errors import BrokerError, BulkEnqueueError, EnqueueError
 from taskq_core.preparer import Preparer, may_have_happened, refusal
 from taskq_core.result import TaskHandle
 from taskq_core.task import BaseTask, Headers, Plan, Signature
-from taskq_core.telemetry import ProducerSpan, type_name
+from taskq_core.telemetry import BatchSpan, type_name
 from taskq_core.wire import QueueKeys
 
 
@@ -24,7 +25,7 @@ class Batch:
 
     __slots__ = ("_headers", "bytes", "queue", "sources", "span", "tasks")
 
-    def __init__(self, queue: QueueKeys, span: ProducerSpan) -> None:
+    def __init__(self, queue: QueueKeys, span: BatchSpan) -> None:
         self.queue = queue
         self.span = span
         self.tasks: list[NewTask] = []
@@ -32,13 +33,15 @@ class Batch:
         self.bytes = 0
         self._headers: dict[tuple[Plan, tuple[tuple[str, str], ...]], Headers] = {}
 
-    def headers(self, preparer: Preparer, plan: Plan) -> Headers:
-        """Return the headers of its tasks with one plan that carry the same, made once."""
+    def headers(self, preparer: Preparer, plan: Plan, name: str, task_id: str, body_size: int) -> Headers:
+        """Return the headers of one of its tasks; made once for those with one plan that carry the same."""
         carried = preparer.carried()
+        if self.span.has_spans:
+            return preparer.headers(plan, self.span.create(name, task_id, body_size), carried)
         key = (plan, tuple(carried.items()) if carried else ())
         headers = self._headers.get(key)
         if headers is None:
-            headers = self._headers[key] = preparer.headers(plan, self.span, carried)
+            headers = self._headers[key] = preparer.headers(plan, self.span.carrier(), carried)
         return headers
 
     @property
@@ -78,8 +81,8 @@ class BatchFiller:
         kind: object = queue.name if plan.confirm is None else (queue.name, plan.confirm)
         batch = self._open.get(kind)
         if batch is None:
-            batch = self._open[kind] = Batch(queue, preparer.start_span(queue.name))
-        task = preparer.prepare_for_batch(call, plan, batch.headers(preparer, plan))
+            batch = self._open[kind] = Batch(queue, preparer.tracing.start_batch(queue.name))
+        task = preparer.prepare_for_batch(call, plan, partial(batch.headers, preparer, plan))
         batch.tasks.append(task)
         batch.sources.append(call.task)
         batch.bytes += len(task.message)
@@ -224,14 +227,14 @@ class Landing:
         self._preparer = preparer
         self._result = result
         self.batch = batch
-        batch.span.note_batch(len(batch.tasks))
+        self._size = len(batch.tasks)
 
     def settle(self, answer: Admitted, wait: Wait, duration_s: float) -> float | None:
         """Note an answer; return the seconds after which `batch` is to be sent again, or None if that was all."""
         pause_s = wait.pause_s() if EnqueueCode.FULL in answer.codes else None
         if pause_s is None:
             self._note(self.batch, answer, duration_s)
-            self.batch.span.end()
+            self.batch.span.end(count=self._size)
             return None
         done = self.batch.part(answer.codes, is_full=False)
         if done.tasks:
@@ -242,7 +245,7 @@ class Landing:
     def fail(self, cause: BrokerError, duration_s: float) -> BulkEnqueueError:
         """Note that what is still on its way could not be sent, and return the error."""
         error = self._result.failure(self.batch, cause)
-        self.batch.span.end(error)
+        self.batch.span.end(error, count=self._size)
         self._count({(name, type_name(error)): count for name, count in self.batch.count()}, duration_s)
         return error
 

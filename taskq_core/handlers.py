@@ -23,7 +23,7 @@ from taskq_core.errors import TaskDefinitionError, UnknownTaskError
 from taskq_core.injection import refuse_markers
 from taskq_core.options import TaskOptions, task_options
 from taskq_core.retry import RetryDelay
-from taskq_core.settings import unknown
+from taskq_core.settings import Relation, unknown
 from taskq_core.task import BaseTask, context_parameter, function_name, is_coroutine_function, parameters
 from taskq_core.wire import TaskMessage, validate_task_type
 
@@ -72,6 +72,7 @@ class HandlerOptionsDict(TypedDict, total=False):
     retry_on: type[BaseException] | tuple[type[BaseException], ...]
     no_retry_on: type[BaseException] | tuple[type[BaseException], ...]
     is_failure: Callable[[BaseException], bool] | None
+    trace: Relation | str | None
 
 
 _OPTIONS = tuple(HandlerOptionsDict.__annotations__)

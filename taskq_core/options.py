@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 from taskq_core.errors import ConfigurationError
 from taskq_core.retry import RetryDelay, as_policy
-from taskq_core.settings import Duration, member, seconds, unknown
+from taskq_core.settings import Duration, Relation, member, seconds, unknown
 from taskq_core.telemetry.propagation import check_headers
 from taskq_core.wire import Expiry, validate_group_name, validate_queue_name, validate_task_id
 
@@ -47,6 +47,7 @@ class TaskOptionsDict(TypedDict, total=False):
     retry_on: type[BaseException] | tuple[type[BaseException], ...]
     no_retry_on: type[BaseException] | tuple[type[BaseException], ...]
     is_failure: Callable[[BaseException], bool] | None
+    trace: Relation | str | None
     on_missing: OnMissing | str
     timeout: Duration | None
     deadline: datetime | None
@@ -79,6 +80,9 @@ class TaskOptions:
     is_failure: Callable[[BaseException], bool] | None = None
     """Whether an error counts. False: the task is retried without using an attempt, and no counter of failures moves.
     None: every error counts."""
+    trace: Relation | str | None = None
+    """How the trace of a run relates to that of its enqueue: `parent`, `link` or `none`. None: as the setting `TRACE`
+    says."""
     on_missing: OnMissing | str = OnMissing.FAIL
     """What becomes of a run whose arguments refer to what is gone, such as a deleted row: `fail` archives the task at
     once with `MissingReferenceError`, `discard` drops it."""
@@ -123,6 +127,8 @@ class TaskOptions:
         set_(self, "no_retry_on", _classes("no_retry_on", self.no_retry_on))
         if self.is_failure is not None:
             _check_judge("is_failure", self.is_failure)
+        if self.trace is not None:
+            set_(self, "trace", member(Relation, "trace", self.trace))
         set_(self, "on_missing", member(OnMissing, "on_missing", self.on_missing))
         if self.timeout is not None:
             set_(self, "timeout", seconds("timeout", self.timeout, allow_zero=False))
@@ -158,6 +164,11 @@ class TaskOptions:
     def policy(self) -> Callable[..., Duration]:
         """The retry policy that `retry_delay` stands for; `retry.ask` calls it."""
         return as_policy(self.retry_delay)
+
+    @property
+    def relation(self) -> Relation | None:
+        """The option `trace`."""
+        return None if self.trace is None else Relation(self.trace)
 
     @property
     def timeout_s(self) -> int:

@@ -33,7 +33,7 @@ from taskq_core.ids import new_task_id
 from taskq_core.middleware import MiddlewareStack
 from taskq_core.result import TaskHandle
 from taskq_core.task import BaseTask, Headers, Plan, Signature, Task
-from taskq_core.telemetry import ClientMetrics, ProducerSpan, Tracing, fit, type_name, wrap
+from taskq_core.telemetry import Carrier, ClientMetrics, ProducerSpan, Tracing, fit, type_name, wrap
 from taskq_core.wire import Keys, QueueKeys
 
 R = TypeVar("R")
@@ -118,7 +118,6 @@ class Preparer:
         keys: Key names.
         tracing: Opens producer spans.
         envelope: Write payloads with their trace inside, for peers without headers.
-        server: Host and port of Redis, for spans.
         middleware: Looks at calls before they come here. Clients ask it: some of it must be awaited.
         carry: Returns what a task carries to its run from where it is enqueued.
     """
@@ -129,22 +128,29 @@ class Preparer:
         tracing: Tracing,
         *,
         envelope: bool,
-        server: tuple[str, int] | None = None,
         middleware: MiddlewareStack | None = None,
         carry: Callable[[], Mapping[str, str]] | None = None,
     ) -> None:
         self.keys = keys
         self.middleware = MiddlewareStack() if middleware is None else middleware
         self.metrics = ClientMetrics()
-        self._tracing = tracing
+        self.tracing = tracing
+        """Opens spans."""
         self._envelope = envelope
         self.carried: Callable[[], Mapping[str, str]] = carry or dict
         """Returns the headers of what tasks carry that are enqueued here and now."""
-        self._server: tuple[str | None, int | None] = server or (None, None)
         self._registered: dict[str, float] = {}
 
-    def prepare(self, call: Signature[R], source: Any, *, task_id: str | None = None) -> Prepared[R]:
-        """Return a task ready to be sent, with a producer span of its own. `task_id` counts where the task sets none.
+    def prepare(
+        self, call: Signature[R], source: Any, *, task_id: str | None = None, links: Sequence[Any] = ()
+    ) -> Prepared[R]:
+        """Return a task ready to be sent, with a producer span of its own.
+
+        Args:
+            call: The call.
+            source: What its handle asks.
+            task_id: Counts where the task sets none.
+            links: What else it comes from, by `Tracing.links`.
 
         Raises:
             TaskArgumentsError, PayloadTooLargeError: The call does not fit.
@@ -153,22 +159,30 @@ class Preparer:
         plan = task.plan(self.keys)
         payload = self._payload(call)
         task_id = plan.task_id or task_id or new_task_id()
-        span = self.start_span(plan.queue.name, task.name, task_id)
+        span = self.tracing.start_producer(plan.queue.name, task.name, task_id, body_size=len(payload), links=links)
         try:
-            new = self._new_task(task, plan, task_id, payload, self.headers(plan, span, self.carried()))
+            new = self._new_task(task, plan, task_id, payload, self.headers(plan, span.carrier(), self.carried()))
         except BaseException as error:
             span.end(error)
             raise
         return Prepared(plan.queue, new, self.handle(task, task_id, source), span)
 
-    def prepare_for_batch(self, call: Signature[Any], plan: Plan, headers: Headers) -> NewTask:
-        """Return a task to be sent with others, whose headers stand already."""
-        task_id = plan.task_id or new_task_id()
-        return self._new_task(call.task, plan, task_id, self._payload(call), headers)
+    def prepare_for_batch(
+        self, call: Signature[Any], plan: Plan, headers: Callable[[str, str, int], Headers]
+    ) -> NewTask:
+        """Return a task to be sent with others.
 
-    def headers(self, plan: Plan, span: ProducerSpan, carried: Mapping[str, str]) -> Headers:
+        Args:
+            call: The call.
+            plan: Its task's plan.
+            headers: Returns its headers, given the task's name, its id and the bytes of its payload.
+        """
+        payload = self._payload(call)
+        task_id = plan.task_id or new_task_id()
+        return self._new_task(call.task, plan, task_id, payload, headers(call.task.name, task_id, len(payload)))
+
+    def headers(self, plan: Plan, carrier: Carrier, carried: Mapping[str, str]) -> Headers:
         """Return the headers of a task: its own, what it carries, and the trace."""
-        carrier = span.carrier()
         if not carrier and not carried:
             return plan.headers  # encoded once for all calls
         texts = dict(plan.headers.texts)
@@ -178,11 +192,6 @@ class Preparer:
         if left_out:
             self.metrics.baggage_cut(plan.queue.name, left_out)
         return Headers(texts)
-
-    def start_span(self, queue: str, name: str | None = None, task_id: str | None = None) -> ProducerSpan:
-        """Start the producer span of one task, or of a batch without name and id."""
-        host, port = self._server
-        return self._tracing.start_producer(queue, name, task_id, server_address=host, server_port=port)
 
     def note_sent(self, prepared: Prepared[Any], error: EnqueueError | None, started: float) -> None:
         """Close the span and count the task; `started` is when it was sent, by the monotonic clock."""

@@ -52,14 +52,20 @@ class Runtime:
         self.settings = settings
         self.endpoint = Endpoint(settings.url, embedded_folder=embedded_folder)
         self.keys = Keys(settings.prefix)
-        self.tracing = Tracing(relation=settings.trace.relation.value, baggage=settings.trace.baggage)
+        trace = settings.trace
+        self.tracing = Tracing(
+            relation=trace.relation,
+            baggage=trace.baggage,
+            exception_messages=trace.exception_messages,
+            server=self.endpoint.server,
+            opt_in=trace.opt_in,
+        )
         self.runner = SyncRunner(self.endpoint)
         self.async_runner = AsyncRunner(self.endpoint)
         preparer = Preparer(
             self.keys,
             self.tracing,
-            envelope=settings.trace.envelope,
-            server=self.endpoint.server,
+            envelope=trace.envelope,
             middleware=middleware,
             carry=carry,
         )

@@ -20,7 +20,7 @@ from taskq_core.settings import seconds, unknown
 from taskq_core.task import BaseTask, Signature, Task
 from taskq_core.wire import validate_entry_id, validate_task_type
 
-CODE_OPTIONS = ("retry_delay", "retry_on", "no_retry_on", "is_failure")
+CODE_OPTIONS = ("retry_delay", "retry_on", "no_retry_on", "is_failure", "trace")
 """Options that a worker reads from the task's code. No message carries them, so no row can change them."""
 LONGEST_INTERVAL = timedelta(days=36_500)
 """Longest interval of a row."""

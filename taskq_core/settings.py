@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from taskq_core.cron import time_zone
@@ -23,6 +23,8 @@ from taskq_core.wire import validate_prefix, validate_queue_name
 
 Duration = timedelta | float
 """A span of time in public parameters: `timedelta` or seconds."""
+
+E = TypeVar("E", bound=StrEnum)
 
 MAX_SECONDS = 100 * 365 * 86_400
 """Longest duration accepted, in seconds: 100 years. Beyond it a value is a mistake (milliseconds, most often)."""
@@ -33,10 +35,25 @@ TRACE_ID = "{trace_id}"
 
 
 class Relation(StrEnum):
-    """How a task's span stands to the span that enqueued it."""
+    """How the span of a running task relates to the span that enqueued it."""
 
     PARENT = "parent"
+    """Its child: request and task are one trace."""
     LINK = "link"
+    """A trace of its own that points to the request's."""
+    NONE = "none"
+    """A trace of its own that points nowhere."""
+
+
+class OptIn(StrEnum):
+    """What traces tell only on request: it costs spans that few need, or tells how large data is."""
+
+    RECEIVE = "receive"
+    """A span `receive <queue>` for each answer that brought a worker tasks."""
+    SETTLE = "settle"
+    """A span `settle <queue>` for each batch of outcomes."""
+    BODY_SIZE = "body_size"
+    """Bytes of payload, as `messaging.message.body.size`."""
 
 
 class EnqueueMode(StrEnum):
@@ -88,18 +105,25 @@ class TraceSettings:
     """How traces are carried."""
 
     relation: Relation = Relation.PARENT
-    """`parent`: a task continues the trace of its request. `link`: it starts its own and links to the request's."""
+    """`parent`: a task continues the trace of its request. `link`: it starts its own and links to the request's.
+    `none`: it starts its own."""
     baggage: bool = True
     """Whether baggage travels in the headers (together at most 8 KiB)."""
     envelope: bool = False
     """Write payloads as `{"traceparent": ..., "data": {...}}`: Asynq peers older than 0.26 have no headers."""
     url: str = ""
     """Address of a trace for people, `http` or `https`, in which `{trace_id}` stands for its id. "": no links."""
+    exception_messages: bool = True
+    """Whether spans hold the messages of exceptions, which may hold data. Their types and stacks are always there."""
+    opt_in: Collection[OptIn] = ()
+    """What is told in addition: `receive` and `settle` (spans of a worker's exchanges with Redis), `body_size`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "relation", member(Relation, "TRACE['RELATION']", self.relation))
         _check_flag("TRACE['BAGGAGE']", self.baggage)
         _check_flag("TRACE['ENVELOPE']", self.envelope)
+        _check_flag("TRACE['EXCEPTION_MESSAGES']", self.exception_messages)
+        object.__setattr__(self, "opt_in", members(OptIn, "TRACE['OPT_IN']", self.opt_in))
         _check_trace_url(self.url)
 
 
@@ -397,11 +421,14 @@ def _by_field(cls: Any, where: str, mapping: Mapping[str, Any]) -> dict[str, Any
     return {known[key]: value for key, value in mapping.items()}
 
 
+_TRACE_KEYS = tuple(each.name.upper() for each in fields(TraceSettings))
+
+
 def _trace(value: Any) -> TraceSettings:
     if isinstance(value, TraceSettings):
         return value
     if not isinstance(value, Mapping):
-        raise ConfigurationError(f"TRACE must be a dict of RELATION, BAGGAGE, ENVELOPE and URL, got {value!r}")
+        raise ConfigurationError(f"TRACE must be a dict of {', '.join(_TRACE_KEYS)}, got {value!r}")
     return TraceSettings(**_by_field(TraceSettings, "TRACE", value))
 
 
@@ -546,7 +573,7 @@ def check_whole(name: str, value: object, *, least: int, most: int) -> None:
         raise ConfigurationError(f"{name} must be between {least} and {most}, got {value}")
 
 
-def member(kind: type[StrEnum], name: str, value: object) -> StrEnum:
+def member(kind: type[E], name: str, value: object) -> E:
     """Return the member of an enum that a setting or option names.
 
     Raises:
@@ -558,3 +585,15 @@ def member(kind: type[StrEnum], name: str, value: object) -> StrEnum:
         *others, last = [repr(member.value) for member in kind]
         expected = f"{', '.join(others)} or {last}"
         raise ConfigurationError(f"{name} must be {expected}, got {value!r}") from None
+
+
+def members(kind: type[E], name: str, values: object) -> frozenset[E]:
+    """Return the members of an enum that a setting or option lists.
+
+    Raises:
+        ConfigurationError: It is no list, or names something else.
+    """
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Collection):
+        known = ", ".join(repr(each.value) for each in kind)
+        raise ConfigurationError(f"{name} must be a list of {known}, got {values!r}")
+    return frozenset(member(kind, f"each of {name}", each) for each in values)

@@ -2,8 +2,9 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from taskq_core.broker.operations import Mark
 from taskq_core.cron import Schedule
@@ -29,6 +30,8 @@ class Entry:
     """How far it has come; None while that is not known."""
     next_s: int | None = None
     """When it has to be looked at, Unix s: its next firing. None: never."""
+    origin: Sequence[Any] = ()
+    """What traces of its tasks link to: where it was taken up."""
 
     def move(self, mark: Mark) -> None:
         """Take note of how far it has come."""
@@ -72,11 +75,15 @@ class EntryBook:
     Args:
         keys: Key names.
         zone: Time zone of cron lines that name none.
+        registered: Told of each entry that is taken up; returns what traces of its tasks link to.
     """
 
-    def __init__(self, keys: Keys, *, zone: str) -> None:
+    def __init__(
+        self, keys: Keys, *, zone: str, registered: Callable[[Entry], Sequence[Any]] = lambda entry: ()
+    ) -> None:
         self._keys = keys
         self._zone = zone
+        self._registered = registered
         self._sources: dict[int, Mapping[str, PeriodicTask]] = {}
         self.entries: dict[str, Entry] = {}
         self.by_queue: dict[QueueKeys, list[Entry]] = {}
@@ -131,7 +138,9 @@ class EntryBook:
     def _build(self, task: PeriodicTask) -> Entry:
         schedule = task.schedule(self._zone)
         when = hashlib.sha256(f"{schedule.text}\n{task.call.task.name}".encode()).hexdigest()[:8]
-        return Entry(task, schedule, task.call.task.plan(self._keys).queue, f"{task.id}:{when}")
+        entry = Entry(task, schedule, task.call.task.plan(self._keys).queue, f"{task.id}:{when}")
+        entry.origin = self._registered(entry)
+        return entry
 
     def take_removed(self) -> list[PeriodicTask]:
         """Return the entries that went since the last call and are not back."""

@@ -20,7 +20,8 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
@@ -32,7 +33,7 @@ from taskq_core.periodic import Firing, FiringOutcome
 from taskq_core.scheduler.announcer import Announcer
 from taskq_core.scheduler.calls import Caller
 from taskq_core.scheduler.config import SchedulerConfig
-from taskq_core.scheduler.entries import EntryBook
+from taskq_core.scheduler.entries import Entry, EntryBook
 from taskq_core.scheduler.follower import Follower
 from taskq_core.scheduler.health import SchedulerHealth, SchedulerState
 from taskq_core.scheduler.history import History
@@ -173,7 +174,7 @@ class Scheduler:
         """
         keys = self.app.runtime.keys
         redis_clock = RedisClock(self._clock)
-        self._book = book = EntryBook(keys, zone=self.app.settings.time_zone)
+        self._book = book = EntryBook(keys, zone=self.app.settings.time_zone, registered=self._trace_entry)
         self._read_entries()
         self._hooks = Caller(HOOK_THREADS, name="a hook or middleware")
         history = History(keys, book, runner, self._clock)
@@ -283,6 +284,11 @@ class Scheduler:
                 if is_first:
                     self._seen = None
                 raise
+
+    def _trace_entry(self, entry: Entry) -> Sequence[Any]:
+        return self.app.runtime.tracing.note_registered(
+            entry.queue.name, entry.task.call.task.name, entry_id=entry.task.id, spec=entry.schedule.text
+        )
 
     def _fired(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
         for follower in self._followers:

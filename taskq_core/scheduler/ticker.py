@@ -222,7 +222,9 @@ class Ticker:
             if self._preparer.middleware.sees_calls:
                 call = await self._call(self._show, call, timeout_s=MIDDLEWARE_S)
             # In a context of its own: each firing begins a trace, whatever span this code may run in.
-            prepared = Context().run(self._preparer.prepare, call, self._app.async_client, task_id=task_id)
+            prepared = Context().run(
+                self._preparer.prepare, call, self._app.async_client, task_id=task_id, links=entry.origin
+            )
             if prepared.queue.name != entry.queue.name:
                 raise ConfigurationError(
                     f"a middleware moved a periodic task from queue {entry.queue.name!r} to {prepared.queue.name!r}; "

@@ -6,15 +6,22 @@ run, `metrics` counts both. Without an SDK none of it runs. `configure` sets up 
 alone imports the SDK, when it is called.
 """
 
+from taskq_core.settings import OptIn, Relation
 from taskq_core.telemetry.configure import TelemetryHandle, configure
 from taskq_core.telemetry.envelope import trace_id, unwrap, wrap
+from taskq_core.telemetry.exceptions import type_name
 from taskq_core.telemetry.metrics import ClientMetrics, Outcome, WorkerMetrics
-from taskq_core.telemetry.propagation import extract, fit, inject
-from taskq_core.telemetry.spans import ConsumerSpan, ProducerSpan, Relation, Tracing, type_name
+from taskq_core.telemetry.propagation import Carrier, extract, fit, inject
+from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
+from taskq_core.telemetry.tracing import FIRST_RUN, Tracing
 
 __all__ = [
+    "FIRST_RUN",
+    "BatchSpan",
+    "Carrier",
     "ClientMetrics",
     "ConsumerSpan",
+    "OptIn",
     "Outcome",
     "ProducerSpan",
     "Relation",

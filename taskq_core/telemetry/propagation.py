@@ -178,6 +178,22 @@ def carrier_of(context: Context | None = None, *, baggage: bool = True) -> Carri
     return Carrier(written, members, refused)
 
 
+def carrier_like(known: Carrier, context: Context, span: SpanContext) -> Carrier:
+    """What the global propagator writes for another span with the baggage of a context that was written already.
+
+    Args:
+        known: What was written for that context, with another span or none.
+        context: The context with the span in it.
+        span: The span's own context.
+    """
+    if not _is_default(get_global_textmap()):
+        return carrier_of(context, baggage=bool(known.members or known.refused_members))
+    written = {TRACEPARENT: f"00-{span.trace_id:032x}-{span.span_id:016x}-{int(span.trace_flags):02x}"}
+    if span.trace_state:
+        written[TRACESTATE] = span.trace_state.to_header()
+    return Carrier(written, known.members, known.refused_members)
+
+
 def fit(headers: MutableMapping[str, str], carrier: Carrier) -> int:
     """Add what a propagator wrote to a task's own headers, within `HEADERS_LIMIT`.
 

@@ -1,56 +1,19 @@
-"""Spans of tasks: `send <queue>` where one is enqueued, `process <queue>` where one runs.
+"""The spans of tasks that are under way: of one enqueue, of a bulk enqueue, of one run. `Tracing` starts them."""
 
-A `Tracing` is built once per queue application and shared by its clients and workers; any thread may use it. It
-promises:
-
-- Without an SDK nothing of this runs, and an SDK configured later is noticed by the next task.
-- The attributes known at the start are given at the start, so that samplers see them.
-- No payload, argument or result is ever put into a span. Exceptions are, shortened; their messages can be left out.
-- A fault in a span processor, sampler or propagator is logged once and costs the span, never the task.
-
-How a trace travels in headers is the business of `propagation`; when a span starts and ends is that of client and
-worker.
-"""
-
-import logging
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from contextvars import Token
-from enum import StrEnum
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from opentelemetry import context as context_api
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
-from opentelemetry.util.types import AttributeValue
+from opentelemetry.trace import Link, Span, SpanKind
 
-from taskq_core.errors import ConfigurationError, Discard, Retry, Snooze
+from taskq_core.errors import Discard, Retry, Snooze
 from taskq_core.telemetry import names, propagation
-from taskq_core.telemetry.providers import (
-    INSTRUMENTATION_NAME,
-    global_tracer_provider,
-    instrumentation_version,
-    is_sdk,
-)
 
-MESSAGE_LIMIT = 4 * 1024
-"""Characters of an exception's message that go into a span; more is cut."""
-STACKTRACE_LIMIT = 16 * 1024
-"""Characters of a traceback that go into a span; more is cut in the middle."""
-
-_logger = logging.getLogger(__name__)
-
-
-class Relation(StrEnum):
-    """How the span of a running task relates to the span that enqueued it."""
-
-    PARENT = "parent"
-    """Its child: request and task are one trace."""
-    LINK = "link"
-    """A trace of its own that points to the request's."""
+if TYPE_CHECKING:
+    from taskq_core.telemetry.tracing import Tracing
 
 
 class ProducerSpan:
@@ -91,12 +54,6 @@ class ProducerSpan:
             self._carrier = propagation.carrier_of(self._context, baggage=self._tracing.baggage)
         return self._carrier
 
-    def note_batch(self, count: int) -> None:
-        """Say how many tasks the batch has, once that is known: it is still being filled when its span starts."""
-        span = self._span
-        if span is not None and span.is_recording():
-            self._tracing._note(span, names.BATCH_COUNT, count)
-
     def end(self, error: BaseException | None = None) -> None:
         """End the span; further calls do nothing.
 
@@ -105,7 +62,7 @@ class ProducerSpan:
         """
         span = self._span
         if span is not None and span.is_recording():
-            self._tracing._finish(span, error, None)
+            self._tracing.finish(span, error, None)
 
     def __enter__(self) -> Self:
         if self._span is not None and self._context is not None:
@@ -135,6 +92,15 @@ class ConsumerSpan:
     def span(self) -> Span | None:
         """The OpenTelemetry span, or None without an SDK."""
         return self._span
+
+    @property
+    def traceparent(self) -> str | None:
+        """This span as W3C's `traceparent`; None without one that is recorded."""
+        span = self._span
+        if span is None or not span.is_recording():
+            return None
+        context = span.get_span_context()
+        return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
     @property
     def context(self) -> Context | None:
@@ -167,267 +133,70 @@ class ConsumerSpan:
             return
         if isinstance(error, Retry | Snooze | Discard):
             error = None
-        self._tracing._finish(span, error, error_type, state_after)
+        self._tracing.finish(span, error, error_type, state_after)
 
 
-class Tracing:
-    """Starts the spans of one queue application.
+class BatchSpan:
+    """The span of a bulk enqueue, from `Tracing.start_batch`: `send <queue>`, which links to a `create <queue>` a task.
 
-    Args:
-        relation: "parent" continues the request's trace in the task, "link" starts a new trace that points to it.
-        baggage: False neither sends baggage along with a task nor reads it from one.
-        exception_messages: False leaves messages of exceptions out of spans, because they may hold data. Type and
-            stack stay.
-        url: Where a trace can be looked at: an http(s) address with `{trace_id}` in it.
-        tracer_provider: Takes this one instead of the global one.
-
-    Raises:
-        ConfigurationError: `relation` or `url` is not one of these.
+    Without an SDK, and where the request is not sampled, an object that passes the request's trace on.
     """
 
-    __slots__ = (
-        "_complained",
-        "_current",
-        "_exception_messages",
-        "_fixed_provider",
-        "_no_consumer",
-        "_no_producer",
-        "_relation",
-        "_url",
-        "baggage",
-    )
+    __slots__ = ("_created", "_parent", "_queue", "_shared", "_span", "_tracing")
 
-    def __init__(
-        self,
-        *,
-        relation: Relation | str = Relation.PARENT,
-        baggage: bool = True,
-        exception_messages: bool = True,
-        url: str | None = None,
-        tracer_provider: TracerProvider | None = None,
-    ) -> None:
-        self._relation = _checked_relation(relation)
-        self._url = _checked_url(url)
-        self.baggage = baggage
-        self._exception_messages = exception_messages
-        self._fixed_provider = tracer_provider
-        # One attribute, so that another thread never sees the tracer of one provider beside another provider.
-        self._current: tuple[TracerProvider | None, Tracer | None] = (None, None)
-        self._no_producer, self._no_consumer = ProducerSpan(self), ConsumerSpan(self)
-        self._complained = False
+    def __init__(self, tracing: "Tracing", queue: str, span: Span | None, parent: Context) -> None:
+        self._tracing, self._queue, self._span, self._parent = tracing, queue, span, parent
+        self._created: list[Link] = []
+        self._shared: propagation.Carrier | None = None
 
     @property
-    def is_active(self) -> bool:
-        """Whether an SDK is configured now."""
-        return self._tracer() is not None
+    def has_spans(self) -> bool:
+        """Whether each of its tasks has a span, and so headers, of its own."""
+        return self._span is not None
 
-    def trace_url(self, headers: Mapping[str, str]) -> str | None:
-        """Address at which the trace of a task can be looked at; None without `url` or without a trace."""
-        if self._url is None:
-            return None
-        found = trace.get_current_span(propagation.extract(headers, baggage=False)).get_span_context()
-        return self._url.replace("{trace_id}", trace.format_trace_id(found.trace_id)) if found.is_valid else None
+    def carrier(self) -> propagation.Carrier:
+        """Return what all its tasks carry where they have no spans of their own; empty if there is nothing to carry."""
+        if self._shared is None:
+            self._shared = propagation.carrier_of(self._parent, baggage=self._tracing.baggage)
+        return self._shared
 
-    @contextmanager
-    def continued(self, headers: Mapping[str, str]) -> Iterator[None]:
-        """Make the trace and the baggage that stand in a task's headers current, in this coroutine or thread."""
-        token = context_api.attach(propagation.extract(headers, baggage=self.baggage))
+    def create(self, task_type: str, task_id: str, body_size: int) -> propagation.Carrier:
+        """Write the span `create <queue>` of one task, and return what the task carries of it."""
+        tracing = self._tracing
+        tracer = tracing.tracer()
+        if tracer is None or self._span is None:
+            return self.carrier()
+        attributes = tracing.attributes(names.CREATE, self._queue, task_type)
+        attributes[names.TASK_ID] = task_id
+        if tracing.tells_body_size:
+            attributes[names.BODY_SIZE] = body_size
         try:
-            yield
-        finally:
-            context_api.detach(token)
-
-    def start_producer(
-        self,
-        queue: str,
-        task_type: str | None = None,
-        task_id: str | None = None,
-        *,
-        server_address: str | None = None,
-        server_port: int | None = None,
-        context: Context | None = None,
-    ) -> ProducerSpan:
-        """Start the span `send <queue>`, as a child of the span that is current.
-
-        Args:
-            queue: Queue the task goes to.
-            task_type: Name of the task; None if a batch has several.
-            task_id: Id of the task; None for a batch.
-            server_address: Host name or socket path of Redis.
-            server_port: Port of Redis.
-            context: Parent instead of the current context.
-        """
-        tracer = self._tracer()
-        if tracer is None:
-            return self._no_producer if context is None else ProducerSpan(self, None, context)
-        attributes: dict[str, AttributeValue] = {
-            names.SYSTEM: names.SYSTEM_ASYNQ,
-            names.OPERATION_NAME: names.SEND,
-            names.OPERATION_TYPE: names.SEND,
-            names.QUEUE: queue,
-        }
-        if task_type is not None:
-            attributes[names.TASK_TYPE] = task_type
-        if task_id is not None:
-            attributes[names.TASK_ID] = task_id
-        _add_server(attributes, server_address, server_port)
-        try:
-            parent = context_api.get_current() if context is None else context
-            span = tracer.start_span(f"send {queue}", parent, SpanKind.PRODUCER, attributes)
-            return ProducerSpan(self, span, trace.set_span_in_context(span, parent))
-        except Exception as exc:
-            self._complain(exc)
-            return self._no_producer
-
-    def start_consumer(
-        self,
-        queue: str,
-        task_type: str,
-        task_id: str,
-        *,
-        retried: int,
-        max_retry: int,
-        headers: Mapping[str, str],
-        relation: Relation | None = None,
-        server_address: str | None = None,
-        server_port: int | None = None,
-    ) -> ConsumerSpan:
-        """Start the span `process <queue>`, related to the one whose context stands in the headers.
-
-        Args:
-            queue: Queue the task was taken from.
-            task_type: Name of the task.
-            task_id: Id of the task.
-            retried: How often it was retried before this run.
-            max_retry: How often it may be.
-            headers: Headers of the message. Without a trace in them a new one starts; the worker's own context plays
-                no part.
-            relation: Instead of the one of this `Tracing`, for one task.
-            server_address: Host name or socket path of Redis.
-            server_port: Port of Redis.
-        """
-        tracer = self._tracer()
-        if tracer is None:
-            return self._no_consumer
-        attributes: dict[str, AttributeValue] = {
-            names.SYSTEM: names.SYSTEM_ASYNQ,
-            names.OPERATION_NAME: names.PROCESS,
-            names.OPERATION_TYPE: names.PROCESS,
-            names.QUEUE: queue,
-            names.TASK_ID: task_id,
-            names.TASK_TYPE: task_type,
-            names.TASK_RETRIED: retried,
-            names.TASK_MAX_RETRY: max_retry,
-        }
-        _add_server(attributes, server_address, server_port)
-        try:
-            parent = propagation.extract(headers, baggage=self.baggage)
-            links = None
-            if (relation or self._relation) is Relation.LINK:
-                sender = trace.get_current_span(parent).get_span_context()
-                if sender.is_valid:
-                    links = (Link(sender),)
-                    parent = trace.set_span_in_context(trace.INVALID_SPAN, parent)
-            span = tracer.start_span(f"process {queue}", parent, SpanKind.CONSUMER, attributes, links)
-            return ConsumerSpan(self, span, trace.set_span_in_context(span, parent))
-        except Exception as exc:
-            self._complain(exc)
-            return self._no_consumer
-
-    def _tracer(self) -> Tracer | None:
-        provider = self._fixed_provider or global_tracer_provider()
-        current = self._current
-        if provider is not current[0]:
-            current = self._current = (provider, _tracer_of(provider))
-        return current[1]
-
-    def _finish(
-        self, span: Span, error: BaseException | None, error_type: str | None, state_after: str | None = None
-    ) -> None:
-        try:
-            if state_after is not None:
-                span.set_attribute(names.TASK_STATE_AFTER, str(state_after))
-            if error is not None or error_type is not None:
-                self._add_error(span, error, error_type)
+            span = tracer.start_span(f"create {self._queue}", self._parent, SpanKind.PRODUCER, attributes)
             span.end()
+            context = span.get_span_context()
+            self._created.append(Link(context, {names.TASK_ID: task_id}))
+            return propagation.carrier_like(self.carrier(), trace.set_span_in_context(span, self._parent), context)
         except Exception as exc:
-            self._complain(exc)
+            tracing.complain(exc)
+            return self.carrier()
 
-    def _note(self, span: Span, name: str, value: AttributeValue) -> None:
+    def end(self, error: BaseException | None = None, *, count: int = 0) -> None:
+        """End the span; further calls do nothing.
+
+        Args:
+            error: Why the tasks were not enqueued, or None if they were.
+            count: How many tasks the batch has.
+        """
+        span, self._span = self._span, None
+        if span is None:
+            return
+        tracing = self._tracing
+        if count:
+            tracing.note(span, names.BATCH_COUNT, count)
         try:
-            span.set_attribute(name, value)
+            for link in self._created:
+                span.add_link(link.context, link.attributes)
         except Exception as exc:
-            self._complain(exc)
-
-    def _add_error(self, span: Span, error: BaseException | None, error_type: str | None) -> None:
-        description = None
-        if error is not None:
-            event = {names.EXCEPTION_TYPE: type_name(error)}
-            if self._exception_messages:
-                description = _cut_middle(_text(error), MESSAGE_LIMIT)
-                event[names.EXCEPTION_MESSAGE] = description
-                stack = "".join(traceback.format_exception(error))
-            else:
-                # Frames only: the last line of a full traceback is the message, and so are those of causes.
-                stack = "".join(traceback.format_tb(error.__traceback__))
-            event[names.EXCEPTION_STACKTRACE] = _cut_middle(stack, STACKTRACE_LIMIT)
-            span.add_event(names.EXCEPTION_EVENT, event)
-            error_type = error_type or event[names.EXCEPTION_TYPE]
-        if error_type is not None:
-            span.set_attribute(names.ERROR_TYPE, error_type)
-        span.set_status(Status(StatusCode.ERROR, description))
-
-    def _complain(self, error: Exception) -> None:
-        if not self._complained:
-            self._complained = True
-            _logger.warning("OpenTelemetry failed; tasks go on without the span (logged once)", exc_info=error)
-
-
-def type_name(error: BaseException) -> str:
-    """Name of an exception's class as spans and metrics give it: with its module, unless it is a builtin."""
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _tracer_of(provider: TracerProvider | None) -> Tracer | None:
-    if provider is None or not is_sdk(provider):
-        return None
-    tracer = provider.get_tracer(INSTRUMENTATION_NAME, instrumentation_version(), names.SCHEMA_URL)
-    return None if isinstance(tracer, NoOpTracer) else tracer  # an SDK switched off by OTEL_SDK_DISABLED
-
-
-def _add_server(attributes: dict[str, AttributeValue], address: str | None, port: int | None) -> None:
-    if address is not None:
-        attributes[names.SERVER_ADDRESS] = address
-        if port is not None:
-            attributes[names.SERVER_PORT] = port
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # a broken __str__ of a user's exception
-        return "<no readable message>"
-
-
-def _cut_middle(text: str, limit: int) -> str:
-    """Keep beginning and end: in a traceback they are where it started and what was raised."""
-    if len(text) <= limit:
-        return text
-    mark = "\n[...]\n"
-    half = (limit - len(mark)) // 2
-    return text[:half] + mark + text[-half:]
-
-
-def _checked_relation(relation: Relation | str) -> Relation:
-    try:
-        return Relation(relation)
-    except ValueError:
-        known = " or ".join(repr(member.value) for member in Relation)
-        raise ConfigurationError(f"relation of traces must be {known}, got {relation!r}") from None
-
-
-def _checked_url(url: str | None) -> str | None:
-    if url is not None and not (url.startswith(("http://", "https://")) and "{trace_id}" in url):
-        raise ConfigurationError(f"url of traces must be an http(s) address with '{{trace_id}}' in it, got {url!r}")
-    return url
+            tracing.complain(exc)
+        self._created = []
+        tracing.finish(span, error, None)

@@ -169,6 +169,8 @@ class InlineWorker:
                 retried=message.retried,
                 max_retry=message.retry,
                 headers=headers,
+                relation=task.options.relation,
+                body_size=len(message.payload),
             )
         if isinstance(task, Handler):
             run.kwargs = task.arguments(message, payload, run.queue.name)

@@ -405,7 +405,7 @@ class Aggregator:
         except Discard:
             await self._drop(check, size)
             return
-        await self._store(check, size, result, tasks[0])
+        await self._store(check, size, result, tasks)
 
     async def _read(self, group: str, set_id: str) -> tuple[list[GroupedTask], int] | None:
         """Return the tasks of a set and the number of its members, or None if it is gone."""
@@ -440,8 +440,8 @@ class Aggregator:
             )
         return tasks, size - len(unreadable)
 
-    async def _store(self, check: _Check, size: int, result: Signature[Any], first: GroupedTask) -> None:
-        """Store the task in the queue of its members, as the next of their trace."""
+    async def _store(self, check: _Check, size: int, result: Signature[Any], tasks: Sequence[GroupedTask]) -> None:
+        """Store the task in the queue of its members: the next in the trace of the first, with links to all of them."""
         preparer = self._app.runtime.preparer
         group, set_id = check.what.group, check.what.set_id
         if result.task.options.aggregate == group:
@@ -449,8 +449,10 @@ class Aggregator:
         options: dict[str, Any] = {"queue": self._queue.name}
         if result.task.options.task_id is None:
             options["task_id"] = set_id
-        with self._app.runtime.tracing.continued(first.headers):
-            prepared: Prepared[Any] = preparer.prepare(result.using(**options), self._app.client)
+        tracing = preparer.tracing
+        with tracing.continued(tasks[0].headers):
+            links = tracing.links(each.headers for each in tasks)
+            prepared: Prepared[Any] = preparer.prepare(result.using(**options), self._app.client, links=links)
         started = self._clock.monotonic()
         error: EnqueueError | None = None
         try:

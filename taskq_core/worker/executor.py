@@ -124,6 +124,8 @@ class Executor:
                     retried=message.retried,
                     max_retry=message.retry,
                     headers=headers,
+                    relation=task.options.relation,
+                    body_size=len(message.payload),
                 )
             if self._listener is not None:
                 self._listener.task_started(run.context)

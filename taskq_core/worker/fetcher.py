@@ -20,6 +20,7 @@ from taskq_core.broker.operations import BATCH_MAX, Dequeued, Operation, dequeue
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
 from taskq_core.wire import Keys, QueueKeys, QueueOrder, decode_message
+from taskq_core.worker.exchange_spans import ExchangeSpans
 from taskq_core.worker.run import Run
 from taskq_core.worker.settler import SettleBatch, Settler
 
@@ -45,6 +46,7 @@ class Fetcher:
         owner: Token of the worker.
         concurrency: Slots.
         lease_s: Seconds of a lease.
+        spans: Told of exchanges, None where nobody asks for that.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class Fetcher:
         owner: str,
         concurrency: int,
         lease_s: int,
+        spans: ExchangeSpans | None = None,
     ) -> None:
         self._keys = keys
+        self._spans = spans
         self._order = order
         self._settler = settler
         self._start = start
@@ -226,6 +230,8 @@ class Fetcher:
         operations: list[Operation[Any]] = [batch.operation for batch in batches]
         if turn.in_doubt is not None:
             operations.append(turn.in_doubt)
+        spans = self._spans
+        turn.started_ns = started_ns = 0 if spans is None else spans.now_ns()
         sent_at = self._clock.monotonic()
         self.turns += 1
         slots = carried if turn.in_doubt is None else turn.asked + carried
@@ -234,15 +240,19 @@ class Fetcher:
         try:
             spin_s = 2 * self._usual_answer_s if is_waiting and self._usual_answer_s < SPIN_S else 0.0
             answers = await turn.lane.exchange(operations, spin_s=spin_s)
-        except BaseException:
+        except BaseException as error:
             turn.is_repeat = True
             for batch in batches:
                 self._settler.unanswered(batch)
+            if spans is not None:
+                spans.unanswered(batches, error, started_ns)
             raise
         finally:
             self._in_turns -= slots
         if is_waiting:
             self._learn(self._clock.monotonic() - sent_at)
+        if spans is not None:
+            spans.settled(batches, answers, started_ns)
         failure: BrokerError | None = None
         for batch, answer in zip(batches, answers, strict=False):
             if isinstance(answer, BrokerError):
@@ -279,6 +289,7 @@ class Fetcher:
             self.dropped += answer.dropped
             logger.error("%d ids in queue %s had no message and were dropped", answer.dropped, queue.name)
         lease_until = sent_at + answer.lease_expiry_s - answer.now_ns / 1e9
+        runs: list[Run] | None = None if self._spans is None else []
         for task_id, data in answer.tasks:
             try:
                 message = decode_message(data)
@@ -286,17 +297,21 @@ class Fetcher:
                 self._set_aside(queue, task_id)
                 continue
             run = Run(queue, task_id, message, lease_until)
+            if runs is not None:
+                runs.append(run)
             if now < lease_until:
                 self._start(run, now)
             else:  # this process slept, or its loop did
                 self._settler.give_back(run, now)
+        if self._spans is not None and runs:
+            self._spans.received(queue, runs, turn.started_ns)
         return len(answer.tasks) + answer.dropped >= asked
 
 
 class _Turn:
     """State of one lane."""
 
-    __slots__ = ("_call", "_name", "asked", "in_doubt", "is_repeat", "lane", "queue", "share")
+    __slots__ = ("_call", "_name", "asked", "in_doubt", "is_repeat", "lane", "queue", "share", "started_ns")
 
     def __init__(self, lane: Lane, name: str, share: int) -> None:
         self.lane = lane
@@ -307,6 +322,7 @@ class _Turn:
         self.asked = 0
         self.in_doubt: Operation[Dequeued] | None = None
         self.is_repeat = False
+        self.started_ns = 0
 
     def ask(self, queue: QueueKeys, limit: int, *, owner: str, lease_s: int) -> None:
         """Prepare a dequeue; it stays in doubt until it is answered, and is then repeated under the same number."""

@@ -25,6 +25,7 @@ from taskq_core.errors import (
 from taskq_core.expiry import is_discarded_when_expired
 from taskq_core.retry import ask, asynq_default
 from taskq_core.settings import Duration
+from taskq_core.telemetry import FIRST_RUN
 from taskq_core.telemetry import Outcome as Word
 from taskq_core.wire import archived_message, completed_message, encode_message, retried_message
 from taskq_core.worker.run import Ending, Run
@@ -110,6 +111,7 @@ def _record(run: Run, error: BaseException | None, now_s: float, duration_s: flo
 def _steered(run: Run, error: BaseException | None) -> Settlement:
     if isinstance(error, Snooze):
         delay_ms = _milliseconds(error.after)
+        _note_first_run(run)
         return Settlement(run.task_id, Outcome.RETRY_UNCOUNTED, message=encode_message(run.message), delay_ms=delay_ms)
     return Settlement(run.task_id, Outcome.DONE, unique_key=run.message.unique_key)  # Discard
 
@@ -170,11 +172,21 @@ def _failed(run: Run, failure: _Failure, now_s: int) -> Settlement:
     if failure.is_final or message.retried >= message.retry:
         stored = archived_message(message, error=failure.text, failed_at_s=now_s)
         return Settlement(run.task_id, Outcome.ARCHIVE, message=stored)
+    _note_first_run(run)
     delay = failure.delay if failure.delay is not None else _delay(run, failure.error)
     counts = isinstance(failure.error, Retry) or _counts(run, failure.error)
     stored = retried_message(message, error=failure.text, failed_at_s=now_s, counts=counts)
     outcome = Outcome.RETRY if counts else Outcome.RETRY_UNCOUNTED
     return Settlement(run.task_id, outcome, message=stored, delay_ms=_milliseconds(delay))
+
+
+def _note_first_run(run: Run) -> None:
+    """Write the trace of the first run into the task's headers, for its next runs to link to."""
+    span, headers = run.span, run.message.headers
+    if span is not None and FIRST_RUN not in headers:
+        traceparent = span.traceparent
+        if traceparent is not None:
+            headers[FIRST_RUN] = traceparent
 
 
 def _counts(run: Run, error: BaseException) -> bool:

@@ -43,6 +43,7 @@ from taskq_core.telemetry import WorkerMetrics
 from taskq_core.wire import QueueKeys, QueueOrder, ServerInfo, TaskMessage, TaskState
 from taskq_core.worker.aggregator import AT_ONCE, Aggregator, FunctionCaller
 from taskq_core.worker.config import WorkerConfig
+from taskq_core.worker.exchange_spans import ExchangeSpans
 from taskq_core.worker.executor import Executor
 from taskq_core.worker.fetcher import Fetcher
 from taskq_core.worker.forwarder import Forwarder
@@ -352,6 +353,7 @@ class Worker:
             owner=self._token,
             concurrency=config.concurrency,
             lease_s=lease_s,
+            spans=ExchangeSpans.wanted(runtime.tracing),
         )
         self._keepalive = Keepalive(
             SyncRunner(runtime.endpoint, timeout_s=min(ANSWER_TIMEOUT_S, heartbeat_s), max_idle=1),

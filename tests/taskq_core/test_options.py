@@ -200,6 +200,7 @@ class TestUsing:
             "retry_on": OSError,
             "no_retry_on": ValueError,
             "is_failure": bool,
+            "trace": "link",
             "on_missing": "discard",
             "timeout": 1,
             "deadline": moment,

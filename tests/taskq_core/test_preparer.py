@@ -30,7 +30,7 @@ class Recording:
         self.tracer = provider.get_tracer("test")
         self.reader = InMemoryMetricReader()
         self.preparer = Preparer(
-            Keys(), Tracing(tracer_provider=provider), envelope=envelope, server=("redis.example", 6379)
+            Keys(), Tracing(tracer_provider=provider, server=("redis.example", 6379)), envelope=envelope
         )
         self.preparer.metrics = ClientMetrics(meter_provider=MeterProvider([self.reader], shutdown_on_exit=False))
 
@@ -91,7 +91,7 @@ def test_a_failure_ends_the_span_with_its_error(recording: Recording, call: Sign
     assert "taskq_core.errors.EnqueueError" in labels
 
 
-def test_a_batch_has_one_span_whose_trace_all_its_tasks_carry(recording: Recording, call: Signature[Any]) -> None:
+def test_a_batch_has_one_span_and_each_task_one_that_it_carries(recording: Recording, call: Signature[Any]) -> None:
     """With or without headers of their own."""
     plain = TaskQ().remote("u").s()
     other = TaskQ().remote("u", queue="other").s()
@@ -101,12 +101,18 @@ def test_a_batch_has_one_span_whose_trace_all_its_tasks_carry(recording: Recordi
             landing = Landing(recording.preparer, batch, BulkResult(lambda task, task_id: None))  # type: ignore[arg-type, return-value]  # no handle is asked for
             landing.settle(Admitted("1" * len(batch.tasks)), Wait(0), 0.1)
 
-    spans = {span.name: span for span in recording.spans()}
-    assert set(spans) == {"send default", "send other"}
+    sends = {span.name: span for span in recording.exporter.get_finished_spans() if span.name.startswith("send")}
+    created = {span.attributes["messaging.message.id"]: span for span in recording.spans()}
+    assert set(sends) == {"send default", "send other"}
     for batch in found:
-        span = spans[f"send {batch.queue.name}"]
-        assert span.parent.span_id == http.get_span_context().span_id
+        send = sends[f"send {batch.queue.name}"]
+        assert send.parent is not None
+        assert send.parent.span_id == http.get_span_context().span_id
+        assert dict(send.attributes or {})["messaging.batch.message_count"] == len(batch.tasks)
         for task in batch.tasks:
+            span = created[task.task_id]
+            assert span.name == f"create {batch.queue.name}"
+            assert span.parent.span_id == http.get_span_context().span_id
             assert read(task).headers["traceparent"].split("-")[2] == f"{span.context.span_id:016x}"
     assert [dict(read(task).headers).get("tenant") for task in found[0].tasks] == ["blue", None, "blue"]
     assert sorted(recording.counts("asynq.tasks.enqueued").values()) == [1, 1, 2]
@@ -114,7 +120,7 @@ def test_a_batch_has_one_span_whose_trace_all_its_tasks_carry(recording: Recordi
 
 
 def test_baggage_that_does_not_fit_is_counted() -> None:
-    """For a single task and once for a batch; what fits is there, and nothing is counted where all of it fits."""
+    """For each task that has a trace of its own; what fits is there, and nothing is counted where all of it fits."""
     recording = Recording()
     task = TaskQ().remote("t", queue="low")
     recording.preparer.prepare(task.s(), None)
@@ -131,7 +137,7 @@ def test_baggage_that_does_not_fit_is_counted() -> None:
     for new in (one.task, *many.tasks):
         names = [member.partition("=")[0] for member in read(new).headers["baggage"].split(",")]
         assert names == ["small", "large-0", "large-1"]
-    assert recording.counts("asynq.client.baggage_cut") == {("low",): 2}
+    assert recording.counts("asynq.client.baggage_cut") == {("low",): 6}
 
 
 def test_the_envelope_holds_the_payload_and_the_trace(call: Signature[Any]) -> None:

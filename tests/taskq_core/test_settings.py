@@ -193,8 +193,16 @@ class TestFromMapping:
                 {"CIRCUIT_BREAKER": {"FIRST_PAUSE": 9}},
                 "CIRCUIT_BREAKER['MAX_PAUSE'] must be at least FIRST_PAUSE (9.0 s), got 5.0 s",
             ),
-            ({"TRACE": "link"}, "TRACE must be a dict of RELATION, BAGGAGE, ENVELOPE and URL, got 'link'"),
-            ({"TRACE": {"RELATION": "x"}}, "TRACE['RELATION'] must be 'parent' or 'link', got 'x'"),
+            (
+                {"TRACE": "link"},
+                "TRACE must be a dict of RELATION, BAGGAGE, ENVELOPE, URL, EXCEPTION_MESSAGES, OPT_IN, got 'link'",
+            ),
+            ({"TRACE": {"EXCEPTION_MESSAGES": 1}}, "TRACE['EXCEPTION_MESSAGES'] must be True or False, got 1"),
+            (
+                {"TRACE": {"OPT_IN": "settle"}},
+                "TRACE['OPT_IN'] must be a list of 'receive', 'settle', 'body_size', got 'settle'",
+            ),
+            ({"TRACE": {"RELATION": "x"}}, "TRACE['RELATION'] must be 'parent', 'link' or 'none', got 'x'"),
             ({"TRACE": {"BAGGAGE": 1}}, "TRACE['BAGGAGE'] must be True or False, got 1"),
             ({"TRACE": {"ENVELOPE": None}}, "TRACE['ENVELOPE'] must be True or False, got None"),
             *(

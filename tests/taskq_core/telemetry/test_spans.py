@@ -1,5 +1,7 @@
 import asyncio
 import logging
+import os
+import socket
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +13,15 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, ParentBased, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, ParentBased, Sampler, SamplingResult
 from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
 
 from taskq_core.errors import ConfigurationError, Discard, Retry, SkipRetry, Snooze, TaskControl
-from taskq_core.telemetry import ConsumerSpan, Relation, Tracing
+from taskq_core.telemetry import FIRST_RUN, ConsumerSpan, Relation, Tracing, extract
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 SAMPLED = {"traceparent": f"00-{TRACE_ID}-00f067aa0ba902b7-01"}
+CLIENT_ID = f"{socket.gethostname()}:{os.getpid()}"
 UNSAMPLED = {"traceparent": f"00-{TRACE_ID}-00f067aa0ba902b7-00"}
 
 
@@ -75,6 +78,19 @@ class TestOneTrace:
         assert process.context.trace_id != send.context.trace_id
         assert [link.context.span_id for link in process.links] == [send.context.span_id]
 
+    def test_a_task_may_have_nothing_to_do_with_the_request(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        tracing = Tracing(relation="none", tracer_provider=provider)
+
+        span = consume(tracing, {**SAMPLED, "baggage": "user=7"})
+        span.end("completed")
+
+        process = only(exporter, "process low")
+        assert (process.parent, process.links) == (None, ())
+        assert format(process.context.trace_id, "032x") != TRACE_ID
+        assert baggage.get_all(span.context) == {"user": "7"}
+
     def test_the_relation_can_be_chosen_per_task(
         self, provider: TracerProvider, exporter: InMemorySpanExporter
     ) -> None:
@@ -85,7 +101,7 @@ class TestOneTrace:
         assert (len(linked.links), linked.parent) == (1, None)
         assert (len(child.links), format(child.context.trace_id, "032x")) == (0, TRACE_ID)
 
-    @pytest.mark.parametrize("relation", ["parent", "link"])
+    @pytest.mark.parametrize("relation", ["parent", "link", "none"])
     def test_a_message_without_a_trace_starts_one_whatever_is_current_in_the_worker(
         self, provider: TracerProvider, exporter: InMemorySpanExporter, relation: str
     ) -> None:
@@ -95,23 +111,6 @@ class TestOneTrace:
 
         process = only(exporter, "process low")
         assert (process.parent, process.links) == (None, ())
-
-    def test_every_message_of_a_batch_carries_the_one_span(
-        self, provider: TracerProvider, exporter: InMemorySpanExporter
-    ) -> None:
-        first: dict[str, str] = {}
-        second = {"own": "x"}
-
-        with Tracing(tracer_provider=provider).start_producer("low") as span:
-            span.inject(first)
-            span.inject(second)
-            span.note_batch(2)
-
-        send = only(exporter, "send low")
-        assert first["traceparent"] == second["traceparent"]
-        assert first["traceparent"].split("-")[2] == format(send.context.span_id, "016x")
-        assert (send.attributes or {})["messaging.batch.message_count"] == 2
-        assert "messaging.message.id" not in (send.attributes or {})
 
     def test_a_send_after_commit_belongs_to_the_request_of_the_call(
         self, provider: TracerProvider, exporter: InMemorySpanExporter
@@ -140,11 +139,166 @@ class TestOneTrace:
         assert send.parent == trace.get_current_span(parent).get_span_context()
 
 
+class TestBatches:
+    def test_each_task_has_a_span_of_its_own_that_it_carries_and_the_send_links_to_all(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        tracing = Tracing(tracer_provider=provider, server=("redis.local", 6380))
+        with provider.get_tracer("web").start_as_current_span("request"):
+            batch = tracing.start_batch("low")
+            carriers = [batch.create("email:deliver", task_id, 2) for task_id in ("id-1", "id-2")]
+        batch.end(count=2)
+
+        request, send = only(exporter, "request"), only(exporter, "send low")
+        created = [span for span in exporter.get_finished_spans() if span.name == "create low"]
+        ids = [format(span.context.span_id, "016x") for span in created]
+        assert [carrier.headers["traceparent"].split("-")[2] for carrier in carriers] == ids
+        assert {span.parent.span_id for span in (*created, send) if span.parent} == {request.context.span_id}
+        assert [span.kind for span in (*created, send)] == [SpanKind.PRODUCER, SpanKind.PRODUCER, SpanKind.CLIENT]
+        assert [format(link.context.span_id, "016x") for link in send.links] == ids
+        assert [(link.attributes or {})["messaging.message.id"] for link in send.links] == ["id-1", "id-2"]
+        assert dict(send.attributes or {}) == {
+            "messaging.system": "asynq",
+            "messaging.operation.name": "send",
+            "messaging.operation.type": "send",
+            "messaging.destination.name": "low",
+            "messaging.batch.message_count": 2,
+            "messaging.client.id": CLIENT_ID,
+            "server.address": "redis.local",
+            "server.port": 6380,
+        }
+        assert dict(created[0].attributes or {}) == {
+            "messaging.system": "asynq",
+            "messaging.operation.name": "create",
+            "messaging.operation.type": "create",
+            "messaging.destination.name": "low",
+            "messaging.message.id": "id-1",
+            "messaging.client.id": CLIENT_ID,
+            "asynq.task.type": "email:deliver",
+            "server.address": "redis.local",
+            "server.port": 6380,
+        }
+
+    def test_one_that_failed(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+        batch = Tracing(tracer_provider=provider).start_batch("low")
+        batch.end(ValueError("boom"), count=3)
+        batch.end()
+
+        send = only(exporter, "send low")
+        assert (send.status.status_code, (send.attributes or {})["error.type"]) == (StatusCode.ERROR, "ValueError")
+
+    def test_where_the_request_is_not_sampled_all_carry_its_trace(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        token = context_api.attach(extract(UNSAMPLED))
+        batch = Tracing(tracer_provider=provider).start_batch("low")
+        context_api.detach(token)
+
+        assert not batch.has_spans
+        assert batch.carrier().headers == UNSAMPLED
+        batch.end(count=1)
+        assert exporter.get_finished_spans() == ()
+
+    def test_a_root_that_is_left_out_is_told_to_all(self) -> None:
+        provider = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
+        batch = Tracing(tracer_provider=provider).start_batch("low")
+
+        assert not batch.has_spans
+        flags = batch.carrier().headers["traceparent"].rpartition("-")[2]
+        assert int(flags, 16) & 1 == 0  # the other bits say how the id was made
+
+
+class TestAttempts:
+    def test_those_after_the_first_link_to_it(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+        tracing = Tracing(tracer_provider=provider)
+        first = consume(tracing, SAMPLED)
+        first.end("retry", ValueError("x"))
+        assert first.traceparent is None  # it has ended
+
+        once_more = consume(tracing, SAMPLED)
+        known = once_more.traceparent
+        assert known is not None
+        consume(tracing, {**SAMPLED, FIRST_RUN: known}).end("completed")
+
+        again = exporter.get_finished_spans()[-1]
+        assert once_more.span is not None
+        assert [link.context.span_id for link in again.links] == [once_more.span.get_span_context().span_id]
+        assert format(again.context.trace_id, "032x") == TRACE_ID
+
+    @pytest.mark.parametrize("hostile", ["", "00", "x" * 9000, f"00-{'0' * 32}-{'0' * 16}-01", "\x00\r\n"])
+    def test_what_is_no_trace_is_no_link(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter, hostile: str
+    ) -> None:
+        consume(Tracing(tracer_provider=provider), {FIRST_RUN: hostile, "traceparent": hostile}).end("completed")
+
+        assert only(exporter, "process low").links == ()
+
+
+class TestSampling:
+    @pytest.mark.parametrize(
+        ("sampler", "asked"),
+        [
+            (ParentBased(ALWAYS_ON), 0),
+            (ParentBased(ALWAYS_ON, remote_parent_not_sampled=ALWAYS_ON, local_parent_not_sampled=ALWAYS_ON), 3),
+            (ALWAYS_ON, 3),
+        ],
+    )
+    def test_a_sampler_that_follows_the_request_is_not_asked_about_what_it_left_out(
+        self, sampler: Sampler, asked: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls: list[object] = []
+        should_sample = type(sampler).should_sample
+
+        def count(self: Sampler, *args: Any, **kwargs: Any) -> SamplingResult:
+            if self is sampler:
+                calls.append(args)
+            return should_sample(self, *args, **kwargs)
+
+        monkeypatch.setattr(type(sampler), "should_sample", count)
+        tracing = Tracing(tracer_provider=TracerProvider(sampler=sampler, shutdown_on_exit=False))
+
+        consume(tracing, UNSAMPLED).end("completed")
+        token = context_api.attach(extract(UNSAMPLED))
+        headers = enqueue(tracing)
+        tracing.start_batch("low").end()
+        context_api.detach(token)
+
+        assert len(calls) == asked
+        assert headers["traceparent"].startswith(f"00-{TRACE_ID}-")
+
+    def test_a_task_that_links_to_what_was_left_out_is_sampled_by_itself(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        consume(Tracing(relation="link", tracer_provider=provider), UNSAMPLED).end("completed")
+
+        assert len(only(exporter, "process low").links) == 1
+
+
+class TestRegistering:
+    def test_a_periodic_task(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+        tracing = Tracing(tracer_provider=provider)
+        links = tracing.note_registered("low", "report", entry_id="nightly", spec="0 3 * * *")
+        tracing.start_producer("low", "report", "id-1", links=links).end()
+
+        register, send = only(exporter, "register low"), only(exporter, "send low")
+        assert [link.context.span_id for link in send.links] == [register.context.span_id]
+        assert send.context.trace_id != register.context.trace_id
+        assert dict(register.attributes or {}) == {
+            "messaging.system": "asynq",
+            "messaging.operation.name": "register",
+            "messaging.destination.name": "low",
+            "messaging.client.id": CLIENT_ID,
+            "asynq.task.type": "report",
+            "asynq.periodic.entry": "nightly",
+            "cron.spec": "0 3 * * *",
+        }
+
+
 class TestAttributes:
     def test_of_a_producer(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
-        tracing = Tracing(tracer_provider=provider)
+        tracing = Tracing(tracer_provider=provider, server=("redis.local", 6380))
 
-        tracing.start_producer("low", "email:deliver", "id-1", server_address="redis.local", server_port=6380).end()
+        tracing.start_producer("low", "email:deliver", "id-1", body_size=17).end()
 
         assert only(exporter, "send low").attributes == {
             "messaging.system": "asynq",
@@ -152,10 +306,53 @@ class TestAttributes:
             "messaging.operation.type": "send",
             "messaging.destination.name": "low",
             "messaging.message.id": "id-1",
+            "messaging.client.id": CLIENT_ID,
             "asynq.task.type": "email:deliver",
             "server.address": "redis.local",
             "server.port": 6380,
         }
+
+    def test_a_socket_has_an_address_and_no_port(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        Tracing(tracer_provider=provider, server=("/run/redis.sock", 0)).start_producer("low").end()
+
+        facts = only(exporter, "send low").attributes or {}
+        assert facts["server.address"] == "/run/redis.sock"
+        assert "server.port" not in facts
+
+    def test_the_size_of_the_payload_is_told_on_request(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        tracing = Tracing(tracer_provider=provider, opt_in=["body_size"])
+
+        tracing.start_producer("low", "email:deliver", "id-1", body_size=17).end()
+        consume(tracing, {}, body_size=17).end("completed")
+        batch = tracing.start_batch("low")
+        batch.create("email:deliver", "id-2", 18)
+
+        sizes = [(span.attributes or {})["messaging.message.body.size"] for span in exporter.get_finished_spans()]
+        assert sizes == [17, 17, 18]
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+    def test_a_forked_child_has_an_id_of_its_own(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        tracing = Tracing(tracer_provider=provider)
+        enqueue(tracing)
+        reader, writer = os.pipe()
+
+        child = os.fork()
+        if child == 0:
+            enqueue(tracing)
+            span = exporter.get_finished_spans()[-1]
+            os.write(writer, str((span.attributes or {})["messaging.client.id"]).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+
+        assert os.read(reader, 1000).decode() == f"{socket.gethostname()}:{child}"
+        os.close(reader)
+        os.close(writer)
 
     def test_of_a_consumer(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
         consume(Tracing(tracer_provider=provider), {}).end("completed")
@@ -167,6 +364,7 @@ class TestAttributes:
             "messaging.operation.type": "process",
             "messaging.destination.name": "low",
             "messaging.message.id": "id-1",
+            "messaging.client.id": CLIENT_ID,
             "asynq.task.type": "email:deliver",
             "asynq.task.retried": 2,
             "asynq.task.max_retry": 25,
@@ -370,8 +568,6 @@ class TestWithoutAnSdk:
 
     def test_a_trace_that_is_current_is_passed_on(self) -> None:
         """A process that has the API only hands on what its caller sent."""
-        from taskq_core.telemetry import extract
-
         token = context_api.attach(extract({**SAMPLED, "baggage": "user=7"}))
         headers = enqueue(Tracing())
         context_api.detach(token)
@@ -419,7 +615,7 @@ class TestFaultsOfTheSdk:
             enqueue(tracing)
             consume(tracing, {}).end("completed")
 
-        assert [record.name for record in caplog.records] == ["taskq_core.telemetry.spans"]
+        assert [record.name for record in caplog.records] == ["taskq_core.telemetry.tracing"]
 
 
 class TestSettings:
@@ -433,7 +629,9 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"relation": "child"}, "relation of traces must be 'parent' or 'link', got 'child'"),
+            ({"relation": "child"}, "relation must be 'parent', 'link' or 'none', got 'child'"),
+            ({"opt_in": "receive"}, "opt_in must be a list of 'receive', 'settle', 'body_size', got 'receive'"),
+            ({"opt_in": ["send"]}, "each of opt_in must be 'receive', 'settle' or 'body_size', got 'send'"),
             (
                 {"url": "javascript:alert({trace_id})"},
                 "url of traces must be an http(s) address with '{trace_id}' in it, got 'javascript:alert({trace_id})'",
@@ -444,7 +642,7 @@ class TestSettings:
             ),
         ],
     )
-    def test_wrong_ones_are_refused(self, settings: dict[str, str], message: str) -> None:
+    def test_wrong_ones_are_refused(self, settings: dict[str, Any], message: str) -> None:
         with pytest.raises(ConfigurationError) as caught:
             Tracing(**settings)
 

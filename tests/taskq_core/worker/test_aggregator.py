@@ -10,6 +10,10 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from taskq_core import Discard, Signature, TaskContext, TaskQ
 from taskq_core.aggregation import GroupedTask
@@ -303,6 +307,28 @@ class TestFunctions:
         (task_id,) = bench.pending()
         headers = stored(bench.server, bench.queue, task_id).headers
         assert headers["traceparent"].split("-")[1] == TRACE.split("-")[1]
+
+    async def test_its_span_links_to_what_enqueued_each_of_them(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        exporter = InMemorySpanExporter()
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        bench.app.aggregator()(bench.note)
+        other = TRACE.replace("0af7", "1af7")
+        for name, headers in (("a", {"traceparent": TRACE}), ("b", {"traceparent": other}), ("c", {})):
+            await bench.join(name, headers=headers)
+            bench.now_s += 1
+        monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+        bench.now_s += 60
+
+        await bench.look()
+
+        (send,) = exporter.get_finished_spans()
+        assert send.parent is not None
+        assert f"{send.parent.trace_id:032x}" == TRACE.split("-")[1]
+        found = [f"{link.context.trace_id:032x}" for link in send.links]
+        assert found == [TRACE.split("-")[1], other.split("-")[1]]
 
     async def test_the_task_is_the_groups_queues_and_has_the_sets_id(self, bench: Bench) -> None:
         """Other options are its own."""

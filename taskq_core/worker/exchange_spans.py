@@ -1,0 +1,60 @@
+"""Spans of a worker's exchanges with Redis, where the setting `TRACE["OPT_IN"]` asks for them."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from taskq_core.errors import BrokerError
+from taskq_core.settings import OptIn
+from taskq_core.telemetry import Tracing
+from taskq_core.wire import QueueKeys
+from taskq_core.worker.run import Run
+from taskq_core.worker.settler import SettleBatch
+
+
+class ExchangeSpans:
+    """Tells of outcomes that were sent and of tasks that came.
+
+    Args:
+        tracing: Writes the spans.
+    """
+
+    def __init__(self, tracing: Tracing) -> None:
+        self._tracing = tracing
+        self._tells_settle = OptIn.SETTLE in tracing.opt_in
+        self._tells_receive = OptIn.RECEIVE in tracing.opt_in
+
+    @classmethod
+    def wanted(cls, tracing: Tracing) -> "ExchangeSpans | None":
+        """Return what tells of exchanges, or None where nobody asks for it."""
+        spans = cls(tracing)
+        return spans if spans._tells_settle or spans._tells_receive else None
+
+    @staticmethod
+    def now_ns() -> int:
+        """Return the time of a start, Unix ns."""
+        return time.time_ns()
+
+    def settled(self, batches: Sequence[SettleBatch], answers: Sequence[Any], started_ns: int) -> None:
+        """Tell of outcomes that were answered, each with its codes or with an error."""
+        if self._tells_settle:
+            for batch, answer in zip(batches, answers, strict=False):
+                self._tell_settle(batch, answer if isinstance(answer, BrokerError) else None, started_ns)
+
+    def unanswered(self, batches: Sequence[SettleBatch], error: BaseException, started_ns: int) -> None:
+        """Tell of outcomes whose exchange failed."""
+        if self._tells_settle:
+            for batch in batches:
+                self._tell_settle(batch, error, started_ns)
+
+    def _tell_settle(self, batch: SettleBatch, error: BaseException | None, started_ns: int) -> None:
+        spans = [run.span for run in batch.runs if run.span is not None]
+        self._tracing.note_exchange(
+            OptIn.SETTLE, batch.queue.name, spans, count=len(batch.runs), started_ns=started_ns, error=error
+        )
+
+    def received(self, queue: QueueKeys, runs: Sequence[Run], started_ns: int) -> None:
+        """Tell of tasks that came and were started."""
+        if self._tells_receive and runs:
+            spans = [run.span for run in runs if run.span is not None]
+            self._tracing.note_exchange(OptIn.RECEIVE, queue.name, spans, count=len(runs), started_ns=started_ns)

@@ -1,0 +1,130 @@
+"""What a worker's spans tell of tasks that run again, and of its exchanges with Redis."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
+
+from taskq_core import Retry, Snooze, TaskQ
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Runner, until
+
+Named = Callable[[str], list[ReadableSpan]]
+
+
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> Named:
+    """Returns the ended spans of a name."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    return lambda name: [span for span in exporter.get_finished_spans() if span.name == name]
+
+
+def _of(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+async def test_later_attempts_link_to_the_first_in_one_trace(app: TaskQ, start: Runner, named: Named) -> None:
+    attempts: list[int] = []
+
+    @app.task(name="flaky")
+    def flaky() -> None:
+        attempts.append(len(attempts))
+        if len(attempts) == 1:
+            raise Retry(after=0)
+        if len(attempts) == 2:
+            raise Snooze(after=0)
+
+    await start()
+    await flaky.adelay()
+    await until(lambda: len(named("process default")) == 3, "three runs")
+
+    first, *later = named("process default")
+    (send,) = named("send default")
+    assert [_of(span)["asynq.task.state_after"] for span in (first, *later)] == ["retry", "retry", "completed"]
+    assert {span.context.trace_id for span in (send, first, *later)} == {send.context.trace_id}
+    assert first.links == ()
+    assert [[link.context.span_id for link in span.links] for span in later] == [[first.context.span_id]] * 2
+
+
+@pytest.mark.parametrize("is_coroutine", [True, False])
+async def test_a_task_says_how_its_runs_relate_to_its_enqueue(
+    app: TaskQ, start: Runner, named: Named, is_coroutine: bool
+) -> None:
+    if is_coroutine:
+
+        @app.task(name="apart", trace="link")
+        async def apart() -> None: ...
+
+    else:
+
+        @app.task(name="apart", trace="link")  # type: ignore[no-redef]
+        def apart() -> None: ...
+
+    await start()
+    await apart.adelay()
+    await until(lambda: named("process default"), "its run")
+
+    (send,), (process,) = named("send default"), named("process default")
+    assert process.parent is None
+    assert [link.context.span_id for link in process.links] == [send.context.span_id]
+
+
+@pytest.fixture
+def telling(redis_server: RedisServer) -> TaskQ:
+    return TaskQ(redis_server.url, trace={"OPT_IN": ["receive", "settle", "body_size"], "EXCEPTION_MESSAGES": False})
+
+
+async def test_exchanges_with_redis_are_told_on_request(telling: TaskQ, start: Runner, named: Named) -> None:
+    @telling.task(name="count")
+    async def count(n: int) -> None: ...
+
+    await telling.async_client.enqueue_many(count.s(n=n) for n in range(3))
+    await start(app=telling)
+    await until(lambda: len(named("process default")) == 3, "the runs")
+    await until(lambda: sum(_of(each)["messaging.batch.message_count"] for each in named("settle default")) == 3, "all")
+
+    runs = {span.context.span_id for span in named("process default")}
+    for name in ("receive", "settle"):
+        spans = named(f"{name} default")
+        assert {link.context.span_id for span in spans for link in span.links} == runs
+        assert sum(_of(span)["messaging.batch.message_count"] for span in spans) == 3
+        for span in spans:
+            assert (span.kind, span.parent) == (SpanKind.CLIENT, None)
+            assert (_of(span)["messaging.operation.name"], _of(span)["messaging.operation.type"]) == (name, name)
+            assert span.start_time is not None
+            assert span.end_time is not None
+            assert span.start_time <= span.end_time
+    assert {_of(span)["messaging.message.body.size"] for span in named("process default")} == {len('{"n":0}')}
+
+
+async def test_a_worker_nobody_asks_tells_of_no_exchange(app: TaskQ, start: Runner, named: Named) -> None:
+    @app.task(name="work")
+    async def work() -> None: ...
+
+    await start()
+    await work.adelay()
+    await until(lambda: named("process default"), "its run")
+
+    assert named("receive default") == named("settle default") == []
+
+
+async def test_messages_of_exceptions_can_be_left_out_by_a_setting(telling: TaskQ, start: Runner, named: Named) -> None:
+    @telling.task(name="fail", max_retry=0)
+    def fail() -> None:
+        raise ValueError("hunter" + "2")
+
+    await start(app=telling)
+    await fail.adelay()
+    await until(lambda: named("process default"), "its run")
+
+    (span,) = named("process default")
+    assert _of(span)["error.type"] == "ValueError"
+    assert "hunter2" not in span.to_json()
