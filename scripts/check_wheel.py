@@ -16,8 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("taskq_core", "taskq_django", "taskq_fastapi")
-EXTRAS = "django,fastapi,sqlalchemy,otel,embedded"
-KEPT = {".py", ".pyi", ".lua", ".proto", ".html", ".css", ".js", ".svg", ".po", ".mo", ".typed"}
+EXTRAS = "django,fastapi,dashboard,sqlalchemy,otel,embedded"
+KEPT = {".py", ".pyi", ".lua", ".proto", ".html", ".css", ".js", ".svg", ".txt", ".po", ".mo", ".typed"}
 """Endings of files that belong into the wheel."""
 
 SMOKE = Path(__file__).with_name("smoke.py")

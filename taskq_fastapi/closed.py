@@ -38,12 +38,13 @@ def guards(router: str, dependencies: Sequence[Any], *, allow_anonymous: bool, o
     return [Depends(refuse)] if is_closed(router, dependencies, allow_anonymous=allow_anonymous) else list(dependencies)
 
 
-def refusal(router: str, open_for: str) -> HTTPException:
+def refusal(router: str, open_for: str, *, give: str = "dependencies=[Depends(...)]") -> HTTPException:
     """Log the line that opens a router, and return the error of a request to a closed one."""
     logger.warning(
-        "the routes of %s answer 403: give it dependencies=[Depends(...)] that let the right people in, or "
+        "the routes of %s answer 403: give it %s that let the right people in, or "
         "allow_anonymous=True to let everybody %s",
         router,
+        give,
         open_for,
     )
     return HTTPException(403, "this is closed; the log of the server says how to open it")

@@ -911,6 +911,7 @@ TASKQ = {"URL": "redis://127.0.0.1:1/0"}
         "how-to/repair-damage.md",
         "how-to/fastapi.md",
         "how-to/serve-the-json-api.md",
+        "how-to/run-the-dashboard.md",
     ],
 )
 def test_code_that_needs_no_server_can_be_imported(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

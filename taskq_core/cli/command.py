@@ -14,6 +14,7 @@ from taskq_core.cli.bulk import archive_all, delete_all, move_all, run_all
 from taskq_core.cli.change import retry, update
 from taskq_core.cli.completion import VARIABLE, completion
 from taskq_core.cli.cron import cron
+from taskq_core.cli.dashboard import dashboard
 from taskq_core.cli.doctor import doctor
 from taskq_core.cli.enqueue import enqueue
 from taskq_core.cli.group import group
@@ -56,7 +57,7 @@ def make_root(services: Sequence[click.Command], *, is_hosted: bool = False) -> 
     """Return the whole command.
 
     Args:
-        services: The commands that run for long: worker and scheduler.
+        services: The commands that run for long: worker, scheduler, dashboard.
         is_hosted: It runs inside a framework, which says where the broker is and completes nothing.
     """
     root = Root(
@@ -122,5 +123,5 @@ def main(arguments: Sequence[str] | None = None, *, stdout: TextIO | None = None
         session.close()
 
 
-root = make_root([worker_command, scheduler_command])
+root = make_root([worker_command, scheduler_command, dashboard])
 """The console's command."""

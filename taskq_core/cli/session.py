@@ -187,9 +187,25 @@ def load_app(target: str) -> TaskQ:
     Raises:
         ConfigurationError: There is no such module or attribute, or it is no `TaskQ`.
     """
+    found = load_object(target, "a queue application")
+    if not isinstance(found, TaskQ):
+        raise ConfigurationError(f"{target!r} is no TaskQ but of type {type(found).__name__!r}")
+    return found
+
+
+def load_object(target: str, what: str) -> object:
+    """Import something by its name.
+
+    Args:
+        target: `module:attribute`. The attribute may have dots. Modules are looked for in the working directory first.
+        what: What it should be, for the error.
+
+    Raises:
+        ConfigurationError: There is no such module or attribute.
+    """
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute:
-        raise ConfigurationError(f"{target!r} does not name a queue application; give module:attribute")
+        raise ConfigurationError(f"{target!r} does not name {what}; give module:attribute")
     folder = os.getcwd()
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -204,6 +220,4 @@ def load_app(target: str) -> TaskQ:
             found = getattr(found, name)
         except AttributeError:
             raise ConfigurationError(f"{module_name!r} has no attribute {attribute!r}") from None
-    if not isinstance(found, TaskQ):
-        raise ConfigurationError(f"{target!r} is no TaskQ but of type {type(found).__name__!r}")
     return found

@@ -35,6 +35,7 @@ class Stream:
 
     async def run(self) -> None:
         """Make the request; returns when it has been answered in full or the client has left."""
+        path, _, query = self.path.partition("?")
         raw = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
         scope = {
             "type": "http",
@@ -42,9 +43,9 @@ class Stream:
             "http_version": "1.1",
             "method": "GET",
             "scheme": "http",
-            "path": self.path,
-            "raw_path": self.path.encode(),
-            "query_string": b"",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
             "root_path": "",
             "headers": raw,
             "server": ("test", 80),

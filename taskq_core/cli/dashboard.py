@@ -1,0 +1,69 @@
+"""`taskq dashboard`: the web dashboard on this machine.
+
+The core knows no web framework. An adapter offers the dashboard under the entry point group `taskq.dashboard`.
+"""
+
+import importlib.metadata
+from typing import Any
+
+import click
+
+from taskq_core.cli.base import Command
+from taskq_core.cli.session import Session, load_object
+from taskq_core.errors import ConfigurationError
+
+GROUP = "taskq.dashboard"
+_MISSING = "taskq dashboard needs packages that are not installed: pip install 'taskq-asynq[dashboard]'"
+
+
+@click.command(
+    "dashboard",
+    cls=Command,
+    epilog="""\
+examples:
+  %(prog)s
+      at http://127.0.0.1:8080/, for whoever uses this machine
+  %(prog)s --app shop.queue:taskq --read-only
+      with the tasks of a project, changing nothing
+  %(prog)s --host 0.0.0.0 --login shop.people:who_is_it
+      for other machines, with a login
+""",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="address to listen at")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), metavar="N", help="port")
+@click.option("--read-only", is_flag=True, help="change nothing")
+@click.option(
+    "--login",
+    metavar="MODULE:FUNCTION",
+    help="who sends a request, as taskq_dashboard(login=...) takes it; without it the dashboard is open, for this "
+    "machine only",
+)
+@click.pass_obj
+def dashboard(session: Session, host: str, port: int, read_only: bool, login: str | None) -> None:
+    """Serve the web dashboard until it is stopped."""
+    serve = _server()
+    hook = None if login is None else _loaded(login)
+    serve(
+        session.app,
+        host=host,
+        port=port,
+        read_only=read_only,
+        login=hook,
+        ready=lambda address: session.output.line(f"The dashboard is at {address} (Ctrl-C ends it)."),
+    )
+
+
+def _server() -> Any:
+    for point in importlib.metadata.entry_points(group=GROUP):
+        try:
+            return point.load()
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(f"{_MISSING} ({error})") from None
+    raise ConfigurationError(_MISSING)
+
+
+def _loaded(target: str) -> Any:
+    found = load_object(target, "a login hook")
+    if not callable(found):
+        raise ConfigurationError(f"--login {target}: that is no function")
+    return found

@@ -1,0 +1,93 @@
+"""A web dashboard: everything the inspector can do, as pages that keep themselves up to date.
+
+::
+
+    app.mount("/taskq", taskq_dashboard(taskq, login=who_is_it))
+
+It is an ASGI app, to be mounted in FastAPI or Starlette or run alone; `taskq dashboard` runs it on the own machine.
+It is closed unless it is told who may look, notes every action in the logger `taskq.audit`, and asks nothing of any
+other server.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
+from taskq_core import ConfigurationError, TaskQ
+from taskq_fastapi.api.access import Redact
+from taskq_fastapi.closed import is_closed
+from taskq_fastapi.dashboard.people import Check, LoggedIn, Login, Role, User, basic_login
+from taskq_fastapi.dashboard.site import Options, Site
+
+__all__ = ["Check", "LoggedIn", "Login", "Redact", "Role", "User", "basic_login", "taskq_dashboard"]
+
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+def taskq_dashboard(
+    taskq: TaskQ,
+    *,
+    login: Login | None = None,
+    dependencies: Sequence[Any] = (),
+    allow_anonymous: bool = False,
+    read_only: bool = False,
+    viewers_see_payloads: bool = False,
+    redact: Redact | None = None,
+    trusted_origins: Sequence[str] = (),
+    title: str = "taskq",
+) -> FastAPI:
+    """Return the dashboard of a queue application, as an ASGI app.
+
+    Args:
+        taskq: The queue application. Its connections are closed by the lifespan that it is given to.
+        login: Says who sends a request: a `User`; a response, for example a redirect to the app's own login, for
+            somebody who has to log in; or None for somebody who may not look. Plain or asynchronous.
+        dependencies: `Depends(...)` of what raises for those who may not ask. Whoever is let in is an operator, unless
+            `login` says otherwise. Without these and without a login everything answers 403.
+        allow_anonymous: Whether everybody may look and act, without a login and without dependencies.
+        read_only: Whether nobody may change anything, whatever their role.
+        viewers_see_payloads: Whether viewers see payloads, results and tracebacks, as operators do.
+        redact: Called with the name of a task, what is shown (`payload`, `result`, `headers`, `error`, `traceback`)
+            and its value; returns what is shown instead. If it fails, nothing is shown.
+        trusted_origins: Origins (`https://ops.example.com`) under which it is served, if a proxy in front of it passes
+            on another `Host` and its users' browsers do not send `Sec-Fetch-Site`.
+        title: What it is called at the top of each page.
+
+    Raises:
+        ConfigurationError: An argument is not usable, or it is told who may look though everybody may.
+    """
+    if not isinstance(taskq, TaskQ):
+        raise ConfigurationError(f"taskq_dashboard takes a TaskQ, got {type(taskq).__name__}")
+    for name, hook in (("login", login), ("redact", redact)):
+        if hook is not None and not callable(hook):
+            raise ConfigurationError(f"{name} must be a function, got {type(hook).__name__}")
+    if isinstance(trusted_origins, str):
+        raise ConfigurationError(f"trusted_origins must be a list of origins, got the text {trusted_origins!r}")
+    for origin in trusted_origins:
+        parts = urlsplit(origin)
+        if f"{parts.scheme}://{parts.netloc}" != origin or not parts.netloc:
+            raise ConfigurationError(f"trusted_origins must hold origins such as https://a.example, got {origin!r}")
+    told_who = [*dependencies, *([] if login is None else [login])]
+    site = Site(
+        taskq,
+        Options(
+            login=login,
+            is_closed=is_closed("taskq_dashboard", told_who, allow_anonymous=allow_anonymous),
+            read_only=read_only,
+            viewers_see_payloads=viewers_see_payloads,
+            redact=redact,
+            trusted_origins=tuple(trusted_origins),
+            title=title,
+        ),
+    )
+    app = FastAPI(title=title, openapi_url=None, docs_url=None, redoc_url=None, dependencies=list(dependencies))
+
+    async def answer(request: Request) -> Response:
+        return await site.answer(request, request.path_params["path"])
+
+    # One route for all, so that nothing is answered before the dependencies have let somebody in.
+    app.add_api_route("/{path:taskq_any}", answer, methods=_METHODS, response_model=None)
+    return app

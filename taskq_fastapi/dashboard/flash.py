@@ -1,0 +1,26 @@
+"""What is said once on the next page: a cookie carries it there. It is shown as text, whoever made it."""
+
+import base64
+import binascii
+import json
+
+COOKIE = "taskq_told"
+LEVELS = ("success", "warning", "error")
+TEXT_MAX = 1000
+"""Characters; a cookie holds 4096 bytes."""
+
+
+def packed(level: str, text: str) -> str:
+    """Return the value of a cookie."""
+    data = json.dumps([level, text if len(text) <= TEXT_MAX else f"{text[: TEXT_MAX - 1]}…"], ensure_ascii=False)
+    encoded = base64.urlsafe_b64encode(data.encode("utf-8", "replace"))
+    return encoded.decode() if len(encoded) <= 3800 else packed(level, text[: len(text) // 2] + "…")
+
+
+def unpacked(cookie: str) -> tuple[str, str] | None:
+    """Return the level and the text, None if there is none."""
+    try:
+        level, text = json.loads(base64.urlsafe_b64decode(cookie.encode("ascii")))
+    except (ValueError, TypeError, binascii.Error, RecursionError):
+        return None
+    return (level, text[:TEXT_MAX]) if level in LEVELS and isinstance(text, str) else None

@@ -1,0 +1,88 @@
+"""What a form sends: fields with one value or several, read with bounds."""
+
+from collections.abc import Iterable
+from urllib.parse import parse_qsl
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from taskq_fastapi.dashboard.registry import BadRequestError
+
+FIELDS_MAX = 20_000
+TYPE = "application/x-www-form-urlencoded"
+
+
+class Form:
+    """Fields of a form or of the query of an address, in their order.
+
+    Args:
+        fields: Names and values.
+    """
+
+    def __init__(self, fields: Iterable[tuple[str, str]]) -> None:
+        self.fields = list(fields)
+
+    def get(self, name: str, default: str = "") -> str:
+        """Return the last value of a field."""
+        return next((value for each, value in reversed(self.fields) if each == name), default)
+
+    def all(self, name: str) -> list[str]:
+        """Return all values of a field."""
+        return [value for each, value in self.fields if each == name]
+
+    def need(self, name: str) -> str:
+        """Return the value of a field that has to be there.
+
+        Raises:
+            BadRequestError: It is not, or empty.
+        """
+        value = self.get(name)
+        if not value:
+            raise BadRequestError(f"{name} is missing")
+        return value
+
+    def number(self, name: str, default: int, *, low: int, high: int) -> int:
+        """Return a whole number.
+
+        Raises:
+            BadRequestError: It is none, or out of bounds.
+        """
+        text = self.get(name)
+        if not text:
+            return default
+        if not (text.isascii() and text.isdigit() and len(text) <= 20) or not low <= int(text) <= high:
+            raise BadRequestError(f"{name} must be a whole number from {low} to {high}, got {text[:50]!r}")
+        return int(text)
+
+
+def parsed(text: str) -> Form:
+    """Return the fields of a query or form.
+
+    Raises:
+        BadRequestError: There are too many, or a text is no UTF-8.
+    """
+    try:
+        return Form(parse_qsl(text, keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="strict"))
+    except ValueError:
+        raise BadRequestError("the request cannot be read") from None
+
+
+async def posted(request: Request, *, most: int) -> Form:
+    """Return the form that a request sends.
+
+    Raises:
+        HTTPException: It is too large, or no form.
+        BadRequestError: As `parsed`.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != TYPE:
+        raise HTTPException(415, f"a form is sent as {TYPE}")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            raise HTTPException(413, f"the form may have {most} bytes")
+    try:
+        return parsed(body.decode("ascii"))
+    except UnicodeDecodeError:
+        raise BadRequestError("the request cannot be read") from None

@@ -1,0 +1,43 @@
+"""One queue: how it stands, its past, which types of tasks are in it, and its tasks by state."""
+
+from functools import partial
+
+from taskq_core.dashboard import DAYS_CHOICES, STATES
+from taskq_core.wire import TaskState
+from taskq_fastapi.dashboard.registry import BadRequestError, Page
+from taskq_fastapi.dashboard.view import Shown, View
+
+
+def asked_state(view: View) -> TaskState | None:
+    """Return the state that the address names.
+
+    Raises:
+        BadRequestError: It names none that there is.
+    """
+    text = view.query.get("state")
+    if not text:
+        return None
+    if text not in tuple(STATES):
+        raise BadRequestError(f"state must be one of {', '.join(STATES)}, got {text[:50]!r}")
+    return TaskState(text)
+
+
+async def show(view: View) -> Shown:
+    """Show one queue."""
+    name, state = view.query.need("name"), asked_state(view)
+    days = view.query.number("days", DAYS_CHOICES[0], low=1, high=90)
+    detail = await view.shared(("queue", name, days), partial(view.dashboard.queue, name, days=days))
+    names = await view.shared("queue names", view.inspector.queues)
+    return view.page(
+        "queue.html",
+        title=name,
+        detail=detail,
+        row=detail.queue,
+        names=names,
+        state=state,
+        days=days,
+        days_choices=(1, *DAYS_CHOICES),
+    )
+
+
+PAGE = Page(path="queue", show=show)

@@ -1,0 +1,88 @@
+"""All queues: how they stand, what they did, and pausing, resuming and deleting them."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from taskq_core.dashboard import DAYS_CHOICES, QueueRow, QueueStatus
+from taskq_fastapi.dashboard.form import Form
+from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, Page, Question
+from taskq_fastapi.dashboard.view import Shown, View, link
+
+_ORDER = (QueueStatus.DAMAGED, QueueStatus.PAUSED, QueueStatus.RUNNING)
+SORTS: dict[str, Callable[[QueueRow], Any]] = {
+    "queue": lambda row: row.name,
+    "state": lambda row: _ORDER.index(row.status),
+    "size": lambda row: row.size,
+    "memory": lambda row: row.memory or 0,
+    "latency": lambda row: row.latency or timedelta(0),
+    "processed": lambda row: row.processed_today,
+    "failed": lambda row: row.failed_today,
+    "errors": lambda row: row.error_rate or 0.0,
+}
+"""What the table can be sorted by."""
+
+
+async def show(view: View) -> Shown:
+    """Show all queues."""
+    sort, days = view.query.get("sort", "queue"), view.query.number("days", DAYS_CHOICES[0], low=1, high=90)
+    name = sort.removeprefix("-")
+    if name not in SORTS:
+        raise BadRequestError(f"sort must be one of {', '.join(SORTS)}, got {sort[:50]!r}")
+    found = await view.shared("queues", view.dashboard.queues)
+    names = tuple(row.name for row in found.queues)
+    past = await view.shared(("history", names, days), partial(view.dashboard.history, names, days=days))
+    rows = sorted(sorted(found.queues, key=lambda row: row.name), key=SORTS[name], reverse=sort.startswith("-"))
+    return view.page(
+        "queues.html",
+        title="Queues",
+        found=found,
+        rows=rows,
+        largest=max((row.size for row in rows), default=0),
+        sort=sort,
+        past=past,
+        days=days,
+        days_choices=(1, *DAYS_CHOICES),
+    )
+
+
+async def pause(view: View, form: Form) -> Done:
+    """Keep workers from taking tasks."""
+    name = form.need("queue")
+    await view.inspector.pause(name)
+    return Done(text=f"Queue “{name}” is paused: workers take no more tasks of it.")
+
+
+async def resume(view: View, form: Form) -> Done:
+    """Let workers take tasks again."""
+    name = form.need("queue")
+    await view.inspector.resume(name)
+    return Done(text=f"Queue “{name}” runs again.")
+
+
+async def ask_delete(view: View, form: Form) -> Question:
+    """Ask before a queue is deleted."""
+    name = form.need("queue")
+    info = await view.inspector.queue_info(name)
+    tasks = f"Tasks in it: {info.size:,}. It is kept unless all have succeeded." if info.size else "It is empty."
+    return Question(
+        text=f"Delete the queue “{name}” with its counters? {tasks}",
+        button="Delete",
+        is_destructive=True,
+    )
+
+
+async def delete(view: View, form: Form) -> Done:
+    """Delete a queue unless tasks would be lost."""
+    name = form.need("queue")
+    await view.inspector.remove_queue(name)
+    return Done(text=f"Queue “{name}” was deleted.", back=link(""))
+
+
+PAGE = Page(path="", label="Queues", show=show)
+ACTIONS = (
+    Action(path="queue-pause", perform=pause, audited=("queue",)),
+    Action(path="queue-resume", perform=resume, audited=("queue",)),
+    Action(path="queue-delete", perform=delete, ask=ask_delete, audited=("queue",)),
+)

@@ -1,0 +1,59 @@
+"""Pages of a list, and the links between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from taskq_fastapi.dashboard.form import Form
+from taskq_fastapi.dashboard.preferences import ROWS
+
+PAGE_MAX = 10**9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paging:
+    """Which part of a list is shown.
+
+    Attributes:
+        number: Number of the page, from 1.
+        rows: Rows on a page.
+        total: Rows in all.
+    """
+
+    number: int
+    rows: int
+    total: int
+
+    @property
+    def last(self) -> int:
+        """Number of the last page, 1 of an empty list."""
+        return max(1, -(-self.total // self.rows))
+
+    @property
+    def skip(self) -> int:
+        """Rows before this page."""
+        return (self.number - 1) * self.rows
+
+    @property
+    def first_row(self) -> int:
+        """Number of its first row, from 1; 0 if it has none."""
+        return self.skip + 1 if self.skip < self.total else 0
+
+    @property
+    def last_row(self) -> int:
+        """Number of its last row."""
+        return min(self.total, self.skip + self.rows)
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether the list ends before this page."""
+        return self.number > self.last
+
+
+def paging(query: Form, total: int, *, rows: int, choices: Sequence[int] = ROWS) -> Paging:
+    """Return which part of a list a query asks for: `page`, and `rows` in place of what somebody has chosen.
+
+    Raises:
+        BadRequestError: A number is out of bounds.
+    """
+    asked = query.number("rows", rows, low=1, high=max(choices))
+    return Paging(number=query.number("page", 1, low=1, high=PAGE_MAX), rows=asked, total=total)

@@ -1,0 +1,107 @@
+"""Who looks at the dashboard, and what they may do."""
+
+import base64
+import binascii
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from taskq_core import ConfigurationError
+
+
+class Role(StrEnum):
+    """What somebody may do."""
+
+    VIEWER = "viewer"
+    """Looks; sees no payloads unless the dashboard says so."""
+    OPERATOR = "operator"
+    """Looks, sees payloads, and changes queues and tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who has logged in.
+
+    Attributes:
+        name: Name, for the audit log and the top of the page.
+        role: What they may do.
+    """
+
+    name: str
+    role: Role = Role.VIEWER
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ConfigurationError(f"the name of a user must be text, got {type(self.name).__name__}")
+        object.__setattr__(self, "role", Role(self.role))
+
+
+LoggedIn = User | Response | None
+"""Who it is; the answer for somebody who has to log in first; None for somebody who may not look."""
+Login = Callable[[Request], LoggedIn | Awaitable[LoggedIn]]
+"""Says who sends a request. A plain function is called in a thread."""
+Check = Callable[[str, str], User | Awaitable[User | None] | None]
+"""Returns whose name and password these are, None for nobody's."""
+
+
+async def ask_login(login: Login, request: Request) -> LoggedIn:
+    """Return what the hook of an app says of a request.
+
+    Raises:
+        TypeError: It says something else than a hook may.
+    """
+    found: object = await _called(login, request)
+    if found is None or isinstance(found, User | Response):
+        return found
+    raise TypeError(f"the login hook must return a User, a Response or None, got {type(found).__name__}")
+
+
+def basic_login(check: Check, *, realm: str = "taskq") -> Login:
+    """Return a login hook that lets the browser ask for a name and a password (HTTP Basic). Use it over TLS only.
+
+    Args:
+        check: Gets the name and the password. It has to compare in constant time and to slow down whoever guesses, as
+            an app's own user table does.
+        realm: What the browser calls the place.
+
+    Raises:
+        ConfigurationError: The realm cannot stand in a header.
+    """
+    if not callable(check):
+        raise ConfigurationError(f"basic_login takes a function, got {type(check).__name__}")
+    if not realm.isascii() or not realm.isprintable() or '"' in realm or "\\" in realm:
+        raise ConfigurationError(f"realm must be plain text without quotes, got {realm!r}")
+
+    async def login(request: Request) -> LoggedIn:
+        given = _credentials(request.headers.get("authorization", ""))
+        found = None if given is None else await _called(check, *given)
+        if isinstance(found, User):
+            return found
+        challenge = {"WWW-Authenticate": f'Basic realm="{realm}", charset="UTF-8"'}
+        return PlainTextResponse("log in first", 401, headers=challenge)
+
+    return login
+
+
+def _credentials(header: str) -> tuple[str, str] | None:
+    scheme, _, rest = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        name, colon, password = base64.b64decode(rest.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        return None
+    return (name, password) if colon else None
+
+
+async def _called(function: Callable[..., Any], *arguments: object) -> Any:
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+        return await function(*arguments)
+    found = await run_in_threadpool(function, *arguments)
+    return await found if inspect.isawaitable(found) else found

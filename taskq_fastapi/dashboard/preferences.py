@@ -1,0 +1,57 @@
+"""What somebody has chosen for themselves: colours, how often pages are renewed, rows on a page. A cookie keeps it."""
+
+from dataclasses import dataclass
+
+from taskq_fastapi.dashboard.form import Form, parsed
+from taskq_fastapi.dashboard.registry import BadRequestError
+
+COOKIE = "taskq_settings"
+THEMES = ("system", "light", "dark")
+INTERVALS = (0, 2, 5, 8, 20)
+"""Seconds between two looks that can be chosen; 0 is never."""
+ROWS = (10, 20, 30, 60, 100)
+YEAR_S = 365 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preferences:
+    """How somebody wants the pages.
+
+    Attributes:
+        theme: `light`, `dark`, or `system` for that of the machine.
+        interval: Seconds between two looks; 0 for pages that stand still.
+        rows: Rows on a page.
+    """
+
+    theme: str = "system"
+    interval: int = 5
+    rows: int = 20
+
+    @property
+    def cookie(self) -> str:
+        """What the cookie says."""
+        return f"theme={self.theme}&interval={self.interval}&rows={self.rows}"
+
+
+def chosen(form: Form) -> Preferences:
+    """Return what a form says.
+
+    Raises:
+        BadRequestError: It says something that cannot be chosen.
+    """
+    default = Preferences()
+    theme = form.get("theme", default.theme)
+    interval = form.number("interval", default.interval, low=0, high=20)
+    rows = form.number("rows", default.rows, low=1, high=100)
+    for name, value, choices in (("theme", theme, THEMES), ("interval", interval, INTERVALS), ("rows", rows, ROWS)):
+        if value not in choices:
+            raise BadRequestError(f"{name} must be one of {', '.join(map(str, choices))}, got {str(value)[:50]!r}")
+    return Preferences(theme=theme, interval=interval, rows=rows)
+
+
+def kept(cookie: str) -> Preferences:
+    """Return what a cookie says, the default if it is none of ours."""
+    try:
+        return chosen(parsed(cookie))
+    except BadRequestError:
+        return Preferences()

@@ -1,0 +1,62 @@
+"""From what a page shows to HTML: everything is escaped unless a template of ours made it, and nothing may be missing.
+
+A template extends `base.html` and fills its block `main`, which is what is kept up to date. `ui` holds macros, `link`
+makes addresses; the words for figures are filters: `number`, `percent`, `size`, `span`, `moment`.
+"""
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from taskq_core.dashboard import STATES
+from taskq_fastapi.dashboard import wording
+from taskq_fastapi.dashboard.assets import Assets
+from taskq_fastapi.dashboard.view import Shown, View, link
+
+
+class Rendering:
+    """The templates of one dashboard.
+
+    Args:
+        assets: Files that pages need.
+        common: What every page is given besides.
+    """
+
+    def __init__(self, assets: Assets, **common: Any) -> None:
+        self._environment = Environment(
+            loader=PackageLoader("taskq_fastapi.dashboard", "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        self._environment.globals.update(link=link, assets=assets.paths, states=STATES, **common)
+        self._environment.filters.update(
+            number=wording.number,
+            percent=wording.percent,
+            size=wording.size,
+            span=wording.span,
+            moment=wording.moment,
+            bars=wording.bars,
+        )
+        self._environment.globals["ui"] = self._environment.get_template("ui.html").module
+
+    def whole(self, view: View, shown: Shown, **more: Any) -> str:
+        """Return a page."""
+        context = {**_common(view, shown), **more, **shown.context}
+        return self._environment.get_template(shown.template).render(context)
+
+    def contents(self, view: View, shown: Shown) -> str:
+        """Return what is kept up to date of a page: its block `main`."""
+        template = self._environment.get_template(shown.template)
+        context = template.new_context({**_common(view, shown), **shown.context})
+        return "".join(template.blocks["main"](context))
+
+    def plain(self, template: str, **context: Any) -> str:
+        """Return a page for somebody who may not look."""
+        return self._environment.get_template(template).render(context)
+
+
+def _common(view: View, shown: Shown) -> dict[str, Any]:
+    return {"view": view, "title": shown.title, "up": "", "is_live": True, "is_away": False}

@@ -1,0 +1,114 @@
+"""`taskq dashboard`: the dashboard on a socket of its own.
+
+Without a login it is open to whoever reaches the socket, so that has to be on the loopback interface, and requests
+have to name this machine: a page on the internet could have its own name point here (DNS rebinding) and would then
+count as of the same origin.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from taskq_core import ConfigurationError, TaskQ
+from taskq_fastapi.dashboard import Login, taskq_dashboard
+from taskq_fastapi.lifespan import taskq_lifespan
+
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+GRACE_S = 2
+"""Seconds that open pages get when it ends."""
+
+
+def serve(
+    taskq: TaskQ, *, host: str, port: int, read_only: bool, login: Login | None, ready: Callable[[str], None]
+) -> None:
+    """Serve the dashboard until SIGINT or SIGTERM.
+
+    Args:
+        taskq: The queue application.
+        host: Address or name to listen at.
+        port: Port to listen at; 0 takes a free one.
+        read_only: Whether nobody may change anything.
+        login: Says who sends a request; None lets everybody in who reaches the socket.
+        ready: Called with the address of the home page once it listens.
+
+    Raises:
+        ConfigurationError: Without a login it would be open to other machines, or it cannot listen there.
+    """
+    listener = _listening(host, port, is_open=login is None)
+    with listener:
+        app = local_app(taskq, read_only=read_only) if login is None else _app(taskq, read_only=read_only, login=login)
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_S, server_header=False)
+        )
+        ready(_address(host, listener.getsockname()[1]))
+        server.run(sockets=[listener])
+
+
+def local_app(taskq: TaskQ, *, read_only: bool) -> ASGIApp:
+    """Return the open dashboard for this machine."""
+    return LocalOnly(_app(taskq, read_only=read_only, login=None))
+
+
+def _app(taskq: TaskQ, *, read_only: bool, login: Login | None) -> FastAPI:
+    dashboard = taskq_dashboard(taskq, read_only=read_only, login=login, allow_anonymous=login is None)
+    app = FastAPI(lifespan=taskq_lifespan(taskq), openapi_url=None, docs_url=None, redoc_url=None)
+    app.mount("/", dashboard)
+    return app
+
+
+class LocalOnly:
+    """Refuses requests that do not name this machine.
+
+    Args:
+        app: What answers the others.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] == "lifespan" or _is_local(Headers(scope=scope).get("host", "")):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            refusal = PlainTextResponse("this answers at http://localhost, http://127.0.0.1 and http://[::1] only", 403)
+            await refusal(scope, receive, send)
+
+
+def _is_local(host: str) -> bool:
+    name, colon, port = host.rpartition(":")
+    if not colon or host.endswith("]"):
+        name, port = host, ""
+    return name.lower() in LOCAL_HOSTS and (not port or port.isdigit())
+
+
+def _listening(host: str, port: int, *, is_open: bool) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationError(f"there is no address {host!r}: {error}") from None
+    family, kind, protocol, _, address = found[0]
+    if is_open and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+        raise ConfigurationError(
+            f"the dashboard is open without a login, and {host!r} is reached from other machines: listen at 127.0.0.1, "
+            "or name a login hook with --login"
+        )
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(f"cannot listen at {host!r}, port {port}: {error.strerror}") from None
+    return listener
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"

@@ -1,0 +1,300 @@
+"""One dashboard: who may ask, which page or action it is, and what becomes of errors."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+
+from taskq_core import BrokerError, TaskQ, TaskQError
+from taskq_core.dashboard import AsyncDashboard
+from taskq_core.errors import EntryNotFoundError, QueueNotFoundError, TaskNotFoundError
+from taskq_core.inspector import AsyncInspector
+from taskq_fastapi.api.access import Audit, Redact, audit_logger
+from taskq_fastapi.closed import refusal
+from taskq_fastapi.dashboard import flash, forgery, pages, preferences
+from taskq_fastapi.dashboard.assets import FOLDER, Assets
+from taskq_fastapi.dashboard.form import posted
+from taskq_fastapi.dashboard.live import SharedReads, Streams
+from taskq_fastapi.dashboard.people import Login, Role, User, ask_login
+from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, NotFoundError, Page
+from taskq_fastapi.dashboard.rendering import Rendering
+from taskq_fastapi.dashboard.view import Shown, View, own_link
+
+logger = logging.getLogger("taskq.fastapi")
+
+OPEN_FOR = "see, change and delete every task"
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",  # with no-referrer a browser hides from us where our own forms come from
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_NOT_FOUND = (NotFoundError, QueueNotFoundError, TaskNotFoundError, EntryNotFoundError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `taskq_dashboard` is told.
+
+    Attributes:
+        login: Says who sends a request, None without.
+        is_closed: Whether nobody may look.
+        read_only: Whether nobody may change anything.
+        viewers_see_payloads: Whether viewers see payloads, results and tracebacks.
+        redact: What changes payloads and such before they are shown.
+        trusted_origins: Origins under which it is served.
+        title: What it is called.
+    """
+
+    login: Login | None
+    is_closed: bool
+    read_only: bool
+    viewers_see_payloads: bool
+    redact: Redact | None
+    trusted_origins: Sequence[str]
+    title: str
+
+
+class Site:
+    """Answers the requests to one dashboard.
+
+    Args:
+        taskq: The queue application.
+        options: What it was told.
+    """
+
+    def __init__(self, taskq: TaskQ, options: Options) -> None:
+        self.taskq = taskq
+        self.options = options
+        self.read_only = options.read_only
+        self.viewers_see_payloads = options.viewers_see_payloads
+        self.redact = options.redact
+        self.inspector = AsyncInspector(taskq)
+        self.dashboard = AsyncDashboard(self.inspector)
+        self.reads = SharedReads()
+        self._streams = Streams()
+        self._assets = Assets()
+        self._pages = {page.path: page for page in pages.PAGES}
+        self._actions = {action.path: action for action in pages.ACTIONS}
+        self._rendering = Rendering(
+            self._assets,
+            site_title=options.title,
+            navigation=[(page.path, page.label) for page in pages.PAGES if page.label is not None],
+            csrf_field=forgery.FIELD,
+        )
+
+    async def answer(self, request: Request, path: str) -> Response:
+        """Return the answer to a request; `path` is the part of its address that is ours."""
+        if self.options.is_closed:
+            refusal("taskq_dashboard", OPEN_FOR, give="login=, or dependencies=[Depends(...)],")
+            return _secured(PlainTextResponse("this is closed; the log of the server says how to open it", 403))
+        user = await self._who(request)
+        if isinstance(user, Response):
+            return user
+        if user is None:
+            return _secured(self._html(self._rendering.plain("refused.html", up="../" * path.count("/")), 403))
+        asset = self._assets.find(path) if path.startswith(f"{FOLDER}/") else None
+        if asset is not None and request.method in ("GET", "HEAD"):
+            return _secured(asset.response(request))
+        try:
+            view = View(self, request, path, user)
+        except BadRequestError:
+            return _secured(PlainTextResponse("the address cannot be read", 400))
+        return _secured(await self._answer(view))
+
+    async def _who(self, request: Request) -> User | Response | None:
+        if self.options.login is not None:
+            return await ask_login(self.options.login, request)
+        return User(request.client.host if request.client else "unknown", Role.OPERATOR)
+
+    async def _answer(self, view: View) -> Response:
+        method = view.request.method
+        try:
+            if method in ("GET", "HEAD"):
+                return await self._look(view)
+            if method == "POST":
+                return await self._act(view)
+            raise HTTPException(
+                405, "this is neither asked for nor done like that", headers={"Allow": "GET, HEAD, POST"}
+            )
+        except HTTPException as error:
+            return self._error(view, error.status_code, str(error.detail), headers=error.headers)
+        except BadRequestError as error:
+            return self._error(view, 400, str(error))
+        except _NOT_FOUND as error:
+            return self._error(view, 404, str(error))
+        except BrokerError as error:
+            logger.warning("a request to the dashboard cannot be answered: %s", error)
+            return self._away(view, error)
+        except TaskQError as error:
+            logger.warning("a request to the dashboard failed: %s", error, exc_info=True)
+            return self._error(view, 500, str(error))
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    async def _look(self, view: View) -> Response:
+        page, action = self._pages.get(view.path), self._actions.get(view.path)
+        if page is not None:
+            if page.needs_operator:
+                self._check_operator(view)
+            if "text/event-stream" in view.request.headers.get("accept", ""):
+                return self._stream(view, page)
+            shown = await page.show(view)
+            return shown if isinstance(shown, Response) else self._shown(view, shown, is_live=page.is_live)
+        if action is not None and action.ask is not None:
+            self._check_allowed(view, action)
+            return await self._ask(view, action)
+        if action is not None:
+            raise HTTPException(405, "this is done by a form only", headers={"Allow": "POST"})
+        raise HTTPException(404, "there is no such page")
+
+    async def _ask(self, view: View, action: Action) -> Response:
+        assert action.ask is not None
+        question = await action.ask(view, view.query)
+        carried = [(name, value) for name, value in view.query.fields if name not in (forgery.FIELD, "back")]
+        context = {
+            **question.context,
+            "question": question,
+            "path": action.path,
+            "carried": carried,
+            "back": own_link(view.query.get("back")) or "./",
+        }
+        shown = Shown(template="question.html", title=question.button, context=context)
+        return self._shown(view, shown, is_live=False)
+
+    def _stream(self, view: View, page: Page) -> Response:
+        if not page.is_live or not view.preferences.interval:
+            return Response(status_code=204)  # which tells the browser not to come back
+        if not self._streams.has_room:
+            return PlainTextResponse("too many look already", 503, headers={"Retry-After": "10"})
+
+        async def render() -> str:
+            again = View(self, view.request, view.path, view.user, is_stream=True)
+            shown = await page.show(again)
+            if isinstance(shown, Response):
+                raise NotFoundError("this page is elsewhere now")
+            return self._rendering.contents(again, shown)
+
+        return StreamingResponse(
+            self._streams.events(
+                render,
+                interval_s=view.preferences.interval,
+                seen=view.request.headers.get("last-event-id"),
+                has_left=view.request.is_disconnected,
+            ),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+
+    # --- acting -------------------------------------------------------------------------------------------------------
+
+    async def _act(self, view: View) -> Response:
+        action = self._actions.get(view.path)
+        if action is None:
+            if view.path in self._pages:
+                raise HTTPException(405, "a page is only looked at", headers={"Allow": "GET, HEAD"})
+            raise HTTPException(404, "there is no such page")
+        if forgery.is_from_elsewhere(view.request, self.options.trusted_origins):
+            raise HTTPException(403, "a page of another site may not do this")
+        self._check_allowed(view, action)
+        form = await posted(view.request, most=action.body_max)
+        if not view.has_sent(form):
+            raise HTTPException(403, "this form is too old, or was shown to somebody else: go back, load the page anew")
+        back = own_link(form.get("back")) or "./"
+        facts = {name: values[0] if len(values := form.all(name)) == 1 else values for name in action.audited}
+        try:
+            with Audit(view.user.name).action(action.path, **facts) as noted:
+                try:
+                    done = await action.perform(view, form)
+                finally:
+                    noted.update(view.audited)
+        except BrokerError:
+            raise
+        except TaskQError as error:
+            done = Done(text=str(error), level="error")
+        finally:
+            self.reads.clear()
+        to = back if done.back is None else done.back
+        response = Response(status_code=303, headers={"Location": to})
+        self._set_cookie(view, response, flash.COOKIE, flash.packed(done.level, done.text))
+        if view.new_preferences is not None:
+            kept = view.new_preferences.cookie
+            self._set_cookie(view, response, preferences.COOKIE, kept, max_age=preferences.YEAR_S)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def _check_allowed(self, view: View, action: Action) -> None:
+        if action.for_viewers or view.may_change:
+            return
+        audit_logger.warning("%s by %r: refused, for they may only look", action.path, view.user.name)
+        reason = "this dashboard is for looking only" if self.read_only else "only operators may do this"
+        raise HTTPException(403, reason)
+
+    def _check_operator(self, view: View) -> None:
+        if view.user.role is not Role.OPERATOR:
+            raise HTTPException(403, "only operators may see this")
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def _shown(self, view: View, shown: Shown, **more: Any) -> Response:
+        response = self._html(self._rendering.whole(view, shown, **more), shown.status)
+        if view.new_secret is not None:
+            self._set_cookie(view, response, forgery.COOKIE, view.new_secret)
+        if flash.COOKIE in view.request.cookies:
+            response.delete_cookie(flash.COOKIE, path=None)  # type: ignore[arg-type]  # as it was set
+        return response
+
+    def _error(self, view: View, status: int, text: str, *, headers: Any = None) -> Response:
+        title = HTTPStatus(status).phrase
+        shown = view.page("error.html", title=title, status=status, text=text)
+        response = self._shown(view, shown, is_live=False, up="../" * view.path.count("/"))
+        response.headers.update(headers or {})
+        return response
+
+    def _away(self, view: View, error: BrokerError) -> Response:
+        is_page = view.path in self._pages and view.request.method != "POST"
+        shown = view.page(
+            "away.html",
+            title="Redis does not answer",
+            status=503,
+            may_have_happened=view.request.method == "POST" and getattr(error, "may_have_happened", True),
+        )
+        response = self._shown(view, shown, is_live=is_page, is_away=is_page)
+        response.headers["Retry-After"] = "2"
+        return response
+
+    def _html(self, text: str, status: int) -> Response:
+        return Response(
+            text.encode("utf-8", "replace"),
+            status,
+            headers={"Cache-Control": "no-store", "Vary": "Accept, Cookie"},
+            media_type="text/html; charset=utf-8",
+        )
+
+    def _set_cookie(self, view: View, response: Response, name: str, value: str, *, max_age: int | None = None) -> None:
+        """Set a cookie without a path: the browser takes the folder in which all our addresses lie."""
+        response.set_cookie(
+            name,
+            value,
+            max_age=max_age,
+            path=None,
+            secure=view.request.scope.get("scheme") == "https",
+            httponly=True,
+            samesite="lax",
+        )
+
+
+def _secured(response: Response) -> Response:
+    for name, value in HEADERS.items():
+        response.headers[name] = value
+    return response

@@ -1,0 +1,157 @@
+// Keeps pages up to date, asks before something is done, and copies texts. Without it all pages work, and stand still.
+"use strict";
+(() => {
+  const main = document.getElementById("main");
+
+  // --- live updates ------------------------------------------------------------------------------------------------
+
+  const live = document.getElementById("live");
+  const notice = document.getElementById("live-notice");
+  const button = document.getElementById("live-switch");
+  const isLive = document.body.hasAttribute("data-live");
+  const RETRY_MS = 2000;
+  const RETRY_MAX_MS = 60000;
+  let source = null;
+  let isPaused = false;
+  let waiting = null; // contents that came while somebody was busy
+  let pause = RETRY_MS;
+  let timer = null;
+
+  const say = text => {
+    if (notice.textContent !== text) notice.textContent = text;
+  };
+
+  // Nothing is moved under somebody's hands: while a row is selected, a field in use, text marked or a question asked.
+  const isBusy = () => {
+    const active = document.activeElement;
+    if (active && main.contains(active) && active.matches("input:not([type=checkbox]), select, textarea")) return true;
+    if (main.querySelector("input[type=checkbox]:checked")) return true;
+    if (document.querySelector("dialog[open]")) return true;
+    const selection = document.getSelection();
+    return Boolean(selection && !selection.isCollapsed && main.contains(selection.anchorNode));
+  };
+
+  const show = html => {
+    if (isBusy()) {
+      waiting = html;
+      return;
+    }
+    waiting = null;
+    if (document.body.hasAttribute("data-recover")) {
+      location.reload(); // what was meant is there again, with its title
+      return;
+    }
+    Idiomorph.morph(main, html, {
+      morphStyle: "innerHTML",
+      ignoreActiveValue: true,
+      callbacks: {
+        // what somebody has folded out stays so
+        beforeAttributeUpdated: (name, node) => !(name === "open" && node.localName === "details"),
+      },
+    });
+    reveal();
+  };
+
+  const stop = () => {
+    clearTimeout(timer);
+    if (source) source.close();
+    source = null;
+  };
+
+  const start = () => {
+    stop();
+    if (isPaused || document.hidden) return;
+    source = new EventSource(location.href.split("#")[0]);
+    source.addEventListener("page", event => {
+      pause = RETRY_MS;
+      say("");
+      show(JSON.parse(event.data));
+    });
+    source.addEventListener("trouble", event => say(JSON.parse(event.data)));
+    source.addEventListener("gone", event => {
+      say(`No longer updated: ${JSON.parse(event.data)}`);
+      stop();
+    });
+    source.onerror = () => {
+      if (!document.body.hasAttribute("data-recover")) say("Not up to date: the server does not answer. It is tried again.");
+      if (source && source.readyState === EventSource.CLOSED) {
+        stop();
+        timer = setTimeout(start, pause);
+        pause = Math.min(2 * pause, RETRY_MAX_MS);
+      }
+    };
+    source.onopen = () => say("");
+  };
+
+  if (isLive && window.EventSource) {
+    live.hidden = false;
+    button.addEventListener("click", () => {
+      isPaused = !isPaused;
+      button.textContent = isPaused ? button.dataset.resume : button.dataset.pause;
+      start();
+    });
+    document.addEventListener("visibilitychange", start);
+    window.addEventListener("pagehide", stop);
+    window.addEventListener("pageshow", event => event.persisted && start());
+    const later = () => setTimeout(() => waiting !== null && !isPaused && show(waiting));
+    for (const kind of ["focusout", "change", "selectionchange", "mouseup"]) document.addEventListener(kind, later);
+    document.getElementById("dialog").addEventListener("close", later);
+    start();
+  }
+
+  // --- questions ---------------------------------------------------------------------------------------------------
+
+  const dialog = document.getElementById("dialog");
+
+  const ask = async address => {
+    const response = await fetch(address, { credentials: "same-origin", redirect: "error" });
+    const found = new DOMParser().parseFromString(await response.text(), "text/html");
+    const heading = found.getElementById("question");
+    const form = found.querySelector("form[data-question]");
+    if (!response.ok || !form || !heading) throw new Error("no question");
+    dialog.replaceChildren(document.adoptNode(heading), document.adoptNode(form));
+    dialog.showModal();
+  };
+
+  document.addEventListener("click", event => {
+    const cancel = event.target.closest("dialog [data-cancel]");
+    if (cancel) {
+      event.preventDefault();
+      dialog.close();
+      return;
+    }
+    const link = event.target.closest("a[data-dialog]");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+    event.preventDefault();
+    ask(link.href).catch(() => location.assign(link.href)); // the page says what is wrong
+  });
+  document.addEventListener("keydown", event => {
+    const link = event.target.closest("a[role=button]");
+    if (link && event.key === " ") {
+      event.preventDefault();
+      link.click();
+    }
+  });
+
+  // --- forms of many rows ------------------------------------------------------------------------------------------
+
+  document.addEventListener("change", event => {
+    const all = event.target.closest("input[data-select-all]");
+    if (!all) return;
+    for (const box of all.closest("table").querySelectorAll("tbody input[type=checkbox]")) box.checked = all.checked;
+  });
+
+  // --- copying -----------------------------------------------------------------------------------------------------
+
+  const reveal = () => {
+    if (navigator.clipboard) for (const each of document.querySelectorAll("[data-copy][hidden]")) each.hidden = false;
+  };
+  document.addEventListener("click", async event => {
+    const copy = event.target.closest("[data-copy]");
+    if (!copy) return;
+    await navigator.clipboard.writeText(copy.dataset.copy);
+    copy.classList.add("copied");
+    setTimeout(() => copy.classList.remove("copied"), 1500);
+  });
+  reveal();
+})();

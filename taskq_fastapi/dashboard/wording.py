@@ -1,0 +1,92 @@
+"""Figures as people read them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from taskq_core.wire import TaskState
+
+NONE = "-"
+"""What stands for a figure that is not there."""
+_UNITS = ("KiB", "MiB", "GiB", "TiB")
+
+
+def number(value: int) -> str:
+    """Return a number with its thousands apart."""
+    return f"{value:,}"
+
+
+def percent(rate: float | None) -> str:
+    """Return a share, 0 to 1; a dash for none."""
+    return NONE if rate is None else f"{100 * rate:.1f} %"
+
+
+def size(value: int | None) -> str:
+    """Return about how many bytes something takes; a dash where that is not known."""
+    if value is None:
+        return NONE
+    if value < 1024:
+        return f"{value} B"
+    power = min((value.bit_length() - 1) // 10, len(_UNITS))
+    return f"{value / 1024**power:.1f} {_UNITS[power - 1]}"
+
+
+def span(value: timedelta | None) -> str:
+    """Return a span in its two largest units; a dash for none."""
+    if value is None:
+        return NONE
+    seconds = value.total_seconds()
+    sign, seconds = ("-" if seconds < 0 else ""), abs(seconds)
+    if seconds < 10:
+        return f"{sign}{seconds:.1f} s"
+    minutes, left = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{sign}{days} d {hours} h"
+    if hours:
+        return f"{sign}{hours} h {minutes} min"
+    return f"{sign}{minutes} min {left} s" if minutes else f"{sign}{left} s"
+
+
+def moment(value: datetime | None) -> str:
+    """Return a time in UTC; a dash for none."""
+    return NONE if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One part of a bar.
+
+    Attributes:
+        state: What it stands for.
+        count: How many.
+        x: Where it begins, in thousandths of the whole width.
+        width: How wide it is, in the same.
+    """
+
+    state: TaskState
+    count: int
+    x: float
+    width: float
+
+
+def bars(sizes: Mapping[TaskState, int], largest: int) -> Sequence[Bar]:
+    """Return the parts of a bar by state. What is there is seen, however small its share.
+
+    Args:
+        sizes: Tasks by state.
+        largest: How many tasks take the whole width; at least their sum.
+    """
+    total = sum(sizes.values())
+    if not total:
+        return ()
+    least = 6.0
+    whole = max(1000 * total / max(largest, total), least * sum(1 for count in sizes.values() if count))
+    widths = {state: max(least, whole * count / total) for state, count in sizes.items() if count}
+    shrink = min(1.0, 1000 / sum(widths.values()))
+    found, x = [], 0.0
+    for state, width in widths.items():
+        found.append(Bar(state, sizes[state], round(x, 2), round(width * shrink, 2)))
+        x += width * shrink
+    return found

@@ -1,0 +1,285 @@
+"""The dashboard as a whole: its pages, its links, what it says of what is not there, and how it is mounted."""
+
+import re
+from typing import Any
+from urllib.parse import parse_qsl, urljoin, urlsplit
+
+import pytest
+from fastapi import Depends, FastAPI, HTTPException
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from taskq_core import ConfigurationError, TaskQ
+from taskq_core.inspector import Inspector
+from taskq_core.wire import TaskState
+from taskq_fastapi.dashboard import taskq_dashboard
+from taskq_fastapi.dashboard.pages import PAGES
+from tests.redis_server import RedisServer
+from tests.taskq_fastapi.dashboards import Fields, act, dashboard_of, looking, told
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def filled(taskq: TaskQ) -> TaskQ:
+    taskq.remote("note").delay(word="w")
+    taskq.remote("note").using(queue="low", run_after=60).delay(word="w")
+    return taskq
+
+
+async def test_the_home_page_tells_of_every_queue(filled: TaskQ) -> None:
+    Inspector(filled).pause("low")
+
+    async with looking(dashboard_of(filled)) as web:
+        page = await web.get("/")
+
+    assert page.status_code == 200
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    rows = [re.sub(r"<[^>]*>|\s", "", row) for row in re.findall(r"<tr>.*?</tr>", page.text, re.DOTALL)]
+    assert [row[:14] for row in rows if row.startswith(("default", "low"))] == ["defaultrunning", "lowpaused11sch"]
+
+
+async def test_a_store_without_queues_is_told_of(taskq: TaskQ) -> None:
+    async with looking(dashboard_of(taskq)) as web:
+        assert "There are no queues yet" in (await web.get("/")).text
+
+
+@pytest.mark.parametrize(
+    ("sort", "first"),
+    [("queue", "default"), ("-queue", "low"), ("size", "low"), ("-size", "default"), ("-state", "default")],
+)
+async def test_queues_are_sorted_by_a_column(filled: TaskQ, sort: str, first: str) -> None:
+    await filled.remote("note").adelay(word="another")
+    Inspector(filled).pause("low")
+
+    async with looking(dashboard_of(filled)) as web:
+        page = await web.get("/", params={"sort": sort})
+
+    assert re.findall(r"<th scope=\"row\"><a [^>]*><bdi>(\w+)", page.text)[0] == first
+    assert page.text.count("aria-sort=") == 1
+
+
+async def test_a_queue_is_told_of_in_full(filled: TaskQ) -> None:
+    async with looking(dashboard_of(filled)) as web:
+        page = await web.get("/queue", params={"name": "low", "days": 30})
+
+    assert page.status_code == 200
+    assert "<title>low · taskq</title>" in page.text
+    assert 'aria-label="Breadcrumb"' in page.text
+    assert re.search(r"scheduled <b>1</b>", page.text)
+    assert "<bdi>note</bdi>" in page.text
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/queue?name=none", 404, "no queue"),
+        ("/queue", 400, "name is missing"),
+        ("/queue?name=default&state=gone", 400, "state must be one of"),
+        ("/queue?name=default&days=0", 400, "days must be a whole number from 1 to 90"),
+        ("/queue?name=default&days=99999999999999999999999999", 400, "days must be a whole number"),
+        ("/queue?name=default&days=٣", 400, "days must be a whole number"),
+        ("/?sort=nothing", 400, "sort must be one of"),
+        ("/?days=%ff", 400, "the address cannot be read"),
+        ("/nowhere", 404, "there is no such page"),
+        ("/static/dashboard.css", 404, "there is no such page"),
+        ("/static/../../taskq_fastapi/closed.py", 404, "there is no such page"),
+        ("/static/%2e%2e/site.py", 404, "there is no such page"),
+        ("/queue-pause", 405, "by a form only"),
+        ("/queue-delete?queue=none", 404, "no queue"),
+        ("/queue-delete", 400, "queue is missing"),
+    ],
+)
+async def test_what_is_not_there_or_not_usable_is_said(filled: TaskQ, path: str, status: int, said: str) -> None:
+    async with looking(dashboard_of(filled)) as web:
+        page = await web.get(path)
+
+    assert (page.status_code, said in page.text) == (status, True)
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS"])
+async def test_other_methods_are_refused(filled: TaskQ, method: str) -> None:
+    async with looking(dashboard_of(filled)) as web:
+        answer = await web.request(method, "/queue-pause?queue=default")
+
+    assert answer.status_code == 405
+    assert "access-control-allow-origin" not in answer.headers
+
+
+# --- actions ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_queue_is_paused_and_resumed(filled: TaskQ) -> None:
+    async with looking(dashboard_of(filled)) as web:
+        answer = await act(web, "/queue-pause", queue="low", back="queue?name=low")
+        assert (answer.status_code, answer.headers["location"]) == (303, "./queue?name=low")
+        page = await web.get("/queue?name=low")
+        assert told(page) == "Queue “low” is paused: workers take no more tasks of it."
+        assert told(await web.get("/queue?name=low")) == ""
+        assert Inspector(filled).queue_info("low").is_paused
+
+        await act(web, "/queue-pause", queue="low")
+        assert "already" in told(await web.get("/"))
+        await act(web, "/queue-resume", queue="low")
+        assert not Inspector(filled).queue_info("low").is_paused
+
+
+async def test_a_queue_is_deleted_once_it_is_empty(filled: TaskQ) -> None:
+    inspector = Inspector(filled)
+
+    async with looking(dashboard_of(filled)) as web:
+        question = await web.get("/queue-delete?queue=low&back=queue%3Fname%3Dlow")
+        assert "Tasks in it: 1." in question.text
+        assert Fields(question.text).hidden["queue"] == "low"
+        assert inspector.queues() == ["default", "low"]
+
+        kept = await act(web, "/queue-delete", queue="low", back="queue?name=low")
+        assert kept.headers["location"] == "./queue?name=low"
+        assert "low" in told(await web.get("/"))
+        assert inspector.queues() == ["default", "low"]
+
+        inspector.delete_all("low", TaskState.SCHEDULED)
+        gone = await act(web, "/queue-delete", queue="low", back="queue?name=low")
+        assert gone.headers["location"] == "./"
+        assert inspector.queues() == ["default"]
+
+
+async def test_what_somebody_chooses_is_kept_for_them(filled: TaskQ) -> None:
+    async with looking(dashboard_of(filled), user="vera:viewer") as web:
+        assert 'data-theme="system"' in (await web.get("/")).text
+        await act(web, "/settings-save", theme="dark", interval="0", rows="60")
+        page = await web.get("/")
+        assert 'data-theme="dark"' in page.text
+        assert "data-live" not in page.text
+
+        answer = await act(web, "/settings-save", theme="<script>", interval="5", rows="20")
+        assert answer.status_code == 303
+        assert "theme must be one of" in told(await web.get("/settings"))
+    async with looking(dashboard_of(filled), cookie="taskq_settings=theme=x&rows=-1") as web:
+        assert 'data-theme="system"' in (await web.get("/")).text
+
+
+# --- where it stands --------------------------------------------------------------------------------------------------
+
+
+def mounted(dashboard: Any, how: str) -> tuple[Any, str]:
+    """Return an app, and the address of the dashboard in it."""
+    if how == "alone":
+        return dashboard, "/"
+    if how == "fastapi":
+        app = FastAPI()
+        app.mount("/ops/taskq", dashboard)
+        return app, "/ops/taskq/"
+    return Starlette(routes=[Mount("/a", routes=[Mount("/b", dashboard)])]), "/a/b/"
+
+
+def kind_of(path: str) -> tuple[str, ...]:
+    """Return what is the same of addresses that need no look each: the path and what the query names."""
+    parts = urlsplit(path)
+    return (parts.path, *sorted({name for name, _ in parse_qsl(parts.query)}))
+
+
+@pytest.mark.parametrize("how", ["alone", "fastapi", "starlette"])
+async def test_all_links_lead_somewhere_wherever_it_is_mounted(filled: TaskQ, how: str) -> None:
+    app, home = mounted(dashboard_of(filled), how)
+    paths = {home}
+    seen: set[tuple[str, ...]] = set()
+
+    async with looking(app, host="evil.example") as web:
+        while left := {each for each in paths if kind_of(each) not in seen}:
+            path = min(left)
+            seen.add(kind_of(path))
+            page = await web.get(path)
+            assert page.status_code == 200, path
+            if not page.headers["content-type"].startswith("text/html"):
+                continue
+            found = Fields(page.text)
+            assert "evil.example" not in page.text
+            assert all(not re.match(r"[a-z]+:|/", each) for each in found.links + found.forms), path
+            paths |= {urljoin(path, each).partition("#")[0] for each in found.links}
+    assert {urljoin(home, page.path) for page in PAGES if page.label is not None} <= paths
+    assert all(each.startswith(home) for each in paths)
+
+
+async def test_behind_a_proxy_that_takes_a_part_of_the_path_away(filled: TaskQ) -> None:
+    """Without being told of it: links and cookies go by what the browser sees."""
+    async with looking(dashboard_of(filled)) as web:
+        page = await web.get("/")
+        assert "path=" not in page.headers["set-cookie"].lower()
+        assert all(not each.startswith(("/", "http")) for each in Fields(page.text).links)
+
+
+async def test_a_page_that_is_not_there_looks_as_the_others(filled: TaskQ) -> None:
+    async with looking(dashboard_of(filled)) as web:
+        page = await web.get("/a/b/c")
+        assert page.status_code == 404
+        style = next(each for each in Fields(page.text).links if each.endswith(".css"))
+        assert (await web.get(urljoin("/a/b/c", style))).status_code == 200
+
+
+async def test_files_are_kept_by_browsers_for_good(filled: TaskQ) -> None:
+    async with looking(dashboard_of(filled)) as web:
+        style = next(each for each in Fields((await web.get("/")).text).links if each.endswith(".css"))
+        file = await web.get(f"/{style}", headers={"accept-encoding": "gzip"})
+        plain = await web.get(f"/{style}", headers={"accept-encoding": "identity"})
+
+    assert "immutable" in file.headers["cache-control"]
+    assert file.headers["content-encoding"] == "gzip"
+    assert file.text == plain.text
+
+
+async def test_the_first_page_is_small(taskq: TaskQ) -> None:
+    """The page of 20 queues with all it needs, as it is without compression."""
+    for number in range(20):
+        await taskq.remote("note").using(queue=f"queue-{number}").adelay(word="w")
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/")
+        files = [await web.get(f"/{each}") for each in Fields(page.text).links if each.startswith("static/")]
+
+    assert len(files) == 4
+    assert len(page.content) + sum(len(each.content) for each in files) < 150_000
+
+
+async def test_dependencies_let_people_in(filled: TaskQ) -> None:
+    def guard(secret: str = "") -> None:
+        if secret != "open":
+            raise HTTPException(401, "who are you?")
+
+    app = taskq_dashboard(filled, dependencies=[Depends(guard)])
+
+    async with looking(app, user="") as web:
+        assert (await web.get("/")).status_code == 401
+        assert (await web.get("/nowhere")).status_code == 401
+        assert (await web.post("/queue-pause")).status_code == 401
+        assert (await web.get("/?secret=open")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"login": "me"},
+        {"redact": 1, "allow_anonymous": True},
+        {"trusted_origins": "https://a.example", "allow_anonymous": True},
+        {"trusted_origins": ["a.example"], "allow_anonymous": True},
+        {"login": lambda request: None, "allow_anonymous": True},
+        {"dependencies": [Depends(lambda: None)], "allow_anonymous": True},
+    ],
+)
+def test_options_that_do_not_fit_are_refused(taskq: TaskQ, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        taskq_dashboard(taskq, **options)
+
+
+async def test_redis_that_does_not_answer_is_said_and_the_page_comes_back(server: RedisServer) -> None:
+    taskq = TaskQ("unix:///nowhere/at/all.sock")
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/queue?name=default")
+        assert page.status_code == 503
+        assert "Redis does not answer" in page.text
+        assert "nowhere" not in page.text.replace("/nowhere", "")
+        assert "data-recover" in page.text
+        answer = await act(web, "/queue-pause", queue="default")
+        assert answer.status_code == 503
+        assert "This was not done" in answer.text
+        assert (await web.get("/settings")).status_code == 200

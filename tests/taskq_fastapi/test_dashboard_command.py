@@ -1,0 +1,132 @@
+"""`taskq dashboard`: open on this machine only, and for requests that name it only."""
+
+import importlib.metadata
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from taskq_core import TaskQ
+from taskq_core.cli.command import root
+from taskq_fastapi.dashboard.serving import local_app
+from tests.redis_server import RedisServer
+from tests.taskq_fastapi.dashboards import looking
+
+pytestmark = pytest.mark.redis
+
+
+def failing(*words: str) -> str:
+    result = CliRunner().invoke(root, ("dashboard", *words), prog_name="taskq")
+    assert result.exit_code in (1, 2)
+    return result.output
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_it_does_not_start_open_for_other_machines(host: str) -> None:
+    assert "the dashboard is open without a login" in failing("--host", host, "--port", "0")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--host", "no such host"), "there is no address"),
+        (("--port", "99999"), "--port"),
+        (("--login", "nothing"), "does not name a login hook"),
+        (("--login", "no.such.module:login"), "there is no module"),
+        (("--login", "math:pi"), "that is no function"),
+    ],
+)
+def test_what_is_not_usable_is_said_in_a_line(words: tuple[str, ...], said: str) -> None:
+    assert said in failing(*words)
+
+
+def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(**selected: str) -> Any:
+        return ()
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", none)
+    assert "pip install 'taskq-asynq[dashboard]'" in failing()
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "taskq_fastapi.dashboard.serving", raising=False)
+    assert "pip install 'taskq-asynq[dashboard]'" in failing("--port", "0")
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("localhost:8080", 200),
+        ("LOCALHOST:8080", 200),
+        ("127.0.0.1:8080", 200),
+        ("[::1]:8080", 200),
+        ("[::1]", 200),
+        ("evil.example", 403),
+        ("localhost.evil.example", 403),
+        ("localhost:8080@evil.example", 403),
+        ("127.0.0.1.evil.example:8080", 403),
+        ("127.0.0.2", 403),
+        ("", 403),
+        ("localhost:", 200),
+        ("localhost:x", 403),
+    ],
+)
+async def test_only_requests_that_name_this_machine_are_answered(taskq: TaskQ, host: str, status: int) -> None:
+    async with looking(local_app(taskq, read_only=False), user="", host=host) as web:
+        if not host:
+            web.headers["host"] = ""
+        assert (await web.get("/")).status_code == status
+
+
+@contextmanager
+def serving(folder: Path, *words: str) -> Iterator[str]:
+    """Run the command until the end of the block; yields the address it tells."""
+    command = (sys.executable, "-m", "taskq_core", "dashboard", "--port", "0", *words)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = re.search(r"http://[^ ]+/", line)
+            assert found, line
+            yield found[0]
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=30)
+        finally:
+            process.kill()
+
+
+def test_it_serves_until_it_is_told_to_stop(server: RedisServer, tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, "--url", server.url, "--read-only") as address,
+        httpx.Client(base_url=address, trust_env=False) as web,
+    ):
+        assert address.startswith("http://127.0.0.1:")
+        assert "There are no queues yet" in web.get("/").text
+        assert "read only" in web.get("/settings").text
+        assert web.get("/", headers={"host": "evil.example"}).status_code == 403
+
+
+def test_a_login_lets_it_be_reached_from_other_machines(server: RedisServer, tmp_path: Path) -> None:
+    (tmp_path / "people.py").write_text(
+        "from taskq_fastapi.dashboard import User\n"
+        "def login(request):\n"
+        "    return User('olga') if request.headers.get('x-secret') == 's' else None\n"
+    )
+    with (
+        serving(tmp_path, "--url", server.url, "--host", "0.0.0.0", "--login", "people:login") as address,
+        httpx.Client(base_url=address.replace("0.0.0.0", "127.0.0.1"), trust_env=False) as web,
+    ):
+        assert web.get("/").status_code == 403
+        assert web.get("/", headers={"x-secret": "s", "host": "ops.example"}).status_code == 200

@@ -1,0 +1,187 @@
+"""Pages of the dashboard that keep themselves up to date: what their streams tell, and what these ask of Redis."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.errors import BrokerUnavailableError
+from taskq_core.inspector import AsyncInspector, Inspector
+from taskq_core.wire import TaskState
+from taskq_fastapi.dashboard.live import SharedReads
+from tests.redis_server import RedisServer
+from tests.taskq_fastapi.dashboards import dashboard_of, looking
+from tests.taskq_fastapi.streams import stream
+
+pytestmark = pytest.mark.redis
+OFTEN = f"taskq_settings=theme=system&interval=2&rows=20; taskq_secret={'s' * 43}"
+
+
+def open_stream(app: Any, path: str = "/", *, user: str = "olga:operator", **headers: str) -> Any:
+    return stream(app, path, accept="text/event-stream", x_user=user, cookie=OFTEN, **headers)
+
+
+@pytest.fixture
+def filled(taskq: TaskQ) -> TaskQ:
+    taskq.remote("note").delay(word="w")
+    return taskq
+
+
+async def test_a_stream_tells_what_the_page_shows_and_what_changes(filled: TaskQ) -> None:
+    async with open_stream(dashboard_of(filled)) as page:
+        first = await page.next()
+        Inspector(filled).pause("default")
+        second = await page.next()
+        while "status-paused" not in second.data:
+            second = await page.next()
+
+    assert page.answer_headers["content-type"].startswith("text/event-stream")
+    assert page.answer_headers["cache-control"] == "no-store"
+    assert (first.kind, second.kind) == ("page", "page")
+    assert "status-running" in first.data
+    assert "<html" not in first.data
+    assert first.id != second.id
+
+
+async def test_who_comes_back_hears_only_of_what_is_new(filled: TaskQ) -> None:
+    app = dashboard_of(filled)
+    Inspector(filled).delete_all("default", TaskState.PENDING)  # whose latency grows, and would be news each time
+    async with open_stream(app) as page:
+        first = await page.next()
+    async with open_stream(app, last_event_id=first.id) as again:
+        await filled.remote("note").using(run_after=60).adelay(word="w")
+        second = await again.next()
+
+    assert second.id != first.id
+    assert "1 scheduled" in second.data
+
+
+async def test_one_read_serves_all_who_look(filled: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+    follow = AsyncInspector.follow
+
+    async def counted(self: AsyncInspector, steps: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return await follow(self, steps)
+
+    monkeypatch.setattr(AsyncInspector, "follow", counted)
+    app = dashboard_of(filled)
+    async with open_stream(app) as one, open_stream(app) as two, open_stream(app, user="vera:viewer") as three:
+        pages = [await each.next() for each in (one, two, three)]
+
+    assert calls == 2  # the queues and their past
+    assert pages[0].data == pages[1].data != pages[2].data
+    assert "queue-pause" not in pages[2].data
+
+
+async def test_a_redis_that_goes_away_is_told_of_once_and_the_page_comes_back(server: RedisServer) -> None:
+    with RedisServer() as own:
+        taskq = TaskQ(own.url)
+        await taskq.remote("note").adelay(word="w")
+        app = dashboard_of(taskq)
+        async with open_stream(app) as page:
+            assert (await page.next()).kind == "page"
+            own.stop()
+            event = await page.next()
+            while event.kind == "page":  # from just before
+                event = await page.next()
+            assert event.kind == "trouble"
+            assert own.url.partition("//")[2] not in event.data
+            own.start()
+            assert (await page.next()).kind == "page"
+        await taskq.aclose()
+
+
+async def test_a_queue_that_is_gone_ends_the_stream(filled: TaskQ) -> None:
+    async with open_stream(dashboard_of(filled), "/queue?name=default") as page:
+        assert (await page.next()).kind == "page"
+        await AsyncInspector(filled).remove_queue("default", force=True)
+        event = await page.next()
+        while event.kind == "page":
+            event = await page.next()
+
+        assert event.kind == "gone"
+        assert "default" in event.data
+        assert await page.next() is None
+
+
+@pytest.mark.parametrize(("path", "user", "status"), [("/", "", 403), ("/nowhere", "olga:operator", 404)])
+async def test_a_stream_is_for_whom_the_page_is(filled: TaskQ, path: str, user: str, status: int) -> None:
+    async with open_stream(dashboard_of(filled), path, user=user) as page:
+        assert await page.next() is None
+
+    assert page.status == status
+
+
+async def test_a_page_that_stands_still_has_no_stream(filled: TaskQ) -> None:
+    async with looking(dashboard_of(filled), accept="text/event-stream") as web:
+        assert (await web.get("/settings")).status_code == 204
+        web.cookies.set("taskq_settings", "interval=0")
+        assert (await web.get("/")).status_code == 204
+
+
+async def test_a_stream_ends_when_nobody_listens_any_more(filled: TaskQ) -> None:
+    app = dashboard_of(filled)
+    before = len(asyncio.all_tasks())
+    async with open_stream(app) as page:
+        await page.next()
+
+    assert len(asyncio.all_tasks()) == before
+
+
+class TestSharedReads:
+    async def test_what_was_read_is_shown_until_it_is_too_old(self) -> None:
+        reads, count = SharedReads(), 0
+
+        async def read() -> int:
+            nonlocal count
+            count += 1
+            return count
+
+        assert [await reads.get("key", read, age_s=60) for _ in range(2)] == [1, 1]
+        assert await reads.get("other", read, age_s=60) == 2
+        assert await reads.get("key", read, age_s=0) == 3
+        reads.clear()
+        assert await reads.get("key", read, age_s=60) == 4
+
+    async def test_those_who_ask_at_the_same_time_wait_for_the_same(self) -> None:
+        reads, count, has_begun, may_end = SharedReads(), 0, asyncio.Event(), asyncio.Event()
+
+        async def read() -> int:
+            nonlocal count
+            count += 1
+            has_begun.set()
+            await may_end.wait()
+            return count
+
+        waiting = [asyncio.create_task(reads.get("key", read, age_s=60)) for _ in range(3)]
+        await has_begun.wait()
+        waiting[0].cancel()
+        may_end.set()
+
+        assert (await asyncio.gather(*waiting, return_exceptions=True))[1:] == [1, 1]
+        assert [each.cancelled() for each in waiting] == [True, False, False]
+
+    async def test_a_failure_is_everybodys(self) -> None:
+        reads, count = SharedReads(), 0
+
+        async def read() -> int:
+            nonlocal count
+            count += 1
+            raise BrokerUnavailableError("away")
+
+        for _ in range(2):
+            with pytest.raises(BrokerUnavailableError):
+                await reads.get("key", read, age_s=60)
+        assert count == 1
+
+    async def test_the_number_of_what_is_kept_has_a_bound(self) -> None:
+        reads = SharedReads()
+
+        async def read() -> None: ...
+
+        for number in range(2000):
+            await reads.get(number, read, age_s=60)
+        assert len(reads._reads) <= 500
