@@ -13,7 +13,7 @@ from taskq_core.errors import ConfigurationError
 from taskq_core.retry import RetryDelay, as_policy
 from taskq_core.settings import Duration, Relation, member, seconds, unknown
 from taskq_core.telemetry.propagation import check_headers
-from taskq_core.wire import Expiry, validate_group_name, validate_queue_name, validate_task_id
+from taskq_core.wire import HIGHEST_BAND, Expiry, validate_group_name, validate_queue_name, validate_task_id
 
 DEFAULT_MAX_RETRY = 25
 """As Asynq."""
@@ -42,6 +42,8 @@ class TaskOptionsDict(TypedDict, total=False):
     """Keyword options of `@taskq.task(...)` and `.using(...)`."""
 
     queue: str
+    priority: int
+    retry_priority: int | None
     max_retry: int
     retry_delay: RetryDelay
     retry_on: type[BaseException] | tuple[type[BaseException], ...]
@@ -69,6 +71,10 @@ class TaskOptions:
 
     queue: str = "default"
     """Queue it goes to."""
+    priority: int = 0
+    """Band inside its queue, 0 to 9: it is taken before those of lower bands that wait."""
+    retry_priority: int | None = None
+    """Band of its retries. None: that of `priority`."""
     max_retry: int = DEFAULT_MAX_RETRY
     """Most retries after the first run. 0 means it runs once."""
     retry_delay: RetryDelay = None
@@ -122,6 +128,13 @@ class TaskOptions:
             raise ConfigurationError(f"max_retry must be a whole number, got {self.max_retry!r}")
         if not 0 <= self.max_retry < 2**31:
             raise ConfigurationError(f"max_retry must be between 0 and {2**31 - 1}, got {self.max_retry}")
+        for name in ("priority", "retry_priority"):
+            band = getattr(self, name)
+            if isinstance(band, bool) or not (isinstance(band, int) or (band is None and name != "priority")):
+                raise ConfigurationError(f"{name} must be a whole number, got {band!r}")
+            if band is not None and not 0 <= band <= HIGHEST_BAND:
+                hint = "; what is less urgent than the rest belongs in a queue of its own" if band < 0 else ""
+                raise ConfigurationError(f"{name} must be between 0 and {HIGHEST_BAND}, got {band}{hint}")
         as_policy(self.retry_delay)
         set_(self, "retry_on", _classes("retry_on", self.retry_on))
         set_(self, "no_retry_on", _classes("no_retry_on", self.no_retry_on))
@@ -180,6 +193,11 @@ class TaskOptions:
     def deadline_s(self) -> int:
         """Unix second for the message, 0 for none."""
         return int(self.deadline.timestamp()) if self.deadline is not None else 0
+
+    @property
+    def bands(self) -> tuple[int, int]:
+        """Its band and that of its retries."""
+        return self.priority, self.priority if self.retry_priority is None else self.retry_priority
 
     @property
     def expiry(self) -> Expiry | None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from taskq_core.attempts import Attempt, read_attempts
 from taskq_core.broker.operations import StoredTask
-from taskq_core.wire import TaskState, decode_message, read_expiry
+from taskq_core.wire import TaskState, decode_message, read_expiry, read_priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,11 @@ class TaskInfo:
     attempts: tuple[Attempt, ...] = ()
     worker: str = ""
     started_at: datetime | None = None
+
+    @property
+    def priority(self) -> int:
+        """Its band inside its queue, 0 to 9."""
+        return read_priority(self.headers)[0]
 
     @property
     def start_by(self) -> datetime | None:

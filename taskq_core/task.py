@@ -27,12 +27,14 @@ from taskq_core.options import TaskOptions, TaskOptionsDict, task_options
 from taskq_core.result import TaskHandle
 from taskq_core.wire import (
     EXPIRES,
+    PRIORITY,
     Keys,
     MessageTemplate,
     QueueKeys,
     TaskState,
     encode_headers,
     expiry_mark,
+    priority_mark,
     validate_task_type,
 )
 
@@ -132,6 +134,10 @@ def _controls(options: TaskOptions) -> tuple[str, dict[str, str]]:
     if (expiry := options.expiry) is not None:
         headers[EXPIRES] = str(expiry)
         marks += expiry_mark(expiry, timeout_s=0 if options.deadline_s else options.timeout_s)
+    bands = options.bands
+    if any(bands):
+        headers[PRIORITY] = f"{bands[0]}:{bands[1]}"
+        marks += priority_mark(*bands)
     return marks, headers
 
 

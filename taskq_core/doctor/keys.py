@@ -99,6 +99,7 @@ _OF_A_QUEUE_OURS = (
     _form("call:.*", "string", lives_s=3600),
     _form("leader:.*", "string", lives_s=60),
     _form("tick:.*", "string", lives_s=90 * DAY_S),
+    _form("urgent", "zset", lives_s=7 * DAY_S),
     _form("runs", "hash", lives_s=90 * DAY_S),
 )
 _GLOBAL = (

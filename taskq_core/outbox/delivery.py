@@ -1,6 +1,7 @@
 """Move rows from a table to Redis: one claim at a time."""
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,16 @@ from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerError, BrokerUnavailableError
 from taskq_core.ids import new_token
 from taskq_core.outbox.table import OutboxRow, OutboxTable
-from taskq_core.wire import EXPIRES, Keys, decode_message, expiry_mark, read_expiry
+from taskq_core.wire import (
+    EXPIRES,
+    PRIORITY,
+    Keys,
+    decode_message,
+    expiry_mark,
+    priority_mark,
+    read_expiry,
+    read_priority,
+)
 
 logger = logging.getLogger("taskq.outbox")
 
@@ -25,6 +35,7 @@ CLAIM_BYTES = 4 * BATCH_BYTES
 """Bytes of messages after which a claim takes no further row."""
 PUT_OFF_S = 5.0
 """Seconds for which rows are left alone whose queue refused them."""
+_CONTROLS = re.compile(f"{EXPIRES}|{PRIORITY}".encode())
 PATIENCE_S = 2.0
 """Most seconds one call to Redis may take."""
 
@@ -149,7 +160,7 @@ class Delivery:
 def _due(row: OutboxRow) -> NewTask:
     """Return the task with its start, and by when it has to be, counted from now: the row has waited."""
     task = row.task
-    if EXPIRES.encode() in task.message:
+    if _CONTROLS.search(task.message):
         task = replace(task, marks=_marks(row))
     if task.start_in_ms is None:
         return task
@@ -161,12 +172,13 @@ def _marks(row: OutboxRow) -> str:
     """Return the marks of a row's task, by its headers: a table keeps the message alone."""
     task = row.task
     message = decode_message(task.message)
+    marks = priority_mark(*read_priority(message.headers))
     expiry = read_expiry(message.headers)
     if expiry is None:
-        return ""
+        return marks
     later_s = 0.0 if task.start_in_ms is None else task.start_in_ms / 1000
     waited_s = 0.0 if task.start_at_s is not None else max(0.0, row.age_s - later_s)
-    return expiry_mark(expiry, timeout_s=0 if message.deadline else message.timeout, waited_s=waited_s)
+    return marks + expiry_mark(expiry, timeout_s=0 if message.deadline else message.timeout, waited_s=waited_s)
 
 
 def _batches(rows: Sequence[OutboxRow]) -> Iterator[tuple[str, list[OutboxRow]]]:

@@ -5,7 +5,16 @@ Asynq's two rules of chance (retry delay, queue order). Nothing here talks to Re
 """
 
 from taskq_core.wire.asynq_pb2 import TaskMessage
-from taskq_core.wire.control import EXPIRES, Expiry, expiry_mark, read_expiry
+from taskq_core.wire.control import (
+    EXPIRES,
+    HIGHEST_BAND,
+    PRIORITY,
+    Expiry,
+    expiry_mark,
+    priority_mark,
+    read_expiry,
+    read_priority,
+)
 from taskq_core.wire.durations import duration_ns, format_duration, parse_duration, timedelta_of_ns
 from taskq_core.wire.keys import (
     DEFAULT_PREFIX,
@@ -53,8 +62,10 @@ __all__ = [
     "DEFAULT_QUEUE",
     "EXPIRES",
     "GO_ZERO_TIME_S",
+    "HIGHEST_BAND",
     "MAX_ERROR_BYTES",
     "MAX_NAME_BYTES",
+    "PRIORITY",
     "Expiry",
     "Keys",
     "MessageTemplate",
@@ -86,7 +97,9 @@ __all__ = [
     "ns_of_datetime",
     "parse_duration",
     "parse_option",
+    "priority_mark",
     "read_expiry",
+    "read_priority",
     "retried_message",
     "timedelta_of_ns",
     "to_timestamp",

@@ -14,7 +14,12 @@ EXPIRES: Final = "taskq-expires"
 """Header: the Unix second by which a task has to be started, or `+` and the seconds it may wait, counted by Redis from
 its start; behind it ` discard` where it is then dropped rather than archived."""
 
+PRIORITY: Final = "taskq-priority"
+"""Header: the band of a task and that of its retries, `<0 to 9>:<0 to 9>`."""
+HIGHEST_BAND: Final = 9
+
 _PATTERN = re.compile(r"(\+?)(\d{1,11})( discard)?\Z")
+_BANDS = re.compile(r"(\d):(\d)\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +58,14 @@ def expiry_mark(expiry: Expiry, *, timeout_s: int, waited_s: float = 0.0) -> str
         return ""
     left_ms = max(0, math.ceil((expiry.value_s - waited_s) * 1000))
     return f"x{left_ms},{timeout_s},{'d' if expiry.is_discarded else ''};"
+
+
+def read_priority(headers: Mapping[str, str]) -> tuple[int, int]:
+    """Return the band of a task and that of its retries; what cannot be read says 0."""
+    found = _BANDS.match(headers.get(PRIORITY, ""))
+    return (0, 0) if found is None else (int(found[1]), int(found[2]))
+
+
+def priority_mark(band: int, retry_band: int) -> str:
+    """Return the mark of a priority, "" for none."""
+    return f"p{band}:{retry_band};" if band or retry_band else ""

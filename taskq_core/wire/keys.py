@@ -61,6 +61,7 @@ class QueueKeys:
         "scheduled",
         "task_prefix",
         "unique_prefix",
+        "urgent",
         "wake",
     )
 
@@ -84,6 +85,7 @@ class QueueKeys:
         self.aggregation_sets = base + "aggregation_sets"
         self.own_prefix = own = f"taskq:{{{name}}}:" if prefix == DEFAULT_PREFIX else f"{prefix}:taskq:{{{name}}}:"
         self.wake = own + "wake"  # list: at most one token, popped by an idle worker
+        self.urgent = own + "urgent"  # sorted set, expiring: ids of pending tasks of higher bands in their order
         self.quarantine = own + "quarantine"  # sorted set: id of an unreadable task by the second it was put aside
         self.moving = own + "moving"  # sorted set: id of a task on its way to another queue by the second it set out
         self.moved = own + "moved"  # sorted set: receipt of a task from another queue by the second it is kept

@@ -19,8 +19,8 @@ PATHS = ("taskq_django.TaskQBackend", "taskq_django.tasks_backend.backend.TaskQB
 DAY_S = 86_400
 DEFAULTS: Mapping[str, Any] = MappingProxyType({"max_retry": 0, "retention": DAY_S})
 """Options of this backend's tasks where nothing else is said: the framework runs a task once and keeps its result."""
-_NOT_HERE = ("queue", "run_after", "task_id", "on_missing")
-"""The framework has words of its own for the first two, chooses ids itself, and passes JSON, never a model's row."""
+_NOT_HERE = ("queue", "priority", "run_after", "task_id", "on_missing")
+"""The framework has words of its own for the first three, chooses ids itself, and passes JSON, never a model's row."""
 TASK_OPTIONS = tuple(name for name in TaskOptionsDict.__annotations__ if name not in _NOT_HERE)
 """Task options that a task of this backend can have."""
 LOWEST, HIGHEST = -100, 100

@@ -130,6 +130,10 @@ class TestChecks:
             ({"headers": {"a": "x" * 8000}}, "headers of a task take 8001 bytes, at most 7168 are allowed"),
             ({"quue": "x"}, "unknown task option 'quue'; did you mean 'queue'?"),
             ({"QUEUE": "x"}, "unknown task option 'QUEUE'; did you mean 'queue'?"),
+            ({"priority": 10}, "priority must be between 0 and 9, got 10"),
+            ({"priority": -1}, "priority must be between 0 and 9, got -1; what is less urgent"),
+            ({"priority": None}, "priority must be a whole number, got None"),
+            ({"retry_priority": True}, "retry_priority must be a whole number, got True"),
             ({"zzz": 1}, "unknown task option 'zzz'; known are aggregate, deadline, "),
         ],
     )
@@ -195,6 +199,8 @@ class TestUsing:
 
         given: dict[str, Any] = {
             "queue": "q",
+            "priority": 3,
+            "retry_priority": 4,
             "max_retry": 1,
             "retry_delay": exponential(),
             "retry_on": OSError,
@@ -224,6 +230,7 @@ class TestUsing:
         assert (dict(options.headers), options.aggregate) == ({"a": "b"}, "g")
         assert (options.replicated, options.fsynced) == (2, True)
         assert options.on_missing is OnMissing.DISCARD
+        assert options.bands == (3, 4)
         assert options.expiry == Expiry(8, True, True)
 
     def test_a_wrong_option_is_refused_at_once(self, fake_redis: Any) -> None:

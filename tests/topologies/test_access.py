@@ -191,6 +191,7 @@ class TestRights:
                     task.delay,
                     lambda: task.using(run_after=60, unique_for=60).delay(n=1),
                     lambda: task.using(aggregate="g").delay(n=2),
+                    *[partial(task.using(priority=5).delay, n=number) for number in (3, 4)],
                     lambda: app.client.wait_for_result(known["waiting"], 0.05),
                     *[partial(app.client.fetch_info, handle) for handle in known.values()],
                     *[partial(app.client.cancel_task, handle) for handle in known.values()],
@@ -225,7 +226,7 @@ class TestRights:
 
 
 UNNOTICED = {
-    "EXPIRE": "only in a repeat",
+    "LINSERT": "only where hundreds of urgent tasks wait",
     "GET": "a receipt that cannot be read is none",
 }
 """Commands without which a producer goes on, and why."""

@@ -1,7 +1,7 @@
 -- store: put a new task where it belongs: scheduled with a start ahead, else in its group, else pending. The caller has
 -- checked the types of the keys, and pushes the id to pending itself: it may have many.
 -- `start` is '' now, '=<Unix s>' or '+<ms from now>', and may have marks behind '|': see _marks. `is_full` refuses what would be pending, but no sooner than what
--- its id or its lock refuses. Returns the code of the task and whether it is to be pushed.
+-- its id or its lock refuses. Returns the code of the task, whether it is to be pushed, and its band.
 local function store(keys, now, id, message, start, lock, lock_s, group, is_full)
   local key = keys.prefix .. 't:' .. id
   local start_s, marks = 0, ''
@@ -39,10 +39,14 @@ local function store(keys, now, id, message, start, lock, lock_s, group, is_full
   else
     redis.call('HSET', key, 'msg', message, 'state', 'pending', 'pending_since', now.ns)
   end
+  local priority = string.match(marks, 'p(%d:%d);')
+  if priority then
+    redis.call('HSET', key, 'taskq_priority', priority)
+  end
   if lock ~= '' then
     local ttl_s = tonumber(lock_s) + (scheduled and math.floor((start_s * 1000 - now.ms) / 1000) or 0)
     redis.call('SET', lock, id, 'EX', whole(math.max(1, math.min(ttl_s, 10000000000)))) -- never refused half-way
     redis.call('HSET', key, 'unique_key', lock)
   end
-  return '1', not scheduled and group == ''
+  return '1', not scheduled and group == '', tonumber(string.sub(priority or '0', 1, 1))
 end

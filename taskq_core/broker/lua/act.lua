@@ -24,6 +24,7 @@
 ]]
 -- include _clock
 -- include _trim
+-- include _place
 -- include _wake
 -- include _leave_active
 -- include _lock
@@ -52,7 +53,7 @@ local refused = {
 
 local function carry_out(id)
   local key = ARGV[3] .. 't:' .. id
-  local fields = redis.pcall('HMGET', key, 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_moving')
+  local fields = redis.pcall('HMGET', key, 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_moving', 'taskq_priority')
   local state = fields[1]
   if not state then
     return ''
@@ -72,9 +73,14 @@ local function carry_out(id)
     return 'lost'
   end
   if action == 'run' then
-    redis.call('LPUSH', KEYS[1], id)
+    local band = band_of(fields[6], false)
     redis.call('HSET', key, 'state', 'pending')
     redis.call('HDEL', key, 'pending_since') -- of another time, if there is one
+    if band > 0 then
+      place(KEYS[1], KEYS[7], ARGV[3] .. 't:', now_ms, { id }, band)
+    else
+      redis.call('LPUSH', KEYS[1], id)
+    end
   elseif action == 'archive' then
     redis.call('ZADD', KEYS[4], whole(now_s), id)
     redis.call('HSET', key, 'state', 'archived')

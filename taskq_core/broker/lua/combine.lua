@@ -29,6 +29,7 @@
 ]]
 -- include _clock
 -- include _marks
+-- include _place
 -- include _store
 -- include _wake
 -- include _leave_active
@@ -58,12 +59,16 @@ redis.call('DEL', KEYS[10]) -- accepted also over maxmemory, and with it the wri
 local keys = { prefix = ARGV[2], done = ARGV[3], scheduled = KEYS[6], groups = KEYS[7] }
 if ARGV[7] then
   local now = { s = now_s, ns = now_ns, ms = now_ms }
-  local code, is_ready = store(keys, now, ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12])
+  local code, is_ready, band = store(keys, now, ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12])
   if code ~= '1' then
     return code
   end
   if is_ready then
-    redis.call('LPUSH', KEYS[5], ARGV[7])
+    if band > 0 then
+      place(KEYS[5], KEYS[8], ARGV[2] .. 't:', now_ms, { ARGV[7] }, band)
+    else
+      redis.call('LPUSH', KEYS[5], ARGV[7])
+    end
     wake(KEYS[8])
   end
 end

@@ -26,6 +26,7 @@
 ]]
 -- include _clock
 -- include _marks
+-- include _place
 -- include _store
 -- include _wake
 local now_s, now_ns, now_ms = clock(ARGV[1])
@@ -50,12 +51,12 @@ for i = 6, #ARGV, 7 do
   end
 end
 
-local codes, ready, receipts = {}, {}, {}
+local codes, ready, urgent, ready_count = {}, {}, {}, 0
 for i = 6, #ARGV, 7 do
-  local code, is_ready = 's', false
+  local code, is_ready, band = 's', false, 0
   if not redis.call('ZSCORE', KEYS[4], ARGV[i]) then
-    local id, is_full = ARGV[i + 1], room and #ready >= room
-    code, is_ready =
+    local id, is_full = ARGV[i + 1], room and ready_count >= room
+    code, is_ready, band =
       store(keys, now, id, ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], is_full)
   end
   if code == '1' or code == 's' then -- also again: whoever waits for replicas waits for what this connection wrote
@@ -63,13 +64,20 @@ for i = 6, #ARGV, 7 do
   end
   codes[#codes + 1] = code
   if is_ready then
-    ready[#ready + 1] = ARGV[i + 1]
+    ready_count = ready_count + 1
+    if band > 0 then
+      urgent[band] = urgent[band] or {}
+      table.insert(urgent[band], ARGV[i + 1])
+    else
+      ready[#ready + 1] = ARGV[i + 1]
+    end
   end
 end
 for i = 1, #ready, 200 do
   redis.call('LPUSH', KEYS[1], unpack(ready, i, math.min(i + 199, #ready)))
 end
-if #ready > 0 then
+place_all(KEYS[1], KEYS[3], ARGV[4] .. 't:', now_ms, urgent)
+if ready_count > 0 then
   wake(KEYS[3])
 end
 -- Last, because Redis never refuses this write: a full Redis must refuse the first one above.

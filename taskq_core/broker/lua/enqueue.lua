@@ -30,6 +30,7 @@
 ]]
 -- include _clock
 -- include _marks
+-- include _place
 -- include _store
 -- include _wake
 local now_s, now_ns, now_ms = clock(ARGV[1])
@@ -74,21 +75,21 @@ if stride > 2 then
 end
 
 local task_prefix = ARGV[4] .. 't:'
-local codes, ready = {}, {}
+local codes, ready, urgent, ready_count = {}, {}, {}, 0
 for i = 6, last, stride do
   local id = ARGV[i]
-  local code, is_ready = nil, false
+  local code, is_ready, band = nil, false, 0
   local task = stride == 7 and (i - 6) / 7 + 1
   if task and known_calls[task] == ARGV[i + 6] then
     code = '1'
   elseif stride > 2 then
-    local is_full = room and #ready >= room
-    code, is_ready = store(keys, now, id, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], is_full)
+    local is_full = room and ready_count >= room
+    code, is_ready, band = store(keys, now, id, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], is_full)
   else
     local key = task_prefix .. id
     if redis.call('EXISTS', key) == 1 then
       code = '0'
-    elseif room and #ready >= room then
+    elseif room and ready_count >= room then
       code = 'f'
     else
       redis.call('HSET', key, 'msg', ARGV[i + 1], 'state', 'pending', 'pending_since', now_ns)
@@ -100,19 +101,28 @@ for i = 6, last, stride do
   end
   codes[#codes + 1] = code
   if is_ready then
-    ready[#ready + 1] = id
+    ready_count = ready_count + 1
+    if band > 0 then
+      urgent[band] = urgent[band] or {}
+      table.insert(urgent[band], id)
+    else
+      ready[#ready + 1] = id
+    end
   end
 end
 for i = 1, #ready, 200 do
   redis.call('LPUSH', KEYS[1], unpack(ready, i, math.min(i + 199, #ready)))
 end
-if #ready > 0 then
+if ready_count > #ready then
+  place_all(KEYS[1], KEYS[3], task_prefix, now_ms, urgent)
+end
+if ready_count > 0 then
   wake(KEYS[3])
 end
 codes = table.concat(codes)
 if room and string.find(codes, 'f', 1, true) then
   local is_stored = string.find(codes, '1', 1, true)
-  codes = codes .. ':' .. whole(pending + #ready)
+  codes = codes .. ':' .. whole(pending + ready_count)
   if not is_stored then
     return codes
   end

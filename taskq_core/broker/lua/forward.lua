@@ -18,8 +18,9 @@
 ]]
 -- include _clock
 -- include _lead
+-- include _place
 -- include _wake
-local now_s, now_ns = clock(ARGV[1])
+local now_s, now_ns, now_ms = clock(ARGV[1])
 redis.call('ZCARD', KEYS[1]) -- keys of another type are refused here, before the first write
 redis.call('ZCARD', KEYS[2])
 redis.call('LLEN', KEYS[3])
@@ -28,14 +29,14 @@ redis.call('LLEN', KEYS[5])
 if not lead(KEYS[6], KEYS[7], ARGV[2], ARGV[3]) then
   return { now_ns, 0, 0, 0 }
 end
-local limit, moved, dropped, ready = tonumber(ARGV[5]), 0, 0, 0
+local limit, moved, dropped, ready, urgent = tonumber(ARGV[5]), 0, 0, 0, {}
 for source = 1, 2 do
   local left = limit - moved - dropped
   if left > 0 then
     local ids = redis.call('ZRANGE', KEYS[source], '-inf', whole(now_s), 'BYSCORE', 'LIMIT', 0, left)
     for _, id in ipairs(ids) do
       local key = ARGV[4] .. 't:' .. id
-      local fields = redis.pcall('HMGET', key, 'msg', 'group')
+      local fields = redis.pcall('HMGET', key, 'msg', 'group', 'taskq_priority')
       local group = fields[2]
       if group and (group == '' or type(redis.pcall('ZCARD', ARGV[4] .. 'g:' .. group)) == 'table') then
         group = nil -- what stands in its place is no group: better alone than lost
@@ -52,13 +53,22 @@ for source = 1, 2 do
         redis.call('HSET', key, 'state', 'aggregating')
         moved = moved + 1
       else
-        redis.call('LPUSH', KEYS[3], id)
+        local band = fields[3] and band_of(fields[3], source == 2) or 0
+        if band > 0 then
+          urgent[band] = urgent[band] or {}
+          table.insert(urgent[band], id)
+        else
+          redis.call('LPUSH', KEYS[3], id)
+        end
         redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
         moved = moved + 1
         ready = ready + 1
       end
     end
   end
+end
+if next(urgent) then
+  place_all(KEYS[3], KEYS[5], ARGV[4] .. 't:', now_ms, urgent)
 end
 if ready > 0 then
   wake(KEYS[5])

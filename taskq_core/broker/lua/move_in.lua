@@ -23,9 +23,10 @@
            type   d  unique lock held by another task
 ]]
 -- include _clock
+-- include _place
 -- include _wake
 -- include _withdraw
-local now_s = clock(ARGV[1])
+local now_s, _, now_ms = clock(ARGV[1])
 if now_s > tonumber(ARGV[2]) then
   return 'late'
 end
@@ -63,7 +64,12 @@ while i <= #ARGV do
       redis.call('HSET', key, unpack(ARGV, word, math.min(word + 199, i + 5 + words)))
     end
     if field.state == 'pending' then
-      redis.call('LPUSH', KEYS[1], id)
+      local band = band_of(field.taskq_priority, false)
+      if band > 0 then
+        place(KEYS[1], KEYS[7], ARGV[3] .. 't:', now_ms, { id }, band)
+      else
+        redis.call('LPUSH', KEYS[1], id)
+      end
       ready = true
     else
       redis.call('ZADD', set, tonumber(score) and score or whole(now_s), id)

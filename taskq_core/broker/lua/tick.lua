@@ -29,6 +29,7 @@
 ]]
 -- include _clock
 -- include _marks
+-- include _place
 -- include _store
 -- include _wake
 local now_s, now_ns, now_ms = clock(ARGV[1])
@@ -57,10 +58,10 @@ for i = 7, #ARGV, 10 do
   end
 end
 
-local codes, ready, ran = {}, {}, {}
+local codes, ready, ran, urgent = {}, {}, {}, {}
 for i = 7, #ARGV, 10 do
   local mark, firing, id = marks[ARGV[i]], ARGV[i + 2], ARGV[i + 3]
-  local code, is_ready
+  local code, is_ready, band
   if mark.at ~= ARGV[i + 1] then
     code = 's'
   elseif tonumber(firing) > now_s then
@@ -69,7 +70,7 @@ for i = 7, #ARGV, 10 do
     if ARGV[i + 4] == '' then
       code = '-'
     else
-      code, is_ready =
+      code, is_ready, band =
         store(keys, now, id, ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8])
     end
     mark.at = firing
@@ -82,12 +83,18 @@ for i = 7, #ARGV, 10 do
     redis.call('SET', ARGV[5] .. ARGV[i], mark.at .. ':' .. mark.enqueued, 'EX', ARGV[6])
   end
   codes[#codes + 1] = code
-  if is_ready then
+  if is_ready and band > 0 then
+    urgent[band] = urgent[band] or {}
+    table.insert(urgent[band], id)
+  elseif is_ready then
     ready[#ready + 1] = id
   end
 end
 if #ready > 0 then
   redis.call('LPUSH', KEYS[1], unpack(ready))
+end
+place_all(KEYS[1], KEYS[3], ARGV[4] .. 't:', now_ms, urgent)
+if #ready > 0 or next(urgent) then
   wake(KEYS[3])
 end
 if #ran > 0 then

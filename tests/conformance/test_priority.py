@@ -1,0 +1,174 @@
+"""Priority inside a queue: the one list of pending tasks stands in the order in which every worker takes them."""
+
+import itertools
+import random
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import Action, NewTask, ReceiptLane
+from taskq_core.wire import priority_mark
+from tests.conformance.stores import NOW_NS, NOW_S, Broker
+
+MINUTE_NS = 61_000_000_000
+
+
+def task(name: str, band: int, retry_band: int | None = None, **more: object) -> NewTask:
+    return NewTask(name, b"m", marks=priority_mark(band, band if retry_band is None else retry_band), **more)  # type: ignore[arg-type]
+
+
+def enqueue(broker: Broker, *tasks: NewTask, now_ns: int = NOW_NS) -> str:
+    return broker.run(ops.enqueue(broker.queue, tasks, ReceiptLane(random.randbytes(4).hex()), now_ns=now_ns))
+
+
+CALLS = itertools.count(1)
+
+
+def take(broker: Broker, count: int, now_ns: int = NOW_NS) -> list[str]:
+    return broker.dequeue(call=next(CALLS), limit=count, now_ns=now_ns)
+
+
+def order(broker: Broker) -> list[str]:
+    """Ids in the order in which RPOP gives them, as Go's workers take them."""
+    return [each.decode() for each in reversed(broker.raw.lrange(broker.queue.pending, 0, -1))]
+
+
+def test_higher_bands_first_and_in_order_inside_a_band(broker: Broker) -> None:
+    """However they come: alone, in one call, with plain ones between."""
+    enqueue(broker, task("p1", 0), task("a5", 5))
+    enqueue(broker, task("p2", 0))
+    enqueue(broker, task("b9", 9), task("c1", 1), task("p3", 0), task("d5", 5))
+    enqueue(broker, task("e5", 5), task("f9", 9))
+
+    assert order(broker) == ["b9", "f9", "a5", "d5", "e5", "c1", "p1", "p2", "p3"]
+    assert broker.raw.llen(broker.queue.pending) == 9  # what asynqmon counts
+    assert take(broker, 4) == ["b9", "f9", "a5", "d5"]
+
+    enqueue(broker, task("g5", 5), task("h9", 9))
+
+    assert order(broker) == ["h9", "e5", "g5", "c1", "p1", "p2", "p3"]
+
+
+def test_plain_tasks_pay_nothing(broker: Broker) -> None:
+    """No key is made for them, and none is read."""
+    enqueue(broker, task("a", 0), task("b", 0))
+
+    assert broker.raw.keys("taskq:*urgent") == []
+
+
+def test_who_takes_tasks_need_not_know(broker: Broker) -> None:
+    """Go's RPOP, a deletion and a flush of the names leave at most the order of what is there, and lose nothing."""
+    enqueue(broker, *(task(f"u{number}", 5) for number in range(5)), task("p", 0))
+    broker.raw.rpop(broker.queue.pending)
+    broker.raw.hset(broker.queue.task("u0"), "state", "active")
+    broker.run(ops.act(broker.queue, Action.DELETE, ("u4",), now_ns=NOW_NS))
+
+    enqueue(broker, task("next", 5))
+
+    assert order(broker) == ["u1", "u2", "u3", "next", "p"]
+
+    broker.raw.delete(broker.queue.urgent)
+    enqueue(broker, task("last", 5))
+
+    assert sorted(order(broker)) == ["last", "next", "p", "u1", "u2", "u3"]
+
+
+def test_an_id_that_is_used_again_keeps_no_old_place(broker: Broker) -> None:
+    """A plain task of an id that was urgent once holds up none that is."""
+    enqueue(broker, task("same", 5))
+    take(broker, 1)
+    broker.settle(ops.Outcome.DONE, "same")
+    enqueue(broker, task("p", 0), task("same", 0))
+
+    enqueue(broker, task("u", 5))
+
+    assert order(broker) == ["u", "p", "same"]
+
+
+def test_a_key_of_another_type_is_no_order(broker: Broker) -> None:
+    """Tasks are stored all the same, and left to the doctor's repair it is."""
+    broker.raw.set(broker.queue.urgent, "strange")
+
+    assert enqueue(broker, task("p", 0), task("u", 5)) == "11"
+
+    assert order(broker) == ["p", "u"]
+    assert broker.raw.get(broker.queue.urgent) == b"strange"
+
+
+def test_due_tasks_and_retries_go_where_they_belong(broker: Broker) -> None:
+    """Scheduled ones to their band; retries to that of `retry_priority`, ahead of a backlog of plain ones."""
+    enqueue(broker, task("s5", 5, start_in_ms=1_000), task("s0", 0, start_in_ms=1_000), task("r", 0, 7))
+    take(broker, 1)
+    broker.settle(ops.Outcome.RETRY, "r", delay_ms=0)
+    enqueue(broker, task("p", 0))
+
+    forward = ops.forward(broker.queue, owner="w", leader_ms=60_000, now_ns=(NOW_S + 5) * 1_000_000_000)
+    broker.run(forward)
+
+    assert order(broker) == ["r", "s5", "p", "s0"]
+
+
+def test_what_is_run_now_and_what_comes_from_another_queue(broker: Broker) -> None:
+    """`run` puts a task in its band, not at the end."""
+    enqueue(broker, task("p", 0), task("u", 5), task("later", 6, start_in_ms=60_000))
+
+    broker.run(ops.act(broker.queue, Action.RUN, ("later",), now_ns=NOW_NS))
+
+    assert order(broker) == ["later", "u", "p"]
+
+
+def test_low_bands_do_not_starve(broker: Broker) -> None:
+    """One that has waited for over a minute is overtaken by one more call at most: urgent and old ones take turns."""
+    enqueue(broker, *(task(f"p{number}", 0) for number in range(4)))
+    later_ns = NOW_NS + MINUTE_NS
+    taken = []
+    for number in range(6):
+        enqueue(broker, task(f"u{number}", 9), now_ns=later_ns)
+        taken += take(broker, 1, later_ns)
+    taken += order(broker)
+
+    assert sorted(taken) == sorted([f"p{n}" for n in range(4)] + [f"u{n}" for n in range(6)])
+    assert [each for each in taken if each[0] == "p"] == ["p0", "p1", "p2", "p3"]
+    assert [each for each in taken if each[0] == "u"] == [f"u{n}" for n in range(6)]
+    assert taken.index("p3") < 9, "old ones were overtaken by all"
+    assert taken[:2] == ["p0", "u0"]
+
+
+def test_any_order_of_calls_keeps_bands_and_their_order(any_broker: Broker) -> None:
+    """Against a plain model, with takes between."""
+    chance = random.Random(5)
+    waiting: list[tuple[int, int, str]] = []
+    number = 0
+    for _ in range(60):
+        batch = []
+        for _ in range(chance.choice((1, 1, 2, 30))):
+            band = chance.choice((0, 0, 1, 4, 9))
+            batch.append(task(f"t{number}", band))
+            waiting.append((-band, number, f"t{number}"))
+            number += 1
+        enqueue(any_broker, *batch)
+        count = chance.choice((0, 1, 5, 25))
+        taken = take(any_broker, count) if count else []
+        waiting.sort()
+        assert taken == [task_id for _, _, task_id in waiting[:count]]
+        del waiting[:count]
+
+    assert order(any_broker) == [task_id for _, _, task_id in waiting]
+
+
+def test_so_many_urgent_ones_are_no_longer(real_server: Broker) -> None:
+    """Beyond ten thousand they go to the end of the line; all are there, and a deep place is found both ways."""
+    for start in range(0, 10_000, 200):
+        enqueue(real_server, *(task(f"u{start + number}", 5) for number in range(200)))
+    enqueue(real_server, *(task(f"p{number}", 0) for number in range(100)))
+
+    enqueue(real_server, task("too many", 5))
+
+    assert order(real_server)[-1] == "too many"
+
+    take(real_server, 100)
+    enqueue(real_server, task("deep", 5))
+    enqueue(real_server, *(task(f"wide{number}", 5) for number in range(50)))
+
+    found = order(real_server)
+    assert len(found) == 10_000 - 100 + 100 + 1 + 51
+    assert found[9_900 : 9_900 + 51] == ["deep", *(f"wide{number}" for number in range(50))]
+    assert found[9_951] == "p0"

@@ -1,0 +1,79 @@
+"""Workers take urgent tasks first, retries ahead of a backlog where that is wished, and a kill loses none."""
+
+import signal
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.inspector import Inspector
+from taskq_core.wire import QueueKeys, TaskState
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Runner, WorkerProcess, marks, until, until_blocking
+
+
+async def test_urgent_tasks_run_first_and_in_their_order(app: TaskQ, start: Runner) -> None:
+    """Also those that were put off, and those of a bulk enqueue."""
+    ran: list[str] = []
+
+    @app.task
+    async def work(name: str) -> None:
+        ran.append(name)
+
+    await work.adelay("plain 1")
+    await work.using(priority=5).adelay("urgent 1")
+    app.client.enqueue_many(
+        [work.s("plain 2"), work.using(priority=9).s("first"), work.using(priority=5).s("urgent 2")]
+    )
+    assert Inspector(app).count("default", TaskState.PENDING) == 5
+    assert [each.priority for each in Inspector(app).tasks("default", TaskState.PENDING).tasks] == [9, 5, 5, 0, 0]
+    await start(concurrency=1)
+    await until(lambda: len(ran) == 5)
+
+    assert ran == ["first", "urgent 1", "urgent 2", "plain 1", "plain 2"]
+
+
+async def test_a_retry_goes_ahead_of_the_backlog(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+    """Where its option says so; without it, it comes last."""
+    ran: list[str] = []
+
+    @app.task(retry_delay=0, max_retry=1)
+    async def work(name: str) -> None:
+        ran.append(name)
+        if name != "other" and ran.count(name) == 1:
+            raise ValueError(name)
+        await until(lambda: redis_server.client.zcard("asynq:{default}:retry") == 0)
+
+    await work.using(retry_priority=1).adelay("ahead")
+    await work.adelay("behind")
+    app.client.enqueue_many(work.s("other") for _ in range(30))
+    await start(concurrency=1)
+    await until(lambda: len(ran) == 34)
+
+    assert ran.index("ahead", 1) < 10
+    assert [name for name in ran[-3:] if name == "behind"] == ["behind"]
+
+
+@pytest.mark.slow
+def test_a_kill_loses_none_and_the_urgent_one_comes_back_first(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess]
+) -> None:
+    """At most the tasks that ran when the worker was killed run twice; the lost urgent one passes the backlog."""
+    urgent = app.remote("wait", priority=9, retention=600).delay(name="urgent", until="go")
+    first = start_process(concurrency=1)
+    until_blocking(lambda: marks(redis_server, "urgent"))
+    brief = app.remote("brief", retention=600)
+    handles = list(app.client.enqueue_many(brief.s(name="load", seconds=0.05) for _ in range(200)))
+    first.signal(signal.SIGKILL)
+    first.wait()
+    redis_server.client.set("go", "1")
+
+    start_process(concurrency=1)
+    urgent.result(30)
+    done = redis_server.client.zcard(queue.completed)
+    until_blocking(lambda: redis_server.client.zcard(queue.completed) == 201, within=60)
+
+    assert done < 150, "it came after the backlog"
+    assert marks(redis_server, "urgent").count("ended") == 1
+    assert Counter(marks(redis_server, "load")) == Counter({handle.id: 1 for handle in handles})
