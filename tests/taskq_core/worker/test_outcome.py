@@ -80,8 +80,7 @@ async def test_retry_after_runs_again_no_earlier(
     ends = Ends()
     await start(listener=ends)
     handle = await again.adelay(1)
-    await until(lambda: ends.of(handle.id))
-    first = stored(redis_server, queue, handle.id)
+    first = await until(lambda: (message := stored(redis_server, queue, handle.id)).retried and message)
 
     assert await handle.aresult(10) == "done"
     assert (first.retried, first.error_msg) == (1, "ConnectionError: no line")
