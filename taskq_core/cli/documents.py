@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from taskq_core.attempts import Attempt
+from taskq_core.dashboard import QueueSeries, Sample, TypesOverview
 from taskq_core.inspector import (
     DailyStats,
     GroupInfo,
@@ -65,6 +66,51 @@ def queue(info: QueueInfo) -> Document:
 def day(stats: DailyStats) -> Document:
     """A day of a queue."""
     return {"date": stats.day.isoformat(), "processed": stats.processed, "failed": stats.failed}
+
+
+def series(found: QueueSeries) -> Document:
+    """Samples of a queue."""
+    return {"queue": found.name, "step_s": span_s(found.step), "samples": [sample(each) for each in found.samples]}
+
+
+def sample(each: Sample) -> Document:
+    """How a queue stood at one moment, and what it did since the sample before."""
+    return {
+        "at": moment(each.at),
+        "since_s": span_s(each.since),
+        "gap": each.is_after_gap,
+        "states": {state.value: size for state, size in each.sizes.items()},
+        "latency_s": span_s(each.latency),
+        "memory_bytes": each.memory,
+        "paused": each.is_paused,
+        "processed": each.processed,
+        "failed": each.failed,
+        "processed_per_s": each.processed_per_s,
+        "failed_per_s": each.failed_per_s,
+        "busy": each.busy,
+        "slots": each.slots,
+    }
+
+
+def types(found: TypesOverview) -> Document:
+    """What became of runs, by task type."""
+    return {
+        "since": moment(found.since),
+        "as_of": moment(found.as_of),
+        "types": [
+            {
+                "name": each.name,
+                "processed": each.processed,
+                "failed": each.failed,
+                "archived": each.archived,
+                "total_s": span_s(each.total),
+                "median_s": span_s(each.median),
+                "p95_s": span_s(each.p95),
+                "p99_s": span_s(each.p99),
+            }
+            for each in found.types
+        ],
+    }
 
 
 def task(info: TaskInfo | UnreadableTask) -> Document:

@@ -7,8 +7,7 @@ from taskq_core.cli.base import Group, confirm, for_each, yes_option
 from taskq_core.cli.params import QUEUE
 from taskq_core.cli.render import Column, Output, shown_rate, shown_size, shown_span
 from taskq_core.cli.session import Session
-from taskq_core.dashboard import QueueRow, error_rate, queue_row
-from taskq_core.inspector import DailyStats
+from taskq_core.dashboard import QueueRow, queue_row
 
 queue = Group("queue", help="Look at queues, pause and remove them.")
 _names = click.argument("queues", metavar="QUEUE...", nargs=-1, required=True, type=QUEUE)
@@ -71,50 +70,6 @@ def _show(out: Output, row: QueueRow) -> None:
             "error rate": shown_rate(row.error_rate),
         }
     )
-
-
-@queue.command("history")
-@click.option("-x", "--days", type=click.IntRange(1, 90), default=10, show_default=True, help="how many days back")
-@_names
-@click.pass_obj
-def show_history(session: Session, queues: tuple[str, ...], days: int) -> None:
-    """Show how many tasks ran and failed on each day (UTC)."""
-    out = session.output
-    found: dict[str, list[DailyStats]] = {}
-    for name in queues:
-        found[name] = session.inspector.history(name, days=days)
-    if out.as_json:
-        out.json(
-            {
-                "queues": [
-                    {"queue": name, "days": [documents.day(each) for each in all_]} for name, all_ in found.items()
-                ]
-            }
-        )
-        return
-    columns = (
-        Column(title="DATE (UTC)"),
-        Column(title="PROCESSED", right=True),
-        Column(title="FAILED", right=True),
-        Column(title="ERROR RATE", right=True),
-    )
-    for number, (name, stats) in enumerate(found.items()):
-        if number:
-            out.line()
-        out.heading(name)
-        out.table(
-            columns,
-            [
-                (
-                    each.day.isoformat(),
-                    str(each.processed),
-                    str(each.failed),
-                    shown_rate(error_rate(each.failed, each.processed)),
-                )
-                for each in stats
-            ],
-            empty="nothing",
-        )
 
 
 @queue.command("pause")

@@ -7,10 +7,11 @@ import click
 
 from taskq_core.cli import documents
 from taskq_core.cli.base import FAILED, Command
+from taskq_core.cli.past import shown_per_s
 from taskq_core.cli.queue import NO_QUEUES
 from taskq_core.cli.render import Column, Output, shown_rate, shown_size, shown_span
 from taskq_core.cli.session import Session
-from taskq_core.dashboard import QueuesOverview, overview
+from taskq_core.dashboard import Dashboard, QueuesOverview, overview
 from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.inspector import QueueInfo
 
@@ -30,7 +31,7 @@ def stats(session: Session) -> int:
         out.json(_document(infos, found, redis))
     else:
         _show_states(out, found)
-        _show_queues(out, found)
+        _show_queues(out, found, _per_second(session, found))
         _show_today(out, found)
         if redis:
             _show_redis(out, redis)
@@ -57,7 +58,14 @@ def _show_states(out: Output, found: QueuesOverview) -> None:
     out.table(columns, [[str(size) for size in found.sizes.values()]], empty="")
 
 
-def _show_queues(out: Output, found: QueuesOverview) -> None:
+def _per_second(session: Session, found: QueuesOverview) -> Mapping[str, float | None]:
+    """Tasks that ran per second at last, by queue; None where no worker takes samples."""
+    names = [row.name for row in found.queues]
+    series = Dashboard(session.inspector).samples(names, span=timedelta(minutes=1), points=10)
+    return {each.name: each.samples[-1].processed_per_s if each.samples else None for each in series}
+
+
+def _show_queues(out: Output, found: QueuesOverview, per_second: Mapping[str, float | None]) -> None:
     out.line()
     out.heading("Queues")
     out.table(
@@ -67,6 +75,7 @@ def _show_queues(out: Output, found: QueuesOverview) -> None:
             Column(title="LATENCY", right=True),
             Column(title="PROCESSED TODAY", right=True),
             Column(title="FAILED TODAY", right=True),
+            Column(title="PROCESSED/S", right=True),
             Column(title="STATE"),
         ),
         [
@@ -76,6 +85,7 @@ def _show_queues(out: Output, found: QueuesOverview) -> None:
                 shown_span(row.latency),
                 str(row.processed_today),
                 str(row.failed_today),
+                shown_per_s(per_second[row.name]),
                 row.status.value,
             )
             for row in found.queues

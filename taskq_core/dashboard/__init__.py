@@ -17,6 +17,7 @@ from taskq_core.dashboard.queues import (
     overview,
     queue_row,
 )
+from taskq_core.dashboard.samples import LONGEST_SPAN, QueueSeries, Sample
 from taskq_core.dashboard.tasks import (
     SCAN_MAX,
     SELECTED_MAX,
@@ -27,10 +28,12 @@ from taskq_core.dashboard.tasks import (
     selection_of,
 )
 from taskq_core.dashboard.traces import trace_url
+from taskq_core.dashboard.types import StateTypes, TypeRuns, TypesOverview
 from taskq_core.dashboard.workers import QueueWeight, RunningRow, WorkerRow, WorkersOverview, worker_row
 
 __all__ = [
     "DAYS_CHOICES",
+    "LONGEST_SPAN",
     "SCAN_MAX",
     "SELECTED_MAX",
     "STATES",
@@ -40,15 +43,20 @@ __all__ = [
     "DayRow",
     "QueueDetail",
     "QueueRow",
+    "QueueSeries",
     "QueueStatus",
     "QueueWeight",
     "QueuesOverview",
     "RunningRow",
+    "Sample",
+    "StateTypes",
     "TaskFilter",
     "TaskRecord",
     "TaskSearch",
     "TaskSelection",
     "TypeRow",
+    "TypeRuns",
+    "TypesOverview",
     "WorkerRow",
     "WorkersOverview",
     "error_rate",

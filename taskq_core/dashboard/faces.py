@@ -1,10 +1,12 @@
 """`Dashboard` for blocking code and `AsyncDashboard` for coroutines: each look is written once, as steps."""
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from functools import partial
 
 from taskq_core.dashboard.history import DayRow, read_history
 from taskq_core.dashboard.queues import QueueDetail, QueuesOverview, read_queue, read_queues
+from taskq_core.dashboard.samples import POINTS, QueueSeries, read_samples
 from taskq_core.dashboard.tasks import (
     SCAN_MAX,
     TaskFilter,
@@ -15,6 +17,7 @@ from taskq_core.dashboard.tasks import (
     search_tasks,
     select_tasks,
 )
+from taskq_core.dashboard.types import STATE_SCAN, StateTypes, TypesOverview, read_state_types, read_types
 from taskq_core.dashboard.workers import WorkersOverview, read_workers
 from taskq_core.inspector import AsyncInspector, Inspector, QueueInfo
 from taskq_core.wire import TaskState
@@ -61,6 +64,43 @@ class Dashboard:
             ConfigurationError: The number of days is out of bounds.
         """
         return self._inspector.follow(partial(read_history, names=names, days=days))
+
+    def samples(
+        self, names: Sequence[str], *, span: timedelta, until: datetime | None = None, points: int = POINTS
+    ) -> Sequence[QueueSeries]:
+        """Return how queues stood in a span of time, sampled every ten seconds: what charts are drawn from.
+
+        Args:
+            names: Names of the queues; one without samples has an empty series.
+            span: How long, from a minute to 31 days. The finest resolution that reaches back so far is read.
+            until: Where the span ends; None for now.
+            points: Most samples of each queue, 10 to 2000.
+
+        Raises:
+            ConfigurationError: The span, its end or the number of points is out of bounds.
+        """
+        return self._inspector.follow(partial(read_samples, names=names, span=span, until=until, points=points))
+
+    def types(self, names: Sequence[str], *, hours: int = 24) -> TypesOverview:
+        """Return what became of the runs of queues together, by task type, with how long they took.
+
+        Args:
+            names: Names of the queues; one that is gone adds nothing.
+            hours: Hours before the one that has begun, 0 to 24.
+
+        Raises:
+            ConfigurationError: The number of hours is out of bounds.
+        """
+        return self._inspector.follow(partial(read_types, names=names, hours=hours))
+
+    def state_types(self, name: str, state: TaskState, *, scan: int = STATE_SCAN) -> StateTypes:
+        """Return how many tasks of one state are of which type, of at most `scan` that are read, up to 10 000.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            ConfigurationError: The tasks of this state stand in groups, or the number is out of bounds.
+        """
+        return self._inspector.follow(partial(read_state_types, name=name, state=state, scan=scan))
 
     def workers(self) -> WorkersOverview:
         """Return the worker processes that live, Go's too, and what they run, as of their last heartbeats."""
@@ -141,6 +181,20 @@ class AsyncDashboard:
     async def history(self, names: Sequence[str], *, days: int = 30) -> Sequence[DayRow]:
         """Return what queues did together day by day. As `Dashboard.history`."""
         return await self._inspector.follow(partial(read_history, names=names, days=days))
+
+    async def samples(
+        self, names: Sequence[str], *, span: timedelta, until: datetime | None = None, points: int = POINTS
+    ) -> Sequence[QueueSeries]:
+        """Return how queues stood in a span of time. As `Dashboard.samples`."""
+        return await self._inspector.follow(partial(read_samples, names=names, span=span, until=until, points=points))
+
+    async def types(self, names: Sequence[str], *, hours: int = 24) -> TypesOverview:
+        """Return what became of the runs of queues together, by task type. As `Dashboard.types`."""
+        return await self._inspector.follow(partial(read_types, names=names, hours=hours))
+
+    async def state_types(self, name: str, state: TaskState, *, scan: int = STATE_SCAN) -> StateTypes:
+        """Return how many tasks of one state are of which type. As `Dashboard.state_types`."""
+        return await self._inspector.follow(partial(read_state_types, name=name, state=state, scan=scan))
 
     async def workers(self) -> WorkersOverview:
         """Return the worker processes that live, and what they run. As `Dashboard.workers`."""

@@ -13,6 +13,8 @@ from typing import Any
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Remedy, SurveyedKey, Tending
 from taskq_core.wire import Keys, QueueKeys
+from taskq_core.wire.samples import LEVELS
+from taskq_core.wire.tallies import HOUR_S, HOURS_KEPT
 
 DAY_S = 86_400
 
@@ -101,6 +103,8 @@ _OF_A_QUEUE_OURS = (
     _form("tick:.*", "string", lives_s=90 * DAY_S),
     _form("urgent", "zset", lives_s=7 * DAY_S),
     _form("runs", "hash", lives_s=90 * DAY_S),
+    *(_form(f"samples:{level.step_s}", "list", lives_s=level.span_s) for level in LEVELS),
+    _form(r"tally:\d+", "hash", lives_s=HOURS_KEPT * HOUR_S),
 )
 _GLOBAL = (
     _form("queues", "set"),

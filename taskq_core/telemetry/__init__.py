@@ -10,13 +10,14 @@ from taskq_core.settings import OptIn, Relation
 from taskq_core.telemetry.configure import TelemetryHandle, configure
 from taskq_core.telemetry.envelope import trace_id, unwrap, wrap
 from taskq_core.telemetry.exceptions import type_name
-from taskq_core.telemetry.metrics import ClientMetrics, Outcome, WorkerMetrics
+from taskq_core.telemetry.metrics import NOT_PROCESSED, ClientMetrics, Outcome, WorkerMetrics
 from taskq_core.telemetry.propagation import Carrier, extract, fit, inject
 from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
 from taskq_core.telemetry.tracing import FIRST_RUN, Tracing
 
 __all__ = [
     "FIRST_RUN",
+    "NOT_PROCESSED",
     "BatchSpan",
     "Carrier",
     "ClientMetrics",

@@ -70,7 +70,8 @@ class Outcome(StrEnum):
     """The lease ended: what became of the task is another worker's to say."""
 
 
-_NOT_PROCESSED = frozenset((Outcome.SNOOZED, Outcome.REQUEUED, Outcome.LOST))
+NOT_PROCESSED = frozenset((Outcome.SNOOZED, Outcome.REQUEUED, Outcome.LOST))
+"""Ends of runs that used no attempt here, so that they are not counted as processed."""
 
 
 class _Meters:
@@ -305,7 +306,7 @@ class WorkerMetrics:
 
 def _add(instruments: _WorkerInstruments, series: _WorkerSeries, count: int) -> None:
     instruments.consumed.add(count, series.message)
-    if series.outcome not in _NOT_PROCESSED:
+    if series.outcome not in NOT_PROCESSED:
         instruments.processed.add(count, series.run)
     if series.is_failure:
         instruments.failed.add(count, series.task)
@@ -328,7 +329,7 @@ def _worker_series(queue: str, task_type: str, outcome: Outcome, error_type: str
         task[names.ERROR_TYPE] = message[names.ERROR_TYPE] = error_type
     return _WorkerSeries(
         outcome=outcome,
-        is_failure=outcome is Outcome.ARCHIVED or (error_type is not None and outcome not in _NOT_PROCESSED),
+        is_failure=outcome is Outcome.ARCHIVED or (error_type is not None and outcome not in NOT_PROCESSED),
         task=task,
         run={**task, names.TASK_OUTCOME: outcome.value},
         message=message,

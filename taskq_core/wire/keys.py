@@ -147,6 +147,14 @@ class QueueKeys:
         """String, expiring: what a look for damage that goes on in the background has found so far."""
         return f"{self.own_prefix}look:{look_id}"
 
+    def samples(self, step_s: int) -> str:
+        """List, expiring: how the queue stood every `step_s` seconds, the newest first, see `samples`."""
+        return f"{self.own_prefix}samples:{step_s}"
+
+    def tally(self, hour: int) -> str:
+        """Hash, expiring: what became of runs in an hour (Unix hours), by task type, see `tallies`."""
+        return f"{self.own_prefix}tally:{hour}"
+
     def removed(self, kind: str) -> str:
         """What was `pending`, `scheduled`, ... of a queue that is being removed, until its tasks are deleted."""
         return f"{self.own_prefix}removed:{kind}"

@@ -43,6 +43,7 @@ class Run:
         is_interrupted: True once an exception was raised into the thread.
         settlement: How it ended; set once the function has really ended.
         repeated: True if the settlement was sent before and its answer is unknown.
+        duration_s: Seconds from its start to its end; set with the settlement.
         error: What the function raised.
         failure: What error handlers are told, None if it did not fail. Set together with the settlement.
         is_reported: True while error handlers are being told.
@@ -54,6 +55,7 @@ class Run:
     __slots__ = (
         "context",
         "coroutine",
+        "duration_s",
         "ending",
         "ends_by",
         "error",
@@ -93,6 +95,7 @@ class Run:
         self.span: ConsumerSpan | None = None
         self.started = 0.0
         self.ends_by = 0.0
+        self.duration_s = 0.0
         self.ending: Ending | None = None
         self.coroutine: asyncio.Task[None] | None = None
         self.thread: Any = None

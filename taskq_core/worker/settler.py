@@ -72,6 +72,7 @@ class Settler:
         report: Called with each run that failed, and with each that `wants` asks for, once its outcome is decided; None
             where nobody wants to know.
         wants: Whether somebody wants to be told of runs with this outcome, though they did not fail.
+        settled: Called with the runs of a queue that are settled, before they are released; None where nobody counts.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Settler:
         archive: ArchiveSettings | None = None,
         report: Callable[[Run], None] | None = None,
         wants: Callable[[str], bool] = lambda outcome: False,
+        settled: Callable[[QueueKeys, Sequence[Run]], None] | None = None,
     ) -> None:
         self._owner = owner
         self._clock = clock
@@ -98,6 +100,7 @@ class Settler:
         self._archive = archive or ArchiveSettings()
         self._report = report
         self._wants = wants
+        self._count_settled = settled
         self._waiting: dict[QueueKeys, list[Run]] = {}
         self.count = 0
         """Outcomes that wait to be sent."""
@@ -106,7 +109,7 @@ class Settler:
         """Decide how a run ends and keep it for the next batch."""
         if run.settlement is not None:
             return  # it was given back while its function still ran
-        duration_s = self._clock.monotonic() - run.started
+        duration_s = run.duration_s = self._clock.monotonic() - run.started
         if run.ending is None and run.error is None and duration_s < YOUNG_S:
             message = run.message
             is_plain = not message.retention and not message.unique_key  # by far the most common end
@@ -247,6 +250,8 @@ class Settler:
     def settled(self, batch: SettleBatch, codes: str) -> None:
         """Read the answer to a batch."""
         if codes.count(SettleCode.SETTLED) == len(batch.runs):
+            if self._count_settled is not None:
+                self._count_settled(batch.queue, batch.runs)
             self._released(batch.runs)
             return
         released = []
@@ -266,6 +271,8 @@ class Settler:
                 )
                 if not run.repeated:
                     self._report_lost(run)
+            elif self._count_settled is not None:
+                self._count_settled(batch.queue, (run,))
             released.append(run)
         self._released(released)
 

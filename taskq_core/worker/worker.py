@@ -59,8 +59,10 @@ from taskq_core.worker.reporter import ErrorReporter
 from taskq_core.worker.result_writer import ResultWriter
 from taskq_core.worker.rights import check_rights
 from taskq_core.worker.run import Ending, Run
+from taskq_core.worker.sampler import Fleet, Sampler
 from taskq_core.worker.settler import Settler
 from taskq_core.worker.subscriber import Subscriber
+from taskq_core.worker.tally import Tally
 from taskq_core.worker.waker import Waker, Watcher
 
 logger = logging.getLogger("taskq.worker")
@@ -313,6 +315,7 @@ class Worker:
             observer=self.app.observer,
             guard=self.app.timetable.guard,
         )
+        self._tally = Tally(self._runner, owner=self._token, redis_time=self._redis_clock.time)
         self._settler = Settler(
             self._token,
             self._clock,
@@ -324,6 +327,7 @@ class Worker:
             archive=self.app.settings.archive,
             report=self._reporter.report,
             wants=self.app.observer.wants_ended,
+            settled=self._tally.add,
         )
         self._result_writer = ResultWriter(self._runner, owner=self._token, ended=self._ended)
         self._executor = Executor(
@@ -395,7 +399,9 @@ class Worker:
         for group in groups:
             safety_net_s = config.span("safety_net")
             services.append(("waker", Waker(group, self._new_lane(), self._fetcher, safety_net_s=safety_net_s).work))
+        services.append(("tally", self._tally.work))
         turn = asyncio.Lock()
+        fleet = Fleet(self._keys, runner, clock)
         for queue in self._queues:
             archive = self.app.settings.archive.limits(queue.name)
             aggregator = Aggregator(
@@ -438,7 +444,14 @@ class Worker:
                 ),
                 (
                     "janitor",
-                    Janitor(queue, runner, owner=token, every_s=config.span("clean_every"), archive=archive).work,
+                    Janitor(
+                        queue,
+                        runner,
+                        owner=token,
+                        every_s=config.span("clean_every"),
+                        archive=archive,
+                        sampler=Sampler(queue, self._keys.queues, runner, fleet),
+                    ).work,
                 ),
                 (
                     "watcher",
@@ -637,6 +650,9 @@ class Worker:
         await asyncio.gather(*lanes, *services, return_exceptions=True)
         if self._scheduler is not None:
             await self._scheduler.close()
+        with contextlib.suppress(BrokerError, TimeoutError):
+            async with asyncio.timeout(ENDING_S):
+                await self._tally.hand_in()
         with contextlib.suppress(BrokerError):
             for queue in self._queues:
                 await self._runner.run(operations.rouse(queue))  # a token this worker took on its way out

@@ -12,6 +12,8 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import GroupCheck, NewTask, Operation, Outcome, ReceiptLane, Settlement
 from taskq_core.errors import BrokerReplyError
 from taskq_core.wire import QueueKeys, TaskState
+from taskq_core.wire.samples import LEVELS, QueueSample
+from taskq_core.wire.tallies import TypeTally
 from tests.conformance.stores import Broker, Store
 
 
@@ -75,6 +77,8 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "move_in": lambda q: ops.move_in(q, [(leaving(q), "")], until_s=4_000_000_000),
     "move_end": lambda q: ops.move_end(q, token="1", gone=[], back=[]),
     "survey": lambda q: ops.survey("asynq:*"),
+    "sample": lambda q: ops.sample(q, {LEVELS[0]: QueueSample(at_s=9)}),
+    "tally": lambda q: ops.tally(q, 1, {"a": TypeTally.empty()}, owner="w1", call=1),
     "tend": lambda q: ops.tend(q.absent, [ops.Tending(ops.Remedy.UNLOCK, q.unique_prefix + "a", q.task("a"), "a")]),
 }
 

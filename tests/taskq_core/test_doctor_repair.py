@@ -15,6 +15,8 @@ from taskq_core.broker.connection import Endpoint
 from taskq_core.doctor import Facts, Repair, Repairer, diagnose, for_a_person, plan, read_facts
 from taskq_core.doctor.keys import KeyKind
 from taskq_core.wire import QueueKeys, ServerInfo
+from taskq_core.wire.samples import QueueSample
+from taskq_core.wire.tallies import TypeTally
 from taskq_core.worker import Worker, WorkerConfig
 from tests.conformance.stores import Broker, Store
 from tests.conformance.test_reconcile import DAMAGES, HEALTHY, Damage, fill, put, states
@@ -253,6 +255,17 @@ KEYS: dict[str, KeyCase] = {
     "a mark of another type": misplaced(lambda bench: bench.queue.tick("e")),
     "a digest that never ends": endless(lambda bench: bench.queue.unconfirmed("t"), 3600),
     "what a look has found that never ends": endless(lambda bench: bench.queue.look("l"), 600),
+    "samples that never end": KeyCase(
+        do=lambda bench: bench.raw.lpush(bench.queue.samples(60), QueueSample(at_s=5).encode()),
+        kind=KeyKind.ENDLESS,
+        after=expires(lambda bench: bench.queue.samples(60), 90_000),
+    ),
+    "samples of another type": misplaced(lambda bench: bench.queue.samples(10)),
+    "a tally that never ends": KeyCase(
+        do=lambda bench: bench.raw.hset(bench.queue.tally(500_000), "a", TypeTally.empty().encode()),
+        kind=KeyKind.ENDLESS,
+        after=expires(lambda bench: bench.queue.tally(500_000), 93_600),
+    ),
     "a history of another type": misplaced(lambda bench: bench.keys.scheduler_history("e")),
     "a semaphore of another type": misplaced(lambda bench: bench.keys.semaphore("printers")),
     "a counter that is no number": KeyCase(

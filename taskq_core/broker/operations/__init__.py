@@ -132,6 +132,7 @@ from taskq_core.broker.operations.runs import (
     settle_done,
     write_result,
 )
+from taskq_core.broker.operations.samples import read_samples, read_tally, sample, tally
 from taskq_core.broker.operations.schedules import (
     ADOPT_MAX,
     ENTRIES_SHOWN,
@@ -358,9 +359,11 @@ __all__ = [
     "read_look",
     "read_members",
     "read_running",
+    "read_samples",
     "read_server",
     "read_shards",
     "read_state",
+    "read_tally",
     "read_time",
     "read_type",
     "reclaim",
@@ -377,6 +380,7 @@ __all__ = [
     "revoke",
     "rewrite",
     "rouse",
+    "sample",
     "scan_tasks",
     "server_info",
     "set_aside",
@@ -386,6 +390,7 @@ __all__ = [
     "survey",
     "sweep",
     "take_runs",
+    "tally",
     "tend",
     "tick",
     "told_runs",

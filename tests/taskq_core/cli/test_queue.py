@@ -9,6 +9,9 @@ import pytest
 
 from taskq_core import TaskQ
 from taskq_core.cli.render import Output
+from taskq_core.wire import Keys
+from taskq_core.wire.samples import QueueSample
+from taskq_core.wire.tallies import TypeTally
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer, start_cluster
 from tests.taskq_core.cli.conftest import Run
@@ -95,6 +98,81 @@ def test_history(run: Run, run_json: RunJson, filled: TaskQ) -> None:
     assert low["days"][0] == {"date": today.isoformat(), "processed": 1, "failed": 0}
     assert table[0] == "low"
     assert table[2].split() == [today.isoformat(), "1", "0", "0.00", "%"]
+
+
+@pytest.fixture
+def sampled(filled: TaskQ, redis_server: RedisServer) -> int:
+    """Samples of a minute and a tally of this hour; return the second they end at."""
+    now: Any = redis_server.client.time()
+    queue = Keys().queue("low")
+    noted: Any = redis_server.client.keys("taskq:{low}:*")  # by its worker
+    redis_server.client.delete(*noted)
+    for number in range(6):
+        sample = QueueSample(
+            at_s=now[0] - 60 + 10 * number,
+            processed=100 * number,
+            failed=number,
+            pending=7,
+            latency_ms=1500,
+            memory_kib=2048,
+            busy=3,
+            slots=4,
+        )
+        redis_server.client.lpush(queue.samples(10), sample.encode())
+    tally = TypeTally.empty()
+    tally.processed, tally.failed, tally.total_ms, tally.buckets[6] = 8, 2, 640, 8
+    redis_server.client.hset(queue.tally(now[0] // 3600), "email:deliver", tally.encode())
+    return int(now[0])
+
+
+def test_history_as_samples(run: Run, run_json: RunJson, sampled: int) -> None:
+    """The newest first on a terminal, in the order of time as JSON."""
+    low, default = run_json("queue", "history", "low", "default", "--last", "1h")["queues"]
+    table = run("queue", "history", "low", "default", "--last", "1h").stdout.splitlines()
+
+    assert [each["queue"] for each in (low, default)] == ["low", "default"]
+    assert (low["step_s"], default["samples"]) == (60, [])
+    assert sum(each["processed"] for each in low["samples"]) == 500
+    assert low["samples"][-1]["states"]["pending"] == 7
+    assert low["samples"][-1]["processed_per_s"] == 10.0
+    words = "TIME (UTC) SIZE LATENCY PROCESSED/S FAILED/S ERROR RATE MEMORY SLOTS TAKEN"
+    assert table[1].split() == words.split()
+    assert table[2].split()[2:] == ["7", "1.5s", "10.0", "0.1", "1.00", "%", "2.0", "MiB", "75.00", "%"]
+    assert table[-1] == "no samples; a worker that serves the queue takes them"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--last", "1h", "-x", "3"), "give either --days or --last"),
+        (("--last", "40s"), "span must be a minute to 31 days"),
+    ],
+)
+def test_history_as_samples_refuses(run: Run, sampled: int, words: tuple[str, ...], said: str) -> None:
+    status = 2 if "-x" in words else 1
+
+    assert said in run("queue", "history", "low", *words, status=status).stderr
+    assert "no queue" in run("queue", "history", "lwo", "--last", "1h", status=1).stderr
+
+
+def test_types(run: Run, run_json: RunJson, sampled: int) -> None:
+    document = run_json("queue", "types", "low", "default")
+    table = run("queue", "types", "low", "--hours", "0").stdout.splitlines()
+
+    (email,) = document["types"]
+    assert (email["name"], email["processed"], email["failed"], email["total_s"]) == ("email:deliver", 8, 2, 0.64)
+    assert 0.05 <= email["median_s"] <= email["p95_s"] <= email["p99_s"] <= 0.1
+    assert table[0].startswith("Runs since ")
+    assert table[2].split()[:6] == ["email:deliver", "8", "2", "25.00", "%", "80ms"]
+    assert run("queue", "types", "default").stdout.splitlines()[-1] == "nothing ran"
+    assert "no queue" in run("queue", "types", "lwo", status=1).stderr
+
+
+def test_stats_tell_what_runs_per_second(run: Run, sampled: int) -> None:
+    (low,) = [line.split() for line in run("stats").stdout.splitlines() if line.startswith("low")]
+    (default,) = [line.split() for line in run("stats").stdout.splitlines() if line.startswith("default")]
+
+    assert (low[-2], default[-2]) == ("10.0", "-")
 
 
 def test_pause_and_resume_go_on_after_one_that_fails(

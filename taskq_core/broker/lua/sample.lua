@@ -1,0 +1,50 @@
+--[[
+  sample: note how a queue stands, at each resolution whose time has come.
+
+  KEYS[1]  any     a key that never exists
+  KEYS[2..] list   per resolution: its samples, the newest first
+  ARGV     per resolution: seconds between two samples, most samples, seconds until the list expires, the sample
+           (its bytes 2 to 5 are its Unix second)
+
+  A time has come when no sample of its stretch of seconds is there, so two workers that both think they lead write one.
+  Samples of later than this one were written while Redis's clock was ahead: they are dropped. DEL comes before any other
+  write: Redis accepts it also over maxmemory, and with it those that follow.
+
+  returns  per resolution: 1 noted, 0 not its time, -1 the key is of another type
+]]
+local function second_of(sample)
+  local a, b, c, d = string.byte(sample or '', 2, 5)
+  return d and ((a * 256 + b) * 256 + c) * 256 + d
+end
+redis.call('DEL', KEYS[1])
+local reply = {}
+for number = 1, #ARGV / 4 do
+  local key, at = KEYS[number + 1], number * 4 - 3
+  local step, most, sample = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), ARGV[at + 3]
+  local kind = redis.call('TYPE', key).ok
+  if kind ~= 'list' and kind ~= 'none' then
+    reply[number] = -1
+  else
+    local now_s = second_of(sample)
+    local newest = redis.call('LINDEX', key, 0)
+    local last_s = second_of(newest)
+    for _ = 1, most do
+      if not last_s or last_s <= now_s then
+        break
+      end
+      redis.call('LREM', key, 1, newest)
+      newest = redis.call('LINDEX', key, 0)
+      last_s = second_of(newest)
+    end
+    reply[number] = 0
+    if not last_s or math.floor(last_s / step) < math.floor(now_s / step) then
+      redis.call('LPUSH', key, sample)
+      for _ = most + 1, redis.call('LLEN', key) do
+        redis.call('RPOP', key)
+      end
+      redis.call('EXPIRE', key, ARGV[at + 2])
+      reply[number] = 1
+    end
+  end
+end
+return reply

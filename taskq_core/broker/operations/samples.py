@@ -1,0 +1,60 @@
+"""Note how a queue stands as time goes by, and what became of its runs by task type; read both."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from taskq_core.broker.operations.operation import RECEIPT_KEPT_S, Argument, Operation, integer
+from taskq_core.broker.scripts import load
+from taskq_core.wire import QueueKeys
+from taskq_core.wire.samples import Level, QueueSample
+from taskq_core.wire.tallies import HOUR_S, HOURS_KEPT, OTHER_TYPES, TYPES_MOST, TypeTally
+
+
+def sample(queue: QueueKeys, samples: Mapping[Level, QueueSample]) -> Operation[list[int]]:
+    """Note how a queue stands, at each resolution whose time has come.
+
+    Reads as one number per resolution: 1 noted, 0 not its time, -1 the key is of another type.
+    """
+    args: list[Argument] = []
+    for level, each in samples.items():
+        args += (level.step_s, level.most, level.span_s, each.encode())
+    keys = (queue.absent, *(queue.samples(level.step_s) for level in samples))
+    return Operation("sample", load("sample"), keys, args, lambda reply: [int(each) for each in reply])
+
+
+def read_samples(queue: QueueKeys, level: Level, *, count: int) -> Operation[list[QueueSample]]:
+    """Read the newest samples of a resolution, the oldest of them first. What cannot be read is left out."""
+    key = queue.samples(level.step_s)
+
+    def read(reply: Any) -> list[QueueSample]:
+        found = [QueueSample.decode(each) for each in reversed(reply)]
+        return [each for each in found if each is not None]
+
+    return Operation("read_samples", None, (key,), ("LRANGE", key, 0, count - 1), read)
+
+
+def tally(queue: QueueKeys, hour: int, tallies: Mapping[str, TypeTally], *, owner: str, call: int) -> Operation[int]:
+    """Add what became of runs, by task type, to the tally of an hour (Unix hours).
+
+    A repeat of the last `call` of a worker adds nothing, for two minutes. Reads as 1 added, 0 a repeat, -1 the key is
+    of another type.
+    """
+    keys = (queue.tally(hour), queue.receipt(f"tally-{owner}"), queue.absent)
+    args: list[Argument] = [call, RECEIPT_KEPT_S, HOURS_KEPT * HOUR_S, TYPES_MOST, OTHER_TYPES]
+    for name, each in tallies.items():
+        args += (name.encode(errors="replace"), each.encode())
+    return Operation("tally", load("tally"), keys, args, integer)
+
+
+def read_tally(queue: QueueKeys, hour: int) -> Operation[dict[str, TypeTally]]:
+    """Read the tally of an hour (Unix hours). What cannot be read is left out."""
+    key = queue.tally(hour)
+
+    def read(reply: Any) -> dict[str, TypeTally]:
+        pairs: Sequence[tuple[bytes, bytes]] = (
+            list(reply.items()) if isinstance(reply, dict) else list(zip(reply[::2], reply[1::2], strict=True))
+        )
+        found = {name.decode("utf-8", "replace"): TypeTally.decode(text) for name, text in pairs}
+        return {name: each for name, each in found.items() if each is not None}
+
+    return Operation("read_tally", None, (key,), ("HGETALL", key), read)

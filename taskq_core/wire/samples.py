@@ -1,0 +1,116 @@
+"""How a queue stood at one moment, as one compact value, and for how long such values are kept.
+
+Values stand in lists, one per `Level`, the newest first. A value is a byte for its form, the Unix second in four bytes
+(big endian, so that a script finds it), and numbers of seven bits a byte, the low ones first. Numbers may be added at
+the end: who knows fewer ignores them, who knows more reads 0. A form that is not known is left out.
+"""
+
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from typing import Self
+
+_FORM = 1
+_HEAD_BYTES = 5
+_LATEST_S = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """One resolution at which samples are kept.
+
+    Attributes:
+        step_s: Seconds from one sample to the next.
+        most: Samples that are kept.
+    """
+
+    step_s: int
+    most: int
+
+    @property
+    def span_s(self) -> int:
+        """Seconds that are covered."""
+        return self.step_s * self.most
+
+
+LEVELS = (
+    Level(step_s=10, most=400),
+    Level(step_s=60, most=1500),
+    Level(step_s=600, most=1200),
+    Level(step_s=3600, most=750),
+)
+"""Resolutions, the finest first: 10 s for an hour, a minute for a day, 10 minutes for 8 days, an hour for 31 days."""
+SAMPLE_S = LEVELS[0].step_s
+"""Seconds from one sample to the next at the finest resolution."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSample:
+    """How a queue stood at one moment. All numbers are whole and not negative."""
+
+    at_s: int
+    """Unix second, by Redis's clock."""
+    active: int = 0
+    pending: int = 0
+    aggregating: int = 0
+    scheduled: int = 0
+    retry: int = 0
+    archived: int = 0
+    completed: int = 0
+    latency_ms: int | None = None
+    """The longest that the next task to run had been pending since the previous sample; None if none was."""
+    processed: int = 0
+    """Over the queue's life; those that failed included."""
+    failed: int = 0
+    """Over the queue's life."""
+    memory_kib: int | None = None
+    """None where it was not told."""
+    busy: int = 0
+    """Tasks that the workers run which serve the queue, of whichever queue."""
+    slots: int = 0
+    """Most tasks that these workers run at the same time."""
+    is_paused: int = 0
+
+    def encode(self) -> bytes:
+        """Return the bytes to store."""
+        head = bytes((_FORM,)) + min(max(self.at_s, 0), _LATEST_S).to_bytes(4, "big")
+        return head + b"".join(map(_varint, self._numbers()))
+
+    def _numbers(self) -> Iterable[int]:
+        """The numbers behind the time. What may be unknown is one larger, and 0 if it is."""
+        named = zip(_NAMES, astuple(self)[1:], strict=True)
+        return ((0 if value is None else value + 1) if name in _OPTIONAL else value for name, value in named)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self | None:
+        """Return what was stored, None if it is of another form or was cut."""
+        if len(data) < _HEAD_BYTES or data[0] != _FORM:
+            return None
+        numbers, number, shift = [], 0, 0
+        for byte in data[_HEAD_BYTES:]:
+            number |= (byte & 0x7F) << shift
+            if byte & 0x80:
+                shift += 7
+                continue
+            numbers.append(number)
+            number = shift = 0
+        if shift:
+            return None
+        read: dict[str, int | None] = dict(zip(_NAMES, numbers, strict=False))
+        for name in _OPTIONAL:
+            stored = read.get(name) or 0
+            read[name] = stored - 1 if stored else None
+        return cls(at_s=int.from_bytes(data[1:_HEAD_BYTES], "big"), **read)  # type: ignore[arg-type]  # by their names
+
+
+_NAMES = tuple(field.name for field in fields(QueueSample))[1:]
+_OPTIONAL = ("latency_ms", "memory_kib")
+
+
+def _varint(number: int) -> bytes:
+    number = max(0, number)
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)

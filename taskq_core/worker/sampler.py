@@ -1,0 +1,150 @@
+"""Note how queues stand, so that charts can show their past.
+
+The janitor that leads on a queue asks its sampler after each look; one call in ten seconds writes. What is noted goes
+by Redis's clock, and nothing is written per task. If no worker serves a queue, nothing is noted, and charts have a gap.
+"""
+
+import logging
+from collections.abc import Mapping
+
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import (
+    count_tasks,
+    estimate_memory,
+    knows_queue,
+    list_alive,
+    read_server,
+    sample,
+)
+from taskq_core.clock import Clock
+from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, WireFormatError
+from taskq_core.wire import Keys, QueueKeys, ServerInfo, TaskState
+from taskq_core.wire.samples import LEVELS, SAMPLE_S, Level, QueueSample
+
+logger = logging.getLogger("taskq.worker")
+
+MEMORY_EVERY_S = 60
+"""Seconds after which the memory of a queue is estimated anew; what is noted between is the last estimate."""
+WORKERS_MOST = 1000
+"""Most workers that are asked how busy they are."""
+_MEMORY_SAMPLES = 5
+
+
+class Fleet:
+    """How busy the workers are, for all queues that one worker samples: read at most every ten seconds.
+
+    Args:
+        keys: Key names.
+        runner: Sends operations.
+        clock: Source of monotonic time.
+    """
+
+    def __init__(self, keys: Keys, runner: AsyncRunner, clock: Clock) -> None:
+        self._keys = keys
+        self._runner = runner
+        self._clock = clock
+        self._read_at: float | None = None
+        self._by_queue: Mapping[str, tuple[int, int]] = {}
+
+    async def of(self, queue: str) -> tuple[int, int]:
+        """Return how many tasks run on the workers that serve a queue, and how many they could run."""
+        now = self._clock.monotonic()
+        if self._read_at is None or now - self._read_at >= SAMPLE_S * 0.9:
+            self._read_at = now
+            self._by_queue = await self._read()
+        return self._by_queue.get(queue, (0, 0))
+
+    async def _read(self) -> Mapping[str, tuple[int, int]]:
+        found: dict[str, tuple[int, int]] = {}
+        for key in await self._runner.run(list_alive(self._keys.servers, skip=0, count=WORKERS_MOST)):
+            data = await self._runner.run(read_server(key))
+            try:
+                info = ServerInfo.decode(data) if data else None
+            except WireFormatError:
+                continue
+            if info is None:
+                continue
+            for name in info.queues:
+                busy, slots = found.get(name, (0, 0))
+                found[name] = (busy + info.active_worker_count, slots + info.concurrency)
+        return found
+
+
+class Sampler:
+    """Notes how one queue stands.
+
+    Args:
+        queue: Key names of the queue.
+        queues_key: Names of all queues.
+        runner: Sends operations.
+        fleet: How busy the workers are.
+    """
+
+    def __init__(self, queue: QueueKeys, queues_key: str, runner: AsyncRunner, fleet: Fleet) -> None:
+        self._queue = queue
+        self._queues_key = queues_key
+        self._runner = runner
+        self._fleet = fleet
+        self._longest_ms: dict[Level, int | None] = dict.fromkeys(LEVELS)
+        self._last_s = 0
+        self._memory_kib: int | None = None
+        self._memory_at_s: int | None = None
+
+    async def work(self) -> None:
+        """Note how the queue stands if ten seconds have begun since the last time; nothing of one that was removed."""
+        queue = self._queue
+        counts = await self._runner.run(count_tasks(queue))
+        now_s = counts.now_ns // 1_000_000_000
+        latency_ms = None if counts.latency_s is None else int(counts.latency_s * 1000)
+        for level, longest in self._longest_ms.items():
+            if latency_ms is not None:
+                self._longest_ms[level] = latency_ms if longest is None else max(longest, latency_ms)
+        if now_s // SAMPLE_S == self._last_s // SAMPLE_S or not await self._runner.run(
+            knows_queue(self._queues_key, queue.name)
+        ):
+            return
+        busy, slots = await self._fleet.of(queue.name)
+        sizes = counts.sizes
+        memory_kib = await self._memory(now_s)
+        samples = {
+            level: QueueSample(
+                at_s=now_s,
+                active=sizes[TaskState.ACTIVE],
+                pending=sizes[TaskState.PENDING],
+                aggregating=sizes[TaskState.AGGREGATING],
+                scheduled=sizes[TaskState.SCHEDULED],
+                retry=sizes[TaskState.RETRY],
+                archived=sizes[TaskState.ARCHIVED],
+                completed=sizes[TaskState.COMPLETED],
+                latency_ms=longest,
+                processed=counts.processed,
+                failed=counts.failed,
+                memory_kib=memory_kib,
+                busy=busy,
+                slots=slots,
+                is_paused=int(counts.is_paused),
+            )
+            for level, longest in self._longest_ms.items()
+        }
+        codes = await self._runner.run(sample(queue, samples))
+        self._last_s = now_s
+        for level, code in zip(samples, codes, strict=True):
+            if code == 1:
+                self._longest_ms[level] = None
+            elif code < 0:
+                logger.error(
+                    "%s is of another type, so that no sample is noted there; 'taskq doctor --fix' moves it aside",
+                    queue.samples(level.step_s),
+                    extra={"queue": queue.name},
+                )
+
+    async def _memory(self, now_s: int) -> int | None:
+        if self._memory_at_s is None or abs(now_s - self._memory_at_s) >= MEMORY_EVERY_S:
+            self._memory_at_s = now_s
+            try:
+                used = await self._runner.run(estimate_memory(self._queue, samples=_MEMORY_SAMPLES))
+            except (BrokerReplyError, BrokerAuthenticationError):
+                self._memory_kib = None  # a store without MEMORY USAGE, or a user who may not ask; all else is known
+            else:
+                self._memory_kib = used // 1024
+        return self._memory_kib

@@ -1,0 +1,89 @@
+"""Count what becomes of runs, by task type, and hand it in now and then.
+
+A run costs a few additions in memory. Every `HAND_IN_S` seconds the worker adds its numbers to those of the hour in
+Redis, one call a queue in which something ended; nothing is written per task. What a worker that is killed has not
+handed in is lost.
+"""
+
+import logging
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import tally
+from taskq_core.service import jittered
+from taskq_core.telemetry import NOT_PROCESSED, Outcome
+from taskq_core.wire import QueueKeys
+from taskq_core.wire.tallies import BOUNDS_S, HOUR_S, OTHER_TYPES, TYPES_MOST, TypeTally
+from taskq_core.worker.run import Run
+
+logger = logging.getLogger("taskq.worker")
+
+_NO_RUNS = NOT_PROCESSED | {Outcome.EXPIRED}
+"""Ends of what did not run, or of runs that used no attempt."""
+HAND_IN_S = 10.0
+"""About how many seconds a worker keeps its numbers to itself."""
+
+
+class Tally:
+    """Numbers of one worker. Used on its event loop only.
+
+    Args:
+        runner: Sends operations.
+        owner: Token of the worker.
+        redis_time: Returns Unix seconds by Redis's clock.
+    """
+
+    def __init__(self, runner: AsyncRunner, *, owner: str, redis_time: Callable[[], float]) -> None:
+        self._runner = runner
+        self._owner = owner
+        self._redis_time = redis_time
+        self._counted: dict[QueueKeys, dict[str, TypeTally]] = {}
+        self._sent: dict[QueueKeys, tuple[int, int, dict[str, TypeTally]]] = {}
+        self._calls = 0
+
+    def add(self, queue: QueueKeys, runs: Sequence[Run]) -> None:
+        """Count runs of a queue that are settled."""
+        types = self._counted.get(queue)
+        if types is None:
+            types = self._counted[queue] = {}
+        for run in runs:
+            outcome = run.outcome
+            if outcome in _NO_RUNS:
+                continue
+            counted = types.get(run.name) or self._new(types, run.name)
+            if outcome is not Outcome.COMPLETED:
+                is_archived = outcome is Outcome.ARCHIVED
+                counted.failed += is_archived or outcome is Outcome.RETRIED  # as the queue's own counter has it
+                counted.archived += is_archived
+            duration_s = run.duration_s
+            counted.processed += 1
+            counted.buckets[bisect_left(BOUNDS_S, duration_s)] += 1
+            counted.total_ms += duration_s * 1000
+
+    def _new(self, types: dict[str, TypeTally], name: str) -> TypeTally:
+        if len(types) >= TYPES_MOST:
+            name = OTHER_TYPES
+        return types.setdefault(name, TypeTally.empty())
+
+    async def work(self) -> float:
+        """Hand in what was counted; return the seconds until the next time."""
+        await self.hand_in()
+        return jittered(HAND_IN_S)
+
+    async def hand_in(self) -> None:
+        """Hand in what was counted since the last time, and again what got no answer then."""
+        hour = int(self._redis_time()) // HOUR_S
+        for queue in list(self._counted):
+            if queue not in self._sent and (types := self._counted.pop(queue)):
+                self._calls += 1
+                self._sent[queue] = (hour, self._calls, types)
+        for queue, (at, call, types) in list(self._sent.items()):
+            code = await self._runner.run(tally(queue, at, types, owner=self._owner, call=call))
+            del self._sent[queue]
+            if code < 0:
+                logger.error(
+                    "the key of the tally of queue %s is of another type; 'taskq doctor --fix' moves it aside",
+                    queue.name,
+                    extra={"queue": queue.name},
+                )

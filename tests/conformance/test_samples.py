@@ -1,0 +1,162 @@
+"""How samples and tallies come into every store."""
+
+from typing import Any
+
+import pytest
+
+from taskq_core.broker import operations as ops
+from taskq_core.wire.samples import LEVELS, Level, QueueSample
+from taskq_core.wire.tallies import HOUR_S, HOURS_KEPT, OTHER_TYPES, TYPES_MOST, TypeTally
+from tests.conformance.stores import NOW_S, Broker
+
+FINEST, MINUTE = LEVELS[0], LEVELS[1]
+START_S = NOW_S - NOW_S % HOUR_S
+"""Begins a stretch of seconds at every resolution."""
+
+
+def sample(broker: Broker, at_s: int, *levels: Level, **numbers: int) -> list[int]:
+    return broker.run(ops.sample(broker.queue, {level: QueueSample(at_s=at_s, **numbers) for level in levels}))
+
+
+def seconds(broker: Broker, level: Level = FINEST) -> list[int]:
+    return [each.at_s for each in broker.run(ops.read_samples(broker.queue, level, count=level.most))]
+
+
+def test_one_sample_is_noted_in_each_stretch(broker: Broker) -> None:
+    """Whoever comes second, though it thinks that it leads, notes none."""
+    codes = [sample(broker, START_S + each, FINEST, MINUTE) for each in (3, 4, 9, 10, 19, 59, 61)]
+
+    assert codes == [[1, 1], [0, 0], [0, 0], [1, 0], [0, 0], [1, 0], [1, 1]]
+    assert seconds(broker) == [START_S + each for each in (3, 10, 59, 61)]
+    assert seconds(broker, MINUTE) == [START_S + 3, START_S + 61]
+
+
+def test_what_is_noted_is_read(broker: Broker) -> None:
+    sample(broker, START_S, FINEST, pending=3, processed=10**12)
+
+    (read,) = broker.run(ops.read_samples(broker.queue, FINEST, count=9))
+
+    assert read == QueueSample(at_s=START_S, pending=3, processed=10**12)
+
+
+def test_the_oldest_go(broker: Broker) -> None:
+    level = Level(step_s=10, most=3)
+
+    for number in range(5):
+        sample(broker, START_S + 10 * number, level)
+
+    assert seconds(broker) == [START_S + 10 * number for number in (2, 3, 4)]
+
+
+def test_a_list_expires_once_all_in_it_is_too_old(broker: Broker) -> None:
+    sample(broker, START_S, *LEVELS)
+
+    for level in LEVELS:
+        left_s = broker.raw.ttl(broker.queue.samples(level.step_s))
+        assert level.span_s - 60 < left_s <= level.span_s
+
+
+def test_what_was_noted_by_a_clock_that_was_ahead_goes(broker: Broker) -> None:
+    """Else nothing would be noted until the right clock gets there."""
+    sample(broker, START_S, FINEST)
+    for ahead_s in (3600, 3610, 3620):
+        sample(broker, START_S + ahead_s, FINEST)
+
+    assert sample(broker, START_S + 10, FINEST) == [1]
+
+    assert seconds(broker) == [START_S, START_S + 10]
+
+
+def test_what_is_no_sample_hinders_nothing(broker: Broker) -> None:
+    broker.raw.lpush(broker.queue.samples(FINEST.step_s), b"x", b"")
+
+    assert sample(broker, START_S, FINEST) == [1]
+    assert seconds(broker) == [START_S]
+
+
+def test_a_key_of_another_type_is_left_alone_and_told_of(broker: Broker) -> None:
+    broker.raw.set(broker.queue.samples(FINEST.step_s), "x")
+
+    assert sample(broker, START_S, FINEST, MINUTE) == [-1, 1]
+    assert broker.raw.get(broker.queue.samples(FINEST.step_s)) == b"x"
+
+
+def test_a_full_redis_takes_samples_and_tallies(real_server: Broker) -> None:
+    """They tell how it came to be full; their number is bounded."""
+    assert real_server.store.server is not None
+    real_server.store.server.command("CONFIG", "SET", "maxmemory", "1")
+    try:
+        noted = sample(real_server, START_S, FINEST)
+        added = tally(real_server, 1, one=runs(1))
+    finally:
+        real_server.store.server.command("CONFIG", "SET", "maxmemory", "0")
+
+    assert (noted, added) == ([1], 1)
+
+
+# --- tallies ----------------------------------------------------------------------------------------------------------
+
+
+def runs(count: int, *, failed: int = 0) -> TypeTally:
+    tally = TypeTally.empty()
+    tally.processed, tally.failed, tally.total_ms = count, failed, count * 1000
+    tally.buckets[3] = count
+    return tally
+
+
+def tally(broker: Broker, call: int, *, owner: str = "w1", **types: TypeTally) -> int:
+    return broker.run(ops.tally(broker.queue, 500_000, types, owner=owner, call=call))
+
+
+def test_workers_add_up(broker: Broker) -> None:
+    assert tally(broker, 1, one=runs(2), two=runs(1, failed=1)) == 1
+    assert tally(broker, 1, owner="w2", one=runs(3, failed=2)) == 1
+    assert tally(broker, 2, one=runs(10**12)) == 1
+
+    found = broker.run(ops.read_tally(broker.queue, 500_000))
+
+    assert found == {"one": runs(5 + 10**12, failed=2), "two": runs(1, failed=1)}
+    assert broker.run(ops.read_tally(broker.queue, 500_001)) == {}
+    assert 0 < broker.raw.ttl(broker.queue.tally(500_000)) <= HOURS_KEPT * HOUR_S
+
+
+def test_a_repeat_adds_nothing(broker: Broker) -> None:
+    """Its first answer may have been lost."""
+    codes = [tally(broker, call, one=runs(2)) for call in (1, 1, 2, 2)]
+
+    assert codes == [1, 0, 1, 0]
+    assert broker.run(ops.read_tally(broker.queue, 500_000)) == {"one": runs(4)}
+
+
+def test_types_beyond_the_most_are_counted_together(broker: Broker) -> None:
+    tally(broker, 1, **{f"t{number}": runs(1) for number in range(TYPES_MOST - 1)})
+    tally(broker, 2, t0=runs(1), last=runs(1), more=runs(1), most=runs(2, failed=1))
+    tally(broker, 3, again=runs(1), last=runs(1))
+
+    found = broker.run(ops.read_tally(broker.queue, 500_000))
+
+    assert len(found) == TYPES_MOST + 1
+    assert (found["t0"], found["last"], found[OTHER_TYPES]) == (runs(2), runs(2), runs(4, failed=1))
+
+
+def test_numbers_of_a_later_release_are_kept(broker: Broker) -> None:
+    later: Any = f"{runs(1).encode()} 77"
+    broker.raw.hset(broker.queue.tally(500_000), "one", later)
+
+    tally(broker, 1, one=runs(1))
+
+    assert broker.raw.hget(broker.queue.tally(500_000), "one") == f"{runs(2).encode()} 77".encode()
+
+
+@pytest.mark.parametrize("stands", ["x", "1 2"])
+def test_what_is_no_tally_is_left_out(broker: Broker, stands: str) -> None:
+    broker.raw.hset(broker.queue.tally(500_000), "one", stands)
+
+    assert broker.run(ops.read_tally(broker.queue, 500_000)) == {}
+
+
+def test_a_tally_of_another_type_is_left_alone(broker: Broker) -> None:
+    broker.raw.set(broker.queue.tally(500_000), "x")
+
+    assert tally(broker, 1, one=runs(1)) == -1
+    assert broker.raw.get(broker.queue.tally(500_000)) == b"x"

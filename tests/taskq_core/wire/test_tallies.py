@@ -1,0 +1,58 @@
+"""What the tally of a task type looks like in Redis, and what is told of it."""
+
+import random
+
+import pytest
+
+from taskq_core.wire.tallies import BOUNDS_S, TypeTally
+
+
+def tally_of(*durations_s: float) -> TypeTally:
+    tally = TypeTally.empty()
+    for duration_s in durations_s:
+        tally.processed += 1
+        tally.total_ms += duration_s * 1000
+        tally.buckets[sum(duration_s > bound for bound in BOUNDS_S)] += 1
+    return tally
+
+
+def test_what_is_stored_is_read_again() -> None:
+    tally = tally_of(0.002, 0.2, 4000)
+    tally.failed, tally.archived = 2, 1
+
+    stored = tally.encode()
+
+    assert stored == "3 2 1 4000202 0 1 0 0 0 0 0 1 0 0 0 0 0 0 0 0 0 1"
+    assert TypeTally.decode(stored.encode()) == TypeTally(3, 2, 1, 4_000_202, tally.buckets)
+    assert TypeTally.decode(stored.encode() + b" 7") is not None, "a later release may add numbers"
+
+
+@pytest.mark.parametrize("data", [b"", b"1 2 3", b"x " * 22, b"-1 " * 22, b"\xff"])
+def test_what_is_no_tally_is_left_out(data: bytes) -> None:
+    assert TypeTally.decode(data) is None
+
+
+def test_shares_of_runs_are_told_within_the_bounds_they_are_counted_in() -> None:
+    chance = random.Random(7)
+    durations = sorted(chance.lognormvariate(-2, 1.5) for _ in range(5000))
+    tally = tally_of(*durations)
+
+    for share in (0.5, 0.95, 0.99):
+        exact = durations[int(share * len(durations)) - 1]
+        told = tally.percentile_s(share)
+        least = max((bound for bound in BOUNDS_S if bound < exact), default=0)
+        most = min(bound for bound in BOUNDS_S if bound >= exact)
+        assert told is not None
+        assert least <= told <= most
+
+
+def test_of_what_has_no_upper_bound_the_last_one_is_told() -> None:
+    assert tally_of(4000).percentile_s(0.5) == 1800
+    assert TypeTally.empty().percentile_s(0.5) is None
+
+
+def test_tallies_add_up() -> None:
+    tally = tally_of(0.002)
+    tally.add(tally_of(0.002, 90))
+
+    assert tally == tally_of(0.002, 0.002, 90)

@@ -1,0 +1,275 @@
+"""How a worker notes how queues stand, while it runs and as time goes by."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.broker import operations as ops
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.clock import SYSTEM_CLOCK
+from taskq_core.inspector import AsyncInspector
+from taskq_core.wire import Keys, QueueKeys, ServerInfo
+from taskq_core.wire.samples import LEVELS, SAMPLE_S, QueueSample
+from taskq_core.worker.sampler import Fleet, Sampler
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Runner, until
+
+
+class Hurried:
+    """Sends operations and tells another time than Redis's."""
+
+    def __init__(self, runner: AsyncRunner) -> None:
+        self.runner = runner
+        self.ahead_s = 0
+        self.asked: list[str] = []
+
+    async def run(self, operation: Any, **more: Any) -> Any:
+        self.asked.append(operation.name)
+        answer = await self.runner.run(operation, **more)
+        if operation.name == "count_tasks":
+            answer.now_ns += self.ahead_s * 1_000_000_000
+        return answer
+
+
+@pytest.fixture
+async def hurried(app: TaskQ) -> AsyncIterator[Hurried]:
+    runner = AsyncRunner(app.runtime.endpoint)
+    yield Hurried(runner)
+    await runner.aclose()
+
+
+def sampler_of(hurried: Hurried, keys: Keys, queue: QueueKeys) -> Sampler:
+    runner: Any = hurried
+    return Sampler(queue, keys.queues, runner, Fleet(keys, runner, SYSTEM_CLOCK))
+
+
+def samples(server: RedisServer, queue: QueueKeys, number: int = 0) -> list[QueueSample]:
+    """Samples of a resolution, the oldest first."""
+    stored: Any = server.client.lrange(queue.samples(LEVELS[number].step_s), 0, -1)
+    found = [QueueSample.decode(each) for each in reversed(stored)]
+    assert None not in found
+    return [each for each in found if each is not None]
+
+
+async def test_a_worker_notes_how_its_queue_stands(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    for _ in range(3):
+        await app.remote("work", run_after=600).adelay()
+    redis_server.client.set(queue.paused, 1)
+    await app.remote("work").adelay()
+    redis_server.client.set(queue.processed, 70)
+    redis_server.client.set(queue.failed, 7)
+
+    await start(clean_every=0.05, concurrency=4)
+    await until(lambda: samples(redis_server, queue))
+
+    noted = samples(redis_server, queue)[0]
+    assert (noted.scheduled, noted.pending, noted.active) == (3, 1, 0)
+    assert (noted.processed, noted.failed, noted.is_paused) == (70, 7, 1)
+    assert noted.latency_ms is not None
+    assert noted.memory_kib is not None
+    now: Any = redis_server.client.time()
+    assert 0 <= now[0] - noted.at_s <= SAMPLE_S
+    for number in range(len(LEVELS)):
+        assert samples(redis_server, queue, number)[0] == noted
+
+
+async def test_how_busy_the_workers_of_the_queue_are_is_noted(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
+) -> None:
+    keys = app.runtime.keys
+    expiry_s = int(time.time()) + 60
+    for pid, names, active in ((1, {"default": 1, "low": 2}, 3), (2, {"default": 1}, 10), (3, {"other": 1}, 5)):
+        info = ServerInfo(
+            host="h", pid=pid, server_id=str(pid), concurrency=10, queues=names, active_worker_count=active
+        )
+        server = keys.server("h", pid, str(pid))
+        redis_server.client.set(server, info.encode())
+        redis_server.client.zadd(keys.servers, {server: expiry_s})
+    redis_server.client.set(keys.server("h", 4, "4"), b"\xff\xff")
+    redis_server.client.zadd(keys.servers, {keys.server("h", 4, "4"): expiry_s})
+    redis_server.client.sadd(keys.queues, "default")
+
+    await sampler_of(hurried, keys, queue).work()
+
+    (noted,) = samples(redis_server, queue)
+    assert (noted.busy, noted.slots) == (13, 20)
+
+
+async def test_workers_are_asked_once_for_all_queues_of_a_worker(
+    app: TaskQ, redis_server: RedisServer, hurried: Hurried
+) -> None:
+    keys = app.runtime.keys
+    redis_server.client.sadd(keys.queues, "a", "b", "c")
+    runner: Any = hurried
+    fleet = Fleet(keys, runner, SYSTEM_CLOCK)
+
+    for name in ("a", "b", "c"):
+        await Sampler(keys.queue(name), keys.queues, runner, fleet).work()
+
+    assert hurried.asked.count("list_alive") == 1
+    assert hurried.asked.count("sample") == 3
+
+
+async def test_time_that_goes_by_is_noted_every_ten_seconds(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
+) -> None:
+    """Between, two questions are asked and nothing is written."""
+    redis_server.client.sadd("asynq:queues", "default")
+    sampler = sampler_of(hurried, app.runtime.keys, queue)
+
+    await sampler.work()
+    first = samples(redis_server, queue)
+    hurried.asked.clear()
+    hurried.ahead_s = first[0].at_s // SAMPLE_S * SAMPLE_S + SAMPLE_S - 1 - first[0].at_s
+    await sampler.work()
+    assert "sample" not in hurried.asked
+    for ahead_s in (20, 40, 3600):
+        hurried.ahead_s = ahead_s
+        await sampler.work()
+
+    between = [each.at_s - first[0].at_s for each in samples(redis_server, queue)]
+    assert len(between) == 4
+    for seen, wanted in zip(between, (0, 20, 40, 3600), strict=True):
+        assert wanted <= seen <= wanted + 5
+    assert len(samples(redis_server, queue, 3)) == 2, "an hour has begun"
+
+
+async def test_the_longest_wait_is_noted_at_every_resolution(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
+) -> None:
+    """A task that waited long, between two samples of a coarse resolution, is seen there."""
+    sampler = sampler_of(hurried, app.runtime.keys, queue)
+    handle = await app.remote("work").adelay()
+    await sampler.work()
+    redis_server.client.hset(queue.task(handle.id), "pending_since", int((time.time() - 500) * 1e9))
+    hurried.ahead_s = 20
+    await sampler.work()
+    redis_server.client.delete(queue.pending, queue.task(handle.id))
+    hurried.ahead_s = 3620
+    await sampler.work()
+    hurried.ahead_s = 7240
+    await sampler.work()
+
+    fine, coarse = samples(redis_server, queue), samples(redis_server, queue, 3)
+    assert [each.latency_ms is not None and each.latency_ms > 400_000 for each in fine] == [False, True, False, False]
+    assert [each.latency_ms is not None and each.latency_ms > 400_000 for each in coarse] == [False, True, False]
+
+
+async def test_nothing_is_noted_of_a_queue_that_was_removed(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
+) -> None:
+    """Its samples go with it, and a worker that still serves it brings none back."""
+    await app.remote("work").adelay()
+    sampler = sampler_of(hurried, app.runtime.keys, queue)
+    await sampler.work()
+    assert redis_server.client.keys("taskq:{default}:samples:*")
+
+    await AsyncInspector(app).remove_queue("default", force=True)
+    assert not redis_server.client.keys("*{default}*")
+    hurried.ahead_s = 60
+    await sampler.work()
+    assert not redis_server.client.keys("*{default}*")
+
+    redis_server.client.sadd("asynq:queues", "default")
+    hurried.ahead_s = 80
+    await sampler.work()
+    assert len(samples(redis_server, queue)) == 1
+
+
+async def test_a_redis_that_lost_all_is_sampled_anew(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
+) -> None:
+    redis_server.client.sadd("asynq:queues", "default")
+    redis_server.client.set(queue.processed, 70)
+    sampler = sampler_of(hurried, app.runtime.keys, queue)
+    await sampler.work()
+    redis_server.client.flushall()
+    redis_server.client.sadd("asynq:queues", "default")
+    hurried.ahead_s = 20
+
+    await sampler.work()
+
+    assert [each.processed for each in samples(redis_server, queue)] == [0]
+
+
+async def test_where_memory_is_not_told_all_else_is(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
+) -> None:
+    await app.remote("work").adelay()
+    redis_server.client.execute_command("ACL", "SETUSER", "default", "-memory")
+    try:
+        await sampler_of(hurried, app.runtime.keys, queue).work()
+    finally:
+        redis_server.client.execute_command("ACL", "SETUSER", "default", "+@all")
+
+    (noted,) = samples(redis_server, queue)
+    assert (noted.pending, noted.memory_kib) == (1, None)
+
+
+async def test_memory_is_estimated_once_a_minute(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
+) -> None:
+    redis_server.client.sadd("asynq:queues", "default")
+    sampler = sampler_of(hurried, app.runtime.keys, queue)
+
+    for ahead_s in range(0, 130, 10):
+        hurried.ahead_s = ahead_s
+        await sampler.work()
+
+    assert hurried.asked.count("estimate_memory") == 3
+    assert hurried.asked.count("sample") == 13
+
+
+async def test_a_key_of_another_type_is_told_of_and_stops_nothing(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis_server.client.sadd("asynq:queues", "default")
+    redis_server.client.set(queue.samples(10), "x")
+
+    await sampler_of(hurried, app.runtime.keys, queue).work()
+
+    assert "taskq:{default}:samples:10 is of another type" in caplog.text
+    assert len(samples(redis_server, queue, 1)) == 1
+
+
+async def test_two_prefixes_on_one_redis_are_sampled_apart(redis_server: RedisServer, hurried: Hurried) -> None:
+    for prefix in ("asynq", "shop"):
+        keys = Keys(prefix)
+        redis_server.client.sadd(keys.queues, "default")
+        redis_server.client.set(keys.queue("default").processed, len(prefix))
+        await sampler_of(hurried, keys, keys.queue("default")).work()
+
+    assert [samples(redis_server, Keys(prefix).queue("default"))[0].processed for prefix in ("asynq", "shop")] == [5, 4]
+
+
+async def test_a_full_ring_takes_the_memory_that_the_docs_tell(
+    redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
+) -> None:
+    """Of a busy queue: every number is large."""
+    busy = dict.fromkeys(("active", "pending", "retry", "archived", "completed", "latency_ms"), 5000000)
+    for level in LEVELS:
+        pipeline = redis_server.client.pipeline(transaction=False)
+        for number in range(level.most):
+            sample = QueueSample(
+                at_s=2_000_000_000 + number * level.step_s,
+                processed=10**10 + number,
+                failed=10**7,
+                memory_kib=10**7,
+                busy=800,
+                slots=1000,
+                **busy,
+            )
+            pipeline.lpush(queue.samples(level.step_s), sample.encode())
+        pipeline.execute()
+
+    used = sum(int(redis_server.client.memory_usage(queue.samples(level.step_s)) or 0) for level in LEVELS)
+
+    assert used < 200 * 1024
+    before: Any = redis_server.client.llen(queue.samples(10))
+    await hurried.run(ops.sample(queue, {LEVELS[0]: QueueSample(at_s=2_100_000_000)}))
+    assert redis_server.client.llen(queue.samples(10)) == before == LEVELS[0].most

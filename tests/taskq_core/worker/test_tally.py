@@ -1,0 +1,186 @@
+"""How workers count what becomes of runs by task type, and hand it in."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from taskq_core import BrokerUnavailableError, Discard, Retry, SkipRetry, Snooze, TaskQ
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.scripts import load
+from taskq_core.telemetry import Outcome
+from taskq_core.wire import QueueKeys, TaskMessage
+from taskq_core.wire.tallies import HOUR_S, OTHER_TYPES, TYPES_MOST, TypeTally
+from taskq_core.worker.run import Run
+from taskq_core.worker.tally import Tally
+from tests.redis_server import RedisServer
+from tests.relay import Relay
+from tests.taskq_core.worker.conftest import Runner, until
+
+
+def handed_in(server: RedisServer, queue: QueueKeys) -> dict[str, TypeTally]:
+    """What stands in Redis of all hours together."""
+    sums: dict[str, TypeTally] = {}
+    for key in server.client.scan_iter(match=queue.tally(0)[:-1] + "*"):
+        found: Any = server.client.hgetall(key)
+        for name, text in found.items():
+            tally = TypeTally.decode(text)
+            assert tally is not None
+            sums.setdefault(name.decode(), TypeTally.empty()).add(tally)
+    return sums
+
+
+async def test_a_worker_hands_in_what_became_of_its_runs(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """At the latest when it stops. What fails is what the counters of the queue call so."""
+    ended: list[str] = []
+
+    @app.task(name="fine", retention=0)
+    async def fine() -> None:
+        ended.append("fine")
+
+    @app.task(name="kept", retention=600)
+    async def kept() -> None:
+        ended.append("kept")
+
+    @app.task(name="ends", max_retry=3)
+    async def ends(how: str) -> None:
+        ended.append(how)
+        raise {
+            "fails": ValueError("x"),
+            "gives up": SkipRetry("x"),
+            "retries": Retry(after=600),
+            "snoozes": Snooze(after=600),
+            "discards": Discard("x"),
+        }[how]
+
+    for _ in range(5):
+        await fine.adelay()
+    await kept.adelay()
+    for how in ("fails", "gives up", "retries", "snoozes", "discards"):
+        await ends.adelay(how)
+    worker = await start()
+    await until(lambda: len(ended) == 11)
+
+    await start.stop(worker)
+
+    found = handed_in(redis_server, queue)
+    assert {name: (each.processed, each.failed, each.archived) for name, each in found.items()} == {
+        "fine": (5, 0, 0),
+        "kept": (1, 0, 0),
+        "ends": (4, 3, 1),
+    }
+    assert redis_server.client.mget(queue.processed, queue.failed) == [b"10", b"3"]
+    for each in found.values():
+        assert sum(each.buckets) == each.processed
+
+
+async def test_workers_hand_in_while_they_run(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskq_core.worker.tally.HAND_IN_S", 0.05)
+
+    @app.task(name="work")
+    async def work() -> None:
+        pass
+
+    for _ in range(2):
+        await start()
+    for _ in range(50):
+        await work.adelay()
+
+    await until(lambda: sum(each.processed for each in handed_in(redis_server, queue).values()) == 50)
+
+
+def ended(queue: QueueKeys, name: str, duration_s: float, outcome: Outcome = Outcome.COMPLETED) -> Run:
+    run = Run(queue, "id", TaskMessage(type=name), 0.0)
+    run.outcome, run.duration_s = outcome, duration_s
+    return run
+
+
+async def test_how_long_runs_took_is_told(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
+    runner = AsyncRunner(app.runtime.endpoint)
+    tally = Tally(runner, owner="w", redis_time=lambda: 500_000.5 * HOUR_S)
+    tally.add(queue, [ended(queue, "work", 0.003)] * 9 + [ended(queue, "work", 42.0)])
+
+    await tally.hand_in()
+    await tally.hand_in()
+    await runner.aclose()
+
+    found = handed_in(redis_server, queue)["work"]
+    assert (found.processed, found.total_ms) == (10, 42_027)
+    assert redis_server.client.exists(queue.tally(500_000))
+    assert 0.0025 < (found.percentile_s(0.5) or 0) < 0.005
+    assert 30 < (found.percentile_s(0.99) or 0) < 60
+
+
+async def test_a_flood_of_types_is_counted_together(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
+    runner = AsyncRunner(app.runtime.endpoint)
+    tally = Tally(runner, owner="w", redis_time=lambda: 0.0)
+    tally.add(queue, [ended(queue, f"t{number}", 1) for number in range(TYPES_MOST + 50)])
+
+    await tally.hand_in()
+    await runner.aclose()
+
+    found = handed_in(redis_server, queue)
+    assert len(found) == TYPES_MOST + 1
+    assert found[OTHER_TYPES].processed == 50
+
+
+@pytest.mark.parametrize("trap", ["drop_reply_to", "drop_request"])
+async def test_what_got_no_answer_is_handed_in_once(redis_server: RedisServer, queue: QueueKeys, trap: str) -> None:
+    redis_server.client.script_load(load("tally").text)
+    with Relay(redis_server.socket_path) as relay:
+        far = TaskQ(relay.url)
+        runner = AsyncRunner(far.runtime.endpoint)
+        tally = Tally(runner, owner="w", redis_time=lambda: 0.0)
+        tally.add(queue, [ended(queue, "work", 1)] * 3)
+        getattr(relay, trap)(load("tally").sha.encode())
+
+        with pytest.raises(BrokerUnavailableError):
+            await tally.hand_in()
+        tally.add(queue, [ended(queue, "work", 1)] * 4)
+        for _ in range(2):  # what was sent before, then what came since
+            await tally.hand_in()
+        await runner.aclose()
+        await far.aclose()
+
+    assert handed_in(redis_server, queue)["work"].processed == 7
+
+
+async def test_what_cannot_be_handed_in_is_kept(redis_server: RedisServer, queue: QueueKeys) -> None:
+    """Until Redis is back; what ends meanwhile follows."""
+    with Relay(redis_server.socket_path) as relay:
+        far = TaskQ(relay.url)
+        runner = AsyncRunner(far.runtime.endpoint)
+        tally = Tally(runner, owner="w", redis_time=lambda: 0.0)
+        tally.add(queue, [ended(queue, "work", 1)] * 3)
+        relay.refuse()
+        with pytest.raises(BrokerUnavailableError):
+            await tally.hand_in()
+        tally.add(queue, [ended(queue, "work", 1)] * 4)
+        relay.forward()
+
+        await tally.hand_in()
+        await tally.hand_in()
+        await runner.aclose()
+        await far.aclose()
+
+    assert handed_in(redis_server, queue)["work"].processed == 7
+
+
+async def test_a_tally_of_another_type_is_told_of(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = AsyncRunner(app.runtime.endpoint)
+    tally = Tally(runner, owner="w", redis_time=lambda: 0.0)
+    redis_server.client.set(queue.tally(0), "x")
+    tally.add(queue, [ended(queue, "work", 1)])
+
+    await tally.hand_in()
+    await tally.hand_in()
+    await runner.aclose()
+
+    assert [record.levelno for record in caplog.records] == [logging.ERROR], "once: it is not sent again"
+    assert "the key of the tally of queue default is of another type" in caplog.text
