@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page
 
+from taskq_django import taskq
 from tests.browser.admin.people import OUTBOX, PERIODIC, QUEUES, TASKS, WORKERS, Site, page_of
 from tests.browser.admin.scene import SETTINGS, Scene, registered_tasks
 from tests.browser.visiting import NARROW
@@ -33,7 +34,7 @@ CLOSE_SIDEBAR = "localStorage.setItem('django.admin.navSidebarIsOpen', 'false')"
 def scene(redis: RedisServer, settings: Any) -> Iterator[Scene]:
     settings.TASKQ = {**settings.TASKQ, **SETTINGS}
     settings.LANGUAGE_CODE, settings.TIME_ZONE = "en", "UTC"
-    with registered_tasks():
+    with registered_tasks(taskq):
         scene = Scene(redis, settings)
         scene.build()
         yield scene

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from taskq_django import taskq
 from taskq_django.models import OutboxTask
 from tests.browser.admin.people import OUTBOX, PERIODIC, QUEUES, TASKS, WORKERS, Site, page_of
 from tests.browser.admin.scene import SETTINGS, Scene, registered_tasks
@@ -20,7 +21,7 @@ LONG = "a-name-without-a-place-to-break-" * 5
 def paths(redis: RedisServer, settings: Any) -> Iterator[list[str]]:
     """The addresses of all pages there are, with a full scene behind them."""
     settings.TASKQ = {**settings.TASKQ, **SETTINGS}
-    with registered_tasks():
+    with registered_tasks(taskq):
         scene = Scene(redis, settings)
         scene.build()
         long = scene.enqueue(LONG, LONG, 5, **{LONG: LONG})

@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from taskq_core.inspector import Inspector
+from taskq_django import taskq
 from tests.browser.admin.people import QUEUES, TASKS, WORKERS, Site, choose, confirm, enqueue, expect_message, row, rows
 from tests.browser.admin.scene import Scene, registered_tasks
 from tests.redis_server import RedisServer
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databas
 @pytest.fixture
 def scene(redis: RedisServer, settings: Any) -> Any:
     """A shop in the middle of its day."""
-    with registered_tasks():
+    with registered_tasks(taskq):
         scene = Scene(redis, settings)
         scene.build()
         yield scene

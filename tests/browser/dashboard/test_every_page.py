@@ -1,0 +1,143 @@
+"""What holds for every page: it fits a narrow screen, is usable for everybody, and is gone through by keyboard."""
+
+import ast
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import axe_playwright_python
+import pytest
+from playwright.sync_api import Page, expect
+
+from taskq_fastapi.dashboard.pages import ACTIONS, PAGES
+from tests.browser.dashboard.addresses import ODD, addresses, questions
+from tests.browser.dashboard.people import Site, expect_told, row, tries
+from tests.browser.scene import Scene
+from tests.browser.visiting import NARROW, width_beyond
+
+pytestmark = pytest.mark.redis
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+GRAVE = ("serious", "critical")
+LONG = "a-name-without-a-place-to-break-" * 5
+
+
+@pytest.fixture
+def paths(scene: Scene, site: Site) -> Sequence[str]:
+    """The addresses of all pages there are, with a full scene behind them, and a queue and task with long names."""
+    long = scene.enqueue(LONG, LONG, 5, **{LONG: LONG})
+    scene.put(long, "retry", scene.now_s + 60, 10, 1, LONG)
+    found = [each for page in addresses(scene).values() for each in page]
+    return [
+        site.at(each) for each in (*found, *questions(scene), f"queue?name={LONG}", f"queue?name={LONG}&state=retry")
+    ]
+
+
+def test_every_page_is_tried(scene: Scene) -> None:
+    assert set(addresses(scene)) == {page.path for page in PAGES}
+    assert {each.partition("?")[0] for each in questions(scene)} == {each.path for each in ACTIONS if each.ask}
+
+
+def test_every_action_is_tried() -> None:
+    """By a test that says so with `tries`, and that fails if the action is not done."""
+    tried = set()
+    for file in Path(__file__).parent.glob("test_*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                for each in node.decorator_list:
+                    if isinstance(each, ast.Call) and isinstance(each.func, ast.Name) and each.func.id == "tries":
+                        tried |= {word.value for word in each.args if isinstance(word, ast.Constant)}
+    assert tried == {action.path for action in ACTIONS}
+
+
+def test_it_fits_a_narrow_screen(site: Site, paths: Sequence[str]) -> None:
+    page = site.operator(viewport=NARROW).new_page()
+
+    beyond = {}
+    for path in paths:
+        answer: Any = page.goto(path)
+        assert answer.status == 200, path
+        beyond[path] = width_beyond(page)
+
+    assert {path: width for path, width in beyond.items() if width} == {}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_keeps_people_from_using_it(site: Site, paths: Sequence[str], scheme: Any) -> None:
+    visitor = site.operator(color_scheme=scheme)
+    visitor.expect_trouble("40[04]")
+    page = visitor.new_page()
+
+    found = {}
+    for path in (*paths, *(site.at(each) for each in ODD)):
+        page.goto(path)
+        if violations := grave(page):
+            found[path] = violations
+    assert found == {}
+
+
+def test_nor_from_a_dialog_or_on_a_narrow_screen(site: Site, paths: Sequence[str]) -> None:
+    page = site.operator(viewport=NARROW).new_page()
+    for path in paths:
+        page.goto(path)
+        assert grave(page) == []
+    page.goto(site.home)
+    page.get_by_role("button", name="Delete mail").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert grave(page) == []
+
+
+def test_what_keeps_people_from_using_a_page_is_noticed(site: Site, scene: Scene) -> None:
+    page = site.operator().new_page()
+    page.goto(site.home)
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<main><input><img></main>')")
+    assert [each.partition(":")[0] for each in grave(page)] == ["image-alt", "label"]
+
+
+def grave(page: Page) -> list[str]:
+    """Return what axe-core finds that is serious or critical."""
+    page.evaluate(AXE)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{each['id']}: {node['target']} {node['html'][:200]}"
+        for each in found["violations"]
+        if each["impact"] in GRAVE
+        for node in each["nodes"]
+    ]
+
+
+@tries("queue-pause", "queue-delete")
+def test_it_is_used_with_the_keyboard_alone(site: Site, scene: Scene) -> None:
+    scene.redis.client.sadd("asynq:queues", "empty")
+    page = site.operator().new_page()
+    page.goto(site.home)
+
+    def tab_to(name: str) -> None:
+        for _ in range(120):
+            page.keyboard.press("Tab")
+            focus: Any = page.evaluate(
+                "() => ({text: document.activeElement.textContent.trim().replace(/\\s+/g, ' '),"
+                " outline: getComputedStyle(document.activeElement).outlineStyle})"
+            )
+            if focus["text"] == name:
+                assert focus["outline"] != "none", f"{name} does not show that it has the focus"
+                return
+        raise AssertionError(f"the keyboard does not get to {name}")
+
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    tab_to("Pause mail")
+    page.keyboard.press("Enter")
+    expect_told(page, "“mail” is paused")
+    tab_to("Delete empty")
+    page.keyboard.press("Space")
+    expect(page.get_by_role("dialog")).to_contain_text("Delete the queue “empty”")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.get_by_role("button", name="Delete empty")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    tab_to("Delete")
+    page.keyboard.press("Enter")
+    expect_told(page, "“empty” was deleted")
+    expect(row(page, "empty")).to_have_count(0)

@@ -1,0 +1,149 @@
+"""Pages keep themselves up to date, get in nobody's way, and come back when Redis does."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from taskq_core import TaskQ
+from taskq_core.inspector import Inspector
+from taskq_core.wire import TaskState
+from tests.browser.conftest import OpenBrowser
+from tests.browser.dashboard.people import Site, app_of, row, serving
+from tests.browser.visiting import Visitor, same_document
+from tests.redis_server import RedisServer
+
+pytestmark = pytest.mark.redis
+
+
+def mark(locator: Locator) -> None:
+    """Mark an element, so that another in its place is noticed."""
+    locator.evaluate("element => { element.taskqMark = true }")
+
+
+def is_marked(locator: Locator) -> bool:
+    """Return whether an element is the one that was marked."""
+    return bool(locator.evaluate("element => element.taskqMark === true"))
+
+
+def test_a_page_changes_without_being_loaded_anew(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+    taskq.remote("note").delay()
+    page.goto(site.home)
+    page.get_by_text("As a table").click()
+    link = page.get_by_role("link", name="default", exact=True)
+    mark(link)
+    link.focus()
+    with same_document(page):
+        inspector.pause("default")
+        taskq.remote("note").using(queue="low").delay()
+        expect(row(page, "default", "#queues")).to_contain_text("paused")
+        expect(row(page, "low", "#queues")).to_contain_text("running")
+    assert is_marked(link)
+    expect(link).to_be_focused()
+    expect(page.locator("figure details")).to_have_attribute("open", "")
+
+
+def test_an_action_is_done_from_a_page_that_was_renewed(site: Site, page: Page, taskq: TaskQ) -> None:
+    page.goto(site.home)
+    taskq.remote("note").delay()
+    page.get_by_role("button", name="Pause default").click()
+    expect(page.locator("p.told")).to_contain_text("is paused")
+
+
+def test_nothing_moves_while_somebody_is_busy(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+    taskq.remote("note").delay()
+    page.goto(site.at("queue?name=default"))
+    page.get_by_label("Queue").focus()
+    with page.expect_event("console", lambda message: message.text == "an event came"):
+        page.evaluate(
+            "() => { const source = new EventSource(location.href); let count = 0; source.addEventListener('page',"
+            " () => { if (++count === 2) { source.close(); console.log('an event came') } }) }"
+        )
+        inspector.pause("default")
+    expect(page.locator("h1")).to_contain_text("running")
+    page.get_by_label("Queue").blur()
+    expect(page.locator("h1")).to_contain_text("paused")
+
+
+def test_live_updates_are_paused_and_resumed(site: Site, page: Page, taskq: TaskQ) -> None:
+    page.goto(site.home)
+    page.get_by_role("button", name="Pause live updates").click()
+    taskq.remote("note").delay()
+    with page.expect_request(lambda request: "event-stream" in request.headers.get("accept", "")):
+        page.get_by_role("button", name="Resume live updates").click()
+    expect(row(page, "default", "#queues")).to_be_visible()
+
+
+def test_a_tab_in_the_background_asks_for_nothing(site: Site, page: Page, taskq: TaskQ) -> None:
+    with page.expect_request(lambda request: "event-stream" in request.headers.get("accept", "")) as asked:
+        page.goto(site.home)
+    stream = asked.value
+    with page.expect_event("requestfailed", lambda request: request == stream):
+        page.evaluate(
+            "() => { Object.defineProperty(document, 'hidden', {value: true, configurable: true});"
+            " document.dispatchEvent(new Event('visibilitychange')) }"
+        )
+    taskq.remote("note").delay()
+    with page.expect_request(lambda request: "event-stream" in request.headers.get("accept", "")):
+        page.evaluate(
+            "() => { Object.defineProperty(document, 'hidden', {value: false, configurable: true});"
+            " document.dispatchEvent(new Event('visibilitychange')) }"
+        )
+    expect(row(page, "default", "#queues")).to_be_visible()
+
+
+def test_a_queue_that_is_gone_is_said(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+    taskq.remote("note").delay()
+    page.goto(site.at("queue?name=default"))
+    inspector.delete_all("default", TaskState.PENDING)
+    inspector.remove_queue("default")
+    expect(page.locator("#live-notice")).to_contain_text("No longer updated: no queue 'default'")
+
+
+class TestRedisAway:
+    @pytest.fixture
+    def redis(self) -> Iterator[RedisServer]:
+        """A Redis of the test's own, which keeps what it has over a restart."""
+        with RedisServer(appendonly=True) as server:
+            yield server
+
+    @pytest.fixture
+    def visitor(self, redis: RedisServer, open_browser: OpenBrowser) -> Iterator[Visitor]:
+        TaskQ(redis.unix_url).remote("note").delay()
+        with serving(app_of(TaskQ(redis.unix_url), [])) as origin:
+            visitor = Site(origin, "/", [], open_browser).operator()
+            visitor.expect_trouble("503")
+            yield visitor
+            visitor.context.close()
+
+    def test_a_page_that_is_open_says_so_and_goes_on(self, visitor: Visitor, redis: RedisServer) -> None:
+        page = visitor.new_page()
+        page.goto("/")
+        expect(row(page, "default", "#queues")).to_contain_text("running")
+        with same_document(page):
+            redis.kill()
+            expect(page.locator("#live-notice")).to_contain_text("Redis does not answer")
+            expect(row(page, "default", "#queues")).to_contain_text("running")
+            redis.start()
+            Inspector(TaskQ(redis.unix_url)).pause("default")
+            expect(row(page, "default", "#queues")).to_contain_text("paused")
+            expect(page.locator("#live-notice")).to_be_empty()
+
+    def test_a_page_that_cannot_be_shown_comes_by_itself(self, visitor: Visitor, redis: RedisServer) -> None:
+        redis.kill()
+        page = visitor.new_page()
+        page.goto("/queue?name=default")
+        expect(page.get_by_role("heading")).to_have_text("Redis does not answer")
+        redis.start()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("default")
+        expect(page).to_have_title("default · taskq")
+
+    def test_an_action_that_was_not_done_is_told(self, visitor: Visitor, redis: RedisServer) -> None:
+        page = visitor.new_page()
+        page.goto("/")
+        redis.kill()
+        page.get_by_role("button", name="Pause default").click()
+        expect(page.get_by_role("heading")).to_have_text("Redis does not answer")
+        redis.start()
+        page.get_by_role("link", name="To the queues").click()
+        expect(row(page, "default", "#queues")).to_contain_text("running")

@@ -1,0 +1,234 @@
+"""A shop in the middle of its day: what pictures show, the same at each run but for the date.
+
+Tasks, workers and the counters of past days are put into Redis as workers leave them there.
+"""
+
+import math
+import random
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import msgspec
+
+from taskq_core import TaskQ
+from taskq_core.wire import ServerInfo, WorkerInfo
+from tests.redis_server import RedisServer
+from tests.taskq_django.admin_pages import put
+
+S = 10**9
+TRACE = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tenant": "acme"}
+TRACEBACK = """\
+Traceback (most recent call last):
+  File "/srv/shop/mail/tasks.py", line 41, in send_receipt
+    connection.send_messages([message])
+  File "/usr/lib/python3.13/smtplib.py", line 898, in sendmail
+    raise SMTPRecipientsRefused(senderrs)
+smtplib.SMTPRecipientsRefused: {'grace@example.com': (452, b'4.2.2 Mailbox full')}
+"""
+REFUSED = "SMTPRecipientsRefused: {'grace@example.com': (452, b'4.2.2 Mailbox full')}"
+TIMED_OUT = "ReadTimeout: https://hooks.example.com/orders did not answer within 10 s"
+DAILY = {"default": (5200, 0.011), "mail": (8300, 0.024), "images": (1900, 0.006), "reports": (140, 0.05)}
+"""Runs a day of each queue, about, and the share of them that fails."""
+QUEUES = {"default": 5, "mail": 3, "images": 2, "reports": 1}
+TRACE_URL = "https://tempo.example/trace/{trace_id}"
+
+
+@contextmanager
+def registered_tasks(taskq: TaskQ) -> Iterator[None]:
+    """Let the shop's tasks be known while the block runs, and those of other tests not."""
+    before = dict(taskq.tasks)
+    taskq._tasks.clear()
+
+    @taskq.task(name="mail:receipt", queue="mail", retention=86_400)
+    def receipt(order: int, to: str, tone: Literal["warm", "brief"] = "warm", attachments: list[str] = []) -> None:  # noqa: B006 - never called
+        """Send the receipt of an order."""
+
+    @taskq.task(name="images:resize", queue="images", retention=86_400)
+    def resize(picture: str, widths: list[int], quality: int = 80) -> None:
+        """Make the pictures of a product in several widths."""
+
+    @taskq.task(name="reports:sales", queue="reports", retention=86_400)
+    def sales(day: str, by: Literal["shop", "product"] = "shop") -> dict[str, float]:
+        """Add up a day's sales."""
+
+    @taskq.task(name="orders:fulfil", retention=86_400)
+    def fulfil(order: int) -> None:
+        """Hand an order to the warehouse."""
+
+    @taskq.task(name="hooks:deliver")
+    def deliver(url: str, event: dict[str, Any]) -> None:
+        """Tell another shop of an event."""
+
+    try:
+        yield
+    finally:
+        taskq._tasks.clear()
+        taskq._tasks.update(before)
+
+
+class Scene:
+    """What is in Redis.
+
+    Args:
+        redis: An empty one.
+        taskq: A queue application on it.
+    """
+
+    def __init__(self, redis: RedisServer, taskq: TaskQ) -> None:
+        self.redis = redis
+        self.taskq = taskq
+        self.random = random.Random(7)
+        now: Any = redis.client.time()
+        self.now_s = int(now[0])
+
+    def build(self) -> None:
+        """Put everything there."""
+        self._tasks()
+        self._groups()
+        self._past()
+        self._workers()
+
+    def enqueue(self, name: str, queue: str, ago: float, /, **arguments: Any) -> Any:
+        """Enqueue a task that was pending since some seconds ago."""
+        task_id = str(uuid.UUID(int=self.random.getrandbits(128), version=4))
+        handle = self.taskq.remote(name, queue=queue, task_id=task_id, headers={"tenant": "acme"}).delay(**arguments)
+        self.redis.client.hset(f"asynq:{{{queue}}}:t:{task_id}", "pending_since", int((self.now_s - ago) * S))
+        return handle
+
+    def any_task(self, ago: float) -> Any:
+        """Enqueue one of the shop's tasks."""
+        order = self.random.randrange(48_000, 49_000)
+        choices = [
+            (
+                "mail:receipt",
+                "mail",
+                {"order": order, "to": self.random.choice(("ada", "grace", "edsger")) + "@example.com"},
+            ),
+            ("images:resize", "images", {"picture": f"products/{order}.jpg", "widths": [320, 640, 1280]}),
+            ("orders:fulfil", "default", {"order": order}),
+            ("hooks:deliver", "default", {"url": "https://hooks.example.com/orders", "event": {"order": order}}),
+        ]
+        name, queue, arguments = self.random.choices(choices, (5, 2, 4, 3))[0]
+        return self.enqueue(name, queue, ago, **arguments)
+
+    # --- parts --------------------------------------------------------------------------------------------------------
+
+    def _tasks(self) -> None:
+        for number in range(46):
+            self.any_task(48 - number)
+        for number in range(9):
+            self.put(self.any_task(900), "scheduled", self.now_s + 640 + number * 1730)
+        for number in range(6):
+            handle = self.any_task(500)
+            self.put(handle, "retry", self.now_s + 95 + number * 310, 70 + number * 200, 1 + number % 4, TIMED_OUT)
+        for number in range(5):
+            self.put(
+                self.any_task(9000), "archived", self.now_s - 5000 - number * 7900, 5000 + number * 7900, 25, TIMED_OUT
+            )
+        for number in range(38):
+            self.put(self.any_task(4000), "completed", self.now_s + 86_400 - 120 * number)
+        self.failing = self.enqueue("mail:receipt", "mail", 7200, order=48_217, to="grace@example.com", tone="brief")
+        self.put(self.failing, "retry", self.now_s + 1290, 330, 3, REFUSED, headers=TRACE)
+        self.attempts(self.failing, [(6900, 2.1), (4100, 1.8), (331, 2.4)], "smtplib.SMTPRecipientsRefused", TRACEBACK)
+
+    def put(
+        self,
+        handle: Any,
+        state: str,
+        score: int,
+        failed_ago: int | None = None,
+        retried: int = 0,
+        error: str = "",
+        **more: Any,
+    ) -> None:
+        """Put a task into a state."""
+        fields: dict[str, Any] = {"retried": retried, "error_msg": error, **more}
+        if failed_ago is not None:
+            fields["last_failed_at"] = self.now_s - failed_ago
+        if state == "completed":
+            fields |= {"retention": 86_400, "completed_at": score - 86_400}
+        put(self.redis, handle, state, score=score, **fields)
+
+    def attempts(self, handle: Any, times: list[tuple[float, float]], error: str, traceback: str) -> None:
+        """Note attempts of a task: how many seconds ago each began and how long it took."""
+        lines = [
+            msgspec.json.encode(
+                {
+                    "attempt": number,
+                    "worker": "c0ffee5a1ad0beef",
+                    "started": int((self.now_s - ago) * 1000),
+                    "ended": int((self.now_s - ago + took) * 1000),
+                    "error": error,
+                    "traceback": traceback,
+                }
+            )
+            for number, (ago, took) in enumerate(times, 1)
+        ]
+        self.redis.client.hset(f"asynq:{{{handle.queue}}}:t:{handle.id}", "taskq_attempts", b"\n".join(lines))
+
+    def _groups(self) -> None:
+        for number in range(7):
+            self.taskq.remote("search:index", queue="default", aggregate=f"shop:{number % 2}").delay(product=number)
+
+    def _past(self) -> None:
+        today = datetime.fromtimestamp(self.now_s, UTC).date()
+        for queue, (usual, share) in DAILY.items():
+            total = failures = 0
+            for back in range(89, -1, -1):
+                day = today - timedelta(days=back)
+                season = 0.75 if day.weekday() >= 5 else 1 + 0.06 * math.sin(back / 5)
+                processed = int(usual * season * self.random.uniform(0.9, 1.1) * (0.6 if back == 0 else 1))
+                failed = int(processed * share * self.random.uniform(0.4, 1.8) * (6 if back == 11 else 1))
+                self.redis.client.set(f"asynq:{{{queue}}}:processed:{day}", processed)
+                self.redis.client.set(f"asynq:{{{queue}}}:failed:{day}", failed)
+                total, failures = total + processed, failures + failed
+            self.redis.client.set(f"asynq:{{{queue}}}:processed", total)
+            self.redis.client.set(f"asynq:{{{queue}}}:failed", failures)
+        self.redis.client.set("asynq:{reports}:paused", self.now_s - 3600)
+        self.enqueue("reports:sales", "reports", 3100, day="2026-11-24")
+
+    def _workers(self) -> None:
+        self._worker(
+            "web-1",
+            4021,
+            5 * 86_400 + 4000,
+            {"default": 5, "mail": 3},
+            [("orders:fulfil", "default", 3), ("mail:receipt", "mail", 1)],
+        )
+        self._worker("web-2", 3977, 5 * 86_400 + 3900, {"default": 5, "mail": 3}, [("hooks:deliver", "default", 8)])
+        self._worker("media-1", 812, 9 * 3600 + 700, {"images": 2, "reports": 1}, [("images:resize", "images", 47)])
+
+    def _worker(
+        self, host: str, pid: int, up_s: int, queues: dict[str, int], running: list[tuple[str, str, int]]
+    ) -> None:
+        server_id = str(uuid.UUID(int=self.random.getrandbits(128), version=4))
+        name = f"{{{host}:{pid}:{server_id}}}"
+        who: Any = {"host": host, "pid": pid, "server_id": server_id}
+        client, later = self.redis.client, self.now_s + 10**8
+        info = ServerInfo(
+            **who,
+            concurrency=10,
+            queues=queues,
+            start_time_ns=(self.now_s - up_s) * S,
+            active_worker_count=len(running),
+        )
+        client.set(f"asynq:servers:{name}", info.encode())
+        client.zadd("asynq:servers", {f"asynq:servers:{name}": later})
+        client.zadd("asynq:workers", {f"asynq:workers:{name}": later})
+        for task_name, queue, since_s in running:
+            handle = self.enqueue(task_name, queue, since_s + 1, order=48_300 + since_s)
+            self.put(handle, "active", self.now_s + 10**6)
+            client.hset(
+                f"asynq:{{{queue}}}:t:{handle.id}",
+                mapping={
+                    "taskq_started": (self.now_s - since_s) * 1000,
+                    "taskq_owner": f"{server_id[:16]}:{self.now_s + 10**6}",
+                },
+            )
+            facts: Any = {"task_id": handle.id, "task_type": task_name, "queue": queue}
+            started = (self.now_s - since_s) * S
+            task = WorkerInfo(**who, **facts, start_time_ns=started, deadline_ns=started + 1800 * S)
+            client.hset(f"asynq:workers:{name}", handle.id, task.encode())
