@@ -43,6 +43,7 @@ from taskq_core.scheduler.poller import Poller
 from taskq_core.scheduler.ticker import Ticker
 from taskq_core.service import serve
 from taskq_core.settings import Settings
+from taskq_core.telemetry import Reading, gauges, names
 from taskq_core.wire import QueueKeys
 
 logger = logging.getLogger("taskq.scheduler")
@@ -53,6 +54,8 @@ PROVIDERS_S = 5.0
 """Seconds it waits for the first answer of its providers before it acts without."""
 HOOK_THREADS = 8
 """Plain hooks that are called at the same time. Each of these threads may have database connections of its own."""
+GAUGES_S = 5.0
+"""Seconds between two looks whether an SDK was configured that exports gauges."""
 OWN_ENTRIES = 0
 """Number of the application as a source of entries; providers and tables have those behind it."""
 
@@ -145,10 +148,12 @@ class Scheduler:
                 await asyncio.to_thread(runtime.endpoint.open)
                 await runner.run(operations.ping(), patience_s=START_PATIENCE_S)
                 self.open(runner)
+                gauges.add(self.readings)
             except TaskQError as error:
                 logger.error("the scheduler cannot start: %s", error)
                 return 1
-            services = [asyncio.create_task(serve(name, work), name=f"taskq {name}") for name, work in self.services()]
+            wanted = (*self.services(), ("gauges", self._refresh_gauges))
+            services = [asyncio.create_task(serve(name, work), name=f"taskq {name}") for name, work in wanted]
             try:
                 self._tell(self._listener.started, self)
                 await self._stopping.wait()
@@ -159,7 +164,16 @@ class Scheduler:
                 await self.close()
             return 0
         finally:
+            gauges.remove(self.readings)
             await runner.aclose()
+
+    def readings(self) -> Sequence[Reading]:
+        """Return what is told when metrics are exported: nothing while there are no entries. From any thread."""
+        return (Reading(names.SCHEDULER_LEADING, int(self.leads), {}),) if self.entry_count else ()
+
+    async def _refresh_gauges(self) -> float:
+        gauges.refresh()
+        return GAUGES_S
 
     # --- as part of something that runs -------------------------------------------------------------------------------
 

@@ -7,9 +7,11 @@ alone imports the SDK, when it is called.
 """
 
 from taskq_core.settings import OptIn, Relation
+from taskq_core.telemetry import names
 from taskq_core.telemetry.configure import TelemetryHandle, configure
 from taskq_core.telemetry.envelope import trace_id, unwrap, wrap
 from taskq_core.telemetry.exceptions import type_name
+from taskq_core.telemetry.gauges import GaugeBoard, Reading, gauges
 from taskq_core.telemetry.metrics import NOT_PROCESSED, ClientMetrics, Outcome, WorkerMetrics
 from taskq_core.telemetry.propagation import Carrier, extract, fit, inject
 from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
@@ -22,9 +24,11 @@ __all__ = [
     "Carrier",
     "ClientMetrics",
     "ConsumerSpan",
+    "GaugeBoard",
     "OptIn",
     "Outcome",
     "ProducerSpan",
+    "Reading",
     "Relation",
     "TelemetryHandle",
     "Tracing",
@@ -32,7 +36,9 @@ __all__ = [
     "configure",
     "extract",
     "fit",
+    "gauges",
     "inject",
+    "names",
     "trace_id",
     "type_name",
     "unwrap",

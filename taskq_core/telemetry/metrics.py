@@ -5,7 +5,7 @@ client with the next call, by a worker with the next tick). A worker adds its co
 histogram values per task. Every instrument keeps at most `MAX_SERIES` sets of labels; whatever comes beyond is
 counted under `_other`, so a flood of names cannot fill memory.
 
-Gauges of queues are not here: they are read from Redis by whoever exports them.
+Gauges are the business of `gauges`.
 """
 
 from dataclasses import dataclass, field
@@ -74,7 +74,7 @@ NOT_PROCESSED = frozenset((Outcome.SNOOZED, Outcome.REQUEUED, Outcome.LOST))
 """Ends of runs that used no attempt here, so that they are not counted as processed."""
 
 
-class _Meters:
+class Meters:
     """Follows the provider in force and makes the instruments anew when it changes."""
 
     __slots__ = ("_fixed", "_provider", "meter")
@@ -121,7 +121,7 @@ class ClientMetrics:
     """
 
     def __init__(self, *, meter_provider: MeterProvider | None = None, max_series: int = MAX_SERIES) -> None:
-        self._meters = _Meters(meter_provider)
+        self._meters = Meters(meter_provider)
         self._max_series = max_series
         self._instruments: _ClientInstruments | None = None
         self._series: dict[tuple[str, str, str | None], _ClientSeries] = {}
@@ -214,7 +214,7 @@ class WorkerMetrics:
     """
 
     def __init__(self, *, meter_provider: MeterProvider | None = None, max_series: int = MAX_SERIES) -> None:
-        self._meters = _Meters(meter_provider)
+        self._meters = Meters(meter_provider)
         self._max_series = max_series
         self._instruments: _WorkerInstruments | None = None
         self._series: dict[tuple[str, str, Outcome, str | None], _WorkerSeries] = {}

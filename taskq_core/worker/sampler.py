@@ -5,7 +5,7 @@ by Redis's clock, and nothing is written per task. If no worker serves a queue, 
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import (
@@ -78,13 +78,23 @@ class Sampler:
         queues_key: Names of all queues.
         runner: Sends operations.
         fleet: How busy the workers are.
+        noted: Told of each sample of the finest resolution.
     """
 
-    def __init__(self, queue: QueueKeys, queues_key: str, runner: AsyncRunner, fleet: Fleet) -> None:
+    def __init__(
+        self,
+        queue: QueueKeys,
+        queues_key: str,
+        runner: AsyncRunner,
+        fleet: Fleet,
+        *,
+        noted: Callable[[str, QueueSample], None] = lambda queue, sample: None,
+    ) -> None:
         self._queue = queue
         self._queues_key = queues_key
         self._runner = runner
         self._fleet = fleet
+        self._noted = noted
         self._longest_ms: dict[Level, int | None] = dict.fromkeys(LEVELS)
         self._last_s = 0
         self._memory_kib: int | None = None
@@ -126,6 +136,7 @@ class Sampler:
             )
             for level, longest in self._longest_ms.items()
         }
+        self._noted(queue.name, samples[LEVELS[0]])
         codes = await self._runner.run(sample(queue, samples))
         self._last_s = now_s
         for level, code in zip(samples, codes, strict=True):

@@ -39,7 +39,7 @@ from taskq_core.lifespan import Lifespan
 from taskq_core.reconcile import FindingKind
 from taskq_core.scheduler import Scheduler
 from taskq_core.service import serve
-from taskq_core.telemetry import WorkerMetrics
+from taskq_core.telemetry import WorkerMetrics, gauges
 from taskq_core.wire import QueueKeys, QueueOrder, ServerInfo, TaskMessage, TaskState
 from taskq_core.worker.aggregator import AT_ONCE, Aggregator, FunctionCaller
 from taskq_core.worker.config import WorkerConfig
@@ -47,6 +47,7 @@ from taskq_core.worker.exchange_spans import ExchangeSpans
 from taskq_core.worker.executor import Executor
 from taskq_core.worker.fetcher import Fetcher
 from taskq_core.worker.forwarder import Forwarder
+from taskq_core.worker.gauges import WorkerGauges
 from taskq_core.worker.health import Health, Pulse
 from taskq_core.worker.janitor import Janitor
 from taskq_core.worker.keepalive import Keepalive
@@ -281,6 +282,7 @@ class Worker:
         self._build()
         self.status = "active"
         self._keepalive.start()
+        self._gauges.open()
         lanes = [asyncio.create_task(each, name="taskq lane") for each in self._fetch_lanes()]
         services = [asyncio.create_task(serve(name, work), name=f"taskq {name}") for name, work in self._services()]
         try:
@@ -295,6 +297,7 @@ class Worker:
             raise
         finally:
             self.status = "closed"
+            self._gauges.close()
             self._fetcher.is_closing = True
             self._fetcher.notify()
             await self._close(lanes, services)
@@ -304,6 +307,9 @@ class Worker:
         self._queue_names = tuple(config.queues)
         self._redis_clock = RedisClock(self._clock)
         self.metrics = WorkerMetrics()
+        self._gauges = WorkerGauges(
+            gauges, self._clock, pulse=self._pulse, relays=self._relays, scheduler=self._scheduler
+        )
         lease_s = int(config.span("lease"))
         grace_s = config.span("lease_grace")
         heartbeat_s = config.span("heartbeat")
@@ -450,7 +456,7 @@ class Worker:
                         owner=token,
                         every_s=config.span("clean_every"),
                         archive=archive,
-                        sampler=Sampler(queue, self._keys.queues, runner, fleet),
+                        sampler=Sampler(queue, self._keys.queues, runner, fleet, noted=self._gauges.stood),
                     ).work,
                 ),
                 (
@@ -467,9 +473,12 @@ class Worker:
                 owner=token,
                 every_s=config.span("relay_every"),
                 leader_s=leader_s,
+                clock=clock,
+                is_watched=lambda: gauges.is_active,
             )
             self._relays.append(relay)
             services.append(("relay", relay.work))
+        services.append(("gauges", self._gauges.work))
         if self._scheduler is not None:
             services += self._scheduler.services()
         if self._health is not None and (self.is_watched or self._health_server is not None):

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import connections, transaction
 from django.test import TestCase
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader
 
 from taskq_core import (
     ConfigurationError,
@@ -299,6 +303,48 @@ def test_figures_tell_how_many_wait_and_how_long(settings: Any) -> None:
     assert figures.waiting == 2
     assert figures.oldest_s is not None
     assert figures.oldest_s > 86_400
+
+
+@pytest.mark.django_db(transaction=True, databases=BOTH)
+def test_the_worker_that_relays_tells_them_whoever_exports_metrics(settings: Any) -> None:
+    """A full queue keeps its rows waiting, so that there is something to tell."""
+    settings.TASKQ = {**settings.TASKQ, "LIMITS": {"low": {"MAX_PENDING": 1}}}
+    with transaction.atomic():
+        for _ in range(3):
+            greet.using(queue="low").delay("a")
+    assert len(waiting()) == 2
+    seen: list[dict[str, Any]] = []
+    told = threading.Event()
+
+    class Watching(MetricReader):
+        def _receive_metrics(self, metrics_data: Any, timeout_millis: float = 0, **_: Any) -> None:
+            for metric in (each for scope in metrics_data.resource_metrics[0].scope_metrics for each in scope.metrics):
+                if metric.name.startswith("asynq.outbox."):
+                    seen.extend({metric.name: point.value, **point.attributes} for point in metric.data.data_points)
+            if len(seen) >= 4:
+                told.set()
+
+        def shutdown(self, timeout_millis: float = 0, **_: Any) -> None: ...
+
+    reader = Watching()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics._internal, "_METER_PROVIDER", MeterProvider([reader], shutdown_on_exit=False))
+        worker = Worker(taskq, WorkerConfig(queues={"default": 1}, relay_every=0.05))
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        deadline = time.monotonic() + 20
+        while not told.is_set() and time.monotonic() < deadline:
+            seen.clear()
+            reader.collect()
+            told.wait(0.02)
+        worker.stop()
+        thread.join()
+
+    rows = {each["asynq.outbox.database"]: each["asynq.outbox.rows"] for each in seen if "asynq.outbox.rows" in each}
+    ages = {each["asynq.outbox.database"]: each["asynq.outbox.age"] for each in seen if "asynq.outbox.age" in each}
+    assert rows == {"default": 2, "other": 0}
+    assert ages["default"] >= 0
+    assert ages["other"] == 0
 
 
 class TestWithinATestCase(TestCase):

@@ -1,0 +1,95 @@
+"""What a worker tells whoever exports metrics."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from taskq_core import TaskQ
+from taskq_core.broker.operations import pause
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Runner, until
+
+Read = Callable[[str], dict[tuple[str, ...], float]]
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Read:
+    """Returns the values of a gauge by the values of its labels."""
+    reader = InMemoryMetricReader()
+    monkeypatch.setattr(metrics._internal, "_METER_PROVIDER", MeterProvider([reader], shutdown_on_exit=False))
+
+    def read(name: str) -> dict[tuple[str, ...], float]:
+        data = reader.get_metrics_data()
+        found: dict[tuple[str, ...], float] = {}
+        for resource in data.resource_metrics if data else []:
+            for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
+                if metric.name == name:
+                    points: list[Any] = list(metric.data.data_points)
+                    found |= {tuple(str(each) for each in point.attributes.values()): point.value for point in points}
+        return found
+
+    return read
+
+
+async def test_queues_are_told_by_the_one_that_leads_and_slots_by_each(app: TaskQ, start: Runner, read: Read) -> None:
+    later = app.remote("later", run_after=3600)
+    waiting = app.remote("waiting", queue="other")
+    for _ in range(3):
+        await later.adelay()
+    await waiting.adelay()
+    await app.runtime.async_runner.run(_pause(app))
+    await start(concurrency=7, clean_every=0.05, queues={"default": 1, "other": 1})
+    await start(concurrency=4, clean_every=0.05, queues={"default": 1, "other": 1})
+
+    sizes = await until(lambda: len(found := read("asynq.queue.size")) == 14 and found, "both queues were looked at")
+
+    assert sizes["default", "scheduled"] == 3
+    assert sizes["other", "pending"] == 1
+    assert sum(sizes.values()) == 4
+    assert read("asynq.queue.paused") == {("default",): 0, ("other",): 1}
+    assert read("asynq.queue.latency")["default",] == 0
+    assert read("asynq.queue.latency")["other",] >= 0
+    assert read("asynq.worker.slots") in ({(): 7}, {(): 4})  # one of them, for an SDK keeps the last of equal labels
+
+
+def _pause(app: TaskQ) -> Any:
+    return pause(app.runtime.keys.queue("other"))
+
+
+async def test_a_worker_says_what_it_runs_and_whether_redis_answers(
+    app: TaskQ, start: Runner, read: Read, redis_server: RedisServer
+) -> None:
+    gate = asyncio.Event()
+
+    @app.task(name="wait")
+    async def wait() -> None:
+        await gate.wait()
+
+    worker = await start(concurrency=7)
+    await wait.adelay()
+    await until(lambda: worker.running_count == 1, "it runs")
+    busy = read("asynq.worker.busy"), read("asynq.worker.connected"), read("asynq.worker.slots")
+    redis_server.stop()
+    await until(lambda: read("asynq.worker.connected") == {(): 0}, "it is noticed")
+    redis_server.start()
+    await until(lambda: read("asynq.worker.connected") == {(): 1}, "it is back")
+    gate.set()
+    await start.stop(worker)
+
+    assert busy == ({(): 1}, {(): 1}, {(): 7})
+    assert read("asynq.worker.slots") == {}  # it is gone
+
+
+async def test_a_scheduler_says_whether_it_leads(app: TaskQ, start: Runner, read: Read) -> None:
+    plain = await start(with_scheduler=True)
+    await until(lambda: plain.status == "active", "it runs")
+    nothing_to_lead = read("asynq.scheduler.leading")
+
+    app.schedule("@every 1h", app.remote("report"), id="entry")
+    await until(lambda: read("asynq.scheduler.leading") == {(): 1}, "it leads")
+    assert nothing_to_lead == {}
