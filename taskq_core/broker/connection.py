@@ -274,6 +274,8 @@ class Endpoint:
             self.slots = SlotMap(source.hosts)
             if source.hosts:
                 self.server = source.hosts[0]
+            elif source.kind == "unix":
+                self.server = (source.path, 0)
         else:
             self._from_client(source)
 
@@ -303,6 +305,7 @@ class Endpoint:
         self._client_classes = _connection_classes(pool.connection_class)
         self.is_memory = _is_stand_in(pool.connection_class)
         if "path" in options:
+            self.server = (options["path"], 0)
             self.address = f"unix://{options['path']}?db={options.get('db', 0)}"
         else:
             host, port = options.get("host", "localhost"), int(options.get("port", 6379))

@@ -23,6 +23,7 @@ import logging
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -178,7 +179,11 @@ def _resource(service_name: str | None, service_version: str | None) -> "Resourc
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
     from_environment = OTELResourceDetector().detect().attributes
-    given = {"service.name": service_name, "service.version": service_version}
+    given = {
+        "service.name": service_name,
+        "service.version": service_version,
+        "service.instance.id": str(uuid.uuid4()),  # else the metrics of two workers would be told as one's
+    }
     return Resource.create(
         {name: value for name, value in given.items() if value is not None and name not in from_environment}
     )

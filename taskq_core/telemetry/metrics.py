@@ -185,6 +185,7 @@ class _WorkerInstruments:
     retried: Counter
     consumed: Counter
     ignored_fields: Counter
+    malformed_traces: Counter
     repairs: Counter
     stuck: Counter
     processing_time: Histogram
@@ -263,6 +264,12 @@ class WorkerMetrics:
         instruments = self._instruments
         if instruments is not None:
             instruments.ignored_fields.add(count, {names.QUEUE: queue, names.TASK_TYPE: task_type})
+
+    def malformed_trace(self, queue: str) -> None:
+        """Count a message whose trace could not be read; its run began a trace of its own."""
+        instruments = self._instruments
+        if instruments is not None:
+            instruments.malformed_traces.add(1, {names.QUEUE: queue})
 
     def repaired(self, queue: str, kind: str, count: int) -> None:
         """Count damage that was repaired. It should stay at zero."""
@@ -373,6 +380,9 @@ def _worker_instruments(meter: Meter) -> _WorkerInstruments:
             names.TASKS_IGNORED_FIELDS,
             "{field}",
             "Payload fields that no parameter took, from a newer producer mostly.",
+        ),
+        malformed_traces=meter.create_counter(
+            names.TASKS_MALFORMED_TRACES, "{task}", "Runs whose message names a trace that cannot be read."
         ),
         repairs=meter.create_counter(
             names.REPAIRS, "{repair}", "Damage that was found in a queue and repaired; should stay at zero."

@@ -25,7 +25,13 @@ from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    TraceFlags,
+    get_current_span,
+    set_span_in_context,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from taskq_core.errors import ConfigurationError
@@ -286,6 +292,18 @@ def extract(headers: Mapping[str, str], *, baggage: bool = True) -> Context:
     except Exception:
         _logger.warning("the trace in a task's headers could not be read", exc_info=True)
         return Context()
+
+
+def is_malformed(headers: Mapping[str, str], context: Context) -> bool:
+    """Whether headers hold a trace of W3C's form, or baggage, that was not read: cut, forged, or far too large.
+
+    Args:
+        headers: Headers of a message.
+        context: What `extract` read from them.
+    """
+    if len(headers.get(BAGGAGE, "")) > HEADERS_LIMIT:
+        return True
+    return bool(headers.get(TRACEPARENT)) and not get_current_span(context).get_span_context().is_valid
 
 
 # Most messages carry a traceparent and nothing else, or no trace at all. Reading that here takes 2 us a task instead of

@@ -16,6 +16,8 @@ ProviderT = TypeVar("ProviderT")
 
 INSTRUMENTATION_NAME = "taskq_core"
 """Name under which an SDK sees taskq's spans and metrics."""
+INSTRUMENTATION_ENTRY = "taskq"
+"""Name by which `OTEL_PYTHON_DISABLED_INSTRUMENTATIONS` switches them off."""
 
 _NOT_THERE: Any = object()
 
@@ -43,12 +45,70 @@ def _lookup(getter: Callable[[], ProviderT], variable: str, env: str) -> Callabl
     return look
 
 
-global_tracer_provider: Callable[[], trace.TracerProvider | None] = _lookup(
+class Switch:
+    """Which providers this process uses, and whether any. Any thread may turn it.
+
+    By default the global ones, whenever they are set. OpenTelemetry's launcher turns it through
+    `taskq_core.telemetry.instrumentor`.
+    """
+
+    def __init__(self) -> None:
+        self._tracer_provider: Callable[[], trace.TracerProvider | None] = _global_tracer_provider
+        self._meter_provider: Callable[[], metrics.MeterProvider | None] = _global_meter_provider
+        if _is_disabled_by_environment():
+            self.turn_off()
+
+    def turn_on(
+        self,
+        tracer_provider: trace.TracerProvider | None = None,
+        meter_provider: metrics.MeterProvider | None = None,
+    ) -> None:
+        """Use these providers, or for None the global one."""
+        self._tracer_provider = (lambda: tracer_provider) if tracer_provider else _global_tracer_provider
+        self._meter_provider = (lambda: meter_provider) if meter_provider else _global_meter_provider
+
+    def turn_off(self) -> None:
+        """Write no span and no metric from now on."""
+        self._tracer_provider = self._meter_provider = _nothing
+
+    @property
+    def tracer_provider(self) -> trace.TracerProvider | None:
+        """The provider of spans in force; None for none."""
+        return self._tracer_provider()
+
+    @property
+    def meter_provider(self) -> metrics.MeterProvider | None:
+        """The provider of metrics in force; None for none."""
+        return self._meter_provider()
+
+
+def _nothing() -> None:
+    return None
+
+
+def _is_disabled_by_environment() -> bool:
+    names = os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "")
+    return INSTRUMENTATION_ENTRY in [name.strip() for name in names.split(",")]
+
+
+_global_tracer_provider: Callable[[], trace.TracerProvider | None] = _lookup(
     trace.get_tracer_provider, "_TRACER_PROVIDER", "OTEL_PYTHON_TRACER_PROVIDER"
 )
-global_meter_provider: Callable[[], metrics.MeterProvider | None] = _lookup(
+_global_meter_provider: Callable[[], metrics.MeterProvider | None] = _lookup(
     metrics.get_meter_provider, "_METER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER"
 )
+switch = Switch()
+"""That of this process."""
+
+
+def global_tracer_provider() -> trace.TracerProvider | None:
+    """Return the provider of spans that is in force now; None while there is none."""
+    return switch.tracer_provider
+
+
+def global_meter_provider() -> metrics.MeterProvider | None:
+    """Return the provider of metrics that is in force now; None while there is none."""
+    return switch.meter_provider
 
 
 def is_sdk(provider: object) -> bool:

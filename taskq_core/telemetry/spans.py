@@ -83,10 +83,19 @@ class ConsumerSpan:
     thread. `end` may come later and from elsewhere, when the outcome is known.
     """
 
-    __slots__ = ("_context", "_span", "_tracing")
+    __slots__ = ("_context", "_span", "_tracing", "is_malformed")
 
-    def __init__(self, tracing: "Tracing", span: Span | None = None, context: Context | None = None) -> None:
+    def __init__(
+        self,
+        tracing: "Tracing",
+        span: Span | None = None,
+        context: Context | None = None,
+        *,
+        is_malformed: bool = False,
+    ) -> None:
         self._tracing, self._span, self._context = tracing, span, context
+        self.is_malformed = is_malformed
+        """Whether the message names a trace that cannot be read."""
 
     @property
     def span(self) -> Span | None:

@@ -207,6 +207,7 @@ class Tracing:
             return self._no_consumer
         try:
             parent = propagation.extract(headers, baggage=self.baggage)
+            is_malformed = propagation.is_malformed(headers, parent)
             links: list[Link] = []
             relation = relation or self._relation
             if relation is Relation.PARENT:
@@ -228,7 +229,7 @@ class Tracing:
             if self.tells_body_size:
                 attributes[names.BODY_SIZE] = body_size
             span = tracer.start_span(f"process {queue}", parent, SpanKind.CONSUMER, attributes, links or None)
-            return ConsumerSpan(self, span, trace.set_span_in_context(span, parent))
+            return ConsumerSpan(self, span, trace.set_span_in_context(span, parent), is_malformed=is_malformed)
         except Exception as exc:
             self.complain(exc)
             return self._no_consumer

@@ -49,6 +49,7 @@ class Executor:
         ended: Called for each run whose function has ended.
         write_result: Called with a run and bytes that its function wants stored.
         fields_ignored: Called with queue, name and count when fields of a payload are ignored.
+        trace_malformed: Called with the queue of a message whose trace cannot be read.
         listener: Told of each run, if it wants to be.
         stuck: Called for each run that was told to end and goes on, the first time this is noticed.
         state: What runs find as the state of their context.
@@ -68,6 +69,7 @@ class Executor:
         ended: Callable[[Run], None],
         write_result: Callable[[Run, bytes], None],
         fields_ignored: Callable[[str, str, int], None],
+        trace_malformed: Callable[[str], None],
         listener: WorkerListener,
         stuck: Callable[[Run], None],
         state: Mapping[str, Any],
@@ -82,6 +84,7 @@ class Executor:
         self._report_end = ended
         self._write_result = write_result
         self._fields_ignored = fields_ignored
+        self._trace_malformed = trace_malformed
         self._listener = listener if listener.per_task else None
         self._report_stuck = stuck
         self._state = state
@@ -127,6 +130,8 @@ class Executor:
                     relation=task.options.relation,
                     body_size=len(message.payload),
                 )
+                if run.span.is_malformed:
+                    self._trace_malformed(run.queue.name)
             if self._listener is not None:
                 self._listener.task_started(run.context)
             if isinstance(task, Handler):

@@ -348,6 +348,7 @@ class Worker:
             ended=self._ended,
             write_result=self._result_writer.write,
             fields_ignored=self.metrics.ignored_fields,
+            trace_malformed=self.metrics.malformed_trace,
             listener=self._listener,
             stuck=lambda run: self.metrics.stuck(run.queue.name, run.name),
             state=MappingProxyType(self._lifespan.state),

@@ -4,13 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
 from taskq_core import Retry, Snooze, TaskQ
+from taskq_core.wire import QueueKeys, build_message, encode_message
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, until
 
@@ -114,6 +117,55 @@ async def test_a_worker_nobody_asks_tells_of_no_exchange(app: TaskQ, start: Runn
     await until(lambda: named("process default"), "its run")
 
     assert named("receive default") == named("settle default") == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"traceparent": "00-zzzz"},
+        {"traceparent": "x" * 100_000},
+        {"traceparent": f"00-{'0' * 32}-{'0' * 16}-01", "tracestate": "\x00"},
+        {"baggage": "a=" + "b" * 100_000},
+        {"traceparent": "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "\r\nSet-Cookie: x": "y", "": ""},
+    ],
+)
+async def test_what_a_foreign_producer_forged_is_ignored_and_counted(
+    app: TaskQ,
+    start: Runner,
+    named: Named,
+    redis_server: RedisServer,
+    queue: QueueKeys,
+    monkeypatch: pytest.MonkeyPatch,
+    headers: dict[str, str],
+) -> None:
+    reader = InMemoryMetricReader()
+    monkeypatch.setattr(metrics._internal, "_METER_PROVIDER", MeterProvider([reader], shutdown_on_exit=False))
+    ran: list[str] = []
+
+    @app.task(name="work")
+    async def work() -> None:
+        ran.append("once")
+
+    message = build_message(type="work", queue="default", id="forged", payload=b"{}")
+    for name, value in headers.items():
+        message.headers[name] = value
+    redis_server.client.hset(queue.task_prefix + "forged", mapping={"msg": encode_message(message), "state": "pending"})
+    redis_server.client.lpush(queue.pending, "forged")
+    await start()
+    await until(lambda: named("process default"), "its run")
+
+    assert ran == ["once"]
+    (process,) = named("process default")
+    assert process.parent is None
+    data = reader.get_metrics_data()
+    assert data is not None
+    counts = {
+        metric.name: [point.value for point in metric.data.data_points]  # type: ignore[union-attr]  # a counter's
+        for scope in data.resource_metrics[0].scope_metrics
+        for metric in scope.metrics
+        if metric.name == "asynq.tasks.malformed_traces"
+    }
+    assert counts == {"asynq.tasks.malformed_traces": [1]}
 
 
 async def test_messages_of_exceptions_can_be_left_out_by_a_setting(telling: TaskQ, start: Runner, named: Named) -> None:

@@ -1,0 +1,24 @@
+"""One view, which enqueues what it is asked for."""
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+from taskq_django import client
+from tests.otlp.depot import tasks
+from tests.otlp.depot.secret import SECRET
+
+
+def enqueue(request: HttpRequest, what: str) -> HttpResponse:
+    if what == "bulk":
+        client.enqueue_many(tasks.apack.s(SECRET) for _ in range(3))
+    elif what == "group":
+        for _ in range(3):
+            tasks.parcel.delay(SECRET)
+    elif what == "later":
+        tasks.apack.using(run_after=1, headers={"tenant": SECRET}).delay(SECRET)
+    else:
+        getattr(tasks, what).delay(SECRET)
+    return HttpResponse("ok")
+
+
+urlpatterns = [path("enqueue/<str:what>", enqueue)]
