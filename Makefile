@@ -41,7 +41,7 @@ bench: ## measure speed (minutes); prints a table and writes JSON
 	@$(run_python) exec "$$python" -m benchmarks $(ARGS)
 
 screenshots: ## the pictures in docs/images, anew; needs a Chromium
-	@$(run_python) exec "$$python" -m pytest -q tests/browser/admin/pictures.py $(ARGS)
+	@$(run_python) exec "$$python" -m pytest -q tests/browser/admin/pictures.py tests/browser/dashboard/pictures.py $(ARGS)
 
 format: ## put code into form
 	@$(lint_python) "$$python" -m ruff check --fix --quiet . ; "$$python" -m ruff format .

@@ -90,6 +90,9 @@ def plan(tasks: int) -> Plan:
     for figure, words in inspected:
         title = f"longest call of {words}"
         rows.append((title, "longest_calls", {"count": 20 * tasks}, f"{figure}_ms", ""))
+    for figure, words in (("queues", "all queues"), ("queue", "one queue"), ("tasks", "a page of archived tasks")):
+        title = f"page of the dashboard, ms: {words}"
+        rows.append((title, "dashboard_pages", {"count": 20 * tasks}, f"{figure}_ms", ""))
     return rows
 
 

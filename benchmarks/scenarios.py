@@ -262,7 +262,8 @@ if __name__ == "__main__":
     name, url, arguments, cpu = sys.argv[1:5]
     if cpu:
         os.sched_setaffinity(0, {int(cpu)})
-    from benchmarks import inspecting, raw
+    from benchmarks import inspecting, pages, raw
 
-    function = globals().get(name) or getattr(raw, name, None) or getattr(inspecting, name)
+    rooms = (raw, inspecting, pages)
+    function = globals().get(name) or next(getattr(room, name) for room in rooms if hasattr(room, name))
     print(json.dumps(function(url, **json.loads(arguments))), flush=True)

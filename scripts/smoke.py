@@ -6,6 +6,7 @@ import io
 import tempfile
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from taskq_core import TaskQ
 from taskq_core.cli import main
@@ -113,6 +114,36 @@ def fastapi() -> None:
     engine.dispose()
 
 
+async def dashboard() -> None:
+    """Ask the web dashboard for a page and its files, with nothing of a test client."""
+    from taskq_fastapi.dashboard import taskq_dashboard
+    from taskq_fastapi.dashboard.assets import Assets
+    from taskq_fastapi.dashboard.serving import local_app
+
+    local_app(TaskQ(), read_only=True)
+    taskq = TaskQ("unix:///nowhere/at/all.sock")
+    paths = ["/settings", "/", *(f"/{path}" for path in Assets().paths.values())]
+    for options, expected in (({}, [403] * 6), ({"allow_anonymous": True}, [200, 503, 200, 200, 200, 200])):
+        app = taskq_dashboard(taskq, **options)
+        found = [await _status(app, path) for path in paths]
+        if found != expected:
+            raise SystemExit(f"the dashboard with {options} answers {found}")
+
+
+async def _status(app: Any, path: str) -> int:
+    statuses = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        statuses.append(message.get("status"))
+
+    scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""}
+    await app(scope | {"headers": [], "root_path": "", "scheme": "http", "client": None, "server": None}, receive, send)
+    return int(statuses[0])
+
+
 def smoke() -> None:
     """Do all of it, and tell which versions it was done with."""
     with tempfile.TemporaryDirectory(prefix="taskq-", ignore_cleanup_errors=True) as folder:  # the server still closes
@@ -125,7 +156,18 @@ def smoke() -> None:
     configure(service_name="smoke").shutdown()
     django()
     fastapi()
-    names = ("taskq-asynq", "redis", "protobuf", "msgspec", "croniter", "opentelemetry-sdk", "django", "fastapi")
+    asyncio.run(dashboard())
+    names = (
+        "taskq-asynq",
+        "redis",
+        "protobuf",
+        "msgspec",
+        "croniter",
+        "opentelemetry-sdk",
+        "django",
+        "fastapi",
+        "jinja2",
+    )
     print("used: " + ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names))
 
 

@@ -7,21 +7,39 @@ asking, which is never answered here. Programs send neither header.
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from fastapi import HTTPException, Request
+from fastapi import HTTPException
+from starlette.requests import Request
 
 _OTHER_SITE = "a change that a page of another site asks for is refused; trusted_origins names those that may"
 
 
 def check_origin(request: Request, trusted: Sequence[str]) -> None:
     """Refuse a change that a page of another site asks for, and a body that is not JSON."""
-    origin = request.headers.get("origin")
-    if origin is None or origin not in trusted:
-        site = request.headers.get("sec-fetch-site")
-        if site is not None and site not in ("same-origin", "none"):
-            raise HTTPException(403, _OTHER_SITE)
-        if site is None and origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-            raise HTTPException(403, _OTHER_SITE)
+    if is_from_elsewhere(request, trusted):
+        raise HTTPException(403, _OTHER_SITE)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
     if kind != "application/json" and (request.method != "DELETE" or has_body):
         raise HTTPException(415, "send it with Content-Type: application/json")
+
+
+def is_from_elsewhere(request: Request, trusted: Sequence[str]) -> bool:
+    """Return whether a browser says that a page of another site sends this.
+
+    Args:
+        request: The request.
+        trusted: Other origins whose pages may.
+    """
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    if origin is not None and origin in trusted:
+        return False
+    if site is not None:
+        return site not in ("same-origin", "none")
+    return origin is not None and _host(origin) != request.headers.get("host", "").lower()
+
+
+def _host(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None

@@ -10,8 +10,6 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
@@ -42,18 +40,3 @@ def is_ours(secret: str | None, who: str, token: str) -> bool:
     if secret is None or not token.isascii():
         return False
     return hmac.compare_digest(token_for(secret, who), token)
-
-
-def is_from_elsewhere(request: Request, trusted: Sequence[str]) -> bool:
-    """Return whether a browser says that a page of another site sends this.
-
-    Args:
-        request: The request.
-        trusted: Origins under which the dashboard is served, where a proxy does not pass on the `Host` header.
-    """
-    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-    if origin is not None and origin in trusted:
-        return False
-    if site is not None:
-        return site not in ("same-origin", "none")
-    return origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()

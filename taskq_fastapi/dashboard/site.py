@@ -15,6 +15,7 @@ from taskq_core.dashboard import AsyncDashboard
 from taskq_core.errors import EntryNotFoundError, QueueNotFoundError, TaskNotFoundError
 from taskq_core.inspector import AsyncInspector
 from taskq_fastapi.api.access import Audit, Redact, audit_logger
+from taskq_fastapi.api.origin import is_from_elsewhere
 from taskq_fastapi.closed import refusal
 from taskq_fastapi.dashboard import flash, forgery, pages, preferences
 from taskq_fastapi.dashboard.assets import FOLDER, Assets
@@ -204,11 +205,13 @@ class Site:
             if view.path in self._pages:
                 raise HTTPException(405, "a page is only looked at", headers={"Allow": "GET, HEAD"})
             raise HTTPException(404, "there is no such page")
-        if forgery.is_from_elsewhere(view.request, self.options.trusted_origins):
+        if is_from_elsewhere(view.request, self.options.trusted_origins):
+            audit_logger.warning("%s by %r: refused, for another site asked for it", action.path, view.user.name)
             raise HTTPException(403, "a page of another site may not do this")
         self._check_allowed(view, action)
         form = await posted(view.request, most=action.body_max)
         if not view.has_sent(form):
+            audit_logger.warning("%s by %r: refused, for its form was not shown to them", action.path, view.user.name)
             raise HTTPException(403, "this form is too old, or was shown to somebody else: go back, load the page anew")
         back = own_link(form.get("back")) or "./"
         facts = {name: values[0] if len(values := form.all(name)) == 1 else values for name in action.audited}

@@ -80,7 +80,7 @@ class View:
         self.path = path
         self.user = user
         self.is_stream = is_stream
-        self.query: Form = parsed(request.url.query)
+        self.query: Form = parsed(request.scope["query_string"].decode("latin-1"))
         self.preferences = preferences.kept(request.cookies.get(preferences.COOKIE, ""))
         self.audited: dict[str, Any] = {}
         """What an action adds to what is noted of it."""

@@ -201,6 +201,14 @@ async def test_all_links_lead_somewhere_wherever_it_is_mounted(filled: TaskQ, ho
     assert all(each.startswith(home) for each in paths)
 
 
+@pytest.mark.parametrize("host", ["[", "", "a b", "evil.example:99999999", "ü"])
+async def test_whatever_host_a_request_names_is_no_matter(filled: TaskQ, host: str) -> None:
+    async with looking(dashboard_of(filled)) as web:
+        answer = await web.get("/", headers=[(b"host", host.encode())])
+
+    assert answer.status_code == 200
+
+
 async def test_behind_a_proxy_that_takes_a_part_of_the_path_away(filled: TaskQ) -> None:
     """Without being told of it: links and cookies go by what the browser sees."""
     async with looking(dashboard_of(filled)) as web:

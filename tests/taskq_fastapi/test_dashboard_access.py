@@ -192,6 +192,7 @@ async def test_a_secret_that_is_none_of_ours_is_replaced(filled: TaskQ) -> None:
         ({"sec-fetch-site": "cross-site", "origin": "http://test"}, 403),
         ({"origin": "https://evil.example"}, 403),
         ({"origin": "null"}, 403),
+        ({"origin": "http://["}, 403),
         ({"origin": "http://test.evil.example"}, 403),
         ({"origin": "http://test"}, 303),
         ({"sec-fetch-site": "same-origin", "origin": "https://public.example"}, 303),

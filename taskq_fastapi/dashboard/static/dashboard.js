@@ -73,7 +73,9 @@
       stop();
     });
     source.onerror = () => {
-      if (!document.body.hasAttribute("data-recover")) say("Not up to date: the server does not answer. It is tried again.");
+      if (!document.body.hasAttribute("data-recover")) {
+        say("Not up to date: the server does not answer, or you are logged out. It is tried again.");
+      }
       if (source && source.readyState === EventSource.CLOSED) {
         stop();
         timer = setTimeout(start, pause);

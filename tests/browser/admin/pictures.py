@@ -4,29 +4,23 @@ It is a test that is run only where it is named. The pictures are of `scene.py`,
 """
 
 from collections.abc import Iterator
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from playwright.sync_api import Page
 
 from taskq_django import taskq
+from tests.browser import picturing
 from tests.browser.admin.people import OUTBOX, PERIODIC, QUEUES, TASKS, WORKERS, Site, page_of
 from tests.browser.admin.scene import SETTINGS, Scene, registered_tasks
+from tests.browser.picturing import IMAGES, LONGEST, WINDOW
 from tests.browser.visiting import NARROW
 from tests.redis_server import RedisServer
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases=["default", "other"])]
-FOLDER = Path(__file__).parents[3] / "docs" / "images" / "admin"
-WINDOW = {"width": 1200, "height": 720}
-LONGEST = 1600
-"""Highest picture of one page, in pixels; a longer one is cut off there."""
+FOLDER = IMAGES / "admin"
 LONGEST_LIST = 900
 LONGEST_FORM = 2400
-COLOURS = 128
-"""Of a picture; with so few its file is a third as large, and nobody sees it."""
 CLOSE_SIDEBAR = "localStorage.setItem('django.admin.navSidebarIsOpen', 'false')"
 
 
@@ -43,14 +37,7 @@ def scene(redis: RedisServer, settings: Any) -> Iterator[Scene]:
 def take(page: Page, name: str, *, longest: int = LONGEST) -> None:
     """Save what a page shows."""
     page.wait_for_load_state("networkidle")
-    page.evaluate("() => { scrollTo(0, 0); document.activeElement.blur() }")
-    page.mouse.move(0, 0)
-    size = page.evaluate("({width: innerWidth, height: document.documentElement.scrollHeight})")
-    clip: Any = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], longest)}
-    with Image.open(BytesIO(page.screenshot(full_page=True, clip=clip, animations="disabled"))) as picture:
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        few = picture.convert("RGB").quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        few.save(FOLDER / f"{name}.png", optimize=True)
+    picturing.take(page, FOLDER / f"{name}.png", longest=longest)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

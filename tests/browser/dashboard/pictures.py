@@ -1,0 +1,45 @@
+"""Takes the pictures of the web dashboard that the docs show. `make screenshots` runs it.
+
+It is a test that is run only where it is named. There is a picture of each page, of the first of its addresses, in the
+light and in the dark, and of some more.
+"""
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.dashboard.addresses import ODD, addresses
+from tests.browser.dashboard.people import Site
+from tests.browser.picturing import IMAGES, WINDOW, take
+from tests.browser.scene import Scene
+from tests.browser.visiting import NARROW
+
+pytestmark = pytest.mark.redis
+FOLDER = IMAGES / "dashboard"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pictures_for_a_wide_screen(site: Site, scene: Scene, scheme: Any) -> None:
+    visitor = site.operator(color_scheme=scheme, viewport=WINDOW)
+    visitor.expect_trouble("404")
+    page = visitor.new_page()
+    for path, found in addresses(scene).items():
+        page.goto(site.at(found[0]))
+        take(page, FOLDER / f"{path or 'queues'}-{scheme}.png")
+    page.goto(site.at("queue?name=mail&state=retry"))
+    take(page, FOLDER / f"tasks-retry-{scheme}.png", longest=900)
+    page.goto(site.at(ODD[0]))
+    take(page, FOLDER / f"not-found-{scheme}.png", longest=400)
+    page.goto(site.home)
+    page.get_by_role("button", name="Delete reports").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    take(page, FOLDER / f"question-{scheme}.png", longest=720)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pictures_for_a_narrow_screen(site: Site, scene: Scene, scheme: Any) -> None:
+    page = site.viewer(color_scheme=scheme, viewport=NARROW).new_page()
+    for address, name in (("./", "queues"), ("queue?name=mail", "queue")):
+        page.goto(site.at(address))
+        take(page, FOLDER / f"{name}-narrow-{scheme}.png")
