@@ -19,12 +19,14 @@ from taskq_core.errors import (
     DuplicateTaskError,
     EnqueueError,
     EnqueueUnknownError,
+    IterationError,
     LeaseLostError,
     MissingReferenceError,
     NoCurrentTaskError,
     NotReplicatedError,
     PayloadError,
     PayloadTooLargeError,
+    ProgressError,
     QueueFullError,
     ResultError,
     ResultNotKeptError,
@@ -43,6 +45,7 @@ from taskq_core.errors import (
     TaskInterrupted,
     TaskNotFoundError,
     TaskNotSentError,
+    TaskPaused,
     TaskQError,
     UnknownTaskError,
 )
@@ -50,10 +53,12 @@ from taskq_core.handlers import RawTask
 from taskq_core.options import TaskOptions
 from taskq_core.periodic import CatchUp, PeriodicTask, ScheduleHook
 from taskq_core.preparer import PayloadSizeWarning
+from taskq_core.progress import Progress
 from taskq_core.records import TaskInfo
 from taskq_core.result import TaskHandle
 from taskq_core.retry import exponential
 from taskq_core.settings import CircuitSettings, QueueLimit, Settings, WhenFull
+from taskq_core.sources import csv_rows
 from taskq_core.task import CoroutineTask, RemoteTask, Signature, Task
 from taskq_core.wire import TaskState
 
@@ -77,6 +82,7 @@ __all__ = [
     "EnqueueError",
     "EnqueueUnknownError",
     "GroupedTask",
+    "IterationError",
     "LeaseLostError",
     "MissingReferenceError",
     "NoCurrentTaskError",
@@ -85,6 +91,8 @@ __all__ = [
     "PayloadSizeWarning",
     "PayloadTooLargeError",
     "PeriodicTask",
+    "Progress",
+    "ProgressError",
     "QueueFullError",
     "QueueLimit",
     "RawTask",
@@ -115,11 +123,13 @@ __all__ = [
     "TaskNotFoundError",
     "TaskNotSentError",
     "TaskOptions",
+    "TaskPaused",
     "TaskQ",
     "TaskQError",
     "TaskState",
     "UnknownTaskError",
     "WhenFull",
+    "csv_rows",
     "current_task",
     "exponential",
 ]

@@ -1,18 +1,35 @@
 """What a running task can know about itself and do for itself."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol, TypeVar, overload
 
-from taskq_core.codec import encode_result
-from taskq_core.errors import NoCurrentTaskError
+from taskq_core.errors import IterationError, NoCurrentTaskError
+from taskq_core.iteration import NOBODY, Iteration, Keeper, Loops
+from taskq_core.progress import encode_progress
+from taskq_core.settings import Duration
+from taskq_core.sources import CsvRows, source_of
+
+T = TypeVar("T")
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _NO_STATE: Mapping[str, Any] = MappingProxyType({})
+
+
+class Notes(Keeper, Protocol):
+    """Takes what a running task tells and keeps. Brought by who runs it; none of it waits for Redis."""
+
+    def write_result(self, data: bytes) -> None:
+        """Store bytes as the result so far, soon."""
+        ...
+
+    def tell_progress(self, progress: bytes) -> None:
+        """Store how far the task is, at most once in a while; the last value always."""
+        ...
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -49,7 +66,8 @@ class TaskContext:
     outcome: str | None = None
     state: Mapping[str, Any] = field(default_factory=lambda: _NO_STATE, repr=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, repr=False)
-    _write_result: Callable[[bytes], None] | None = field(default=None, repr=False)
+    _open_notes: Callable[[], Notes] | None = field(default=None, repr=False)
+    _loops: Loops | None = field(default=None, repr=False)
     _fill: "Callable[[TaskContext], None] | None" = field(default=None, repr=False)
 
     @classmethod
@@ -83,21 +101,193 @@ class TaskContext:
 
         They are written in the background. A run called directly has nowhere to store them and drops them.
         """
-        if self._write_result is not None:
-            self._write_result(data)
+        if self._open_notes is not None:
+            self._open_notes().write_result(data)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
         """The event loop of the worker, None where there is none. For adapters, from the thread of a plain function."""
         return self._loop
 
-    def progress(self, value: object) -> None:
-        """Tell how far the task is: store a value with a JSON form as its result so far. As `write_result`.
+    # --- progress -----------------------------------------------------------------------------------------------------
+
+    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Tell how far the task is. Never waits, and never fails the task when Redis is away.
+
+        It is stored at most once a second, and the last value always. Once a run has called it, its `iterate` tells
+        nothing by itself.
+
+        Args:
+            done: How much is done, in whatever unit. At least 0.
+            total: How much there is to do, None if that is not known.
+            message: What it does just now; cut to 500 characters. Shown to whoever may see the task.
 
         Raises:
-            ResultValueError: The value has no JSON form.
+            ProgressError: A number is none, is negative or infinite, or the message is no text.
         """
-        self.write_result(encode_result(value))
+        data = encode_progress(done, total, message)
+        if self._open_notes is not None:
+            self._open_notes().tell_progress(data)
+
+    # --- going on in another run --------------------------------------------------------------------------------------
+
+    @property
+    def is_stopping(self) -> bool:
+        """True once the worker stops: `checkpoint` and `iterate` end the run at the next place where it can go on."""
+        return self._open_notes is not None and self._open_notes().is_stopping
+
+    @overload
+    def iterate(
+        self,
+        items: Callable[[Any], Iterable[T] | AsyncIterable[T] | Awaitable[Iterable[T]]],
+        *,
+        cursor: Callable[[T], object],
+        name: str | None = None,
+        every: int | None = None,
+        for_at_most: Duration | None = None,
+        total: int | None = None,
+    ) -> Iteration[T]: ...
+
+    @overload
+    def iterate(
+        self,
+        items: Callable[[Any], Iterable[T] | AsyncIterable[T] | Awaitable[Iterable[T]]],
+        *,
+        cursor: Callable[[T], object],
+        batch_size: int,
+        name: str | None = None,
+        every: int | None = None,
+        for_at_most: Duration | None = None,
+        total: int | None = None,
+    ) -> Iteration[list[T]]: ...
+
+    @overload
+    def iterate(
+        self,
+        items: CsvRows,
+        *,
+        name: str | None = None,
+        every: int | None = None,
+        for_at_most: Duration | None = None,
+        total: int | None = None,
+    ) -> Iteration[Any]: ...
+
+    @overload
+    def iterate(
+        self,
+        items: Iterable[T],
+        *,
+        name: str | None = None,
+        every: int | None = None,
+        for_at_most: Duration | None = None,
+        total: int | None = None,
+    ) -> Iteration[T]: ...
+
+    @overload
+    def iterate(
+        self,
+        items: Iterable[T],
+        *,
+        batch_size: int,
+        name: str | None = None,
+        every: int | None = None,
+        for_at_most: Duration | None = None,
+        total: int | None = None,
+    ) -> Iteration[list[T]]: ...
+
+    @overload
+    def iterate(
+        self,
+        items: CsvRows,
+        *,
+        batch_size: int,
+        name: str | None = None,
+        every: int | None = None,
+        for_at_most: Duration | None = None,
+        total: int | None = None,
+    ) -> Iteration[list[Any]]: ...
+
+    def iterate(
+        self,
+        items: Any,
+        *,
+        cursor: Callable[[Any], object] | None = None,
+        batch_size: int | None = None,
+        name: str | None = None,
+        every: int | None = None,
+        for_at_most: Duration | None = None,
+        total: int | None = None,
+    ) -> Iteration[Any]:
+        """Go through items so that another run goes on where this one stopped.
+
+        When the worker stops, the run ends between two items, without using an attempt, and its next run begins with
+        the next item. After a failure, or a stop in the middle of an item, it begins with that item. What stands
+        outside the loop runs again each time.
+
+        Args:
+            items: A sequence, an open file, `csv_rows(...)`, in Django a queryset; with `cursor` a function that is
+                given a cursor, None at first, and returns the items after it.
+            cursor: Returns the cursor of an item, a value with a JSON form.
+            batch_size: Give lists of so many items instead of single ones.
+            name: Of this loop among the loops of the task; without one they are told apart by their order.
+            every: Store the cursor after each so many items, and wait for it: that is how much a killed worker repeats.
+                None: it is stored in the background, about once a second.
+            for_at_most: Time after which the run ends between two items, gives its slot to other tasks and goes on
+                behind them. It gets through at least one item.
+            total: How many items there are, for the progress that is told by itself. Known of sequences.
+
+        Raises:
+            IterationError: The items cannot be gone on with, or a cursor has no JSON form or is too large.
+            ConfigurationError: A number or the name is not usable.
+        """
+        return Iteration(
+            self._all_loops,
+            source_of(items, cursor, batch_size=batch_size),
+            name=name,
+            batch_size=batch_size,
+            every=every,
+            for_at_most=for_at_most,
+            total=total,
+        )
+
+    def checkpoint(self, cursor: object) -> None:
+        """Keep a cursor for the next run, and end this run here if the worker stops.
+
+        It is kept in any case when the run ends other than by success, and stored about once a second until then.
+
+        Args:
+            cursor: A value with a JSON form; `cursor()` returns it in the next run.
+
+        Raises:
+            IterationError: It has no JSON form, or is too large.
+            TaskPaused: The worker stops. Let it pass.
+        """
+        self._all_loops.set_checkpoint(cursor)
+
+    def cursor(self) -> Any:
+        """Return what `checkpoint` has kept last, in this run or an earlier one; None for nothing. Waits for Redis.
+
+        Raises:
+            IterationError: It cannot be read, or this is a coroutine, which awaits `acursor()`.
+        """
+        loops = self._all_loops
+        if loops.keeper.is_beside_loop:
+            raise IterationError("a coroutine asks with `await context.acursor()`")
+        loops.load()
+        return loops.checkpoint
+
+    async def acursor(self) -> Any:
+        """As `cursor`, for coroutines."""
+        loops = self._all_loops
+        await loops.aload()
+        return loops.checkpoint
+
+    @property
+    def _all_loops(self) -> Loops:
+        loops = self._loops
+        if loops is None:
+            loops = self._loops = Loops(NOBODY if self._open_notes is None else self._open_notes())
+        return loops
 
 
 current: ContextVar[TaskContext | None] = ContextVar("taskq_current_task", default=None)

@@ -42,6 +42,8 @@
     |   `-- TaskFailedError          the task was archived; carries its error text
     |       `-- TaskExpiredError     it was not started in time; error handlers get it too
     |-- ResultValueError             a result has no JSON form, or a stored one does not fit (also a ValueError)
+    |-- IterationError               what a task iterates over, or a cursor, cannot be gone on with (also a ValueError)
+    |-- ProgressError                what a task tells of how far it is is no number or no text (also a ValueError)
     |-- SemaphoreFullError           all places of a semaphore are held
     |-- LeaseLostError               the worker no longer owns the task
     |-- TaskCancelledError           a run was cancelled on request; error handlers get it, no task sees it
@@ -55,6 +57,8 @@
 
     TaskInterrupted                  a BaseException raised inside a plain function that must end: its time is over, it
                                      was cancelled, its lease is lost, or the worker stops
+    `-- TaskPaused                   raised between two items of `context.iterate`, and by `context.checkpoint`: the
+                                     task goes on there in another run
 
 Errors carry their facts as attributes, read as a sentence and survive pickling. None carries the value of a task's
 argument or a password; only `MissingReferenceError` names keys.
@@ -526,6 +530,17 @@ class ResultValueError(TaskQError, ValueError):
     """A returned value has no JSON form, or a stored result is not of the type expected. Names types, never values."""
 
 
+class IterationError(TaskQError, ValueError):
+    """What a task iterates over cannot be gone on with in another run, or its cursor cannot be kept.
+
+    The message names types, never values.
+    """
+
+
+class ProgressError(TaskQError, ValueError):
+    """What a task tells of how far it is is not usable. The message names the part and what was expected."""
+
+
 class SemaphoreFullError(TaskQError):
     """All places of a semaphore are held, and were for as long as the caller waited.
 
@@ -624,3 +639,18 @@ class TaskInterrupted(BaseException):
 
     It is a `BaseException`, as `asyncio.CancelledError` is, so that `except Exception` does not swallow it.
     """
+
+
+class TaskPaused(TaskInterrupted):
+    """Raised between two items of `context.iterate`, and by `context.checkpoint`, to end a run that goes on later.
+
+    Let it pass: the task goes back to its queue without using an attempt. Also raised inside coroutines.
+
+    Attributes:
+        is_stopping: True if the worker stops, and the task goes to the head of its queue; False if its slot was given
+            back to other tasks, and it waits its turn behind them.
+    """
+
+    def __init__(self, is_stopping: bool = True) -> None:
+        super().__init__(is_stopping)
+        self.is_stopping = is_stopping

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from taskq_core.attempts import Attempt, read_attempts
 from taskq_core.broker.operations import StoredTask
+from taskq_core.progress import Progress, read_progress
 from taskq_core.wire import TaskState, decode_message, read_expiry, read_priority
 
 
@@ -36,6 +37,7 @@ class TaskInfo:
         attempts: Its last attempts that failed, and the one that succeeded; see `Attempt`. Empty in listings.
         worker: Token of the worker that runs it, "" for none. Empty in listings.
         started_at: When that worker got it, None if unknown. None in listings.
+        progress: How far it is, as it told last, or was at its end; None if it told nothing. None in listings.
     """
 
     id: str
@@ -61,6 +63,7 @@ class TaskInfo:
     attempts: tuple[Attempt, ...] = ()
     worker: str = ""
     started_at: datetime | None = None
+    progress: Progress | None = None
 
     @property
     def priority(self) -> int:
@@ -118,5 +121,6 @@ def task_info(stored: StoredTask) -> TaskInfo:
         result=stored.result,
         attempts=read_attempts(stored.attempts),
         worker=stored.owner,
+        progress=read_progress(stored.progress),
         started_at=None if stored.started_ms is None else datetime.fromtimestamp(stored.started_ms / 1000, tz=UTC),
     )

@@ -23,6 +23,7 @@ from taskq_django.checks import (
     check_settings,
 )
 from taskq_django.dev_worker import start_with_server
+from taskq_django.iteration import let_tasks_iterate
 from taskq_django.test_cases import watch
 
 _SETTINGS = ("TASKQ", "BASE_DIR", "TASKS")
@@ -48,6 +49,7 @@ class TaskQConfig(AppConfig):
         setting_changed.connect(_follow_settings, dispatch_uid="taskq_django")
         checks.register(check_carry)
         checks.register(import_module("taskq_django.mail.checks").check_mail)  # not above: it needs the settings
+        let_tasks_iterate()
         autodiscover()
         follow_periodic_tasks()
         start_with_server()

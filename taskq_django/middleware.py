@@ -18,7 +18,7 @@ from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.db import close_old_connections, connections, reset_queries
 
 from taskq_core.context import TaskContext
-from taskq_core.errors import TaskInterrupted
+from taskq_core.errors import TaskInterrupted, TaskPaused
 from taskq_core.middleware import Middleware
 from taskq_core.task import is_coroutine_function
 
@@ -43,7 +43,7 @@ class DatabaseMiddleware(Middleware):
             finally:
                 close_old_connections()
         except BaseException as error:
-            if was_interrupted(error):
+            if was_interrupted(error) and not isinstance(error, TaskPaused):  # it pauses between two exchanges
                 discard_connections()
             raise
 

@@ -19,7 +19,7 @@ from fastapi import Depends, Request, Response
 from pydantic import BaseModel, Field
 from starlette.routing import NoMatchFound
 
-from taskq_core import TaskHandle, TaskInfo, TaskState
+from taskq_core import Progress, TaskHandle, TaskInfo, TaskState
 from taskq_fastapi.applications import DEFAULT_NAME
 
 GONE: Literal["gone"] = "gone"
@@ -50,6 +50,15 @@ class TaskAccepted(BaseModel):
     )
 
 
+class TaskProgress(BaseModel):
+    """How far a task is, as it told."""
+
+    done: float = Field(examples=[3])
+    total: float | None = Field(default=None, examples=[10])
+    message: str = Field(default="", examples=["page 3"])
+    at: datetime = Field(description="When it said so.")
+
+
 class TaskStatus(BaseModel):
     """How a task stands."""
 
@@ -64,7 +73,9 @@ class TaskStatus(BaseModel):
     max_attempts: int = Field(default=0, description="Runs after which it is given up.", examples=[26])
     next_run_at: datetime | None = Field(default=None, description="When it starts, or is tried again.")
     ended_at: datetime | None = None
-    progress: Any = Field(default=None, description="What it told of itself so far.", examples=[{"done": 3, "of": 10}])
+    progress: TaskProgress | None = Field(
+        default=None, description="How far it is, as it told; null if it told nothing."
+    )
     result: Any = Field(default=None, description="What it returned, once it is completed.")
     error: str | None = Field(default=None, description="What its last run failed with, where the app tells that.")
 
@@ -74,7 +85,7 @@ class Shown:
     """What of a task is shown.
 
     Attributes:
-        results: What it returned, and what it tells of itself while it runs.
+        results: What it returned, and how far it tells that it is.
         errors: What it failed with.
     """
 
@@ -85,7 +96,6 @@ class Shown:
 def status_of(info: TaskInfo, shown: Shown) -> TaskStatus:
     """Return how a task stands."""
     is_completed = info.state is TaskState.COMPLETED
-    told = _json(info.result) if shown.results else None
     return TaskStatus(
         id=info.id,
         queue=info.queue,
@@ -96,10 +106,16 @@ def status_of(info: TaskInfo, shown: Shown) -> TaskStatus:
         max_attempts=info.max_retry + 1,
         next_run_at=info.next_run_at,
         ended_at=info.completed_at or info.archived_at,
-        progress=None if is_completed else told,
-        result=told if is_completed else None,
+        progress=_progress(info.progress) if shown.results else None,
+        result=_json(info.result) if shown.results and is_completed else None,
         error=info.last_error or None if shown.errors else None,
     )
+
+
+def _progress(told: Progress | None) -> TaskProgress | None:
+    if told is None:
+        return None
+    return TaskProgress(done=told.done, total=told.total, message=told.message, at=told.at)
 
 
 def _begun(info: TaskInfo) -> int:

@@ -134,6 +134,38 @@ def test_python_on_a_page_compiles(page: Path) -> None:
             ast.parse(block.text)
 
 
+def test_a_long_task_goes_on_as_its_page_says(tmp_path: Path) -> None:
+    """Its tasks are interrupted after each item, and the test on the page passes."""
+    page = ROOT / "docs/how-to/long-tasks.md"
+    write_files(page, tmp_path)
+    parts = [each.text for each in blocks(page) if each.language == "python"]
+    code = """
+        from taskq_core.testing import capture, interrupt_after
+        for text, name, args in {parts!r}:
+            space = {{"__name__": "page"}}
+            exec(compile(text, name, "exec"), space)
+            with capture(space["taskq"]) as tasks, interrupt_after(1) as stops:
+                space[name].delay(*args)
+                tasks.run()
+            print(name, stops.count)
+        """
+    calls: dict[str, list[Any]] = {"recompute": [[1, 2]], "replay": [], "copy_pages": [], "render": [3]}
+    runs = [(text, name, args) for name, args in calls.items() for text in parts if f"def {name}(" in text]
+    printed = run_python(tmp_path, code.format(parts=runs))
+    passed = subprocess.run(
+        (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    expected = ["order 1 is recomputed", "order 2 is recomputed", "recompute 2", "a", "b", "replay 2"]
+    assert printed.splitlines() == [*expected, *["['a', 'b']"] * 3, "copy_pages 3", "render 0"]
+    assert "1 passed" in passed.stdout, passed.stdout
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_imports_on_a_page_are_there(page: Path) -> None:
     """Every name that a page takes from one of the three packages exists."""

@@ -21,6 +21,7 @@ from taskq_core.inspector import (
     UnreadableTask,
     WorkerProcess,
 )
+from taskq_core.progress import Progress
 from taskq_core.reconcile import ReconcileReport
 from taskq_core.records import TaskInfo
 
@@ -155,7 +156,17 @@ def inspected(info: TaskInfo | UnreadableTask) -> Document:
         **task(info),
         "worker": info.worker,
         "started_at": moment(info.started_at),
+        "progress": None if info.progress is None else _progress(info.progress),
         "attempts": [_attempt(each) for each in info.attempts],
+    }
+
+
+def _progress(progress: Progress) -> Document:
+    return {
+        "done": progress.done,
+        "total": progress.total,
+        "message": progress.message,
+        "at": moment(progress.at),
     }
 
 

@@ -258,6 +258,7 @@ def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]
         "kept until": shown_moment(task.expires_at, now=now),
         "last failed": shown_moment(task.last_failed_at, now=now),
         "last error": task.last_error,
+        "progress": "" if task.progress is None else f"{task.progress}, {shown_distance(task.progress.at, now)}",
         "result": shown_bytes(task.result),
         **{f"header {name}": value for name, value in task.headers.items()},
     }

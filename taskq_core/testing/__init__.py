@@ -12,12 +12,16 @@
 
     drain(taskq)                              # a real worker, on Redis or inside a capture
 
-All three work in pytest and in unittest (`self.enterContext(capture(taskq))`), in blocking code and in coroutines
+    with interrupt_after(3):                  # what iterates stops after three items, and goes on in another run
+        tasks.run()
+
+They work in pytest and in unittest (`self.enterContext(capture(taskq))`), in blocking code and in coroutines
 (`await tasks.arun()`, `await adrain(taskq)`). Fixtures for pytest are in `taskq_core.testing.plugin`.
 """
 
 from taskq_core.testing.captured import Captured, capture, eager
 from taskq_core.testing.draining import adrain, drain
+from taskq_core.testing.interrupting import interrupt_after
 from taskq_core.testing.records import EnqueuedTask, TaskRun
 
-__all__ = ["Captured", "EnqueuedTask", "TaskRun", "adrain", "capture", "drain", "eager"]
+__all__ = ["Captured", "EnqueuedTask", "TaskRun", "adrain", "capture", "drain", "eager", "interrupt_after"]

@@ -270,13 +270,16 @@ class Eager(Captured):
                 yield keys.queue(message.queue), task.task_id
 
     def _attempts(self, queue: QueueKeys, task_id: str) -> Iterator[Run]:
-        """Yield each attempt of a task that is to be run."""
-        for _ in range(MOST_ATTEMPTS if self._retries else 1):
+        """Yield each attempt of a task that is to be run. One that was interrupted goes on, as in a worker."""
+        left = MOST_ATTEMPTS if self._retries else 1
+        while left:
             start_now(self._store.runner, queue, task_id)
             run = self._inline.claim(queue, task_id)
             if run is None:
                 return
             yield run
+            if run.settlement is None or run.settlement.outcome is not operations.Outcome.REQUEUE:
+                left -= 1
 
 
 @contextmanager

@@ -20,10 +20,11 @@ from taskq_core.broker import operations
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.context import TaskContext, current
-from taskq_core.errors import WireFormatError
+from taskq_core.errors import TaskPaused, WireFormatError
 from taskq_core.handlers import ErrorHandler, Handler
 from taskq_core.ids import new_token
 from taskq_core.options import DEFAULT_TIMEOUT_S
+from taskq_core.progress import encode_progress
 from taskq_core.task import Task
 from taskq_core.telemetry import unwrap
 from taskq_core.testing.records import TaskRun
@@ -111,7 +112,7 @@ class InlineWorker:
         try:
             call = self._prepare(run)
             run.result = contextvars.copy_context().run(self._call, run, call)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, TaskPaused) as error:
             run.error = error
         except BaseException:  # the test ends here, for example by Ctrl-C
             self.give_back((run,))
@@ -135,7 +136,7 @@ class InlineWorker:
             else:
                 context = contextvars.copy_context()
                 run.result = await self._app.bridge.arun(partial(context.run, self._call, run, call))
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, TaskPaused) as error:
             run.error = error
         except BaseException:
             self.give_back((run,))
@@ -200,13 +201,14 @@ class InlineWorker:
             state=self._state,
             _loop=asyncio._get_running_loop() if is_beside_loop else None,
             worker=self._owner,
-            _write_result=partial(self._write_result, run),
+            _open_notes=partial(self._notes, run),
         )
 
-    def _write_result(self, run: Run, data: bytes) -> None:
-        if not isinstance(data, bytes | bytearray | memoryview):
-            raise TypeError(f"write_result takes bytes, got {type(data).__name__}")
-        self._runner.run(operations.write_result(run.queue, run.task_id, bytes(data), owner=self._owner))
+    def _notes(self, run: Run) -> "_InlineNotes":
+        if run.notes is None:
+            run.notes = _InlineNotes(run, self._runner, self._owner)
+        assert isinstance(run.notes, _InlineNotes)
+        return run.notes
 
     def _enter(self, run: Run) -> None:
         current.set(run.context)
@@ -235,7 +237,7 @@ class InlineWorker:
         return tuple(self._app.error_handlers) if run.failure is not None else ()
 
     def _settle(self, run: Run) -> TaskRun:
-        settlement = settle(
+        settlement = run.settlement = settle(
             run,
             run.result,
             run.error,
@@ -246,7 +248,7 @@ class InlineWorker:
         archive = self._app.settings.archive.limits(run.queue.name)
         self._runner.run(operations.settle(run.queue, [settlement], owner=self._owner, archive=archive))
         if run.span is not None:
-            run.span.end(state_after(settlement), run.error)
+            run.span.end(state_after(settlement), None if isinstance(run.error, TaskPaused) else run.error)
         assert run.context is not None
         outcome = run.context.outcome = word(settlement, run.error).value
         return TaskRun(
@@ -255,8 +257,57 @@ class InlineWorker:
             queue=run.queue.name,
             attempt=run.message.retried + 1,
             outcome=outcome,
-            error=run.error,
+            error=None if isinstance(run.error, TaskPaused) else run.error,
         )
+
+
+class _InlineNotes:
+    """What a run that runs here notes: stored at once, since nobody else waits for this thread."""
+
+    is_stopping = False
+    is_beside_loop = False
+
+    def __init__(self, run: Run, runner: SyncRunner, owner: str) -> None:
+        self._run = run
+        self._runner = runner
+        self._owner = owner
+        self._tells_by_itself = False
+        self.cursor: bytes | None = None
+
+    def check(self) -> None:
+        """Nobody ends a run here."""
+
+    def write_result(self, data: bytes) -> None:
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"write_result takes bytes, got {type(data).__name__}")
+        self._runner.run(operations.write_result(self._run.queue, self._run.task_id, bytes(data), owner=self._owner))
+
+    def tell_progress(self, progress: bytes) -> None:
+        self._tells_by_itself = True
+        self._note(operations.PROGRESS_FIELD, progress)
+
+    def tell(self, done: int, total: int | None) -> None:
+        if not self._tells_by_itself:
+            self._note(operations.PROGRESS_FIELD, encode_progress(done, total))
+
+    def keep(self, cursor: bytes) -> None:
+        self.cursor = cursor
+
+    def store(self, cursor: bytes) -> None:
+        self.cursor = cursor
+        self._note(operations.CURSOR_FIELD, cursor)
+
+    async def astore(self, cursor: bytes) -> None:
+        self.store(cursor)
+
+    def read_cursor(self) -> bytes:
+        return self._runner.run(operations.read_cursor(self._run.queue, self._run.task_id))
+
+    async def aread_cursor(self) -> bytes:
+        return self.read_cursor()
+
+    def _note(self, field: str, data: bytes) -> None:
+        self._runner.run(operations.note(self._run.queue, self._run.task_id, {field: data}, owner=self._owner))
 
 
 @contextlib.contextmanager

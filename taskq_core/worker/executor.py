@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from taskq_core.clock import Clock, utc_datetime
-from taskq_core.context import TaskContext, current
+from taskq_core.context import Notes, TaskContext, current
 from taskq_core.expiry import check_expiry
 from taskq_core.handlers import Handler, Handlers
 from taskq_core.middleware import Middleware, MiddlewareStack
@@ -47,7 +47,7 @@ class Executor:
         concurrency: Most threads.
         redis_time: Returns Unix seconds by Redis's clock.
         ended: Called for each run whose function has ended.
-        write_result: Called with a run and bytes that its function wants stored.
+        notes_of: Returns what takes the notes of a run, when its function makes the first.
         fields_ignored: Called with queue, name and count when fields of a payload are ignored.
         trace_malformed: Called with the queue of a message whose trace cannot be read.
         listener: Told of each run, if it wants to be.
@@ -67,7 +67,7 @@ class Executor:
         concurrency: int,
         redis_time: Callable[[], float],
         ended: Callable[[Run], None],
-        write_result: Callable[[Run, bytes], None],
+        notes_of: Callable[[Run], Notes],
         fields_ignored: Callable[[str, str, int], None],
         trace_malformed: Callable[[str], None],
         listener: WorkerListener,
@@ -82,7 +82,7 @@ class Executor:
         self._worker = worker
         self._redis_time = redis_time
         self._report_end = ended
-        self._write_result = write_result
+        self._notes_of = notes_of
         self._fields_ignored = fields_ignored
         self._trace_malformed = trace_malformed
         self._listener = listener if listener.per_task else None
@@ -168,7 +168,8 @@ class Executor:
         context._loop = self._loop
         context.worker = self._worker
         context.outcome = None if run.outcome is None else run.outcome.value
-        context._write_result = partial(self._write_result, run)
+        context._loops = None
+        context._open_notes = partial(self._notes_of, run)
 
     def _set_deadline(self, run: Run, timeout_s: int, deadline_s: int, now: float) -> None:
         """Set when the run is told to end: after its timeout, and at its deadline by Redis's clock."""

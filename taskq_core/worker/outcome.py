@@ -20,6 +20,7 @@ from taskq_core.errors import (
     Snooze,
     TaskCancelledError,
     TaskExpiredError,
+    TaskPaused,
     UnknownTaskError,
 )
 from taskq_core.expiry import is_discarded_when_expired
@@ -59,9 +60,33 @@ def settle(
         duration_s: Seconds it ran.
         worker: Token of the worker.
     """
+    settlement = _settle(run, result, error, now_s=now_s, duration_s=duration_s, worker=worker)
+    return _with_cursor(run, settlement)
+
+
+def given_back(run: Run) -> Settlement:
+    """Return what is stored for a run that goes back to the head of its queue: where it would go on."""
+    return _with_cursor(run, Settlement(run.task_id, Outcome.REQUEUE))
+
+
+def _with_cursor(run: Run, settlement: Settlement) -> Settlement:
+    notes = run.notes
+    if notes is not None and notes.cursor and settlement.outcome not in (Outcome.DONE, Outcome.COMPLETE):
+        settlement.cursor = notes.cursor
+    return settlement
+
+
+def _settle(
+    run: Run, result: object, error: BaseException | None, *, now_s: float, duration_s: float, worker: str
+) -> Settlement:
     is_young = duration_s < YOUNG_S
-    if run.ending is Ending.SHUTDOWN and error is not None:
-        return Settlement(run.task_id, Outcome.REQUEUE, is_young=is_young)
+    if error is not None and run.ending in (None, Ending.SHUTDOWN):
+        pause = _pause(error)
+        if run.ending is Ending.SHUTDOWN or (pause is not None and pause.is_stopping):
+            return Settlement(run.task_id, Outcome.REQUEUE, is_young=is_young)
+        if pause is not None:  # behind the others, who wait for its slot
+            message = encode_message(run.message)
+            return Settlement(run.task_id, Outcome.RETRY_UNCOUNTED, message=message, is_young=is_young)
     if error is None and run.ending in (None, Ending.SHUTDOWN):
         settlement = _success(run, result, int(now_s))
         if isinstance(settlement, Settlement):
@@ -79,6 +104,13 @@ def settle(
         settlement.record = _record(run, failure.error, now_s, duration_s, worker)
     settlement.is_young = is_young
     return settlement
+
+
+def _pause(error: BaseException) -> TaskPaused | None:
+    """Return what paused the run, also where a group of coroutines has wrapped it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error if isinstance(error, TaskPaused) else None
 
 
 def _success(run: Run, result: object, now_s: int) -> Settlement | ResultValueError:

@@ -2,7 +2,7 @@
 
 import asyncio
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 from taskq_core.broker.operations import Settlement
 from taskq_core.context import TaskContext
@@ -19,6 +19,16 @@ class Ending(Enum):
     CANCELLED = "context canceled"
     LEASE_LOST = "asynq: task lease expired"
     SHUTDOWN = "the worker stops"
+
+
+class RunCursor(Protocol):
+    """What is known of a run that notes something.
+
+    Attributes:
+        cursor: Where the task would go on, None where the run did not say.
+    """
+
+    cursor: bytes | None
 
 
 class Run:
@@ -49,7 +59,7 @@ class Run:
         is_reported: True while error handlers are being told.
         is_stuck: True once it was noticed that the function goes on though it was told to end.
         is_over: True once it is settled, or lost for good, while error handlers are being told.
-        writes: What the function wrote as its result and is not stored yet; kept by `ResultWriter`.
+        notes: What the function notes, such as its cursor; None while it does not. Kept by who runs it.
     """
 
     __slots__ = (
@@ -69,6 +79,7 @@ class Run:
         "lease_until",
         "message",
         "name",
+        "notes",
         "outcome",
         "queue",
         "repeated",
@@ -79,7 +90,6 @@ class Run:
         "task",
         "task_id",
         "thread",
-        "writes",
     )
 
     def __init__(self, queue: QueueKeys, task_id: str, message: TaskMessage, lease_until: float) -> None:
@@ -109,7 +119,7 @@ class Run:
         self.is_reported = False
         self.is_over = False
         self.is_stuck = False
-        self.writes: Any = None
+        self.notes: RunCursor | None = None
 
     @property
     def kind(self) -> str:

@@ -23,7 +23,7 @@ from taskq_core.broker.operations import (
 from taskq_core.broker.operations import settle as settle_operation
 from taskq_core.carrying import REQUEST_ID
 from taskq_core.clock import Clock
-from taskq_core.errors import Discard, Retry, Snooze
+from taskq_core.errors import Discard, Retry, Snooze, TaskPaused
 from taskq_core.settings import ArchiveSettings
 from taskq_core.telemetry import Outcome, WorkerMetrics, type_name
 from taskq_core.wire import QueueKeys
@@ -188,6 +188,8 @@ class Settler:
     def _tell(self, run: Run, outcome: Outcome, state: str, duration_s: float) -> None:
         """Write span, metrics and log of an end, all by the error that error handlers are told."""
         error = run.failure or run.error
+        if isinstance(error, TaskPaused):
+            error = None  # it went as it should
         if run.span is not None:
             run.span.end(state, error, error_type="lease_lost" if outcome is Outcome.LOST else None)
         if self._metrics.is_active:
@@ -308,7 +310,8 @@ def _fitting(runs: Sequence[Run]) -> int:
     size = 0
     for count, run in enumerate(runs, start=1):
         assert run.settlement is not None
-        size += len(run.settlement.message) + len(run.settlement.result) + len(run.settlement.record)
+        settlement = run.settlement
+        size += len(settlement.message) + len(settlement.result) + len(settlement.record) + len(settlement.cursor)
         if count >= BATCH_MAX or size >= BATCH_BYTES:
             return count
     return len(runs)

@@ -52,12 +52,12 @@ from taskq_core.worker.health import Health, Pulse
 from taskq_core.worker.janitor import Janitor
 from taskq_core.worker.keepalive import Keepalive
 from taskq_core.worker.listener import GuardedListener, WorkerListener
-from taskq_core.worker.outcome import counts_as_failure
+from taskq_core.worker.notes import NoteWriter
+from taskq_core.worker.outcome import counts_as_failure, given_back
 from taskq_core.worker.reconciler import Reconciler
 from taskq_core.worker.recoverer import Recoverer
 from taskq_core.worker.relay import Relay
 from taskq_core.worker.reporter import ErrorReporter
-from taskq_core.worker.result_writer import ResultWriter
 from taskq_core.worker.rights import check_rights
 from taskq_core.worker.run import Ending, Run
 from taskq_core.worker.sampler import Fleet, Sampler
@@ -335,7 +335,13 @@ class Worker:
             wants=self.app.observer.wants_ended,
             settled=self._tally.add,
         )
-        self._result_writer = ResultWriter(self._runner, owner=self._token, ended=self._ended)
+        self._notes = NoteWriter(
+            self._runner,
+            self._clock,
+            owner=self._token,
+            ended=self._ended,
+            is_stopping=self._stopping.is_set,
+        )
         self._executor = Executor(
             self.app.find_task,
             self.app.handlers,
@@ -346,7 +352,7 @@ class Worker:
             concurrency=config.concurrency,
             redis_time=self._redis_clock.time,
             ended=self._ended,
-            write_result=self._result_writer.write,
+            notes_of=self._notes.of,
             fields_ignored=self.metrics.ignored_fields,
             trace_malformed=self.metrics.malformed_trace,
             listener=self._listener,
@@ -509,7 +515,7 @@ class Worker:
     # --- runs ---------------------------------------------------------------------------------------------------------
 
     def _ended(self, run: Run) -> None:
-        if run.writes is not None and self._result_writer.holds_back(run):
+        if run.notes is not None and self._notes.of(run).hold_back():
             return
         self._settler.add(run)
         self._fetcher.notify()
@@ -632,7 +638,7 @@ class Worker:
                 run.name,
                 extra={"queue": run.queue.name, "task_id": run.task_id},
             )
-            run.settlement = operations.Settlement(run.task_id, operations.Outcome.REQUEUE)
+            run.settlement = given_back(run)
             self._settler.requeue(run)
         self._fetcher.notify()
         await self._wait_for_end(ENDING_S, None)
@@ -675,7 +681,7 @@ class Worker:
         self._aggregator_calls.close()
         for relay in self._relays:
             relay.close()
-        await self._result_writer.close(ENDING_S)
+        await self._notes.close(ENDING_S)
         await self._reporter.close(ENDING_S)
         if self._helpers:
             await asyncio.wait(self._helpers, timeout=ENDING_S)

@@ -30,7 +30,7 @@ class TaskFields(MixinBase):
     fieldsets = (
         (None, {"fields": ("task_name", "task_id", "task_queue", "task_state", "attempts_used", "group", "do")}),
         (_("Error"), {"fields": ("last_error", "attempts")}),
-        (_("Data"), {"fields": ("payload", "result")}),
+        (_("Data"), {"fields": ("payload", "progress", "result")}),
         (_("Times"), {"fields": ("timeline", "worker", "timeout", "retention")}),
         (_("Trace and headers"), {"fields": ("trace", "headers")}),
     )
@@ -39,7 +39,8 @@ class TaskFields(MixinBase):
     )
     readonly_fields = (
         *("task_name", "task_id", "task_queue", "task_state", "attempts_used", "group", "do", "last_error", "attempts"),
-        *("payload", "result", "timeline", "worker", "timeout", "retention", "trace", "headers", "problem", "message"),
+        *("payload", "progress", "result", "timeline", "worker", "timeout", "retention", "trace", "headers", "problem"),
+        "message",
     )
 
     def told(self, task: Task, name: str) -> bool:
@@ -97,9 +98,20 @@ class TaskFields(MixinBase):
         """What it is called with."""
         return block(task.record.payload)
 
+    @admin.display(description=_("progress"))
+    def progress(self, task: Task) -> SafeString | str:
+        """How far it is, as it told."""
+        progress = task.record.progress
+        if progress is None:
+            return ""
+        bar: SafeString | str = ""
+        if progress.fraction is not None:
+            bar = format_html('<progress value="{}" max="1"></progress> ', f"{progress.fraction:.3f}")
+        return format_html('{}{} <span class="quiet">{}</span>', bar, str(progress), roughly(progress.at))
+
     @admin.display(description=_("result"))
     def result(self, task: Task) -> SafeString | str:
-        """What it returned; of one that runs, what it has written so far: its progress."""
+        """What it returned; of one that runs, what it has written so far."""
         shown = block(task.record.result)
         if shown and task.record.state is TaskState.ACTIVE:
             return format_html('{}<div class="help">{}</div>', shown, _("Written so far; it still runs."))

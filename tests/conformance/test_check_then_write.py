@@ -141,6 +141,11 @@ CASES = {
     "write_result": Case(
         build=lambda q: ops.write_result(q, "done", b"r", owner="w1"), refuse="lease", tolerate="task(done)"
     ),
+    "note": Case(
+        build=lambda q: ops.note(q, "done", {ops.CURSOR_FIELD: b"{}"}, owner="w1"),
+        refuse="lease",
+        tolerate="task(done)",
+    ),
     "quarantine": Case(
         build=lambda q: ops.quarantine(q, "bad", owner="w1", now_ns=NOW_NS),
         refuse="active lease quarantine",

@@ -87,6 +87,14 @@ def test_presence_is_written(full: Broker) -> None:
     assert full.raw.zscore(full.keys.servers, server) == NOW_S
 
 
+def test_cursor_and_progress_are_written(full: Broker) -> None:
+    fields = {ops.CURSOR_FIELD: b"c" * 100, ops.PROGRESS_FIELD: b"p" * 100}
+
+    assert full.run(ops.note(full.queue, "run-1", fields, owner="w1"))
+
+    assert full.raw.hmget(full.queue.task("run-1"), list(fields)) == [b"c" * 100, b"p" * 100]
+
+
 def test_a_result_is_written(full: Broker) -> None:
     assert full.run(ops.write_result(full.queue, "run-1", b"r" * 100, owner="w1"))
 

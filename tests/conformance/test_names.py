@@ -44,6 +44,8 @@ def live(broker: Broker, queue_name: str, task_id: str) -> None:
         assert taken.tasks == [(task_id, b"m")]
     assert run(ops.extend_leases(queue, [task_id], owner="w1", lease_s=30, now_ns=now_ns)).kept == [True]
     assert run(ops.write_result(queue, task_id, b"r", owner="w1")) is True
+    assert run(ops.note(queue, task_id, {ops.CURSOR_FIELD: b"c"}, owner="w1")) is True
+    assert run(ops.read_cursor(queue, task_id)) == b"c"
     late_ns = now_ns + 60 * SECOND
     listed = run(ops.list_expired(queue, grace_s=30, now_ns=late_ns)).tasks
     assert [task.task_id for task in listed] == [task_id]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import Outcome, SettleCode, Settlement
+from taskq_core.broker.operations import Outcome, Recovery, SettleCode, Settlement, Verdict
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
 SECOND = 1_000_000_000
@@ -188,6 +188,45 @@ class TestSettle:
         assert over is not None
         assert (running.owner, running.started_ms, running.attempts) == ("w1", NOW_NS // 1_000_000, b"")
         assert (over.owner, over.started_ms, over.attempts) == ("", None, b"{}")
+
+    @pytest.mark.parametrize("outcome", [Outcome.RETRY, Outcome.RETRY_UNCOUNTED, Outcome.ARCHIVE, Outcome.REQUEUE])
+    def test_a_task_that_is_not_over_keeps_its_cursor(self, broker: Broker, outcome: Outcome) -> None:
+        """It goes with the settlement; one that was noted before stays where the settlement has none."""
+        broker.enqueue("a", "b")
+        broker.dequeue()
+        for task_id in ("a", "b"):
+            broker.run(ops.note(broker.queue, task_id, {ops.CURSOR_FIELD: b"noted"}, owner="w1"))
+        ends = [
+            Settlement("a", outcome, message=b"m", cursor=b"settled"),
+            Settlement("b", outcome, message=b"m"),
+        ]
+
+        assert broker.run(ops.settle(broker.queue, ends, owner="w1", now_ns=NOW_NS)) == "11"
+
+        assert broker.run(ops.read_cursor(broker.queue, "a")) == b"settled"
+        assert broker.run(ops.read_cursor(broker.queue, "b")) == b"noted"
+
+    @pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.COMPLETE])
+    def test_a_task_that_is_over_has_no_cursor(self, broker: Broker, outcome: Outcome) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+        broker.run(ops.note(broker.queue, "a", {ops.CURSOR_FIELD: b"noted"}, owner="w1"))
+
+        assert broker.settle(outcome, "a", seconds=60) == SettleCode.SETTLED
+
+        assert broker.run(ops.read_cursor(broker.queue, "a")) == b""
+
+    def test_a_task_that_is_taken_back_keeps_its_cursor(self, broker: Broker) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
+        broker.run(ops.note(broker.queue, "a", {ops.CURSOR_FIELD: b"noted"}, owner="w1"))
+        late_ns = NOW_NS + 120 * SECOND
+        (listed,) = broker.run(ops.list_expired(broker.queue, grace_s=30, now_ns=late_ns)).tasks
+        back = [Recovery(listed, Verdict.RETRY, b"m")]
+
+        assert broker.run(ops.recover(broker.queue, back, grace_s=30, now_ns=late_ns)) == "1"
+
+        assert broker.run(ops.read_cursor(broker.queue, "a")) == b"noted"
 
     def test_complete_without_result_leaves_one_written_before(self, broker: Broker) -> None:
         broker.enqueue("a")
@@ -405,10 +444,11 @@ class TestFence:
                 == [True]
             ),
             lambda broker: broker.run(ops.write_result(broker.queue, "a", b"r", owner="w1")),
+            lambda broker: broker.run(ops.note(broker.queue, "a", {ops.CURSOR_FIELD: b"c"}, owner="w1")),
             lambda broker: broker.run(ops.quarantine(broker.queue, "a", owner="w1", now_ns=NOW_NS)),
             lambda broker: broker.dequeue("w1") == ["a"],
         ],
-        ids=["extend", "write_result", "quarantine", "repeat_dequeue"],
+        ids=["extend", "write_result", "note", "quarantine", "repeat_dequeue"],
     )
     def test_it_can_do_nothing_else(self, taken_over: Broker, attempt: Callable[[Broker], bool]) -> None:
         before = taken_over.dump()

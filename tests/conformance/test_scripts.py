@@ -29,6 +29,8 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "settle": lambda q: ops.settle(q, [Settlement("a", Outcome.DONE)], owner="w1"),
     "extend": lambda q: ops.extend_leases(q, ["a"], owner="w1", lease_s=30),
     "write_result": lambda q: ops.write_result(q, "a", b"r", owner="w1"),
+    "note": lambda q: ops.note(q, "a", {"taskq_progress": b"{}"}, owner="w1"),
+    "read_cursor": lambda q: ops.read_cursor(q, "a"),
     "quarantine": lambda q: ops.quarantine(q, "a", owner="w1"),
     "forward": lambda q: ops.forward(q, owner="w1", leader_ms=1000),
     "expired": lambda q: ops.list_expired(q, grace_s=30),

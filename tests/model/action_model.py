@@ -184,6 +184,7 @@ class ActionModel(ServiceModel):
             lock=words.get(b"unique_key", ""),
             group=words.get(b"group", ""),
             result=departure.fields.get(b"result"),
+            cursor=words.get(b"taskq_cursor", ""),
         )
         queue.tasks[departure.task_id] = task
         if task.state == "pending":

@@ -41,7 +41,7 @@ groups = st.sampled_from(("", "", "", *GROUPS))
 locks = st.sampled_from(("", "", *LOCKS))
 delays = st.sampled_from((1, 9_999, 10_000, 20_001))
 outcomes = st.sampled_from(tuple(Outcome))
-DEEDS = ("extend", "write_result", "quarantine", *Outcome)
+DEEDS = ("extend", "write_result", "note", "quarantine", *Outcome)
 """What the worker of a task can do to it."""
 seldom = st.sampled_from((False, False, False, False, True))
 pauses = st.sampled_from((0, 0, 10, 40))

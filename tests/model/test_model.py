@@ -67,7 +67,7 @@ def test_the_store_equals_the_model(
 
 
 OPERATIONS = {
-    *("enqueue", "look", "revoke", "dequeue", "settle", "extend_leases", "write_result", "quarantine"),
+    *("enqueue", "look", "revoke", "dequeue", "settle", "extend_leases", "write_result", "note", "quarantine"),
     *("list_expired", "recover", "forward", "clean", "lead", "resign", "adopt", "tick"),
     *("gather", "read_members", "combine", "sweep", "reclaim", "expel", "give_back"),
     *("run_tasks", "archive_tasks", "delete_tasks", "wait_tasks", "rewrite", "pause", "resume", "rouse"),
@@ -89,6 +89,13 @@ MUTANTS = {
         "write_result",
         "redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[1] .. ':' .. score",
         "false",
+    ),
+    "note: no fence": ("note", "redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[1] .. ':' .. score", "false"),
+    "settle: the cursor is forgotten": ("settle", "redis.call('HSET', key, 'taskq_cursor', ARGV[i + 5])", ""),
+    "settle: the cursor stays": (
+        "settle",
+        "state == 'completed' and 'taskq_cursor' or 'taskq_started'",
+        "'taskq_started'",
     ),
     "enqueue: a taken id": ("enqueue", "redis.call('EXISTS', key) == 1", "false"),
     "enqueue: a lock that is held": ("enqueue", "lock ~= '' and redis.call('EXISTS', lock) == 1", "false"),

@@ -106,6 +106,7 @@ class WorkerRules(Asking):
             unique_key=lock,
             result=b"result" if outcome is Outcome.COMPLETE and delay_ms > 1 else b"",
             is_young=delay_ms > 1,
+            cursor=b"%d" % delay_ms if delay_ms > 1 and outcome not in (Outcome.DONE, Outcome.COMPLETE) else b"",
         )
 
     @precondition(lambda self: self.leases)
@@ -137,6 +138,16 @@ class WorkerRules(Asking):
         owner = self.tokens[worker]
         answer = self.ask(ops.write_result(keys, task_id, result, owner=owner))
         assert answer == self.model.write_result(queue, task_id, result, owner)
+
+    @precondition(lambda self: self.leases)
+    @rule(name=queues, worker=workers, pick=numbers)
+    def note(self, name: str, worker: int, pick: int) -> None:
+        keys, queue = self.here(name)
+        (task_id,) = self.some(name, [pick], "active")
+        cursor = str(self.next())
+        owner = self.tokens[worker]
+        answer = self.ask(ops.note(keys, task_id, {ops.CURSOR_FIELD: cursor.encode()}, owner=owner))
+        assert answer == self.model.note(queue, task_id, cursor, owner)
 
     @precondition(lambda self: self.leases)
     @rule(name=queues, worker=workers, pick=numbers)
@@ -172,6 +183,8 @@ class WorkerRules(Asking):
             ]
         elif kind == "write_result":
             assert not self.ask(ops.write_result(keys, task_id, b"of a zombie", owner=owner))
+        elif kind == "note":
+            assert not self.ask(ops.note(keys, task_id, {ops.CURSOR_FIELD: b"of a zombie"}, owner=owner))
         elif kind == "quarantine":
             assert not self.ask(ops.quarantine(keys, task_id, owner=owner, now_ns=now_ns))
         else:

@@ -67,6 +67,7 @@ _FIELDS = {
     "taskq_started",
     "taskq_attempts",
     "taskq_wait",
+    "taskq_cursor",
     "taskq_moving",
 }
 
@@ -87,6 +88,7 @@ class Task:
         lock: The unique lock its hash names.
         group: The group its hash names.
         result: Result bytes.
+        cursor: Where it would go on.
         owner: Token of the worker that runs it, as its fence and its lease say.
         in_set: Id of the aggregation set it is in.
         waited: Whether somebody asked to be told of its end.
@@ -101,6 +103,7 @@ class Task:
     lock: str = ""
     group: str = ""
     result: bytes | None = None
+    cursor: str = ""
     owner: str = ""
     in_set: str = ""
     waited: bool = False
@@ -339,6 +342,7 @@ def _task(task_id: str, fields: dict[str, bytes]) -> Task:
         lock=words.get("unique_key", ""),
         group=words.get("group", ""),
         result=fields.get("result"),
+        cursor=words.get("taskq_cursor", ""),
         owner=owner,
         waited="taskq_wait" in words,
         moving=words.get("taskq_moving", ""),

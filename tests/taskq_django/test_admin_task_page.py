@@ -88,9 +88,20 @@ def test_attempts_are_told_with_their_tracebacks(pages: Callable[..., str], redi
     assert "Last error:" in html
 
 
-def test_what_a_running_task_has_written_is_shown_as_its_progress(
+def test_the_progress_of_a_task_is_shown_as_text_whatever_it_says(
     pages: Callable[..., str], redis: RedisServer
 ) -> None:
+    handle = enqueue()
+    put(redis, handle, "active")
+    told = b'{"done":3,"total":10,"at":1700000000000,"message":"<b>page</b>"}'
+    redis.client.hset(f"asynq:{{default}}:t:{handle.id}", "taskq_progress", told)
+
+    html = pages(page_of(handle))
+
+    assert '<progress value="0.300" max="1"></progress> 3 of 10 (30 %): &lt;b&gt;page&lt;/b&gt;' in html
+
+
+def test_what_a_running_task_has_written_is_shown(pages: Callable[..., str], redis: RedisServer) -> None:
     handle = enqueue()
     put(redis, handle, "active")
     redis.client.hset(f"asynq:{{default}}:t:{handle.id}", "result", b'{"done": 3, "of": 10}')

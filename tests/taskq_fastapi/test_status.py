@@ -37,7 +37,7 @@ def gate() -> asyncio.Event:
 def work(taskq: TaskQ, gate: asyncio.Event) -> Any:
     @taskq.task(name="work")
     async def work(context: TaskContext, outcome: str = "fine") -> str:
-        context.progress({"done": 1, "of": 2})
+        context.progress(1, 2, "half")
         await gate.wait()
         if outcome != "fine":
             raise ValueError(outcome)
@@ -241,7 +241,8 @@ async def test_a_task_is_followed_by_polling(
     await draining
     after = (await web.get(url)).json()
 
-    told = {"done": 1, "of": 2}
+    told = {"done": 1, "total": 2, "message": "half"}
+    assert during["progress"].pop("at")
     assert (before["state"], before["is_final"], before["attempt"], before["progress"]) == ("pending", False, 0, None)
     assert (during["is_final"], during["attempt"], during["progress"], during["result"]) == (False, 1, told, None)
     assert (after["is_final"], after["attempt"], after["max_attempts"]) == (True, 1, 1)
@@ -362,16 +363,18 @@ async def test_a_task_is_streamed_to_its_end(taskq: TaskQ, app: FastAPI, work: A
 
     assert (events.status, events.answer_headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
     assert events.text.startswith("retry: 2000\n\n")
+    for event in found:
+        assert event.data["progress"] is None or event.data["progress"].pop("at")
     states = [(event.kind, event.data["state"], event.data["progress"], event.data["result"]) for event in found]
-    told = {"done": 1, "of": 2}
+    told = {"done": 1, "total": 2, "message": "half"}
     middle = [("status", "active", None, None)]
     assert states in (
-        [("status", "pending", None, None), ("status", "active", told, None), ("end", "completed", None, "fine")],
+        [("status", "pending", None, None), ("status", "active", told, None), ("end", "completed", told, "fine")],
         [
             ("status", "pending", None, None),
             *middle,
             ("status", "active", told, None),
-            ("end", "completed", None, "fine"),
+            ("end", "completed", told, "fine"),
         ],
     )
     assert len({event.id for event in found}) == len(found)

@@ -22,8 +22,11 @@ local function release(lock, id)
   end
 end
 
+-- keep: put a task where its new state says. Where it would go on is of no use to one that is completed.
 local function keep(set, score, id, task_key, message, state)
   redis.call('ZADD', set, score, id)
   redis.call('HSET', task_key, 'msg', message, 'state', state)
-  redis.call('HDEL', task_key, 'taskq_owner', 'taskq_started')
+  redis.call(
+    'HDEL', task_key, 'taskq_owner', 'taskq_started', state == 'completed' and 'taskq_cursor' or 'taskq_started'
+  )
 end

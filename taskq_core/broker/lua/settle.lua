@@ -16,8 +16,8 @@
   ARGV[6]  int     seconds an archived task is kept
   ARGV[7]  int     most archived tasks
   ARGV[8]  int     arguments per task: 2 (all are done) or 7
-  ARGV[9..]        per task: outcome, id and, with 7, message, time, unique lock key ('' none), result ('' none), record
-                   of the attempt ('' none), a line of JSON
+  ARGV[9..]        per task: outcome, id and, with 7, message, time, unique lock key ('' none), result or, where the task
+                   is not over, its cursor ('' none), record of the attempt ('' none), a line of JSON
                    outcome  d done: delete                     c complete: keep, time = seconds of retention
                             r retry after a failure, time = ms until then
                             n retry that counts no failure     a archive
@@ -70,6 +70,9 @@ for position = math.min(total, budget), 1, -1 do
     gone[#gone + 1] = id
     redis.call('LREM', KEYS[1], #ARGV[i] > 1 and 1 or -1, id) -- first: accepted also over maxmemory
     local outcome = string.sub(ARGV[i], 1, 1)
+    if stride == 7 and ARGV[i + 5] ~= '' and outcome ~= 'c' then
+      redis.call('HSET', key, 'taskq_cursor', ARGV[i + 5])
+    end
     if outcome == 'd' then
       redis.call('DEL', key)
       processed = processed + 1

@@ -1,6 +1,6 @@
 """A worker's own tasks: take them, keep their leases, end their runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -100,6 +100,8 @@ class Settlement:
         result: Result bytes for COMPLETE, b"" for none.
         record: What is noted of the attempt for COMPLETE, RETRY, RETRY_UNCOUNTED and ARCHIVE, a line; b"" for nothing.
         is_young: True if the task is among the youngest active ones, which makes it cheaper to find.
+        cursor: Where a task that is not over would go on, for RETRY, RETRY_UNCOUNTED, ARCHIVE and REQUEUE; b"" leaves
+            what is stored.
     """
 
     task_id: str
@@ -111,6 +113,13 @@ class Settlement:
     result: bytes = b""
     record: bytes = b""
     is_young: bool = True
+    cursor: bytes = b""
+
+
+CURSOR_FIELD = "taskq_cursor"
+"""Field of a task: where it would go on."""
+PROGRESS_FIELD = "taskq_progress"
+"""Field of a task: how far it is."""
 
 
 def settle(
@@ -139,7 +148,7 @@ def settle(
                 each.message,
                 each.seconds if each.outcome is Outcome.COMPLETE else each.delay_ms,
                 each.unique_key,
-                each.result,
+                each.result or each.cursor,
                 each.record,
             )
     return Operation("settle", load("settle"), _settle_keys(queue), args, text)
@@ -181,6 +190,20 @@ def write_result(queue: QueueKeys, task_id: str, result: bytes, *, owner: str) -
     """Store the result of a running task. Reads as False when the task is not this worker's any more."""
     keys = (queue.task(task_id), queue.lease)
     return Operation("write_result", load("write_result"), keys, (owner, task_id, result), boolean)
+
+
+def note(queue: QueueKeys, task_id: str, fields: Mapping[str, bytes], *, owner: str) -> Operation[bool]:
+    """Store what a running task notes of itself, by field. Reads as False when the task is another worker's."""
+    words: list[Argument] = [owner, task_id]
+    for field, value in fields.items():
+        words += (field, value)
+    return Operation("note", load("note"), (queue.task(task_id), queue.lease), words, boolean)
+
+
+def read_cursor(queue: QueueKeys, task_id: str) -> Operation[bytes]:
+    """Read where a task would go on. Reads as b"" where nothing says so."""
+    key = queue.task(task_id)
+    return Operation("read_cursor", None, (key,), ("HGET", key, CURSOR_FIELD), lambda reply: bytes(reply or b""))
 
 
 def quarantine(queue: QueueKeys, task_id: str, *, owner: str, now_ns: int | None = None) -> Operation[bool]:

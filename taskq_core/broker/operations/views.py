@@ -32,6 +32,7 @@ class StoredTask:
         owner: Token of the worker that has it, "" for none. Listings leave it out, and what follows.
         started_ms: Unix ms at which that worker got it, None if unknown.
         attempts: What is noted of its attempts, a line each.
+        progress: How far it is, as it told.
     """
 
     task_id: str
@@ -42,6 +43,7 @@ class StoredTask:
     owner: str = ""
     started_ms: int | None = None
     attempts: bytes = b""
+    progress: bytes = b""
 
 
 def key_of(queue: QueueKeys, state: TaskState, group: str | None = None) -> str:
@@ -78,7 +80,7 @@ def look(queue: QueueKeys, task_id: str, *, tell_end: bool = False) -> Operation
         if reply is None:
             return None
         state = _state(queue, task_id, reply[0])
-        stored = StoredTask(task_id, state, reply[1], reply[2], _score(reply[3]), attempts=reply[6])
+        stored = StoredTask(task_id, state, reply[1], reply[2], _score(reply[3]), attempts=reply[6], progress=reply[7])
         owner = owner_of(reply[4], reply[3])
         if state is TaskState.ACTIVE and owner:
             stored.owner = owner

@@ -254,13 +254,13 @@ def test_what_is_no_lifespan_is_refused(app: TaskQ) -> None:
         app.worker_lifespan(lambda app: None)  # type: ignore[misc,arg-type]
 
 
-async def test_progress_is_the_result_so_far(app: TaskQ) -> None:
+async def test_progress_is_told_while_it_runs(app: TaskQ) -> None:
     seen = asyncio.Event()
     told = asyncio.Event()
 
     @app.task(name="work", retention=60)
     async def work(context: TaskContext) -> str:
-        context.progress({"done": 3, "of": 10})
+        context.progress(3, 10)
         told.set()
         await seen.wait()
         return "all"
@@ -269,9 +269,12 @@ async def test_progress_is_the_result_so_far(app: TaskQ) -> None:
     draining = asyncio.create_task(adrain(app))
     await told.wait()
     async with asyncio.timeout(30):
-        while (await handle.arefresh()).result != b'{"done":3,"of":10}':  # noqa: ASYNC110 - nobody tells
+        while (await handle.arefresh()).progress is None:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
+    progress = (await handle.arefresh()).progress
     seen.set()
     await draining
 
+    assert progress is not None
+    assert (progress.done, progress.total) == (3, 10)
     assert await handle.aresult() == "all"

@@ -67,6 +67,25 @@ def plain_wait(context: TaskContext, name: str, until: str) -> str:
     return "done"
 
 
+@app.task(name="iterate", retry_delay=0)
+def iterate(context: TaskContext, name: str, count: int, pause_s: float, every: int | None = None) -> str:
+    """Note each item with the attempt, before the time it takes."""
+    for number in context.iterate(range(count), every=every):
+        note(name, f"{context.attempt} {number}")
+        time.sleep(pause_s)
+    return "done"
+
+
+@app.task(name="iterate_coroutine", retry_delay=0)
+async def iterate_coroutine(name: str, count: int, pause_s: float, every: int | None = None) -> str:
+    """As `iterate`, on the event loop."""
+    context = current_task()
+    async for number in context.iterate(range(count), every=every):
+        note(name, f"{context.attempt} {number}")
+        await asyncio.sleep(pause_s)
+    return "done"
+
+
 @app.task(name="stubborn")
 def stubborn(name: str) -> None:
     """Cannot be interrupted: it sits in one C call."""

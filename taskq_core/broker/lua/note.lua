@@ -1,0 +1,18 @@
+--[[
+  note: store what a running task notes of itself: how far it is, and where it would go on.
+
+  KEYS[1]  hash    the task
+  KEYS[2]  zset    leases: id by expiry (Unix s)
+  ARGV[1]  string  token of the worker
+  ARGV[2]  string  task id
+  ARGV[3..]        fields of the hash, each followed by its value (at most 10)
+
+  returns  1  stored   0  not this worker's
+]]
+local score = redis.call('ZSCORE', KEYS[2], ARGV[2])
+if not score or redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[1] .. ':' .. score then
+  return 0
+end
+redis.call('HDEL', KEYS[1], 'pending_since') -- accepted also over maxmemory, and with it the write that follows
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+return 1

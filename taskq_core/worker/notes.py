@@ -1,0 +1,289 @@
+"""Store what running tasks write: their result so far, how far they are, where they would go on.
+
+A function notes things in whatever thread and never waits for it, unless it asks to. Of several values of a kind that
+wait, the last counts. Results are written soon; progress and cursors at most once in `EVERY_S`, the last of them too.
+All writes of a run go one after the other, and its end is held back until the last was answered, so that none
+overtakes its settlement; the last cursor travels with the settlement itself. Each is fenced: one of a worker that has
+lost the task changes nothing.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import CURSOR_FIELD, PROGRESS_FIELD, note, read_cursor
+from taskq_core.clock import Clock
+from taskq_core.errors import BrokerError, BrokerUnavailableError, TaskInterrupted
+from taskq_core.progress import encode_progress
+from taskq_core.worker.run import Run
+
+logger = logging.getLogger("taskq.worker")
+
+PATIENCE_S = 5.0
+"""Seconds a write is repeated while Redis does not answer."""
+EVERY_S = 1.0
+"""Seconds between two writes of progress and cursors of one run."""
+LOOK_S = 0.2
+"""Seconds after which a function that waits for a write looks whether it has to end."""
+_RESULT = "result"
+_WHAT = {_RESULT: "its result", PROGRESS_FIELD: "its progress", CURSOR_FIELD: "its cursor"}
+
+T = TypeVar("T")
+
+
+class RunNotes:
+    """What one run notes, and what is not stored yet; its context's `Notes`.
+
+    Attributes:
+        cursor: Where the task would go on, None where this run did not say.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_has_ended",
+        "_is_planned",
+        "_lock",
+        "_next_at",
+        "_run",
+        "_tells_by_itself",
+        "_timer",
+        "_waiters",
+        "_waiting",
+        "_writer",
+        "cursor",
+    )
+
+    def __init__(self, run: Run, writer: "NoteWriter") -> None:
+        self._run = run
+        self._writer = writer
+        self._lock = threading.Lock()
+        self._waiting: dict[str, bytes] = {}
+        self._waiters: list[asyncio.Future[bool | None]] = []
+        self._is_planned = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._busy: asyncio.Task[None] | None = None
+        self._next_at = 0.0
+        self._has_ended = False
+        self._tells_by_itself = False
+        self.cursor: bytes | None = None
+
+    # --- for the function, from any thread ----------------------------------------------------------------------------
+
+    @property
+    def is_stopping(self) -> bool:
+        """True once the worker stops."""
+        return self._writer.is_stopping()
+
+    @property
+    def is_beside_loop(self) -> bool:
+        """True on an event loop, where nothing may block."""
+        return asyncio._get_running_loop() is not None
+
+    def check(self) -> None:
+        """Raise `TaskInterrupted` if the run was told to end."""
+        if self._run.ending is not None:
+            raise TaskInterrupted
+
+    def write_result(self, data: bytes) -> None:
+        """Store bytes as the result, soon.
+
+        Raises:
+            TypeError: It is no bytes.
+        """
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"write_result takes bytes, got {type(data).__name__}")
+        self._put(_RESULT, bytes(data))
+
+    def tell_progress(self, progress: bytes) -> None:
+        """Store what the function tells of its progress."""
+        self._tells_by_itself = True
+        self._put(PROGRESS_FIELD, progress)
+
+    def tell(self, done: int, total: int | None) -> None:
+        """Store the progress of a loop, unless the function tells its own."""
+        if not self._tells_by_itself:
+            self._put(PROGRESS_FIELD, encode_progress(done, total))
+
+    def keep(self, cursor: bytes) -> None:
+        """Keep cursors for the end of the run, and store them soon."""
+        self.cursor = cursor
+        self._put(CURSOR_FIELD, cursor)
+
+    def store(self, cursor: bytes) -> None:
+        """Store cursors, and return once they are."""
+        self.cursor = cursor
+        self._wait_for(self._flush(cursor))
+
+    async def astore(self, cursor: bytes) -> None:
+        """As `store`, for coroutines."""
+        self.cursor = cursor
+        await self._await(self._flush(cursor))
+
+    def read_cursor(self) -> bytes:
+        """Return what an earlier run has stored."""
+        return self._wait_for(self._read())
+
+    async def aread_cursor(self) -> bytes:
+        """As `read_cursor`, for coroutines."""
+        return await self._await(self._read())
+
+    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._writer.loop).result()
+
+    async def _await(self, work: Coroutine[Any, Any, T]) -> T:
+        if asyncio.get_running_loop() is self._writer.loop:
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._writer.loop))
+
+    def _put(self, field: str, data: bytes) -> None:
+        with self._lock:
+            self._waiting[field] = data
+            if self._is_planned and field != _RESULT:
+                return
+            self._is_planned = True
+        try:
+            self._writer.loop.call_soon_threadsafe(self._plan)
+        except RuntimeError:  # the loop is closed: the task was given back, and this function should have ended
+            raise TaskInterrupted from None
+
+    # --- on the event loop --------------------------------------------------------------------------------------------
+
+    def _plan(self) -> None:
+        """Write what waits now, or when it is time."""
+        if self._busy is not None or not self._waiting:  # what is being written plans anew at its end
+            return
+        pause_s = self._next_at - self._writer.clock.monotonic()
+        if pause_s <= 0 or self._has_ended or self._waiters or _RESULT in self._waiting:
+            self._write_now()
+        elif self._timer is None:
+            self._timer = self._writer.loop.call_later(pause_s, self._write_now)
+
+    def _write_now(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._busy is None:
+            self._busy = self._writer.start(self._write())
+
+    async def _read(self) -> bytes:
+        run, writer = self._run, self._writer
+        while True:
+            try:
+                return await writer.runner.run(read_cursor(run.queue, run.task_id), patience_s=LOOK_S)
+            except BrokerUnavailableError:  # to begin anew because Redis is away would be wrong
+                self.check()
+                await asyncio.sleep(LOOK_S)
+
+    async def _flush(self, cursor: bytes) -> None:
+        """Write cursors now, and return once they are stored, however long Redis is away."""
+        stored: bool | None = None
+        while not stored:
+            with self._lock:
+                self._waiting[CURSOR_FIELD] = cursor
+            waiter: asyncio.Future[bool | None] = self._writer.loop.create_future()
+            self._waiters.append(waiter)
+            self._plan()
+            while not waiter.done():
+                await asyncio.wait((waiter,), timeout=LOOK_S)
+                self.check()
+            stored = waiter.result()
+            if stored is False:  # the task is another worker's
+                raise TaskInterrupted
+
+    async def _write(self) -> None:
+        run, writer = self._run, self._writer
+        with self._lock:
+            fields, self._waiting = self._waiting, {}
+            self._is_planned = False
+        waiters, self._waiters = self._waiters, []
+        stored: bool | None = None
+        try:
+            operation = note(run.queue, run.task_id, fields, owner=writer.owner)
+            stored = await writer.runner.run(operation, patience_s=PATIENCE_S)
+        except BrokerError as error:
+            logger.error(
+                "what task %s wrote as %s was not stored: %s",
+                run.name,
+                " and ".join(_WHAT[field] for field in fields),
+                error,
+                extra={"queue": run.queue.name, "task_id": run.task_id},
+            )
+        finally:
+            self._busy = None
+            self._next_at = writer.clock.monotonic() + EVERY_S
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(stored)
+            if stored is False:
+                with self._lock:
+                    self._waiting.clear()
+            if self._has_ended and not self._waiting:
+                writer.ended(run)
+            else:
+                self._plan()
+
+    def hold_back(self) -> bool:
+        """True if the run, which has ended, waits for its last write. The writer's `ended` is called when it may go."""
+        with self._lock:
+            self._waiting.pop(CURSOR_FIELD, None)  # it goes with the settlement
+            if not self._waiting and self._busy is None:
+                return False
+        self._has_ended = True
+        self._plan()
+        return True
+
+
+class NoteWriter:
+    """Writes what running tasks note.
+
+    Args:
+        runner: Sends operations.
+        clock: Source of monotonic time.
+        owner: Token of the worker.
+        ended: Called with a run whose end was held back and may be settled now.
+        is_stopping: Whether the worker stops; called from any thread.
+    """
+
+    def __init__(
+        self,
+        runner: AsyncRunner,
+        clock: Clock,
+        *,
+        owner: str,
+        ended: Callable[[Run], None],
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self.runner = runner
+        self.clock = clock
+        self.owner = owner
+        self.ended = ended
+        self.is_stopping = is_stopping
+        self.loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def of(self, run: Run) -> RunNotes:
+        """Return what a run notes. From any thread."""
+        notes = run.notes
+        if notes is None:
+            with self._lock:
+                notes = run.notes
+                if notes is None:
+                    notes = run.notes = RunNotes(run, self)
+        assert isinstance(notes, RunNotes)
+        return notes
+
+    def start(self, write: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Start a write."""
+        task = self.loop.create_task(write)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self, timeout_s: float) -> None:
+        """Wait for writes on their way."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)

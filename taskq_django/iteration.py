@@ -1,0 +1,123 @@
+"""Querysets as something a task can go on with: rows in the order of their primary keys, read in chunks.
+
+A chunk is asked for by the key after which it begins, so that rows that are deleted or added in between move nothing,
+and no query and no transaction is held open while the task works. What `iterate` is given stays as it is but for its
+order: filters, annotations, `select_related`, the database.
+"""
+
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import models
+from django.db.models.manager import BaseManager
+from django.db.models.query import ModelIterable
+
+from taskq_core.codec import RefusedError
+from taskq_core.errors import IterationError
+from taskq_core.sources import Source, adapters
+from taskq_django.references import ModelKind
+
+CHUNK = 200
+"""Rows that one query reads, where no batches are asked for."""
+
+
+class QuerysetSource:
+    """The rows of a queryset; the cursor is the primary key of the last."""
+
+    total = None
+
+    def __init__(self, rows: "models.QuerySet[Any]", chunk: int) -> None:
+        _check(rows)
+        self._rows = rows
+        self._chunk = chunk
+        self._kind = ModelKind(rows.model)
+
+    def pairs(self, cursor: Any) -> Iterator[tuple[Any, Any]]:
+        """Yield each row after a cursor, with its own."""
+        key = self._key(cursor)
+        while True:
+            pairs, key = self._read(key)
+            yield from pairs
+            if key is None:
+                return
+
+    async def apairs(self, cursor: Any) -> AsyncGenerator[tuple[Any, Any], None]:
+        """As `pairs`, with the queries in the thread of the coroutine's database connections."""
+        key = self._key(cursor)
+        while True:
+            pairs, key = await sync_to_async(self._read, thread_sensitive=True)(key)
+            for pair in pairs:
+                yield pair
+            if key is None:
+                return
+
+    def _key(self, cursor: Any) -> Any:
+        if cursor is None:
+            return None
+        try:
+            return self._kind.to_key(cursor)
+        except RefusedError as error:
+            raise IterationError(
+                f"the stored cursor of this iteration is no primary key of {self._kind.label}: {error}; "
+                "a task that has several loops gives them names, so that none takes the cursor of another"
+            ) from None
+
+    def _read(self, key: Any) -> tuple[list[tuple[Any, Any]], Any]:
+        """Return the rows after a key with their cursors, and the key of the last; None if there are no more."""
+        rows = self._rows.order_by("pk")
+        if key is not None:
+            rows = rows.filter(pk__gt=key)
+        pairs = []
+        found = list(rows[: self._chunk])
+        last = key
+        for row in found:
+            if row.pk != last:  # a join may give a row several times
+                last = row.pk
+                pairs.append((row, self._kind.to_json(row.pk)))
+        return pairs, last if len(found) == self._chunk else None
+
+
+def _check(rows: "models.QuerySet[Any]") -> None:
+    """Refuse a queryset that cannot be read in the order of its primary keys."""
+    query = rows.query
+    name = f"a queryset of {rows.model._meta.label}"
+    problem = ""
+    if query.combinator:
+        problem = f"{name} made by {query.combinator}() cannot be filtered further; iterate over its parts, one by one"
+    elif query.is_sliced:
+        problem = f"{name} is sliced, and its rows would be others in the next run; filter it instead"
+    elif not issubclass(rows._iterable_class, ModelIterable):
+        problem = f"{name} gives values() instead of instances; leave that out, or take only()"
+    elif query.distinct_fields:
+        problem = f"{name} has distinct({', '.join(map(repr, query.distinct_fields))}), which needs an order of its own"
+    elif query.extra_order_by or not _is_by_key(rows):
+        problem = f"{name} is ordered by {_order(query)}; iterate() goes by primary key: leave order_by() out"
+    if problem:
+        raise IterationError(f"iterate() cannot go on with it in another run: {problem}")
+
+
+def _is_by_key(rows: "models.QuerySet[Any]") -> bool:
+    """Whether no order is asked for, but for that by primary key. What the model has by default counts for nothing."""
+    key = rows.model._meta.pk
+    by_key = {("pk",), (key.name,), (key.attname,)} if key is not None else {("pk",)}
+    return not rows.query.order_by or tuple(rows.query.order_by) in by_key
+
+
+def _order(query: Any) -> str:
+    return ", ".join(repr(each) for each in (*query.extra_order_by, *query.order_by))
+
+
+def source_of_queryset(items: object, batch_size: int | None) -> Source | None:
+    """Return the source of a queryset or a manager, None for anything else."""
+    if isinstance(items, BaseManager):
+        items = items.all()
+    if not isinstance(items, models.QuerySet):
+        return None
+    return QuerysetSource(items, batch_size or CHUNK)
+
+
+def let_tasks_iterate() -> None:
+    """Let `context.iterate` take querysets."""
+    if source_of_queryset not in adapters:
+        adapters.append(source_of_queryset)
