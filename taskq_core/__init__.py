@@ -35,6 +35,7 @@ from taskq_core.errors import (
     Retry,
     SkipRetry,
     Snooze,
+    TaskActiveError,
     TaskArgumentsError,
     TaskCancelledError,
     TaskControl,
@@ -47,6 +48,7 @@ from taskq_core.errors import (
     TaskNotSentError,
     TaskPaused,
     TaskQError,
+    TaskStateError,
     UnknownTaskError,
 )
 from taskq_core.handlers import RawTask
@@ -108,6 +110,7 @@ __all__ = [
     "SkipRetry",
     "Snooze",
     "Task",
+    "TaskActiveError",
     "TaskArgumentsError",
     "TaskCancelledError",
     "TaskContext",
@@ -127,6 +130,7 @@ __all__ = [
     "TaskQ",
     "TaskQError",
     "TaskState",
+    "TaskStateError",
     "UnknownTaskError",
     "WhenFull",
     "csv_rows",

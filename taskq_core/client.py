@@ -11,8 +11,11 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
+from taskq_core import changing
 from taskq_core.admission import Admission, Wait
 from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
@@ -31,6 +34,7 @@ from taskq_core.errors import (
     BrokerReplicationError,
     BrokerUnavailableError,
     BulkEnqueueError,
+    ConfigurationError,
     EnqueueError,
     QueueFullError,
 )
@@ -39,16 +43,18 @@ from taskq_core.merging import Merger
 from taskq_core.middleware import MiddlewareStack
 from taskq_core.observer import Observer
 from taskq_core.outbox import OutboxSender
-from taskq_core.outcomes import CANCELLABLE, NOT_YET, Ear, check_kept, found, outcome_of, timed_out
+from taskq_core.outcomes import NOT_YET, Ear, check_kept, found, outcome_of, timed_out
 from taskq_core.preparer import Prepared, Preparer
 from taskq_core.records import TaskInfo
 from taskq_core.result import TaskHandle
 from taskq_core.settings import Duration, seconds
+from taskq_core.steps import Steps, afollow, follow
 from taskq_core.task import Signature
 from taskq_core.waiting import FIRST_LOOK_S, LAST_LOOK_S, EndHub, TaskFollower
-from taskq_core.wire import QueueKeys, TaskState, validate_queue_name, validate_task_id
+from taskq_core.wire import Keys, QueueKeys, validate_queue_name, validate_task_id
 
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 AFTER_FAILURE_S = 0.05
@@ -409,19 +415,38 @@ class Client:
         info: TaskInfo = await self._async_source.afetch_info(handle)
         return info
 
-    def cancel_task(self, handle: TaskHandle[Any]) -> bool:
-        """Delete the task if it waits, or ask its worker to cancel it."""
-        keys = self._preparer.keys
-        state = self._runner.run(operations.revoke(keys.queue(handle.queue), handle.id), patience_s=self._timeout_s)
-        if state is TaskState.ACTIVE:
-            self._runner.run(operations.cancel(keys.cancel, handle.id), patience_s=self._timeout_s)
-            return True
-        return state in CANCELLABLE
+    def _follow(self, steps: Steps[S]) -> S:
+        return follow(steps, partial(self._runner.run, patience_s=self._timeout_s))
 
-    async def acancel_task(self, handle: TaskHandle[Any]) -> bool:
-        """Delete the task if it waits, or ask its worker to cancel it."""
-        cancelled: bool = await self._async_source.acancel_task(handle)
+    def cancel_task(self, handle: TaskHandle[Any], *, retry: bool = False, keep: bool | None = None) -> bool:
+        """Cancel the task. As `TaskHandle.cancel`."""
+        keys = self._preparer.keys
+        return self._follow(changing.cancel(keys, keys.queue(handle.queue), handle.id, retry=retry, keep=keep))
+
+    async def acancel_task(self, handle: TaskHandle[Any], *, retry: bool = False, keep: bool | None = None) -> bool:
+        """Cancel the task. As `TaskHandle.cancel`."""
+        cancelled: bool = await self._async_source.acancel_task(handle, retry=retry, keep=keep)
         return cancelled
+
+    def reschedule_task(
+        self, handle: TaskHandle[Any], *, at: datetime | None, after: Duration | None, call: Signature[Any] | None
+    ) -> None:
+        """Let the task wait until another time. As `TaskHandle.reschedule`."""
+        self._follow(_rescheduled(self._preparer.keys, handle, at=at, after=after, call=call))
+
+    async def areschedule_task(
+        self, handle: TaskHandle[Any], *, at: datetime | None, after: Duration | None, call: Signature[Any] | None
+    ) -> None:
+        """Let the task wait until another time. As `TaskHandle.reschedule`."""
+        await self._async_source.areschedule_task(handle, at=at, after=after, call=call)
+
+    def move_task(self, handle: TaskHandle[Any], to_queue: str) -> None:
+        """Move the task to another queue. As `TaskHandle.move`."""
+        self._follow(_moved(self._preparer.keys, handle, to_queue))
+
+    async def amove_task(self, handle: TaskHandle[Any], to_queue: str) -> None:
+        """Move the task to another queue. As `TaskHandle.move`."""
+        await self._async_source.amove_task(handle, to_queue)
 
 
 class AsyncClient:
@@ -657,15 +682,42 @@ class AsyncClient:
         keys = self._preparer.keys.queue(validate_queue_name(queue))
         return TaskFollower(self._runner, self._hub, keys, validate_task_id(task_id), patience_s=self._timeout_s)
 
-    async def acancel_task(self, handle: TaskHandle[Any]) -> bool:
-        """Delete the task if it waits, or ask its worker to cancel it."""
+    async def _afollow(self, steps: Steps[S]) -> S:
+        return await afollow(steps, partial(self._runner.run, patience_s=self._timeout_s))
+
+    async def acancel_task(self, handle: TaskHandle[Any], *, retry: bool = False, keep: bool | None = None) -> bool:
+        """Cancel the task. As `TaskHandle.cancel`."""
         keys = self._preparer.keys
-        revoke = operations.revoke(keys.queue(handle.queue), handle.id)
-        state = await self._runner.run(revoke, patience_s=self._timeout_s)
-        if state is TaskState.ACTIVE:
-            await self._runner.run(operations.cancel(keys.cancel, handle.id), patience_s=self._timeout_s)
-            return True
-        return state in CANCELLABLE
+        return await self._afollow(changing.cancel(keys, keys.queue(handle.queue), handle.id, retry=retry, keep=keep))
+
+    async def areschedule_task(
+        self, handle: TaskHandle[Any], *, at: datetime | None, after: Duration | None, call: Signature[Any] | None
+    ) -> None:
+        """Let the task wait until another time. As `TaskHandle.reschedule`."""
+        await self._afollow(_rescheduled(self._preparer.keys, handle, at=at, after=after, call=call))
+
+    async def amove_task(self, handle: TaskHandle[Any], to_queue: str) -> None:
+        """Move the task to another queue. As `TaskHandle.move`."""
+        await self._afollow(_moved(self._preparer.keys, handle, to_queue))
+
+
+def _rescheduled(
+    keys: Keys, handle: TaskHandle[Any], *, at: datetime | None, after: Duration | None, call: Signature[Any] | None
+) -> Steps[None]:
+    payload = None
+    if call is not None:
+        if call.task.name != handle.name:
+            raise ConfigurationError(f"call must be one of task {handle.name!r}, got one of {call.task.name!r}")
+        payload = call.task.encode(call.args, call.kwargs)
+    yield from changing.reschedule(keys.queue(handle.queue), handle.id, at=at, after=after, payload=payload)
+
+
+def _moved(keys: Keys, handle: TaskHandle[Any], to_queue: str) -> Steps[None]:
+    validate_queue_name(to_queue)
+    if to_queue == handle.queue:
+        raise ConfigurationError(f"the other queue must be another than {to_queue!r}")
+    yield from changing.move_one(keys, keys.queue(handle.queue), keys.queue(to_queue), handle.id)
+    handle.queue = to_queue
 
 
 async def _shown(

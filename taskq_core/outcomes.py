@@ -19,8 +19,6 @@ from taskq_core.records import TaskInfo, task_info
 from taskq_core.result import TaskHandle
 from taskq_core.wire import TaskState, decode_message
 
-CANCELLABLE = (TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)
-"""States in which a task can be cancelled for good."""
 NOT_YET = object()
 """What `outcome_of` returns of a task that has not ended."""
 

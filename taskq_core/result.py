@@ -1,5 +1,7 @@
 """The handle of an enqueued task: its id, its state and the wait for its outcome."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from taskq_core.errors import TaskNotSentError
@@ -8,6 +10,15 @@ from taskq_core.settings import Duration
 from taskq_core.wire import TaskState
 
 R_co = TypeVar("R_co", covariant=True)
+
+
+class SupportsCall(Protocol):
+    """A task with its arguments, as `task.s(...)` makes it."""
+
+    @property
+    def arguments(self) -> Mapping[str, object]:
+        """The arguments by name."""
+        ...
 
 
 class HandleSource(Protocol):
@@ -29,12 +40,32 @@ class HandleSource(Protocol):
         """Read the task."""
         ...
 
-    def cancel_task(self, handle: "TaskHandle[Any]") -> bool:
-        """Delete the task if it waits, or ask its worker to cancel it."""
+    def cancel_task(self, handle: "TaskHandle[Any]", *, retry: bool, keep: bool | None) -> bool:
+        """Cancel the task."""
         ...
 
-    async def acancel_task(self, handle: "TaskHandle[Any]") -> bool:
-        """Delete the task if it waits, or ask its worker to cancel it."""
+    async def acancel_task(self, handle: "TaskHandle[Any]", *, retry: bool, keep: bool | None) -> bool:
+        """Cancel the task."""
+        ...
+
+    def reschedule_task(
+        self, handle: "TaskHandle[Any]", *, at: datetime | None, after: Duration | None, call: Any
+    ) -> None:
+        """Let the task wait until another time."""
+        ...
+
+    async def areschedule_task(
+        self, handle: "TaskHandle[Any]", *, at: datetime | None, after: Duration | None, call: Any
+    ) -> None:
+        """Let the task wait until another time."""
+        ...
+
+    def move_task(self, handle: "TaskHandle[Any]", to_queue: str) -> None:
+        """Move the task to another queue."""
+        ...
+
+    async def amove_task(self, handle: "TaskHandle[Any]", to_queue: str) -> None:
+        """Move the task to another queue."""
         ...
 
 
@@ -158,16 +189,84 @@ class TaskHandle(Generic[R_co]):
         self.info = await self._source.afetch_info(self)
         return self.info
 
-    def cancel(self) -> bool:
+    def cancel(self, *, retry: bool = False, keep: bool | None = None) -> bool:
         """Delete the task if it waits, or ask the worker that runs it to cancel it.
 
+        A task that runs is archived when its function has ended, whatever that returned or raised; but one that raises
+        `SkipRetry` then is archived with its reason, and one that raises `Discard` is dropped. It works on whichever
+        worker runs the task.
+
+        Args:
+            retry: Run it again, like one that failed: an attempt is used, and the retry delay waited for. One without
+                attempts left is archived. A task that waits is left as it is.
+            keep: True archives the task whether it waits or runs, False leaves nothing of it; None deletes a waiting
+                one and archives a running one.
+
         Returns:
-            True if it was deleted or a worker was asked; False if it has ended already.
+            True if it was deleted or archived, or a worker was asked; False if it has ended already, or waits and is to
+            be retried.
+
+        Raises:
+            TaskNotSentError: The surrounding transaction has not committed yet.
+            ConfigurationError: `keep` is given together with `retry`.
         """
         self._check_sent()
-        return self._source.cancel_task(self)
+        return self._source.cancel_task(self, retry=retry, keep=keep)
 
-    async def acancel(self) -> bool:
-        """Delete the task if it waits, or ask the worker that runs it to cancel it. As `cancel`, for coroutines."""
+    async def acancel(self, *, retry: bool = False, keep: bool | None = None) -> bool:
+        """Delete the task if it waits, or ask its worker to cancel it. As `cancel`, for coroutines."""
         self._check_sent()
-        return await self._source.acancel_task(self)
+        return await self._source.acancel_task(self, retry=retry, keep=keep)
+
+    def reschedule(
+        self, *, at: datetime | None = None, after: Duration | None = None, call: SupportsCall | None = None
+    ) -> None:
+        """Let the task wait until another time, with other arguments if a call is given. It keeps its id.
+
+        Both happen in one step: no worker takes the task in between. A pending task, or one in a group, becomes
+        scheduled; an archived one waits for a retry. Its unique lock goes over to the new arguments and keeps its time.
+
+        Args:
+            at: When it may run, with a time zone. Rounded up to whole seconds.
+            after: How long from now, instead of `at`.
+            call: `task.s(...)` of the same task, whose arguments replace those it has.
+
+        Raises:
+            TaskNotFoundError: It has ended without being kept, or was deleted.
+            TaskStateError: It has succeeded. `TaskActiveError` if it runs.
+            DuplicateTaskError: Another task holds the unique lock of the new arguments.
+            TaskArgumentsError: The arguments do not fit.
+            TaskNotSentError: The surrounding transaction has not committed yet.
+            ConfigurationError: Not just one of `at` and `after` is given, or the call is of another task.
+        """
+        self._check_sent()
+        self._source.reschedule_task(self, at=at, after=after, call=call)
+
+    async def areschedule(
+        self, *, at: datetime | None = None, after: Duration | None = None, call: SupportsCall | None = None
+    ) -> None:
+        """Let the task wait until another time. As `reschedule`, for coroutines."""
+        self._check_sent()
+        await self._source.areschedule_task(self, at=at, after=after, call=call)
+
+    def move(self, to_queue: str) -> None:
+        """Move the task, unless it runs, to another queue, where it is in the same state. `queue` is that one then.
+
+        If this is cut off, the task is in one queue to be run, never in none and never in both; see
+        `Inspector.move_task`.
+
+        Raises:
+            TaskNotFoundError: It has ended without being kept, or was deleted.
+            TaskIdConflictError: The other queue has a task of this id. It stays in its queue.
+            DuplicateTaskError: Its unique lock is held there by another task. It stays in its queue.
+            TaskStateError: It is on its way to yet another queue. `TaskActiveError` if it runs.
+            TaskNotSentError: The surrounding transaction has not committed yet.
+            ConfigurationError: The name of the other queue is not usable, or is the same.
+        """
+        self._check_sent()
+        self._source.move_task(self, to_queue)
+
+    async def amove(self, to_queue: str) -> None:
+        """Move the task to another queue. As `move`, for coroutines."""
+        self._check_sent()
+        await self._source.amove_task(self, to_queue)

@@ -38,11 +38,21 @@ def retry(session: Session, queue: str, ids: tuple[str, ...], at: datetime | Non
 @queue_option
 @ids_option
 @payload_options
+@click.option("--at", type=MOMENT, help="let them wait until this moment, in the same step")
+@click.option("--in", "after", type=DURATION, help="let them wait for this time from now, in the same step")
 @click.pass_obj
 def update(
-    session: Session, queue: str, ids: tuple[str, ...], payload: str | None, payload_file: BinaryIO | None
+    session: Session,
+    queue: str,
+    ids: tuple[str, ...],
+    payload: str | None,
+    payload_file: BinaryIO | None,
+    at: datetime | None,
+    after: timedelta | None,
 ) -> int:
     """Give tasks that wait, or are archived, another payload; their unique locks follow."""
+    if at is not None and after is not None:
+        raise click.UsageError("give either --at or --in", click.get_current_context())
     content = payload_of(payload, payload_file)
 
     def change(task_id: str) -> str:
@@ -50,7 +60,10 @@ def update(
         known = session.app.tasks.get(task.name) if isinstance(task, TaskInfo) else None
         if known is not None:
             known.codec.decode(content)
-        session.inspector.update_payload(queue, task_id, content)
+        if at is None and after is None:
+            session.inspector.update_payload(queue, task_id, content)
+        else:
+            session.inspector.reschedule_task(queue, task_id, at=at, after=after, payload=content)
         return f"{task_id} has another payload"
 
     return for_each(session, "id", ids, change)

@@ -270,15 +270,19 @@ def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]
 
 @task.command("cancel")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--retry", is_flag=True, help="run them again, like those that fail (default: they are archived)")
+@click.option("--discard", is_flag=True, help="drop them")
 @click.pass_obj
-def cancel_tasks(session: Session, ids: tuple[str, ...]) -> int:
+def cancel_tasks(session: Session, ids: tuple[str, ...], retry: bool, discard: bool) -> int:
     """Ask the workers to cancel running tasks.
 
     A signal is sent to all of them; the one that runs the task cancels it. A task that does not run is refused.
     """
+    if retry and discard:
+        raise click.UsageError("give either --retry or --discard", click.get_current_context())
 
     def cancel(task_id: str) -> Answer:
-        told = session.inspector.cancel_task(task_id)
+        told = session.inspector.cancel_task(task_id, retry=retry, keep=False if discard else None)
         return f"told {told} worker{'' if told == 1 else 's'} to cancel {task_id}", {"workers_told": told}
 
     return for_each(session, "id", ids, cancel)

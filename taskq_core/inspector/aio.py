@@ -215,9 +215,21 @@ class AsyncInspector:
         """Move a task that does not run to another queue, where it is in the same state. As `Inspector.move_task`."""
         await self._follow(move.move_task(self._keys, queue, task_id, to_queue))
 
-    async def cancel_task(self, task_id: str) -> int:
+    async def reschedule_task(
+        self,
+        queue: str,
+        task_id: str,
+        *,
+        at: datetime | None = None,
+        after: Duration | None = None,
+        payload: bytes | None = None,
+    ) -> None:
+        """Let a task wait until another time, with another payload. As `Inspector.reschedule_task`."""
+        await self._follow(change.reschedule(self._keys, queue, task_id, at=at, after=after, payload=payload))
+
+    async def cancel_task(self, task_id: str, *, retry: bool = False, keep: bool | None = None) -> int:
         """Ask whichever worker runs a task to cancel it. As `Inspector.cancel_task`."""
-        return await self._follow(presence.cancel_task(self._keys, task_id))
+        return await self._follow(presence.cancel_task(self._keys, task_id, retry=retry, keep=keep))
 
     # --- many tasks ---------------------------------------------------------------------------------------------------
 

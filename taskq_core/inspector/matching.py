@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from taskq_core.broker import operations
+from taskq_core.changing import start_of
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerError, ConfigurationError
 from taskq_core.inspector.bulk import CHUNK, check_state
-from taskq_core.inspector.change import start_of
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
 from taskq_core.inspector.records import UnreadableTask
 from taskq_core.inspector.search import Wanted, moment, scan_state

@@ -1,28 +1,21 @@
 """Move tasks to another queue: one, all of a state, or what was left on its way. How: `taskq_core.moving`."""
 
-from taskq_core.broker.operations import OK, ArrivalCode
-from taskq_core.errors import ConfigurationError, DuplicateTaskError, TaskIdConflictError, WireFormatError
+from taskq_core.broker.operations import ArrivalCode
+from taskq_core.changing import move_one
+from taskq_core.errors import ConfigurationError
 from taskq_core.inspector.bulk import CHUNK, MOVABLE, check_state
-from taskq_core.inspector.change import refusal
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
 from taskq_core.inspector.search import all_ids
 from taskq_core.moving import finish, move
 from taskq_core.steps import Progress, Steps
-from taskq_core.wire import Keys, QueueKeys, TaskState, decode_message, validate_queue_name
+from taskq_core.wire import Keys, QueueKeys, TaskState, validate_queue_name
 
 
 def move_task(keys: Keys, name: str, task_id: str, to: str) -> Steps[None]:
     """Move one task."""
     check_text("task_id", task_id)
     queue, target = yield from _two_queues(keys, name, to)
-    ((departure, code),) = yield from move(keys, queue, target, [task_id], state=None)
-    if departure.answer != OK:
-        raise refusal(name, task_id, departure.answer, doing="moved")
-    if isinstance(code, WireFormatError):
-        raise code
-    if code != ArrivalCode.ARRIVED:
-        kind = TaskIdConflictError if code == ArrivalCode.ID_CONFLICT else DuplicateTaskError
-        raise kind(decode_message(departure.fields[b"msg"]).type, to, task_id)
+    yield from move_one(keys, queue, target, task_id)
 
 
 def move_all(

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from taskq_core.broker import operations
+from taskq_core.changing import wish_of
 from taskq_core.errors import EntryNotFoundError, TaskNotFoundError, TaskStateError, WireFormatError
 from taskq_core.inspector.known import check_text, hint, known_queue
 from taskq_core.inspector.look import check_page
@@ -138,9 +139,10 @@ def scheduler_events(keys: Keys, entry_id: str, *, page: int, page_size: int) ->
     return events
 
 
-def cancel_task(keys: Keys, task_id: str) -> Steps[int]:
+def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | None = None) -> Steps[int]:
     """Ask whichever worker runs a task to cancel it; return how many processes were told."""
     check_text("task_id", task_id)
+    wish = wish_of(retry=retry, keep=keep)
     states = {}
     for name in (yield from ask(operations.list_queues(keys.queues))):
         state = yield from ask(operations.read_state(keys.queue(name), task_id))
@@ -150,6 +152,9 @@ def cancel_task(keys: Keys, task_id: str) -> Steps[int]:
         for name, state in states.items():
             raise TaskStateError(name, task_id, state, "only a task that runs can be cancelled")
         raise TaskNotFoundError("", task_id)
+    for name, state in states.items():
+        if state is TaskState.ACTIVE:
+            yield from ask(operations.ask_cancel(keys.queue(name), task_id, wish))
     return (yield from ask(operations.cancel(keys.cancel, task_id)))
 
 

@@ -404,10 +404,46 @@ class Inspector:
         """
         self._follow(move.move_task(self._keys, queue, task_id, to_queue))
 
-    def cancel_task(self, task_id: str) -> int:
+    def reschedule_task(
+        self,
+        queue: str,
+        task_id: str,
+        *,
+        at: datetime | None = None,
+        after: Duration | None = None,
+        payload: bytes | None = None,
+    ) -> None:
+        """Let a task wait until another time and, in the same step, give it another payload. It keeps its id.
+
+        As `retry_task` and `update_payload` together: nobody sees the one without the other, and no worker takes the
+        task in between. A task that has succeeded is refused.
+
+        Args:
+            queue: Name of the queue.
+            task_id: Id of the task.
+            at: When it may run, with a time zone. Rounded up to whole seconds.
+            after: How long from now, instead of `at`.
+            payload: The new payload; None leaves it as it is. At most 16 MiB.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            TaskNotFoundError: The queue holds no task with this id.
+            TaskStateError: It has succeeded, or its group is being turned into one task. `TaskActiveError` if it runs.
+            DuplicateTaskError: Another task holds the unique lock of the new payload.
+            WireFormatError: The stored task cannot be read.
+            ConfigurationError: Not just one of `at` and `after` is given, or something is not usable.
+        """
+        self._follow(change.reschedule(self._keys, queue, task_id, at=at, after=after, payload=payload))
+
+    def cancel_task(self, task_id: str, *, retry: bool = False, keep: bool | None = None) -> int:
         """Ask whichever worker runs a task to cancel it. Nothing waits for the end.
 
         Workers go by the id alone: of several queues with a running task of this id, all are cancelled.
+
+        Args:
+            task_id: Id of the task.
+            retry: Run it again like one that failed, instead of archiving it.
+            keep: False drops it instead of archiving it.
 
         Returns:
             How many processes were told; they may not be those that run it.
@@ -415,8 +451,9 @@ class Inspector:
         Raises:
             TaskNotFoundError: No queue holds a task with this id.
             TaskStateError: It does not run.
+            ConfigurationError: `keep` is given together with `retry`.
         """
-        return self._follow(presence.cancel_task(self._keys, task_id))
+        return self._follow(presence.cancel_task(self._keys, task_id, retry=retry, keep=keep))
 
     # --- many tasks ---------------------------------------------------------------------------------------------------
 

@@ -281,15 +281,10 @@ class Executor:
         if run.ends_by < self._timer_at:
             self._arm(run.ends_by)
 
-    def cancel(self, queue_names: "tuple[str, ...]", task_id: str) -> bool:
-        """Cancel the run of a task, in whichever queue. False if it does not run here."""
-        found = False
-        for name in queue_names:
-            run = self.running.get((name, task_id))
-            if run is not None:
-                self.end(run, Ending.CANCELLED)
-                found = True
-        return found
+    def runs_of(self, queue_names: tuple[str, ...], task_id: str) -> list[Run]:
+        """Return the runs of a task here, in whichever of these queues."""
+        found = [self.running.get((name, task_id)) for name in queue_names]
+        return [run for run in found if run is not None]
 
     def _arm(self, at: float) -> None:
         if self._timer is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from taskq_core.attempts import record_attempt
-from taskq_core.broker.operations import Outcome, Settlement
+from taskq_core.broker.operations import CancelWish, Outcome, Settlement
 from taskq_core.codec import encode_result
 from taskq_core.errors import (
     Discard,
@@ -45,6 +45,7 @@ class _Failure:
     error: BaseException
     delay: Duration | None = None
     is_final: bool = False
+    is_dropped: bool = False
 
 
 def settle(
@@ -156,10 +157,18 @@ def _failure(run: Run, error: BaseException | None) -> _Failure | None:
             cause.__cause__ = error  # its stack says where the function was
         return _Failure(Ending.TIMEOUT.value, cause, is_final=_is_final(run, cause))
     if run.ending is Ending.CANCELLED:
-        # Unlike upstream, a task that somebody cancelled is not run again behind their back.
+        # Unlike upstream, a task that somebody cancelled is not run again behind their back; and what it steers to
+        # when it is cancelled is heard.
+        if isinstance(error, Discard):
+            return None
+        if isinstance(error, SkipRetry):
+            return _Failure(_text(error.reason), error, is_final=True)
         cancelled = TaskCancelledError(run.queue.name, run.task_id)
         cancelled.__cause__ = error
-        return _Failure(Ending.CANCELLED.value, cancelled, is_final=True)
+        delay = error.after if isinstance(error, Retry) and error.after is not None and _is_delay(error.after) else None
+        is_final = run.wish is not CancelWish.RETRY
+        is_dropped = run.wish is CancelWish.DISCARD
+        return _Failure(Ending.CANCELLED.value, cancelled, delay, is_final=is_final, is_dropped=is_dropped)
     assert error is not None
     if isinstance(error, Discard):
         return None
@@ -199,7 +208,8 @@ def _is_final(run: Run, error: BaseException) -> bool:
 
 def _failed(run: Run, failure: _Failure, now_s: int) -> Settlement:
     message = run.message
-    if isinstance(failure.error, TaskExpiredError) and is_discarded_when_expired(message):
+    is_expired = isinstance(failure.error, TaskExpiredError)
+    if failure.is_dropped or (is_expired and is_discarded_when_expired(message)):
         return Settlement(run.task_id, Outcome.DONE, unique_key=message.unique_key)
     if failure.is_final or message.retried >= message.retry:
         stored = archived_message(message, error=failure.text, failed_at_s=now_s)
@@ -323,4 +333,5 @@ def word(settlement: Settlement, error: BaseException | None) -> Word:
     """Return the outcome as metrics, logs and listeners say it."""
     if isinstance(error, TaskExpiredError) and settlement.outcome in (Outcome.ARCHIVE, Outcome.DONE):
         return Word.EXPIRED
-    return Word.DISCARDED if isinstance(error, Discard) else _WORDS[settlement.outcome]
+    is_dropped = isinstance(error, TaskCancelledError) and settlement.outcome is Outcome.DONE
+    return Word.DISCARDED if is_dropped or isinstance(error, Discard) else _WORDS[settlement.outcome]

@@ -4,7 +4,7 @@ import asyncio
 from enum import Enum
 from typing import Any, Protocol
 
-from taskq_core.broker.operations import Settlement
+from taskq_core.broker.operations import CancelWish, Settlement
 from taskq_core.context import TaskContext
 from taskq_core.handlers import Handler
 from taskq_core.task import Task
@@ -60,6 +60,7 @@ class Run:
         is_stuck: True once it was noticed that the function goes on though it was told to end.
         is_over: True once it is settled, or lost for good, while error handlers are being told.
         notes: What the function notes, such as its cursor; None while it does not. Kept by who runs it.
+        wish: What is to become of its task if it is cancelled.
     """
 
     __slots__ = (
@@ -90,6 +91,7 @@ class Run:
         "task",
         "task_id",
         "thread",
+        "wish",
     )
 
     def __init__(self, queue: QueueKeys, task_id: str, message: TaskMessage, lease_until: float) -> None:
@@ -120,6 +122,7 @@ class Run:
         self.is_over = False
         self.is_stuck = False
         self.notes: RunCursor | None = None
+        self.wish = CancelWish.ARCHIVE
 
     @property
     def kind(self) -> str:

@@ -43,6 +43,7 @@ _SAID = {
     Outcome.SNOOZED: "will be retried without using an attempt",
     Outcome.ARCHIVED: "is archived",
     Outcome.EXPIRED: "is over: it expired",
+    Outcome.DISCARDED: "is dropped: it was cancelled",
 }
 """What the log says of a run that failed."""
 
@@ -132,7 +133,7 @@ class Settler:
             self._lose(run, duration_s)
             return
         run.settlement = settlement
-        run.outcome = word(settlement, run.error)
+        run.outcome = word(settlement, run.failure or run.error)
         self._tell(run, run.outcome, state_after(settlement), duration_s)
         if self._report is not None and (run.failure is not None or self._wants(run.outcome.value)):
             self._report(run)

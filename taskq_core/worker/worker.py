@@ -549,7 +549,15 @@ class Worker:
         return counts_as_failure(is_failure, error, name=message.type, queue=queue.name, task_id=message.id)
 
     def _cancel(self, task_id: str) -> None:
-        self._executor.cancel(self._queue_names, task_id)
+        for run in self._executor.runs_of(self._queue_names, task_id):
+            self._background(self._cancel_run(run))
+
+    async def _cancel_run(self, run: Run) -> None:
+        """Cancel a run once it is known what is to become of its task; without an answer it is archived."""
+        try:
+            run.wish = await self._runner.run(operations.read_cancel(run.queue, run.task_id))
+        finally:
+            self._executor.end(run, Ending.CANCELLED)
 
     def _background(self, work: Awaitable[None]) -> None:
         async def guarded() -> None:

@@ -9,7 +9,7 @@
   KEYS[6]  set     names of groups with members
   KEYS[7]  list    wake tokens
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  string  action: run   archive   delete   wait (until another time: scheduled and retry stay what they are,
+  ARGV[2]  string  action: run   archive   cancel (archive, with that as its error)   delete   wait (until another time: scheduled and retry stay what they are,
                    archived becomes retry, all others scheduled)
   ARGV[3]  string  prefix of the queue's keys
   ARGV[4]  string  channel that tells of ended tasks
@@ -47,6 +47,7 @@ end
 local refused = {
   run = { active = true, pending = true },
   archive = { active = true, archived = true },
+  cancel = { active = true, archived = true, completed = true },
   delete = { active = true },
   wait = { active = true },
 }
@@ -81,8 +82,11 @@ local function carry_out(id)
     else
       redis.call('LPUSH', KEYS[1], id)
     end
-  elseif action == 'archive' then
+  elseif action == 'archive' or action == 'cancel' then
     redis.call('ZADD', KEYS[4], whole(now_s), id)
+    if action == 'cancel' then -- what stands behind a message replaces what stands in it: field 7, 16 bytes
+      redis.call('HSET', key, 'msg', redis.call('HGET', key, 'msg') .. '\58\16context canceled')
+    end
     redis.call('HSET', key, 'state', 'archived')
     announce(keys, fields[4], id)
   elseif action == 'wait' then
@@ -106,7 +110,7 @@ for i = 9, #ARGV do
 end
 if acted > 0 and action == 'run' then
   wake(KEYS[7])
-elseif acted > 0 and action == 'archive' then
+elseif acted > 0 and (action == 'archive' or action == 'cancel') then
   trim(KEYS[4], ARGV[3] .. 't:', now_s - tonumber(ARGV[5]), tonumber(ARGV[6]))
 end
 return answers

@@ -106,7 +106,7 @@ for position = math.min(total, budget), 1, -1 do
     elseif outcome == 'q' then
       redis.call('RPUSH', KEYS[3], id)
       redis.call('HSET', key, 'state', 'pending')
-      redis.call('HDEL', key, 'taskq_owner', 'taskq_started')
+      redis.call('HDEL', key, 'taskq_owner', 'taskq_started', 'taskq_cancel')
       requeued = requeued + 1
     end
   end

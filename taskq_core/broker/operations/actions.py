@@ -32,6 +32,8 @@ class Action(StrEnum):
     ARCHIVE = "archive"
     DELETE = "delete"
     WAIT = "wait"
+    CANCEL = "cancel"
+    """Archive, with that as its error."""
 
 
 class Refusal(StrEnum):
@@ -100,6 +102,27 @@ def rewrite(
     """Replace the message of a task that waits, if it is the one that was read. Reads as one answer of `act`."""
     args = (task_id, queue.prefix, old, new, old_lock, new_lock)
     return Operation("rewrite", load("rewrite"), (queue.task(task_id),), args, text)
+
+
+def reschedule(
+    queue: QueueKeys,
+    task_id: str,
+    *,
+    start_at_s: int | None = None,
+    start_in_ms: int = 0,
+    old: bytes = b"",
+    new: bytes = b"",
+    old_lock: str = "",
+    new_lock: str = "",
+    now_ns: int | None = None,
+) -> Operation[str]:
+    """Let a task wait until another time, with another message if `old` is the one that was read.
+
+    Reads as one answer of `act`. A repeat finds it done.
+    """
+    start = f"+{start_in_ms}" if start_at_s is None else f"={start_at_s}"
+    args = (time_argument(now_ns), queue.prefix, task_id, start, old, new, old_lock, new_lock)
+    return Operation("reschedule", load("reschedule"), _structures(queue), args, _word)
 
 
 def pause(queue: QueueKeys, *, now_ns: int | None = None) -> Operation[bool]:

@@ -235,6 +235,40 @@ def clear_presence(server_key: str, workers_key: str) -> Operation[int]:
     return Operation("clear_presence", None, (server_key, workers_key), ("DEL", server_key, workers_key), integer)
 
 
+class CancelWish(StrEnum):
+    """What is to become of a task that runs, once its worker has cancelled it."""
+
+    ARCHIVE = "archive"
+    RETRY = "retry"
+    DISCARD = "discard"
+
+
+def ask_cancel(queue: QueueKeys, task_id: str, wish: CancelWish) -> Operation[str | None]:
+    """Note what is to become of a running task when it is cancelled. Reads as its state, None if there is none."""
+    return Operation(
+        "ask_cancel",
+        load("ask_cancel"),
+        (queue.task(task_id),),
+        (wish.value,),
+        lambda reply: None if reply is None else text(reply),
+    )
+
+
+def read_cancel(queue: QueueKeys, task_id: str) -> Operation[CancelWish]:
+    """Read what is to become of a running task that is cancelled."""
+
+    def read(reply: Any) -> CancelWish:
+        note, started = (b"" if each is None else each for each in reply)
+        run, _, wish = note.rpartition(b":")
+        try:
+            return CancelWish(wish.decode()) if run == started else CancelWish.ARCHIVE
+        except ValueError:
+            return CancelWish.ARCHIVE
+
+    key = queue.task(task_id)
+    return Operation("read_cancel", None, (key,), ("HMGET", key, "taskq_cancel", "taskq_started"), read)
+
+
 def cancel(channel: str, task_id: str) -> Operation[int]:
     """Ask whichever worker runs the task to cancel it. Reads as the number of workers told."""
     return Operation("cancel", None, (channel,), ("PUBLISH", channel, task_id), integer)

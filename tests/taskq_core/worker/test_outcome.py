@@ -458,7 +458,7 @@ def test_a_result_that_is_not_kept_is_not_encoded() -> None:
 # --- told to end ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [None, ValueError(), Retry(after=1), Discard(), BaseException()], ids=repr)
+@pytest.mark.parametrize("error", [None, ValueError(), Retry(after=1), BaseException()], ids=repr)
 def test_a_cancelled_task_is_archived(error: BaseException | None) -> None:
     """Whatever its function made of it."""
     settlement = decide(error, ending=Ending.CANCELLED)

@@ -1,0 +1,81 @@
+--[[
+  reschedule: let a task wait until another time, and give it another message in the same step, if that is wished.
+
+  KEYS[1]  list    pending tasks
+  KEYS[2]  zset    scheduled: id by start (Unix s)
+  KEYS[3]  zset    retry: id by next attempt (Unix s)
+  KEYS[4]  zset    archived: id by time of archiving (Unix s)
+  KEYS[5]  zset    completed: id by end of retention (Unix s)
+  KEYS[6]  set     names of groups with members
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's keys
+  ARGV[3]  string  task id
+  ARGV[4]  string  start: '=<Unix s>' or '+<ms from now>'
+  ARGV[5]  string  message that was read, '' leaves the message alone
+  ARGV[6]  string  message to store
+  ARGV[7]  string  unique lock named in the message that was read, '' none
+  ARGV[8]  string  unique lock named in the message to store, '' none
+
+  Pending and grouped tasks become scheduled, archived ones wait for a retry, the others keep their state. The lock moves
+  only while this task holds it, with the time it has left. A repeat finds the new message and only sets the time.
+
+  returns  'ok'; '' no such task; 'lost' if it is not where its state says; 'moving' on its way to another queue;
+           'changed' if another message stands there by now; 'duplicate' if another task holds the new lock; otherwise
+           its state, which does not allow it
+]]
+-- include _clock
+-- include _withdraw
+local _, _, now_ms = clock(ARGV[1])
+local keys = structures(ARGV[2])
+redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
+redis.call('ZCARD', KEYS[2])
+redis.call('ZCARD', KEYS[3])
+redis.call('ZCARD', KEYS[4])
+redis.call('SCARD', KEYS[6])
+local id = ARGV[3]
+local key = ARGV[2] .. 't:' .. id
+local fields = redis.pcall('HMGET', key, 'state', 'msg', 'group', 'taskq_moving')
+local state = fields[1]
+if not state or not fields[2] then
+  return ''
+elseif fields[4] then
+  return 'moving'
+elseif state == 'active' or state == 'completed' then
+  return state
+end
+local old, new = ARGV[7], ARGV[8]
+local rewrites = ARGV[5] ~= '' and fields[2] ~= ARGV[6]
+if rewrites then
+  if fields[2] ~= ARGV[5] then
+    return 'changed'
+  elseif new ~= old and redis.pcall('EXISTS', new) == 1 and redis.pcall('GET', new) ~= id then
+    return 'duplicate'
+  end
+end
+local value = tonumber(string.sub(ARGV[4], 2))
+local start_s = whole(string.sub(ARGV[4], 1, 1) == '=' and value or due(now_ms, value))
+local target = (state == 'retry' or state == 'archived') and 'retry' or 'scheduled'
+if state == target then
+  if not redis.call('ZSCORE', keys[state], id) then
+    return 'lost'
+  end
+elseif not withdraw(keys, id, state, fields[3]) then
+  return state == 'aggregating' and state or 'lost'
+end
+redis.call('ZADD', keys[target], start_s, id)
+redis.call('HSET', key, 'state', target)
+redis.call('HDEL', key, 'pending_since')
+if rewrites then
+  redis.call('HSET', key, 'msg', ARGV[6])
+  if new ~= '' and new ~= old then
+    if redis.pcall('GET', old) == id then
+      local left_ms = redis.call('PTTL', old)
+      redis.call('DEL', old)
+      if left_ms > 0 then
+        redis.call('SET', new, id, 'PX', left_ms)
+      end
+    end
+    redis.call('HSET', key, 'unique_key', new)
+  end
+end
+return 'ok'

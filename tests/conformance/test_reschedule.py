@@ -1,0 +1,96 @@
+"""A task that is put off, with or without another message, in one step; and what is noted of a cancel."""
+
+import pytest
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import Action, CancelWish, NewTask, ReceiptLane
+from tests.conformance.stores import NOW_NS, NOW_S, Broker
+
+LANE = ReceiptLane("r")
+
+
+def reschedule(broker: Broker, task_id: str, **more: object) -> str:
+    more.setdefault("start_at_s", NOW_S + 100)
+    return broker.run(ops.reschedule(broker.queue, task_id, now_ns=NOW_NS, **more))  # type: ignore[arg-type]
+
+
+def test_a_repeat_finds_it_done(broker: Broker) -> None:
+    """A lost answer leaves one task, at one time, with the new message."""
+    broker.enqueue("a")
+    words = {"old": b"a", "new": b"b"}
+
+    assert [reschedule(broker, "a", **words) for _ in range(2)] == ["ok", "ok"]
+
+    assert broker.pending() == []
+    assert broker.raw.zrange(broker.queue.scheduled, 0, -1, withscores=True) == [(b"a", NOW_S + 100)]
+    assert broker.fields("a") == {"msg": b"b", "state": b"scheduled"}
+
+
+def test_another_message_is_left_alone(broker: Broker) -> None:
+    """Two who change it at once: the second is told, and nothing of its own is written."""
+    broker.enqueue("a")
+    before = broker.dump()
+
+    assert reschedule(broker, "a", old=b"not it", new=b"b") == "changed"
+
+    assert broker.dump() == before
+
+
+def test_a_lock_that_another_holds_is_not_taken(broker: Broker) -> None:
+    key = broker.queue.unique_prefix
+    tasks = [NewTask(name, b"m", unique_key=key + name, unique_s=60) for name in ("a", "b")]
+    broker.run(ops.enqueue(broker.queue, tasks, LANE, now_ns=NOW_NS))
+    before = broker.dump()
+
+    assert reschedule(broker, "a", old=b"m", new=b"n", old_lock=key + "a", new_lock=key + "b") == "duplicate"
+
+    assert broker.dump() == before
+
+    assert reschedule(broker, "a", old=b"m", new=b"n", old_lock=key + "a", new_lock=key + "c") == "ok"
+    assert broker.raw.get(key + "c") == b"a"
+    assert broker.raw.get(key + "a") is None
+    assert broker.fields("a")["unique_key"] == (key + "c").encode()
+
+
+@pytest.mark.parametrize("state", ["active", "completed"])
+def test_states_that_do_not_allow_it(broker: Broker, state: str) -> None:
+    broker.enqueue("a")
+    broker.dequeue()
+    if state == "completed":
+        broker.settle(ops.Outcome.COMPLETE, "a", seconds=60)
+    before = broker.dump()
+
+    assert reschedule(broker, "a") == state
+    assert reschedule(broker, "gone") == ""
+
+    assert broker.dump() == before
+
+
+def test_archived_retried_and_grouped_tasks(broker: Broker) -> None:
+    """Archived ones wait for a retry, grouped ones are scheduled and come back to their group."""
+    broker.enqueue("archived")
+    broker.run(ops.act(broker.queue, Action.ARCHIVE, ("archived",), now_ns=NOW_NS))
+    broker.enqueue("member", group="g")
+
+    assert reschedule(broker, "archived") == reschedule(broker, "archived", start_at_s=NOW_S + 5) == "ok"
+    assert reschedule(broker, "member") == "ok"
+
+    assert broker.raw.zrange(broker.queue.retry, 0, -1, withscores=True) == [(b"archived", NOW_S + 5)]
+    assert broker.raw.zrange(broker.queue.scheduled, 0, -1) == [b"member"]
+    assert broker.raw.exists(broker.queue.groups) == 0
+
+
+def test_a_wish_holds_for_the_run_it_was_made_for(broker: Broker) -> None:
+    """Not for the next one, also where Go's worker ended that run and left it."""
+    broker.enqueue("a")
+    assert broker.run(ops.ask_cancel(broker.queue, "a", CancelWish.RETRY)) == "pending"
+    broker.dequeue(call=1)
+
+    assert broker.run(ops.ask_cancel(broker.queue, "a", CancelWish.RETRY)) == "active"
+    assert broker.run(ops.read_cancel(broker.queue, "a")) is CancelWish.RETRY
+    assert broker.run(ops.ask_cancel(broker.queue, "gone", CancelWish.RETRY)) is None
+
+    broker.raw.hset(broker.queue.task("a"), "taskq_started", "1")
+
+    assert broker.run(ops.read_cancel(broker.queue, "a")) is CancelWish.ARCHIVE
+    assert broker.run(ops.read_cancel(broker.queue, "gone")) is CancelWish.ARCHIVE

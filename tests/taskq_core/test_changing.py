@@ -1,0 +1,138 @@
+"""Handles put tasks off, give them other arguments and move them, and the tasks keep their ids."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from taskq_core import (
+    ConfigurationError,
+    DuplicateTaskError,
+    TaskArgumentsError,
+    TaskIdConflictError,
+    TaskNotFoundError,
+    TaskQ,
+    TaskState,
+    TaskStateError,
+)
+from taskq_core.inspector import Inspector
+from tests.redis_server import RedisServer
+
+MOMENT = datetime(2099, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def app(redis_server: RedisServer) -> Any:
+    app = TaskQ(redis_server.url, defaults={"retention": 60})
+    yield app
+    app.close()
+
+
+def test_a_task_is_put_off_with_other_arguments_in_one_step(app: TaskQ) -> None:
+    """Pending and scheduled ones."""
+
+    @app.task
+    def work(name: str) -> None: ...
+
+    for options in ({}, {"run_after": 60}):
+        for call in (None, work.s("other")):
+            handle = work.using(**options).delay("first")
+
+            handle.reschedule(at=MOMENT, call=call)
+
+            info = handle.refresh()
+            assert (info.id, info.state, info.next_run_at) == (handle.id, TaskState.SCHEDULED, MOMENT)
+            assert info.payload == (b'{"name":"first"}' if call is None else b'{"name":"other"}')
+    assert Inspector(app).count("default", TaskState.PENDING) == 0
+
+
+def test_the_unique_lock_follows(app: TaskQ) -> None:
+    """It goes over to the new arguments; what another task holds is not taken."""
+
+    @app.task(unique_for=600)
+    def work(name: str) -> None: ...
+
+    first, second = work.delay("a"), work.delay("b")
+
+    with pytest.raises(DuplicateTaskError):
+        first.reschedule(after=60, call=work.s("b"))
+    assert first.refresh().state is TaskState.PENDING
+
+    first.reschedule(after=60, call=work.s("c"))
+
+    with pytest.raises(DuplicateTaskError):
+        work.delay("c")
+    work.delay("a")
+    second.cancel()
+
+
+def test_what_cannot_be_put_off_is_refused_with_its_reason(app: TaskQ) -> None:
+    """Nothing has changed then."""
+
+    @app.task
+    def work(name: str) -> None: ...
+
+    @app.task
+    def other() -> None: ...
+
+    handle = work.delay("a")
+    with pytest.raises(ConfigurationError, match="another time needs either at= or after="):
+        handle.reschedule()
+    with pytest.raises(ConfigurationError, match="at must be a datetime with a time zone"):
+        handle.reschedule(at=datetime(2099, 1, 1))  # noqa: DTZ001 - what is tested
+    with pytest.raises(ConfigurationError, match=r"call must be one of task .*work.*, got one of .*other"):
+        handle.reschedule(after=1, call=other.s())
+    with pytest.raises(TaskArgumentsError):
+        handle.reschedule(after=1, call=work.s(1, 2))  # type: ignore[call-arg, arg-type]
+    assert handle.refresh().state is TaskState.PENDING
+    handle.cancel()
+    with pytest.raises(TaskNotFoundError):
+        handle.reschedule(after=1)
+    with pytest.raises(TaskNotFoundError):
+        handle.reschedule(after=1, call=work.s("b"))
+
+
+def test_an_archived_task_waits_for_a_retry_and_a_completed_one_is_refused(
+    app: TaskQ, redis_server: RedisServer
+) -> None:
+    handle = app.remote("t").delay(n=1)
+    assert handle.cancel(keep=True)
+
+    handle.reschedule(at=MOMENT)
+
+    assert handle.refresh().state is TaskState.RETRY
+
+    done = app.remote("t").delay(n=2)
+    queue = app.runtime.keys.queue("default")
+    redis_server.client.lrem(queue.pending, 1, done.id)
+    redis_server.client.zadd(queue.completed, {done.id: 4_000_000_000})
+    redis_server.client.hset(queue.task(done.id), "state", "completed")
+    with pytest.raises(TaskStateError, match="it has succeeded"):
+        done.reschedule(after=1)
+
+
+def test_a_handle_moves_its_task_and_follows_it(app: TaskQ) -> None:
+    """Where it is refused, it stays with its queue."""
+    handle = app.remote("t").using(task_id="one").delay(n=1)
+
+    handle.move("other")
+
+    assert handle.queue == "other"
+    assert handle.refresh().queue == "other"
+    app.remote("t").using(task_id="one").delay(n=2)
+    with pytest.raises(TaskIdConflictError):
+        handle.move("default")
+    with pytest.raises(ConfigurationError, match="must be another than 'other'"):
+        handle.move("other")
+    assert handle.refresh().state is TaskState.PENDING
+
+
+async def test_coroutines_move_and_put_off_as_well(app: TaskQ) -> None:
+    handle = await app.remote("t").adelay(n=1)
+
+    await handle.amove("other")
+    await handle.areschedule(after=60)
+
+    assert (await handle.arefresh()).state is TaskState.SCHEDULED
+    assert handle.queue == "other"
+    await app.aclose()

@@ -1,0 +1,198 @@
+"""Cancel tasks by their handle: what waits, what runs, and what is to become of it, on whichever worker."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from taskq_core import (
+    ConfigurationError,
+    Discard,
+    SkipRetry,
+    TaskCancelledError,
+    TaskFailedError,
+    TaskInterrupted,
+    TaskNotFoundError,
+    TaskQ,
+)
+from taskq_core.inspector import Inspector
+from taskq_core.wire import QueueKeys
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import (
+    Ends,
+    Runner,
+    WorkerProcess,
+    marks,
+    state_of,
+    stored,
+    until,
+    until_blocking,
+)
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "plain"])
+async def test_a_running_task_is_archived_retried_or_dropped(app: TaskQ, start: Runner, kind: str) -> None:
+    """As whoever cancels it wishes."""
+    runs: dict[str, int] = {}
+    told: list[BaseException] = []
+
+    async def work(name: str) -> str:
+        runs[name] = runs.get(name, 0) + 1
+        if runs[name] == 1:
+            await asyncio.sleep(60)
+        return "second"
+
+    def plain(name: str) -> str:
+        runs[name] = runs.get(name, 0) + 1
+        while runs[name] == 1:
+            pass
+        return "second"
+
+    task: Any = app.task(name="work", retry_delay=0, unique_for=600)(work if kind == "coroutine" else plain)
+
+    @app.on_error
+    async def see(error: BaseException, context: Any) -> None:
+        told.append(error)
+
+    ends = Ends()
+    await start(listener=ends)
+    archived, retried, dropped = [await task.adelay(name) for name in ("archive", "retry", "drop")]
+    await until(lambda: len(runs) == 3)
+
+    assert await archived.acancel()
+    assert await retried.acancel(retry=True)
+    assert await dropped.acancel(keep=False)
+
+    assert await retried.aresult(20) == "second"
+    with pytest.raises(TaskFailedError, match="context canceled"):
+        await archived.aresult(20)
+    with pytest.raises(TaskNotFoundError):
+        await dropped.aresult(20)
+    assert runs == {"archive": 1, "retry": 2, "drop": 1}
+    assert ends.of(archived.id) == ["archived"]
+    assert ends.of(retried.id) == ["retried", "completed"]
+    assert ends.of(dropped.id) == ["discarded"]
+    await until(lambda: len(told) == 3)
+    assert {type(error) for error in told} == {TaskCancelledError}
+    await task.adelay("drop")  # its unique lock is free
+
+
+async def test_without_attempts_left_it_is_archived(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """A retry uses an attempt, and an earlier wish holds for its run alone."""
+    started: list[int] = []
+
+    @app.task(retry_delay=0, max_retry=1)
+    async def work() -> None:
+        started.append(1)
+        await asyncio.sleep(60)
+
+    await start()
+    handle = await work.adelay()
+    for count in (1, 2):
+        await until(lambda count=count: len(started) == count)
+        assert await handle.acancel(retry=True)
+    with pytest.raises(TaskFailedError):
+        await handle.aresult(20)
+
+    assert stored(redis_server, queue, handle.id).retried == 1
+
+    await asyncio.to_thread(Inspector(app).run_task, "default", handle.id)
+    await until(lambda: len(started) == 3)
+    assert redis_server.client.hget(queue.task(handle.id), "taskq_cancel") is None
+    assert await handle.acancel()
+    with pytest.raises(TaskFailedError, match="context canceled"):
+        await handle.aresult(20)
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "plain"])
+@pytest.mark.parametrize("retry", [False, True])
+async def test_what_a_cancelled_function_steers_to_is_heard(app: TaskQ, start: Runner, retry: bool, kind: str) -> None:
+    """`SkipRetry` archives with its reason, also where it was to be retried; `Discard` drops."""
+    started: list[str] = []
+
+    async def work(name: str) -> None:
+        started.append(name)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise (SkipRetry("tidied up") if name == "skip" else Discard()) from None
+
+    def plain(name: str) -> None:
+        started.append(name)
+        try:
+            while True:
+                pass
+        except TaskInterrupted:
+            raise (SkipRetry("tidied up") if name == "skip" else Discard()) from None
+
+    task: Any = app.task(name="work")(work if kind == "coroutine" else plain)
+    await start()
+    skip, discard = await task.adelay("skip"), await task.adelay("discard")
+    await until(lambda: len(started) == 2)
+    await skip.acancel(retry=retry)
+    await discard.acancel(retry=retry)
+
+    with pytest.raises(TaskFailedError, match="tidied up"):
+        await skip.aresult(20)
+    with pytest.raises(TaskNotFoundError):
+        await discard.aresult(20)
+
+
+async def test_a_waiting_task_is_deleted_archived_or_left(app: TaskQ, redis_server: RedisServer) -> None:
+    """`retry` asks for nothing that waiting is not already."""
+    work = app.remote("t", retention=60)
+    for options in ({}, {"run_after": 60}, {"aggregate": "g"}):
+        deleted, archived, left, gone = [await work.using(**options).adelay(n=number) for number in range(4)]
+
+        assert await deleted.acancel()
+        assert await archived.acancel(keep=True)
+        assert not await left.acancel(retry=True)
+        assert await gone.acancel(keep=False)
+
+        with pytest.raises(TaskNotFoundError):
+            await deleted.arefresh()
+        with pytest.raises(TaskNotFoundError):
+            await gone.arefresh()
+        with pytest.raises(TaskFailedError, match="context canceled"):
+            await asyncio.to_thread(archived.result, 5)
+        assert (await left.arefresh()).state == left.first_state
+        assert not await archived.acancel()
+        assert not await archived.acancel(keep=True)
+        assert not await deleted.acancel(keep=True)
+
+
+def test_wishes_that_are_refused(app: TaskQ) -> None:
+    handle = app.remote("t").delay()
+
+    with pytest.raises(ConfigurationError, match="keep says what becomes of a task that is not retried"):
+        handle.cancel(retry=True, keep=True)
+    with pytest.raises(ConfigurationError, match="retry must be True or False"):
+        handle.cancel(retry="yes")  # type: ignore[arg-type]
+    assert handle.cancel()
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_while_it_cancels_leaves_the_task_to_be_recovered(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess]
+) -> None:
+    """The wish is the killed run's alone: the next run goes on, and is cancelled anew by whichever worker has it."""
+    handle = app.remote("wait", retention=600).delay(name="work", until="never")
+    first = start_process()
+    until_blocking(lambda: marks(redis_server, "work"))
+    first.signal(signal.SIGSTOP)
+    first.wait_until_stopped()
+    assert handle.cancel(keep=False)
+    first.signal(signal.SIGKILL)
+    first.wait()
+    start_process()
+    until_blocking(lambda: marks(redis_server, "work").count("started 2") == 1)
+
+    assert state_of(redis_server, queue, handle.id) == "active"
+    assert handle.cancel(retry=True)
+    until_blocking(lambda: marks(redis_server, "work")[-1] == "cancelled")
+    until_blocking(lambda: state_of(redis_server, queue, handle.id) == "retry")
+    assert stored(redis_server, queue, handle.id).retried == 2
