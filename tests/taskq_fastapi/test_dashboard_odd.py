@@ -1,0 +1,87 @@
+"""Whatever stands in an address or a form of the dashboard, the answer is a page that says so, never a failure."""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import taskq_fastapi.dashboard
+from taskq_core import TaskQ
+from taskq_fastapi.dashboard.pages import ACTIONS, PAGES, queues
+from taskq_fastapi.dashboard.registry import Action, Page
+from tests.redis_server import RedisServer
+from tests.taskq_fastapi.api import populate
+from tests.taskq_fastapi.dashboards import TOKEN, dashboard_of, looking, token_of
+
+pytestmark = pytest.mark.redis
+ODD = (
+    *("", " ", "0", "-1", "1.5", "1e9", "99999999999999999999", "٣", "NaN", "null", "true", "[]", "{}", "'", '"'),
+    *("\x00", "\r\nset-cookie: a=b", "../..", "%2e%2e", "}{", "a:b", "💥", "\u202e", "{{7*7}}", "<b>", "x" * 3000),
+    *("2026-02-30", "9999-12-31T23:59:59Z", "default", "pending", "note"),
+)
+OWN = re.compile(r"(\./)?[a-z-]*(\?[!-~]*)?")
+"""A link to another page of the dashboard, and to nothing else."""
+READERS = ("get", "need", "number", "all")
+
+
+def asked_for(*files: Path) -> Iterator[str]:
+    """Return the names of what is read of addresses and forms, as they stand in the source."""
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in READERS):
+                continue
+            of = node.func.value
+            name = of.attr if isinstance(of, ast.Attribute) else of.id if isinstance(of, ast.Name) else ""
+            if name in ("query", "form") and node.args and isinstance(node.args[0], ast.Constant):
+                yield str(node.args[0].value)
+
+
+FOLDER = Path(taskq_fastapi.dashboard.__file__).parent
+
+
+def names_of(function: Callable[..., Any]) -> list[str]:
+    """Return the names of what a page or action may read: in its own module, and in those that are for all."""
+    module = FOLDER / "pages" / f"{function.__module__.rpartition('.')[2]}.py"
+    return sorted({*asked_for(module, *FOLDER.glob("*.py"))} - {TOKEN})
+
+
+USUAL = {"name": "default", "queue": "default", "id": "1"}
+
+
+@pytest.fixture
+def filled(taskq: TaskQ, server: RedisServer) -> TaskQ:
+    populate(taskq, server)
+    return taskq
+
+
+def test_what_is_asked_for_is_found() -> None:
+    assert {"days", "sort", "queue", "back", "page"} <= set(names_of(queues.show))
+    assert "name" not in names_of(queues.show)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path or "home")
+async def test_odd_addresses_of_pages_are_answered(filled: TaskQ, page: Page) -> None:
+    async with looking(dashboard_of(filled)) as web:
+        for name in names_of(page.show):
+            for value in ODD:
+                answer = await web.get(f"/{page.path}", params={**USUAL, name: value})
+                assert answer.status_code in (200, 400, 404), (name, value)
+                assert answer.headers["content-type"].startswith("text/html")
+                assert "a=b" not in answer.headers.get("set-cookie", "")
+
+
+@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.path)
+async def test_odd_forms_of_actions_are_answered(filled: TaskQ, action: Action) -> None:
+    async with looking(dashboard_of(filled), sec_fetch_site="same-origin") as web:
+        token = await token_of(web)
+        for name in names_of(action.perform):
+            for value in ODD:
+                form = {**USUAL, name: value}
+                question = await web.get(f"/{action.path}", params=form)
+                assert question.status_code in (200, 400, 404, 405), (name, value)
+                answer = await web.post(f"/{action.path}", data={**form, TOKEN: token})
+                assert answer.status_code in (303, 400, 404), (name, value)
+                assert OWN.fullmatch(answer.headers.get("location", "./")), (name, value)
