@@ -18,7 +18,12 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "tests" / "golden" / "public_api.json"
-ROOMS = {"taskq_core": None, "taskq_core.middleware": ("Middleware",), "taskq_core.testing": None}
+ROOMS = {
+    "taskq_core": None,
+    "taskq_core.middleware": ("Middleware",),
+    "taskq_core.testing": None,
+    "taskq_core.workflow": None,
+}
 """Modules with what they promise; None for all of `__all__`."""
 _SPOKEN = ("__init__", "__call__", "__len__", "__getitem__")
 

@@ -50,6 +50,13 @@ from taskq_core.errors import (
     TaskQError,
     TaskStateError,
     UnknownTaskError,
+    WorkflowCancelledError,
+    WorkflowDefinitionError,
+    WorkflowError,
+    WorkflowFailedError,
+    WorkflowNotFoundError,
+    WorkflowNotSentError,
+    WorkflowTimeoutError,
 )
 from taskq_core.handlers import RawTask
 from taskq_core.options import TaskOptions
@@ -63,6 +70,7 @@ from taskq_core.settings import CircuitSettings, QueueLimit, Settings, WhenFull
 from taskq_core.sources import csv_rows
 from taskq_core.task import CoroutineTask, RemoteTask, Signature, Task
 from taskq_core.wire import TaskState
+from taskq_core.workflow import Workflow, WorkflowHandle, chain, chord, group
 
 __all__ = [
     "AsyncClient",
@@ -133,7 +141,19 @@ __all__ = [
     "TaskStateError",
     "UnknownTaskError",
     "WhenFull",
+    "Workflow",
+    "WorkflowCancelledError",
+    "WorkflowDefinitionError",
+    "WorkflowError",
+    "WorkflowFailedError",
+    "WorkflowHandle",
+    "WorkflowNotFoundError",
+    "WorkflowNotSentError",
+    "WorkflowTimeoutError",
+    "chain",
+    "chord",
     "csv_rows",
     "current_task",
     "exponential",
+    "group",
 ]

@@ -69,6 +69,8 @@ from taskq_core.task import (
     function_name,
     is_coroutine_function,
 )
+from taskq_core.workflow import WorkflowHandle
+from taskq_core.workflow.canvas import Part
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -267,6 +269,22 @@ class TaskQ:
     async def aenqueue(self, call: Signature[R]) -> TaskHandle[R]:
         """Enqueue a call from a coroutine. As `async_client.enqueue`."""
         return await self.runtime.async_client.enqueue(call)
+
+    def enqueue_workflow(self, workflow: Part) -> WorkflowHandle:
+        """Enqueue a workflow, blocking, and return its handle. Raises as `Canvas.delay`."""
+        return self.runtime.workflows.enqueue(workflow)
+
+    async def aenqueue_workflow(self, workflow: Part) -> WorkflowHandle:
+        """Enqueue a workflow from a coroutine and return its handle. Raises as `Canvas.delay`."""
+        return await self.runtime.workflows.aenqueue(workflow)
+
+    def workflow(self, workflow_id: str, queue: str = "default") -> WorkflowHandle:
+        """Return the handle of a workflow by its id and its home queue; nothing is asked of Redis.
+
+        Raises:
+            ConfigurationError: The id or the name of the queue cannot be one.
+        """
+        return self.runtime.workflows.handle(workflow_id, queue)
 
     def close(self) -> None:
         """Close the connections of blocking code. The next use opens new ones."""

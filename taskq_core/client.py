@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -55,6 +56,7 @@ from taskq_core.wire import Keys, QueueKeys, validate_queue_name, validate_task_
 
 R = TypeVar("R")
 S = TypeVar("S")
+T = TypeVar("T")
 
 
 AFTER_FAILURE_S = 0.05
@@ -374,6 +376,22 @@ class Client:
         except BrokerError as cause:
             raise landing.fail(cause, time.monotonic() - flight.started) from cause
 
+    # --- for workflows ------------------------------------------------------------------------------------------------
+
+    def run(self, operation: Operation[T]) -> T:
+        """Send one operation and return its answer, with the circuit breaker and the timeout of an enqueue."""
+        with self._circuit.call():
+            return self._runner.run(operation, patience_s=self._timeout_s)
+
+    def register(self, queue: QueueKeys) -> None:
+        """Note a queue as known, if that was not done lately."""
+        with self._circuit.call():
+            self._register(queue, self._timeout_s)
+
+    def ear(self, channel: str, task_id: str) -> Ear:
+        """Return what listens for the end of a task or a workflow."""
+        return Ear(self._runner, channel, task_id)
+
     # --- what handles ask ---------------------------------------------------------------------------------------------
 
     def wait_for_result(self, handle: TaskHandle[Any], timeout: Duration | None) -> Any:
@@ -624,23 +642,42 @@ class AsyncClient:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout_s
         with self._circuit.call():
-            operation = self._preparer.unregistered(queue)
-            if operation is not None:
-                try:
-                    await self._runner.run(operation, patience_s=self._timeout_s)
-                except BrokerUnavailableError as error:
-                    error.may_have_happened = False  # the tasks themselves were not sent
-                    raise
-                self._preparer.note_registered(queue)
+            await self._register(queue)
             lane = self._lanes.take()
             enqueue = _enqueue(queue, tasks, lane, self._admission)
             answer = await self._runner.run(enqueue, patience_s=max(0.0, deadline - loop.time()))
         self._lanes.give_back(lane)
         return _admitted(answer)
 
+    async def _register(self, queue: QueueKeys) -> None:
+        operation = self._preparer.unregistered(queue)
+        if operation is not None:
+            try:
+                await self._runner.run(operation, patience_s=self._timeout_s)
+            except BrokerUnavailableError as error:
+                error.may_have_happened = False  # the tasks themselves were not sent
+                raise
+            self._preparer.note_registered(queue)
+
     def note_sent(self, prepared: Prepared[Any], error: EnqueueError | None, started: float) -> None:
         """Close the span of a task and count it. For the merger."""
         self._preparer.note_sent(prepared, error, started)
+
+    # --- for workflows ------------------------------------------------------------------------------------------------
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Send one operation and return its answer. As `Client.run`."""
+        with self._circuit.call():
+            return await self._runner.run(operation, patience_s=self._timeout_s)
+
+    async def register(self, queue: QueueKeys) -> None:
+        """Note a queue as known, if that was not done lately."""
+        with self._circuit.call():
+            await self._register(queue)
+
+    def listen(self, channel: str, task_id: str) -> AbstractAsyncContextManager[asyncio.Event]:
+        """Return what gives an event that is set when a task or a workflow is said to have ended."""
+        return self._hub.listen(channel, task_id)
 
     # --- what handles ask ---------------------------------------------------------------------------------------------
 

@@ -4,7 +4,8 @@
 
     TaskQError
     |-- ConfigurationError           a setting, an option of a task or a URL is not usable (also a ValueError)
-    |   `-- TaskDefinitionError      a function cannot become a task (also a TypeError)
+    |   |-- TaskDefinitionError      a function cannot become a task (also a TypeError)
+    |   `-- WorkflowDefinitionError  a workflow cannot be put together so; carries the step
     |-- TaskArgumentsError           the arguments of a call do not fit the task (also a TypeError)
     |-- PayloadError                 a stored payload does not fit the task that should run it
     |-- MissingReferenceError        what an argument refers to is gone, such as a row of a database
@@ -41,6 +42,12 @@
     |   |-- TaskNotSentError         the surrounding transaction has not committed yet, or sending failed
     |   `-- TaskFailedError          the task was archived; carries its error text
     |       `-- TaskExpiredError     it was not started in time; error handlers get it too
+    |-- WorkflowError                the outcome of a workflow cannot be had; carries its id
+    |   |-- WorkflowFailedError      steps of it failed
+    |   |-- WorkflowCancelledError   it was cancelled
+    |   |-- WorkflowNotFoundError    there is no such workflow, or it is kept no longer
+    |   |-- WorkflowNotSentError     the surrounding transaction has not committed yet, or sending failed
+    |   `-- WorkflowTimeoutError     not finished in time (also a TimeoutError)
     |-- ResultValueError             a result has no JSON form, or a stored one does not fit (also a ValueError)
     |-- IterationError               what a task iterates over, or a cursor, cannot be gone on with (also a ValueError)
     |-- ProgressError                what a task tells of how far it is is no number or no text (also a ValueError)
@@ -77,6 +84,22 @@ class ConfigurationError(TaskQError, ValueError):
 
 class TaskDefinitionError(ConfigurationError, TypeError):
     """A function cannot become a task, for example because it takes `*args`."""
+
+
+class WorkflowDefinitionError(ConfigurationError):
+    """A workflow cannot be what it was put together as: nothing was written.
+
+    Attributes:
+        step: Name of the step that is wrong, "" for the workflow itself.
+        problem: What is wrong with it.
+    """
+
+    def __init__(self, step: str, problem: str) -> None:
+        super().__init__(step, problem)
+        self.step, self.problem = step, problem
+
+    def __str__(self) -> str:
+        return f"step {self.step!r}: {self.problem}" if self.step else f"workflow: {self.problem}"
 
 
 class TaskArgumentsError(TaskQError, TypeError):
@@ -524,6 +547,43 @@ class TaskExpiredError(TaskFailedError):
         super().__init__(queue, task_id, reason)
         self.args = (queue, task_id, reason, expired_at)
         self.expired_at = expired_at
+
+
+class WorkflowError(TaskQError):
+    """The outcome of a workflow cannot be had.
+
+    Attributes:
+        queue: Its home queue.
+        workflow_id: Its id.
+        reason: Why.
+    """
+
+    def __init__(self, queue: str, workflow_id: str, reason: str = "") -> None:
+        super().__init__(queue, workflow_id, reason)
+        self.queue, self.workflow_id, self.reason = queue, workflow_id, reason
+
+    def __str__(self) -> str:
+        return f"workflow {self.workflow_id} in queue {self.queue!r}: {self.reason}"
+
+
+class WorkflowFailedError(WorkflowError):
+    """Steps of the workflow failed. `reason` names the first of them and its error text."""
+
+
+class WorkflowCancelledError(WorkflowError):
+    """The workflow was cancelled."""
+
+
+class WorkflowNotFoundError(WorkflowError):
+    """There is no workflow with this id in the queue, or it is kept no longer."""
+
+
+class WorkflowNotSentError(WorkflowError):
+    """The workflow waits for the surrounding transaction to commit, or sending it after the commit failed."""
+
+
+class WorkflowTimeoutError(WorkflowError, TimeoutError):
+    """The workflow did not end in the time given; it goes on all the same."""
 
 
 class ResultValueError(TaskQError, ValueError):

@@ -181,13 +181,17 @@ class Preparer:
         task_id = plan.task_id or new_task_id()
         return self._new_task(call.task, plan, task_id, payload, headers(call.task.name, task_id, len(payload)))
 
-    def headers(self, plan: Plan, carrier: Carrier, carried: Mapping[str, str]) -> Headers:
-        """Return the headers of a task: its own, what it carries, and the trace."""
-        if not carrier and not carried:
+    def headers(
+        self, plan: Plan, carrier: Carrier, carried: Mapping[str, str], more: Mapping[str, str] | None = None
+    ) -> Headers:
+        """Return the headers of a task: its own, what it carries, the trace, and more of taskq's own."""
+        if not carrier and not carried and not more:
             return plan.headers  # encoded once for all calls
         texts = dict(plan.headers.texts)
         if carried:
             carry(texts, carried)
+        if more:
+            texts |= more
         left_out = fit(texts, carrier) if carrier else 0
         if left_out:
             self.metrics.baggage_cut(plan.queue.name, left_out)

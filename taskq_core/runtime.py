@@ -18,6 +18,7 @@ from taskq_core.preparer import Preparer
 from taskq_core.settings import Settings
 from taskq_core.telemetry import Tracing
 from taskq_core.wire import Keys
+from taskq_core.workflow.client import WorkflowClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,7 @@ class Runtime:
             observer=observer,
         )
         self.client.bind_async(self.async_client)
+        self.workflows = WorkflowClient(preparer, self.client, self.async_client, hook=hook)
         self._own = Store(endpoint=self.endpoint, runner=self.runner, async_runner=self.async_runner)
 
     def use(self, store: Store | None) -> None:

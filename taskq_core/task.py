@@ -10,17 +10,17 @@ import functools
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast
 
 import msgspec
 
 from taskq_core.broker.operations import Confirmation
 from taskq_core.codec import ArgumentsCodec, References
 from taskq_core.context import TaskContext, current
-from taskq_core.errors import TaskArgumentsError, TaskDefinitionError
+from taskq_core.errors import TaskArgumentsError, TaskDefinitionError, WorkflowDefinitionError
 from taskq_core.fetching import afetching, fetching
 from taskq_core.injection import Injection
 from taskq_core.options import TaskOptions, TaskOptionsDict, task_options
@@ -37,6 +37,10 @@ from taskq_core.wire import (
     priority_mark,
     validate_task_type,
 )
+
+if TYPE_CHECKING:
+    from taskq_core.workflow import Chain, Group, WorkflowHandle
+    from taskq_core.workflow.canvas import Part
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,6 +66,14 @@ class Enqueuer(Protocol):
 
     async def aenqueue(self, call: "Signature[R]") -> TaskHandle[R]:
         """Enqueue from a coroutine."""
+        ...
+
+    def enqueue_workflow(self, workflow: Any) -> "WorkflowHandle":
+        """Enqueue a workflow, blocking."""
+        ...
+
+    async def aenqueue_workflow(self, workflow: Any) -> "WorkflowHandle":
+        """Enqueue a workflow from a coroutine."""
         ...
 
 
@@ -223,19 +235,64 @@ class BaseTask(Generic[R_co]):
 class Signature(Generic[R_co]):
     """A task with its arguments, to be enqueued later."""
 
-    __slots__ = ("args", "kwargs", "task")
+    __slots__ = ("args", "is_immutable", "kwargs", "task")
 
-    def __init__(self, task: BaseTask[R_co], args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        task: BaseTask[R_co],
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        *,
+        is_immutable: bool = False,
+    ) -> None:
         self.task = task
         self.args = args
         self.kwargs = kwargs
+        self.is_immutable = is_immutable
 
     def __repr__(self) -> str:
         return f"<signature of {self.task.name!r}>"
 
+    def _copy(self, task: BaseTask[R_co], args: tuple[object, ...], kwargs: Mapping[str, object]) -> "Signature[R_co]":
+        return Signature(task, args, kwargs, is_immutable=self.is_immutable)
+
+    def s(self, *args: object, **kwargs: object) -> "Signature[R_co]":
+        """Return a copy with further arguments: positional ones go before those given so far, as a result would.
+
+        Raises:
+            WorkflowDefinitionError: It takes no further arguments: it was made by `si`.
+        """
+        if self.is_immutable:
+            raise WorkflowDefinitionError(self.task.name, "takes no further arguments: it was made by si()")
+        return self._copy(self.task, (*args, *self.args), {**self.kwargs, **kwargs})
+
+    def __or__(self, other: "Part") -> "Chain":
+        """Return the chain of this and what comes after it, which gets its result as first argument."""
+        from taskq_core.workflow import chain
+
+        return chain(self, other)
+
+    def on_success(self, *calls: "Part") -> "Chain":
+        """Return a workflow of this step and what runs after its success, each with its result as first argument."""
+        from taskq_core.workflow import chain
+
+        return chain(self).on_success(*calls)
+
+    def on_error(self, *calls: "Part") -> "Chain":
+        """Return a workflow of this step and what runs if it fails, each with a `StepFailure` as first argument."""
+        from taskq_core.workflow import chain
+
+        return chain(self).on_error(*calls)
+
+    def on_complete(self, *calls: "Part") -> "Chain":
+        """Return a workflow of this step and what runs once it has ended, each with its result or None."""
+        from taskq_core.workflow import chain
+
+        return chain(self).on_complete(*calls)
+
     def using(self, **options: Unpack[TaskOptionsDict]) -> "Signature[R_co]":
         """Return a copy whose task has other options."""
-        return Signature(self.task.using(**options), self.args, self.kwargs)
+        return self._copy(self.task.using(**options), self.args, self.kwargs)
 
     @property
     def arguments(self) -> Mapping[str, object]:
@@ -252,7 +309,7 @@ class Signature(Generic[R_co]):
         Raises:
             TaskArgumentsError: The arguments so far do not fit, or a remote task was given bytes.
         """
-        return Signature(self.task, (), {**self.arguments, **arguments})
+        return self._copy(self.task, (), {**self.arguments, **arguments})
 
     def with_headers(self, headers: Mapping[str, str]) -> "Signature[R_co]":
         """Return a copy with these headers over those of its task.
@@ -260,7 +317,7 @@ class Signature(Generic[R_co]):
         Raises:
             ConfigurationError: A header cannot be used.
         """
-        return Signature(self.task.with_headers(headers), self.args, self.kwargs)
+        return self._copy(self.task.with_headers(headers), self.args, self.kwargs)
 
     def delay(self) -> TaskHandle[R_co]:
         """Enqueue it, blocking. Raises as `Task.delay`."""
@@ -340,9 +397,31 @@ class Task(BaseTask[R], Generic[P, R]):
         """Return the arguments of a call by name. Raises as `BaseTask.bind`."""
         return self.codec.bind(args, kwargs)
 
-    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
-        """Bind arguments, to be enqueued later."""
+    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
+        """Bind arguments, to be enqueued later; as a step of a workflow it gets the result before it as well.
+
+        So they may lack some, and are checked when the call is enqueued or becomes part of a workflow.
+        """
         return Signature(self, args, kwargs)
+
+    def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+        """Bind all arguments, to be enqueued later; as a step of a workflow it gets no result."""
+        return Signature(self, args, kwargs, is_immutable=True)
+
+    def map(self, arguments: Iterable[Any]) -> "Group":
+        """Return the group of one call for each element of an iterable, which is its first argument.
+
+        It is read once, while the group is enqueued.
+        """
+        from taskq_core.workflow import group
+
+        return group(Signature(self, (each,), {}) for each in arguments)
+
+    def starmap(self, arguments: Iterable[Iterable[Any]]) -> "Group":
+        """Return the group of one call for each element of an iterable, which is the list of its arguments."""
+        from taskq_core.workflow import group
+
+        return group(Signature(self, tuple(each), {}) for each in arguments)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
         """Enqueue a call and return its handle. Blocks for one round trip to Redis; in a coroutine use `adelay`.
@@ -401,8 +480,16 @@ class RemoteTask(BaseTask[Any]):
         return kwargs
 
     def s(self, *args: bytes, **kwargs: object) -> Signature[Any]:
-        """Bind arguments, to be enqueued later."""
+        """Bind arguments, to be enqueued later.
+
+        As a step of a workflow it gets the result before it as its payload if it has no arguments, and otherwise by
+        the name that `step(into=...)` says.
+        """
         return Signature(self, args, kwargs)
+
+    def si(self, *args: bytes, **kwargs: object) -> Signature[Any]:
+        """Bind all arguments, to be enqueued later; as a step of a workflow it gets no result."""
+        return Signature(self, args, kwargs, is_immutable=True)
 
     def delay(self, *args: bytes, **kwargs: object) -> TaskHandle[Any]:
         """Enqueue a call and return its handle. Raises as `Task.delay`."""

@@ -12,7 +12,7 @@ stays out of the payload, so the consumer's default applies; no error carries th
 its text nor in its chain. Size limits, and payloads wrapped together with a trace context, are left to the caller.
 """
 
-from taskq_core.codec.arguments import ArgumentsCodec
+from taskq_core.codec.arguments import ArgumentsCodec, Later
 from taskq_core.codec.references import Found, Kind, References, Wanted
 from taskq_core.codec.results import decode_payload, decode_result, encode_result
 from taskq_core.codec.signature import Parameter
@@ -22,6 +22,7 @@ __all__ = [
     "ArgumentsCodec",
     "Found",
     "Kind",
+    "Later",
     "Parameter",
     "References",
     "RefusedError",

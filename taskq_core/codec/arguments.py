@@ -17,9 +17,22 @@ from msgspec import UNSET
 
 from taskq_core.codec.references import Found, Reference, References, Wanted, refer, replace
 from taskq_core.codec.signature import Parameter, payload_struct, read_signature
-from taskq_core.codec.values import build, check_value, encode_ordered, read_fields
+from taskq_core.codec.values import build, check_value, encode_ordered, encode_plain, read_fields
 from taskq_core.codec.wording import RefusedError, describe, describe_unreadable, split_path
 from taskq_core.errors import MissingReferenceError, PayloadError, TaskArgumentsError
+
+
+class Later:
+    """Stands for an argument that is not known when a call is written down: it is put there when it is.
+
+    Attributes:
+        what: What it will be; only who made it knows.
+    """
+
+    __slots__ = ("what",)
+
+    def __init__(self, what: object) -> None:
+        self.what = what
 
 
 class ArgumentsCodec:
@@ -83,6 +96,37 @@ class ArgumentsCodec:
         except Exception:
             fits = False
         return payload if fits else self._encode_with_care(args, kwargs)
+
+    def encode_in_parts(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> list[bytes | Later]:
+        """Do what `encode` does for a call of which some arguments are `Later`: return the payload around them.
+
+        Raises:
+            TaskArgumentsError: See `encode`. What is not known yet is taken to fit.
+        """
+        parts: list[bytes | Later] = []
+        written = b"{"
+        for position, (name, value) in enumerate(self.bind(args, kwargs).items(), start=1):
+            written += (b"," if parts or len(written) > 1 else b"") + encode_plain(name) + b":"
+            if isinstance(value, Later):
+                parts += (written, value)
+                written = b""
+            else:
+                written += self._encode_one(name, value, _position(position, args))
+        return [*parts, written + b"}"]
+
+    def _encode_one(self, name: str, value: object, position: str) -> bytes:
+        """Return one argument as JSON."""
+        plain, problem = value, ""
+        try:
+            if name in self._referring:
+                plain = refer(self._known[name].annotation, value)
+        except RefusedError as exc:
+            problem = str(exc)
+        if not problem:
+            plain, problem = check_value(self._known[name].annotation, self._known[name].decode, plain)
+        if problem:  # raised out here, so that no value travels along as the error's context
+            raise TaskArgumentsError(self.name, name, f"{problem}{position}")
+        return encode_ordered(plain)
 
     def _encode_referring(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
         """Bind arguments and put references in the place of what travels as its key, then check them."""

@@ -105,6 +105,12 @@ _OF_A_QUEUE_OURS = (
     _form("runs", "hash", lives_s=90 * DAY_S),
     *(_form(f"samples:{level.step_s}", "list", lives_s=level.span_s) for level in LEVELS),
     _form(r"tally:\d+", "hash", lives_s=HOURS_KEPT * HOUR_S),
+    _form("wf-(steps|out|receipts|running|open|ended)", "zset"),
+    _form("wf-notes", "hash"),
+    _form("wf-cancelled:.*", "string", lives_s=30 * DAY_S),
+    _form(r"wf:[^:]+(:[hgf]\d+)?", "hash", may_expire=True),  # while it is stored in parts
+    _form(r"wf:[^:]+:d\d+", "string"),
+    _form("wf:[^:]+:q", "set"),
 )
 _GLOBAL = (
     _form("queues", "set"),

@@ -60,7 +60,12 @@ class Captured:
     def __init__(self, app: TaskQ, *, state: Mapping[str, Any] | None = None, propagates: bool = False) -> None:
         self._app = app
         self._store = watched_store(
-            memory_endpoint(), stored=self._stored, astored=self._astored, propagates=propagates
+            memory_endpoint(),
+            stored=self._stored,
+            astored=self._astored,
+            begun=self._begun,
+            abegun=self._abegun,
+            propagates=propagates,
         )
         self._inline = InlineWorker(app, self._store.runner, state)
         self.enqueued: list[EnqueuedTask] = []
@@ -173,6 +178,7 @@ class Captured:
         count = 0
         try:
             while True:
+                self._inline.carry(self._queues())
                 for queue in self._queues():
                     for run in self._inline.take(queue):
                         (waiting if self._inline.can_run(run.name) else left_alone).append(run)
@@ -203,6 +209,12 @@ class Captured:
     async def _astored(self, tasks: Sequence[NewTask]) -> None:
         """Note tasks that were stored."""
         self._remember(tasks)
+
+    def _begun(self) -> None:
+        """Note that a workflow has begun, or goes on."""
+
+    async def _abegun(self) -> None:
+        """Note that a workflow has begun, or goes on."""
 
     def _remember(self, tasks: Sequence[NewTask]) -> None:
         self.enqueued += [enqueued_task(task, self._app.tasks) for task in tasks]
@@ -256,6 +268,40 @@ class Eager(Captured):
                     last[task_id] = await self._inline.arun(run)
                     self._note(last[task_id])
         self._propagate(last)
+
+    def _begun(self) -> None:
+        """Run the steps of workflows that were started, and those that follow."""
+        last: dict[str, TaskRun] = {}
+        with _one_deeper():
+            for queue, task_id in self._steps():
+                for run in self._attempts(queue, task_id):
+                    last[task_id] = self._inline.run(run)
+                    self._note(last[task_id])
+        self._propagate(last)
+
+    async def _abegun(self) -> None:
+        """Run the steps of workflows that were started, and those that follow, on this event loop."""
+        last: dict[str, TaskRun] = {}
+        with _one_deeper():
+            for queue, task_id in self._steps():
+                for run in self._attempts(queue, task_id):
+                    last[task_id] = await self._inline.arun(run)
+                    self._note(last[task_id])
+        self._propagate(last)
+
+    def _steps(self) -> Iterator[tuple[QueueKeys, str]]:
+        """Yield each step that was started, once, for as long as there are further ones."""
+        known: set[tuple[str, str]] = set()
+        while True:
+            queues = self._queues()
+            self._inline.carry(queues)
+            found = [(queue, task_id) for queue in queues for task_id in self._inline.pending_steps(queue)]
+            new = [(queue, task_id) for queue, task_id in found if (queue.name, task_id) not in known]
+            if not new:
+                return
+            for queue, task_id in new:
+                known.add((queue.name, task_id))
+                yield queue, task_id
 
     def _propagate(self, last: Mapping[str, TaskRun]) -> None:
         if self._store.propagates:

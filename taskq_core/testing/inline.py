@@ -31,6 +31,7 @@ from taskq_core.testing.records import TaskRun
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.worker.outcome import settle, state_after, word
 from taskq_core.worker.run import Run
+from taskq_core.workflow.carrying import carry
 
 logger = logging.getLogger("taskq.testing")
 
@@ -85,6 +86,28 @@ class InlineWorker:
     def _forward(self, queue: QueueKeys) -> None:
         while self._runner.run(operations.forward(queue, owner=self._owner, leader_ms=1)).moved >= 100:
             pass
+
+    def carry(self, queues: Iterable[QueueKeys]) -> None:
+        """Carry what workflows have to carry between queues, until nothing is left."""
+        keys = self._app.runtime.keys
+        todo = {queue.name for queue in queues}
+        while todo:
+            queue = keys.queue(todo.pop())
+            due = self._runner.run(operations.read_due(queue, owner="", leader_ms=1))
+            carrying = carry(keys, queue, due, lambda other: operations.register_queue(keys.queues, (other.name,)))
+            answer: Any = None
+            try:
+                while True:
+                    answer = self._runner.run(carrying.send(answer))
+            except StopIteration as end:
+                todo |= end.value
+            if due.notes or due.out:
+                todo.add(queue.name)
+
+    def pending_steps(self, queue: QueueKeys) -> list[str]:
+        """Return ids of tasks of a queue that are steps of workflows and were started."""
+        steps = self._runner.run(operations.list_waiting(queue.steps, 0, -1))
+        return [step.split(" ")[2] for step, _ in steps]
 
     def _dequeue(self, queue: QueueKeys) -> list[Run]:
         self._calls += 1

@@ -19,6 +19,10 @@ AsyncStored = Callable[[Sequence[NewTask]], Awaitable[None]]
 """As `Stored`, on the event loop that enqueued them."""
 
 
+BEGINNINGS = ("create_workflow", "add_members", "close_groups", "retry_steps")
+"""Names of operations after which steps of a workflow may have been started."""
+
+
 def _tasks_stored(operation: Operation[Any], answer: Any) -> list[NewTask]:
     codes = answer.codes if isinstance(answer, Admitted) else answer
     return [task for task, code in zip(operation.tasks, codes, strict=True) if code == EnqueueCode.STORED]
@@ -27,14 +31,17 @@ def _tasks_stored(operation: Operation[Any], answer: Any) -> list[NewTask]:
 class WatchedRunner(SyncRunner):
     """A blocking runner that tells of what was enqueued through it."""
 
-    def __init__(self, endpoint: Endpoint, stored: Stored) -> None:
+    def __init__(self, endpoint: Endpoint, stored: Stored, begun: Callable[[], None] | None = None) -> None:
         super().__init__(endpoint)
         self._stored = stored
+        self._begun = begun
 
     def _finish(self, operation: Operation[T], sent_on: Any, patience_s: float | None) -> T:
         answer = super()._finish(operation, sent_on, patience_s)
         if operation.tasks:
             self._stored(_tasks_stored(operation, answer))
+        elif operation.name in BEGINNINGS and self._begun is not None:
+            self._begun()
         return answer
 
 
@@ -45,9 +52,12 @@ class WatchedAsyncRunner(AsyncRunner):
         is_closed: True to refuse everything from now on, as a blocking runner that was closed does.
     """
 
-    def __init__(self, endpoint: Endpoint, stored: AsyncStored) -> None:
+    def __init__(
+        self, endpoint: Endpoint, stored: AsyncStored, begun: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         super().__init__(endpoint)
         self._stored = stored
+        self._begun = begun
         self.is_closed = False
 
     async def run(self, operation: Operation[T], *, patience_s: float | None = None) -> T:
@@ -57,6 +67,8 @@ class WatchedAsyncRunner(AsyncRunner):
         answer = await super().run(operation, patience_s=patience_s)
         if operation.tasks:
             await self._stored(_tasks_stored(operation, answer))
+        elif operation.name in BEGINNINGS and self._begun is not None:
+            await self._begun()
         return answer
 
 
@@ -73,12 +85,18 @@ class WatchedStore(Store):
 
 
 def watched_store(
-    endpoint: Endpoint, *, stored: Stored, astored: AsyncStored, propagates: bool = False
+    endpoint: Endpoint,
+    *,
+    stored: Stored,
+    astored: AsyncStored,
+    begun: Callable[[], None] | None = None,
+    abegun: Callable[[], Awaitable[None]] | None = None,
+    propagates: bool = False,
 ) -> WatchedStore:
     """Return a store whose runners tell of what is enqueued."""
     return WatchedStore(
         endpoint=endpoint,
-        runner=WatchedRunner(endpoint, stored),
-        async_runner=WatchedAsyncRunner(endpoint, astored),
+        runner=WatchedRunner(endpoint, stored, begun),
+        async_runner=WatchedAsyncRunner(endpoint, astored, abegun),
         propagates=propagates,
     )

@@ -59,10 +59,17 @@ class QueueKeys:
         "retry",
         "runs",
         "scheduled",
+        "steps",
         "task_prefix",
         "unique_prefix",
         "urgent",
         "wake",
+        "workflow_notes",
+        "workflow_receipts",
+        "workflows_ended",
+        "workflows_open",
+        "workflows_out",
+        "workflows_running",
     )
 
     def __init__(self, prefix: str, name: str) -> None:
@@ -92,6 +99,13 @@ class QueueKeys:
         self.delivered = own + "delivered"  # sorted set: receipt of a task from an outbox by the second it was stored
         self.runs = own + "runs"  # hash: what entries of tables have enqueued and nobody was told of yet, by entry
         self.combined = own + "combined"  # sorted set: id of a combined set with members to delete, by second
+        self.steps = own + "wf-steps"  # sorted set: steps of workflows that were started here, by the second of that
+        self.workflows_out = own + "wf-out"  # sorted set: what is to be started elsewhere, by millisecond
+        self.workflow_notes = own + "wf-notes"  # hash: how steps of workflows at home elsewhere have ended
+        self.workflow_receipts = own + "wf-receipts"  # sorted set: steps from elsewhere by the second they came
+        self.workflows_open = own + "wf-open"  # sorted set: id of a workflow by the second until which members may come
+        self.workflows_running = own + "wf-running"  # sorted set: id of a workflow by the second it began
+        self.workflows_ended = own + "wf-ended"  # sorted set: id of a workflow by the second it is kept until
         self.done = own + "done"  # channel: ids of tasks that came to an end
         self.absent = own + "absent"  # never exists; deleting it is a write that a full Redis takes
 
@@ -122,6 +136,14 @@ class QueueKeys:
         """Lock of a task type and payload. No payload (None) and an empty one are different locks."""
         digest = "" if payload is None else hashlib.md5(payload, usedforsecurity=False).hexdigest()
         return f"{self.unique_prefix}{task_type}:{digest}"
+
+    def workflow(self, workflow_id: str) -> str:
+        """Hash: a workflow whose home is this queue. Its groups have keys beside it, `:g<n>` and so on behind."""
+        return f"{self.own_prefix}wf:{workflow_id}"
+
+    def workflow_cancelled(self, workflow_id: str) -> str:
+        """String, expiring: steps of this workflow, which is at home elsewhere, are dropped when they are fetched."""
+        return f"{self.own_prefix}wf-cancelled:{workflow_id}"
 
     def receipt(self, connection: str) -> str:
         """String, expiring: what the last enqueue of a connection did, so its repeat can tell."""

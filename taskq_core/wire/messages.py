@@ -187,6 +187,14 @@ class MessageTemplate:
         middle = (self._middle, until, lock, self._tail)
         return b"".join((self._head, payload_head, payload, id_head, ident, *middle, headers))
 
+    def around_payload(self, task_id: str, headers: bytes = b"") -> tuple[bytes, bytes]:
+        """Return what stands before and behind the payload field of a message.
+
+        Raises:
+            WireFormatError: The id is not valid UTF-8.
+        """
+        return self._head, b"".join((_bytes_field(_ID, _checked_text("task id", task_id)), self._rest, headers))
+
 
 def build_message(
     *, payload: bytes | None = None, headers: Mapping[str, str] = _NO_HEADERS, **fields: str | int

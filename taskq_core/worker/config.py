@@ -41,6 +41,7 @@ class WorkerConfig:
     """Seconds between two passes over a queue that find damage and repair it."""
     aggregate_every: Duration = 1.0
     """Seconds between two looks for groups that are due."""
+    carry_every: Duration = 0.5
     relay_every: Duration = 1.0
     """Seconds between two looks for tasks that wait in an outbox."""
     leader_lease: Duration = 5.0
@@ -66,6 +67,7 @@ class WorkerConfig:
             "clean_every",
             "reconcile_every",
             "aggregate_every",
+            "carry_every",
             "relay_every",
             "leader_lease",
             "safety_net",

@@ -1,10 +1,10 @@
-"""Delete what is kept no longer: completed tasks after their retention, archived ones by age and number.
+"""Delete what is kept no longer: completed tasks and workflows after their time, archived tasks by age and number.
 
 Each call is bounded. One worker per queue acts, by lease; it notes how the queue stands as well, for charts.
 """
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import ARCHIVE, clean, lead
+from taskq_core.broker.operations import ARCHIVE, clean, clean_workflows, lead
 from taskq_core.service import jittered
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys
@@ -52,7 +52,8 @@ class Janitor:
             while True:
                 completed, archived = await self._runner.run(clean(self._queue, limit=BATCH, archive=self._archive))
                 self.deleted += completed + archived
-                if completed < BATCH and archived < BATCH:
+                workflows = await self._runner.run(clean_workflows(self._queue, limit=BATCH))
+                if completed < BATCH and archived < BATCH and workflows < BATCH:
                     break
             if self._sampler is not None:
                 await self._sampler.work()

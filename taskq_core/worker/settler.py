@@ -74,6 +74,7 @@ class Settler:
             where nobody wants to know.
         wants: Whether somebody wants to be told of runs with this outcome, though they did not fail.
         settled: Called with the runs of a queue that are settled, before they are released; None where nobody counts.
+        carry: Called with the name of a queue in which workflows have something to carry to others.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Settler:
         report: Callable[[Run], None] | None = None,
         wants: Callable[[str], bool] = lambda outcome: False,
         settled: Callable[[QueueKeys, Sequence[Run]], None] | None = None,
+        carry: Callable[[str], None] = lambda queue: None,
     ) -> None:
         self._owner = owner
         self._clock = clock
@@ -102,6 +104,7 @@ class Settler:
         self._report = report
         self._wants = wants
         self._count_settled = settled
+        self._carry = carry
         self._waiting: dict[QueueKeys, list[Run]] = {}
         self.count = 0
         """Outcomes that wait to be sent."""
@@ -262,7 +265,9 @@ class Settler:
             if code == SettleCode.SEND_AGAIN:
                 self._keep(run)
                 continue
-            if code == SettleCode.NOT_OWNED:
+            if code == SettleCode.SETTLED_CARRY:
+                self._carry(batch.queue.name)
+            elif code == SettleCode.NOT_OWNED:
                 logger.warning(
                     "the outcome (%s) of task %s %s",
                     run.outcome,

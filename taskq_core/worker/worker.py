@@ -42,6 +42,7 @@ from taskq_core.service import serve
 from taskq_core.telemetry import WorkerMetrics, gauges
 from taskq_core.wire import QueueKeys, QueueOrder, ServerInfo, TaskMessage, TaskState
 from taskq_core.worker.aggregator import AT_ONCE, Aggregator, FunctionCaller
+from taskq_core.worker.carrier import Carrier
 from taskq_core.worker.config import WorkerConfig
 from taskq_core.worker.exchange_spans import ExchangeSpans
 from taskq_core.worker.executor import Executor
@@ -334,6 +335,7 @@ class Worker:
             report=self._reporter.report,
             wants=self.app.observer.wants_ended,
             settled=self._tally.add,
+            carry=lambda queue: self._carrier.call(queue),
         )
         self._notes = NoteWriter(
             self._runner,
@@ -471,6 +473,15 @@ class Worker:
                     Watcher(queue, runner, self._new_lane(), clock, owner=token, leader_s=2 * leader_s).work,
                 ),
             ]
+        self._carrier = Carrier(
+            self._keys,
+            self._queues,
+            runner,
+            owner=token,
+            every_s=config.span("carry_every"),
+            leader_s=max(leader_s, 3 * config.span("carry_every")),
+        )
+        services.append(("carrier", self._carrier.work))
         for table in self.app.outbox_tables:
             relay = Relay(
                 table,
@@ -612,6 +623,7 @@ class Worker:
         has_looked = all(each.has_looked for each in self._aggregators) and all(
             each.has_looked for each in self._relays
         )
+        has_looked = has_looked and self._carrier.has_looked and not self._carrier.is_busy
         return has_looked and self._fetcher.is_idle and self._is_quiet and not self._settler.count
 
     async def _is_work_left(self) -> bool:
@@ -680,7 +692,7 @@ class Worker:
         with contextlib.suppress(BrokerError):
             for queue in self._queues:
                 await self._runner.run(operations.rouse(queue))  # a token this worker took on its way out
-                for service in ("forwarder", "janitor", "watcher"):
+                for service in ("forwarder", "janitor", "watcher", "carrier"):
                     await self._runner.run(operations.resign(queue, service, owner=self._token))
             for aggregator in self._aggregators:
                 await aggregator.resign()

@@ -43,11 +43,11 @@ async def use() -> None:
     add.delay("1")  # error
     add.delay(1, 2, 3)  # error
     add.delay(1, d=2)  # error
-    add.s(1, c=2)  # error
+    add.si(1, c=2)  # error
     await add.adelay(None)  # error
     taskq.client.enqueue(add)  # error
     taskq.client.enqueue(add.delay(1))  # error
-    await taskq.async_client.enqueue_many(add.s("1") for _ in range(3))  # error
+    await taskq.async_client.enqueue_many(add.si("1") for _ in range(3))  # error
 
     # A coroutine function: calling gives its coroutine, enqueueing the handle of its result.
     assert_type(await later(1), list[str])

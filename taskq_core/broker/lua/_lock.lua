@@ -1,6 +1,5 @@
--- lock_of: the unique lock that a message names, '' for none. Go notes the lock of a grouped task nowhere else. It is
--- field 10 of the protobuf message; whatever cannot be read names none.
-local function lock_of(message)
+-- text_of: a text or bytes field of a protobuf message by its number; '' where there is none or it cannot be read.
+local function text_of(message, number)
   local at, size = 1, #message
   local function varint()
     local value, scale = 0, 1
@@ -25,7 +24,7 @@ local function lock_of(message)
       at = at + 4
     elseif kind == 2 then
       local length = varint() or size
-      if math.floor(tag / 8) == 10 then
+      if math.floor(tag / 8) == number then
         return string.sub(message, at, at + length - 1)
       end
       at = at + length
@@ -34,4 +33,9 @@ local function lock_of(message)
     end
   end
   return ''
+end
+
+-- lock_of: the unique lock that a message names, '' for none. Go notes the lock of a grouped task nowhere else.
+local function lock_of(message)
+  return text_of(message, 10)
 end

@@ -54,7 +54,9 @@ local refused = {
 
 local function carry_out(id)
   local key = ARGV[3] .. 't:' .. id
-  local fields = redis.pcall('HMGET', key, 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_moving', 'taskq_priority')
+  local fields = redis.pcall(
+    'HMGET', key, 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_moving', 'taskq_priority', 'taskq_step'
+  )
   local state = fields[1]
   if not state then
     return ''
@@ -81,6 +83,9 @@ local function carry_out(id)
       place(KEYS[1], KEYS[7], ARGV[3] .. 't:', now_ms, { id }, band)
     else
       redis.call('LPUSH', KEYS[1], id)
+    end
+    if fields[7] then
+      redis.call('ZADD', string.sub(KEYS[7], 1, -5) .. 'wf-steps', whole(now_s), fields[7]) -- its workflow may go on
     end
   elseif action == 'archive' or action == 'cancel' then
     redis.call('ZADD', KEYS[4], whole(now_s), id)

@@ -22,6 +22,7 @@
 ]]
 -- include _clock
 -- include _wake
+-- include _cancelled
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local expiry = whole(now_s + tonumber(ARGV[6]))
 local reply = { now_ns, expiry, 0 }
@@ -67,8 +68,11 @@ for i, id in ipairs(ids) do
     break
   end
   local key = ARGV[7] .. id
-  local message = redis.pcall('HGET', key, 'msg')
-  if type(message) == 'string' then
+  local fields = redis.pcall('HMGET', key, 'msg', 'taskq_step')
+  local message = fields[1]
+  if message and fields[2] and is_cancelled(KEYS[5], fields[2]) then
+    redis.call('DEL', key)
+  elseif message then
     redis.call('HSET', key, 'state', 'active', 'taskq_owner', owner, 'taskq_started', started)
     redis.call('HDEL', key, 'pending_since')
     bytes = bytes + #message

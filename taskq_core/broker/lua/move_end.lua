@@ -40,7 +40,7 @@ local ended, ready = 0, false
 for i = 5, #ARGV, 2 do
   local verdict, mark, id = string.sub(ARGV[i], 1, 1), string.sub(ARGV[i], 2) .. ':' .. ARGV[4] .. ':', ARGV[i + 1]
   local key = ARGV[2] .. 't:' .. id
-  local fields = redis.pcall('HMGET', key, 'taskq_moving', 'state', 'group', 'unique_key', 'taskq_wait', 'msg')
+  local fields = redis.pcall('HMGET', key, 'taskq_moving', 'state', 'group', 'unique_key', 'taskq_wait', 'msg', 'taskq_step')
   if type(fields[1]) == 'string' and string.sub(fields[1], 1, #mark) == mark then
     ended = ended + 1
     redis.call('ZREM', KEYS[7], id)
@@ -48,6 +48,9 @@ for i = 5, #ARGV, 2 do
       redis.call('DEL', key)
       release(fields[4] or lock_of(fields[6] or ''), id)
       announce(keys, fields[5], id)
+      if fields[7] then
+        redis.call('ZREM', string.sub(KEYS[8], 1, -5) .. 'wf-steps', fields[7]) -- it is looked after where it went
+      end
     else
       local score = string.match(fields[1], '^%x+:%x+:([^:]*):')
       score = tonumber(score) and score or whole(now_s)

@@ -77,6 +77,9 @@ while i <= #ARGV do
     if members then
       redis.call('SADD', KEYS[6], field.group)
     end
+    if field.taskq_step then
+      redis.call('ZADD', string.sub(KEYS[7], 1, -5) .. 'wf-steps', whole(now_s), field.taskq_step)
+    end
     if lock ~= '' and tonumber(ARGV[i + 4]) > 0 then
       redis.call('SET', lock, id, 'PX', ARGV[i + 4])
     end

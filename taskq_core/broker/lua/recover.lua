@@ -31,7 +31,13 @@
 -- include _trim
 -- include _leave_active
 -- include _record
-local now_s, _, now_ms = clock(ARGV[1])
+-- include _lock
+-- include _marks
+-- include _place
+-- include _store
+-- include _wake
+-- include _flow
+local now_s, now_ns, now_ms = clock(ARGV[1])
 local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }
 local length = redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
 redis.call('ZCARD', KEYS[3])
@@ -45,7 +51,7 @@ for i = 9, math.min(#ARGV, 8 + 7 * budget), 7 do
   local verdict, id = ARGV[i], ARGV[i + 1]
   local key = task_prefix .. id
   local score = redis.call('ZSCORE', KEYS[2], id)
-  local fields = redis.pcall('HMGET', key, 'msg', 'taskq_wait')
+  local fields = redis.pcall('HMGET', key, 'msg', 'taskq_wait', 'taskq_step')
   local message = fields[1] or ''
   local code = '0'
   if score and score == ARGV[i + 2] and tonumber(score) <= cutoff and message == ARGV[i + 3] then
@@ -61,6 +67,10 @@ for i = 9, math.min(#ARGV, 8 + 7 * budget), 7 do
       failed = failed + 1
       archived = archived + 1
       announce(keys, fields[2], id)
+      if fields[3] then
+        local flow = workflows(string.sub(KEYS[5], 1, -11), { s = now_s, ns = now_ns, ms = now_ms })
+        flow.settled(fields[3], 'a', key, ARGV[i + 4], '')
+      end
     elseif verdict == 'z' and message ~= '' then
       redis.call('RENAME', key, ARGV[8] .. id)
       redis.call('HDEL', ARGV[8] .. id, 'taskq_owner', 'taskq_started')

@@ -26,7 +26,7 @@
 
   The fence: a task is this worker's only while its field taskq_owner is "<token>:<its score in the lease set>".
 
-  returns  one character per task:  1  settled   0  not this worker's   2  not looked at, send again (the scan of a
+  returns  one character per task:  1  settled   3  settled, and there is something to carry to another queue   0  not this worker's   2  not looked at, send again (the scan of a
            long active list is bounded: tasks x length <= 2 000 000, and so are the tasks: 1000)
 ]]
 -- include _clock
@@ -36,7 +36,12 @@
 -- include _wake
 -- include _leave_active
 -- include _record
-local now_s, _, now_ms = clock(ARGV[1])
+-- include _lock
+-- include _marks
+-- include _place
+-- include _store
+-- include _flow
+local now_s, now_ns, now_ms = clock(ARGV[1])
 local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }
 local stride = tonumber(ARGV[8])
 local budget = math.min(1000, math.max(1, math.floor(2000000 / math.max(1, redis.call('LLEN', KEYS[1])))))
@@ -57,13 +62,14 @@ for position = 1, total do
 end
 local scores = total > 0 and redis.call('ZMSCORE', KEYS[2], unpack(ids, 1, math.min(total, budget))) or {}
 
+local flow -- made when the first step of a workflow is met
 local processed, failed, archived, requeued = 0, 0, 0, 0
 -- From the last to the first: the youngest stand at the left end of the active list, where they are looked for, and what
 -- is requeued comes to stand in its old order.
 for position = math.min(total, budget), 1, -1 do
   local i, id = 9 + (position - 1) * stride, ids[position]
   local key, score = task_prefix .. id, scores[position]
-  local fields = score and not owned[id] and redis.pcall('HMGET', key, 'taskq_owner', 'taskq_wait')
+  local fields = score and not owned[id] and redis.pcall('HMGET', key, 'taskq_owner', 'taskq_wait', 'taskq_step')
   if fields and fields[1] == ARGV[2] .. ':' .. score then
     codes[position] = '1'
     owned[id] = true
@@ -72,6 +78,13 @@ for position = math.min(total, budget), 1, -1 do
     local outcome = string.sub(ARGV[i], 1, 1)
     if stride == 7 and ARGV[i + 5] ~= '' and outcome ~= 'c' then
       redis.call('HSET', key, 'taskq_cursor', ARGV[i + 5])
+    end
+    if fields[3] and (outcome == 'c' or outcome == 'd' or outcome == 'a') then
+      flow = flow or workflows(string.sub(KEYS[7], 1, -5), { s = now_s, ns = now_ns, ms = now_ms })
+      outcome = flow.settled(fields[3], outcome, key, ARGV[i + 2], ARGV[i + 5])
+      if flow.has_to_carry then
+        codes[position], flow.has_to_carry = '3', false
+      end
     end
     if outcome == 'd' then
       redis.call('DEL', key)

@@ -82,6 +82,8 @@ class SettleCode(StrEnum):
     """What became of one settlement."""
 
     SETTLED = "1"
+    SETTLED_CARRY = "3"
+    """Settled, and workflows have something to carry to other queues."""
     NOT_OWNED = "0"
     SEND_AGAIN = "2"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from taskq_core.broker.aio import Lane
+from taskq_core.broker.aio import AsyncRunner, Lane
 from taskq_core.worker import Worker, recoverer
 from taskq_core.worker.executor import Executor
 from taskq_core.worker.recoverer import Recoverer
@@ -18,7 +18,10 @@ STEPS = ("dequeued", "run", "settling", "settled")
 
 
 def signal_at(step: str, number: int, *, times: int = 1) -> None:
-    """Let this process send itself a signal when it first comes to a step: one of `STEPS`, or `starting`."""
+    """Let this process send itself a signal when it first comes to a step.
+
+    One of `STEPS`, `starting`, or `before:` or `after:` and the name of an operation that a service sends.
+    """
     left = [times]
 
     def strike() -> None:
@@ -26,6 +29,10 @@ def signal_at(step: str, number: int, *, times: int = 1) -> None:
         for _ in range(count):
             os.kill(os.getpid(), number)
 
+    when, _, name = step.partition(":")
+    if when in ("before", "after"):
+        _around(name, when, strike)
+        return
     if step == "settling" or step == "settled":
         exchange = Lane.exchange
 
@@ -46,6 +53,21 @@ def signal_at(step: str, number: int, *, times: int = 1) -> None:
         "run": (Settler, "add"),
     }[step]
     _before(owner, name, strike)
+
+
+def _around(name: str, when: str, strike: Callable[[], None]) -> None:
+    """Strike before or after the first operation of a name that services send."""
+    run = AsyncRunner.run
+
+    async def struck(runner: AsyncRunner, operation: Any, **options: Any) -> Any:
+        if operation.name == name and when == "before":
+            strike()
+        answer = await run(runner, operation, **options)
+        if operation.name == name and when == "after":
+            strike()
+        return answer
+
+    AsyncRunner.run = struck  # type: ignore[method-assign]  # the process is a test's own
 
 
 def _before(owner: type, name: str, strike: Callable[[], None]) -> None:

@@ -1,0 +1,16 @@
+-- is_cancelled: whether a step belongs to a workflow that was cancelled; it is told of no more then.
+-- `wake` is the key of the queue's wake tokens, `step` the field taskq_step of its task; see `_flow`.
+local function is_cancelled(wake, step)
+  local own = string.sub(wake, 1, -5)
+  local workflow = string.match(step, '^%S+ %a %S+ (.+)$') or ''
+  local state
+  if string.sub(workflow, 1, #own + 3) == own .. 'wf:' then
+    state = redis.pcall('HGET', workflow, 'state') == 'cancelled'
+  else
+    state = redis.call('EXISTS', own .. 'wf-cancelled:' .. (string.match(workflow, ':wf:([^:]+)$') or '')) == 1
+  end
+  if state then
+    redis.call('ZREM', own .. 'wf-steps', step)
+  end
+  return state
+end

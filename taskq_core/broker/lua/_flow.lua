@@ -1,0 +1,554 @@
+-- Workflows: what follows when a step has ended. Needs `_clock`, `_lock`, `_marks`,
+-- `_place`, `_store` and `_wake`.
+--
+-- A workflow is a hash W, `<own>wf:<id>`, in the slot of its home queue. Of each node i, a step or a group of steps:
+--   s<i>  state: w waits for parents   p started   h to be sent to another queue   d done   f failed   x skipped
+--         c cancelled
+--   p<i>  parents that have not ended   b<i> parents for whose sake it is skipped   y<i> failed parents it is run for
+--   q<i>  '1' if it only runs after a failure
+--   c<i>  children, each as "<j><edge> "; edge: s after success only   c after a failure as well   z the same, but the
+--         failure stays one of the workflow   f after a failure only
+--   t<i>  '1' if a failure of it is no failure of the workflow
+--   m<i>  what to enqueue, see `pack`      r<i> result, JSON      e<i> text of its failure      z<i> when it ended, Unix ms
+--   i<i>  how a failure names it: the inside of a JSON object
+--   of a group also gt<i> members, gd<i> done, gf<i> failed, go<i> '1' while members are still added
+-- Of a group besides, in keys of their own: W:h<i> members to enqueue, W:g<i> results, W:f<i> failures, each a hash by
+-- the number of the member; W:d<i> a bit for each that has ended.
+--
+-- The set W:q names the queues, other than its home, that steps were sent to. v<i> counts how often a node was retried.
+-- On the outbox wf-out of the home queue stands what its carrier is to do: "s <id> <node>" send a step to its queue,
+-- "r <id> <i>.<member>" start further members of a group. In wf-notes of another queue stands how steps ended there.
+--
+-- A task that is a step says so in its field taskq_step: "<i> <t|k> <task id> <W>", "<i>.<member>" for one of a group;
+-- t: it is deleted after success, k: it is kept.
+
+-- workflows: the engine, made when the first step is met. `own` is what the own keys of this queue begin with.
+local function workflows(own, now)
+  local steps, out, notes = own .. 'wf-steps', own .. 'wf-out', own .. 'wf-notes'
+  local flow = {}
+  local W, home, prefix, kept_s -- of the workflow in hand
+
+  local function get(field)
+    return redis.call('HGET', W, field)
+  end
+
+  local function add(field, n)
+    return redis.call('HINCRBY', W, field, n)
+  end
+
+  -- open: take a workflow in hand. False if it is gone.
+  function flow.open(key)
+    W = key
+    local facts = redis.pcall('HMGET', W, 'queue', 'prefix', 'kept_s')
+    home, prefix, kept_s = facts[1], facts[2], facts[3]
+    return type(home) == 'string'
+  end
+
+  local function id_of()
+    return string.sub(W, #own + 4)
+  end
+
+  local function quoted(text)
+    return '"'
+      .. (string.gsub(text, '[%c"\\]', function(char)
+        return string.format('\\u%04x', string.byte(char))
+      end))
+      .. '"'
+  end
+
+  local function varint(number)
+    local bytes = ''
+    while number > 127 do
+      bytes = bytes .. string.char(number % 128 + 128)
+      number = math.floor(number / 128)
+    end
+    return bytes .. string.char(number)
+  end
+
+  -- results_of: the results of a group as a JSON list, in the order of its members.
+  local function results_of(i, parts)
+    local total = tonumber(get('gt' .. i)) or 0
+    local size = 2
+    for first = 0, total - 1, 200 do
+      local fields = {}
+      for k = first, math.min(first + 199, total - 1) do
+        fields[#fields + 1] = k
+      end
+      for at, result in ipairs(redis.call('HMGET', W .. ':g' .. i, unpack(fields))) do
+        parts[#parts + 1] = (first + at == 1 and '[' or ',') .. (result or 'null')
+        size = size + #parts[#parts]
+      end
+    end
+    parts[#parts + 1] = total == 0 and '[]' or ']'
+    return size
+  end
+
+  -- failure_of: the first failure among nodes, as a JSON object.
+  local function failure_of(nodes)
+    for i in string.gmatch(nodes, '%d+') do
+      if get('s' .. i) == 'f' then
+        local inside = get('i' .. i)
+        return '{"workflow":' .. quoted(id_of()) .. ',' .. (inside and inside .. ',' or '') .. '"error":'
+          .. quoted(get('e' .. i) or '') .. '}'
+      end
+    end
+    return 'null'
+  end
+
+  -- assemble: a message of its pieces, each "<kind><length>:<bytes>": H what comes before the payload, T what comes
+  -- after it, L part of the payload as it is, R the result of a node, G those of a group, E the failure among nodes.
+  -- Nothing and a reason if the payload would be too large.
+  local function assemble(pieces)
+    local head, tail, parts, size, at = '', '', {}, 0, 1
+    while at <= #pieces do
+      local _, colon, kind, length = string.find(pieces, '^(%a)(%d+):', at)
+      local value = string.sub(pieces, colon + 1, colon + length)
+      at = colon + length + 1
+      if kind == 'H' then
+        head = value
+      elseif kind == 'T' then
+        tail = value
+      elseif kind == 'G' then
+        size = size + results_of(value, parts)
+      else
+        if kind == 'R' then
+          value = get('r' .. value) or 'null'
+        elseif kind == 'E' then
+          value = failure_of(value)
+        end
+        parts[#parts + 1] = value
+        size = size + #value
+      end
+      if size > 4194304 then
+        return nil, 'the results of its predecessors take more than 4194304 bytes, the most that is handed on'
+      end
+    end
+    local payload = table.concat(parts)
+    if payload == '' then
+      return head .. tail
+    end
+    return head .. '\18' .. varint(#payload) .. payload .. tail
+  end
+
+  -- unpack_step: what `m<i>` and the members of a group hold: "<task id> <t|k> <start as in `store`, - for now> <queue>\n<pieces>".
+  local function unpack_step(packed)
+    local stop = string.find(packed, '\n', 1, true)
+    local id, flag, start, queue = string.match(string.sub(packed, 1, stop - 1), '^(%S+) (%a) (%S+) (.+)$')
+    return id, flag, string.sub(start, 1, 1) == '-' and string.sub(start, 2) or start, queue, string.sub(packed, stop + 1)
+  end
+
+  local function make_pending(task_prefix_, id, band)
+    if band > 0 then
+      place(task_prefix_ .. 'pending', own .. 'wake', task_prefix_ .. 't:', now.ms, { id }, band)
+    else
+      redis.call('LPUSH', task_prefix_ .. 'pending', id)
+    end
+    wake(own .. 'wake')
+  end
+
+  -- put: store a step's task in this queue. Nothing is stored if its id is there already.
+  function flow.put(task_prefix_, id, step, message, start)
+    local keys = { prefix = task_prefix_, scheduled = task_prefix_ .. 'scheduled' }
+    local code, is_ready, band = store(keys, now, id, message, start, '', 0, '', false)
+    if code == '1' then
+      redis.call('HSET', task_prefix_ .. 't:' .. id, 'taskq_step', step)
+      redis.call('ZADD', steps, whole(now.s), step)
+      if is_ready then
+        make_pending(task_prefix_, id, band)
+      end
+    end
+    return code
+  end
+
+  -- enqueue: enqueue a step. Returns its state, and why it failed if it is 'f'.
+  local function enqueue(node, packed)
+    local id, flag, start, queue, pieces = unpack_step(packed)
+    if queue ~= home then
+      redis.call('SADD', W .. ':q', queue)
+      redis.call('ZADD', out, now.ms, 's ' .. id_of() .. ' ' .. node)
+      flow.has_to_carry = true
+      return 'h'
+    end
+    local message, problem = assemble(pieces)
+    if not message then
+      return 'f', problem
+    end
+    flow.put(prefix, id, node .. ' ' .. flag .. ' ' .. id .. ' ' .. W, message, start)
+    return 'p'
+  end
+
+  -- message_of: what a step that goes to another queue is there: task id, step, message, start, queue.
+  function flow.message_of(node)
+    local i, k = string.match(node, '^(%d+)%.?(%d*)$')
+    local state = get('s' .. i)
+    if k == '' and state ~= 'h' or k ~= '' and state ~= 'p' or get('state') == 'cancelled' then
+      return nil
+    end
+    local packed = k == '' and get('m' .. i) or k ~= '' and redis.call('HGET', W .. ':h' .. i, k)
+    if not packed then
+      return nil
+    end
+    local id, flag, start, queue, pieces = unpack_step(packed)
+    local message, problem = assemble(pieces)
+    local receipt = id .. ' ' .. (get('v' .. i) or '0')
+    return id, node .. ' ' .. flag .. ' ' .. id .. ' ' .. W, message, start, queue, problem, receipt
+  end
+
+  local finish, member_ended
+
+  -- release_members: enqueue members of a group, at most 200; the rest is left to the carrier.
+  function flow.release_members(i, first)
+    local total = tonumber(get('gt' .. i)) or 0
+    local last = math.min(first + 199, total - 1)
+    if last < total - 1 then
+      redis.call('ZADD', out, now.ms, 'r ' .. id_of() .. ' ' .. i .. '.' .. whole(last + 1))
+      flow.has_to_carry = true
+    end
+    for k = first, last do
+      local packed = redis.call('HGET', W .. ':h' .. i, k)
+      if packed then
+        local state, problem = enqueue(i .. '.' .. whole(k), packed)
+        if state == 'f' then
+          member_ended(i, k, 'f', nil, problem)
+        elseif state == 'p' then
+          redis.call('HDEL', W .. ':h' .. i, k) -- what goes to another queue is needed there, and for a retry
+        end
+      end
+    end
+    return last + 1
+  end
+
+  -- group_ended: whether a group has ended, and how.
+  local function group_ended(i)
+    local counts = redis.call('HMGET', W, 'gt' .. i, 'gd' .. i, 'gf' .. i, 'go' .. i)
+    local total, done, failed = tonumber(counts[1]) or 0, tonumber(counts[2]) or 0, tonumber(counts[3]) or 0
+    if counts[4] == '1' or done + failed < total then
+      return nil
+    end
+    return failed > 0 and 'f' or 'd'
+  end
+
+  -- start: start a node whose parents have ended. Returns the state it is in then; a final one is to be told on.
+  local function start(i)
+    if get('gt' .. i) then
+      redis.call('HSET', W, 's' .. i, 'p')
+      local ended = group_ended(i)
+      if not ended then
+        flow.release_members(i, 0)
+      end
+      return ended or 'p'
+    end
+    local state, problem = enqueue(i, get('m' .. i))
+    redis.call('HSET', W, 's' .. i, state)
+    if problem then
+      redis.call('HSET', W, 'e' .. i, problem)
+    end
+    return state
+  end
+
+  local function conclude()
+    local facts = redis.call('HMGET', W, 'open', 'state', 'bad', 'taskq_wait')
+    if tonumber(facts[1]) > 0 or facts[2] ~= 'running' then
+      return
+    end
+    local state = tonumber(facts[3] or 0) > 0 and 'failed' or 'succeeded'
+    redis.call('HSET', W, 'state', state, 'ended', whole(now.ms))
+    flow.over(facts[4])
+  end
+
+  -- over: note that the workflow in hand has ended, and tell who waits for it.
+  function flow.over(waited)
+    redis.call('ZREM', own .. 'wf-running', id_of())
+    redis.call('ZADD', own .. 'wf-ended', whole(now.s + tonumber(kept_s)), id_of())
+    if waited then
+      redis.call('PUBLISH', own .. 'done', id_of())
+    end
+  end
+
+  -- finish: a node has ended; start what waited for it, skip what is not to run.
+  function finish(first, first_state)
+    local todo, at = { { first, first_state } }, 1
+    local is_cancelled = get('state') == 'cancelled'
+    while todo[at] do
+      local i, state = todo[at][1], todo[at][2]
+      todo[at] = false
+      at = at + 1
+      redis.call('HSET', W, 's' .. i, state, 'z' .. i, whole(now.ms))
+      add('open', -1)
+      if state == 'f' and not get('t' .. i) then
+        add('bad', 1)
+      end
+      for j, edge in string.gmatch(get('c' .. i) or '', '(%d+)(%a)') do
+        if get('s' .. j) == 'w' then
+          if edge == 's' and state ~= 'd' then
+            add('b' .. j, 1)
+          elseif edge == 'f' and state == 'f' then
+            add('y' .. j, 1)
+          end
+          if add('p' .. j, -1) == 0 then
+            local facts = redis.call('HMGET', W, 'b' .. j, 'q' .. j, 'y' .. j)
+            local next_state
+            if is_cancelled then
+              next_state = 'c'
+            elseif tonumber(facts[1] or 0) > 0 or facts[2] == '1' and tonumber(facts[3] or 0) == 0 then
+              next_state = 'x'
+            else
+              next_state = start(j)
+            end
+            if next_state ~= 'p' and next_state ~= 'h' then
+              todo[#todo + 1] = { j, next_state }
+            end
+          end
+        end
+      end
+    end
+    conclude()
+  end
+
+  -- reopen: a node that failed runs again, or has succeeded after all: what was skipped for its sake waits again.
+  local function reopen(first)
+    local todo, at = { first }, 1
+    if not get('t' .. first) then
+      add('bad', -1)
+    end
+    while todo[at] do
+      local i = todo[at]
+      local state = at == 1 and 'f' or 'x'
+      at = at + 1
+      redis.call('HSET', W, 's' .. i, i == first and 'p' or 'w')
+      add('open', 1)
+      for j, edge in string.gmatch(get('c' .. i) or '', '(%d+)(%a)') do
+        local its_state = get('s' .. j)
+        if its_state == 'x' or its_state == 'w' then
+          add('p' .. j, 1)
+          if edge == 's' then
+            add('b' .. j, -1)
+          elseif edge == 'f' and state == 'f' then
+            add('y' .. j, -1)
+          end
+          if its_state == 'x' then
+            todo[#todo + 1] = j
+          end
+        end
+      end
+    end
+    if get('state') ~= 'running' and get('state') ~= 'cancelled' then
+      redis.call('HSET', W, 'state', 'running')
+      redis.call('HDEL', W, 'ended')
+      redis.call('ZREM', own .. 'wf-ended', id_of())
+      redis.call('ZADD', own .. 'wf-running', whole(now.s), id_of())
+    end
+  end
+
+  function member_ended(i, k, state, result, problem)
+    local ended = W .. ':d' .. i
+    if redis.call('SETBIT', ended, k, 1) == 1 then
+      if state ~= 'd' or redis.call('HDEL', W .. ':f' .. i, k) == 0 then
+        return -- told before
+      end
+      add('gf' .. i, -1)
+    end
+    if state == 'd' then
+      add('gd' .. i, 1)
+      if result then
+        redis.call('HSET', W .. ':g' .. i, k, result)
+      end
+    else
+      add('gf' .. i, 1)
+      redis.call('HSET', W .. ':f' .. i, k, string.sub(problem or '', 1, 200))
+      if not get('e' .. i) then
+        redis.call('HSET', W, 'e' .. i, 'member ' .. whole(k) .. ': ' .. (problem or ''))
+      end
+    end
+  end
+
+  -- ended: tell the workflow in hand that a step has ended: node, 'd' done or 'f' failed, result or error text.
+  function flow.ended(node, state, result, problem)
+    local i, k = string.match(node, '^(%d+)%.?(%d*)$')
+    local current = i and get('s' .. i)
+    if not current or get('state') == 'cancelled' then
+      return
+    end
+    if k ~= '' then
+      member_ended(i, tonumber(k), state, result, problem)
+      local is_over = group_ended(i)
+      if is_over == 'd' then
+        redis.call('HDEL', W, 'e' .. i)
+      end
+      if is_over and current == 'p' then
+        finish(i, is_over)
+      elseif is_over == 'd' and current == 'f' then
+        reopen(i)
+        finish(i, 'd')
+      end
+      return
+    end
+    if current == 'f' and state == 'd' then
+      reopen(i)
+    elseif current ~= 'p' and current ~= 'h' then
+      return
+    end
+    if state == 'd' then
+      redis.call('HDEL', W, 'e' .. i)
+      if result then
+        redis.call('HSET', W, 'r' .. i, result)
+      end
+    else
+      redis.call('HSET', W, 'e' .. i, problem or '')
+    end
+    finish(i, state)
+  end
+
+  -- release: start further members of a group that has begun.
+  function flow.release(i, first)
+    if get('s' .. i) ~= 'p' or get('state') == 'cancelled' then
+      return
+    end
+    flow.release_members(i, first)
+    local is_over = group_ended(i)
+    if is_over then
+      finish(i, is_over)
+    end
+  end
+
+  -- add_member: enqueue a new member of a group that has begun.
+  function flow.add_member(i, k, packed)
+    local state, problem = enqueue(i .. '.' .. whole(k), packed)
+    if state == 'h' then
+      redis.call('HSET', W .. ':h' .. i, k, packed)
+    elseif state == 'f' then
+      member_ended(i, k, 'f', nil, problem)
+    end
+  end
+
+  -- close: no further members are added to a group; with a problem it lacks some, and fails.
+  function flow.close(i, problem)
+    if get('go' .. i) ~= '1' then
+      return false
+    end
+    redis.call('HDEL', W, 'go' .. i)
+    if problem ~= '' then
+      member_ended(i, add('gt' .. i, 1) - 1, 'f', nil, problem)
+    end
+    local is_over = group_ended(i)
+    if is_over and get('s' .. i) == 'p' then
+      finish(i, is_over)
+    end
+    return true
+  end
+
+  -- cancel: no further step of the workflow in hand starts. False if it has ended.
+  function flow.cancel()
+    if get('state') ~= 'running' then
+      return false
+    end
+    redis.call('HSET', W, 'state', 'cancelled', 'ended', whole(now.ms))
+    redis.call('ZREM', own .. 'wf-open', id_of())
+    flow.over(get('taskq_wait'))
+    return true
+  end
+
+  -- revive: let an archived task of this queue run again. False if it is not there.
+  function flow.revive(task_prefix_, id, step)
+    local key = task_prefix_ .. 't:' .. id
+    local fields = redis.call('HMGET', key, 'state', 'taskq_priority')
+    local state = fields[1]
+    if state == 'archived' and redis.call('ZREM', task_prefix_ .. 'archived', id) == 1 then
+      redis.call('HSET', key, 'state', 'pending', 'taskq_step', step)
+      redis.call('HDEL', key, 'pending_since')
+      redis.call('ZADD', steps, whole(now.s), step)
+      make_pending(task_prefix_, id, band_of(fields[2], false))
+    end
+    return state and state ~= 'completed'
+  end
+
+  -- retry: run a step of the workflow in hand that failed again. False if it did not fail.
+  function flow.retry(i)
+    if get('s' .. i) ~= 'f' or get('gt' .. i) then
+      return false
+    end
+    local packed = get('m' .. i)
+    local id, flag, _, queue = unpack_step(packed)
+    reopen(i)
+    redis.call('HDEL', W, 'e' .. i)
+    add('v' .. i, 1)
+    if queue == home and flow.revive(prefix, id, i .. ' ' .. flag .. ' ' .. id .. ' ' .. W) then
+      return true
+    end
+    local state, problem = enqueue(i, packed)
+    redis.call('HSET', W, 's' .. i, state)
+    if state == 'f' then
+      redis.call('HSET', W, 'e' .. i, problem)
+      finish(i, state)
+    end
+    return true
+  end
+
+  -- retry_members: run members of a group that failed again, those a scan of its failures comes by. Returns where to go
+  -- on, '0' at the end, and how many are run.
+  function flow.retry_members(i, cursor, name)
+    local page = redis.call('HSCAN', W .. ':f' .. i, cursor, 'COUNT', 100)
+    local count = 0
+    for at = 1, #page[2], 2 do
+      local k = page[2][at]
+      local node, id = i .. '.' .. k, id_of() .. '.' .. name .. '.' .. k
+      local packed = redis.call('HGET', W .. ':h' .. i, k) -- of a member in another queue
+      local step = redis.call('HGET', prefix .. 't:' .. id, 'taskq_step')
+      if packed or step and flow.revive(prefix, id, step) then
+        if get('s' .. i) == 'f' then
+          reopen(i)
+          redis.call('HDEL', W, 'e' .. i)
+        end
+        redis.call('HDEL', W .. ':f' .. i, k)
+        redis.call('SETBIT', W .. ':d' .. i, k, 0)
+        add('gf' .. i, -1)
+        count = count + 1
+        if packed then
+          add('v' .. i, 1)
+          redis.call('ZADD', out, now.ms, 's ' .. id_of() .. ' ' .. node)
+          flow.has_to_carry = true
+        end
+      end
+    end
+    return page[1], count
+  end
+
+  -- begin: start the nodes that wait for nobody.
+  function flow.begin(roots)
+    for i in string.gmatch(roots, '%d+') do
+      local state = start(i)
+      if state ~= 'p' and state ~= 'h' then
+        finish(i, state)
+      end
+    end
+    conclude()
+  end
+
+  -- settled: a task that is a step has ended in this queue. `outcome` as in settle: 'c' completed, 'd' dropped,
+  -- 'a' archived, 'g' gone; `result` is what it returned, '' for what stands in its hash, if anything.
+  -- Returns the outcome to go on with.
+  function flow.settled(step, outcome, key, message, result)
+    local node, flag, of = string.match(step, '^(%S+) (%a) %S+ (.+)$')
+    if not node then
+      return outcome
+    end
+    local state, problem = 'd', nil
+    if outcome == 'c' then
+      result = result ~= '' and result or redis.call('HGET', key, 'result')
+      redis.call('HDEL', key, 'taskq_step') -- when it is run again it is no step any more
+    else
+      state, result = 'f', nil
+      problem = outcome == 'd' and 'the task was dropped' or outcome == 'g' and 'the task was deleted' or text_of(message, 7)
+    end
+    redis.call('ZREM', steps, step)
+    if string.sub(of, 1, #own + 3) ~= own .. 'wf:' then
+      redis.call('HSET', notes, node .. ' ' .. of, state .. (problem or result and '=' .. result or ''))
+      flow.has_to_carry = true
+    elseif flow.open(of) then
+      flow.ended(node, state, result, problem)
+    end
+    return outcome == 'c' and flag == 't' and 'd' or outcome
+  end
+
+  return flow
+end

@@ -1,0 +1,67 @@
+--[[
+  flow_create: store a workflow, or a part of one that is too large for one call, and with the last part begin it.
+
+  KEYS[1]  hash    the workflow
+  KEYS[2]  zset    workflows that run: id by start (Unix s)
+  KEYS[3]  list    pending tasks of its home queue
+  KEYS[4]  zset    scheduled
+  KEYS[5]  list    wake tokens
+  KEYS[6]  zset    steps that were started: see `_flow`
+  KEYS[7]  zset    what is to be sent to other queues
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  what the own keys of the queue begin with
+  ARGV[3]  string  id of the workflow
+  ARGV[4]  int     seconds after which it is dropped if it is not begun
+  ARGV[5]  string  '' more parts follow; otherwise its nodes without parents, each with a space behind
+  ARGV[6..]        what to store: suffix of the key ('' the workflow, ':h<i>' members of a group), field, value
+
+  A workflow that was begun is not changed: a repeat does nothing.
+
+  returns  1  stored   0  it is not there any more: it took too long until it was begun
+]]
+-- include _clock
+-- include _lock
+-- include _marks
+-- include _place
+-- include _store
+-- include _wake
+-- include _flow
+local now_s, now_ns, now_ms = clock(ARGV[1])
+redis.call('ZCARD', KEYS[2]) -- keys of another type are refused here, before the first write
+redis.call('LLEN', KEYS[3])
+redis.call('ZCARD', KEYS[4])
+redis.call('LLEN', KEYS[5])
+redis.call('ZCARD', KEYS[6])
+redis.call('ZCARD', KEYS[7])
+local state = redis.call('HGET', KEYS[1], 'state')
+if state and state ~= 'building' then
+  return 1
+end
+local filled = { [''] = true }
+for i = 6, #ARGV, 3 do
+  redis.call('HSET', KEYS[1] .. ARGV[i], ARGV[i + 1], ARGV[i + 2])
+  filled[ARGV[i]] = true
+end
+state = redis.call('HGET', KEYS[1], 'state')
+if not state then -- its first parts are gone
+  redis.call('DEL', KEYS[1])
+  return 0
+elseif ARGV[5] == '' then
+  for suffix in pairs(filled) do
+    redis.call('EXPIRE', KEYS[1] .. suffix, ARGV[4])
+  end
+  return 1
+end
+redis.call('PERSIST', KEYS[1])
+for i in string.gmatch(redis.call('HGET', KEYS[1], 'held') or '', '%d+') do
+  redis.call('PERSIST', KEYS[1] .. ':h' .. i)
+end
+redis.call('HSET', KEYS[1], 'state', 'running', 'created', whole(now_ms))
+redis.call('ZADD', KEYS[2], whole(now_s), ARGV[3])
+if redis.call('HGET', KEYS[1], 'streams') then
+  redis.call('ZADD', ARGV[2] .. 'wf-open', whole(now_s + 60), ARGV[3])
+end
+local flow = workflows(ARGV[2], { s = now_s, ns = now_ns, ms = now_ms })
+flow.open(KEYS[1])
+flow.begin(ARGV[5])
+return 1

@@ -1,0 +1,38 @@
+--[[
+  flow_due: read what the carrier of a queue has to do, if this worker leads it.
+
+  KEYS[1]  string  token of the worker that leads
+  KEYS[2]  any     a key that never exists
+  KEYS[3]  hash    how steps of workflows at home elsewhere have ended
+  KEYS[4]  zset    what is to be started elsewhere
+  KEYS[5]  zset    steps that were started
+  KEYS[6]  zset    workflows that are open for members: id by the second until which that is
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  token of this worker, '' to ask whoever leads
+  ARGV[3]  int     ms the leader's lease lasts
+  ARGV[4]  int     most of each kind
+
+  returns  1 leads / 0 another does, number of steps that were started, number of pairs that follow, fields and values of
+           the first hash, number of words that follow, members of the outbox, ids of workflows whose time is over
+]]
+-- include _clock
+-- include _lead
+local now_s = clock(ARGV[1])
+if ARGV[2] ~= '' and not lead(KEYS[1], KEYS[2], ARGV[2], ARGV[3]) then
+  return { 0 }
+end
+local reply = { 1, redis.call('ZCARD', KEYS[5]), 0 }
+local notes = redis.call('HSCAN', KEYS[3], 0, 'COUNT', ARGV[4])[2]
+reply[3] = #notes / 2
+for _, word in ipairs(notes) do
+  reply[#reply + 1] = word
+end
+local out = redis.call('ZRANGE', KEYS[4], 0, tonumber(ARGV[4]) - 1)
+reply[#reply + 1] = #out
+for _, word in ipairs(out) do
+  reply[#reply + 1] = word
+end
+for _, id in ipairs(redis.call('ZRANGE', KEYS[6], '-inf', whole(now_s - 1), 'BYSCORE', 'LIMIT', 0, ARGV[4])) do
+  reply[#reply + 1] = id
+end
+return reply

@@ -1,0 +1,314 @@
+"""Workflows: store them, start their steps, and read how they stand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskq_core.broker.operations.operation import (
+    Argument,
+    Confirmation,
+    Operation,
+    boolean,
+    integer,
+    time_argument,
+)
+from taskq_core.broker.scripts import load
+from taskq_core.wire import QueueKeys
+
+BUILDING_S = 3_600
+"""Seconds within which a workflow that is stored in parts has to be begun."""
+OPENING_S = 60
+"""Seconds without a call after which whoever adds members to a group is taken for dead."""
+FIELDS_MAX = 1_000
+"""Most fields of a workflow that one call reads."""
+
+
+def _step_keys(queue: QueueKeys) -> tuple[str, ...]:
+    return (queue.pending, queue.scheduled, queue.wake, queue.steps, queue.workflows_out)
+
+
+def create_workflow(
+    queue: QueueKeys,
+    workflow_id: str,
+    entries: Sequence[tuple[str, str, Argument]],
+    *,
+    roots: Sequence[int] | None,
+    confirm: Confirmation | None = None,
+    now_ns: int | None = None,
+) -> Operation[bool]:
+    """Store a workflow, or a part of one, and with the last part begin it; at most about `BATCH_BYTES`.
+
+    Args:
+        queue: Its home queue.
+        workflow_id: Its id.
+        entries: What to store: suffix of the key ("" the workflow itself), field and value.
+        roots: Nodes that wait for nobody, or None if more parts follow.
+        confirm: Who must have it before its caller is told.
+        now_ns: As ever.
+
+    Reads as False if its first parts are gone.
+    """
+    begin = "" if roots is None else "".join(f"{number} " for number in roots)
+    args: list[Argument] = [time_argument(now_ns), queue.own_prefix, workflow_id, BUILDING_S, begin]
+    for entry in entries:
+        args += entry
+    keys = (queue.workflow(workflow_id), queue.workflows_running, *_step_keys(queue))
+    return Operation("create_workflow", load("flow_create"), keys, args, boolean, confirm=confirm)
+
+
+def add_members(
+    queue: QueueKeys,
+    workflow_id: str,
+    node: int,
+    *,
+    first: int,
+    members: Sequence[bytes],
+    now_ns: int | None = None,
+) -> Operation[bool]:
+    """Add members to an open group of a workflow, at most `BATCH_MAX` of about `BATCH_BYTES`.
+
+    Reads as False if the group is open no more, or the workflow is over or gone.
+    """
+    keys = (queue.workflow(workflow_id), *_step_keys(queue))
+    args: tuple[Argument, ...] = (
+        time_argument(now_ns),
+        queue.own_prefix,
+        node,
+        first,
+        OPENING_S,
+        workflow_id,
+        *members,
+    )
+    return Operation("add_members", load("flow_members"), keys, args, boolean)
+
+
+def close_groups(
+    queue: QueueKeys,
+    workflow_id: str,
+    *,
+    problem: str = "",
+    if_abandoned: bool = False,
+    now_ns: int | None = None,
+) -> Operation[int]:
+    """Add no further members to the open groups of a workflow; with a problem they are incomplete and fail."""
+    keys = (queue.workflow(workflow_id), *_step_keys(queue))
+    args: tuple[Argument, ...] = (time_argument(now_ns), queue.own_prefix, problem, int(if_abandoned), workflow_id)
+    return Operation("close_groups", load("flow_close"), keys, args, integer)
+
+
+def look_at_workflow(
+    queue: QueueKeys, workflow_id: str, fields: Sequence[str], *, tell_end: bool = False
+) -> Operation[list[bytes | None] | None]:
+    """Read fields of a workflow, at most `FIELDS_MAX`; None if there is none. `tell_end`: ask to be told of its end."""
+
+    def read(reply: Any) -> list[bytes | None] | None:
+        return None if reply is None else list(reply)
+
+    args: tuple[Argument, ...] = (int(tell_end), *fields)
+    return Operation("look_at_workflow", load("flow_look"), (queue.workflow(workflow_id),), args, read)
+
+
+def read_results(
+    queue: QueueKeys, workflow_id: str, kind: str, node: int, *, first: int, count: int
+) -> Operation[list[bytes | None]]:
+    """Read of members of a group, by number: "g" their results, "f" their failures."""
+    key = f"{queue.workflow(workflow_id)}:{kind}{node}"
+    return Operation("read_results", None, (key,), ("HMGET", key, *range(first, first + count)), list)
+
+
+def list_workflows(queue: QueueKeys, *, ended: bool, skip: int, count: int) -> Operation[list[str]]:
+    """List ids of workflows whose home a queue is, the newest first."""
+    key = queue.workflows_ended if ended else queue.workflows_running
+    command = ("ZREVRANGE", key, skip, skip + count - 1)
+    return Operation("list_workflows", None, (key,), command, lambda reply: [each.decode() for each in reply])
+
+
+# --- cancel, retry, clean ---------------------------------------------------------------------------------------------
+
+CANCELLED_KEPT_S = 30 * 86_400
+"""Seconds for which other queues drop steps of a cancelled workflow."""
+
+
+def cancel_workflow(queue: QueueKeys, workflow_id: str, *, now_ns: int | None = None) -> Operation[Any]:
+    """Cancel a workflow. Reads as None if there is none, else whether it is cancelled, and the other queues it has."""
+    key = queue.workflow(workflow_id)
+    keys = (key, f"{key}:q", queue.workflows_open, queue.workflows_running, queue.workflows_ended)
+
+    def read(reply: Any) -> tuple[bool, list[str]] | None:
+        return None if reply is None else (int(reply[0]) > 0, [each.decode() for each in reply[1:]])
+
+    args = (time_argument(now_ns), queue.own_prefix)
+    return Operation("cancel_workflow", load("flow_cancel"), keys, args, read)
+
+
+def revoke_steps(queue: QueueKeys, workflow_id: str) -> Operation[list[str]]:
+    """Let workers drop steps of a workflow that wait in a queue. Reads as ids of those that run."""
+    keys = (queue.active, queue.workflow_cancelled(workflow_id))
+    args = (f"{workflow_id}.", CANCELLED_KEPT_S)
+    return Operation(
+        "revoke_steps",
+        load("flow_revoke"),
+        keys,
+        args,
+        lambda reply: [each.decode("utf-8", "surrogateescape") for each in reply],
+    )
+
+
+def retry_steps(
+    queue: QueueKeys, workflow_id: str, node: int, name: str, *, cursor: str = "", now_ns: int | None = None
+) -> Operation[tuple[str, int]]:
+    """Run a step of a workflow that failed again, or, with a cursor, some of the failed members of a group.
+
+    Reads as where to go on, "0" at the end, and how many are run.
+    """
+    keys = (queue.workflow(workflow_id), *_step_keys(queue), queue.archived)
+    args = (time_argument(now_ns), queue.own_prefix, node, cursor, name)
+    return Operation(
+        "retry_steps",
+        load("flow_retry"),
+        keys,
+        args,
+        lambda reply: (reply[0].decode(), int(reply[1])),
+        repeatable=False,
+    )
+
+
+def clean_workflows(queue: QueueKeys, *, limit: int = 100, now_ns: int | None = None) -> Operation[int]:
+    """Delete workflows that are kept no longer."""
+    args = (time_argument(now_ns), queue.own_prefix, limit)
+    return Operation("clean_workflows", load("flow_clean"), (queue.workflows_ended,), args, integer)
+
+
+# --- carry between queues ---------------------------------------------------------------------------------------------
+
+CARRY_MAX = 100
+"""Most of each kind that one round of a carrier takes."""
+SWEEP_MAX = 200
+"""Most started steps that one call looks at."""
+PUT_S = 60
+"""Seconds after which a step that was fetched is not stored any more: another carrier may have done it."""
+STEP_RECEIPT_S = 3_600
+"""Seconds a receipt of a step from elsewhere is kept."""
+
+
+@dataclass(slots=True)
+class ToCarry:
+    """What the carrier of a queue has to do.
+
+    Attributes:
+        leads: Whether this worker leads.
+        steps: Number of steps that were started.
+        notes: How steps of workflows at home elsewhere have ended, by field.
+        out: What is to be started elsewhere.
+        abandoned: Ids of workflows whose client added no members for too long.
+    """
+
+    leads: bool
+    steps: int = 0
+    notes: dict[bytes, bytes] = field(default_factory=dict)
+    out: list[bytes] = field(default_factory=list)
+    abandoned: list[str] = field(default_factory=list)
+
+
+def read_due(queue: QueueKeys, *, owner: str, leader_ms: int, now_ns: int | None = None) -> Operation[ToCarry]:
+    """Read what the carrier of a queue has to do, as its leader; an empty owner reads it whoever leads."""
+
+    def read(reply: Any) -> ToCarry:
+        if not int(reply[0]):
+            return ToCarry(False)
+        count = int(reply[2])
+        notes = dict(zip(reply[3 : 3 + 2 * count : 2], reply[4 : 4 + 2 * count : 2], strict=True))
+        at = 3 + 2 * count
+        size = int(reply[at])
+        out = list(reply[at + 1 : at + 1 + size])
+        return ToCarry(True, int(reply[1]), notes, out, [each.decode() for each in reply[at + 1 + size :]])
+
+    keys = (
+        queue.leader("carrier"),
+        queue.absent,
+        queue.workflow_notes,
+        queue.workflows_out,
+        queue.steps,
+        queue.workflows_open,
+    )
+    args = (time_argument(now_ns), owner, leader_ms, CARRY_MAX)
+    return Operation("read_due", load("flow_due"), keys, args, read)
+
+
+def tell_ends(
+    queue: QueueKeys, ends: Sequence[tuple[Argument, Argument, Argument]], *, now_ns: int | None = None
+) -> Operation[bool]:
+    """Tell workflows of a queue how steps ended elsewhere: key, node and end. Reads as whether more is to carry."""
+    args: list[Argument] = [time_argument(now_ns), queue.own_prefix]
+    for end in ends:
+        args += end
+    return Operation("tell_ends", load("flow_note"), _step_keys(queue), args, boolean)
+
+
+def forget_notes(queue: QueueKeys, notes: Sequence[tuple[bytes, bytes]]) -> Operation[int]:
+    """Drop notes that were told, where they are still the same."""
+    args = [word for note in notes for word in note]
+    return Operation("forget_notes", load("flow_forget"), (queue.workflow_notes,), args, integer)
+
+
+@dataclass(slots=True)
+class StepToSend:
+    """A step that is to be stored in another queue; all as the scripts write it."""
+
+    member: bytes
+    queue: str
+    task_id: bytes
+    step: bytes
+    message: bytes
+    start: bytes
+    receipt: bytes
+
+
+def fetch_steps(
+    queue: QueueKeys, members: Sequence[bytes], *, now_ns: int | None = None
+) -> Operation[tuple[int, list[StepToSend]]]:
+    """Read steps that are to be sent to other queues, and start further members of groups; reads the time as well."""
+
+    def read(reply: Any) -> tuple[int, list[StepToSend]]:
+        found = []
+        for at in range(1, len(reply), 7):
+            member, name, *rest = reply[at : at + 7]
+            found.append(StepToSend(member, name.decode("utf-8", "surrogateescape"), *rest))
+        return int(reply[0]), found
+
+    args: tuple[Argument, ...] = (time_argument(now_ns), queue.own_prefix, *members)
+    return Operation("fetch_steps", load("flow_fetch"), _step_keys(queue), args, read)
+
+
+def put_steps(
+    queue: QueueKeys, steps: Sequence[StepToSend], *, until_s: int, now_ns: int | None = None
+) -> Operation[bool]:
+    """Store steps of workflows at home elsewhere, each once. Reads as False if it is too late."""
+    keys = (queue.pending, queue.scheduled, queue.wake, queue.steps, queue.workflow_receipts, queue.archived)
+    args: list[Argument] = [time_argument(now_ns), queue.own_prefix, queue.prefix, until_s, STEP_RECEIPT_S]
+    for each in steps:
+        args += (each.receipt, each.task_id, each.step, each.message, each.start)
+    return Operation("put_steps", load("flow_put"), keys, args, boolean)
+
+
+def steps_sent(queue: QueueKeys, steps: Sequence[StepToSend]) -> Operation[int]:
+    """Note that steps stand in other queues now."""
+    args: list[Argument] = [queue.own_prefix]
+    for each in steps:
+        args += (each.member, each.receipt)
+    return Operation("steps_sent", load("flow_sent"), (queue.workflows_out,), args, integer)
+
+
+def sweep_steps(
+    queue: QueueKeys, *, first: int = 0, count: int = SWEEP_MAX, now_ns: int | None = None
+) -> Operation[tuple[int, int, bool]]:
+    """Find steps whose end no workflow was told of. Reads as how many were looked at, ends found, and more to carry."""
+    keys = (*_step_keys(queue), queue.completed, queue.archived)
+    args = (time_argument(now_ns), queue.own_prefix, queue.prefix, first, count)
+    return Operation(
+        "sweep_steps",
+        load("flow_sweep"),
+        keys,
+        args,
+        lambda reply: (int(reply[0]), int(reply[1]), int(reply[2]) == 1),
+    )

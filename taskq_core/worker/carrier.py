@@ -1,0 +1,98 @@
+"""Carry workflows between queues, and notice steps whose end nobody told: see `taskq_core.workflow.carrying`.
+
+One worker per queue acts, by lease; the worker that settled a step which has to be carried does it at once, whoever
+leads, since every way may be gone twice.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import read_due, register_queue
+from taskq_core.service import jittered
+from taskq_core.wire import Keys, QueueKeys
+from taskq_core.workflow.carrying import Carrying, Sweep, carry
+
+
+class Carrier:
+    """Carries for the queues of one worker.
+
+    Args:
+        keys: Names other queues.
+        queues: The queues of the worker.
+        runner: Sends operations.
+        owner: Token of the worker.
+        every_s: Seconds between two looks.
+        leader_s: Seconds the lease of a leader lasts.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        queues: Iterable[QueueKeys],
+        runner: AsyncRunner,
+        *,
+        owner: str,
+        every_s: float,
+        leader_s: float,
+    ) -> None:
+        self._keys = keys
+        self._queues = {queue.name: queue for queue in queues}
+        self._runner = runner
+        self._owner = owner
+        self._every_s = every_s
+        self._leader_ms = int(leader_s * 1000)
+        self._sweeps = {name: Sweep() for name in self._queues}
+        self._urgent: set[str] = set()
+        self._called = asyncio.Event()
+        self.has_looked = False
+        """Whether it has looked at every queue once."""
+
+    def call(self, queue: str) -> None:
+        """Let it look at a queue at once."""
+        self._urgent.add(queue)
+        self._called.set()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it knows of something to carry."""
+        return bool(self._urgent)
+
+    async def work(self) -> float:
+        """Carry what there is; return 0, once it is time to look again."""
+        while self._urgent:
+            name = next(iter(self._urgent))
+            more = await self._look(self._keys.queue(name), owner="")
+            self._urgent.discard(name)
+            self._urgent |= more
+        for name, queue in self._queues.items():
+            self._urgent |= await self._look(queue, owner=self._owner, sweep=self._sweeps[name])
+        self.has_looked = True
+        if not self._urgent:
+            self._called.clear()
+            try:
+                async with asyncio.timeout(jittered(self._every_s)):
+                    await self._called.wait()
+            except TimeoutError:
+                pass
+        return 0
+
+    async def _look(self, queue: QueueKeys, *, owner: str, sweep: Sweep | None = None) -> set[str]:
+        due = await self._runner.run(read_due(queue, owner=owner, leader_ms=self._leader_ms))
+        if not due.leads:
+            return set()
+        more = await self._follow(
+            carry(self._keys, queue, due, lambda other: register_queue(self._keys.queues, (other.name,)))
+        )
+        if sweep is not None and due.steps:
+            more |= await self._follow(sweep.look(queue, due))
+        return more
+
+    async def _follow(self, carrying: Carrying) -> set[str]:
+        answer = None
+        try:
+            while True:
+                answer = await self._runner.run(carrying.send(answer))
+        except StopIteration as end:
+            found: set[str] = end.value
+            return found

@@ -1,0 +1,560 @@
+"""Put workflows together: chains, groups and chords of signatures, and steps by name.
+
+Nothing here is sent. What is wrong is refused where it is put together if it can be seen there: names, edges, and
+whether a task takes the result before it. `graph.build` sees the rest, before anything is written.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import islice
+from typing import Any, Self, TypedDict, Unpack
+
+from taskq_core.codec import Later
+from taskq_core.errors import TaskArgumentsError, WorkflowDefinitionError
+from taskq_core.options import TaskOptionsDict
+from taskq_core.settings import Duration, member, seconds
+from taskq_core.task import RemoteTask, Signature
+from taskq_core.wire import validate_queue_name
+from taskq_core.workflow.handle import WorkflowHandle
+
+KEPT_S = 86_400.0
+"""Seconds a workflow is kept after its end."""
+NAME_MAX = 80
+"""Longest name of a step or a workflow, in characters."""
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*", re.ASCII)
+
+
+class OnFailure(StrEnum):
+    """What becomes of those that come after a step when it fails for good."""
+
+    STOP = "stop"
+    """They are skipped, and the workflow has failed."""
+    CONTINUE = "continue"
+    """They run, with None in the place of its result."""
+
+
+class StepFailure(TypedDict):
+    """What `on_error` is told of a step that failed for good: its first argument."""
+
+    workflow: str
+    """Id of the workflow."""
+    step: str
+    """Name of the step."""
+    task: str
+    """Name of its task."""
+    task_id: str
+    """Id of its task."""
+    error: str
+    """Text of the failure, as stored."""
+
+
+def policy(value: OnFailure | str) -> OnFailure:
+    """Return what a value of `on_failure` stands for.
+
+    Raises:
+        ConfigurationError: It stands for nothing.
+    """
+    return OnFailure(member(OnFailure, "on_failure", value))
+
+
+def check_name(what: str, name: object) -> str:
+    """Return the name of a step or a workflow if it can be one.
+
+    Raises:
+        WorkflowDefinitionError: It cannot: it is not of ASCII letters, digits, "_" and "-", or longer than 80.
+    """
+    if not isinstance(name, str) or len(name) > NAME_MAX or not _NAME.fullmatch(name):
+        raise WorkflowDefinitionError(
+            "", f"{what} must be 1 to {NAME_MAX} ASCII letters, digits, '_' and '-', got {name!r:.200}"
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What runs after a part of a workflow."""
+
+    success: tuple[Any, ...] = ()
+    error: tuple[Any, ...] = ()
+    complete: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is said of a workflow as a whole.
+
+    Attributes:
+        name: Its name, for people.
+        queue: Its home queue; None: that of its first step.
+        keep_s: Seconds it is kept after its end.
+    """
+
+    name: str | None = None
+    queue: str | None = None
+    keep_s: float = KEPT_S
+
+
+class Canvas:
+    """A workflow, or a part of one. Nobody changes it: methods return copies."""
+
+    __slots__ = ("about", "callbacks")
+
+    def __init__(self) -> None:
+        self.about = About()
+        self.callbacks = Callbacks()
+
+    def _copy(self) -> Self:
+        copy: Self = object.__new__(type(self))
+        for kind in type(self).__mro__:
+            for name in getattr(kind, "__slots__", ()):
+                setattr(copy, name, getattr(self, name))
+        return copy
+
+    def _with(self, kind: str, calls: Sequence[Any]) -> Self:
+        for call in calls:
+            _check_part("callback", call)
+            if kind != "complete":
+                check_takes(call, 1)
+        copy = self._copy()
+        copy.callbacks = replace(self.callbacks, **{kind: (*getattr(self.callbacks, kind), *calls)})
+        return copy
+
+    def on_success(self, *calls: Any) -> Self:
+        """Return a copy after whose success these run, each with its result as first argument."""
+        return self._with("success", calls)
+
+    def on_error(self, *calls: Any) -> Self:
+        """Return a copy with what runs once if a step of it fails, each with a `StepFailure` as first argument."""
+        return self._with("error", calls)
+
+    def on_complete(self, *calls: Any) -> Self:
+        """Return a copy with what runs once it has ended in whatever way, each with its result or None.
+
+        A call that takes no argument more gets none.
+        """
+        return self._with("complete", calls)
+
+    def named(self, name: str) -> Self:
+        """Return a copy with a name, which people see."""
+        copy = self._copy()
+        copy.about = replace(self.about, name=check_name("name of a workflow", name))
+        return copy
+
+    def at_home(self, queue: str) -> Self:
+        """Return a copy whose state is kept beside a queue; else beside that of its first step."""
+        copy = self._copy()
+        copy.about = replace(self.about, queue=validate_queue_name(queue))
+        return copy
+
+    def kept(self, duration: Duration) -> Self:
+        """Return a copy that is kept so long after its end; else a day."""
+        copy = self._copy()
+        copy.about = replace(self.about, keep_s=seconds("kept", duration))
+        return copy
+
+    def __or__(self, other: Any) -> "Chain":
+        """Return the chain of this and what comes after it."""
+        return chain(self, other)
+
+    @property
+    def enqueuer(self) -> Any:
+        """The queue application of its steps.
+
+        Raises:
+            WorkflowDefinitionError: There is no step to tell it.
+        """
+        raise NotImplementedError
+
+    def delay(self) -> WorkflowHandle:
+        """Enqueue it, blocking, and return its handle.
+
+        Raises:
+            WorkflowDefinitionError: It cannot be; nothing was written.
+            EnqueueError: Redis refused or was not reached; `EnqueueUnknownError` when it may have begun.
+        """
+        handle: WorkflowHandle = self.enqueuer.enqueue_workflow(self)
+        return handle
+
+    async def adelay(self) -> WorkflowHandle:
+        """Enqueue it from a coroutine and return its handle. Raises as `delay`."""
+        handle: WorkflowHandle = await self.enqueuer.aenqueue_workflow(self)
+        return handle
+
+
+class Single(Canvas):
+    """One call with a name and what else a step has. Made by `step`."""
+
+    __slots__ = ("call", "into", "name", "on_failure")
+
+    def __init__(self, call: Signature[Any], name: str | None, into: str | None, on_failure: OnFailure) -> None:
+        super().__init__()
+        self.call = call
+        self.name = name
+        self.into = into
+        self.on_failure = on_failure
+
+    @property
+    def enqueuer(self) -> Any:
+        """The queue application of its task."""
+        return self.call.task.enqueuer
+
+
+class Chain(Canvas):
+    """Parts that run one after the other. Made by `chain`, `chord` and `|`."""
+
+    __slots__ = ("on_failure", "parts")
+
+    def __init__(self, parts: tuple[Any, ...], on_failure: OnFailure = OnFailure.STOP) -> None:
+        super().__init__()
+        self.parts = parts
+        self.on_failure = on_failure
+
+    @property
+    def enqueuer(self) -> Any:
+        """The queue application of the first part."""
+        return _enqueuer(self.parts[0])
+
+
+class Group(Canvas):
+    """Parts that run side by side. Made by `group`."""
+
+    __slots__ = ("members", "name", "on_failure")
+
+    def __init__(self, members: Iterable[Any], name: str | None, on_failure: OnFailure) -> None:
+        super().__init__()
+        self.members = members
+        self.name = name
+        self.on_failure = on_failure
+
+    @property
+    def enqueuer(self) -> Any:
+        """The queue application of the first member; reads so far where the members are a generator."""
+        if not isinstance(self.members, Sequence | Again):
+            rest = iter(self.members)
+            self.members = Again(list(islice(rest, 1)), rest)
+        members = self.members
+        found = members.first if isinstance(members, Again) else list(members)[:1]
+        if not found:
+            raise WorkflowDefinitionError("", "a group without members cannot be enqueued by itself")
+        return _enqueuer(found[0])
+
+
+class Again:
+    """A generator of which the first were read; those stand in `first`."""
+
+    def __init__(self, first: list[Any], rest: Iterator[Any]) -> None:
+        self.first = first
+        self._rest = rest
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self.first
+        yield from self._rest
+
+
+Part = Signature[Any] | Canvas
+"""What a workflow is put together of."""
+
+
+def _enqueuer(part: Any) -> Any:
+    return part.task.enqueuer if isinstance(part, Signature) else part.enqueuer
+
+
+def _check_part(what: str, part: object) -> None:
+    if not isinstance(part, Signature | Single | Chain | Group):
+        hint = " (use its .s(...))" if hasattr(part, "s") else ""
+        raise WorkflowDefinitionError("", f"{what} must be a signature, chain, group or step, got {part!r:.200}{hint}")
+
+
+def step(
+    call: Signature[Any],
+    *,
+    name: str | None = None,
+    into: str | None = None,
+    on_failure: OnFailure | str = OnFailure.STOP,
+    **options: Unpack[TaskOptionsDict],
+) -> Single:
+    """Return a call as a step of a workflow.
+
+    Args:
+        call: What runs.
+        name: Its name, unique in the workflow; else one is made from that of the task.
+        into: Parameter that takes the result before it; else it is the first argument.
+        on_failure: What becomes of those that come after it when it fails for good.
+        options: Options of its task.
+
+    Raises:
+        WorkflowDefinitionError: The task does not take such an argument, or the name cannot be one.
+        ConfigurationError: An option is unknown or not usable.
+    """
+    if not isinstance(call, Signature):
+        raise WorkflowDefinitionError("", f"a step must be a signature, got {call!r:.200}")
+    if name is not None:
+        check_name("name of a step", name)
+    single = Single(call.using(**options) if options else call, name, into, policy(on_failure))
+    if into is not None:
+        if call.is_immutable:
+            raise WorkflowDefinitionError(label_of(single), f"takes no result into {into!r}: it was made by si()")
+        check_call(label_of(single), call, (), {into: Later(None)})
+    return single
+
+
+def chain(*parts: Any, on_failure: OnFailure | str = OnFailure.STOP) -> Chain:
+    """Return the workflow of parts that run one after the other, each with the result before it as first argument.
+
+    After a group comes the list of its results. A part starts once the success of the one before it is settled.
+
+    Args:
+        parts: Signatures, steps, groups and chains; or one iterable of them.
+        on_failure: `stop`: what comes after a failure is skipped. `continue`: it runs, with None for the result.
+
+    Raises:
+        WorkflowDefinitionError: There is none, or one does not take the result before it.
+    """
+    if len(parts) == 1 and not isinstance(parts[0], Signature | Canvas) and isinstance(parts[0], Iterable):
+        parts = tuple(parts[0])
+    if not parts:
+        raise WorkflowDefinitionError("", "a chain needs at least one part")
+    how = policy(on_failure)
+    flat: list[Any] = []
+    for part in parts:
+        _check_part("part of a chain", part)
+        if flat:
+            check_takes(part, 1)
+        is_plain = isinstance(part, Chain) and part.callbacks == Callbacks() and part.on_failure is how
+        if is_plain and isinstance(part, Chain) and part.about == About():
+            flat += part.parts
+        else:
+            flat.append(part)
+    return Chain(tuple(flat), how)
+
+
+def group(*members: Any, name: str | None = None, on_failure: OnFailure | str = OnFailure.STOP) -> Group:
+    """Return the workflow of parts that run side by side.
+
+    Its result is the list of theirs, in order. It has succeeded once all have.
+
+    Args:
+        members: Signatures, steps, groups and chains; or one iterable of them, which is read once, while they are
+            enqueued: of signatures there may be any number.
+        name: Name of the group, where its members are signatures alone.
+        on_failure: `stop`: what comes after it is skipped when a member failed for good. `continue`: it runs, with
+            None for the results that are missing.
+
+    Raises:
+        WorkflowDefinitionError: A member cannot be one.
+    """
+    given: Iterable[Any] = members
+    if len(members) == 1 and not isinstance(members[0], Signature | Canvas) and isinstance(members[0], Iterable):
+        given = members[0]
+    if isinstance(given, Sequence):
+        for each in given:
+            _check_part("member of a group", each)
+    if name is not None:
+        check_name("name of a group", name)
+    return Group(given, name, policy(on_failure))
+
+
+def chord(members: Group | Iterable[Any], callback: Any, *, on_failure: OnFailure | str = OnFailure.STOP) -> Chain:
+    """Return the chain of a group and what runs once all its members have ended, with the list of their results.
+
+    Args:
+        members: The group, or its members.
+        callback: What runs then.
+        on_failure: As for `group`, where its members are given.
+    """
+    if not isinstance(members, Group):
+        members = group(members, on_failure=on_failure)
+    return chain(members, callback)
+
+
+# --- steps by name ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class After:
+    """One step that another comes after.
+
+    Attributes:
+        step: Its name.
+        into: Parameter that takes its result; None: the next argument by position; "": none takes it.
+        on_failure: What becomes of the later one when this fails for good; None: what the earlier step says.
+    """
+
+    step: str
+    into: str | None = None
+    on_failure: OnFailure | None = None
+
+
+@dataclass(slots=True)
+class NamedStep:
+    """A step of a `Workflow`."""
+
+    name: str
+    part: Single
+    after: tuple[After, ...]
+
+
+def after(step: str, *, into: str | None = None, on_failure: OnFailure | str | None = None) -> After:
+    """Return an edge of a `Workflow`: what a step comes after, which parameter takes the result, what a failure does.
+
+    Args:
+        step: Name of the earlier step.
+        into: Parameter that takes its result; None: the next argument by position; "": none takes it.
+        on_failure: `stop` or `continue`; None: what the earlier step says.
+    """
+    return After(
+        step=check_name("name of a step", step),
+        into=into,
+        on_failure=None if on_failure is None else policy(on_failure),
+    )
+
+
+class Workflow(Canvas):
+    """Steps by name, each after any number of others: fan-out, fan-in, any depth.
+
+    Args:
+        name: Name of the workflow, for people.
+        queue: Its home queue; None: that of its first step.
+        kept: How long it is kept after its end.
+    """
+
+    __slots__ = ("steps",)
+
+    def __init__(self, name: str | None = None, *, queue: str | None = None, kept: Duration = KEPT_S) -> None:
+        super().__init__()
+        self.about = About(
+            None if name is None else check_name("name of a workflow", name),
+            None if queue is None else validate_queue_name(queue),
+            seconds("kept", kept),
+        )
+        self.steps: dict[str, NamedStep] = {}
+
+    def step(
+        self,
+        name: str,
+        call: Signature[Any],
+        *,
+        after: str | After | Sequence[str | After] | Mapping[str, str | None] = (),
+        on_failure: OnFailure | str = OnFailure.STOP,
+        on_success: Signature[Any] | Sequence[Signature[Any]] = (),
+        on_error: Signature[Any] | Sequence[Signature[Any]] = (),
+        on_complete: Signature[Any] | Sequence[Signature[Any]] = (),
+        **options: Unpack[TaskOptionsDict],
+    ) -> Self:
+        """Add a step, and return the workflow.
+
+        Args:
+            name: Its name.
+            call: What runs.
+            after: What it comes after: names or `after(...)`, whose results are its first arguments in this order; or
+                a mapping of names to the parameters that take their results, None for none. Steps that come later may
+                be named.
+            on_failure: What becomes of those that come after it when it fails for good, unless they say otherwise.
+            on_success: What runs after its success, as for a chain.
+            on_error: What runs if it fails for good.
+            on_complete: What runs once it has ended.
+            options: Options of its task.
+
+        Raises:
+            WorkflowDefinitionError: The name is taken or cannot be one, or the task does not take these results.
+            ConfigurationError: An option is unknown or not usable.
+        """
+        if name in self.steps:
+            raise WorkflowDefinitionError(name, "there is a step with this name already")
+        single = step(call, name=name, on_failure=on_failure, **options)
+        for kind, calls in (("success", on_success), ("error", on_error), ("complete", on_complete)):
+            single = single._with(kind, (calls,) if isinstance(calls, Signature) else tuple(calls))
+        edges = _edges(name, after)
+        seen = [each.step for each in edges]
+        for each in seen:
+            if seen.count(each) > 1:
+                raise WorkflowDefinitionError(name, f"comes after {each!r} twice")
+        positional, named = given_by(edges, lambda edge: Later(edge.step))
+        if call.is_immutable:
+            wanted = next((edge for edge in edges if edge.into), None)
+            if wanted is not None:
+                raise WorkflowDefinitionError(name, f"takes no result into {wanted.into!r}: it was made by si()")
+        else:
+            check_call(name, call, positional, named)
+        self.steps[name] = NamedStep(name, single, edges)
+        return self
+
+    @property
+    def enqueuer(self) -> Any:
+        """The queue application of the first step."""
+        if not self.steps:
+            raise WorkflowDefinitionError("", "has no steps")
+        return next(iter(self.steps.values())).part.enqueuer
+
+
+def _edges(name: str, given: Any) -> tuple[After, ...]:
+    if isinstance(given, str | After):
+        given = (given,)
+    if isinstance(given, Mapping):
+        return tuple(after(each, into="" if into is None else into) for each, into in given.items())
+    edges = []
+    for each in given:
+        if not isinstance(each, str | After):
+            raise WorkflowDefinitionError(name, f"after= takes names of steps, got {each!r:.200}")
+        edges.append(after(each) if isinstance(each, str) else each)
+    return tuple(edges)
+
+
+def given_by(edges: Iterable[After], result: Callable[[After], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments that edges give, by position and by name."""
+    positional = tuple(result(edge) for edge in edges if edge.into is None)
+    return positional, {edge.into: result(edge) for edge in edges if edge.into}
+
+
+# --- does a task take a result ----------------------------------------------------------------------------------------
+
+
+def label_of(part: Signature[Any] | Single) -> str:
+    """Return how errors call a step: its name, or that of its task."""
+    if isinstance(part, Single):
+        return part.name or part.call.task.name
+    return part.task.name
+
+
+def check_takes(part: Any, count: int) -> None:
+    """Refuse a part that does not take so many results before its own arguments.
+
+    Members of a group that are read later are checked then.
+    """
+    if isinstance(part, Signature) or (isinstance(part, Single) and part.into is None):
+        call = part if isinstance(part, Signature) else part.call
+        if not call.is_immutable:
+            check_call(label_of(part), call, (Later(None),) * count, {})
+    elif isinstance(part, Chain):
+        check_takes(part.parts[0], count)
+    elif isinstance(part, Group) and isinstance(part.members, Sequence):
+        for each in part.members:
+            check_takes(each, count)
+
+
+def check_call(label: str, call: Signature[Any], positional: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+    """Refuse a call that does not fit with these arguments before its own and by name.
+
+    Raises:
+        WorkflowDefinitionError: It does not; the step is named.
+    """
+    if isinstance(call.task, RemoteTask):
+        if positional and (call.kwargs or call.args or named or len(positional) > 1):
+            raise WorkflowDefinitionError(
+                label,
+                f"remote task {call.task.name!r} takes a result by position as its whole payload only; name the "
+                "parameter with into=, or use si()",
+            )
+        return
+    problem = ""
+    try:
+        call.task.bind((*positional, *call.args), {**call.kwargs, **named})
+    except TaskArgumentsError as error:
+        problem = error.problem
+    if not problem:
+        problem = next((f"got multiple values for argument {each!r}" for each in named if each in call.kwargs), "")
+    if problem:
+        hint = "; use si() for a step that takes no result" if positional and not named else ""
+        raise WorkflowDefinitionError(label, f"task {call.task.name!r} {problem}{hint}")

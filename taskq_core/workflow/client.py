@@ -1,0 +1,352 @@
+"""Enqueue workflows, and ask how they stand: one class for blocking code and for coroutines.
+
+What is asked and in which order is written once, as generators of operations (`reading`); here they are sent.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from typing import Any
+
+from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX
+from taskq_core.client import AsyncClient, Client
+from taskq_core.commits import TransactionHook
+from taskq_core.errors import BrokerError, EnqueueError, EnqueueUnknownError, WorkflowTimeoutError
+from taskq_core.ids import new_task_id
+from taskq_core.outcomes import Ear
+from taskq_core.preparer import Preparer, may_have_happened
+from taskq_core.settings import Duration, seconds
+from taskq_core.task import Signature
+from taskq_core.waiting import FIRST_LOOK_S, LAST_LOOK_S
+from taskq_core.wire import validate_queue_name, validate_task_id
+from taskq_core.workflow.canvas import Part
+from taskq_core.workflow.graph import Graph, build
+from taskq_core.workflow.handle import WorkflowHandle
+from taskq_core.workflow.reading import NOT_YET, Asking, ask_cancel, ask_graph, ask_result, ask_retry
+from taskq_core.workflow.records import WorkflowGraph
+from taskq_core.workflow.sending import Outgoing, home_of
+
+ABANDONED = "whoever added members failed: {}"
+"""Failure of a group that was not sent whole."""
+
+
+class WorkflowClient:
+    """Enqueues workflows, and answers their handles.
+
+    Args:
+        preparer: Knows keys, headers and spans.
+        client: Sends for blocking code.
+        async_client: Sends for coroutines.
+        hook: Postpones sending to the commit of a database transaction, if there is one.
+    """
+
+    def __init__(
+        self, preparer: Preparer, client: Client, async_client: AsyncClient, *, hook: TransactionHook | None
+    ) -> None:
+        self._preparer = preparer
+        self._client = client
+        self._async_client = async_client
+        self._hook = hook
+
+    def handle(self, workflow_id: str, queue: str = "default") -> WorkflowHandle:
+        """Return the handle of a workflow that was enqueued elsewhere.
+
+        Raises:
+            ConfigurationError: The id or the name of its home queue cannot be one.
+        """
+        return WorkflowHandle(self, id=validate_task_id(workflow_id), queue=validate_queue_name(queue))
+
+    # --- enqueue ------------------------------------------------------------------------------------------------------
+
+    def enqueue(self, workflow: Part) -> WorkflowHandle:
+        """Enqueue a workflow, blocking, and return its handle. Members of large groups are streamed.
+
+        Raises:
+            WorkflowDefinitionError, PayloadTooLargeError: It cannot be; nothing was written.
+            EnqueueError: Redis refused or was not reached; `EnqueueUnknownError` when it may have begun.
+        """
+        graph = build(workflow)
+        show = self._preparer.middleware
+        if show.sees_calls:
+            for node in graph.nodes:
+                if node.call is not None:
+                    node.call = show.outgoing(node.call)
+        outgoing, handle = self._prepare(graph)
+        if self._hook is not None:
+            early: list[list[tuple[Any, int, list[bytes]]]] = []
+            if self._hook.defer(lambda: self._send_deferred(outgoing, handle, early[0])):
+                early.append(list(self._batches(outgoing)))
+                handle.mark_deferred()
+                return handle
+        self._send(outgoing, handle, self._batches(outgoing))
+        return handle
+
+    async def aenqueue(self, workflow: Part) -> WorkflowHandle:
+        """Enqueue a workflow from a coroutine and return its handle. Raises as `enqueue`."""
+        graph = build(workflow)
+        show = self._preparer.middleware
+        if show.sees_calls:
+            for node in graph.nodes:
+                if node.call is not None:
+                    node.call = await show.aoutgoing(node.call)
+        outgoing, handle = self._prepare(graph)
+        if self._hook is not None:
+            early: list[list[tuple[Any, int, list[bytes]]]] = []
+            if await self._hook.adefer(lambda: self._send_deferred(outgoing, handle, early[0])):
+                early.append([batch async for batch in self._abatches(outgoing)])
+                handle.mark_deferred()
+                return handle
+        await self._asend(outgoing, handle)
+        return handle
+
+    def _prepare(self, graph: Graph) -> tuple[Outgoing, WorkflowHandle]:
+        workflow_id = new_task_id()
+        home = home_of(graph, self._preparer.keys)
+        span = self._preparer.tracing.start_producer(home.name, graph.about.name or "workflow", workflow_id)
+        try:
+            outgoing = Outgoing(self._preparer, graph, workflow_id, home, span)
+        except BaseException as error:
+            span.end(error)
+            raise
+        name = graph.about.name or ""
+        return outgoing, WorkflowHandle(self, id=workflow_id, queue=home.name, name=name, result_type=graph.result_type)
+
+    def _batches(self, outgoing: Outgoing) -> Iterator[tuple[Any, int, list[bytes]]]:
+        """Yield members of groups that are streamed: the node, the number of the first, and what enqueues them."""
+        show = self._preparer.middleware
+        for node, members in outgoing.streams:
+            filler = _Filler()
+            for number, member in enumerate(members):
+                if show.sees_calls and isinstance(member, Signature):
+                    member = show.outgoing(member)
+                if full := filler.add(outgoing.pack_member(node, member, number)):
+                    yield node, *full
+            if rest := filler.rest():
+                yield node, *rest
+
+    async def _abatches(self, outgoing: Outgoing) -> AsyncIterator[tuple[Any, int, list[bytes]]]:
+        show = self._preparer.middleware
+        for node, members in outgoing.streams:
+            filler = _Filler()
+            number = 0
+            async for member in _each(members):
+                if show.sees_calls and isinstance(member, Signature):
+                    member = await show.aoutgoing(member)
+                if full := filler.add(outgoing.pack_member(node, member, number)):
+                    yield node, *full
+                number += 1
+            if rest := filler.rest():
+                yield node, *rest
+
+    def _send_deferred(
+        self, outgoing: Outgoing, handle: WorkflowHandle, batches: list[tuple[Any, int, list[bytes]]]
+    ) -> None:
+        """Send a workflow whose transaction has committed. Its handle notes what goes wrong, and it is raised."""
+        try:
+            self._send(outgoing, handle, iter(batches))
+        except BaseException as error:
+            handle.mark_sent(error)
+            raise
+        handle.mark_sent()
+
+    def _send(
+        self, outgoing: Outgoing, handle: WorkflowHandle, batches: Iterator[tuple[Any, int, list[bytes]]]
+    ) -> None:
+        problem: BaseException | None = None
+        try:
+            for queue in outgoing.queues.values():
+                self._client.register(queue)
+            for operation in outgoing.operations():
+                if not self._client.run(operation):
+                    raise EnqueueError(_what(handle), handle.queue, handle.id, "it took too long to store it")
+            outgoing.begun()
+            try:
+                for node, first, members in batches:
+                    if not self._client.run(outgoing.batch(node, first, members)):
+                        break  # it was cancelled, or is over
+            except BaseException as error:
+                problem = error
+                self._client.run(outgoing.opened(ABANDONED.format(type(error).__name__)))
+                raise
+            if outgoing.streams:
+                self._client.run(outgoing.opened())
+        except BrokerError as cause:
+            problem = _failure(handle, cause)
+            raise problem from cause
+        except BaseException as error:
+            problem = error
+            raise
+        finally:
+            outgoing.span.end(problem)
+
+    async def _asend(self, outgoing: Outgoing, handle: WorkflowHandle) -> None:
+        problem: BaseException | None = None
+        try:
+            for queue in outgoing.queues.values():
+                await self._async_client.register(queue)
+            for operation in outgoing.operations():
+                if not await self._async_client.run(operation):
+                    raise EnqueueError(_what(handle), handle.queue, handle.id, "it took too long to store it")
+            outgoing.begun()
+            try:
+                async for node, first, members in self._abatches(outgoing):
+                    if not await self._async_client.run(outgoing.batch(node, first, members)):
+                        break
+            except BaseException as error:
+                problem = error
+                await asyncio.shield(self._async_client.run(outgoing.opened(ABANDONED.format(type(error).__name__))))
+                raise
+            if outgoing.streams:
+                await self._async_client.run(outgoing.opened())
+        except BrokerError as cause:
+            problem = _failure(handle, cause)
+            raise problem from cause
+        except BaseException as error:
+            problem = error
+            raise
+        finally:
+            outgoing.span.end(problem)
+
+    # --- ask ----------------------------------------------------------------------------------------------------------
+
+    def _ask(self, asking: Asking) -> Any:
+        answer: Any = None
+        try:
+            while True:
+                answer = self._client.run(asking.send(answer))
+        except StopIteration as end:
+            return end.value
+
+    async def _aask(self, asking: Asking) -> Any:
+        answer: Any = None
+        try:
+            while True:
+                answer = await self._async_client.run(asking.send(answer))
+        except StopIteration as end:
+            return end.value
+
+    def read(self, handle: WorkflowHandle) -> WorkflowGraph:
+        """Read the workflow."""
+        graph: WorkflowGraph = self._ask(ask_graph(self._preparer.keys.queue(handle.queue), handle.id))
+        return graph
+
+    async def aread(self, handle: WorkflowHandle) -> WorkflowGraph:
+        """Read the workflow."""
+        graph: WorkflowGraph = await self._aask(ask_graph(self._preparer.keys.queue(handle.queue), handle.id))
+        return graph
+
+    def wait(self, handle: WorkflowHandle, timeout: Duration | None) -> Any:
+        """Block until the workflow has ended and return its result."""
+        timeout_s = math.inf if timeout is None else seconds("timeout", timeout)
+        deadline = time.monotonic() + timeout_s
+        queue = self._preparer.keys.queue(handle.queue)
+        pause_s = FIRST_LOOK_S
+        ear: Ear | None = None
+        try:
+            while True:
+                result = self._ask(ask_result(queue, handle.id, handle.result_type, tell_end=True))
+                if result is not NOT_YET:
+                    return result
+                if time.monotonic() >= deadline:
+                    raise _timed_out(handle, timeout_s)
+                if ear is None:
+                    ear = self._client.ear(queue.done, handle.id)
+                    ear.open()
+                    continue
+                ear.listen(min(time.monotonic() + pause_s, deadline))
+                pause_s = min(2 * pause_s, LAST_LOOK_S)
+        finally:
+            if ear is not None:
+                ear.close()
+
+    async def await_(self, handle: WorkflowHandle, timeout: Duration | None) -> Any:
+        """Wait until the workflow has ended and return its result."""
+        timeout_s = math.inf if timeout is None else seconds("timeout", timeout)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        queue = self._preparer.keys.queue(handle.queue)
+        pause_s = FIRST_LOOK_S
+        async with self._async_client.listen(queue.done, handle.id) as ended:
+            while True:
+                result = await self._aask(ask_result(queue, handle.id, handle.result_type, tell_end=True))
+                if result is not NOT_YET:
+                    return result
+                left = deadline - loop.time()
+                if left <= 0:
+                    raise _timed_out(handle, timeout_s)
+                try:
+                    async with asyncio.timeout(min(pause_s, left)):
+                        await ended.wait()
+                except TimeoutError:
+                    pass
+                ended.clear()
+                pause_s = min(2 * pause_s, LAST_LOOK_S)
+
+    # --- act ----------------------------------------------------------------------------------------------------------
+
+    def cancel(self, handle: WorkflowHandle) -> bool:
+        """Cancel the workflow."""
+        cancelled: bool = self._ask(ask_cancel(self._preparer.keys, handle.queue, handle.id))
+        return cancelled
+
+    async def acancel(self, handle: WorkflowHandle) -> bool:
+        """Cancel the workflow."""
+        cancelled: bool = await self._aask(ask_cancel(self._preparer.keys, handle.queue, handle.id))
+        return cancelled
+
+    def retry(self, handle: WorkflowHandle) -> int:
+        """Run what failed again."""
+        count: int = self._ask(ask_retry(self._preparer.keys.queue(handle.queue), handle.id))
+        return count
+
+    async def aretry(self, handle: WorkflowHandle) -> int:
+        """Run what failed again."""
+        count: int = await self._aask(ask_retry(self._preparer.keys.queue(handle.queue), handle.id))
+        return count
+
+
+class _Filler:
+    """Gathers members of a group into batches."""
+
+    def __init__(self) -> None:
+        self._first = 0
+        self._members: list[bytes] = []
+        self._bytes = 0
+
+    def add(self, packed: bytes) -> tuple[int, list[bytes]] | None:
+        """Add one, and return the batch if it is full now."""
+        self._members.append(packed)
+        self._bytes += len(packed)
+        return self.rest() if len(self._members) >= BATCH_MAX or self._bytes >= BATCH_BYTES else None
+
+    def rest(self) -> tuple[int, list[bytes]] | None:
+        """Return the batch that is not full, None if it is empty."""
+        members, first = self._members, self._first
+        if not members:
+            return None
+        self._first += len(members)
+        self._members, self._bytes = [], 0
+        return first, members
+
+
+async def _each(members: Any) -> AsyncIterator[Any]:
+    if isinstance(members, AsyncIterable):
+        async for member in members:
+            yield member
+        return
+    for member in members:
+        yield member
+
+
+def _what(handle: WorkflowHandle) -> str:
+    return handle.name or "workflow"
+
+
+def _failure(handle: WorkflowHandle, cause: BrokerError) -> EnqueueError:
+    kind = EnqueueUnknownError if may_have_happened(cause) else EnqueueError
+    return kind(_what(handle), handle.queue, handle.id, str(cause))
+
+
+def _timed_out(handle: WorkflowHandle, timeout_s: float) -> WorkflowTimeoutError:
+    return WorkflowTimeoutError(handle.queue, handle.id, f"it has not ended within {timeout_s:g} s")

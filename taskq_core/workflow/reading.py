@@ -1,0 +1,185 @@
+"""What is read of a workflow, and how it reads: requests that either kind of client sends, and their answers.
+
+Each of these is a generator: it yields operations, is sent their answers, and returns what was asked for. So the
+blocking and the asyncio client share them.
+"""
+
+from collections.abc import Generator
+from typing import Any
+
+import msgspec
+
+from taskq_core.broker.operations import (
+    FIELDS_MAX,
+    Operation,
+    cancel,
+    cancel_workflow,
+    look_at_workflow,
+    read_results,
+    retry_steps,
+    revoke_steps,
+)
+from taskq_core.clock import utc_datetime
+from taskq_core.codec import decode_result
+from taskq_core.errors import WorkflowCancelledError, WorkflowFailedError, WorkflowNotFoundError
+from taskq_core.wire import Keys, QueueKeys
+from taskq_core.workflow.graph import FAILED, STOP
+from taskq_core.workflow.records import StepInfo, StepState, WorkflowGraph, WorkflowInfo, WorkflowState, counted
+
+Asking = Generator[Operation[Any], Any, Any]
+"""Yields operations, is sent their answers, returns what was asked for."""
+
+NOT_YET = object()
+"""What `ask_result` returns of a workflow that has not ended."""
+
+_STATES = {
+    b"w": StepState.WAITING,
+    b"h": StepState.WAITING,
+    b"p": StepState.STARTED,
+    b"d": StepState.SUCCEEDED,
+    b"f": StepState.FAILED,
+    b"x": StepState.SKIPPED,
+    b"c": StepState.CANCELLED,
+}
+_WHEN = {STOP: "success", FAILED: "failure"}
+
+
+def ask_fields(queue: QueueKeys, workflow_id: str, fields: list[str], *, tell_end: bool = False) -> Asking:
+    """Read any number of fields of a workflow."""
+    values: list[bytes | None] = []
+    for first in range(0, len(fields), FIELDS_MAX):
+        page = yield look_at_workflow(queue, workflow_id, fields[first : first + FIELDS_MAX], tell_end=tell_end)
+        if page is None:
+            raise WorkflowNotFoundError(queue.name, workflow_id, "there is no such workflow, or it is kept no longer")
+        values += page
+    return values
+
+
+def ask_result(queue: QueueKeys, workflow_id: str, result_type: Any, *, tell_end: bool) -> Asking:
+    """Read the result of a workflow, `NOT_YET` while it runs."""
+    state, spec = yield from ask_fields(queue, workflow_id, ["state", "spec"], tell_end=tell_end)
+    stands = WorkflowState(state.decode())
+    if stands is WorkflowState.RUNNING:
+        return NOT_YET
+    if stands is WorkflowState.CANCELLED:
+        raise WorkflowCancelledError(queue.name, workflow_id, "it was cancelled")
+    described = msgspec.json.decode(spec)
+    if stands is WorkflowState.FAILED:
+        raise WorkflowFailedError(queue.name, workflow_id, (yield from _ask_failure(queue, workflow_id, described)))
+    data = yield from _ask_tree(queue, workflow_id, described, described["exits"])
+    return decode_result(data, result_type) if data != b"null" else None
+
+
+def _ask_failure(queue: QueueKeys, workflow_id: str, described: Any) -> Asking:
+    count = len(described["nodes"])
+    values = yield from ask_fields(queue, workflow_id, [f"{kind}{number}" for number in range(count) for kind in "se"])
+    failed = [number for number in range(count) if values[2 * number] == b"f"]
+    if not failed:
+        return "it failed"
+    error = (values[2 * failed[0] + 1] or b"").decode("utf-8", "replace")
+    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    return f"step {described['nodes'][failed[0]][0]!r} failed{more}: {error}"
+
+
+def _ask_tree(queue: QueueKeys, workflow_id: str, described: Any, tree: Any) -> Asking:
+    """Read the results of a tree of nodes, as JSON."""
+    if isinstance(tree, dict):
+        parts = []
+        for name, branch in tree.items():
+            data = yield from _ask_tree(queue, workflow_id, described, branch)
+            parts.append(msgspec.json.encode(name) + b":" + data)
+        return b"{" + b",".join(parts) + b"}"
+    if isinstance(tree, list):
+        parts = []
+        for branch in tree:
+            parts.append((yield from _ask_tree(queue, workflow_id, described, branch)))
+        return b"[" + b",".join(parts) + b"]"
+    if not described["nodes"][tree][4]:
+        return (yield from ask_fields(queue, workflow_id, [f"r{tree}"]))[0] or b"null"
+    total = int((yield from ask_fields(queue, workflow_id, [f"gt{tree}"]))[0] or 0)
+    results: list[bytes] = []
+    for first in range(0, total, FIELDS_MAX):
+        count = min(FIELDS_MAX, total - first)
+        page = yield read_results(queue, workflow_id, "g", tree, first=first, count=count)
+        results += [each or b"null" for each in page]
+    return b"[" + b",".join(results) + b"]"
+
+
+def ask_graph(queue: QueueKeys, workflow_id: str) -> Asking:
+    """Read a workflow with all its steps."""
+    facts = yield from ask_fields(queue, workflow_id, ["state", "name", "created", "ended", "spec"])
+    state, name, created, ended, spec = facts
+    nodes = msgspec.json.decode(spec)["nodes"]
+    kinds = ("s", "z", "e", "gt", "gd", "gf")
+    fields = [f"{kind}{number}" for number in range(len(nodes)) for kind in kinds]
+    values = yield from ask_fields(queue, workflow_id, fields)
+    is_cancelled = state == b"cancelled"
+    steps = []
+    for number, (step, task, its_queue, parents, is_group, is_callback) in enumerate(nodes):
+        own_state, at, error, total, done, failed = values[number * len(kinds) : (number + 1) * len(kinds)]
+        stands = _STATES.get(own_state or b"w", StepState.WAITING)
+        if is_cancelled and stands in (StepState.WAITING, StepState.STARTED):
+            stands = StepState.CANCELLED
+        is_over = stands not in (StepState.WAITING, StepState.STARTED)
+        steps.append(
+            StepInfo(
+                name=step,
+                task=task,
+                queue=its_queue,
+                task_id="" if is_group else f"{workflow_id}.{step}",
+                state=stands,
+                after={nodes[parent][0]: _WHEN.get(letter, "end") for parent, letter in parents},
+                is_callback=is_callback,
+                ended_at=utc_datetime(int(at) / 1000) if at and is_over else None,
+                error=(error or b"").decode("utf-8", "replace"),
+                members=int(total or 0) if is_group else None,
+                succeeded=int(done or 0),
+                failed=int(failed or 0),
+            )
+        )
+    total_steps, counts = counted(tuple(steps))
+    info = WorkflowInfo(
+        id=workflow_id,
+        queue=queue.name,
+        name=(name or b"").decode(),
+        state=WorkflowState(state.decode()),
+        created_at=utc_datetime(int(created) / 1000),
+        ended_at=utc_datetime(int(ended) / 1000) if ended else None,
+        total=total_steps,
+        counts=counts,
+    )
+    return WorkflowGraph(info=info, steps=tuple(steps))
+
+
+def ask_cancel(keys: Keys, home: str, workflow_id: str) -> Asking:
+    """Cancel a workflow: its steps are dropped when they are fetched, and who runs one is told."""
+    queue = keys.queue(home)
+    answer = yield cancel_workflow(queue, workflow_id)
+    if answer is None:
+        raise WorkflowNotFoundError(home, workflow_id, "there is no such workflow, or it is kept no longer")
+    is_cancelled, others = answer
+    if is_cancelled:
+        for name in (home, *others):
+            for task_id in (yield revoke_steps(keys.queue(name), workflow_id)):
+                yield cancel(keys.cancel, task_id)
+    return is_cancelled
+
+
+def ask_retry(queue: QueueKeys, workflow_id: str) -> Asking:
+    """Run the steps of a workflow that failed again, and return how many."""
+    spec = (yield from ask_fields(queue, workflow_id, ["spec"]))[0]
+    nodes = msgspec.json.decode(spec)["nodes"]
+    states = yield from ask_fields(queue, workflow_id, [f"s{number}" for number in range(len(nodes))])
+    failures = yield from ask_fields(queue, workflow_id, [f"gf{number}" for number in range(len(nodes))])
+    count = 0
+    for number, node in enumerate(nodes):
+        if node[4] and int(failures[number] or 0) > 0:
+            cursor = "0"
+            while True:
+                cursor, members = yield retry_steps(queue, workflow_id, number, node[0], cursor=cursor)
+                count += members
+                if cursor == "0":
+                    break
+        elif not node[4] and states[number] == b"f":
+            count += (yield retry_steps(queue, workflow_id, number, node[0]))[1]
+    return count

@@ -1,0 +1,188 @@
+"""A workflow as people look at it: how it stands, and its graph."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class WorkflowState(StrEnum):
+    """How a workflow stands."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class StepState(StrEnum):
+    """How a step of a workflow stands."""
+
+    WAITING = "waiting"
+    """What it comes after has not ended."""
+    STARTED = "started"
+    """Its task is enqueued, and may run or be retried."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    """Its task was archived or dropped."""
+    SKIPPED = "skipped"
+    """It does not run, for what it comes after has ended otherwise."""
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowInfo:
+    """How a workflow stands.
+
+    Attributes:
+        id: Its id.
+        queue: Its home queue.
+        name: Its name, "" for none.
+        state: How it stands.
+        created_at: When it began, aware UTC.
+        ended_at: When it ended, None while it runs.
+        total: Steps it has, each member of a group as one; callbacks are counted.
+        counts: How many of them stand how.
+    """
+
+    id: str
+    queue: str
+    name: str
+    state: WorkflowState
+    created_at: datetime
+    ended_at: datetime | None
+    total: int
+    counts: Mapping[StepState, int]
+
+    @property
+    def ended(self) -> int:
+        """How many steps have ended, in whatever way."""
+        return self.total - self.counts.get(StepState.WAITING, 0) - self.counts.get(StepState.STARTED, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepInfo:
+    """A step of a workflow, or a group of them.
+
+    Attributes:
+        name: Its name.
+        task: Name of its task; of a group that of its first member, "" if that is not known.
+        queue: Queue of its task, "" for a group.
+        task_id: Id of its task, "" for a group: a member's is the name with "." and its number behind.
+        state: How it stands.
+        after: Names of the steps it comes after, and when it runs: "success", "failure", or "end" for either.
+        is_callback: True for what runs after a part of the workflow.
+        ended_at: When it ended, None while it has not.
+        error: Text of its failure, of a group that of its first, "" for none.
+        members: Members of a group, None for a step.
+        succeeded: Members that have succeeded.
+        failed: Members that have failed for good.
+    """
+
+    name: str
+    task: str
+    queue: str
+    task_id: str
+    state: StepState
+    after: Mapping[str, str]
+    is_callback: bool
+    ended_at: datetime | None
+    error: str
+    members: int | None = None
+    succeeded: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowGraph:
+    """A workflow with its steps and what they come after.
+
+    Attributes:
+        info: How it stands as a whole.
+        steps: Its steps, each behind those it comes after.
+    """
+
+    info: WorkflowInfo
+    steps: tuple[StepInfo, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "id": self.info.id,
+            "queue": self.info.queue,
+            "name": self.info.name,
+            "state": self.info.state.value,
+            "created_at": self.info.created_at.isoformat(),
+            "ended_at": None if self.info.ended_at is None else self.info.ended_at.isoformat(),
+            "total": self.info.total,
+            "counts": {state.value: count for state, count in self.info.counts.items()},
+            "steps": [
+                {
+                    "name": step.name,
+                    "task": step.task,
+                    "queue": step.queue,
+                    "task_id": step.task_id,
+                    "state": step.state.value,
+                    "after": dict(step.after),
+                    "is_callback": step.is_callback,
+                    "ended_at": None if step.ended_at is None else step.ended_at.isoformat(),
+                    "error": step.error,
+                    "members": step.members,
+                    "succeeded": step.succeeded,
+                    "failed": step.failed,
+                }
+                for step in self.steps
+            ],
+        }
+
+    def to_mermaid(self) -> str:
+        """Return it as a flowchart of Mermaid."""
+        numbers = {step.name: number for number, step in enumerate(self.steps)}
+        lines = ["flowchart TD"]
+        for number, step in enumerate(self.steps):
+            label = f"{step.name}: {step.state}"
+            if step.members is not None:
+                label += f" {step.succeeded + step.failed}/{step.members}"
+            lines.append(f'    n{number}["{label}"]:::{step.state}')
+        for number, step in enumerate(self.steps):
+            for name, when in step.after.items():
+                arrow = "-->" if when == "success" else f"-. {when} .->"
+                lines.append(f"    n{numbers[name]} {arrow} n{number}")
+        return "\n".join(lines) + "\n"
+
+    def to_text(self) -> str:
+        """Return it as lines of text, one a step."""
+        width = max((len(step.name) for step in self.steps), default=0)
+        lines = []
+        for step in self.steps:
+            line = f"{step.name:<{width}}  {step.state.value:<9}"
+            if step.members is not None:
+                line += f"  {step.succeeded + step.failed}/{step.members}"
+            if step.after:
+                line += "  after " + ", ".join(
+                    name if when == "success" else f"{when} of {name}" for name, when in step.after.items()
+                )
+            if step.error:
+                line += f"  ({step.error.splitlines()[0][:200]})"
+            lines.append(line.rstrip())
+        return "\n".join(lines) + "\n"
+
+
+def counted(steps: "tuple[StepInfo, ...]") -> tuple[int, Mapping[StepState, int]]:
+    """Return how many steps there are, members each as one, and how many stand how."""
+    counts: Counter[StepState] = Counter()
+    total = 0
+    for step in steps:
+        if step.members is None:
+            total += 1
+            counts[step.state] += 1
+            continue
+        total += step.members
+        left = step.members - step.succeeded - step.failed
+        counts[StepState.SUCCEEDED] += step.succeeded
+        counts[StepState.FAILED] += step.failed
+        is_over = step.state in (StepState.SUCCEEDED, StepState.FAILED)
+        counts[StepState.STARTED if is_over else step.state] += left
+    return total, {state: count for state, count in counts.items() if count}

@@ -1,0 +1,310 @@
+"""From a graph to what is stored: messages in pieces, to be put together when the results before them are known."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from taskq_core.broker.operations import (
+    BATCH_BYTES,
+    BATCH_MAX,
+    Argument,
+    Confirmation,
+    Operation,
+    add_members,
+    close_groups,
+    create_workflow,
+)
+from taskq_core.codec import Later
+from taskq_core.errors import PayloadTooLargeError, TaskArgumentsError, WorkflowDefinitionError
+from taskq_core.options import TaskOptions
+from taskq_core.preparer import PAYLOAD_MAX, Preparer
+from taskq_core.task import BaseTask, Plan, RemoteTask, Signature, Task
+from taskq_core.telemetry import ProducerSpan
+from taskq_core.wire import QueueKeys
+from taskq_core.workflow.canvas import Again
+from taskq_core.workflow.graph import FAILED, Failure, Graph, Node, Result
+
+STEP_KEPT_S = 86_400
+"""Seconds a step that keeps no result is kept where a worker ran it that knows no workflows, until that is noticed."""
+MEMBERS_AT_ONCE = 100
+"""Members of a group that are stored together with the workflow; of more the others are streamed."""
+HELD_MAX = 10_000
+"""Most members of a group that does not begin at once."""
+WORKFLOW, WORKFLOW_QUEUE = "taskq-workflow", "taskq-workflow-queue"
+"""Headers of a step: id of its workflow, and its home queue."""
+
+
+class Outgoing:
+    """A workflow ready to be sent.
+
+    Args:
+        preparer: Knows keys, headers and spans.
+        graph: What it is.
+        workflow_id: Its id.
+        home: Its home queue.
+        span: Its producer span, whose trace all its steps carry.
+    """
+
+    def __init__(self, preparer: Preparer, graph: Graph, workflow_id: str, home: QueueKeys, span: ProducerSpan) -> None:
+        self.graph = graph
+        self.id = workflow_id
+        self.home = home
+        self.span = span
+        self.queues: dict[str, QueueKeys] = {home.name: home}
+        self.confirm: Confirmation | None = None
+        self._preparer = preparer
+        self._carried = preparer.carried()
+        self._plans: dict[int, tuple[BaseTask[Any], Plan, bool, bytes]] = {}
+        self.streams: list[tuple[Node, Iterable[Any]]] = []
+        self._roots: list[int] = []
+        self._held: list[int] = []
+        self._entries = self._describe()
+
+    # --- the workflow -------------------------------------------------------------------------------------------------
+
+    def _describe(self) -> list[tuple[str, str, Argument]]:
+        graph = self.graph
+        told = {number for node in graph.nodes for number in _failures(node)}
+        entries: list[tuple[str, str, Argument]] = []
+        shown = []
+        for node, children in zip(graph.nodes, graph.children(), strict=True):
+            number = node.number
+            entries += (("", f"s{number}", "w"), ("", f"p{number}", len(node.parents)))
+            if children:
+                entries.append(("", f"c{number}", "".join(f"{child}{letter} " for child, letter in children)))
+            if node.parents and all(letter == FAILED for letter in node.parents.values()):
+                entries.append(("", f"q{number}", "1"))
+            if node.is_excused:
+                entries.append(("", f"t{number}", "1"))
+            if not node.parents:
+                self._roots.append(number)
+            task, queue = self._describe_calls(node, entries)
+            if number in told:
+                task_id = "" if node.is_group else self.task_id(node)
+                about = msgspec.json.encode({"step": node.name, "task": task, "task_id": task_id})
+                entries.append(("", f"i{number}", about[1:-1]))
+            shown.append([node.name, task, queue, list(node.parents.items()), node.is_group, node.is_callback])
+        spec = msgspec.json.encode({"nodes": shown, "exits": graph.exits})
+        first: list[tuple[str, str, Argument]] = [
+            ("", "state", "building"),
+            ("", "queue", self.home.name),
+            ("", "prefix", self.home.prefix),
+            ("", "name", graph.about.name or ""),
+            ("", "kept_s", int(graph.about.keep_s)),
+            ("", "open", len(graph.nodes)),
+            ("", "nodes", len(graph.nodes)),
+            ("", "held", " ".join(map(str, self._held))),
+            ("", "groups", " ".join(str(node.number) for node in graph.nodes if node.is_group)),
+            ("", "spec", spec),
+        ]
+        if self.streams:
+            first.append(("", "streams", " ".join(str(node.number) for node, _ in self.streams)))
+        return first + entries
+
+    def _describe_calls(self, node: Node, entries: list[tuple[str, str, Argument]]) -> tuple[str, str]:
+        """Add what a node enqueues, and return names of its task and its queue, as far as they are known."""
+        number = node.number
+        if node.call is not None:
+            entries.append(("", f"m{number}", self.pack(node, node.call, self.task_id(node))))
+            return node.call.task.name, node.call.task.plan(self._preparer.keys).queue.name
+        members = node.members or ()
+        is_stream = not node.parents and not (isinstance(members, Sequence) and len(members) <= MEMBERS_AT_ONCE)
+        count, task = 0, ""
+        if is_stream:
+            self.streams.append((node, members))
+            entries.append(("", f"go{number}", "1"))
+            task = members[0].task.name if isinstance(members, Sequence) else ""
+        else:
+            self._held.append(number)
+            for count, member in enumerate(members, start=1):
+                if count > HELD_MAX:
+                    raise WorkflowDefinitionError(
+                        node.name,
+                        f"has more than {HELD_MAX} members; only a group that comes after nothing may have any number",
+                    )
+                task = task or member.task.name
+                entries.append((f":h{number}", str(count - 1), self.pack_member(node, member, count - 1)))
+        entries.append(("", f"gt{number}", count))
+        return task, ""
+
+    def operations(self) -> Iterator[Operation[bool]]:
+        """Yield what stores the workflow and begins it."""
+        part: list[tuple[str, str, Argument]] = []
+        size = 0
+        for entry in self._entries:
+            length = len(entry[2]) if isinstance(entry[2], str | bytes) else 8
+            if part and (size + length > BATCH_BYTES or len(part) >= 5 * BATCH_MAX):
+                yield create_workflow(self.home, self.id, part, roots=None)
+                part, size = [], 0
+            part.append(entry)
+            size += length + len(entry[1])
+        yield create_workflow(self.home, self.id, part, roots=self._roots, confirm=self.confirm)
+
+    def begun(self) -> None:
+        """Let what was stored go."""
+        self._entries = []
+
+    # --- members that are streamed ------------------------------------------------------------------------------------
+
+    def opened(self, problem: str = "") -> Operation[int]:
+        """Return what says that all members were sent, or why not."""
+        return close_groups(self.home, self.id, problem=problem)
+
+    def batch(self, node: Node, first: int, members: Sequence[bytes]) -> Operation[bool]:
+        """Return what adds members to a group."""
+        return add_members(self.home, self.id, node.number, first=first, members=members)
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    def task_id(self, node: Node, member: int | None = None) -> str:
+        """Return the id of the task of a step."""
+        return f"{self.id}.{node.name}" if member is None else f"{self.id}.{node.name}.{member}"
+
+    def pack_member(self, node: Node, member: Any, number: int) -> bytes:
+        """Return what enqueues a member of a group.
+
+        Raises:
+            WorkflowDefinitionError: It cannot be one. The group and the member are named.
+        """
+        if not isinstance(member, Signature):
+            raise WorkflowDefinitionError(
+                node.name, f"member {number} must be a signature where they are streamed, got {member!r:.200}"
+            )
+        return self.pack(node, member, self.task_id(node, number))
+
+    def pack(self, node: Node, call: Signature[Any], task_id: str) -> bytes:
+        """Return what enqueues a step: its message in pieces, its id, queue and start."""
+        plan, is_kept, headers = self._plan(node, call.task)
+        head, tail = plan.template.around_payload(task_id, headers)
+        pieces = [_piece(b"H", head), _piece(b"T", tail), *self._payload(node, call)]
+        start = "-"
+        if plan.start_at_s is not None:
+            start = f"={plan.start_at_s}"
+        elif plan.start_in_ms is not None:
+            start = f"+{plan.start_in_ms}"
+        if plan.marks:
+            start += f"|{plan.marks}"
+        first = f"{task_id} {'k' if is_kept else 't'} {start} {plan.queue.name}\n"
+        return first.encode() + b"".join(pieces)
+
+    def _payload(self, node: Node, call: Signature[Any]) -> list[bytes]:
+        positional = () if call.is_immutable else tuple(Later(each) for each in node.positional)
+        named = {name: Later(each) for name, each in node.named.items()}
+        try:
+            parts = _in_parts(call, positional, named)
+        except TaskArgumentsError as error:
+            problem = error.problem if not error.parameter else f"argument {error.parameter!r}: {error.problem}"
+            found = WorkflowDefinitionError(node.name, f"task {call.task.name!r} {problem}")
+        else:
+            size = sum(len(part) for part in parts if isinstance(part, bytes))
+            if size > PAYLOAD_MAX:
+                raise PayloadTooLargeError(call.task.name, size, PAYLOAD_MAX)
+            return [each for part in parts for each in self._pieces(part)]
+        raise found from None
+
+    def _pieces(self, part: "bytes | Later") -> list[bytes]:
+        if isinstance(part, bytes):
+            return [_piece(b"L", part)] if part else []
+        if isinstance(part.what, Failure):
+            return [_piece(b"E", ",".join(map(str, part.what.nodes)).encode())]
+        assert isinstance(part.what, Result)
+        return self._result_pieces(part.what.tree)
+
+    def _result_pieces(self, tree: Any) -> list[bytes]:
+        if isinstance(tree, int):
+            return [_piece(b"G" if self.graph.nodes[tree].is_group else b"R", str(tree).encode())]
+        pieces = [_piece(b"L", b"[")]
+        for index, branch in enumerate(tree):
+            if index:
+                pieces.append(_piece(b"L", b","))
+            pieces += self._result_pieces(branch)
+        return [*pieces, _piece(b"L", b"]")]
+
+    def _plan(self, node: Node, task: BaseTask[Any]) -> tuple[Plan, bool, bytes]:
+        """Return the plan of a task as a step, whether it is kept after success, and its headers, made once."""
+        known = self._plans.get(id(task))
+        if known is None:
+            options = task.options
+            _check_options(node, options)
+            is_kept = options.retention_s > 0
+            plan = task.plan(self._preparer.keys)
+            if not is_kept:
+                plan = task.using(retention=STEP_KEPT_S).plan(self._preparer.keys)
+            if plan.confirm is not None:
+                self.confirm = _stronger(self.confirm, plan.confirm)
+            own = {WORKFLOW: self.id, WORKFLOW_QUEUE: self.home.name}
+            headers = self._preparer.headers(plan, self.span.carrier(), self._carried, own).encoded
+            self.queues[plan.queue.name] = plan.queue
+            if len(self._plans) >= 1000:  # a stream whose members each have options of their own
+                self._plans.clear()
+            known = self._plans[id(task)] = (task, plan, is_kept, headers)
+        return known[1], known[2], known[3]
+
+
+def _failures(node: Node) -> Iterator[int]:
+    for what in (*node.positional, *node.named.values()):
+        if isinstance(what, Failure):
+            yield from what.nodes
+
+
+def _piece(kind: bytes, data: bytes) -> bytes:
+    return b"%s%d:%s" % (kind, len(data), data)
+
+
+def _in_parts(
+    call: Signature[Any], positional: tuple[Later, ...], named: Mapping[str, Later]
+) -> Sequence[bytes | Later]:
+    task = call.task
+    if not positional and not named:
+        return (task.encode(call.args, call.kwargs),)
+    if isinstance(task, Task):
+        return task.codec.encode_in_parts((*positional, *call.args), {**call.kwargs, **named})
+    assert isinstance(task, RemoteTask)
+    if positional:
+        return positional[:1]
+    parts: list[bytes | Later] = []
+    written = task.encode((), call.kwargs)[:-1]
+    for name, value in named.items():
+        written += (b"" if written == b"{" else b",") + msgspec.json.encode(name) + b":"
+        parts += (written, value)
+        written = b""
+    return [*parts, written + b"}"]
+
+
+def _check_options(node: Node, options: TaskOptions) -> None:
+    """Refuse options that a step cannot have.
+
+    Raises:
+        WorkflowDefinitionError: It has one.
+    """
+    refused = {
+        "task_id": (options.task_id is not None, "the id of a step is made from that of its workflow and its name"),
+        "unique_for": (options.unique_s > 0, "a step is not enqueued by itself"),
+        "aggregate": (options.aggregate is not None, "a step is not combined with other tasks"),
+    }
+    for name, (is_set, why) in refused.items():
+        if is_set:
+            raise WorkflowDefinitionError(node.name, f"cannot have {name}: {why}")
+
+
+def _stronger(one: Confirmation | None, other: Confirmation) -> Confirmation:
+    if one is None:
+        return other
+    return Confirmation(max(one.replicas, other.replicas), one.fsynced or other.fsynced)
+
+
+def home_of(graph: Graph, keys: Any) -> QueueKeys:
+    """Return the home queue of a workflow: what was said, or the queue of its first step."""
+    name = graph.about.queue
+    if name is None:
+        for node in graph.nodes:
+            members = node.members
+            call = node.call or (members[0] if isinstance(members, Sequence) and members else None)
+            if isinstance(members, Again) and members.first:
+                call = members.first[0]
+            if call is not None:
+                name = call.task.plan(keys).queue.name
+                break
+    queue: QueueKeys = keys.queue(name or "default")
+    return queue

@@ -1,0 +1,153 @@
+"""What a workflow cannot be is refused where it is put together, and the step is named."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from taskq_core import ConfigurationError, TaskQ, WorkflowDefinitionError
+from taskq_core.workflow import Workflow, after, chain, chord, group, step
+
+app = TaskQ("redis://127.0.0.1:1/0")
+
+
+@app.task
+def start(a: int, b: int = 0) -> int:
+    return a + b
+
+
+@app.task
+def follow(first: int, second: int = 0) -> int:
+    return first + second
+
+
+@app.task
+def alone() -> None:
+    return None
+
+
+remote = app.remote("go:resize")
+
+WRONG: dict[str, tuple[Callable[[], Any], str]] = {
+    "no part": (lambda: chain(), "workflow: a chain needs at least one part"),
+    "a task in place of a call": (lambda: chain(start.s(1), follow), "use its .s(...)"),
+    "a result that is not taken": (
+        lambda: chain(start.s(1), alone.s()),
+        "takes 0 positional arguments but 1 was given",
+    ),
+    "a result too many": (lambda: start.s(1) | follow.s(2, 3), "takes from 1 to 2 positional arguments but 3"),
+    "a result given twice": (lambda: start.s(1) | follow.s(first=2), "got multiple values for argument 'first'"),
+    "a result for a member": (
+        lambda: start.s(1) | group(follow.s(), alone.s()),
+        "task 'tests.taskq_core.workflow.test_canvas.alone'",
+    ),
+    "an unknown parameter": (lambda: step(follow.s(), into="frist"), "did you mean 'first'?"),
+    "a parameter of an immutable call": (lambda: step(follow.si(1), into="first"), "made by si()"),
+    "arguments of an immutable call": (lambda: follow.si(1).s(2), "made by si()"),
+    "a name of a step": (lambda: step(start.s(1), name="a b"), "must be 1 to 80 ASCII letters"),
+    "a name of a workflow": (lambda: chain(start.s(1)).named(""), "must be 1 to 80 ASCII letters"),
+    "a policy": (lambda: step(start.s(1), on_failure="ignore"), "on_failure must be 'stop' or 'continue'"),
+    "an option": (lambda: step(start.s(1), quue="x"), "unknown task option 'quue'"),  # type: ignore[call-arg]
+    "a callback that takes nothing": (lambda: start.s(1).on_error(alone.s()), "takes 0 positional arguments"),
+    "a step twice": (
+        lambda: Workflow().step("a", start.s(1)).step("a", start.s(1)),
+        "step 'a': there is a step with this name already",
+    ),
+    "a step after one twice": (lambda: Workflow().step("a", follow.s(), after=["b", "b"]), "comes after 'b' twice"),
+    "a wrong parameter of a step": (
+        lambda: Workflow().step("join", follow.s(), after={"a": "frist"}),
+        "step 'join': task 'tests.taskq_core.workflow.test_canvas.follow' got an unexpected keyword argument 'frist'",
+    ),
+    "results by position of a step": (lambda: Workflow().step("join", follow.s(1), after=["a", "b"]), "step 'join'"),
+    "a remote task with arguments": (lambda: start.s(1) | remote.s(width=3), "name the parameter with into="),
+}
+
+
+@pytest.mark.parametrize(("build", "words"), WRONG.values(), ids=WRONG)
+def test_it_is_refused_when_it_is_built(build: Callable[[], Any], words: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        build()
+
+    assert words in str(refused.value)
+
+
+LATE: dict[str, tuple[Callable[[], Any], str]] = {
+    "an unknown step": (
+        lambda: Workflow().step("a", start.s(1)).step("b", follow.s(), after="aa"),
+        "step 'b': comes after unknown step 'aa'; known: 'a', 'b'",
+    ),
+    "a circle": (
+        lambda: (
+            Workflow()
+            .step("a", follow.s(), after="c")
+            .step("b", follow.s(), after="a")
+            .step("c", follow.s(), after="b")
+        ),
+        "goes in a circle: 'a' after 'c' after 'b' after 'a'",
+    ),
+    "a step after itself": (lambda: Workflow().step("a", follow.s(), after="a"), "goes in a circle"),
+    "no steps": (lambda: Workflow(), "has no steps"),
+    "an argument that is missing": (
+        lambda: chain(start.s(), follow.s()),
+        "step 'start': task 'tests.taskq_core.workflow.test_canvas.start' missing",
+    ),
+    "an argument of a wrong type": (
+        lambda: chain(start.s("1"), follow.s()),
+        "test_canvas.start' argument 'a': expected int, got str (position 1)",
+    ),
+    "an argument beside a result": (
+        lambda: chain(start.s(1), follow.s("x")),
+        "test_canvas.follow' argument 'second': expected int, got str (position 2)",
+    ),
+    "a name twice": (
+        lambda: chain(step(start.s(1), name="x"), step(follow.s(), name="x")),
+        "step 'x': there is a step with this name already",
+    ),
+    "an id": (lambda: chain(start.s(1).using(task_id="x")), "step 'start': cannot have task_id"),
+    "a unique lock": (lambda: chain(start.s(1).using(unique_for=9)), "step 'start': cannot have unique_for"),
+    "an aggregation": (lambda: chain(start.s(1).using(aggregate="g")), "step 'start': cannot have aggregate"),
+    "a workflow in a chain": (lambda: group([]), "a group without members"),
+}
+
+
+@pytest.mark.parametrize(("build", "words"), LATE.values(), ids=LATE)
+def test_it_is_refused_before_anything_is_sent(build: Callable[[], Any], words: str) -> None:
+    """The store of these tests does not exist: what is sent to it fails otherwise."""
+    workflow = build()
+
+    with pytest.raises(WorkflowDefinitionError) as refused:
+        workflow.delay()
+
+    assert words in str(refused.value)
+
+
+def test_a_copy_is_changed_and_not_the_original() -> None:
+    first = chain(start.s(1))
+
+    second = first.named("x").at_home("q").kept(9).on_success(follow.s())
+
+    assert (first.about.name, first.callbacks.success) == (None, ())
+    assert (second.about.name, second.about.queue, second.about.keep_s) == ("x", "q", 9.0)
+
+
+def test_chains_in_a_row_are_one_chain() -> None:
+    assert len((start.s(1) | follow.s() | follow.s() | (follow.s() | follow.s())).parts) == 5
+    with pytest.raises(WorkflowDefinitionError):
+        chain(start.s(1, 2) for _ in range(3))  # the second would take three arguments
+
+
+def test_a_call_that_keeps_what_it_was_made_with() -> None:
+    call = start.si(1).using(queue="x").with_headers({"a": "b"})
+
+    assert call.is_immutable
+    assert follow.s(second=1).s(5).arguments == {"first": 5, "second": 1}
+
+
+def test_a_deadline_and_edges_are_values() -> None:
+    deadline = datetime(2030, 1, 1, tzinfo=UTC)
+
+    assert step(start.s(1), deadline=deadline).call.task.options.deadline == deadline
+    assert after("a", into="x", on_failure="continue") == after("a", into="x", on_failure="continue")
+    members = [start.s(1), start.s(2)]
+    assert chord(members, follow.s()).parts[0].members is members

@@ -1,0 +1,559 @@
+"""What workflows do, seen through their handles: on the store in memory, where tasks run one after the other."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from taskq_core import (
+    Discard,
+    Retry,
+    TaskQ,
+    TaskState,
+    WorkflowCancelledError,
+    WorkflowFailedError,
+    WorkflowNotFoundError,
+    WorkflowTimeoutError,
+)
+from taskq_core.inspector import Inspector
+from taskq_core.testing import Captured, capture, eager
+from taskq_core.workflow import StepFailure, StepState, Workflow, WorkflowState, after, chain, chord, group, step
+
+app = TaskQ("redis://127.0.0.1:1/0", queues={"default": 1, "other": 1})
+seen: list[Any] = []
+
+
+@app.task
+def add(a: int, b: int = 0) -> int:
+    seen.append(("add", a, b))
+    return a + b
+
+
+@app.task
+def double(a: int) -> int:
+    return 2 * a
+
+
+@app.task
+def total(numbers: list[int | None]) -> int:
+    return sum(each or 0 for each in numbers)
+
+
+@app.task(max_retry=0)
+def fail(a: Any = None) -> int:
+    raise ValueError(f'no "way"\n{"é"}')
+
+
+@app.task
+def drop() -> None:
+    raise Discard
+
+
+@app.task(max_retry=3)
+def fail_twice(a: int) -> int:
+    seen.append("attempt")
+    if seen.count("attempt") < 3:
+        raise Retry(after=30)
+    return a
+
+
+@app.task
+def note(*, what: Any) -> None:
+    seen.append(what)
+
+
+@app.task
+def tell(failure: StepFailure) -> None:
+    seen.append(failure)
+
+
+@app.task
+def say(text: str | None) -> str:
+    return f"<{text}>"
+
+
+@pytest.fixture
+def tasks() -> Iterator[Captured]:
+    seen.clear()
+    with capture(app) as captured:
+        yield captured
+
+
+def states(handle: Any) -> dict[str, StepState]:
+    return {each.name: each.state for each in handle.graph().steps}
+
+
+def test_a_chain_hands_results_on(tasks: Captured) -> None:
+    handle = chain(add.s(1, 2), double.s(), add.s(10)).delay()
+
+    assert [run.name for run in tasks.run()] == [add.name, double.name, add.name]
+    assert handle.result(timeout=0) == 16
+    assert seen == [("add", 1, 2), ("add", 6, 10)]  # a result is the first argument, as in Celery
+    assert handle.refresh().state is WorkflowState.SUCCEEDED
+
+
+def test_signs_and_calls_that_take_no_result(tasks: Captured) -> None:
+    handle = (add.s(1) | add.si(5, 6) | double.s()).delay()
+
+    tasks.run()
+
+    assert handle.result(timeout=0) == 22
+
+
+def test_a_step_waits_for_the_settled_success_of_the_one_before(tasks: Captured) -> None:
+    """Retries, however many, put the next step off; nothing of it stands in the queue meanwhile."""
+    handle = (fail_twice.s(4) | double.s()).delay()
+
+    tasks.run(raises=False)
+    assert states(handle) == {"fail_twice": StepState.STARTED, "double": StepState.WAITING}
+    tasks.run(advance=120, raises=False)
+
+    assert seen.count("attempt") == 3
+    assert handle.result(timeout=0) == 8
+
+
+def test_what_comes_after_a_failure_is_skipped(tasks: Captured) -> None:
+    handle = (add.s(1) | fail.s() | double.s() | double.s()).delay()
+
+    tasks.run(raises=False)
+
+    assert states(handle) == {
+        "add": StepState.SUCCEEDED,
+        "fail": StepState.FAILED,
+        "double": StepState.SKIPPED,
+        "double-2": StepState.SKIPPED,
+    }
+    with pytest.raises(WorkflowFailedError) as failed:
+        handle.result(timeout=0)
+    assert str(failed.value).endswith("step 'fail' failed: ValueError: no \"way\"\né")
+
+
+def test_a_task_that_drops_itself_has_not_succeeded(tasks: Captured) -> None:
+    handle = (drop.si() | double.si(1)).delay()
+
+    tasks.run()
+
+    assert states(handle) == {"drop": StepState.FAILED, "double": StepState.SKIPPED}
+    assert handle.graph().steps[0].error == "the task was dropped"
+
+
+def test_a_failure_that_does_not_stop_what_comes_after(tasks: Captured) -> None:
+    handle = chain(step(fail.s(), on_failure="continue"), say.s()).delay()
+
+    tasks.run(raises=False)
+
+    assert handle.result(timeout=0) == "<None>"
+    assert handle.refresh().state is WorkflowState.SUCCEEDED
+
+
+def test_a_group_and_its_results_in_order(tasks: Captured) -> None:
+    handle = group(double.s(each) for each in range(5)).delay()
+
+    tasks.run()
+
+    assert handle.result(timeout=0) == [0, 2, 4, 6, 8]
+
+
+def test_a_group_that_is_streamed(tasks: Captured) -> None:
+    """More members than go with the workflow itself, out of a generator that is read once."""
+    handle = chord((double.s(each) for each in range(450)), total.s()).delay()
+
+    assert handle.refresh().counts == {StepState.STARTED: 450, StepState.WAITING: 1}
+    tasks.run()
+
+    assert handle.result(timeout=0) == 450 * 449
+
+
+def test_groups_without_members(tasks: Captured) -> None:
+    handle = (add.si(1) | group([]) | total.s()).delay()
+
+    tasks.run()
+
+    assert handle.result(timeout=0) == 0
+
+
+def test_map_and_starmap(tasks: Captured) -> None:
+    mapped, starred = double.map([1, 2]).delay(), (add.starmap([(1, 2), (3, 4)]) | total.s()).delay()
+
+    tasks.run()
+
+    assert mapped.result(timeout=0) == [2, 4]
+    assert starred.result(timeout=0) == 10
+
+
+def test_a_group_in_the_middle_gives_each_member_the_result(tasks: Captured) -> None:
+    handle = (add.s(1) | group(double.s(), add.s(10)) | total.s()).delay()
+
+    tasks.run()
+
+    assert handle.result(timeout=0) == 2 + 11
+
+
+def test_a_large_group_in_the_middle(tasks: Captured) -> None:
+    """No script starts more than 200 of them; a worker's carrier starts the others. Here they fit."""
+    handle = (add.s(1) | group([add.s(each) for each in range(150)]) | total.s()).delay()
+
+    tasks.run()
+
+    assert handle.result(timeout=0) == 150 + sum(range(150))
+
+
+def test_groups_of_chains_and_groups(tasks: Captured) -> None:
+    handle = group(chain(add.s(1), double.s()), group(double.s(4), double.s(5)), double.s(7)).delay()
+
+    tasks.run()
+
+    assert handle.result(timeout=0) == [2, [8, 10], 14]
+
+
+def test_a_chord_stops_or_goes_on_when_members_fail(tasks: Captured) -> None:
+    stops = chord([double.s(1), fail.s(2)], total.s()).delay()
+    goes_on = chord([double.s(1), fail.s(2)], total.s(), on_failure="continue").delay()
+
+    tasks.run(raises=False)
+
+    with pytest.raises(WorkflowFailedError, match=r"step 'double-group' failed: member 1: ValueError"):
+        stops.result(timeout=0)
+    assert goes_on.result(timeout=0) == 2
+    assert stops.graph().steps[0].failed == 1
+
+
+def test_callbacks_after_success(tasks: Captured) -> None:
+    workflow = (add.s(1) | double.s()).on_success(add.s(100)).on_error(tell.s()).on_complete(note.s(what="over"))
+    handle = workflow.delay()
+
+    tasks.run()
+
+    assert seen == [("add", 1, 0), ("add", 2, 100), "over"]
+    assert states(handle)["tell"] is StepState.SKIPPED
+    assert handle.result(timeout=0) == 2  # not that of a callback
+
+
+def test_callbacks_after_a_failure(tasks: Captured) -> None:
+    """What runs on an error runs once, and is told which step it was."""
+    workflow = (add.s(1) | fail.s() | double.s()).on_success(note.si(what="?")).on_error(tell.s())
+    handle = workflow.on_complete(note.si(what="over")).delay()
+
+    tasks.run(raises=False)
+
+    assert seen[1:] == [
+        {
+            "workflow": handle.id,
+            "step": "fail",
+            "task": fail.name,
+            "task_id": f"{handle.id}.fail",
+            "error": 'ValueError: no "way"\né',
+        },
+        "over",
+    ]
+
+
+def test_steps_by_name(tasks: Captured) -> None:
+    """Fan-out and fan-in; results by position, by name of the parameter, or not at all."""
+    workflow = Workflow("sums").step("a", add.s(1, 1))
+    workflow.step("join", add.s(), after=["left", "right"]).step("left", double.s(), after="a")
+    workflow.step("right", add.s(b=3), after="a").step("end", add.s(1), after={"a": "b", "join": None})
+    handle = workflow.delay()
+
+    tasks.run()
+
+    assert handle.result(timeout=0) == 1 + 2
+    assert ("add", 4, 5) in seen
+    graph = handle.graph()
+    assert (graph.info.name, graph.info.total) == ("sums", 5)
+    assert {each.name: dict(each.after) for each in graph.steps}["join"] == {"left": "success", "right": "success"}
+    assert [each.name for each in graph.steps].index("join") > [each.name for each in graph.steps].index("right")
+
+
+def test_several_last_steps_are_a_dict(tasks: Captured) -> None:
+    handle = Workflow().step("a", add.s(1)).step("b", double.s(), after="a").step("c", add.s(5), after="a").delay()
+
+    tasks.run()
+
+    assert handle.result(timeout=0) == {"b": 2, "c": 6}
+
+
+def test_an_edge_with_a_policy_of_its_own(tasks: Captured) -> None:
+    workflow = Workflow().step("bad", fail.s()).step("good", add.s(1))
+    workflow.step("stops", say.s(), after="bad")
+    workflow.step("goes_on", say.s(), after=[after("bad", on_failure="continue"), after("good", into="")])
+    handle = workflow.delay()
+
+    tasks.run(raises=False)
+
+    assert states(handle) == {
+        "bad": StepState.FAILED,
+        "good": StepState.SUCCEEDED,
+        "stops": StepState.SKIPPED,
+        "goes_on": StepState.SUCCEEDED,
+    }
+
+
+def test_callbacks_of_a_step(tasks: Captured) -> None:
+    workflow = Workflow().step("bad", fail.s(), on_error=tell.s(), on_complete=note.si(what="over"))
+    workflow.step("good", add.s(1), on_success=[double.s(), note.si(what="good")], on_error=tell.s())
+    handle = workflow.delay()
+
+    tasks.run(raises=False)
+
+    assert [each["step"] for each in seen if isinstance(each, dict)] == ["bad"]
+    assert {"over", "good"} <= {each for each in seen if isinstance(each, str)}
+    assert handle.refresh().state is WorkflowState.FAILED
+
+
+def test_a_later_success_goes_on_where_the_workflow_failed(tasks: Captured) -> None:
+    """An operator runs the archived task again, or it was archived by mistake."""
+    seen.append("attempt")  # two more are needed
+    workflow = (fail_twice.s(4).using(max_retry=0, no_retry_on=Retry) | double.s()).on_error(tell.s())
+    handle = workflow.delay()
+    tasks.run(raises=False)
+    assert handle.refresh().state is WorkflowState.FAILED
+
+    Inspector(app).run_task("default", f"{handle.id}.fail_twice")
+    tasks.run(raises=False)
+
+    assert handle.result(timeout=0) == 8
+    assert states(handle)["double"] is StepState.SUCCEEDED
+
+
+def test_what_is_known_while_it_runs(tasks: Captured) -> None:
+    handle = (add.s(1) | double.s()).named("two").delay()
+
+    info = handle.refresh()
+    assert (info.state, info.total, info.ended, info.ended_at) == (WorkflowState.RUNNING, 2, 0, None)
+    with pytest.raises(WorkflowTimeoutError):
+        handle.result(timeout=0)
+
+    tasks.run()
+    assert handle.refresh().ended == 2
+    assert app.workflow(handle.id).result(timeout=0) == 2
+    with pytest.raises(WorkflowNotFoundError):
+        app.workflow("none").refresh()
+
+
+def test_a_graph_as_text_chart_and_json(tasks: Captured) -> None:
+    handle = (add.s(1) | group(double.s(), double.s()) | total.s()).delay()
+
+    graph = handle.graph()
+
+    assert graph.to_text().splitlines() == [
+        "add           started",
+        "double-group  waiting    0/2  after add",
+        "total         waiting    after double-group",
+    ]
+    assert "    n0 --> n1\n" in graph.to_mermaid()
+    assert [each["state"] for each in graph.to_dict()["steps"]] == ["started", "waiting", "waiting"]
+
+
+def test_options_of_a_step(tasks: Captured) -> None:
+    handle = chain(add.s(1), step(double.s(), run_after=30, name="later", max_retry=7)).delay()
+
+    tasks.run()
+    assert states(handle) == {"add": StepState.SUCCEEDED, "later": StepState.STARTED}
+    tasks.run(advance=60)
+
+    assert handle.result(timeout=0) == 2
+
+
+async def test_it_is_the_same_for_coroutines(tasks: Captured) -> None:
+    handle = await (add.s(1) | group(double.s(each) for each in range(0)) | total.si([1])).adelay()
+    members = await chord((double.s(each) for each in range(250)), total.s()).adelay()
+
+    await tasks.arun()
+
+    assert await handle.aresult(timeout=0) == 1
+    assert await members.aresult(timeout=0) == 250 * 249
+    assert (await handle.arefresh()).state is WorkflowState.SUCCEEDED
+    assert (await handle.agraph()).info.id == handle.id
+
+
+def test_steps_leave_nothing_behind(tasks: Captured) -> None:
+    """Tasks of steps that keep no result are deleted as any task; what keeps one keeps it."""
+    kept = (add.s(1) | double.s().using(retention=60)).delay()
+
+    tasks.run()
+
+    completed = Inspector(app).tasks("default", TaskState.COMPLETED)
+    assert [each.id for each in completed.tasks] == [f"{kept.id}.double"]
+
+
+# --- steps in different queues ----------------------------------------------------------------------------------------
+
+
+def elsewhere(call: Any) -> Any:
+    return call.using(queue="other")
+
+
+def test_steps_in_different_queues(tasks: Captured) -> None:
+    handle = (add.s(1) | elsewhere(double.s()) | add.s(5) | group(elsewhere(double.s()), add.s(1)) | total.s()).delay()
+
+    runs = tasks.run()
+
+    assert [run.queue for run in runs][:3] == ["default", "other", "default"]
+    assert handle.result(timeout=0) == 2 * 7 + 8
+    assert handle.queue == "default"
+
+
+def test_a_workflow_whose_home_is_another_queue(tasks: Captured) -> None:
+    handle = (elsewhere(add.s(1)) | double.s()).at_home("third").delay()
+
+    tasks.run()
+
+    assert handle.result(timeout=0) == 2
+    assert app.workflow(handle.id, "third").refresh().state is WorkflowState.SUCCEEDED
+
+
+def test_a_group_with_members_in_another_queue(tasks: Captured) -> None:
+    """Also where they are streamed, and where they come after something."""
+    streamed = chord((elsewhere(double.s(each)) if each % 2 else double.s(each) for each in range(250)), total.s())
+    first, second = streamed.delay(), (add.s(0) | group([elsewhere(add.s(each)) for each in range(120)]) | total.s())
+    later = second.delay()
+
+    tasks.run()
+
+    assert first.result(timeout=0) == 250 * 249
+    assert later.result(timeout=0) == sum(range(120))
+
+
+def test_a_failure_in_another_queue(tasks: Captured) -> None:
+    handle = (elsewhere(fail.s()) | double.s()).on_error(tell.s()).delay()
+
+    tasks.run(raises=False)
+
+    assert states(handle)["double"] is StepState.SKIPPED
+    assert seen[0]["error"] == 'ValueError: no "way"\né'
+
+
+def test_more_members_than_one_script_starts(tasks: Captured) -> None:
+    handle = (add.s(0) | group([add.s(each) for each in range(450)]) | total.s()).delay()
+
+    tasks.run()
+
+    assert handle.result(timeout=0) == sum(range(450))
+
+
+def test_a_step_that_is_moved_to_another_queue(tasks: Captured) -> None:
+    handle = (add.s(1) | double.s()).delay()
+    Inspector(app).move_task("default", f"{handle.id}.add", "other")
+
+    tasks.run()
+
+    assert handle.result(timeout=0) == 2
+
+
+# --- cancel and retry -------------------------------------------------------------------------------------------------
+
+
+def test_a_cancelled_workflow_goes_no_further(tasks: Captured) -> None:
+    handle = (add.s(1) | double.s()).delay()
+    members = group(elsewhere(add.s(each)) if each % 2 else add.s(each) for each in range(150)).delay()
+
+    assert (handle.cancel(), handle.cancel(), members.cancel()) == (True, True, True)
+
+    assert tasks.run() == []
+    assert Inspector(app).count("default", TaskState.PENDING) == 0
+    assert set(states(handle).values()) == {StepState.CANCELLED}
+    with pytest.raises(WorkflowCancelledError):
+        handle.result(timeout=0)
+
+
+def test_a_cancelled_step_in_another_queue_is_dropped(tasks: Captured) -> None:
+    handle = chain(elsewhere(add.s(1)).using(run_after=60, queue="other")).at_home("default").delay()
+    tasks.run()
+    assert Inspector(app).count("other", TaskState.SCHEDULED) == 1
+
+    assert handle.cancel()
+
+    assert tasks.run(advance=120) == []
+    assert Inspector(app).count("other", TaskState.PENDING) == 0
+
+
+def test_what_has_ended_is_not_cancelled(tasks: Captured) -> None:
+    handle = chain(add.s(1)).delay()
+    tasks.run()
+
+    assert not handle.cancel()
+    assert handle.result(timeout=0) == 1
+    with pytest.raises(WorkflowNotFoundError):
+        app.workflow("none").cancel()
+
+
+@pytest.mark.parametrize("queue", ["default", "other"])
+def test_a_workflow_is_retried_from_the_step_that_failed(tasks: Captured, queue: str) -> None:
+    seen.append("attempt")
+    bad = fail_twice.s().using(max_retry=0, no_retry_on=Retry, queue=queue)
+    handle = (add.s(1, 3) | bad | double.s() | double.s()).on_error(tell.s()).delay()
+    tasks.run(raises=False)
+    assert states(handle)["double-2"] is StepState.SKIPPED
+
+    assert handle.retry() == 1
+    assert handle.refresh().state is WorkflowState.RUNNING
+    tasks.run(raises=False)
+
+    assert handle.result(timeout=0) == 16
+    assert seen.count(("add", 1, 3)) == 1  # what had succeeded does not run again
+    assert handle.retry() == 0
+
+
+def test_a_retry_of_a_task_that_is_gone(tasks: Captured) -> None:
+    """Its archived task was deleted: it is enqueued anew from what the workflow keeps."""
+    seen.append("attempt")
+    handle = (add.s(4) | fail_twice.s().using(max_retry=0, no_retry_on=Retry) | double.s()).delay()
+    tasks.run(raises=False)
+    Inspector(app).delete_task("default", f"{handle.id}.fail_twice")
+
+    assert handle.retry() == 1
+    tasks.run(raises=False)
+
+    assert handle.result(timeout=0) == 8
+
+
+@pytest.mark.parametrize("queue", ["default", "other"])
+def test_members_that_failed_are_retried(tasks: Captured, queue: str) -> None:
+    seen.append("attempt")
+    bad = fail_twice.s(4).using(max_retry=0, no_retry_on=Retry, queue=queue)
+    handle = chord([double.s(1), bad, double.s(3)], total.s()).delay()
+    tasks.run(raises=False)
+    assert handle.refresh().state is WorkflowState.FAILED
+
+    assert handle.retry() == 1
+    tasks.run(raises=False)
+
+    assert handle.result(timeout=0) == 2 + 4 + 6
+
+
+def test_a_retry_that_fails_again(tasks: Captured) -> None:
+    handle = (fail.s() | double.s()).delay()
+    tasks.run(raises=False)
+
+    assert handle.retry() == 1
+    tasks.run(raises=False)
+
+    assert states(handle) == {"fail": StepState.FAILED, "double": StepState.SKIPPED}
+    assert handle.refresh().state is WorkflowState.FAILED
+
+
+# --- modes of tests ---------------------------------------------------------------------------------------------------
+
+
+def test_eager_runs_the_whole_inside_the_call() -> None:
+    with eager(app) as tasks:
+        handle = (add.s(1) | elsewhere(double.s()) | group(double.s(), add.s(1)) | total.s()).delay()
+
+        assert handle.result(timeout=0) == 4 + 3
+        assert [run.attempt for run in tasks.runs] == [1] * 5
+
+
+def test_eager_with_failures() -> None:
+    with eager(app, raises=False):
+        handle = (fail.s() | double.s()).delay()
+
+        with pytest.raises(WorkflowFailedError):
+            handle.result(timeout=0)
+
+
+async def test_eager_for_coroutines() -> None:
+    with eager(app):
+        handle = await chord((double.s(each) for each in range(150)), total.s()).adelay()
+
+        assert await handle.aresult(timeout=0) == 150 * 149

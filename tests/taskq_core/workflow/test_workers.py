@@ -1,0 +1,392 @@
+"""Workflows on workers: what starts when, and what is left when a worker dies or stands still half-way."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from taskq_core import EnqueueError, TaskContext, TaskQ, WorkflowFailedError
+from taskq_core.broker import operations as ops
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.inspector import Inspector
+from taskq_core.wire import QueueKeys, decode_message
+from taskq_core.workflow import StepState, WorkflowHandle, WorkflowState, chain, chord, group
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Ends, Runner, WorkerProcess, marks, until, until_blocking
+from tests.taskq_core.worker.harm import STEPS
+
+Start = Callable[..., WorkerProcess]
+
+SHORT: dict[str, Any] = {"lease": 1, "heartbeat": 0.3, "leader_lease": 1}
+"""Of workers that die at once, so that their tasks come back soon."""
+TWO: dict[str, int] = {"default": 1, "other": 1}
+
+
+def states(handle: WorkflowHandle) -> dict[str, StepState]:
+    return {each.name: each.state for each in handle.graph().steps}
+
+
+async def astates(handle: WorkflowHandle) -> dict[str, StepState]:
+    return {each.name: each.state for each in (await handle.agraph()).steps}
+
+
+async def test_a_step_waits_for_a_long_one_and_what_fails_stops_the_rest(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """However long the first takes: nothing of the others is in the queue until its success is settled."""
+    gate = asyncio.Event()
+
+    @app.task
+    async def slow(a: int) -> int:
+        await gate.wait()
+        return a + 1
+
+    @app.task(max_retry=0)
+    async def bad(a: int) -> int:
+        raise ValueError(str(a))
+
+    @app.task
+    async def never(a: int) -> int:
+        return a
+
+    ends = Ends()
+    await start(listener=ends, concurrency=5)
+    handle = await (slow.s(1) | bad.s() | never.s()).adelay()
+    await until(lambda: ends.started_ids, "the first step runs")
+
+    for _ in range(20):  # the services of the worker come round meanwhile
+        await asyncio.sleep(0.05)
+        assert redis_server.client.llen(queue.pending) == 0
+        assert not redis_server.client.exists(queue.task(f"{handle.id}.bad"), queue.task(f"{handle.id}.never"))
+    assert await astates(handle) == {
+        "slow": StepState.STARTED,
+        "bad": StepState.WAITING,
+        "never": StepState.WAITING,
+    }
+    gate.set()
+
+    with pytest.raises(WorkflowFailedError, match="step 'bad' failed: ValueError: 2"):
+        await handle.aresult(timeout=10)
+    assert ends.started_ids == [f"{handle.id}.slow", f"{handle.id}.bad"]
+    assert (await astates(handle))["never"] is StepState.SKIPPED
+
+
+async def test_who_waits_is_woken_at_the_end(app: TaskQ, start: Runner) -> None:
+    @app.task
+    def add(a: int, b: int = 0) -> int:
+        return a + b
+
+    @app.task
+    async def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    await start(queues=TWO)
+    handle = await (group(add.s(each).using(queue="other") for each in range(300)) | total.s() | add.s(1)).adelay()
+
+    assert await handle.aresult(timeout=20) == sum(range(300)) + 1
+    assert await asyncio.to_thread(handle.result, 20) == sum(range(300)) + 1
+
+
+async def test_cancelling_tells_who_runs_a_step(app: TaskQ, start: Runner) -> None:
+    @app.task(max_retry=0)
+    async def forever(context: TaskContext) -> None:
+        await asyncio.Event().wait()
+
+    ends = Ends()
+    await start(listener=ends, queues=TWO)
+    workflow = group([forever.s(), forever.s().using(queue="other")]) | forever.si()
+    handle = await workflow.adelay()
+    await until(lambda: len(ends.started_ids) == 2, "both members run")
+
+    assert await handle.acancel()
+
+    await until(lambda: len(ends.ends) == 2, "both end")
+    assert [outcome for _, outcome in ends.ends] == ["archived", "archived"]
+    assert (await handle.arefresh()).state is WorkflowState.CANCELLED
+    assert len(ends.started_ids) == 2
+
+
+# --- workers that die or stand still ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
+def test_a_worker_killed_at_a_step_of_a_chain(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, step: str
+) -> None:
+    """What comes after is enqueued with the settled success and not before, so it runs once in any case."""
+    quick = app.remote("quick", retention=600)
+    dying = start_process(harm={"at": step, "signal": signal.SIGKILL}, concurrency=1, **SHORT)
+    handle = (quick.si(name="a") | quick.si(name="b") | quick.si(name="c")).delay()
+
+    assert dying.wait() == -signal.SIGKILL
+    is_settled = step == "settled"
+    assert states(handle)["quick-2"] is (StepState.STARTED if is_settled else StepState.WAITING)
+    start_process(concurrency=1)
+
+    assert handle.result(20) == "done"
+    assert marks(redis_server, "a") == {"dequeued": ["ran"], "settled": ["ran"]}.get(step, ["ran", "ran"])
+    assert (marks(redis_server, "b"), marks(redis_server, "c")) == (["ran"], ["ran"])
+
+
+CARRYING = [
+    "before:tell_ends",
+    "before:forget_notes",
+    "before:put_steps",
+    "before:steps_sent",
+    "after:steps_sent",
+]
+"""From queue to queue: an end is told and its note dropped, a step is stored and its entry dropped."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", CARRYING)
+def test_a_worker_killed_between_two_queues(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, step: str
+) -> None:
+    """Each step is run once, wherever on the way from queue to queue its carrier died."""
+    quick = app.remote("quick")
+    there = app.remote("quick", queue="other")
+    dying = start_process(harm={"at": step, "signal": signal.SIGKILL}, concurrency=1, queues=TWO, **SHORT)
+    handle = (quick.si(name="a") | there.si(name="b") | quick.si(name="c") | there.si(name="d")).delay()
+
+    assert dying.wait() == -signal.SIGKILL
+    start_process(concurrency=1, queues=TWO, leader_lease=1)
+
+    assert handle.result(20) == "done"
+    assert [marks(redis_server, name) for name in "abcd"] == [["ran"]] * 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["before:put_steps", "before:steps_sent", "before:tell_ends", "before:forget_notes"])
+def test_a_carrier_that_stood_still_changes_nothing_when_it_goes_on(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, step: str
+) -> None:
+    """Another has carried meanwhile, and the step it is about to store has run and is deleted."""
+    quick = app.remote("quick")
+    there = app.remote("quick", queue="other")
+    frozen = start_process(harm={"at": step, "signal": signal.SIGSTOP}, concurrency=1, queues=TWO, **SHORT)
+    handle = (quick.si(name="a") | there.si(name="b") | quick.si(name="c")).delay()
+    frozen.wait_until_stopped()
+    start_process(concurrency=1, queues=TWO, leader_lease=1)
+    assert handle.result(20) == "done"
+
+    frozen.signal(signal.SIGCONT)
+
+    last = (quick.si(name="last") | there.si(name="last")).delay()  # it has gone on once this is done
+    frozen.signal(signal.SIGTERM)
+    frozen.wait()
+    assert last.result(20) == "done"
+    assert [marks(redis_server, name) for name in "abc"] == [["ran"]] * 3
+    assert handle.refresh().state is WorkflowState.SUCCEEDED
+
+
+@pytest.mark.slow
+def test_workers_killed_at_any_moment_lose_no_workflow(
+    app: TaskQ, start_process: Start, redis_server: RedisServer
+) -> None:
+    """Many workflows over two queues, and workers that are killed: all succeed, and none has a step too many."""
+    brief = app.remote("brief", retention=600)
+    there = app.remote("brief", queue="other")
+    handles = [
+        (
+            brief.si(name="x", seconds=0.01)
+            | group([there.si(name="x", seconds=0.01)] * 3)
+            | brief.si(name="x", seconds=0)
+        )
+        .named(f"w{number}")
+        .delay()
+        for number in range(40)
+    ]
+    workers = [start_process(concurrency=4, queues=TWO, **SHORT) for _ in range(2)]
+    kills = 0
+    for share in (30, 90, 150):
+        until_blocking(lambda share=share: len(marks(redis_server, "x")) >= share, "steps run")
+        victim = workers.pop(0)
+        victim.signal(signal.SIGKILL)
+        victim.wait()
+        kills += 1
+        workers.append(start_process(concurrency=4, queues=TWO, **SHORT))
+
+    for handle in handles:
+        handle.result(30)
+    runs = marks(redis_server, "x")
+    assert len(set(runs)) == 40 * 5
+    assert len(runs) - len(set(runs)) <= kills * 4, "a kill made more run again than the worker had slots"
+
+
+# --- workers that know no workflows -----------------------------------------------------------------------------------
+
+
+def take_as_go_does(server: RedisServer, queue: QueueKeys) -> str:
+    """Take the next task: what Go's dequeue leaves, without a fence."""
+    task_id: Any = server.client.rpoplpush(queue.pending, queue.active)
+    server.client.hset(queue.task(task_id.decode()), "state", "active")
+    server.client.hdel(queue.task(task_id.decode()), "pending_since")
+    server.client.zadd(queue.lease, {task_id: 4_000_000_000})
+    return str(task_id.decode())
+
+
+def end_as_go_does(server: RedisServer, queue: QueueKeys, task_id: str, state: str, result: bytes = b"") -> None:
+    """End it: what Go's scripts for completed and archived tasks leave."""
+    pipeline = server.client.pipeline(transaction=True)
+    pipeline.lrem(queue.active, 0, task_id)
+    pipeline.zrem(queue.lease, task_id)
+    data: Any = server.client.hget(queue.task(task_id), "msg")
+    message = decode_message(data)
+    assert message.retention > 0, "Go would delete it at once"
+    if state == "archived":
+        message.error_msg = "no way"
+    pipeline.zadd(queue.completed if state == "completed" else queue.archived, {task_id: 2_500_000_000})
+    pipeline.hset(queue.task(task_id), mapping={"msg": message.SerializeToString(), "state": state})
+    if result:
+        pipeline.hset(queue.task(task_id), "result", result)
+    pipeline.execute()
+
+
+@pytest.fixture
+async def go_queue(app: TaskQ, start: Runner, redis_server: RedisServer) -> QueueKeys:
+    """A queue that a worker of ours serves and takes nothing from."""
+    go = app.runtime.keys.queue("go")
+    redis_server.client.set(go.paused, "1")
+    await start(queues={"default": 1, "go": 1}, carry_every=0.1)
+    return go
+
+
+async def test_a_step_that_go_ran_is_noticed(app: TaskQ, redis_server: RedisServer, go_queue: QueueKeys) -> None:
+    """It gets the result before it as its payload, and what it writes as its result is handed on."""
+    seen = []
+
+    @app.task
+    async def first() -> dict[str, int]:
+        return {"width": 3}
+
+    @app.task
+    async def last(size: int) -> int:
+        seen.append(size)
+        return size
+
+    handle = await (first.s() | app.remote("go:resize", queue="go", retention=0).s() | last.s()).adelay()
+    await until(lambda: redis_server.client.llen(go_queue.pending), "the step is in Go's queue")
+    task_id = take_as_go_does(redis_server, go_queue)
+    data: Any = redis_server.client.hget(go_queue.task(task_id), "msg")
+    assert decode_message(data).payload == b'{"width":3}'
+
+    end_as_go_does(redis_server, go_queue, task_id, "completed", b"9")
+
+    assert await handle.aresult(timeout=10) == 9
+    assert seen == [9]
+    assert not redis_server.client.exists(go_queue.task(task_id)), "what keeps no result is deleted once it is told"
+
+
+async def test_a_step_that_go_archived_is_noticed(app: TaskQ, redis_server: RedisServer, go_queue: QueueKeys) -> None:
+    handle = await chain(app.remote("go:resize", queue="go").s(width=3)).adelay()
+    task_id = take_as_go_does(redis_server, go_queue)
+
+    end_as_go_does(redis_server, go_queue, task_id, "archived")
+
+    with pytest.raises(WorkflowFailedError, match="no way"):
+        await handle.aresult(timeout=10)
+
+
+async def test_a_step_that_was_deleted_is_noticed(app: TaskQ, go_queue: QueueKeys) -> None:
+    handle = await chain(app.remote("go:resize", queue="go").s(width=3)).adelay()
+
+    await asyncio.to_thread(Inspector(app).delete_task, "go", f"{handle.id}.resize")
+
+    with pytest.raises(WorkflowFailedError, match="the task was deleted"):
+        await handle.aresult(timeout=10)
+
+
+# --- clients that die, and what is kept -------------------------------------------------------------------------------
+
+
+async def test_members_that_cannot_be_made_fail_the_group(app: TaskQ, start: Runner, queue: QueueKeys) -> None:
+    """Those before run; who enqueues is told."""
+
+    @app.task
+    async def member(a: int) -> int:
+        return a
+
+    def members() -> Any:
+        for number in range(250):
+            yield member.s(number)
+        raise LookupError("no more")
+
+    await start()
+    with pytest.raises(LookupError):
+        await chord(members(), member.si(0)).named("cut").adelay()
+
+    runner = SyncRunner(app.runtime.endpoint)
+    ids = {
+        each for ended in (False, True) for each in runner.run(ops.list_workflows(queue, ended=ended, skip=0, count=9))
+    }
+    runner.close()
+    handle = app.workflow(ids.pop())
+    with pytest.raises(WorkflowFailedError, match="whoever added members failed: LookupError"):
+        await handle.aresult(timeout=10)
+    assert (await handle.agraph()).steps[0].succeeded == 200
+
+
+async def test_a_client_that_went_silent_fails_the_group(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    @app.task
+    async def member(a: int) -> int:
+        return a
+
+    handle = await group(member.s(each) for each in range(3)).adelay()
+    key = queue.workflow(handle.id)
+    redis_server.client.hset(key, "go0", "1")  # as if it had not said that these were all
+    redis_server.client.zadd(queue.workflows_open, {handle.id: 1})
+
+    await start(carry_every=0.1)
+
+    with pytest.raises(WorkflowFailedError, match="went silent"):
+        await handle.aresult(timeout=10)
+
+
+async def test_a_workflow_is_deleted_after_its_time(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    @app.task
+    async def member(a: int) -> int:
+        return a
+
+    handle = await group(member.s(each) for each in range(3)).kept(1).adelay()
+    await start(clean_every=0.2)
+    assert await handle.aresult(timeout=10) == [0, 1, 2]
+
+    await until(lambda: not redis_server.client.exists(queue.workflow(handle.id)), "it is deleted")
+
+    left = [each for each in redis_server.client.scan_iter("taskq:*") if b"wf" in each and b"leader" not in each]
+    assert left == []
+
+
+def test_a_redis_that_is_not_there_is_told() -> None:
+    app = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.2)
+
+    with pytest.raises(EnqueueError) as refused:
+        app.remote("x").s(a=1).on_error(app.remote("y").si()).named("w").delay()
+
+    assert refused.value.task == "w"
+
+
+async def test_a_repeated_answer_starts_nothing_twice(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
+    """Each way between queues twice over, by hand: one task in the end."""
+    runner = SyncRunner(app.runtime.endpoint)
+    other = app.runtime.keys.queue("other")
+    handle = await chain(app.remote("x", queue="other").s(a=1)).at_home("default").adelay()
+    due = runner.run(ops.read_due(queue, owner="", leader_ms=1))
+    now_s, steps = runner.run(ops.fetch_steps(queue, due.out))
+    for _ in range(2):
+        assert runner.run(ops.put_steps(other, steps, until_s=now_s + 60))
+    assert redis_server.client.llen(other.pending) == 1
+    redis_server.client.delete(other.pending, other.task(f"{handle.id}.x"))  # it has run
+    assert runner.run(ops.put_steps(other, steps, until_s=now_s + 60))
+    assert redis_server.client.llen(other.pending) == 0
+    assert not runner.run(ops.put_steps(other, steps, until_s=now_s - 1)), "it is too late"
+    assert [runner.run(ops.steps_sent(queue, steps)) for _ in range(2)] == [1, 0]
+    runner.close()
