@@ -40,8 +40,8 @@ class Paging:
 
     @property
     def last_row(self) -> int:
-        """Number of its last row."""
-        return min(self.total, self.skip + self.rows)
+        """Number of its last row; 0 if it has none."""
+        return min(self.total, self.skip + self.rows) if self.first_row else 0
 
     @property
     def is_beyond(self) -> bool:

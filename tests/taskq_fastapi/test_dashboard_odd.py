@@ -18,7 +18,24 @@ from tests.taskq_fastapi.dashboards import TOKEN, dashboard_of, looking, token_o
 
 pytestmark = pytest.mark.redis
 ODD = (
-    *("", " ", "0", "-1", "1.5", "1e9", "99999999999999999999", "٣", "NaN", "null", "true", "[]", "{}", "'", '"'),
+    *(
+        "",
+        " ",
+        "0",
+        "-1",
+        "1.5",
+        "1e9",
+        "1000000000",
+        "99999999999999999999",
+        "٣",
+        "NaN",
+        "null",
+        "true",
+        "[]",
+        "{}",
+        "'",
+        '"',
+    ),
     *("\x00", "\r\nset-cookie: a=b", "../..", "%2e%2e", "}{", "a:b", "💥", "\u202e", "{{7*7}}", "<b>", "x" * 3000),
     *("2026-02-30", "9999-12-31T23:59:59Z", "default", "pending", "note"),
 )
