@@ -6,6 +6,15 @@ long a worker has lived, which queue it prefers. Nothing here changes anything; 
 
 from taskq_core.dashboard.faces import AsyncDashboard, Dashboard
 from taskq_core.dashboard.history import DAYS_CHOICES, DayRow, error_rate
+from taskq_core.dashboard.payloads import (
+    EDITABLE_STATES,
+    EDITED_BYTES,
+    as_text,
+    compact_json,
+    digest,
+    edited_payload,
+    is_editable,
+)
 from taskq_core.dashboard.queues import (
     STATES,
     TYPES_SAMPLE,
@@ -25,14 +34,18 @@ from taskq_core.dashboard.tasks import (
     TaskRecord,
     TaskSearch,
     TaskSelection,
+    is_orphaned,
     selection_of,
 )
-from taskq_core.dashboard.traces import trace_url
+from taskq_core.dashboard.times import TaskTime, TimeKind, times_of
+from taskq_core.dashboard.traces import trace_headers, trace_url
 from taskq_core.dashboard.types import StateTypes, TypeRuns, TypesOverview
 from taskq_core.dashboard.workers import QueueWeight, RunningRow, WorkerRow, WorkersOverview, worker_row
 
 __all__ = [
     "DAYS_CHOICES",
+    "EDITABLE_STATES",
+    "EDITED_BYTES",
     "LONGEST_SPAN",
     "SCAN_MAX",
     "SELECTED_MAX",
@@ -54,15 +67,25 @@ __all__ = [
     "TaskRecord",
     "TaskSearch",
     "TaskSelection",
+    "TaskTime",
+    "TimeKind",
     "TypeRow",
     "TypeRuns",
     "TypesOverview",
     "WorkerRow",
     "WorkersOverview",
+    "as_text",
+    "compact_json",
+    "digest",
+    "edited_payload",
     "error_rate",
+    "is_editable",
+    "is_orphaned",
     "overview",
     "queue_row",
     "selection_of",
+    "times_of",
+    "trace_headers",
     "trace_url",
     "worker_row",
 ]

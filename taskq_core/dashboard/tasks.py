@@ -6,7 +6,7 @@ reads them, at most `SCAN_MAX` a call, says how far it got, and can be carried o
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from taskq_core.broker import operations
 from taskq_core.broker.operations import ScanPlace
@@ -39,6 +39,9 @@ class TaskFilter:
         queue: Their queue.
         state: Their state. Tasks in groups are in none of these lists.
         name: Their type, whole.
+        name_part: Part of their type.
+        error: Part of the last error.
+        payload: Part of the payload.
         text: Part of the id, the payload or the last error.
         older_than: The time their state tells of is longer ago than this. A task without one, as an active one, fits no
             age.
@@ -49,6 +52,9 @@ class TaskFilter:
     queue: str | None = None
     state: TaskState | None = None
     name: str | None = None
+    name_part: str = ""
+    error: str = ""
+    payload: str = ""
     text: str = ""
     older_than: timedelta | None = None
     newer_than: timedelta | None = None
@@ -57,7 +63,8 @@ class TaskFilter:
     @property
     def looks_inside(self) -> bool:
         """Whether tasks have to be read to know which are wanted."""
-        return bool(self.text) or any(each is not None for each in (self.name, self.older_than, self.newer_than))
+        texts = (self.text, self.name_part, self.error, self.payload)
+        return any(texts) or any(each is not None for each in (self.name, self.older_than, self.newer_than))
 
     def of(self, infos: Iterable[QueueInfo]) -> list[QueueInfo]:
         """Return the queues to look at."""
@@ -71,12 +78,24 @@ class TaskFilter:
             return False
         if isinstance(task, UnreadableTask):
             in_message = self.in_payload and _bytes(self.text) in task.message
-            return self.name is None and (self.text in task.id or in_message)
+            asks_more = self.name is not None or self.name_part or self.error or self.payload
+            return not asks_more and (self.text in task.id or in_message)
         if self.name is not None and task.name != self.name:
+            return False
+        if self.name_part not in task.name or self.error not in task.last_error:
+            return False
+        if self.payload and _bytes(self.payload) not in task.payload:
             return False
         if self.text in task.id or self.text in task.last_error:
             return True
         return self.in_payload and _bytes(self.text) in task.payload
+
+
+def is_orphaned(task: TaskRecord, now: datetime) -> bool:
+    """Return whether an active task has no worker any more: its lease has ended. The recoverer takes it back soon."""
+    if not isinstance(task, TaskInfo) or task.state is not TaskState.ACTIVE:
+        return False
+    return task.lease_expires_at is None or task.lease_expires_at < now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,5 @@
 """The lines of the page of one task."""
 
-from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -10,12 +8,11 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from taskq_core import TaskInfo, TaskState
+from taskq_core import TaskState
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
-from taskq_core.dashboard import trace_url
-from taskq_core.inspector import UnreadableTask
+from taskq_core.dashboard import TimeKind, times_of, trace_headers, trace_url
 from taskq_core.settings import TRACE_ID
-from taskq_core.telemetry import trace_id, unwrap
+from taskq_core.telemetry import trace_id
 from taskq_django.admin import wording
 from taskq_django.admin.base import MixinBase
 from taskq_django.admin.task_filters import STATE_NAMES
@@ -123,12 +120,12 @@ class TaskFields(MixinBase):
         now = utc_datetime(SYSTEM_CLOCK.time())
         lines = [
             (
-                "taskq-ahead" if at > now else "taskq-past",
-                label,
-                format_html('<time datetime="{}">{}</time>', at.isoformat(), moment(at)),
-                roughly(at),
+                "taskq-ahead" if each.at > now else "taskq-past",
+                _label(each.kind, each.attempt),
+                format_html('<time datetime="{}">{}</time>', each.at.isoformat(), moment(each.at)),
+                roughly(each.at),
             )
-            for at, label in times_of(task.record)
+            for each in times_of(task.record)
         ]
         if not lines:
             return ""
@@ -153,7 +150,8 @@ class TaskFields(MixinBase):
     @admin.display(description=_("trace"))
     def trace(self, task: Task) -> SafeString | str:
         """Its trace, a link where the settings say to where."""
-        headers = trace_headers(task.record)
+        known = taskq.tasks.get(task.record.name)
+        headers = trace_headers(task.record, () if known is None else known.codec.parameters)
         found = trace_id(headers)
         if found is None:
             return ""
@@ -179,47 +177,30 @@ class TaskFields(MixinBase):
         return block(task.record.message[:SHOWN_BYTES].hex(" ", -2))
 
 
-def trace_headers(task: TaskInfo) -> Mapping[str, str]:
-    """Return the headers of a task; of one whose trace travels in its payload, those it would have."""
-    if trace_id(task.headers) is not None:
-        return task.headers
-    known = taskq.tasks.get(task.name)
-    _payload, traceparent = unwrap(task.payload, () if known is None else known.codec.parameters)
-    return task.headers if traceparent is None else {"traceparent": traceparent}
+_TIMES = {
+    TimeKind.ATTEMPT_FAILED: _("attempt %(number)d failed"),
+    TimeKind.ATTEMPT_SUCCEEDED: _("attempt %(number)d succeeded"),
+    TimeKind.FAILED: _("failed"),
+    TimeKind.STARTED: _("started"),
+    TimeKind.COMPLETED: _("completed"),
+    TimeKind.ARCHIVED: _("archived"),
+    TimeKind.STARTS: _("starts"),
+    TimeKind.NEXT_ATTEMPT: _("next attempt"),
+    TimeKind.LEASE_ENDS: _("lease ends, unless its worker extends it"),
+    TimeKind.START_BY: _("expires, unless a worker has begun it"),
+    TimeKind.DEADLINE: _("deadline"),
+    TimeKind.DELETED: _("deleted"),
+}
 
 
-def times_of(task: TaskInfo | UnreadableTask) -> list[tuple[datetime, str]]:
-    """Return the times that are known of a task, each with what it is, in their order."""
-    if isinstance(task, UnreadableTask):
-        return []
-    ahead = gettext("next attempt") if task.state is TaskState.RETRY else gettext("starts")
-    known = [
-        (task.last_failed_at, gettext("failed")),
-        (task.started_at if task.state is TaskState.ACTIVE else None, gettext("started")),
-        (task.completed_at, gettext("completed")),
-        (task.archived_at, gettext("archived")),
-        (task.next_run_at, ahead),
-        (task.lease_expires_at, gettext("lease ends, unless its worker extends it")),
-        (task.deadline, gettext("deadline")),
-        (task.expires_at, gettext("deleted")),
-    ]
-    if task.attempts:
-        known = [
-            *((each.ended_at, _outcome(each)) for each in task.attempts),
-            *(each for each in known[1:] if each[1] != gettext("completed")),
-        ]
-    told = [(at, label) for at, label in known if at is not None]
-    return sorted(told, key=lambda each: each[0].replace(microsecond=0))  # most are known to the second only
-
-
-def _outcome(attempt: Any) -> str:
-    text = gettext("attempt %(number)d failed") if attempt.error else gettext("attempt %(number)d succeeded")
-    return text % {"number": attempt.number}
+def _label(kind: TimeKind, number: int | None) -> str:
+    return str(_TIMES[kind]) % {"number": number}
 
 
 def _attempt(attempt: Any) -> SafeString:
     """One attempt: what became of it, how long it took and who made it; its traceback folded."""
-    facts = [_outcome(attempt)]
+    kind = TimeKind.ATTEMPT_FAILED if attempt.error else TimeKind.ATTEMPT_SUCCEEDED
+    facts = [_label(kind, attempt.number)]
     if attempt.started_at and attempt.ended_at:
         facts.append(gettext("after %(span)s") % {"span": wording.span(attempt.ended_at - attempt.started_at)})
     if attempt.worker:

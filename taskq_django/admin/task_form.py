@@ -4,41 +4,18 @@ What was shown is remembered: if the arguments are others by the time they are s
 more, nothing is changed, and what was typed stays in the form.
 """
 
-import hashlib
 from typing import Any
 
-import msgspec
 from django import forms
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from taskq_core import PayloadError, TaskInfo, TaskState
-from taskq_core.telemetry import unwrap
-from taskq_django.admin.task_page import SHOWN_BYTES, blob
+from taskq_core import PayloadError, TaskInfo
+from taskq_core.dashboard import digest, edited_payload, is_editable
+from taskq_django.admin.task_page import blob
 from taskq_django.app import taskq
 from taskq_django.models import Task
-
-EDITABLE_STATES = (
-    *(TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING, TaskState.ARCHIVED),
-)
-"""States in which arguments can be changed."""
-
-
-def is_editable(record: Any) -> bool:
-    """Return whether a form can change the arguments of a task: it waits, and they are text and not too long."""
-    if not isinstance(record, TaskInfo) or record.state not in EDITABLE_STATES or len(record.payload) > SHOWN_BYTES:
-        return False
-    try:
-        text = record.payload.decode()
-    except UnicodeDecodeError:
-        return False
-    return "\0" not in text  # no form field takes one
-
-
-def digest(payload: bytes) -> str:
-    """Return what stands for a payload in a form."""
-    return hashlib.sha256(payload).hexdigest()
 
 
 class TaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own class takes no parameter
@@ -97,30 +74,10 @@ def payload_of(record: TaskInfo, text: str) -> bytes:
     Raises:
         ValidationError: It does not fit the task, or is no JSON though the payload was.
     """
-    text = text.replace("\r\n", "\n")
-    if text == blob(record.payload)[0]:
-        return record.payload
-    payload = text.encode("utf-8", "replace")
-    known = taskq.tasks.get(record.name)
-    if known is None and not _is_json(record.payload):
-        return payload  # another program's, in a form of its own
     try:
-        payload = msgspec.json.format(payload, indent=-1)
-        msgspec.json.decode(payload, type=msgspec.Raw)  # which takes numbers of any size
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValidationError(_("This is no JSON: %(error)s"), params={"error": str(error)}) from None
-    if known is not None:
-        inner, _traceparent = unwrap(payload, known.codec.parameters)
-        try:
-            known.codec.decode(inner)
-        except PayloadError as error:
-            raise ValidationError(str(error)) from None
-    return payload
-
-
-def _is_json(payload: bytes) -> bool:
-    try:
-        msgspec.json.decode(payload, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
+        return edited_payload(record, text, taskq.tasks.get(record.name))
+    except PayloadError as error:
+        said = str(error)
+        if error.problem.startswith("this is no JSON"):
+            said = error.problem.replace("this", "This", 1)
+        raise ValidationError(said) from None

@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy
 
 from taskq_core import TaskQError
+from taskq_core.dashboard import is_editable
 from taskq_core.inspector import Inspector, QueueInfo, UnreadableTask
 from taskq_django.admin.base import BaseAdmin
 from taskq_django.admin.change_list import CURSOR_VAR
@@ -18,7 +19,7 @@ from taskq_django.admin.task_actions import TaskActions
 from taskq_django.admin.task_columns import TaskColumns
 from taskq_django.admin.task_fields import TaskFields
 from taskq_django.admin.task_filters import AgeFilter, QueueFilter, StateFilter, TypeFilter
-from taskq_django.admin.task_form import TaskForm, is_editable
+from taskq_django.admin.task_form import TaskForm
 from taskq_django.admin.task_rows import TaskRows, parts_of
 from taskq_django.admin.theming import themed_field
 from taskq_django.app import taskq

@@ -44,6 +44,11 @@ class Paging:
         return min(self.total, self.skip + self.rows) if self.first_row else 0
 
     @property
+    def choices(self) -> Sequence[int]:
+        """How many rows a page can have."""
+        return ROWS
+
+    @property
     def is_beyond(self) -> bool:
         """Whether the list ends before this page."""
         return self.number > self.last

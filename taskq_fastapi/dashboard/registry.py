@@ -88,7 +88,8 @@ class Action:
 
     Attributes:
         path: Its address, for example `queue-delete`.
-        perform: Does it. An error of taskq that it raises is told on the page that one comes back to.
+        perform: Does it, and returns what is said, or what is shown: a form again that is not right yet. An error of
+            taskq that it raises is told on the page that one comes back to.
         ask: What is asked before, None if nothing is. It may raise as `perform`.
         audited: Names of the fields of the form that are noted. Never those of payloads.
         for_viewers: Whether viewers may, also where everything is read only: what changes nothing but their own view.
@@ -96,7 +97,7 @@ class Action:
     """
 
     path: str
-    perform: Callable[["View", "Form"], Awaitable[Done]]
+    perform: Callable[["View", "Form"], Awaitable["Done | Shown"]]
     ask: Callable[["View", "Form"], Awaitable[Question]] | None = None
     audited: Sequence[str] = ()
     for_viewers: bool = False

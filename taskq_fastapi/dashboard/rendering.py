@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from taskq_core.dashboard import STATES
 from taskq_fastapi.dashboard import wording
 from taskq_fastapi.dashboard.assets import Assets
+from taskq_fastapi.dashboard.task_words import roughly
 from taskq_fastapi.dashboard.view import Shown, View, link
 
 
@@ -39,6 +40,7 @@ class Rendering:
             span=wording.span,
             moment=wording.moment,
             bars=wording.bars,
+            roughly=roughly,
         )
         self._environment.globals["ui"] = self._environment.get_template("ui.html").module
 

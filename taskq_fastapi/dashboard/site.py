@@ -19,6 +19,7 @@ from taskq_fastapi.api.origin import is_from_elsewhere
 from taskq_fastapi.closed import refusal
 from taskq_fastapi.dashboard import flash, forgery, pages, preferences
 from taskq_fastapi.dashboard.assets import FOLDER, Assets
+from taskq_fastapi.dashboard.cancelling import Cancelling
 from taskq_fastapi.dashboard.form import posted
 from taskq_fastapi.dashboard.live import SharedReads, Streams
 from taskq_fastapi.dashboard.people import Login, Role, User, ask_login
@@ -83,6 +84,7 @@ class Site:
         self.inspector = AsyncInspector(taskq)
         self.dashboard = AsyncDashboard(self.inspector)
         self.reads = SharedReads()
+        self.cancelling = Cancelling()
         self._streams = Streams()
         self._assets = Assets()
         self._pages = {page.path: page for page in pages.PAGES}
@@ -227,6 +229,8 @@ class Site:
             done = Done(text=str(error), level="error")
         finally:
             self.reads.clear()
+        if isinstance(done, Shown):
+            return self._shown(view, done, is_live=False)
         to = back if done.back is None else done.back
         response = Response(status_code=303, headers={"Location": to})
         self._set_cookie(view, response, flash.COOKIE, flash.packed(done.level, done.text))

@@ -12,15 +12,23 @@ To add a page:
 What is not usable in an address is a `BadRequestError`, what is not there a `NotFoundError` or one of the core's.
 """
 
-from taskq_fastapi.dashboard.pages import queue, queues, settings
+from taskq_fastapi.dashboard.pages import enqueue, queue, queues, settings, task, task_actions, tasks
 from taskq_fastapi.dashboard.registry import Action, Page
 
 PAGES: tuple[Page, ...] = (
     queues.PAGE,
     queue.PAGE,
+    tasks.PAGE,
+    tasks.FAILED_PAGE,
+    task.PAGE,
+    task.EDIT,
+    enqueue.PAGE,
     settings.PAGE,
 )
 ACTIONS: tuple[Action, ...] = (
     *queues.ACTIONS,
+    *task_actions.ACTIONS,
+    *task.ACTIONS,
+    *enqueue.ACTIONS,
     settings.SAVE,
 )

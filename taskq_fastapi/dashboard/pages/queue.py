@@ -5,6 +5,7 @@ from functools import partial
 from taskq_core.dashboard import DAYS_CHOICES, STATES
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.registry import BadRequestError, Page
+from taskq_fastapi.dashboard.task_lists import of_queue
 from taskq_fastapi.dashboard.view import Shown, View
 
 
@@ -34,7 +35,7 @@ async def show(view: View) -> Shown:
         detail=detail,
         row=detail.queue,
         names=names,
-        state=state,
+        **{"state": state, **await of_queue(view, detail.queue, state)},
         days=days,
         days_choices=(1, *DAYS_CHOICES),
     )

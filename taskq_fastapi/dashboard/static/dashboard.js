@@ -127,6 +127,14 @@
     event.preventDefault();
     ask(link.href).catch(() => location.assign(link.href)); // the page says what is wrong
   });
+  document.addEventListener("submit", event => {
+    const form = event.target;
+    if (!form.matches("form[data-dialog]")) return;
+    event.preventDefault();
+    const address = new URL(form.action);
+    address.search = new URLSearchParams(new FormData(form, event.submitter));
+    ask(address.href).catch(() => location.assign(address.href));
+  });
   document.addEventListener("keydown", event => {
     const link = event.target.closest("a[role=button]");
     if (link && event.key === " ") {
@@ -142,6 +150,14 @@
     if (!all) return;
     for (const box of all.closest("table").querySelectorAll("tbody input[type=checkbox]")) box.checked = all.checked;
   });
+
+  // --- work in parts -----------------------------------------------------------------------------------------------
+
+  const goOn = document.querySelector("form[data-go-on]");
+  if (goOn) {
+    const next = setTimeout(() => goOn.requestSubmit(), 300);
+    document.querySelector("[data-stop]").addEventListener("click", () => clearTimeout(next));
+  }
 
   // --- copying -----------------------------------------------------------------------------------------------------
 

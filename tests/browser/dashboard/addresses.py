@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from taskq_core.wire import TaskState
 from tests.browser.scene import Scene
 
 
@@ -9,14 +10,27 @@ def addresses(scene: Scene) -> Mapping[str, Sequence[str]]:
     """Return addresses by the path of a page, "" for the home page, with what the scene has behind them."""
     return {
         "": ["./", "./?sort=-size&days=30"],
-        "queue": ["queue?name=mail", "queue?name=reports&days=90", "queue?name=mail&state=retry"],
+        "queue": [
+            *("queue?name=mail", "queue?name=reports&days=90", "queue?name=mail&state=retry&rows=10"),
+            *(f"queue?name=default&state={state}" for state in TaskState),
+        ],
+        "tasks": ["tasks", "tasks?error=timeout&state=archived", "tasks?text=nothing-has-it"],
+        "failed": ["failed", "failed?state=retry"],
+        "task": [f"task?queue=mail&id={scene.failing.id}"],
+        "task-edit": [f"task-edit?queue=mail&id={scene.failing.id}"],
+        "enqueue": ["enqueue", "enqueue?task=mail:receipt"],
         "settings": ["settings"],
     }
 
 
 def questions(scene: Scene) -> Sequence[str]:
     """Return addresses of what is asked before something is done."""
-    return ["queue-delete?queue=mail"]
+    failing = f"retry/mail/{scene.failing.id}"
+    return [
+        "queue-delete?queue=mail",
+        *(f"tasks-act?do={action}&task={failing}" for action in ("run", "retry", "move", "delete")),
+        "tasks-act-all?do=move&state=archived",
+    ]
 
 
 ODD = ("nowhere", "queue?name=none", "queue?name=mail&state=none")

@@ -50,7 +50,8 @@ def scene(taskq: TaskQ, redis_server: RedisServer) -> Scene:
 def site(taskq: TaskQ, open_browser: OpenBrowser, request: pytest.FixtureRequest) -> Iterator[Site]:
     """The dashboard."""
     posts: list[str] = []
-    with serving(app_of(TaskQ(taskq.settings.url), posts)) as origin:
+    served = TaskQ(taskq.settings.url, queues=taskq.settings.queues)
+    with registered_tasks(served), serving(app_of(served, posts)) as origin:
         site = Site(origin, "/", posts, open_browser)
         yield site
         for visitor in site.visitors:

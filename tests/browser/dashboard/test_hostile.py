@@ -3,6 +3,8 @@
 That none runs is checked at the end of each test of a browser, and that it was there at all in each of these.
 """
 
+import json
+import re
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,6 +16,7 @@ from taskq_core.inspector import Inspector
 from tests.browser.dashboard.people import Site, expect_told, tries
 from tests.browser.visiting import SCRIPT
 from tests.redis_server import RedisServer
+from tests.taskq_django.admin_pages import put
 
 pytestmark = pytest.mark.redis
 
@@ -62,6 +65,62 @@ def test_on_pages_of_queues_and_in_what_is_said_of_them(
     expect(page.get_by_role("dialog")).to_contain_text("queue</script>")
     page.goto(site.at(f"queue?{urlencode({'name': hostile('damaged')})}"))
     visible(page, "damaged")
+
+
+@tries("tasks-act", "task-payload")
+def test_on_pages_of_tasks_and_in_what_is_said_of_them(
+    site: Site, page: Page, redis_server: RedisServer, inspector: Inspector, task: Any
+) -> None:
+    queue, task_id = hostile("queue"), hostile("id")
+    put_failed(redis_server, task, hostile("error"), hostile("traceback"))
+    here = {"queue": queue, "id": task_id}
+
+    for path, query in (
+        ("queue", {"name": queue, "state": "archived"}),
+        ("tasks", {}),
+        ("tasks", {"error": "error<"}),
+        ("failed", {}),
+        ("task", here),
+    ):
+        page.goto(site.at(f"{path}?{urlencode(query)}"))
+        for field in ("name", "error", "id"):
+            visible(page, field)
+    page.get_by_text("Traceback", exact=True).click()
+    for field in ("header", "value", "key", "payload", "traceback"):
+        visible(page, field)
+    for action in ("Archive", "Move", "Retry later", "Run now", "Delete"):
+        if page.get_by_role("button", name=action, exact=True).count():
+            page.get_by_role("button", name=action, exact=True).click()
+            expect(page.get_by_role("dialog")).to_contain_text("id</script>")
+            page.get_by_role("dialog").get_by_role("link", name="Cancel").click()
+    page.get_by_role("link", name="Edit payload").click()
+    expect(page.get_by_label("Payload", exact=True)).to_have_value(re.compile("payload</script>"))
+    page.get_by_label("Payload", exact=True).fill(f'{{"a": "{hostile("typed").replace(chr(34), "")}"}}')
+    page.get_by_role("button", name="Save").click()
+    expect_told(page, "The payload was changed.")
+    visible(page, "typed")
+    page.get_by_role("button", name="Run now", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Run now").click()
+    expect_told(page, "1 task runs now.")
+
+
+def test_in_groups_and_what_cannot_be_read(site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer) -> None:
+    taskq.remote("note", aggregate=hostile("group"), task_id="1").delay()
+    page.goto(site.at("queue?name=default&state=aggregating"))
+    visible(page, "group")
+    page.get_by_role("link", name=re.compile("^group<")).click()
+    expect(page.get_by_role("heading", level=2)).to_contain_text("of the group group</script>")
+    key = "asynq:{default}:t:1"
+    redis_server.client.hset(key, "msg", f"\xff{hostile('message')}".encode())
+    page.goto(site.at("task?queue=default&id=1"))
+    expect(page.get_by_role("heading", level=1)).to_have_text("A task that cannot be read")
+
+
+def put_failed(redis: RedisServer, task: Any, error: str, traceback: str) -> None:
+    """Put a task into the archive, with an attempt that failed."""
+    put(redis, task, "archived", score=1_700_000_000, error_msg=error, last_failed_at=1_700_000_000)
+    note = {"attempt": 1, "worker": "w", "started": 1, "ended": 2, "error": error, "traceback": traceback}
+    redis.client.hset(f"asynq:{{{task.queue}}}:t:{task.id}", "taskq_attempts", json.dumps(note))
 
 
 def test_in_addresses_and_cookies(site: Site, page: Page, task: Any) -> None:

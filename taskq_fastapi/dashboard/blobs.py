@@ -1,0 +1,54 @@
+"""Payloads and results as text, as far as somebody may see them."""
+
+import json
+from dataclasses import dataclass
+
+from taskq_fastapi.api.access import Shown
+
+LISTED_BYTES = 16 * 1024
+"""A list reads no larger ones."""
+LISTED_CHARS = 200
+"""Characters that a list shows; as asynqmon."""
+SHOWN_BYTES = 64 * 1024
+"""Most bytes of a payload or result that a page of a task shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """What is shown of bytes.
+
+    Attributes:
+        text: The text, "" for nothing.
+        note: What has to be said of it, "" for nothing.
+    """
+
+    text: str
+    note: str = ""
+
+
+def listed(shown: Shown, name: str, what: str, data: bytes) -> Blob:
+    """Return what a list shows of bytes: the beginning, in one line."""
+    blob = _read(shown, name, what, data, most=LISTED_BYTES, indent=None)
+    text = " ".join(blob.text.split()) if "\n" in blob.text else blob.text
+    return Blob(text if len(text) <= LISTED_CHARS else f"{text[: LISTED_CHARS - 1]}…", blob.note)
+
+
+def whole(shown: Shown, name: str, what: str, data: bytes) -> Blob:
+    """Return what a page of its own shows of bytes; JSON is laid out."""
+    return _read(shown, name, what, data, most=SHOWN_BYTES, indent=2)
+
+
+def _read(shown: Shown, name: str, what: str, data: bytes, *, most: int, indent: int | None) -> Blob:
+    found = shown.octets(name, what, data, most=most)
+    match found.get("omitted"):
+        case "hidden":
+            return Blob("", "hidden" if data else "")
+        case "large" if shown.may_ask_payloads:
+            return Blob(data[:most].decode("utf-8", "replace"), f"The first {most:,} of {len(data):,} bytes.")
+        case "large":
+            return Blob("", f"{len(data):,} bytes, too large to be shown here")
+    value = found["value"]
+    if found["format"] == "json":
+        return Blob(json.dumps(value, indent=indent, ensure_ascii=False))
+    text = value if isinstance(value, str) else json.dumps(value, indent=indent, ensure_ascii=False)
+    return Blob(text, "no text: shown in base64" if found["format"] == "base64" else "")

@@ -1,0 +1,191 @@
+"""Enqueue a registered task: its arguments as JSON, which the task itself judges, as for any other caller."""
+
+import inspect
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+
+from taskq_core import ConfigurationError, EnqueueError, Task, TaskArgumentsError, TaskQError
+from taskq_core.dashboard import as_text, compact_json
+from taskq_core.errors import (
+    BrokerError,
+    DuplicateTaskError,
+    EnqueueUnknownError,
+    PayloadError,
+    QueueFullError,
+    TaskIdConflictError,
+)
+from taskq_core.records import TaskInfo
+from taskq_core.telemetry import unwrap
+from taskq_fastapi.dashboard.form import Form
+from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, NotFoundError, Page
+from taskq_fastapi.dashboard.view import Shown, View, link
+
+logger = logging.getLogger("taskq.fastapi")
+
+MAX_RETRY = 2**31 - 1
+MAX_DELAY_S = 10 * 365 * 86_400
+AnyTask = Task[Any, Any]
+
+
+class _WrongFieldError(TaskQError):
+    """A field of the form is not usable."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(field, problem)
+        self.field, self.problem = field, problem
+
+
+def signature_of(task: AnyTask) -> str:
+    """Return the parameters of a task as they are written."""
+    try:
+        signature = inspect.signature(task.function, eval_str=True)
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        signature = inspect.signature(task.function)  # names that are known to a type checker alone
+    known = [each for name, each in signature.parameters.items() if name in task.codec.known]
+    return str(signature.replace(parameters=known, return_annotation=inspect.Signature.empty))
+
+
+def summary_of(task: AnyTask) -> str:
+    """Return the first line of what a task says of itself."""
+    return (inspect.getdoc(task.function) or "").partition("\n")[0]
+
+
+def _blank(task: AnyTask) -> str:
+    """Return arguments to fill in: those that have no default."""
+    return json.dumps({name: None for name, each in task.codec.known.items() if each.required}, indent=2)
+
+
+def _named(view: View, form: Form) -> AnyTask:
+    name = form.need("task")
+    task = view.site.taskq.tasks.get(name)
+    if task is None:
+        raise NotFoundError(f"no task {name[:80]!r} is registered here")
+    return task
+
+
+async def show(view: View) -> Shown:
+    """Offer the registered tasks, or show the form of one."""
+    if not view.may_change:
+        raise HTTPException(403, "this dashboard is for looking only")
+    if not view.query.get("task"):
+        tasks = [view.site.taskq.tasks[name] for name in sorted(view.site.taskq.tasks)]
+        offered = [(each.name, signature_of(each), summary_of(each)) for each in tasks]
+        return view.page("enqueue_choice.html", title="Enqueue", offered=offered)
+    task = _named(view, view.query)
+    fields = {"arguments": _blank(task), "queue": task.options.queue}
+    if view.query.get("like"):
+        fields |= await _like(view, task)
+    return await _form(view, task, fields)
+
+
+async def _like(view: View, task: AnyTask) -> dict[str, str]:
+    """Return the fields of a task like another one."""
+    found = await view.inspector.task(view.query.need("like_queue"), view.query.get("like"))
+    if not isinstance(found, TaskInfo) or found.name != task.name:
+        raise BadRequestError("the task to enqueue another one like is of another type")
+    fields = {"queue": found.queue}
+    inner, _traceparent = unwrap(found.payload, task.codec.parameters)
+    if view.shown.may_ask_payloads and len(inner) <= 64 * 1024:
+        fields["arguments"] = as_text(inner)
+    return fields
+
+
+async def _form(
+    view: View, task: AnyTask, fields: dict[str, str], *, wrong: _WrongFieldError | None = None, status: int = 200
+) -> Shown:
+    names: Sequence[str] = sorted(
+        {*(await view.inspector.queues()), *view.site.taskq.settings.queues, task.options.queue}
+    )
+    return view.page(
+        "enqueue.html",
+        title=f"Enqueue {task.name}",
+        status=status,
+        task=task,
+        signature=signature_of(task),
+        summary=summary_of(task),
+        queues=names,
+        fields={"run_after": "", "max_retry": "", "task_id": "", **fields},
+        wrong=wrong,
+    )
+
+
+async def enqueue(view: View, form: Form) -> Done | Shown:
+    """Enqueue a task, or show what is wrong with its arguments, in place."""
+    task = _named(view, form)
+    wrong = None
+    try:
+        options = _options(form)
+        call = _call(task, form.get("arguments"), options)
+        handle = await view.site.taskq.aenqueue(call)
+    except _WrongFieldError as error:
+        wrong = error
+    except PayloadError as error:
+        wrong = _WrongFieldError(
+            "arguments", f"{error.parameter}: {error.problem}" if error.parameter else error.problem
+        )
+    except TaskArgumentsError as error:
+        wrong = _WrongFieldError(
+            "arguments", f"{error.parameter}: {error.problem}" if error.parameter else error.problem
+        )
+    except (DuplicateTaskError, TaskIdConflictError, QueueFullError) as error:
+        wrong = _WrongFieldError("", str(error))
+    except EnqueueUnknownError:
+        wrong = _WrongFieldError("", "Redis has not answered: it may have been enqueued. Look before you do it again.")
+    except EnqueueError as error:
+        logger.warning("a task could not be enqueued from the dashboard: %s", error)
+        wrong = _WrongFieldError("", "Redis refused it, or was not reached: nothing was enqueued. The log says more.")
+    except BrokerError:
+        raise
+    except TaskQError as error:
+        wrong = _WrongFieldError("", str(error))
+    else:
+        view.audited |= {"id": handle.id, "queue": handle.queue}
+        return Done(
+            text=f"The task was enqueued to the queue “{handle.queue}”.",
+            back=link("task", queue=handle.queue, id=handle.id),
+        )
+    view.audited["refused"] = wrong.field or "it was not accepted"
+    names = ("arguments", "queue", "run_after", "max_retry", "task_id")
+    return await _form(view, task, {name: form.get(name) for name in names}, wrong=wrong, status=422)
+
+
+def _options(form: Form) -> dict[str, Any]:
+    options: dict[str, Any] = {"queue": form.need("queue")}
+    for name, most in (("run_after", MAX_DELAY_S), ("max_retry", MAX_RETRY)):
+        try:
+            if form.get(name).strip():
+                options[name] = form.number(name, 0, low=0, high=most)
+        except BadRequestError as error:
+            raise _WrongFieldError(name, str(error)) from None
+    if form.get("task_id"):
+        options["task_id"] = form.get("task_id")
+    return options
+
+
+def _call(task: AnyTask, text: str, options: dict[str, Any]) -> Any:
+    payload = compact_json(text.encode("utf-8", "replace"), task.name)
+    given = msgspec.json.decode(payload)
+    if isinstance(given, dict):
+        task.codec.bind((), given)  # refuses names that it does not have, which a stored payload may hold
+    arguments = task.codec.decode(payload)
+    args, kwargs = task.codec.split(arguments, 0)
+    try:
+        return task.using(**options).s(*args, **kwargs)
+    except ConfigurationError as error:
+        raise _WrongFieldError("", str(error)) from None
+
+
+PAGE = Page(path="enqueue", label="Enqueue", show=show, is_live=False, needs_operator=True)
+ACTIONS = (
+    Action(
+        path="task-enqueue",
+        perform=enqueue,
+        audited=("task", "run_after", "max_retry", "task_id"),
+        body_max=24 * 1024 * 1024,
+    ),
+)

@@ -1,0 +1,163 @@
+"""One task: all that is known of it, and all that can be done to it."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from taskq_core.attempts import Attempt
+from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
+from taskq_core.dashboard import (
+    TaskRecord,
+    as_text,
+    digest,
+    edited_payload,
+    is_editable,
+    is_orphaned,
+    times_of,
+    trace_headers,
+    trace_url,
+)
+from taskq_core.errors import PayloadError, TaskStateError
+from taskq_core.inspector import TaskAction, UnreadableTask
+from taskq_core.records import TaskInfo
+from taskq_core.telemetry import trace_id
+from taskq_core.wire import TaskState
+from taskq_fastapi.dashboard.blobs import whole
+from taskq_fastapi.dashboard.form import Form
+from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, Page
+from taskq_fastapi.dashboard.task_table import actions_for, mark_of, status_of
+from taskq_fastapi.dashboard.task_words import time_of
+from taskq_fastapi.dashboard.view import Shown, View, link
+from taskq_fastapi.dashboard.wording import span
+
+MESSAGE_BYTES = 4096
+"""Most bytes of a message that cannot be read that its page shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownAttempt:
+    """An attempt as the page shows it.
+
+    Attributes:
+        attempt: The attempt.
+        took: How long it took, "" if that is not known.
+        traceback: Its traceback, "" where there is none or it is not shown.
+    """
+
+    attempt: Attempt
+    took: str
+    traceback: str
+
+
+async def read(view: View, form: Form) -> TaskRecord:
+    """Return the task that an address or a form names."""
+    queue, task_id = form.need("queue"), form.need("id")
+    return await view.inspector.task(queue, task_id)
+
+
+async def show(view: View) -> Shown:
+    """Show one task."""
+    queue, task_id = view.query.need("queue"), view.query.need("id")
+    task = await view.shared(("task", queue, task_id), partial(view.inspector.task, queue, task_id))
+    actions = [(action, label) for action, label in actions_for(task.state) if not _is_in_vain(task, action)]
+    now = utc_datetime(SYSTEM_CLOCK.time())
+    activity = status_of(view, task, now) if task.state is TaskState.ACTIVE else ""
+    common: dict[str, Any] = {
+        "task": task,
+        "mark": mark_of(task),
+        "actions": actions,
+        "activity": activity,
+    }
+    if isinstance(task, UnreadableTask):
+        may_see = view.shown.may_ask_payloads
+        message = task.message[:MESSAGE_BYTES].hex(" ", -2) if may_see else ""
+        return view.page("task_unreadable.html", title=task_id, message=message, is_hidden=not may_see, **common)
+    shown, name = view.shown, task.name
+    headers = shown.value(name, "headers", dict(task.headers))
+    known = view.site.taskq.tasks.get(name)
+    traced = trace_headers(task, () if known is None else known.codec.parameters)
+    return view.page(
+        "task.html",
+        title=name,
+        payload=whole(shown, name, "payload", task.payload),
+        result=whole(shown, name, "result", task.result),
+        error=str(shown.value(name, "error", task.last_error)),
+        attempts=[_attempt(view, task, each) for each in reversed(task.attempts)],
+        times=[(time_of(each), each.at, each.at > now) for each in times_of(task)],
+        headers=sorted(headers.items()) if isinstance(headers, dict) else [("", str(headers))],
+        trace=trace_id(traced),
+        trace_link=trace_url(view.site.taskq.settings.trace.url, traced),
+        is_editable=is_editable(task) and view.shown.may_ask_payloads,
+        is_known=known is not None,
+        **common,
+    )
+
+
+def _is_in_vain(task: TaskRecord, action: TaskAction) -> bool:
+    """Return whether no worker would hear of it."""
+    return action is TaskAction.CANCEL and is_orphaned(task, utc_datetime(SYSTEM_CLOCK.time()))
+
+
+def _attempt(view: View, task: TaskInfo, attempt: Attempt) -> ShownAttempt:
+    took = span(attempt.ended_at - attempt.started_at) if attempt.started_at and attempt.ended_at else ""
+    traceback = str(view.shown.value(task.name, "traceback", attempt.traceback)) if view.sees_payloads else ""
+    return ShownAttempt(attempt, took, traceback)
+
+
+# --- editing the payload ----------------------------------------------------------------------------------------------
+
+
+def _editable(view: View, task: TaskRecord) -> TaskInfo:
+    if not view.shown.may_ask_payloads:
+        raise BadRequestError("a payload that is not shown whole is not edited")
+    if not isinstance(task, TaskInfo) or not is_editable(task):
+        raise BadRequestError(
+            "the payload of this task cannot be edited: it does not wait, or its payload is no short text"
+        )
+    return task
+
+
+async def show_edit(view: View) -> Shown:
+    """Show the form that edits a payload."""
+    task = _editable(view, await read(view, view.query))
+    return _form(view, task, as_text(task.payload), digest(task.payload))
+
+
+def _form(view: View, task: TaskInfo, text: str, seen: str, *, problem: str = "", status: int = 200) -> Shown:
+    return view.page(
+        "task_edit.html",
+        title=f"Edit the payload of {task.name}",
+        status=status,
+        task=task,
+        text=text,
+        seen=seen,
+        problem=problem,
+        is_known=task.name in view.site.taskq.tasks,
+    )
+
+
+async def edit(view: View, form: Form) -> Done | Shown:
+    """Replace a payload, unless it is another than the one that was shown, or does not fit the task."""
+    task = _editable(view, await read(view, form))
+    text, seen = form.get("payload"), form.get("seen")
+    problem = "The payload is another by now, and nothing was saved: open the page anew to see it."
+    if seen == digest(task.payload):
+        try:
+            payload = edited_payload(task, text, view.site.taskq.tasks.get(task.name))
+            await view.inspector.update_payload(task.queue, task.id, payload, expected=task.payload)
+        except PayloadError as error:
+            problem = f"{error.parameter}: {error.problem}" if error.parameter else error.problem
+        except TaskStateError:
+            view.audited["refused"] = "changed meanwhile"
+            return _form(view, task, text, seen, problem=problem, status=409)
+        else:
+            return Done(text="The payload was changed.", back=link("task", queue=task.queue, id=task.id))
+        view.audited["refused"] = "it does not fit"
+        return _form(view, task, text, seen, problem=problem, status=422)
+    view.audited["refused"] = "changed meanwhile"
+    return _form(view, task, text, seen, problem=problem, status=409)
+
+
+PAGE = Page(path="task", show=show)
+EDIT = Page(path="task-edit", show=show_edit, is_live=False, needs_operator=True)
+ACTIONS = (Action(path="task-payload", perform=edit, audited=("queue", "id")),)

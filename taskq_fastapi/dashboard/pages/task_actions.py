@@ -1,0 +1,249 @@
+"""What is done to tasks: to those that are selected, and to all that are meant, part by part."""
+
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+from taskq_core.inspector import ALLOWED_STATES, ActionReport, Matching, Skip, TaskAction, TaskRef
+from taskq_core.wire import TaskState
+from taskq_fastapi.api.parts import time_left
+from taskq_fastapi.dashboard.form import Form
+from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, Question
+from taskq_fastapi.dashboard.task_table import ref_of
+from taskq_fastapi.dashboard.task_words import BUTTONS, Skipped, done, in_utc, outcome, question, skipped
+from taskq_fastapi.dashboard.view import Shown, View, link, own_link
+
+SELECTED_MAX = 200
+"""Most tasks that are selected one by one: more than a page shows."""
+MINUTES_MAX = 60 * 24 * 365 * 10
+_TEMPLATES = {TaskAction.RETRY: "question_retry.html", TaskAction.MOVE: "question_move.html"}
+_MEANT = ("queue", "state", "group", "type", "error", "payload", "older", "newer")
+"""Fields that say which tasks are meant."""
+_OPTIONS = ("minutes", "at", "to_queue")
+
+
+def asked_action(form: Form) -> TaskAction:
+    """Return what is to be done.
+
+    Raises:
+        BadRequestError: It is nothing that can be done.
+    """
+    word = form.need("do")
+    if word not in tuple(TaskAction):
+        raise BadRequestError(f"do must be one of {', '.join(TaskAction)}, got {word[:50]!r}")
+    return TaskAction(word)
+
+
+def options_of(action: TaskAction, form: Form) -> dict[str, Any]:
+    """Return the options of an action, in the words of the inspector.
+
+    Raises:
+        BadRequestError: They are missing, or not usable.
+    """
+    if action is TaskAction.MOVE:
+        return {"to_queue": form.need("to_queue")}
+    if action is not TaskAction.RETRY:
+        return {}
+    minutes, at = form.get("minutes").strip(), form.get("at").strip()
+    if bool(minutes) == bool(at):
+        raise BadRequestError("give either the minutes or a time")
+    if minutes:
+        return {"after": timedelta(minutes=form.number("minutes", 0, low=0, high=MINUTES_MAX))}
+    found = in_utc(at)
+    if found is None:
+        raise BadRequestError(f"the time must be such as 2030-01-31T03:00, got {at[:50]!r}")
+    return {"at": found}
+
+
+async def _question(view: View, action: TaskAction, text: str) -> Question:
+    context: dict[str, object] = {}
+    if action is TaskAction.MOVE:
+        context["queues"] = sorted({*(await view.inspector.queues()), *view.site.taskq.settings.queues})
+    return Question(
+        text=text,
+        button=BUTTONS[action],
+        is_destructive=action is TaskAction.DELETE,
+        template=_TEMPLATES.get(action),
+        context=context,
+    )
+
+
+# --- those that are selected ------------------------------------------------------------------------------------------
+
+
+def _refs(form: Form) -> list[TaskRef]:
+    marks = form.all("task")
+    if not marks:
+        raise BadRequestError("no task is selected")
+    if len(marks) > SELECTED_MAX:
+        raise BadRequestError(f"at most {SELECTED_MAX} tasks can be selected, got {len(marks):,}")
+    return [ref_of(mark) for mark in dict.fromkeys(marks)]
+
+
+async def ask_selected(view: View, form: Form) -> Question:
+    """Ask before something is done to selected tasks."""
+    action, refs = asked_action(form), _refs(form)
+    whom = f"the task “{refs[0].id}” of the queue “{refs[0].queue}”" if len(refs) == 1 else f"{len(refs):,} tasks"
+    return await _question(view, action, question(action, whom, len(refs)))
+
+
+async def act_on_selected(view: View, form: Form) -> Done:
+    """Do something to selected tasks."""
+    action, refs = asked_action(form), _refs(form)
+    report = await view.inspector.act_on(refs, action, **options_of(action, form))
+    _note(view, report)
+    if action is TaskAction.CANCEL:
+        for each in report.done:
+            view.site.cancelling.add(each.queue, each.id)
+    level, text = outcome(action, report)
+    back = None
+    if action in (TaskAction.DELETE, TaskAction.MOVE) and len(refs) == 1 and report.done:
+        back = _away_from(form, refs[0], form.get("to_queue"))
+    return Done(text=text, level=level, back=back)
+
+
+def _away_from(form: Form, task: TaskRef, to_queue: str) -> str | None:
+    """Return where one goes on whose task is not on the page that it was shown on any more."""
+    if not (own_link(form.get("back")) or "").startswith("./task?"):
+        return None
+    if to_queue:
+        return link("task", queue=to_queue, id=task.id)
+    return link("queue", name=task.queue, state=task.state)
+
+
+def _note(view: View, report: ActionReport) -> None:
+    view.audited |= {
+        "done": len(report.done),
+        "skipped": sum(report.skipped.values()),
+        "failure": None if report.failure is None else type(report.failure).__name__,
+    }
+
+
+# --- all that are meant -----------------------------------------------------------------------------------------------
+
+
+def meant_by(view: View, form: Form) -> Matching:
+    """Return which tasks a form means.
+
+    Raises:
+        BadRequestError: That cannot be, or they would be guessed from payloads that are not shown.
+    """
+    state = form.need("state")
+    if state not in tuple(TaskState):
+        raise BadRequestError(f"state must be one of {', '.join(TaskState)}, got {state[:50]!r}")
+    if form.get("payload") and not view.shown.may_ask_payloads:
+        raise BadRequestError("payloads that are not shown are not searched")
+    ages = {name: form.number(name, 0, low=0, high=10**9) if form.get(name) else None for name in ("older", "newer")}
+    return Matching(
+        queue=form.get("queue") or None,
+        state=TaskState(state),
+        group=form.get("group") or None,
+        name=form.get("type") or None,
+        error=form.get("error") or None,
+        payload=form.get("payload") or None,
+        older_than=ages["older"],
+        newer_than=ages["newer"],
+    )
+
+
+def _checked(view: View, form: Form) -> tuple[TaskAction, Matching]:
+    action, matching = asked_action(form), meant_by(view, form)
+    if matching.state not in ALLOWED_STATES[action]:
+        raise BadRequestError(f"{BUTTONS[action].lower()}: not while they are {matching.state}")
+    return action, matching
+
+
+async def ask_all(view: View, form: Form) -> Question:
+    """Ask before something is done to all tasks that are meant."""
+    action, matching = _checked(view, form)
+    total = await _total(view, matching)
+    is_all = not (matching.name or matching.error or matching.payload or matching.older_than or matching.newer_than)
+    number = f"{total:,} " if is_all else ""
+    where = f"the queue “{matching.queue}”" if matching.queue else "all queues"
+    if matching.group is not None:
+        where = f"the group “{matching.group}” of {where}"
+    whom = (
+        f"all {number}{matching.state} tasks of {where}"
+        if is_all
+        else f"all {matching.state} tasks of {where} that fit"
+    )
+    return await _question(view, action, question(action, whom, 2))
+
+
+async def act_on_all(view: View, form: Form) -> Done | Shown:
+    """Do something to all tasks that are meant, for about a second; show how far it is if there are more."""
+    action, matching = _checked(view, form)
+    cursor = form.get("cursor") or None
+    total = form.number("total", 0, low=0, high=10**15) if cursor else await _total(view, matching)
+    part = await view.inspector.act_on_matching(
+        matching, action, **options_of(action, form), cursor=cursor, has_time=time_left()
+    )
+    _note(view, part.report)
+    if action is TaskAction.CANCEL:
+        for each in part.report.done:
+            view.site.cancelling.add(each.queue, each.id)
+    count = form.number("done", 0, low=0, high=10**15) + len(part.report.done)
+    scanned = form.number("scanned", 0, low=0, high=10**15) + part.scanned
+    reasons = _skipped_so_far(form) + part.report.skipped
+    if part.next is None:
+        texts = [text for text in (done(action, count) if count else "", skipped(reasons)) if text]
+        return Done(
+            text=" ".join(texts) or "There was nothing to do.",
+            level="success" if count and not reasons else "warning",
+        )
+    carried = [(name, form.get(name)) for name in ("do", *_MEANT, *_OPTIONS) if form.get(name)]
+    carried += [("cursor", part.next), ("done", str(count)), ("scanned", str(scanned)), ("total", str(total))]
+    carried += [("skip", f"{reason}/{state}/{number}") for (reason, state), number in sorted(reasons.items())]
+    return view.page(
+        "bulk.html",
+        title=f"{BUTTONS[action]}: going on",
+        done=done(action, count) if count else "",
+        skipped=skipped(reasons),
+        scanned=scanned,
+        total=max(total, scanned),
+        failure=""
+        if part.report.failure is None
+        else "Redis failed on the way. Nothing is lost: go on when it is back.",
+        carried=carried,
+        back=own_link(form.get("back")) or "./",
+    )
+
+
+async def _total(view: View, matching: Matching) -> int:
+    """Return how many tasks there are to look at."""
+    if matching.group is not None and matching.queue is not None:
+        return await view.inspector.count(matching.queue, matching.state, group=matching.group)
+    if matching.queue is not None:
+        return (await view.inspector.queue_info(matching.queue)).sizes[matching.state]
+    return sum(info.sizes[matching.state] for info in await view.inspector.queue_infos())
+
+
+def _skipped_so_far(form: Form) -> Skipped:
+    reasons: Skipped = Counter()
+    for text in form.all("skip")[:100]:
+        reason, _, rest = text.partition("/")
+        state, _, number = rest.partition("/")
+        if (
+            reason in tuple(Skip)
+            and (state == "" or state in tuple(TaskState))
+            and number.isdecimal()
+            and len(number) < 16
+        ):
+            reasons[Skip(reason), state] += int(number)
+    return reasons
+
+
+ACTIONS = (
+    Action(
+        path="tasks-act",
+        perform=act_on_selected,
+        ask=ask_selected,
+        audited=("do", "task", *_OPTIONS),
+    ),
+    Action(
+        path="tasks-act-all",
+        perform=act_on_all,
+        ask=ask_all,
+        audited=("do", *(name for name in _MEANT if name != "payload"), *_OPTIONS),
+    ),
+)

@@ -1,0 +1,151 @@
+"""Tasks of all queues: found by id, type, payload, error and age; those that failed; by type."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
+from taskq_core.dashboard import TaskFilter, TaskRecord
+from taskq_core.inspector import LISTED_STATES, QueueInfo, total_of
+from taskq_core.records import TaskInfo
+from taskq_core.wire import TaskState
+from taskq_fastapi.dashboard.registry import BadRequestError, Page
+from taskq_fastapi.dashboard.task_lists import listing
+from taskq_fastapi.dashboard.task_table import error_line
+from taskq_fastapi.dashboard.view import Shown, View
+
+SCAN = 5_000
+"""Most tasks that one look reads."""
+SAMPLE = 1_000
+"""Most failed tasks of each state that the breakdown by error reads."""
+ERRORS = 20
+"""Most kinds of failures that are told."""
+AGES = (("", "any time"), ("3600", "an hour"), ("86400", "a day"), ("604800", "a week"), ("2592000", "30 days"))
+FAILED = (TaskState.ARCHIVED, TaskState.RETRY)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How often a type failed with an error, among the tasks that were looked at.
+
+    Attributes:
+        name: The type.
+        state: In which state the tasks are.
+        error: The first line of the error.
+        count: How many.
+    """
+
+    name: str
+    state: TaskState
+    error: str
+    count: int
+
+
+def wanted_of(view: View) -> TaskFilter:
+    """Return which tasks an address asks for.
+
+    Raises:
+        BadRequestError: That cannot be, or they would be guessed from payloads that are not shown.
+    """
+    query = view.query
+    state = query.get("state")
+    if state and state not in tuple(LISTED_STATES):
+        raise BadRequestError(f"state must be one of {', '.join(LISTED_STATES)}, got {state[:50]!r}")
+    if query.get("payload") and not view.shown.may_ask_payloads:
+        raise BadRequestError("payloads that are not shown are not searched")
+    ages = {
+        name: timedelta(seconds=query.number(name, 0, low=0, high=10**9)) if query.get(name) else None
+        for name in ("older", "newer")
+    }
+    return TaskFilter(
+        queue=query.get("queue") or None,
+        state=TaskState(state) if state else None,
+        name_part=query.get("type"),
+        error=query.get("error"),
+        payload=query.get("payload"),
+        text=query.get("text").strip(),
+        older_than=ages["older"],
+        newer_than=ages["newer"],
+        in_payload=view.shown.may_ask_payloads,
+    )
+
+
+async def show(view: View) -> Shown:
+    """Find tasks."""
+    wanted = wanted_of(view)
+    infos = await view.shared("queue infos", view.inspector.queue_infos)
+    if wanted.queue is not None and wanted.queue not in [info.name for info in infos]:
+        raise BadRequestError(f"there is no queue {wanted.queue[:80]!r}")
+    rows = view.paging(0).rows
+    now = max((info.as_of for info in infos), default=utc_datetime(SYSTEM_CLOCK.time()))
+    tasks: Sequence[TaskRecord]
+    paging, cursor, scanned, total = None, None, 0, 0
+    if wanted.looks_inside:
+        found = await view.dashboard.search_tasks(
+            infos, wanted, cursor=view.query.get("cursor") or None, scan=SCAN, limit=rows
+        )
+        tasks, cursor, scanned, total = found.tasks, found.cursor, found.scanned, found.total
+    else:
+        paging = view.paging(total_of(wanted.of(infos), wanted.state))
+        tasks = await view.dashboard.tasks(infos, wanted, skip=paging.skip, count=paging.rows)
+    is_bulk = wanted.state is not None and not wanted.text
+    listed = await listing(view, tasks, state=None, now=now, paging=paging, meant=_meant(view), is_bulk=is_bulk)
+    return view.page(
+        "tasks.html",
+        title="Tasks",
+        found=listed,
+        wanted=wanted,
+        cursor=cursor,
+        scanned=scanned,
+        total=total,
+        queues=[info.name for info in infos],
+        listed_states=LISTED_STATES,
+        ages=AGES,
+    )
+
+
+def _meant(view: View) -> dict[str, str]:
+    names = ("queue", "state", "type", "error", "payload", "older", "newer")
+    return {name: view.query.get(name) for name in names if view.query.get(name)}
+
+
+# --- those that failed ------------------------------------------------------------------------------------------------
+
+
+async def show_failed(view: View) -> Shown:
+    """Show what failed in all queues: archived tasks, or those that wait for another attempt, and why."""
+    text = view.query.get("state") or str(TaskState.ARCHIVED)
+    if text not in FAILED:
+        raise BadRequestError(f"state must be one of {', '.join(FAILED)}, got {text[:50]!r}")
+    state = TaskState(text)
+    infos: Sequence[QueueInfo] = await view.shared("queue infos", view.inspector.queue_infos)
+    paging = view.paging(total_of(infos, state))
+    read = partial(view.dashboard.tasks, infos, TaskFilter(state=state), skip=paging.skip, count=paging.rows)
+    tasks = await view.shared(("failed", state, paging.number, paging.rows), read)
+    sample = await view.shared(("failures", state), partial(_sample, view, infos, state))
+    now = max((info.as_of for info in infos), default=utc_datetime(SYSTEM_CLOCK.time()))
+    return view.page(
+        "failed.html",
+        title="Failed tasks",
+        found=await listing(view, tasks, state=None, now=now, paging=paging, meant={"state": text}),
+        state=state,
+        sizes={each: total_of(infos, each) for each in FAILED},
+        failures=_failures(view, sample),
+        looked_at=len(sample),
+        is_sampled=len(sample) < paging.total,
+    )
+
+
+async def _sample(view: View, infos: Sequence[QueueInfo], state: TaskState) -> Sequence[TaskRecord]:
+    return await view.dashboard.tasks(infos, TaskFilter(state=state), count=SAMPLE)
+
+
+def _failures(view: View, tasks: Sequence[TaskRecord]) -> list[Failure]:
+    counts = Counter((task.name, task.state, error_line(view, task)) for task in tasks if isinstance(task, TaskInfo))
+    return [Failure(*key, count) for key, count in counts.most_common(ERRORS)]
+
+
+PAGE = Page(path="tasks", label="Tasks", show=show, is_live=False)
+FAILED_PAGE = Page(path="failed", label="Failed", show=show_failed)

@@ -1,0 +1,100 @@
+"""The lists of tasks that pages show: of a queue and state, of a group, or of all queues."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from taskq_core.dashboard import QueueRow, TaskRecord
+from taskq_core.inspector import TaskAction
+from taskq_core.wire import TaskState
+from taskq_fastapi.dashboard.paging import Paging
+from taskq_fastapi.dashboard.task_table import COLUMNS, LABELS, Row, actions_for, rows_of
+from taskq_fastapi.dashboard.task_words import ALL_BUTTONS, BUTTONS
+from taskq_fastapi.dashboard.view import View
+
+GROUPS = 100
+"""About how many groups are offered at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskList:
+    """A table of tasks.
+
+    Attributes:
+        rows: Its rows.
+        columns: Its columns besides id, type and what can be done.
+        paging: Which part of the list it is, None where it has no pages.
+        selected: What can be done to those that are selected; what the state of one does not allow is skipped and told.
+        all: The fields of a form that means all of the list.
+        all_actions: What can be done to all of the list.
+    """
+
+    rows: Sequence[Row]
+    columns: Sequence[str]
+    paging: Paging | None
+    selected: Sequence[tuple[TaskAction, str]]
+    all: Mapping[str, str]
+    all_actions: Sequence[tuple[TaskAction, str]]
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What the columns are called."""
+        return LABELS
+
+
+async def listing(
+    view: View,
+    tasks: Sequence[TaskRecord],
+    *,
+    state: TaskState | None,
+    now: datetime,
+    paging: Paging | None,
+    meant: Mapping[str, str],
+    is_bulk: bool = True,
+) -> TaskList:
+    """Return the table of tasks of a state, or of several.
+
+    Args:
+        view: Who looks.
+        tasks: The tasks.
+        state: Their state, None for several or for tasks of several queues.
+        now: The time, by Redis's clock.
+        paging: Which part of the list it is.
+        meant: The fields of a form that means all of the list.
+        is_bulk: Whether something can be done to all of the list.
+    """
+    workers = await view.shared("workers", view.dashboard.workers) if state is TaskState.ACTIVE else None
+    selected = actions_for(state) if state is not None else list(BUTTONS.items())
+    return TaskList(
+        rows=rows_of(view, tasks, now=now, workers=workers),
+        columns=COLUMNS[state],
+        paging=paging,
+        selected=selected,
+        all=meant,
+        all_actions=[(action, ALL_BUTTONS[action]) for action, _ in actions_for(TaskState(meant["state"]))]
+        if is_bulk
+        else (),
+    )
+
+
+async def of_queue(view: View, row: QueueRow, state: TaskState | None) -> dict[str, Any]:
+    """Return what the page of a queue shows of its tasks."""
+    group = view.query.get("group") or None if state is TaskState.AGGREGATING else None
+    context: dict[str, Any] = {"group": group, "groups": None, "tasks": None}
+    if state is None or row.problem:
+        return context | {"state": None if row.problem else state}
+    if state is TaskState.AGGREGATING and group is None:
+        cursor = view.query.get("groups") or None
+        read = partial(view.inspector.groups_page, row.name, limit=GROUPS, cursor=cursor)
+        return context | {"groups": await view.shared(("groups", row.name, cursor), read)}
+    total = row.sizes[state]
+    if group is not None:
+        count = partial(view.inspector.count, row.name, state, group=group)
+        total = await view.shared(("count", row.name, state, group), count)
+    paging = view.paging(total)
+    read_page = partial(view.inspector.tasks, row.name, state, group=group, page=paging.number, page_size=paging.rows)
+    found = await view.shared(("tasks", row.name, state, group, paging.number, paging.rows), read_page)
+    meant = {"queue": row.name, "state": str(state)} | ({} if group is None else {"group": group})
+    return context | {"tasks": await listing(view, found.tasks, state=state, now=row.as_of, paging=paging, meant=meant)}

@@ -1,0 +1,181 @@
+"""Tables of tasks: which columns fit a state, what a row shows, and how a form names a task."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import quote, unquote
+
+from taskq_core.dashboard import RunningRow, TaskRecord, WorkersOverview, is_orphaned
+from taskq_core.inspector import ALLOWED_STATES, TaskAction, TaskRef, UnreadableTask
+from taskq_core.records import TaskInfo
+from taskq_core.wire import TaskState
+from taskq_fastapi.dashboard.blobs import Blob, listed
+from taskq_fastapi.dashboard.registry import BadRequestError
+from taskq_fastapi.dashboard.task_words import BUTTONS
+from taskq_fastapi.dashboard.view import View
+
+ERROR_CHARS = 160
+"""Characters of an error that a list shows."""
+COLUMNS: Mapping[TaskState | None, Sequence[str]] = {
+    None: ("queue", "state", "payload", "time", "error", "retries"),
+    TaskState.ACTIVE: ("payload", "status", "started", "deadline"),
+    TaskState.PENDING: ("payload", "retries"),
+    TaskState.AGGREGATING: ("payload", "group"),
+    TaskState.SCHEDULED: ("payload", "starts", "retries"),
+    TaskState.RETRY: ("payload", "next", "error", "retries"),
+    TaskState.ARCHIVED: ("payload", "failed", "error", "retries"),
+    TaskState.COMPLETED: ("payload", "completed", "result", "deleted"),
+}
+"""Columns by state, besides id, type and what can be done; None for tasks of several states or queues."""
+LABELS = {
+    "queue": "Queue",
+    "state": "State",
+    "payload": "Payload",
+    "time": "Time",
+    "error": "Last error",
+    "retries": "Retried",
+    "status": "Status",
+    "started": "Started",
+    "deadline": "Deadline",
+    "group": "Group",
+    "starts": "Starts",
+    "next": "Next attempt",
+    "failed": "Failed",
+    "completed": "Completed",
+    "result": "Result",
+    "deleted": "Deleted",
+}
+_TIMES = {
+    "starts": "next_run_at",
+    "next": "next_run_at",
+    "failed": "last_failed_at",
+    "completed": "completed_at",
+    "deleted": "expires_at",
+}
+
+
+def mark_of(task: TaskRecord) -> str:
+    """Return what stands for a task, and the state it was seen in, in a form."""
+    return f"{task.state}/{quote(task.queue.encode('utf-8', 'surrogateescape'), safe='')}/{task.id}"
+
+
+def ref_of(mark: str) -> TaskRef:
+    """Return the task that a form means.
+
+    Raises:
+        BadRequestError: It means none.
+    """
+    state, _, rest = mark.partition("/")
+    queue, slash, task_id = rest.partition("/")
+    if state not in tuple(TaskState) or not slash or not queue or not task_id:
+        raise BadRequestError(f"task must come from a list of tasks, got {mark[:80]!r}")
+    return TaskRef(unquote(queue, errors="surrogateescape"), task_id, TaskState(state))
+
+
+def actions_for(state: TaskState) -> list[tuple[TaskAction, str]]:
+    """Return what can be done to a task in a state, with what the buttons say."""
+    return [(action, label) for action, label in BUTTONS.items() if state in ALLOWED_STATES[action]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A task in a table.
+
+    Attributes:
+        task: The task.
+        mark: What stands for it in a form.
+        name: Its type, "" of one that cannot be read.
+        error: The first line of its last error, or why it cannot be read.
+        payload: What is shown of its payload.
+        result: What is shown of its result.
+        status: What an active one does: `Running`, `Canceling` or `Orphaned`.
+        started_at: When the run began, of an active one.
+        deadline: When an active one has to end, or any one's latest moment to run.
+        actions: What can be done to it, with what the buttons say.
+    """
+
+    task: TaskRecord
+    mark: str
+    name: str
+    error: str
+    payload: Blob
+    result: Blob
+    status: str
+    started_at: datetime | None
+    deadline: datetime | None
+    actions: Sequence[tuple[TaskAction, str]]
+
+    def time(self, column: str) -> datetime | None:
+        """Return the time that a column shows."""
+        if isinstance(self.task, UnreadableTask):
+            return None
+        if column == "time":
+            return self.task.next_run_at or self.task.completed_at or self.task.archived_at
+        found: datetime | None = getattr(self.task, _TIMES[column])
+        return found
+
+
+def rows_of(
+    view: View, tasks: Sequence[TaskRecord], *, now: datetime, workers: WorkersOverview | None = None
+) -> list[Row]:
+    """Return the rows of a table.
+
+    Args:
+        view: Who looks.
+        tasks: The tasks.
+        now: The time, by Redis's clock.
+        workers: What runs, for active tasks.
+    """
+    running = (
+        {} if workers is None else {(run.queue, run.task_id): run for each in workers.workers for run in each.running}
+    )
+    return [_row(view, task, now, running.get((task.queue, task.id))) for task in tasks]
+
+
+def _row(view: View, task: TaskRecord, now: datetime, run: RunningRow | None) -> Row:
+    actions = actions_for(task.state)
+    status = ""
+    if task.state is TaskState.ACTIVE:
+        status = status_of(view, task, now)
+        if status == "Orphaned":
+            actions = []  # no worker would hear of it
+    if not isinstance(task, TaskInfo):
+        hidden = Blob("")
+        return Row(
+            task=task,
+            mark=mark_of(task),
+            name="",
+            error=task.problem,
+            payload=hidden,
+            result=hidden,
+            status=status,
+            started_at=None,
+            deadline=None,
+            actions=actions,
+        )
+    return Row(
+        task=task,
+        mark=mark_of(task),
+        name=task.name,
+        error=error_line(view, task),
+        payload=listed(view.shown, task.name, "payload", task.payload),
+        result=listed(view.shown, task.name, "result", task.result),
+        status=status,
+        started_at=None if run is None else run.started_at,
+        deadline=task.deadline if run is None else run.deadline,
+        actions=actions,
+    )
+
+
+def status_of(view: View, task: TaskRecord, now: datetime) -> str:
+    """Return what an active task does."""
+    if is_orphaned(task, now):
+        return "Orphaned"
+    return "Canceling" if view.site.cancelling.has(task.queue, task.id) else "Running"
+
+
+def error_line(view: View, task: TaskInfo) -> str:
+    """Return the first line of the last error, as it may be shown."""
+    error = str(view.shown.value(task.name, "error", task.last_error))
+    line = error.strip().partition("\n")[0]
+    return line if len(line) <= ERROR_CHARS else f"{line[: ERROR_CHARS - 1]}…"

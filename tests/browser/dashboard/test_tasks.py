@@ -1,0 +1,294 @@
+"""Pages of tasks, and what is done to tasks on them."""
+
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from taskq_core import TaskQ
+from taskq_core.inspector import Inspector
+from taskq_core.wire import TaskState
+from taskq_fastapi.dashboard.pages import task_actions
+from tests.browser.dashboard.people import Site, confirm, expect_told, row, rows, tries
+from tests.browser.scene import Scene
+from tests.browser.visiting import NARROW, same_document
+
+pytestmark = pytest.mark.redis
+
+
+def enqueue(taskq: TaskQ, *ids: str, name: str = "note", **options: Any) -> None:
+    for task_id in ids:
+        taskq.remote(name, task_id=task_id, **options).delay(word="w")
+
+
+def test_each_state_has_its_list(site: Site, page: Page, scene: Scene) -> None:
+    page.goto(site.at("queue?name=mail"))
+    for state, column in (
+        ("pending", "Retried"),
+        ("scheduled", "Starts"),
+        ("retry", "Next attempt"),
+        ("archived", "Last error"),
+        ("completed", "Deleted"),
+        ("active", "Status"),
+        ("aggregating", None),
+    ):
+        page.get_by_label("States").get_by_role("link", name=re.compile(f"^{state}")).click()
+        expect(page.get_by_role("heading", name=re.compile(f"{state} tasks", re.IGNORECASE))).to_be_visible()
+        if column and rows(page, "#tasks").count():
+            expect(page.get_by_role("columnheader", name=column)).to_be_visible()
+
+
+def test_a_group_is_picked_and_its_tasks_listed(site: Site, page: Page, taskq: TaskQ) -> None:
+    enqueue(taskq, "1", "2", aggregate="user:7")
+    enqueue(taskq, "3", aggregate="user:8")
+    page.goto(site.at("queue?name=default&state=aggregating"))
+    page.get_by_role("link", name="user:7").click()
+    expect(rows(page, "#tasks")).to_have_count(2)
+    page.get_by_role("link", name="All groups").click()
+    page.get_by_role("textbox", name="Group").fill("user:8")
+    page.get_by_role("button", name="Show").click()
+    expect(rows(page, "#tasks")).to_have_count(1)
+
+
+def test_a_list_keeps_up_and_stands_still_while_rows_are_selected(site: Site, page: Page, taskq: TaskQ) -> None:
+    enqueue(taskq, "first")
+    page.goto(site.at("queue?name=default&state=pending"))
+    with same_document(page):
+        enqueue(taskq, "second")
+        expect(rows(page, "#tasks")).to_have_count(2)
+        page.get_by_label("Select first").check()
+        enqueue(taskq, "third")
+        page.get_by_label("Select first").uncheck()
+        expect(rows(page, "#tasks")).to_have_count(3)
+
+
+@tries("tasks-act")
+def test_one_task_is_acted_on_from_a_list(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+    enqueue(taskq, "1", "2")
+    page.goto(site.at("queue?name=default&state=pending"))
+    row(page, "2", "#tasks").get_by_role("button", name="Delete 2").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Delete the task “2” of the queue “default”?")
+    page.get_by_role("dialog").get_by_role("link", name="Cancel").click()
+    row(page, "2", "#tasks").get_by_role("button", name="Delete 2").click()
+    confirm(page, "Delete")
+    expect_told(page, "1 task was deleted.")
+    expect(rows(page, "#tasks")).to_have_count(1)
+    assert inspector.queue_info("default").size == 1
+
+
+@tries("tasks-act")
+def test_selected_tasks_are_acted_on_together(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+    enqueue(taskq, "1", "2", "3")
+    page.goto(site.at("queue?name=default&state=pending"))
+    page.get_by_label("Select all on this page").check()
+    page.get_by_label("Select 2").uncheck()
+    page.get_by_role("button", name="Retry later selected tasks").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Let 2 tasks wait until another time?")
+    page.get_by_role("dialog").get_by_label("Minutes from now").fill("30")
+    confirm(page, "Retry later")
+    expect_told(page, "2 tasks were put off.")
+    expect(rows(page, "#tasks")).to_have_count(1)
+
+    page.get_by_label("States").get_by_role("link", name=re.compile("^scheduled")).click()
+    page.get_by_label("Select 1").check()
+    page.get_by_role("button", name="Move selected tasks").click()
+    page.get_by_role("dialog").get_by_label("To queue").select_option("low")
+    confirm(page, "Move")
+    expect_told(page, "1 task was moved.")
+    assert inspector.task("low", "1").state is TaskState.SCHEDULED
+
+
+def test_with_nothing_selected_nothing_is_asked(site: Site, page: Page, taskq: TaskQ) -> None:
+    enqueue(taskq, "1")
+    site.visitors[0].expect_trouble("400")
+    page.goto(site.at("queue?name=default&state=pending"))
+    page.get_by_role("button", name="Archive selected tasks").click()
+    expect(page.locator("main")).to_contain_text("no task is selected")
+
+
+@tries("tasks-act-all")
+def test_all_tasks_are_acted_on_part_by_part(
+    site: Site, page: Page, taskq: TaskQ, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part shows how far it is, and goes on by itself."""
+    monkeypatch.setattr(task_actions, "time_left", lambda: lambda: False)
+    taskq.client.enqueue_many(taskq.remote("note").s(word="w") for _ in range(250))
+    page.goto(site.at("queue?name=default&state=pending"))
+    page.get_by_role("button", name="Archive all").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Archive all 250 pending tasks of the queue “default”?")
+    confirm(page, "Archive")
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    expect_told(page, "250 tasks were archived.")
+    assert inspector.count("default", TaskState.ARCHIVED) == 250
+
+
+@tries("tasks-act-all")
+def test_without_javascript_one_goes_on_by_hand(
+    site: Site, taskq: TaskQ, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_actions, "time_left", lambda: lambda: False)
+    taskq.client.enqueue_many(taskq.remote("note").s(word="w") for _ in range(150))
+    page = site.operator(java_script_enabled=False).new_page()
+    page.goto(site.at("queue?name=default&state=pending"))
+    page.get_by_role("button", name="Delete all").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_role("status")).to_contain_text("100 tasks were deleted.")
+    assert inspector.queue_info("default").size == 50
+    page.get_by_role("button", name="Go on").click()
+    expect_told(page, "150 tasks were deleted.")
+
+
+@tries("tasks-act")
+def test_without_javascript_tasks_are_selected_and_acted_on(site: Site, taskq: TaskQ, inspector: Inspector) -> None:
+    enqueue(taskq, "1", "2")
+    page = site.operator(java_script_enabled=False).new_page()
+    page.goto(site.at("queue?name=default&state=pending"))
+    page.get_by_label("Select 2").check()
+    page.get_by_role("button", name="Archive selected tasks").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Archive?")
+    page.get_by_role("button", name="Archive", exact=True).click()
+    expect_told(page, "1 task was archived.")
+    assert inspector.task("default", "2").state is TaskState.ARCHIVED
+
+
+def test_tasks_of_all_queues_are_found(site: Site, page: Page, taskq: TaskQ) -> None:
+    enqueue(taskq, "1", name="mail:send", queue="low")
+    enqueue(taskq, "2", name="note")
+    page.goto(site.home)
+    page.get_by_label("Pages", exact=True).get_by_role("link", name="Tasks").click()
+    expect(rows(page, "#tasks")).to_have_count(2)
+    page.get_by_label("Type", exact=True).fill("mail")
+    page.get_by_role("button", name="Find").click()
+    expect(rows(page, "#tasks")).to_have_count(1)
+    expect(rows(page, "#tasks")).to_contain_text("mail:send")
+    page.get_by_role("link", name="Clear").click()
+    page.get_by_label(re.compile("^Id, or part")).fill("2")
+    page.keyboard.press("Enter")
+    expect(rows(page, "#tasks")).to_contain_text("note")
+    rows(page, "#tasks").get_by_role("link").first.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("note")
+
+
+def test_failed_tasks_are_told_by_type_and_error(site: Site, page: Page, scene: Scene) -> None:
+    page.goto(site.home)
+    page.get_by_label("Pages", exact=True).get_by_role("link", name="Failed").click()
+    expect(rows(page, "#failures").first).to_contain_text("ReadTimeout")
+    count = rows(page, "#failures").first.get_by_role("link").text_content() or ""
+    rows(page, "#failures").first.get_by_role("link").click()
+    expect(rows(page, "#tasks")).to_have_count(int(count.split()[0]))
+    page.get_by_label("Pages", exact=True).get_by_role("link", name="Failed").click()
+    page.get_by_label("States").get_by_role("link", name=re.compile("^retry")).click()
+    expect(page.locator("#failures")).to_contain_text("SMTPRecipientsRefused")
+
+
+@tries("tasks-act")
+def test_all_is_told_of_a_task_and_all_is_done_on_its_page(
+    site: Site, page: Page, scene: Scene, inspector: Inspector
+) -> None:
+    task_id = scene.failing.id
+    page.goto(site.at(f"task?queue=mail&id={task_id}"))
+    for text in (task_id, "3 of 25", "SMTPRecipientsRefused", "grace@example.com", "tenant", "4bf92f3577b34da6"):
+        expect(page.locator("main")).to_contain_text(text)
+    page.get_by_text("Traceback").first.click()
+    expect(page.locator("details[open] pre")).to_contain_text("smtplib")
+
+    page.get_by_role("button", name="Retry later").click()
+    page.get_by_role("dialog").get_by_label("Or at, in UTC").fill("2100-01-02T03:04")
+    confirm(page, "Retry later")
+    expect_told(page, "1 task was put off.")
+    expect(page.locator(".timeline")).to_contain_text("2100-01-02 03:04:00")
+    for action, told, state in (
+        ("Archive", "archived", "archived"),
+        ("Run now", "runs now", "pending"),
+        ("Archive", "archived", "archived"),
+    ):
+        page.get_by_role("button", name=action, exact=True).click()
+        confirm(page, action)
+        expect_told(page, told)
+        expect(page.locator(".lines")).to_contain_text(state)
+    page.get_by_role("button", name="Move", exact=True).click()
+    page.get_by_role("dialog").get_by_label("To queue").select_option("reports")
+    confirm(page, "Move")
+    expect_told(page, "1 task was moved.")
+    page.wait_for_url("**/task?queue=reports*")
+    page.get_by_role("button", name="Delete", exact=True).click()
+    confirm(page, "Delete")
+    expect_told(page, "1 task was deleted.")
+    page.wait_for_url("**/queue?name=reports*")
+
+
+@tries("task-payload")
+def test_a_payload_is_edited(site: Site, page: Page, scene: Scene, inspector: Inspector) -> None:
+    task_id = scene.failing.id
+    page.goto(site.at(f"task?queue=mail&id={task_id}"))
+    page.get_by_role("link", name="Edit payload").click()
+    field = page.get_by_label("Payload", exact=True)
+    site.visitors[0].expect_trouble("422")
+    field.fill('{"order": "many"}')
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert")).to_contain_text("order")
+    expect(field).to_have_value('{"order": "many"}')
+    field.fill('{"order": 7, "to": "ada@example.com"}')
+    page.get_by_role("button", name="Save").click()
+    expect_told(page, "The payload was changed.")
+    record: Any = inspector.task("mail", task_id)
+    assert record.payload == b'{"order":7,"to":"ada@example.com"}'
+
+
+@tries("task-enqueue")
+def test_a_task_is_enqueued(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+    page.goto(site.home)
+    page.get_by_label("Pages", exact=True).get_by_role("link", name="Enqueue").click()
+    page.get_by_role("link", name="mail:receipt").click()
+    field = page.get_by_label("Arguments, as a JSON object")
+    site.visitors[0].expect_trouble("422")
+    field.fill('{"order": "x", "to": "a@example.com"}')
+    page.get_by_role("button", name="Enqueue").click()
+    expect(page.get_by_role("alert")).to_contain_text("order")
+    expect(field).to_have_value('{"order": "x", "to": "a@example.com"}')
+    field.fill('{"order": 1, "to": "a@example.com"}')
+    page.get_by_label("Run after, in seconds").fill("60")
+    page.get_by_role("button", name="Enqueue").click()
+    expect_told(page, "The task was enqueued to the queue “mail”.")
+    expect(page.get_by_role("heading", level=1)).to_have_text("mail:receipt")
+    assert inspector.count("mail", TaskState.SCHEDULED) == 1
+    page.get_by_role("link", name="Enqueue another").click()
+    expect(field).to_have_value(re.compile("a@example.com"))
+
+
+def test_an_id_is_copied(site: Site, taskq: TaskQ) -> None:
+    enqueue(taskq, "1")
+    visitor = site.operator()
+    visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = visitor.new_page()
+    page.goto(site.at("queue?name=default&state=pending"))
+    page.get_by_role("button", name="Copy the id 1").click()
+    expect(page.locator(".copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == "1"
+
+
+def test_viewers_see_tasks_without_payloads_and_without_buttons(site: Site, scene: Scene) -> None:
+    page = site.viewer().new_page()
+    for address in ("queue?name=mail&state=retry", "tasks", "failed", f"task?queue=mail&id={scene.failing.id}"):
+        page.goto(site.at(address))
+        expect(page.locator("main")).to_contain_text("mail")
+        expect(page.locator("main form[method=post], main [data-dialog], main input[type=checkbox]")).to_have_count(0)
+        expect(page.locator("main")).not_to_contain_text('"order"')
+
+
+@tries("tasks-act")
+def test_a_list_is_used_with_the_keyboard(site: Site, taskq: TaskQ, inspector: Inspector) -> None:
+    enqueue(taskq, "1")
+    page = site.operator(viewport=NARROW).new_page()
+    page.goto(site.at("queue?name=default&state=pending"))
+    page.get_by_label("Select 1").focus()
+    page.keyboard.press("Space")
+    expect(page.get_by_label("Select 1")).to_be_checked()
+    page.get_by_role("button", name="Archive selected tasks").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_contain_text("Archive the task “1”")
+    page.get_by_role("dialog").get_by_role("button", name="Archive").focus()
+    page.keyboard.press("Enter")
+    expect_told(page, "1 task was archived.")
+    assert inspector.task("default", "1").state is TaskState.ARCHIVED

@@ -1,0 +1,726 @@
+"""The dashboard's pages of tasks, and what is done to tasks there."""
+
+import asyncio
+import html
+import logging
+import re
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from httpx import AsyncClient, Response
+
+from taskq_core import TaskQ, TaskState
+from taskq_core.inspector import AsyncInspector, Inspector
+from taskq_core.testing import adrain
+from taskq_core.wire import decode_message
+from taskq_fastapi.dashboard.pages import task_actions
+from tests.redis_server import RedisServer
+from tests.taskq_fastapi.dashboards import TOKEN, Fields, act, dashboard_of, looking, token_of, told
+from tests.taskq_fastapi.streams import stream
+
+pytestmark = pytest.mark.redis
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+SECRET = "s3cret-of-a-producer"
+
+
+def text_of(page: Response) -> str:
+    """The words of a page, without tags."""
+    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page.text)))
+
+
+def rows_of(page: Response) -> list[str]:
+    """The words of each row of the table of tasks."""
+    table = re.search(r'<table id="tasks".*?</table>', page.text, re.DOTALL)
+    rows = re.findall(r"<tr>(.*?)</tr>", table[0], re.DOTALL) if table else []
+    return [html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", row))).strip() for row in rows[1:]]
+
+
+def ids_of(page: Response) -> list[str]:
+    table = re.search(r'<table id="tasks".*?</table>', page.text, re.DOTALL)
+    return [html.unescape(each) for each in re.findall(r'data-copy="([^"]*)"', table[0])] if table else []
+
+
+def heads_of(page: Response) -> list[str]:
+    return re.findall(r'<th scope="col">([^<]*)</th>', page.text)
+
+
+async def enqueue(
+    taskq: TaskQ, *ids: str, name: str = "note", payload: dict[str, Any] | None = None, **options: Any
+) -> None:
+    for task_id in ids:
+        await taskq.remote(name, task_id=task_id, **options).adelay(**(payload or {"number": 1}))
+
+
+async def in_each_state(taskq: TaskQ) -> None:
+    """A task in each state but active, whose id is the state."""
+
+    @taskq.task(name="fail", max_retry=0)
+    def fail(word: str) -> None:
+        raise ValueError("broken\nfor good")
+
+    @taskq.task(name="again", max_retry=3)
+    def again(word: str) -> None:
+        raise ValueError("broken for now")
+
+    @taskq.task(name="good", retention=3600)
+    def good(word: str) -> dict[str, str]:
+        return {"answer": word}
+
+    for task, task_id in ((fail, "archived"), (again, "retry"), (good, "completed")):
+        await task.using(task_id=task_id).adelay("w")
+    await adrain(taskq, raises=False)
+    await enqueue(taskq, "pending")
+    await enqueue(taskq, "scheduled", run_after=5400)
+    await enqueue(taskq, "aggregating", aggregate="g/1")
+
+
+def traced(server: RedisServer, task_id: str) -> None:
+    """Let a stored task carry a trace, as one that an instrumented program enqueued."""
+    key = f"asynq:{{default}}:t:{task_id}"
+    stored: Any = server.client.hget(key, "msg")
+    message = decode_message(stored)
+    message.headers["traceparent"] = f"00-{TRACE}-00f067aa0ba902b7-01"
+    server.client.hset(key, "msg", message.SerializeToString())
+
+
+async def state_of(taskq: TaskQ, task_id: str, queue: str = "default") -> str:
+    return str((await AsyncInspector(taskq).task(queue, task_id)).state)
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "columns", "said"),
+    [
+        ("pending", ["Payload", "Retried"], '{"number": 1}'),
+        ("scheduled", ["Payload", "Starts", "Retried"], "in 1 h"),
+        ("retry", ["Payload", "Next attempt", "Last error", "Retried"], "ValueError: broken for now"),
+        ("archived", ["Payload", "Failed", "Last error", "Retried"], "ValueError: broken 0 of 0"),
+        ("completed", ["Payload", "Completed", "Result", "Deleted"], '{"answer": "w"}'),
+    ],
+)
+async def test_tasks_of_a_state_are_listed_with_their_columns(
+    taskq: TaskQ, state: str, columns: list[str], said: str
+) -> None:
+    await in_each_state(taskq)
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/queue", params={"name": "default", "state": state})
+
+    assert page.status_code == 200
+    assert heads_of(page)[:-1] == ["Id", "Type", *columns]
+    assert ids_of(page) == [state]
+    assert said in rows_of(page)[0]
+
+
+async def test_groups_are_chosen_before_their_tasks_are_listed(taskq: TaskQ) -> None:
+    await enqueue(taskq, "1", "2", aggregate="g/1 ü")
+
+    async with looking(dashboard_of(taskq)) as web:
+        groups = await web.get("/queue?name=default&state=aggregating")
+        link = next(each for each in Fields(groups.text).links if "group=g" in each)
+        page = await web.get(f"/{link}")
+
+    assert "1 of 1 groups" in text_of(groups)
+    assert sorted(ids_of(page)) == ["1", "2"]
+    assert "Aggregating tasks of the group g/1 ü" in text_of(page)
+    assert heads_of(page) == ["Id", "Type", "Payload", "Group", "Actions"]
+
+
+async def test_many_groups_are_offered_part_by_part(taskq: TaskQ, server: RedisServer) -> None:
+    await enqueue(taskq, "1")
+    names = [f"g{number:05}" for number in range(10_000)]
+    server.client.sadd("asynq:{default}:groups", *names)
+    seen: set[str] = set()
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/queue?name=default&state=aggregating")
+        while more := re.search(r'<a href="([^"]*)">More groups', page.text):
+            found = re.findall(r"<bdi>(g\d{5})</bdi>", page.text)
+            assert len(found) < 500
+            seen.update(found)
+            page = await web.get(f"/{html.unescape(more[1])}")
+        seen.update(re.findall(r"<bdi>(g\d{5})</bdi>", page.text))
+
+    assert sorted(seen) == names
+
+
+async def test_a_running_task_says_since_when_and_one_without_a_worker_cannot_be_cancelled(
+    taskq: TaskQ, server: RedisServer
+) -> None:
+    pages: list[Response] = []
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    path = "/queue?name=default&state=active"
+
+    @taskq.task(name="busy", max_retry=0)
+    async def busy() -> None:
+        reached.set()
+        while not go_on.is_set():
+            with suppress(asyncio.CancelledError):  # it takes its time to end
+                await go_on.wait()
+
+    await busy.using(task_id="1").adelay()
+    draining = asyncio.create_task(adrain(taskq, raises=False))
+    await reached.wait()
+    async with looking(dashboard_of(taskq)) as web:
+        pages.append(await web.get(path))
+        await act(web, "/tasks-act", do="cancel", task="active/default/1", back="tasks")
+        pages.append(await web.get(path))
+        server.client.zadd("asynq:{default}:lease", {"1": 1})
+        pages.append(await web.get(path))
+    go_on.set()
+    await draining
+
+    running, canceling, orphaned = pages
+    assert heads_of(running) == ["Id", "Type", "Payload", "Status", "Started", "Deadline", "Actions"]
+    assert ("Running" in rows_of(running)[0], "Cancel" in rows_of(running)[0]) == (True, True)
+    assert "Canceling" in rows_of(canceling)[0]
+    assert "Orphaned" in rows_of(orphaned)[0]
+    assert "do=cancel&amp;task" not in orphaned.text
+
+
+async def test_a_list_has_pages_of_the_length_that_is_asked_for(taskq: TaskQ) -> None:
+    await enqueue(taskq, *[str(number) for number in range(25)])
+
+    async with looking(dashboard_of(taskq)) as web:
+        second = await web.get("/queue?name=default&state=pending&page=2&rows=10")
+        beyond = await web.get("/queue?name=default&state=pending&page=999999999")
+        huge = await web.get("/queue?name=default&state=pending&page=99999999999")
+
+    assert len(ids_of(second)) == 10
+    assert "20 of 25" in text_of(second)
+    assert (beyond.status_code, "There are no more" in beyond.text) == (200, True)
+    assert huge.status_code == 400
+
+
+# --- finding ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"text": "retry"}, {"retry"}),
+        ({"type": "fai"}, {"archived"}),
+        ({"error": "for now"}, {"retry"}),
+        ({"payload": '"w"'}, {"archived", "retry", "completed"}),
+        ({"payload": '"w"', "state": "retry"}, {"retry"}),
+        ({"state": "scheduled"}, {"scheduled"}),
+        ({"queue": "low"}, {"other"}),
+        ({"type": "no such"}, set()),
+        ({}, {"archived", "retry", "completed", "pending", "scheduled", "other"}),
+    ],
+)
+async def test_tasks_of_all_queues_are_found(taskq: TaskQ, query: dict[str, str], found: set[str]) -> None:
+    await in_each_state(taskq)
+    await enqueue(taskq, "other", queue="low")
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/tasks", params=query)
+
+    assert (page.status_code, set(ids_of(page))) == (200, found)
+
+
+async def test_a_search_goes_on_where_it_has_ended(taskq: TaskQ) -> None:
+    await enqueue(taskq, *[f"a{number}" for number in range(25)], name="mail")
+
+    async with looking(dashboard_of(taskq)) as web:
+        first = await web.get("/tasks?type=mail&rows=10")
+        seen = ids_of(first)
+        page = first
+        while more := re.search(r'<a class="button" href="([^"]*)">Look at more', page.text):
+            page = await web.get(f"/{html.unescape(more[1])}")
+            seen += ids_of(page)
+
+    assert "10 found" in text_of(first)
+    assert sorted(seen) == sorted(f"a{number}" for number in range(25))
+
+
+async def test_failed_tasks_of_all_queues_are_told_by_type_and_error(taskq: TaskQ) -> None:
+    await in_each_state(taskq)
+
+    async with looking(dashboard_of(taskq)) as web:
+        archived = await web.get("/failed")
+        retry = await web.get("/failed?state=retry")
+        link = next(each for each in Fields(archived.text).links if each.startswith("tasks?"))
+        found = await web.get(f"/{link}")
+
+    assert ids_of(archived) == ["archived"]
+    assert ids_of(retry) == ["retry"]
+    assert "fail ValueError: broken 1" in text_of(archived)
+    assert ids_of(found) == ["archived"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/tasks?state=none", 400),
+        ("/tasks?state=aggregating", 400),
+        ("/tasks?queue=none", 400),
+        ("/tasks?older=x", 400),
+        ("/tasks?type=x&cursor=x", 500),
+        ("/failed?state=pending", 400),
+        ("/task?queue=default", 400),
+        ("/task?queue=default&id=none", 404),
+        ("/task?queue=none&id=1", 404),
+        ("/task-edit?queue=default&id=none", 404),
+        ("/enqueue?task=none", 404),
+        ("/tasks-act", 400),
+        ("/tasks-act?do=burn&task=pending/default/1", 400),
+        ("/tasks-act?do=delete", 400),
+        ("/tasks-act?do=delete&task=x", 400),
+        ("/tasks-act-all?do=delete", 400),
+        ("/tasks-act-all?do=run&state=pending", 400),
+        ("/tasks-act-all?do=delete&state=pending&queue=none", 404),
+        ("/queue?name=default&state=aggregating&groups=x", 500),
+    ],
+)
+async def test_what_is_not_there_or_not_usable_is_said(taskq: TaskQ, path: str, status: int) -> None:
+    await enqueue(taskq, "1")
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get(path)
+
+    assert page.status_code == status
+
+
+# --- one task ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_task_is_told_of_in_full_with_all_that_can_be_done_to_it(taskq: TaskQ, server: RedisServer) -> None:
+    @taskq.task(name="fail", max_retry=0)
+    def fail(word: str) -> None:
+        raise ValueError("broken\nfor good")
+
+    await fail.using(task_id="a/b ü", headers={"tenant": "acme"}, timeout=90).adelay("w")
+    await adrain(taskq, raises=False)
+    traced(server, "a/b ü")
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/task", params={"queue": "default", "id": "a/b ü"})
+
+    text = text_of(page)
+    assert page.status_code == 200
+    for said in (
+        "a/b ü",
+        "archived",
+        "tenant acme",
+        TRACE,
+        "ValueError: broken for good",
+        "Attempt 1 failed",
+        "1 min 30 s",
+    ):
+        assert said in text, said
+    assert "Traceback (most recent call last)" in text
+    actions = [each for each in Fields(page.text).links if each.startswith("tasks-act?")]
+    assert [re.search(r"do=(\w+)", each)[1] for each in actions] == ["run", "retry", "move", "delete"]  # type: ignore[index]
+    assert any(each.startswith("task-edit?") for each in Fields(page.text).links)
+
+
+async def test_a_trace_is_a_link_where_the_settings_say_to_where(server: RedisServer) -> None:
+    taskq = TaskQ(server.url, trace={"URL": "https://tempo.example/trace/{trace_id}"})
+    await enqueue(taskq, "1")
+    traced(server, "1")
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/task?queue=default&id=1")
+
+    assert f"https://tempo.example/trace/{TRACE}" in Fields(page.text).links
+    await taskq.aclose()
+
+
+async def test_a_task_that_cannot_be_read_is_told_as_such_and_can_be_deleted(taskq: TaskQ, server: RedisServer) -> None:
+    await enqueue(taskq, "1")
+    server.client.hset("asynq:{default}:t:1", "msg", b"\xff\xff")
+
+    async with looking(dashboard_of(taskq)) as web:
+        listed = await web.get("/queue?name=default&state=pending")
+        page = await web.get("/task?queue=default&id=1")
+        await act(web, "/tasks-act", do="delete", task="pending/default/1")
+        gone = await web.get("/task?queue=default&id=1")
+
+    assert "unreadable" in rows_of(listed)[0]
+    assert "ffff" in text_of(page)
+    assert gone.status_code == 404
+
+
+# --- acting -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "state", "queue", "said"),
+    [
+        ({"do": "run"}, "pending", "default", "1 task runs now."),
+        ({"do": "retry", "minutes": "10"}, "scheduled", "default", "1 task was put off."),
+        ({"do": "retry", "at": "2100-01-01T00:00"}, "scheduled", "default", "1 task was put off."),
+        ({"do": "archive"}, "archived", "default", "1 task was archived."),
+        ({"do": "move", "to_queue": "low"}, "scheduled", "low", "1 task was moved."),
+        ({"do": "delete"}, "gone", "default", "1 task was deleted."),
+    ],
+)
+async def test_a_task_is_changed_and_one_comes_back_with_what_became_of_it(
+    taskq: TaskQ, fields: dict[str, str], state: str, queue: str, said: str
+) -> None:
+    await enqueue(taskq, "1", run_after=60)
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/task?queue=default&id=1")
+        question = next(each for each in Fields(page.text).links if f"do={fields['do']}" in each)
+        asked = await web.get(f"/{question}")
+        form = Fields(asked.text)
+        answer = await web.post(
+            f"/{form.forms[-1]}", data={**form.hidden, **fields}, headers={"sec-fetch-site": "same-origin"}
+        )
+        after = await web.get("/" + answer.headers["location"])
+
+    assert asked.status_code == 200
+    assert "the task “1” of the queue “default”" in text_of(asked)
+    assert (answer.status_code, told(after)) == (303, said)
+    assert after.status_code == 200
+    if state == "gone":
+        assert "/queue?" in answer.headers["location"].replace("queue?", "/queue?")
+    else:
+        assert await state_of(taskq, "1", queue) == state
+
+
+async def test_selected_tasks_are_asked_about_and_changed_together(
+    taskq: TaskQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "taskq.audit")
+    await enqueue(taskq, "1", "2", "3")
+    await enqueue(taskq, "b", queue="l/ü")
+    marks = [
+        "pending/default/1",
+        "pending/default/2",
+        "pending/l%2F%C3%BC/b",
+        "archived/default/3",
+        "pending/default/no",
+    ]
+
+    async with looking(dashboard_of(taskq)) as web:
+        asked = await web.get("/tasks-act", params={"do": "delete", "task": marks, "back": "tasks?type=x"})
+        answer = await web.post(
+            "/tasks-act",
+            data={TOKEN: await token_of(web), "do": "delete", "task": marks, "back": "tasks?type=x"},
+            headers={"sec-fetch-site": "same-origin"},
+        )
+        after = await web.get("/" + answer.headers["location"])
+
+    assert "Delete 5 tasks? They will not run any more." in text_of(asked)
+    assert asked.text.count('name="task"') == 5
+    assert told(after) == "3 tasks were deleted. Skipped: 1 is pending by now; 1 is not there (any more)."
+    assert answer.headers["location"] == "./tasks?type=x"
+    assert sorted((await AsyncInspector(taskq).tasks("default", TaskState.PENDING)).tasks[0].id) == ["3"]
+    assert "tasks-act by 'olga': done" in caplog.text
+    assert "done=3 skipped=2" in caplog.text
+
+
+async def test_a_time_is_given_in_one_way(taskq: TaskQ) -> None:
+    await enqueue(taskq, "1")
+    mark = "pending/default/1"
+
+    async with looking(dashboard_of(taskq)) as web:
+        for fields in ({}, {"minutes": "1", "at": "2100-01-01T00:00"}, {"minutes": "-1"}, {"at": "soon"}):
+            await act(web, "/tasks-act", do="retry", task=mark, back="tasks", **fields)
+            said = told(await web.get("/tasks"))
+            assert "minutes" in said or "time" in said
+        await act(web, "/tasks-act", do="move", task=mark, back="tasks")
+        assert told(await web.get("/tasks")) == "to_queue is missing"
+
+    assert await state_of(taskq, "1") == "pending"
+
+
+async def test_all_tasks_that_are_meant_are_changed_part_by_part(taskq: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part that has no time left shows how far it is, and a form to go on with."""
+    monkeypatch.setattr(task_actions, "time_left", lambda: lambda: False)
+    await enqueue(taskq, *[str(number) for number in range(250)])
+    await enqueue(taskq, "other", name="mail")
+    pages = []
+
+    async with looking(dashboard_of(taskq)) as web:
+        address = {"do": "archive", "queue": "default", "state": "pending", "type": "note", "back": "tasks"}
+        asked = await web.get("/tasks-act-all", params=address)
+        assert "Archive all pending tasks of the queue “default” that fit?" in text_of(asked)
+        form = Fields(asked.text)
+        while True:
+            data = {**form.hidden, "skip": [each for name, each in _hidden(asked) if name == "skip"]}
+            answer = await web.post("/tasks-act-all", data=data, headers={"sec-fetch-site": "same-origin"})
+            if answer.status_code == 303:
+                break
+            assert answer.status_code == 200, text_of(answer)
+            pages.append(answer)
+            asked, form = answer, Fields(answer.text)
+            assert len(pages) < 20
+        after = await web.get("/" + answer.headers["location"])
+
+    assert "100 tasks were archived." in text_of(pages[0])
+    assert "data-go-on" in pages[0].text
+    assert told(after) == "250 tasks were archived."
+    assert await state_of(taskq, "other") == "pending"
+
+
+def _hidden(page: Response) -> list[tuple[str, str]]:
+    return [
+        (str(attrs.get("name")), attrs.get("value") or "")
+        for tag, attrs in Fields(page.text).tags
+        if tag == "input" and attrs.get("type") == "hidden"
+    ]
+
+
+# --- editing ----------------------------------------------------------------------------------------------------------
+
+
+async def edit(web: AsyncClient, text: str, **fields: str) -> Response:
+    form = Fields((await web.get("/task-edit?queue=default&id=1")).text)
+    return await web.post(
+        "/task-payload", data={**form.hidden, "payload": text, **fields}, headers={"sec-fetch-site": "same-origin"}
+    )
+
+
+async def test_a_payload_is_edited_where_it_fits_the_task(taskq: TaskQ) -> None:
+    @taskq.task(name="note")
+    def note(number: int) -> None:
+        pass
+
+    await note.using(task_id="1", run_after=600).adelay(1)
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/task-edit?queue=default&id=1")
+        no_json = await edit(web, '{"number": ')
+        wrong = await edit(web, '{"number": "x<y"}')
+        done = await edit(web, '{\r\n  "number": 2\r\n}')
+        after = await web.get("/" + done.headers["location"])
+
+    assert '"number": 1' in html.unescape(page.text)
+    assert (no_json.status_code, "this is no JSON" in no_json.text) == (422, True)
+    assert (wrong.status_code, "number:" in wrong.text) == (422, True)
+    assert "x&lt;y" in wrong.text  # what was typed is still there
+    assert told(after) == "The payload was changed."
+    record: Any = await AsyncInspector(taskq).task("default", "1")
+    assert record.payload == b'{"number":2}'
+
+
+async def test_a_payload_that_has_changed_meanwhile_is_left_alone(taskq: TaskQ) -> None:
+    await enqueue(taskq, "1")
+    await enqueue(taskq, "2")
+
+    async with looking(dashboard_of(taskq)) as web:
+        stale = await edit(web, '{"number":5}', seen="0" * 64)
+        await AsyncInspector(taskq).delete_task("default", "1")
+        gone = await edit_of_gone(web)
+
+    assert (stale.status_code, "another by now" in stale.text) == (409, True)
+    assert gone.status_code in (303, 404)
+
+
+async def edit_of_gone(web: AsyncClient) -> Response:
+    return await act(web, "/task-payload", queue="default", id="1", payload="{}", seen="x")
+
+
+@pytest.mark.parametrize("payload", [b"\xff\xfe", b"x" * 70_000])
+async def test_a_payload_that_is_no_short_text_is_not_edited(taskq: TaskQ, payload: bytes) -> None:
+    await taskq.remote("note", task_id="1").adelay(payload)
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/task?queue=default&id=1")
+        form = await web.get("/task-edit?queue=default&id=1")
+
+    assert "Edit payload" not in page.text
+    assert form.status_code == 400
+
+
+# --- enqueueing -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def send(taskq: TaskQ) -> Any:
+    @taskq.task(name="mail:send", queue="mail")
+    def send(to: str, number: int = 1) -> None:
+        """Send a mail."""
+
+    return send
+
+
+async def test_a_registered_task_is_enqueued_with_arguments_that_it_takes(taskq: TaskQ, send: Any) -> None:
+    async with looking(dashboard_of(taskq)) as web:
+        offered = await web.get("/enqueue")
+        form = await web.get("/enqueue?task=mail:send")
+        answer = await act(
+            web,
+            "/task-enqueue",
+            "/enqueue?task=mail:send",
+            task="mail:send",
+            queue="mail",
+            arguments='{"to": "a@b"}',
+            run_after="60",
+            task_id="x",
+        )
+        after = await web.get("/" + answer.headers["location"])
+
+    assert "mail:send (to: str, number: int = 1) Send a mail." in text_of(offered)
+    assert '"to": null' in html.unescape(form.text)
+    assert told(after) == "The task was enqueued to the queue “mail”."
+    record: Any = await AsyncInspector(taskq).task("mail", "x")
+    assert (record.state, record.payload) == (TaskState.SCHEDULED, b'{"to":"a@b"}')
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"arguments": "{"}, "this is no JSON"),
+        ({"arguments": "[]"}, "object"),
+        ({"arguments": "{}"}, "to"),
+        ({"arguments": '{"to": 5}'}, "to"),
+        ({"arguments": '{"to": "a", "more": 1}'}, "more"),
+        ({"arguments": '{"to": "a"}', "run_after": "-1"}, "run_after must be a whole number"),
+        ({"arguments": '{"to": "a"}', "max_retry": "x"}, "max_retry must be a whole number"),
+        ({"arguments": '{"to": "a"}', "task_id": "a\nb"}, "control character"),
+        ({"arguments": '{"to": "a"}', "task_id": "taken"}, "taken"),
+        ({"arguments": '{"to": "a"}', "queue": "}"}, "queue name"),
+    ],
+)
+async def test_what_is_wrong_is_said_in_the_form_and_nothing_is_enqueued(
+    taskq: TaskQ, send: Any, fields: dict[str, str], said: str
+) -> None:
+    await enqueue(taskq, "taken", queue="mail")
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await act(web, "/task-enqueue", task="mail:send", **{"queue": "mail", **fields})
+
+    assert page.status_code == 422
+    problem = re.search(r'id="problem">(.*?)</p>', page.text, re.DOTALL)
+    assert problem is not None
+    assert said in html.unescape(problem[1])
+    assert fields["arguments"] in html.unescape(page.text)
+    assert (await AsyncInspector(taskq).queue_info("mail")).size == 1
+
+
+async def test_another_task_like_one_begins_with_its_arguments(taskq: TaskQ, send: Any) -> None:
+    await send.using(task_id="1").adelay("a@b", number=7)
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/task?queue=mail&id=1")
+        link = next(each for each in Fields(page.text).links if each.startswith("enqueue?") and "like" in each)
+        form = await web.get(f"/{link}")
+
+    assert '"number": 7' in html.unescape(form.text)
+
+
+# --- who may ----------------------------------------------------------------------------------------------------------
+
+PAGES = ("/queue?name=default&state=pending", "/tasks", "/failed", "/task?queue=default&id=1", "/tasks?text=s3cret")
+FORMS = (
+    ("/tasks-act", {"do": "delete", "task": "pending/default/1"}),
+    ("/tasks-act-all", {"do": "delete", "state": "pending", "queue": "default"}),
+    ("/task-payload", {"queue": "default", "id": "1", "payload": "{}", "seen": "x"}),
+    ("/task-enqueue", {"task": "mail:send", "queue": "mail", "arguments": '{"to": "a"}'}),
+)
+
+
+async def test_viewers_see_no_payloads_and_change_nothing(
+    taskq: TaskQ, server: RedisServer, send: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    @taskq.task(name="fail", max_retry=0)
+    def fail(word: str) -> None:
+        raise ValueError("broken")
+
+    await fail.using(task_id="f").adelay(SECRET)
+    await adrain(taskq, raises=False)
+    await enqueue(taskq, "1", payload={"word": SECRET})
+    before = {key: server.client.dump(key) for key in server.client.keys()}  # noqa: SIM118 - of Redis
+
+    async with looking(dashboard_of(taskq), user="vera:viewer") as web:
+        pages = [await web.get(path) for path in (*PAGES, "/task?queue=default&id=f")]
+        found = await web.get("/tasks", params={"text": SECRET})
+        refused = [
+            await web.get("/tasks?payload=x"),
+            await web.get("/enqueue"),
+            await web.get("/task-edit?queue=default&id=1"),
+        ]
+        acted = [await act(web, path, **fields) for path, fields in FORMS]
+        asked = [await web.get(path, params=fields) for path, fields in FORMS[:2]]
+
+    assert {page.status_code for page in pages} == {200}
+    assert not any(SECRET in page.text for page in pages)
+    assert not any("tasks-act" in page.text or "task-edit" in page.text for page in pages)
+    assert ids_of(found) == []
+    assert [page.status_code for page in refused] == [400, 403, 403]
+    assert {answer.status_code for answer in (*acted, *asked)} == {403}
+    assert {key: server.client.dump(key) for key in server.client.keys()} == before  # noqa: SIM118 - of Redis
+
+
+async def test_where_it_is_for_looking_only_nobody_changes_anything(
+    taskq: TaskQ, server: RedisServer, send: Any
+) -> None:
+    await enqueue(taskq, "1", payload={"word": SECRET})
+    before = {key: server.client.dump(key) for key in server.client.keys()}  # noqa: SIM118 - of Redis
+
+    async with looking(dashboard_of(taskq, read_only=True)) as web:
+        pages = [await web.get(path) for path in PAGES]
+        acted = [await act(web, path, **fields) for path, fields in FORMS]
+        form = await web.get("/enqueue")
+
+    assert any(SECRET in page.text for page in pages)
+    assert not any("tasks-act" in page.text for page in pages)
+    assert {answer.status_code for answer in (*acted, form)} == {403}
+    assert {key: server.client.dump(key) for key in server.client.keys()} == before  # noqa: SIM118 - of Redis
+
+
+async def test_a_redaction_is_seen_everywhere_and_payloads_are_neither_searched_nor_edited(taskq: TaskQ) -> None:
+    await enqueue(taskq, "1", payload={"word": SECRET})
+
+    def redact(name: str, what: str, value: Any) -> Any:
+        return "***" if what == "payload" else value
+
+    async with looking(dashboard_of(taskq, redact=redact)) as web:
+        pages = [await web.get(path) for path in PAGES]
+        found = await web.get("/tasks", params={"text": SECRET})
+        edited = await web.get("/task-edit?queue=default&id=1")
+        bulk = await act(web, "/tasks-act-all", do="delete", state="pending", payload="s3")
+
+    assert not any(SECRET in page.text for page in pages)
+    assert any("***" in page.text for page in pages)
+    assert ids_of(found) == []
+    assert edited.status_code == 400
+    assert bulk.status_code == 303
+    assert Inspector(taskq).queue_info("default").size == 1
+
+
+async def test_payloads_are_never_in_the_log(taskq: TaskQ, send: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    await enqueue(taskq, "1", payload={"word": SECRET})
+
+    async with looking(dashboard_of(taskq)) as web:
+        await edit(web, f'{{"word": "{SECRET}2"}}')
+        await act(web, "/tasks-act-all", do="archive", state="pending", payload=SECRET, queue="default")
+        await act(web, "/task-enqueue", task="mail:send", queue="mail", arguments=f'{{"to": "{SECRET}"}}')
+        await act(web, "/task-enqueue", task="mail:send", queue="mail", arguments=f'{{"to": ["{SECRET}"]}}')
+
+    notes = [record for record in caplog.records if record.name == "taskq.audit"]
+    assert [record.audit["action"] for record in notes] == [  # type: ignore[attr-defined]
+        *("task-payload", "tasks-act-all", "task-enqueue", "task-enqueue")
+    ]
+    assert SECRET not in "".join(
+        record.getMessage() + str(getattr(record, "audit", ""))
+        for record in caplog.records
+        if record.name.startswith("taskq")
+    )
+
+
+async def test_a_list_is_kept_up_to_date_by_events(taskq: TaskQ) -> None:
+    await enqueue(taskq, "1")
+    async with stream(
+        dashboard_of(taskq),
+        "/queue?name=default&state=pending",
+        cookie="taskq_settings=interval=2",
+        accept="text/event-stream",
+        **{"x-user": "o:operator"},
+    ) as events:
+        first = await events.next()
+        await enqueue(taskq, "2")
+        second = await events.next()
+
+    assert ('data-copy="1"' in first.data, 'data-copy="2"' in first.data) == (True, False)
+    assert 'data-copy="2"' in second.data
