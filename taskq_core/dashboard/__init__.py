@@ -27,6 +27,7 @@ from taskq_core.dashboard.queues import (
     queue_row,
 )
 from taskq_core.dashboard.samples import LONGEST_SPAN, QueueSeries, Sample
+from taskq_core.dashboard.store import QueuePlace, StoreRow
 from taskq_core.dashboard.tasks import (
     SCAN_MAX,
     SELECTED_MAX,
@@ -55,6 +56,7 @@ __all__ = [
     "Dashboard",
     "DayRow",
     "QueueDetail",
+    "QueuePlace",
     "QueueRow",
     "QueueSeries",
     "QueueStatus",
@@ -63,6 +65,7 @@ __all__ = [
     "RunningRow",
     "Sample",
     "StateTypes",
+    "StoreRow",
     "TaskFilter",
     "TaskRecord",
     "TaskSearch",

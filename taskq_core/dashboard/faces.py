@@ -7,6 +7,7 @@ from functools import partial
 from taskq_core.dashboard.history import DayRow, read_history
 from taskq_core.dashboard.queues import QueueDetail, QueuesOverview, read_queue, read_queues
 from taskq_core.dashboard.samples import POINTS, QueueSeries, read_samples
+from taskq_core.dashboard.store import StoreRow, read_store
 from taskq_core.dashboard.tasks import (
     SCAN_MAX,
     TaskFilter,
@@ -106,6 +107,10 @@ class Dashboard:
         """Return the worker processes that live, Go's too, and what they run, as of their last heartbeats."""
         return self._inspector.follow(read_workers)
 
+    def store(self) -> StoreRow:
+        """Return what the store says of itself; of a cluster, one of its nodes, and where queues stand."""
+        return self._inspector.follow(read_store)
+
     def tasks(
         self, infos: Sequence[QueueInfo], wanted: TaskFilter, *, skip: int = 0, count: int = 50
     ) -> Sequence[TaskRecord]:
@@ -199,6 +204,10 @@ class AsyncDashboard:
     async def workers(self) -> WorkersOverview:
         """Return the worker processes that live, and what they run. As `Dashboard.workers`."""
         return await self._inspector.follow(read_workers)
+
+    async def store(self) -> StoreRow:
+        """Return what the store says of itself. As `Dashboard.store`."""
+        return await self._inspector.follow(read_store)
 
     async def tasks(
         self, infos: Sequence[QueueInfo], wanted: TaskFilter, *, skip: int = 0, count: int = 50

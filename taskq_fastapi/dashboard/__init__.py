@@ -20,6 +20,7 @@ from taskq_core import ConfigurationError, TaskQ
 from taskq_fastapi.api.access import Redact
 from taskq_fastapi.closed import is_closed
 from taskq_fastapi.dashboard.people import Check, LoggedIn, Login, Role, User, basic_login
+from taskq_fastapi.dashboard.prometheus import Prometheus
 from taskq_fastapi.dashboard.site import Options, Site
 
 __all__ = ["Check", "LoggedIn", "Login", "Redact", "Role", "User", "basic_login", "taskq_dashboard"]
@@ -38,6 +39,7 @@ def taskq_dashboard(
     redact: Redact | None = None,
     trusted_origins: Sequence[str] = (),
     title: str = "taskq",
+    prometheus_url: str | None = None,
 ) -> FastAPI:
     """Return the dashboard of a queue application, as an ASGI app.
 
@@ -55,6 +57,8 @@ def taskq_dashboard(
         trusted_origins: Origins (`https://ops.example.com`) under which it is served, if a proxy in front of it passes
             on another `Host` and its users' browsers do not send `Sec-Fetch-Site`.
         title: What it is called at the top of each page.
+        prometheus_url: Address of a Prometheus that scrapes Asynq's metrics, as `http://prometheus:9090`. Charts are
+            drawn from what it knows; None draws them from the samples that workers take. This process asks it.
 
     Raises:
         ConfigurationError: An argument is not usable, or it is told who may look though everybody may.
@@ -81,6 +85,7 @@ def taskq_dashboard(
             redact=redact,
             trusted_origins=tuple(trusted_origins),
             title=title,
+            prometheus=None if prometheus_url is None else Prometheus(prometheus_url),
         ),
     )
     app = FastAPI(title=title, openapi_url=None, docs_url=None, redoc_url=None, dependencies=list(dependencies))

@@ -39,6 +39,8 @@ class Rendering:
             size=wording.size,
             span=wording.span,
             moment=wording.moment,
+            duration=wording.duration,
+            octets=wording.octets,
             bars=wording.bars,
             roughly=roughly,
         )

@@ -23,6 +23,7 @@ from taskq_fastapi.dashboard.cancelling import Cancelling
 from taskq_fastapi.dashboard.form import posted
 from taskq_fastapi.dashboard.live import SharedReads, Streams
 from taskq_fastapi.dashboard.people import Login, Role, User, ask_login
+from taskq_fastapi.dashboard.prometheus import Prometheus
 from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, NotFoundError, Page
 from taskq_fastapi.dashboard.rendering import Rendering
 from taskq_fastapi.dashboard.view import Shown, View, own_link
@@ -56,6 +57,7 @@ class Options:
         redact: What changes payloads and such before they are shown.
         trusted_origins: Origins under which it is served.
         title: What it is called.
+        prometheus: Is asked for the figures of charts, None for the samples of workers.
     """
 
     login: Login | None
@@ -65,6 +67,7 @@ class Options:
     redact: Redact | None
     trusted_origins: Sequence[str]
     title: str
+    prometheus: Prometheus | None = None
 
 
 class Site:
@@ -81,6 +84,7 @@ class Site:
         self.read_only = options.read_only
         self.viewers_see_payloads = options.viewers_see_payloads
         self.redact = options.redact
+        self.prometheus = options.prometheus
         self.inspector = AsyncInspector(taskq)
         self.dashboard = AsyncDashboard(self.inspector)
         self.reads = SharedReads()

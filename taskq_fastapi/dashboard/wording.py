@@ -1,8 +1,10 @@
 """Figures as people read them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from taskq_core.wire import TaskState
 
@@ -47,6 +49,24 @@ def span(value: timedelta | None) -> str:
     if hours:
         return f"{sign}{hours} h {minutes} min"
     return f"{sign}{minutes} min {left} s" if minutes else f"{sign}{left} s"
+
+
+def duration(value: timedelta | None) -> str:
+    """Return how long a run took, to the millisecond where it was short; a dash for none."""
+    if value is None or value >= timedelta(seconds=10):
+        return span(value)
+    seconds = value.total_seconds()
+    return f"{1000 * seconds:.3g} ms" if seconds < 0.995 else f"{seconds:.2f} s"
+
+
+def octets(facts: Mapping[str, Any]) -> str:
+    """Return bytes as far as somebody is shown them."""
+    if facts.get("omitted") == "hidden":
+        return f"{size(facts['size'])}, hidden"
+    if facts.get("omitted"):
+        return f"{size(facts['size'])}, too large to be shown here"
+    value = facts["value"]
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def moment(value: datetime | None) -> str:

@@ -6,6 +6,7 @@ Tasks, workers and the counters of past days are put into Redis as workers leave
 import math
 import random
 import uuid
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,9 @@ from typing import Any, Literal
 import msgspec
 
 from taskq_core import TaskQ
-from taskq_core.wire import ServerInfo, WorkerInfo
+from taskq_core.wire import SchedulerEnqueueEvent, SchedulerEntry, ServerInfo, WorkerInfo
+from taskq_core.wire.samples import LEVELS, QueueSample
+from taskq_core.wire.tallies import BOUNDS_S, HOUR_S, TypeTally
 from tests.redis_server import RedisServer
 from tests.taskq_django.admin_pages import put
 
@@ -90,6 +93,9 @@ class Scene:
         self._groups()
         self._past()
         self._workers()
+        self._schedules()
+        self._samples()
+        self._runs()
 
     def enqueue(self, name: str, queue: str, ago: float, /, **arguments: Any) -> Any:
         """Enqueue a task that was pending since some seconds ago."""
@@ -189,6 +195,79 @@ class Scene:
             self.redis.client.set(f"asynq:{{{queue}}}:failed", failures)
         self.redis.client.set("asynq:{reports}:paused", self.now_s - 3600)
         self.enqueue("reports:sales", "reports", 3100, day="2026-11-24")
+
+    def _schedules(self) -> None:
+        entries = [
+            ("nightly", "0 3 * * *", "reports:sales", {"day": "yesterday"}, 9 * 3600),
+            ("hooks", "@every 5m", "hooks:deliver", {"url": "https://hooks.example.com/ping", "event": {}}, 140),
+            ("thumbnails", "30 */2 * * 1-5", "images:resize", {"picture": "all", "widths": [320]}, 4200),
+        ]
+        key = self.taskq.runtime.keys.scheduler("web-1", 4022, "5ca1ab1e")
+        for name, spec, task, arguments, due_s in entries:
+            entry = SchedulerEntry(
+                id=name,
+                spec=spec,
+                task_type=task,
+                task_payload=msgspec.json.encode(arguments),
+                enqueue_options=(f'Queue("{task.partition(":")[0]}")', "MaxRetry(3)"),
+                next_enqueue_time_ns=(self.now_s + due_s) * S,
+                prev_enqueue_time_ns=(self.now_s - 300) * S,
+            )
+            self.redis.client.rpush(key, entry.encode())
+            for number in range(8):
+                at_s = self.now_s - 300 * (number + 1)
+                event = SchedulerEnqueueEvent(task_id=f"fired-{number}", enqueue_time_ns=at_s * S)
+                history = self.taskq.runtime.keys.scheduler_history(name)
+                self.redis.client.zadd(history, {event.encode(): at_s})
+        self.redis.client.expire(key, 600)
+        self.redis.client.zadd(self.taskq.runtime.keys.schedulers, {key: self.now_s + 600})
+
+    def _samples(self) -> None:
+        for queue, (usual, share) in DAILY.items():
+            for level in LEVELS:
+                counted = failed = 0.0
+                pipeline = self.redis.client.pipeline(transaction=False)
+                for number in range(level.most):
+                    at_s = self.now_s - level.step_s * (level.most - number)
+                    if number in range(level.most * 2 // 3, level.most * 2 // 3 + 12) and queue == "images":
+                        continue
+                    busy = (1 + 0.6 * math.sin(at_s / 7000 + usual)) * self.random.uniform(0.9, 1.1)
+                    counted += usual / 86_400 * level.step_s * busy * 20
+                    failed += usual / 86_400 * level.step_s * busy * 20 * share * self.random.uniform(0, 2)
+                    sample = QueueSample(
+                        at_s=at_s,
+                        active=int(3 * busy),
+                        pending=int(usual / 400 * busy**2),
+                        scheduled=9,
+                        retry=int(6 * busy),
+                        archived=5 + number // 200,
+                        completed=38,
+                        latency_ms=int(usual * busy**3 / 4),
+                        processed=int(counted),
+                        failed=int(failed),
+                        memory_kib=int(usual / 10 * busy) + 40,
+                        busy=int(8 * busy),
+                        slots=20,
+                    )
+                    pipeline.lpush(self.taskq.runtime.keys.queue(queue).samples(level.step_s), sample.encode())
+                pipeline.execute()
+
+    def _runs(self) -> None:
+        runs = [
+            ("mail", "mail:receipt", 4980, 132, 0.31),
+            ("images", "images:resize", 1140, 7, 2.6),
+            ("default", "orders:fulfil", 2105, 11, 0.047),
+            ("default", "hooks:deliver", 1015, 64, 0.9),
+            ("reports", "reports:sales", 84, 4, 75.0),
+        ]
+        for queue, name, count, failed, usual_s in runs:
+            tally = TypeTally(count, failed, failed // 8, 0, [0] * (len(BOUNDS_S) + 1))
+            for _ in range(count):
+                took_s = self.random.lognormvariate(math.log(usual_s), 0.7)
+                tally.total_ms += took_s * 1000
+                tally.buckets[bisect_left(BOUNDS_S, took_s)] += 1
+            key = self.taskq.runtime.keys.queue(queue).tally(self.now_s // HOUR_S)
+            self.redis.client.hset(key, name, tally.encode())
 
     def _workers(self) -> None:
         self._worker(

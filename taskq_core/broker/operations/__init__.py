@@ -49,6 +49,7 @@ from taskq_core.broker.operations.aggregation import (
     sweep,
 )
 from taskq_core.broker.operations.diagnosis import (
+    cluster_info,
     count_members,
     read_config,
     read_time,
@@ -59,6 +60,7 @@ from taskq_core.broker.operations.diagnosis import (
     try_script,
     try_wait,
     try_watch,
+    whoami,
 )
 from taskq_core.broker.operations.new_tasks import (
     Admitted,
@@ -348,6 +350,7 @@ __all__ = [
     "clear_presence",
     "close_groups",
     "close_queue",
+    "cluster_info",
     "combine",
     "count_days",
     "count_group_names",
@@ -468,6 +471,7 @@ __all__ = [
     "wait_for_wake",
     "waiting_key",
     "watch_pending",
+    "whoami",
     "withdraw_entries",
     "write_result",
 ]

@@ -73,3 +73,18 @@ def try_commands(absent_key: str, channel: str) -> Operation[dict[str, str]]:
         return {text(command): text(answer) for command, answer in zip(words, words, strict=True)}
 
     return Operation("try_commands", load("rights"), (absent_key,), (channel,), read)
+
+
+def whoami() -> Operation[str]:
+    """Ask one server as which user this connection is known to it."""
+    return Operation("whoami", None, (), ("ACL", "WHOAMI"), text)
+
+
+def cluster_info() -> Operation[dict[str, str]]:
+    """Ask a node of a cluster how it sees the cluster."""
+
+    def read(reply: Any) -> dict[str, str]:
+        pairs = (line.partition(":") for line in text(reply).splitlines())
+        return {name: value for name, colon, value in pairs if colon}
+
+    return Operation("cluster_info", None, (), ("CLUSTER", "INFO"), read)

@@ -12,7 +12,20 @@ To add a page:
 What is not usable in an address is a `BadRequestError`, what is not there a `NotFoundError` or one of the core's.
 """
 
-from taskq_fastapi.dashboard.pages import enqueue, queue, queues, settings, task, task_actions, tasks
+from taskq_fastapi.dashboard.pages import (
+    enqueue,
+    metrics,
+    queue,
+    queues,
+    redis,
+    schedules,
+    settings,
+    task,
+    task_actions,
+    tasks,
+    types,
+    workers,
+)
 from taskq_fastapi.dashboard.registry import Action, Page
 
 PAGES: tuple[Page, ...] = (
@@ -23,6 +36,12 @@ PAGES: tuple[Page, ...] = (
     task.PAGE,
     task.EDIT,
     enqueue.PAGE,
+    workers.PAGE,
+    schedules.PAGE,
+    schedules.ENTRY,
+    metrics.PAGE,
+    types.PAGE,
+    redis.PAGE,
     settings.PAGE,
 )
 ACTIONS: tuple[Action, ...] = (
@@ -30,5 +49,6 @@ ACTIONS: tuple[Action, ...] = (
     *task_actions.ACTIONS,
     *task.ACTIONS,
     *enqueue.ACTIONS,
+    *schedules.ACTIONS,
     settings.SAVE,
 )

@@ -19,6 +19,12 @@ def addresses(scene: Scene) -> Mapping[str, Sequence[str]]:
         "task": [f"task?queue=mail&id={scene.failing.id}"],
         "task-edit": [f"task-edit?queue=mail&id={scene.failing.id}"],
         "enqueue": ["enqueue", "enqueue?task=mail:receipt"],
+        "workers": ["workers", "workers?sort=-utilisation"],
+        "schedules": ["schedules", "schedules?sort=-next"],
+        "schedule": ["schedule?id=nightly"],
+        "metrics": ["metrics", "metrics?duration=8d&queue=mail", "metrics?duration=30d&end=2020-01-01T00:00"],
+        "types": ["types", "types?queue=mail&state=pending"],
+        "redis": ["redis"],
         "settings": ["settings"],
     }
 
@@ -28,6 +34,7 @@ def questions(scene: Scene) -> Sequence[str]:
     failing = f"retry/mail/{scene.failing.id}"
     return [
         "queue-delete?queue=mail",
+        "schedule-run?id=nightly",
         *(f"tasks-act?do={action}&task={failing}" for action in ("run", "retry", "move", "delete")),
         "tasks-act-all?do=move&state=archived",
     ]

@@ -1,0 +1,75 @@
+"""From a periodic entry that a scheduler shows to the call that it enqueues, so that it can be made now."""
+
+from dataclasses import fields
+from datetime import timedelta
+from typing import Any
+
+from taskq_core.app import TaskQ
+from taskq_core.errors import WireFormatError
+from taskq_core.inspector.records import PeriodicEntryInfo
+from taskq_core.options import TaskOptions
+from taskq_core.task import Signature
+from taskq_core.wire import Option, OptionKind, parse_option
+from taskq_core.wire.durations import NS_PER_S
+from taskq_core.wire.quoting import unquote
+
+_NAMES = {
+    OptionKind.MAX_RETRY: "max_retry",
+    OptionKind.QUEUE: "queue",
+    OptionKind.TASK_ID: "task_id",
+    OptionKind.TIMEOUT: "timeout",
+    OptionKind.DEADLINE: "deadline",
+    OptionKind.UNIQUE: "unique_for",
+    OptionKind.PROCESS_AT: "run_after",
+    OptionKind.PROCESS_IN: "run_after",
+    OptionKind.RETENTION: "retention",
+    OptionKind.GROUP: "aggregate",
+}
+_DURATIONS = (OptionKind.TIMEOUT, OptionKind.UNIQUE, OptionKind.PROCESS_IN, OptionKind.RETENTION)
+
+
+def entry_call(app: TaskQ, entry: PeriodicEntryInfo) -> Signature[Any]:
+    """Return the call that an entry enqueues when it is due.
+
+    An entry that the application itself declares keeps all options of its call. Of any other the options count that the
+    scheduler shows, over those of the task if the application knows it; what Asynq has no word for is not shown.
+
+    Raises:
+        ConfigurationError: An option that the scheduler shows is not usable here.
+    """
+    declared = app.timetable.entries.get(entry.id)
+    if declared is not None and (declared.call.task.name, declared.payload) == (entry.name, entry.payload):
+        return declared.call
+    options: dict[str, Any] = {}
+    headers: dict[str, str] = {}
+    for text in entry.options:
+        option = parse_option(text) or _text_option(text)
+        if option is None:
+            continue
+        if option.kind is OptionKind.HEADER and isinstance(option.value, tuple):
+            headers[option.value[0]] = option.value[1]
+        elif option.kind in _DURATIONS and isinstance(option.value, int):
+            options[_NAMES[option.kind]] = _duration(option.value)
+        elif option.kind in _NAMES:
+            options[_NAMES[option.kind]] = option.value
+    known = app.tasks.get(entry.name)
+    own: dict[str, Any] = {}
+    if known is not None:
+        own = {field.name: getattr(known.options, field.name) for field in fields(TaskOptions)}
+    if headers:
+        options["headers"] = {**own.get("headers", {}), **headers}
+    return app.remote(entry.name, **{**own, **options}).s(entry.payload)
+
+
+def _duration(ns: int) -> timedelta:
+    """Return a duration in whole seconds, as Go stores it, not cut to nothing."""
+    return timedelta(seconds=-(-ns // NS_PER_S))
+
+
+def _text_option(text: str) -> Option | None:
+    """Read the two options that Go shows and does not read back."""
+    name, _, argument = text.removesuffix(")").partition("(")
+    try:
+        return Option(OptionKind(name), unquote(argument)) if name in ("TaskID", "Group") else None
+    except (ValueError, WireFormatError):
+        return None

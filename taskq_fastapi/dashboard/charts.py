@@ -1,0 +1,256 @@
+"""Line charts as SVG: from the figures of queues to paths, labels and the words for those who do not see them.
+
+A drawing has 1000 x 100 units and stretches with the page. It holds paths only, whose colours and dashes are classes of
+the style sheet, so that nothing in it is a style. A line is broken where figures are missing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from taskq_core.dashboard import QueueSeries, Sample
+from taskq_core.wire import TaskState
+from taskq_fastapi.dashboard import wording
+
+WIDTH, HEIGHT = 1000, 100
+COLOURS = 8
+"""Lines that look different; more queues begin anew, and the table tells them apart."""
+
+Points = Sequence[tuple[datetime, float | None]]
+"""When, and what; None where it is not known, which breaks the line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """What one chart shows.
+
+    Attributes:
+        key: Its name in addresses and ids.
+        title: What it is called.
+        shown: A figure as people read it.
+        of: What a sample says of it.
+        query: What Prometheus is asked for it, with `$range` for the time rates are taken over; "" for nothing.
+        most: The largest that it can be, None without a bound.
+        is_whole: Whether it counts things, so that no fraction of one is drawn as a line of the scale.
+    """
+
+    key: str
+    title: str
+    shown: Callable[[float], str]
+    of: Callable[[Sample], float | None]
+    query: str = ""
+    most: float | None = None
+    is_whole: bool = False
+
+
+def _count(state: TaskState) -> Callable[[Sample], float]:
+    return lambda sample: float(sample.sizes[state])
+
+
+def _per_s(value: float) -> str:
+    return f"{value:,.2f}/s" if value < 100 else f"{value:,.0f}/s"
+
+
+def _number(value: float) -> str:
+    return wording.number(round(value)) if value == round(value) or value >= 100 else f"{value:.1f}"
+
+
+def _seconds(value: float) -> str:
+    try:
+        return wording.span(timedelta(seconds=value))
+    except OverflowError:
+        return "∞"
+
+
+MEASURES = (
+    Measure(
+        key="processed",
+        title="Processed per second",
+        shown=_per_s,
+        of=lambda sample: sample.processed_per_s,
+        query="rate(asynq_tasks_processed_total[$range])",
+    ),
+    Measure(
+        key="failed",
+        title="Failed per second",
+        shown=_per_s,
+        of=lambda sample: sample.failed_per_s,
+        query="rate(asynq_tasks_failed_total[$range])",
+    ),
+    Measure(
+        key="errors",
+        title="Error rate",
+        shown=wording.percent,
+        of=lambda sample: sample.error_rate,
+        query="rate(asynq_tasks_failed_total[$range]) / rate(asynq_tasks_processed_total[$range])",
+        most=1.0,
+    ),
+    Measure(
+        key="size",
+        title="Queue size",
+        shown=_number,
+        of=lambda sample: float(sample.size),
+        query="asynq_queue_size",
+        is_whole=True,
+    ),
+    Measure(
+        key="latency",
+        title="Latency",
+        shown=_seconds,
+        of=lambda sample: sample.latency.total_seconds() if sample.latency is not None else 0.0,
+        query="asynq_queue_latency_seconds",
+    ),
+    Measure(
+        key="memory",
+        title="Memory",
+        shown=lambda value: wording.size(round(value)),
+        of=lambda sample: None if sample.memory is None else float(sample.memory),
+        query="asynq_queue_memory_usage_approx_bytes",
+    ),
+    *(
+        Measure(
+            key=state.value,
+            title=f"{state.value.capitalize()} tasks",
+            shown=_number,
+            of=_count(state),
+            query=f'asynq_tasks_enqueued_total{{state="{state.value}"}}',
+            is_whole=True,
+        )
+        for state in (TaskState.PENDING, TaskState.RETRY, TaskState.ARCHIVED)
+    ),
+    Measure(
+        key="utilisation",
+        title="Slots of the workers taken",
+        shown=wording.percent,
+        of=lambda sample: sample.utilisation,
+        most=1.0,
+    ),
+)
+"""The charts, in their order: the nine of Asynq's monitor, and how busy the workers are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One queue in a chart.
+
+    Attributes:
+        name: Name of the queue.
+        number: Which colour it has.
+        path: The line, "" for none.
+        last: Its last figure.
+        mean: The mean of its figures.
+        highest: The highest of them.
+    """
+
+    name: str
+    number: int
+    path: str
+    last: str
+    mean: str
+    highest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """One chart.
+
+    Attributes:
+        key: Its name in addresses and ids.
+        title: What it is called.
+        top: The figure at the upper end of the scale.
+        middle: The one in the middle, "" where there is none.
+        lines: The queues.
+        words: What it shows, in words.
+    """
+
+    key: str
+    title: str
+    top: str
+    middle: str
+    lines: Sequence[Line]
+    words: str
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        return not any(line.path for line in self.lines)
+
+
+def points_of(series: QueueSeries, measure: Measure) -> Points:
+    """Return what samples say of a measure. Where samples are missing between two, the line is broken."""
+    found: list[tuple[datetime, float | None]] = []
+    for sample in series.samples:
+        if sample.is_after_gap:
+            found.append((sample.at, None))
+        found.append((sample.at, measure.of(sample)))
+    return found
+
+
+def chart(measure: Measure, lines: Mapping[str, Points], *, begin: datetime, end: datetime) -> Chart:
+    """Draw what queues say of a measure between two moments."""
+    known = [value for points in lines.values() for _, value in points if value is not None]
+    top = scale_top(max(known, default=0.0), most=measure.most, is_whole=measure.is_whole)
+    drawn = [
+        _line(name, number % COLOURS, points, measure, top=top, begin=begin, end=end)
+        for number, (name, points) in enumerate(lines.items())
+    ]
+    has_middle = not measure.is_whole or top % 2 == 0
+    return Chart(
+        key=measure.key,
+        title=measure.title,
+        top=measure.shown(top),
+        middle=measure.shown(top / 2) if has_middle else "",
+        lines=drawn,
+        words=f"{measure.title}: highest {measure.shown(max(known))}" if known else f"{measure.title}: no figures",
+    )
+
+
+def scale_top(highest: float, *, most: float | None, is_whole: bool) -> float:
+    """Return the upper end of a scale: 1, 2 or 5 times a power of ten that is not below the highest figure."""
+    if highest <= 0:
+        return min(1.0, most or 1.0)
+    power = 1.0
+    while power > highest:
+        power /= 10
+    while power * 10 <= highest:
+        power *= 10
+    top = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= highest)
+    if is_whole:
+        top = max(1.0, top)
+    return top if most is None else min(top, most)
+
+
+def _line(
+    name: str, number: int, points: Points, measure: Measure, *, top: float, begin: datetime, end: datetime
+) -> Line:
+    known = [value for _, value in points if value is not None]
+    return Line(
+        name=name,
+        number=number,
+        path=path(points, top=top, begin=begin, end=end),
+        last=measure.shown(known[-1]) if known else wording.NONE,
+        mean=measure.shown(sum(known) / len(known)) if known else wording.NONE,
+        highest=measure.shown(max(known)) if known else wording.NONE,
+    )
+
+
+def path(points: Points, *, top: float, begin: datetime, end: datetime) -> str:
+    """Return the line through points, as the attribute `d` of a path. A point alone is a dot."""
+    width_s = (end - begin).total_seconds()
+    words: list[str] = []
+    run = 0
+    for at, value in points:
+        if value is None:
+            words += ["h0"] if run == 1 else []
+            run = 0
+            continue
+        x = _units(WIDTH * (at - begin).total_seconds() / width_s)
+        y = _units(HEIGHT * (1 - min(1.0, max(0.0, value / top))))
+        words.append(f"{'L' if run else 'M'}{x} {y}")
+        run += 1
+    words += ["h0"] if run == 1 else []
+    return "".join(words)
+
+
+def _units(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")

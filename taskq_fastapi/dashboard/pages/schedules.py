@@ -1,0 +1,99 @@
+"""Periodic entries: what schedulers enqueue when, what they enqueued, and enqueueing one now."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from taskq_core.errors import EntryNotFoundError
+from taskq_core.inspector import PeriodicEntryInfo
+from taskq_core.inspector.entry_call import entry_call
+from taskq_fastapi.dashboard.form import Form
+from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, Page, Question
+from taskq_fastapi.dashboard.view import Shown, View
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+PAYLOAD_MOST = 2000
+"""Most bytes of a payload that the list shows; the page of an entry shows all of it, up to 64 KiB."""
+
+SORTS: dict[str, Callable[[PeriodicEntryInfo], Any]] = {
+    "id": lambda entry: entry.id,
+    "spec": lambda entry: entry.spec,
+    "type": lambda entry: entry.name,
+    "next": lambda entry: entry.next_run_at or _NEVER,
+    "previous": lambda entry: entry.previous_run_at or _LONG_AGO,
+}
+"""What the table can be sorted by."""
+
+
+async def show(view: View) -> Shown:
+    """Show the entries of all schedulers that live."""
+    sort = view.query.get("sort", "id")
+    if sort.removeprefix("-") not in SORTS:
+        raise BadRequestError(f"sort must be one of {', '.join(SORTS)}, got {sort[:50]!r}")
+    found = await view.shared("schedules", view.inspector.scheduler_entries)
+    rows = sorted(found, key=SORTS[sort.removeprefix("-")], reverse=sort.startswith("-"))
+    paging = view.paging(len(rows))
+    part = rows[paging.skip : paging.skip + paging.rows]
+    return view.page(
+        "schedules.html",
+        title="Schedules",
+        rows=[(entry, view.shown.octets(entry.name, "payload", entry.payload, most=PAYLOAD_MOST)) for entry in part],
+        paging=paging,
+        sort=sort,
+    )
+
+
+async def show_entry(view: View) -> Shown:
+    """Show one entry and what it has enqueued."""
+    entry_id = view.query.need("id")
+    paging = view.paging(_EVENTS_KEPT)
+    read = partial(view.inspector.scheduler_events, entry_id, page=paging.number, page_size=paging.rows)
+    events = await view.shared(("events", entry_id, paging.number, paging.rows), read)
+    found = await view.shared("schedules", view.inspector.scheduler_entries)
+    entry = next((each for each in found if each.id == entry_id), None)
+    return view.page(
+        "schedule.html",
+        title=entry_id,
+        entry_id=entry_id,
+        entry=entry,
+        payload=None if entry is None else view.shown.octets(entry.name, "payload", entry.payload, most=64 * 1024),
+        events=events,
+        page=paging.number,
+        has_more=len(events) == paging.rows,
+    )
+
+
+_EVENTS_KEPT = 1000
+
+
+async def _entry(view: View, form: Form) -> PeriodicEntryInfo:
+    entry_id = form.need("id")
+    for entry in await view.inspector.scheduler_entries():
+        if entry.id == entry_id:
+            return entry
+    raise EntryNotFoundError(entry_id, "")
+
+
+async def ask_run(view: View, form: Form) -> Question:
+    """Ask before an entry is run now."""
+    entry = await _entry(view, form)
+    return Question(
+        text=f"Enqueue “{entry.name}” now, as the schedule “{entry.id}” does when it is due? "
+        "When it is due next stays as it is.",
+        button="Run now",
+    )
+
+
+async def run(view: View, form: Form) -> Done:
+    """Enqueue what an entry enqueues."""
+    entry = await _entry(view, form)
+    handle = await view.site.taskq.async_client.enqueue(entry_call(view.site.taskq, entry))
+    view.audited |= {"task_id": handle.id, "queue": handle.queue}
+    return Done(text=f"Task {handle.id} was enqueued to “{handle.queue}”.")
+
+
+PAGE = Page(path="schedules", label="Schedules", show=show)
+ENTRY = Page(path="schedule", show=show_entry)
+ACTIONS = (Action(path="schedule-run", perform=run, ask=ask_run, audited=("id",)),)

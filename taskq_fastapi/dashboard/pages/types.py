@@ -1,0 +1,73 @@
+"""Task types: what became of their runs and how long they took, and which of them fill a state."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from taskq_core.dashboard import TypeRuns
+from taskq_core.inspector import LISTED_STATES
+from taskq_core.wire import TaskState
+from taskq_fastapi.dashboard.registry import BadRequestError, NotFoundError, Page
+from taskq_fastapi.dashboard.view import Shown, View
+
+HOURS = (1, 6, 24)
+"""How far back runs are told of."""
+SCAN = 2000
+"""Most tasks of a state that are read."""
+SORTS: dict[str, Callable[[TypeRuns], Any]] = {
+    "type": lambda row: row.name,
+    "processed": lambda row: row.processed,
+    "failed": lambda row: row.failed,
+    "archived": lambda row: row.archived,
+    "errors": lambda row: row.error_rate or 0.0,
+    "total": lambda row: row.total,
+    "mean": lambda row: row.mean or timedelta(0),
+    "p95": lambda row: row.p95 or timedelta(0),
+}
+"""What the table can be sorted by."""
+
+
+async def show(view: View) -> Shown:
+    """Show task types of one queue or all."""
+    sort, queue = view.query.get("sort", "-processed"), view.query.get("queue")
+    if sort.removeprefix("-") not in SORTS:
+        raise BadRequestError(f"sort must be one of {', '.join(SORTS)}, got {sort[:50]!r}")
+    hours = view.query.number("hours", HOURS[-1], low=0, high=24)
+    there = await view.shared("queue names", view.inspector.queues)
+    if queue and queue not in there:
+        raise NotFoundError(f"no queue {queue[:80]!r}")
+    names = (queue,) if queue else tuple(there)
+    found = await view.shared(("types", names, hours), partial(view.dashboard.types, names, hours=hours))
+    state = _state(view) if queue else None
+    held = None
+    if state is not None:
+        read = partial(view.dashboard.state_types, queue, state, scan=SCAN)
+        held = await view.shared(("state types", queue, state), read)
+    rows = sorted(sorted(found.types, key=SORTS["type"]), key=SORTS[sort.removeprefix("-")], reverse=sort[:1] == "-")
+    return view.page(
+        "types.html",
+        title="Task types",
+        found=found,
+        rows=rows,
+        sort=sort,
+        hours=hours,
+        hours_choices=HOURS,
+        there=there,
+        queue=queue,
+        state=state,
+        held=held,
+        listed_states=LISTED_STATES,
+    )
+
+
+def _state(view: View) -> TaskState | None:
+    text = view.query.get("state")
+    if not text:
+        return None
+    if text not in LISTED_STATES:
+        raise BadRequestError(f"state must be one of {', '.join(LISTED_STATES)}, got {text[:50]!r}")
+    return TaskState(text)
+
+
+PAGE = Page(path="types", label="Types", show=show)

@@ -1,0 +1,359 @@
+"""The charts of the dashboard: what is drawn, of which time, and where the figures come from."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from taskq_core import ConfigurationError, TaskQ
+from taskq_fastapi.dashboard import taskq_dashboard
+from taskq_fastapi.dashboard.charts import MEASURES, chart, path, scale_top
+from taskq_fastapi.dashboard.pages.metrics import CHOSEN_MOST, QUEUES_MOST
+from tests.redis_server import RedisServer
+from tests.taskq_fastapi.dashboards import Fields, dashboard_of, looking
+from tests.taskq_fastapi.pasts import Past
+
+redis = pytest.mark.redis
+KEYS = [measure.key for measure in MEASURES]
+BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
+END = BEGIN + timedelta(seconds=1000)
+
+
+@pytest.fixture
+def past(server: RedisServer) -> Past:
+    return Past(server)
+
+
+def figures(html: str) -> dict[str, str]:
+    """Return the charts of a page by their key."""
+    parts = html.split('<figure class="chart" id="chart-')[1:]
+    return {part.partition('"')[0]: part.partition("</figure>")[0] for part in parts}
+
+
+def paths(figure: str) -> list[str]:
+    """Return the lines of a chart."""
+    return [str(found["d"]) for tag, found in Fields(figure).tags if tag == "path" and "line" in str(found["class"])]
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
+def at(second: float, value: float | None) -> tuple[datetime, float | None]:
+    return BEGIN + timedelta(seconds=second), value
+
+
+def test_a_line_goes_through_its_points() -> None:
+    drawn = path([at(0, 0), at(500, 5), at(1000, 10)], top=10, begin=BEGIN, end=END)
+
+    assert drawn == "M0 100L500 50L1000 0"
+
+
+def test_a_line_is_broken_where_figures_are_missing() -> None:
+    """What stands alone is a dot."""
+    points = [at(0, 10), at(100, 10), at(200, None), at(300, 0), at(400, None), at(900, 20)]
+
+    assert path(points, top=10, begin=BEGIN, end=END) == "M0 0L100 0M300 100h0M900 0h0"
+    assert path([at(0, None)], top=10, begin=BEGIN, end=END) == ""
+
+
+@pytest.mark.parametrize(
+    ("highest", "most", "is_whole", "top"),
+    [
+        (0, None, False, 1),
+        (0, 1.0, False, 1),
+        (0.03, None, False, 0.05),
+        (1, None, True, 1),
+        (0.2, None, True, 1),
+        (7, None, True, 10),
+        (11, None, True, 20),
+        (5_000_000, None, True, 5_000_000),
+        (0.7, 1.0, False, 1.0),
+        (0.001, 1.0, False, 0.001),
+    ],
+)
+def test_a_scale_ends_at_a_round_figure(highest: float, most: float | None, is_whole: bool, top: float) -> None:
+    assert scale_top(highest, most=most, is_whole=is_whole) == pytest.approx(top)
+
+
+def test_a_chart_says_in_words_what_it_shows() -> None:
+    size = next(measure for measure in MEASURES if measure.key == "size")
+
+    drawn = chart(size, {"a": [at(0, 3), at(10, 7)], "b": []}, begin=BEGIN, end=END)
+
+    assert (drawn.top, drawn.middle, drawn.words) == ("10", "5", "Queue size: highest 7")
+    assert [(line.name, line.last, line.mean, line.highest) for line in drawn.lines] == [
+        ("a", "7", "5", "7"),
+        ("b", "-", "-", "-"),
+    ]
+    assert not drawn.is_empty
+    assert chart(size, {"b": []}, begin=BEGIN, end=END).is_empty
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+@redis
+async def test_ten_charts_are_drawn_of_the_samples(taskq: TaskQ, past: Past) -> None:
+    past.samples("default", per_s=5)
+    past.samples("low", per_s=2)
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/metrics")
+
+    found = figures(page.text)
+    assert list(found) == KEYS
+    assert all(len(paths(figure)) == 2 for figure in found.values())
+    assert 'aria-label="Processed per second: highest 5.00/s"' in found["processed"]
+    assert 'aria-label="Slots of the workers taken: highest 75.0 %"' in found["utilisation"]
+    assert '<th scope="row"><bdi>low</bdi></th><td class="number">2.00/s</td>' in found["processed"]
+    assert "style=" not in page.text
+    assert len(page.content) < 150_000
+
+
+@redis
+@pytest.mark.parametrize("duration", ["1h", "6h", "1d", "8d", "30d", "90m", "31h30m"])
+async def test_any_duration_is_drawn(taskq: TaskQ, past: Past, duration: str) -> None:
+    past.samples("default")
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/metrics", params={"duration": duration})
+
+    assert page.status_code == 200
+    assert paths(figures(page.text)["size"])
+    chosen = [found for tag, found in Fields(page.text).tags if tag == "a" and found.get("aria-current") == "true"]
+    assert [str(found["href"]) for found in chosen] == (
+        [f"metrics?duration={duration}"] if duration in ("1h", "6h", "1d", "8d", "30d") else []
+    )
+
+
+@redis
+async def test_a_gap_breaks_the_lines(taskq: TaskQ, past: Past) -> None:
+    past.samples("default", gap=(100, 200))
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/metrics")
+
+    assert paths(figures(page.text)["size"])[0].count("M") == 2
+
+
+@redis
+async def test_time_is_frozen_and_moved_and_let_go(taskq: TaskQ, past: Past) -> None:
+    past.samples("default")
+
+    async with looking(dashboard_of(taskq)) as web:
+
+        async def follow(label: str, address: str) -> str:
+            page = await web.get(f"/{address}")
+            link = next(line for line in page.text.splitlines() if f">{label}</a>" in line)
+            return Fields(link).links[0]
+
+        frozen = await follow("Freeze", "metrics?duration=1h&queue=default")
+        earlier = await follow("Earlier", frozen)
+        back = await follow("Later", earlier)
+        now = await follow("Up to now", back)
+        page = await web.get(f"/{earlier}")
+
+    def end(address: str) -> datetime:
+        return datetime.fromisoformat(parse_qs(urlsplit(address).query)["end"][0])
+
+    assert abs(end(frozen).timestamp() - past.now_s) < 60
+    assert end(frozen) - end(earlier) == timedelta(minutes=30)
+    assert end(back) == end(frozen)
+    assert now == "metrics?duration=1h&queue=default"
+    assert paths(figures(page.text)["size"])
+
+
+@redis
+async def test_queues_are_chosen(taskq: TaskQ, past: Past) -> None:
+    for number in range(QUEUES_MOST + 2):
+        past.samples(f"q{number:02}", count=3)
+
+    async with looking(dashboard_of(taskq)) as web:
+        some = await web.get("/metrics")
+        two = await web.get("/metrics?queue=q11&queue=q03&queue=q11&queue=")
+
+    assert f"The first {QUEUES_MOST} of {QUEUES_MOST + 2} queues are shown" in some.text
+    assert len(paths(figures(some.text)["size"])) == QUEUES_MOST
+    assert len(paths(figures(two.text)["size"])) == 2
+    assert two.text.count(" selected>") == 2
+
+
+@redis
+@pytest.mark.parametrize(
+    ("query", "status", "said"),
+    [
+        ("duration=1y", 400, "duration must be 1h, 6h, 1d, 8d, 30d or as 90m"),
+        ("duration=-1h", 400, "duration must be"),
+        ("duration=1s", 400, "duration must be"),
+        ("duration=99999999h", 400, "duration must be"),
+        ("end=yesterday", 400, "end must be a time as 2030-01-31T12:00"),
+        ("end=9999-12-31T23:59:59Z", 400, "end must be a time"),
+        ("end=0001-01-01", 400, "end must be a time"),
+        ("queue=none", 404, "no queue"),
+        ("&".join(f"queue=q{number}" for number in range(CHOSEN_MOST + 1)), 400, "at most 20 queues"),
+    ],
+)
+async def test_what_cannot_be_drawn_is_said(taskq: TaskQ, past: Past, query: str, status: int, said: str) -> None:
+    past.samples("default", count=3)
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get(f"/metrics?{query}")
+
+    assert (page.status_code, said in page.text) == (status, True)
+
+
+@redis
+@pytest.mark.parametrize("end", ["2000-01-01T00:00", "9000-01-01T00:00", "2030-01-31T12:00:00+02:00"])
+async def test_a_time_without_samples_is_empty(taskq: TaskQ, past: Past, end: str) -> None:
+    past.samples("default", count=3)
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/metrics", params={"end": end})
+
+    assert page.status_code == 200
+    assert page.text.count("No figures of this time.") == len(MEASURES)
+
+
+@redis
+async def test_without_queues_there_is_nothing_to_draw(taskq: TaskQ) -> None:
+    async with looking(dashboard_of(taskq)) as web:
+        assert "There are no queues yet" in (await web.get("/metrics")).text
+
+
+@redis
+async def test_names_of_queues_are_text(taskq: TaskQ, past: Past) -> None:
+    name = '"><script>alert(1)</script>'
+    past.samples(name)
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/metrics", params={"queue": name})
+
+    assert len(paths(figures(page.text)["size"])) == 1
+    assert "<script>alert" not in page.text
+    assert "&lt;script&gt;alert(1)" in page.text
+
+
+# --- Prometheus -------------------------------------------------------------------------------------------------------
+
+
+class FakePrometheus(BaseHTTPRequestHandler):
+    """Answers range queries for the queues `default` and `other` as Prometheus does."""
+
+    asked: ClassVar[list[dict[str, list[str]]]] = []
+    headers_seen: ClassVar[list[str | None]] = []
+    trouble: ClassVar[str] = ""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        query = parse_qs(urlsplit(self.path).query)
+        self.asked.append(query)
+        self.headers_seen.append(self.headers["Authorization"])
+        start = float(query["start"][0])
+        values = [[start + 60 * number, str(number)] for number in range(5)] + [[start + 300, "NaN"]]
+        results = [{"metric": {"queue": name}, "values": values} for name in ("default", "other")]
+        body = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": results}})
+        if self.trouble == "redirect":
+            self.send_response(302)
+            self.send_header("Location", "http://127.0.0.1:1/elsewhere")
+        else:
+            self.send_response(422 if self.trouble == "error" else 200)
+        self.end_headers()
+        if self.trouble != "redirect":
+            answers = {"words": "hello", "shape": '{"status": "success", "data": []}', "failed": '{"status": "error"}'}
+            self.wfile.write(answers.get(self.trouble, body).encode())
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - what it is called there
+        """Say nothing."""
+
+
+@contextmanager
+def prometheus(trouble: str = "") -> Iterator[str]:
+    FakePrometheus.asked.clear()
+    FakePrometheus.headers_seen.clear()
+    FakePrometheus.trouble = trouble
+    server = ThreadingHTTPServer(("127.0.0.1", 0), FakePrometheus)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@redis
+async def test_prometheus_is_asked_where_the_operator_names_one(taskq: TaskQ, past: Past) -> None:
+    past.samples("default")
+    with prometheus() as place:
+        async with looking(dashboard_of(taskq, prometheus_url=f"http://ops:p%40ss@{place}/")) as web:
+            page = await web.get("/metrics")
+            samples = await web.get("/metrics?source=samples")
+
+    found = figures(page.text)
+    assert "from Prometheus." in page.text
+    assert 'aria-label="Queue size: highest 4"' in found["size"]
+    assert "other" not in found["size"], "of queues that are not here nothing is shown"
+    assert 'aria-label="Slots of the workers taken: highest 75.0 %"' in found["utilisation"], "which only workers know"
+    assert len(FakePrometheus.asked) == 9
+    queries = {query["query"][0] for query in FakePrometheus.asked}
+    assert "rate(asynq_tasks_processed_total[80s])" in queries
+    assert 'asynq_tasks_enqueued_total{state="retry"}' in queries
+    assert set(FakePrometheus.headers_seen) == {"Basic b3BzOnBAc3M="}
+    assert "from the samples that workers take" in samples.text
+
+
+@redis
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ("error", "Prometheus answered 422"),
+        ("redirect", "Prometheus answered 302"),
+        ("words", "Prometheus did not answer in JSON"),
+        ("shape", "Prometheus answered something else"),
+        ("failed", "Prometheus refused the query"),
+    ],
+)
+async def test_without_an_answer_the_samples_are_drawn(taskq: TaskQ, past: Past, trouble: str, said: str) -> None:
+    past.samples("default")
+    with prometheus(trouble) as place:
+        async with looking(dashboard_of(taskq, prometheus_url=f"http://{place}")) as web:
+            page = await web.get("/metrics")
+
+    assert said in page.text
+    assert 'aria-label="Processed per second: highest 5.00/s"' in figures(page.text)["processed"]
+
+
+@redis
+async def test_a_prometheus_that_is_away_is_told_of_without_its_address(taskq: TaskQ, past: Past) -> None:
+    past.samples("default")
+
+    async with looking(dashboard_of(taskq, prometheus_url="http://ops:secret@127.0.0.1:1")) as web:
+        page = await web.get("/metrics")
+
+    assert "Prometheus does not answer" in page.text
+    assert "secret" not in page.text
+    assert "127.0.0.1:1" not in page.text
+
+
+@redis
+async def test_no_request_names_a_prometheus(taskq: TaskQ, past: Past) -> None:
+    past.samples("default")
+    with prometheus() as place:
+        async with looking(dashboard_of(taskq)) as web:
+            page = await web.get("/metrics", params={"prometheus_url": f"http://{place}", "source": "prometheus"})
+
+    assert page.status_code == 200
+    assert FakePrometheus.asked == []
+
+
+@pytest.mark.parametrize("url", ["", "prometheus:9090", "file:///etc/passwd", "http://", 9090])
+def test_an_address_that_is_none_is_refused(url: Any) -> None:
+    with pytest.raises(ConfigurationError, match="prometheus_url must be as http://prometheus:9090"):
+        taskq_dashboard(TaskQ("redis://localhost"), allow_anonymous=True, prometheus_url=url)

@@ -1,0 +1,337 @@
+"""The dashboard's pages of workers, schedules, task types and the store."""
+
+import logging
+import re
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.inspector import Inspector
+from taskq_core.wire import TaskState
+from tests.redis_server import RedisServer, start_cluster
+from tests.taskq_fastapi.dashboards import Fields, act, dashboard_of, looking, told
+from tests.taskq_fastapi.pasts import Past
+
+pytestmark = pytest.mark.redis
+SCRIPT = '"><script>alert(1)</script>'
+
+
+@pytest.fixture
+def past(server: RedisServer) -> Past:
+    return Past(server)
+
+
+def rows(html: str, table: str) -> list[str]:
+    """Return the rows of a table as text, its own tables in a row included."""
+    body = html.split(f'<table id="{table}">')[1].split("</thead>", 1)[1].split("</div>")[0]
+    return [
+        re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", row)).strip()
+        for row in re.findall(r"^<tr>$.*?^</tr>$|^  ?<tr>.*?</tr>$|^<tr><t.*?</tr>$", body, re.DOTALL | re.MULTILINE)
+    ]
+
+
+# --- workers ----------------------------------------------------------------------------------------------------------
+
+
+async def test_workers_tell_what_they_serve_and_run(taskq: TaskQ, past: Past) -> None:
+    past.worker("web-1", 7, {"default": 3, "low": 1}, running=(("email", "id-a", "default"), ("email", "id-b", "low")))
+    past.worker("web-2", 8, {"low": 5}, strict_priority=True, status="stopped", start_time_ns=None)
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/workers")
+
+    first, second = [row for row in rows(page.text, "workers") if row.startswith("web-")]
+    assert first.startswith("web-1:7 id-7")
+    assert "1 h 0 min" in first
+    assert "active default weight 3, 75.0 % low weight 1, 25.0 %" in first
+    assert "2 of 10 20.0 %" in first
+    assert "2 tasks of web-1:7" in first
+    assert "id-a email default" in page.text.replace("\n", " ") or "id-a" in page.text
+    assert page.text.count("overdue") == 1
+    assert "stopped low weight 5 strict priority 0 of 10 0.0 % nothing" in second
+    assert "<dt>Slots taken</dt><dd>10.0 %</dd>" in page.text
+
+
+@pytest.mark.parametrize(
+    ("sort", "first"),
+    [("worker", "a"), ("-worker", "b"), ("-active", "b"), ("utilisation", "a"), ("started", "b"), ("-status", "a")],
+)
+async def test_workers_are_sorted(taskq: TaskQ, past: Past, sort: str, first: str) -> None:
+    past.worker("a", 1, {"default": 1}, status="stopped")
+    past.worker("b", 2, {"default": 1}, running=(("email", "id-a", "default"),), start_time_ns=5)
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/workers", params={"sort": sort})
+
+    assert re.findall(r'<th scope="row"><bdi>(\w):', page.text)[0] == first
+
+
+async def test_many_workers_come_in_pages(taskq: TaskQ, past: Past) -> None:
+    for pid in range(25):
+        past.worker("box", 100 + pid, {"default": 1})
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/workers?rows=10&page=3")
+
+    assert page.text.count('<th scope="row"><bdi>box:') == 5
+    assert "21–25 of 25" in page.text  # noqa: RUF001 - a dash between numbers
+
+
+async def test_without_workers_it_is_said_how_to_start_one(taskq: TaskQ) -> None:
+    async with looking(dashboard_of(taskq)) as web:
+        assert "No worker lives" in (await web.get("/workers")).text
+
+
+# --- schedules --------------------------------------------------------------------------------------------------------
+
+
+async def test_schedules_tell_when_and_what(taskq: TaskQ, past: Past) -> None:
+    past.schedule(past.entry(), past.entry("hourly", spec="@every 1h", task_type="sync", next_enqueue_time_ns=None))
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/schedules")
+        viewer = await web.get("/schedules", headers={"x-user": "vera:viewer"})
+
+    hourly, nightly = rows(page.text, "schedules")
+    assert hourly.startswith("hourly @every 1h sync")
+    assert nightly.startswith("nightly 0 3 * * * report:build {&#34;day&#34;: 1} Queue(&#34;low&#34;) MaxRetry(3) ")
+    assert nightly.endswith("Run now nightly")
+    assert "day" not in viewer.text
+    assert "9 B, hidden" in viewer.text
+    assert "Run now" not in viewer.text
+
+
+@pytest.mark.parametrize(
+    ("sort", "first"), [("id", "a"), ("-id", "b"), ("next", "b"), ("-previous", "b"), ("type", "b"), ("spec", "b")]
+)
+async def test_schedules_are_sorted(taskq: TaskQ, past: Past, sort: str, first: str) -> None:
+    past.schedule(
+        past.entry("a", next_enqueue_time_ns=None, prev_enqueue_time_ns=None, task_type="z", spec="@every 1h"),
+        past.entry("b", task_type="y"),
+    )
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/schedules", params={"sort": sort})
+
+    assert re.findall(r"schedule\?id=(\w)\"", page.text)[0] == first
+
+
+async def test_a_schedule_tells_what_it_has_enqueued(taskq: TaskQ, past: Past) -> None:
+    past.schedule(past.entry(), fired=25)
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/schedule?id=nightly&rows=20")
+        second = await web.get("/schedule?id=nightly&rows=20&page=2")
+        none = await web.get("/schedule?id=nightle")
+
+    assert "fired-0 " in rows(page.text, "events")[0]
+    assert len(rows(page.text, "events")) == 20
+    assert "page=2" in page.text
+    assert [row.split()[0] for row in rows(second.text, "events")] == [f"fired-{number}" for number in range(20, 25)]
+    assert (none.status_code, "nightle" in none.text) == (404, True)
+
+
+async def test_a_schedule_that_is_gone_still_tells_what_it_has_enqueued(taskq: TaskQ, past: Past) -> None:
+    past.schedule(past.entry(), fired=2)
+    past.raw.delete(past.keys.scheduler("box", 7, "s1"))
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/schedule?id=nightly")
+
+    assert "No scheduler has this entry any more" in page.text
+    assert len(rows(page.text, "events")) == 2
+    assert "Run now" not in page.text
+
+
+async def test_a_schedule_is_run_now(taskq: TaskQ, past: Past, caplog: pytest.LogCaptureFixture) -> None:
+    """With the options that its scheduler shows; when it is due next stays as it is, and who did it is noted."""
+    past.schedule(past.entry())
+    caplog.set_level(logging.INFO, "taskq.audit")
+
+    async with looking(dashboard_of(taskq)) as web:
+        question = await web.get("/schedule-run?id=nightly&back=schedules")
+        answer = await act(web, "/schedule-run", id="nightly", back="schedules")
+        page = await web.get("/schedules")
+
+    assert "Enqueue “report:build” now" in question.text
+    assert (answer.status_code, answer.headers["location"]) == (303, "./schedules")
+    (task,) = Inspector(taskq).tasks("low", TaskState.PENDING).tasks
+    assert told(page) == f"Task {task.id} was enqueued to “low”."
+    assert (task.name, task.payload, task.max_retry) == ("report:build", b'{"day":1}', 3)  # type: ignore[union-attr]  # readable
+    noted = caplog.records[-1].getMessage() + str(caplog.records[-1].__dict__)
+    assert "nightly" in noted
+    assert task.id in noted
+    assert "olga" in noted
+    assert "day" not in noted.replace("today", "")
+
+
+async def test_a_schedule_is_run_by_operators_with_a_form_only(taskq: TaskQ, past: Past) -> None:
+    past.schedule(past.entry())
+
+    async with looking(dashboard_of(taskq), user="vera:viewer") as web:
+        viewer = await act(web, "/schedule-run", id="nightly")
+    async with looking(dashboard_of(taskq, read_only=True)) as web:
+        read_only = await act(web, "/schedule-run", id="nightly")
+    async with looking(dashboard_of(taskq)) as web:
+        forged = await web.post("/schedule-run", data={"id": "nightly"})
+        got = await web.get("/schedule-run?id=nightly")
+        gone = await act(web, "/schedule-run", id="none", back="schedules")
+        missing = await act(web, "/schedule-run", back="schedules")
+        said = told(await web.get("/schedules"))
+
+    assert (viewer.status_code, read_only.status_code, forged.status_code, got.status_code) == (403, 403, 403, 200)
+    assert gone.status_code in (303, 404)
+    assert missing.status_code in (303, 400)
+    assert said or gone.status_code == 404
+    assert Inspector(taskq).queues() == []
+
+
+# --- task types -------------------------------------------------------------------------------------------------------
+
+
+async def test_types_tell_what_became_of_their_runs(taskq: TaskQ, past: Past) -> None:
+    past.runs("default", "email", 40, failed=10, at_s=0.02)
+    past.runs("low", "report", 1000, at_s=20)
+
+    async with looking(dashboard_of(taskq)) as web:
+        every = await web.get("/types")
+        default = await web.get("/types?queue=default&hours=1")
+        by_errors = await web.get("/types?sort=-errors")
+
+    report, email = rows(every.text, "runs")
+    assert report.startswith("report 1,000 0 0.0 % 0 5 h 33 min 20 s ")
+    assert email.startswith("email 40 10 25.0 % 10 0.8 s 20 ms ")
+    assert [row.split()[0] for row in rows(default.text, "runs")] == ["email"]
+    assert [row.split()[0] for row in rows(by_errors.text, "runs")] == ["email", "report"]
+
+
+async def test_types_tell_which_fill_a_state(taskq: TaskQ, past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(30):
+        await taskq.remote("email" if number % 3 else "report").adelay(number=number)
+
+    async with looking(dashboard_of(taskq)) as web:
+        whole = await web.get("/types?queue=default&state=pending")
+        monkeypatch.setattr("taskq_fastapi.dashboard.pages.types.SCAN", 12)
+        some = await web.get("/types?queue=default&state=pending")
+        none = await web.get("/types?queue=default&state=retry")
+
+    assert rows(whole.text, "held") == ["email 20 66.7 %", "report 10 33.3 %"]
+    assert "A sample" not in whole.text
+    assert "A sample: 12 of 30 tasks were read." in some.text
+    assert "No task is retry." in none.text
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/types?queue=none", 404, "no queue"),
+        ("/types?queue=default&state=aggregating", 400, "state must be one of"),
+        ("/types?hours=25", 400, "hours must be a whole number from 0 to 24"),
+        ("/types?sort=x", 400, "sort must be one of"),
+        ("/workers?sort=x", 400, "sort must be one of"),
+        ("/workers?page=0", 400, "page must be a whole number"),
+        ("/schedules?sort=x", 400, "sort must be one of"),
+        ("/schedule", 400, "id is missing"),
+        ("/schedule-run", 400, "id is missing"),
+        ("/schedule-run?id=none", 404, "none"),
+    ],
+)
+async def test_what_is_not_there_or_not_usable_is_said(taskq: TaskQ, path: str, status: int, said: str) -> None:
+    await taskq.remote("email").adelay()
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get(path)
+
+    assert (page.status_code, said in page.text) == (status, True)
+
+
+# --- the store --------------------------------------------------------------------------------------------------------
+
+
+async def test_the_store_tells_of_itself(taskq: TaskQ, server: RedisServer) -> None:
+    info: Any = server.client.info("server")
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/redis")
+
+    assert f"<dt>Version</dt><dd>{info['redis_version']}</dd>" in page.text
+    assert "<dt>User</dt><dd><bdi>default</bdi></dd>" in page.text
+    for label in ("Uptime", "Memory used", "Memory peak", "Fragmentation", "Clients", "Replicas", "Last save (UTC)"):
+        assert re.search(rf"<dt>{re.escape(label)}</dt><dd>\s*(?:<time|\d)", page.text), label
+    assert "tcp_port:" in page.text
+    assert "The cluster" not in page.text
+
+
+async def test_a_user_who_may_not_ask_is_told_so(server: RedisServer) -> None:
+    with RedisServer(tcp=True) as own:
+        own.command("ACL", "SETUSER", "ada", "on", ">pw", "allkeys", "allchannels", "+@all", "-info")
+        taskq = TaskQ(f"redis://ada:pw@127.0.0.1:{own.port}/0")
+
+        async with looking(dashboard_of(taskq)) as web:
+            page = await web.get("/redis")
+        await taskq.aclose()
+
+    assert page.status_code == 200
+    assert "may not ask the server about itself" in page.text
+    assert "<bdi>ada</bdi>" in page.text
+
+
+async def test_a_cluster_tells_where_queues_are() -> None:
+    with start_cluster() as nodes:
+        taskq = TaskQ("redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes))
+        await taskq.remote("email").adelay()
+
+        async with looking(dashboard_of(taskq)) as web:
+            page = await web.get("/redis")
+        await taskq.aclose()
+
+    (place,) = rows(page.text, "places")
+    assert place.startswith("default ")
+    assert any(f":{node.port}" in place for node in nodes)
+    assert "cluster_state:ok" in page.text
+
+
+# --- what peers control -----------------------------------------------------------------------------------------------
+
+
+async def test_whatever_a_peer_wrote_is_text(taskq: TaskQ, past: Past) -> None:
+    past.worker(SCRIPT, 7, {SCRIPT: 1}, running=((SCRIPT, SCRIPT, SCRIPT),), status=SCRIPT)
+    past.schedule(
+        past.entry(
+            SCRIPT, spec=SCRIPT, task_type=SCRIPT, task_payload=SCRIPT.encode(), enqueue_options=(f"Queue({SCRIPT})",)
+        ),
+        fired=1,
+    )
+    past.runs(SCRIPT, SCRIPT, 5)
+    await taskq.remote(SCRIPT).using(queue=SCRIPT).adelay()
+
+    async with looking(dashboard_of(taskq)) as web:
+        for path, query in (
+            ("/workers", {}),
+            ("/schedules", {}),
+            ("/schedule", {"id": SCRIPT}),
+            ("/schedule-run", {"id": SCRIPT}),
+            ("/types", {"queue": SCRIPT, "state": "pending"}),
+        ):
+            page = await web.get(path, params=query)
+            assert page.status_code == 200
+            assert "alert(1)" in page.text
+            assert "<script>alert" not in page.text
+            assert not [each for tag, each in Fields(page.text).tags if tag == "script" and not each.get("src")]
+            assert "style=" not in page.text
+
+
+async def test_records_that_are_damaged_hide_no_page(taskq: TaskQ, past: Past) -> None:
+    past.raw.set(past.keys.server("h", 1, "x"), b"\xff\xff")
+    past.raw.zadd(past.keys.servers, {past.keys.server("h", 1, "x"): past.now_s + 60})
+    past.raw.rpush(past.keys.scheduler("h", 1, "x"), b"\xff\xff")
+    past.raw.zadd(past.keys.schedulers, {past.keys.scheduler("h", 1, "x"): past.now_s + 60})
+    past.raw.sadd(past.keys.queues, "default")
+    past.raw.set(past.keys.queue("default").tally(past.now_s // 3600), "x")
+    past.raw.set(past.keys.queue("default").samples(10), "x")
+
+    async with looking(dashboard_of(taskq)) as web:
+        pages = [await web.get(path) for path in ("/workers", "/schedules", "/types", "/metrics", "/redis")]
+
+    assert [page.status_code for page in pages] == [200] * 5
