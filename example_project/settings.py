@@ -43,6 +43,7 @@ TASKQ = {
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -80,6 +81,7 @@ BACKUP_DIR = DATA_DIR / "backups"
 MEDIA_ROOT = DATA_DIR / "media"
 MEDIA_URL = "media/"
 STATIC_URL = "static/"
+WHITENOISE_USE_FINDERS = True  # gunicorn serves them as they stand in the apps
 STORAGES = {
     # A task that runs twice writes its file twice, rather than a second one beside it.
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"allow_overwrite": True}},

@@ -32,11 +32,11 @@ Source = Callable[[], Iterable[Reading]]
 _GAUGES = {
     names.QUEUE_SIZE: ("{task}", "Tasks of a queue, by state."),
     names.QUEUE_LATENCY: ("s", "How long the task that is next to run has been pending; 0 where none is."),
-    names.QUEUE_PAUSED: ("1", "1 while a queue is paused, else 0."),
+    names.QUEUE_PAUSED: ("{queue}", "1 while a queue is paused, else 0."),
     names.WORKER_SLOTS: ("{slot}", "Most tasks that this worker runs at the same time."),
     names.WORKER_BUSY: ("{slot}", "Tasks that this worker runs."),
-    names.WORKER_CONNECTED: ("1", "1 while Redis answers this worker, else 0."),
-    names.SCHEDULER_LEADING: ("1", "1 while this scheduler enqueues what is due, else 0."),
+    names.WORKER_CONNECTED: ("{worker}", "1 while Redis answers this worker, else 0."),
+    names.SCHEDULER_LEADING: ("{scheduler}", "1 while this scheduler enqueues what is due, else 0."),
     names.OUTBOX_ROWS: ("{row}", "Tasks that wait in a database to be sent."),
     names.OUTBOX_AGE: ("s", "How long the oldest of them has waited; 0 where none does."),
 }

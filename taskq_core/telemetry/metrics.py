@@ -8,6 +8,7 @@ counted under `_other`, so a flood of names cannot fill memory.
 Gauges are the business of `gauges`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -175,6 +176,8 @@ class ClientMetrics:
         if self._meters.has_changed():
             meter = self._meters.meter
             self._instruments = None if meter is None else _client_instruments(meter)
+            if self._instruments is not None:
+                self._instruments.circuit_opened.add(0)  # so that its first opening is a rise
         return self._instruments
 
 
@@ -221,7 +224,14 @@ class WorkerMetrics:
         self._series: dict[tuple[str, str, Outcome, str | None], _WorkerSeries] = {}
         self._stuck: set[tuple[str, str]] = set()
         self._touched: list[_WorkerSeries] = []
+        self._expected: tuple[Sequence[str], Sequence[str]] = ((), ())
         self._refresh()
+
+    def expect(self, queues: Sequence[str], repair_kinds: Sequence[str]) -> None:
+        """Tell zero of what should stay at zero: who looks at counters sees the first one rise only if it was there."""
+        self._expected = (queues, repair_kinds)
+        if self._instruments is not None:
+            self._tell_zeros(self._instruments)
 
     @property
     def is_active(self) -> bool:
@@ -300,6 +310,17 @@ class WorkerMetrics:
         if self._meters.has_changed():
             meter = self._meters.meter
             self._instruments = None if meter is None else _worker_instruments(meter)
+            if self._instruments is not None:
+                self._tell_zeros(self._instruments)
+
+    def _tell_zeros(self, instruments: _WorkerInstruments) -> None:
+        queues, kinds = self._expected
+        for queue in queues:
+            labels = {names.QUEUE: queue}
+            instruments.malformed_traces.add(0, labels)
+            instruments.stuck.add(0, labels)
+            for kind in kinds:
+                instruments.repairs.add(0, {**labels, names.REPAIR_KIND: kind})
 
     def _new_series(self, key: tuple[str, str, Outcome, str | None]) -> _WorkerSeries:
         if len(self._series) >= self._max_series:

@@ -308,6 +308,7 @@ class Worker:
         self._queue_names = tuple(config.queues)
         self._redis_clock = RedisClock(self._clock)
         self.metrics = WorkerMetrics()
+        self.metrics.expect(self._queue_names, [kind.value for kind in FindingKind])
         self._gauges = WorkerGauges(
             gauges, self._clock, pulse=self._pulse, relays=self._relays, scheduler=self._scheduler
         )

@@ -167,6 +167,19 @@ class TestWorker:
         assert (was_active, worker.is_active) == (False, True)
         assert totals(reader)["asynq.tasks.processed"] == 1
 
+    def test_what_should_stay_at_zero_is_told_from_the_start(
+        self, meter_provider: MeterProvider, reader: InMemoryMetricReader
+    ) -> None:
+        """A series that appears with its first event has not risen, for those who look at rises."""
+        WorkerMetrics(meter_provider=meter_provider).expect(["low", "high"], ["lost", "doubled"])
+
+        told = points(reader)
+        assert totals(reader) == dict.fromkeys(
+            ("asynq.repairs", "asynq.tasks.stuck", "asynq.tasks.malformed_traces"), 0
+        )
+        assert len(told["asynq.repairs"]) == 4
+        assert len(told["asynq.tasks.stuck"]) == 2
+
 
 class TestClient:
     def test_what_was_sent(self, meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
@@ -186,6 +199,7 @@ class TestClient:
             "asynq.tasks.enqueued": [(task, 201)],
             "messaging.client.sent.messages": [(message, 201)],
             "messaging.client.operation.duration": [(message, 1)],
+            "asynq.client.circuit_opened": [({}, 0)],
         }
 
     def test_what_was_refused_was_sent_but_not_enqueued(

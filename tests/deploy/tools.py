@@ -1,0 +1,29 @@
+"""Programs that Debian has and that need not be here: each is found, or its tests are skipped; in CI they fail."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+
+
+def tool(name: str) -> str:
+    """Return the path of a program; skip the test where it is not installed, unless this is CI."""
+    path = shutil.which(name)
+    if path is None:
+        message = f"{name} is not installed: apt install {name}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
+
+
+def run(*command: str, cwd: Path = ROOT) -> str:
+    """Run a command and return what it prints; fail with what it says if it fails."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
