@@ -76,6 +76,9 @@ def plan(tasks: int) -> Plan:
         ("idle worker: commands run in Redis a second", "idle", {"seconds": 10}, "commands_per_s", ""),
         ("idle worker: CPU percent", "idle", {"seconds": 10}, "cpu_percent", ""),
     ]
+    for kind, count in (("chain", tasks // 50), ("group", 2 * tasks), ("chord", tasks // 5)):
+        for figure, words in (("enqueue_s", "enqueue, s"), ("run_s", "run, s"), ("steps_per_s", "steps a second")):
+            rows.append((f"{kind} of {count:,}: {words}", f"workflow_{kind}", {"count": count}, figure, ""))
     inspected = (
         ("look", "queue_info, memory_usage"),
         ("page", "a page of 1,000 tasks"),

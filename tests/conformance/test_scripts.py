@@ -81,6 +81,8 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "set_aside": lambda q: ops.set_aside(q, {q.pending: "list"}, at_ns=1),
     "acquire": lambda q: ops.acquire(f"asynq:sema:{{{q.name}}}", limit=1, holder="a", for_ms=1000),
     "act": lambda q: ops.act(q, ops.Action.RUN, ["a"]),
+    "reschedule": lambda q: ops.reschedule(q, "a"),
+    "ask_cancel": lambda q: ops.ask_cancel(q, "a", ops.CancelWish.ARCHIVE),
     "scan": lambda q: ops.scan_tasks(q, TaskState.PENDING, ops.ScanPlace(), count=9),
     "groups": lambda q: ops.count_groups(q, "0"),
     "usage": lambda q: ops.estimate_memory(q),

@@ -1,0 +1,161 @@
+"""Workflows on every store: the scripts that continue them, also where queues stand on different nodes of a cluster."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ, WorkflowFailedError, chain, chord, group
+from taskq_core.broker import operations as ops
+from taskq_core.inspector import Inspector
+from taskq_core.testing import adrain
+from taskq_core.wire import TaskState
+from taskq_core.workflow import StepFailure, StepState, Workflow
+from tests.conformance.stores import NOW_NS, Broker
+
+OTHERS = ("default", "other", "third", "fourth")
+"""Queues whose keys lie in different slots, on different nodes of a cluster."""
+
+
+@pytest.fixture
+def app(any_broker: Broker) -> Iterator[TaskQ]:
+    store = any_broker.store
+    if store.endpoint.is_cluster:
+        hosts = ",".join(f"{node.host}:{node.port}" for node in store.raw.get_primaries())
+        app = TaskQ(f"redis+cluster://{hosts}", queues=dict.fromkeys(OTHERS, 1))
+    else:
+        app = TaskQ(store.raw if store.server is None else store.server.unix_url, queues=dict.fromkeys(OTHERS, 1))
+    yield app
+    app.close()
+
+
+class Tasks:
+    """Tasks that note what they do."""
+
+    def __init__(self, app: TaskQ) -> None:
+        self.seen: list[Any] = []
+        seen = self.seen
+
+        @app.task(name="add")
+        async def add(a: int, b: int = 0) -> int:
+            seen.append((a, b))
+            return a + b
+
+        @app.task(name="total")
+        async def total(numbers: list[int]) -> int:
+            return sum(numbers)
+
+        @app.task(name="fail", max_retry=0)
+        async def fail(a: int) -> int:
+            raise ValueError('a "reason" \u00e9')
+
+        @app.task(name="tell")
+        async def tell(failure: StepFailure) -> None:
+            seen.append((failure["step"], failure["error"]))
+
+        self.add, self.total, self.fail, self.tell = add, total, fail, tell
+
+
+@pytest.fixture
+def tasks(app: TaskQ) -> Tasks:
+    return Tasks(app)
+
+
+async def test_steps_in_queues_of_different_slots(app: TaskQ, tasks: Tasks) -> None:
+    add = tasks.add
+    workflow = add.s(1) | add.s(10).using(queue="other") | add.s(100).using(queue="third") | add.s(1000)
+    handle = await workflow.adelay()
+    fanned = await chord(
+        (add.s(each).using(queue=OTHERS[each % 4]) for each in range(130)), tasks.total.s().using(queue="other")
+    ).adelay()
+
+    await adrain(app)
+
+    assert await handle.aresult(timeout=0) == 1111
+    assert await fanned.aresult(timeout=0) == sum(range(130))
+    assert len(tasks.seen) == 4 + 130
+
+
+async def test_a_failure_and_its_callback_in_other_queues(app: TaskQ, tasks: Tasks) -> None:
+    workflow = (tasks.add.s(1) | tasks.fail.s().using(queue="other") | tasks.add.s()).on_error(
+        tasks.tell.s().using(queue="third")
+    )
+    handle = await workflow.adelay()
+
+    await adrain(app, raises=False)
+
+    with pytest.raises(WorkflowFailedError):
+        await handle.aresult(timeout=0)
+    assert tasks.seen == [(1, 0), ("fail", 'ValueError: a "reason" \u00e9')]
+
+
+async def test_priority_and_expiry_of_steps(app: TaskQ, tasks: Tasks) -> None:
+    """What a task's options say of its place in the queue holds for steps: the urgent member runs first."""
+    handle = await group(tasks.add.s(1), tasks.add.s(2), tasks.add.s(3).using(priority=9, expires=600)).adelay()
+
+    first = Inspector(app).tasks("default", TaskState.PENDING).tasks[0]
+    assert first.id == f"{handle.id}.add-group.2"
+    await adrain(app)
+
+    assert await handle.aresult(timeout=0) == [1, 2, 3]
+
+
+async def test_a_large_graph_is_stored_in_parts(app: TaskQ, tasks: Tasks) -> None:
+    """Nothing of it starts before all is there; then all its steps run."""
+    workflow = Workflow("wide").step("start", tasks.add.s(0))
+    for number in range(400):
+        workflow.step(f"n{number}", tasks.add.s(number), after="start")
+    workflow.step("end", tasks.total.si([1, 2]), after={f"n{number}": None for number in range(400)})
+    handle = await workflow.adelay()
+
+    await adrain(app)
+
+    assert await handle.aresult(timeout=0) == 3
+    assert len(tasks.seen) == 401
+
+
+def test_keys_of_another_type_stop_nothing_else(any_broker: Broker, app: TaskQ, tasks: Tasks) -> None:
+    """The task of a step is settled as ever where its workflow is damaged, and other tasks with it."""
+    queue = any_broker.queue
+    handle = chain(tasks.add.s(1), tasks.add.s(2)).delay()
+    any_broker.raw.delete(queue.workflow(handle.id))
+    any_broker.raw.set(queue.workflow(handle.id), "not a hash")
+    tasks.add.delay(5)
+    ids = any_broker.dequeue(now_ns=None)  # type: ignore[arg-type]  # Redis's own clock
+    assert len(ids) == 2
+
+    codes = any_broker.run(ops.settle(queue, [_complete(each) for each in ids], owner="w1"))
+
+    assert codes == "11"
+    assert any_broker.raw.llen(queue.active) == 0
+
+
+def _complete(task_id: str) -> ops.Settlement:
+    return ops.Settlement(task_id, ops.Outcome.COMPLETE, b"m", seconds=60, result=b"1")
+
+
+def test_a_second_settlement_continues_nothing(any_broker: Broker, app: TaskQ, tasks: Tasks) -> None:
+    """As when an answer is lost: the fence refuses it."""
+    queue = any_broker.queue
+    handle = chain(tasks.add.s(1), tasks.add.s(2)).delay()
+    (task_id,) = any_broker.dequeue(now_ns=None)  # type: ignore[arg-type]
+
+    codes = [any_broker.run(ops.settle(queue, [_complete(task_id)], owner="w1")) for _ in range(2)]
+
+    assert codes == ["1", "0"]
+    assert any_broker.pending() == [f"{handle.id}.add-2"]
+
+
+def test_workflows_are_deleted_when_their_time_is_over(any_broker: Broker, app: TaskQ, tasks: Tasks) -> None:
+    queue = any_broker.queue
+    handles = [group(tasks.add.s(each) for each in range(3)).kept(10).delay() for _ in range(3)]
+    for _ in range(3):
+        for task_id in any_broker.dequeue(now_ns=None):  # type: ignore[arg-type]
+            any_broker.run(ops.settle(queue, [_complete(task_id)], owner="w1"))
+    assert {each.name: each.state for each in handles[0].graph().steps} == {"group": StepState.SUCCEEDED}
+
+    assert any_broker.run(ops.clean_workflows(queue, now_ns=NOW_NS, limit=2)) == 2
+    assert any_broker.run(ops.clean_workflows(queue, now_ns=NOW_NS)) == 1
+
+    left = [key for key in any_broker.dump() if b"wf" in key]
+    assert left == []
