@@ -27,6 +27,7 @@ from taskq_core.client import AsyncClient, Client
 from taskq_core.codec import References
 from taskq_core.commits import TransactionHook
 from taskq_core.context import TaskContext
+from taskq_core.dead_letters import ArchiveHandler
 from taskq_core.errors import ConfigurationError, TaskDefinitionError
 from taskq_core.handlers import (
     Definitions,
@@ -73,6 +74,7 @@ from taskq_core.workflow import WorkflowHandle
 from taskq_core.workflow.canvas import Part
 
 P = ParamSpec("P")
+A = TypeVar("A", bound=Callable[..., Any])
 R = TypeVar("R")
 T = TypeVar("T", bound=BaseTask[Any])
 PF = TypeVar("PF", bound=ProviderFunction)
@@ -129,6 +131,7 @@ class TaskQ:
         self.handlers = Handlers(self)
         """What runs types that no task is registered for. See `handler` and `not_found`."""
         self.error_handlers: list[ErrorHandler] = []
+        self.archive_handlers: list[ArchiveHandler] = []
         """What is told of failed runs. See `on_error`."""
         self.injector: Injector | None = None
         """Gives parameters of tasks their values, None where nothing does. For adapters, before the first task."""
@@ -584,6 +587,23 @@ class TaskQ:
             TaskDefinitionError: The function does not take an error and a context.
         """
         self.error_handlers.append(ErrorHandler(function))
+        return function
+
+    def on_archived(self, function: A) -> A:
+        """Let a function be told of every task that a worker archives: `(task)`, a `TaskInfo`.
+
+        It is called after the task was archived, for whatever reason: it failed for good, was cancelled, expired, or
+        its worker was lost when no attempt was left; in a worker of this application that serves the queue, not
+        necessarily the one that ran the task. It is called at least once, also if workers are killed in between; after
+        an error, which is logged, again every half minute while the task is in the archive. Coroutine functions run on
+        the worker's loop, plain ones in a thread; one that takes longer than 30 seconds is told to end. The archived
+        task is not touched by any of this. Workers of other applications that serve the same queue need the function
+        too, or what they archive is not told of.
+
+        Raises:
+            TaskDefinitionError: The function does not take a task.
+        """
+        self.archive_handlers.append(ArchiveHandler(function))
         return function
 
     # --- workers ------------------------------------------------------------------------------------------------------

@@ -7,13 +7,21 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from taskq_core.errors import ConfigurationError
 from taskq_core.retry import RetryDelay, as_policy
 from taskq_core.settings import Duration, Relation, member, seconds, unknown
 from taskq_core.telemetry.propagation import check_headers
-from taskq_core.wire import HIGHEST_BAND, Expiry, validate_group_name, validate_queue_name, validate_task_id
+from taskq_core.wire import (
+    DEFAULT_QUEUE,
+    HIGHEST_BAND,
+    Expiry,
+    validate_group_name,
+    validate_queue_name,
+    validate_task_id,
+    validate_task_type,
+)
 
 DEFAULT_MAX_RETRY = 25
 """As Asynq."""
@@ -38,6 +46,20 @@ class OnExpiry(StrEnum):
     DISCARD = "discard"
 
 
+class DeadLetterTask(Protocol):
+    """A task, as far as `dead_letter` looks at it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def options(self) -> "TaskOptions":
+        """Its options."""
+        ...
+
+
 class TaskOptionsDict(TypedDict, total=False):
     """Keyword options of `@taskq.task(...)` and `.using(...)`."""
 
@@ -56,6 +78,7 @@ class TaskOptionsDict(TypedDict, total=False):
     run_after: Duration | datetime | None
     expires: Duration | datetime | None
     on_expiry: OnExpiry | str
+    dead_letter: "DeadLetterTask | str | None"
     retention: Duration
     task_id: str | None
     unique_for: Duration
@@ -103,6 +126,8 @@ class TaskOptions:
     too. None: whenever."""
     on_expiry: OnExpiry | str = OnExpiry.ARCHIVE
     """What becomes of a task that was not started in time: `archive` or `discard`."""
+    dead_letter: "DeadLetterTask | str | None" = None
+    """Task, or its name, that is enqueued when this one is archived by a worker. A name goes to the queue `default`."""
     retention: Duration = 0
     """How long the task and its result are kept after success. 0 deletes it at once."""
     task_id: str | None = None
@@ -156,6 +181,10 @@ class TaskOptions:
         elif self.expires is not None:
             set_(self, "expires", seconds("expires", self.expires, allow_zero=False))
         set_(self, "on_expiry", member(OnExpiry, "on_expiry", self.on_expiry))
+        if isinstance(self.dead_letter, str):
+            validate_task_type(self.dead_letter)
+        elif self.dead_letter is not None and not isinstance(getattr(self.dead_letter, "name", None), str):
+            raise ConfigurationError(f"dead_letter must be a task, or the name of one, got {self.dead_letter!r}")
         set_(self, "retention", seconds("retention", self.retention))
         if self.task_id is not None:
             validate_task_id(self.task_id)
@@ -198,6 +227,15 @@ class TaskOptions:
     def bands(self) -> tuple[int, int]:
         """Its band and that of its retries."""
         return self.priority, self.priority if self.retry_priority is None else self.retry_priority
+
+    @property
+    def dead_letter_address(self) -> tuple[str, str] | None:
+        """Queue and name of the task that is enqueued when it is archived."""
+        if self.dead_letter is None:
+            return None
+        if isinstance(self.dead_letter, str):
+            return DEFAULT_QUEUE, self.dead_letter
+        return self.dead_letter.options.queue, self.dead_letter.name
 
     @property
     def expiry(self) -> Expiry | None:

@@ -8,6 +8,7 @@ code lives elsewhere.
 import asyncio
 import functools
 import inspect
+import json
 import math
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -26,6 +27,7 @@ from taskq_core.injection import Injection
 from taskq_core.options import TaskOptions, TaskOptionsDict, task_options
 from taskq_core.result import TaskHandle
 from taskq_core.wire import (
+    DEAD_LETTER,
     EXPIRES,
     PRIORITY,
     Keys,
@@ -150,6 +152,8 @@ def _controls(options: TaskOptions) -> tuple[str, dict[str, str]]:
     if any(bands):
         headers[PRIORITY] = f"{bands[0]}:{bands[1]}"
         marks += priority_mark(*bands)
+    if (address := options.dead_letter_address) is not None:
+        headers[DEAD_LETTER] = json.dumps(address)
     return marks, headers
 
 

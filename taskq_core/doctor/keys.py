@@ -92,7 +92,7 @@ _OF_A_QUEUE = (
 )
 _OF_A_QUEUE_OURS = (
     _form("wake", "list"),
-    _form("(quarantine|moving|combined|combined:.*)", "zset"),
+    _form("(quarantine|moving|combined|combined:.*|letters)", "zset"),
     _form("quarantine:.*", "hash"),
     _form("moved", "zset", lives_s=30 * DAY_S),
     _form("rcpt:.*", "string", lives_s=120),

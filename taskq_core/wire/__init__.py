@@ -6,6 +6,7 @@ Asynq's two rules of chance (retry delay, queue order). Nothing here talks to Re
 
 from taskq_core.wire.asynq_pb2 import TaskMessage
 from taskq_core.wire.control import (
+    DEAD_LETTER,
     EXPIRES,
     HIGHEST_BAND,
     PRIORITY,
@@ -58,6 +59,7 @@ from taskq_core.wire.retry_delay import QueueOrder, default_retry_delay
 from taskq_core.wire.states import TaskState
 
 __all__ = [
+    "DEAD_LETTER",
     "DEFAULT_PREFIX",
     "DEFAULT_QUEUE",
     "EXPIRES",

@@ -16,6 +16,8 @@ its start; behind it ` discard` where it is then dropped rather than archived.""
 
 PRIORITY: Final = "taskq-priority"
 """Header: the band of a task and that of its retries, `<0 to 9>:<0 to 9>`."""
+DEAD_LETTER: Final = "taskq-dead-letter"
+"""Header: JSON of queue and name of a task that is enqueued when this one is archived."""
 HIGHEST_BAND: Final = 9
 
 _PATTERN = re.compile(r"(\+?)(\d{1,11})( discard)?\Z")

@@ -47,6 +47,7 @@ class QueueKeys:
         "group_prefix",
         "groups",
         "lease",
+        "letters",
         "moved",
         "moving",
         "name",
@@ -93,6 +94,7 @@ class QueueKeys:
         self.own_prefix = own = f"taskq:{{{name}}}:" if prefix == DEFAULT_PREFIX else f"{prefix}:taskq:{{{name}}}:"
         self.wake = own + "wake"  # list: at most one token, popped by an idle worker
         self.urgent = own + "urgent"  # sorted set, expiring: ids of pending tasks of higher bands in their order
+        self.letters = own + "letters"  # sorted set: id of an archived task that is to be told of, by when that is due
         self.quarantine = own + "quarantine"  # sorted set: id of an unreadable task by the second it was put aside
         self.moving = own + "moving"  # sorted set: id of a task on its way to another queue by the second it set out
         self.moved = own + "moved"  # sorted set: receipt of a task from another queue by the second it is kept

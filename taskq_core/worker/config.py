@@ -44,6 +44,8 @@ class WorkerConfig:
     carry_every: Duration = 0.5
     relay_every: Duration = 1.0
     """Seconds between two looks for tasks that wait in an outbox."""
+    letters_every: Duration = 5.0
+    """Seconds between two looks for archived tasks that are to be told of, beside those it archives itself."""
     leader_lease: Duration = 5.0
     """Seconds after which another worker takes over a service whose leader went silent."""
     safety_net: Duration = 5.0
@@ -69,6 +71,7 @@ class WorkerConfig:
             "aggregate_every",
             "carry_every",
             "relay_every",
+            "letters_every",
             "leader_lease",
             "safety_net",
         ):

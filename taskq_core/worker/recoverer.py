@@ -30,7 +30,17 @@ def always(message: TaskMessage) -> bool:
     return True
 
 
-def judge(task: ExpiredTask, now_s: int, counts: Callable[[TaskMessage], bool] = always) -> Recovery:
+def never(message: TaskMessage) -> bool:
+    """Nobody wants to be told."""
+    return False
+
+
+def judge(
+    task: ExpiredTask,
+    now_s: int,
+    counts: Callable[[TaskMessage], bool] = always,
+    archived: Callable[[TaskMessage], bool] = never,
+) -> Recovery:
     """Return what becomes of a task whose lease ran out. Pure.
 
     The next attempt may start at once: the lease and its grace have kept it waiting long enough.
@@ -39,6 +49,7 @@ def judge(task: ExpiredTask, now_s: int, counts: Callable[[TaskMessage], bool] =
         task: As listed.
         now_s: Unix second by Redis's clock.
         counts: Whether its lost lease is a failure, which uses an attempt.
+        archived: Whether it is to be told of the task if it is archived.
     """
     if not task.message:
         return Recovery(task, Verdict.DROP)
@@ -55,7 +66,8 @@ def judge(task: ExpiredTask, now_s: int, counts: Callable[[TaskMessage], bool] =
     )
     if message.retried >= message.retry:
         text = f"{LOST_TEXT}: the worker that ran it was lost, and no attempt is left"
-        return Recovery(task, Verdict.ARCHIVE, archived_message(message, error=text, failed_at_s=now_s), record=record)
+        stored = archived_message(message, error=text, failed_at_s=now_s)
+        return Recovery(task, Verdict.ARCHIVE, stored, record=record, is_told=archived(message))
     is_counted = counts(message)
     stored = retried_message(message, error=LOST_TEXT, failed_at_s=now_s, counts=is_counted)
     return Recovery(task, Verdict.RETRY if is_counted else Verdict.RETRY_UNCOUNTED, stored, record=record)
@@ -71,6 +83,7 @@ class Recoverer:
         grace_s: Seconds after which a lapsed lease is acted on.
         archive: How much of the archive is kept.
         counts: Whether the lost lease of a task is a failure, which uses an attempt.
+        archived: Whether it is to be told of a task that is archived.
     """
 
     def __init__(
@@ -82,12 +95,14 @@ class Recoverer:
         grace_s: float,
         archive: ArchiveLimits = ARCHIVE,
         counts: Callable[[TaskMessage], bool] = always,
+        archived: Callable[[TaskMessage], bool] = never,
     ) -> None:
         self._queue = queue
         self._runner = runner
         self._every_s = every_s
         self._archive = archive
         self._counts = counts
+        self._archived = archived
         self._grace_s = int(-(-grace_s // 1))
         self.recovered = 0
         """Tasks taken back so far."""
@@ -98,7 +113,9 @@ class Recoverer:
             expired = await self._runner.run(list_expired(self._queue, grace_s=self._grace_s, limit=BATCH))
             if not expired.tasks:
                 break
-            recoveries = [judge(task, expired.now_ns // 1_000_000_000, self._counts) for task in expired.tasks]
+            recoveries = [
+                judge(task, expired.now_ns // 1_000_000_000, self._counts, self._archived) for task in expired.tasks
+            ]
             codes = await self._runner.run(
                 recover(self._queue, recoveries, grace_s=self._grace_s, archive=self._archive)
             )

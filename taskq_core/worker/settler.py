@@ -72,6 +72,7 @@ class Settler:
         archive: How much of each queue's archive is kept.
         report: Called with each run that failed, and with each that `wants` asks for, once its outcome is decided; None
             where nobody wants to know.
+        archived: Whether it is to be told of a task that is archived, asked when its run has ended.
         wants: Whether somebody wants to be told of runs with this outcome, though they did not fail.
         settled: Called with the runs of a queue that are settled, before they are released; None where nobody counts.
         carry: Called with the name of a queue in which workflows have something to carry to others.
@@ -92,6 +93,7 @@ class Settler:
         wants: Callable[[str], bool] = lambda outcome: False,
         settled: Callable[[QueueKeys, Sequence[Run]], None] | None = None,
         carry: Callable[[str], None] = lambda queue: None,
+        archived: Callable[[Run], bool] = lambda run: False,
     ) -> None:
         self._owner = owner
         self._clock = clock
@@ -105,6 +107,7 @@ class Settler:
         self._wants = wants
         self._count_settled = settled
         self._carry = carry
+        self._is_told = archived
         self._waiting: dict[QueueKeys, list[Run]] = {}
         self.count = 0
         """Outcomes that wait to be sent."""
@@ -135,6 +138,8 @@ class Settler:
             logger.exception("the outcome of task %s cannot be stored; its lease ends", run.name)
             self._lose(run, duration_s)
             return
+        if settlement.outcome is Ended.ARCHIVE:
+            settlement.is_told = self._is_told(run)
         run.settlement = settlement
         run.outcome = word(settlement, run.failure or run.error)
         self._tell(run, run.outcome, state_after(settlement), duration_s)

@@ -52,6 +52,7 @@ from taskq_core.worker.gauges import WorkerGauges
 from taskq_core.worker.health import Health, Pulse
 from taskq_core.worker.janitor import Janitor
 from taskq_core.worker.keepalive import Keepalive
+from taskq_core.worker.letters import DeadLetters
 from taskq_core.worker.listener import GuardedListener, WorkerListener
 from taskq_core.worker.notes import NoteWriter
 from taskq_core.worker.outcome import counts_as_failure, given_back
@@ -209,6 +210,7 @@ class Worker:
         self._lanes: list[Lane] = []
         self._helpers: set[asyncio.Task[None]] = set()
         self._aggregators: list[Aggregator] = []
+        self._letters: dict[str, DeadLetters] = {}
         self._forwarders: list[Forwarder] = []
         self._relays: list[Relay] = []
         self._queues = [self._keys.queue(name) for name in self.config.queues]
@@ -335,6 +337,7 @@ class Worker:
             archive=self.app.settings.archive,
             report=self._reporter.report,
             wants=self.app.observer.wants_ended,
+            archived=self._is_told,
             settled=self._tally.add,
             carry=lambda queue: self._carrier.call(queue),
         )
@@ -443,10 +446,13 @@ class Worker:
                 repaired=partial(self.metrics.repaired, queue.name),
             )
             self._reconcilers.append(reconciler)
+            letters = DeadLetters(queue, runner, self.app, clock, every_s=config.span("letters_every"))
+            self._letters[queue.name] = letters
             services += [
                 ("aggregator", aggregator.work),
                 ("forwarder", forwarder.work),
                 ("reconciler", reconciler.work),
+                ("letters", letters.work),
                 (
                     "recoverer",
                     Recoverer(
@@ -456,6 +462,7 @@ class Worker:
                         grace_s=config.span("lease_grace"),
                         archive=archive,
                         counts=partial(self._counts_when_lost, queue),
+                        archived=partial(self._wants_letter, letters),
                     ).work,
                 ),
                 (
@@ -560,6 +567,16 @@ class Worker:
         error = LeaseLostError(queue.name, message.id)
         return counts_as_failure(is_failure, error, name=message.type, queue=queue.name, task_id=message.id)
 
+    def _is_told(self, run: Run) -> bool:
+        return self._wants_letter(self._letters[run.queue.name], run.message)
+
+    def _wants_letter(self, letters: DeadLetters, message: TaskMessage) -> bool:
+        """Whether it is to be told of a task that is being archived."""
+        if not letters.wants(message):
+            return False
+        letters.expect()
+        return True
+
     def _cancel(self, task_id: str) -> None:
         for run in self._executor.runs_of(self._queue_names, task_id):
             self._background(self._cancel_run(run))
@@ -621,9 +638,12 @@ class Worker:
 
     @property
     def _is_out_of_work(self) -> bool:
-        has_looked = all(each.has_looked for each in self._aggregators) and all(
-            each.has_looked for each in self._relays
+        services: tuple[Aggregator | Relay | DeadLetters, ...] = (
+            *self._aggregators,
+            *self._relays,
+            *self._letters.values(),
         )
+        has_looked = all(each.has_looked for each in services)
         has_looked = has_looked and self._carrier.has_looked and not self._carrier.is_busy
         return has_looked and self._fetcher.is_idle and self._is_quiet and not self._settler.count
 
@@ -702,6 +722,8 @@ class Worker:
         self._aggregator_calls.close()
         for relay in self._relays:
             relay.close()
+        for letters in self._letters.values():
+            letters.close()
         await self._notes.close(ENDING_S)
         await self._reporter.close(ENDING_S)
         if self._helpers:

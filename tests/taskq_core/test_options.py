@@ -134,7 +134,7 @@ class TestChecks:
             ({"priority": -1}, "priority must be between 0 and 9, got -1; what is less urgent"),
             ({"priority": None}, "priority must be a whole number, got None"),
             ({"retry_priority": True}, "retry_priority must be a whole number, got True"),
-            ({"zzz": 1}, "unknown task option 'zzz'; known are aggregate, deadline, "),
+            ({"zzz": 1}, "unknown task option 'zzz'; known are aggregate, dead_letter, deadline, "),
         ],
     )
     def test_a_refusal_names_option_value_and_what_was_expected(self, options: Any, message: str) -> None:
@@ -211,6 +211,7 @@ class TestUsing:
             "timeout": 1,
             "deadline": moment,
             "run_after": 5,
+            "dead_letter": "dead",
             "expires": 8,
             "on_expiry": "discard",
             "retention": 6,
@@ -231,6 +232,7 @@ class TestUsing:
         assert (options.replicated, options.fsynced) == (2, True)
         assert options.on_missing is OnMissing.DISCARD
         assert options.bands == (3, 4)
+        assert options.dead_letter_address == ("default", "dead")
         assert options.expiry == Expiry(8, True, True)
 
     def test_a_wrong_option_is_refused_at_once(self, fake_redis: Any) -> None:

@@ -17,6 +17,7 @@
   ARGV[9..]        per task: verdict, id, lease expiry as listed, message listed, message to store, ms until the next
                    attempt, record of the attempt ('' none)
                    verdict  r retry after a counted failure   n retry without counting one   a archive
+                            b archive, and let it be told of
                             z quarantine: unreadable          x drop: no hash
 
   The lease and the message are read again here: a listing made a moment earlier proves nothing. A task whose lease was
@@ -49,6 +50,8 @@ local budget = math.max(1, math.floor(2000000 / math.max(1, length)))
 local codes, failed, archived = {}, 0, 0
 for i = 9, math.min(#ARGV, 8 + 7 * budget), 7 do
   local verdict, id = ARGV[i], ARGV[i + 1]
+  local is_told = verdict == 'b'
+  verdict = is_told and 'a' or verdict
   local key = task_prefix .. id
   local score = redis.call('ZSCORE', KEYS[2], id)
   local fields = redis.pcall('HMGET', key, 'msg', 'taskq_wait', 'taskq_step')
@@ -62,6 +65,9 @@ for i = 9, math.min(#ARGV, 8 + 7 * budget), 7 do
       record_attempt(key, ARGV[i + 6])
       failed = failed + (verdict == 'r' and 1 or 0)
     elseif verdict == 'a' then
+      if is_told then
+        redis.call('ZADD', string.gsub(KEYS[5], 'quarantine$', 'letters'), whole(now_s), id)
+      end
       keep(KEYS[4], whole(now_s), id, key, ARGV[i + 4], 'archived')
       record_attempt(key, ARGV[i + 6])
       failed = failed + 1

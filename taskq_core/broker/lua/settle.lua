@@ -20,7 +20,7 @@
                    is not over, its cursor ('' none), record of the attempt ('' none), a line of JSON
                    outcome  d done: delete                     c complete: keep, time = seconds of retention
                             r retry after a failure, time = ms until then
-                            n retry that counts no failure     a archive
+                            n retry that counts no failure     a archive   b archive, and let it be told of
                             q requeue at the head
                    followed by '+' where the task is among the youngest active ones (it is looked for from that end)
 
@@ -76,6 +76,8 @@ for position = math.min(total, budget), 1, -1 do
     gone[#gone + 1] = id
     redis.call('LREM', KEYS[1], #ARGV[i] > 1 and 1 or -1, id) -- first: accepted also over maxmemory
     local outcome = string.sub(ARGV[i], 1, 1)
+    local is_told = outcome == 'b'
+    outcome = is_told and 'a' or outcome
     if stride == 7 and ARGV[i + 5] ~= '' and outcome ~= 'c' then
       redis.call('HSET', key, 'taskq_cursor', ARGV[i + 5])
     end
@@ -110,6 +112,9 @@ for position = math.min(total, budget), 1, -1 do
         failed = failed + 1
       end
     elseif outcome == 'a' then
+      if is_told then
+        redis.call('ZADD', string.sub(KEYS[7], 1, -5) .. 'letters', whole(now_s), id)
+      end
       keep(KEYS[6], whole(now_s), id, key, ARGV[i + 2], 'archived')
       record_attempt(key, ARGV[i + 6])
       processed = processed + 1

@@ -62,6 +62,7 @@ from taskq_core.broker.operations.diagnosis import (
     try_watch,
     whoami,
 )
+from taskq_core.broker.operations.letters import Letters, end_letter, take_letters
 from taskq_core.broker.operations.new_tasks import (
     Admitted,
     EnqueueCode,
@@ -302,6 +303,7 @@ __all__ = [
     "Forwarded",
     "GatherCode",
     "GroupCheck",
+    "Letters",
     "Listed",
     "Mark",
     "Mended",
@@ -363,6 +365,7 @@ __all__ = [
     "deliver",
     "dequeue",
     "discard",
+    "end_letter",
     "enqueue",
     "enqueue_limited",
     "estimate_memory",
@@ -455,6 +458,7 @@ __all__ = [
     "survey",
     "sweep",
     "sweep_steps",
+    "take_letters",
     "take_runs",
     "tally",
     "tell_ends",

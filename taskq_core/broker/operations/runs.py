@@ -101,6 +101,7 @@ class Settlement:
         unique_key: Lock to free for DONE and COMPLETE, "" for none.
         result: Result bytes for COMPLETE, b"" for none.
         record: What is noted of the attempt for COMPLETE, RETRY, RETRY_UNCOUNTED and ARCHIVE, a line; b"" for nothing.
+        is_told: Whether it is to be told of that a task was archived, once it is.
         is_young: True if the task is among the youngest active ones, which makes it cheaper to find.
         cursor: Where a task that is not over would go on, for RETRY, RETRY_UNCOUNTED, ARCHIVE and REQUEUE; b"" leaves
             what is stored.
@@ -115,6 +116,7 @@ class Settlement:
     result: bytes = b""
     record: bytes = b""
     is_young: bool = True
+    is_told: bool = False
     cursor: bytes = b""
 
 
@@ -145,7 +147,7 @@ def settle(
         args.append(7)
         for each in settlements:
             args += (
-                each.outcome + "+" if each.is_young else each.outcome.value,
+                ("b" if each.is_told else each.outcome.value) + ("+" if each.is_young else ""),
                 each.task_id,
                 each.message,
                 each.seconds if each.outcome is Outcome.COMPLETE else each.delay_ms,

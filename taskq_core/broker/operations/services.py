@@ -117,13 +117,17 @@ class Verdict(StrEnum):
 
 @dataclass(slots=True)
 class Recovery:
-    """A verdict on one listed task: the message to store, the ms until the next attempt, the record of this one."""
+    """A verdict on one listed task: the message to store, the ms until the next attempt, the record of this one.
+
+    `is_told` says whether it is to be told of that it was archived, once it is.
+    """
 
     task: ExpiredTask
     verdict: Verdict
     message: bytes = b""
     delay_ms: int = 0
     record: bytes = b""
+    is_told: bool = False
 
 
 def recover(
@@ -142,7 +146,7 @@ def recover(
     args: list[Argument] = [time_argument(now_ns), grace_s, *housekeeping(queue, archive), queue.quarantined("")]
     for each in recoveries:
         args += (
-            each.verdict.value,
+            "b" if each.is_told else each.verdict.value,
             each.task.task_id,
             each.task.lease_expiry,
             each.task.message,

@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from taskq_core import GroupedTask, Signature, TaskContext, TaskQ, current_task
+from taskq_core import GroupedTask, Signature, TaskContext, TaskInfo, TaskQ, current_task
 from taskq_core.errors import TaskInterrupted
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 from tests.taskq_core.worker import harm
@@ -109,6 +109,25 @@ def die(name: str) -> None:
     """Take the process along."""
     note(name, "started")
     os._exit(9)
+
+
+@app.task(name="fails_for_good", max_retry=0)
+def fails_for_good(name: str) -> None:
+    raise ValueError(name)
+
+
+@app.task(name="note_letter")
+def note_letter(task_id: str) -> None:
+    """What is enqueued for an archived task."""
+    note("letters", task_id)
+
+
+@app.on_archived
+def tell(task: TaskInfo) -> None:
+    """Take the process along, as often as a key says, before the letter is sent."""
+    if int(notes.get("kill-letters") or 0) > 0:
+        notes.decr("kill-letters")
+        os._exit(9)
 
 
 @app.task(name="brief")

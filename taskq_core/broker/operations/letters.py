@@ -1,0 +1,34 @@
+"""Archived tasks that are to be told of: take them for some time, and note that it was done."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from taskq_core.broker.operations.operation import Operation, boolean, text, time_argument
+from taskq_core.broker.scripts import load
+from taskq_core.wire import QueueKeys
+
+
+@dataclass(slots=True)
+class Letters:
+    """Archived tasks to be told of, and until when they are the caller's (Unix s, as Redis says it)."""
+
+    until_s: str
+    task_ids: list[str]
+
+
+def take_letters(queue: QueueKeys, *, claim_s: int, limit: int, now_ns: int | None = None) -> Operation[Letters]:
+    """Take archived tasks that are to be told of, at most 100. After `claim_s` they are handed out again."""
+
+    def read(reply: Any) -> Letters:
+        return Letters(text(reply[0]), [task_id.decode("utf-8", "surrogateescape") for task_id in reply[1:]])
+
+    args = (time_argument(now_ns), claim_s, limit)
+    return Operation("take_letters", load("take_letters"), (queue.letters, queue.absent), args, read, repeatable=False)
+
+
+def end_letter(
+    queue: QueueKeys, task_id: str, *, until_s: str, again_in_s: int | None = None, now_ns: int | None = None
+) -> Operation[bool]:
+    """Note that a task was told of, or when it is to be again. Reads as False where it is another caller's by now."""
+    args = (time_argument(now_ns), task_id, until_s, "" if again_in_s is None else again_in_s)
+    return Operation("end_letter", load("end_letter"), (queue.letters, queue.absent), args, boolean)

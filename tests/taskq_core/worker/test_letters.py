@@ -1,0 +1,192 @@
+"""Archived tasks are told of: functions are called, tasks enqueued in their place, whoever archives, whatever dies."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from taskq_core import ConfigurationError, SkipRetry, TaskDefinitionError, TaskInfo, TaskQ, TaskState
+from taskq_core.inspector import Inspector
+from taskq_core.wire import QueueKeys
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import (
+    Runner,
+    WorkerProcess,
+    marks,
+    state_of,
+    until,
+    until_blocking,
+)
+
+
+async def test_whoever_wants_to_know_is_told_after_the_archive(app: TaskQ, start: Runner) -> None:
+    """Of failures, expiries and cancels, in a thread or on the loop; not of what is retried, succeeds or is dropped."""
+    told: list[tuple[str, str, TaskState]] = []
+    running: list[str] = []
+
+    @app.on_archived
+    def plain(task: TaskInfo) -> None:
+        told.append(("plain", task.id, Inspector(app).task(task.queue, task.id).state))
+
+    @app.on_archived
+    async def coroutine(task: TaskInfo) -> None:
+        told.append(("coroutine", task.id, task.state))
+        assert task.last_error
+
+    @app.task(name="work", retry_delay=0, max_retry=1)
+    async def work(how: str) -> None:
+        running.append(how)
+        if how == "wait":
+            await asyncio.sleep(60)
+        if how == "fail" or (how == "once" and running.count("once") == 1):
+            raise ValueError(how)
+
+    await start(letters_every=60)
+    handles = {how: await work.adelay(how) for how in ("fail", "once", "fine", "wait")}
+    handles["late"] = await work.using(expires=datetime(2020, 1, 1, tzinfo=UTC)).adelay("late")
+    await work.using(expires=datetime(2020, 1, 1, tzinfo=UTC), on_expiry="discard").adelay("gone")
+    await until(lambda: "wait" in running)
+    await handles["wait"].acancel()
+    await handles["once"].aresult(10)
+    await until(lambda: len(told) == 6)
+
+    for kind in ("plain", "coroutine"):
+        found = {task_id for each, task_id, _ in told if each == kind}
+        assert found == {handles["fail"].id, handles["wait"].id, handles["late"].id}
+    assert {state for _, _, state in told} == {TaskState.ARCHIVED}
+
+
+async def test_a_task_takes_the_place_of_the_archived_one(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """With what its function takes, in the queue it was given, once; and none takes the place of that one in turn."""
+    letters: list[dict[str, Any]] = []
+
+    @app.task(name="dead", queue="dead", max_retry=0)
+    async def dead(task_id: str, queue: str, error: str, archived_at: datetime) -> None:
+        letters.append({"task_id": task_id, "queue": queue, "error": error, "archived_at": archived_at})
+        raise SkipRetry("and this one fails too")
+
+    @app.task(name="work", max_retry=0, dead_letter=dead)
+    async def work(secret: str) -> None:
+        raise ValueError("broken")
+
+    await start(queues={"default": 1, "dead": 1}, letters_every=0.1)
+    handle = await work.adelay("s3cr3t")
+    dead_queue = app.runtime.keys.queue("dead")
+    await until(lambda: redis_server.client.zcard(dead_queue.archived) == 1)
+    await until(lambda: redis_server.client.exists(queue.letters, dead_queue.letters) == 0)
+
+    info = Inspector(app).task("default", handle.id)
+    assert isinstance(info, TaskInfo)
+    assert letters == [
+        {"task_id": handle.id, "queue": "default", "error": "ValueError: broken", "archived_at": info.archived_at}
+    ]
+    (stored,) = Inspector(app).tasks("dead", TaskState.ARCHIVED).tasks
+    assert stored.id.startswith(f"dead:default:{handle.id}:")
+    assert b"s3cr3t" not in getattr(stored, "payload", b"")
+    assert "taskq-dead-letter" not in stored.headers
+
+
+async def test_a_name_without_code_is_enqueued_with_all_there_is(app: TaskQ, start: Runner) -> None:
+    """For Go, or another program."""
+    task = app.remote("nobody", max_retry=0, dead_letter="go:dead")
+    ran: list[bytes] = []
+
+    @app.handler("go:")
+    async def go(raw: Any) -> None:
+        ran.append(raw.payload)
+
+    await start()
+    handle = await task.adelay(n=1)
+    await until(lambda: ran)
+
+    letter = json.loads(ran[0])
+    assert letter.keys() == {"task_id", "queue", "name", "error", "retried", "archived_at"}
+    assert (letter["task_id"], letter["name"]) == (handle.id, "nobody")
+
+
+async def test_what_fails_is_done_again_and_the_archive_stays(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Until it succeeds; the archived task is as it was."""
+    tries: list[str] = []
+
+    @app.on_archived
+    def told(task: TaskInfo) -> None:
+        tries.append(task.id)
+        if len(tries) < 3:
+            raise SystemExit("the handler is broken")
+
+    @app.task(name="work", max_retry=0)
+    def work() -> None:
+        raise ValueError("broken")
+
+    await start(letters_every=0.1)
+    handle = await work.adelay()
+    await until(lambda: len(tries) == 3)
+    await until(lambda: not redis_server.client.exists(queue.letters))
+
+    assert state_of(redis_server, queue, handle.id) == "archived"
+    assert "telling of an archived task failed; it is done again" in caplog.text
+
+
+async def test_one_that_was_run_again_or_deleted_is_not_told_of(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """The note of it goes."""
+    told: list[str] = []
+    app.on_archived(lambda task: told.append(task.id))
+    redis_server.client.zadd(queue.letters, {"gone": 1})
+    handle = await app.remote("t").using(run_after=600).adelay()
+    redis_server.client.zadd(queue.letters, {handle.id: 1})
+
+    await start(letters_every=0.1)
+    await until(lambda: not redis_server.client.exists(queue.letters))
+
+    assert told == []
+
+
+def test_what_cannot_be_told_or_enqueued_is_refused(app: TaskQ) -> None:
+    with pytest.raises(TaskDefinitionError, match="takes the task"):
+        app.on_archived(lambda: None)
+    for wrong in (5, b"x", object()):
+        with pytest.raises(ConfigurationError, match="dead_letter must be a task, or the name of one"):
+            app.remote("t").using(dead_letter=wrong)  # type: ignore[typeddict-item]
+    with pytest.raises(ConfigurationError):
+        app.remote("t").using(dead_letter=" ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["die", "quick"])
+def test_kills_between_archive_and_letter_lose_and_double_nothing(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess], kind: str
+) -> None:
+    """Workers die while they run tasks, so that others archive them, and while they tell: each letter comes once."""
+    name = "die" if kind == "die" else "fails_for_good"
+    task = app.remote(name, max_retry=0, dead_letter="note_letter", retention=600)
+    handles = [task.delay(name="work") for _ in range(6)]
+    if kind == "quick":
+        redis_server.client.set("kill-letters", 2)
+    processes = 0
+    deadline = time.monotonic() + 90
+    worker = start_process(concurrency=2, lease=1, heartbeat=0.3, letters_every=0.2)
+    while redis_server.client.zcard(queue.completed) < 6:
+        assert time.monotonic() < deadline
+        if worker.process.poll() is not None:
+            processes += 1
+            worker = start_process(concurrency=2, lease=1, heartbeat=0.3, letters_every=0.2)
+        claimed = redis_server.client.zrange(queue.letters, 0, -1)
+        if processes and claimed:  # also from the one that lives: two tell of the same
+            redis_server.client.zadd(queue.letters, dict.fromkeys(claimed, 1), xx=True)
+        time.sleep(0.02)
+    until_blocking(lambda: not redis_server.client.exists(queue.letters))
+
+    assert processes >= (3 if kind == "die" else 2)
+    assert sorted(marks(redis_server, "letters")) == sorted(handle.id for handle in handles)
+    assert redis_server.client.zcard(queue.archived) == 6
+    assert redis_server.client.zcard(queue.completed) == 6
