@@ -58,6 +58,7 @@ from taskq_core.errors import (
     WorkflowNotSentError,
     WorkflowTimeoutError,
 )
+from taskq_core.events import TaskEvent
 from taskq_core.handlers import RawTask
 from taskq_core.options import TaskOptions
 from taskq_core.periodic import CatchUp, PeriodicTask, ScheduleHook
@@ -124,6 +125,7 @@ __all__ = [
     "TaskContext",
     "TaskControl",
     "TaskDefinitionError",
+    "TaskEvent",
     "TaskExpiredError",
     "TaskFailedError",
     "TaskFilter",

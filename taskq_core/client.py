@@ -39,19 +39,20 @@ from taskq_core.errors import (
     EnqueueError,
     QueueFullError,
 )
+from taskq_core.events import FIRST_LOOK_S, LAST_LOOK_S, TaskEvents
 from taskq_core.lanes import Lanes
 from taskq_core.merging import Merger
 from taskq_core.middleware import MiddlewareStack
 from taskq_core.observer import Observer
 from taskq_core.outbox import OutboxSender
-from taskq_core.outcomes import NOT_YET, Ear, check_kept, found, outcome_of, timed_out
+from taskq_core.outcomes import NOT_YET, BlockingFollower, Ear, check_kept, found, outcome_of, timed_out
 from taskq_core.preparer import Prepared, Preparer
 from taskq_core.records import TaskInfo
 from taskq_core.result import TaskHandle
 from taskq_core.settings import Duration, seconds
 from taskq_core.steps import Steps, afollow, follow
 from taskq_core.task import Signature
-from taskq_core.waiting import FIRST_LOOK_S, LAST_LOOK_S, EndHub, TaskFollower
+from taskq_core.waiting import EndHub, TaskFollower
 from taskq_core.wire import Keys, QueueKeys, validate_queue_name, validate_task_id
 
 R = TypeVar("R")
@@ -432,6 +433,20 @@ class Client:
         """Read the task."""
         info: TaskInfo = await self._async_source.afetch_info(handle)
         return info
+
+    def follow_task(self, handle: TaskHandle[Any], after: str | None, timeout: Duration | None) -> TaskEvents:
+        """Return what happens to the task from now on."""
+        queue = self._preparer.keys.queue(handle.queue)
+        return TaskEvents(
+            handle.queue,
+            handle.id,
+            follow=lambda: BlockingFollower(self._runner, queue, handle.id),
+            afollow=lambda: self._async_source.follow(handle.queue, handle.id),
+            is_late=lambda: handle.is_late,
+            after=after,
+            timeout=timeout,
+            patience_s=self._timeout_s,
+        )
 
     def _follow(self, steps: Steps[S]) -> S:
         return follow(steps, partial(self._runner.run, patience_s=self._timeout_s))

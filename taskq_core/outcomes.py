@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from taskq_core.broker import operations
 from taskq_core.broker.operations import StoredTask
 from taskq_core.broker.sync import SyncRunner, SyncSubscription
 from taskq_core.codec import decode_result
@@ -17,7 +18,7 @@ from taskq_core.errors import (
 from taskq_core.expiry import expired_error
 from taskq_core.records import TaskInfo, task_info
 from taskq_core.result import TaskHandle
-from taskq_core.wire import TaskState, decode_message
+from taskq_core.wire import QueueKeys, TaskState, decode_message
 
 NOT_YET = object()
 """What `outcome_of` returns of a task that has not ended."""
@@ -65,6 +66,34 @@ def found(handle: TaskHandle[Any], stored: StoredTask | None) -> TaskInfo:
 def timed_out(handle: TaskHandle[Any], timeout_s: float) -> ResultTimeoutError:
     """Return the error of a caller who has waited long enough."""
     return ResultTimeoutError(handle.queue, handle.id, f"it has not ended within {timeout_s:g} s")
+
+
+class BlockingFollower:
+    """One task, looked at again and again from blocking code. Listens from the first wait on."""
+
+    def __init__(self, runner: SyncRunner, queue: QueueKeys, task_id: str) -> None:
+        self._runner = runner
+        self._queue = queue
+        self._task_id = task_id
+        self._ear: Ear | None = None
+
+    def read(self, patience_s: float) -> StoredTask | None:
+        """Read the task as it stands in Redis, None if there is no such task, or no more."""
+        look = operations.look(self._queue, self._task_id, tell_changes=self._ear is not None)
+        return self._runner.run(look, patience_s=patience_s)
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until it is time to look again: so many seconds, fewer when the task is said to have changed."""
+        if self._ear is None:
+            self._ear = Ear(self._runner, self._queue.done, self._task_id)
+            self._ear.open()  # what was published before is missed, so the caller looks at once
+        else:
+            self._ear.listen(time.monotonic() + timeout_s)
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._ear is not None:
+            self._ear.close()
 
 
 class Ear:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from taskq_core.errors import TaskNotSentError
+from taskq_core.events import TaskEvents
 from taskq_core.records import TaskInfo
 from taskq_core.settings import Duration
 from taskq_core.wire import TaskState
@@ -38,6 +39,10 @@ class HandleSource(Protocol):
 
     async def afetch_info(self, handle: "TaskHandle[Any]") -> TaskInfo:
         """Read the task."""
+        ...
+
+    def follow_task(self, handle: "TaskHandle[Any]", after: str | None, timeout: Duration | None) -> TaskEvents:
+        """Return what happens to the task from now on."""
         ...
 
     def cancel_task(self, handle: "TaskHandle[Any]", *, retry: bool, keep: bool | None) -> bool:
@@ -188,6 +193,26 @@ class TaskHandle(Generic[R_co]):
         self._check_sent()
         self.info = await self._source.afetch_info(self)
         return self.info
+
+    def events(self, *, after: str | None = None, timeout: Duration | None = None) -> TaskEvents:
+        """Return what happens to the task from now on, for `for` and for `async for`: its states and its progress.
+
+        The first event says how it stands now, the last how it has ended. One that has ended without being kept is
+        gone, and so is one that never was. While Redis does not answer, the loop waits for it. Leaving the loop closes
+        what it listens on.
+
+        Args:
+            after: Id of an event that was seen before: the first event is then the first that says something else, and
+                there is none if that was the last.
+            timeout: Most seconds that the loop takes in all; None waits without end.
+
+        Raises:
+            TaskNotSentError: The surrounding transaction has not committed yet.
+            ResultTimeoutError: In the loop: the task did not end in time; it goes on all the same.
+            BrokerUnavailableError: In the loop: the time is over, and Redis does not answer.
+        """
+        self._check_sent()
+        return self._source.follow_task(self, after, timeout)
 
     def cancel(self, *, retry: bool = False, keep: bool | None = None) -> bool:
         """Delete the task if it waits, or ask the worker that runs it to cancel it.

@@ -1,6 +1,6 @@
-"""Wait for the end of tasks from coroutines: one subscription per queue and event loop, shared by all who wait.
+"""Wait for what happens to tasks from coroutines: one subscription per queue and event loop, shared by all who wait.
 
-A task that ends says so on its queue's channel only if somebody asked (`operations.look` with `tell_end`). Go workers
+A task that ends, or changes, says so on its queue's channel only if somebody asked (`operations.look`). Go workers
 say nothing, so whoever waits also looks again after a while; a lost subscription therefore only delays.
 """
 
@@ -12,14 +12,11 @@ from typing import Self
 
 from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import StoredTask
 from taskq_core.errors import BrokerError
+from taskq_core.events import FIRST_LOOK_S, LAST_LOOK_S
 from taskq_core.records import TaskInfo, task_info
 from taskq_core.wire import QueueKeys
-
-FIRST_LOOK_S = 0.05
-"""Seconds until a waiting caller looks again; doubled each time."""
-LAST_LOOK_S = 1.0
-"""Longest time between two looks, in seconds."""
 
 
 class EndHub:
@@ -33,7 +30,7 @@ class EndHub:
 
     @contextlib.asynccontextmanager
     async def listen(self, channel_name: str, task_id: str) -> AsyncIterator[asyncio.Event]:
-        """Give an event that is set when the task is said to have ended, and whenever messages may have been missed.
+        """Give an event that is set when the task is said to have changed, and whenever messages may have been missed.
 
         That is the case once the subscription stands, so whoever waits for the event looks at the task then.
         """
@@ -67,7 +64,17 @@ class TaskFollower:
         self._task_id = task_id
         self._patience_s = patience_s
         self._stack = contextlib.AsyncExitStack()
-        self._ended: asyncio.Event | None = None
+        self._told: asyncio.Event | None = None
+
+    async def read(self, patience_s: float) -> StoredTask | None:
+        """Read the task as it stands in Redis, None if there is no such task, or no more.
+
+        Raises:
+            BrokerError: Redis does not answer.
+        """
+        # Asking to be told is a write, which a single look does without.
+        look = operations.look(self._queue, self._task_id, tell_changes=self._told is not None)
+        return await self._runner.run(look, patience_s=patience_s)
 
     async def look(self) -> TaskInfo | None:
         """Read the task, None if there is no such task, or no more.
@@ -75,26 +82,28 @@ class TaskFollower:
         Raises:
             BrokerError: Redis does not answer.
         """
-        # Asking to be told is a write, which a single look does without.
-        look = operations.look(self._queue, self._task_id, tell_end=self._ended is not None)
-        stored = await self._runner.run(look, patience_s=self._patience_s)
+        stored = await self.read(self._patience_s)
         return None if stored is None else task_info(stored)
 
     async def wait(self, timeout_s: float) -> None:
-        """Wait until it is time to look again: so many seconds, fewer when the task is said to have ended."""
-        if self._ended is None:
+        """Wait until it is time to look again: so many seconds, fewer when the task is said to have changed."""
+        if self._told is None:
             listening = self._hub.listen(self._queue.done, self._task_id)
-            self._ended = await self._stack.enter_async_context(listening)
+            self._told = await self._stack.enter_async_context(listening)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self._ended.wait()
-        self._ended.clear()
+                await self._told.wait()
+        self._told.clear()
+
+    async def close(self) -> None:
+        """Stop listening."""
+        await self._stack.aclose()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._stack.aclose()
+        await self.close()
 
 
 class _Channel:

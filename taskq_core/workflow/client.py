@@ -13,12 +13,12 @@ from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX
 from taskq_core.client import AsyncClient, Client
 from taskq_core.commits import TransactionHook
 from taskq_core.errors import BrokerError, EnqueueError, EnqueueUnknownError, WorkflowTimeoutError
+from taskq_core.events import FIRST_LOOK_S, LAST_LOOK_S
 from taskq_core.ids import new_task_id
 from taskq_core.outcomes import Ear
 from taskq_core.preparer import Preparer, may_have_happened
 from taskq_core.settings import Duration, seconds
 from taskq_core.task import Signature
-from taskq_core.waiting import FIRST_LOOK_S, LAST_LOOK_S
 from taskq_core.wire import validate_queue_name, validate_task_id
 from taskq_core.workflow.canvas import Part
 from taskq_core.workflow.graph import Graph, build

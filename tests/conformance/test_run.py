@@ -378,6 +378,38 @@ class TestSettle:
         assert listening.get_message() is None
         listening.close()
 
+    def test_every_change_is_told_to_those_who_follow(self, any_broker: Broker) -> None:
+        """Whoever asks for less afterwards takes nothing from them."""
+        if any_broker.store.endpoint.is_cluster:
+            pytest.skip("redis-py's cluster client has no plain subscription")
+        queue = any_broker.queue
+        any_broker.enqueue("a", "b", "end")
+        for name, all_changes in (("a", True), ("b", True), ("end", False)):
+            any_broker.run(ops.look(queue, name, tell_end=True, tell_changes=all_changes))
+            any_broker.run(ops.look(queue, name, tell_end=True))
+        listening = any_broker.raw.pubsub()
+        listening.subscribe(queue.done)
+        assert listening.get_message(timeout=5)["type"] == "subscribe"
+
+        def heard(count: int) -> list[bytes]:
+            found = sorted(listening.get_message(timeout=5)["data"] for _ in range(count))
+            assert listening.get_message() is None
+            return found
+
+        any_broker.dequeue()
+        assert heard(2) == [b"a", b"b"], "the start"
+        for name in ("a", "end"):
+            any_broker.run(ops.note(queue, name, {ops.PROGRESS_FIELD: b"{}"}, owner="w1"))
+        assert heard(1) == [b"a"], "progress"
+        ends = [
+            Settlement("a", Outcome.REQUEUE),
+            Settlement("b", Outcome.RETRY, b"m"),
+            Settlement("end", Outcome.RETRY, b"m"),
+        ]
+        any_broker.run(ops.settle(queue, ends, owner="w1", now_ns=NOW_NS))
+        assert heard(2) == [b"a", b"b"], "what goes back and what is retried"
+        listening.close()
+
 
 class TestLimits:
     def test_a_lifetime_counter_at_its_end_starts_again(self, any_broker: Broker) -> None:

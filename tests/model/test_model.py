@@ -92,11 +92,6 @@ MUTANTS = {
     ),
     "note: no fence": ("note", "redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[1] .. ':' .. score", "false"),
     "settle: the cursor is forgotten": ("settle", "redis.call('HSET', key, 'taskq_cursor', ARGV[i + 5])", ""),
-    "settle: the cursor stays": (
-        "settle",
-        "state == 'completed' and 'taskq_cursor' or 'taskq_started'",
-        "'taskq_started'",
-    ),
     "enqueue: a taken id": ("enqueue", "redis.call('EXISTS', key) == 1", "false"),
     "enqueue: a lock that is held": ("enqueue", "lock ~= '' and redis.call('EXISTS', lock) == 1", "false"),
     "revoke: the lock is kept": ("revoke", "redis.call('DEL', fields[2])", ""),

@@ -479,7 +479,7 @@ def test_a_cursor_that_cannot_be_kept_is_refused_and_leaves_the_one_before(
 ) -> None:
     given = iter([1, cursor, 3])
 
-    @app.task(name="go")
+    @app.task(name="go", max_retry=0)
     def go(context: TaskContext) -> None:
         context.checkpoint("before")
         with pytest.raises(IterationError, match=said):
@@ -520,7 +520,7 @@ def test_options_that_make_no_sense_are_refused_when_the_loop_is_made(options: d
 def test_stored_cursors_that_cannot_be_read_fail_the_run(app: TaskQ, tasks: Captured, stored: bytes) -> None:
     """To begin anew would repeat everything."""
 
-    @app.task(name="go")
+    @app.task(name="go", max_retry=0)
     def go(context: TaskContext) -> None:
         for _ in context.iterate([1]):
             raise AssertionError("it began anew")

@@ -15,6 +15,13 @@ local function announce(keys, waited, id)
   end
 end
 
+-- tell: tell those who follow every change of a task (field taskq_wait is 2) that there was one.
+local function tell(keys, waited, id)
+  if waited == '2' then
+    redis.call('PUBLISH', keys.done, id)
+  end
+end
+
 -- release: free a unique lock that is still held by this task. Its name comes from a message, so it may be any key.
 local function release(lock, id)
   if lock ~= '' and redis.pcall('GET', lock) == id then

@@ -14,6 +14,7 @@
   ARGV[5]  int     bytes of messages after which no further task is taken (the first is always taken)
   ARGV[6]  int     seconds of the lease
   ARGV[7]  string  prefix of task keys
+  ARGV[8]  string  channel that tells of changes
 
   An id without a message is dropped and counted. RPOP comes before any other write: Redis accepts it also over
   maxmemory, and with it the writes that follow.
@@ -68,7 +69,7 @@ for i, id in ipairs(ids) do
     break
   end
   local key = ARGV[7] .. id
-  local fields = redis.pcall('HMGET', key, 'msg', 'taskq_step')
+  local fields = redis.pcall('HMGET', key, 'msg', 'taskq_step', 'taskq_wait')
   local message = fields[1]
   if message and fields[2] and is_cancelled(KEYS[5], fields[2]) then
     redis.call('DEL', key)
@@ -82,8 +83,11 @@ for i, id in ipairs(ids) do
     record[#record + 1] = #id .. ':' .. id
     reply[#reply + 1] = id
     reply[#reply + 1] = message
+    if fields[3] == '2' then
+      redis.call('PUBLISH', ARGV[8], id)
+    end
   else
-    if message == false then
+    if message == false then -- nil: a key of another type
       redis.call('DEL', key) -- a stub without a message would block its id for ever
     end
     reply[3] = reply[3] + 1

@@ -1,16 +1,17 @@
 --[[
-  look: read one task, and on request ask to be told of its end on the queue's channel.
+  look: read one task, and on request ask to be told of its end, or of every change, on the queue's channel.
 
   KEYS[1]  hash    the task
   ARGV[1]  string  task id
   ARGV[2]  string  prefix of the queue's keys
-  ARGV[3]  int     1 to be told
+  ARGV[3]  int     1 to be told of its end, 2 of every change; whoever asked for more still gets it
 
   returns  nothing, or: state, message, result ('' none), score in the set of its state ('' none), its worker's fence, when
            it was handed to it (Unix ms), the records of its attempts, its progress (each '' where there is none)
 ]]
 local fields = redis.call(
-  'HMGET', KEYS[1], 'state', 'msg', 'result', 'taskq_owner', 'taskq_started', 'taskq_attempts', 'taskq_progress'
+  'HMGET', KEYS[1], 'state', 'msg', 'result', 'taskq_owner', 'taskq_started', 'taskq_attempts', 'taskq_progress',
+  'taskq_wait'
 )
 local state = fields[1]
 if not state or not fields[2] then
@@ -22,7 +23,7 @@ if state == 'active' then
 elseif state ~= 'pending' and state ~= 'aggregating' then
   score = redis.call('ZSCORE', ARGV[2] .. state, ARGV[1]) or ''
 end
-if ARGV[3] == '1' and state ~= 'completed' and state ~= 'archived' then
-  redis.pcall('HSET', KEYS[1], 'taskq_wait', '1') -- refused over maxmemory: the caller polls as well
+if ARGV[3] > (fields[8] or '0') and state ~= 'completed' and state ~= 'archived' then
+  redis.pcall('HSET', KEYS[1], 'taskq_wait', ARGV[3]) -- refused over maxmemory: the caller polls as well
 end
 return { state, fields[2], fields[3] or '', score, fields[4] or '', fields[5] or '', fields[6] or '', fields[7] or '' }

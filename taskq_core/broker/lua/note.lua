@@ -5,7 +5,8 @@
   KEYS[2]  zset    leases: id by expiry (Unix s)
   ARGV[1]  string  token of the worker
   ARGV[2]  string  task id
-  ARGV[3..]        fields of the hash, each followed by its value (at most 10)
+  ARGV[3]  string  channel that tells of changes
+  ARGV[4..]        fields of the hash, each followed by its value (at most 10)
 
   returns  1  stored   0  not this worker's
 ]]
@@ -14,5 +15,8 @@ if not score or redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[1] .. ':' ..
   return 0
 end
 redis.call('HDEL', KEYS[1], 'pending_since') -- accepted also over maxmemory, and with it the write that follows
-redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+if redis.call('HGET', KEYS[1], 'taskq_wait') == '2' then
+  redis.call('PUBLISH', ARGV[3], ARGV[2])
+end
 return 1

@@ -64,6 +64,7 @@ for i = 9, math.min(#ARGV, 8 + 7 * budget), 7 do
       keep(KEYS[3], whole(due(now_ms, tonumber(ARGV[i + 5]))), id, key, ARGV[i + 4], 'retry')
       record_attempt(key, ARGV[i + 6])
       failed = failed + (verdict == 'r' and 1 or 0)
+      tell(keys, fields[2], id)
     elseif verdict == 'a' then
       if is_told then
         redis.call('ZADD', string.gsub(KEYS[5], 'quarantine$', 'letters'), whole(now_s), id)

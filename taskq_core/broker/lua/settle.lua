@@ -107,6 +107,7 @@ for position = math.min(total, budget), 1, -1 do
     elseif outcome == 'r' or outcome == 'n' then
       keep(KEYS[5], whole(due(now_ms, tonumber(ARGV[i + 3]))), id, key, ARGV[i + 2], 'retry')
       record_attempt(key, ARGV[i + 6])
+      tell(keys, fields[2], id)
       if outcome == 'r' then
         processed = processed + 1
         failed = failed + 1
@@ -126,6 +127,7 @@ for position = math.min(total, budget), 1, -1 do
       redis.call('HSET', key, 'state', 'pending')
       redis.call('HDEL', key, 'taskq_owner', 'taskq_started', 'taskq_cancel')
       requeued = requeued + 1
+      tell(keys, fields[2], id)
     end
   end
 end

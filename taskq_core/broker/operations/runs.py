@@ -63,7 +63,7 @@ def dequeue(
     The same `call` number again on the same `lane` of the worker returns the tasks it handed out before.
     """
     keys = (queue.pending, queue.active, queue.lease, queue.paused, queue.wake, queue.call(owner + lane))
-    args = (time_argument(now_ns), owner, call, limit, max_bytes, lease_s, queue.task_prefix)
+    args = (time_argument(now_ns), owner, call, limit, max_bytes, lease_s, queue.task_prefix, queue.done)
     return Operation("dequeue", load("dequeue"), keys, args, _read_dequeued)
 
 
@@ -198,7 +198,7 @@ def write_result(queue: QueueKeys, task_id: str, result: bytes, *, owner: str) -
 
 def note(queue: QueueKeys, task_id: str, fields: Mapping[str, bytes], *, owner: str) -> Operation[bool]:
     """Store what a running task notes of itself, by field. Reads as False when the task is another worker's."""
-    words: list[Argument] = [owner, task_id]
+    words: list[Argument] = [owner, task_id, queue.done]
     for field, value in fields.items():
         words += (field, value)
     return Operation("note", load("note"), (queue.task(task_id), queue.lease), words, boolean)

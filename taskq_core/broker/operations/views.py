@@ -73,8 +73,14 @@ def _state(queue: QueueKeys, task_id: str, word: Any) -> TaskState:
         raise BrokerReplyError(f"task {task_id!r} in {queue.name!r} has an unknown state") from None
 
 
-def look(queue: QueueKeys, task_id: str, *, tell_end: bool = False) -> Operation[StoredTask | None]:
-    """Read one task; `tell_end` asks that its end be published on `queue.done`. Reads as None if it does not exist."""
+def look(
+    queue: QueueKeys, task_id: str, *, tell_end: bool = False, tell_changes: bool = False
+) -> Operation[StoredTask | None]:
+    """Read one task. Reads as None if it does not exist.
+
+    `tell_end` asks that its end be published on `queue.done`, `tell_changes` that its progress and its changes of state
+    be as well.
+    """
 
     def read(reply: Any) -> StoredTask | None:
         if reply is None:
@@ -87,7 +93,7 @@ def look(queue: QueueKeys, task_id: str, *, tell_end: bool = False) -> Operation
             stored.started_ms = int(reply[5]) if reply[5].isdigit() else None
         return stored
 
-    args = (task_id, queue.prefix, 1 if tell_end else 0)
+    args = (task_id, queue.prefix, 2 if tell_changes else int(tell_end))
     return Operation("look", load("look"), (queue.task(task_id),), args, read)
 
 
