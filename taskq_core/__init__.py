@@ -60,6 +60,7 @@ from taskq_core.errors import (
 )
 from taskq_core.events import TaskEvent
 from taskq_core.handlers import RawTask
+from taskq_core.limits import Concurrency, OnFailure, RateLimit, RateWindow, TaskSequence
 from taskq_core.options import TaskOptions
 from taskq_core.periodic import CatchUp, PeriodicTask, ScheduleHook
 from taskq_core.preparer import PayloadSizeWarning
@@ -86,6 +87,7 @@ __all__ = [
     "CircuitSettings",
     "CircuitState",
     "Client",
+    "Concurrency",
     "ConfigurationError",
     "CoroutineTask",
     "Discard",
@@ -98,6 +100,7 @@ __all__ = [
     "MissingReferenceError",
     "NoCurrentTaskError",
     "NotReplicatedError",
+    "OnFailure",
     "PayloadError",
     "PayloadSizeWarning",
     "PayloadTooLargeError",
@@ -106,6 +109,8 @@ __all__ = [
     "ProgressError",
     "QueueFullError",
     "QueueLimit",
+    "RateLimit",
+    "RateWindow",
     "RawTask",
     "RemoteTask",
     "ResultError",
@@ -139,6 +144,7 @@ __all__ = [
     "TaskPaused",
     "TaskQ",
     "TaskQError",
+    "TaskSequence",
     "TaskState",
     "TaskStateError",
     "UnknownTaskError",

@@ -10,6 +10,16 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypedDict
 
 from taskq_core.errors import ConfigurationError
+from taskq_core.limits import (
+    Concurrency,
+    Key,
+    Limit,
+    RateLimit,
+    TaskSequence,
+    as_concurrency,
+    as_rate_limit,
+    as_sequence,
+)
 from taskq_core.retry import RetryDelay, as_policy
 from taskq_core.settings import Duration, Relation, member, seconds, unknown
 from taskq_core.telemetry.propagation import check_headers
@@ -83,6 +93,9 @@ class TaskOptionsDict(TypedDict, total=False):
     task_id: str | None
     unique_for: Duration
     aggregate: str | None
+    rate_limit: RateLimit | str | None
+    concurrency: Concurrency | int | tuple[Concurrency | int, ...] | None
+    sequence: TaskSequence | Key
     headers: Mapping[str, str]
     replicated: bool | int
     fsynced: bool
@@ -137,6 +150,14 @@ class TaskOptions:
     enqueueing is refused. 0: never refused. At least one second otherwise."""
     aggregate: str | None = None
     """Group of its queue that it waits in until the group is turned into one task. None or "": it runs by itself."""
+    rate_limit: RateLimit | str | None = None
+    """How often it may start, for all workers of its queue together: "100/m" or a `RateLimit`. None: at any time."""
+    concurrency: Concurrency | int | tuple[Concurrency | int, ...] | None = None
+    """How many of it may run at once, for all workers of its queue together: a number, a `Concurrency` (for each value
+    of a key), or some of them. None: any number."""
+    sequence: TaskSequence | Key = None
+    """One at a time for each value of this key, in order: a parameter's name, a function of parameters, or a
+    `TaskSequence`. None: in any order."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Text that travels with the task, at most 7 KiB of names and values together. Names beginning `taskq-`,
     `traceparent`, `tracestate` and `baggage` are taken."""
@@ -193,6 +214,9 @@ class TaskOptions:
             raise ConfigurationError(f"unique_for must be at least one second, got {self.unique_for!r}")
         set_(self, "unique_for", unique_s)
         set_(self, "aggregate", validate_group_name(self.aggregate) if self.aggregate else None)
+        set_(self, "rate_limit", as_rate_limit(self.rate_limit))
+        set_(self, "concurrency", as_concurrency(self.concurrency))
+        set_(self, "sequence", as_sequence(self.sequence))
         set_(self, "headers", MappingProxyType(_check_headers(self.headers)))
         if not isinstance(self.replicated, int):
             raise ConfigurationError(f"replicated must be True, False or a number of replicas, got {self.replicated!r}")
@@ -211,6 +235,12 @@ class TaskOptions:
     def relation(self) -> Relation | None:
         """The option `trace`."""
         return None if self.trace is None else Relation(self.trace)
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The limits it has, in no order."""
+        found: list[Any] = [self.sequence, *as_concurrency(self.concurrency), self.rate_limit]
+        return tuple(each for each in found if each is not None)
 
     @property
     def timeout_s(self) -> int:

@@ -30,6 +30,7 @@ from taskq_core.errors import (
     TaskIdConflictError,
 )
 from taskq_core.ids import new_task_id
+from taskq_core.limits import HEADER, Limits
 from taskq_core.middleware import MiddlewareStack
 from taskq_core.result import TaskHandle
 from taskq_core.task import BaseTask, Headers, Plan, Signature, Task
@@ -161,7 +162,10 @@ class Preparer:
         task_id = plan.task_id or task_id or new_task_id()
         span = self.tracing.start_producer(plan.queue.name, task.name, task_id, body_size=len(payload), links=links)
         try:
-            new = self._new_task(task, plan, task_id, payload, self.headers(plan, span.carrier(), self.carried()))
+            headers, limit = self.headers(plan, span.carrier(), self.carried()), ""
+            if plan.limits is not None:
+                headers, limit = _limited(headers, plan.limits, call)
+            new = self._new_task(task, plan, task_id, payload, headers, limit)
         except BaseException as error:
             span.end(error)
             raise
@@ -179,7 +183,10 @@ class Preparer:
         """
         payload = self._payload(call)
         task_id = plan.task_id or new_task_id()
-        return self._new_task(call.task, plan, task_id, payload, headers(call.task.name, task_id, len(payload)))
+        its_headers, limit = headers(call.task.name, task_id, len(payload)), ""
+        if plan.limits is not None:
+            its_headers, limit = _limited(its_headers, plan.limits, call)
+        return self._new_task(call.task, plan, task_id, payload, its_headers, limit)
 
     def headers(
         self, plan: Plan, carrier: Carrier, carried: Mapping[str, str], more: Mapping[str, str] | None = None
@@ -213,14 +220,16 @@ class Preparer:
             _check_size(call.task.name, len(payload))
         return payload
 
-    def _new_task(self, task: BaseTask[Any], plan: Plan, task_id: str, payload: bytes, headers: Headers) -> NewTask:
+    def _new_task(
+        self, task: BaseTask[Any], plan: Plan, task_id: str, payload: bytes, headers: Headers, limit: str
+    ) -> NewTask:
         name = task.name
         unique_key = plan.queue.unique(name, payload) if plan.unique_s else ""
         digest = "" if plan.confirm is None else _digest(name, payload)
         if self._envelope:
             payload = wrap(payload, headers.texts, task.codec.parameters if isinstance(task, Task) else ())
         message = plan.template.encode(task_id, payload, headers.encoded, unique_key)
-        new = NewTask(task_id, message, plan.start_at_s, plan.start_in_ms, unique_key, plan.unique_s, plan.group)
+        new = NewTask(task_id, message, plan.start_at_s, plan.start_in_ms, unique_key, plan.unique_s, plan.group, limit)
         if plan.marks:
             new.marks = plan.marks
         if plan.confirm is not None:
@@ -255,6 +264,12 @@ class Preparer:
     def note_registered(self, queue: QueueKeys) -> None:
         """Note that a queue was registered just now."""
         self._registered[queue.name] = time.monotonic()
+
+
+def _limited(headers: Headers, limits: Limits, call: Signature[Any]) -> tuple[Headers, str]:
+    """Return the headers of a call with its limits among them, and the limits."""
+    limit = limits.text(call.arguments if limits.need_arguments else {})
+    return Headers({**headers.texts, HEADER: limit}), limit
 
 
 def _check_size(name: str, size: int) -> None:

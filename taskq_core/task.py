@@ -21,9 +21,10 @@ import msgspec
 from taskq_core.broker.operations import Confirmation
 from taskq_core.codec import ArgumentsCodec, References
 from taskq_core.context import TaskContext, current
-from taskq_core.errors import TaskArgumentsError, TaskDefinitionError, WorkflowDefinitionError
+from taskq_core.errors import ConfigurationError, TaskArgumentsError, TaskDefinitionError, WorkflowDefinitionError
 from taskq_core.fetching import afetching, fetching
 from taskq_core.injection import Injection
+from taskq_core.limits import Limits
 from taskq_core.options import TaskOptions, TaskOptionsDict, task_options
 from taskq_core.result import TaskHandle
 from taskq_core.wire import (
@@ -99,6 +100,7 @@ class Plan:
         "headers",
         "is_kept",
         "keys",
+        "limits",
         "marks",
         "options",
         "queue",
@@ -109,8 +111,9 @@ class Plan:
         "unique_s",
     )
 
-    def __init__(self, name: str, options: TaskOptions, keys: Keys) -> None:
+    def __init__(self, name: str, options: TaskOptions, keys: Keys, limits: Limits | None = None) -> None:
         self.keys = keys
+        self.limits = limits
         self.options = options
         self.queue: QueueKeys = keys.queue(options.queue)
         self.template = MessageTemplate(
@@ -157,6 +160,9 @@ def _controls(options: TaskOptions) -> tuple[str, dict[str, str]]:
     return marks, headers
 
 
+_LIMITS = ("rate_limit", "concurrency", "sequence")
+
+
 class BaseTask(Generic[R_co]):
     """What a task with code and a remote one share."""
 
@@ -170,7 +176,7 @@ class BaseTask(Generic[R_co]):
         self._plan: Plan | None = None
         self._options: tuple[Mapping[str, Any], TaskOptions] | None = None
         self._with_headers: tuple[Mapping[str, str], BaseTask[Any]] | None = None
-        task_options(self._given)  # refused here, where the mistake is, rather than at the first call
+        self._check_options()
 
     @property
     def enqueuer(self) -> Enqueuer:
@@ -189,8 +195,39 @@ class BaseTask(Generic[R_co]):
         """Return what is equal for all calls, computed once. For clients."""
         plan = self._plan
         if plan is None or plan.keys is not keys:
-            plan = self._plan = Plan(self.name, self.options, keys)
+            plan = self._plan = Plan(self.name, self.options, keys, self.limits)
         return plan
+
+    @property
+    def limits(self) -> Limits | None:
+        """Its limits, bound to its parameters; None if it has none. For clients and workers."""
+        return self._limits(self.options)
+
+    def _limits(self, options: TaskOptions) -> Limits | None:
+        if not options.limits:
+            return None
+        try:
+            return Limits(self.name, options.limits, self._parameter_defaults())
+        except ConfigurationError as error:
+            raise ConfigurationError(f"task {self.name!r}: {error}") from None
+
+    def _parameter_defaults(self) -> Mapping[str, Any] | None:
+        """Return the defaults of its parameters by name, `inspect.Parameter.empty` for none; None if not known."""
+        return None
+
+    def _check_options(self) -> None:
+        """Refuse options where the mistake is, rather than at the first call."""
+        self._check_limits()
+        task_options(self._given)
+
+    def _check_limits(self) -> None:
+        limits = {name: self._given[name] for name in _LIMITS if name in self._given}
+        if limits:
+            try:
+                checked = task_options(limits)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"task {self.name!r}: {error}") from None
+            self._limits(checked)
 
     def using(self, **options: Unpack[TaskOptionsDict]) -> Self:
         """Return a copy with other options.
@@ -204,7 +241,7 @@ class BaseTask(Generic[R_co]):
         copy._plan = None
         copy._options = None
         copy._with_headers = None
-        task_options(copy._given)
+        copy._check_options()
         return copy
 
     def with_headers(self, headers: Mapping[str, str]) -> Self:
@@ -372,6 +409,7 @@ class Task(BaseTask[R], Generic[P, R]):
         self.body = self.function
         if references is not None and self.codec.has_references:
             self.body = (afetching if self.is_coroutine else fetching)(self, references)
+        self._check_limits()  # again: now its parameters are known
         self.result_type = _result_type(function)
         self.__name__ = self.__qualname__ = self.name  # of a partial or a callable object, which have none
         functools.update_wrapper(self, function, updated=())
@@ -381,6 +419,12 @@ class Task(BaseTask[R], Generic[P, R]):
     ) -> ArgumentsCodec:
         """Return what reads and writes the arguments. For adapters whose tasks have rules of their own."""
         return ArgumentsCodec(function, name=self.name, strict=strict, injected=injected, references=references)
+
+    def _parameter_defaults(self) -> Mapping[str, Any] | None:
+        if "codec" not in self.__dict__:
+            return None  # looked at again once it is there
+        known = {each.name: each.default for each in parameters(f"task {self.name!r}", self.function)}
+        return {name: known.get(name, inspect.Parameter.empty) for name in self.codec.parameters}
 
     def __repr__(self) -> str:
         return f"<task {self.name!r}>"

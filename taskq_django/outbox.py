@@ -17,6 +17,7 @@ from django.db.models.functions import Now
 
 from taskq_core import ConfigurationError, TaskInfo, TaskState
 from taskq_core.broker.operations import Confirmation, NewTask, StoredTask
+from taskq_core.limits import limit_of
 from taskq_core.outbox import OutboxFigures, OutboxRow, OutboxTable
 from taskq_core.records import task_info
 from taskq_django.middleware import on_healthy_connections
@@ -156,6 +157,7 @@ def _row(stored: Any) -> OutboxRow:
             stored.unique_key,
             stored.unique_s,
             stored.group,
+            limit_of(bytes(stored.message)),
             None if stored.replicas is None else Confirmation(stored.replicas, stored.fsynced),
         ),
         age_s=max(0.0, stored.age.total_seconds()),

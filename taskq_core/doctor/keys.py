@@ -111,6 +111,11 @@ _OF_A_QUEUE_OURS = (
     _form(r"wf:[^:]+(:[hgf]\d+)?", "hash", may_expire=True),  # while it is stored in parts
     _form(r"wf:[^:]+:d\d+", "string"),
     _form("wf:[^:]+:q", "set"),
+    _form("limits", "hash"),
+    _form("lim:(due|check)", "zset"),
+    _form("lim:[hw]:.*", "zset"),
+    _form("lim:r:.*", "hash", may_expire=True),
+    _form("lim:wake", "list"),
 )
 _GLOBAL = (
     _form("queues", "set"),

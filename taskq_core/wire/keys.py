@@ -48,6 +48,11 @@ class QueueKeys:
         "groups",
         "lease",
         "letters",
+        "limit_checks",
+        "limit_wake",
+        "limits",
+        "limits_due",
+        "limits_prefix",
         "moved",
         "moving",
         "name",
@@ -109,6 +114,11 @@ class QueueKeys:
         self.workflows_running = own + "wf-running"  # sorted set: id of a workflow by the second it began
         self.workflows_ended = own + "wf-ended"  # sorted set: id of a workflow by the second it is kept until
         self.done = own + "done"  # channel: ids of tasks that came to an end
+        self.limits = own + "limits"  # hash: numbers of limits, as workers declare ("d:") and people set them ("o:")
+        self.limits_prefix = lim = own + "lim:"  # of what stands in `_limits.lua`: holders, lines and tokens by slot
+        self.limits_due = lim + "due"  # sorted set: slot of a limit by when the next may start, Unix ms
+        self.limit_checks = lim + "check"  # sorted set: slot of a limit by when its holders are looked at, Unix ms
+        self.limit_wake = lim + "wake"  # list: at most one token, popped by the worker that admits
         self.absent = own + "absent"  # never exists; deleting it is a write that a full Redis takes
 
     def __repr__(self) -> str:

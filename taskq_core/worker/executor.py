@@ -112,6 +112,8 @@ class Executor:
         self._set_deadline(run, message.timeout, message.deadline, now)
         run.context = TaskContext.filled_by(partial(self._fill, run), has_headers=bool(message.headers))
         try:
+            if run.error is not None:
+                raise run.error
             if message.headers:
                 check_expiry(message, self._redis_time(), run.queue.name)
             parameters = () if isinstance(task, Handler) else task.codec.parameters

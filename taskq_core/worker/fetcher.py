@@ -12,13 +12,14 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from taskq_core.broker.lanes import Lane
 from taskq_core.broker.operations import BATCH_MAX, Dequeued, Operation, dequeue
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
+from taskq_core.limits import HEADER
 from taskq_core.wire import Keys, QueueKeys, QueueOrder, decode_message
 from taskq_core.worker.exchange_spans import ExchangeSpans
 from taskq_core.worker.run import Run
@@ -41,6 +42,8 @@ class Fetcher:
         settler: Whose outcomes are carried.
         start: Called with each fetched run and the monotonic second.
         set_aside: Called with queue and id of a task whose message cannot be read; gives its slot back in the end.
+        limited: Names of tasks that have limits.
+        claim: Called with a run of one of them whose producer knew of none; starts it or gives its slot back.
         clock: Source of monotonic time.
         redis_clock: Learns Redis's time from answers.
         owner: Token of the worker.
@@ -62,6 +65,8 @@ class Fetcher:
         owner: str,
         concurrency: int,
         lease_s: int,
+        limited: Container[str] = (),
+        claim: Callable[[Run], None] | None = None,
         spans: ExchangeSpans | None = None,
     ) -> None:
         self._keys = keys
@@ -74,6 +79,8 @@ class Fetcher:
         self._redis_clock = redis_clock
         self._owner = owner
         self._lease_s = lease_s
+        self._limited = limited
+        self._claim = claim
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._failures = 0
@@ -299,10 +306,12 @@ class Fetcher:
             run = Run(queue, task_id, message, lease_until)
             if runs is not None:
                 runs.append(run)
-            if now < lease_until:
-                self._start(run, now)
-            else:  # this process slept, or its loop did
+            if now >= lease_until:  # this process slept, or its loop did
                 self._settler.give_back(run, now)
+            elif run.name in self._limited and self._claim is not None and HEADER not in message.headers:
+                self._claim(run)
+            else:
+                self._start(run, now)
         if self._spans is not None and runs:
             self._spans.received(queue, runs, turn.started_ns)
         return len(answer.tasks) + answer.dropped >= asked

@@ -31,15 +31,16 @@ from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S
 from taskq_core.broker.lanes import Lane
+from taskq_core.broker.operations import ClaimCode
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
-from taskq_core.errors import BrokerError, LeaseLostError, TaskQError
+from taskq_core.errors import BrokerError, LeaseLostError, PayloadError, TaskArgumentsError, TaskQError
 from taskq_core.health import HealthServer, open_health_server
 from taskq_core.lifespan import Lifespan
 from taskq_core.reconcile import FindingKind
 from taskq_core.scheduler import Scheduler
 from taskq_core.service import serve
-from taskq_core.telemetry import WorkerMetrics, gauges
+from taskq_core.telemetry import WorkerMetrics, gauges, unwrap
 from taskq_core.wire import QueueKeys, QueueOrder, ServerInfo, TaskMessage, TaskState
 from taskq_core.worker.aggregator import AT_ONCE, Aggregator, FunctionCaller
 from taskq_core.worker.carrier import Carrier
@@ -53,6 +54,7 @@ from taskq_core.worker.health import Health, Pulse
 from taskq_core.worker.janitor import Janitor
 from taskq_core.worker.keepalive import Keepalive
 from taskq_core.worker.letters import DeadLetters
+from taskq_core.worker.limiter import Limiter
 from taskq_core.worker.listener import GuardedListener, WorkerListener
 from taskq_core.worker.notes import NoteWriter
 from taskq_core.worker.outcome import counts_as_failure, given_back
@@ -365,6 +367,7 @@ class Worker:
             stuck=lambda run: self.metrics.stuck(run.queue.name, run.name),
             state=MappingProxyType(self._lifespan.state),
         )
+        self._limits = {name: task.limits for name, task in self.app.tasks.items() if task.limits is not None}
         self._fetcher = Fetcher(
             self._keys,
             QueueOrder(config.queues, config.strict_priority, random.Random()),  # noqa: S311 - fairness, no secret
@@ -376,6 +379,8 @@ class Worker:
             owner=self._token,
             concurrency=config.concurrency,
             lease_s=lease_s,
+            limited=self._limits,
+            claim=self._claim,
             spans=ExchangeSpans.wanted(runtime.tracing),
         )
         self._keepalive = Keepalive(
@@ -477,6 +482,18 @@ class Worker:
                     ).work,
                 ),
                 (
+                    "limiter",
+                    Limiter(
+                        queue,
+                        runner,
+                        self._new_lane(),
+                        clock,
+                        owner=token,
+                        leader_s=leader_s,
+                        check_every_s=config.span("reconcile_every"),
+                    ).work,
+                ),
+                (
                     "watcher",
                     Watcher(queue, runner, self._new_lane(), clock, owner=token, leader_s=2 * leader_s).work,
                 ),
@@ -516,6 +533,10 @@ class Worker:
     async def _register_queues(self) -> None:
         with contextlib.suppress(BrokerError):  # clients register queues too; this only shows empty ones to tools
             await self._runner.run(operations.register_queue(self._keys.queues, self._queue_names))
+            specs = {name: spec for limits in self._limits.values() for name, spec in limits.specs.items()}
+            if specs:
+                for queue in self._queues:
+                    await self._runner.run(operations.declare_limits(queue, specs))
 
     def describe(self) -> ServerInfo:
         """Return what the worker is now, as tools read it."""
@@ -613,6 +634,40 @@ class Worker:
                 self._fetcher.release(1)  # if it failed, the lease ends and the recoverer sets it aside
 
         self._background(set_aside())
+
+    def _claim(self, run: Run) -> None:
+        """Start a run whose producer knew nothing of its limits, once they allow it."""
+
+        async def claim() -> None:
+            code = ClaimCode.NOT_OWNED
+            try:
+                limit = self._limit_of(run)
+                if limit is None:
+                    code = ClaimCode.RUN
+                else:
+                    step = operations.claim(run.queue, run.task_id, limit, owner=self._token)
+                    code = await self._runner.run(step, patience_s=max(0.0, run.lease_until - self._clock.monotonic()))
+            finally:
+                if code == ClaimCode.RUN:
+                    self._executor.start(run, self._clock.monotonic())
+                else:
+                    self._fetcher.release(1)  # of one that is not known to wait, the lease ends
+
+        self._background(claim())
+
+    def _limit_of(self, run: Run) -> str | None:
+        """Return the limits of a task as it would carry them; None if it has to fail, with the error in the run."""
+        task = self.app.tasks[run.name]
+        limits = self._limits[run.name]
+        try:
+            arguments: Mapping[str, object] = {}
+            if limits.need_arguments:
+                payload, _ = unwrap(run.message.payload, task.codec.parameters)
+                arguments = task.codec.decode(payload)
+            return limits.text(arguments)
+        except (PayloadError, TaskArgumentsError) as error:
+            run.error = error
+            return None
 
     # --- end ----------------------------------------------------------------------------------------------------------
 
@@ -713,7 +768,7 @@ class Worker:
         with contextlib.suppress(BrokerError):
             for queue in self._queues:
                 await self._runner.run(operations.rouse(queue))  # a token this worker took on its way out
-                for service in ("forwarder", "janitor", "watcher", "carrier"):
+                for service in ("forwarder", "janitor", "limiter", "watcher", "carrier"):
                     await self._runner.run(operations.resign(queue, service, owner=self._token))
             for aggregator in self._aggregators:
                 await aggregator.resign()

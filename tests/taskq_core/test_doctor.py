@@ -341,7 +341,7 @@ def test_the_right_of_every_command_in_a_script_is_tried_and_no_other() -> None:
     used = {
         command
         for script in folder.iterdir()
-        for command in re.findall(r"redis\.p?call\(\s*'([A-Z]+)'", script.read_text(encoding="utf-8"))
+        for command in re.findall(r"(?:redis\.p?call|own)\(\s*'([A-Z]+)'", script.read_text(encoding="utf-8"))
     }
     _, _, listed = (folder / "rights.lua").read_text(encoding="utf-8").partition("probes = {")
     tried = set(re.findall(r"'([A-Z]+)", listed.partition("}")[0]))

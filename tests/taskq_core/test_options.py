@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core import ConfigurationError, TaskOptions, TaskQ, exponential
+from taskq_core import Concurrency, ConfigurationError, RateLimit, TaskOptions, TaskQ, TaskSequence, exponential
 from taskq_core.options import OnMissing, task_options
 from taskq_core.retry import asynq_default
 from taskq_core.wire import Expiry
@@ -134,7 +134,7 @@ class TestChecks:
             ({"priority": -1}, "priority must be between 0 and 9, got -1; what is less urgent"),
             ({"priority": None}, "priority must be a whole number, got None"),
             ({"retry_priority": True}, "retry_priority must be a whole number, got True"),
-            ({"zzz": 1}, "unknown task option 'zzz'; known are aggregate, dead_letter, deadline, "),
+            ({"zzz": 1}, "unknown task option 'zzz'; known are aggregate, concurrency, dead_letter, "),
         ],
     )
     def test_a_refusal_names_option_value_and_what_was_expected(self, options: Any, message: str) -> None:
@@ -219,6 +219,9 @@ class TestUsing:
             "unique_for": 7,
             "headers": {"a": "b"},
             "aggregate": "g",
+            "rate_limit": "5/s",
+            "concurrency": 3,
+            "sequence": "user",
             "replicated": 2,
             "fsynced": True,
         }
@@ -230,6 +233,7 @@ class TestUsing:
         assert (options.run_after, options.retention_s, options.task_id, options.unique_s) == (5.0, 6, "id", 7)
         assert (dict(options.headers), options.aggregate) == ({"a": "b"}, "g")
         assert (options.replicated, options.fsynced) == (2, True)
+        assert options.limits == (TaskSequence("user"), Concurrency(3), RateLimit("5/s"))
         assert options.on_missing is OnMissing.DISCARD
         assert options.bands == (3, 4)
         assert options.dead_letter_address == ("default", "dead")

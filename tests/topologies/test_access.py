@@ -45,7 +45,7 @@ def commands(rules: list[str]) -> set[str]:
 
 
 def in_scripts(texts: list[str]) -> set[str]:
-    return {command for text in texts for command in re.findall(r"redis\.p?call\(\s*'([A-Z]+)'", text)}
+    return {command for text in texts for command in re.findall(r"(?:redis\.p?call|own)\(\s*'([A-Z]+)'", text)}
 
 
 class TestThePage:
@@ -64,7 +64,7 @@ class TestThePage:
     def test_who_only_enqueues_needs_less(self) -> None:
         sent = {"EVALSHA", "EVAL", "SADD", "PUBLISH", "SUBSCRIBE"}
 
-        expected = in_scripts([load(name).text for name in ("enqueue", "look", "revoke")]) | sent
+        expected = in_scripts([load(name).text for name in ("enqueue", "look", "revoke", "flow_create")]) | sent
         assert commands(RULES["producer"]) == expected
         assert commands(RULES["producer"]) < commands(RULES["app"])
 
@@ -184,6 +184,7 @@ class TestRights:
         newest.client.script_flush()
         with closing(TaskQ(url, defaults={"retention": 60})) as app:
             task = app.remote("t")
+            limited = task.using(rate_limit="1/h", concurrency=1)
             known = stored_by_another(newest)
             said = [
                 refusal_of(call)
@@ -192,6 +193,7 @@ class TestRights:
                     lambda: task.using(run_after=60, unique_for=60).delay(n=1),
                     lambda: task.using(aggregate="g").delay(n=2),
                     *[partial(task.using(priority=5).delay, n=number) for number in (3, 4)],
+                    *[partial(limited.delay, n=number) for number in (5, 6)],
                     lambda: app.client.wait_for_result(known["waiting"], 0.05),
                     *[partial(app.client.fetch_info, handle) for handle in known.values()],
                     *[partial(app.client.cancel_task, handle) for handle in known.values()],
@@ -228,6 +230,8 @@ class TestRights:
 UNNOTICED = {
     "LINSERT": "only where hundreds of urgent tasks wait",
     "GET": "a receipt that cannot be read is none",
+    "ZCOUNT": "only where a queue may be full",
+    **dict.fromkeys(("HGET", "HSCAN", "SETBIT"), "only for workflows"),
 }
 """Commands without which a producer goes on, and why."""
 
@@ -252,6 +256,7 @@ def stored_by_another(server: RedisServer) -> dict[str, Any]:
         run(operations.dequeue(queue, owner="w", call=1, limit=100, lease_s=30))
         handles["waiting"] = task.delay()
         handles["scheduled"] = task.using(run_after=60, unique_for=60).delay()
+        handles["limited"] = task.using(rate_limit="1/h").delay()
         handles["grouped"] = task.using(aggregate="alone").delay()
         return handles
 

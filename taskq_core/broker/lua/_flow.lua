@@ -149,7 +149,7 @@ local function workflows(own, now)
   -- put: store a step's task in this queue. Nothing is stored if its id is there already.
   function flow.put(task_prefix_, id, step, message, start)
     local keys = { prefix = task_prefix_, scheduled = task_prefix_ .. 'scheduled' }
-    local code, is_ready, band = store(keys, now, id, message, start, '', 0, '', false)
+    local code, is_ready, band = store(keys, now, id, message, start, '', 0, '', '', false) -- limits are asked at fetch
     if code == '1' then
       redis.call('HSET', task_prefix_ .. 't:' .. id, 'taskq_step', step)
       redis.call('ZADD', steps, whole(now.s), step)

@@ -19,6 +19,8 @@
   ARGV[8]  string  for wait: '=<Unix s>' or '+<ms from now>'
   ARGV[9..]        ids (at most 200; a pending one is looked for through the list)
 
+  One that is let run does not wait for its limits.
+
   returns  per task: 'ok'; '' no such task; 'lost' if it is not where its state says; 'moving' on its way to another
            queue; otherwise its state, which does not allow the action
 ]]
@@ -29,10 +31,12 @@
 -- include _leave_active
 -- include _lock
 -- include _withdraw
-local now_s, _, now_ms = clock(ARGV[1])
+-- include _limits
+local now_s, now_ns, now_ms = clock(ARGV[1])
 local action, wanted = ARGV[2], ARGV[7]
 local keys = structures(ARGV[3])
 keys.done = ARGV[4]
+local limits = limiter(ARGV[3], now_s, now_ns, now_ms)
 redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
 redis.call('ZCARD', KEYS[2])
 redis.call('ZCARD', KEYS[3])
@@ -68,12 +72,18 @@ local function carry_out(id)
     if not redis.call('ZSCORE', keys[state], id) then
       return 'lost'
     end
+    limits.let_go(id, key)
     redis.call('ZADD', keys[state], start_s, id)
     return 'ok'
   end
   local message = action == 'delete' and state == 'aggregating' and redis.call('HGET', key, 'msg')
   if not withdraw(keys, id, state, fields[3]) then
     return 'lost'
+  end
+  if action == 'run' then
+    limits.pass(id, key)
+  else
+    limits.let_go(id, key)
   end
   if action == 'run' then
     local band = band_of(fields[6], false)
@@ -113,6 +123,7 @@ for i = 9, #ARGV do
   acted = acted + (answer == 'ok' and 1 or 0)
   answers[#answers + 1] = answer
 end
+limits.finish()
 if acted > 0 and action == 'run' then
   wake(KEYS[7])
 elseif acted > 0 and (action == 'archive' or action == 'cancel') then

@@ -17,7 +17,7 @@
   ARGV[4]  string  id of the set
   ARGV[5]  int     members the set had when it was read
   ARGV[6]  int     seconds the receipt is kept
-  ARGV[7..12]      the task: id, message, start, unique lock key, seconds of the lock, group, as in enqueue; left out
+  ARGV[7..13]      the task: id, message, start, unique lock key, seconds of the lock, group, limits, as in enqueue; left out
                    when the members are dropped for nothing
 
   The set is renamed to a key of our own in the same step, so nobody, Go included, can give its members back to their
@@ -30,6 +30,7 @@
 -- include _clock
 -- include _marks
 -- include _place
+-- include _limits
 -- include _store
 -- include _wake
 -- include _leave_active
@@ -59,7 +60,7 @@ redis.call('DEL', KEYS[10]) -- accepted also over maxmemory, and with it the wri
 local keys = { prefix = ARGV[2], done = ARGV[3], scheduled = KEYS[6], groups = KEYS[7] }
 if ARGV[7] then
   local now = { s = now_s, ns = now_ns, ms = now_ms }
-  local code, is_ready, band = store(keys, now, ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12])
+  local code, is_ready, band = store(keys, now, ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13])
   if code ~= '1' then
     return code
   end

@@ -16,7 +16,7 @@
   ARGV[4]  string  prefix of the queue's keys
   ARGV[5]  int     most pending tasks, '' for any number
   ARGV[6..]        per task: receipt, id, message, start ('' now, '=<Unix s>', '+<ms from now>'), unique lock key
-                   ('' none), seconds of the lock after the start, group ('' none)
+                   ('' none), seconds of the lock after the start, group ('' none), limits ('' none)
 
   A batch is bounded by its caller (200 tasks, about 1 MiB).
 
@@ -27,6 +27,7 @@
 -- include _clock
 -- include _marks
 -- include _place
+-- include _limits
 -- include _store
 -- include _wake
 local now_s, now_ns, now_ms = clock(ARGV[1])
@@ -35,15 +36,16 @@ redis.call('ZCARD', KEYS[2])
 redis.call('LLEN', KEYS[3])
 redis.call('ZCARD', KEYS[4])
 redis.call('SCARD', KEYS[5])
-local count = (#ARGV - 5) / 7
-local room = ARGV[5] ~= '' and tonumber(ARGV[5]) - pending
+local count = (#ARGV - 5) / 8
+local room = ARGV[5] ~= ''
+  and tonumber(ARGV[5]) - pending - redis.call('ZCOUNT', KEYS[2], '253402300799', '253402300799')
 if now_ms >= tonumber(ARGV[2]) then
   return string.rep('l', count)
 end
 local keys = { prefix = ARGV[4], scheduled = KEYS[2], groups = KEYS[5] }
 local now = { s = now_s, ns = now_ns, ms = now_ms }
 local known = {}
-for i = 6, #ARGV, 7 do
+for i = 6, #ARGV, 8 do
   local group = ARGV[i + 6]
   if group ~= '' and not known[group] then
     known[group] = true
@@ -51,13 +53,14 @@ for i = 6, #ARGV, 7 do
   end
 end
 
-local codes, ready, urgent, ready_count = {}, {}, {}, 0
-for i = 6, #ARGV, 7 do
-  local code, is_ready, band = 's', false, 0
+local codes, ready, urgent, ready_count, stored = {}, {}, {}, 0, 0
+for i = 6, #ARGV, 8 do
+  local code, is_ready, band, counts = 's', false, 0, false
   if not redis.call('ZSCORE', KEYS[4], ARGV[i]) then
-    local id, is_full = ARGV[i + 1], room and ready_count >= room
-    code, is_ready, band =
-      store(keys, now, id, ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], is_full)
+    local id, is_full = ARGV[i + 1], room and stored >= room
+    code, is_ready, band, counts =
+      store(keys, now, id, ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], is_full)
+    stored = stored + (counts and 1 or 0)
   end
   if code == '1' or code == 's' then -- also again: whoever waits for replicas waits for what this connection wrote
     redis.call('ZADD', KEYS[4], whole(now_s), ARGV[i])

@@ -61,6 +61,17 @@ if not ids then
 end
 local owner, started = ARGV[2] .. ':' .. expiry, whole(now_ms)
 local taken, leases, record, bytes = {}, {}, { ARGV[3], ':' }, 0
+local limits
+
+-- is_permitted: whether a task may run now; one that is gone gives back what it holds. With all it needs inside, which is
+-- made only where there are limits.
+local function is_permitted(id, key, fields, is_gone)
+-- include _place
+-- include _limits
+  limits = limits or limiter(string.sub(ARGV[7], 1, -3), now_s, now_ns, now_ms)
+  return is_gone and limits.let_go(id, key) or limits.hand_out(id, key, fields[4], fields[5])
+end
+
 for i, id in ipairs(ids) do
   if bytes >= tonumber(ARGV[5]) then
     for j = #ids, i, -1 do
@@ -69,10 +80,15 @@ for i, id in ipairs(ids) do
     break
   end
   local key = ARGV[7] .. id
-  local fields = redis.pcall('HMGET', key, 'msg', 'taskq_step', 'taskq_wait')
+  local fields = redis.pcall('HMGET', key, 'msg', 'taskq_step', 'taskq_wait', 'taskq_limit', 'taskq_permit')
   local message = fields[1]
   if message and fields[2] and is_cancelled(KEYS[5], fields[2]) then
+    if fields[5] then
+      is_permitted(id, key, fields, true)
+    end
     redis.call('DEL', key)
+  elseif message and fields[4] and not is_permitted(id, key, fields) then
+    taken.waits = true -- for a limit
   elseif message then
     redis.call('HSET', key, 'state', 'active', 'taskq_owner', owner, 'taskq_started', started)
     redis.call('HDEL', key, 'pending_since')
@@ -100,6 +116,9 @@ for i = 1, #taken, 200 do
 end
 if #taken > 0 then
   redis.call('SET', KEYS[6], table.concat(record), 'EX', ARGV[6])
+end
+if limits then
+  limits.finish()
 end
 if redis.call('LLEN', KEYS[1]) > 0 then
   wake(KEYS[5])

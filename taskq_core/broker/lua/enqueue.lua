@@ -5,16 +5,16 @@
   KEYS[2]  zset    scheduled tasks: id by start (Unix s)
   KEYS[3]  list    wake tokens
   KEYS[4]  string  receipt of this caller's last call: "<call>:<codes>"
-  KEYS[5]  set     names of groups with members; only with 6 or 7 arguments per task
-  KEYS[6..] string per task: digest of a call that was stored and is not confirmed yet; only with 7 arguments per task
+  KEYS[5]  set     names of groups with members; only with 7 or 8 arguments per task
+  KEYS[6..] string per task: digest of a call that was stored and is not confirmed yet; only with 8 arguments per task
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  int     number of this call; a repeat with the same number changes nothing and returns the codes again
   ARGV[3]  int     seconds the receipt is kept
   ARGV[4]  string  prefix of the queue's keys
-  ARGV[5]  int     arguments per task: 2 (plain), 6 or 7 (to be confirmed)
-  ARGV[6..]        per task: id, message and, with 6, start ('' now, '=<Unix s>', '+<ms from now>'),
-                   unique lock key ('' none), seconds of the lock after the start, group ('' none);
-                   with 7 also the digest of its call
+  ARGV[5]  int     arguments per task: 2 (plain), 7 or 8 (to be confirmed)
+  ARGV[6..]        per task: id, message and, with 7, start ('' now, '=<Unix s>', '+<ms from now>'),
+                   unique lock key ('' none), seconds of the lock after the start, group ('' none),
+                   limits ('' none); with 8 also the digest of its call
   ARGV[last] int   most pending tasks; one more argument than the tasks take, left out where there is no limit
 
   A batch is bounded by its caller (200 tasks, about 1 MiB). The limit holds for tasks that would be pending at once, and
@@ -31,6 +31,7 @@
 -- include _clock
 -- include _marks
 -- include _place
+-- include _limits
 -- include _store
 -- include _wake
 local now_s, now_ns, now_ms = clock(ARGV[1])
@@ -38,7 +39,7 @@ local receipt = redis.pcall('GET', KEYS[4]) -- a key of another type is no recei
 if type(receipt) == 'string' then
   local call, codes = string.match(receipt, '^(%d+):(.*)$')
   if call == ARGV[2] then
-    if ARGV[5] == '7' then
+    if ARGV[5] == '8' then
       redis.call('EXPIRE', KEYS[4], ARGV[3])
     end
     return codes
@@ -49,13 +50,14 @@ redis.call('LLEN', KEYS[3])
 local stride = tonumber(ARGV[5])
 local last, room = #ARGV, nil
 if (last - 5) % stride == 1 then
+  pending = pending + redis.call('ZCOUNT', KEYS[2], '253402300799', '253402300799') -- who waits for a limit counts too
   room = tonumber(ARGV[last]) - pending
   last = last - 1
 end
 local keys, now
 local known_calls = {}
-if stride == 7 then
-  for task = 1, (last - 5) / 7 do
+if stride == 8 then
+  for task = 1, (last - 5) / 8 do
     known_calls[task] = redis.call('GET', KEYS[5 + task])
   end
 end
@@ -76,30 +78,33 @@ end
 
 local task_prefix = ARGV[4] .. 't:'
 local codes, ready, urgent, ready_count = {}, {}, {}, 0
+local stored = 0 -- pending, or waiting for a limit
 for i = 6, last, stride do
   local id = ARGV[i]
-  local code, is_ready, band = nil, false, 0
-  local task = stride == 7 and (i - 6) / 7 + 1
-  if task and known_calls[task] == ARGV[i + 6] then
+  local code, is_ready, band, counts = nil, false, 0, false
+  local task = stride == 8 and (i - 6) / 8 + 1
+  if task and known_calls[task] == ARGV[i + 7] then
     code = '1'
   elseif stride > 2 then
-    local is_full = room and ready_count >= room
-    code, is_ready, band = store(keys, now, id, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], is_full)
+    local is_full = room and stored >= room
+    code, is_ready, band, counts =
+      store(keys, now, id, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], is_full)
   else
     local key = task_prefix .. id
     if redis.call('EXISTS', key) == 1 then
       code = '0'
-    elseif room and ready_count >= room then
+    elseif room and stored >= room then
       code = 'f'
     else
       redis.call('HSET', key, 'msg', ARGV[i + 1], 'state', 'pending', 'pending_since', now_ns)
-      code, is_ready = '1', true
+      code, is_ready, counts = '1', true, true
     end
   end
   if task and code == '1' then
-    redis.call('SET', KEYS[5 + task], ARGV[i + 6], 'EX', 3600)
+    redis.call('SET', KEYS[5 + task], ARGV[i + 7], 'EX', 3600)
   end
   codes[#codes + 1] = code
+  stored = stored + (counts and 1 or 0)
   if is_ready then
     ready_count = ready_count + 1
     if band > 0 then
@@ -122,7 +127,7 @@ end
 codes = table.concat(codes)
 if room and string.find(codes, 'f', 1, true) then
   local is_stored = string.find(codes, '1', 1, true)
-  codes = codes .. ':' .. whole(pending + ready_count)
+  codes = codes .. ':' .. whole(pending + stored)
   if not is_stored then
     return codes
   end

@@ -1,5 +1,5 @@
 --[[
-  forward: move due tasks to pending (or back to their group), if this worker leads the forwarding of the queue.
+  forward: move due tasks to pending (or back to their group, or in the line of a limit), if this worker leads the forwarding of the queue.
 
   KEYS[1]  zset    scheduled: id by start (Unix s)
   KEYS[2]  zset    retry: id by next attempt (Unix s)
@@ -20,6 +20,7 @@
 -- include _lead
 -- include _place
 -- include _wake
+-- include _limits
 local now_s, now_ns, now_ms = clock(ARGV[1])
 redis.call('ZCARD', KEYS[1]) -- keys of another type are refused here, before the first write
 redis.call('ZCARD', KEYS[2])
@@ -30,13 +31,20 @@ if not lead(KEYS[6], KEYS[7], ARGV[2], ARGV[3]) then
   return { now_ns, 0, 0, 0 }
 end
 local limit, moved, dropped, ready, urgent = tonumber(ARGV[5]), 0, 0, 0, {}
+local limits
+
+local function may_start(id, key, text)
+  limits = limits or limiter(ARGV[4], now_s, now_ns, now_ms)
+  return limits.again(id, key, text)
+end
+
 for source = 1, 2 do
   local left = limit - moved - dropped
   if left > 0 then
     local ids = redis.call('ZRANGE', KEYS[source], '-inf', whole(now_s), 'BYSCORE', 'LIMIT', 0, left)
     for _, id in ipairs(ids) do
       local key = ARGV[4] .. 't:' .. id
-      local fields = redis.pcall('HMGET', key, 'msg', 'group', 'taskq_priority')
+      local fields = redis.pcall('HMGET', key, 'msg', 'group', 'taskq_priority', 'taskq_limit')
       local group = fields[2]
       if group and (group == '' or type(redis.pcall('ZCARD', ARGV[4] .. 'g:' .. group)) == 'table') then
         group = nil -- what stands in its place is no group: better alone than lost
@@ -51,6 +59,8 @@ for source = 1, 2 do
         redis.call('ZADD', ARGV[4] .. 'g:' .. group, whole(now_s), id)
         redis.call('SADD', KEYS[4], group)
         redis.call('HSET', key, 'state', 'aggregating')
+        moved = moved + 1
+      elseif fields[4] and not may_start(id, key, fields[4]) then
         moved = moved + 1
       else
         local band = fields[3] and band_of(fields[3], source == 2) or 0
@@ -69,6 +79,9 @@ for source = 1, 2 do
 end
 if next(urgent) then
   place_all(KEYS[3], KEYS[5], ARGV[4] .. 't:', now_ms, urgent)
+end
+if limits then
+  limits.finish()
 end
 if ready > 0 then
   wake(KEYS[5])

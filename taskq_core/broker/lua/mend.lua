@@ -38,7 +38,9 @@
 -- include _clock
 -- include _wake
 -- include _leave_active
-local now_s, now_ns = clock(ARGV[1])
+-- include _place
+-- include _limits
+local now_s, now_ns, now_ms = clock(ARGV[1])
 local prefix, lease_s, longest_s = ARGV[2], tonumber(ARGV[5]), tonumber(ARGV[7])
 local scan = redis.call('LLEN', KEYS[1]) + redis.call('LLEN', KEYS[2]) -- keys of another type are refused here,
 redis.call('ZCARD', KEYS[3]) -- before the first write
@@ -296,6 +298,7 @@ local function enlist(task, truth, archived_s, kept_s)
 end
 
 local reply = {}
+local limits = limiter(prefix, now_s, now_ns, now_ms)
 for i = 8, #ARGV, 6 do
   local id, expected = ARGV[i], ARGV[i + 1]
   local diagnosis, kind, state, listed, truth, code = '', '', '', '', '', '2'
@@ -317,6 +320,9 @@ for i = 8, #ARGV, 6 do
       code = '1'
       redis.call('DEL', KEYS[14]) -- accepted also over maxmemory, and with it the writes that follow
       unlist(task, truth)
+      if not task.strange and truth ~= 'active' and truth ~= 'pending' and truth ~= 'scheduled' then
+        limits.let_go(id, task.key, truth == 'retry' and 'retry' or truth == 'archived' and 'archive')
+      end
       if truth == 'drop' then
         if task.lock then
           release(task.lock, id)
@@ -341,4 +347,5 @@ for i = 8, #ARGV, 6 do
     reply[#reply + 1] = word
   end
 end
+limits.finish()
 return reply

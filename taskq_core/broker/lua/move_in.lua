@@ -26,7 +26,8 @@
 -- include _place
 -- include _wake
 -- include _withdraw
-local now_s, _, now_ms = clock(ARGV[1])
+-- include _limits
+local now_s, now_ns, now_ms = clock(ARGV[1])
 if now_s > tonumber(ARGV[2]) then
   return 'late'
 end
@@ -65,12 +66,15 @@ while i <= #ARGV do
     end
     if field.state == 'pending' then
       local band = band_of(field.taskq_priority, false)
-      if band > 0 then
+      local limits = field.taskq_limit and limiter(ARGV[3], now_s, now_ns, now_ms)
+      if limits and not limits.enter(id, key, field.taskq_limit) then
+        band = nil
+      elseif band > 0 then
         place(KEYS[1], KEYS[7], ARGV[3] .. 't:', now_ms, { id }, band)
       else
         redis.call('LPUSH', KEYS[1], id)
       end
-      ready = true
+      ready = ready or band ~= nil
     else
       redis.call('ZADD', set, tonumber(score) and score or whole(now_s), id)
     end

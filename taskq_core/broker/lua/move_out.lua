@@ -29,12 +29,15 @@
 -- include _clock
 -- include _lock
 -- include _withdraw
-local now_s = clock(ARGV[1])
+-- include _place
+-- include _limits
+local now_s, now_ns, now_ms = clock(ARGV[1])
 local keys = structures(ARGV[2])
 redis.call('SCARD', KEYS[6]) -- keys of another type are refused here, before the first write
 redis.call('ZCARD', KEYS[7])
 
 local target_of_all = ARGV[4]
+local limits = limiter(ARGV[2], now_s, now_ns, now_ms)
 
 local function set_out(id, key)
   local hash = redis.pcall('HGETALL', key)
@@ -73,6 +76,10 @@ local function set_out(id, key)
     if not withdraw(keys, id, state, field.group) then
       return 'lost'
     end
+    limits.let_go(id, key)
+    if score == limits.far and field.taskq_line then
+      score = whole(now_s) -- it waited for a limit, and is due at once where it goes
+    end
   end
   redis.call('HSET', key, 'taskq_moving', token .. ':' .. ARGV[3] .. ':' .. score .. ':' .. target)
   redis.call('ZADD', KEYS[7], whole(now_s), id)
@@ -98,4 +105,5 @@ for i = 7, #ARGV do
     break
   end
 end
+limits.finish()
 return reply

@@ -13,6 +13,8 @@
   returns  1  set aside   0  not this worker's
 ]]
 -- include _clock
+-- include _place
+-- include _limits
 local now_s = clock(ARGV[1])
 redis.call('ZCARD', KEYS[4]) -- a key of another type is refused here, before the first write
 local score = redis.call('ZSCORE', KEYS[2], ARGV[3])
@@ -21,7 +23,10 @@ if not score or redis.pcall('HGET', KEYS[3], 'taskq_owner') ~= ARGV[2] .. ':' ..
 end
 redis.call('LREM', KEYS[1], 1, ARGV[3])
 redis.call('ZREM', KEYS[2], ARGV[3])
+local limits = limiter(string.sub(KEYS[2], 1, -6), clock(ARGV[1]))
+limits.let_go(ARGV[3], KEYS[3])
 redis.call('RENAME', KEYS[3], KEYS[5])
 redis.call('HDEL', KEYS[5], 'taskq_owner', 'taskq_started')
 redis.call('ZADD', KEYS[4], whole(now_s), ARGV[3])
+limits.finish()
 return 1

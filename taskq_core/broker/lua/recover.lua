@@ -35,6 +35,7 @@
 -- include _lock
 -- include _marks
 -- include _place
+-- include _limits
 -- include _store
 -- include _wake
 -- include _flow
@@ -48,18 +49,23 @@ local cutoff = now_s - tonumber(ARGV[2])
 local task_prefix = ARGV[3] .. 't:'
 local budget = math.max(1, math.floor(2000000 / math.max(1, length)))
 local codes, failed, archived = {}, 0, 0
+local limits = limiter(ARGV[3], now_s, now_ns, now_ms)
+local kept_place = { r = 'retry', n = 'retry', a = 'archive' } -- of its sequence
 for i = 9, math.min(#ARGV, 8 + 7 * budget), 7 do
   local verdict, id = ARGV[i], ARGV[i + 1]
   local is_told = verdict == 'b'
   verdict = is_told and 'a' or verdict
   local key = task_prefix .. id
   local score = redis.call('ZSCORE', KEYS[2], id)
-  local fields = redis.pcall('HMGET', key, 'msg', 'taskq_wait', 'taskq_step')
+  local fields = redis.pcall('HMGET', key, 'msg', 'taskq_wait', 'taskq_step', 'taskq_permit')
   local message = fields[1] or ''
   local code = '0'
   if score and score == ARGV[i + 2] and tonumber(score) <= cutoff and message == ARGV[i + 3] then
     code = '1'
     leave(keys, id, false)
+    if fields[4] then
+      limits.let_go(id, key, kept_place[verdict])
+    end
     if verdict == 'r' or verdict == 'n' then
       keep(KEYS[3], whole(due(now_ms, tonumber(ARGV[i + 5]))), id, key, ARGV[i + 4], 'retry')
       record_attempt(key, ARGV[i + 6])
@@ -89,6 +95,7 @@ for i = 9, math.min(#ARGV, 8 + 7 * budget), 7 do
   end
   codes[#codes + 1] = code
 end
+limits.finish()
 if archived > 0 then
   trim(KEYS[4], task_prefix, now_s - tonumber(ARGV[6]), tonumber(ARGV[7]))
 end

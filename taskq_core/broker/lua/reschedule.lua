@@ -25,7 +25,9 @@
 ]]
 -- include _clock
 -- include _withdraw
-local _, _, now_ms = clock(ARGV[1])
+-- include _place
+-- include _limits
+local now_s, now_ns, now_ms = clock(ARGV[1])
 local keys = structures(ARGV[2])
 redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
 redis.call('ZCARD', KEYS[2])
@@ -62,6 +64,8 @@ if state == target then
 elseif not withdraw(keys, id, state, fields[3]) then
   return state == 'aggregating' and state or 'lost'
 end
+local limits = limiter(ARGV[2], now_s, now_ns, now_ms)
+limits.let_go(id, key)
 redis.call('ZADD', keys[target], start_s, id)
 redis.call('HSET', key, 'state', target)
 redis.call('HDEL', key, 'pending_since')
@@ -78,4 +82,5 @@ if rewrites then
     redis.call('HSET', key, 'unique_key', new)
   end
 end
+limits.finish()
 return 'ok'

@@ -14,7 +14,10 @@
            tasks are deleted; nothing as well for one that says so but is not there, as in a group being turned into
            one task.
 ]]
-local fields = redis.call('HMGET', KEYS[1], 'state', 'unique_key', 'group', 'taskq_wait')
+-- include _clock
+-- include _place
+-- include _limits
+local fields = redis.call('HMGET', KEYS[1], 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_permit')
 local state = fields[1]
 if not state then
   return false
@@ -37,6 +40,11 @@ end
 if removed > 0 then
   if fields[2] and redis.pcall('GET', fields[2]) == ARGV[1] then
     redis.call('DEL', fields[2])
+  end
+  if fields[5] then
+    local limits = limiter(ARGV[2], clock(''))
+    limits.let_go(ARGV[1], KEYS[1])
+    limits.finish()
   end
   redis.call('DEL', KEYS[1])
   if fields[4] then

@@ -64,12 +64,27 @@ local scores = total > 0 and redis.call('ZMSCORE', KEYS[2], unpack(ids, 1, math.
 
 local flow -- made when the first step of a workflow is met
 local processed, failed, archived, requeued = 0, 0, 0, 0
+local limits
+
+-- end_limits: give back what a task holds of its limits. True if it is given back itself and has to wait. With all it
+-- needs inside, which is made only where there are limits.
+local function end_limits(id, key, outcome)
+-- include _limits
+  limits = limits or limiter(ARGV[3], now_s, now_ns, now_ms)
+  if outcome == 'q' then
+    return not limits.back(id, key)
+  end
+  local of_sequence = { r = 'retry', n = 'retry', a = 'archive' }
+  limits.let_go(id, key, of_sequence[outcome])
+  return false
+end
+
 -- From the last to the first: the youngest stand at the left end of the active list, where they are looked for, and what
 -- is requeued comes to stand in its old order.
 for position = math.min(total, budget), 1, -1 do
   local i, id = 9 + (position - 1) * stride, ids[position]
   local key, score = task_prefix .. id, scores[position]
-  local fields = score and not owned[id] and redis.pcall('HMGET', key, 'taskq_owner', 'taskq_wait', 'taskq_step')
+  local fields = score and not owned[id] and redis.pcall('HMGET', key, 'taskq_owner', 'taskq_wait', 'taskq_step', 'taskq_permit')
   if fields and fields[1] == ARGV[2] .. ':' .. score then
     codes[position] = '1'
     owned[id] = true
@@ -88,6 +103,7 @@ for position = math.min(total, budget), 1, -1 do
         codes[position], flow.has_to_carry = '3', false
       end
     end
+    local waits = fields[4] and end_limits(id, key, outcome)
     if outcome == 'd' then
       redis.call('DEL', key)
       processed = processed + 1
@@ -122,7 +138,7 @@ for position = math.min(total, budget), 1, -1 do
       failed = failed + 1
       archived = archived + 1
       announce(keys, fields[2], id)
-    elseif outcome == 'q' then
+    elseif outcome == 'q' and not waits then
       redis.call('RPUSH', KEYS[3], id)
       redis.call('HSET', key, 'state', 'pending')
       redis.call('HDEL', key, 'taskq_owner', 'taskq_started', 'taskq_cancel')
@@ -133,6 +149,9 @@ for position = math.min(total, budget), 1, -1 do
 end
 if #gone > 0 then
   redis.call('ZREM', KEYS[2], unpack(gone))
+end
+if limits then
+  limits.finish()
 end
 if archived > 0 then
   trim(KEYS[6], task_prefix, now_s - tonumber(ARGV[6]), tonumber(ARGV[7]))

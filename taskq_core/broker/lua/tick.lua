@@ -18,7 +18,7 @@
   ARGV[6]  int     seconds a mark is kept from now
   ARGV[7..]        per firing: entry, firing before it (Unix s), firing (Unix s), id, message ('' enqueues nothing),
                    start ('' now, '=<Unix s>', '+<ms from now>'), unique lock key ('' none), seconds of the lock after
-                   the start, group ('' none), name under which a stored task is counted ('' not)
+                   the start, group ('' none), limits ('' none), name under which a stored task is counted ('' not)
 
   A batch is bounded by its caller (100 firings, about 1 MiB). Firings of one entry stand in their order.
 
@@ -30,6 +30,7 @@
 -- include _clock
 -- include _marks
 -- include _place
+-- include _limits
 -- include _store
 -- include _wake
 local now_s, now_ns, now_ms = clock(ARGV[1])
@@ -47,7 +48,7 @@ redis.call('SCARD', KEYS[5])
 local keys = { prefix = ARGV[4], scheduled = KEYS[2], groups = KEYS[5] }
 local now = { s = now_s, ns = now_ns, ms = now_ms }
 local marks = {}
-for i = 7, #ARGV, 10 do
+for i = 7, #ARGV, 11 do
   if not marks[ARGV[i]] then
     local mark = redis.pcall('GET', ARGV[5] .. ARGV[i]) -- one of another type counts as none
     local at, enqueued = string.match(type(mark) == 'string' and mark or '', '^(%d+):(%d*)$')
@@ -59,7 +60,7 @@ for i = 7, #ARGV, 10 do
 end
 
 local codes, ready, ran, urgent = {}, {}, {}, {}
-for i = 7, #ARGV, 10 do
+for i = 7, #ARGV, 11 do
   local mark, firing, id = marks[ARGV[i]], ARGV[i + 2], ARGV[i + 3]
   local code, is_ready, band
   if mark.at ~= ARGV[i + 1] then
@@ -71,13 +72,13 @@ for i = 7, #ARGV, 10 do
       code = '-'
     else
       code, is_ready, band =
-        store(keys, now, id, ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8])
+        store(keys, now, id, ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8], ARGV[i + 9])
     end
     mark.at = firing
     if code == '1' then
       mark.enqueued = firing
-      if ARGV[i + 9] ~= '' then
-        ran[#ran + 1] = { name = ARGV[i + 9], at = firing }
+      if ARGV[i + 10] ~= '' then
+        ran[#ran + 1] = { name = ARGV[i + 10], at = firing }
       end
     end
     redis.call('SET', ARGV[5] .. ARGV[i], mark.at .. ':' .. mark.enqueued, 'EX', ARGV[6])

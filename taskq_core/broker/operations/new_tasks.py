@@ -41,6 +41,7 @@ class NewTask:
         unique_key: Name of the lock to take, "" for none.
         unique_s: Seconds the lock is held after the start.
         group: Group it waits in, "" for none.
+        limit: Its limits as `_limits.lua` reads them, "" for none.
         confirm: Who must have it before its caller is told that it is stored; None: the server alone.
         marks: What the script is to see to beyond that, "" for nothing; see `wire.control`.
         digest: Of name and payload, by which a call that is made again is known; only with `confirm`.
@@ -53,15 +54,16 @@ class NewTask:
     unique_key: str = ""
     unique_s: int = 0
     group: str = ""
+    limit: str = ""
     confirm: Confirmation | None = None
     digest: str = ""
     marks: str = ""
 
     @property
     def is_plain(self) -> bool:
-        """True if it is stored as pending at once, without a lock."""
+        """True if it is stored as pending at once, without a lock, a limit and marks."""
         is_now = self.start_at_s is None and self.start_in_ms is None
-        return is_now and not self.unique_key and not self.group and not self.marks
+        return is_now and not (self.unique_key or self.group or self.marks or self.limit)
 
     def arguments(self) -> tuple[Argument, ...]:
         """What a script is told of a task that may not be plain."""
@@ -73,7 +75,7 @@ class NewTask:
             start = ""
         if self.marks:
             start += f"|{self.marks}"
-        return (self.task_id, self.message, start, self.unique_key, self.unique_s, self.group)
+        return (self.task_id, self.message, start, self.unique_key, self.unique_s, self.group, self.limit)
 
 
 class ReceiptLane:
@@ -154,7 +156,7 @@ def _words(
     args: list[Argument] = [time_argument(now_ns), lane.call, RECEIPT_KEPT_S, queue.prefix]
     if tasks and tasks[0].confirm is not None:
         keys += (queue.groups, *_receipts(queue, tasks))
-        args.append(7)
+        args.append(8)
         for task in tasks:
             args += (*task.arguments(), task.digest)
     elif all(task.is_plain for task in tasks):
@@ -163,7 +165,7 @@ def _words(
             args += (task.task_id, task.message)
     else:
         keys += (queue.groups,)
-        args.append(6)
+        args.append(7)
         for task in tasks:
             args += task.arguments()
     return keys, args

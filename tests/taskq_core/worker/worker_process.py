@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from taskq_core import GroupedTask, Signature, TaskContext, TaskInfo, TaskQ, current_task
+from taskq_core import Concurrency, GroupedTask, Signature, TaskContext, TaskInfo, TaskQ, current_task
 from taskq_core.errors import TaskInterrupted
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 from tests.taskq_core.worker import harm
@@ -135,6 +135,27 @@ async def brief(name: str, seconds: float) -> None:
     """Note the start with the task's id, and take some time."""
     note(name, current_task().id)
     await asyncio.sleep(seconds)
+
+
+@app.task(name="timed", retry_delay=0)
+async def timed(name: str, seconds: float = 0.0, fails: int = 0) -> None:
+    """Note when Redis handed it out, its beginning and its end; fail on its first attempts."""
+    context = current_task()
+    key = app.runtime.keys.queue(context.queue).task(context.id)
+    note(f"{name}:at", str(notes.hget(key, "taskq_started"), "ascii"))  # type: ignore[arg-type]  # of a blocking client
+    note(name, f"+{context.id}")
+    await asyncio.sleep(seconds)
+    note(name, f"-{context.id}")
+    if context.attempt <= fails:
+        raise RuntimeError("it is to fail")
+
+
+@app.task(name="one_at_a_time", concurrency=Concurrency(1, key="name"))
+async def one_at_a_time(name: str, seconds: float = 0.0) -> None:
+    """As `timed`, with a limit that producers may not know."""
+    note(name, f"+{current_task().id}")
+    await asyncio.sleep(seconds)
+    note(name, f"-{current_task().id}")
 
 
 @app.task(name="poison", retry_delay=0)

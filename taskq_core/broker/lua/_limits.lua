@@ -1,0 +1,396 @@
+-- limiter: what lets tasks of one queue run only so many at once, in order, or so often. All of it stands in functions
+-- made at the first use, so that a call without limited tasks pays nothing. Its keys are made from `prefix`, all of one
+-- cluster slot. A key of ours that is of another type is written over. The caller has written something before, which a
+-- full Redis accepts, and with it the writes here. Needs `_clock` and `_place`.
+--
+-- A task names its limits in the field taskq_limit, a line each, in the order in which their places are taken:
+--   s <block or skip> 1 <name>:<key>           one at a time, in order
+--   c <places> 1 <name>:<key>                  so many at once
+--   r b/<tokens>/<ms>/<burst> <cost> <name>:<key>   token bucket       r w/<limit>/<ms> <cost> <name>:<key>   fixed window
+-- At most one `r`, and it comes last, so that nothing waits with tokens in hand. taskq_permit says how many of them it
+-- holds a place of, with '!' behind where somebody lets it run all the same; taskq_line in whose line it waits.
+--   limits           hash  'd:<kind>:<name>' as workers declare them, 'o:<kind>:<name>' as people set them, 'n' last place
+--   lim:h:<slot>     zset  who holds a place, by the second it was taken or, of a rate, by cost (only what is pending)
+--   lim:w:<slot>     zset  who waits, by place in line
+--   lim:r:<slot>     hash  of a rate: level, at (ms), held
+--   lim:due          zset  slot by when its next may start (ms)
+--   lim:check        zset  slot by when its holders are looked at (ms)
+--   lim:wake         list  token for the worker that admits
+-- Who waits stands in Asynq's scheduled set as well, at the last second of the year 9999.
+local function limiter(prefix, now_s, now_ns, now_ms)
+  local base, tag = string.match(prefix, '^([^{]*):({.*}:)$')
+  local ours = (base == 'asynq' and 'taskq:' or base .. ':taskq:') .. tag
+  local lim = ours .. 'lim:'
+  local far = '253402300799'
+  local scheduled, pending = prefix .. 'scheduled', prefix .. 'pending'
+  local specs, freed, urgent, self = {}, {}, {}, { ready = 0 }
+
+  local function own(command, key, ...)
+    local reply = redis.pcall(command, key, ...)
+    if type(reply) == 'table' and reply.err then
+      if string.find(tostring(reply.err), 'WRONGTYPE', 1, true) then
+        redis.call('DEL', key)
+      end
+      return redis.call(command, key, ...)
+    end
+    return reply
+  end
+
+  local function number(value)
+    return string.format('%.17g', value)
+  end
+
+  local function chain_of(text)
+    local chain = {}
+    for kind, spec, cost, slot in string.gmatch(text, '([scr]) (%S+) (%d+) ([^\n]+)') do
+      chain[#chain + 1] = { kind = kind, spec = spec, cost = tonumber(cost), slot = kind .. ':' .. slot }
+    end
+    return chain
+  end
+
+  local function spec_of(limit)
+    local name = string.match(limit.slot, '^%a:[^:]*')
+    local found = specs[name]
+    if found == nil then
+      local set = own('HMGET', ours .. 'limits', 'o:' .. name, 'd:' .. name)
+      found = set[1] or set[2] or false
+      specs[name] = found
+    end
+    return found or limit.spec
+  end
+
+  -- rate_of: how a rate stands now; nothing where it is lifted.
+  local function rate_of(limit)
+    local fields = own('HMGET', lim .. limit.slot, 'level', 'at', 'held', 'spec')
+    local spec = spec_of(limit)
+    spec = spec == '' and fields[4] or spec -- the task that said it is gone
+    local way, tokens, period, burst = string.match(spec, '^([bw])/(%d+)/(%d+)/?(%d*)$')
+    if not way then
+      return nil
+    end
+    tokens, period = tonumber(tokens), tonumber(period)
+    local rate = {
+      key = lim .. limit.slot,
+      spec = spec,
+      way = way,
+      tokens = tokens,
+      period = period,
+      most = way == 'b' and tonumber(burst) or tokens,
+      at = way == 'b' and now_ms or math.floor(now_ms / period) * period,
+      held = tonumber(fields[3] or 0) or 0,
+    }
+    local level, at = tonumber(fields[1] or ''), tonumber(fields[2] or '')
+    if not level or not at then
+      rate.level = rate.most
+    elseif way == 'b' then
+      rate.level = math.min(rate.most, level + math.max(0, now_ms - at) * tokens / period)
+    else
+      rate.level = at == rate.at and math.min(level, rate.most) or rate.most
+    end
+    return rate
+  end
+
+  local function save(rate)
+    redis.call('HSET', rate.key, 'level', number(rate.level), 'at', whole(rate.at), 'held', whole(rate.held), 'spec', rate.spec)
+    if rate.held > 0 then
+      redis.call('PERSIST', rate.key)
+    else -- from then on it is as good as new
+      local full_ms = rate.way == 'b' and (rate.most - rate.level) * rate.period / rate.tokens or rate.period
+      redis.call('PEXPIRE', rate.key, whole(math.ceil(full_ms) + 1000))
+    end
+  end
+
+  local function lacks(rate, cost)
+    local lacking = math.min(cost, rate.most) - (rate.level - rate.held)
+    return lacking > 0.000001 and lacking or nil
+  end
+
+  local function arm(at_ms, slot)
+    local first = own('ZRANGE', lim .. 'due', 0, 0, 'WITHSCORES')[2]
+    own('ZADD', lim .. 'due', whole(at_ms), slot)
+    if not first or at_ms < tonumber(first) then
+      if own('LLEN', lim .. 'wake') == 0 then
+        redis.call('LPUSH', lim .. 'wake', '1')
+      end
+    end
+  end
+
+  -- rearm: note when to look again at a line whose first cannot start now.
+  local function rearm(limit)
+    local rate = limit.kind == 'r' and rate_of(limit)
+    if not rate then
+      own('ZADD', lim .. 'check', whole(now_ms + 15000), limit.slot)
+      return
+    end
+    local lacking = lacks(rate, limit.cost) or 0
+    if rate.held > 0 and rate.held + math.min(limit.cost, rate.most) > rate.most then
+      own('ZADD', lim .. 'check', whole(now_ms + 15000), limit.slot) -- not before a worker takes one of those that may
+    elseif rate.way == 'b' then
+      arm(now_ms + math.max(1, math.ceil(lacking * rate.period / rate.tokens)), limit.slot)
+    else
+      arm(rate.at + rate.period, limit.slot)
+    end
+  end
+
+  local function take(limit, id)
+    local holders = lim .. 'h:' .. limit.slot
+    if limit.kind == 'r' then
+      local rate = rate_of(limit)
+      if rate then
+        if lacks(rate, limit.cost) then
+          return false
+        end
+        rate.held = rate.held + limit.cost
+        save(rate)
+        own('ZADD', holders, whole(limit.cost), id)
+      end
+      return true
+    end
+    local places = limit.kind == 's' and 1 or tonumber(spec_of(limit))
+    if places and own('ZCARD', holders) >= places and not own('ZSCORE', holders, id) then
+      return false
+    end
+    own('ZADD', holders, whole(now_s), id)
+    return true
+  end
+
+  local function free(limit, id)
+    local holders = lim .. 'h:' .. limit.slot
+    local cost = own('ZSCORE', holders, id)
+    if not cost then
+      return
+    end
+    redis.call('ZREM', holders, id)
+    if limit.kind == 'r' then
+      local rate = rate_of(limit)
+      if rate then
+        rate.held = math.max(0, rate.held - tonumber(cost))
+        save(rate)
+      end
+    end
+    freed[#freed + 1] = limit.slot
+  end
+
+  -- spend: a worker takes a task whose tokens were kept for it.
+  local function spend(limit, id)
+    local holders = lim .. 'h:' .. limit.slot
+    local rate = rate_of(limit)
+    local cost = own('ZSCORE', holders, id)
+    if cost then
+      redis.call('ZREM', holders, id)
+    end
+    if rate then
+      rate.level = rate.level - limit.cost
+      rate.held = cost and math.max(0, rate.held - tonumber(cost)) or rate.held
+      save(rate)
+      if own('ZCARD', lim .. 'w:' .. limit.slot) > 0 then -- what the first there costs is seen when it is looked at
+        rearm({ kind = 'r', slot = limit.slot, spec = limit.spec, cost = 1 })
+      end
+    end
+  end
+
+  local function park(id, key, chain, stage, in_front)
+    local limit = chain[stage]
+    local line = lim .. 'w:' .. limit.slot
+    if in_front then
+      local first = own('ZRANGE', line, 0, 0, 'WITHSCORES')[2]
+      own('ZADD', line, whole((tonumber(first) or 0) - 1), id)
+    else
+      own('ZADD', line, 'NX', own('HINCRBY', ours .. 'limits', 'n', 1), id)
+    end
+    redis.call('ZADD', scheduled, far, id)
+    redis.call('HSET', key, 'state', 'scheduled', 'taskq_permit', whole(stage - 1), 'taskq_line', limit.slot)
+    redis.call('HDEL', key, 'pending_since', 'taskq_owner', 'taskq_started', 'taskq_cancel')
+    rearm(limit)
+  end
+
+  local function enter(id, key, chain, held, in_front)
+    for stage = held + 1, #chain do
+      local limit = chain[stage]
+      local waiting = own('ZCARD', lim .. 'w:' .. limit.slot)
+      if waiting == 1 and own('ZSCORE', lim .. 'w:' .. limit.slot, id) then
+        waiting = 0
+        redis.call('ZREM', lim .. 'w:' .. limit.slot, id)
+      end
+      if waiting > 0 or not take(limit, id) then
+        park(id, key, chain, stage, in_front)
+        return false
+      end
+    end
+    redis.call('HSET', key, 'taskq_permit', whole(#chain))
+    redis.call('HDEL', key, 'taskq_line')
+    return true
+  end
+
+  local function held_of(permit)
+    local held, pass = string.match(permit or '', '^(%d+)(!?)$')
+    return tonumber(held or 0), pass == '!'
+  end
+
+  -- enter: let a new task in. False: it waits.
+  function self.enter(id, key, text)
+    return enter(id, key, chain_of(text), 0)
+  end
+
+  -- let_go: free what a task holds and take it out of its line. `keep` of its sequence: nil nothing, 'retry' its place,
+  -- 'archive' its place if a failed task blocks.
+  function self.let_go(id, key, keep)
+    local fields = redis.pcall('HMGET', key, 'taskq_limit', 'taskq_permit', 'taskq_line')
+    if not fields[1] or not (fields[2] or fields[3]) then
+      return 0
+    end
+    local chain, held = chain_of(fields[1]), held_of(fields[2])
+    if fields[3] then
+      own('ZREM', lim .. 'w:' .. fields[3], id)
+    end
+    local first, kept = chain[1], 0
+    if first and first.kind == 's' and held > 0 then
+      if keep == 'retry' or (keep == 'archive' and spec_of(first) == 'block') then
+        kept = 1
+      end
+    end
+    for stage = kept + 1, math.min(held, #chain) do
+      free(chain[stage], id)
+    end
+    redis.call('HDEL', key, 'taskq_permit', 'taskq_line')
+    if kept > 0 then
+      redis.call('HSET', key, 'taskq_permit', '1')
+    end
+    return kept
+  end
+
+  -- again: let a task in whose time has come, for its start or its next attempt. False: it waits.
+  function self.again(id, key, text)
+    return enter(id, key, chain_of(text), self.let_go(id, key, 'retry'))
+  end
+
+  -- back: let a task in that a worker gives back. It keeps its places; to start again it needs other tokens.
+  function self.back(id, key)
+    local fields = redis.call('HMGET', key, 'taskq_limit', 'taskq_permit')
+    local chain = chain_of(fields[1] or '')
+    local held, pass = held_of(fields[2])
+    local last = chain[#chain]
+    if pass or not last or last.kind ~= 'r' or held < #chain then
+      return true
+    end
+    return enter(id, key, chain, held - 1, true)
+  end
+
+  -- hand_out: whether a worker may run a task that it took. False: it waits.
+  function self.hand_out(id, key, text, permit)
+    local chain = chain_of(text)
+    local held, pass = held_of(permit)
+    if pass then
+      return true
+    elseif held < #chain and not enter(id, key, chain, held) then
+      return false -- it came past the limits: Go forwards what is due, and people let tasks run
+    end
+    local last = chain[#chain]
+    if last and last.kind == 'r' then
+      spend(last, id)
+    end
+    return true
+  end
+
+  -- pass: let a task run all the same; it leaves its line and keeps the places it holds.
+  function self.pass(id, key)
+    local fields = redis.pcall('HMGET', key, 'taskq_limit', 'taskq_permit', 'taskq_line')
+    if fields[1] then
+      if fields[3] then
+        own('ZREM', lim .. 'w:' .. fields[3], id)
+        redis.call('HDEL', key, 'taskq_line')
+      end
+      redis.call('HSET', key, 'taskq_permit', whole(held_of(fields[2])) .. '!')
+    end
+  end
+
+  -- admit: let those in who may, from the head of a line.
+  function self.admit(slot)
+    local line = lim .. 'w:' .. slot
+    for _ = 1, 100 do
+      local id = own('ZRANGE', line, 0, 0)[1]
+      if not id then
+        own('ZREM', lim .. 'due', slot)
+        own('ZREM', lim .. 'check', slot)
+        return
+      end
+      local key = prefix .. 't:' .. id
+      local fields = redis.pcall('HMGET', key, 'taskq_limit', 'taskq_permit', 'taskq_line', 'taskq_priority')
+      local chain = chain_of(fields[1] or '')
+      local stage = held_of(fields[2]) + 1
+      local limit = chain[stage]
+      if fields[3] ~= slot or not limit or limit.slot ~= slot or redis.call('ZSCORE', scheduled, id) ~= far then
+        redis.call('ZREM', line, id) -- it has left by another way
+      elseif not take(limit, id) then
+        rearm(limit)
+        return
+      else
+        redis.call('ZREM', line, id)
+        redis.call('HSET', key, 'taskq_permit', whole(stage))
+        if enter(id, key, chain, stage) then
+          redis.call('ZREM', scheduled, id)
+          redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
+          local band = band_of(fields[4], false)
+          if band > 0 then
+            urgent[band] = urgent[band] or {}
+            table.insert(urgent[band], id)
+          else
+            redis.call('LPUSH', pending, id)
+          end
+          self.ready = self.ready + 1
+        end
+      end
+    end
+    arm(now_ms, slot)
+  end
+
+  -- verify: free the places of those who do not run and do not wait to.
+  function self.verify(slot)
+    local kind, freed_here = string.sub(slot, 1, 1), 0
+    local holders = lim .. 'h:' .. slot
+    for _, id in ipairs(own('ZRANGE', holders, 0, 49)) do
+      local fields = redis.pcall('HMGET', prefix .. 't:' .. id, 'state', 'taskq_permit', 'taskq_limit', 'taskq_line')
+      local holds, state, held, spec = false, fields[1], held_of(fields[2]), ''
+      for stage, limit in ipairs(chain_of(fields[3] or '')) do
+        if limit.slot == slot and stage <= held then
+          holds, spec = true, spec_of(limit)
+        end
+      end
+      if kind == 'r' then
+        holds = holds and state == 'pending'
+      elseif kind == 'c' then
+        holds = holds and (state == 'active' or state == 'pending' or (state == 'scheduled' and fields[4]))
+      else
+        holds = holds and state ~= 'completed' and (state ~= 'archived' or spec == 'block')
+      end
+      if not holds then
+        if state and state ~= 'active' and state ~= 'pending' then -- ended by a worker that knows no limits
+          self.let_go(id, prefix .. 't:' .. id, state == 'archived' and 'archive' or state ~= 'completed' and 'retry')
+        end
+        free({ kind = kind, slot = slot, spec = '', cost = 0 }, id)
+        freed_here = freed_here + 1
+      elseif kind ~= 'r' then
+        redis.call('ZADD', holders, whole(now_s), id)
+      end
+    end
+    return freed_here
+  end
+
+  -- finish: let those in who wait for what was freed, and tell workers. The last word of a script.
+  function self.finish()
+    local known = {}
+    for _, slot in ipairs(freed) do
+      if not known[slot] then
+        known[slot] = true
+        self.admit(slot)
+      end
+    end
+    place_all(pending, ours .. 'wake', prefix .. 't:', now_ms, urgent)
+    if self.ready > 0 and own('LLEN', ours .. 'wake') == 0 then
+      redis.call('LPUSH', ours .. 'wake', '1')
+    end
+  end
+
+  self.lim, self.far, self.own = lim, far, own
+  return self
+end

@@ -1,0 +1,40 @@
+--[[
+  admit: let tasks start whose limits allow it by now, if this worker leads the admission of the queue.
+
+  KEYS[1]  zset    slots by when the next of their line may start (Unix ms)
+  KEYS[2]  zset    slots by when their holders are looked at (Unix ms)
+  KEYS[3]  string  token of the worker that leads
+  KEYS[4]  any     a key that never exists
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  token of this worker
+  ARGV[3]  int     ms the leader's lease lasts
+  ARGV[4]  string  prefix of the queue's keys
+  ARGV[5]  int     most slots to look at of each kind (at most 100)
+
+  returns  now (Unix ns as text), 1 leads / 0 another does, tasks that became pending, ms until a slot is due ('' none)
+]]
+-- include _clock
+-- include _lead
+-- include _place
+-- include _limits
+local now_s, now_ns, now_ms = clock(ARGV[1])
+if not lead(KEYS[3], KEYS[4], ARGV[2], ARGV[3]) then
+  return { now_ns, 0, 0, '' }
+end
+local limits = limiter(ARGV[4], now_s, now_ns, now_ms)
+for number = 1, 2 do
+  for _, slot in ipairs(limits.own('ZRANGE', KEYS[number], '-inf', whole(now_ms), 'BYSCORE', 'LIMIT', 0, ARGV[5])) do
+    redis.call('ZREM', KEYS[number], slot)
+    if number == 2 then
+      limits.verify(slot)
+    end
+    limits.admit(slot)
+  end
+end
+limits.finish()
+local first
+for number = 1, 2 do
+  local at_ms = tonumber(limits.own('ZRANGE', KEYS[number], 0, 0, 'WITHSCORES')[2] or '')
+  first = at_ms and math.min(at_ms, first or at_ms) or first
+end
+return { now_ns, 1, limits.ready, first and whole(math.max(0, first - now_ms)) or '' }

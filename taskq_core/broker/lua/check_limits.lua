@@ -1,0 +1,42 @@
+--[[
+  check_limits: free places whose holder is gone, and let tasks enter anew that wait in no line; a page of each.
+
+  KEYS[1]  zset    scheduled: id by start (Unix s)
+  KEYS[2]  any     a key that never exists
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's keys
+  ARGV[3]  string  cursor of the scan over all keys: '0' to begin, then what the call before returned, '' not to scan
+  ARGV[4]  string  pattern that the keys of holders match
+  ARGV[5]  int     tasks that wait for a limit to skip, -1 to look at none
+  ARGV[6]  int     about how many keys, and how many tasks, to look at
+
+  returns  the next cursor ('0' at the end), tasks looked at, places freed, tasks that enter anew
+]]
+-- include _clock
+-- include _place
+-- include _limits
+redis.call('ZCARD', KEYS[1]) -- a key of another type is refused here, before the first write
+redis.call('DEL', KEYS[2]) -- accepted also over maxmemory, and with it the writes that follow
+local now_s, now_ns, now_ms = clock(ARGV[1])
+local limits = limiter(ARGV[2], now_s, now_ns, now_ms)
+local cursor, looked, freed, lost = '0', 0, 0, 0
+if ARGV[3] ~= '' then
+  local page = redis.call('SCAN', ARGV[3], 'MATCH', ARGV[4], 'COUNT', ARGV[6])
+  cursor = page[1]
+  for _, key in ipairs(page[2]) do
+    freed = freed + limits.verify(string.sub(key, #limits.lim + 3))
+  end
+end
+if tonumber(ARGV[5]) >= 0 then
+  local ids = redis.call('ZRANGE', KEYS[1], limits.far, limits.far, 'BYSCORE', 'LIMIT', ARGV[5], ARGV[6])
+  looked = #ids
+  for _, id in ipairs(ids) do
+    local fields = redis.pcall('HMGET', ARGV[2] .. 't:' .. id, 'taskq_limit', 'taskq_line')
+    if fields[1] and not (fields[2] and limits.own('ZSCORE', limits.lim .. 'w:' .. fields[2], id)) then
+      redis.call('ZADD', KEYS[1], whole(now_s), id) -- whoever forwards what is due lets it enter
+      lost = lost + 1
+    end
+  end
+end
+limits.finish()
+return { cursor, looked, freed, lost }

@@ -1,0 +1,166 @@
+"""Limits of tasks: ask for a permit at fetch, admit who may start, read and change the numbers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from taskq_core.broker.operations.operation import Argument, Operation, integer, text, time_argument
+from taskq_core.broker.scripts import load
+from taskq_core.wire import QueueKeys
+
+ADMIT_MAX = 100
+"""Most slots one `admit` looks at."""
+WAITING_SCORE_S = 253_402_300_799
+"""Score in Asynq's scheduled set of a task that waits for a limit: the last second of the year 9999."""
+
+
+class ClaimCode(StrEnum):
+    """Whether a task may run that a worker took."""
+
+    RUN = "1"
+    WAITS = "2"
+    NOT_OWNED = "0"
+
+
+def claim(queue: QueueKeys, task_id: str, limit: str, *, owner: str, now_ns: int | None = None) -> Operation[ClaimCode]:
+    """Ask for the permit of a task that `owner` has taken; without one it waits from now on."""
+    args = (time_argument(now_ns), owner, queue.prefix, task_id, limit)
+    keys = (queue.active, queue.lease, queue.task(task_id))
+    return Operation("claim", load("claim"), keys, args, lambda reply: ClaimCode(str(int(reply))))
+
+
+@dataclass(slots=True)
+class AdmittedNow:
+    """Answer to an admission.
+
+    Attributes:
+        now_ns: Redis's time, Unix ns.
+        leads: Whether this worker leads; nothing was done otherwise.
+        admitted: Tasks that became pending.
+        next_ms: Milliseconds until the next slot is due, None if none is.
+    """
+
+    now_ns: int
+    leads: bool
+    admitted: int
+    next_ms: int | None
+
+
+def admit(
+    queue: QueueKeys, *, owner: str, leader_ms: int, limit: int = ADMIT_MAX, now_ns: int | None = None
+) -> Operation[AdmittedNow]:
+    """Let tasks become pending whose limits allow it by now, if this worker leads or takes the lead."""
+    keys = (queue.limits_due, queue.limit_checks, queue.leader("limiter"), queue.absent)
+
+    def read(reply: Any) -> AdmittedNow:
+        left = text(reply[3])
+        return AdmittedNow(int(reply[0]), int(reply[1]) == 1, int(reply[2]), int(left) if left else None)
+
+    args = (time_argument(now_ns), owner, leader_ms, queue.prefix, limit)
+    return Operation("admit", load("admit"), keys, args, read)
+
+
+@dataclass(slots=True)
+class LimitsChecked:
+    """What a page of a check found: where to go on, tasks looked at, places freed, tasks that enter anew."""
+
+    cursor: str
+    looked: int
+    freed: int
+    lost: int
+
+
+def check_limits(
+    queue: QueueKeys, *, cursor: str | None, skip: int | None, count: int = 200, now_ns: int | None = None
+) -> Operation[LimitsChecked]:
+    """Free places of limits whose holder is gone, and help tasks that wait in no line; a page of each.
+
+    `cursor` goes through the holders ("0" at the start and at the end), `skip` through the tasks; None leaves them out.
+    """
+    args = (
+        time_argument(now_ns),
+        queue.prefix,
+        "" if cursor is None else cursor,
+        _pattern(queue, "h"),
+        -1 if skip is None else skip,
+        count,
+    )
+    return Operation(
+        "check_limits",
+        load("check_limits"),
+        (queue.scheduled, queue.absent),
+        args,
+        lambda reply: LimitsChecked(text(reply[0]), int(reply[1]), int(reply[2]), int(reply[3])),
+    )
+
+
+def wait_for_limits(queue: QueueKeys, *, timeout_s: float) -> Operation[bool]:
+    """Wait until a slot is due sooner than the worker that admits knows. Reads as False after the time."""
+    return Operation(
+        "wait_for_limits",
+        None,
+        (queue.limit_wake,),
+        ("BLPOP", queue.limit_wake, f"{timeout_s:.3f}"),
+        lambda reply: reply is not None,
+        block_s=timeout_s,
+    )
+
+
+def declare_limits(queue: QueueKeys, specs: Mapping[str, str]) -> Operation[int]:
+    """Note the numbers of limits, by kind and name, as the code has them."""
+    words: list[Argument] = ["HSET", queue.limits]
+    for name, spec in specs.items():
+        words += (f"d:{name}", spec)
+    return Operation("declare_limits", None, (queue.limits,), words, integer)
+
+
+def set_limit(queue: QueueKeys, name: str, spec: str, *, checks: bool, cursor: str) -> Operation[tuple[str, str]]:
+    """Set the number of a limit over what the code has, "" to clear it, and let a page of its slots be looked at.
+
+    Reads as where to go on ("0" at the end, as at the start), and what was set before. To be sent for either value of
+    `checks`.
+    """
+    keys = (queue.limits, queue.limits_due, queue.limit_checks, queue.limit_wake)
+    args = (name, spec, 3 if checks else 2, cursor)
+    return Operation("set_limit", load("set_limit"), keys, args, lambda reply: (text(reply[0]), text(reply[1])))
+
+
+def read_limits(queue: QueueKeys) -> Operation[dict[str, str]]:
+    """Read the numbers of limits: by 'd:' or 'o:', kind and name."""
+
+    def read(reply: Any) -> dict[str, str]:
+        words = iter(reply)
+        found = {_word(name): _word(value) for name, value in zip(words, words, strict=True)}
+        return {name: value for name, value in found.items() if name[:2] in ("d:", "o:")}
+
+    return Operation("read_limits", None, (queue.limits,), ("HGETALL", queue.limits), read)
+
+
+def list_limits(
+    queue: QueueKeys, cursor: str, *, count: int = 500
+) -> Operation[tuple[str, dict[str, tuple[int, int]]]]:
+    """Read (holders, tasks that wait) by slot; a page. Reads as where to go on ("0" at the end) as well."""
+
+    def read(reply: Any) -> tuple[str, dict[str, tuple[int, int]]]:
+        words = iter(reply[1:])
+        return text(reply[0]), {
+            _word(slot): (int(held), int(waits)) for slot, held, waits in zip(words, words, words, strict=True)
+        }
+
+    args = (cursor, queue.limits_prefix, _pattern(queue, "[hw]"), count)
+    return Operation("list_limits", load("list_limits"), (queue.limits,), args, read)
+
+
+def count_limited(queue: QueueKeys) -> Operation[int]:
+    """Count the tasks that wait for a limit."""
+    command = ("ZCOUNT", queue.scheduled, WAITING_SCORE_S, WAITING_SCORE_S)
+    return Operation("count_limited", None, (queue.scheduled,), command, integer)
+
+
+def _word(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def _pattern(queue: QueueKeys, kinds: str) -> str:
+    return "".join(f"\\{each}" if each in "*?[]\\" else each for each in queue.limits_prefix) + kinds + ":*"

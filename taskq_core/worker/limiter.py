@@ -1,0 +1,130 @@
+"""Let tasks start that wait for a limit, at the moment it allows it.
+
+Places that become free are given on by the script that frees them. What is left is time: tokens of a rate that come in,
+and holders that went away without a word, as a Go worker does. One worker per queue acts, by a lease that each call
+renews. It sleeps until the next is due, and is woken by a token when another becomes due sooner.
+"""
+
+import asyncio
+import logging
+
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.lanes import Lane
+from taskq_core.broker.operations import ADMIT_MAX, admit, check_limits, wait_for_limits
+from taskq_core.clock import Clock
+from taskq_core.service import jittered
+from taskq_core.wire import QueueKeys
+
+logger = logging.getLogger("taskq.worker")
+
+SHORTEST_S = 0.002
+"""Shortest time between two looks, in seconds."""
+CHECK_COUNT = 200
+"""About how many holders, and how many tasks that wait, one call of a check looks at."""
+REST_S = 0.02
+"""Seconds between two calls of a check."""
+
+
+class Limiter:
+    """Admits tasks of one queue.
+
+    Args:
+        queue: Key names of the queue.
+        runner: Sends operations.
+        lane: A reserved connection.
+        clock: Source of monotonic time.
+        owner: Token of the worker.
+        leader_s: Seconds after which another worker takes over.
+        check_every_s: Seconds between two checks of all holders and of all that wait.
+    """
+
+    def __init__(
+        self,
+        queue: QueueKeys,
+        runner: AsyncRunner,
+        lane: Lane,
+        clock: Clock,
+        *,
+        owner: str,
+        leader_s: float,
+        check_every_s: float,
+    ) -> None:
+        self._queue = queue
+        self._runner = runner
+        self._lane = lane
+        self._clock = clock
+        self._owner = owner
+        self._leader_s = leader_s
+        self._check_every_s = check_every_s
+        self._next_check = clock.monotonic() + check_every_s
+        self._token: asyncio.Future[bool] | None = None
+        self._checking: tuple[str | None, int | None] | None = None
+        self._next_page = 0.0
+        self.admitted = 0
+        """Tasks that became pending by it."""
+
+    async def work(self) -> float:
+        """Admit what is due, then sleep until the next is."""
+        answer = await self._runner.run(
+            admit(self._queue, owner=self._owner, leader_ms=int(self._leader_s * 1000), limit=ADMIT_MAX)
+        )
+        if not answer.leads:
+            self._forget_token()
+            return jittered(self._leader_s / 3)
+        self.admitted += answer.admitted
+        wait_s = self._leader_s / 2
+        if answer.next_ms is not None:
+            wait_s = min(wait_s, max(SHORTEST_S, answer.next_ms / 1000))
+        wait_s = min(wait_s, await self._check())
+        await self._wait(wait_s)
+        return 0.0
+
+    async def _check(self) -> float:
+        """Look at one page of all holders and of all that wait, if it is time; return the seconds until the next."""
+        now = self._clock.monotonic()
+        if self._checking is None:
+            if now < self._next_check:
+                return self._next_check - now
+            self._checking = ("0", 0)
+        elif now < self._next_page:
+            return self._next_page - now
+        cursor, skip = self._checking
+        page = await self._runner.run(check_limits(self._queue, cursor=cursor, skip=skip, count=CHECK_COUNT))
+        if page.freed or page.lost:
+            logger.info(
+                "queue %s: %d places of limits were freed whose holder had gone, %d tasks that waited in no line go on",
+                self._queue.name,
+                page.freed,
+                page.lost,
+                extra={"queue": self._queue.name},
+            )
+        next_cursor = None if cursor is None or page.cursor == "0" else page.cursor
+        next_skip = None if skip is None or page.looked < CHECK_COUNT else skip + page.looked - page.lost
+        if next_cursor is None and next_skip is None:
+            self._checking = None
+            self._next_check = now + jittered(self._check_every_s)
+            return self._check_every_s
+        self._checking = (next_cursor, next_skip)
+        self._next_page = now + REST_S
+        return REST_S
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait for a token, at most so long. The wait on the server goes on beyond: its own end is not exact."""
+        if self._token is None:
+            self._token = asyncio.ensure_future(
+                self._lane.run(wait_for_limits(self._queue, timeout_s=2 * self._leader_s))
+            )
+        try:
+            done, _ = await asyncio.wait({self._token}, timeout=seconds)
+        except asyncio.CancelledError:
+            self._forget_token()
+            raise
+        if done:
+            token, self._token = self._token, None
+            token.result()
+
+    def _forget_token(self) -> None:
+        """Leave the tokens to who leads now."""
+        if self._token is not None:
+            self._token.cancel()
+            self._token = None

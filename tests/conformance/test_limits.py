@@ -1,0 +1,460 @@
+"""Limits hold on every store, whatever is done to tasks: a random life against a count of what was handed out."""
+
+import random
+from collections import defaultdict
+from typing import Any
+
+import pytest
+
+from taskq_core.broker import operations
+from taskq_core.broker.operations import Action, Outcome, Verdict
+from tests.conformance.stores import NOW_NS, Broker
+
+MS = 1_000_000
+
+
+def places(limit: int, key: str = "", name: str = "t") -> str:
+    return f"c {limit} 1 {name}:{key}"
+
+
+def sequence(key: str, on_failure: str = "block") -> str:
+    return f"s {on_failure} 1 t:{key}"
+
+
+def bucket(tokens: int, ms: int, burst: int, *, cost: int = 1, key: str = "") -> str:
+    return f"r b/{tokens}/{ms}/{burst} {cost} t:{key}"
+
+
+def fixed(tokens: int, ms: int, *, cost: int = 1, key: str = "") -> str:
+    return f"r w/{tokens}/{ms} {cost} t:{key}"
+
+
+class Life:
+    """Drives one queue by hand, with a clock of its own, and notes every start."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.now_ns = NOW_NS
+        self.calls = 0
+        self.active: list[str] = []
+        self.starts: list[tuple[int, str]] = []
+
+    def run(self, operation: Any) -> Any:
+        return self.broker.run(operation)
+
+    def pass_time(self, ms: int) -> None:
+        self.now_ns += ms * MS
+
+    def enqueue(self, task_id: str, *lines: str, **options: Any) -> str:
+        return self.broker.enqueue(task_id, limit="\n".join(lines), now_ns=self.now_ns, **options)
+
+    def admit(self) -> operations.AdmittedNow:
+        return self.run(operations.admit(self.broker.queue, owner="w", leader_ms=60_000, now_ns=self.now_ns))
+
+    def take(self, limit: int = 100) -> list[str]:
+        self.calls += 1
+        ids = self.broker.dequeue(call=self.calls, limit=limit, lease_s=600, now_ns=self.now_ns)
+        self.active += ids
+        self.starts += [(self.now_ns, each) for each in ids]
+        return ids
+
+    def settle(self, outcome: Outcome, *ids: str, **options: Any) -> None:
+        assert self.broker.settle(outcome, *ids, now_ns=self.now_ns, **options) == "1" * len(ids)
+        self.active = [each for each in self.active if each not in ids]
+
+    def forward(self) -> None:
+        self.run(operations.forward(self.broker.queue, owner="w", leader_ms=60_000, now_ns=self.now_ns))
+
+    def act(self, action: Action, *ids: str, **options: Any) -> list[str]:
+        return self.run(operations.act(self.broker.queue, action, ids, now_ns=self.now_ns, **options))
+
+    def waiting(self) -> int:
+        return self.run(operations.count_limited(self.broker.queue))
+
+    def leftovers(self) -> list[str]:
+        """Keys of limits, but for what only remembers."""
+        queue = self.broker.queue
+        found = [each.decode() for each in self.broker.raw.scan_iter(f"{queue.limits_prefix}*")]
+        return sorted(
+            each.removeprefix(queue.limits_prefix) for each in found if not each.startswith(f"{queue.limits_prefix}r:")
+        )
+
+
+@pytest.fixture
+def life(any_broker: Broker) -> Life:
+    return Life(any_broker)
+
+
+def test_no_more_than_the_places_run_and_the_next_starts_with_the_end_of_one(life: Life) -> None:
+    for number in range(5):
+        assert life.enqueue(f"a{number}", places(2)) == "1"
+    assert life.broker.pending() == ["a0", "a1"]
+    assert life.waiting() == 3
+    assert life.broker.fields("a2")["state"] == b"scheduled"
+    assert life.take() == ["a0", "a1"]
+    assert life.take() == []
+    life.settle(Outcome.DONE, "a1")
+    assert life.broker.pending() == ["a2"]
+    assert life.take() == ["a2"]
+    life.settle(Outcome.DONE, "a0", "a2")
+    assert life.take() == ["a3", "a4"]
+    life.settle(Outcome.DONE, "a3", "a4")
+    assert life.leftovers() == ["wake"] or life.leftovers() == []
+
+
+def test_each_key_has_places_of_its_own_beside_those_of_all(life: Life) -> None:
+    for number in range(3):
+        for key in "xyz":
+            life.enqueue(f"{key}{number}", places(1, key, "t/key"), places(2))
+    assert life.take() == ["x0", "y0"]
+    life.settle(Outcome.DONE, "x0")
+    assert life.take() == ["z0"]  # it was in the line of all before x1, which had to wait for its key
+    life.settle(Outcome.DONE, "y0")
+    life.settle(Outcome.DONE, "z0")
+    assert life.take() == ["x1", "y1"]
+
+
+def test_a_key_with_many_that_wait_holds_nobody_up(life: Life) -> None:
+    for number in range(300):
+        life.enqueue(f"many{number}", places(1, "many", "t/key"), places(3))
+    life.enqueue("other", places(1, "other", "t/key"), places(3))
+    assert life.take() == ["many0", "other"]
+
+
+def test_a_sequence_keeps_its_order_through_retries_and_blocks_when_one_is_archived(life: Life) -> None:
+    for number in range(4):
+        life.enqueue(f"a{number}", sequence("k"))
+    assert life.take() == ["a0"]
+    life.settle(Outcome.RETRY, "a0", delay_ms=5000)
+    assert life.take() == []
+    life.pass_time(6000)
+    life.forward()
+    assert life.take() == ["a0"]
+    life.settle(Outcome.ARCHIVE, "a0")
+    assert life.take() == []
+    assert life.act(Action.DELETE, "a0") == ["ok"]
+    assert life.take() == ["a1"]
+    life.settle(Outcome.ARCHIVE, "a1")
+    assert life.act(Action.RUN, "a1") == ["ok"]
+    assert life.take() == ["a1"]
+    life.settle(Outcome.DONE, "a1")
+    assert life.take() == ["a2"]
+
+
+def test_a_sequence_that_skips_goes_on_when_one_is_archived(life: Life) -> None:
+    for number in range(2):
+        life.enqueue(f"a{number}", sequence("k", "skip"))
+    life.enqueue("b0", sequence("other", "skip"))
+    assert life.take() == ["a0", "b0"]
+    life.settle(Outcome.RETRY, "a0", delay_ms=1000)
+    assert life.take() == []
+    life.pass_time(2000)
+    life.forward()
+    life.take()
+    life.settle(Outcome.ARCHIVE, "a0")
+    assert life.take() == ["a1"]
+
+
+def most_in_a_span(starts: list[tuple[int, int]], ms: int) -> int:
+    """The largest cost of starts in any span of so many milliseconds, its end left out."""
+    most, first, total = 0, 0, 0
+    for at_ns, cost in starts:
+        total += cost
+        while starts[first][0] <= at_ns - ms * MS:
+            total -= starts[first][1]
+            first += 1
+        most = max(most, total)
+    return most
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_token_bucket_is_never_overdrawn_in_any_span(life: Life, seed: int) -> None:
+    rng = random.Random(seed)
+    tokens, period_ms, burst = rng.choice([(10, 1000, 1), (7, 500, 5), (100, 60_000, 3)])
+    costs: dict[str, int] = {}
+    for step in range(250):
+        number = rng.random()
+        if number < 0.5:
+            costs[f"a{step}"] = cost = rng.randint(1, burst)
+            life.enqueue(f"a{step}", bucket(tokens, period_ms, burst, cost=cost))
+        elif number < 0.75:
+            life.take(rng.randint(1, 5))
+        elif life.active and number < 0.85:
+            outcome = rng.choice([Outcome.DONE, Outcome.REQUEUE, Outcome.RETRY])
+            life.settle(outcome, rng.choice(life.active), delay_ms=300)
+        else:
+            life.pass_time(rng.choice([1, 30, 170, 1200]))
+            life.admit()
+            life.forward()
+    started = [(at_ns, costs[each]) for at_ns, each in life.starts]
+    assert len(started) > 10
+    for ms in (1, 100, 1000, 5000, 60_000):
+        assert most_in_a_span(started, ms) <= burst + tokens * ms / period_ms
+    for _ in range(2000):  # and all of them start in the end
+        life.settle(Outcome.DONE, *life.active)
+        if not life.waiting() and not life.broker.pending() and not life.broker.raw.zcard(life.broker.queue.retry):
+            break
+        left_ms = life.admit().next_ms
+        life.forward()
+        life.take()
+        life.pass_time(1000 if left_ms is None else max(1, left_ms))
+    assert {each for _, each in life.starts} == set(costs)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_fixed_window_lets_no_more_than_twice_its_number_start_in_any_span(life: Life, seed: int) -> None:
+    rng = random.Random(seed)
+    for step in range(250):
+        if rng.random() < 0.6:
+            life.enqueue(f"a{step}", fixed(4, 1000))
+        else:
+            life.take(rng.randint(1, 5))
+            life.pass_time(rng.choice([1, 90, 400]))
+            life.admit()
+    starts = [(at_ns, 1) for at_ns, _ in life.starts]
+    by_window: dict[int, int] = defaultdict(int)
+    for at_ns, _ in starts:
+        by_window[at_ns // 1_000_000_000] += 1
+    assert max(by_window.values()) == 4
+    assert most_in_a_span(starts, 1000) <= 8
+
+
+def test_tokens_kept_for_tasks_that_no_worker_takes_are_not_given_twice(life: Life) -> None:
+    for number in range(20):
+        life.enqueue(f"a{number}", bucket(10, 1000, 2))
+    for _ in range(50):  # no worker is free meanwhile
+        life.pass_time(100)
+        life.admit()
+    assert len(life.broker.pending()) == 2
+    assert len(life.take()) == 2
+    assert life.take() == []
+    life.pass_time(100)
+    life.admit()
+    assert len(life.take()) == 1
+
+
+def test_a_call_that_costs_more_than_a_bucket_holds_waits_until_it_is_full_and_is_paid_for_after(life: Life) -> None:
+    life.enqueue("large", bucket(10, 1000, 2, cost=7))
+    life.enqueue("small", bucket(10, 1000, 2))
+    assert life.take() == ["large"]
+    life.pass_time(500)
+    life.admit()
+    assert life.take() == []
+    life.pass_time(100)
+    life.admit()
+    assert life.take() == ["small"]
+
+
+def test_a_random_life_never_breaks_places_and_order(any_broker: Broker) -> None:
+    life, rng = Life(any_broker), random.Random(7)
+    alive: set[str] = set()
+    order: dict[str, list[str]] = defaultdict(list)
+    for step in range(400):
+        choice, some = rng.random(), rng.choice(sorted(alive)) if alive else None
+        running = rng.choice(life.active) if life.active else None
+        if choice < 0.35:
+            key = rng.choice("xyz")
+            task_id = f"{key}{step}"
+            alive.add(task_id)
+            start = {"start_in_ms": 2000} if rng.random() < 0.2 else {}
+            life.enqueue(task_id, sequence(key, "skip"), places(2), **start)
+        elif choice < 0.6:
+            for each in life.take(rng.randint(1, 3)):
+                order[each[0]].append(each)
+        elif choice < 0.8 and running:
+            outcome = rng.choice(list(Outcome))
+            if outcome in (Outcome.DONE, Outcome.ARCHIVE, Outcome.COMPLETE):
+                alive.discard(running)
+            life.settle(outcome, running, delay_ms=1000, seconds=60)
+        elif choice < 0.85 and some and some not in life.active:
+            if life.act(rng.choice([Action.ARCHIVE, Action.DELETE]), some) == ["ok"]:
+                alive.discard(some)
+        elif choice < 0.9 and some and some not in life.active:
+            life.act(Action.WAIT, some, start_in_ms=1500)
+        else:
+            life.pass_time(rng.choice([100, 1100]))
+            life.forward()
+            life.admit()
+        assert len(life.active) <= 2
+        assert len({each[0] for each in life.active}) == len(life.active)
+    for _ in range(1000):
+        life.settle(Outcome.DONE, *life.active)
+        life.pass_time(1100)
+        life.forward()
+        life.take()
+        if not life.active:
+            break
+    assert life.waiting() == 0
+    assert [each for each in life.leftovers() if each != "wake"] == []
+
+
+def test_a_lost_holder_gives_its_place_back_with_its_lease(life: Life) -> None:
+    life.enqueue("a", places(1))
+    life.enqueue("b", places(1))
+    life.take()
+    life.pass_time(700_000)
+    found = life.run(operations.list_expired(life.broker.queue, grace_s=30, now_ns=life.now_ns)).tasks
+    recoveries = [operations.Recovery(each, Verdict.RETRY, b"m") for each in found]
+    assert life.run(operations.recover(life.broker.queue, recoveries, grace_s=30, now_ns=life.now_ns)) == "1"
+    assert life.broker.pending() == ["b"]
+
+
+ENDS: dict[str, Any] = {
+    "done": lambda life: life.settle(Outcome.DONE, "a"),
+    "completed": lambda life: life.settle(Outcome.COMPLETE, "a", seconds=60),
+    "retry": lambda life: life.settle(Outcome.RETRY, "a"),
+    "retry without count": lambda life: life.settle(Outcome.RETRY_UNCOUNTED, "a"),
+    "archived": lambda life: life.settle(Outcome.ARCHIVE, "a"),
+    "quarantined": lambda life: life.run(operations.quarantine(life.broker.queue, "a", owner="w1")),
+}
+WITHDRAWN: dict[str, Any] = {
+    "archived": lambda life: life.act(Action.ARCHIVE, "a"),
+    "deleted": lambda life: life.act(Action.DELETE, "a"),
+    "put off": lambda life: life.act(Action.WAIT, "a", start_in_ms=60_000),
+    "rescheduled": lambda life: life.run(operations.reschedule(life.broker.queue, "a", start_in_ms=60_000)),
+    "revoked": lambda life: life.run(operations.revoke(life.broker.queue, "a")),
+    "moved": lambda life: life.run(operations.move_out(life.broker.queue, ["a"], token="1", target="b")),
+}
+LINES = (sequence("k", "skip"), places(1), bucket(1, 1000, 1))
+
+
+@pytest.mark.parametrize("way", ENDS)
+def test_every_end_of_a_run_frees_what_it_held(life: Life, way: str) -> None:
+    life.enqueue("a", *LINES[1:])
+    life.enqueue("b", *LINES[1:])
+    assert life.take() == ["a"]
+    ENDS[way](life)
+    life.pass_time(1000)
+    life.admit()
+    assert life.take() == ["b"]
+
+
+@pytest.mark.parametrize("way", WITHDRAWN)
+@pytest.mark.parametrize("lines", [LINES[:1], LINES[1:2], LINES[2:], LINES], ids=["sequence", "places", "rate", "all"])
+def test_every_way_out_of_pending_frees_what_was_held(life: Life, way: str, lines: tuple[str, ...]) -> None:
+    life.enqueue("a", *lines)
+    life.enqueue("b", *lines)
+    assert life.broker.pending() == ["a"]
+    WITHDRAWN[way](life)
+    assert life.broker.pending() == ["b"]
+
+
+@pytest.mark.parametrize("way", WITHDRAWN)
+def test_every_way_out_of_a_line_leaves_it(life: Life, way: str) -> None:
+    life.enqueue("holder", *LINES)
+    life.enqueue("a", *LINES)
+    life.enqueue("b", *LINES)
+    assert life.take() == ["holder"]
+    WITHDRAWN[way](life)
+    life.settle(Outcome.DONE, "holder")
+    life.pass_time(1000)
+    life.admit()
+    assert life.take() == ["b"]
+
+
+def test_a_task_that_somebody_lets_run_does_not_wait(life: Life) -> None:
+    life.enqueue("holder", *LINES)
+    life.enqueue("a", *LINES)
+    assert life.act(Action.RUN, "a") == ["ok"]
+    assert life.take() == ["holder", "a"]
+    life.settle(Outcome.DONE, "a", "holder")
+    assert life.waiting() == 0
+
+
+def test_what_go_pushed_is_checked_when_a_worker_takes_it(life: Life) -> None:
+    life.broker.enqueue("a", now_ns=life.now_ns)
+    life.broker.enqueue("b", now_ns=life.now_ns)
+    assert life.take() == ["a", "b"]
+    codes = [
+        life.run(operations.claim(life.broker.queue, each, places(1), owner="w1", now_ns=life.now_ns)) for each in "ab"
+    ]
+    assert codes == [operations.ClaimCode.RUN, operations.ClaimCode.WAITS]
+    assert life.waiting() == 1
+    life.settle(Outcome.DONE, "a")
+    assert life.take() == ["b"]
+    assert life.run(operations.claim(life.broker.queue, "b", places(1), owner="w1")) == operations.ClaimCode.RUN
+    life.settle(Outcome.DONE, "b")
+    assert [each for each in life.leftovers() if each != "wake"] == []
+
+
+def test_a_task_that_go_forwards_past_its_limit_waits_again(life: Life) -> None:
+    life.enqueue("holder", places(1))
+    life.enqueue("a", places(1))
+    raw, queue = life.broker.raw, life.broker.queue
+    raw.zrem(queue.scheduled, "a")  # as Go's tools let a scheduled task run
+    raw.lpush(queue.pending, "a")
+    raw.hset(queue.task("a"), "state", "pending")
+    assert life.take() == ["holder"]
+    assert life.waiting() == 1
+    life.settle(Outcome.DONE, "holder")
+    assert life.take() == ["a"]
+
+
+def test_a_place_that_a_go_worker_left_behind_is_found(life: Life) -> None:
+    life.enqueue("a", places(1))
+    life.enqueue("b", places(1))
+    raw, queue = life.broker.raw, life.broker.queue
+    raw.lrem(queue.pending, 1, "a")  # a Go worker took it, ran it and was done
+    raw.delete(queue.task("a"))
+    assert life.take() == []
+    life.pass_time(16_000)
+    life.admit()
+    assert life.take() == ["b"]
+
+
+def test_a_check_of_all_finds_holders_that_are_gone_and_tasks_in_no_line(life: Life) -> None:
+    life.enqueue("a", places(1))
+    life.enqueue("b", places(1))
+    raw, queue = life.broker.raw, life.broker.queue
+    raw.delete(queue.task("a"))
+    raw.delete(f"{queue.limits_prefix}w:c:t:")
+    raw.delete(queue.limit_checks)
+    freed = lost = 0
+    cursor = "0"
+    while True:
+        page = life.run(operations.check_limits(queue, cursor=cursor, skip=0, now_ns=life.now_ns))
+        freed, lost, cursor = freed + page.freed, lost + page.lost, page.cursor
+        if cursor == "0":
+            break
+    assert (freed, lost) == (1, 1)
+    life.forward()
+    assert life.take() == ["b"]
+
+
+def test_a_limit_is_changed_while_tasks_wait(life: Life) -> None:
+    for number in range(5):
+        life.enqueue(f"a{number}", places(1))
+        life.enqueue(f"r{number}", bucket(1, 86_400_000, 1))
+    assert life.take() == ["a0", "r0"]
+    for name, spec in (("c:t", "3"), ("r:t", "b/1000/1000/10")):
+        for checks in (False, True):
+            assert life.run(operations.set_limit(life.broker.queue, name, spec, checks=checks, cursor="0"))[0] == "0"
+    life.pass_time(1)
+    life.admit()
+    life.pass_time(10)
+    life.admit()
+    assert sorted(life.take()) == ["a1", "a2", "r1", "r2", "r3", "r4"]
+    life.run(operations.set_limit(life.broker.queue, "c:t", "", checks=True, cursor="0"))
+    life.settle(Outcome.DONE, "a0", "a1")
+    assert life.take() == []
+    life.settle(Outcome.DONE, "a2")
+    assert life.take() == ["a3"]
+
+
+def test_a_key_of_another_type_is_written_over(life: Life) -> None:
+    queue, raw = life.broker.queue, life.broker.raw
+    for key in ("h:c:t:", "w:c:t:", "due", "check", "wake"):
+        raw.set(queue.limits_prefix + key, "strange")
+    life.enqueue("a", places(1))
+    life.enqueue("b", places(1))
+    assert life.take() == ["a"]
+    life.settle(Outcome.DONE, "a")
+    assert life.take() == ["b"]
+
+
+def test_memory_of_a_key_that_is_idle_expires(life: Life) -> None:
+    life.enqueue("a", bucket(10, 1000, 5, key="k"))
+    key = f"{life.broker.queue.limits_prefix}r:t:k"
+    assert life.broker.raw.pttl(key) == -1  # while tokens are kept for it
+    assert life.take() == ["a"]
+    assert 0 < life.broker.raw.pttl(key) <= 1100
