@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from taskq_fastapi.dashboard.view import Shown, View
 
 
+ASK = "ask"
+"""Name of a field of a form whose action only asks: what is meant may be too much for an address."""
+
+
 class BadRequestError(TaskQError, ValueError):
     """A request says something that is not usable; the text says what, and is shown."""
 
@@ -84,7 +88,8 @@ class Done:
 class Action:
     """Something that is done by a POST from a form of the dashboard, and noted in the logger `taskq.audit`.
 
-    A GET of its address asks first, in a dialog where there is JavaScript; without a question there is no GET.
+    A GET of its address asks first, in a dialog where there is JavaScript; without a question there is no GET. So does
+    a form with the field `ASK`, for what is too long for an address.
 
     Attributes:
         path: Its address, for example `queue-delete`.

@@ -20,11 +20,11 @@ from taskq_fastapi.closed import refusal
 from taskq_fastapi.dashboard import flash, forgery, pages, preferences
 from taskq_fastapi.dashboard.assets import FOLDER, Assets
 from taskq_fastapi.dashboard.cancelling import Cancelling
-from taskq_fastapi.dashboard.form import posted
+from taskq_fastapi.dashboard.form import Form, posted
 from taskq_fastapi.dashboard.live import SharedReads, Streams
 from taskq_fastapi.dashboard.people import Login, Role, User, ask_login
 from taskq_fastapi.dashboard.prometheus import Prometheus
-from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, NotFoundError, Page
+from taskq_fastapi.dashboard.registry import ASK, Action, BadRequestError, Done, NotFoundError, Page
 from taskq_fastapi.dashboard.rendering import Rendering
 from taskq_fastapi.dashboard.view import Shown, View, own_link
 
@@ -160,21 +160,21 @@ class Site:
             return shown if isinstance(shown, Response) else self._shown(view, shown, is_live=page.is_live)
         if action is not None and action.ask is not None:
             self._check_allowed(view, action)
-            return await self._ask(view, action)
+            return await self._ask(view, action, view.query)
         if action is not None:
             raise HTTPException(405, "this is done by a form only", headers={"Allow": "POST"})
         raise HTTPException(404, "there is no such page")
 
-    async def _ask(self, view: View, action: Action) -> Response:
+    async def _ask(self, view: View, action: Action, form: Form) -> Response:
         assert action.ask is not None
-        question = await action.ask(view, view.query)
-        carried = [(name, value) for name, value in view.query.fields if name not in (forgery.FIELD, "back")]
+        question = await action.ask(view, form)
+        carried = [(name, value) for name, value in form.fields if name not in (forgery.FIELD, "back", ASK)]
         context = {
             **question.context,
             "question": question,
             "path": action.path,
             "carried": carried,
-            "back": own_link(view.query.get("back")) or "./",
+            "back": own_link(form.get("back")) or "./",
         }
         shown = Shown(template="question.html", title=question.button, context=context)
         return self._shown(view, shown, is_live=False)
@@ -219,6 +219,8 @@ class Site:
         if not view.has_sent(form):
             audit_logger.warning("%s by %r: refused, for its form was not shown to them", action.path, view.user.name)
             raise HTTPException(403, "this form is too old, or was shown to somebody else: go back, load the page anew")
+        if action.ask is not None and form.get(ASK):
+            return await self._ask(view, action, form)
         back = own_link(form.get("back")) or "./"
         facts = {name: values[0] if len(values := form.all(name)) == 1 else values for name in action.audited}
         try:

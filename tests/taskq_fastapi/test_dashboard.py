@@ -144,6 +144,22 @@ async def test_a_queue_is_deleted_once_it_is_empty(filled: TaskQ) -> None:
         assert inspector.queues() == ["default"]
 
 
+async def test_what_is_too_long_for_an_address_is_asked_by_a_form(filled: TaskQ) -> None:
+    marks = [f"pending/default/{'x' * 200}-{number}" for number in range(200)]
+    async with looking(dashboard_of(filled)) as web:
+        question = await act(web, "/tasks-act", do="delete", task=marks, ask="1", back="tasks?queue=default")
+        assert question.status_code == 200
+        assert "200 tasks" in question.text
+        tags = Fields(question.text).tags
+        assert sum(found.get("name") == "task" for _, found in tags) == 200
+        assert not any(found.get("name") == "ask" for _, found in tags)
+        assert "./tasks?queue=default" in Fields(question.text).links
+        for odd in ({"do": "x", "task": marks[0]}, {"do": "delete"}):
+            assert (await act(web, "/tasks-act", ask="1", **odd)).status_code == 400
+
+    assert Inspector(filled).queue_info("default").size == 1
+
+
 async def test_what_somebody_chooses_is_kept_for_them(filled: TaskQ) -> None:
     async with looking(dashboard_of(filled), user="vera:viewer") as web:
         assert 'data-theme="system"' in (await web.get("/")).text

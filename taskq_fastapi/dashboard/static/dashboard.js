@@ -105,8 +105,9 @@
 
   const dialog = document.getElementById("dialog");
 
-  const ask = async address => {
-    const response = await fetch(address, { credentials: "same-origin", redirect: "error" });
+  const ask = async (address, body) => {
+    const how = body ? { method: "POST", body } : {};
+    const response = await fetch(address, { credentials: "same-origin", redirect: "error", ...how });
     const found = new DOMParser().parseFromString(await response.text(), "text/html");
     const heading = found.getElementById("question");
     const form = found.querySelector("form[data-question]");
@@ -131,9 +132,10 @@
     const form = event.target;
     if (!form.matches("form[data-dialog]")) return;
     event.preventDefault();
-    const address = new URL(form.action);
-    address.search = new URLSearchParams(new FormData(form, event.submitter));
-    ask(address.href).catch(() => location.assign(address.href));
+    ask(form.action, new URLSearchParams(new FormData(form, event.submitter))).catch(() => {
+      form.removeAttribute("data-dialog"); // the page says what is wrong
+      form.requestSubmit(event.submitter);
+    });
   });
   document.addEventListener("keydown", event => {
     const link = event.target.closest("a[role=button]");
