@@ -38,8 +38,11 @@ examples:
     help="who sends a request, as taskq_dashboard(login=...) takes it; without it the dashboard is open, for this "
     "machine only",
 )
+@click.option("--prometheus-url", metavar="URL", help="Prometheus that scrapes Asynq's metrics, for the charts")
 @click.pass_obj
-def dashboard(session: Session, host: str, port: int, read_only: bool, login: str | None) -> None:
+def dashboard(
+    session: Session, host: str, port: int, read_only: bool, login: str | None, prometheus_url: str | None
+) -> None:
     """Serve the web dashboard until it is stopped."""
     serve = _server()
     hook = None if login is None else _loaded(login)
@@ -49,6 +52,7 @@ def dashboard(session: Session, host: str, port: int, read_only: bool, login: st
         port=port,
         read_only=read_only,
         login=hook,
+        prometheus_url=prometheus_url,
         ready=lambda address: session.output.line(f"The dashboard is at {address} (Ctrl-C ends it)."),
     )
 

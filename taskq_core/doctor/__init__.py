@@ -10,7 +10,7 @@ from taskq_core.doctor.facts import Damage, Facts, NodeFacts, QueueFacts, Refusa
 from taskq_core.doctor.probing import Fitness, probe_port, probe_queues
 from taskq_core.doctor.reading import read_facts, read_nodes
 from taskq_core.doctor.repair import Repair, Repairer, for_a_person, plan
-from taskq_core.doctor.rules import Finding, Level, check_eviction, diagnose, unreachable
+from taskq_core.doctor.rules import Finding, Level, check_eviction, diagnose, diagnose_nodes, unreachable
 
 __all__ = [
     "Damage",
@@ -26,6 +26,7 @@ __all__ = [
     "WrongType",
     "check_eviction",
     "diagnose",
+    "diagnose_nodes",
     "for_a_person",
     "plan",
     "probe_port",

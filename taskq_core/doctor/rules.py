@@ -7,7 +7,7 @@ nothing. A rule returns at least one finding, so a report shows what was looked 
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -61,10 +61,17 @@ Findings = Iterator[Finding]
 
 def diagnose(facts: Facts) -> list[Finding]:
     """Return what all rules find, the worst first."""
-    found = [finding for node in facts.nodes for rule in NODE_RULES for finding in rule(node)]
-    found += [finding for rule in RULES for finding in rule(facts)]
+    return _worst_first([*diagnose_nodes(facts.nodes), *(finding for rule in RULES for finding in rule(facts))])
+
+
+def diagnose_nodes(nodes: Iterable[NodeFacts]) -> list[Finding]:
+    """Return what the rules about servers find, the worst first."""
+    return _worst_first([finding for node in nodes for rule in NODE_RULES for finding in rule(node)])
+
+
+def _worst_first(findings: list[Finding]) -> list[Finding]:
     order = list(Level)
-    return sorted(found, key=lambda finding: order.index(finding.level))
+    return sorted(findings, key=lambda finding: order.index(finding.level))
 
 
 def unreachable(error: BrokerError) -> Finding:

@@ -31,7 +31,8 @@ class Measure:
         of: What a sample says of it.
         query: What Prometheus is asked for it, with `$range` for the time rates are taken over; "" for nothing.
         most: The largest that it can be, None without a bound.
-        is_whole: Whether it counts things, so that no fraction of one is drawn as a line of the scale.
+        is_whole: Whether it counts things, so that a scale ends at no fraction of one.
+        kilo: How much is called a thousand of it.
     """
 
     key: str
@@ -41,6 +42,7 @@ class Measure:
     query: str = ""
     most: float | None = None
     is_whole: bool = False
+    kilo: int = 1000
 
 
 def _count(state: TaskState) -> Callable[[Sample], float]:
@@ -106,6 +108,8 @@ MEASURES = (
         shown=lambda value: wording.size(round(value)),
         of=lambda sample: None if sample.memory is None else float(sample.memory),
         query="asynq_queue_memory_usage_approx_bytes",
+        is_whole=True,
+        kilo=1024,
     ),
     *(
         Measure(
@@ -158,7 +162,6 @@ class Chart:
         key: Its name in addresses and ids.
         title: What it is called.
         top: The figure at the upper end of the scale.
-        middle: The one in the middle, "" where there is none.
         lines: The queues.
         words: What it shows, in words.
     """
@@ -166,7 +169,6 @@ class Chart:
     key: str
     title: str
     top: str
-    middle: str
     lines: Sequence[Line]
     words: str
 
@@ -189,24 +191,26 @@ def points_of(series: QueueSeries, measure: Measure) -> Points:
 def chart(measure: Measure, lines: Mapping[str, Points], *, begin: datetime, end: datetime) -> Chart:
     """Draw what queues say of a measure between two moments."""
     known = [value for points in lines.values() for _, value in points if value is not None]
-    top = scale_top(max(known, default=0.0), most=measure.most, is_whole=measure.is_whole)
+    top = scale_top(max(known, default=0.0), most=measure.most, is_whole=measure.is_whole, kilo=measure.kilo)
     drawn = [
         _line(name, number % COLOURS, points, measure, top=top, begin=begin, end=end)
         for number, (name, points) in enumerate(lines.items())
     ]
-    has_middle = not measure.is_whole or top % 2 == 0
     return Chart(
         key=measure.key,
         title=measure.title,
         top=measure.shown(top),
-        middle=measure.shown(top / 2) if has_middle else "",
         lines=drawn,
         words=f"{measure.title}: highest {measure.shown(max(known))}" if known else f"{measure.title}: no figures",
     )
 
 
-def scale_top(highest: float, *, most: float | None, is_whole: bool) -> float:
-    """Return the upper end of a scale: 1, 2 or 5 times a power of ten that is not below the highest figure."""
+def scale_top(highest: float, *, most: float | None, is_whole: bool, kilo: int = 1000) -> float:
+    """Return the upper end of a scale: 1, 2 or 5 times a power of ten, of the unit that fits, from the highest on."""
+    unit = 1.0
+    while highest >= unit * kilo:
+        unit *= kilo
+    highest /= unit
     if highest <= 0:
         return min(1.0, most or 1.0)
     power = 1.0
@@ -217,7 +221,7 @@ def scale_top(highest: float, *, most: float | None, is_whole: bool) -> float:
     top = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= highest)
     if is_whole:
         top = max(1.0, top)
-    return top if most is None else min(top, most)
+    return unit * top if most is None else min(unit * top, most)
 
 
 def _line(

@@ -81,12 +81,18 @@ def test_a_scale_ends_at_a_round_figure(highest: float, most: float | None, is_w
     assert scale_top(highest, most=most, is_whole=is_whole) == pytest.approx(top)
 
 
+def test_a_scale_of_bytes_ends_at_a_round_figure_of_its_unit() -> None:
+    tops = [scale_top(highest, most=None, is_whole=True, kilo=1024) for highest in (0, 700, 1024, 3000, 1_500_000)]
+
+    assert tops == [1, 1000, 1024, 5 * 1024, 2 * 1024**2]
+
+
 def test_a_chart_says_in_words_what_it_shows() -> None:
     size = next(measure for measure in MEASURES if measure.key == "size")
 
     drawn = chart(size, {"a": [at(0, 3), at(10, 7)], "b": []}, begin=BEGIN, end=END)
 
-    assert (drawn.top, drawn.middle, drawn.words) == ("10", "5", "Queue size: highest 7")
+    assert (drawn.top, drawn.words) == ("10", "Queue size: highest 7")
     assert [(line.name, line.last, line.mean, line.highest) for line in drawn.lines] == [
         ("a", "7", "5", "7"),
         ("b", "-", "-", "-"),

@@ -41,15 +41,17 @@ async def test_workers_tell_what_they_serve_and_run(taskq: TaskQ, past: Past) ->
     async with looking(dashboard_of(taskq)) as web:
         page = await web.get("/workers")
 
-    first, second = [row for row in rows(page.text, "workers") if row.startswith("web-")]
+    found = rows(page.text, "workers")
+    first, second = [row for row in found if row.startswith("web-")]
+    (running,) = re.findall(r'<tr class="runs">.*?</details>', page.text, re.DOTALL)
+    running = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", running)).strip()
     assert first.startswith("web-1:7 id-7")
     assert "1 h 0 min" in first
     assert "active default weight 3, 75.0 % low weight 1, 25.0 %" in first
     assert "2 of 10 20.0 %" in first
-    assert "2 tasks of web-1:7" in first
-    assert "id-a email default" in page.text.replace("\n", " ") or "id-a" in page.text
+    assert running.startswith("Runs 2 tasks on web-1:7 Task Type Queue Started Running for id-")
     assert page.text.count("overdue") == 1
-    assert "stopped low weight 5 strict priority 0 of 10 0.0 % nothing" in second
+    assert "stopped low weight 5 strict priority 0 of 10 0.0 %" in second
     assert "<dt>Slots taken</dt><dd>10.0 %</dd>" in page.text
 
 
@@ -261,6 +263,23 @@ async def test_the_store_tells_of_itself(taskq: TaskQ, server: RedisServer) -> N
         assert re.search(rf"<dt>{re.escape(label)}</dt><dd>\s*(?:<time|\d)", page.text), label
     assert "tcp_port:" in page.text
     assert "The cluster" not in page.text
+
+
+async def test_what_is_wrong_with_the_server_is_told(taskq: TaskQ, server: RedisServer) -> None:
+    """Nothing is written for it."""
+    server.client.config_set("maxmemory-policy", "allkeys-lru")
+    server.client.config_set("maxmemory", "500mb")
+    try:
+        async with looking(dashboard_of(taskq)) as web:
+            page = await web.get("/redis")
+    finally:
+        server.client.config_set("maxmemory-policy", "noeviction")
+        server.client.config_set("maxmemory", "0")
+
+    findings = page.text.split('<ul class="findings">')[1].split("</ul>")[0]
+    assert "<b>eviction</b>" in findings
+    assert "allkeys-lru" in findings
+    assert server.client.keys("*") == []
 
 
 async def test_a_user_who_may_not_ask_is_told_so(server: RedisServer) -> None:

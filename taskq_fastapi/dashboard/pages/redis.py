@@ -1,13 +1,27 @@
-"""The store: its version, memory, clients and persistence, the user of this connection, and a cluster's nodes."""
+"""The store: its version, memory, clients and persistence, what is wrong with it, and a cluster's nodes."""
 
+import asyncio
+from functools import partial
+
+from taskq_core.doctor import Finding, Level, diagnose_nodes, read_nodes
 from taskq_fastapi.dashboard.registry import Page
 from taskq_fastapi.dashboard.view import Shown, View
 
+FINDINGS_S = 60.0
+"""Seconds for which those who keep looking are shown the same findings."""
+
 
 async def show(view: View) -> Shown:
-    """Show what the store says of itself."""
+    """Show what the store says of itself, and what is wrong with it."""
     row = await view.shared("store", view.dashboard.store)
-    return view.page("redis.html", title=row.kind or "Redis", row=row)
+    look = partial(asyncio.to_thread, _findings, view)
+    findings = await view.site.reads.get("findings", look, age_s=FINDINGS_S if view.is_stream else 0.0)
+    return view.page("redis.html", title=row.kind or "Redis", row=row, findings=findings)
+
+
+def _findings(view: View) -> list[Finding]:
+    """Return what doctor finds of the servers, without trying what would be a write."""
+    return [each for each in diagnose_nodes(read_nodes(view.site.taskq)) if each.level is not Level.GREEN]
 
 
 PAGE = Page(path="redis", label="Redis", show=show)

@@ -91,12 +91,12 @@ def test_charts_go_on_by_themselves(site: Site, page: Page, taskq: TaskQ, redis_
 
 def test_workers_fold_out_and_stay_so(site: Site, page: Page, scene: Scene, redis_server: RedisServer) -> None:
     page.goto(site.at("workers"))
-    first = rows(page, "#workers").first
+    first = page.locator("#workers tr.runs").first
     first.locator("summary").click()
     expect(first.locator("details table")).to_be_visible()
     with same_document(page):
         Past(redis_server).worker("zz-9", 9, {"default": 1}, running=(("note", "id-new", "default"),))
-        expect(row(page, "zz-9:9", "#workers")).to_contain_text("1 of 10")
+        expect(row(page, "zz-9:9", "#workers").first).to_contain_text("1 of 10")
     expect(first.locator("details table")).to_be_visible()
 
 
