@@ -36,11 +36,16 @@ class Progress:
             return None
         return min(1.0, self.done / self.total)
 
-    def __str__(self) -> str:
+    @property
+    def amount(self) -> str:
+        """How much is done, as people read it: `3 of 10 (30 %)`."""
         text = f"{self.done:.15g}" if self.total is None else f"{self.done:.15g} of {self.total:.15g}"
         if self.fraction is not None:
             text = f"{text} ({math.floor(100 * self.fraction)} %)"
-        return f"{text}: {self.message}" if self.message else text
+        return text
+
+    def __str__(self) -> str:
+        return f"{self.amount}: {self.message}" if self.message else self.amount
 
 
 def encode_progress(done: float, total: float | None = None, message: str = "") -> bytes:

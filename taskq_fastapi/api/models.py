@@ -5,11 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from taskq_core import TaskInfo, TaskState
+from taskq_core import Progress, TaskInfo, TaskState
 from taskq_core.dashboard import QueueStatus, TaskRecord
 from taskq_core.inspector import ActionReport, PeriodicEntryInfo, Skip, UnreadableTask
 from taskq_core.reconcile import FindingKind
 from taskq_fastapi.api.access import LISTED_BYTES, Shown
+from taskq_fastapi.status import TaskProgress
 
 ID = "01981b0c-7b0e-7cc3-98a9-0f8d3c6c7a51"
 _SIZES = {"active": 2, "pending": 40, "aggregating": 0, "scheduled": 3, "retry": 1, "archived": 5, "completed": 0}
@@ -227,6 +228,7 @@ class Task(Record):
     attempts: list[Attempt] = Field(default_factory=list, description="The last; empty in lists.")
     worker: Text = Field(default="", description="Token of the worker that runs it; empty in lists.")
     started_at: datetime | None = Field(default=None, description="null in lists.")
+    progress: TaskProgress | None = Field(default=None, description="How far it is, as it told; null in lists.")
 
 
 class TaskPage(BaseModel):
@@ -261,7 +263,7 @@ def task_of(record: TaskRecord, shown: Shown, *, is_listed: bool) -> Task:
     plain = {
         field: getattr(record, field)
         for field in TaskInfo.__dataclass_fields__
-        if field not in ("payload", "result", "headers", "last_error", "attempts")
+        if field not in ("payload", "result", "headers", "last_error", "attempts", "progress")
     }
     return Task(
         **plain,
@@ -280,7 +282,13 @@ def task_of(record: TaskRecord, shown: Shown, *, is_listed: bool) -> Task:
             )
             for each in record.attempts
         ],
+        progress=None if record.progress is None else _progress(name, record.progress, shown),
     )
+
+
+def _progress(name: str, told: Progress, shown: Shown) -> TaskProgress:
+    message = _text(str(shown.value(name, "progress", _text(told.message))))
+    return TaskProgress(done=told.done, total=told.total, message=message, at=told.at)
 
 
 def _text(value: str) -> str:

@@ -239,3 +239,24 @@ async def test_every_change_is_noted_with_who_made_it_and_without_payloads(
 def test_what_is_not_usable_is_refused_when_the_router_is_made(taskq: TaskQ, options: Any, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         taskq_router(taskq, **options)
+
+
+@pytest.mark.parametrize("redacts", [False, True])
+async def test_progress_is_shown_and_its_words_go_through_the_redaction(
+    tasks: TaskQ, server: RedisServer, redacts: bool
+) -> None:
+    told = b'{"done":3,"total":10,"at":1700000000000,"message":"page <3>"}'
+    server.client.hset("asynq:{default}:t:1", "taskq_progress", told)
+
+    def redact(name: str, what: str, value: Any) -> Any:
+        return "***" if (name, what) == ("note", "progress") else value
+
+    async with requests(api_app(tasks, allow_anonymous=True, redact=redact if redacts else None)) as web:
+        one = (await web.get("/tasks/default/1")).json()
+
+    assert one["progress"] == {
+        "done": 3,
+        "total": 10,
+        "message": "***" if redacts else "page <3>",
+        "at": "2023-11-14T22:13:20Z",
+    }

@@ -724,3 +724,19 @@ async def test_a_list_is_kept_up_to_date_by_events(taskq: TaskQ) -> None:
 
     assert ('data-copy="1"' in first.data, 'data-copy="2"' in first.data) == (True, False)
     assert 'data-copy="2"' in second.data
+
+
+@pytest.mark.parametrize("redacts", [False, True])
+async def test_the_progress_of_a_task_is_shown_as_text(taskq: TaskQ, server: RedisServer, redacts: bool) -> None:
+    await enqueue(taskq, "1")
+    told = b'{"done":3,"total":10,"at":1700000000000,"message":"page <b>3</b>"}'
+    server.client.hset("asynq:{default}:t:1", "taskq_progress", told)
+
+    def redact(name: str, what: str, value: Any) -> Any:
+        return "***" if what == "progress" else value
+
+    async with looking(dashboard_of(taskq, redact=redact if redacts else None)) as web:
+        page = await web.get("/task?queue=default&id=1")
+
+    assert '<progress value="0.3" max="1"' in page.text
+    assert "3 of 10 (30 %): " + ("***" if redacts else "page &lt;b&gt;3&lt;/b&gt;") in page.text

@@ -81,6 +81,7 @@ async def show(view: View) -> Shown:
         title=name,
         payload=whole(shown, name, "payload", task.payload),
         result=whole(shown, name, "result", task.result),
+        progress_message=_progress_message(view, task),
         error=str(shown.value(name, "error", task.last_error)),
         attempts=[_attempt(view, task, each) for each in reversed(task.attempts)],
         times=[(time_of(each), each.at, each.at > now) for each in times_of(task)],
@@ -91,6 +92,11 @@ async def show(view: View) -> Shown:
         is_known=known is not None,
         **common,
     )
+
+
+def _progress_message(view: View, task: TaskInfo) -> str:
+    told = task.progress
+    return "" if told is None or not told.message else str(view.shown.value(task.name, "progress", told.message))
 
 
 def _is_in_vain(task: TaskRecord, action: TaskAction) -> bool:
