@@ -57,10 +57,22 @@ def plan(tasks: int) -> Plan:
             arguments = {"kind": kind, "concurrency": concurrency, "count": tasks}
             rows.append((f"drain: {kind}, concurrency {concurrency}", "drain", arguments, rate, raw))
     raw = "raw: dequeue and settle, 50 at a time"
-    for telemetry, words in (("spans", "a span a task"), ("metrics", "a span and metrics a task")):
+    kinds = (("spans", "a span a task"), ("metrics", "a span and metrics a task"), ("unsampled", "metrics, unsampled"))
+    for telemetry, words in kinds:
         for kind in ("coroutine", "plain"):
             arguments = {"kind": kind, "concurrency": 50, "count": tasks // 2, "telemetry": telemetry}
             rows.append((f"drain: {kind}, concurrency 50, {words}", "drain", arguments, rate, raw))
+    for figure, words in (("span_us", "a span"), ("unsampled_us", "a span, unsampled"), ("record_us", "a record")):
+        rows.append(
+            (f"telemetry: {words}, OpenTelemetry alone, CPU us", "bare_telemetry", {"count": tasks // 2}, figure, "")
+        )
+    for telemetry, words in (("none", "nothing"), *kinds):
+        arguments = {"kind": "coroutine", "concurrency": 50, "count": tasks // 2, "telemetry": telemetry}
+        rows.append((f"telemetry: drain with {words}, worker's CPU us a task", "drain", arguments, "worker_cpu_us", ""))
+        enqueued = {"count": tasks // 10, "telemetry": telemetry}
+        rows.append(
+            (f"telemetry: delay() with {words}, CPU us a task", "enqueue_single", enqueued, "client_cpu_us", "")
+        )
     rows += [
         ("latency at 200 tasks/s, median", "latency", {"per_s": 200, "seconds": 10, "concurrency": 10}, "p50_ms", ""),
         (

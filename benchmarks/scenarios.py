@@ -52,17 +52,20 @@ def _rate(count: int, call: Callable[[], object]) -> float:
 # --- enqueue ----------------------------------------------------------------------------------------------------------
 
 
-def enqueue_single(url: str, *, count: int) -> Figures:
+def enqueue_single(url: str, *, count: int, telemetry: str = "none") -> Figures:
     """Blocking `.delay()`, one after another."""
+    _configure(telemetry)
     taskq = app(url)
     task = taskq.tasks["bench:plain"]
     task.delay(0, "warm")
+    before = time.process_time()
 
     def run() -> None:
         for number in range(count):
             task.delay(number, "some text")
 
-    return {"tasks_per_s": _rate(count, run)}
+    rate = _rate(count, run)
+    return {"tasks_per_s": rate, "client_cpu_us": (time.process_time() - before) / count * 1e6}
 
 
 def enqueue_async(url: str, *, count: int, callers: int) -> Figures:
@@ -105,10 +108,9 @@ class _Started(WorkerListener):
 
 def drain(url: str, *, kind: str, concurrency: int, count: int, telemetry: str = "none") -> Figures:
     """A worker in one process empties a queue of tasks that do nothing."""
+    _configure(telemetry)
     taskq = app(url)
     taskq.client.enqueue_many(_calls(taskq, f"bench:{kind}", count))
-    if telemetry != "none":
-        _configure(with_metrics=telemetry == "metrics")
     listener = _Started()
     worker = Worker(taskq, WorkerConfig(concurrency=concurrency, burst=True), listener=listener)
     before = resource.getrusage(resource.RUSAGE_SELF)
@@ -128,13 +130,21 @@ def _count(taskq: TaskQ) -> Any:
     return count_tasks(taskq.runtime.keys.queue("default"))
 
 
-def _configure(*, with_metrics: bool) -> None:
-    """Set up an SDK whose exporters throw away: the cost measured is that of making spans and records."""
-    from opentelemetry import metrics, trace
+def _configure(telemetry: str) -> None:
+    """Set up an SDK whose exporters throw away: the cost measured is that of making spans and records.
+
+    `none` sets up nothing, `spans` traces, `metrics` traces and metrics, `unsampled` both, within a request that is not
+    sampled.
+    """
+    if telemetry == "none":
+        return
+    from opentelemetry import context, metrics, trace
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+    from taskq_core.telemetry import extract
 
     class Discard(SpanExporter):
         def export(self, spans: Any) -> SpanExportResult:
@@ -143,8 +153,40 @@ def _configure(*, with_metrics: bool) -> None:
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(Discard()))
     trace.set_tracer_provider(provider)
-    if with_metrics:
+    if telemetry != "spans":
         metrics.set_meter_provider(MeterProvider(metric_readers=[InMemoryMetricReader()]))
+    if telemetry == "unsampled":
+        context.attach(extract({"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"}))
+
+
+def bare_telemetry(url: str, *, count: int) -> Figures:
+    """What OpenTelemetry itself costs here, without taskq: CPU of a span with eight attributes, and of a record."""
+    _configure("metrics")
+    from opentelemetry import metrics, trace
+    from opentelemetry.trace import SpanKind
+
+    from taskq_core.telemetry import extract
+
+    tracer = trace.get_tracer("bare")
+    histogram = metrics.get_meter("bare").create_histogram("bare", "s")
+    attributes: dict[str, Any] = {f"attribute.{number}": "some text" for number in range(8)}
+    sampled = extract({"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"})
+    unsampled = extract({"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"})
+
+    def cost(call: Callable[[], object]) -> float:
+        lowest = float("inf")
+        for _ in range(5):
+            started = time.process_time()
+            for _ in range(count // 5):
+                call()
+            lowest = min(lowest, (time.process_time() - started) / (count // 5) * 1e6)
+        return lowest
+
+    return {
+        "span_us": cost(lambda: tracer.start_span("bare", sampled, SpanKind.CONSUMER, attributes).end()),
+        "unsampled_us": cost(lambda: tracer.start_span("bare", unsampled, SpanKind.CONSUMER, attributes).end()),
+        "record_us": cost(lambda: histogram.record(0.1, {"queue": "default", "type": "some:task"})),
+    }
 
 
 def latency(url: str, *, per_s: int, seconds: int, concurrency: int) -> Figures:

@@ -24,6 +24,8 @@ from typing import Any
 import click
 import django
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 import taskq_core
 from taskq_core import TaskQ, errors, periodic
@@ -41,6 +43,8 @@ from taskq_core.settings import (
     TraceSettings,
 )
 from taskq_core.telemetry import names
+from taskq_core.telemetry.gauges import _GAUGES
+from taskq_core.telemetry.metrics import _client_instruments, _worker_instruments
 from taskq_core.wire import Keys
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer
@@ -340,9 +344,29 @@ def test_every_metric_and_attribute_is_listed() -> None:
         for name, value in vars(names).items()
         if name.isupper() and isinstance(value, str) and value.startswith(("asynq.", "messaging.", "server.", "error."))
     }
-    page = (ROOT / "docs/how-to/tracing.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/reference/telemetry.md").read_text(encoding="utf-8")
 
     assert not {name for name in known if f"`{name}`" not in page}
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind"), [("Counters", "Counter"), ("Histograms", "Histogram"), ("Gauges", "Gauge")]
+)
+def test_every_metric_is_listed_under_its_kind_with_its_unit(heading: str, kind: str) -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    meter = provider.get_meter("taskq_core")
+    made = {
+        each.name: each.unit
+        for instruments in (_client_instruments(meter), _worker_instruments(meter))
+        for each in (getattr(instruments, name) for name in instruments.__slots__)
+        if type(each).__name__.endswith(kind)
+    }
+    if kind == "Gauge":
+        made = {name: unit for name, (unit, _) in _GAUGES.items()}
+    rows = table("reference/telemetry.md", heading)
+
+    assert {name: cells[0].strip("`") for name, cells in rows.items()} == made
 
 
 def test_every_key_of_a_queue_is_listed() -> None:
