@@ -1,0 +1,96 @@
+"""Followers of tasks on Sentinel and on a cluster: the end is told, whoever is the primary by then."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskHandle, TaskQ, TaskState
+from taskq_core.broker import operations
+from taskq_core.broker.operations import Outcome, Settlement
+from taskq_core.progress import encode_progress
+from taskq_core.wire import completed_message, decode_message
+from tests.redis_server import start_cluster
+from tests.topologies.test_cluster import queues_on
+from tests.topologies.test_sentinel import start_topology, until
+
+pytestmark = [pytest.mark.redis, pytest.mark.slow]
+
+PATIENCE_S = 30
+
+
+class Followers:
+    """Two who follow a task, one blocking and one not, and what they hear."""
+
+    def __init__(self, handle: TaskHandle[Any]) -> None:
+        self._handle = handle
+        self.heard: list[list[Any]] = [[], []]
+        self.tasks = [asyncio.create_task(asyncio.to_thread(self._follow)), asyncio.create_task(self._afollow())]
+
+    def _follow(self) -> None:
+        for event in self._handle.events(timeout=60):
+            self.heard[0].append((event.state, event.progress and event.progress.done))
+
+    async def _afollow(self) -> None:
+        async for event in self._handle.events(timeout=60):
+            self.heard[1].append((event.state, event.progress and event.progress.done))
+
+    async def until_heard(self, *last: Any) -> None:
+        await until(lambda: all(each and each[-1] == last for each in self.heard), f"both hear {last}")
+
+
+def act(taskq: TaskQ, operation: Any) -> Any:
+    return taskq.runtime.runner.run(operation, patience_s=PATIENCE_S)
+
+
+def begin(taskq: TaskQ, queue: str) -> tuple[str, bytes]:
+    keys = taskq.runtime.keys.queue(queue)
+    ((task_id, message),) = act(taskq, operations.dequeue(keys, owner="w", call=1, limit=1, lease_s=600)).tasks
+    fields = {operations.PROGRESS_FIELD: encode_progress(1)}
+    assert act(taskq, operations.note(keys, task_id, fields, owner="w"))
+    return task_id, message
+
+
+def complete(taskq: TaskQ, queue: str, task_id: str, message: bytes) -> None:
+    done = completed_message(decode_message(message), completed_at_s=int(time.time()))
+    settlement = Settlement(task_id, Outcome.COMPLETE, done, seconds=60)
+    assert act(taskq, operations.settle(taskq.runtime.keys.queue(queue), [settlement], owner="w")) == "1"
+
+
+async def test_the_end_is_told_after_a_failover() -> None:
+    with start_topology() as topology:
+        await until(topology.is_whole, "the Sentinels know each other")
+        taskq = TaskQ(topology.url, enqueue_timeout=5)
+        handle = await taskq.remote("t", retention=60).adelay()
+        followers = Followers(handle)
+        await followers.until_heard(TaskState.PENDING, None)
+        task_id, message = await asyncio.to_thread(begin, taskq, "default")
+        await followers.until_heard(TaskState.ACTIVE, 1)
+        await until(lambda: topology.replica.client.hget(f"asynq:{{default}}:t:{task_id}", "taskq_progress"), "a copy")
+
+        await asyncio.to_thread(topology.primary.kill)
+        await until(lambda: topology.is_named(topology.replica), "the replica takes over")
+        await asyncio.to_thread(complete, taskq, "default", task_id, message)
+
+        await followers.until_heard(TaskState.COMPLETED, 1)
+        await asyncio.gather(*followers.tasks)
+        await taskq.aclose()
+        await asyncio.to_thread(taskq.close)
+
+
+async def test_tasks_on_every_node_of_a_cluster_are_followed() -> None:
+    with start_cluster(3) as nodes:
+        url = f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in nodes)}"
+        taskq = TaskQ(url, enqueue_timeout=5)
+        for queue in queues_on(nodes):
+            handle = await taskq.remote("t", retention=60, queue=queue).adelay()
+            followers = Followers(handle)
+            await followers.until_heard(TaskState.PENDING, None)
+            task_id, message = await asyncio.to_thread(begin, taskq, queue)
+            await followers.until_heard(TaskState.ACTIVE, 1)
+            await asyncio.to_thread(complete, taskq, queue, task_id, message)
+            await followers.until_heard(TaskState.COMPLETED, 1)
+            await asyncio.gather(*followers.tasks)
+        await taskq.aclose()
+        await asyncio.to_thread(taskq.close)
