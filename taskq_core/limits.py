@@ -223,6 +223,19 @@ def rate_spec(rate: str, burst: int | None, window: RateWindow | str) -> str:
     return f"b/{tokens}/{period_ms}/{burst or max(1, math.ceil(tokens * 100 / period_ms))}"
 
 
+def shown_spec(spec: str) -> str:
+    """Return what scripts read as people write it, "" for nothing."""
+    way, _, rest = spec.partition("/")
+    if way not in ("b", "w"):
+        return spec
+    tokens, period, *burst = rest.split("/")
+    period_ms = int(period)
+    unit = next(name for name, size in reversed(_UNITS_MS.items()) if period_ms % size == 0)
+    count = period_ms // _UNITS_MS[unit]
+    rate = f"{tokens}/{count if count > 1 else ''}{unit}"
+    return f"{rate}, {burst[0]} at once" if way == "b" else f"{rate}, fixed"
+
+
 class Limits:
     """The limits of one task, bound to its name and its parameters.
 

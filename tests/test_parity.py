@@ -110,7 +110,13 @@ ROWS_BY_SECTION = {
     "asynqmon's pages": 26,
 }
 """How many features of Asynq each part of the page has. One that is split or found makes it more, never fewer."""
-NOT_YET_MAY_BE = ("`dash", "metric `asynq_", "`metrics_exporter`", "`metrics.QueueMetricsCollector`", "`--enable-metrics")
+NOT_YET_MAY_BE = (
+    "`dash",
+    "metric `asynq_",
+    "`metrics_exporter`",
+    "`metrics.QueueMetricsCollector`",
+    "`--enable-metrics",
+)
 """How features begin that taskq may have no answer to: the dashboard in a terminal and the exporter of metrics."""
 
 

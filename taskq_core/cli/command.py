@@ -19,6 +19,7 @@ from taskq_core.cli.doctor import doctor
 from taskq_core.cli.enqueue import enqueue
 from taskq_core.cli.group import group
 from taskq_core.cli.health import health
+from taskq_core.cli.limit import limit
 from taskq_core.cli.past import show_history, show_types
 from taskq_core.cli.queue import queue
 from taskq_core.cli.repair import finish_moves, reconcile
@@ -83,7 +84,19 @@ def make_root(services: Sequence[click.Command], *, is_hosted: bool = False) -> 
         task.add_command(verb)
     for verb in (show_history, show_types, reconcile, finish_moves):
         queue.add_command(verb)
-    tools = [stats, queue, task, group, server, cron, doctor, health, version, *([] if is_hosted else [completion])]
+    tools = [
+        stats,
+        queue,
+        task,
+        group,
+        limit,
+        server,
+        cron,
+        doctor,
+        health,
+        version,
+        *([] if is_hosted else [completion]),
+    ]
     for command in (*services, *tools):
         root.add_command(command)
     return root

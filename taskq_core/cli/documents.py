@@ -15,6 +15,7 @@ from taskq_core.dashboard import QueueSeries, Sample, TypesOverview
 from taskq_core.inspector import (
     DailyStats,
     GroupInfo,
+    LimitInfo,
     PeriodicEntryInfo,
     QueueInfo,
     SchedulerEvent,
@@ -184,6 +185,19 @@ def _attempt(attempt: Attempt) -> Document:
 def group(info: GroupInfo) -> Document:
     """A group of waiting tasks."""
     return {"group": info.name, "size": info.size}
+
+
+def limit(info: LimitInfo) -> Document:
+    """A limit of tasks."""
+    return {
+        "kind": info.kind,
+        "name": info.name,
+        "limit": info.declared or None,
+        "set_to": info.changed or None,
+        "keys": info.slots,
+        "held": info.held,
+        "waiting": info.waiting,
+    }
 
 
 def server(process: WorkerProcess) -> Document:

@@ -82,6 +82,7 @@ class QueueFacts:
         quarantined: Tasks put aside because they cannot be read.
         is_half_removed: True if a removal has begun and not ended.
         quarantined_ids: The ids of the first of them, at most 100.
+        unlimited: Workers that serve it and keep no limits, though its tasks have some; `host:pid`.
         damage: What a look through all its tasks found; None if there was none.
     """
 
@@ -93,6 +94,7 @@ class QueueFacts:
     is_half_removed: bool
     damage: Damage | None
     quarantined_ids: Sequence[str] = ()
+    unlimited: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

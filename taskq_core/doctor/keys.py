@@ -113,6 +113,7 @@ _OF_A_QUEUE_OURS = (
     _form("wf:[^:]+:q", "set"),
     _form("limits", "hash"),
     _form("lim:(due|check)", "zset"),
+    _form("lim:keepers", "zset", lives_s=60),
     _form("lim:[hw]:.*", "zset"),
     _form("lim:r:.*", "hash", may_expire=True),
     _form("lim:wake", "list"),

@@ -18,7 +18,7 @@ from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.doctor.facts import Damage, Facts, NodeFacts, QueueFacts, Refusal, WrongType
 from taskq_core.doctor.keys import Census, KeyDamage, KeyKind, Surveyor
 from taskq_core.errors import BrokerAuthenticationError, BrokerFullError, BrokerReplyError, BrokerUnavailableError
-from taskq_core.inspector import Inspector
+from taskq_core.inspector import Inspector, WorkerProcess
 from taskq_core.options import task_options
 from taskq_core.reconcile import reconcile, run
 from taskq_core.settings import seconds
@@ -102,7 +102,7 @@ class _Reader:
         for name in names:
             strange = self._strange(self._keys.queue(name))
             wrong_types += strange
-            queue, size = self._queue(name, is_served=served is None or name in served)
+            queue, size = self._queue(name, served)
             queues.append(queue)
             if is_thorough and size is not None and not strange:
                 sizes[name] = size
@@ -252,14 +252,19 @@ class _Reader:
             return []
         return self._look(operations.list_queues(self._keys.queues)) or []
 
-    def _served(self) -> set[str] | None:
+    def _served(self) -> dict[str, list[WorkerProcess]] | None:
+        """Return the running workers by queue; None where this user may not."""
         try:
-            return {name for server in self._inspector.servers() for name in server.queues}
+            found: dict[str, list[WorkerProcess]] = {}
+            for server in self._inspector.servers():
+                for name in server.queues:
+                    found.setdefault(name, []).append(server)
+            return found
         except (BrokerAuthenticationError, BrokerReplyError):
             self._is_complete = False
             return None
 
-    def _queue(self, name: str, *, is_served: bool) -> tuple[QueueFacts, int | None]:
+    def _queue(self, name: str, served: Mapping[str, Sequence[WorkerProcess]] | None) -> tuple[QueueFacts, int | None]:
         """Return how a queue stands, and how many tasks it has; None where they cannot be counted."""
         keys = self._keys.queue(name)
         try:
@@ -273,13 +278,21 @@ class _Reader:
             name=name,
             pending=None if counts is None else counts.sizes[TaskState.PENDING],
             is_paused=counts is not None and counts.is_paused,
-            is_served=is_served,
+            is_served=served is None or name in served,
             quarantined=quarantined or 0,
             is_half_removed=is_half_removed is True,
             quarantined_ids=self._members(keys.quarantine, 0)[:_NAMED] if quarantined else (),
             damage=None,
+            unlimited=self._unlimited(keys, served.get(name, ()) if served else ()),
         )
         return facts, None if counts is None else sum(counts.sizes.values())
+
+    def _unlimited(self, queue: QueueKeys, servers: Sequence[WorkerProcess]) -> list[str]:
+        """Return the workers of a queue with limits that have not told lately that they keep them."""
+        if not servers or not self._look(operations.has_limits(queue)):
+            return []
+        keepers = set(self._look(operations.list_keepers(queue)) or ())
+        return [f"{each.host}:{each.pid}" for each in servers if each.id.replace("-", "")[:16] not in keepers]
 
     def _damages(self, sizes: Mapping[str, int], progress: Callable[[int, int], None]) -> dict[str, Damage | None]:
         total, before, found = sum(sizes.values()), 0, {}

@@ -362,6 +362,24 @@ def check_served(facts: Facts) -> Findings:
         yield Finding(check="served", level=Level.GREEN, message="every queue with waiting tasks is served")
 
 
+def check_limits(facts: Facts) -> Findings:
+    """Who serves a queue whose tasks have limits keeps them."""
+    is_fine = facts.is_complete
+    for queue in facts.queues:
+        if queue.unlimited:
+            is_fine = False
+            shown = ", ".join(queue.unlimited[:5]) + (", ..." if len(queue.unlimited) > 5 else "")
+            yield Finding(
+                check="limits",
+                level=Level.YELLOW,
+                subject=queue.name,
+                message=f"its tasks have limits, which {len(queue.unlimited)} of its workers do not keep: {shown}",
+                advice="Go's workers know no limits, nor do those of an older taskq: let others serve this queue alone",
+            )
+    if is_fine:
+        yield Finding(check="limits", level=Level.GREEN, message="whoever serves a queue keeps the limits of its tasks")
+
+
 def check_quarantine(facts: Facts) -> Findings:
     """No task was put aside because it cannot be read."""
     for queue in facts.queues:
@@ -451,6 +469,7 @@ RULES: tuple[Callable[[Facts], Findings], ...] = (
     check_rights,
     check_types,
     check_served,
+    check_limits,
     check_quarantine,
     check_damage,
     check_removal,

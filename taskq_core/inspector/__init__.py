@@ -7,6 +7,7 @@ none of them holds up Redis.
 """
 
 from taskq_core.inspector.aio import AsyncInspector
+from taskq_core.inspector.limits import LimitInfo
 from taskq_core.inspector.look import total_of
 from taskq_core.inspector.matching import Matching, MatchingReport
 from taskq_core.inspector.records import (
@@ -39,6 +40,7 @@ __all__ = [
     "GroupInfo",
     "GroupPage",
     "Inspector",
+    "LimitInfo",
     "Matching",
     "MatchingReport",
     "PeriodicEntryInfo",

@@ -8,8 +8,9 @@ from typing import Any
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Action, Operation
-from taskq_core.inspector import bulk, change, look, move, presence, removal, search, selection
+from taskq_core.inspector import bulk, change, limits, look, move, presence, removal, search, selection
 from taskq_core.inspector.known import known_queue
+from taskq_core.inspector.limits import LimitInfo
 from taskq_core.inspector.matching import Matching, MatchingReport, act_on_matching, always
 from taskq_core.inspector.records import (
     DailyStats,
@@ -25,6 +26,7 @@ from taskq_core.inspector.records import (
 )
 from taskq_core.inspector.removal import QueueRemoval
 from taskq_core.inspector.selection import ActionReport, TaskAction, TaskRef
+from taskq_core.limits import RateLimit
 from taskq_core.reconcile import ReconcileReport, arun, reconcile
 from taskq_core.records import TaskInfo
 from taskq_core.settings import ArchiveSettings, Duration, seconds
@@ -95,6 +97,20 @@ class AsyncInspector:
     async def groups_page(self, queue: str, *, limit: int = 100, cursor: str | None = None) -> GroupPage:
         """Return some of the groups of a queue, whatever their number. As `Inspector.groups_page`."""
         return await self._follow(look.groups_page(self._keys, queue, limit=limit, cursor=cursor))
+
+    async def limits(self, queue: str) -> list[LimitInfo]:
+        """Return the limits of a queue's tasks with what holds and what waits. As `Inspector.limits`."""
+        return await self._follow(limits.limits(self._keys, queue))
+
+    async def set_limit(
+        self, queue: str, name: str, *, rate: RateLimit | str | None = None, concurrency: int | None = None
+    ) -> None:
+        """Set a limit over what the code says, for all workers and for what waits already. As `Inspector.set_limit`."""
+        await self._follow(limits.set_limit(self._keys, queue, name, rate=rate, concurrency=concurrency))
+
+    async def clear_limit(self, queue: str, name: str) -> bool:
+        """Let a limit be again what the code says. Returns False if nothing was set. As `Inspector.clear_limit`."""
+        return await self._follow(limits.clear_limit(self._keys, queue, name))
 
     async def pause(self, queue: str) -> None:
         """Keep workers, Go's too, from taking tasks of a queue. As `Inspector.pause`."""

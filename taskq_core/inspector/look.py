@@ -75,6 +75,7 @@ def _queue_info(name: str, counts: QueueCounts, problem: str = "") -> QueueInfo:
         name=name,
         sizes=MappingProxyType(counts.sizes),
         groups=counts.groups,
+        limited=counts.limited,
         is_paused=counts.is_paused,
         processed=counts.processed,
         failed=counts.failed,

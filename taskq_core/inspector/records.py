@@ -29,6 +29,7 @@ class QueueInfo:
         name: Name of the queue.
         sizes: Tasks by state. Of more than 1000 groups, the tasks of 1000 are counted.
         groups: Groups with tasks in them.
+        limited: Of the scheduled tasks, those that wait for a limit.
         is_paused: True while workers take nothing.
         processed: Tasks that ran, over the queue's life; those that failed included.
         failed: Runs that failed, over the queue's life.
@@ -43,6 +44,7 @@ class QueueInfo:
     name: str
     sizes: Mapping[TaskState, int]
     groups: int = 0
+    limited: int = 0
     is_paused: bool
     processed: int
     failed: int

@@ -8,8 +8,9 @@ from typing import Any
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Action, Operation
-from taskq_core.inspector import bulk, change, look, move, presence, removal, search, selection
+from taskq_core.inspector import bulk, change, limits, look, move, presence, removal, search, selection
 from taskq_core.inspector.known import known_queue
+from taskq_core.inspector.limits import LimitInfo
 from taskq_core.inspector.matching import Matching, MatchingReport, act_on_matching, always
 from taskq_core.inspector.records import (
     DailyStats,
@@ -25,6 +26,7 @@ from taskq_core.inspector.records import (
 )
 from taskq_core.inspector.removal import QueueRemoval
 from taskq_core.inspector.selection import ActionReport, TaskAction, TaskRef
+from taskq_core.limits import RateLimit
 from taskq_core.reconcile import ReconcileReport, reconcile, run
 from taskq_core.records import TaskInfo
 from taskq_core.settings import ArchiveSettings, Duration, seconds
@@ -129,6 +131,39 @@ class Inspector:
             ConfigurationError: The limit is out of bounds, or the cursor is foreign.
         """
         return self._follow(look.groups_page(self._keys, queue, limit=limit, cursor=cursor))
+
+    def limits(self, queue: str) -> list[LimitInfo]:
+        """Return the limits of a queue's tasks with what holds and what waits, by kind and name.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+        """
+        return self._follow(limits.limits(self._keys, queue))
+
+    def set_limit(
+        self, queue: str, name: str, *, rate: RateLimit | str | None = None, concurrency: int | None = None
+    ) -> None:
+        """Set a limit over what the code says, for all workers and for what waits already.
+
+        Args:
+            queue: Name of the queue.
+            name: Name of the limit: as a rule that of the task, with `/key` behind for a `Concurrency` with a key.
+            rate: So many starts in a period, as "100/m", or a `RateLimit` for its numbers.
+            concurrency: So many at once, instead of `rate`.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            ConfigurationError: Not just one number is given, or it is zero or below.
+        """
+        self._follow(limits.set_limit(self._keys, queue, name, rate=rate, concurrency=concurrency))
+
+    def clear_limit(self, queue: str, name: str) -> bool:
+        """Let a limit be again what the code says. Returns False if nothing was set.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+        """
+        return self._follow(limits.clear_limit(self._keys, queue, name))
 
     def pause(self, queue: str) -> None:
         """Keep workers, Go's too, from taking tasks of a queue. What runs goes on; due tasks become pending and wait.

@@ -49,6 +49,7 @@ class QueueKeys:
         "lease",
         "letters",
         "limit_checks",
+        "limit_keepers",
         "limit_wake",
         "limits",
         "limits_due",
@@ -118,6 +119,7 @@ class QueueKeys:
         self.limits_prefix = lim = own + "lim:"  # of what stands in `_limits.lua`: holders, lines and tokens by slot
         self.limits_due = lim + "due"  # sorted set: slot of a limit by when the next may start, Unix ms
         self.limit_checks = lim + "check"  # sorted set: slot of a limit by when its holders are looked at, Unix ms
+        self.limit_keepers = lim + "keepers"  # sorted set, expiring: worker that keeps limits by when it last told, s
         self.limit_wake = lim + "wake"  # list: at most one token, popped by the worker that admits
         self.absent = own + "absent"  # never exists; deleting it is a write that a full Redis takes
 

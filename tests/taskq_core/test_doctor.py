@@ -88,7 +88,7 @@ def test_a_server_as_it_should_be_is_all_green(good: RedisServer) -> None:
     assert [finding for finding in findings if finding.level is not Level.GREEN] == []
     assert {finding.check for finding in findings} == {
         *("version", "persistence", "saving", "eviction", "memory", "clock", "replication"),
-        *("rights", "types", "served", "quarantine", "damage", "removal", "keys"),
+        *("rights", "types", "served", "limits", "quarantine", "damage", "removal", "keys"),
     }
     assert all(not finding.advice for finding in findings)
 
@@ -396,6 +396,26 @@ def test_a_paused_queue_with_tasks_is_yellow(good: RedisServer) -> None:
     found = one(examine(app), "served")
 
     assert (found.level, found.advice) == (Level.YELLOW, "taskq queue resume default")
+
+
+def test_a_worker_that_keeps_no_limits_is_told_of(good: RedisServer) -> None:
+    from taskq_core.wire import ServerInfo
+
+    app = TaskQ(good.unix_url)
+    for _ in range(2):
+        app.remote("shop:greet", concurrency=1).delay()
+    keys, queue = app.runtime.keys, app.runtime.keys.queue("default")
+    for host, server_id in (("python", "01234567-89ab-cdef-0123-456789abcdef"), ("go", "f1234567-89ab-cdef-0123-0")):
+        info = ServerInfo(host=host, pid=1, server_id=server_id, concurrency=1, queues={"default": 1}).encode()
+        server = keys.server(host, 1, server_id)
+        good.client.set(server, info, ex=30)
+        app.runtime.runner.run(operations.index_presence(keys.servers, server, expiry_s=4_000_000_000))
+    app.runtime.runner.run(operations.admit(queue, owner="0123456789abcdef", leader_ms=1000))
+
+    found = one(examine(app), "limits")
+
+    assert (found.level, found.subject) == (Level.YELLOW, "default")
+    assert "1 of its workers do not keep: go:1" in found.message
 
 
 def test_a_queue_that_a_running_worker_serves_is_green(good: RedisServer) -> None:

@@ -5,6 +5,8 @@
   KEYS[2]  zset    slots by when their holders are looked at (Unix ms)
   KEYS[3]  string  token of the worker that leads
   KEYS[4]  any     a key that never exists
+  KEYS[5]  hash    limits of the queue
+  KEYS[6]  zset    workers that keep limits, by when they told so last (Unix s)
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  token of this worker
   ARGV[3]  int     ms the leader's lease lasts
@@ -18,6 +20,15 @@
 -- include _place
 -- include _limits
 local now_s, now_ns, now_ms = clock(ARGV[1])
+if redis.call('EXISTS', KEYS[5]) == 1 then
+  local limits = limiter(ARGV[4], now_s, now_ns, now_ms)
+  redis.call('DEL', KEYS[4]) -- accepted also over maxmemory, and with it the writes that follow
+  limits.own('ZADD', KEYS[6], whole(now_s), ARGV[2])
+  for _, gone in ipairs(redis.call('ZRANGE', KEYS[6], '-inf', whole(now_s - 60), 'BYSCORE', 'LIMIT', 0, 100)) do
+    redis.call('ZREM', KEYS[6], gone)
+  end
+  redis.call('EXPIRE', KEYS[6], 60)
+end
 if not lead(KEYS[3], KEYS[4], ARGV[2], ARGV[3]) then
   return { now_ns, 0, 0, '' }
 end

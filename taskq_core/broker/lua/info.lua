@@ -10,7 +10,8 @@
   ARGV[2]     string  prefix of the queue's keys
 
   returns  now (Unix ns as text), sizes of the six, aggregating tasks (of at most 1000 groups), 1 if paused, processed,
-           failed, processed today, failed today, pending_since of the next task to run ('' unknown), groups
+           failed, processed today, failed today, pending_since of the next task to run ('' unknown), groups, tasks
+           that wait for a limit (among the scheduled)
 ]]
 -- include _clock
 -- include _date
@@ -47,4 +48,5 @@ return {
   number(ARGV[2] .. 'failed:' .. today),
   type(since) == 'string' and string.match(since, '^%d+$') or '',
   named,
+  redis.call('ZCOUNT', KEYS[3], '253402300799', '253402300799'),
 }

@@ -51,7 +51,14 @@ def admit(
     queue: QueueKeys, *, owner: str, leader_ms: int, limit: int = ADMIT_MAX, now_ns: int | None = None
 ) -> Operation[AdmittedNow]:
     """Let tasks become pending whose limits allow it by now, if this worker leads or takes the lead."""
-    keys = (queue.limits_due, queue.limit_checks, queue.leader("limiter"), queue.absent)
+    keys = (
+        queue.limits_due,
+        queue.limit_checks,
+        queue.leader("limiter"),
+        queue.absent,
+        queue.limits,
+        queue.limit_keepers,
+    )
 
     def read(reply: Any) -> AdmittedNow:
         left = text(reply[3])
@@ -150,6 +157,19 @@ def list_limits(
 
     args = (cursor, queue.limits_prefix, _pattern(queue, "[hw]"), count)
     return Operation("list_limits", load("list_limits"), (queue.limits,), args, read)
+
+
+def list_keepers(queue: QueueKeys) -> Operation[list[str]]:
+    """Read tokens of the workers that keep the limits of a queue; of one that ended for up to a minute."""
+    command = ("ZRANGE", queue.limit_keepers, 0, -1)
+    return Operation(
+        "list_keepers", None, (queue.limit_keepers,), command, lambda reply: [_word(each) for each in reply]
+    )
+
+
+def has_limits(queue: QueueKeys) -> Operation[bool]:
+    """Ask whether tasks of a queue have had limits."""
+    return Operation("has_limits", None, (queue.limits,), ("EXISTS", queue.limits), lambda reply: int(reply) == 1)
 
 
 def count_limited(queue: QueueKeys) -> Operation[int]:

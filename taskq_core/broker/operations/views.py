@@ -160,6 +160,7 @@ class QueueCounts:
         processed_today, failed_today: Since midnight UTC.
         latency_s: Seconds the next task to run has been pending, None if unknown.
         groups: Groups with members.
+        limited: Of the scheduled tasks, those that wait for a limit.
     """
 
     now_ns: int
@@ -171,6 +172,7 @@ class QueueCounts:
     failed_today: int
     latency_s: float | None
     groups: int
+    limited: int = 0
 
 
 def _read_counts(reply: Any) -> QueueCounts:
@@ -195,6 +197,7 @@ def _read_counts(reply: Any) -> QueueCounts:
         failed_today=int(reply[12]),
         latency_s=max(0.0, (now_ns - int(since)) / 1e9) if since else None,
         groups=int(reply[14]),
+        limited=int(reply[15]),
     )
 
 

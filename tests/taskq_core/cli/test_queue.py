@@ -231,6 +231,21 @@ def test_groups(run: Run, run_json: RunJson, filled: TaskQ) -> None:
     assert run("group", "ls", "-q", "low").stdout == "no groups in low\n"
 
 
+def test_limits(run: Run, run_json: RunJson, app: TaskQ) -> None:
+    for _ in range(3):
+        app.remote("pay", concurrency=1).delay()
+
+    (limit,) = run_json("limit", "list", "--queue", "default")["limits"]
+    assert (limit["kind"], limit["name"], limit["held"], limit["waiting"]) == ("concurrency", "pay", 1, 2)
+    assert run("limit", "set", "-q", "default", "--concurrency", "2", "pay").stdout.endswith("is 2 from now on\n")
+    assert run_json("limit", "ls", "-q", "default")["limits"][0]["set_to"] == "2"
+    assert "pay" in run("limit", "ls", "-q", "default").stdout
+    assert run("limit", "clear", "-q", "default", "pay").stdout == "limit pay of default is what the code says again\n"
+    assert run("limit", "clear", "-q", "default", "pay").stdout == "limit pay of default was not set to anything\n"
+    run("limit", "set", "-q", "default", "--rate", "0/m", "pay", status=1)
+    run("limit", "set", "-q", "default", "pay", status=1)
+
+
 def test_stats(run: Run, run_json: RunJson, filled: TaskQ) -> None:
     run("queue", "pause", "low")
 

@@ -1,0 +1,107 @@
+"""Limits of a queue: how they stand, and other numbers for them while tasks wait."""
+
+from dataclasses import dataclass
+
+from taskq_core.broker import operations
+from taskq_core.errors import ConfigurationError
+from taskq_core.inspector.known import check_text, known_queue
+from taskq_core.limits import Concurrency, RateLimit, as_rate_limit, escaped, shown_spec, unescaped
+from taskq_core.steps import Steps, ask
+from taskq_core.wire import Keys, QueueKeys
+
+_KINDS = {"s": "sequence", "c": "concurrency", "r": "rate"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitInfo:
+    """One limit of a queue, with all values of its key.
+
+    Attributes:
+        kind: `rate`, `concurrency` or `sequence`.
+        name: Its name; the task's own unless it was given one, with `/key` behind where a `Concurrency` has a key.
+        declared: Its number as the code of workers has it, "" if no worker has told.
+        changed: The number that somebody set over it, "" for none.
+        slots: Values of its key that hold or wait now.
+        held: Places that are held; of a rate, tasks that may start and that no worker has taken yet.
+        waiting: Tasks that wait.
+    """
+
+    kind: str
+    name: str
+    declared: str
+    changed: str
+    slots: int
+    held: int
+    waiting: int
+
+
+def limits(keys: Keys, name: str) -> Steps[list[LimitInfo]]:
+    """Return the limits of a queue, sorted by kind and name."""
+    queue = yield from known_queue(keys, name)
+    numbers = yield from ask(operations.read_limits(queue))
+    slots: dict[str, tuple[int, int]] = {}
+    cursor = "0"
+    while True:
+        cursor, page = yield from ask(operations.list_limits(queue, cursor))
+        slots |= page
+        if cursor == "0":
+            break
+    found: dict[str, list[tuple[int, int]]] = {each[2:]: [] for each in numbers}
+    for slot, sizes in slots.items():
+        found.setdefault(_name_of(slot), []).append(sizes)
+    return [
+        LimitInfo(
+            kind=_KINDS.get(each[0], each[0]),
+            name=unescaped(each[2:]),
+            declared=shown_spec(numbers.get(f"d:{each}", "")),
+            changed=shown_spec(numbers.get(f"o:{each}", "")),
+            slots=len(sizes),
+            held=sum(held for held, _ in sizes),
+            waiting=sum(waiting for _, waiting in sizes),
+        )
+        for each, sizes in sorted(found.items())
+    ]
+
+
+def _name_of(slot: str) -> str:
+    return slot[:2] + slot[2:].partition(":")[0]
+
+
+def set_limit(
+    keys: Keys, name: str, limit: str, *, rate: RateLimit | str | None, concurrency: int | None
+) -> Steps[None]:
+    """Set the number of a limit, over what the code says."""
+    if (rate is None) == (concurrency is None):
+        raise ConfigurationError("a limit is set to either rate= or concurrency=")
+    if concurrency is not None:
+        kind, spec = "c", Concurrency(concurrency).spec
+    else:
+        checked = as_rate_limit(rate)
+        assert checked is not None
+        kind, spec = "r", checked.spec
+    queue = yield from known_queue(keys, name)
+    yield from _set(queue, kind, limit, spec)
+
+
+def clear_limit(keys: Keys, name: str, limit: str) -> Steps[bool]:
+    """Let a limit be again what the code says; return False if nothing was set."""
+    queue = yield from known_queue(keys, name)
+    was_set = False
+    for kind in ("c", "r"):
+        was_set = (yield from _set(queue, kind, limit, "")) or was_set
+    return was_set
+
+
+def _set(queue: QueueKeys, kind: str, limit: str, spec: str) -> Steps[bool]:
+    """Set a number and let all that wait for it be looked at; return whether one was set before."""
+    check_text("limit", limit)
+    before = ""
+    for checks in (False, True):
+        cursor = "0"
+        while True:
+            step = operations.set_limit(queue, f"{kind}:{escaped(limit)}", spec, checks=checks, cursor=cursor)
+            cursor, found = yield from ask(step)
+            before = before or (found if found != spec else "")
+            if cursor == "0":
+                break
+    return before != ""

@@ -1,0 +1,68 @@
+"""Limits as an operator sees and changes them."""
+
+from typing import Any
+
+import pytest
+
+from taskq_core import Concurrency, ConfigurationError, RateLimit, TaskQ
+from taskq_core.broker import operations
+from taskq_core.errors import QueueNotFoundError
+from taskq_core.inspector import LimitInfo
+from tests.redis_server import RedisServer
+from tests.taskq_core.inspector.conftest import Ask, Enqueue
+
+pytestmark = pytest.mark.redis
+
+
+async def test_limits_tell_what_holds_and_what_waits(app: TaskQ, ask: Ask, enqueue: Enqueue) -> None:
+    for user in ("ann", "ann", "bob"):
+        await app.remote("a:b", concurrency=(2, Concurrency(1, key="user"))).adelay(user=user)
+    enqueue(rate_limit="1/h")
+    queue = app.runtime.keys.queue("default")
+    app.runtime.runner.run(operations.declare_limits(queue, {"c:a%3Ab": "2", "r:x": "w/5/60000"}))
+
+    assert await ask("limits", "default") == [
+        LimitInfo(kind="concurrency", name="a:b", declared="2", changed="", slots=1, held=2, waiting=0),
+        LimitInfo(kind="concurrency", name="a:b/key", declared="", changed="", slots=2, held=2, waiting=1),
+        LimitInfo(kind="rate", name="email:deliver", declared="", changed="", slots=1, held=1, waiting=0),
+        LimitInfo(kind="rate", name="x", declared="5/m, fixed", changed="", slots=0, held=0, waiting=0),
+    ]
+    assert (await ask("queue_info", "default")).limited == 1
+
+
+async def test_a_limit_is_set_over_the_code_and_cleared(
+    app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
+) -> None:
+    queue: Any = app.runtime.keys.queue("default")
+    for _ in range(4):
+        enqueue(concurrency=1)
+
+    await ask("set_limit", "default", "email:deliver", concurrency=3)
+    app.runtime.runner.run(operations.admit(queue, owner="w", leader_ms=1000))
+    assert redis_server.client.llen(queue.pending) == 3
+    (limit,) = await ask("limits", "default")
+    assert (limit.changed, limit.held, limit.waiting) == ("3", 3, 1)
+
+    await ask("set_limit", "default", "email:deliver", rate=RateLimit("5/s", burst=2))
+    assert [each.changed for each in await ask("limits", "default")] == ["3", "5/s, 2 at once"]
+    assert await ask("clear_limit", "default", "email:deliver")
+    assert not await ask("clear_limit", "default", "email:deliver")
+    assert {each.changed for each in await ask("limits", "default")} == {""}
+
+
+@pytest.mark.parametrize(
+    "number", [{}, {"rate": "1/s", "concurrency": 1}, {"rate": "0/s"}, {"concurrency": 0}, {"concurrency": -1}]
+)
+async def test_what_is_no_limit_is_refused(ask: Ask, enqueue: Enqueue, number: dict[str, Any]) -> None:
+    enqueue()
+    with pytest.raises(ConfigurationError):
+        await ask("set_limit", "default", "t", **number)
+    assert await ask("limits", "default") == []
+
+
+@pytest.mark.parametrize("method", ["limits", "clear_limit", "set_limit"])
+async def test_a_queue_that_is_not_there(ask: Ask, method: str) -> None:
+    arguments = {"limits": (), "clear_limit": ("t",), "set_limit": ("t",)}[method]
+    more = {"concurrency": 1} if method == "set_limit" else {}
+    with pytest.raises(QueueNotFoundError):
+        await ask(method, "nowhere", *arguments, **more)
