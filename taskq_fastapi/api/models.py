@@ -95,6 +95,106 @@ class QueueDetail(Record):
     is_sampled: bool = Field(description="Whether there are more than were looked at.")
 
 
+class Sample(Record):
+    """How a queue stood at one moment, and what it did since the sample before."""
+
+    at: datetime
+    since: Seconds | None = Field(description="Seconds since the sample before; null for the first that there is.")
+    is_after_gap: bool = Field(description="Whether samples are missing before it.")
+    sizes: Sizes
+    size: int
+    latency: Seconds | None = Field(description="The longest that the next task to run had been pending, in seconds.")
+    memory: int | None = Field(description="About how many bytes the queue took.")
+    is_paused: bool
+    processed: int = Field(description="Tasks that ran in this time.")
+    failed: int
+    processed_per_s: float | None
+    failed_per_s: float | None
+    error_rate: Rate
+    busy: float = Field(description="Tasks that ran on the workers which serve the queue, of whichever queue.")
+    slots: float = Field(description="Most tasks that these workers run at the same time.")
+    utilisation: float | None = Field(description="The share of the slots that were taken.")
+
+
+class QueueSeries(Record):
+    """Samples of one queue, the oldest first."""
+
+    name: Text = Field(examples=["default"])
+    step: Seconds = Field(description="Seconds from one sample to the next, where none is missing.")
+    begin: datetime
+    end: datetime
+    samples: list[Sample] = Field(description="None where no worker served the queue.")
+
+
+class Samples(BaseModel):
+    """How queues stood in a span of time."""
+
+    queues: list[QueueSeries]
+
+
+class TypeRuns(Record):
+    """What became of the runs of one task type."""
+
+    name: Text = Field(description="`_other` for those beyond 200 types an hour.", examples=["image:resize"])
+    processed: int
+    failed: int
+    archived: int
+    error_rate: Rate
+    total: Seconds = Field(description="Seconds that they took together.")
+    mean: Seconds | None = Field(description="Seconds.")
+    median: Seconds | None = Field(description="Seconds, about; as are the next two.")
+    p95: Seconds | None
+    p99: Seconds | None
+
+
+class TypesOverview(Record):
+    """What became of runs by task type, the most first. Go's workers do not count by type."""
+
+    since: datetime
+    as_of: datetime
+    types: list[TypeRuns]
+
+
+class StateTypes(Record):
+    """Tasks of one state of a queue, by type."""
+
+    counts: dict[Text, int] = Field(
+        description='How many of each type; "" for those that cannot be read.', examples=[{"image:resize": 12}]
+    )
+    looked_at: int
+    total: int
+    is_sampled: bool = Field(description="Whether there are more than were looked at.")
+
+
+class QueuePlace(Record):
+    """Where a queue stands in a cluster."""
+
+    name: Text = Field(examples=["default"])
+    slot: int
+    nodes: list[str]
+
+
+class Store(Record):
+    """What Redis says of itself; of a cluster, one of its nodes. What it does not tell is null."""
+
+    kind: str = Field(examples=["Redis"])
+    version: str = Field(examples=["7.4.1"])
+    uptime: Seconds | None = Field(description="Seconds.")
+    memory: int | None = Field(description="Bytes.")
+    memory_peak: int | None
+    memory_limit: int | None
+    fragmentation: float | None
+    clients: int | None
+    replicas: int | None
+    saved_at: datetime | None
+    changes_since_save: int | None
+    user: str | None = Field(description="Name of the ACL user of this connection.")
+    info: dict[str, str | int]
+    is_cluster: bool
+    cluster: dict[str, str]
+    places: list[QueuePlace]
+
+
 class History(BaseModel):
     """What queues did together, day by day."""
 
@@ -229,6 +329,7 @@ class Task(Record):
     worker: Text = Field(default="", description="Token of the worker that runs it; empty in lists.")
     started_at: datetime | None = Field(default=None, description="null in lists.")
     progress: TaskProgress | None = Field(default=None, description="How far it is, as it told; null in lists.")
+    priority: int = Field(default=0, description="The higher it is, the sooner it is taken among pending ones.")
 
 
 class TaskPage(BaseModel):
@@ -267,6 +368,8 @@ def task_of(record: TaskRecord, shown: Shown, *, is_listed: bool) -> Task:
     }
     return Task(
         **plain,
+        priority=record.priority,
+        start_by=record.start_by,
         payload=Octets(**shown.octets(name, "payload", record.payload, most=most)),
         result=Octets(**shown.octets(name, "result", record.result, most=most)),
         headers=shown.value(name, "headers", {_text(key): _text(value) for key, value in record.headers.items()}),

@@ -2,11 +2,14 @@
 
 import asyncio
 from contextlib import suppress
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from taskq_core.clock import utc_datetime
+from taskq_core.dashboard import LONGEST_SPAN
 from taskq_core.errors import QueueNotPausedError, QueuePausedError
 from taskq_core.inspector import PAGE_SIZE_MAX
 from taskq_core.wire import TaskState
@@ -24,6 +27,9 @@ from taskq_fastapi.api.parts import (
 )
 from taskq_fastapi.api.problems import responses
 from taskq_fastapi.api.reconciling import Looks
+
+SAMPLED_MAX = 100
+"""Most queues whose samples or types are told at once: each takes calls of its own."""
 
 
 class QueueChange(BaseModel):
@@ -69,6 +75,41 @@ def add_queue_routes(router: APIRouter, parts: Parts) -> None:
         names = queue or await inspector.queues()
         found = await dashboard.history(names, days=days)
         return models.History(days=[models.DayRow.model_validate(day) for day in found])
+
+    @router.get("/samples", tags=["queues"], responses=responses())
+    async def samples(
+        queue: Annotated[list[str], Query(max_length=SAMPLED_MAX, description="Names of queues; all without.")] = [],  # noqa: B006
+        span: Annotated[
+            int, Query(ge=60, le=int(LONGEST_SPAN.total_seconds()), description="How many seconds back from the end.")
+        ] = 3600,
+        until: Annotated[
+            int | None, Query(ge=0, le=2**33, description="Unix second where it ends; now, if it is left out.")
+        ] = None,
+        points: Annotated[int, Query(ge=10, le=1000, description="Most samples of each queue.")] = 360,
+    ) -> models.Samples:
+        """Tell how queues stood in a span of time, for charts. Samples are kept for a month."""
+        names = queue or (await inspector.queues())[:SAMPLED_MAX]
+        end = None if until is None else utc_datetime(until)
+        found = await dashboard.samples(names, span=timedelta(seconds=span), until=end, points=points)
+        return models.Samples(queues=[models.QueueSeries.model_validate(each) for each in found])
+
+    @router.get("/types", tags=["queues"], responses=responses())
+    async def types(
+        queue: Annotated[list[str], Query(max_length=SAMPLED_MAX, description="Names of queues; all without.")] = [],  # noqa: B006
+        hours: Annotated[int, Query(ge=0, le=24, description="Hours before the one that has begun.")] = 24,
+    ) -> models.TypesOverview:
+        """Tell what became of the runs of queues together, by task type."""
+        names = queue or (await inspector.queues())[:SAMPLED_MAX]
+        return models.TypesOverview.model_validate(await dashboard.types(names, hours=hours))
+
+    @router.get("/state-types", tags=["queues"], responses=responses(404))
+    async def state_types(
+        queue: QueueQuery,
+        state: TaskState,
+        scan: Annotated[int, Query(ge=1, le=10_000, description="Most tasks to read.")] = 2_000,
+    ) -> models.StateTypes:
+        """Count the tasks of one state by type, of as many as are read."""
+        return models.StateTypes.model_validate(await dashboard.state_types(queue, state, scan=scan))
 
     @router.get("/groups", tags=["queues"], responses=responses(404))
     async def groups(

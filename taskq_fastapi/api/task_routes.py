@@ -108,6 +108,10 @@ class PayloadChange(BaseModel):
     expected: PayloadText | None = Field(
         default=None, description="What was read before; if it is another by now, nothing is changed."
     )
+    at: Moment | None = Field(default=None, description="When it may run, in the same step; without `expected`.")
+    after: float | None = Field(
+        default=None, strict=True, ge=0, le=AGE_MAX, description="Seconds from now, instead of `at`."
+    )
 
 
 def add_task_routes(router: APIRouter, parts: Parts) -> None:
@@ -241,8 +245,19 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
     async def update_payload(
         queue: QueuePath, task_id: TaskIdPath, body: PayloadChange, audit: AuditDep, shown: ShownDep
     ) -> models.Task:
-        """Replace the payload of a task that waits or is archived; its unique lock follows."""
+        """Replace the payload of a task that waits or is archived, and put it off if that is asked.
+
+        Its unique lock follows.
+        """
         shown.check_may_ask("to change a payload")
+        if body.at is not None or body.after is not None:
+            if body.expected is not None:
+                raise ConfigurationError("expected is for a payload alone, without at and after")
+            with audit.action("reschedule", queue=queue, task_id=task_id, at=body.at, after=body.after):
+                await inspector.reschedule_task(
+                    queue, task_id, at=body.at, after=body.after, payload=body.payload.octets()
+                )
+            return models.task_of(await inspector.task(queue, task_id), shown, is_listed=False)
         with audit.action("update_payload", queue=queue, task_id=task_id):
             expected = None
             if body.expected is not None:

@@ -48,6 +48,11 @@ def add_worker_routes(router: APIRouter, parts: Parts) -> None:
         """Tell what Redis says of itself (`INFO`); of a cluster, one of its nodes."""
         return dict(await inspector.redis_info())
 
+    @router.get("/redis/state", tags=["redis"], responses=responses())
+    async def store() -> models.Store:
+        """Tell how Redis stands, in figures, and where queues stand in a cluster."""
+        return models.Store.model_validate(await dashboard.store())
+
     @router.get("/redis/place", tags=["redis"], responses=responses(404))
     async def place(queue: QueueQuery) -> models.Place:
         """Tell where a queue stands in a cluster."""

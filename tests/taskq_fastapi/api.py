@@ -77,7 +77,11 @@ LOOKS = (
     "/schedules",
     "/schedules/nightly/events",
     "/redis",
+    "/redis/state",
     "/redis/place?queue=default",
+    "/samples?span=3600&queue=default",
+    "/types?hours=2",
+    "/state-types?queue=default&state=pending",
     "/problems",
 )
 CHANGES: tuple[tuple[str, str, Any], ...] = (

@@ -104,6 +104,15 @@ async def test_a_payload_is_told_in_the_form_in_which_it_can_be_read(
     assert (payload["format"], payload["value"], payload["size"]) == (kind, value, len(stored))
 
 
+async def test_a_task_tells_its_priority_and_when_it_expires(taskq: TaskQ, web: HttpClient) -> None:
+    await enqueue(taskq, "1", priority=5, expires=600)
+
+    task = (await web.get("/tasks/default/1")).json()
+
+    assert task["priority"] == 5
+    assert task["start_by"] is not None
+
+
 async def test_a_list_leaves_out_large_payloads(taskq: TaskQ, web: HttpClient) -> None:
     await taskq.remote("note", task_id="1").adelay(b"x" * 20_000)
 
@@ -219,6 +228,33 @@ async def test_a_payload_is_changed_only_if_it_is_the_one_that_was_read(taskq: T
 
     assert (stale.status_code, done.status_code, not_json.status_code) == (409, 200, 422)
     assert done.json()["payload"]["value"] == {"number": 3}
+
+
+async def test_a_payload_is_changed_and_put_off_in_one_step(taskq: TaskQ, web: HttpClient) -> None:
+    await enqueue(taskq, "1")
+
+    done = await send(web, "PATCH", "/tasks/default/1", {"payload": {"value": {"number": 2}}, "after": 600})
+    both = {"payload": {"value": 1}, "expected": {"value": 1}, "at": "2100-01-01T00:00:00Z"}
+    refused = await send(web, "PATCH", "/tasks/default/1", both)
+
+    assert (done.json()["state"], done.json()["payload"]["value"]) == ("scheduled", {"number": 2})
+    assert refused.status_code == 422
+
+
+async def test_samples_and_types_are_told(taskq: TaskQ, web: HttpClient) -> None:
+    await enqueue(taskq, "1", "2")
+    await enqueue(taskq, "3", name="mail")
+
+    samples = (await web.get("/samples?span=60")).json()
+    types = (await web.get("/types")).json()
+    waiting = (await web.get("/state-types?queue=default&state=pending")).json()
+    store = (await web.get("/redis/state")).json()
+
+    assert [(series["name"], series["samples"]) for series in samples["queues"]] == [("default", [])]
+    assert types["types"] == []
+    assert waiting == {"counts": {"note": 2, "mail": 1}, "looked_at": 3, "total": 3, "is_sampled": False}
+    assert store["version"]
+    assert (await web.get("/samples?span=59")).status_code == 422
 
 
 async def test_a_queue_is_paused_resumed_and_removed(taskq: TaskQ, web: HttpClient) -> None:

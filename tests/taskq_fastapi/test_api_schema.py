@@ -51,6 +51,7 @@ ROUTES = {
     "retry_task": "POST /tasks/{queue}/{task_id}",
     "move_task": "POST /tasks/{queue}/{task_id}",
     "cancel_task": "POST /tasks/{queue}/{task_id}",
+    "reschedule_task": "PATCH /tasks/{queue}/{task_id}",
     "update_payload": "PATCH /tasks/{queue}/{task_id}",
     "act_on": "POST /tasks/actions",
     "act_on_matching": "POST /tasks/actions",
@@ -69,6 +70,10 @@ ROUTES = {
     # of the dashboard
     "queue": "GET /queues/{queue}",
     "workers": "GET /workers",
+    "samples": "GET /samples",
+    "types": "GET /types",
+    "state_types": "GET /state-types",
+    "store": "GET /redis/state",
     "search_tasks": "GET /tasks/search",
     "select_tasks": "POST /tasks/actions",
 }
@@ -129,7 +134,8 @@ def _routes(app: FastAPI) -> list[str]:
 def _matches(template: str, method: str, path: str) -> bool:
     parts, wanted = path.partition("?")[0].split("/"), template.split("/")
     return len(parts) == len(wanted) and all(
-        part == each or (each.startswith("{") and f"/{part}" not in ("/actions", "/search", "/find", "/place"))
+        part == each
+        or (each.startswith("{") and f"/{part}" not in ("/actions", "/search", "/find", "/place", "/state"))
         for part, each in zip(parts, wanted, strict=True)
     )
 
@@ -158,6 +164,12 @@ RECORDS: dict[type, type[BaseModel]] = {
     dashboard.DayRow: models.DayRow,
     dashboard.TypeRow: models.TypeRow,
     dashboard.WorkerRow: models.WorkerRow,
+    dashboard.Sample: models.Sample,
+    dashboard.QueueSeries: models.QueueSeries,
+    dashboard.TypeRuns: models.TypeRuns,
+    dashboard.TypesOverview: models.TypesOverview,
+    dashboard.StateTypes: models.StateTypes,
+    dashboard.StoreRow: models.Store,
     dashboard.WorkersOverview: models.WorkersOverview,
     dashboard.RunningRow: models.RunningRow,
     dashboard.QueueWeight: models.QueueWeight,

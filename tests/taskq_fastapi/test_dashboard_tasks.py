@@ -319,6 +319,15 @@ async def test_a_task_is_told_of_in_full_with_all_that_can_be_done_to_it(taskq: 
     assert any(each.startswith("task-edit?") for each in Fields(page.text).links)
 
 
+async def test_the_priority_of_a_task_stands_on_its_page(taskq: TaskQ) -> None:
+    await enqueue(taskq, "1", priority=5)
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/task?queue=default&id=1")
+
+    assert "Priority 5" in text_of(page)
+
+
 async def test_a_trace_is_a_link_where_the_settings_say_to_where(server: RedisServer) -> None:
     taskq = TaskQ(server.url, trace={"URL": "https://tempo.example/trace/{trace_id}"})
     await enqueue(taskq, "1")
