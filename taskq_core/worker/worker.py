@@ -213,6 +213,7 @@ class Worker:
         self._helpers: set[asyncio.Task[None]] = set()
         self._aggregators: list[Aggregator] = []
         self._letters: dict[str, DeadLetters] = {}
+        self._cancelling: set[tuple[str, str]] = set()
         self._forwarders: list[Forwarder] = []
         self._relays: list[Relay] = []
         self._queues = [self._keys.queue(name) for name in self.config.queues]
@@ -600,13 +601,16 @@ class Worker:
 
     def _cancel(self, task_id: str) -> None:
         for run in self._executor.runs_of(self._queue_names, task_id):
-            self._background(self._cancel_run(run))
+            if run.key not in self._cancelling:  # a flood of messages asks Redis once
+                self._cancelling.add(run.key)
+                self._background(self._cancel_run(run))
 
     async def _cancel_run(self, run: Run) -> None:
         """Cancel a run once it is known what is to become of its task; without an answer it is archived."""
         try:
             run.wish = await self._runner.run(operations.read_cancel(run.queue, run.task_id))
         finally:
+            self._cancelling.discard(run.key)
             self._executor.end(run, Ending.CANCELLED)
 
     def _background(self, work: Awaitable[None]) -> None:

@@ -92,7 +92,7 @@ async def test_a_retry_that_comes_too_late_is_not_started(
     """What counts is when an attempt starts, not the first alone; a run that began in time is not cut short."""
     runs: list[int] = []
 
-    @app.task(expires=1, retry_delay=3)
+    @app.task(expires=5, retry_delay=7)
     async def work() -> None:
         runs.append(1)
         raise ValueError("once")
@@ -115,7 +115,7 @@ async def test_a_span_counts_from_the_start_of_a_task_that_is_put_off(app: TaskQ
 
     await start()
 
-    assert await (await work.using(run_after=1.5, expires=1).adelay()).aresult(20) == "ran"
+    assert await (await work.using(run_after=4, expires=3).adelay()).aresult(20) == "ran"
 
 
 @pytest.mark.slow
@@ -123,14 +123,16 @@ def test_a_task_whose_worker_is_killed_runs_again_only_in_time(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess]
 ) -> None:
     """It is archived as expired by whoever gets it after that: one run, one task, none lost."""
-    work = app.remote("wait", retention=600).using(expires=1)
+    first = start_process()
+    work = app.remote("wait", retention=600).using(expires=6)
     others = [app.remote("wait", retention=600).delay(name=f"other {n}", until="go") for n in range(3)]
     handle = work.delay(name="work", until="never")
-    first = start_process()
     until_blocking(lambda: marks(redis_server, "work") and all(marks(redis_server, f"other {n}") for n in range(3)))
     first.signal(signal.SIGKILL)
     first.wait()
     redis_server.client.set("go", "1")
+    expires_s = int(stored(redis_server, queue, handle.id).headers["taskq-expires"])
+    until_blocking(lambda: redis_server.client.time()[0] > expires_s)
 
     start_process()
     until_blocking(lambda: state_of(redis_server, queue, handle.id) == "archived")
