@@ -192,6 +192,7 @@ class _WorkerInstruments:
     repairs: Counter
     stuck: Counter
     processing_time: Histogram
+    wait_time: Histogram
     process_duration: Histogram
 
 
@@ -223,6 +224,7 @@ class WorkerMetrics:
         self._instruments: _WorkerInstruments | None = None
         self._series: dict[tuple[str, str, Outcome, str | None], _WorkerSeries] = {}
         self._stuck: set[tuple[str, str]] = set()
+        self._waited: dict[tuple[str, str], Labels] = {}
         self._touched: list[_WorkerSeries] = []
         self._expected: tuple[Sequence[str], Sequence[str]] = ((), ())
         self._refresh()
@@ -268,6 +270,19 @@ class WorkerMetrics:
         series.pending += 1
         instruments.processing_time.record(duration_s, series.run, context)
         instruments.process_duration.record(duration_s, series.message, context)
+
+    def waited(self, queue: str, task_type: str, wait_s: float) -> None:
+        """Note how long a task was pending before it was handed to this worker."""
+        instruments = self._instruments
+        if instruments is None:
+            return
+        key = (queue, task_type)
+        labels = self._waited.get(key)
+        if labels is None:
+            if len(self._waited) >= self._max_series:
+                key = (OTHER, OTHER)
+            labels = self._waited.setdefault(key, {names.QUEUE: key[0], names.TASK_TYPE: key[1]})
+        instruments.wait_time.record(wait_s, labels)
 
     def ignored_fields(self, queue: str, task_type: str, count: int) -> None:
         """Count payload fields that no parameter took. Only for registered tasks, so that their names are few."""
@@ -415,6 +430,12 @@ def _worker_instruments(meter: Meter) -> _WorkerInstruments:
             names.TASK_PROCESSING_TIME,
             "s",
             "Time the code of a task took.",
+            explicit_bucket_boundaries_advisory=_DURATION_BUCKETS_S,
+        ),
+        wait_time=meter.create_histogram(
+            names.TASK_WAIT_TIME,
+            "s",
+            "Time a task was pending before a worker took it.",
             explicit_bucket_boundaries_advisory=_DURATION_BUCKETS_S,
         ),
         process_duration=meter.create_histogram(

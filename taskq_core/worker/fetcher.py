@@ -20,6 +20,7 @@ from taskq_core.broker.operations import BATCH_MAX, Dequeued, Operation, dequeue
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
 from taskq_core.limits import HEADER
+from taskq_core.telemetry import WorkerMetrics
 from taskq_core.wire import Keys, QueueKeys, QueueOrder, decode_message
 from taskq_core.worker.exchange_spans import ExchangeSpans
 from taskq_core.worker.run import Run
@@ -50,6 +51,7 @@ class Fetcher:
         concurrency: Slots.
         lease_s: Seconds of a lease.
         spans: Told of exchanges, None where nobody asks for that.
+        metrics: Told how long tasks were pending, while somebody exports.
     """
 
     def __init__(
@@ -68,9 +70,11 @@ class Fetcher:
         limited: Container[str] = (),
         claim: Callable[[Run], None] | None = None,
         spans: ExchangeSpans | None = None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         self._keys = keys
         self._spans = spans
+        self._metrics = metrics or WorkerMetrics()
         self._order = order
         self._settler = settler
         self._start = start
@@ -209,7 +213,13 @@ class Fetcher:
             if turn.in_doubt is None and asked < len(queues) and self.is_fetching:
                 limit = min(self.free + carried, turn.share)
                 if limit > 0:
-                    turn.ask(self._keys.queue(queues[asked]), limit, owner=self._owner, lease_s=self._lease_s)
+                    turn.ask(
+                        self._keys.queue(queues[asked]),
+                        limit,
+                        owner=self._owner,
+                        lease_s=self._lease_s,
+                        tell_waits=self._metrics.is_active,
+                    )
                     self.free -= limit
                     asked += 1
             if not batches and turn.in_doubt is None:
@@ -297,13 +307,18 @@ class Fetcher:
             logger.error("%d ids in queue %s had no message and were dropped", answer.dropped, queue.name)
         lease_until = sent_at + answer.lease_expiry_s - answer.now_ns / 1e9
         runs: list[Run] | None = None if self._spans is None else []
+        waits = iter(answer.waits_s) if answer.waits_s else None
         for task_id, data in answer.tasks:
             try:
                 message = decode_message(data)
             except WireFormatError:
+                if waits is not None:
+                    next(waits)
                 self._set_aside(queue, task_id)
                 continue
             run = Run(queue, task_id, message, lease_until)
+            if waits is not None and (wait_s := next(waits)) is not None:
+                self._metrics.waited(queue.name, run.name, wait_s)
             if runs is not None:
                 runs.append(run)
             if now >= lease_until:  # this process slept, or its loop did
@@ -333,10 +348,12 @@ class _Turn:
         self.is_repeat = False
         self.started_ns = 0
 
-    def ask(self, queue: QueueKeys, limit: int, *, owner: str, lease_s: int) -> None:
+    def ask(self, queue: QueueKeys, limit: int, *, owner: str, lease_s: int, tell_waits: bool) -> None:
         """Prepare a dequeue; it stays in doubt until it is answered, and is then repeated under the same number."""
         self._call += 1
         self.queue = queue
         self.asked = limit
         self.is_repeat = False
-        self.in_doubt = dequeue(queue, owner=owner, lane=self._name, call=self._call, limit=limit, lease_s=lease_s)
+        self.in_doubt = dequeue(
+            queue, owner=owner, lane=self._name, call=self._call, limit=limit, lease_s=lease_s, tell_waits=tell_waits
+        )

@@ -383,6 +383,7 @@ class Worker:
             limited=self._limits,
             claim=self._claim,
             spans=ExchangeSpans.wanted(runtime.tracing),
+            metrics=self.metrics,
         )
         self._keepalive = Keepalive(
             SyncRunner(runtime.endpoint, timeout_s=min(ANSWER_TIMEOUT_S, heartbeat_s), max_idle=1),

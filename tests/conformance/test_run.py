@@ -44,6 +44,20 @@ class TestDequeue:
         assert broker.raw.zscore(broker.queue.lease, "a") == NOW_S + 30
         assert state_of(broker, "a") == "active"
 
+    def test_it_tells_how_long_each_was_pending_if_asked(self, broker: Broker) -> None:
+        """But not of one that Go enqueued before it noted that, nor in a repeat."""
+        for number, task_id in enumerate(("a", "b", "c")):
+            broker.enqueue(task_id, now_ns=NOW_NS + number * SECOND)
+        broker.raw.hdel(broker.queue.task_prefix + "b", "pending_since")
+        ask = ops.dequeue(
+            broker.queue, owner="w1", call=1, limit=9, lease_s=30, tell_waits=True, now_ns=NOW_NS + 2_500_000_000
+        )
+
+        assert broker.run(ask).waits_s == [2.5, None, 0.5]
+        assert broker.run(ask).waits_s == []
+        plain = broker.run(ops.dequeue(broker.queue, owner="w2", call=1, limit=9, lease_s=30, now_ns=NOW_NS))
+        assert plain.waits_s == []
+
     def test_nothing_is_pending(self, broker: Broker) -> None:
         before = broker.dump()
 

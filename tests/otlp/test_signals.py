@@ -189,6 +189,7 @@ def test_redis_spans_are_those_of_users_code_alone(depot: Depot) -> None:
         ("asynq.tasks.failed", "worker", "{task}", {"asynq.task.type": "depot:broken", "error.type": "ValueError"}),
         ("asynq.tasks.retried", "worker", "{task}", {"asynq.task.type": "depot:flaky"}),
         ("asynq.task.processing_time", "worker", "s", {"asynq.task.type": "depot:pack"}),
+        ("asynq.task.wait_time", "worker", "s", {"asynq.task.type": "depot:pack"}),
         ("asynq.queue.size", "worker", "{task}", {"asynq.queue.state": "pending"}),
         ("asynq.queue.latency", "worker", "s", {}),
         ("asynq.queue.paused", "worker", "{queue}", {}),

@@ -15,18 +15,20 @@
   ARGV[6]  int     seconds of the lease
   ARGV[7]  string  prefix of task keys
   ARGV[8]  string  channel that tells of changes
+  ARGV[9]  int     1 to tell how long each task was pending
 
   An id without a message is dropped and counted. RPOP comes before any other write: Redis accepts it also over
   maxmemory, and with it the writes that follow.
 
-  returns  now (Unix ns as text), lease expiry (Unix s as text), ids dropped, then per task: id, message
+  returns  now (Unix ns as text), lease expiry (Unix s as text), ids dropped, how long each task was pending (ms, with a
+           comma behind each; '' if not asked for, in a repeat, or where Go noted no time), then per task: id, message
 ]]
 -- include _clock
 -- include _wake
 -- include _cancelled
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local expiry = whole(now_s + tonumber(ARGV[6]))
-local reply = { now_ns, expiry, 0 }
+local reply = { now_ns, expiry, 0, '' }
 
 local last = redis.pcall('GET', KEYS[6]) -- a key of another type is no record, and is written over
 if type(last) == 'string' then
@@ -61,6 +63,7 @@ if not ids then
 end
 local owner, started = ARGV[2] .. ':' .. expiry, whole(now_ms)
 local taken, leases, record, bytes = {}, {}, { ARGV[3], ':' }, 0
+local waits = ARGV[9] == '1' and {}
 local limits
 
 -- is_permitted: whether a task may run now; one that is gone gives back what it holds. With all it needs inside, which is
@@ -80,7 +83,7 @@ for i, id in ipairs(ids) do
     break
   end
   local key = ARGV[7] .. id
-  local fields = redis.pcall('HMGET', key, 'msg', 'taskq_step', 'taskq_wait', 'taskq_limit', 'taskq_permit')
+  local fields = redis.pcall('HMGET', key, 'msg', 'taskq_step', 'taskq_wait', 'taskq_limit', 'taskq_permit', 'pending_since')
   local message = fields[1]
   if message and fields[2] and is_cancelled(KEYS[5], fields[2]) then
     if fields[5] then
@@ -99,6 +102,10 @@ for i, id in ipairs(ids) do
     record[#record + 1] = #id .. ':' .. id
     reply[#reply + 1] = id
     reply[#reply + 1] = message
+    if waits then
+      local since_ns = tonumber(fields[6] or '')
+      waits[#taken] = since_ns and whole(math.max(0, (tonumber(now_ns) - since_ns) / 1000000)) or ''
+    end
     if fields[3] == '2' then
       redis.call('PUBLISH', ARGV[8], id)
     end
@@ -119,6 +126,9 @@ if #taken > 0 then
 end
 if limits then
   limits.finish()
+end
+if waits and #taken > 0 then
+  reply[4] = table.concat(waits, ',') .. ','
 end
 if redis.call('LLEN', KEYS[1]) > 0 then
   wake(KEYS[5])

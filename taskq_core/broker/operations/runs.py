@@ -1,7 +1,7 @@
 """A worker's own tasks: take them, keep their leases, end their runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -29,21 +29,24 @@ class Dequeued:
         lease_expiry_s: Unix second at which the lease of these tasks ends, by Redis's clock.
         dropped: Ids that were listed but had no message; they are gone.
         tasks: Pairs of id and message bytes, oldest first.
+        waits_s: How long each of them was pending, None where that is not known; empty if it was not asked for.
     """
 
     now_ns: int
     lease_expiry_s: int
     dropped: int
     tasks: list[tuple[str, bytes]]
+    waits_s: list[float | None] = field(default_factory=list)
 
 
 def _read_dequeued(reply: Any) -> Dequeued:
-    pairs = iter(reply[3:])
+    pairs = iter(reply[4:])
     return Dequeued(
         int(reply[0]),
         int(reply[1]),
         int(reply[2]),
         [(task_id.decode("utf-8", "surrogateescape"), message) for task_id, message in zip(pairs, pairs, strict=True)],
+        [int(each) / 1000 if each else None for each in reply[3].split(b",")[:-1]] if reply[3] else [],
     )
 
 
@@ -56,14 +59,27 @@ def dequeue(
     lease_s: int,
     lane: str = "",
     max_bytes: int = BATCH_BYTES,
+    tell_waits: bool = False,
     now_ns: int | None = None,
 ) -> Operation[Dequeued]:
     """Take up to `limit` pending tasks for the worker `owner`. A paused queue gives none.
 
+    With `tell_waits` it is told how long each was pending.
+
     The same `call` number again on the same `lane` of the worker returns the tasks it handed out before.
     """
     keys = (queue.pending, queue.active, queue.lease, queue.paused, queue.wake, queue.call(owner + lane))
-    args = (time_argument(now_ns), owner, call, limit, max_bytes, lease_s, queue.task_prefix, queue.done)
+    args = (
+        time_argument(now_ns),
+        owner,
+        call,
+        limit,
+        max_bytes,
+        lease_s,
+        queue.task_prefix,
+        queue.done,
+        int(tell_waits),
+    )
     return Operation("dequeue", load("dequeue"), keys, args, _read_dequeued)
 
 
@@ -199,8 +215,8 @@ def write_result(queue: QueueKeys, task_id: str, result: bytes, *, owner: str) -
 def note(queue: QueueKeys, task_id: str, fields: Mapping[str, bytes], *, owner: str) -> Operation[bool]:
     """Store what a running task notes of itself, by field. Reads as False when the task is another worker's."""
     words: list[Argument] = [owner, task_id, queue.done]
-    for field, value in fields.items():
-        words += (field, value)
+    for name, value in fields.items():
+        words += (name, value)
     return Operation("note", load("note"), (queue.task(task_id), queue.lease), words, boolean)
 
 
