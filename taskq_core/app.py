@@ -6,7 +6,7 @@ which is what a framework's test settings need.
 
 import os
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -280,6 +280,23 @@ class TaskQ:
     async def aenqueue_workflow(self, workflow: Part) -> WorkflowHandle:
         """Enqueue a workflow from a coroutine and return its handle. Raises as `Canvas.delay`."""
         return await self.runtime.workflows.aenqueue(workflow)
+
+    def extend_group(self, calls: Iterable[Signature[Any]]) -> int:
+        """Add members to the group of a workflow whose member runs here, blocking, and return how many are new.
+
+        The group ends once these have ended too. A member that is retried adds what it had added once.
+
+        Raises:
+            NoCurrentTaskError: The code does not run inside a task.
+            WorkflowError: The task is no member of a group of signatures, or its run has ended meanwhile.
+            WorkflowDefinitionError, PayloadTooLargeError: A call does not fit; those before are added.
+            BrokerError: Redis refused or was not reached.
+        """
+        return self.runtime.workflows.grow(calls)
+
+    async def aextend_group(self, calls: Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]) -> int:
+        """Add members to the group of a workflow whose member runs here. As `extend_group`, for coroutines."""
+        return await self.runtime.workflows.agrow(calls)
 
     def workflow(self, workflow_id: str, queue: str = "default") -> WorkflowHandle:
         """Return the handle of a workflow by its id and its home queue; nothing is asked of Redis.

@@ -65,6 +65,8 @@ class TaskContext:
     worker: str = ""
     outcome: str | None = None
     state: Mapping[str, Any] = field(default_factory=lambda: _NO_STATE, repr=False)
+    grown: int = field(default=0, repr=False)
+    """Members it has added to its group, for workflows."""
     _loop: asyncio.AbstractEventLoop | None = field(default=None, repr=False)
     _open_notes: Callable[[], Notes] | None = field(default=None, repr=False)
     _loops: Loops | None = field(default=None, repr=False)

@@ -108,7 +108,7 @@ _OF_A_QUEUE_OURS = (
     _form("wf-(steps|out|receipts|running|open|ended)", "zset"),
     _form("wf-notes", "hash"),
     _form("wf-cancelled:.*", "string", lives_s=30 * DAY_S),
-    _form(r"wf:[^:]+(:[hgf]\d+)?", "hash", may_expire=True),  # while it is stored in parts
+    _form(r"wf:[^:]+(:[hgfx]\d+)?", "hash", may_expire=True),  # while it is stored in parts
     _form(r"wf:[^:]+:d\d+", "string"),
     _form("wf:[^:]+:q", "set"),
     _form("limits", "hash"),

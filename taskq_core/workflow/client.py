@@ -6,13 +6,14 @@ What is asked and in which order is written once, as generators of operations (`
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Any
 
 from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX
 from taskq_core.client import AsyncClient, Client
 from taskq_core.commits import TransactionHook
-from taskq_core.errors import BrokerError, EnqueueError, EnqueueUnknownError, WorkflowTimeoutError
+from taskq_core.context import current_task
+from taskq_core.errors import BrokerError, EnqueueError, EnqueueUnknownError, WorkflowError, WorkflowTimeoutError
 from taskq_core.events import FIRST_LOOK_S, LAST_LOOK_S
 from taskq_core.ids import new_task_id
 from taskq_core.outcomes import Ear
@@ -20,12 +21,12 @@ from taskq_core.preparer import Preparer, may_have_happened
 from taskq_core.settings import Duration, seconds
 from taskq_core.task import Signature
 from taskq_core.wire import validate_queue_name, validate_task_id
-from taskq_core.workflow.canvas import Part
+from taskq_core.workflow.canvas import About, Part
 from taskq_core.workflow.graph import Graph, build
 from taskq_core.workflow.handle import WorkflowHandle
 from taskq_core.workflow.reading import NOT_YET, Asking, ask_cancel, ask_graph, ask_result, ask_retry
 from taskq_core.workflow.records import WorkflowGraph
-from taskq_core.workflow.sending import Outgoing, home_of
+from taskq_core.workflow.sending import WORKFLOW, WORKFLOW_QUEUE, Growing, Outgoing, home_of
 
 ABANDONED = "whoever added members failed: {}"
 """Failure of a group that was not sent whole."""
@@ -111,6 +112,56 @@ class WorkflowClient:
             raise
         name = graph.about.name or ""
         return outgoing, WorkflowHandle(self, id=workflow_id, queue=home.name, name=name, result_type=graph.result_type)
+
+    # --- grow from inside ---------------------------------------------------------------------------------------------
+
+    def grow(self, calls: Iterable[Signature[Any]]) -> int:
+        """Add members to the group whose member runs here, blocking, and return how many were not there.
+
+        Raises:
+            NoCurrentTaskError: The code does not run inside a task.
+            WorkflowError: The task is no member of a group of signatures, or its run has ended meanwhile.
+            WorkflowDefinitionError, PayloadTooLargeError: A call does not fit; those before are added.
+        """
+        growing = self._growing()
+        show = self._preparer.middleware
+        filler, added = _Filler(), 0
+        try:
+            for call in calls:
+                shown = show.outgoing(call) if show.sees_calls else call
+                if full := filler.add(growing.pack(shown)):
+                    added += growing.read(self._client.run(growing.operation(full[1])))
+            if rest := filler.rest():
+                added += growing.read(self._client.run(growing.operation(rest[1])))
+        finally:
+            growing.span.end()
+        return added
+
+    async def agrow(self, calls: Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]) -> int:
+        """Add members to the group whose member runs here. As `grow`, for coroutines."""
+        growing = self._growing()
+        show = self._preparer.middleware
+        filler, added = _Filler(), 0
+        try:
+            async for call in _each(calls):
+                shown = await show.aoutgoing(call) if show.sees_calls else call
+                if full := filler.add(growing.pack(shown)):
+                    added += growing.read(await self._async_client.run(growing.operation(full[1])))
+            if rest := filler.rest():
+                added += growing.read(await self._async_client.run(growing.operation(rest[1])))
+        finally:
+            growing.span.end()
+        return added
+
+    def _growing(self) -> Growing:
+        context = current_task()
+        queue, workflow_id = context.headers.get(WORKFLOW_QUEUE), context.headers.get(WORKFLOW, "")
+        name = context.id.removeprefix(f"{workflow_id}.").partition(".")[0]
+        if queue is None or not context.id.startswith(f"{workflow_id}.{name}."):
+            raise WorkflowError(context.queue, workflow_id, f"task {context.id!r} is no member of a group")
+        home = self._preparer.keys.queue(queue)
+        span = self._preparer.tracing.start_producer(home.name, name, context.id)
+        return Growing(Outgoing(self._preparer, Graph(About()), workflow_id, home, span), name, context)
 
     def _batches(self, outgoing: Outgoing) -> Iterator[tuple[Any, int, list[bytes]]]:
         """Yield members of groups that are streamed: the node, the number of the first, and what enqueues them."""

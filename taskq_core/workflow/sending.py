@@ -14,9 +14,11 @@ from taskq_core.broker.operations import (
     add_members,
     close_groups,
     create_workflow,
+    grow_group,
 )
 from taskq_core.codec import Later
-from taskq_core.errors import PayloadTooLargeError, TaskArgumentsError, WorkflowDefinitionError
+from taskq_core.context import TaskContext
+from taskq_core.errors import PayloadTooLargeError, TaskArgumentsError, WorkflowDefinitionError, WorkflowError
 from taskq_core.options import TaskOptions
 from taskq_core.preparer import PAYLOAD_MAX, Preparer
 from taskq_core.task import BaseTask, Plan, RemoteTask, Signature, Task
@@ -109,6 +111,7 @@ class Outgoing:
             entries.append(("", f"m{number}", self.pack(node, node.call, self.task_id(node))))
             return node.call.task.name, node.call.task.plan(self._preparer.keys).queue.name
         members = node.members or ()
+        entries.append(("", f"n:{node.name}", number))
         is_stream = not node.parents and not (isinstance(members, Sequence) and len(members) <= MEMBERS_AT_ONCE)
         count, task = 0, ""
         if is_stream:
@@ -240,6 +243,44 @@ class Outgoing:
                 self._plans.clear()
             known = self._plans[id(task)] = (task, plan, is_kept, headers)
         return known[1], known[2], known[3]
+
+
+class Growing:
+    """Members on their way to a group from inside.
+
+    Args:
+        outgoing: Writes them down.
+        name: Name of the group.
+        context: The run that adds them. It counts them, so that its next attempt gives them the same ids.
+    """
+
+    def __init__(self, outgoing: Outgoing, name: str, context: TaskContext) -> None:
+        self._outgoing = outgoing
+        self._node = Node(0, name)
+        self._context = context
+        self.span = outgoing.span
+
+    def pack(self, call: Any) -> bytes:
+        """Return what enqueues a member."""
+        if not isinstance(call, Signature):
+            raise WorkflowDefinitionError(self._node.name, f"a member must be a signature, got {call!r:.200}")
+        number = getattr(self._context, "grown", 0)
+        self._context.grown = number + 1
+        return self._outgoing.pack(self._node, call, f"{self._context.id}-{number}")
+
+    def operation(self, members: Sequence[bytes]) -> Operation[int | None]:
+        """Return what adds members."""
+        outgoing = self._outgoing
+        return grow_group(outgoing.home, outgoing.id, self._node.name, self._context.id, members)
+
+    def read(self, added: int | None) -> int:
+        """Return how many were added, or raise that none could be."""
+        if added is None:
+            outgoing, task_id = self._outgoing, self._context.id
+            raise WorkflowError(
+                outgoing.home.name, outgoing.id, f"the group {self._node.name!r} or the member {task_id!r} has ended"
+            )
+        return added
 
 
 def _failures(node: Node) -> Iterator[int]:

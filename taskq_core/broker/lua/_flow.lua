@@ -11,9 +11,11 @@
 --   t<i>  '1' if a failure of it is no failure of the workflow
 --   m<i>  what to enqueue, see `pack`      r<i> result, JSON      e<i> text of its failure      z<i> when it ended, Unix ms
 --   i<i>  how a failure names it: the inside of a JSON object
+--   n:<name>  number of the group with this name
 --   of a group also gt<i> members, gd<i> done, gf<i> failed, go<i> '1' while members are still added
 -- Of a group besides, in keys of their own: W:h<i> members to enqueue, W:g<i> results, W:f<i> failures, each a hash by
--- the number of the member; W:d<i> a bit for each that has ended.
+-- the number of the member; W:x<i> of members that were added from inside the number by task id, and 'n<number>' the
+-- other way round; W:d<i> a bit for each that has ended.
 --
 -- The set W:q names the queues, other than its home, that steps were sent to. v<i> counts how often a node was retried.
 -- On the outbox wf-out of the home queue stands what its carrier is to do: "s <id> <node>" send a step to its queue,
@@ -421,6 +423,29 @@ local function workflows(own, now)
     end
   end
 
+  -- grow: add members from inside a group; see `flow_grow`.
+  function flow.grow(i, name, by, packed, first)
+    local known = W .. ':x' .. i
+    local number = tonumber(redis.call('HGET', known, by) or string.match(by, '%.(%d+)$'))
+    local is_member = number and (redis.call('HEXISTS', known, by) == 1 or by == id_of() .. '.' .. name .. '.' .. whole(number))
+    if not is_member or number >= (tonumber(get('gt' .. i)) or 0) or get('s' .. i) ~= 'p' or get('state') ~= 'running' then
+      return false
+    elseif redis.call('GETBIT', W .. ':d' .. i, number) == 1 then
+      return false
+    end
+    local added = 0
+    for at = first, #packed do
+      local id = unpack_step(packed[at])
+      if redis.call('HEXISTS', known, id) == 0 then
+        local k = add('gt' .. i, 1) - 1
+        redis.call('HSET', known, id, k, 'n' .. whole(k), id)
+        flow.add_member(i, k, packed[at])
+        added = added + 1
+      end
+    end
+    return added
+  end
+
   -- close: no further members are added to a group; with a problem it lacks some, and fails.
   function flow.close(i, problem)
     if get('go' .. i) ~= '1' then
@@ -491,7 +516,8 @@ local function workflows(own, now)
     local count = 0
     for at = 1, #page[2], 2 do
       local k = page[2][at]
-      local node, id = i .. '.' .. k, id_of() .. '.' .. name .. '.' .. k
+      local node = i .. '.' .. k
+      local id = redis.call('HGET', W .. ':x' .. i, 'n' .. k) or id_of() .. '.' .. name .. '.' .. k
       local packed = redis.call('HGET', W .. ':h' .. i, k) -- of a member in another queue
       local step = redis.call('HGET', prefix .. 't:' .. id, 'taskq_step')
       if packed or step and flow.revive(prefix, id, step) then

@@ -15,7 +15,7 @@ for _, id in ipairs(ids) do
   local key = ARGV[2] .. 'wf:' .. id
   local groups = redis.pcall('HGET', key, 'groups')
   for i in string.gmatch(type(groups) == 'string' and groups or '', '%d+') do
-    redis.call('UNLINK', key .. ':h' .. i, key .. ':g' .. i, key .. ':f' .. i, key .. ':d' .. i)
+    redis.call('UNLINK', key .. ':h' .. i, key .. ':g' .. i, key .. ':f' .. i, key .. ':d' .. i, key .. ':x' .. i)
   end
   redis.call('UNLINK', key .. ':q', key)
   redis.call('ZREM', KEYS[1], id)

@@ -12,7 +12,8 @@ if redis.pcall('EXISTS', key) == 1 then
   return {}
 end
 local probes = {
-  'EXISTS KEY', 'DEL KEY', 'EXPIRE KEY 1', 'EXPIREAT KEY 1', 'GET KEY', 'HDEL KEY x', 'HGET KEY x', 'HGETALL KEY',
+  'EXISTS KEY', 'DEL KEY', 'EXPIRE KEY 1', 'EXPIREAT KEY 1', 'GET KEY', 'GETBIT KEY 0', 'HDEL KEY x', 'HEXISTS KEY x',
+  'HGET KEY x', 'HGETALL KEY',
   'HINCRBY KEY x 1', 'HMGET KEY x', 'HSCAN KEY 0', 'SETBIT KEY 1 1',
   'HSET KEY x 1', 'HSETNX KEY x 1', 'HSTRLEN KEY x', 'INCRBY KEY 1', 'LINDEX KEY 0',
   'LINSERT KEY BEFORE x x', 'LLEN KEY',

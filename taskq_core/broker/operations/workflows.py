@@ -82,6 +82,18 @@ def add_members(
     return Operation("add_members", load("flow_members"), keys, args, boolean)
 
 
+def grow_group(
+    queue: QueueKeys, workflow_id: str, name: str, by: str, members: Sequence[bytes], *, now_ns: int | None = None
+) -> Operation[int | None]:
+    """Add members to a group of a workflow from inside, at most `BATCH_MAX` of about `BATCH_BYTES`.
+
+    Reads as how many were not there, None if the task `by` is no member of the group that runs.
+    """
+    keys = (queue.workflow(workflow_id), *_step_keys(queue))
+    args: tuple[Argument, ...] = (time_argument(now_ns), queue.own_prefix, name, by, *members)
+    return Operation("grow_group", load("flow_grow"), keys, args, lambda reply: None if reply is None else int(reply))
+
+
 def close_groups(
     queue: QueueKeys,
     workflow_id: str,

@@ -7,6 +7,7 @@ import pytest
 
 from taskq_core import (
     Discard,
+    NoCurrentTaskError,
     Retry,
     TaskQ,
     TaskState,
@@ -375,6 +376,73 @@ def test_steps_leave_nothing_behind(tasks: Captured) -> None:
 
     completed = Inspector(app).tasks("default", TaskState.COMPLETED)
     assert [each.id for each in completed.tasks] == [f"{kept.id}.double"]
+
+
+# --- groups that grow -------------------------------------------------------------------------------------------------
+
+
+@app.task(max_retry=3, retry_delay=0)
+def crawl(depth: int, width: int, *, fails: bool = False) -> int:
+    """Add members; with `fails` fail once after that."""
+    seen.append(("crawl", depth))
+    if depth:
+        app.extend_group(crawl.s(depth - 1, width) for _ in range(width))
+        app.extend_group([crawl.s(0, 0)])
+    if fails and seen.count("failed") == 0:
+        seen.append("failed")
+        raise ValueError("once")
+    return 1
+
+
+def test_a_group_grows_from_inside(tasks: Captured) -> None:
+    """Members add members, which add members; what comes after waits for them all."""
+    handle = chord([crawl.s(2, 3), crawl.s(0, 0)], total.s()).delay()
+
+    tasks.run()
+
+    members = 2 + 3 + 1 + 3 * (3 + 1)
+    assert handle.result(timeout=0) == members
+    assert handle.graph().steps[0].members == members
+
+
+def test_a_member_that_is_retried_adds_its_members_once(tasks: Captured) -> None:
+    handle = chord([crawl.s(1, 250, fails=True)], total.s()).delay()
+
+    tasks.run(advance=5, raises=False)
+
+    assert seen.count("failed") == 1
+    assert handle.result(timeout=0) == 1 + 250 + 1
+
+
+@pytest.mark.parametrize("how", ["a step", "a task"])
+def test_only_members_of_a_group_add_to_it(tasks: Captured, how: str) -> None:
+    if how == "a step":
+        chain(crawl.s(1, 1).using(max_retry=0)).delay()
+    else:
+        crawl.using(max_retry=0).delay(1, 1)
+
+    runs = tasks.run(raises=False)
+
+    assert "is no member of a group" in str(runs[0].error)
+    with pytest.raises(NoCurrentTaskError):
+        app.extend_group([crawl.s(1, 1)])
+
+
+def test_added_members_in_another_queue_and_failed_ones(tasks: Captured) -> None:
+    @app.task(name="grow", max_retry=0)
+    def grow() -> int:
+        app.extend_group([elsewhere(double.s(1)), fail_twice.s(7).using(max_retry=0, no_retry_on=Retry)])
+        return 0
+
+    seen.append("attempt")
+    handle = chord([grow.s()], total.s()).delay()
+    tasks.run(raises=False)
+    assert handle.refresh().state is WorkflowState.FAILED
+
+    assert handle.retry() == 1
+    tasks.run(raises=False)
+
+    assert handle.result(timeout=0) == 0 + 2 + 7
 
 
 # --- steps in different queues ----------------------------------------------------------------------------------------
