@@ -15,10 +15,12 @@ from taskq_core.telemetry.gauges import GaugeBoard, Reading, gauges
 from taskq_core.telemetry.metrics import NOT_PROCESSED, ClientMetrics, Outcome, WorkerMetrics
 from taskq_core.telemetry.propagation import Carrier, extract, fit, inject
 from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
-from taskq_core.telemetry.tracing import FIRST_RUN, Tracing
+from taskq_core.telemetry.tracing import FIRST_RUN, LINKS, LINKS_MAX, Tracing
 
 __all__ = [
     "FIRST_RUN",
+    "LINKS",
+    "LINKS_MAX",
     "NOT_PROCESSED",
     "BatchSpan",
     "Carrier",

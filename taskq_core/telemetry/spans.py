@@ -36,6 +36,11 @@ class ProducerSpan:
         """The OpenTelemetry span, or None without an SDK."""
         return self._span
 
+    @property
+    def context(self) -> Context | None:
+        """The context that its tasks continue, None where there is none."""
+        return self._context
+
     def inject(self, headers: dict[str, str]) -> None:
         """Write this span's context and the baggage into a task's headers.
 

@@ -45,6 +45,12 @@ _KNOWN_MAX = 1024
 _logger = logging.getLogger(__name__)
 
 
+LINKS = "taskq-links"
+"""Header of a task whose run links to others: the `traceparent` of each, with commas between them."""
+LINKS_MAX = 32
+"""Most of them."""
+
+
 class Tracing:
     """Starts the spans of one queue application.
 
@@ -222,6 +228,9 @@ class Tracing:
             first = headers.get(FIRST_RUN)
             if first is not None:
                 links += self.links(({propagation.TRACEPARENT: first},))
+            linked = headers.get(LINKS)
+            if linked is not None:
+                links += self.links({propagation.TRACEPARENT: each} for each in linked.split(",")[:LINKS_MAX])
             attributes = self.attributes(names.PROCESS, queue, task_type)
             attributes[names.TASK_ID] = task_id
             attributes[names.TASK_RETRIED] = retried

@@ -22,7 +22,7 @@ from taskq_core.errors import PayloadTooLargeError, TaskArgumentsError, Workflow
 from taskq_core.options import TaskOptions
 from taskq_core.preparer import PAYLOAD_MAX, Preparer
 from taskq_core.task import BaseTask, Plan, RemoteTask, Signature, Task
-from taskq_core.telemetry import ProducerSpan
+from taskq_core.telemetry import LINKS, LINKS_MAX, Carrier, ProducerSpan
 from taskq_core.wire import QueueKeys
 from taskq_core.workflow.canvas import Again
 from taskq_core.workflow.graph import FAILED, Failure, Graph, Node, Result
@@ -57,10 +57,12 @@ class Outgoing:
         self.confirm: Confirmation | None = None
         self._preparer = preparer
         self._carried = preparer.carried()
-        self._plans: dict[int, tuple[BaseTask[Any], Plan, bool, bytes]] = {}
+        self._plans: dict[tuple[int, int], tuple[BaseTask[Any], Plan, bool, bytes]] = {}
+        self._carriers: dict[int, Carrier] = {}
         self.streams: list[tuple[Node, Iterable[Any]]] = []
         self._roots: list[int] = []
         self._held: list[int] = []
+        self._trace()
         self._entries = self._describe()
 
     # --- the workflow -------------------------------------------------------------------------------------------------
@@ -224,9 +226,30 @@ class Outgoing:
             pieces += self._result_pieces(branch)
         return [*pieces, _piece(b"L", b"]")]
 
+    def _trace(self) -> None:
+        """Give a span of their own to the steps and groups that the run of a later step links to."""
+        tracing, graph = self._preparer.tracing, self.graph
+        if not tracing.is_active:
+            return
+        for number in sorted({each for node in graph.nodes for each in self._joined(node)}):
+            node = graph.nodes[number]
+            queue = self.home if node.call is None else node.call.task.plan(self._preparer.keys).queue
+            name = node.name if node.call is None else node.call.task.name
+            span = tracing.start_producer(queue.name, name, self.task_id(node), context=self.span.context)
+            self._carriers[number] = span.carrier()
+            span.end()
+
+    def _joined(self, node: Node) -> list[int]:
+        """Return what a node joins: its parents where they are several, or a group."""
+        if len(node.parents) > 1 or any(self.graph.nodes[each].is_group for each in node.parents):
+            return list(node.parents)
+        return []
+
     def _plan(self, node: Node, task: BaseTask[Any]) -> tuple[Plan, bool, bytes]:
         """Return the plan of a task as a step, whether it is kept after success, and its headers, made once."""
-        known = self._plans.get(id(task))
+        joined = [self._carriers[each] for each in self._joined(node) if each in self._carriers]
+        key = (id(task), node.number if joined or node.number in self._carriers else -1)
+        known = self._plans.get(key)
         if known is None:
             options = task.options
             _check_options(node, options)
@@ -237,11 +260,14 @@ class Outgoing:
             if plan.confirm is not None:
                 self.confirm = _stronger(self.confirm, plan.confirm)
             own = {WORKFLOW: self.id, WORKFLOW_QUEUE: self.home.name}
-            headers = self._preparer.headers(plan, self.span.carrier(), self._carried, own).encoded
+            if joined:
+                own[LINKS] = ",".join(each.headers.get("traceparent", "") for each in joined[:LINKS_MAX])
+            carrier = self._carriers.get(node.number) or self.span.carrier()
+            headers = self._preparer.headers(plan, carrier, self._carried, own).encoded
             self.queues[plan.queue.name] = plan.queue
             if len(self._plans) >= 1000:  # a stream whose members each have options of their own
                 self._plans.clear()
-            known = self._plans[id(task)] = (task, plan, is_kept, headers)
+            known = self._plans[key] = (task, plan, is_kept, headers)
         return known[1], known[2], known[3]
 
 

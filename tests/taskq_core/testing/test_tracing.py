@@ -6,7 +6,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from taskq_core import TaskQ
+from taskq_core import TaskQ, Workflow, chord
 from taskq_core.testing import capture, eager
 
 
@@ -74,3 +74,28 @@ def test_a_failure_stands_on_its_span(taskq: TaskQ, exporter: InMemorySpanExport
     (span,) = (each for each in exporter.get_finished_spans() if each.name == "process default")
     assert span.attributes is not None
     assert span.attributes["error.type"] == "ValueError"
+
+
+def test_a_workflow_is_one_trace_with_links_where_steps_join(taskq: TaskQ, exporter: InMemorySpanExporter) -> None:
+    @taskq.task(name="add")
+    def add(a: int, b: int = 0) -> int:
+        return a + b
+
+    @taskq.task(name="total")
+    def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    workflow = Workflow().step("a", add.s(1)).step("b", add.s(2)).step("join", add.s(), after=["a", "b"])
+    with eager(taskq), trace.get_tracer("test").start_as_current_span("request"):
+        handle = workflow.delay()
+        chorded = chord([add.s(1), add.s(2)], total.s()).delay()
+
+    spans = exporter.get_finished_spans()
+    assert len({span.context.trace_id for span in spans}) == 1
+    runs = {str(span.attributes["messaging.message.id"]): span for span in spans if span.name == "process default"}
+    assert len(runs) == 3 + 3
+    of_a, of_b, joined = (runs[f"{handle.id}.{name}"] for name in ("a", "b", "join"))
+    assert {link.context.span_id for link in joined.links} == {of_a.parent.span_id, of_b.parent.span_id}
+    member, callback = runs[f"{chorded.id}.add-group.0"], runs[f"{chorded.id}.total"]
+    assert [link.context.span_id for link in callback.links] == [member.parent.span_id]
+    assert of_a.links == ()
