@@ -6,7 +6,7 @@ What is asked and in which order is written once, as generators of operations (`
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX
@@ -16,6 +16,7 @@ from taskq_core.context import current_task
 from taskq_core.errors import BrokerError, EnqueueError, EnqueueUnknownError, WorkflowError, WorkflowTimeoutError
 from taskq_core.events import FIRST_LOOK_S, LAST_LOOK_S
 from taskq_core.ids import new_task_id
+from taskq_core.outbox import Outbox
 from taskq_core.outcomes import Ear
 from taskq_core.preparer import Preparer, may_have_happened
 from taskq_core.settings import Duration, seconds
@@ -40,15 +41,23 @@ class WorkflowClient:
         client: Sends for blocking code.
         async_client: Sends for coroutines.
         hook: Postpones sending to the commit of a database transaction, if there is one.
+        outbox: Does so where tasks go through a database. A workflow is no row of it: it is sent after the commit.
     """
 
     def __init__(
-        self, preparer: Preparer, client: Client, async_client: AsyncClient, *, hook: TransactionHook | None
+        self,
+        preparer: Preparer,
+        client: Client,
+        async_client: AsyncClient,
+        *,
+        hook: TransactionHook | None,
+        outbox: Outbox | None = None,
     ) -> None:
         self._preparer = preparer
         self._client = client
         self._async_client = async_client
         self._hook = hook
+        self._outbox = outbox
 
     def handle(self, workflow_id: str, queue: str = "default") -> WorkflowHandle:
         """Return the handle of a workflow that was enqueued elsewhere.
@@ -74,12 +83,11 @@ class WorkflowClient:
                 if node.call is not None:
                     node.call = show.outgoing(node.call)
         outgoing, handle = self._prepare(graph)
-        if self._hook is not None:
-            early: list[list[tuple[Any, int, list[bytes]]]] = []
-            if self._hook.defer(lambda: self._send_deferred(outgoing, handle, early[0])):
-                early.append(list(self._batches(outgoing)))
-                handle.mark_deferred()
-                return handle
+        early: list[list[tuple[Any, int, list[bytes]]]] = []
+        if self._defer(lambda: self._send_deferred(outgoing, handle, early[0])):
+            early.append(list(self._batches(outgoing)))
+            handle.mark_deferred()
+            return handle
         self._send(outgoing, handle, self._batches(outgoing))
         return handle
 
@@ -92,14 +100,30 @@ class WorkflowClient:
                 if node.call is not None:
                     node.call = await show.aoutgoing(node.call)
         outgoing, handle = self._prepare(graph)
-        if self._hook is not None:
-            early: list[list[tuple[Any, int, list[bytes]]]] = []
-            if await self._hook.adefer(lambda: self._send_deferred(outgoing, handle, early[0])):
-                early.append([batch async for batch in self._abatches(outgoing)])
-                handle.mark_deferred()
-                return handle
+        early: list[list[tuple[Any, int, list[bytes]]]] = []
+        if await self._adefer(lambda: self._send_deferred(outgoing, handle, early[0])):
+            early.append([batch async for batch in self._abatches(outgoing)])
+            handle.mark_deferred()
+            return handle
         await self._asend(outgoing, handle)
         return handle
+
+    def _defer(self, send: Callable[[], None]) -> bool:
+        """Let `send` be called after the commit of the surrounding transaction; False if none is open."""
+        if self._outbox is not None:
+            if not self._outbox.in_transaction():
+                return False
+            self._outbox.keep((), lambda _: send())
+            return True
+        return self._hook is not None and self._hook.defer(send)
+
+    async def _adefer(self, send: Callable[[], None]) -> bool:
+        if self._outbox is not None:
+            if not await self._outbox.ain_transaction():
+                return False
+            await self._outbox.akeep((), lambda _: send())
+            return True
+        return self._hook is not None and await self._hook.adefer(send)
 
     def _prepare(self, graph: Graph) -> tuple[Outgoing, WorkflowHandle]:
         workflow_id = new_task_id()

@@ -24,6 +24,7 @@ from taskq_core import (
     TaskNotSentError,
     TaskQ,
     TaskState,
+    chain,
 )
 from taskq_core.inspector import Inspector
 from taskq_core.outbox import Delivery
@@ -394,3 +395,16 @@ def test_a_row_stays_until_replicas_have_its_task(redis: RedisServer) -> None:
 
     assert waiting() == []
     assert redis.client.llen("asynq:{default}:pending") == 1, "stored by the first try, and by no other"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_workflow_is_sent_after_the_commit_and_is_no_row() -> None:
+    with transaction.atomic():
+        handle = chain(greet.si("Ada"), greet.si("Grace")).delay()
+        assert (names(), waiting(), handle.is_sent) == ([], [], False)
+    with rolled_back():
+        chain(greet.si("never")).delay()
+
+    assert (names(), waiting(), handle.is_sent) == (["shop:greet"], [], True)
+    assert handle.refresh().total == 2
+    assert chain(greet.si("at once")).delay().is_sent

@@ -10,7 +10,16 @@ from asgiref.sync import async_to_sync
 from django.db import transaction
 from django.test import TestCase, TransactionTestCase
 
-from taskq_core import BulkEnqueueError, EnqueueError, NotReplicatedError, TaskNotSentError
+from taskq_core import (
+    BulkEnqueueError,
+    EnqueueError,
+    NotReplicatedError,
+    TaskNotSentError,
+    TaskState,
+    WorkflowNotSentError,
+    chain,
+    group,
+)
 from taskq_core.inspector import Inspector
 from taskq_django import client, taskq
 from tests.redis_server import RedisServer
@@ -282,3 +291,39 @@ class TestInDjangoTransactionTestCase(TransactionTestCase):
             greet.delay("Ada")
 
         assert names(self.inspector) == ["shop:greet"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_workflow_is_sent_at_the_commit(inspector: Inspector) -> None:
+    """All of it is read before: also a group out of a generator, whose members are evaluated once."""
+    read: list[int] = []
+
+    def members() -> Iterator[Any]:
+        for number in range(250):
+            read.append(number)
+            yield greet.si(str(number))
+
+    with transaction.atomic():
+        handle = (group(members()) | greet.si("Ada")).delay()
+        assert (len(read), names(inspector), handle.is_sent) == (250, [], False)
+        with pytest.raises(WorkflowNotSentError):
+            handle.refresh()
+    with rolled_back():
+        chain(greet.s("never")).delay()
+
+    assert handle.is_sent
+    assert handle.refresh().total == 251
+    assert len(read) == 250
+    assert inspector.count("default", TaskState.PENDING) == 250
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_workflow_is_sent_at_the_commit_from_coroutines(inspector: Inspector) -> None:
+    async def enqueue() -> Any:
+        return await chain(greet.si("Ada"), greet.si("Grace")).adelay()
+
+    with transaction.atomic():
+        handle = async_to_sync(enqueue)()
+        assert names(inspector) == []
+
+    assert handle.refresh().total == 2

@@ -17,7 +17,8 @@
 
   Workers and tools find an empty queue from here on; tasks enqueued meanwhile are not touched.
 
-  returns  active tasks, tasks that count (all but active and completed; of at most 1000 groups), tasks in all (in the
+  returns  active tasks, tasks that count (all but active and completed; of at most 1000 groups; unless tasks are set
+           aside in any case, also workflows that run), tasks in all (in the
            last case those set aside, but for groups), and 1 if it was set aside, 0 if tasks run or count, -1 if what a
            removal that was cut off has set aside has to be deleted first
 ]]
@@ -40,6 +41,10 @@ local aside = redis.call('ZCARD', KEYS[9]) + redis.call('ZCARD', KEYS[10])
 local counting = sizes[1] + sizes[2] + sizes[3] + sizes[4] + grouped + aside
 local reply = { active, counting, counting + sizes[5] }
 reply[4] = 0
+if ARGV[2] ~= '1' then -- workflows at home here would be lost, though all their tasks may be in other queues
+  counting = counting + redis.call('ZCARD', string.sub(KEYS[9], 1, -11) .. 'wf-running')
+  reply[2] = counting
+end
 if active > 0 or (counting > 0 and ARGV[2] ~= '1') then
   return reply
 end

@@ -16,6 +16,7 @@ from taskq_core import (
     WorkflowNotFoundError,
     WorkflowTimeoutError,
 )
+from taskq_core.errors import QueueNotEmptyError
 from taskq_core.inspector import Inspector
 from taskq_core.testing import Captured, capture, eager
 from taskq_core.workflow import StepFailure, StepState, Workflow, WorkflowState, after, chain, chord, group, step
@@ -599,6 +600,38 @@ def test_a_retry_that_fails_again(tasks: Captured) -> None:
 
     assert states(handle) == {"fail": StepState.FAILED, "double": StepState.SKIPPED}
     assert handle.refresh().state is WorkflowState.FAILED
+
+
+# --- queues and prefixes ----------------------------------------------------------------------------------------------
+
+
+def test_a_queue_that_is_home_to_a_running_workflow_is_not_removed(tasks: Captured) -> None:
+    """Also where all its steps are in other queues; by force it is, and the workflow with it."""
+    handle = chain(add.s(1).using(run_after=60, queue="other")).at_home("third").delay()
+    tasks.run()
+
+    with pytest.raises(QueueNotEmptyError) as refused:
+        Inspector(app).remove_queue("third")
+
+    assert (refused.value.active, refused.value.waiting) == (0, 1)
+    Inspector(app).remove_queue("third", force=True)
+    with pytest.raises(WorkflowNotFoundError):
+        handle.refresh()
+    assert [run.outcome for run in tasks.run(advance=120)] == ["completed"]
+
+
+def test_another_prefix_of_keys() -> None:
+    mine = TaskQ("redis://127.0.0.1:1/0", prefix="shop:dev")
+
+    @mine.task(name="inc")
+    def inc(a: int) -> int:
+        return a + 1
+
+    with capture(mine) as captured:
+        handle = (inc.s(1) | inc.s().using(queue="a}:b") | inc.s()).delay()
+        captured.run()
+
+        assert handle.result(timeout=0) == 4
 
 
 # --- modes of tests ---------------------------------------------------------------------------------------------------
