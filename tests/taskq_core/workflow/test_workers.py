@@ -390,3 +390,31 @@ async def test_a_repeated_answer_starts_nothing_twice(app: TaskQ, redis_server: 
     assert not runner.run(ops.put_steps(other, steps, until_s=now_s - 1)), "it is too late"
     assert [runner.run(ops.steps_sent(queue, steps)) for _ in range(2)] == [1, 0]
     runner.close()
+
+
+async def test_limits_hold_for_steps(app: TaskQ, start: Runner) -> None:
+    """Members of two groups run two at a time, as any calls of their task."""
+    running = [0]
+    most = [0]
+
+    @app.task(concurrency=2)
+    async def limited(a: int) -> int:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        await asyncio.sleep(0.005)
+        running[0] -= 1
+        return a
+
+    @app.task
+    async def first() -> int:
+        return 0
+
+    await start(concurrency=10)
+    handles = [
+        await (first.s() | group([limited.si(each) for each in range(10)])).adelay(),
+        await group(limited.si(each) for each in range(10)).adelay(),
+    ]
+
+    for handle in handles:
+        assert await handle.aresult(timeout=20) == list(range(10))
+    assert most[0] == 2
