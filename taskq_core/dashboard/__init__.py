@@ -6,6 +6,7 @@ long a worker has lived, which queue it prefers. Nothing here changes anything; 
 
 from taskq_core.dashboard.faces import AsyncDashboard, Dashboard
 from taskq_core.dashboard.history import DAYS_CHOICES, DayRow, error_rate
+from taskq_core.dashboard.lines import Points, line_path, scale_top
 from taskq_core.dashboard.payloads import (
     EDITABLE_STATES,
     EDITED_BYTES,
@@ -55,6 +56,7 @@ __all__ = [
     "AsyncDashboard",
     "Dashboard",
     "DayRow",
+    "Points",
     "QueueDetail",
     "QueuePlace",
     "QueueRow",
@@ -84,8 +86,10 @@ __all__ = [
     "error_rate",
     "is_editable",
     "is_orphaned",
+    "line_path",
     "overview",
     "queue_row",
+    "scale_top",
     "selection_of",
     "times_of",
     "trace_headers",

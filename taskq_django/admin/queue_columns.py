@@ -14,6 +14,7 @@ from taskq_core import TaskState
 from taskq_core.dashboard import DAYS_CHOICES, STATES, QueueDetail, QueueStatus
 from taskq_core.inspector import LISTED_STATES
 from taskq_django.admin.charts import history_chart, state_bar, swatch
+from taskq_django.admin.line_charts import recent_charts
 from taskq_django.admin.task_filters import STATE_NAMES
 from taskq_django.admin.wording import Links, nowrap, number, per_cent, size, span
 
@@ -120,6 +121,11 @@ class QueueColumns:
     def total(self, queue: Any) -> str:
         """What it did over its life."""
         return _ran(queue.record.processed, queue.record.failed, None)
+
+    @admin.display(description=_("last hour"))
+    def recent(self, queue: Any) -> SafeString:
+        """What it did in the last hour."""
+        return recent_charts(queue.recent)
 
     @admin.display(description=_("by day"))
     def history(self, queue: Any) -> SafeString:

@@ -20,6 +20,7 @@ from taskq_core.inspector import Inspector
 from taskq_django.admin.actions import confirmed_action
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
 from taskq_django.admin.charts import history_chart
+from taskq_django.admin.line_charts import POINTS, RECENT
 from taskq_django.admin.queue_actions import READ, DeleteForm, EmptyForm, Stopwatch, each, empty
 from taskq_django.admin.queue_columns import DAYS_VAR, STATUS_NAMES, QueueColumns, days_text
 from taskq_django.admin.rows import Rows
@@ -59,12 +60,12 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
     fieldsets = (
         (None, {"fields": ("name", "status", "problem", "buttons")}),
         (_("Tasks"), {"fields": ("bar", "sizes", "groups", "latency", "memory")}),
-        (_("Runs"), {"fields": ("today", "total", "history")}),
+        (_("Runs"), {"fields": ("today", "total", "recent", "history")}),
         (_("Task types"), {"fields": ("types",)}),
     )
     readonly_fields = (
         *("name", "status", "problem", "buttons", "bar", "sizes", "groups", "latency", "memory", "today", "total"),
-        *("history", "types"),
+        *("recent", "history", "types"),
     )
 
     # --- rows ---------------------------------------------------------------------------------------------------------
@@ -110,6 +111,7 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
             return None
         queue: Any = self._row(detail.queue, Links(request, self.admin_site), detail.queue.size)
         queue.detail, queue.days = detail, asked_days(request)
+        (queue.recent,) = self.dashboard().samples((object_id,), span=RECENT, points=POINTS)
         queue.action_links = self.action_links(request, queue)
         return queue
 

@@ -8,16 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from taskq_core.dashboard import QueueSeries, Sample
+from taskq_core.dashboard import Points, QueueSeries, Sample, line_path, scale_top
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard import wording
 
-WIDTH, HEIGHT = 1000, 100
 COLOURS = 8
 """Lines that look different; more queues begin anew, and the table tells them apart."""
-
-Points = Sequence[tuple[datetime, float | None]]
-"""When, and what; None where it is not known, which breaks the line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,25 +201,6 @@ def chart(measure: Measure, lines: Mapping[str, Points], *, begin: datetime, end
     )
 
 
-def scale_top(highest: float, *, most: float | None, is_whole: bool, kilo: int = 1000) -> float:
-    """Return the upper end of a scale: 1, 2 or 5 times a power of ten, of the unit that fits, from the highest on."""
-    unit = 1.0
-    while highest >= unit * kilo:
-        unit *= kilo
-    highest /= unit
-    if highest <= 0:
-        return min(1.0, most or 1.0)
-    power = 1.0
-    while power > highest:
-        power /= 10
-    while power * 10 <= highest:
-        power *= 10
-    top = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= highest)
-    if is_whole:
-        top = max(1.0, top)
-    return unit * top if most is None else min(unit * top, most)
-
-
 def _line(
     name: str, number: int, points: Points, measure: Measure, *, top: float, begin: datetime, end: datetime
 ) -> Line:
@@ -231,30 +208,8 @@ def _line(
     return Line(
         name=name,
         number=number,
-        path=path(points, top=top, begin=begin, end=end),
+        path=line_path(points, top=top, begin=begin, end=end),
         last=measure.shown(known[-1]) if known else wording.NONE,
         mean=measure.shown(sum(known) / len(known)) if known else wording.NONE,
         highest=measure.shown(max(known)) if known else wording.NONE,
     )
-
-
-def path(points: Points, *, top: float, begin: datetime, end: datetime) -> str:
-    """Return the line through points, as the attribute `d` of a path. A point alone is a dot."""
-    width_s = (end - begin).total_seconds()
-    words: list[str] = []
-    run = 0
-    for at, value in points:
-        if value is None:
-            words += ["h0"] if run == 1 else []
-            run = 0
-            continue
-        x = _units(WIDTH * (at - begin).total_seconds() / width_s)
-        y = _units(HEIGHT * (1 - min(1.0, max(0.0, value / top))))
-        words.append(f"{'L' if run else 'M'}{x} {y}")
-        run += 1
-    words += ["h0"] if run == 1 else []
-    return "".join(words)
-
-
-def _units(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")

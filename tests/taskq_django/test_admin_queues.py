@@ -22,6 +22,7 @@ from taskq_django.admin import QueueAdminMixin, WorkerAdminMixin, queue_actions
 from taskq_django.admin.base import BaseAdmin
 from taskq_django.models import Queue, Worker
 from tests.redis_server import RedisServer
+from tests.taskq_fastapi.pasts import Past
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
 QUEUES = "/admin/taskq_django/queue/"
@@ -155,6 +156,30 @@ def test_the_past_is_a_chart_with_a_table(viewer: Client, redis: RedisServer) ->
     first = figure[figure.index("<tbody>") :].split("</tr>")[0]
     assert re.findall(r'<td class="taskq-number">([^<]*)</td>', first) == ["15", "5", "33.3 %"]
     assert not re.search(r"style=|http|onload|<script", figure)
+
+
+def test_the_last_hour_is_drawn_from_samples(viewer: Client, redis: RedisServer) -> None:
+    """A stretch without samples breaks the lines; what they show is said in words as well."""
+    enqueue()
+    Past(redis).samples("default", per_s=5, gap=(100, 200))
+
+    html = html_of(viewer, page_of("default"))
+    rates, latency = re.findall(
+        r'<figure class="taskq-chart" id="taskq-(?:rates|latency)".*?</figure>', html, re.DOTALL
+    )
+
+    processed, failed = re.findall(r'<path class="taskq-line taskq-line-\w+" d="(M[^"]*L[^"]*)"', rates)
+    assert (processed.count("M"), failed.count("M")) == (2, 2)
+    assert "processed: 5.00 per second at last, at most 5.00 per second; failed: 0.10 per second at last" in rates
+    assert len(re.findall(r'<path class="taskq-line taskq-line-pending" d="M[^"]*L', latency)) == 1
+    assert 'role="img" aria-labelledby="taskq-rates-title taskq-rates-desc"' in rates
+    assert not re.search(r"style=|http|onload|<script", rates + latency)
+
+
+def test_without_samples_it_is_said_who_takes_them(viewer: Client, redis: RedisServer) -> None:
+    enqueue()
+
+    assert "There are no samples of the last hour" in html_of(viewer, page_of("default"))
 
 
 @pytest.mark.parametrize(("asked", "days"), [("7", 7), ("30", 30), ("90", 90), ("8", 30), ("x", 30), ("-1", 30)])

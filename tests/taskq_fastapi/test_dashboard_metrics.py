@@ -12,8 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from taskq_core import ConfigurationError, TaskQ
+from taskq_core.dashboard import line_path, scale_top
 from taskq_fastapi.dashboard import taskq_dashboard
-from taskq_fastapi.dashboard.charts import MEASURES, chart, path, scale_top
+from taskq_fastapi.dashboard.charts import MEASURES, chart
 from taskq_fastapi.dashboard.pages.metrics import CHOSEN_MOST, QUEUES_MOST
 from tests.redis_server import RedisServer
 from tests.taskq_fastapi.dashboards import Fields, dashboard_of, looking
@@ -49,7 +50,7 @@ def at(second: float, value: float | None) -> tuple[datetime, float | None]:
 
 
 def test_a_line_goes_through_its_points() -> None:
-    drawn = path([at(0, 0), at(500, 5), at(1000, 10)], top=10, begin=BEGIN, end=END)
+    drawn = line_path([at(0, 0), at(500, 5), at(1000, 10)], top=10, begin=BEGIN, end=END)
 
     assert drawn == "M0 100L500 50L1000 0"
 
@@ -58,8 +59,8 @@ def test_a_line_is_broken_where_figures_are_missing() -> None:
     """What stands alone is a dot."""
     points = [at(0, 10), at(100, 10), at(200, None), at(300, 0), at(400, None), at(900, 20)]
 
-    assert path(points, top=10, begin=BEGIN, end=END) == "M0 0L100 0M300 100h0M900 0h0"
-    assert path([at(0, None)], top=10, begin=BEGIN, end=END) == ""
+    assert line_path(points, top=10, begin=BEGIN, end=END) == "M0 0L100 0M300 100h0M900 0h0"
+    assert line_path([at(0, None)], top=10, begin=BEGIN, end=END) == ""
 
 
 @pytest.mark.parametrize(

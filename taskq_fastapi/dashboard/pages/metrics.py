@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from taskq_core.dashboard import LONGEST_SPAN, QueueSeries
+from taskq_core.dashboard import LONGEST_SPAN, Points, QueueSeries
 from taskq_core.errors import WireFormatError
 from taskq_core.wire import parse_duration, timedelta_of_ns
-from taskq_fastapi.dashboard.charts import MEASURES, Chart, Points, chart, points_of
+from taskq_fastapi.dashboard.charts import MEASURES, Chart, chart, points_of
 from taskq_fastapi.dashboard.prometheus import Prometheus, PrometheusError
 from taskq_fastapi.dashboard.registry import BadRequestError, NotFoundError, Page
 from taskq_fastapi.dashboard.view import Shown, View

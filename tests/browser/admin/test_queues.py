@@ -111,6 +111,17 @@ def test_charts_show_sizes_by_state_and_runs_by_day(page: Page, scene: Scene) ->
     expect(page.locator("#taskq-types")).to_contain_text("mail:receipt")
 
 
+def test_the_last_hour_of_a_queue_is_drawn(page: Page, scene: Scene) -> None:
+    page.goto("/admin/taskq_django/queue/mail/change/")
+
+    for key, count in (("taskq-rates", 2), ("taskq-latency", 1)):
+        lines = page.locator(f"#{key} svg.taskq-history path.taskq-line")
+        expect(lines).to_have_count(count)
+        width: Any = lines.first.evaluate("line => line.getBBox().width")
+        assert width > 800, "the line goes over most of the drawing"
+        assert lines.first.evaluate("line => getComputedStyle(line).stroke") != "none"
+
+
 def test_a_worker_shows_what_it_runs(page: Page, scene: Scene) -> None:
     page.goto(WORKERS)
     expect(rows(page)).to_have_count(3)
