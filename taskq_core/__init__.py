@@ -3,7 +3,6 @@
 from taskq_core.aggregation import GroupedTask
 from taskq_core.app import TaskQ
 from taskq_core.bulk import BulkResult
-from taskq_core.carrying import TaskFilter
 from taskq_core.circuit import CircuitState
 from taskq_core.client import AsyncClient, Client
 from taskq_core.context import TaskContext, current_task
@@ -61,6 +60,7 @@ from taskq_core.errors import (
 from taskq_core.events import TaskEvent
 from taskq_core.handlers import RawTask
 from taskq_core.limits import Concurrency, OnFailure, RateLimit, RateWindow, TaskSequence
+from taskq_core.logs import JsonFormatter, LineFormatter, TaskFilter, add_task_fields
 from taskq_core.options import TaskOptions
 from taskq_core.periodic import CatchUp, PeriodicTask, ScheduleHook
 from taskq_core.preparer import PayloadSizeWarning
@@ -96,7 +96,9 @@ __all__ = [
     "EnqueueUnknownError",
     "GroupedTask",
     "IterationError",
+    "JsonFormatter",
     "LeaseLostError",
+    "LineFormatter",
     "MissingReferenceError",
     "NoCurrentTaskError",
     "NotReplicatedError",
@@ -158,6 +160,7 @@ __all__ = [
     "WorkflowNotFoundError",
     "WorkflowNotSentError",
     "WorkflowTimeoutError",
+    "add_task_fields",
     "chain",
     "chord",
     "csv_rows",

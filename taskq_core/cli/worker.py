@@ -21,6 +21,7 @@ from taskq_core.cli.base import Command
 from taskq_core.cli.render import clean
 from taskq_core.cli.session import Session
 from taskq_core.context import TaskContext
+from taskq_core.logs import LineFormatter
 from taskq_core.scheduler import SchedulerConfig
 from taskq_core.settings import Settings, parse_queues, seconds
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
@@ -330,7 +331,9 @@ def verbosity_option(what: str) -> Callable[[Any], Any]:
 
 def set_up_log(verbosity: int) -> None:
     """Write the log to standard error: errors only at verbosity 0, all details at 3."""
-    logging.basicConfig(level=LOG_LEVELS[verbosity], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=LOG_LEVELS[verbosity], handlers=[handler])
 
 
 @click.argument("app", metavar="MODULE:ATTRIBUTE", required=False)

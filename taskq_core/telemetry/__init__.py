@@ -9,6 +9,7 @@ alone imports the SDK, when it is called.
 from taskq_core.settings import OptIn, Relation
 from taskq_core.telemetry import names
 from taskq_core.telemetry.configure import TelemetryHandle, configure
+from taskq_core.telemetry.current import current_ids
 from taskq_core.telemetry.envelope import trace_id, unwrap, wrap
 from taskq_core.telemetry.exceptions import type_name
 from taskq_core.telemetry.gauges import GaugeBoard, Reading, gauges
@@ -36,6 +37,7 @@ __all__ = [
     "Tracing",
     "WorkerMetrics",
     "configure",
+    "current_ids",
     "extract",
     "fit",
     "gauges",

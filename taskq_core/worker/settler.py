@@ -25,7 +25,7 @@ from taskq_core.carrying import REQUEST_ID
 from taskq_core.clock import Clock
 from taskq_core.errors import Discard, Retry, Snooze, TaskPaused
 from taskq_core.settings import ArchiveSettings
-from taskq_core.telemetry import Outcome, WorkerMetrics, type_name
+from taskq_core.telemetry import Outcome, WorkerMetrics, current_ids, type_name
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.listener import WorkerListener
 from taskq_core.worker.outcome import YOUNG_S, lease_lost, settle, state_after, word
@@ -213,6 +213,7 @@ class Settler:
             )
         said = _SAID.get(outcome) if run.failure is not None else None
         if said is not None:
+            trace_id, span_id = ("", "") if run.span is None else current_ids(run.span.context)
             logger.log(
                 logging.ERROR if outcome is Outcome.ARCHIVED else logging.WARNING,
                 "task %s failed after %.3f s and %s: %s",
@@ -227,6 +228,8 @@ class Settler:
                     "task_name": run.name,
                     "attempt": run.message.retried + 1,
                     "request_id": run.message.headers.get(REQUEST_ID, ""),
+                    "trace_id": trace_id,
+                    "span_id": span_id,
                 },
             )
         if self._listener is not None and run.context is not None:
