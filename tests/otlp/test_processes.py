@@ -1,0 +1,142 @@
+"""Processes that fork, and collectors that are away: no span is lost by the one, no task held up by the other."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from taskq_core import TaskQ
+from tests.otlp.processes import LAUNCHER, ROOT, free_port
+from tests.otlp.receiver import OtlpReceiver
+from tests.redis_server import RedisServer
+
+
+def environment(redis: RedisServer, endpoint: str, **more: str) -> dict[str, str]:
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},
+        "DJANGO_SETTINGS_MODULE": "tests.otlp.settings",
+        "TASKQ_URL": redis.url,
+        "PYTHONPATH": str(ROOT),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_TRACES_EXPORTER": "otlp",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+        **more,
+    }
+
+
+@contextmanager
+def running(*command: str, env: dict[str, str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(LAUNCHER), sys.executable, *command], env=env, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def until(condition: Callable[[], object], what: str, *, within: float = 60.0) -> None:
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within:g} s: {what}"
+        time.sleep(0.02)
+
+
+def test_children_of_a_server_that_forks_lose_no_span_when_they_are_recycled(tmp_path: Path) -> None:
+    """A child ends after each five requests, long before its spans would be sent by the clock."""
+    port = free_port()
+    with RedisServer() as redis, OtlpReceiver() as receiver:
+        env = environment(redis, receiver.http_url, OTEL_SERVICE_NAME="site", OTEL_BSP_SCHEDULE_DELAY="600000")
+        command = ("-m", "gunicorn", "tests.otlp.wsgi", f"--bind=127.0.0.1:{port}", "--workers=2", "--max-requests=5")
+        with running(*command, env=env, log=tmp_path / "gunicorn.log"):
+
+            def answers() -> bool:
+                try:
+                    return httpx.get(f"http://127.0.0.1:{port}/none").status_code == 404
+                except httpx.TransportError:
+                    return False
+
+            until(answers, "it answers")
+            for _ in range(40):
+                answer = httpx.get(f"http://127.0.0.1:{port}/enqueue/apack", timeout=30)
+                assert answer.status_code == 200
+        # it has ended, and with it its last children
+        sent = [span for span in receiver.spans if span.name == "send default"]
+        requests = [span for span in receiver.spans if span.name == "GET enqueue/<str:what>"]
+
+    assert len(sent) == len(requests) == 40
+    assert {span.parent_id for span in sent} == {span.span_id for span in requests}
+    assert len({span.attributes["messaging.client.id"] for span in sent}) >= 40 // 5 // 2  # several children
+
+
+class Collector:
+    """Something at a port that is no good collector."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._held: list[socket.socket] = []
+        if kind == "down":
+            self._socket.close()
+        else:
+            threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                held, _ = self._socket.accept()
+            except OSError:
+                return
+            self._held.append(held)
+            if self._kind == "refuses":
+                threading.Thread(target=self._refuse, args=(held,), daemon=True).start()
+
+    @staticmethod
+    def _refuse(held: socket.socket) -> None:
+        held.recv(65536)
+        held.sendall(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")
+        held.close()
+
+    def close(self) -> None:
+        self._socket.close()
+        for held in self._held:
+            held.close()
+
+
+@pytest.mark.parametrize("kind", ["down", "silent", "refuses"])
+def test_a_collector_that_is_away_holds_up_no_task_and_no_end(kind: str, tmp_path: Path) -> None:
+    """All tasks end while not one span was taken, with a queue of spans far smaller than what they make."""
+    collector = Collector(kind)
+    log = tmp_path / "worker.log"
+    with RedisServer() as redis:
+        taskq = TaskQ(redis.url)
+        taskq.client.enqueue_many(taskq.remote("depot:apack").s(secret="x") for _ in range(500))
+        env = environment(
+            redis,
+            collector.url,
+            OTEL_BSP_MAX_QUEUE_SIZE="64",
+            OTEL_BSP_MAX_EXPORT_BATCH_SIZE="16",
+            OTEL_BSP_SCHEDULE_DELAY="50",
+            OTEL_EXPORTER_OTLP_TIMEOUT="1",
+        )
+        with running("-m", "django", "runworker", "--concurrency", "4", env=env, log=log) as worker:
+            until(lambda: not redis.client.keys("asynq:{default}:t:*"), "all tasks ran")
+        status = worker.returncode
+    collector.close()
+
+    assert status == 0, log.read_text()
+    assert re.search("(?i)queue.* full", log.read_text())  # the SDK tells of what it drops
