@@ -20,6 +20,7 @@ from taskq_core.dashboard import AsyncDashboard
 from taskq_core.inspector import AsyncInspector
 from taskq_fastapi.api.access import Allowed, Redact, Who, access
 from taskq_fastapi.api.bulk_routes import add_bulk_routes
+from taskq_fastapi.api.limit_routes import add_limit_routes
 from taskq_fastapi.api.parts import Parts
 from taskq_fastapi.api.problems import Problem, add_refusals, problem_route
 from taskq_fastapi.api.queue_routes import add_queue_routes
@@ -84,5 +85,6 @@ def taskq_router(
     add_task_routes(router, made_of)
     add_queue_routes(router, made_of)
     add_worker_routes(router, made_of)
+    add_limit_routes(router, made_of)
     add_refusals(router)
     return router

@@ -223,6 +223,30 @@ class Groups(BaseModel):
     next: str | None = Field(description="Send it as `cursor` to go on; null when all were gone through.")
 
 
+class Limit(Record):
+    """One limit of a queue, with all values of its key."""
+
+    kind: str = Field(description="rate, concurrency or sequence.", examples=["rate"])
+    name: Text = Field(examples=["mail:send"])
+    declared: Text = Field(description='Its number in the code of workers, "" if none has told.', examples=["50/m"])
+    changed: Text = Field(description='The number that somebody set over it, "" for none.', examples=["100/m"])
+    slots: int = Field(description="Values of its key that hold or wait now.")
+    held: int = Field(description="Places that are held.")
+    waiting: int = Field(description="Tasks that wait.")
+
+
+class Limits(BaseModel):
+    """The limits of a queue, by kind and name."""
+
+    limits: list[Limit]
+
+
+class LimitCleared(BaseModel):
+    """What became of a limit that was to be cleared."""
+
+    was_set: bool = Field(description="False if nothing was set over what the code says.")
+
+
 class Count(BaseModel):
     """How many tasks there are."""
 

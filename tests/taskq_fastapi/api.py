@@ -77,6 +77,7 @@ LOOKS = (
     "/schedules",
     "/schedules/nightly/events",
     "/redis",
+    "/limits?queue=default",
     "/redis/state",
     "/redis/place?queue=default",
     "/samples?span=3600&queue=default",
@@ -91,6 +92,8 @@ CHANGES: tuple[tuple[str, str, Any], ...] = (
     ("POST", "/tasks/actions", {"action": "run", "filter": {"state": "scheduled"}}),
     ("POST", "/finish-moves", {"queue": "default"}),
     ("POST", "/reconcile", {"queue": "default"}),
+    ("POST", "/limits", {"queue": "default", "name": "note", "rate": "5/s"}),
+    ("DELETE", "/limits?queue=default&name=note", None),
     ("DELETE", "/queues/default?force=true", None),
 )
 

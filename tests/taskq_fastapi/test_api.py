@@ -241,6 +241,20 @@ async def test_a_payload_is_changed_and_put_off_in_one_step(taskq: TaskQ, web: H
     assert refused.status_code == 422
 
 
+async def test_a_limit_is_set_told_and_cleared(taskq: TaskQ, web: HttpClient) -> None:
+    await enqueue(taskq, "1")
+
+    told = await send(web, "POST", "/limits", {"queue": "default", "name": "note", "rate": "100/m"})
+    refused = await send(web, "POST", "/limits", {"queue": "default", "name": "note"})
+    malformed = await send(web, "POST", "/limits", {"queue": "default", "name": "note", "rate": "often"})
+    cleared = [(await web.delete("/limits?queue=default&name=note")).json()["was_set"] for _ in range(2)]
+
+    assert [(each["kind"], each["name"]) for each in told.json()["limits"]] == [("rate", "note")]
+    assert told.json()["limits"][0]["changed"]
+    assert (refused.status_code, malformed.status_code) == (422, 422)
+    assert cleared == [True, False]
+
+
 async def test_samples_and_types_are_told(taskq: TaskQ, web: HttpClient) -> None:
     await enqueue(taskq, "1", "2")
     await enqueue(taskq, "3", name="mail")

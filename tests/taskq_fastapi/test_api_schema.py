@@ -52,6 +52,9 @@ ROUTES = {
     "move_task": "POST /tasks/{queue}/{task_id}",
     "cancel_task": "POST /tasks/{queue}/{task_id}",
     "reschedule_task": "PATCH /tasks/{queue}/{task_id}",
+    "limits": "GET /limits",
+    "set_limit": "POST /limits",
+    "clear_limit": "DELETE /limits",
     "update_payload": "PATCH /tasks/{queue}/{task_id}",
     "act_on": "POST /tasks/actions",
     "act_on_matching": "POST /tasks/actions",
@@ -178,6 +181,7 @@ RECORDS: dict[type, type[BaseModel]] = {
     inspection.UnreadableTask: models.Task,
     inspection.TaskPage: models.TaskPage,
     inspection.GroupInfo: models.Group,
+    inspection.LimitInfo: models.Limit,
     inspection.PeriodicEntryInfo: models.Schedule,
     inspection.SchedulerEvent: models.SchedulerEvent,
     ReconcileReport: models.ReconcileReport,
@@ -215,6 +219,8 @@ def _name_what_is_there(case: Any) -> None:
     if case.operation.label.endswith("/tasks/actions"):
         chosen = {"tasks": [{"queue": "default", "id": models.ID}]}
         case.body = {"action": "delete", **(chosen if case.body.get("filter") is None else _filter(case.body))}
+    if case.operation.label == f"POST {PREFIX}/limits":
+        case.body = {"queue": "default", "name": "note", "concurrency": 5}
     if case.method == "DELETE":
         case.query["force"] = True
 
