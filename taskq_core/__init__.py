@@ -71,6 +71,7 @@ from taskq_core.retry import exponential
 from taskq_core.settings import CircuitSettings, QueueLimit, Settings, WhenFull
 from taskq_core.sources import csv_rows
 from taskq_core.task import CoroutineTask, RemoteTask, Signature, Task
+from taskq_core.uniqueness import OnConflict, Unique, UniqueStates
 from taskq_core.wire import TaskState
 from taskq_core.workflow import Workflow, WorkflowHandle, chain, chord, group
 
@@ -102,6 +103,7 @@ __all__ = [
     "MissingReferenceError",
     "NoCurrentTaskError",
     "NotReplicatedError",
+    "OnConflict",
     "OnFailure",
     "PayloadError",
     "PayloadSizeWarning",
@@ -149,6 +151,8 @@ __all__ = [
     "TaskSequence",
     "TaskState",
     "TaskStateError",
+    "Unique",
+    "UniqueStates",
     "UnknownTaskError",
     "WhenFull",
     "Workflow",

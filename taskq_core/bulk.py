@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, overload
 
 from taskq_core.admission import Wait
-from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX, Admitted, EnqueueCode, NewTask
+from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX, HELD, Admitted, Codes, EnqueueCode, NewTask
 from taskq_core.errors import BrokerError, BulkEnqueueError, EnqueueError
 from taskq_core.preparer import Preparer, may_have_happened, refusal
 from taskq_core.result import TaskHandle
@@ -111,6 +111,8 @@ class BulkResult(Sequence[TaskHandle[Any]]):
 
     Attributes:
         errors: One per task that was refused: its unique lock or its id was taken, or its queue was full.
+        existing: Ids of tasks that were there before and stand for one of these (`Unique`), by the id that this one
+            would have had. Their handles say `existing`.
     """
 
     def __init__(self, make_handle: Callable[[BaseTask[Any], str], TaskHandle[Any]]) -> None:
@@ -119,6 +121,8 @@ class BulkResult(Sequence[TaskHandle[Any]]):
         self._sources: list[BaseTask[Any]] = []
         # While the transaction is open: handles given out, by position. None otherwise.
         self._early: dict[int, TaskHandle[Any]] | None = None
+        self._there: set[int] = set()  # positions of tasks that were there before
+        self.existing: dict[str, str] = {}
         self.errors: list[EnqueueError] = []
 
     @property
@@ -146,6 +150,7 @@ class BulkResult(Sequence[TaskHandle[Any]]):
         if self._early is not None and position in self._early:
             return self._early[position]
         handle = self._make_handle(self._sources[position], self._ids[position])
+        handle.existing = position in self._there
         if self._early is not None:
             handle.mark_deferred()
             self._early[position] = handle
@@ -163,12 +168,17 @@ class BulkResult(Sequence[TaskHandle[Any]]):
             self._sources += batch.sources
             self._ids += [task.task_id for task in batch.tasks]
             return errors
-        for source, task, code in zip(batch.sources, batch.tasks, answer.codes, strict=True):
+        for source, task, (code, holder) in zip(batch.sources, batch.tasks, answer.each(), strict=True):
             if code == EnqueueCode.STORED:
                 self._sources.append(source)
                 self._ids.append(task.task_id)
+            elif code in HELD:
+                self._there.add(len(self._ids))
+                self._sources.append(source)
+                self._ids.append(holder)
+                self.existing[task.task_id] = holder
             else:
-                errors.append(refusal(code, source.name, batch.queue.name, task.task_id, answer))
+                errors.append(refusal(code, source.name, batch.queue.name, task.task_id, answer, holder))
         self.errors += errors
         return errors
 
@@ -205,7 +215,10 @@ class EarlyHandles:
         refused = {error.task_id: error for error in result.errors}
         for position, handle in self._handles.items():
             task_id = self._ids[position]
-            if task_id in sent:
+            if task_id in result.existing:
+                handle.mark_existing(result.existing[task_id])
+                handle.mark_sent()
+            elif task_id in sent:
                 handle.mark_sent()
             else:
                 handle.mark_sent(refused.get(task_id) or failure)
@@ -238,7 +251,10 @@ class Landing:
             return None
         done = self.batch.part(answer.codes, is_full=False)
         if done.tasks:
-            self._note(done, Admitted(answer.codes.replace(EnqueueCode.FULL, "")), duration_s)
+            codes = answer.codes.replace(EnqueueCode.FULL, "")
+            if isinstance(answer.codes, Codes):
+                codes = Codes(codes, answer.codes.holders)
+            self._note(done, Admitted(codes), duration_s)
             self.batch = self.batch.part(answer.codes, is_full=True)
         return pause_s
 
@@ -253,9 +269,8 @@ class Landing:
         errors = self._result.add(batch, answer)
         counts: dict[tuple[str, str | None], int]
         if errors:
-            stored = [
-                each.name for each, code in zip(batch.sources, answer.codes, strict=True) if code == EnqueueCode.STORED
-            ]
+            sent = (EnqueueCode.STORED, *HELD)
+            stored = [each.name for each, code in zip(batch.sources, answer.codes, strict=True) if code in sent]
             counts = Counter([(name, None) for name in stored] + [(each.task, type_name(each)) for each in errors])
         else:
             counts = {(name, None): count for name, count in batch.count()}

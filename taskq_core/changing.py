@@ -20,6 +20,7 @@ from taskq_core.errors import (
 from taskq_core.moving import move
 from taskq_core.settings import ArchiveLimits, Duration, seconds
 from taskq_core.steps import Steps, ask
+from taskq_core.uniqueness import digest, names_in
 from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_message, encode_message
 
 PAYLOAD_MAX = 16 * 1024 * 1024
@@ -71,13 +72,13 @@ def check_payload(payload: object, expected: object = None) -> None:
         raise ConfigurationError(f"payload must be at most {PAYLOAD_MAX} bytes, got {len(payload)}")
 
 
-def with_payload(queue: QueueKeys, message: TaskMessage, payload: bytes) -> TaskMessage:
-    """Return a message with another payload, and the unique lock that goes with it."""
+def with_payload(queue: QueueKeys, message: TaskMessage, payload: bytes, unique_rule: str) -> TaskMessage:
+    """Return a message with another payload, and the unique lock that goes with it by the rule of its task."""
     changed = TaskMessage()
     changed.CopyFrom(message)
     changed.payload = payload
     if message.unique_key:
-        changed.unique_key = queue.unique(message.type, payload)
+        changed.unique_key = queue.lock(message.type, digest(payload, names_in(unique_rule)))
     return changed
 
 
@@ -113,7 +114,7 @@ def reschedule(
             raise TaskNotFoundError(queue.name, task_id)
         message = decode_message(stored.message)
         check(message)
-        changed = with_payload(queue, message, payload)
+        changed = with_payload(queue, message, payload, stored.unique_rule)
         operation = operations.reschedule(
             queue,
             task_id,

@@ -235,7 +235,8 @@ class Client:
         try:
             while True:
                 answer = self._send_tasks(prepared.queue, (prepared.task,), time.monotonic() + timeout_s)
-                error = prepared.settle(answer.codes, answer)
+                ((code, holder),) = answer.each()
+                error = prepared.settle(code, answer, holder)
                 pause_s = wait.pause_s() if isinstance(error, QueueFullError) else None
                 if pause_s is None:
                     break

@@ -196,12 +196,22 @@ class EnqueueError(TaskQError):
 
 
 class DuplicateTaskError(EnqueueError):
-    """Another task with the same queue, name and payload holds the unique lock."""
+    """Another task with the same queue, name and arguments holds the unique lock.
+
+    Attributes:
+        existing_id: Id of that task, "" where it is not known.
+    """
+
+    def __init__(self, task: str, queue: str, task_id: str, reason: str = "", existing_id: str = "") -> None:
+        super().__init__(task, queue, task_id, reason)
+        self.args = (task, queue, task_id, reason, existing_id)
+        self.existing_id = existing_id
 
     def __str__(self) -> str:
+        holder = f"task {self.existing_id!r}" if self.existing_id else "a task"
         return (
             f"task {self.task!r} was not enqueued to {self.queue!r}: "
-            "a task with the same arguments holds the unique lock (unique_for)"
+            f"{holder} with the same arguments holds the unique lock"
         )
 
 

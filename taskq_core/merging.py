@@ -90,7 +90,8 @@ class Merger:
         errors: list[EnqueueError | None]
         try:
             answer = await self._client.send_tasks(queue, [prepared.task for prepared, _ in items])
-            errors = [prepared.settle(code, answer) for (prepared, _), code in zip(items, answer.codes, strict=True)]
+            told = zip(items, answer.each(), strict=True)
+            errors = [prepared.settle(code, answer, holder) for (prepared, _), (code, holder) in told]
         except BrokerError as cause:
             errors = list(failures([prepared for prepared, _ in items], cause))
         except Exception as mistake:  # no answer of Redis: a mistake, or what a task raised that ran while it was sent

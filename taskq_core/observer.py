@@ -39,6 +39,7 @@ class Observer:
 
     def tell_enqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
         """Tell of tasks that were enqueued, if it wants to know and there are any."""
+        handles = _new(handles)
         if handles:
             try:
                 self.enqueued(handles)
@@ -47,8 +48,14 @@ class Observer:
 
     async def atell_enqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
         """As `tell_enqueued`, from a coroutine."""
+        handles = _new(handles)
         if handles:
             try:
                 await self.aenqueued(handles)
             except Exception:
                 logger.exception("what was to be told of enqueued tasks failed")
+
+
+def _new(handles: Sequence[TaskHandle[Any]]) -> Sequence[TaskHandle[Any]]:
+    """Leave out tasks that were there before, of which nothing was enqueued."""
+    return [each for each in handles if not each.existing] if any(each.existing for each in handles) else handles

@@ -23,6 +23,7 @@ from taskq_core.limits import (
 from taskq_core.retry import RetryDelay, as_policy
 from taskq_core.settings import Duration, Relation, member, seconds, unknown
 from taskq_core.telemetry.propagation import check_headers
+from taskq_core.uniqueness import Unique
 from taskq_core.wire import (
     DEFAULT_QUEUE,
     HIGHEST_BAND,
@@ -92,6 +93,7 @@ class TaskOptionsDict(TypedDict, total=False):
     retention: Duration
     task_id: str | None
     unique_for: Duration
+    unique: Unique | None
     aggregate: str | None
     rate_limit: RateLimit | str | None
     concurrency: Concurrency | int | tuple[Concurrency | int, ...] | None
@@ -147,7 +149,10 @@ class TaskOptions:
     """Id of the task, unique in its queue. None: a random UUID."""
     unique_for: Duration = 0
     """While another task with the same queue, name and arguments was enqueued within this time and has not succeeded,
-    enqueueing is refused. 0: never refused. At least one second otherwise."""
+    enqueueing is refused. 0: never refused. At least one second otherwise. The lock is Asynq's."""
+    unique: Unique | None = None
+    """What makes two tasks equal, in which states of the first, and what becomes of the second. Not together with
+    `unique_for`, which is the short form for the most common case. None: tasks may be equal. Added in 0.1."""
     aggregate: str | None = None
     """Group of its queue that it waits in until the group is turned into one task. None or "": it runs by itself."""
     rate_limit: RateLimit | str | None = None
@@ -213,6 +218,13 @@ class TaskOptions:
         if 0 < unique_s < 1:
             raise ConfigurationError(f"unique_for must be at least one second, got {self.unique_for!r}")
         set_(self, "unique_for", unique_s)
+        if self.unique is not None:
+            if not isinstance(self.unique, Unique):
+                raise ConfigurationError(f"unique must be Unique(...) or None, got {self.unique!r}")
+            if unique_s:
+                raise ConfigurationError(
+                    "unique and unique_for exclude each other; unique_for=0 or unique=None takes one of them away"
+                )
         set_(self, "aggregate", validate_group_name(self.aggregate) if self.aggregate else None)
         set_(self, "rate_limit", as_rate_limit(self.rate_limit))
         set_(self, "concurrency", as_concurrency(self.concurrency))
@@ -295,7 +307,9 @@ class TaskOptions:
 
     @property
     def unique_s(self) -> int:
-        """Whole seconds of the unique lock, 0 for none."""
+        """Whole seconds of the unique lock, 0 for none, or for one that has no time."""
+        if self.unique is not None:
+            return self.unique.period_s
         return int(seconds("unique_for", self.unique_for))
 
 

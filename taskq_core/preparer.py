@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from taskq_core.broker import operations
-from taskq_core.broker.operations import Admitted, EnqueueCode, NewTask, Operation
+from taskq_core.broker.operations import HELD, Admitted, EnqueueCode, NewTask, Operation
 from taskq_core.carrying import carry
 from taskq_core.errors import (
     BrokerAuthenticationError,
@@ -35,6 +35,7 @@ from taskq_core.middleware import MiddlewareStack
 from taskq_core.result import TaskHandle
 from taskq_core.task import BaseTask, Headers, Plan, Signature, Task
 from taskq_core.telemetry import Carrier, ClientMetrics, ProducerSpan, Tracing, fit, type_name, wrap
+from taskq_core.uniqueness import digest as digest_of
 from taskq_core.wire import Keys, QueueKeys
 
 R = TypeVar("R")
@@ -64,11 +65,21 @@ class Prepared(Generic[R]):
         self.handle = handle
         self.span = span
 
-    def settle(self, code: str, answer: Admitted | None = None) -> EnqueueError | None:
-        """Return the error that an enqueue code stands for, or None; `answer` is that of its call, if not its own."""
+    def settle(self, code: str, answer: Admitted | None = None, holder: str = "") -> EnqueueError | None:
+        """Return the error that an enqueue code stands for, or None.
+
+        Args:
+            code: The code.
+            answer: That of its call, if not its own.
+            holder: Id of the task that holds its lock, "" if that is not known.
+        """
         if code == EnqueueCode.STORED:
             return None
-        return refusal(code, self.handle.name, self.handle.queue, self.handle.id, answer)
+        if code in HELD:
+            if holder:
+                self.handle.mark_existing(holder)
+            return None
+        return refusal(code, self.handle.name, self.handle.queue, self.handle.id, answer, holder)
 
     def failure(self, cause: BrokerError) -> EnqueueError:
         """Return the error for a send that failed."""
@@ -89,20 +100,23 @@ def failures(sent: Sequence[Prepared[Any]], cause: BrokerError) -> list[EnqueueE
         answer = Admitted(answer)
     if not isinstance(answer, Admitted):
         return [prepared.failure(cause) for prepared in sent]
-    codes = zip(sent, answer.codes, strict=True)
-    return [prepared.settle(code, answer) or prepared.failure(cause) for prepared, code in codes]
+    codes = zip(sent, answer.each(), strict=True)
+    return [prepared.settle(code, answer, holder) or prepared.failure(cause) for prepared, (code, holder) in codes]
 
 
 def _digest(name: str, payload: bytes) -> str:
     return hashlib.blake2b(name.encode() + b"\0" + payload, digest_size=8).hexdigest()
 
 
-def refusal(code: str, name: str, queue: str, task_id: str, answer: Admitted | None = None) -> EnqueueError:
+def refusal(
+    code: str, name: str, queue: str, task_id: str, answer: Admitted | None = None, holder: str = ""
+) -> EnqueueError:
     """Return the error of a task that was not stored: its lock or its id is taken, or the queue is full."""
     if code == EnqueueCode.FULL and answer is not None:
         return QueueFullError(name, queue, task_id, answer.pending, answer.limit)
-    kind = DuplicateTaskError if code == EnqueueCode.DUPLICATE else TaskIdConflictError
-    return kind(name, queue, task_id)
+    if code == EnqueueCode.DUPLICATE:
+        return DuplicateTaskError(name, queue, task_id, existing_id=holder)
+    return TaskIdConflictError(name, queue, task_id)
 
 
 def may_have_happened(cause: BrokerError) -> bool:
@@ -224,7 +238,11 @@ class Preparer:
         self, task: BaseTask[Any], plan: Plan, task_id: str, payload: bytes, headers: Headers, limit: str
     ) -> NewTask:
         name = task.name
-        unique_key = plan.queue.unique(name, payload) if plan.unique_s else ""
+        unique_key = ""
+        if plan.unique is not None:
+            unique_key = plan.queue.lock(name, digest_of(payload, plan.unique.args))
+        elif plan.unique_s:
+            unique_key = plan.queue.unique(name, payload)
         digest = "" if plan.confirm is None else _digest(name, payload)
         if self._envelope:
             payload = wrap(payload, headers.texts, task.codec.parameters if isinstance(task, Task) else ())
@@ -232,6 +250,7 @@ class Preparer:
         new = NewTask(task_id, message, plan.start_at_s, plan.start_in_ms, unique_key, plan.unique_s, plan.group, limit)
         if plan.marks:
             new.marks = plan.marks
+        new.unique_rule = plan.unique_rule
         if plan.confirm is not None:
             new.confirm = plan.confirm
             new.digest = digest

@@ -64,6 +64,10 @@ class FindingKind(StrEnum):
     """A task waits in a group that is not among the names of groups. The name is put there."""
     SET_NOT_LISTED = "set_not_listed"
     """An aggregation set is not on the list of them, so nobody would give its members back. It is put there."""
+    LOCK_WITHOUT_TASK = "lock_without_task"
+    """A unique lock is held by a task that is gone, or has ended, so no other one is taken. It is freed."""
+    TASK_WITHOUT_LOCK = "task_without_lock"
+    """A task that is to be unique has lost its lock, so a second one would be taken. It gets it back."""
     WRONG_TYPE = "wrong_type"
     """A key is of another type than the layout says. What stands there is moved to a key of its own, as it is."""
 
@@ -145,6 +149,8 @@ class _Pass:
         self._found: dict[str, tuple[Suspect, Mended]] = {}
         self._strange: dict[str, tuple[str, Finding]] = {}  # by key: the type it must have
         self._orphans: dict[str, None] = {}  # aggregation sets that are not listed
+        self._unheld: dict[str, None] = {}  # unique locks that nobody may hold
+        self._unlocked: dict[str, None] = {}  # hashes of tasks that have lost a unique lock
         self._findings: list[Finding] = []
         self._listed = 0
         self._scanned = 0
@@ -175,11 +181,12 @@ class _Pass:
             if self._is_full:
                 break
         is_full = self._is_full
-        if self._found or self._orphans or (self._strange and self._repair):
+        if self._found or self._orphans or self._unheld or self._unlocked or (self._strange and self._repair):
             yield Pause(self._look_again_s)
         yield from self._set_aside(probed.now_ns)
         yield from self._relist()  # before the close looks: then its members stand where they should
         yield from self._look_again()
+        yield from self._relock()
         return self._report(is_complete=not is_full)
 
     def _report(self, *, is_complete: bool) -> ReconcileReport:
@@ -239,6 +246,26 @@ class _Pass:
                 detail = f"{_shown(key)} is not among the aggregation sets"
                 kind = FindingKind.SET_NOT_LISTED
                 self._findings.append(Finding(kind=kind, task_id="", detail=detail, repaired=self._repair))
+
+    # --- unique locks -------------------------------------------------------------------------------------------------
+
+    def _relock(self) -> Steps[None]:
+        """Free locks and give them back; after the close looks, by which damaged tasks are gone or at home."""
+        waiting = [*((key, True) for key in self._unheld), *((key, False) for key in self._unlocked)]
+        while waiting:
+            batch, waiting = waiting[: operations.MEND_MAX], waiting[operations.MEND_MAX :]
+            locks = [key for key, is_lock in batch if is_lock]
+            tasks = [key for key, is_lock in batch if not is_lock]
+            wrong = yield operations.relock(self._queue, locks, tasks, repair=self._repair)
+            for (key, is_lock), other in zip(batch, wrong, strict=True):
+                if not other:
+                    continue
+                task_id = other if is_lock else key.removeprefix(self._queue.task_prefix)
+                end = f"{_shown(key)} is held by it, and it is gone or has ended: it is freed"
+                if not is_lock:
+                    end = f"nobody holds its lock {_shown(other)}: it gets it back"
+                kind = FindingKind.LOCK_WITHOUT_TASK if is_lock else FindingKind.TASK_WITHOUT_LOCK
+                self._findings.append(Finding(kind=kind, task_id=task_id, detail=end, repaired=self._repair))
 
     # --- what looks doubtful ------------------------------------------------------------------------------------------
 
@@ -324,6 +351,11 @@ class _Pass:
             for key in page.sets:
                 if "}:" not in key.removeprefix(self._queue.prefix) and len(self._orphans) < FINDINGS_MAX:
                     self._orphans[key] = None
+            for found, keys in ((self._unheld, page.unheld), (self._unlocked, page.unlocked)):
+                for key in keys:
+                    is_certain = "}:" not in self._queue.name + key.removeprefix(self._queue.prefix)
+                    if is_certain and len(found) < FINDINGS_MAX:
+                        found[key] = None
             for task in page.tasks:
                 self._scanned += 1
                 suspect = self._judge(task, began_ns)

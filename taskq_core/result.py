@@ -81,6 +81,8 @@ class TaskHandle(Generic[R_co]):
         id: Id of the task, chosen before it was sent.
         queue: Queue it was sent to.
         name: Name of the task.
+        existing: True if the task was there before, and the call that made this handle added none (`Unique`). Known
+            once the task was sent.
         info: The task as it stood at the last `refresh`, or None.
         first_state: State it is enqueued in: pending, scheduled where its start is put off, or aggregating.
         is_late: True while the task may still wait in an outbox although its transaction has committed.
@@ -91,6 +93,7 @@ class TaskHandle(Generic[R_co]):
         "_failure",
         "_is_deferred",
         "_source",
+        "existing",
         "first_state",
         "id",
         "info",
@@ -120,6 +123,7 @@ class TaskHandle(Generic[R_co]):
         self.is_kept = is_kept
         self.result_type = result_type
         self.first_state = first_state
+        self.existing = False
         self.info: TaskInfo | None = None
         self.is_late = False
         self.note: Any = None
@@ -145,6 +149,11 @@ class TaskHandle(Generic[R_co]):
         if failure is not None:
             self.note = None
         self.is_late = is_late
+
+    def mark_existing(self, task_id: str) -> None:
+        """Note that another task is there in the stead of this one: the handle is that one's from here on."""
+        self.id = task_id
+        self.existing = True
 
     def _check_sent(self) -> None:
         if self._failure is not None:

@@ -27,6 +27,7 @@ from taskq_core.injection import Injection
 from taskq_core.limits import Limits
 from taskq_core.options import TaskOptions, TaskOptionsDict, task_options
 from taskq_core.result import TaskHandle
+from taskq_core.settings import unknown
 from taskq_core.wire import (
     DEAD_LETTER,
     EXPIRES,
@@ -108,6 +109,8 @@ class Plan:
         "start_in_ms",
         "task_id",
         "template",
+        "unique",
+        "unique_rule",
         "unique_s",
     )
 
@@ -127,6 +130,8 @@ class Plan:
         )
         self.marks, own_headers = _controls(options)
         self.headers = Headers({**options.headers, **own_headers} if own_headers else options.headers)
+        self.unique = options.unique
+        self.unique_rule = "" if options.unique is None else options.unique.rule
         self.unique_s = options.unique_s
         self.group = options.aggregate or ""
         self.task_id = options.task_id
@@ -188,8 +193,13 @@ class BaseTask(Generic[R_co]):
         """This task's options, over the defaults of its queue application."""
         defaults = self._enqueuer.task_defaults
         if self._options is None or self._options[0] is not defaults:
-            self._options = (defaults, task_options({**defaults, **self._given}))
+            options = task_options({**defaults, **self._given})
+            self._check_unique(options)
+            self._options = (defaults, options)
         return self._options[1]
+
+    def _check_unique(self, options: TaskOptions) -> None:
+        """Refuse arguments that make a task unique and that it does not have."""
 
     def plan(self, keys: Keys) -> Plan:
         """Return what is equal for all calls, computed once. For clients."""
@@ -218,7 +228,7 @@ class BaseTask(Generic[R_co]):
     def _check_options(self) -> None:
         """Refuse options where the mistake is, rather than at the first call."""
         self._check_limits()
-        task_options(self._given)
+        self._check_unique(task_options(self._given))
 
     def _check_limits(self) -> None:
         limits = {name: self._given[name] for name in _LIMITS if name in self._given}
@@ -406,6 +416,7 @@ class Task(BaseTask[R], Generic[P, R]):
             injected |= injection.names
         references = enqueuer.references
         self.codec = self._make_codec(function, strict, injected, references)
+        self._check_unique(task_options(self._given))
         self.body = self.function
         if references is not None and self.codec.has_references:
             self.body = (afetching if self.is_coroutine else fetching)(self, references)
@@ -419,6 +430,13 @@ class Task(BaseTask[R], Generic[P, R]):
     ) -> ArgumentsCodec:
         """Return what reads and writes the arguments. For adapters whose tasks have rules of their own."""
         return ArgumentsCodec(function, name=self.name, strict=strict, injected=injected, references=references)
+
+    def _check_unique(self, options: TaskOptions) -> None:
+        if "codec" not in self.__dict__:
+            return  # looked at once its parameters are known
+        for name in () if options.unique is None else options.unique.args or ():
+            if name not in self.codec.known:
+                raise unknown(f"parameter of task {self.name!r} in unique args", name, self.codec.parameters)
 
     def _parameter_defaults(self) -> Mapping[str, Any] | None:
         if "codec" not in self.__dict__:

@@ -121,6 +121,7 @@ class OutboxTask(models.Model):
     start_in_ms = models.BigIntegerField(_("start after"), null=True)
     unique_key = models.CharField(_("unique lock"), max_length=1024, default="")
     unique_s = models.BigIntegerField(_("seconds of the unique lock"), default=0)
+    unique_rule = models.CharField(_("rule of the unique lock"), max_length=1024, default="", db_default="")
     group = models.CharField(_("group"), max_length=256, default="")
     replicas = models.PositiveSmallIntegerField(_("replicas that confirm"), null=True)
     fsynced = models.BooleanField(_("confirmed on disk"), default=False)

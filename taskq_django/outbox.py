@@ -56,6 +56,7 @@ class DatabaseTable:
                     start_in_ms=row.task.start_in_ms,
                     unique_key=row.task.unique_key,
                     unique_s=row.task.unique_s,
+                    unique_rule=row.task.unique_rule,
                     group=row.task.group,
                     replicas=None if row.task.confirm is None else row.task.confirm.replicas,
                     fsynced=row.task.confirm is not None and row.task.confirm.fsynced,
@@ -159,6 +160,7 @@ def _row(stored: Any) -> OutboxRow:
             stored.group,
             limit_of(bytes(stored.message)),
             None if stored.replicas is None else Confirmation(stored.replicas, stored.fsynced),
+            unique_rule=stored.unique_rule,
         ),
         age_s=max(0.0, stored.age.total_seconds()),
     )

@@ -961,6 +961,7 @@ TASKQ = {"URL": "redis://127.0.0.1:1/0"}
         "reference/task-options.md",
         "reference/settings.md",
         "how-to/aggregate-tasks.md",
+        "how-to/keep-tasks-unique.md",
         "how-to/schedule-periodic-tasks.md",
         "how-to/share-with-go.md",
         "how-to/limit-with-a-semaphore.md",

@@ -14,7 +14,7 @@ from taskq_core.errors import BrokerReplicationError
 ANSWER_S = 0.5
 """Seconds left for the answer, since Redis ends a wait up to 0.1 s late, a busy one later. Less is not worth
 another wait."""
-_STORED = frozenset((EnqueueCode.STORED, DeliveryCode.STORED_BEFORE))
+_STORED = frozenset((EnqueueCode.STORED, EnqueueCode.CHANGED, DeliveryCode.STORED_BEFORE))
 _SHARE = 0.4
 """Most of a short time that is left for the answer."""
 
@@ -38,7 +38,7 @@ def is_due(operation: Operation[Any], reply: Any) -> bool:
 def forget_command(operation: Operation[Any], reply: Any) -> tuple[Argument, ...]:
     """Return what deletes the digests of confirmed tasks."""
     codes = zip(operation.receipts, _codes(operation, reply), strict=True)
-    return ("UNLINK", *[key for key, code in codes if code == EnqueueCode.STORED])
+    return ("UNLINK", *[key for key, code in codes if code in _STORED])
 
 
 def _codes(operation: Operation[Any], reply: Any) -> str:

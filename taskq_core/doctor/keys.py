@@ -25,7 +25,7 @@ class KeyKind(StrEnum):
     UNREGISTERED_QUEUE = "unregistered_queue"
     """A queue has tasks, and its name is not among those of all queues. The name is put there."""
     LEAKED_LOCK = "leaked_lock"
-    """The task that holds a unique lock is gone. The lock is deleted."""
+    """The task that holds a unique lock is gone, or has ended. The lock is deleted."""
     ENDLESS = "endless"
     """A key that has to expire never does. It gets the longest time that such a key lives."""
     EXPIRING = "expiring"
@@ -261,7 +261,9 @@ class Surveyor:
                 kind=KeyKind.EXPIRING, queue=name, key=each.key, detail="it would expire and has to stay: it stays"
             )
         elif (
-            form.lives_s is not None and each.ttl_ms < 0 and not (rest.startswith("unique:") and each.about[:1] == "0")
+            form.lives_s is not None
+            and each.ttl_ms < 0
+            and not (rest.startswith("unique:") and each.about[:1] in ("0", "2"))  # left behind, or without an end
         ):
             yield KeyDamage(
                 kind=KeyKind.ENDLESS,
@@ -280,7 +282,7 @@ def _special(each: SurveyedKey, rest: str, queue: QueueKeys, *, is_own: bool, at
                 kind=KeyKind.LEAKED_LOCK,
                 queue=queue.name,
                 key=each.key,
-                detail=f"task {holder!r}, which holds it, is gone: it is deleted",
+                detail=f"task {holder!r}, which holds it, is gone or has ended: it is deleted",
                 remedy=Tending(Remedy.UNLOCK, each.key, queue.task(holder), holder),
             )
     elif rest == "quarantine" and each.kind == "zset":

@@ -20,7 +20,7 @@ from taskq_core.doctor.keys import Census, KeyDamage, KeyKind, Surveyor
 from taskq_core.errors import BrokerAuthenticationError, BrokerFullError, BrokerReplyError, BrokerUnavailableError
 from taskq_core.inspector import Inspector, WorkerProcess
 from taskq_core.options import task_options
-from taskq_core.reconcile import reconcile, run
+from taskq_core.reconcile import FindingKind, reconcile, run
 from taskq_core.settings import seconds
 from taskq_core.steps import Steps, ask, follow
 from taskq_core.wire import DEFAULT_QUEUE, QueueKeys, TaskState
@@ -313,7 +313,8 @@ class _Reader:
                 raise
             return None  # it refuses writes, or this user may not; other checks tell
         moving = follow(count_moving(queue), self._runner.run)
-        return Damage(findings=report.findings, moving=moving)
+        others = [each for each in report.findings if each.kind is not FindingKind.LOCK_WITHOUT_TASK]  # the census's
+        return Damage(findings=others, moving=moving)
 
     # --- single keys --------------------------------------------------------------------------------------------------
 

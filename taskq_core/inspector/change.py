@@ -82,7 +82,7 @@ def update_payload(
         message = decode_message(stored.message)
         if expected is not None and message.payload != expected:
             raise TaskStateError(name, task_id, str(stored.state), "its payload is another by now")
-        changed = with_payload(queue, message, payload)
+        changed = with_payload(queue, message, payload, stored.unique_rule)
         operation = operations.rewrite(
             queue,
             task_id,

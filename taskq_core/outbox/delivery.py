@@ -3,11 +3,20 @@
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from taskq_core.admission import Admission
 from taskq_core.broker import operations
-from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX, Confirmation, DeliveryCode, EnqueueCode, NewTask
+from taskq_core.broker.operations import (
+    BATCH_BYTES,
+    BATCH_MAX,
+    HELD,
+    Confirmation,
+    DeliveryCode,
+    EnqueueCode,
+    NewTask,
+    each_code,
+)
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerError, BrokerUnavailableError
 from taskq_core.ids import new_token
@@ -49,12 +58,14 @@ class Delivered:
         stored: Receipts of rows whose tasks stand in Redis, stored by it or before.
         refused: `EnqueueCode` by receipt of rows whose id or unique lock was taken: their tasks are dropped, with a
             warning.
+        existing: Id of the task that stands for a stored one, because it was there before, by receipt.
         failure: What Redis said last where it refused or did not answer, if it did.
     """
 
     claimed: int
     stored: list[str]
     refused: dict[str, EnqueueCode]
+    existing: dict[str, str] = field(default_factory=dict)
     failure: BrokerError | None = None
 
 
@@ -121,9 +132,12 @@ class Delivery:
     def _note(self, batch: Sequence[OutboxRow], codes: str, delivered: Delivered) -> list[str]:
         """Note what became of rows; return the receipts of those for which there is no room yet."""
         put_off = []
-        for row, code in zip(batch, codes, strict=True):
+        for row, (code, holder) in zip(batch, each_code(codes), strict=True):
             if code in (DeliveryCode.STORED, DeliveryCode.STORED_BEFORE):
                 delivered.stored.append(row.receipt)
+            elif code in HELD:
+                delivered.stored.append(row.receipt)
+                delivered.existing[row.receipt] = holder
             elif code == DeliveryCode.FULL:
                 put_off.append(row.receipt)
             elif code != DeliveryCode.TOO_LATE:  # those are another sender's by now

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from typing import Any
 
-from taskq_core.broker.operations import Admitted, EnqueueCode
+from taskq_core.broker.operations import Admitted, Codes, EnqueueCode
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.bulk import Batch, BulkResult
 from taskq_core.circuit import Circuit
@@ -84,6 +84,8 @@ class OutboxSender:
             if row.receipt in delivered.refused:
                 handle.mark_sent(refusal(delivered.refused[row.receipt], handle.name, handle.queue, handle.id))
             else:
+                if row.receipt in delivered.existing:
+                    handle.mark_existing(delivered.existing[row.receipt])
                 handle.mark_sent(is_late=row.receipt not in delivered.stored)
                 if self._observer.wants_enqueued():
                     self._observer.tell_enqueued((handle,))
@@ -131,8 +133,9 @@ class OutboxSender:
             delivered = self._attempt(table, [row.receipt for row in rows])
             told = len(result)
             for batch, its_rows in zip(batches, by_batch, strict=True):
-                codes = [delivered.refused.get(row.receipt, EnqueueCode.STORED) for row in its_rows]
-                result.add(batch, Admitted("".join(codes)))
+                codes = "".join(_code(row.receipt, delivered) for row in its_rows)
+                there = [delivered.existing[row.receipt] for row in its_rows if row.receipt in delivered.existing]
+                result.add(batch, Admitted(Codes(codes, there) if there else codes))
             if early is not None:
                 early.settle(result, None)
             if self._observer.wants_enqueued():
@@ -160,6 +163,7 @@ class OutboxSender:
                     delivered = self._delivery.deliver(table, waiting)
                 whole.stored += delivered.stored
                 whole.refused |= delivered.refused
+                whole.existing |= delivered.existing
                 over = {*delivered.stored, *delivered.refused}
                 left = [each for each in waiting if each not in over]
                 if delivered.failure is not None or len(left) == len(waiting):
@@ -174,3 +178,8 @@ class OutboxSender:
             count = "1 task waits" if len(waiting) == 1 else f"{len(waiting)} tasks wait"
             logger.warning("%s in the outbox of database %r: %s", count, table.name, whole.failure)
         return whole
+
+
+def _code(receipt: str, delivered: Delivered) -> str:
+    """Return what became of a row, as the code of an enqueue."""
+    return EnqueueCode.EXISTING if receipt in delivered.existing else delivered.refused.get(receipt, EnqueueCode.STORED)

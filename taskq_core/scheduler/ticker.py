@@ -74,6 +74,8 @@ _OUTCOMES = {
     TickCode.STORED: FiringOutcome.ENQUEUED,
     TickCode.ID_CONFLICT: FiringOutcome.ID_TAKEN,
     TickCode.DUPLICATE: FiringOutcome.DUPLICATE,
+    TickCode.EXISTING: FiringOutcome.DUPLICATE,
+    TickCode.CHANGED: FiringOutcome.DUPLICATE,
     TickCode.DROPPED: FiringOutcome.REFUSED,
 }
 

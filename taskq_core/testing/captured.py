@@ -9,6 +9,7 @@ import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 from taskq_core.app import TaskQ
@@ -53,7 +54,8 @@ class Captured:
     It can be looked at after the block as well.
 
     Attributes:
-        enqueued: All tasks that were stored, in order. What was refused is not among them.
+        enqueued: All tasks that were stored, in order, each as it was changed last (`Unique`). What was refused is not
+            among them.
         runs: All runs that ended, in order.
     """
 
@@ -63,6 +65,7 @@ class Captured:
             memory_endpoint(),
             stored=self._stored,
             astored=self._astored,
+            changed=self._changed,
             begun=self._begun,
             abegun=self._abegun,
             propagates=propagates,
@@ -215,6 +218,15 @@ class Captured:
 
     async def _abegun(self) -> None:
         """Note that a workflow has begun, or goes on."""
+
+    def _changed(self, task: NewTask, task_id: str) -> None:
+        """Note that a task that waits was changed in the stead of a new one (`Unique`)."""
+        new = enqueued_task(task, self._app.tasks)
+        is_moved = task.moves_start or new.run_after is not None or new.run_at is not None
+        for position, known in enumerate(self.enqueued):
+            if (known.id, known.queue) == (task_id, new.queue):
+                args, start = known if task.moves_start else new, new if is_moved else known
+                self.enqueued[position] = replace(args, id=task_id, run_after=start.run_after, run_at=start.run_at)
 
     def _remember(self, tasks: Sequence[NewTask]) -> None:
         self.enqueued += [enqueued_task(task, self._app.tasks) for task in tasks]

@@ -125,7 +125,9 @@ class InlineWorker:
     def give_back(self, runs: Iterable[Run]) -> None:
         """Put tasks back to the head of their queues, the first of them first."""
         for run in reversed(list(runs)):
-            settlement = operations.Settlement(run.task_id, operations.Outcome.REQUEUE)
+            settlement = operations.Settlement(
+                run.task_id, operations.Outcome.REQUEUE, unique_key=run.message.unique_key
+            )
             self._runner.run(operations.settle(run.queue, [settlement], owner=self._owner))
 
     # --- run ----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
-from taskq_core.broker.operations import Admitted, EnqueueCode, NewTask, Operation
+from taskq_core.broker.operations import Admitted, EnqueueCode, NewTask, Operation, each_code
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.runtime import Store
@@ -21,6 +21,16 @@ AsyncStored = Callable[[Sequence[NewTask]], Awaitable[None]]
 
 BEGINNINGS = ("create_workflow", "add_members", "close_groups", "retry_steps")
 """Names of operations after which steps of a workflow may have been started."""
+Changed = Callable[[NewTask, str], None]
+"""Told of a task in whose stead the one with this id was changed."""
+
+
+def _tell_changed(operation: Operation[Any], answer: Any, changed: Changed) -> None:
+    codes = answer.codes if isinstance(answer, Admitted) else answer
+    if EnqueueCode.CHANGED in codes:
+        for task, (code, holder) in zip(operation.tasks, each_code(codes), strict=True):
+            if code == EnqueueCode.CHANGED:
+                changed(task, holder)
 
 
 def _tasks_stored(operation: Operation[Any], answer: Any) -> list[NewTask]:
@@ -31,14 +41,18 @@ def _tasks_stored(operation: Operation[Any], answer: Any) -> list[NewTask]:
 class WatchedRunner(SyncRunner):
     """A blocking runner that tells of what was enqueued through it."""
 
-    def __init__(self, endpoint: Endpoint, stored: Stored, begun: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, stored: Stored, changed: Changed, begun: Callable[[], None] | None = None
+    ) -> None:
         super().__init__(endpoint)
         self._stored = stored
+        self._changed = changed
         self._begun = begun
 
     def _finish(self, operation: Operation[T], sent_on: Any, patience_s: float | None) -> T:
         answer = super()._finish(operation, sent_on, patience_s)
         if operation.tasks:
+            _tell_changed(operation, answer, self._changed)
             self._stored(_tasks_stored(operation, answer))
         elif operation.name in BEGINNINGS and self._begun is not None:
             self._begun()
@@ -53,10 +67,15 @@ class WatchedAsyncRunner(AsyncRunner):
     """
 
     def __init__(
-        self, endpoint: Endpoint, stored: AsyncStored, begun: Callable[[], Awaitable[None]] | None = None
+        self,
+        endpoint: Endpoint,
+        stored: AsyncStored,
+        changed: Changed,
+        begun: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(endpoint)
         self._stored = stored
+        self._changed = changed
         self._begun = begun
         self.is_closed = False
 
@@ -66,6 +85,7 @@ class WatchedAsyncRunner(AsyncRunner):
             raise BrokerUnavailableError.unchanged(f"the client of {self.endpoint.address} is closed")
         answer = await super().run(operation, patience_s=patience_s)
         if operation.tasks:
+            _tell_changed(operation, answer, self._changed)
             await self._stored(_tasks_stored(operation, answer))
         elif operation.name in BEGINNINGS and self._begun is not None:
             await self._begun()
@@ -89,6 +109,7 @@ def watched_store(
     *,
     stored: Stored,
     astored: AsyncStored,
+    changed: Changed,
     begun: Callable[[], None] | None = None,
     abegun: Callable[[], Awaitable[None]] | None = None,
     propagates: bool = False,
@@ -96,7 +117,7 @@ def watched_store(
     """Return a store whose runners tell of what is enqueued."""
     return WatchedStore(
         endpoint=endpoint,
-        runner=WatchedRunner(endpoint, stored, begun),
-        async_runner=WatchedAsyncRunner(endpoint, astored, abegun),
+        runner=WatchedRunner(endpoint, stored, changed, begun),
+        async_runner=WatchedAsyncRunner(endpoint, astored, changed, abegun),
         propagates=propagates,
     )

@@ -148,7 +148,10 @@ class QueueKeys:
 
     def unique(self, task_type: str, payload: bytes | None) -> str:
         """Lock of a task type and payload. No payload (None) and an empty one are different locks."""
-        digest = "" if payload is None else hashlib.md5(payload, usedforsecurity=False).hexdigest()
+        return self.lock(task_type, "" if payload is None else hashlib.md5(payload, usedforsecurity=False).hexdigest())
+
+    def lock(self, task_type: str, digest: str) -> str:
+        """Lock of a task type, by the digest of what counts."""
         return f"{self.unique_prefix}{task_type}:{digest}"
 
     def workflow(self, workflow_id: str) -> str:

@@ -50,6 +50,7 @@ class Fetcher:
         owner: Token of the worker.
         concurrency: Slots.
         lease_s: Seconds of a lease.
+        lock_s: Seconds for which a task that starts holds its unique lock at least.
         spans: Told of exchanges, None where nobody asks for that.
         metrics: Told how long tasks were pending, while somebody exports.
     """
@@ -67,6 +68,7 @@ class Fetcher:
         owner: str,
         concurrency: int,
         lease_s: int,
+        lock_s: int,
         limited: Container[str] = (),
         claim: Callable[[Run], None] | None = None,
         spans: ExchangeSpans | None = None,
@@ -83,6 +85,7 @@ class Fetcher:
         self._redis_clock = redis_clock
         self._owner = owner
         self._lease_s = lease_s
+        self._lock_s = lock_s
         self._limited = limited
         self._claim = claim
         self._work = asyncio.Event()
@@ -218,6 +221,7 @@ class Fetcher:
                         limit,
                         owner=self._owner,
                         lease_s=self._lease_s,
+                        lock_s=self._lock_s,
                         tell_waits=self._metrics.is_active,
                     )
                     self.free -= limit
@@ -348,12 +352,19 @@ class _Turn:
         self.is_repeat = False
         self.started_ns = 0
 
-    def ask(self, queue: QueueKeys, limit: int, *, owner: str, lease_s: int, tell_waits: bool) -> None:
+    def ask(self, queue: QueueKeys, limit: int, *, owner: str, lease_s: int, lock_s: int, tell_waits: bool) -> None:
         """Prepare a dequeue; it stays in doubt until it is answered, and is then repeated under the same number."""
         self._call += 1
         self.queue = queue
         self.asked = limit
         self.is_repeat = False
         self.in_doubt = dequeue(
-            queue, owner=owner, lane=self._name, call=self._call, limit=limit, lease_s=lease_s, tell_waits=tell_waits
+            queue,
+            owner=owner,
+            lane=self._name,
+            call=self._call,
+            limit=limit,
+            lease_s=lease_s,
+            lock_s=lock_s,
+            tell_waits=tell_waits,
         )

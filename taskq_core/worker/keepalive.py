@@ -7,6 +7,7 @@ anybody else may take the task.
 
 import contextlib
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterable
 
@@ -68,6 +69,7 @@ class Keepalive:
         self._every_s = every_s
         self._lease_s = lease_s
         self._grace_s = grace_s
+        self._lock_s = lease_s + math.ceil(grace_s)
         self._presence_s = max(2, round(2 * every_s))
         self._failures = 0
         self._stop = threading.Event()
@@ -150,7 +152,7 @@ class Keepalive:
                 ids = [run.task_id for run in batch]
                 sent_at = self._clock.monotonic()
                 answer = self._runner.run(
-                    operations.extend_leases(queue, ids, owner=self._owner, lease_s=self._lease_s)
+                    operations.extend_leases(queue, ids, owner=self._owner, lease_s=self._lease_s, lock_s=self._lock_s)
                 )
                 lost = []
                 for run, kept in zip(batch, answer.kept, strict=True):

@@ -62,15 +62,16 @@ def settle(
         worker: Token of the worker.
     """
     settlement = _settle(run, result, error, now_s=now_s, duration_s=duration_s, worker=worker)
-    return _with_cursor(run, settlement)
+    return _whole(run, settlement)
 
 
 def given_back(run: Run) -> Settlement:
     """Return what is stored for a run that goes back to the head of its queue: where it would go on."""
-    return _with_cursor(run, Settlement(run.task_id, Outcome.REQUEUE))
+    return _whole(run, Settlement(run.task_id, Outcome.REQUEUE))
 
 
-def _with_cursor(run: Run, settlement: Settlement) -> Settlement:
+def _whole(run: Run, settlement: Settlement) -> Settlement:
+    settlement.unique_key = run.message.unique_key
     notes = run.notes
     if notes is not None and notes.cursor and settlement.outcome not in (Outcome.DONE, Outcome.COMPLETE):
         settlement.cursor = notes.cursor
@@ -117,7 +118,7 @@ def _pause(error: BaseException) -> TaskPaused | None:
 def _success(run: Run, result: object, now_s: int) -> Settlement | ResultValueError:
     message = run.message
     if not message.retention:
-        return Settlement(run.task_id, Outcome.DONE, unique_key=message.unique_key)
+        return Settlement(run.task_id, Outcome.DONE)
     data = b""
     if result is not None:
         try:
@@ -129,7 +130,6 @@ def _success(run: Run, result: object, now_s: int) -> Settlement | ResultValueEr
         Outcome.COMPLETE,
         message=completed_message(message, now_s),
         seconds=message.retention,
-        unique_key=message.unique_key,
         result=data,
     )
 
@@ -146,7 +146,7 @@ def _steered(run: Run, error: BaseException | None) -> Settlement:
         delay_ms = _milliseconds(error.after)
         _note_first_run(run)
         return Settlement(run.task_id, Outcome.RETRY_UNCOUNTED, message=encode_message(run.message), delay_ms=delay_ms)
-    return Settlement(run.task_id, Outcome.DONE, unique_key=run.message.unique_key)  # Discard
+    return Settlement(run.task_id, Outcome.DONE)  # Discard
 
 
 def _failure(run: Run, error: BaseException | None) -> _Failure | None:
@@ -210,7 +210,7 @@ def _failed(run: Run, failure: _Failure, now_s: int) -> Settlement:
     message = run.message
     is_expired = isinstance(failure.error, TaskExpiredError)
     if failure.is_dropped or (is_expired and is_discarded_when_expired(message)):
-        return Settlement(run.task_id, Outcome.DONE, unique_key=message.unique_key)
+        return Settlement(run.task_id, Outcome.DONE)
     if failure.is_final or message.retried >= message.retry:
         stored = archived_message(message, error=failure.text, failed_at_s=now_s)
         return Settlement(run.task_id, Outcome.ARCHIVE, message=stored)

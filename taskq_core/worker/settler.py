@@ -160,7 +160,7 @@ class Settler:
         Where none has, it goes back to the head of its queue without using an attempt.
         """
         run.started = now
-        run.settlement = Settlement(run.task_id, Ended.REQUEUE)
+        run.settlement = Settlement(run.task_id, Ended.REQUEUE, unique_key=run.message.unique_key)
         logger.warning(
             "task %s came after its lease had ended, and is given back",
             run.name,

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import os
 import random
 import signal
@@ -380,6 +381,7 @@ class Worker:
             owner=self._token,
             concurrency=config.concurrency,
             lease_s=lease_s,
+            lock_s=lease_s + math.ceil(grace_s),
             limited=self._limits,
             claim=self._claim,
             spans=ExchangeSpans.wanted(runtime.tracing),

@@ -347,7 +347,7 @@ def _check_options(node: Node, options: TaskOptions) -> None:
     """
     refused = {
         "task_id": (options.task_id is not None, "the id of a step is made from that of its workflow and its name"),
-        "unique_for": (options.unique_s > 0, "a step is not enqueued by itself"),
+        "unique_for": (options.unique_s > 0 or options.unique is not None, "a step is not enqueued by itself"),
         "aggregate": (options.aggregate is not None, "a step is not combined with other tasks"),
     }
     for name, (is_set, why) in refused.items():

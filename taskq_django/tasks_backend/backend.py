@@ -143,6 +143,7 @@ class TaskQBackend(BaseTaskBackend):
         call, announcement = self._prepare(task, args, kwargs)
         with announcement:
             handle = taskq.client.enqueue(call)
+        _follow(announcement.result, handle)
         handle.note = announcement  # until the commit
         self._catch_up(announcement, handle)
         return announcement.result
@@ -152,6 +153,7 @@ class TaskQBackend(BaseTaskBackend):
         call, announcement = self._prepare(task, args, kwargs)
         with announcement:
             handle = await taskq.async_client.enqueue(call)
+        _follow(announcement.result, handle)
         handle.note = announcement  # until the commit
         self._catch_up(announcement, handle)
         return announcement.result
@@ -267,3 +269,9 @@ def _start(task: AnyTask) -> datetime | timedelta | None:
     if isinstance(start, datetime) and timezone.is_naive(start):  # USE_TZ is off
         return timezone.make_aware(start)
     return start
+
+
+def _follow(result: AnyResult, handle: TaskHandle[Any]) -> None:
+    """Let a result be that of the task that was there before, where the option `unique` says so."""
+    if handle.existing:
+        object.__setattr__(result, "id", handle.id)

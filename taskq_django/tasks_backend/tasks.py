@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Self
 
+from taskq_core import Unique
 from taskq_core.retry import RetryDelay
 from taskq_core.settings import Duration
 from taskq_django.tasks_backend.framework import AnyTask
@@ -32,6 +33,7 @@ class TaskQTask(AnyTask):
     deadline: datetime | None = None
     retention: Duration | None = None
     unique_for: Duration | None = None
+    unique: Unique | None = None
     aggregate: str | None = None
     headers: Mapping[str, str] | None = field(default=None, hash=False)
     replicated: bool | int | None = None

@@ -155,7 +155,7 @@ class TestUnique:
 
         assert broker.enqueue("second", unique_key=lock, unique_s=60) == "d"
 
-        before[broker.queue.receipt("lane").encode()] = ("string", b"2:d")
+        before[broker.queue.receipt("lane").encode()] = ("string", b"2:d\n5:first")
         assert broker.dump() == before
 
     def test_two_alike_in_one_batch(self, broker: Broker) -> None:

@@ -472,6 +472,7 @@ class TestRepairs:
     def test_a_lock_held_by_another_is_left(self, any_broker: Broker) -> None:
         queue, raw = any_broker.queue, any_broker.raw
         put(any_broker, "a", unique_key=queue.unique("t:a", b""), unique_s=600)
+        put(any_broker, "b")
         raw.set(queue.unique("t:a", b""), "b")
         raw.hdel(queue.task("a"), "msg")
 

@@ -353,4 +353,4 @@ class TestHistory:
 
 
 def test_every_code_is_known() -> None:
-    assert {each.value for each in TickCode} == set("10d-se")
+    assert {each.value for each in TickCode} == set("10dxu-se")

@@ -84,6 +84,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "check_stored": lambda q: ops.check_stored(q),
     "mend": lambda q: ops.mend(q, [ops.Suspect("a")]),
     "relist": lambda q: ops.relist(q, [q.group_prefix + "g:s"], repair=True),
+    "relock": lambda q: ops.relock(q, [q.unique("t", b"")], [q.task("a")], repair=True),
     "set_aside": lambda q: ops.set_aside(q, {q.pending: "list"}, at_ns=1),
     "acquire": lambda q: ops.acquire(f"asynq:sema:{{{q.name}}}", limit=1, holder="a", for_ms=1000),
     "act": lambda q: ops.act(q, ops.Action.RUN, ["a"]),

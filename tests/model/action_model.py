@@ -52,11 +52,14 @@ class ActionModel(ServiceModel):
         elif action is Action.WAIT:
             task.state = "retry" if task.state == "archived" else "scheduled"
             task.score, task.since = self.due(start_in_ms), ""
+            self.follow(queue, task_id, task.rule, task.lock, task.state)
         elif action is Action.RUN:
             task.state, task.score, task.since = "pending", None, ""
             queue.pending.append(task_id)
+            self.follow(queue, task_id, task.rule, task.lock, task.state)
         elif action is Action.ARCHIVE:
             task.state, task.score = "archived", self.now_s
+            self.follow(queue, task_id, task.rule, task.lock, task.state)
         else:
             self.delete(queue, task_id, lock_named_by(task) if task.state == "aggregating" else task.lock)
         return OK
@@ -87,7 +90,7 @@ class ActionModel(ServiceModel):
         if new_lock and new_lock != old_lock:
             holder, ttl_s = queue.locks.get(old_lock, ("", 0))
             if holder == task_id:
-                if queue.locks.get(new_lock, (task_id, 0))[0] != task_id:
+                if queue.locks.get(new_lock, (task_id, 0))[0] != task_id and self.is_taken(queue, new_lock):
                     return "duplicate"
                 del queue.locks[old_lock]
                 queue.locks[new_lock] = (task_id, ttl_s)
@@ -163,7 +166,7 @@ class ActionModel(ServiceModel):
                 code = "1"
             elif f"x{receipt}" in queue.receipts or task_id in queue.tasks:
                 code = "0"
-            elif lock and lock in queue.locks:
+            elif lock and self.is_taken(queue, lock):
                 code = "d"
             else:
                 code = "1"
@@ -182,6 +185,7 @@ class ActionModel(ServiceModel):
             words[b"state"],
             since=words.get(b"pending_since", ""),
             lock=words.get(b"unique_key", ""),
+            rule=words.get(b"taskq_unique", ""),
             group=words.get(b"group", ""),
             result=departure.fields.get(b"result"),
             cursor=words.get(b"taskq_cursor", ""),
@@ -193,7 +197,8 @@ class ActionModel(ServiceModel):
         else:
             task.score = int(departure.score or self.now_s)
         if lock and departure.lock_ms:
-            queue.locks[lock] = (departure.task_id, tens(-(-departure.lock_ms // 1000)))
+            left_s = -1 if departure.lock_ms < 0 else tens(-(-departure.lock_ms // 1000))
+            queue.locks[lock] = (departure.task_id, left_s)
 
     def move_end(self, queue: Queue, *, token: str, gone: Sequence[Departure], back: Sequence[Departure]) -> int:
         ended = 0

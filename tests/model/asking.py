@@ -22,6 +22,7 @@ QUEUES = ("default", "other")
 IDS = ("a", "b", "c", "d", "e", "f")
 GROUPS = ("g", "h")
 LOCKS = ("x", "y")
+RULES = ("fd", "sr", "we", "fm", "wr")
 ENTRIES = ("e1", "e2")
 LEASE_S = 30
 GRACE_S = 10
@@ -38,7 +39,8 @@ ids = st.sampled_from(IDS)
 picks = st.lists(numbers, min_size=1, max_size=3)
 starts = st.sampled_from(("", "", "", "past", "soon", "later"))
 groups = st.sampled_from(("", "", "", *GROUPS))
-locks = st.sampled_from(("", "", *LOCKS))
+locks = st.sampled_from(("", "", *LOCKS, *LOCKS, *(f"{lock}:{rule}" for lock in LOCKS for rule in RULES)))
+"""Some with a rule behind them."""
 delays = st.sampled_from((1, 9_999, 10_000, 20_001))
 outcomes = st.sampled_from(tuple(Outcome))
 DEEDS = ("extend", "write_result", "note", "quarantine", *Outcome)
@@ -113,15 +115,18 @@ class Asking(RuleBasedStateMachine):
         return encode_message(build_message(type="t", id=task_id, queue=name, **fields))
 
     def new_task(self, name: str, task_id: str, start: str, group: str, lock: str) -> NewTask:
+        lock, _, unique_rule = lock.partition(":")
         key = self.keys.queue(name).unique("t", lock.encode()) if lock else ""
+        lives_s = 10 + 30 * (self.serial % 2) if lock else 0
         return NewTask(
             task_id,
             self.message(name, task_id, unique_key=key, group_key=group),
             start_at_s={"past": self.model.now_s, "later": self.model.now_s + 30}.get(start),
             start_in_ms=10_000 if start == "soon" else None,
             unique_key=key,
-            unique_s=10 + 30 * (self.serial % 2) if lock else 0,
+            unique_s=0 if unique_rule and self.serial % 3 else lives_s,
             group=group,
+            unique_rule=unique_rule,
         )
 
     @invariant()

@@ -73,7 +73,7 @@ class PeopleRules(Asking):
         name, task_id, old = self.readings[0 if fresh else number % len(self.readings)]
         keys, queue = self.here(name)
         was = names_in(old)
-        new_lock = keys.unique("t", (lock or "z").encode()) if was["unique_key"] else ""
+        new_lock = keys.unique("t", (lock.partition(":")[0] or "z").encode()) if was["unique_key"] else ""
         new = self.message(name, task_id, unique_key=new_lock, group_key=was["group_key"])
         locks = {"old_lock": was["unique_key"], "new_lock": new_lock}
         answer = self.ask(ops.rewrite(keys, task_id, old=old, new=new, **locks))

@@ -1,6 +1,7 @@
 """What the queue promises: services that move tasks on, take them back, clean up, and turn groups into one task."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from taskq_core.broker.operations import CombineCode, GroupCheck, NewTask, Recovery, Tick, Verdict
 from tests.model.store_model import StoreModel, lock_named_by
@@ -44,9 +45,9 @@ class ServiceModel(StoreModel):
             task.owner = ""
             failed += each.verdict in {Verdict.RETRY, Verdict.ARCHIVE}
             if each.verdict is Verdict.DROP:
-                self.delete(queue, task_id, "")
+                self.delete(queue, task_id, task.lock)
             elif each.verdict is Verdict.QUARANTINE:
-                queue.quarantine[task_id] = (self.now_s, queue.tasks.pop(task_id).message)
+                self.set_aside(queue, task_id)
             else:
                 task.message = each.message
                 if each.verdict is Verdict.ARCHIVE:
@@ -54,6 +55,7 @@ class ServiceModel(StoreModel):
                     archived += 1
                 else:
                     task.state, task.score = "retry", self.due(each.delay_ms)
+                self.follow(queue, task_id, task.rule, task.lock, task.state)
         if archived:
             self.trim(queue)
         self.count(queue, "processed", failed)
@@ -63,7 +65,7 @@ class ServiceModel(StoreModel):
     def clean(self, queue: Queue, limit: int) -> tuple[int, int]:
         ids = [each for each in self.listed(queue, "completed") if (queue.tasks[each].score or 0) <= self.now_s][:limit]
         for task_id in ids:
-            self.delete(queue, task_id, "")
+            self.delete(queue, task_id, queue.tasks[task_id].lock)
         return len(ids), self.trim(queue)
 
     # --- periodic entries ---------------------------------------------------------------------------------------------
@@ -73,6 +75,7 @@ class ServiceModel(StoreModel):
 
     def tick(self, queue: Queue, ticks: Sequence[Tick]) -> str:
         codes = ""
+        self._fresh.clear()
         for each in ticks:
             mark = queue.marks.get(each.entry)
             if mark is None or mark.split(":")[0] != str(each.before_s):
@@ -128,7 +131,8 @@ class ServiceModel(StoreModel):
         if set_id not in queue.sets or queue.sets[set_id][1] <= self.now_s or size != len(ids):
             return CombineCode.GONE
         if task is not None:
-            code = self.store(queue, task)
+            self._fresh.clear()
+            code = self.store(queue, replace(task, unique_rule=f"{task.unique_rule[:1]}d" if task.unique_rule else ""))
             if code != "1":
                 return CombineCode(code)
         del queue.sets[set_id]
@@ -155,7 +159,7 @@ class ServiceModel(StoreModel):
         for task_id in ids:
             task = queue.tasks.get(task_id)
             if task is not None and task.in_set == set_id:
-                queue.quarantine[task_id] = (self.now_s, queue.tasks.pop(task_id).message)
+                self.set_aside(queue, task_id)
                 count += 1
         if set_id in queue.sets and not any(task.in_set == set_id for task in queue.tasks.values()):
             del queue.sets[set_id]

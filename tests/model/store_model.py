@@ -36,6 +36,11 @@ def names_in(message: bytes) -> dict[str, str]:
     return {"unique_key": read.unique_key, "group_key": read.group_key}
 
 
+def _stored_rule(new: NewTask) -> str:
+    """The rule of a lock as the hash of its task holds it."""
+    return f"{new.unique_rule[0]}{new.unique_s}" if new.unique_rule else ""
+
+
 class StoreModel:
     """The queues of a store at a time.
 
@@ -51,6 +56,7 @@ class StoreModel:
         self.now_s = now_s
         self.queues = {name: Queue() for name in names}
         self.archive = archive
+        self._fresh: set[str] = set()  # ids that this call puts among the pending ones at its end
 
     @property
     def now_ns(self) -> int:
@@ -88,6 +94,36 @@ class StoreModel:
             if not task.moving and not task.removed
         ]
         return sorted(ids, key=lambda each: (queue.tasks[each].score or 0, each.encode()))
+
+    # --- unique locks -------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def covers(rule: str, state: str) -> bool:
+        """Whether a rule lets a task hold its lock in a state."""
+        ends = {"s": {"active", "completed", "archived"}, "f": {"completed", "archived"}}
+        return state not in ends.get(rule[:1], ())
+
+    def is_taken(self, queue: Queue, lock: str) -> bool:
+        """Whether a lock is held by a task that may."""
+        task = queue.tasks.get(queue.locks.get(lock, ("", 0))[0])
+        return task is not None and self.covers(task.rule, task.state) and (task.lock or lock) == lock
+
+    def follow(self, queue: Queue, task_id: str, rule: str, lock: str, state: str) -> None:
+        """Let the lock of a task with a rule follow it to a state."""
+        if not rule or not lock:
+            return
+        if not self.covers(rule, state):
+            self.release(queue, lock, task_id)
+        elif rule[1] == "0":
+            queue.locks.setdefault(lock, (task_id, -1))
+
+    def renew(self, queue: Queue, task_id: str, seconds: int) -> None:
+        """Let a running task hold its lock for some time at least."""
+        task = queue.tasks[task_id]
+        holder, ttl_s = queue.locks.get(task.lock, (task_id, 0))
+        if task.lock and holder == task_id and 0 <= ttl_s < seconds:
+            is_endless = task.lock not in queue.locks and task.rule[1:2] == "0"
+            queue.locks[task.lock] = (task_id, -1 if is_endless else tens(seconds))
 
     def release(self, queue: Queue, lock: str, task_id: str) -> None:
         if lock and queue.locks.get(lock, ("", 0))[0] == task_id:
@@ -131,11 +167,11 @@ class StoreModel:
         elif new.start_in_ms is not None and new.start_in_ms > 0:
             start_s = self.due(new.start_in_ms)
         is_ahead = start_s > self.now_s
-        if new.unique_key and new.unique_key in queue.locks:
-            return "d"
+        if new.unique_key and self.is_taken(queue, new.unique_key):
+            return self._meet(queue, new, start_s)
         if new.task_id in queue.tasks:
             return "0"
-        task = Task(new.message, "pending", lock=new.unique_key)
+        task = Task(new.message, "pending", lock=new.unique_key, rule=_stored_rule(new))
         if is_ahead:
             task = replace(task, state="scheduled", score=start_s, group=new.group)
         elif new.group:
@@ -144,13 +180,51 @@ class StoreModel:
             task.since = str(self.now_ns)
             queue.pending.append(new.task_id)
             queue.has_token = True
+            self._fresh.add(new.task_id)
         queue.tasks[new.task_id] = task
         if new.unique_key:
-            ahead_s = start_s - self.now_s if is_ahead else 0
-            queue.locks[new.unique_key] = (new.task_id, tens(new.unique_s + ahead_s))
+            queue.locks[new.unique_key] = (new.task_id, self._lives_s(new, start_s))
         return "1"
 
+    def _lives_s(self, new: NewTask, start_s: int) -> int:
+        """Seconds that a lock is taken for."""
+        if new.unique_rule and not new.unique_s:
+            return -1
+        return tens(new.unique_s + max(0, start_s - self.now_s))
+
+    def _meet(self, queue: Queue, new: NewTask, start_s: int) -> str:
+        """Do about the holder of the lock what a task wants."""
+        holder = queue.locks[new.unique_key][0]
+        task, conflict = queue.tasks[holder], new.unique_rule[1:2]
+        has_start = new.start_at_s is not None or new.start_in_ms is not None
+        if conflict == "e":
+            return "x"
+        if conflict not in {"r", "m"} or task.moving:
+            return "d"
+        if task.state == "aggregating":
+            if task.in_set or task.removed or conflict != "r" or has_start or new.group != task.group:
+                return "d"
+        elif task.state in {"scheduled", "retry"}:
+            if task.removed:
+                return "d"
+            if conflict == "m" or has_start:
+                task.score = max(start_s, self.now_s)
+        elif task.state != "pending":
+            return "d"
+        elif start_s > self.now_s:
+            if holder not in queue.pending or holder in self._fresh:
+                return "d"
+            queue.pending.remove(holder)
+            task.state, task.score, task.since = "scheduled", start_s, ""
+        if conflict == "r":
+            assert len(holder) < 128
+            task.message = new.message + b"\x1a" + bytes([len(holder)]) + holder.encode()
+            task.rule, task.lock = _stored_rule(new), new.unique_key
+        queue.locks[new.unique_key] = (holder, self._lives_s(new, start_s))
+        return "u"
+
     def enqueue(self, queue: Queue, tasks: Sequence[NewTask]) -> str:
+        self._fresh.clear()
         return "".join(self.store(queue, each) for each in tasks)
 
     # --- running ------------------------------------------------------------------------------------------------------
@@ -162,6 +236,10 @@ class StoreModel:
         for task_id in taken:
             task = queue.tasks[task_id]
             task.state, task.owner, task.score, task.since = "active", owner, self.now_s + lease_s, ""
+            if self.covers(task.rule, "active"):
+                self.renew(queue, task_id, 2 * lease_s)
+            else:
+                self.release(queue, task.lock, task_id)
         queue.has_token = queue.has_token or bool(queue.pending)
         return taken
 
@@ -174,6 +252,8 @@ class StoreModel:
         for task_id, is_kept in zip(ids, kept, strict=True):
             if is_kept:
                 queue.tasks[task_id].score = self.now_s + lease_s
+                if self.covers(queue.tasks[task_id].rule, "active"):
+                    self.renew(queue, task_id, 2 * lease_s)
         return kept
 
     def write_result(self, queue: Queue, task_id: str, result: bytes, owner: str) -> bool:
@@ -191,8 +271,14 @@ class StoreModel:
     def quarantine(self, queue: Queue, task_id: str, owner: str) -> bool:
         if not self.is_run_by(queue, task_id, owner):
             return False
-        queue.quarantine[task_id] = (self.now_s, queue.tasks.pop(task_id).message)
+        self.set_aside(queue, task_id)
         return True
+
+    def set_aside(self, queue: Queue, task_id: str) -> None:
+        """Put a task that cannot be read aside; its lock is free."""
+        task = queue.tasks.pop(task_id)
+        self.release(queue, task.lock, task_id)
+        queue.quarantine[task_id] = (self.now_s, task.message)
 
     def settle(self, queue: Queue, ends: Sequence[Settlement], owner: str) -> str:
         codes = ["0"] * len(ends)
@@ -211,17 +297,20 @@ class StoreModel:
                 task.state, task.score = "pending", None
                 queue.pending.insert(0, end.task_id)
                 queue.has_token = True
+                self.follow(queue, end.task_id, task.rule, end.unique_key, "pending")
             else:
                 task.message = end.message
                 if end.outcome is Outcome.COMPLETE:
                     task.state, task.score = "completed", self.now_s + end.seconds
                     task.result = end.result or task.result
-                    self.release(queue, end.unique_key, end.task_id)
+                    if not task.rule:
+                        self.release(queue, end.unique_key, end.task_id)
                 elif end.outcome is Outcome.ARCHIVE:
                     task.state, task.score = "archived", self.now_s
                     archived += 1
                 else:
                     task.state, task.score = "retry", self.due(end.delay_ms)
+                self.follow(queue, end.task_id, task.rule, end.unique_key, task.state)
             processed += end.outcome not in {Outcome.REQUEUE, Outcome.RETRY_UNCOUNTED}
             failed += end.outcome in {Outcome.RETRY, Outcome.ARCHIVE}
         if archived:

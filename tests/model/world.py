@@ -69,6 +69,7 @@ _FIELDS = {
     "taskq_wait",
     "taskq_cursor",
     "taskq_moving",
+    "taskq_unique",
 }
 
 
@@ -86,6 +87,7 @@ class Task:
         score: Its score where it stands (the lease for an active one), None in the list of pending ones or nowhere.
         since: When it became pending, as it says.
         lock: The unique lock its hash names.
+        rule: The rule by which it holds it.
         group: The group its hash names.
         result: Result bytes.
         cursor: Where it would go on.
@@ -101,6 +103,7 @@ class Task:
     score: int | None = None
     since: str = ""
     lock: str = ""
+    rule: str = ""
     group: str = ""
     result: bytes | None = None
     cursor: str = ""
@@ -340,6 +343,7 @@ def _task(task_id: str, fields: dict[str, bytes]) -> Task:
         state,
         since=words.get("pending_since", ""),
         lock=words.get("unique_key", ""),
+        rule=words.get("taskq_unique", ""),
         group=words.get("group", ""),
         result=fields.get("result"),
         cursor=words.get("taskq_cursor", ""),

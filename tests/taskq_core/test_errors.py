@@ -109,7 +109,7 @@ def test_what_the_drawing_says_of_builtin_bases() -> None:
         (errors.EnqueueError("t", "q", "i", "no"), "task 't' with id 'i' was not enqueued to 'q': no"),
         (
             errors.DuplicateTaskError("t", "q", "i"),
-            "task 't' was not enqueued to 'q': a task with the same arguments holds the unique lock (unique_for)",
+            "task 't' was not enqueued to 'q': a task with the same arguments holds the unique lock",
         ),
         (errors.TaskIdConflictError("t", "q", "i"), "task 't' was not enqueued: id 'i' is taken in queue 'q'"),
         (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core import Concurrency, ConfigurationError, RateLimit, TaskOptions, TaskQ, TaskSequence, exponential
+from taskq_core import Concurrency, ConfigurationError, RateLimit, TaskOptions, TaskQ, TaskSequence, Unique, exponential
 from taskq_core.options import OnMissing, task_options
 from taskq_core.retry import asynq_default
 from taskq_core.wire import Expiry
@@ -227,8 +227,10 @@ class TestUsing:
         }
 
         options = taskq.remote("t").using(**given).options
+        unique = Unique(args=["a"])
 
-        assert given.keys() == {field.name for field in fields(TaskOptions)}
+        assert given.keys() | {"unique"} == {field.name for field in fields(TaskOptions)}
+        assert taskq.remote("t").using(**{**given, "unique_for": 0, "unique": unique}).options.unique is unique
         assert (options.queue, options.max_retry, options.timeout_s, options.deadline) == ("q", 1, 1, moment)
         assert (options.run_after, options.retention_s, options.task_id, options.unique_s) == (5.0, 6, "id", 7)
         assert (dict(options.headers), options.aggregate) == ({"a": "b"}, "g")

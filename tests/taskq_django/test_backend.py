@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from taskq_core import DuplicateTaskError, EnqueueError, TaskArgumentsError, TaskState
+from taskq_core import DuplicateTaskError, EnqueueError, TaskArgumentsError, TaskState, Unique
 from taskq_core.broker import operations
 from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig
@@ -409,6 +409,17 @@ def test_a_unique_task_is_refused_while_another_waits() -> None:
     with pytest.raises(DuplicateTaskError):
         unique.enqueue(1)
     unique.enqueue(2)
+
+
+def test_the_result_is_that_of_the_task_that_was_there_before() -> None:
+    """And reads what that one was given last."""
+    unique = parcels.weigh.using(unique=Unique(args=[], on_conflict="replace"))
+    first = unique.enqueue(1)
+
+    second = unique.enqueue(2)
+
+    assert second.id == first.id
+    assert parcels.weigh.get_result(first.id).args == [2]
 
 
 @pytest.mark.parametrize(

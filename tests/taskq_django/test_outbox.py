@@ -24,6 +24,7 @@ from taskq_core import (
     TaskNotSentError,
     TaskQ,
     TaskState,
+    Unique,
     chain,
 )
 from taskq_core.inspector import Inspector
@@ -408,3 +409,42 @@ def test_a_workflow_is_sent_after_the_commit_and_is_no_row() -> None:
     assert (names(), waiting(), handle.is_sent) == (["shop:greet"], [], True)
     assert handle.refresh().total == 2
     assert chain(greet.si("at once")).delay().is_sent
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("mode", ["outbox", "on_commit"])
+@pytest.mark.parametrize("on_conflict", ["return_existing", "replace"])
+def test_a_task_that_was_there_before_answers_after_the_commit(settings: Any, mode: str, on_conflict: str) -> None:
+    """Each handle is that of the task that stands for its call, one by one and in bulk."""
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": mode}
+    task = greet.using(unique=Unique(on_conflict=on_conflict), run_after=60)
+    with transaction.atomic():
+        first = task.delay("Ada")
+        second = task.delay("Ada")
+        many = client.enqueue_many([task.s("Ada"), task.s("Grace"), task.s("Grace")])
+        early = many[0]
+        assert not second.existing
+
+    assert [handle.existing for handle in (first, second, early, *many)] == [False, True, True, True, False, True]
+    assert {first.id, second.id, early.id, many[0].id} == {first.id}
+    assert many[1].id == many[2].id
+    assert second.refresh().id == first.id
+    assert names() == ["shop:greet"] * 2
+    assert waiting() == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_row_keeps_what_it_does_about_another(settings: Any) -> None:
+    """Delivered later, by a worker: the latest arguments win, and the row is gone."""
+    task = greet.using(unique=Unique(args=[], on_conflict="replace"), run_after=60)
+    first = task.delay("Ada")
+    with redis_away(settings):
+        task.delay("Grace")
+    assert waiting() == ["shop:greet"]
+    OutboxTask.objects.update(claimed_until=None)
+
+    delivered = relay()
+
+    assert waiting() == []
+    assert list(delivered.existing.values()) == [first.id]
+    assert b"Grace" in Inspector(taskq).task("default", first.id).payload

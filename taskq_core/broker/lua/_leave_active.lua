@@ -22,13 +22,6 @@ local function tell(keys, waited, id)
   end
 end
 
--- release: free a unique lock that is still held by this task. Its name comes from a message, so it may be any key.
-local function release(lock, id)
-  if lock ~= '' and redis.pcall('GET', lock) == id then
-    redis.call('DEL', lock)
-  end
-end
-
 -- keep: put a task where its new state says. Where it would go on is of no use to one that is completed.
 local function keep(set, score, id, task_key, message, state)
   redis.call('ZADD', set, score, id)

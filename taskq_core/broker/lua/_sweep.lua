@@ -1,4 +1,4 @@
--- Deleting the members of a set that was turned into one task. Needs `_leave_active` for `release` and `announce`,
+-- Deleting the members of a set that was turned into one task. Needs `_leave_active`, `_unique`
 -- and `_lock`.
 
 -- sweep: delete members, at most 100 and about 1 MiB of messages: the hash, the unique lock a member still holds, and

@@ -30,6 +30,7 @@
 -- include _wake
 -- include _leave_active
 -- include _lock
+-- include _unique
 -- include _withdraw
 -- include _limits
 local now_s, now_ns, now_ms = clock(ARGV[1])
@@ -59,7 +60,16 @@ local refused = {
 local function carry_out(id)
   local key = ARGV[3] .. 't:' .. id
   local fields = redis.pcall(
-    'HMGET', key, 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_moving', 'taskq_priority', 'taskq_step'
+    'HMGET',
+    key,
+    'state',
+    'unique_key',
+    'group',
+    'taskq_wait',
+    'taskq_moving',
+    'taskq_priority',
+    'taskq_step',
+    'taskq_unique'
   )
   local state = fields[1]
   if not state then
@@ -97,18 +107,21 @@ local function carry_out(id)
     if fields[7] then
       redis.call('ZADD', string.sub(KEYS[7], 1, -5) .. 'wf-steps', whole(now_s), fields[7]) -- its workflow may go on
     end
+    follow(fields[8], fields[2], id, 'pending')
   elseif action == 'archive' or action == 'cancel' then
     redis.call('ZADD', KEYS[4], whole(now_s), id)
     if action == 'cancel' then -- what stands behind a message replaces what stands in it: field 7, 16 bytes
       redis.call('HSET', key, 'msg', redis.call('HGET', key, 'msg') .. '\58\16context canceled')
     end
     redis.call('HSET', key, 'state', 'archived')
+    follow(fields[8], fields[2], id, 'archived')
     announce(keys, fields[4], id)
   elseif action == 'wait' then
     local target = state == 'archived' and 'retry' or 'scheduled'
     redis.call('ZADD', keys[target], start_s, id)
     redis.call('HSET', key, 'state', target)
     redis.call('HDEL', key, 'pending_since')
+    follow(fields[8], fields[2], id, target)
   else
     redis.call('DEL', key)
     release(fields[2] or lock_of(message or ''), id)

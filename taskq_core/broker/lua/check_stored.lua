@@ -14,14 +14,15 @@
   ARGV[5]  int     largest message to return, in bytes
 
   returns  the next cursor ('0' at the end), keys of locks that are no strings, keys of aggregation sets that are not on
-           the list of them, then per task: id, state ('' none, '!' the key is no hash), message ('' none
+           the list of them, locks that nobody may hold, tasks that have lost a lock, then per task: id, state ('' none, '!' the key is no hash), message ('' none
            or too large), pending_since ('' none), and where its state says that it is:
              1  listed there     0  not listed there     ?  a list, not looked through
 ]]
 -- include _orphan
+-- include _unique
 local page = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[4], 'COUNT', ARGV[2])
-local locks, orphans = {}, {}
-local reply = { page[1], locks, orphans }
+local locks, orphans, unheld, unlocked = {}, {}, {}, {}
+local reply = { page[1], locks, orphans, unheld, unlocked }
 local skip, limit = #ARGV[3] + 3, tonumber(ARGV[5])
 local sets = { scheduled = true, retry = true, archived = true, completed = true }
 
@@ -66,12 +67,20 @@ for _, key in ipairs(page[2]) do
   local kind = string.sub(key, #ARGV[3] + 1, #ARGV[3] + 2)
   if kind == 't:' then
     read(key)
+    if lost_lock(key, ARGV[3]) then
+      unlocked[#unlocked + 1] = key
+    end
   elseif kind == 'g:' then
     if is_orphan(ARGV[3], KEYS[3], KEYS[2], { KEYS[4], KEYS[5] }, key) then
       orphans[#orphans + 1] = key
     end
-  elseif redis.call('TYPE', key).ok ~= 'string' then
-    locks[#locks + 1] = key
+  else
+    local holder = redis.pcall('GET', key)
+    if type(holder) == 'table' then
+      locks[#locks + 1] = key
+    elseif holder and not is_held(key, ARGV[3] .. 't:' .. holder) then
+      unheld[#unheld + 1] = key
+    end
   end
 end
 return reply

@@ -17,7 +17,6 @@ local now_s = clock(ARGV[1])
 local ids = redis.call('ZRANGE', KEYS[1], '-inf', whole(now_s), 'BYSCORE', 'LIMIT', 0, ARGV[3])
 redis.call('ZCARD', KEYS[2]) -- a key of another type is refused here, before the first write
 for _, id in ipairs(ids) do
-  redis.call('DEL', ARGV[2] .. id)
-  redis.call('ZREM', KEYS[1], id)
+  forget(KEYS[1], ARGV[2] .. id, id)
 end
 return { #ids, trim(KEYS[2], ARGV[2], now_s - tonumber(ARGV[4]), tonumber(ARGV[5])) }

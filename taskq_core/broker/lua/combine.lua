@@ -17,7 +17,7 @@
   ARGV[4]  string  id of the set
   ARGV[5]  int     members the set had when it was read
   ARGV[6]  int     seconds the receipt is kept
-  ARGV[7..13]      the task: id, message, start, unique lock key, seconds of the lock, group, limits, as in enqueue; left out
+  ARGV[7..13]      the task: id, message, start, unique lock key, word of the lock, group, limits, as in enqueue; left out
                    when the members are dropped for nothing
 
   The set is renamed to a key of our own in the same step, so nobody, Go included, can give its members back to their
@@ -31,6 +31,7 @@
 -- include _marks
 -- include _place
 -- include _limits
+-- include _unique
 -- include _store
 -- include _wake
 -- include _leave_active

@@ -16,18 +16,21 @@
   ARGV[4]  string  prefix of the queue's keys
   ARGV[5]  int     most pending tasks, '' for any number
   ARGV[6..]        per task: receipt, id, message, start ('' now, '=<Unix s>', '+<ms from now>'), unique lock key
-                   ('' none), seconds of the lock after the start, group ('' none), limits ('' none)
+                   ('' none), word of the lock (see _store), group ('' none), limits ('' none)
 
   A batch is bounded by its caller (200 tasks, about 1 MiB).
 
   returns  one character per task:  1  stored   s  was stored by an earlier delivery
              0  id taken   d  unique lock held by another task   f  no room among the pending
+             x  held by one that stays as it is   u  held by one that was changed in its stead
              l  too late: the claim has ended
+           At the end who holds locks, as in enqueue
 ]]
 -- include _clock
 -- include _marks
 -- include _place
 -- include _limits
+-- include _unique
 -- include _store
 -- include _wake
 local now_s, now_ns, now_ms = clock(ARGV[1])
@@ -53,19 +56,23 @@ for i = 6, #ARGV, 8 do
   end
 end
 
-local codes, ready, urgent, ready_count, stored = {}, {}, {}, 0, 0
+local codes, ready, urgent, ready_count, stored, holders = {}, {}, {}, 0, 0, {}
 for i = 6, #ARGV, 8 do
-  local code, is_ready, band, counts = 's', false, 0, false
+  local code, is_ready, band, counts, holder = 's', false, 0, false, nil
   if not redis.call('ZSCORE', KEYS[4], ARGV[i]) then
     local id, is_full = ARGV[i + 1], room and stored >= room
-    code, is_ready, band, counts =
+    code, is_ready, band, counts, holder =
       store(keys, now, id, ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], is_full)
     stored = stored + (counts and 1 or 0)
   end
-  if code == '1' or code == 's' then -- also again: whoever waits for replicas waits for what this connection wrote
+  -- Also again: whoever waits for replicas waits for what this connection wrote.
+  if code == '1' or code == 's' or code == 'x' or code == 'u' then
     redis.call('ZADD', KEYS[4], whole(now_s), ARGV[i])
   end
   codes[#codes + 1] = code
+  if holder then
+    holders[#holders + 1] = #holder .. ':' .. holder
+  end
   if is_ready then
     ready_count = ready_count + 1
     if band > 0 then
@@ -88,4 +95,4 @@ local old = redis.call('ZRANGE', KEYS[4], '-inf', whole(now_s - tonumber(ARGV[3]
 if #old > 0 then
   redis.call('ZREM', KEYS[4], unpack(old))
 end
-return table.concat(codes)
+return table.concat(codes) .. named(holders)

@@ -16,6 +16,7 @@
   ARGV[7]  string  prefix of task keys
   ARGV[8]  string  channel that tells of changes
   ARGV[9]  int     1 to tell how long each task was pending
+  ARGV[10] int     seconds for which a task that starts holds its unique lock at least
 
   An id without a message is dropped and counted. RPOP comes before any other write: Redis accepts it also over
   maxmemory, and with it the writes that follow.
@@ -24,6 +25,7 @@
            comma behind each; '' if not asked for, in a repeat, or where Go noted no time), then per task: id, message
 ]]
 -- include _clock
+-- include _unique
 -- include _wake
 -- include _cancelled
 local now_s, now_ns, now_ms = clock(ARGV[1])
@@ -83,18 +85,37 @@ for i, id in ipairs(ids) do
     break
   end
   local key = ARGV[7] .. id
-  local fields = redis.pcall('HMGET', key, 'msg', 'taskq_step', 'taskq_wait', 'taskq_limit', 'taskq_permit', 'pending_since')
-  local message = fields[1]
+  local fields = redis.pcall(
+    'HMGET',
+    key,
+    'msg',
+    'taskq_step',
+    'taskq_wait',
+    'taskq_limit',
+    'taskq_permit',
+    'pending_since',
+    'unique_key'
+  )
+  local message, lock = fields[1], fields[7]
   if message and fields[2] and is_cancelled(KEYS[5], fields[2]) then
     if fields[5] then
       is_permitted(id, key, fields, true)
     end
     redis.call('DEL', key)
+    release(lock, id)
   elseif message and fields[4] and not is_permitted(id, key, fields) then
     taken.waits = true -- for a limit
   elseif message then
     redis.call('HSET', key, 'state', 'active', 'taskq_owner', owner, 'taskq_started', started)
     redis.call('HDEL', key, 'pending_since')
+    if lock then
+      local rule = redis.call('HGET', key, 'taskq_unique')
+      if rule and not covers(rule, 'active') then
+        release(lock, id)
+      else
+        renew(rule, lock, id, ARGV[10])
+      end
+    end
     bytes = bytes + #message
     taken[#taken + 1] = id
     leases[#leases + 1] = expiry
@@ -112,6 +133,7 @@ for i, id in ipairs(ids) do
   else
     if message == false then -- nil: a key of another type
       redis.call('DEL', key) -- a stub without a message would block its id for ever
+      release(lock, id)
     end
     reply[3] = reply[3] + 1
   end

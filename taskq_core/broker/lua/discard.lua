@@ -18,6 +18,7 @@
   returns  tasks deleted, 1 if that was all
 ]]
 -- include _leave_active
+-- include _unique
 -- include _lock
 local keys = { done = ARGV[3] }
 redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write

@@ -13,7 +13,7 @@
   ARGV[4]  string  prefix of the queue's keys
   ARGV[5]  int     arguments per task: 2 (plain), 7 or 8 (to be confirmed)
   ARGV[6..]        per task: id, message and, with 7, start ('' now, '=<Unix s>', '+<ms from now>'),
-                   unique lock key ('' none), seconds of the lock after the start, group ('' none),
+                   unique lock key ('' none), word of the lock (see _store), group ('' none),
                    limits ('' none); with 8 also the digest of its call
   ARGV[last] int   most pending tasks; one more argument than the tasks take, left out where there is no limit
 
@@ -26,12 +26,16 @@
   caller deletes it once the task is confirmed.
 
   returns  one character per task:  1  stored   0  id taken   d  unique lock held by another task
+           x  held by one that stays as it is   u  held by one that was changed in its stead
            f  no room; if there is one, ':' and the number of pending tasks follow
+           At the end, where there is a d, x or u: a line feed, and for each of them in order the task that holds the
+           lock, as "<length>:<id>"
 ]]
 -- include _clock
 -- include _marks
 -- include _place
 -- include _limits
+-- include _unique
 -- include _store
 -- include _wake
 local now_s, now_ns, now_ms = clock(ARGV[1])
@@ -77,17 +81,17 @@ if stride > 2 then
 end
 
 local task_prefix = ARGV[4] .. 't:'
-local codes, ready, urgent, ready_count = {}, {}, {}, 0
+local codes, ready, urgent, ready_count, holders = {}, {}, {}, 0, {}
 local stored = 0 -- pending, or waiting for a limit
 for i = 6, last, stride do
   local id = ARGV[i]
-  local code, is_ready, band, counts = nil, false, 0, false
+  local code, is_ready, band, counts, holder = nil, false, 0, false, nil
   local task = stride == 8 and (i - 6) / 8 + 1
   if task and known_calls[task] == ARGV[i + 7] then
     code = '1'
   elseif stride > 2 then
     local is_full = room and stored >= room
-    code, is_ready, band, counts =
+    code, is_ready, band, counts, holder =
       store(keys, now, id, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], is_full)
   else
     local key = task_prefix .. id
@@ -105,6 +109,9 @@ for i = 6, last, stride do
   end
   codes[#codes + 1] = code
   stored = stored + (counts and 1 or 0)
+  if holder then
+    holders[#holders + 1] = #holder .. ':' .. holder
+  end
   if is_ready then
     ready_count = ready_count + 1
     if band > 0 then
@@ -128,9 +135,10 @@ codes = table.concat(codes)
 if room and string.find(codes, 'f', 1, true) then
   local is_stored = string.find(codes, '1', 1, true)
   codes = codes .. ':' .. whole(pending + stored)
-  if not is_stored then
-    return codes
+  if not is_stored and not string.find(codes, 'u', 1, true) then
+    return codes .. named(holders)
   end
 end
+codes = codes .. named(holders)
 redis.call('SET', KEYS[4], ARGV[2] .. ':' .. codes, 'EX', ARGV[3])
 return codes

@@ -20,6 +20,7 @@
 -- include _lock
 -- include _marks
 -- include _place
+-- include _unique
 -- include _store
 -- include _wake
 -- include _flow

@@ -38,6 +38,7 @@
 -- include _clock
 -- include _wake
 -- include _leave_active
+-- include _unique
 -- include _place
 -- include _limits
 local now_s, now_ns, now_ms = clock(ARGV[1])
@@ -332,6 +333,9 @@ for i = 8, #ARGV, 6 do
         end
         announce({ done = ARGV[3] }, task.waited, id)
       elseif truth == 'quarantine' then
+        if task.lock then
+          release(task.lock, id)
+        end
         redis.call('RENAME', task.key, ARGV[4] .. id)
         redis.call('HDEL', ARGV[4] .. id, 'taskq_owner', 'taskq_started')
         redis.call('ZADD', KEYS[11], whole(now_s), id)

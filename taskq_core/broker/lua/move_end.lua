@@ -23,6 +23,7 @@
 -- include _clock
 -- include _wake
 -- include _leave_active
+-- include _unique
 -- include _lock
 -- include _withdraw
 local now_s = clock(ARGV[1])

@@ -13,8 +13,8 @@
   ARGV[2]  int     Unix second after which it is too late: another caller may have carried the move on and ended it
   ARGV[3]  string  prefix of the queue's keys
   ARGV[4]  int     seconds a receipt is kept
-  ARGV[5..]        per task: name of its move, id, score ('' none), unique lock to take ('' none), ms to hold it, number of words
-                   that follow, fields and values of its hash, state among them
+  ARGV[5..]        per task: name of its move, id, score ('' none), unique lock to take ('' none), ms to hold it (-1 without end),
+                   number of words that follow, fields and values of its hash, state among them
 
   A receipt tells a repeat that the task was put here before, even if it has run and gone since, or with an 'x' in front
   that it was refused, since it may have been put back by then. What is in the way of one task does not stop the others.
@@ -24,6 +24,7 @@
 ]]
 -- include _clock
 -- include _place
+-- include _unique
 -- include _wake
 -- include _withdraw
 -- include _limits
@@ -58,7 +59,7 @@ while i <= #ARGV do
     code = '0'
   elseif field.state ~= 'pending' and not (set and type(redis.pcall('ZCARD', set)) == 'number') then
     code = '0'
-  elseif lock ~= '' and redis.call('EXISTS', lock) == 1 then
+  elseif lock ~= '' and is_taken(lock, id, ARGV[3] .. 't:') then
     code = 'd'
   else
     for word = i + 6, i + 5 + words, 200 do -- Lua passes on only so many at once
@@ -86,6 +87,8 @@ while i <= #ARGV do
     end
     if lock ~= '' and tonumber(ARGV[i + 4]) > 0 then
       redis.call('SET', lock, id, 'PX', ARGV[i + 4])
+    elseif lock ~= '' and ARGV[i + 4] == '-1' then
+      redis.call('SET', lock, id)
     end
     redis.call('ZADD', KEYS[8], whole(now_s + tonumber(ARGV[4])), receipt)
   end

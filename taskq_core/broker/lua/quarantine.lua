@@ -15,6 +15,7 @@
 -- include _clock
 -- include _place
 -- include _limits
+-- include _unique
 local now_s = clock(ARGV[1])
 redis.call('ZCARD', KEYS[4]) -- a key of another type is refused here, before the first write
 local score = redis.call('ZSCORE', KEYS[2], ARGV[3])
@@ -25,6 +26,7 @@ redis.call('LREM', KEYS[1], 1, ARGV[3])
 redis.call('ZREM', KEYS[2], ARGV[3])
 local limits = limiter(string.sub(KEYS[2], 1, -6), clock(ARGV[1]))
 limits.let_go(ARGV[3], KEYS[3])
+release(redis.call('HGET', KEYS[3], 'unique_key'), ARGV[3])
 redis.call('RENAME', KEYS[3], KEYS[5])
 redis.call('HDEL', KEYS[5], 'taskq_owner', 'taskq_started')
 redis.call('ZADD', KEYS[4], whole(now_s), ARGV[3])

@@ -31,6 +31,7 @@
 -- include _count
 -- include _trim
 -- include _leave_active
+-- include _unique
 -- include _record
 -- include _lock
 -- include _marks
@@ -57,7 +58,8 @@ for i = 9, math.min(#ARGV, 8 + 7 * budget), 7 do
   verdict = is_told and 'a' or verdict
   local key = task_prefix .. id
   local score = redis.call('ZSCORE', KEYS[2], id)
-  local fields = redis.pcall('HMGET', key, 'msg', 'taskq_wait', 'taskq_step', 'taskq_permit')
+  local fields =
+    redis.pcall('HMGET', key, 'msg', 'taskq_wait', 'taskq_step', 'taskq_permit', 'unique_key', 'taskq_unique')
   local message = fields[1] or ''
   local code = '0'
   if score and score == ARGV[i + 2] and tonumber(score) <= cutoff and message == ARGV[i + 3] then
@@ -69,6 +71,7 @@ for i = 9, math.min(#ARGV, 8 + 7 * budget), 7 do
     if verdict == 'r' or verdict == 'n' then
       keep(KEYS[3], whole(due(now_ms, tonumber(ARGV[i + 5]))), id, key, ARGV[i + 4], 'retry')
       record_attempt(key, ARGV[i + 6])
+      follow(fields[6], fields[5], id, 'retry')
       failed = failed + (verdict == 'r' and 1 or 0)
       tell(keys, fields[2], id)
     elseif verdict == 'a' then
@@ -77,6 +80,7 @@ for i = 9, math.min(#ARGV, 8 + 7 * budget), 7 do
       end
       keep(KEYS[4], whole(now_s), id, key, ARGV[i + 4], 'archived')
       record_attempt(key, ARGV[i + 6])
+      follow(fields[6], fields[5], id, 'archived')
       failed = failed + 1
       archived = archived + 1
       announce(keys, fields[2], id)
@@ -88,9 +92,11 @@ for i = 9, math.min(#ARGV, 8 + 7 * budget), 7 do
       redis.call('RENAME', key, ARGV[8] .. id)
       redis.call('HDEL', ARGV[8] .. id, 'taskq_owner', 'taskq_started')
       redis.call('ZADD', KEYS[5], whole(now_s), id)
+      release(fields[5], id)
       announce(keys, fields[2], id)
     elseif fields[1] ~= nil then -- nil: a key of another type, which is not ours
       redis.call('DEL', key) -- a stub without a message would block its id for ever
+      release(fields[5], id)
     end
   end
   codes[#codes + 1] = code

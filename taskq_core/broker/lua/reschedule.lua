@@ -24,6 +24,7 @@
            its state, which does not allow it
 ]]
 -- include _clock
+-- include _unique
 -- include _withdraw
 -- include _place
 -- include _limits
@@ -36,7 +37,7 @@ redis.call('ZCARD', KEYS[4])
 redis.call('SCARD', KEYS[6])
 local id = ARGV[3]
 local key = ARGV[2] .. 't:' .. id
-local fields = redis.pcall('HMGET', key, 'state', 'msg', 'group', 'taskq_moving')
+local fields = redis.pcall('HMGET', key, 'state', 'msg', 'group', 'taskq_moving', 'unique_key', 'taskq_unique')
 local state = fields[1]
 if not state or not fields[2] then
   return ''
@@ -50,7 +51,7 @@ local rewrites = ARGV[5] ~= '' and fields[2] ~= ARGV[6]
 if rewrites then
   if fields[2] ~= ARGV[5] then
     return 'changed'
-  elseif new ~= old and redis.pcall('EXISTS', new) == 1 and redis.pcall('GET', new) ~= id then
+  elseif new ~= '' and new ~= old and is_taken(new, id, ARGV[2] .. 't:') then
     return 'duplicate'
   end
 end
@@ -69,18 +70,15 @@ limits.let_go(id, key)
 redis.call('ZADD', keys[target], start_s, id)
 redis.call('HSET', key, 'state', target)
 redis.call('HDEL', key, 'pending_since')
+local lock = fields[5]
 if rewrites then
   redis.call('HSET', key, 'msg', ARGV[6])
   if new ~= '' and new ~= old then
-    if redis.pcall('GET', old) == id then
-      local left_ms = redis.call('PTTL', old)
-      redis.call('DEL', old)
-      if left_ms > 0 then
-        redis.call('SET', new, id, 'PX', left_ms)
-      end
-    end
+    exchange(old, new, id)
     redis.call('HSET', key, 'unique_key', new)
+    lock = new
   end
 end
+follow(fields[6], lock, id, target)
 limits.finish()
 return 'ok'

@@ -14,6 +14,7 @@
   returns  'ok'; '' no such task; 'changed' if another message stands there by now; 'duplicate' if another task holds
            the new lock; 'moving' on its way to another queue; otherwise its state, in which it does not wait
 ]]
+-- include _unique
 local fields = redis.pcall('HMGET', KEYS[1], 'state', 'msg', 'group', 'taskq_moving')
 local state = fields[1]
 if not state or not fields[2] then
@@ -35,16 +36,10 @@ if fields[2] ~= ARGV[3] then
 end
 local old, new = ARGV[5], ARGV[6]
 if new ~= '' and new ~= old then
-  if redis.pcall('GET', old) == ARGV[1] then
-    if redis.call('EXISTS', new) == 1 and redis.pcall('GET', new) ~= ARGV[1] then
-      return 'duplicate'
-    end
-    local left_ms = redis.call('PTTL', old)
-    redis.call('DEL', old)
-    if left_ms > 0 then
-      redis.call('SET', new, ARGV[1], 'PX', left_ms)
-    end
+  if redis.pcall('GET', old) == ARGV[1] and is_taken(new, ARGV[1], ARGV[2] .. 't:') then
+    return 'duplicate'
   end
+  exchange(old, new, ARGV[1])
   redis.call('HSET', KEYS[1], 'msg', ARGV[4], 'unique_key', new)
 else
   redis.call('HSET', KEYS[1], 'msg', ARGV[4])

@@ -35,6 +35,7 @@
 -- include _trim
 -- include _wake
 -- include _leave_active
+-- include _unique
 -- include _record
 -- include _lock
 -- include _marks
@@ -84,7 +85,9 @@ end
 for position = math.min(total, budget), 1, -1 do
   local i, id = 9 + (position - 1) * stride, ids[position]
   local key, score = task_prefix .. id, scores[position]
-  local fields = score and not owned[id] and redis.pcall('HMGET', key, 'taskq_owner', 'taskq_wait', 'taskq_step', 'taskq_permit')
+  local fields = score
+    and not owned[id]
+    and redis.pcall('HMGET', key, 'taskq_owner', 'taskq_wait', 'taskq_step', 'taskq_permit', 'taskq_unique')
   if fields and fields[1] == ARGV[2] .. ':' .. score then
     codes[position] = '1'
     owned[id] = true
@@ -104,6 +107,9 @@ for position = math.min(total, budget), 1, -1 do
       end
     end
     local waits = fields[4] and end_limits(id, key, outcome)
+    if outcome == 'q' then
+      follow(fields[5], ARGV[i + 4], id, 'pending') -- also where it waits for a limit
+    end
     if outcome == 'd' then
       redis.call('DEL', key)
       processed = processed + 1
@@ -118,11 +124,16 @@ for position = math.min(total, budget), 1, -1 do
       end
       record_attempt(key, ARGV[i + 6])
       processed = processed + 1
-      release(ARGV[i + 4], id)
+      if fields[5] then
+        follow(fields[5], ARGV[i + 4], id, 'completed')
+      else
+        release(ARGV[i + 4], id)
+      end
       announce(keys, fields[2], id)
     elseif outcome == 'r' or outcome == 'n' then
       keep(KEYS[5], whole(due(now_ms, tonumber(ARGV[i + 3]))), id, key, ARGV[i + 2], 'retry')
       record_attempt(key, ARGV[i + 6])
+      follow(fields[5], ARGV[i + 4], id, 'retry')
       tell(keys, fields[2], id)
       if outcome == 'r' then
         processed = processed + 1
@@ -134,6 +145,7 @@ for position = math.min(total, budget), 1, -1 do
       end
       keep(KEYS[6], whole(now_s), id, key, ARGV[i + 2], 'archived')
       record_attempt(key, ARGV[i + 6])
+      follow(fields[5], ARGV[i + 4], id, 'archived')
       processed = processed + 1
       failed = failed + 1
       archived = archived + 1

@@ -9,13 +9,15 @@
 
   returns  the next cursor ('0' at the end), the queues of healthy tasks (what their keys begin with, up to 't:'), then
            per other key: key, type, ms until it expires (-1 never), and
-             of a unique lock   '1' or '0', whether the task that holds it is there, and its id
+             of a unique lock   '0' if the task that holds it is gone or may not hold it, '2' if it holds it by a rule of
+                                its own, else '1'; and its id
              of a counter       '1' or '0', whether it holds a whole number
              of a quarantined task or a combined set   '1' or '0', whether it is listed
              of the list of quarantined tasks          the ids of those that are not there (of the first 1000)
              else               ''
 ]]
 -- include _number
+-- include _unique
 local page = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])
 local heads, known, rows = {}, {}, {}
 
@@ -40,7 +42,12 @@ local function about(key, kind)
     return ''
   elseif kind == 'string' and string.sub(rest, 1, 7) == 'unique:' then
     local holder = redis.pcall('GET', key)
-    return type(holder) == 'string' and flag(redis.pcall('EXISTS', head .. 't:' .. holder) ~= 0) .. holder or ''
+    if type(holder) ~= 'string' then
+      return ''
+    end
+    local task = head .. 't:' .. holder
+    local is_ruled = type(redis.pcall('HGET', task, 'taskq_unique')) == 'string'
+    return (not is_held(key, task) and '0' or is_ruled and '2' or '1') .. holder
   elseif kind == 'string' and (string.match(rest, '^processed') or string.match(rest, '^failed')) then
     return flag(is_number(key))
   elseif kind == 'zset' and rest == 'quarantine' then

@@ -10,6 +10,7 @@
   returns  members deleted (at most 100, and about 1 MiB of messages), sets left
 ]]
 -- include _leave_active
+-- include _unique
 -- include _lock
 -- include _sweep
 local id = redis.call('ZRANGE', KEYS[1], 0, 0)[1]

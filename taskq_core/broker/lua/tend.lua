@@ -7,7 +7,7 @@
   ARGV[2..] string per repair: what to do, and an argument:
              aside   type it has          renames it to the other key, if nothing stands there
              count   ''                   likewise, if it is a string that holds no number
-             unlock  id of its holder     deletes it, if the other key, the holder, is not there
+             unlock  id of its holder     deletes it, if the other key, the holder, is not there or may not hold it
              expire  seconds              lets it expire, if it never would
              list    id                   adds the id with the present second (Unix s), if the other key is there
              unlist  id                   removes the id, if the other key is not there
@@ -19,6 +19,7 @@
 ]]
 -- include _clock
 -- include _number
+-- include _unique
 local now_s = clock(ARGV[1])
 redis.call('DEL', KEYS[1])
 local reply = {}
@@ -37,7 +38,7 @@ for i = 2, #ARGV, 2 do -- on a cluster one more key stands behind them
       redis.call('RENAME', key, other)
     end
   elseif action == 'unlock' then
-    done = redis.pcall('GET', key) == argument and not is_other_there and redis.call('DEL', key) == 1
+    done = redis.pcall('GET', key) == argument and not is_held(key, other) and redis.call('DEL', key) == 1
   elseif action == 'expire' then
     done = redis.call('PTTL', key) == -1 and redis.call('EXPIRE', key, argument) == 1
   elseif action == 'list' then

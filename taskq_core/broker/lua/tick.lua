@@ -17,13 +17,15 @@
   ARGV[5]  string  prefix of marks, see adopt
   ARGV[6]  int     seconds a mark is kept from now
   ARGV[7..]        per firing: entry, firing before it (Unix s), firing (Unix s), id, message ('' enqueues nothing),
-                   start ('' now, '=<Unix s>', '+<ms from now>'), unique lock key ('' none), seconds of the lock after
-                   the start, group ('' none), limits ('' none), name under which a stored task is counted ('' not)
+                   start ('' now, '=<Unix s>', '+<ms from now>'), unique lock key ('' none), word of the lock (see
+                   _store), group ('' none), limits ('' none), name under which a stored task is counted ('' not)
 
   A batch is bounded by its caller (100 firings, about 1 MiB). Firings of one entry stand in their order.
 
   returns  now (Unix ns as text), and one character per firing:
              1  stored            0  dealt with: the id is taken    d  dealt with: another task holds the unique lock
+             x  dealt with: held by one that stays as it is
+             u  dealt with: held by one that was changed in its stead
              -  dealt with, nothing to enqueue
              s  not now: the entry has come to another firing       e  not now: it is ahead of Redis's clock
 ]]
@@ -31,6 +33,7 @@
 -- include _marks
 -- include _place
 -- include _limits
+-- include _unique
 -- include _store
 -- include _wake
 local now_s, now_ns, now_ms = clock(ARGV[1])

@@ -229,7 +229,7 @@ class Departure:
         move: Name of its move, by which the other queue knows it again.
         target: Name of the other queue.
         score: Its score where it stood, "" for none.
-        lock_ms: Milliseconds it holds its unique lock for, None if it holds none.
+        lock_ms: Milliseconds it holds its unique lock for, -1 for as long as its rule says, None if it holds none.
         fields: Its hash.
     """
 
@@ -274,7 +274,7 @@ def move_out(
             at += 6 + int(words)
             flat = iter(reply[at - int(words) : at])
             fields = dict(zip(flat, flat, strict=True))
-            held = int(lock_ms) if lock_ms != b"" and int(lock_ms) > 0 else None
+            held = int(lock_ms) if lock_ms != b"" and int(lock_ms) not in (0, -2) else None
             name = to.decode("utf-8", "surrogateescape")
             tasks.append(Departure(task_id, _word(answer), text(move), name, text(score), held, fields))
         return Departures(int(reply[0]), tasks)

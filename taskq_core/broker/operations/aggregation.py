@@ -5,7 +5,7 @@ caller chooses, and is given back to the group when its deadline has passed.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -151,7 +151,8 @@ def combine(
     )
     args: list[Argument] = [time_argument(now_ns), queue.prefix, queue.done, set_id, size, RECEIPT_KEPT_S]
     if task is not None:
-        args += task.arguments()
+        rule = task.unique_rule  # a set is either turned into a task of its own or stays
+        args += replace(task, unique_rule=f"{rule[0]}d{rule[2:]}" if rule else "").arguments()
     return Operation("combine", load("combine"), keys, args, lambda reply: CombineCode(text(reply)))
 
 

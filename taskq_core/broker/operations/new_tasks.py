@@ -1,6 +1,6 @@
 """Store new tasks."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -27,6 +27,50 @@ class EnqueueCode(StrEnum):
     ID_CONFLICT = "0"
     DUPLICATE = "d"
     FULL = "f"
+    EXISTING = "x"
+    CHANGED = "u"
+
+
+HELD = frozenset((EnqueueCode.EXISTING, EnqueueCode.CHANGED))
+"""Codes of tasks in whose stead there is the one that holds their lock."""
+_NAMES_HOLDER = frozenset((EnqueueCode.DUPLICATE, *HELD))
+
+
+class Codes(str):
+    """Codes of an enqueue, some of which name a task that holds a lock.
+
+    Attributes:
+        holders: Its id for each of them, in order.
+    """
+
+    __slots__ = ("holders",)
+
+    holders: tuple[str, ...]
+
+    def __new__(cls, codes: str, holders: Sequence[str]) -> "Codes":
+        """Return codes with the ids that belong to them."""
+        self = super().__new__(cls, codes)
+        self.holders = tuple(holders)
+        return self
+
+
+def read_codes(reply: Any) -> str:
+    """Read the codes of an enqueue, `Codes` where some name a task that holds a lock."""
+    if not isinstance(reply, bytes) or b"\n" not in reply:
+        return text(reply)
+    codes, _, rest = reply.partition(b"\n")
+    holders = []
+    while rest:
+        size, _, rest = rest.partition(b":")
+        holders.append(rest[: int(size)].decode("utf-8", "surrogateescape"))
+        rest = rest[int(size) :]
+    return Codes(codes.decode(), holders)
+
+
+def each_code(codes: str) -> Iterator[tuple[str, str]]:
+    """Yield the codes one by one, each with the task that holds its lock, "" for none."""
+    holders = iter(codes.holders if isinstance(codes, Codes) else ())
+    return ((code, next(holders, "") if code in _NAMES_HOLDER else "") for code in codes)
 
 
 @dataclass(slots=True)
@@ -40,6 +84,7 @@ class NewTask:
         start_in_ms: Milliseconds from Redis's now before which it must not start, or None.
         unique_key: Name of the lock to take, "" for none.
         unique_s: Seconds the lock is held after the start.
+        unique_rule: What else counts for the lock, see `Unique.rule`; "" for Asynq's lock.
         group: Group it waits in, "" for none.
         limit: Its limits as `_limits.lua` reads them, "" for none.
         confirm: Who must have it before its caller is told that it is stored; None: the server alone.
@@ -58,12 +103,18 @@ class NewTask:
     confirm: Confirmation | None = None
     digest: str = ""
     marks: str = ""
+    unique_rule: str = ""
 
     @property
     def is_plain(self) -> bool:
         """True if it is stored as pending at once, without a lock, a limit and marks."""
         is_now = self.start_at_s is None and self.start_in_ms is None
         return is_now and not (self.unique_key or self.group or self.marks or self.limit)
+
+    @property
+    def moves_start(self) -> bool:
+        """True if it only moves the start of the task that holds its lock (`Unique`)."""
+        return self.unique_rule[1:2] == "m"
 
     def arguments(self) -> tuple[Argument, ...]:
         """What a script is told of a task that may not be plain."""
@@ -75,7 +126,8 @@ class NewTask:
             start = ""
         if self.marks:
             start += f"|{self.marks}"
-        return (self.task_id, self.message, start, self.unique_key, self.unique_s, self.group, self.limit)
+        lock_word = f"{self.unique_s}{self.unique_rule}" if self.unique_rule else self.unique_s
+        return (self.task_id, self.message, start, self.unique_key, lock_word, self.group, self.limit)
 
 
 class ReceiptLane:
@@ -105,6 +157,10 @@ class Admitted:
     pending: int = 0
     limit: int = 0
 
+    def each(self) -> Iterator[tuple[str, str]]:
+        """Yield the codes one by one, each with the task that holds its lock, "" for none."""
+        return each_code(self.codes)
+
 
 def enqueue(
     queue: QueueKeys, tasks: Sequence[NewTask], lane: ReceiptLane, *, now_ns: int | None = None
@@ -114,7 +170,7 @@ def enqueue(
     All have the same `confirm`. Reads as one `EnqueueCode` character per task. Refused whole when Redis is over its
     memory limit.
     """
-    return _operation(queue, tasks, *_words(queue, tasks, lane, now_ns), text)
+    return _operation(queue, tasks, *_words(queue, tasks, lane, now_ns), read_codes)
 
 
 def enqueue_limited(
@@ -125,7 +181,10 @@ def enqueue_limited(
     args.append(max_pending)
 
     def read(reply: Any) -> Admitted:
-        codes, _, pending = text(reply).partition(":")
+        answer = read_codes(reply)
+        codes, _, pending = answer.partition(":")
+        if isinstance(answer, Codes):
+            codes = Codes(codes, answer.holders)
         return Admitted(codes, int(pending or 0), max_pending)
 
     return _operation(queue, tasks, keys, args, read)

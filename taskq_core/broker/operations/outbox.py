@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from enum import StrEnum
 
-from taskq_core.broker.operations.new_tasks import NewTask
-from taskq_core.broker.operations.operation import Argument, Operation, boolean, integer, text, time_argument
+from taskq_core.broker.operations.new_tasks import NewTask, read_codes
+from taskq_core.broker.operations.operation import Argument, Operation, boolean, integer, time_argument
 from taskq_core.broker.scripts import load
 from taskq_core.wire import QueueKeys
 
@@ -20,6 +20,8 @@ class DeliveryCode(StrEnum):
     ID_CONFLICT = "0"
     DUPLICATE = "d"
     FULL = "f"
+    EXISTING = "x"
+    CHANGED = "u"
     TOO_LATE = "l"
 
 
@@ -44,7 +46,7 @@ def deliver(
         args += (receipt, *task.arguments())
     tasks = [task for _, task in rows]
     confirm = tasks[0].confirm if tasks else None
-    return Operation("deliver", load("deliver"), keys, args, text, tasks=tasks, confirm=confirm)
+    return Operation("deliver", load("deliver"), keys, args, read_codes, tasks=tasks, confirm=confirm)
 
 
 def forget_deliveries(queue: QueueKeys, receipts: Sequence[str]) -> Operation[int]:

@@ -206,21 +206,27 @@ class Checked:
         cursor: Of the next call, "0" at the end.
         locks: Keys of unique locks that are no strings.
         sets: Keys of aggregation sets that are not on the list of them.
+        unheld: Keys of unique locks that nobody may hold.
+        unlocked: Keys of tasks that have lost a unique lock.
         tasks: The tasks.
     """
 
     cursor: str
     locks: list[str]
     sets: list[str]
+    unheld: list[str]
+    unlocked: list[str]
     tasks: list[CheckedTask]
 
 
 def _read_checked(reply: Any) -> Checked:
-    words = iter(reply[3:])
+    words = iter(reply[5:])
     return Checked(
         text(reply[0]),
         [_id(key) for key in reply[1]],
         [_id(key) for key in reply[2]],
+        [_id(key) for key in reply[3]],
+        [_id(key) for key in reply[4]],
         [
             CheckedTask(
                 _id(task_id),
@@ -256,6 +262,16 @@ def relist(queue: QueueKeys, sets: Sequence[str], *, repair: bool, now_ns: int |
     keys = (listed, queue.groups, *removed, queue.absent, *sets)
     args = (time_argument(now_ns), queue.prefix, 1 if repair else 0, len(sets))
     return Operation("relist", load("relist"), keys, args, lambda reply: [code == "1" for code in text(reply)])
+
+
+def relock(queue: QueueKeys, locks: Sequence[str], tasks: Sequence[str], *, repair: bool) -> Operation[list[str]]:
+    """Free locks that nobody may hold, and give tasks their locks back; at most `MEND_MAX` keys in all.
+
+    Reads as one text per key, "" if nothing is wrong with it: the id that a lock names, or the lock that a task names.
+    """
+    keys = (queue.absent, *locks, *tasks)
+    args = (queue.prefix, 1 if repair else 0, len(locks), len(locks) + len(tasks))
+    return Operation("relock", load("relock"), keys, args, lambda reply: [_id(each) for each in reply])
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,11 +60,13 @@ def dequeue(
     lane: str = "",
     max_bytes: int = BATCH_BYTES,
     tell_waits: bool = False,
+    lock_s: int | None = None,
     now_ns: int | None = None,
 ) -> Operation[Dequeued]:
     """Take up to `limit` pending tasks for the worker `owner`. A paused queue gives none.
 
-    With `tell_waits` it is told how long each was pending.
+    With `tell_waits` it is told how long each was pending. They hold their unique locks for `lock_s` at least (None:
+    twice the lease), or give them up where they are held until the start.
 
     The same `call` number again on the same `lane` of the worker returns the tasks it handed out before.
     """
@@ -79,6 +81,7 @@ def dequeue(
         queue.task_prefix,
         queue.done,
         int(tell_waits),
+        2 * lease_s if lock_s is None else lock_s,
     )
     return Operation("dequeue", load("dequeue"), keys, args, _read_dequeued)
 
@@ -114,7 +117,7 @@ class Settlement:
         message: TaskMessage bytes to store (complete, retry, archive).
         seconds: Retention for COMPLETE.
         delay_ms: Milliseconds until the next attempt for RETRY and RETRY_UNCOUNTED.
-        unique_key: Lock to free for DONE and COMPLETE, "" for none.
+        unique_key: Its unique lock, "" for none.
         result: Result bytes for COMPLETE, b"" for none.
         record: What is noted of the attempt for COMPLETE, RETRY, RETRY_UNCOUNTED and ARCHIVE, a line; b"" for nothing.
         is_told: Whether it is to be told of that a task was archived, once it is.
@@ -199,10 +202,20 @@ def _read_extended(reply: Any) -> Extended:
 
 
 def extend_leases(
-    queue: QueueKeys, task_ids: Sequence[str], *, owner: str, lease_s: int, now_ns: int | None = None
+    queue: QueueKeys,
+    task_ids: Sequence[str],
+    *,
+    owner: str,
+    lease_s: int,
+    lock_s: int | None = None,
+    now_ns: int | None = None,
 ) -> Operation[Extended]:
-    """Let the leases of running tasks end `lease_s` from now."""
-    args: tuple[Argument, ...] = (time_argument(now_ns), owner, lease_s, queue.task_prefix, *task_ids)
+    """Let the leases of running tasks end `lease_s` from now, and their unique locks not before `lock_s` from now.
+
+    None: twice the lease.
+    """
+    held_s = 2 * lease_s if lock_s is None else lock_s
+    args: tuple[Argument, ...] = (time_argument(now_ns), owner, lease_s, queue.task_prefix, held_s, *task_ids)
     return Operation("extend_leases", load("extend"), (queue.lease, queue.absent), args, _read_extended)
 
 

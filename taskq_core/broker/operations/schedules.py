@@ -77,6 +77,8 @@ class TickCode(StrEnum):
     STORED = "1"
     ID_CONFLICT = "0"
     DUPLICATE = "d"
+    EXISTING = "x"
+    CHANGED = "u"
     DROPPED = "-"
     SUPERSEDED = "s"
     EARLY = "e"

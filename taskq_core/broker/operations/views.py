@@ -33,6 +33,7 @@ class StoredTask:
         started_ms: Unix ms at which that worker got it, None if unknown.
         attempts: What is noted of its attempts, a line each.
         progress: How far it is, as it told.
+        unique_rule: Rule of its unique lock, "" for none or Asynq's.
     """
 
     task_id: str
@@ -44,6 +45,7 @@ class StoredTask:
     started_ms: int | None = None
     attempts: bytes = b""
     progress: bytes = b""
+    unique_rule: str = ""
 
 
 def key_of(queue: QueueKeys, state: TaskState, group: str | None = None) -> str:
@@ -91,6 +93,7 @@ def look(
         if state is TaskState.ACTIVE and owner:
             stored.owner = owner
             stored.started_ms = int(reply[5]) if reply[5].isdigit() else None
+        stored.unique_rule = reply[8].decode("utf-8", "replace")
         return stored
 
     args = (task_id, queue.prefix, 2 if tell_changes else int(tell_end))

@@ -73,7 +73,7 @@ def test_a_dry_run_shows_what_would_be_done_and_does_nothing(run: Run, redis_ser
     at = lines.index("to be repaired: 2")
     assert lines[at + 1].split() == ["QUEUE", "KIND", "TASK", "OR", "KEY", "DETAIL"]
     assert lines[at + 2].split()[:3] == ["default", "leaked_lock", LOCK]
-    assert lines[at + 2].endswith("task 'ghost', which holds it, is gone: it is deleted")
+    assert lines[at + 2].endswith("task 'ghost', which holds it, is gone or has ended: it is deleted")
     assert lines[at + 3].split()[:3] == ["default", "not_listed", damaged]
     assert lines[at + 3].endswith("state 'pending', in no structure: it belongs in pending")
     assert is_damaged(redis_server)

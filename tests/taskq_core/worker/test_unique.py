@@ -3,10 +3,11 @@
 import asyncio
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from taskq_core import Discard, DuplicateTaskError, TaskQ
+from taskq_core import Discard, DuplicateTaskError, TaskQ, Unique
 from taskq_core.inspector import Inspector
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
@@ -21,6 +22,12 @@ pytestmark = pytest.mark.redis
 def locks(server: RedisServer, queue: QueueKeys) -> dict[bytes, bytes | None]:
     """Who holds which lock."""
     return {key: server.client.get(key) for key in server.client.scan_iter(queue.unique_prefix + "*")}  # type: ignore[misc]  # blocking
+
+
+def seconds_of(server: RedisServer) -> float:
+    """Redis's time, Unix seconds."""
+    whole, micros = server.client.time()  # type: ignore[misc]  # blocking
+    return float(whole) + micros / 1e6
 
 
 @pytest.mark.slow
@@ -74,7 +81,7 @@ def test_the_lock_of_a_task_that_was_lost_for_good_is_free_with_it(
 async def test_a_task_that_outlives_its_lock_leaves_the_next_ones_alone(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, end: str
 ) -> None:
-    """A lock is not renewed: when its time is over another task may take it, and only that one gives it back."""
+    """When somebody deletes its lock another task may take it, and only that one gives it back."""
     release = asyncio.Event()
     runs: list[str] = []
 
@@ -92,7 +99,7 @@ async def test_a_task_that_outlives_its_lock_leaves_the_next_ones_alone(
     first = await slow.using(unique_for=600).adelay()
     await until(lambda: runs == [end])
     (lock,) = locks(redis_server, queue)
-    redis_server.client.delete(lock)  # as when its time is over
+    redis_server.client.delete(lock)
     second = await slow.using(unique_for=600, run_after=600).adelay()
     release.set()
     await until(lambda: ends.of(first.id))
@@ -102,23 +109,130 @@ async def test_a_task_that_outlives_its_lock_leaves_the_next_ones_alone(
         await slow.using(unique_for=600).adelay()
 
 
-async def test_a_lock_ends_with_its_time(
-    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [{"unique_for": 1}, {"unique": Unique(period=1)}, {"unique": Unique()}],
+    ids=["asynq", "period", "endless"],
+)
+def test_a_lock_shorter_than_the_run_lasts_as_long(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, options: dict[str, Any]
 ) -> None:
-    """Also while its task runs, as `unique_for` says."""
-    release = asyncio.Event()
+    """Its worker renews it with the lease, so no second one is taken while the first runs, and one is afterwards."""
+    task = app.remote("plain_wait").using(**options)
+    start_process(**SHORT)
+    handle = task.delay(name="u", until="go")
+    until_blocking(lambda: marks(redis_server, "u") == ["started 1"])
+    (lock,) = locks(redis_server, queue)
+    began = seconds_of(redis_server)
 
-    @app.task(name="slow")
-    async def slow() -> None:
-        await release.wait()
+    def refused() -> bool:
+        with pytest.raises(DuplicateTaskError):
+            task.delay(name="u", until="go")
+        return seconds_of(redis_server) > began + 3
 
-    await start(concurrency=2)
-    first = await slow.using(unique_for=1).adelay()
-    await until(lambda: not locks(redis_server, queue))
+    until_blocking(refused)
+    assert redis_server.client.get(lock) == handle.id.encode()
+    redis_server.client.set("go", "1")
 
-    second = await slow.using(unique_for=600).adelay()
-    await until(lambda: state_of(redis_server, queue, second.id) == "active")
+    handle.result(20)
+    assert locks(redis_server, queue) == {}
+    task.delay(name="u", until="go").result(20)
+    assert marks(redis_server, "u") == ["started 1", "ended", "started 1", "ended"]
 
-    assert state_of(redis_server, queue, first.id) == "active"
-    release.set()
-    await second.aresult(20)
+
+@pytest.mark.slow
+def test_the_lock_of_a_killed_task_that_is_unique_until_it_ends_is_free_with_its_end(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """Held until the worker is known to be lost; then the task is archived and its lock is free, in one step."""
+    task = app.remote("plain_wait").using(unique=Unique(), max_retry=0)
+    dying = start_process(**SHORT)
+    handle = task.delay(name="u", until="go")
+    until_blocking(lambda: marks(redis_server, "u") == ["started 1"])
+    dying.signal(signal.SIGKILL)
+    dying.wait()
+    with pytest.raises(DuplicateTaskError):
+        task.delay(name="u", until="go")
+
+    start_process(**SHORT)
+    until_blocking(lambda: state_of(redis_server, queue, handle.id) == "archived")
+
+    assert locks(redis_server, queue) == {}
+    redis_server.client.set("go", "1")
+    task.delay(name="u", until="go").result(20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"unique_for": 1}, {"unique": Unique()}], ids=["asynq", "until finished"])
+def test_a_frozen_worker_neither_loses_nor_frees_the_lock(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, options: dict[str, Any]
+) -> None:
+    """Another one runs the task by then, and holds the lock; what wakes up again changes nothing of it."""
+    task = app.remote("plain_wait").using(**options)
+    frozen = start_process(**SHORT)
+    handle = task.delay(name="u", until="go")
+    until_blocking(lambda: marks(redis_server, "u") == ["started 1"])
+    frozen.signal(signal.SIGSTOP)
+    start_process(**SHORT)
+    until_blocking(lambda: marks(redis_server, "u") == ["started 1", "started 2"])
+
+    frozen.signal(signal.SIGCONT)
+    until_blocking(lambda: "interrupted" in marks(redis_server, "u"))
+    with pytest.raises(DuplicateTaskError):
+        task.delay(name="u", until="go")
+    assert list(locks(redis_server, queue).values()) == [handle.id.encode()]
+    redis_server.client.set("go", "1")
+
+    handle.result(20)
+    assert locks(redis_server, queue) == {}
+    assert marks(redis_server, "u") == ["started 1", "started 2", "interrupted", "ended"]
+
+
+async def test_no_two_run_at_once_however_many_are_enqueued(app: TaskQ, start: Runner) -> None:
+    """Two workers, producers that never stop, a task that fails now and then: never more than one runs."""
+    running = most = 0
+    runs = 0
+
+    @app.task(name="one", unique=Unique(args=[], on_conflict="return_existing"), retry_delay=0, max_retry=100)
+    async def one(number: int) -> None:
+        nonlocal running, most, runs
+        running += 1
+        most = max(most, running)
+        runs += 1
+        await asyncio.sleep(0)
+        running -= 1
+        if runs % 5 == 0:
+            raise ValueError("now and then")
+
+    for _ in range(2):
+        await start(concurrency=10)
+    number = 0
+    while runs < 100:
+        await asyncio.gather(*(one.adelay(number + i) for i in range(10)))
+        number += 10
+
+    assert most == 1
+
+
+async def test_what_is_enqueued_while_it_runs_waits_for_its_turn(app: TaskQ, start: Runner) -> None:
+    """Unique until it starts, with the latest arguments: what came in while it ran is not lost, and runs once."""
+    seen: list[int] = []
+    first_runs, go_on = asyncio.Event(), asyncio.Event()
+
+    @app.task(name="save", unique=Unique(args=[], states="until_started", on_conflict="replace"))
+    async def save(version: int) -> None:
+        seen.append(version)
+        first_runs.set()
+        await go_on.wait()
+
+    await start(concurrency=1)
+    await save.adelay(1)
+    await first_runs.wait()
+    handles = [await save.adelay(version) for version in (2, 3, 4)]
+    go_on.set()
+    await handles[-1].aresult(20)
+
+    assert seen == [1, 4]
+    assert [handle.existing for handle in handles] == [False, True, True]
+    assert len({handle.id for handle in handles}) == 1

@@ -1,0 +1,41 @@
+--[[
+  relock: free unique locks that nobody may hold, and give tasks back locks that they should.
+
+  KEYS[1]  any     a key that never exists
+  KEYS[2..] string locks, then hashes of tasks (at most 50 in all)
+  ARGV[1]  string  prefix of the queue's keys
+  ARGV[2]  int     1 to do so, 0 to tell only
+  ARGV[3]  int     number of locks
+  ARGV[4]  int     number of locks and tasks; on a cluster one more key stands behind them
+
+  A lock is freed whose holder is gone, has come to a state that its rule does not cover, or names another lock. A task
+  gets the lock back that its rule lets it hold without an end, if nobody holds it.
+
+  returns  per key: '' if nothing is wrong, else the id of the task that a lock names, or the lock that a task names
+]]
+-- include _unique
+local reply = {}
+for i = 2, 1 + tonumber(ARGV[4]) do
+  local key, wrong = KEYS[i], ''
+  if i - 1 <= tonumber(ARGV[3]) then
+    local holder = redis.pcall('GET', key)
+    if type(holder) == 'string' and not is_held(key, ARGV[1] .. 't:' .. holder) then
+      wrong = holder
+      if ARGV[2] == '1' then
+        redis.call('DEL', key)
+      end
+    end
+  else
+    local id = string.sub(key, #ARGV[1] + 3)
+    local lock = lost_lock(key, ARGV[1])
+    if lock then
+      wrong = lock
+      if ARGV[2] == '1' then
+        redis.call('DEL', KEYS[1]) -- accepted also over maxmemory, and with it the write that follows
+        redis.call('SET', lock, id)
+      end
+    end
+  end
+  reply[#reply + 1] = wrong
+end
+return reply

@@ -1,0 +1,136 @@
+"""How a task is kept unique: what counts, for how long, and what becomes of a second one.
+
+The lock itself is a key in Redis, taken and freed by the scripts in the step that changes the task. Its name is in
+Asynq's form, the MD5 of the arguments that count, so Go and Python exclude each other where all of them do.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from taskq_core.errors import ConfigurationError
+from taskq_core.settings import Duration, member, seconds
+
+
+class UniqueStates(StrEnum):
+    """The states of a task in which no second one is taken."""
+
+    UNTIL_STARTED = "until_started"
+    """While it waits to run: pending, scheduled, in its group, or between two attempts. A second one may be enqueued
+    while it runs."""
+    UNTIL_FINISHED = "until_finished"
+    """While it waits and runs, until it has succeeded, was discarded or archived."""
+    WHILE_EXISTS = "while_exists"
+    """As long as it stands in Redis, completed and archived included."""
+
+
+class OnConflict(StrEnum):
+    """What an enqueue does when another task holds the lock."""
+
+    REJECT = "reject"
+    """`DuplicateTaskError`."""
+    REPLACE = "replace"
+    """The task that waits gets the arguments and options of this call, and its start if `run_after` is set."""
+    RESCHEDULE = "reschedule"
+    """The task that waits keeps its arguments and starts when this call would: at `run_after`, or now."""
+    RETURN_EXISTING = "return_existing"
+    """Nothing changes."""
+
+
+NAMES_MAX = 1000
+"""Most characters of all names of arguments together."""
+_UNTIL = {UniqueStates.UNTIL_STARTED: "s", UniqueStates.UNTIL_FINISHED: "f", UniqueStates.WHILE_EXISTS: "w"}
+_CONFLICT = {
+    OnConflict.REJECT: "d",
+    OnConflict.REPLACE: "r",
+    OnConflict.RESCHEDULE: "m",
+    OnConflict.RETURN_EXISTING: "e",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unique:
+    """Keeps a task unique among those of its queue and name.
+
+    It counts as long as the task is in one of `states`: a crash leaves no lock behind without a task, and no task
+    without its lock. Added in 0.1.
+
+    Attributes:
+        args: Names of the arguments that count, None for all, `()` for none: then there is one task of this name.
+        period: Longest time it counts from the enqueue or, with a start ahead, from then on; at least one second. It
+            counts while the task runs in any case. None: as long as the task is in these states.
+        states: `until_finished`, `until_started` or `while_exists`.
+        on_conflict: What a second enqueue does: `reject`, `replace`, `reschedule` or `return_existing`.
+
+    Raises:
+        ConfigurationError: A value is not usable.
+    """
+
+    args: Sequence[str] | None = None
+    period: Duration | None = None
+    states: UniqueStates | str = UniqueStates.UNTIL_FINISHED
+    on_conflict: OnConflict | str = OnConflict.REJECT
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        if self.args is not None:
+            set_(self, "args", _names(self.args))
+        if self.period is not None:
+            period_s = seconds("unique period", self.period, allow_zero=False)
+            if period_s < 1:
+                raise ConfigurationError(f"unique period must be at least one second, got {self.period!r}")
+            set_(self, "period", period_s)
+        set_(self, "states", member(UniqueStates, "unique states", self.states))
+        set_(self, "on_conflict", member(OnConflict, "unique on_conflict", self.on_conflict))
+
+    @property
+    def period_s(self) -> int:
+        """Whole seconds of the period, 0 for none."""
+        return 0 if self.period is None else int(seconds("unique period", self.period))
+
+    @property
+    def rule(self) -> str:
+        """What scripts are told of it, behind its seconds: until when, what to do, and which arguments count."""
+        names = "" if self.args is None else ":" + ",".join(self.args)
+        return _UNTIL[UniqueStates(self.states)] + _CONFLICT[OnConflict(self.on_conflict)] + names
+
+
+def names_in(rule: str) -> Sequence[str] | None:
+    """Return the arguments that count by a stored rule, `<until><seconds>[:<names>]`; None if all do."""
+    _, colon, names = rule.partition(":")
+    return (names.split(",") if names else ()) if colon else None
+
+
+def chosen(payload: bytes, names: Iterable[str]) -> bytes:
+    """Return the JSON object of some arguments of a payload, in its order; a missing one is left out.
+
+    Raises:
+        ConfigurationError: The payload is no JSON object, so arguments cannot be told apart.
+    """
+    wanted = frozenset(names)
+    try:
+        arguments = msgspec.json.decode(payload or b"{}", type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise ConfigurationError("unique args need a payload that is a JSON object of arguments by name") from None
+    return msgspec.json.encode({name: value for name, value in arguments.items() if name in wanted})
+
+
+def digest(payload: bytes, names: Iterable[str] | None) -> str:
+    """Return the hexadecimal end of a lock's name."""
+    counted = payload if names is None else chosen(payload, names)
+    return hashlib.md5(counted, usedforsecurity=False).hexdigest()
+
+
+def _names(given: object) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ConfigurationError(f"unique args must be a list of parameter names, got {given!r}")
+    names = tuple(given)
+    for name in names:
+        if not isinstance(name, str) or not name or "," in name or not name.isprintable():
+            raise ConfigurationError(f"unique args must be names of parameters, got {name!r}")
+    if len(",".join(names)) > NAMES_MAX:
+        raise ConfigurationError(f"unique args must be at most {NAMES_MAX} characters together")
+    return tuple(dict.fromkeys(names))

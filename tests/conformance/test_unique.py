@@ -1,0 +1,536 @@
+"""Unique locks: on every path that a task can take its lock is held as its rule says, and never by nobody's task."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import Action, NewTask, Outcome, Settlement
+from taskq_core.inspector import move, removal
+from taskq_core.reconcile import FindingKind, reconcile, run
+from taskq_core.wire import TaskState, archived_message, build_message, decode_message, encode_message
+from tests.conformance.stores import NOW_NS, NOW_S, Broker
+from tests.conformance.test_inspector_states import follow
+
+S = 1_000_000_000
+RULES = {"asynq": "", "until_started": "sd", "until_finished": "fd", "while_exists": "wd"}
+WAITS, RUNS, COMPLETED, ARCHIVED, GONE = "waits", "runs", "completed", "archived", "gone"
+HELD = {
+    "asynq": {WAITS, RUNS, ARCHIVED},  # until its time is over
+    "until_started": {WAITS},
+    "until_finished": {WAITS, RUNS},
+    "while_exists": {WAITS, RUNS, COMPLETED, ARCHIVED},
+}
+
+
+def task(broker: Broker, task_id: str, rule: str = "", *, payload: bytes = b"{}", **options: Any) -> NewTask:
+    """A task of which there is to be one."""
+    lock = broker.queue.unique("t", b"one")
+    fields = {"retry": 5, "group_key": options.get("group", "")}
+    message = build_message(type="t", id=task_id, queue="default", payload=payload, unique_key=lock, **fields)
+    seconds = options.pop("unique_s", 0 if rule else 3600)
+    return NewTask(task_id, encode_message(message), unique_key=lock, unique_s=seconds, unique_rule=rule, **options)
+
+
+def enqueue(broker: Broker, *tasks: NewTask, now_ns: int = NOW_NS) -> str:
+    """Enqueue and return the codes."""
+    return broker.run(ops.enqueue(broker.queue, tasks, ops.ReceiptLane(f"lane-{tasks[0].task_id}"), now_ns=now_ns))
+
+
+def locks(broker: Broker) -> dict[bytes, bytes]:
+    """Who holds which lock."""
+    return {key: broker.raw.get(key) for key in broker.raw.scan_iter("*unique:*", count=1000)}
+
+
+def settle(outcome: Outcome) -> Callable[[Broker], None]:
+    def settled(broker: Broker) -> None:
+        broker.dequeue()
+        message = decode_message(broker.fields("a")["msg"])
+        end = Settlement(
+            "a", outcome, encode_message(message), seconds=60, delay_ms=1000, unique_key=message.unique_key
+        )
+        assert broker.run(ops.settle(broker.queue, [end], owner="w1", now_ns=NOW_NS)) == "1"
+
+    return settled
+
+
+def act(action: Action, *before: Callable[[Broker], None], **more: Any) -> Callable[[Broker], None]:
+    def acted(broker: Broker) -> None:
+        for step in before:
+            step(broker)
+        assert broker.run(ops.act(broker.queue, action, ["a"], now_ns=NOW_NS, **more)) == ["ok"]
+
+    return acted
+
+
+def recover(verdict: ops.Verdict) -> Callable[[Broker], None]:
+    def recovered(broker: Broker) -> None:
+        broker.dequeue(lease_s=30)
+        later = NOW_NS + 61 * S
+        if verdict is ops.Verdict.QUARANTINE:
+            broker.raw.hset(broker.queue.task("a"), "msg", b"\xff")
+        (lapsed,) = broker.run(ops.list_expired(broker.queue, grace_s=30, now_ns=later)).tasks
+        stored = lapsed.message
+        if verdict is ops.Verdict.ARCHIVE:
+            stored = archived_message(decode_message(stored), error="lost", failed_at_s=NOW_S)
+        recovery = ops.Recovery(lapsed, verdict, stored)
+        assert broker.run(ops.recover(broker.queue, [recovery], grace_s=30, now_ns=later)) == "1"
+
+    return recovered
+
+
+def quarantine(broker: Broker) -> None:
+    broker.dequeue()
+    assert broker.run(ops.quarantine(broker.queue, "a", owner="w1", now_ns=NOW_NS))
+
+
+def cancel(broker: Broker) -> None:
+    assert broker.run(ops.revoke(broker.queue, "a")) is TaskState.PENDING
+
+
+def forward(broker: Broker) -> None:
+    settle(Outcome.RETRY)(broker)
+    assert broker.run(ops.forward(broker.queue, owner="w1", leader_ms=1000, now_ns=NOW_NS + 9 * S)).moved == 1
+
+
+def lose_the_message(broker: Broker) -> None:
+    broker.raw.hdel(broker.queue.task("a"), "msg")
+    assert broker.dequeue() == []
+
+
+def gather(broker: Broker) -> None:
+    check = ops.GroupCheck("g", "s", timeout_s=60, grace_s=0)
+    assert broker.run(ops.gather(broker.queue, [check], limit=1, now_ns=NOW_NS)) == "1"
+
+
+def combine(broker: Broker) -> None:
+    gather(broker)
+    whole = NewTask("whole", b"m")
+    assert broker.run(ops.combine(broker.queue, "g", "s", 1, whole, now_ns=NOW_NS)) is ops.CombineCode.STORED
+
+
+def expel(broker: Broker) -> None:
+    gather(broker)
+    assert broker.run(ops.expel(broker.queue, "g", "s", ["a"], now_ns=NOW_NS)) == 1
+
+
+def clean(outcome: Outcome) -> Callable[[Broker], None]:
+    def cleaned(broker: Broker) -> None:
+        settle(outcome)(broker)
+        later = NOW_NS + 90 * 86_400 * S + S
+        deleted = broker.run(ops.clean(broker.queue, limit=100, now_ns=later))
+        assert sum(deleted) == 1
+
+    return cleaned
+
+
+def remove_the_queue(broker: Broker) -> None:
+    broker.run(ops.register_queue(broker.keys.queues, ("default",)))
+    follow(broker, removal.remove_queue(broker.keys, "default", force=True, progress=None), NOW_NS)
+
+
+def delete_by_hand(broker: Broker) -> None:
+    """As whoever deletes a task without a script: nobody has freed its lock, and a pass over the queue does."""
+    broker.raw.delete(broker.queue.task("a"))
+    reconciled(broker)
+
+
+def reconciled(broker: Broker) -> list[FindingKind]:
+    report = run(reconcile(broker.queue, repair=True, look_again_s=0), broker.run)
+    return [finding.kind for finding in report.findings if finding.repaired]
+
+
+PATHS: dict[str, tuple[Callable[[Broker], None], str]] = {
+    "waits": (lambda broker: None, WAITS),
+    "starts": (lambda broker: broker.dequeue() and None, RUNS),
+    "succeeds": (settle(Outcome.DONE), GONE),
+    "succeeds and is kept": (settle(Outcome.COMPLETE), COMPLETED),
+    "fails": (settle(Outcome.RETRY), WAITS),
+    "snoozes": (settle(Outcome.RETRY_UNCOUNTED), WAITS),
+    "fails for good": (settle(Outcome.ARCHIVE), ARCHIVED),
+    "is given back": (settle(Outcome.REQUEUE), WAITS),
+    "fails and is due again": (forward, WAITS),
+    "loses its worker": (recover(ops.Verdict.RETRY), WAITS),
+    "loses its last worker": (recover(ops.Verdict.ARCHIVE), ARCHIVED),
+    "loses its worker and is unreadable": (recover(ops.Verdict.QUARANTINE), GONE),
+    "is unreadable": (quarantine, GONE),
+    "loses its message": (lose_the_message, GONE),
+    "is archived by hand": (act(Action.ARCHIVE), ARCHIVED),
+    "is archived by hand after a failure": (act(Action.ARCHIVE, settle(Outcome.RETRY)), ARCHIVED),
+    "is deleted": (act(Action.DELETE), GONE),
+    "is deleted from the archive": (act(Action.DELETE, settle(Outcome.ARCHIVE)), GONE),
+    "is deleted once completed": (act(Action.DELETE, settle(Outcome.COMPLETE)), GONE),
+    "is put off": (act(Action.WAIT, start_in_ms=60_000), WAITS),
+    "is put off from the archive": (act(Action.WAIT, settle(Outcome.ARCHIVE), start_in_ms=60_000), WAITS),
+    "is run from the archive": (act(Action.RUN, settle(Outcome.ARCHIVE)), WAITS),
+    "is run after a failure": (act(Action.RUN, settle(Outcome.RETRY)), WAITS),
+    "is cancelled": (cancel, GONE),
+    "goes with its queue": (remove_the_queue, GONE),
+    "outlives its retention": (clean(Outcome.COMPLETE), GONE),
+    "outlives its time in the archive": (clean(Outcome.ARCHIVE), GONE),
+    "is deleted by hand": (delete_by_hand, GONE),
+}
+GROUPED: dict[str, tuple[Callable[[Broker], None], str]] = {
+    "waits in a group": (lambda broker: None, WAITS),
+    "is being combined": (gather, WAITS),
+    "becomes part of another": (combine, GONE),
+    "is unreadable in its group": (expel, GONE),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("path", [*PATHS, *GROUPED])
+def test_a_lock_is_held_on_every_path_as_its_rule_says(any_broker: Broker, path: str, rule: str) -> None:
+    """Where it is held a second task is refused, where it is not the second one gets it; no lock is left over."""
+    options = {"group": "g"} if path in GROUPED else {}
+    assert enqueue(any_broker, task(any_broker, "a", RULES[rule], **options)) == "1"
+    walk, end = {**PATHS, **GROUPED}[path]
+
+    walk(any_broker)
+
+    lock = any_broker.queue.unique("t", b"one").encode()
+    is_held = end in HELD[rule]
+    assert locks(any_broker) == ({lock: b"a"} if is_held else {})
+    assert enqueue(any_broker, task(any_broker, "b", RULES[rule], **options)) == ("d" if is_held else "1")
+    assert locks(any_broker) == {lock: b"a" if is_held else b"b"}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_lock_moves_along_to_another_queue(broker: Broker, rule: str) -> None:
+    """With its time, or without an end."""
+    broker.run(ops.register_queue(broker.keys.queues, ("default",)))
+    enqueue(broker, task(broker, "a", RULES[rule]))
+
+    follow(broker, move.move_all(broker.keys, "default", TaskState.PENDING, "low", group=None, progress=None), NOW_NS)
+
+    lock = broker.keys.queue("low").unique("t", b"one")
+    assert locks(broker) == {lock.encode(): b"a"}
+    assert broker.raw.ttl(lock) == -1 if RULES[rule] else 3590 < broker.raw.ttl(lock) <= 3600
+    assert enqueue(broker, task(broker, "b", RULES[rule])) == "1"
+
+
+class TestConflicts:
+    def code(self, broker: Broker, new: NewTask) -> tuple[str, list[str]]:
+        """The code of a second task, and whom it names as holder."""
+        answer = enqueue(broker, new)
+        return str(answer), list(answer.holders) if isinstance(answer, ops.Codes) else []
+
+    def test_who_holds_the_lock_is_named(self, broker: Broker) -> None:
+        enqueue(broker, task(broker, "a\n:é", "fd"))
+
+        assert self.code(broker, task(broker, "b", "fd")) == ("d", ["a\n:é"])
+        assert self.code(broker, task(broker, "c", "fe")) == ("x", ["a\n:é"])
+
+    def test_each_of_a_batch_has_its_own_holder(self, broker: Broker) -> None:
+        """Behind a limit, too."""
+        tasks = [NewTask("p1", b"m"), task(broker, "a", "fd"), task(broker, "b", "fe"), task(broker, "c", "fd")]
+        tasks.append(NewTask("p2", b"m"))
+
+        answer = broker.run(
+            ops.enqueue_limited(broker.queue, tasks, ops.ReceiptLane("l"), max_pending=2, now_ns=NOW_NS)
+        )
+
+        assert list(answer.each()) == [("1", ""), ("1", ""), ("x", "a"), ("d", "a"), ("f", "")]
+        assert answer.pending == 2
+
+    def test_a_repeat_names_the_same(self, broker: Broker) -> None:
+        enqueue(broker, task(broker, "a", "fd"))
+        first = ops.enqueue(broker.queue, [task(broker, "b", "fe")], ops.ReceiptLane("l"), now_ns=NOW_NS)
+        assert list(ops.each_code(broker.run(first))) == [("x", "a")]
+        broker.run(ops.act(broker.queue, Action.DELETE, ["a"]))
+
+        assert list(ops.each_code(broker.run(first))) == [("x", "a")]
+
+    @pytest.mark.parametrize("state", ["pending", "scheduled", "retry", "aggregating"])
+    def test_the_latest_arguments_win_while_it_waits(self, broker: Broker, state: str) -> None:
+        """It keeps its id, its place and its start; the message reads as the new one with the old id."""
+        options: dict[str, Any] = {"group": "g"} if state == "aggregating" else {}
+        start = {"start_in_ms": 60_000} if state == "scheduled" else {}
+        enqueue(broker, task(broker, "a", "fr", **options, **start))
+        if state == "retry":
+            settle(Outcome.RETRY)(broker)
+        place = {key: value for key, value in broker.dump().items() if b":t:" not in key and b":rcpt:" not in key}
+
+        answer = self.code(broker, task(broker, "b", "fr", payload=b'{"n":2}', **options))
+
+        assert answer == ("u", ["a"])
+        fields = broker.fields("a")
+        message = decode_message(fields["msg"])
+        assert (message.id, message.payload, message.queue) == ("a", b'{"n":2}', "default")
+        assert fields["state"] == state.encode()
+        assert not broker.fields("b")
+        assert place == {
+            key: value for key, value in broker.dump().items() if b":t:" not in key and b":rcpt:" not in key
+        }
+
+    def test_an_id_of_any_length_is_kept(self, any_broker: Broker) -> None:
+        for size in (1, 127, 128, 256):
+            any_broker.store.flush()
+            enqueue(any_broker, task(any_broker, "x" * size, "fr"))
+
+            enqueue(any_broker, task(any_broker, "b", "fr", payload=b'{"n":2}'))
+
+            message = decode_message(any_broker.fields("x" * size)["msg"])
+            assert (message.id, message.payload) == ("x" * size, b'{"n":2}')
+
+    @pytest.mark.parametrize("conflict", ["r", "m"])
+    @pytest.mark.parametrize("state", ["pending", "scheduled", "retry"])
+    def test_a_start_ahead_moves_it(self, broker: Broker, state: str, conflict: str) -> None:
+        """`m` keeps the arguments."""
+        enqueue(broker, task(broker, "a", "fd", **({"start_in_ms": 60_000} if state == "scheduled" else {})))
+        if state == "retry":
+            settle(Outcome.RETRY)(broker)
+
+        answer = self.code(broker, task(broker, "b", f"f{conflict}", payload=b'{"n":2}', start_at_s=NOW_S + 500))
+
+        assert answer == ("u", ["a"])
+        moved = "retry" if state == "retry" else "scheduled"
+        assert broker.fields("a")["state"] == moved.encode()
+        assert broker.raw.zscore(broker.queue.prefix + moved, "a") == NOW_S + 500
+        assert broker.pending() == []
+        payload = decode_message(broker.fields("a")["msg"]).payload
+        assert payload == (b'{"n":2}' if conflict == "r" else b"{}")
+
+    @pytest.mark.parametrize("state", ["scheduled", "retry"])
+    def test_a_start_now_makes_it_due(self, broker: Broker, state: str) -> None:
+        enqueue(broker, task(broker, "a", "fm", **({"start_in_ms": 60_000} if state == "scheduled" else {})))
+        if state == "retry":
+            settle(Outcome.RETRY)(broker)
+
+        assert self.code(broker, task(broker, "b", "fm")) == ("u", ["a"])
+
+        assert broker.run(ops.forward(broker.queue, owner="w", leader_ms=1000, now_ns=NOW_NS)).moved == 1
+        assert broker.pending() == ["a"]
+
+    @pytest.mark.parametrize("conflict", ["r", "m"])
+    @pytest.mark.parametrize("path", ["starts", "succeeds and is kept", "fails for good"])
+    def test_what_does_not_wait_is_not_changed(self, broker: Broker, path: str, conflict: str) -> None:
+        enqueue(broker, task(broker, "a", "wd"))
+        PATHS[path][0](broker)
+        before = broker.fields("a")
+
+        assert self.code(broker, task(broker, "b", f"w{conflict}", start_at_s=NOW_S + 500)) == ("d", ["a"])
+
+        assert broker.fields("a") == before
+
+    @pytest.mark.parametrize("conflict", ["r", "m"])
+    def test_what_is_on_its_way_elsewhere_is_not_changed(self, broker: Broker, conflict: str) -> None:
+        """To another queue, or with its group into one task."""
+        enqueue(broker, task(broker, "a", "fd", group="g"))
+        gather(broker)
+        assert self.code(broker, task(broker, "b", f"f{conflict}", group="g")) == ("d", ["a"])
+        broker.store.flush()
+        enqueue(broker, task(broker, "a", "fd"))
+        broker.run(ops.move_out(broker.queue, ["a"], token="ab", target="low", now_ns=NOW_NS))
+
+        assert self.code(broker, task(broker, "c", f"f{conflict}")) == ("d", ["a"])
+
+    def test_the_time_of_the_lock_begins_anew(self, any_broker: Broker) -> None:
+        """From the new start on."""
+        lock = any_broker.queue.unique("t", b"one")
+        enqueue(any_broker, task(any_broker, "a", "fd", unique_s=60))
+        assert 58 <= any_broker.raw.ttl(lock) <= 60
+
+        enqueue(any_broker, task(any_broker, "b", "fr", unique_s=60, start_at_s=NOW_S + 100))
+        assert 157 <= any_broker.raw.ttl(lock) <= 160
+        enqueue(any_broker, task(any_broker, "c", "fm", start_at_s=NOW_S + 100))
+
+        assert any_broker.raw.ttl(lock) == -1
+
+    def test_a_full_queue_still_takes_a_change(self, any_broker: Broker) -> None:
+        enqueue(any_broker, task(any_broker, "a", "fr"))
+        changed = task(any_broker, "b", "fr", payload=b'{"n":2}')
+
+        operation = ops.enqueue_limited(any_broker.queue, [changed], ops.ReceiptLane("l"), max_pending=1)
+
+        assert list(any_broker.run(operation).each()) == [("u", "a")]
+
+    def test_an_aggregated_task_is_never_put_in_the_place_of_another(self, any_broker: Broker) -> None:
+        """The members would be lost: they stay, and come again."""
+        enqueue(any_broker, task(any_broker, "a", "fr"))
+        any_broker.enqueue("member", group="g")
+        gather(any_broker)
+
+        whole = task(any_broker, "whole", "fr")
+
+        code = any_broker.run(ops.combine(any_broker.queue, "g", "s", 1, whole, now_ns=NOW_NS))
+        assert code is ops.CombineCode.DUPLICATE
+        assert any_broker.fields("member")
+
+
+class TestRenewal:
+    """A running task holds its lock at least as long as nobody else may run it."""
+
+    def extend(self, broker: Broker, lock_s: int = 40) -> None:
+        kept = broker.run(ops.extend_leases(broker.queue, ["a"], owner="w1", lease_s=30, lock_s=lock_s, now_ns=NOW_NS))
+        assert kept.kept == [True]
+
+    @pytest.mark.parametrize("rule", ["", "fd", "wd"])
+    def test_a_short_lock_lasts_as_long_as_the_run(self, any_broker: Broker, rule: str) -> None:
+        lock = any_broker.queue.unique("t", b"one")
+        enqueue(any_broker, task(any_broker, "a", rule, unique_s=1))
+
+        any_broker.dequeue(lease_s=30, lock_s=50)
+        assert 48 <= any_broker.raw.ttl(lock) <= 50
+        any_broker.raw.expire(lock, 1)
+        self.extend(any_broker)
+
+        assert 38 <= any_broker.raw.ttl(lock) <= 40
+
+    @pytest.mark.parametrize("rule", ["", "fd", "wd"])
+    def test_a_long_one_keeps_its_time(self, any_broker: Broker, rule: str) -> None:
+        lock = any_broker.queue.unique("t", b"one")
+        enqueue(any_broker, task(any_broker, "a", rule, unique_s=3600))
+
+        any_broker.dequeue()
+        self.extend(any_broker)
+
+        assert any_broker.raw.ttl(lock) > 3590
+
+    def test_one_without_an_end_gets_none(self, any_broker: Broker) -> None:
+        enqueue(any_broker, task(any_broker, "a", "fd"))
+
+        any_broker.dequeue()
+        self.extend(any_broker)
+
+        assert any_broker.raw.ttl(any_broker.queue.unique("t", b"one")) == -1
+
+    @pytest.mark.parametrize("rule", ["", "fd", "f0"])
+    def test_one_that_is_gone_is_taken_again(self, any_broker: Broker, rule: str) -> None:
+        """It ran out while the task waited, or somebody deleted it."""
+        lock = any_broker.queue.unique("t", b"one")
+        endless = rule == "f0"
+        enqueue(any_broker, task(any_broker, "a", "fd" if endless else rule, unique_s=0 if endless else 5))
+        any_broker.raw.delete(lock)
+
+        any_broker.dequeue(lock_s=50)
+        assert any_broker.raw.get(lock) == b"a"
+        any_broker.raw.delete(lock)
+        self.extend(any_broker)
+
+        assert any_broker.raw.get(lock) == b"a"
+        assert (any_broker.raw.ttl(lock) == -1) is endless
+
+    @pytest.mark.parametrize("rule", ["", "fd", "sd", "wd"])
+    def test_another_tasks_lock_is_left_alone(self, any_broker: Broker, rule: str) -> None:
+        lock = any_broker.queue.unique("t", b"one")
+        enqueue(any_broker, task(any_broker, "a", rule, unique_s=5))
+        any_broker.raw.set(lock, "other", ex=7)
+
+        any_broker.dequeue(lock_s=50)
+        self.extend(any_broker)
+        settled = Settlement("a", Outcome.ARCHIVE, b"m", unique_key=lock)
+        any_broker.run(ops.settle(any_broker.queue, [settled], owner="w1", now_ns=NOW_NS))
+
+        assert any_broker.raw.get(lock) == b"other"
+        assert any_broker.raw.ttl(lock) <= 7
+
+    def test_a_task_that_started_takes_no_lock_back(self, any_broker: Broker) -> None:
+        """Until it waits again; unless another has taken it by then."""
+        lock = any_broker.queue.unique("t", b"one")
+        enqueue(any_broker, task(any_broker, "a", "sd"))
+        any_broker.dequeue()
+        self.extend(any_broker)
+        assert any_broker.raw.get(lock) is None
+        assert enqueue(any_broker, task(any_broker, "b", "sd")) == "1"
+
+        end = Settlement("a", Outcome.RETRY, b"m", delay_ms=1000, unique_key=lock)
+        any_broker.run(ops.settle(any_broker.queue, [end], owner="w1", now_ns=NOW_NS))
+
+        assert any_broker.raw.get(lock) == b"b"
+
+    def test_what_names_no_lock_is_not_written(self, any_broker: Broker) -> None:
+        """The name comes from a hash that anybody may have written."""
+        any_broker.enqueue("a")
+        any_broker.raw.hset(any_broker.queue.task("a"), "unique_key", any_broker.queue.prefix + "paused")
+
+        any_broker.dequeue()
+        self.extend(any_broker)
+
+        assert not any_broker.raw.exists(any_broker.queue.paused)
+
+
+class TestLeftOver:
+    """What Go, or a hand, leaves behind."""
+
+    @pytest.mark.parametrize("rule", ["", "fd"])
+    def test_the_lock_of_a_task_that_is_gone_is_free(self, broker: Broker, rule: str) -> None:
+        """As after Go's deletion of all pending tasks, which frees no locks."""
+        enqueue(broker, task(broker, "a", rule))
+        broker.raw.delete(broker.queue.task("a"), broker.queue.pending)
+
+        assert enqueue(broker, task(broker, "b", rule)) == "1"
+
+        assert list(locks(broker).values()) == [b"b"]
+
+    def test_the_lock_of_a_task_that_go_has_archived_is_free(self, broker: Broker) -> None:
+        """Go frees none on the way to the archive, and knows nothing of rules."""
+        enqueue(broker, task(broker, "a", "fd"))
+        broker.raw.delete(broker.queue.pending)
+        broker.raw.zadd(broker.queue.archived, {"a": NOW_S})
+        broker.raw.hset(broker.queue.task("a"), "state", "archived")
+
+        assert enqueue(broker, task(broker, "b", "fd")) == "1"
+
+        assert list(locks(broker).values()) == [b"b"]
+
+    def test_a_lock_under_an_id_that_is_used_anew_is_free(self, broker: Broker) -> None:
+        """The task of that id has another lock."""
+        enqueue(broker, task(broker, "a", "fd"))
+        broker.raw.hset(broker.queue.task("a"), "unique_key", broker.queue.unique("t", b"other"))
+
+        assert enqueue(broker, task(broker, "b", "fd")) == "1"
+
+    @pytest.mark.parametrize("seconds", [0, 600])
+    def test_a_pass_over_the_queue_frees_it(self, any_broker: Broker, seconds: int) -> None:
+        enqueue(any_broker, task(any_broker, "a", "fd", unique_s=seconds))
+        any_broker.raw.delete(any_broker.queue.task("a"), any_broker.queue.pending)
+
+        assert reconciled(any_broker) == [FindingKind.LOCK_WITHOUT_TASK]
+
+        assert locks(any_broker) == {}
+        assert reconciled(any_broker) == []
+
+    @pytest.mark.parametrize("path", [path for path, (_, end) in PATHS.items() if end in (WAITS, RUNS)])
+    @pytest.mark.parametrize("rule", ["until_started", "until_finished", "while_exists"])
+    def test_a_pass_over_the_queue_gives_a_lost_lock_back(self, any_broker: Broker, path: str, rule: str) -> None:
+        """Somebody deleted it; no other task has taken it."""
+        enqueue(any_broker, task(any_broker, "a", RULES[rule]))
+        PATHS[path][0](any_broker)
+        before = locks(any_broker)
+        any_broker.raw.delete(any_broker.queue.unique("t", b"one"))
+
+        found = reconciled(any_broker)
+
+        assert found.count(FindingKind.TASK_WITHOUT_LOCK) == len(before)
+        assert locks(any_broker) == before
+
+    def test_go_and_python_exclude_each_other(self, broker: Broker) -> None:
+        """A lock by all arguments is Asynq's: the name that Go makes of the same payload, held by an id."""
+        enqueue(broker, task(broker, "go"))  # byte for byte what Go writes
+
+        assert enqueue(broker, task(broker, "b", "fd")) == "d"
+        assert enqueue(broker, task(broker, "c", "fe")) == "x"
+
+
+def test_a_lock_whose_key_is_something_else_is_held(broker: Broker) -> None:
+    """Nobody's data is written over."""
+    lock = broker.queue.unique("t", b"one")
+    broker.raw.lpush(lock, "x")
+
+    for conflict in ("d", "r", "m"):
+        assert enqueue(broker, task(broker, f"a{conflict}", f"f{conflict}")) == "d"
+
+    assert broker.raw.lrange(lock, 0, -1) == [b"x"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "codes"), [("fd", "1d"), ("fr", "1u"), ("fe", "1x"), ("fm", "1u")], ids=["reject", "replace", "", "move"]
+)
+def test_two_alike_in_one_batch(broker: Broker, rule: str, codes: str) -> None:
+    tasks: Sequence[NewTask] = [task(broker, "a", rule), task(broker, "b", rule, payload=b'{"n":2}')]
+
+    assert enqueue(broker, *tasks) == codes
+
+    assert broker.pending() == ["a"]
