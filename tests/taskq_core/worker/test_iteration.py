@@ -212,7 +212,7 @@ async def test_redis_away_for_a_moment_repeats_nothing(
         return "done"
 
     handle = await (plain if kind == PLAIN else coroutine).adelay()
-    await start()
+    await start(lease=10)
     await until(lambda: len(seen) > 5)
     redis_server.client.execute_command("CLIENT", "PAUSE", "1200", "ALL")
 
@@ -240,7 +240,7 @@ async def test_a_run_that_begins_while_redis_is_away_waits_for_its_cursor(
         return "done"
 
     handle = await go.adelay()
-    await start()
+    await start(lease=10)
     await until(has_begun.is_set)
     redis_server.client.execute_command("CLIENT", "PAUSE", "800", "ALL")
     may_go.set()
@@ -432,7 +432,7 @@ async def test_progress_waits_for_nothing_while_redis_is_away(
         return "done"
 
     handle = await go.adelay()
-    await start()
+    await start(lease=10)
     await until(has_begun.is_set)
     redis_server.client.execute_command("CLIENT", "PAUSE", "1500", "ALL")
     redis_is_back = asyncio.create_task(asyncio.to_thread(redis_server.client.ping))
