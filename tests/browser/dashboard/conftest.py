@@ -50,7 +50,7 @@ def scene(taskq: TaskQ, redis_server: RedisServer) -> Scene:
 def site(taskq: TaskQ, open_browser: OpenBrowser, request: pytest.FixtureRequest) -> Iterator[Site]:
     """The dashboard."""
     posts: list[str] = []
-    served = TaskQ(taskq.settings.url, queues=taskq.settings.queues)
+    served = TaskQ(taskq.settings.url, queues=taskq.settings.queues, enqueue_timeout=30)
     with registered_tasks(served), serving(app_of(served, posts)) as origin:
         site = Site(origin, "/", posts, open_browser)
         yield site
