@@ -91,6 +91,9 @@ def plan(tasks: int) -> Plan:
     for kind, count in (("chain", tasks // 50), ("group", 2 * tasks), ("chord", tasks // 5)):
         for figure, words in (("enqueue_s", "enqueue, s"), ("run_s", "run, s"), ("steps_per_s", "steps a second")):
             rows.append((f"{kind} of {count:,}: {words}", f"workflow_{kind}", {"count": count}, figure, ""))
+    for figure, words in (("run_s", "run, s"), ("most_in_a_second", "most in a second")):
+        title = f"{tasks // 5:,} tasks limited to 1,000 a second: {words}"
+        rows.append((title, "limited", {"count": tasks // 5}, figure, ""))
     inspected = (
         ("look", "queue_info, memory_usage"),
         ("page", "a page of 1,000 tasks"),

@@ -304,8 +304,8 @@ if __name__ == "__main__":
     name, url, arguments, cpu = sys.argv[1:5]
     if cpu:
         os.sched_setaffinity(0, {int(cpu)})
-    from benchmarks import inspecting, pages, raw, workflows
+    from benchmarks import inspecting, limiting, pages, raw, workflows
 
-    rooms = (raw, inspecting, pages, workflows)
+    rooms = (raw, inspecting, pages, workflows, limiting)
     function = globals().get(name) or next(getattr(room, name) for room in rooms if hasattr(room, name))
     print(json.dumps(function(url, **json.loads(arguments))), flush=True)

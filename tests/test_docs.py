@@ -1027,3 +1027,19 @@ def test_every_name_in_a_json_document_is_listed() -> None:
     page = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
 
     assert not {name for name in names_ if f"`{name}`" not in page}
+
+
+def test_the_comparison_of_the_readme_is_that_of_its_page() -> None:
+    """Mark by mark; and each project has a section with its sources."""
+    page = (ROOT / "docs" / "reference" / "comparison.md").read_text()
+    tables = []
+    for text in (page, (ROOT / "README.md").read_text()):
+        rows = text[text.index("| | taskq |") :].split("\n\n")[0].splitlines()
+        tables.append([re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", row) for row in rows])
+
+    assert tables[0] == tables[1]
+    marks = {cell.strip() for row in tables[0][2:] for cell in row.split("|")[2:-1]}
+    assert marks <= {"yes", "part", "paid", "\N{EN DASH}"}
+    for name in ("Asynq", "Machinery", "River", "Celery", "Sidekiq", "Oban", "BullMQ"):
+        section = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        assert "](https://" in section, name

@@ -1,0 +1,116 @@
+"""The same workflows on Celery, run by its own interpreter: `against_celery` starts it. Imports nothing of taskq.
+
+`python celery_app.py KIND COUNT URL` starts a worker as Celery's documentation recommends for many short tasks: a
+process for each core, a large prefetch multiplier, results in Redis only where a workflow needs them. Prints one JSON
+object of figures.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+import redis
+from celery import Celery, chain, chord, group
+
+URL = os.environ.get("CELERY_BENCH_URL", "redis://localhost:1/0")
+app = Celery("celery_app", broker=URL, backend=URL)
+app.conf.update(
+    task_serializer="json",
+    result_serializer="json",
+    accept_content=["json"],
+    worker_prefetch_multiplier=64,
+    worker_send_task_events=False,
+    task_track_started=False,
+    result_expires=3600,
+    broker_connection_retry_on_startup=True,
+)
+
+
+@app.task(name="bench:add")
+def add(number: int) -> int:
+    """Return the next number."""
+    return number + 1
+
+
+@app.task(name="bench:total")
+def total(numbers: list[int]) -> int:
+    """Return their sum."""
+    return sum(numbers)
+
+
+@app.task(name="bench:limited", rate_limit="1000/s", ignore_result=True)
+def limited(number: int) -> None:
+    """Note the second in which it began."""
+    redis_client().hincrby("bench:limited", str(int(time.time())), 1)
+
+
+def main() -> None:
+    """Measure one kind of workflow."""
+    kind, count = sys.argv[1], int(sys.argv[2])
+    environment = {**os.environ, "CELERY_BENCH_URL": URL}
+    command = [sys.executable, "-m", "celery", "-A", "celery_app", "worker", "-c", str(os.cpu_count()), "-l", "ERROR"]
+    here = os.path.dirname(os.path.abspath(__file__))
+    worker = subprocess.Popen(command, cwd=here, env=environment)
+    try:
+        app.control.ping(timeout=0.5)
+        while not app.control.ping(timeout=0.5):
+            if worker.poll() is not None:
+                raise SystemExit("the worker has ended")
+        add.delay(0).get(timeout=60)
+        started = time.perf_counter()
+        result = start(kind, count)
+        enqueued = time.perf_counter()
+        wait(kind, count, result)
+        ended = time.perf_counter()
+    finally:
+        worker.terminate()
+        worker.wait()
+    figures = {"enqueue_s": enqueued - started, "run_s": ended - enqueued, "whole_s": ended - started}
+    figures["steps_per_s"] = count / figures["whole_s"]
+    if kind == "limited":
+        figures["most_in_a_second"] = max(map(int, redis_client().hvals("bench:limited")))
+    print(json.dumps(figures))
+
+
+def start(kind: str, count: int) -> Any:
+    """Enqueue it."""
+    if kind == "chain":
+        return chain(add.s(0), *(add.s() for _ in range(count - 1))).apply_async()
+    if kind == "group":
+        return group(add.s(number) for number in range(count)).apply_async()
+    if kind == "chord":
+        return chord((add.s(number) for number in range(count)), total.s()).apply_async()
+    for number in range(count):
+        limited.delay(number)
+    return None
+
+
+def wait(kind: str, count: int, result: Any) -> None:
+    """Wait for its end, and see that it is right."""
+    if kind == "limited":
+        while sum(map(int, redis_client().hvals("bench:limited"))) < count:
+            time.sleep(0.01)
+        return
+    # Ends are looked for where results are stored: `get` of a result with so many parents takes longer than the tasks.
+    if kind == "group":
+        while redis_client().dbsize() < count:
+            time.sleep(0.01)
+        return
+    while not redis_client().exists(f"celery-task-meta-{result.id}"):
+        time.sleep(0.01)
+    if app.AsyncResult(result.id).get(timeout=60) != (count if kind == "chain" else count * (count + 1) // 2):
+        raise SystemExit("the workflow has another result")
+
+
+@functools.cache
+def redis_client() -> Any:
+    """Return a client of the same Redis, one for each process."""
+    return redis.Redis.from_url(URL)
+
+
+if __name__ == "__main__":
+    main()
