@@ -107,6 +107,7 @@ _OF_A_QUEUE_OURS = (
     _form(r"tally:\d+", "hash", lives_s=HOURS_KEPT * HOUR_S),
     _form("wf-(steps|out|receipts|running|open|ended)", "zset"),
     _form("wf-notes", "hash"),
+    _form("wf-queues", "set"),
     _form("wf-cancelled:.*", "string", lives_s=30 * DAY_S),
     _form(r"wf:[^:]+(:[hgfx]\d+)?", "hash", may_expire=True),  # while it is stored in parts
     _form(r"wf:[^:]+:d\d+", "string"),

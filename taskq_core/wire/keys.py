@@ -72,6 +72,7 @@ class QueueKeys:
         "urgent",
         "wake",
         "workflow_notes",
+        "workflow_queues",
         "workflow_receipts",
         "workflows_ended",
         "workflows_open",
@@ -109,6 +110,7 @@ class QueueKeys:
         self.combined = own + "combined"  # sorted set: id of a combined set with members to delete, by second
         self.steps = own + "wf-steps"  # sorted set: steps of workflows that were started here, by the second of that
         self.workflows_out = own + "wf-out"  # sorted set: what is to be started elsewhere, by millisecond
+        self.workflow_queues = own + "wf-queues"  # set: other queues that steps were sent to from here
         self.workflow_notes = own + "wf-notes"  # hash: how steps of workflows at home elsewhere have ended
         self.workflow_receipts = own + "wf-receipts"  # sorted set: steps from elsewhere by the second they came
         self.workflows_open = own + "wf-open"  # sorted set: id of a workflow by the second until which members may come

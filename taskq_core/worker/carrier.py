@@ -65,8 +65,12 @@ class Carrier:
             more = await self._look(self._keys.queue(name), owner="")
             self._urgent.discard(name)
             self._urgent |= more
+        others: set[str] = set()
         for name, queue in self._queues.items():
-            self._urgent |= await self._look(queue, owner=self._owner, sweep=self._sweeps[name])
+            self._urgent |= await self._look(queue, owner=self._owner, sweep=self._sweeps[name], others=others)
+        for name in others - self._queues.keys():  # perhaps only Go serves them
+            sweep = self._sweeps.setdefault(name, Sweep())
+            self._urgent |= await self._look(self._keys.queue(name), owner="", sweep=sweep)
         self.has_looked = True
         if not self._urgent:
             self._called.clear()
@@ -77,10 +81,14 @@ class Carrier:
                 pass
         return 0
 
-    async def _look(self, queue: QueueKeys, *, owner: str, sweep: Sweep | None = None) -> set[str]:
+    async def _look(
+        self, queue: QueueKeys, *, owner: str, sweep: Sweep | None = None, others: set[str] | None = None
+    ) -> set[str]:
         due = await self._runner.run(read_due(queue, owner=owner, leader_ms=self._leader_ms))
         if not due.leads:
             return set()
+        if others is not None:
+            others.update(due.queues)
         more = await self._follow(
             carry(self._keys, queue, due, lambda other: register_queue(self._keys.queues, (other.name,)))
         )

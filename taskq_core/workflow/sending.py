@@ -362,16 +362,23 @@ def _stronger(one: Confirmation | None, other: Confirmation) -> Confirmation:
 
 
 def home_of(graph: Graph, keys: Any) -> QueueKeys:
-    """Return the home queue of a workflow: what was said, or the queue of its first step."""
+    """Return the home queue of a workflow: what was said, or the queue of its first step whose code is here.
+
+    A queue of remote tasks may be served by workers that carry nothing.
+    """
     name = graph.about.queue
     if name is None:
-        for node in graph.nodes:
-            members = node.members
-            call = node.call or (members[0] if isinstance(members, Sequence) and members else None)
-            if isinstance(members, Again) and members.first:
-                call = members.first[0]
-            if call is not None:
-                name = call.task.plan(keys).queue.name
-                break
+        calls = [call for node in graph.nodes if (call := _first_call(node)) is not None]
+        here = [call for call in calls if not isinstance(call.task, RemoteTask)]
+        for call in (here or calls)[:1]:
+            name = call.task.plan(keys).queue.name
     queue: QueueKeys = keys.queue(name or "default")
     return queue
+
+
+def _first_call(node: Node) -> Signature[Any] | None:
+    """Return what a node runs, of a group the first member as far as that is known."""
+    members = node.members
+    first = members.first if isinstance(members, Again) else members[:1] if isinstance(members, Sequence) else ()
+    call = node.call or next(iter(first), None)
+    return call if isinstance(call, Signature) else None

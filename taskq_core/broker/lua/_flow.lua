@@ -167,6 +167,7 @@ local function workflows(own, now)
     local id, flag, start, queue, pieces = unpack_step(packed)
     if queue ~= home then
       redis.call('SADD', W .. ':q', queue)
+      redis.call('SADD', own .. 'wf-queues', queue)
       redis.call('ZADD', out, now.ms, 's ' .. id_of() .. ' ' .. node)
       flow.has_to_carry = true
       return 'h'

@@ -7,13 +7,16 @@
   KEYS[4]  zset    what is to be started elsewhere
   KEYS[5]  zset    steps that were started
   KEYS[6]  zset    workflows that are open for members: id by the second until which that is
+  KEYS[7]  zset    workflows that run
+  KEYS[8]  set     other queues that steps were sent to
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  token of this worker, '' to ask whoever leads
   ARGV[3]  int     ms the leader's lease lasts
   ARGV[4]  int     most of each kind
 
   returns  1 leads / 0 another does, number of steps that were started, number of pairs that follow, fields and values of
-           the first hash, number of words that follow, members of the outbox, ids of workflows whose time is over
+           the first hash, number of words that follow, members of the outbox, number of words that follow, while workflows
+           run the other queues, ids of workflows whose time is over
 ]]
 -- include _clock
 -- include _lead
@@ -30,6 +33,11 @@ end
 local out = redis.call('ZRANGE', KEYS[4], 0, tonumber(ARGV[4]) - 1)
 reply[#reply + 1] = #out
 for _, word in ipairs(out) do
+  reply[#reply + 1] = word
+end
+local queues = redis.call('ZCARD', KEYS[7]) > 0 and redis.call('SMEMBERS', KEYS[8]) or {}
+reply[#reply + 1] = #queues
+for _, word in ipairs(queues) do
   reply[#reply + 1] = word
 end
 for _, id in ipairs(redis.call('ZRANGE', KEYS[6], '-inf', whole(now_s - 1), 'BYSCORE', 'LIMIT', 0, ARGV[4])) do

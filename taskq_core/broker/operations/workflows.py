@@ -212,6 +212,7 @@ class ToCarry:
         steps: Number of steps that were started.
         notes: How steps of workflows at home elsewhere have ended, by field.
         out: What is to be started elsewhere.
+        queues: Other queues that steps were sent to, while workflows run.
         abandoned: Ids of workflows whose client added no members for too long.
     """
 
@@ -219,6 +220,7 @@ class ToCarry:
     steps: int = 0
     notes: dict[bytes, bytes] = field(default_factory=dict)
     out: list[bytes] = field(default_factory=list)
+    queues: list[str] = field(default_factory=list)
     abandoned: list[str] = field(default_factory=list)
 
 
@@ -233,7 +235,11 @@ def read_due(queue: QueueKeys, *, owner: str, leader_ms: int, now_ns: int | None
         at = 3 + 2 * count
         size = int(reply[at])
         out = list(reply[at + 1 : at + 1 + size])
-        return ToCarry(True, int(reply[1]), notes, out, [each.decode() for each in reply[at + 1 + size :]])
+        at += 1 + size
+        size = int(reply[at])
+        queues = [each.decode("utf-8", "surrogateescape") for each in reply[at + 1 : at + 1 + size]]
+        abandoned = [each.decode() for each in reply[at + 1 + size :]]
+        return ToCarry(True, int(reply[1]), notes, out, queues, abandoned)
 
     keys = (
         queue.leader("carrier"),
@@ -242,6 +248,8 @@ def read_due(queue: QueueKeys, *, owner: str, leader_ms: int, now_ns: int | None
         queue.workflows_out,
         queue.steps,
         queue.workflows_open,
+        queue.workflows_running,
+        queue.workflow_queues,
     )
     args = (time_argument(now_ns), owner, leader_ms, CARRY_MAX)
     return Operation("read_due", load("flow_due"), keys, args, read)

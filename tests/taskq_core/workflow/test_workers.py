@@ -281,6 +281,24 @@ async def test_a_step_that_go_ran_is_noticed(app: TaskQ, redis_server: RedisServ
     assert not redis_server.client.exists(go_queue.task(task_id)), "what keeps no result is deleted once it is told"
 
 
+async def test_go_alone_serves_the_queue_of_a_step(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+    """Also of the first one: the home is the queue of the first step whose code is here, and its workers look there."""
+    go = app.runtime.keys.queue("go")
+
+    @app.task
+    async def last(size: int) -> int:
+        return size + 1
+
+    await start(carry_every=0.1)
+    handle = await (app.remote("go:measure", queue="go").s(width=3) | last.s()).adelay()
+    assert handle.queue == "default"
+    await until(lambda: redis_server.client.llen(go.pending), "the step is in Go's queue")
+
+    end_as_go_does(redis_server, go, take_as_go_does(redis_server, go), "completed", b"9")
+
+    assert await handle.aresult(timeout=10) == 10
+
+
 async def test_a_step_that_go_archived_is_noticed(app: TaskQ, redis_server: RedisServer, go_queue: QueueKeys) -> None:
     handle = await chain(app.remote("go:resize", queue="go").s(width=3)).adelay()
     task_id = take_as_go_does(redis_server, go_queue)
