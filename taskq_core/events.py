@@ -25,6 +25,8 @@ FIRST_LOOK_S = 0.05
 """Seconds until a follower looks again after a change of state; doubled each time."""
 LAST_LOOK_S = 1.0
 """Longest time between two looks, in seconds."""
+LAST_CHANCE_S = 2.0
+"""Seconds that a look may take at least, also beyond the time of its follower."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,8 +204,8 @@ class _Walk:
         """True once the task has ended, and the follower knew it."""
 
     def patience_s(self) -> float:
-        """Return how long a look may take."""
-        return self._patience_s if self._ends_at is None else min(self._patience_s, max(0.0, self._left_s()))
+        """Return how long a look may take. One just before the end is no reason to say that Redis is away."""
+        return self._patience_s if self._ends_at is None else min(self._patience_s, max(LAST_CHANCE_S, self._left_s()))
 
     def _left_s(self) -> float:
         assert self._ends_at is not None

@@ -213,7 +213,8 @@ class TaskHandle(Generic[R_co]):
         Args:
             after: Id of an event that was seen before: the first event is then the first that says something else, and
                 there is none if that was the last.
-            timeout: Most seconds that the loop takes in all; None waits without end.
+            timeout: Most seconds that the loop takes in all, two more if Redis does not answer at the end; None waits
+                without end.
 
         Raises:
             TaskNotSentError: The surrounding transaction has not committed yet.

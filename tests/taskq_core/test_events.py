@@ -347,7 +347,10 @@ async def test_a_redis_that_stays_away_is_told_when_the_time_is_over(is_async: b
 
 
 async def test_a_task_that_does_not_end_in_time(app: Application) -> None:
+    """However little of the time is left for the last look."""
     handle = await app.task.adelay()
+    with pytest.raises(ResultTimeoutError, match=r"it has not ended within 0 s"):
+        await app.follow(handle, timeout=0).to_the_end()
 
     with pytest.raises(ResultTimeoutError, match=r"it has not ended within 0\.2 s"):
         await app.follow(handle, timeout=0.2).to_the_end()
