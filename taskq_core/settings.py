@@ -191,18 +191,26 @@ def _archive_age(name: str, value: object) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueLimit:
-    """How many tasks of a queue may be pending before a client may enqueue no more."""
+    """How many tasks of a queue may be pending, and how many may run at once."""
 
-    max_pending: int
-    """Most pending tasks, 1 to 100,000,000."""
+    max_pending: int | None = None
+    """Most pending tasks, 1 to 100,000,000: then a client may enqueue no more. None: any number."""
     when_full: WhenFull = WhenFull.REJECT
     """`reject`: enqueueing raises `QueueFullError` at once. `block`: it waits for room, and raises if there is none."""
     block_timeout: Duration | None = None
     """Longest wait for room, more than 0. None: as long as `ENQUEUE_TIMEOUT`."""
+    concurrency: int | None = None
+    """Most tasks of the queue that all workers run at once, Go's counted and not held to it. None: any number."""
+    worker_concurrency: int | None = None
+    """Most tasks of the queue that one worker process runs at once. None: as many as it runs in all."""
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
-        check_whole("MAX_PENDING", self.max_pending, least=1, most=100_000_000)
+        if self.max_pending is not None:
+            check_whole("MAX_PENDING", self.max_pending, least=1, most=100_000_000)
+        for name in ("concurrency", "worker_concurrency"):
+            if getattr(self, name) is not None:
+                check_whole(name.upper(), getattr(self, name), least=1, most=100_000_000)
         set_(self, "when_full", member(WhenFull, "WHEN_FULL", self.when_full))
         if self.block_timeout is not None:
             set_(self, "block_timeout", seconds("BLOCK_TIMEOUT", self.block_timeout, allow_zero=False))
@@ -224,8 +232,8 @@ def _limit(name: object, value: Any) -> QueueLimit:
     if not isinstance(value, Mapping):
         value = {"MAX_PENDING": value}
     given = _by_field(QueueLimit, where, value)
-    if "max_pending" not in given:
-        raise ConfigurationError(f"{where} must have MAX_PENDING, got {value!r}")
+    if not given.keys() & {"max_pending", "concurrency", "worker_concurrency"}:
+        raise ConfigurationError(f"{where} must have MAX_PENDING, CONCURRENCY or WORKER_CONCURRENCY, got {value!r}")
     try:
         return QueueLimit(**given)
     except ConfigurationError as error:

@@ -94,7 +94,8 @@ def clear_limit(keys: Keys, name: str, limit: str) -> Steps[bool]:
 
 def _set(queue: QueueKeys, kind: str, limit: str, spec: str) -> Steps[bool]:
     """Set a number and let all that wait for it be looked at; return whether one was set before."""
-    check_text("limit", limit)
+    if limit != "":
+        check_text("limit", limit)
     before = ""
     for checks in (False, True):
         cursor = "0"

@@ -148,6 +148,7 @@ class Inspector:
         Args:
             queue: Name of the queue.
             name: Name of the limit: as a rule that of the task, with `/key` behind for a `Concurrency` with a key.
+                "" is the `CONCURRENCY` of the queue itself.
             rate: So many starts in a period, as "100/m", or a `RateLimit` for its numbers.
             concurrency: So many at once, instead of `rate`.
 

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from typing import Any
 
@@ -43,6 +44,8 @@ class Fetcher:
         settler: Whose outcomes are carried.
         start: Called with each fetched run and the monotonic second.
         set_aside: Called with queue and id of a task whose message cannot be read; gives its slot back in the end.
+        room: Returns how many more tasks of a queue this worker may run, and how many may be active in all; None: any
+            number.
         limited: Names of tasks that have limits.
         claim: Called with a run of one of them whose producer knew of none; starts it or gives its slot back.
         clock: Source of monotonic time.
@@ -69,6 +72,7 @@ class Fetcher:
         concurrency: int,
         lease_s: int,
         lock_s: int,
+        room: Callable[[str], tuple[int | None, int | None]] | None = None,
         limited: Container[str] = (),
         claim: Callable[[Run], None] | None = None,
         spans: ExchangeSpans | None = None,
@@ -87,6 +91,8 @@ class Fetcher:
         self._lease_s = lease_s
         self._lock_s = lock_s
         self._limited = limited
+        self._room = room
+        self._asked: Counter[str] = Counter()
         self._claim = claim
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
@@ -200,6 +206,8 @@ class Fetcher:
 
     def _forget(self, turn: "_Turn") -> None:
         self.free += turn.asked
+        assert turn.queue is not None
+        self._asked[turn.queue.name] -= turn.asked
         turn.in_doubt = None
 
     async def _take_turn(self, turn: "_Turn") -> None:
@@ -216,17 +224,13 @@ class Fetcher:
             if turn.in_doubt is None and asked < len(queues) and self.is_fetching:
                 limit = min(self.free + carried, turn.share)
                 if limit > 0:
-                    turn.ask(
-                        self._keys.queue(queues[asked]),
-                        limit,
-                        owner=self._owner,
-                        lease_s=self._lease_s,
-                        lock_s=self._lock_s,
-                        tell_waits=self._metrics.is_active,
-                    )
-                    self.free -= limit
+                    self._ask(turn, queues[asked], limit)
                     asked += 1
             if not batches and turn.in_doubt is None:
+                if asked < len(queues) and self.free > 0 and self.is_fetching:
+                    continue  # this worker runs all it may of that queue
+                if queues and wakes == self._wakes and asked >= len(queues):
+                    self.is_hungry = False
                 return
             found_all = await self._exchange(turn, batches, carried)
             if found_all:
@@ -235,6 +239,32 @@ class Fetcher:
                 if queues and wakes == self._wakes:
                     self.is_hungry = False
                 return
+
+    def _ask(self, turn: "_Turn", queue: str, limit: int) -> None:
+        """Prepare a dequeue, unless this worker runs all it may of the queue."""
+        most = None
+        if self._room is not None:
+            left, most = self._room(queue)
+            if left is not None:
+                limit = min(limit, left - self._asked[queue])
+                if limit < 1:
+                    return
+        turn.ask(
+            self._keys.queue(queue),
+            limit,
+            owner=self._owner,
+            lease_s=self._lease_s,
+            lock_s=self._lock_s,
+            tell_waits=self._metrics.is_active,
+            max_active=most,
+        )
+        self._asked[queue] += limit
+        self.free -= limit
+
+    def has_room(self, queue: str) -> bool:
+        """Whether this worker may run another task of a queue."""
+        left = None if self._room is None else self._room(queue)[0]
+        return left is None or left > self._asked[queue]
 
     @property
     def _running(self) -> int:
@@ -306,6 +336,7 @@ class Fetcher:
         now = self.last_answer = self._clock.monotonic()
         self._redis_clock.learn(answer.now_ns, now)
         self.free += asked - len(answer.tasks)
+        self._asked[queue.name] -= asked
         if answer.dropped:
             self.dropped += answer.dropped
             logger.error("%d ids in queue %s had no message and were dropped", answer.dropped, queue.name)
@@ -352,7 +383,17 @@ class _Turn:
         self.is_repeat = False
         self.started_ns = 0
 
-    def ask(self, queue: QueueKeys, limit: int, *, owner: str, lease_s: int, lock_s: int, tell_waits: bool) -> None:
+    def ask(
+        self,
+        queue: QueueKeys,
+        limit: int,
+        *,
+        owner: str,
+        lease_s: int,
+        lock_s: int,
+        tell_waits: bool,
+        max_active: int | None,
+    ) -> None:
         """Prepare a dequeue; it stays in doubt until it is answered, and is then repeated under the same number."""
         self._call += 1
         self.queue = queue
@@ -367,4 +408,5 @@ class _Turn:
             lease_s=lease_s,
             lock_s=lock_s,
             tell_waits=tell_waits,
+            max_active=max_active,
         )

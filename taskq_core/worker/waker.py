@@ -16,6 +16,9 @@ from taskq_core.service import jittered
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.fetcher import Fetcher
 
+FULL_S = 0.05
+"""Seconds until a worker that runs all it may of its queues looks again whether it waits for others."""
+
 
 class Waker:
     """Waits for wake tokens while the worker is idle.
@@ -36,12 +39,16 @@ class Waker:
     async def work(self) -> float:
         """Wait for one token or the safety net."""
         await self._fetcher.wait_until_idle()
+        keys = tuple(key for key, queue in self._queues.items() if self._fetcher.has_room(queue.name))
+        if not keys:  # it runs all it may of every queue; the tokens are other workers'
+            return FULL_S
         try:
-            key = await self._lane.run(wait_for_wake(tuple(self._queues), timeout_s=jittered(self._safety_net_s)))
+            key = await self._lane.run(wait_for_wake(keys, timeout_s=jittered(self._safety_net_s)))
         except BrokerError:
             self._fetcher.wake()  # the answer that was lost may have been a token
             raise
-        if key is not None and not self._fetcher.can_take:
+        is_taken = key is not None and self._fetcher.can_take and self._fetcher.has_room(self._queues[key].name)
+        if key is not None and not is_taken:
             await self._lane.run(rouse(self._queues[key]))  # no task is taken any more: the token is another worker's
         self._fetcher.wake()
         return 0.0

@@ -369,6 +369,12 @@ class Worker:
             stuck=lambda run: self.metrics.stuck(run.queue.name, run.name),
             state=MappingProxyType(self._lifespan.state),
         )
+        self._caps = {
+            name: limit
+            for name, limit in self.app.settings.limits.items()
+            if name in config.queues and (limit.concurrency is not None or limit.worker_concurrency is not None)
+        }
+        self._claiming: Counter[str] = Counter()
         self._limits = {name: task.limits for name, task in self.app.tasks.items() if task.limits is not None}
         self._fetcher = Fetcher(
             self._keys,
@@ -382,6 +388,7 @@ class Worker:
             concurrency=config.concurrency,
             lease_s=lease_s,
             lock_s=lease_s + math.ceil(grace_s),
+            room=self._room if self._caps else None,
             limited=self._limits,
             claim=self._claim,
             spans=ExchangeSpans.wanted(runtime.tracing),
@@ -576,6 +583,19 @@ class Worker:
                 run.is_over = True
                 held += 1
         self._fetcher.release(len(runs) - held)
+        if self._caps and any(run.queue.name in self._caps for run in runs):
+            self._fetcher.wake()  # there is room for others of that queue
+
+    def _room(self, queue: str) -> tuple[int | None, int | None]:
+        """Return how many more tasks of a queue this worker may run, and how many may be active in all."""
+        cap = self._caps.get(queue)
+        if cap is None:
+            return None, None
+        left = None
+        if cap.worker_concurrency is not None:
+            running = sum(name == queue for name, _ in self._executor.running)
+            left = cap.worker_concurrency - running - self._claiming[queue]
+        return left, cap.concurrency
 
     def _lost_from_thread(self, runs: list[Run]) -> None:
         assert self._loop is not None
@@ -644,6 +664,8 @@ class Worker:
 
     def _claim(self, run: Run) -> None:
         """Start a run whose producer knew nothing of its limits, once they allow it."""
+        queue = run.queue.name
+        self._claiming[queue] += 1
 
         async def claim() -> None:
             code = ClaimCode.NOT_OWNED
@@ -655,6 +677,7 @@ class Worker:
                     step = operations.claim(run.queue, run.task_id, limit, owner=self._token)
                     code = await self._runner.run(step, patience_s=max(0.0, run.lease_until - self._clock.monotonic()))
             finally:
+                self._claiming[queue] -= 1
                 if code == ClaimCode.RUN:
                     self._executor.start(run, self._clock.monotonic())
                 else:

@@ -163,7 +163,7 @@ class TestFromMapping:
             ({"LIMITS": {7: 5}}, "LIMITS[7]: a queue's name must be text"),
             ({"LIMITS": {"low": 0}}, "LIMITS['low']: MAX_PENDING must be between 1 and 100000000, got 0"),
             ({"LIMITS": {"low": "5"}}, "LIMITS['low']: MAX_PENDING must be a whole number, got '5'"),
-            ({"LIMITS": {"low": {}}}, "LIMITS['low'] must have MAX_PENDING, got {}"),
+            ({"LIMITS": {"low": {}}}, "LIMITS['low'] must have MAX_PENDING, CONCURRENCY or WORKER_CONCURRENCY, got {}"),
             (
                 {"LIMITS": {"low": {"MAX_PENDNG": 5}}},
                 "unknown setting in LIMITS['low'] 'MAX_PENDNG'; did you mean 'MAX_PENDING'?",

@@ -7,6 +7,7 @@
   KEYS[4]  string  present while the queue is paused
   KEYS[5]  list    wake tokens
   KEYS[6]  string  what this worker's last call handed out: "<call>:" and each id as "<length>:<id>"
+  KEYS[7]  hash    numbers of limits, as people set them
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  token of the worker
   ARGV[3]  int     number of this call; a repeat with the same number hands out nothing new and returns the same tasks
@@ -17,6 +18,7 @@
   ARGV[8]  string  channel that tells of changes
   ARGV[9]  int     1 to tell how long each task was pending
   ARGV[10] int     seconds for which a task that starts holds its unique lock at least
+  ARGV[11] int     most active tasks of the queue, '' for any number; what people set over it counts
 
   An id without a message is dropped and counted. RPOP comes before any other write: Redis accepts it also over
   maxmemory, and with it the writes that follow.
@@ -59,6 +61,15 @@ redis.call('ZCARD', KEYS[3])
 redis.call('LLEN', KEYS[5])
 
 local limit = tonumber(ARGV[4])
+local most
+if ARGV[11] ~= '' then
+  local set = redis.pcall('HGET', KEYS[7], 'o:c:')
+  most = type(set) == 'string' and tonumber(set) or tonumber(ARGV[11])
+  limit = math.min(limit, most - redis.call('LLEN', KEYS[2]))
+  if limit < 1 then
+    return reply -- and no token: whoever ends one of them looks again
+  end
+end
 local ids = redis.call('RPOP', KEYS[1], limit)
 if not ids then
   return reply
@@ -152,7 +163,7 @@ end
 if waits and #taken > 0 then
   reply[4] = table.concat(waits, ',') .. ','
 end
-if redis.call('LLEN', KEYS[1]) > 0 then
+if redis.call('LLEN', KEYS[1]) > 0 and (not most or redis.call('LLEN', KEYS[2]) < most) then
   wake(KEYS[5])
 end
 return reply

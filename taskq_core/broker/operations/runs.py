@@ -58,6 +58,7 @@ def dequeue(
     limit: int,
     lease_s: int,
     lane: str = "",
+    max_active: int | None = None,
     max_bytes: int = BATCH_BYTES,
     tell_waits: bool = False,
     lock_s: int | None = None,
@@ -66,11 +67,12 @@ def dequeue(
     """Take up to `limit` pending tasks for the worker `owner`. A paused queue gives none.
 
     With `tell_waits` it is told how long each was pending. They hold their unique locks for `lock_s` at least (None:
-    twice the lease), or give them up where they are held until the start.
+    twice the lease), or give them up where they are held until the start. None is taken while `max_active` tasks of the
+    queue are active, whoever runs them.
 
     The same `call` number again on the same `lane` of the worker returns the tasks it handed out before.
     """
-    keys = (queue.pending, queue.active, queue.lease, queue.paused, queue.wake, queue.call(owner + lane))
+    keys = (queue.pending, queue.active, queue.lease, queue.paused, queue.wake, queue.call(owner + lane), queue.limits)
     args = (
         time_argument(now_ns),
         owner,
@@ -82,6 +84,7 @@ def dequeue(
         queue.done,
         int(tell_waits),
         2 * lease_s if lock_s is None else lock_s,
+        "" if max_active is None else max_active,
     )
     return Operation("dequeue", load("dequeue"), keys, args, _read_dequeued)
 

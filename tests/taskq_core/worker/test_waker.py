@@ -125,6 +125,7 @@ async def test_the_watch_passes_on_when_its_worker_stops(
 def without_watcher(server: RedisServer, queue: QueueKeys) -> None:
     """Let nobody watch, so that tokens alone can explain what happens."""
     server.client.set(queue.leader("watcher"), "nobody")
+    server.client.set(queue.leader("limiter"), "nobody")  # which waits for a token of its own
 
 
 async def test_a_token_lost_with_its_connection_is_made_good(
