@@ -86,6 +86,7 @@ class InlineWorker:
     def _forward(self, queue: QueueKeys) -> None:
         while self._runner.run(operations.forward(queue, owner=self._owner, leader_ms=1)).moved >= 100:
             pass
+        self._runner.run(operations.admit(queue, owner=self._owner, leader_ms=1))  # what its rate allows by now
 
     def carry(self, queues: Iterable[QueueKeys]) -> None:
         """Carry what workflows have to carry between queues, until nothing is left."""

@@ -51,6 +51,21 @@ def test_it_runs_what_is_there(app: TaskQ) -> None:
     assert [handle.result(timeout=5) for handle in handles] == [[1, False, False], 2]
 
 
+def test_tasks_with_limits_run_one_after_the_other(app: TaskQ) -> None:
+    """A drain keeps places and sequences; each end lets the next in."""
+    ran: list[int] = []
+
+    @app.task(name="in_order", sequence="key", concurrency=1)
+    def in_order(key: str, n: int) -> None:
+        ran.append(n)
+
+    for n in range(5):
+        in_order.delay("k", n)
+
+    assert len(drain(app)) == 5
+    assert ran == [0, 1, 2, 3, 4]
+
+
 def test_and_what_that_enqueues(app: TaskQ) -> None:
     @app.task(name="count_down")
     def count_down(n: int) -> None:
