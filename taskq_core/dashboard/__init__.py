@@ -5,6 +5,7 @@ long a worker has lived, which queue it prefers. Nothing here changes anything; 
 """
 
 from taskq_core.dashboard.faces import AsyncDashboard, Dashboard
+from taskq_core.dashboard.graphs import BOX_HEIGHT, BOX_WIDTH, GraphDrawing, StepBox, StepEdge
 from taskq_core.dashboard.history import DAYS_CHOICES, DayRow, error_rate
 from taskq_core.dashboard.lines import Points, line_path, scale_top
 from taskq_core.dashboard.payloads import (
@@ -43,8 +44,11 @@ from taskq_core.dashboard.times import TaskTime, TimeKind, times_of
 from taskq_core.dashboard.traces import trace_headers, trace_url
 from taskq_core.dashboard.types import StateTypes, TypeRuns, TypesOverview
 from taskq_core.dashboard.workers import QueueWeight, RunningRow, WorkerRow, WorkersOverview, worker_row
+from taskq_core.dashboard.workflows import WorkflowDetail, WorkflowRow, WorkflowsPage
 
 __all__ = [
+    "BOX_HEIGHT",
+    "BOX_WIDTH",
     "DAYS_CHOICES",
     "EDITABLE_STATES",
     "EDITED_BYTES",
@@ -56,6 +60,7 @@ __all__ = [
     "AsyncDashboard",
     "Dashboard",
     "DayRow",
+    "GraphDrawing",
     "Points",
     "QueueDetail",
     "QueuePlace",
@@ -67,6 +72,8 @@ __all__ = [
     "RunningRow",
     "Sample",
     "StateTypes",
+    "StepBox",
+    "StepEdge",
     "StoreRow",
     "TaskFilter",
     "TaskRecord",
@@ -79,6 +86,9 @@ __all__ = [
     "TypesOverview",
     "WorkerRow",
     "WorkersOverview",
+    "WorkflowDetail",
+    "WorkflowRow",
+    "WorkflowsPage",
     "as_text",
     "compact_json",
     "digest",

@@ -20,6 +20,7 @@ from taskq_core.dashboard.tasks import (
 )
 from taskq_core.dashboard.types import STATE_SCAN, StateTypes, TypesOverview, read_state_types, read_types
 from taskq_core.dashboard.workers import WorkersOverview, read_workers
+from taskq_core.dashboard.workflows import WorkflowDetail, WorkflowsPage, read_workflow, read_workflows
 from taskq_core.inspector import AsyncInspector, Inspector, QueueInfo
 from taskq_core.wire import TaskState
 
@@ -106,6 +107,29 @@ class Dashboard:
     def workers(self) -> WorkersOverview:
         """Return the worker processes that live, Go's too, and what they run, as of their last heartbeats."""
         return self._inspector.follow(read_workers)
+
+    def workflows(self, queue: str, *, skip: int = 0, count: int = 50) -> WorkflowsPage:
+        """Return workflows whose home a queue is: those that run, then those that have ended, each the newest first.
+
+        Args:
+            queue: Name of the queue.
+            skip: How many to leave out before.
+            count: Most workflows to return, 1 to 1000. Each costs a call.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            ConfigurationError: A number is out of bounds.
+        """
+        return self._inspector.follow(partial(read_workflows, name=queue, skip=skip, count=count))
+
+    def workflow(self, queue: str, workflow_id: str) -> WorkflowDetail:
+        """Return one workflow with its steps, laid out as a drawing unless they are more than one can show.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            WorkflowNotFoundError: There is no such workflow, or it is kept no longer.
+        """
+        return self._inspector.follow(partial(read_workflow, name=queue, workflow_id=workflow_id))
 
     def store(self) -> StoreRow:
         """Return what the store says of itself; of a cluster, one of its nodes, and where queues stand."""
@@ -204,6 +228,14 @@ class AsyncDashboard:
     async def workers(self) -> WorkersOverview:
         """Return the worker processes that live, and what they run. As `Dashboard.workers`."""
         return await self._inspector.follow(read_workers)
+
+    async def workflows(self, queue: str, *, skip: int = 0, count: int = 50) -> WorkflowsPage:
+        """Return workflows whose home a queue is. As `Dashboard.workflows`."""
+        return await self._inspector.follow(partial(read_workflows, name=queue, skip=skip, count=count))
+
+    async def workflow(self, queue: str, workflow_id: str) -> WorkflowDetail:
+        """Return one workflow with its steps. As `Dashboard.workflow`."""
+        return await self._inspector.follow(partial(read_workflow, name=queue, workflow_id=workflow_id))
 
     async def store(self) -> StoreRow:
         """Return what the store says of itself. As `Dashboard.store`."""

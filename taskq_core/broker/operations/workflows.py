@@ -135,6 +135,12 @@ def list_workflows(queue: QueueKeys, *, ended: bool, skip: int, count: int) -> O
     return Operation("list_workflows", None, (key,), command, lambda reply: [each.decode() for each in reply])
 
 
+def count_workflows(queue: QueueKeys, *, ended: bool) -> Operation[int]:
+    """Count the workflows whose home a queue is."""
+    key = queue.workflows_ended if ended else queue.workflows_running
+    return Operation("count_workflows", None, (key,), ("ZCARD", key), integer)
+
+
 # --- cancel, retry, clean ---------------------------------------------------------------------------------------------
 
 CANCELLED_KEPT_S = 30 * 86_400

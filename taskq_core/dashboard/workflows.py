@@ -1,0 +1,123 @@
+"""Workflows of a queue: a list of them, and one with its steps laid out as a drawing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from taskq_core.broker import operations
+from taskq_core.clock import utc_datetime
+from taskq_core.dashboard.graphs import GraphDrawing, drawing_of
+from taskq_core.errors import ConfigurationError
+from taskq_core.inspector.known import known_queue
+from taskq_core.steps import Steps, ask
+from taskq_core.wire import Keys
+from taskq_core.workflow.reading import ask_graph
+from taskq_core.workflow.records import WorkflowGraph, WorkflowState
+
+WORKFLOWS_MAX = 1_000
+"""Most workflows of one page."""
+_FIELDS = ("state", "name", "created", "ended")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowRow:
+    """A workflow in a list.
+
+    Attributes:
+        id: Its id.
+        name: Its name, "" for none.
+        state: How it stands.
+        created_at: When it began, aware UTC.
+        ended_at: When it ended, None while it runs.
+    """
+
+    id: str
+    name: str
+    state: WorkflowState
+    created_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowsPage:
+    """Part of the workflows whose home a queue is.
+
+    Attributes:
+        queue: Name of the queue.
+        rows: Those that run first, then those that have ended; of both the newest first.
+        running: How many run.
+        ended: How many have ended and are kept.
+    """
+
+    queue: str
+    rows: Sequence[WorkflowRow]
+    running: int
+    ended: int
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return self.running + self.ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowDetail:
+    """One workflow.
+
+    Attributes:
+        graph: How it stands, with its steps.
+        drawing: Its steps laid out; None where they are more than a drawing can show.
+    """
+
+    graph: WorkflowGraph
+    drawing: GraphDrawing | None
+
+    @property
+    def failures(self) -> int:
+        """How many steps have failed, members of groups each as one: what a retry runs again."""
+        return sum(step.failed if step.members is not None else step.state == "failed" for step in self.graph.steps)
+
+
+def read_workflows(keys: Keys, name: str, *, skip: int, count: int) -> Steps[WorkflowsPage]:
+    """Return part of a queue's workflows. Five calls, and one more for each workflow.
+
+    One that is forgotten while it is read is left out.
+    """
+    if skip < 0:
+        raise ConfigurationError(f"skip must be at least 0, got {skip}")
+    if not 1 <= count <= WORKFLOWS_MAX:
+        raise ConfigurationError(f"count must be from 1 to {WORKFLOWS_MAX}, got {count}")
+    queue = yield from known_queue(keys, name)
+    running = yield from ask(operations.count_workflows(queue, ended=False))
+    ended = yield from ask(operations.count_workflows(queue, ended=True))
+    ids: list[str] = []
+    if skip < running:
+        ids += yield from ask(operations.list_workflows(queue, ended=False, skip=skip, count=count))
+    if len(ids) < count and skip + count > running:
+        first = max(0, skip - running)
+        ids += yield from ask(operations.list_workflows(queue, ended=True, skip=first, count=count - len(ids)))
+    rows = []
+    for workflow_id in dict.fromkeys(ids):  # one that ends meanwhile stands in both lists
+        values = yield from ask(operations.look_at_workflow(queue, workflow_id, _FIELDS))
+        if values is not None:
+            rows.append(_row(workflow_id, *values))
+    return WorkflowsPage(queue=name, rows=rows, running=running, ended=ended)
+
+
+def _row(
+    workflow_id: str, state: bytes | None, name: bytes | None, created: bytes | None, ended: bytes | None
+) -> WorkflowRow:
+    return WorkflowRow(
+        id=workflow_id,
+        name=(name or b"").decode("utf-8", "replace"),
+        state=WorkflowState((state or b"").decode()),
+        created_at=utc_datetime(int(created or 0) / 1000),
+        ended_at=utc_datetime(int(ended) / 1000) if ended else None,
+    )
+
+
+def read_workflow(keys: Keys, name: str, workflow_id: str) -> Steps[WorkflowDetail]:
+    """Return one workflow with its steps and their drawing."""
+    queue = yield from known_queue(keys, name)
+    graph: WorkflowGraph = yield from ask_graph(queue, workflow_id)
+    return WorkflowDetail(graph=graph, drawing=drawing_of(graph))
