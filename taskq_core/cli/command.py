@@ -29,6 +29,7 @@ from taskq_core.cli.session import Session
 from taskq_core.cli.stats import stats
 from taskq_core.cli.task import task
 from taskq_core.cli.worker import worker_command
+from taskq_core.cli.workflow import workflow
 
 EPILOG = """\
 examples:
@@ -90,6 +91,7 @@ def make_root(services: Sequence[click.Command], *, is_hosted: bool = False) -> 
         task,
         group,
         limit,
+        workflow,
         server,
         cron,
         doctor,

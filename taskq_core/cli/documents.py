@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from taskq_core.attempts import Attempt
-from taskq_core.dashboard import QueueSeries, Sample, TypesOverview
+from taskq_core.dashboard import QueueSeries, Sample, TypesOverview, WorkflowRow
 from taskq_core.inspector import (
     DailyStats,
     GroupInfo,
@@ -197,6 +197,17 @@ def limit(info: LimitInfo) -> Document:
         "keys": info.slots,
         "held": info.held,
         "waiting": info.waiting,
+    }
+
+
+def workflow(row: WorkflowRow) -> Document:
+    """A workflow in a list."""
+    return {
+        "id": row.id,
+        "name": row.name,
+        "state": row.state.value,
+        "created_at": moment(row.created_at),
+        "ended_at": moment(row.ended_at),
     }
 
 

@@ -1,0 +1,126 @@
+"""`taskq workflow`: look at workflows with their steps, cancel them, and run what failed again."""
+
+import click
+
+from taskq_core.cli import documents
+from taskq_core.cli.base import Answer, Group, confirm, for_each, yes_option
+from taskq_core.cli.params import QUEUE
+from taskq_core.cli.render import Column
+from taskq_core.cli.session import Session
+from taskq_core.dashboard import Dashboard
+from taskq_core.dashboard.workflows import WORKFLOWS_MAX
+
+workflow = Group("workflow", help="Look at workflows, cancel them, and run what failed again.")
+_queue = click.option("-q", "--queue", required=True, type=QUEUE, help="home queue of the workflow")
+
+
+@workflow.command("list", aliases=("ls",))
+@click.option("--page", type=click.IntRange(1), default=1, show_default=True, help="number of the page")
+@click.option(
+    "--size", type=click.IntRange(1, WORKFLOWS_MAX), default=30, show_default=True, help="workflows on a page"
+)
+@click.argument("queue", type=QUEUE)
+@click.pass_obj
+def list_workflows(session: Session, queue: str, page: int, size: int) -> None:
+    """List workflows whose home is QUEUE: those that run, then those that ended, each the newest first."""
+    out = session.output
+    found = Dashboard(session.inspector).workflows(queue, skip=(page - 1) * size, count=size)
+    if out.as_json:
+        rows = [documents.workflow(each) for each in found.rows]
+        counts = {"running": found.running, "ended": found.ended}
+        out.json({"queue": queue, "workflows": rows, **counts, "page": page, "page_size": size})
+        return
+    columns = (
+        Column(title="ID", whole=True),
+        Column(title="NAME", cut=True),
+        Column(title="STATE"),
+        Column(title="CREATED"),
+        Column(title="ENDED"),
+    )
+    cells = [
+        (
+            each.id,
+            each.name or "-",
+            each.state.value,
+            documents.moment(each.created_at) or "-",
+            documents.moment(each.ended_at) or "-",
+        )
+        for each in found.rows
+    ]
+    pages = -(-found.total // size)
+    out.table(columns, cells, empty=f"there are {pages} pages" if page > 1 else f"no workflows in {queue}")
+    if pages > 1:
+        out.note(f"page {page} of {pages}, {found.total} workflows")
+
+
+@workflow.command("show")
+@_queue
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "mermaid", "json"]),
+    default="text",
+    help="lines of text (the default), a flowchart of Mermaid, or JSON as with --json",
+)
+@click.argument("workflow_id", metavar="ID")
+@click.pass_obj
+def show_workflow(session: Session, queue: str, workflow_id: str, form: str) -> None:
+    """Show the workflow ID: how it stands, its steps, and what they come after."""
+    out = session.output
+    graph = Dashboard(session.inspector).workflow(queue, workflow_id).graph
+    if out.as_json or form == "json":
+        out.json(graph.to_dict())
+        return
+    if form == "text":
+        info = graph.info
+        out.pairs(
+            {
+                "id": info.id,
+                "name": info.name or "-",
+                "queue": info.queue,
+                "state": info.state.value,
+                "created": documents.moment(info.created_at) or "-",
+                "ended": documents.moment(info.ended_at) or "-",
+                "steps": f"{info.ended} of {info.total} ended",
+            }
+        )
+        out.line()
+    for line in (graph.to_text() if form == "text" else graph.to_mermaid()).splitlines():
+        out.line(line)
+
+
+@workflow.command("cancel")
+@_queue
+@yes_option
+@click.argument("workflow_ids", metavar="ID...", nargs=-1, required=True)
+@click.pass_obj
+def cancel_workflows(session: Session, queue: str, workflow_ids: tuple[str, ...], yes: bool) -> int:
+    """Cancel the workflow ID: no further step starts, those that wait are dropped, those that run are told."""
+    confirm(f"Cancel {_named(workflow_ids)} of {queue}?", yes=yes)
+
+    def act(workflow_id: str) -> Answer:
+        is_cancelled = session.app.workflow(workflow_id, queue).cancel()
+        said = "is cancelled" if is_cancelled else "has ended already"
+        return f"workflow {workflow_id} {said}", {"cancelled": is_cancelled}
+
+    return for_each(session, "id", workflow_ids, act)
+
+
+@workflow.command("retry")
+@_queue
+@click.argument("workflow_ids", metavar="ID...", nargs=-1, required=True)
+@click.pass_obj
+def retry_workflows(session: Session, queue: str, workflow_ids: tuple[str, ...]) -> int:
+    """Run the steps of the workflow ID that failed again, and then what was skipped for their sake."""
+
+    def act(workflow_id: str) -> Answer:
+        count = session.app.workflow(workflow_id, queue).retry()
+        steps = f"{count} step{'' if count == 1 else 's'}"
+        said = f"runs {steps} again" if count else "has no step that failed"
+        return f"workflow {workflow_id} {said}", {"count": count}
+
+    return for_each(session, "id", workflow_ids, act)
+
+
+def _named(ids: tuple[str, ...]) -> str:
+    return f"workflow {ids[0]}" if len(ids) == 1 else f"{len(ids)} workflows"

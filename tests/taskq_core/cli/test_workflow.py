@@ -1,0 +1,133 @@
+"""`taskq workflow`: list, show, cancel, retry."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.worker import Worker, WorkerConfig
+from taskq_core.workflow import Workflow, WorkflowHandle, chain
+from tests.redis_server import RedisServer
+from tests.taskq_core.cli.conftest import Run
+
+pytestmark = pytest.mark.redis
+RunJson = Callable[..., Any]
+
+
+@pytest.fixture
+def handle(app: TaskQ) -> WorkflowHandle:
+    """A workflow whose second step fails, for as long as nobody mends it."""
+
+    @app.task(name="shop:load")
+    def load(order: int) -> int:
+        return order
+
+    @app.task(name="shop:charge", max_retry=0)
+    def charge(order: int) -> int:
+        raise ValueError(f"card of {order} is gone")
+
+    @app.task(name="shop:ship")
+    def ship(order: int) -> int:
+        return order
+
+    return app.enqueue_workflow(
+        Workflow("buy")
+        .step("load", load.s(7))
+        .step("charge", charge.s(), after="load")
+        .step("ship", ship.s(), after="charge")
+    )
+
+
+def work(app: TaskQ) -> None:
+    """Run what waits."""
+    assert Worker(app, WorkerConfig(burst=True)).run() == 0
+
+
+def test_list(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
+    work(app)
+    later = app.enqueue_workflow(chain(app.tasks["shop:load"].s(1), app.tasks["shop:ship"].s()))
+
+    heads, first, second = run("workflow", "list", "default").stdout.splitlines()
+
+    assert heads.split() == ["ID", "NAME", "STATE", "CREATED", "ENDED"]
+    assert first.split()[:3] == [later.id, "-", "running"]
+    assert second.split()[:3] == [handle.id, "buy", "failed"]
+    found = run_json("workflow", "ls", "default", "--size", "1", "--page", "2")
+    assert [each["id"] for each in found["workflows"]] == [handle.id]
+    assert (found["running"], found["ended"], found["page"], found["page_size"]) == (1, 1, 2, 1)
+    assert "page 1 of 2, 2 workflows" in run("workflow", "ls", "default", "--size", "1").stderr
+    assert run("workflow", "ls", "default", "--page", "9").stdout == "there are 1 pages\n"
+
+
+def test_list_of_what_is_not_there(run: Run, app: TaskQ) -> None:
+    app.remote("note").delay()
+
+    assert run("workflow", "list", "default").stdout == "no workflows in default\n"
+    assert "did you mean 'default'" in run("workflow", "list", "defaul", status=1).stderr
+    run("workflow", "list", "default", "--size", "0", status=2)
+
+
+def test_show(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
+    words = ("workflow", "show", handle.id, "--queue", "default")
+    assert [line.split()[:2] for line in run(*words).stdout.splitlines()[-3:]] == [
+        ["load", "started"],
+        ["charge", "waiting"],
+        ["ship", "waiting"],
+    ]
+    work(app)
+
+    text = run(*words).stdout
+    assert "state    failed" in text
+    assert "steps    3 of 3 ended" in text
+    assert "card of 7 is gone" in text
+    assert run(*words, "--format", "mermaid").stdout == handle.graph().to_mermaid()
+    assert run_json(*words) == handle.graph().to_dict()
+    assert run(*words, "--format", "json").stdout == run(*words, "--json").stdout
+
+
+def test_show_what_is_not_there(run: Run, handle: WorkflowHandle) -> None:
+    assert "kept no longer" in run("workflow", "show", "x", "-q", "default", status=1).stderr
+    assert "no queue" in run("workflow", "show", handle.id, "-q", "elsewhere", status=1).stderr
+    run("workflow", "show", handle.id, status=2)
+
+
+def test_names_from_redis_do_not_steer_the_terminal(
+    run: Run, app: TaskQ, redis_server: RedisServer, handle: WorkflowHandle
+) -> None:
+    key = app.runtime.keys.queue("default").workflow(handle.id)
+    redis_server.client.hset(key, "name", "\x1b[31mred")
+
+    assert "\x1b" not in run("workflow", "list", "default").stdout
+    assert "\x1b" not in run("workflow", "show", handle.id, "-q", "default").stdout
+
+
+def test_cancel(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
+    words = ("workflow", "cancel", handle.id, "-q", "default")
+    assert "pass --yes" in run(*words, status=2).stderr
+    assert handle.refresh().state == "running"
+
+    assert run(*words, "--yes").stdout == f"workflow {handle.id} is cancelled\n"
+    assert handle.refresh().state == "cancelled"
+    done = app.enqueue_workflow(chain(app.tasks["shop:load"].s(1), app.tasks["shop:ship"].s()))
+    work(app)
+    assert run("workflow", "cancel", done.id, "-q", "default", "-y").stdout == f"workflow {done.id} has ended already\n"
+    found = run_json("workflow", "cancel", done.id, "gone", handle.id, "-q", "default", "-y", status=1)["ids"]
+    assert [(each["id"], each["ok"], each.get("cancelled")) for each in found] == [
+        (done.id, True, False),
+        ("gone", False, None),
+        (handle.id, True, True),
+    ]
+    assert "kept no longer" in found[1]["error"]
+
+
+def test_retry(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
+    words = ("workflow", "retry", handle.id, "-q", "default")
+    assert run(*words).stdout == f"workflow {handle.id} has no step that failed\n"
+    work(app)
+
+    assert run(*words).stdout == f"workflow {handle.id} runs 1 step again\n"
+    assert handle.refresh().state == "running"
+    work(app)
+    assert run_json(*words) == {"ids": [{"id": handle.id, "ok": True, "count": 1}]}
+    assert "kept no longer" in run("workflow", "retry", "gone", "-q", "default", status=1).stderr
