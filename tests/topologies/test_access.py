@@ -229,7 +229,6 @@ class TestRights:
 
 UNNOTICED = {
     "LINSERT": "only where hundreds of urgent tasks wait",
-    "GET": "a receipt that cannot be read is none",
     "ZCOUNT": "only where a queue may be full",
     **dict.fromkeys(("HGET", "HSCAN", "SETBIT"), "only for workflows"),
 }

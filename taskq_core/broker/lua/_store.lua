@@ -96,6 +96,11 @@ local function store(keys, now, id, message, start, lock, lock_word, group, limi
     word = { lock = lock, ttl_s = ttl_s, conflict = conflict, rule = till ~= '' and till .. lock_s .. names }
     local holder = redis.pcall('GET', lock)
     if type(holder) == 'table' then
+      local kind = redis.call('TYPE', lock)
+      kind = kind.ok or kind
+      if kind == 'string' or kind == 'none' then
+        redis.call('GET', lock) -- raises what Redis said
+      end
       return 'd', false, 0, false, ''
     elseif holder and is_held(lock, keys.prefix .. 't:' .. holder) then
       return meet(keys, now, holder, message, start, start_s, marks, word, group, limit), false, 0, false, holder

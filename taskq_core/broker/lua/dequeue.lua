@@ -28,6 +28,7 @@
 ]]
 -- include _clock
 -- include _unique
+-- include _renew
 -- include _wake
 -- include _cancelled
 local now_s, now_ns, now_ms = clock(ARGV[1])

@@ -17,6 +17,7 @@
 ]]
 -- include _clock
 -- include _unique
+-- include _renew
 local now_s, now_ns = clock(ARGV[1])
 local expiry = whole(now_s + tonumber(ARGV[3]))
 local owner = ARGV[2] .. ':' .. expiry

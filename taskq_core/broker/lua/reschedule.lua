@@ -25,6 +25,7 @@
 ]]
 -- include _clock
 -- include _unique
+-- include _renew
 -- include _withdraw
 -- include _place
 -- include _limits

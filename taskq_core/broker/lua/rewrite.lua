@@ -15,6 +15,7 @@
            the new lock; 'moving' on its way to another queue; otherwise its state, in which it does not wait
 ]]
 -- include _unique
+-- include _renew
 local fields = redis.pcall('HMGET', KEYS[1], 'state', 'msg', 'group', 'taskq_moving')
 local state = fields[1]
 if not state or not fields[2] then
