@@ -10,6 +10,7 @@ from tests.model.world import Queue, Task
 _REFUSED = {
     Action.RUN: {"active", "pending"},
     Action.ARCHIVE: {"active", "archived"},
+    Action.CANCEL: {"active", "archived", "completed"},
     Action.DELETE: {"active"},
     Action.WAIT: {"active"},
 }
@@ -31,7 +32,7 @@ class ActionModel(ServiceModel):
         self, queue: Queue, action: Action, ids: Sequence[str], *, state: str | None = None, start_in_ms: int = 0
     ) -> list[str]:
         answers = [self._act(queue, action, task_id, state, start_in_ms) for task_id in ids]
-        if action is Action.ARCHIVE and OK in answers:
+        if action in {Action.ARCHIVE, Action.CANCEL} and OK in answers:
             self.trim(queue)
         if action is Action.RUN and OK in answers:
             queue.has_token = True
@@ -57,7 +58,9 @@ class ActionModel(ServiceModel):
             task.state, task.score, task.since = "pending", None, ""
             queue.pending.append(task_id)
             self.follow(queue, task_id, task.rule, task.lock, task.state)
-        elif action is Action.ARCHIVE:
+        elif action in {Action.ARCHIVE, Action.CANCEL}:
+            if action is Action.CANCEL:
+                task.message += b"\x3a\x10context canceled"  # error_msg, field 7: what stands behind replaces it
             task.state, task.score = "archived", self.now_s
             self.follow(queue, task_id, task.rule, task.lock, task.state)
         else:
