@@ -265,6 +265,19 @@ async def test_the_store_tells_of_itself(taskq: TaskQ, server: RedisServer) -> N
     assert "The cluster" not in page.text
 
 
+async def test_only_operators_see_all_that_the_server_says(taskq: TaskQ) -> None:
+    """It names files, addresses and hosts."""
+    async with looking(dashboard_of(taskq)) as web:
+        whole = await web.get("/redis")
+        part = await web.get("/redis", headers={"x-user": "vera:viewer"})
+
+    for private in ("executable:", "config_file:", "tcp_port:", "run_id:"):
+        assert private in whole.text
+        assert private not in part.text
+    assert "<dt>Version</dt>" in part.text
+    assert part.status_code == 200
+
+
 async def test_what_is_wrong_with_the_server_is_told(taskq: TaskQ, server: RedisServer) -> None:
     """Nothing is written for it."""
     server.client.config_set("maxmemory-policy", "allkeys-lru")

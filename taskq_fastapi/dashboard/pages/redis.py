@@ -4,6 +4,7 @@ import asyncio
 from functools import partial
 
 from taskq_core.doctor import Finding, Level, diagnose_nodes, read_nodes
+from taskq_fastapi.dashboard.people import Role
 from taskq_fastapi.dashboard.registry import Page
 from taskq_fastapi.dashboard.view import Shown, View
 
@@ -16,7 +17,8 @@ async def show(view: View) -> Shown:
     row = await view.shared("store", view.dashboard.store)
     look = partial(asyncio.to_thread, _findings, view)
     findings = await view.site.reads.get("findings", look, age_s=FINDINGS_S if view.is_stream else 0.0)
-    return view.page("redis.html", title=row.kind or "Redis", row=row, findings=findings)
+    info = row.info if view.user.role is Role.OPERATOR else {}  # it names paths, addresses and hosts of the server
+    return view.page("redis.html", title=row.kind or "Redis", row=row, info=info, findings=findings)
 
 
 def _findings(view: View) -> list[Finding]:
