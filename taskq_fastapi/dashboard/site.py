@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from taskq_core import BrokerError, TaskQ, TaskQError
+from taskq_core import BrokerError, ConfigurationError, TaskQ, TaskQError
 from taskq_core.dashboard import AsyncDashboard
 from taskq_core.errors import EntryNotFoundError, QueueNotFoundError, TaskNotFoundError
 from taskq_core.inspector import AsyncInspector
@@ -136,7 +136,7 @@ class Site:
             )
         except HTTPException as error:
             return self._error(view, error.status_code, str(error.detail), headers=error.headers)
-        except BadRequestError as error:
+        except (BadRequestError, ConfigurationError) as error:  # such as a cursor that is none of ours
             return self._error(view, 400, str(error))
         except _NOT_FOUND as error:
             return self._error(view, 404, str(error))
