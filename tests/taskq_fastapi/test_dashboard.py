@@ -13,9 +13,9 @@ from taskq_core import ConfigurationError, TaskQ
 from taskq_core.inspector import Inspector
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard import taskq_dashboard
-from taskq_fastapi.dashboard.pages import PAGES
+from taskq_fastapi.dashboard.pages import PAGES, queues
 from tests.redis_server import RedisServer
-from tests.taskq_fastapi.dashboards import Fields, act, dashboard_of, looking, told
+from tests.taskq_fastapi.dashboards import TOKEN, Fields, act, dashboard_of, looking, told
 
 pytestmark = pytest.mark.redis
 
@@ -88,6 +88,9 @@ async def test_a_queue_is_told_of_in_full(filled: TaskQ) -> None:
         ("/queue-pause", 405, "by a form only"),
         ("/queue-delete?queue=none", 404, "no queue"),
         ("/queue-delete", 400, "queue is missing"),
+        ("/tasks?text=w&cursor=pending/zz/1", 400, "cursor must come from a search of tasks"),
+        ("/tasks?text=w&cursor=pending/64656661756c74/x", 400, "cursor must"),
+        ("/queue?name=default&state=aggregating&groups=next", 400, "cursor must come from the page before"),
     ],
 )
 async def test_what_is_not_there_or_not_usable_is_said(filled: TaskQ, path: str, status: int, said: str) -> None:
@@ -142,6 +145,33 @@ async def test_a_queue_is_deleted_once_it_is_empty(filled: TaskQ) -> None:
         gone = await act(web, "/queue-delete", queue="low", back="queue?name=low")
         assert gone.headers["location"] == "./"
         assert inspector.queues() == ["default"]
+
+
+async def test_a_large_queue_is_deleted_part_by_part(filled: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request lasts as long as a queue is large."""
+    monkeypatch.setattr(queues, "time_left", lambda: lambda: False)
+    inspector = Inspector(filled)
+    inspector.delete_all("low", TaskState.SCHEDULED)
+
+    async with looking(dashboard_of(filled)) as web:
+        part = await act(web, "/queue-delete", queue="low", back="queue?name=low")
+        assert part.status_code == 200
+        assert "data-go-on" in part.text
+        assert "queue-delete" in " ".join(Fields(part.text).forms)
+        seen = 1
+        while part.status_code == 200:
+            again = {name: value for name, value in Fields(part.text).hidden.items() if name != TOKEN}
+            assert again["back"] == "./queue?name=low"
+            part = await act(web, "/queue-delete", **again)
+            seen += 1
+            assert seen < 50
+        assert (part.status_code, part.headers["location"]) == (303, "./")
+        assert "“low” was deleted" in told(await web.get("/"))
+        foreign = await act(web, "/queue-delete", queue="default", cursor="nowhere/9")
+        assert foreign.status_code == 303
+        assert "cursor must come from the part before" in told(await web.get("/"))
+
+    assert inspector.queues() == ["default"]
 
 
 async def test_what_is_too_long_for_an_address_is_asked_by_a_form(filled: TaskQ) -> None:

@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any
 
 from taskq_core.dashboard import DAYS_CHOICES, QueueRow, QueueStatus
+from taskq_fastapi.api.parts import time_left
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, Page, Question
-from taskq_fastapi.dashboard.view import Shown, View, link
+from taskq_fastapi.dashboard.view import Shown, View, link, own_link
 
 _ORDER = (QueueStatus.DAMAGED, QueueStatus.PAUSED, QueueStatus.RUNNING)
 SORTS: dict[str, Callable[[QueueRow], Any]] = {
@@ -73,11 +74,28 @@ async def ask_delete(view: View, form: Form) -> Question:
     )
 
 
-async def delete(view: View, form: Form) -> Done:
-    """Delete a queue unless tasks would be lost."""
-    name = form.need("queue")
-    await view.inspector.remove_queue(name)
-    return Done(text=f"Queue “{name}” was deleted.", back=link(""))
+async def delete(view: View, form: Form) -> Done | Shown:
+    """Delete a queue unless tasks would be lost, for about a second; show how far it is if there is more."""
+    name, cursor = form.need("queue"), form.get("cursor") or None
+    total = form.number("total", 0, low=0, high=10**15) if cursor else (await view.inspector.queue_info(name)).size
+    part = await view.inspector.remove_queue_part(name, cursor=cursor, has_time=time_left())
+    deleted = form.number("done", 0, low=0, high=10**15) + part.deleted
+    view.audited["deleted"] = part.deleted
+    if part.next is None:
+        return Done(text=f"Queue “{name}” was deleted.", back=link(""))
+    return view.page(
+        "bulk.html",
+        title=f"Delete “{name}”: going on",
+        path="queue-delete",
+        word="tasks were deleted",
+        done="",
+        skipped="",
+        failure="",
+        scanned=deleted,
+        total=max(total, deleted),
+        carried=[("queue", name), ("cursor", part.next), ("done", str(deleted)), ("total", str(total))],
+        back=own_link(form.get("back")) or "./",
+    )
 
 
 PAGE = Page(path="", label="Queues", show=show)

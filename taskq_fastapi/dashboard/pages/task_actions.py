@@ -197,6 +197,8 @@ async def act_on_all(view: View, form: Form) -> Done | Shown:
     return view.page(
         "bulk.html",
         title=f"{BUTTONS[action]}: going on",
+        path="tasks-act-all",
+        word="were looked at",
         done=done(action, count) if count else "",
         skipped=skipped(reasons),
         scanned=scanned,
