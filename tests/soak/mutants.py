@@ -56,8 +56,8 @@ MUTANTS = (
             Change(file=f"{LUA}/settle.lua", old="fields[1] == ARGV[2] .. ':' .. score", new="fields[1]"),
             Change(
                 file=f"{LUA}/extend.lua",
-                old="redis.pcall('HGET', key, 'taskq_owner') == ARGV[2] .. ':' .. score",
-                new="redis.call('EXISTS', key) == 1",
+                old="fields[1] == ARGV[2] .. ':' .. score",
+                new="fields[1]",
             ),
         ),
         faults=(3,),
@@ -110,8 +110,8 @@ MUTANTS = (
         name="leaking lock",
         changes=(
             Change(
-                file=f"{LUA}/_leave_active.lua",
-                old="if lock ~= '' and redis.pcall('GET', lock) == id then",
+                file=f"{LUA}/_unique.lua",
+                old="if lock and lock ~= '' and redis.pcall('GET', lock) == id then",
                 new="if false then",
             ),
         ),
