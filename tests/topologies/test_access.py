@@ -16,12 +16,13 @@ import trustme
 
 from taskq_core import BrokerUnavailableError, EnqueueError, EnqueueUnknownError, TaskQ, TaskQError, TaskState
 from taskq_core.broker import operations
-from taskq_core.broker.scripts import load
+from taskq_core.broker.scripts import all_scripts, load
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.inspector import Inspector
 from taskq_core.scheduler import Scheduler
 from taskq_core.worker import Worker, WorkerConfig
+from taskq_core.workflow import WorkflowState, chain, group
 from tests.conformance.stores import redis_programs
 from tests.conformance.test_scripts import EVERY
 from tests.redis_server import RedisServer, TlsFiles, start_cluster
@@ -31,12 +32,18 @@ pytestmark = pytest.mark.redis
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/secure-redis.md").read_text(encoding="utf-8")
 RULES = {user: rules.split() for user, rules in re.findall(r"^ACL SETUSER (\w+) (.*)$", PAGE, re.MULTILINE)}
-FOR_TOOLS = {"INFO", "CONFIG", "SCRIPT", "CLUSTER"}
+FOR_TOOLS = {"ACL", "INFO", "CONFIG", "SCRIPT", "CLUSTER"}
 """Commands of a table of the page, which not every program needs."""
-
 
 OUTSIDE = {"rights", "beat", "announce", "record"}
 """Scripts that are tried here on keys of other names, and the one that tries all rights."""
+
+ENQUEUES = ("enqueue", "look", "revoke")
+STARTS_WORKFLOWS = ("create", "members", "close", "look", "cancel", "revoke")
+OF_A_PRODUCER = (*ENQUEUES, *(f"flow_{name}" for name in STARTS_WORKFLOWS))
+"""Scripts of those who enqueue tasks and workflows, wait for their results and cancel them."""
+
+FUNCTION = re.compile(r"^( *)(?:local )?function ([\w.]+)\([^\n]*\n(.*?)^\1end$", re.MULTILINE | re.DOTALL)
 
 
 def commands(rules: list[str]) -> set[str]:
@@ -48,12 +55,29 @@ def in_scripts(texts: list[str]) -> set[str]:
     return {command for text in texts for command in re.findall(r"(?:redis\.p?call|own)\(\s*'([A-Z]+)'", text)}
 
 
+def reached(text: str) -> str:
+    """What a script can come to: its own lines, and the functions that these name, one by way of another."""
+    functions: dict[str, list[str]] = {}
+
+    def take_out(text: str) -> str:
+        def note(match: re.Match[str]) -> str:
+            functions.setdefault(match[2].rpartition(".")[2], []).append(take_out(match[3]))
+            return ""
+
+        return FUNCTION.sub(note, text)
+
+    found = [take_out(re.sub(r"--.*", "", text))]
+    for part in found:  # it grows meanwhile
+        for name in set(re.findall(r"\w+", part)) & functions.keys():
+            found += functions.pop(name)
+    return "\n".join(found)
+
+
 class TestThePage:
     def test_it_names_each_command_that_is_sent_and_no_other(self) -> None:
-        room = files("taskq_core.broker")
-        scripts = in_scripts([file.read_text() for file in (room / "lua").iterdir()])
+        scripts = in_scripts([reached(script.text) for script in all_scripts() if script.name != "rights"])
         sent: set[str] = set()
-        for file in (room / "operations").iterdir():
+        for file in (files("taskq_core.broker") / "operations").iterdir():
             if file.name.endswith(".py"):
                 sent |= set(re.findall(r"[(\[]\"([A-Z]{3,})\"", file.read_text()))
 
@@ -64,9 +88,19 @@ class TestThePage:
     def test_who_only_enqueues_needs_less(self) -> None:
         sent = {"EVALSHA", "EVAL", "SADD", "PUBLISH", "SUBSCRIBE"}
 
-        expected = in_scripts([load(name).text for name in ("enqueue", "look", "revoke", "flow_create")]) | sent
-        assert commands(RULES["producer"]) == expected
-        assert commands(RULES["producer"]) < commands(RULES["app"])
+        needed = in_scripts([reached(load(name).text) for name in OF_A_PRODUCER]) | sent
+        allowed = commands(RULES["producer"])
+        assert sorted(needed - allowed) == [], "docs/how-to/secure-redis.md does not allow these to the user producer"
+        assert sorted(allowed - needed) == [], "docs/how-to/secure-redis.md allows these to the user producer, in vain"
+        assert allowed < commands(RULES["app"])
+
+    def test_a_worker_tries_all_that_scripts_use_when_it_starts(self) -> None:
+        used = in_scripts([reached(script.text) for script in all_scripts() if script.name != "rights"])
+
+        probes = load("rights").text.partition("probes = {")[2].partition("}")[0]
+        tried = set(re.findall(r"'([A-Z]+)[ ']", probes))
+        assert sorted(used - tried) == [], "rights.lua does not try these"
+        assert sorted(tried - used) == [], "rights.lua tries these in vain"
 
 
 @pytest.fixture(scope="module", params=redis_programs())
@@ -173,6 +207,28 @@ class TestRights:
         assert await handle.acancel()
 
         assert denied(server) == set()
+        await app.aclose()
+
+    async def test_who_only_enqueues_workflows(self, server: RedisServer) -> None:
+        """Of steps in several queues, and of a group that is stored part by part."""
+        app = TaskQ(url_of(server, "producer"))
+        task, other = app.remote("t"), app.remote("t", queue="other")
+        long = group(task.s(n=n) for n in range(1000))
+        for workflow in (chain(task.s(), other.s(), task.s()), long, group(other.s())):
+            handle = await workflow.adelay()
+            assert (await handle.arefresh()).state is WorkflowState.RUNNING
+            with pytest.raises(TimeoutError):
+                await handle.aresult(timeout=0.1)
+            assert (await handle.agraph()).steps
+            assert await handle.acancel()
+            assert (await handle.arefresh()).state is WorkflowState.CANCELLED
+
+        assert denied(server) == set()
+        await app.aclose()
+
+    async def test_who_only_enqueues_may_not_act(self, server: RedisServer) -> None:
+        app = TaskQ(url_of(server, "producer"))
+        await app.remote("t").using(run_after=60).adelay()
         with pytest.raises(BrokerAuthenticationError):
             await asyncio.to_thread(Inspector(app).run_all, "default", TaskState.SCHEDULED)
         await app.aclose()
@@ -186,6 +242,7 @@ class TestRights:
             task = app.remote("t")
             limited = task.using(rate_limit="1/h", concurrency=1)
             known = stored_by_another(newest)
+            workflow_id = begun_by_another(newest)
             said = [
                 refusal_of(call)
                 for call in (
@@ -197,6 +254,9 @@ class TestRights:
                     lambda: app.client.wait_for_result(known["waiting"], 0.05),
                     *[partial(app.client.fetch_info, handle) for handle in known.values()],
                     *[partial(app.client.cancel_task, handle) for handle in known.values()],
+                    lambda: chain(task.s(), task.s()).delay(),
+                    lambda: app.workflow(workflow_id).result(timeout=0.05),
+                    lambda: app.workflow(workflow_id).cancel(),
                 )
             ]
 
@@ -209,6 +269,17 @@ class TestRights:
         for error in refused:
             if isinstance(error, EnqueueError):
                 assert isinstance(error, EnqueueUnknownError) == ("in script" in str(error))
+
+    def test_a_lock_that_may_not_be_read_is_not_taken_for_another_tasks(self, newest: RedisServer) -> None:
+        keys = ["pending", "scheduled", "groups", "t:*"]
+        rules = ("resetkeys", "~taskq:*", "~asynq:queues", *(f"~asynq:{{default}}:{key}" for key in keys))
+        with closing(TaskQ(url_of(newest, "producer", *rules))) as app:
+            app.remote("t").delay()
+
+            with pytest.raises(EnqueueUnknownError, match="No permissions to access a key"):
+                app.remote("t").using(unique_for=60).delay(n=1)
+
+        assert newest.client.llen("asynq:{default}:pending") == 1
 
     @pytest.mark.parametrize("command", ["hget", "hset", "lpush", "zadd"])
     async def test_a_worker_without_a_right_does_not_start(
@@ -230,7 +301,7 @@ class TestRights:
 UNNOTICED = {
     "LINSERT": "only where hundreds of urgent tasks wait",
     "ZCOUNT": "only where a queue may be full",
-    **dict.fromkeys(("HGET", "HSCAN", "SETBIT"), "only for workflows"),
+    "SETBIT": "only where a member of a group cannot be enqueued, as its arguments are too large",
 }
 """Commands without which a producer goes on, and why."""
 
@@ -258,6 +329,12 @@ def stored_by_another(server: RedisServer) -> dict[str, Any]:
         handles["limited"] = task.using(rate_limit="1/h").delay()
         handles["grouped"] = task.using(aggregate="alone").delay()
         return handles
+
+
+def begun_by_another(server: RedisServer) -> str:
+    """Id of a workflow that runs."""
+    with closing(TaskQ(server.unix_url)) as app:
+        return group(app.remote("known").s(), app.remote("known", queue="other").s()).delay().id
 
 
 def lambda_free() -> None:
