@@ -12,8 +12,13 @@ STEPS_MAX = 300
 """Most steps that are drawn; a group is one."""
 EDGES_MAX = 3_000
 """Most edges that are drawn."""
+SPOTS_MAX = 5_000
+"""Most boxes, and places where lines pass by them, of a drawing."""
 BOX_WIDTH, BOX_HEIGHT = 180, 46
 _GAP_X, _GAP_Y, _EDGE = 56, 16, 4
+_COLUMN = BOX_WIDTH + _GAP_X
+_LANE = 6
+"""Height of a place where lines pass a layer."""
 _LABEL = 22
 """Characters of a name that a box shows."""
 _SWEEPS = 4
@@ -48,7 +53,7 @@ class StepEdge:
         source: Name of the first.
         target: Name of the other.
         when: When the other runs: "success", "failure", or "end" for either.
-        path: The line, as the `d` of an SVG path.
+        path: The line, as the `d` of an SVG path. It may end where it joins another that leads to the same step.
     """
 
     source: str
@@ -74,65 +79,138 @@ class GraphDrawing:
     height: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Spot:
+    """A place in a layer: a step, or where lines to a step further right pass by.
+
+    Attributes:
+        step: The step; None for a lane.
+        target: Name of the step that a lane leads to, "" for a step.
+        near: Places in the layer before that lead here.
+    """
+
+    step: StepInfo | None
+    target: str
+    near: list[str]
+
+    @property
+    def height(self) -> int:
+        """What it takes of a column."""
+        return _LANE if self.step is None else BOX_HEIGHT
+
+
 def drawing_of(graph: WorkflowGraph) -> GraphDrawing | None:
-    """Return a drawing of a workflow; None if it has more than `STEPS_MAX` steps or `EDGES_MAX` edges."""
+    """Return a drawing of a workflow; None if it has more than `STEPS_MAX` steps or `EDGES_MAX` edges.
+
+    Nor is one drawn whose lines pass by more than `SPOTS_MAX` places.
+    """
     steps = graph.steps
     if len(steps) > STEPS_MAX or sum(len(step.after) for step in steps) > EDGES_MAX:
         return None
-    layers = _layers(steps)
-    most = max(map(len, layers), default=0)
+    depth = _depths(steps)
+    layers = _spots(steps, depth)
+    if sum(map(len, layers)) > SPOTS_MAX:
+        return None
+    _untangle(layers)
+    heights = [sum(spot.height + _GAP_Y for spot in layer.values()) - _GAP_Y for layer in layers]
+    most = max(heights, default=0)
     boxes: dict[str, StepBox] = {}
+    lanes: dict[tuple[int, str], int] = {}
     for number, layer in enumerate(layers):
-        above = (most - len(layer)) * (BOX_HEIGHT + _GAP_Y) // 2  # small layers stand in the middle
-        for row, step in enumerate(layer):
-            boxes[step.name] = StepBox(
-                step=step,
-                layer=number,
-                row=row,
-                x=_EDGE + number * (BOX_WIDTH + _GAP_X),
-                y=_EDGE + above + row * (BOX_HEIGHT + _GAP_Y),
-                label=step.name if len(step.name) <= _LABEL else step.name[: _LABEL - 1] + "…",
-            )
-    edges = [
-        StepEdge(source=name, target=step.name, when=when, path=_path(boxes[name], boxes[step.name]))
-        for step in steps
-        for name, when in step.after.items()
-    ]
+        y, row = _EDGE + (most - heights[number]) // 2, 0  # small layers stand in the middle
+        for spot in layer.values():
+            if spot.step is None:
+                lanes[number, spot.target] = y + _LANE // 2
+            else:
+                boxes[spot.step.name] = _box(spot.step, number, row, y)
+                row += 1
+            y += spot.height + _GAP_Y
+    edges = []
+    for step in steps:
+        drawn: set[tuple[int, str]] = set()
+        for name in sorted(step.after, key=depth.__getitem__):  # the longest first, which others join
+            when = step.after[name]
+            path = _path(boxes[name], boxes[step.name], when, lanes, drawn)
+            edges.append(StepEdge(source=name, target=step.name, when=when, path=path))
     return GraphDrawing(
         boxes=[boxes[step.name] for step in steps],
         edges=edges,
-        width=2 * _EDGE + max(0, len(layers) * (BOX_WIDTH + _GAP_X) - _GAP_X),
-        height=2 * _EDGE + max(0, most * (BOX_HEIGHT + _GAP_Y) - _GAP_Y),
+        width=2 * _EDGE + max(0, len(layers) * _COLUMN - _GAP_X),
+        height=2 * _EDGE + most,
     )
 
 
-def _layers(steps: Sequence[StepInfo]) -> list[list[StepInfo]]:
-    """Return the steps by layer, each layer in an order in which few lines cross."""
+def _depths(steps: Sequence[StepInfo]) -> dict[str, int]:
+    """Return the layer of each step."""
     depth: dict[str, int] = {}
-    layers: list[list[StepInfo]] = []
-    after: dict[str, list[str]] = {step.name: [] for step in steps}
     for step in steps:
         depth[step.name] = 1 + max((depth[name] for name in step.after), default=-1)
-        if depth[step.name] == len(layers):
-            layers.append([])
-        layers[depth[step.name]].append(step)
+    return depth
+
+
+def _spots(steps: Sequence[StepInfo], depth: dict[str, int]) -> list[dict[str, _Spot]]:
+    """Return the places of each layer by a key; all lines that pass a layer on their way to a step share one lane."""
+    layers: list[dict[str, _Spot]] = [{} for _ in range(max(depth.values(), default=-1) + 1)]
+    for step in steps:
+        here = depth[step.name]
+        near = layers[here].setdefault(f"s{step.name}", _Spot(step=step, target="", near=[])).near
         for name in step.after:
-            after[name].append(step.name)
-    for sweep in range(_SWEEPS):
-        goes_down = sweep % 2 == 0
-        place = {step.name: (row + 0.5) / len(layer) for layer in layers for row, step in enumerate(layer)}
-        for layer in layers if goes_down else reversed(layers):
-            mean = {}
-            for step in layer:
-                near = list(step.after) if goes_down else after[step.name]
-                mean[step.name] = sum(place[name] for name in near) / len(near) if near else place[step.name]
-            layer.sort(key=lambda step: mean[step.name])
-            place |= {step.name: (row + 0.5) / len(layer) for row, step in enumerate(layer)}
+            before = f"s{name}"
+            for passed in range(depth[name] + 1, here):
+                lane = layers[passed].setdefault(f"l{step.name}", _Spot(step=None, target=step.name, near=[]))
+                if before not in lane.near:
+                    lane.near.append(before)
+                before = f"l{step.name}"
+            if before not in near:
+                near.append(before)
     return layers
 
 
-def _path(source: StepBox, target: StepBox) -> str:
-    x1, y1 = source.x + BOX_WIDTH, source.y + BOX_HEIGHT // 2
-    x2, y2 = target.x, target.y + BOX_HEIGHT // 2
-    bend = min((x2 - x1) // 2, 2 * _GAP_X)
-    return f"M{x1} {y1}C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"
+def _untangle(layers: list[dict[str, _Spot]]) -> None:
+    """Bring the places of each layer into an order in which few lines cross."""
+    following: list[dict[str, list[str]]] = [{} for _ in layers]
+    for number, layer in enumerate(layers):
+        for key, spot in layer.items():
+            for name in spot.near:
+                following[number - 1].setdefault(name, []).append(key)
+    for sweep in range(_SWEEPS):
+        goes_right = sweep % 2 == 0
+        beside: dict[str, float] = {}
+        for number in range(len(layers)) if goes_right else reversed(range(len(layers))):
+            layer = layers[number]
+            mean = {}
+            for row, (key, spot) in enumerate(layer.items()):
+                near = spot.near if goes_right else following[number].get(key, [])
+                mean[key] = sum(beside[name] for name in near) / len(near) if near else (row + 0.5) / len(layer)
+            order = sorted(layer, key=mean.__getitem__)
+            layers[number] = {key: layer[key] for key in order}
+            beside = {key: (row + 0.5) / len(order) for row, key in enumerate(order)}
+
+
+def _box(step: StepInfo, layer: int, row: int, y: int) -> StepBox:
+    label = step.name if len(step.name) <= _LABEL else step.name[: _LABEL - 1] + "…"
+    return StepBox(step=step, layer=layer, row=row, x=_EDGE + layer * _COLUMN, y=y, label=label)
+
+
+def _path(
+    source: StepBox, target: StepBox, when: str, lanes: dict[tuple[int, str], int], drawn: set[tuple[int, str]]
+) -> str:
+    """Return the line between two steps; it ends where it joins one to the same step that is drawn already."""
+    x, y = source.x + BOX_WIDTH, source.y + BOX_HEIGHT // 2
+    path = f"M{x} {y}"
+    for layer in range(source.layer + 1, target.layer):
+        left, lane = _EDGE + layer * _COLUMN, lanes[layer, target.step.name]
+        path += _bow(x, y, left, lane)
+        if (layer, when) in drawn:
+            return path
+        drawn.add((layer, when))
+        path += f"H{left + BOX_WIDTH}"
+        x, y = left + BOX_WIDTH, lane
+    end = target.y + BOX_HEIGHT // 2
+    head = f"M{target.x - 6} {end - 4}L{target.x} {end}L{target.x - 6} {end + 4}"
+    return path + _bow(x, y, target.x, end) + head
+
+
+def _bow(x1: int, y1: int, x2: int, y2: int) -> str:
+    bend = (x2 - x1) // 2
+    return f"C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"

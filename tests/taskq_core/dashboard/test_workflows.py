@@ -1,5 +1,6 @@
 """Workflows of a queue, as an operator sees them, and how one is drawn."""
 
+import re
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -63,7 +64,7 @@ def test_each_step_stands_right_of_all_it_comes_after() -> None:
         source, target = places[edge.source], places[edge.target]
         assert source.x + BOX_WIDTH < target.x
         assert edge.path.startswith(f"M{source.x + BOX_WIDTH} {source.y + BOX_HEIGHT // 2}C")
-        assert edge.path.endswith(f" {target.x} {target.y + BOX_HEIGHT // 2}")
+        assert f" {target.x} {target.y + BOX_HEIGHT // 2}M" in edge.path
 
 
 def test_boxes_lie_in_the_drawing_and_not_over_each_other() -> None:
@@ -82,9 +83,28 @@ def test_lines_that_need_not_cross_do_not() -> None:
     assert (rows["x"], rows["y"], rows["z"]) == (rows["c"], rows["b"], rows["a"])
 
 
+def test_lines_pass_by_the_boxes_on_their_way() -> None:
+    """And all that lead to one step share a lane."""
+    chain = {f"s{number}": (f"s{number - 1}",) if number else () for number in range(9)}
+    drawing = drawn(**chain, alarm=tuple(chain))
+    boxes = [(box.x, box.y) for box in drawing.boxes]
+    lanes = set()
+
+    for edge in drawing.edges:
+        for y1, x2 in re.findall(r" (\d+)H(\d+)", edge.path):
+            lanes.add((int(x2), int(y1)))
+            assert not [y for x, y in boxes if x == int(x2) - BOX_WIDTH and y <= int(y1) <= y + BOX_HEIGHT]
+    assert len(lanes) == 8
+    assert sum(len(edge.path) for edge in drawing.edges) < 100 * len(drawing.edges)
+    assert drawing.height < 2 * BOX_HEIGHT
+
+
 def test_a_workflow_that_is_too_large_is_not_drawn() -> None:
     assert drawn(**{f"s{number}": () for number in range(STEPS_MAX)}).boxes
     assert drawing_of(graph(**{f"s{number}": () for number in range(STEPS_MAX + 1)})) is None
+    rope = {f"s{number}": (f"s{number - 1}", "first") for number in range(1, 200)}
+    rope = {"first": (), "s0": ("first",), **rope}
+    assert drawing_of(graph(**rope)) is None
     crowd = {f"s{number}": () for number in range(100)}
     assert drawing_of(graph(**crowd, **{f"t{number}": tuple(crowd) for number in range(40)})) is None
 
