@@ -44,7 +44,7 @@ from taskq_core.dashboard.times import TaskTime, TimeKind, times_of
 from taskq_core.dashboard.traces import trace_headers, trace_url
 from taskq_core.dashboard.types import StateTypes, TypeRuns, TypesOverview
 from taskq_core.dashboard.workers import QueueWeight, RunningRow, WorkerRow, WorkersOverview, worker_row
-from taskq_core.dashboard.workflows import WorkflowDetail, WorkflowRow, WorkflowsPage
+from taskq_core.dashboard.workflows import WorkflowDetail, WorkflowRow, WorkflowsPage, workflow_of
 
 __all__ = [
     "BOX_HEIGHT",
@@ -105,4 +105,5 @@ __all__ = [
     "trace_headers",
     "trace_url",
     "worker_row",
+    "workflow_of",
 ]

@@ -9,10 +9,12 @@ from taskq_core.clock import utc_datetime
 from taskq_core.dashboard.graphs import GraphDrawing, drawing_of
 from taskq_core.errors import ConfigurationError
 from taskq_core.inspector.known import known_queue
+from taskq_core.records import TaskInfo
 from taskq_core.steps import Steps, ask
 from taskq_core.wire import Keys
 from taskq_core.workflow.reading import ask_graph
 from taskq_core.workflow.records import WorkflowGraph, WorkflowState
+from taskq_core.workflow.sending import WORKFLOW, WORKFLOW_QUEUE
 
 WORKFLOWS_MAX = 1_000
 """Most workflows of one page."""
@@ -76,6 +78,12 @@ class WorkflowDetail:
     def failures(self) -> int:
         """How many steps have failed, members of groups each as one: what a retry runs again."""
         return sum(step.failed if step.members is not None else step.state == "failed" for step in self.graph.steps)
+
+
+def workflow_of(task: TaskInfo) -> tuple[str, str] | None:
+    """Return the home queue and the id of the workflow that a task is a step of; None if it is none."""
+    queue, workflow_id = task.headers.get(WORKFLOW_QUEUE), task.headers.get(WORKFLOW)
+    return (queue, workflow_id) if queue and workflow_id else None
 
 
 def read_workflows(keys: Keys, name: str, *, skip: int, count: int) -> Steps[WorkflowsPage]:

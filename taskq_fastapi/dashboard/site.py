@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from taskq_core import BrokerError, ConfigurationError, TaskQ, TaskQError
 from taskq_core.dashboard import AsyncDashboard
-from taskq_core.errors import EntryNotFoundError, QueueNotFoundError, TaskNotFoundError
+from taskq_core.errors import EntryNotFoundError, QueueNotFoundError, TaskNotFoundError, WorkflowNotFoundError
 from taskq_core.inspector import AsyncInspector
 from taskq_fastapi.api.access import Audit, Redact, audit_logger
 from taskq_fastapi.api.origin import is_from_elsewhere
@@ -42,7 +42,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_NOT_FOUND = (NotFoundError, QueueNotFoundError, TaskNotFoundError, EntryNotFoundError)
+_NOT_FOUND = (NotFoundError, QueueNotFoundError, TaskNotFoundError, EntryNotFoundError, WorkflowNotFoundError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
@@ -18,6 +19,7 @@ from taskq_core import TaskQ
 from taskq_core.wire import SchedulerEnqueueEvent, SchedulerEntry, ServerInfo, WorkerInfo
 from taskq_core.wire.samples import LEVELS, QueueSample
 from taskq_core.wire.tallies import BOUNDS_S, HOUR_S, TypeTally
+from taskq_core.workflow import WorkflowHandle, chain, group, step
 from tests.redis_server import RedisServer
 from tests.taskq_django.admin_pages import put
 
@@ -119,6 +121,36 @@ class Scene:
         ]
         name, queue, arguments = self.random.choices(choices, (5, 2, 4, 3))[0]
         return self.enqueue(name, queue, ago, **arguments)
+
+    @cached_property
+    def workflow(self) -> WorkflowHandle:
+        """A workflow in the middle: a step that has succeeded, one that failed, and a group that runs."""
+        call = self.taskq.remote
+        pictures = [call("images:resize").si(picture=f"{number}.jpg", widths=[320]) for number in range(12)]
+        steps = chain(
+            step(call("orders:fulfil").si(order=48_217), name="reserve"),
+            group(
+                step(call("hooks:deliver").si(url="https://pay.example.com", event={}), name="charge"),
+                group(*pictures, name="pictures"),
+                chain(
+                    step(call("orders:fulfil").si(order=48_217), name="pick"),
+                    step(call("orders:fulfil").si(order=48_217), name="pack"),
+                ),
+            ),
+            step(call("mail:receipt").si(order=48_217, to="grace@example.com"), name="receipt"),
+        )
+        whole = steps.named("order-48217").on_error(step(call("hooks:deliver").s(), name="alarm"))
+        handle = self.taskq.enqueue_workflow(whole)
+        key = self.taskq.runtime.keys.queue(handle.queue).workflow(handle.id)
+        spec: Any = self.redis.client.hget(key, "spec")
+        numbers = {node[0]: number for number, node in enumerate(msgspec.json.decode(spec)["nodes"])}
+        now_ms = self.now_s * 1000
+        fields: dict[str, Any] = {}
+        for name, state in (("reserve", "d"), ("charge", "f"), ("pictures", "p"), ("pick", "d"), ("pack", "p")):
+            fields |= {f"s{numbers[name]}": state, f"z{numbers[name]}": now_ms}
+        fields |= {f"e{numbers['charge']}": TIMED_OUT, f"gd{numbers['pictures']}": 7, f"gf{numbers['pictures']}": 1}
+        self.redis.client.hset(key, mapping=fields)
+        return handle
 
     # --- parts --------------------------------------------------------------------------------------------------------
 

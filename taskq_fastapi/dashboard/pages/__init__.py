@@ -25,6 +25,7 @@ from taskq_fastapi.dashboard.pages import (
     tasks,
     types,
     workers,
+    workflows,
 )
 from taskq_fastapi.dashboard.registry import Action, Page
 
@@ -36,6 +37,8 @@ PAGES: tuple[Page, ...] = (
     task.PAGE,
     task.EDIT,
     enqueue.PAGE,
+    workflows.PAGE,
+    workflows.WORKFLOW,
     workers.PAGE,
     schedules.PAGE,
     schedules.ENTRY,
@@ -50,5 +53,6 @@ ACTIONS: tuple[Action, ...] = (
     *task.ACTIONS,
     *enqueue.ACTIONS,
     *schedules.ACTIONS,
+    *workflows.ACTIONS,
     settings.SAVE,
 )

@@ -16,6 +16,7 @@ from taskq_core.dashboard import (
     times_of,
     trace_headers,
     trace_url,
+    workflow_of,
 )
 from taskq_core.errors import PayloadError, TaskStateError
 from taskq_core.inspector import TaskAction, UnreadableTask
@@ -86,6 +87,7 @@ async def show(view: View) -> Shown:
         attempts=[_attempt(view, task, each) for each in reversed(task.attempts)],
         times=[(time_of(each), each.at, each.at > now) for each in times_of(task)],
         headers=sorted(headers.items()) if isinstance(headers, dict) else [("", str(headers))],
+        workflow=workflow_of(task),
         trace=trace_id(traced),
         trace_link=trace_url(view.site.taskq.settings.trace.url, traced),
         is_editable=is_editable(task) and view.shown.may_ask_payloads,

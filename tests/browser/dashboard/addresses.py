@@ -19,6 +19,8 @@ def addresses(scene: Scene) -> Mapping[str, Sequence[str]]:
         "task": [f"task?queue=mail&id={scene.failing.id}"],
         "task-edit": [f"task-edit?queue=mail&id={scene.failing.id}"],
         "enqueue": ["enqueue", "enqueue?task=mail:receipt"],
+        "workflows": ["workflows?queue=default", "workflows?queue=mail", "workflows?queue=default&page=9"],
+        "workflow": [f"workflow?queue=default&id={scene.workflow.id}"],
         "workers": ["workers", "workers?sort=-utilisation"],
         "schedules": ["schedules", "schedules?sort=-next"],
         "schedule": ["schedule?id=nightly"],
@@ -35,6 +37,7 @@ def questions(scene: Scene) -> Sequence[str]:
     return [
         "queue-delete?queue=mail",
         "schedule-run?id=nightly",
+        *(f"workflow-{action}?queue=default&id={scene.workflow.id}" for action in ("cancel", "retry")),
         *(f"tasks-act?do={action}&task={failing}" for action in ("run", "retry", "move", "delete")),
         "tasks-act-all?do=move&state=archived",
     ]

@@ -8,11 +8,13 @@ import re
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 from playwright.sync_api import Page, expect
 
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
+from taskq_core.workflow import chain
 from tests.browser.dashboard.people import Site, expect_told, tries
 from tests.browser.visiting import SCRIPT
 from tests.redis_server import RedisServer
@@ -102,6 +104,46 @@ def test_on_pages_of_tasks_and_in_what_is_said_of_them(
     page.get_by_role("button", name="Run now", exact=True).click()
     page.get_by_role("dialog").get_by_role("button", name="Run now").click()
     expect_told(page, "1 task runs now.")
+
+
+@tries("workflow-cancel")
+def test_on_pages_of_workflows_and_in_what_is_said_of_them(
+    site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer
+) -> None:
+    """Names of workflows and steps are plain where we write them; who reaches Redis can write others."""
+    workflow = chain(taskq.remote("a").s(), taskq.remote("b").s()).named("plain").delay()
+    key = taskq.runtime.keys.queue("default").workflow(workflow.id)
+    spec = msgspec.json.decode(bytes(redis_server.client.hget(key, "spec") or b""))  # type: ignore[arg-type]  # not awaited
+    for node in spec["nodes"]:
+        node[:3] = [hostile(f"step{node[0]}"), hostile("task"), hostile("queue")]
+    redis_server.client.hset(
+        key, mapping={"name": hostile("name"), "spec": msgspec.json.encode(spec), "e0": hostile("error"), "s0": "f"}
+    )
+
+    page.goto(site.at("workflows?queue=default"))
+    visible(page, "name")
+    page.get_by_role("link", name=workflow.id).click()
+    for field in ("name", "task", "queue", "error"):
+        visible(page, field)
+    expect(page.locator("svg.flow text").first).to_contain_text("step")
+    expect(page.locator("svg.flow title").first).to_contain_text("</script>")
+    page.get_by_role("button", name="Cancel the workflow").click()
+    expect(page.get_by_role("dialog")).to_contain_text("name</script>")
+    page.get_by_role("dialog").get_by_role("button", name="Cancel the workflow").click()
+    expect_told(page, "name</script>")
+
+
+def test_a_task_may_say_anything_of_its_workflow(
+    site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer
+) -> None:
+    task = taskq.remote("note").delay()
+    headers = {"taskq-workflow": hostile("workflow"), "taskq-workflow-queue": hostile("home")}
+    put(redis_server, task, "pending", headers=headers)
+    page.goto(site.at(f"task?queue=default&id={task.id}"))
+    visible(page, "workflow")
+    site.visitors[0].expect_trouble("404")
+    page.get_by_role("link", name=re.compile("^workflow<")).click()
+    expect(page.locator("main")).to_contain_text("home</script>")
 
 
 def test_in_groups_and_what_cannot_be_read(site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer) -> None:

@@ -1,0 +1,99 @@
+"""Workflows with their graphs, in a browser."""
+
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from taskq_core import TaskQ
+from taskq_core.inspector import Inspector
+from taskq_core.wire import TaskState
+from tests.browser.dashboard.people import Site, confirm, expect_told, row, rows, tries
+from tests.browser.scene import Scene
+from tests.browser.visiting import same_document
+from tests.redis_server import RedisServer
+
+pytestmark = pytest.mark.redis
+
+
+def test_from_a_queue_to_a_workflow_and_its_steps(site: Site, page: Page, scene: Scene) -> None:
+    workflow = scene.workflow
+    page.goto(site.at("queue?name=default"))
+    page.get_by_role("link", name="Workflows", exact=True).click()
+    expect(row(page, "order-48217", "#workflows")).to_contain_text("running")
+    page.get_by_role("link", name=workflow.id).click()
+
+    expect(page.get_by_role("heading", level=1)).to_contain_text("order-48217 running")
+    expect(page.get_by_role("img", name=re.compile("^Graph of the workflow: 18 steps"))).to_be_visible()
+    expect(page.locator("svg.flow rect.box")).to_have_count(7)
+    expect(rows(page, "#steps")).to_have_count(7)
+    expect(row(page, "pictures", "#steps").first).to_contain_text("8 of 12, 1 failed")
+    expect(row(page, "charge", "#steps").first).to_contain_text("did not answer within 10 s")
+    row(page, "reserve", "#steps").first.get_by_role("link", name="reserve").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("orders:fulfil")
+    page.get_by_role("link", name=workflow.id, exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("order-48217")
+
+
+def test_the_graph_is_drawn_with_boxes_lines_and_colours(site: Site, page: Page, scene: Scene) -> None:
+    page.goto(site.at(f"workflow?queue=default&id={scene.workflow.id}"))
+
+    boxes: list[Any] = [box.bounding_box() for box in page.locator("svg.flow rect.box").all()]
+    assert len({(box["x"], box["y"]) for box in boxes}) == 7
+    assert min(box["width"] for box in boxes) > 150
+    strokes = {line.evaluate("line => getComputedStyle(line).stroke") for line in page.locator("svg.flow .edge").all()}
+    assert "none" not in strokes
+    colours = {
+        state: page.locator(f"svg.flow .step-{state}").first.evaluate("mark => getComputedStyle(mark).fill")
+        for state in ("succeeded", "failed", "started", "waiting")
+    }
+    assert len(set(colours.values())) == 4
+    assert page.locator("[style]").count() == 0
+
+
+def test_it_goes_on_by_itself(site: Site, page: Page, scene: Scene) -> None:
+    page.goto(site.at(f"workflow?queue=default&id={scene.workflow.id}"))
+    expect(page.get_by_role("heading", level=1)).to_contain_text("running")
+    with same_document(page):
+        scene.workflow.cancel()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("cancelled")
+        expect(page.get_by_role("button", name="Cancel the workflow")).to_have_count(0)
+        expect(page.locator("svg.flow .step-started")).to_have_count(0)
+
+
+@tries("workflow-cancel")
+def test_a_workflow_is_cancelled_once_confirmed(site: Site, page: Page, scene: Scene) -> None:
+    page.goto(site.at(f"workflow?queue=default&id={scene.workflow.id}"))
+    page.get_by_role("button", name="Cancel the workflow").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Cancel the workflow “order-48217”")
+    assert scene.workflow.refresh().state == "running"
+    confirm(page, "Cancel the workflow")
+    expect_told(page, "is cancelled")
+    assert scene.workflow.refresh().state == "cancelled"
+
+
+@tries("workflow-retry")
+def test_what_failed_is_run_again(
+    site: Site, page: Page, taskq: TaskQ, inspector: Inspector, redis_server: RedisServer
+) -> None:
+    workflow = (taskq.remote("first").si() | taskq.remote("second").si()).delay()
+    (task,) = inspector.tasks("default", TaskState.PENDING).tasks
+    inspector.archive_task(task.queue, task.id)
+    key = taskq.runtime.keys.queue("default").workflow(workflow.id)
+    redis_server.client.hset(key, mapping={"s0": "f", "bad": 1})
+
+    page.goto(site.at(f"workflow?queue=default&id={workflow.id}"))
+    page.get_by_role("button", name="Run what failed again").click()
+    expect(page.get_by_role("dialog")).to_contain_text("(1)")
+    confirm(page, "Run again")
+    expect_told(page, "1 step runs again")
+    assert inspector.count("default", TaskState.PENDING) == 1
+
+
+def test_viewers_look_only(site: Site, scene: Scene) -> None:
+    page = site.viewer().new_page()
+    page.goto(site.at(f"workflow?queue=default&id={scene.workflow.id}"))
+    expect(page.locator("svg.flow rect.box")).to_have_count(7)
+    for name in ("Cancel the workflow", "Run what failed again"):
+        expect(page.get_by_role("button", name=name)).to_have_count(0)

@@ -1,0 +1,126 @@
+"""Pages of workflows without a browser: what they tell, who may act, and what is noted."""
+
+import logging
+import re
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.workflow import Workflow, WorkflowHandle
+from tests.redis_server import RedisServer
+from tests.taskq_fastapi.dashboards import act, dashboard_of, looking, told
+
+pytestmark = pytest.mark.redis
+
+
+def rows(html: str, table: str) -> list[str]:
+    """Return the rows of a table as text."""
+    body = html.split(f'<table id="{table}">')[1].split("<tbody>")[1].split("</tbody>")[0]
+    return [re.sub(r"(<[^>]*>|\s)+", " ", row).strip() for row in body.split("</tr>")[:-1]]
+
+
+async def enqueued(taskq: TaskQ, count: int = 2) -> WorkflowHandle:
+    """Enqueue a workflow of so many steps in a row."""
+    steps = Workflow("buy")
+    for number in range(count):
+        steps = steps.step(f"s{number}", taskq.remote("note").si(), after=f"s{number - 1}" if number else ())
+    return await taskq.aenqueue_workflow(steps)
+
+
+async def test_workflows_of_a_queue_are_listed_page_by_page(taskq: TaskQ) -> None:
+    handles = [await enqueued(taskq) for _ in range(25)]
+    await handles[7].acancel()
+
+    async with looking(dashboard_of(taskq)) as web:
+        first = rows((await web.get("/workflows?queue=default&rows=20")).text, "workflows")
+        second = rows((await web.get("/workflows?queue=default&rows=20&page=2")).text, "workflows")
+        beyond = await web.get("/workflows?queue=default&page=9")
+
+    assert (len(first), len(second)) == (20, 5)
+    assert {row.split()[0] for row in first + second} == {handle.id for handle in handles}
+    assert second[-1].startswith(f"{handles[7].id} buy cancelled")
+    assert "There are no more" in beyond.text
+
+
+async def test_steps_are_drawn_and_told_and_too_many_only_told(taskq: TaskQ) -> None:
+    small, large = await enqueued(taskq), await enqueued(taskq, 301)
+
+    async with looking(dashboard_of(taskq)) as web:
+        drawn = (await web.get("/workflow", params={"queue": "default", "id": small.id})).text
+        listed = (await web.get("/workflow", params={"queue": "default", "id": large.id, "rows": 20, "page": 16})).text
+
+    assert [row.split()[:3] for row in rows(drawn, "steps")] == [["s0", "started", "-"], ["s1", "waiting", "s0"]]
+    assert drawn.count('class="box"') == 2
+    assert 'class="edge edge-success"' in drawn
+    assert [row.split()[0] for row in rows(listed, "steps")] == ["s300"]
+    assert "301 steps, with what is between them, are too much for a drawing" in listed
+    assert 'class="flow"' in drawn
+    assert 'class="flow"' not in listed
+
+
+async def test_errors_of_steps_are_redacted(taskq: TaskQ, server: RedisServer) -> None:
+    handle = await enqueued(taskq)
+    server.client.hset(taskq.runtime.keys.queue("default").workflow(handle.id), mapping={"s0": "f", "e0": "card 4242"})
+
+    def redact(name: str, what: str, value: object) -> object:
+        return f"no {what} of {name}" if what == "error" else value
+
+    async with looking(dashboard_of(taskq, redact=redact)) as web:
+        page = await web.get("/workflow", params={"queue": "default", "id": handle.id})
+
+    assert "no error of note" in page.text
+    assert "4242" not in page.text
+
+
+async def test_only_operators_act_and_only_with_a_form(taskq: TaskQ) -> None:
+    handle = await enqueued(taskq)
+    fields = {"queue": "default", "id": handle.id}
+
+    for path in ("/workflow-cancel", "/workflow-retry"):
+        async with looking(dashboard_of(taskq), user="vera:viewer") as web:
+            assert (await act(web, path, **fields)).status_code == 403
+            assert (await web.get(path, params=fields)).status_code == 403
+        async with looking(dashboard_of(taskq, read_only=True)) as web:
+            assert (await act(web, path, **fields)).status_code == 403
+        async with looking(dashboard_of(taskq)) as web:
+            assert (await web.post(path, data=fields)).status_code == 403
+            assert (await web.get(path, params=fields)).status_code == 200
+
+    assert (await handle.arefresh()).state == "running"
+
+
+async def test_who_did_it_is_noted_and_what_was_in_vain_is_said(taskq: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+    handle = await enqueued(taskq)
+    fields = {"queue": "default", "id": handle.id, "back": "queue?name=default"}
+    caplog.set_level(logging.INFO, "taskq.audit")
+
+    async with looking(dashboard_of(taskq)) as web:
+        await act(web, "/workflow-retry", **fields)
+        in_vain = told(await web.get("/queue?name=default"))
+        answer = await act(web, "/workflow-cancel", **fields)
+        noted = caplog.records[-1].getMessage() + str(caplog.records[-1].__dict__)
+
+    assert "is there to run again" in in_vain
+    assert (answer.status_code, answer.headers["location"]) == (303, "./queue?name=default")
+    assert (await handle.arefresh()).state == "cancelled"
+    assert all(word in noted for word in ("workflow-cancel", "olga", handle.id))
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/workflows", 400, "queue is missing"),
+        ("/workflows?queue=none", 404, "no queue"),
+        ("/workflow?queue=default", 400, "id is missing"),
+        ("/workflow?queue=default&id=none", 404, "no such workflow"),
+        ("/workflow-cancel?queue=default&id=none", 404, "no such workflow"),
+        ("/workflow-retry?queue=none&id=x", 404, "no queue"),
+    ],
+)
+async def test_what_is_not_there_is_said(taskq: TaskQ, path: str, status: int, said: str) -> None:
+    await taskq.remote("note").adelay()
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get(path)
+
+    assert (page.status_code, said in page.text) == (status, True)
