@@ -148,6 +148,19 @@ def test_a_task_made_of_a_group_links_to_all_of_them(depot: Depot) -> None:
     assert one(spans, "process grouped").parent_id == send.span_id
 
 
+def test_a_workflow_is_one_trace_whose_joins_link_to_what_they_wait_for(depot: Depot) -> None:
+    spans = depot.trace(depot.ask("flow"), *["process default"] * 2, *["process grouped"] * 3)
+
+    runs = [span for span in spans if span.kind == "consumer"]
+    by_task = {
+        name: [run for run in runs if run.attributes["asynq.task.type"] == f"depot:{name}"]
+        for name in ("apack", "weigh", "load")
+    }
+    assert [len(found) for found in by_task.values()] == [2, 2, 1]
+    (joined,) = by_task["load"]
+    assert set(joined.links) == {run.parent_id for run in by_task["weigh"]}  # under which they ran
+
+
 def test_a_periodic_task_is_registered_with_its_schedule(depot: Depot) -> None:
     found = depot.receiver.until(
         lambda: [span for span in depot.receiver.spans if span.name == "register default"], "it is registered"

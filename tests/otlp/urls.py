@@ -4,6 +4,7 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
+from taskq_core import chain, chord
 from taskq_django import client
 from tests.otlp.depot import tasks
 from tests.otlp.depot.secret import SECRET
@@ -17,6 +18,9 @@ def enqueue(request: HttpRequest, what: str) -> HttpResponse:
             tasks.parcel.delay(SECRET)
     elif what == "later":
         tasks.apack.using(run_after=1, headers={"tenant": SECRET}).delay(SECRET)
+    elif what == "flow":
+        members = [chain(tasks.apack.s(SECRET), tasks.weigh.s()) for _ in range(2)]
+        chord(members, tasks.load.s()).delay()
     elif what == "kept":  # in the outbox, for its queue is full
         with transaction.atomic():
             tasks.parcel.using(queue="full", aggregate=None).delay(SECRET)

@@ -36,6 +36,15 @@ def nested(secret: str) -> None:
     pack.delay(secret)
 
 
+@task(name="depot:weigh", queue="grouped")
+def weigh(parcel: str) -> int:
+    return len(parcel)
+
+
+@task(name="depot:load", queue="grouped")
+def load(weights: list[int]) -> None: ...
+
+
 @task(name="depot:apart", trace="link")
 def apart(secret: str) -> None: ...
 

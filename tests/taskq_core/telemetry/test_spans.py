@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from opentelemetry import baggage, trace
+from opentelemetry import baggage, propagate, trace
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
+from opentelemetry.propagators.b3 import B3MultiFormat, B3SingleFormat
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -593,6 +595,28 @@ class TestWithoutAnSdk:
         monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
 
         assert Tracing(tracer_provider=TracerProvider(shutdown_on_exit=False)).is_active is False
+
+
+@pytest.mark.usefixtures("clean_globals")
+class TestOtherPropagators:
+    @pytest.mark.parametrize("propagator", [B3MultiFormat(), B3SingleFormat()], ids=["multi", "single"])
+    def test_b3_is_written_and_read(
+        self, propagator: TextMapPropagator, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        propagate.set_global_textmap(propagator)
+        tracing = Tracing(tracer_provider=provider)
+
+        headers = enqueue(tracing)
+        batch = tracing.start_batch("low")
+        carried = batch.create("email:deliver", "id-2", 0).headers
+        consume(tracing, headers).end("completed")
+
+        send, process = only(exporter, "send low"), only(exporter, "process low")
+        assert "traceparent" not in {**headers, **carried}
+        assert any("b3" in name for name in headers)
+        assert headers.keys() == carried.keys()
+        assert process.parent is not None
+        assert process.parent.span_id == send.context.span_id
 
 
 class TestFaultsOfTheSdk:
