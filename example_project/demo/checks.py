@@ -110,8 +110,9 @@ def _missing(visit: Visit, task: EnqueuedTask, process: Span, traces: Traces) ->
     if process.service != WORKER or process.name != f"process {task.queue}":
         return f"a span 'process {task.queue}' of {WORKER}"
     above = traces.ancestors(process)
-    if not any(span.kind == "producer" and span.name == f"send {task.queue}" for span in above):
-        return f"a span 'send {task.queue}' above the run (trace {process.trace_id})"
+    enqueue = f"{'create' if len(visit.tasks) > 1 else 'send'} {task.queue}"  # of several at once each is created
+    if not any(span.kind == "producer" and span.name == enqueue for span in above):
+        return f"a span {enqueue!r} above the run (trace {process.trace_id})"
     request = above[-1]
     if request.parent_id or (request.kind, request.service, _path(request)) != ("server", visit.service, visit.path):
         return f"the request's span at the top (trace {process.trace_id})"

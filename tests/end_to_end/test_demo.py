@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -87,7 +88,10 @@ def test_the_demo_shows_one_trace_for_every_request() -> None:
         "POST /reports on the FastAPI app": one_task("POST /reports", api, "default", "report.query"),
     }
     assert batch[0] == (0, "POST photos/process/", site)
-    assert sorted(name for depth, name, _ in batch if depth == 1) == ["send default", "send low"]
+    created = ["create default"] * 4 + ["create low"] * 2
+    assert sorted(name for depth, name, _ in batch if depth == 1) == [*created, "send default", "send low"]
+    parents = {name for (_, name, _), (depth, *_) in pairwise(batch) if depth == 2}
+    assert parents == set(created)
     assert sorted(name for depth, name, _ in batch if depth == 2) == ["process default"] * 4 + ["process low"] * 2
     own = [name for spans in IMAGE_SPANS.values() for name in spans] * 2
     assert sorted(name for depth, name, _ in batch if depth == 3) == sorted(own)
