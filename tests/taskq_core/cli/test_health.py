@@ -18,6 +18,9 @@ from tests.taskq_core.cli.conftest import Run
 
 RunJson = Callable[..., Any]
 
+HEALTH = ("health", "--timeout", "30")
+"""Of a server that answers, which takes its time on a busy machine."""
+
 
 class Started(WorkerListener):
     """Tells of a worker that has started."""
@@ -54,22 +57,22 @@ class TestOnRedis:
         monkeypatch.setenv("TASKQ_QUEUES", "critical=6,default=1")
         app.remote("a").delay()
 
-        assert run("health").stdout.splitlines() == ["ready", "  critical: 0 pending", "  default: 1 pending"]
-        assert run_json("health") == {
+        assert run(*HEALTH).stdout.splitlines() == ["ready", "  critical: 0 pending", "  default: 1 pending"]
+        assert run_json(*HEALTH) == {
             "status": "ready",
             "queues": {"critical": {"ok": True, "pending": 0}, "default": {"ok": True, "pending": 1}},
         }
 
     def test_looking_changes_nothing(self, run: Run, redis_server: RedisServer) -> None:
-        run("health")
-        run("health", "--worker", status=1)
+        run(*HEALTH)
+        run(*HEALTH, "--worker", status=1)
 
         assert redis_server.client.keys("*") == []
 
     def test_a_queue_that_cannot_be_worked_on_is_not_ready(self, run_json: RunJson, redis_server: RedisServer) -> None:
         redis_server.client.set("asynq:{default}:pending", "not a list")
 
-        document = run_json("health", status=1)
+        document = run_json(*HEALTH, status=1)
 
         assert document["status"] == "unready"
         assert document["reason"] == "queue 'default': asynq:{default}:pending is a string"
@@ -79,40 +82,40 @@ class TestOnRedis:
         with RedisServer(options={"min-replicas-to-write": "1"}) as server:
             monkeypatch.setenv("TASKQ_URL", server.unix_url)
 
-            assert "NOREPLICAS" in run("health", "--url", server.unix_url, status=1).stdout
+            assert "NOREPLICAS" in run(*HEALTH, "--url", server.unix_url, status=1).stdout
 
     def test_a_worker_of_this_machine(self, run: Run, run_json: RunJson, app: TaskQ) -> None:
         host = socket.gethostname()
         told = f"unready: no worker of this machine ({host}) takes tasks"
-        assert run("health", "--worker", status=1).stdout.splitlines()[0] == told
+        assert run(*HEALTH, "--worker", status=1).stdout.splitlines()[0] == told
 
         with working(app):
-            while run_json("health", "--worker", status=None)["status"] != "ready":
+            while run_json(*HEALTH, "--worker", status=None)["status"] != "ready":
                 pass  # its first heartbeat is on its way
-            assert run_json("health", "--worker")["workers"] == 1
-            assert "  workers of this machine: 1" in run("health", "--worker").stdout
+            assert run_json(*HEALTH, "--worker")["workers"] == 1
+            assert "  workers of this machine: 1" in run(*HEALTH, "--worker").stdout
 
-        assert run("health", "--worker", status=1).stdout.splitlines()[0] == told
+        assert run(*HEALTH, "--worker", status=1).stdout.splitlines()[0] == told
 
     def test_one_of_another_machine_does_not_count(
         self, run_json: RunJson, app: TaskQ, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with working(app):
-            while run_json("health", "--worker", status=None)["status"] != "ready":
+            while run_json(*HEALTH, "--worker", status=None)["status"] != "ready":
                 pass
             monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
 
-            assert run_json("health", "--worker", status=1)["workers"] == 0
+            assert run_json(*HEALTH, "--worker", status=1)["workers"] == 0
 
     def test_what_a_worker_tells_at_its_port(self, run: Run, run_json: RunJson, app: TaskQ) -> None:
         with working(app, health_port=0) as worker:
             port = str(worker.health_port)
-            while (document := run_json("health", "--port", port, status=None))["status"] == "starting":
+            while (document := run_json(*HEALTH, "--port", port, status=None))["status"] == "starting":
                 pass  # its first look at the queues is on its way
 
             assert (document["status"], document["concurrency"]) == ("ready", 10)
-            assert run("health", "--port", port).stdout.splitlines() == ["ready", "  default: 0 pending"]
-        assert f"127.0.0.1:{port} does not tell its health" in run("health", "--port", port, status=1).stdout
+            assert run(*HEALTH, "--port", port).stdout.splitlines() == ["ready", "  default: 0 pending"]
+        assert f"127.0.0.1:{port} does not tell its health" in run(*HEALTH, "--port", port, status=1).stdout
 
 
 def test_redis_that_is_away_is_not_ready(run_json: RunJson) -> None:
