@@ -9,7 +9,15 @@ from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import Action, NewTask, Outcome, Settlement
 from taskq_core.inspector import move, removal
 from taskq_core.reconcile import FindingKind, reconcile, run
-from taskq_core.wire import TaskState, archived_message, build_message, decode_message, encode_message
+from taskq_core.wire import (
+    Expiry,
+    TaskState,
+    archived_message,
+    build_message,
+    decode_message,
+    encode_message,
+    expiry_mark,
+)
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.conformance.test_inspector_states import follow
 
@@ -130,6 +138,13 @@ def remove_the_queue(broker: Broker) -> None:
     follow(broker, removal.remove_queue(broker.keys, "default", force=True, progress=None), NOW_NS)
 
 
+def claim_in_vain(broker: Broker) -> None:
+    """As a task whose producer knew nothing of its limit: the worker that took it asks for its permit."""
+    broker.enqueue("holder", limit="c 1 1 t:")
+    assert sorted(broker.dequeue()) == ["a", "holder"]
+    assert broker.run(ops.claim(broker.queue, "a", "c 1 1 t:", owner="w1", now_ns=NOW_NS)) is ops.ClaimCode.WAITS
+
+
 def delete_by_hand(broker: Broker) -> None:
     """As whoever deletes a task without a script: nobody has freed its lock, and a pass over the queue does."""
     broker.raw.delete(broker.queue.task("a"))
@@ -144,6 +159,7 @@ def reconciled(broker: Broker) -> list[FindingKind]:
 PATHS: dict[str, tuple[Callable[[Broker], None], str]] = {
     "waits": (lambda broker: None, WAITS),
     "starts": (lambda broker: broker.dequeue() and None, RUNS),
+    "waits for a limit once it was taken": (claim_in_vain, WAITS),
     "succeeds": (settle(Outcome.DONE), GONE),
     "succeeds and is kept": (settle(Outcome.COMPLETE), COMPLETED),
     "fails": (settle(Outcome.RETRY), WAITS),
@@ -263,6 +279,20 @@ class TestConflicts:
         assert place == {
             key: value for key, value in broker.dump().items() if b":t:" not in key and b":rcpt:" not in key
         }
+
+    def test_what_waits_for_a_limit_expires_by_its_replacement(self, broker: Broker) -> None:
+        """Not ages later, though tools see it as scheduled for the year 9999."""
+        broker.enqueue("holder", limit="c 1 1 t:")
+        enqueue(broker, task(broker, "a", "fr", limit="c 1 1 t:"))
+        expiring = {"limit": "c 1 1 t:", "marks": expiry_mark(Expiry(60, True), timeout_s=30)}
+
+        answer = self.code(broker, task(broker, "b", "fr", payload=b'{"n":2}', **expiring))
+
+        assert answer == ("u", ["a"])
+        message = decode_message(broker.fields("a")["msg"])
+        assert message.headers["taskq-expires"] == str(NOW_S + 61)
+        assert message.deadline == NOW_S + 61 + 30
+        assert broker.fields("a")["state"] == b"scheduled"
 
     def test_an_id_of_any_length_is_kept(self, any_broker: Broker) -> None:
         for size in (1, 127, 128, 256):

@@ -26,7 +26,9 @@ local function meet(keys, now, holder, message, start, start_s, marks, word, gro
     if type(score) ~= 'string' then
       return 'd'
     end
-    from_s = start == '' and tonumber(score) or from_s
+    if start == '' and score ~= '253402300799' then -- the score of what waits for a limit and was to start at once
+      from_s = tonumber(score)
+    end
     if word.conflict == 'm' or start ~= '' then
       redis.call('ZADD', keys.prefix .. state, whole(math.max(start_s, now.s)), holder)
     end

@@ -17,9 +17,10 @@
 -- include _clock
 -- include _place
 -- include _limits
+-- include _unique
 local score = redis.call('ZSCORE', KEYS[2], ARGV[4])
 redis.call('LLEN', KEYS[1]) -- a key of another type is refused here, before the first write
-local fields = redis.pcall('HMGET', KEYS[3], 'taskq_owner', 'taskq_limit')
+local fields = redis.pcall('HMGET', KEYS[3], 'taskq_owner', 'taskq_limit', 'taskq_unique', 'unique_key')
 if not score or fields[1] ~= ARGV[2] .. ':' .. score then
   return 0
 elseif fields[2] then
@@ -33,4 +34,5 @@ if limits.hand_out(ARGV[4], KEYS[3], ARGV[5]) then
   return 1
 end
 redis.call('ZREM', KEYS[2], ARGV[4])
+follow(fields[3], fields[4], ARGV[4], 'scheduled') -- it was let go of when the worker took it, if it ends with the start
 return 2
