@@ -14,6 +14,9 @@
   ARGV[2]  string  prefix of quarantined hashes
   ARGV[3]  string  channel that tells of ended tasks
   ARGV[4]  int     most tasks to delete (at most 200)
+  ARGV[5]  string  what the own keys of the queue begin with
+
+  A step of a workflow that is at home elsewhere stays listed as started, for whoever looks after that home to notice.
 
   returns  tasks deleted, 1 if that was all
 ]]
@@ -27,10 +30,10 @@ for _, number in ipairs({ 2, 3, 4, 5, 7, 8, 9 }) do
   redis.call('ZCARD', KEYS[number])
 end
 local left, deleted = tonumber(ARGV[4]), 0
-local prefix, group_prefix = ARGV[1], ARGV[1] .. 'g:'
+local prefix, group_prefix, own = ARGV[1], ARGV[1] .. 'g:', ARGV[5]
 
 local function delete(key, id)
-  local fields = redis.pcall('HMGET', key, 'unique_key', 'msg', 'taskq_wait')
+  local fields = redis.pcall('HMGET', key, 'unique_key', 'msg', 'taskq_wait', 'taskq_step')
   left = left - 1
   if fields[1] == nil then
     return -- a key of another type, which is no task
@@ -38,6 +41,9 @@ local function delete(key, id)
   deleted = deleted + redis.call('DEL', key)
   release(fields[1] or lock_of(fields[2] or ''), id)
   announce(keys, fields[3], id)
+  if fields[4] and string.find(fields[4], ' ' .. own .. 'wf:', 1, true) then
+    redis.pcall('ZREM', own .. 'wf-steps', fields[4])
+  end
 end
 
 local function drain(set, key_prefix)

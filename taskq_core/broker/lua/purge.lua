@@ -17,6 +17,9 @@
   ARGV[3]  int     keys to look at in about
   ARGV[4]  string  what the pattern's keys begin with
 
+  How steps of workflows ended that are at home in other queues, and which of them were started, is left alone: whoever
+  looks after their home reads it, and deletes it so.
+
   A queue whose name goes on behind this one's with a brace, as "a}:b" for "a", has keys that begin alike: left alone.
 
   returns  where to go on ('0' at the end), or nothing if tasks were enqueued meanwhile: then the queue lives on
@@ -24,11 +27,32 @@
 if redis.call('EXISTS', unpack(KEYS)) > 0 then
   return false
 end
+
+-- keep_elsewhere: of the steps that were started here, keep those of workflows at home in other queues.
+local function keep_elsewhere(steps)
+  local home, at = ' ' .. ARGV[4] .. 'wf:', 0
+  for _ = 1, 100 do
+    local members = redis.pcall('ZRANGE', steps, at, at + 199)
+    if members.err or #members == 0 then
+      return not members.err
+    end
+    for _, step in ipairs(members) do
+      at = at + 1
+      if string.find(step, home, 1, true) then
+        redis.call('ZREM', steps, step)
+        at = at - 1
+      end
+    end
+  end
+  return true
+end
+
 local page = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])
 for _, key in ipairs(page[2]) do
   local rest = string.sub(key, #ARGV[4] + 1)
   local named = string.match(rest, '^t:') or string.match(rest, '^g:') or string.match(rest, '^unique:')
-  if named or not string.find(rest, '}:', 1, true) then
+  local is_kept = rest == 'wf-notes' or (rest == 'wf-steps' and keep_elsewhere(key))
+  if not is_kept and (named or not string.find(rest, '}:', 1, true)) then
     redis.call('UNLINK', key)
   end
 end

@@ -190,7 +190,7 @@ def is_half_removed(queue: QueueKeys) -> Operation[bool]:
 
 def discard(queue: QueueKeys, *, limit: int = 100) -> Operation[tuple[int, bool]]:
     """Delete tasks that were set aside. Reads as how many, and True if that was all."""
-    args = (queue.prefix, queue.quarantined(""), queue.done, limit)
+    args = (queue.prefix, queue.quarantined(""), queue.done, limit, queue.own_prefix)
     return Operation(
         "discard", load("discard"), _set_aside(queue), args, lambda reply: (int(reply[0]), int(reply[1]) == 1)
     )

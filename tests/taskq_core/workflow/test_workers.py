@@ -318,6 +318,41 @@ async def test_a_step_that_was_deleted_is_noticed(app: TaskQ, go_queue: QueueKey
         await handle.aresult(timeout=10)
 
 
+async def test_a_step_that_went_with_its_queue_has_failed(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+    """Its workflow, at home elsewhere, ends and can be retried; what was not told yet is told, and nothing is left."""
+
+    @app.task
+    async def one() -> int:
+        return 1
+
+    await start(carry_every=0.1)
+    handle = await (one.s().using(queue="gone") | one.si()).at_home("default").adelay()
+    await until(lambda: redis_server.client.llen("asynq:{gone}:pending"), "the step is in the other queue")
+
+    assert await asyncio.to_thread(Inspector(app).remove_queue, "gone", force=True) == 1
+
+    with pytest.raises(WorkflowFailedError, match="the task was deleted"):
+        await handle.aresult(timeout=10)
+    assert redis_server.client.keys("*{gone}*wf-steps") == redis_server.client.keys("*{gone}*wf-notes") == []
+    assert await handle.aretry() == 1
+    await until(lambda: redis_server.client.llen("asynq:{gone}:pending"), "the step is there again")
+
+
+def test_an_end_that_was_not_told_yet_survives_its_queue(app: TaskQ, redis_server: RedisServer) -> None:
+    """Of an empty queue, which is removed unasked."""
+    runner = SyncRunner(app.runtime.endpoint)
+    gone = app.runtime.keys.queue("gone")
+    steps = {f"0 t a taskq:{{{home}}}:wf:id": 1.0 for home in ("default", "gone")}
+    redis_server.client.hset(gone.workflow_notes, "0 taskq:{default}:wf:id", "d=1")
+    redis_server.client.zadd(gone.steps, steps)
+    runner.run(ops.register_queue(app.runtime.keys.queues, ("gone",)))
+
+    Inspector(app).remove_queue("gone")
+
+    assert redis_server.client.hlen(gone.workflow_notes) == 1
+    assert redis_server.client.zrange(gone.steps, 0, -1) == [b"0 t a taskq:{default}:wf:id"], "its own are gone"
+
+
 # --- clients that die, and what is kept -------------------------------------------------------------------------------
 
 
