@@ -42,7 +42,7 @@ local function workflows(own, now)
   function flow.open(key)
     W = key
     local facts = redis.pcall('HMGET', W, 'queue', 'prefix', 'kept_s')
-    if facts.err and not string.find(facts.err, 'WRONGTYPE', 1, true) then
+    if facts.err and not string.find(tostring(facts.err), 'WRONGTYPE', 1, true) then
       redis.call('HMGET', W, 'queue') -- not allowed, which is said: it is not gone
     end
     home, prefix, kept_s = facts[1], facts[2], facts[3]

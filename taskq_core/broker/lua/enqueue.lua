@@ -40,7 +40,7 @@
 -- include _wake
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local receipt = redis.pcall('GET', KEYS[4]) -- a key of another type is no receipt, and is written over
-if type(receipt) == 'table' and not string.find(receipt.err, 'WRONGTYPE', 1, true) then
+if type(receipt) == 'table' and not string.find(tostring(receipt.err), 'WRONGTYPE', 1, true) then
   redis.call('GET', KEYS[4]) -- not allowed, which is said: a repeat would store its tasks again
 elseif type(receipt) == 'string' then
   local call, codes = string.match(receipt, '^(%d+):(.*)$')
