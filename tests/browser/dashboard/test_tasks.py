@@ -39,6 +39,20 @@ def test_each_state_has_its_list(site: Site, page: Page, scene: Scene) -> None:
             expect(page.get_by_role("columnheader", name=column)).to_be_visible()
 
 
+@pytest.mark.parametrize(
+    "address", ["queue?name=mail&state=retry", "queue?name=mail&state=archived", "tasks", "failed"]
+)
+def test_what_can_be_done_is_seen_without_moving_the_table(site: Site, page: Page, scene: Scene, address: str) -> None:
+    """On a window of an ordinary width."""
+    page.goto(site.at(address))
+    expect(rows(page, "#tasks").first).to_be_visible()
+
+    beyond = page.locator("#tasks").evaluate(
+        "table => table.closest('.scroll').scrollWidth - table.closest('.scroll').clientWidth"
+    )
+    assert beyond <= 0
+
+
 def test_a_group_is_picked_and_its_tasks_listed(site: Site, page: Page, taskq: TaskQ) -> None:
     enqueue(taskq, "1", "2", aggregate="user:7")
     enqueue(taskq, "3", aggregate="user:8")
