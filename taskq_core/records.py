@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from taskq_core.attempts import Attempt, read_attempts
-from taskq_core.broker.operations import StoredTask
+from taskq_core.broker.operations import WAITING_SCORE_S, StoredTask
+from taskq_core.limits import unescaped
 from taskq_core.progress import Progress, read_progress
 from taskq_core.wire import TaskState, decode_message, read_expiry, read_priority
 
@@ -28,7 +29,7 @@ class TaskInfo:
         deadline: Latest moment to run, None for no limit.
         retention: How long it is kept after success.
         group: Group it waits in, "" for none.
-        next_run_at: Start of a scheduled task or next attempt of a retry.
+        next_run_at: Start of a scheduled task or next attempt of a retry; None while it waits for a limit.
         lease_expires_at: When an active task counts as lost unless its worker extends the lease.
         completed_at: When it succeeded.
         archived_at: When it was archived.
@@ -38,6 +39,8 @@ class TaskInfo:
         worker: Token of the worker that runs it, "" for none. Empty in listings.
         started_at: When that worker got it, None if unknown. None in listings.
         progress: How far it is, as it told last, or was at its end; None if it told nothing. None in listings.
+        waits_for_limit: Whether it is scheduled for no time, but starts as soon as its limits let it.
+        limit: Name of the limit that it waits for, "" for none. Empty in listings.
     """
 
     id: str
@@ -64,6 +67,8 @@ class TaskInfo:
     worker: str = ""
     started_at: datetime | None = None
     progress: Progress | None = None
+    waits_for_limit: bool = False
+    limit: str = ""
 
     @property
     def priority(self) -> int:
@@ -98,6 +103,7 @@ def task_info(stored: StoredTask) -> TaskInfo:
     state = stored.state
     assert state is not None
     when = _moment(stored.score)
+    waits_for_limit = state is TaskState.SCHEDULED and stored.score == WAITING_SCORE_S and stored.line != ""
     return TaskInfo(
         id=message.id or stored.task_id,
         name=message.type,
@@ -113,7 +119,7 @@ def task_info(stored: StoredTask) -> TaskInfo:
         deadline=_moment(message.deadline),
         retention=_span(message.retention),
         group=message.group_key,
-        next_run_at=when if state in (TaskState.SCHEDULED, TaskState.RETRY) else None,
+        next_run_at=when if state in (TaskState.SCHEDULED, TaskState.RETRY) and not waits_for_limit else None,
         lease_expires_at=when if state is TaskState.ACTIVE else None,
         completed_at=_moment(message.completed_at),
         archived_at=when if state is TaskState.ARCHIVED else None,
@@ -123,4 +129,6 @@ def task_info(stored: StoredTask) -> TaskInfo:
         worker=stored.owner,
         progress=read_progress(stored.progress),
         started_at=None if stored.started_ms is None else datetime.fromtimestamp(stored.started_ms / 1000, tz=UTC),
+        waits_for_limit=waits_for_limit,
+        limit=unescaped(stored.line.partition(":")[2].partition(":")[0]) if stored.line else "",
     )

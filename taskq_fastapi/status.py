@@ -72,6 +72,7 @@ class TaskStatus(BaseModel):
     attempt: int = Field(default=0, description="Runs that were begun, the running one included.", examples=[1])
     max_attempts: int = Field(default=0, description="Runs after which it is given up.", examples=[26])
     next_run_at: datetime | None = Field(default=None, description="When it starts, or is tried again.")
+    waits_for_limit: bool = Field(default=False, description="Whether it starts as soon as its limits let it.")
     ended_at: datetime | None = None
     progress: TaskProgress | None = Field(
         default=None, description="How far it is, as it told; null if it told nothing."
@@ -105,6 +106,7 @@ def status_of(info: TaskInfo, shown: Shown) -> TaskStatus:
         attempt=_begun(info),
         max_attempts=info.max_retry + 1,
         next_run_at=info.next_run_at,
+        waits_for_limit=info.waits_for_limit,
         ended_at=info.completed_at or info.archived_at,
         progress=_progress(info.progress) if shown.results else None,
         result=_json(info.result) if shown.results and is_completed else None,

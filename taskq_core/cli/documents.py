@@ -141,6 +141,7 @@ def task(info: TaskInfo | UnreadableTask) -> Document:
         "retention_s": span_s(info.retention),
         "group": info.group,
         "next_run_at": moment(info.next_run_at),
+        "waits_for_limit": info.waits_for_limit,
         "lease_expires_at": moment(info.lease_expires_at),
         "completed_at": moment(info.completed_at),
         "archived_at": moment(info.archived_at),
@@ -155,6 +156,7 @@ def inspected(info: TaskInfo | UnreadableTask) -> Document:
         return task(info)
     return {
         **task(info),
+        "limit": info.limit,
         "worker": info.worker,
         "started_at": moment(info.started_at),
         "progress": None if info.progress is None else _progress(info.progress),

@@ -31,7 +31,7 @@ group_option = click.option("-g", "--group", metavar="NAME", help="group, where 
 Cell = Callable[[TaskInfo, datetime], str]
 _EXTRA: dict[TaskState, Sequence[tuple[Column, Cell]]] = {
     TaskState.ACTIVE: [(Column(title="LEASE"), lambda task, now: _lease(task, now))],
-    TaskState.SCHEDULED: [(Column(title="STARTS"), lambda task, now: shown_distance(task.next_run_at, now))],
+    TaskState.SCHEDULED: [(Column(title="STARTS"), lambda task, now: _start(task, now))],
     TaskState.RETRY: [
         (Column(title="NEXT RETRY"), lambda task, now: shown_distance(task.next_run_at, now)),
         (Column(title="RETRIED", right=True), lambda task, now: f"{task.retried}/{task.max_retry}"),
@@ -235,6 +235,10 @@ def _show_attempts(out: Output, attempts: Sequence[Attempt]) -> None:
         out.line(f"  {line}")
 
 
+def _start(task: TaskInfo, now: datetime) -> str:
+    return "waits for a limit" if task.waits_for_limit else shown_distance(task.next_run_at, now)
+
+
 def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]:
     pairs = {"queue": task.queue, "id": task.id}
     if isinstance(task, UnreadableTask):
@@ -249,6 +253,7 @@ def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]
     optional = {
         "group": task.group,
         "next run": shown_moment(task.next_run_at, now=now),
+        "waits for": f"the limit {task.limit}" if task.limit else "a limit" if task.waits_for_limit else "",
         "lease": _lease(task, now) if task.state is TaskState.ACTIVE else "",
         "timeout": shown_span(task.timeout),
         "deadline": shown_moment(task.deadline, now=now),

@@ -74,6 +74,8 @@ class TaskColumns(MixinBase):
         record = task.record
         if isinstance(record, UnreadableTask):
             return ""
+        if record.waits_for_limit:
+            return str(_("waits for a limit"))
         return when(record.next_run_at or record.completed_at or record.archived_at)
 
     @admin.display(description=_("retries"), empty_value="-")
@@ -84,6 +86,8 @@ class TaskColumns(MixinBase):
     @admin.display(description=_("starts"), empty_value="-")
     def starts(self, task: Task) -> SafeString | str:
         """When it starts."""
+        if getattr(task.record, "waits_for_limit", False):  # one that cannot be read tells nothing
+            return str(_("waits for a limit"))
         return _when(task, "next_run_at")
 
     @admin.display(description=_("next attempt"), empty_value="-")

@@ -20,12 +20,14 @@ from taskq_django.admin.task_page import SHOWN_BYTES, block, moment, pairs, retr
 from taskq_django.app import taskq
 from taskq_django.models import Task
 
+_WHICH = ("task_name", "task_id", "task_queue", "task_state", "waits_for", "attempts_used", "group")
+
 
 class TaskFields(MixinBase):
     """The lines; one that has nothing to say is left out."""
 
     fieldsets = (
-        (None, {"fields": ("task_name", "task_id", "task_queue", "task_state", "attempts_used", "group", "do")}),
+        (None, {"fields": (*_WHICH, "do")}),
         (_("Error"), {"fields": ("last_error", "attempts")}),
         (_("Data"), {"fields": ("payload", "progress", "result")}),
         (_("Times"), {"fields": ("timeline", "worker", "timeout", "retention")}),
@@ -35,7 +37,7 @@ class TaskFields(MixinBase):
         (None, {"fields": ("task_id", "task_queue", "task_state", "problem", "message", "do")}),
     )
     readonly_fields = (
-        *("task_name", "task_id", "task_queue", "task_state", "attempts_used", "group", "do", "last_error", "attempts"),
+        *(*_WHICH, "do", "last_error", "attempts"),
         *("payload", "progress", "result", "timeline", "worker", "timeout", "retention", "trace", "headers", "problem"),
         "message",
     )
@@ -63,6 +65,13 @@ class TaskFields(MixinBase):
     def task_state(self, task: Task) -> str:
         """Its state."""
         return str(STATE_NAMES[task.record.state])
+
+    @admin.display(description=_("waits for"))
+    def waits_for(self, task: Task) -> str:
+        """The limit that it waits for."""
+        if not task.record.waits_for_limit:
+            return ""
+        return gettext("the limit %(name)s") % {"name": task.record.limit} if task.record.limit else gettext("a limit")
 
     @admin.display(description=_("retries"))
     def attempts_used(self, task: Task) -> str:

@@ -344,6 +344,8 @@ class Task(Record):
     retention: Seconds = Field(default=timedelta(0), description="Seconds it is kept after success.")
     group: Text = ""
     next_run_at: datetime | None = None
+    waits_for_limit: bool = Field(default=False, description="Whether it starts as soon as its limits let it.")
+    limit: Text = Field(default="", description="The limit that it waits for; empty in lists.")
     lease_expires_at: datetime | None = None
     completed_at: datetime | None = None
     archived_at: datetime | None = None

@@ -105,6 +105,11 @@ class Row:
     deadline: datetime | None
     actions: Sequence[tuple[TaskAction, str]]
 
+    @property
+    def waits_for_limit(self) -> bool:
+        """Whether it starts as soon as its limits let it, at no known time."""
+        return isinstance(self.task, TaskInfo) and self.task.waits_for_limit
+
     def time(self, column: str) -> datetime | None:
         """Return the time that a column shows."""
         if isinstance(self.task, UnreadableTask):

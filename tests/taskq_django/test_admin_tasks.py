@@ -171,6 +171,19 @@ def test_the_columns_fit_the_state(
     assert shown_ids(html) == [handle.id]
 
 
+def test_a_task_that_waits_for_a_limit_says_so(pages: Callable[..., str]) -> None:
+    limited = taskq.remote("email:deliver", rate_limit="1/h")
+    limited.delay()
+    handle = limited.delay()
+
+    for html in (pages(TASKS, state="scheduled"), pages(TASKS)):
+        assert "waits for a limit" in html
+        assert "9999" not in html
+    page = pages(page_of(handle))
+    assert re.search(r"Waits for:?.*?the limit [\w.:]+", page, re.DOTALL)
+    assert "9999" not in page
+
+
 def test_an_unreadable_task_stands_in_the_columns_of_every_state(pages: Callable[..., str], redis: RedisServer) -> None:
     for state in ("active", "pending", "scheduled", "retry", "archived", "completed"):
         handle = enqueue()

@@ -51,6 +51,17 @@ async def test_queues_are_told_with_their_sums(taskq: TaskQ, web: HttpClient) ->
     assert (body["size"], body["sizes"]["scheduled"]) == (3, 1)
 
 
+async def test_a_task_that_waits_for_a_limit_says_so(taskq: TaskQ, web: HttpClient) -> None:
+    await enqueue(taskq, "1", "2", rate_limit="1/h")
+
+    runs, waits = [(await web.get(f"/tasks/default/{task_id}")).json() for task_id in ("1", "2")]
+    [listed] = (await web.get("/tasks?queue=default&state=scheduled")).json()["tasks"]
+
+    assert (runs["waits_for_limit"], runs["limit"]) == (False, "")
+    assert (waits["waits_for_limit"], waits["limit"], waits["next_run_at"]) == (True, "note", None)
+    assert (listed["id"], listed["waits_for_limit"], listed["next_run_at"]) == ("2", True, None)
+
+
 async def test_a_task_is_told_with_its_attempts(taskq: TaskQ, web: HttpClient) -> None:
     @taskq.task(name="fail", max_retry=0)
     def fail(number: int) -> None:

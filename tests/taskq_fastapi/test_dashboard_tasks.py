@@ -749,3 +749,19 @@ async def test_the_progress_of_a_task_is_shown_as_text(taskq: TaskQ, server: Red
 
     assert '<progress value="0.3" max="1"' in page.text
     assert "3 of 10 (30 %): " + ("***" if redacts else "page &lt;b&gt;3&lt;/b&gt;") in page.text
+
+
+async def test_a_task_that_waits_for_a_limit_says_so(taskq: TaskQ) -> None:
+    await enqueue(taskq, "runs", rate_limit="1/h")
+    await enqueue(taskq, "waits", rate_limit="1/h")
+
+    async with looking(dashboard_of(taskq)) as web:
+        lists = [await web.get(path) for path in ("/queue?name=default&state=scheduled", "/tasks?state=scheduled")]
+        page = await web.get("/task?queue=default&id=waits")
+        status = await web.get("/task?queue=default&id=runs")
+
+    for each in lists:
+        assert "waits for a limit" in each.text
+    assert re.search(r"<dt>Waits for</dt><dd>the limit <bdi>[^<]+</bdi></dd>", page.text)
+    assert "9999" not in "".join(each.text for each in (*lists, page))
+    assert "Waits for" not in status.text

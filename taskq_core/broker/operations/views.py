@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from taskq_core.broker.operations.limits import WAITING_SCORE_S
 from taskq_core.broker.operations.operation import (
     BATCH_BYTES,
     Operation,
@@ -34,6 +35,7 @@ class StoredTask:
         attempts: What is noted of its attempts, a line each.
         progress: How far it is, as it told.
         unique_rule: Rule of its unique lock, "" for none or Asynq's.
+        line: The limit in whose line it waits, as kind:name:key, "" for none; None where a listing does not tell.
     """
 
     task_id: str
@@ -46,6 +48,7 @@ class StoredTask:
     attempts: bytes = b""
     progress: bytes = b""
     unique_rule: str = ""
+    line: str | None = None
 
 
 def key_of(queue: QueueKeys, state: TaskState, group: str | None = None) -> str:
@@ -94,6 +97,7 @@ def look(
             stored.owner = owner
             stored.started_ms = int(reply[5]) if reply[5].isdigit() else None
         stored.unique_rule = reply[8].decode("utf-8", "replace")
+        stored.line = reply[9].decode("utf-8", "replace") if stored.score == WAITING_SCORE_S else ""
         return stored
 
     args = (task_id, queue.prefix, 2 if tell_changes else int(tell_end))

@@ -417,3 +417,17 @@ def test_a_task_that_the_application_knows_keeps_its_options_and_its_payload_is_
     assert {"own": "1", "more": "2"}.items() <= task.headers.items()
     assert "shop:greet" in refused.stderr
     assert "Ada" not in refused.stderr
+
+
+def test_a_task_that_waits_for_a_limit_says_so(run: Run, run_json: RunJson, app: TaskQ) -> None:
+    enqueue(app, rate_limit="1/h")
+    waits = enqueue(app, rate_limit="1/h")
+
+    listed = run("task", "list", "-q", "default", "-s", "scheduled").stdout
+    assert "waits for a limit" in listed
+    shown = run("task", "inspect", "-q", "default", "-i", waits).stdout
+    assert "waits for" in shown
+    assert "the limit shop:ship" in shown
+    assert "9999" not in listed + shown
+    [document] = run_json("task", "inspect", "-q", "default", "-i", waits)["tasks"]
+    assert (document["waits_for_limit"], document["limit"], document["next_run_at"]) == (True, "shop:ship", None)

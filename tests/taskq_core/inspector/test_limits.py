@@ -1,5 +1,6 @@
 """Limits as an operator sees and changes them."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from taskq_core import Concurrency, ConfigurationError, RateLimit, TaskQ
 from taskq_core.broker import operations
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import LimitInfo
+from taskq_core.wire import TaskState
 from tests.redis_server import RedisServer
 from tests.taskq_core.inspector.conftest import Ask, Enqueue
 
@@ -66,3 +68,24 @@ async def test_a_queue_that_is_not_there(ask: Ask, method: str) -> None:
     more = {"concurrency": 1} if method == "set_limit" else {}
     with pytest.raises(QueueNotFoundError):
         await ask(method, "nowhere", *arguments, **more)
+
+
+async def test_a_task_tells_that_it_waits_for_a_limit(app: TaskQ, ask: Ask, enqueue: Enqueue) -> None:
+    """Not that it starts in the year 9999, where tools of Asynq find it. One that means that second does start then."""
+    never = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    runs = enqueue(concurrency=(2, Concurrency(1, name="ftp: a", key="to")))
+    enqueue(rate_limit=RateLimit("1/h", name="sms: b"))
+    waits = enqueue(rate_limit=RateLimit("1/h", name="sms: b"))
+    later = enqueue(run_after=never)
+
+    def told(task: Any) -> Any:
+        return task.state, task.waits_for_limit, task.limit, task.next_run_at
+
+    assert told(await ask("task", "default", waits.id)) == (TaskState.SCHEDULED, True, "sms: b", None)
+    assert told(await ask("task", "default", runs.id)) == (TaskState.PENDING, False, "", None)
+    assert told(await ask("task", "default", later.id)) == (TaskState.SCHEDULED, False, "", never)
+    listed = {task.id: task for task in (await ask("tasks", "default", TaskState.SCHEDULED)).tasks}
+    assert told(listed[waits.id]) == (TaskState.SCHEDULED, True, "", None)
+
+    await ask("run_task", "default", waits.id)
+    assert told(await ask("task", "default", waits.id)) == (TaskState.PENDING, False, "", None)
