@@ -339,6 +339,32 @@ def test_every_way_out_of_pending_frees_what_was_held(life: Life, way: str, line
     assert life.broker.pending() == ["b"]
 
 
+def test_one_that_is_given_back_keeps_its_places_and_waits_for_new_tokens(life: Life) -> None:
+    for each in "ab":
+        life.enqueue(each, *LINES)
+    assert life.take() == ["a"]
+
+    life.settle(Outcome.REQUEUE, "a")
+
+    assert life.take() == []
+    assert life.waiting() == 2
+    life.pass_time(1000)
+    life.admit()
+    assert life.take() == ["a"]
+
+
+def test_another_payload_leaves_a_task_in_its_line(life: Life) -> None:
+    for each in "abc":
+        life.enqueue(each, places(1))
+    old = life.broker.fields("b")["msg"]
+
+    assert life.run(operations.rewrite(life.broker.queue, "b", old=old, new=b"other")) == operations.OK
+
+    assert life.take() == ["a"]
+    life.settle(Outcome.DONE, "a")
+    assert life.take() == ["b"]
+
+
 @pytest.mark.parametrize("way", WITHDRAWN)
 def test_every_way_out_of_a_line_leaves_it(life: Life, way: str) -> None:
     life.enqueue("holder", *LINES)
