@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from taskq_core import ConfigurationError, TaskQ
 from taskq_fastapi.api.access import Redact
@@ -91,8 +92,21 @@ def taskq_dashboard(
     app = FastAPI(title=title, openapi_url=None, docs_url=None, redoc_url=None, dependencies=list(dependencies))
 
     async def answer(request: Request) -> Response:
-        return await site.answer(request, request.path_params["path"])
+        return await site.answer(request, _own_path(request.scope, request.path_params["path"]))
 
     # One route for all, so that nothing is answered before the dependencies have let somebody in.
     app.add_api_route("/{path:taskq_any}", answer, methods=_METHODS, response_model=None)
     return app
+
+
+def _own_path(scope: Scope, path: str) -> str:
+    """Return the part of an address that is ours.
+
+    An app with a `root_path` whose proxy takes that part away is asked for less than it counts as its own; then what
+    it mounts is not told how much of the path led there, but for what `root_path` has grown by.
+    """
+    root = scope.get("root_path", "")
+    if scope["path"].startswith(root):
+        return path
+    mounted = root.removeprefix(scope.get("app_root_path", "")).strip("/")
+    return path.removeprefix(f"{mounted}/") if mounted else path

@@ -255,6 +255,22 @@ async def test_whatever_host_a_request_names_is_no_matter(filled: TaskQ, host: s
     assert answer.status_code == 200
 
 
+@pytest.mark.parametrize("is_told", ["by the app", "by the server"])
+async def test_behind_a_proxy_whose_part_of_the_path_the_app_is_told(filled: TaskQ, is_told: str) -> None:
+    app = Starlette(routes=[Mount("/ops/queues", dashboard_of(filled))])
+
+    async def told_app(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "root_path": "/proxy"}, receive, send)
+
+    prefix = "" if is_told == "by the app" else "/proxy"
+    async with looking(told_app) as web:
+        home = await web.get(f"{prefix}/ops/queues/")
+        queue = await web.get(f"{prefix}/ops/queues/queue?name=low")
+        nothing = await web.get(f"{prefix}/ops/queues/ops/queues/")
+
+    assert (home.status_code, queue.status_code, nothing.status_code) == (200, 200, 404)
+
+
 async def test_behind_a_proxy_that_takes_a_part_of_the_path_away(filled: TaskQ) -> None:
     """Without being told of it: links and cookies go by what the browser sees."""
     async with looking(dashboard_of(filled)) as web:
