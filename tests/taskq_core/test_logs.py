@@ -23,23 +23,25 @@ SECRET = "s3cret\nof a payload"
 def written(
     *names: str, formatter: logging.Formatter | None = None, filters: tuple[logging.Filter, ...] = ()
 ) -> Iterator[io.StringIO]:
-    """What is logged under some names."""
+    """What is logged under some names, and to nobody else: half characters must not reach pytest's own records."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter or JsonFormatter())
     for each in filters:
         handler.addFilter(each)
     loggers = [logging.getLogger(name) for name in names or ("tests.logs",)]
-    levels = [each.level for each in loggers]
+    before = [(each.level, each.propagate) for each in loggers]
     for each in loggers:
         each.addHandler(handler)
         each.setLevel(logging.INFO)
+        each.propagate = False
     try:
         yield stream
     finally:
-        for each, level in zip(loggers, levels, strict=True):
+        for each, (level, propagate) in zip(loggers, before, strict=True):
             each.removeHandler(handler)
             each.setLevel(level)
+            each.propagate = propagate
 
 
 def lines_of(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -84,7 +86,9 @@ def test_a_record_outside_says_nothing_of_a_task() -> None:
 
 
 @pytest.mark.parametrize("formatter", [JsonFormatter(), LineFormatter("%(message)s")])
-@pytest.mark.parametrize("text", ["a\nb", "a\r\nb", "\x1b[31mred", "\x00", "\x85 \u2028 \u2029", "\ud800", '"}{'])
+@pytest.mark.parametrize(
+    "text", ["a\nb", "a\r\nb", "\x1b[31mred", "\x00", "\x85 \u2028 \u2029", "\ud800", '"}{'], ids=ascii
+)
 def test_a_record_is_one_line_whatever_it_holds(formatter: logging.Formatter, text: str) -> None:
     with written(formatter=formatter) as stream:
         logger.info("said %s", text, extra={"more": text})
