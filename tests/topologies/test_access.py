@@ -111,8 +111,14 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def newest() -> Iterator[RedisServer]:
-    """A server that says which command was refused, which Redis 6.2 does not."""
-    with RedisServer(tcp=True) as server:
+    """A server that says which command was refused, which Redis 6.2 does not: the newest there is."""
+
+    def version(name: str) -> tuple[str, list[int]]:
+        flavour, _, numbers = name.partition("-")
+        return flavour, [int(number) for number in numbers.split(".")]
+
+    of_redis = [name for name in redis_programs() if name.startswith("redis-")]
+    with RedisServer(tcp=True, binary=redis_programs()[max(of_redis, key=version)]) as server:
         yield server
 
 
