@@ -26,6 +26,7 @@ from taskq_fastapi.api.problems import Problem, add_refusals, problem_route
 from taskq_fastapi.api.queue_routes import add_queue_routes
 from taskq_fastapi.api.task_routes import add_task_routes
 from taskq_fastapi.api.worker_routes import add_worker_routes
+from taskq_fastapi.api.workflow_routes import add_workflow_routes
 from taskq_fastapi.closed import is_closed, refusal
 
 __all__ = ["Allowed", "Problem", "Redact", "Who", "taskq_router"]
@@ -86,5 +87,6 @@ def taskq_router(
     add_queue_routes(router, made_of)
     add_worker_routes(router, made_of)
     add_limit_routes(router, made_of)
+    add_workflow_routes(router, taskq, made_of)
     add_refusals(router)
     return router

@@ -9,6 +9,7 @@ from taskq_core import Progress, TaskInfo, TaskState
 from taskq_core.dashboard import QueueStatus, TaskRecord
 from taskq_core.inspector import ActionReport, PeriodicEntryInfo, Skip, UnreadableTask
 from taskq_core.reconcile import FindingKind
+from taskq_core.workflow import StepState, WorkflowGraph, WorkflowState
 from taskq_fastapi.api.access import LISTED_BYTES, Shown
 from taskq_fastapi.status import TaskProgress
 
@@ -570,3 +571,83 @@ def schedule_of(entry: PeriodicEntryInfo, shown: Shown) -> Schedule:
         next_run_at=entry.next_run_at,
         previous_run_at=entry.previous_run_at,
     )
+
+
+# --- workflows --------------------------------------------------------------------------------------------------------
+
+
+class WorkflowRow(Record):
+    """A workflow in a list."""
+
+    id: Text = Field(examples=[ID])
+    name: Text = Field(description='"" for none.', examples=["onboarding"])
+    state: WorkflowState
+    created_at: datetime
+    ended_at: datetime | None = Field(description="Null while it runs.")
+
+
+class Workflows(Record):
+    """Some of the workflows whose home a queue is: those that run first, then those that have ended, newest first."""
+
+    queue: Text = Field(examples=["default"])
+    rows: list[WorkflowRow]
+    running: int = Field(description="How many run.", examples=[2])
+    ended: int = Field(description="How many have ended and are kept.", examples=[14])
+    total: int = Field(examples=[16])
+
+
+class WorkflowInfo(Record):
+    """How a workflow stands."""
+
+    id: Text = Field(examples=[ID])
+    queue: Text = Field(description="Its home.", examples=["default"])
+    name: Text = Field(description='"" for none.', examples=["onboarding"])
+    state: WorkflowState
+    created_at: datetime
+    ended_at: datetime | None = Field(description="Null while it runs.")
+    total: int = Field(description="Steps, each member of a group as one.", examples=[4])
+    counts: dict[StepState, int] = Field(description="How many of them stand how.", examples=[{"succeeded": 3}])
+    ended: int = Field(description="How many have ended, in whatever way.", examples=[3])
+
+
+class WorkflowStep(Record):
+    """A step of a workflow, or a group of them."""
+
+    name: Text = Field(examples=["resize"])
+    task: Text = Field(description='Name of its task; "" where that is not known.', examples=["image:resize"])
+    queue: Text = Field(description='Queue of its task, "" for a group.', examples=["default"])
+    task_id: Text = Field(description='Id of its task, "" for a group.', examples=[f"{ID}.resize"])
+    state: StepState
+    after: dict[Text, Literal["success", "failure", "end"]] = Field(
+        description="The steps it comes after, and when it runs.", examples=[{"fetch": "success"}]
+    )
+    is_callback: bool = Field(description="Whether it runs after a part of the workflow.")
+    ended_at: datetime | None
+    error: Any = Field(description='Its failure, of a group that of its first; "" for none.', examples=["timed out"])
+    members: int | None = Field(description="Members of a group, null for a step.")
+    succeeded: int = Field(description="Members that have succeeded.")
+    failed: int = Field(description="Members that have failed for good.")
+
+
+class Workflow(BaseModel):
+    """A workflow with its steps, each behind those it comes after."""
+
+    info: WorkflowInfo
+    steps: list[WorkflowStep]
+
+
+class WorkflowChanged(BaseModel):
+    """What became of an action on a workflow."""
+
+    action: Literal["cancel", "retry"]
+    done: int = Field(description="Steps that run again; for cancel 1, or 0 if it had ended already.", examples=[1])
+
+
+def workflow_of(graph: WorkflowGraph, shown: Shown) -> Workflow:
+    """Return what is shown of a workflow; failures go through the redaction, as those of tasks do."""
+    steps = []
+    for record in graph.steps:
+        step = WorkflowStep.model_validate(record)
+        step.error = shown.value(record.task, "error", _text(record.error))
+        steps.append(step)
+    return Workflow(info=WorkflowInfo.model_validate(graph.info), steps=steps)

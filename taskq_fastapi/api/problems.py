@@ -29,6 +29,7 @@ from taskq_core.errors import (
     TaskNotFoundError,
     TaskStateError,
     WireFormatError,
+    WorkflowNotFoundError,
 )
 from taskq_fastapi.api.origin import check_origin
 
@@ -69,6 +70,7 @@ class Problem(BaseModel):
 _KINDS: Sequence[tuple[type[TaskQError], int, str, str]] = (
     (QueueNotFoundError, 404, "queue-not-found", "There is no such queue"),
     (TaskNotFoundError, 404, "task-not-found", "There is no such task"),
+    (WorkflowNotFoundError, 404, "workflow-not-found", "There is no such workflow, or it is kept no longer"),
     (EntryNotFoundError, 404, "schedule-not-found", "There is no such periodic entry"),
     (TaskActiveError, 409, "task-active", "The task runs"),
     (TaskStateError, 409, "task-state", "The state of the task does not allow it"),

@@ -4,13 +4,15 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import patch
 
 from fastapi import FastAPI
 from httpx import ASGITransport, Response
 from httpx import AsyncClient as HttpClient
 
-from taskq_core import TaskQ
+from taskq_core import TaskQ, chain
 from taskq_core.wire import SchedulerEnqueueEvent, SchedulerEntry, ServerInfo, WorkerInfo
+from taskq_core.workflow import step
 from taskq_fastapi import taskq_lifespan, taskq_router
 from taskq_fastapi.api import models
 from tests.redis_server import RedisServer
@@ -43,6 +45,8 @@ def populate(taskq: TaskQ, server: RedisServer, word: str = "w") -> None:
     note.using(task_id="1").delay(word=word)
     note.using(task_id=models.ID, run_after=60).delay(word=word)
     note.using(task_id="grouped", aggregate="g").delay(word=word)
+    with patch("taskq_core.workflow.client.new_task_id", lambda: models.ID):
+        chain(note.s(word=word), step(note.s(), into="word")).named("onboarding").delay()
     payload = json.dumps({"word": word}).encode()
     entry = SchedulerEntry(id="nightly", spec="@daily", task_type="note", task_payload=payload)
     event = SchedulerEnqueueEvent(task_id="1", enqueue_time_ns=NOW_NS)
@@ -78,6 +82,8 @@ LOOKS = (
     "/schedules/nightly/events",
     "/redis",
     "/limits?queue=default",
+    "/workflows?queue=default",
+    f"/workflows/default/{models.ID}",
     "/redis/state",
     "/redis/place?queue=default",
     "/samples?span=3600&queue=default",
@@ -89,6 +95,7 @@ CHANGES: tuple[tuple[str, str, Any], ...] = (
     ("PATCH", "/queues/default", {"paused": True}),
     ("POST", "/tasks/default/1", {"action": "retry", "after": 60}),
     ("PATCH", "/tasks/default/1", {"payload": {"value": {"number": 2}}}),
+    ("POST", f"/workflows/default/{models.ID}", {"action": "retry"}),
     ("POST", "/tasks/actions", {"action": "run", "filter": {"state": "scheduled"}}),
     ("POST", "/finish-moves", {"queue": "default"}),
     ("POST", "/reconcile", {"queue": "default"}),

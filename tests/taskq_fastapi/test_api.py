@@ -9,9 +9,10 @@ import pytest
 from fastapi import Depends, FastAPI, Request, Response
 from httpx import AsyncClient as HttpClient
 
-from taskq_core import TaskContext, TaskQ, TaskState
+from taskq_core import TaskContext, TaskQ, TaskState, chain
 from taskq_core.inspector import AsyncInspector, Matching, TaskAction
 from taskq_core.testing import adrain
+from taskq_core.workflow import step
 from taskq_fastapi import InspectorDep, inspector_dep, taskq_lifespan
 from taskq_fastapi.api import bulk_routes, queue_routes
 from tests.redis_server import RedisServer
@@ -659,3 +660,33 @@ async def test_what_fails_is_a_problem_too_unless_the_app_answers_it_in_its_own_
     assert "redis://" not in failed.text
     assert "broken at" in caplog.text
     assert (own.status_code, own.text) == (418, "log in")
+
+
+async def test_workflows_are_listed_told_cancelled_and_run_again(taskq: TaskQ, web: HttpClient) -> None:
+    handle = (
+        await chain(taskq.remote("fetch").s(number=1), step(taskq.remote("store").s(), into="page"))
+        .named("onboarding")
+        .adelay()
+    )
+    path = f"/workflows/default/{handle.id}"
+
+    listed, beyond, told = [
+        (await web.get(each)).json() for each in ("/workflows?queue=default", "/workflows?queue=default&page=9", path)
+    ]
+    again = await send(web, "POST", path, {"action": "retry"})
+    cancelled = await send(web, "POST", path, {"action": "cancel"})
+    ended = (await web.get(path)).json()
+    unknown = await send(web, "POST", "/workflows/default/none", {"action": "cancel"})
+
+    assert [(row["id"], row["name"], row["state"]) for row in listed["rows"]] == [(handle.id, "onboarding", "running")]
+    assert (listed["running"], listed["ended"], listed["total"], beyond["rows"]) == (1, 0, 1, [])
+    first, second = told["steps"]
+    assert (told["info"]["total"], first["task"], first["state"], second["task"]) == (2, "fetch", "started", "store")
+    assert second["after"] == {first["name"]: "success"}
+    assert again.json() == {"action": "retry", "done": 0}
+    assert cancelled.json() == {"action": "cancel", "done": 1}
+    assert ended["info"]["state"] == "cancelled"
+    assert (unknown.status_code, unknown.json()["title"]) == (
+        404,
+        "There is no such workflow, or it is kept no longer",
+    )

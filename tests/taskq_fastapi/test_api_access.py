@@ -109,7 +109,7 @@ async def test_payloads_are_hidden_unless_they_are_allowed(tasks: TaskQ) -> None
     assert guess.json()["tasks"] == []
     assert (asked.status_code, bulk.status_code, edit.status_code) == (403, 403, 403)
     assert shown.json()["payload"]["value"] == {"word": SECRET}
-    assert {task["id"] for task in found.json()["tasks"]} == {"1", models.ID}
+    assert {task["id"] for task in found.json()["tasks"]} == {"1", models.ID, f"{models.ID}.note"}
 
 
 async def test_a_dependency_may_say_who_sees_payloads(tasks: TaskQ) -> None:
@@ -217,7 +217,7 @@ async def test_every_change_is_noted_with_who_made_it_and_without_payloads(
     notes = [record for record in caplog.records if record.name == "taskq.audit"]
     told: list[Any] = [record.audit for record in notes]  # type: ignore[attr-defined]
     assert [each["action"] for each in told[:-1]] == [
-        *("pause", "retry", "update_payload", "run_all", "finish_moves", "reconcile", "set_limit"),
+        *("pause", "retry", "update_payload", "retry_workflow", "run_all", "finish_moves", "reconcile", "set_limit"),
         *("clear_limit", "remove_queue"),
     ]
     assert {each["who"] for each in told[:-1]} == {"ann\nforged"}

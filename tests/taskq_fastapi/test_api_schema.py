@@ -20,6 +20,7 @@ from taskq_core.attempts import Attempt
 from taskq_core.dashboard import AsyncDashboard
 from taskq_core.inspector import AsyncInspector
 from taskq_core.reconcile import Finding, ReconcileReport
+from taskq_core.workflow import StepInfo, WorkflowGraph, WorkflowInfo
 from taskq_fastapi.api import models
 from tests.redis_server import RedisServer
 from tests.taskq_fastapi.api import CHANGES, LOOKS, PREFIX, api_app, populate, requests, send
@@ -71,6 +72,8 @@ ROUTES = {
     "cluster_nodes": "GET /redis/place",
     "redis_info": "GET /redis",
     # of the dashboard
+    "workflows": "GET /workflows",
+    "workflow": "GET /workflows/{queue}/{workflow_id}",
     "queue": "GET /queues/{queue}",
     "workers": "GET /workers",
     "samples": "GET /samples",
@@ -184,6 +187,11 @@ RECORDS: dict[type, type[BaseModel]] = {
     inspection.LimitInfo: models.Limit,
     inspection.PeriodicEntryInfo: models.Schedule,
     inspection.SchedulerEvent: models.SchedulerEvent,
+    dashboard.WorkflowRow: models.WorkflowRow,
+    dashboard.WorkflowsPage: models.Workflows,
+    WorkflowInfo: models.WorkflowInfo,
+    StepInfo: models.WorkflowStep,
+    WorkflowGraph: models.Workflow,
     ReconcileReport: models.ReconcileReport,
     Finding: models.Finding,
 }
@@ -207,8 +215,8 @@ def _can_be_wrong(operation: Any) -> bool:
 
 
 def _name_what_is_there(case: Any) -> None:
-    """Have a request name the queue, task and periodic entry that there are, and what can be done to them."""
-    there = {"queue": "default", "task_id": models.ID, "entry_id": "nightly", "page": 1}
+    """Have a request name the queue, task, workflow and periodic entry that there are, and what can be done to them."""
+    there = {"queue": "default", "task_id": models.ID, "workflow_id": models.ID, "entry_id": "nightly", "page": 1}
     for part in (case.path_parameters, case.query, case.body):
         if isinstance(part, dict):
             part.update({name: there[name] for name in part.keys() & there.keys()})
