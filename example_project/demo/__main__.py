@@ -180,10 +180,23 @@ def stay(processes: Processes, site_url: str, api_url: str, password: str) -> No
     say("Django site", f"{site_url}/")
     say("Admin", f"{site_url}/admin/ (user {ADMIN}, password {password})")
     say("FastAPI app", f"{api_url}/docs")
+    heard: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, hear)
     try:
         processes.wait_for_an_end()
     except KeyboardInterrupt:
         print("\nStopping.")
+    except DemoError:
+        if not heard:  # an interrupt that came inside a callback of the interpreter is swallowed there
+            raise
+        print("\nStopping.")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 if __name__ == "__main__":

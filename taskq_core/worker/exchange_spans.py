@@ -1,9 +1,9 @@
 """Spans of a worker's exchanges with Redis, where the setting `TRACE["OPT_IN"]` asks for them."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
+from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.errors import BrokerError
 from taskq_core.settings import OptIn
 from taskq_core.telemetry import Tracing
@@ -33,7 +33,7 @@ class ExchangeSpans:
     @staticmethod
     def now_ns() -> int:
         """Return the time of a start, Unix ns."""
-        return time.time_ns()
+        return int(SYSTEM_CLOCK.time() * 1e9)
 
     def settled(self, batches: Sequence[SettleBatch], answers: Sequence[Any], started_ns: int) -> None:
         """Tell of outcomes that were answered, each with its codes or with an error."""

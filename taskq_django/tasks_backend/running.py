@@ -79,12 +79,13 @@ class BackendTask(Task[..., Any]):
 
     @property
     def options(self) -> TaskOptions:
-        """Its options over those of the backend, these over the settings'."""
-        defaults, of_backend = self._enqueuer.task_defaults, self.backend.own_options
+        """Its options over those of the backend, these over the settings'. One of another backend has only the latter."""
+        defaults = self._enqueuer.task_defaults
+        of_backend = getattr(self.backend, "own_options", None)
         known = self._merged
         if known is None or known[0] is not defaults or known[1] is not of_backend:
-            queue = self.backend.queue_for(self.task)
-            merged = {**DEFAULTS, **defaults, **of_backend.defaults, "queue": queue, **self._given}
+            own = {} if of_backend is None else {**of_backend.defaults, "queue": self.backend.queue_for(self.task)}
+            merged = {**DEFAULTS, **defaults, **own, **self._given}
             known = self._merged = (defaults, of_backend, task_options(merged))
         return known[2]
 

@@ -286,8 +286,11 @@ class TestNotConfirmed:
         assert unconfirmed(stored) == [b"taskq:{default}:unconfirmed:a"]
 
     async def test_fewer_replicas_than_asked_for(self, app: Application, stored: RedisServer) -> None:
+        """How many are connected is asked in what is left of the time, which has to be more than a moment."""
+        patient = Application(TaskQ(stored.url, enqueue_timeout=3), is_async=app.is_async)
         with pytest.raises(NotReplicatedError, match="1 of 2 replicas confirmed in time; 1 is connected") as caught:
-            await app.send(app.taskq.remote("t", replicated=2).s())
+            await patient.send(patient.taskq.remote("t", replicated=2).s())
+        await patient.taskq.aclose()
 
         assert (caught.value.wanted, caught.value.confirmed) == (2, 1)
 

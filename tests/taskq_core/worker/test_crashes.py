@@ -224,7 +224,7 @@ def test_a_task_that_takes_all_memory_is_archived_and_its_worker_lives(
     None of them is left lying.
     """
     concurrency = 3
-    worker = start_process(harm={"memory_mib": 300}, concurrency=concurrency)
+    worker = start_process(harm={"memory_mib": 400}, concurrency=concurrency)
     # Each slot has its thread before: Python waits for ever for one whose start fails for want of memory.
     first = [app.remote("plain_wait", retention=600).delay(name="first", until="on") for _ in range(concurrency)]
     until_blocking(lambda: len(marks(redis_server, "first")) == concurrency)
