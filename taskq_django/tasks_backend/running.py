@@ -79,7 +79,7 @@ class BackendTask(Task[..., Any]):
 
     @property
     def options(self) -> TaskOptions:
-        """Its options over those of the backend, these over the settings'. One of another backend has only the latter."""
+        """Its options over those of the backend, these over the settings'; another backend has none for it."""
         defaults = self._enqueuer.task_defaults
         of_backend = getattr(self.backend, "own_options", None)
         known = self._merged

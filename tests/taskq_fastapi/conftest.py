@@ -16,7 +16,8 @@ def fastapi_redis() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def server(fastapi_redis: RedisServer) -> RedisServer:
-    """An empty redis-server."""
+    """An empty redis-server, to which nobody is connected: an earlier test may have left connections to the garbage."""
+    fastapi_redis.client.client_kill_filter(_type="normal", skipme=True)
     fastapi_redis.flushall()
     return fastapi_redis
 
