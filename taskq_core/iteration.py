@@ -16,10 +16,10 @@ A loop inside a loop has a cursor, too, which is dropped when the outer one take
 
 import math
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -321,7 +321,8 @@ class Iteration(Generic[T]):
         if keeper.is_beside_loop:
             raise IterationError("a coroutine iterates with `async for item in context.iterate(...)`")
         loops.load()
-        walk = self._begin()
+        walk = _Walk(loops)
+        self._begin(walk)
         if walk.place.has_ended:
             return
         pairs = self._source.pairs(walk.place.cursor)
@@ -346,11 +347,15 @@ class Iteration(Generic[T]):
             walk.leave()
         keeper.keep(loops.end(walk.place))
 
-    async def __aiter__(self) -> AsyncIterator[T]:
+    def __aiter__(self) -> AsyncIterator[T]:
+        walk = _Walk(self._loops)
+        return _Open(self._aitems(walk), walk)
+
+    async def _aitems(self, walk: "_Walk") -> AsyncGenerator[T, None]:
         loops = self._loops
         keeper = loops.keeper
         await loops.aload()
-        walk = self._begin()
+        self._begin(walk)
         if walk.place.has_ended:
             return
         pairs = self._source.apairs(walk.place.cursor)
@@ -376,12 +381,10 @@ class Iteration(Generic[T]):
                 walk.leave()
         keeper.keep(loops.end(walk.place))
 
-    def _begin(self) -> "_Walk":
-        until = math.inf if self._most_s is None else time.monotonic() + self._most_s
-        walk = _Walk(self._loops, self._loops.enter(self._name), until)
+    def _begin(self, walk: "_Walk") -> None:
+        walk.begin(self._name, self._most_s)
         if walk.is_outermost and not walk.place.has_ended:
             self._loops.keeper.tell(walk.place.done, self._total)
-        return walk
 
     def _passed(self, walk: "_Walk", cursor: object, item: Any) -> tuple[bytes, bool]:
         """Note that the body has gone through an item. Return all cursors, and whether they have to be stored now."""
@@ -399,20 +402,49 @@ class Iteration(Generic[T]):
 class _Walk:
     """One loop in one run."""
 
-    __slots__ = ("_around", "_loops", "is_outermost", "place", "unstored", "until")
+    __slots__ = ("_around", "_entry", "_loops", "is_outermost", "place", "unstored", "until")
 
-    def __init__(self, loops: Loops, place: _Place, until: float) -> None:
+    place: _Place
+    until: float
+
+    def __init__(self, loops: Loops) -> None:
         self._loops = loops
         self._around = _inside.get()
-        self.place = place
-        self.until = until
+        self._entry: tuple[Loops, _Place] | None = None
         self.is_outermost = self._around is None or self._around[0] is not loops
         self.unstored = 0
 
+    def begin(self, name: str | None, most_s: float | None) -> None:
+        """Find where it was left, once what an earlier run has stored is there."""
+        self.until = math.inf if most_s is None else time.monotonic() + most_s
+        self.place = self._loops.enter(name)
+        self._entry = (self._loops, self.place)
+
     def enter(self) -> None:
         """The body begins: loops that begin now are inside this one."""
-        _inside.set((self._loops, self.place))
+        _inside.set(self._entry)
 
     def leave(self) -> None:
         """The body is at its end."""
-        _inside.set(self._around)
+        if self._entry is not None and _inside.get() is self._entry:
+            _inside.set(self._around)
+
+
+class _Open(Generic[T]):
+    """The loop of a coroutine.
+
+    One that is left early ends here, when nobody holds it any more: its generator ends later, in a task of its own.
+    """
+
+    def __init__(self, items: AsyncGenerator[T, None], walk: _Walk) -> None:
+        self._items = items
+        self._walk = walk
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Awaitable[T]:
+        return self._items.__anext__()
+
+    def __del__(self) -> None:
+        self._walk.leave()

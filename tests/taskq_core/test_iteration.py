@@ -4,7 +4,7 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -304,6 +304,34 @@ def test_a_loop_that_is_left_early_is_at_its_item(app: TaskQ, tasks: Captured) -
         tasks.run()
 
     assert seen == [1, 2, "a", 2, "b"]
+
+
+@pytest.mark.parametrize("how", ["break", "raise"])
+def test_a_loop_of_a_coroutine_that_is_left_early_is_not_around_the_next(app: TaskQ, tasks: Captured, how: str) -> None:
+    seen: list[Any] = []
+
+    async def go_through_two(context: TaskContext) -> None:
+        left = 2
+        async for number in context.iterate([1, 2, 3]):
+            seen.append(number)
+            left -= 1
+            if not left and how == "break":
+                break
+            if not left:
+                raise LookupError
+
+    @app.task(name="go")
+    async def go(context: TaskContext) -> None:
+        with suppress(LookupError):
+            await go_through_two(context)
+        async for letter in context.iterate(["a", "b", "c"]):
+            seen.append(letter)
+
+    go.delay()
+    with interrupt_after(2, times=1):
+        tasks.run()
+
+    assert seen == [1, 2, "a", 2, 3, "b", "c"], "the second loop goes on, whatever the first has gone through meanwhile"
 
 
 # --- batches, time, progress ------------------------------------------------------------------------------------------
