@@ -17,7 +17,7 @@
 -- the number of the member; W:x<i> of members that were added from inside the number by task id, and 'n<number>' the
 -- other way round; W:d<i> a bit for each that has ended.
 --
--- The set W:q names the queues, other than its home, that steps were sent to. v<i> counts how often a node was retried.
+-- The set W:q names the queues, other than its home, that steps were sent to. v<node> counts how often a step or a member was retried.
 -- On the outbox wf-out of the home queue stands what its carrier is to do: "s <id> <node>" send a step to its queue,
 -- "r <id> <i>.<member>" start further members of a group. In wf-notes of another queue stands how steps ended there.
 --
@@ -196,7 +196,7 @@ local function workflows(own, now)
     end
     local id, flag, start, queue, pieces = unpack_step(packed)
     local message, problem = assemble(pieces)
-    local receipt = id .. ' ' .. (get('v' .. i) or '0')
+    local receipt = id .. ' ' .. (get('v' .. node) or '0')
     return id, node .. ' ' .. flag .. ' ' .. id .. ' ' .. W, message, start, queue, problem, receipt
   end
 
@@ -534,7 +534,7 @@ local function workflows(own, now)
         add('gf' .. i, -1)
         count = count + 1
         if packed then
-          add('v' .. i, 1)
+          add('v' .. node, 1)
           redis.call('ZADD', out, now.ms, 's ' .. id_of() .. ' ' .. node)
           flow.has_to_carry = true
         end

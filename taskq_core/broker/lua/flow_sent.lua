@@ -14,7 +14,7 @@ for at = 2, #ARGV, 2 do
   local key = ARGV[1] .. 'wf:' .. (workflow_id or '')
   local i, member = string.match(node or '', '^(%d+)(%.?)')
   local receipt = string.match(ARGV[at + 1], ' (%d+)$')
-  if i and (redis.call('HGET', key, 'v' .. i) or '0') == receipt then
+  if i and (redis.call('HGET', key, 'v' .. node) or '0') == receipt then
     noted = noted + redis.call('ZREM', KEYS[1], ARGV[at])
     if member == '' and redis.call('HGET', key, 's' .. i) == 'h' then
       redis.call('HSET', key, 's' .. i, 'p')

@@ -445,6 +445,29 @@ async def test_a_repeated_answer_starts_nothing_twice(app: TaskQ, redis_server: 
     runner.close()
 
 
+async def test_a_retry_sends_no_other_member_again(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
+    """A carrier died after it had stored two members: one fails and is retried, the other has run and does not."""
+    runner = SyncRunner(app.runtime.endpoint)
+    other = app.runtime.keys.queue("other")
+    remote = app.remote("x", queue="other")
+    handle = await group(remote.s(a=1), remote.s(a=2), name="g").at_home("default").adelay()
+    due = runner.run(ops.read_due(queue, owner="", leader_ms=1))
+    now_s, steps = runner.run(ops.fetch_steps(queue, due.out))
+    assert runner.run(ops.put_steps(other, steps, until_s=now_s + 60))
+    redis_server.client.delete(other.pending, *(other.task(each.task_id.decode()) for each in steps))  # both have run
+    key = queue.workflow(handle.id)
+    runner.run(ops.tell_ends(queue, [(key, "0.0", b"fwhy"), (key, "0.1", b"d=1")]))
+
+    assert await handle.aretry() == 1
+    now_s, again = runner.run(ops.fetch_steps(queue, [each.member for each in steps]))
+    assert runner.run(ops.put_steps(other, again, until_s=now_s + 60))
+    assert runner.run(ops.steps_sent(queue, again)) == 2
+
+    assert redis_server.client.lrange(other.pending, 0, -1) == [f"{handle.id}.g.0".encode()]
+    assert redis_server.client.zcard(queue.workflows_out) == 0
+    runner.close()
+
+
 async def test_limits_hold_for_steps(app: TaskQ, start: Runner) -> None:
     """Members of two groups run two at a time, as any calls of their task."""
     running = [0]
