@@ -171,7 +171,8 @@ class Canvas:
         """Enqueue it, blocking, and return its handle.
 
         Raises:
-            WorkflowDefinitionError: It cannot be; nothing was written.
+            WorkflowDefinitionError, PayloadTooLargeError: It cannot be; nothing was written, unless it is for a member
+                of a generator behind its first batch of 200: then the group fails, and members before it run.
             EnqueueError: Redis refused or was not reached; `EnqueueUnknownError` when it may have begun.
         """
         handle: WorkflowHandle = self.enqueuer.enqueue_workflow(self)

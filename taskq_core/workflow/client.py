@@ -7,6 +7,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from itertools import chain, islice
 from typing import Any
 
 from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX
@@ -73,7 +74,8 @@ class WorkflowClient:
         """Enqueue a workflow, blocking, and return its handle. Members of large groups are streamed.
 
         Raises:
-            WorkflowDefinitionError, PayloadTooLargeError: It cannot be; nothing was written.
+            WorkflowDefinitionError, PayloadTooLargeError: It cannot be; nothing was written, unless it is for a member
+                of a generator behind its first batch of 200: then the group fails, and members before it run.
             EnqueueError: Redis refused or was not reached; `EnqueueUnknownError` when it may have begun.
         """
         graph = build(workflow)
@@ -230,6 +232,7 @@ class WorkflowClient:
     ) -> None:
         problem: BaseException | None = None
         try:
+            early = list(islice(batches, 1))  # a member of these that is refused is so before anything is written
             for queue in outgoing.queues.values():
                 self._client.register(queue)
             for operation in outgoing.operations():
@@ -237,7 +240,7 @@ class WorkflowClient:
                     raise EnqueueError(_what(handle), handle.queue, handle.id, "it took too long to store it")
             outgoing.begun()
             try:
-                for node, first, members in batches:
+                for node, first, members in chain(early, batches):
                     if not self._client.run(outgoing.batch(node, first, members)):
                         break  # it was cancelled, or is over
             except BaseException as error:
@@ -257,7 +260,9 @@ class WorkflowClient:
 
     async def _asend(self, outgoing: Outgoing, handle: WorkflowHandle) -> None:
         problem: BaseException | None = None
+        batches = self._abatches(outgoing)
         try:
+            batch = await anext(batches, None)  # as in `_send`
             for queue in outgoing.queues.values():
                 await self._async_client.register(queue)
             for operation in outgoing.operations():
@@ -265,9 +270,10 @@ class WorkflowClient:
                     raise EnqueueError(_what(handle), handle.queue, handle.id, "it took too long to store it")
             outgoing.begun()
             try:
-                async for node, first, members in self._abatches(outgoing):
-                    if not await self._async_client.run(outgoing.batch(node, first, members)):
+                while batch is not None:
+                    if not await self._async_client.run(outgoing.batch(*batch)):
                         break
+                    batch = await anext(batches, None)
             except BaseException as error:
                 problem = error
                 await asyncio.shield(self._async_client.run(outgoing.opened(ABANDONED.format(type(error).__name__))))

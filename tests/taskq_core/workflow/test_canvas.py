@@ -107,6 +107,10 @@ LATE: dict[str, tuple[Callable[[], Any], str]] = {
     "an id": (lambda: chain(start.s(1).using(task_id="x")), "step 'start': cannot have task_id"),
     "a unique lock": (lambda: chain(start.s(1).using(unique_for=9)), "step 'start': cannot have unique_for"),
     "an aggregation": (lambda: chain(start.s(1).using(aggregate="g")), "step 'start': cannot have aggregate"),
+    "a chain among streamed members": (
+        lambda: group(each for each in (start.s(1), start.s(2) | follow.s())),
+        "step 'group': member 1 must be a signature where they are streamed",
+    ),
     "a workflow in a chain": (lambda: group([]), "a group without members"),
 }
 
@@ -120,6 +124,13 @@ def test_it_is_refused_before_anything_is_sent(build: Callable[[], Any], words: 
         workflow.delay()
 
     assert words in str(refused.value)
+
+
+async def test_coroutines_refuse_it_before_anything_is_sent() -> None:
+    for build, words in LATE.values():
+        with pytest.raises(WorkflowDefinitionError) as refused:
+            await build().adelay()
+        assert words in str(refused.value)
 
 
 def test_a_copy_is_changed_and_not_the_original() -> None:
