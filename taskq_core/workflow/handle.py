@@ -146,8 +146,10 @@ class WorkflowHandle:
     def cancel(self) -> bool:
         """Cancel the workflow: no further step starts, those that wait in queues are not run, those that run are told.
 
+        A second call tells them again, as after a first that was cut off.
+
         Returns:
-            False if it has ended already.
+            True if it is cancelled, now or before; False if it has ended otherwise.
         """
         self._check_sent()
         return self._source.cancel(self)
@@ -159,6 +161,8 @@ class WorkflowHandle:
 
     def retry(self) -> int:
         """Run the steps that failed again, and then what was skipped for their sake.
+
+        A member of a group in the home queue stays failed if its task was dropped or deleted.
 
         Returns:
             How many steps are run again.

@@ -591,6 +591,15 @@ def test_members_that_failed_are_retried(tasks: Captured, queue: str) -> None:
     assert handle.result(timeout=0) == 2 + 4 + 6
 
 
+def test_a_member_whose_task_is_gone_is_not_retried(tasks: Captured) -> None:
+    handle = group([drop.si(), double.s(1)], name="both").delay()
+    tasks.run()
+    assert handle.refresh().state is WorkflowState.FAILED
+
+    assert handle.retry() == 0
+    assert handle.refresh().state is WorkflowState.FAILED
+
+
 def test_a_retry_that_fails_again(tasks: Captured) -> None:
     handle = (fail.s() | double.s()).delay()
     tasks.run(raises=False)
