@@ -54,9 +54,9 @@ def taskq_router(
         read_only: Whether changes are refused with 403; True, False, or a dependency that says it for each request.
         show_payloads: Whether payloads, results and tracebacks are shown; as `read_only`. Who does not see payloads
             cannot search or change them.
-        redact: Called with the name of a task, what is shown (`payload`, `result`, `headers`, `error`, `traceback`)
-            and its value; returns what is shown instead. With it payloads are neither searched nor changed. If it
-            fails, nothing is shown.
+        redact: Called with the name of a task, what is shown (`payload`, `result`, `headers`, `error`, `traceback`,
+            `progress`) and its value; returns what is shown instead. With it payloads are neither searched nor
+            changed. If it fails, nothing is shown.
         who: A dependency that names who asks, for the audit log; without it that is the address of the client.
         trusted_origins: Other origins (`https://ops.example.com`) whose pages may change something.
 

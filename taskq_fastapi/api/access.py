@@ -3,7 +3,7 @@
 import base64
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -11,13 +11,14 @@ from typing import Annotated, Any
 from fastapi import Depends, HTTPException, Request
 
 from taskq_core import ConfigurationError
+from taskq_core.limits import HEADER as LIMITS
 
 logger = logging.getLogger("taskq.fastapi")
 audit_logger = logging.getLogger("taskq.audit")
 
 Redact = Callable[[str, str, Any], Any]
-"""Called with the name of a task, what is shown (`payload`, `result`, `headers`, `error`, `traceback`) and its value;
-returns what is shown instead."""
+"""Called with the name of a task, what is shown (`payload`, `result`, `headers`, `error`, `traceback`, `progress`) and
+its value; returns what is shown instead."""
 Allowed = bool | Callable[..., bool | Awaitable[bool]]
 """A yes or no for everybody, or a FastAPI dependency that says it for a request."""
 Who = Callable[..., str | Awaitable[str]]
@@ -62,6 +63,11 @@ class Shown:
         except Exception:
             logger.exception("the redaction of the %s of a task %r failed; it is not shown", what, name)
             return REDACTION_FAILED
+
+    def headers(self, name: str, headers: Mapping[str, str]) -> Any:
+        """Return what is shown of headers. That of limits has keys from the payload, and goes by `may_ask_payloads`."""
+        kept = {key: text for key, text in headers.items() if key != LIMITS or self.may_ask_payloads}
+        return self.value(name, "headers", kept)
 
     def octets(self, name: str, what: str, data: bytes, *, most: int | None) -> dict[str, Any]:
         """Return what is shown of bytes: as JSON if they are, else as text, else in base64."""
@@ -154,10 +160,12 @@ class Access:
 
     Attributes:
         shown: Gives the `Shown` of a request.
+        inside: Refuses a request that asks for what tells of the server, unless who asks may change something.
         change: Gives the `Audit` of a request that changes something, or refuses it.
     """
 
     shown: Callable[..., Awaitable[Shown]]
+    inside: Callable[..., Awaitable[None]]
     change: Callable[..., Awaitable[Audit]]
 
 
@@ -171,6 +179,10 @@ def access(*, read_only: Allowed, show_payloads: Allowed, redact: Redact | None,
     async def shown(payloads: Annotated[bool, Depends(sees_payloads)]) -> Shown:
         return Shown(payloads=payloads is True, redact=redact)
 
+    async def inside(forbidden: Annotated[bool, Depends(is_read_only)]) -> None:
+        if forbidden is not False:
+            raise HTTPException(403, "this names files and addresses of the server; /redis/state tells its figures")
+
     async def change(
         request: Request,
         forbidden: Annotated[bool, Depends(is_read_only)],
@@ -183,7 +195,7 @@ def access(*, read_only: Allowed, show_payloads: Allowed, redact: Redact | None,
             raise HTTPException(403, "this is for reading only")
         return Audit(str(name))
 
-    return Access(shown=shown, change=change)
+    return Access(shown=shown, inside=inside, change=change)
 
 
 def _allowed(name: str, value: Allowed) -> Callable[..., Any]:

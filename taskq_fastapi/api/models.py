@@ -399,7 +399,7 @@ def task_of(record: TaskRecord, shown: Shown, *, is_listed: bool) -> Task:
         start_by=record.start_by,
         payload=Octets(**shown.octets(name, "payload", record.payload, most=most)),
         result=Octets(**shown.octets(name, "result", record.result, most=most)),
-        headers=shown.value(name, "headers", {_text(key): _text(value) for key, value in record.headers.items()}),
+        headers=shown.headers(name, {_text(key): _text(value) for key, value in record.headers.items()}),
         last_error=shown.value(name, "error", _text(record.last_error)),
         attempts=[
             Attempt(

@@ -43,9 +43,12 @@ def add_worker_routes(router: APIRouter, parts: Parts) -> None:
         events = [models.SchedulerEvent.model_validate(event) for event in found]
         return models.SchedulerEvents(events=events, page=page, page_size=page_size)
 
-    @router.get("/redis", tags=["redis"], responses=responses())
+    @router.get("/redis", tags=["redis"], responses=responses(), dependencies=[Depends(parts.access.inside)])
     async def redis_info() -> dict[str, str | int]:
-        """Tell what Redis says of itself (`INFO`); of a cluster, one of its nodes."""
+        """Tell what Redis says of itself (`INFO`); of a cluster, one of its nodes.
+
+        It names files, addresses and users of the server: only who may change something is told.
+        """
         return dict(await inspector.redis_info())
 
     @router.get("/redis/state", tags=["redis"], responses=responses())

@@ -53,8 +53,8 @@ def taskq_dashboard(
         allow_anonymous: Whether everybody may look and act, without a login and without dependencies.
         read_only: Whether nobody may change anything, whatever their role.
         viewers_see_payloads: Whether viewers see payloads, results and tracebacks, as operators do.
-        redact: Called with the name of a task, what is shown (`payload`, `result`, `headers`, `error`, `traceback`)
-            and its value; returns what is shown instead. If it fails, nothing is shown.
+        redact: Called with the name of a task, what is shown (`payload`, `result`, `headers`, `error`, `traceback`,
+            `progress`) and its value; returns what is shown instead. If it fails, nothing is shown.
         trusted_origins: Origins (`https://ops.example.com`) under which it is served, if a proxy in front of it passes
             on another `Host` and its users' browsers do not send `Sec-Fetch-Site`.
         title: What it is called at the top of each page.

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import Depends, Header, HTTPException
 
-from taskq_core import ConfigurationError, TaskQ
+from taskq_core import Concurrency, ConfigurationError, TaskQ
 from taskq_fastapi import taskq_router
 from taskq_fastapi.api import models
 from tests.redis_server import RedisServer
@@ -110,6 +110,37 @@ async def test_payloads_are_hidden_unless_they_are_allowed(tasks: TaskQ) -> None
     assert (asked.status_code, bulk.status_code, edit.status_code) == (403, 403, 403)
     assert shown.json()["payload"]["value"] == {"word": SECRET}
     assert {task["id"] for task in found.json()["tasks"]} == {"1", models.ID, f"{models.ID}.note"}
+
+
+@pytest.mark.parametrize("redact", [None, lambda name, what, value: value])
+async def test_limits_whose_keys_come_from_payloads_are_shown_as_payloads_are(taskq: TaskQ, redact: Any) -> None:
+    options: Any = {"concurrency": Concurrency(1, key="word"), "headers": {"tenant": "acme"}}
+    await taskq.remote("note", **options).using(task_id="1").adelay(word=SECRET)
+
+    async with requests(api_app(taskq, allow_anonymous=True, show_payloads=redact is not None, redact=redact)) as web:
+        hidden = [await web.get(path) for path in ("/tasks/default/1", "/tasks", "/tasks/search?name=note")]
+    async with requests(api_app(taskq, allow_anonymous=True, show_payloads=True)) as web:
+        shown = (await web.get("/tasks/default/1")).json()
+
+    assert hidden[0].json()["headers"] == {"tenant": "acme"}
+    assert not any("taskq-limit" in answer.text for answer in hidden)
+    assert SECRET in shown["headers"]["taskq-limit"]
+
+
+async def test_what_names_files_and_addresses_of_the_server_is_told_to_those_who_may_change_something(
+    tasks: TaskQ,
+) -> None:
+    def may_only_look(role: Annotated[str, Header()] = "viewer") -> bool:
+        return role != "operator"
+
+    async with requests(api_app(tasks, allow_anonymous=True, read_only=may_only_look)) as web:
+        refused = await web.get("/redis")
+        figures = await web.get("/redis/state")
+        whole = await web.get("/redis", headers={"role": "operator"})
+
+    assert (refused.status_code, figures.status_code) == (403, 200)
+    assert refused.json()["detail"].endswith("/redis/state tells its figures")
+    assert "config_file" in whole.json()
 
 
 async def test_a_dependency_may_say_who_sees_payloads(tasks: TaskQ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from httpx import AsyncClient, Response
 
-from taskq_core import TaskQ, TaskState
+from taskq_core import Concurrency, TaskQ, TaskState
 from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.testing import adrain
 from taskq_core.wire import decode_message
@@ -695,6 +695,22 @@ async def test_a_redaction_is_seen_everywhere_and_payloads_are_neither_searched_
     assert edited.status_code == 400
     assert bulk.status_code == 303
     assert Inspector(taskq).queue_info("default").size == 1
+
+
+@pytest.mark.parametrize("redact", [None, lambda name, what, value: value])
+async def test_limits_whose_keys_come_from_payloads_are_shown_as_payloads_are(taskq: TaskQ, redact: Any) -> None:
+    limit = Concurrency(1, key="word")
+    await enqueue(taskq, "1", payload={"word": SECRET}, concurrency=limit, headers={"tenant": "acme"})
+    user = "olga:operator" if redact is not None else "vera:viewer"
+
+    async with looking(dashboard_of(taskq, redact=redact), user=user) as web:
+        hidden = await web.get("/task?queue=default&id=1")
+    async with looking(dashboard_of(taskq)) as web:
+        shown = await web.get("/task?queue=default&id=1")
+
+    assert "tenant acme" in text_of(hidden)
+    assert "taskq-limit" not in hidden.text
+    assert re.search(f"taskq-limit [^<]*{SECRET}", text_of(shown))
 
 
 async def test_payloads_are_never_in_the_log(taskq: TaskQ, send: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -74,7 +74,7 @@ async def show(view: View) -> Shown:
         message = task.message[:MESSAGE_BYTES].hex(" ", -2) if may_see else ""
         return view.page("task_unreadable.html", title=task_id, message=message, is_hidden=not may_see, **common)
     shown, name = view.shown, task.name
-    headers = shown.value(name, "headers", dict(task.headers))
+    headers = shown.headers(name, task.headers)
     known = view.site.taskq.tasks.get(name)
     traced = trace_headers(task, () if known is None else known.codec.parameters)
     return view.page(
