@@ -46,6 +46,7 @@
     |   |-- WorkflowFailedError      steps of it failed
     |   |-- WorkflowCancelledError   it was cancelled
     |   |-- WorkflowNotFoundError    there is no such workflow, or it is kept no longer
+    |   |-- WorkflowDamagedError     what Redis keeps of it cannot be read
     |   |-- WorkflowNotSentError     the surrounding transaction has not committed yet, or sending failed
     |   `-- WorkflowTimeoutError     not finished in time (also a TimeoutError)
     |-- ResultValueError             a result has no JSON form, or a stored one does not fit (also a ValueError)
@@ -586,6 +587,10 @@ class WorkflowCancelledError(WorkflowError):
 
 class WorkflowNotFoundError(WorkflowError):
     """There is no workflow with this id in the queue, or it is kept no longer."""
+
+
+class WorkflowDamagedError(WorkflowError):
+    """What Redis keeps of the workflow cannot be read. `reason` names the field, and what was expected."""
 
 
 class WorkflowNotSentError(WorkflowError):

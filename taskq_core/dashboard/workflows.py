@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from taskq_core.broker import operations
-from taskq_core.clock import utc_datetime
 from taskq_core.dashboard.graphs import GraphDrawing, drawing_of
-from taskq_core.errors import ConfigurationError
+from taskq_core.errors import BrokerReplyError, ConfigurationError, WorkflowDamagedError
 from taskq_core.inspector.known import known_queue
 from taskq_core.records import TaskInfo
 from taskq_core.steps import Steps, ask
-from taskq_core.wire import Keys
-from taskq_core.workflow.reading import ask_graph
+from taskq_core.wire import Keys, QueueKeys
+from taskq_core.workflow.reading import Stored, ask_graph
 from taskq_core.workflow.records import WorkflowGraph, WorkflowState
 from taskq_core.workflow.sending import WORKFLOW, WORKFLOW_QUEUE
 
@@ -29,14 +28,14 @@ class WorkflowRow:
         id: Its id.
         name: Its name, "" for none.
         state: How it stands.
-        created_at: When it began, aware UTC.
+        created_at: When it began, aware UTC; None of a damaged one.
         ended_at: When it ended, None while it runs.
     """
 
     id: str
     name: str
     state: WorkflowState
-    created_at: datetime
+    created_at: datetime | None
     ended_at: datetime | None
 
 
@@ -89,7 +88,7 @@ def workflow_of(task: TaskInfo) -> tuple[str, str] | None:
 def read_workflows(keys: Keys, name: str, *, skip: int, count: int) -> Steps[WorkflowsPage]:
     """Return part of a queue's workflows. Five calls, and one more for each workflow.
 
-    One that is forgotten while it is read is left out.
+    One that is forgotten while it is read is left out; one that is damaged says so and hides no other.
     """
     if skip < 0:
         raise ConfigurationError(f"skip must be at least 0, got {skip}")
@@ -106,22 +105,40 @@ def read_workflows(keys: Keys, name: str, *, skip: int, count: int) -> Steps[Wor
         ids += yield from ask(operations.list_workflows(queue, ended=True, skip=first, count=count - len(ids)))
     rows = []
     for workflow_id in dict.fromkeys(ids):  # one that ends meanwhile stands in both lists
-        values = yield from ask(operations.look_at_workflow(queue, workflow_id, _FIELDS))
+        try:
+            values = yield from ask(operations.look_at_workflow(queue, workflow_id, _FIELDS))
+        except BrokerReplyError:  # a key of another type
+            rows.append(_damaged(workflow_id))
+            continue
         if values is not None:
-            rows.append(_row(workflow_id, *values))
+            rows.append(_row(queue, workflow_id, *values))
     return WorkflowsPage(queue=name, rows=rows, running=running, ended=ended)
 
 
 def _row(
-    workflow_id: str, state: bytes | None, name: bytes | None, created: bytes | None, ended: bytes | None
+    queue: QueueKeys,
+    workflow_id: str,
+    state: bytes | None,
+    name: bytes | None,
+    created: bytes | None,
+    ended: bytes | None,
 ) -> WorkflowRow:
-    return WorkflowRow(
-        id=workflow_id,
-        name=(name or b"").decode("utf-8", "replace"),
-        state=WorkflowState((state or b"").decode()),
-        created_at=utc_datetime(int(created or 0) / 1000),
-        ended_at=utc_datetime(int(ended) / 1000) if ended else None,
-    )
+    stored = Stored(queue, workflow_id)
+    called = (name or b"").decode("utf-8", "replace")
+    try:
+        return WorkflowRow(
+            id=workflow_id,
+            name=called,
+            state=stored.state(state),
+            created_at=stored.time("created", created),
+            ended_at=stored.time("ended", ended) if ended else None,
+        )
+    except WorkflowDamagedError:
+        return _damaged(workflow_id, called)
+
+
+def _damaged(workflow_id: str, name: str = "") -> WorkflowRow:
+    return WorkflowRow(id=workflow_id, name=name, state=WorkflowState.DAMAGED, created_at=None, ended_at=None)
 
 
 def read_workflow(keys: Keys, name: str, workflow_id: str) -> Steps[WorkflowDetail]:

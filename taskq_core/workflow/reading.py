@@ -5,6 +5,7 @@ blocking and the asyncio client share them.
 """
 
 from collections.abc import Generator
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from taskq_core.broker.operations import (
 )
 from taskq_core.clock import utc_datetime
 from taskq_core.codec import decode_result
-from taskq_core.errors import WorkflowCancelledError, WorkflowFailedError, WorkflowNotFoundError
+from taskq_core.errors import WorkflowCancelledError, WorkflowDamagedError, WorkflowFailedError, WorkflowNotFoundError
 from taskq_core.wire import Keys, QueueKeys
 from taskq_core.workflow.graph import FAILED, STOP
 from taskq_core.workflow.records import StepInfo, StepState, WorkflowGraph, WorkflowInfo, WorkflowState, counted
@@ -44,6 +45,63 @@ _STATES = {
 _WHEN = {STOP: "success", FAILED: "failure"}
 
 
+class Spec(msgspec.Struct):
+    """What a workflow was made of, as `sending` writes it.
+
+    Attributes:
+        nodes: Of each its name, task, queue, parents with when it runs after them, and whether it is a group and a
+            callback.
+        exits: The nodes whose results are the workflow's.
+    """
+
+    nodes: list[tuple[str, str, str, list[tuple[int, str]], bool, bool]]
+    exits: Any
+
+
+class Stored:
+    """Reads fields of a workflow. What is no such field raises `WorkflowDamagedError`, which names it."""
+
+    def __init__(self, queue: QueueKeys, workflow_id: str) -> None:
+        self._queue = queue.name
+        self._id = workflow_id
+
+    def damaged(self, what: str) -> WorkflowDamagedError:
+        """Return the error that says what is damaged."""
+        return WorkflowDamagedError(self._queue, self._id, f"what Redis keeps of it is damaged: {what}")
+
+    def state(self, value: bytes | None) -> WorkflowState:
+        """Return how it stands."""
+        try:
+            return WorkflowState((value or b"").decode())
+        except ValueError:
+            raise self.damaged(f"there is no state {value!r:.100}") from None
+
+    def number(self, field: str, value: bytes | None) -> int:
+        """Return a number, 0 if it is missing."""
+        try:
+            return int(value or 0)
+        except ValueError:
+            raise self.damaged(f"field {field!r} must be a number, is {value!r:.100}") from None
+
+    def time(self, field: str, value: bytes | None) -> datetime:
+        """Return a time that is kept in ms."""
+        try:
+            return utc_datetime(int(value or b"") / 1000)
+        except (ValueError, OverflowError, OSError):
+            raise self.damaged(f"field {field!r} must be a time in Unix ms, is {value!r:.100}") from None
+
+    def spec(self, value: bytes | None) -> Spec:
+        """Return what it was made of."""
+        try:
+            spec = msgspec.json.decode(value or b"", type=Spec)
+        except msgspec.DecodeError as error:
+            raise self.damaged(f"field 'spec': {error}") from None
+        for number, node in enumerate(spec.nodes):
+            if not all(0 <= parent < number for parent, _ in node[3]):
+                raise self.damaged(f"field 'spec': node {number} comes after one that does not stand before it")
+        return spec
+
+
 def ask_fields(queue: QueueKeys, workflow_id: str, fields: list[str], *, tell_end: bool = False) -> Asking:
     """Read any number of fields of a workflow."""
     values: list[bytes | None] = []
@@ -58,30 +116,31 @@ def ask_fields(queue: QueueKeys, workflow_id: str, fields: list[str], *, tell_en
 def ask_result(queue: QueueKeys, workflow_id: str, result_type: Any, *, tell_end: bool) -> Asking:
     """Read the result of a workflow, `NOT_YET` while it runs."""
     state, spec = yield from ask_fields(queue, workflow_id, ["state", "spec"], tell_end=tell_end)
-    stands = WorkflowState(state.decode())
+    stored = Stored(queue, workflow_id)
+    stands = stored.state(state)
     if stands is WorkflowState.RUNNING:
         return NOT_YET
     if stands is WorkflowState.CANCELLED:
         raise WorkflowCancelledError(queue.name, workflow_id, "it was cancelled")
-    described = msgspec.json.decode(spec)
+    described = stored.spec(spec)
     if stands is WorkflowState.FAILED:
         raise WorkflowFailedError(queue.name, workflow_id, (yield from _ask_failure(queue, workflow_id, described)))
-    data = yield from _ask_tree(queue, workflow_id, described, described["exits"])
+    data = yield from _ask_tree(queue, workflow_id, described, described.exits)
     return decode_result(data, result_type) if data != b"null" else None
 
 
-def _ask_failure(queue: QueueKeys, workflow_id: str, described: Any) -> Asking:
-    count = len(described["nodes"])
+def _ask_failure(queue: QueueKeys, workflow_id: str, described: Spec) -> Asking:
+    count = len(described.nodes)
     values = yield from ask_fields(queue, workflow_id, [f"{kind}{number}" for number in range(count) for kind in "se"])
     failed = [number for number in range(count) if values[2 * number] == b"f"]
     if not failed:
         return "it failed"
     error = (values[2 * failed[0] + 1] or b"").decode("utf-8", "replace")
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-    return f"step {described['nodes'][failed[0]][0]!r} failed{more}: {error}"
+    return f"step {described.nodes[failed[0]][0]!r} failed{more}: {error}"
 
 
-def _ask_tree(queue: QueueKeys, workflow_id: str, described: Any, tree: Any) -> Asking:
+def _ask_tree(queue: QueueKeys, workflow_id: str, described: Spec, tree: Any) -> Asking:
     """Read the results of a tree of nodes, as JSON."""
     if isinstance(tree, dict):
         parts = []
@@ -94,9 +153,12 @@ def _ask_tree(queue: QueueKeys, workflow_id: str, described: Any, tree: Any) -> 
         for branch in tree:
             parts.append((yield from _ask_tree(queue, workflow_id, described, branch)))
         return b"[" + b",".join(parts) + b"]"
-    if not described["nodes"][tree][4]:
+    stored = Stored(queue, workflow_id)
+    if not isinstance(tree, int) or not 0 <= tree < len(described.nodes):
+        raise stored.damaged(f"field 'spec' has an exit {tree!r:.100}, which is no node")
+    if not described.nodes[tree][4]:
         return (yield from ask_fields(queue, workflow_id, [f"r{tree}"]))[0] or b"null"
-    total = int((yield from ask_fields(queue, workflow_id, [f"gt{tree}"]))[0] or 0)
+    total = stored.number(f"gt{tree}", (yield from ask_fields(queue, workflow_id, [f"gt{tree}"]))[0])
     results: list[bytes] = []
     for first in range(0, total, FIELDS_MAX):
         count = min(FIELDS_MAX, total - first)
@@ -109,7 +171,8 @@ def ask_graph(queue: QueueKeys, workflow_id: str) -> Asking:
     """Read a workflow with all its steps."""
     facts = yield from ask_fields(queue, workflow_id, ["state", "name", "created", "ended", "spec"])
     state, name, created, ended, spec = facts
-    nodes = msgspec.json.decode(spec)["nodes"]
+    stored = Stored(queue, workflow_id)
+    nodes = stored.spec(spec).nodes
     kinds = ("s", "z", "e", "gt", "gd", "gf")
     fields = [f"{kind}{number}" for number in range(len(nodes)) for kind in kinds]
     values = yield from ask_fields(queue, workflow_id, fields)
@@ -130,21 +193,21 @@ def ask_graph(queue: QueueKeys, workflow_id: str) -> Asking:
                 state=stands,
                 after={nodes[parent][0]: _WHEN.get(letter, "end") for parent, letter in parents},
                 is_callback=is_callback,
-                ended_at=utc_datetime(int(at) / 1000) if at and is_over else None,
+                ended_at=stored.time(f"z{number}", at) if at and is_over else None,
                 error=(error or b"").decode("utf-8", "replace"),
-                members=int(total or 0) if is_group else None,
-                succeeded=int(done or 0),
-                failed=int(failed or 0),
+                members=stored.number(f"gt{number}", total) if is_group else None,
+                succeeded=stored.number(f"gd{number}", done),
+                failed=stored.number(f"gf{number}", failed),
             )
         )
     total_steps, counts = counted(tuple(steps))
     info = WorkflowInfo(
         id=workflow_id,
         queue=queue.name,
-        name=(name or b"").decode(),
-        state=WorkflowState(state.decode()),
-        created_at=utc_datetime(int(created) / 1000),
-        ended_at=utc_datetime(int(ended) / 1000) if ended else None,
+        name=(name or b"").decode("utf-8", "replace"),
+        state=stored.state(state),
+        created_at=stored.time("created", created),
+        ended_at=stored.time("ended", ended) if ended else None,
         total=total_steps,
         counts=counts,
     )
@@ -167,13 +230,13 @@ def ask_cancel(keys: Keys, home: str, workflow_id: str) -> Asking:
 
 def ask_retry(queue: QueueKeys, workflow_id: str) -> Asking:
     """Run the steps of a workflow that failed again, and return how many."""
-    spec = (yield from ask_fields(queue, workflow_id, ["spec"]))[0]
-    nodes = msgspec.json.decode(spec)["nodes"]
+    stored = Stored(queue, workflow_id)
+    nodes = stored.spec((yield from ask_fields(queue, workflow_id, ["spec"]))[0]).nodes
     states = yield from ask_fields(queue, workflow_id, [f"s{number}" for number in range(len(nodes))])
     failures = yield from ask_fields(queue, workflow_id, [f"gf{number}" for number in range(len(nodes))])
     count = 0
     for number, node in enumerate(nodes):
-        if node[4] and int(failures[number] or 0) > 0:
+        if node[4] and stored.number(f"gf{number}", failures[number]) > 0:
             cursor = "0"
             while True:
                 cursor, members = yield retry_steps(queue, workflow_id, number, node[0], cursor=cursor)

@@ -15,6 +15,8 @@ class WorkflowState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    DAMAGED = "damaged"
+    """What Redis keeps of it cannot be read. Lists say so; whoever reads it gets a `WorkflowDamagedError`."""
 
 
 class StepState(StrEnum):

@@ -581,8 +581,8 @@ class WorkflowRow(Record):
 
     id: Text = Field(examples=[ID])
     name: Text = Field(description='"" for none.', examples=["onboarding"])
-    state: WorkflowState
-    created_at: datetime
+    state: WorkflowState = Field(description="damaged: what Redis keeps of it cannot be read.")
+    created_at: datetime | None = Field(description="Null of a damaged one.")
     ended_at: datetime | None = Field(description="Null while it runs.")
 
 

@@ -29,6 +29,7 @@ from taskq_core.errors import (
     TaskNotFoundError,
     TaskStateError,
     WireFormatError,
+    WorkflowDamagedError,
     WorkflowNotFoundError,
 )
 from taskq_fastapi.api.origin import check_origin
@@ -79,6 +80,7 @@ _KINDS: Sequence[tuple[type[TaskQError], int, str, str]] = (
     (DuplicateTaskError, 409, "lock-taken", "Another task holds the unique lock"),
     (TaskIdConflictError, 409, "id-taken", "The id is taken"),
     (WireFormatError, 409, "task-unreadable", "The task cannot be read"),
+    (WorkflowDamagedError, 409, "workflow-unreadable", "The workflow cannot be read"),
     (ConfigurationError, 422, "invalid-request", "The request is not usable"),
     (BrokerUnavailableError, 503, "redis-unavailable", "Redis does not answer"),
     (BrokerFullError, 503, "redis-full", "Redis has no memory left"),

@@ -22,7 +22,7 @@ class WorkflowAction(StrEnum):
     """What is done to a workflow."""
 
     CANCEL = "cancel"
-    """Its steps that have not begun are skipped, those that run are told to end."""
+    """Its steps that have not begun do not run, those that run are told to end."""
     RETRY = "retry"
     """Its steps that failed run again, and it goes on from there."""
 
@@ -47,14 +47,14 @@ def add_workflow_routes(router: APIRouter, taskq: TaskQ, parts: Parts) -> None:
         found = await dashboard.workflows(queue, skip=(page - 1) * page_size, count=page_size)
         return models.Workflows.model_validate(found)
 
-    @router.get("/workflows/{queue}/{workflow_id:taskq_any}", tags=["workflows"], responses=responses(404))
+    @router.get("/workflows/{queue}/{workflow_id:taskq_any}", tags=["workflows"], responses=responses(404, 409))
     async def workflow(queue: QueuePath, workflow_id: WorkflowPath, shown: ShownDep) -> models.Workflow:
         """Tell one workflow with its steps, each behind those it comes after."""
         found: WorkflowDetail = await dashboard.workflow(queue, workflow_id)
         return models.workflow_of(found.graph, shown)
 
     @router.post(
-        "/workflows/{queue}/{workflow_id:taskq_any}", tags=["workflows"], responses=responses(400, 404, 413, 415)
+        "/workflows/{queue}/{workflow_id:taskq_any}", tags=["workflows"], responses=responses(400, 404, 409, 413, 415)
     )
     async def change_workflow(
         queue: QueuePath, workflow_id: WorkflowPath, body: WorkflowChange, audit: AuditDep

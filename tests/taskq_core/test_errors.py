@@ -46,6 +46,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "WorkflowFailedError": ("queue", "id", "a reason"),
     "WorkflowCancelledError": ("queue", "id", "a reason"),
     "WorkflowNotFoundError": ("queue", "id", "a reason"),
+    "WorkflowDamagedError": ("queue", "id", "a reason"),
     "WorkflowNotSentError": ("queue", "id", "a reason"),
     "WorkflowTimeoutError": ("queue", "id", "a reason"),
     "SemaphoreFullError": ("scope", 3),

@@ -690,3 +690,15 @@ async def test_workflows_are_listed_told_cancelled_and_run_again(taskq: TaskQ, w
         404,
         "There is no such workflow, or it is kept no longer",
     )
+
+
+async def test_a_damaged_workflow_is_told(taskq: TaskQ, web: HttpClient, server: RedisServer) -> None:
+    handle = await taskq.aenqueue_workflow(step(taskq.remote("note").si(), name="one"))
+    server.client.hdel(taskq.runtime.keys.queue("default").workflow(handle.id), "created")
+
+    listed, read = [(await web.get(each)) for each in ("/workflows?queue=default", f"/workflows/default/{handle.id}")]
+
+    (row,) = listed.json()["rows"]
+    assert (row["state"], row["created_at"]) == ("damaged", None)
+    assert (read.status_code, read.json()["title"]) == (409, "The workflow cannot be read")
+    assert "'created' must be a time" in read.json()["detail"]

@@ -72,6 +72,21 @@ async def test_errors_of_steps_are_redacted(taskq: TaskQ, server: RedisServer) -
     assert "4242" not in page.text
 
 
+async def test_a_damaged_workflow_is_told(taskq: TaskQ, server: RedisServer) -> None:
+    handle, whole = await enqueued(taskq), await enqueued(taskq)
+    server.client.hset(taskq.runtime.keys.queue("default").workflow(handle.id), "spec", "odd")
+    server.client.hdel(taskq.runtime.keys.queue("default").workflow(handle.id), "created")
+
+    async with looking(dashboard_of(taskq)) as web:
+        listed = rows((await web.get("/workflows?queue=default")).text, "workflows")
+        page = await web.get(f"/workflow?queue=default&id={handle.id}")
+
+    assert f"{handle.id} buy damaged - -" in listed
+    assert any(row.startswith(f"{whole.id} buy running") for row in listed)
+    assert page.status_code == 500  # as of other damage
+    assert "what Redis keeps of it is damaged: field &#39;spec&#39;" in page.text
+
+
 async def test_only_operators_act_and_only_with_a_form(taskq: TaskQ) -> None:
     handle = await enqueued(taskq)
     fields = {"queue": "default", "id": handle.id}

@@ -160,6 +160,25 @@ async def test_a_forgotten_workflow_is_left_out(ask: Ask, app: TaskQ, redis_serv
 
 
 @pytest.mark.redis
+async def test_a_damaged_workflow_hides_no_other(ask: Ask, app: TaskQ, redis_server: RedisServer) -> None:
+    whole, *damaged = [await enqueued(app, f"w{number}") for number in range(4)]
+    keys = app.runtime.keys.queue("default")
+    redis_server.client.hset(keys.workflow(damaged[0].id), "state", "odd")
+    redis_server.client.hdel(keys.workflow(damaged[1].id), "created")
+    redis_server.client.delete(keys.workflow(damaged[2].id))
+    redis_server.client.set(keys.workflow(damaged[2].id), "no hash")
+
+    found = {row.id: (row.name, row.state, row.created_at is None) for row in (await ask("workflows", "default")).rows}
+
+    assert found == {
+        whole.id: ("w0", "running", False),
+        damaged[0].id: ("w1", "damaged", True),
+        damaged[1].id: ("w2", "damaged", True),
+        damaged[2].id: ("", "damaged", True),
+    }
+
+
+@pytest.mark.redis
 async def test_one_workflow_with_its_drawing(ask: Ask, app: TaskQ) -> None:
     handle = await enqueued(app, "a")
 

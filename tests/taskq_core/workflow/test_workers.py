@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core import EnqueueError, TaskContext, TaskQ, WorkflowFailedError
+from taskq_core import EnqueueError, TaskContext, TaskQ, WorkflowDamagedError, WorkflowFailedError
 from taskq_core.broker import operations as ops
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.inspector import Inspector
@@ -466,6 +466,39 @@ async def test_a_retry_sends_no_other_member_again(app: TaskQ, redis_server: Red
     assert redis_server.client.lrange(other.pending, 0, -1) == [f"{handle.id}.g.0".encode()]
     assert redis_server.client.zcard(queue.workflows_out) == 0
     runner.close()
+
+
+DAMAGE = {
+    "state": ("state", "odd", "there is no state b'odd'"),
+    "created": ("created", "soon", "field 'created' must be a time in Unix ms, is b'soon'"),
+    "created too late": ("created", "9" * 30, "must be a time"),
+    "no spec": ("spec", "", "field 'spec'"),
+    "spec of another shape": ("spec", '{"nodes":[["a"]],"exits":0}', "field 'spec'"),
+    "parents that are not there": ("spec", '{"nodes":[["a","x","",[[7,"s"]],false,false]],"exits":0}', "node 0 comes"),
+    "a count": ("gt0", "many", "field 'gt0' must be a number, is b'many'"),
+}
+
+
+@pytest.mark.parametrize(("field", "value", "words"), DAMAGE.values(), ids=DAMAGE)
+async def test_a_damaged_workflow_is_named(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, field: str, value: str, words: str
+) -> None:
+    handle = await group(app.remote("x").s(a=1), name="g").adelay()
+    redis_server.client.hset(queue.workflow(handle.id), field, value)
+
+    with pytest.raises(WorkflowDamagedError, match=f"workflow {handle.id} in queue 'default': what Redis") as damaged:
+        await handle.agraph()
+
+    assert words in damaged.value.reason
+
+
+async def test_a_result_that_no_step_has_is_damage(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
+    handle = await group(app.remote("x").s(a=1), name="g").adelay()
+    key = queue.workflow(handle.id)
+    redis_server.client.hset(key, mapping={"state": "succeeded", "spec": '{"nodes":[],"exits":[3]}'})
+
+    with pytest.raises(WorkflowDamagedError, match="an exit 3, which is no node"):
+        await handle.aresult(timeout=0)
 
 
 async def test_limits_hold_for_steps(app: TaskQ, start: Runner) -> None:
