@@ -268,14 +268,13 @@ class Settler:
                 self._count_settled(batch.queue, batch.runs)
             self._released(batch.runs)
             return
-        released = []
+        released, settled = [], []
         for run, code in zip(batch.runs, codes, strict=True):
             if code == SettleCode.SEND_AGAIN:
                 self._keep(run)
                 continue
-            if code == SettleCode.SETTLED_CARRY:
-                self._carry(batch.queue.name)
-            elif code == SettleCode.NOT_OWNED:
+            released.append(run)
+            if code == SettleCode.NOT_OWNED:
                 logger.warning(
                     "the outcome (%s) of task %s %s",
                     run.outcome,
@@ -287,9 +286,12 @@ class Settler:
                 )
                 if not run.repeated:
                     self._report_lost(run)
-            elif self._count_settled is not None:
-                self._count_settled(batch.queue, (run,))
-            released.append(run)
+                continue
+            settled.append(run)
+            if code == SettleCode.SETTLED_CARRY:
+                self._carry(batch.queue.name)
+        if settled and self._count_settled is not None:
+            self._count_settled(batch.queue, settled)
         self._released(released)
 
     def unanswered(self, batch: SettleBatch) -> None:

@@ -76,6 +76,26 @@ async def test_a_worker_hands_in_what_became_of_its_runs(
         assert sum(each.buckets) == each.processed
 
 
+async def test_steps_whose_end_is_carried_to_another_queue_count(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    @app.task(name="here")
+    async def here() -> None:
+        pass
+
+    @app.task(name="there", queue="other")
+    async def there() -> None:
+        pass
+
+    worker = await start(queues={"default": 1, "other": 1})
+    handle = await (here.s() | there.si() | here.si()).adelay()
+    await handle.aresult(timeout=20)
+    await start.stop(worker)
+
+    found = handed_in(redis_server, queue), handed_in(redis_server, app.runtime.keys.queue("other"))
+    assert [{name: each.processed for name, each in of.items()} for of in found] == [{"here": 2}, {"there": 1}]
+
+
 async def test_workers_hand_in_while_they_run(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
