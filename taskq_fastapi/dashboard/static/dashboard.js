@@ -31,6 +31,16 @@
     return Boolean(selection && !selection.isCollapsed && main.contains(selection.anchorNode));
   };
 
+  // What somebody chose or wrote is not sent yet, though the field was left: on the way to the button, for one.
+  const isChanged = field => {
+    if (field.localName === "select") {
+      const given = Array.from(field.options).findIndex(option => option.defaultSelected);
+      return field.selectedIndex !== Math.max(given, 0);
+    }
+    if (field.type === "checkbox" || field.type === "radio") return field.checked !== field.defaultChecked;
+    return "defaultValue" in field && field.value !== field.defaultValue;
+  };
+
   const show = html => {
     if (isBusy()) {
       waiting = html;
@@ -45,6 +55,7 @@
       morphStyle: "innerHTML",
       ignoreActiveValue: true,
       callbacks: {
+        beforeNodeMorphed: node => !(node.localName === "form" && Array.from(node.elements).some(isChanged)),
         // what somebody has folded out stays so
         beforeAttributeUpdated: (name, node) => !(name === "open" && node.localName === "details"),
       },

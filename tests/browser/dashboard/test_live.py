@@ -65,6 +65,30 @@ def test_nothing_moves_while_somebody_is_busy(site: Site, page: Page, taskq: Tas
     expect(page.locator("h1")).to_contain_text("paused")
 
 
+def test_what_was_chosen_stays_until_it_is_sent(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+    """Also when the field was left, as it is on the way to the button."""
+    taskq.remote("note").delay()
+    taskq.remote("note").using(queue="low").delay()
+    page.goto(site.at("queue?name=default"))
+    page.get_by_label("Queue").select_option("low")
+    page.get_by_label("Queue").blur()
+    inspector.pause("default")
+    expect(page.locator("h1")).to_contain_text("paused")
+    page.get_by_role("button", name="Go").first.click()
+    expect(page.locator("h1")).to_contain_text("low")
+
+
+def test_what_was_written_stays_until_it_is_sent(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
+    taskq.remote("note").delay()
+    page.goto(site.at("queue?name=default&state=aggregating"))
+    group = page.get_by_label("Group")
+    group.fill("of the day")
+    group.blur()
+    inspector.pause("default")
+    expect(page.locator("h1")).to_contain_text("paused")
+    expect(group).to_have_value("of the day")
+
+
 def test_live_updates_are_paused_and_resumed(site: Site, page: Page, taskq: TaskQ) -> None:
     page.goto(site.home)
     page.get_by_role("button", name="Pause live updates").click()
