@@ -93,7 +93,7 @@ def raw_drain(url: str, *, count: int, concurrency: int) -> dict[str, float]:
         if handed[turn]:
             finished += pipe.receive().count(b"1")
         reply = pipe.receive()
-        handed[turn] = [task_id.decode() for task_id in reply[3::2]]
+        handed[turn] = [task_id.decode() for task_id in reply[4::2]]
         empty = 0 if handed[turn] else empty + 1
         if empty > 4 and finished < count:
             raise SystemExit(f"only {finished} of {count} tasks came")
