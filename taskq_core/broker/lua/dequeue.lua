@@ -82,11 +82,11 @@ local limits
 
 -- is_permitted: whether a task may run now; one that is gone gives back what it holds. With all it needs inside, which is
 -- made only where there are limits.
-local function is_permitted(id, key, fields, is_gone)
+local function is_permitted(id, key, limited, is_gone)
 -- include _place
 -- include _limits
   limits = limits or limiter(string.sub(ARGV[7], 1, -3), now_s, now_ns, now_ms)
-  return is_gone and limits.let_go(id, key) or limits.hand_out(id, key, fields[4], fields[5])
+  return is_gone and limits.let_go(id, key) or limits.hand_out(id, key, limited, redis.call('HGET', key, 'taskq_permit'))
 end
 
 for i, id in ipairs(ids) do
@@ -97,25 +97,16 @@ for i, id in ipairs(ids) do
     break
   end
   local key = ARGV[7] .. id
-  local fields = redis.pcall(
-    'HMGET',
-    key,
-    'msg',
-    'taskq_step',
-    'taskq_wait',
-    'taskq_limit',
-    'taskq_permit',
-    'pending_since',
-    'unique_key'
-  )
-  local message, lock = fields[1], fields[7]
+  local fields =
+    redis.pcall('HMGET', key, 'msg', 'taskq_step', 'taskq_wait', 'taskq_limit', 'unique_key', 'pending_since')
+  local message, limited, lock = fields[1], fields[4], fields[5]
   if message and fields[2] and is_cancelled(KEYS[5], fields[2]) then
-    if fields[5] then
-      is_permitted(id, key, fields, true)
+    if limited then
+      is_permitted(id, key, limited, true)
     end
     redis.call('DEL', key)
     release(lock, id)
-  elseif message and fields[4] and not is_permitted(id, key, fields) then
+  elseif message and limited and not is_permitted(id, key, limited) then
     taken.waits = true -- for a limit
   elseif message then
     redis.call('HSET', key, 'state', 'active', 'taskq_owner', owner, 'taskq_started', started)

@@ -32,12 +32,18 @@
            lock, as "<length>:<id>"
 ]]
 -- include _clock
+-- include _wake
+
+-- storing: what it takes to store tasks that are not plain, made only where there are some.
+local function storing()
 -- include _marks
 -- include _place
 -- include _limits
 -- include _unique
 -- include _store
--- include _wake
+  return store, named, place_all
+end
+
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local receipt = redis.pcall('GET', KEYS[4]) -- a key of another type is no receipt, and is written over
 if type(receipt) == 'table' and not string.find(tostring(receipt.err), 'WRONGTYPE', 1, true) then
@@ -60,7 +66,7 @@ if (last - 5) % stride == 1 then
   room = tonumber(ARGV[last]) - pending
   last = last - 1
 end
-local keys, now
+local keys, now, store, named, place_all
 local known_calls = {}
 if stride == 8 then
   for task = 1, (last - 5) / 8 do
@@ -68,6 +74,7 @@ if stride == 8 then
   end
 end
 if stride > 2 then
+  store, named, place_all = storing()
   keys = { prefix = ARGV[4], scheduled = KEYS[2], groups = KEYS[5] }
   now = { s = now_s, ns = now_ns, ms = now_ms }
   redis.call('ZCARD', KEYS[2])
@@ -138,9 +145,9 @@ if room and string.find(codes, 'f', 1, true) then
   local is_stored = string.find(codes, '1', 1, true)
   codes = codes .. ':' .. whole(pending + stored)
   if not is_stored and not string.find(codes, 'u', 1, true) then
-    return codes .. named(holders)
+    return named and codes .. named(holders) or codes
   end
 end
-codes = codes .. named(holders)
+codes = named and codes .. named(holders) or codes
 redis.call('SET', KEYS[4], ARGV[2] .. ':' .. codes, 'EX', ARGV[3])
 return codes

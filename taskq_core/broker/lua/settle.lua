@@ -37,11 +37,6 @@
 -- include _leave_active
 -- include _unique
 -- include _record
--- include _lock
--- include _marks
--- include _place
--- include _store
--- include _flow
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }
 local stride = tonumber(ARGV[8])
@@ -63,13 +58,23 @@ for position = 1, total do
 end
 local scores = total > 0 and redis.call('ZMSCORE', KEYS[2], unpack(ids, 1, math.min(total, budget))) or {}
 
-local flow -- made when the first step of a workflow is met
+local flow -- made when the first step of a workflow is met, with all it needs
 local processed, failed, archived, requeued = 0, 0, 0, 0
 local limits
+
+local function workflows_here()
+-- include _lock
+-- include _marks
+-- include _place
+-- include _store
+-- include _flow
+  return workflows(string.sub(KEYS[7], 1, -5), { s = now_s, ns = now_ns, ms = now_ms })
+end
 
 -- end_limits: give back what a task holds of its limits. True if it is given back itself and has to wait. With all it
 -- needs inside, which is made only where there are limits.
 local function end_limits(id, key, outcome)
+-- include _place
 -- include _limits
   limits = limits or limiter(ARGV[3], now_s, now_ns, now_ms)
   if outcome == 'q' then
@@ -87,20 +92,22 @@ for position = math.min(total, budget), 1, -1 do
   local key, score = task_prefix .. id, scores[position]
   local fields = score
     and not owned[id]
-    and redis.pcall('HMGET', key, 'taskq_owner', 'taskq_wait', 'taskq_step', 'taskq_permit', 'taskq_unique')
+    and redis.pcall('HMGET', key, 'taskq_owner', 'taskq_wait', 'taskq_step', 'taskq_permit')
   if fields and fields[1] == ARGV[2] .. ':' .. score then
     codes[position] = '1'
     owned[id] = true
     gone[#gone + 1] = id
     redis.call('LREM', KEYS[1], #ARGV[i] > 1 and 1 or -1, id) -- first: accepted also over maxmemory
     local outcome = string.sub(ARGV[i], 1, 1)
+    local lock = stride == 7 and ARGV[i + 4] or ''
+    local rule = lock ~= '' and redis.call('HGET', key, 'taskq_unique')
     local is_told = outcome == 'b'
     outcome = is_told and 'a' or outcome
     if stride == 7 and ARGV[i + 5] ~= '' and outcome ~= 'c' then
       redis.call('HSET', key, 'taskq_cursor', ARGV[i + 5])
     end
     if fields[3] and (outcome == 'c' or outcome == 'd' or outcome == 'a') then
-      flow = flow or workflows(string.sub(KEYS[7], 1, -5), { s = now_s, ns = now_ns, ms = now_ms })
+      flow = flow or workflows_here()
       outcome = flow.settled(fields[3], outcome, key, ARGV[i + 2], ARGV[i + 5])
       if flow.has_to_carry then
         codes[position], flow.has_to_carry = '3', false
@@ -108,14 +115,12 @@ for position = math.min(total, budget), 1, -1 do
     end
     local waits = fields[4] and end_limits(id, key, outcome)
     if outcome == 'q' then
-      follow(fields[5], ARGV[i + 4], id, 'pending') -- also where it waits for a limit
+      follow(rule, lock, id, 'pending') -- also where it waits for a limit
     end
     if outcome == 'd' then
       redis.call('DEL', key)
       processed = processed + 1
-      if stride == 7 then
-        release(ARGV[i + 4], id)
-      end
+      release(lock, id)
       announce(keys, fields[2], id)
     elseif outcome == 'c' then
       keep(KEYS[4], whole(now_s + tonumber(ARGV[i + 3])), id, key, ARGV[i + 2], 'completed')
@@ -124,16 +129,16 @@ for position = math.min(total, budget), 1, -1 do
       end
       record_attempt(key, ARGV[i + 6])
       processed = processed + 1
-      if fields[5] then
-        follow(fields[5], ARGV[i + 4], id, 'completed')
+      if rule then
+        follow(rule, lock, id, 'completed')
       else
-        release(ARGV[i + 4], id)
+        release(lock, id)
       end
       announce(keys, fields[2], id)
     elseif outcome == 'r' or outcome == 'n' then
       keep(KEYS[5], whole(due(now_ms, tonumber(ARGV[i + 3]))), id, key, ARGV[i + 2], 'retry')
       record_attempt(key, ARGV[i + 6])
-      follow(fields[5], ARGV[i + 4], id, 'retry')
+      follow(rule, lock, id, 'retry')
       tell(keys, fields[2], id)
       if outcome == 'r' then
         processed = processed + 1
@@ -145,7 +150,7 @@ for position = math.min(total, budget), 1, -1 do
       end
       keep(KEYS[6], whole(now_s), id, key, ARGV[i + 2], 'archived')
       record_attempt(key, ARGV[i + 6])
-      follow(fields[5], ARGV[i + 4], id, 'archived')
+      follow(rule, lock, id, 'archived')
       processed = processed + 1
       failed = failed + 1
       archived = archived + 1
