@@ -7,7 +7,6 @@ Payloads are let go as soon as their batch was sent.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, overload
 
 from taskq_core.admission import Wait
@@ -23,11 +22,12 @@ from taskq_core.wire import QueueKeys
 class Batch:
     """Tasks of one queue that go in one script call."""
 
-    __slots__ = ("_headers", "bytes", "queue", "sources", "span", "tasks")
+    __slots__ = ("_has_spans", "_headers", "bytes", "queue", "sources", "span", "tasks")
 
     def __init__(self, queue: QueueKeys, span: BatchSpan) -> None:
         self.queue = queue
         self.span = span
+        self._has_spans = span.has_spans
         self.tasks: list[NewTask] = []
         self.sources: list[BaseTask[Any]] = []
         self.bytes = 0
@@ -36,7 +36,7 @@ class Batch:
     def headers(self, preparer: Preparer, plan: Plan, name: str, task_id: str, body_size: int) -> Headers:
         """Return the headers of one of its tasks; made once for those with one plan that carry the same."""
         carried = preparer.carried()
-        if self.span.has_spans:
+        if self._has_spans:
             return preparer.headers(plan, self.span.create(name, task_id, body_size), carried)
         key = (plan, tuple(carried.items()) if carried else ())
         headers = self._headers.get(key)
@@ -82,7 +82,7 @@ class BatchFiller:
         batch = self._open.get(kind)
         if batch is None:
             batch = self._open[kind] = Batch(queue, preparer.tracing.start_batch(queue.name))
-        task = preparer.prepare_for_batch(call, plan, partial(batch.headers, preparer, plan))
+        task = preparer.prepare_for_batch(call, plan, batch.headers)
         batch.tasks.append(task)
         batch.sources.append(call.task)
         batch.bytes += len(task.message)

@@ -235,8 +235,7 @@ class Client:
         try:
             while True:
                 answer = self._send_tasks(prepared.queue, (prepared.task,), time.monotonic() + timeout_s)
-                ((code, holder),) = answer.each()
-                error = prepared.settle(code, answer, holder)
+                error = prepared.settle_alone(answer)
                 pause_s = wait.pause_s() if isinstance(error, QueueFullError) else None
                 if pause_s is None:
                     break

@@ -81,6 +81,13 @@ class Prepared(Generic[R]):
             return None
         return refusal(code, self.handle.name, self.handle.queue, self.handle.id, answer, holder)
 
+    def settle_alone(self, answer: Admitted) -> EnqueueError | None:
+        """Return the error that the answer to a call with this task alone stands for, or None."""
+        if answer.codes == EnqueueCode.STORED:
+            return None
+        ((code, holder),) = answer.each()
+        return self.settle(code, answer, holder)
+
     def failure(self, cause: BrokerError) -> EnqueueError:
         """Return the error for a send that failed."""
         facts = (self.handle.name, self.handle.queue, self.handle.id, str(cause))
@@ -186,18 +193,18 @@ class Preparer:
         return Prepared(plan.queue, new, self.handle(task, task_id, source), span)
 
     def prepare_for_batch(
-        self, call: Signature[Any], plan: Plan, headers: Callable[[str, str, int], Headers]
+        self, call: Signature[Any], plan: Plan, headers: "Callable[[Preparer, Plan, str, str, int], Headers]"
     ) -> NewTask:
         """Return a task to be sent with others.
 
         Args:
             call: The call.
             plan: Its task's plan.
-            headers: Returns its headers, given the task's name, its id and the bytes of its payload.
+            headers: Returns its headers, given this, the plan, the task's name, its id and the bytes of its payload.
         """
         payload = self._payload(call)
         task_id = plan.task_id or new_task_id()
-        its_headers, limit = headers(call.task.name, task_id, len(payload)), ""
+        its_headers, limit = headers(self, plan, call.task.name, task_id, len(payload)), ""
         if plan.limits is not None:
             its_headers, limit = _limited(its_headers, plan.limits, call)
         return self._new_task(call.task, plan, task_id, payload, its_headers, limit)
@@ -250,7 +257,8 @@ class Preparer:
         new = NewTask(task_id, message, plan.start_at_s, plan.start_in_ms, unique_key, plan.unique_s, plan.group, limit)
         if plan.marks:
             new.marks = plan.marks
-        new.unique_rule = plan.unique_rule
+        if plan.unique_rule:
+            new.unique_rule = plan.unique_rule
         if plan.confirm is not None:
             new.confirm = plan.confirm
             new.digest = digest

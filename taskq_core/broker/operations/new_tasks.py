@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import repeat
 from typing import Any, TypeVar
 
 from taskq_core.broker.operations.operation import (
@@ -69,7 +70,9 @@ def read_codes(reply: Any) -> str:
 
 def each_code(codes: str) -> Iterator[tuple[str, str]]:
     """Yield the codes one by one, each with the task that holds its lock, "" for none."""
-    holders = iter(codes.holders if isinstance(codes, Codes) else ())
+    if not isinstance(codes, Codes):
+        return zip(codes, repeat(""), strict=False)
+    holders = iter(codes.holders)
     return ((code, next(holders, "") if code in _NAMES_HOLDER else "") for code in codes)
 
 
