@@ -96,6 +96,7 @@ def _arrive(
         is_sent = False
         try:
             yield from ask(operations.register_queue(keys.queues, (target.name,)))
+            yield from _note_steps(keys, target, [task for task, _ in ready])
             is_sent = True
             arrived = yield from ask(operations.move_in(target, ready, until_s=now_s + MOVE_S))
         except BrokerError as error:
@@ -113,6 +114,19 @@ def _arrive(
     if gone:
         yield from ask(operations.release_receipts(target, gone, until_s=now_s + _CONFIRMED_S))
     return codes
+
+
+def _note_steps(keys: Keys, target: QueueKeys, tasks: Sequence[Departure]) -> Steps[None]:
+    """Let the homes of workflows know where steps of theirs are from now on; perhaps only Go looks there."""
+    by_home: dict[QueueKeys, set[str]] = {}
+    for task in tasks:
+        key = task.fields.get(b"taskq_step", b"").decode("utf-8", "surrogateescape").split(" ", 3)[3:]
+        home = keys.home_of(key[0]) if key else None
+        if home is not None and home.name != target.name:
+            by_home.setdefault(home, set()).add(key[0])
+    for home, workflow_keys in by_home.items():
+        for workflow_id in (yield from ask(operations.note_moved(home, sorted(workflow_keys), target=target.name))):
+            yield from ask(operations.revoke_steps(target, workflow_id))
 
 
 def _addressed(task: Departure, queue: QueueKeys, target: QueueKeys) -> tuple[Departure, str]:

@@ -247,6 +247,15 @@ class Keys:
             keys = self._queues[name] = QueueKeys(self.prefix, name)
             return keys
 
+    def home_of(self, workflow_key: str) -> QueueKeys | None:
+        """Return the home queue of a workflow by its key, None if it is none of these keys."""
+        own, found, _ = workflow_key.rpartition(":wf:")
+        _, opened, name = own.partition("{")
+        if not found or not opened or not name.endswith("}"):
+            return None
+        queue = self.queue(name[:-1])
+        return queue if workflow_key.startswith(queue.own_prefix) else None
+
     def server(self, host: str, pid: int, server_id: str) -> str:
         """Presence of one server: string, expiring."""
         return f"{self.servers}:{{{host}:{pid}:{server_id}}}"

@@ -22,16 +22,6 @@ Carrying = Generator[Operation[Any], Any, set[str]]
 """Yields operations, is sent their answers, returns names of queues that have something to carry now."""
 
 
-def home_queue(keys: Keys, workflow_key: str) -> QueueKeys | None:
-    """Return the home queue of a workflow by its key, None if it is none of these keys."""
-    own, found, _ = workflow_key.rpartition(":wf:")
-    _, opened, name = own.partition("{")
-    if not found or not opened or not name.endswith("}"):
-        return None
-    queue = keys.queue(name[:-1])
-    return queue if workflow_key.startswith(queue.own_prefix) else None
-
-
 def carry(keys: Keys, queue: QueueKeys, due: ToCarry, register: Callable[[QueueKeys], Operation[Any]]) -> Carrying:
     """Carry what stands in a queue.
 
@@ -61,7 +51,7 @@ def _carry_notes(keys: Keys, queue: QueueKeys, due: ToCarry) -> Carrying:
     by_home: dict[QueueKeys | None, list[tuple[bytes, bytes]]] = defaultdict(list)
     for field, value in due.notes.items():
         _, _, key = field.decode("utf-8", "surrogateescape").partition(" ")
-        by_home[home_queue(keys, key)].append((field, value))
+        by_home[keys.home_of(key)].append((field, value))
     for home, notes in by_home.items():
         if home is not None:
             ends: list[tuple[Argument, Argument, Argument]] = []

@@ -67,6 +67,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "flow_retry": lambda q: ops.retry_steps(q, "a", 0, "a"),
     "flow_clean": lambda q: ops.clean_workflows(q),
     "flow_due": lambda q: ops.read_due(q, owner="w1", leader_ms=1000),
+    "flow_moved": lambda q: ops.note_moved(q, [q.workflow("a")], target="other"),
     "flow_note": lambda q: ops.tell_ends(q, [(q.workflow("a"), "0", "d")]),
     "flow_forget": lambda q: ops.forget_notes(q, [(b"a", b"d")]),
     "flow_fetch": lambda q: ops.fetch_steps(q, [b"s a 0"]),

@@ -325,6 +325,15 @@ def steps_sent(queue: QueueKeys, steps: Sequence[StepToSend]) -> Operation[int]:
     return Operation("steps_sent", load("flow_sent"), (queue.workflows_out,), args, integer)
 
 
+def note_moved(home: QueueKeys, workflow_keys: Sequence[str], *, target: str) -> Operation[list[str]]:
+    """Note that steps of workflows at home here move to another queue. Reads as ids of those that are cancelled."""
+    args = (home.own_prefix, target, *workflow_keys)
+    keys = (home.workflow_queues,)
+    return Operation(
+        "note_moved", load("flow_moved"), keys, args, lambda reply: [each.decode("utf-8", "replace") for each in reply]
+    )
+
+
 def sweep_steps(
     queue: QueueKeys, *, first: int = 0, count: int = SWEEP_MAX, now_ns: int | None = None
 ) -> Operation[tuple[int, int, bool]]:

@@ -318,6 +318,77 @@ async def test_a_step_that_was_deleted_is_noticed(app: TaskQ, go_queue: QueueKey
         await handle.aresult(timeout=10)
 
 
+HOMES = {"home": "default", "elsewhere": "other"}
+"""Where a step stands that is moved: at the home of its workflow, or in another queue."""
+
+
+@pytest.mark.parametrize("where", HOMES)
+@pytest.mark.parametrize("fate", ["completed", "archived", "deleted", "hash deleted"])
+async def test_a_step_that_was_moved_to_where_go_alone_looks_is_noticed(
+    app: TaskQ, start: Runner, redis_server: RedisServer, where: str, fate: str
+) -> None:
+    """Also when its task is deleted there by other tools: as a whole, or its hash alone."""
+    go = app.runtime.keys.queue("go")
+    here = app.runtime.keys.queue(HOMES[where])
+
+    @app.task
+    async def last(size: int) -> int:
+        return size + 1
+
+    await app.runtime.async_client.run(ops.pause(here))
+    await start(carry_every=0.1, queues={"default": 1})
+    handle = await (app.remote("go:measure", queue=here.name).s() | last.s()).at_home("default").adelay()
+    await until(lambda: redis_server.client.llen(here.pending), "the step is in its queue")
+    task_id = f"{handle.id}.measure"
+    await asyncio.to_thread(Inspector(app).move_task, here.name, task_id, "go")
+    assert not redis_server.client.exists(here.task(task_id))
+    await app.runtime.async_client.run(ops.resume(here))
+
+    if fate.endswith("deleted"):
+        redis_server.client.delete(go.task(task_id), *([go.pending] if fate == "deleted" else []))
+    else:
+        end_as_go_does(redis_server, go, take_as_go_does(redis_server, go), fate, b"9")
+
+    if fate == "completed":
+        assert await handle.aresult(timeout=20) == 10
+    else:
+        problem = "no way" if fate == "archived" else "the task was deleted"
+        with pytest.raises(WorkflowFailedError, match=problem):
+            await handle.aresult(timeout=20)
+
+
+@pytest.mark.parametrize("first", ["move", "cancel"])
+async def test_a_step_that_was_moved_is_dropped_once_its_workflow_is_cancelled(
+    app: TaskQ, start: Runner, redis_server: RedisServer, first: str
+) -> None:
+    seen: list[str] = []
+
+    @app.task
+    async def step() -> None:
+        seen.append("step")
+
+    @app.task
+    async def other() -> None:
+        seen.append("other")
+
+    handle = await chain(step.s()).adelay()
+    inspector = Inspector(app)
+    steps = [
+        lambda: inspector.move_task("default", f"{handle.id}.step", "third"),
+        handle.cancel,
+    ]
+    for each in steps if first == "move" else steps[::-1]:
+        await asyncio.to_thread(each)
+    await other.using(queue="third").adelay()
+
+    ends = Ends()
+    await start(listener=ends, queues={"third": 1})
+    await until(lambda: seen, "the task behind it has run")
+
+    assert seen == ["other"]
+    assert not redis_server.client.exists(app.runtime.keys.queue("third").task(f"{handle.id}.step"))
+
+
 async def test_a_step_that_went_with_its_queue_has_failed(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
     """Its workflow, at home elsewhere, ends and can be retried; what was not told yet is told, and nothing is left."""
 
