@@ -204,7 +204,7 @@ def test_a_task_may_take_its_context(name: str) -> None:
 
 def test_every_attempt_is_told_of() -> None:
     """A task that is to run again is ready; errors and workers of all attempts stay, and the context knows them."""
-    result = parcels.deliver.using(max_retry=3).enqueue(3)
+    result = parcels.deliver.using(max_retry=3).enqueue(3, pause_s=20)
     lost = "tests.taskq_django.parcels.tasks.LostError"
     drain(raises=False)
     between = parcels.deliver.get_result(result.id)

@@ -70,10 +70,10 @@ async def astamp(context: TaskContext, parcel: int) -> list[Any]:
 
 
 @task(takes_context=True)
-def deliver(context: TaskContext, doors: int) -> list[Any]:
-    """Fails at all doors but the last."""
+def deliver(context: TaskContext, doors: int, pause_s: int = 0) -> list[Any]:
+    """Fails at all doors but the last, with so many seconds between two."""
     if context.attempt < doors:
-        raise Retry(after=0) from LostError(f"nobody at door {context.attempt}")
+        raise Retry(after=pause_s) from LostError(f"nobody at door {context.attempt}")
     return [[each.exception_class_path for each in context.task_result.errors], context.attempt]
 
 
