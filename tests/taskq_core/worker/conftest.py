@@ -24,8 +24,18 @@ from tests.redis_server import RedisServer
 PATIENCE_S = 20.0
 """Seconds after which a condition counts as never met. Nothing waits that long when all is well."""
 
-SHRUNK: dict[str, Any] = {"lease": 2, "heartbeat": 0.5, "lease_grace": 1, "recover_every": 0.2, "shutdown_grace": 10}
+SHRUNK: dict[str, Any] = {
+    "lease": 2,
+    "heartbeat": 0.5,
+    "lease_grace": 1,
+    "recover_every": 0.2,
+    "leader_lease": 1,
+    "shutdown_grace": 10,
+}
 """Times of a worker in tests; a lost task is back after at most four seconds instead of a minute."""
+
+LONG_LEASE: dict[str, Any] = {"lease": 30, "heartbeat": 0.5}
+"""Of workers that are killed: no slow machine ends a lease before that, and afterwards `lapse` does."""
 
 
 async def until(condition: Callable[[], Any], what: str = "the condition", *, within: float = PATIENCE_S) -> Any:
@@ -168,6 +178,15 @@ def state_of(server: RedisServer, queue: QueueKeys, task_id: str) -> str | None:
     state = server.client.hget(queue.task(task_id), "state")
     assert not isinstance(state, str)
     return None if state is None else state.decode()
+
+
+def lapse(server: RedisServer, *queues: QueueKeys) -> None:
+    """Let every lease have ended a minute ago, instead of waiting for it: who held them is dead or stands still."""
+    server.client.ping()  # what a dead process sent last is read before the answer to this
+    ended = int(server.client.time()[0]) - 60  # type: ignore[index]  # of a blocking client
+    for queue in queues:
+        for task_id in server.client.zrange(queue.lease, 0, -1):  # type: ignore[union-attr]  # of a blocking client
+            server.client.zadd(queue.lease, {task_id: ended}, xx=True)
 
 
 def push_raw(

@@ -21,9 +21,11 @@ from taskq_core.inspector import Inspector
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
+    LONG_LEASE,
     Ends,
     Runner,
     WorkerProcess,
+    lapse,
     marks,
     state_of,
     stored,
@@ -181,13 +183,14 @@ def test_a_worker_that_is_killed_while_it_cancels_leaves_the_task_to_be_recovere
 ) -> None:
     """The wish is the killed run's alone: the next run goes on, and is cancelled anew by whichever worker has it."""
     handle = app.remote("wait", retention=600).delay(name="work", until="never")
-    first = start_process()
+    first = start_process(**LONG_LEASE)
     until_blocking(lambda: marks(redis_server, "work"))
     first.signal(signal.SIGSTOP)
     first.wait_until_stopped()
     assert handle.cancel(keep=False)
     first.signal(signal.SIGKILL)
     first.wait()
+    lapse(redis_server, queue)
     start_process()
     until_blocking(lambda: marks(redis_server, "work").count("started 2") == 1)
 

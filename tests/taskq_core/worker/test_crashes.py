@@ -13,7 +13,9 @@ from taskq_core import TaskQ, TaskState
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
+    LONG_LEASE,
     WorkerProcess,
+    lapse,
     marks,
     state_of,
     stored,
@@ -24,9 +26,6 @@ from tests.taskq_core.worker.harm import STEPS
 Start = Callable[..., WorkerProcess]
 
 pytestmark = pytest.mark.slow
-
-SHORT: dict[str, Any] = {"lease": 1, "heartbeat": 0.3}
-"""Of workers that die at once, so that their tasks come back soon."""
 
 
 def is_at_rest(server: RedisServer, queue: QueueKeys) -> bool:
@@ -92,11 +91,12 @@ def test_a_worker_killed_at_a_step(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, step: str
 ) -> None:
     """Before Redis has its outcome a task runs again and the retry is counted; afterwards nothing happens."""
-    dying = start_process(harm={"at": step, "signal": signal.SIGKILL}, concurrency=1, **SHORT)
+    dying = start_process(harm={"at": step, "signal": signal.SIGKILL}, concurrency=1, **LONG_LEASE)
     handle = app.remote("quick", retention=600).delay(name="a")
 
     assert dying.wait() == -signal.SIGKILL
     assert state_of(redis_server, queue, handle.id) == ("completed" if step == "settled" else "active")
+    lapse(redis_server, queue)
     start_process(concurrency=1)
 
     assert handle.result(15) == "done"
@@ -191,7 +191,7 @@ def test_a_task_that_kills_its_worker_is_archived_in_the_end(
     poisons, neighbours = {}, []
     workers: dict[str, WorkerProcess] = {}
     statuses: dict[str, list[int]] = {how: [] for how in killers}
-    config: dict[str, Any] = {**SHORT, "concurrency": 2, "lease_grace": 0.5}
+    config: dict[str, Any] = {**LONG_LEASE, "concurrency": 2}
     for how in killers:
         poisons[how] = app.remote("poison", queue=how, max_retry=1, retention=600).delay(name=how, how=how)
         beside = app.remote("quick", queue=how, max_retry=3, retention=600)
@@ -202,6 +202,7 @@ def test_a_task_that_kills_its_worker_is_archived_in_the_end(
         for how, worker in workers.items():  # what runs them in production starts them again, too
             if worker.process.poll() is not None:
                 statuses[how].append(worker.wait())
+                lapse(redis_server, app.runtime.keys.queue(how))
                 workers[how] = start_process(queues={how: 1}, has_to_start=False, **config)
         return all(handle.refresh().state is TaskState.ARCHIVED for handle in poisons.values())
 

@@ -13,9 +13,11 @@ from taskq_core.inspector import Inspector
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
+    LONG_LEASE,
     Ends,
     Runner,
     WorkerProcess,
+    lapse,
     marks,
     state_of,
     stored,
@@ -92,13 +94,13 @@ async def test_a_retry_that_comes_too_late_is_not_started(
     """What counts is when an attempt starts, not the first alone; a run that began in time is not cut short."""
     runs: list[int] = []
 
-    @app.task(expires=5, retry_delay=7)
+    @app.task(expires=3, retry_delay=4)
     async def work() -> None:
         runs.append(1)
         raise ValueError("once")
 
-    handle = await work.adelay()
     await start()
+    handle = await work.adelay()
     with pytest.raises(TaskExpiredError):
         await handle.aresult(20)
 
@@ -123,13 +125,14 @@ def test_a_task_whose_worker_is_killed_runs_again_only_in_time(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess]
 ) -> None:
     """It is archived as expired by whoever gets it after that: one run, one task, none lost."""
-    first = start_process()
-    work = app.remote("wait", retention=600).using(expires=6)
+    first = start_process(**LONG_LEASE)
+    work = app.remote("wait", retention=600).using(expires=4)
     others = [app.remote("wait", retention=600).delay(name=f"other {n}", until="go") for n in range(3)]
     handle = work.delay(name="work", until="never")
     until_blocking(lambda: marks(redis_server, "work") and all(marks(redis_server, f"other {n}") for n in range(3)))
     first.signal(signal.SIGKILL)
     first.wait()
+    lapse(redis_server, queue)
     redis_server.client.set("go", "1")
     expires_s = int(stored(redis_server, queue, handle.id).headers["taskq-expires"])
     until_blocking(lambda: redis_server.client.time()[0] > expires_s)

@@ -15,13 +15,21 @@ from taskq_core.broker.operations import Operation
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Runner, WorkerProcess, marks, state_of, stored, until, until_blocking
+from tests.taskq_core.worker.conftest import (
+    LONG_LEASE,
+    Runner,
+    WorkerProcess,
+    lapse,
+    marks,
+    state_of,
+    stored,
+    until,
+    until_blocking,
+)
 
 PLAIN = "iterate"
 COROUTINE = "iterate_coroutine"
 BOTH = pytest.mark.parametrize("kind", [PLAIN, COROUTINE])
-SHORT: dict[str, Any] = {"lease": 1, "heartbeat": 0.3}
-"""Of workers that are killed or stand still, so that their tasks come back soon."""
 
 
 def cursor_of(server: RedisServer, queue: QueueKeys, task_id: str) -> int:
@@ -119,7 +127,7 @@ async def test_an_item_longer_than_the_grace_is_repeated_once_a_stop(app: TaskQ,
 
 @pytest.mark.redis
 def test_a_kill_repeats_the_item_in_hand_where_each_is_stored(
-    app: TaskQ, redis_server: RedisServer, start_process: Callable[..., WorkerProcess]
+    app: TaskQ, redis_server: RedisServer, start_process: Callable[..., WorkerProcess], queue: QueueKeys
 ) -> None:
     handles = [
         app.remote(kind).using(max_retry=5).delay(name=kind, count=40, pause_s=0.02, every=1)
@@ -127,12 +135,13 @@ def test_a_kill_repeats_the_item_in_hand_where_each_is_stored(
     ]
     kills = 2
     for kill in range(kills):
-        process = start_process(**SHORT)
+        process = start_process(**LONG_LEASE)
         until_blocking(
             lambda kill=kill: all(len(items_of(redis_server, kind)) > 10 * (kill + 1) for kind in (PLAIN, COROUTINE))
         )
         process.signal(signal.SIGKILL)
         process.wait()
+        lapse(redis_server, queue)
     start_process()
     for handle in handles:
         assert handle.result(timeout=60) == "done"
@@ -150,10 +159,11 @@ def test_a_kill_repeats_nothing_before_the_stored_cursor(
 ) -> None:
     """Without `every` the cursor is stored in the background, and what came after it is repeated."""
     handles = {kind: app.remote(kind).delay(name=kind, count=200, pause_s=0.01) for kind in (PLAIN, COROUTINE)}
-    process = start_process(**SHORT)
+    process = start_process(**LONG_LEASE)
     until_blocking(lambda: all(cursor_of(redis_server, queue, handle.id) > 20 for handle in handles.values()))
     process.signal(signal.SIGKILL)
     process.wait()
+    lapse(redis_server, queue)
     before = {kind: cursor_of(redis_server, queue, handle.id) for kind, handle in handles.items()}
     first_runs = {kind: items_of(redis_server, kind) for kind in handles}
     start_process()
@@ -173,10 +183,11 @@ def test_a_zombie_does_not_move_the_cursor(
         name: app.remote(PLAIN).delay(name=name, count=200, pause_s=0.02, every=every)
         for name, every in (("background", None), ("each", 1))
     }
-    zombie = start_process(**SHORT)
+    zombie = start_process(**LONG_LEASE)
     until_blocking(lambda: all(cursor_of(redis_server, queue, handle.id) > 5 for handle in handles.values()))
     zombie.signal(signal.SIGSTOP)
     zombie.wait_until_stopped()
+    lapse(redis_server, queue)
     left_at = {name: len(marks(redis_server, name)) for name in handles}
     start_process()
     until_blocking(lambda: all(2 in attempts_of(redis_server, name) for name in handles), "they are taken over")

@@ -15,9 +15,11 @@ from taskq_core.errors import TaskInterrupted
 from taskq_core.wire import QueueKeys, ServerInfo, WorkerInfo
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
+    LONG_LEASE,
     Ends,
     Runner,
     WorkerProcess,
+    lapse,
     marks,
     push_raw,
     state_of,
@@ -37,11 +39,12 @@ async def test_a_killed_worker_loses_no_task(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """Another worker runs it again when the lease and its grace are over, and the retry is counted."""
-    killed = start_process()
+    killed = start_process(**LONG_LEASE)
     handle = await app.remote("wait", retention=600, max_retry=3).adelay(name="a", until="go")
     await until(lambda: marks(redis_server, "a") == ["started 1"])
     killed.signal(signal.SIGKILL)
     killed.wait()
+    lapse(redis_server, queue)
     start_process()
     await until(lambda: marks(redis_server, "a") == ["started 1", "started 2"])
     redis_server.client.set("go", 1)
