@@ -69,6 +69,9 @@ def plan(tasks: int) -> Plan:
     for telemetry, words in (("none", "nothing"), *kinds):
         arguments = {"kind": "coroutine", "concurrency": 50, "count": tasks // 2, "telemetry": telemetry}
         rows.append((f"telemetry: drain with {words}, worker's CPU us a task", "drain", arguments, "worker_cpu_us", ""))
+        if telemetry != "none":
+            title = f"telemetry: the same written by the tasks, {words}, CPU us a task"
+            rows.append((title, "drain", {**arguments, "by_hand": True}, "worker_cpu_us", ""))
         enqueued = {"count": tasks // 10, "telemetry": telemetry}
         rows.append(
             (f"telemetry: delay() with {words}, CPU us a task", "enqueue_single", enqueued, "client_cpu_us", "")

@@ -106,11 +106,28 @@ class _Started(WorkerListener):
         self.at = time.perf_counter()
 
 
-def drain(url: str, *, kind: str, concurrency: int, count: int, telemetry: str = "none") -> Figures:
-    """A worker in one process empties a queue of tasks that do nothing."""
-    _configure(telemetry)
+def drain(
+    url: str, *, kind: str, concurrency: int, count: int, telemetry: str = "none", by_hand: bool = False
+) -> Figures:
+    """A worker in one process empties a queue of tasks that do nothing.
+
+    Args:
+        url: Redis.
+        kind: "coroutine" or "plain".
+        concurrency: Of the worker.
+        count: Number of tasks.
+        telemetry: What `_configure` sets up.
+        by_hand: The tasks write the same span and records themselves, and taskq none: what OpenTelemetry alone costs
+            in a worker, whose caches a loop of nothing but spans does not share. Their messages carry no trace.
+    """
     taskq = app(url)
+    if by_hand:
+        kind = "by_hand"
+        _instrument_by_hand(taskq, telemetry)
+    else:
+        _configure(telemetry)
     taskq.client.enqueue_many(_calls(taskq, f"bench:{kind}", count))
+    _flush_spans()
     listener = _Started()
     worker = Worker(taskq, WorkerConfig(concurrency=concurrency, burst=True), listener=listener)
     before = resource.getrusage(resource.RUSAGE_SELF)
@@ -124,6 +141,45 @@ def drain(url: str, *, kind: str, concurrency: int, count: int, telemetry: str =
     return {"tasks_per_s": count / seconds, "worker_cpu_us": cpu_s / count * 1e6}
 
 
+def _instrument_by_hand(taskq: TaskQ, telemetry: str) -> None:
+    """Register a coroutine that writes what a run writes, with providers that taskq does not see."""
+    from opentelemetry import context
+    from opentelemetry.trace import SpanKind, set_span_in_context
+
+    from taskq_core.telemetry import extract
+
+    provider, meter_provider = _providers(telemetry)
+    tracer = provider.get_tracer("by hand")
+    histograms = []
+    if meter_provider is not None:
+        meter = meter_provider.get_meter("by hand")
+        histograms = [meter.create_histogram(f"histogram.{number}", "s") for number in range(3)]
+    flags = "00" if telemetry == "unsampled" else "01"
+    parent = extract({"traceparent": f"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}"})
+    attributes: dict[str, Any] = {f"attribute.{number}": "some text" for number in range(11)}
+    labels = [{f"label.{number}": "some text" for number in range(count)} for count in (3, 3, 2)]
+
+    @taskq.task(name="bench:by_hand", headers={"tenant": "acme"})
+    async def by_hand(number: int, text: str) -> None:
+        span = tracer.start_span("process default", parent, SpanKind.CONSUMER, attributes)
+        around = set_span_in_context(span, parent)
+        context.attach(around)
+        if span.is_recording():
+            span.set_attribute("state", "deleted")
+        span.end()
+        for histogram, label in zip(histograms, labels, strict=False):
+            histogram.record(0.001, label, around)
+
+
+def _flush_spans() -> None:
+    """Export what enqueueing wrote, so that it is not counted as the worker's."""
+    from opentelemetry import trace
+
+    flush = getattr(trace.get_tracer_provider(), "force_flush", None)
+    if flush is not None:
+        flush()
+
+
 def _count(taskq: TaskQ) -> Any:
     from taskq_core.broker.operations import count_tasks
 
@@ -131,7 +187,7 @@ def _count(taskq: TaskQ) -> Any:
 
 
 def _configure(telemetry: str) -> None:
-    """Set up an SDK whose exporters throw away: the cost measured is that of making spans and records.
+    """Set up an SDK for this process.
 
     `none` sets up nothing, `spans` traces, `metrics` traces and metrics, `unsampled` both, within a request that is not
     sampled.
@@ -139,12 +195,23 @@ def _configure(telemetry: str) -> None:
     if telemetry == "none":
         return
     from opentelemetry import context, metrics, trace
+
+    from taskq_core.telemetry import extract
+
+    provider, meter_provider = _providers(telemetry)
+    trace.set_tracer_provider(provider)
+    if meter_provider is not None:
+        metrics.set_meter_provider(meter_provider)
+    if telemetry == "unsampled":
+        context.attach(extract({"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"}))
+
+
+def _providers(telemetry: str) -> tuple[Any, Any]:
+    """Return an SDK whose exporters throw away: the cost measured is that of making spans and records."""
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-
-    from taskq_core.telemetry import extract
 
     class Discard(SpanExporter):
         def export(self, spans: Any) -> SpanExportResult:
@@ -152,15 +219,11 @@ def _configure(telemetry: str) -> None:
 
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(Discard()))
-    trace.set_tracer_provider(provider)
-    if telemetry != "spans":
-        metrics.set_meter_provider(MeterProvider(metric_readers=[InMemoryMetricReader()]))
-    if telemetry == "unsampled":
-        context.attach(extract({"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"}))
+    return provider, None if telemetry == "spans" else MeterProvider(metric_readers=[InMemoryMetricReader()])
 
 
 def bare_telemetry(url: str, *, count: int) -> Figures:
-    """What OpenTelemetry itself costs here, without taskq: CPU of a span with eight attributes, and of a record."""
+    """What OpenTelemetry alone costs in a loop of nothing else: CPU of a span with eight attributes, of a record."""
     _configure("metrics")
     from opentelemetry import metrics, trace
     from opentelemetry.trace import SpanKind
