@@ -218,7 +218,7 @@ class Tracing:
             relation = relation or self._relation
             if relation is Relation.PARENT:
                 if self._drops(parent):
-                    return ConsumerSpan(self, None, parent)
+                    return ConsumerSpan(self, None, parent, is_malformed=is_malformed)
             else:
                 sender = trace.get_current_span(parent).get_span_context()
                 if sender.is_valid:

@@ -20,6 +20,7 @@ from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
 
 from taskq_core.errors import ConfigurationError, Discard, Retry, SkipRetry, Snooze, TaskControl
 from taskq_core.telemetry import FIRST_RUN, ConsumerSpan, Relation, Tracing, extract
+from taskq_core.telemetry.propagation import HEADERS_LIMIT
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 SAMPLED = {"traceparent": f"00-{TRACE_ID}-00f067aa0ba902b7-01"}
@@ -267,6 +268,13 @@ class TestSampling:
 
         assert len(calls) == asked
         assert headers["traceparent"].startswith(f"00-{TRACE_ID}-")
+
+    def test_baggage_that_was_not_read_is_noticed_all_the_same(self, provider: TracerProvider) -> None:
+        """A run that is not sampled says as well that its message held far too much."""
+        span = consume(Tracing(tracer_provider=provider), {**UNSAMPLED, "baggage": "k=" + "x" * HEADERS_LIMIT})
+
+        assert span.span is None
+        assert span.is_malformed
 
     def test_a_task_that_links_to_what_was_left_out_is_sampled_by_itself(
         self, provider: TracerProvider, exporter: InMemorySpanExporter
