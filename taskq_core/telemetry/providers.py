@@ -53,8 +53,11 @@ class Switch:
     """
 
     def __init__(self) -> None:
-        self._tracer_provider: Callable[[], trace.TracerProvider | None] = _global_tracer_provider
-        self._meter_provider: Callable[[], metrics.MeterProvider | None] = _global_meter_provider
+        # Attributes, not methods: each task asks.
+        self.tracer_provider: Callable[[], trace.TracerProvider | None] = _global_tracer_provider
+        """Returns the provider of spans in force; None for none."""
+        self.meter_provider: Callable[[], metrics.MeterProvider | None] = _global_meter_provider
+        """Returns the provider of metrics in force; None for none."""
         if _is_disabled_by_environment():
             self.turn_off()
 
@@ -64,22 +67,12 @@ class Switch:
         meter_provider: metrics.MeterProvider | None = None,
     ) -> None:
         """Use these providers, or for None the global one."""
-        self._tracer_provider = (lambda: tracer_provider) if tracer_provider else _global_tracer_provider
-        self._meter_provider = (lambda: meter_provider) if meter_provider else _global_meter_provider
+        self.tracer_provider = (lambda: tracer_provider) if tracer_provider else _global_tracer_provider
+        self.meter_provider = (lambda: meter_provider) if meter_provider else _global_meter_provider
 
     def turn_off(self) -> None:
         """Write no span and no metric from now on."""
-        self._tracer_provider = self._meter_provider = _nothing
-
-    @property
-    def tracer_provider(self) -> trace.TracerProvider | None:
-        """The provider of spans in force; None for none."""
-        return self._tracer_provider()
-
-    @property
-    def meter_provider(self) -> metrics.MeterProvider | None:
-        """The provider of metrics in force; None for none."""
-        return self._meter_provider()
+        self.tracer_provider = self.meter_provider = _nothing
 
 
 def _nothing() -> None:
@@ -103,12 +96,12 @@ switch = Switch()
 
 def global_tracer_provider() -> trace.TracerProvider | None:
     """Return the provider of spans that is in force now; None while there is none."""
-    return switch.tracer_provider
+    return switch.tracer_provider()
 
 
 def global_meter_provider() -> metrics.MeterProvider | None:
     """Return the provider of metrics that is in force now; None while there is none."""
-    return switch.meter_provider
+    return switch.meter_provider()
 
 
 def is_sdk(provider: object) -> bool:

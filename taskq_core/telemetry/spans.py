@@ -15,6 +15,9 @@ from taskq_core.telemetry import names, propagation
 if TYPE_CHECKING:
     from taskq_core.telemetry.tracing import Tracing
 
+_STEERS = (Retry, Snooze, Discard)
+"""What a task raises to steer the queue, which is no failure."""
+
 
 class ProducerSpan:
     """The span of one enqueue, from `Tracing.start_producer`; without an SDK an object that does nothing.
@@ -145,7 +148,7 @@ class ConsumerSpan:
         span = self._span
         if span is None or not span.is_recording():
             return
-        if isinstance(error, Retry | Snooze | Discard):
+        if error is not None and isinstance(error, _STEERS):
             error = None
         self._tracing.finish(span, error, error_type, state_after)
 

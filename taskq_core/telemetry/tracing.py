@@ -31,9 +31,9 @@ from taskq_core.telemetry import names, propagation
 from taskq_core.telemetry.exceptions import note_error
 from taskq_core.telemetry.providers import (
     INSTRUMENTATION_NAME,
-    global_tracer_provider,
     instrumentation_version,
     is_sdk,
+    switch,
 )
 from taskq_core.telemetry.sampling import Sampling
 from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
@@ -41,6 +41,8 @@ from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
 FIRST_RUN = "taskq-first-run"
 """Header of a task that runs again: the `traceparent` of its first run, to which later ones link."""
 _KNOWN_MAX = 1024
+_pid = os.getpid()
+"""Of this process: to ask for it each time costs a system call a span."""
 
 _logger = logging.getLogger(__name__)
 
@@ -104,7 +106,7 @@ class Tracing:
         """Address at which the trace of a task can be looked at; None without `url` or without a trace."""
         if self._url is None:
             return None
-        found = trace.get_current_span(propagation.extract(headers, baggage=False)).get_span_context()
+        found = propagation.read(headers, baggage=False)[1]
         return self._url.replace("{trace_id}", trace.format_trace_id(found.trace_id)) if found.is_valid else None
 
     @contextmanager
@@ -122,7 +124,7 @@ class Tracing:
             return []
         found: dict[tuple[int, int], Link] = {}
         for headers in tasks:
-            sender = trace.get_current_span(propagation.extract(headers, baggage=False)).get_span_context()
+            sender = propagation.read(headers, baggage=False)[1]
             if sender.is_valid:
                 found.setdefault((sender.trace_id, sender.span_id), Link(sender))
         return list(found.values())
@@ -194,6 +196,7 @@ class Tracing:
         headers: Mapping[str, str],
         relation: Relation | None = None,
         body_size: int = 0,
+        tracer: Tracer | None = None,
     ) -> ConsumerSpan:
         """Start the span `process <queue>`, related to the one whose context stands in the headers.
 
@@ -207,24 +210,24 @@ class Tracing:
                 no part. A run after the first links to the first.
             relation: Instead of the one of this `Tracing`, for one task.
             body_size: Bytes of its payload.
+            tracer: From `tracer`, if the caller has just asked.
         """
-        tracer = self.tracer()
         if tracer is None:
-            return self._no_consumer
+            tracer = self.tracer()
+            if tracer is None:
+                return self._no_consumer
         try:
-            parent = propagation.extract(headers, baggage=self.baggage)
-            is_malformed = propagation.is_malformed(headers, parent)
+            parent, sender = propagation.read(headers, baggage=self.baggage)
+            is_malformed = propagation.is_malformed(headers, sender)
             links: list[Link] = []
             relation = relation or self._relation
             if relation is Relation.PARENT:
-                if self._drops(parent):
+                if self._current[2].drops(sender):
                     return ConsumerSpan(self, None, parent, is_malformed=is_malformed)
-            else:
-                sender = trace.get_current_span(parent).get_span_context()
-                if sender.is_valid:
-                    if relation is Relation.LINK:
-                        links.append(Link(sender))
-                    parent = trace.set_span_in_context(trace.INVALID_SPAN, parent)
+            elif sender.is_valid:
+                if relation is Relation.LINK:
+                    links.append(Link(sender))
+                parent = trace.set_span_in_context(trace.INVALID_SPAN, parent)
             first = headers.get(FIRST_RUN)
             if first is not None:
                 links += self.links(({propagation.TRACEPARENT: first},))
@@ -306,7 +309,7 @@ class Tracing:
 
     def attributes(self, operation: str, queue: str, task_type: str | None) -> dict[str, AttributeValue]:
         """Return what all spans of one operation, queue and task have in common, for the caller to add to."""
-        pid = os.getpid()
+        pid = _pid
         if pid != self._known_by:  # a child has another id
             self._known, self._known_by = {}, pid
         known = self._known.get((operation, queue, task_type))
@@ -335,7 +338,7 @@ class Tracing:
 
     def tracer(self) -> Tracer | None:
         """Return the SDK's tracer; None without an SDK."""
-        provider = self._fixed_provider or global_tracer_provider()
+        provider = self._fixed_provider or switch.tracer_provider()
         current = self._current
         if provider is not current[0]:
             current = self._current = (provider, _tracer_of(provider), Sampling(provider))
@@ -379,3 +382,12 @@ def _checked_url(url: str | None) -> str | None:
     if url is not None and not (url.startswith(("http://", "https://")) and "{trace_id}" in url):
         raise ConfigurationError(f"url of traces must be an http(s) address with '{{trace_id}}' in it, got {url!r}")
     return url
+
+
+def _note_pid() -> None:
+    global _pid
+    _pid = os.getpid()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_pid)

@@ -186,9 +186,9 @@ class InlineWorker:
         payload, traceparent = unwrap(message.payload, parameters)
         tracing = self._app.runtime.tracing
         if tracing.is_active:
-            headers = dict(message.headers)
+            headers: Mapping[str, str] = message.headers
             if traceparent is not None:
-                headers["traceparent"] = traceparent
+                headers = {**headers, "traceparent": traceparent}
             run.span = tracing.start_consumer(
                 run.queue.name,
                 run.name,

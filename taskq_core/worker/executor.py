@@ -118,10 +118,11 @@ class Executor:
                 check_expiry(message, self._redis_time(), run.queue.name)
             parameters = () if isinstance(task, Handler) else task.codec.parameters
             payload, traceparent = unwrap(message.payload, parameters)
-            if self._tracing.is_active:
-                headers = dict(message.headers)
+            tracer = self._tracing.tracer()
+            if tracer is not None:
+                headers: Mapping[str, str] = message.headers
                 if traceparent is not None:
-                    headers["traceparent"] = traceparent
+                    headers = {**headers, "traceparent": traceparent}
                 run.span = self._tracing.start_consumer(
                     run.queue.name,
                     name,
@@ -131,6 +132,7 @@ class Executor:
                     headers=headers,
                     relation=task.options.relation,
                     body_size=len(message.payload),
+                    tracer=tracer,
                 )
                 if run.span.is_malformed:
                     self._trace_malformed(run.queue.name)

@@ -184,6 +184,22 @@ def test_the_short_way_of_reading_gives_what_the_propagator_gives(traceparent: s
     assert trace.get_current_span(context).get_span_context().is_remote == expected.is_remote
 
 
+def test_what_was_read_last_is_not_taken_for_anything_else() -> None:
+    """Messages with the same trace are read once; each has its own baggage and flags all the same."""
+    plain = {"traceparent": TRACEPARENT}
+    first = propagation.extract(plain)
+
+    with_baggage = propagation.extract({**plain, "baggage": "user=7"})
+    again = propagation.extract(plain)
+    other = propagation.extract({"traceparent": TRACEPARENT[:-1] + "0"})
+
+    assert baggage.get_all(with_baggage) == {"user": "7"}
+    assert again == first
+    assert not baggage.get_all(again)
+    assert trace.get_current_span(first).get_span_context().trace_flags == 1
+    assert trace.get_current_span(other).get_span_context().trace_flags == 0
+
+
 class OwnFormat(TextMapPropagator):
     """A propagator somebody chose; it can be told to fail."""
 
@@ -213,7 +229,7 @@ def test_the_global_propagator_is_used_and_writes_plain_text(clean_globals: None
     propagation.inject(headers, traced({"user": "7"}))
 
     assert headers == {"x-own": "7"}
-    headers["traceparent"] = TRACEPARENT
+    headers["traceparent"] = TRACEPARENT  # which the tests before have read
     assert baggage.get_all(propagation.extract(headers)) == {"own": "7"}
     assert propagation.cuts.read() == before
 
