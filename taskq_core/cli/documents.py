@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from taskq_core.attempts import Attempt
-from taskq_core.dashboard import QueueSeries, Sample, TypesOverview, WorkflowRow
+from taskq_core.dashboard import QueueSeries, Sample, StepDetail, TypesOverview, WorkflowRow
 from taskq_core.inspector import (
     DailyStats,
     GroupInfo,
@@ -210,6 +210,41 @@ def workflow(row: WorkflowRow) -> Document:
         "state": row.state.value,
         "created_at": moment(row.created_at),
         "ended_at": moment(row.ended_at),
+        "steps": row.steps,
+        "steps_ended": row.steps_ended,
+        "steps_failed": row.steps_failed,
+    }
+
+
+def step(found: StepDetail) -> Document:
+    """A step of a workflow, or a group with some of its members. Results that are too long are cut."""
+    about = found.step
+    return {
+        "queue": found.queue,
+        "workflow": found.workflow_id,
+        "name": about.name,
+        "task": about.task,
+        "task_id": about.task_id,
+        "state": about.state.value,
+        "ended_at": moment(about.ended_at),
+        "error": about.error,
+        **octets("result", found.result),
+        "result_size": found.result_size,
+        "total": about.members,
+        "succeeded": about.succeeded,
+        "failed": about.failed,
+        "members": [
+            {
+                "number": each.number,
+                "task_id": each.task_id,
+                "queue": each.queue,
+                "state": each.state.value,
+                "error": each.error,
+                **octets("result", each.result),
+                "result_size": each.result_size,
+            }
+            for each in found.members
+        ],
     }
 
 

@@ -5,10 +5,10 @@ import click
 from taskq_core.cli import documents
 from taskq_core.cli.base import Answer, Group, confirm, for_each, yes_option
 from taskq_core.cli.params import QUEUE
-from taskq_core.cli.render import Column
+from taskq_core.cli.render import Column, shown_bytes
 from taskq_core.cli.session import Session
-from taskq_core.dashboard import Dashboard
-from taskq_core.dashboard.workflows import WORKFLOWS_MAX
+from taskq_core.dashboard import MEMBERS_MAX, WORKFLOWS_MAX, Dashboard, WorkflowRow
+from taskq_core.workflow import WorkflowState
 
 workflow = Group("workflow", help="Look at workflows, cancel them, and run what failed again.")
 _queue = click.option("-q", "--queue", required=True, type=QUEUE, help="home queue of the workflow")
@@ -34,6 +34,7 @@ def list_workflows(session: Session, queue: str, page: int, size: int) -> None:
         Column(title="ID", whole=True),
         Column(title="NAME", cut=True),
         Column(title="STATE"),
+        Column(title="STEPS"),
         Column(title="CREATED"),
         Column(title="ENDED"),
     )
@@ -42,6 +43,7 @@ def list_workflows(session: Session, queue: str, page: int, size: int) -> None:
             each.id,
             each.name or "-",
             each.state.value,
+            _progress(each),
             documents.moment(each.created_at) or "-",
             documents.moment(each.ended_at) or "-",
         )
@@ -51,6 +53,11 @@ def list_workflows(session: Session, queue: str, page: int, size: int) -> None:
     out.table(columns, cells, empty=f"there are {pages} pages" if page > 1 else f"no workflows in {queue}")
     if pages > 1:
         out.note(f"page {page} of {pages}, {found.total} workflows")
+
+
+def _progress(row: WorkflowRow) -> str:
+    failed = f", {row.steps_failed} failed" if row.steps_failed else ""
+    return "-" if row.state is WorkflowState.DAMAGED else f"{row.steps_ended}/{row.steps}{failed}"
 
 
 @workflow.command("show")
@@ -87,6 +94,53 @@ def show_workflow(session: Session, queue: str, workflow_id: str, form: str) -> 
         out.line()
     for line in (graph.to_text() if form == "text" else graph.to_mermaid()).splitlines():
         out.line(line)
+
+
+@workflow.command("step")
+@_queue
+@click.option("--page", type=click.IntRange(1), default=1, show_default=True, help="number of the page")
+@click.option("--size", type=click.IntRange(1, MEMBERS_MAX), default=30, show_default=True, help="members on a page")
+@click.argument("workflow_id", metavar="ID")
+@click.argument("name", metavar="STEP")
+@click.pass_obj
+def show_step(session: Session, queue: str, workflow_id: str, name: str, page: int, size: int) -> None:
+    """Show the step STEP of the workflow ID: what it returned, or the members of a group with how each stands."""
+    out = session.output
+    found = Dashboard(session.inspector).workflow_step(queue, workflow_id, name, skip=(page - 1) * size, count=size)
+    step = found.step
+    if out.as_json:
+        out.json({**documents.step(found), "page": page, "page_size": size})
+        return
+    lines = {"step": step.name, "workflow": found.workflow_id, "task": step.task or "-", "state": step.state.value}
+    if step.members is None:
+        lines |= {"queue": step.queue, "task id": step.task_id}
+    else:
+        lines["members"] = f"{step.succeeded + step.failed} of {step.members} ended, {step.failed} failed"
+    more = {"error": step.error, "result": _cut(found.result, found.result_size)}
+    out.pairs({**lines, **{key: text for key, text in more.items() if text}})
+    if step.members is None:
+        return
+    out.line()
+    columns = (
+        Column(title="MEMBER"),
+        Column(title="STATE"),
+        Column(title="TASK", whole=True),
+        Column(title="QUEUE"),
+        Column(title="ERROR OR RESULT", cut=True),
+    )
+    cells = [
+        (str(each.number), each.state.value, each.task_id, each.queue, each.error or shown_bytes(each.result, most=200))
+        for each in found.members
+    ]
+    pages = -(-step.members // size)
+    out.table(columns, cells, empty=f"there are {pages} pages" if page > 1 else "it has no members")
+    if pages > 1:
+        out.note(f"page {page} of {pages}, {step.members} members")
+
+
+def _cut(data: bytes, size: int) -> str:
+    shown = shown_bytes(data) if data else ""
+    return f"{shown}... (the first {len(data)} of {size} bytes)" if size > len(data) else shown
 
 
 @workflow.command("cancel")

@@ -5,6 +5,7 @@ long a worker has lived, which queue it prefers. Nothing here changes anything; 
 """
 
 from taskq_core.dashboard.faces import AsyncDashboard, Dashboard
+from taskq_core.dashboard.graph_svg import graph_svg
 from taskq_core.dashboard.graphs import BOX_HEIGHT, BOX_WIDTH, GraphDrawing, StepBox, StepEdge
 from taskq_core.dashboard.history import DAYS_CHOICES, DayRow, error_rate
 from taskq_core.dashboard.lines import Points, line_path, scale_top
@@ -44,7 +45,16 @@ from taskq_core.dashboard.times import TaskTime, TimeKind, times_of
 from taskq_core.dashboard.traces import trace_headers, trace_url
 from taskq_core.dashboard.types import StateTypes, TypeRuns, TypesOverview
 from taskq_core.dashboard.workers import QueueWeight, RunningRow, WorkerRow, WorkersOverview, worker_row
-from taskq_core.dashboard.workflows import WorkflowDetail, WorkflowRow, WorkflowsPage, workflow_of
+from taskq_core.dashboard.workflow_lists import (
+    WORKFLOW_SCAN_MAX,
+    WORKFLOWS_MAX,
+    WorkflowCounts,
+    WorkflowFilter,
+    WorkflowRow,
+    WorkflowSearch,
+    WorkflowsPage,
+)
+from taskq_core.dashboard.workflows import MEMBERS_MAX, MemberRow, StepDetail, WorkflowDetail, has_task, workflow_of
 
 __all__ = [
     "BOX_HEIGHT",
@@ -53,14 +63,18 @@ __all__ = [
     "EDITABLE_STATES",
     "EDITED_BYTES",
     "LONGEST_SPAN",
+    "MEMBERS_MAX",
     "SCAN_MAX",
     "SELECTED_MAX",
     "STATES",
     "TYPES_SAMPLE",
+    "WORKFLOWS_MAX",
+    "WORKFLOW_SCAN_MAX",
     "AsyncDashboard",
     "Dashboard",
     "DayRow",
     "GraphDrawing",
+    "MemberRow",
     "Points",
     "QueueDetail",
     "QueuePlace",
@@ -73,6 +87,7 @@ __all__ = [
     "Sample",
     "StateTypes",
     "StepBox",
+    "StepDetail",
     "StepEdge",
     "StoreRow",
     "TaskFilter",
@@ -86,14 +101,19 @@ __all__ = [
     "TypesOverview",
     "WorkerRow",
     "WorkersOverview",
+    "WorkflowCounts",
     "WorkflowDetail",
+    "WorkflowFilter",
     "WorkflowRow",
+    "WorkflowSearch",
     "WorkflowsPage",
     "as_text",
     "compact_json",
     "digest",
     "edited_payload",
     "error_rate",
+    "graph_svg",
+    "has_task",
     "is_editable",
     "is_orphaned",
     "line_path",

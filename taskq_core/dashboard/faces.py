@@ -20,7 +20,19 @@ from taskq_core.dashboard.tasks import (
 )
 from taskq_core.dashboard.types import STATE_SCAN, StateTypes, TypesOverview, read_state_types, read_types
 from taskq_core.dashboard.workers import WorkersOverview, read_workers
-from taskq_core.dashboard.workflows import WorkflowDetail, WorkflowsPage, read_workflow, read_workflows
+from taskq_core.dashboard.workflow_lists import (
+    WORKFLOW_SCAN_MAX,
+    WorkflowCounts,
+    WorkflowFilter,
+    WorkflowRow,
+    WorkflowSearch,
+    WorkflowsPage,
+    count_workflows,
+    list_workflows,
+    read_workflows,
+    search_workflows,
+)
+from taskq_core.dashboard.workflows import StepDetail, WorkflowDetail, read_step, read_workflow
 from taskq_core.inspector import AsyncInspector, Inspector, QueueInfo
 from taskq_core.wire import TaskState
 
@@ -114,7 +126,7 @@ class Dashboard:
         Args:
             queue: Name of the queue.
             skip: How many to leave out before.
-            count: Most workflows to return, 1 to 1000. Each costs a call.
+            count: Most workflows to return, 1 to 1000.
 
         Raises:
             QueueNotFoundError: No queue has this name.
@@ -128,8 +140,70 @@ class Dashboard:
         Raises:
             QueueNotFoundError: No queue has this name.
             WorkflowNotFoundError: There is no such workflow, or it is kept no longer.
+            WorkflowDamagedError: What Redis keeps of it cannot be read.
         """
         return self._inspector.follow(partial(read_workflow, name=queue, workflow_id=workflow_id))
+
+    def workflow_step(self, queue: str, workflow_id: str, step: str, *, skip: int = 0, count: int = 50) -> StepDetail:
+        """Return one step of a workflow with what it returned, or a group with members in their order.
+
+        Args:
+            queue: Home queue of the workflow.
+            workflow_id: Its id.
+            step: Name of the step.
+            skip: How many members to leave out before.
+            count: Most members to return, 1 to 500.
+
+        Raises:
+            QueueNotFoundError: No queue has this name.
+            WorkflowNotFoundError: There is no such workflow or no such step in it, or it is kept no longer.
+            WorkflowDamagedError: What Redis keeps of it cannot be read.
+            ConfigurationError: A number is out of bounds.
+        """
+        return self._inspector.follow(
+            partial(read_step, name=queue, workflow_id=workflow_id, step=step, skip=skip, count=count)
+        )
+
+    def workflow_counts(self, names: Sequence[str]) -> Sequence[WorkflowCounts]:
+        """Return how many workflows have each of these queues as their home, by name."""
+        return self._inspector.follow(partial(count_workflows, names=names))
+
+    def list_workflows(
+        self, counts: Sequence[WorkflowCounts], wanted: WorkflowFilter, *, skip: int = 0, count: int = 50
+    ) -> Sequence[WorkflowRow]:
+        """Return workflows of several queues: those that run, queue by queue, then those that have ended.
+
+        Args:
+            counts: How many there are, from `workflow_counts`.
+            wanted: Which; nothing for which each has to be looked at.
+            skip: How many to leave out before.
+            count: Most workflows to return, 1 to 1000.
+
+        Raises:
+            ConfigurationError: The filter looks at workflows, or a number is out of bounds.
+        """
+        return self._inspector.follow(partial(list_workflows, counts=counts, wanted=wanted, skip=skip, count=count))
+
+    def search_workflows(
+        self,
+        counts: Sequence[WorkflowCounts],
+        wanted: WorkflowFilter,
+        *,
+        cursor: str | None = None,
+        scan: int = WORKFLOW_SCAN_MAX,
+    ) -> WorkflowSearch:
+        """Look at workflows for those that fit.
+
+        Args:
+            counts: How many there are, from `workflow_counts`.
+            wanted: Which.
+            cursor: `WorkflowSearch.cursor` of the call to carry on, with the same filter.
+            scan: Most workflows to read, up to 2 000.
+
+        Raises:
+            ConfigurationError: The cursor is foreign, or a number is out of bounds.
+        """
+        return self._inspector.follow(partial(search_workflows, counts=counts, wanted=wanted, cursor=cursor, scan=scan))
 
     def store(self) -> StoreRow:
         """Return what the store says of itself; of a cluster, one of its nodes, and where queues stand."""
@@ -236,6 +310,39 @@ class AsyncDashboard:
     async def workflow(self, queue: str, workflow_id: str) -> WorkflowDetail:
         """Return one workflow with its steps. As `Dashboard.workflow`."""
         return await self._inspector.follow(partial(read_workflow, name=queue, workflow_id=workflow_id))
+
+    async def workflow_step(
+        self, queue: str, workflow_id: str, step: str, *, skip: int = 0, count: int = 50
+    ) -> StepDetail:
+        """Return one step of a workflow, or a group with members. As `Dashboard.workflow_step`."""
+        return await self._inspector.follow(
+            partial(read_step, name=queue, workflow_id=workflow_id, step=step, skip=skip, count=count)
+        )
+
+    async def workflow_counts(self, names: Sequence[str]) -> Sequence[WorkflowCounts]:
+        """Return how many workflows have each of these queues as their home. As `Dashboard.workflow_counts`."""
+        return await self._inspector.follow(partial(count_workflows, names=names))
+
+    async def list_workflows(
+        self, counts: Sequence[WorkflowCounts], wanted: WorkflowFilter, *, skip: int = 0, count: int = 50
+    ) -> Sequence[WorkflowRow]:
+        """Return workflows of several queues. As `Dashboard.list_workflows`."""
+        return await self._inspector.follow(
+            partial(list_workflows, counts=counts, wanted=wanted, skip=skip, count=count)
+        )
+
+    async def search_workflows(
+        self,
+        counts: Sequence[WorkflowCounts],
+        wanted: WorkflowFilter,
+        *,
+        cursor: str | None = None,
+        scan: int = WORKFLOW_SCAN_MAX,
+    ) -> WorkflowSearch:
+        """Look at workflows for those that fit. As `Dashboard.search_workflows`."""
+        return await self._inspector.follow(
+            partial(search_workflows, counts=counts, wanted=wanted, cursor=cursor, scan=scan)
+        )
 
     async def store(self) -> StoreRow:
         """Return what the store says of itself. As `Dashboard.store`."""

@@ -1,64 +1,27 @@
-"""Workflows of a queue: a list of them, and one with its steps laid out as a drawing."""
+"""One workflow: its steps laid out as a drawing, and one of its steps with what it returned, or its members."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from taskq_core.broker import operations
+from taskq_core.broker.operations import StoredMember, StoredStep
 from taskq_core.dashboard.graphs import GraphDrawing, drawing_of
-from taskq_core.errors import BrokerReplyError, ConfigurationError, WorkflowDamagedError
+from taskq_core.errors import ConfigurationError, WorkflowNotFoundError
 from taskq_core.inspector.known import known_queue
 from taskq_core.records import TaskInfo
+from taskq_core.settings import check_whole
 from taskq_core.steps import Steps, ask
 from taskq_core.wire import Keys, QueueKeys
-from taskq_core.workflow.reading import Stored, ask_graph
-from taskq_core.workflow.records import WorkflowGraph, WorkflowState
+from taskq_core.workflow.reading import ask_graph, ask_step
+from taskq_core.workflow.records import StepInfo, StepState, WorkflowGraph, WorkflowState
 from taskq_core.workflow.sending import WORKFLOW, WORKFLOW_QUEUE
 
-WORKFLOWS_MAX = 1_000
-"""Most workflows of one page."""
-_FIELDS = ("state", "name", "created", "ended")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkflowRow:
-    """A workflow in a list.
-
-    Attributes:
-        id: Its id.
-        name: Its name, "" for none.
-        state: How it stands.
-        created_at: When it began, aware UTC; None of a damaged one.
-        ended_at: When it ended, None while it runs.
-    """
-
-    id: str
-    name: str
-    state: WorkflowState
-    created_at: datetime | None
-    ended_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkflowsPage:
-    """Part of the workflows whose home a queue is.
-
-    Attributes:
-        queue: Name of the queue.
-        rows: Those that run first, then those that have ended; of both the newest first.
-        running: How many run.
-        ended: How many have ended and are kept.
-    """
-
-    queue: str
-    rows: Sequence[WorkflowRow]
-    running: int
-    ended: int
-
-    @property
-    def total(self) -> int:
-        """How many there are."""
-        return self.running + self.ended
+MEMBERS_MAX = 500
+"""Most members of a group that are read at once."""
+STEP_RESULT_BYTES = 64 * 1024
+"""Most bytes of what a step returned that are read."""
+MEMBER_RESULT_BYTES = 4 * 1024
+"""Most bytes of what a member of a group returned that are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +41,59 @@ class WorkflowDetail:
         """How many steps have failed, members of groups each as one: what a retry runs again."""
         return sum(step.failed if step.members is not None else step.state == "failed" for step in self.graph.steps)
 
+    @property
+    def can_be_retried(self) -> bool:
+        """Whether a retry runs anything again."""
+        return self.failures > 0 and self.graph.info.state in (WorkflowState.RUNNING, WorkflowState.FAILED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberRow:
+    """A member of a group.
+
+    Attributes:
+        number: Which it is, from 0.
+        task_id: Id of its task, which is there as long as any task.
+        queue: Queue of its task.
+        state: How it stands; `StepState.STARTED` also while it is on its way to another queue.
+        error: Text of its failure, cut to 200 bytes; "" for none.
+        result: What it returned as JSON, cut to `MEMBER_RESULT_BYTES`; b"" for nothing.
+        result_size: How many bytes that has.
+    """
+
+    number: int
+    task_id: str
+    queue: str
+    state: StepState
+    error: str
+    result: bytes
+    result_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDetail:
+    """A step of a workflow, or a group with some of its members.
+
+    Attributes:
+        queue: Home queue of the workflow.
+        workflow_id: Its id.
+        workflow_name: Its name, "" for none.
+        workflow_state: How it stands.
+        step: The step.
+        result: What a step that is no group returned as JSON, cut to `STEP_RESULT_BYTES`; b"" for nothing.
+        result_size: How many bytes that has.
+        members: Members of a group, in their order; those that were asked for.
+    """
+
+    queue: str
+    workflow_id: str
+    workflow_name: str
+    workflow_state: WorkflowState
+    step: StepInfo
+    result: bytes
+    result_size: int
+    members: Sequence[MemberRow]
+
 
 def workflow_of(task: TaskInfo) -> tuple[str, str] | None:
     """Return the home queue and the id of the workflow that a task is a step of; None if it is none."""
@@ -85,60 +101,9 @@ def workflow_of(task: TaskInfo) -> tuple[str, str] | None:
     return (queue, workflow_id) if queue and workflow_id else None
 
 
-def read_workflows(keys: Keys, name: str, *, skip: int, count: int) -> Steps[WorkflowsPage]:
-    """Return part of a queue's workflows. Five calls, and one more for each workflow.
-
-    One that is forgotten while it is read is left out; one that is damaged says so and hides no other.
-    """
-    if skip < 0:
-        raise ConfigurationError(f"skip must be at least 0, got {skip}")
-    if not 1 <= count <= WORKFLOWS_MAX:
-        raise ConfigurationError(f"count must be from 1 to {WORKFLOWS_MAX}, got {count}")
-    queue = yield from known_queue(keys, name)
-    running = yield from ask(operations.count_workflows(queue, ended=False))
-    ended = yield from ask(operations.count_workflows(queue, ended=True))
-    ids: list[str] = []
-    if skip < running:
-        ids += yield from ask(operations.list_workflows(queue, ended=False, skip=skip, count=count))
-    if len(ids) < count and skip + count > running:
-        first = max(0, skip - running)
-        ids += yield from ask(operations.list_workflows(queue, ended=True, skip=first, count=count - len(ids)))
-    rows = []
-    for workflow_id in dict.fromkeys(ids):  # one that ends meanwhile stands in both lists
-        try:
-            values = yield from ask(operations.look_at_workflow(queue, workflow_id, _FIELDS))
-        except BrokerReplyError:  # a key of another type
-            rows.append(_damaged(workflow_id))
-            continue
-        if values is not None:
-            rows.append(_row(queue, workflow_id, *values))
-    return WorkflowsPage(queue=name, rows=rows, running=running, ended=ended)
-
-
-def _row(
-    queue: QueueKeys,
-    workflow_id: str,
-    state: bytes | None,
-    name: bytes | None,
-    created: bytes | None,
-    ended: bytes | None,
-) -> WorkflowRow:
-    stored = Stored(queue, workflow_id)
-    called = (name or b"").decode("utf-8", "replace")
-    try:
-        return WorkflowRow(
-            id=workflow_id,
-            name=called,
-            state=stored.state(state),
-            created_at=stored.time("created", created),
-            ended_at=stored.time("ended", ended) if ended else None,
-        )
-    except WorkflowDamagedError:
-        return _damaged(workflow_id, called)
-
-
-def _damaged(workflow_id: str, name: str = "") -> WorkflowRow:
-    return WorkflowRow(id=workflow_id, name=name, state=WorkflowState.DAMAGED, created_at=None, ended_at=None)
+def has_task(step: StepInfo | MemberRow) -> bool:
+    """Return whether the task of a step was enqueued, so that a link to it makes sense; it may be deleted by now."""
+    return bool(step.task_id and step.state not in (StepState.WAITING, StepState.SKIPPED))
 
 
 def read_workflow(keys: Keys, name: str, workflow_id: str) -> Steps[WorkflowDetail]:
@@ -146,3 +111,51 @@ def read_workflow(keys: Keys, name: str, workflow_id: str) -> Steps[WorkflowDeta
     queue = yield from known_queue(keys, name)
     graph: WorkflowGraph = yield from ask_graph(queue, workflow_id)
     return WorkflowDetail(graph=graph, drawing=drawing_of(graph))
+
+
+def read_step(keys: Keys, name: str, workflow_id: str, step: str, *, skip: int, count: int) -> Steps[StepDetail]:
+    """Return one step of a workflow, and of a group the members of one page. Four calls, however many there are."""
+    check_whole("skip", skip, least=0, most=10**12)
+    if not 1 <= count <= MEMBERS_MAX:
+        raise ConfigurationError(f"count must be from 1 to {MEMBERS_MAX}, got {count}")
+    queue = yield from known_queue(keys, name)
+    called, state, number, found = yield from ask_step(queue, workflow_id, step)
+    if found is None:
+        raise WorkflowNotFoundError(name, workflow_id, f"it has no step {step!r:.200}")
+    most = STEP_RESULT_BYTES if found.members is None else MEMBER_RESULT_BYTES
+    stored: StoredStep | None = yield from ask(
+        operations.read_step(queue, workflow_id, number, first=skip, count=count, most=most)
+    )
+    if stored is None:
+        raise WorkflowNotFoundError(name, workflow_id, "there is no such workflow, or it is kept no longer")
+    members = [_member(queue, workflow_id, found, at, each) for at, each in enumerate(stored.members, skip)]
+    return StepDetail(
+        queue=name,
+        workflow_id=workflow_id,
+        workflow_name=called,
+        workflow_state=state,
+        step=found,
+        result=stored.result,
+        result_size=stored.size,
+        members=members,
+    )
+
+
+def _member(queue: QueueKeys, workflow_id: str, group: StepInfo, number: int, stored: StoredMember) -> MemberRow:
+    if stored.end:
+        state = StepState.FAILED if stored.end == b"f" else StepState.SUCCEEDED
+    elif group.state in (StepState.SUCCEEDED, StepState.FAILED):  # it ends as this is read
+        state = StepState.STARTED
+    elif group.state is StepState.STARTED and stored.queue == queue.name:  # others are enqueued before it
+        state = StepState.WAITING
+    else:
+        state = group.state
+    return MemberRow(
+        number=number,
+        task_id=stored.task_id or f"{workflow_id}.{group.name}.{number}",
+        queue=stored.queue or queue.name,
+        state=state,
+        error=stored.failure.decode("utf-8", "replace"),
+        result=stored.result,
+        result_size=stored.size,
+    )

@@ -167,40 +167,24 @@ def _ask_tree(queue: QueueKeys, workflow_id: str, described: Spec, tree: Any) ->
     return b"[" + b",".join(results) + b"]"
 
 
+_KINDS = ("s", "z", "e", "gt", "gd", "gf")
+"""Fields of each node that tell how it stands."""
+
+
 def ask_graph(queue: QueueKeys, workflow_id: str) -> Asking:
     """Read a workflow with all its steps."""
     facts = yield from ask_fields(queue, workflow_id, ["state", "name", "created", "ended", "spec"])
     state, name, created, ended, spec = facts
     stored = Stored(queue, workflow_id)
     nodes = stored.spec(spec).nodes
-    kinds = ("s", "z", "e", "gt", "gd", "gf")
-    fields = [f"{kind}{number}" for number in range(len(nodes)) for kind in kinds]
+    fields = [f"{kind}{number}" for number in range(len(nodes)) for kind in _KINDS]
     values = yield from ask_fields(queue, workflow_id, fields)
-    is_cancelled = state == b"cancelled"
-    steps = []
-    for number, (step, task, its_queue, parents, is_group, is_callback) in enumerate(nodes):
-        own_state, at, error, total, done, failed = values[number * len(kinds) : (number + 1) * len(kinds)]
-        stands = _STATES.get(own_state or b"w", StepState.WAITING)
-        if is_cancelled and stands in (StepState.WAITING, StepState.STARTED):
-            stands = StepState.CANCELLED
-        is_over = stands not in (StepState.WAITING, StepState.STARTED)
-        steps.append(
-            StepInfo(
-                name=step,
-                task=task,
-                queue=its_queue,
-                task_id="" if is_group else f"{workflow_id}.{step}",
-                state=stands,
-                after={nodes[parent][0]: _WHEN.get(letter, "end") for parent, letter in parents},
-                is_callback=is_callback,
-                ended_at=stored.time(f"z{number}", at) if at and is_over else None,
-                error=(error or b"").decode("utf-8", "replace"),
-                members=stored.number(f"gt{number}", total) if is_group else None,
-                succeeded=stored.number(f"gd{number}", done),
-                failed=stored.number(f"gf{number}", failed),
-            )
-        )
-    total_steps, counts = counted(tuple(steps))
+    width = len(_KINDS)
+    steps = tuple(
+        _step(stored, workflow_id, nodes, number, values[number * width : (number + 1) * width], state)
+        for number in range(len(nodes))
+    )
+    total_steps, counts = counted(steps)
     info = WorkflowInfo(
         id=workflow_id,
         queue=queue.name,
@@ -211,7 +195,46 @@ def ask_graph(queue: QueueKeys, workflow_id: str) -> Asking:
         total=total_steps,
         counts=counts,
     )
-    return WorkflowGraph(info=info, steps=tuple(steps))
+    return WorkflowGraph(info=info, steps=steps)
+
+
+def ask_step(queue: QueueKeys, workflow_id: str, name: str) -> Asking:
+    """Read one step of a workflow: name and state of that, the number of the step and the step, or None for none."""
+    state, called, spec = yield from ask_fields(queue, workflow_id, ["state", "name", "spec"])
+    stored = Stored(queue, workflow_id)
+    nodes = stored.spec(spec).nodes
+    title, stands = (called or b"").decode("utf-8", "replace"), stored.state(state)
+    for number, node in enumerate(nodes):
+        if node[0] == name:
+            values = yield from ask_fields(queue, workflow_id, [f"{kind}{number}" for kind in _KINDS])
+            return title, stands, number, _step(stored, workflow_id, nodes, number, values, state)
+    return title, stands, -1, None
+
+
+def _step(
+    stored: Stored, workflow_id: str, nodes: list[Any], number: int, values: list[bytes | None], state: bytes | None
+) -> StepInfo:
+    """Return a step from the values of its `_KINDS`, of a workflow in this state."""
+    name, task, its_queue, parents, is_group, is_callback = nodes[number]
+    own_state, at, error, total, done, failed = values
+    stands = _STATES.get(own_state or b"w", StepState.WAITING)
+    if state == b"cancelled" and stands in (StepState.WAITING, StepState.STARTED):
+        stands = StepState.CANCELLED
+    is_over = stands not in (StepState.WAITING, StepState.STARTED)
+    return StepInfo(
+        name=name,
+        task=task,
+        queue=its_queue,
+        task_id="" if is_group else f"{workflow_id}.{name}",
+        state=stands,
+        after={nodes[parent][0]: _WHEN.get(letter, "end") for parent, letter in parents},
+        is_callback=is_callback,
+        ended_at=stored.time(f"z{number}", at) if at and is_over else None,
+        error=(error or b"").decode("utf-8", "replace"),
+        members=stored.number(f"gt{number}", total) if is_group else None,
+        succeeded=stored.number(f"gd{number}", done),
+        failed=stored.number(f"gf{number}", failed),
+    )
 
 
 def ask_cancel(keys: Keys, home: str, workflow_id: str) -> Asking:

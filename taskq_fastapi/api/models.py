@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from taskq_core import Progress, TaskInfo, TaskState
+from taskq_core import Progress, TaskInfo, TaskState, dashboard
 from taskq_core.dashboard import QueueStatus, TaskRecord
 from taskq_core.inspector import ActionReport, PeriodicEntryInfo, Skip, UnreadableTask
 from taskq_core.reconcile import FindingKind
-from taskq_core.workflow import StepState, WorkflowGraph, WorkflowState
+from taskq_core.workflow import StepInfo, StepState, WorkflowGraph, WorkflowState
 from taskq_fastapi.api.access import LISTED_BYTES, Shown
 from taskq_fastapi.status import TaskProgress
 
@@ -579,11 +579,29 @@ def schedule_of(entry: PeriodicEntryInfo, shown: Shown) -> Schedule:
 class WorkflowRow(Record):
     """A workflow in a list."""
 
+    queue: Text = Field(description="Its home.", examples=["default"])
     id: Text = Field(examples=[ID])
     name: Text = Field(description='"" for none.', examples=["onboarding"])
     state: WorkflowState = Field(description="damaged: what Redis keeps of it cannot be read.")
     created_at: datetime | None = Field(description="Null of a damaged one.")
     ended_at: datetime | None = Field(description="Null while it runs.")
+    steps: int = Field(
+        description="Each member of a group as one; of more than 100 groups each group as one.", examples=[4]
+    )
+    steps_ended: int = Field(description="How many of them have ended, in whatever way.", examples=[3])
+    steps_failed: int = Field(
+        description="How many have failed; those after which it goes on as if nothing had happened are left out.",
+        examples=[0],
+    )
+
+
+class WorkflowSearch(Record):
+    """What a search for workflows found: those that run first."""
+
+    rows: list[WorkflowRow]
+    scanned: int = Field(description="How many were read.", examples=[16])
+    total: int = Field(description="How many there are.", examples=[16])
+    cursor: Text | None = Field(description="Where to go on; null if all were read.")
 
 
 class Workflows(Record):
@@ -636,6 +654,31 @@ class Workflow(BaseModel):
     steps: list[WorkflowStep]
 
 
+class Member(BaseModel):
+    """A member of a group."""
+
+    number: int = Field(description="Which it is, from 0.", examples=[0])
+    task_id: Text = Field(examples=[f"{ID}.pictures.0"])
+    queue: Text = Field(description="Queue of its task.", examples=["default"])
+    state: StepState
+    error: Any = Field(description='The beginning of its failure; "" for none.', examples=["timed out"])
+    result: Octets = Field(description="What it returned, if that is short.")
+    result_size: int = Field(description="Bytes of what it returned.", examples=[0])
+
+
+class StepDetail(BaseModel):
+    """A step of a workflow, or a group with some of its members in their order."""
+
+    queue: Text = Field(description="Home of the workflow.", examples=["default"])
+    workflow_id: Text = Field(examples=[ID])
+    workflow_name: Text = Field(description='"" for none.', examples=["onboarding"])
+    workflow_state: WorkflowState
+    step: WorkflowStep
+    result: Octets = Field(description="What a step that is no group returned, if that is not too long.")
+    result_size: int = Field(description="Bytes of what it returned.", examples=[0])
+    members: list[Member]
+
+
 class WorkflowChanged(BaseModel):
     """What became of an action on a workflow."""
 
@@ -645,9 +688,51 @@ class WorkflowChanged(BaseModel):
 
 def workflow_of(graph: WorkflowGraph, shown: Shown) -> Workflow:
     """Return what is shown of a workflow; failures go through the redaction, as those of tasks do."""
-    steps = []
-    for record in graph.steps:
-        step = WorkflowStep.model_validate(record)
-        step.error = shown.value(record.task, "error", _text(record.error))
-        steps.append(step)
+    steps = [_step(record, shown) for record in graph.steps]
     return Workflow(info=WorkflowInfo.model_validate(graph.info), steps=steps)
+
+
+def step_of(found: dashboard.StepDetail, shown: Shown) -> StepDetail:
+    """Return what is shown of a step with its members; failures and results as those of tasks.
+
+    Which task a member is of is not known, so where there is a redaction its result is not shown.
+    """
+    name = found.step.task
+    of_members = shown if shown.may_ask_payloads else Shown(payloads=False, redact=None)
+    members = [
+        Member(
+            number=each.number,
+            task_id=each.task_id,
+            queue=each.queue,
+            state=each.state,
+            error=shown.value(name, "error", _text(each.error)),
+            result=_result(of_members, name, each.result, each.result_size),
+            result_size=each.result_size,
+        )
+        for each in found.members
+    ]
+    return StepDetail(
+        queue=found.queue,
+        workflow_id=found.workflow_id,
+        workflow_name=found.workflow_name,
+        workflow_state=found.workflow_state,
+        step=_step(found.step, shown),
+        result=_result(shown, name, found.result, found.result_size),
+        result_size=found.result_size,
+        members=members,
+    )
+
+
+def _step(record: StepInfo, shown: Shown) -> WorkflowStep:
+    step = WorkflowStep.model_validate(record)
+    step.error = shown.value(record.task, "error", _text(record.error))
+    return step
+
+
+def _result(shown: Shown, name: str, data: bytes, size: int) -> Octets:
+    """Return a result that may have been cut when it was read; one that was is left out."""
+    found = Octets(**shown.octets(name, "result", data, most=None))
+    if size > len(data) and found.omitted is None:
+        return Octets(size=size, omitted="large")
+    found.size = size
+    return found

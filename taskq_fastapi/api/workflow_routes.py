@@ -3,14 +3,15 @@
 from enum import StrEnum
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict
 
 from taskq_core import TaskQ
-from taskq_core.dashboard import WorkflowDetail
+from taskq_core.dashboard import MEMBERS_MAX, WorkflowDetail, WorkflowFilter
+from taskq_core.workflow import WorkflowState
 from taskq_fastapi.api import models
 from taskq_fastapi.api.access import Audit, Shown
-from taskq_fastapi.api.parts import PageQuery, PageSizeQuery, Parts, QueuePath, QueueQuery
+from taskq_fastapi.api.parts import AnyQueueQuery, PageQuery, PageSizeQuery, Parts, QueuePath, QueueQuery
 from taskq_fastapi.api.problems import responses
 
 WorkflowPath = Annotated[
@@ -46,6 +47,32 @@ def add_workflow_routes(router: APIRouter, taskq: TaskQ, parts: Parts) -> None:
         """List the workflows whose home a queue is: those that run first, then those that have ended."""
         found = await dashboard.workflows(queue, skip=(page - 1) * page_size, count=page_size)
         return models.Workflows.model_validate(found)
+
+    @router.get("/workflows/search", tags=["workflows"], responses=responses())
+    async def search_workflows(
+        queue: AnyQueueQuery = None,
+        state: Annotated[WorkflowState | None, Query(description="How they stand.")] = None,
+        text: Annotated[str, Query(description="Part of their id or name.", examples=["order"])] = "",
+        cursor: Annotated[str | None, Query(description="`cursor` of the answer before, to go on.")] = None,
+    ) -> models.WorkflowSearch:
+        """Look at workflows of all queues for those that fit, at most 2 000 with each request."""
+        names = await parts.inspector.queues()
+        counts = await dashboard.workflow_counts([name for name in names if queue in (None, name)])
+        wanted = WorkflowFilter(queue=queue, state=state, text=text)
+        return models.WorkflowSearch.model_validate(await dashboard.search_workflows(counts, wanted, cursor=cursor))
+
+    @router.get("/workflow-steps/{queue}/{workflow_id:taskq_any}", tags=["workflows"], responses=responses(404, 409))
+    async def workflow_step(
+        queue: QueuePath,
+        workflow_id: WorkflowPath,
+        step: Annotated[str, Query(description="Name of the step.", examples=["resize"])],
+        shown: ShownDep,
+        page: PageQuery = 1,
+        page_size: Annotated[int, Query(ge=1, le=MEMBERS_MAX, description="Most members on a page.")] = 30,
+    ) -> models.StepDetail:
+        """Tell one step of a workflow with what it returned, or a group with its members, page by page."""
+        found = await dashboard.workflow_step(queue, workflow_id, step, skip=(page - 1) * page_size, count=page_size)
+        return models.step_of(found, shown)
 
     @router.get("/workflows/{queue}/{workflow_id:taskq_any}", tags=["workflows"], responses=responses(404, 409))
     async def workflow(queue: QueuePath, workflow_id: WorkflowPath, shown: ShownDep) -> models.Workflow:

@@ -150,6 +150,15 @@ class Scene:
             fields |= {f"s{numbers[name]}": state, f"z{numbers[name]}": now_ms}
         fields |= {f"e{numbers['charge']}": TIMED_OUT, f"gd{numbers['pictures']}": 7, f"gf{numbers['pictures']}": 1}
         self.redis.client.hset(key, mapping=fields)
+        node = numbers["pictures"]
+        self.redis.client.hdel(f"{key}:h{node}", *map(str, range(12)))
+        for number in range(8):
+            self.redis.client.setbit(f"{key}:d{node}", number, 1)
+            done = msgspec.json.encode({"picture": f"{number}.jpg", "bytes": 18_000 + 997 * number})
+            self.redis.client.hset(f"{key}:g{node}", str(number), done)
+        self.redis.client.hdel(f"{key}:g{node}", "3")
+        self.redis.client.hset(f"{key}:f{node}", "3", "OSError: image file is truncated (timeout reading 3.jpg)")
+        self.redis.client.hset(key, f"r{numbers['reserve']}", '{"reserved":2}')
         return handle
 
     # --- parts --------------------------------------------------------------------------------------------------------

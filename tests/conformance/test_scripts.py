@@ -74,6 +74,8 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "flow_put": lambda q: ops.put_steps(q, [], until_s=4_000_000_000),
     "flow_sent": lambda q: ops.steps_sent(q, []),
     "flow_sweep": lambda q: ops.sweep_steps(q),
+    "flow_list": lambda q: ops.list_workflows(q, skip=0, count=9),
+    "flow_step": lambda q: ops.read_step(q, "a", 0, first=0, count=9, most=9),
     "flow_look": lambda q: ops.look_at_workflow(q, "a", ["state"]),
     "rights": lambda q: ops.try_commands(q.absent, q.done),
     "look": lambda q: ops.look(q, "a"),

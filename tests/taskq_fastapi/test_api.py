@@ -12,7 +12,7 @@ from httpx import AsyncClient as HttpClient
 from taskq_core import TaskContext, TaskQ, TaskState, chain
 from taskq_core.inspector import AsyncInspector, Matching, TaskAction
 from taskq_core.testing import adrain
-from taskq_core.workflow import step
+from taskq_core.workflow import group, step
 from taskq_fastapi import InspectorDep, inspector_dep, taskq_lifespan
 from taskq_fastapi.api import bulk_routes, queue_routes
 from tests.redis_server import RedisServer
@@ -690,6 +690,28 @@ async def test_workflows_are_listed_told_cancelled_and_run_again(taskq: TaskQ, w
         404,
         "There is no such workflow, or it is kept no longer",
     )
+
+
+async def test_steps_and_members_are_told_page_by_page(taskq: TaskQ, web: HttpClient, server: RedisServer) -> None:
+    handle = await group([taskq.remote("note").si(number=each) for each in range(5)], name="notes").adelay()
+    key = taskq.runtime.keys.queue("default").workflow(handle.id)
+    server.client.hset(f"{key}:g0", mapping={"3": "7", "4": f'"{"x" * 5_000}"'})
+    path = f"/workflow-steps/default/{handle.id}"
+
+    found = (await web.get(path, params={"step": "notes", "page": 2, "page_size": 3})).json()
+    missing = await web.get(path, params={"step": "nothing"})
+    searched = (await web.get("/workflows/search", params={"state": "running", "text": handle.id})).json()
+    nowhere = (await web.get("/workflows/search", params={"queue": "none", "text": "x"})).json()
+    foreign = await web.get("/workflows/search", params={"cursor": "x"})
+
+    assert [each["task_id"] for each in found["members"]] == [f"{handle.id}.notes.{number}" for number in (3, 4)]
+    assert [each["state"] for each in found["members"]] == ["started", "started"]
+    short, long = (each["result"] for each in found["members"])
+    assert (short["value"], short["size"], long["omitted"], long["size"]) == (7, 1, "large", 5_002)
+    assert (found["step"]["members"], found["workflow_state"], found["step"]["name"]) == (5, "running", "notes")
+    assert (missing.status_code, foreign.status_code) == (404, 422)
+    assert [(row["id"], row["queue"], row["steps"]) for row in searched["rows"]] == [(handle.id, "default", 5)]
+    assert (searched["scanned"], searched["total"], searched["cursor"], nowhere["rows"]) == (1, 1, None, [])
 
 
 async def test_a_damaged_workflow_is_told(taskq: TaskQ, web: HttpClient, server: RedisServer) -> None:

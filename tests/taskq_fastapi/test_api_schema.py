@@ -73,7 +73,11 @@ ROUTES = {
     "redis_info": "GET /redis",
     # of the dashboard
     "workflows": "GET /workflows",
+    "list_workflows": "GET /workflows",
+    "workflow_counts": "GET /workflows/search",
+    "search_workflows": "GET /workflows/search",
     "workflow": "GET /workflows/{queue}/{workflow_id}",
+    "workflow_step": "GET /workflow-steps/{queue}/{workflow_id}",
     "queue": "GET /queues/{queue}",
     "workers": "GET /workers",
     "samples": "GET /samples",
@@ -189,6 +193,9 @@ RECORDS: dict[type, type[BaseModel]] = {
     inspection.SchedulerEvent: models.SchedulerEvent,
     dashboard.WorkflowRow: models.WorkflowRow,
     dashboard.WorkflowsPage: models.Workflows,
+    dashboard.WorkflowSearch: models.WorkflowSearch,
+    dashboard.StepDetail: models.StepDetail,
+    dashboard.MemberRow: models.Member,
     WorkflowInfo: models.WorkflowInfo,
     StepInfo: models.WorkflowStep,
     WorkflowGraph: models.Workflow,
@@ -217,6 +224,7 @@ def _can_be_wrong(operation: Any) -> bool:
 def _name_what_is_there(case: Any) -> None:
     """Have a request name the queue, task, workflow and periodic entry that there are, and what can be done to them."""
     there = {"queue": "default", "task_id": models.ID, "workflow_id": models.ID, "entry_id": "nightly", "page": 1}
+    there["step"] = "note"
     for part in (case.path_parameters, case.query, case.body):
         if isinstance(part, dict):
             part.update({name: there[name] for name in part.keys() & there.keys()})

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.workflow import Workflow, WorkflowHandle
+from taskq_core.workflow import Workflow, WorkflowHandle, group
 from tests.redis_server import RedisServer
 from tests.taskq_fastapi.dashboards import act, dashboard_of, looking, told
 
@@ -72,6 +72,75 @@ async def test_errors_of_steps_are_redacted(taskq: TaskQ, server: RedisServer) -
     assert "4242" not in page.text
 
 
+async def test_members_of_a_group_are_told_page_by_page(taskq: TaskQ, server: RedisServer) -> None:
+    handle = await group([taskq.remote("note").si(number=each) for each in range(45)], name="notes").adelay()
+    key = taskq.runtime.keys.queue("default").workflow(handle.id)
+    server.client.hset(f"{key}:f0", "1", "card 4242 <b>")
+    server.client.hset(f"{key}:g0", "2", '{"secret": 7}')
+    for number in (1, 2):
+        server.client.setbit(f"{key}:d0", number, 1)
+    server.client.hset(key, mapping={"gd0": 1, "gf0": 1})
+    address = {"queue": "default", "id": handle.id, "step": "notes", "rows": 20}
+
+    async with looking(dashboard_of(taskq)) as web:
+        whole = await web.get("/workflow", params={"queue": "default", "id": handle.id})
+        pages = [await web.get("/workflow-step", params={**address, "page": page}) for page in (1, 3, 4)]
+        missing = await web.get("/workflow-step", params={**address, "step": "others"})
+        listed = (await web.get("/workflows?queue=default")).text
+    async with looking(dashboard_of(taskq), user="vera:viewer") as web:
+        viewed = (await web.get("/workflow-step", params=address)).text
+
+    assert f"workflow-step?queue=default&amp;id={handle.id}&amp;step=notes" in whole.text
+    assert "2 of 45, 1 failed" in whole.text
+    first, last = rows(pages[0].text, "members"), rows(pages[1].text, "members")
+    assert [row.split()[0] for row in first + last] == [*map(str, range(20)), *map(str, range(40, 45))]
+    assert first[0] == f"0 started {handle.id}.notes.0 default"
+    assert first[1] == f"1 failed {handle.id}.notes.1 default card 4242 &lt;b&gt;"
+    assert first[2] == f"2 succeeded {handle.id}.notes.2 default {{&#34;secret&#34;: 7}}"
+    assert "There are no more" in pages[2].text
+    assert (missing.status_code, "it has no step" in missing.text) == (404, True)
+    assert "secret" not in viewed
+    assert "You may not see it." in viewed
+    assert "2 of 45, 1 failed" in listed
+
+
+async def test_of_members_nothing_goes_past_a_redaction(taskq: TaskQ, server: RedisServer) -> None:
+    """Of which task a member is, is not known, so no redaction can tell by its name what to show of its result."""
+    handle = await group([taskq.remote("note").si(number=each) for each in range(2)], name="notes").adelay()
+    key = taskq.runtime.keys.queue("default").workflow(handle.id)
+    server.client.hset(f"{key}:g0", "0", '"4242"')
+    server.client.hset(f"{key}:f0", "1", "card 4242")
+
+    def redact(name: str, what: str, value: object) -> object:
+        return f"no {what} of {name}" if what == "error" else value
+
+    async with looking(dashboard_of(taskq, redact=redact)) as web:
+        page = await web.get("/workflow-step", params={"queue": "default", "id": handle.id, "step": "notes"})
+
+    assert "no error of note" in page.text
+    assert "4242" not in page.text
+
+
+async def test_what_a_step_returned_is_shown_to_those_who_may_see_it(taskq: TaskQ, server: RedisServer) -> None:
+    handle = await enqueued(taskq)
+    key = taskq.runtime.keys.queue("default").workflow(handle.id)
+    server.client.hset(key, mapping={"s0": "d", "r0": '{"secret":7}', "r1": '"' + "x" * 70_000 + '"'})
+    address = {"queue": "default", "id": handle.id, "step": "s0"}
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = (await web.get("/workflow-step", params=address)).text
+        long = (await web.get("/workflow-step", params={**address, "step": "s1"})).text
+    async with looking(dashboard_of(taskq), user="vera:viewer") as web:
+        viewed = (await web.get("/workflow-step", params=address)).text
+
+    assert "&#34;secret&#34;: 7" in page
+    assert f"task?queue=default&amp;id={handle.id}.s0" in page
+    assert "The first 65,536 of 70,002 bytes." in long
+    assert f"task?queue=default&amp;id={handle.id}.s1" not in long  # it waits
+    assert "secret" not in viewed
+    assert "You may not see it." in viewed
+
+
 async def test_a_damaged_workflow_is_told(taskq: TaskQ, server: RedisServer) -> None:
     handle, whole = await enqueued(taskq), await enqueued(taskq)
     server.client.hset(taskq.runtime.keys.queue("default").workflow(handle.id), "spec", "odd")
@@ -81,7 +150,7 @@ async def test_a_damaged_workflow_is_told(taskq: TaskQ, server: RedisServer) -> 
         listed = rows((await web.get("/workflows?queue=default")).text, "workflows")
         page = await web.get(f"/workflow?queue=default&id={handle.id}")
 
-    assert f"{handle.id} buy damaged - -" in listed
+    assert f"{handle.id} buy damaged - - -" in listed
     assert any(row.startswith(f"{whole.id} buy running") for row in listed)
     assert page.status_code == 500  # as of other damage
     assert "what Redis keeps of it is damaged: field &#39;spec&#39;" in page.text
@@ -128,6 +197,8 @@ async def test_who_did_it_is_noted_and_what_was_in_vain_is_said(taskq: TaskQ, ca
         ("/workflows?queue=none", 404, "no queue"),
         ("/workflow?queue=default", 400, "id is missing"),
         ("/workflow?queue=default&id=none", 404, "no such workflow"),
+        ("/workflow-step?queue=default&id=x", 400, "step is missing"),
+        ("/workflow-step?queue=default&id=none&step=a", 404, "no such workflow"),
         ("/workflow-cancel?queue=default&id=none", 404, "no such workflow"),
         ("/workflow-retry?queue=none&id=x", 404, "no queue"),
     ],

@@ -128,17 +128,120 @@ def read_results(
     return Operation("read_results", None, (key,), ("HMGET", key, *range(first, first + count)), list)
 
 
-def list_workflows(queue: QueueKeys, *, ended: bool, skip: int, count: int) -> Operation[list[str]]:
-    """List ids of workflows whose home a queue is, the newest first."""
-    key = queue.workflows_ended if ended else queue.workflows_running
-    command = ("ZREVRANGE", key, skip, skip + count - 1)
-    return Operation("list_workflows", None, (key,), command, lambda reply: [each.decode() for each in reply])
+@dataclass(frozen=True, slots=True)
+class StoredWorkflow:
+    """A workflow of a list, as it stands in Redis.
+
+    Attributes:
+        id: Its id.
+        state: Its state, b"" if its key is of another type.
+        name: Its name.
+        created: When it began, Unix ms.
+        ended: When it ended, Unix ms, b"" while it runs.
+        steps: Its steps, members of a group each as one.
+        steps_ended: How many of them have ended.
+        steps_failed: How many have failed, those left out whose failure is none of the workflow.
+    """
+
+    id: str
+    state: bytes
+    name: bytes
+    created: bytes
+    ended: bytes
+    steps: int
+    steps_ended: int
+    steps_failed: int
 
 
-def count_workflows(queue: QueueKeys, *, ended: bool) -> Operation[int]:
-    """Count the workflows whose home a queue is."""
-    key = queue.workflows_ended if ended else queue.workflows_running
-    return Operation("count_workflows", None, (key,), ("ZCARD", key), integer)
+@dataclass(frozen=True, slots=True)
+class StoredWorkflows:
+    """Some workflows of a queue, and how many there are.
+
+    Attributes:
+        running: How many run.
+        ended: How many have ended and are kept.
+        rows: Those that were read.
+    """
+
+    running: int
+    ended: int
+    rows: Sequence[StoredWorkflow]
+
+
+def list_workflows(queue: QueueKeys, *, which: str = "b", skip: int = 0, count: int) -> Operation[StoredWorkflows]:
+    """Read workflows whose home a queue is, the newest first; those that are gone meanwhile are left out.
+
+    Args:
+        queue: The queue.
+        which: "r" those that run, "e" those that have ended, "b" these after those.
+        skip: How many to leave out before.
+        count: Most to read; 0 only counts them.
+    """
+
+    def read(reply: Any) -> StoredWorkflows:
+        rows = [
+            StoredWorkflow(each[0].decode("utf-8", "replace"), *each[1:5], *map(int, each[5:])) for each in reply[2]
+        ]
+        return StoredWorkflows(int(reply[0]), int(reply[1]), rows)
+
+    keys = (queue.workflows_running, queue.workflows_ended)
+    args: tuple[Argument, ...] = (queue.own_prefix, which, skip, count)
+    return Operation("list_workflows", load("flow_list"), keys, args, read)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMember:
+    """A member of a group, as it stands in Redis.
+
+    Attributes:
+        end: b"d" if it has succeeded, b"f" if it has failed, b"" if it has not ended.
+        failure: Text of its failure.
+        task_id: Id of its task, "" if that is made of its number.
+        queue: Its queue if it waits to be enqueued, or if that is not the home; else "".
+        result: What it returned, cut to what was asked for.
+        size: Bytes of that.
+    """
+
+    end: bytes
+    failure: bytes
+    task_id: str
+    queue: str
+    result: bytes
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStep:
+    """What a step returned, and of a group some members, as it stands in Redis.
+
+    Attributes:
+        result: What a step that is no group returned, cut to what was asked for; b"" for nothing.
+        size: Bytes of that.
+        members: Members of a group.
+    """
+
+    result: bytes = b""
+    size: int = 0
+    members: Sequence[StoredMember] = ()
+
+
+def read_step(
+    queue: QueueKeys, workflow_id: str, node: int, *, first: int, count: int, most: int
+) -> Operation[StoredStep | None]:
+    """Read what a step returned, or members of a group, of each at most `most` bytes; None if the workflow is gone."""
+
+    def member(reply: Any) -> StoredMember:
+        end, failure, task_id, name, result, size = reply
+        told = (task_id.decode("utf-8", "replace"), name.decode("utf-8", "replace"))
+        return StoredMember(end, failure, *told, result, int(size))
+
+    def read(reply: Any) -> StoredStep | None:
+        if reply is None:
+            return None
+        return StoredStep(reply[0], int(reply[1]), [member(each) for each in reply[2]])
+
+    keys = (queue.workflow(workflow_id),)
+    return Operation("read_step", load("flow_step"), keys, (node, first, count, most), read)
 
 
 # --- cancel, retry, clean ---------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ PAGES: tuple[Page, ...] = (
     enqueue.PAGE,
     workflows.PAGE,
     workflows.WORKFLOW,
+    workflows.STEP,
     workers.PAGE,
     schedules.PAGE,
     schedules.ENTRY,

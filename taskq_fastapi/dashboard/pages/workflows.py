@@ -2,8 +2,12 @@
 
 from functools import partial
 
-from taskq_core.dashboard import BOX_HEIGHT, BOX_WIDTH, WorkflowDetail
+from markupsafe import Markup
+
+from taskq_core.dashboard import StepDetail, WorkflowDetail, graph_svg
 from taskq_core.workflow import StepInfo, WorkflowState
+from taskq_fastapi.api.access import Shown as ShownOfTasks
+from taskq_fastapi.dashboard.blobs import SHOWN_BYTES, Blob, listed, whole
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.registry import Action, Done, Page, Question
 from taskq_fastapi.dashboard.view import Shown, View
@@ -32,17 +36,65 @@ async def show_one(view: View) -> Shown:
         title=info.name or workflow_id,
         info=info,
         detail=detail,
-        drawing=detail.drawing,
-        box=(BOX_WIDTH, BOX_HEIGHT),
+        graph=_graph(detail),
         rows=[(step, _error(view, step)) for step in steps[paging.skip : paging.skip + paging.rows]],
         paging=paging,
         is_running=info.state is WorkflowState.RUNNING,
-        can_be_retried=_can_be_retried(detail),
+        can_be_retried=detail.can_be_retried,
     )
 
 
-def _can_be_retried(detail: WorkflowDetail) -> bool:
-    return detail.failures > 0 and detail.graph.info.state in (WorkflowState.RUNNING, WorkflowState.FAILED)
+def _graph(detail: WorkflowDetail) -> Markup | None:
+    if detail.drawing is None:
+        return None
+    info = detail.graph.info
+    about = f"Graph of the workflow: {info.total} steps, of which {info.ended} have ended; the table below has each"
+    return Markup(graph_svg(detail.drawing, about=about, words=progress_of))  # noqa: S704 - the core has escaped it
+
+
+def progress_of(step: StepInfo) -> str:
+    """Return how a step stands, and of a group how many members have ended."""
+    if step.members is None:
+        return step.state.value
+    failed = f", {step.failed:,} failed" if step.failed else ""
+    return f"{step.state.value} {step.succeeded + step.failed:,}/{step.members:,}{failed}"
+
+
+async def show_step(view: View) -> Shown:
+    """Show one step of a workflow with what it returned, or a group with its members."""
+    queue, workflow_id, name = (view.query.need(each) for each in ("queue", "id", "step"))
+    asked = view.paging(0)
+    read = partial(view.dashboard.workflow_step, queue, workflow_id, name, skip=asked.skip, count=asked.rows)
+    found: StepDetail = await view.shared(("workflow-step", queue, workflow_id, name, asked.skip, asked.rows), read)
+    step = found.step
+    of_members = view.shown if view.shown.may_ask_payloads else ShownOfTasks(payloads=False, redact=None)
+    return view.page(
+        "workflow_step.html",
+        title=step.name,
+        found=found,
+        step=step,
+        error=_error(view, step),
+        result=_result(view, found),
+        rows=[
+            (
+                each,
+                str(view.shown.value(step.task, "error", each.error)) if each.error else "",
+                # of which task a member is, is not known: where there is a redaction its result is not shown
+                listed(of_members, step.task, "result", each.result),
+            )
+            for each in found.members
+        ],
+        paging=view.paging(step.members or 0),
+    )
+
+
+def _result(view: View, found: StepDetail) -> Blob:
+    if found.result_size <= len(found.result):
+        return whole(view.shown, found.step.task, "result", found.result)
+    if not view.shown.may_ask_payloads:
+        return Blob("", "hidden" if not view.shown.payloads else f"{found.result_size:,} bytes, too large to be shown")
+    text = found.result.decode("utf-8", "replace")
+    return Blob(text, f"The first {SHOWN_BYTES:,} of {found.result_size:,} bytes.")
 
 
 def _error(view: View, step: StepInfo) -> str:
@@ -103,6 +155,7 @@ async def retry(view: View, form: Form) -> Done:
 
 PAGE = Page(path="workflows", show=show)
 WORKFLOW = Page(path="workflow", show=show_one)
+STEP = Page(path="workflow-step", show=show_step)
 ACTIONS = (
     Action(path="workflow-cancel", perform=cancel, ask=ask_cancel, audited=("queue", "id")),
     Action(path="workflow-retry", perform=retry, ask=ask_retry, audited=("queue", "id")),

@@ -21,6 +21,9 @@ def addresses(scene: Scene) -> Mapping[str, Sequence[str]]:
         "enqueue": ["enqueue", "enqueue?task=mail:receipt"],
         "workflows": ["workflows?queue=default", "workflows?queue=mail", "workflows?queue=default&page=9"],
         "workflow": [f"workflow?queue=default&id={scene.workflow.id}"],
+        "workflow-step": [
+            f"workflow-step?queue=default&id={scene.workflow.id}&step={step}" for step in ("pictures", "charge")
+        ],
         "workers": ["workers", "workers?sort=-utilisation"],
         "schedules": ["schedules", "schedules?sort=-next"],
         "schedule": ["schedule?id=nightly"],

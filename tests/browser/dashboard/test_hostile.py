@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
-from taskq_core.workflow import chain
+from taskq_core.workflow import chain, group
 from tests.browser.dashboard.people import Site, expect_told, tries
 from tests.browser.visiting import SCRIPT
 from tests.redis_server import RedisServer
@@ -111,14 +111,26 @@ def test_on_pages_of_workflows_and_in_what_is_said_of_them(
     site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer
 ) -> None:
     """Names of workflows and steps are plain where we write them; who reaches Redis can write others."""
-    workflow = chain(taskq.remote("a").s(), taskq.remote("b").s()).named("plain").delay()
+    members = group([taskq.remote("b").si() for _ in range(2)])
+    workflow = chain(taskq.remote("a").s(), members).named("plain").delay()
     key = taskq.runtime.keys.queue("default").workflow(workflow.id)
     spec = msgspec.json.decode(bytes(redis_server.client.hget(key, "spec") or b""))  # type: ignore[arg-type]  # not awaited
     for node in spec["nodes"]:
         node[:3] = [hostile(f"step{node[0]}"), hostile("task"), hostile("queue")]
     redis_server.client.hset(
-        key, mapping={"name": hostile("name"), "spec": msgspec.json.encode(spec), "e0": hostile("error"), "s0": "f"}
+        key,
+        mapping={
+            "name": hostile("name"),
+            "spec": msgspec.json.encode(spec),
+            "e0": hostile("error"),
+            "s0": "f",
+            "r0": json.dumps(hostile("result")),
+            "s1": "p",
+        },
     )
+    redis_server.client.hset(f"{key}:f1", "0", hostile("failure"))
+    redis_server.client.hset(f"{key}:g1", "1", json.dumps(hostile("returned")))
+    redis_server.client.hset(f"{key}:x1", "n1", hostile("member"))
 
     page.goto(site.at("workflows?queue=default"))
     visible(page, "name")
@@ -127,6 +139,17 @@ def test_on_pages_of_workflows_and_in_what_is_said_of_them(
         visible(page, field)
     expect(page.locator("svg.flow text").first).to_contain_text("step")
     expect(page.locator("svg.flow title").first).to_contain_text("</script>")
+    whole = page.url
+    page.locator("#steps").get_by_role("link", name="step").first.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("</script>")
+    for field in ("name", "task", "queue", "error", "result"):
+        visible(page, field)
+    page.goto(whole)
+    page.locator("#steps tbody tr").last.get_by_role("link").first.click()
+    expect(page.locator("#members tbody tr")).to_have_count(2)
+    for field in ("failure", "returned", "member"):
+        visible(page, field)
+    page.goto(whole)
     page.get_by_role("button", name="Cancel the workflow").click()
     expect(page.get_by_role("dialog")).to_contain_text("name</script>")
     page.get_by_role("dialog").get_by_role("button", name="Cancel the workflow").click()

@@ -7,7 +7,7 @@ import pytest
 
 from taskq_core import TaskQ
 from taskq_core.worker import Worker, WorkerConfig
-from taskq_core.workflow import Workflow, WorkflowHandle, chain
+from taskq_core.workflow import Workflow, WorkflowHandle, chain, group
 from tests.redis_server import RedisServer
 from tests.taskq_core.cli.conftest import Run
 
@@ -50,7 +50,7 @@ def test_list(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -
 
     heads, first, second = run("workflow", "list", "default").stdout.splitlines()
 
-    assert heads.split() == ["ID", "NAME", "STATE", "CREATED", "ENDED"]
+    assert heads.split() == ["ID", "NAME", "STATE", "STEPS", "CREATED", "ENDED"]
     assert first.split()[:3] == [later.id, "-", "running"]
     assert second.split()[:3] == [handle.id, "buy", "failed"]
     found = run_json("workflow", "ls", "default", "--size", "1", "--page", "2")
@@ -131,3 +131,31 @@ def test_retry(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) 
     work(app)
     assert run_json(*words) == {"ids": [{"id": handle.id, "ok": True, "count": 1}]}
     assert "kept no longer" in run("workflow", "retry", "gone", "-q", "default", status=1).stderr
+
+
+def test_step(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
+    work(app)
+    load, charge = app.tasks["shop:load"], app.tasks["shop:charge"]
+    many = app.enqueue_workflow(group([load.s(1), charge.s(2), load.s(3)], name="orders"))
+    work(app)
+
+    text = run("workflow", "step", handle.id, "charge", "-q", "default").stdout
+    assert f"task id   {handle.id}.charge" in text
+    assert "card of 7 is gone" in text
+    assert "result    7" in run("workflow", "step", handle.id, "load", "-q", "default").stdout
+    words = ("workflow", "step", many.id, "orders", "-q", "default")
+    heads, *lines = run(*words).stdout.split("\n\n")[1].splitlines()
+    assert heads.split() == ["MEMBER", "STATE", "TASK", "QUEUE", "ERROR", "OR", "RESULT"]
+    assert [line.split()[:2] for line in lines] == [["0", "succeeded"], ["1", "failed"], ["2", "succeeded"]]
+    assert "card of 2 is gone" in lines[1]
+    assert "page 2 of 3, 3 members" in run(*words, "--size", "1", "--page", "2").stderr
+    assert "there are 3 pages" in run(*words, "--size", "1", "--page", "9").stdout
+    found = run_json(*words, "--size", "2", "--page", "2")
+    assert [(each["number"], each["state"], each["result"]) for each in found["members"]] == [(2, "succeeded", "3")]
+    assert (found["total"], found["succeeded"], found["failed"], found["page"]) == (3, 2, 1, 2)
+
+
+def test_step_of_what_is_not_there(run: Run, handle: WorkflowHandle) -> None:
+    assert "it has no step 'nothing'" in run("workflow", "step", handle.id, "nothing", "-q", "default", status=1).stderr
+    assert "kept no longer" in run("workflow", "step", "gone", "load", "-q", "default", status=1).stderr
+    run("workflow", "step", handle.id, "load", "-q", "default", "--size", "501", status=2)
