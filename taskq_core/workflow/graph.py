@@ -29,13 +29,13 @@ NODES_MAX = 10_000
 STOP, CONTINUE, ALWAYS, FAILED = "s", "c", "z", "f"
 """When a child runs: after success, also after a failure, the same without excusing it, after a failure only."""
 
-Tree = "int | list[Tree]"
-"""A node, or lists of them as groups nest."""
+Tree = "int | list[Tree] | dict[str, Tree]"
+"""A node, or lists of them as groups nest, or the last steps of a `Workflow` by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The result of a node, or the list of those of several: what a `Later` stands for."""
+    """The result of a node, or of several as a list or by name: what a `Later` stands for."""
 
     tree: Any
 
@@ -108,7 +108,7 @@ def leaves(tree: Any) -> list[int]:
     """Return the nodes of a tree, in order."""
     if isinstance(tree, int):
         return [tree]
-    return [each for branch in tree for each in leaves(branch)]
+    return [each for branch in (tree.values() if isinstance(tree, dict) else tree) for each in leaves(branch)]
 
 
 def build(workflow: Part) -> Graph:
@@ -286,7 +286,7 @@ class _Builder:
             number = numbers[step.name]
             self._add_callbacks(step.part.callbacks, number, range(number, number + 1))
         parts = range(len(numbers))
-        self._add_callbacks(workflow.callbacks, list(ends.values()), parts)
+        self._add_callbacks(workflow.callbacks, graph.exits, parts)
 
 
 def _takes_one(part: Any) -> bool:

@@ -219,12 +219,16 @@ class Outgoing:
     def _result_pieces(self, tree: Any) -> list[bytes]:
         if isinstance(tree, int):
             return [_piece(b"G" if self.graph.nodes[tree].is_group else b"R", str(tree).encode())]
-        pieces = [_piece(b"L", b"[")]
-        for index, branch in enumerate(tree):
+        is_named = isinstance(tree, dict)
+        pieces = [_piece(b"L", b"{" if is_named else b"[")]
+        for index, branch in enumerate(tree.items() if is_named else tree):
             if index:
                 pieces.append(_piece(b"L", b","))
+            if is_named:
+                name, branch = branch  # noqa: PLW2901 - an item
+                pieces.append(_piece(b"L", msgspec.json.encode(name) + b":"))
             pieces += self._result_pieces(branch)
-        return [*pieces, _piece(b"L", b"]")]
+        return [*pieces, _piece(b"L", b"}" if is_named else b"]")]
 
     def _trace(self) -> None:
         """Give a span of their own to the steps and groups that the run of a later step links to."""

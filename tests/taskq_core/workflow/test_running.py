@@ -65,6 +65,11 @@ def note(*, what: Any) -> None:
 
 
 @app.task
+def hear(result: Any) -> None:
+    seen.append(result)
+
+
+@app.task
 def tell(failure: StepFailure) -> None:
     seen.append(failure)
 
@@ -229,6 +234,21 @@ def test_callbacks_after_success(tasks: Captured) -> None:
     assert seen == [("add", 1, 0), ("add", 2, 100), "over"]
     assert states(handle)["tell"] is StepState.SKIPPED
     assert handle.result(timeout=0) == 2  # not that of a callback
+
+
+def test_callbacks_of_named_steps_get_what_the_handle_returns(tasks: Captured) -> None:
+    """The result of the last step, and where there are several a dict of theirs."""
+    one = Workflow().step("a", add.s(1)).step("b", double.s(), after="a").on_success(hear.s()).on_complete(hear.s())
+    several = Workflow().step("a", add.s(1)).step("b", add.s(2)).on_success(hear.s()).on_complete(hear.s())
+    handles = one.delay(), several.delay()
+
+    tasks.run()
+
+    results = [handle.result(timeout=0) for handle in handles]
+    assert results == [2, {"a": 1, "b": 2}]
+    heard = [each for each in seen if not isinstance(each, tuple)]
+    assert len(heard) == 4
+    assert all(heard.count(each) == 2 for each in results)
 
 
 def test_callbacks_after_a_failure(tasks: Captured) -> None:
