@@ -231,6 +231,7 @@ class WorkflowClient:
         self, outgoing: Outgoing, handle: WorkflowHandle, batches: Iterator[tuple[Any, int, list[bytes]]]
     ) -> None:
         problem: BaseException | None = None
+        has_begun = False
         try:
             early = list(islice(batches, 1))  # a member of these that is refused is so before anything is written
             for queue in outgoing.queues.values():
@@ -239,6 +240,7 @@ class WorkflowClient:
                 if not self._client.run(operation):
                     raise EnqueueError(_what(handle), handle.queue, handle.id, "it took too long to store it")
             outgoing.begun()
+            has_begun = True
             try:
                 for node, first, members in chain(early, batches):
                     if not self._client.run(outgoing.batch(node, first, members)):
@@ -250,7 +252,7 @@ class WorkflowClient:
             if outgoing.streams:
                 self._client.run(outgoing.opened())
         except BrokerError as cause:
-            problem = _failure(handle, cause)
+            problem = _failure(handle, cause, has_begun)
             raise problem from cause
         except BaseException as error:
             problem = error
@@ -260,6 +262,7 @@ class WorkflowClient:
 
     async def _asend(self, outgoing: Outgoing, handle: WorkflowHandle) -> None:
         problem: BaseException | None = None
+        has_begun = False
         batches = self._abatches(outgoing)
         try:
             batch = await anext(batches, None)  # as in `_send`
@@ -269,6 +272,7 @@ class WorkflowClient:
                 if not await self._async_client.run(operation):
                     raise EnqueueError(_what(handle), handle.queue, handle.id, "it took too long to store it")
             outgoing.begun()
+            has_begun = True
             try:
                 while batch is not None:
                     if not await self._async_client.run(outgoing.batch(*batch)):
@@ -281,7 +285,7 @@ class WorkflowClient:
             if outgoing.streams:
                 await self._async_client.run(outgoing.opened())
         except BrokerError as cause:
-            problem = _failure(handle, cause)
+            problem = _failure(handle, cause, has_begun)
             raise problem from cause
         except BaseException as error:
             problem = error
@@ -424,8 +428,8 @@ def _what(handle: WorkflowHandle) -> str:
     return handle.name or "workflow"
 
 
-def _failure(handle: WorkflowHandle, cause: BrokerError) -> EnqueueError:
-    kind = EnqueueUnknownError if may_have_happened(cause) else EnqueueError
+def _failure(handle: WorkflowHandle, cause: BrokerError, has_begun: bool) -> EnqueueError:
+    kind = EnqueueUnknownError if has_begun or may_have_happened(cause) else EnqueueError
     return kind(_what(handle), handle.queue, handle.id, str(cause))
 
 

@@ -225,7 +225,7 @@ class Outgoing:
             if index:
                 pieces.append(_piece(b"L", b","))
             if is_named:
-                name, branch = branch  # noqa: PLW2901 - an item
+                name, branch = branch
                 pieces.append(_piece(b"L", msgspec.json.encode(name) + b":"))
             pieces += self._result_pieces(branch)
         return [*pieces, _piece(b"L", b"}" if is_named else b"]")]

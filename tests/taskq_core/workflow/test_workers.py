@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from taskq_core import EnqueueError, TaskContext, TaskQ, WorkflowDamagedError, WorkflowFailedError
+from taskq_core import (
+    EnqueueError,
+    EnqueueUnknownError,
+    TaskContext,
+    TaskQ,
+    WorkflowDamagedError,
+    WorkflowFailedError,
+)
 from taskq_core.broker import operations as ops
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.inspector import Inspector
@@ -460,6 +467,32 @@ async def test_members_that_cannot_be_made_fail_the_group(app: TaskQ, start: Run
     with pytest.raises(WorkflowFailedError, match="whoever added members failed: LookupError"):
         await handle.aresult(timeout=10)
     assert (await handle.agraph()).steps[0].succeeded == 200
+
+
+@pytest.mark.parametrize("is_blocking", [True, False], ids=["blocking", "asyncio"])
+async def test_members_that_redis_refuses_leave_the_workflow_begun(is_blocking: bool) -> None:
+    """Members before them run already, so it was not simply not enqueued."""
+    with RedisServer(options={"maxmemory-policy": "noeviction"}) as server:
+        app = TaskQ(server.url)
+        member = app.remote("member")
+
+        def members() -> Any:
+            yield from (member.s(a=number) for number in range(200))  # the first batch
+            server.command("CONFIG", "SET", "maxmemory", "1")
+            yield member.s(a=200)
+
+        async def enqueue() -> None:
+            if is_blocking:
+                group(members()).delay()
+            else:
+                await group(members()).adelay()
+
+        with pytest.raises(EnqueueUnknownError):
+            await enqueue()
+
+        assert server.client.llen(app.runtime.keys.queue("default").pending) == 200
+        await app.aclose()
+        app.close()
 
 
 async def test_a_client_that_went_silent_fails_the_group(
