@@ -47,7 +47,7 @@ async def test_an_idle_worker_sends_few_commands(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """No polling: an idle worker's commands come from its heartbeat and services alone."""
-    worker = await start(safety_net=600, lease=3, heartbeat=1, recover_every=600, clean_every=600)
+    worker = await start(safety_net=600, lease=3, heartbeat=1, leader_lease=5, recover_every=600, clean_every=600)
     await settled_in(redis_server, worker)
     turns = worker._fetcher.turns
     before, started = calls(redis_server), time.monotonic()
