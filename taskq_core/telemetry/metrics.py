@@ -1,9 +1,9 @@
 """Metrics of tasks: what clients sent and what workers ran.
 
 Instruments are OpenTelemetry's; without an SDK nothing of this runs, and an SDK configured later is noticed (by a
-client with the next call, by a worker with the next tick). A worker adds its counters once per tick and records two
-histogram values per task. Every instrument keeps at most `MAX_SERIES` sets of labels; whatever comes beyond is
-counted under `_other`, so a flood of names cannot fill memory.
+client with the next call, by a worker within seconds). A worker adds its counters with each batch that it settles and
+records three histogram values per task. Every instrument keeps at most `MAX_SERIES` sets of labels; whatever comes
+beyond is counted under `_other`, so a flood of names cannot fill memory.
 
 Gauges are the business of `gauges`.
 """
@@ -207,7 +207,7 @@ class _WorkerSeries:
     message: Labels
     """Labels of the conventions' own metrics."""
     pending: int = field(default=0)
-    """Runs since the last tick."""
+    """Runs since the last `flush`."""
 
 
 class WorkerMetrics:
@@ -237,7 +237,7 @@ class WorkerMetrics:
 
     @property
     def is_active(self) -> bool:
-        """Whether an SDK was there at the last tick; without one a caller may skip measuring."""
+        """Whether an SDK was there at the last look; without one a caller may skip measuring."""
         return self._instruments is not None
 
     def record(
@@ -313,7 +313,7 @@ class WorkerMetrics:
             self._instruments.stuck.add(1, {names.QUEUE: labels[0], names.TASK_TYPE: labels[1]})
 
     def flush(self) -> None:
-        """Add up what was noted since the last call. To be called once per tick and at the end."""
+        """Add up what was noted since the last call. To be called now and then, without an SDK too, and at the end."""
         self._refresh()
         touched, self._touched = self._touched, []
         for series in touched:

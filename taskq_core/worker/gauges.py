@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from taskq_core.clock import Clock
-from taskq_core.telemetry import GaugeBoard, Reading, names
+from taskq_core.telemetry import GaugeBoard, Reading, WorkerMetrics, names
 from taskq_core.wire.samples import SAMPLE_S, QueueSample
 from taskq_core.worker.health import Pulse
 from taskq_core.worker.relay import Relay
@@ -31,6 +31,7 @@ class WorkerGauges:
     Args:
         board: The board.
         clock: Source of monotonic time.
+        metrics: Counts what the worker runs; it is told here of an SDK that came later.
         pulse: Returns how the worker is.
         relays: Send what waits in outboxes.
         scheduler: Runs inside the worker, None for none.
@@ -41,12 +42,14 @@ class WorkerGauges:
         board: GaugeBoard,
         clock: Clock,
         *,
+        metrics: WorkerMetrics,
         pulse: Callable[[], Pulse],
         relays: Sequence[Relay],
         scheduler: _Tells | None,
     ) -> None:
         self._board = board
         self._clock = clock
+        self._metrics = metrics
         self._pulse = pulse
         self._relays = relays
         self._scheduler = scheduler
@@ -62,6 +65,7 @@ class WorkerGauges:
 
     async def work(self) -> float:
         """Notice an SDK that was configured since; return the seconds until the next look."""
+        self._metrics.flush()
         self._board.refresh()
         return REFRESH_S
 

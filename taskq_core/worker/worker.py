@@ -316,7 +316,12 @@ class Worker:
         self.metrics = WorkerMetrics()
         self.metrics.expect(self._queue_names, [kind.value for kind in FindingKind])
         self._gauges = WorkerGauges(
-            gauges, self._clock, pulse=self._pulse, relays=self._relays, scheduler=self._scheduler
+            gauges,
+            self._clock,
+            metrics=self.metrics,
+            pulse=self._pulse,
+            relays=self._relays,
+            scheduler=self._scheduler,
         )
         lease_s = int(config.span("lease"))
         grace_s = config.span("lease_grace")

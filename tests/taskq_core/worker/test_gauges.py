@@ -36,6 +36,24 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Read:
     return read
 
 
+async def test_an_sdk_that_comes_after_the_worker_gets_its_counts_too(
+    app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setattr("taskq_core.worker.gauges.REFRESH_S", 0.05)
+    task = app.task(name="late:sdk")(_nothing)
+    await start()
+    read: Read = request.getfixturevalue("read")
+    await until(lambda: read("asynq.worker.slots"), "the SDK is noticed")
+
+    await task.adelay()
+
+    await until(lambda: list(read("asynq.tasks.processed").values()) == [1], "the run is counted")
+
+
+async def _nothing() -> None:
+    pass
+
+
 async def test_queues_are_told_by_the_one_that_leads_and_slots_by_each(app: TaskQ, start: Runner, read: Read) -> None:
     later = app.remote("later", run_after=3600)
     waiting = app.remote("waiting", queue="other")
