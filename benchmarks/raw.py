@@ -37,6 +37,10 @@ class Pipe:
         self._socket.sendall(pack(("SCRIPT", "LOAD", operation.script.text)))
         self.receive()
 
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
     def receive(self) -> Any:
         """Read a reply."""
         while (reply := self._reader.gets()) is False:
@@ -63,7 +67,9 @@ def raw_enqueue(url: str, *, count: int, batch: int) -> dict[str, float]:
         pipe.send(call)
         pipe.receive()
     pipe.receive()
-    return {"tasks_per_s": count / (time.perf_counter() - started)}
+    seconds = time.perf_counter() - started
+    pipe.close()
+    return {"tasks_per_s": count / seconds}
 
 
 def raw_drain(url: str, *, count: int, concurrency: int) -> dict[str, float]:
@@ -99,4 +105,7 @@ def raw_drain(url: str, *, count: int, concurrency: int) -> dict[str, float]:
             raise SystemExit(f"only {finished} of {count} tasks came")
         ask(turn, handed[turn])
         turn = 1 - turn
-    return {"tasks_per_s": count / (time.perf_counter() - started)}
+    seconds = time.perf_counter() - started
+    for pipe, _ in lanes:
+        pipe.close()
+    return {"tasks_per_s": count / seconds}

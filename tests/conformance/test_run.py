@@ -302,6 +302,36 @@ class TestSettle:
         assert state_of(broker, "a") == "retry"
         assert broker.raw.get(broker.queue.processed) == b"1"
 
+    @pytest.mark.parametrize("is_young", [True, False])
+    @pytest.mark.parametrize("ends", ["abcd", "efgh", "cdef", "aceg", "abh", "gh", "abcdefgh"])
+    def test_tasks_leave_wherever_they_stand_and_the_others_keep_their_order(
+        self, broker: Broker, ends: str, is_young: bool
+    ) -> None:
+        broker.enqueue(*"abcdefgh")
+        broker.dequeue(limit=4)
+        broker.dequeue(call=2)
+
+        assert broker.settle(Outcome.DONE, *reversed(ends), is_young=is_young) == SettleCode.SETTLED * len(ends)
+
+        rest = [name for name in "abcdefgh" if name not in ends]
+        assert [name.decode() for name in reversed(broker.raw.lrange(broker.queue.active, 0, -1))] == rest
+        assert {name: state_of(broker, name) for name in "abcdefgh"} == {
+            name: "active" if name in rest else None for name in "abcdefgh"
+        }
+
+    @pytest.mark.parametrize("at_the_left", [True, False])
+    def test_an_id_that_is_listed_twice_takes_nobody_along(self, broker: Broker, at_the_left: bool) -> None:
+        broker.enqueue(*"abcd")
+        broker.dequeue()
+        push = broker.raw.lpush if at_the_left else broker.raw.rpush
+        push(broker.queue.active, "b")
+
+        assert broker.settle(Outcome.DONE, *"bcd" if at_the_left else "bac") == "111"
+
+        left = "a" if at_the_left else "d"
+        assert sorted(broker.raw.lrange(broker.queue.active, 0, -1)) == sorted([b"b", left.encode()])
+        assert broker.raw.zrange(broker.queue.lease, 0, -1) == [left.encode()]
+
     def test_no_settlement_at_all(self, broker: Broker) -> None:
         assert broker.settle(Outcome.DONE) == ""
 

@@ -75,7 +75,7 @@ OPERATIONS = {
 }
 
 MUTANTS = {
-    "settle: no fence": ("settle", "fields[1] == ARGV[2] .. ':' .. score", "true"),
+    "settle: no fence": ("settle", "fields[1] == fence", "true"),
     "settle: the lease stays": ("settle", "redis.call('ZREM', KEYS[2], unpack(gone))", ""),
     "settle: the lock is kept": ("settle", "redis.pcall('GET', lock) == id", "false"),
     "recover: no second look": (
@@ -95,7 +95,7 @@ MUTANTS = {
     "enqueue: a taken id": ("enqueue", "redis.call('EXISTS', key) == 1", "false"),
     "enqueue: a lock that is held": ("enqueue", "holder and is_held(lock, keys.prefix .. 't:' .. holder)", "false"),
     "enqueue: what was replaced keeps its arguments": ("enqueue", "'msg', message .. '\\26'", "'taskq_wait', message"),
-    "settle: the lock does not follow": ("settle", "follow(fields[5], ARGV[i + 4], id, 'archived')", ""),
+    "settle: the lock does not follow": ("settle", "follow(rule, lock, id, 'archived')", ""),
     "dequeue: a lock is held although its task started": ("dequeue", "rule and not covers(rule, 'active')", "false"),
     "extend: a lock is not renewed": ("extend", "redis.call('EXPIRE', lock, seconds)", ""),
     "revoke: the lock is kept": ("revoke", "redis.call('DEL', fields[2])", ""),

@@ -37,8 +37,8 @@ local reply = { now_ns, expiry, 0, '' }
 
 local last = redis.pcall('GET', KEYS[6]) -- a key of another type is no record, and is written over
 if type(last) == 'string' then
-  local call, rest = string.match(last, '^(%d+):(.*)$')
-  if call == ARGV[3] then
+  if string.match(last, '^%d+') == ARGV[3] then
+    local rest = string.match(last, '^%d+:(.*)$') or ''
     while rest ~= '' do
       local length, tail = string.match(rest, '^(%d+):(.*)$')
       local id = string.sub(tail, 1, tonumber(length))
@@ -59,7 +59,7 @@ if redis.call('EXISTS', KEYS[4]) == 1 then
 end
 redis.call('LLEN', KEYS[2]) -- a key of another type is refused here, before the first write
 redis.call('ZCARD', KEYS[3])
-redis.call('LLEN', KEYS[5])
+local tokens = redis.call('LLEN', KEYS[5])
 
 local limit = tonumber(ARGV[4])
 local most
@@ -76,7 +76,9 @@ if not ids then
   return reply
 end
 local owner, started = ARGV[2] .. ':' .. expiry, whole(now_ms)
-local taken, leases, record, bytes = {}, {}, { ARGV[3], ':' }, 0
+local task_prefix, max_bytes = ARGV[7], tonumber(ARGV[5])
+local taken, leases, count, bytes = {}, {}, 0, 0
+local record, length, length_text = { ARGV[3] .. ':' }, nil, nil
 local waits = ARGV[9] == '1' and {}
 local limits
 
@@ -85,18 +87,18 @@ local limits
 local function is_permitted(id, key, limited, is_gone)
 -- include _place
 -- include _limits
-  limits = limits or limiter(string.sub(ARGV[7], 1, -3), now_s, now_ns, now_ms)
+  limits = limits or limiter(string.sub(task_prefix, 1, -3), now_s, now_ns, now_ms)
   return is_gone and limits.let_go(id, key) or limits.hand_out(id, key, limited, redis.call('HGET', key, 'taskq_permit'))
 end
 
 for i, id in ipairs(ids) do
-  if bytes >= tonumber(ARGV[5]) then
+  if bytes >= max_bytes then
     for j = #ids, i, -1 do
       redis.call('RPUSH', KEYS[1], ids[j])
     end
     break
   end
-  local key = ARGV[7] .. id
+  local key = task_prefix .. id
   local fields =
     redis.pcall('HMGET', key, 'msg', 'taskq_step', 'taskq_wait', 'taskq_limit', 'unique_key', 'pending_since')
   local message, limited, lock = fields[1], fields[4], fields[5]
@@ -119,16 +121,17 @@ for i, id in ipairs(ids) do
         renew(rule, lock, id, ARGV[10])
       end
     end
-    bytes = bytes + #message
-    taken[#taken + 1] = id
-    leases[#leases + 1] = expiry
-    leases[#leases + 1] = id
-    record[#record + 1] = #id .. ':' .. id
-    reply[#reply + 1] = id
-    reply[#reply + 1] = message
+    bytes, count = bytes + #message, count + 1
+    if #id ~= length then -- most ids are of one length, and a number made a text costs
+      length, length_text = #id, #id .. ':'
+    end
+    taken[count] = id
+    leases[2 * count - 1], leases[2 * count] = expiry, id
+    record[2 * count], record[2 * count + 1] = length_text, id
+    reply[2 * count + 3], reply[2 * count + 4] = id, message
     if waits then
       local since_ns = tonumber(fields[6] or '')
-      waits[#taken] = since_ns and whole(math.max(0, (tonumber(now_ns) - since_ns) / 1000000)) or ''
+      waits[count] = since_ns and whole(math.max(0, (tonumber(now_ns) - since_ns) / 1000000)) or ''
     end
     if fields[3] == '2' then
       redis.call('PUBLISH', ARGV[8], id)
@@ -141,21 +144,21 @@ for i, id in ipairs(ids) do
     reply[3] = reply[3] + 1
   end
 end
-for i = 1, #taken, 200 do
-  local last_index = math.min(i + 199, #taken)
+for i = 1, count, 200 do
+  local last_index = math.min(i + 199, count)
   redis.call('LPUSH', KEYS[2], unpack(taken, i, last_index))
   redis.call('ZADD', KEYS[3], unpack(leases, 2 * i - 1, 2 * last_index))
 end
-if #taken > 0 then
+if count > 0 then
   redis.call('SET', KEYS[6], table.concat(record), 'EX', ARGV[6])
 end
 if limits then
   limits.finish()
 end
-if waits and #taken > 0 then
+if waits and count > 0 then
   reply[4] = table.concat(waits, ',') .. ','
 end
-if redis.call('LLEN', KEYS[1]) > 0 and (not most or redis.call('LLEN', KEYS[2]) < most) then
+if tokens == 0 and redis.call('LLEN', KEYS[1]) > 0 and (not most or redis.call('LLEN', KEYS[2]) < most) then
   wake(KEYS[5])
 end
 return reply

@@ -15,9 +15,9 @@
   ARGV[5]  int     seconds a daily counter is kept
   ARGV[6]  int     seconds an archived task is kept
   ARGV[7]  int     most archived tasks
-  ARGV[8]  int     arguments per task: 2 (all are done) or 7
-  ARGV[9..]        per task: outcome, id and, with 7, message, time, unique lock key ('' none), result or, where the task
-                   is not over, its cursor ('' none), record of the attempt ('' none), a line of JSON
+  ARGV[8]  int     arguments per task: 1 (all are done, and young) or 7
+  ARGV[9..]        per task: with 1 its id; with 7 outcome, id, message, time, unique lock key ('' none), result or, where
+                   the task is not over, its cursor ('' none), record of the attempt ('' none), a line of JSON
                    outcome  d done: delete                     c complete: keep, time = seconds of retention
                             r retry after a failure, time = ms until then
                             n retry that counts no failure     a archive   b archive, and let it be told of
@@ -51,12 +51,69 @@ end
 
 local task_prefix = ARGV[3] .. 't:'
 local total = (#ARGV - 8) / stride
-local codes, ids, owned, gone = {}, {}, {}, {}
+local looked_at = math.min(total, budget)
+local codes, ids = {}, {}
 for position = 1, total do
   codes[position] = position > budget and '2' or '0'
-  ids[position] = ARGV[9 + (position - 1) * stride + 1]
+  ids[position] = ARGV[stride == 7 and 3 + position * 7 or 8 + position]
 end
-local scores = total > 0 and redis.call('ZMSCORE', KEYS[2], unpack(ids, 1, math.min(total, budget))) or {}
+local scores = total > 0 and redis.call('ZMSCORE', KEYS[2], unpack(ids, 1, looked_at)) or {}
+
+-- Which of them are this worker's, from the last to the first: the youngest stand at the left end of the active list,
+-- where they are looked for, and what is requeued comes to stand in its old order.
+local mine, task_keys, gone, owned = {}, {}, {}, {}
+local fence_score, fence
+for position = looked_at, 1, -1 do
+  local id, score = ids[position], scores[position]
+  if score and not owned[id] then
+    if score ~= fence_score then
+      fence_score, fence = score, ARGV[2] .. ':' .. score
+    end
+    local key = task_prefix .. id
+    local fields = redis.pcall('HMGET', key, 'taskq_owner', 'taskq_wait', 'taskq_step', 'taskq_permit')
+    if fields[1] == fence then
+      owned[id], mine[position], task_keys[position] = true, fields, key
+      gone[#gone + 1] = id
+    end
+  end
+end
+
+-- found_at: the ids in a part of the active list, as a set, and whether they are just those that leave.
+local function found_at(from, to)
+  local there, found, others = redis.call('LRANGE', KEYS[1], from, to), {}, 0
+  for _, id in ipairs(there) do
+    others = others + ((found[id] or not owned[id]) and 1 or 0)
+    found[id] = true
+  end
+  return found, others == 0 and #there == #gone
+end
+
+-- They leave the active list first: that is accepted also over maxmemory, and with it the writes that follow. Quick tasks
+-- stand together, at the end of the oldest if the worker runs no others and at that of the youngest if others take long:
+-- then they leave in one command. Else each is looked for from the end that it is nearer to.
+local function leave_active()
+  local oldest = {}
+  if #gone > 2 then
+    local is_all
+    oldest, is_all = found_at(-#gone, -1)
+    if is_all then
+      redis.call('LTRIM', KEYS[1], 0, -#gone - 1)
+      return
+    end
+    local _, is_all_young = found_at(0, #gone - 1)
+    if is_all_young then
+      redis.call('LTRIM', KEYS[1], #gone, -1)
+      return
+    end
+  end
+  for position = looked_at, 1, -1 do
+    if mine[position] then
+      local is_young = not oldest[ids[position]] and (stride == 1 or #ARGV[2 + position * 7] > 1)
+      redis.call('LREM', KEYS[1], is_young and 1 or -1, ids[position])
+    end
+  end
+end
+leave_active()
 
 local flow -- made when the first step of a workflow is met, with all it needs
 local processed, failed, archived, requeued = 0, 0, 0, 0
@@ -85,20 +142,25 @@ local function end_limits(id, key, outcome)
   return false
 end
 
--- From the last to the first: the youngest stand at the left end of the active list, where they are looked for, and what
--- is requeued comes to stand in its old order.
-for position = math.min(total, budget), 1, -1 do
-  local i, id = 9 + (position - 1) * stride, ids[position]
-  local key, score = task_prefix .. id, scores[position]
-  local fields = score
-    and not owned[id]
-    and redis.pcall('HMGET', key, 'taskq_owner', 'taskq_wait', 'taskq_step', 'taskq_permit')
-  if fields and fields[1] == ARGV[2] .. ':' .. score then
+-- delete_ended: delete the tasks that are done, all at once. What looks at other tasks must not find them any more.
+local ended = {}
+local function delete_ended()
+  if #ended > 0 then
+    redis.call('DEL', unpack(ended))
+    ended = {}
+  end
+end
+
+for position = looked_at, 1, -1 do
+  local fields = mine[position]
+  if fields then
+    local i, id = 2 + position * 7, ids[position]
+    local key = task_keys[position]
     codes[position] = '1'
-    owned[id] = true
-    gone[#gone + 1] = id
-    redis.call('LREM', KEYS[1], #ARGV[i] > 1 and 1 or -1, id) -- first: accepted also over maxmemory
-    local outcome = string.sub(ARGV[i], 1, 1)
+    if fields[3] or fields[4] then
+      delete_ended()
+    end
+    local outcome = stride == 7 and string.sub(ARGV[i], 1, 1) or 'd'
     local lock = stride == 7 and ARGV[i + 4] or ''
     local rule = lock ~= '' and redis.call('HGET', key, 'taskq_unique')
     local is_told = outcome == 'b'
@@ -118,7 +180,7 @@ for position = math.min(total, budget), 1, -1 do
       follow(rule, lock, id, 'pending') -- also where it waits for a limit
     end
     if outcome == 'd' then
-      redis.call('DEL', key)
+      ended[#ended + 1] = key
       processed = processed + 1
       release(lock, id)
       announce(keys, fields[2], id)
@@ -164,6 +226,7 @@ for position = math.min(total, budget), 1, -1 do
     end
   end
 end
+delete_ended()
 if #gone > 0 then
   redis.call('ZREM', KEYS[2], unpack(gone))
 end

@@ -161,10 +161,8 @@ def settle(
     A repeat after a lost reply answers NOT_OWNED for what the first call settled.
     """
     args: list[Argument] = [time_argument(now_ns), owner, *housekeeping(queue, archive)]
-    if all(each.outcome is Outcome.DONE and not each.unique_key for each in settlements):
-        args.append(2)
-        for each in settlements:
-            args += ("d+" if each.is_young else "d", each.task_id)
+    if all(each.outcome is Outcome.DONE and each.is_young and not each.unique_key for each in settlements):
+        args += (1, *[each.task_id for each in settlements])
     else:
         args.append(7)
         for each in settlements:
@@ -182,9 +180,8 @@ def settle(
 
 def settle_done(queue: QueueKeys, task_ids: Sequence[str], *, owner: str, now_ns: int | None = None) -> Operation[str]:
     """End runs that succeeded lately with nothing to keep and no lock. Reads as `settle`."""
-    args: list[Argument] = [time_argument(now_ns), owner, *housekeeping(queue, ARCHIVE), 2]  # nothing is archived
-    for task_id in task_ids:
-        args += ("d+", task_id)
+    args: list[Argument] = [time_argument(now_ns), owner, *housekeeping(queue, ARCHIVE), 1]  # nothing is archived
+    args += task_ids
     return Operation("settle", load("settle"), _settle_keys(queue), args, text)
 
 

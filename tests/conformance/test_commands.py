@@ -1,0 +1,118 @@
+"""How many commands a task costs Redis, counted by Redis itself: what gets dearer by one is seen here."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.raw import raw_drain, raw_enqueue
+from taskq_core import TaskQ
+from taskq_core.broker import operations as ops
+from taskq_core.broker.connection import Endpoint
+from taskq_core.broker.operations import Operation, Outcome, Settlement
+from taskq_core.broker.sync import SyncRunner
+from tests.redis_server import RedisServer
+
+pytestmark = pytest.mark.redis
+TASKS = 50
+NOBODY_COUNTS = {"config|resetstat", "info", "script|load", "hello", "auth", "ping", "select"}
+
+
+@pytest.fixture
+def taskq(redis_server: RedisServer) -> Iterator[TaskQ]:
+    taskq = TaskQ(redis_server.unix_url)
+    yield taskq
+    taskq.close()
+
+
+def commands_of(server: RedisServer, act: Callable[[], object]) -> dict[str, int]:
+    """Return how often each command was run, also by scripts."""
+    server.client.config_resetstat()
+    act()
+    stats: Any = server.client.info("commandstats")
+    counts = {name.removeprefix("cmdstat_"): figures["calls"] for name, figures in stats.items()}
+    return {name: count for name, count in counts.items() if name not in NOBODY_COUNTS and "|" not in name}
+
+
+def test_an_enqueue(taskq: TaskQ, redis_server: RedisServer) -> None:
+    task = taskq.remote("note")
+    task.delay()  # connects, and loads the script
+
+    assert commands_of(redis_server, task.delay) == {
+        **dict.fromkeys(("evalsha", "time", "get", "exists", "hset", "lpush", "set"), 1),
+        "llen": 3,
+    }
+
+
+def test_a_bulk_enqueue(taskq: TaskQ, redis_server: RedisServer) -> None:
+    task = taskq.remote("note")
+    task.delay()
+
+    counts = commands_of(redis_server, lambda: taskq.client.enqueue_many([task.s() for _ in range(400)]))
+
+    assert {name: counts.pop(name) for name in ("exists", "hset")} == {"exists": 400, "hset": 400}
+    assert counts == {**dict.fromkeys(("evalsha", "time", "get", "lpush", "set"), 2), "llen": 6}
+
+
+class TestRuns:
+    """A turn of a worker: what is done, and new tasks."""
+
+    @pytest.fixture
+    def run(self, taskq: TaskQ, redis_server: RedisServer) -> Iterator[Callable[[Operation[Any]], Any]]:
+        runner = SyncRunner(Endpoint(redis_server.unix_url, embedded_folder=Path("unused")))
+        keys = taskq.runtime.keys.queue("default")
+        for script in (ops.dequeue(keys, owner="w", call=0, limit=1, lease_s=30), ops.settle(keys, [], owner="w")):
+            runner.run(script)
+        taskq.client.enqueue_many([taskq.remote("note").s() for _ in range(2 * TASKS)])
+        yield runner.run
+        runner.close()
+
+    def test_dequeue(self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]) -> None:
+        keys = taskq.runtime.keys.queue("default")
+        counts = commands_of(redis_server, lambda: run(ops.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30)))
+
+        assert {name: counts.pop(name) for name in ("hmget", "hset", "hdel")} == dict.fromkeys(
+            ("hmget", "hset", "hdel"), TASKS
+        )
+        assert counts == {
+            **dict.fromkeys(("evalsha", "time", "get", "exists", "zcard", "rpop", "lpush", "zadd", "set"), 1),
+            "llen": 2,  # a third one where no token lies yet
+        }
+
+    def test_done(self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]) -> None:
+        """Tasks of one turn stand together, and leave in one command; so are they deleted."""
+        keys = taskq.runtime.keys.queue("default")
+        first = run(ops.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30))
+        run(ops.dequeue(keys, owner="w", call=2, limit=TASKS, lease_s=30))
+        done = ops.settle_done(keys, [task_id for task_id, _ in first.tasks], owner="w")
+
+        assert commands_of(redis_server, lambda: run(done)) == {
+            **dict.fromkeys(("evalsha", "time", "llen", "zmscore", "lrange", "ltrim", "del", "zrem", "expireat"), 1),
+            "hmget": TASKS,
+            "incrby": 2,
+        }
+
+    def test_kept_with_a_result(
+        self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]
+    ) -> None:
+        keys = taskq.runtime.keys.queue("default")
+        taken = run(ops.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30))
+        kept = [
+            Settlement(task_id, Outcome.COMPLETE, message, seconds=60, result=b"1") for task_id, message in taken.tasks
+        ]
+
+        counts = commands_of(redis_server, lambda: run(ops.settle(keys, kept, owner="w")))
+
+        assert {name: round(count / TASKS) for name, count in counts.items() if count >= TASKS} == {
+            **dict.fromkeys(("hmget", "zadd", "hdel"), 1),
+            "hset": 2,
+        }
+
+
+def test_the_raw_benchmark_drains_what_it_enqueues(redis_server: RedisServer) -> None:
+    """It sends these scripts by itself, and must read their replies as they are."""
+    assert raw_enqueue(redis_server.url, count=10, batch=2)["tasks_per_s"] > 0
+    redis_server.flushall()
+    assert raw_drain(redis_server.url, count=100, concurrency=10)["tasks_per_s"] > 0
+    assert redis_server.client.llen("asynq:{default}:pending") == 0
