@@ -11,7 +11,7 @@ export PYTHON
 run_python = python=$$(sh scripts/environment.sh run) &&
 lint_python = python=$$(sh scripts/environment.sh lint) &&
 
-.PHONY: help demo test ci model fuzz soak soak-mutants bench bench-celery screenshots format lint types clean
+.PHONY: help demo test ci model fuzz soak soak-mutants bench bench-peers screenshots format lint types clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -40,8 +40,8 @@ model: ## any order of operations beside a model:  make model ARGS="--model-runs
 bench: ## measure speed (minutes); prints a table and writes JSON
 	@$(run_python) exec "$$python" -m benchmarks $(ARGS)
 
-bench-celery: ## workflows and a rate limit beside Celery's, which gets an environment of its own from PyPI
-	@$(run_python) exec "$$python" -m benchmarks.against_celery $(ARGS)
+bench-peers: ## taskq beside other task queues, which get environments of their own from PyPI and npm (20 minutes)
+	@$(run_python) exec "$$python" -m benchmarks --peers $(ARGS)
 
 screenshots: ## the pictures in docs/images, anew; needs a Chromium
 	@$(run_python) exec "$$python" -m pytest -q tests/browser/admin/pictures.py tests/browser/dashboard/pictures.py $(ARGS)

@@ -6,6 +6,7 @@ No task is decoded or run, no error handled: the rates are bounds that no worker
 import socket
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import hiredis
 
@@ -22,9 +23,13 @@ class Pipe:
     """A socket and a parser."""
 
     def __init__(self, url: str) -> None:
-        path = url.removeprefix("unix://").partition("?")[0]
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(path)
+        where = urlsplit(url)
+        if where.scheme == "unix":
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.connect(where.path)
+        else:
+            self._socket = socket.create_connection((where.hostname, where.port))
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = hiredis.Reader()
 
     def send(self, operation: operations.Operation[Any]) -> None:

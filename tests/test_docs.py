@@ -205,7 +205,8 @@ def test_every_picture_is_there_shown_and_described() -> None:
         names += re.findall(r"!\[[^\]]{20,}\]\(([^)]*)\)", text)
         shown |= {(page.parent / name).resolve() for name in names}
 
-    assert shown == {path.resolve() for path in (ROOT / "docs" / "images").rglob("*.png")}
+    images = ROOT / "docs" / "images"
+    assert shown == {path.resolve() for ending in ("png", "svg") for path in images.rglob(f"*.{ending}")}
 
 
 def test_the_index_names_every_page() -> None:

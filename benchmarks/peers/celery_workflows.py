@@ -1,8 +1,8 @@
-"""The same workflows on Celery, run by its own interpreter: `against_celery` starts it. Imports nothing of taskq.
+"""Workflows and a rate limit on Celery, run by its own interpreter.
 
-`python celery_app.py KIND COUNT URL` starts a worker as Celery's documentation recommends for many short tasks: a
-process for each core, a large prefetch multiplier, results in Redis only where a workflow needs them. Prints one JSON
-object of figures.
+`python -m benchmarks.peers.celery_workflows KIND COUNT` starts a worker as
+https://docs.celeryq.dev/en/stable/userguide/optimizing.html recommends for many short tasks: a process for each core, a
+large prefetch multiplier, results in Redis only where a workflow needs them. It prints one JSON object of figures.
 """
 
 import functools
@@ -16,8 +16,8 @@ from typing import Any
 import redis
 from celery import Celery, chain, chord, group
 
-URL = os.environ.get("CELERY_BENCH_URL", "redis://localhost:1/0")
-app = Celery("celery_app", broker=URL, backend=URL)
+URL = os.environ.get("BENCH_URL", "redis://localhost:1/0")
+app = Celery("bench", broker=URL, backend=URL)
 app.conf.update(
     task_serializer="json",
     result_serializer="json",
@@ -51,10 +51,9 @@ def limited(number: int) -> None:
 def main() -> None:
     """Measure one kind of workflow."""
     kind, count = sys.argv[1], int(sys.argv[2])
-    environment = {**os.environ, "CELERY_BENCH_URL": URL}
-    command = [sys.executable, "-m", "celery", "-A", "celery_app", "worker", "-c", str(os.cpu_count()), "-l", "ERROR"]
-    here = os.path.dirname(os.path.abspath(__file__))
-    worker = subprocess.Popen(command, cwd=here, env=environment)
+    module = "benchmarks.peers.celery_workflows"
+    command = [sys.executable, "-m", "celery", "-A", module, "worker", "-c", str(os.cpu_count()), "-l", "ERROR"]
+    worker = subprocess.Popen(command, stdout=sys.stderr)
     try:
         app.control.ping(timeout=0.5)
         while not app.control.ping(timeout=0.5):

@@ -1,0 +1,92 @@
+"""What else the machine did during a measurement: CPU stolen by its host, CPU of foreign processes, load.
+
+Read from `/proc`, so on Linux alone; elsewhere nothing is known, and the results say so.
+"""
+
+import os
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+_STAT = Path("/proc/stat")
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """Shares of one CPU's time, in percent, and the load average of the last minute."""
+
+    steal_percent: float
+    foreign_percent: float
+    load: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuTimes:
+    """Seconds since the machine started, all CPUs together."""
+
+    busy_s: float
+    steal_s: float
+
+    @classmethod
+    def parse(cls, stat: str) -> Self:
+        """Read the text of `/proc/stat`.
+
+        Raises:
+            ValueError: It has no line of all CPUs.
+        """
+        for line in stat.splitlines():
+            name, *words = line.split()
+            if name == "cpu":
+                user, nice, system, _idle, _waiting, irq, softirq, steal = (int(word) * _TICK_S for word in words[:8])
+                return cls(busy_s=user + nice + system + irq + softirq, steal_s=steal)
+        raise ValueError("/proc/stat has no line `cpu`")
+
+
+def spent_s(pid: int | str) -> float:
+    """CPU seconds of a process and of those of its children that it has waited for; 0 if it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0.0
+    return sum(map(int, text.rpartition(")")[2].split()[11:15])) * _TICK_S
+
+
+class NoiseMeter:
+    """Notes where the counters stand, and later what came in between that was not ours.
+
+    Ours is this process, its children that have ended and been waited for, and the processes named.
+
+    Args:
+        elapsed_s: What the clock says, in seconds.
+        pids: Processes of ours that go on.
+    """
+
+    def __init__(self, elapsed_s: float, *pids: int) -> None:
+        self._pids = pids
+        self._started_s = elapsed_s
+        self._before = self._times()
+        self._ours_before_s = self._ours_s()
+
+    def read(self, elapsed_s: float) -> Noise | None:
+        """Return what came in between; None where nothing can be known."""
+        after = self._times()
+        if self._before is None or after is None:
+            return None
+        duration_s = max(_TICK_S, elapsed_s - self._started_s)
+        ours_s = self._ours_s() - self._ours_before_s
+        foreign_s = after.busy_s - self._before.busy_s - ours_s
+        return Noise(
+            steal_percent=round((after.steal_s - self._before.steal_s) / duration_s * 100, 2),
+            foreign_percent=round(max(0.0, foreign_s) / duration_s * 100, 2),
+            load=round(os.getloadavg()[0], 2),
+        )
+
+    @staticmethod
+    def _times() -> CpuTimes | None:
+        return CpuTimes.parse(_STAT.read_text()) if _STAT.exists() else None
+
+    def _ours_s(self) -> float:
+        usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(usage.ru_utime + usage.ru_stime for usage in usages) + sum(map(spent_s, self._pids))

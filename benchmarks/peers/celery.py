@@ -1,0 +1,34 @@
+"""Celery. Setting after https://docs.celeryq.dev/en/stable/userguide/optimizing.html: many short tasks, large prefetch.
+
+There is no bulk call that Redis sees as one; `enqueue_many` keeps one producer, which is the quickest way found.
+"""
+
+from collections.abc import Iterable
+
+from celery import Celery
+
+from benchmarks.peers.tasks import SETTING, TEXT, URL, ran, slept
+
+app = Celery("bench", broker=URL, set_as_current=True)
+app.conf.update(
+    task_serializer="json",
+    accept_content=["json"],
+    task_ignore_result=True,
+    worker_prefetch_multiplier=SETTING.get("prefetch", 4),
+    worker_hijack_root_logger=False,
+    broker_connection_retry_on_startup=True,
+)
+TASKS = {"noop": app.task(ran, name="noop"), "io": app.task(slept, name="io")}
+
+
+def enqueue(kind: str, number: int) -> None:
+    """Enqueue one."""
+    TASKS[kind].delay(number, TEXT)
+
+
+def enqueue_many(kind: str, numbers: Iterable[int]) -> None:
+    """Enqueue many with one producer."""
+    task = TASKS[kind]
+    with app.producer_or_acquire() as producer:
+        for number in numbers:
+            task.apply_async((number, TEXT), producer=producer)

@@ -1,0 +1,25 @@
+"""huey. Setting after https://huey.readthedocs.io/en/latest/guide.html and .../consumer.html: threads, blocking reads.
+
+Results are off, as its page on performance advises where nobody reads them. There is no bulk call.
+"""
+
+from collections.abc import Iterable
+
+from huey import RedisHuey
+
+from benchmarks.peers.tasks import TEXT, URL, ran, slept
+
+huey = RedisHuey("bench", url=URL, results=False)
+TASKS = {"noop": huey.task(name="noop")(ran), "io": huey.task(name="io")(slept)}
+
+
+def enqueue(kind: str, number: int) -> None:
+    """Enqueue one."""
+    TASKS[kind](number, TEXT)
+
+
+def enqueue_many(kind: str, numbers: Iterable[int]) -> None:
+    """Enqueue many, one after another."""
+    task = TASKS[kind]
+    for number in numbers:
+        task(number, TEXT)

@@ -1,0 +1,124 @@
+"""Workers of a measurement: started on their CPUs, weighed, and ended with all that they started."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from benchmarks.noise import spent_s
+from benchmarks.peers.environments import ROOT
+from benchmarks.placement import on
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_REAP_S = 10.0
+
+
+class Workers:
+    """Processes that work until the block ends; each command leads a session of its own.
+
+    Args:
+        commands: What to start.
+        variables: Added to this process's environment.
+        cpus: Where they may run; everywhere if there are none.
+        log: A file for all they say.
+    """
+
+    def __init__(
+        self, commands: Sequence[Sequence[str]], variables: Mapping[str, str], cpus: tuple[int, ...], log: Path
+    ) -> None:
+        self._commands = commands
+        self._variables = variables
+        self._cpus = cpus
+        self._log = log
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        try:
+            with self._log.open("wb") as log, on(self._cpus):
+                for command in self._commands:
+                    self._started.append(
+                        subprocess.Popen(
+                            command,
+                            cwd=ROOT,
+                            env={**os.environ, **self._variables},
+                            stdin=subprocess.DEVNULL,
+                            stdout=log,
+                            stderr=log,
+                            start_new_session=True,
+                        )
+                    )
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether none of them has ended."""
+        return all(process.poll() is None for process in self._started)
+
+    def last_words(self) -> str:
+        """Return the end of what they said."""
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return " | ".join(lines[-4:])[-600:]
+
+    def cpu_s(self) -> float:
+        """CPU seconds of all processes of the sessions."""
+        return sum(map(spent_s, self._pids()))
+
+    def rss_mb(self) -> float:
+        """Resident memory of all processes of the sessions; what they share counts for each."""
+        pages = 0
+        for pid in self._pids():
+            try:
+                pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            except OSError:
+                continue  # it has ended meanwhile
+        return pages * _PAGE / 2**20
+
+    def _pids(self) -> list[str]:
+        if not Path("/proc/self/stat").exists():
+            return []  # not Linux: what a worker started is not known
+        sessions = {str(process.pid) for process in self._started}
+        found = []
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                try:
+                    words = (folder / "stat").read_text().rpartition(")")[2].split()
+                except OSError:
+                    continue  # it has ended meanwhile
+                if words[3] in sessions:
+                    found.append(folder.name)
+        return found
+
+    def _end(self) -> None:
+        """Kill the sessions, and wait for those of their processes that have become ours."""
+        left = {int(pid) for pid in self._pids()} if self._started else set()
+        for pid in left | {process.pid for process in self._started if process.poll() is None}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for process in self._started:
+            process.wait()
+            left.discard(process.pid)
+        until = time.monotonic() + _REAP_S
+        while left and time.monotonic() < until:
+            left = {pid for pid in left if not _is_gone(pid)}
+            time.sleep(0.002)
+
+
+def _is_gone(pid: int) -> bool:
+    """Wait for a process if it has become ours; say whether it is not there, or somebody else's to wait for."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return True

@@ -1,0 +1,54 @@
+"""saq. Setting after https://saq-py.readthedocs.io/en/latest/: `concurrency` of the worker's settings, no results kept.
+
+There is no bulk call; 50 coroutines enqueue at once, of which the queue lets `max_concurrent_ops` through.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from saq import Queue
+
+from benchmarks.peers.tasks import CONCURRENCY, TEXT, URL, ran, waited
+
+_CALLERS = 50
+queue = Queue.from_url(URL, name="bench")
+
+
+async def noop(context: Any, *, number: int, text: str) -> None:
+    """Do nothing."""
+    ran(number, text)
+
+
+async def io(context: Any, *, number: int, text: str) -> None:
+    """Wait for 10 ms."""
+    await waited(number, text)
+
+
+settings: dict[str, Any] = {"queue": queue, "functions": [noop, io], "concurrency": CONCURRENCY}
+
+
+async def connect() -> None:
+    """Open connections."""
+    await queue.connect()
+
+
+async def close() -> None:
+    """Close them."""
+    await queue.disconnect()
+
+
+async def aenqueue(kind: str, number: int) -> None:
+    """Enqueue one, whose result is not kept."""
+    await queue.enqueue(kind, number=number, text=TEXT, ttl=-1)
+
+
+async def aenqueue_many(kind: str, numbers: Iterable[int]) -> None:
+    """Enqueue many from 50 coroutines."""
+    left = iter(numbers)
+
+    async def caller() -> None:
+        for number in left:
+            await queue.enqueue(kind, number=number, text=TEXT, ttl=-1)
+
+    await asyncio.gather(*(caller() for _ in range(_CALLERS)))

@@ -1,0 +1,65 @@
+"""streaQ. Setting after https://streaq.readthedocs.io/en/latest/worker.html: `concurrency`, `prefetch`, `enqueue_many`.
+
+Results are not kept (`ttl=0`), and payloads are JSON instead of pickle, which is as quick for these arguments.
+"""
+
+import json
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from itertools import islice
+
+from streaq import Worker
+
+from benchmarks.peers.tasks import CONCURRENCY, SETTING, TEXT, URL, ran, waited
+
+_BATCH = 500
+worker = Worker(
+    redis_url=URL,
+    concurrency=CONCURRENCY,
+    prefetch=SETTING.get("prefetch"),
+    queue_name="bench",
+    serializer=json.dumps,
+    deserializer=json.loads,
+)
+_open = AsyncExitStack()
+
+
+@worker.task(ttl=0)
+async def noop(number: int, text: str) -> None:
+    """Do nothing."""
+    ran(number, text)
+
+
+@worker.task(ttl=0)
+async def io(number: int, text: str) -> None:
+    """Wait for 10 ms."""
+    await waited(number, text)
+
+
+TASKS = {"noop": noop, "io": io}
+
+
+async def connect() -> None:
+    """Open connections."""
+    await _open.enter_async_context(worker)
+
+
+async def close() -> None:
+    """Close them."""
+    await _open.aclose()
+
+
+async def aenqueue(kind: str, number: int) -> None:
+    """Enqueue one."""
+    await TASKS[kind].enqueue(number, TEXT)
+
+
+async def aenqueue_many(kind: str, numbers: Iterable[int]) -> None:
+    """Enqueue many in pipelines."""
+    left = iter(numbers)
+    while some := list(islice(left, _BATCH)):
+        await worker.enqueue_many([TASKS[kind].enqueue(number, TEXT) for number in some])
+
+
+if __name__ == "__main__":  # as `streaq run` does, without a line of log for each task
+    worker.run_sync()

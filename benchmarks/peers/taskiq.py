@@ -1,0 +1,57 @@
+"""taskiq. Setting after https://taskiq-python.github.io/guide/cli.html and the README of taskiq-redis.
+
+`RedisStreamBroker`, which acknowledges, or `ListQueueBroker`, which loses tasks with its worker. There is no bulk call;
+50 coroutines enqueue at once.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+from taskiq_redis import ListQueueBroker, RedisStreamBroker
+
+from benchmarks.peers.tasks import SETTING, TEXT, URL, ran, waited
+
+_CALLERS = 50
+# The group reads from the beginning of the stream: what stands there when the first worker comes is to run as well.
+broker = ListQueueBroker(URL) if SETTING.get("broker") == "list" else RedisStreamBroker(URL, consumer_id="0")
+
+
+@broker.task(task_name="noop")
+async def noop(number: int, text: str) -> None:
+    """Do nothing."""
+    ran(number, text)
+
+
+@broker.task(task_name="io")
+async def io(number: int, text: str) -> None:
+    """Wait for 10 ms."""
+    await waited(number, text)
+
+
+TASKS = {"noop": noop, "io": io}
+
+
+async def connect() -> None:
+    """Open connections."""
+    await broker.startup()
+
+
+async def close() -> None:
+    """Close them."""
+    await broker.shutdown()
+
+
+async def aenqueue(kind: str, number: int) -> None:
+    """Enqueue one."""
+    await TASKS[kind].kiq(number, TEXT)
+
+
+async def aenqueue_many(kind: str, numbers: Iterable[int]) -> None:
+    """Enqueue many from 50 coroutines."""
+    left = iter(numbers)
+
+    async def caller() -> None:
+        for number in left:
+            await TASKS[kind].kiq(number, TEXT)
+
+    await asyncio.gather(*(caller() for _ in range(_CALLERS)))

@@ -1,0 +1,179 @@
+"""A run of the harness: its Redis, its rounds, its noise. Own measurements and those of peers are cases of it."""
+
+import ctypes
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from benchmarks.noise import Noise, NoiseMeter
+from benchmarks.peers.ledger import Account
+from benchmarks.placement import Placement, placements
+from benchmarks.results import Absent, Results, Row, ledger_of, machine, noise_of, summary
+from tests.redis_server import RedisServer
+
+DURABILITY: Mapping[str, dict[str, Any]] = {
+    "none": {},
+    "everysec": {"appendonly": True, "options": {"appendfsync": "everysec"}},
+    "always": {"appendonly": True, "options": {"appendfsync": "always"}},
+}
+_CHILD_SUBREAPER = 36
+
+
+class CaseError(Exception):
+    """A measurement did not come off; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What one run of a case found."""
+
+    figures: Mapping[str, float]
+    account: Account | None = None
+    tasks: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A row that a case has a figure for."""
+
+    name: str
+    measure: str
+    title: str
+    unit: str
+    higher_is_better: bool = False
+    limit: str = ""
+    """Title of the row with the raw limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """Something that is run once a round, on an empty Redis."""
+
+    system: str
+    setting: str
+    title: str
+    placement: str
+    run: Callable[[RedisServer, Placement], Found]
+    figures: Sequence[Figure]
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """Runs cases in turn.
+
+    Args:
+        transport: `unix` or `tcp`, for everybody.
+        durability: A key of `DURABILITY`, for everybody.
+        runs: Rounds.
+    """
+
+    transport: str
+    durability: str
+    runs: int
+    found: dict[int, list[tuple[Found, Noise | None]]] = field(default_factory=dict)
+    absent: list[Absent] = field(default_factory=list)
+    redis_version: str = ""
+
+    def once(self, case: Case) -> tuple[Found, Noise | None]:
+        """Run a case on a Redis that is started for it.
+
+        Raises:
+            CaseError: It did not come off.
+        """
+        placement = placements()[case.placement]
+        with RedisServer(tcp=self.transport == "tcp", **DURABILITY[self.durability]) as server:
+            if placement.redis:
+                os.sched_setaffinity(server.pid, placement.redis)
+            self.redis_version = str(server.client.info("server")["redis_version"])
+            meter = NoiseMeter(time.monotonic(), server.pid)
+            found = case.run(server, placement)
+            return found, meter.read(time.monotonic())
+
+    def measure(self, cases: Sequence[Case]) -> list[Row]:
+        """Run every case in every round; one that fails is left out from then on, and told of."""
+        failed: set[int] = set()
+        for number in range(self.runs):
+            for index, case in enumerate(cases):
+                if index in failed:
+                    continue
+                say(f"[{number + 1}/{self.runs}] {case.system}: {case.title}")
+                try:
+                    self.found.setdefault(index, []).append(self.once(case))
+                except CaseError as error:
+                    say(f"    {error}")
+                    failed.add(index)
+                    self.absent.append(Absent(system=case.system, what=case.title, reason=str(error)))
+        done = [(case, self.found[index]) for index, case in enumerate(cases) if index not in failed]
+        rows = [row for case, found in done for row in self._rows(case, found)]
+        medians = {row.title: row.median for row in rows}
+        limits = {figure.title: figure.limit for case, _ in done for figure in case.figures if figure.limit}
+        return [replace(row, limit=medians.get(limits.get(row.title, ""))) for row in rows]
+
+    def _rows(self, case: Case, runs: list[tuple[Found, Noise | None]]) -> list[Row]:
+        return [
+            Row(
+                system=case.system,
+                measure=figure.measure,
+                setting=case.setting,
+                title=figure.title,
+                unit=figure.unit,
+                higher_is_better=figure.higher_is_better,
+                placement=case.placement,
+                **summary([found.figures[figure.name] for found, _ in runs]),
+                tasks=runs[-1][0].tasks,
+                ledger=ledger_of(found.account for found, _ in runs),
+                noise=noise_of(noise for _, noise in runs),
+            )
+            for figure in case.figures
+            if all(figure.name in found.figures for found, _ in runs)
+        ]
+
+    def results(
+        self,
+        *,
+        command: str,
+        started_s: float,
+        rows: list[Row],
+        versions: Mapping[str, str],
+        conditions: Mapping[str, Any],
+    ) -> Results:
+        """Put together what was found."""
+        noises = [noise for runs in self.found.values() for _, noise in runs if noise is not None]
+        whole: dict[str, float | None] = {}
+        for name in ("steal_percent", "foreign_percent", "load"):
+            values = [getattr(noise, name) for noise in noises]
+            whole[f"{name}_median"] = statistics.median(values) if values else None
+            whole[f"{name}_highest"] = max(values) if values else None
+        return Results(
+            taken=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=command,
+            duration_s=round(time.monotonic() - started_s, 1),
+            machine=machine(),
+            versions={"redis": self.redis_version, **versions},
+            conditions={
+                "transport": self.transport,
+                "durability": self.durability,
+                "runs": self.runs,
+                **conditions,
+            },
+            placements={name: placement.words for name, placement in placements().items()},
+            noise=whole,
+            rows=rows,
+            absent=self.absent,
+        )
+
+
+def adopt_orphans() -> None:
+    """Let what workers leave behind become this process's, so that it can be waited for and is not foreign."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_CHILD_SUBREAPER, 1)
+
+
+def say(text: str) -> None:
+    """Tell how far it is, beside the output."""
+    print(text, file=sys.stderr, flush=True)
