@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -102,14 +102,16 @@ class Collector:
             except OSError:
                 return
             self._held.append(held)
-            if self._kind == "refuses":
-                threading.Thread(target=self._refuse, args=(held,), daemon=True).start()
+            if self._kind != "silent":
+                threading.Thread(target=self._answer, args=(held,), daemon=True).start()
 
-    @staticmethod
-    def _refuse(held: socket.socket) -> None:
-        held.recv(65536)
-        held.sendall(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")
-        held.close()
+    def _answer(self, held: socket.socket) -> None:
+        with held, suppress(OSError):  # the client may have lost patience
+            held.recv(65536)
+            if self._kind == "slow":
+                time.sleep(0.9)  # just within it
+            status = b"200 OK" if self._kind == "slow" else b"503 Service Unavailable"
+            held.sendall(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
 
     def close(self) -> None:
         self._socket.close()
@@ -117,9 +119,9 @@ class Collector:
             held.close()
 
 
-@pytest.mark.parametrize("kind", ["down", "silent", "refuses"])
+@pytest.mark.parametrize("kind", ["down", "slow", "silent", "refuses"])
 def test_a_collector_that_is_away_holds_up_no_task_and_no_end(kind: str, tmp_path: Path) -> None:
-    """All tasks end while not one span was taken, with a queue of spans far smaller than what they make."""
+    """All tasks end while hardly a span is taken, with a queue of spans far smaller than what they make."""
     collector = Collector(kind)
     log = tmp_path / "worker.log"
     with RedisServer() as redis:
