@@ -157,7 +157,7 @@ def _instrument_by_hand(taskq: TaskQ, telemetry: str) -> None:
     flags = "00" if telemetry == "unsampled" else "01"
     parent = extract({"traceparent": f"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}"})
     attributes: dict[str, Any] = {f"attribute.{number}": "some text" for number in range(11)}
-    labels = [{f"label.{number}": "some text" for number in range(count)} for count in (3, 3, 2)]
+    labels = [{f"label.{number}": "some text" for number in range(count)} for count in (3, 5, 2)]
 
     @taskq.task(name="bench:by_hand", headers={"tenant": "acme"})
     async def by_hand(number: int, text: str) -> None:

@@ -155,7 +155,7 @@ class Preparer:
     ) -> None:
         self.keys = keys
         self.middleware = MiddlewareStack() if middleware is None else middleware
-        self.metrics = ClientMetrics()
+        self.metrics = ClientMetrics(server=tracing.server)
         self.tracing = tracing
         """Opens spans."""
         self._envelope = envelope

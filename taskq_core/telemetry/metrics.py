@@ -28,7 +28,7 @@ MAX_SERIES = 1000
 OTHER = "_other"
 """Stands for queue, type and error of what is beyond `MAX_SERIES`."""
 
-Labels = dict[str, str]
+Labels = dict[str, str | int]
 
 _DURATION_BUCKETS_S = (
     0.005,
@@ -119,11 +119,19 @@ class ClientMetrics:
     Args:
         meter_provider: Takes this one instead of the global one.
         max_series: Sets of labels that are kept apart.
+        server: Host and port of Redis, or the path of its socket and 0: a label of the conventions' own metrics.
     """
 
-    def __init__(self, *, meter_provider: MeterProvider | None = None, max_series: int = MAX_SERIES) -> None:
+    def __init__(
+        self,
+        *,
+        meter_provider: MeterProvider | None = None,
+        max_series: int = MAX_SERIES,
+        server: tuple[str, int] | None = None,
+    ) -> None:
         self._meters = Meters(meter_provider)
         self._max_series = max_series
+        self._server = names.of_server(server)
         self._instruments: _ClientInstruments | None = None
         self._series: dict[tuple[str, str, str | None], _ClientSeries] = {}
 
@@ -153,7 +161,7 @@ class ClientMetrics:
         if series is None:
             if len(self._series) >= self._max_series:
                 key = (OTHER, OTHER, error_type and OTHER)
-            series = self._series.get(key) or self._series.setdefault(key, _client_series(*key))
+            series = self._series.get(key) or self._series.setdefault(key, _client_series(*key, self._server))
         instruments.sent.add(count, series.message)
         if error_type is None:
             instruments.enqueued.add(count, series.task)
@@ -216,11 +224,19 @@ class WorkerMetrics:
     Args:
         meter_provider: Takes this one instead of the global one.
         max_series: Sets of labels that are kept apart.
+        server: Host and port of Redis, or the path of its socket and 0: a label of the conventions' own metrics.
     """
 
-    def __init__(self, *, meter_provider: MeterProvider | None = None, max_series: int = MAX_SERIES) -> None:
+    def __init__(
+        self,
+        *,
+        meter_provider: MeterProvider | None = None,
+        max_series: int = MAX_SERIES,
+        server: tuple[str, int] | None = None,
+    ) -> None:
         self._meters = Meters(meter_provider)
         self._max_series = max_series
+        self._server = names.of_server(server)
         self._instruments: _WorkerInstruments | None = None
         self._series: dict[tuple[str, str, Outcome, str | None], _WorkerSeries] = {}
         self._stuck: set[tuple[str, str]] = set()
@@ -343,7 +359,7 @@ class WorkerMetrics:
             known = self._series.get(key)
             if known is not None:
                 return known
-        series = self._series[key] = _worker_series(*key)
+        series = self._series[key] = _worker_series(*key, self._server)
         return series
 
 
@@ -357,17 +373,29 @@ def _add(instruments: _WorkerInstruments, series: _WorkerSeries, count: int) -> 
         instruments.retried.add(count, series.task)
 
 
-def _client_series(queue: str, task_type: str, error_type: str | None) -> _ClientSeries:
-    message = {names.SYSTEM: names.SYSTEM_ASYNQ, names.OPERATION_NAME: names.SEND, names.OPERATION_TYPE: names.SEND}
-    message[names.QUEUE] = queue
+def _client_series(queue: str, task_type: str, error_type: str | None, server: Labels) -> _ClientSeries:
+    message: Labels = {
+        names.SYSTEM: names.SYSTEM_ASYNQ,
+        names.OPERATION_NAME: names.SEND,
+        names.OPERATION_TYPE: names.SEND,
+        names.QUEUE: queue,
+        **server,
+    }
     if error_type is not None:
         message[names.ERROR_TYPE] = error_type
     return _ClientSeries(task={names.QUEUE: queue, names.TASK_TYPE: task_type}, message=message)
 
 
-def _worker_series(queue: str, task_type: str, outcome: Outcome, error_type: str | None) -> _WorkerSeries:
-    task = {names.QUEUE: queue, names.TASK_TYPE: task_type}
-    message = {names.SYSTEM: names.SYSTEM_ASYNQ, names.OPERATION_NAME: names.PROCESS, names.QUEUE: queue}
+def _worker_series(
+    queue: str, task_type: str, outcome: Outcome, error_type: str | None, server: Labels
+) -> _WorkerSeries:
+    task: Labels = {names.QUEUE: queue, names.TASK_TYPE: task_type}
+    message: Labels = {
+        names.SYSTEM: names.SYSTEM_ASYNQ,
+        names.OPERATION_NAME: names.PROCESS,
+        names.QUEUE: queue,
+        **server,
+    }
     if error_type is not None:
         task[names.ERROR_TYPE] = message[names.ERROR_TYPE] = error_type
     return _WorkerSeries(

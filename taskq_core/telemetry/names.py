@@ -70,3 +70,11 @@ CLIENT_SENT: Final = "messaging.client.sent.messages"
 CLIENT_CONSUMED: Final = "messaging.client.consumed.messages"
 CLIENT_OPERATION_DURATION: Final = "messaging.client.operation.duration"
 PROCESS_DURATION: Final = "messaging.process.duration"
+
+
+def of_server(server: tuple[str, int] | None) -> dict[str, str | int]:
+    """Return the attributes of Redis's address: host and port, or the path of its socket and 0."""
+    if server is None:
+        return {}
+    host, port = server
+    return {SERVER_ADDRESS: host, SERVER_PORT: port} if port else {SERVER_ADDRESS: host}

@@ -86,7 +86,7 @@ class Tracing:
         self._url = _checked_url(url)
         self.baggage = baggage
         self._exception_messages = exception_messages
-        self._server = server
+        self.server = server
         self.opt_in = members(OptIn, "opt_in", opt_in)
         self.tells_body_size = OptIn.BODY_SIZE in self.opt_in
         self._fixed_provider = tracer_provider
@@ -321,11 +321,7 @@ class Tracing:
                 names.QUEUE: queue,
                 names.CLIENT_ID: f"{socket.gethostname()}:{pid}",
             }
-            if self._server is not None:
-                host, port = self._server
-                known[names.SERVER_ADDRESS] = host
-                if port:
-                    known[names.SERVER_PORT] = port
+            known |= names.of_server(self.server)
             if task_type is not None:
                 known[names.TASK_TYPE] = task_type
             if len(self._known) < _KNOWN_MAX:

@@ -313,7 +313,7 @@ class Worker:
         runtime, config = self.app.runtime, self.config
         self._queue_names = tuple(config.queues)
         self._redis_clock = RedisClock(self._clock)
-        self.metrics = WorkerMetrics()
+        self.metrics = WorkerMetrics(server=runtime.tracing.server)
         self.metrics.expect(self._queue_names, [kind.value for kind in FindingKind])
         self._gauges = WorkerGauges(
             gauges,

@@ -219,6 +219,8 @@ def test_metrics(depot: Depot, name: str, service: str, unit: str, labels: dict[
     points = depot.metric(name, service, labels)
 
     assert {point.unit for point in points} == {unit}
+    if name.startswith("messaging."):
+        assert all(point.attributes["server.address"] for point in points)
     if unit == "s" and points[-1].bounds:
         assert points[-1].bounds[:3] == (0.005, 0.01, 0.025)
 

@@ -58,7 +58,7 @@ class TestWorker:
         ]
 
     def test_labels(self, meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
-        worker = WorkerMetrics(meter_provider=meter_provider)
+        worker = WorkerMetrics(meter_provider=meter_provider, server=("redis.example", 6379))
         worker.record("low", "email", Outcome.RETRIED, 0.2, "ValueError")
 
         worker.flush()
@@ -69,6 +69,8 @@ class TestWorker:
             "messaging.system": "asynq",
             "messaging.operation.name": "process",
             "messaging.destination.name": "low",
+            "server.address": "redis.example",
+            "server.port": 6379,
             "error.type": "ValueError",
         }
         assert points(reader) == {
@@ -183,7 +185,7 @@ class TestWorker:
 
 class TestClient:
     def test_what_was_sent(self, meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
-        client = ClientMetrics(meter_provider=meter_provider)
+        client = ClientMetrics(meter_provider=meter_provider, server=("/run/redis.sock", 0))
 
         client.sent("low", "email", 200, duration_s=0.01)
         client.sent("low", "email")
@@ -194,6 +196,7 @@ class TestClient:
             "messaging.operation.name": "send",
             "messaging.operation.type": "send",
             "messaging.destination.name": "low",
+            "server.address": "/run/redis.sock",
         }
         assert points(reader) == {
             "asynq.tasks.enqueued": [(task, 201)],
