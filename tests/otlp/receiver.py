@@ -73,6 +73,7 @@ class OtlpReceiver:
         self._lock = threading.Lock()
         self._traces: list[Any] = []
         self._metrics: list[Any] = []
+        self._logs: list[Any] = []
         self.raw: list[bytes] = []
         self._grpc = grpc.server(ThreadPoolExecutor(4))
         for stubs, signal, messages in (
@@ -105,6 +106,8 @@ class OtlpReceiver:
                 self._traces.append(message)
             elif isinstance(message, metrics.ExportMetricsServiceRequest):
                 self._metrics.append(message)
+            elif isinstance(message, logs.ExportLogsServiceRequest):
+                self._logs.append(message)
 
     @property
     def spans(self) -> list[Span]:
@@ -117,6 +120,13 @@ class OtlpReceiver:
         """All values of metrics so far."""
         with self._lock:
             return [point for message in self._metrics for point in _points(message)]
+
+    @property
+    def logged(self) -> list[str]:
+        """The text of all log records so far."""
+        with self._lock:
+            found = [scope for message in self._logs for each in message.resource_logs for scope in each.scope_logs]
+        return [record.body.string_value for scope in found for record in scope.log_records]
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
         """Wait until a condition on what came is true, and return it."""

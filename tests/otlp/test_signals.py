@@ -237,8 +237,15 @@ def test_durations_point_to_traces(depot: Depot) -> None:
 
 
 def test_no_signal_tells_what_tasks_are_given_return_or_raise(depot: Depot) -> None:
-    for what in ("pack", "apack", "broken", "flaky", "bulk", "group", "later"):
-        depot.trace(depot.ask(what), "process grouped" if what == "group" else "process default")
+    for what in ("pack", "apack", "broken", "flaky", "nested", "apart", "bulk", "group", "flow", "later"):
+        last = {"group": "process grouped", "flow": "process grouped", "apart": "send default"}.get(what)
+        depot.trace(depot.ask(what), last or "process default")
+    failed = depot.receiver.until(
+        lambda: [body for body in depot.receiver.logged if body.startswith("task depot:broken failed")], "it is logged"
+    )
 
-    assert depot.receiver.raw
+    assert failed[0].endswith("is archived: ValueError")
+    assert depot.receiver.spans
+    assert depot.receiver.points
     assert not [data for data in depot.receiver.raw if SECRET.encode() in data]
+    assert SECRET not in depot.log()
