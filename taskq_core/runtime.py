@@ -99,7 +99,7 @@ class Runtime:
             observer=observer,
         )
         self.client.bind_async(self.async_client)
-        self.workflows = WorkflowClient(preparer, self.client, self.async_client, hook=hook, outbox=outbox)
+        self.workflows = WorkflowClient(preparer, self.client, self.async_client, hook=hook, outbox=sender)
         self._own = Store(endpoint=self.endpoint, runner=self.runner, async_runner=self.async_runner)
 
     def use(self, store: Store | None) -> None:

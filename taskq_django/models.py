@@ -125,6 +125,7 @@ class OutboxTask(models.Model):
     group = models.CharField(_("group"), max_length=256, default="")
     replicas = models.PositiveSmallIntegerField(_("replicas that confirm"), null=True)
     fsynced = models.BooleanField(_("confirmed on disk"), default=False)
+    is_workflow = models.BooleanField(_("part of a workflow"), default=False, db_default=False)
     created_at = models.DateTimeField(_("written"), db_default=Now(), editable=False)
     claim = models.CharField(_("claim"), max_length=32, default="", editable=False)
     claimed_until = models.DateTimeField(_("claimed until"), null=True, editable=False)

@@ -25,7 +25,9 @@ from taskq_django.models import OutboxTask
 from taskq_django.transaction import after_commit, open_transactions
 
 WRITTEN_AT_ONCE = 500
-"""Rows that one statement writes."""
+"""Most rows that one statement writes."""
+WRITTEN_BYTES = 8 << 20
+"""Bytes of messages that one statement writes at most, if it writes several: MariaDB takes 16 MiB unless told more."""
 
 
 class DatabaseTable:
@@ -43,6 +45,7 @@ class DatabaseTable:
 
     def write(self, rows: Sequence[OutboxRow]) -> None:
         """Write rows in the transaction that is open, or in one of their own."""
+        largest = max((len(row.task.message) for row in rows), default=0) or 1
         self._rows.bulk_create(
             [
                 OutboxTask(
@@ -60,10 +63,11 @@ class DatabaseTable:
                     group=row.task.group,
                     replicas=None if row.task.confirm is None else row.task.confirm.replicas,
                     fsynced=row.task.confirm is not None and row.task.confirm.fsynced,
+                    is_workflow=row.is_workflow,
                 )
                 for row in rows
             ],
-            batch_size=WRITTEN_AT_ONCE,
+            batch_size=max(1, min(WRITTEN_AT_ONCE, WRITTEN_BYTES // largest)),
         )
 
     def claim(
@@ -158,11 +162,12 @@ def _row(stored: Any) -> OutboxRow:
             stored.unique_key,
             stored.unique_s,
             stored.group,
-            limit_of(bytes(stored.message)),
+            "" if stored.is_workflow else limit_of(bytes(stored.message)),
             None if stored.replicas is None else Confirmation(stored.replicas, stored.fsynced),
             unique_rule=stored.unique_rule,
         ),
         age_s=max(0.0, stored.age.total_seconds()),
+        is_workflow=stored.is_workflow,
     )
 
 
@@ -199,7 +204,7 @@ class DatabaseOutbox:
 def find_waiting(task_id: str) -> TaskInfo | None:
     """Return a task that waits in an outbox, or None. The rows are looked through: there is no index of ids."""
     for alias in outbox_aliases():
-        row = OutboxTask.objects.using(alias).filter(task_id=task_id).first()
+        row = OutboxTask.objects.using(alias).filter(task_id=task_id, is_workflow=False).first()
         if row is not None:
             state = TaskState.PENDING if row.start_at_s is row.start_in_ms is None else TaskState.SCHEDULED
             return task_info(StoredTask(task_id, state, bytes(row.message), b"", row.start_at_s))

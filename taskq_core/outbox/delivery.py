@@ -123,10 +123,17 @@ class Delivery:
 
     def _send(self, queue: str, batch: Sequence[OutboxRow], ends_ms: int) -> str:
         self._runner.run(operations.register_queue(self._keys.queues, (queue,)), patience_s=self._patience_s)
-        rows = [(row.receipt, _due(row)) for row in batch]
-        operation = operations.deliver(
-            self._keys.queue(queue), rows, claim_ends_ms=ends_ms, max_pending=self._admission.max_pending(queue)
-        )
+        keys = self._keys.queue(queue)
+        if batch[0].is_workflow:
+            (row,) = batch
+            task = row.task
+            operation = operations.deliver_workflow(
+                keys, row.receipt, task.task_id, task.message, claim_ends_ms=ends_ms, confirm=task.confirm
+            )
+        else:
+            rows = [(row.receipt, _due(row)) for row in batch]
+            most = self._admission.max_pending(queue)
+            operation = operations.deliver(keys, rows, claim_ends_ms=ends_ms, max_pending=most)
         return self._runner.run(operation, patience_s=self._patience_s)
 
     def _note(self, batch: Sequence[OutboxRow], codes: str, delivered: Delivered) -> list[str]:
@@ -196,11 +203,15 @@ def _marks(row: OutboxRow) -> str:
 
 
 def _batches(rows: Sequence[OutboxRow]) -> Iterator[tuple[str, list[OutboxRow]]]:
-    """Gather rows by queue and by who confirms them, in their order, into calls of a bounded size."""
-    alike: dict[tuple[str, Confirmation | None], list[OutboxRow]] = {}
+    """Gather tasks by queue and by who confirms them, in their order, into calls of a bounded size.
+
+    Parts of workflows go one by one.
+    """
+    alike: dict[tuple[str, Confirmation | None, str], list[OutboxRow]] = {}
     for row in rows:
-        alike.setdefault((row.queue, row.task.confirm), []).append(row)
-    for (queue, _), waiting in alike.items():
+        alone = row.receipt if row.is_workflow else ""
+        alike.setdefault((row.queue, row.task.confirm, alone), []).append(row)
+    for (queue, _, _), waiting in alike.items():
         batch: list[OutboxRow] = []
         size = 0
         for row in waiting:

@@ -151,6 +151,24 @@ class OutboxSender:
             for name, count in batch.count():
                 self._preparer.metrics.sent(batch.queue.name, name, count)
 
+    # --- workflows ----------------------------------------------------------------------------------------------------
+
+    def send_workflow(self, rows: Sequence[OutboxRow], sent: Callable[[bool], None]) -> None:
+        """Write the rows of a workflow; `sent` is told once they are committed whether all of them stand in Redis."""
+        self._outbox.keep(rows, self._committed(rows, sent))
+
+    async def asend_workflow(self, rows: Sequence[OutboxRow], sent: Callable[[bool], None]) -> None:
+        """As `send_workflow`, from a coroutine."""
+        await self._outbox.akeep(rows, self._committed(rows, sent))
+
+    def _committed(self, rows: Sequence[OutboxRow], sent: Callable[[bool], None]) -> Callable[[OutboxTable], None]:
+        receipts = [row.receipt for row in rows]
+
+        def committed(table: OutboxTable) -> None:
+            sent(set(receipts) <= set(self._attempt(table, receipts).stored))
+
+        return committed
+
     # --- after the commit ---------------------------------------------------------------------------------------------
 
     def _attempt(self, table: OutboxTable, receipts: Sequence[str]) -> Delivered:

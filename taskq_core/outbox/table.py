@@ -1,4 +1,4 @@
-"""What an adapter brings: a table whose rows are tasks that wait."""
+"""What an adapter brings: a table whose rows are tasks, and parts of workflows, that wait."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,16 @@ from taskq_core.broker.operations import NewTask
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxRow:
-    """A task that waits in a database.
+    """A task, or part of a workflow, that waits in a database.
 
     Attributes:
         receipt: Random name of the row, in the table and in Redis.
-        queue: Queue the task goes to.
-        name: Name of the task.
-        task: What to store. Its start in so many milliseconds counts from when the row was written.
+        queue: Queue the task goes to; of a workflow its home.
+        name: Name of the task or the workflow.
+        task: What to store. Its start in so many milliseconds counts from when the row was written. Of a workflow its
+            id, and a packed `WorkflowPart` as the message.
         age_s: Seconds since the row was written, by the database's clock; 0 for one that is yet to be written.
+        is_workflow: Whether it is part of a workflow.
     """
 
     receipt: str
@@ -24,6 +26,7 @@ class OutboxRow:
     name: str
     task: NewTask
     age_s: float = 0.0
+    is_workflow: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

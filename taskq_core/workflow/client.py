@@ -7,6 +7,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any
 
@@ -14,14 +15,23 @@ from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX
 from taskq_core.client import AsyncClient, Client
 from taskq_core.commits import TransactionHook
 from taskq_core.context import current_task
-from taskq_core.errors import BrokerError, EnqueueError, EnqueueUnknownError, WorkflowError, WorkflowTimeoutError
+from taskq_core.errors import (
+    BrokerError,
+    EnqueueError,
+    EnqueueUnknownError,
+    WorkflowError,
+    WorkflowNotFoundError,
+    WorkflowNotSentError,
+    WorkflowTimeoutError,
+)
 from taskq_core.events import FIRST_LOOK_S, LAST_LOOK_S
 from taskq_core.ids import new_task_id
-from taskq_core.outbox import Outbox
+from taskq_core.outbox import OutboxSender
 from taskq_core.outcomes import Ear
 from taskq_core.preparer import Preparer, may_have_happened
 from taskq_core.settings import Duration, seconds
 from taskq_core.task import Signature
+from taskq_core.telemetry import ProducerSpan
 from taskq_core.wire import validate_queue_name, validate_task_id
 from taskq_core.workflow.canvas import About, Part
 from taskq_core.workflow.graph import Graph, build
@@ -42,7 +52,7 @@ class WorkflowClient:
         client: Sends for blocking code.
         async_client: Sends for coroutines.
         hook: Postpones sending to the commit of a database transaction, if there is one.
-        outbox: Does so where tasks go through a database. A workflow is no row of it: it is sent after the commit.
+        outbox: Writes what goes through a database, where tasks do; a workflow does so whole.
     """
 
     def __init__(
@@ -52,7 +62,7 @@ class WorkflowClient:
         async_client: AsyncClient,
         *,
         hook: TransactionHook | None,
-        outbox: Outbox | None = None,
+        outbox: OutboxSender | None = None,
     ) -> None:
         self._preparer = preparer
         self._client = client
@@ -85,6 +95,13 @@ class WorkflowClient:
                 if node.call is not None:
                     node.call = show.outgoing(node.call)
         outgoing, handle = self._prepare(graph)
+        if self._outbox is not None:
+            with _ended(outgoing.span):
+                for batch in self._batches(outgoing):
+                    outgoing.hold(*batch)
+                handle.mark_deferred()
+                self._outbox.send_workflow(outgoing.rows(), lambda is_sent: handle.mark_sent(is_late=not is_sent))
+            return handle
         early: list[list[tuple[Any, int, list[bytes]]]] = []
         if self._defer(lambda: self._send_deferred(outgoing, handle, early[0])):
             early.append(list(self._batches(outgoing)))
@@ -102,6 +119,15 @@ class WorkflowClient:
                 if node.call is not None:
                     node.call = await show.aoutgoing(node.call)
         outgoing, handle = self._prepare(graph)
+        if self._outbox is not None:
+            with _ended(outgoing.span):
+                async for batch in self._abatches(outgoing):
+                    outgoing.hold(*batch)
+                handle.mark_deferred()
+                await self._outbox.asend_workflow(
+                    outgoing.rows(), lambda is_sent: handle.mark_sent(is_late=not is_sent)
+                )
+            return handle
         early: list[list[tuple[Any, int, list[bytes]]]] = []
         if await self._adefer(lambda: self._send_deferred(outgoing, handle, early[0])):
             early.append([batch async for batch in self._abatches(outgoing)])
@@ -112,19 +138,9 @@ class WorkflowClient:
 
     def _defer(self, send: Callable[[], None]) -> bool:
         """Let `send` be called after the commit of the surrounding transaction; False if none is open."""
-        if self._outbox is not None:
-            if not self._outbox.in_transaction():
-                return False
-            self._outbox.keep((), lambda _: send())
-            return True
         return self._hook is not None and self._hook.defer(send)
 
     async def _adefer(self, send: Callable[[], None]) -> bool:
-        if self._outbox is not None:
-            if not await self._outbox.ain_transaction():
-                return False
-            await self._outbox.akeep((), lambda _: send())
-            return True
         return self._hook is not None and await self._hook.adefer(send)
 
     def _prepare(self, graph: Graph) -> tuple[Outgoing, WorkflowHandle]:
@@ -132,7 +148,7 @@ class WorkflowClient:
         home = home_of(graph, self._preparer.keys)
         span = self._preparer.tracing.start_producer(home.name, graph.about.name or "workflow", workflow_id)
         try:
-            outgoing = Outgoing(self._preparer, graph, workflow_id, home, span)
+            outgoing = Outgoing(self._preparer, graph, workflow_id, home, span, is_whole=self._outbox is not None)
         except BaseException as error:
             span.end(error)
             raise
@@ -313,12 +329,14 @@ class WorkflowClient:
 
     def read(self, handle: WorkflowHandle) -> WorkflowGraph:
         """Read the workflow."""
-        graph: WorkflowGraph = self._ask(ask_graph(self._preparer.keys.queue(handle.queue), handle.id))
+        with _asked(handle):
+            graph: WorkflowGraph = self._ask(ask_graph(self._preparer.keys.queue(handle.queue), handle.id))
         return graph
 
     async def aread(self, handle: WorkflowHandle) -> WorkflowGraph:
         """Read the workflow."""
-        graph: WorkflowGraph = await self._aask(ask_graph(self._preparer.keys.queue(handle.queue), handle.id))
+        with _asked(handle):
+            graph: WorkflowGraph = await self._aask(ask_graph(self._preparer.keys.queue(handle.queue), handle.id))
         return graph
 
     def wait(self, handle: WorkflowHandle, timeout: Duration | None) -> Any:
@@ -330,7 +348,11 @@ class WorkflowClient:
         ear: Ear | None = None
         try:
             while True:
-                result = self._ask(ask_result(queue, handle.id, handle.result_type, tell_end=True))
+                try:
+                    with _asked(handle):
+                        result = self._ask(ask_result(queue, handle.id, handle.result_type, tell_end=True))
+                except WorkflowNotSentError:
+                    result = NOT_YET
                 if result is not NOT_YET:
                     return result
                 if time.monotonic() >= deadline:
@@ -354,7 +376,11 @@ class WorkflowClient:
         pause_s = FIRST_LOOK_S
         async with self._async_client.listen(queue.done, handle.id) as ended:
             while True:
-                result = await self._aask(ask_result(queue, handle.id, handle.result_type, tell_end=True))
+                try:
+                    with _asked(handle):
+                        result = await self._aask(ask_result(queue, handle.id, handle.result_type, tell_end=True))
+                except WorkflowNotSentError:
+                    result = NOT_YET
                 if result is not NOT_YET:
                     return result
                 left = deadline - loop.time()
@@ -372,22 +398,26 @@ class WorkflowClient:
 
     def cancel(self, handle: WorkflowHandle) -> bool:
         """Cancel the workflow."""
-        cancelled: bool = self._ask(ask_cancel(self._preparer.keys, handle.queue, handle.id))
+        with _asked(handle):
+            cancelled: bool = self._ask(ask_cancel(self._preparer.keys, handle.queue, handle.id))
         return cancelled
 
     async def acancel(self, handle: WorkflowHandle) -> bool:
         """Cancel the workflow."""
-        cancelled: bool = await self._aask(ask_cancel(self._preparer.keys, handle.queue, handle.id))
+        with _asked(handle):
+            cancelled: bool = await self._aask(ask_cancel(self._preparer.keys, handle.queue, handle.id))
         return cancelled
 
     def retry(self, handle: WorkflowHandle) -> int:
         """Run what failed again."""
-        count: int = self._ask(ask_retry(self._preparer.keys.queue(handle.queue), handle.id))
+        with _asked(handle):
+            count: int = self._ask(ask_retry(self._preparer.keys.queue(handle.queue), handle.id))
         return count
 
     async def aretry(self, handle: WorkflowHandle) -> int:
         """Run what failed again."""
-        count: int = await self._aask(ask_retry(self._preparer.keys.queue(handle.queue), handle.id))
+        with _asked(handle):
+            count: int = await self._aask(ask_retry(self._preparer.keys.queue(handle.queue), handle.id))
         return count
 
 
@@ -413,6 +443,33 @@ class _Filler:
         self._first += len(members)
         self._members, self._bytes = [], 0
         return first, members
+
+
+@contextmanager
+def _ended(span: ProducerSpan) -> Iterator[None]:
+    """End a span with what goes wrong inside, if anything."""
+    problem: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        problem = error
+        raise
+    finally:
+        span.end(problem)
+
+
+@contextmanager
+def _asked(handle: WorkflowHandle) -> Iterator[None]:
+    """Say of a workflow that is not there that it was not sent, while it may wait in an outbox."""
+    try:
+        yield
+    except WorkflowNotFoundError:
+        if not handle.is_late:
+            raise
+    else:
+        handle.is_late = False
+        return
+    raise WorkflowNotSentError(handle.queue, handle.id, "it waits in the outbox until a worker sends it")
 
 
 async def _each(members: Any) -> AsyncIterator[Any]:

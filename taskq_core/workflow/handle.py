@@ -51,9 +51,10 @@ class WorkflowHandle:
         queue: Its home queue, beside which its state is kept.
         name: Its name, "" for none.
         result_type: Type of its result.
+        is_late: True while it may still wait in an outbox although its transaction has committed.
     """
 
-    __slots__ = ("_failure", "_is_deferred", "_source", "id", "name", "queue", "result_type")
+    __slots__ = ("_failure", "_is_deferred", "_source", "id", "is_late", "name", "queue", "result_type")
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class WorkflowHandle:
         self.queue = queue
         self.name = name
         self.result_type = result_type
+        self.is_late = False
         self._is_deferred = False
         self._failure: BaseException | None = None
 
@@ -84,10 +86,11 @@ class WorkflowHandle:
         """Note that it is sent when the surrounding transaction commits. For clients."""
         self._is_deferred = True
 
-    def mark_sent(self, failure: BaseException | None = None) -> None:
-        """Note that it was sent, or why it was not. For clients."""
+    def mark_sent(self, failure: BaseException | None = None, *, is_late: bool = False) -> None:
+        """Note that it was sent, or why it was not; `is_late`: a worker sends it from the outbox. For clients."""
         self._is_deferred = False
         self._failure = failure
+        self.is_late = is_late
 
     def _check_sent(self) -> None:
         if self._failure is not None:

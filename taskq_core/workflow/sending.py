@@ -10,7 +10,9 @@ from taskq_core.broker.operations import (
     BATCH_MAX,
     Argument,
     Confirmation,
+    NewTask,
     Operation,
+    WorkflowPart,
     add_members,
     close_groups,
     create_workflow,
@@ -19,7 +21,9 @@ from taskq_core.broker.operations import (
 from taskq_core.codec import Later
 from taskq_core.context import TaskContext
 from taskq_core.errors import PayloadTooLargeError, TaskArgumentsError, WorkflowDefinitionError, WorkflowError
+from taskq_core.ids import new_token
 from taskq_core.options import TaskOptions
+from taskq_core.outbox import OutboxRow
 from taskq_core.preparer import PAYLOAD_MAX, Preparer
 from taskq_core.task import BaseTask, Plan, RemoteTask, Signature, Task
 from taskq_core.telemetry import LINKS, LINKS_MAX, Carrier, ProducerSpan
@@ -46,9 +50,19 @@ class Outgoing:
         workflow_id: Its id.
         home: Its home queue.
         span: Its producer span, whose trace all its steps carry.
+        is_whole: Whether it is stored as a whole, with the members of all groups, before it begins.
     """
 
-    def __init__(self, preparer: Preparer, graph: Graph, workflow_id: str, home: QueueKeys, span: ProducerSpan) -> None:
+    def __init__(
+        self,
+        preparer: Preparer,
+        graph: Graph,
+        workflow_id: str,
+        home: QueueKeys,
+        span: ProducerSpan,
+        *,
+        is_whole: bool = False,
+    ) -> None:
         self.graph = graph
         self.id = workflow_id
         self.home = home
@@ -60,6 +74,8 @@ class Outgoing:
         self._plans: dict[tuple[int, int], tuple[BaseTask[Any], Plan, bool, bytes]] = {}
         self._carriers: dict[int, Carrier] = {}
         self.streams: list[tuple[Node, Iterable[Any]]] = []
+        self._is_whole = is_whole
+        self._counts: dict[int, int] = {}
         self._roots: list[int] = []
         self._held: list[int] = []
         self._trace()
@@ -102,7 +118,7 @@ class Outgoing:
             ("", "groups", " ".join(str(node.number) for node in graph.nodes if node.is_group)),
             ("", "spec", spec),
         ]
-        if self.streams:
+        if self.streams and not self._is_whole:
             first.append(("", "streams", " ".join(str(node.number) for node, _ in self.streams)))
         return first + entries
 
@@ -118,8 +134,12 @@ class Outgoing:
         count, task = 0, ""
         if is_stream:
             self.streams.append((node, members))
-            entries.append(("", f"go{number}", "1"))
             task = members[0].task.name if isinstance(members, Sequence) else ""
+            if self._is_whole:
+                self._held.append(number)
+                self._counts[number] = 0
+                return task, ""
+            entries.append(("", f"go{number}", "1"))
         else:
             self._held.append(number)
             for count, member in enumerate(members, start=1):
@@ -135,16 +155,31 @@ class Outgoing:
 
     def operations(self) -> Iterator[Operation[bool]]:
         """Yield what stores the workflow and begins it."""
-        part: list[tuple[str, str, Argument]] = []
-        size = 0
-        for entry in self._entries:
-            length = len(entry[2]) if isinstance(entry[2], str | bytes) else 8
-            if part and (size + length > BATCH_BYTES or len(part) >= 5 * BATCH_MAX):
-                yield create_workflow(self.home, self.id, part, roots=None)
-                part, size = [], 0
-            part.append(entry)
-            size += length + len(entry[1])
-        yield create_workflow(self.home, self.id, part, roots=self._roots, confirm=self.confirm)
+        *parts, last = _parts(self._entries)
+        for part in parts:
+            yield create_workflow(self.home, self.id, part, roots=None)
+        yield create_workflow(self.home, self.id, last, roots=self._roots, confirm=self.confirm)
+
+    def hold(self, node: Node, first: int, members: Sequence[bytes]) -> None:
+        """Let members of a stream be stored with the whole."""
+        number = node.number
+        self._entries += ((f":h{number}", str(k), packed) for k, packed in enumerate(members, start=first))
+        self._counts[number] = first + len(members)
+
+    def rows(self) -> list[OutboxRow]:
+        """Return the whole as rows of an outbox. They are stored in any order."""
+        parts = _parts([*self._entries, *(("", f"gt{number}", count) for number, count in self._counts.items())])
+        name = self.graph.about.name or "workflow"
+        return [
+            OutboxRow(
+                receipt=new_token(),
+                queue=self.home.name,
+                name=name,
+                task=NewTask(self.id, WorkflowPart(len(parts), self._roots, part).pack(), confirm=self.confirm),
+                is_workflow=True,
+            )
+            for part in parts
+        ]
 
     def begun(self) -> None:
         """Let what was stored go."""
@@ -273,6 +308,20 @@ class Outgoing:
                 self._plans.clear()
             known = self._plans[key] = (task, plan, is_kept, headers)
         return known[1], known[2], known[3]
+
+
+def _parts(entries: Iterable[tuple[str, str, Argument]]) -> list[list[tuple[str, str, Argument]]]:
+    """Return what stores a workflow in parts of a bounded size."""
+    parts: list[list[tuple[str, str, Argument]]] = [[]]
+    size = 0
+    for entry in entries:
+        length = len(entry[2]) if isinstance(entry[2], str | bytes) else 8
+        if parts[-1] and (size + length > BATCH_BYTES or len(parts[-1]) >= 5 * BATCH_MAX):
+            parts.append([])
+            size = 0
+        parts[-1].append(entry)
+        size += length + len(entry[1])
+    return parts
 
 
 class Growing:

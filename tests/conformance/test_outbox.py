@@ -3,7 +3,7 @@
 import pytest
 
 from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import NewTask, ReceiptLane
+from taskq_core.broker.operations import NewTask, ReceiptLane, WorkflowPart
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
 NOW_MS = NOW_NS // 1_000_000
@@ -50,6 +50,47 @@ def test_a_sender_that_slept_beyond_its_claim_stores_nothing(broker: Broker) -> 
     assert deliver(broker, plain("a"), plain("b"), ends_ms=NOW_MS) == "ll"
 
     assert broker.dump() == before
+
+
+def test_parts_of_a_workflow_begin_it_when_all_are_there(broker: Broker) -> None:
+    """In whatever order they come and however often; a sender that slept stores nothing."""
+    message = b"a t - default\nH1:mT0:"
+    whole = [
+        ("", "state", "building"),
+        ("", "queue", "default"),
+        ("", "prefix", broker.queue.prefix),
+        ("", "kept_s", 60),
+        ("", "open", 1),
+        ("", "s0", "w"),
+        ("", "gt0", 1),
+        ("", "held", "0"),
+        (":h0", "0", message),
+    ]
+    parts = [WorkflowPart(3, [0], whole[start : start + 3]).pack() for start in (0, 3, 6)]
+
+    def send(number: int, ends_ms: int = CLAIM_ENDS_MS) -> str:
+        operation = ops.deliver_workflow(
+            broker.queue, f"row-{number}", "w", parts[number], claim_ends_ms=ends_ms, now_ns=NOW_NS
+        )
+        return broker.run(operation)
+
+    assert send(2, ends_ms=NOW_MS) == "l"
+    assert not broker.raw.exists(broker.queue.workflow("w"), broker.queue.delivered)
+    assert [send(number) for number in (2, 2, 0, 2, 0)] == ["1", "s", "1", "s", "s"]
+    assert broker.pending() == []
+    assert broker.run(ops.look_at_workflow(broker.queue, "w", ["queue"])) is None
+    assert 0 < broker.raw.ttl(broker.queue.workflow("w")) <= ops.DELIVERED_KEPT_S
+
+    assert [send(number) for number in (1, 1)] == ["1", "s"]
+
+    assert broker.pending() == ["a"]
+    assert broker.run(ops.look_at_workflow(broker.queue, "w", ["state"])) == [b"running"]
+    assert broker.raw.ttl(broker.queue.workflow("w")) == -1
+    assert broker.dequeue(limit=1) == ["a"]
+    broker.run(ops.settle_done(broker.queue, ["a"], owner="w1"))
+    assert broker.run(ops.look_at_workflow(broker.queue, "w", ["state"])) == [b"failed"], "its task was dropped"
+    assert [send(number) for number in range(3)] == ["s"] * 3
+    assert broker.pending() == []
 
 
 def test_an_id_that_is_taken_leaves_no_receipt(broker: Broker) -> None:

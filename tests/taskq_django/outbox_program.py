@@ -97,15 +97,21 @@ def migrate() -> None:
 
 
 def place() -> None:
-    """Store orders and enqueue their tasks, in one transaction each."""
+    """Store orders and enqueue their tasks, in one transaction each: of one task, or a workflow in several rows."""
     from django.contrib.auth.models import Group
     from django.db import transaction
 
+    from taskq_core.workflow import group, sending
+
+    sending.BATCH_MAX = 5  # parts of 25 entries
     ship = define()
     for order in PLAN["orders"]:
         with transaction.atomic():
             Group.objects.create(name=order)
-            ship.delay(order)
+            if members := PLAN.get("members"):
+                (group(ship.si(f"{order}.{number}") for number in range(members)) | ship.si(order)).delay()
+            else:
+                ship.delay(order)
 
 
 def relay() -> None:

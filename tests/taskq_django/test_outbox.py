@@ -25,7 +25,11 @@ from taskq_core import (
     TaskQ,
     TaskState,
     Unique,
+    WorkflowDefinitionError,
+    WorkflowNotSentError,
+    WorkflowTimeoutError,
     chain,
+    group,
 )
 from taskq_core.inspector import Inspector
 from taskq_core.outbox import Delivery
@@ -399,16 +403,65 @@ def test_a_row_stays_until_replicas_have_its_task(redis: RedisServer) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_workflow_is_sent_after_the_commit_and_is_no_row() -> None:
+def test_a_workflow_is_a_row_and_sent_after_the_commit() -> None:
     with transaction.atomic():
-        handle = chain(greet.si("Ada"), greet.si("Grace")).delay()
-        assert (names(), waiting(), handle.is_sent) == ([], [], False)
+        handle = chain(greet.si("Ada"), greet.si("Grace")).named("greetings").delay()
+        assert (names(), waiting(), handle.is_sent) == ([], ["greetings"], False)
+        with pytest.raises(WorkflowNotSentError, match="when the surrounding transaction commits"):
+            handle.refresh()
     with rolled_back():
         chain(greet.si("never")).delay()
 
     assert (names(), waiting(), handle.is_sent) == (["shop:greet"], [], True)
     assert handle.refresh().total == 2
-    assert chain(greet.si("at once")).delay().is_sent
+    assert chain(greet.si("at once")).delay().refresh().total == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_workflow_waits_for_redis_with_all_its_members(redis: RedisServer, is_async: bool) -> None:
+    """Out of a generator, of any number: in rows of a bounded size, which are stored in whatever order."""
+
+    def whole() -> Any:
+        return group(greet.si(str(number)) for number in range(2_100)) | greet.si("Ada")
+
+    async def enqueue() -> Any:
+        return await whole().adelay()
+
+    redis.kill()
+    with transaction.atomic():
+        handle = async_to_sync(enqueue)() if is_async else whole().delay()
+    assert handle.is_sent
+    assert handle.is_late
+    assert waiting() == ["workflow"] * 3
+    redis.start()
+    with pytest.raises(WorkflowNotSentError, match="waits in the outbox"):
+        handle.refresh()
+    with pytest.raises(WorkflowTimeoutError):
+        handle.result(timeout=0)
+
+    OutboxTask.objects.update(claimed_until=None)
+    last = OutboxTask.objects.order_by("pk").last()
+    assert last is not None
+    assert len(taskq.runtime.delivery.deliver(DatabaseTable("default"), [last.receipt]).stored) == 1
+    with pytest.raises(WorkflowNotSentError):
+        handle.refresh()
+    assert len(relay().stored) == 2
+
+    assert waiting() == []
+    assert (handle.refresh().total, handle.is_late) == (2_101, False)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_workflow_that_cannot_be_made_leaves_no_row() -> None:
+    def members() -> Iterator[Any]:
+        yield from (greet.si(str(number)) for number in range(300))
+        yield "no call"
+
+    with transaction.atomic(), pytest.raises(WorkflowDefinitionError, match="member 300"):
+        (group(members()) | greet.si("Ada")).delay()
+
+    assert (names(), waiting()) == ([], [])
 
 
 @pytest.mark.django_db(transaction=True)

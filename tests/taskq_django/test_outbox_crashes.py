@@ -134,6 +134,35 @@ def test_a_relay_that_is_killed(shop: Shop, point: str) -> None:
     assert shop.redis.client.keys("asynq:{default}:t:*") == []
 
 
+@pytest.fixture
+def file_shop(redis_server: RedisServer, tmp_path: Path) -> Shop:
+    """On SQLite alone: what the database does is the same for rows of any kind."""
+    name = str(tmp_path / "shop.sqlite3")
+    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": name, "OPTIONS": {"timeout": 20}}
+    return Shop(database, redis_server, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("who", "point"), [("view", "committed"), ("view", "sent"), ("relay", "sent"), ("relay", "row deleted")]
+)
+def test_whoever_sends_a_workflow_is_killed(file_shop: Shop, who: str, point: str) -> None:
+    """Of several rows the first was sent, all were sent, or none: its steps run, each once."""
+    shop = file_shop
+    if who == "view":
+        shop.call("place", orders=["o"], members=60, point=point, status=-signal.SIGKILL)
+    else:
+        shop.call("place", orders=["o"], members=60, redis=NOWHERE)
+        shop.call("relay", point=point, status=-signal.SIGKILL)
+    shop.end_claims()
+
+    shop.call("work")
+
+    assert shop.orders() == ["o"]
+    assert shop.shipped() == sorted(["o", *(f"o.{number}" for number in range(60))])
+    assert shop.rows() == 0
+    assert shop.redis.client.keys("asynq:{default}:t:*") == []
+
+
 @pytest.mark.parametrize("is_fence_off", [False, True])
 def test_a_relay_that_sleeps_beyond_its_claim(shop: Shop, is_fence_off: bool) -> None:
     """Another one sends the row, the task runs, row and receipt go; then the first wakes up and sends it as well.

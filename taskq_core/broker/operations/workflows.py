@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from taskq_core.broker.operations.operation import (
     Argument,
     Confirmation,
@@ -12,6 +14,7 @@ from taskq_core.broker.operations.operation import (
     integer,
     time_argument,
 )
+from taskq_core.broker.operations.outbox import DELIVERED_KEPT_S, DeliveryCode
 from taskq_core.broker.scripts import load
 from taskq_core.wire import QueueKeys
 
@@ -48,12 +51,62 @@ def create_workflow(
 
     Reads as False if its first parts are gone.
     """
-    begin = "" if roots is None else "".join(f"{number} " for number in roots)
-    args: list[Argument] = [time_argument(now_ns), queue.own_prefix, workflow_id, BUILDING_S, begin]
+    begin = "" if roots is None else _begin(roots)
+    args: list[Argument] = [time_argument(now_ns), queue.own_prefix, workflow_id, BUILDING_S, begin, "", "", ""]
     for entry in entries:
         args += entry
-    keys = (queue.workflow(workflow_id), queue.workflows_running, *_step_keys(queue))
+    keys = (queue.workflow(workflow_id), queue.workflows_running, *_step_keys(queue), queue.delivered)
     return Operation("create_workflow", load("flow_create"), keys, args, boolean, confirm=confirm)
+
+
+def _begin(roots: Sequence[int]) -> str:
+    return "".join(f"{number} " for number in roots)
+
+
+class WorkflowPart(msgspec.Struct, array_like=True):
+    """Part of a workflow as a row of an outbox holds it.
+
+    Attributes:
+        count: Number of its parts.
+        roots: Nodes that wait for nobody.
+        entries: What to store, as `create_workflow` takes it.
+    """
+
+    count: int
+    roots: list[int]
+    entries: list[tuple[str, str, Any]]
+
+    def pack(self) -> bytes:
+        """Return it as a row holds it."""
+        return msgspec.msgpack.encode(self)
+
+
+def deliver_workflow(
+    queue: QueueKeys,
+    receipt: str,
+    workflow_id: str,
+    packed: bytes,
+    *,
+    claim_ends_ms: int,
+    confirm: Confirmation | None = None,
+    now_ns: int | None = None,
+) -> Operation[str]:
+    """Store part of a workflow that waited in an outbox, once, and begin it when all parts are there.
+
+    As `deliver`; nothing is stored once Redis's clock has come to `claim_ends_ms`. Reads as a `DeliveryCode`.
+    """
+    part = msgspec.msgpack.decode(packed, type=WorkflowPart)
+    args: list[Argument] = [time_argument(now_ns), queue.own_prefix, workflow_id, DELIVERED_KEPT_S, _begin(part.roots)]
+    args += (receipt, claim_ends_ms, part.count)
+    for entry in part.entries:
+        args += entry
+    keys = (queue.workflow(workflow_id), queue.workflows_running, *_step_keys(queue), queue.delivered)
+    return Operation(
+        "deliver_workflow", load("flow_create"), keys, args, lambda reply: _DELIVERED[int(reply)], confirm=confirm
+    )
+
+
+_DELIVERED = {1: DeliveryCode.STORED, 2: DeliveryCode.STORED_BEFORE, 3: DeliveryCode.TOO_LATE}
 
 
 def add_members(
