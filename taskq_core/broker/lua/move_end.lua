@@ -41,7 +41,7 @@ local ended, ready = 0, false
 for i = 5, #ARGV, 2 do
   local verdict, mark, id = string.sub(ARGV[i], 1, 1), string.sub(ARGV[i], 2) .. ':' .. ARGV[4] .. ':', ARGV[i + 1]
   local key = ARGV[2] .. 't:' .. id
-  local fields = redis.pcall('HMGET', key, 'taskq_moving', 'state', 'group', 'unique_key', 'taskq_wait', 'msg', 'taskq_step')
+  local fields = redis.pcall('HMGET', key, 'taskq_moving', 'state', 'group', 'unique_key', 'taskq_wait', 'msg', 'taskq_step', 'taskq_letter')
   if type(fields[1]) == 'string' and string.sub(fields[1], 1, #mark) == mark then
     ended = ended + 1
     redis.call('ZREM', KEYS[7], id)
@@ -57,7 +57,10 @@ for i = 5, #ARGV, 2 do
       score = tonumber(score) and score or whole(now_s)
       local members = fields[2] == 'aggregating' and fields[3] and ARGV[2] .. 'g:' .. fields[3]
       local set = members or fields[2] ~= 'pending' and keys[fields[2]]
-      redis.call('HDEL', key, 'taskq_moving')
+      redis.call('HDEL', key, 'taskq_moving', 'taskq_letter')
+      if fields[8] then
+        redis.pcall('ZADD', string.sub(KEYS[8], 1, -5) .. 'letters', whole(now_s), id)
+      end
       if set and type(redis.pcall('ZADD', set, score, id)) == 'number' then
         if members then
           redis.call('SADD', KEYS[6], fields[3])

@@ -82,6 +82,10 @@ while i <= #ARGV do
     if members then
       redis.call('SADD', KEYS[6], field.group)
     end
+    if field.taskq_letter then
+      redis.call('HDEL', key, 'taskq_letter')
+      redis.pcall('ZADD', string.sub(KEYS[7], 1, -5) .. 'letters', whole(now_s), id)
+    end
     if field.taskq_step then
       redis.call('ZADD', string.sub(KEYS[7], 1, -5) .. 'wf-steps', whole(now_s), field.taskq_step)
     end

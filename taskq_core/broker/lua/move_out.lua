@@ -21,6 +21,8 @@
   on its way to that queue already is carried on under the name of its first move, so that the other queue knows it
   again; only the caller who asked last may end its way. A repeat changes nothing.
 
+  That an archived one is yet to be told of goes along in the field taskq_letter.
+
   returns  now (Unix s), then per task looked at: answer, name of its move, other queue, score ('' none), ms its unique
            lock is held for ('' not held), number of words that follow, fields and values of its hash.
            Answers: 'ok'; '' no such task; 'lost' not where its state says, or without a message; 'moving' to yet
@@ -37,6 +39,7 @@ redis.call('SCARD', KEYS[6]) -- keys of another type are refused here, before th
 redis.call('ZCARD', KEYS[7])
 
 local target_of_all = ARGV[4]
+local letters = string.sub(KEYS[7], 1, -7) .. 'letters'
 local limits = limiter(ARGV[2], now_s, now_ns, now_ms)
 
 local function set_out(id, key)
@@ -77,6 +80,11 @@ local function set_out(id, key)
       return 'lost'
     end
     limits.let_go(id, key)
+    if state == 'archived' and redis.pcall('ZREM', letters, id) == 1 then
+      redis.call('HSET', key, 'taskq_letter', '1')
+      hash[#hash + 1] = 'taskq_letter'
+      hash[#hash + 1] = '1'
+    end
     if score == limits.far and field.taskq_line then
       score = whole(now_s) -- it waited for a limit, and is due at once where it goes
     end

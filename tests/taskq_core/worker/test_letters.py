@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from taskq_core import ConfigurationError, SkipRetry, TaskDefinitionError, TaskInfo, TaskQ, TaskState
+from taskq_core import (
+    ConfigurationError,
+    SkipRetry,
+    TaskDefinitionError,
+    TaskIdConflictError,
+    TaskInfo,
+    TaskQ,
+    TaskState,
+)
 from taskq_core.inspector import Inspector
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
@@ -133,6 +141,44 @@ async def test_what_fails_is_done_again_and_the_archive_stays(
 
     assert state_of(redis_server, queue, handle.id) == "archived"
     assert "telling of an archived task failed; it is done again" in caplog.text
+
+
+async def test_one_that_was_moved_is_told_of_where_it_went(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """Once the first try has failed where it was; one that is put back, because its id is taken there, is so there."""
+    told: list[tuple[str, str]] = []
+    is_broken = [True]
+
+    @app.on_archived
+    def tell(task: TaskInfo) -> None:
+        told.append((task.queue, task.id))
+        if is_broken[0]:
+            raise SystemExit("the handler is broken")
+
+    @app.task(name="work", max_retry=0)
+    def work() -> None:
+        raise ValueError("broken")
+
+    other = app.runtime.keys.queue("other")
+    worker = await start(letters_every=0.1)
+    moved, back = await work.using(task_id="moved").adelay(), await work.using(task_id="back").adelay()
+    await until(lambda: {each for _, each in told} == {moved.id, back.id})
+    await start.stop(worker)
+    await work.using(task_id="back", queue="other", run_after=3600).adelay()
+    inspector = Inspector(app)
+    await asyncio.to_thread(inspector.move_task, "default", moved.id, "other")
+    with pytest.raises(TaskIdConflictError):
+        await asyncio.to_thread(inspector.move_task, "default", back.id, "other")
+    is_broken[0] = False
+    told.clear()
+
+    await start(queues={"default": 1, "other": 1}, letters_every=0.1)
+    await until(lambda: not redis_server.client.exists(queue.letters, other.letters))
+
+    assert sorted(told) == [("default", "back"), ("other", "moved")]
+    assert not redis_server.client.hexists(queue.task("back"), "taskq_letter")
+    assert not redis_server.client.hexists(other.task("moved"), "taskq_letter")
 
 
 async def test_one_that_was_run_again_or_deleted_is_not_told_of(
