@@ -13,6 +13,7 @@ from taskq_core import (
     TaskContext,
     TaskQ,
     WorkflowDamagedError,
+    WorkflowDefinitionError,
     WorkflowFailedError,
 )
 from taskq_core.broker import operations as ops
@@ -444,29 +445,53 @@ def test_an_end_that_was_not_told_yet_survives_its_queue(app: TaskQ, redis_serve
 # --- clients that die, and what is kept -------------------------------------------------------------------------------
 
 
-async def test_members_that_cannot_be_made_fail_the_group(app: TaskQ, start: Runner, queue: QueueKeys) -> None:
-    """Those before run; who enqueues is told."""
+@pytest.mark.parametrize("face", ["blocking", "coroutine"])
+@pytest.mark.parametrize("what", ["generator raises", "chain", "chain first"])
+async def test_members_that_cannot_be_made_fail_the_group(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, what: str, face: str
+) -> None:
+    """Behind the first batch those before run, and the whole has failed; who enqueues is told, and nothing is left."""
+    ran: list[int] = []
 
-    @app.task
+    @app.task(retention=0)
     async def member(a: int) -> int:
+        ran.append(a)
         return a
 
     def members() -> Any:
+        if what == "chain first":
+            yield member.s(1) | member.si(2)
         for number in range(250):
             yield member.s(number)
-        raise LookupError("no more")
+        if what == "generator raises":
+            raise LookupError("no more")
+        yield member.s(1) | member.si(2)
 
-    await start()
-    with pytest.raises(LookupError):
-        await chord(members(), member.si(0)).named("cut").adelay()
+    await start(clean_every=0.2)
+    workflow = chord(members(), member.si(-1)).named("cut")
+    with pytest.raises((LookupError, WorkflowDefinitionError)) as raised:
+        await (workflow.adelay() if face == "coroutine" else asyncio.to_thread(workflow.delay))
 
     runner = SyncRunner(app.runtime.endpoint)
-    (row,) = runner.run(ops.list_workflows(queue, skip=0, count=9)).rows
+    rows = runner.run(ops.list_workflows(queue, skip=0, count=9)).rows
     runner.close()
+    if what == "chain first":
+        assert "member 0 must be a signature" in str(raised.value)
+        assert redis_server.client.keys("*:t:*") == redis_server.client.keys("*:wf:*") == rows == []
+        return
+    (row,) = rows
     handle = app.workflow(row.id)
-    with pytest.raises(WorkflowFailedError, match="whoever added members failed: LookupError"):
+    with pytest.raises(WorkflowFailedError, match=f"whoever added members failed: {raised.type.__name__}"):
         await handle.aresult(timeout=10)
-    assert (await handle.agraph()).steps[0].succeeded == 200
+    steps = (await handle.agraph()).steps
+    assert [each.state for each in steps] == [StepState.FAILED, StepState.SKIPPED]
+    assert (steps[0].members, steps[0].succeeded, steps[0].failed) == (201, 200, 1)
+    assert sorted(ran) == list(range(200))
+
+    redis_server.client.zadd(queue.workflows_ended, {handle.id: 1})  # as if its time were over
+    await until(lambda: not redis_server.client.keys("*:wf:*"), "it is deleted")
+    assert redis_server.client.keys("*:t:*") == []
+    assert not redis_server.client.exists(queue.steps, queue.workflows_open, queue.workflows_running)
 
 
 @pytest.mark.parametrize("is_blocking", [True, False], ids=["blocking", "asyncio"])
