@@ -135,7 +135,7 @@ PEERS: Sequence[Peer] = (
                 f"{_CELERY_QUIET} -P threads -c {{concurrency}}",
                 what="threads",
                 values=_PREFETCH,
-                word="prefetch 64",
+                word="best: prefetch 64",
                 copies=2,
             ),
             Setting(

@@ -9,7 +9,7 @@ from celery import Celery
 
 from benchmarks.peers.tasks import SETTING, TEXT, URL, ran, slept
 
-app = Celery("bench", broker=URL, set_as_current=True)
+app = Celery("bench", broker=URL.partition("?")[0].replace("unix:", "redis+socket:"), set_as_current=True)
 app.conf.update(
     task_serializer="json",
     accept_content=["json"],

@@ -17,7 +17,8 @@ import redis
 from celery import Celery, chain, chord, group
 
 URL = os.environ.get("BENCH_URL", "redis://localhost:1/0")
-app = Celery("bench", broker=URL, backend=URL)
+BROKER = URL.partition("?")[0].replace("unix:", "redis+socket:")
+app = Celery("bench", broker=BROKER, backend=BROKER)
 app.conf.update(
     task_serializer="json",
     result_serializer="json",
