@@ -123,7 +123,7 @@ OPTIONS = (
         help="serve a queue only while those of larger weight are empty",
         default=lambda settings: "on" if settings.strict_priority else "off",
     ),
-    WorkerOption(flag="--burst", help="exit when no task is pending, due or running, instead of waiting for more"),
+    WorkerOption(flag="--burst", help="exit when no task is pending, due, limited by a rate or running"),
     WorkerOption(
         flag="--with-scheduler",
         off="--no-scheduler",

@@ -707,7 +707,7 @@ class Worker:
     # --- end ----------------------------------------------------------------------------------------------------------
 
     async def _end_burst(self) -> float:
-        """Stop once nothing is pending, due or running, and nobody brings more."""
+        """Stop once nothing is pending, due, limited by a rate or running, and nobody brings more."""
         if not await self._has_finished():
             return 0.05
         if self._when_idle is not None:
@@ -738,14 +738,18 @@ class Worker:
         return has_looked and self._fetcher.is_idle and self._is_quiet and not self._settler.count
 
     async def _is_work_left(self) -> bool:
-        """True if a queue that is not paused has a task that is pending, or due and not forwarded yet."""
+        """True if a queue that is not paused has a task that is pending, due but not forwarded, or limited by a rate.
+
+        One that waits for a place is let in by who frees it, and is pending then.
+        """
         for queue in self._queues:
             for state in (TaskState.SCHEDULED, TaskState.RETRY):  # first: what is forwarded meanwhile is pending then
                 page = await self._runner.run(operations.list_tasks(queue, state, skip=0, count=1))
                 if any(task.score is not None and task.score <= self._redis_clock.time() for task in page.tasks):
                     return True
+            is_moving = await self._runner.run(operations.limits_move(queue))
             counts = await self._runner.run(operations.count_tasks(queue))
-            if counts.sizes[TaskState.PENDING] and not counts.is_paused:
+            if (is_moving or counts.sizes[TaskState.PENDING]) and not counts.is_paused:
                 return True
         return False
 

@@ -105,6 +105,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "move_out": lambda q: ops.move_out(q, ["a"], token="1", target="b"),
     "move_in": lambda q: ops.move_in(q, [(leaving(q), "")], until_s=4_000_000_000),
     "move_end": lambda q: ops.move_end(q, token="1", gone=[], back=[]),
+    "limits_move": lambda q: ops.limits_move(q),
     "take_letters": lambda q: ops.take_letters(q, claim_s=60, limit=1),
     "end_letter": lambda q: ops.end_letter(q, "a", until_s="9"),
     "survey": lambda q: ops.survey("asynq:*"),

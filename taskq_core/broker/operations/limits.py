@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from taskq_core.broker.operations.operation import Argument, Operation, integer, text, time_argument
+from taskq_core.broker.operations.operation import Argument, Operation, boolean, integer, text, time_argument
 from taskq_core.broker.scripts import load
 from taskq_core.wire import QueueKeys
 
@@ -112,6 +112,11 @@ def wait_for_limits(queue: QueueKeys, *, timeout_s: float) -> Operation[bool]:
         lambda reply: reply is not None,
         block_s=timeout_s,
     )
+
+
+def limits_move(queue: QueueKeys) -> Operation[bool]:
+    """Say whether tasks wait for a rate limit, so that time alone lets them start."""
+    return Operation("limits_move", load("limits_move"), (queue.limits_due,), (queue.limits_prefix,), boolean)
 
 
 def declare_limits(queue: QueueKeys, specs: Mapping[str, str]) -> Operation[int]:

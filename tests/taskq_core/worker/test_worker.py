@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core import ConfigurationError, TaskQ
+from taskq_core import ConfigurationError, RateLimit, TaskQ, TaskSequence, TaskState
 from taskq_core.errors import TaskInterrupted
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, WorkerConfig
@@ -498,6 +498,46 @@ async def test_burst_mode_ends_on_empty_and_on_paused_queues(app: TaskQ, redis_s
     assert await asyncio.wait_for(Worker(app, config).arun(), 20) == 0
     assert state_of(redis_server, keys.queue("paused"), handle.id) == "pending"
     await app.aclose()
+
+
+async def test_burst_mode_runs_what_limits_let_in_later(app: TaskQ, redis_server: RedisServer) -> None:
+    """By a rate, by places and in turn; not what waits behind one that failed for good, or in a paused queue."""
+    ran: list[str] = []
+
+    @app.task(retention=0, rate_limit=RateLimit("10/s", burst=1))
+    async def rated(name: str) -> None:
+        ran.append(name)
+
+    @app.task(retention=0, concurrency=1)
+    async def placed(name: str) -> None:
+        await asyncio.sleep(0.01)
+        ran.append(name)
+
+    @app.task(retention=0, max_retry=0, sequence=TaskSequence("key", on_failure="block"))
+    async def ordered(key: str, name: str) -> None:
+        ran.append(name)
+        if name == "failed":
+            raise ValueError(name)
+
+    for number in range(4):
+        await rated.adelay(f"rated {number}")
+        await placed.adelay(f"placed {number}")
+        await ordered.adelay("fine", f"ordered {number}")
+    await ordered.adelay("stuck", "failed")
+    stuck = await ordered.adelay("stuck", "never")
+    redis_server.client.set(app.runtime.keys.queue("paused").paused, "1")
+    paused = [await rated.using(queue="paused").adelay("paused") for _ in range(2)]
+    config = WorkerConfig(**SHRUNK, burst=True, queues={"default": 1, "paused": 1})
+
+    status = await asyncio.wait_for(Worker(app, config).arun(), 60)
+    left = [await handle.arefresh() for handle in (stuck, *paused)]
+    await app.aclose()
+
+    assert status == 0
+    assert sorted(ran) == sorted(
+        ["failed", *(f"{kind} {number}" for kind in ("rated", "placed", "ordered") for number in range(4))]
+    )
+    assert {each.state for each in left} <= {TaskState.SCHEDULED, TaskState.PENDING}
 
 
 async def test_burst_mode_waits_for_running_tasks(app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
