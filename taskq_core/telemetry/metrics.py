@@ -18,9 +18,9 @@ from opentelemetry.metrics import Counter, Histogram, Meter, MeterProvider, NoOp
 from taskq_core.telemetry import names
 from taskq_core.telemetry.providers import (
     INSTRUMENTATION_NAME,
-    global_meter_provider,
     instrumentation_version,
     is_sdk,
+    switch,
 )
 
 MAX_SERIES = 1000
@@ -87,7 +87,7 @@ class Meters:
 
     def has_changed(self) -> bool:
         """Look for another provider; if there is one, `meter` is its meter, or None if it records nothing."""
-        provider = self._fixed or global_meter_provider()
+        provider = self._fixed or switch.meter_provider()
         if provider is self._provider:
             return False
         self.meter = None
@@ -243,6 +243,8 @@ class WorkerMetrics:
         self._waited: dict[tuple[str, str], Labels] = {}
         self._touched: list[_WorkerSeries] = []
         self._expected: tuple[Sequence[str], Sequence[str]] = ((), ())
+        self.is_active = False  # an attribute, not a property: each run asks
+        """Whether an SDK was there at the last look; without one a caller may skip measuring."""
         self._refresh()
 
     def expect(self, queues: Sequence[str], repair_kinds: Sequence[str]) -> None:
@@ -250,11 +252,6 @@ class WorkerMetrics:
         self._expected = (queues, repair_kinds)
         if self._instruments is not None:
             self._tell_zeros(self._instruments)
-
-    @property
-    def is_active(self) -> bool:
-        """Whether an SDK was there at the last look; without one a caller may skip measuring."""
-        return self._instruments is not None
 
     def record(
         self,
@@ -341,6 +338,7 @@ class WorkerMetrics:
         if self._meters.has_changed():
             meter = self._meters.meter
             self._instruments = None if meter is None else _worker_instruments(meter)
+            self.is_active = self._instruments is not None
             if self._instruments is not None:
                 self._tell_zeros(self._instruments)
 

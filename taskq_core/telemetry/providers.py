@@ -39,8 +39,8 @@ def _lookup(getter: Callable[[], ProviderT], variable: str, env: str) -> Callabl
         return getter
 
     def look() -> ProviderT | None:
-        provider = home.get(variable, _NOT_THERE)
-        return getter() if provider is _NOT_THERE else cast("ProviderT | None", provider)
+        provider: ProviderT | None = home.get(variable, _NOT_THERE)
+        return getter() if provider is _NOT_THERE else provider
 
     return look
 
