@@ -124,7 +124,7 @@ def test_a_collector_that_is_away_holds_up_no_task_and_no_end(kind: str, tmp_pat
     """All tasks end while hardly a span is taken, with a queue of spans far smaller than what they make."""
     collector = Collector(kind)
     log = tmp_path / "worker.log"
-    with RedisServer() as redis:
+    with RedisServer() as redis, OtlpReceiver() as receiver:  # which takes metrics: what is dropped is told
         taskq = TaskQ(redis.url)
         taskq.client.enqueue_many(taskq.remote("depot:apack").s(secret="x") for _ in range(500))
         env = environment(
@@ -133,12 +133,21 @@ def test_a_collector_that_is_away_holds_up_no_task_and_no_end(kind: str, tmp_pat
             OTEL_BSP_MAX_QUEUE_SIZE="64",
             OTEL_BSP_MAX_EXPORT_BATCH_SIZE="16",
             OTEL_BSP_SCHEDULE_DELAY="50",
-            OTEL_EXPORTER_OTLP_TIMEOUT="1",
+            OTEL_EXPORTER_OTLP_TRACES_TIMEOUT="1",
+            OTEL_METRICS_EXPORTER="otlp",
+            OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=f"{receiver.http_url}/v1/metrics",
+            OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED="true",
         )
         with running("-m", "django", "runworker", "--concurrency", "4", env=env, log=log) as worker:
             until(lambda: not redis.client.keys("asynq:{default}:t:*"), "all tasks ran")
         status = worker.returncode
+        dropped = [
+            point.value
+            for point in receiver.points
+            if point.name == "otel.sdk.processor.span.processed" and point.attributes.get("error.type") == "queue_full"
+        ]
     collector.close()
 
     assert status == 0, log.read_text()
     assert re.search("(?i)queue.* full", log.read_text())  # the SDK tells of what it drops
+    assert max(dropped, default=0) >= 1  # and counts it
