@@ -201,7 +201,7 @@ class RedisServer:
         first_time = self._port is None
         for attempt in range(5):
             if self._tcp and first_time:
-                self._port = _free_port(with_bus=self._cluster)
+                self._port = free_port(with_bus=self._cluster)
             self._spawn()
             if self._wait_until_ready(is_loading) and (not self.tls or self._has_tls or self._start_relay()):
                 return self
@@ -276,7 +276,7 @@ class RedisServer:
         if self._cluster and self.tls and self._has_tls:
             settings["tls-cluster"] = "yes"
         elif self._cluster and self.tls:  # it needs a port of its own, and tells clients that of the relay
-            settings |= {"port": str(_free_port(with_bus=True)), "cluster-announce-port": str(self.port)}
+            settings |= {"port": str(free_port(with_bus=True)), "cluster-announce-port": str(self.port)}
         if self.replica_of is not None:
             settings["replicaof"] = ("127.0.0.1", str(self.replica_of.port))
             if self.replica_of.password:
@@ -445,7 +445,8 @@ def _speaks_tls(binary: Path) -> bool:
     return b"SSL_CTX_new" in binary.read_bytes()
 
 
-def _free_port(*, with_bus: bool) -> int:
+def free_port(*, with_bus: bool = False) -> int:
+    """Return a TCP port of 127.0.0.1 that nobody uses, and that no outgoing connection will be given meanwhile."""
     while True:
         port = random.choice(_PORTS)
         wanted = (port, port + _CLUSTER_BUS) if with_bus else (port,)

@@ -17,7 +17,7 @@ SCRIPT = "taskqHacked"
 """What a hostile payload calls."""
 DESKTOP = {"width": 1280, "height": 800}
 NARROW = {"width": 375, "height": 812}
-PATIENCE_MS = 15_000
+PATIENCE_MS = 60_000
 """After which what is waited for counts as not coming. Nothing takes so long when all is well."""
 
 

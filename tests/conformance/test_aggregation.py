@@ -472,7 +472,7 @@ class TestLocks:
         real_server.run(ops.look(real_server.queue, "a", tell_end=True))
         listening = real_server.raw.pubsub(ignore_subscribe_messages=True)
         listening.subscribe(real_server.queue.done)
-        while listening.get_message(timeout=0.1) is not None:
+        while listening.get_message(timeout=5) is not None:
             pass
 
         combine(real_server, 1, None)

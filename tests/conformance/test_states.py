@@ -739,7 +739,7 @@ def test_cancelling_publishes_the_id(any_broker: Broker) -> None:
         pytest.skip("a cluster spreads a message by itself; redis-py's cluster client has no plain subscription")
     listening = any_broker.raw.pubsub(ignore_subscribe_messages=True)
     listening.subscribe(scenario["observed"]["channel"])
-    while listening.get_message(timeout=1) is not None:
+    while listening.get_message(timeout=5) is not None:
         pass
 
     any_broker.run(ops.cancel(any_broker.keys.cancel, scenario["given"]["parameters"]["id"]))

@@ -19,9 +19,9 @@ import pytest
 import yaml
 
 from tests.deploy.tools import DEPLOY, ROOT, run, tool
-from tests.otlp.processes import Depot, free_port
+from tests.otlp.processes import Depot
 from tests.otlp.receiver import OtlpReceiver
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, free_port
 
 RULES = DEPLOY / "prometheus" / "taskq-rules.yml"
 PATIENCE_S = 60.0
@@ -143,7 +143,7 @@ def _wait_for(port: int) -> None:
 
 def series(url: str, metric: str) -> list[dict[str, str]]:
     """The labels of each series of a metric."""
-    answer = httpx.get(f"{url}/api/v1/series", params={"match[]": metric}).json()
+    answer = httpx.get(f"{url}/api/v1/series", params={"match[]": metric}, timeout=60).json()
     found: list[dict[str, str]] = answer["data"]
     return found
 
@@ -157,7 +157,7 @@ def test_every_series_and_label_that_is_asked_for_exists(prometheus: str, title:
         labels |= {each.strip() for each in grouped.split(",")}
     metrics = sorted(set(named) | set(re.findall(r"(asynq_[a-z_]+)(?=[\[{)])", expression)) - labels)
 
-    answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}).json()
+    answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}, timeout=60).json()
     assert answer["status"] == "success", answer
     assert metrics
     known: set[str] = set()

@@ -1,7 +1,6 @@
 """The three processes, each under OpenTelemetry's launcher."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,17 +8,10 @@ from pathlib import Path
 import httpx
 
 from tests.otlp.receiver import OtlpReceiver, Point, Span
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, free_port
 
 LAUNCHER = Path(sys.executable).with_name("opentelemetry-instrument")
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Depot:
@@ -103,9 +95,9 @@ class Depot:
         trace_id = os.urandom(16).hex()
         headers = {"traceparent": f"00-{trace_id}-{os.urandom(8).hex()}-01"}
         if by == "site":
-            answer = httpx.get(f"{self.site}/enqueue/{what}", headers=headers)
+            answer = httpx.get(f"{self.site}/enqueue/{what}", headers=headers, timeout=60)
         else:
-            answer = httpx.post(f"{self.app}/enqueue/{what}", headers=headers)
+            answer = httpx.post(f"{self.app}/enqueue/{what}", headers=headers, timeout=60)
         assert answer.status_code == 200, self.log()
         return trace_id
 

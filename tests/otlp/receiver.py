@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as traces_grpc
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 
 

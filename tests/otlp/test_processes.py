@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 from taskq_core import TaskQ
-from tests.otlp.processes import LAUNCHER, ROOT, free_port
+from tests.otlp.processes import LAUNCHER, ROOT
 from tests.otlp.receiver import OtlpReceiver
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, free_port
 
 
 def environment(redis: RedisServer, endpoint: str, **more: str) -> dict[str, str]:
@@ -71,7 +71,7 @@ def test_children_of_a_server_that_forks_lose_no_span_when_they_are_recycled(tmp
 
             until(answers, "it answers")
             for _ in range(40):
-                answer = httpx.get(f"http://127.0.0.1:{port}/enqueue/apack", timeout=30)
+                answer = httpx.get(f"http://127.0.0.1:{port}/enqueue/apack", timeout=60)
                 assert answer.status_code == 200
         # it has ended, and with it its last children
         sent = [span for span in receiver.spans if span.name == "send default"]

@@ -280,7 +280,7 @@ class TestFailures:
     async def test_redis_is_lost_on_the_way(self, is_async: bool) -> None:
         """The error says how many were enqueued, and which ids are in doubt; together with what is there it adds up."""
         with RedisServer() as server:
-            app = Application(TaskQ(server.url, enqueue_timeout=0.3), is_async=is_async)
+            app = Application(TaskQ(server.url, enqueue_timeout=1), is_async=is_async)
             task = app.taskq.remote("t")
             made: list[str] = []
 

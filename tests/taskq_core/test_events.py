@@ -312,7 +312,7 @@ async def test_subscriptions_that_are_cut_lose_no_end(app: Application) -> None:
 
 async def test_it_goes_on_when_redis_comes_back(is_async: bool) -> None:
     with RedisServer(appendonly=True, options={"appendfsync": "always"}) as server:
-        taskq = TaskQ(server.url, enqueue_timeout=0.5)
+        taskq = TaskQ(server.url, enqueue_timeout=1)
         app = Application(taskq, server, is_async=is_async)
         handle = await app.task.adelay()
         heard = await app.followed(handle)
@@ -332,7 +332,7 @@ async def test_it_goes_on_when_redis_comes_back(is_async: bool) -> None:
 
 async def test_a_redis_that_stays_away_is_told_when_the_time_is_over(is_async: bool) -> None:
     with RedisServer() as server:
-        taskq = TaskQ(server.url, enqueue_timeout=0.3)
+        taskq = TaskQ(server.url, enqueue_timeout=1)
         app = Application(taskq, server, is_async=is_async)
         handle = await app.task.adelay()
         heard = await app.followed(handle, timeout=1.5)

@@ -89,7 +89,7 @@ class Application:
 
 @pytest.fixture(params=["Client", "AsyncClient"])
 async def app(primary: RedisServer, request: pytest.FixtureRequest) -> AsyncIterator[Application]:
-    taskq = TaskQ(primary.url, enqueue_timeout=0.5)
+    taskq = TaskQ(primary.url, enqueue_timeout=1)
     yield Application(taskq, is_async=request.param == "AsyncClient")
     await taskq.aclose()
 
@@ -295,7 +295,7 @@ class TestNotConfirmed:
         assert (caught.value.wanted, caught.value.confirmed) == (2, 1)
 
     async def test_no_replica_at_all(self, redis_server: RedisServer, app: Application) -> None:
-        alone = Application(TaskQ(redis_server.url, enqueue_timeout=0.3), is_async=app.is_async)
+        alone = Application(TaskQ(redis_server.url, enqueue_timeout=3), is_async=app.is_async)
 
         with pytest.raises(NotReplicatedError, match="0 of 1 replicas confirmed in time; none is connected"):
             await alone.send(alone.taskq.remote("t", replicated=True).s())

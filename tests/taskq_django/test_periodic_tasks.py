@@ -23,7 +23,7 @@ from tests.postgres_server import PostgresServer, find_postgres
 from tests.redis_server import RedisServer
 from tests.taskq_django.depot.models import Parcel
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 NEEDS_POSTGRES = pytest.mark.skipif(find_postgres() is None, reason="no PostgreSQL on this machine")
 
 

@@ -110,7 +110,7 @@ def serving(folder: Path, *words: str) -> Iterator[str]:
 def test_it_serves_until_it_is_told_to_stop(server: RedisServer, tmp_path: Path) -> None:
     with (
         serving(tmp_path, "--url", server.url, "--read-only") as address,
-        httpx.Client(base_url=address, trust_env=False) as web,
+        httpx.Client(base_url=address, trust_env=False, timeout=60) as web,
     ):
         assert address.startswith("http://127.0.0.1:")
         assert "There are no queues yet" in web.get("/").text
@@ -126,7 +126,7 @@ def test_a_login_lets_it_be_reached_from_other_machines(server: RedisServer, tmp
     )
     with (
         serving(tmp_path, "--url", server.url, "--host", "0.0.0.0", "--login", "people:login") as address,
-        httpx.Client(base_url=address.replace("0.0.0.0", "127.0.0.1"), trust_env=False) as web,
+        httpx.Client(base_url=address.replace("0.0.0.0", "127.0.0.1"), trust_env=False, timeout=60) as web,
     ):
         assert web.get("/").status_code == 403
         assert web.get("/", headers={"x-secret": "s", "host": "ops.example"}).status_code == 200

@@ -17,7 +17,7 @@ from tests.topologies.test_sentinel import start_topology, until
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 class Followers:

@@ -309,7 +309,7 @@ class TestPatience:
             took = time.monotonic() - started
             nodes[0].resume()
 
-            assert took < 1.5, "far below the 3 s of an unbounded wait"
+            assert took < 2.9, "below the 3 s of an unbounded wait"
             assert (await runner.run(ops.count_tasks(QUEUE), patience_s=30)).processed == 0
             if kind is SyncRunner:
                 source.close()

@@ -87,8 +87,12 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 
 
 def servers_of(folder: Path) -> list[int]:
-    """Pids of live redis-servers that work in the folder."""
-    return [pid for pid, cwd, exe in _processes() if cwd.is_relative_to(folder) and "redis-server" in exe.name]
+    """Pids of live servers that work in the folder. Debian's is one program of several names."""
+    return [
+        pid
+        for pid, cwd, exe in _processes()
+        if cwd.is_relative_to(folder) and exe.name.startswith(("redis-", "valkey-"))
+    ]
 
 
 def guardians_of(folder: Path) -> list[int]:

@@ -15,7 +15,7 @@ from taskq_core.scheduler.entries import EntryBook
 from taskq_core.wire import SchedulerEnqueueEvent, SchedulerEntry, TaskMessage, decode_message
 from tests.redis_server import RedisServer
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 """Seconds after which a condition counts as never met. Nothing waits that long when all is well."""
 HOUR = 3600
 

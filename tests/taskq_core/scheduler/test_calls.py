@@ -11,7 +11,7 @@ import pytest
 
 from taskq_core.scheduler.calls import Caller, HangError
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

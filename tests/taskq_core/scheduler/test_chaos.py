@@ -25,7 +25,7 @@ from tests.redis_server import RedisServer
 
 ROOT = Path(__file__).parents[3]
 SCHEDULERS = 5
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:

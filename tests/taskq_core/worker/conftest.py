@@ -21,7 +21,7 @@ from taskq_core.wire import QueueKeys, ServerInfo, TaskMessage, decode_message
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 from tests.redis_server import RedisServer
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 """Seconds after which a condition counts as never met. Nothing waits that long when all is well."""
 
 SHRUNK: dict[str, Any] = {
