@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -35,7 +36,6 @@ class Studio:
             "STUDIO_DATA": str(folder),
             "TASKQ_URL": server.url,
         }
-        self.manage("migrate", "--verbosity", "0")
 
     def manage(self, *arguments: str) -> str:
         return self._run(str(ROOT / "example_project" / "manage.py"), *arguments)
@@ -59,8 +59,17 @@ class Studio:
         return done.stdout
 
 
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory, session_redis_server: RedisServer) -> Path:
+    """A folder with the example's database, which is empty."""
+    folder = tmp_path_factory.mktemp("migrated")
+    Studio(folder, session_redis_server).manage("migrate", "--verbosity", "0")
+    return folder
+
+
 @pytest.fixture
-def studio(tmp_path: Path, redis_server: RedisServer) -> Studio:
+def studio(migrated: Path, tmp_path: Path, redis_server: RedisServer) -> Studio:
+    shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
     return Studio(tmp_path, redis_server)
 
 
