@@ -57,10 +57,12 @@ def run(step: Step) -> Outcome:
 
 
 def run_tests(jobs: int, arguments: list[str]) -> Outcome:
-    """Run pytest, with its output as it comes."""
+    """Run pytest, with its output as it comes. A process is given few tests at a time: some take a minute."""
     print(f"--- {TESTS}", flush=True)
     started = time.monotonic()
-    status = subprocess.call((sys.executable, "-m", "pytest", "-n", str(jobs), *arguments), cwd=ROOT)
+    status = subprocess.call(
+        (sys.executable, "-m", "pytest", "-n", str(jobs), "--maxschedchunk", "100", *arguments), cwd=ROOT
+    )
     return Outcome(name=TESTS, status=status, duration_s=time.monotonic() - started)
 
 
