@@ -7,8 +7,10 @@ spell of the machine meets them all. The table gives the median and in brackets 
 
 import argparse
 import platform
+import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import plan
@@ -16,7 +18,7 @@ from benchmarks.peers.catalogue import PEERS
 from benchmarks.peers.compare import compare
 from benchmarks.placement import placements
 from benchmarks.results import Results
-from benchmarks.session import DURABILITY, Session, adopt_orphans
+from benchmarks.session import DURABILITY, Session, adopt_orphans, say
 
 
 def main() -> int:
@@ -28,11 +30,22 @@ def main() -> int:
     command = " ".join(["python -m benchmarks", *sys.argv[1:]])
     transport = options.transport or ("tcp" if options.peers else "unix")
     session = Session(transport=transport, durability=options.durability, runs=options.runs)
-    results = compare(options, session, command) if options.peers else _own(options, session, command)
-    results.print()
-    results.write(options.json)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # workers are ended on the way out
+    kept: list[Results] = []
+
+    def keep(results: Results) -> None:
+        kept.append(results)
+        results.write(options.json)
+
+    try:
+        (compare if options.peers else _own)(options, session, command, keep)
+    except KeyboardInterrupt:
+        if not kept:
+            raise
+        say("interrupted: these are the rounds that were whole")
+    kept[-1].print()
     print(f"\nWritten to {options.json}")
-    return 1 if results.absent else 0
+    return 1 if kept[-1].absent else 0
 
 
 def _options() -> argparse.Namespace:
@@ -66,19 +79,23 @@ def _options() -> argparse.Namespace:
         action="store_true",
         help="measure chains, groups, chords and a rate limit, taskq and Celery only",
     )
-    peers.add_argument("--seconds", type=float, default=0.7, help="about how long a drain lasts (default %(default)s)")
+    peers.add_argument("--seconds", type=float, default=0.5, help="about how long a drain lasts (default %(default)s)")
     return parser.parse_args()
 
 
-def _own(options: argparse.Namespace, session: Session, command: str) -> Results:
+def _own(options: argparse.Namespace, session: Session, command: str, keep: Callable[[Results], None]) -> None:
     started_s = time.monotonic()
-    rows = session.measure(plan.cases(options.tasks, options.only, options.placement or "apart"))
-    return session.results(
-        command=command,
-        started_s=started_s,
-        rows=rows,
-        versions={"python": platform.python_version()},
-        conditions={"tasks": options.tasks},
+    session.measure(
+        plan.cases(options.tasks, options.only, options.placement or "apart"),
+        lambda rows: keep(
+            session.results(
+                command=command,
+                started_s=started_s,
+                rows=rows,
+                versions={"python": platform.python_version()},
+                conditions={"tasks": options.tasks},
+            )
+        ),
     )
 
 

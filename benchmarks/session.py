@@ -78,6 +78,8 @@ class Session:
     found: dict[int, list[tuple[Found, Noise | None]]] = field(default_factory=dict)
     absent: list[Absent] = field(default_factory=list)
     redis_version: str = ""
+    made: int = 0
+    """Rounds that are whole."""
 
     def once(self, case: Case) -> tuple[Found, Noise | None]:
         """Run a case on a Redis that is started for it.
@@ -94,8 +96,13 @@ class Session:
             found = case.run(server, placement)
             return found, meter.read(time.monotonic())
 
-    def measure(self, cases: Sequence[Case]) -> list[Row]:
-        """Run every case in every round; one that fails is left out from then on, and told of."""
+    def measure(self, cases: Sequence[Case], keep: Callable[[list[Row]], None]) -> None:
+        """Run every case in every round; one that fails is left out from then on, and told of.
+
+        Args:
+            cases: What is run, in turn.
+            keep: Called after each round with the rows so far.
+        """
         failed: set[int] = set()
         for number in range(self.runs):
             for index, case in enumerate(cases):
@@ -108,11 +115,12 @@ class Session:
                     say(f"    {error}")
                     failed.add(index)
                     self.absent.append(Absent(system=case.system, what=case.title, reason=str(error)))
-        done = [(case, self.found[index]) for index, case in enumerate(cases) if index not in failed]
-        rows = [row for case, found in done for row in self._rows(case, found)]
-        medians = {row.title: row.median for row in rows}
-        limits = {figure.title: figure.limit for case, _ in done for figure in case.figures if figure.limit}
-        return [replace(row, limit=medians.get(limits.get(row.title, ""))) for row in rows]
+            self.made = number + 1
+            done = [(case, self.found[index]) for index, case in enumerate(cases) if index not in failed]
+            rows = [row for case, found in done for row in self._rows(case, found)]
+            medians = {row.title: row.median for row in rows}
+            limits = {figure.title: figure.limit for case, _ in done for figure in case.figures if figure.limit}
+            keep([replace(row, limit=medians.get(limits.get(row.title, ""))) for row in rows])
 
     def _rows(self, case: Case, runs: list[tuple[Found, Noise | None]]) -> list[Row]:
         return [
@@ -158,7 +166,7 @@ class Session:
             conditions={
                 "transport": self.transport,
                 "durability": self.durability,
-                "runs": self.runs,
+                "runs": self.made,
                 **conditions,
             },
             placements={name: placement.words for name, placement in placements().items()},

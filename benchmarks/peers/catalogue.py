@@ -54,6 +54,20 @@ class Peer:
 ALL = frozenset({DRAIN, IO, IDLE})
 
 
+def other(
+    name: str, command: str, kind: str, concurrency: int = 50, environment: Mapping[str, str] | None = None
+) -> Setting:
+    """Return a setting in which tasks are functions of the other kind than usual."""
+    return Setting(
+        name=name,
+        group="50",
+        command=command,
+        values={"concurrency": concurrency, "kind": kind},
+        environment=environment or {},
+        measures=frozenset({DRAIN, IO}),
+    )
+
+
 def usual(
     command: str,
     *,
@@ -105,6 +119,7 @@ _CELERY = "-m celery -A {adapter} worker --loglevel ERROR"
 _CELERY_QUIET = f"{_CELERY} --without-gossip --without-mingle --without-heartbeat"
 _PREFETCH = {"prefetch": 64}
 _TASKIQ = "-m taskiq worker {adapter}:broker --workers {processes} --max-async-tasks {concurrency} --log-level ERROR"
+_TASKIQ_50 = _TASKIQ.replace("{processes}", "1").replace("{concurrency}", "50")
 _TASKQ = "-m taskq_core worker {adapter}:app --concurrency {concurrency} --verbosity 0"
 
 PEERS: Sequence[Peer] = (
@@ -168,6 +183,12 @@ PEERS: Sequence[Peer] = (
                 "-m dramatiq {adapter} --processes {processes} --threads {concurrency}",
                 what="threads",
                 word="best: prefetch 200",
+                environment={"dramatiq_queue_prefetch": "200"},
+            ),
+            other(
+                "50 coroutines, best: prefetch 200",
+                "-m dramatiq {adapter} --processes 1 --threads 50",
+                "coroutine",
                 environment={"dramatiq_queue_prefetch": "200"},
             ),
             Setting(
@@ -246,9 +267,10 @@ PEERS: Sequence[Peer] = (
             Setting(
                 name="50 coroutines, recommended: streams",
                 group="50",
-                command=_TASKIQ.replace("{processes}", "1").replace("{concurrency}", "50"),
+                command=_TASKIQ_50,
                 measures=frozenset({DRAIN, IDLE}),
             ),
+            other("50 threads", f"{_TASKIQ_50} --max-threadpool-threads 50", "plain"),
         ),
     ),
     Peer(
@@ -256,7 +278,10 @@ PEERS: Sequence[Peer] = (
         packages=("saq[redis,hiredis]", "uvloop", "typing_extensions"),  # the last is imported without being asked for
         distribution="saq",
         page="https://saq-py.readthedocs.io/en/latest/",
-        settings=usual("-m saq {adapter}.settings --workers {processes} --quiet"),
+        settings=(
+            *usual("-m saq {adapter}.settings --workers {processes} --quiet"),
+            other("50 in a default pool of threads", "-m saq {adapter}.settings --workers 1 --quiet", "plain"),
+        ),
     ),
     Peer(
         name="streaq",
@@ -271,6 +296,7 @@ PEERS: Sequence[Peer] = (
                 command="-m {adapter}",
                 values={"concurrency": 50},
             ),
+            other("50 threads", "-m {adapter}", "plain"),
         ),
     ),
     Peer(

@@ -13,7 +13,7 @@ from benchmarks.peers.environments import environment_of
 from benchmarks.peers.reference import reference_rows
 from benchmarks.peers.workflows import WITH_WORKFLOWS, workflow_cases
 from benchmarks.placement import Placement
-from benchmarks.results import Absent, Results
+from benchmarks.results import Absent, Results, Row
 from benchmarks.session import Case, CaseError, Figure, Found, Session, say
 from tests.redis_server import RedisServer
 
@@ -24,8 +24,8 @@ _FEWEST = 100
 _IDEAL_IO_PER_S = 5_000
 
 
-def compare(options: argparse.Namespace, session: Session, command: str) -> Results:
-    """Measure the peers that were asked for."""
+def compare(options: argparse.Namespace, session: Session, command: str, keep: Callable[[Results], None]) -> None:
+    """Measure the peers that were asked for, and hand over the results so far after each round."""
     started_s = time.monotonic()
     versions = {"python": platform.python_version()}
     cases: list[Case] = []
@@ -45,15 +45,20 @@ def compare(options: argparse.Namespace, session: Session, command: str) -> Resu
         for setting in peer.settings:
             runner = Runner(peer=peer, setting=setting, environment=environment)
             cases += _cases(peer, runner, options, session)
-    rows = session.measure(cases)
     earlier = [] if options.workflows else [row for row in reference_rows() if options.only in row.title]
-    return session.results(
-        command=command,
-        started_s=started_s,
-        rows=[*rows, *earlier],
-        versions=versions,
-        conditions={"seconds of a drain": options.seconds, "most tasks of a drain": options.tasks},
-    )
+
+    def found(rows: list[Row]) -> None:
+        keep(
+            session.results(
+                command=command,
+                started_s=started_s,
+                rows=[*rows, *earlier],
+                versions=versions,
+                conditions={"seconds of a drain": options.seconds, "most tasks of a drain": options.tasks},
+            )
+        )
+
+    session.measure(cases, found)
 
 
 def _cases(peer: Peer, runner: Runner, options: argparse.Namespace, session: Session) -> list[Case]:

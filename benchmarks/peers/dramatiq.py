@@ -7,12 +7,25 @@ from collections.abc import Iterable
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
+from dramatiq.middleware.asyncio import AsyncIO
 
-from benchmarks.peers.tasks import TEXT, URL, ran, slept
+from benchmarks.peers.tasks import SETTING, TEXT, URL, ran, slept, waited
 
 broker = RedisBroker(url=URL)
 dramatiq.set_broker(broker)
-TASKS = {"noop": dramatiq.actor(ran, actor_name="noop"), "io": dramatiq.actor(slept, actor_name="io")}
+
+
+async def noop(number: int, text: str) -> None:
+    """Do nothing."""
+    ran(number, text)
+
+
+if SETTING.get("kind") == "coroutine":
+    broker.add_middleware(AsyncIO())
+    FUNCTIONS = {"noop": noop, "io": waited}
+else:
+    FUNCTIONS = {"noop": ran, "io": slept}
+TASKS = {name: dramatiq.actor(function, actor_name=name) for name, function in FUNCTIONS.items()}
 
 
 def enqueue(kind: str, number: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 from saq.queue.redis import RedisQueue
 
-from benchmarks.peers.tasks import CONCURRENCY, TEXT, URL, ran, waited
+from benchmarks.peers.tasks import CONCURRENCY, SETTING, TEXT, URL, ran, slept, waited
 
 _CALLERS = 50
 queue = RedisQueue(Redis.from_url(URL), name="bench")  # as `Queue.from_url`, which takes no unix socket
@@ -26,7 +26,18 @@ async def io(context: Any, *, number: int, text: str) -> None:
     await waited(number, text)
 
 
-settings: dict[str, Any] = {"queue": queue, "functions": [noop, io], "concurrency": CONCURRENCY}
+def plain_noop(context: Any, *, number: int, text: str) -> None:
+    """Do nothing, in a thread."""
+    ran(number, text)
+
+
+def plain_io(context: Any, *, number: int, text: str) -> None:
+    """Hold a thread for 10 ms."""
+    slept(number, text)
+
+
+FUNCTIONS = {"noop": plain_noop, "io": plain_io} if SETTING.get("kind") == "plain" else {"noop": noop, "io": io}
+settings: dict[str, Any] = {"queue": queue, "functions": list(FUNCTIONS.items()), "concurrency": CONCURRENCY}
 
 
 async def connect() -> None:

@@ -10,7 +10,7 @@ from itertools import islice
 
 from streaq import Worker
 
-from benchmarks.peers.tasks import CONCURRENCY, SETTING, TEXT, URL, ran, waited
+from benchmarks.peers.tasks import CONCURRENCY, SETTING, TEXT, URL, ran, slept, waited
 
 _BATCH = 500
 worker = Worker(
@@ -24,19 +24,13 @@ worker = Worker(
 _open = AsyncExitStack()
 
 
-@worker.task(ttl=0)
 async def noop(number: int, text: str) -> None:
     """Do nothing."""
     ran(number, text)
 
 
-@worker.task(ttl=0)
-async def io(number: int, text: str) -> None:
-    """Wait for 10 ms."""
-    await waited(number, text)
-
-
-TASKS = {"noop": noop, "io": io}
+FUNCTIONS = {"noop": ran, "io": slept} if SETTING.get("kind") == "plain" else {"noop": noop, "io": waited}
+TASKS = {name: worker.task(ttl=0, name=name)(function) for name, function in FUNCTIONS.items()}
 
 
 async def connect() -> None:

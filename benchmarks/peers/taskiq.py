@@ -9,26 +9,20 @@ from collections.abc import Iterable
 
 from taskiq_redis import ListQueueBroker, RedisStreamBroker
 
-from benchmarks.peers.tasks import SETTING, TEXT, URL, ran, waited
+from benchmarks.peers.tasks import SETTING, TEXT, URL, ran, slept, waited
 
 _CALLERS = 50
 # The group reads from the beginning of the stream: what stands there when the first worker comes is to run as well.
 broker = ListQueueBroker(URL) if SETTING.get("broker") == "list" else RedisStreamBroker(URL, consumer_id="0")
 
 
-@broker.task(task_name="noop")
 async def noop(number: int, text: str) -> None:
     """Do nothing."""
     ran(number, text)
 
 
-@broker.task(task_name="io")
-async def io(number: int, text: str) -> None:
-    """Wait for 10 ms."""
-    await waited(number, text)
-
-
-TASKS = {"noop": noop, "io": io}
+FUNCTIONS = {"noop": ran, "io": slept} if SETTING.get("kind") == "plain" else {"noop": noop, "io": waited}
+TASKS = {name: broker.task(task_name=name)(function) for name, function in FUNCTIONS.items()}
 
 
 async def connect() -> None:

@@ -150,10 +150,21 @@ def problems(path: Path) -> list[str]:
 
 def measured(cases: list[Case], runs: int = 3) -> Results:
     session = Session(transport="unix", durability="none", runs=runs)
-    rows = session.measure(cases)
-    return session.results(
-        command="python -m benchmarks", started_s=0.0, rows=rows, versions={"python": "3"}, conditions={"tasks": 4}
+    rounds: list[Results] = []
+    session.measure(
+        cases,
+        lambda rows: rounds.append(
+            session.results(
+                command="python -m benchmarks",
+                started_s=0.0,
+                rows=rows,
+                versions={"python": "3"},
+                conditions={"tasks": 4},
+            )
+        ),
     )
+    assert [results.conditions["runs"] for results in rounds] == list(range(1, runs + 1))
+    return rounds[-1]
 
 
 @pytest.mark.redis
