@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import plan
+from benchmarks import plan, plots
 from benchmarks.peers.catalogue import PEERS
 from benchmarks.peers.compare import compare
 from benchmarks.placement import placements
@@ -24,8 +24,6 @@ from benchmarks.session import DURABILITY, Session, adopt_orphans, say
 def main() -> int:
     """Run what was asked for; 1 if something could not be measured."""
     options = _options()
-    if options.runs < 1 or options.tasks < 100:
-        raise SystemExit("--runs must be at least 1 and --tasks at least 100")
     adopt_orphans()
     command = " ".join(["python -m benchmarks", *sys.argv[1:]])
     transport = options.transport or ("tcp" if options.peers else "unix")
@@ -45,6 +43,8 @@ def main() -> int:
         say("interrupted: these are the rounds that were whole")
     kept[-1].print()
     print(f"\nWritten to {options.json}")
+    if options.publish:
+        plots.replace(kept[-1])
     return 1 if kept[-1].absent else 0
 
 
@@ -80,7 +80,15 @@ def _options() -> argparse.Namespace:
         help="measure chains, groups, chords and a rate limit, taskq and Celery only",
     )
     peers.add_argument("--seconds", type=float, default=0.5, help="about how long a drain lasts (default %(default)s)")
-    return parser.parse_args()
+    peers.add_argument(
+        "--publish", action="store_true", help="draw the pictures of docs/explanation/performance.md anew"
+    )
+    options = parser.parse_args()
+    if options.runs < 1 or options.tasks < 100:
+        parser.error("--runs must be at least 1 and --tasks at least 100")
+    if options.publish and (not options.peers or options.workflows):
+        parser.error("--publish goes with --peers, and not with --workflows")
+    return options
 
 
 def _own(options: argparse.Namespace, session: Session, command: str, keep: Callable[[Results], None]) -> None:

@@ -264,11 +264,16 @@ def section(results: Results, pictures: Mapping[str, Picture]) -> str:
 def publish(results: Results, *, pictures: Path = PICTURES, page: Path = PAGE) -> list[str]:
     """Draw all pictures that there are rows for, put the tables on the page, and return the names of the pictures.
 
+    Pictures of an earlier run that there are no rows for any more are deleted.
+
     Raises:
         ValueError: The page has no marks.
     """
     drawn = {picture.name: picture for picture in PICTURES_OF_PEERS if rows_of(results, picture)}
     pictures.mkdir(parents=True, exist_ok=True)
+    for old in pictures.glob("*.svg"):
+        if old.stem not in drawn:
+            old.unlink()
     for name, picture in drawn.items():
         (pictures / f"{name}.svg").write_text(draw(results, picture), encoding="utf-8")
     begin, end = "<!-- benchmarks of peers: begin -->\n", "<!-- benchmarks of peers: end -->\n"
@@ -281,15 +286,19 @@ def publish(results: Results, *, pictures: Path = PICTURES, page: Path = PAGE) -
     return list(drawn)
 
 
+def replace(results: Results) -> None:
+    """Put results in the place of those that the page has, and say which pictures it shows."""
+    results.write(RESULTS)
+    for name in publish(results):
+        print(f"{PICTURES.relative_to(ROOT)}/{name}.svg")
+
+
 def main() -> int:
     """Draw."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plots", description=__doc__)
     parser.add_argument("results", type=Path, help="what `python -m benchmarks --peers --json FILE` wrote")
     options = parser.parse_args()
-    results = Results.read(options.results)
-    results.write(RESULTS)
-    for name in publish(results):
-        print(f"{PICTURES.relative_to(ROOT)}/{name}.svg")
+    replace(Results.read(options.results))
     return 0
 
 

@@ -4,6 +4,7 @@ They are made on first use and brought to the newest versions by each run, unles
 """
 
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -68,8 +69,10 @@ def _node(peer: Peer, folder: Path, *, keep: bool) -> Environment:
 
 
 def _version(python: Path, peer: Peer) -> str:
-    code = "import sys, importlib.metadata; print(importlib.metadata.version(sys.argv[1]))"
-    return _output([str(python), "-c", code, peer.distribution])
+    """Return its version, and that of its Python where that is not this one's."""
+    code = "import sys, platform, importlib.metadata as m; print(m.version(sys.argv[1]), platform.python_version())"
+    version, _, its_python = _output([str(python), "-c", code, peer.distribution]).partition(" ")
+    return version if its_python == platform.python_version() else f"{version} on Python {its_python}"
 
 
 def _output(command: list[str]) -> str:

@@ -292,11 +292,14 @@ def test_publishing_again_changes_nothing(tmp_path: Path) -> None:
     )
     results = Results.read(GOLDEN)
 
+    (tmp_path / "of-an-earlier-run.svg").write_text("<svg/>")
+
     drawn = plots.publish(results, pictures=tmp_path, page=page)
     first = page.read_text()
     plots.publish(results, pictures=tmp_path, page=page)
 
     assert drawn == ["drain-50", "latency-p50"]
+    assert sorted(path.stem for path in tmp_path.glob("*.svg")) == drawn
     assert page.read_text() == first
     assert first.startswith("Before.\n")
     assert first.endswith("\n\nAfter.\n")
