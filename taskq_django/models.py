@@ -1,7 +1,7 @@
 """What the admin shows, the outbox, and periodic tasks.
 
-No table stands behind `Queue`, `Task` and `Worker`: their data is in Redis. They exist so that the admin lists them and
-so that `migrate` creates the permissions to view them and to act on them.
+No table stands behind `Queue`, `Task`, `Worker` and `Workflow`: their data is in Redis. They exist so that the admin
+lists them and so that `migrate` creates the permissions to view them and to act on them.
 """
 
 from collections.abc import Iterable
@@ -105,6 +105,35 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return self.id if self.record is None else f"{self.record.host}:{self.record.pid}"
+
+
+class Workflow(models.Model):
+    """A workflow, for the admin.
+
+    Attributes:
+        record: How it stands, as the dashboard tells it; None if that was not asked.
+    """
+
+    id = models.CharField(_("id"), max_length=256, primary_key=True)
+
+    objects = NoRows()
+    record: Any = None
+
+    class Meta:  # noqa: D106 - Django's own form
+        managed = False
+        base_manager_name = "objects"
+        default_permissions = ("view",)
+        permissions = (("run_workflow", _("Can cancel workflows and run what failed again")),)
+        verbose_name = _("workflow")
+        verbose_name_plural = _("workflows")
+
+    def __str__(self) -> str:
+        return self.id if self.record is None else f"{self.record.name} {self.record.id}".strip()
+
+    @property
+    def mark(self) -> str:
+        """How it stood when it was read: its state."""
+        return str(self.record.state)
 
 
 class OutboxTask(models.Model):

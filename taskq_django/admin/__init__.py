@@ -1,4 +1,4 @@
-"""Queues, tasks, workers and periodic tasks in Django's admin.
+"""Queues, tasks, workflows, workers and periodic tasks in Django's admin.
 
 Django's own lists, forms and actions over rows that are read from Redis; each page is a mixin that can be put over
 another `ModelAdmin`. Arguments and results are on a task's own page only. When Redis does not answer, the pages say so.
@@ -11,6 +11,7 @@ from taskq_django.admin.periodic import PeriodicTaskAdmin, PeriodicTaskAdminMixi
 from taskq_django.admin.queues import QueueAdmin, QueueAdminMixin
 from taskq_django.admin.tasks import TaskAdmin, TaskAdminMixin
 from taskq_django.admin.workers import WorkerAdmin, WorkerAdminMixin
+from taskq_django.admin.workflows import WorkflowAdmin, WorkflowAdminMixin
 
 __all__ = [
     "LiveMixin",
@@ -25,4 +26,6 @@ __all__ = [
     "TaskAdminMixin",
     "WorkerAdmin",
     "WorkerAdminMixin",
+    "WorkflowAdmin",
+    "WorkflowAdminMixin",
 ]

@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from taskq_core import TaskState
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
-from taskq_core.dashboard import TimeKind, times_of, trace_headers, trace_url
+from taskq_core.dashboard import TimeKind, times_of, trace_headers, trace_url, workflow_of
 from taskq_core.settings import TRACE_ID
 from taskq_core.telemetry import trace_id
 from taskq_django.admin import wording
@@ -20,7 +20,7 @@ from taskq_django.admin.task_page import SHOWN_BYTES, block, moment, pairs, retr
 from taskq_django.app import taskq
 from taskq_django.models import Task
 
-_WHICH = ("task_name", "task_id", "task_queue", "task_state", "waits_for", "attempts_used", "group")
+_WHICH = ("task_name", "task_id", "task_queue", "task_state", "waits_for", "attempts_used", "group", "workflow")
 
 
 class TaskFields(MixinBase):
@@ -82,6 +82,12 @@ class TaskFields(MixinBase):
     def group(self, task: Task) -> str:
         """The group it waits in."""
         return str(task.record.group)
+
+    @admin.display(description=_("step of the workflow"))
+    def workflow(self, task: Any) -> SafeString | str:
+        """The workflow that it is a step of."""
+        found = workflow_of(task.record)
+        return "" if found is None else task.addresses.workflow(found[1], *found)
 
     @admin.display(description=_("actions"))
     def do(self, task: Any) -> SafeString | str:

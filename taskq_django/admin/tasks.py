@@ -22,6 +22,7 @@ from taskq_django.admin.task_filters import AgeFilter, QueueFilter, StateFilter,
 from taskq_django.admin.task_form import TaskForm
 from taskq_django.admin.task_rows import TaskRows, parts_of
 from taskq_django.admin.theming import themed_field
+from taskq_django.admin.wording import Links
 from taskq_django.app import taskq
 from taskq_django.models import Task
 
@@ -70,7 +71,7 @@ class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage, TaskActions):
         """Return what there is to say of a task; its arguments as a field where they can be edited."""
         if obj is None:
             return super().get_fieldsets(request, obj)
-        obj.links = self.action_links(request, obj)
+        obj.links, obj.addresses = self.action_links(request, obj), Links(request, self.admin_site)
         if isinstance(obj.record, UnreadableTask):
             return self.unreadable_fieldsets
         told: list[Any] = []

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import pgettext_lazy
 
 from taskq_django.admin.task_rows import key_of
-from taskq_django.models import Queue, Task
+from taskq_django.models import Queue, Task, Workflow
 
 WORKER_STATUSES: Mapping[str, Any] = {
     "new": pgettext_lazy("worker status", "new"),
@@ -79,12 +79,16 @@ class Links:
     Args:
         request: Who looks.
         site: The admin site.
+
+    Attributes:
+        sees_tasks: Whether they may see tasks, with their arguments, errors and results.
     """
 
     def __init__(self, request: HttpRequest, site: Any) -> None:
         self._site = site
-        self._sees_tasks = self._sees(request, Task)
+        self.sees_tasks = self._sees(request, Task)
         self._sees_queues = self._sees(request, Queue)
+        self._sees_workflows = self._sees(request, Workflow)
 
     def _sees(self, request: HttpRequest, model: Any) -> bool:
         if not self._site.is_registered(model):
@@ -93,19 +97,29 @@ class Links:
 
     def tasks(self, text: object, **query: str) -> SafeString | str:
         """Return a link to a list of tasks, or the text alone."""
-        if not self._sees_tasks:
+        if not self.sees_tasks:
             return str(text)
         return self._link(text, "task_changelist", query=query)
 
     def task(self, text: object, queue: str, task_id: str) -> SafeString | str:
         """Return a link to the page of a task, or the text alone."""
-        if not self._sees_tasks:
+        if not self.sees_tasks:
             return str(text)
         return self._link(text, "task_change", quote(key_of(queue, task_id)))
 
     def queue(self, name: str) -> SafeString | str:
         """Return a link to the page of a queue, or its name alone."""
         return self._link(name, "queue_change", quote(name)) if self._sees_queues and name else name
+
+    def workflow(self, text: object, queue: str, workflow_id: str) -> SafeString | str:
+        """Return a link to the page of a workflow, or the text alone."""
+        if not self._sees_workflows:
+            return str(text)
+        return self._link(text, "workflow_change", quote(key_of(queue, workflow_id)))
+
+    def workflows(self, text: object, **query: str) -> SafeString | str:
+        """Return a link to a list of workflows; nothing for who may not see them."""
+        return self._link(text, "workflow_changelist", query=query) if self._sees_workflows else ""
 
     def _link(self, text: object, page: str, *args: str, query: Mapping[str, str] | None = None) -> SafeString:
         address = reverse(f"admin:taskq_django_{page}", args=args, current_app=self._site.name)

@@ -149,6 +149,7 @@ class Scene:
         for name, state in (("reserve", "d"), ("charge", "f"), ("pictures", "p"), ("pick", "d"), ("pack", "p")):
             fields |= {f"s{numbers[name]}": state, f"z{numbers[name]}": now_ms}
         fields |= {f"e{numbers['charge']}": TIMED_OUT, f"gd{numbers['pictures']}": 7, f"gf{numbers['pictures']}": 1}
+        fields |= {"open": 4, "bad": 1}
         self.redis.client.hset(key, mapping=fields)
         node = numbers["pictures"]
         self.redis.client.hdel(f"{key}:h{node}", *map(str, range(12)))

@@ -10,6 +10,7 @@
   const longest = 60000;
   const key = "taskq.live";
   const reachable = "a[href], summary, button";
+  const scrolled = ".taskq-scroll-x, .taskq-scroll, pre";
   let failures = 0;
   let timer = 0;
   let took = 0;
@@ -156,7 +157,9 @@
       return;
     }
     const focused = Array.from(old.querySelectorAll(reachable)).indexOf(document.activeElement);
+    const places = Array.from(old.querySelectorAll(scrolled), (each) => [each.scrollLeft, each.scrollTop]);
     old.replaceWith(document.adoptNode(now));
+    now.querySelectorAll(scrolled).forEach((each, number) => each.scrollTo(...(places[number] ?? [0, 0])));
     if (focused >= 0) {
       now.querySelectorAll(reachable)[focused]?.focus({ preventScroll: true });
     }

@@ -10,6 +10,7 @@ from django.urls import reverse
 from playwright.sync_api import Locator, Page, expect
 
 from taskq_core import TaskHandle
+from taskq_core.workflow import WorkflowHandle
 from taskq_django import taskq
 from taskq_django.admin.task_rows import key_of
 from tests.browser.conftest import OpenBrowser
@@ -18,14 +19,20 @@ from tests.browser.visiting import Visitor
 TASKS = "/admin/taskq_django/task/"
 QUEUES = "/admin/taskq_django/queue/"
 WORKERS = "/admin/taskq_django/worker/"
+WORKFLOWS = "/admin/taskq_django/workflow/"
 PERIODIC = "/admin/taskq_django/periodictask/"
 OUTBOX = "/admin/taskq_django/outboxtask/"
-LOOKING = ("view_task", "view_queue", "view_worker", "view_outboxtask", "view_periodictask")
+LOOKING = ("view_task", "view_queue", "view_worker", "view_workflow", "view_outboxtask", "view_periodictask")
 
 
 def page_of(handle: TaskHandle[Any]) -> str:
     """Return where a task's own page is."""
     return reverse("admin:taskq_django_task_change", args=[quote(key_of(handle.queue, handle.id))])
+
+
+def workflow_page(handle: WorkflowHandle, page: str = "change/") -> str:
+    """Return where a workflow's own page is."""
+    return f"{WORKFLOWS}{quote(key_of(handle.queue, handle.id))}/{page}"
 
 
 def enqueue(name: str = "email:deliver", *, queue: str = "default", **arguments: object) -> TaskHandle[Any]:

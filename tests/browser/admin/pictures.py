@@ -11,7 +11,17 @@ from playwright.sync_api import Page
 
 from taskq_django import taskq
 from tests.browser import picturing
-from tests.browser.admin.people import OUTBOX, PERIODIC, QUEUES, TASKS, WORKERS, Site, page_of
+from tests.browser.admin.people import (
+    OUTBOX,
+    PERIODIC,
+    QUEUES,
+    TASKS,
+    WORKERS,
+    WORKFLOWS,
+    Site,
+    page_of,
+    workflow_page,
+)
 from tests.browser.admin.scene import SETTINGS, Scene, registered_tasks
 from tests.browser.picturing import IMAGES, LONGEST, WINDOW
 from tests.browser.visiting import NARROW
@@ -63,6 +73,10 @@ def test_pictures_for_a_wide_screen(site: Site, scene: Scene, scheme: str) -> No
     page.locator(".actions button[name=index]").click()
     take(page, f"confirmation-{scheme}")
     take_at(f"{TASKS}add/?task=mail:receipt", "enqueue")
+    workflow = workflow_page(scene.workflow)
+    take_at(WORKFLOWS, "workflows", longest=LONGEST_LIST)
+    take_at(workflow, "workflow")
+    take_at(f"{workflow}?step=pictures", "workflow-step", longest=LONGEST_FORM)
     take_at(WORKERS, "workers")
     page.get_by_role("link", name="media-1").click()
     take(page, f"worker-{scheme}")
@@ -80,6 +94,8 @@ def test_pictures_for_a_narrow_screen(site: Site, scene: Scene) -> None:
     take(page, "queues-narrow")
     page.goto(page_of(scene.failing))
     take(page, "task-narrow")
+    page.goto(workflow_page(scene.workflow))
+    take(page, "workflow-narrow")
 
 
 def test_picture_of_redis_being_away(site: Site, settings: Any) -> None:

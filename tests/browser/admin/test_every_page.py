@@ -1,14 +1,26 @@
 """What holds for every page: it fits a narrow screen, follows light and dark, and can be gone through by keyboard."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from taskq_core.workflow import chain, group, step
 from taskq_django import taskq
 from taskq_django.models import OutboxTask
-from tests.browser.admin.people import OUTBOX, PERIODIC, QUEUES, TASKS, WORKERS, Site, page_of
+from tests.browser.admin.people import (
+    OUTBOX,
+    PERIODIC,
+    QUEUES,
+    TASKS,
+    WORKERS,
+    WORKFLOWS,
+    Site,
+    page_of,
+    workflow_page,
+)
 from tests.browser.admin.scene import SETTINGS, Scene, registered_tasks
 from tests.browser.visiting import NARROW, width_beyond
 from tests.redis_server import RedisServer
@@ -26,6 +38,12 @@ def paths(redis: RedisServer, settings: Any) -> Iterator[list[str]]:
         scene.build()
         long = scene.enqueue(LONG, LONG, 5, **{LONG: LONG})
         scene.put(long, "retry", scene.now_s + 60, 10, 1, LONG)
+        members = group([taskq.remote(LONG, queue=LONG).si()] * 2, name=LONG[:80])
+        wide = chain(members, step(taskq.remote(LONG).si(), name="last")).named(LONG[:80]).delay()
+        key = taskq.runtime.keys.queue(wide.queue).workflow(wide.id)
+        redis.client.hset(key, mapping={"e0": LONG, "s1": "f", "e1": LONG, "r1": json.dumps(LONG)})
+        redis.client.hset(f"{key}:f0", "0", LONG)
+        redis.client.hset(f"{key}:g0", "1", json.dumps(LONG))
         (worker, *_others) = redis.client.zrange("asynq:servers", 0, -1)
         server_id = worker.decode().rstrip("}").rpartition(":")[2]
         yield [
@@ -36,6 +54,10 @@ def paths(redis: RedisServer, settings: Any) -> Iterator[list[str]]:
             *(page_of(scene.failing), page_of(long), page_of(scene.failing).replace("change/", "history/")),
             *(page_of(scene.failing).replace("change/", "act/move_tasks/"),),
             *(f"{TASKS}add/", f"{TASKS}add/?task=mail:receipt"),
+            *(WORKFLOWS, f"{WORKFLOWS}?q=nothing", f"{WORKFLOWS}?state=failed", workflow_page(scene.workflow)),
+            *(f"{workflow_page(scene.workflow)}?step={name}" for name in ("pictures", "charge", "reserve", "none")),
+            workflow_page(scene.workflow, "act/cancel_workflows/"),
+            *(f"{workflow_page(wide)}?step={name}" for name in (LONG[:80], "last")),
             *(WORKERS, f"{WORKERS}{server_id}/change/"),
             *(PERIODIC, f"{PERIODIC}{scene.periodic.pk}/change/", f"{PERIODIC}add/"),
             *(OUTBOX, f"{OUTBOX}{OutboxTask.objects.earliest('pk').pk}/change/"),

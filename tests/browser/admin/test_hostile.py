@@ -12,12 +12,14 @@ from django.db import transaction
 from playwright.sync_api import Page, expect
 
 from taskq_core.wire import ServerInfo, WorkerInfo
+from taskq_core.workflow import chain, group
 from taskq_django import taskq
 from tests.browser.admin.people import (
     OUTBOX,
     QUEUES,
     TASKS,
     WORKERS,
+    WORKFLOWS,
     choose,
     confirm,
     expect_message,
@@ -143,6 +145,55 @@ def test_on_pages_of_workers(page: Page, redis: RedisServer, task: Any) -> None:
     rows(page).first.get_by_role("link").first.click()
     for field in ("host", "served", "running-id", "busy", "server"):
         visible(page, field)
+
+
+def test_on_pages_of_workflows_and_in_what_is_said_of_them(page: Page, redis: RedisServer) -> None:
+    """Names of workflows and steps are plain where we write them; who reaches Redis can write others."""
+    members = group([taskq.remote("b").si() for _ in range(2)])
+    workflow = chain(taskq.remote("a").s(), members).named("plain").delay()
+    key = taskq.runtime.keys.queue("default").workflow(workflow.id)
+    spec: Any = redis.client.hget(key, "spec")
+    found = json.loads(spec)
+    for node in found["nodes"]:
+        node[:3] = [hostile(f"step{node[0]}"), hostile("task"), hostile("queue")]
+    fields = {"name": hostile("name"), "spec": json.dumps(found), "e0": hostile("error"), "s0": "f", "s1": "p"}
+    redis.client.hset(key, mapping={**fields, "r0": json.dumps(hostile("result"))})
+    redis.client.hset(f"{key}:f1", "0", hostile("failure"))
+    redis.client.hset(f"{key}:g1", "1", json.dumps(hostile("returned")))
+    redis.client.hset(f"{key}:x1", "n1", hostile("member"))
+
+    page.goto(WORKFLOWS)
+    visible(page, "name")
+    row(page, "name</script>").get_by_role("link").first.click()
+    for field in ("name", "task", "queue", "error"):
+        visible(page, field)
+    expect(page.locator("svg.taskq-flow text").first).to_contain_text("step")
+    expect(page.locator("svg.taskq-flow title").first).to_contain_text("</script>")
+    steps = page.get_by_role("region", name="Steps", exact=True).locator("tbody tr")
+    steps.first.get_by_role("link").first.click()
+    for field in ("name", "task", "queue", "error", "result"):
+        visible(page, field)
+    steps.last.get_by_role("link").first.click()
+    expect(page.get_by_role("region", name="Members").locator("tbody tr")).to_have_count(2)
+    for field in ("failure", "returned", "member"):
+        visible(page, field)
+    page.get_by_role("button", name="Cancel the workflow").click()
+    visible(page, "name")
+    confirm(page, "Cancel the workflow")
+    expect_message(page, "1 workflow is cancelled.")
+    page.get_by_role("link", name="History").click()
+    visible(page, "name")
+
+
+def test_a_task_may_say_anything_of_its_workflow(page: Page, redis: RedisServer) -> None:
+    task = taskq.remote("note").delay()
+    headers = {"taskq-workflow": hostile("workflow"), "taskq-workflow-queue": hostile("home")}
+    put(redis, task, "pending", headers=headers)
+
+    page.goto(page_of(task))
+    visible(page, "workflow")
+    page.locator(".field-workflow a").click()
+    expect_message(page, "is not there (any more)")
 
 
 def test_in_the_outbox(page: Page, settings: Any) -> None:

@@ -5,7 +5,21 @@ from playwright.sync_api import Page, expect
 
 from taskq_core import TaskState
 from taskq_core.inspector import Inspector
-from tests.browser.admin.people import LOOKING, OUTBOX, QUEUES, TASKS, WORKERS, Site, enqueue, page_of, rows
+from taskq_core.workflow import group
+from taskq_django import taskq
+from tests.browser.admin.people import (
+    LOOKING,
+    OUTBOX,
+    QUEUES,
+    TASKS,
+    WORKERS,
+    WORKFLOWS,
+    Site,
+    enqueue,
+    page_of,
+    rows,
+    workflow_page,
+)
 from tests.browser.visiting import Visitor
 from tests.redis_server import RedisServer
 from tests.taskq_django.admin_pages import key, put, state_of
@@ -36,13 +50,16 @@ def test_a_viewer_sees_no_action(viewer: Visitor, redis: RedisServer) -> None:
     put(redis, handle, "archived", error_msg="SMTPError: no such mailbox")
     page = viewer.new_page()
 
+    workflow = group([taskq.remote("note").si()], name="notes").delay()
+    whole = workflow_page(workflow)
     own = f"{QUEUES}default/change/"
-    for path in (TASKS, QUEUES, own, WORKERS, OUTBOX, page_of(handle), "/admin/"):
+    others = (WORKERS, OUTBOX, WORKFLOWS, whole, f"{whole}?step=notes", page_of(handle), "/admin/")
+    for path in (TASKS, QUEUES, own, *others):
         page.goto(path)
         expect(page.locator("#content")).to_be_visible()
         expect(page.locator(ACTIONS)).to_have_count(0)
     page.goto(TASKS)
-    expect(rows(page)).to_have_count(1)
+    expect(rows(page)).to_have_count(2)
 
 
 def test_an_operator_sees_what_a_viewer_does_not(site: Site) -> None:
@@ -50,7 +67,8 @@ def test_an_operator_sees_what_a_viewer_does_not(site: Site) -> None:
     handle = enqueue(to="user@example.com")
     page = site.operator().new_page()
 
-    for path in (TASKS, QUEUES, page_of(handle)):
+    workflow = group([taskq.remote("note").si()], name="notes").delay()
+    for path in (TASKS, QUEUES, WORKFLOWS, workflow_page(workflow), page_of(handle)):
         page.goto(path)
         expect(page.locator(ACTIONS)).not_to_have_count(0)
 

@@ -7,7 +7,20 @@ import pytest
 from playwright.sync_api import expect
 
 from taskq_django import taskq
-from tests.browser.admin.people import QUEUES, TASKS, Site, choose, confirm, enqueue, expect_message, page_of, row, rows
+from tests.browser.admin.people import (
+    QUEUES,
+    TASKS,
+    WORKFLOWS,
+    Site,
+    choose,
+    confirm,
+    enqueue,
+    expect_message,
+    page_of,
+    row,
+    rows,
+    workflow_page,
+)
 from tests.redis_server import RedisServer
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases="__all__")]
@@ -25,12 +38,13 @@ def redis(settings: Any) -> Iterator[RedisServer]:
 
 def test_the_pages_say_so_the_admin_goes_on_and_they_recover(site: Site, redis: RedisServer) -> None:
     handle = enqueue()
+    workflow = taskq.workflow("none")
     page = site.operator().new_page()
     page.goto(TASKS)
     expect(rows(page)).to_have_count(1)
 
     redis.kill()
-    for path in (TASKS, QUEUES, page_of(handle)):
+    for path in (TASKS, QUEUES, WORKFLOWS, workflow_page(workflow), page_of(handle)):
         page.goto(path)
         expect(page.locator("#content")).to_contain_text(SAID)
     page.get_by_role("link", name="Home").first.click()

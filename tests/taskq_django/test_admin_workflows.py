@@ -1,0 +1,568 @@
+"""The pages of workflows in the admin."""
+
+import re
+from html import unescape
+from typing import Any
+
+import msgspec
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.admin.utils import quote
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from taskq_core import BrokerUnavailableError
+from taskq_core.dashboard import faces
+from taskq_core.inspector import Inspector
+from taskq_core.wire import TaskState
+from taskq_core.workflow import Workflow, WorkflowHandle, chain, group, step
+from taskq_django import taskq
+from taskq_django.admin.task_rows import key_of
+from tests.redis_server import RedisServer
+from tests.taskq_django.admin_pages import choose, confirm, fields, messages, offered, page_of, user
+
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
+WORKFLOWS = "/admin/taskq_django/workflow/"
+TASKS = "/admin/taskq_django/task/"
+HOSTILE = "</pre><script>alert('x')</script>"
+LOOKING = ("view_workflow", "view_task", "view_queue")
+
+
+def sign_in(client: Client, *codenames: str) -> Client:
+    client.force_login(user("ada", *codenames))
+    return client
+
+
+@pytest.fixture
+def viewer(client: Client) -> Client:
+    """A browser of somebody who may look at everything."""
+    return sign_in(client, *LOOKING)
+
+
+@pytest.fixture
+def operator(client: Client) -> Client:
+    """A browser of somebody who may look at everything, and act on workflows."""
+    return sign_in(client, *LOOKING, "run_workflow")
+
+
+def html_of(client: Client, address: str, **query: Any) -> str:
+    response = client.get(address, query)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def enqueued(name: str = "buy", *, queue: str = "default", count: int = 2) -> WorkflowHandle:
+    """Enqueue a workflow of so many steps in a row, `s0` and so on."""
+    steps = Workflow(name)
+    call = taskq.remote("note", queue=queue)
+    for number in range(count):
+        steps = steps.step(f"s{number}", call.si(), after=f"s{number - 1}" if number else ())
+    return taskq.enqueue_workflow(steps)
+
+
+def own_page(handle: WorkflowHandle, page: str = "change", *more: str) -> str:
+    return "/".join((WORKFLOWS + quote(key_of(handle.queue, handle.id)), page, *more)) + "/"
+
+
+def hash_of(handle: WorkflowHandle) -> str:
+    return taskq.runtime.keys.queue(handle.queue).workflow(handle.id)
+
+
+def text_of(html: str) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())
+
+
+def rows_of(html: str) -> list[dict[str, str]]:
+    part = html.partition('<table id="result_list"')[2].partition("</table>")[0]
+    found = []
+    for row in re.findall(r"<tr>(.*?)</tr>", part, re.DOTALL):
+        cells = re.findall(r'<t[dh] class="field-(\w+)[^"]*">(.*?)</t[dh]>', row, re.DOTALL)
+        if cells:
+            found.append({name: text_of(text) for name, text in cells})
+    return found
+
+
+def table_of(html: str, region: str) -> list[str]:
+    """Return the rows of a table on the page of one workflow, as text."""
+    part = html.partition(f'aria-label="{region}"')[2].partition("<tbody>")[2].partition("</tbody>")[0]
+    return [text_of(row) for row in part.split("</tr>")[:-1]]
+
+
+def named(html: str) -> list[str]:
+    return [row["title"].split()[0] for row in rows_of(html)]
+
+
+# --- the list ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_list_tells_how_each_stands(viewer: Client, redis: RedisServer) -> None:
+    first = enqueued("buy", count=3)
+    redis.client.hset(hash_of(first), mapping={"s0": "d", "open": 2})
+    second = group([taskq.remote("note", queue="low").si() for _ in range(4)], name="g").delay()
+    redis.client.hset(hash_of(second), mapping={"gd0": 2, "gf0": 1})
+    first.cancel()
+
+    running, ended = rows_of(html_of(viewer, WORKFLOWS))
+
+    assert (running["title"], running["state"], running["home"]) == (second.id, "running", "low")
+    assert (running["progress"], running["ended"]) == ("3 of 4, 1 failed", "-")
+    assert ended["title"] == f"buy {first.id[:11]}…"
+    assert (ended["state"], ended["progress"], ended["home"]) == ("cancelled", "3 of 3", "default")
+    assert ended["started"].endswith("ago")
+    assert ended["ended"].endswith("ago")
+
+
+def test_it_is_searched_filtered_and_read_page_by_page(viewer: Client, redis: RedisServer) -> None:
+    handles = [enqueued(f"w{number:02}", queue=("default", "low")[number % 2]) for number in range(60)]
+    for number, handle in enumerate(handles):
+        queue = taskq.runtime.keys.queue(handle.queue)
+        redis.client.zadd(queue.workflows_running, {handle.id: number})
+    handles[0].cancel()
+    whole = [*range(58, 0, -2), *range(59, 0, -2), 0]
+    names = [f"w{number:02}" for number in whole]
+
+    first, second, beyond = (named(html_of(viewer, WORKFLOWS, p=page)) for page in (1, 2, 99))
+
+    assert first + second == names
+    assert beyond == second
+    assert named(html_of(viewer, WORKFLOWS, q="W07")) == ["w07"]
+    assert named(html_of(viewer, WORKFLOWS, q=handles[9].id)) == ["w09"]
+    assert named(html_of(viewer, WORKFLOWS, state="cancelled")) == ["w00"]
+    assert named(html_of(viewer, WORKFLOWS, state="running", queue="low")) == names[29:][:30]
+    assert named(html_of(viewer, WORKFLOWS, state="failed")) == []
+    assert "None of 1 workflows fits." in html_of(viewer, WORKFLOWS, state="failed")
+    assert "running (59)" in html_of(viewer, WORKFLOWS)
+    assert "low (30)" in html_of(viewer, WORKFLOWS)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("name__regex=(", "id__regex=[", "state=none", "queue=none", "p=x", "p=-1", "o=9.9", "after=x", "e=1"),
+        *("q=%00", "q=%ff%fe", "state__in=running", "all="),
+    ],
+)
+def test_an_odd_address_shows_the_list(viewer: Client, redis: RedisServer, query: str) -> None:
+    enqueued()
+
+    assert viewer.get(f"{WORKFLOWS}?{query}").status_code == 200
+
+
+def test_an_empty_list_says_why(viewer: Client, redis: RedisServer) -> None:
+    assert "No workflows here. One that has ended is kept for a day, or as it says." in html_of(viewer, WORKFLOWS)
+
+
+def test_a_search_that_has_not_read_all_can_be_carried_on(
+    viewer: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = faces.search_workflows
+    monkeypatch.setattr(faces, "search_workflows", lambda keys, **asked: real(keys, **{**asked, "scan": 2}))
+    for number in range(5):
+        enqueued(f"w{number}")
+
+    html, found = html_of(viewer, WORKFLOWS, q="w"), []
+    while True:
+        found += named(html)
+        more = re.search(r'<a href="(\?[^"]*after=[^"]*)">Search on</a>', html)
+        if more is None:
+            break
+        html = html_of(viewer, WORKFLOWS + unescape(more[1]))
+
+    assert sorted(found) == ["w0", "w1", "w2", "w3", "w4"]
+    assert "1 more of 5 workflows were read." in html or "2 more of 5 workflows were read." in html
+
+
+def test_how_much_is_asked_goes_by_queues_not_by_workflows_or_members(viewer: Client, redis: RedisServer) -> None:
+    """A command of a script counts as any other; but no page makes a call for each of its rows."""
+
+    def calls(address: str, **query: Any) -> int:
+        before: Any = redis.client.info("commandstats")
+        html_of(viewer, address, **query)
+        after: Any = redis.client.info("commandstats")
+        return sum(
+            after[name]["calls"] - before.get(name, {"calls": 0})["calls"]
+            for name in ("cmdstat_evalsha", "cmdstat_smembers", "cmdstat_sismember", "cmdstat_zcard", "cmdstat_hget")
+            if name in after
+        )
+
+    enqueued()
+    small = group([taskq.remote("note").si() for _ in range(60)], name="g").delay()
+    calls(WORKFLOWS)
+    few = calls(WORKFLOWS), calls(own_page(small)), calls(own_page(small), step="g")
+    for _ in range(30):
+        enqueued()
+    large = group((taskq.remote("note").si(number=each) for each in range(3_000)), name="g").delay()
+    many = calls(WORKFLOWS), calls(own_page(large)), calls(own_page(large), step="g", members=7)
+
+    assert few == many
+    assert max(few[:2]) < 20
+
+
+def test_the_database_is_not_asked_for_workflows(viewer: Client, redis: RedisServer) -> None:
+    handle = enqueued()
+
+    with CaptureQueriesContext(connection) as asked:
+        html_of(viewer, WORKFLOWS)
+        html_of(viewer, own_page(handle))
+
+    assert not [query["sql"] for query in asked.captured_queries if "taskq_django_workflow" in query["sql"]]
+
+
+# --- the page of one --------------------------------------------------------------------------------------------------
+
+
+def test_the_page_draws_the_graph_and_lists_the_steps(viewer: Client, redis: RedisServer) -> None:
+    note = taskq.remote("note")
+    steps = chain(
+        step(note.si(), name="first"), group([note.si()] * 3, name="many"), step(note.si(), name="last")
+    ).on_error(step(note.s(), name="alarm"))
+    handle = steps.named("buy").delay()
+    stands = {"s0": "d", "z0": 1_700_000_000_000, "s1": "p", "gd1": 1, "gf1": 1, "open": 3, "e1": "member 1: no ink"}
+    redis.client.hset(hash_of(handle), mapping=stands)
+
+    html = html_of(viewer, own_page(handle))
+
+    assert html.count('class="taskq-box"') == 3
+    assert html.count('class="taskq-box taskq-box-callback"') == 1
+    assert re.findall(r'class="taskq-step-(\w+)" x=', html) == ["succeeded", "started", "waiting", "waiting"]
+    assert 'role="img" aria-label="Graph of the workflow: 6 steps, of which 3 have ended;' in html
+    assert ">started 2/3, 1 failed</text>" in html
+    first, many, last, alarm = table_of(html, "Steps")
+    assert first.startswith("first succeeded - note default")
+    assert many == "many started 2 of 3, 1 failed first note - - member 1: no ink"
+    assert last == "last waiting many note default -"
+    assert "failure of first failure of many failure of last" in alarm
+    assert f'href="{page_of_task(handle, "first")}"' in html
+    assert f'href="{page_of_task(handle, "last")}"' not in html, "it waits, so there is no task yet"
+    assert 'href="?step=many">many</a>' in html
+
+
+def page_of_task(handle: WorkflowHandle, step_name: str, *, queue: str = "default") -> str:
+    return f"{TASKS}{quote(key_of(queue, f'{handle.id}.{step_name}'))}/change/"
+
+
+def test_of_too_many_steps_there_is_no_drawing_and_the_table_has_pages(viewer: Client, redis: RedisServer) -> None:
+    handle = enqueued(count=301)
+
+    first, last = html_of(viewer, own_page(handle)), html_of(viewer, own_page(handle), steps=4)
+
+    assert "301 steps, with what is between them, are too much for a drawing; the table has them all." in first
+    assert "<svg class=" not in first.partition('id="taskq-graph"')[2].partition("</div>")[0]
+    assert [row.split()[0] for row in table_of(first, "Steps")] == [f"s{number}" for number in range(100)]
+    assert [row.split()[0] for row in table_of(last, "Steps")] == ["s300"]
+    assert "1 to 100 of 301" in first
+    assert '<a href="?steps=2">Next</a>' in first
+    for odd in ("x", "-1", "0", "9" * 40, "²"):
+        assert viewer.get(own_page(handle), {"steps": odd, "members": odd, "step": odd}).status_code == 200
+
+
+def test_members_of_a_group_are_read_page_by_page(viewer: Client, redis: RedisServer) -> None:
+    call = taskq.remote("note")
+    handle = group((call.si(number=number) for number in range(130)), name="pages").delay()
+    key = hash_of(handle)
+    redis.client.hset(f"{key}:f0", "51", "no ink")
+    redis.client.hset(f"{key}:g0", "50", '{"sheets":7}')
+    for number in (50, 51):
+        redis.client.setbit(f"{key}:d0", number, 1)
+
+    pages = [html_of(viewer, own_page(handle), step="pages", members=page) for page in (1, 2, 3, 9)]
+    first, second, third, beyond = [table_of(html, "Members") for html in pages]
+
+    numbers = [int(row.split()[0]) for row in first + second + third]
+    assert (numbers, beyond) == ([*range(130)], third)
+    assert first[0] == f"0 started {handle.id}.pages.0 default"
+    assert second[0] == f'50 succeeded {handle.id}.pages.50 default {{"sheets":7}}'
+    assert second[1] == f"51 failed {handle.id}.pages.51 default no ink"
+    assert "51 to 100 of 130" in text_of(pages[1])
+    assert 'href="?step=pages&amp;members=3"' in pages[1]
+    assert 'class="taskq-box taskq-box-shown"' in pages[1]
+    assert page_of_task(handle, "pages.50") in pages[1]
+    assert "There is no step “others” in it." in html_of(viewer, own_page(handle), step="others")
+
+
+def test_a_step_tells_what_it_returned_and_a_long_result_is_cut(viewer: Client, redis: RedisServer) -> None:
+    handle = enqueued()
+    redis.client.hset(hash_of(handle), mapping={"s0": "d", "r0": '{"sheets":7}', "r1": f'"{"x" * 70_000}"'})
+
+    short, long = (html_of(viewer, own_page(handle), step=name) for name in ("s0", "s1"))
+
+    assert unescape(short).count('"sheets": 7') == 1
+    assert "The first 65536 of 70002 bytes." in long
+
+
+def test_errors_and_results_are_for_those_who_may_view_tasks(client: Client, redis: RedisServer) -> None:
+    call = taskq.remote("note")
+    handle = chain(call.si(), group([call.si()] * 2, name="g")).delay()
+    key = hash_of(handle)
+    redis.client.hset(key, mapping={"s0": "f", "e0": "card 4242", "r0": '"4243"', "s1": "p", "e1": "card 4244"})
+    redis.client.hset(f"{key}:f1", "0", "card 4245")
+    redis.client.hset(f"{key}:g1", "1", '"4246"')
+    addresses = [(own_page(handle), {}), *((own_page(handle), {"step": name}) for name in ("note", "g"))]
+    secrets = {"4242", "4243", "4244", "4245", "4246"}
+
+    sign_in(client, "view_workflow", "view_task")
+    shown = "".join(html_of(client, address, **query) for address, query in addresses)
+    User.objects.all().delete()
+    sign_in(client, "view_workflow")
+    hidden = "".join(html_of(client, address, **query) for address, query in addresses) + html_of(client, WORKFLOWS)
+
+    assert {each for each in secrets if each in shown} == secrets
+    assert {each for each in secrets if each in hidden} == set()
+    assert TASKS not in hidden
+    assert "/queue/" not in hidden
+
+
+def test_tasks_lead_to_their_workflow_and_back(viewer: Client, client: Client, redis: RedisServer) -> None:
+    handle = enqueued()
+    task = page_of_task(handle, "s0")
+
+    html = html_of(viewer, task)
+
+    assert f'<a href="{own_page(handle)}">{handle.id}</a>' in html
+    assert task in html_of(viewer, own_page(handle))
+    other = taskq.remote("note").delay()
+    assert "Step of the workflow" not in html_of(viewer, page_of(other))
+    User.objects.all().delete()
+    sign_in(client, "view_task")
+    html = html_of(client, task)
+    assert handle.id in html
+    assert WORKFLOWS not in html
+
+
+def test_a_damaged_workflow_is_shown_as_damaged(operator: Client, redis: RedisServer) -> None:
+    whole, no_time, no_spec, no_hash = (enqueued(f"w{number}") for number in range(4))
+    redis.client.hdel(hash_of(no_time), "created")
+    redis.client.hset(hash_of(no_spec), "spec", "odd")
+    redis.client.delete(hash_of(no_hash))
+    redis.client.set(hash_of(no_hash), "no hash")
+
+    states = {row["title"].split()[0]: row["state"] for row in rows_of(html_of(operator, WORKFLOWS))}
+    pages = [html_of(operator, own_page(handle)) for handle in (no_time, no_spec, no_hash)]
+    said = confirm(
+        operator,
+        choose(operator, "cancel_workflows", *map(_key, (whole, no_time, no_hash)), address=WORKFLOWS),
+        address=WORKFLOWS,
+    )
+
+    assert states == {"w0": "running", "w1": "damaged", "w2": "running", no_hash.id: "damaged"}
+    for page, why in zip(pages, ("field 'created' must be a time", "field 'spec'", "WRONGTYPE"), strict=True):
+        assert ("damaged</span>" in page, why in unescape(page)) == (True, True)
+        assert "taskq-action" not in page
+    assert said == ["Skipped: 2 are damaged.", "1 workflow is cancelled."]
+    assert set(named(html_of(operator, WORKFLOWS, state="damaged"))) == {"w1", no_hash.id}
+
+
+def _key(handle: WorkflowHandle) -> str:
+    return key_of(handle.queue, handle.id)
+
+
+def test_one_that_is_gone_is_told_on_the_list(viewer: Client, redis: RedisServer) -> None:
+    enqueued()
+
+    for key in ("default/gone", "nowhere/gone", "no slash", "/", "default/"):
+        response = viewer.get(f"{WORKFLOWS}{quote(key)}/change/", follow=True)
+        assert response.redirect_chain == [(WORKFLOWS, 302)], key
+        assert "is not there (any more)." in messages(response.content.decode())[0]
+
+
+def test_whatever_redis_holds_is_escaped(viewer: Client, redis: RedisServer) -> None:
+    call = taskq.remote("note")
+    handle = chain(call.si(), group([call.si()] * 2, name="g")).delay()
+    key = hash_of(handle)
+    spec: Any = redis.client.hget(key, "spec")
+    found = msgspec.json.decode(spec)
+    for node in found["nodes"]:
+        node[:3] = [node[0] + HOSTILE, HOSTILE, HOSTILE]
+    hostile = {"name": HOSTILE, "spec": msgspec.json.encode(found), "s0": "d", "r0": msgspec.json.encode(HOSTILE)}
+    redis.client.hset(key, mapping={**hostile, "e0": HOSTILE, "s1": "p"})
+    redis.client.hset(f"{key}:f1", "0", HOSTILE)
+    redis.client.hset(f"{key}:g1", "1", msgspec.json.encode(HOSTILE))
+    redis.client.hset(f"{key}:x1", "n1", HOSTILE)
+
+    for address, query in (
+        (WORKFLOWS, {}),
+        (WORKFLOWS, {"q": HOSTILE}),
+        (own_page(handle), {}),
+        *((own_page(handle), {"step": name}) for name in (f"note{HOSTILE}", f"g{HOSTILE}", HOSTILE)),
+        (own_page(handle, "history"), {}),
+    ):
+        html = html_of(viewer, address, **query)
+        assert "<script>alert" not in html
+        assert "&lt;script&gt;alert" in html
+
+
+# --- actions ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_workflow_is_cancelled_once_confirmed_and_that_is_logged(operator: Client, redis: RedisServer) -> None:
+    handle = enqueued()
+    page = html_of(operator, own_page(handle))
+    address = own_page(handle, "act", "cancel_workflows")
+
+    assert f'href="{address}">Cancel the workflow</a>' in page
+    asked = html_of(operator, address)
+    assert "Cancel 1 workflow? No further step starts" in asked
+    assert handle.refresh().state == "running"
+    said = confirm(operator, asked, address=address)
+
+    assert said == ["1 workflow is cancelled."]
+    assert handle.refresh().state == "cancelled"
+    (entry,) = LogEntry.objects.all()
+    assert (entry.object_id, entry.get_change_message(), str(entry.user)) == (_key(handle), "Cancelled.", "ada")
+    assert "Cancelled." in html_of(operator, own_page(handle, "history"))
+    page = html_of(operator, own_page(handle))
+    assert "taskq-action" not in page
+
+
+def test_what_failed_is_run_again(operator: Client, redis: RedisServer, inspector: Inspector) -> None:
+    handle = enqueued()
+    (task,) = inspector.tasks("default", TaskState.PENDING).tasks
+    inspector.archive_task(task.queue, task.id)
+    redis.client.hset(hash_of(handle), mapping={"s0": "f", "bad": 1})
+    address = own_page(handle, "act", "retry_workflows")
+
+    assert f'href="{address}">Run what failed again</a>' in html_of(operator, own_page(handle))
+    said = confirm(operator, html_of(operator, address), address=address)
+    again = confirm(operator, html_of(operator, address), address=address)
+
+    assert said == ["1 step runs again."]
+    assert again == ["Nothing of 1 workflow is there to run again."]
+    assert inspector.count("default", TaskState.PENDING) == 1
+    assert [entry.get_change_message() for entry in LogEntry.objects.all()] == ["Run again: 1 step."]
+
+
+def test_all_that_match_are_acted_on_and_what_was_in_vain_is_said(
+    operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handles = [enqueued(f"w{number}", queue=("default", "low")[number % 2]) for number in range(60)]
+    handles[7].cancel()
+
+    asked = choose(operator, "cancel_workflows", _key(handles[0]), address=f"{WORKFLOWS}?q=w", across=True)
+    said = confirm(operator, asked, address=f"{WORKFLOWS}?q=w")
+
+    assert "Cancel 60 workflows?" in asked
+    assert said == ["59 workflows are cancelled.", "1 workflow had ended already."]
+    assert {handle.refresh().state for handle in handles} == {"cancelled"}
+    assert LogEntry.objects.count() == 59
+    for number in range(3):
+        enqueued(f"x{number}")
+    monkeypatch.setattr("taskq_django.admin.workflow_actions.ACTED_MAX", 2)
+    asked = choose(operator, "cancel_workflows", _key(handles[0]), address=f"{WORKFLOWS}?q=x", across=True)
+    assert confirm(operator, asked, address=f"{WORKFLOWS}?q=x") == [
+        "There are more: at most 2 are gone through at once. Do it again to go on.",
+        "2 workflows are cancelled.",
+    ]
+
+
+def test_a_request_that_takes_too_long_says_how_many_are_left(
+    operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handles = [enqueued(f"w{number}") for number in range(3)]
+    asked = choose(operator, "cancel_workflows", *map(_key, handles), address=WORKFLOWS)
+    monkeypatch.setattr("taskq_django.admin.workflow_actions.LONGEST_S", -1.0)
+
+    said = confirm(operator, asked, address=WORKFLOWS)
+
+    assert said == [
+        "The time of one request is over: 2 are left. Do it again to go on.",
+        "1 workflow is cancelled.",
+    ]
+
+
+def test_what_has_changed_since_it_was_shown_is_left_alone(operator: Client, redis: RedisServer) -> None:
+    """The page that asks is stale: one has been cancelled, another deleted, a third failed and would run again."""
+    first, second, third = enqueued("a"), enqueued("b"), enqueued("c")
+    asked = choose(operator, "retry_workflows", *map(_key, (first, second, third)), address=WORKFLOWS)
+    first.cancel()
+    redis.client.delete(hash_of(second))
+    redis.client.hset(hash_of(third), "state", "failed")
+
+    assert confirm(operator, asked, address=WORKFLOWS) == [
+        "Skipped: 1 is cancelled by now; 1 is failed by now; 1 is not there (any more).",
+    ]
+    assert LogEntry.objects.count() == 0
+
+
+@pytest.mark.parametrize("action", ["cancel_workflows", "retry_workflows", "delete_selected"])
+def test_who_may_only_look_sees_no_action_and_is_refused_one(viewer: Client, redis: RedisServer, action: str) -> None:
+    handle = enqueued()
+    html = html_of(viewer, WORKFLOWS) + html_of(viewer, own_page(handle))
+    data = {"_selected_action": _key(handle), "action": action, "post": "yes", "select_across": "0", "index": "0"}
+
+    assert offered(html) == []
+    assert "taskq-action" not in html
+    assert viewer.post(WORKFLOWS, data).status_code == 403
+    for path in (own_page(handle, "act", action), own_page(handle, "delete"), own_page(handle), f"{WORKFLOWS}add/"):
+        assert viewer.post(path, {"action": action, "post": "yes"}).status_code == 403, path
+    assert handle.refresh().state == "running"
+
+
+def test_the_permission_to_act_on_tasks_is_none_for_workflows(client: Client, redis: RedisServer) -> None:
+    handle = enqueued()
+    sign_in(client, *LOOKING, "run_task", "change_task", "delete_task")
+
+    assert client.post(own_page(handle, "act", "cancel_workflows"), {"post": "yes"}).status_code == 403
+    assert offered(html_of(client, WORKFLOWS)) == []
+
+
+def test_who_may_not_look_sees_nothing(client: Client, redis: RedisServer) -> None:
+    handle = enqueued()
+    sign_in(client, "view_task", "view_queue", "run_workflow")
+
+    for address in (
+        WORKFLOWS,
+        own_page(handle),
+        own_page(handle, "history"),
+        own_page(handle, "act", "cancel_workflows"),
+    ):
+        assert client.get(address).status_code == 403, address
+
+
+# --- Redis is away ----------------------------------------------------------------------------------------------------
+
+
+def test_with_redis_down_the_pages_say_so(operator: Client, redis: RedisServer, settings: Any) -> None:
+    handle = enqueued()
+    asked = choose(operator, "cancel_workflows", _key(handle), address=WORKFLOWS)
+    there = settings.TASKQ
+    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+
+    pages = [html_of(operator, address) for address in (WORKFLOWS, own_page(handle), own_page(handle, "history"))]
+    pages.append(operator.post(WORKFLOWS, fields_of(asked)).content.decode())
+
+    for html in pages:
+        assert "The task queue cannot be read right now." in html
+        assert "secret" not in html
+    settings.TASKQ = there
+    assert taskq.workflow(handle.id).refresh().state == "running"
+    assert LogEntry.objects.count() == 0
+
+
+def fields_of(asked: str) -> dict[str, list[str]]:
+    return fields(asked, '<form method="post" novalidate>')
+
+
+def test_if_redis_fails_on_the_way_what_was_done_is_logged(
+    operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handles = [enqueued(f"w{number}") for number in range(3)]
+    asked = choose(operator, "cancel_workflows", *map(_key, handles), address=WORKFLOWS)
+    real = WorkflowHandle.cancel
+    lost = [handles[1].id]
+
+    def cancel(handle: WorkflowHandle) -> bool:
+        if handle.id in lost:
+            raise BrokerUnavailableError("it went away")
+        return real(handle)
+
+    monkeypatch.setattr(WorkflowHandle, "cancel", cancel)
+    html = operator.post(WORKFLOWS, fields_of(asked)).content.decode()
+
+    assert "The task queue cannot be read right now." in html
+    assert [handle.refresh().state for handle in handles] == ["cancelled", "running", "running"]
+    assert [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")] == [
+        "Cancelled.",
+        "Tried; Redis did not answer, so it is not known how far it got.",
+    ]
