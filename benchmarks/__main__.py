@@ -79,7 +79,7 @@ def _options() -> argparse.Namespace:
         action="store_true",
         help="measure chains, groups, chords and a rate limit, taskq and Celery only",
     )
-    peers.add_argument("--seconds", type=float, default=0.5, help="about how long a drain lasts (default %(default)s)")
+    peers.add_argument("--seconds", type=float, default=0.4, help="about how long a drain lasts (default %(default)s)")
     peers.add_argument(
         "--publish", action="store_true", help="draw the pictures of docs/explanation/performance.md anew"
     )

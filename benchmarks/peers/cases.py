@@ -46,7 +46,7 @@ class Runner:
     single_s: float = 0.4
     single_most: int = 10_000
     per_s: int = 200
-    steady_s: float = 2.5
+    steady_s: float = 2.0
 
     def drain(self, server: RedisServer, placement: Placement, *, count: int, kind: str = "noop") -> Found:
         """Enqueue tasks, one after another as well where the setting says so, and let workers empty the queue."""

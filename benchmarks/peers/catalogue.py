@@ -142,7 +142,7 @@ PEERS: Sequence[Peer] = (
     ),
     Peer(
         name="celery",
-        packages=("celery[redis]",),
+        packages=("celery[redis]", "redis[hiredis]"),
         distribution="celery",
         page="https://docs.celeryq.dev/en/stable/userguide/optimizing.html",
         settings=(
@@ -175,7 +175,7 @@ PEERS: Sequence[Peer] = (
     ),
     Peer(
         name="dramatiq",
-        packages=("dramatiq[redis]",),
+        packages=("dramatiq[redis]", "redis[hiredis]"),
         distribution="dramatiq",
         page="https://dramatiq.io/advanced.html",
         settings=(
