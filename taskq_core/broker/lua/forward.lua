@@ -22,11 +22,15 @@
 -- include _wake
 -- include _limits
 local now_s, now_ns, now_ms = clock(ARGV[1])
-redis.call('ZCARD', KEYS[1]) -- keys of another type are refused here, before the first write
-redis.call('ZCARD', KEYS[2])
-redis.call('LLEN', KEYS[3])
-redis.call('SCARD', KEYS[4])
-redis.call('LLEN', KEYS[5])
+local due = {} -- keys of another type are refused here, before the first write; where nothing is due, none is written
+for source = 1, 2 do
+  due[source] = redis.call('ZRANGE', KEYS[source], '-inf', whole(now_s), 'BYSCORE', 'LIMIT', 0, ARGV[5])
+end
+if #due[1] + #due[2] > 0 then
+  redis.call('LLEN', KEYS[3])
+  redis.call('SCARD', KEYS[4])
+  redis.call('LLEN', KEYS[5])
+end
 if not lead(KEYS[6], KEYS[7], ARGV[2], ARGV[3]) then
   return { now_ns, 0, 0, 0 }
 end
@@ -39,41 +43,38 @@ local function may_start(id, key, text)
 end
 
 for source = 1, 2 do
-  local left = limit - moved - dropped
-  if left > 0 then
-    local ids = redis.call('ZRANGE', KEYS[source], '-inf', whole(now_s), 'BYSCORE', 'LIMIT', 0, left)
-    for _, id in ipairs(ids) do
-      local key = ARGV[4] .. 't:' .. id
-      local fields = redis.pcall('HMGET', key, 'msg', 'group', 'taskq_priority', 'taskq_limit')
-      local group = fields[2]
-      if group and (group == '' or type(redis.pcall('ZCARD', ARGV[4] .. 'g:' .. group)) == 'table') then
-        group = nil -- what stands in its place is no group: better alone than lost
+  for number = 1, math.min(#due[source], limit - moved - dropped) do
+    local id = due[source][number]
+    local key = ARGV[4] .. 't:' .. id
+    local fields = redis.pcall('HMGET', key, 'msg', 'group', 'taskq_priority', 'taskq_limit')
+    local group = fields[2]
+    if group and (group == '' or type(redis.pcall('ZCARD', ARGV[4] .. 'g:' .. group)) == 'table') then
+      group = nil -- what stands in its place is no group: better alone than lost
+    end
+    redis.call('ZREM', KEYS[source], id)
+    if not fields[1] then
+      if fields[1] == false then
+        redis.call('DEL', key) -- a stub without a message would block its id for ever
       end
-      redis.call('ZREM', KEYS[source], id)
-      if not fields[1] then
-        if fields[1] == false then
-          redis.call('DEL', key) -- a stub without a message would block its id for ever
-        end
-        dropped = dropped + 1
-      elseif group then
-        redis.call('ZADD', ARGV[4] .. 'g:' .. group, whole(now_s), id)
-        redis.call('SADD', KEYS[4], group)
-        redis.call('HSET', key, 'state', 'aggregating')
-        moved = moved + 1
-      elseif fields[4] and not may_start(id, key, fields[4]) then
-        moved = moved + 1
+      dropped = dropped + 1
+    elseif group then
+      redis.call('ZADD', ARGV[4] .. 'g:' .. group, whole(now_s), id)
+      redis.call('SADD', KEYS[4], group)
+      redis.call('HSET', key, 'state', 'aggregating')
+      moved = moved + 1
+    elseif fields[4] and not may_start(id, key, fields[4]) then
+      moved = moved + 1
+    else
+      local band = fields[3] and band_of(fields[3], source == 2) or 0
+      if band > 0 then
+        urgent[band] = urgent[band] or {}
+        table.insert(urgent[band], id)
       else
-        local band = fields[3] and band_of(fields[3], source == 2) or 0
-        if band > 0 then
-          urgent[band] = urgent[band] or {}
-          table.insert(urgent[band], id)
-        else
-          redis.call('LPUSH', KEYS[3], id)
-        end
-        redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
-        moved = moved + 1
-        ready = ready + 1
+        redis.call('LPUSH', KEYS[3], id)
       end
+      redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
+      moved = moved + 1
+      ready = ready + 1
     end
   end
 end

@@ -1,0 +1,42 @@
+"""How often a worker looks for what workflows have to carry."""
+
+from typing import Any
+
+import pytest
+
+from taskq_core.broker.operations import ToCarry
+from taskq_core.wire import Keys
+from taskq_core.worker import carrier
+from taskq_core.worker.carrier import Carrier
+
+
+class Answers:
+    """Answers each look in turn."""
+
+    def __init__(self, *answers: ToCarry) -> None:
+        self.answers = list(answers)
+
+    async def run(self, operation: Any) -> ToCarry:
+        assert operation.name == "read_due"
+        return self.answers.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "rest_s"),
+    [
+        pytest.param(ToCarry(False), 2.0, id="another worker leads"),
+        pytest.param(ToCarry(True), 2.0, id="no workflow is under way"),
+        pytest.param(ToCarry(True, queues=["go"]), 0.5, id="one waits for another queue"),
+    ],
+)
+async def test_it_looks_often_only_while_a_workflow_is_under_way(
+    answer: ToCarry, rest_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr(carrier, "jittered", lambda seconds: rests.append(seconds) or 0.0)
+    keys = Keys()
+    answers: Any = Answers(answer, ToCarry(True), ToCarry(True))
+
+    await Carrier(keys, [keys.queue("default")], answers, owner="w", every_s=0.5, leader_s=6.0).work()
+
+    assert rests == [rest_s]
