@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import plan, plots
+from benchmarks import plan, publishing
 from benchmarks.peers.catalogue import PEERS
 from benchmarks.peers.compare import compare
 from benchmarks.placement import placements
@@ -44,7 +44,7 @@ def main() -> int:
     kept[-1].print()
     print(f"\nWritten to {options.json}")
     if options.publish:
-        plots.replace(kept[-1])
+        publishing.replace(kept[-1])
     return 1 if kept[-1].absent else 0
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.catalogue import Peer, Setting
 from benchmarks.peers.environments import ROOT, Environment
 from benchmarks.peers.ledger import Ledger
 from benchmarks.peers.processes import Workers
+from benchmarks.peers.settings import Peer, Setting
 from benchmarks.placement import Placement, on
 from benchmarks.session import CaseError, Found
 from tests.redis_server import RedisServer

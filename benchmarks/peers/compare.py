@@ -8,9 +8,10 @@ from dataclasses import replace
 from functools import partial
 
 from benchmarks.peers.cases import Runner
-from benchmarks.peers.catalogue import DRAIN, IDLE, IO, PEERS, Peer, Setting
+from benchmarks.peers.catalogue import PEERS
 from benchmarks.peers.environments import environment_of
 from benchmarks.peers.reference import reference_rows
+from benchmarks.peers.settings import DRAIN, IDLE, IO, Peer, Setting
 from benchmarks.peers.workflows import WITH_WORKFLOWS, workflow_cases
 from benchmarks.placement import Placement
 from benchmarks.results import Absent, Results, Row

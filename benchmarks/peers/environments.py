@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.peers.catalogue import Peer
+from benchmarks.peers.settings import Peer
 from benchmarks.session import CaseError
 
 ROOT = Path(__file__).parent.parent.parent

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 
-from benchmarks.peers.catalogue import Peer
 from benchmarks.peers.environments import ROOT, Environment
+from benchmarks.peers.settings import Peer
 from benchmarks.placement import Placement
 from benchmarks.session import Case, CaseError, Figure, Found
 from tests.redis_server import RedisServer

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from jsonschema import Draft202012Validator
 
-from benchmarks import plots
+from benchmarks import plots, publishing
 from benchmarks.noise import CpuTimes, NoiseMeter, spent_s
 from benchmarks.peers.cases import Runner
 from benchmarks.peers.catalogue import PEERS
@@ -294,9 +294,9 @@ def test_publishing_again_changes_nothing(tmp_path: Path) -> None:
 
     (tmp_path / "of-an-earlier-run.svg").write_text("<svg/>")
 
-    drawn = plots.publish(results, pictures=tmp_path, page=page)
+    drawn = publishing.publish(results, pictures=tmp_path, page=page)
     first = page.read_text()
-    plots.publish(results, pictures=tmp_path, page=page)
+    publishing.publish(results, pictures=tmp_path, page=page)
 
     assert drawn == ["drain-50", "latency-p50"]
     assert sorted(path.stem for path in tmp_path.glob("*.svg")) == drawn
@@ -313,7 +313,7 @@ def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
     page.write_text("no marks")
 
     with pytest.raises(ValueError, match="has no lines"):
-        plots.publish(Results.read(GOLDEN), pictures=tmp_path, page=page)
+        publishing.publish(Results.read(GOLDEN), pictures=tmp_path, page=page)
 
 
 def test_what_was_measured_earlier_has_no_runs_and_says_so() -> None:
@@ -325,12 +325,12 @@ def test_what_was_measured_earlier_has_no_runs_and_says_so() -> None:
 
 def test_the_pictures_and_tables_of_the_page_are_those_of_its_results(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
-    shutil.copy(plots.PAGE, page)
+    shutil.copy(publishing.PAGE, page)
 
-    drawn = plots.publish(Results.read(plots.RESULTS), pictures=tmp_path, page=page)
+    drawn = publishing.publish(Results.read(publishing.RESULTS), pictures=tmp_path, page=page)
 
-    assert page.read_text(encoding="utf-8") == plots.PAGE.read_text(encoding="utf-8")
-    assert problems(plots.RESULTS) == []
-    assert sorted(path.name for path in plots.PICTURES.glob("*.svg")) == sorted(f"{name}.svg" for name in drawn)
+    assert page.read_text(encoding="utf-8") == publishing.PAGE.read_text(encoding="utf-8")
+    assert problems(publishing.RESULTS) == []
+    assert sorted(path.name for path in publishing.PICTURES.glob("*.svg")) == sorted(f"{name}.svg" for name in drawn)
     for name in drawn:
-        assert (tmp_path / f"{name}.svg").read_text() == (plots.PICTURES / f"{name}.svg").read_text(), name
+        assert (tmp_path / f"{name}.svg").read_text() == (publishing.PICTURES / f"{name}.svg").read_text(), name
