@@ -89,6 +89,36 @@ async def test_a_failure_and_its_callback_in_other_queues(app: TaskQ, tasks: Tas
     assert tasks.seen == [(1, 0), ("fail", 'ValueError: a "reason" \u00e9')]
 
 
+async def test_a_retry_counts_a_step_once_that_comes_after_several(app: TaskQ, tasks: Tasks) -> None:
+    """What was skipped on several ways waits once, and the workflow ends when all of it has."""
+    is_broken = True
+
+    @app.task(name="first", max_retry=0)
+    async def first() -> int:
+        if is_broken:
+            raise ValueError("not yet")
+        return 1
+
+    add = tasks.add
+    handle = await (
+        Workflow()
+        .step("a", first.s())
+        .step("b", add.si(1), after="a", queue="other")
+        .step("c", add.si(2), after="a")
+        .step("d", add.si(3), after=("a", "b", "c"))
+        .step("e", add.si(4), after="d")
+    ).adelay()
+    await adrain(app, raises=False)
+    assert (await handle.agraph()).info.counts == {StepState.FAILED: 1, StepState.SKIPPED: 4}
+
+    is_broken = False
+    assert await handle.aretry() == 1
+    await adrain(app)
+
+    assert await handle.aresult(timeout=0) == 4
+    assert sorted(tasks.seen) == [(1, 0), (2, 0), (3, 0), (4, 0)]
+
+
 async def test_priority_and_expiry_of_steps(app: TaskQ, tasks: Tasks) -> None:
     """What a task's options say of its place in the queue holds for steps: the urgent member runs first."""
     handle = await group(tasks.add.s(1), tasks.add.s(2), tasks.add.s(3).using(priority=9, expires=600)).adelay()

@@ -317,11 +317,11 @@ local function workflows(own, now)
     if not get('t' .. first) then
       add('bad', -1)
     end
+    redis.call('HSET', W, 's' .. first, 'p')
     while todo[at] do
       local i = todo[at]
       local state = at == 1 and 'f' or 'x'
       at = at + 1
-      redis.call('HSET', W, 's' .. i, i == first and 'p' or 'w')
       add('open', 1)
       for j, edge in string.gmatch(get('c' .. i) or '', '(%d+)(%a)') do
         local its_state = get('s' .. j)
@@ -333,6 +333,7 @@ local function workflows(own, now)
             add('y' .. j, -1)
           end
           if its_state == 'x' then
+            redis.call('HSET', W, 's' .. j, 'w') -- at once: it may come after several of these, and counts once
             todo[#todo + 1] = j
           end
         end
