@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from inspect import getsource, isfunction
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from taskq_core import BrokerUnavailableError, EnqueueError, EnqueueUnknownError
 from taskq_core.broker import operations
 from taskq_core.broker.scripts import all_scripts, load
 from taskq_core.broker.sync import SyncRunner
+from taskq_core.dashboard import Dashboard
 from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.inspector import Inspector
 from taskq_core.scheduler import Scheduler
@@ -43,6 +46,13 @@ STARTS_WORKFLOWS = ("create", "members", "close", "look", "cancel", "revoke")
 OF_A_PRODUCER = (*ENQUEUES, *(f"flow_{name}" for name in STARTS_WORKFLOWS))
 """Scripts of those who enqueue tasks and workflows, wait for their results and cancel them."""
 
+CORE = files("taskq_core")
+LOOKS = [
+    *(file for room in ("inspector", "dashboard") for file in (CORE / room).iterdir() if file.name.endswith(".py")),
+    *(CORE / name for name in ("changing.py", "moving.py", "reconcile.py", "workflow/reading.py")),
+]
+"""Modules of those who look and act."""
+
 FUNCTION = re.compile(r"^( *)(?:local )?function ([\w.]+)\([^\n]*\n(.*?)^\1end$", re.MULTILINE | re.DOTALL)
 
 
@@ -53,6 +63,20 @@ def commands(rules: list[str]) -> set[str]:
 
 def in_scripts(texts: list[str]) -> set[str]:
     return {command for text in texts for command in re.findall(r"(?:redis\.p?call|own)\(\s*'([A-Z]+)'", text)}
+
+
+def asked_by(modules: list[Traversable]) -> tuple[set[str], set[str]]:
+    """Scripts and plain commands of the operations that modules name."""
+    names: set[str] = set()
+    for module in modules:
+        text = module.read_text(encoding="utf-8")
+        names |= set(re.findall(r"\boperations\.(\w+)", text))
+        for imported in re.findall(r"from taskq_core\.broker\.operations import (\([^)]*\)|[^\n]*)", text):
+            names |= set(re.findall(r"\w+", imported))
+    found = [each for name in names if isfunction(each := getattr(operations, name, None))]
+    source = "\n".join(getsource(each) for each in found)
+    scripts = set(re.findall(r'load\(\s*"(\w+)"', source))
+    return scripts, set(re.findall(r"[(\[]\"([A-Z]{3,})\"", source)) | {"EVAL", "EVALSHA"}
 
 
 def reached(text: str) -> str:
@@ -93,6 +117,16 @@ class TestThePage:
         assert sorted(needed - allowed) == [], "docs/how-to/secure-redis.md does not allow these to the user producer"
         assert sorted(allowed - needed) == [], "docs/how-to/secure-redis.md allows these to the user producer, in vain"
         assert allowed < commands(RULES["app"])
+
+    def test_who_only_looks_and_acts_needs_less(self) -> None:
+        scripts, sent = asked_by(LOOKS)
+
+        needed = (in_scripts([reached(load(name).text) for name in scripts]) | sent) - FOR_TOOLS
+        allowed = commands(RULES["inspector"])
+        assert sorted(needed - allowed) == [], "docs/how-to/secure-redis.md does not allow these to the user inspector"
+        assert sorted(allowed - needed) == [], "docs/how-to/secure-redis.md allows these to the user inspector, in vain"
+        assert allowed < commands(RULES["app"])
+        assert commands(RULES["producer"]) - allowed == {"SUBSCRIBE"}, "the page says so"
 
     def test_a_worker_tries_all_that_scripts_use_when_it_starts(self) -> None:
         used = in_scripts([reached(script.text) for script in all_scripts() if script.name != "rights"])
@@ -232,6 +266,50 @@ class TestRights:
         assert denied(server) == set()
         await app.aclose()
 
+    def test_who_only_looks_and_acts(self, server: RedisServer) -> None:
+        """On tasks of every kind, limits, groups, queues and workflows, which another has enqueued."""
+        with closing(TaskQ(server.unix_url, defaults={"retention": 60})) as admin:
+            url = url_of(server, "inspector", "+info", "+acl|whoami")
+            task = admin.remote("t")
+            ids = {name: handle.id for name, handle in stored_by_another(server).items()}
+            moved, changed = task.delay(n=1).id, task.using(run_after=60, unique_for=60).delay(n=2).id
+            workflow = chain(task.s(), admin.remote("t", queue="other").s()).delay()
+            with closing(TaskQ(url)) as app:
+                inspector = Inspector(app)
+                inspector.run_task("default", ids["scheduled"])
+                inspector.archive_task("default", ids["limited"])
+                inspector.retry_task("default", ids["limited"], after=30)
+                inspector.archive_task("default", ids["waiting"])
+                inspector.delete_task("default", ids["waiting"])
+                inspector.update_payload("default", changed, b'{"n":3}')
+                inspector.reschedule_task("default", changed, after=30)
+                inspector.move_task("default", moved, "other")
+                inspector.archive_all("default", TaskState.SCHEDULED)
+                inspector.run_all("default", TaskState.ARCHIVED)
+                inspector.move_all("default", TaskState.PENDING, "other")
+                inspector.finish_moves("default")
+                inspector.cancel_task(ids["running"])
+                inspector.set_limit("default", "t", rate="5/s")
+                inspector.clear_limit("default", "t")
+                inspector.pause("default")
+                inspector.resume("default")
+                assert inspector.groups("default")
+                assert inspector.limits("default") is not None
+                assert inspector.find_tasks("other", TaskState.PENDING).tasks
+                assert inspector.history("default", 2)
+                assert inspector.memory_usage("default") > 0
+                assert inspector.queue_infos()
+                assert inspector.servers() == inspector.scheduler_entries() == []
+                assert inspector.redis_info()
+                inspector.reconcile("default", repair=True)
+                look_at_all(Dashboard(inspector), workflow.id)
+                assert app.workflow(workflow.id).cancel()
+                assert app.workflow(workflow.id).retry() == 0
+                assert inspector.remove_queue("other", force=True)
+                assert asyncio.run(refused_worker(app)) == 1
+
+        assert denied(server) <= BY_A_WORKER
+
     async def test_who_only_enqueues_may_not_act(self, server: RedisServer) -> None:
         app = TaskQ(url_of(server, "producer"))
         await app.remote("t").using(run_after=60).adelay()
@@ -341,6 +419,29 @@ def begun_by_another(server: RedisServer) -> str:
     """Id of a workflow that runs."""
     with closing(TaskQ(server.unix_url)) as app:
         return group(app.remote("known").s(), app.remote("known", queue="other").s()).delay().id
+
+
+BY_A_WORKER = {"zmscore", "hexists", "blmove", "incrby", "expireat", "zrangestore", "zremrangebyrank", "blpop", "ping"}
+"""What only a worker needs."""
+
+
+def look_at_all(dashboard: Dashboard, workflow_id: str) -> None:
+    """Read all that dashboards show."""
+    assert dashboard.queues().queues
+    dashboard.queue("default")
+    dashboard.types(["default"])
+    dashboard.state_types("other", TaskState.PENDING)
+    dashboard.workers()
+    assert dashboard.workflows("default").rows
+    assert dashboard.workflow("default", workflow_id).graph.steps
+    assert dashboard.store().user == "inspector"
+
+
+async def refused_worker(app: TaskQ) -> int:
+    try:
+        return await Worker(app, WorkerConfig(burst=True)).arun()
+    finally:
+        await app.aclose()
 
 
 def lambda_free() -> None:
