@@ -98,6 +98,12 @@ class QueueColumns:
         links = format_html_join("", '<li><a class="button" role="button" href="{}">{}</a></li>', queue.action_links)
         return format_html('<ul class="taskq-buttons">{}</ul>', links)
 
+    @admin.display(description=_("workflows"))
+    def workflows(self, queue: Any) -> SafeString | str:
+        """Where those are listed whose home it is."""
+        links: Links = queue.links
+        return links.workflows(_("Workflows of this queue"), queue=queue.name)
+
     @admin.display(description=_("by state"))
     def sizes(self, queue: Any) -> SafeString:
         """Tasks by state."""

@@ -58,13 +58,26 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
     search_help_text = _("Part of the name of a queue.")
     actions = ("pause", "resume", "empty", "delete_selected")
     fieldsets = (
-        (None, {"fields": ("name", "status", "problem", "buttons")}),
+        (None, {"fields": ("name", "status", "problem", "workflows", "buttons")}),
         (_("Tasks"), {"fields": ("bar", "sizes", "groups", "latency", "memory")}),
         (_("Runs"), {"fields": ("today", "total", "recent", "history")}),
         (_("Task types"), {"fields": ("types",)}),
     )
     readonly_fields = (
-        *("name", "status", "problem", "buttons", "bar", "sizes", "groups", "latency", "memory", "today", "total"),
+        *(
+            "name",
+            "status",
+            "problem",
+            "workflows",
+            "buttons",
+            "bar",
+            "sizes",
+            "groups",
+            "latency",
+            "memory",
+            "today",
+            "total",
+        ),
         *("recent", "history", "types"),
     )
 
@@ -261,6 +274,7 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
             return self.fieldsets
         left_out = {
             *(() if obj.record.problem else ("problem",)),
+            *(() if self.workflows(obj) else ("workflows",)),
             *(() if obj.action_links else ("buttons",)),
             *(() if obj.detail.types else ("types",)),
         }

@@ -163,8 +163,8 @@ class WorkflowActions(RedisAdminMixin):
             else:
                 in_vain += 1
         else:
-            if not isinstance(rows, PickedRows) and rows.count() > ACTED_MAX:
-                text = _("There are more: at most %(most)d are gone through at once. Do it again to go on.")
+            if not isinstance(rows, PickedRows) and (rows.count() > ACTED_MAX or rows.next_cursor is not None):
+                text = _("There may be more: at most %(most)d are gone through at once. Do it again to go on.")
                 self.message_user(request, text % {"most": ACTED_MAX}, messages.WARNING)
         self._tell_skipped(request, changed, damaged, gone)
         if not (done or in_vain or changed or damaged or gone):

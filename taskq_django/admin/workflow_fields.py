@@ -19,6 +19,7 @@ from taskq_django.admin.task_page import block, moment, roughly, when
 from taskq_django.admin.wording import Links, number
 
 STEP_VAR, STEPS_PAGE_VAR, MEMBERS_PAGE_VAR = "step", "steps", "members"
+_PARTS = {STEP_VAR: "taskq-step", STEPS_PAGE_VAR: "taskq-steps", MEMBERS_PAGE_VAR: "taskq-step"}
 STEPS_SHOWN = 100
 """Most steps of a workflow that its page lists at once."""
 MEMBERS_SHOWN = 50
@@ -204,18 +205,19 @@ def _pager(asked: Mapping[str, str], name: str, page: int, shown: int, total: in
         (_now("Last"), last),
     ):
         if 1 <= to <= last and to != page:
-            links.append((_address(asked, **{name: str(to)}), label))
+            links.append((_address(asked, _PARTS[name], **{name: str(to)}), label))
     return words.pages((page - 1) * rows, shown, total, links)
 
 
-def _address(asked: Mapping[str, str], **changes: str) -> str:
-    return f"?{urlencode({**asked, **changes})}"
+def _address(asked: Mapping[str, str], part: str, **changes: str) -> str:
+    """Return the address of the same page with something else asked of it, at the part of it that tells that."""
+    return f"?{urlencode({**asked, **changes})}#{part}"
 
 
 def _step_link(asked: Mapping[str, str], name: str) -> SafeString:
     kept = {key: value for key, value in asked.items() if key == STEPS_PAGE_VAR}
     current = SafeString(' aria-current="true"' if asked.get(STEP_VAR) == name else "")
-    return format_html('<a href="{}"{}>{}</a>', _address(kept, **{STEP_VAR: name}), current, name)
+    return format_html('<a href="{}"{}>{}</a>', _address(kept, _PARTS[STEP_VAR], **{STEP_VAR: name}), current, name)
 
 
 def _state(step: StepInfo) -> SafeString:

@@ -46,7 +46,9 @@ def read_one(key: str, links: Links) -> Any:
         detail = Dashboard(Inspector(taskq)).workflow(queue, workflow_id)
     except (QueueNotFoundError, WorkflowNotFoundError, ConfigurationError):
         return None
-    except (WorkflowDamagedError, BrokerReplyError) as error:  # of the latter: its key is of another type
+    except (WorkflowDamagedError, BrokerReplyError) as error:
+        if isinstance(error, BrokerReplyError) and "WRONGTYPE" not in str(error):
+            raise
         problem = str(error)
         state = WorkflowState.DAMAGED
         record = WorkflowRow(queue=queue, id=workflow_id, name="", state=state, created_at=None, ended_at=None)

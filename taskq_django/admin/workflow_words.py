@@ -6,7 +6,7 @@ from typing import Any
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
-from django.utils.translation import pgettext_lazy
+from django.utils.translation import ngettext, pgettext_lazy
 
 from taskq_core.dashboard import WorkflowDetail, graph_svg
 from taskq_core.workflow import StepInfo, StepState, WorkflowState
@@ -29,6 +29,8 @@ STEP_STATES: Mapping[StepState, Any] = {
 }
 _COLOURS = {WorkflowState.RUNNING: StepState.STARTED, WorkflowState.DAMAGED: StepState.FAILED}
 _PREFIX = "taskq-"
+AFTER_SHOWN = 20
+"""Most steps that a table names of those that a step comes after; what handles failures may come after all."""
 
 
 def workflow_state(state: WorkflowState) -> SafeString:
@@ -71,8 +73,12 @@ def members(step: StepInfo) -> str:
 def after(step: StepInfo) -> SafeString | str:
     """Return what a step comes after."""
     texts = {"failure": _("failure of %(step)s"), "end": _("end of %(step)s")}
-    names = (((texts.get(when) or "%(step)s") % {"step": name},) for name, when in step.after.items())
-    listed = format_html_join("", "<li>{}</li>", names)
+    parents = list(step.after.items())
+    names = [(texts.get(when) or "%(step)s") % {"step": name} for name, when in parents[:AFTER_SHOWN]]
+    more = len(parents) - AFTER_SHOWN
+    if more > 0:
+        names.append(ngettext("and %(more)d more", "and %(more)d more", more) % {"more": more})
+    listed = format_html_join("", "<li>{}</li>", ((name,) for name in names))
     return format_html('<ul class="taskq-running">{}</ul>', listed) if listed else "-"
 
 

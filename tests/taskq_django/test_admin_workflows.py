@@ -236,7 +236,7 @@ def test_the_page_draws_the_graph_and_lists_the_steps(viewer: Client, redis: Red
     assert "failure of first failure of many failure of last" in alarm
     assert f'href="{page_of_task(handle, "first")}"' in html
     assert f'href="{page_of_task(handle, "last")}"' not in html, "it waits, so there is no task yet"
-    assert 'href="?step=many">many</a>' in html
+    assert 'href="?step=many#taskq-step">many</a>' in html
 
 
 def page_of_task(handle: WorkflowHandle, step_name: str, *, queue: str = "default") -> str:
@@ -253,9 +253,33 @@ def test_of_too_many_steps_there_is_no_drawing_and_the_table_has_pages(viewer: C
     assert [row.split()[0] for row in table_of(first, "Steps")] == [f"s{number}" for number in range(100)]
     assert [row.split()[0] for row in table_of(last, "Steps")] == ["s300"]
     assert "1 to 100 of 301" in first
-    assert '<a href="?steps=2">Next</a>' in first
+    assert '<a href="?steps=2#taskq-steps">Next</a>' in first
     for odd in ("x", "-1", "0", "9" * 40, "²"):
         assert viewer.get(own_page(handle), {"steps": odd, "members": odd, "step": odd}).status_code == 200
+
+
+def test_of_many_predecessors_the_table_names_some(viewer: Client, redis: RedisServer) -> None:
+    call = taskq.remote("note")
+    steps = Workflow("wide")
+    for number in range(25):
+        steps = steps.step(f"s{number}", call.si())
+    handle = taskq.enqueue_workflow(steps.step("last", call.si(), after=[f"s{number}" for number in range(25)]))
+
+    *_, last = table_of(html_of(viewer, own_page(handle)), "Steps")
+
+    assert last.startswith("last waiting s0 s1")
+    assert "s19 and 5 more note" in last
+
+
+def test_a_queue_leads_to_its_workflows(viewer: Client, client: Client, redis: RedisServer) -> None:
+    enqueued(queue="low & slow")
+    page = f"/admin/taskq_django/queue/{quote('low & slow')}/change/"
+
+    (address,) = re.findall(r'<a href="([^"]*)">Workflows of this queue</a>', html_of(viewer, page))
+    assert named(html_of(viewer, unescape(address))) == ["buy"]
+    User.objects.all().delete()
+    sign_in(client, "view_queue")
+    assert "orkflow" not in html_of(client, page).partition('id="content"')[2]
 
 
 def test_members_of_a_group_are_read_page_by_page(viewer: Client, redis: RedisServer) -> None:
@@ -276,7 +300,7 @@ def test_members_of_a_group_are_read_page_by_page(viewer: Client, redis: RedisSe
     assert second[0] == f'50 succeeded {handle.id}.pages.50 default {{"sheets":7}}'
     assert second[1] == f"51 failed {handle.id}.pages.51 default no ink"
     assert "51 to 100 of 130" in text_of(pages[1])
-    assert 'href="?step=pages&amp;members=3"' in pages[1]
+    assert 'href="?step=pages&amp;members=3#taskq-step"' in pages[1]
     assert 'class="taskq-box taskq-box-shown"' in pages[1]
     assert page_of_task(handle, "pages.50") in pages[1]
     assert "There is no step “others” in it." in html_of(viewer, own_page(handle), step="others")
@@ -451,7 +475,7 @@ def test_all_that_match_are_acted_on_and_what_was_in_vain_is_said(
     monkeypatch.setattr("taskq_django.admin.workflow_actions.ACTED_MAX", 2)
     asked = choose(operator, "cancel_workflows", _key(handles[0]), address=f"{WORKFLOWS}?q=x", across=True)
     assert confirm(operator, asked, address=f"{WORKFLOWS}?q=x") == [
-        "There are more: at most 2 are gone through at once. Do it again to go on.",
+        "There may be more: at most 2 are gone through at once. Do it again to go on.",
         "2 workflows are cancelled.",
     ]
 
