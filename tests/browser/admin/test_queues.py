@@ -37,7 +37,7 @@ def test_a_queue_is_paused_and_resumed(page: Page, inspector: Inspector) -> None
     expect(row(page, "default")).to_contain_text("running")
     assert {info.name: info.is_paused for info in inspector.queue_infos()} == {"default": False, "low": True}
 
-    page.get_by_role("link", name="low").first.click()
+    page.get_by_role("link", name="low", exact=True).first.click()
     page.get_by_role("button", name="Resume", exact=True).click()
     confirm(page, "Resume")
     expect_message(page, "1 queue was resumed.")
