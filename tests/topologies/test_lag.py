@@ -64,9 +64,12 @@ def ids_in(server: RedisServer) -> set[str]:
 async def test_a_lagging_replica_takes_over() -> None:
     """Plain enqueues are acknowledged and lost; replicated ones that were acknowledged are there."""
     with start_pair() as (primary, relay, replica):
-        async with opened(primary.url, enqueue_timeout=1.0) as taskq:
-            plain, safe = taskq.remote("t"), taskq.remote("t", replicated=True)
-            before = await outcomes(safe, [f"before-{number}" for number in range(50)])
+        async with (
+            opened(primary.url, enqueue_timeout=1.0) as taskq,
+            opened(primary.url, enqueue_timeout=60.0) as patient,
+        ):
+            plain, safe = patient.remote("t"), taskq.remote("t", replicated=True)
+            before = await outcomes(patient.remote("t", replicated=True), [f"before-{number}" for number in range(50)])
             relay.swallow("replies")
             lost = await outcomes(plain, [f"plain-{number}" for number in range(50)])
             unsafe = await outcomes(safe, [f"safe-{number}" for number in range(50)])
@@ -89,10 +92,11 @@ async def test_a_primary_that_is_cut_off() -> None:
             url = f"redis+sentinel://127.0.0.1:{sentinel.port}/{NAME}"
             wait_until(lambda: sentinel.command("SENTINEL", "REPLICAS", NAME), "the Sentinel knows the replica")
             async with (
-                opened(primary.unix_url, enqueue_timeout=0.5) as inside,
+                opened(primary.unix_url, enqueue_timeout=2) as inside,
+                opened(primary.unix_url, enqueue_timeout=60) as patient,
                 opened(url, enqueue_timeout=0.5) as outside,
             ):
-                await inside.remote("t", replicated=True, task_id="before").adelay()
+                await patient.remote("t", replicated=True, task_id="before").adelay()
                 relay.hold("requests", "replies")
 
                 assert await outcomes(inside.remote("t", replicated=True), ["unsafe-1", "unsafe-2"]) == []

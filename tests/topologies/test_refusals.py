@@ -150,6 +150,7 @@ async def test_a_refusal_is_whole_and_passes(name: str) -> None:
     ran: list[int] = []
     with RedisServer(appendonly=True) as server:
         app = TaskQ(server.unix_url, enqueue_timeout=0.4, circuit_breaker=False)
+        patient = TaskQ(server.unix_url, enqueue_timeout=60)
         task = app.remote("note")
         sends: list[Callable[[int], Awaitable[Any]]] = [
             lambda number: task.adelay(number=number),
@@ -157,7 +158,7 @@ async def test_a_refusal_is_whole_and_passes(name: str) -> None:
             lambda number: app.async_client.enqueue_many([task.s(number=number)]),
         ]
         async with working(server, ran) as worker:
-            await task.adelay(number=1)
+            await patient.remote("note").adelay(number=1)
             await until_ran(ran, 1)
             with REFUSALS[name](server):
                 started = time.monotonic()
@@ -170,10 +171,11 @@ async def test_a_refusal_is_whole_and_passes(name: str) -> None:
                         await send(number)
                     assert isinstance(refused.value.__cause__, BrokerUnavailableError)
                 await asyncio.sleep(max(0.0, REFUSED_S - (time.monotonic() - started)))
-            await task.adelay(number=2)
+            await patient.remote("note").adelay(number=2)
             await until_ran(ran, 2)
             assert worker.repairs == {}
         await app.aclose()
+        await patient.aclose()
 
         assert ran == [1, 2]
         assert [key for key in dump(server.client) if b":t:" in key] == []

@@ -40,7 +40,7 @@ async def test_ten_kills_lose_nothing(program: str, kills: int) -> None:
 async def test_connections_that_are_killed_and_scripts_that_are_forgotten_are_not_noticed() -> None:
     """Nobody is told of an error, nothing is lost, and nothing runs twice."""
     with RedisServer(tcp=True) as server:
-        async with Traffic(server.url) as traffic:
+        async with Traffic(server.url, is_patient=True) as traffic:
             for _ in range(20):
                 await traffic.until_flowing(10)
                 server.command("SCRIPT", "FLUSH")

@@ -81,6 +81,7 @@ class Traffic:
         queues: Queues that are used in turn.
         producer_urls: Where the producers enqueue, the blocking one and the other; None: at `url`.
         insists: Producers go on with an id until they are told that it is stored; otherwise they take the next.
+        is_patient: Nothing is to fail, so producers and leases have a minute.
         **options: Options of the tasks.
     """
 
@@ -91,6 +92,7 @@ class Traffic:
         queues: Sequence[str] = ("default",),
         producer_urls: tuple[str, str] | None = None,
         insists: bool = True,
+        is_patient: bool = False,
         **options: Any,
     ) -> None:
         self.ledger = Ledger()
@@ -99,7 +101,8 @@ class Traffic:
         self._options = options
         self._worker_app = TaskQ(url, queues=list(queues))
         first, second = producer_urls or (url, url)
-        self._apps = (TaskQ(first, enqueue_timeout=1.0), TaskQ(second, enqueue_timeout=1.0))
+        self._apps = tuple(TaskQ(each, enqueue_timeout=60.0 if is_patient else 1.0) for each in (first, second))
+        self._config = {**SHRUNK, "lease": 60} if is_patient else SHRUNK
         self._stopping = threading.Event()
         self._ended = threading.Event()
 
@@ -108,7 +111,7 @@ class Traffic:
         async def work() -> None:
             self.ledger.executed[current_task().id] += 1
 
-        config = WorkerConfig.from_settings(self._worker_app.settings, **SHRUNK)
+        config = WorkerConfig.from_settings(self._worker_app.settings, **self._config)
         self.worker = Worker(self._worker_app, config)
         self._running = asyncio.create_task(self.worker.arun())
         self._thread = threading.Thread(target=self._produce, name="producer")
