@@ -719,7 +719,11 @@ class Worker:
         return 0.05
 
     async def _has_finished(self) -> bool:
-        return self._is_out_of_work and not await self._is_work_left() and self._is_out_of_work
+        turns = self._fetcher.turns
+        if not self._is_out_of_work or await self._is_work_left():
+            return False
+        # What was taken and has ended meanwhile may have let in others, which were looked for before that.
+        return self._is_out_of_work and self._fetcher.turns == turns
 
     async def forward(self) -> None:
         """Move due tasks to pending now, rather than just after the next second."""
