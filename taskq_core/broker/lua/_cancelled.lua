@@ -3,14 +3,13 @@
 local function is_cancelled(wake, step)
   local own = string.sub(wake, 1, -5)
   local workflow = string.match(step, '^%S+ %a %S+ (.+)$') or ''
-  local state
-  if string.sub(workflow, 1, #own + 3) == own .. 'wf:' then
-    state = redis.pcall('HGET', workflow, 'state') == 'cancelled'
-  else
-    state = redis.call('EXISTS', own .. 'wf-cancelled:' .. (string.match(workflow, ':wf:([^:]+)$') or '')) == 1
+  local state = string.sub(workflow, 1, #own + 3) == own .. 'wf:' and redis.pcall('HGET', workflow, 'state')
+  local cancelled = state == 'cancelled'
+  if type(state) ~= 'string' then -- at home elsewhere, or forgotten, which a step may outlive that starts late
+    cancelled = redis.call('EXISTS', own .. 'wf-cancelled:' .. (string.match(workflow, ':wf:([^:]+)$') or '')) == 1
   end
-  if state then
+  if cancelled then
     redis.call('ZREM', own .. 'wf-steps', step)
   end
-  return state
+  return cancelled
 end

@@ -12,13 +12,15 @@
 redis.call('SCARD', KEYS[1]) -- a key of another type is refused here, before the first write
 local cancelled = {}
 for at = 3, #ARGV do
-  local state = redis.pcall('HGET', ARGV[at], 'state')
+  local state, id = redis.pcall('HGET', ARGV[at], 'state'), string.sub(ARGV[at], #ARGV[1] + 4)
   if type(state) == 'string' then
     redis.pcall('SADD', ARGV[at] .. ':q', ARGV[2])
     redis.call('SADD', KEYS[1], ARGV[2])
+  elseif redis.call('EXISTS', ARGV[1] .. 'wf-cancelled:' .. id) == 1 then
+    state = 'cancelled' -- and forgotten since
   end
   if state == 'cancelled' then
-    cancelled[#cancelled + 1] = string.sub(ARGV[at], #ARGV[1] + 4)
+    cancelled[#cancelled + 1] = id
   end
 end
 return cancelled

@@ -1,5 +1,6 @@
 """What workflows do, seen through their handles: on the store in memory, where tasks run one after the other."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from taskq_core import (
     WorkflowNotFoundError,
     WorkflowTimeoutError,
 )
+from taskq_core.broker import operations as ops
 from taskq_core.errors import QueueNotEmptyError
 from taskq_core.inspector import Inspector
 from taskq_core.testing import Captured, capture, eager
@@ -555,6 +557,25 @@ def test_a_cancelled_step_in_another_queue_is_dropped(tasks: Captured) -> None:
 
     assert tasks.run(advance=120) == []
     assert Inspector(app).count("other", TaskState.PENDING) == 0
+
+
+@pytest.mark.parametrize("is_moved", [False, True])
+@pytest.mark.parametrize("queue", ["default", "other"])
+def test_a_cancelled_step_is_dropped_though_its_workflow_is_forgotten(
+    tasks: Captured, queue: str, is_moved: bool
+) -> None:
+    """One that starts later than a cancelled workflow is kept for."""
+    handle = chain(add.s(1).using(run_after=60, queue=queue)).at_home("default").kept(1).delay()
+    tasks.run()
+    assert handle.cancel()
+    home = app.runtime.keys.queue("default")
+    later_ns = time.time_ns() + 30 * 10**9
+    assert app.runtime.runner.run(ops.clean_workflows(home, now_ns=later_ns)) == 1
+    if is_moved:
+        Inspector(app).move_task(queue, f"{handle.id}.add", "other" if queue == "default" else "default")
+
+    assert tasks.run(advance=120) == []
+    assert [each.size for each in Inspector(app).queue_infos()] == [0] * len(Inspector(app).queues())
 
 
 def test_what_has_ended_is_not_cancelled(tasks: Captured) -> None:
