@@ -15,6 +15,7 @@ const require = createRequire(process.env.BENCH_MODULES);
 const { Queue, Worker } = require("bullmq");
 const TEXT = "some text";
 const BATCH = 500;
+const WARM = 100; // as in produce.py
 const setting = JSON.parse(process.env.BENCH_SETTING || "{}");
 const url = new URL(process.env.BENCH_URL);
 const connection =
@@ -76,9 +77,10 @@ async function produce(order) {
     made.async = [number - first, (performance.now() - started) / 1e3];
   }
   if (order.bulk) {
-    await add();
+    const warm = Math.min(WARM, Math.floor(order.bulk / 2));
+    for (let left = warm; left > 0; left -= 1) await add();
     const started = performance.now();
-    for (let left = order.bulk - 1; left > 0; ) {
+    for (let left = order.bulk - warm; left > 0; ) {
       const jobs = Array.from({ length: Math.min(BATCH, left) }, () => ({
         name: order.kind,
         data: { number: number++, text: TEXT },
@@ -87,7 +89,7 @@ async function produce(order) {
       await queue.addBulk(jobs);
       left -= jobs.length;
     }
-    made.bulk = [order.bulk - 1, (performance.now() - started) / 1e3];
+    made.bulk = [order.bulk - warm, (performance.now() - started) / 1e3];
   }
   if (order.per_s) {
     made.sent = [];
