@@ -28,6 +28,9 @@ logger = logging.getLogger("taskq.worker")
 
 AT_ONCE = 4
 """Archived tasks of one queue that are told of at the same time."""
+CLAIM_S = 60.0
+"""Seconds after which an archived task is told of again if nobody said that it was, and for each function as many more
+as it may take."""
 LONGEST_S = 30.0
 """Seconds after which a function that is told is told to end."""
 SOON_S = 0.05
@@ -70,7 +73,7 @@ class DeadLetters:
         if self._soon.is_set():
             self._soon.clear()
             await asyncio.sleep(SOON_S)
-        claim_s = round(60 + LONGEST_S * len(self._app.archive_handlers))
+        claim_s = round(CLAIM_S + LONGEST_S * len(self._app.archive_handlers))
         letters = await self._runner.run(take_letters(self._queue, claim_s=claim_s, limit=AT_ONCE))
         if letters.task_ids:
             await asyncio.gather(*[self._tell(task_id, letters) for task_id in letters.task_ids])

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from taskq_core.errors import WorkflowNotFoundError
 from taskq_core.scheduler.ticker import tick_task_id
 from tests.soak import dump
 from tests.soak.effects import Effects
@@ -17,6 +18,7 @@ from tests.soak.load import CANARY
 from tests.soak.monitor import Monitor
 from tests.soak.profiles import Profile
 from tests.soak.program import BEAT_ENTRY, DAMAGED, QUEUES, app
+from tests.soak.remains import read_remains
 from tests.soak.report import as_json, keep, text
 from tests.soak.schedule import Plan
 from tests.soak.stage import Stage
@@ -25,6 +27,8 @@ from tests.soak.timeline import draw
 
 CALM_CHECKS = 3
 """Looks in a row that must find nothing to do before everything counts as at rest."""
+AT_REST = ("wf-running", "wf-out", "wf-steps", "letters", "lim:due")
+"""Sorted sets in which something stands that will go on by itself."""
 
 
 def soak(profile: Profile, plan: Plan, folder: Path, *, everything: bool = False) -> dict[str, Any]:
@@ -35,6 +39,7 @@ def soak(profile: Profile, plan: Plan, folder: Path, *, everything: bool = False
     folder.mkdir(parents=True)
     with Stage(profile, plan.seed, folder) as stage:
         version = raw_client(stage.store.servers[0]).info("server")["redis_version"]
+        stage.ledger.write("clock", unix=time.time())
         with Monitor(stage):
             stage.start_producers()
             stage.conduct(plan, FAULTS)
@@ -43,6 +48,10 @@ def soak(profile: Profile, plan: Plan, folder: Path, *, everything: bool = False
             stage.stop(stage.schedulers, timeout_s=20.0)
             rest_s = wait_for_rest(stage)
         queues = patiently(lambda: {name: dump.read_queue(stage.client, stage.keys(name)) for name in QUEUES})
+        remains = patiently(
+            lambda: {name: read_remains(stage.client, stage.keys(name), time.time()) for name in QUEUES}
+        )
+        workflows = patiently(lambda: states_of_workflows(merge(read(folder / "ledger"))))
         tasks = tuple(stage.keys(name).task_prefix for name in QUEUES)
         found = patiently(lambda: dump.canaries(stage.client, CANARY, skip=tasks))
         for place in stage.workers:
@@ -61,6 +70,8 @@ def soak(profile: Profile, plan: Plan, folder: Path, *, everything: bool = False
         effects=effects.read(task.slot for task in history.tasks.values() if task.slot is not None),
         max_retry={name: task.options.max_retry for name, task in app.tasks.items()},
         canaries=found,
+        workflows=workflows,
+        remains=remains,
         beats=expected_beats(history),
         damaged_queue=DAMAGED,
     )
@@ -75,7 +86,9 @@ def soak(profile: Profile, plan: Plan, folder: Path, *, everything: bool = False
 
 
 def wait_for_rest(stage: Stage) -> float:
-    """Wait until no task is pending, active, or waits for its time, and return how long that took.
+    """Wait until no task is pending, active, or waits, no workflow runs, and all of what is archived was told of.
+
+    Returns how long that took.
 
     Whatever has not come to rest in time is left for the invariants to tell.
     """
@@ -88,11 +101,26 @@ def wait_for_rest(stage: Stage) -> float:
             keys = stage.keys(name)
             for key, count in ((keys.pending, "LLEN"), (keys.active, "LLEN"), (keys.lease, "ZCARD")):
                 left += stage.command(count, key) or 0
-            for key in (keys.scheduled, keys.retry):
+            own = keys.own_prefix
+            for key in (keys.scheduled, keys.retry, *(own + each for each in AT_REST)):
                 left += stage.command("ZCARD", key) or 0
+            left += stage.command("HLEN", f"{own}wf-notes") or 0
         calm = calm + 1 if left == 0 else 0
         time.sleep(0.3)
     return time.monotonic() - began
+
+
+def states_of_workflows(history: History) -> dict[str, str]:
+    """Return how workflows stand, by id; "" for those that are gone."""
+    found = {}
+    for flow in history.flows.values():
+        if flow.answer == "refused":
+            continue
+        try:
+            found[flow.id] = app.workflow(flow.id, flow.queue).refresh().state.value
+        except WorkflowNotFoundError:
+            found[flow.id] = ""
+    return found
 
 
 def expected_beats(history: History) -> frozenset[str]:

@@ -41,6 +41,10 @@ WHILE_PENDING: dict[str, tuple[bool, Damage]] = {
 """By name: whether the task must still be run, and what is done."""
 
 
+LOST_TOGETHER = {"also scheduled", "pending retyped"}
+"""With the list of pending ones gone, all that is left of a task is that it is scheduled, for a day far away."""
+
+
 def damaged(stage: Stage, fault: PlannedFault) -> Iterator[float]:
     """31: five of sixteen damages, while the queue is paused. Its other tasks wait in it, too."""
     draw = random.Random(fault.seed)
@@ -48,6 +52,8 @@ def damaged(stage: Stage, fault: PlannedFault) -> Iterator[float]:
     while stage.command("SET", keys.paused, "1") is None:
         yield 0.5
     names = draw.sample(sorted(WHILE_PENDING), 5)
+    while set(names) >= LOST_TOGETHER:
+        names = draw.sample(sorted(WHILE_PENDING), 5)
     victims = {stage.enqueue(program.victim.s(stage.slot())): name for name in names}
     for _ in range(5):
         stage.enqueue(program.victim.s(stage.slot()))

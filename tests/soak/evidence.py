@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from tests.soak.dump import QueueDump
 from tests.soak.incidents import Incidents
 from tests.soak.ledger import History
 from tests.soak.profiles import Profile
+from tests.soak.remains import Remains
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class Evidence:
     """What is known of a run once it is over.
 
@@ -20,6 +22,8 @@ class Evidence:
         effects: The table of side effects: what each slot in question holds.
         max_retry: Most retries, by the name of a task.
         canaries: Where text of payloads was found that must not be there.
+        workflows: How each workflow stands whose enqueue was not refused, by id; "" where it is gone.
+        remains: Redis's other keys at rest, by queue.
         beats: Ids that the periodic entry's firings must have, from the first to the last that was seen.
     """
 
@@ -30,6 +34,8 @@ class Evidence:
     effects: Mapping[int, int] = field(default_factory=dict)
     max_retry: Mapping[str, int] = field(default_factory=dict)
     canaries: list[str] = field(default_factory=list)
+    workflows: Mapping[str, str] = field(default_factory=dict)
+    remains: Mapping[str, Remains] = field(default_factory=dict)
     beats: frozenset[str] = frozenset()
     damaged_queue: str = "damaged"
 
@@ -41,6 +47,11 @@ class Evidence:
             found |= {task.id for task in queue.tasks.values() if task.state == "archived"}
             found |= set(queue.quarantined)
         return found
+
+    @cached_property
+    def unix_s(self) -> float:
+        """What turns a monotonic second into a Unix second."""
+        return next((event["unix"] - event["t"] for event in self.history.events if event["event"] == "clock"), 0.0)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -57,7 +57,7 @@ def zombie(stage: Stage, fault: PlannedFault) -> Iterator[float]:
     for _ in range(
         4 * stage.profile.workers
     ):  # some of them where it is frozen, and long enough to meet their second run
-        stage.enqueue(program.aslow.s(stage.slot(), round(draw.uniform(3.0, 5.0), 2)))
+        stage.enqueue(program.along.s(stage.slot(), round(draw.uniform(3.0, 5.0), 2)))
     yield 0.3
     stage.freeze(place)
     yield fault.lasts_s - 0.3
@@ -70,7 +70,7 @@ def late_recoverer(stage: Stage, fault: PlannedFault) -> Iterator[float]:
     draw = random.Random(fault.seed)
     place = stage.take("worker", draw)
     for _ in range(2 * stage.profile.concurrency):
-        stage.enqueue(program.aslow.s(stage.slot(), round(draw.uniform(2.0, 3.0), 2)))
+        stage.enqueue(program.along.s(stage.slot(), round(draw.uniform(2.0, 3.0), 2)))
     yield 0.5
     stage.kill(place)
     # That of the killed one as well: the worker that starts in its place may be the first to look.

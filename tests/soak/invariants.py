@@ -2,7 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
-from tests.soak import invariants_bounds, invariants_runs, invariants_state
+from tests.soak import (
+    invariants_bounds,
+    invariants_flows,
+    invariants_limits,
+    invariants_rules,
+    invariants_runs,
+    invariants_state,
+)
 from tests.soak.evidence import Evidence, Verdict
 
 INVARIANTS: Sequence[Callable[[Evidence], Verdict]] = (
@@ -22,6 +29,17 @@ INVARIANTS: Sequence[Callable[[Evidence], Verdict]] = (
     invariants_state.no_canary,
     invariants_state.effects_add_up,
     invariants_bounds.truthful_health,
+    invariants_flows.flows_end,
+    invariants_flows.steps_follow,
+    invariants_limits.places_held,
+    invariants_limits.rates_kept,
+    invariants_limits.sequences_in_order,
+    invariants_rules.one_of_each_key,
+    invariants_rules.iterations_go_on,
+    invariants_rules.one_letter_each,
+    invariants_rules.in_time,
+    invariants_limits.urgent_first,
+    invariants_rules.nothing_left_over,
 )
 
 

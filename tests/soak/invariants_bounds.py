@@ -161,12 +161,16 @@ def _unix_windows(events: Sequence[Event], what: str) -> list[tuple[float, float
 
 
 def truthful_health(evidence: Evidence) -> Verdict:
-    """15: a worker that cannot reach Redis for more than 10 s says so, and is well again within 10 s afterwards."""
+    """15: a worker that cannot reach Redis for more than 10 s says so, and is well again within 10 s afterwards.
+
+    Unless keys of a queue were damaged meanwhile: that is mended once Redis can be reached, and told until then.
+    """
     verdict = Verdict(number=15, title="health red in outages over 10 s, green within 10 s after")
     asked: dict[int, list[Event]] = defaultdict(list)
     for event in evidence.history.events:
         if event["event"] == "health":
             asked[event["process"]].append(event)
+    harmed = [event["t"] for event in evidence.history.events if event["event"] == "damaged"]
     outages = 0
     for process in evidence.incidents.workers:
         for position, window in enumerate(process.blocked):
@@ -185,6 +189,7 @@ def truthful_health(evidence: Evidence) -> Verdict:
                 process.ended, process.terminated or math.inf, later[0].start if later else math.inf
             )
             after = [each for each in asked[process.pid] if window.end < each["t"] <= window.end + GREEN_S]
+            undisturbed = undisturbed and not any(window.start - GREEN_S <= t <= window.end + GREEN_S for t in harmed)
             if undisturbed and not any(each["status"] == 200 for each in after):
                 verdict.fail(f"{process.place} was not well again {GREEN_S:.0f} s after {window.what}")
     verdict.figures["outages over 10 s"] = outages

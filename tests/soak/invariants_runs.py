@@ -6,6 +6,7 @@ from collections import defaultdict
 
 from tests.soak.evidence import Evidence, Verdict
 from tests.soak.ledger import Run, Task
+from tests.soak.limits import WALKS
 
 
 def extra_runs(evidence: Evidence) -> Verdict:
@@ -49,8 +50,8 @@ def extra_runs(evidence: Evidence) -> Verdict:
     return verdict
 
 
-LONG = ("long", "along", "stubborn", "blocking")
-"""Tasks that may not end within the grace of a worker that stops."""
+LONG = ("long", "along", "stubborn", "blocking", *WALKS)
+"""Tasks that may not end within the grace of a worker that stops, and those that stop in between."""
 
 
 def owners_only(evidence: Evidence) -> Verdict:
@@ -113,7 +114,7 @@ def bounded_concurrency(evidence: Evidence) -> Verdict:
         for position, run in enumerate(task.runs):
             by_process[run.pid].append(run)
             if run.key:
-                by_key[run.key].append((run.started, _owned_until(evidence, task, position), run))
+                by_key[run.key].append((run.started, owned_until(evidence, task, position), run))
     most = 0
     for pid, runs in by_process.items():
         gone = incidents.processes[pid].ended if pid in incidents.processes else math.inf
@@ -142,7 +143,7 @@ def _over_at(run: Run, gone: float) -> float:
     return run.ended if run.ended is not None else min([*ends, gone])
 
 
-def _owned_until(evidence: Evidence, task: Task, position: int) -> float:
+def owned_until(evidence: Evidence, task: Task, position: int) -> float:
     """Return when a run was no longer the owner of its task: it ended, died, or another took over."""
     run = task.runs[position]
     process = evidence.incidents.processes.get(run.pid)

@@ -8,10 +8,15 @@ written by       event                           means
 ===============  ==============================  ===============================================================
 producers        attempt                         the task is about to be enqueued
                  acknowledged, refused, unknown  what came of it
+                 flow attempt, ...               the same of a workflow, with the plan of its steps
 workers          start                           a run begins: the function is about to be called
                  end, raised, interrupted        the function returned, raised, or was told to end and did
                  outcome                         how the worker means to settle the run
                  lost                            the worker was told that the run is not its own any more
+                 taken                           when a worker took the task, by Redis's clock (Unix s)
+                 item                            an iteration handed out an item
+                 step                            a step of a workflow ran: its slot, and what it was handed
+                 letter                          a task was told of the archived one that it is enqueued for
 schedulers       fired                           a firing was enqueued
 conductor        see `incidents`                 what was done to the processes
 ===============  ==============================  ===============================================================
@@ -19,6 +24,7 @@ conductor        see `incidents`                 what was done to the processes
 
 import itertools
 import json
+import math
 import os
 import time
 from collections import defaultdict
@@ -31,6 +37,7 @@ Event = dict[str, Any]
 
 ENQUEUES = ("attempt", "acknowledged", "refused", "unknown")
 ENDS = ("end", "raised", "interrupted")
+FLOWS = tuple(f"flow {answer}" for answer in ENQUEUES)
 
 
 class Ledger:
@@ -75,6 +82,9 @@ class Run:
         outcome, outcome_at: How the worker meant to settle it, and when; "" if it did not come to that. That a run
             succeeded is not told again.
         lost_at: When the worker was told that it is not its own, None if it was not.
+        taken: When a worker took it, Unix seconds by Redis's clock; None where that was not asked for.
+        items: Items that its iteration handed out.
+        got: What it was handed as a step of a workflow, or which task it was told of as a dead letter.
     """
 
     task_id: str
@@ -90,6 +100,9 @@ class Run:
     outcome: str = ""
     outcome_at: float | None = None
     lost_at: float | None = None
+    taken: float | None = None
+    items: list[int] = field(default_factory=list)
+    got: Any = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,6 +116,8 @@ class Task:
     enqueues: list[str] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     facts: Event = field(default_factory=dict)
+    attempted_at: float = math.inf
+    answered_at: float = math.inf
 
     @property
     def is_acknowledged(self) -> bool:
@@ -120,6 +135,44 @@ class Task:
 
 
 @dataclass(slots=True, kw_only=True)
+class Step:
+    """What has to become of one step of a workflow.
+
+    Attributes:
+        after: Slots of the steps it comes after.
+        got: What it has to be handed.
+        fate: `done`, `failed` or `skipped`.
+    """
+
+    slot: int
+    after: list[int]
+    got: Any
+    fate: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Flow:
+    """What producers know of one workflow.
+
+    Attributes:
+        answer: `acknowledged`, `refused`, `unknown`; `attempt` without an answer.
+        id, queue: Its id and its home, "" without an answer.
+        state: How it has to end.
+        is_kept: Whether it still has to be there in the end.
+    """
+
+    name: str
+    kind: str
+    steps: list[Step]
+    state: str
+    is_kept: bool
+    answer: str = "attempt"
+    id: str = ""
+    queue: str = ""
+    answered_at: float = math.inf
+
+
+@dataclass(slots=True, kw_only=True)
 class History:
     """The merged ledgers."""
 
@@ -128,6 +181,12 @@ class History:
     """Firings that schedulers say they enqueued, by the id of their task."""
     events: list[Event]
     """Everything, in the order of time."""
+    flows: dict[str, Flow] = field(default_factory=dict)
+    """Workflows by their id."""
+
+    def flow_of(self, task_id: str) -> Flow | None:
+        """Return the workflow that a task is a step of."""
+        return self.flows.get(task_id.partition(".")[0])
 
     @property
     def runs(self) -> Iterator[Run]:
@@ -143,13 +202,17 @@ def merge(events: Iterable[Event]) -> History:
     tasks: dict[str, Task] = {}
     fired: dict[str, list[Event]] = defaultdict(list)
     running: dict[tuple[int, int], Run] = {}
+    begun: dict[str, Flow] = {}
     kept = list(events)
     for event in kept:
         kind = event["event"]
         if kind in ENQUEUES:
             task = tasks.setdefault(event["id"], Task(id=event["id"]))
             task.enqueues.append(kind)
+            if kind == "acknowledged":
+                task.answered_at = event["t"]
             if kind == "attempt":
+                task.attempted_at = event["t"]
                 task.name, task.queue, task.slot = event["name"], event["queue"], event.get("slot")
                 task.facts = event
         elif kind == "start":
@@ -172,11 +235,40 @@ def merge(events: Iterable[Event]) -> History:
             run.ended, run.how = event["t"], kind
         elif kind in ("outcome", "lost"):
             found = running.get((event["pid"], event["run"]))
-            if found is not None:  # None: its function was never called
+            if found is not None and found.task_id == event["id"]:  # else its function was never called
                 if kind == "lost" or event["outcome"] == "lost":
                     found.lost_at = event["t"] if found.lost_at is None else found.lost_at
                 else:
                     found.outcome, found.outcome_at = event["outcome"], event["t"]
+        elif kind in ("taken", "item", "step", "letter"):
+            _note(tasks[event["id"]], running[event["pid"], event["run"]], event)
+        elif kind in FLOWS:
+            _follow(begun, event)
         elif kind == "fired":
             fired[event["id"]].append(event)
-    return History(tasks=tasks, fired=dict(fired), events=kept)
+    flows = {flow.id: flow for flow in begun.values() if flow.id}
+    return History(tasks=tasks, fired=dict(fired), events=kept, flows=flows)
+
+
+def _note(task: Task, run: Run, event: Event) -> None:
+    """Keep what a run has written of itself."""
+    match event["event"]:
+        case "taken":
+            run.taken = event["at"]
+        case "item":
+            run.items.append(event["item"])
+        case "step":
+            task.slot, run.got = event["slot"], event["got"]
+        case _:
+            run.got = event["of"]
+
+
+def _follow(flows: dict[str, Flow], event: Event) -> None:
+    """Keep what a producer has written of a workflow."""
+    name, answer = event["flow"], event["event"].removeprefix("flow ")
+    if answer == "attempt":
+        steps = [Step(slot=slot, after=after, got=got, fate=fate) for slot, after, got, fate in event["steps"]]
+        flows[name] = Flow(name=name, kind=event["kind"], steps=steps, state=event["state"], is_kept=event["kept"])
+        return
+    flow = flows[name]
+    flow.answer, flow.id, flow.queue, flow.answered_at = answer, event["workflow"], event["queue"], event["t"]

@@ -8,13 +8,14 @@ from tests.soak.evidence import Evidence
 from tests.soak.incidents import read_incidents
 from tests.soak.ledger import Event, merge
 from tests.soak.profiles import PROFILES
+from tests.soak.remains import Remains
 
 PROFILE = PROFILES["ci"]
 WORKER_A, WORKER_B = 101, 102
 
 
-def event(t: float, kind: str, *, pid: int = 1, who: str = "conductor", **facts: Any) -> Event:
-    return {"t": t, "event": kind, "pid": pid, "who": who, **facts}
+def event(t: float, what: str, /, *, pid: int = 1, who: str = "conductor", **facts: Any) -> Event:
+    return {"t": t, "event": what, "pid": pid, "who": who, **facts}
 
 
 def enqueued(t: float, task_id: str, *, name: str = "quick", slot: int | None = None, **facts: Any) -> list[Event]:
@@ -51,11 +52,27 @@ def ran(
     return found
 
 
+def flowed(t: float, *steps: list[Any], workflow: str = "w", answer: str = "acknowledged", **facts: Any) -> list[Event]:
+    """Return the events of a workflow that was enqueued."""
+    told = {"flow": f"flow-{workflow}", "pid": 50, "who": "producer-0"}
+    given = {"kind": "chain", "steps": list(steps), "state": "succeeded", "kept": True, **facts}
+    return [
+        event(t, "flow attempt", **told, **given),
+        event(t + 0.01, f"flow {answer}", workflow=workflow, queue="default", **told),
+    ]
+
+
+def told(t: float, what: str, task_id: str, *, pid: int = WORKER_A, run: int = 1, **facts: Any) -> Event:
+    """Return what a run writes of itself."""
+    return event(t, what, id=task_id, pid=pid, who=f"worker-{pid - WORKER_A}", run=run, **facts)
+
+
 def began() -> list[Event]:
     """Two workers that start, are looked at and are well."""
     found = [
         event(0.0, "started", place="worker-0", process=WORKER_A),
         event(0.0, "started", place="worker-1", process=WORKER_B),
+        event(0.0, "clock", unix=1000.0),
     ]
     for second in range(1, 60):
         found.append(event(second, "leases", queue="default", active=0, pending=0, differ=[], who="look"))
@@ -72,6 +89,7 @@ def evidence(
     processed: int | None = None,
     failed: int | None = None,
     effects: dict[int, int] | None = None,
+    workflows: dict[str, str] | None = None,
     **more: Any,
 ) -> Evidence:
     """Build evidence in which Redis and the table of effects agree with the events, unless told otherwise."""
@@ -104,6 +122,8 @@ def evidence(
         incidents=read_incidents(history.events, PROFILE.leases),
         queues={"default": queue},
         effects=right if effects is None else effects,
-        max_retry={"quick": 10, "poison": 1, "long": 10, "slow": 10},
+        workflows={flow.id: flow.state for flow in history.flows.values()} if workflows is None else workflows,
+        remains={"default": Remains(name="default")},
+        max_retry={"quick": 10, "poison": 1, "long": 10, "slow": 10, "walk": 10},
         **more,
     )

@@ -1,4 +1,4 @@
-"""`python -m tests.soak.mutants`: the soak is tested, too. It must turn red for each of seven ways to break the queue.
+"""`python -m tests.soak.mutants`: the soak is tested, too. It must turn red for each of ten ways to break the queue.
 
 Each mutant is a small change of a copy of the tree, in a folder that is deleted afterwards, and a schedule of faults
 that exposes it. A control runs all these faults on an unchanged copy, and must be green. Ends with 0 if all is so.
@@ -53,7 +53,7 @@ MUTANTS = (
     Mutant(
         name="no fence",
         changes=(
-            Change(file=f"{LUA}/settle.lua", old="fields[1] == ARGV[2] .. ':' .. score", new="fields[1]"),
+            Change(file=f"{LUA}/settle.lua", old="fields[1] == fence", new="fields[1]"),
             Change(
                 file=f"{LUA}/extend.lua",
                 old="fields[1] == ARGV[2] .. ':' .. score",
@@ -123,6 +123,33 @@ MUTANTS = (
         changes=(Change(file=f"{LUA}/extend.lua", old="redis.call('DEL', KEYS[2])\n", new=""),),
         faults=(24,),
         shows=frozenset({6}),
+    ),
+    Mutant(
+        name="permit not given back",
+        changes=(
+            Change(file=f"{LUA}/settle.lua", old="limits.let_go(id, key, of_sequence[outcome])", new=""),
+            Change(file=f"{LUA}/_limits.lua", old="if not holds then", new="if false then"),
+        ),
+        faults=(5,),
+        shows=frozenset({3, 26}),
+    ),
+    Mutant(
+        name="continuation doubled",
+        changes=(
+            Change(
+                file=f"{LUA}/flow_put.lua", old="if not redis.call('ZSCORE', KEYS[5], ARGV[i]) then", new="if true then"
+            ),
+        ),
+        faults=(1,),
+        shows=frozenset({6}),
+    ),
+    Mutant(
+        name="step before its predecessors",
+        changes=(
+            Change(file=f"{LUA}/_flow.lua", old="if add('p' .. j, -1) == 0 then", new="if add('p' .. j, -1) <= 1 then"),
+        ),
+        faults=(1,),
+        shows=frozenset({17}),
     ),
 )
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from taskq_core.errors import BulkEnqueueError, EnqueueError, EnqueueUnknownError, NotReplicatedError
 from tests.soak.ledger import Ledger
-from tests.soak.load import Call, Mixture
+from tests.soak.load import Call, Flow, Mixture
 from tests.soak.program import app, open_books
 
 BACKLOG_S = 3.0
@@ -40,13 +40,18 @@ class Pace:
         return max(0.0, self._next - now)
 
 
-def attempt(ledger: Ledger, call: Call) -> None:
-    ledger.write("attempt", id=call.id, **call.facts)
+def attempt(ledger: Ledger, call: Call | Flow) -> None:
+    if isinstance(call, Flow):
+        ledger.write("flow attempt", flow=call.name, **call.facts)
+    else:
+        ledger.write("attempt", id=call.id, **call.facts)
 
 
-def note(ledger: Ledger, task_id: str, error: BaseException | None) -> None:
+def note(ledger: Ledger, task_id: str, error: BaseException | None, *, is_existing: bool = False) -> None:
     """Write what came of an enqueue."""
-    if error is None:
+    if is_existing:
+        ledger.write("refused", id=task_id, why="another is there")
+    elif error is None:
         ledger.write("acknowledged", id=task_id)
     elif isinstance(error, EnqueueUnknownError | NotReplicatedError):  # a failover may lose what is not confirmed
         ledger.write("unknown", id=task_id)
@@ -55,23 +60,47 @@ def note(ledger: Ledger, task_id: str, error: BaseException | None) -> None:
         ledger.write("refused", id=task_id, why=f"{type(error).__name__}/{cause}")
 
 
+def note_flow(ledger: Ledger, flow: Flow, workflow_id: str, queue: str, error: BaseException | None = None) -> None:
+    """Write what came of a workflow, and the id that it got."""
+    told: dict[str, Any] = {"flow": flow.name, "workflow": workflow_id, "queue": queue}
+    if error is None:
+        ledger.write("flow acknowledged", **told)
+    elif isinstance(error, EnqueueUnknownError | NotReplicatedError):
+        ledger.write("flow unknown", **told)
+    else:
+        ledger.write("flow refused", **told, why=type(error.__cause__ or error).__name__)
+
+
+def size(call: Call | Flow) -> int:
+    """Return how many tasks it is."""
+    return call.size if isinstance(call, Flow) else 1
+
+
 def blocking(ledger: Ledger, mixture: Mixture, pace: Pace, draw: random.Random) -> None:
     """One after the other, and now and then twenty at once."""
     while not _stopping:
         if draw.random() < 0.02:
-            calls = [mixture.next() for _ in range(20)]
+            calls = [mixture.next_call() for _ in range(20)]
             time.sleep(pace.wait_s(len(calls)))
             enqueue_together(ledger, calls)
             continue
         call = mixture.next()
-        time.sleep(pace.wait_s())
+        time.sleep(pace.wait_s(size(call)))
         attempt(ledger, call)
+        if isinstance(call, Flow):
+            try:
+                begun = call.shape.workflow.delay()
+            except EnqueueError as error:
+                note_flow(ledger, call, error.task_id, error.queue, error)
+            else:
+                note_flow(ledger, call, begun.id, begun.queue)
+            continue
         try:
-            app.enqueue(call.signature)
+            handle = app.enqueue(call.signature)
         except EnqueueError as error:
             note(ledger, call.id, error)
         else:
-            note(ledger, call.id, None)
+            note(ledger, call.id, None, is_existing=handle.existing)
 
 
 def enqueue_together(ledger: Ledger, calls: Sequence[Call]) -> None:
@@ -94,22 +123,38 @@ async def concurrent(ledger: Ledger, mixture: Mixture, pace: Pace) -> None:
     """Up to thirty at a time, as the requests of a web application."""
     places = asyncio.Semaphore(30)
 
-    async def one(call: Call) -> None:
+    async def one(call: Call | Flow) -> None:
         attempt(ledger, call)
         try:
-            await app.aenqueue(call.signature)
-        except EnqueueError as error:
-            note(ledger, call.id, error)
-        else:
-            note(ledger, call.id, None)
+            if isinstance(call, Flow):
+                await begin(call)
+            else:
+                await enqueue(call)
         finally:
             places.release()
 
+    async def begin(flow: Flow) -> None:
+        try:
+            begun = await flow.shape.workflow.adelay()
+        except EnqueueError as error:
+            note_flow(ledger, flow, error.task_id, error.queue, error)
+        else:
+            note_flow(ledger, flow, begun.id, begun.queue)
+
+    async def enqueue(call: Call) -> None:
+        try:
+            handle = await app.aenqueue(call.signature)
+        except EnqueueError as error:
+            note(ledger, call.id, error)
+        else:
+            note(ledger, call.id, None, is_existing=handle.existing)
+
     async with asyncio.TaskGroup() as group:
         while not _stopping:
-            await asyncio.sleep(pace.wait_s())
+            call = mixture.next()
+            await asyncio.sleep(pace.wait_s(size(call)))
             await places.acquire()
-            group.create_task(one(mixture.next()))
+            group.create_task(one(call))
     await app.aclose()
 
 
@@ -131,7 +176,7 @@ def on_commit(ledger: Ledger, mixture: Mixture, pace: Pace, draw: random.Random,
         cursor.execute("CREATE TABLE orders (task TEXT)")
     while not _stopping:
         calls = [mixture.next() for _ in range(draw.choice((1, 1, 3)))]
-        time.sleep(pace.wait_s(len(calls)))
+        time.sleep(pace.wait_s(sum(map(size, calls))))
         is_rolled_back = draw.random() < 0.1
         for call in calls:
             attempt(ledger, call)
@@ -139,16 +184,26 @@ def on_commit(ledger: Ledger, mixture: Mixture, pace: Pace, draw: random.Random,
         try:
             with transaction.atomic():
                 with connection.cursor() as cursor:
-                    cursor.executemany("INSERT INTO orders VALUES (%s)", [(call.id,) for call in calls])
-                handles += [app.enqueue(call.signature) for call in calls]
+                    names = [call.name if isinstance(call, Flow) else call.id for call in calls]
+                    cursor.executemany("INSERT INTO orders VALUES (%s)", [(name,) for name in names])
+                handles += [
+                    call.shape.workflow.delay() if isinstance(call, Flow) else app.enqueue(call.signature)
+                    for call in calls
+                ]
                 if is_rolled_back:
                     raise _RollBackError
         except _RollBackError:
-            for call in calls:
-                ledger.write("refused", id=call.id, why="rolled back")
-            continue
+            pass
         for call, handle in zip(calls, handles, strict=True):
-            ledger.write("acknowledged" if handle.is_sent else "unknown", id=call.id)
+            if isinstance(call, Flow):
+                answer = "refused" if is_rolled_back else "acknowledged" if handle.is_sent else "unknown"
+                ledger.write(f"flow {answer}", flow=call.name, workflow=handle.id, queue=handle.queue)
+            elif is_rolled_back:
+                ledger.write("refused", id=call.id, why="rolled back")
+            elif handle.is_sent:
+                note(ledger, call.id, None, is_existing=handle.existing)
+            else:
+                ledger.write("unknown", id=call.id)
 
 
 class _RollBackError(Exception):

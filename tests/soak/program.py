@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from taskq_core import CatchUp, TaskContext, TaskQ, current_task
+from taskq_core.broker.operations import workflows
 from taskq_core.errors import LeaseLostError
 from taskq_core.middleware import Middleware
-from taskq_core.worker import WorkerListener
+from taskq_core.worker import WorkerListener, letters
 from tests.soak.effects import Effects
 from tests.soak.ledger import Ledger
 
 QUEUES = {"default": 3, "bulk": 1, "damaged": 1}
 """Queues of the soak, with their weights. Only tasks of the last are damaged on purpose."""
 DAMAGED = "damaged"
+PATIENCE_S = 15
+"""Seconds where others wait for a minute: until somebody else tells of an archived task, until a group fails whose
+members stay away. Longer than any outage, and short enough to see its end."""
 KEPT_S = 3600
 """Retention of tasks whose result is looked at in the end."""
 UNIQUE_S = 600
@@ -41,6 +45,7 @@ effects: Effects
 def open_books(folder: Path, who: str) -> Ledger:
     """Open the ledger and the table of effects; before anything runs."""
     global ledger, effects
+    letters.CLAIM_S = workflows.OPENING_S = PATIENCE_S
     (folder / "ledger").mkdir(exist_ok=True)
     ledger = Ledger(folder / "ledger", who)
     effects = Effects(folder / "effects.table")
@@ -110,6 +115,12 @@ class Outcomes(WorkerListener):
 app.use(Book())
 
 
+def note(event: str, **facts: Any) -> None:
+    """Write something of the run that is going on."""
+    context = current_task()
+    ledger.write(event, id=context.id, run=_number_of.get(id(context), 0), **facts)
+
+
 @app.on_error
 async def note_lost(error: BaseException, context: TaskContext) -> None:
     """Write that a run is not this worker's any more, be it before or after its end."""
@@ -164,7 +175,13 @@ async def flaky(slot: int, failures: int, secret: str = "") -> None:
     effects.put(slot)
 
 
-@app.task(name="hopeless", max_retry=1, retry_delay=1)
+@app.task(name="letter", queue="bulk", retention=KEPT_S)
+async def letter(task_id: str) -> None:
+    """Told of what was archived. It is kept, so that its id is not free for a second one."""
+    note("letter", of=task_id)
+
+
+@app.task(name="hopeless", max_retry=1, retry_delay=1, dead_letter=letter)
 def hopeless(slot: int, secret: str = "") -> None:
     raise ExpectedFailureError("on purpose")
 
@@ -175,7 +192,7 @@ async def unique(key: str, seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
-@app.task(name="poison", max_retry=1)
+@app.task(name="poison", max_retry=1, dead_letter=letter)
 def poison(how: str) -> None:
     """Take the process along, each time."""
     if how == "exit":

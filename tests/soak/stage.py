@@ -96,6 +96,8 @@ class Stage:
             "lease_grace": leases.grace,
             "recover_every": leases.recover_every,
             "reconcile_every": profile.reconcile_every,
+            "clean_every": profile.clean_every,
+            "letters_every": profile.letters_every,
             "leader_lease": profile.leader_lease,
             "shutdown_grace": profile.shutdown_grace,
             "health_port": 0,
@@ -374,24 +376,17 @@ class Stage:
             held.let_go()
         self.unfill()
 
-    def stop(self, places: Sequence[Place], *, timeout_s: float) -> dict[str, int]:
-        """Stop processes gracefully and return their exit statuses."""
+    def stop(self, places: Sequence[Place], *, timeout_s: float) -> None:
+        """Stop processes gracefully. What becomes of the others meanwhile is noted as ever."""
         for place in places:
             place.wanted = False
             place.send(signal.SIGTERM)
-        statuses: dict[str, int] = {}
 
         def have_ended() -> bool:
-            for place in places:
-                pid = place.process.pid if place.process is not None else 0
-                status = place.take_exit()
-                if status is not None:
-                    statuses[place.name] = status
-                    self.ledger.write("exited", place=place.name, process=pid, status=status)
+            self.supervise()
             return all(place.process is None for place in places)
 
         until(have_ended, f"{[place.name for place in places]} have stopped", timeout_s=timeout_s)
-        return statuses
 
 
 _outages = itertools.count(1)

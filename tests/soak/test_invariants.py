@@ -5,25 +5,32 @@ from typing import Any
 
 import pytest
 
-from tests.soak import invariants_bounds, invariants_runs, invariants_state
+from tests.soak import (
+    invariants_bounds,
+    invariants_flows,
+    invariants_limits,
+    invariants_rules,
+    invariants_runs,
+    invariants_state,
+)
 from tests.soak.dump import Stored
 from tests.soak.evidence import Evidence, Verdict
 from tests.soak.invariants import INVARIANTS, judge
-from tests.soak.made_up import WORKER_A, WORKER_B, enqueued, event, evidence, ran
+from tests.soak.made_up import WORKER_A, WORKER_B, enqueued, event, evidence, flowed, ran, told
 
 SOUND = [*enqueued(1.0, "a", slot=7), *ran(1.2, "a"), *enqueued(2.0, "b", slot=8), *ran(2.2, "b", pid=WORKER_B)]
 
 
 def test_all_hold_for_what_is_sound() -> None:
-    """Sixteen: the fifteen of the catalogue and what the faults themselves expect."""
-    verdicts = judge(evidence(*SOUND))
+    """The fifteen of the catalogue, what the faults themselves expect, and eleven of workflows and rules of tasks."""
+    verdicts = judge(evidence(*SOUND, *RULED, stored=LETTERED))
 
-    assert [verdict.failures for verdict in verdicts] == [[]] * 16
-    assert [verdict.number for verdict in verdicts] == list(range(16))
+    assert [verdict.failures for verdict in verdicts] == [[]] * 27
+    assert sorted(verdict.number for verdict in verdicts) == list(range(27))
 
 
 def test_every_invariant_is_asked_for_by_its_number() -> None:
-    assert len(INVARIANTS) == len({invariant.__name__ for invariant in INVARIANTS}) == 16
+    assert len(INVARIANTS) == len({invariant.__name__ for invariant in INVARIANTS}) == 27
 
 
 def killed(t: float, pid: int = WORKER_A) -> list[dict[str, Any]]:
@@ -44,6 +51,65 @@ def archived(task_id: str, retried: int = 0, places: tuple[str, ...] = ("archive
     return Stored(id=task_id, state="archived", places=places, retried=retried)
 
 
+def chained(second_at: float = 5.2, got: Any = 11, **facts: Any) -> list[dict[str, Any]]:
+    """A workflow of two steps that ran."""
+    return [
+        *flowed(5.0, [11, [], None, "done"], [12, [11], 11, "done"], **facts),
+        *ran(5.05, "w.begin", run=21, name="begin"),
+        told(5.06, "step", "w.begin", run=21, slot=11, got=None),
+        *ran(second_at, "w.then", run=22, pid=WORKER_B, name="then"),
+        told(second_at + 0.01, "step", "w.then", run=22, pid=WORKER_B, slot=12, got=got),
+    ]
+
+
+def limited(name: str, *starts: float, lasts: float = 0.1, pid: int = WORKER_A, **facts: Any) -> list[dict[str, Any]]:
+    """Tasks with limits or in a sequence, which were enqueued one after the other, and when they ran."""
+    found = []
+    for number, start in enumerate(starts):
+        task_id = f"{name}-{number}"
+        found += enqueued(6.0 + number / 10, task_id, name=name, **facts)
+        found += ran(start, task_id, name=name, run=30 + number, lasts=lasts, pid=pid)
+        found.append(told(start + 0.01, "taken", task_id, run=30 + number, pid=pid, at=1000.0 + start))
+    return found
+
+
+def walked(*runs: tuple[int, ...], of: int = 4) -> list[dict[str, Any]]:
+    """A task that iterates in several runs, each given back by a worker that was told to end."""
+    found = enqueued(7.0, "walk", name="walk", items=of)
+    for number, items in enumerate(runs):
+        start, is_last = 8.0 + 5 * number, number == len(runs) - 1
+        how = {} if is_last else {"how": "interrupted", "outcome": "requeued"}
+        pid = WORKER_B if number else WORKER_A
+        found += ran(start, "walk", name="walk", run=50 + number, lasts=1.0, pid=pid, **how)
+        found += [
+            told(start + 0.1 * (1 + at), "item", "walk", run=50 + number, pid=pid, item=item)
+            for at, item in enumerate(items)
+        ]
+    return found
+
+
+def lettered(*letters: str) -> list[dict[str, Any]]:
+    """A task that failed for good, and letters of it."""
+    found = enqueued(7.0, "bad", name="poison", slot=None)
+    for number, letter in enumerate(letters):
+        found += ran(9.0 + number, letter, name="letter", run=60 + number)
+        found.append(told(9.05 + number, "letter", letter, run=60 + number, of="bad"))
+    return found
+
+
+LETTERED = (archived("bad"),)
+RULED = [
+    *chained(),
+    *limited("placed", 11.0, 11.01, 11.02, 11.2),
+    *limited("rated", 12.0, 12.01, 12.2),
+    *limited("ordered", 13.0, 14.0, limit_key="a"),
+    *walked((0, 1), (1, 2, 3)),
+    event(8.5, "terminated", place="worker-0", process=WORKER_A, expects="short"),
+    event(20.0, "exited", place="worker-0", process=WORKER_A, status=0),
+    *lettered("dead:default:bad:1"),
+]
+
+
 Broken = Callable[[], Evidence]
 
 
@@ -51,6 +117,13 @@ def with_queue(*events: Any, **changes: Any) -> Evidence:
     found = evidence(*SOUND, *events)
     for name, value in changes.items():
         setattr(found.queues["default"], name, value)
+    return found
+
+
+def with_remains(**changes: Any) -> Evidence:
+    found = evidence(*SOUND)
+    for name, value in changes.items():
+        setattr(found.remains["default"], name, value)
     return found
 
 
@@ -271,6 +344,107 @@ BROKEN: list[tuple[str, Callable[[Evidence], Verdict], Broken]] = [
         ),
     ),
     (
+        "a workflow that does not end",
+        invariants_flows.flows_end,
+        lambda: evidence(*chained(), workflows={"w": "running"}),
+    ),
+    (
+        "a workflow that ends otherwise",
+        invariants_flows.flows_end,
+        lambda: evidence(*chained(), workflows={"w": "failed"}),
+    ),
+    ("a workflow that is gone", invariants_flows.flows_end, lambda: evidence(*chained(), workflows={})),
+    (
+        "a step that is lost",
+        invariants_flows.flows_end,
+        lambda: evidence(*[each for each in chained() if each.get("id") != "w.then"]),
+    ),
+    (
+        "a step that had to be skipped",
+        invariants_flows.flows_end,
+        lambda: evidence(*chained(), *flowed(5.0, [12, [], None, "skipped"], workflow="w")),
+    ),
+    (
+        "a step of a workflow that was refused",
+        invariants_state.nothing_invented,
+        lambda: evidence(*chained(answer="refused")),
+    ),
+    ("a step before its predecessor", invariants_flows.steps_follow, lambda: evidence(*chained(second_at=5.1))),
+    ("a step with another result", invariants_flows.steps_follow, lambda: evidence(*chained(got=7))),
+    (
+        "more at once than there are places",
+        invariants_limits.places_held,
+        lambda: evidence(*limited("placed", 11.0, 11.01, 11.02, 11.05)),
+    ),
+    (
+        "two of a key at once",
+        invariants_limits.places_held,
+        lambda: evidence(*limited("placed_by", 11.0, 11.05, limit_key="a")),
+    ),
+    (
+        "more in a span of time than a bucket holds",
+        invariants_limits.rates_kept,
+        lambda: evidence(*limited("rated", 12.0, 12.01, 12.1)),
+    ),
+    (
+        "more in a period than a window takes",
+        invariants_limits.rates_kept,
+        lambda: evidence(*limited("rated_by", 12.1, 12.5, 13.1, 13.9, limit_key="a")),
+    ),
+    (
+        "two of a sequence at once",
+        invariants_limits.sequences_in_order,
+        lambda: evidence(*limited("ordered", 13.0, 13.05, limit_key="a")),
+    ),
+    (
+        "a sequence out of order",
+        invariants_limits.sequences_in_order,
+        lambda: evidence(*limited("ordered", 14.0, 13.0, limit_key="a")),
+    ),
+    (
+        "a second task of a key that is held",
+        invariants_rules.one_of_each_key,
+        lambda: evidence(*limited("only", 11.0, 12.0, key="a")),
+    ),
+    (
+        "a second task of a key that counts for good",
+        invariants_rules.one_of_each_key,
+        lambda: evidence(*limited("once", 6.05, 12.0, key="a")),
+    ),
+    ("an item left out", invariants_rules.iterations_go_on, lambda: evidence(*walked((0, 1), (3,)))),
+    ("two items doubled", invariants_rules.iterations_go_on, lambda: evidence(*walked((0, 1, 2), (1, 2, 3)))),
+    ("an iteration that ends too soon", invariants_rules.iterations_go_on, lambda: evidence(*walked((0, 1, 2)))),
+    ("no letter", invariants_rules.one_letter_each, lambda: evidence(*lettered(), stored=LETTERED)),
+    ("two letters", invariants_rules.one_letter_each, lambda: evidence(*lettered("x", "y"), stored=LETTERED)),
+    ("a letter of what is not archived", invariants_rules.one_letter_each, lambda: evidence(*lettered("x"))),
+    (
+        "a start after the expiry",
+        invariants_rules.in_time,
+        lambda: evidence(*limited("late", 11.0, expires=3)),
+    ),
+    (
+        "one of a lower band first",
+        invariants_limits.urgent_first,
+        lambda: evidence(
+            *limited("ranked", 15.0, priority=0),
+            *enqueued(9.0, "u", name="ranked", priority=9),
+            *ran(16.0, "u", run=2, name="ranked"),
+            told(16.01, "taken", "u", run=2, at=1016.0),
+        ),
+    ),
+    (
+        "a step that nobody was told of",
+        invariants_rules.nothing_left_over,
+        lambda: with_remains(left={"wf-steps": ["x"]}),
+    ),
+    ("a place that is held", invariants_rules.nothing_left_over, lambda: with_remains(holders={"c:placed:": ["x"]})),
+    ("one that waits for a place", invariants_rules.nothing_left_over, lambda: with_remains(waiting={"s:a:": ["x"]})),
+    ("tokens that are kept", invariants_rules.nothing_left_over, lambda: with_remains(held={"r:rated:": 1.0})),
+    ("keys of a workflow that is gone", invariants_rules.nothing_left_over, lambda: with_remains(workflows={"w"})),
+    ("a workflow that is overdue", invariants_rules.nothing_left_over, lambda: with_remains(kept={"w": -99.0})),
+    ("a lock beyond its rule", invariants_rules.nothing_left_over, lambda: with_remains(locks_of_ended=[("l", "x")])),
+    ("a key that nobody knows", invariants_rules.nothing_left_over, lambda: with_remains(odd=["what:x"])),
+    (
         "health that is green all through an outage",
         invariants_bounds.truthful_health,
         lambda: evidence(*SOUND, *outage(10.0, 22.0, "worker-0")),
@@ -290,13 +464,18 @@ def test_each_invariant_can_turn_red() -> None:
     assert {invariant for _, invariant, _ in BROKEN} == set(INVARIANTS)
 
 
-def test_health_that_stays_red_after_an_outage_is_told() -> None:
-    found = evidence(*SOUND, *outage(10.0, 22.0, "worker-0"))
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_health_that_stays_red_after_an_outage_is_told(is_damaged: bool) -> None:
+    """A queue that was damaged meanwhile may be red for that."""
+    harm = [event(9.5, "damaged", id="x", how="pending retyped", survives=True)] if is_damaged else []
+    found = evidence(*SOUND, *outage(10.0, 22.0, "worker-0"), *harm)
     for sample in found.history.events:
         if sample["event"] == "health" and sample["process"] == WORKER_A and sample["t"] > 11:
             sample["status"] = 503
 
-    assert "not well again" in invariants_bounds.truthful_health(found).failures[0]
+    failures = invariants_bounds.truthful_health(found).failures
+    assert [each for each in failures if "not well again" in each] == failures
+    assert bool(failures) is not is_damaged
 
 
 def test_health_that_tells_the_truth_holds() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.soak.effects import Effects, value_of
 from tests.soak.ledger import Ledger, merge, read
-from tests.soak.made_up import WORKER_B, enqueued, event, ran
+from tests.soak.made_up import WORKER_A, WORKER_B, enqueued, event, flowed, ran, told
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,12 +70,39 @@ def test_an_enqueue_without_an_answer_is_unknown() -> None:
 
 def test_a_loss_is_told_of_the_run_it_is_about() -> None:
     """The same worker has begun the task again when it hears that it had lost it."""
-    told = {"id": "a", "pid": 101, "who": "worker-0"}
+    about = {"id": "a", "pid": 101, "who": "worker-0"}
     history = merge(
-        [*ran(1.0, "a", run=1, lasts=None), *ran(9.0, "a", run=2, attempt=2), event(9.5, "lost", run=1, **told)]
+        [*ran(1.0, "a", run=1, lasts=None), *ran(9.0, "a", run=2, attempt=2), event(9.5, "lost", run=1, **about)]
     )
 
     assert [run.lost_at for run in history.tasks["a"].runs] == [9.5, None]
+
+
+def test_an_outcome_of_what_never_began_is_not_that_of_an_earlier_run() -> None:
+    """A task that expired has the number of a run that is over: numbers go by contexts, and those are used again."""
+    history = merge([*ran(1.0, "a"), event(2.0, "outcome", id="late", outcome="expired", pid=WORKER_A, run=1)])
+
+    assert history.tasks["a"].runs[0].outcome == ""
+
+
+def test_what_a_run_writes_of_itself_is_kept_with_it() -> None:
+    history = merge(
+        [
+            *flowed(1.0, [7, [], None, "done"]),
+            *ran(2.0, "w.begin", name="begin"),
+            told(2.1, "step", "w.begin", slot=7, got=[1]),
+            told(2.2, "item", "w.begin", item=0),
+            told(2.3, "taken", "w.begin", at=1002.0),
+        ]
+    )
+
+    run = history.tasks["w.begin"].runs[0]
+    assert (run.got, run.items, run.taken) == ([1], [0], 1002.0)
+    assert history.tasks["w.begin"].slot == 7
+    found = history.flow_of("w.begin")
+    assert found is not None
+    assert (found.id, found.answer, found.steps[0].fate) == ("w", "acknowledged", "done")
+    assert history.flow_of("another.begin") is None
 
 
 def test_setting_an_effect_twice_is_setting_it_once(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_mutant_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
         apply(mutant, tmp_path)
 
 
-def test_the_seven_of_the_catalogue_are_there() -> None:
+def test_those_of_the_catalogue_and_of_rules_are_there() -> None:
     assert [mutant.name for mutant in MUTANTS] == [
         "no fence",
         "recovery without re-check",
@@ -53,6 +53,9 @@ def test_the_seven_of_the_catalogue_are_there() -> None:
         "no lease extension",
         "leaking lock",
         "no allow-oom",
+        "permit not given back",
+        "continuation doubled",
+        "step before its predecessors",
     ]
 
 

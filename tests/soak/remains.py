@@ -1,0 +1,89 @@
+"""Read what stands in the keys that are not Asynq's once everything has come to rest, as plain data for the verdict."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskq_core.wire import QueueKeys
+
+ALWAYS = (
+    *("absent", "call", "lim:due", "lim:check", "lim:keepers", "lim:wake", "leader", "limits", "letters", "moved"),
+    *("rcpt", "samples", "tally", "tick", "unconfirmed", "urgent", "wake", "wf-ended", "wf-open", "wf-queues"),
+    *("wf-out", "wf-notes", "wf-receipts", "wf-running", "wf-steps"),
+)
+"""Keys whose being there says nothing; what is in some of them is looked at by itself."""
+OF_DAMAGE = ("quarantine", "strange")
+"""What damage may leave behind."""
+EMPTY = ("letters", "wf-open", "wf-notes", "wf-out", "wf-running", "wf-steps", "lim:due")
+"""Keys that have to be empty at rest."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Remains:
+    """Own keys of one queue.
+
+    Attributes:
+        left: Members of keys that have to be empty, by the key: some of each.
+        holders, waiting: Who holds a place of a limit, and who waits for one, by slot.
+        held: Tokens of a rate that are kept for pending tasks, by slot.
+        workflows: Ids of workflows of which there are keys.
+        kept: Workflows that have ended: how many more seconds they are kept.
+        odd: Other keys.
+        locks_of_ended: Locks whose rule has been over since their holder ended: the lock, and who holds it.
+    """
+
+    name: str
+    left: dict[str, list[str]] = field(default_factory=dict)
+    holders: dict[str, list[str]] = field(default_factory=dict)
+    waiting: dict[str, list[str]] = field(default_factory=dict)
+    held: dict[str, float] = field(default_factory=dict)
+    workflows: set[str] = field(default_factory=set)
+    kept: dict[str, float] = field(default_factory=dict)
+    odd: list[str] = field(default_factory=list)
+    locks_of_ended: list[tuple[str, str]] = field(default_factory=list)
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _some(client: Any, key: str) -> list[str]:
+    match _text(client.type(key)):
+        case "zset":
+            return [_text(each) for each in client.zrange(key, 0, 9)]
+        case "hash":
+            return sorted(map(_text, client.hkeys(key)))[:10]
+    return []
+
+
+def read_remains(client: Any, keys: QueueKeys, now_s: float) -> Remains:
+    """Read the own keys of one queue, which must be at rest. `now_s`: Unix seconds."""
+    found = Remains(name=keys.name)
+    own = keys.own_prefix
+    pattern = own.replace("[", "\\[") + "*"
+    for name in sorted({_text(key) for key in client.scan_iter(match=pattern, count=1000)}):
+        kind = name.removeprefix(own)
+        if kind in EMPTY and (some := _some(client, name)):
+            found.left[kind] = some
+        elif kind.startswith("lim:h:"):
+            found.holders[kind.removeprefix("lim:h:")] = _some(client, name)
+        elif kind.startswith("lim:w:"):
+            found.waiting[kind.removeprefix("lim:w:")] = _some(client, name)
+        elif kind.startswith("lim:r:"):
+            found.held[kind.removeprefix("lim:r:")] = float(client.hget(name, "held") or 0)
+        elif kind.startswith("wf:"):
+            found.workflows.add(kind.split(":")[1])
+        elif not _is_known(kind, keys.name):
+            found.odd.append(kind)
+    for member, until_s in client.zrange(own + "wf-ended", 0, -1, withscores=True):
+        found.kept[_text(member)] = until_s - now_s
+    for name in client.scan_iter(match=keys.unique_prefix.replace("[", "\\[") + "*", count=1000):
+        holder = _text(client.get(name) or b"")
+        state, rule = client.hmget(keys.task(holder), "state", "taskq_unique")
+        if _text(state or b"") in ("archived", "completed") and _text(rule or b"")[:1] in ("s", "f"):
+            found.locks_of_ended.append((_text(name), holder))
+    return found
+
+
+def _is_known(kind: str, queue: str) -> bool:
+    allowed = ALWAYS + (OF_DAMAGE if queue == "damaged" else ())
+    return any(kind == each or kind.startswith((f"{each}:", f"{each}-")) for each in allowed)
