@@ -6,17 +6,13 @@ The runs are the same each time. More of them, of another seed:
 """
 
 import hashlib
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.scripts import Script, load
 from taskq_core.broker.sync import SyncRunner
-from tests.model.asking import Asking
 from tests.model.machine import QueueMachine
 from tests.redis_server import RedisServer
 
@@ -27,14 +23,7 @@ MUTANT_RUNS = 3000  # most are found within a few; what is drawn depends on the 
 """Most runs in which a wrong script has to be noticed; most are in the first twenty."""
 
 
-@pytest.fixture
-def runner(redis_server: RedisServer) -> Iterator[SyncRunner]:
-    runner = SyncRunner(Endpoint(redis_server.unix_url, embedded_folder=Path("unused")))
-    yield runner
-    runner.close()
-
-
-def explore(machine: type[Asking], *, runs: int, of_seed: int, phases: tuple[Phase, ...]) -> None:
+def explore(machine: type[RuleBasedStateMachine], *, runs: int, of_seed: int, phases: tuple[Phase, ...]) -> None:
     how = settings(
         max_examples=runs,
         stateful_step_count=STEPS,
@@ -46,7 +35,7 @@ def explore(machine: type[Asking], *, runs: int, of_seed: int, phases: tuple[Pha
     )
 
     @seed(of_seed)
-    def build() -> Asking:
+    def build() -> RuleBasedStateMachine:
         return machine()
 
     run_state_machine_as_test(build, settings=how)  # type: ignore[arg-type]  # a seed is put on a function only

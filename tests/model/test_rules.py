@@ -1,0 +1,134 @@
+"""Limits, workflows and priority keep their promises, whatever is done in whatever order; wrong scripts are noticed.
+
+More runs, of another seed: `make model ARGS="--model-runs 20000 --model-seed 7"`.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import Phase
+
+from taskq_core import TaskQ
+from taskq_core.broker.sync import SyncRunner
+from tests.model.flowing import FlowMachine
+from tests.model.limited import LimitMachine
+from tests.model.test_model import MUTANT_RUNS, explore, mutant
+from tests.model.urgent import UrgentMachine
+from tests.redis_server import RedisServer
+
+pytestmark = pytest.mark.redis
+
+SHARE = 4
+"""One run of limits for so many of the model of tasks."""
+FLOW_SHARE = 10
+"""One run of workflows for so many."""
+
+
+@pytest.mark.timeout(0)
+def test_limits_hold_in_any_order(
+    runner: SyncRunner,
+    redis_server: RedisServer,
+    request: pytest.FixtureRequest,
+) -> None:
+    runs = max(1, request.config.getoption("--model-runs") // SHARE)
+    machine = LimitMachine.on(runner, redis_server.client)
+
+    explore(machine, runs=runs, of_seed=request.config.getoption("--model-seed"), phases=(Phase.generate, Phase.shrink))
+
+
+LIMIT_MUTANTS = {
+    "settle: a place is not given back": ("settle", "limits.let_go(id, key, of_sequence[outcome])", ""),
+    "settle: a retry loses its turn": ("settle", "r = 'retry', n = 'retry', a = 'archive'", "a = 'archive'"),
+    "recover: a place is not given back": ("recover", "limits.let_go(id, key, kept_place[verdict])", ""),
+    "enqueue: one place too many": ("enqueue", "own('ZCARD', holders) >= places", "own('ZCARD', holders) > places"),
+    "enqueue: past those who wait": ("enqueue", "waiting > 0 or not take(limit, id)", "not take(limit, id)"),
+    "settle: the next is not let in": ("settle", "known[slot] = true\n        self.admit(slot)", "known[slot] = true"),
+    "dequeue: tokens are not spent": ("dequeue", "rate.level = rate.level - limit.cost", ""),
+    "admit: tokens are given twice": ("admit", "rate.held = rate.held + limit.cost", ""),
+    "act: a place of what is deleted is kept": ("act", "limits.let_go(", "(function() end)("),
+}
+
+
+@pytest.mark.parametrize("change", LIMIT_MUTANTS.values(), ids=LIMIT_MUTANTS)
+def test_a_wrong_limit_is_noticed(
+    runner: SyncRunner,
+    redis_server: RedisServer,
+    change: tuple[str, str, str],
+    request: pytest.FixtureRequest,
+) -> None:
+    machine = LimitMachine.on(runner, redis_server.client, {change[0]: mutant(*change)})
+
+    with pytest.raises(AssertionError):
+        explore(machine, runs=MUTANT_RUNS, of_seed=request.config.getoption("--model-seed"), phases=(Phase.generate,))
+
+
+@pytest.fixture
+def app(redis_server: RedisServer) -> Iterator[TaskQ]:
+    app = TaskQ(redis_server.url)
+    yield app
+    app.close()
+
+
+@pytest.mark.timeout(0)
+def test_workflows_go_on_in_any_order(
+    runner: SyncRunner,
+    redis_server: RedisServer,
+    app: TaskQ,
+    request: pytest.FixtureRequest,
+) -> None:
+    runs = max(1, request.config.getoption("--model-runs") // FLOW_SHARE)
+    machine = FlowMachine.on(runner, redis_server.client, app)
+
+    explore(machine, runs=runs, of_seed=request.config.getoption("--model-seed"), phases=(Phase.generate, Phase.shrink))
+
+
+FLOW_MUTANTS = {
+    "settle: a step does not wait for all": ("settle", "add('p' .. j, -1) == 0", "add('p' .. j, -1) <= 1"),
+    "settle: a failure stops nothing": ("settle", "edge == 's' and state ~= 'd'", "false"),
+    "flow_note: an end counts twice": (
+        "flow_note",
+        "elseif current ~= 'p' and current ~= 'h' then",
+        "elseif false then",
+    ),
+    "flow_put: no receipt": ("flow_put", "not redis.call('ZSCORE', KEYS[5], ARGV[i])", "true"),
+}
+
+
+@pytest.mark.parametrize("change", FLOW_MUTANTS.values(), ids=FLOW_MUTANTS)
+def test_a_wrong_workflow_is_noticed(
+    runner: SyncRunner,
+    redis_server: RedisServer,
+    app: TaskQ,
+    change: tuple[str, str, str],
+    request: pytest.FixtureRequest,
+) -> None:
+    machine = FlowMachine.on(runner, redis_server.client, app, {change[0]: mutant(*change)})
+
+    with pytest.raises(AssertionError):
+        explore(machine, runs=MUTANT_RUNS, of_seed=request.config.getoption("--model-seed"), phases=(Phase.generate,))
+
+
+@pytest.mark.timeout(0)
+def test_urgent_tasks_are_next_in_any_order(
+    runner: SyncRunner, redis_server: RedisServer, request: pytest.FixtureRequest
+) -> None:
+    runs = max(1, request.config.getoption("--model-runs") // SHARE)
+    machine = UrgentMachine.on(runner, redis_server.client)
+
+    explore(machine, runs=runs, of_seed=request.config.getoption("--model-seed"), phases=(Phase.generate, Phase.shrink))
+
+
+URGENT_MUTANTS = {
+    "enqueue: ahead of those of its band": ("enqueue", "(10 - band) * BAND", "(9 - band) * BAND"),
+    "forward: a retry in the band of its start": ("forward", "is_retry and retry or band or 0", "band or 0"),
+}
+
+
+@pytest.mark.parametrize("change", URGENT_MUTANTS.values(), ids=URGENT_MUTANTS)
+def test_a_wrong_order_is_noticed(
+    runner: SyncRunner, redis_server: RedisServer, change: tuple[str, str, str], request: pytest.FixtureRequest
+) -> None:
+    machine = UrgentMachine.on(runner, redis_server.client, {change[0]: mutant(*change)})
+
+    with pytest.raises(AssertionError):
+        explore(machine, runs=MUTANT_RUNS, of_seed=request.config.getoption("--model-seed"), phases=(Phase.generate,))

@@ -1,0 +1,109 @@
+"""Tasks of several bands in one queue: those of a higher band are next, and inside a band those that came first.
+
+Without those that a worker gives back, which are always next, and without any that wait for a minute.
+"""
+
+from typing import Any, ClassVar, Self, TypeVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import Action, NewTask, Operation, Outcome, ReceiptLane, Settlement
+from taskq_core.broker.scripts import Script
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.settings import ArchiveLimits
+from taskq_core.wire import Keys, build_message, encode_message, priority_mark
+
+T = TypeVar("T")
+
+NOW_NS = 2_000_073_480_000_000_000
+LATER_NS = NOW_NS + 2_000_000_000
+ARCHIVE = ArchiveLimits(max_tasks=100, kept_s=86_400)
+bands = st.sampled_from((0, 0, 1, 5, 9))
+
+
+class UrgentMachine(RuleBasedStateMachine):
+    """One queue and one worker. Made usable by `on`."""
+
+    runner: ClassVar[SyncRunner]
+    client: ClassVar[Any]
+    mutants: ClassVar[dict[str, Script]]
+
+    @classmethod
+    def on(cls, runner: SyncRunner, client: Any, mutants: dict[str, Script] | None = None) -> type[Self]:
+        """The machine that works on a store, with scripts sent in place of those of the same name."""
+        return type("Urgent", (cls,), {"runner": runner, "client": client, "mutants": mutants or {}})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client.flushall()
+        self.queue = Keys().queue("default")
+        self.lane = ReceiptLane("lane")
+        self.serial = 0
+        self.bands: dict[str, tuple[int, int]] = {}
+        """Of each task its band, and that of its retries."""
+        self.waiting: list[tuple[int, str]] = []
+        """Less their band and the id, in the order in which they are to be taken."""
+        self.running: list[str] = []
+        self.failed: list[str] = []
+
+    def ask(self, operation: Operation[T]) -> T:
+        if operation.script is not None:
+            operation.script = self.mutants.get(operation.script.name, operation.script)
+        return self.runner.run(operation)
+
+    def wait(self, task_id: str, band: int) -> None:
+        self.waiting.append((-band, task_id))
+        self.waiting.sort(key=lambda each: each[0])
+
+    def message(self, task_id: str) -> bytes:
+        return encode_message(build_message(type="t", id=task_id, queue="default", retry=9))
+
+    @rule(drawn=st.lists(st.tuples(bands, bands), min_size=1, max_size=4))
+    def enqueue(self, drawn: list[tuple[int, int]]) -> None:
+        new = []
+        for band, of_retries in drawn:
+            self.serial += 1
+            task_id = f"t{self.serial}"
+            self.bands[task_id] = (band, of_retries)
+            new.append(NewTask(task_id, self.message(task_id), marks=priority_mark(band, of_retries)))
+            self.wait(task_id, band)
+        assert self.ask(ops.enqueue(self.queue, new, self.lane, now_ns=NOW_NS)) == "1" * len(new)
+
+    @rule(limit=st.integers(1, 3))
+    def dequeue(self, limit: int) -> None:
+        self.serial += 1
+        operation = ops.dequeue(self.queue, owner="w", call=self.serial, limit=limit, lease_s=600, now_ns=NOW_NS)
+        taken = [task_id for task_id, _ in self.ask(operation).tasks]
+        assert taken == [task_id for _, task_id in self.waiting[:limit]]
+        del self.waiting[:limit]
+        self.running += taken
+
+    @precondition(lambda self: self.running)
+    @rule(pick=st.integers(0, 5), outcome=st.sampled_from((Outcome.DONE, Outcome.RETRY, Outcome.RETRY)))
+    def settle(self, pick: int, outcome: Outcome) -> None:
+        task_id = self.running.pop(pick % len(self.running))
+        end = Settlement(task_id, outcome, self.message(task_id), delay_ms=1)
+        assert self.ask(ops.settle(self.queue, [end], owner="w", archive=ARCHIVE, now_ns=NOW_NS)) == "1"
+        if outcome is Outcome.RETRY:
+            self.failed.append(task_id)
+
+    @rule()
+    def forward(self) -> None:
+        """What has failed waits again, in the band of its retries; those that are due at once in the order of ids."""
+        self.ask(ops.forward(self.queue, owner="w", leader_ms=60_000, now_ns=LATER_NS))
+        for task_id in sorted(self.failed, key=str.encode):
+            self.wait(task_id, self.bands[task_id][1])
+        self.failed.clear()
+
+    @precondition(lambda self: self.waiting)
+    @rule(pick=st.integers(0, 9))
+    def delete(self, pick: int) -> None:
+        _, task_id = self.waiting.pop(pick % len(self.waiting))
+        assert self.ask(ops.act(self.queue, Action.DELETE, [task_id], now_ns=NOW_NS)) == ["ok"]
+
+    @invariant()
+    def they_wait_in_their_order(self) -> None:
+        found = [each.decode() for each in reversed(self.client.lrange(self.queue.pending, 0, -1))]
+        assert found == [task_id for _, task_id in self.waiting]
