@@ -205,7 +205,7 @@ class TestBlock:
         assert not list(redis_server.client.scan_iter("asynq:{default}:unique:*"))
 
     async def test_without_a_time_of_its_own_it_waits_as_long_as_for_redis(self, open_app: Any) -> None:
-        app = open_app({"MAX_PENDING": 1, "WHEN_FULL": "block"}, enqueue_timeout=0.1)
+        app = open_app({"MAX_PENDING": 1, "WHEN_FULL": "block"}, enqueue_timeout=1)
         await app.send()
 
         with pytest.raises(QueueFullError):

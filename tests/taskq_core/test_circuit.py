@@ -271,7 +271,7 @@ def is_async(request: pytest.FixtureRequest) -> bool:
 
 class Application:
     def __init__(self, url: str, *, is_async: bool, **settings: Any) -> None:
-        quick = {"enqueue_timeout": 0.1, "circuit_breaker": {"FAILURES": 2, "FIRST_PAUSE": 60, "MAX_PAUSE": 60}}
+        quick = {"enqueue_timeout": 0.5, "circuit_breaker": {"FAILURES": 2, "FIRST_PAUSE": 60, "MAX_PAUSE": 60}}
         self.taskq = TaskQ(url, **{**quick, **settings})
         self.is_async = is_async
 

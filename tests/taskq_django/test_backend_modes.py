@@ -98,8 +98,8 @@ class TestModes:
         self, announced: list[str], settings: Any, redis: RedisServer
     ) -> None:
         """Redis may be away meanwhile."""
-        there = {**settings.TASKQ, "ENQUEUE": "outbox", "ENQUEUE_TIMEOUT": 0.2}
-        settings.TASKQ = {**there, "URL": "unix:///nowhere/at/all.sock"}
+        there = {**settings.TASKQ, "ENQUEUE": "outbox"}
+        settings.TASKQ = {**there, "URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.2}
         with transaction.atomic():
             result = parcels.weigh.using(priority=3).enqueue(4, unit="lb")
             assert announced == []

@@ -57,13 +57,13 @@ def rolled_back(using: str = "default") -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def outbox(redis: RedisServer, settings: Any) -> None:
-    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "outbox", "ENQUEUE_TIMEOUT": 0.3}
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "outbox"}
 
 
 @contextmanager
 def redis_away(settings: Any) -> Iterator[None]:
     there = settings.TASKQ
-    settings.TASKQ = {**there, "URL": "unix:///nowhere/at/all.sock"}
+    settings.TASKQ = {**there, "URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.3}
     try:
         yield
     finally:

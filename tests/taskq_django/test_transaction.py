@@ -194,7 +194,7 @@ def test_enqueue_immediately_does_not_wait_for_the_commit(redis: RedisServer, se
 @pytest.mark.django_db(transaction=True)
 def test_replicas_that_do_not_confirm_at_the_commit_are_told(redis: RedisServer, settings: Any, caplog: Any) -> None:
     """The task is there; the error is in the log and told by the handle. Here is no replica."""
-    settings.TASKQ = {**settings.TASKQ, "ENQUEUE_TIMEOUT": 0.2, "DEFAULTS": {"replicated": True}}
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE_TIMEOUT": 1, "DEFAULTS": {"replicated": True}}
 
     with caplog.at_level(logging.ERROR, logger="django.db"), transaction.atomic():
         handle = greet.delay("Ada")

@@ -611,8 +611,9 @@ async def test_while_redis_is_away_every_route_says_so_and_names_no_address(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with RedisServer() as server:
-        taskq = TaskQ(server.url, enqueue_timeout=0.2)
-        await enqueue(taskq, "1")
+        patient, taskq = TaskQ(server.url), TaskQ(server.url, enqueue_timeout=0.2)
+        await enqueue(patient, "1")
+        await patient.aclose()
         async with requests(api_app(taskq, allow_anonymous=True, show_payloads=True)) as web:
             server.stop()
             looked = {
