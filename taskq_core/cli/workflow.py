@@ -100,13 +100,16 @@ def show_workflow(session: Session, queue: str, workflow_id: str, form: str) -> 
 @_queue
 @click.option("--page", type=click.IntRange(1), default=1, show_default=True, help="number of the page")
 @click.option("--size", type=click.IntRange(1, MEMBERS_MAX), default=30, show_default=True, help="members on a page")
+@click.option("--failed", is_flag=True, help="members that have failed alone; some, if there are more than --size")
 @click.argument("workflow_id", metavar="ID")
 @click.argument("name", metavar="STEP")
 @click.pass_obj
-def show_step(session: Session, queue: str, workflow_id: str, name: str, page: int, size: int) -> None:
+def show_step(session: Session, queue: str, workflow_id: str, name: str, page: int, size: int, failed: bool) -> None:
     """Show the step STEP of the workflow ID: what it returned, or the members of a group with how each stands."""
     out = session.output
-    found = Dashboard(session.inspector).workflow_step(queue, workflow_id, name, skip=(page - 1) * size, count=size)
+    found = Dashboard(session.inspector).workflow_step(
+        queue, workflow_id, name, skip=(page - 1) * size, count=size, only_failed=failed
+    )
     step = found.step
     if out.as_json:
         out.json({**documents.step(found), "page": page, "page_size": size})
@@ -133,8 +136,11 @@ def show_step(session: Session, queue: str, workflow_id: str, name: str, page: i
         for each in found.members
     ]
     pages = -(-step.members // size)
-    out.table(columns, cells, empty=f"there are {pages} pages" if page > 1 else "it has no members")
-    if pages > 1:
+    none = "no member has failed" if failed else "it has no members"
+    out.table(columns, cells, empty=f"there are {pages} pages" if page > 1 else none)
+    if failed:
+        out.note(f"{len(cells)} of {step.failed} that have failed")
+    elif pages > 1:
         out.note(f"page {page} of {pages}, {step.members} members")
 
 

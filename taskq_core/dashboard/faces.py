@@ -144,7 +144,9 @@ class Dashboard:
         """
         return self._inspector.follow(partial(read_workflow, name=queue, workflow_id=workflow_id))
 
-    def workflow_step(self, queue: str, workflow_id: str, step: str, *, skip: int = 0, count: int = 50) -> StepDetail:
+    def workflow_step(
+        self, queue: str, workflow_id: str, step: str, *, skip: int = 0, count: int = 50, only_failed: bool = False
+    ) -> StepDetail:
         """Return one step of a workflow with what it returned, or a group with members in their order.
 
         Args:
@@ -153,6 +155,7 @@ class Dashboard:
             step: Name of the step.
             skip: How many members to leave out before.
             count: Most members to return, 1 to 500.
+            only_failed: Return members that have failed alone: so many of them, by number, and with no `skip`.
 
         Raises:
             QueueNotFoundError: No queue has this name.
@@ -161,7 +164,15 @@ class Dashboard:
             ConfigurationError: A number is out of bounds.
         """
         return self._inspector.follow(
-            partial(read_step, name=queue, workflow_id=workflow_id, step=step, skip=skip, count=count)
+            partial(
+                read_step,
+                name=queue,
+                workflow_id=workflow_id,
+                step=step,
+                skip=skip,
+                count=count,
+                only_failed=only_failed,
+            )
         )
 
     def workflow_counts(self, names: Sequence[str]) -> Sequence[WorkflowCounts]:
@@ -312,11 +323,19 @@ class AsyncDashboard:
         return await self._inspector.follow(partial(read_workflow, name=queue, workflow_id=workflow_id))
 
     async def workflow_step(
-        self, queue: str, workflow_id: str, step: str, *, skip: int = 0, count: int = 50
+        self, queue: str, workflow_id: str, step: str, *, skip: int = 0, count: int = 50, only_failed: bool = False
     ) -> StepDetail:
         """Return one step of a workflow, or a group with members. As `Dashboard.workflow_step`."""
         return await self._inspector.follow(
-            partial(read_step, name=queue, workflow_id=workflow_id, step=step, skip=skip, count=count)
+            partial(
+                read_step,
+                name=queue,
+                workflow_id=workflow_id,
+                step=step,
+                skip=skip,
+                count=count,
+                only_failed=only_failed,
+            )
         )
 
     async def workflow_counts(self, names: Sequence[str]) -> Sequence[WorkflowCounts]:

@@ -22,7 +22,7 @@ WORKFLOWS_MAX = 1_000
 """Most workflows of one page."""
 WORKFLOW_SCAN_MAX = 2_000
 """Most workflows that one search reads."""
-_STEP = 500
+_STEP = 200
 _RUNNING, _ENDED = "r", "e"
 
 

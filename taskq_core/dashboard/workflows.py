@@ -113,9 +113,13 @@ def read_workflow(keys: Keys, name: str, workflow_id: str) -> Steps[WorkflowDeta
     return WorkflowDetail(graph=graph, drawing=drawing_of(graph))
 
 
-def read_step(keys: Keys, name: str, workflow_id: str, step: str, *, skip: int, count: int) -> Steps[StepDetail]:
+def read_step(
+    keys: Keys, name: str, workflow_id: str, step: str, *, skip: int, count: int, only_failed: bool
+) -> Steps[StepDetail]:
     """Return one step of a workflow, and of a group the members of one page. Four calls, however many there are."""
     check_whole("skip", skip, least=0, most=10**12)
+    if only_failed and skip:
+        raise ConfigurationError(f"skip must be 0 where failed members alone are wanted, got {skip}")
     if not 1 <= count <= MEMBERS_MAX:
         raise ConfigurationError(f"count must be from 1 to {MEMBERS_MAX}, got {count}")
     queue = yield from known_queue(keys, name)
@@ -124,11 +128,11 @@ def read_step(keys: Keys, name: str, workflow_id: str, step: str, *, skip: int, 
         raise WorkflowNotFoundError(name, workflow_id, f"it has no step {step!r:.200}")
     most = STEP_RESULT_BYTES if found.members is None else MEMBER_RESULT_BYTES
     stored: StoredStep | None = yield from ask(
-        operations.read_step(queue, workflow_id, number, first=skip, count=count, most=most)
+        operations.read_step(queue, workflow_id, number, first=skip, count=count, most=most, only_failed=only_failed)
     )
     if stored is None:
         raise WorkflowNotFoundError(name, workflow_id, "there is no such workflow, or it is kept no longer")
-    members = [_member(queue, workflow_id, found, at, each) for at, each in enumerate(stored.members, skip)]
+    members = [_member(queue, workflow_id, found, each) for each in stored.members]
     return StepDetail(
         queue=name,
         workflow_id=workflow_id,
@@ -141,7 +145,7 @@ def read_step(keys: Keys, name: str, workflow_id: str, step: str, *, skip: int, 
     )
 
 
-def _member(queue: QueueKeys, workflow_id: str, group: StepInfo, number: int, stored: StoredMember) -> MemberRow:
+def _member(queue: QueueKeys, workflow_id: str, group: StepInfo, stored: StoredMember) -> MemberRow:
     if stored.end:
         state = StepState.FAILED if stored.end == b"f" else StepState.SUCCEEDED
     elif group.state in (StepState.SUCCEEDED, StepState.FAILED):  # it ends as this is read
@@ -151,8 +155,8 @@ def _member(queue: QueueKeys, workflow_id: str, group: StepInfo, number: int, st
     else:
         state = group.state
     return MemberRow(
-        number=number,
-        task_id=stored.task_id or f"{workflow_id}.{group.name}.{number}",
+        number=stored.number,
+        task_id=stored.task_id or f"{workflow_id}.{group.name}.{stored.number}",
         queue=stored.queue or queue.name,
         state=state,
         error=stored.failure.decode("utf-8", "replace"),

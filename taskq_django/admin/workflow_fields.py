@@ -18,7 +18,7 @@ from taskq_django.admin.base import MixinBase
 from taskq_django.admin.task_page import block, moment, roughly, when
 from taskq_django.admin.wording import Links, number
 
-STEP_VAR, STEPS_PAGE_VAR, MEMBERS_PAGE_VAR = "step", "steps", "members"
+STEP_VAR, STEPS_PAGE_VAR, MEMBERS_PAGE_VAR, FAILED_VAR = "step", "steps", "members", "failed"
 _PARTS = {STEP_VAR: "taskq-step", STEPS_PAGE_VAR: "taskq-steps", MEMBERS_PAGE_VAR: "taskq-step"}
 STEPS_SHOWN = 100
 """Most steps of a workflow that its page lists at once."""
@@ -161,7 +161,7 @@ class WorkflowColumns(MixinBase):
         sees_tasks, total = workflow.links.sees_tasks, found.step.members or 0
         if not total:
             return format_html("<p>{}</p>", _now("It has no members (yet)."))
-        page = workflow.members_page
+        page, only_failed = workflow.members_page, FAILED_VAR in workflow.asked
         heads = [_now("Number"), _now("State"), _now("Task"), _now("Queue")]
         rows = [
             (
@@ -175,12 +175,18 @@ class WorkflowColumns(MixinBase):
         ]
         table = words.table([*heads, *([_now("Error or result")] if sees_tasks else [])], rows, _now("Members"))
         pager = _pager(workflow.asked, MEMBERS_PAGE_VAR, page, len(rows), total, MEMBERS_SHOWN)
-        return format_html("{}{}", table, pager)
+        if only_failed:
+            facts = {"shown": number(len(rows)), "failed": number(found.step.failed)}
+            pager = _choice(workflow.asked, "", _now("All members"), _now("%(shown)s of %(failed)s failed") % facts)
+        elif found.step.failed:
+            text = _now("Those that have failed (%(failed)s)") % {"failed": number(found.step.failed)}
+            return format_html("{}{}{}", _choice(workflow.asked, "1", text), table, pager)
+        return format_html("{}{}", pager, table) if only_failed else format_html("{}{}", table, pager)
 
 
 def asked_of(query: Mapping[str, str]) -> dict[str, str]:
     """Return what an address asks of the page of a workflow."""
-    return {name: query[name] for name in (STEP_VAR, STEPS_PAGE_VAR, MEMBERS_PAGE_VAR) if query.get(name)}
+    return {name: query[name] for name in (STEP_VAR, STEPS_PAGE_VAR, MEMBERS_PAGE_VAR, FAILED_VAR) if query.get(name)}
 
 
 def members_page(asked: Mapping[str, str], total: int) -> int:
@@ -212,6 +218,13 @@ def _pager(asked: Mapping[str, str], name: str, page: int, shown: int, total: in
 def _address(asked: Mapping[str, str], part: str, **changes: str) -> str:
     """Return the address of the same page with something else asked of it, at the part of it that tells that."""
     return f"?{urlencode({**asked, **changes})}#{part}"
+
+
+def _choice(asked: Mapping[str, str], failed: str, label: str, said: str = "") -> SafeString:
+    """Return a link to the members that have failed, or to all."""
+    kept = {key: value for key, value in asked.items() if key in (STEP_VAR, STEPS_PAGE_VAR)}
+    address = _address(kept, _PARTS[STEP_VAR], **({FAILED_VAR: failed} if failed else {}))
+    return format_html('<p class="taskq-pages">{} <a href="{}">{}</a></p>', said, address, label)
 
 
 def _step_link(asked: Mapping[str, str], name: str) -> SafeString:

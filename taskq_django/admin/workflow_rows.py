@@ -44,7 +44,7 @@ def read_one(key: str, links: Links) -> Any:
     problem = ""
     try:
         detail = Dashboard(Inspector(taskq)).workflow(queue, workflow_id)
-    except (QueueNotFoundError, WorkflowNotFoundError, ConfigurationError):
+    except (QueueNotFoundError, WorkflowNotFoundError):
         return None
     except (WorkflowDamagedError, BrokerReplyError) as error:
         if isinstance(error, BrokerReplyError) and "WRONGTYPE" not in str(error):

@@ -9,13 +9,20 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from taskq_core import WorkflowError
-from taskq_core.dashboard import Dashboard, WorkflowCounts
+from taskq_core.dashboard import MEMBERS_MAX, Dashboard, WorkflowCounts
 from taskq_core.inspector import Inspector
 from taskq_django.admin.base import BaseAdmin
 from taskq_django.admin.change_list import CURSOR_VAR
 from taskq_django.admin.wording import Links
 from taskq_django.admin.workflow_actions import WorkflowActions
-from taskq_django.admin.workflow_fields import MEMBERS_SHOWN, STEP_VAR, WorkflowColumns, asked_of, members_page
+from taskq_django.admin.workflow_fields import (
+    FAILED_VAR,
+    MEMBERS_SHOWN,
+    STEP_VAR,
+    WorkflowColumns,
+    asked_of,
+    members_page,
+)
 from taskq_django.admin.workflow_filters import WorkflowQueueFilter, WorkflowStateFilter
 from taskq_django.admin.workflow_rows import WorkflowRows, read_one
 from taskq_django.app import taskq
@@ -95,11 +102,13 @@ class WorkflowAdminMixin(WorkflowColumns, WorkflowActions):
         if total is None:
             return
         workflow.members_page = members_page(workflow.asked, total)
-        skip = (workflow.members_page - 1) * MEMBERS_SHOWN
+        only_failed = FAILED_VAR in workflow.asked
+        skip = 0 if only_failed else (workflow.members_page - 1) * MEMBERS_SHOWN
+        count = MEMBERS_MAX if only_failed else MEMBERS_SHOWN
         record = workflow.record
         try:
             workflow.step = self.dashboard().workflow_step(
-                record.queue, record.id, name, skip=skip, count=MEMBERS_SHOWN
+                record.queue, record.id, name, skip=skip, count=count, only_failed=only_failed
             )
         except WorkflowError:  # it is gone since it was read
             return

@@ -68,10 +68,15 @@ def add_workflow_routes(router: APIRouter, taskq: TaskQ, parts: Parts) -> None:
         step: Annotated[str, Query(description="Name of the step.", examples=["resize"])],
         shown: ShownDep,
         page: PageQuery = 1,
+        failed: Annotated[
+            bool, Query(description="Members that have failed alone: so many as are on a page, on the first one.")
+        ] = False,
         page_size: Annotated[int, Query(ge=1, le=MEMBERS_MAX, description="Most members on a page.")] = 30,
     ) -> models.StepDetail:
         """Tell one step of a workflow with what it returned, or a group with its members, page by page."""
-        found = await dashboard.workflow_step(queue, workflow_id, step, skip=(page - 1) * page_size, count=page_size)
+        found = await dashboard.workflow_step(
+            queue, workflow_id, step, skip=(page - 1) * page_size, count=page_size, only_failed=failed
+        )
         return models.step_of(found, shown)
 
     @router.get("/workflows/{queue}/{workflow_id:taskq_any}", tags=["workflows"], responses=responses(404, 409))

@@ -290,6 +290,7 @@ def test_members_of_a_group_are_read_page_by_page(viewer: Client, redis: RedisSe
     redis.client.hset(f"{key}:g0", "50", '{"sheets":7}')
     for number in (50, 51):
         redis.client.setbit(f"{key}:d0", number, 1)
+    redis.client.hset(key, "gf0", 1)
 
     pages = [html_of(viewer, own_page(handle), step="pages", members=page) for page in (1, 2, 3, 9)]
     first, second, third, beyond = [table_of(html, "Members") for html in pages]
@@ -303,6 +304,10 @@ def test_members_of_a_group_are_read_page_by_page(viewer: Client, redis: RedisSe
     assert 'href="?step=pages&amp;members=3#taskq-step"' in pages[1]
     assert 'class="taskq-box taskq-box-shown"' in pages[1]
     assert page_of_task(handle, "pages.50") in pages[1]
+    (failed,) = re.findall(r'<a href="([^"]*)">Those that have failed \(1\)</a>', pages[1])
+    html = html_of(viewer, own_page(handle) + unescape(failed))
+    assert [row.split()[0] for row in table_of(html, "Members")] == ["51"]
+    assert "1 of 1 failed All members" in text_of(html)
     assert "There is no step “others” in it." in html_of(viewer, own_page(handle), step="others")
 
 

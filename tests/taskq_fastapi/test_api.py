@@ -705,6 +705,9 @@ async def test_steps_and_members_are_told_page_by_page(taskq: TaskQ, web: HttpCl
     nowhere = (await web.get("/workflows/search", params={"queue": "none", "text": "x"})).json()
     foreign = await web.get("/workflows/search", params={"cursor": "x"})
 
+    server.client.hset(f"{key}:f0", "1", "no ink")
+    failed = (await web.get(path, params={"step": "notes", "failed": "true"})).json()
+    assert [(each["number"], each["error"]) for each in failed["members"]] == [(1, "no ink")]
     assert [each["task_id"] for each in found["members"]] == [f"{handle.id}.notes.{number}" for number in (3, 4)]
     assert [each["state"] for each in found["members"]] == ["started", "started"]
     short, long = (each["result"] for each in found["members"])

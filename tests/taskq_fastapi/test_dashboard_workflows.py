@@ -85,6 +85,7 @@ async def test_members_of_a_group_are_told_page_by_page(taskq: TaskQ, server: Re
     async with looking(dashboard_of(taskq)) as web:
         whole = await web.get("/workflow", params={"queue": "default", "id": handle.id})
         pages = [await web.get("/workflow-step", params={**address, "page": page}) for page in (1, 3, 4)]
+        failed = (await web.get("/workflow-step", params={**address, "failed": "1"})).text
         missing = await web.get("/workflow-step", params={**address, "step": "others"})
         listed = (await web.get("/workflows?queue=default")).text
     async with looking(dashboard_of(taskq), user="vera:viewer") as web:
@@ -98,6 +99,9 @@ async def test_members_of_a_group_are_told_page_by_page(taskq: TaskQ, server: Re
     assert first[1] == f"1 failed {handle.id}.notes.1 default card 4242 &lt;b&gt;"
     assert first[2] == f"2 succeeded {handle.id}.notes.2 default {{&#34;secret&#34;: 7}}"
     assert "There are no more" in pages[2].text
+    assert "Those that have failed (1)" in pages[0].text
+    assert [row.split()[0] for row in rows(failed, "members")] == ["1"]
+    assert "1 of 1:" in failed
     assert (missing.status_code, "it has no step" in missing.text) == (404, True)
     assert "secret" not in viewed
     assert "You may not see it." in viewed

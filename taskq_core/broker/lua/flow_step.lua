@@ -6,11 +6,12 @@
   ARGV[2]  int     number of the first member
   ARGV[3]  int     how many members to read at most
   ARGV[4]  int     most bytes that are read of a result
+  ARGV[5]  int     1 for members that have failed alone, some of them if there are more than are read at most
 
   A member that waits to be enqueued, or whose queue is another one, has what it enqueues in `<W>:h<node>`: see `_flow`.
 
   returns  nothing if there is no such workflow; what a step returned, and how many bytes that has; of a group per
-           member 'd' if it has succeeded, 'f' if it has failed, its failure, its id if that is not made of its number,
+           member its number, 'd' if it has succeeded, 'f' if it has failed, its failure, its id if that is not made of its number,
            its queue if it waits or that is another one, what it returned, and how many bytes that has; '' for what
            there is not
 ]]
@@ -25,14 +26,34 @@ if not facts[2] then
   return { string.sub(result, 1, most), #result, {} }
 end
 local found = {}
-local last = math.min(first + tonumber(ARGV[3]), tonumber(facts[2]) or 0) - 1
-for k = first, last do
-  local member = string.format('%.0f', k)
+local count, wanted = tonumber(ARGV[3]), {}
+if ARGV[5] == '1' then
+  local cursor, known = '0', {}
+  repeat
+    local page = redis.call('HSCAN', W .. ':f' .. i, cursor, 'COUNT', count)
+    cursor = page[1]
+    for at = 1, #page[2], 2 do
+      local k = tonumber(page[2][at])
+      if k and not known[k] then -- a scan may come by one twice
+        known[k] = true
+        wanted[#wanted + 1] = k
+      end
+    end
+  until cursor == '0' or #wanted >= count
+  table.sort(wanted)
+else
+  for k = first, math.min(first + count, tonumber(facts[2]) or 0) - 1 do
+    wanted[#wanted + 1] = k
+  end
+end
+for at = 1, math.min(#wanted, count) do
+  local member = string.format('%.0f', wanted[at])
   local packed = redis.call('HGET', W .. ':h' .. i, member)
   local queue = packed and string.match(packed, '^%S+ %a %S+ ([^\n]+)\n') or ''
   local result = redis.call('HGET', W .. ':g' .. i, member) or ''
   local failure = redis.call('HGET', W .. ':f' .. i, member)
   found[#found + 1] = {
+    wanted[at],
     failure and 'f' or redis.call('GETBIT', W .. ':d' .. i, member) == 1 and 'd' or '',
     failure or '',
     redis.call('HGET', W .. ':x' .. i, 'n' .. member) or '',

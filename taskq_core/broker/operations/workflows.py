@@ -247,6 +247,7 @@ class StoredMember:
     """A member of a group, as it stands in Redis.
 
     Attributes:
+        number: Which it is, from 0.
         end: b"d" if it has succeeded, b"f" if it has failed, b"" if it has not ended.
         failure: Text of its failure.
         task_id: Id of its task, "" if that is made of its number.
@@ -255,6 +256,7 @@ class StoredMember:
         size: Bytes of that.
     """
 
+    number: int
     end: bytes
     failure: bytes
     task_id: str
@@ -279,14 +281,17 @@ class StoredStep:
 
 
 def read_step(
-    queue: QueueKeys, workflow_id: str, node: int, *, first: int, count: int, most: int
+    queue: QueueKeys, workflow_id: str, node: int, *, first: int, count: int, most: int, only_failed: bool = False
 ) -> Operation[StoredStep | None]:
-    """Read what a step returned, or members of a group, of each at most `most` bytes; None if the workflow is gone."""
+    """Read what a step returned, or members of a group, of each at most `most` bytes; None if the workflow is gone.
+
+    Of those that have failed alone it reads the first it comes by, whatever `first` says.
+    """
 
     def member(reply: Any) -> StoredMember:
-        end, failure, task_id, name, result, size = reply
+        number, end, failure, task_id, name, result, size = reply
         told = (task_id.decode("utf-8", "replace"), name.decode("utf-8", "replace"))
-        return StoredMember(end, failure, *told, result, int(size))
+        return StoredMember(int(number), end, failure, *told, result, int(size))
 
     def read(reply: Any) -> StoredStep | None:
         if reply is None:
@@ -294,7 +299,7 @@ def read_step(
         return StoredStep(reply[0], int(reply[1]), [member(each) for each in reply[2]])
 
     keys = (queue.workflow(workflow_id),)
-    return Operation("read_step", load("flow_step"), keys, (node, first, count, most), read)
+    return Operation("read_step", load("flow_step"), keys, (node, first, count, most, int(only_failed)), read)
 
 
 # --- cancel, retry, clean ---------------------------------------------------------------------------------------------

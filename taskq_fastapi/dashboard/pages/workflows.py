@@ -4,7 +4,7 @@ from functools import partial
 
 from markupsafe import Markup
 
-from taskq_core.dashboard import StepDetail, WorkflowDetail, graph_svg
+from taskq_core.dashboard import MEMBERS_MAX, StepDetail, WorkflowDetail, graph_svg
 from taskq_core.workflow import StepInfo, WorkflowState
 from taskq_fastapi.api.access import Shown as ShownOfTasks
 from taskq_fastapi.dashboard.blobs import SHOWN_BYTES, Blob, listed, whole
@@ -64,8 +64,13 @@ async def show_step(view: View) -> Shown:
     """Show one step of a workflow with what it returned, or a group with its members."""
     queue, workflow_id, name = (view.query.need(each) for each in ("queue", "id", "step"))
     asked = view.paging(0)
-    read = partial(view.dashboard.workflow_step, queue, workflow_id, name, skip=asked.skip, count=asked.rows)
-    found: StepDetail = await view.shared(("workflow-step", queue, workflow_id, name, asked.skip, asked.rows), read)
+    only_failed = bool(view.query.get("failed"))
+    skip, count = (0, MEMBERS_MAX) if only_failed else (asked.skip, asked.rows)
+    read = partial(
+        view.dashboard.workflow_step, queue, workflow_id, name, skip=skip, count=count, only_failed=only_failed
+    )
+    key = ("workflow-step", queue, workflow_id, name, skip, count, only_failed)
+    found: StepDetail = await view.shared(key, read)
     step = found.step
     of_members = view.shown if view.shown.may_ask_payloads else ShownOfTasks(payloads=False, redact=None)
     return view.page(
@@ -84,6 +89,7 @@ async def show_step(view: View) -> Shown:
             )
             for each in found.members
         ],
+        only_failed=only_failed,
         paging=view.paging(step.members or 0),
     )
 

@@ -150,6 +150,11 @@ def test_step(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -
     assert "card of 2 is gone" in lines[1]
     assert "page 2 of 3, 3 members" in run(*words, "--size", "1", "--page", "2").stderr
     assert "there are 3 pages" in run(*words, "--size", "1", "--page", "9").stdout
+    failed = run(*words, "--failed")
+    assert [line.split()[:2] for line in failed.stdout.split("\n\n")[1].splitlines()[1:]] == [["1", "failed"]]
+    assert "1 of 1 that have failed" in failed.stderr
+    assert [each["number"] for each in run_json(*words, "--failed")["members"]] == [1]
+    run(*words, "--failed", "--page", "2", status=1)
     found = run_json(*words, "--size", "2", "--page", "2")
     assert [(each["number"], each["state"], each["result"]) for each in found["members"]] == [(2, "succeeded", "3")]
     assert (found["total"], found["succeeded"], found["failed"], found["page"]) == (3, 2, 1, 2)

@@ -101,6 +101,27 @@ async def test_a_group_is_read_page_by_page_at_one_price(ask: Ask, app: TaskQ, c
     assert await commands_of("workflow_step", "default", many.id, "g", skip=2_950) == price
 
 
+async def test_members_that_have_failed_are_told_alone(ask: Ask, app: TaskQ, redis_server: RedisServer) -> None:
+    members = (app.remote("t").si(number=number) for number in range(3_000))
+    handle = await group(members, name="g").adelay()
+    key = f"{app.runtime.keys.queue('default').workflow(handle.id)}:f0"
+    none = await step_of(ask, handle, "g", only_failed=True)
+    redis_server.client.hset(key, mapping={str(number): "no ink" for number in (2_999, 7, 1_024)})
+    few = await step_of(ask, handle, "g", only_failed=True)
+    redis_server.client.hset(key, mapping={str(number): "no ink" for number in range(0, 3_000, 3)})
+    many = await step_of(ask, handle, "g", only_failed=True, count=40)
+
+    assert none.members == []
+    assert [(each.number, each.state, each.error) for each in few.members] == [
+        (number, "failed", "no ink") for number in (7, 1_024, 2_999)
+    ]
+    numbers = [each.number for each in many.members]
+    assert (len(numbers), len(set(numbers)), sorted(numbers)) == (40, 40, numbers)
+    assert {each.state for each in many.members} == {"failed"}
+    with pytest.raises(ConfigurationError, match="skip must be 0 where failed members alone are wanted, got 1"):
+        await step_of(ask, handle, "g", only_failed=True, skip=1)
+
+
 async def test_what_a_step_returned_is_told_and_cut_where_it_is_long(ask: Ask, app: TaskQ) -> None:
     @app.task(name="long")
     async def long(size: int) -> str:
