@@ -50,9 +50,7 @@ def test_every_action_is_tried() -> None:
 
 
 @pytest.mark.timeout(600)  # dozens of pages
-def test_it_fits_a_narrow_screen_where_nothing_keeps_people_from_using_it(
-    site: Site, scene: Scene, paths: Sequence[str]
-) -> None:
+def test_it_fits_a_narrow_screen(site: Site, scene: Scene, paths: Sequence[str]) -> None:
     page = site.operator(viewport=NARROW).new_page()
     first_of_each = {site.at(found[0]) for found in addresses(scene).values()}
 
@@ -72,7 +70,7 @@ def test_it_fits_a_narrow_screen_where_nothing_keeps_people_from_using_it(
 
 
 @pytest.mark.timeout(600)
-def test_nothing_keeps_people_from_using_it_in_the_light_and_in_the_dark(site: Site, paths: Sequence[str]) -> None:
+def test_nothing_keeps_people_from_using_it(site: Site, paths: Sequence[str]) -> None:
     """In the dark only colours are others, so only they are looked at again."""
     visitor = site.operator(reduced_motion="reduce")  # colours change at once
     visitor.expect_trouble("40[04]")
