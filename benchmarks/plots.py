@@ -13,6 +13,8 @@ from benchmarks.results import Results, Row, shown
 
 EARLIER = "measured earlier, not in this run"
 OURS = "taskq"
+NOISY_PERCENT = 10.0
+"""Of a CPU, by foreign processes; beyond that page and pictures say that the machine was not quiet."""
 
 _WIDTH, _LABELS, _FIGURES, _EDGE = 960, 410, 96, 20
 _BAR, _STEP, _HEAD, _FOOT = 14, 24, 66, 44
@@ -97,6 +99,8 @@ def draw(results: Results, picture: Picture) -> str:
     placements = "; ".join(
         dict.fromkeys(results.placements[row.placement] for row in rows if row.placement in results.placements)
     )
+    if is_noisy(results):
+        placements += "; the machine was not quiet"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
         f'aria-label="{escape(described(picture, rows))}">',
@@ -196,6 +200,11 @@ def detail_of(row: Row) -> str:
     if row.measure.startswith("enqueue"):  # not a matter of how workers are set up
         return row.title.removeprefix("enqueue, ").removeprefix("one after another, ")
     return row.setting
+
+
+def is_noisy(results: Results) -> bool:
+    """Return whether foreign processes had so much of the machine that figures say little."""
+    return (results.noise.get("foreign_percent_median") or 0.0) > NOISY_PERCENT
 
 
 def described(picture: Picture, rows: Sequence[Row]) -> str:

@@ -7,15 +7,13 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.plots import EARLIER, PICTURES_OF_PEERS, Picture, described, detail_of, draw, rows_of
+from benchmarks.plots import EARLIER, PICTURES_OF_PEERS, Picture, described, detail_of, draw, is_noisy, rows_of
 from benchmarks.results import Results, shown
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "images" / "benchmarks"
 RESULTS = PICTURES / "peers.json"
 PAGE = ROOT / "docs" / "explanation" / "performance.md"
-NOISY_PERCENT = 10.0
-"""Of a CPU, by foreign processes; beyond that the page says that the machine was not quiet."""
 
 
 def table(results: Results, picture: Picture) -> str:
@@ -48,7 +46,7 @@ def conditions(results: Results) -> str:
             f"{noise['foreign_percent_median']:.1f} % of a CPU (at most {noise['foreign_percent_highest']:.1f}); "
             f"load {noise['load_median']:.1f}."
         )
-    if (noise.get("foreign_percent_median") or 0.0) > NOISY_PERCENT:
+    if is_noisy(results):
         lines.append("The machine was not quiet: take the figures for the order of size, and measure on your own.")
     lines += [f"Not measured: {entry.system}, {entry.what}: {entry.reason}." for entry in results.absent]
     return "\n".join(lines) + "\n"

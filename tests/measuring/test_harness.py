@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -306,6 +307,16 @@ def test_publishing_again_changes_nothing(tmp_path: Path) -> None:
     assert "old" not in first
     assert f"| asynq (Go) | {plots.EARLIER} | 12,800 | {plots.EARLIER} |" in first
     assert "Not measured: rq, everything: pip failed." in first
+
+
+def test_page_and_pictures_say_when_the_machine_was_not_quiet() -> None:
+    quiet = Results.read(GOLDEN)
+    noisy = replace(quiet, noise={**quiet.noise, "foreign_percent_median": 60.0})
+    picture = next(picture for picture in plots.PICTURES_OF_PEERS if picture.name == "drain-50")
+
+    assert "not quiet" in plots.draw(noisy, picture)
+    assert "not quiet" in publishing.conditions(noisy)
+    assert "not quiet" not in plots.draw(quiet, picture) + publishing.conditions(quiet)
 
 
 def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
