@@ -1,8 +1,8 @@
 """Carry workflows between queues, and notice steps whose end nobody told: see `taskq_core.workflow.carrying`.
 
 One worker per queue acts, by lease; the worker that settled a step which has to be carried does it at once, whoever
-leads, since every way may be gone twice. Where no workflow is under way, and where another worker leads, it looks no
-more often than other services do for the lease.
+leads, since every way may be gone twice. Where another worker leads, it looks no more often than other services do for
+the lease.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class Carrier:
         queues: The queues of the worker.
         runner: Sends operations.
         owner: Token of the worker.
-        every_s: Seconds between two looks while a workflow is under way.
+        every_s: Seconds between two looks of who leads.
         leader_s: Seconds the lease of a leader lasts.
     """
 
@@ -47,7 +47,7 @@ class Carrier:
         self._sweeps = {name: Sweep() for name in self._queues}
         self._urgent: set[str] = set()
         self._called = asyncio.Event()
-        self._is_under_way = False
+        self._leads = False
         self.has_looked = False
         """Whether it has looked at every queue once."""
 
@@ -68,7 +68,7 @@ class Carrier:
             more = await self._look(self._keys.queue(name), owner="")
             self._urgent.discard(name)
             self._urgent |= more
-        self._is_under_way = False
+        self._leads = False
         others: set[str] = set()
         for name, queue in self._queues.items():
             self._urgent |= await self._look(queue, owner=self._owner, sweep=self._sweeps[name], others=others)
@@ -79,7 +79,7 @@ class Carrier:
         if not self._urgent:
             self._called.clear()
             try:
-                async with asyncio.timeout(jittered(self._every_s if self._is_under_way else self._rest_s)):
+                async with asyncio.timeout(jittered(self._every_s if self._leads else self._rest_s)):
                     await self._called.wait()
             except TimeoutError:
                 pass
@@ -91,7 +91,7 @@ class Carrier:
         due = await self._runner.run(read_due(queue, owner=owner, leader_ms=self._leader_ms))
         if not due.leads:
             return set()
-        self._is_under_way = self._is_under_way or due.is_under_way
+        self._leads = True
         if others is not None:
             others.update(due.queues)
         more = await self._follow(

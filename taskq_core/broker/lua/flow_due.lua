@@ -24,6 +24,9 @@ local now_s = clock(ARGV[1])
 if ARGV[2] ~= '' and not lead(KEYS[1], KEYS[2], ARGV[2], ARGV[3]) then
   return { 0 }
 end
+if redis.call('EXISTS', KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]) == 0 then
+  return { 1, 0, 0, 0, 0 } -- no workflow is under way, as in most queues at most times
+end
 local reply = { 1, redis.call('ZCARD', KEYS[5]), 0 }
 local notes = redis.call('HSCAN', KEYS[3], 0, 'COUNT', ARGV[4])[2]
 reply[3] = #notes / 2

@@ -390,11 +390,6 @@ class ToCarry:
     queues: list[str] = field(default_factory=list)
     abandoned: list[str] = field(default_factory=list)
 
-    @property
-    def is_under_way(self) -> bool:
-        """Whether a workflow has something in the queue, or waits for another queue."""
-        return bool(self.steps or self.notes or self.out or self.queues or self.abandoned)
-
 
 def read_due(queue: QueueKeys, *, owner: str, leader_ms: int, now_ns: int | None = None) -> Operation[ToCarry]:
     """Read what the carrier of a queue has to do, as its leader; an empty owner reads it whoever leads."""

@@ -21,21 +21,14 @@ class Answers:
         return self.answers.pop(0)
 
 
-@pytest.mark.parametrize(
-    ("answer", "rest_s"),
-    [
-        pytest.param(ToCarry(False), 2.0, id="another worker leads"),
-        pytest.param(ToCarry(True), 2.0, id="no workflow is under way"),
-        pytest.param(ToCarry(True, queues=["go"]), 0.5, id="one waits for another queue"),
-    ],
-)
-async def test_it_looks_often_only_while_a_workflow_is_under_way(
-    answer: ToCarry, rest_s: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("leads", "rest_s"), [(True, 0.5), (False, 2.0)])
+async def test_who_does_not_lead_looks_only_for_the_lease(
+    leads: bool, rest_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rests: list[float] = []
     monkeypatch.setattr(carrier, "jittered", lambda seconds: rests.append(seconds) or 0.0)
     keys = Keys()
-    answers: Any = Answers(answer, ToCarry(True), ToCarry(True))
+    answers: Any = Answers(ToCarry(leads))
 
     await Carrier(keys, [keys.queue("default")], answers, owner="w", every_s=0.5, leader_s=6.0).work()
 
