@@ -5,7 +5,7 @@ sampled either. Starting such a span costs about 10 us all the same, so it is no
 passed on as it is. Any other sampler is asked.
 """
 
-from opentelemetry.trace import SpanContext, TracerProvider
+from opentelemetry.trace import SpanContext, TraceFlags, TracerProvider
 
 _PREFIX = "ParentBased{"
 _REMOTE = "remoteParentNotSampled:AlwaysOffSampler"
@@ -35,6 +35,6 @@ class Sampling:
 
     def drops(self, parent: SpanContext) -> bool:
         """Whether a child of this parent is surely not sampled."""
-        if not parent.is_valid or parent.trace_flags.sampled:
+        if parent.trace_flags & TraceFlags.SAMPLED or not parent.is_valid:
             return False
         return self._remote if parent.is_remote else self._local
