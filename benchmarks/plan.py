@@ -74,6 +74,9 @@ def plan(tasks: int) -> Plan:
         rows.append(
             (f"telemetry: delay() with {words}, CPU us a task", "enqueue_single", enqueued, "client_cpu_us", "")
         )
+        if telemetry != "none":
+            title = f"telemetry: the same written beside delay(), {words}, CPU us a task"
+            rows.append((title, "enqueue_single", {**enqueued, "by_hand": True}, "client_cpu_us", ""))
     rows += [
         ("latency at 200 tasks/s, median", "latency", {"per_s": 200, "seconds": 10, "concurrency": 10}, "p50_ms", ""),
         (

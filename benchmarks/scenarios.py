@@ -52,9 +52,13 @@ def _rate(count: int, call: Callable[[], object]) -> float:
 # --- enqueue ----------------------------------------------------------------------------------------------------------
 
 
-def enqueue_single(url: str, *, count: int, telemetry: str = "none") -> Figures:
-    """Blocking `.delay()`, one after another."""
-    _configure(telemetry)
+def enqueue_single(url: str, *, count: int, telemetry: str = "none", by_hand: bool = False) -> Figures:
+    """Blocking `.delay()`, one after another; `by_hand` as for `drain`."""
+    write: Callable[[], object] = int
+    if by_hand:
+        write = _send_by_hand(telemetry)
+    else:
+        _configure(telemetry)
     taskq = app(url)
     task = taskq.tasks["bench:plain"]
     task.delay(0, "warm")
@@ -62,6 +66,7 @@ def enqueue_single(url: str, *, count: int, telemetry: str = "none") -> Figures:
 
     def run() -> None:
         for number in range(count):
+            write()
             task.delay(number, "some text")
 
     rate = _rate(count, run)
@@ -169,6 +174,40 @@ def _instrument_by_hand(taskq: TaskQ, telemetry: str) -> None:
         span.end()
         for histogram, label in zip(histograms, labels, strict=False):
             histogram.record(0.001, label, around)
+
+
+def _send_by_hand(telemetry: str) -> Callable[[], object]:
+    """Return a function that writes what an enqueue writes, with providers that taskq does not see."""
+    from opentelemetry import propagate
+    from opentelemetry.trace import SpanKind, set_span_in_context
+
+    from taskq_core.telemetry import extract
+
+    provider, meter_provider = _providers(telemetry)
+    tracer = provider.get_tracer("by hand")
+    labels = [{f"label.{number}": "some text" for number in range(count)} for count in (6, 2)]
+    records: list[Callable[[], object]] = []
+    if meter_provider is not None:
+        meter = meter_provider.get_meter("by hand")
+        sent, enqueued = meter.create_counter("sent"), meter.create_counter("enqueued")
+        duration = meter.create_histogram("duration", "s")
+        records = [
+            lambda: sent.add(1, labels[0]),
+            lambda: enqueued.add(1, labels[1]),
+            lambda: duration.record(0.001, labels[0]),
+        ]
+    flags = "00" if telemetry == "unsampled" else "01"
+    parent = extract({"traceparent": f"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}"})
+    attributes: dict[str, Any] = {f"attribute.{number}": "some text" for number in range(9)}
+
+    def send() -> None:
+        span = tracer.start_span("send default", parent, SpanKind.PRODUCER, attributes)
+        propagate.inject({}, set_span_in_context(span, parent))
+        span.end()
+        for record in records:
+            record()
+
+    return send
 
 
 def _flush_spans() -> None:
