@@ -68,14 +68,14 @@ def plan(tasks: int) -> Plan:
         arguments = {"kind": "coroutine", "concurrency": 50, "count": tasks // 2, "telemetry": telemetry}
         rows.append((f"telemetry: drain with {words}, worker's CPU us a task", "drain", arguments, "worker_cpu_us", ""))
         if telemetry != "none":
-            title = f"telemetry: the same written by the tasks, {words}, CPU us a task"
+            title = f"telemetry: drain with {words} written by the tasks, worker's CPU us a task"
             rows.append((title, "drain", {**arguments, "by_hand": True}, "worker_cpu_us", ""))
         enqueued = {"count": tasks // 10, "telemetry": telemetry}
         rows.append(
             (f"telemetry: delay() with {words}, CPU us a task", "enqueue_single", enqueued, "client_cpu_us", "")
         )
         if telemetry != "none":
-            title = f"telemetry: the same written beside delay(), {words}, CPU us a task"
+            title = f"telemetry: delay() with {words} written beside it, CPU us a task"
             rows.append((title, "enqueue_single", {**enqueued, "by_hand": True}, "client_cpu_us", ""))
     rows += [
         ("latency at 200 tasks/s, median", "latency", {"per_s": 200, "seconds": 10, "concurrency": 10}, "p50_ms", ""),
