@@ -167,6 +167,28 @@ class FlowMachine(RuleBasedStateMachine):
         name, due = self.old[pick % len(self.old)]
         self.carry(name, due, most)
 
+    @rule(ends=st.lists(st.sampled_from(ENDS), min_size=1, max_size=3))
+    def tell_twice(self, ends: list[Outcome]) -> None:
+        """Two carriers have read how the same steps ended in the other queue."""
+        self.dequeue("other", 3)
+        for outcome in ends:
+            if self.running:
+                self.settle(0, outcome)
+        due = self.look("other")
+        for _ in range(2):
+            self.carry("other", due, 1000)
+        self.carry_all()
+
+    @rule(ends=st.lists(st.sampled_from(ENDS), min_size=1, max_size=3))
+    def die_before_it_is_noted(self, ends: list[Outcome]) -> None:
+        """A carrier dies when it has stored steps in the other queue; they have run when the next one looks."""
+        self.carry("default", self.look("default"), 3)  # read them, note the queue, store them there
+        self.dequeue("other", 3)
+        for outcome in ends:
+            if self.running:
+                self.settle(0, outcome)
+        self.carry_all()
+
     def look(self, name: str) -> ToCarry:
         return self.ask(ops.read_due(self.queue(name), owner="", leader_ms=1000))
 
