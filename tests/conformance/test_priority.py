@@ -71,6 +71,17 @@ def test_who_takes_tasks_need_not_know(broker: Broker) -> None:
     assert sorted(order(broker)) == ["last", "next", "p", "u1", "u2", "u3"]
 
 
+def test_a_retry_of_a_lower_band_holds_up_no_urgent_task(broker: Broker) -> None:
+    """It was urgent at its first attempt, and its name is no place any more."""
+    enqueue(broker, task("again", 5, 0))
+    take(broker, 1)
+    broker.settle(ops.Outcome.RETRY, "again", delay_ms=1)
+    broker.run(ops.forward(broker.queue, owner="w", leader_ms=60_000, now_ns=NOW_NS + 2_000_000_000))
+    enqueue(broker, task("plain", 0), task("urgent", 5))
+
+    assert order(broker) == ["urgent", "again", "plain"]
+
+
 def test_an_id_that_is_used_again_keeps_no_old_place(broker: Broker) -> None:
     """A plain task of an id that was urgent once holds up none that is."""
     enqueue(broker, task("same", 5))

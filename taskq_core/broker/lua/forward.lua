@@ -70,6 +70,9 @@ for source = 1, 2 do
         urgent[band] = urgent[band] or {}
         table.insert(urgent[band], id)
       else
+        if fields[3] then -- retries may be of no band: it is no place for urgent ones any more
+          redis.pcall('ZREM', string.sub(KEYS[5], 1, -5) .. 'urgent', id)
+        end
         redis.call('LPUSH', KEYS[3], id)
       end
       redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
