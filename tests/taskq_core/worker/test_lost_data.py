@@ -65,8 +65,8 @@ async def test_a_redis_that_evicts(start: Runner, policy: str, caplog: pytest.Lo
         server.client.config_set("maxmemory-policy", policy)
         server.client.config_set("maxmemory", str(int(server.client.info("memory")["used_memory"]) - 1_000_000))
         await work.using(queue="elsewhere").adelay(-1, "x")  # a write, so that Redis makes room
-        evicted = int(server.client.info("stats")["evicted_keys"])
         server.client.config_set("maxmemory", "0")
+        evicted = int(server.client.info("stats")["evicted_keys"])
         left = [number for number, each in enumerate(handles) if server.client.exists(queue.task(each.id))]
         is_listed = bool(server.client.exists(queue.pending))
         worker = await start(app=evicting, concurrency=20, reconcile_every=600 if is_listed else 0.3)
