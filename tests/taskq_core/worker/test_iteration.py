@@ -303,7 +303,8 @@ async def test_cancelling_ends_the_loop_and_keeps_the_cursor(
     assert await handle.acancel()
     await until(lambda: state_of(redis_server, queue, handle.id) == "archived")
 
-    assert cursor_of(redis_server, queue, handle.id) == len(seen) - 1, "the item in hand was not gone through"
+    # The item in hand was not gone through; there is none where it was cancelled on the way to the next one.
+    assert cursor_of(redis_server, queue, handle.id) in (len(seen) - 1, len(seen))
 
 
 @pytest.mark.redis
