@@ -653,7 +653,7 @@ def test_a_full_queue_and_a_silent_redis_are_answered_as_the_page_says(tmp_path:
 
             limits = {{**taskq.settings.limits, "images": 2}}
             slow = {{"FIRST_PAUSE": 60, "MAX_PAUSE": 60}}  # so that no try is due while this machine is busy
-            changes = {{"limits": limits, "enqueue_timeout": 0.1, "circuit_breaker": slow}}
+            changes = {{"limits": limits, "enqueue_timeout": 1, "circuit_breaker": slow}}
             taskq.configure(replace(taskq.settings, url="{server.unix_url}", **changes))
             with TestClient(app) as web:
                 def post():
