@@ -1,14 +1,16 @@
-"""Measurement of a rate limit, beside those in `scenarios`: many tasks of which so many may start a second."""
+"""Measurements of limits, beside those in `scenarios`: how many start a second, and how soon one starts that may."""
 
 import asyncio
 import time
 from collections import Counter
+from itertools import pairwise
 
 from taskq_core import TaskQ
 from taskq_core.worker import Worker, WorkerConfig
 
 Figures = dict[str, float]
 PER_S = 1000
+SLOW_PER_S = 20
 
 
 def limited(url: str, *, count: int) -> Figures:
@@ -42,3 +44,49 @@ def limited(url: str, *, count: int) -> Figures:
         "tasks_per_s": count / (ended - enqueued),
         "most_in_a_second": float(max(started_in.values())),
     }
+
+
+def allowed(url: str, *, count: int) -> Figures:
+    """How long after it may start a task starts that has waited for a limit, in milliseconds.
+
+    At 20 a second a task may start a twentieth of a second after the one before; with `concurrency=1` when the
+    function of the one before returns.
+    """
+    taskq = TaskQ(url)
+    rated: list[float] = []
+    placed: list[float] = []
+    ended: list[float] = []
+
+    @taskq.task(name="bench:rated", rate_limit=f"{SLOW_PER_S}/s")
+    async def rated_task(number: int) -> None:
+        rated.append(time.perf_counter())
+
+    @taskq.task(name="bench:placed", concurrency=1)
+    async def placed_task(number: int) -> None:
+        placed.append(time.perf_counter())
+        await asyncio.sleep(0.01)
+        ended.append(time.perf_counter())
+
+    async def work() -> None:
+        worker = Worker(taskq, WorkerConfig(concurrency=50))
+        running = asyncio.create_task(worker.arun())
+        while len(rated) + len(ended) < 2 * count:
+            if running.done():
+                raise SystemExit("the worker has ended")
+            await asyncio.sleep(0.01)
+        worker.stop()
+        await running
+        await taskq.runtime.async_runner.aclose()
+
+    taskq.client.enqueue_many(rated_task.s(number) for number in range(count))
+    taskq.client.enqueue_many(placed_task.s(number) for number in range(count))
+    asyncio.run(work())
+    late = {
+        "rate": sorted(start - before - 1 / SLOW_PER_S for before, start in pairwise(rated)),
+        "place": sorted(start - end for start, end in zip(placed[1:], ended, strict=False)),
+    }
+    figures = {}
+    for name, seconds in late.items():
+        figures[f"{name}_median_ms"] = seconds[len(seconds) // 2] * 1e3
+        figures[f"{name}_p99_ms"] = seconds[int(len(seconds) * 0.99)] * 1e3
+    return figures

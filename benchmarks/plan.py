@@ -98,6 +98,10 @@ def plan(tasks: int) -> Plan:
     for figure, words in (("run_s", "run, s"), ("most_in_a_second", "most in a second")):
         title = f"{tasks // 5:,} tasks limited to 1,000 a second: {words}"
         rows.append((title, "limited", {"count": tasks // 5}, figure, ""))
+    for limit, words in (("rate", "a rate of 20 a second"), ("place", "a place")):
+        for figure, part in (("median", "median"), ("p99", "99th percentile")):
+            title = f"start of a task after {words} allows it, {part}"
+            rows.append((title, "allowed", {"count": tasks // 250}, f"{limit}_{figure}_ms", ""))
     inspected = (
         ("look", "queue_info, memory_usage"),
         ("page", "a page of 1,000 tasks"),
