@@ -1,10 +1,10 @@
 -- Moving a task out of `active`. The caller has checked that the move is rightful; nothing here can fail half-way:
 -- the target sets were checked for their type before the first write.
 
--- leave: take the id off the active list and its lease. `newest` scans the list from the end where the youngest stand.
+-- leave: take the id off the active list, looked for from the end where the oldest stand, and its lease.
 -- LREM first: Redis accepts it also over maxmemory, and with it the writes that follow.
-local function leave(keys, id, newest)
-  redis.call('LREM', keys.active, newest and 1 or -1, id)
+local function leave(keys, id)
+  redis.call('LREM', keys.active, -1, id)
   redis.call('ZREM', keys.lease, id)
 end
 

@@ -108,8 +108,7 @@ for i, id in ipairs(ids) do
     end
     redis.call('DEL', key)
     release(lock, id)
-  elseif message and limited and not is_permitted(id, key, limited) then
-    taken.waits = true -- for a limit
+  elseif message and limited and not is_permitted(id, key, limited) then -- it stands in line for its limit now
   elseif message then
     redis.call('HSET', key, 'state', 'active', 'taskq_owner', owner, 'taskq_started', started)
     redis.call('HDEL', key, 'pending_since')

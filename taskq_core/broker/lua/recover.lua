@@ -64,7 +64,7 @@ for i = 9, math.min(#ARGV, 8 + 7 * budget), 7 do
   local code = '0'
   if score and score == ARGV[i + 2] and tonumber(score) <= cutoff and message == ARGV[i + 3] then
     code = '1'
-    leave(keys, id, false)
+    leave(keys, id)
     if fields[4] then
       limits.let_go(id, key, kept_place[verdict])
     end

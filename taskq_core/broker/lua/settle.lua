@@ -26,8 +26,9 @@
 
   The fence: a task is this worker's only while its field taskq_owner is "<token>:<its score in the lease set>".
 
-  returns  one character per task:  1  settled   3  settled, and there is something to carry to another queue   0  not this worker's   2  not looked at, send again (the scan of a
-           long active list is bounded: tasks x length <= 2 000 000, and so are the tasks: 1000)
+  returns  one character per task:  1  settled   3  settled, and there is something to carry to another queue
+           0  not this worker's   2  not looked at, send again (the scan of a long active list is bounded: tasks x length
+           <= 2 000 000, and so are the tasks: 1000)
 ]]
 -- include _clock
 -- include _date
