@@ -10,8 +10,9 @@ JOBS ?= 2
 export PYTHON
 run_python = python=$$(sh scripts/environment.sh run) &&
 lint_python = python=$$(sh scripts/environment.sh lint) &&
+docs_python = python=$$(sh scripts/environment.sh docs) &&
 
-.PHONY: help demo test ci model fuzz soak soak-mutants bench bench-peers screenshots format lint types clean
+.PHONY: help demo test ci model fuzz soak soak-mutants bench bench-peers docs screenshots format lint types clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -22,7 +23,7 @@ demo: ## a Django site, a FastAPI app and a worker on a private Redis; one trace
 test: ## all tests
 	@$(run_python) exec "$$python" -m pytest -n $(JOBS) $(ARGS)
 
-ci: ## all that CI checks: format, lint, types, imports, generated code, the wheel, tests
+ci: ## all that CI checks: format, lint, types, imports, security, generated code, the wheel, tests
 	@$(lint_python) exec "$$python" scripts/ci.py --jobs $(JOBS) -- $(ARGS)
 
 fuzz: ## change what is in the corpora for a while; ARGS="--minutes 10"
@@ -31,20 +32,23 @@ fuzz: ## change what is in the corpora for a while; ARGS="--minutes 10"
 soak: ## real processes under faults for four minutes; ARGS="--minutes 10 --seed 7 --profile long"
 	@$(run_python) exec "$$python" -m tests.soak $(ARGS)
 
-soak-mutants: ## break the queue in ten ways (minutes): the soak must notice each
+soak-mutants: ## break the queue in eleven ways (minutes): the soak must notice each
 	@$(run_python) exec "$$python" -m tests.soak.mutants $(ARGS)
 
 model: ## any order of operations beside a model:  make model ARGS="--model-runs 20000 --model-seed 7"
 	@$(run_python) exec "$$python" -m pytest -s tests/model/test_model.py -k equals $(ARGS)
 
-bench: ## measure speed (minutes); prints a table and writes JSON
+bench: ## measure speed (minutes); prints a table and writes JSON; ARGS="--aims" is what is aimed at
 	@$(run_python) exec "$$python" -m benchmarks $(ARGS)
 
 bench-peers: ## taskq beside other task queues, which get environments of their own from PyPI and npm (20 minutes)
 	@$(run_python) exec "$$python" -m benchmarks --peers $(ARGS)
 
+docs: ## the site of docs/, its links checked, in build/site
+	@$(docs_python) exec "$$python" -m scripts.docs $(ARGS)
+
 screenshots: ## the pictures in docs/images, anew; needs a Chromium
-	@$(run_python) exec "$$python" -m pytest -q tests/browser/admin/pictures.py tests/browser/dashboard/pictures.py $(ARGS)
+	@$(run_python) exec "$$python" -m pytest -q tests/browser/admin/pictures.py tests/browser/dashboard/pictures.py tests/taskq_core/cli/terminal/pictures.py $(ARGS)
 
 format: ## put code into form
 	@$(lint_python) "$$python" -m ruff check --fix --quiet . ; "$$python" -m ruff format .

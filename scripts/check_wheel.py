@@ -1,42 +1,153 @@
-"""Build the wheel, look into it, install it into a clean environment and use it there.
+"""Build the wheel and the sdist, look into them, install the wheel into clean environments and use it there.
 
-On the oldest supported Python every direct dependency is installed in the oldest version that `pyproject.toml` allows,
-so a lower bound that does not work shows here; on the others in the newest.
+Both are built twice, and once more from the sdist: the same source gives the same bytes. Every extra by itself brings
+what its modules import, and no extra brings what the core does without. Then all extras together are used from end to
+end: on the oldest supported Python with every direct dependency in the oldest version that `pyproject.toml` allows, so
+that a lower bound that does not work shows here; on the others in the newest.
+
+    python scripts/check_wheel.py                           all of that
+    python scripts/check_wheel.py --tests tests/taskq_core  on the oldest Python: these tests, with the oldest versions
 """
 
+import argparse
 import os
 import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 import tomllib
 import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("taskq_core", "taskq_django", "taskq_fastapi")
-EXTRAS = "django,fastapi,dashboard,sqlalchemy,otel,embedded"
-KEPT = {".py", ".pyi", ".lua", ".proto", ".html", ".css", ".js", ".svg", ".txt", ".po", ".mo", ".typed"}
+EXTRAS = "django,fastapi,dashboard,dash,sqlalchemy,otel,embedded,exporter"
+KEPT = {".py", ".pyi", ".lua", ".proto", ".html", ".css", ".tcss", ".js", ".svg", ".txt", ".po", ".mo", ".typed"}
 """Endings of files that belong into the wheel."""
 
 SMOKE = Path(__file__).with_name("smoke.py")
+SDIST = (
+    "LICENSE",
+    "README.md",
+    "README.zh-CN.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "pyproject.toml",
+    "PKG-INFO",
+)
+"""What else stands in the sdist."""
+IMPORTS = {
+    "": "taskq_core, taskq_core.cli.command, taskq_core.worker, taskq_core.inspector, taskq_core.scheduler",
+    "django": "taskq_django, taskq_django.testing, taskq_django.mail",
+    "fastapi": "taskq_fastapi, taskq_fastapi.api",
+    "dashboard": "taskq_fastapi.dashboard, taskq_fastapi.dashboard.serving, uvicorn",
+    "dash": "taskq_core.cli.terminal.app",
+    "sqlalchemy": "taskq_fastapi.sqlalchemy",
+    "otel": "opentelemetry.sdk, opentelemetry.exporter.otlp.proto.http, taskq_core.telemetry.configure",
+    "embedded": "taskq_core.broker.embedded",
+    "exporter": "taskq_core.cli.exporter, prometheus_client",
+    "testing": "taskq_core.testing, fakeredis",
+}
+"""What is imported where only the core, or one extra, is installed."""
+NEEDS = {"sqlalchemy": "fastapi,sqlalchemy"}
+"""Extras that go with another."""
 
 
 def main() -> int:
     """Check the wheel; return 1 and say what is wrong if anything is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tests", nargs=argparse.REMAINDER, help="arguments of pytest")
+    options = parser.parse_args()
+    if options.tests is not None:
+        return run_tests(options.tests)
     with tempfile.TemporaryDirectory(prefix="taskq-wheel-") as name:
         folder = Path(name)
-        call(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT)
-        (wheel,) = folder.glob("*.whl")
-        problems = list(look_into(wheel))
+        builder = make_environment(folder / "builder")
+        call(builder, "-m", "pip", "install", "--quiet", "--only-binary", ":all:", *requirements_of_build())
+        wheel, sdist = build(builder, ROOT, folder / "first")
+        problems = [
+            *unknown_extras(),
+            *look_into(wheel),
+            *look_into_sdist(sdist),
+            *not_the_same(builder, wheel, sdist, folder),
+        ]
         if problems:
             print("\n".join(problems))
             return 1
+        if not bounds():  # on the newest only: it takes a minute
+            for extra in IMPORTS:
+                import_with(extra, wheel, folder / f"with-{extra or 'nothing'}")
         python = make_environment(folder / "venv")
         call(python, "-m", "pip", "install", "--quiet", "--only-binary", ":all:", f"{wheel}[{EXTRAS}]", *bounds())
         call(python, SMOKE, cwd=folder)  # from another folder, so that nothing comes from the source tree
     return 0
+
+
+def run_tests(arguments: list[str]) -> int:
+    """Run tests from the source tree with each direct dependency in its oldest allowed version; return pytest's status.
+
+    What those versions say of newer ones of their own dependencies is shown and fails nothing.
+    """
+    if not bounds():
+        print("the oldest versions are those of the oldest supported Python: run this with it", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="taskq-lowest-") as name:
+        python = make_environment(Path(name) / "venv")
+        oldest = [*bounds(), *lower_bounds(pyproject()["project"]["optional-dependencies"]["testing"])]
+        call(python, "-m", "pip", "install", "--quiet", "-e", f"{ROOT}[{EXTRAS},testing]", "--group", "test", *oldest)
+        command = [str(python), "-m", "pytest", "-q", "-W", "default::DeprecationWarning", *arguments]
+        return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+def unknown_extras() -> list[str]:
+    """Return which extras of the project are not tried here, and the other way round."""
+    extras = set(pyproject()["project"]["optional-dependencies"]) - {"all", "django-tasks"}
+    known = set(IMPORTS) - {""}
+    return [f"IMPORTS and the extras of pyproject.toml differ: {name}" for name in sorted(extras ^ known)]
+
+
+def requirements_of_build() -> list[str]:
+    """Return what builds the project."""
+    requires: list[str] = pyproject()["build-system"]["requires"]
+    return requires
+
+
+def build(python: Path, source: Path, folder: Path) -> tuple[Path, Path]:
+    """Build wheel and sdist of a source tree into a folder, and return both."""
+    call(python, "-m", "hatchling", "build", "-d", folder, cwd=source)
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return wheel, sdist
+
+
+def not_the_same(python: Path, wheel: Path, sdist: Path, folder: Path) -> list[str]:
+    """Return what differs when it is built again, and built from the sdist."""
+    again = build(python, ROOT, folder / "second")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder / "unpacked", filter="data")
+    (unpacked,) = (folder / "unpacked").iterdir()
+    from_sdist = build(python, unpacked, folder / "third")
+    return [
+        f"built {how} it has other bytes: {other.name}"
+        for how, others in (("again", again), ("from the sdist", from_sdist))
+        for one, other in zip((wheel, sdist), others, strict=True)
+        if one.read_bytes() != other.read_bytes()
+    ]
+
+
+def import_with(extra: str, wheel: Path, folder: Path) -> None:
+    """Install the wheel with one extra into an environment of its own and import what that is for."""
+    venv.EnvBuilder(with_pip=False).create(folder)
+    python = folder / "bin" / "python"
+    wanted = NEEDS.get(extra, extra)
+    call(
+        *(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--only-binary", ":all:"),
+        f"{wheel}[{wanted}]" if wanted else wheel,
+    )
+    call(python, "-W", "error::ImportWarning", "-c", f"import {IMPORTS[extra]}", cwd=folder)
 
 
 def look_into(wheel: Path) -> list[str]:
@@ -54,10 +165,24 @@ def look_into(wheel: Path) -> list[str]:
     source = {name for name in files if Path(name).suffix in KEPT or name.endswith("py.typed")}
     if not source:  # not a git checkout
         source = {str(p.relative_to(ROOT)) for each in PACKAGES for p in (ROOT / each).rglob("*") if p.suffix in KEPT}
-    needed = {f"{package}/py.typed" for package in PACKAGES} | {"taskq_core/broker/lua/enqueue.lua"}
+    needed = {f"{package}/py.typed" for package in PACKAGES} | {
+        "taskq_core/broker/lua/enqueue.lua",
+        "taskq_django/locale/zh_Hans/LC_MESSAGES/django.mo",
+        "taskq_fastapi/dashboard/locale/zh_Hans/LC_MESSAGES/dashboard.mo",
+    }
     problems = [f"missing in the wheel: {name}" for name in sorted((source | needed) - inside)]
     problems += [f"not wanted in the wheel: {name}" for name in sorted(inside) if name.split("/")[0] not in PACKAGES]
     problems += [f"missing in the wheel's metadata: {name}" for name in ("LICENSE", "METADATA") if name not in info]
+    return problems
+
+
+def look_into_sdist(sdist: Path) -> list[str]:
+    """Return what is missing in the sdist, and what is in it but should not be."""
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    problems = [f"missing in the sdist: {name}" for name in SDIST if name not in inside]
+    wanted = {*PACKAGES, *SDIST, ".gitignore"}
+    problems += [f"not wanted in the sdist: {name}" for name in sorted(inside) if name.split("/")[0] not in wanted]
     return problems
 
 
@@ -71,14 +196,24 @@ def make_environment(folder: Path) -> Path:
 
 def bounds() -> list[str]:
     """Return the lower bounds of direct dependencies as exact requirements, on the oldest supported Python only."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = pyproject()["project"]
     oldest = tuple(map(int, project["requires-python"].removeprefix(">=").split(".")))
     if sys.version_info[:2] != oldest:
         return []
     wanted = list(project["dependencies"])
     for extra in EXTRAS.split(","):
         wanted += project["optional-dependencies"][extra]
-    return [re.sub(">=", "==", requirement, count=1) for requirement in wanted]
+    return lower_bounds(wanted)
+
+
+def lower_bounds(requirements: list[str]) -> list[str]:
+    """Return requirements of the oldest versions that they allow."""
+    return [re.sub(">=", "==", requirement, count=1) for requirement in requirements]
+
+
+def pyproject() -> dict[str, Any]:
+    """Return what `pyproject.toml` says."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def call(*command: object, cwd: Path = ROOT) -> None:

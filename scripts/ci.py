@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = Path(sys.executable).parent
+PACKAGES = ("taskq_core", "taskq_django", "taskq_fastapi")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,15 @@ STEPS = (
     Step(name="lint", command=(sys.executable, "-m", "ruff", "check", "--output-format", "concise", ".")),
     Step(name="format", command=(sys.executable, "-m", "ruff", "format", "--check", ".")),
     Step(name="imports", command=(str(TOOLS / "lint-imports"), "--no-logo", "--no-cache")),
+    Step(name="errors", command=(sys.executable, "scripts/error_page.py")),
+    Step(
+        name="security",
+        command=(
+            sys.executable,
+            *["-m", "bandit", "--quiet", "--recursive", "--configfile", "pyproject.toml"],
+            *PACKAGES,
+        ),
+    ),
     Step(name="proto", command=(sys.executable, "scripts/generate_proto.py", "--check")),
 )
 TESTS = "tests"

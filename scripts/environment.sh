@@ -3,6 +3,7 @@
 #
 #   sh scripts/environment.sh run    what `make demo`, `make test` and `make bench` need
 #   sh scripts/environment.sh lint   that, and the tools of `make ci`
+#   sh scripts/environment.sh docs   what `make docs` needs
 #
 # It takes the newest Python >= 3.11 of the machine for which everything installs as wheels, or the one that the variable
 # PYTHON names (a version such as 3.12, a command, or a path). Each version has its own environment, .venv/<version>. It is
@@ -14,8 +15,9 @@ cd "$(dirname "$0")/.."
 job=${1:-run}
 case $job in
   run) groups="--group test --group example" ;;
-  lint) groups="--group test --group example --group lint" ;;
-  *) echo "scripts/environment.sh: unknown job '$job'; known are run and lint" >&2; exit 2 ;;
+  lint) groups="--group test --group example --group lint --group docs" ;;
+  docs) groups="--group docs" ;;
+  *) echo "scripts/environment.sh: unknown job '$job'; known are run, lint and docs" >&2; exit 2 ;;
 esac
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_REQUIRE_VIRTUALENV=0

@@ -123,25 +123,39 @@ async def dashboard() -> None:
     local_app(TaskQ(), read_only=True)
     taskq = TaskQ("unix:///nowhere/at/all.sock")
     paths = ["/settings", "/", *(f"/{path}" for path in Assets().paths.values())]
-    for options, expected in (({}, [403] * 6), ({"allow_anonymous": True}, [200, 503, 200, 200, 200, 200])):
-        app = taskq_dashboard(taskq, **options)
+    for is_open, expected in ((False, [403] * 6), (True, [200, 503, 200, 200, 200, 200])):
+        app = taskq_dashboard(taskq, allow_anonymous=is_open)
         found = [await _status(app, path) for path in paths]
         if found != expected:
-            raise SystemExit(f"the dashboard with {options} answers {found}")
+            raise SystemExit(f"the dashboard with allow_anonymous={is_open} answers {found}")
+
+
+async def terminal() -> None:
+    """Draw the terminal dashboard once, with its style sheet, over a Redis that is not there."""
+    from taskq_core.cli.terminal.app import DashApp
+
+    app = DashApp(TaskQ("unix:///nowhere/at/all.sock", enqueue_timeout=0.1))
+    async with app.run_test(size=(80, 24)) as pilot:
+        async with asyncio.timeout(30):
+            while not app.desk.trouble:
+                await pilot.pause(0.02)
+        if "cannot reach" not in app.desk.trouble or "Queues" not in app.export_screenshot():
+            raise SystemExit(f"the terminal dashboard says {app.desk.trouble!r}")
 
 
 async def _status(app: Any, path: str) -> int:
-    statuses = []
+    statuses: list[int] = []
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: dict[str, Any]) -> None:
-        statuses.append(message.get("status"))
+        if "status" in message:
+            statuses.append(message["status"])
 
     scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""}
     await app(scope | {"headers": [], "root_path": "", "scheme": "http", "client": None, "server": None}, receive, send)
-    return int(statuses[0])
+    return statuses[0]
 
 
 def smoke() -> None:
@@ -157,6 +171,7 @@ def smoke() -> None:
     django()
     fastapi()
     asyncio.run(dashboard())
+    asyncio.run(terminal())
     names = (
         "taskq-asynq",
         "redis",
@@ -167,6 +182,7 @@ def smoke() -> None:
         "django",
         "fastapi",
         "jinja2",
+        "textual",
     )
     print("used: " + ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names))
 

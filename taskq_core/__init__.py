@@ -46,6 +46,7 @@ from taskq_core.errors import (
     TaskNotFoundError,
     TaskNotSentError,
     TaskPaused,
+    TaskProcessError,
     TaskQError,
     TaskStateError,
     UnknownTaskError,
@@ -64,7 +65,6 @@ from taskq_core.limits import Concurrency, OnFailure, RateLimit, RateWindow, Tas
 from taskq_core.logs import JsonFormatter, LineFormatter, TaskFilter, add_task_fields
 from taskq_core.options import TaskOptions
 from taskq_core.periodic import CatchUp, PeriodicTask, ScheduleHook
-from taskq_core.preparer import PayloadSizeWarning
 from taskq_core.progress import Progress
 from taskq_core.records import TaskInfo
 from taskq_core.result import TaskHandle
@@ -73,11 +73,19 @@ from taskq_core.settings import CircuitSettings, QueueLimit, Settings, WhenFull
 from taskq_core.sources import csv_rows
 from taskq_core.task import CoroutineTask, RemoteTask, Signature, Task
 from taskq_core.uniqueness import OnConflict, Unique, UniqueStates
+from taskq_core.warnings import (
+    BlockingEnqueueWarning,
+    EnqueueInTransactionWarning,
+    PayloadSizeWarning,
+    TaskQDeprecationWarning,
+    TaskQWarning,
+)
 from taskq_core.wire import TaskState
 from taskq_core.workflow import Workflow, WorkflowHandle, chain, chord, group
 
 __all__ = [
     "AsyncClient",
+    "BlockingEnqueueWarning",
     "BrokerAuthenticationError",
     "BrokerError",
     "BrokerFullError",
@@ -95,6 +103,7 @@ __all__ = [
     "Discard",
     "DuplicateTaskError",
     "EnqueueError",
+    "EnqueueInTransactionWarning",
     "EnqueueUnknownError",
     "GroupedTask",
     "IterationError",
@@ -147,8 +156,11 @@ __all__ = [
     "TaskNotSentError",
     "TaskOptions",
     "TaskPaused",
+    "TaskProcessError",
     "TaskQ",
+    "TaskQDeprecationWarning",
     "TaskQError",
+    "TaskQWarning",
     "TaskSequence",
     "TaskState",
     "TaskStateError",

@@ -7,9 +7,13 @@ gets its place whatever the limit.
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from taskq_core.broker import operations
+from taskq_core.broker.operations import Admitted, NewTask, Operation, ReceiptLane
 from taskq_core.settings import QueueLimit, WhenFull, seconds
+from taskq_core.wire import QueueKeys
 
 FIRST_PAUSE_S = 0.02
 """About how long a client waits before it tries a full queue again; twice as long each time."""
@@ -79,6 +83,13 @@ class Admission:
         limit = self._limits.get(queue)
         return None if limit is None else limit.max_pending
 
+    def enqueue(self, queue: QueueKeys, tasks: Sequence[NewTask], lane: ReceiptLane) -> Operation[Any]:
+        """Return the operation that stores tasks, within the limit of their queue if it has one; see `admitted`."""
+        most = self.max_pending(queue.name)
+        if most is None:
+            return operations.enqueue(queue, tasks, lane)
+        return operations.enqueue_limited(queue, tasks, lane, max_pending=most)
+
     def wait(self, queue: str, *, most_s: float | None = None) -> Wait:
         """Return the time that a call may wait for room in a queue, at most `most_s`."""
         limit = self._limits.get(queue)
@@ -87,3 +98,8 @@ class Admission:
         own = limit.block_timeout
         longest_s = self._timeout_s if own is None else seconds("BLOCK_TIMEOUT", own)
         return Wait(longest_s if most_s is None else min(longest_s, most_s))
+
+
+def admitted(answer: str | Admitted) -> Admitted:
+    """Return the answer to what `Admission.enqueue` returned."""
+    return answer if isinstance(answer, Admitted) else Admitted(answer)

@@ -5,6 +5,7 @@ together if they have to be. It has one span `send`, and each of its tasks a spa
 Payloads are let go as soon as their batch was sent.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
@@ -12,26 +13,67 @@ from typing import Any, overload
 from taskq_core.admission import Wait
 from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX, HELD, Admitted, Codes, EnqueueCode, NewTask
 from taskq_core.errors import BrokerError, BulkEnqueueError, EnqueueError
+from taskq_core.ids import IdBlocks
+from taskq_core.kept import KeptTasks
+from taskq_core.plan import Headers, Plan
 from taskq_core.preparer import Preparer, may_have_happened, refusal
 from taskq_core.result import TaskHandle
-from taskq_core.task import BaseTask, Headers, Plan, Signature
+from taskq_core.task import BaseTask, Signature
 from taskq_core.telemetry import BatchSpan, type_name
 from taskq_core.wire import QueueKeys
 
 
 class Batch:
-    """Tasks of one queue that go in one script call."""
+    """Tasks of one queue that go in one script call.
 
-    __slots__ = ("_has_spans", "_headers", "bytes", "queue", "sources", "span", "tasks")
+    Args:
+        queue: The queue.
+        span: Of the batch.
+        blocks: What ids of its tasks are drawn from.
+        number: The block of this batch.
+    """
 
-    def __init__(self, queue: QueueKeys, span: BatchSpan) -> None:
+    __slots__ = (
+        "_blocks",
+        "_drawn",
+        "_has_spans",
+        "_headers",
+        "_ids",
+        "_number",
+        "bytes",
+        "queue",
+        "sources",
+        "span",
+        "tasks",
+    )
+
+    def __init__(self, queue: QueueKeys, span: BatchSpan, blocks: IdBlocks, number: int) -> None:
         self.queue = queue
+        self._blocks = blocks
+        self._number = number
+        self._ids: Iterator[str] | None = None
+        self._drawn = 0
         self.span = span
         self._has_spans = span.has_spans
         self.tasks: list[NewTask] = []
         self.sources: list[BaseTask[Any]] = []
         self.bytes = 0
         self._headers: dict[tuple[Plan, tuple[tuple[str, str], ...]], Headers] = {}
+
+    def new_id(self) -> str:
+        """Return an id for the next of its tasks."""
+        if self._ids is None:
+            self._ids = iter(self._blocks.draw(self._number, BATCH_MAX))
+        self._drawn += 1
+        return next(self._ids)
+
+    def keep(self, kept: KeptTasks) -> None:
+        """Note that all of its tasks are stored."""
+        first, count = self.sources[0], len(self.sources)
+        if self._drawn == count and self.sources.count(first) == count:
+            kept.add_block(first, self._blocks, self._number, count)
+        else:
+            kept.add(self.sources, [task.task_id for task in self.tasks])
 
     def headers(self, preparer: Preparer, plan: Plan, name: str, task_id: str, body_size: int) -> Headers:
         """Return the headers of one of its tasks; made once for those with one plan that carry the same."""
@@ -58,7 +100,7 @@ class Batch:
 
     def part(self, codes: str, *, is_full: bool) -> "Batch":
         """Return those of its tasks that found no room, or else the others."""
-        part = Batch(self.queue, self.span)
+        part = Batch(self.queue, self.span, self._blocks, self._number)
         for source, task, code in zip(self.sources, self.tasks, codes, strict=True):
             if (code == EnqueueCode.FULL) == is_full:
                 part.sources.append(source)
@@ -72,6 +114,8 @@ class BatchFiller:
     def __init__(self, preparer: Preparer) -> None:
         self._preparer = preparer
         self._open: dict[object, Batch] = {}
+        self._blocks = IdBlocks()
+        self._numbers = itertools.count()
 
     def add(self, call: Signature[Any]) -> Batch | None:
         """Add a call and return its batch if that is full now."""
@@ -81,8 +125,9 @@ class BatchFiller:
         kind: object = queue.name if plan.confirm is None else (queue.name, plan.confirm)
         batch = self._open.get(kind)
         if batch is None:
-            batch = self._open[kind] = Batch(queue, preparer.tracing.start_batch(queue.name))
-        task = preparer.prepare_for_batch(call, plan, batch.headers)
+            span = preparer.tracing.start_batch(queue.name)
+            batch = self._open[kind] = Batch(queue, span, self._blocks, next(self._numbers))
+        task = preparer.prepare_for_batch(call, plan, batch.headers, batch.new_id)
         batch.tasks.append(task)
         batch.sources.append(call.task)
         batch.bytes += len(task.message)
@@ -107,7 +152,8 @@ class BulkResult(Sequence[TaskHandle[Any]]):
     """What `enqueue_many` enqueued: a sequence of handles, made when asked for.
 
     Handles stand in the order of the calls within each queue. Inside a database transaction the sequence holds all
-    tasks at once; after the commit it holds those that were enqueued.
+    tasks at once; after the commit it holds those that were enqueued. It takes next to no memory for calls of one task
+    that set no id: their ids are drawn anew from what they were drawn from.
 
     Attributes:
         errors: One per task that was refused: its unique lock or its id was taken, or its queue was full.
@@ -117,8 +163,7 @@ class BulkResult(Sequence[TaskHandle[Any]]):
 
     def __init__(self, make_handle: Callable[[BaseTask[Any], str], TaskHandle[Any]]) -> None:
         self._make_handle = make_handle
-        self._ids: list[str] = []
-        self._sources: list[BaseTask[Any]] = []
+        self._kept = KeptTasks()
         # While the transaction is open: handles given out, by position. None otherwise.
         self._early: dict[int, TaskHandle[Any]] | None = None
         self._there: set[int] = set()  # positions of tasks that were there before
@@ -128,7 +173,7 @@ class BulkResult(Sequence[TaskHandle[Any]]):
     @property
     def ids(self) -> Sequence[str]:
         """Ids of the tasks, in the order of the handles."""
-        return self._ids
+        return self._kept
 
     def raise_errors(self) -> None:
         """Raise what was refused as an `ExceptionGroup`, if anything was."""
@@ -136,20 +181,20 @@ class BulkResult(Sequence[TaskHandle[Any]]):
             raise ExceptionGroup(f"{len(self.errors)} tasks were not enqueued", self.errors)
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._kept)
 
     @overload
     def __getitem__(self, index: int) -> TaskHandle[Any]: ...
     @overload
     def __getitem__(self, index: slice) -> list[TaskHandle[Any]]: ...
     def __getitem__(self, index: int | slice) -> TaskHandle[Any] | list[TaskHandle[Any]]:
-        positions = range(len(self._ids))[index]
+        positions = range(len(self))[index]
         return self._handle(positions) if isinstance(positions, int) else [self._handle(each) for each in positions]
 
     def _handle(self, position: int) -> TaskHandle[Any]:
         if self._early is not None and position in self._early:
             return self._early[position]
-        handle = self._make_handle(self._sources[position], self._ids[position])
+        handle = self._make_handle(self._kept.source(position), self._kept[position])
         handle.existing = position in self._there
         if self._early is not None:
             handle.mark_deferred()
@@ -165,27 +210,28 @@ class BulkResult(Sequence[TaskHandle[Any]]):
         """Note what became of a batch that was sent, and return the errors of those that were refused."""
         errors: list[EnqueueError] = []
         if answer.codes.count(EnqueueCode.STORED) == len(batch.tasks):
-            self._sources += batch.sources
-            self._ids += [task.task_id for task in batch.tasks]
+            batch.keep(self._kept)
             return errors
+        sources, ids = [], []
         for source, task, (code, holder) in zip(batch.sources, batch.tasks, answer.each(), strict=True):
             if code == EnqueueCode.STORED:
-                self._sources.append(source)
-                self._ids.append(task.task_id)
+                sources.append(source)
+                ids.append(task.task_id)
             elif code in HELD:
-                self._there.add(len(self._ids))
-                self._sources.append(source)
-                self._ids.append(holder)
+                self._there.add(len(self) + len(ids))
+                sources.append(source)
+                ids.append(holder)
                 self.existing[task.task_id] = holder
             else:
                 errors.append(refusal(code, source.name, batch.queue.name, task.task_id, answer, holder))
+        self._kept.add(sources, ids)
         self.errors += errors
         return errors
 
     def failure(self, batch: Batch, cause: BrokerError) -> BulkEnqueueError:
         """Return the error for a batch that could not be sent."""
         ids = tuple(task.task_id for task in batch.tasks)
-        error = BulkEnqueueError(len(self._ids), ids, may_have_happened(cause))
+        error = BulkEnqueueError(len(self), ids, may_have_happened(cause))
         error.__cause__ = cause
         return error
 
@@ -197,9 +243,14 @@ class BulkResult(Sequence[TaskHandle[Any]]):
 
     def begin(self) -> "EarlyHandles":
         """Forget the tasks held, which are sent now, and return the handles given out for them."""
-        early = EarlyHandles(self._early or {}, self._ids)
-        self._early, self._ids, self._sources = None, [], []
+        early = EarlyHandles(self._early or {}, self._kept)
+        self._early, self._kept = None, KeptTasks()
         return early
+
+
+def so_far(result: BulkResult) -> str:
+    """Return the note on an error that cut a bulk enqueue short."""
+    return f"{len(result)} tasks of this bulk enqueue were enqueued before"
 
 
 class EarlyHandles:

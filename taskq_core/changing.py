@@ -5,6 +5,7 @@ Handles and inspectors take these steps. What is refused has changed nothing.
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from taskq_core.broker import operations
 from taskq_core.broker.operations import OK, Action, ArrivalCode, CancelWish, Refusal, StoredTask
@@ -18,10 +19,12 @@ from taskq_core.errors import (
     WireFormatError,
 )
 from taskq_core.moving import move
+from taskq_core.result import TaskHandle
 from taskq_core.settings import ArchiveLimits, Duration, seconds
 from taskq_core.steps import Steps, ask
+from taskq_core.task import Signature
 from taskq_core.uniqueness import digest, names_in
-from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_message, encode_message
+from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_message, encode_message, validate_queue_name
 
 PAYLOAD_MAX = 16 * 1024 * 1024
 """Most bytes of a payload, as for an enqueue."""
@@ -174,3 +177,24 @@ def cancel(keys: Keys, queue: QueueKeys, task_id: str, *, retry: bool, keep: boo
         return False
     yield from ask(operations.cancel(keys.cancel, task_id))
     return True
+
+
+def reschedule_handle(
+    keys: Keys, handle: TaskHandle[Any], *, at: datetime | None, after: Duration | None, call: Signature[Any] | None
+) -> Steps[None]:
+    """Let the task of a handle wait until another time. As `TaskHandle.reschedule`."""
+    payload = None
+    if call is not None:
+        if call.task.name != handle.name:
+            raise ConfigurationError(f"call must be one of task {handle.name!r}, got one of {call.task.name!r}")
+        payload = call.task.encode(call.args, call.kwargs)
+    yield from reschedule(keys.queue(handle.queue), handle.id, at=at, after=after, payload=payload)
+
+
+def move_handle(keys: Keys, handle: TaskHandle[Any], to_queue: str) -> Steps[None]:
+    """Bring the task of a handle to another queue. As `TaskHandle.move`."""
+    validate_queue_name(to_queue)
+    if to_queue == handle.queue:
+        raise ConfigurationError(f"the other queue must be another than {to_queue!r}")
+    yield from move_one(keys, keys.queue(handle.queue), keys.queue(to_queue), handle.id)
+    handle.queue = to_queue

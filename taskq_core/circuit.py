@@ -79,6 +79,7 @@ class Circuit:
         self._opened = opened
         self._monotonic = monotonic
         self._jitter = jitter
+        self._usual_call = Call(self, is_try=False)  # it holds nothing, so all share one
         self.reset()
         _all.add(self)
 
@@ -99,22 +100,19 @@ class Circuit:
                 return CircuitState.CLOSED
             return CircuitState.OPEN if self._try_until is None else CircuitState.HALF_OPEN
 
-    @property
-    def _is_closed(self) -> bool:
-        return self._retry_at is None
-
     def call(self) -> "Call":
         """Return the `with` block in which a request to Redis is made.
 
         Raises:
             CircuitOpenError: Redis is not asked just now.
         """
-        if self._is_closed:  # a moment ago, which is soon enough
-            return Call(self, is_try=False)
+        retry_at = self._retry_at
+        if retry_at is None:  # a moment ago, which is soon enough
+            return self._usual_call
         with self._lock:
             retry_at = self._retry_at
             if retry_at is None:
-                return Call(self, is_try=False)
+                return self._usual_call
             now = self._monotonic()
             if self._try_until is not None and now < self._try_until:
                 raise self._error(self._pause_s)  # about: unless it succeeds

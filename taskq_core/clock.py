@@ -9,6 +9,9 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
+SKEW_VISIBLE_S = 1.0
+"""Seconds between this machine's clock and Redis's from which times given by this machine are visibly off."""
+
 
 class Clock(Protocol):
     """A source of time."""

@@ -14,19 +14,19 @@ croniter finds the next local time that matches. What a spec means, and which in
 here: each field reaches croniter as plain numbers, and the UTC offset is constant wherever its answer is used.
 """
 
-import zoneinfo
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import MAXYEAR, UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
-from typing import Protocol
-
-from croniter import CroniterBadDateError, croniter
+from typing import TYPE_CHECKING, Protocol
 
 from taskq_core.errors import ConfigurationError, WireFormatError
 from taskq_core.wire import parse_duration
 from taskq_core.wire.durations import NS_PER_S
+
+if TYPE_CHECKING:  # it asks another process what machine this is, and most programs have no cron line
+    from croniter import croniter
 
 SEARCH_YEARS = 5
 """Calendar years after that of the start in which a next firing is looked for, as upstream."""
@@ -189,7 +189,7 @@ class Cron:
 
     text: str
     zone: tzinfo
-    walk: croniter = field(compare=False, repr=False)
+    walk: "croniter" = field(compare=False, repr=False)
     """Finds what matches among local times without a zone. Threads share it, so only copies of it are moved."""
 
     def anchor(self, start_s: int, limit_s: int) -> int:
@@ -225,6 +225,8 @@ class Cron:
 
     def _first_match(self, local_s: int, limit_s: int) -> int:
         """Return the first local second that matches, from the one given on, or the limit if croniter finds none."""
+        from croniter import CroniterBadDateError
+
         try:
             return int(copy(self.walk).get_next(float, local_s - 1))
         except CroniterBadDateError:
@@ -298,6 +300,8 @@ def _every(text: str) -> Every:
 
 
 def _cron(text: str, zone: str, tz: tzinfo) -> Cron:
+    from croniter import croniter
+
     if text.startswith("@"):
         if text not in _DESCRIPTORS:
             raise ValueError(f"unknown descriptor; known are {', '.join(_DESCRIPTORS)} and '@every <duration>'")
@@ -354,6 +358,8 @@ def time_zone(name: str) -> tzinfo:
     """
     if name == "UTC":
         return UTC
+    import zoneinfo  # not above: it looks through the installation's paths, and only periodic tasks have time zones
+
     try:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError, TypeError):

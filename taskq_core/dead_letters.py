@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from taskq_core.errors import TaskDefinitionError
+from taskq_core.functions import function_name, is_coroutine_function
 from taskq_core.handlers import check_callable
 from taskq_core.records import TaskInfo
-from taskq_core.task import function_name, is_coroutine_function
 from taskq_core.wire import DEAD_LETTER, MAX_NAME_BYTES
 
 

@@ -54,6 +54,7 @@
     |-- ProgressError                what a task tells of how far it is is no number or no text (also a ValueError)
     |-- SemaphoreFullError           all places of a semaphore are held
     |-- LeaseLostError               the worker no longer owns the task
+    |-- TaskProcessError             the process of its own that a task ran in has ended, or did not come up
     |-- TaskCancelledError           a run was cancelled on request; error handlers get it, no task sees it
     `-- UnknownTaskError             neither a task nor a handler is registered for a type
 
@@ -69,14 +70,32 @@
                                      task goes on there in another run
 
 Errors carry their facts as attributes, read as a sentence and survive pickling. None carries the value of a task's
-argument or a password; only `MissingReferenceError` names keys.
+argument or a password; only `MissingReferenceError` names keys. Each has a `code`, and `taskq explain CODE` tells
+of its causes and their cures.
 """
 
+import re
 from datetime import datetime, timedelta
+from typing import Any, ClassVar
 
 
 class TaskQError(Exception):
     """Base of every error raised by taskq."""
+
+    code: ClassVar[str] = "taskq"
+    """Names the kind of error in words that stay: `queue-not-found` of `QueueNotFoundError`. A class whose name changes
+    keeps its code by giving it."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "code" not in vars(cls):
+            cls.code = code_of(cls.__name__)
+
+
+def code_of(name: str) -> str:
+    """Return the code that the name of a class stands for: `QueueFullError` gives `queue-full`."""
+    words = re.sub(r"(Error|Warning)$", "", name.lstrip("_"))
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", words).lower()
 
 
 class ConfigurationError(TaskQError, ValueError):
@@ -641,6 +660,28 @@ class LeaseLostError(TaskQError):
 
     def __str__(self) -> str:
         return f"the lease of task {self.task_id!r} in queue {self.queue!r} is lost"
+
+
+class TaskProcessError(TaskQError):
+    """The process of its own in which a task ran has ended, or it did not come up. It fails that attempt of the task.
+
+    Attributes:
+        queue: Queue of the task.
+        task_id: Its id.
+        status: Exit status of the process, negative for the signal that ended it, None if it was not started.
+        problem: What happened, where the status alone does not tell.
+    """
+
+    def __init__(self, queue: str, task_id: str, status: int | None, problem: str = "") -> None:
+        super().__init__(queue, task_id, status, problem)
+        self.queue, self.task_id, self.status, self.problem = queue, task_id, status, problem
+
+    def __str__(self) -> str:
+        what = f"the process of task {self.task_id!r} of queue {self.queue!r}"
+        if self.status is None:
+            return f"{what}: {self.problem}" if self.problem else f"{what} has ended"
+        how = f"was ended by signal {-self.status}" if self.status < 0 else f"ended with status {self.status}"
+        return f"{what} {how}" + (f": {self.problem}" if self.problem else "")
 
 
 class TaskCancelledError(TaskQError):

@@ -20,11 +20,12 @@ from typing import Any, Protocol, TypedDict, TypeVar, cast
 from taskq_core.codec import decode_payload
 from taskq_core.context import TaskContext
 from taskq_core.errors import TaskDefinitionError, UnknownTaskError
+from taskq_core.functions import context_parameter, function_name, is_coroutine_function, parameters
 from taskq_core.injection import refuse_markers
 from taskq_core.options import TaskOptions, task_options
 from taskq_core.retry import RetryDelay
 from taskq_core.settings import Relation, unknown
-from taskq_core.task import BaseTask, context_parameter, function_name, is_coroutine_function, parameters
+from taskq_core.task import BaseTask
 from taskq_core.wire import TaskMessage, validate_task_type
 
 T = TypeVar("T")
@@ -101,6 +102,9 @@ class Handler:
         TaskDefinitionError: The function cannot be a handler.
         ConfigurationError: An option is unknown or its value is not usable.
     """
+
+    runs_in_process = False
+    """Handlers run in the worker's own process."""
 
     def __init__(
         self, name: str, function: Callable[..., Any], owner: HasDefaults, options: Mapping[str, Any] | None = None

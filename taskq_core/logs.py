@@ -114,11 +114,23 @@ def _text(value: object) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """Writes the message of a record on one line: what would break or colour it is escaped. A traceback follows."""
+    """Writes the message of a record on one line: what would break or colour it is escaped.
+
+    A traceback follows, its lines indented: the text of an exception, which may hold anything, begins no record.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and those of a traceback."""
+        first, *more = super().format(record).split("\n")
+        return "\n".join([first, *[f"  {_plain(line)}" for line in more]])
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the line."""
-        line = super().formatMessage(record)
-        if line.isprintable():
-            return line
-        return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
+        return _plain(super().formatMessage(record))
+
+
+def _plain(line: str) -> str:
+    """Return a line with what would break or colour it spelled out."""
+    if line.isprintable():
+        return line
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)

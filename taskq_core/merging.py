@@ -1,8 +1,9 @@
 """Send what one tick of an event loop enqueues together: in one script call per queue, or a few where it is much."""
 
 import asyncio
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
 from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX, Admitted, NewTask
@@ -36,6 +37,18 @@ def batch_size(count: int) -> int:
     """
     calls = max(1, min(MOST_CALLS, count // WORTH_A_CALL))
     return min(BATCH_MAX, -(-count // calls))
+
+
+if sys.version_info >= (3, 12):
+
+    def _begin(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        # Eagerly: it is written in this turn of the loop, not in the next.
+        return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
+
+else:
+
+    def _begin(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        return asyncio.get_running_loop().create_task(work)
 
 
 class Merger:
@@ -81,7 +94,7 @@ class Merger:
                 self._start(queue, items[start:])
 
     def _start(self, queue: QueueKeys, items: "list[tuple[Prepared[Any], asyncio.Future[None]]]") -> None:
-        task = asyncio.get_running_loop().create_task(self._send(queue, items))
+        task = _begin(self._send(queue, items))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 

@@ -43,6 +43,15 @@ REPLICAS_MAX = 100
 _LATEST = 253_402_300_799  # the last second of the year 9999
 
 
+class TaskExecutor(StrEnum):
+    """Where a worker runs the plain function of a task."""
+
+    THREAD = "thread"
+    """In a thread of the worker."""
+    PROCESS = "process"
+    """In a process of its own: it has an interpreter lock of its own, and can be ended whatever it does."""
+
+
 class OnMissing(StrEnum):
     """What becomes of a run whose arguments refer to what is gone."""
 

@@ -10,17 +10,17 @@ import hashlib
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar, Unpack
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
 
 from taskq_core.cron import Bounded, Cron, Schedule, parse_schedule
 from taskq_core.errors import ConfigurationError
-from taskq_core.options import TaskOptions, TaskOptionsDict, task_options
-from taskq_core.settings import Duration, seconds, unknown
-from taskq_core.task import BaseTask, Signature, is_coroutine_function
+from taskq_core.functions import is_coroutine_function
+from taskq_core.options import TaskOptionsDict, task_options
+from taskq_core.settings import Duration, seconds
+from taskq_core.task import BaseTask, Signature
 from taskq_core.wire import Option, OptionKind, format_option, validate_entry_id
 from taskq_core.wire.durations import NS_PER_S
 
@@ -28,6 +28,9 @@ DEFAULT_WINDOW_S = 3600.0
 """Seconds a missed firing may still be caught up."""
 PROVIDER_EVERY_S = 180.0
 """Seconds between two calls of a provider, as upstream."""
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 T = TypeVar("T", bound=BaseTask[Any])
 
@@ -90,7 +93,7 @@ class PeriodicTask:
         call: Signature[Any] | BaseTask[Any],
         *,
         id: str | None = None,  # noqa: A002 - what the wire and the tools call it
-        tz: str | ZoneInfo | None = None,
+        tz: "str | ZoneInfo | None" = None,
         catch_up: CatchUp | str = CatchUp.ONE,
         window: Duration = DEFAULT_WINDOW_S,
         start: datetime | None = None,
@@ -105,7 +108,7 @@ class PeriodicTask:
             raise ConfigurationError(f"a periodic task is a task or task.s(...), got {call!r}")
         self.spec = spec
         self.tz = _zone_name(tz)
-        self.catch_up, self.window_s = _policy(catch_up, window)
+        self.catch_up, self.window_s = checked_policy(catch_up, window)
         self.start, self.expire = check_bounds(start, expire)
         self.is_paused = is_paused
         self.run_key = run_key
@@ -173,11 +176,12 @@ class PeriodicTask:
 
 
 def _zone_name(tz: Any) -> str | None:
-    if tz is None:
-        return None
-    name: object = tz.key if isinstance(tz, ZoneInfo) else tz
-    if isinstance(name, str):
-        return name
+    if tz is None or isinstance(tz, str):
+        return tz
+    from zoneinfo import ZoneInfo  # not above, see `taskq_core.cron.time_zone`
+
+    if isinstance(tz, ZoneInfo) and tz.key is not None:
+        return tz.key
     raise ConfigurationError(f"tz must be the IANA name of a time zone, such as 'Europe/Berlin', got {tz!r}")
 
 
@@ -199,7 +203,12 @@ def _second(moment: datetime | None) -> int | None:
     return None if moment is None else math.ceil(moment.timestamp())
 
 
-def _policy(catch_up: object, window: object) -> tuple[CatchUp, float]:
+def checked_policy(catch_up: object, window: object) -> tuple[CatchUp, float]:
+    """Return what becomes of missed firings, and for how many seconds.
+
+    Raises:
+        ConfigurationError: One of them is not usable.
+    """
     try:
         policy = CatchUp(catch_up)  # type: ignore[arg-type]  # whatever it is, it is a member's value or refused
     except ValueError:
@@ -412,108 +421,3 @@ class Timetable:
             self.told_before.append(self.guard(hook.before_enqueue))
         if type(hook).after_enqueue is not ScheduleHook.after_enqueue:
             self.told_after.append(self.guard(hook.after_enqueue))
-
-
-# --- the setting SCHEDULE ---------------------------------------------------------------------------------------------
-
-_LINE_KEYS = ("task", "spec", "cron", "kwargs", "tz", "catch_up", "window", "options", "remote")
-_OPTION_KEYS = tuple(each.name for each in fields(TaskOptions))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduleLine:
-    """One entry of the setting `SCHEDULE`, checked but for its task."""
-
-    id: str
-    task: str
-    spec: str
-    kwargs: Mapping[str, Any]
-    tz: str | None
-    catch_up: CatchUp
-    window_s: float
-    options: Mapping[str, Any]
-    is_remote: bool
-    """The code of the task is elsewhere, so that nobody misses it here."""
-
-
-def schedule_lines(schedule: Mapping[str, Any], *, zone: str) -> list[ScheduleLine]:
-    """Read the setting `SCHEDULE`: a dict of entry ids to dicts.
-
-    Raises:
-        ConfigurationError: An entry is not usable. The message names it.
-    """
-    lines = []
-    for entry_id, given in schedule.items():
-        try:
-            lines.append(_read_line(entry_id, given, zone))
-        except ConfigurationError as error:
-            raise ConfigurationError(f"SCHEDULE[{entry_id!r}]: {error}") from None
-    return lines
-
-
-def _read_line(entry_id: Any, given: Any, zone: str) -> ScheduleLine:
-    if not isinstance(given, Mapping):
-        raise ConfigurationError(f"must be a dict with 'task' and 'spec', got {type(given).__name__}")
-    for key in given:
-        if key not in _LINE_KEYS and key not in _OPTION_KEYS:
-            raise unknown("key", str(key), (*_LINE_KEYS, *_OPTION_KEYS))
-    specs = [given[key] for key in ("spec", "cron") if key in given]
-    if len(specs) != 1:
-        raise ConfigurationError("give either 'spec' or 'cron', the same under two names")
-    name, tz, remote = given.get("task"), given.get("tz"), given.get("remote", False)
-    if not isinstance(name, str) or not name:
-        raise ConfigurationError(f"'task' must be the name of a task, got {name!r}")
-    if tz is not None and not isinstance(tz, str):
-        raise ConfigurationError(f"'tz' must be the name of a time zone, got {tz!r}")
-    if not isinstance(remote, bool):
-        raise ConfigurationError(f"'remote' must be True or False, got {remote!r}")
-    kwargs, options = given.get("kwargs", {}), given.get("options", {})
-    for key, value in (("kwargs", kwargs), ("options", options)):
-        if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value):
-            raise ConfigurationError(f"{key!r} must be a dict of names to values")
-    options = {**options, **{key: given[key] for key in _OPTION_KEYS if key in given}}
-    parse_schedule(specs[0], zone=tz or zone)
-    task_options(options)
-    policy, window_s = _policy(given.get("catch_up", CatchUp.ONE), given.get("window", DEFAULT_WINDOW_S))
-    return ScheduleLine(
-        id=validate_entry_id(entry_id),
-        task=name,
-        spec=specs[0],
-        kwargs=dict(kwargs),
-        tz=tz,
-        catch_up=policy,
-        window_s=window_s,
-        options=dict(options),
-        is_remote=remote,
-    )
-
-
-def scheduled_entries(
-    lines: Iterable[ScheduleLine], tasks: Mapping[str, BaseTask[Any]], remote: Callable[[str], BaseTask[Any]]
-) -> list[PeriodicTask]:
-    """Return the entries of the setting `SCHEDULE`.
-
-    Raises:
-        ConfigurationError: A task is not registered. The message names its nearest neighbour.
-        TaskArgumentsError: The arguments do not fit a task.
-    """
-    entries = []
-    for line in lines:
-        task = tasks.get(line.task)
-        if task is None:
-            if not line.is_remote:
-                error = unknown("task", line.task, tasks.keys())
-                raise ConfigurationError(f"SCHEDULE[{line.id!r}]: {error}; a task of another program needs remote=True")
-            task = remote(line.task)
-        entries.append(
-            PeriodicTask(
-                line.spec,
-                Signature(task, (), line.kwargs),
-                id=line.id,
-                tz=line.tz,
-                catch_up=line.catch_up,
-                window=line.window_s,
-                **line.options,
-            )
-        )
-    return entries

@@ -6,11 +6,8 @@ here, before anything is sent; what does not fit is refused here. What became of
 
 import hashlib
 import math
-import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from taskq_core.broker import operations
@@ -32,10 +29,12 @@ from taskq_core.errors import (
 from taskq_core.ids import new_task_id
 from taskq_core.limits import HEADER, Limits
 from taskq_core.middleware import MiddlewareStack
+from taskq_core.plan import Headers, Plan
 from taskq_core.result import TaskHandle
-from taskq_core.task import BaseTask, Headers, Plan, Signature, Task
+from taskq_core.task import BaseTask, Signature, Task
 from taskq_core.telemetry import Carrier, ClientMetrics, ProducerSpan, Tracing, fit, type_name, wrap
 from taskq_core.uniqueness import digest as digest_of
+from taskq_core.warnings import PayloadSizeWarning, warn_caller
 from taskq_core.wire import Keys, QueueKeys
 
 R = TypeVar("R")
@@ -46,12 +45,6 @@ PAYLOAD_MAX = 16 << 20
 """Most bytes of payload: 16 MiB."""
 REGISTER_EVERY_S = 10.0
 """Seconds after which a client notes a queue again as known, in case another process removed it."""
-
-_HERE = str(Path(__file__).parent)
-
-
-class PayloadSizeWarning(UserWarning):
-    """A payload is large; Redis keeps it in memory until the task is gone."""
 
 
 class Prepared(Generic[R]):
@@ -109,6 +102,18 @@ def failures(sent: Sequence[Prepared[Any]], cause: BrokerError) -> list[EnqueueE
         return [prepared.failure(cause) for prepared in sent]
     codes = zip(sent, answer.each(), strict=True)
     return [prepared.settle(code, answer, holder) or prepared.failure(cause) for prepared, (code, holder) in codes]
+
+
+def _handle(task: BaseTask[R], plan: Plan, task_id: str, source: Any) -> TaskHandle[R]:
+    return TaskHandle(
+        source,
+        id=task_id,
+        queue=plan.queue.name,
+        name=task.name,
+        is_kept=plan.is_kept,
+        result_type=task.result_type,
+        first_state=plan.first_state,
+    )
 
 
 def _digest(name: str, payload: bytes) -> str:
@@ -190,10 +195,14 @@ class Preparer:
         except BaseException as error:
             span.end(error)
             raise
-        return Prepared(plan.queue, new, self.handle(task, task_id, source), span)
+        return Prepared(plan.queue, new, _handle(task, plan, task_id, source), span)
 
     def prepare_for_batch(
-        self, call: Signature[Any], plan: Plan, headers: "Callable[[Preparer, Plan, str, str, int], Headers]"
+        self,
+        call: Signature[Any],
+        plan: Plan,
+        headers: "Callable[[Preparer, Plan, str, str, int], Headers]",
+        new_id: Callable[[], str],
     ) -> NewTask:
         """Return a task to be sent with others.
 
@@ -201,9 +210,10 @@ class Preparer:
             call: The call.
             plan: Its task's plan.
             headers: Returns its headers, given this, the plan, the task's name, its id and the bytes of its payload.
+            new_id: Returns an id for a task that sets none.
         """
         payload = self._payload(call)
-        task_id = plan.task_id or new_task_id()
+        task_id = plan.task_id or new_id()
         its_headers, limit = headers(self, plan, call.task.name, task_id, len(payload)), ""
         if plan.limits is not None:
             its_headers, limit = _limited(its_headers, plan.limits, call)
@@ -266,16 +276,7 @@ class Preparer:
 
     def handle(self, task: BaseTask[R], task_id: str, source: Any) -> TaskHandle[R]:
         """Return the handle of a task."""
-        plan = task.plan(self.keys)
-        return TaskHandle(
-            source,
-            id=task_id,
-            queue=plan.queue.name,
-            name=task.name,
-            is_kept=plan.is_kept,
-            result_type=task.result_type,
-            first_state=plan.first_state,
-        )
+        return _handle(task, task.plan(self.keys), task_id, source)
 
     def unregistered(self, queue: QueueKeys) -> Operation[int] | None:
         """Return the operation that notes a queue as known, if that was not done lately."""
@@ -302,12 +303,8 @@ def _limited(headers: Headers, limits: Limits, call: Signature[Any]) -> tuple[He
 def _check_size(name: str, size: int) -> None:
     if size > PAYLOAD_MAX:
         raise PayloadTooLargeError(name, size, PAYLOAD_MAX)
-    frame, level = sys._getframe(), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(
+    warn_caller(
         f"the payload of task {name!r} is {size} bytes, which Redis keeps in memory; "
         "store the data elsewhere and pass its address",
         PayloadSizeWarning,
-        stacklevel=level,  # the caller's line, however it got here
     )

@@ -13,8 +13,6 @@ The rules are a generator of steps without input or output; `run` and `arun` car
 """
 
 import asyncio
-import hashlib
-import os
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +22,8 @@ from typing import Any, TypeVar
 from taskq_core.broker import operations
 from taskq_core.broker.operations import CheckedTask, Mended, Operation, Place, Probed, Suspect
 from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
+from taskq_core.seen import Seen
+from taskq_core.steps import afollow, follow
 from taskq_core.wire import QueueKeys, TaskMessage, TaskState, decode_message
 
 T = TypeVar("T")
@@ -154,7 +154,7 @@ class _Pass:
         self._findings: list[Finding] = []
         self._listed = 0
         self._scanned = 0
-        self._seen = _Seen(0)
+        self._seen = Seen(0)
 
     @property
     def _is_full(self) -> bool:
@@ -174,7 +174,7 @@ class _Pass:
             probed = yield from self._restore_structures(probed)
             if probed.strange.keys() - self._harmless:
                 return self._report(is_complete=False)
-        self._seen = _Seen(probed.pending + probed.active)
+        self._seen = Seen(probed.pending + probed.active)
         for part in (self._lists(), self._sets(), self._groups(), self._aggregation_sets(), self._tasks(probed.now_ns)):
             yield from part
             yield from self._look()
@@ -449,64 +449,16 @@ def _finding(task_id: str, mended: Mended) -> Finding:
     )
 
 
-class _Seen:
-    """Remembers ids in four bytes each, whatever their number: a Bloom filter.
-
-    What was added is always known. Of the rest one in some thousands is taken for known; the next pass, with other
-    hashes, takes another one.
-    """
-
-    def __init__(self, expected: int) -> None:
-        bits = 1 << max(20, (32 * expected).bit_length())  # at least 128 KiB: more may come than is expected
-        self._bits = bytearray(bits // 8)
-        self._mask = bits - 1
-        self._key = os.urandom(16)
-
-    def _positions(self, task_id: str) -> tuple[int, int, int, int]:
-        digest = hashlib.blake2b(task_id.encode("utf-8", "surrogateescape"), digest_size=32, key=self._key).digest()
-        mask, read = self._mask, int.from_bytes
-        return (
-            read(digest[:8]) & mask,
-            read(digest[8:16]) & mask,
-            read(digest[16:24]) & mask,
-            read(digest[24:]) & mask,
-        )
-
-    def __contains__(self, task_id: str) -> bool:
-        return all(self._bits[at >> 3] >> (at & 7) & 1 for at in self._positions(task_id))
-
-    def add(self, task_id: str) -> bool:
-        """Remember an id. True if it was known before."""
-        known = True
-        for at in self._positions(task_id):
-            byte, bit = at >> 3, 1 << (at & 7)
-            if not self._bits[byte] & bit:
-                known = False
-                self._bits[byte] |= bit
-        return known
-
-
 # --- carrying the steps out -------------------------------------------------------------------------------------------
 
 
 def run(steps: Steps[T], send: Callable[[Operation[Any]], Any]) -> T:
     """Carry out steps from blocking code; `send` runs one operation."""
-    answer: Any = None
-    failure: BrokerError | None = None
-    while True:
-        try:
-            step = steps.send(answer) if failure is None else steps.throw(failure)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        answer = failure = None
-        if isinstance(step, Pause):
-            time.sleep(step.seconds)
-            continue
-        try:
-            answer = send(step)
-        except BrokerError as error:
-            failure = error
+
+    def take(step: Operation[Any] | Pause) -> Any:
+        return time.sleep(step.seconds) if isinstance(step, Pause) else send(step)
+
+    return follow(steps, take)
 
 
 async def arun(steps: Steps[T], send: Callable[[Operation[Any]], Any], *, rest: float = 0.0) -> T:
@@ -518,22 +470,17 @@ async def arun(steps: Steps[T], send: Callable[[Operation[Any]], Any], *, rest: 
         rest: How long to rest after each operation, as a multiple of the time it took.
     """
     loop = asyncio.get_running_loop()
-    answer: Any = None
-    failure: BrokerError | None = None
-    while True:
-        try:
-            step = steps.send(answer) if failure is None else steps.throw(failure)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        answer = failure = None
+
+    async def take(step: Operation[Any] | Pause) -> Any:
         if isinstance(step, Pause):
-            await asyncio.sleep(step.seconds)
-            continue
+            return await asyncio.sleep(step.seconds)
         began = loop.time()
         try:
             answer = await send(step)
-        except BrokerError as error:
-            failure = error
-        if rest:
+        except BrokerError:
             await asyncio.sleep(rest * (loop.time() - began))
+            raise
+        await asyncio.sleep(rest * (loop.time() - began))
+        return answer
+
+    return await afollow(steps, take)

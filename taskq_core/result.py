@@ -22,22 +22,40 @@ class SupportsCall(Protocol):
         ...
 
 
-class HandleSource(Protocol):
+class AsyncHandleSource(Protocol):
+    """What a handle asks in coroutines."""
+
+    async def await_result(self, handle: "TaskHandle[Any]", timeout: Duration | None) -> Any:
+        """Wait until the task has ended and return what it returned."""
+        ...
+
+    async def afetch_info(self, handle: "TaskHandle[Any]") -> TaskInfo:
+        """Read the task."""
+        ...
+
+    async def acancel_task(self, handle: "TaskHandle[Any]", *, retry: bool, keep: bool | None) -> bool:
+        """Cancel the task."""
+        ...
+
+    async def areschedule_task(
+        self, handle: "TaskHandle[Any]", *, at: datetime | None, after: Duration | None, call: Any
+    ) -> None:
+        """Let the task wait until another time."""
+        ...
+
+    async def amove_task(self, handle: "TaskHandle[Any]", to_queue: str) -> None:
+        """Move the task to another queue."""
+        ...
+
+
+class HandleSource(AsyncHandleSource, Protocol):
     """What a handle asks: the client that made it."""
 
     def wait_for_result(self, handle: "TaskHandle[Any]", timeout: Duration | None) -> Any:
         """Block until the task has ended and return what it returned."""
         ...
 
-    async def await_result(self, handle: "TaskHandle[Any]", timeout: Duration | None) -> Any:
-        """Wait until the task has ended and return what it returned."""
-        ...
-
     def fetch_info(self, handle: "TaskHandle[Any]") -> TaskInfo:
-        """Read the task."""
-        ...
-
-    async def afetch_info(self, handle: "TaskHandle[Any]") -> TaskInfo:
         """Read the task."""
         ...
 
@@ -49,27 +67,13 @@ class HandleSource(Protocol):
         """Cancel the task."""
         ...
 
-    async def acancel_task(self, handle: "TaskHandle[Any]", *, retry: bool, keep: bool | None) -> bool:
-        """Cancel the task."""
-        ...
-
     def reschedule_task(
         self, handle: "TaskHandle[Any]", *, at: datetime | None, after: Duration | None, call: Any
     ) -> None:
         """Let the task wait until another time."""
         ...
 
-    async def areschedule_task(
-        self, handle: "TaskHandle[Any]", *, at: datetime | None, after: Duration | None, call: Any
-    ) -> None:
-        """Let the task wait until another time."""
-        ...
-
     def move_task(self, handle: "TaskHandle[Any]", to_queue: str) -> None:
-        """Move the task to another queue."""
-        ...
-
-    async def amove_task(self, handle: "TaskHandle[Any]", to_queue: str) -> None:
         """Move the task to another queue."""
         ...
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from taskq_core.broker.operations import Operation
 from taskq_core.errors import BrokerError
 
+S = TypeVar("S")
 T = TypeVar("T")
 Steps = Generator[Operation[Any], Any, T]
 Progress = Callable[[int, int], None]
@@ -23,7 +24,7 @@ def ask(operation: Operation[T]) -> Steps[T]:
     return answer
 
 
-def follow(steps: Steps[T], send: Callable[[Operation[Any]], Any]) -> T:
+def follow(steps: Generator[S, Any, T], send: Callable[[S], Any]) -> T:
     """Take the steps; `send` runs one operation."""
     try:
         operation = next(steps)
@@ -38,7 +39,7 @@ def follow(steps: Steps[T], send: Callable[[Operation[Any]], Any]) -> T:
         return done.value  # type: ignore[no-any-return]  # what the steps return
 
 
-async def afollow(steps: Steps[T], send: Callable[[Operation[Any]], Awaitable[Any]]) -> T:
+async def afollow(steps: Generator[S, Any, T], send: Callable[[S], Awaitable[Any]]) -> T:
     """Take the steps from a coroutine. As `follow`."""
     try:
         operation = next(steps)

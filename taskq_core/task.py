@@ -8,39 +8,24 @@ code lives elsewhere.
 import asyncio
 import functools
 import inspect
-import json
-import math
-import warnings
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast
 
 import msgspec
 
-from taskq_core.broker.operations import Confirmation
 from taskq_core.codec import ArgumentsCodec, References
 from taskq_core.context import TaskContext, current
-from taskq_core.errors import ConfigurationError, TaskArgumentsError, TaskDefinitionError, WorkflowDefinitionError
+from taskq_core.errors import ConfigurationError, TaskArgumentsError, WorkflowDefinitionError
 from taskq_core.fetching import afetching, fetching
+from taskq_core.functions import context_parameter, parameters, qualified_name, result_type
 from taskq_core.injection import Injection
 from taskq_core.limits import Limits
 from taskq_core.options import TaskOptions, TaskOptionsDict, task_options
+from taskq_core.plan import Plan
 from taskq_core.result import TaskHandle
 from taskq_core.settings import unknown
-from taskq_core.wire import (
-    DEAD_LETTER,
-    EXPIRES,
-    PRIORITY,
-    Keys,
-    MessageTemplate,
-    QueueKeys,
-    TaskState,
-    encode_headers,
-    expiry_mark,
-    priority_mark,
-    validate_task_type,
-)
+from taskq_core.warnings import BlockingEnqueueWarning, warn_caller
+from taskq_core.wire import Keys, validate_task_type
 
 if TYPE_CHECKING:
     from taskq_core.workflow import Chain, Group, WorkflowHandle
@@ -79,90 +64,6 @@ class Enqueuer(Protocol):
     async def aenqueue_workflow(self, workflow: Any) -> "WorkflowHandle":
         """Enqueue a workflow from a coroutine."""
         ...
-
-
-class Headers:
-    """Headers of a task, as texts and as they stand in its message. Nobody changes them."""
-
-    __slots__ = ("encoded", "texts")
-
-    def __init__(self, texts: Mapping[str, str]) -> None:
-        self.texts = texts
-        self.encoded = encode_headers(texts)
-
-
-class Plan:
-    """What is equal for all calls of one task under one key prefix, computed once."""
-
-    __slots__ = (
-        "confirm",
-        "first_state",
-        "group",
-        "headers",
-        "is_kept",
-        "keys",
-        "limits",
-        "marks",
-        "options",
-        "queue",
-        "start_at_s",
-        "start_in_ms",
-        "task_id",
-        "template",
-        "unique",
-        "unique_rule",
-        "unique_s",
-    )
-
-    def __init__(self, name: str, options: TaskOptions, keys: Keys, limits: Limits | None = None) -> None:
-        self.keys = keys
-        self.limits = limits
-        self.options = options
-        self.queue: QueueKeys = keys.queue(options.queue)
-        self.template = MessageTemplate(
-            name,
-            options.queue,
-            retry=options.max_retry,
-            timeout=options.timeout_s,
-            deadline=options.stored_deadline_s,
-            retention=options.retention_s,
-            group_key=options.aggregate or "",
-        )
-        self.marks, own_headers = _controls(options)
-        self.headers = Headers({**options.headers, **own_headers} if own_headers else options.headers)
-        self.unique = options.unique
-        self.unique_rule = "" if options.unique is None else options.unique.rule
-        self.unique_s = options.unique_s
-        self.group = options.aggregate or ""
-        self.task_id = options.task_id
-        self.confirm: Confirmation | None = None
-        if options.replicated or options.fsynced:
-            self.confirm = Confirmation(options.replicated, options.fsynced)
-        self.is_kept = options.retention_s > 0
-        self.start_at_s: int | None = None
-        self.start_in_ms: int | None = None
-        if isinstance(options.run_after, datetime):
-            self.start_at_s = math.ceil(options.run_after.timestamp())
-        elif options.run_after:
-            self.start_in_ms = math.ceil(cast("float", options.run_after) * 1000)
-        self.first_state = TaskState.AGGREGATING if self.group else TaskState.PENDING
-        if self.start_at_s is not None or self.start_in_ms is not None:
-            self.first_state = TaskState.SCHEDULED
-
-
-def _controls(options: TaskOptions) -> tuple[str, dict[str, str]]:
-    """Return what a task says of itself beyond Asynq's fields: the marks for scripts, and its headers."""
-    marks, headers = "", {}
-    if (expiry := options.expiry) is not None:
-        headers[EXPIRES] = str(expiry)
-        marks += expiry_mark(expiry, timeout_s=0 if options.deadline_s else options.timeout_s)
-    bands = options.bands
-    if any(bands):
-        headers[PRIORITY] = f"{bands[0]}:{bands[1]}"
-        marks += priority_mark(*bands)
-    if (address := options.dead_letter_address) is not None:
-        headers[DEAD_LETTER] = json.dumps(address)
-    return marks, headers
 
 
 _LIMITS = ("rate_limit", "concurrency", "sequence")
@@ -390,6 +291,7 @@ class Task(BaseTask[R], Generic[P, R]):
         codec: Turns its arguments into payload bytes and back.
         is_coroutine: True for a coroutine function.
         takes_context: True if its first parameter receives the `TaskContext`.
+        runs_in_process: True if workers run it in a process of its own.
         options: Options over the defaults of the queue application.
     """
 
@@ -406,10 +308,12 @@ class Task(BaseTask[R], Generic[P, R]):
         options: Mapping[str, Any],
         enqueuer: Enqueuer,
         injection: Injection | None = None,
+        runs_in_process: bool = False,
     ) -> None:
         super().__init__(qualified_name(function) if name is None else name, options, enqueuer)
         injected_name = context_parameter(f"task {self.name!r}", function)
         self.function = function if injection is None else injection.function
+        self.runs_in_process = runs_in_process
         self.takes_context = injected_name is not None
         injected = frozenset({injected_name}) if injected_name else frozenset[str]()
         if injection is not None:
@@ -421,7 +325,7 @@ class Task(BaseTask[R], Generic[P, R]):
         if references is not None and self.codec.has_references:
             self.body = (afetching if self.is_coroutine else fetching)(self, references)
         self._check_limits()  # again: now its parameters are known
-        self.result_type = _result_type(function)
+        self.result_type = result_type(function)
         self.__name__ = self.__qualname__ = self.name  # of a partial or a callable object, which have none
         functools.update_wrapper(self, function, updated=())
 
@@ -567,108 +471,6 @@ class RemoteTask(BaseTask[Any]):
         return await self._enqueuer.aenqueue(self.s(*args, **kwargs))
 
 
-def check_function(function: Any) -> None:
-    """Refuse what no worker can run as a task.
-
-    Raises:
-        TaskDefinitionError: It is no function, or a generator or a method, or is a task already.
-    """
-    if isinstance(function, BaseTask):
-        raise TaskDefinitionError(f"{function!r} is a task already; .using(...) gives a copy with other options")
-    if not callable(function) or inspect.isclass(function):
-        raise TaskDefinitionError(f"a task must be a function, got {function!r}")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TaskDefinitionError(f"{function!r} is a generator, which would never run; return a list instead")
-    owner, _, _ = str(getattr(function, "__qualname__", "")).rpartition(".")
-    if owner and not owner.endswith("<locals>") and not inspect.ismethod(function):
-        first = next(iter(parameters("", function)), None)
-        if first is not None and first.name in ("self", "cls"):
-            raise TaskDefinitionError(
-                f"{function.__qualname__!r} is a method, and a payload cannot carry its {first.name!r}; "
-                "make a task of a function, or of a @staticmethod"
-            )
-
-
-def is_coroutine_function(function: Any) -> bool:
-    """Whether calling it gives a coroutine: also a partial of such a function, or an object whose `__call__` is one."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    if inspect.iscoroutinefunction(function):
-        return True
-    return callable(function) and inspect.iscoroutinefunction(type(function).__call__)
-
-
-def function_name(function: Any) -> str:
-    """Return `module.qualname` of what was written: behind a partial its function, of an object its class. For logs."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}.{named.__qualname__}"
-
-
-def qualified_name(function: Callable[..., Any]) -> str:
-    """Return `module.qualname`, with the module's real name where it runs as a script.
-
-    Raises:
-        TaskDefinitionError: The function has no name of its own.
-    """
-    qualname = getattr(function, "__qualname__", None)
-    if not isinstance(qualname, str) or qualname.endswith("<lambda>"):
-        raise TaskDefinitionError(f"{function!r} has no name of its own; give the task one with name=")
-    module = function.__module__
-    if module in ("__main__", "__mp_main__"):  # the latter in a child that multiprocessing spawned
-        main = getattr(inspect.unwrap(function), "__globals__", {})
-        spec = main.get("__spec__")
-        if spec is not None:
-            module = spec.name.removesuffix(".__main__")
-        elif main.get("__file__"):
-            module = Path(main["__file__"]).stem
-    return f"{module}.{qualname}"
-
-
-def parameters(what: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Return the parameters of a function; `what` names it in the error.
-
-    Raises:
-        TaskDefinitionError: They cannot be read.
-    """
-    try:
-        return list(inspect.signature(function).parameters.values())
-    except (ValueError, TypeError) as error:
-        raise TaskDefinitionError(f"{what}: the signature cannot be read: {error}") from None
-
-
-def context_parameter(what: str, function: Callable[..., Any]) -> str | None:
-    """Return the name of the parameter that receives the `TaskContext`, if there is one.
-
-    Raises:
-        TaskDefinitionError: It is not the first.
-    """
-    found = [
-        (index, parameter)
-        for index, parameter in enumerate(parameters(what, function))
-        if parameter.annotation is TaskContext
-        or (isinstance(parameter.annotation, str) and parameter.annotation.rpartition(".")[2] == "TaskContext")
-    ]
-    if not found:
-        return None
-    index, parameter = found[-1]
-    if index != 0 or parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
-        raise TaskDefinitionError(
-            f"{what}: the parameter annotated TaskContext must be the first and only one, "
-            f"and positional, got {parameter.name!r}"
-        )
-    return parameter.name
-
-
-def _result_type(function: Callable[..., Any]) -> Any:
-    try:
-        annotation = inspect.signature(function, eval_str=True).return_annotation
-    except (NameError, TypeError, AttributeError, SyntaxError):
-        return Any
-    return Any if annotation is inspect.Signature.empty else annotation
-
-
 def _local_context(task: Task[Any, Any]) -> TaskContext:
     running = current.get()
     if running is not None:
@@ -685,8 +487,7 @@ def _warn_if_blocking(name: str) -> None:
     global _warned
     if asyncio._get_running_loop() is not None and not _warned:
         _warned = True
-        warnings.warn(
+        warn_caller(
             f"{name}.delay() blocks the running event loop for a round trip to Redis; await .adelay() instead",
-            RuntimeWarning,
-            stacklevel=3,
+            BlockingEnqueueWarning,
         )

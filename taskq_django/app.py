@@ -37,7 +37,7 @@ from taskq_django.references import ModelReferences
 from taskq_django.sending import SignalMiddleware, SignalObserver
 from taskq_django.tasks_backend.options import queues_of_tasks
 from taskq_django.test_cases import are_committed, take_for_committed
-from taskq_django.transaction import CommitHook, count_waiting
+from taskq_django.transaction import CommitHook, ImmediateHook, count_waiting
 
 R = TypeVar("R")
 
@@ -53,6 +53,7 @@ class DjangoTaskQ(TaskQ):
 
     references = ModelReferences()
     """Instances of models travel as their primary keys."""
+    process_set_up = "taskq_django.task_process:set_up"
     observer = SignalObserver()
     """Sends the signals."""
 
@@ -104,11 +105,16 @@ class DjangoTaskQ(TaskQ):
                 settings = read_settings()
                 if settings.eager and settings.enqueue is EnqueueMode.OUTBOX:
                     settings = replace(settings, enqueue=EnqueueMode.ON_COMMIT)  # the same moment, without a table
-                is_postponed = settings.enqueue is EnqueueMode.ON_COMMIT
-                hook = CommitHook(is_robust=lambda: not self.propagates) if is_postponed else None
-                self.configure(settings, transaction=hook)
+                self.configure(settings, transaction=self._transaction_hook(settings))
                 self._set_eager(settings)
                 take_for_committed(settings.eager)
+
+    def _transaction_hook(self, settings: Settings) -> TransactionHook | None:
+        if settings.enqueue is EnqueueMode.ON_COMMIT:
+            return CommitHook(is_robust=lambda: not self.propagates)
+        if settings.enqueue is EnqueueMode.IMMEDIATE and not settings.eager:
+            return ImmediateHook()
+        return None
 
     @property
     def is_diverted(self) -> bool:

@@ -36,25 +36,32 @@ _CARRIED = frozenset((LANGUAGE, TIME_ZONE, REQUEST_ID))
 _OFFSET = re.compile(r"([+-])(\d\d):(\d\d)")
 
 
-def _variable_of(module: object) -> ContextVar[Any] | None:
-    """Return the variable in which a module of Django's keeps what is active here, None where it keeps it elsewhere.
+class _Active:
+    """Tells whether something may be active here of what a module of Django's keeps, such as a language.
 
-    It is looked at before Django is asked: to be told that nothing is active takes Django an exception and its text,
-    which every enqueue would pay for.
+    It looks at the variable where Django keeps it before Django is asked: to be told that nothing is active takes
+    Django an exception and its text, which every enqueue would pay for.
     """
-    found = getattr(getattr(getattr(module, "_active", None), "_storage", None), "_data", None)
-    return found if isinstance(found, ContextVar) else None
+
+    def __init__(self, module: object) -> None:
+        self._module = module
+        self._store: object = None
+        self._variable: ContextVar[Any] | None = None
+
+    def may_be(self) -> bool:
+        """Whether something is active, for all one knows. What was active once leaves an empty store behind."""
+        store = getattr(self._module, "_active", None)
+        if store is not self._store:  # Django puts another one in its place when tests change a setting of languages
+            found = getattr(getattr(store, "_storage", None), "_data", None)
+            self._variable = found if isinstance(found, ContextVar) else None
+            self._store = store
+        if self._variable is None:  # it is kept elsewhere
+            return True
+        held = self._variable.get(None)
+        return held is not None and bool(getattr(held, "data", held))
 
 
-_language, _time_zone = _variable_of(trans_real), _variable_of(django_timezone)
-
-
-def _may_be_active(variable: ContextVar[Any] | None) -> bool:
-    """Whether something is active here, for all one knows. What was active once leaves an empty store behind."""
-    if variable is None:
-        return True
-    held = variable.get(None)
-    return bool(getattr(held, "data", held))
+_language, _time_zone = _Active(trans_real), _Active(django_timezone)
 
 
 def check_carry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
@@ -83,11 +90,11 @@ def check_carry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
 def carried(settings: CarrySettings) -> dict[str, str]:
     """Return the headers that a task enqueued here carries."""
     found: dict[str, str] = {}
-    if settings.language and _may_be_active(_language):
+    if settings.language and _language.may_be():
         language = translation.get_language()
         if language and language != django_settings.LANGUAGE_CODE:
             found[LANGUAGE] = readable(language)
-    if settings.time_zone and _may_be_active(_time_zone):
+    if settings.time_zone and _time_zone.may_be():
         zone = django_timezone.get_current_timezone()
         if zone != django_timezone.get_default_timezone():
             found[TIME_ZONE] = readable(_zone_name(zone))

@@ -19,8 +19,8 @@ from django.db import close_old_connections, connections, reset_queries
 
 from taskq_core.context import TaskContext
 from taskq_core.errors import TaskInterrupted, TaskPaused
+from taskq_core.functions import is_coroutine_function
 from taskq_core.middleware import Middleware
-from taskq_core.task import is_coroutine_function
 
 F = TypeVar("F", bound=Callable[..., Any])
 

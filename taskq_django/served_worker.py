@@ -14,7 +14,7 @@ from typing import Any
 from django.apps import apps
 
 from taskq_core import Settings
-from taskq_core.cli.worker import Narrator, queues_text
+from taskq_core.cli.running import Narrator, queues_text
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker.background import BackgroundWorker
 from taskq_django.app import taskq

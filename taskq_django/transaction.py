@@ -17,6 +17,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from taskq_core.commits import Countdown
+from taskq_core.warnings import EnqueueInTransactionWarning, warn_caller
 from taskq_django.test_cases import AfterCommit, are_committed, is_held_only_by_test_case
 
 
@@ -48,6 +49,28 @@ class CommitHook:
         They belong to the thread in which `sync_to_async` runs: that of the code which called `async_to_sync`, if any.
         """
         return await sync_to_async(self.defer, thread_sensitive=True)(send)
+
+
+class ImmediateHook:
+    """The core's `TransactionHook` where tasks are sent at once: it warns of those sent from inside a transaction."""
+
+    def defer(self, send: Callable[[], None]) -> bool:
+        """Return False. Whether a transaction is open is known in blocking code only."""
+        if _owned(_inside_atomic()):
+            warn_caller(
+                "a task is sent before the transaction around it has committed, as ENQUEUE is 'immediate': a worker "
+                "may not find its rows yet, and a rollback does not stop it",
+                EnqueueInTransactionWarning,
+            )
+        return False
+
+    async def adefer(self, send: Callable[[], None]) -> bool:
+        """Return False."""
+        return False
+
+    def count_waiting(self) -> int:
+        """Return 0: nothing waits."""
+        return 0
 
 
 class _Countdown(AfterCommit):
@@ -94,8 +117,19 @@ def open_transactions() -> list[BaseDatabaseWrapper]:
     Those that only a `TestCase` holds open count where there is no other, and then as one: the default database's,
     whose hooks `captureOnCommitCallbacks` captures unless told otherwise. Taken for committed, they do not count.
     """
-    opened = [each for each in connections.all(initialized_only=True) if each.in_atomic_block]
-    own = [connection for connection in opened if not is_held_only_by_test_case(connection)]
-    if own or not opened or are_committed():
+    opened = _inside_atomic()
+    if not opened:
+        return opened
+    own = _owned(opened)
+    if own or are_committed():
         return own
     return [next((each for each in opened if each.alias == DEFAULT_DB_ALIAS), opened[0])]
+
+
+def _inside_atomic() -> list[BaseDatabaseWrapper]:
+    return [each for each in connections.all(initialized_only=True) if each.in_atomic_block]
+
+
+def _owned(opened: Sequence[BaseDatabaseWrapper]) -> list[BaseDatabaseWrapper]:
+    """Return the connections whose `atomic` is not that of a test case alone."""
+    return [connection for connection in opened if not is_held_only_by_test_case(connection)]

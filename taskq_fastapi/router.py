@@ -29,13 +29,10 @@ from taskq_fastapi.applications import DEFAULT_NAME
 from taskq_fastapi.closed import guards
 from taskq_fastapi.dependencies import client_dep
 from taskq_fastapi.status import Shown, TaskStatus, events_route, status_of, status_of_none, status_route, tag_of
+from taskq_fastapi.streams import FULL_MS, QUIET_S, RECONNECT_MS
 
 logger = logging.getLogger("taskq.fastapi")
 
-RECONNECT_MS = 2_000
-"""Milliseconds after which a client whose stream has ended comes back."""
-QUIET_S = 15.0
-"""Seconds without an event after which a comment is sent, so that nobody on the way takes the stream for dead."""
 FIRST_LOOK_S = 0.1
 """Seconds until a stream looks again after a change; doubled each time up to `poll_every`."""
 _OPEN_FOR = "see every task whose id they know"
@@ -185,6 +182,9 @@ class _Streams:
 
     async def events(self, client: AsyncClient, queue: str, task_id: str, seen: str | None) -> AsyncIterator[str]:
         """Yield the events of a task that a client has not seen."""
+        if not self.has_room:  # others have begun since it was answered
+            yield f"retry: {FULL_MS}\n\n"
+            return
         self._count += 1
         try:
             async with client.follow(queue, task_id) as follower:

@@ -224,6 +224,17 @@ class RedisServer:
                 return
             time.sleep(0.05)  # between two questions
 
+    def renew_certificate(self, tls: TlsFiles) -> None:
+        """Show another certificate from now on. A relay that speaks TLS is replaced, which cuts its connections."""
+        self.tls = tls
+        if self._has_tls:
+            self.command("CONFIG", "SET", "tls-key-file", str(tls.key), "tls-cert-file", str(tls.certificate))
+            return
+        assert self._relay is not None
+        self._relay.kill()
+        self._relay.wait()
+        assert self._start_relay()
+
     def stop(self) -> None:
         """End it in an orderly way (SIGTERM) and wait until it is gone; nothing happens if it does not run."""
         self._end(signal.SIGTERM)

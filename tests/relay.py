@@ -7,6 +7,7 @@ that go to the server are requests, bytes that come back are replies.
 import asyncio
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -28,6 +29,7 @@ class Relay:
         connections: How many connections were accepted.
         most_open: Most connections that stood at the same time.
         trapped: How many requests, or replies, were met by what is to be dropped or held.
+        met: How many of these requests held each word.
     """
 
     def __init__(self, target: Path | tuple[str, int]) -> None:
@@ -38,7 +40,7 @@ class Relay:
         self._pairs: set[_Pair] = set()
         self._delay_s = {"requests": 0.0, "replies": 0.0}
         self._chunk: int | None = None
-        self._traps: list[tuple[bytes, Callable[[_Pair], None]]] = []
+        self._traps: list[tuple[tuple[bytes, ...], Callable[[_Pair], None]]] = []
         self._waiting: list[Callable[[_Pair], None]] = []
         self._replies_to_drop = 0
         self._held: set[Direction] = set()
@@ -49,6 +51,7 @@ class Relay:
         self.connections = 0
         self.most_open = 0
         self.trapped = 0
+        self.met: Counter[bytes] = Counter()
 
     @property
     def url(self) -> str:
@@ -73,25 +76,25 @@ class Relay:
 
     # --- misbehaviour -------------------------------------------------------------------------------------------------
 
-    def drop_reply_to(self, word: bytes, *, times: int = 1) -> None:
-        """Pass on the next requests that hold `word`, and throw their replies and connections away."""
-        self._call(lambda: self._traps.extend([(word, _Pair.lose_replies)] * times))
+    def drop_reply_to(self, *words: bytes, times: int = 1) -> None:
+        """Pass on the next requests that hold one of these words, and throw their replies and connections away."""
+        self._call(lambda: self._traps.extend([(words, _Pair.lose_replies)] * times))
 
-    def drop_request(self, word: bytes) -> None:
-        """Throw the next request that holds `word` away, and its connection."""
-        self._call(lambda: self._traps.append((word, _Pair.lose_requests)))
+    def drop_request(self, *words: bytes) -> None:
+        """Throw the next request that holds one of these words away, and its connection."""
+        self._call(lambda: self._traps.append((words, _Pair.lose_requests)))
 
     def drop_replies(self, count: int) -> None:
         """Throw so many replies away, whatever they answer, and their connections. Handshakes do not count."""
         self._call(lambda: setattr(self, "_replies_to_drop", count))
 
-    def hold_request(self, word: bytes) -> "HeldRequest":
-        """Keep the next request that holds `word`, and what comes after it on its connection, until it is let go."""
+    def hold_request(self, *words: bytes) -> "HeldRequest":
+        """Keep the next request that holds one of these words, and what follows it on its connection, until let go."""
         held = HeldRequest(self)
 
         def wait() -> None:
             self._waiting.append(held._spring)
-            self._traps.append((word, held._spring))
+            self._traps.append((words, held._spring))
 
         self._call(wait)
         return held
@@ -229,14 +232,16 @@ class Relay:
     def _spring_trap(self, pair: "_Pair", data: bytes) -> None:
         seen = pair.tail + data  # a word may come in two pieces
         for trap in self._traps:
-            word, spring = trap
-            if word in seen:
+            words, spring = trap
+            word = next((word for word in words if word in seen), None)
+            if word is not None:
                 self._traps.remove(trap)
                 self.trapped += 1
+                self.met[word] += 1
                 spring(pair)
                 pair.tail = b""  # met once, not again in the next piece
                 return
-        longest = max((len(word) for word, _ in self._traps), default=1)
+        longest = max((len(word) for words, _ in self._traps for word in words), default=1)
         pair.tail = seen[-(longest - 1) :] if longest > 1 else b""
 
 

@@ -28,7 +28,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 import taskq_core
-from taskq_core import TaskQ, errors, periodic
+from taskq_core import TaskQ, errors, schedule_setting
 from taskq_core.cli.command import root
 from taskq_core.inspector import Inspector
 from taskq_core.options import TaskOptions
@@ -43,8 +43,9 @@ from taskq_core.settings import (
     TraceSettings,
 )
 from taskq_core.telemetry import names
+from taskq_core.telemetry.client_metrics import _client_instruments
 from taskq_core.telemetry.gauges import _GAUGES
-from taskq_core.telemetry.metrics import _client_instruments, _worker_instruments
+from taskq_core.telemetry.worker_metrics import _worker_instruments
 from taskq_core.wire import Keys
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer
@@ -209,6 +210,43 @@ def test_every_picture_is_there_shown_and_described() -> None:
     assert shown == {path.resolve() for ending in ("png", "svg") for path in images.rglob(f"*.{ending}")}
 
 
+def test_the_readme_says_the_same_in_chinese() -> None:
+    """The same links, code, commands and marks, in the same order; what is code differs in its comments only."""
+    pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")]
+    links = [set(re.findall(r"\]\(([^)]+)\)", page)) - {"README.md", "README.zh-CN.md"} for page in pages]
+    code = [
+        [re.sub(r" *# .*", "", each["text"]) for each in map(re.Match.groupdict, _BLOCK.finditer(page))]
+        for page in pages
+    ]
+    marks = [re.findall(r"\| (yes|part|paid|\u2013|有|部分|付费)(?= \|)", page) for page in pages]
+    words = {"有": "yes", "部分": "part", "付费": "paid"}
+
+    assert links[0] == links[1]
+    assert code[0] == code[1]
+    assert marks[0] == [words.get(mark, mark) for mark in marks[1]]
+    assert len(marks[0]) == 14 * 8
+    assert pages[0].count("\n## ") == pages[1].count("\n## ")
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/tutorials").glob("*.md")), ids=lambda page: page.stem)
+def test_a_tutorial_installs_what_its_code_needs(page: Path) -> None:
+    """The tests of a tutorial have all extras at hand; who begins has those that it names."""
+    text = page.read_text(encoding="utf-8")
+    installed = re.findall(r"pip install \"?taskq-asynq(?:\[([\w,-]+)\])?", text)
+    extras = set(installed[0].split(","))
+
+    needed = {
+        "testing": r"import (capture|eager|drain|TaskQTestMixin)",
+        "embedded": r"embedded://",
+        "django": r"from taskq_django",
+        "fastapi": r"from taskq_fastapi",
+        "dashboard": r"\$ taskq dashboard|taskq_dashboard",
+        "dash": r"\$ taskq dash\b(?!board)",
+        "otel": r"opentelemetry",
+    }
+    assert {extra for extra, sign in needed.items() if re.search(sign, text)} <= extras
+
+
 def test_the_index_names_every_page() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
 
@@ -292,7 +330,7 @@ def test_every_error_is_listed() -> None:
     }
     text = (ROOT / "docs/reference/errors.md").read_text(encoding="utf-8")
 
-    assert not {name for name in public if f"| `{name}` |" not in text}
+    assert not {name for name in public if f"`{name}`" not in text}
 
 
 def commands_below(command: click.Command, path: str) -> dict[str, click.Command]:
@@ -396,14 +434,66 @@ def test_every_lua_script_names_only_listed_fields_of_our_own() -> None:
 def test_the_drawing_of_the_house_is_the_tree() -> None:
     page = (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8")
     (drawing,) = re.findall(r"^```text\n(taskq_django/.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    drawn = set(re.findall(r"(?:^  |(?<=\w  )|(?<=py  ))(\w+(?:/|\.py))", drawing, re.MULTILINE))
-    tree = {
-        f"{path.name}/" if path.is_dir() else path.name
-        for path in (ROOT / "taskq_core").iterdir()
-        if (path.is_dir() and (path / "__init__.py").exists()) or (path.suffix == ".py" and path.name != "__init__.py")
+    rooms: dict[str, set[str]] = {}
+    for line in drawing.splitlines():
+        indent, names = re.match(r"( *)((?:\w+(?:/|\.py) +)*)", f"{line}  ").groups()  # type: ignore[union-attr] # fits any
+        room = {"": "", "  ": "taskq_core/", "    ": "taskq_core/broker/"}[indent]
+        rooms.setdefault(room, set()).update(names.split())
+    assert rooms.pop("") == {"taskq_django/", "taskq_fastapi/", "taskq_core/"}
+
+    for room, drawn in rooms.items():
+        tree = {
+            f"{path.name}/" if path.is_dir() else path.name
+            for path in (ROOT / room).iterdir()
+            if path.name not in ("__init__.py", "__pycache__") and (path.is_dir() or path.suffix == ".py")
+        }
+        assert drawn == tree, room
+
+
+def test_every_service_of_a_worker_is_told_of() -> None:
+    told = re.findall(
+        r"^\| (\w+) \|", (ROOT / "docs/explanation/architecture.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    names = {
+        node.elts[0].value
+        for path in (ROOT / "taskq_core/worker").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Tuple) and len(node.elts) == 2
+        if isinstance(node.elts[0], ast.Constant) and isinstance(node.elts[1], ast.Attribute)
+        if node.elts[1].attr == "work"
     }
 
-    assert drawn == tree
+    assert len(names) > 10
+    assert not names - set(told)
+
+
+LINES_MAX = 500
+LONG = {
+    "taskq_core/errors.py": "one tree, drawn at its top: who looks for an error looks here",
+    "taskq_core/explanations.py": "one table: an entry for each error and warning",
+    "taskq_core/inspector/sync.py": "the face of one class: each method is its docstring and a line that asks",
+    "taskq_core/broker/operations/__init__.py": "names only: what the modules beside it define, for those who send it",
+    "taskq_core/broker/lua/_flow.lua": "one machine of states, which several scripts hold whole",
+    "taskq_core/worker/worker.py": "puts a worker together: the services in the order in which they start and end",
+    "taskq_core/worker/fetcher.py": "one loop: what is asked for ahead, taken and sent along share its state",
+}
+"""Modules of more lines than that, and why each is better off in one piece."""
+
+
+def test_a_long_module_has_a_reason() -> None:
+    folders = ("taskq_core", "taskq_django", "taskq_fastapi", "scripts", "benchmarks", "example_project")
+    lines = {
+        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n")
+        for folder in folders
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".lua", ".js", ".css", ".html") and "node_modules" not in path.parts
+    }
+
+    long = {path: count for path, count in lines.items() if count > LINES_MAX}
+    assert not {path: count for path, count in long.items() if path not in LONG}, (
+        "split it where a second subject begins"
+    )
+    assert not LONG.keys() - long.keys(), "it needs no reason any more"
 
 
 def test_every_dependency_has_a_reason() -> None:
@@ -426,11 +516,15 @@ def test_every_dependency_has_a_reason() -> None:
 class Terminal:
     """A command of the tutorial that goes on in the background, its output in a file."""
 
-    def __init__(self, command: str, folder: Path, number: int) -> None:
+    def __init__(self, command: str, folder: Path, number: int, **variables: str) -> None:
         self.path = folder.parent / f"terminal-{number}.log"
         with self.path.open("wb") as output:
             self.process = subprocess.Popen(
-                command.split(), cwd=folder, env=environment(folder), stdout=output, stderr=subprocess.STDOUT
+                command.split(),
+                cwd=folder,
+                env=environment(folder, **variables),
+                stdout=output,
+                stderr=subprocess.STDOUT,
             )
 
     def shows(self, expected: str) -> None:
@@ -805,7 +899,7 @@ def test_the_group_of_the_how_to_becomes_one_task(tmp_path: Path, redis_server: 
 def test_the_table_of_a_schedule_line_is_whole() -> None:
     rows = {word for cell in table("reference/settings.md", "SCHEDULE") for word in re.findall(r"\w+", cell)}
 
-    assert set(periodic._LINE_KEYS) <= rows
+    assert set(schedule_setting._LINE_KEYS) <= rows
 
 
 def test_the_entries_of_the_how_to_are_what_the_page_says(tmp_path: Path) -> None:
@@ -956,6 +1050,10 @@ TASKQ = {"URL": "redis://127.0.0.1:1/0"}
         assert said in done.stdout
 
 
+CONTINUED = ("how-to/build-workflows.md", "how-to/limit-tasks.md")
+"""Pages on which a piece of code goes on from those above it."""
+
+
 @pytest.mark.parametrize(
     "page",
     [
@@ -970,6 +1068,12 @@ TASKQ = {"URL": "redis://127.0.0.1:1/0"}
         "how-to/fastapi.md",
         "how-to/serve-the-json-api.md",
         "how-to/run-the-dashboard.md",
+        "how-to/build-workflows.md",
+        "how-to/control-tasks.md",
+        "how-to/follow-a-task.md",
+        "how-to/limit-tasks.md",
+        "how-to/log-tasks.md",
+        "how-to/run-a-worker.md",
     ],
 )
 def test_code_that_needs_no_server_can_be_imported(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -977,11 +1081,88 @@ def test_code_that_needs_no_server_can_be_imported(page: str, tmp_path: Path, mo
     monkeypatch.syspath_prepend(str(tmp_path))
     write_files(ROOT / "docs" / page, tmp_path)
 
+    known: dict[str, object] = {}
     for block in blocks(ROOT / "docs" / page):
         if block.language == "python":
-            exec(compile(block.text, page, "exec"), {"__name__": f"docs_{tmp_path.name}"})
+            known = {**(known if page in CONTINUED else {}), "__name__": f"docs_{tmp_path.name}"}
+            exec(compile(block.text, page, "exec"), known)
     for name in [name for name in sys.modules if name == "shop" or name.startswith("shop.")]:
         del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "export-metrics",
+        "pass-model-instances",
+        "schedule-from-the-admin",
+        "send-mail",
+        "tracing",
+        "use-the-admin",
+        "use-the-outbox",
+    ],
+)
+def test_code_for_django_runs_in_a_project(page: str, tmp_path: Path) -> None:
+    """In a process of its own, for it registers tasks and models. What it needs of the shop is given."""
+    write_files(ROOT / f"docs/how-to/{page}.md", tmp_path)
+    given = {
+        "__init__": "",
+        "models": """
+            from django.db import models
+
+
+            class Order(models.Model):
+                email = models.EmailField()
+            """,
+        "tasks": """
+            from taskq_django import task
+
+
+            @task(name="order:confirm")
+            def confirm_order(order: int) -> None: ...
+            """,
+    }
+    (tmp_path / "shop").mkdir(exist_ok=True)
+    for name, text in given.items():
+        if not (path := tmp_path / "shop" / f"{name}.py").exists():
+            path.write_text(textwrap.dedent(text))
+    files = [name for name in files_of(ROOT / f"docs/how-to/{page}.md") if name.endswith(".py")]
+    pieces = [
+        each.text
+        for each in blocks(ROOT / f"docs/how-to/{page}.md")
+        if each.language == "python"
+        and not each.text.startswith(tuple(f"# {name}\n" for name in files))
+        and "from unfold" not in each.text  # a theme, which is not installed here
+    ]
+    assert files or pieces
+
+    run_python(
+        tmp_path,
+        f"""
+        import importlib
+
+        import django
+        from django.conf import settings
+        from django.core.management import call_command
+
+        needed = ("auth", "contenttypes", "messages", "admin")
+        settings.configure(
+            INSTALLED_APPS=[*(f"django.contrib.{{name}}" for name in needed), "taskq_django", "shop"],
+            DATABASES={{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}}},
+            USE_TZ=True,
+            TASKQ={{"ENQUEUE": "outbox"}},
+        )
+        django.setup()
+        call_command("migrate", run_syncdb=True, verbosity=0)
+        for name in {[name.removesuffix(".py").replace("/", ".") for name in files]!r}:
+            importlib.import_module(name)
+        for text in {pieces!r}:
+            exec(text, {{"__name__": "page"}})
+        """,
+        OTEL_TRACES_EXPORTER="none",
+        OTEL_METRICS_EXPORTER="none",
+        OTEL_LOGS_EXPORTER="none",
+    )
 
 
 @pytest.mark.redis

@@ -17,8 +17,6 @@ from taskq_core.cli.command import root
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reference" / "asynq-parity.md"
 _QUOTED = re.compile(r"`([^`]+)`")
-NOT_YET = "not yet"
-"""Stands in place of the API where taskq has no answer so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,14 +108,6 @@ ROWS_BY_SECTION = {
     "asynqmon's pages": 26,
 }
 """How many features of Asynq each part of the page has. One that is split or found makes it more, never fewer."""
-NOT_YET_MAY_BE = (
-    "`dash",
-    "metric `asynq_",
-    "`metrics_exporter`",
-    "`metrics.QueueMetricsCollector`",
-    "`--enable-metrics",
-)
-"""How features begin that taskq may have no answer to: the dashboard in a terminal and the exporter of metrics."""
 
 
 def test_no_feature_is_missing() -> None:
@@ -128,16 +118,9 @@ def test_no_feature_is_missing() -> None:
     assert len({(row.section, row.feature) for row in ROWS}) == len(ROWS), "each stands there once"
 
 
-def test_only_what_is_said_has_no_answer_yet() -> None:
-    assert [row.feature for row in ROWS if row.api == NOT_YET and not row.feature.startswith(NOT_YET_MAY_BE)] == []
-
-
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_what_a_row_names_exists(row: Row) -> None:
     assert row.feature
-    if row.api == NOT_YET:
-        assert not row.test
-        return
     names = _QUOTED.findall(row.api)
     assert names, "a row names the API"
     for name in names:

@@ -3,6 +3,7 @@
 On a terminal it stays up afterwards until Ctrl-C. Exit status 0: everything happened; 1: something did not.
 """
 
+import argparse
 import secrets
 import signal
 import socket
@@ -23,6 +24,7 @@ from example_project.demo.mail import MailServer
 from example_project.demo.otlp import Receiver, Traces
 from example_project.demo.processes import Processes, clean_environment
 from example_project.demo.visits import Visit, make_visits
+from example_project.demo.waterfall import waterfall
 from taskq_core import ResultTimeoutError, TaskHandle, TaskQ, TaskQError
 from taskq_core.broker.embedded import open_embedded
 
@@ -34,10 +36,16 @@ ADMIN = "admin"
 
 def main() -> int:
     """Run the demo and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m example_project.demo", description="Run the demo.")
+    parser.add_argument(
+        "--trace-svg", type=Path, metavar="FILE", help="draw the trace of the last photo there, and end"
+    )
+    options = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
     try:
         with tempfile.TemporaryDirectory(prefix="studio-", ignore_cleanup_errors=True) as folder:
-            run(Path(folder), stays=sys.stdout.isatty())
+            stays = sys.stdout.isatty() and options.trace_svg is None
+            run(Path(folder), stays=stays, trace_svg=options.trace_svg)
     except (DemoError, TaskQError) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return 1
@@ -51,12 +59,13 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def run(folder: Path, *, stays: bool) -> None:
+def run(folder: Path, *, stays: bool, trace_svg: Path | None = None) -> None:
     """Start everything, make the visits, and check and show what came of them.
 
     Args:
         folder: Where Redis, the database and the photos are kept.
         stays: Stay up afterwards until Ctrl-C.
+        trace_svg: Where to draw the trace of a request, None for nowhere.
 
     Raises:
         DemoError: Something did not happen.
@@ -87,6 +96,10 @@ def run(folder: Path, *, stays: bool) -> None:
                 show(visit, results, receiver.traces)
             count = sum(len(visit.tasks) for visit in visits)
             print(f"\nAll {count} tasks of {len(visits)} requests are done, each in the trace of its request.")
+            if trace_svg is not None:
+                drawn = next(visit for visit in reversed(visits) if visit.path.startswith("/photos/"))
+                spans = list(receiver.traces.tree(trace_of(drawn, receiver.traces)))
+                trace_svg.write_text(waterfall(str(drawn), spans), encoding="utf-8")
             if stays:
                 stay(processes, site_url, api_url, password)
 

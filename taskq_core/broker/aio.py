@@ -4,10 +4,9 @@ It keeps idle lanes per event loop, and lends one to each call.
 """
 
 import asyncio
-import contextlib
 import random
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
@@ -15,6 +14,7 @@ from taskq_core.broker.failures import CLIENT_ERRORS, pack, translate
 from taskq_core.broker.lanes import ClusterLane, Lane
 from taskq_core.broker.operations import Operation
 from taskq_core.broker.replication import ANSWER_S
+from taskq_core.broker.tracking import TrackingLane
 from taskq_core.errors import BrokerError, BrokerReplicationError, BrokerUnavailableError
 from taskq_core.service import cancellations
 
@@ -60,8 +60,7 @@ class AsyncRunner:
         while True:
             left = None if deadline is None else max(0.001, deadline - clock())
             try:
-                async with self._lane(left) as lane:
-                    return await lane.run(operation, timeout_s=left)
+                return await self._attempt(operation, left)
             except BrokerReplicationError as error:
                 failure: BrokerError = error
                 unconfirmed, may_have_happened = error, True
@@ -78,18 +77,17 @@ class AsyncRunner:
             attempt += 1
             await asyncio.sleep(pause)
 
-    @contextlib.asynccontextmanager
-    async def _lane(self, patience_s: float | None) -> AsyncIterator[Lane]:
-        """Lend a connection for the time of a `with` block."""
+    async def _attempt(self, operation: Operation[T], timeout_s: float | None) -> T:
+        """Send an operation on a connection that is lent for its time."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
             pool = await self._start_on(loop)
-        await self._take_turn(pool, patience_s)
+        await self._take_turn(pool, timeout_s)
         try:
             lane = pool.idle.pop() if pool.idle else self.new_lane()
             try:
-                yield lane
+                return await lane.run(operation, timeout_s=timeout_s)
             finally:
                 if lane.is_connected and self._pools.get(loop) is pool:  # `aclose` may have been called meanwhile
                     pool.idle.append(lane)
@@ -122,6 +120,15 @@ class AsyncRunner:
         """Return a reserved connection, which the caller closes."""
         kind = ClusterLane if self.endpoint.is_cluster else Lane
         return kind(self.endpoint, timeout_s=self._timeout_s)
+
+    def new_tracking_lane(self, changed: Callable[[], object]) -> Lane:
+        """Return a reserved connection that calls `changed` when a key that was read on it changes, where it can.
+
+        A cluster's cannot, since each of its nodes would tell on a connection of its own.
+        """
+        if self.endpoint.is_cluster:
+            return self.new_lane()
+        return TrackingLane(self.endpoint, changed=changed, timeout_s=self._timeout_s)
 
     async def _start_on(self, loop: asyncio.AbstractEventLoop) -> _Pool:
         for other in [each for each in self._pools if each.is_closed()]:  # closed without a word to us

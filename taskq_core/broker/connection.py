@@ -2,6 +2,7 @@
 
 ======================================================  ====================================================
 ``redis://user:password@host:6379/0``                   one server
+``redis://user@host/0?password_file=/path``             the same, with a password that is read for every connection
 ``rediss://host:6380/0?ssl_ca_certs=/path``             the same over TLS; certificate and host name are verified
 ``unix:///path/to/socket?db=0``                         one server on a unix socket
 ``redis+sentinel://h1:26379,h2/master?db=0``            the primary that Sentinels name (``rediss+sentinel`` for TLS)
@@ -11,7 +12,8 @@
 
 redis-py's own defaults (ten silent retries, a hundred connections, long timeouts) are wrong for a queue: a request sent
 twice runs twice. Every connection made here retries nothing and has explicit timeouts; the runners decide what may be
-repeated. A password never shows in a repr, an error or a log line.
+repeated. A password never shows in a repr, an error or a log line. A password or a certificate that is changed in its
+file counts for every connection that is opened from then on.
 """
 
 import itertools
@@ -20,7 +22,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import redis
@@ -34,9 +36,12 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from taskq_core.broker.cluster import Server, SlotMap
-from taskq_core.broker.embedded import EmbeddedRedis, open_embedded
+from taskq_core.broker.credentials import PasswordFile
 from taskq_core.broker.sentinel import Search
 from taskq_core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from taskq_core.broker.embedded import EmbeddedRedis
 
 CONNECT_TIMEOUT_S = 2.0
 """Seconds to establish a connection."""
@@ -55,10 +60,10 @@ _KINDS = {
 }
 _TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _OPTIONS = {
-    "standalone": ("db",),
-    "unix": ("db",),
-    "sentinel": ("db", "sentinel_username", "sentinel_password"),
-    "cluster": (),
+    "standalone": ("db", "password_file"),
+    "unix": ("db", "password_file"),
+    "sentinel": ("db", "password_file", "sentinel_username", "sentinel_password", "sentinel_password_file"),
+    "cluster": ("password_file",),
     "embedded": (),
 }
 _NO_HOST = re.compile(r"[\s\x00-\x1f\x7f/#\\]")
@@ -75,6 +80,8 @@ class Address:
         path: Socket (unix) or folder (embedded).
         master: Name of the primary (sentinel).
         db: Number of the database.
+        password_file: File that holds the password, read for every connection; "" for none.
+        sentinel_password_file: The same for that of the Sentinels.
         tls: True for TLS.
         tls_options: Files for TLS: ssl_ca_certs, ssl_certfile, ssl_keyfile.
     """
@@ -88,6 +95,8 @@ class Address:
     password: str | None = field(default=None, repr=False)
     sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
+    password_file: str = ""
+    sentinel_password_file: str = ""
     tls: bool = False
     tls_options: Mapping[str, str] = field(default_factory=dict)
 
@@ -96,7 +105,8 @@ class Address:
         scheme = next(name for name, kind in _KINDS.items() if kind == (self.kind, self.tls))
         if self.kind == "embedded":
             return f"embedded://{self.path}"
-        user = f"{self.username or ''}:***@" if self.password is not None else ""
+        has_password = self.password is not None or self.password_file
+        user = f"{self.username or ''}:***@" if has_password else ""
         hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
         if self.kind == "unix":
             return f"unix://{user}{self.path}?db={self.db}"
@@ -155,8 +165,10 @@ def parse_url(url: str) -> Address:
         if name not in allowed:
             expected = f"known are {', '.join(allowed)}" if allowed else f"{scheme}:// takes none"
             raise _refuse(f"unknown option {name!r}; {expected}")
+    password_file = _password_file(options, "password_file", has_password=":" in credentials)
     common: dict[str, Any] = {
         "kind": kind,
+        "password_file": password_file,
         "tls": tls,
         "username": unquote(username) or None,
         "password": unquote(password) if ":" in credentials else None,
@@ -178,6 +190,9 @@ def parse_url(url: str) -> Address:
             db=_database(options.get("db", "0")),
             sentinel_username=options.get("sentinel_username"),
             sentinel_password=options.get("sentinel_password"),
+            sentinel_password_file=_password_file(
+                options, "sentinel_password_file", has_password="sentinel_password" in options
+            ),
             **common,
         )
     if kind == "cluster":
@@ -187,6 +202,17 @@ def parse_url(url: str) -> Address:
     if len(hosts) > 1:
         raise _refuse("several hosts need redis+sentinel:// or redis+cluster://")
     return Address(hosts=hosts, db=_database(path or options.get("db", "0")), **common)
+
+
+def _password_file(options: Mapping[str, str], name: str, *, has_password: bool) -> str:
+    path = options.get(name)
+    if path is None:
+        return ""
+    if has_password:
+        raise _refuse(f"{name} names a file with the password, and the password stands there as well; leave one out")
+    if not path or "\0" in path:
+        raise _refuse(f"{name} must be the path of a file")
+    return path
 
 
 def _database(text: str) -> int:
@@ -201,6 +227,9 @@ _COMMON: dict[str, Any] = {
     "health_check_interval": 0,
     "decode_responses": False,
     "protocol": 2,
+    # What redis-py says of itself anyway. Left to find it out, it parses its own package's metadata for each
+    # connection, for which Python loads all of `email`.
+    "driver_info": redis.DriverInfo(lib_version=redis.__version__),
 }
 
 
@@ -227,6 +256,13 @@ _TAKEN_OVER = frozenset(
     }
 )
 """Options of a client that its connections here share; times, retries and whatever belongs to its pool do not."""
+
+
+def _login(username: str | None, password: str | None, password_file: str) -> dict[str, Any]:
+    """Return the options that say who connects."""
+    if password_file:
+        return {"credential_provider": PasswordFile(password_file, username)}
+    return {"username": username, "password": password}
 
 
 def _tls_options(address: Address) -> dict[str, Any]:
@@ -315,6 +351,8 @@ class Endpoint:
     def open(self) -> None:
         """Start the embedded server if this endpoint has one. Blocking; does nothing for other kinds."""
         if self._address is not None and self._address.kind == "embedded" and self._embedded is None:
+            from taskq_core.broker.embedded import open_embedded  # not above: in production nobody needs it
+
             folder = Path(self._address.path) if self._address.path else self._embedded_folder
             self._embedded = open_embedded(folder)
 
@@ -333,7 +371,7 @@ class Endpoint:
         return Address(kind="unix", path=str(self._embedded.socket_path))
 
     def _plain_options(self, address: Address) -> dict[str, Any]:
-        options: dict[str, Any] = {"username": address.username, "password": address.password}
+        options = _login(address.username, address.password, address.password_file)
         if address.kind != "cluster":
             options["db"] = address.db
         return options | _tls_options(address)
@@ -406,8 +444,7 @@ class Endpoint:
         options = {
             **_COMMON,
             **_tls_options(address),
-            "username": address.sentinel_username,
-            "password": address.sentinel_password,
+            **_login(address.sentinel_username, address.sentinel_password, address.sentinel_password_file),
             "retry": AsyncRetry(NoBackoff(), 0) if asynchronous else Retry(NoBackoff(), 0),
         }
         start = next(self._turn) % len(address.hosts)

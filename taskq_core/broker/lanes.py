@@ -37,7 +37,13 @@ class Lane:
     Args:
         endpoint: Where the server is.
         timeout_s: Seconds to wait for the answers of one exchange.
+
+    Attributes:
+        is_told: Whether the server tells of changes to keys that were read on the connection that stands, see
+            `taskq_core.broker.tracking`.
     """
+
+    is_told = False
 
     def __init__(self, endpoint: Endpoint, *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         self._endpoint = endpoint
@@ -113,13 +119,15 @@ class Lane:
         return answer  # type: ignore[no-any-return]  # exchange() answers operations of several types
 
     async def _send(self, commands: list[tuple[Argument, ...]], timeout_s: float, spin_s: float = 0.0) -> list[Any]:
-        packed = b"".join([pack(command) for command in commands])
         if self._stream is not None:
+            packed = b"".join([pack(command) for command in commands])
             return await self._stream.exchange(packed, len(commands), max(0.0, timeout_s), spin_s=spin_s)
         async with asyncio.timeout(timeout_s):
-            await self._connection.send_packed_command([packed], check_health=False)
             replies: list[Any] = []
-            for _ in commands:
+            for (
+                command
+            ) in commands:  # one after the other: a stand-in may answer what comes behind a blocking one first
+                await self._connection.send_packed_command([pack(command)], check_health=False)
                 try:
                     replies.append(await self._connection.read_response())
                 except ResponseError as error:
@@ -162,7 +170,11 @@ class Lane:
         self._connection, self._takeovers = connection, takeovers
         transport: Any = getattr(getattr(connection, "_writer", None), "transport", None)
         if hasattr(transport, "set_protocol"):  # fakeredis has none; uvloop's is no subclass of asyncio.Transport
-            self._stream = ReplyStream(transport)
+            self._stream = self._stream_on(transport)
+
+    def _stream_on(self, transport: Any) -> ReplyStream:
+        """Take over a connected transport."""
+        return ReplyStream(transport)
 
     async def _confirm(self, operation: Operation[Any], reply: Any, until: float) -> None:
         """Wait until what was written on this connection is confirmed, or raise."""
@@ -195,6 +207,14 @@ class Lane:
         finally:
             await self.close()
         raise missing.error(operation, reply, address, info)
+
+    def abort(self) -> None:
+        """Break the connection at once, so that the exchange on its way fails. The next one opens a new one.
+
+        Nothing happens while it connects, or if it leads to a stand-in.
+        """
+        if self._stream is not None:
+            self._stream.abort()
 
     async def close(self) -> None:
         """Close the connection. The next exchange opens a new one."""
@@ -317,6 +337,11 @@ class ClusterLane(Lane):
                 self._endpoint.slots.learn(shards, server)
                 return
         raise BrokerUnavailableError.unchanged(f"cannot reach {self._endpoint.address}: {'; '.join(problems)}")
+
+    def abort(self) -> None:
+        """Break the connections at once. As `Lane.abort`."""
+        for lane in self._lanes.values():
+            lane.abort()
 
     async def close(self) -> None:
         """Close the connections. The next exchange opens new ones."""

@@ -3,8 +3,8 @@
 All at once: a process that later has no file descriptors left still extends its leases, and one whose package is
 replaced while it runs never mixes scripts of two releases.
 
-A file without a leading underscore is one transition. A line `-- include _name` in it stands for the shared file
-`_name.lua`. Headers (`--[[ ... ]]`) are for the reader and are not sent.
+A file without a leading underscore is one transition. A line `-- include _name` in it, or in what it includes, stands
+for the shared file `_name.lua`. Headers (`--[[ ... ]]`) are for the reader and are not sent.
 """
 
 import hashlib
@@ -23,13 +23,19 @@ class Script:
 
     Attributes:
         name: Name of its file without `.lua`.
-        text: What is sent to Redis.
         sha: Hex SHA-1 of the text, by which Redis knows it once loaded.
+        parts: The text in pieces. What several scripts include is the same string in all of them: put together, they
+            would take six times the memory.
     """
 
     name: str
-    text: str
     sha: str
+    parts: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """What is sent to Redis."""
+        return "".join(self.parts)
 
 
 def load(name: str) -> Script:
@@ -45,12 +51,25 @@ def all_scripts() -> list[Script]:
 @cache
 def _scripts() -> dict[str, Script]:
     folder = files("taskq_core.broker") / "lua"
-    found = {file.name: file.read_text(encoding="utf-8") for file in folder.iterdir() if file.name.endswith(".lua")}
+    found = {
+        file.name.removesuffix(".lua"): file.read_text(encoding="utf-8")
+        for file in folder.iterdir()
+        if file.name.endswith(".lua")
+    }
+
+    def parts_of(text: str) -> list[str]:
+        # Split by the includes, what stands between two of them is at even places and their names at odd ones.
+        parts: list[str] = []
+        for place, piece in enumerate(_INCLUDE.split(text)):
+            parts += included(piece) if place % 2 else [piece]
+        return parts
+
+    @cache
+    def included(name: str) -> list[str]:
+        return parts_of(found[name].rstrip("\n"))
 
     def script(name: str) -> Script:
-        text = _HEADER.sub("", found[f"{name}.lua"])
-        text = _INCLUDE.sub(lambda match: found[f"{match[1]}.lua"].rstrip("\n"), text)
-        return Script(name=name, text=text, sha=hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+        parts = tuple(parts_of(_HEADER.sub("", found[name])))
+        return Script(name, hashlib.sha1("".join(parts).encode(), usedforsecurity=False).hexdigest(), parts)
 
-    names = [file.removesuffix(".lua") for file in found if not file.startswith("_")]
-    return {name: script(name) for name in names}
+    return {name: script(name) for name in found if not name.startswith("_")}

@@ -28,6 +28,7 @@ from taskq_core.broker.failures import (
 )
 from taskq_core.broker.operations import Argument, Operation
 from taskq_core.broker.replication import ANSWER_S, HOW_MANY, Shortfall, forget_command, is_due, shortfall, wait_command
+from taskq_core.broker.sockets import SocketStream
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerError,
@@ -80,26 +81,30 @@ class SyncRunner:
         if self.endpoint.is_cluster:
             return Pending(self, operation, None)
         self._check_open()
+        until = time.monotonic() + self._timeout_s
         try:
-            connection = self._take(self._timeout_s)
+            connection = self._take(until)
         except BrokerUnavailableError:
             return Pending(self, operation, None)  # finish() tries again, for as long as its caller has patience
         try:
-            self._send(connection, pack(operation.command()), self._timeout_s)
+            self._send(connection, pack(operation.command()), until)
         except CLIENT_ERRORS:
             connection.disconnect()
             return Pending(self, operation, None)
         return Pending(self, operation, connection)
 
     def _finish(self, operation: Operation[T], sent_on: Any, patience_s: float | None) -> T:
-        deadline = None if patience_s is None else time.monotonic() + patience_s
+        now = time.monotonic()
+        deadline = None if patience_s is None else now + patience_s
         attempt = 0
         may_have_happened = sent_on is not None
         unconfirmed: BrokerReplicationError | None = None
         while True:
-            left = self._timeout_s if deadline is None else max(0.001, deadline - time.monotonic())
+            until = now + self._timeout_s  # connecting, sending and waiting share the time
+            if deadline is not None:
+                until = min(until, max(now + 0.001, deadline))
             try:
-                return operation.read(self._run_once(operation, min(self._timeout_s, left), sent_on))
+                return operation.read(self._run_once(operation, until, sent_on))
             except BrokerReplicationError as error:
                 failure: BrokerError = error
                 unconfirmed, may_have_happened = error, True
@@ -116,11 +121,11 @@ class SyncRunner:
             attempt += 1
             sent_on = None
             time.sleep(pause)
+            now = time.monotonic()
 
-    def _run_once(self, operation: Operation[Any], timeout_s: float, sent_on: Any) -> Any:
+    def _run_once(self, operation: Operation[Any], until: float, sent_on: Any) -> Any:
         if sent_on is None:
             self._check_open()
-        until = time.monotonic() + timeout_s  # connecting, sending and waiting share the time
         if self.endpoint.is_cluster:
             return self._run_on_cluster(operation, until)
         return self._attempt(operation, until, sent_on)
@@ -135,7 +140,7 @@ class SyncRunner:
         is_asking: bool = False,
     ) -> Any:
         """Send an operation to this server, or read what it answers to one that was sent, and return the reply."""
-        connection = sent_on or self._take(max(0.001, until - time.monotonic()))
+        connection = sent_on or self._take(until)
         try:
             if sent_on is None:
                 reply = self._exchange(connection, operation.command(*more_keys), until, operation.block_s, is_asking)
@@ -198,7 +203,7 @@ class SyncRunner:
         is_asking: bool = False,
     ) -> Any:
         packed = pack(ASKING) + pack(command) if is_asking else pack(command)
-        self._send(connection, packed, max(0.001, until - time.monotonic()))
+        self._send(connection, packed, until)
         if is_asking:
             self._read(connection, until)
         return self._read(connection, until + block_s)
@@ -207,30 +212,32 @@ class SyncRunner:
         if self._closed:
             raise BrokerUnavailableError.unchanged(f"the client of {self.endpoint.address} is closed")
 
-    def _send(self, connection: Any, packed: bytes, timeout_s: float) -> None:
+    def _send(self, connection: Any, packed: bytes, until: float) -> None:
+        stream: SocketStream | None = connection.taskq_stream
+        if stream is not None:
+            stream.send(packed, until)
+            return
         if len(packed) > _SENT_AT_ONCE and isinstance(connection._sock, socket.socket):
-            connection._sock.settimeout(timeout_s)
+            connection._sock.settimeout(_left_s(until))
         connection.send_packed_command([packed], check_health=False)
 
     def _read(self, connection: Any, until: float) -> Any:
+        stream: SocketStream | None = connection.taskq_stream
+        if stream is not None:
+            return stream.read(until)
         try:
-            return connection.read_response(timeout=max(0.001, until - time.monotonic()))
+            return connection.read_response(timeout=_left_s(until))
         except ResponseError as error:
             return error
 
-    def _take(self, timeout_s: float) -> Any:
+    def _take(self, until: float) -> Any:
         while True:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                return self._connect(timeout_s)
-            # An idle connection with something to read was closed by the server, or holds a reply nobody waited for.
-            try:
-                is_current = connection.taskq_takeovers == self.endpoint.takeovers
-                if is_current and connection.is_connected and not connection.can_read(timeout=0):
-                    return connection
-            except CLIENT_ERRORS:
-                pass
+                return self._connect(_left_s(until))
+            if connection.taskq_takeovers == self.endpoint.takeovers and _is_clean(connection):
+                return connection
             connection.disconnect()
 
     def _connect(self, timeout_s: float) -> Any:
@@ -241,6 +248,7 @@ class SyncRunner:
             )
             connection.taskq_takeovers = self.endpoint.takeovers
             connection.connect()
+            connection.taskq_stream = SocketStream.over(connection)
         except CLIENT_ERRORS as error:
             raise translate_connecting(error, self.endpoint.address) from error
         return connection
@@ -329,6 +337,22 @@ class SyncRunner:
         for connection in self._idle:
             connection._sock = None
         self._idle = deque()
+
+
+def _is_clean(connection: Any) -> bool:
+    """Whether an idle connection may be used: with something to read it was closed, or holds a reply to nobody."""
+    stream: SocketStream | None = connection.taskq_stream
+    if stream is not None:
+        return stream.is_clean
+    try:
+        return connection.is_connected and not connection.can_read(timeout=0)
+    except CLIENT_ERRORS:
+        return False
+
+
+def _left_s(until: float) -> float:
+    """Return the seconds until a moment of the monotonic clock, but no less than a millisecond."""
+    return max(0.001, until - time.monotonic())
 
 
 class Pending(Generic[T]):

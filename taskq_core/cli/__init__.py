@@ -1,8 +1,16 @@
 """The `taskq` command.
 
-`main` reads the command line and `worker` runs a worker for it. Django's management commands use the same `worker`.
+`main` reads the command line, and `running` runs a worker for it; Django's management commands use the same.
 """
 
-from taskq_core.cli.command import main
+from collections.abc import Sequence
+from typing import TextIO
 
 __all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None, *, stdout: TextIO | None = None) -> int:
+    """Run the `taskq` command and return its exit status. As `taskq_core.cli.command.main`."""
+    from taskq_core.cli import command  # not above: `manage.py runworker` needs this room, and nothing of the command
+
+    return command.main(arguments, stdout=stdout)

@@ -5,16 +5,17 @@ counts. Errors are one line on standard error with a hint, never a traceback, an
 0 done, 1 failed, 2 the command line is wrong.
 """
 
-import difflib
 import errno
+import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, NoReturn
 
 import click
 
 from taskq_core.cli.session import Session
+from taskq_core.cli.text import clean
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerError,
@@ -29,6 +30,8 @@ FAILED = 1
 """Exit status when a command failed."""
 WRONG_USE = 2
 """Exit status when the command line is wrong."""
+COMPLETE_VARIABLE = "_TASKQ_COMPLETE"
+"""What a shell's script sets to ask the command for completions."""
 
 
 class SharedOption(click.Option):
@@ -145,6 +148,8 @@ class Group(_Shared, click.Group):
         return (command.name if command is not None else resolved), command, rest
 
     def _near(self, name: str) -> str:
+        import difflib  # not above: a worker would keep it in memory for nothing
+
         known = {alias: own for own, each in self.commands.items() for alias in (own, *getattr(each, "aliases", ()))}
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(self.commands)}"
@@ -163,6 +168,43 @@ class Group(_Shared, click.Group):
                 rows.append((f"{name} ({', '.join(aliases)})" if aliases else name, command.get_short_help_str(80)))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+
+class LazyCommands(MutableMapping[str, click.Command]):
+    """Commands by name that are loaded when they are asked for: a worker starts without what only tools need.
+
+    Args:
+        known: Per name the command, or where it stands: `module:name` in this room, and of what is added to it.
+    """
+
+    def __init__(self, known: Mapping[str, click.Command | tuple[str, ...]]) -> None:
+        self._known = dict(known)
+
+    def __getitem__(self, name: str) -> click.Command:
+        known = self._known[name]
+        if not isinstance(known, click.Command):
+            command, *verbs = map(_load, known)
+            for verb in verbs:
+                command.add_command(verb)
+            self._known[name] = known = command
+        return known
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._known[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"taskq_core.cli.{module}"), name)
 
 
 class Root(Group):
@@ -239,17 +281,18 @@ def _tell(text: str, status: int) -> int:
 
 def usage_text(error: click.ClickException) -> str:
     """Return the error of a wrong command line in one line."""
-    text = " ".join(error.format_message().split())
+    text = clean(" ".join(error.format_message().split()))
     if not isinstance(error, click.UsageError) or error.ctx is None:
         return text
     return f"{text.rstrip('.')} (see {error.ctx.command_path} --help)"
 
 
 def failure_text(error: TaskQError) -> str:
-    """Return an error in one line, with what to do about it where that is known."""
-    text = " ".join(str(error).split()).rstrip(".")
+    """Return an error in one line, with what to do about it where that is known, and its code."""
+    text = clean(" ".join(str(error).split()).rstrip("."))
     hint = next((hint for kind, hint in _HINTS.items() if isinstance(error, kind)), "")
-    return f"{text}; {hint}" if hint and "did you mean" not in text else text
+    told = f"{text}; {hint}" if hint and "did you mean" not in text else text
+    return f"{told} [{error.code}]"
 
 
 _HINTS: Mapping[type[TaskQError], str] = {
@@ -287,7 +330,7 @@ def for_each(session: Session, key: str, names: Sequence[str], act: Callable[[st
             answer = act(name)
         except TaskQError as error:
             text = failure_text(error)
-            documents.append({key: name, "ok": False, "error": text})
+            documents.append({key: name, "ok": False, "error": text, "code": error.code})
             session.output.complain(f"taskq: {text}")
             if left and isinstance(error, BrokerUnavailableError):
                 documents += [{key: each, "ok": False, "error": "not tried"} for each in left]
@@ -315,7 +358,7 @@ def confirm(question: str, *, yes: bool) -> None:
     if not sys.stdin.isatty():
         _refuse(f"{question.rstrip('?')}: nobody is there to confirm it; pass --yes")
     try:
-        is_wanted = click.confirm(question, err=True)
+        is_wanted = click.confirm(clean(question), err=True)
     except click.Abort:
         click.echo(err=True)  # Ctrl-C and Ctrl-D end no line
         raise

@@ -4,32 +4,21 @@ import importlib.metadata
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 import click
 
-from taskq_core.cli.base import Command, Root, connection_options, output_options, told
-from taskq_core.cli.bulk import archive_all, delete_all, move_all, run_all
-from taskq_core.cli.change import retry, update
-from taskq_core.cli.completion import VARIABLE, completion
-from taskq_core.cli.cron import cron
-from taskq_core.cli.dashboard import dashboard
-from taskq_core.cli.doctor import doctor
-from taskq_core.cli.enqueue import enqueue
-from taskq_core.cli.group import group
-from taskq_core.cli.health import health
-from taskq_core.cli.limit import limit
-from taskq_core.cli.past import show_history, show_types
-from taskq_core.cli.queue import queue
-from taskq_core.cli.repair import finish_moves, reconcile
-from taskq_core.cli.scheduler import scheduler_command
-from taskq_core.cli.server import server
+from taskq_core.cli.base import (
+    COMPLETE_VARIABLE,
+    Command,
+    LazyCommands,
+    Root,
+    connection_options,
+    output_options,
+    told,
+)
 from taskq_core.cli.session import Session
-from taskq_core.cli.stats import stats
-from taskq_core.cli.task import task
-from taskq_core.cli.worker import worker_command
-from taskq_core.cli.workflow import workflow
 
 EPILOG = """\
 examples:
@@ -45,6 +34,36 @@ exit status:
 """
 
 
+TOOLS: Mapping[str, tuple[str, ...]] = {
+    "stats": ("stats:stats",),
+    "dash": ("dash:dash",),
+    "queue": ("queue:queue", "past:show_history", "past:show_types", "repair:reconcile", "repair:finish_moves"),
+    "task": (
+        *("task:task", "change:retry", "change:update", "enqueue:enqueue"),
+        *("bulk:run_all", "bulk:archive_all", "bulk:delete_all", "bulk:move_all"),
+    ),
+    "group": ("group:group",),
+    "limit": ("limit:limit",),
+    "workflow": ("workflow:workflow",),
+    "server": ("server:server",),
+    "cron": ("cron:cron",),
+    "doctor": ("doctor:doctor",),
+    "health": ("health:health",),
+    "explain": ("explain:explain",),
+    "migrate": ("migrate:migrate",),
+    "version": ("command:version",),
+}
+"""Where the commands stand that everybody has, as module and name; behind a noun verbs that are added to it."""
+SERVICES: Mapping[str, tuple[str, ...]] = {
+    "worker": ("worker:worker_command",),
+    "scheduler": ("scheduler:scheduler_command",),
+    "dashboard": ("dashboard:dashboard",),
+    "exporter": ("exporter:exporter",),
+}
+"""Where the console's commands stand that run for long."""
+COMPLETION: Mapping[str, tuple[str, ...]] = {"completion": ("completion:completion",)}
+
+
 @click.command("version", cls=Command)
 @click.pass_obj
 def version(session: Session) -> None:
@@ -56,19 +75,20 @@ def version(session: Session) -> None:
         session.output.line(number)
 
 
-def make_root(services: Sequence[click.Command], *, is_hosted: bool = False) -> Root:
+def make_root(services: Mapping[str, click.Command | tuple[str, ...]], *, is_hosted: bool = False) -> Root:
     """Return the whole command.
 
     Args:
-        services: The commands that run for long: worker, scheduler, dashboard.
+        services: The commands that run for long, or where they stand: worker, scheduler, dashboard, exporter.
         is_hosted: It runs inside a framework, which says where the broker is and completes nothing.
     """
-    root = Root(
+    return Root(
         "taskq",
         help="Work with a task queue on Redis.",
         epilog=EPILOG,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
         no_args_is_help=True,
+        commands=LazyCommands({**services, **TOOLS, **({} if is_hosted else COMPLETION)}),
         shared=output_options() if is_hosted else [*connection_options(), *output_options()],
         params=[
             click.Option(
@@ -81,27 +101,6 @@ def make_root(services: Sequence[click.Command], *, is_hosted: bool = False) -> 
             )
         ],
     )
-    for verb in (retry, update, enqueue, run_all, archive_all, delete_all, move_all):
-        task.add_command(verb)
-    for verb in (show_history, show_types, reconcile, finish_moves):
-        queue.add_command(verb)
-    tools = [
-        stats,
-        queue,
-        task,
-        group,
-        limit,
-        workflow,
-        server,
-        cron,
-        doctor,
-        health,
-        version,
-        *([] if is_hosted else [completion]),
-    ]
-    for command in (*services, *tools):
-        root.add_command(command)
-    return root
 
 
 def _show_version(context: click.Context, option: click.Parameter, value: bool) -> None:
@@ -134,10 +133,10 @@ def main(arguments: Sequence[str] | None = None, *, stdout: TextIO | None = None
     session = Session(stdout=stdout)
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return told(lambda: root.main(words, "taskq", VARIABLE, standalone_mode=False, obj=session))
+        return told(lambda: root.main(words, "taskq", COMPLETE_VARIABLE, standalone_mode=False, obj=session))
     finally:
         session.close()
 
 
-root = make_root([worker_command, scheduler_command, dashboard])
+root = make_root(SERVICES)
 """The console's command."""

@@ -3,11 +3,8 @@
 import click
 from click.shell_completion import get_completion_class
 
-from taskq_core.cli.base import Command
+from taskq_core.cli.base import COMPLETE_VARIABLE, Command
 from taskq_core.cli.session import Session
-
-VARIABLE = "_TASKQ_COMPLETE"
-"""What the script sets to ask the command for completions."""
 
 
 @click.command(
@@ -27,5 +24,5 @@ def completion(context: click.Context, shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None  # one of the three that click has
     root = context.find_root()
-    script = kind(root.command, {}, root.info_name or "taskq", VARIABLE).source()
+    script = kind(root.command, {}, root.info_name or "taskq", COMPLETE_VARIABLE).source()
     (context.find_object(Session) or Session()).output.stdout.write(script + "\n")

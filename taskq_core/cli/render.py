@@ -19,6 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from taskq_core.cli.text import clean
+
 Colour = Literal["auto", "always", "never"]
 """When to use colours: on a terminal, or as told. `NO_COLOR` in the environment means never, where nothing is told."""
 
@@ -85,8 +87,12 @@ class Output:
     def json(self, document: Mapping[str, Any]) -> None:
         """Write a document, indented, as the only thing on standard output."""
         encoding = (getattr(self.stdout, "encoding", None) or "utf-8").lower()
+        text = json.dumps(document, indent=2, ensure_ascii=not encoding.startswith("utf"))
+        if not text.isprintable():
+            # JSON escapes the control characters of ASCII alone; others steer terminals as well.
+            text = "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
         # In one piece: Django's stdout ends a line after each.
-        self.stdout.write(json.dumps(document, indent=2, ensure_ascii=not encoding.startswith("utf")) + "\n")
+        self.stdout.write(text + "\n")
 
     def line(self, text: str = "", style: str = "") -> None:
         """Write one line."""
@@ -207,13 +213,6 @@ def _aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Iterat
             blanks = " " * (width - cell_len(cell))
             cells.append(blanks + cell if column.right else cell + blanks)
         yield "  ".join(cells).rstrip()
-
-
-def clean(text: str) -> str:
-    """Return a text with everything that is no printable character spelled out, as ESC becomes backslash x1b."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def shown_bytes(data: bytes, *, most: int | None = None) -> str:

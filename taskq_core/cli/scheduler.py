@@ -5,6 +5,7 @@ What a scheduler does is the business of `taskq_core.scheduler`; a framework's o
 
 import importlib.metadata
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,9 +13,10 @@ import click
 
 from taskq_core.app import TaskQ
 from taskq_core.cli.base import Command
-from taskq_core.cli.render import clean
+from taskq_core.cli.running import HEALTH_OPTIONS, Output, health_url, set_up_log
 from taskq_core.cli.session import Session
-from taskq_core.cli.worker import HEALTH_OPTIONS, Output, click_options, health_url, set_up_log, verbosity_option
+from taskq_core.cli.text import clean
+from taskq_core.cli.worker import click_options, verbosity_option
 from taskq_core.periodic import Firing, FiringOutcome
 from taskq_core.scheduler import SchedulerConfig, SchedulerListener, run_scheduler
 
@@ -114,7 +116,7 @@ def scheduler_command(session: Session, /, app: str | None, verbosity: int, **op
     """Run a scheduler."""
     target = session.named_app(app)
     set_up_log(verbosity)
-    return run(target, options, verbosity=verbosity, stdout=session.output.stdout)
+    return run(target, options, verbosity=verbosity, stdout=session.stdout or sys.stdout)
 
 
 scheduler_command.params += click_options(options=HEALTH_OPTIONS)

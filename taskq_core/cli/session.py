@@ -9,16 +9,18 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.connection import Address, parse_url
-from taskq_core.cli.render import Output
 from taskq_core.errors import ConfigurationError
-from taskq_core.inspector import Inspector
 from taskq_core.settings import Settings
+
+if TYPE_CHECKING:  # what shows and inspects takes long to load, and a worker does neither
+    from taskq_core.cli.render import Output
+    from taskq_core.inspector import Inspector
 
 CONNECTION = ("url", "db", "username", "ask_password", "prefix")
 """Names of the shared options that change where the broker is."""
@@ -53,9 +55,11 @@ class Session:
         self._output: Output | None = None
 
     @property
-    def output(self) -> Output:
-        """Where to write."""
+    def output(self) -> "Output":
+        """Where to write, as a command does that shows something."""
         if self._output is None:
+            from taskq_core.cli.render import Output
+
             self._output = Output(
                 self.stdout,
                 self.stderr,
@@ -76,9 +80,11 @@ class Session:
         return self._app
 
     @property
-    def inspector(self) -> Inspector:
+    def inspector(self) -> "Inspector":
         """Looks at the queues of the application."""
         if self._inspector is None:
+            from taskq_core.inspector import Inspector
+
             self._inspector = Inspector(self.app)
         return self._inspector
 
@@ -164,7 +170,7 @@ def _detailed(url: Any, changes: Mapping[str, Any]) -> Address:
     if "username" in changes:
         address = replace(address, username=changes["username"])
     if changes.get("ask_password"):
-        address = replace(address, password=_ask_password())
+        address = replace(address, password=_ask_password(), password_file="")
     return address
 
 

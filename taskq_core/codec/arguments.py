@@ -5,7 +5,6 @@ finds the value to fit after all (a tuple for a list). The signature is read in 
 `values`, and the words of every refusal come from `wording`.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -291,6 +290,8 @@ class ArgumentsCodec:
             return f"got {name!r}, which the worker fills in itself"
         if not isinstance(name, str):
             return f"keywords must be strings, got {type(name).__name__}"
+        import difflib  # not above: most processes never need it
+
         near = difflib.get_close_matches(name, self.parameters, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"got an unexpected keyword argument {name!r}{hint}"

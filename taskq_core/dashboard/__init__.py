@@ -9,6 +9,7 @@ from taskq_core.dashboard.graph_svg import graph_svg
 from taskq_core.dashboard.graphs import BOX_HEIGHT, BOX_WIDTH, GraphDrawing, StepBox, StepEdge
 from taskq_core.dashboard.history import DAYS_CHOICES, DayRow, error_rate
 from taskq_core.dashboard.lines import Points, line_path, scale_top
+from taskq_core.dashboard.offered import signature_of, summary_of
 from taskq_core.dashboard.payloads import (
     EDITABLE_STATES,
     EDITED_BYTES,
@@ -121,6 +122,8 @@ __all__ = [
     "queue_row",
     "scale_top",
     "selection_of",
+    "signature_of",
+    "summary_of",
     "times_of",
     "trace_headers",
     "trace_url",

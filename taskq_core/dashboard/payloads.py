@@ -14,6 +14,8 @@ from taskq_core.wire import TaskState
 
 EDITED_BYTES = 64 * 1024
 """Most bytes of a payload that is edited."""
+LAID_OUT_BYTES = 256 * 1024
+"""Most bytes that JSON is laid out to. What is nested deeply grows by the square of its depth, to a thousand times."""
 EDITABLE_STATES = (
     *(TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING, TaskState.ARCHIVED),
 )
@@ -31,9 +33,10 @@ def is_editable(task: TaskRecord) -> bool:
 
 
 def as_text(payload: bytes) -> str:
-    """Return an editable payload as it is edited: JSON is laid out, other text stays as it is."""
+    """Return an editable payload as it is edited: JSON is laid out, unless that makes it too long; other text stays."""
     try:
-        return msgspec.json.format(payload, indent=2).decode()
+        text = msgspec.json.format(payload, indent=2)
+        return (text if len(text) <= LAID_OUT_BYTES else payload).decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return payload.decode("utf-8", "replace")
 

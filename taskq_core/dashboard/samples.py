@@ -1,6 +1,6 @@
 """How queues stood as time went by: what charts of throughput and latency are drawn from."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -8,11 +8,12 @@ from types import MappingProxyType
 from taskq_core.broker import operations
 from taskq_core.clock import utc_datetime
 from taskq_core.dashboard.history import error_rate
+from taskq_core.dashboard.lines import Points
 from taskq_core.errors import BrokerReplyError, ConfigurationError
 from taskq_core.settings import check_whole
 from taskq_core.steps import Steps, ask
 from taskq_core.wire import Keys, TaskState
-from taskq_core.wire.samples import LEVELS, Level, QueueSample
+from taskq_core.wire.samples import LEVELS, REST_S, SAMPLE_S, Level, QueueSample
 
 LONGEST_SPAN = timedelta(seconds=LEVELS[-1].span_s)
 """How far back samples are kept."""
@@ -20,6 +21,11 @@ POINTS = 360
 """Most points of a series, where nobody says otherwise."""
 _POINTS_MOST = 2000
 _GAP_STEPS = 3
+_AT_REST = (
+    *("active", "pending", "aggregating", "scheduled", "retry", "archived", "completed"),
+    *("processed", "failed", "is_paused"),
+)
+"""What is the same in two samples between which nothing happened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +102,15 @@ class QueueSeries:
     end: datetime
     samples: Sequence[Sample]
 
+    def points(self, of: Callable[[Sample], float | None]) -> Points:
+        """Return what the samples say of one figure. Where some are missing between two, the line is broken."""
+        found: list[tuple[datetime, float | None]] = []
+        for sample in self.samples:
+            if sample.is_after_gap:
+                found.append((sample.at, None))
+            found.append((sample.at, of(sample)))
+        return found
+
 
 def read_samples(
     keys: Keys, names: Iterable[str], *, span: timedelta, until: datetime | None = None, points: int = POINTS
@@ -167,7 +182,7 @@ def _sample(each: QueueSample, before: QueueSample | None, level: Level) -> Samp
     return Sample(
         at=utc_datetime(each.at_s),
         since=None if between_s is None else timedelta(seconds=between_s),
-        is_after_gap=between_s is not None and between_s > _GAP_STEPS * level.step_s,
+        is_after_gap=between_s is not None and between_s > _longest_step(each, before, level),
         sizes=MappingProxyType(sizes),
         latency=None if each.latency_ms is None else timedelta(milliseconds=each.latency_ms),
         memory=None if each.memory_kib is None else each.memory_kib * 1024,
@@ -177,6 +192,13 @@ def _sample(each: QueueSample, before: QueueSample | None, level: Level) -> Samp
         busy=each.busy,
         slots=each.slots,
     )
+
+
+def _longest_step(each: QueueSample, before: QueueSample | None, level: Level) -> int:
+    """Return most seconds between two samples of which none is missing. Of a queue at rest there are fewer."""
+    longest = _GAP_STEPS * level.step_s
+    is_at_rest = before is not None and all(getattr(before, name) == getattr(each, name) for name in _AT_REST)
+    return max(longest, REST_S + 2 * SAMPLE_S) if is_at_rest else longest
 
 
 def _grown(before: int, after: int) -> int:

@@ -6,24 +6,21 @@
 """
 
 from taskq_core.doctor.bounded import within
-from taskq_core.doctor.facts import Damage, Facts, NodeFacts, QueueFacts, Refusal, WrongType
-from taskq_core.doctor.probing import Fitness, probe_port, probe_queues
+from taskq_core.doctor.facts import Facts, NodeFacts
+from taskq_core.doctor.findings import Finding, Level
+from taskq_core.doctor.node_rules import check_eviction
+from taskq_core.doctor.probing import probe_port, probe_queues
 from taskq_core.doctor.reading import read_facts, read_nodes
 from taskq_core.doctor.repair import Repair, Repairer, for_a_person, plan
-from taskq_core.doctor.rules import Finding, Level, check_eviction, diagnose, diagnose_nodes, unreachable
+from taskq_core.doctor.rules import diagnose, diagnose_nodes, unreachable
 
 __all__ = [
-    "Damage",
     "Facts",
     "Finding",
-    "Fitness",
     "Level",
     "NodeFacts",
-    "QueueFacts",
-    "Refusal",
     "Repair",
     "Repairer",
-    "WrongType",
     "check_eviction",
     "diagnose",
     "diagnose_nodes",

@@ -14,7 +14,7 @@ from taskq_core.broker import operations
 from taskq_core.broker.operations import Remedy, SurveyedKey, Tending
 from taskq_core.wire import Keys, QueueKeys
 from taskq_core.wire.samples import LEVELS
-from taskq_core.wire.tallies import HOUR_S, HOURS_KEPT
+from taskq_core.wire.tallies import HOUR_S, HOURS_KEPT, TOTALS_KEPT_S
 
 DAY_S = 86_400
 
@@ -105,6 +105,7 @@ _OF_A_QUEUE_OURS = (
     _form("runs", "hash", lives_s=90 * DAY_S),
     *(_form(f"samples:{level.step_s}", "list", lives_s=level.span_s) for level in LEVELS),
     _form(r"tally:\d+", "hash", lives_s=HOURS_KEPT * HOUR_S),
+    _form("totals", "hash", lives_s=TOTALS_KEPT_S),
     _form("wf-(steps|out|receipts|running|open|ended)", "zset"),
     _form("wf-notes", "hash"),
     _form("wf-queues", "set"),

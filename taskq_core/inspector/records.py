@@ -21,6 +21,10 @@ LISTED_STATES = (
 """States whose tasks are listed together, in the order in which they are. Those of a group are listed by group."""
 
 
+GROUPS_COUNTED = 1000
+"""Most groups of a queue whose tasks are counted."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueInfo:
     """One queue as it stands.

@@ -20,12 +20,11 @@ refused by Redis's clock (`SEND_S` after the claim began), because by then the r
 promise holds while the clocks of a cluster's nodes agree to within `CLAIM_S - SEND_S`, and for tasks that Redis keeps.
 """
 
-from taskq_core.outbox.delivery import CLAIM_MAX, Delivered, Delivery
+from taskq_core.outbox.delivery import Delivered, Delivery
 from taskq_core.outbox.sender import OutboxSender
 from taskq_core.outbox.table import Outbox, OutboxFigures, OutboxRow, OutboxTable
 
 __all__ = [
-    "CLAIM_MAX",
     "Delivered",
     "Delivery",
     "Outbox",

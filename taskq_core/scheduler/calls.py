@@ -13,8 +13,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
+from taskq_core.functions import is_coroutine_function
 from taskq_core.service import is_cancelled
-from taskq_core.task import is_coroutine_function
 
 
 class HangError(TimeoutError):

@@ -2,21 +2,24 @@
 
 A task continues the trace of the request that enqueued it: `propagation` carries trace and baggage in the task's
 headers (`envelope` in the payload, for peers without headers), `spans` opens the span of the sender and that of the
-run, `metrics` counts both. Without an SDK none of it runs. `configure` sets up an SDK for programs that have none; it
-alone imports the SDK, when it is called.
+run, `client_metrics` and `worker_metrics` count both. Without an SDK none of it runs. `configure` sets up an SDK for
+programs that have none, and imports it when it is called; else only `histograms` does, where one is in force.
 """
 
 from taskq_core.settings import OptIn, Relation
 from taskq_core.telemetry import names
-from taskq_core.telemetry.configure import TelemetryHandle, configure
+from taskq_core.telemetry.client_metrics import ClientMetrics
+from taskq_core.telemetry.configure import TelemetryHandle, configure, flush
 from taskq_core.telemetry.current import current_ids
 from taskq_core.telemetry.envelope import trace_id, unwrap, wrap
 from taskq_core.telemetry.exceptions import type_name
 from taskq_core.telemetry.gauges import GaugeBoard, Reading, gauges
-from taskq_core.telemetry.metrics import NOT_PROCESSED, ClientMetrics, Outcome, WorkerMetrics
+from taskq_core.telemetry.launcher import launched
+from taskq_core.telemetry.metrics import NOT_PROCESSED, Outcome
 from taskq_core.telemetry.propagation import Carrier, extract, fit, inject
 from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
 from taskq_core.telemetry.tracing import FIRST_RUN, LINKS, LINKS_MAX, Tracing
+from taskq_core.telemetry.worker_metrics import WorkerMetrics
 
 __all__ = [
     "FIRST_RUN",
@@ -40,8 +43,10 @@ __all__ = [
     "current_ids",
     "extract",
     "fit",
+    "flush",
     "gauges",
     "inject",
+    "launched",
     "names",
     "trace_id",
     "type_name",

@@ -25,6 +25,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,21 @@ def configure(service_name: str | None = None, service_version: str | None = Non
             _handle = TelemetryHandle() if _is_disabled() else _set_up(service_name, service_version)
             atexit.register(_handle.shutdown)
         return _handle
+
+
+def flush(timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
+    """Send what the providers in force have to send, whoever has set them up, before this process ends.
+
+    Args:
+        timeout_s: Longest to wait, in seconds. Sending goes on behind it.
+
+    Returns:
+        False if it was not finished in time or failed.
+    """
+    timeout_ms = int(timeout_s * 1000)
+    providers = [each for each in (global_tracer_provider(), global_meter_provider()) if is_sdk(each)]
+    flushes = [getattr(each, "force_flush", None) for each in providers]
+    return _run_bounded([partial(each, timeout_ms) for each in flushes if each is not None], timeout_s)
 
 
 def _set_up(service_name: str | None, service_version: str | None) -> TelemetryHandle:

@@ -241,7 +241,7 @@ class Tracing:
             if self.tells_body_size:
                 attributes[names.BODY_SIZE] = body_size
             span = tracer.start_span(f"process {queue}", parent, SpanKind.CONSUMER, attributes, links or None)
-            return ConsumerSpan(self, span, trace.set_span_in_context(span, parent), is_malformed=is_malformed)
+            return ConsumerSpan(self, span, propagation.with_span(span, parent), is_malformed=is_malformed)
         except Exception as exc:
             self.complain(exc)
             return self._no_consumer

@@ -101,7 +101,12 @@ async def adrain(
 
     listener = _Runs()
     config = WorkerConfig.from_settings(
-        app.settings, queues=served, burst=True, safety_net=SAFETY_NET_S, aggregate_every=AGGREGATE_EVERY_S
+        app.settings,
+        queues=served,
+        burst=True,
+        safety_net=SAFETY_NET_S,
+        aggregate_every=AGGREGATE_EVERY_S,
+        task_processes=False,
     )
     async with asyncio.timeout(seconds("timeout", timeout, allow_zero=False)):
         await Worker(app, config, listener=listener, when_idle=skip).arun()

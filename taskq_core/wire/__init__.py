@@ -16,9 +16,8 @@ from taskq_core.wire.control import (
     read_expiry,
     read_priority,
 )
-from taskq_core.wire.durations import duration_ns, format_duration, parse_duration, timedelta_of_ns
+from taskq_core.wire.durations import format_duration, parse_duration, timedelta_of_ns
 from taskq_core.wire.keys import (
-    DEFAULT_PREFIX,
     DEFAULT_QUEUE,
     MAX_NAME_BYTES,
     Keys,
@@ -32,40 +31,31 @@ from taskq_core.wire.keys import (
     validate_task_type,
 )
 from taskq_core.wire.messages import (
-    MAX_ERROR_BYTES,
     MessageTemplate,
     archived_message,
     build_message,
-    clean_text,
     completed_message,
     decode_message,
     encode_headers,
     encode_message,
     retried_message,
 )
-from taskq_core.wire.options import Option, OptionKind, OptionValue, format_option, parse_option
+from taskq_core.wire.options import Option, OptionKind, format_option, parse_option
 from taskq_core.wire.presence import (
-    GO_ZERO_TIME_S,
     SchedulerEnqueueEvent,
     SchedulerEntry,
     ServerInfo,
     WorkerInfo,
     datetime_of_ns,
-    from_timestamp,
-    ns_of_datetime,
-    to_timestamp,
 )
 from taskq_core.wire.retry_delay import QueueOrder, default_retry_delay
 from taskq_core.wire.states import TaskState
 
 __all__ = [
     "DEAD_LETTER",
-    "DEFAULT_PREFIX",
     "DEFAULT_QUEUE",
     "EXPIRES",
-    "GO_ZERO_TIME_S",
     "HIGHEST_BAND",
-    "MAX_ERROR_BYTES",
     "MAX_NAME_BYTES",
     "PRIORITY",
     "Expiry",
@@ -73,7 +63,6 @@ __all__ = [
     "MessageTemplate",
     "Option",
     "OptionKind",
-    "OptionValue",
     "QueueKeys",
     "QueueOrder",
     "SchedulerEnqueueEvent",
@@ -84,19 +73,15 @@ __all__ = [
     "WorkerInfo",
     "archived_message",
     "build_message",
-    "clean_text",
     "completed_message",
     "datetime_of_ns",
     "decode_message",
     "default_retry_delay",
-    "duration_ns",
     "encode_headers",
     "encode_message",
     "expiry_mark",
     "format_duration",
     "format_option",
-    "from_timestamp",
-    "ns_of_datetime",
     "parse_duration",
     "parse_option",
     "priority_mark",
@@ -104,7 +89,6 @@ __all__ = [
     "read_priority",
     "retried_message",
     "timedelta_of_ns",
-    "to_timestamp",
     "validate_entry_id",
     "validate_group_name",
     "validate_prefix",

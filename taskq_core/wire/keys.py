@@ -68,6 +68,7 @@ class QueueKeys:
         "scheduled",
         "steps",
         "task_prefix",
+        "totals",
         "unique_prefix",
         "urgent",
         "wake",
@@ -123,6 +124,7 @@ class QueueKeys:
         self.limit_checks = lim + "check"  # sorted set: slot of a limit by when its holders are looked at, Unix ms
         self.limit_keepers = lim + "keepers"  # sorted set, expiring: worker that keeps limits by when it last told, s
         self.limit_wake = lim + "wake"  # list: at most one token, popped by the worker that admits
+        self.totals = own + "totals"  # hash, expiring: what became of runs since ever, by task type, see `tallies`
         self.absent = own + "absent"  # never exists; deleting it is a write that a full Redis takes
 
     def __repr__(self) -> str:

@@ -49,12 +49,27 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-# Most lengths are small: looking one up is three times as fast as encoding it.
-_SMALL = 2048
-_LENGTHS = tuple(_varint(n) for n in range(_SMALL))
-_PAYLOAD_HEADS = tuple(_PAYLOAD + length for length in _LENGTHS)
-_ID_HEADS = (b"", *(_ID + length for length in _LENGTHS[1:]))  # an empty text is not written
-_HEADER_HEADS = tuple(_HEADER + length for length in _LENGTHS)
+class _Heads(dict[int, bytes]):
+    """What stands in front of a text, by its length: the tag and the length.
+
+    Looking one up is three times as fast as encoding it; lengths up to `SMALL`, as most are, are kept once used.
+    """
+
+    SMALL = 2048
+
+    def __init__(self, tag: bytes) -> None:
+        super().__init__()
+        self._tag = tag
+
+    def __missing__(self, size: int) -> bytes:
+        head = self._tag + _varint(size)
+        if size <= self.SMALL:
+            self[size] = head
+        return head
+
+
+_LENGTHS, _PAYLOAD_HEADS, _ID_HEADS, _HEADER_HEADS = map(_Heads, (b"", _PAYLOAD, _ID, _HEADER))
+_ID_HEADS[0] = b""  # an empty text is not written
 
 
 def _bytes_field(tag: bytes, value: bytes) -> bytes:
@@ -89,10 +104,10 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
         for name in sorted(headers) if len(headers) > 1 else headers:
             key, value = name.encode(), headers[name].encode()
             key_size, value_size = len(key), len(value)
-            key_length = _LENGTHS[key_size] if key_size < _SMALL else _varint(key_size)
-            value_length = _LENGTHS[value_size] if value_size < _SMALL else _varint(value_size)
+            key_length = _LENGTHS[key_size]
+            value_length = _LENGTHS[value_size]
             size = 2 + len(key_length) + key_size + len(value_length) + value_size
-            head = _HEADER_HEADS[size] if size < _SMALL else _HEADER + _varint(size)
+            head = _HEADER_HEADS[size]
             parts += (head, b"\x0a", key_length, key, b"\x12", value_length, value)
     except UnicodeEncodeError:
         raise WireFormatError("a header holds a lone surrogate, which UTF-8 cannot express") from None
@@ -167,11 +182,9 @@ class MessageTemplate:
         """
         try:
             ident = task_id.encode()
-            size = len(ident)
-            id_head = _ID_HEADS[size] if size < _SMALL else _ID + _varint(size)
+            id_head = _ID_HEADS[len(ident)]
             if payload:
-                size = len(payload)
-                payload_head = _PAYLOAD_HEADS[size] if size < _SMALL else _PAYLOAD + _varint(size)
+                payload_head = _PAYLOAD_HEADS[len(payload)]
             else:
                 payload_head = payload = b""
             if not unique_key and deadline is None:

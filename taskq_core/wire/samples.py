@@ -41,6 +41,8 @@ LEVELS = (
 """Resolutions, the finest first: 10 s for an hour, a minute for a day, 10 minutes for 8 days, an hour for 31 days."""
 SAMPLE_S = LEVELS[0].step_s
 """Seconds from one sample to the next at the finest resolution."""
+REST_S = LEVELS[1].step_s
+"""Seconds from one sample to the next, about, while nothing changes in a queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
-"""What became of the runs of each task type in an hour, as it is stored: numbers as text, one field a type.
+"""What became of the runs of each task type, in an hour and since ever, as it is stored: numbers as text, by type.
 
-The numbers are added up, so that any number of workers hand theirs in. Numbers may be added at the end.
+The numbers are added up, so that any number of workers hand theirs in. Numbers may be added at the end. Before those
+since ever stand the hour in which the type ran last (Unix hours) and a bar.
 """
 
 from dataclasses import dataclass
@@ -9,8 +10,12 @@ from typing import Self
 HOUR_S = 3600
 HOURS_KEPT = 26
 """Hours that are kept: a day, with the hour that has begun."""
+TOTALS_KEPT_S = 90 * 24 * HOUR_S
+"""Seconds that totals are kept after the last run of a queue."""
+TYPE_KEPT_HOURS = 30 * 24
+"""Hours after its last run for which the totals of a type keep their place; then they make room for another's."""
 TYPES_MOST = 200
-"""Task types that are kept apart in an hour; what comes beyond is counted under `OTHER_TYPES`."""
+"""Task types that are kept apart, in an hour and since ever; what comes beyond is counted under `OTHER_TYPES`."""
 OTHER_TYPES = "_other"
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 """Upper bounds of the durations that are counted together, in seconds. What took longer is counted in one more."""
@@ -53,6 +58,11 @@ class TypeTally:
         numbers = [int(word) for word in words[:_NUMBERS]]
         processed, failed, archived, total_ms, *buckets = numbers
         return cls(processed, failed, archived, total_ms, buckets)
+
+    @classmethod
+    def decode_total(cls, text: bytes) -> Self | None:
+        """Return what was stored of a type since ever, None if that is no tally."""
+        return cls.decode(text.partition(b"|")[2])
 
     def add(self, other: Self) -> None:
         """Add the runs of another tally of the same type."""

@@ -22,7 +22,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from taskq_core.aggregation import Aggregation, Aggregators, GroupedTask
@@ -35,6 +34,7 @@ from taskq_core.broker.operations import (
     GatherCode,
     GroupCheck,
     combine,
+    count_keys,
     expel,
     gather,
     give_back,
@@ -45,15 +45,14 @@ from taskq_core.broker.operations import (
     sweep,
 )
 from taskq_core.clock import Clock
-from taskq_core.context import TaskContext
 from taskq_core.errors import BrokerError, Discard, EnqueueError, WireFormatError
 from taskq_core.ids import new_task_id
 from taskq_core.preparer import Prepared
-from taskq_core.result import TaskHandle
 from taskq_core.service import jittered
 from taskq_core.task import Signature
 from taskq_core.wire import QueueKeys, decode_message
-from taskq_core.worker.calls import FunctionThreads, call_coroutine
+from taskq_core.worker.combining import FunctionCaller
+from taskq_core.worker.lookout import Lookout, Topic
 
 logger = logging.getLogger("taskq.worker")
 
@@ -63,96 +62,8 @@ PATIENCE_S = 5.0
 """Seconds for which a call to Redis is sent again. A repeat is recognised."""
 CUT_S = 1
 """Seconds by which a set gets more time than was asked for: its deadline is a whole second, of which a part is over."""
-TELL_S = 30.0
-"""Most seconds for telling of a task that was stored."""
 WITHOUT_EVERY_S = 10.0
 """Seconds between two looks of a worker without aggregators, which only gives back what others left."""
-
-
-class FunctionCaller:
-    """Calls the functions of aggregators: coroutines on the loop, plain functions in threads of their own.
-
-    Both run inside the application's middleware, as a task would, and in the trace of the group's first task. There the
-    middleware sees the task they return, too, as one that blocking code or a coroutine enqueues.
-
-    Args:
-        app: The queue application.
-        clock: Source of monotonic time.
-        size: Most threads.
-    """
-
-    def __init__(self, app: TaskQ, clock: Clock, *, size: int) -> None:
-        self._app = app
-        self._threads = FunctionThreads(size, clock)
-
-    async def __call__(
-        self, aggregation: Aggregation, queue: QueueKeys, set_id: str, group: str, tasks: list[GroupedTask]
-    ) -> Signature[Any]:
-        """Call the function and return the task it made of the others, as the middleware leaves it.
-
-        Raises:
-            TimeoutError: It did not end in time.
-            TypeError: It returned something else.
-        """
-        name = aggregation.name
-        context = TaskContext(id=set_id, name=name, queue=queue.name)
-        middleware = self._app.middleware.of_run(queue.name, name, name)
-        function = partial(aggregation.function, group, tasks)
-        headers = tasks[0].headers
-        result: Any
-        if aggregation.is_coroutine:
-            call: Callable[[], Any] = partial(self._acombine, function, queue)
-            for each in reversed(middleware):
-                call = partial(each.aaround, context, call)
-            with self._app.runtime.tracing.continued(headers):
-                result = await call_coroutine(call, aggregation.timeout_s)
-        else:
-            call = partial(self._combine, function, queue)
-            for each in reversed(middleware):
-                call = partial(each.around, context, call)
-            traced = partial(self._continue_trace, headers, call)
-            result = await self._threads.run(
-                traced, queue=queue, ident=set_id, name=f"aggregator {name}", timeout_s=aggregation.timeout_s
-            )
-        return _signature(result)
-
-    async def tell_enqueued(self, handle: TaskHandle[Any], queue: QueueKeys) -> None:
-        """Tell the application's observer of a task that was stored for others."""
-        tell = self._app.timetable.guard(self._app.observer.tell_enqueued)
-        try:
-            await self._threads.run(
-                partial(tell, (handle,)),
-                queue=queue,
-                ident=handle.id,
-                name=f"who is told of {handle.name}",
-                timeout_s=TELL_S,
-            )
-        except Exception:
-            logger.exception("what was to be told of an enqueued task failed", extra={"queue": queue.name})
-
-    def _combine(self, function: Callable[[], Any], queue: QueueKeys) -> Signature[Any]:
-        call = _signature(function()).using(queue=queue.name)
-        middleware = self._app.middleware
-        return middleware.outgoing(call) if middleware.sees_calls else call
-
-    async def _acombine(self, function: Callable[[], Any], queue: QueueKeys) -> Signature[Any]:
-        call = _signature(await function()).using(queue=queue.name)
-        middleware = self._app.middleware
-        return await middleware.aoutgoing(call) if middleware.sees_calls else call
-
-    def _continue_trace(self, headers: Any, call: Callable[[], object]) -> object:
-        with self._app.runtime.tracing.continued(headers):
-            return call()
-
-    def close(self) -> None:
-        """Let the threads end."""
-        self._threads.close()
-
-
-def _signature(result: object) -> Signature[Any]:
-    if not isinstance(result, Signature):
-        raise TypeError(f"it must return the signature of a task, task.s(...), got {type(result).__name__}")
-    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +87,7 @@ class Aggregator:
         every_s: Seconds between two looks.
         leader_s: Seconds after which another worker takes over, at least.
         now_ns: Returns the time that replaces Redis's (Unix ns) in tests.
+        lookout: Knows whether there may be groups or sets; without one Redis is asked each time.
     """
 
     def __init__(
@@ -190,6 +102,7 @@ class Aggregator:
         every_s: float,
         leader_s: float,
         now_ns: Callable[[], int | None] = lambda: None,
+        lookout: Lookout | None = None,
     ) -> None:
         self._queue = queue
         self._runner = runner
@@ -198,6 +111,7 @@ class Aggregator:
         self._clock = clock
         self._owner = owner
         self._now_ns = now_ns
+        self._lookout = lookout
         aggregators: Aggregators = app.aggregators
         self._aggregators = aggregators
         mark = aggregators.fingerprint(queue.name)
@@ -227,10 +141,21 @@ class Aggregator:
 
     async def work(self) -> float:
         """Give back, delete and gather what is due; return the seconds until the next look."""
-        if await self._tidy():
+        if await self._may_be_some() and await self._tidy():
             await self._look()
         self.has_looked = True
         return jittered(self._every_s)
+
+    async def _may_be_some(self) -> bool:
+        lookout = self._lookout
+        if lookout is None or not lookout.has_looked:
+            return True
+        if lookout.leads:
+            return lookout.has(Topic.GROUPS)
+        # Who leads tidies up; its program may have other aggregators, or none.
+        if not self._aggregators.of_queue(self._queue.name):
+            return False
+        return await self._runner.run(count_keys(Topic.GROUPS.keys(self._queue))) > 0
 
     async def close(self, timeout_s: float) -> None:
         """Take no further set, give back those in progress, and wait for that, but no longer than the time given."""

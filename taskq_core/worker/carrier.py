@@ -1,17 +1,20 @@
 """Carry workflows between queues, and notice steps whose end nobody told: see `taskq_core.workflow.carrying`.
 
-One worker per queue acts, by lease; the worker that settled a step which has to be carried does it at once, whoever
-leads, since every way may be gone twice. Where another worker leads, it looks no more often than other services do for
-the lease.
+One worker per queue acts, by lease, while its lookout knows of something; the worker that settled a step which has to
+be carried does it at once, whoever leads, since every way may be gone twice. Where another worker leads, it looks no
+more often than other services do for the lease.
 """
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import read_due, register_queue
 from taskq_core.service import jittered
 from taskq_core.wire import Keys, QueueKeys
+from taskq_core.worker.lookout import Lookout, Topic
 from taskq_core.workflow.carrying import Carrying, Sweep, carry
 
 
@@ -25,6 +28,7 @@ class Carrier:
         owner: Token of the worker.
         every_s: Seconds between two looks of who leads.
         leader_s: Seconds the lease of a leader lasts.
+        lookouts: Of its queues; without one, a queue is looked at all the time.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class Carrier:
         owner: str,
         every_s: float,
         leader_s: float,
+        lookouts: Mapping[str, Lookout] = MappingProxyType({}),
     ) -> None:
         self._keys = keys
         self._queues = {queue.name: queue for queue in queues}
@@ -46,7 +51,11 @@ class Carrier:
         self._rest_s = max(every_s, leader_s / 3)
         self._sweeps = {name: Sweep() for name in self._queues}
         self._urgent: set[str] = set()
+        self._at_hand: str | None = None
         self._called = asyncio.Event()
+        self._lookouts = lookouts
+        for lookout in lookouts.values():
+            lookout.wakes(self._called)
         self._leads = False
         self.has_looked = False
         """Whether it has looked at every queue once."""
@@ -59,31 +68,40 @@ class Carrier:
     @property
     def is_busy(self) -> bool:
         """Whether it knows of something to carry."""
-        return bool(self._urgent)
+        return bool(self._urgent) or self._at_hand is not None
 
     async def work(self) -> float:
         """Carry what there is; return 0, once it is time to look again."""
         while self._urgent:
-            name = next(iter(self._urgent))
-            more = await self._look(self._keys.queue(name), owner="")
-            self._urgent.discard(name)
-            self._urgent |= more
+            name = self._at_hand = self._urgent.pop()  # before it is read: whoever calls meanwhile has written more
+            try:
+                self._urgent |= await self._look(self._keys.queue(name), owner="")
+            except BaseException:
+                self._urgent.add(name)
+                raise
+            finally:
+                self._at_hand = None
         self._leads = False
+        self._called.clear()
         others: set[str] = set()
-        for name, queue in self._queues.items():
+        wanted = [name for name in self._queues if self._may_have_work(name)]
+        for name in wanted:
+            queue = self._queues[name]
             self._urgent |= await self._look(queue, owner=self._owner, sweep=self._sweeps[name], others=others)
         for name in others - self._queues.keys():  # perhaps only Go serves them
             sweep = self._sweeps.setdefault(name, Sweep())
             self._urgent |= await self._look(self._keys.queue(name), owner="", sweep=sweep)
         self.has_looked = True
         if not self._urgent:
-            self._called.clear()
-            try:
-                async with asyncio.timeout(jittered(self._every_s if self._leads else self._rest_s)):
+            rest_s = self._every_s if self._leads else self._rest_s
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(jittered(rest_s) if wanted else None):
                     await self._called.wait()
-            except TimeoutError:
-                pass
         return 0
+
+    def _may_have_work(self, queue: str) -> bool:
+        lookout = self._lookouts.get(queue)
+        return lookout is None or not lookout.has_looked or lookout.has(Topic.WORKFLOWS)
 
     async def _look(
         self, queue: QueueKeys, *, owner: str, sweep: Sweep | None = None, others: set[str] | None = None

@@ -50,6 +50,8 @@ class WorkerConfig:
     """Seconds after which another worker takes over a service whose leader went silent."""
     safety_net: Duration = 5.0
     """Longest wait for a wake token, in seconds; then the queues are tried all the same."""
+    task_processes: bool = True
+    """Run tasks with `executor="process"` in processes of their own. False: in threads, as in `taskq_core.testing`."""
     with_scheduler: bool = False
     """Enqueue periodic tasks as well, as a scheduler does."""
     health_host: str = "127.0.0.1"

@@ -1,8 +1,8 @@
 """Run tasks: open the span, decode the arguments, call the function, end it in time.
 
-Coroutines run on the loop, plain functions in threads. A function that must end (its time is over, it was cancelled,
-its lease is lost, the worker stops) is told so; its outcome is written, and its slot used again, only once it has
-really ended. One timer serves all deadlines.
+Coroutines run on the loop, plain functions in threads, or in processes where their tasks say so. A function that must
+end (its time is over, it was cancelled, its lease is lost, the worker stops) is told so; its outcome is written, and
+its slot used again, only once it has really ended. One timer serves all deadlines.
 """
 
 import asyncio
@@ -19,11 +19,12 @@ from taskq_core.context import Notes, TaskContext, current
 from taskq_core.expiry import check_expiry
 from taskq_core.handlers import Handler, Handlers
 from taskq_core.middleware import Middleware, MiddlewareStack
-from taskq_core.options import DEFAULT_TIMEOUT_S
 from taskq_core.task import Task
 from taskq_core.telemetry import Tracing, unwrap
+from taskq_core.wire import TaskMessage
 from taskq_core.worker.listener import WorkerListener
-from taskq_core.worker.run import Ending, Run
+from taskq_core.worker.processes import TaskProcesses
+from taskq_core.worker.run import Ending, Run, ends_at
 from taskq_core.worker.threads import TaskThreads
 
 logger = logging.getLogger("taskq.worker")
@@ -53,6 +54,7 @@ class Executor:
         listener: Told of each run, if it wants to be.
         stuck: Called for each run that was told to end and goes on, the first time this is noticed.
         state: What runs find as the state of their context.
+        processes: Runs tasks that want a process of their own; None: they run in threads, as in tests.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Executor:
         listener: WorkerListener,
         stuck: Callable[[Run], None],
         state: Mapping[str, Any],
+        processes: TaskProcesses | None = None,
     ) -> None:
         self._find_task = find_task
         self._handlers = handlers
@@ -88,6 +91,7 @@ class Executor:
         self._listener = listener if listener.per_task else None
         self._report_stuck = stuck
         self._state = state
+        self._processes = processes
         self._loop = asyncio.get_running_loop()
         self._threads = TaskThreads(concurrency, call=self._call, ended=self._finish)
         self._timer: asyncio.TimerHandle | None = None
@@ -109,12 +113,13 @@ class Executor:
             self.running[run.key] = run
         name = run.name
         task = run.task = self._find_task(name) or self._handlers.find(name)
-        self._set_deadline(run, message.timeout, message.deadline, now)
-        run.context = TaskContext.filled_by(partial(self._fill, run), has_headers=bool(message.headers))
+        self._set_deadline(run, message, now)
+        has_headers = not self._middleware.wraps_runs or bool(message.headers)  # if nobody looks, it is not asked
+        run.context = TaskContext.filled_by(partial(self._fill, run), has_headers=has_headers)
         try:
             if run.error is not None:
                 raise run.error
-            if message.headers:
+            if run.may_expire:
                 check_expiry(message, self._redis_time(), run.queue.name)
             parameters = () if isinstance(task, Handler) else task.codec.parameters
             payload, traceparent = unwrap(message.payload, parameters)
@@ -152,7 +157,7 @@ class Executor:
             run.error = error
             self._loop.call_soon(self._finish, run)  # later, so that who starts runs sees none end meanwhile
             return
-        if task.is_coroutine:
+        if task.is_coroutine or (task.runs_in_process and self._processes is not None):
             self._start_coroutine(run)
         else:
             self._threads.submit(run)
@@ -165,7 +170,7 @@ class Executor:
         context.queue = run.queue.name
         context.retried = message.retried
         context.max_retry = message.retry
-        context.deadline = utc_datetime(min(self._redis_time() + run.ends_by - self._clock.monotonic(), LATEST_S))
+        context.deadline = utc_datetime(self.deadline_s(run))
         context.headers = dict(message.headers)
         context.local = False
         context.state = self._state
@@ -175,19 +180,33 @@ class Executor:
         context._loops = None
         context._open_notes = partial(self._notes_of, run)
 
-    def _set_deadline(self, run: Run, timeout_s: int, deadline_s: int, now: float) -> None:
-        """Set when the run is told to end: after its timeout, and at its deadline by Redis's clock."""
-        if timeout_s > 0:
+    def deadline_s(self, run: Run) -> float:
+        """Return the Unix second, by Redis's clock, at which a run is told to end."""
+        return min(self._redis_time() + run.ends_by - self._clock.monotonic(), LATEST_S)
+
+    def _set_deadline(self, run: Run, message: TaskMessage, now: float) -> None:
+        """Set when the run is told to end."""
+        timeout_s = message.timeout
+        if message.deadline > 0:
+            ends_by = ends_at(message, now, clock_ahead_s=self._redis_time() - now)
+        elif timeout_s > 0:  # by far the most, so without a call
             ends_by = now + timeout_s
-        elif deadline_s > 0:
-            ends_by = math.inf
         else:
-            ends_by = now + DEFAULT_TIMEOUT_S  # a peer wrote neither; an unlimited run would never be noticed
-        if deadline_s > 0:
-            ends_by = min(ends_by, now + deadline_s - self._redis_time())
+            ends_by = ends_at(message, now, clock_ahead_s=0.0)
         run.ends_by = ends_by
         if ends_by < self._timer_at:
             self._arm(ends_by)
+
+    def hold(self, run: Run) -> None:
+        """Let the time of a run stand still until it begins anew, but for its deadline: its process comes up."""
+        if run.ending is None:
+            deadline_s = run.message.deadline
+            run.ends_by = self._clock.monotonic() + deadline_s - self._redis_time() if deadline_s > 0 else math.inf
+
+    def begin(self, run: Run) -> None:
+        """Let the time of a run begin now."""
+        if run.ending is None:
+            self._set_deadline(run, run.message, self._clock.monotonic())
 
     if sys.version_info >= (3, 12):
 
@@ -208,7 +227,10 @@ class Executor:
         if run.span is not None:
             run.span.attach()
         try:
-            if self._middleware.wraps_runs:
+            if not task.is_coroutine:
+                assert self._processes is not None
+                run.result = await self._processes.call(run)
+            elif self._middleware.wraps_runs:
                 run.result = await self._wrapped_coroutine(run)
             elif task.takes_context:
                 run.result = await task.body(context, **run.kwargs)
@@ -324,8 +346,10 @@ class Executor:
         if upcoming < self._timer_at:
             self._arm(upcoming)
 
-    def close(self) -> None:
-        """Let the threads end and stop the timer."""
+    async def close(self) -> None:
+        """Let threads and processes end and stop the timer."""
         self._threads.close()
         if self._timer is not None:
             self._timer.cancel()
+        if self._processes is not None:
+            await self._processes.close()

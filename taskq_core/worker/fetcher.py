@@ -1,19 +1,22 @@
 """Fetch tasks for free slots, and carry outcomes on the way.
 
 A `turn` is one exchange with Redis on one lane: the outcomes that wait, then a dequeue for the slots that are free or
-become free with them. Both go in one write on one connection, so Redis settles before it hands out, and never more
-than `concurrency` tasks are this worker's. With several lanes Redis works on one turn while Python runs the tasks of
-another.
+become free with them. Both go in one write on one connection, or as one script (`joiner`), so Redis settles before it
+hands out, and never more than `concurrency` tasks are this worker's. If Redis refuses to settle and hands out all the
+same they are at most twice as many: nothing is taken for what is sent again before it is settled. With several lanes
+Redis works on one turn while Python runs the tasks of another.
 
-When all queues are empty the worker waits for a wake token instead of asking again.
+When all queues are empty the worker waits for a wake token instead of asking again. What asks behind such a wait, in
+the same write (`waker`), has a turn too: while it is on its way it keeps some of the free slots for itself.
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
-from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from taskq_core.broker.lanes import Lane
@@ -22,8 +25,9 @@ from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
 from taskq_core.limits import HEADER
 from taskq_core.telemetry import WorkerMetrics
-from taskq_core.wire import Keys, QueueKeys, QueueOrder, decode_message
+from taskq_core.wire import EXPIRES, Keys, QueueKeys, QueueOrder, decode_message
 from taskq_core.worker.exchange_spans import ExchangeSpans
+from taskq_core.worker.joiner import Joiner
 from taskq_core.worker.run import Run
 from taskq_core.worker.settler import SettleBatch, Settler
 
@@ -31,6 +35,11 @@ logger = logging.getLogger("taskq.worker")
 
 SPIN_S = 0.0005
 """Seconds an answer usually takes below which it is awaited without sleeping while nothing else is to be done."""
+AHEAD_QUEUES = 4
+"""Most queues that are asked ahead: each costs a script at every token, whichever queue that is of."""
+AHEAD_TASKS = 2
+"""Most tasks asked for ahead of one queue. With one it would not be seen that there are no more."""
+_EXPIRES = EXPIRES.encode()
 LONGEST_PAUSE_S = 2.0
 """Longest time between two attempts while Redis does not answer, in seconds."""
 
@@ -94,15 +103,25 @@ class Fetcher:
         self._room = room
         self._asked: Counter[str] = Counter()
         self._claim = claim
-        self._work = asyncio.Event()
+        self._joiner = Joiner()
+        self._asleep: deque[asyncio.Future[None]] = deque()
+        self._is_waking = False
         self._idle = asyncio.Event()
+        self._sure = asyncio.Event()
         self._failures = 0
         self._wakes = 0
+        self._is_probing = False
+        self._probing: set[Turn] = set()  # those that ask while no other is to
         self._concurrency = concurrency
         self._in_turns = 0  # slots asked for, and outcomes carried, by turns on their way
+        self._covered = 0  # slots asked for that the outcomes carried by the same turn give back before
         self._usual_answer_s = math.inf
         self.free = concurrency
-        """Slots that are neither taken nor asked for."""
+        """Slots that are neither taken nor asked for by a lane."""
+        self.ahead = 0
+        """Those of them that are kept for tasks asked for ahead."""
+        self.doubts = 0
+        """Turns ahead whose answer may still bring tasks."""
         self.is_hungry = True
         """True while a queue may have pending tasks."""
         self.is_fetching = True
@@ -117,19 +136,31 @@ class Fetcher:
         """Exchanges so far."""
 
     def notify(self) -> None:
-        """Let a lane look whether there is something to do."""
-        self._work.set()
+        """Let a lane look whether there is something to do. One: if it leaves something, it wakes the next."""
+        if self._is_waking:
+            return
+        while self._asleep:
+            waiter = self._asleep.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                self._is_waking = True
+                return
 
     def release(self, slots: int) -> None:
         """Give slots back."""
         self.free += slots
-        self._work.set()
+        self.notify()
 
     def wake(self) -> None:
         """A queue may have pending tasks."""
         self._wakes += 1
         self.is_hungry = True
-        self._work.set()
+        self.notify()
+
+    def probe(self) -> None:
+        """Ask the queues, on one lane first: the others join it once it was given all that it asked for."""
+        self._is_probing = True
+        self.wake()
 
     @property
     def is_failing(self) -> bool:
@@ -144,7 +175,7 @@ class Fetcher:
     @property
     def is_idle(self) -> bool:
         """True if slots are free and all queues were found empty."""
-        return not self.is_hungry and self.can_take
+        return not self.is_hungry and not self._probing and self.can_take
 
     async def wait_until_idle(self) -> None:
         """Wait until slots are free and all queues were found empty."""
@@ -152,9 +183,22 @@ class Fetcher:
             self._idle.clear()
             await self._idle.wait()
 
+    async def wait_until_sure(self, timeout_s: float) -> None:
+        """Wait until no answer to what was asked ahead is missing, at most so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.doubts:
+                    self._sure.clear()
+                    await self._sure.wait()
+
+    @property
+    def left(self) -> int:
+        """Slots that a further turn may ask for."""
+        return self.free + self._covered - self.ahead
+
     @property
     def _has_work(self) -> bool:
-        return self._settler.count > 0 or (self.is_fetching and self.is_hungry and self.free > 0)
+        return self._settler.count > 0 or (self.is_fetching and self.is_hungry and self.left > 0)
 
     async def serve(self, lane: Lane, number: int, share: int) -> None:
         """Take turns on one lane until closing.
@@ -164,7 +208,7 @@ class Fetcher:
             number: Number of the lane.
             share: Most tasks to take in one turn.
         """
-        turn = _Turn(lane, f"-{number}", share)
+        turn = Turn(lane, f"-{number}", share)
         has_failed = False
         while True:
             try:
@@ -172,67 +216,102 @@ class Fetcher:
                     has_failed = False
                     await asyncio.sleep(0)
                 if not await self._serve_once(turn):
+                    self.notify()
                     return
             except MemoryError:  # a task has taken it all, so that not even a failure could be told of
                 has_failed = True
 
-    async def _serve_once(self, turn: "_Turn") -> bool:
+    async def _serve_once(self, turn: "Turn") -> bool:
         """Take a turn, or wait until there is something to do. False once all is done."""
         if not self._has_work and turn.in_doubt is None:
             if self.is_closing:
                 return False
-            self._work.clear()
             if self.is_idle:
                 self._idle.set()
-            await self._work.wait()
+            await self._sleep()
             return True
         try:
-            await self._take_turn(turn)
+            try:
+                await self._take_turn(turn)
+            finally:
+                self._probing.discard(turn)
             self._failures = 0
             await asyncio.sleep(0)  # quick functions end meanwhile, and their outcomes travel together
         except BrokerError as error:
             self._failures += 1
+            self.notify()  # the connections of other lanes may stand
             pause_s = min(0.05 * 2 ** min(self._failures, 10), LONGEST_PAUSE_S)
             if self._failures in (1, 10) or self._failures % 100 == 0:
                 logger.error("%s; trying again", error)
             await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)  # noqa: S311 - jitter, no secret
-            if self.is_closing and turn.in_doubt is not None:
+            if self.is_closing and turn.in_doubt is not None and turn.is_off:  # to call it off is tried once
                 self._forget(turn)
         except Exception:
             self._failures += 1
+            self.notify()
             logger.exception("a turn of the fetcher failed; trying again")
             await asyncio.sleep(LONGEST_PAUSE_S)
         return True
 
-    def _forget(self, turn: "_Turn") -> None:
-        self.free += turn.asked
-        assert turn.queue is not None
-        self._asked[turn.queue.name] -= turn.asked
+    async def _sleep(self) -> None:
+        """Wait until this lane is to look whether there is something to do."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asleep.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter.done() and not waiter.cancelled():
+                self._is_waking = False
+
+    def _forget(self, turn: "Turn") -> None:
+        self._keep_slots(turn, -turn.asked)
         turn.in_doubt = None
 
-    async def _take_turn(self, turn: "_Turn") -> None:
+    def _keep_slots(self, turn: "Turn", count: int) -> None:
+        """Keep free slots for a turn, or with a negative count no longer."""
+        assert turn.queue is not None
+        self._asked[turn.queue.name] += count
+        if turn.is_ahead:
+            self.ahead += count
+        else:
+            self.free -= count
+
+    async def _take_turn(self, turn: "Turn") -> None:
         """Send what waits and ask one queue after the other until the slots are filled or all were asked."""
         queues: Sequence[str] = ()
         if turn.in_doubt is None and self.is_fetching and self.is_hungry:
             queues = self._order.next()
+            if self._is_probing:
+                self._is_probing = self.is_hungry = False
+                self._probing.add(turn)
         wakes = self._wakes
         asked = 0
         found_all = False
         while True:
-            batches = self._settler.take()
+            # What ends together is shared among lanes that have nothing to do: a script that settles all of it would
+            # keep those waiting that could run next.
+            batches = self._settler.take(turn.share if self._asleep else BATCH_MAX)
             carried = sum([batch.slots for batch in batches])
             if turn.in_doubt is None and asked < len(queues) and self.is_fetching:
-                limit = min(self.free + carried, turn.share)
+                limit = min(self.left + carried, turn.share)
                 if limit > 0:
                     self._ask(turn, queues[asked], limit)
                     asked += 1
             if not batches and turn.in_doubt is None:
-                if asked < len(queues) and self.free > 0 and self.is_fetching:
+                if asked < len(queues) and self.left > 0 and self.is_fetching:
                     continue  # this worker runs all it may of that queue
                 if queues and wakes == self._wakes and asked >= len(queues):
                     self.is_hungry = False
                 return
-            found_all = await self._exchange(turn, batches, carried)
+            # A repeat may be answered though these outcomes never arrive.
+            covered = 0 if turn.in_doubt is None or turn.is_repeat else min(turn.asked, carried)
+            self._covered += covered
+            try:
+                if self._has_work:
+                    self.notify()
+                found_all = await self._exchange(turn, batches, carried)
+            finally:
+                self._covered -= covered
             if found_all:
                 return  # there may be more, and the slots are taken: the next turn asks again
             if asked >= len(queues):
@@ -240,7 +319,7 @@ class Fetcher:
                     self.is_hungry = False
                 return
 
-    def _ask(self, turn: "_Turn", queue: str, limit: int) -> None:
+    def _ask(self, turn: "Turn", queue: str, limit: int) -> None:
         """Prepare a dequeue, unless this worker runs all it may of the queue."""
         most = None
         if self._room is not None:
@@ -258,8 +337,7 @@ class Fetcher:
             tell_waits=self._metrics.is_active,
             max_active=most,
         )
-        self._asked[queue] += limit
-        self.free -= limit
+        self._keep_slots(turn, limit)
 
     def has_room(self, queue: str) -> bool:
         """Whether this worker may run another task of a queue."""
@@ -276,11 +354,19 @@ class Fetcher:
         usual_s = self._usual_answer_s
         self._usual_answer_s = answer_s if usual_s == math.inf else usual_s + 0.1 * (answer_s - usual_s)
 
-    async def _exchange(self, turn: "_Turn", batches: list[SettleBatch], carried: int) -> bool:
+    async def _exchange(self, turn: "Turn", batches: list[SettleBatch], carried: int) -> bool:
         """Exchange once with Redis. True if a dequeue gave all it was asked for."""
         operations: list[Operation[Any]] = [batch.operation for batch in batches]
-        if turn.in_doubt is not None:
+        joined = None
+        is_repeat = turn.is_repeat and turn.in_doubt is not None
+        turn.is_off = is_repeat and not self.is_fetching
+        if is_repeat:
+            # The first may still arrive, with nobody to take what it hands out. Redis knows its number from now on.
+            operations.append(turn.call_off())
+        elif turn.in_doubt is not None:
             operations.append(turn.in_doubt)
+            if turn.queue is not None:
+                joined = self._joiner.join(batches, turn.queue, turn.in_doubt)
         spans = self._spans
         turn.started_ns = started_ns = 0 if spans is None else spans.now_ns()
         sent_at = self._clock.monotonic()
@@ -290,7 +376,11 @@ class Fetcher:
         is_waiting = turn.in_doubt is not None and self._running <= 0
         try:
             spin_s = 2 * self._usual_answer_s if is_waiting and self._usual_answer_s < SPIN_S else 0.0
-            answers = await turn.lane.exchange(operations, spin_s=spin_s)
+            answers = None
+            if joined is not None:
+                answers = self._joiner.part(batches[0], *await turn.lane.exchange((joined,), spin_s=spin_s))
+            if answers is None:
+                answers = await turn.lane.exchange(operations, spin_s=spin_s)
         except BaseException as error:
             turn.is_repeat = True
             for batch in batches:
@@ -313,30 +403,102 @@ class Fetcher:
                 self._settler.settled(batch, answer)
         found_all = False
         if turn.in_doubt is not None:
-            answer = answers[-1]
-            if isinstance(answer, BrokerReplyError):
-                self._forget(turn)
-                assert turn.queue is not None
-                logger.error("nothing can be taken from queue %s: %s", turn.queue.name, answer)  # but from others
-            elif isinstance(answer, BrokerError):
-                failure = answer
-                if not turn.is_repeat:  # otherwise the first time may have handed out what only a repeat returns
-                    self._forget(turn)  # refused whole: nothing was handed out
-            else:
-                found_all = self._accept(turn, answer, sent_at)
+            found_all, refused = self._read(turn, answers[-1], sent_at)
+            failure = refused or failure
+            if is_repeat and refused is None:
+                self.wake()  # it has asked what was handed out, and for nothing new
         if failure is not None:
             raise failure
         return found_all
 
-    def _accept(self, turn: "_Turn", answer: Dequeued, sent_at: float) -> bool:
+    def _read(self, turn: "Turn", answer: Any, sent_at: float) -> tuple[bool, BrokerError | None]:
+        """Read the answer to a dequeue. Return whether all that was asked for came, and why it is to be asked again."""
+        if isinstance(answer, BrokerReplyError):
+            self._forget(turn)
+            assert turn.queue is not None
+            logger.error("nothing can be taken from queue %s: %s", turn.queue.name, answer)  # but from others
+        elif isinstance(answer, BrokerError):
+            if not turn.is_repeat:  # otherwise the first time may have handed out what only a repeat returns
+                self._forget(turn)  # refused whole: nothing was handed out
+                self.is_hungry = True  # a probe, or a lane that had no room beside this one, has taken it for asked
+            return False, answer
+        else:
+            return self._accept(turn, answer, sent_at), None
+        return False, None
+
+    # --- ahead --------------------------------------------------------------------------------------------------------
+
+    def ask_ahead(self, turns: "Mapping[str, Turn]") -> "list[Turn]":
+        """Prepare dequeues that run once there is a token, from some of these queues, in the order of their turn.
+
+        None while something runs here: it might hold up this loop, and what came meanwhile would wait for it, although
+        others are idle. And for few tasks, `AHEAD_TASKS` each: where this process stands still they wait for the end of
+        its lease. The slots are free ones that no lane asks for meanwhile. What becomes of each dequeue is told to
+        `answered_ahead` or `unanswered_ahead`.
+        """
+        if self._running > 0:
+            return []
+        names = [name for name in self._order.next() if name in turns and self.has_room(name)]
+        names = names[: min(AHEAD_QUEUES, self.left)]
+        asked: list[Turn] = []
+        for name in names:
+            turn = turns[name]
+            self._ask(turn, name, min(AHEAD_TASKS, max(1, self.left // (len(names) - len(asked)))))
+            if turn.in_doubt is not None:
+                asked.append(turn)
+        self.doubts += len(asked)
+        return asked
+
+    def answered_ahead(self, turn: "Turn", answer: Any, sent_at: float) -> BrokerError | None:
+        """Read what a dequeue ahead was answered. Return why it was refused, if it was."""
+        self._resolve_doubt()
+        if self._spans is not None:
+            turn.started_ns = self._spans.now_ns()  # the wait before it is no part of it
+        found_all, refused = self._read(turn, answer, sent_at)
+        if found_all:
+            self.wake()  # there may be more
+        self.notify()  # what was given back is to be sent
+        return refused
+
+    def unanswered_ahead(self, turn: "Turn") -> None:
+        """Give up the slots of a dequeue ahead that got no answer. It stays in doubt until it is `called_off`."""
+        self._keep_slots(turn, -turn.asked)
+        turn.asked = 0
+
+    def called_off(self, turn: "Turn", answer: Any, sent_at: float) -> BrokerError | None:
+        """Read what calling off a dequeue was answered. Return why that is to be done again, if it is.
+
+        Others may have its slots by now, so what it had handed out goes back to the head of its queue.
+        """
+        if isinstance(answer, BrokerError) and not isinstance(answer, BrokerReplyError):
+            return answer
+        self._resolve_doubt()
+        turn.is_off = True
+        self._read(turn, answer, sent_at)
+        self.notify()
+        return None
+
+    def _resolve_doubt(self) -> None:
+        self.doubts -= 1
+        if not self.doubts:
+            self._sure.set()
+
+    def give_up(self, turn: "Turn") -> None:
+        """Leave a dequeue in doubt that cannot be called off: what it handed out comes back once its lease ends."""
+        self._resolve_doubt()
+        turn.in_doubt = None
+
+    def _accept(self, turn: "Turn", answer: Dequeued, sent_at: float) -> bool:
         """Start what was handed out. True if all that was asked for came, so that there may be more."""
         queue, asked = turn.queue, turn.asked
         turn.in_doubt = None
         assert queue is not None
         now = self.last_answer = self._clock.monotonic()
         self._redis_clock.learn(answer.now_ns, now)
-        self.free += asked - len(answer.tasks)
-        self._asked[queue.name] -= asked
+        self._keep_slots(turn, -asked)
+        self.free -= len(answer.tasks)
+        is_wanted = not turn.is_off and (self.is_fetching or not turn.is_ahead)
+        self.turns += turn.is_ahead and bool(answer.tasks)
         if answer.dropped:
             self.dropped += answer.dropped
             logger.error("%d ids in queue %s had no message and were dropped", answer.dropped, queue.name)
@@ -351,36 +513,66 @@ class Fetcher:
                     next(waits)
                 self._set_aside(queue, task_id)
                 continue
-            run = Run(queue, task_id, message, lease_until)
+            # To open the headers costs a tenth of a task that does nothing, so its bytes are looked through instead.
+            run = Run(queue, task_id, message, lease_until, may_expire=_EXPIRES in data)
             if waits is not None and (wait_s := next(waits)) is not None:
                 self._metrics.waited(queue.name, run.name, wait_s)
             if runs is not None:
                 runs.append(run)
             if now >= lease_until:  # this process slept, or its loop did
-                self._settler.give_back(run, now)
+                self._settler.give_back(run, now, "came after its lease had ended")
+            elif not is_wanted:
+                self._settler.give_back(run, now, "came when it was asked for no longer")
             elif run.name in self._limited and self._claim is not None and HEADER not in message.headers:
                 self._claim(run)
             else:
                 self._start(run, now)
         if self._spans is not None and runs:
             self._spans.received(queue, runs, turn.started_ns)
-        return len(answer.tasks) + answer.dropped >= asked
+        found_all = len(answer.tasks) + answer.dropped >= asked
+        self.is_hungry = self.is_hungry or found_all  # a probe has taken for granted that there is nothing
+        return found_all
 
 
-class _Turn:
-    """State of one lane."""
+class Turn:
+    """What one lane asks for.
 
-    __slots__ = ("_call", "_name", "asked", "in_doubt", "is_repeat", "lane", "queue", "share", "started_ns")
+    Args:
+        lane: A reserved connection.
+        name: Its name, among those of the worker.
+        share: Most tasks to take at once.
+        is_ahead: Whether it asks behind a wait for a token.
+    """
 
-    def __init__(self, lane: Lane, name: str, share: int) -> None:
+    __slots__ = (
+        "_call",
+        "_lease_s",
+        "_name",
+        "_owner",
+        "asked",
+        "in_doubt",
+        "is_ahead",
+        "is_off",
+        "is_repeat",
+        "lane",
+        "queue",
+        "share",
+        "started_ns",
+    )
+
+    def __init__(self, lane: Lane, name: str, share: int = BATCH_MAX, *, is_ahead: bool = False) -> None:
         self.lane = lane
         self.share = min(share, BATCH_MAX)
+        self.is_ahead = is_ahead
         self._name = name
         self._call = 0
+        self._owner = ""
+        self._lease_s = 0
         self.queue: QueueKeys | None = None
         self.asked = 0
         self.in_doubt: Operation[Dequeued] | None = None
         self.is_repeat = False
+        self.is_off = False
         self.started_ns = 0
 
     def ask(
@@ -394,11 +586,12 @@ class _Turn:
         tell_waits: bool,
         max_active: int | None,
     ) -> None:
-        """Prepare a dequeue; it stays in doubt until it is answered, and is then repeated under the same number."""
+        """Prepare a dequeue; it stays in doubt until it, or what calls it off, is answered."""
         self._call += 1
+        self._owner, self._lease_s = owner, lease_s
         self.queue = queue
         self.asked = limit
-        self.is_repeat = False
+        self.is_repeat = self.is_off = False
         self.in_doubt = dequeue(
             queue,
             owner=owner,
@@ -410,3 +603,8 @@ class _Turn:
             tell_waits=tell_waits,
             max_active=max_active,
         )
+
+    def call_off(self) -> Operation[Dequeued]:
+        """Return what calls the dequeue in doubt off."""
+        assert self.queue is not None
+        return dequeue(self.queue, owner=self._owner, lane=self._name, call=self._call, limit=0, lease_s=self._lease_s)

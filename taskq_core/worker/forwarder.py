@@ -1,24 +1,24 @@
 """Move due tasks to pending, within milliseconds of their second.
 
-One worker per queue acts, by a lease that each call renews; the others look now and then whether it is free. Scores are
-whole seconds, so the leader acts just after each second of Redis's clock.
+The worker whose lookout leads on the queue acts, just after the second of Redis's clock at which the first task is due:
+scores are whole seconds. The script has a lease of its own, which workers of releases without a lookout know as well.
 """
 
+import asyncio
+import contextlib
 import logging
-import math
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import forward
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.service import jittered
 from taskq_core.wire import QueueKeys
+from taskq_core.worker.lookout import AFTER_S, Lookout
 
 logger = logging.getLogger("taskq.worker")
 
 BATCH = 100
 """Most tasks one script call moves."""
-AFTER_S = 0.002
-"""Seconds after each second of Redis's clock at which the leader looks: the clocks are compared over a network."""
 
 
 class Forwarder:
@@ -29,6 +29,7 @@ class Forwarder:
         runner: Sends operations.
         clock: Source of monotonic time.
         redis_clock: Redis's time.
+        lookout: Knows when the first task is due.
         owner: Token of the worker.
         leader_s: Seconds after which another worker takes over.
     """
@@ -39,6 +40,7 @@ class Forwarder:
         runner: AsyncRunner,
         clock: Clock,
         redis_clock: RedisClock,
+        lookout: Lookout,
         *,
         owner: str,
         leader_s: float,
@@ -47,13 +49,39 @@ class Forwarder:
         self._runner = runner
         self._clock = clock
         self._redis_clock = redis_clock
+        self._lookout = lookout
+        self._changes = asyncio.Event()
+        lookout.wakes(self._changes)
         self._owner = owner
         self._leader_s = leader_s
         self.moved = 0
         """Tasks moved so far."""
 
     async def work(self) -> float:
-        """Move what is due; return the seconds until the next look."""
+        """Wait until a task is due and move what is; return the seconds until the next time."""
+        await self._until_due()
+        due_s, moved = self._lookout.due_s, self.moved
+        if not await self.move():
+            return jittered(self._leader_s / 3)
+        if self.moved > moved or due_s is None or due_s <= self._redis_clock.time():  # else the clock was ahead
+            self._lookout.look_again()
+        return 0.0
+
+    async def _until_due(self) -> None:
+        while True:
+            self._changes.clear()
+            due_s = self._lookout.due_s if self._lookout.leads else None
+            left_s = None
+            if due_s is not None:
+                left_s = due_s + AFTER_S - self._redis_clock.time()
+                if left_s <= 0:
+                    return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._changes.wait()
+
+    async def move(self) -> bool:
+        """Move what is due now. False where another worker does."""
         while True:
             answer = await self._runner.run(
                 forward(self._queue, owner=self._owner, leader_ms=int(self._leader_s * 1000), limit=BATCH)
@@ -63,8 +91,6 @@ class Forwarder:
             if answer.dropped:
                 logger.error("%d due ids in queue %s had no task and were dropped", answer.dropped, self._queue.name)
             if not answer.leads:
-                return jittered(self._leader_s / 3)
+                return False
             if answer.moved + answer.dropped < BATCH:
-                break
-        now = self._redis_clock.time()
-        return math.floor(now) + 1 + AFTER_S - now
+                return True

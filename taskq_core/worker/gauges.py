@@ -7,13 +7,15 @@ for it. What was not looked at lately is not told: another worker leads now.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from taskq_core.clock import Clock
 from taskq_core.telemetry import GaugeBoard, Reading, WorkerMetrics, names
 from taskq_core.wire.samples import SAMPLE_S, QueueSample
 from taskq_core.worker.health import Pulse
-from taskq_core.worker.relay import Relay
+
+if TYPE_CHECKING:
+    from taskq_core.worker.relay import Relay
 
 REFRESH_S = 5.0
 """Seconds between two looks whether an SDK was configured."""
@@ -44,7 +46,7 @@ class WorkerGauges:
         *,
         metrics: WorkerMetrics,
         pulse: Callable[[], Pulse],
-        relays: Sequence[Relay],
+        relays: "Sequence[Relay]",
         scheduler: _Tells | None,
     ) -> None:
         self._board = board

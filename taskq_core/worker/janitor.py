@@ -1,17 +1,20 @@
 """Delete what is kept no longer: completed tasks and workflows after their time, archived tasks by age and number.
 
-Each call is bounded. One worker per queue acts, by lease; it notes how the queue stands as well, for charts.
+Each call is bounded. One worker per queue acts, the one whose lookout leads. While nothing ends its time it looks ever
+less often.
 """
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import ARCHIVE, clean, clean_workflows, lead
+from taskq_core.broker.operations import ARCHIVE, clean, clean_workflows
 from taskq_core.service import jittered
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys
-from taskq_core.worker.sampler import Sampler
+from taskq_core.worker.lookout import Lookout, Topic
 
 BATCH = 100
 """Most tasks one script call deletes of each kind."""
+RAREST = 8
+"""How many times as long it rests at most, while there was nothing to delete."""
 
 
 class Janitor:
@@ -20,41 +23,44 @@ class Janitor:
     Args:
         queue: Key names of the queue.
         runner: Sends operations.
-        owner: Token of the worker.
+        lookout: Knows whether this worker leads, and whether anything is kept.
         every_s: Seconds between two looks.
         archive: How much of the archive is kept.
-        sampler: Notes how the queue stands, None where nobody does.
     """
 
     def __init__(
         self,
         queue: QueueKeys,
         runner: AsyncRunner,
+        lookout: Lookout,
         *,
-        owner: str,
         every_s: float,
         archive: ArchiveLimits = ARCHIVE,
-        sampler: Sampler | None = None,
     ) -> None:
         self._queue = queue
         self._runner = runner
-        self._owner = owner
-        self._every_s = every_s
+        self._lookout = lookout
+        self._every_s = self._rest_s = every_s
         self._archive = archive
-        self._sampler = sampler
         self.deleted = 0
         """Tasks deleted so far."""
 
     async def work(self) -> float:
-        """Delete what is due, and note how the queue stands; return the seconds until the next look."""
-        leader_ms = int(self._every_s * 3000)
-        if await self._runner.run(lead(self._queue, "janitor", owner=self._owner, leader_ms=leader_ms)):
-            while True:
-                completed, archived = await self._runner.run(clean(self._queue, limit=BATCH, archive=self._archive))
-                self.deleted += completed + archived
-                workflows = await self._runner.run(clean_workflows(self._queue, limit=BATCH))
-                if completed < BATCH and archived < BATCH and workflows < BATCH:
-                    break
-            if self._sampler is not None:
-                await self._sampler.work()
-        return jittered(self._every_s)
+        """Delete what is due; return the seconds until the next look."""
+        if not self._lookout.has(Topic.KEPT):
+            self._rest_s = self._every_s
+            return jittered(self._every_s)
+        deleted = await self._clean()
+        self._rest_s = self._every_s if deleted else min(2 * self._rest_s, RAREST * self._every_s)
+        return jittered(self._rest_s)
+
+    async def _clean(self) -> int:
+        """Delete all that is due; return how much that was."""
+        deleted = 0
+        while True:
+            completed, archived = await self._runner.run(clean(self._queue, limit=BATCH, archive=self._archive))
+            self.deleted += completed + archived
+            workflows = await self._runner.run(clean_workflows(self._queue, limit=BATCH))
+            deleted += completed + archived + workflows
+            if completed < BATCH and archived < BATCH and workflows < BATCH:
+                return deleted

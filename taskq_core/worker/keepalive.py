@@ -1,8 +1,8 @@
 """Keep leases and presence alive, from a thread and a connection of its own.
 
 A blocked event loop or a busy thread pool loses no lease. Each beat extends the leases of running tasks and writes what
-the worker is and runs, as Go's tools read it. A lease that cannot be extended in time is given up on this side before
-anybody else may take the task.
+the worker is and runs, as Go's tools read it; while it runs nothing and has not changed, a beat only lets that last. A
+lease that cannot be extended in time is given up on this side before anybody else may take the task.
 """
 
 import contextlib
@@ -24,6 +24,9 @@ LATEST_S = 253_402_300_799
 """Last Unix second a calendar holds, in the year 9999."""
 EXTEND_BATCH = 200
 """Most leases one script call extends."""
+INDEX_BEATS = 12
+"""Beats after which the worker is noted anew in the indexes of those that are alive. Who reads an index looks whether
+the presence itself is there, so it may name for a while one that died."""
 
 
 class Keepalive:
@@ -41,6 +44,7 @@ class Keepalive:
         every_s: Seconds between beats.
         lease_s: Seconds of a lease.
         grace_s: Seconds after which others act on a lapsed lease.
+        look: Looks at the event loop between beats; returns the seconds until it is to look again.
     """
 
     def __init__(
@@ -57,11 +61,13 @@ class Keepalive:
         every_s: float,
         lease_s: int,
         grace_s: float,
+        look: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self._runner = runner
         self._keys = keys
         self._clock = clock
         self._redis_clock = redis_clock
+        self._look = look
         self._owner = owner
         self._describe = describe
         self._running = running
@@ -71,6 +77,9 @@ class Keepalive:
         self._grace_s = grace_s
         self._lock_s = lease_s + math.ceil(grace_s)
         self._presence_s = max(2, round(2 * every_s))
+        self._indexed_s = math.ceil(INDEX_BEATS * every_s)
+        self._shown: tuple[bytes, dict[str, bytes]] | None = None
+        self._index_at = -math.inf
         self._failures = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="taskq-keepalive", daemon=True)
@@ -87,7 +96,7 @@ class Keepalive:
 
     def _run(self) -> None:
         pause_s = 0.0
-        while not self._stop.wait(pause_s):
+        while not self._rest(pause_s):
             started = self._clock.monotonic()
             with contextlib.suppress(MemoryError):  # a task took it all, so that not even a failure could be told of
                 self._beat_or_tell()
@@ -96,6 +105,14 @@ class Keepalive:
             self._leave()
         except BrokerError as error:
             logger.warning("the worker's presence could not be deleted: %s; it expires by itself", error)
+
+    def _rest(self, pause_s: float) -> bool:
+        """Wait for the next beat and look at the event loop meanwhile; True if the thread is to end."""
+        ends_at = self._clock.monotonic() + pause_s
+        while (left_s := ends_at - self._clock.monotonic()) > 0:
+            if self._stop.wait(min(left_s, self._look())):
+                return True
+        return self._stop.is_set()
 
     def _beat_or_tell(self) -> None:
         try:
@@ -118,13 +135,20 @@ class Keepalive:
         info = self._describe()
         server = self._keys.server(info.host, info.pid, info.server_id)
         workers = self._keys.workers_of(info.host, info.pid, info.server_id)
-        running = {run.task_id: self._worker_info(info, run) for run in runs}
-        self._runner.run(
-            operations.beat(server, workers, ttl_s=self._presence_s, server_info=info.encode(), workers=running)
-        )
-        expiry_s = int(self._redis_clock.time()) + self._presence_s  # last: over maxmemory the index is refused
-        self._runner.run(operations.index_presence(self._keys.servers, server, expiry_s=expiry_s))
-        self._runner.run(operations.index_presence(self._keys.workers, workers, expiry_s=expiry_s))
+        shown = info.encode(), {run.task_id: self._worker_info(info, run) for run in runs}
+        is_kept = not runs and shown == self._shown
+        if not is_kept or not self._runner.run(operations.keep_presence(server, ttl_s=self._presence_s)):
+            if is_kept:
+                self._index_at = -math.inf  # Redis has lost it, and perhaps the indexes with it
+            self._runner.run(
+                operations.beat(server, workers, ttl_s=self._presence_s, server_info=shown[0], workers=shown[1])
+            )
+            self._shown = shown
+        if (now := self._clock.monotonic()) >= self._index_at:  # last: over maxmemory the index is refused
+            expiry_s = int(self._redis_clock.time()) + self._presence_s + self._indexed_s
+            self._runner.run(operations.index_presence(self._keys.servers, server, expiry_s=expiry_s))
+            self._runner.run(operations.index_presence(self._keys.workers, workers, expiry_s=expiry_s))
+            self._index_at = now + self._indexed_s - self._every_s / 2
 
     def _worker_info(self, server: ServerInfo, run: Run) -> bytes:
         offset = self._redis_clock.time() - self._clock.monotonic()

@@ -1,9 +1,9 @@
 """Tell of archived tasks: call the functions that want to know, and enqueue the tasks that take their place.
 
-Whoever archives a task notes in the same step that it is to be told of. Any number of workers look for such notes; each
-takes a few for a minute or so, and takes them back when all is done. A worker that dies in between leaves them to the
-next, so everything happens at least once; what fails is done again every half minute, for as long as the task is in the
-archive. Nothing that happens here touches the archived task.
+Whoever archives a task notes in the same step that it is to be told of. Any number of workers may look for such notes,
+and those that archived something do; each takes a few for a minute or so, and takes them back when all is done. One
+that dies in between leaves them to the next, so everything happens at least once; what fails is done again every half
+minute, for as long as the task is in the archive. Nothing that happens here touches the archived task.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Any
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import Letters, end_letter, look, take_letters
+from taskq_core.broker.operations import Letters, count_keys, end_letter, look, take_letters
 from taskq_core.clock import Clock
 from taskq_core.dead_letters import ArchiveHandler, letter_arguments, letter_id, read_dead_letter
 from taskq_core.errors import BrokerError, TaskIdConflictError, WireFormatError
@@ -23,6 +23,7 @@ from taskq_core.service import jittered
 from taskq_core.task import Signature, Task
 from taskq_core.wire import DEAD_LETTER, QueueKeys, TaskMessage, TaskState
 from taskq_core.worker.calls import FunctionThreads, call_coroutine
+from taskq_core.worker.lookout import Lookout, Topic
 
 logger = logging.getLogger("taskq.worker")
 
@@ -46,9 +47,19 @@ class DeadLetters:
         app: The queue application, whose functions are called and in whose name tasks are enqueued.
         clock: Source of monotonic time.
         every_s: Seconds between two looks.
+        lookout: Knows whether there may be any; without one Redis is asked each time.
     """
 
-    def __init__(self, queue: QueueKeys, runner: AsyncRunner, app: TaskQ, clock: Clock, *, every_s: float) -> None:
+    def __init__(
+        self,
+        queue: QueueKeys,
+        runner: AsyncRunner,
+        app: TaskQ,
+        clock: Clock,
+        *,
+        every_s: float,
+        lookout: Lookout | None = None,
+    ) -> None:
         self._queue = queue
         self._runner = runner
         self._app = app
@@ -56,32 +67,53 @@ class DeadLetters:
         self._again_in_s = max(1, round(6 * every_s))
         self._threads = FunctionThreads(AT_ONCE, clock)
         self._soon = asyncio.Event()
+        self._is_expected = False
+        self._lookout = lookout
+        if lookout is not None:
+            lookout.wakes(self._soon)
         self.has_looked = False
         """True once a look has found nothing and nothing has come since."""
 
     def wants(self, message: TaskMessage) -> bool:
         """Whether it is to be told of a task that is archived."""
-        return bool(self._app.archive_handlers) or DEAD_LETTER in message.headers
+        return wants_letter(self._app, message)
 
     def expect(self) -> None:
         """A task that is to be told of is being archived: look soon."""
         self.has_looked = False
+        self._is_expected = True
         self._soon.set()
 
     async def work(self) -> float:
         """Tell of what is due, and wait until it is time to look again."""
-        if self._soon.is_set():
-            self._soon.clear()
+        self._soon.clear()
+        if self._is_expected:
+            self._is_expected = False
             await asyncio.sleep(SOON_S)
+        elif not await self._may_be_some():
+            await self._rest()
+            return 0.0
         claim_s = round(CLAIM_S + LONGEST_S * len(self._app.archive_handlers))
         letters = await self._runner.run(take_letters(self._queue, claim_s=claim_s, limit=AT_ONCE))
         if letters.task_ids:
             await asyncio.gather(*[self._tell(task_id, letters) for task_id in letters.task_ids])
             return 0.0
-        self.has_looked = not self._soon.is_set()
+        await self._rest()
+        return 0.0
+
+    async def _may_be_some(self) -> bool:
+        lookout = self._lookout
+        if lookout is None or not lookout.has_looked:
+            return True
+        if lookout.leads:
+            return lookout.has(Topic.LETTERS)
+        # The program of the worker that leads may have other functions that want to know, or none.
+        return bool(self._app.archive_handlers) and await self._runner.run(count_keys((self._queue.letters,))) > 0
+
+    async def _rest(self) -> None:
+        self.has_looked = not self._is_expected
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._soon.wait(), jittered(self._every_s))
-        return 0.0
 
     async def _tell(self, task_id: str, letters: Letters) -> None:
         again_in_s: int | None = None
@@ -139,3 +171,8 @@ class DeadLetters:
     def close(self) -> None:
         """Let the threads end."""
         self._threads.close()
+
+
+def wants_letter(app: TaskQ, message: TaskMessage) -> bool:
+    """Whether somebody is to be told of a task that is archived."""
+    return bool(app.archive_handlers) or DEAD_LETTER in message.headers

@@ -1,19 +1,22 @@
 """Let tasks start that wait for a limit, at the moment it allows it.
 
 Places that become free are given on by the script that frees them. What is left is time: tokens of a rate that come in,
-and holders that went away without a word, as a Go worker does. One worker per queue acts, by a lease that each call
-renews. It sleeps until the next is due, and is woken by a token when another becomes due sooner.
+and holders that went away without a word, as a Go worker does. One worker per queue acts, the one whose lookout leads
+and knows of limits, by a lease that each call renews. It sleeps until the next is due, and is woken by a token when
+another becomes due sooner. The others only tell now and then that they keep limits, too.
 """
 
 import asyncio
+import contextlib
 import logging
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.lanes import Lane
-from taskq_core.broker.operations import ADMIT_MAX, admit, check_limits, wait_for_limits
+from taskq_core.broker.operations import ADMIT_MAX, AdmittedNow, admit, check_limits, has_limits, wait_for_limits
 from taskq_core.clock import Clock
 from taskq_core.service import jittered
 from taskq_core.wire import QueueKeys
+from taskq_core.worker.lookout import Lookout, Topic
 
 logger = logging.getLogger("taskq.worker")
 
@@ -21,6 +24,8 @@ SHORTEST_S = 0.002
 """Shortest time between two looks, in seconds."""
 CHECK_COUNT = 200
 """About how many holders, and how many tasks that wait, one call of a check looks at."""
+TELL_EVERY_S = 20.0
+"""Seconds after which a worker that does not admit tells that it keeps limits; for a minute it is believed."""
 REST_S = 0.02
 """Seconds between two calls of a check."""
 
@@ -33,6 +38,7 @@ class Limiter:
         runner: Sends operations.
         lane: A reserved connection.
         clock: Source of monotonic time.
+        lookout: Knows whether this worker leads, and whether there are limits.
         owner: Token of the worker.
         leader_s: Seconds after which another worker takes over.
         check_every_s: Seconds between two checks of all holders and of all that wait.
@@ -44,6 +50,7 @@ class Limiter:
         runner: AsyncRunner,
         lane: Lane,
         clock: Clock,
+        lookout: Lookout,
         *,
         owner: str,
         leader_s: float,
@@ -53,6 +60,9 @@ class Limiter:
         self._runner = runner
         self._lane = lane
         self._clock = clock
+        self._lookout = lookout
+        self._changes = asyncio.Event()
+        lookout.wakes(self._changes)
         self._owner = owner
         self._leader_s = leader_s
         self._check_every_s = check_every_s
@@ -60,14 +70,17 @@ class Limiter:
         self._token: asyncio.Future[bool] | None = None
         self._checking: tuple[str | None, int | None] | None = None
         self._next_page = 0.0
+        self._tell_at = clock.monotonic()
         self.admitted = 0
         """Tasks that became pending by it."""
 
     async def work(self) -> float:
         """Admit what is due, then sleep until the next is."""
-        answer = await self._runner.run(
-            admit(self._queue, owner=self._owner, leader_ms=int(self._leader_s * 1000), limit=ADMIT_MAX)
-        )
+        if not self._lookout.has(Topic.LIMITS):
+            self._forget_token()
+            await self._stand_by()
+            return 0.0
+        answer = await self._admit()
         if not answer.leads:
             self._forget_token()
             return jittered(self._leader_s / 3)
@@ -78,6 +91,23 @@ class Limiter:
         wait_s = min(wait_s, await self._check())
         await self._wait(wait_s)
         return 0.0
+
+    async def _admit(self) -> AdmittedNow:
+        leader_ms = int(self._leader_s * 1000)
+        return await self._runner.run(admit(self._queue, owner=self._owner, leader_ms=leader_ms, limit=ADMIT_MAX))
+
+    async def _stand_by(self) -> None:
+        """Wait for a change, and tell that this worker keeps limits if there are any."""
+        self._changes.clear()
+        if not self._lookout.leads and self._clock.monotonic() >= self._tell_at:
+            self._tell_at = self._clock.monotonic() + jittered(TELL_EVERY_S)
+            if await self._runner.run(has_limits(self._queue)):
+                await self._admit()
+        if self._lookout.has(Topic.LIMITS):  # as it turned out meanwhile
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._tell_at - self._clock.monotonic()) or TELL_EVERY_S):
+                await self._changes.wait()
 
     async def _check(self) -> float:
         """Look at one page of all holders and of all that wait, if it is time; return the seconds until the next."""

@@ -7,15 +7,19 @@ move is one Lua script that reads the lease again, and the second caller finds n
 """
 
 import logging
+import math
 from collections.abc import Callable
 
+from taskq_core.app import TaskQ
 from taskq_core.attempts import record_attempt
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import ARCHIVE, ExpiredTask, Recovery, Verdict, list_expired, recover
+from taskq_core.broker.operations import ARCHIVE, ExpiredTask, Recovery, Verdict, count_keys, list_expired, recover
 from taskq_core.errors import LeaseLostError, WireFormatError
 from taskq_core.service import jittered
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys, TaskMessage, archived_message, decode_message, retried_message
+from taskq_core.worker.outcome import counts_as_failure
+from taskq_core.worker.run import Ending
 
 logger = logging.getLogger("taskq.worker")
 
@@ -23,6 +27,8 @@ BATCH = 100
 """Most tasks one script call takes back."""
 LOST_TEXT = "asynq: task lease expired"
 """Error text of a task whose worker was lost; Go's own, so that tools know it."""
+OVERRUN_TEXT = Ending.TIMEOUT.value
+"""Error text of a task that did not end when its time was over."""
 
 
 def always(message: TaskMessage) -> bool:
@@ -40,16 +46,19 @@ def judge(
     now_s: int,
     counts: Callable[[TaskMessage], bool] = always,
     archived: Callable[[TaskMessage], bool] = never,
+    *,
+    is_overrun: bool = False,
+    delay: Callable[[TaskMessage], float] = lambda message: 0.0,
 ) -> Recovery:
-    """Return what becomes of a task whose lease ran out. Pure.
-
-    The next attempt may start at once: the lease and its grace have kept it waiting long enough.
+    """Return what becomes of a task whose worker was lost. Pure.
 
     Args:
         task: As listed.
         now_s: Unix second by Redis's clock.
         counts: Whether its lost lease is a failure, which uses an attempt.
         archived: Whether it is to be told of the task if it is archived.
+        is_overrun: Whether its worker was ended because this task did not end when its time was over.
+        delay: Seconds until the next attempt. By default 0: the lease and its grace have kept it waiting long enough.
     """
     if not task.message:
         return Recovery(task, Verdict.DROP)
@@ -57,20 +66,29 @@ def judge(
         message = decode_message(task.message)
     except WireFormatError:
         return Recovery(task, Verdict.QUARANTINE)
+    error: Exception = LeaseLostError(message.queue, message.id)
+    if is_overrun:
+        error = TimeoutError("the time of the task is over, and its process was ended")
     record = record_attempt(
-        message.retried + 1,
-        worker=task.owner,
-        started_s=task.started_s,
-        ended_s=now_s,
-        error=LeaseLostError(message.queue, message.id),
+        message.retried + 1, worker=task.owner, started_s=task.started_s, ended_s=now_s, error=error
     )
     if message.retried >= message.retry:
         text = f"{LOST_TEXT}: the worker that ran it was lost, and no attempt is left"
-        stored = archived_message(message, error=text, failed_at_s=now_s)
+        stored = archived_message(message, error=OVERRUN_TEXT if is_overrun else text, failed_at_s=now_s)
         return Recovery(task, Verdict.ARCHIVE, stored, record=record, is_told=archived(message))
-    is_counted = counts(message)
-    stored = retried_message(message, error=LOST_TEXT, failed_at_s=now_s, counts=is_counted)
-    return Recovery(task, Verdict.RETRY if is_counted else Verdict.RETRY_UNCOUNTED, stored, record=record)
+    is_counted = is_overrun or counts(message)
+    text = OVERRUN_TEXT if is_overrun else LOST_TEXT
+    delay_ms = math.ceil(delay(message) * 1000)
+    stored = retried_message(message, error=text, failed_at_s=now_s, counts=is_counted)
+    verdict = Verdict.RETRY if is_counted else Verdict.RETRY_UNCOUNTED
+    return Recovery(task, verdict, stored, delay_ms=delay_ms, record=record)
+
+
+def loss_counts(app: TaskQ, queue: QueueKeys, message: TaskMessage) -> bool:
+    """Whether it is a failure that the worker of a task was lost, as the task's `is_failure` says."""
+    is_failure = app.find_handler(message.type).options.is_failure
+    error = LeaseLostError(queue.name, message.id)
+    return counts_as_failure(is_failure, error, name=message.type, queue=queue.name, task_id=message.id)
 
 
 class Recoverer:
@@ -109,6 +127,8 @@ class Recoverer:
 
     async def work(self) -> float:
         """Take back what was lost; return the seconds until the next look."""
+        if not await self._runner.run(count_keys((self._queue.lease,))):
+            return jittered(self._every_s)  # nothing is active
         while True:
             expired = await self._runner.run(list_expired(self._queue, grace_s=self._grace_s, limit=BATCH))
             if not expired.tasks:

@@ -1,12 +1,14 @@
 """One run of one task, from its dequeue to its settlement."""
 
 import asyncio
+import math
 from enum import Enum
 from typing import Any, Protocol
 
 from taskq_core.broker.operations import CancelWish, Settlement
 from taskq_core.context import TaskContext
 from taskq_core.handlers import Handler
+from taskq_core.options import DEFAULT_TIMEOUT_S
 from taskq_core.task import Task
 from taskq_core.telemetry import ConsumerSpan, Outcome
 from taskq_core.wire import QueueKeys, TaskMessage
@@ -19,6 +21,23 @@ class Ending(Enum):
     CANCELLED = "context canceled"
     LEASE_LOST = "asynq: task lease expired"
     SHUTDOWN = "the worker stops"
+
+
+def ends_at(message: TaskMessage, started: float, *, clock_ahead_s: float) -> float:
+    """Return when a run is told to end: after its timeout, and at its deadline; infinity for never.
+
+    Args:
+        message: Its message.
+        started: When it began, by any clock; the answer is by the same one.
+        clock_ahead_s: Seconds by which Unix time by Redis's clock is ahead of that clock.
+    """
+    if message.timeout > 0:
+        ends = started + message.timeout
+    elif message.deadline > 0:
+        ends = math.inf
+    else:
+        ends = started + DEFAULT_TIMEOUT_S  # a peer wrote neither; an unlimited run would never be noticed
+    return min(ends, message.deadline - clock_ahead_s) if message.deadline > 0 else ends
 
 
 class RunCursor(Protocol):
@@ -53,6 +72,7 @@ class Run:
         is_interrupted: True once an exception was raised into the thread.
         settlement: How it ended; set once the function has really ended.
         repeated: True if the settlement was sent before and its answer is unknown.
+        was_sent: True if the settlement was sent before, whatever the answer.
         duration_s: Seconds from its start to its end; set with the settlement.
         error: What the function raised.
         failure: What error handlers are told, None if it did not fail. Set together with the settlement.
@@ -61,6 +81,7 @@ class Run:
         is_over: True once it is settled, or lost for good, while error handlers are being told.
         notes: What the function notes, such as its cursor; None while it does not. Kept by who runs it.
         wish: What is to become of its task if it is cancelled.
+        may_expire: False if its message surely names no time by which it must start.
     """
 
     __slots__ = (
@@ -78,6 +99,7 @@ class Run:
         "key",
         "kwargs",
         "lease_until",
+        "may_expire",
         "message",
         "name",
         "notes",
@@ -91,16 +113,20 @@ class Run:
         "task",
         "task_id",
         "thread",
+        "was_sent",
         "wish",
     )
 
-    def __init__(self, queue: QueueKeys, task_id: str, message: TaskMessage, lease_until: float) -> None:
+    def __init__(
+        self, queue: QueueKeys, task_id: str, message: TaskMessage, lease_until: float, *, may_expire: bool = True
+    ) -> None:
         self.queue = queue
         self.task_id = task_id
         self.key = (queue.name, task_id)
         self.message = message
         self.name: str = message.type
         self.lease_until = lease_until
+        self.may_expire = may_expire
         self.task: Task[Any, Any] | Handler | None = None
         self.kwargs: dict[str, object] = {}
         self.context: TaskContext | None = None
@@ -114,7 +140,7 @@ class Run:
         self.is_interrupted = False
         self.settlement: Settlement | None = None
         self.outcome: Outcome | None = None
-        self.repeated = False
+        self.repeated = self.was_sent = False
         self.result: object = None
         self.error: BaseException | None = None
         self.failure: BaseException | None = None

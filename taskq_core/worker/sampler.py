@@ -1,10 +1,14 @@
 """Note how queues stand, so that charts can show their past.
 
-The janitor that leads on a queue asks its sampler after each look; one call in ten seconds writes. What is noted goes
-by Redis's clock, and nothing is written per task. If no worker serves a queue, nothing is noted, and charts have a gap.
+The worker whose lookout leads on a queue notes it, every ten seconds, and every minute while nothing changes there.
+What is noted goes by Redis's clock, and nothing is written per task. If no worker serves a queue, nothing is noted, and
+charts have a gap.
 """
 
+import asyncio
+import contextlib
 import logging
+import math
 from collections.abc import Callable, Mapping
 
 from taskq_core.broker.aio import AsyncRunner
@@ -16,10 +20,12 @@ from taskq_core.broker.operations import (
     read_server,
     sample,
 )
-from taskq_core.clock import Clock
+from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, WireFormatError
+from taskq_core.service import jittered
 from taskq_core.wire import Keys, QueueKeys, ServerInfo, TaskState
-from taskq_core.wire.samples import LEVELS, SAMPLE_S, Level, QueueSample
+from taskq_core.wire.samples import LEVELS, REST_S, SAMPLE_S, Level, QueueSample
+from taskq_core.worker.lookout import Lookout
 
 logger = logging.getLogger("taskq.worker")
 
@@ -28,6 +34,10 @@ MEMORY_EVERY_S = 60
 WORKERS_MOST = 1000
 """Most workers that are asked how busy they are."""
 _MEMORY_SAMPLES = 5
+LOOK_S = 1.0
+"""Longest time for which a look of the lookout is waited for, in seconds."""
+SOON_S = 0.5
+"""Seconds until a queue that is not known yet is looked at again."""
 
 
 class Fleet:
@@ -97,8 +107,14 @@ class Sampler:
         self._noted = noted
         self._longest_ms: dict[Level, int | None] = dict.fromkeys(LEVELS)
         self._last_s = 0
+        self._steps: dict[Level, int] = {}
         self._memory_kib: int | None = None
         self._memory_at_s: int | None = None
+
+    @property
+    def has_noted(self) -> bool:
+        """Whether it has noted anything."""
+        return self._last_s > 0
 
     async def work(self) -> None:
         """Note how the queue stands if ten seconds have begun since the last time; nothing of one that was removed."""
@@ -137,9 +153,12 @@ class Sampler:
             for level, longest in self._longest_ms.items()
         }
         self._noted(queue.name, samples[LEVELS[0]])
+        samples = {level: each for level, each in samples.items() if self._steps.get(level) != now_s // level.step_s}
         codes = await self._runner.run(sample(queue, samples))
         self._last_s = now_s
         for level, code in zip(samples, codes, strict=True):
+            if code >= 0:  # noted, or by somebody else
+                self._steps[level] = now_s // level.step_s
             if code == 1:
                 self._longest_ms[level] = None
             elif code < 0:
@@ -159,3 +178,58 @@ class Sampler:
             else:
                 self._memory_kib = used // 1024
         return self._memory_kib
+
+
+class Sampling:
+    """Lets a sampler note how its queue stands while this worker leads on it.
+
+    Args:
+        sampler: Notes it.
+        lookout: Knows whether this worker leads, and whether the queue has changed.
+        clock: Source of monotonic time.
+        redis_clock: Redis's time.
+        is_exported: Whether somebody exports what is noted, who wants it every ten seconds.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        lookout: Lookout,
+        clock: Clock,
+        redis_clock: RedisClock,
+        *,
+        is_exported: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._sampler = sampler
+        self._lookout = lookout
+        self._changes = asyncio.Event()
+        lookout.wakes(self._changes)
+        self._clock = clock
+        self._redis_clock = redis_clock
+        self._is_exported = is_exported
+
+    async def work(self) -> float:
+        """Note how the queue stands, and wait until it is time to note it again."""
+        self._changes.clear()
+        if not self._lookout.leads:
+            await self._wait(SAMPLE_S)
+            return 0.0
+        if self._lookout.unchanged_since == math.inf:
+            await self._wait(LOOK_S)  # it is about to look, and what changes from then on is heard of
+        noted_at = self._clock.monotonic()
+        await self._sampler.work()
+        if not self._sampler.has_noted:
+            return jittered(SOON_S)  # this worker is about to make the queue known
+        # In a rest one sample is enough, but what begins then is noted from its begin.
+        while self._is_at_rest(noted_at) and self._clock.monotonic() - noted_at < REST_S - SAMPLE_S:
+            self._changes.clear()
+            await self._wait(SAMPLE_S)
+        return SAMPLE_S - self._redis_clock.time() % SAMPLE_S + jittered(0.1)
+
+    def _is_at_rest(self, since: float) -> bool:
+        return self._lookout.unchanged_since <= since and not self._is_exported()
+
+    async def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changes.wait()

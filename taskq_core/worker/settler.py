@@ -34,8 +34,9 @@ from taskq_core.worker.stack import without_words
 
 logger = logging.getLogger("taskq.worker")
 
+_COMPLETED = Outcome.COMPLETED.value  # a call of two functions, if asked each time
 PLAIN_DONE = Settlement("", Ended.DONE)
-"""The settlement of every run that just succeeded: nothing to store, no lock to free."""
+"""The settlement of every run that just succeeded, and was not sent before: nothing to store, no lock to free."""
 
 
 _SAID = {
@@ -50,12 +51,21 @@ _SAID = {
 
 @dataclass(slots=True)
 class SettleBatch:
-    """Settlements of one queue on their way, and how many slots are free once they have arrived."""
+    """Settlements of one queue on their way.
+
+    Attributes:
+        queue: The queue.
+        runs: Whose they are.
+        operation: What is sent.
+        slots: How many slots are free once they have arrived. Of what is sent again that is not counted on.
+        is_plain: Whether each run just succeeded, lately.
+    """
 
     queue: QueueKeys
     runs: list[Run]
     operation: Operation[str]
     slots: int
+    is_plain: bool
 
 
 class Settler:
@@ -120,7 +130,7 @@ class Settler:
         if run.ending is None and run.error is None and duration_s < YOUNG_S:
             message = run.message
             is_plain = not message.retention and not message.unique_key  # by far the most common end
-            if is_plain and not self._wants(Outcome.COMPLETED.value):
+            if is_plain and not self._wants(_COMPLETED):
                 run.settlement = PLAIN_DONE
                 run.outcome = Outcome.COMPLETED
                 if run.span is not None or self._metrics.is_active or self._listener is not None:
@@ -154,16 +164,17 @@ class Settler:
         self._tell(run, Outcome.REQUEUED, "pending", self._clock.monotonic() - run.started)
         self._keep(run)
 
-    def give_back(self, run: Run, now: float) -> None:
-        """Give a task back that came when its lease was over already: another worker may have it by now.
+    def give_back(self, run: Run, now: float, why: str) -> None:
+        """Give a task back that has not begun: another worker may have it by now, or nobody here wants it any more.
 
         Where none has, it goes back to the head of its queue without using an attempt.
         """
         run.started = now
         run.settlement = Settlement(run.task_id, Ended.REQUEUE, unique_key=run.message.unique_key)
         logger.warning(
-            "task %s came after its lease had ended, and is given back",
+            "task %s %s, and is given back",
             run.name,
+            why,
             extra={"queue": run.queue.name, "task_id": run.task_id},
         )
         self.requeue(run)
@@ -193,6 +204,15 @@ class Settler:
             waiting = self._waiting[run.queue] = []
         waiting.append(run)
         self.count += 1
+
+    def _keep_again(self, run: Run) -> None:
+        """Keep a run that was sent and is not known to be settled.
+
+        Nothing is taken in its place before it is: else each refusal would let in another task, without end.
+        """
+        run.was_sent = True
+        run.settlement = _settlement(run)
+        self._keep(run)
 
     def _tell(self, run: Run, outcome: Outcome, state: str, duration_s: float) -> None:
         """Write span, metrics and log of an end, all by the error that error handlers are told."""
@@ -235,15 +255,15 @@ class Settler:
         if self._listener is not None and run.context is not None:
             self._listener.task_ended(run.context, outcome.value, duration_s, error)
 
-    def take(self) -> list[SettleBatch]:
-        """Take what waits, as one batch per queue of at most `BATCH_MAX` tasks and about `BATCH_BYTES`."""
+    def take(self, most: int = BATCH_MAX) -> list[SettleBatch]:
+        """Take what waits, as one batch per queue of at most so many tasks and about `BATCH_BYTES`."""
         if self._metrics.is_active:
             self._metrics.flush()
         batches = []
         for queue in list(self._waiting):
             runs = self._waiting.pop(queue)
-            is_plain = all(run.settlement is PLAIN_DONE for run in runs)
-            count = min(len(runs), BATCH_MAX) if is_plain else _fitting(runs)
+            is_plain = all([run.settlement is PLAIN_DONE for run in runs])  # noqa: C419 - called once, not for each
+            count = min(len(runs), most) if is_plain else _fitting(runs, most)
             if count < len(runs):
                 self._waiting[queue] = runs[count:]
                 runs = runs[:count]
@@ -257,8 +277,8 @@ class Settler:
                     owner=self._owner,
                     archive=self._archive.limits(queue.name),
                 )
-            slots = count if is_plain else sum([not run.is_reported for run in runs])
-            batches.append(SettleBatch(queue, runs, operation, slots))
+            slots = count if is_plain else sum([not (run.is_reported or run.was_sent) for run in runs])
+            batches.append(SettleBatch(queue, runs, operation, slots, is_plain))
         return batches
 
     def settled(self, batch: SettleBatch, codes: str) -> None:
@@ -271,7 +291,7 @@ class Settler:
         released, settled = [], []
         for run, code in zip(batch.runs, codes, strict=True):
             if code == SettleCode.SEND_AGAIN:
-                self._keep(run)
+                self._keep_again(run)
                 continue
             released.append(run)
             if code == SettleCode.NOT_OWNED:
@@ -301,7 +321,7 @@ class Settler:
         for run in batch.runs:
             run.repeated = True
             if now < run.lease_until + self._lease_margin_s:
-                self._keep(run)
+                self._keep_again(run)
             else:
                 logger.error(
                     "the outcome (%s) of task %s could not be stored before its lease ended; it may run again",
@@ -321,13 +341,13 @@ def _settlement(run: Run) -> Settlement:
     return run.settlement
 
 
-def _fitting(runs: Sequence[Run]) -> int:
+def _fitting(runs: Sequence[Run], most: int) -> int:
     """Return how many runs go in one batch."""
     size = 0
     for count, run in enumerate(runs, start=1):
         assert run.settlement is not None
         settlement = run.settlement
         size += len(settlement.message) + len(settlement.result) + len(settlement.record) + len(settlement.cursor)
-        if count >= BATCH_MAX or size >= BATCH_BYTES:
+        if count >= most or size >= BATCH_BYTES:
             return count
     return len(runs)

@@ -1,20 +1,24 @@
 """Notice new tasks without polling.
 
-`Waker` waits for the tokens that our own enqueue, forward and requeue scripts put. `Watcher` serves producers that put
-none, Go's among them: one worker per queue, by lease, waits on the pending list itself and puts a token for all.
+`Waker` waits for the tokens that our own enqueue, forward and requeue scripts put, and asks for tasks behind the wait.
+`Watcher` serves producers that put none, Go's among them: one worker per queue, the one whose lookout leads, waits on
+the pending list itself and puts a token for all.
 """
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.lanes import Lane
-from taskq_core.broker.operations import lead, rouse, wait_for_wake, watch_pending
+from taskq_core.broker.operations import Roused, ping, rouse, wait_for_wake, watch_pending
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError
 from taskq_core.service import jittered
 from taskq_core.wire import QueueKeys
-from taskq_core.worker.fetcher import Fetcher
+from taskq_core.worker.fetcher import Fetcher, Turn
+from taskq_core.worker.lookout import Lookout
 
 FULL_S = 0.05
 """Seconds until a worker that runs all it may of its queues looks again whether it waits for others."""
@@ -23,35 +27,146 @@ FULL_S = 0.05
 class Waker:
     """Waits for wake tokens while the worker is idle.
 
+    Behind the wait, in the same write, it asks for tasks. Redis answers both at once when a token comes, so a task
+    starts after one wake-up of Redis and one of this process, instead of two each. ::
+
+        worker   BLPOP wake   dequeue call 7 |................| 1, task      BLPOP wake   dequeue call 8 ...
+        Redis                                  token: both run
+
+    What is on its way so may be carried out at any time, also when nobody waits for it any more: the worker stops, the
+    connection breaks, another server has become the primary. So then it is called off on a new connection: a dequeue
+    of the same number that takes nothing, returns what the first has handed out, which goes back to the head of its
+    queue, and notes the number, by which Redis hands nothing out should the first be carried out only later.
+
+    A worker that is killed takes its connection with it. One that stands still does not: what it is handed out then, at
+    most two tasks of a queue, comes back when its lease ends, as what it ran does. So nothing is asked for while tasks
+    run here, which may hold up the loop. The lease counts from before the wait, which is therefore no longer than a
+    quarter of it.
+
     Args:
         queues: Queues whose tokens one connection waits for. On a cluster one queue.
         lane: A reserved connection.
         fetcher: Woken by a token.
-        safety_net_s: Longest wait; then the queues are tried all the same.
+        clock: Source of monotonic time.
+        safety_net_s: Longest wait; then the queues are tried all the same. Longer while somebody watches the queues.
+        lease_s: Seconds of a lease.
+        asks_ahead: False waits only, and leaves asking to the fetcher's lanes.
+        is_led: Whether a worker is known to watch a queue for tasks without tokens, by the queue's name.
     """
 
-    def __init__(self, queues: Sequence[QueueKeys], lane: Lane, fetcher: Fetcher, *, safety_net_s: float) -> None:
+    def __init__(
+        self,
+        queues: Sequence[QueueKeys],
+        lane: Lane,
+        fetcher: Fetcher,
+        clock: Clock,
+        *,
+        safety_net_s: float,
+        lease_s: float,
+        asks_ahead: bool,
+        is_led: Callable[[str], bool] = lambda queue: False,
+    ) -> None:
+        self._is_led = is_led
         self._queues = {queue.wake: queue for queue in queues}
         self._lane = lane
         self._fetcher = fetcher
+        self._clock = clock
         self._safety_net_s = safety_net_s
+        self._longest_s = lease_s / 4
+        self._turns = {queue.name: Turn(lane, "-ahead", is_ahead=True) for queue in queues} if asks_ahead else {}
+        self._in_doubt: list[Turn] = []
+        self._is_waiting = self._is_called_off = False
 
     async def work(self) -> float:
-        """Wait for one token or the safety net."""
+        """Wait for one token or the safety net, and start what came with it."""
+        try:
+            return await self._work()
+        except BrokerError:
+            # What was lost may have been a token; and the fetcher's lanes may reach Redis where this one does not.
+            self._fetcher.probe()
+            raise
+
+    async def _work(self) -> float:
+        await self._make_sure()
         await self._fetcher.wait_until_idle()
+        if self._turns and not self._lane.is_connected:
+            await self._lane.run(ping())  # so that what follows is sent at once, and can be called off at any time
+            return 0.0
         keys = tuple(key for key, queue in self._queues.items() if self._fetcher.has_room(queue.name))
         if not keys:  # it runs all it may of every queue; the tokens are other workers'
             return FULL_S
-        try:
-            key = await self._lane.run(wait_for_wake(keys, timeout_s=jittered(self._safety_net_s)))
-        except BrokerError:
-            self._fetcher.wake()  # the answer that was lost may have been a token
-            raise
+        turns = self._fetcher.ask_ahead(self._turns)
+        sent_at = self._clock.monotonic()
+        came = await self._wait(keys, turns)
+        if not came:
+            return 0.0
+        key, *answers = came
+        refused = [
+            self._fetcher.answered_ahead(turn, answer, sent_at) for turn, answer in zip(turns, answers, strict=True)
+        ]
+        failure = next((error for error in (key, *refused) if isinstance(error, BrokerError)), None)
+        if failure is not None:
+            raise failure
+        asked = [turn.queue.wake for turn in turns if turn.queue is not None]
+        if key in asked or (key is None and len(asked) == len(keys)):
+            return 0.0
         is_taken = key is not None and self._fetcher.can_take and self._fetcher.has_room(self._queues[key].name)
         if key is not None and not is_taken:
             await self._lane.run(rouse(self._queues[key]))  # no task is taken any more: the token is another worker's
-        self._fetcher.wake()
+        self._fetcher.probe()
         return 0.0
+
+    async def _wait(self, keys: tuple[str, ...], turns: list[Turn]) -> list[Any]:
+        """Return the key of a token, None after the time, and the answers of what was asked behind the wait.
+
+        Nothing at all if it was called off.
+        """
+        wait_s = jittered(self._safety_net_s)
+        if turns and all(self._is_led(queue.name) for queue in self._queues.values()):
+            wait_s = max(wait_s, self._longest_s)
+        dequeues = [turn.in_doubt for turn in turns if turn.in_doubt is not None]
+        wait = wait_for_wake(keys, timeout_s=min(wait_s, self._longest_s) if turns else wait_s)
+        self._is_waiting, self._is_called_off = True, False
+        try:
+            return await self._lane.exchange([wait, *dequeues])
+        except BaseException as error:
+            for turn in turns:
+                self._fetcher.unanswered_ahead(turn)
+            self._in_doubt = turns
+            if not self._is_called_off or not isinstance(error, BrokerError):
+                raise
+        finally:
+            self._is_waiting = False
+        self._fetcher.probe()
+        await self._make_sure()
+        return []
+
+    def call_off(self) -> None:
+        """End the wait under way: this worker takes no new tasks, or another server has become the primary."""
+        if self._is_waiting:
+            self._is_called_off = True
+            self._lane.abort()
+
+    async def _make_sure(self) -> None:
+        """Call off what got no answer, and give back what it has handed out.
+
+        Once the worker stops it is tried once. Without an answer the tasks come back when their lease ends.
+        """
+        while self._in_doubt:
+            turn = self._in_doubt[-1]
+            sent_at = self._clock.monotonic()
+            try:
+                (answer,) = await self._lane.exchange([turn.call_off()])
+            except BrokerError as error:
+                answer = error
+            refused = self._fetcher.called_off(turn, answer, sent_at)
+            if refused is None:
+                self._in_doubt.pop()
+            elif self._fetcher.is_fetching:
+                raise refused
+            else:
+                while self._in_doubt:
+                    self._fetcher.give_up(self._in_doubt.pop())
 
 
 class Watcher:
@@ -62,39 +177,56 @@ class Watcher:
         runner: Sends operations.
         lane: A reserved connection.
         clock: Source of monotonic time.
-        owner: Token of the worker.
-        leader_s: Seconds after which another worker takes over.
+        lookout: Knows whether this worker leads.
+        watch_s: Longest time of one wait, in seconds.
     """
 
-    SHORTEST_S = 0.002
-    """Seconds between a task's arrival and its token; in it, our own producers' token has done its work."""
+    SHORTEST_S = 0.001
+    """Shortest time between two looks, in seconds, while tasks come without a token."""
+    SELDOM_S = 0.016
+    """Longest time between two looks while all tasks come with one: each wakes this worker for nothing."""
     LONGEST_S = 1.0
-    """Longest time between two tokens while tasks stay pending, which means that all workers are busy."""
+    """Longest time between two looks while tasks stay pending, which means that all workers are busy."""
 
     def __init__(
-        self, queue: QueueKeys, runner: AsyncRunner, lane: Lane, clock: Clock, *, owner: str, leader_s: float
+        self, queue: QueueKeys, runner: AsyncRunner, lane: Lane, clock: Clock, lookout: Lookout, *, watch_s: float
     ) -> None:
         self._queue = queue
         self._runner = runner
         self._lane = lane
         self._clock = clock
-        self._owner = owner
-        self._leader_s = leader_s
+        self._lookout = lookout
+        self._changes = asyncio.Event()
+        lookout.wakes(self._changes)
+        self._watch_s = watch_s
         self._pause_s = self.SHORTEST_S
 
     async def work(self) -> float:
-        """Watch for a while if this worker leads or takes the lead."""
-        leader_ms = int(self._leader_s * 1000)
-        if not await self._runner.run(lead(self._queue, "watcher", owner=self._owner, leader_ms=leader_ms)):
-            return jittered(self._leader_s / 3)
-        until = self._clock.monotonic() + self._leader_s / 2
-        while (left := until - self._clock.monotonic()) > 0:
+        """Watch for a while, while this worker leads."""
+        self._changes.clear()
+        if not self._lookout.leads:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._watch_s):
+                    await self._changes.wait()
+            return 0.0
+        while self._lookout.leads:
             started = self._clock.monotonic()
-            if not await self._lane.run(watch_pending(self._queue, timeout_s=left)):
+            # The token is put behind the wait, in the same write, as `Waker` asks: it lies there as soon as the task.
+            # Our own producers put theirs before the task, so a worker has mostly taken that by then.
+            wait = watch_pending(self._queue, timeout_s=self._watch_s)
+            answers = await self._lane.exchange([wait, rouse(self._queue)])
+            for answer in answers:
+                if isinstance(answer, BrokerError):
+                    raise answer
+            is_there, roused = answers
+            if not is_there:
                 break
-            # Tasks that are there at once are left over: nobody is idle, and asking again soon would only burn.
-            waited_s = self._clock.monotonic() - started
-            self._pause_s = self.SHORTEST_S if waited_s > self._pause_s else min(2 * self._pause_s, self.LONGEST_S)
+            if roused is Roused.PUT:
+                self._pause_s = self.SHORTEST_S
+                if self._clock.monotonic() - started > self.SHORTEST_S:
+                    continue
+            else:
+                most_s = self.SELDOM_S if roused is Roused.NOTHING else self.LONGEST_S
+                self._pause_s = min(2 * self._pause_s, most_s)
             await asyncio.sleep(self._pause_s)
-            await self._runner.run(rouse(self._queue))
         return 0.0

@@ -11,40 +11,38 @@ queue without using an attempt. `abort`, or a second signal, ends the grace at o
 
 import asyncio
 import contextlib
-import gc
 import logging
 import math
 import os
 import random
-import signal
 import socket
-import sys
-import threading
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S
 from taskq_core.broker.lanes import Lane
-from taskq_core.broker.operations import ClaimCode
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
-from taskq_core.errors import BrokerError, LeaseLostError, PayloadError, TaskArgumentsError, TaskQError
+from taskq_core.errors import BrokerError, TaskQError
 from taskq_core.health import HealthServer, open_health_server
 from taskq_core.lifespan import Lifespan
 from taskq_core.reconcile import FindingKind
-from taskq_core.scheduler import Scheduler
 from taskq_core.service import serve
-from taskq_core.telemetry import WorkerMetrics, gauges, unwrap
-from taskq_core.wire import QueueKeys, QueueOrder, ServerInfo, TaskMessage, TaskState
-from taskq_core.worker.aggregator import AT_ONCE, Aggregator, FunctionCaller
+from taskq_core.telemetry import WorkerMetrics, gauges
+from taskq_core.wire import QueueKeys, QueueOrder, ServerInfo, TaskMessage
+from taskq_core.worker.adviser import Adviser
+from taskq_core.worker.aggregator import AT_ONCE, Aggregator
+from taskq_core.worker.burst import Burst
 from taskq_core.worker.carrier import Carrier
+from taskq_core.worker.claiming import Claims
+from taskq_core.worker.combining import FunctionCaller
 from taskq_core.worker.config import WorkerConfig
 from taskq_core.worker.exchange_spans import ExchangeSpans
 from taskq_core.worker.executor import Executor
@@ -57,26 +55,41 @@ from taskq_core.worker.keepalive import Keepalive
 from taskq_core.worker.letters import DeadLetters
 from taskq_core.worker.limiter import Limiter
 from taskq_core.worker.listener import GuardedListener, WorkerListener
+from taskq_core.worker.lookout import Lookout
+from taskq_core.worker.loop_watch import LoopWatch
 from taskq_core.worker.notes import NoteWriter
-from taskq_core.worker.outcome import counts_as_failure, given_back
+from taskq_core.worker.outcome import given_back
+from taskq_core.worker.process import run_as_process
+from taskq_core.worker.processes import TaskProcesses
 from taskq_core.worker.reconciler import Reconciler
-from taskq_core.worker.recoverer import Recoverer
-from taskq_core.worker.relay import Relay
+from taskq_core.worker.recoverer import Recoverer, loss_counts
 from taskq_core.worker.reporter import ErrorReporter
 from taskq_core.worker.rights import check_rights
 from taskq_core.worker.run import Ending, Run
-from taskq_core.worker.sampler import Fleet, Sampler
+from taskq_core.worker.sampler import Fleet, Sampler, Sampling
 from taskq_core.worker.settler import Settler
 from taskq_core.worker.subscriber import Subscriber
 from taskq_core.worker.tally import Tally
 from taskq_core.worker.waker import Waker, Watcher
 
+if TYPE_CHECKING:
+    from taskq_core.scheduler import Scheduler
+    from taskq_core.worker.relay import Relay
+
 logger = logging.getLogger("taskq.worker")
 
 START_PATIENCE_S = 5.0
 """Seconds a worker waits for Redis to answer when it starts."""
+CALLED_OFF_S = 0.5
+"""Seconds for which a worker that ends waits before all else for what it has asked for to be called off."""
 ENDING_S = 2.0
 """Seconds that each part gets to end when the worker does."""
+
+
+def _new_scheduler(app: TaskQ, clock: Clock) -> "Scheduler":
+    from taskq_core.scheduler import Scheduler  # not above: a worker without one would keep a whole room in memory
+
+    return Scheduler(app, clock=clock)
 
 
 class Worker:
@@ -111,12 +124,16 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._aborting = asyncio.Event()
-        self._scheduler = Scheduler(app, clock=clock) if self.config.with_scheduler else None
+        self._scheduler = _new_scheduler(app, clock) if self.config.with_scheduler else None
         self._reconcilers: list[Reconciler] = []
         self._health_server: HealthServer | None = None
         self._health: Health | None = None
         self.is_watched = False
         """Whether somebody asks for its report, so that it looks after its health without telling it over HTTP."""
+        self.on_stuck: Callable[[Run], None] | None = None
+        """Told of each run that was told to end and goes on, once."""
+        self.ended_count = 0
+        """Tasks that have ended here, whatever became of them."""
 
     # --- from outside -------------------------------------------------------------------------------------------------
 
@@ -126,53 +143,54 @@ class Worker:
         Returns:
             0 when it was stopped, 1 when it could not start.
         """
-        loop = (_loop_factory() or asyncio.new_event_loop)()
-        try:
-            with _rarer_garbage_collection():
-                return loop.run_until_complete(self._run_with_signals())
-        finally:
-            _close(loop)
+        return run_as_process(self)
 
-    async def _run_with_signals(self) -> int:
-        if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
-            return await self.arun()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal)
-        loop.add_signal_handler(signal.SIGTSTP, self.pause)
-        try:
-            return await self.arun()
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTSTP):
-                loop.remove_signal_handler(number)
+    @property
+    def token(self) -> str:
+        """By which tasks that it holds are known as its own."""
+        return self._token
 
-    def _on_signal(self) -> None:
-        if self._stopping.is_set():
-            self._aborting.set()
-        self._stopping.set()
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping.is_set()
 
     def stop(self) -> None:
         """Stop gracefully, from any thread."""
-        self._from_any_thread(self._stopping.set)
+        self.on_loop(self._stopping.set)
 
     def abort(self) -> None:
         """Stop without waiting for running tasks, from any thread."""
-        self._from_any_thread(self._stopping.set)
-        self._from_any_thread(self._aborting.set)
+        self.on_loop(self._stopping.set)
+        self.on_loop(self._aborting.set)
 
     def pause(self) -> None:
         """Take no new tasks from now on; running ones go on. From the event loop."""
         if self.status == "active":
             logger.info("no new tasks are taken")
             self.status = "stopped"
-            self._fetcher.is_fetching = False
+            self._stop_fetching()
 
-    def _from_any_thread(self, call: Callable[[], object]) -> None:
+    def _stop_fetching(self) -> None:
+        self._fetcher.is_fetching = False
+        self._call_off()
+
+    def _call_off(self) -> None:
+        for waker in self._wakers:
+            waker.call_off()
+
+    def on_loop(self, call: Callable[[], object]) -> None:
+        """Call something on its event loop soon, from any thread; at once while it has none, never after its end."""
         if self._loop is None:
             call()
         else:
             with contextlib.suppress(RuntimeError):  # the loop is closed: it has stopped
                 self._loop.call_soon_threadsafe(call)
+
+    @property
+    def runs(self) -> list[Run]:
+        """What runs now, or waits for its settlement. Any thread may ask."""
+        return [] if self.status in ("new", "closed") else list(self._executor.running.values())
 
     @property
     def running_count(self) -> int:
@@ -216,7 +234,9 @@ class Worker:
         self._letters: dict[str, DeadLetters] = {}
         self._cancelling: set[tuple[str, str]] = set()
         self._forwarders: list[Forwarder] = []
+        self._lookouts: dict[str, Lookout] = {}
         self._relays: list[Relay] = []
+        self._wakers: list[Waker] = []
         self._queues = [self._keys.queue(name) for name in self.config.queues]
         scheduler = None if self._scheduler is None else self._scheduler.health
         health = self._health = Health(self._queues, self._pulse, self._clock, scheduler)
@@ -357,6 +377,16 @@ class Worker:
             ended=self._ended,
             is_stopping=self._stopping.is_set,
         )
+        processes = None
+        if config.task_processes:
+            processes = TaskProcesses(
+                self.app,
+                worker=self._token,
+                notes_of=self._notes.of,
+                deadline_of=lambda run: self._executor.deadline_s(run),
+                hold=lambda run: self._executor.hold(run),
+                begin=lambda run: self._executor.begin(run),
+            )
         self._executor = Executor(
             self.app.find_task,
             self.app.handlers,
@@ -371,16 +401,20 @@ class Worker:
             fields_ignored=self.metrics.ignored_fields,
             trace_malformed=self.metrics.malformed_trace,
             listener=self._listener,
-            stuck=lambda run: self.metrics.stuck(run.queue.name, run.name),
+            stuck=self._stuck,
             state=MappingProxyType(self._lifespan.state),
+            processes=processes,
         )
-        self._caps = {
-            name: limit
-            for name, limit in self.app.settings.limits.items()
-            if name in config.queues and (limit.concurrency is not None or limit.worker_concurrency is not None)
-        }
-        self._claiming: Counter[str] = Counter()
-        self._limits = {name: task.limits for name, task in self.app.tasks.items() if task.limits is not None}
+        self._claims = Claims(
+            self.app,
+            self._queue_names,
+            self._runner,
+            self._clock,
+            owner=self._token,
+            running=self._executor.running.keys,
+            start=self._executor.start,
+            release=lambda count: self._fetcher.release(count),
+        )
         self._fetcher = Fetcher(
             self._keys,
             QueueOrder(config.queues, config.strict_priority, random.Random()),  # noqa: S311 - fairness, no secret
@@ -393,8 +427,8 @@ class Worker:
             concurrency=config.concurrency,
             lease_s=lease_s,
             lock_s=lease_s + math.ceil(grace_s),
-            room=self._room if self._caps else None,
-            limited=self._limits,
+            room=self._claims.room if self._claims.caps else None,
+            limited=self._claims.limits,
             claim=self._claim,
             spans=ExchangeSpans.wanted(runtime.tracing),
             metrics=self.metrics,
@@ -411,13 +445,15 @@ class Worker:
             every_s=heartbeat_s,
             lease_s=lease_s,
             grace_s=grace_s,
+            look=LoopWatch(asyncio.get_running_loop(), self._clock, self._executor.running.values).look,
         )
 
     def _fetch_lanes(self) -> list[Coroutine[Any, Any, None]]:
         # Lanes overlap Redis's work with Python's. With two of them each side still sleeps between the turns of the
-        # other, and waking costs more than a batch; with few slots the smaller batches would cost more than that.
+        # other, and waking costs more than a batch; with few slots the smaller batches would cost more than that. Three
+        # drained fastest of all numbers at 10, 12, 20, 50 and 200 slots.
         concurrency = self.config.concurrency
-        count = 1 if concurrency < 20 else 4
+        count = 1 if concurrency < 6 else 3
         share = -(-concurrency // count)
         return [self._fetcher.serve(self._new_lane(), number, share) for number in range(count)]
 
@@ -433,17 +469,33 @@ class Worker:
             ("subscriber", Subscriber(runner, self._keys.cancel, self._cancel).work)
         ]
         if runner.endpoint.has_sentinels:
-            services.append(("follower", runner.follow_primary))
+            services.append(("follower", self._follow_primary))
         self._aggregator_calls = FunctionCaller(self.app, clock, size=AT_ONCE * len(self._queues))
+        for queue in self._queues:
+            lookout = Lookout(queue, runner, clock, self._redis_clock, owner=token, leader_s=leader_s)
+            self._lookouts[queue.name] = lookout
+            self._lanes.append(lookout.lane)
+            services.append(("lookout", lookout.work))
         groups = [[queue] for queue in self._queues] if runner.endpoint.is_cluster else [self._queues]
         for group in groups:
-            safety_net_s = config.span("safety_net")
-            services.append(("waker", Waker(group, self._new_lane(), self._fetcher, safety_net_s=safety_net_s).work))
+            waker = Waker(
+                group,
+                self._new_lane(),
+                self._fetcher,
+                clock,
+                safety_net_s=config.span("safety_net"),
+                lease_s=config.span("lease"),
+                asks_ahead=self._asks_ahead,
+                is_led=lambda queue: self._lookouts[queue].is_led,
+            )
+            self._wakers.append(waker)
+            services.append(("waker", waker.work))
         services.append(("tally", self._tally.work))
         turn = asyncio.Lock()
         fleet = Fleet(self._keys, runner, clock)
         for queue in self._queues:
             archive = self.app.settings.archive.limits(queue.name)
+            lookout = self._lookouts[queue.name]
             aggregator = Aggregator(
                 queue,
                 runner,
@@ -453,9 +505,10 @@ class Worker:
                 owner=token,
                 every_s=config.span("aggregate_every"),
                 leader_s=leader_s,
+                lookout=lookout,
             )
             self._aggregators.append(aggregator)
-            forwarder = Forwarder(queue, runner, clock, self._redis_clock, owner=token, leader_s=leader_s)
+            forwarder = Forwarder(queue, runner, clock, self._redis_clock, lookout, owner=token, leader_s=leader_s)
             self._forwarders.append(forwarder)
             reconciler = Reconciler(
                 self._keys,
@@ -467,7 +520,8 @@ class Worker:
                 repaired=partial(self.metrics.repaired, queue.name),
             )
             self._reconcilers.append(reconciler)
-            letters = DeadLetters(queue, runner, self.app, clock, every_s=config.span("letters_every"))
+            letters_every_s = config.span("letters_every")
+            letters = DeadLetters(queue, runner, self.app, clock, every_s=letters_every_s, lookout=lookout)
             self._letters[queue.name] = letters
             services += [
                 ("aggregator", aggregator.work),
@@ -482,19 +536,19 @@ class Worker:
                         every_s=config.span("recover_every"),
                         grace_s=config.span("lease_grace"),
                         archive=archive,
-                        counts=partial(self._counts_when_lost, queue),
+                        counts=partial(loss_counts, self.app, queue),
                         archived=partial(self._wants_letter, letters),
                     ).work,
                 ),
+                ("janitor", Janitor(queue, runner, lookout, every_s=config.span("clean_every"), archive=archive).work),
                 (
-                    "janitor",
-                    Janitor(
-                        queue,
-                        runner,
-                        owner=token,
-                        every_s=config.span("clean_every"),
-                        archive=archive,
-                        sampler=Sampler(queue, self._keys.queues, runner, fleet, noted=self._gauges.stood),
+                    "sampler",
+                    Sampling(
+                        Sampler(queue, self._keys.queues, runner, fleet, noted=self._gauges.stood),
+                        lookout,
+                        clock,
+                        self._redis_clock,
+                        is_exported=lambda: gauges.is_active,
                     ).work,
                 ),
                 (
@@ -504,15 +558,13 @@ class Worker:
                         runner,
                         self._new_lane(),
                         clock,
+                        lookout,
                         owner=token,
                         leader_s=leader_s,
                         check_every_s=config.span("reconcile_every"),
                     ).work,
                 ),
-                (
-                    "watcher",
-                    Watcher(queue, runner, self._new_lane(), clock, owner=token, leader_s=2 * leader_s).work,
-                ),
+                ("watcher", Watcher(queue, runner, self._new_lane(), clock, lookout, watch_s=2 * leader_s).work),
             ]
         self._carrier = Carrier(
             self._keys,
@@ -521,9 +573,12 @@ class Worker:
             owner=token,
             every_s=config.span("carry_every"),
             leader_s=max(leader_s, 3 * config.span("carry_every")),
+            lookouts=self._lookouts,
         )
         services.append(("carrier", self._carrier.work))
         for table in self.app.outbox_tables:
+            from taskq_core.worker.relay import Relay  # not above, as the scheduler: few workers have an outbox
+
             relay = Relay(
                 table,
                 self.app.runtime.delivery,
@@ -537,20 +592,55 @@ class Worker:
             )
             self._relays.append(relay)
             services.append(("relay", relay.work))
+        adviser = Adviser(
+            runner,
+            clock,
+            self._redis_clock,
+            fleet,
+            served=self._queue_names,
+            tasks=self.app.tasks.values(),
+        )
+        services.append(("adviser", adviser.work))
         services.append(("gauges", self._gauges.work))
         if self._scheduler is not None:
             services += self._scheduler.services()
         if self._health is not None and (self.is_watched or self._health_server is not None):
             services.append(("health", partial(self._health.work, runner)))
         if config.burst:
-            services.append(("burst", self._end_burst))
+            burst = Burst(
+                self._queues,
+                runner,
+                self._redis_clock,
+                self._fetcher,
+                is_quiet=lambda: self._has_looked and self._is_quiet and self._is_empty and not self._settler.count,
+                when_idle=None if self._when_idle is None else partial(self._when_idle, self),
+                stop=self._stopping.set,
+            )
+            services.append(("burst", burst.work))
         return services
+
+    @property
+    def _asks_ahead(self) -> bool:
+        """Whether it asks for tasks behind the wait for a token, where slots that are kept for them hold up nothing.
+
+        Where it may run only so many tasks of a queue, the end of one lets others in that nobody tells of. In burst
+        mode what is on its way would always count as work. A cluster may send the wait on to another node, and a store
+        in memory knows no connection to be broken.
+        """
+        endpoint = self._runner.endpoint
+        return not (self._claims.caps or self.config.burst or endpoint.is_cluster or endpoint.is_memory)
+
+    async def _follow_primary(self) -> float:
+        takeovers = self._runner.endpoint.takeovers
+        pause_s = await self._runner.follow_primary()
+        if self._runner.endpoint.takeovers != takeovers:
+            self._call_off()  # the one before would hand out tasks, and forget that when it becomes a replica
+        return pause_s
 
     async def _register_queues(self) -> None:
         with contextlib.suppress(BrokerError):  # clients register queues too; this only shows empty ones to tools
             await self._runner.run(operations.register_queue(self._keys.queues, self._queue_names))
-            specs = {name: spec for limits in self._limits.values() for name, spec in limits.specs.items()}
-            if specs:
+            if specs := self._claims.specs:
                 for queue in self._queues:
                     await self._runner.run(operations.declare_limits(queue, specs))
 
@@ -576,8 +666,14 @@ class Worker:
         self._settler.add(run)
         self._fetcher.notify()
 
+    def _stuck(self, run: Run) -> None:
+        self.metrics.stuck(run.queue.name, run.name)
+        if self.on_stuck is not None:
+            self.on_stuck(run)
+
     def _released(self, runs: Sequence[Run]) -> None:
         running = self._executor.running
+        self.ended_count += len(runs)
         held = 0
         for run in runs:
             # Ends the cycles, so that no garbage collection is needed.
@@ -588,19 +684,8 @@ class Worker:
                 run.is_over = True
                 held += 1
         self._fetcher.release(len(runs) - held)
-        if self._caps and any(run.queue.name in self._caps for run in runs):
-            self._fetcher.wake()  # there is room for others of that queue
-
-    def _room(self, queue: str) -> tuple[int | None, int | None]:
-        """Return how many more tasks of a queue this worker may run, and how many may be active in all."""
-        cap = self._caps.get(queue)
-        if cap is None:
-            return None, None
-        left = None
-        if cap.worker_concurrency is not None:
-            running = sum(name == queue for name, _ in self._executor.running)
-            left = cap.worker_concurrency - running - self._claiming[queue]
-        return left, cap.concurrency
+        if self._claims.frees_room(runs):
+            self._fetcher.wake()
 
     def _lost_from_thread(self, runs: list[Run]) -> None:
         assert self._loop is not None
@@ -610,12 +695,6 @@ class Worker:
         for run in runs:
             if self._executor.running.get(run.key) is run:
                 self._executor.end(run, Ending.LEASE_LOST)
-
-    def _counts_when_lost(self, queue: QueueKeys, message: TaskMessage) -> bool:
-        """Whether it is a failure that the worker of a task went silent."""
-        is_failure = self.app.find_handler(message.type).options.is_failure
-        error = LeaseLostError(queue.name, message.id)
-        return counts_as_failure(is_failure, error, name=message.type, queue=queue.name, task_id=message.id)
 
     def _is_told(self, run: Run) -> bool:
         return self._wants_letter(self._letters[run.queue.name], run.message)
@@ -668,99 +747,31 @@ class Worker:
         self._background(set_aside())
 
     def _claim(self, run: Run) -> None:
-        """Start a run whose producer knew nothing of its limits, once they allow it."""
-        queue = run.queue.name
-        self._claiming[queue] += 1
-
-        async def claim() -> None:
-            code = ClaimCode.NOT_OWNED
-            try:
-                limit = self._limit_of(run)
-                if limit is None:
-                    code = ClaimCode.RUN
-                else:
-                    step = operations.claim(run.queue, run.task_id, limit, owner=self._token)
-                    code = await self._runner.run(step, patience_s=max(0.0, run.lease_until - self._clock.monotonic()))
-            finally:
-                self._claiming[queue] -= 1
-                if code == ClaimCode.RUN:
-                    self._executor.start(run, self._clock.monotonic())
-                else:
-                    self._fetcher.release(1)  # of one that is not known to wait, the lease ends
-
-        self._background(claim())
-
-    def _limit_of(self, run: Run) -> str | None:
-        """Return the limits of a task as it would carry them; None if it has to fail, with the error in the run."""
-        task = self.app.tasks[run.name]
-        limits = self._limits[run.name]
-        try:
-            arguments: Mapping[str, object] = {}
-            if limits.need_arguments:
-                payload, _ = unwrap(run.message.payload, task.codec.parameters)
-                arguments = task.codec.decode(payload)
-            return limits.text(arguments)
-        except (PayloadError, TaskArgumentsError) as error:
-            run.error = error
-            return None
+        self._claims.begin(run)
+        self._background(self._claims.claim(run))
 
     # --- end ----------------------------------------------------------------------------------------------------------
-
-    async def _end_burst(self) -> float:
-        """Stop once nothing is pending, due, limited by a rate or running, and nobody brings more."""
-        if not await self._has_finished():
-            return 0.05
-        if self._when_idle is not None:
-            if await self._when_idle(self):
-                return 0.005
-            if not await self._has_finished():  # something came while it was asked
-                return 0.05
-        self._stopping.set()
-        return 0.05
-
-    async def _has_finished(self) -> bool:
-        turns = self._fetcher.turns
-        if not self._is_out_of_work or await self._is_work_left():
-            return False
-        # What was taken and has ended meanwhile may have let in others, which were looked for before that.
-        return self._is_out_of_work and self._fetcher.turns == turns
 
     async def forward(self) -> None:
         """Move due tasks to pending now, rather than just after the next second."""
         for forwarder in self._forwarders:
-            await forwarder.work()
+            await forwarder.move()
 
     @property
-    def _is_out_of_work(self) -> bool:
+    def _has_looked(self) -> bool:
+        """True if each service has looked once for what it would bring, and brings nothing now."""
         services: tuple[Aggregator | Relay | DeadLetters, ...] = (
             *self._aggregators,
             *self._relays,
             *self._letters.values(),
         )
-        has_looked = all(each.has_looked for each in services)
-        has_looked = has_looked and self._carrier.has_looked and not self._carrier.is_busy
-        return has_looked and self._fetcher.is_idle and self._is_quiet and not self._settler.count
-
-    async def _is_work_left(self) -> bool:
-        """True if a queue that is not paused has a task that is pending, due but not forwarded, or limited by a rate.
-
-        One that waits for a place is let in by who frees it, and is pending then.
-        """
-        for queue in self._queues:
-            for state in (TaskState.SCHEDULED, TaskState.RETRY):  # first: what is forwarded meanwhile is pending then
-                page = await self._runner.run(operations.list_tasks(queue, state, skip=0, count=1))
-                if any(task.score is not None and task.score <= self._redis_clock.time() for task in page.tasks):
-                    return True
-            is_moving = await self._runner.run(operations.limits_move(queue))
-            counts = await self._runner.run(operations.count_tasks(queue))
-            if (is_moving or counts.sizes[TaskState.PENDING]) and not counts.is_paused:
-                return True
-        return False
+        return all(each.has_looked for each in services) and self._carrier.has_looked and not self._carrier.is_busy
 
     async def _drain(self) -> None:
         """Wait for running tasks, then give back what still runs."""
         self.status = "stopped"
-        self._fetcher.is_fetching = False
+        self._stop_fetching()
+        await self._fetcher.wait_until_sure(CALLED_OFF_S)
         for aggregator in self._aggregators:
             aggregator.is_stopping = True
         await self._wait_for_end(self.config.span("shutdown_grace"), self._aborting)
@@ -772,6 +783,9 @@ class Worker:
         stuck = [run for run in self._executor.running.values() if run.settlement is None]
         for run in stuck:
             # Its thread ends with this process, which is the next thing to happen.
+            if run.is_stuck and run.ending in (Ending.TIMEOUT, Ending.CANCELLED):
+                self._settler.add(run)  # what it was told to end for counts; given back, it would do the same again
+                continue
             logger.warning(
                 "task %s did not end when told to; it is given back",
                 run.name,
@@ -793,10 +807,15 @@ class Worker:
 
     @property
     def _is_quiet(self) -> bool:
-        """True if nothing runs or waits to be settled, and no answer can bring further tasks."""
+        """True if nothing runs or waits to be settled, and no answer can bring further tasks, or none comes."""
         if self._executor.running or any(aggregator.is_busy for aggregator in self._aggregators):
             return False
-        return self._fetcher.free >= self.config.concurrency or self._fetcher.is_failing
+        return self._is_empty or self._fetcher.is_failing
+
+    @property
+    def _is_empty(self) -> bool:
+        """True if all slots are free, and no answer can bring tasks for them."""
+        return self._fetcher.free >= self.config.concurrency and not self._fetcher.doubts
 
     async def _close(self, lanes: "list[asyncio.Task[None]]", services: "list[asyncio.Task[None]]") -> None:
         await asyncio.wait(lanes, timeout=ENDING_S)
@@ -811,8 +830,10 @@ class Worker:
         with contextlib.suppress(BrokerError):
             for queue in self._queues:
                 await self._runner.run(operations.rouse(queue))  # a token this worker took on its way out
-                for service in ("forwarder", "janitor", "limiter", "watcher", "carrier"):
+                for service in ("forwarder", "limiter", "carrier"):
                     await self._runner.run(operations.resign(queue, service, owner=self._token))
+            for lookout in self._lookouts.values():
+                await lookout.resign()
             for aggregator in self._aggregators:
                 await aggregator.resign()
             for relay in self._relays:
@@ -826,52 +847,9 @@ class Worker:
         await self._reporter.close(ENDING_S)
         if self._helpers:
             await asyncio.wait(self._helpers, timeout=ENDING_S)
-        self._executor.close()
+        await self._executor.close()
         self.metrics.flush()
         await asyncio.to_thread(self._keepalive.stop)
         for lane in self._lanes:
             await lane.close()
         await self._runner.aclose()
-
-
-GARBAGE_THRESHOLD = 10_000
-"""Objects made before young ones are collected. Python's 700 to 2000 come round every few hundred tasks."""
-
-
-@contextlib.contextmanager
-def _rarer_garbage_collection() -> Iterator[None]:
-    """Collect less often while a worker has the process, and leave what was loaded before it out of it.
-
-    A run leaves no cycles of its own behind, so there is little to find.
-    """
-    before = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    if before[0]:  # 0 means that somebody turned it off
-        gc.set_threshold(max(before[0], GARBAGE_THRESHOLD), *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # Windows, PyPy: the loop of the standard library
-        return None
-    return uvloop.new_event_loop
-
-
-def _close(loop: asyncio.AbstractEventLoop) -> None:
-    """Close the loop. What swallows its cancellation is left behind: its task was given back, the process ends."""
-    try:
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        if left:
-            loop.run_until_complete(asyncio.wait(left, timeout=ENDING_S))
-        loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), ENDING_S))
-    finally:
-        loop.close()

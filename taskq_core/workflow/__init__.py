@@ -1,26 +1,13 @@
 """Workflows: tasks that run one after the other, side by side, or after any number of others.
 
-`canvas` puts them together, `graph` checks them whole, `sending` writes them down, `client` enqueues them and asks how
-they stand. That a step starts when its predecessors have ended is the work of the script that settles them (`_flow` in
-`broker/lua`).
+`canvas` puts them together, `named` those of steps by name, `graph` checks them whole, `sending` writes them down,
+`client` enqueues them and asks how they stand. That a step starts when its predecessors have ended is the work of the
+script that settles them (`_flow` in `broker/lua`).
 """
 
-from taskq_core.workflow.canvas import (
-    After,
-    Canvas,
-    Chain,
-    Group,
-    OnFailure,
-    Single,
-    StepFailure,
-    Workflow,
-    after,
-    chain,
-    chord,
-    group,
-    step,
-)
+from taskq_core.workflow.canvas import Canvas, Chain, Group, OnFailure, Single, StepFailure, chain, chord, group, step
 from taskq_core.workflow.handle import WorkflowHandle
+from taskq_core.workflow.named import After, Workflow, after
 from taskq_core.workflow.records import StepInfo, StepState, WorkflowGraph, WorkflowInfo, WorkflowState
 
 __all__ = [

@@ -30,13 +30,14 @@ from taskq_core.outbox import OutboxSender
 from taskq_core.outcomes import Ear
 from taskq_core.preparer import Preparer, may_have_happened
 from taskq_core.settings import Duration, seconds
+from taskq_core.steps import Steps, T, afollow, follow
 from taskq_core.task import Signature
 from taskq_core.telemetry import ProducerSpan
 from taskq_core.wire import validate_queue_name, validate_task_id
 from taskq_core.workflow.canvas import About, Part
 from taskq_core.workflow.graph import Graph, build
 from taskq_core.workflow.handle import WorkflowHandle
-from taskq_core.workflow.reading import NOT_YET, Asking, ask_cancel, ask_graph, ask_result, ask_retry
+from taskq_core.workflow.reading import NOT_YET, ask_cancel, ask_graph, ask_result, ask_retry
 from taskq_core.workflow.records import WorkflowGraph
 from taskq_core.workflow.sending import WORKFLOW, WORKFLOW_QUEUE, Growing, Outgoing, home_of
 
@@ -277,6 +278,7 @@ class WorkflowClient:
             outgoing.span.end(problem)
 
     async def _asend(self, outgoing: Outgoing, handle: WorkflowHandle) -> None:
+        """As `_send`, and written twice: what a generator of members raises has to reach this, past any steps."""
         problem: BaseException | None = None
         has_begun = False
         batches = self._abatches(outgoing)
@@ -311,33 +313,21 @@ class WorkflowClient:
 
     # --- ask ----------------------------------------------------------------------------------------------------------
 
-    def _ask(self, asking: Asking) -> Any:
-        answer: Any = None
-        try:
-            while True:
-                answer = self._client.run(asking.send(answer))
-        except StopIteration as end:
-            return end.value
+    def _ask(self, handle: WorkflowHandle, steps: Steps[T]) -> T:
+        with _asked(handle):
+            return follow(steps, self._client.run)
 
-    async def _aask(self, asking: Asking) -> Any:
-        answer: Any = None
-        try:
-            while True:
-                answer = await self._async_client.run(asking.send(answer))
-        except StopIteration as end:
-            return end.value
+    async def _aask(self, handle: WorkflowHandle, steps: Steps[T]) -> T:
+        with _asked(handle):
+            return await afollow(steps, self._async_client.run)
 
     def read(self, handle: WorkflowHandle) -> WorkflowGraph:
         """Read the workflow."""
-        with _asked(handle):
-            graph: WorkflowGraph = self._ask(ask_graph(self._preparer.keys.queue(handle.queue), handle.id))
-        return graph
+        return self._ask(handle, ask_graph(self._preparer.keys.queue(handle.queue), handle.id))
 
     async def aread(self, handle: WorkflowHandle) -> WorkflowGraph:
         """Read the workflow."""
-        with _asked(handle):
-            graph: WorkflowGraph = await self._aask(ask_graph(self._preparer.keys.queue(handle.queue), handle.id))
-        return graph
+        return await self._aask(handle, ask_graph(self._preparer.keys.queue(handle.queue), handle.id))
 
     def wait(self, handle: WorkflowHandle, timeout: Duration | None) -> Any:
         """Block until the workflow has ended and return its result."""
@@ -349,8 +339,7 @@ class WorkflowClient:
         try:
             while True:
                 try:
-                    with _asked(handle):
-                        result = self._ask(ask_result(queue, handle.id, handle.result_type, tell_end=True))
+                    result = self._ask(handle, ask_result(queue, handle.id, handle.result_type, tell_end=True))
                 except WorkflowNotSentError:
                     result = NOT_YET
                 if result is not NOT_YET:
@@ -377,8 +366,7 @@ class WorkflowClient:
         async with self._async_client.listen(queue.done, handle.id) as ended:
             while True:
                 try:
-                    with _asked(handle):
-                        result = await self._aask(ask_result(queue, handle.id, handle.result_type, tell_end=True))
+                    result = await self._aask(handle, ask_result(queue, handle.id, handle.result_type, tell_end=True))
                 except WorkflowNotSentError:
                     result = NOT_YET
                 if result is not NOT_YET:
@@ -398,27 +386,19 @@ class WorkflowClient:
 
     def cancel(self, handle: WorkflowHandle) -> bool:
         """Cancel the workflow."""
-        with _asked(handle):
-            cancelled: bool = self._ask(ask_cancel(self._preparer.keys, handle.queue, handle.id))
-        return cancelled
+        return self._ask(handle, ask_cancel(self._preparer.keys, handle.queue, handle.id))
 
     async def acancel(self, handle: WorkflowHandle) -> bool:
         """Cancel the workflow."""
-        with _asked(handle):
-            cancelled: bool = await self._aask(ask_cancel(self._preparer.keys, handle.queue, handle.id))
-        return cancelled
+        return await self._aask(handle, ask_cancel(self._preparer.keys, handle.queue, handle.id))
 
     def retry(self, handle: WorkflowHandle) -> int:
         """Run what failed again."""
-        with _asked(handle):
-            count: int = self._ask(ask_retry(self._preparer.keys.queue(handle.queue), handle.id))
-        return count
+        return self._ask(handle, ask_retry(self._preparer.keys.queue(handle.queue), handle.id))
 
     async def aretry(self, handle: WorkflowHandle) -> int:
         """Run what failed again."""
-        with _asked(handle):
-            count: int = await self._aask(ask_retry(self._preparer.keys.queue(handle.queue), handle.id))
-        return count
+        return await self._aask(handle, ask_retry(self._preparer.keys.queue(handle.queue), handle.id))
 
 
 class _Filler:

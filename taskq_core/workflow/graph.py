@@ -8,20 +8,8 @@ from typing import Any
 from taskq_core.codec import Later
 from taskq_core.errors import WorkflowDefinitionError
 from taskq_core.task import Signature
-from taskq_core.workflow.canvas import (
-    About,
-    Callbacks,
-    Chain,
-    Group,
-    NamedStep,
-    OnFailure,
-    Part,
-    Single,
-    Workflow,
-    check_call,
-    check_takes,
-    given_by,
-)
+from taskq_core.workflow.canvas import About, Callbacks, Chain, Group, OnFailure, Part, Single, check_call, check_takes
+from taskq_core.workflow.named import NamedStep, Workflow, given_by
 
 NODES_MAX = 10_000
 """Most nodes of a workflow: steps, and groups of any number of signatures."""
@@ -29,15 +17,13 @@ NODES_MAX = 10_000
 STOP, CONTINUE, ALWAYS, FAILED = "s", "c", "z", "f"
 """When a child runs: after success, also after a failure, the same without excusing it, after a failure only."""
 
-Tree = "int | list[Tree] | dict[str, Tree]"
-"""A node, or lists of them as groups nest, or the last steps of a `Workflow` by name."""
-
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """The result of a node, or of several as a list or by name: what a `Later` stands for."""
 
     tree: Any
+    """A node, or lists of them as groups nest, or the last steps of a `Workflow` by name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ Each of these is a generator: it yields operations, is sent their answers, and r
 blocking and the asyncio client share them.
 """
 
-from collections.abc import Generator
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +11,6 @@ import msgspec
 
 from taskq_core.broker.operations import (
     FIELDS_MAX,
-    Operation,
     cancel,
     cancel_workflow,
     look_at_workflow,
@@ -23,12 +21,10 @@ from taskq_core.broker.operations import (
 from taskq_core.clock import utc_datetime
 from taskq_core.codec import decode_result
 from taskq_core.errors import WorkflowCancelledError, WorkflowDamagedError, WorkflowFailedError, WorkflowNotFoundError
+from taskq_core.steps import Steps
 from taskq_core.wire import Keys, QueueKeys
 from taskq_core.workflow.graph import FAILED, STOP
 from taskq_core.workflow.records import StepInfo, StepState, WorkflowGraph, WorkflowInfo, WorkflowState, counted
-
-Asking = Generator[Operation[Any], Any, Any]
-"""Yields operations, is sent their answers, returns what was asked for."""
 
 NOT_YET = object()
 """What `ask_result` returns of a workflow that has not ended."""
@@ -102,7 +98,9 @@ class Stored:
         return spec
 
 
-def ask_fields(queue: QueueKeys, workflow_id: str, fields: list[str], *, tell_end: bool = False) -> Asking:
+def ask_fields(
+    queue: QueueKeys, workflow_id: str, fields: list[str], *, tell_end: bool = False
+) -> Steps[list[bytes | None]]:
     """Read any number of fields of a workflow."""
     values: list[bytes | None] = []
     for first in range(0, len(fields), FIELDS_MAX):
@@ -113,7 +111,7 @@ def ask_fields(queue: QueueKeys, workflow_id: str, fields: list[str], *, tell_en
     return values
 
 
-def ask_result(queue: QueueKeys, workflow_id: str, result_type: Any, *, tell_end: bool) -> Asking:
+def ask_result(queue: QueueKeys, workflow_id: str, result_type: Any, *, tell_end: bool) -> Steps[Any]:
     """Read the result of a workflow, `NOT_YET` while it runs."""
     state, spec = yield from ask_fields(queue, workflow_id, ["state", "spec"], tell_end=tell_end)
     stored = Stored(queue, workflow_id)
@@ -129,7 +127,7 @@ def ask_result(queue: QueueKeys, workflow_id: str, result_type: Any, *, tell_end
     return decode_result(data, result_type) if data != b"null" else None
 
 
-def _ask_failure(queue: QueueKeys, workflow_id: str, described: Spec) -> Asking:
+def _ask_failure(queue: QueueKeys, workflow_id: str, described: Spec) -> Steps[str]:
     count = len(described.nodes)
     values = yield from ask_fields(queue, workflow_id, [f"{kind}{number}" for number in range(count) for kind in "se"])
     failed = [number for number in range(count) if values[2 * number] == b"f"]
@@ -140,7 +138,7 @@ def _ask_failure(queue: QueueKeys, workflow_id: str, described: Spec) -> Asking:
     return f"step {described.nodes[failed[0]][0]!r} failed{more}: {error}"
 
 
-def _ask_tree(queue: QueueKeys, workflow_id: str, described: Spec, tree: Any) -> Asking:
+def _ask_tree(queue: QueueKeys, workflow_id: str, described: Spec, tree: Any) -> Steps[bytes]:
     """Read the results of a tree of nodes, as JSON."""
     if isinstance(tree, dict):
         parts = []
@@ -171,7 +169,7 @@ _KINDS = ("s", "z", "e", "gt", "gd", "gf")
 """Fields of each node that tell how it stands."""
 
 
-def ask_graph(queue: QueueKeys, workflow_id: str) -> Asking:
+def ask_graph(queue: QueueKeys, workflow_id: str) -> Steps[WorkflowGraph]:
     """Read a workflow with all its steps."""
     facts = yield from ask_fields(queue, workflow_id, ["state", "name", "created", "ended", "spec"])
     state, name, created, ended, spec = facts
@@ -198,7 +196,7 @@ def ask_graph(queue: QueueKeys, workflow_id: str) -> Asking:
     return WorkflowGraph(info=info, steps=steps)
 
 
-def ask_step(queue: QueueKeys, workflow_id: str, name: str) -> Asking:
+def ask_step(queue: QueueKeys, workflow_id: str, name: str) -> Steps[tuple[str, WorkflowState, int, StepInfo | None]]:
     """Read one step of a workflow: name and state of that, the number of the step and the step, or None for none."""
     state, called, spec = yield from ask_fields(queue, workflow_id, ["state", "name", "spec"])
     stored = Stored(queue, workflow_id)
@@ -237,21 +235,21 @@ def _step(
     )
 
 
-def ask_cancel(keys: Keys, home: str, workflow_id: str) -> Asking:
+def ask_cancel(keys: Keys, home: str, workflow_id: str) -> Steps[bool]:
     """Cancel a workflow: its steps are dropped when they are fetched, and who runs one is told."""
     queue = keys.queue(home)
     answer = yield cancel_workflow(queue, workflow_id)
     if answer is None:
         raise WorkflowNotFoundError(home, workflow_id, "there is no such workflow, or it is kept no longer")
-    is_cancelled, others = answer
+    is_cancelled: bool = answer[0]
     if is_cancelled:
-        for name in (home, *others):
+        for name in (home, *answer[1]):
             for task_id in (yield revoke_steps(keys.queue(name), workflow_id)):
                 yield cancel(keys.cancel, task_id)
     return is_cancelled
 
 
-def ask_retry(queue: QueueKeys, workflow_id: str) -> Asking:
+def ask_retry(queue: QueueKeys, workflow_id: str) -> Steps[int]:
     """Run the steps of a workflow that failed again, and return how many."""
     stored = Stored(queue, workflow_id)
     nodes = stored.spec((yield from ask_fields(queue, workflow_id, ["spec"]))[0]).nodes

@@ -6,6 +6,7 @@ lists and forms, so they can be put over another `ModelAdmin`, as that of a them
     class MyTaskAdmin(TaskAdminMixin, unfold.admin.ModelAdmin): ...
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +16,15 @@ from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_permission_codename
 from django.core.exceptions import PermissionDenied
+from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
 from taskq_core import BrokerError, ConfigurationError
 from taskq_django.admin.change_list import over_redis
-from taskq_django.admin.live import LiveMixin, keep_messages
+from taskq_django.admin.frame import FrameMixin
 from taskq_django.admin.rows import Rows
 
 if TYPE_CHECKING:
@@ -35,16 +36,40 @@ else:
 
 KEY_DIGITS = 18
 """Most digits of the key of a row of a table."""
+LOOKUPS = frozenset({"exact", "in", "isnull", "lt", "lte", "gt", "gte"})
+"""How an address may compare the column of a filter: what costs a database little and fails in none."""
+_TOO_MANY_DIGITS = re.compile(rf"\d{{{KEY_DIGITS + 1}}}")
 
 
-class RedisAdminMixin(LiveMixin, MixinBase):
+class TableAdminMixin(MixinBase):
+    """Lists of a table that take from an address only what their filters ask for.
+
+    Django lets an address compare every column in every way: one that is not shown, so that it can be guessed; by a
+    regular expression, which fails where it is none and may take for ever; inside JSON, which some databases cannot.
+    """
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        """Return whether an address may ask for this; what it may not is answered 400."""
+        columns = {name for field in self.opts.get_fields() for name in (field.name, getattr(field, "attname", ""))}
+        listed = {each[0] if isinstance(each, tuple) else each for each in self.get_list_filter(request)}
+        front, _, last = lookup.rpartition(LOOKUP_SEP)
+        path = front if last in LOOKUPS and front else lookup
+        is_column = lookup.partition(LOOKUP_SEP)[0] in {*columns, "pk"}
+        if is_column and path not in {*listed, self.date_hierarchy, "id", "pk"} and lookup not in listed:
+            return False
+        values = value if isinstance(value, list) else [value]
+        if any("\0" in str(each) or _TOO_MANY_DIGITS.search(str(each)) for each in values):
+            return False  # databases refuse it
+        return super().lookup_allowed(lookup, value, request)
+
+
+class RedisAdminMixin(FrameMixin, MixinBase):
     """Pages of a model whose rows are in Redis. A subclass says in `get_rows` which.
 
     With Redis down every page says so and can be tried again. A permission of its own, as `run`, is asked for with
     `allows(request, "run")`; `@admin.action(permissions=["run"])` does so through `has_run_permission`.
     """
 
-    confirmation_template = "admin/taskq_django/confirmation.html"
     trouble_template = "admin/taskq_django/trouble.html"
     show_facets = admin.ShowFacets.NEVER  # facets are counted by a database; filters here say their counts themselves
     list_per_page = 50
@@ -211,35 +236,6 @@ class RedisAdminMixin(LiveMixin, MixinBase):
         ]
         context = {"title": capfirst(self.opts.verbose_name_plural), "trouble": str(error), "posted": posted}
         return self.render_page(request, self.trouble_template, context)
-
-    def render_page(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
-        """Draw a page of ours in the frame of this admin."""
-        request.current_app = self.admin_site.name  # as Django's own admin does, for links
-        shared = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "media": self.media,
-            "subtitle": None,
-            "changelist_url": self._address("changelist"),
-        }
-        return keep_messages(request, TemplateResponse(request, template, {**shared, **context}))
-
-    def page_of(self, request: HttpRequest, row: Any) -> str:
-        """Return the address of the page of one row."""
-        return self._address("change", row.pk)
-
-    def way_back(self, request: HttpRequest) -> str:
-        """Return the address from which an action was chosen."""
-        match = request.resolver_match
-        if match is not None and "object_id" in match.kwargs:
-            return self._address("change", unquote(match.kwargs["object_id"]))
-        return request.get_full_path()
-
-    def _address(self, page: str, key: str | None = None, *more: str) -> str:
-        """Return the address of a page of this model."""
-        args = () if key is None else (admin.utils.quote(key), *more)
-        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}"
-        return reverse(name, args=args, current_app=self.admin_site.name)
 
 
 def is_row_key(key: str) -> bool:

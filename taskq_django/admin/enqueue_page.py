@@ -1,6 +1,5 @@
 """The page that enqueues a task: first one of the registered tasks is chosen, then its arguments are filled in."""
 
-import inspect
 from typing import Any
 
 from django import forms
@@ -14,6 +13,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from taskq_core import BrokerError, ConfigurationError, TaskArgumentsError, TaskQError
+from taskq_core.dashboard import signature_of, summary_of
 from taskq_core.task import Task as TaskFunction
 from taskq_django.admin.enqueue_form import ARGUMENT, EnqueueForm
 from taskq_django.admin.task_actions import TaskActions
@@ -110,18 +110,3 @@ class EnqueuePage(TaskActions):
         }
         page: HttpResponse = self.render_change_form(request, context, add=True, change=False, obj=None)
         return page
-
-
-def signature_of(task: TaskFunction[Any, Any]) -> str:
-    """Return the parameters of a task as they are written."""
-    try:
-        signature = inspect.signature(task.function, eval_str=True)
-    except (NameError, TypeError, AttributeError, SyntaxError):
-        signature = inspect.signature(task.function)  # names that are known to a type checker alone
-    known = [each for name, each in signature.parameters.items() if name in task.codec.known]
-    return str(signature.replace(parameters=known, return_annotation=inspect.Signature.empty))
-
-
-def summary_of(task: TaskFunction[Any, Any]) -> str:
-    """Return the first line of what a task says of itself."""
-    return (inspect.getdoc(task.function) or "").partition("\n")[0]

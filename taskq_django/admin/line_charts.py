@@ -1,7 +1,7 @@
 """Charts of the last hour of a queue, from the samples that its workers take: as in `charts`, with lines for bars."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from django.utils.formats import date_format, number_format
 from django.utils.html import format_html, format_html_join
@@ -9,7 +9,7 @@ from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
-from taskq_core.dashboard import Points, QueueSeries, Sample, line_path, scale_top
+from taskq_core.dashboard import QueueSeries, Sample, line_path, scale_top
 from taskq_django.admin.wording import span
 
 RECENT = timedelta(hours=1)
@@ -46,19 +46,10 @@ def _seconds(value: float) -> str:
     return span(timedelta(seconds=value))
 
 
-def _points(series: QueueSeries, of: Callable[[Sample], float | None]) -> Points:
-    found: list[tuple[datetime, float | None]] = []
-    for sample in series.samples:
-        if sample.is_after_gap:
-            found.append((sample.at, None))
-        found.append((sample.at, of(sample)))
-    return found
-
-
 def _chart(
     series: QueueSeries, lines: Sequence[_Line], *, key: str, heading: str, shown: Callable[[float], str]
 ) -> SafeString:
-    drawn = [(kind, name, _points(series, of)) for kind, name, of in lines]
+    drawn = [(kind, name, series.points(of)) for kind, name, of in lines]
     known = {name: [value for _at, value in points if value is not None] for _kind, name, points in drawn}
     top = scale_top(max((max(values) for values in known.values() if values), default=0.0), most=None, is_whole=False)
     paths = format_html_join(

@@ -21,7 +21,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from taskq_core import ConfigurationError
 from taskq_core.settings import EnqueueMode
-from taskq_django.admin.base import BaseAdmin, MixinBase, is_row_key
+from taskq_django.admin.base import BaseAdmin, TableAdminMixin, is_row_key
 from taskq_django.admin.live import LiveMixin
 from taskq_django.admin.wording import number, span
 from taskq_django.app import taskq
@@ -113,7 +113,7 @@ def _figures(alias: str, *, is_named: bool, is_other: bool = False) -> str:
     return _("Database %(name)s: %(text)s") % {"name": alias, "text": text} if is_named else text
 
 
-class OutboxTaskAdminMixin(LiveMixin, MixinBase):
+class OutboxTaskAdminMixin(LiveMixin, TableAdminMixin):
     """Tasks that wait to be sent: which, since when, and whether somebody is at it. Their arguments are not shown.
 
     Spans are counted by the database's own clock, as those who send the rows do.

@@ -11,13 +11,11 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.utils import unquote
 from django.contrib.auth import get_permission_codename
 from django.db import DatabaseError, router, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
-from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import mark_safe
 from django.utils.text import capfirst
@@ -26,9 +24,9 @@ from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy, over
 
 from taskq_core import BrokerUnavailableError, EnqueueError, TaskQError
 from taskq_django.admin.actions import confirmed_action
-from taskq_django.admin.base import BaseAdmin, MixinBase, is_row_key
+from taskq_django.admin.base import BaseAdmin, TableAdminMixin, is_row_key
 from taskq_django.admin.code_entries import CODE_KEY, SOURCE_VAR, PeriodicTaskList, code_rows
-from taskq_django.admin.live import LiveMixin
+from taskq_django.admin.frame import FrameMixin
 from taskq_django.admin.periodic_form import PeriodicTaskForm, fit_widget
 from taskq_django.admin.upcoming import at, look_ahead
 from taskq_django.app import taskq
@@ -53,11 +51,10 @@ class SourceFilter(admin.SimpleListFilter):
         return queryset.none() if self.value() == "code" else queryset
 
 
-class PeriodicTaskAdminMixin(LiveMixin, MixinBase):
+class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
     """The pages of periodic tasks, to be put over a `ModelAdmin`."""
 
     form = PeriodicTaskForm
-    confirmation_template = "admin/taskq_django/confirmation.html"
     list_display = ("name", "task", "schedule", "upcoming", "last_run", "runs", "enabled", "source")
     list_filter = (SourceFilter, "enabled", "task")
     list_per_page = 50
@@ -276,32 +273,6 @@ class PeriodicTaskAdminMixin(LiveMixin, MixinBase):
             facts = {"name": self.opts.verbose_name, "key": unquote(object_id)}
             self.message_user(request, _("%(name)s “%(key)s” is not there (any more).") % facts, messages.WARNING)
             return HttpResponseRedirect(self._address("changelist"))
-
-    # --- for confirmations --------------------------------------------------------------------------------------------
-
-    def render_page(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
-        """Draw a page of our own inside the admin."""
-        request.current_app = self.admin_site.name  # as Django's own admin does, for the links
-        shared = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "media": self.media,
-            "subtitle": None,
-            "changelist_url": self._address("changelist"),
-        }
-        return TemplateResponse(request, template, {**shared, **context})
-
-    def page_of(self, request: HttpRequest, row: Any) -> str:
-        """Return the address of the page of one row."""
-        return self._address("change", quote(row.pk))
-
-    def way_back(self, request: HttpRequest) -> str:
-        """Return the address from which an action was chosen."""
-        return request.get_full_path()
-
-    def _address(self, page: str, *args: str) -> str:
-        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}"
-        return reverse(name, args=args, current_app=self.admin_site.name)
 
 
 @admin.register(PeriodicTask)

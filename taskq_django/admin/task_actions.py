@@ -14,15 +14,15 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, gettext_noop, ngettext, ngettext_lazy, override
+from django.utils.translation import gettext_lazy, gettext_noop, ngettext_lazy, override
 
 from taskq_core import ConfigurationError, TaskState
-from taskq_core.dashboard import SELECTED_MAX
+from taskq_core.dashboard import SELECTED_MAX, telling
 from taskq_core.inspector import ALLOWED_STATES, ActionReport, Inspector, Skip, TaskAction, TaskRef
 from taskq_django.admin.actions import confirmed_action, nothing_left
 from taskq_django.admin.base import RedisAdminMixin
+from taskq_django.admin.language import told_as_active
 from taskq_django.admin.rows import PickedRows
-from taskq_django.admin.task_filters import STATE_NAMES
 from taskq_django.admin.task_rows import key_of, parts_of
 from taskq_django.app import taskq
 from taskq_django.models import Task
@@ -234,11 +234,11 @@ class TaskActions(RedisAdminMixin):
 
     def _tell(self, request: HttpRequest, report: ActionReport, action: TaskAction, *, is_complete: bool) -> None:
         done = len(report.done)
-        if done:
-            self.message_user(request, DONE[action] % {"count": done}, messages.SUCCESS)
-        if report.skipped:
-            reasons = "; ".join(reason_text(*reason, count) for reason, count in sorted(report.skipped.items()))
-            self.message_user(request, _("Skipped: %(reasons)s.") % {"reasons": reasons}, messages.WARNING)
+        with told_as_active():
+            if done:
+                self.message_user(request, telling.done(action, done), messages.SUCCESS)
+            if report.skipped:
+                self.message_user(request, telling.skipped(report.skipped), messages.WARNING)
         if report.failure is not None:
             text = _("Redis failed on the way, and %(count)d were not gone through: %(error)s")
             facts = {"count": report.untouched, "error": report.failure}
@@ -248,51 +248,6 @@ class TaskActions(RedisAdminMixin):
             self.message_user(request, text % {"most": SELECTED_MAX}, messages.WARNING)
         elif not done and not report.skipped:
             self.message_user(request, nothing_left(), messages.WARNING)
-
-
-DONE = {
-    TaskAction.RUN: ngettext_lazy("%(count)d task runs now.", "%(count)d tasks run now.", "count"),
-    TaskAction.RETRY: ngettext_lazy("%(count)d task was put off.", "%(count)d tasks were put off.", "count"),
-    TaskAction.ARCHIVE: ngettext_lazy("%(count)d task was archived.", "%(count)d tasks were archived.", "count"),
-    TaskAction.DELETE: ngettext_lazy("%(count)d task was deleted.", "%(count)d tasks were deleted.", "count"),
-    TaskAction.CANCEL: ngettext_lazy(
-        "The worker of %(count)d task was asked to cancel it.",
-        "The workers of %(count)d tasks were asked to cancel them.",
-        "count",
-    ),
-    TaskAction.MOVE: ngettext_lazy("%(count)d task was moved.", "%(count)d tasks were moved.", "count"),
-}
-"""What is said of each action."""
-
-
-def reason_text(reason: Skip, state: str, count: int) -> str:
-    """Return in words how many were skipped and why."""
-    name = STATE_NAMES[TaskState(state)] if state in {each.value for each in TaskState} else state
-    texts = {
-        Skip.GONE: ngettext("%(count)d is not there (any more)", "%(count)d are not there (any more)", count),
-        Skip.CHANGED: ngettext("%(count)d is %(state)s by now", "%(count)d are %(state)s by now", count),
-        Skip.STATE: ngettext(
-            "%(count)d is %(state)s, which does not allow it", "%(count)d are %(state)s, which does not allow it", count
-        ),
-        Skip.LOST: ngettext("%(count)d is damaged", "%(count)d are damaged", count),
-        Skip.MOVING: ngettext(
-            "%(count)d is on its way to another queue", "%(count)d are on their way to another queue", count
-        ),
-        Skip.ID_TAKEN: ngettext(
-            "the id of %(count)d is taken in the other queue",
-            "the ids of %(count)d are taken in the other queue",
-            count,
-        ),
-        Skip.LOCK_TAKEN: ngettext(
-            "another task holds the unique lock of %(count)d there",
-            "other tasks hold the unique locks of %(count)d there",
-            count,
-        ),
-        Skip.SAME_QUEUE: ngettext("%(count)d is in that queue already", "%(count)d are in that queue already", count),
-        Skip.UNREADABLE: ngettext("%(count)d cannot be read", "%(count)d cannot be read", count),
-        Skip.UNHEARD: ngettext("no worker was there for %(count)d", "no worker was there for %(count)d", count),
-    }
-    return texts[reason] % {"count": count, "state": name}
 
 
 def _ref(key: str, mark: str | None) -> TaskRef:

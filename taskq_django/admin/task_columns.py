@@ -8,6 +8,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from taskq_core import TaskState
 from taskq_core.inspector import UnreadableTask
@@ -83,7 +84,7 @@ class TaskColumns(MixinBase):
         """How often it was retried."""
         return "" if isinstance(task.record, UnreadableTask) else retries(task.record)
 
-    @admin.display(description=_("starts"), empty_value="-")
+    @admin.display(description=pgettext_lazy("time", "starts"), empty_value="-")
     def starts(self, task: Task) -> SafeString | str:
         """When it starts."""
         if getattr(task.record, "waits_for_limit", False):  # one that cannot be read tells nothing
@@ -100,22 +101,22 @@ class TaskColumns(MixinBase):
         """When it counts as lost, unless its worker extends the lease."""
         return _when(task, "lease_expires_at")
 
-    @admin.display(description=_("failed"), empty_value="-")
+    @admin.display(description=pgettext_lazy("time", "failed"), empty_value="-")
     def failed(self, task: Task) -> SafeString | str:
         """When it failed last."""
         return _when(task, "last_failed_at")
 
-    @admin.display(description=_("archived"), empty_value="-")
+    @admin.display(description=pgettext_lazy("time", "archived"), empty_value="-")
     def archived(self, task: Task) -> SafeString | str:
         """When it was archived."""
         return _when(task, "archived_at")
 
-    @admin.display(description=_("completed"), empty_value="-")
+    @admin.display(description=pgettext_lazy("time", "completed"), empty_value="-")
     def completed(self, task: Task) -> SafeString | str:
         """When it succeeded."""
         return _when(task, "completed_at")
 
-    @admin.display(description=_("deleted"), empty_value="-")
+    @admin.display(description=pgettext_lazy("time", "deleted"), empty_value="-")
     def deleted_after(self, task: Task) -> SafeString | str:
         """When it will be deleted."""
         return _when(task, "expires_at")

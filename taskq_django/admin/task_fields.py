@@ -16,7 +16,7 @@ from taskq_core.telemetry import trace_id
 from taskq_django.admin import wording
 from taskq_django.admin.base import MixinBase
 from taskq_django.admin.task_filters import STATE_NAMES
-from taskq_django.admin.task_page import SHOWN_BYTES, block, moment, pairs, retries, roughly, span
+from taskq_django.admin.task_page import SHOWN_BYTES, block, clock_span, moment, pairs, retries, roughly
 from taskq_django.app import taskq
 from taskq_django.models import Task
 
@@ -155,12 +155,12 @@ class TaskFields(MixinBase):
     @admin.display(description=_("timeout"))
     def timeout(self, task: Task) -> str:
         """Its longest run."""
-        return span(task.record.timeout)
+        return clock_span(task.record.timeout)
 
     @admin.display(description=_("kept after success"))
     def retention(self, task: Task) -> str:
         """How long it is kept."""
-        return span(task.record.retention)
+        return clock_span(task.record.retention)
 
     @admin.display(description=_("trace"))
     def trace(self, task: Task) -> SafeString | str:

@@ -48,7 +48,7 @@ def roughly(value: datetime | None) -> str:
     return _("%(span)s ago") % {"span": timesince(value, depth=1)}
 
 
-def span(value: timedelta | None) -> str:
+def clock_span(value: timedelta | None) -> str:
     """Return a span of time, for example `1:30:00`."""
     return "" if not value else str(value)
 

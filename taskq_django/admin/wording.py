@@ -15,6 +15,8 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import pgettext_lazy
 
+from taskq_core.dashboard import telling
+from taskq_django.admin.language import told_as_active
 from taskq_django.admin.task_rows import key_of
 from taskq_django.models import Queue, Task, Workflow
 
@@ -53,19 +55,8 @@ def span(value: timedelta | None) -> str:
     """Return a span in its two largest units; nothing for none."""
     if value is None:
         return ""
-    seconds = value.total_seconds()
-    if seconds < 10:
-        return _("%(seconds)s s") % {"seconds": _one_digit(seconds)}
-    minutes, left = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return _("%(days)d d %(hours)d h") % {"days": days, "hours": hours}
-    if hours:
-        return _("%(hours)d h %(minutes)d min") % {"hours": hours, "minutes": minutes}
-    if minutes:
-        return _("%(minutes)d min %(seconds)d s") % {"minutes": minutes, "seconds": left}
-    return _("%(seconds)d s") % {"seconds": left}
+    with told_as_active():
+        return telling.span(value, _one_digit)
 
 
 def nowrap(text: str) -> SafeString | str:

@@ -10,7 +10,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _now
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
+from django.utils.translation import ngettext, pgettext_lazy
 
 from taskq_core.dashboard import Dashboard, QueueWeight, RunningRow, WorkerRow, WorkersOverview
 from taskq_core.inspector import Inspector
@@ -128,7 +128,7 @@ class WorkerAdminMixin(RedisAdminMixin):
         """What it says of itself."""
         return str(WORKER_STATUSES.get(worker.record.status, worker.record.status))
 
-    @admin.display(description=_("started"), empty_value="-")
+    @admin.display(description=pgettext_lazy("time", "started"), empty_value="-")
     def started_at(self, worker: Any) -> str:
         """When it started."""
         return moment(worker.record.started_at)

@@ -10,6 +10,7 @@ from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _now
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from taskq_core.dashboard import MemberRow, StepDetail, has_task
 from taskq_core.workflow import StepInfo, WorkflowState
@@ -64,12 +65,12 @@ class WorkflowColumns(MixinBase):
         links: Links = workflow.links
         return links.queue(workflow.record.queue)
 
-    @admin.display(description=_("started"), empty_value="-")
+    @admin.display(description=pgettext_lazy("time", "started"), empty_value="-")
     def started(self, workflow: Any) -> SafeString | str:
         """When it began."""
         return when(workflow.record.created_at)
 
-    @admin.display(description=_("ended"), empty_value="-")
+    @admin.display(description=pgettext_lazy("time", "ended"), empty_value="-")
     def ended(self, workflow: Any) -> SafeString | str:
         """When it ended."""
         return when(workflow.record.ended_at)
@@ -86,12 +87,12 @@ class WorkflowColumns(MixinBase):
         """The whole id."""
         return str(workflow.record.id)
 
-    @admin.display(description=_("started"))
+    @admin.display(description=pgettext_lazy("time", "started"))
     def started_at(self, workflow: Any) -> SafeString | str:
         """When it began, to the second."""
         return _moment(workflow.record.created_at)
 
-    @admin.display(description=_("ended"))
+    @admin.display(description=pgettext_lazy("time", "ended"))
     def ended_at(self, workflow: Any) -> SafeString | str:
         """When it ended, to the second."""
         return _moment(workflow.record.ended_at)

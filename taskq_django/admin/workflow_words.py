@@ -20,12 +20,12 @@ WORKFLOW_STATES: Mapping[WorkflowState, Any] = {
     WorkflowState.DAMAGED: pgettext_lazy("workflow state", "damaged"),
 }
 STEP_STATES: Mapping[StepState, Any] = {
-    StepState.WAITING: pgettext_lazy("step state", "waiting"),
-    StepState.STARTED: pgettext_lazy("step state", "started"),
-    StepState.SUCCEEDED: pgettext_lazy("step state", "succeeded"),
-    StepState.FAILED: pgettext_lazy("step state", "failed"),
-    StepState.SKIPPED: pgettext_lazy("step state", "skipped"),
-    StepState.CANCELLED: pgettext_lazy("step state", "cancelled"),
+    StepState.WAITING: pgettext_lazy("workflow state", "waiting"),
+    StepState.STARTED: pgettext_lazy("workflow state", "started"),
+    StepState.SUCCEEDED: pgettext_lazy("workflow state", "succeeded"),
+    StepState.FAILED: pgettext_lazy("workflow state", "failed"),
+    StepState.SKIPPED: pgettext_lazy("workflow state", "skipped"),
+    StepState.CANCELLED: pgettext_lazy("workflow state", "cancelled"),
 }
 _COLOURS = {WorkflowState.RUNNING: StepState.STARTED, WorkflowState.DAMAGED: StepState.FAILED}
 _PREFIX = "taskq-"

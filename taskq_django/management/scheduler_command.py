@@ -10,8 +10,9 @@ from django.core.management.base import CommandError
 from taskq_core import TaskQError
 from taskq_core.cli import scheduler
 from taskq_core.cli.base import Command
+from taskq_core.cli.running import HEALTH_OPTIONS, Output, add_arguments
 from taskq_core.cli.session import Session
-from taskq_core.cli.worker import HEALTH_OPTIONS, Output, add_arguments, click_options
+from taskq_core.cli.worker import click_options
 from taskq_django.app import taskq
 
 DESCRIPTION = f"{scheduler.DESCRIPTION} A worker started with runworker does it as well."

@@ -2,18 +2,23 @@
 
 import argparse
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import click
 from django.core.management.base import CommandError, DjangoHelpFormatter
+from django.utils.autoreload import get_child_arguments
 
 from taskq_core import ConfigurationError, Settings, TaskQError
-from taskq_core.cli import worker
-from taskq_core.cli.session import Session
+from taskq_core.cli import running
+from taskq_core.cli.processes import refuse_processes
 from taskq_django.app import taskq
 from taskq_django.autoreload import run_with_autoreload
 
-DESCRIPTION = f"{worker.DESCRIPTION} Tasks are those in the tasks.py of the installed apps."
+if TYPE_CHECKING:
+    import click
+
+    from taskq_core.cli.session import Session
+
+DESCRIPTION = f"{running.DESCRIPTION} Tasks are those in the tasks.py of the installed apps."
 
 
 class HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -25,19 +30,22 @@ _AUTORELOAD_HELP = "start anew when code changes, after running tasks have finis
 
 def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the worker's options; the help shows what the settings say."""
-    worker.add_arguments(parser, _settings())
+    running.add_arguments(parser, _settings())
     parser.add_argument("--autoreload", action="store_true", help=_AUTORELOAD_HELP)
 
 
-def make_click_command() -> click.Command:
+def make_click_command() -> "click.Command":
     """Return `taskq worker` with the same options."""
+    import click  # not above: `runworker` has no use for it
+
+    from taskq_core.cli import worker
 
     @click.option("--autoreload", is_flag=True, help=_AUTORELOAD_HELP)
     @click.pass_obj
-    def work(session: Session, /, **options: Any) -> None:
+    def work(session: "Session", /, **options: Any) -> None:
         run_worker({**options, "verbosity": session.verbosity}, session.output.stdout)
 
-    return worker.make_command(work, description=DESCRIPTION, epilog=worker.epilog(), settings=_settings())
+    return worker.make_command(work, description=DESCRIPTION, epilog=running.epilog(), settings=_settings())
 
 
 def _settings() -> Settings | None:
@@ -47,7 +55,7 @@ def _settings() -> Settings | None:
         return None  # the system check tells of it
 
 
-def run_worker(options: Mapping[str, Any], stdout: worker.Output) -> None:
+def run_worker(options: Mapping[str, Any], stdout: running.Output) -> None:
     """Run a worker until it is told to stop.
 
     Raises:
@@ -59,9 +67,10 @@ def run_worker(options: Mapping[str, Any], stdout: worker.Output) -> None:
     try:
         taskq.refuse_eager("a worker")
         if options["autoreload"]:
-            status = run_with_autoreload(lambda: worker.make_worker(taskq, options, stdout=stdout, per_task=True))
+            refuse_processes(options, "--autoreload")
+            status = run_with_autoreload(lambda: running.make_worker(taskq, options, stdout=stdout, per_task=True))
         else:
-            status = worker.run(taskq, options, stdout=stdout)
+            status = running.run(taskq, options, stdout=stdout, command=get_child_arguments)
     except TaskQError as error:
         raise CommandError(str(error)) from error
     if status:

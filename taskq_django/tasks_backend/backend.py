@@ -11,10 +11,10 @@ from django.core.checks import CheckMessage
 from django.utils import timezone
 
 from taskq_core import ConfigurationError, Signature, TaskDefinitionError, TaskHandle, TaskInfo, TaskNotFoundError
+from taskq_core.functions import qualified_name
 from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.options import task_options
 from taskq_core.settings import EnqueueMode
-from taskq_core.task import qualified_name
 from taskq_core.wire import validate_queue_name
 from taskq_django.app import taskq
 from taskq_django.tasks_backend import checks

@@ -11,9 +11,8 @@ in the logger `taskq.audit`.
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Request
 
 from taskq_core import ConfigurationError, TaskQ
 from taskq_core.dashboard import AsyncDashboard
@@ -21,6 +20,7 @@ from taskq_core.inspector import AsyncInspector
 from taskq_fastapi.api.access import Allowed, Redact, Who, access
 from taskq_fastapi.api.bulk_routes import add_bulk_routes
 from taskq_fastapi.api.limit_routes import add_limit_routes
+from taskq_fastapi.api.origin import check_trusted
 from taskq_fastapi.api.parts import Parts
 from taskq_fastapi.api.problems import Problem, add_refusals, problem_route
 from taskq_fastapi.api.queue_routes import add_queue_routes
@@ -28,10 +28,12 @@ from taskq_fastapi.api.task_routes import add_task_routes
 from taskq_fastapi.api.worker_routes import add_worker_routes
 from taskq_fastapi.api.workflow_routes import add_workflow_routes
 from taskq_fastapi.closed import is_closed, refusal
+from taskq_fastapi.throttle import RateLimits, Throttle, check_rate_limits, visit_of
 
-__all__ = ["Allowed", "Problem", "Redact", "Who", "taskq_router"]
+__all__ = ["Allowed", "Problem", "RateLimits", "Redact", "Who", "taskq_router"]
 
 _OPEN_FOR = "see, change and delete every task"
+_RATE_LIMITS = RateLimits()
 
 
 def taskq_router(
@@ -44,6 +46,7 @@ def taskq_router(
     redact: Redact | None = None,
     who: Who | None = None,
     trusted_origins: Sequence[str] = (),
+    rate_limits: RateLimits | None = _RATE_LIMITS,
 ) -> APIRouter:
     """Return a router with everything the inspector can do.
 
@@ -59,23 +62,21 @@ def taskq_router(
             changed. If it fails, nothing is shown.
         who: A dependency that names who asks, for the audit log; without it that is the address of the client.
         trusted_origins: Other origins (`https://ops.example.com`) whose pages may change something.
+        rate_limits: How often one address may ask; None: as often as it likes.
 
     Raises:
         ConfigurationError: An argument is not usable, or dependencies are given though everybody may ask.
     """
     if not isinstance(taskq, TaskQ):
         raise ConfigurationError(f"taskq_router takes a TaskQ, got {type(taskq).__name__}")
-    if isinstance(trusted_origins, str):
-        raise ConfigurationError(f"trusted_origins must be a list of origins, got the text {trusted_origins!r}")
-    for origin in trusted_origins:
-        parts = urlsplit(origin)
-        if f"{parts.scheme}://{parts.netloc}" != origin or not parts.netloc:
-            raise ConfigurationError(f"trusted_origins must hold origins such as https://a.example, got {origin!r}")
+    check_trusted(trusted_origins)
+    check_rate_limits(rate_limits)
     closed = is_closed("taskq_router", dependencies, allow_anonymous=allow_anonymous)
     route_class = problem_route(
-        (lambda: refusal("taskq_router", _OPEN_FOR)) if closed else None, tuple(trusted_origins)
+        (lambda: refusal("taskq_router", _OPEN_FOR)) if closed else None, tuple(trusted_origins), Throttle(rate_limits)
     )
-    router = APIRouter(dependencies=list(dependencies), route_class=route_class)
+    # The last of the dependencies: who comes there was let in by those of the app.
+    router = APIRouter(dependencies=[*dependencies, Depends(_let_in)], route_class=route_class)
     inspector = AsyncInspector(taskq)
     made_of = Parts(
         inspector=inspector,
@@ -90,3 +91,7 @@ def taskq_router(
     add_workflow_routes(router, taskq, made_of)
     add_refusals(router)
     return router
+
+
+async def _let_in(request: Request) -> None:
+    visit_of(request).let_in()

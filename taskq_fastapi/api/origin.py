@@ -10,13 +10,30 @@ from urllib.parse import urlsplit
 from fastapi import HTTPException
 from starlette.requests import Request
 
+from taskq_core import ConfigurationError
+from taskq_fastapi.throttle import OwnRefusal
+
 _OTHER_SITE = "a change that a page of another site asks for is refused; trusted_origins names those that may"
+
+
+def check_trusted(origins: Sequence[str]) -> None:
+    """Refuse what are no origins.
+
+    Raises:
+        ConfigurationError: It is a text, or holds something else.
+    """
+    if isinstance(origins, str):
+        raise ConfigurationError(f"trusted_origins must be a list of origins, got the text {origins!r}")
+    for origin in origins:
+        parts = urlsplit(origin)
+        if f"{parts.scheme}://{parts.netloc}" != origin or not parts.netloc:
+            raise ConfigurationError(f"trusted_origins must hold origins such as https://a.example, got {origin!r}")
 
 
 def check_origin(request: Request, trusted: Sequence[str]) -> None:
     """Refuse a change that a page of another site asks for, and a body that is not JSON."""
     if is_from_elsewhere(request, trusted):
-        raise HTTPException(403, _OTHER_SITE)
+        raise OwnRefusal(_OTHER_SITE)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
     if kind != "application/json" and (request.method != "DELETE" or has_body):

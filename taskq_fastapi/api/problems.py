@@ -33,6 +33,7 @@ from taskq_core.errors import (
     WorkflowNotFoundError,
 )
 from taskq_fastapi.api.origin import check_origin
+from taskq_fastapi.throttle import OwnRefusal, Throttle, Visit
 
 logger = logging.getLogger("taskq.fastapi")
 
@@ -44,6 +45,18 @@ PAYLOAD_BODY_MAX = 24 * 1024 * 1024
 _URN = "urn:taskq:problem:"
 _METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}
 _SAFE = ("GET", "HEAD", "OPTIONS")
+COSTLY = {
+    "act_on_tasks",
+    "finish_moves",
+    "find_tasks",
+    "reconcile",
+    "remove_queue",
+    "samples",
+    "search_tasks",
+    "search_workflows",
+    "state_types",
+}
+"""Names of the routes that read or change many tasks."""
 
 
 class WrongField(BaseModel):
@@ -62,6 +75,9 @@ class Problem(BaseModel):
     title: str = Field(description="The kind in words, the same each time.", examples=["There is no such queue"])
     status: int = Field(description="The HTTP status.", examples=[404])
     detail: str = Field(description="What it is this time.", examples=["no queue 'defualt'; did you mean 'default'?"])
+    code: str | None = Field(
+        default=None, description="Of an error of taskq: its code, as the page of errors and `taskq explain` know it."
+    )
     errors: list[WrongField] | None = Field(default=None, description="What is wrong with the request, part by part.")
     may_have_happened: bool | None = Field(
         default=None, description="Of a change that Redis did not answer: whether it may have been made all the same."
@@ -111,14 +127,14 @@ _EXAMPLES = {
     413: "The request is too large.",
     415: "A change takes JSON.",
     422: "The request is not usable.",
-    429: "Too much is under way already.",
+    429: "Your address asks too often, or too much is under way already.",
     503: "Redis does not answer, or refuses.",
 }
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the problems of a route for its OpenAPI description. `/problems` brings in their schema."""
-    return {status: _response(status) for status in (401, 403, *statuses, 422, 503)}
+    return {status: _response(status) for status in sorted({401, 403, *statuses, 422, 429, 503})}
 
 
 def _response(status: int) -> dict[str, Any]:
@@ -147,11 +163,14 @@ def of_error(error: TaskQError) -> Response:
         if isinstance(error, BrokerError):
             logger.warning("a request to the JSON API cannot be answered: %s", error)
             may_have_happened = getattr(error, "may_have_happened", None)
-            more = {} if may_have_happened is None else {"may_have_happened": may_have_happened}
+            more = {"code": error.code}
+            if may_have_happened is not None:
+                more["may_have_happened"] = may_have_happened
             return document(
                 status, word, title, "the log of the server says more", more=more, headers={"Retry-After": "1"}
             )
-        more = {name: getattr(error, name) for name in ("queue", "task_id", "state") if getattr(error, name, None)}
+        names = ("code", "queue", "task_id", "state")
+        more = {name: getattr(error, name) for name in names if getattr(error, name, None)}
         return document(status, word, title, str(error), more=more)
     logger.error("a request to the JSON API failed", exc_info=error)
     return document(500, *_STATUS_TITLES[500], "the log of the server says more")
@@ -187,12 +206,15 @@ def document(
     return Response(text, status, headers=None if headers is None else dict(headers), media_type=MEDIA_TYPE)
 
 
-def problem_route(refusal: Callable[[], HTTPException] | None, trusted_origins: Sequence[str]) -> type[APIRoute]:
+def problem_route(
+    refusal: Callable[[], HTTPException] | None, trusted_origins: Sequence[str], throttle: Throttle
+) -> type[APIRoute]:
     """Return the class of the routes of a router.
 
     Args:
         refusal: What a closed router refuses with, None of an open one. It comes first, before anything is read.
         trusted_origins: Other origins that may change something.
+        throttle: Counts the requests.
     """
 
     class ProblemRoute(APIRoute):
@@ -200,10 +222,14 @@ def problem_route(refusal: Callable[[], HTTPException] | None, trusted_origins: 
             handle = super().get_route_handler()
             body_max = PAYLOAD_BODY_MAX if self.name == "update_payload" else BODY_MAX
 
+            is_costly = self.name in COSTLY
+
             async def answer(request: Request) -> Response:
+                visit: Visit | None = None
                 try:
                     if refusal is not None:
                         raise refusal()
+                    visit = throttle.enter(request, is_costly=is_costly)
                     if request.method not in _SAFE:
                         check_origin(request, trusted_origins)
                         response = await _with_body(request, body_max, handle)
@@ -214,11 +240,15 @@ def problem_route(refusal: Callable[[], HTTPException] | None, trusted_origins: 
                 except StarletteHTTPException as error:
                     if error.status_code < 400:
                         raise
+                    if visit is not None and not isinstance(error, OwnRefusal):
+                        visit.refuse(request, error.status_code, error.headers)
                     response = of_http(error)
                 except TaskQError as error:
                     response = of_error(error)
                 except Exception as error:
                     if _is_handled(request, error):
+                        if visit is not None and not visit.is_known:
+                            visit.refuse(request, 403, None)  # by a dependency, in the words of the app
                         raise
                     logger.exception("a request to the JSON API failed")
                     response = document(500, *_STATUS_TITLES[500], "the log of the server says more")

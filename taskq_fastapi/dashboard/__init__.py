@@ -11,7 +11,6 @@ other server.
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
 from starlette.responses import Response
@@ -19,14 +18,18 @@ from starlette.types import Scope
 
 from taskq_core import ConfigurationError, TaskQ
 from taskq_fastapi.api.access import Redact
+from taskq_fastapi.api.origin import check_trusted
 from taskq_fastapi.closed import is_closed
+from taskq_fastapi.dashboard.gate import gate
 from taskq_fastapi.dashboard.people import Check, LoggedIn, Login, Role, User, basic_login
 from taskq_fastapi.dashboard.prometheus import Prometheus
 from taskq_fastapi.dashboard.site import Options, Site
+from taskq_fastapi.throttle import RateLimits, Throttle, check_rate_limits
 
-__all__ = ["Check", "LoggedIn", "Login", "Redact", "Role", "User", "basic_login", "taskq_dashboard"]
+__all__ = ["Check", "LoggedIn", "Login", "RateLimits", "Redact", "Role", "User", "basic_login", "taskq_dashboard"]
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_RATE_LIMITS = RateLimits()
 
 
 def taskq_dashboard(
@@ -41,6 +44,7 @@ def taskq_dashboard(
     trusted_origins: Sequence[str] = (),
     title: str = "taskq",
     prometheus_url: str | None = None,
+    rate_limits: RateLimits | None = _RATE_LIMITS,
 ) -> FastAPI:
     """Return the dashboard of a queue application, as an ASGI app.
 
@@ -60,6 +64,7 @@ def taskq_dashboard(
         title: What it is called at the top of each page.
         prometheus_url: Address of a Prometheus that scrapes Asynq's metrics, as `http://prometheus:9090`. Charts are
             drawn from what it knows; None draws them from the samples that workers take. This process asks it.
+        rate_limits: How often one address may ask; None: as often as it likes.
 
     Raises:
         ConfigurationError: An argument is not usable, or it is told who may look though everybody may.
@@ -69,12 +74,8 @@ def taskq_dashboard(
     for name, hook in (("login", login), ("redact", redact)):
         if hook is not None and not callable(hook):
             raise ConfigurationError(f"{name} must be a function, got {type(hook).__name__}")
-    if isinstance(trusted_origins, str):
-        raise ConfigurationError(f"trusted_origins must be a list of origins, got the text {trusted_origins!r}")
-    for origin in trusted_origins:
-        parts = urlsplit(origin)
-        if f"{parts.scheme}://{parts.netloc}" != origin or not parts.netloc:
-            raise ConfigurationError(f"trusted_origins must hold origins such as https://a.example, got {origin!r}")
+    check_trusted(trusted_origins)
+    check_rate_limits(rate_limits)
     told_who = [*dependencies, *([] if login is None else [login])]
     site = Site(
         taskq,
@@ -94,6 +95,7 @@ def taskq_dashboard(
     async def answer(request: Request) -> Response:
         return await site.answer(request, _own_path(request.scope, request.path_params["path"]))
 
+    app.router.route_class = gate(Throttle(rate_limits))
     # One route for all, so that nothing is answered before the dependencies have let somebody in.
     app.add_api_route("/{path:taskq_any}", answer, methods=_METHODS, response_model=None)
     return app

@@ -3,6 +3,8 @@
 import json
 from dataclasses import dataclass
 
+from taskq_core.dashboard.payloads import LAID_OUT_BYTES
+from taskq_core.language import gettext
 from taskq_fastapi.api.access import Shown
 
 LISTED_BYTES = 16 * 1024
@@ -19,7 +21,7 @@ class Blob:
 
     Attributes:
         text: The text, "" for nothing.
-        note: What has to be said of it, "" for nothing.
+        note: What has to be said of it, "" for nothing; `hidden` where it may not be seen.
     """
 
     text: str
@@ -44,11 +46,21 @@ def _read(shown: Shown, name: str, what: str, data: bytes, *, most: int, indent:
         case "hidden":
             return Blob("", "hidden" if data else "")
         case "large" if shown.may_ask_payloads:
-            return Blob(data[:most].decode("utf-8", "replace"), f"The first {most:,} of {len(data):,} bytes.")
+            return Blob(data[:most].decode("utf-8", "replace"), first(most, len(data)))
         case "large":
-            return Blob("", f"{len(data):,} bytes, too large to be shown here")
+            return Blob("", gettext("%(size)s bytes, too large to be shown here", size=f"{len(data):,}"))
     value = found["value"]
     if found["format"] == "json":
-        return Blob(json.dumps(value, indent=indent, ensure_ascii=False))
-    text = value if isinstance(value, str) else json.dumps(value, indent=indent, ensure_ascii=False)
-    return Blob(text, "no text: shown in base64" if found["format"] == "base64" else "")
+        return Blob(_laid_out(value, indent))
+    text = value if isinstance(value, str) else _laid_out(value, indent)
+    return Blob(text, gettext("no text: shown in base64") if found["format"] == "base64" else "")
+
+
+def first(shown: int, size: int) -> str:
+    """Return what is said of bytes of which only the first are shown."""
+    return gettext("The first %(shown)s of %(size)s bytes.", shown=f"{shown:,}", size=f"{size:,}")
+
+
+def _laid_out(value: object, indent: int | None) -> str:
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return text if len(text) <= LAID_OUT_BYTES else json.dumps(value, ensure_ascii=False)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from taskq_core.dashboard import Points, QueueSeries, Sample, line_path, scale_top
+from taskq_core.dashboard import Points, Sample, line_path, scale_top
+from taskq_core.language import gettext, marked
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard import wording
 
@@ -22,7 +23,7 @@ class Measure:
 
     Attributes:
         key: Its name in addresses and ids.
-        title: What it is called.
+        title: What it is called in English.
         shown: A figure as people read it.
         of: What a sample says of it.
         query: What Prometheus is asked for it, with `$range` for the time rates are taken over; "" for nothing.
@@ -46,7 +47,7 @@ def _count(state: TaskState) -> Callable[[Sample], float]:
 
 
 def _per_s(value: float) -> str:
-    return f"{value:,.2f}/s" if value < 100 else f"{value:,.0f}/s"
+    return gettext("%(number)s/s", number=f"{value:,.2f}" if value < 100 else f"{value:,.0f}")
 
 
 def _number(value: float) -> str:
@@ -63,21 +64,21 @@ def _seconds(value: float) -> str:
 MEASURES = (
     Measure(
         key="processed",
-        title="Processed per second",
+        title=marked("Processed per second"),
         shown=_per_s,
         of=lambda sample: sample.processed_per_s,
         query="rate(asynq_tasks_processed_total[$range])",
     ),
     Measure(
         key="failed",
-        title="Failed per second",
+        title=marked("Failed per second"),
         shown=_per_s,
         of=lambda sample: sample.failed_per_s,
         query="rate(asynq_tasks_failed_total[$range])",
     ),
     Measure(
         key="errors",
-        title="Error rate",
+        title=marked("Error rate"),
         shown=wording.percent,
         of=lambda sample: sample.error_rate,
         query="rate(asynq_tasks_failed_total[$range]) / rate(asynq_tasks_processed_total[$range])",
@@ -85,7 +86,7 @@ MEASURES = (
     ),
     Measure(
         key="size",
-        title="Queue size",
+        title=marked("Queue size"),
         shown=_number,
         of=lambda sample: float(sample.size),
         query="asynq_queue_size",
@@ -93,14 +94,14 @@ MEASURES = (
     ),
     Measure(
         key="latency",
-        title="Latency",
+        title=marked("Latency"),
         shown=_seconds,
         of=lambda sample: sample.latency.total_seconds() if sample.latency is not None else 0.0,
         query="asynq_queue_latency_seconds",
     ),
     Measure(
         key="memory",
-        title="Memory",
+        title=marked("Memory"),
         shown=lambda value: wording.size(round(value)),
         of=lambda sample: None if sample.memory is None else float(sample.memory),
         query="asynq_queue_memory_usage_approx_bytes",
@@ -110,17 +111,21 @@ MEASURES = (
     *(
         Measure(
             key=state.value,
-            title=f"{state.value.capitalize()} tasks",
+            title=title,
             shown=_number,
             of=_count(state),
             query=f'asynq_tasks_enqueued_total{{state="{state.value}"}}',
             is_whole=True,
         )
-        for state in (TaskState.PENDING, TaskState.RETRY, TaskState.ARCHIVED)
+        for state, title in (
+            (TaskState.PENDING, marked("Pending tasks")),
+            (TaskState.RETRY, marked("Retry tasks")),
+            (TaskState.ARCHIVED, marked("Archived tasks")),
+        )
     ),
     Measure(
         key="utilisation",
-        title="Slots of the workers taken",
+        title=marked("Slots of the workers taken"),
         shown=wording.percent,
         of=lambda sample: sample.utilisation,
         most=1.0,
@@ -174,16 +179,6 @@ class Chart:
         return not any(line.path for line in self.lines)
 
 
-def points_of(series: QueueSeries, measure: Measure) -> Points:
-    """Return what samples say of a measure. Where samples are missing between two, the line is broken."""
-    found: list[tuple[datetime, float | None]] = []
-    for sample in series.samples:
-        if sample.is_after_gap:
-            found.append((sample.at, None))
-        found.append((sample.at, measure.of(sample)))
-    return found
-
-
 def chart(measure: Measure, lines: Mapping[str, Points], *, begin: datetime, end: datetime) -> Chart:
     """Draw what queues say of a measure between two moments."""
     known = [value for points in lines.values() for _, value in points if value is not None]
@@ -192,12 +187,15 @@ def chart(measure: Measure, lines: Mapping[str, Points], *, begin: datetime, end
         _line(name, number % COLOURS, points, measure, top=top, begin=begin, end=end)
         for number, (name, points) in enumerate(lines.items())
     ]
+    title = gettext(measure.title)
     return Chart(
         key=measure.key,
-        title=measure.title,
+        title=title,
         top=measure.shown(top),
         lines=drawn,
-        words=f"{measure.title}: highest {measure.shown(max(known))}" if known else f"{measure.title}: no figures",
+        words=gettext("%(title)s: highest %(figure)s", title=title, figure=measure.shown(max(known)))
+        if known
+        else gettext("%(title)s: no figures", title=title),
     )
 
 

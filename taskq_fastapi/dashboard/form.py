@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from taskq_core.language import gettext
 from taskq_fastapi.dashboard.registry import BadRequestError
 
 FIELDS_MAX = 20_000
@@ -38,7 +39,7 @@ class Form:
         """
         value = self.get(name)
         if not value:
-            raise BadRequestError(f"{name} is missing")
+            raise BadRequestError(gettext("%(name)s is missing", name=name))
         return value
 
     def number(self, name: str, default: int, *, low: int, high: int) -> int:
@@ -51,7 +52,15 @@ class Form:
         if not text:
             return default
         if not (text.isascii() and text.isdigit() and len(text) <= 20) or not low <= int(text) <= high:
-            raise BadRequestError(f"{name} must be a whole number from {low} to {high}, got {text[:50]!r}")
+            raise BadRequestError(
+                gettext(
+                    "%(name)s must be a whole number from %(low)s to %(high)s, got %(got)r",
+                    name=name,
+                    low=low,
+                    high=high,
+                    got=text[:50],
+                )
+            )
         return int(text)
 
 
@@ -64,7 +73,7 @@ def parsed(text: str) -> Form:
     try:
         return Form(parse_qsl(text, keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="strict"))
     except ValueError:
-        raise BadRequestError("the request cannot be read") from None
+        raise BadRequestError(gettext("the request cannot be read")) from None
 
 
 async def posted(request: Request, *, most: int) -> Form:
@@ -76,13 +85,13 @@ async def posted(request: Request, *, most: int) -> Form:
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != TYPE:
-        raise HTTPException(415, f"a form is sent as {TYPE}")
+        raise HTTPException(415, gettext("a form is sent as %(kind)s", kind=TYPE))
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > most:
-            raise HTTPException(413, f"the form may have {most} bytes")
+            raise HTTPException(413, gettext("the form may have %(most)s bytes", most=most))
     try:
         return parsed(body.decode("ascii"))
     except UnicodeDecodeError:
-        raise BadRequestError("the request cannot be read") from None
+        raise BadRequestError(gettext("the request cannot be read")) from None

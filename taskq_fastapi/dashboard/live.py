@@ -18,19 +18,22 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from taskq_core.errors import BrokerError, TaskQError
+from taskq_core.language import marked, told_in
+from taskq_fastapi.dashboard.languages import catalogue
+from taskq_fastapi.dashboard.refusals import told
+from taskq_fastapi.streams import FULL_MS, QUIET_S, RECONNECT_MS
+from taskq_fastapi.throttle import Visit
 
 logger = logging.getLogger("taskq.fastapi")
 
 T = TypeVar("T")
 
-RECONNECT_MS = 2_000
 STREAM_S = 30.0
-QUIET_S = 15.0
-"""Seconds without an event after which a comment is sent, so that nobody on the way takes the stream for dead."""
 STREAMS_MAX = 200
+"""Most streams of one dashboard at a time in this process; further ones are answered 503."""
 KEPT_MAX = 500
 """Most results that are kept for others who look."""
-AWAY = "Redis does not answer. What is shown may be out of date; it is tried again."
+AWAY = marked("Redis does not answer. What is shown may be out of date; it is tried again.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class SharedReads:
         now = loop.time()
         found = self._reads.get(key)
         if found is None or found.loop is not loop or now - found.begun >= age_s:
-            self._drop_old(now)
+            self._drop_old()
             found = self._reads[key] = _Read(now, loop.create_task(_awaited(read)), loop)
             found.task.add_done_callback(_noticed)
         result: T = await asyncio.shield(found.task)
@@ -62,7 +65,7 @@ class SharedReads:
         """Forget everything: something was changed."""
         self._reads.clear()
 
-    def _drop_old(self, now: float) -> None:
+    def _drop_old(self) -> None:
         if len(self._reads) >= KEPT_MAX:
             for key in sorted(self._reads, key=lambda each: self._reads[each].begun)[: KEPT_MAX // 2]:
                 del self._reads[key]
@@ -95,6 +98,8 @@ class Streams:
         interval_s: float,
         seen: str | None,
         has_left: Callable[[], Awaitable[bool]],
+        visit: Visit,
+        language: str,
     ) -> AsyncIterator[str]:
         """Yield the events of a page.
 
@@ -103,8 +108,14 @@ class Streams:
             interval_s: Seconds between two looks.
             seen: Id of the last event that the browser has.
             has_left: Says whether nobody listens any more.
+            visit: The request for it, whose address has so many streams and not more.
+            language: In which language somebody is told what is wrong.
         """
+        if not (self.has_room and visit.has_room_for_stream):  # others have begun since it was answered
+            yield f"retry: {FULL_MS}\n\n"
+            return
         self._count += 1
+        visit.stream_begins()
         try:
             yield f"retry: {RECONNECT_MS}\n\n"
             loop = asyncio.get_running_loop()
@@ -117,10 +128,12 @@ class Streams:
                 except BrokerError as error:
                     if not is_away:
                         logger.warning("a page of the dashboard is held up: %s", error)
-                        event = _event("trouble", AWAY)
+                        event = _event("trouble", catalogue(language).gettext(AWAY))
                     is_away = True
                 except TaskQError as error:
-                    yield _event("gone", str(error))
+                    with told_in(catalogue(language)):
+                        event = _event("gone", told(error))
+                    yield event
                     return
                 else:
                     tag = hashlib.sha256(html.encode("utf-8", "replace")).hexdigest()[:32]
@@ -134,6 +147,7 @@ class Streams:
                     quiet_until = loop.time() + QUIET_S
                 await asyncio.sleep(interval_s)
         finally:
+            visit.stream_ends()
             self._count -= 1
 
 

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from taskq_core import ConfigurationError
+from taskq_core.language import gettext, pmarked
 
 
 class Role(StrEnum):
@@ -22,6 +23,10 @@ class Role(StrEnum):
     """Looks; sees no payloads unless the dashboard says so."""
     OPERATOR = "operator"
     """Looks, sees payloads, and changes queues and tasks."""
+
+
+ROLES = (pmarked("role", "viewer"), pmarked("role", "operator"))
+"""What the roles are called in English."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +71,8 @@ def basic_login(check: Check, *, realm: str = "taskq") -> Login:
     """Return a login hook that lets the browser ask for a name and a password (HTTP Basic). Use it over TLS only.
 
     Args:
-        check: Gets the name and the password. It has to compare in constant time and to slow down whoever guesses, as
-            an app's own user table does.
+        check: Gets the name and the password. It has to compare in constant time. Whoever guesses is slowed down by
+            the `rate_limits` of the dashboard.
         realm: What the browser calls the place.
 
     Raises:
@@ -84,7 +89,7 @@ def basic_login(check: Check, *, realm: str = "taskq") -> Login:
         if isinstance(found, User):
             return found
         challenge = {"WWW-Authenticate": f'Basic realm="{realm}", charset="UTF-8"'}
-        return PlainTextResponse("log in first", 401, headers=challenge)
+        return PlainTextResponse(gettext("log in first"), 401, headers=challenge)
 
     return login
 

@@ -1,15 +1,22 @@
-"""What somebody has chosen for themselves: colours, how often pages are renewed, rows on a page. A cookie keeps it."""
+"""What somebody has chosen for themselves: colours, language, how often pages are renewed, rows on a page.
+
+A cookie keeps it.
+"""
 
 from dataclasses import dataclass
 
+from taskq_core.language import pmarked
 from taskq_fastapi.dashboard.form import Form, parsed
-from taskq_fastapi.dashboard.registry import BadRequestError
+from taskq_fastapi.dashboard.registry import BadRequestError, unknown_choice
 
 COOKIE = "taskq_settings"
-THEMES = ("system", "light", "dark")
+THEMES = ("system", pmarked("colours", "light"), pmarked("colours", "dark"))
 INTERVALS = (0, 2, 5, 8, 20)
 """Seconds between two looks that can be chosen; 0 is never."""
 ROWS = (10, 20, 30, 60, 100)
+ENGLISH = "en"
+LANGUAGES = {ENGLISH: "English", "zh-Hans": "简体中文"}
+"""The languages there are, by their tag (BCP 47), each called as those who read it call it."""
 YEAR_S = 365 * 24 * 3600
 
 
@@ -21,16 +28,18 @@ class Preferences:
         theme: `light`, `dark`, or `system` for that of the machine.
         interval: Seconds between two looks; 0 for pages that stand still.
         rows: Rows on a page.
+        language: One of `LANGUAGES`, or "" for the one that the browser asks for.
     """
 
     theme: str = "system"
     interval: int = 5
     rows: int = 20
+    language: str = ""
 
     @property
     def cookie(self) -> str:
         """What the cookie says."""
-        return f"theme={self.theme}&interval={self.interval}&rows={self.rows}"
+        return f"theme={self.theme}&interval={self.interval}&rows={self.rows}&language={self.language}"
 
 
 def chosen(form: Form) -> Preferences:
@@ -43,10 +52,17 @@ def chosen(form: Form) -> Preferences:
     theme = form.get("theme", default.theme)
     interval = form.number("interval", default.interval, low=0, high=20)
     rows = form.number("rows", default.rows, low=1, high=100)
-    for name, value, choices in (("theme", theme, THEMES), ("interval", interval, INTERVALS), ("rows", rows, ROWS)):
+    language = form.get("language", default.language)
+    for name, value, choices in (
+        ("theme", theme, THEMES),
+        ("interval", interval, INTERVALS),
+        ("rows", rows, ROWS),
+    ):
         if value not in choices:
-            raise BadRequestError(f"{name} must be one of {', '.join(map(str, choices))}, got {str(value)[:50]!r}")
-    return Preferences(theme=theme, interval=interval, rows=rows)
+            raise unknown_choice(name, choices, value)
+    if language and language not in LANGUAGES:
+        raise unknown_choice("language", LANGUAGES, language)
+    return Preferences(theme=theme, interval=interval, rows=rows, language=language)
 
 
 def kept(cookie: str) -> Preferences:

@@ -18,6 +18,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from taskq_core import ConfigurationError, TaskQError
 from taskq_core.dashboard import Points
+from taskq_core.language import gettext, marked
 from taskq_fastapi.dashboard.charts import Measure
 
 TIMEOUT_S = 5.0
@@ -26,7 +27,24 @@ _RATE_STEPS = 4
 
 
 class PrometheusError(TaskQError):
-    """Prometheus did not answer, or said no."""
+    """Prometheus did not answer, or said no.
+
+    Args:
+        text: What went wrong, with `%(problem)s` for the problem.
+        problem: The problem, "" for none.
+    """
+
+    def __init__(self, text: str, problem: str = "") -> None:
+        super().__init__(text, problem)
+        self._text, self._problem = text, problem
+
+    def __str__(self) -> str:
+        return self._text % {"problem": self._problem}
+
+    @property
+    def told(self) -> str:
+        """The same in the language of the moment; several people may be told of one error."""
+        return gettext(self._text, problem=self._problem)
 
 
 class _Staying(HTTPRedirectHandler):
@@ -48,7 +66,8 @@ class Prometheus:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url) if isinstance(url, str) else None
         if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigurationError(f"prometheus_url must be as http://prometheus:9090, got {url!r}")
+            shown = "what is not shown, as a password may be in it" if "@" in str(url) else repr(url)
+            raise ConfigurationError(f"prometheus_url must be as http://prometheus:9090, got {shown}")
         place = parts.netloc.rpartition("@")[2]
         self._base = f"{parts.scheme}://{place}{parts.path.rstrip('/')}"
         self._headers = {"Accept": "application/json"}
@@ -81,28 +100,28 @@ class Prometheus:
             with self._opener.open(request, timeout=TIMEOUT_S) as response:
                 body = response.read(BYTES_MAX + 1)
         except HTTPError as error:
-            raise PrometheusError(f"Prometheus answered {error.code}") from error
+            raise PrometheusError(marked("Prometheus answered %(problem)s"), str(error.code)) from error
         except (OSError, HTTPException, ValueError) as error:
-            raise PrometheusError(f"Prometheus does not answer: {type(error).__name__}") from error
+            raise PrometheusError(marked("Prometheus does not answer: %(problem)s"), type(error).__name__) from error
         if len(body) > BYTES_MAX:
-            raise PrometheusError("Prometheus answered with more than is read")
+            raise PrometheusError(marked("Prometheus answered with more than is read"))
         try:
             return json.loads(body)
         except (ValueError, RecursionError):
-            raise PrometheusError("Prometheus did not answer in JSON") from None
+            raise PrometheusError(marked("Prometheus did not answer in JSON")) from None
 
 
 def _read(answer: Any, names: Sequence[str], step_s: int) -> Mapping[str, Points]:
     found: dict[str, Points] = {name: [] for name in names}
     try:
         if answer["status"] != "success":
-            raise PrometheusError("Prometheus refused the query")
+            raise PrometheusError(marked("Prometheus refused the query"))
         for each in answer["data"]["result"]:
             name = each["metric"].get("queue")
             if name in found:
                 found[name] = _points(each["values"], step_s)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
-        raise PrometheusError("Prometheus answered something else than a range of figures") from None
+        raise PrometheusError(marked("Prometheus answered something else than a range of figures")) from None
     return found
 
 

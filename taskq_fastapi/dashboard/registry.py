@@ -5,13 +5,14 @@ are relative, and the dashboard works under any path and behind any proxy withou
 be any text, whatever a proxy makes of `%2F` and dots.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
 from taskq_core.errors import TaskQError
+from taskq_core.language import gettext
 
 if TYPE_CHECKING:
     from taskq_fastapi.dashboard.form import Form
@@ -30,6 +31,14 @@ class NotFoundError(TaskQError, LookupError):
     """What an address means is not there; the text says what, and is shown."""
 
 
+def unknown_choice(name: str, choices: Iterable[object], got: object) -> BadRequestError:
+    """Return the error of a request that names none of the choices there are."""
+    listed = ", ".join(map(str, choices))
+    return BadRequestError(
+        gettext("%(name)s must be one of %(choices)s, got %(got)r", name=name, choices=listed, got=str(got)[:50])
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """One page: what it is at, and what shows it.
@@ -38,9 +47,10 @@ class Page:
         path: Its address, for example `queues`; "" is the home page.
         show: Reads what it shows and returns `view.page(...)`. It changes nothing, and is called again and again for
             those who look at the page.
-        label: What the navigation calls it, None for a page that does not stand there.
+        label: What the navigation calls it in English, None for a page that does not stand there.
         is_live: Whether it is kept up to date while somebody looks.
         needs_operator: Whether viewers are refused.
+        is_costly: Whether it reads many tasks, so that an address may ask for it only so often.
     """
 
     path: str
@@ -48,6 +58,7 @@ class Page:
     label: str | None = None
     is_live: bool = True
     needs_operator: bool = False
+    is_costly: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +110,7 @@ class Action:
         audited: Names of the fields of the form that are noted. Never those of payloads.
         for_viewers: Whether viewers may, also where everything is read only: what changes nothing but their own view.
         body_max: Most bytes of the form.
+        is_costly: Whether it reads or changes many tasks, so that an address may ask for it only so often.
     """
 
     path: str
@@ -107,3 +119,4 @@ class Action:
     audited: Sequence[str] = ()
     for_viewers: bool = False
     body_max: int = 1024 * 1024
+    is_costly: bool = False

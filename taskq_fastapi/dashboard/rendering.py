@@ -1,7 +1,9 @@
 """From what a page shows to HTML: everything is escaped unless a template of ours made it, and nothing may be missing.
 
 A template extends `base.html` and fills its block `main`, which is what is kept up to date. `ui` holds macros, `link`
-makes addresses; the words for figures are filters: `number`, `percent`, `size`, `span`, `moment`.
+makes addresses; the words for figures are filters: `number`, `percent`, `size`, `span`, `moment`. A text for people is
+marked by `_("...")` or `{% trans %}`, which tell it in the language of the moment, and a word out of Redis by the
+filter `word`, with its context.
 """
 
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from taskq_core.dashboard import STATES
+from taskq_core.language import gettext, ngettext, pgettext
 from taskq_fastapi.dashboard import wording
 from taskq_fastapi.dashboard.assets import Assets
 from taskq_fastapi.dashboard.task_words import roughly
@@ -31,6 +34,10 @@ class Rendering:
             trim_blocks=True,
             lstrip_blocks=True,
             auto_reload=False,
+            extensions=["jinja2.ext.i18n"],
+        )
+        self._environment.install_gettext_callables(  # type: ignore[attr-defined]  # which the extension adds
+            gettext, ngettext, newstyle=True, pgettext=pgettext
         )
         self._environment.globals.update(link=link, assets=assets.paths, states=STATES, **common)
         self._environment.filters.update(
@@ -43,6 +50,7 @@ class Rendering:
             octets=wording.octets,
             bars=wording.bars,
             roughly=roughly,
+            word=_word,
         )
         self._environment.globals["ui"] = self._environment.get_template("ui.html").module
 
@@ -60,6 +68,11 @@ class Rendering:
     def plain(self, template: str, **context: Any) -> str:
         """Return a page for somebody who may not look."""
         return self._environment.get_template(template).render(context)
+
+
+def _word(value: object, context: str) -> str:
+    """Return a word that is the same in Redis or the code as in English."""
+    return pgettext(context, str(value)) if value is not None else ""
 
 
 def _common(view: View, shown: Shown) -> dict[str, Any]:

@@ -5,21 +5,23 @@ have to name this machine: a page on the internet could have its own name point 
 count as of the same origin.
 """
 
-import ipaddress
 import socket
 from collections.abc import Callable
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from taskq_core import ConfigurationError, TaskQ
+from taskq_core.language import gettext, told_in
+from taskq_core.port import is_loopback, names_this_machine
 from taskq_fastapi.dashboard import Login, taskq_dashboard
+from taskq_fastapi.dashboard.languages import catalogue, language_of
 from taskq_fastapi.lifespan import taskq_lifespan
 
-LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 GRACE_S = 2
 """Seconds that open pages get when it ends."""
 
@@ -86,18 +88,13 @@ class LocalOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] == "lifespan" or _is_local(Headers(scope=scope).get("host", "")):
+        if scope["type"] == "lifespan" or names_this_machine(Headers(scope=scope).get("host", "")):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            refusal = PlainTextResponse("this answers at http://localhost, http://127.0.0.1 and http://[::1] only", 403)
+            with told_in(catalogue(language_of(Request(scope)))):
+                text = gettext("this answers at localhost and addresses of this machine alone, as 127.0.0.1")
+            refusal = PlainTextResponse(text, 403)
             await refusal(scope, receive, send)
-
-
-def _is_local(host: str) -> bool:
-    name, colon, port = host.rpartition(":")
-    if not colon or host.endswith("]"):
-        name, port = host, ""
-    return name.lower() in LOCAL_HOSTS and (not port or port.isdigit())
 
 
 def _listening(host: str, port: int, *, is_open: bool) -> socket.socket:
@@ -106,7 +103,7 @@ def _listening(host: str, port: int, *, is_open: bool) -> socket.socket:
     except (OSError, UnicodeError) as error:
         raise ConfigurationError(f"there is no address {host!r}: {error}") from None
     family, kind, protocol, _, address = found[0]
-    if is_open and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+    if is_open and not is_loopback(str(address[0])):
         raise ConfigurationError(
             f"the dashboard is open without a login, and {host!r} is reached from other machines: listen at 127.0.0.1, "
             "or name a login hook with --login"

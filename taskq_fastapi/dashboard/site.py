@@ -14,6 +14,7 @@ from taskq_core import BrokerError, ConfigurationError, TaskQ, TaskQError
 from taskq_core.dashboard import AsyncDashboard
 from taskq_core.errors import EntryNotFoundError, QueueNotFoundError, TaskNotFoundError, WorkflowNotFoundError
 from taskq_core.inspector import AsyncInspector
+from taskq_core.language import gettext, pgettext, pmarked, told_in
 from taskq_fastapi.api.access import Audit, Redact, audit_logger
 from taskq_fastapi.api.origin import is_from_elsewhere
 from taskq_fastapi.closed import refusal
@@ -21,12 +22,15 @@ from taskq_fastapi.dashboard import flash, forgery, pages, preferences
 from taskq_fastapi.dashboard.assets import FOLDER, Assets
 from taskq_fastapi.dashboard.cancelling import Cancelling
 from taskq_fastapi.dashboard.form import Form, posted
+from taskq_fastapi.dashboard.languages import catalogue, language_of
 from taskq_fastapi.dashboard.live import SharedReads, Streams
 from taskq_fastapi.dashboard.people import Login, Role, User, ask_login
 from taskq_fastapi.dashboard.prometheus import Prometheus
+from taskq_fastapi.dashboard.refusals import told, told_of_too_many
 from taskq_fastapi.dashboard.registry import ASK, Action, BadRequestError, Done, NotFoundError, Page
 from taskq_fastapi.dashboard.rendering import Rendering
 from taskq_fastapi.dashboard.view import Shown, View, own_link
+from taskq_fastapi.throttle import TooManyError, visit_of
 
 logger = logging.getLogger("taskq.fastapi")
 
@@ -42,6 +46,18 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+STATUS = (
+    pmarked("HTTP status", "Bad Request"),
+    pmarked("HTTP status", "Forbidden"),
+    pmarked("HTTP status", "Not Found"),
+    pmarked("HTTP status", "Method Not Allowed"),
+    pmarked("HTTP status", "Content Too Large"),
+    pmarked("HTTP status", "Request Entity Too Large"),  # the same before Python 3.13
+    pmarked("HTTP status", "Unsupported Media Type"),
+    pmarked("HTTP status", "Too Many Requests"),
+    pmarked("HTTP status", "Internal Server Error"),
+)
+"""What pages of errors are called in English."""
 _NOT_FOUND = (NotFoundError, QueueNotFoundError, TaskNotFoundError, EntryNotFoundError, WorkflowNotFoundError)
 
 
@@ -104,20 +120,26 @@ class Site:
         """Return the answer to a request; `path` is the part of its address that is ours."""
         if self.options.is_closed:
             refusal("taskq_dashboard", OPEN_FOR, give="login=, or dependencies=[Depends(...)],")
-            return _secured(PlainTextResponse("this is closed; the log of the server says how to open it", 403))
+            return secured(PlainTextResponse(gettext("this is closed; the log of the server says how to open it"), 403))
         user = await self._who(request)
+        visit = visit_of(request)
         if isinstance(user, Response):
+            visit.refuse(request, user.status_code, user.headers)
             return user
         if user is None:
-            return _secured(self._html(self._rendering.plain("refused.html", up="../" * path.count("/")), 403))
+            visit.refuse(request, 403, None)
+            language = language_of(request)
+            refused = self._rendering.plain("refused.html", up="../" * path.count("/"), language=language)
+            return secured(self._html(refused, 403, language))
+        visit.let_in()
         asset = self._assets.find(path) if path.startswith(f"{FOLDER}/") else None
         if asset is not None and request.method in ("GET", "HEAD"):
-            return _secured(asset.response(request))
+            return secured(asset.response(request))
         try:
             view = View(self, request, path, user)
         except BadRequestError:
-            return _secured(PlainTextResponse("the address cannot be read", 400))
-        return _secured(await self._answer(view))
+            return secured(PlainTextResponse(gettext("the address cannot be read"), 400))
+        return secured(await self._answer(view))
 
     async def _who(self, request: Request) -> User | Response | None:
         if self.options.login is not None:
@@ -132,20 +154,22 @@ class Site:
             if method == "POST":
                 return await self._act(view)
             raise HTTPException(
-                405, "this is neither asked for nor done like that", headers={"Allow": "GET, HEAD, POST"}
+                405, gettext("this is neither asked for nor done like that"), headers={"Allow": "GET, HEAD, POST"}
             )
+        except TooManyError as error:
+            return self._error(view, error.status_code, told_of_too_many(error), headers=error.headers)
         except HTTPException as error:
             return self._error(view, error.status_code, str(error.detail), headers=error.headers)
         except (BadRequestError, ConfigurationError) as error:  # such as a cursor that is none of ours
-            return self._error(view, 400, str(error))
+            return self._error(view, 400, told(error))
         except _NOT_FOUND as error:
-            return self._error(view, 404, str(error))
+            return self._error(view, 404, told(error))
         except BrokerError as error:
             logger.warning("a request to the dashboard cannot be answered: %s", error)
             return self._away(view, error)
         except TaskQError as error:
             logger.warning("a request to the dashboard failed: %s", error, exc_info=True)
-            return self._error(view, 500, str(error))
+            return self._error(view, 500, told(error))
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
@@ -156,14 +180,16 @@ class Site:
                 self._check_operator(view)
             if "text/event-stream" in view.request.headers.get("accept", ""):
                 return self._stream(view, page)
+            if page.is_costly:
+                visit_of(view.request).spend()
             shown = await page.show(view)
             return shown if isinstance(shown, Response) else self._shown(view, shown, is_live=page.is_live)
         if action is not None and action.ask is not None:
             self._check_allowed(view, action)
             return await self._ask(view, action, view.query)
         if action is not None:
-            raise HTTPException(405, "this is done by a form only", headers={"Allow": "POST"})
-        raise HTTPException(404, "there is no such page")
+            raise HTTPException(405, gettext("this is done by a form only"), headers={"Allow": "POST"})
+        raise HTTPException(404, gettext("there is no such page"))
 
     async def _ask(self, view: View, action: Action, form: Form) -> Response:
         assert action.ask is not None
@@ -182,15 +208,19 @@ class Site:
     def _stream(self, view: View, page: Page) -> Response:
         if not page.is_live or not view.preferences.interval:
             return Response(status_code=204)  # which tells the browser not to come back
+        visit = visit_of(view.request)
         if not self._streams.has_room:
-            return PlainTextResponse("too many look already", 503, headers={"Retry-After": "10"})
+            return PlainTextResponse(gettext("too many look already"), 503, headers={"Retry-After": "10"})
+        if not visit.has_room_for_stream:
+            return PlainTextResponse(gettext("too many look already from here"), 429, headers={"Retry-After": "10"})
 
         async def render() -> str:
             again = View(self, view.request, view.path, view.user, is_stream=True)
-            shown = await page.show(again)
-            if isinstance(shown, Response):
-                raise NotFoundError("this page is elsewhere now")
-            return self._rendering.contents(again, shown)
+            with told_in(catalogue(view.language)):  # a stream is sent when its request is answered
+                shown = await page.show(again)
+                if isinstance(shown, Response):
+                    raise NotFoundError(gettext("this page is elsewhere now"))
+                return self._rendering.contents(again, shown)
 
         return StreamingResponse(
             self._streams.events(
@@ -198,6 +228,8 @@ class Site:
                 interval_s=view.preferences.interval,
                 seen=view.request.headers.get("last-event-id"),
                 has_left=view.request.is_disconnected,
+                visit=visit,
+                language=view.language,
             ),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
@@ -209,16 +241,19 @@ class Site:
         action = self._actions.get(view.path)
         if action is None:
             if view.path in self._pages:
-                raise HTTPException(405, "a page is only looked at", headers={"Allow": "GET, HEAD"})
-            raise HTTPException(404, "there is no such page")
+                raise HTTPException(405, gettext("a page is only looked at"), headers={"Allow": "GET, HEAD"})
+            raise HTTPException(404, gettext("there is no such page"))
         if is_from_elsewhere(view.request, self.options.trusted_origins):
             audit_logger.warning("%s by %r: refused, for another site asked for it", action.path, view.user.name)
-            raise HTTPException(403, "a page of another site may not do this")
+            raise HTTPException(403, gettext("a page of another site may not do this"))
         self._check_allowed(view, action)
+        if action.is_costly:
+            visit_of(view.request).spend()
         form = await posted(view.request, most=action.body_max)
         if not view.has_sent(form):
             audit_logger.warning("%s by %r: refused, for its form was not shown to them", action.path, view.user.name)
-            raise HTTPException(403, "this form is too old, or was shown to somebody else: go back, load the page anew")
+            text = gettext("this form is too old, or was shown to somebody else: go back, load the page anew")
+            raise HTTPException(403, text)
         if action.ask is not None and form.get(ASK):
             return await self._ask(view, action, form)
         back = own_link(form.get("back")) or "./"
@@ -232,7 +267,7 @@ class Site:
         except BrokerError:
             raise
         except TaskQError as error:
-            done = Done(text=str(error), level="error")
+            done = Done(text=told(error), level="error")
         finally:
             self.reads.clear()
         if isinstance(done, Shown):
@@ -250,17 +285,19 @@ class Site:
         if action.for_viewers or view.may_change:
             return
         audit_logger.warning("%s by %r: refused, for they may only look", action.path, view.user.name)
-        reason = "this dashboard is for looking only" if self.read_only else "only operators may do this"
+        reason = gettext("only operators may do this")
+        if self.read_only:
+            reason = gettext("this dashboard is for looking only")
         raise HTTPException(403, reason)
 
     def _check_operator(self, view: View) -> None:
         if view.user.role is not Role.OPERATOR:
-            raise HTTPException(403, "only operators may see this")
+            raise HTTPException(403, gettext("only operators may see this"))
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
     def _shown(self, view: View, shown: Shown, **more: Any) -> Response:
-        response = self._html(self._rendering.whole(view, shown, **more), shown.status)
+        response = self._html(self._rendering.whole(view, shown, **more), shown.status, view.language)
         if view.new_secret is not None:
             self._set_cookie(view, response, forgery.COOKIE, view.new_secret)
         if flash.COOKIE in view.request.cookies:
@@ -268,7 +305,7 @@ class Site:
         return response
 
     def _error(self, view: View, status: int, text: str, *, headers: Any = None) -> Response:
-        title = HTTPStatus(status).phrase
+        title = pgettext("HTTP status", HTTPStatus(status).phrase)
         shown = view.page("error.html", title=title, status=status, text=text)
         response = self._shown(view, shown, is_live=False, up="../" * view.path.count("/"))
         response.headers.update(headers or {})
@@ -278,7 +315,7 @@ class Site:
         is_page = view.path in self._pages and view.request.method != "POST"
         shown = view.page(
             "away.html",
-            title="Redis does not answer",
+            title=gettext("Redis does not answer"),
             status=503,
             may_have_happened=view.request.method == "POST" and getattr(error, "may_have_happened", True),
         )
@@ -286,11 +323,15 @@ class Site:
         response.headers["Retry-After"] = "2"
         return response
 
-    def _html(self, text: str, status: int) -> Response:
+    def _html(self, text: str, status: int, language: str) -> Response:
         return Response(
             text.encode("utf-8", "replace"),
             status,
-            headers={"Cache-Control": "no-store", "Vary": "Accept, Cookie"},
+            headers={
+                "Cache-Control": "no-store",
+                "Vary": "Accept, Accept-Language, Cookie",
+                "Content-Language": language,
+            },
             media_type="text/html; charset=utf-8",
         )
 
@@ -307,7 +348,8 @@ class Site:
         )
 
 
-def _secured(response: Response) -> Response:
+def secured(response: Response) -> Response:
+    """Return an answer with what browsers have to be told, whatever it is."""
     for name, value in HEADERS.items():
         response.headers[name] = value
     return response

@@ -7,11 +7,12 @@ from functools import partial
 from typing import Any
 
 from taskq_core.dashboard import QueueRow, TaskRecord
+from taskq_core.dashboard.words import ALL_BUTTONS, BUTTONS, actions_for
 from taskq_core.inspector import TaskAction
+from taskq_core.language import gettext, pgettext
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.paging import Paging
-from taskq_fastapi.dashboard.task_table import COLUMNS, LABELS, Row, actions_for, rows_of
-from taskq_fastapi.dashboard.task_words import ALL_BUTTONS, BUTTONS
+from taskq_fastapi.dashboard.task_table import COLUMNS, LABELS, TIME_LABELS, Row, rows_of
 from taskq_fastapi.dashboard.view import View
 
 GROUPS = 100
@@ -40,8 +41,11 @@ class TaskList:
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """What the columns are called."""
-        return LABELS
+        """What the columns are called; a time is called otherwise than the state that begins with it."""
+        return {
+            name: pgettext("time", label) if name in TIME_LABELS else gettext(label)
+            for name, label in (LABELS | TIME_LABELS).items()
+        }
 
 
 async def listing(
@@ -66,14 +70,16 @@ async def listing(
         is_bulk: Whether something can be done to all of the list.
     """
     workers = await view.shared("workers", view.dashboard.workers) if state is TaskState.ACTIVE else None
-    selected = actions_for(state) if state is not None else list(BUTTONS.items())
+    selected = (
+        actions_for(state) if state is not None else [(action, gettext(label)) for action, label in BUTTONS.items()]
+    )
     return TaskList(
         rows=rows_of(view, tasks, now=now, workers=workers),
         columns=COLUMNS[state],
         paging=paging,
         selected=selected,
         all=meant,
-        all_actions=[(action, ALL_BUTTONS[action]) for action, _ in actions_for(TaskState(meant["state"]))]
+        all_actions=[(action, gettext(ALL_BUTTONS[action])) for action, _ in actions_for(TaskState(meant["state"]))]
         if is_bulk
         else (),
     )

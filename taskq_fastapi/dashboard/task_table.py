@@ -6,14 +6,18 @@ from datetime import datetime
 from urllib.parse import quote, unquote
 
 from taskq_core.dashboard import RunningRow, TaskRecord, WorkersOverview, is_orphaned
-from taskq_core.inspector import ALLOWED_STATES, TaskAction, TaskRef, UnreadableTask
+from taskq_core.dashboard.words import actions_for
+from taskq_core.inspector import TaskAction, TaskRef, UnreadableTask
+from taskq_core.language import gettext, marked, pmarked
 from taskq_core.records import TaskInfo
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.blobs import Blob, listed
 from taskq_fastapi.dashboard.registry import BadRequestError
-from taskq_fastapi.dashboard.task_words import BUTTONS
 from taskq_fastapi.dashboard.view import View
 
+RUNNING = pmarked("task activity", "Running")
+CANCELING = pmarked("task activity", "Canceling")
+ORPHANED = pmarked("task activity", "Orphaned")
 ERROR_CHARS = 160
 """Characters of an error that a list shows."""
 COLUMNS: Mapping[TaskState | None, Sequence[str]] = {
@@ -28,22 +32,24 @@ COLUMNS: Mapping[TaskState | None, Sequence[str]] = {
 }
 """Columns by state, besides id, type and what can be done; None for tasks of several states or queues."""
 LABELS = {
-    "queue": "Queue",
-    "state": "State",
-    "payload": "Payload",
-    "time": "Time",
-    "error": "Last error",
-    "retries": "Retried",
-    "status": "Status",
-    "started": "Started",
-    "deadline": "Deadline",
-    "group": "Group",
-    "starts": "Starts",
-    "next": "Next attempt",
-    "failed": "Failed",
-    "completed": "Completed",
-    "result": "Result",
-    "deleted": "Deleted",
+    "queue": marked("Queue"),
+    "state": marked("State"),
+    "payload": marked("Payload"),
+    "time": marked("Time"),
+    "error": marked("Last error"),
+    "retries": marked("Retried"),
+    "status": marked("Status"),
+    "deadline": marked("Deadline"),
+    "group": marked("Group"),
+    "next": marked("Next attempt"),
+    "result": marked("Result"),
+}
+TIME_LABELS = {
+    "started": pmarked("time", "Started"),
+    "starts": pmarked("time", "Starts"),
+    "failed": pmarked("time", "Failed"),
+    "completed": pmarked("time", "Completed"),
+    "deleted": pmarked("time", "Deleted"),
 }
 _TIMES = {
     "starts": "next_run_at",
@@ -68,13 +74,8 @@ def ref_of(mark: str) -> TaskRef:
     state, _, rest = mark.partition("/")
     queue, slash, task_id = rest.partition("/")
     if state not in tuple(TaskState) or not slash or not queue or not task_id:
-        raise BadRequestError(f"task must come from a list of tasks, got {mark[:80]!r}")
+        raise BadRequestError(gettext("task must come from a list of tasks, got %(got)r", got=mark[:80]))
     return TaskRef(unquote(queue, errors="surrogateescape"), task_id, TaskState(state))
-
-
-def actions_for(state: TaskState) -> list[tuple[TaskAction, str]]:
-    """Return what can be done to a task in a state, with what the buttons say."""
-    return [(action, label) for action, label in BUTTONS.items() if state in ALLOWED_STATES[action]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +143,7 @@ def _row(view: View, task: TaskRecord, now: datetime, run: RunningRow | None) ->
     status = ""
     if task.state is TaskState.ACTIVE:
         status = status_of(view, task, now)
-        if status == "Orphaned":
+        if status == ORPHANED:
             actions = []  # no worker would hear of it
     if not isinstance(task, TaskInfo):
         hidden = Blob("")
@@ -175,8 +176,8 @@ def _row(view: View, task: TaskRecord, now: datetime, run: RunningRow | None) ->
 def status_of(view: View, task: TaskRecord, now: datetime) -> str:
     """Return what an active task does."""
     if is_orphaned(task, now):
-        return "Orphaned"
-    return "Canceling" if view.site.cancelling.has(task.queue, task.id) else "Running"
+        return ORPHANED
+    return CANCELING if view.site.cancelling.has(task.queue, task.id) else RUNNING
 
 
 def error_line(view: View, task: TaskInfo) -> str:

@@ -14,6 +14,7 @@ from taskq_core.inspector import AsyncInspector
 from taskq_fastapi.api.access import Shown as ShownOfTasks
 from taskq_fastapi.dashboard import flash, forgery, preferences
 from taskq_fastapi.dashboard.form import Form, parsed
+from taskq_fastapi.dashboard.languages import language_of
 from taskq_fastapi.dashboard.paging import Paging, paging
 from taskq_fastapi.dashboard.people import Role, User
 
@@ -72,6 +73,7 @@ class View:
     Attributes:
         query: The query of the address.
         preferences: How they want the pages.
+        language: In which language.
     """
 
     def __init__(self, site: "Site", request: Request, path: str, user: User, *, is_stream: bool = False) -> None:
@@ -82,6 +84,7 @@ class View:
         self.is_stream = is_stream
         self.query: Form = parsed(request.scope["query_string"].decode("latin-1"))
         self.preferences = preferences.kept(request.cookies.get(preferences.COOKIE, ""))
+        self.language = language_of(request)
         self.audited: dict[str, Any] = {}
         """What an action adds to what is noted of it."""
         self.new_preferences: preferences.Preferences | None = None

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from taskq_core.dashboard import telling
+from taskq_core.language import gettext
 from taskq_core.wire import TaskState
 
 NONE = "-"
@@ -35,20 +37,7 @@ def size(value: int | None) -> str:
 
 def span(value: timedelta | None) -> str:
     """Return a span in its two largest units; a dash for none."""
-    if value is None:
-        return NONE
-    seconds = value.total_seconds()
-    sign, seconds = ("-" if seconds < 0 else ""), abs(seconds)
-    if seconds < 10:
-        return f"{sign}{seconds:.1f} s"
-    minutes, left = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{sign}{days} d {hours} h"
-    if hours:
-        return f"{sign}{hours} h {minutes} min"
-    return f"{sign}{minutes} min {left} s" if minutes else f"{sign}{left} s"
+    return NONE if value is None else telling.span(value)
 
 
 def duration(value: timedelta | None) -> str:
@@ -56,15 +45,17 @@ def duration(value: timedelta | None) -> str:
     if value is None or value >= timedelta(seconds=10):
         return span(value)
     seconds = value.total_seconds()
-    return f"{1000 * seconds:.3g} ms" if seconds < 0.995 else f"{seconds:.2f} s"
+    if seconds < 0.995:
+        return gettext("%(count)s ms", count=f"{1000 * seconds:.3g}")
+    return gettext("%(seconds)s s", seconds=f"{seconds:.2f}")
 
 
 def octets(facts: Mapping[str, Any]) -> str:
     """Return bytes as far as somebody is shown them."""
     if facts.get("omitted") == "hidden":
-        return f"{size(facts['size'])}, hidden"
+        return gettext("%(size)s, hidden", size=size(facts["size"]))
     if facts.get("omitted"):
-        return f"{size(facts['size'])}, too large to be shown here"
+        return gettext("%(size)s, too large to be shown here", size=size(facts["size"]))
     value = facts["value"]
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 

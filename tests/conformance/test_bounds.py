@@ -22,6 +22,9 @@ Build = Callable[[QueueKeys], Operation[Any]]
 BUILDS: dict[str, Build] = {
     "enqueue": lambda q: ops.enqueue(q, [NewTask(f"new-{number}", b"m") for number in range(200)], ReceiptLane("t")),
     "dequeue": lambda q: ops.dequeue(q, owner="w2", call=1, limit=200, lease_s=30),
+    "settle and dequeue": lambda q: ops.settle_and_dequeue(
+        ids(TaskState.ACTIVE, 200)[::-1], ops.dequeue(q, owner="w1", call=1, limit=200, lease_s=30)
+    ),
     "extend": lambda q: ops.extend_leases(q, ids(TaskState.ACTIVE, 200), owner="w1", lease_s=30),
     "settle": lambda q: ops.settle(
         q,

@@ -121,6 +121,13 @@ CASES = {
         refuse="pending active lease wake",
         tolerate="paused task(p1) call(w2)",
     ),
+    "settle_and_dequeue": Case(
+        build=lambda q: ops.settle_and_dequeue(
+            ["done"], ops.dequeue(q, owner="w1", call=9, limit=1, lease_s=30, now_ns=NOW_NS)
+        ),
+        refuse="pending active lease wake",
+        tolerate="paused task(done) task(p1) call(w1) processed daily_processed",
+    ),
     "settle_done": Case(
         build=lambda q: ops.settle(
             q, [Settlement(name, Outcome.DONE) for name in ("done", "retry")], owner="w1", now_ns=NOW_NS
@@ -192,6 +199,7 @@ CASES = {
     "list_expired": Case(
         build=lambda q: ops.list_expired(q, grace_s=30, now_ns=LATER), refuse="lease", tolerate="task(done)"
     ),
+    "list_held": Case(build=lambda q: ops.list_held(q, owner="w1"), refuse="lease", tolerate="task(done)"),
     "recover": Case(
         build=lambda q: ops.recover(q, recoveries(q), grace_s=30, now_ns=LATER),
         refuse="active lease retry archived quarantine",

@@ -72,13 +72,22 @@ class TestRuns:
         keys = taskq.runtime.keys.queue("default")
         counts = commands_of(redis_server, lambda: run(ops.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30)))
 
-        assert {name: counts.pop(name) for name in ("hmget", "hset", "hdel")} == dict.fromkeys(
-            ("hmget", "hset", "hdel"), TASKS
-        )
+        of_each = ("hlen", "hget", "hset", "hdel")
+        assert {name: counts.pop(name) for name in of_each} == dict.fromkeys(of_each, TASKS)
         assert counts == {
-            **dict.fromkeys(("evalsha", "time", "get", "exists", "zcard", "rpop", "lpush", "zadd", "set"), 1),
-            "llen": 2,  # a third one where no token lies yet
+            **dict.fromkeys(("evalsha", "time", "get", "exists", "zcard", "rpop", "lpush", "zadd", "zrem", "set"), 1),
+            "llen": 3,  # a fourth one where no token lies yet
         }
+
+    def test_dequeue_where_nothing_is_pending(
+        self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]
+    ) -> None:
+        """As idle workers ask now and then."""
+        keys = taskq.runtime.keys.queue("other")
+
+        counts = commands_of(redis_server, lambda: run(ops.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30)))
+
+        assert counts == dict.fromkeys(("evalsha", "time", "get", "llen"), 1)
 
     def test_done(self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]) -> None:
         """Tasks of one turn stand together, and leave in one command; so are they deleted."""
@@ -88,8 +97,28 @@ class TestRuns:
         done = ops.settle_done(keys, [task_id for task_id, _ in first.tasks], owner="w")
 
         assert commands_of(redis_server, lambda: run(done)) == {
-            **dict.fromkeys(("evalsha", "time", "llen", "zmscore", "lrange", "ltrim", "del", "zrem", "expireat"), 1),
-            "hmget": TASKS,
+            **dict.fromkeys(("evalsha", "time", "zmscore", "lrange", "ltrim", "del", "zrem", "expireat"), 1),
+            **dict.fromkeys(("hlen", "hget"), TASKS),
+            "incrby": 2,
+        }
+
+    def test_done_and_dequeue(
+        self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]
+    ) -> None:
+        """A turn of a worker of quick tasks."""
+        keys = taskq.runtime.keys.queue("default")
+        first = run(ops.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30))
+        asked = ops.dequeue(keys, owner="w", call=2, limit=TASKS, lease_s=30)
+        turn = ops.settle_and_dequeue([task_id for task_id, _ in first.tasks], asked)
+        redis_server.client.script_load(turn.script.text if turn.script else "")
+
+        assert commands_of(redis_server, lambda: run(turn)) == {
+            **dict.fromkeys(("evalsha", "time", "get", "zmscore", "lrange", "ltrim", "del", "expireat"), 1),
+            **dict.fromkeys(("exists", "rpop", "lpush", "zadd", "set"), 1),
+            "zrem": 2,
+            **dict.fromkeys(("hset", "hdel"), TASKS),
+            **dict.fromkeys(("hlen", "hget"), 2 * TASKS),
+            "llen": 2,
             "incrby": 2,
         }
 
@@ -99,14 +128,14 @@ class TestRuns:
         keys = taskq.runtime.keys.queue("default")
         taken = run(ops.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30))
         kept = [
-            Settlement(task_id, Outcome.COMPLETE, message, seconds=60, result=b"1") for task_id, message in taken.tasks
+            Settlement(task_id, Outcome.COMPLETE, message, seconds=60, result=b"1", record=b"{}")
+            for task_id, message in taken.tasks
         ]
 
         counts = commands_of(redis_server, lambda: run(ops.settle(keys, kept, owner="w")))
 
         assert {name: round(count / TASKS) for name, count in counts.items() if count >= TASKS} == {
-            **dict.fromkeys(("hmget", "zadd", "hdel"), 1),
-            "hset": 2,
+            **dict.fromkeys(("hlen", "hget", "zadd", "hset", "hdel"), 1),
         }
 
 

@@ -232,11 +232,11 @@ class TestWake:
         assert broker.run(waiting) is None
 
     def test_rouse_puts_a_token_for_tasks_of_producers_that_put_none(self, broker: Broker) -> None:
-        assert broker.run(ops.rouse(broker.queue)) is False
+        assert broker.run(ops.rouse(broker.queue)) is ops.Roused.NOTHING
         broker.raw.lpush(broker.queue.pending, "from-go")
 
-        assert broker.run(ops.rouse(broker.queue)) is True
-        assert broker.run(ops.rouse(broker.queue)) is False
+        assert broker.run(ops.rouse(broker.queue)) is ops.Roused.PUT
+        assert broker.run(ops.rouse(broker.queue)) is ops.Roused.LIES
 
         assert broker.raw.llen(broker.queue.wake) == 1
 

@@ -63,6 +63,14 @@ def test_tasks_are_handed_out(full: Broker) -> None:
     assert full.dequeue("w2", limit=1, call=3) == []
 
 
+def test_a_dequeue_is_called_off(full: Broker) -> None:
+    """Also one that has not come yet, which is noted."""
+    assert full.dequeue("w2", limit=0, call=5) == []
+
+    assert full.dequeue("w2", limit=1, call=5) == []
+    assert full.dequeue("w2", limit=1, call=6) == ["p1"]
+
+
 def test_leases_are_extended(full: Broker) -> None:
     assert full.run(ops.extend_leases(full.queue, ["run-1"], owner="w1", lease_s=90, now_ns=NOW_NS)).kept == [True]
 
@@ -74,6 +82,15 @@ def test_tasks_are_settled(full: Broker, outcome: Outcome) -> None:
     ends = [Settlement(f"run-{number}", outcome, b"m" * 100, result=b"r") for number in range(3)]
 
     assert full.run(ops.settle(full.queue, ends, owner="w1", now_ns=NOW_NS)) == "111"
+
+
+def test_tasks_are_settled_and_others_handed_out(full: Broker) -> None:
+    asked = ops.dequeue(full.queue, owner="w1", call=2, limit=1, lease_s=30, now_ns=NOW_NS)
+
+    taken = full.run(ops.settle_and_dequeue([f"run-{number}" for number in range(8)], asked))
+
+    assert taken is not None
+    assert taken.tasks == [("p1", b"p1")]
 
 
 def test_presence_is_written(full: Broker) -> None:

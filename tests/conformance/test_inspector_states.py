@@ -265,7 +265,7 @@ def test_an_inspector_reads_what_gos_reads(one_server: Broker, scenario: dict[st
     answer = follow(one_server, steps_of(one_server, scenario), scenario["now_ns"])
 
     assert described(operation, answer) == wanted(operation, returns["value"])
-    assert theirs(one_server) == expected(scenario["after"]), "presence that has expired is pruned as Go prunes it"
+    assert theirs(one_server) == expected(scenario["before"]), "a look changes nothing; Go's prunes what has expired"
 
 
 def test_options_of_entries_are_gos_own_words(one_server: Broker) -> None:

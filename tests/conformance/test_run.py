@@ -1,6 +1,8 @@
 """What a worker does to its tasks, on every store: dequeue, extend, settle, and the fence around all of it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -94,6 +96,34 @@ class TestDequeue:
 
         assert broker.dequeue() == ["d"]
 
+    def test_a_call_that_is_called_off_returns_what_it_handed_out(self, broker: Broker) -> None:
+        broker.enqueue("a", "b", "c")
+        broker.dequeue(limit=2)
+
+        assert broker.dequeue(limit=0) == ["a", "b"]
+        assert broker.dequeue(limit=0, call=2) == []
+
+    def test_a_call_that_was_called_off_hands_nothing_out_when_it_comes(self, broker: Broker) -> None:
+        """As a request does that waited in Redis on a connection that nobody reads any more."""
+        assert broker.dequeue(limit=0, call=7) == []
+        broker.enqueue("a", "b")
+        before = broker.dump()
+
+        assert broker.dequeue(call=7) == []
+
+        assert broker.dump() == before
+        assert broker.dequeue(call=8, limit=1) == ["a"]
+
+    def test_a_call_that_comes_after_a_later_one_hands_nothing_out(self, broker: Broker) -> None:
+        broker.enqueue("a", "b")
+        broker.dequeue(call=10, limit=1)
+        before = broker.dump()
+
+        assert broker.dequeue(call=9) == []
+
+        assert broker.dump() == before
+        assert broker.dequeue(call=11) == ["b"]
+
     def test_a_repeat_on_another_lane_is_a_new_call(self, broker: Broker) -> None:
         broker.enqueue("a", "b")
 
@@ -133,6 +163,32 @@ class TestDequeue:
         assert broker.raw.lrange(broker.queue.active, 0, -1) == [b"good"]
         assert not broker.raw.exists(broker.queue.task("stub")), "a stub would block its id"
         assert broker.raw.get(broker.queue.task("damaged")) == b"not a hash", "what is not ours stays"
+
+    @pytest.mark.parametrize("missing", ["state", "pending_since"])
+    def test_a_task_with_other_fields_is_looked_at_however_many_it_has(self, broker: Broker, missing: str) -> None:
+        """Go gives a unique task back without the time since which it waits: three fields, as of a plain one."""
+        lock = broker.queue.unique_prefix + "a:1"
+        broker.enqueue("a")
+        broker.raw.hdel(broker.queue.task("a"), missing)
+        broker.raw.hset(broker.queue.task("a"), "unique_key", lock)
+        broker.raw.set(lock, "a", ex=5)
+
+        taken = broker.run(ops.dequeue(broker.queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=NOW_NS))
+
+        assert taken.tasks == [("a", b"a")]
+        assert broker.raw.ttl(lock) > 50
+        assert state_of(broker, "a") == "active"
+        assert not broker.raw.hexists(broker.queue.task("a"), "pending_since")
+
+    def test_leases_of_many_are_kept_sorted(self, real_server: Broker) -> None:
+        """Not as a list, in which each is looked for from the start; and nothing else stands among them."""
+        ids = [f"id-{number}" for number in range(10)]
+        real_server.enqueue(*ids)
+        real_server.dequeue()
+
+        lease = real_server.queue.lease
+        assert real_server.raw.object("encoding", lease) != b"listpack"
+        assert sorted(real_server.raw.zrange(lease, 0, -1)) == [each.encode() for each in ids]
 
     def test_a_large_batch(self, broker: Broker) -> None:
         ids = [f"id-{number}" for number in range(450)]
@@ -376,10 +432,11 @@ class TestSettle:
         assert broker.dump() == before
 
     def test_the_scan_of_a_long_active_list_is_bounded(self, any_broker: Broker) -> None:
-        """Tasks beyond the budget are not looked at and are sent again."""
+        """Tasks beyond the budget are not looked for and are sent again."""
         ids = [f"id-{number}" for number in range(60)]
         any_broker.enqueue(*ids)
         any_broker.dequeue()
+        any_broker.raw.linsert(any_broker.queue.active, "BEFORE", ids[30], "y")
         for _ in range(4):
             any_broker.raw.rpush(any_broker.queue.active, *(f"x{number}" for number in range(10_000)))
 
@@ -482,6 +539,209 @@ class TestLimits:
         assert any_broker.raw.zrange(queue.archived, 0, -1) == [b"a"]
         hashes = [key for key in any_broker.dump() if b"}:t:" in key]
         assert hashes == [queue.task("a").encode()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What a turn finds where the tasks f to j are pending, and what it hands out, of four that are asked for."""
+
+    taken: str
+    prepare: Callable[[Broker], object] = lambda broker: None
+    how: dict[str, Any] = field(default_factory=dict)
+
+
+def lock_next(broker: Broker) -> None:
+    lock = broker.queue.unique_prefix + "f:1"
+    broker.raw.hset(broker.queue.task("f"), "unique_key", lock)
+    broker.raw.set(lock, "f", ex=5)
+
+
+def limit_next(broker: Broker) -> None:
+    """As of a task that Go pushed: checked when it is handed out."""
+    for task_id in "fg":
+        broker.raw.hset(broker.queue.task(task_id), "taskq_limit", "c 1 1 t:")
+
+
+def cancel_next(broker: Broker) -> None:
+    """The next holds the only place of a limit, which another waits for, and is a step of a cancelled workflow."""
+    queue = broker.queue
+    workflow = queue.wake.removesuffix("wake") + "wf:w"
+    broker.enqueue("y", "z", limit="c 1 1 t:")
+    broker.raw.ltrim(queue.pending, 0, 0)
+    broker.raw.hset(queue.task("y"), "taskq_step", f"0 s 0 {workflow}")
+    broker.raw.hset(workflow, "state", "cancelled")
+
+
+def damage_record(broker: Broker) -> None:
+    broker.raw.delete(broker.queue.call("w1"))
+    broker.raw.rpush(broker.queue.call("w1"), "10:1:a")
+
+
+SCENES = {
+    "plain": Scene(taken="fghi"),
+    "one is left": Scene(taken="j", prepare=lambda broker: broker.raw.ltrim(broker.queue.pending, 0, 0)),
+    "no token": Scene(taken="fghi", prepare=lambda broker: broker.raw.delete(broker.queue.wake)),
+    "bytes": Scene(taken="fgh", how={"max_bytes": 3}),
+    "most active": Scene(taken="f", how={"max_active": 3}),
+    "none but active": Scene(taken="", how={"max_active": 2}),
+    "most active, set by people": Scene(
+        taken="fg", how={"max_active": 3}, prepare=lambda broker: broker.raw.hset(broker.queue.limits, "o:c:", "4")
+    ),
+    "how long each waited": Scene(taken="fghi", how={"tell_waits": True}),
+    "no message": Scene(taken="fhi", prepare=lambda broker: broker.raw.delete(broker.queue.task("g"))),
+    "a unique lock": Scene(taken="fghi", prepare=lock_next, how={"lock_s": 77}),
+    "a limit": Scene(taken="fhi", prepare=limit_next),
+    "a cancelled step with a place": Scene(taken="", prepare=cancel_next),
+    "a record of another type": Scene(taken="fghi", prepare=damage_record),
+    "another lane": Scene(taken="fghi", how={"lane": "-1"}),
+}
+
+
+class TestSettleAndDequeue:
+    """A turn of a worker of quick tasks as one script."""
+
+    @staticmethod
+    def turn(broker: Broker, *done: str, owner: str = "w1", call: int = 2, limit: int = 2) -> list[str] | None:
+        asked = ops.dequeue(broker.queue, owner=owner, call=call, limit=limit, lease_s=30, now_ns=NOW_NS)
+        taken = broker.run(ops.settle_and_dequeue(done, asked))
+        return None if taken is None else [task_id for task_id, _ in taken.tasks]
+
+    @pytest.mark.parametrize("done", ["a b", "b a", "c d", "d c", "a b c d", "d b c a", "a", "d", "b c", "c a"])
+    def test_tasks_are_settled_and_others_handed_out(self, broker: Broker, done: str) -> None:
+        """Wherever they stand in the active list, and in any order."""
+        broker.enqueue(*"abcdefg")
+        broker.dequeue(limit=4)
+
+        assert self.turn(broker, *done.split()) == ["e", "f"]
+
+        for name in done.split():
+            assert state_of(broker, name) is None
+        for name in set("abcdef") - set(done.split()):
+            assert state_of(broker, name) == "active"
+        assert state_of(broker, "g") == "pending"
+        assert broker.raw.get(broker.queue.processed) == str(len(done.split())).encode()
+        assert broker.raw.ttl(broker.queue.daily_processed(NOW_S)) > 0
+
+    @pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
+    def test_it_does_what_the_two_do(self, any_broker: Broker, scene: Scene) -> None:
+        """And answers as the second of them."""
+        broker, done = any_broker, ["a", "b", "c"]
+
+        def play(*, as_one: bool) -> tuple[ops.Dequeued | None, dict[bytes, Any], dict[bytes, int]]:
+            broker.store.flush()
+            broker.enqueue(*"abcdefghij")
+            broker.dequeue(call=9, limit=3)
+            broker.dequeue("w2", limit=2)
+            scene.prepare(broker)
+            asked = ops.dequeue(
+                broker.queue, owner="w1", call=10, limit=4, lease_s=40, now_ns=NOW_NS + SECOND, **scene.how
+            )
+            if as_one:
+                answer = broker.run(ops.settle_and_dequeue(done, asked))
+            else:
+                assert broker.run(ops.settle_done(broker.queue, done, owner="w1", now_ns=NOW_NS + SECOND)) == "111"
+                answer = broker.run(asked)
+            after = {key: value for key, value in broker.dump().items() if b":rcpt:" not in key}
+            return answer, after, {key: broker.raw.ttl(key) for key in after}
+
+        one, after_one, lives_one = play(as_one=True)
+        two, after_two, lives_two = play(as_one=False)
+
+        assert one == two
+        assert after_one == after_two
+        assert lives_one == {key: pytest.approx(lives_s, abs=5) for key, lives_s in lives_two.items()}
+        assert two is not None
+        assert "".join(task_id for task_id, _ in two.tasks) == scene.taken
+
+    @pytest.mark.parametrize("obstacle", ["paused", "empty"])
+    def test_where_nothing_is_to_be_had_it_settles(self, broker: Broker, obstacle: str) -> None:
+        broker.enqueue("a", "b", *("c" if obstacle == "paused" else ""))
+        broker.dequeue(limit=2)
+        if obstacle == "paused":
+            broker.run(ops.pause(broker.queue, now_ns=NOW_NS))
+
+        assert self.turn(broker, "a", "b") == []
+
+        assert not broker.raw.exists(broker.queue.active, broker.queue.lease, broker.queue.task("a"))
+
+    @pytest.mark.parametrize("field", ["taskq_wait", "taskq_step", "taskq_permit", "taskq_progress"])
+    def test_a_task_of_which_more_is_to_be_done_changes_nothing(self, broker: Broker, field: str) -> None:
+        broker.enqueue(*"abc")
+        broker.dequeue(limit=2)
+        broker.raw.hset(broker.queue.task("b"), field, "1")
+        before = broker.dump()
+
+        assert self.turn(broker, "a", "b") is None
+
+        assert broker.dump() == before
+
+    @pytest.mark.parametrize("done", ["a x", "a a", "a other", "a p"])
+    def test_what_is_not_this_workers_changes_nothing(self, broker: Broker, done: str) -> None:
+        broker.enqueue(*"abcd", "other", "p")
+        broker.dequeue(limit=4)
+        broker.dequeue("w2", limit=1)
+        before = broker.dump()
+
+        assert self.turn(broker, *done.split()) is None
+
+        assert broker.dump() == before
+
+    def test_a_long_scan_changes_nothing(self, any_broker: Broker) -> None:
+        ids = [f"id-{number}" for number in range(60)]
+        any_broker.enqueue(*ids)
+        any_broker.dequeue()
+        any_broker.raw.linsert(any_broker.queue.active, "BEFORE", ids[30], "y")
+        for _ in range(4):
+            any_broker.raw.rpush(any_broker.queue.active, *(f"x{number}" for number in range(10_000)))
+
+        assert self.turn(any_broker, *ids) is None
+        assert self.turn(any_broker, *ids[:30]) == []
+
+        assert any_broker.raw.zcard(any_broker.queue.lease) == 30
+
+    @pytest.mark.parametrize("call", [1, 2])
+    def test_a_call_that_was_made_already_changes_nothing(self, broker: Broker, call: int) -> None:
+        broker.enqueue(*"abcdef")
+        broker.dequeue(call=2, limit=2)
+        before = broker.dump()
+
+        assert self.turn(broker, "a", "b", call=call) is None
+
+        assert broker.dump() == before
+
+    def test_after_a_lost_reply_the_two_find_all_of_it_done(self, broker: Broker) -> None:
+        broker.enqueue(*"abcd")
+        broker.dequeue(limit=2)
+        assert self.turn(broker, "a", "b") == ["c", "d"]
+        before = broker.dump()
+
+        assert broker.settle(Outcome.DONE, "a", "b") == "00"
+        assert broker.dequeue(call=2, limit=2) == ["c", "d"]
+
+        assert broker.dump() == before
+
+    def test_a_start_is_told_to_those_who_follow(self, one_server: Broker) -> None:
+        one_server.enqueue(*"abc")
+        one_server.dequeue(limit=1)
+        one_server.run(ops.look(one_server.queue, "b", tell_end=True, tell_changes=True))
+        listening = one_server.raw.pubsub()
+        listening.subscribe(one_server.queue.done)
+        assert listening.get_message(timeout=5)["type"] == "subscribe"
+
+        assert self.turn(one_server, "a") == ["b", "c"]
+
+        assert listening.get_message(timeout=5)["data"] == b"b"
+        assert listening.get_message() is None
+        listening.close()
+
+    def test_a_token_stays_while_tasks_remain(self, broker: Broker) -> None:
+        broker.enqueue(*"abcde")
+        broker.dequeue(limit=2)
+        broker.raw.delete(broker.queue.wake)
+
+        assert self.turn(broker, "a", "b") == ["c", "d"]
+
+        assert broker.raw.llen(broker.queue.wake) == 1
 
 
 class TestFence:

@@ -6,7 +6,15 @@ import pytest
 
 from taskq_core.broker import operations as ops
 from taskq_core.wire.samples import LEVELS, Level, QueueSample
-from taskq_core.wire.tallies import HOUR_S, HOURS_KEPT, OTHER_TYPES, TYPES_MOST, TypeTally
+from taskq_core.wire.tallies import (
+    HOUR_S,
+    HOURS_KEPT,
+    OTHER_TYPES,
+    TOTALS_KEPT_S,
+    TYPE_KEPT_HOURS,
+    TYPES_MOST,
+    TypeTally,
+)
 from tests.conformance.stores import NOW_S, Broker
 
 FINEST, MINUTE = LEVELS[0], LEVELS[1]
@@ -160,3 +168,56 @@ def test_a_tally_of_another_type_is_left_alone(broker: Broker) -> None:
 
     assert tally(broker, 1, one=runs(1)) == -1
     assert broker.raw.get(broker.queue.tally(500_000)) == b"x"
+
+
+# --- totals -----------------------------------------------------------------------------------------------------------
+
+
+def totals(broker: Broker) -> dict[str, TypeTally]:
+    return broker.run(ops.read_totals(broker.queue))
+
+
+def at_hour(broker: Broker, hour: int, call: int, **types: TypeTally) -> None:
+    assert broker.run(ops.tally(broker.queue, hour, types, owner="w1", call=call)) == 1
+
+
+def test_totals_go_on_from_hour_to_hour(broker: Broker) -> None:
+    """They are what counters of metrics are made of, which must not begin anew."""
+    at_hour(broker, 500_000, 1, one=runs(2))
+    at_hour(broker, 500_001, 2, one=runs(3, failed=1), two=runs(10**12))
+    at_hour(broker, 500_001, 3, two=runs(1))
+    broker.run(ops.tally(broker.queue, 500_001, {"two": runs(1)}, owner="w1", call=3))  # a repeat
+
+    assert totals(broker) == {"one": runs(5, failed=1), "two": runs(10**12 + 1)}
+    assert TOTALS_KEPT_S - 60 < broker.raw.ttl(broker.queue.totals) <= TOTALS_KEPT_S
+
+
+def test_types_that_have_not_run_for_long_make_room_in_the_totals(broker: Broker) -> None:
+    old, later = 500_000, 500_000 + TYPE_KEPT_HOURS
+    at_hour(broker, old, 1, **{f"t{number}": runs(1) for number in range(TYPES_MOST)})
+    at_hour(broker, old + 1, 2, t0=runs(1), beyond=runs(1))
+
+    at_hour(broker, later, 3, beyond=runs(1))  # the others are not old enough yet
+    full = totals(broker)
+    at_hour(broker, later + 1, 4, new=runs(1), t0=runs(1))
+    swept = totals(broker)
+
+    assert (len(full), full[OTHER_TYPES], full["t1"]) == (TYPES_MOST + 1, runs(2), runs(1))
+    assert swept == {"t0": runs(3), "new": runs(1), OTHER_TYPES: runs(2)}
+
+
+def test_totals_of_a_later_release_are_kept_and_damaged_ones_left_out(broker: Broker) -> None:
+    later: Any = {"one": f"499999|{runs(1).encode()} 77", "bad": "x"}
+    broker.raw.hset(broker.queue.totals, mapping=later)
+
+    at_hour(broker, 500_000, 1, one=runs(1))
+
+    assert broker.raw.hget(broker.queue.totals, "one") == f"500000|{runs(2).encode()} 77".encode()
+    assert totals(broker) == {"one": runs(2)}
+
+
+def test_totals_of_another_type_are_told_of(broker: Broker) -> None:
+    broker.raw.set(broker.queue.totals, "x")
+
+    assert tally(broker, 1, one=runs(1)) == -1
+    assert broker.run(ops.read_tally(broker.queue, 500_000)) == {}

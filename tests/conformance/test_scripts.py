@@ -26,6 +26,9 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "enqueue": lambda q: ops.enqueue(q, [NewTask("a", b"m")], ReceiptLane("t")),
     "deliver": lambda q: ops.deliver(q, [("r", NewTask("a", b"m"))], claim_ends_ms=1 << 52),
     "dequeue": lambda q: ops.dequeue(q, owner="w1", call=1, limit=1, lease_s=30),
+    "settle_and_dequeue": lambda q: ops.settle_and_dequeue(
+        ["a"], ops.dequeue(q, owner="w1", call=1, limit=1, lease_s=30)
+    ),
     "settle": lambda q: ops.settle(q, [Settlement("a", Outcome.DONE)], owner="w1"),
     "extend": lambda q: ops.extend_leases(q, ["a"], owner="w1", lease_s=30),
     "claim": lambda q: ops.claim(q, "a", "c 1 1 t:", owner="w1"),
@@ -39,6 +42,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "quarantine": lambda q: ops.quarantine(q, "a", owner="w1"),
     "forward": lambda q: ops.forward(q, owner="w1", leader_ms=1000),
     "expired": lambda q: ops.list_expired(q, grace_s=30),
+    "held": lambda q: ops.list_held(q, owner="w1"),
     "recover": lambda q: ops.recover(q, [], grace_s=30),
     "clean": lambda q: ops.clean(q),
     "index": lambda q: ops.index_presence(f"asynq:{{{q.name}}}:index", "member", expiry_s=2_000_000_000),

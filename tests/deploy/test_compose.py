@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from taskq_core.settings import Settings, seconds
-from tests.deploy.tools import DEPLOY, ROOT, run, tool
+from tests.deploy.tools import DEPLOY, ROOT, longest_end_s, run, tool
 
-OURS = ("web", "api", "worker", "scheduler", "migrate")
+OURS = ("web", "api", "worker", "scheduler", "exporter", "migrate")
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +60,10 @@ def test_a_worker_has_the_time_it_needs_to_stop(config: dict[str, Any]) -> None:
     assert parts is not None
 
     grace_s = int(parts[1] or 0) * 60 + int(parts[2] or 0)
-    assert grace_s > seconds("SHUTDOWN_GRACE", Settings().shutdown_grace)
+    assert grace_s > longest_end_s(seconds("SHUTDOWN_GRACE", Settings().shutdown_grace))
 
 
-@pytest.mark.parametrize("name", ["web", "api", "worker", "scheduler", "redis"])
+@pytest.mark.parametrize("name", ["web", "api", "worker", "scheduler", "exporter", "redis"])
 def test_health_means_an_answer(config: dict[str, Any], name: str) -> None:
     test = config["services"][name]["healthcheck"]["test"]
 
@@ -72,12 +72,14 @@ def test_health_means_an_answer(config: dict[str, Any], name: str) -> None:
         compile(test[3], name, "exec")
 
 
-@pytest.mark.parametrize("name", ["worker", "scheduler"])
+@pytest.mark.parametrize("name", ["worker", "scheduler", "exporter"])
 def test_the_options_of_our_commands_are_known(config: dict[str, Any], name: str) -> None:
-    program, command, *options = config["services"][name]["command"][1:]
+    program, *words = config["services"][name]["command"][1:]
+    command = [word for word in words if not word.startswith("-")]
+    options = [word for word in words if word.startswith("-")]
 
     told = subprocess.run(
-        [sys.executable, program, command, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, program, *command, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     ).stdout
     for option in options:
         assert option.partition("=")[0] in told
@@ -118,3 +120,20 @@ def test_the_image_runs_as_nobody_special_and_hands_on_signals() -> None:
     assert len([line for line in lines if line.startswith("FROM")]) == 2
     copied = [shlex.split(line)[-2] for line in lines if line.startswith("COPY") and "--from" not in line]
     assert all((ROOT / name).exists() for name in copied)
+
+
+def test_the_guides_give_a_worker_the_time_it_needs_to_stop() -> None:
+    """Units, numbers in the text, and the rule that they follow."""
+    given = [
+        (page.name, int(number))
+        for page in (ROOT / "docs/how-to").glob("*.md")
+        for number in re.findall(
+            r"(?:TimeoutStopSec=|stop_grace_period: |terminationGracePeriodSeconds: |stopwaitsecs=)(\d+)",
+            page.read_text(encoding="utf-8"),
+        )
+    ]
+
+    assert len(given) >= 6
+    assert not [each for each in given if each[1] <= longest_end_s(30)]
+    assert longest_end_s(100) <= 100 + 25
+    assert longest_end_s(100, has_lifespans=True) <= 2 * 100 + 25

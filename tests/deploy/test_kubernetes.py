@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from taskq_core.settings import Settings
-from tests.deploy.tools import DEPLOY, run, tool
+from tests.deploy.tools import DEPLOY, longest_end_s, run, tool
 
 Objects = dict[tuple[str, str], dict[str, Any]]
 VERSION = "1.31"
@@ -49,7 +49,7 @@ def _pod(deployment: dict[str, Any]) -> dict[str, Any]:
     return pod
 
 
-DEPLOYMENTS = ["web", "api", "worker", "scheduler"]
+DEPLOYMENTS = ["web", "api", "worker", "scheduler", "exporter"]
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
@@ -81,11 +81,25 @@ def test_probes_ask_what_means_work(objects: Objects, name: str) -> None:
     assert f"--health-port={container['ports'][0]['containerPort']}" in container["command"]
 
 
+def test_prometheus_and_nobody_else_reaches_the_exporter(objects: Objects) -> None:
+    """It is open to whoever does, so the policy has to say who."""
+    (container,) = _pod(objects["Deployment", "exporter"])["containers"]
+    policy = objects["NetworkPolicy", "studio-metrics"]["spec"]
+    (rule,) = policy["ingress"]
+    labels = objects["Deployment", "exporter"]["spec"]["template"]["metadata"]["labels"]
+
+    assert "--open" in container["command"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "observability"}}}]
+    assert [port["port"] for port in rule["ports"]] == [container["ports"][0]["containerPort"]]
+    assert objects["Service", "exporter"]["spec"]["ports"][0]["port"] == 9876
+
+
 def test_the_grace_of_the_pods_is_longer_than_that_of_the_workers(objects: Objects) -> None:
     grace_s = float(objects["ConfigMap", "studio"]["data"]["TASKQ_SHUTDOWN_GRACE"])
 
     assert Settings.from_mapping({}, environ={"TASKQ_SHUTDOWN_GRACE": str(grace_s)}).shutdown_grace == grace_s
-    assert _pod(objects["Deployment", "worker"])["terminationGracePeriodSeconds"] > grace_s
+    assert _pod(objects["Deployment", "worker"])["terminationGracePeriodSeconds"] > longest_end_s(grace_s)
 
 
 def test_all_pods_are_under_the_policy(objects: Objects) -> None:

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from taskq_core.cli.processes import supervisor_config
+from taskq_core.settings import Settings
+from taskq_core.worker import WorkerConfig
+
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 
@@ -27,3 +31,11 @@ def run(*command: str, cwd: Path = ROOT) -> str:
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def longest_end_s(shutdown_grace_s: float, *, has_lifespans: bool = False) -> float:
+    """Seconds after SIGTERM in which a worker of several processes has ended."""
+    config = WorkerConfig(shutdown_grace=shutdown_grace_s)
+    supervision = supervisor_config(Settings(), {"processes": "2"}, config, has_lifespans=has_lifespans)
+    assert supervision is not None
+    return supervision.ends_within_s

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
+from xml.etree import ElementTree
 
 import httpx
 import pytest
@@ -27,10 +28,14 @@ IMAGE_SPANS = {
 
 
 @contextmanager
-def demo(**options: Any) -> Iterator[subprocess.Popen[str]]:
+def demo(*words: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """Run the demo; whatever it leaves behind is killed."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "example_project.demo"], cwd=ROOT, text=True, start_new_session=True, **options
+        [sys.executable, "-m", "example_project.demo", *map(str, words)],
+        cwd=ROOT,
+        text=True,
+        start_new_session=True,
+        **options,
     )
     try:
         yield process
@@ -40,8 +45,8 @@ def demo(**options: Any) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-def run_demo(**environment: str) -> tuple[int, str, str]:
-    with demo(env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+def run_demo(*words: object, **environment: str) -> tuple[int, str, str]:
+    with demo(*words, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         output, errors = process.communicate(timeout=TIMEOUT_S)
         with pytest.raises(ProcessLookupError):  # it left no process behind
             os.killpg(process.pid, 0)
@@ -69,9 +74,9 @@ def one_task(request: str, service: str, queue: str, *own: str) -> list[tuple[in
     ]
 
 
-def test_the_demo_shows_one_trace_for_every_request() -> None:
+def test_the_demo_shows_one_trace_for_every_request(tmp_path: Path) -> None:
     """It exits 0 after real requests to both sites, and prints for each the tree that its tasks hang from."""
-    status, output, errors = run_demo()
+    status, output, errors = run_demo("--trace-svg", tmp_path / "trace.svg")
 
     assert (status, errors) == (0, "")
     assert output.endswith("\nAll 13 tasks of 8 requests are done, each in the trace of its request.\n")
@@ -95,6 +100,9 @@ def test_the_demo_shows_one_trace_for_every_request() -> None:
     assert sorted(name for depth, name, _ in batch if depth == 2) == ["process default"] * 4 + ["process low"] * 2
     own = [name for spans in IMAGE_SPANS.values() for name in spans] * 2
     assert sorted(name for depth, name, _ in batch if depth == 3) == sorted(own)
+    drawn = ElementTree.parse(tmp_path / "trace.svg").iter("{http://www.w3.org/2000/svg}text")
+    names = [name for _, name, _ in shown["POST /photos/2/resize on the FastAPI app"]]
+    assert [each.text for each in drawn if each.text in names] == names
 
 
 STRIPPED = """

@@ -12,11 +12,12 @@ import random
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from types import CodeType
 
-from tests.fuzz.corpora import corpus, keep, run
+from tests.fuzz.corpora import ALL, corpus, keep, run
 from tests.fuzz.mutation import mutate
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.pages import ready
 
 
 class NewLines:
@@ -33,7 +34,7 @@ class NewLines:
 
     def _see(self, code: CodeType, line: int) -> object:
         assert self._monitoring is not None
-        if "taskq_core" in code.co_filename:
+        if any(room in code.co_filename for room in ("taskq_core", "taskq_fastapi", "taskq_django")):
             self._fresh = True
         return self._monitoring.DISABLE  # each line is told once
 
@@ -46,12 +47,17 @@ def main() -> int:
     """Run; return 1 if something was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=1.0, help="how long, for all targets together (default: 1)")
-    parser.add_argument("--target", choices=TARGETS, action="append", help="only this one; may be repeated")
+    parser.add_argument("--target", choices=ALL, action="append", help="only this one; may be repeated")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32, help="printed, to do the same again")
     options = parser.parse_args()
-    targets = options.target or list(TARGETS)
+    targets = options.target or list(ALL)
     print(f"seed {options.seed}", flush=True)
-    draw = random.Random(options.seed)
+    with ready():
+        return fuzz(targets, options.minutes, random.Random(options.seed))
+
+
+def fuzz(targets: Sequence[str], minutes: float, draw: random.Random) -> int:
+    """Run; return 1 if something was found."""
     lines = NewLines()
     for target in targets:
         pool = [file.read_bytes() for file in corpus(target)]
@@ -59,12 +65,12 @@ def main() -> int:
             run(target, data)
         lines.seen()
         began, runs, kept = time.monotonic(), 0, len(pool)
-        while time.monotonic() - began < options.minutes * 60 / len(targets):
+        while time.monotonic() - began < minutes * 60 / len(targets):
             data = mutate(draw.choice(pool), pool, draw)
             runs += 1
             try:
                 if runs % 50:
-                    TARGETS[target](data)
+                    ALL[target](data)
                 else:
                     run(target, data)  # looking at memory makes it slow
             except Exception:

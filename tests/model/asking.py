@@ -43,7 +43,7 @@ locks = st.sampled_from(("", "", *LOCKS, *LOCKS, *(f"{lock}:{rule}" for lock in 
 """Some with a rule behind them."""
 delays = st.sampled_from((1, 9_999, 10_000, 20_001))
 outcomes = st.sampled_from(tuple(Outcome))
-DEEDS = ("extend", "write_result", "note", "quarantine", *Outcome)
+DEEDS = ("extend", "write_result", "note", "quarantine", "settle_and_dequeue", *Outcome)
 """What the worker of a task can do to it."""
 seldom = st.sampled_from((False, False, False, False, True))
 pauses = st.sampled_from((0, 0, 10, 40))

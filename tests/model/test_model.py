@@ -57,20 +57,55 @@ def test_the_store_equals_the_model(
 
 OPERATIONS = {
     *("enqueue", "look", "revoke", "dequeue", "settle", "extend_leases", "write_result", "note", "quarantine"),
-    *("list_expired", "recover", "forward", "clean", "lead", "resign", "adopt", "tick"),
+    *(
+        "settle_and_dequeue",
+        "settled and dequeued",
+        "list_expired",
+        "recover",
+        "forward",
+        "clean",
+        "lead",
+        "resign",
+        "adopt",
+        "tick",
+    ),
     *("gather", "read_members", "combine", "sweep", "reclaim", "expel", "give_back"),
     *("run_tasks", "archive_tasks", "delete_tasks", "wait_tasks", "rewrite", "pause", "resume", "rouse"),
     *("close_queue", "discard", "purge", "move_out", "move_in", "move_end", "probe", "mend", "set_aside"),
 }
 
 MUTANTS = {
-    "settle: no fence": ("settle", "fields[1] == fence", "true"),
+    "settle: no fence": ("settle", "owner == fence", "true"),
     "settle: the lease stays": ("settle", "redis.call('ZREM', KEYS[2], unpack(gone))", ""),
     "settle: the lock is kept": ("settle", "redis.pcall('GET', lock) == id", "false"),
+    "settle_and_dequeue: no fence": ("settle_and_dequeue", "owner == fence", "owner"),
+    "settle_and_dequeue: the task stays": ("settle_and_dequeue", "redis.call('DEL', unpack(task_keys, 1, size))", ""),
+    "settle_and_dequeue: the lease stays": (
+        "settle_and_dequeue",
+        "redis.call('ZREM', lease, unpack(ids, before + 1, before + size))",
+        "",
+    ),
+    "settle_and_dequeue: nothing is counted": (
+        "settle_and_dequeue",
+        "count(prefix, 'processed', size, now_s, counters_s)",
+        "",
+    ),
+    "settle_and_dequeue: more than a deletion is needed": ("settle_and_dequeue", "or next(marks)", ""),
+    "settle_and_dequeue: more than asked": (
+        "settle_and_dequeue",
+        "local limit = tonumber(ARGV[4])",
+        "local limit = tonumber(ARGV[4]) + 1",
+    ),
+    "settle_and_dequeue: no receipt": (
+        "settle_and_dequeue",
+        "redis.call('SET', KEYS[6], ARGV[3] .. ':' .. handed_out, 'EX', ARGV[6])",
+        "",
+    ),
+    "settle_and_dequeue: a number that was used": ("settle_and_dequeue", "number >= tonumber(ARGV[3])", "false"),
     "recover: no second look": (
         "recover",
-        "score == ARGV[i + 2] and tonumber(score) <= cutoff and message == ARGV[i + 3]",
-        "true",
+        "is_lost and score == ARGV[i + 2] and message == ARGV[i + 3]",
+        "score",
     ),
     "extend: no fence": ("extend", "fields[1] == ARGV[2] .. ':' .. score", "true"),
     "extend: the fence stays behind": ("extend", "redis.call('HSET', key, 'taskq_owner', owner)", ""),
@@ -101,7 +136,7 @@ def mutant(name: str, old: str, new: str) -> Script:
     text = load(name).text
     assert old in text, f"{name} does not say {old!r} any more"
     text = text.replace(old, new)
-    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+    return Script(name, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), (text,))
 
 
 @pytest.mark.parametrize("change", MUTANTS.values(), ids=MUTANTS)

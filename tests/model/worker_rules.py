@@ -86,6 +86,18 @@ class WorkerRules(Asking):
         still = [each for each in ids if self.model.is_run_by(queue, each, owner)]
         assert [each for each, _ in self.ask(operation).tasks] == still
 
+    @rule(name=queues, worker=workers)
+    def call_a_dequeue_off_that_comes_late(self, name: str, worker: int) -> None:
+        """After it was called off, and after a later one, it hands out nothing."""
+        keys, _ = self.here(name)
+        owner, earlier, call = self.tokens[worker], self.next(), self.next()
+        for number, limit in ((call, 0), (call, 3), (earlier, 3)):
+            operation = ops.dequeue(
+                keys, owner=owner, call=number, limit=limit, lease_s=LEASE_S, now_ns=self.model.now_ns
+            )
+            assert self.ask(operation).tasks == []
+        self.calls[name, owner] = (call, [], self.model.now_s)
+
     def run_by(self, name: str, worker: int) -> list[str]:
         queue = self.model.queues[name]
         return [each for each in queue.tasks if self.model.is_run_by(queue, each, self.tokens[worker])]
@@ -121,6 +133,53 @@ class WorkerRules(Asking):
         assert self.ask(operation) == self.model.settle(queue, settlements, self.tokens[worker])
 
     @precondition(lambda self: self.leases)
+    @rule(name=queues, worker=workers, count=st.integers(1, 3), limit=st.integers(1, 3))
+    def settle_and_dequeue(self, name: str, worker: int, count: int, limit: int) -> None:
+        """It does what the two would do, or nothing."""
+        keys, queue = self.here(name)
+        owner, call = self.tokens[worker], self.next()
+        done = self.run_by(name, worker)[-count:]
+        if not done:
+            return
+        asked = ops.dequeue(keys, owner=owner, call=call, limit=limit, lease_s=LEASE_S, now_ns=self.model.now_ns)
+        answer = self.ask(ops.settle_and_dequeue(done, asked))
+        if answer is None:
+            return
+        self.counts["settled and dequeued"] = self.counts.get("settled and dequeued", 0) + 1
+        for each in done:
+            task = queue.tasks[each]
+            plain = (lock_named_by(task), task.cursor, task.result, task.waited)
+            assert plain == ("", "", None, False), "more is to be done than delete it"
+        ends = [Settlement(task_id, Outcome.DONE) for task_id in done]
+        assert self.model.settle(queue, ends, owner) == "1" * len(done)
+        expected = self.model.dequeue(queue, owner, limit, LEASE_S)
+        assert answer.tasks == [(each, queue.tasks[each].message) for each in expected]
+        self.leases |= {(name, owner, each) for each in expected}
+        if expected:
+            self.calls[name, owner] = (call, expected, self.model.now_s)
+
+    @rule(name=queues, worker=workers, new=st.sets(ids, min_size=2, max_size=5), limit=st.integers(1, 3))
+    def take_turns(self, name: str, worker: int, new: set[str], limit: int) -> None:
+        """As a worker of quick tasks does: most that is enqueued otherwise needs more than to be deleted."""
+        self.enqueue(name, [(each, "", "", "") for each in sorted(new)])
+        self.dequeue(name, worker, limit, was_woken=False)
+        self.settle_and_dequeue(name, worker, limit, limit)
+
+    @precondition(lambda self: self.calls and self.leases)
+    @rule(name=queues, worker=workers, earlier=st.booleans())
+    def settle_and_dequeue_late(self, name: str, worker: int, earlier: bool) -> None:
+        """With the number of a call that was made already, or of one before it, it does nothing."""
+        keys, _ = self.here(name)
+        owner = self.tokens[worker]
+        call, _, at_s = self.calls.get((name, owner), (0, [], 0))
+        held = self.run_by(name, worker)
+        if not held or at_s + LEASE_S <= self.model.now_s:
+            return
+        number = call - 1 if earlier else call
+        asked = ops.dequeue(keys, owner=owner, call=number, limit=1, lease_s=LEASE_S, now_ns=self.model.now_ns)
+        assert self.ask(ops.settle_and_dequeue(held[-1:], asked)) is None
+
+    @precondition(lambda self: self.leases)
     @rule(name=queues, worker=workers, picked=picks)
     def extend(self, name: str, worker: int, picked: list[int]) -> None:
         keys, queue = self.here(name)
@@ -128,6 +187,14 @@ class WorkerRules(Asking):
         owner = self.tokens[worker]
         operation = ops.extend_leases(keys, task_ids, owner=owner, lease_s=LEASE_S, now_ns=self.model.now_ns)
         assert self.ask(operation).kept == self.model.extend(queue, task_ids, owner, LEASE_S)
+
+    @rule(name=queues, worker=workers, limit=st.integers(1, 3))
+    def go_on(self, name: str, worker: int, limit: int) -> None:
+        """A worker takes tasks and is at them for so long that it extends their leases, and renews their locks."""
+        self.dequeue(name, worker, limit, was_woken=False)
+        self.advance(20)
+        if self.leases:
+            self.extend(name, worker, [0, 1, 2])
 
     @precondition(lambda self: self.leases)
     @rule(name=queues, worker=workers, pick=numbers)
@@ -185,6 +252,9 @@ class WorkerRules(Asking):
             assert not self.ask(ops.write_result(keys, task_id, b"of a zombie", owner=owner))
         elif kind == "note":
             assert not self.ask(ops.note(keys, task_id, {ops.CURSOR_FIELD: b"of a zombie"}, owner=owner))
+        elif kind == "settle_and_dequeue":
+            asked = ops.dequeue(keys, owner=owner, call=self.next(), limit=1, lease_s=LEASE_S, now_ns=now_ns)
+            assert self.ask(ops.settle_and_dequeue([task_id], asked)) is None
         elif kind == "quarantine":
             assert not self.ask(ops.quarantine(keys, task_id, owner=owner, now_ns=now_ns))
         else:

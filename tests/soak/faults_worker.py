@@ -3,17 +3,22 @@
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 from taskq_core.broker.scripts import load
 from tests.soak import program
 from tests.soak.schedule import PlannedFault
-from tests.soak.stage import Stage
+from tests.soak.stage import Place, Stage
 
 SETTLE = load("settle").sha.encode()
+SETTLE_AND_DEQUEUE = load("settle_and_dequeue").sha.encode()
+"""A worker acknowledges with this one in most turns while it has much to do, with the other one else."""
 RECOVER = load("recover").sha.encode()
 LATE_S = 20.0
 """Seconds that recoveries may take longer where other faults stand in their way."""
+BURST = 240
+"""Quick tasks, of which each worker gets some turns' worth."""
 AGAIN_S = 6.0
 """Seconds in which tasks that were taken back have run again."""
 
@@ -29,16 +34,24 @@ def killed(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def killed_at_each_step(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """2: SIGKILL when the worker has just sent an acknowledgement that is kept from Redis, or one that has arrived."""
+    """2: SIGKILL when the worker has just sent an acknowledgement that is kept from Redis, or one that has arrived.
+
+    Two of four in a turn that takes other tasks as well.
+    """
     draw = random.Random(fault.seed)
     place = stage.take("worker", draw)
-    held = place.relay.hold_request(SETTLE)
+    is_turn = (fault.variant // 2) % 2 == 0
+    met = place.relay.met.copy()
+    held = place.relay.hold_request(*(SETTLE_AND_DEQUEUE,) if is_turn else (SETTLE, SETTLE_AND_DEQUEUE))
     stage.held.append(held)
-    for _ in range(100):
+    for count in range(100):
         if held.came.is_set():
             break
+        if is_turn and count % 20 == 0:
+            _burst(stage)
         yield 0.05
     stage.expect(held.came.is_set(), "fault 2: the worker settled nothing within 5 s")
+    _tell_met(stage, place, met)
     if fault.variant % 2:
         held.let_go()  # it arrives, and the worker does not live to see the answer
         stage.kill(place)
@@ -145,21 +158,24 @@ def poisoned(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def lost_acknowledgement(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """13: a request that settles tasks is lost on its way, or its answer is."""
+    """13: requests that settle tasks, alone or in one with a dequeue, are lost on their way, or their answers are."""
     draw = random.Random(fault.seed)
     place = stage.take("worker", draw)
-    before = place.relay.trapped
+    before, met = place.relay.trapped, place.relay.met.copy()
     for count in range(max(2, int(fault.lasts_s))):
-        if (count + fault.variant) % 2:
-            place.relay.drop_reply_to(SETTLE)
-        else:
-            place.relay.drop_request(SETTLE)
+        for word in (SETTLE, SETTLE_AND_DEQUEUE):
+            if (count + fault.variant) % 2:
+                place.relay.drop_reply_to(word)
+            else:
+                place.relay.drop_request(word)
+        _burst(stage)
         yield 1.0
     for _ in range(100):  # Redis may not be there to acknowledge anything just now
         if place.relay.trapped > before:
             break
         yield 0.2
     stage.expect(place.relay.trapped > before, f"fault 13: {place.name} acknowledged nothing")
+    _tell_met(stage, place, met)
     place.relay.forward()
     stage.give_back(place)
 
@@ -189,6 +205,17 @@ def scheduler_lost(stage: Stage, fault: PlannedFault) -> Iterator[float]:
         yield fault.lasts_s
         stage.thaw(place)
     stage.give_back(place)
+
+
+def _burst(stage: Stage) -> None:
+    """Enqueue so many tasks that all workers go on for some turns in which they settle several and take others."""
+    stage.enqueue_together([program.aquick.s(stage.slot()) for _ in range(BURST)])
+
+
+def _tell_met(stage: Stage, place: Place, before: Counter[bytes]) -> None:
+    """Note which requests that settle a fault has met since."""
+    met = place.relay.met - before
+    stage.ledger.write("met", place=place.name, settle=met[SETTLE], settle_and_dequeue=met[SETTLE_AND_DEQUEUE])
 
 
 def _terminated(stage: Stage, fault: PlannedFault, *, expects: str) -> Iterator[float]:

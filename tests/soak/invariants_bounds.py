@@ -79,8 +79,29 @@ def _silent_at(process: Process | None, started: float, until: float, evidence: 
     return min(moments, default=None)
 
 
+def _unexplained(evidence: Evidence) -> list[str]:
+    """Find the tasks that were taken back although no worker ended or was out of touch in all the time before.
+
+    Whose the task was is not known where its function was not called.
+    """
+    incidents, reach_s = evidence.incidents, evidence.profile.leases.takeover_s + 1.0 + BACK_OFF_S
+    windows = [*incidents.outages, *incidents.failovers, *incidents.stalls]
+    for worker in incidents.workers:
+        windows += worker.blocked
+        if worker.died or worker.terminated is not None:
+            began = worker.ended if worker.terminated is None else worker.terminated
+            windows.append(Window(began, worker.ended))
+    return [
+        event["id"]
+        for event in evidence.history.events
+        if event["event"] == "recovered"
+        and event["id"] not in incidents.damaged
+        and not any(window.start <= event["t"] and event["t"] - reach_s <= window.end for window in windows)
+    ]
+
+
 def bounded_recovery(evidence: Evidence) -> Verdict:
-    """11: a lost worker's task is available again within lease + grace + interval of the recoverer."""
+    """11: a lost worker's task is available again within lease + grace + interval of the recoverer, and no other is."""
     verdict = Verdict(number=11, title="each recovery within lease + grace + interval")
     found = recoveries(evidence)
     for recovery in found:
@@ -90,6 +111,8 @@ def bounded_recovery(evidence: Evidence) -> Verdict:
                 f"{recovery.limit_s:.1f} are allowed",
                 recovery.task_id,
             )
+    for task_id in _unexplained(evidence):
+        verdict.fail(f"{task_id} was taken back, and no worker had gone silent", task_id)
     seconds = [recovery.seconds for recovery in found]
     verdict.figures["recoveries"] = len(found)
     if found:

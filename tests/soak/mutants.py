@@ -1,4 +1,4 @@
-"""`python -m tests.soak.mutants`: the soak is tested, too. It must turn red for each of ten ways to break the queue.
+"""`python -m tests.soak.mutants`: the soak is tested, too. It must turn red for each of eleven ways to break the queue.
 
 Each mutant is a small change of a copy of the tree, in a folder that is deleted afterwards, and a schedule of faults
 that exposes it. A control runs all these faults on an unchanged copy, and must be green. Ends with 0 if all is so.
@@ -53,7 +53,7 @@ MUTANTS = (
     Mutant(
         name="no fence",
         changes=(
-            Change(file=f"{LUA}/settle.lua", old="fields[1] == fence", new="fields[1]"),
+            Change(file=f"{LUA}/_ends.lua", old="owner == fence", new="owner"),
             Change(
                 file=f"{LUA}/extend.lua",
                 old="fields[1] == ARGV[2] .. ':' .. score",
@@ -68,7 +68,7 @@ MUTANTS = (
         changes=(
             Change(
                 file=f"{LUA}/recover.lua",
-                old="score and score == ARGV[i + 2] and tonumber(score) <= cutoff and message == ARGV[i + 3]",
+                old="is_lost and score == ARGV[i + 2] and message == ARGV[i + 3]",
                 new="true",
             ),
         ),
@@ -88,13 +88,27 @@ MUTANTS = (
         shows=frozenset({6}),
     ),
     Mutant(
+        name="turn without receipt",
+        changes=(
+            Change(
+                file=f"{LUA}/settle_and_dequeue.lua",
+                old="-- include _hand_out",
+                new="ARGV[3] = '0' -- what it hands out is noted for no call\n-- include _hand_out",
+            ),
+        ),
+        faults=(13,),
+        shows=frozenset({11}),
+    ),
+    Mutant(
         name="ack before handler",
         changes=(
             Change(
                 file="taskq_core/worker/executor.py",
-                old="        if task.is_coroutine:\n            self._start_coroutine(run)\n        else:\n",
+                old="        if task.is_coroutine or (task.runs_in_process and self._processes is not None):\n"
+                "            self._start_coroutine(run)\n        else:\n",
                 new="        self._report_end(run)\n"
-                "        if task.is_coroutine:\n            self._start_coroutine(run)\n        else:\n",
+                "        if task.is_coroutine or (task.runs_in_process and self._processes is not None):\n"
+                "            self._start_coroutine(run)\n        else:\n",
             ),
         ),
         faults=(1,),

@@ -7,7 +7,19 @@ from taskq_core.wire import QueueKeys
 
 ALWAYS = (
     *("absent", "call", "lim:due", "lim:check", "lim:keepers", "lim:wake", "leader", "limits", "letters", "moved"),
-    *("rcpt", "samples", "tally", "tick", "unconfirmed", "urgent", "wake", "wf-ended", "wf-open", "wf-queues"),
+    *(
+        "rcpt",
+        "samples",
+        "tally",
+        "tick",
+        "totals",
+        "unconfirmed",
+        "urgent",
+        "wake",
+        "wf-ended",
+        "wf-open",
+        "wf-queues",
+    ),
     *("wf-out", "wf-notes", "wf-receipts", "wf-running", "wf-steps"),
 )
 """Keys whose being there says nothing; what is in some of them is looked at by itself."""

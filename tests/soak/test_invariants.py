@@ -293,6 +293,15 @@ BROKEN: list[tuple[str, Callable[[Evidence], Verdict], Broken]] = [
         ),
     ),
     (
+        "a task that nobody lost is taken back",
+        invariants_bounds.bounded_recovery,
+        lambda: evidence(
+            *enqueued(1.0, "a"),
+            event(14.0, "recovered", id="a", pid=WORKER_B, who="worker-1"),
+            *ran(15.0, "a", pid=WORKER_B, attempt=2),
+        ),
+    ),
+    (
         "a call that kept Redis",
         invariants_bounds.flat_and_quick,
         lambda: evidence(*SOUND, event(5.0, "slow call", what="EVALSHA x", seconds=0.08, unix=100.0, server=0)),

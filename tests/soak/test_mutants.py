@@ -40,7 +40,7 @@ def test_a_mutant_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     files_of(mutant, tmp_path)
     apply(mutant, tmp_path)
 
-    with pytest.raises(StalePatchError, match=r"stands 0 times in taskq_core/broker/lua/settle\.lua, expected once"):
+    with pytest.raises(StalePatchError, match=r"stands 0 times in taskq_core/broker/lua/_ends\.lua, expected once"):
         apply(mutant, tmp_path)
 
 
@@ -49,6 +49,7 @@ def test_those_of_the_catalogue_and_of_rules_are_there() -> None:
         "no fence",
         "recovery without re-check",
         "no ack retry",
+        "turn without receipt",
         "ack before handler",
         "no lease extension",
         "leaking lock",

@@ -25,7 +25,7 @@ from taskq_core import (
     TaskQ,
     preparer,
 )
-from taskq_core.client import AFTER_FAILURE_S
+from taskq_core.client.sync import AFTER_FAILURE_S
 from taskq_core.errors import BrokerFullError
 from taskq_core.wire import TaskMessage, decode_message
 from tests.redis_server import RedisServer

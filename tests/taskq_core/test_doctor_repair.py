@@ -266,6 +266,11 @@ KEYS: dict[str, KeyCase] = {
         kind=KeyKind.ENDLESS,
         after=expires(lambda bench: bench.queue.tally(500_000), 93_600),
     ),
+    "totals that never end": KeyCase(
+        do=lambda bench: bench.raw.hset(bench.queue.totals, "a", f"5|{TypeTally.empty().encode()}"),
+        kind=KeyKind.ENDLESS,
+        after=expires(lambda bench: bench.queue.totals, 7_776_000),
+    ),
     "a history of another type": misplaced(lambda bench: bench.keys.scheduler_history("e")),
     "a semaphore of another type": misplaced(lambda bench: bench.keys.semaphore("printers")),
     "a counter that is no number": KeyCase(

@@ -51,6 +51,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "WorkflowTimeoutError": ("queue", "id", "a reason"),
     "SemaphoreFullError": ("scope", 3),
     "LeaseLostError": ("queue", "id"),
+    "TaskProcessError": ("queue", "id", -9),
     "TaskCancelledError": ("queue", "id"),
     "NoCurrentTaskError": (),
     "Retry": (5,),
@@ -131,6 +132,9 @@ def test_what_the_drawing_says_of_builtin_bases() -> None:
         ),
         (errors.TaskFailedError("q", "i", "it broke"), "task 'i' in queue 'q': it broke"),
         (errors.LeaseLostError("q", "i"), "the lease of task 'i' in queue 'q' is lost"),
+        (errors.TaskProcessError("q", "i", -11), "the process of task 'i' of queue 'q' was ended by signal 11"),
+        (errors.TaskProcessError("q", "i", 3), "the process of task 'i' of queue 'q' ended with status 3"),
+        (errors.TaskProcessError("q", "i", None, "no memory"), "the process of task 'i' of queue 'q': no memory"),
     ],
 )
 def test_errors_read_as_sentences(error: Exception, text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core import health
+from taskq_core import port
 from taskq_core.health import HealthServer
 from tests.probing import exchange, get
 
@@ -80,7 +80,7 @@ async def test_a_large_request_is_refused(server: HealthServer) -> None:
 
 async def test_slow_clients_are_dropped(server: HealthServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """They end after a while, and hold nobody up meanwhile."""
-    monkeypatch.setattr(health, "REQUEST_S", 0.05)
+    monkeypatch.setattr(port, "REQUEST_S", 0.05)
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"GET /livez HT")
 
@@ -99,7 +99,7 @@ async def test_a_client_that_goes_away(server: HealthServer) -> None:
 
 
 async def test_connections_are_limited(server: HealthServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "CONNECTIONS_MAX", 2)
+    monkeypatch.setattr(port, "CONNECTIONS_MAX", 2)
     held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
     await until(lambda: len(server._clients) == 2, "both are open")
 

@@ -133,6 +133,21 @@ def test_exceptions_and_stacks_stay_on_the_line() -> None:
     assert "test_logs.py" in line["stack"]
 
 
+def test_no_text_of_an_exception_looks_like_a_record() -> None:
+    """The lines of a traceback are indented, and hold nothing that colours a terminal or ends a line elsewhere."""
+    with written(formatter=LineFormatter("%(levelname)s %(message)s")) as stream:
+        try:
+            raise ValueError("two\nERROR forged\r\x1b[31m\x9b\u2028ERROR forged")
+        except ValueError:
+            logger.exception("failed", stack_info=True)
+
+    first, *more = stream.getvalue().removesuffix("\n").split("\n")
+    assert first == "ERROR failed"
+    assert "  ERROR forged\\r\\x1b[31m\\x9b\\u2028ERROR forged" in more
+    assert all(line.startswith("  ") and line.isprintable() for line in more)
+    assert "  Traceback (most recent call last):" in more
+
+
 def test_the_filter_gives_every_record_all_fields() -> None:
     form = logging.Formatter("%(task_name)s %(attempt)s %(queue)s %(trace_id)s %(request_id)s")
     with written(formatter=form, filters=(TaskFilter(),)) as stream:

@@ -20,10 +20,10 @@ from taskq_core import (
     TaskNotFoundError,
     TaskQ,
     TaskState,
-    client,
 )
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Outcome, Settlement
+from taskq_core.client import aio, sync
 from taskq_core.errors import ResultValueError
 from taskq_core.wire import archived_message, completed_message, decode_message
 from tests.redis_server import RedisServer
@@ -100,8 +100,9 @@ async def app(redis_server: RedisServer, is_async: bool) -> AsyncIterator[Applic
 @pytest.fixture
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits looks again only when told."""
-    monkeypatch.setattr(client, "FIRST_LOOK_S", 1000.0)
-    monkeypatch.setattr(client, "LAST_LOOK_S", 1000.0)
+    for client in (aio, sync):
+        monkeypatch.setattr(client, "FIRST_LOOK_S", 1000.0)
+        monkeypatch.setattr(client, "LAST_LOOK_S", 1000.0)
 
 
 class TestOutcomes:

@@ -325,11 +325,11 @@ def test_errors_and_results_are_for_those_who_may_view_tasks(client: Client, red
     call = taskq.remote("note")
     handle = chain(call.si(), group([call.si()] * 2, name="g")).delay()
     key = hash_of(handle)
-    redis.client.hset(key, mapping={"s0": "f", "e0": "card 4242", "r0": '"4243"', "s1": "p", "e1": "card 4244"})
-    redis.client.hset(f"{key}:f1", "0", "card 4245")
-    redis.client.hset(f"{key}:g1", "1", '"4246"')
+    redis.client.hset(key, mapping={"s0": "f", "e0": "card-4242", "r0": '"card-4243"', "s1": "p", "e1": "card-4244"})
+    redis.client.hset(f"{key}:f1", "0", "card-4245")
+    redis.client.hset(f"{key}:g1", "1", '"card-4246"')
     addresses = [(own_page(handle), {}), *((own_page(handle), {"step": name}) for name in ("note", "g"))]
-    secrets = {"4242", "4243", "4244", "4245", "4246"}
+    secrets = {"card-4242", "card-4243", "card-4244", "card-4245", "card-4246"}
 
     sign_in(client, "view_workflow", "view_task")
     shown = "".join(html_of(client, address, **query) for address, query in addresses)

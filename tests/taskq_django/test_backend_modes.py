@@ -9,6 +9,7 @@ from asgiref.sync import async_to_sync
 from django.db import transaction
 from django.test import TestCase
 
+from taskq_core import EnqueueInTransactionWarning
 from taskq_django import taskq
 from taskq_django.models import OutboxTask
 from taskq_django.tasks_backend import running
@@ -89,7 +90,8 @@ class TestModes:
     def test_immediate_does_not_wait(self, announced: list[str], settings: Any) -> None:
         settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}
         with transaction.atomic():
-            result = parcels.label.enqueue()
+            with pytest.warns(EnqueueInTransactionWarning):
+                result = parcels.label.enqueue()
 
             assert announced == [result.id]
             assert parcels.label.get_result(result.id).status == TaskResultStatus.READY

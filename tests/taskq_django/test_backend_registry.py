@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from taskq_core import PayloadError, TaskArgumentsError, TaskDefinitionError
-from taskq_core.periodic import schedule_lines, scheduled_entries
+from taskq_core.schedule_setting import schedule_lines, scheduled_entries
 from taskq_django import TaskQBackend, taskq
 from taskq_django import task as taskq_task
 from taskq_django.tasks_backend.codec import JsonArgumentsCodec
@@ -347,6 +347,7 @@ def test_a_task_that_was_made_for_another_backend_is_run(redis: RedisServer, set
 )
 def test_what_is_no_task_of_an_installed_app_is_not_found(name: str) -> None:
     """Nothing is imported for it either: the name comes out of Redis."""
+    assert taskq.find_task("no.such") is None  # loads what looks for it
     before = set(sys.modules)
 
     assert taskq.find_task(name) is None

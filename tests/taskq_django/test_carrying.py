@@ -246,6 +246,20 @@ class TestEnqueueing:
 
         assert [task.headers for task in tasks.enqueued] == [{}] * 3
 
+    def test_tests_may_change_the_language_of_the_site(self, settings: Any) -> None:
+        """Django's signal for that forgets where it kept the active language."""
+        settings.LANGUAGE_CODE = "fr"
+
+        def enqueue() -> None:
+            look.delay()
+            with translation.override("de"):
+                look.delay()
+
+        with capture() as tasks:
+            Context().run(enqueue)
+
+        assert [task.headers for task in tasks.enqueued] == [{}, {LANGUAGE: "de"}]
+
     def test_django_is_not_asked_while_nothing_is_active(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """That costs an enqueue more than all else that prepares it."""
         asked: list[str] = []

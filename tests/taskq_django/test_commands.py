@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from django.core.management import CommandError, call_command, load_command_clas
 from django.core.management.base import SystemCheckError
 from django.db import transaction
 
+from taskq_core import TaskQ
+from taskq_core.inspector import Inspector
 from taskq_core.worker import worker
 from taskq_django import task
 from tests.redis_server import RedisServer
@@ -246,6 +249,49 @@ def test_a_signal_ends_a_worker_gracefully(project: Project, number: signal.Sign
         assert process.wait(30) == 0
 
     assert "kiosk:first" in said
+
+
+ISOLATED = """
+import os
+from django.apps import apps
+from taskq_django import task
+
+@task(name="kiosk:isolated", executor="process", retention=600)
+def isolated() -> list[int]:
+    return [os.getpid(), os.getppid(), apps.ready]
+"""
+
+
+@pytest.mark.slow
+def test_several_processes_and_a_task_in_one_of_its_own(project: Project, redis: RedisServer) -> None:
+    """Each is a Python of its own that has set Django up; the setting says how many there are."""
+    project.configure("TASKQ |= {'PROCESSES': 2, 'SHUTDOWN_GRACE': 5}\n")
+    project.tasks.write_text(ISOLATED)
+    app = TaskQ(redis.unix_url)
+    with project.worker("--concurrency", "1") as process:
+        said = read_until(process, "ready")
+        servers = {each.pid for each in Inspector(app).servers()}
+        pid, parent, is_set_up = app.remote("kiosk:isolated", retention=600).delay().result(60)
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(60) == 0
+
+    app.close()
+    assert "processes    2" in said
+    assert re.search(r"kiosk:isolated +process", said)
+    assert is_set_up
+    assert parent in servers
+    assert process.pid not in servers
+    assert pid not in servers
+    assert len(servers) == 2
+
+
+@pytest.mark.parametrize(("words", "named"), [(("--processes", "0"), "--processes"), (("--max-memory", "1"), "16MiB")])
+def test_processes_that_cannot_be_are_refused(project: Project, words: tuple[str, ...], named: str) -> None:
+    assert named in project.run("runworker", *words, status=1)
+    assert "--autoreload runs a single process" in project.run(
+        "runworker", "--autoreload", "--processes", "2", status=1
+    )
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk to write to")

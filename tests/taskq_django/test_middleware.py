@@ -1,6 +1,7 @@
 """Tasks get healthy database connections and leave none behind."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group
-from django.db import connection, connections, transaction
+from django.db import DatabaseError, connection, connections, transaction
+from django.db.backends.sqlite3.base import DatabaseWrapper
 from django.db.models.signals import post_init
 
 from taskq_core import ScheduleHook, TaskContext
@@ -139,6 +141,32 @@ def test_a_plain_tasks_connection_lives_as_long_as_conn_max_age(
         return connections["default"].connection is not None
 
     assert in_thread(run) is is_kept
+
+
+def test_a_connection_that_was_cut_is_replaced_for_the_next_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a database that was restarted: one task meets it, and the next of its thread has another connection."""
+
+    def is_usable(wrapper: Any) -> bool:
+        try:
+            wrapper.connection.execute("SELECT 1")
+        except sqlite3.Error:
+            return False
+        return True
+
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", None)
+    monkeypatch.setattr(DatabaseWrapper, "is_usable", is_usable)  # that of SQLite asks nobody, others' do
+
+    def task() -> int:
+        found = Group.objects.count()
+        connections["default"].connection.close()
+        return found + Group.objects.count()
+
+    def run() -> Any:
+        with pytest.raises(DatabaseError):
+            DatabaseMiddleware().around(CONTEXT, task)
+        return DatabaseMiddleware().around(CONTEXT, Group.objects.count)
+
+    assert in_thread(run) == 0
 
 
 @pytest.mark.parametrize("is_atomic", [False, True])

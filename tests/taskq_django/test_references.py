@@ -25,8 +25,10 @@ from taskq_core import (
     TaskQ,
     TaskState,
 )
+from taskq_core.explanations import find_explanation
 from taskq_core.inspector import Inspector
 from taskq_core.testing import Captured
+from taskq_core.testing import capture as core_capture
 from taskq_django import client, periodic, task, taskq
 from taskq_django.app import DjangoTaskQ
 from taskq_django.testing import adrain, capture, drain, eager
@@ -506,3 +508,24 @@ class TestEager:
             parcel.to = "not saved"
             assert send.delay(parcel).result(timeout=20) == "Parcel to Ada"
             assert asend.delay(parcel).result(timeout=20) == "Ada"
+
+
+@pytest.mark.parametrize("annotation", [Any, int, str | None])
+def test_an_instance_for_a_parameter_that_says_no_model_is_refused_and_the_explanation_says_what_helps(
+    annotation: Any,
+) -> None:
+    def pack(parcel):  # type: ignore[no-untyped-def] # that is the mistake
+        arrived.append(parcel)
+
+    if annotation is not Any:
+        pack.__annotations__["parcel"] = annotation
+    app = DjangoTaskQ()
+    wrong = app.task(name="depot:pack")(pack)
+
+    with core_capture(app) as captured, pytest.raises(TaskArgumentsError, match=r"parcel.*Parcel") as caught:
+        wrong.delay(Parcel(to="Oslo"))
+
+    assert list(captured.enqueued) == []
+    explanation = find_explanation(caught.value.code)
+    assert explanation is not None
+    assert "model instance where the parameter has no annotation" in explanation.cause

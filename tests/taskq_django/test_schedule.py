@@ -13,7 +13,7 @@ from django.core.management.base import CommandError
 from django.db import connection
 
 from taskq_core import ConfigurationError, PeriodicTask, Signature
-from taskq_core.cli import worker
+from taskq_core.cli import running
 from taskq_core.middleware import Middleware
 from taskq_core.periodic import Firing, FiringOutcome
 from taskq_core.scheduler import Scheduler, SchedulerListener, scheduler
@@ -68,10 +68,10 @@ def test_a_worker_has_a_scheduler_unless_told_not_to(
     seen: list[bool] = []
 
     def run(app: Any, options: Any, **_: Any) -> int:
-        seen.append(worker.worker_config(app.settings, options).with_scheduler)
+        seen.append(running.worker_config(app.settings, options).with_scheduler)
         return 0
 
-    monkeypatch.setattr(worker, "run", run)
+    monkeypatch.setattr(running, "run", run)
 
     call_command(*command, *words, stdout=io.StringIO())
 

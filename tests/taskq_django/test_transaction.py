@@ -1,6 +1,7 @@
 """Tasks are sent when the transactions around their enqueue have committed, and only then."""
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -13,6 +14,7 @@ from django.test import TestCase, TransactionTestCase
 from taskq_core import (
     BulkEnqueueError,
     EnqueueError,
+    EnqueueInTransactionWarning,
     NotReplicatedError,
     TaskNotSentError,
     TaskState,
@@ -51,6 +53,32 @@ def test_outside_a_transaction_a_task_is_sent_at_once(inspector: Inspector) -> N
 
     assert handle.is_sent
     assert names(inspector) == ["shop:greet"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_enqueue_immediately_does_not_wait_for_the_commit_and_warns_of_that(
+    inspector: Inspector, settings: Any
+) -> None:
+    """The warning names the line that enqueues; outside a transaction there is none."""
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}
+
+    greet.delay("Ada")
+    with transaction.atomic():
+        with pytest.warns(EnqueueInTransactionWarning, match="a rollback does not stop it") as said:
+            greet.delay("Grace")
+        inside = names(inspector)
+
+    assert inside == ["shop:greet", "shop:greet"]
+    assert [each.filename for each in said] == [__file__]
+
+
+@pytest.mark.django_db(transaction=False)
+def test_the_transaction_of_a_test_is_not_warned_of(inspector: Inspector, settings: Any) -> None:
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert greet.delay("Ada").is_sent
 
 
 @pytest.mark.django_db(transaction=True, databases=BOTH)
@@ -177,18 +205,6 @@ async def test_adelay_without_a_transaction_sends_at_once(redis: RedisServer) ->
     assert handle.is_sent
     assert (await handle.arefresh()).name == "shop:greet"
     await taskq.aclose()
-
-
-@pytest.mark.django_db(transaction=True)
-def test_enqueue_immediately_does_not_wait_for_the_commit(redis: RedisServer, settings: Any) -> None:
-    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}
-    inspector = Inspector(taskq)
-
-    with transaction.atomic():
-        greet.delay("Ada")
-        inside = names(inspector)
-
-    assert inside == ["shop:greet"]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -12,6 +12,8 @@ from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
 from taskq_fastapi.dashboard import User, basic_login, taskq_dashboard
 from taskq_fastapi.dashboard.pages import ACTIONS, PAGES
+from tests.faults.front_ends import everything
+from tests.redis_server import RedisServer
 from tests.taskq_fastapi.dashboards import TOKEN, act, dashboard_of, looking, token_of, told
 
 pytestmark = pytest.mark.redis
@@ -234,21 +236,13 @@ async def test_only_forms_of_a_certain_size_are_read(filled: TaskQ) -> None:
         assert odd.status_code == 400
 
 
-async def test_a_look_changes_nothing(filled: TaskQ) -> None:
-    def everything() -> dict[bytes, bytes | None]:
-        client = filled_client
-        return {key: client.dump(key) for key in client.scan_iter("*")}
-
-    from redis import Redis
-
-    filled_client = Redis.from_url(str(filled.settings.url))
-    before = everything()
+async def test_a_look_changes_nothing(filled: TaskQ, server: RedisServer) -> None:
+    before = everything(server)
     async with looking(dashboard_of(filled)) as web:
         for each in (*PAGES, *ACTIONS):
             await web.get(f"/{each.path}?name=default&queue=default&{TOKEN}={await token_of(web)}")
 
-    assert everything() == before
-    filled_client.close()
+    assert everything(server) == before
 
 
 # --- what browsers are told -------------------------------------------------------------------------------------------

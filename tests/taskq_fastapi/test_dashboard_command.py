@@ -76,7 +76,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         ("localhost.evil.example", 403),
         ("localhost:8080@evil.example", 403),
         ("127.0.0.1.evil.example:8080", 403),
-        ("127.0.0.2", 403),
+        ("127.0.0.2", 200),
         ("", 403),
         ("localhost:", 200),
         ("localhost:x", 403),

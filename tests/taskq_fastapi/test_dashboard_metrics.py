@@ -360,7 +360,9 @@ async def test_no_request_names_a_prometheus(taskq: TaskQ, past: Past) -> None:
     assert FakePrometheus.asked == []
 
 
-@pytest.mark.parametrize("url", ["", "prometheus:9090", "file:///etc/passwd", "http://", 9090])
+@pytest.mark.parametrize("url", ["", "prometheus:9090", "file:///etc/passwd", "http://", 9090, "ftp://me:hunter2@h"])
 def test_an_address_that_is_none_is_refused(url: Any) -> None:
-    with pytest.raises(ConfigurationError, match="prometheus_url must be as http://prometheus:9090"):
+    with pytest.raises(ConfigurationError, match="prometheus_url must be as http://prometheus:9090") as refused:
         taskq_dashboard(TaskQ("redis://localhost"), allow_anonymous=True, prometheus_url=url)
+
+    assert "hunter2" not in str(refused.value)

@@ -16,6 +16,8 @@ from taskq_core.inspector import Inspector
 from taskq_core.testing import adrain, drain
 from taskq_core.waiting import TaskFollower
 from taskq_fastapi import AcceptedDep, ClientDep, TaskAccepted, accepted_dep, client_dep, task_router, taskq_lifespan
+from taskq_fastapi.router import _Streams
+from taskq_fastapi.status import Shown
 from taskq_fastapi.testing import capture
 from tests.redis_server import RedisServer
 from tests.taskq_fastapi.streams import stream
@@ -512,6 +514,20 @@ async def test_a_client_that_leaves_leaves_nothing_behind(taskq: TaskQ, app: Fas
         async with stream(limited, path) as second:
             assert (await second.next()).kind == "status"
         assert not taskq.runtime.async_client._hub._channels.get(asyncio.get_running_loop())
+
+
+async def test_one_stream_too_many_ends_at_once_though_it_was_let_in(taskq: TaskQ, work: Any) -> None:
+    """Another has begun since it was answered: its client comes back later."""
+    handle = await work.adelay()
+    streams = _Streams(Shown(results=True, errors=True), poll_s=1, life_s=30, most=1)
+    first, second = (streams.events(taskq.async_client, handle.queue, handle.id, None) for _ in range(2))
+
+    begun = await anext(first)
+    refused = [event async for event in second]
+    await first.aclose()
+
+    assert (begun, refused) == ("retry: 2000\n\n", ["retry: 10000\n\n"])
+    assert streams.has_room
 
 
 def test_the_routes_are_in_the_schema(taskq: TaskQ) -> None:

@@ -48,7 +48,12 @@ OF_A_PRODUCER = (*ENQUEUES, *(f"flow_{name}" for name in STARTS_WORKFLOWS))
 
 CORE = files("taskq_core")
 LOOKS = [
-    *(file for room in ("inspector", "dashboard") for file in (CORE / room).iterdir() if file.name.endswith(".py")),
+    *(
+        file
+        for room in ("inspector", "dashboard", "exporter")
+        for file in (CORE / room).iterdir()
+        if file.name.endswith(".py")
+    ),
     *(CORE / name for name in ("changing.py", "moving.py", "reconcile.py", "workflow/reading.py")),
 ]
 """Modules of those who look and act."""
@@ -62,7 +67,7 @@ def commands(rules: list[str]) -> set[str]:
 
 
 def in_scripts(texts: list[str]) -> set[str]:
-    return {command for text in texts for command in re.findall(r"(?:redis\.p?call|own)\(\s*'([A-Z]+)'", text)}
+    return {command for text in texts for command in re.findall(r"(?:\bp?call|own)\(\s*'([A-Z]+)'", text)}
 
 
 def asked_by(modules: list[Traversable]) -> tuple[set[str], set[str]]:
@@ -105,7 +110,8 @@ class TestThePage:
             if file.name.endswith(".py"):
                 sent |= set(re.findall(r"[(\[]\"([A-Z]{3,})\"", file.read_text()))
 
-        needed, allowed = (scripts | sent | {"SUBSCRIBE"}) - FOR_TOOLS, commands(RULES["app"])
+        needed = (scripts | sent | {"SUBSCRIBE", "CLIENT"}) - FOR_TOOLS | {"INFO"}  # a worker warns of what it says
+        allowed = commands(RULES["app"])
         assert sorted(needed - allowed) == [], "docs/how-to/secure-redis.md does not allow these to the user app"
         assert sorted(allowed - needed) == [], "docs/how-to/secure-redis.md allows these to the user app, in vain"
 
@@ -134,7 +140,7 @@ class TestThePage:
         probes = load("rights").text.partition("probes = {")[2].partition("}")[0]
         tried = set(re.findall(r"'([A-Z]+)[ ']", probes))
         assert sorted(used - tried) == [], "rights.lua does not try these"
-        assert sorted(tried - used) == [], "rights.lua tries these in vain"
+        assert sorted(tried - used) == ["GETEX"], "rights.lua tries others in vain"  # a lookout keeps its lead by it
 
 
 @pytest.fixture(scope="module", params=redis_programs())

@@ -5,13 +5,15 @@ local function clock(override)
     return tonumber(string.sub(override, 1, -10)), override, tonumber(string.sub(override, 1, -7))
   end
   local time = redis.call('TIME')
-  local micros = string.format('%06d', tonumber(time[2]))
-  return tonumber(time[1]), time[1] .. micros .. '000', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  local now_ns = time[1] .. string.sub('00000' .. time[2], -6) .. '000'
+  return tonumber(time[1]), now_ns, tonumber(string.sub(now_ns, 1, -7))
 end
 
--- whole: a whole number as decimal text (Lua would print large ones with an exponent).
+-- whole: a whole number as decimal text (Lua would print large ones with an exponent). As an integer of C where it is one
+-- on every machine, a `long` of 32 bits included: that takes a third of the time, and seconds are in it until 2038.
 local function whole(number)
-  return string.format('%.0f', number)
+  local is_integer = number % 1 == 0 and number > -2147483649 and number < 2147483648
+  return string.format(is_integer and '%d' or '%.0f', number)
 end
 
 -- due: the Unix second that is not before `delay_ms` from now, so that nothing starts early.

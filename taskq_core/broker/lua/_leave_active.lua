@@ -22,10 +22,11 @@ local function tell(keys, waited, id)
   end
 end
 
--- keep: put a task where its new state says. Where it would go on is of no use to one that is completed.
-local function keep(set, score, id, task_key, message, state)
+-- keep: put a task where its new state says, with further fields and values. Where it would go on is of no use to one that
+-- is completed.
+local function keep(set, score, id, task_key, message, state, ...)
   redis.call('ZADD', set, score, id)
-  redis.call('HSET', task_key, 'msg', message, 'state', state)
+  redis.call('HSET', task_key, 'msg', message, 'state', state, ...)
   redis.call(
     'HDEL', task_key, 'taskq_owner', 'taskq_started', 'taskq_cancel', state == 'completed' and 'taskq_cursor' or 'taskq_started'
   )

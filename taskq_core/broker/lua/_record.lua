@@ -1,10 +1,10 @@
--- record_attempt: add a line to what is known of a task's attempts. The oldest go once all take more than 16 KiB, but for
--- the last. The caller has written to the task already, so Redis accepts this also over maxmemory.
-local function record_attempt(task_key, line)
+-- record: what is known of a task's attempts with a further line, as field and value to write; nothing without a line. The
+-- oldest go once all take more than 16 KiB, but for the last. With `is_first` nothing is known yet.
+local function record(task_key, line, is_first)
   if line == '' then
     return
   end
-  local lines = redis.call('HGET', task_key, 'taskq_attempts')
+  local lines = not is_first and redis.call('HGET', task_key, 'taskq_attempts')
   lines = lines and lines .. '\n' .. line or line
   while #lines > 16384 do
     local ends = string.find(lines, '\n', 1, true)
@@ -13,5 +13,5 @@ local function record_attempt(task_key, line)
     end
     lines = string.sub(lines, ends + 1)
   end
-  redis.call('HSET', task_key, 'taskq_attempts', lines)
+  return 'taskq_attempts', lines
 end

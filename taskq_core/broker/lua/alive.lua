@@ -1,5 +1,6 @@
 --[[
-  alive: read which servers or schedulers are alive by an index, and take some that are not out of it.
+  alive: read which servers or schedulers are alive by an index. Those that are not are taken out when others announce
+  themselves (index), so that a look changes nothing.
 
   KEYS[1]  zset    members by expiry (Unix s)
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
@@ -9,8 +10,4 @@
   returns  members
 ]]
 -- include _clock
-local now_s = clock(ARGV[1])
-for _, member in ipairs(redis.call('ZRANGE', KEYS[1], '-inf', whole(now_s - 1), 'BYSCORE', 'LIMIT', 0, 100)) do
-  redis.call('ZREM', KEYS[1], member)
-end
-return redis.call('ZRANGE', KEYS[1], whole(now_s), '+inf', 'BYSCORE', 'LIMIT', ARGV[2], ARGV[3])
+return redis.call('ZRANGE', KEYS[1], whole(clock(ARGV[1])), '+inf', 'BYSCORE', 'LIMIT', ARGV[2], ARGV[3])

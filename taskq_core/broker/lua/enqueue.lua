@@ -131,14 +131,14 @@ for i = 6, last, stride do
     end
   end
 end
+if ready_count > 0 then
+  wake(KEYS[3]) -- first: who waits for a token is served before who watches for tasks that come without one
+end
 for i = 1, #ready, 200 do
   redis.call('LPUSH', KEYS[1], unpack(ready, i, math.min(i + 199, #ready)))
 end
 if ready_count > #ready then
   place_all(KEYS[1], KEYS[3], task_prefix, now_ms, urgent)
-end
-if ready_count > 0 then
-  wake(KEYS[3])
 end
 codes = table.concat(codes)
 if room and string.find(codes, 'f', 1, true) then

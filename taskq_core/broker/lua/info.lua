@@ -16,9 +16,8 @@
 -- include _clock
 -- include _date
 local now_s, now_ns = clock(ARGV[1])
-local function number(key) -- what is none counts as nothing, as the next one that counts begins anew
-  local value = redis.pcall('GET', key)
-  return type(value) == 'string' and string.match(value, '^%-?%d+$') or '0'
+local function number(value) -- what is none counts as nothing, as the next one that counts begins anew
+  return value and string.match(value, '^%-?%d+$') or '0'
 end
 local aggregating = 0
 local named = redis.call('SCARD', KEYS[7])
@@ -30,23 +29,26 @@ if named > 0 then
   end
 end
 local today = utc_date(now_s)
-local next_id = redis.call('LINDEX', KEYS[1], -1)
+local counters = -- of a key of another type it gives nothing
+  redis.call('MGET', KEYS[9], KEYS[10], ARGV[2] .. 'processed:' .. today, ARGV[2] .. 'failed:' .. today)
+local pending, scheduled = redis.call('LLEN', KEYS[1]), redis.call('ZCARD', KEYS[3])
+local next_id = pending > 0 and redis.call('LINDEX', KEYS[1], -1)
 local since = next_id and redis.pcall('HGET', ARGV[2] .. 't:' .. next_id, 'pending_since')
 return {
   now_ns,
-  redis.call('LLEN', KEYS[1]),
+  pending,
   redis.call('LLEN', KEYS[2]),
-  redis.call('ZCARD', KEYS[3]),
+  scheduled,
   redis.call('ZCARD', KEYS[4]),
   redis.call('ZCARD', KEYS[5]),
   redis.call('ZCARD', KEYS[6]),
   aggregating,
   redis.call('EXISTS', KEYS[8]),
-  number(KEYS[9]),
-  number(KEYS[10]),
-  number(ARGV[2] .. 'processed:' .. today),
-  number(ARGV[2] .. 'failed:' .. today),
+  number(counters[1]),
+  number(counters[2]),
+  number(counters[3]),
+  number(counters[4]),
   type(since) == 'string' and string.match(since, '^%d+$') or '',
   named,
-  redis.call('ZCOUNT', KEYS[3], '253402300799', '253402300799'),
+  scheduled > 0 and redis.call('ZCOUNT', KEYS[3], '253402300799', '253402300799') or 0,
 }

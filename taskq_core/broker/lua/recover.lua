@@ -14,14 +14,16 @@
   ARGV[6]  int     seconds an archived task is kept
   ARGV[7]  int     most archived tasks
   ARGV[8]  string  prefix of quarantined hashes
-  ARGV[9..]        per task: verdict, id, lease expiry as listed, message listed, message to store, ms until the next
+  ARGV[9]  string  token of a worker that is known to be gone: only what it holds is taken, whenever its leases end;
+                   '' for tasks of any worker whose lease ran out
+  ARGV[10..]       per task: verdict, id, lease expiry as listed, message listed, message to store, ms until the next
                    attempt, record of the attempt ('' none)
                    verdict  r retry after a counted failure   n retry without counting one   a archive
                             b archive, and let it be told of
                             z quarantine: unreadable          x drop: no hash
 
-  The lease and the message are read again here: a listing made a moment earlier proves nothing. A task whose lease was
-  extended, or that was settled or taken meanwhile, is left alone. DEL or LREM comes first, for over maxmemory.
+  The lease, the message and the fence are read again here: a listing made a moment earlier proves nothing. A task whose
+  lease was extended, or that was settled or taken meanwhile, is left alone. DEL or LREM comes first, for over maxmemory.
 
   returns  one character per task:  1  moved   0  left alone   2  not looked at, ask again (the scan of a long active
            list is bounded: tasks x length <= 2 000 000)
@@ -52,25 +54,30 @@ local budget = math.max(1, math.floor(2000000 / math.max(1, length)))
 local codes, failed, archived = {}, 0, 0
 local limits = limiter(ARGV[3], now_s, now_ns, now_ms)
 local kept_place = { r = 'retry', n = 'retry', a = 'archive' } -- of its sequence
-for i = 9, math.min(#ARGV, 8 + 7 * budget), 7 do
+local gone = ARGV[9]
+for i = 10, math.min(#ARGV, 9 + 7 * budget), 7 do
   local verdict, id = ARGV[i], ARGV[i + 1]
   local is_told = verdict == 'b'
   verdict = is_told and 'a' or verdict
   local key = task_prefix .. id
   local score = redis.call('ZSCORE', KEYS[2], id)
-  local fields =
-    redis.pcall('HMGET', key, 'msg', 'taskq_wait', 'taskq_step', 'taskq_permit', 'unique_key', 'taskq_unique')
+  local fields = redis.pcall(
+    'HMGET', key, 'msg', 'taskq_wait', 'taskq_step', 'taskq_permit', 'unique_key', 'taskq_unique', 'taskq_owner'
+  )
   local message = fields[1] or ''
   local code = '0'
-  if score and score == ARGV[i + 2] and tonumber(score) <= cutoff and message == ARGV[i + 3] then
+  local is_lost = score and tonumber(score) <= cutoff
+  if gone ~= '' then
+    is_lost = score and fields[7] == gone .. ':' .. score
+  end
+  if is_lost and score == ARGV[i + 2] and message == ARGV[i + 3] then
     code = '1'
     leave(keys, id)
     if fields[4] then
       limits.let_go(id, key, kept_place[verdict])
     end
     if verdict == 'r' or verdict == 'n' then
-      keep(KEYS[3], whole(due(now_ms, tonumber(ARGV[i + 5]))), id, key, ARGV[i + 4], 'retry')
-      record_attempt(key, ARGV[i + 6])
+      keep(KEYS[3], whole(due(now_ms, tonumber(ARGV[i + 5]))), id, key, ARGV[i + 4], 'retry', record(key, ARGV[i + 6]))
       follow(fields[6], fields[5], id, 'retry')
       failed = failed + (verdict == 'r' and 1 or 0)
       tell(keys, fields[2], id)
@@ -78,8 +85,7 @@ for i = 9, math.min(#ARGV, 8 + 7 * budget), 7 do
       if is_told then
         redis.call('ZADD', string.gsub(KEYS[5], 'quarantine$', 'letters'), whole(now_s), id)
       end
-      keep(KEYS[4], whole(now_s), id, key, ARGV[i + 4], 'archived')
-      record_attempt(key, ARGV[i + 6])
+      keep(KEYS[4], whole(now_s), id, key, ARGV[i + 4], 'archived', record(key, ARGV[i + 6]))
       follow(fields[6], fields[5], id, 'archived')
       failed = failed + 1
       archived = archived + 1
@@ -107,4 +113,4 @@ if archived > 0 then
 end
 count(ARGV[3], 'processed', failed, now_s, tonumber(ARGV[5]))
 count(ARGV[3], 'failed', failed, now_s, tonumber(ARGV[5]))
-return table.concat(codes) .. string.rep('2', (#ARGV - 8) / 7 - #codes)
+return table.concat(codes) .. string.rep('2', (#ARGV - 9) / 7 - #codes)

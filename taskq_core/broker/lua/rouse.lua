@@ -4,9 +4,11 @@
   KEYS[1]  list    pending tasks
   KEYS[2]  list    wake tokens
 
-  returns  1  a token was put   0  one lies there already, or nothing is pending
+  returns  1  a token was put   0  one lies there already   -1  nothing is pending
 ]]
-if redis.call('LLEN', KEYS[1]) == 0 or redis.call('LLEN', KEYS[2]) > 0 then
+if redis.call('LLEN', KEYS[1]) == 0 then
+  return -1
+elseif redis.call('LLEN', KEYS[2]) > 0 then
   return 0
 end
 redis.call('LPUSH', KEYS[2], '1')

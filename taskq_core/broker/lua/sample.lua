@@ -21,12 +21,11 @@ local reply = {}
 for number = 1, #ARGV / 4 do
   local key, at = KEYS[number + 1], number * 4 - 3
   local step, most, sample = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), ARGV[at + 3]
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= 'list' and kind ~= 'none' then
+  local newest = redis.pcall('LINDEX', key, 0)
+  if type(newest) == 'table' then
     reply[number] = -1
   else
     local now_s = second_of(sample)
-    local newest = redis.call('LINDEX', key, 0)
     local last_s = second_of(newest)
     for _ = 1, most do
       if not last_s or last_s <= now_s then
@@ -38,8 +37,7 @@ for number = 1, #ARGV / 4 do
     end
     reply[number] = 0
     if not last_s or math.floor(last_s / step) < math.floor(now_s / step) then
-      redis.call('LPUSH', key, sample)
-      for _ = most + 1, redis.call('LLEN', key) do
+      for _ = most + 1, redis.call('LPUSH', key, sample) do
         redis.call('RPOP', key)
       end
       redis.call('EXPIRE', key, ARGV[at + 2])

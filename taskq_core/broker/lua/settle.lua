@@ -33,15 +33,9 @@
 -- include _clock
 -- include _date
 -- include _count
--- include _trim
--- include _wake
--- include _leave_active
--- include _unique
--- include _record
+-- include _ends
 local now_s, now_ns, now_ms = clock(ARGV[1])
-local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }
 local stride = tonumber(ARGV[8])
-local budget = math.min(1000, math.max(1, math.floor(2000000 / math.max(1, redis.call('LLEN', KEYS[1])))))
 if stride == 7 then -- keys of another type are refused here, before the first write
   redis.call('LLEN', KEYS[3])
   redis.call('ZCARD', KEYS[4])
@@ -52,72 +46,45 @@ end
 
 local task_prefix = ARGV[3] .. 't:'
 local total = (#ARGV - 8) / stride
-local looked_at = math.min(total, budget)
-local codes, ids = {}, {}
-for position = 1, total do
-  codes[position] = position > budget and '2' or '0'
-  ids[position] = ARGV[stride == 7 and 3 + position * 7 or 8 + position]
+local looked_at = math.min(total, 1000)
+if looked_at == 0 then
+  return ''
 end
-local scores = total > 0 and redis.call('ZMSCORE', KEYS[2], unpack(ids, 1, looked_at)) or {}
-
--- Which of them are this worker's, from the last to the first: the youngest stand at the left end of the active list,
--- where they are looked for, and what is requeued comes to stand in its old order.
-local mine, task_keys, gone, owned = {}, {}, {}, {}
-local fence_score, fence
-for position = looked_at, 1, -1 do
-  local id, score = ids[position], scores[position]
-  if score and not owned[id] then
-    if score ~= fence_score then
-      fence_score, fence = score, ARGV[2] .. ':' .. score
-    end
-    local key = task_prefix .. id
-    local fields = redis.pcall('HMGET', key, 'taskq_owner', 'taskq_wait', 'taskq_step', 'taskq_permit')
-    if fields[1] == fence then
-      owned[id], mine[position], task_keys[position] = true, fields, key
-      gone[#gone + 1] = id
-    end
+local ids, before = ARGV, 8
+if stride == 7 then
+  ids, before = {}, 0
+  for position = 1, looked_at do
+    ids[position] = ARGV[3 + position * 7]
   end
 end
 
--- found_at: the ids in a part of the active list, as a set, and whether they are just those that leave.
-local function found_at(from, to)
-  local there, found, others = redis.call('LRANGE', KEYS[1], from, to), {}, 0
-  for _, id in ipairs(there) do
-    others = others + ((found[id] or not owned[id]) and 1 or 0)
-    found[id] = true
+local task_keys, marks, mine = owned(KEYS[2], ARGV[2], task_prefix, ids, before, looked_at)
+local ends, oldest = nil, {}
+if mine == looked_at and mine > 2 then
+  ends, oldest = stand_together(KEYS[1], ids, before, mine)
+end
+if ends then
+  leave_together(KEYS[1], ends, mine)
+  if stride == 1 and not next(marks) then -- nothing is to be told, carried on or given back
+    delete_done(KEYS[2], ARGV[3], task_keys, ids, before, mine, now_s, tonumber(ARGV[5]))
+    return string.rep('1', mine) .. string.rep('2', total - mine)
   end
-  return found, others == 0 and #there == #gone
 end
 
--- They leave the active list first: that is accepted also over maxmemory, and with it the writes that follow. Quick tasks
--- stand together, at the end of the oldest if the worker runs no others and at that of the youngest if others take long:
--- then they leave in one command. Else each is looked for from the end that it is nearer to.
-local function leave_active()
-  local oldest = {}
-  if #gone > 2 then
-    local is_all
-    oldest, is_all = found_at(-#gone, -1)
-    if is_all then
-      redis.call('LTRIM', KEYS[1], 0, -#gone - 1)
-      return
-    end
-    local _, is_all_young = found_at(0, #gone - 1)
-    if is_all_young then
-      redis.call('LTRIM', KEYS[1], #gone, -1)
-      return
-    end
-  end
-  for position = looked_at, 1, -1 do
-    if mine[position] then
-      local is_young = not oldest[ids[position]] and (stride == 1 or #ARGV[2 + position * 7] > 1)
-      redis.call('LREM', KEYS[1], is_young and 1 or -1, ids[position])
-    end
-  end
+if not ends then
+  looked_at = math.min(looked_at, scannable(KEYS[1]))
+  leave_one_by_one(KEYS[1], ids, before, looked_at, task_keys, oldest, function(position)
+    return stride == 1 or #ARGV[2 + position * 7] > 1
+  end)
 end
-leave_active()
 
+-- include _trim
+-- include _wake
+-- include _leave_active
+-- include _unique
+-- include _record
+local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }
 local flow -- made when the first step of a workflow is met, with all it needs
-local processed, failed, archived, requeued = 0, 0, 0, 0
 local limits
 
 local function workflows_here()
@@ -152,12 +119,19 @@ local function delete_ended()
   end
 end
 
+local codes = {}
+for position = 1, total do
+  codes[position] = position > looked_at and '2' or '0'
+end
+local processed, failed, archived, requeued = 0, 0, 0, 0
+local gone, nothing = {}, {}
 for position = looked_at, 1, -1 do
-  local fields = mine[position]
-  if fields then
-    local i, id = 2 + position * 7, ids[position]
-    local key = task_keys[position]
+  local key = task_keys[position]
+  if key then
+    local i, id, fields = 2 + position * 7, ids[before + position], marks[position] or nothing
+    local is_first = fields == nothing -- attempts are noted in a field that a task has not at first
     codes[position] = '1'
+    gone[#gone + 1] = id
     if fields[3] or fields[4] then
       delete_ended()
     end
@@ -186,11 +160,12 @@ for position = looked_at, 1, -1 do
       release(lock, id)
       announce(keys, fields[2], id)
     elseif outcome == 'c' then
-      keep(KEYS[4], whole(now_s + tonumber(ARGV[i + 3])), id, key, ARGV[i + 2], 'completed')
-      if ARGV[i + 5] ~= '' then
-        redis.call('HSET', key, 'result', ARGV[i + 5])
+      local until_s = whole(now_s + tonumber(ARGV[i + 3]))
+      if ARGV[i + 5] == '' then
+        keep(KEYS[4], until_s, id, key, ARGV[i + 2], 'completed', record(key, ARGV[i + 6], is_first))
+      else
+        keep(KEYS[4], until_s, id, key, ARGV[i + 2], 'completed', 'result', ARGV[i + 5], record(key, ARGV[i + 6], is_first))
       end
-      record_attempt(key, ARGV[i + 6])
       processed = processed + 1
       if rule then
         follow(rule, lock, id, 'completed')
@@ -199,8 +174,7 @@ for position = looked_at, 1, -1 do
       end
       announce(keys, fields[2], id)
     elseif outcome == 'r' or outcome == 'n' then
-      keep(KEYS[5], whole(due(now_ms, tonumber(ARGV[i + 3]))), id, key, ARGV[i + 2], 'retry')
-      record_attempt(key, ARGV[i + 6])
+      keep(KEYS[5], whole(due(now_ms, tonumber(ARGV[i + 3]))), id, key, ARGV[i + 2], 'retry', record(key, ARGV[i + 6], is_first))
       follow(rule, lock, id, 'retry')
       tell(keys, fields[2], id)
       if outcome == 'r' then
@@ -211,8 +185,7 @@ for position = looked_at, 1, -1 do
       if is_told then
         redis.call('ZADD', string.sub(KEYS[7], 1, -5) .. 'letters', whole(now_s), id)
       end
-      keep(KEYS[6], whole(now_s), id, key, ARGV[i + 2], 'archived')
-      record_attempt(key, ARGV[i + 6])
+      keep(KEYS[6], whole(now_s), id, key, ARGV[i + 2], 'archived', record(key, ARGV[i + 6], is_first))
       follow(rule, lock, id, 'archived')
       processed = processed + 1
       failed = failed + 1

@@ -1,22 +1,29 @@
 --[[
-  tally: add what became of runs, by task type, to the tally of an hour.
+  tally: add what became of runs, by task type, to the tally of an hour and to the totals.
 
   KEYS[1]  hash    tally of the hour: numbers as text, by task type
   KEYS[2]  string  number of the last call of this worker
   KEYS[3]  any     a key that never exists
+  KEYS[4]  hash    totals since ever: the hour of the last run, a bar, numbers as text, by task type
   ARGV[1]  int     number of this call; a repeat adds nothing
   ARGV[2]  int     seconds the number is kept
   ARGV[3]  int     seconds the tally is kept
-  ARGV[4]  int     most types
-  ARGV[5]  string  type that stands for what is beyond
-  ARGV[6..] string per type: its name, its numbers as text
+  ARGV[4]  int     seconds the totals are kept
+  ARGV[5]  int     most types
+  ARGV[6]  string  type that stands for what is beyond
+  ARGV[7]  int     the hour (Unix hours)
+  ARGV[8]  int     hours after its last run for which the totals of a type keep their place
+  ARGV[9..] string per type: its name, its numbers as text
 
   DEL comes before any other write: Redis accepts it also over maxmemory, and with it those that follow.
 
-  returns  1  added   0  a repeat   -1  the key is of another type
+  returns  1  added   0  a repeat   -1  a key is of another type
 ]]
-local kind = redis.call('TYPE', KEYS[1]).ok
-if kind ~= 'hash' and kind ~= 'none' then
+local function is_other(key)
+  local kind = redis.call('TYPE', key).ok
+  return kind ~= 'hash' and kind ~= 'none'
+end
+if is_other(KEYS[1]) or is_other(KEYS[4]) then
   return -1
 end
 if redis.call('GET', KEYS[2]) == ARGV[1] then
@@ -24,27 +31,52 @@ if redis.call('GET', KEYS[2]) == ARGV[1] then
 end
 redis.call('DEL', KEYS[3])
 redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
-local left -- how many further types are kept apart; asked only when one comes
-for i = 6, #ARGV, 2 do
-  local name = ARGV[i]
-  local stored = redis.call('HGET', KEYS[1], name)
-  if not stored then
-    left = left or tonumber(ARGV[4]) - #redis.call('HGETALL', KEYS[1]) / 2
-    if left > 0 then
-      left = left - 1
-    else
-      name = ARGV[5]
-      stored = redis.call('HGET', KEYS[1], name)
+
+-- room: how many further types a hash may keep apart. Of totals, types that ran long ago make room if there is none.
+local function room(key)
+  local stored = redis.call('HGETALL', key)
+  local left = tonumber(ARGV[5]) - #stored / 2
+  if key == KEYS[4] and left <= 0 then
+    local oldest = tonumber(ARGV[7]) - tonumber(ARGV[8])
+    for i = 1, #stored, 2 do
+      local hour = tonumber(string.match(stored[i + 1], '^(%d+)|') or 0)
+      if hour < oldest and stored[i] ~= ARGV[6] then
+        redis.call('HDEL', key, stored[i])
+        left = left + 1
+      end
     end
   end
-  local sums, next_word = {}, string.gmatch(stored or '', '%d+')
-  for word in string.gmatch(ARGV[i + 1], '%d+') do
+  return left
+end
+
+local left = {} -- by key; asked only when a new type comes
+
+local function sum(key, head, name, more)
+  local stored = redis.call('HGET', key, name)
+  if not stored then
+    left[key] = left[key] or room(key)
+    if left[key] > 0 then
+      left[key] = left[key] - 1
+    else
+      name = ARGV[6]
+      stored = redis.call('HGET', key, name)
+    end
+  end
+  local numbers = string.gsub(stored or '', '^%d+|', '')
+  local sums, next_word = {}, string.gmatch(numbers, '%d+')
+  for word in string.gmatch(more, '%d+') do
     sums[#sums + 1] = string.format('%.0f', tonumber(word) + tonumber(next_word() or 0))
   end
   for word in next_word do -- numbers that a later release counts
     sums[#sums + 1] = word
   end
-  redis.call('HSET', KEYS[1], name, table.concat(sums, ' '))
+  redis.call('HSET', key, name, head .. table.concat(sums, ' '))
+end
+
+for i = 9, #ARGV, 2 do
+  sum(KEYS[1], '', ARGV[i], ARGV[i + 1])
+  sum(KEYS[4], ARGV[7] .. '|', ARGV[i], ARGV[i + 1])
 end
 redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('EXPIRE', KEYS[4], ARGV[4])
 return 1

@@ -38,7 +38,7 @@ def count_members(key: str) -> Operation[int]:
 def try_evalsha() -> Operation[None]:
     """Run a script that does nothing by its SHA-1, as all scripts are run."""
     sha = hashlib.sha1(_NOTHING.encode(), usedforsecurity=False).hexdigest()
-    return Operation("try_evalsha", Script(name="nothing", text=_NOTHING, sha=sha), (), (), nothing)
+    return Operation("try_evalsha", Script("nothing", sha, (_NOTHING,)), (), (), nothing)
 
 
 def try_eval() -> Operation[None]:
@@ -60,6 +60,11 @@ def try_watch(key: str) -> Operation[None]:
     """Wait a moment for a list that does not exist, as the watcher of other producers waits."""
     command = ("BLMOVE", key, key, "RIGHT", "RIGHT", _MOMENT)
     return Operation("try_watch", None, (key,), command, nothing, block_s=float(_MOMENT))
+
+
+def try_write(absent_key: str) -> Operation[None]:
+    """Try the plainest write there is: delete a key that does not exist."""
+    return Operation("try_write", None, (absent_key,), ("DEL", absent_key), nothing)
 
 
 def try_commands(absent_key: str, channel: str) -> Operation[dict[str, str]]:

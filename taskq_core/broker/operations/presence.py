@@ -1,6 +1,6 @@
 """Read who is there: workers with what they run, schedulers with their entries, and the store itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskq_core.broker.operations.operation import Operation, text, time_argument
@@ -21,6 +21,14 @@ def list_alive(index_key: str, *, skip: int, count: int, now_ns: int | None = No
 def read_server(server_key: str) -> Operation[bytes | None]:
     """Read what a worker process says of itself. Reads as ServerInfo bytes, None if it is gone."""
     return Operation("read_server", None, (server_key,), ("GET", server_key), lambda reply: reply)
+
+
+def read_servers(server_keys: Sequence[str]) -> Operation[list[bytes | None]]:
+    """Read what several worker processes say of themselves, at most 1000; in a cluster, those of one slot.
+
+    Reads as ServerInfo bytes, None where one is gone.
+    """
+    return Operation("read_servers", None, tuple(server_keys), ("MGET", *server_keys), list)
 
 
 def read_running(workers_key: str) -> Operation[list[bytes]]:

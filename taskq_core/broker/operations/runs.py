@@ -8,6 +8,7 @@ from typing import Any
 from taskq_core.broker.operations.operation import (
     ARCHIVE,
     BATCH_BYTES,
+    STATISTICS_KEPT_S,
     Argument,
     Operation,
     boolean,
@@ -70,7 +71,9 @@ def dequeue(
     twice the lease), or give them up where they are held until the start. None is taken while `max_active` tasks of the
     queue are active, whoever runs them.
 
-    The same `call` number again on the same `lane` of the worker returns the tasks it handed out before.
+    The same `call` number again on the same `lane` of the worker returns the tasks it handed out before. Numbers grow:
+    a call that comes after one with a larger number takes nothing. A `limit` of 0 calls off the call of this number: it
+    returns what that has handed out, and should it come later it takes nothing.
     """
     keys = (queue.pending, queue.active, queue.lease, queue.paused, queue.wake, queue.call(owner + lane), queue.limits)
     args = (
@@ -87,6 +90,23 @@ def dequeue(
         "" if max_active is None else max_active,
     )
     return Operation("dequeue", load("dequeue"), keys, args, _read_dequeued)
+
+
+def settle_and_dequeue(done: Sequence[str], asked: Operation[Dequeued]) -> Operation[Dequeued | None]:
+    """End runs that succeeded with nothing to keep and no lock, at most 200, and take others in their place.
+
+    It is one script for both of what `settle_done` and the dequeue `asked`, of the same worker and queue, would do. It
+    does all of it or nothing, and nothing where a task needs more than to be deleted or is this worker's no longer:
+    then it reads as None, and the two are to be sent. So are they if it got no answer: it may have done all.
+    """
+    return Operation(
+        "settle_and_dequeue",
+        load("settle_and_dequeue"),
+        asked.keys,
+        (*asked.args, STATISTICS_KEPT_S, *done),
+        lambda reply: None if reply is None else _read_dequeued(reply),
+        repeatable=False,
+    )
 
 
 class Outcome(StrEnum):

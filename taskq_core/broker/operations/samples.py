@@ -1,13 +1,21 @@
 """Note how a queue stands as time goes by, and what became of its runs by task type; read both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from taskq_core.broker.operations.operation import RECEIPT_KEPT_S, Argument, Operation, integer
 from taskq_core.broker.scripts import load
 from taskq_core.wire import QueueKeys
 from taskq_core.wire.samples import Level, QueueSample
-from taskq_core.wire.tallies import HOUR_S, HOURS_KEPT, OTHER_TYPES, TYPES_MOST, TypeTally
+from taskq_core.wire.tallies import (
+    HOUR_S,
+    HOURS_KEPT,
+    OTHER_TYPES,
+    TOTALS_KEPT_S,
+    TYPE_KEPT_HOURS,
+    TYPES_MOST,
+    TypeTally,
+)
 
 
 def sample(queue: QueueKeys, samples: Mapping[Level, QueueSample]) -> Operation[list[int]]:
@@ -34,13 +42,14 @@ def read_samples(queue: QueueKeys, level: Level, *, count: int) -> Operation[lis
 
 
 def tally(queue: QueueKeys, hour: int, tallies: Mapping[str, TypeTally], *, owner: str, call: int) -> Operation[int]:
-    """Add what became of runs, by task type, to the tally of an hour (Unix hours).
+    """Add what became of runs, by task type, to the tally of an hour (Unix hours) and to the totals.
 
-    A repeat of the last `call` of a worker adds nothing, for two minutes. Reads as 1 added, 0 a repeat, -1 the key is
-    of another type.
+    A repeat of the last `call` of a worker adds nothing, for two minutes. Reads as 1 added, 0 a repeat, -1 one of the
+    two keys is of another type.
     """
-    keys = (queue.tally(hour), queue.receipt(f"tally-{owner}"), queue.absent)
-    args: list[Argument] = [call, RECEIPT_KEPT_S, HOURS_KEPT * HOUR_S, TYPES_MOST, OTHER_TYPES]
+    keys = (queue.tally(hour), queue.receipt(f"tally-{owner}"), queue.absent, queue.totals)
+    kept = (HOURS_KEPT * HOUR_S, TOTALS_KEPT_S)
+    args: list[Argument] = [call, RECEIPT_KEPT_S, *kept, TYPES_MOST, OTHER_TYPES, hour, TYPE_KEPT_HOURS]
     for name, each in tallies.items():
         args += (name.encode(errors="replace"), each.encode())
     return Operation("tally", load("tally"), keys, args, integer)
@@ -49,12 +58,19 @@ def tally(queue: QueueKeys, hour: int, tallies: Mapping[str, TypeTally], *, owne
 def read_tally(queue: QueueKeys, hour: int) -> Operation[dict[str, TypeTally]]:
     """Read the tally of an hour (Unix hours). What cannot be read is left out."""
     key = queue.tally(hour)
+    return Operation("read_tally", None, (key,), ("HGETALL", key), lambda reply: _tallies(reply, TypeTally.decode))
 
-    def read(reply: Any) -> dict[str, TypeTally]:
-        pairs: Sequence[tuple[bytes, bytes]] = (
-            list(reply.items()) if isinstance(reply, dict) else list(zip(reply[::2], reply[1::2], strict=True))
-        )
-        found = {name.decode("utf-8", "replace"): TypeTally.decode(text) for name, text in pairs}
-        return {name: each for name, each in found.items() if each is not None}
 
-    return Operation("read_tally", None, (key,), ("HGETALL", key), read)
+def read_totals(queue: QueueKeys) -> Operation[dict[str, TypeTally]]:
+    """Read what became of runs since ever, by task type. What cannot be read is left out."""
+    key = queue.totals
+    decode = TypeTally.decode_total
+    return Operation("read_totals", None, (key,), ("HGETALL", key), lambda reply: _tallies(reply, decode))
+
+
+def _tallies(reply: Any, decode: Callable[[bytes], TypeTally | None]) -> dict[str, TypeTally]:
+    pairs: Sequence[tuple[bytes, bytes]] = (
+        list(reply.items()) if isinstance(reply, dict) else list(zip(reply[::2], reply[1::2], strict=True))
+    )
+    found = {name.decode("utf-8", "replace"): decode(text) for name, text in pairs}
+    return {name: each for name, each in found.items() if each is not None}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 from taskq_core.broker.operations.operation import (
@@ -105,6 +105,30 @@ def list_expired(queue: QueueKeys, *, grace_s: int, limit: int = 100, now_ns: in
     return Operation("list_expired", load("expired"), (queue.lease,), args, _read_expired)
 
 
+LEASES_LOOKED_AT = 200
+"""About how many leases one call of `list_held` looks at."""
+
+
+@dataclass(slots=True)
+class Held:
+    """Answer to a look at leases: the cursor of the next look ("0" at the end), and what the worker holds of these."""
+
+    cursor: str
+    found: Expired
+
+
+def list_held(queue: QueueKeys, *, owner: str, cursor: str = "0", now_ns: int | None = None) -> Operation[Held]:
+    """List the tasks that a worker holds, among some leases of the queue: those from a cursor on."""
+    args = (time_argument(now_ns), owner, cursor, LEASES_LOOKED_AT, queue.task_prefix)
+    return Operation(
+        "list_held",
+        load("held"),
+        (queue.lease,),
+        args,
+        lambda reply: Held(text(reply[0]), _read_expired(reply[1:])),
+    )
+
+
 class Verdict(StrEnum):
     """What to do with a task taken back from a silent worker."""
 
@@ -136,14 +160,17 @@ def recover(
     *,
     grace_s: int,
     archive: ArchiveLimits = ARCHIVE,
+    gone: str = "",
     now_ns: int | None = None,
 ) -> Operation[str]:
-    """Take tasks back.
+    """Take tasks back: those whose lease ran out at least `grace_s` ago, or those of one worker that is known gone.
+
+    `gone` is the token of that worker; how long its leases would hold does not matter then.
 
     Reads as one character per task: "1" moved, "0" left alone, since it was settled, extended or taken meanwhile, "2"
     not looked at, since so many are active that a call takes fewer.
     """
-    args: list[Argument] = [time_argument(now_ns), grace_s, *housekeeping(queue, archive), queue.quarantined("")]
+    args: list[Argument] = [time_argument(now_ns), grace_s, *housekeeping(queue, archive), queue.quarantined(""), gone]
     for each in recoveries:
         args += (
             "b" if each.is_told else each.verdict.value,
@@ -177,14 +204,62 @@ def lead(queue: QueueKeys, service: str, *, owner: str, leader_ms: int) -> Opera
     return Operation("lead", load("lead"), (queue.leader(service), queue.absent), (owner, leader_ms), boolean)
 
 
+def renew_lead(queue: QueueKeys, service: str, *, owner: str, leader_ms: int) -> Operation[bool]:
+    """Renew the lease of a service that this worker led just now. Reads as False if it is another's, or has ended.
+
+    That of another one lasts a little longer then, which does no harm.
+    """
+    key = queue.leader(service)
+    return Operation(
+        "renew_lead",
+        None,
+        (key,),
+        ("GETEX", key, "PX", leader_ms),
+        lambda reply: reply is not None and text(reply) == owner,
+    )
+
+
+def lead_left(queue: QueueKeys, service: str) -> Operation[int]:
+    """Read how many milliseconds the lease of a service lasts: -2 if nobody has it, -1 if it never ends."""
+    key = queue.leader(service)
+    return Operation("lead_left", None, (key,), ("PTTL", key), integer)
+
+
 def resign(queue: QueueKeys, service: str, *, owner: str) -> Operation[bool]:
     """Give up the lease of a service, if this worker holds it."""
     return Operation("resign", load("resign"), (queue.leader(service),), (owner,), boolean)
 
 
-def rouse(queue: QueueKeys) -> Operation[bool]:
-    """Put a wake token if tasks are pending and none lies there. Reads as True if one was put."""
-    return Operation("rouse", load("rouse"), (queue.pending, queue.wake), (), boolean)
+class Roused(IntEnum):
+    """What became of the wish to wake a worker."""
+
+    PUT = 1
+    """A token was put."""
+    LIES = 0
+    """One lies there already: no worker waits."""
+    NOTHING = -1
+    """No task is pending."""
+
+
+def rouse(queue: QueueKeys) -> Operation[Roused]:
+    """Put a wake token if tasks are pending and none lies there."""
+    return Operation("rouse", load("rouse"), (queue.pending, queue.wake), (), lambda reply: Roused(int(reply)))
+
+
+def count_keys(keys: Sequence[str]) -> Operation[int]:
+    """Count those of some keys of a queue that are there."""
+    return Operation("count_keys", None, tuple(keys), ("EXISTS", *keys), integer)
+
+
+def first_score(key: str) -> Operation[float | None]:
+    """Read the lowest score of a sorted set. Reads as None if it is empty."""
+
+    def read(reply: Any) -> float | None:
+        if not reply:
+            return None
+        return float(reply[0][1] if isinstance(reply[0], list) else reply[1])  # a pair where the protocol has pairs
+
+    return Operation("first_score", None, (key,), ("ZRANGE", key, 0, 0, "WITHSCORES"), read)
 
 
 def wait_for_wake(wake_keys: Sequence[str], *, timeout_s: float) -> Operation[str | None]:
@@ -227,6 +302,11 @@ def beat(
     for task_id, info in workers.items():
         args += (task_id, info)
     return Operation("beat", load("beat"), (server_key, workers_key), args, nothing)
+
+
+def keep_presence(server_key: str, *, ttl_s: int) -> Operation[bool]:
+    """Let the presence of a worker that runs nothing last as it is. Reads as False if it is not there."""
+    return Operation("keep_presence", None, (server_key,), ("EXPIRE", server_key, ttl_s), boolean)
 
 
 def unindex_presence(index_key: str, member: str) -> Operation[int]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from taskq_core.cli import worker
+from taskq_core.cli import running
 from taskq_django.management.worker_command import DESCRIPTION, HelpFormatter, add_worker_arguments, run_worker
 
 
@@ -16,7 +16,7 @@ class Command(BaseCommand):
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         """Add the examples to the help."""
         return super().create_parser(
-            prog_name, subcommand, epilog=worker.epilog(), formatter_class=HelpFormatter, **kwargs
+            prog_name, subcommand, epilog=running.epilog(), formatter_class=HelpFormatter, **kwargs
         )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -14,6 +14,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from taskq_core import TaskQError
 from taskq_core.cli.base import FAILED, Root, failure_text, unwritten, usage_text
 from taskq_core.cli.command import make_root
+from taskq_core.cli.exporter import exporter
 from taskq_core.cli.session import Session
 from taskq_django.app import taskq
 from taskq_django.management import scheduler_command
@@ -62,7 +63,12 @@ def _parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _root() -> Root:
-    return make_root([make_click_command(), scheduler_command.make_click_command()], is_hosted=True)
+    services = {
+        "worker": make_click_command(),
+        "scheduler": scheduler_command.make_click_command(),
+        "exporter": exporter,
+    }
+    return make_root(services, is_hosted=True)
 
 
 class Command(BaseCommand):

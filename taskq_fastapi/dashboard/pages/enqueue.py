@@ -1,6 +1,5 @@
 """Enqueue a registered task: its arguments as JSON, which the task itself judges, as for any other caller."""
 
-import inspect
 import json
 import logging
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 
 from taskq_core import ConfigurationError, EnqueueError, Task, TaskArgumentsError, TaskQError
-from taskq_core.dashboard import as_text, compact_json
+from taskq_core.dashboard import as_text, compact_json, signature_of, summary_of
 from taskq_core.errors import (
     BrokerError,
     DuplicateTaskError,
@@ -19,9 +18,11 @@ from taskq_core.errors import (
     QueueFullError,
     TaskIdConflictError,
 )
+from taskq_core.language import gettext, marked
 from taskq_core.records import TaskInfo
 from taskq_core.telemetry import unwrap
 from taskq_fastapi.dashboard.form import Form
+from taskq_fastapi.dashboard.refusals import told
 from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, NotFoundError, Page
 from taskq_fastapi.dashboard.view import Shown, View, link
 
@@ -40,21 +41,6 @@ class _WrongFieldError(TaskQError):
         self.field, self.problem = field, problem
 
 
-def signature_of(task: AnyTask) -> str:
-    """Return the parameters of a task as they are written."""
-    try:
-        signature = inspect.signature(task.function, eval_str=True)
-    except (NameError, TypeError, AttributeError, SyntaxError):
-        signature = inspect.signature(task.function)  # names that are known to a type checker alone
-    known = [each for name, each in signature.parameters.items() if name in task.codec.known]
-    return str(signature.replace(parameters=known, return_annotation=inspect.Signature.empty))
-
-
-def summary_of(task: AnyTask) -> str:
-    """Return the first line of what a task says of itself."""
-    return (inspect.getdoc(task.function) or "").partition("\n")[0]
-
-
 def _blank(task: AnyTask) -> str:
     """Return arguments to fill in: those that have no default."""
     return json.dumps({name: None for name, each in task.codec.known.items() if each.required}, indent=2)
@@ -64,18 +50,18 @@ def _named(view: View, form: Form) -> AnyTask:
     name = form.need("task")
     task = view.site.taskq.tasks.get(name)
     if task is None:
-        raise NotFoundError(f"no task {name[:80]!r} is registered here")
+        raise NotFoundError(gettext("no task %(name)r is registered here", name=name[:80]))
     return task
 
 
 async def show(view: View) -> Shown:
     """Offer the registered tasks, or show the form of one."""
     if not view.may_change:
-        raise HTTPException(403, "this dashboard is for looking only")
+        raise HTTPException(403, gettext("this dashboard is for looking only"))
     if not view.query.get("task"):
         tasks = [view.site.taskq.tasks[name] for name in sorted(view.site.taskq.tasks)]
         offered = [(each.name, signature_of(each), summary_of(each)) for each in tasks]
-        return view.page("enqueue_choice.html", title="Enqueue", offered=offered)
+        return view.page("enqueue_choice.html", title=gettext("Enqueue"), offered=offered)
     task = _named(view, view.query)
     fields = {"arguments": _blank(task), "queue": task.options.queue}
     if view.query.get("like"):
@@ -87,7 +73,7 @@ async def _like(view: View, task: AnyTask) -> dict[str, str]:
     """Return the fields of a task like another one."""
     found = await view.inspector.task(view.query.need("like_queue"), view.query.get("like"))
     if not isinstance(found, TaskInfo) or found.name != task.name:
-        raise BadRequestError("the task to enqueue another one like is of another type")
+        raise BadRequestError(gettext("the task to enqueue another one like is of another type"))
     fields = {"queue": found.queue}
     inner, _traceparent = unwrap(found.payload, task.codec.parameters)
     if view.shown.may_ask_payloads and len(inner) <= 64 * 1024:
@@ -103,7 +89,7 @@ async def _form(
     )
     return view.page(
         "enqueue.html",
-        title=f"Enqueue {task.name}",
+        title=gettext("Enqueue %(name)s", name=task.name),
         status=status,
         task=task,
         signature=signature_of(task),
@@ -133,12 +119,16 @@ async def enqueue(view: View, form: Form) -> Done | Shown:
             "arguments", f"{error.parameter}: {error.problem}" if error.parameter else error.problem
         )
     except (DuplicateTaskError, TaskIdConflictError, QueueFullError) as error:
-        wrong = _WrongFieldError("", str(error))
+        wrong = _WrongFieldError("", told(error))
     except EnqueueUnknownError:
-        wrong = _WrongFieldError("", "Redis has not answered: it may have been enqueued. Look before you do it again.")
+        wrong = _WrongFieldError(
+            "", gettext("Redis has not answered: it may have been enqueued. Look before you do it again.")
+        )
     except EnqueueError as error:
         logger.warning("a task could not be enqueued from the dashboard: %s", error)
-        wrong = _WrongFieldError("", "Redis refused it, or was not reached: nothing was enqueued. The log says more.")
+        wrong = _WrongFieldError(
+            "", gettext("Redis refused it, or was not reached: nothing was enqueued. The log says more.")
+        )
     except BrokerError:
         raise
     except TaskQError as error:
@@ -146,7 +136,7 @@ async def enqueue(view: View, form: Form) -> Done | Shown:
     else:
         view.audited |= {"id": handle.id, "queue": handle.queue}
         return Done(
-            text=f"The task was enqueued to the queue “{handle.queue}”.",
+            text=gettext("The task was enqueued to the queue “%(queue)s”.", queue=handle.queue),
             back=link("task", queue=handle.queue, id=handle.id),
         )
     view.audited["refused"] = wrong.field or "it was not accepted"
@@ -180,7 +170,7 @@ def _call(task: AnyTask, text: str, options: dict[str, Any]) -> Any:
         raise _WrongFieldError("", str(error)) from None
 
 
-PAGE = Page(path="enqueue", label="Enqueue", show=show, is_live=False, needs_operator=True)
+PAGE = Page(path="enqueue", label=marked("Enqueue"), show=show, is_live=False, needs_operator=True)
 ACTIONS = (
     Action(
         path="task-enqueue",

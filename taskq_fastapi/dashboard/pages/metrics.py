@@ -9,8 +9,9 @@ from functools import partial
 
 from taskq_core.dashboard import LONGEST_SPAN, Points, QueueSeries
 from taskq_core.errors import WireFormatError
+from taskq_core.language import gettext, marked
 from taskq_core.wire import parse_duration, timedelta_of_ns
-from taskq_fastapi.dashboard.charts import MEASURES, Chart, chart, points_of
+from taskq_fastapi.dashboard.charts import MEASURES, Chart, chart
 from taskq_fastapi.dashboard.prometheus import Prometheus, PrometheusError
 from taskq_fastapi.dashboard.registry import BadRequestError, NotFoundError, Page
 from taskq_fastapi.dashboard.view import Shown, View
@@ -62,8 +63,12 @@ def asked_span(view: View) -> Span:
             length = timedelta(0)
         if not timedelta(minutes=1) <= length <= LONGEST_SPAN:
             raise BadRequestError(
-                f"duration must be {', '.join(DURATIONS)} or as 90m, a minute to {LONGEST_SPAN.days} days, "
-                f"got {word[:50]!r}"
+                gettext(
+                    "duration must be %(choices)s or as 90m, a minute to %(days)s days, got %(got)r",
+                    choices=", ".join(DURATIONS),
+                    days=LONGEST_SPAN.days,
+                    got=word[:50],
+                )
             )
     return Span(word=word, length=length, until=_moment(view.query.get("end")))
 
@@ -77,7 +82,7 @@ def _moment(text: str) -> datetime | None:
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         moment - 2 * LONGEST_SPAN, moment + 2 * LONGEST_SPAN
     except (ValueError, OverflowError):
-        raise BadRequestError(f"end must be a time as 2030-01-31T12:00, got {text[:50]!r}") from None
+        raise BadRequestError(gettext("end must be a time as 2030-01-31T12:00, got %(got)r", got=text[:50])) from None
     return moment
 
 
@@ -91,10 +96,12 @@ def asked_queues(view: View, there: Sequence[str]) -> list[str]:
     chosen = list(dict.fromkeys(view.query.all("queue")))
     chosen = [name for name in chosen if name]
     if len(chosen) > CHOSEN_MOST:
-        raise BadRequestError(f"at most {CHOSEN_MOST} queues can be chosen, got {len(chosen)}")
+        raise BadRequestError(
+            gettext("at most %(most)s queues can be chosen, got %(got)s", most=CHOSEN_MOST, got=len(chosen))
+        )
     for name in chosen:
         if name not in there:
-            raise NotFoundError(f"no queue {name[:80]!r}")
+            raise NotFoundError(gettext("no queue %(queue)r", queue=name[:80]))
     return chosen
 
 
@@ -109,7 +116,7 @@ async def show(view: View) -> Shown:
     begin, end, charts, trouble = await _charts(view, names, span, prometheus if is_asked else None)
     return view.page(
         "metrics.html",
-        title="Metrics",
+        title=gettext("Metrics"),
         span=span,
         durations=tuple(DURATIONS),
         begin=begin,
@@ -147,7 +154,7 @@ async def _charts(
         end = datetime.fromtimestamp(end.timestamp() // step.total_seconds() * step.total_seconds(), UTC) + step
     begin = end - span.length
     lines: dict[str, Mapping[str, Points]] = {
-        measure.key: {each.name: points_of(each, measure) for each in series} for measure in MEASURES
+        measure.key: {each.name: each.points(measure.of) for each in series} for measure in MEASURES
     }
     if prometheus is not None and names:
         try:
@@ -164,10 +171,10 @@ async def _charts(
             lines |= {measure.key: answer for measure, answer in zip(asked, answers, strict=True)}
         except PrometheusError as error:
             logger.warning("the charts of the dashboard are drawn from samples: %s", error)
-            trouble = f"{error}. What is drawn are the samples that workers take."
-            lines = {measure.key: {each.name: points_of(each, measure) for each in series} for measure in MEASURES}
+            trouble = gettext("%(error)s. What is drawn are the samples that workers take.", error=error.told)
+            lines = {measure.key: {each.name: each.points(measure.of) for each in series} for measure in MEASURES}
     drawn = [chart(measure, lines[measure.key], begin=begin, end=end) for measure in MEASURES]
     return begin, end, drawn, trouble
 
 
-PAGE = Page(path="metrics", label="Metrics", show=show)
+PAGE = Page(path="metrics", label=marked("Metrics"), show=show, is_costly=True)

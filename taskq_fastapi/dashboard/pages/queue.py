@@ -4,7 +4,7 @@ from functools import partial
 
 from taskq_core.dashboard import DAYS_CHOICES, STATES
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard.registry import BadRequestError, Page
+from taskq_fastapi.dashboard.registry import Page, unknown_choice
 from taskq_fastapi.dashboard.task_lists import of_queue
 from taskq_fastapi.dashboard.view import Shown, View
 
@@ -19,7 +19,7 @@ def asked_state(view: View) -> TaskState | None:
     if not text:
         return None
     if text not in tuple(STATES):
-        raise BadRequestError(f"state must be one of {', '.join(STATES)}, got {text[:50]!r}")
+        raise unknown_choice("state", STATES, text)
     return TaskState(text)
 
 

@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any
 
 from taskq_core.dashboard import DAYS_CHOICES, QueueRow, QueueStatus
+from taskq_core.language import gettext, marked
 from taskq_fastapi.api.parts import time_left
 from taskq_fastapi.dashboard.form import Form
-from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, Page, Question
+from taskq_fastapi.dashboard.registry import Action, Done, Page, Question, unknown_choice
 from taskq_fastapi.dashboard.view import Shown, View, link, own_link
 
 _ORDER = (QueueStatus.DAMAGED, QueueStatus.PAUSED, QueueStatus.RUNNING)
@@ -30,14 +31,14 @@ async def show(view: View) -> Shown:
     sort, days = view.query.get("sort", "queue"), view.query.number("days", DAYS_CHOICES[0], low=1, high=90)
     name = sort.removeprefix("-")
     if name not in SORTS:
-        raise BadRequestError(f"sort must be one of {', '.join(SORTS)}, got {sort[:50]!r}")
+        raise unknown_choice("sort", SORTS, sort)
     found = await view.shared("queues", view.dashboard.queues)
     names = tuple(row.name for row in found.queues)
     past = await view.shared(("history", names, days), partial(view.dashboard.history, names, days=days))
     rows = sorted(sorted(found.queues, key=lambda row: row.name), key=SORTS[name], reverse=sort.startswith("-"))
     return view.page(
         "queues.html",
-        title="Queues",
+        title=gettext("Queues"),
         found=found,
         rows=rows,
         largest=max((row.size for row in rows), default=0),
@@ -52,24 +53,27 @@ async def pause(view: View, form: Form) -> Done:
     """Keep workers from taking tasks."""
     name = form.need("queue")
     await view.inspector.pause(name)
-    return Done(text=f"Queue “{name}” is paused: workers take no more tasks of it.")
+    return Done(text=gettext("Queue “%(queue)s” is paused: workers take no more tasks of it.", queue=name))
 
 
 async def resume(view: View, form: Form) -> Done:
     """Let workers take tasks again."""
     name = form.need("queue")
     await view.inspector.resume(name)
-    return Done(text=f"Queue “{name}” runs again.")
+    return Done(text=gettext("Queue “%(queue)s” runs again.", queue=name))
 
 
 async def ask_delete(view: View, form: Form) -> Question:
     """Ask before a queue is deleted."""
     name = form.need("queue")
     info = await view.inspector.queue_info(name)
-    tasks = f"Tasks in it: {info.size:,}. It is kept unless all have succeeded." if info.size else "It is empty."
+    if info.size:
+        tasks = gettext("Tasks in it: %(count)s. It is kept unless all have succeeded.", count=f"{info.size:,}")
+    else:
+        tasks = gettext("It is empty.")
     return Question(
-        text=f"Delete the queue “{name}” with its counters? {tasks}",
-        button="Delete",
+        text=f"{gettext('Delete the queue “%(queue)s” with its counters?', queue=name)} {tasks}",
+        button=gettext("Delete"),
         is_destructive=True,
     )
 
@@ -82,12 +86,14 @@ async def delete(view: View, form: Form) -> Done | Shown:
     deleted = form.number("done", 0, low=0, high=10**15) + part.deleted
     view.audited["deleted"] = part.deleted
     if part.next is None:
-        return Done(text=f"Queue “{name}” was deleted.", back=link(""))
+        return Done(text=gettext("Queue “%(queue)s” was deleted.", queue=name), back=link(""))
     return view.page(
         "bulk.html",
-        title=f"Delete “{name}”: going on",
+        title=gettext("Delete “%(queue)s”: going on", queue=name),
         path="queue-delete",
-        word="tasks were deleted",
+        progress=gettext(
+            "%(done)s of about %(all)s tasks were deleted.", done=f"{deleted:,}", all=f"{max(total, deleted):,}"
+        ),
         done="",
         skipped="",
         failure="",
@@ -98,9 +104,9 @@ async def delete(view: View, form: Form) -> Done | Shown:
     )
 
 
-PAGE = Page(path="", label="Queues", show=show)
+PAGE = Page(path="", label=marked("Queues"), show=show)
 ACTIONS = (
     Action(path="queue-pause", perform=pause, audited=("queue",)),
     Action(path="queue-resume", perform=resume, audited=("queue",)),
-    Action(path="queue-delete", perform=delete, ask=ask_delete, audited=("queue",)),
+    Action(path="queue-delete", perform=delete, ask=ask_delete, audited=("queue",), is_costly=True),
 )

@@ -4,6 +4,7 @@ import asyncio
 from functools import partial
 
 from taskq_core.doctor import Finding, Level, diagnose_nodes, read_nodes
+from taskq_core.language import marked
 from taskq_fastapi.dashboard.people import Role
 from taskq_fastapi.dashboard.registry import Page
 from taskq_fastapi.dashboard.view import Shown, View
@@ -16,7 +17,7 @@ async def show(view: View) -> Shown:
     """Show what the store says of itself, and what is wrong with it."""
     row = await view.shared("store", view.dashboard.store)
     look = partial(asyncio.to_thread, _findings, view)
-    findings = await view.site.reads.get("findings", look, age_s=FINDINGS_S if view.is_stream else 0.0)
+    findings = await view.site.reads.get(("findings", view.language), look, age_s=FINDINGS_S if view.is_stream else 0.0)
     info = row.info if view.user.role is Role.OPERATOR else {}  # it names paths, addresses and hosts of the server
     return view.page("redis.html", title=row.kind or "Redis", row=row, info=info, findings=findings)
 
@@ -26,4 +27,4 @@ def _findings(view: View) -> list[Finding]:
     return [each for each in diagnose_nodes(read_nodes(view.site.taskq)) if each.level is not Level.GREEN]
 
 
-PAGE = Page(path="redis", label="Redis", show=show)
+PAGE = Page(path="redis", label=marked("Redis"), show=show)

@@ -5,11 +5,13 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from taskq_core.dashboard.words import fire_question
 from taskq_core.errors import EntryNotFoundError
 from taskq_core.inspector import PeriodicEntryInfo
 from taskq_core.inspector.entry_call import entry_call
+from taskq_core.language import gettext, marked
 from taskq_fastapi.dashboard.form import Form
-from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, Page, Question
+from taskq_fastapi.dashboard.registry import Action, Done, Page, Question, unknown_choice
 from taskq_fastapi.dashboard.view import Shown, View
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -31,14 +33,14 @@ async def show(view: View) -> Shown:
     """Show the entries of all schedulers that live."""
     sort = view.query.get("sort", "id")
     if sort.removeprefix("-") not in SORTS:
-        raise BadRequestError(f"sort must be one of {', '.join(SORTS)}, got {sort[:50]!r}")
+        raise unknown_choice("sort", SORTS, sort)
     found = await view.shared("schedules", view.inspector.scheduler_entries)
     rows = sorted(found, key=SORTS[sort.removeprefix("-")], reverse=sort.startswith("-"))
     paging = view.paging(len(rows))
     part = rows[paging.skip : paging.skip + paging.rows]
     return view.page(
         "schedules.html",
-        title="Schedules",
+        title=gettext("Schedules"),
         rows=[(entry, view.shown.octets(entry.name, "payload", entry.payload, most=PAYLOAD_MOST)) for entry in part],
         paging=paging,
         sort=sort,
@@ -80,9 +82,8 @@ async def ask_run(view: View, form: Form) -> Question:
     """Ask before an entry is run now."""
     entry = await _entry(view, form)
     return Question(
-        text=f"Enqueue “{entry.name}” now, as the schedule “{entry.id}” does when it is due? "
-        "When it is due next stays as it is.",
-        button="Run now",
+        text=fire_question(entry),
+        button=gettext("Run now"),
     )
 
 
@@ -91,9 +92,9 @@ async def run(view: View, form: Form) -> Done:
     entry = await _entry(view, form)
     handle = await view.site.taskq.async_client.enqueue(entry_call(view.site.taskq, entry))
     view.audited |= {"task_id": handle.id, "queue": handle.queue}
-    return Done(text=f"Task {handle.id} was enqueued to “{handle.queue}”.")
+    return Done(text=gettext("Task %(id)s was enqueued to “%(queue)s”.", id=handle.id, queue=handle.queue))
 
 
-PAGE = Page(path="schedules", label="Schedules", show=show)
+PAGE = Page(path="schedules", label=marked("Schedules"), show=show)
 ENTRY = Page(path="schedule", show=show_entry)
 ACTIONS = (Action(path="schedule-run", perform=run, ask=ask_run, audited=("id",)),)

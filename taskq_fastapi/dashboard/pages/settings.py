@@ -1,7 +1,9 @@
-"""What somebody chooses for themselves: colours, how often pages are renewed, rows on a page."""
+"""What somebody chooses for themselves: colours, language, how often pages are renewed, rows on a page."""
 
+from taskq_core.language import gettext, marked, told_in
 from taskq_fastapi.dashboard import preferences
 from taskq_fastapi.dashboard.form import Form
+from taskq_fastapi.dashboard.languages import catalogue, language_by
 from taskq_fastapi.dashboard.registry import Action, Done, Page
 from taskq_fastapi.dashboard.view import Shown, View
 
@@ -10,18 +12,20 @@ async def show(view: View) -> Shown:
     """Show what is chosen."""
     return view.page(
         "settings.html",
-        title="Settings",
+        title=gettext("Settings"),
         themes=preferences.THEMES,
         intervals=preferences.INTERVALS,
         rows_choices=preferences.ROWS,
+        languages=preferences.LANGUAGES,
     )
 
 
 async def save(view: View, form: Form) -> Done:
     """Keep what is chosen, in a cookie."""
     view.new_preferences = preferences.chosen(form)
-    return Done(text="Saved in this browser.")
+    with told_in(catalogue(language_by(view.new_preferences, view.request))):  # that of the page which shows it
+        return Done(text=gettext("Saved in this browser."))
 
 
-PAGE = Page(path="settings", label="Settings", show=show, is_live=False)
-SAVE = Action(path="settings-save", perform=save, for_viewers=True, audited=("theme", "interval", "rows"))
+PAGE = Page(path="settings", label=marked("Settings"), show=show, is_live=False)
+SAVE = Action(path="settings-save", perform=save, for_viewers=True, audited=("theme", "language", "interval", "rows"))

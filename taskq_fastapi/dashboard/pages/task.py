@@ -18,16 +18,17 @@ from taskq_core.dashboard import (
     trace_url,
     workflow_of,
 )
+from taskq_core.dashboard.words import actions_for, time_of
 from taskq_core.errors import PayloadError, TaskStateError
 from taskq_core.inspector import TaskAction, UnreadableTask
+from taskq_core.language import gettext
 from taskq_core.records import TaskInfo
 from taskq_core.telemetry import trace_id
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.blobs import whole
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, Page
-from taskq_fastapi.dashboard.task_table import actions_for, mark_of, status_of
-from taskq_fastapi.dashboard.task_words import time_of
+from taskq_fastapi.dashboard.task_table import mark_of, status_of
 from taskq_fastapi.dashboard.view import Shown, View, link
 from taskq_fastapi.dashboard.wording import span
 
@@ -117,10 +118,10 @@ def _attempt(view: View, task: TaskInfo, attempt: Attempt) -> ShownAttempt:
 
 def _editable(view: View, task: TaskRecord) -> TaskInfo:
     if not view.shown.may_ask_payloads:
-        raise BadRequestError("a payload that is not shown whole is not edited")
+        raise BadRequestError(gettext("a payload that is not shown whole is not edited"))
     if not isinstance(task, TaskInfo) or not is_editable(task):
         raise BadRequestError(
-            "the payload of this task cannot be edited: it does not wait, or its payload is no short text"
+            gettext("the payload of this task cannot be edited: it does not wait, or its payload is no short text")
         )
     return task
 
@@ -134,7 +135,7 @@ async def show_edit(view: View) -> Shown:
 def _form(view: View, task: TaskInfo, text: str, seen: str, *, problem: str = "", status: int = 200) -> Shown:
     return view.page(
         "task_edit.html",
-        title=f"Edit the payload of {task.name}",
+        title=gettext("Edit the payload of %(name)s", name=task.name),
         status=status,
         task=task,
         text=text,
@@ -148,7 +149,7 @@ async def edit(view: View, form: Form) -> Done | Shown:
     """Replace a payload, unless it is another than the one that was shown, or does not fit the task."""
     task = _editable(view, await read(view, form))
     text, seen = form.get("payload"), form.get("seen")
-    problem = "The payload is another by now, and nothing was saved: open the page anew to see it."
+    problem = gettext("The payload is another by now, and nothing was saved: open the page anew to see it.")
     if seen == digest(task.payload):
         try:
             payload = edited_payload(task, text, view.site.taskq.tasks.get(task.name))
@@ -159,7 +160,7 @@ async def edit(view: View, form: Form) -> Done | Shown:
             view.audited["refused"] = "changed meanwhile"
             return _form(view, task, text, seen, problem=problem, status=409)
         else:
-            return Done(text="The payload was changed.", back=link("task", queue=task.queue, id=task.id))
+            return Done(text=gettext("The payload was changed."), back=link("task", queue=task.queue, id=task.id))
         view.audited["refused"] = "it does not fit"
         return _form(view, task, text, seen, problem=problem, status=422)
     view.audited["refused"] = "changed meanwhile"

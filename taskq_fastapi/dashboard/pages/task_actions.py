@@ -4,13 +4,16 @@ from collections import Counter
 from datetime import timedelta
 from typing import Any
 
+from taskq_core.dashboard.telling import Skipped, done, skipped
+from taskq_core.dashboard.words import BUTTONS, outcome, question
 from taskq_core.inspector import ALLOWED_STATES, ActionReport, Matching, Skip, TaskAction, TaskRef
+from taskq_core.language import gettext, pgettext
 from taskq_core.wire import TaskState
 from taskq_fastapi.api.parts import time_left
 from taskq_fastapi.dashboard.form import Form
-from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, Question
+from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, Question, unknown_choice
 from taskq_fastapi.dashboard.task_table import ref_of
-from taskq_fastapi.dashboard.task_words import BUTTONS, Skipped, done, in_utc, outcome, question, skipped
+from taskq_fastapi.dashboard.task_words import in_utc
 from taskq_fastapi.dashboard.view import Shown, View, link, own_link
 
 SELECTED_MAX = 200
@@ -30,7 +33,7 @@ def asked_action(form: Form) -> TaskAction:
     """
     word = form.need("do")
     if word not in tuple(TaskAction):
-        raise BadRequestError(f"do must be one of {', '.join(TaskAction)}, got {word[:50]!r}")
+        raise unknown_choice("do", TaskAction, word)
     return TaskAction(word)
 
 
@@ -46,12 +49,12 @@ def options_of(action: TaskAction, form: Form) -> dict[str, Any]:
         return {}
     minutes, at = form.get("minutes").strip(), form.get("at").strip()
     if bool(minutes) == bool(at):
-        raise BadRequestError("give either the minutes or a time")
+        raise BadRequestError(gettext("give either the minutes or a time"))
     if minutes:
         return {"after": timedelta(minutes=form.number("minutes", 0, low=0, high=MINUTES_MAX))}
     found = in_utc(at)
     if found is None:
-        raise BadRequestError(f"the time must be such as 2030-01-31T03:00, got {at[:50]!r}")
+        raise BadRequestError(gettext("the time must be such as 2030-01-31T03:00, got %(got)r", got=at[:50]))
     return {"at": found}
 
 
@@ -61,7 +64,7 @@ async def _question(view: View, action: TaskAction, text: str) -> Question:
         context["queues"] = sorted({*(await view.inspector.queues()), *view.site.taskq.settings.queues})
     return Question(
         text=text,
-        button=BUTTONS[action],
+        button=gettext(BUTTONS[action]),
         is_destructive=action is TaskAction.DELETE,
         template=_TEMPLATES.get(action),
         context=context,
@@ -74,16 +77,21 @@ async def _question(view: View, action: TaskAction, text: str) -> Question:
 def _refs(form: Form) -> list[TaskRef]:
     marks = form.all("task")
     if not marks:
-        raise BadRequestError("no task is selected")
+        raise BadRequestError(gettext("no task is selected"))
     if len(marks) > SELECTED_MAX:
-        raise BadRequestError(f"at most {SELECTED_MAX} tasks can be selected, got {len(marks):,}")
+        raise BadRequestError(
+            gettext("at most %(most)s tasks can be selected, got %(got)s", most=SELECTED_MAX, got=f"{len(marks):,}")
+        )
     return [ref_of(mark) for mark in dict.fromkeys(marks)]
 
 
 async def ask_selected(view: View, form: Form) -> Question:
     """Ask before something is done to selected tasks."""
     action, refs = asked_action(form), _refs(form)
-    whom = f"the task “{refs[0].id}” of the queue “{refs[0].queue}”" if len(refs) == 1 else f"{len(refs):,} tasks"
+    if len(refs) == 1:
+        whom = gettext("the task “%(id)s” of the queue “%(queue)s”", id=refs[0].id, queue=refs[0].queue)
+    else:
+        whom = gettext("%(count)s tasks", count=f"{len(refs):,}")
     return await _question(view, action, question(action, whom, len(refs)))
 
 
@@ -130,9 +138,9 @@ def meant_by(view: View, form: Form) -> Matching:
     """
     state = form.need("state")
     if state not in tuple(TaskState):
-        raise BadRequestError(f"state must be one of {', '.join(TaskState)}, got {state[:50]!r}")
+        raise unknown_choice("state", TaskState, state)
     if form.get("payload") and not view.shown.may_ask_payloads:
-        raise BadRequestError("payloads that are not shown are not searched")
+        raise BadRequestError(gettext("payloads that are not shown are not searched"))
     ages = {name: form.number(name, 0, low=0, high=10**9) if form.get(name) else None for name in ("older", "newer")}
     return Matching(
         queue=form.get("queue") or None,
@@ -149,7 +157,13 @@ def meant_by(view: View, form: Form) -> Matching:
 def _checked(view: View, form: Form) -> tuple[TaskAction, Matching]:
     action, matching = asked_action(form), meant_by(view, form)
     if matching.state not in ALLOWED_STATES[action]:
-        raise BadRequestError(f"{BUTTONS[action].lower()}: not while they are {matching.state}")
+        raise BadRequestError(
+            gettext(
+                "%(action)s: not while they are %(state)s",
+                action=gettext(BUTTONS[action]).lower(),
+                state=pgettext("task state", matching.state),
+            )
+        )
     return action, matching
 
 
@@ -158,15 +172,14 @@ async def ask_all(view: View, form: Form) -> Question:
     action, matching = _checked(view, form)
     total = await _total(view, matching)
     is_all = not (matching.name or matching.error or matching.payload or matching.older_than or matching.newer_than)
-    number = f"{total:,} " if is_all else ""
-    where = f"the queue “{matching.queue}”" if matching.queue else "all queues"
+    where = gettext("the queue “%(queue)s”", queue=matching.queue) if matching.queue else gettext("all queues")
     if matching.group is not None:
-        where = f"the group “{matching.group}” of {where}"
-    whom = (
-        f"all {number}{matching.state} tasks of {where}"
-        if is_all
-        else f"all {matching.state} tasks of {where} that fit"
-    )
+        where = gettext("the group “%(group)s” of %(where)s", group=matching.group, where=where)
+    state = pgettext("task state", matching.state)
+    if is_all:
+        whom = gettext("all %(count)s %(state)s tasks of %(where)s", count=f"{total:,}", state=state, where=where)
+    else:
+        whom = gettext("all %(state)s tasks of %(where)s that fit", state=state, where=where)
     return await _question(view, action, question(action, whom, 2))
 
 
@@ -188,7 +201,7 @@ async def act_on_all(view: View, form: Form) -> Done | Shown:
     if part.next is None:
         texts = [text for text in (done(action, count) if count else "", skipped(reasons)) if text]
         return Done(
-            text=" ".join(texts) or "There was nothing to do.",
+            text=" ".join(texts) or gettext("There was nothing to do."),
             level="success" if count and not reasons else "warning",
         )
     carried = [(name, form.get(name)) for name in ("do", *_MEANT, *_OPTIONS) if form.get(name)]
@@ -196,16 +209,18 @@ async def act_on_all(view: View, form: Form) -> Done | Shown:
     carried += [("skip", f"{reason}/{state}/{number}") for (reason, state), number in sorted(reasons.items())]
     return view.page(
         "bulk.html",
-        title=f"{BUTTONS[action]}: going on",
+        title=gettext("%(action)s: going on", action=gettext(BUTTONS[action])),
         path="tasks-act-all",
-        word="were looked at",
+        progress=gettext(
+            "%(done)s of about %(all)s were looked at.", done=f"{scanned:,}", all=f"{max(total, scanned):,}"
+        ),
         done=done(action, count) if count else "",
         skipped=skipped(reasons),
         scanned=scanned,
         total=max(total, scanned),
         failure=""
         if part.report.failure is None
-        else "Redis failed on the way. Nothing is lost: go on when it is back.",
+        else gettext("Redis failed on the way. Nothing is lost: go on when it is back."),
         carried=carried,
         back=own_link(form.get("back")) or "./",
     )
@@ -247,5 +262,6 @@ ACTIONS = (
         perform=act_on_all,
         ask=ask_all,
         audited=("do", *(name for name in _MEANT if name != "payload"), *_OPTIONS),
+        is_costly=True,
     ),
 )

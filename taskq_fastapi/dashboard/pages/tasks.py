@@ -9,9 +9,10 @@ from functools import partial
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.dashboard import TaskFilter, TaskRecord
 from taskq_core.inspector import LISTED_STATES, QueueInfo, total_of
+from taskq_core.language import gettext, marked
 from taskq_core.records import TaskInfo
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard.registry import BadRequestError, Page
+from taskq_fastapi.dashboard.registry import BadRequestError, Page, unknown_choice
 from taskq_fastapi.dashboard.task_lists import listing
 from taskq_fastapi.dashboard.task_table import error_line
 from taskq_fastapi.dashboard.view import Shown, View
@@ -22,7 +23,13 @@ SAMPLE = 1_000
 """Most failed tasks of each state that the breakdown by error reads."""
 ERRORS = 20
 """Most kinds of failures that are told."""
-AGES = (("", "any time"), ("3600", "an hour"), ("86400", "a day"), ("604800", "a week"), ("2592000", "30 days"))
+AGES = (
+    ("", marked("any time")),
+    ("3600", marked("an hour")),
+    ("86400", marked("a day")),
+    ("604800", marked("a week")),
+    ("2592000", marked("30 days")),
+)
 FAILED = (TaskState.ARCHIVED, TaskState.RETRY)
 
 
@@ -52,9 +59,9 @@ def wanted_of(view: View) -> TaskFilter:
     query = view.query
     state = query.get("state")
     if state and state not in tuple(LISTED_STATES):
-        raise BadRequestError(f"state must be one of {', '.join(LISTED_STATES)}, got {state[:50]!r}")
+        raise unknown_choice("state", LISTED_STATES, state)
     if query.get("payload") and not view.shown.may_ask_payloads:
-        raise BadRequestError("payloads that are not shown are not searched")
+        raise BadRequestError(gettext("payloads that are not shown are not searched"))
     ages = {
         name: timedelta(seconds=query.number(name, 0, low=0, high=10**9)) if query.get(name) else None
         for name in ("older", "newer")
@@ -77,7 +84,7 @@ async def show(view: View) -> Shown:
     wanted = wanted_of(view)
     infos = await view.shared("queue infos", view.inspector.queue_infos)
     if wanted.queue is not None and wanted.queue not in [info.name for info in infos]:
-        raise BadRequestError(f"there is no queue {wanted.queue[:80]!r}")
+        raise BadRequestError(gettext("there is no queue %(queue)r", queue=wanted.queue[:80]))
     rows = view.paging(0).rows
     now = max((info.as_of for info in infos), default=utc_datetime(SYSTEM_CLOCK.time()))
     tasks: Sequence[TaskRecord]
@@ -94,7 +101,7 @@ async def show(view: View) -> Shown:
     listed = await listing(view, tasks, state=None, now=now, paging=paging, meant=_meant(view), is_bulk=is_bulk)
     return view.page(
         "tasks.html",
-        title="Tasks",
+        title=gettext("Tasks"),
         found=listed,
         wanted=wanted,
         cursor=cursor,
@@ -118,7 +125,7 @@ async def show_failed(view: View) -> Shown:
     """Show what failed in all queues: archived tasks, or those that wait for another attempt, and why."""
     text = view.query.get("state") or str(TaskState.ARCHIVED)
     if text not in FAILED:
-        raise BadRequestError(f"state must be one of {', '.join(FAILED)}, got {text[:50]!r}")
+        raise unknown_choice("state", FAILED, text)
     state = TaskState(text)
     infos: Sequence[QueueInfo] = await view.shared("queue infos", view.inspector.queue_infos)
     paging = view.paging(total_of(infos, state))
@@ -128,7 +135,7 @@ async def show_failed(view: View) -> Shown:
     now = max((info.as_of for info in infos), default=utc_datetime(SYSTEM_CLOCK.time()))
     return view.page(
         "failed.html",
-        title="Failed tasks",
+        title=gettext("Failed tasks"),
         found=await listing(view, tasks, state=None, now=now, paging=paging, meant={"state": text}),
         state=state,
         sizes={each: total_of(infos, each) for each in FAILED},
@@ -147,5 +154,5 @@ def _failures(view: View, tasks: Sequence[TaskRecord]) -> list[Failure]:
     return [Failure(*key, count) for key, count in counts.most_common(ERRORS)]
 
 
-PAGE = Page(path="tasks", label="Tasks", show=show, is_live=False)
-FAILED_PAGE = Page(path="failed", label="Failed", show=show_failed)
+PAGE = Page(path="tasks", label=marked("Tasks"), show=show, is_live=False, is_costly=True)
+FAILED_PAGE = Page(path="failed", label=marked("Failed"), show=show_failed, is_costly=True)

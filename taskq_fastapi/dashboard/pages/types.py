@@ -7,8 +7,9 @@ from typing import Any
 
 from taskq_core.dashboard import TypeRuns
 from taskq_core.inspector import LISTED_STATES
+from taskq_core.language import gettext, marked
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard.registry import BadRequestError, NotFoundError, Page
+from taskq_fastapi.dashboard.registry import NotFoundError, Page, unknown_choice
 from taskq_fastapi.dashboard.view import Shown, View
 
 HOURS = (1, 6, 24)
@@ -32,11 +33,11 @@ async def show(view: View) -> Shown:
     """Show task types of one queue or all."""
     sort, queue = view.query.get("sort", "-processed"), view.query.get("queue")
     if sort.removeprefix("-") not in SORTS:
-        raise BadRequestError(f"sort must be one of {', '.join(SORTS)}, got {sort[:50]!r}")
+        raise unknown_choice("sort", SORTS, sort)
     hours = view.query.number("hours", HOURS[-1], low=0, high=24)
     there = await view.shared("queue names", view.inspector.queues)
     if queue and queue not in there:
-        raise NotFoundError(f"no queue {queue[:80]!r}")
+        raise NotFoundError(gettext("no queue %(queue)r", queue=queue[:80]))
     names = (queue,) if queue else tuple(there)
     found = await view.shared(("types", names, hours), partial(view.dashboard.types, names, hours=hours))
     state = _state(view) if queue else None
@@ -47,7 +48,7 @@ async def show(view: View) -> Shown:
     rows = sorted(sorted(found.types, key=SORTS["type"]), key=SORTS[sort.removeprefix("-")], reverse=sort[:1] == "-")
     return view.page(
         "types.html",
-        title="Task types",
+        title=gettext("Task types"),
         found=found,
         rows=rows,
         sort=sort,
@@ -66,8 +67,8 @@ def _state(view: View) -> TaskState | None:
     if not text:
         return None
     if text not in LISTED_STATES:
-        raise BadRequestError(f"state must be one of {', '.join(LISTED_STATES)}, got {text[:50]!r}")
+        raise unknown_choice("state", LISTED_STATES, text)
     return TaskState(text)
 
 
-PAGE = Page(path="types", label="Types", show=show)
+PAGE = Page(path="types", label=marked("Types"), show=show)

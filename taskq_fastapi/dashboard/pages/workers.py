@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from taskq_core.dashboard import WorkerRow
-from taskq_fastapi.dashboard.registry import BadRequestError, Page
+from taskq_core.language import gettext, marked
+from taskq_fastapi.dashboard.registry import Page, unknown_choice
 from taskq_fastapi.dashboard.view import Shown, View
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -30,14 +31,14 @@ async def show(view: View) -> Shown:
     """Show all workers."""
     sort = view.query.get("sort", "worker")
     if sort.removeprefix("-") not in SORTS:
-        raise BadRequestError(f"sort must be one of {', '.join(SORTS)}, got {sort[:50]!r}")
+        raise unknown_choice("sort", SORTS, sort)
     found = await view.shared("workers", view.dashboard.workers)
     rows = sorted(found.workers, key=SORTS["worker"])
     rows.sort(key=SORTS[sort.removeprefix("-")], reverse=sort.startswith("-"))
     running, slots = found.running, found.concurrency
     return view.page(
         "workers.html",
-        title="Workers",
+        title=gettext("Workers"),
         found=found,
         paging=(paging := view.paging(len(rows))),
         rows=[(row, utilisation(row)) for row in rows[paging.skip : paging.skip + paging.rows]],
@@ -49,4 +50,4 @@ async def show(view: View) -> Shown:
 
 RUNNING_SHOWN = 100
 """Most tasks of a worker that are listed."""
-PAGE = Page(path="workers", label="Workers", show=show)
+PAGE = Page(path="workers", label=marked("Workers"), show=show)

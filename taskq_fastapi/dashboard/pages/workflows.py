@@ -5,9 +5,11 @@ from functools import partial
 from markupsafe import Markup
 
 from taskq_core.dashboard import MEMBERS_MAX, StepDetail, WorkflowDetail, graph_svg
+from taskq_core.dashboard.words import cancel_question, cancelled, retried, retry_question, step_stands
+from taskq_core.language import gettext
 from taskq_core.workflow import StepInfo, WorkflowState
 from taskq_fastapi.api.access import Shown as ShownOfTasks
-from taskq_fastapi.dashboard.blobs import SHOWN_BYTES, Blob, listed, whole
+from taskq_fastapi.dashboard.blobs import SHOWN_BYTES, Blob, first, listed, whole
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.registry import Action, Done, Page, Question
 from taskq_fastapi.dashboard.view import Shown, View
@@ -20,7 +22,11 @@ async def show(view: View) -> Shown:
     read = partial(view.dashboard.workflows, queue, skip=asked.skip, count=asked.rows)
     found = await view.shared(("workflows", queue, asked.skip, asked.rows), read)
     return view.page(
-        "workflows.html", title=f"Workflows of {queue}", queue=queue, found=found, paging=view.paging(found.total)
+        "workflows.html",
+        title=gettext("Workflows of %(queue)s", queue=queue),
+        queue=queue,
+        found=found,
+        paging=view.paging(found.total),
     )
 
 
@@ -48,16 +54,12 @@ def _graph(detail: WorkflowDetail) -> Markup | None:
     if detail.drawing is None:
         return None
     info = detail.graph.info
-    about = f"Graph of the workflow: {info.total} steps, of which {info.ended} have ended; the table below has each"
-    return Markup(graph_svg(detail.drawing, about=about, words=progress_of))  # noqa: S704 - the core has escaped it
-
-
-def progress_of(step: StepInfo) -> str:
-    """Return how a step stands, and of a group how many members have ended."""
-    if step.members is None:
-        return step.state.value
-    failed = f", {step.failed:,} failed" if step.failed else ""
-    return f"{step.state.value} {step.succeeded + step.failed:,}/{step.members:,}{failed}"
+    about = gettext(
+        "Graph of the workflow: %(total)s steps, of which %(ended)s have ended; the table below has each",
+        total=info.total,
+        ended=info.ended,
+    )
+    return Markup(graph_svg(detail.drawing, about=about, words=step_stands))  # noqa: S704 - the core has escaped it
 
 
 async def show_step(view: View) -> Shown:
@@ -98,9 +100,12 @@ def _result(view: View, found: StepDetail) -> Blob:
     if found.result_size <= len(found.result):
         return whole(view.shown, found.step.task, "result", found.result)
     if not view.shown.may_ask_payloads:
-        return Blob("", "hidden" if not view.shown.payloads else f"{found.result_size:,} bytes, too large to be shown")
+        if not view.shown.payloads:
+            return Blob("", "hidden")
+        size = f"{found.result_size:,}"
+        return Blob("", gettext("%(size)s bytes, too large to be shown", size=size))
     text = found.result.decode("utf-8", "replace")
-    return Blob(text, f"The first {SHOWN_BYTES:,} of {found.result_size:,} bytes.")
+    return Blob(text, first(SHOWN_BYTES, found.result_size))
 
 
 def _error(view: View, step: StepInfo) -> str:
@@ -111,19 +116,12 @@ async def _detail(view: View, form: Form) -> WorkflowDetail:
     return await view.dashboard.workflow(form.need("queue"), form.need("id"))
 
 
-def _called(detail: WorkflowDetail) -> str:
-    info = detail.graph.info
-    return f"“{info.name}” ({info.id})" if info.name else f"“{info.id}”"
-
-
 async def ask_cancel(view: View, form: Form) -> Question:
     """Ask before a workflow is cancelled."""
     detail = await _detail(view, form)
-    info = detail.graph.info
     return Question(
-        text=f"Cancel the workflow {_called(detail)}? Of its {info.total:,} steps {info.ended:,} have ended; no "
-        "further one starts, those that wait in queues are dropped, and those that run are told to stop.",
-        button="Cancel the workflow",
+        text=cancel_question(detail.graph.info),
+        button=gettext("Cancel the workflow"),
         is_destructive=True,
     )
 
@@ -132,18 +130,16 @@ async def cancel(view: View, form: Form) -> Done:
     """Cancel a workflow."""
     detail = await _detail(view, form)
     info = detail.graph.info
-    if not await view.site.taskq.workflow(info.id, info.queue).acancel():
-        return Done(text=f"The workflow {_called(detail)} had ended already.", level="warning")
-    return Done(text=f"The workflow {_called(detail)} is cancelled.")
+    is_done = await view.site.taskq.workflow(info.id, info.queue).acancel()
+    return Done(text=cancelled(info, is_done=is_done), level="success" if is_done else "warning")
 
 
 async def ask_retry(view: View, form: Form) -> Question:
     """Ask before what failed is run again."""
     detail = await _detail(view, form)
     return Question(
-        text=f"Run what failed of the workflow {_called(detail)} again ({detail.failures:,}), and then what was "
-        "skipped for its sake? What has succeeded does not run again.",
-        button="Run again",
+        text=retry_question(detail),
+        button=gettext("Run again"),
     )
 
 
@@ -153,10 +149,7 @@ async def retry(view: View, form: Form) -> Done:
     info = detail.graph.info
     count = await view.site.taskq.workflow(info.id, info.queue).aretry()
     view.audited["count"] = count
-    if not count:
-        return Done(text=f"Nothing of the workflow {_called(detail)} is there to run again.", level="warning")
-    steps = "1 step" if count == 1 else f"{count:,} steps"
-    return Done(text=f"Of the workflow {_called(detail)} {steps} run{'s' if count == 1 else ''} again.")
+    return Done(text=retried(info, count), level="success" if count else "warning")
 
 
 PAGE = Page(path="workflows", show=show)

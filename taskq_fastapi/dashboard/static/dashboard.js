@@ -80,12 +80,12 @@
     });
     source.addEventListener("trouble", event => say(JSON.parse(event.data)));
     source.addEventListener("gone", event => {
-      say(`No longer updated: ${JSON.parse(event.data)}`);
+      say(notice.dataset.gone.replace("…", () => JSON.parse(event.data)));
       stop();
     });
     source.onerror = () => {
       if (!document.body.hasAttribute("data-recover")) {
-        say("Not up to date: the server does not answer, or you are logged out. It is tried again.");
+        say(notice.dataset.away);
       }
       if (source && source.readyState === EventSource.CLOSED) {
         stop();

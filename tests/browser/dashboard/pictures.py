@@ -1,7 +1,7 @@
 """Takes the pictures of the web dashboard that the docs show. `make screenshots` runs it.
 
 It is a test that is run only where it is named. There is a picture of each page, of the first of its addresses, in the
-light and in the dark, and of some more.
+light and in the dark, and of some more; of a queue also in Chinese.
 """
 
 from typing import Any
@@ -43,3 +43,10 @@ def test_pictures_for_a_narrow_screen(site: Site, scene: Scene, scheme: Any) -> 
     for address, name in (("./", "queues"), ("queue?name=mail", "queue")):
         page.goto(site.at(address))
         take(page, FOLDER / f"{name}-narrow-{scheme}.png")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pictures_in_chinese(site: Site, scene: Scene, scheme: Any) -> None:
+    page = site.operator(color_scheme=scheme, viewport=WINDOW, locale="zh-CN").new_page()
+    page.goto(site.at("queue?name=mail"))
+    take(page, FOLDER / f"queue-zh-Hans-{scheme}.png")

@@ -36,6 +36,33 @@ ADDRESSES: list[tuple[str, dict[str, Any], str]] = [
         "redis://us@er:***@h:6379/0",
     ),
     ("redis://:a:b/c@d@h", {"hosts": (("h", 6379),), "password": "a:b/c@d"}, "redis://:***@h:6379/0"),
+    (
+        "redis://user@h?password_file=/run/secret",
+        {"hosts": (("h", 6379),), "username": "user", "password_file": "/run/secret"},
+        "redis://user:***@h:6379/0",
+    ),
+    (
+        "redis+cluster://h?password_file=%2Frun%2Fa%20b",
+        {"kind": "cluster", "hosts": (("h", 6379),), "password_file": "/run/a b"},
+        "redis+cluster://:***@h:6379",
+    ),
+    (
+        "unix:///run/r.sock?db=1&password_file=p",
+        {"kind": "unix", "path": "/run/r.sock", "db": 1, "password_file": "p"},
+        "unix://:***@/run/r.sock?db=1",
+    ),
+    (
+        "redis+sentinel://h/m?password_file=/a&sentinel_password_file=/b&sentinel_username=su",
+        {
+            "kind": "sentinel",
+            "hosts": (("h", 26379),),
+            "master": "m",
+            "password_file": "/a",
+            "sentinel_username": "su",
+            "sentinel_password_file": "/b",
+        },
+        "redis+sentinel://:***@h:26379/m?db=0",
+    ),
     ("rediss://h", {"hosts": (("h", 6379),), "tls": True}, "rediss://h:6379/0"),
     (
         "rediss://h?ssl_ca_certs=/ca&ssl_certfile=/c&ssl_keyfile=/k",
@@ -124,11 +151,11 @@ REFUSED = [
     ("redis://h/²", "the database must be a number, got '²'"),
     ("redis://h?db=", "the database must be a number, got ''"),
     ("redis://h1,h2", "several hosts need redis+sentinel:// or redis+cluster://"),
-    ("redis://h?password=hunter2", "unknown option 'password'; known are db"),
-    ("redis://h?ssl_ca_certs=/x", "unknown option 'ssl_ca_certs'; known are db"),
+    ("redis://h?password=hunter2", "unknown option 'password'; known are db, password_file"),
+    ("redis://h?ssl_ca_certs=/x", "unknown option 'ssl_ca_certs'; known are db, password_file"),
     (
         "rediss://h?ssl_cert_reqs=none",
-        "unknown option 'ssl_cert_reqs'; known are db, ssl_ca_certs, ssl_certfile, ssl_keyfile",
+        "unknown option 'ssl_cert_reqs'; known are db, password_file, ssl_ca_certs, ssl_certfile, ssl_keyfile",
     ),
     (
         "redis://:hun?ter2@h",
@@ -140,7 +167,18 @@ REFUSED = [
     ("redis+sentinel://h", "redis+sentinel:// needs the primary's name, as in redis+sentinel://h1,h2/mymaster"),
     ("redis+sentinel://h,/m", "it names no host"),
     ("redis+cluster://h/1", "a cluster has no numbered databases, got '1'"),
-    ("redis+cluster://h?db=1", "unknown option 'db'; redis+cluster:// takes none"),
+    ("redis+cluster://h?db=1", "unknown option 'db'; known are password_file"),
+    (
+        "redis://user:hunter2@h?password_file=/x",
+        "password_file names a file with the password, and the password stands there as well; leave one out",
+    ),
+    (
+        "redis+sentinel://h/m?sentinel_password=hunter2&sentinel_password_file=/x",
+        "sentinel_password_file names a file with the password, and the password stands there as well; leave one out",
+    ),
+    ("redis://h?password_file=", "password_file must be the path of a file"),
+    ("redis://h?password_file=%00", "password_file must be the path of a file"),
+    ("redis://h?sentinel_password_file=/x", "unknown option 'sentinel_password_file'; known are db, password_file"),
     ("embedded://x?db=1", "unknown option 'db'; embedded:// takes none"),
 ]
 

@@ -128,7 +128,7 @@ def test_a_broker_that_is_not_there_is_told_in_one_line_with_status_1(capsys: py
 
     told = capsys.readouterr().err
     assert told.startswith("taskq: cannot reach redis://127.0.0.1:1/0")
-    assert told.endswith("is it running? --url or TASKQ_URL says where\n")
+    assert told.endswith("is it running? --url or TASKQ_URL says where [broker-unavailable]\n")
     assert told.count("\n") == 1
 
 
@@ -230,7 +230,11 @@ def test_a_full_disk_is_told_in_one_line(redis_server: RedisServer, words: tuple
     ("command", "status", "told"),
     [
         ("queue pause here >&-", 0, ""),
-        ("queue list --ask-password <&-", 1, "taskq: --ask-password: standard input holds no password\n"),
+        (
+            "queue list --ask-password <&-",
+            1,
+            "taskq: --ask-password: standard input holds no password [configuration]\n",
+        ),
         ("queue remove here <&-", 2, "taskq: Remove queue here: nobody is there to confirm it; pass --yes"),
         ("queue list --url 127.0.0.1:1 2>&-", 1, ""),
     ],

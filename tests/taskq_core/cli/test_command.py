@@ -10,6 +10,7 @@ import pytest
 
 from taskq_core import ConfigurationError, TaskQ
 from taskq_core.cli import main
+from taskq_core.cli.command import root
 from taskq_core.cli.session import load_app
 from tests.redis_server import RedisServer
 
@@ -144,3 +145,29 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     assert "taskq worker shop.queue:taskq --queues critical=6,default=3,low=1 --concurrency 20" in told
     assert "SIGTERM, SIGINT (Ctrl-C)" in told
     assert "exit status:" in told
+
+
+def test_a_worker_loads_nothing_that_only_tools_need() -> None:
+    """What it starts without it neither waits for nor keeps in memory; a process of its own has loaded nothing else."""
+    program = """
+import sys
+import click
+from taskq_core import TaskQ
+from taskq_core.cli.command import root
+
+assert root.get_command(click.Context(root), "worker") is not None
+assert TaskQ("redis://localhost").runtime.endpoint.connection() is not None  # what redis-py loads for one, too
+rooms = ("inspector", "doctor", "dashboard", "testing", "scheduler", "worker.relay", "broker.embedded")
+tools = ["rich", "croniter", "argparse", "difflib", "zoneinfo", "click.shell_completion"]
+if sys.version_info >= (3, 13):
+    tools.append("email.message")  # before, Python's own importlib.metadata loads it
+print(*[name for name in (*tools, *[f"taskq_core.{room}" for room in rooms]) if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+
+    assert done.stdout.split() == []
+
+
+def test_every_command_is_found_where_the_table_says() -> None:
+    """Under its own name, with its verbs."""
+    assert {name: command.name for name, command in root.commands.items()} == {name: name for name in root.commands}

@@ -10,13 +10,13 @@ from rich.text import Text
 from taskq_core.cli.render import (
     Column,
     Output,
-    clean,
     shown_bytes,
     shown_moment,
     shown_rate,
     shown_size,
     shown_span,
 )
+from taskq_core.cli.text import clean
 
 COLUMNS = (Column(title="NAME"), Column(title="SIZE", right=True), Column(title="STATE"))
 ROWS = [("default", "3", "paused"), ("\N{SNOWMAN}\N{CJK UNIFIED IDEOGRAPH-4E00}", "12000", "running")]
@@ -152,6 +152,18 @@ def test_json_is_one_document_with_all_characters() -> None:
     assert stdout.getvalue() == '{\n  "name": "\N{SNOWMAN}\\u001b"\n}\n'
     assert json.loads(stdout.getvalue()) == {"name": "\N{SNOWMAN}\x1b"}
     assert "\x1b" not in stdout.getvalue()
+
+
+@pytest.mark.parametrize("odd", ["\x9b31m", "\x85", "\u2028", "\u202e", "\x7f", "\ud800", "\U000e0001"], ids=ascii)
+def test_json_steers_no_terminal_and_is_read_as_it_was(odd: str) -> None:
+    """JSON itself escapes the control characters of ASCII alone."""
+    out, stdout, _ = output(as_json=True)
+
+    out.json({f"name{odd}": [f"a{odd}b\n"]})
+
+    assert all(line.isprintable() for line in stdout.getvalue().split("\n"))
+    assert stdout.getvalue().count("\n") == 5
+    assert json.loads(stdout.getvalue()) == {f"name{odd}": [f"a{odd}b\n"]}
 
 
 def test_progress_is_shown_on_a_terminal_only() -> None:

@@ -23,6 +23,16 @@ def test_database_and_user_go_on_top() -> None:
     assert address("unix:///run/redis.sock", db=5) == "unix:///run/redis.sock?db=5"
 
 
+def test_a_password_that_is_asked_for_counts_more_than_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskq_core.cli.session._ask_password", lambda: "typed")
+
+    kept = connected(Settings(url="redis://ada@h?password_file=/x"), {"db": 5}).url
+    asked = connected(Settings(url="redis://ada@h?password_file=/x"), {"ask_password": True}).url
+
+    assert (kept.password_file, kept.password) == ("/x", None)
+    assert (asked.password_file, asked.password) == ("", "typed")
+
+
 def test_the_prefix_is_replaced() -> None:
     assert connected(Settings(prefix="a"), {"prefix": "b"}).prefix == "b"
     assert connected(Settings(prefix="a"), {}).prefix == "a"

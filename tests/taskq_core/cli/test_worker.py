@@ -6,7 +6,7 @@ import io
 import pytest
 
 from taskq_core import ConfigurationError, Settings, TaskContext, TaskQ
-from taskq_core.cli.worker import Narrator, add_arguments, banner, make_worker, worker_config
+from taskq_core.cli.running import Narrator, add_arguments, banner, make_worker, worker_config
 
 SETTINGS = Settings(queues={"critical": 6, "low": 1}, concurrency=4)
 

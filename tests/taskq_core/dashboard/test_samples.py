@@ -85,7 +85,26 @@ async def test_a_stretch_without_a_janitor_is_a_gap(ask: Ask, past: Past) -> Non
     (series,) = await ask("samples", ["default"], span=HOUR)
 
     assert [each.is_after_gap for each in series.samples] == [False, False, True, False]
+    sizes = [value for _, value in series.points(lambda sample: sample.size)]
+    assert sizes == [
+        *(sample.size for sample in series.samples[:2]),
+        None,
+        *(sample.size for sample in series.samples[2:]),
+    ]
     assert [each.processed_per_s for each in series.samples] == [None, 1.0, 1.0, 1.0]
+
+
+async def test_a_queue_at_rest_has_fewer_samples_and_no_gap(ask: Ask, past: Past) -> None:
+    """One a minute says as much, whatever memory and workers do; if something has changed, or for longer, it is one."""
+    rest = {"processed": 5, "archived": 2}
+    past.note(
+        *((300, rest), (231, {**rest, "memory_kib": 9, "slots": 3}), (162, rest)),
+        *((93, {**rest, "archived": 3}), (3, {**rest, "archived": 3})),
+    )
+
+    (series,) = await ask("samples", ["default"], span=HOUR)
+
+    assert [each.is_after_gap for each in series.samples] == [False, False, False, True, True]
 
 
 async def test_samples_of_a_clock_that_was_set_do_not_run_backward(ask: Ask, past: Past) -> None:

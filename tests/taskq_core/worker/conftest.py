@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskContext, TaskQ
+from taskq_core.broker.lanes import Lane
 from taskq_core.wire import QueueKeys, ServerInfo, TaskMessage, decode_message
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 from tests.redis_server import RedisServer
@@ -310,3 +311,18 @@ def status_of_worker(server: RedisServer) -> str:
 def marks(server: RedisServer, name: str) -> list[str]:
     """What tasks of a worker process have noted under a name, in order."""
     return texts(server.client.lrange(f"mark:{name}", 0, -1))
+
+
+@pytest.fixture
+def exchanges(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, Any]]]:
+    """What lanes have exchanged: name and answer of each operation."""
+    seen: list[list[tuple[str, Any]]] = []
+    exchange = Lane.exchange
+
+    async def note(self: Lane, operations: Any, **options: Any) -> list[Any]:
+        answers = await exchange(self, operations, **options)
+        seen.append([(operation.name, answer) for operation, answer in zip(operations, answers, strict=True)])
+        return answers
+
+    monkeypatch.setattr(Lane, "exchange", note)
+    return seen

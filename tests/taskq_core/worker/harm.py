@@ -7,7 +7,8 @@ from typing import Any
 
 import redis
 
-from taskq_core.broker.aio import AsyncRunner, Lane
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.lanes import Lane
 from taskq_core.worker import Worker, recoverer
 from taskq_core.worker.executor import Executor
 from taskq_core.worker.recoverer import Recoverer

@@ -25,7 +25,8 @@ from taskq_core.errors import BrokerUnavailableError, TaskInterrupted
 from taskq_core.middleware import Middleware
 from taskq_core.wire import QueueKeys, build_message, encode_message
 from taskq_core.worker import calls
-from taskq_core.worker.aggregator import AT_ONCE, Aggregator, FunctionCaller
+from taskq_core.worker.aggregator import AT_ONCE, Aggregator
+from taskq_core.worker.combining import FunctionCaller
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Ends, Runner, WorkerProcess, marks, state_of, stored, texts, until
 

@@ -1,5 +1,6 @@
 """How often a worker looks for what workflows have to carry."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from taskq_core.broker.operations import ToCarry
 from taskq_core.wire import Keys
 from taskq_core.worker import carrier
 from taskq_core.worker.carrier import Carrier
+from tests.taskq_core.worker.conftest import until
 
 
 class Answers:
@@ -33,3 +35,39 @@ async def test_who_does_not_lead_looks_only_for_the_lease(
     await Carrier(keys, [keys.queue("default")], answers, owner="w", every_s=0.5, leader_s=6.0).work()
 
     assert rests == [rest_s]
+
+
+class Quiet:
+    """A lookout that has seen nothing to carry."""
+
+    has_looked = True
+
+    def has(self, topic: Any) -> bool:
+        return False
+
+    def wakes(self, event: Any) -> None:
+        """Never."""
+
+
+async def test_what_is_called_for_while_it_is_carried_is_looked_for_again() -> None:
+    """A step that ends after the queue was read has written what was not read."""
+    looks: list[bool] = []
+
+    class Runner:
+        async def run(self, operation: Any) -> ToCarry:
+            if not looks:
+                called.call("default")
+            looks.append(called.is_busy)
+            return ToCarry(True)
+
+    runner: Any = Runner()
+    lookouts: Any = {"default": Quiet()}
+    keys = Keys()
+    called = Carrier(keys, [keys.queue("default")], runner, owner="w", every_s=0.5, leader_s=6.0, lookouts=lookouts)
+    called.call("default")
+    working = asyncio.create_task(called.work())
+
+    await until(lambda: len(looks) == 2, "the second look")
+    await until(lambda: not called.is_busy, "all is carried")
+    working.cancel()
+    assert looks == [True, True]

@@ -17,14 +17,13 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from taskq_core import TaskContext, TaskFailedError, TaskQ, TaskState, current_task
+from taskq_core.errors import UnknownTaskError
 from taskq_core.middleware import Middleware
 from taskq_core.wire import QueueKeys, build_message
 from taskq_core.worker import threads
-from taskq_core.worker.outcome import UnknownTaskError
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Ends, Runner, push_raw, state_of, stored, until
 
-LARGEST = 2**63 - 1
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 

@@ -4,17 +4,22 @@ import asyncio
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from taskq_core import TaskContext, TaskQ
-from taskq_core.broker.operations import Dequeued
-from taskq_core.wire import QueueKeys
+from taskq_core.broker.lanes import Lane
+from taskq_core.broker.operations import Dequeued, Operation
+from taskq_core.errors import BrokerUnavailableError
+from taskq_core.wire import QueueKeys, build_message
 from taskq_core.worker import Worker, WorkerConfig, fetcher
 from taskq_core.worker.fetcher import Fetcher
+from taskq_core.worker.lookout import SERVICE
+from taskq_core.worker.settler import SettleBatch
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import SHRUNK, Ends, Runner, state_of, until
+from tests.taskq_core.worker.conftest import SHRUNK, Ends, Runner, push_raw, state_of, until
 
 
 async def fill(app: TaskQ, sizes: dict[str, int]) -> list[str]:
@@ -144,6 +149,113 @@ async def test_a_worker_takes_only_for_free_slots(
     await until(lambda: not redis_server.client.exists(queue.pending, queue.active, queue.lease))
 
 
+async def test_the_end_of_a_run_wakes_one_connection_of_several(
+    app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 50 slots there are three; the others would find nothing to do. What there is for all is done by all."""
+    looks: Counter[str] = Counter()
+    serve_once, take_turn = Fetcher._serve_once, Fetcher._take_turn
+
+    async def noted_look(self: Fetcher, turn: fetcher.Turn) -> bool:
+        looks["all"] += 1
+        return await serve_once(self, turn)
+
+    async def noted_turn(self: Fetcher, turn: fetcher.Turn) -> None:
+        looks[turn._name] += 1
+        await take_turn(self, turn)
+
+    monkeypatch.setattr(Fetcher, "_serve_once", noted_look)
+    monkeypatch.setattr(Fetcher, "_take_turn", noted_turn)
+    release = asyncio.Event()
+
+    @app.task(name="hold")
+    async def hold(wait: bool) -> None:
+        if wait:
+            await release.wait()
+
+    worker = await start(concurrency=50)
+    await until(lambda: worker._fetcher.is_idle)
+    looks.clear()
+    for _ in range(20):
+        await hold.adelay(False)
+        await until(lambda: worker._fetcher.is_idle and not worker.running_count)
+    few = looks.copy()
+    looks.clear()
+    await app.async_client.enqueue_many(hold.s(True) for _ in range(50))
+    await until(lambda: worker.running_count == 50)
+    release.set()
+    await until(lambda: worker.ended_count == 70)
+
+    assert few["all"] <= 20 * 4
+    assert sum(name != "all" for name in looks) == 3
+
+
+async def test_a_token_lets_one_connection_ask_and_the_others_join_it_where_there_is_more(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While something runs nothing is asked ahead. Of one task two connections of three would find nothing."""
+    asking: Counter[str] = Counter()
+    exchange = Fetcher._exchange
+
+    async def noted(self: Fetcher, turn: fetcher.Turn, batches: list[SettleBatch], carried: int) -> bool:
+        asking[turn._name] += turn.in_doubt is not None
+        return await exchange(self, turn, batches, carried)
+
+    monkeypatch.setattr(Fetcher, "_exchange", noted)
+    redis_server.client.set(queue.leader(SERVICE), "nobody")  # no watcher, who may put a token beside the task's own
+    release = asyncio.Event()
+
+    @app.task
+    async def hold() -> None:
+        await release.wait()
+
+    @app.task
+    async def quick() -> None: ...
+
+    await hold.adelay()
+    worker = await start(concurrency=10, safety_net=600, lease=3600, heartbeat=1)
+    await until(lambda: worker.running_count == 1 and worker._fetcher.is_idle)
+    asking.clear()
+    for _ in range(10):
+        before = worker.ended_count
+        await quick.adelay()
+        await until(lambda: worker.ended_count > before and worker._fetcher.is_idle)  # noqa: B023 - awaited in the loop
+    assert asking.total() == 10
+
+    asking.clear()
+    await app.async_client.enqueue_many(hold.s() for _ in range(9))
+    await until(lambda: worker.running_count == 10)
+    release.set()
+    assert len(asking) > 1
+
+
+async def test_what_ends_together_is_shared_by_the_connections(
+    app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each carries its part and asks for as many with it, whether the others are on their way or not."""
+    exchanges: list[tuple[int, int]] = []
+    exchange = Fetcher._exchange
+
+    async def noted(self: Fetcher, turn: fetcher.Turn, batches: list[SettleBatch], carried: int) -> bool:
+        exchanges.append((carried, 0 if turn.in_doubt is None else turn.asked))
+        return await exchange(self, turn, batches, carried)
+
+    release = asyncio.Event()
+
+    @app.task
+    async def hold() -> None:
+        await release.wait()
+
+    await app.async_client.enqueue_many(hold.s() for _ in range(12))
+    worker = await start(concurrency=6)
+    await until(lambda: worker.running_count == 6)
+    monkeypatch.setattr(Fetcher, "_exchange", noted)
+    release.set()
+    await until(lambda: worker.ended_count == 12)
+
+    assert exchanges[:3] == [(2, 2)] * 3
+
+
 async def test_a_paused_queue_gives_nothing(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
     """Its tasks wait, those of other queues run; after the pause they run as well."""
     keys = app.runtime.keys
@@ -179,6 +291,30 @@ async def test_a_damaged_queue_stops_no_other(
         assert await (await work.using(queue="good").adelay()).aresult(10) == "ran"
 
     assert "nothing can be taken from queue bad" in caplog.text
+
+
+async def test_a_queue_whose_request_was_refused_is_asked_again(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it seemed empty and was asked only to be sure: nobody else asks for what comes without a token."""
+    exchange = Lane.exchange
+
+    async def refuses(lane: Lane, operations: Sequence[Operation[Any]], **options: Any) -> list[Any]:
+        if [operation.name for operation in operations] != ["dequeue"]:
+            return await exchange(lane, operations, **options)
+        monkeypatch.setattr(Lane, "exchange", exchange)
+        return [BrokerUnavailableError.unchanged("LOADING")]
+
+    redis_server.client.set(queue.leader(SERVICE), "nobody")  # no watcher, who would put a token
+    order = await fill(app, {})
+    worker = await start(safety_net=600, lease=3600, heartbeat=1)  # what was asked ahead is answered after that
+    await until(lambda: worker._fetcher.ahead)
+    monkeypatch.setattr(Lane, "exchange", refuses)
+    message = build_message(type="note", payload=b'{"queue": "default"}', id="quiet", queue="default")
+    push_raw(redis_server, queue, "quiet", message.SerializeToString())
+    worker._fetcher.probe()
+
+    await until(lambda: order == ["default"], within=10)
 
 
 async def test_large_messages_come_in_several_batches(app: TaskQ, start: Runner) -> None:

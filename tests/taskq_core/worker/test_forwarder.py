@@ -163,7 +163,7 @@ async def test_another_worker_forwards_when_the_leader_is_gone(
         return "ran"
 
     first = await start(safety_net=600, leader_lease=0.3)
-    await until(lambda: redis_server.client.keys("taskq:*forwarder*"))
+    await until(lambda: redis_server.client.keys("taskq:*lookout*"))
     await start(safety_net=600, leader_lease=0.3)
     await start.stop(first)
 

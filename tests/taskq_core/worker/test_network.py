@@ -3,13 +3,16 @@
 import asyncio
 import random
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
 from taskq_core import TaskQ
+from taskq_core.broker.operations import dequeue
 from taskq_core.wire import QueueKeys
+from taskq_core.worker import fetcher
 from tests.redis_server import RedisServer
 from tests.relay import Direction, Relay
 from tests.taskq_core.worker.conftest import Ends, Runner, disturbed, state_of, stored, until
@@ -90,6 +93,62 @@ async def test_a_worker_that_is_cut_off_ends_its_run_before_another_begins(
     assert ends.of(handle.id) == ["lost"]
     assert heirs_ends.of(handle.id) == ["completed"]
     assert seen == ["started", "told to end", "started again"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_stopped", [True, False], ids=["stopped", "goes on"])
+async def test_a_worker_that_was_cut_off_asks_what_it_was_given_and_not_for_more(
+    app: TaskQ,
+    far: TaskQ,
+    start: Runner,
+    redis_server: RedisServer,
+    queue: QueueKeys,
+    relay: Relay,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    is_stopped: bool,
+) -> None:
+    """It asked before that, and does not know whether Redis heard it: it asks what it was given, not for more.
+
+    One that goes on does the same before it asks anew: its question may still arrive, with nobody to take the answer.
+    """
+    release, seen = asyncio.Event(), []
+
+    @far.task
+    async def hold() -> None:
+        await release.wait()
+
+    @far.task
+    async def short() -> None:
+        seen.append("short")
+
+    asked: dict[tuple[str, int], list[int]] = defaultdict(list)
+
+    def noting(*args: Any, **options: Any) -> Any:
+        asked[options["lane"], options["call"]].append(options["limit"])
+        return dequeue(*args, **options)
+
+    monkeypatch.setattr(fetcher, "dequeue", noting)
+    worker = await start(app=far, lease=60, lease_grace=30, heartbeat=5, concurrency=2)
+    await app.remote(hold.name).adelay()
+    await until(lambda: worker.running_count == 1)
+    relay.swallow("requests")
+    handle = await app.remote(short.name).adelay()  # its token comes through, the question for it does not
+    await until(lambda: [record for record in caplog.records if record.filename == "fetcher.py"], "no answer")
+    if is_stopped:
+        worker.stop()
+    relay.forward()
+    if not is_stopped:
+        await until(lambda: seen, "it asks anew")
+    release.set()
+    await start.stop(worker)
+
+    repeated = [limits for limits in asked.values() if len(limits) > 1]
+    assert repeated
+    assert not any(limit for limits in repeated for limit in limits[1:])
+    assert seen == ([] if is_stopped else ["short"])
+    if is_stopped:
+        assert state_of(redis_server, queue, handle.id) == "pending"
 
 
 @pytest.mark.slow

@@ -207,6 +207,7 @@ class TestUnknownTypes:
         await start(listener=ends)
         handle = await app.remote("nobody's", max_retry=1).adelay()
         await until(lambda: ends.of(handle.id) == ["retried"])
+        await until(lambda: state_of(redis_server, queue, handle.id) == "retry")  # told before it is written
 
         message = stored(redis_server, queue, handle.id)
         assert message.error_msg.startswith('handler not found for task "nobody\'s"')

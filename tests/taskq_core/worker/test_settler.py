@@ -1,6 +1,8 @@
 """Settling through faults: lost replies, restarts, refusals. A task that ended runs no second time."""
 
 import asyncio
+import math
+import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -9,8 +11,14 @@ from typing import Any
 import pytest
 
 from taskq_core import BrokerFullError, EnqueueError, Snooze, TaskFailedError, TaskQ, current_task
+from taskq_core.broker.operations import SettleCode
 from taskq_core.broker.scripts import load
-from taskq_core.wire import QueueKeys
+from taskq_core.clock import SYSTEM_CLOCK
+from taskq_core.telemetry import WorkerMetrics
+from taskq_core.wire import QueueKeys, TaskMessage
+from taskq_core.worker import WorkerListener, fetcher
+from taskq_core.worker.run import Run
+from taskq_core.worker.settler import Settler
 from tests.redis_server import RedisServer
 from tests.relay import Relay
 from tests.taskq_core.worker.conftest import Ends, Runner, disturbed, state_of, until
@@ -96,6 +104,31 @@ async def test_one_lost_dequeue_hands_its_tasks_out_again(
 
     assert relay.trapped == 1
     assert set(runs.values()) == {1}
+    assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)
+
+
+@pytest.mark.parametrize("trap", ["drop_reply_to", "drop_request"])
+async def test_one_lost_script_that_settles_and_dequeues_is_sent_again_as_two(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, relay: Relay, trap: str
+) -> None:
+    """Whether Redis did all of it or nothing: each task runs once and is settled once."""
+    runs: Counter[int] = Counter()
+    far = TaskQ(relay.url)
+
+    @far.task(name="quick", retention=0)
+    async def quick(number: int) -> None:
+        runs[number] += 1
+
+    getattr(relay, trap)(loaded(redis_server, "settle_and_dequeue"))
+    await app.async_client.enqueue_many(app.remote("quick", retention=0).s(number=number) for number in range(60))
+    worker = await start(app=far, concurrency=10, lease=60, heartbeat=1)
+    await until(lambda: len(runs) == 60 and worker.running_count == 0)
+    await start.stop(worker)
+    await far.aclose()
+
+    assert relay.trapped == 1
+    assert set(runs.values()) == {1}
+    assert redis_server.client.get(queue.processed) == b"60"
     assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)
 
 
@@ -326,3 +359,55 @@ async def test_redis_killed_and_restarted_under_load_loses_nothing(start: Runner
     assert results == list(range(600))
     # The append-only file holds all that was acknowledged, so not even an extra run is allowed.
     assert set(runs.values()) == {1}
+
+
+async def test_settlements_that_are_refused_do_not_let_in_ever_more_tasks(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks come with the first request, which is on its way with them; for what is sent again none are taken."""
+    monkeypatch.setattr(fetcher, "LONGEST_PAUSE_S", 0.01)
+    ran: list[int] = []
+
+    @app.task
+    async def work(number: int) -> None:
+        ran.append(number)
+
+    await app.async_client.enqueue_many(work.s(number) for number in range(40))
+    redis_server.client.set(queue.completed, "no sorted set")
+    worker = await start(concurrency=6, lease=60, heartbeat=1)
+    await until(lambda: worker._fetcher.turns >= 60)
+
+    assert len(ran) <= 2 * 6
+    redis_server.client.delete(queue.completed)
+    await until(lambda: worker.ended_count == 40)
+    await until(lambda: worker._fetcher.free == 6)
+    assert sorted(ran) == list(range(40))
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_what_is_sent_again_frees_no_slot_before_it_is_settled(queue: QueueKeys, is_answered: bool) -> None:
+    released: list[Run] = []
+    settler = Settler(
+        "w",
+        SYSTEM_CLOCK,
+        redis_time=time.time,
+        lease_margin_s=0,
+        metrics=WorkerMetrics(),
+        listener=WorkerListener(),
+        released=released.extend,
+    )
+    runs = [Run(queue, f"t{number}", TaskMessage(type="t", id=f"t{number}"), math.inf) for number in range(3)]
+    for run in runs:
+        run.started = SYSTEM_CLOCK.monotonic()
+        settler.add(run)
+    (first,) = settler.take()
+    if is_answered:
+        settler.settled(first, SettleCode.SETTLED + 2 * SettleCode.SEND_AGAIN)
+    else:
+        settler.unanswered(first)
+    (again,) = settler.take()
+
+    assert (first.slots, again.slots) == (3, 0)
+    settler.settled(again, SettleCode.SETTLED * len(again.runs))
+    assert released == runs
+    assert settler.count == 0

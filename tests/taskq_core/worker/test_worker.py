@@ -6,17 +6,20 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import pytest
 
 from taskq_core import ConfigurationError, RateLimit, TaskQ, TaskSequence, TaskState
-from taskq_core.errors import TaskInterrupted
+from taskq_core.broker.lanes import Lane
+from taskq_core.broker.operations import Dequeued, Operation
+from taskq_core.errors import BrokerUnavailableError, TaskInterrupted
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker import worker as worker_module
+from taskq_core.worker.burst import LONGEST_PAUSE_S, Burst
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
     SHRUNK,
@@ -413,20 +416,45 @@ def test_a_storm_of_signals_leaves_nothing_stuck(
     assert len(marks(redis_server, "a")) >= redis_server.client.zcard(queue.completed)
 
 
+async def test_what_a_lost_answer_had_handed_out_is_given_back_by_a_worker_that_stops(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks once more, although nothing runs here and it ends; else the task would wait for the end of its lease."""
+    exchange = Lane.exchange
+
+    async def loses(lane: Lane, operations: Sequence[Operation[Any]], **options: Any) -> list[Any]:
+        answers = await exchange(lane, operations, **options)
+        if any(isinstance(answer, Dequeued) and answer.tasks for answer in answers):
+            monkeypatch.setattr(Lane, "exchange", exchange)
+            await lane.close()
+            worker.stop()
+            raise BrokerUnavailableError("the answer is lost")
+        return answers
+
+    monkeypatch.setattr(Lane, "exchange", loses)
+    handle = await app.remote("work").adelay()
+    worker = Worker(app, WorkerConfig(**{**SHRUNK, "lease": 60, "heartbeat": 1}, concurrency=2))
+    assert await asyncio.wait_for(worker.arun(), 20) == 0
+
+    assert state_of(redis_server, queue, handle.id) == "pending"
+    assert not redis_server.client.exists(queue.active, queue.lease)
+    await app.aclose()
+
+
 # --- burst ------------------------------------------------------------------------------------------------------------
 
 
 def count_looks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Let a worker in burst mode look often whether it is done; return a list that grows with each look."""
     looks: list[None] = []
-    look = Worker._end_burst
+    look = Burst.work
 
-    async def counted(worker: Worker) -> float:
-        await look(worker)
+    async def counted(burst: Burst) -> float:
+        await look(burst)
         looks.append(None)
         return 0.001
 
-    monkeypatch.setattr(Worker, "_end_burst", counted)
+    monkeypatch.setattr(Burst, "work", counted)
     return looks
 
 
@@ -482,6 +510,70 @@ async def test_burst_mode_waits_for_what_is_due_and_not_forwarded(
 
     assert await handle.aresult(10) == "ran"
     assert await asyncio.wait_for(start.ending(worker), 20) == 0
+
+
+async def test_burst_mode_ends_as_soon_as_all_is_done(app: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for what happens rather than for a time, and looks more rarely only where nothing does."""
+    pauses_s: list[float] = []
+    look = Burst.work
+
+    async def noted(burst: Burst) -> float:
+        pauses_s.append(await look(burst))
+        return pauses_s[-1]
+
+    monkeypatch.setattr(Burst, "work", noted)
+    release = asyncio.Event()
+
+    @app.task
+    async def work() -> None: ...
+
+    @app.task
+    async def hold() -> None:
+        await release.wait()
+
+    await app.async_client.enqueue_many(work.s() for _ in range(100))
+    await Worker(app, WorkerConfig(**SHRUNK, burst=True, concurrency=4)).arun()
+    assert sum(pauses_s) < LONGEST_PAUSE_S
+
+    await hold.adelay()
+    held = Worker(app, WorkerConfig(**SHRUNK, burst=True))
+    ending = asyncio.create_task(held.arun())
+    await until(lambda: pauses_s[-1] == LONGEST_PAUSE_S)
+    release.set()
+    await ending
+    assert held.ended_count == 1
+    await app.aclose()
+
+
+async def test_burst_mode_waits_for_what_a_lost_answer_had_handed_out(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several connections one took a task and does not know it yet; the others found the queue empty."""
+    looks = count_looks(monkeypatch)
+    exchange = Lane.exchange
+    ran: list[str] = []
+
+    @app.task(retention=0)
+    async def work() -> None:
+        ran.append("work")
+
+    async def loses_first(lane: Lane, operations: Sequence[Operation[Any]], **options: Any) -> list[Any]:
+        answers = await exchange(lane, operations, **options)
+        if any(isinstance(answer, Dequeued) and answer.tasks for answer in answers):
+            monkeypatch.setattr(Lane, "exchange", exchange)
+            await until(lambda: len(looks) >= 20 and worker._has_looked)
+            await lane.close()
+            raise BrokerUnavailableError("the answer is lost")
+        return answers
+
+    await work.adelay()
+    monkeypatch.setattr(Lane, "exchange", loses_first)
+    worker = Worker(app, WorkerConfig(**SHRUNK, burst=True, concurrency=6))
+    assert await asyncio.wait_for(worker.arun(), 20) == 0
+    await app.aclose()
+
+    assert ran == ["work"]
+    assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)
 
 
 async def test_burst_mode_ends_on_empty_and_on_paused_queues(app: TaskQ, redis_server: RedisServer) -> None:

@@ -162,7 +162,10 @@ CARRYING = [
 def test_a_worker_killed_between_two_queues(
     app: TaskQ, start_process: Start, redis_server: RedisServer, step: str
 ) -> None:
-    """Each step is run once, wherever on the way from queue to queue its carrier died."""
+    """Each step is run once, wherever on the way from queue to queue its carrier died.
+
+    But for one that it runs just then: told of the end, the next step is in its queue before the note is forgotten.
+    """
     quick = app.remote("quick")
     there = app.remote("quick", queue="other")
     # Where it dies once the second step is in its queue, it does not serve that queue: it may run no more than one.
@@ -174,7 +177,10 @@ def test_a_worker_killed_between_two_queues(
     start_process(concurrency=1, queues=TWO)
 
     assert handle.result(20) == "done"
-    assert [marks(redis_server, name) for name in "abcd"] == [["ran"]] * 4
+    ran = {name: len(marks(redis_server, name)) for name in "abcd"}
+    if step == "before:forget_notes":
+        assert ran.pop("c") in (1, 2)
+    assert set(ran.values()) == {1}
 
 
 @pytest.mark.slow
@@ -182,10 +188,14 @@ def test_a_worker_killed_between_two_queues(
 def test_a_carrier_that_stood_still_changes_nothing_when_it_goes_on(
     app: TaskQ, start_process: Start, redis_server: RedisServer, step: str
 ) -> None:
-    """Another has carried meanwhile, and the step it is about to store has run and is deleted."""
+    """Another has carried meanwhile, and the step it is about to store has run and is deleted.
+
+    But for one that it runs just then, as above.
+    """
     quick = app.remote("quick")
     there = app.remote("quick", queue="other")
-    frozen = start_process(harm={"at": step, "signal": signal.SIGSTOP}, concurrency=1, queues=TWO)
+    queues = {"default": 1} if step.endswith("steps_sent") else TWO
+    frozen = start_process(harm={"at": step, "signal": signal.SIGSTOP}, concurrency=1, queues=queues)
     handle = (quick.si(name="a") | there.si(name="b") | quick.si(name="c")).delay()
     frozen.wait_until_stopped()
     start_process(concurrency=1, queues=TWO)
@@ -197,7 +207,10 @@ def test_a_carrier_that_stood_still_changes_nothing_when_it_goes_on(
     frozen.signal(signal.SIGTERM)
     frozen.wait()
     assert last.result(20) == "done"
-    assert [marks(redis_server, name) for name in "abc"] == [["ran"]] * 3
+    ran = {name: len(marks(redis_server, name)) for name in "abc"}
+    if step == "before:forget_notes":
+        assert ran.pop("c") in (1, 2)
+    assert set(ran.values()) == {1}
     assert handle.refresh().state is WorkflowState.SUCCEEDED
 
 

@@ -1,0 +1,50 @@
+"""Build the site of the documentation, and check it.
+
+    python -m scripts.docs                 into build/site; open build/site/index.html
+    python -m scripts.docs --to FOLDER     into FOLDER/site
+    python -m scripts.docs --check-only    look at the links of a site that was built
+
+The pages are put together in FOLDER/docs with those that are made from the code, Sphinx makes HTML of them and takes
+each warning for an error, and then every link, anchor and picture in that HTML is followed. A broken one fails the
+build; so does anything that a page would load from elsewhere. Nothing is downloaded.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from scripts.docs import checking, staging
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def build(stage: Path, site: Path) -> int:
+    """Put the pages together and run Sphinx; return its status."""
+    for folder in (stage, site):
+        shutil.rmtree(folder, ignore_errors=True)
+    staging.stage(ROOT, stage)
+    options = ("--builder", "html", "--fail-on-warning", "--keep-going", "--quiet", "--jobs", "2")
+    command = (sys.executable, "-m", "sphinx", *options, "--doctree-dir", str(stage / "doctrees"))
+    return subprocess.call((*command, str(stage / "pages"), str(site)), cwd=ROOT)
+
+
+def main() -> int:
+    """Build and check; return 0 if all is well."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--to", type=Path, default=ROOT / "build", metavar="FOLDER", help="where to build")
+    parser.add_argument("--check-only", action="store_true", help="only look at the links of a site that is there")
+    options = parser.parse_args()
+    site = options.to / "site"
+    if not options.check_only and (status := build(options.to / "docs", site)):
+        return status
+    problems = checking.check(site)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print(f"{len(list(site.rglob('*.html')))} pages in {site}, {len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

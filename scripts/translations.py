@@ -1,0 +1,244 @@
+"""Keep the translations of what the admin and the web dashboard show: look for new texts, and compile.
+
+    python scripts/translations.py            say what is missing or behind
+    python scripts/translations.py --write    bring new texts into the catalogs, drop old ones, compile
+
+New texts stand there with an empty translation, to be filled in by hand.
+"""
+
+import argparse
+import ast
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from gettext import GNUTranslations
+from io import BytesIO
+from itertools import product
+from pathlib import Path
+
+from babel.messages.catalog import Catalog, Message
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po, write_po
+from jinja2 import Environment
+from jinja2.ext import GETTEXT_FUNCTIONS, extract_from_ast
+
+ROOT = Path(__file__).parents[1]
+LANGUAGES = ("zh_Hans",)
+_PARTS = {
+    "gettext": ("id",),
+    "ngettext": ("id", "plural"),
+    "pgettext": ("context", "id"),
+    "npgettext": ("context", "id", "plural"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What marks texts in Python.
+
+    Attributes:
+        module: The module whose functions do.
+        functions: What those functions take first, by name.
+    """
+
+    module: str
+    functions: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Domain:
+    """Texts that are translated together.
+
+    Attributes:
+        name: Name of the catalog, as gettext calls it.
+        folder: Where `locale` stands with the catalogs.
+        sources: Packages and files where the texts are, each with what marks them there.
+        is_jinja: Whether templates are Jinja's, or Django's.
+    """
+
+    name: str
+    folder: Path
+    sources: Sequence[tuple[Path, Marks]]
+    is_jinja: bool
+
+    def catalog_path(self, language: str) -> Path:
+        """Return where the catalog of a language stands; beside it is what is compiled, with the ending mo."""
+        return self.folder / "locale" / language / "LC_MESSAGES" / f"{self.name}.po"
+
+
+_DJANGOS = Marks("django.utils.translation", _PARTS | {f"{name}_lazy": parts for name, parts in _PARTS.items()})
+_OURS = Marks(
+    "taskq_core.language", _PARTS | {name.replace("gettext", "marked"): parts for name, parts in _PARTS.items()}
+)
+ADMIN = Domain(
+    name="django",
+    folder=ROOT / "taskq_django",
+    sources=((ROOT / "taskq_django", _DJANGOS), (ROOT / "taskq_core" / "dashboard" / "telling.py", _OURS)),
+    is_jinja=False,
+)
+DASHBOARD = Domain(
+    name="dashboard",
+    folder=ROOT / "taskq_fastapi" / "dashboard",
+    sources=((ROOT / "taskq_core", _OURS), (ROOT / "taskq_fastapi", _OURS)),
+    is_jinja=True,
+)
+DOMAINS = (ADMIN, DASHBOARD)
+JINJA = Environment(autoescape=True, extensions=["jinja2.ext.i18n"], trim_blocks=True, lstrip_blocks=True)
+_TAG = re.compile(r"{%\s*translate\s+\"([^\"]+)\"")
+_BLOCK = re.compile(r"{%\s*blocktranslate[^%]*%}(.*?)(?:{%\s*plural\s*%}(.*?))?{%\s*endblocktranslate\s*%}", re.DOTALL)
+
+Text = tuple[str, str, str]
+"""Context, text and plural, "" for what there is not."""
+
+
+def texts(domain: Domain) -> list[Text]:
+    """Return every text of a domain that is marked for translation, each once, in the order of the files."""
+    found: dict[Text, None] = {}
+    for place, marks in domain.sources:
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            found.update(dict.fromkeys(_of_python(marks, path.read_text(encoding="utf-8"))))
+    of_template = _of_jinja if domain.is_jinja else _of_django
+    for path in sorted(domain.folder.rglob("*.html")):
+        found.update(dict.fromkeys(of_template(path.read_text(encoding="utf-8"))))
+    return list(found)
+
+
+def _of_python(marks: Marks, source: str) -> Iterator[Text]:
+    if marks.module not in source:
+        return
+    tree = ast.parse(source)
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == marks.module:
+            names |= {each.asname or each.name: each.name for each in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            expected = marks.functions.get(names.get(node.func.id, ""), ())
+            parts = dict(zip(expected, node.args, strict=False))
+            values = {name: part.value for name, part in parts.items() if isinstance(part, ast.Constant)}
+            if values and len(values) == len(expected):  # what is made of variables is marked elsewhere
+                yield str(values.get("context", "")), str(values["id"]), str(values.get("plural", ""))
+
+
+def _of_django(page: str) -> Iterator[Text]:
+    yield from (("", text, "") for text in _TAG.findall(page))
+    yield from (("", text, plural) for text, plural in (_as_format(block) for block in _BLOCK.findall(page)))
+
+
+def _of_jinja(page: str) -> Iterator[Text]:
+    for _line, function, message in extract_from_ast(JINJA.parse(page), GETTEXT_FUNCTIONS):
+        parts = _PARTS["gettext" if function == "_" else function]
+        values = dict(zip(parts, [message] if isinstance(message, str) else message or [], strict=False))
+        if all(values.get(name) for name in parts):
+            yield str(values.get("context", "")), str(values["id"]), str(values.get("plural", ""))
+
+
+def _as_format(parts: tuple[str, str]) -> tuple[str, str]:
+    one, many = (re.sub(r"{{\s*(\w+)\s*}}", r"%(\1)s", part) for part in parts)
+    return one, many
+
+
+def updated(domain: Domain, language: str) -> Catalog:
+    """Return the catalog of a domain in a language with the texts of today: new ones untranslated, old ones dropped."""
+    path = domain.catalog_path(language)
+    with path.open("rb") as file:
+        old = read_po(file, locale=language)
+    new = Catalog(locale=language, header_comment=old.header_comment, fuzzy=False, charset="utf-8")
+    new.mime_headers = [(name, value) for name, value in old.mime_headers if name in _HEADERS]
+    for context, text, plural in texts(domain):
+        known = old.get(text, context or None)
+        string = known.string if known is not None else ""
+        new.add((text, plural) if plural else text, string or "", context=context or None, flags=_flags(text))
+    return new
+
+
+_UNKEPT = "Project-Id|Report-Msgid|POT-Creation|PO-Revision|Last-Translator|Language-Team|Generated-By"
+_HEADERS = ("MIME-Version", "Content-Type", "Content-Transfer-Encoding")
+
+
+def _flags(text: str) -> list[str]:
+    return ["python-format"] if re.search(r"%(\(\w+\))?[sd%]", text) else []
+
+
+def problems(domain: Domain, language: str) -> list[str]:
+    """Return what is missing in the catalog of a domain in a language, does not fit its text, or is not compiled."""
+    path = domain.catalog_path(language)
+    catalog = updated(domain, language)
+    found = []
+    for message in catalog:
+        if not message.id:
+            continue
+        strings = _strings(message)
+        if not all(strings):
+            found.append(f"{language}: not translated: {message.id!r}")
+        else:
+            found += [f"{language}: {message.id!r}: {error}" for error in message.check(catalog)]
+    with path.open("rb") as written, path.with_suffix(".mo").open("rb") as compiled:
+        if _meant(read_po(written, locale=language)) != _meant(catalog):
+            found.append(f"{path.relative_to(ROOT)} is behind the code")
+        if not _tells(GNUTranslations(compiled), catalog):
+            found.append(f"{path.with_suffix('.mo').relative_to(ROOT)} is behind the catalog")
+    return found
+
+
+def _meant(catalog: Catalog) -> dict[tuple[str, str, str], Sequence[str]]:
+    """Return what a catalog says of each text. Not its bytes, for they change with the release of what wrote them."""
+    return {_parts(message): _strings(message) for message in catalog if message.id}
+
+
+def _tells(compiled: GNUTranslations, catalog: Catalog) -> bool:
+    """Whether gettext says of each text what the catalog does, in its first form."""
+    forms = {parts: strings[0] for parts, strings in _meant(catalog).items()}
+    return all(
+        form == (compiled.npgettext(context, text, plural, 1) if context else compiled.ngettext(text, plural, 1))
+        if plural
+        else form == (compiled.pgettext(context, text) if context else compiled.gettext(text))
+        for (context, text, plural), form in forms.items()
+    )
+
+
+def _parts(message: Message) -> tuple[str, str, str]:
+    text, plural = (message.id, "") if isinstance(message.id, str) else message.id
+    return message.context or "", text, plural
+
+
+def _strings(message: Message) -> list[str]:
+    return [message.string] if isinstance(message.string, str) else list(message.string or ())
+
+
+def as_po(catalog: Catalog) -> bytes:
+    """Return a catalog as a file: without places, which change with every line."""
+    file = BytesIO()
+    write_po(file, catalog, width=110, no_location=True, omit_header=False, ignore_obsolete=True)
+    kept = [line for line in file.getvalue().decode().splitlines(keepends=True) if not re.match(rf'"({_UNKEPT})', line)]
+    return "".join(kept).encode()
+
+
+def as_mo(catalog: Catalog) -> bytes:
+    """Return what gettext reads."""
+    again = read_po(BytesIO(as_po(catalog)), locale=catalog.locale)
+    again.creation_date = again.revision_date = datetime(2000, 1, 1, tzinfo=UTC)  # the same texts give the same bytes
+    file = BytesIO()
+    write_mo(file, again)
+    return file.getvalue()
+
+
+def main() -> int:
+    """Return 1 if something is missing or behind."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="bring the catalogs up to date and compile them")
+    options = parser.parse_args()
+    if options.write:
+        for domain, language in product(DOMAINS, LANGUAGES):
+            path, catalog = domain.catalog_path(language), updated(domain, language)
+            path.write_bytes(as_po(catalog))
+            path.with_suffix(".mo").write_bytes(as_mo(catalog))
+    wrong = [problem for each in product(DOMAINS, LANGUAGES) for problem in problems(*each)]
+    print("\n".join(wrong) or "all is translated and compiled")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

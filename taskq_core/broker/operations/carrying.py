@@ -1,0 +1,159 @@
+"""Workflows over several queues: what is carried from one to the other, and how ends come back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskq_core.broker.operations.operation import Argument, Operation, boolean, integer, time_argument
+from taskq_core.broker.operations.workflows import step_keys
+from taskq_core.broker.scripts import load
+from taskq_core.wire import QueueKeys
+
+CARRY_MAX = 100
+"""Most of each kind that one round of a carrier takes."""
+SWEEP_MAX = 200
+"""Most started steps that one call looks at."""
+PUT_S = 60
+"""Seconds after which a step that was fetched is not stored any more: another carrier may have done it."""
+STEP_RECEIPT_S = 3_600
+"""Seconds a receipt of a step from elsewhere is kept."""
+
+
+@dataclass(slots=True)
+class ToCarry:
+    """What the carrier of a queue has to do.
+
+    Attributes:
+        leads: Whether this worker leads.
+        steps: Number of steps that were started.
+        notes: How steps of workflows at home elsewhere have ended, by field.
+        out: What is to be started elsewhere.
+        queues: Other queues that steps were sent to, while workflows run.
+        abandoned: Ids of workflows whose client added no members for too long.
+    """
+
+    leads: bool
+    steps: int = 0
+    notes: dict[bytes, bytes] = field(default_factory=dict)
+    out: list[bytes] = field(default_factory=list)
+    queues: list[str] = field(default_factory=list)
+    abandoned: list[str] = field(default_factory=list)
+
+
+def read_due(queue: QueueKeys, *, owner: str, leader_ms: int, now_ns: int | None = None) -> Operation[ToCarry]:
+    """Read what the carrier of a queue has to do, as its leader; an empty owner reads it whoever leads."""
+
+    def read(reply: Any) -> ToCarry:
+        if not int(reply[0]):
+            return ToCarry(False)
+        count = int(reply[2])
+        notes = dict(zip(reply[3 : 3 + 2 * count : 2], reply[4 : 4 + 2 * count : 2], strict=True))
+        at = 3 + 2 * count
+        size = int(reply[at])
+        out = list(reply[at + 1 : at + 1 + size])
+        at += 1 + size
+        size = int(reply[at])
+        queues = [each.decode("utf-8", "surrogateescape") for each in reply[at + 1 : at + 1 + size]]
+        abandoned = [each.decode() for each in reply[at + 1 + size :]]
+        return ToCarry(True, int(reply[1]), notes, out, queues, abandoned)
+
+    keys = (
+        queue.leader("carrier"),
+        queue.absent,
+        queue.workflow_notes,
+        queue.workflows_out,
+        queue.steps,
+        queue.workflows_open,
+        queue.workflows_running,
+        queue.workflow_queues,
+    )
+    args = (time_argument(now_ns), owner, leader_ms, CARRY_MAX)
+    return Operation("read_due", load("flow_due"), keys, args, read)
+
+
+def tell_ends(
+    queue: QueueKeys, ends: Sequence[tuple[Argument, Argument, Argument]], *, now_ns: int | None = None
+) -> Operation[bool]:
+    """Tell workflows of a queue how steps ended elsewhere: key, node and end. Reads as whether more is to carry."""
+    args: list[Argument] = [time_argument(now_ns), queue.own_prefix]
+    for end in ends:
+        args += end
+    return Operation("tell_ends", load("flow_note"), step_keys(queue), args, boolean)
+
+
+def forget_notes(queue: QueueKeys, notes: Sequence[tuple[bytes, bytes]]) -> Operation[int]:
+    """Drop notes that were told, where they are still the same."""
+    args = [word for note in notes for word in note]
+    return Operation("forget_notes", load("flow_forget"), (queue.workflow_notes,), args, integer)
+
+
+@dataclass(slots=True)
+class StepToSend:
+    """A step that is to be stored in another queue; all as the scripts write it."""
+
+    member: bytes
+    queue: str
+    task_id: bytes
+    step: bytes
+    message: bytes
+    start: bytes
+    receipt: bytes
+
+
+def fetch_steps(
+    queue: QueueKeys, members: Sequence[bytes], *, now_ns: int | None = None
+) -> Operation[tuple[int, list[StepToSend]]]:
+    """Read steps that are to be sent to other queues, and start further members of groups; reads the time as well."""
+
+    def read(reply: Any) -> tuple[int, list[StepToSend]]:
+        found = []
+        for at in range(1, len(reply), 7):
+            member, name, *rest = reply[at : at + 7]
+            found.append(StepToSend(member, name.decode("utf-8", "surrogateescape"), *rest))
+        return int(reply[0]), found
+
+    args: tuple[Argument, ...] = (time_argument(now_ns), queue.own_prefix, *members)
+    return Operation("fetch_steps", load("flow_fetch"), step_keys(queue), args, read)
+
+
+def put_steps(
+    queue: QueueKeys, steps: Sequence[StepToSend], *, until_s: int, now_ns: int | None = None
+) -> Operation[bool]:
+    """Store steps of workflows at home elsewhere, each once. Reads as False if it is too late."""
+    keys = (queue.pending, queue.scheduled, queue.wake, queue.steps, queue.workflow_receipts, queue.archived)
+    args: list[Argument] = [time_argument(now_ns), queue.own_prefix, queue.prefix, until_s, STEP_RECEIPT_S]
+    for each in steps:
+        args += (each.receipt, each.task_id, each.step, each.message, each.start)
+    return Operation("put_steps", load("flow_put"), keys, args, boolean)
+
+
+def steps_sent(queue: QueueKeys, steps: Sequence[StepToSend]) -> Operation[int]:
+    """Note that steps stand in other queues now."""
+    args: list[Argument] = [queue.own_prefix]
+    for each in steps:
+        args += (each.member, each.receipt)
+    return Operation("steps_sent", load("flow_sent"), (queue.workflows_out,), args, integer)
+
+
+def note_moved(home: QueueKeys, workflow_keys: Sequence[str], *, target: str) -> Operation[list[str]]:
+    """Note that steps of workflows at home here move to another queue. Reads as ids of those that are cancelled."""
+    args = (home.own_prefix, target, *workflow_keys)
+    keys = (home.workflow_queues,)
+    return Operation(
+        "note_moved", load("flow_moved"), keys, args, lambda reply: [each.decode("utf-8", "replace") for each in reply]
+    )
+
+
+def sweep_steps(
+    queue: QueueKeys, *, first: int = 0, count: int = SWEEP_MAX, now_ns: int | None = None
+) -> Operation[tuple[int, int, bool]]:
+    """Find steps whose end no workflow was told of. Reads as how many were looked at, ends found, and more to carry."""
+    keys = (*step_keys(queue), queue.completed, queue.archived)
+    args = (time_argument(now_ns), queue.own_prefix, queue.prefix, first, count)
+    return Operation(
+        "sweep_steps",
+        load("flow_sweep"),
+        keys,
+        args,
+        lambda reply: (int(reply[0]), int(reply[1]), int(reply[2]) == 1),
+    )

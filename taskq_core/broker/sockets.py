@@ -1,0 +1,118 @@
+"""Write commands and read replies on a connected socket, for blocking code.
+
+redis-py connects and authenticates; then its socket is taken over, because around each command it asks the operating
+system ten times (to set the timeout before and after each wait, mostly), and four do: whether something came that
+nobody asked for, send, wait, receive. hiredis parses.
+"""
+
+import contextlib
+import math
+import select
+import socket
+import time
+from typing import Any
+
+import hiredis
+from redis.exceptions import ResponseError
+
+_RECEIVED_AT_ONCE = 1 << 16
+"""Bytes that are taken from the operating system at once."""
+_LEAST_S = 0.001
+"""Seconds that a wait takes at least: what is on its way just then still counts."""
+
+
+class SocketStream:
+    """One connection on which one caller at a time exchanges. Who made the socket closes it.
+
+    Args:
+        connected: A connected socket. It does not block from now on: what waits is `poll`, for as long as is left.
+    """
+
+    __slots__ = ("_arrivals", "_reader", "_socket")
+
+    def __init__(self, connected: socket.socket) -> None:
+        connected.setblocking(False)
+        self._socket = connected
+        self._reader = hiredis.Reader(protocolError=ConnectionError, replyError=ResponseError)
+        self._arrivals = select.poll()
+        self._arrivals.register(connected, select.POLLIN)
+
+    @classmethod
+    def over(cls, connection: Any) -> "SocketStream | None":
+        """Take the socket of a connection of redis-py over; None where that cannot be.
+
+        TLS keeps bytes that were read to itself, stand-ins have no socket, and Windows has no `poll`.
+        """
+        connected = getattr(connection, "_sock", None)
+        if type(connected) is not socket.socket or not hasattr(select, "poll"):
+            return None
+        return cls(connected)
+
+    @property
+    def is_clean(self) -> bool:
+        """True if the connection stands, as far as is known here, and nothing came that nobody asked for."""
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return not self._reader.has_data()
+        except OSError:
+            return False
+        return False  # a reply to nobody, or its end
+
+    def send(self, packed: bytes, until: float) -> None:
+        """Send commands.
+
+        Args:
+            packed: The commands.
+            until: When to give up, by the monotonic clock; at least a millisecond is waited.
+
+        Raises:
+            OSError: The connection ended.
+            TimeoutError: It did not take them in time.
+        """
+        try:
+            sent = self._socket.send(packed)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(packed):
+            self._send_rest(memoryview(packed)[sent:], max(until, time.monotonic() + _LEAST_S))
+
+    def _send_rest(self, rest: memoryview, until: float) -> None:
+        room = select.poll()
+        room.register(self._socket, select.POLLOUT)
+        while rest:
+            if not room.poll(_milliseconds(until - time.monotonic())):
+                raise TimeoutError("the request was not taken in time")
+            with contextlib.suppress(BlockingIOError):
+                rest = rest[self._socket.send(rest) :]
+
+    def read(self, until: float) -> Any:
+        """Wait for one reply and return it; an error reply is returned as an exception.
+
+        Args:
+            until: When to give up, by the monotonic clock; at least a millisecond is waited.
+
+        Raises:
+            OSError: The connection ended, or what came is no reply.
+            TimeoutError: The reply did not come in time. The connection is of no use afterwards.
+        """
+        reader = self._reader
+        least_s = _LEAST_S
+        reply = reader.gets()
+        while reply is False:  # hiredis: not complete yet (RESP2 knows no boolean)
+            if not self._arrivals.poll(_milliseconds(max(least_s, until - time.monotonic()))):
+                raise TimeoutError("no answer in time")
+            least_s = 0.0
+            try:
+                data = self._socket.recv(_RECEIVED_AT_ONCE)
+            except BlockingIOError:
+                continue
+            if not data:
+                raise ConnectionError("the server closed the connection")
+            reader.feed(data)
+            reply = reader.gets()
+        return reply
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(0, math.ceil(seconds * 1000))

@@ -1,0 +1,113 @@
+"""Hear of changes to keys instead of asking again and again.
+
+A key that was read on a `TrackingLane` is watched by Redis until it next changes; then Redis says so once, and the key
+is to be read again to hear of the change after. This is what Redis calls tracking, made for caches: `CLIENT TRACKING`.
+What comes in between the reading and the message is never lost: they travel on one connection, and when that ends,
+whoever holds the lane is told as of a change.
+
+A server or a user that has no tracking leaves an ordinary lane, which says so (`is_told`); its holder has to ask.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+from redis.exceptions import ResponseError
+
+from taskq_core.broker.connection import ANSWER_TIMEOUT_S, Endpoint
+from taskq_core.broker.failures import CLIENT_ERRORS, pack, translate_connecting
+from taskq_core.broker.lanes import Lane
+from taskq_core.broker.stream import ReplyStream
+
+_MORE = object()
+"""What the parser answers while a reply is not complete. `False` is a value in this form of the protocol."""
+_TRIES_MOST = 2
+"""Connections that ended over the question whether they track, after which it is asked no more."""
+_BEGIN = pack(("HELLO", "3")) + pack(("CLIENT", "TRACKING", "ON"))
+
+
+class TrackingStream(ReplyStream):
+    """One connection on which messages come that nobody asked for.
+
+    Args:
+        transport: A connected transport.
+        changed: Called when a key that was read has changed, and when the connection has ended.
+    """
+
+    def __init__(self, transport: Any, changed: Callable[[], object]) -> None:
+        super().__init__(transport)
+        self._reader = hiredis.Reader(protocolError=ConnectionError, replyError=ResponseError, notEnoughData=_MORE)
+        self._changed = changed
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came; wake the caller once all its replies are there, and tell of changes."""
+        has_changed = False
+        replies: list[Any] = []
+        try:
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not _MORE:
+                if isinstance(reply, hiredis.PushNotification):
+                    has_changed = has_changed or reply[0] == b"invalidate"
+                else:
+                    replies.append(reply)
+        except ConnectionError as error:
+            self._fail(error)
+            self._transport.abort()
+            return
+        if has_changed:
+            self._changed()
+        if not replies:
+            return
+        waiter = self._waiter
+        if waiter is None or len(self._replies) + len(replies) > self._expected:
+            self._transport.abort()
+            self._fail(ConnectionError("a reply came that nobody asked for"))
+            return
+        self._replies += replies
+        if len(self._replies) == self._expected and not waiter.done():
+            waiter.set_result(self._replies)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the caller, and whoever waits for changes: nobody watches the keys any more."""
+        super().connection_lost(exc)
+        self._changed()
+
+
+class TrackingLane(Lane):
+    """One reserved connection that tells of changes to the keys that were read on it.
+
+    Args:
+        endpoint: Where the server is; no cluster.
+        changed: Called, on the event loop, when one of them has changed and when the connection has ended.
+        timeout_s: Seconds to wait for the answers of one exchange.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, *, changed: Callable[[], object], timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> None:
+        super().__init__(endpoint, timeout_s=timeout_s)
+        self._changed = changed
+        self._tries_left = _TRIES_MOST
+
+    def _stream_on(self, transport: Any) -> ReplyStream:
+        return TrackingStream(transport, self._changed) if self._tries_left else super()._stream_on(transport)
+
+    async def _connect_if_needed(self, timeout_s: float) -> None:
+        if self.is_connected:
+            return
+        self.is_told = False
+        await super()._connect_if_needed(timeout_s)
+        if self._stream is None or not self._tries_left:
+            return
+        try:
+            replies = await self._stream.exchange(_BEGIN, 2, timeout_s)
+        except CLIENT_ERRORS as error:  # a proxy may hang up on what it does not know
+            self._tries_left -= 1
+            await self.close()
+            raise translate_connecting(error, self._endpoint.address) from error
+        except BaseException:
+            await self.close()
+            raise
+        self.is_told = not any(isinstance(reply, Exception) for reply in replies)
+        if self.is_told:
+            self._tries_left = _TRIES_MOST

@@ -1,0 +1,90 @@
+"""`taskq dash`: the dashboard in this terminal.
+
+What draws it is the extra `dash`, which is loaded only here.
+"""
+
+import os
+import sys
+from datetime import timedelta
+from typing import Any, Literal
+
+import click
+
+from taskq_core.cli.base import Command
+from taskq_core.cli.params import DURATION
+from taskq_core.cli.session import Session
+from taskq_core.errors import ConfigurationError
+
+_MISSING = "taskq dash needs a package that is not installed: pip install 'taskq-asynq[dash]'"
+_NO_TERMINAL = "taskq dash needs a terminal to draw on; taskq stats says how things stand anywhere"
+
+
+@click.command(
+    "dash",
+    cls=Command,
+    epilog="""\
+examples:
+  %(prog)s
+      the queues of TASKQ_URL; ? shows the keys
+  %(prog)s --url redis.internal:6379 --refresh 5 --read-only
+      another Redis, looked at every five seconds, changing nothing
+""",
+)
+@click.option(
+    "--refresh", default="2", show_default=True, type=DURATION, metavar="SECONDS", help="time between two looks"
+)
+@click.option("--read-only", is_flag=True, help="change nothing")
+@click.option("--hide-payloads", is_flag=True, help="show no payloads, results and tracebacks, and search none")
+@click.option(
+    "--theme",
+    type=click.Choice(["auto", "dark", "light"]),
+    default="auto",
+    show_default=True,
+    help="colours for a dark or a light background; auto takes what the terminal says in COLORFGBG, else dark",
+)
+@click.pass_obj
+def dash(
+    session: Session, refresh: timedelta, read_only: bool, hide_payloads: bool, theme: Literal["auto", "dark", "light"]
+) -> None:
+    """Show queues, tasks, workers, schedules and workflows in this terminal, live, and act on them."""
+    if session.output.as_json:
+        raise click.UsageError("taskq dash writes no JSON; taskq stats --json does", click.get_current_context())
+    program = _program()
+    if not has_terminal():
+        raise ConfigurationError(_NO_TERMINAL)
+    colour = session.given.get("color", "auto")
+    if colour == "never":
+        os.environ["NO_COLOR"] = "1"  # which is where what draws looks for it
+    elif colour == "always":
+        os.environ.pop("NO_COLOR", None)
+    config = program.DashConfig(
+        refresh=refresh,
+        read_only=read_only,
+        payloads=not hide_payloads,
+        theme=background(os.environ.get("COLORFGBG", "")) if theme == "auto" else theme,
+    )
+    program.DashApp(session.app, config).run()
+
+
+def has_terminal() -> bool:
+    """Return whether somebody reads and types at a terminal."""
+    return all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+
+
+def background(told: str) -> Literal["dark", "light"]:
+    """Return which background a terminal has.
+
+    Args:
+        told: What it says in `COLORFGBG`: the numbers of its colours, as `15;0` or `0;default;15`.
+    """
+    return "light" if told.rpartition(";")[2] in ("7", "15") else "dark"
+
+
+def _program() -> Any:
+    try:
+        from taskq_core.cli.terminal import app
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("textual"):
+            raise
+        raise ConfigurationError(f"{_MISSING} ({error})") from None
+    return app

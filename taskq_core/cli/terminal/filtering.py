@@ -1,0 +1,63 @@
+"""From what somebody types into the filter of tasks to what is wanted."""
+
+import difflib
+import shlex
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from taskq_core.cli.params import DURATION
+from taskq_core.dashboard import TaskFilter
+from taskq_core.errors import ConfigurationError
+from taskq_core.wire import TaskState
+
+HINT = "part of id, payload or error, and any of type:mail error:timeout payload:42 older:1h newer:30m"
+_WORDS = {"type": "name_part", "error": "error", "payload": "payload", "older": "older_than", "newer": "newer_than"}
+_AGES = ("older", "newer")
+
+
+def wanted_of(text: str, *, queue: str | None, state: TaskState | None, in_payload: bool) -> TaskFilter:
+    """Return which tasks a filter means: words with a name and a colon, and the rest as a text.
+
+    Args:
+        text: What was typed. Quotes keep blanks together.
+        queue: Their queue.
+        state: Their state.
+        in_payload: Whether payloads may be searched.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ConfigurationError(f"the filter cannot be read: {error}") from None
+    fields: dict[str, Any] = {}
+    rest = []
+    for word in words:
+        name, colon, value = word.partition(":")
+        if name not in _WORDS or not colon:
+            near = difflib.get_close_matches(name, _WORDS, n=1, cutoff=0.8) if colon else []
+            if near:
+                raise ConfigurationError(f"a filter has no {name!r}; did you mean {near[0]!r}?")
+            rest.append(word)
+            continue
+        if not value:
+            raise ConfigurationError(f"{name}: what should it be? As in {name}:{'1h' if name in _AGES else 'text'}")
+        if name == "payload" and not in_payload:
+            raise ConfigurationError("payloads that are not shown are not searched")
+        fields[_WORDS[name]] = duration_of(value) if name in _AGES else value
+    return TaskFilter(queue=queue, state=state, text=" ".join(rest), in_payload=in_payload, **fields)
+
+
+def duration_of(text: str) -> timedelta:
+    """Return a duration that somebody has typed.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    try:
+        return DURATION.convert(text.strip(), None, None)
+    except click.BadParameter as error:
+        raise ConfigurationError(error.message) from None

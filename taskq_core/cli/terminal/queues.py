@@ -1,0 +1,267 @@
+"""All queues: how they stand, by state and over the last minutes; pausing, resuming and deleting one."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import Static
+
+from taskq_core.cli.render import shown_rate, shown_size, shown_span
+from taskq_core.cli.terminal.dialogs import Question
+from taskq_core.cli.terminal.figures import bar, per_second, short, shown, sparkline, state_label
+from taskq_core.cli.terminal.look import Look
+from taskq_core.cli.terminal.places import LimitsPlace, TasksPlace
+from taskq_core.cli.terminal.table import Column, Records, Row
+from taskq_core.dashboard import STATES, QueueRow, QueueSeries, QueuesOverview, QueueStatus
+from taskq_core.inspector.records import GROUPS_COUNTED
+from taskq_core.wire import TaskState
+
+SPAN = timedelta(minutes=20)
+"""How far back the line of a queue goes."""
+SERIES_MOST = 100
+"""Most queues whose past is read: one call each."""
+_COLUMNS = (
+    Column(title="Queue", least=8, most=24),
+    Column(title="Status", least=7, drop=1),
+    Column(title="By state", width=24, least=16, grows=True),
+    Column(title="Tasks", right=True),
+    Column(title="Wait", right=True, drop=3),
+    Column(title="Last 20 min", width=20, least=11, drop=2),
+    Column(title="Runs/s", right=True),
+    Column(title="Failed", right=True, drop=4),
+    Column(title="Memory", right=True, drop=5),
+)
+_ORDER = (QueueStatus.DAMAGED, QueueStatus.PAUSED, QueueStatus.RUNNING)
+SORTS: Mapping[str, Callable[[QueueRow], Any]] = {
+    "name": lambda row: row.name,
+    "tasks": lambda row: -row.size,
+    "wait": lambda row: -(row.latency or timedelta(0)),
+    "failed": lambda row: -(row.error_rate or 0.0),
+    "status": lambda row: _ORDER.index(row.status),
+}
+"""What the queues can be sorted by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was read."""
+
+    overview: QueuesOverview
+    series: Mapping[str, QueueSeries]
+
+
+class QueuesLook(Look[Found]):
+    """All queues."""
+
+    TOP = "queues"
+    ABOUT = (
+        "Each queue with its tasks by state as a bar, how long the next one has waited, how many ran per second over "
+        "the last 20 minutes, and the share of today's runs (UTC) that failed. Below, the queue that is chosen in full."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("p,P", "change_pause", "Pause", tooltip="Pause the queue, or resume it"),
+        Binding("d", "change_delete", "Delete", tooltip="Delete the queue with all its tasks"),
+        Binding("L", "limits", "Limits", show=False, tooltip="Limits of the queue's tasks"),
+        Binding("s", "sort", "Sort", tooltip="Sort by name, tasks, wait, failed or status"),
+    ]
+
+    def body(self) -> ComposeResult:
+        """Put the legend, the table and the panel together."""
+        yield Static(id="legend", classes="lines")
+        yield Records(id="table")
+        yield Static("There is no queue so far: the first task makes one.", classes="empty", id="empty")
+        yield Static(id="panel")
+
+    @property
+    def heading(self) -> str:
+        """How many queues there are."""
+        if self.found is None:
+            return "reading…"
+        count = len(self.found.overview.queues)
+        return f"{count:,} queue{'' if count == 1 else 's'}, by {self._sort}"
+
+    @property
+    def _sort(self) -> str:
+        return self.desk.memory.get("queues", "name")
+
+    async def read(self) -> Found:
+        """Read all queues and their last minutes."""
+        overview = await self.desk.dashboard.queues()
+        self.desk.paces.note(overview.queues)
+        names = [row.name for row in self._sorted(overview)[:SERIES_MOST]]
+        series = await self.desk.dashboard.samples(names, span=SPAN, points=120)
+        return Found(overview, {each.name: each for each in series})
+
+    def draw(self, found: Found) -> None:
+        """Show them."""
+        rows = self._sorted(found.overview)
+        self.query_one("#legend", Static).update(self._legend(found.overview))
+        largest = max((row.size for row in rows), default=0)
+        table = self.query_one(Records)
+        table.fill(_COLUMNS, [Row(row.name, self._cells(row, largest)) for row in rows])
+        table.display = bool(rows)
+        self.query_one("#empty").display = not rows
+        self._draw_panel()
+
+    def _sorted(self, overview: QueuesOverview) -> list[QueueRow]:
+        return sorted(sorted(overview.queues, key=lambda row: row.name), key=SORTS[self._sort])
+
+    def _legend(self, overview: QueuesOverview) -> Text:
+        palette, sizes = self.desk.palette, overview.sizes
+        text = Text(end="")
+        for state in STATES:
+            text.append("■ ", palette.states[state]).append(f"{state_label(state, self.size.width)} ")
+            more = "+" if state is TaskState.AGGREGATING and any(map(_has_more, overview.queues)) else ""
+            text.append(f"{short(sizes[state])}{more}", "bold").append("  ")
+        text.append("" if self.size.width >= 140 else "\n")
+        failed = shown_rate(overview.error_rate)
+        text.append(f"today {short(overview.processed_today)} ran, {failed} failed", palette.quiet)
+        return text
+
+    def _cells(self, row: QueueRow, largest: int) -> list[Any]:
+        palette = self.desk.palette
+        paces = self._paces(row.name)
+        rate = row.error_rate
+        return [
+            shown(row.name, "bold"),
+            self.styled(row.status.value),
+            lambda width: self._bar(row, largest, width),
+            shown(f"{short(row.size)}{'+' if _has_more(row) else ''}"),
+            shown(shown_span(row.latency), palette.warn if row.latency and row.latency > timedelta(minutes=5) else ""),
+            lambda width: Text(sparkline(_narrowed(paces, width), width), palette.link),
+            shown(per_second(paces[-1] if paces else None)),
+            shown(shown_rate(rate), palette.bad if rate and rate >= 0.05 else ""),
+            shown("-" if row.memory is None else shown_size(row.memory)),
+        ]
+
+    def _bar(self, row: QueueRow, largest: int, width: int) -> Text:
+        if row.problem:
+            return shown(row.problem, self.desk.palette.bad)
+        text = Text(end="")
+        for state, cells in bar(row.sizes, largest, width):
+            text.append("█" * cells, self.desk.palette.states[state])
+        return text
+
+    def _paces(self, name: str) -> list[float | None]:
+        series = None if self.found is None else self.found.series.get(name)
+        return self.desk.paces.of(name, series)
+
+    def _draw_panel(self) -> None:
+        row = self.chosen
+        panel = self.query_one("#panel", Static)
+        panel.display = row is not None and self.size.height >= 18
+        if row is None:
+            return
+        palette = self.desk.palette
+        text = Text(end="")
+        text.append_text(shown(row.name, "bold")).append("  ").append_text(self.styled(row.status.value))
+        counted = f", the tasks of {GROUPS_COUNTED:,} are counted" if _has_more(row) else ""
+        text.append(f"   {row.groups:,} group{'' if row.groups == 1 else 's'}{counted}" if row.groups else "")
+        text.append("\n")
+        if row.problem:
+            panel.update(text.append_text(shown(row.problem, palette.bad)))
+            return
+        for state in STATES:
+            quiet = "" if row.sizes[state] else palette.quiet
+            text.append(f"{state_label(state, self.size.width)} ", quiet or palette.states[state])
+            more = "+" if state is TaskState.AGGREGATING and _has_more(row) else ""
+            text.append(f"{row.sizes[state]:,}{more}  ", quiet or "bold")
+        text.append("\ntoday ", palette.quiet).append(f"{row.processed_today:,} ran, {row.failed_today:,} failed")
+        text.append("   ever ", palette.quiet).append(f"{row.processed:,} ran, {row.failed:,} failed\n")
+        paces = self._paces(row.name)
+        known = [pace for pace in paces if pace is not None]
+        width = max(10, min(120, self.size.width - 30))
+        text.append("runs/s ", palette.quiet).append(sparkline(paces, width).lstrip(), palette.link)
+        text.append(f"  most {per_second(max(known))}" if known else "no worker serves it", palette.quiet)
+        panel.update(text)
+
+    @property
+    def chosen(self) -> QueueRow | None:
+        """The queue that is chosen."""
+        key = self.query_one(Records).current
+        rows = () if self.found is None else self.found.overview.queues
+        return next((row for row in rows if row.name == key), None)
+
+    def on_data_table_row_highlighted(self) -> None:
+        """Tell of the queue that is chosen."""
+        if self.found is not None:
+            self._draw_panel()
+
+    def on_data_table_row_selected(self) -> None:
+        """Show the tasks of a queue."""
+        self.action_open()
+
+    def action_open(self) -> None:
+        """Show the tasks of a queue."""
+        row = self.chosen
+        if row is not None:
+            self.go(TasksPlace(row.name))
+
+    def action_sort(self) -> None:
+        """Sort by the next criterion."""
+        names = list(SORTS)
+        self.desk.memory["queues"] = names[(names.index(self._sort) + 1) % len(names)]
+        self.redraw()
+
+    def action_limits(self) -> None:
+        """Show the limits of the queue that is chosen."""
+        row = self.chosen
+        if row is not None:
+            self.go(LimitsPlace(row.name))
+
+    def action_change_pause(self) -> None:
+        """Pause or resume the queue that is chosen."""
+        row = self.chosen
+        if row is not None:
+            self.change(pause_or_resume(self, row.name, is_paused=row.is_paused))
+
+    def action_change_delete(self) -> None:
+        """Delete the queue that is chosen."""
+        row = self.chosen
+        if row is not None:
+            self.change(self._delete(row))
+
+    async def _delete(self, row: QueueRow) -> None:
+        tasks = f"its {row.size:,} task{'' if row.size == 1 else 's'}" if row.size else "no task in it"
+        text = f"Delete the queue “{row.name}” with {tasks}?"
+        if not await self.ask(Question(text=text, button="Delete", is_destructive=True)):
+            return
+        count = await self.desk.inspector.remove_queue(row.name, force=True)
+        self.say(f"Queue “{row.name}” is deleted, and {count:,} task{'' if count == 1 else 's'} with it.")
+
+
+async def pause_or_resume(look: Look[Any], name: str, *, is_paused: bool) -> None:
+    """Ask, then pause a queue or resume it."""
+    if is_paused:
+        if await look.ask(Question(text=f"Let workers take tasks of the queue “{name}” again?", button="Resume")):
+            await look.desk.inspector.resume(name)
+            look.say(f"Queue “{name}” is resumed: workers take its tasks again.")
+    elif await look.ask(
+        Question(
+            text=f"Pause the queue “{name}”? Workers take no more of its tasks until it is resumed.", button="Pause"
+        )
+    ):
+        await look.desk.inspector.pause(name)
+        look.say(f"Queue “{name}” is paused: workers take no more tasks of it.")
+
+
+def _has_more(row: QueueRow) -> bool:
+    """Return whether a queue has more tasks in groups than were counted."""
+    return row.groups > GROUPS_COUNTED
+
+
+def _narrowed(values: list[float | None], width: int) -> list[float | None]:
+    """Return about as many values as there are cells: neighbours are told together, by their mean."""
+    if width <= 0 or len(values) <= width:
+        return values
+    size = -(-len(values) // width)
+    parts = [values[max(0, end - size) : end] for end in range(len(values), 0, -size)]
+    means = []
+    for part in reversed(parts):
+        known = [value for value in part if value is not None]
+        means.append(sum(known) / len(known) if known else None)
+    return means

@@ -1,0 +1,72 @@
+"""The steps of a workflow as lines of a tree, for where there is no room to draw a graph.
+
+A step stands below what it comes after. One that follows alone stands right below, as deep; several that follow the
+same step branch off. What comes after several steps stands below the last step that they all come after, behind them.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from taskq_core.workflow import StepInfo, WorkflowGraph
+
+_TOP = ""
+"""Stands for what all steps come after; no step has this name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepLine:
+    """A step in its place.
+
+    Attributes:
+        step: The step.
+        rails: For each level that it is deep, from the outermost, whether that branch has another one below it.
+        is_branch: Whether a branch begins with it.
+    """
+
+    step: StepInfo
+    rails: tuple[bool, ...]
+    is_branch: bool
+
+
+def step_tree(graph: WorkflowGraph) -> tuple[StepLine, ...]:
+    """Return the steps of a workflow as lines, each once."""
+    above: dict[str, str] = {}
+    depth: dict[str, int] = {_TOP: 0}
+    below: dict[str, list[StepInfo]] = {_TOP: []}
+    for step in graph.steps:
+        parent = _meeting((name for name in step.after if name in depth), above, depth)
+        above[step.name], depth[step.name] = parent, depth[parent] + 1
+        below[parent].append(step)
+        below[step.name] = []
+    lines = []
+    left = _branches(below[_TOP], ())
+    while left:
+        line = left.pop()
+        lines.append(line)
+        left += _branches(below[line.step.name], line.rails)
+    return tuple(lines)
+
+
+def _branches(steps: list[StepInfo], rails: tuple[bool, ...]) -> list[StepLine]:
+    """Return the lines of what follows a step, the first of them last."""
+    if len(steps) == 1:
+        return [StepLine(step=steps[0], rails=rails, is_branch=False)]
+    return [
+        StepLine(step=step, rails=(*rails, number > 0), is_branch=True) for number, step in enumerate(reversed(steps))
+    ]
+
+
+def _meeting(names: Iterable[str], above: Mapping[str, str], depth: Mapping[str, int]) -> str:
+    """Return the last step that all of these come after or are."""
+    found: str | None = None
+    for name in names:
+        if found is None:
+            found = name
+            continue
+        other = name
+        while found != other:
+            if depth[found] >= depth[other]:
+                found = above[found]
+            else:
+                other = above[other]
+    return _TOP if found is None else found

@@ -1,0 +1,195 @@
+"""A small HTTP server for a port of a process: health, metrics.
+
+It speaks just enough HTTP/1.1: one request a connection, GET and HEAD, bounded in size, time and number. What is
+answered is the business of whoever opens the port.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import Any
+
+logger = logging.getLogger("taskq.port")
+
+REQUEST_S = 5.0
+"""Seconds a client gets to send its request, and to take the answer."""
+REQUEST_MAX = 8192
+"""Most bytes of a request."""
+CONNECTIONS_MAX = 64
+"""Most connections at a time. Further ones are closed at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked.
+
+    Attributes:
+        path: The path, without a query.
+        headers: The headers, by their names in lower case; of several of one name the last.
+    """
+
+    path: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What is answered."""
+
+    body: bytes
+    content_type: str
+    status: HTTPStatus = HTTPStatus.OK
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def text(words: str, status: HTTPStatus = HTTPStatus.OK, **headers: str) -> Answer:
+    """Return an answer of one line. Names of headers are written with `_` for `-`."""
+    return Answer(
+        body=f"{words}\n".encode(),
+        content_type="text/plain; charset=utf-8",
+        status=status,
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+    )
+
+
+def names_this_machine(host: str) -> bool:
+    """Return whether a header `Host` names this machine: `localhost`, or a loopback address as 127.0.0.1 or [::1].
+
+    A port that is open to whoever uses this machine answers such requests only: a page on the internet could have its
+    own name point here (DNS rebinding), and would then count as of the same origin.
+    """
+    name, colon, port = host.rpartition(":")
+    if not colon or host.endswith("]"):
+        name, port = host, ""
+    if port and not port.isdigit():
+        return False
+    address = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+    try:
+        # An address is in braces if, and only if, it is one of IPv6.
+        return name.lower() == "localhost" or ((":" in address) == (address != name) and is_loopback(address))
+    except ValueError:
+        return False
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether an address is reached from this machine only.
+
+    Raises:
+        ValueError: It is a name, or nothing of the kind.
+    """
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+Respond = Callable[[Request], Awaitable[Answer]]
+Refuse = Callable[[HTTPStatus, str], Answer]
+
+
+class Port:
+    """Listens, and hands requests to who answers them.
+
+    Args:
+        respond: Answers a GET or HEAD; the body of a HEAD is left away.
+        host: Address to listen on.
+        port: Port to listen on, 0 for any free one.
+        refuse: Words the answer to what is no such request.
+        tls: Speaks TLS if given.
+    """
+
+    def __init__(
+        self, respond: Respond, host: str, port: int, *, refuse: Refuse, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._respond = respond
+        self._refuse = refuse
+        self._host = host
+        self._tls = tls
+        self.port = port
+        """Port it listens on."""
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        """Begin to listen.
+
+        Raises:
+            OSError: The address cannot be used.
+        """
+        self._server = await asyncio.start_server(
+            self._serve,
+            self._host,
+            self.port,
+            limit=REQUEST_MAX,
+            ssl=self._tls,
+            ssl_handshake_timeout=None if self._tls is None else REQUEST_S,
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Stop listening, and end what is open."""
+        if self._server is None:
+            return
+        self._server.close()
+        clients = list(self._clients)
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client = asyncio.current_task()
+        assert client is not None
+        self._clients.add(client)
+        try:
+            if len(self._clients) <= CONNECTIONS_MAX:
+                async with asyncio.timeout(REQUEST_S):
+                    head = await self._read(reader)
+                data = await self._answer(head)
+                async with asyncio.timeout(REQUEST_S):
+                    writer.write(data)
+                    await writer.drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            writer.transport.abort()  # gone, or too slow: what is not read is not waited for
+        except Exception:
+            logger.exception("a request to port %d failed", self.port)
+        finally:
+            self._clients.discard(client)
+            writer.close()
+
+    async def _read(self, reader: asyncio.StreamReader) -> bytes | None:
+        """Return the head of a request, None if it is too large."""
+        try:
+            return await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            return None
+
+    async def _answer(self, head: bytes | None) -> bytes:
+        if head is None:
+            return _encoded(self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request is too large"))
+        first, *lines = head.decode("latin-1").split("\r\n")
+        words = first.split(" ")
+        has_body = words[0] != "HEAD"
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+            answer = self._refuse(HTTPStatus.BAD_REQUEST, "this is no HTTP/1 request")
+        elif words[0] not in ("GET", "HEAD"):
+            answer = self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "GET or HEAD")
+            answer = replace(answer, headers={**answer.headers, "Allow": "GET, HEAD"})
+        else:
+            pairs = (line.partition(":") for line in lines if line)
+            headers = {name.lower(): value.strip() for name, _, value in pairs}
+            answer = await self._respond(Request(words[1].partition("?")[0], headers))
+        return _encoded(answer, has_body=has_body)
+
+
+def _encoded(answer: Answer, *, has_body: bool = True) -> bytes:
+    headers = {
+        "Content-Type": answer.content_type,
+        "Content-Length": str(len(answer.body)),
+        "Cache-Control": "no-store",
+        "Connection": "close",
+        **answer.headers,
+    }
+    lines = [f"HTTP/1.1 {answer.status.value} {answer.status.phrase}", *(f"{k}: {v}" for k, v in headers.items())]
+    head = "".join(f"{line}\r\n" for line in lines).encode("latin-1") + b"\r\n"
+    return head + answer.body if has_body else head

@@ -1,0 +1,475 @@
+"""Checked configuration: one frozen record, read once at the edge and passed down.
+
+`Settings` is what `TaskQ(...)`, Django's `TASKQ` and the `TASKQ_<KEY>` environment all become. Keys are upper case in a
+dict and in the environment, lower case in Python. A refusal names the key, its value and what was expected; a password
+in the URL is never shown.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+from taskq_core.cron import time_zone
+from taskq_core.errors import ConfigurationError
+from taskq_core.settings.environment import read_environ
+from taskq_core.settings.values import (
+    Duration,
+    check_flag,
+    check_processes,
+    check_queues,
+    check_whole,
+    member,
+    members,
+    memory_bytes,
+    seconds,
+    unknown,
+)
+from taskq_core.wire import validate_prefix, validate_queue_name
+
+TRACE_ID = "{trace_id}"
+"""What stands in `TRACE["URL"]` for the id of a trace."""
+
+
+class Relation(StrEnum):
+    """How the span of a running task relates to the span that enqueued it."""
+
+    PARENT = "parent"
+    """Its child: request and task are one trace."""
+    LINK = "link"
+    """A trace of its own that points to the request's."""
+    NONE = "none"
+    """A trace of its own that points nowhere."""
+
+
+class OptIn(StrEnum):
+    """What traces tell only on request: it costs spans that few need, or tells how large data is."""
+
+    RECEIVE = "receive"
+    """A span `receive <queue>` for each answer that brought a worker tasks."""
+    SETTLE = "settle"
+    """A span `settle <queue>` for each batch of outcomes."""
+    BODY_SIZE = "body_size"
+    """Bytes of payload, as `messaging.message.body.size`."""
+
+
+class EnqueueMode(StrEnum):
+    """When a framework adapter sends a task enqueued inside a database transaction."""
+
+    ON_COMMIT = "on_commit"
+    IMMEDIATE = "immediate"
+    OUTBOX = "outbox"
+
+
+class WhenFull(StrEnum):
+    """What becomes of an enqueue that meets a full queue."""
+
+    REJECT = "reject"
+    BLOCK = "block"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceSettings:
+    """How traces are carried."""
+
+    relation: Relation = Relation.PARENT
+    """`parent`: a task continues the trace of its request. `link`: it starts its own and links to the request's.
+    `none`: it starts its own."""
+    baggage: bool = True
+    """Whether baggage travels in the headers (together at most 8 KiB)."""
+    envelope: bool = False
+    """Write payloads as `{"traceparent": ..., "data": {...}}`: Asynq peers older than 0.26 have no headers."""
+    url: str = ""
+    """Address of a trace for people, `http` or `https`, in which `{trace_id}` stands for its id. "": no links."""
+    exception_messages: bool = True
+    """Whether spans hold the messages of exceptions, which may hold data. Their types and stacks are always there."""
+    opt_in: Collection[OptIn] = ()
+    """What is told in addition: `receive` and `settle` (spans of a worker's exchanges with Redis), `body_size`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "relation", member(Relation, "TRACE['RELATION']", self.relation))
+        check_flag("TRACE['BAGGAGE']", self.baggage)
+        check_flag("TRACE['ENVELOPE']", self.envelope)
+        check_flag("TRACE['EXCEPTION_MESSAGES']", self.exception_messages)
+        object.__setattr__(self, "opt_in", members(OptIn, "TRACE['OPT_IN']", self.opt_in))
+        _check_trace_url(self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveLimits:
+    """How many archived tasks of a queue are kept, and for how long."""
+
+    max_tasks: int = 10_000
+    """Most archived tasks; the oldest go first."""
+    kept_s: int = 7_776_000
+    """Seconds an archived task is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveSettings:
+    """How much of the archive is kept. A task that goes is deleted whole.
+
+    None of it can be 0: an archived task is the only trace of work that was not done.
+    """
+
+    max_tasks: int = 10_000
+    """Most archived tasks of a queue, 1 to 10,000,000; the oldest go first."""
+    max_age: Duration = 7_776_000.0
+    """Longest time a task stays archived, at least a second."""
+    queues: Mapping[str, Any] = field(default_factory=dict)
+    """Other values for single queues: name to a dict of `MAX_TASKS` and `MAX_AGE`."""
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        check_whole("ARCHIVE['MAX_TASKS']", self.max_tasks, least=1, most=10_000_000)
+        set_(self, "max_age", _archive_age("ARCHIVE['MAX_AGE']", self.max_age))
+        if not isinstance(self.queues, Mapping):
+            raise ConfigurationError(f"ARCHIVE['QUEUES'] must be a dict of queue names, got {self.queues!r}")
+        queues = {name: self._of_queue(name, value) for name, value in self.queues.items()}
+        set_(self, "queues", MappingProxyType(queues))
+
+    def _of_queue(self, name: object, value: Any) -> ArchiveLimits:
+        where = f"ARCHIVE['QUEUES'][{name!r}]"
+        if not isinstance(name, str):
+            raise ConfigurationError(f"{where}: a queue's name must be text")
+        validate_queue_name(name)
+        if isinstance(value, ArchiveLimits):
+            value = {"MAX_TASKS": value.max_tasks, "MAX_AGE": value.kept_s}
+        if not isinstance(value, Mapping):
+            raise ConfigurationError(f"{where} must be a dict of MAX_TASKS and MAX_AGE, got {value!r}")
+        for key in value:
+            if key not in ("MAX_TASKS", "MAX_AGE"):
+                raise unknown(f"setting in {where}", str(key), ("MAX_TASKS", "MAX_AGE"))
+        max_tasks = value.get("MAX_TASKS", self.max_tasks)
+        check_whole(f"{where}['MAX_TASKS']", max_tasks, least=1, most=10_000_000)
+        return ArchiveLimits(max_tasks, int(_archive_age(f"{where}['MAX_AGE']", value.get("MAX_AGE", self.max_age))))
+
+    def limits(self, queue: str) -> ArchiveLimits:
+        """Return what holds for a queue."""
+        limits: ArchiveLimits | None = self.queues.get(queue)
+        return limits or ArchiveLimits(self.max_tasks, int(self.max_age))  # type: ignore[arg-type]  # made seconds above
+
+
+def _archive_age(name: str, value: object) -> float:
+    number = seconds(name, value)
+    if number < 1:
+        raise ConfigurationError(f"{name} must be at least 1 second, got {value!r}")
+    return number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimit:
+    """How many tasks of a queue may be pending, and how many may run at once."""
+
+    max_pending: int | None = None
+    """Most pending tasks, 1 to 100,000,000: then a client may enqueue no more. None: any number."""
+    when_full: WhenFull = WhenFull.REJECT
+    """`reject`: enqueueing raises `QueueFullError` at once. `block`: it waits for room, and raises if there is none."""
+    block_timeout: Duration | None = None
+    """Longest wait for room, more than 0. None: as long as `ENQUEUE_TIMEOUT`."""
+    concurrency: int | None = None
+    """Most tasks of the queue that all workers run at once, Go's counted and not held to it. None: any number."""
+    worker_concurrency: int | None = None
+    """Most tasks of the queue that one worker process runs at once. None: as many as it runs in all."""
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        if self.max_pending is not None:
+            check_whole("MAX_PENDING", self.max_pending, least=1, most=100_000_000)
+        for name in ("concurrency", "worker_concurrency"):
+            if getattr(self, name) is not None:
+                check_whole(name.upper(), getattr(self, name), least=1, most=100_000_000)
+        set_(self, "when_full", member(WhenFull, "WHEN_FULL", self.when_full))
+        if self.block_timeout is not None:
+            set_(self, "block_timeout", seconds("BLOCK_TIMEOUT", self.block_timeout, allow_zero=False))
+
+
+def _limits(value: Any) -> dict[str, QueueLimit]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"LIMITS must be a dict of queue names, got {value!r}")
+    return {name: _limit(name, each) for name, each in value.items()}
+
+
+def _limit(name: object, value: Any) -> QueueLimit:
+    where = f"LIMITS[{name!r}]"
+    if not isinstance(name, str):
+        raise ConfigurationError(f"{where}: a queue's name must be text")
+    validate_queue_name(name)
+    if isinstance(value, QueueLimit):
+        return value
+    if not isinstance(value, Mapping):
+        value = {"MAX_PENDING": value}
+    given = _by_field(QueueLimit, where, value)
+    if not given.keys() & {"max_pending", "concurrency", "worker_concurrency"}:
+        raise ConfigurationError(f"{where} must have MAX_PENDING, CONCURRENCY or WORKER_CONCURRENCY, got {value!r}")
+    try:
+        return QueueLimit(**given)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitSettings:
+    """When clients stop asking a Redis that does not answer, and when they try again."""
+
+    failures: int = 5
+    """Enqueues that failed one after the other after which the next fail at once, 0 to 1,000,000. 0: never."""
+    first_pause: Duration = 0.5
+    """About how long nothing is sent then, more than 0; twice as long after each try that failed."""
+    max_pause: Duration = 5.0
+    """Longest time until the next try, at least `first_pause`."""
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        check_whole("CIRCUIT_BREAKER['FAILURES']", self.failures, least=0, most=1_000_000)
+        for name in ("first_pause", "max_pause"):
+            where = f"CIRCUIT_BREAKER[{name.upper()!r}]"
+            set_(self, name, seconds(where, getattr(self, name), allow_zero=False))
+        if self.max_pause < self.first_pause:  # type: ignore[operator]  # both made seconds above
+            raise ConfigurationError(
+                f"CIRCUIT_BREAKER['MAX_PAUSE'] must be at least FIRST_PAUSE ({self.first_pause} s), "
+                f"got {self.max_pause} s"
+            )
+
+
+def _circuit(value: Any) -> CircuitSettings:
+    if isinstance(value, CircuitSettings):
+        return value
+    if value is False:
+        return CircuitSettings(failures=0)
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(
+            f"CIRCUIT_BREAKER must be a dict of FAILURES, FIRST_PAUSE and MAX_PAUSE, or False, got {value!r}"
+        )
+    return CircuitSettings(**_by_field(CircuitSettings, "CIRCUIT_BREAKER", value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarrySettings:
+    """What of its surroundings a task carries to its run."""
+
+    language: bool = True
+    """Django: the active language, where it is not the default."""
+    time_zone: bool = True
+    """Django: the current time zone, where it is not the default."""
+    request_id: bool | str = True
+    """Django: the id of the request. Text is the path of a function that returns it, called without arguments."""
+
+    def __post_init__(self) -> None:
+        check_flag("CARRY['LANGUAGE']", self.language)
+        check_flag("CARRY['TIME_ZONE']", self.time_zone)
+        if not isinstance(self.request_id, bool) and not (isinstance(self.request_id, str) and "." in self.request_id):
+            raise ConfigurationError(
+                f"CARRY['REQUEST_ID'] must be True, False or the path of a function, got {self.request_id!r}"
+            )
+
+
+def _carry(value: Any) -> CarrySettings:
+    if isinstance(value, CarrySettings):
+        return value
+    if value is False:
+        return CarrySettings(language=False, time_zone=False, request_id=False)
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"CARRY must be a dict of LANGUAGE, TIME_ZONE and REQUEST_ID, or False, got {value!r}")
+    return CarrySettings(**_by_field(CarrySettings, "CARRY", value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmailSettings:
+    """How Django's e-mail is sent by workers; see `taskq_django.mail`."""
+
+    backend: str = "django.core.mail.backends.smtp.EmailBackend"
+    """Django: backend that sends in the worker, by its path; without `MAILERS`, which names mailers instead."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the task that sends a message, such as `queue` and `max_retry`."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.backend, str) or "." not in self.backend:
+            raise ConfigurationError(f"EMAIL['BACKEND'] must be the path of a backend's class, got {self.backend!r}")
+        if not isinstance(self.options, Mapping):
+            raise ConfigurationError(f"EMAIL['OPTIONS'] must be a dict of task options, got {self.options!r}")
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+
+
+def _email(value: Any) -> EmailSettings:
+    if isinstance(value, EmailSettings):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"EMAIL must be a dict of BACKEND and OPTIONS, got {value!r}")
+    return EmailSettings(**_by_field(EmailSettings, "EMAIL", value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Configuration of one queue application."""
+
+    url: Any = field(default="redis://localhost:6379/0", repr=False)
+    """Where Redis is: a URL (redis, rediss, unix, redis+sentinel, redis+cluster, embedded) or a redis-py client."""
+    prefix: str = "asynq"
+    """First part of every key. Go Asynq knows only `asynq`."""
+    queues: Mapping[str, int] = field(default_factory=lambda: {"default": 1})
+    """Queues a worker serves, with their weights (1 or more)."""
+    strict_priority: bool = False
+    """Serve a queue only while those of larger weight are empty."""
+    concurrency: int = 10
+    """Tasks that run at the same time in a worker. At least 1."""
+    processes: int | str = 1
+    """Processes that `taskq worker` and `runworker` run, each with `concurrency` tasks at a time; `auto`: as many as
+    there are cores. A worker inside an app is always one."""
+    max_tasks: int | None = None
+    """Tasks after about which a process of a worker is replaced, at least 1. None: it is not for their number."""
+    max_memory: int | str | None = None
+    """Memory beyond about which a process of a worker is replaced: bytes, or text such as `300MB`; at least 16 MiB.
+    None: it is not for its memory."""
+    shutdown_grace: Duration = 30.0
+    """Seconds running tasks get to finish when a worker stops; then they go back to the head of their queue."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Options of every task that does not set its own, as in `@taskq.task(...)`."""
+    enqueue: EnqueueMode = EnqueueMode.ON_COMMIT
+    """`on_commit`: a task enqueued in an open transaction is sent when it commits. `immediate`: at once. `outbox`: it
+    is written in that transaction, and sent from there; see `taskq_core.outbox`."""
+    enqueue_timeout: Duration = 2.0
+    """Most seconds an enqueue may take when Redis does not answer."""
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    """Queues of which clients may not fill up more than so much: name to a number of pending tasks, or to a dict of
+    `MAX_PENDING` and, if wanted, `WHEN_FULL` and `BLOCK_TIMEOUT`. See `QueueLimit`."""
+    circuit_breaker: CircuitSettings = field(default_factory=CircuitSettings)
+    """When clients stop asking a Redis that does not answer; False: never."""
+    eager: bool = False
+    """Django: run each task at once, in the process that enqueues it and without Redis; for tests and development."""
+    eager_propagates: bool = False
+    """Django: with `eager`, raise what a task fails with where it is enqueued, or at the commit that sends it."""
+    dev_worker: bool = False
+    """Django: `manage.py runserver` runs a worker in its process; refused without `DEBUG`."""
+    autodiscover: bool | tuple[str, ...] = True
+    """Django: import the `tasks` module of every installed app (True), none (False), or modules of these names."""
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    """Periodic tasks: id of an entry to a dict of `task`, `spec` and, if wanted, `kwargs`, `tz`, `catch_up`, `window`
+    and task options."""
+    time_zone: str = "UTC"
+    """IANA name of the time zone of cron lines that name none."""
+    carry: CarrySettings = field(default_factory=CarrySettings)
+    """Django: what of its surroundings a task carries to its run; False: nothing."""
+    email: EmailSettings = field(default_factory=EmailSettings)
+    """Django: how e-mail is sent that `taskq_django.mail.EmailBackend` enqueues."""
+    archive: ArchiveSettings = field(default_factory=ArchiveSettings)
+    """How many archived tasks are kept, and for how long."""
+    trace: TraceSettings = field(default_factory=TraceSettings)
+    """How traces are carried."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.url, str) and not self.url.strip():
+            raise ConfigurationError("URL must not be blank; for example redis://localhost:6379/0")
+        validate_prefix(self.prefix)
+        set_ = object.__setattr__
+        set_(self, "queues", MappingProxyType(check_queues(self.queues)))
+        check_flag("STRICT_PRIORITY", self.strict_priority)
+        check_whole("CONCURRENCY", self.concurrency, least=1, most=100_000)
+        check_processes("PROCESSES", self.processes)
+        if self.max_tasks is not None:
+            check_whole("MAX_TASKS", self.max_tasks, least=1, most=1_000_000_000)
+        if self.max_memory is not None:
+            set_(self, "max_memory", memory_bytes("MAX_MEMORY", self.max_memory))
+        set_(self, "shutdown_grace", seconds("SHUTDOWN_GRACE", self.shutdown_grace))
+        set_(self, "enqueue_timeout", seconds("ENQUEUE_TIMEOUT", self.enqueue_timeout, allow_zero=False))
+        set_(self, "limits", MappingProxyType(_limits(self.limits)))
+        set_(self, "circuit_breaker", _circuit(self.circuit_breaker))
+        set_(self, "enqueue", member(EnqueueMode, "ENQUEUE", self.enqueue))
+        check_flag("EAGER", self.eager)
+        check_flag("EAGER_PROPAGATES", self.eager_propagates)
+        check_flag("DEV_WORKER", self.dev_worker)
+        if not isinstance(self.defaults, Mapping):
+            raise ConfigurationError(f"DEFAULTS must be a dict of task options, got {type(self.defaults).__name__}")
+        set_(self, "defaults", MappingProxyType(dict(self.defaults)))
+        if not isinstance(self.schedule, Mapping):
+            raise ConfigurationError(f"SCHEDULE must be a dict of periodic tasks, got {type(self.schedule).__name__}")
+        set_(self, "schedule", MappingProxyType(dict(self.schedule)))
+        _check_zone(self.time_zone)
+        set_(self, "carry", _carry(self.carry))
+        set_(self, "email", _email(self.email))
+        set_(self, "archive", _archive(self.archive))
+        set_(self, "trace", _trace(self.trace))
+        set_(self, "autodiscover", _modules(self.autodiscover))
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) -> "Settings":
+        """Build settings from a dict of upper-case keys, overridden by `TASKQ_<KEY>` of an environment.
+
+        Raises:
+            ConfigurationError: A key is unknown (the nearest known one is named) or a value is not usable.
+        """
+        return cls(**{**_by_field(cls, "TASKQ", mapping), **values_from_environ(environ or {})})
+
+
+def _by_field(cls: Any, where: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by the name of their field, from upper-case keys."""
+    known = {each.name.upper(): each.name for each in fields(cls)}
+    for key in mapping:
+        if key not in known:
+            raise unknown(f"setting in {where}", str(key), known)
+    return {known[key]: value for key, value in mapping.items()}
+
+
+_TRACE_KEYS = tuple(each.name.upper() for each in fields(TraceSettings))
+
+
+def _trace(value: Any) -> TraceSettings:
+    if isinstance(value, TraceSettings):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"TRACE must be a dict of {', '.join(_TRACE_KEYS)}, got {value!r}")
+    return TraceSettings(**_by_field(TraceSettings, "TRACE", value))
+
+
+def _check_trace_url(url: Any) -> None:
+    """Refuse what no link can be made of, or what could run as a script in a page."""
+    expected = "TRACE['URL'] must be an http or https address with {trace_id} in it, got"
+    if not isinstance(url, str):
+        raise ConfigurationError(f"{expected} {url!r}")
+    if not url:
+        return
+    filled = url.replace(TRACE_ID, "0" * 32)
+    try:
+        parts = urlsplit(filled)
+        host = parts.hostname
+    except ValueError:
+        host = None
+    is_plain = url.isprintable() and not any(char in filled for char in " {}<>\"'\\`")
+    if TRACE_ID not in url or not is_plain or not host or parts.scheme not in ("http", "https"):
+        raise ConfigurationError(f"{expected} {url!r}")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError("TRACE['URL'] is shown to people and must hold no user and no password")
+
+
+def _archive(value: Any) -> ArchiveSettings:
+    if isinstance(value, ArchiveSettings):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"ARCHIVE must be a dict of MAX_TASKS, MAX_AGE and QUEUES, got {value!r}")
+    return ArchiveSettings(**_by_field(ArchiveSettings, "ARCHIVE", value))
+
+
+def _check_zone(name: Any) -> None:
+    try:
+        time_zone(name)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"TIME_ZONE: {error}") from None
+
+
+def _modules(value: Any) -> bool | tuple[str, ...]:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) and name for name in value):
+        raise ConfigurationError(f"AUTODISCOVER must be True, False or a list of module names, got {value!r}")
+    return tuple(value)
+
+
+def values_from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings that `TASKQ_<KEY>` variables give, by the name of their field, not checked yet.
+
+    Raises:
+        ConfigurationError: A variable that begins `TASKQ_` is unknown, or its text cannot be read.
+    """
+    return read_environ(environ, {each.name.upper(): each.name for each in fields(Settings)})

@@ -1,0 +1,191 @@
+"""What people give as settings and options, read and checked: durations, numbers, memory, queues, words of a list.
+
+A refusal names what it is about, the value, and what was expected.
+"""
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from datetime import timedelta
+from enum import StrEnum
+from typing import TypeVar
+
+from taskq_core.errors import ConfigurationError
+from taskq_core.wire import validate_queue_name
+
+Duration = timedelta | float
+"""A span of time in public parameters: `timedelta` or seconds."""
+E = TypeVar("E", bound=StrEnum)
+
+MAX_SECONDS = 100 * 365 * 86_400
+"""Longest duration accepted, in seconds: 100 years. Beyond it a value is a mistake (milliseconds, most often)."""
+
+
+def seconds(name: str, value: object, *, allow_zero: bool = True) -> float:
+    """Return a duration in seconds.
+
+    Raises:
+        ConfigurationError: It is neither a timedelta nor a number, is negative, not finite, or beyond 100 years.
+    """
+    if isinstance(value, timedelta):
+        number = value.total_seconds()
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        number = float(value) if abs(value) < MAX_SECONDS * 2 else math.inf
+    else:
+        raise ConfigurationError(f"{name} must be a timedelta or a number of seconds, got {value!r}")
+    if not math.isfinite(number) or number > MAX_SECONDS:
+        raise ConfigurationError(f"{name} must be at most 100 years, got {value!r}")
+    if number < 0 or (number == 0 and not allow_zero):
+        expected = "0 or more" if allow_zero else "more than 0"
+        raise ConfigurationError(f"{name} must be {expected} seconds, got {value!r}")
+    return number
+
+
+def unknown(what: str, name: str, known: Collection[str]) -> ConfigurationError:
+    """Return the error for a misspelt key, with its nearest neighbour where there is one."""
+    import difflib  # not above: a process whose settings are right has no use for it
+
+    folded = {each.lower(): each for each in known}
+    near = [folded[each] for each in difflib.get_close_matches(name.lower(), list(folded), n=1)]
+    all_known = f"known are {', '.join(sorted(known))}" if known else "there are none yet"
+    hint = f"did you mean {near[0]!r}?" if near else all_known
+    return ConfigurationError(f"unknown {what} {name!r}; {hint}")
+
+
+def parse_queues(text: str, *, where: str = "QUEUES") -> dict[str, int]:
+    """Read queues as on a command line: `critical=6,default=3,low` (no weight means 1)."""
+    queues: dict[str, int] = {}
+    for part in text.split(","):
+        name, equals, weight = part.strip().rpartition("=")
+        if not equals:
+            name, weight = part.strip(), "1"
+        queues[name] = read_whole(f"{where}: the weight of queue {name!r}", weight)
+    return queues
+
+
+AUTO = "auto"
+"""As many processes as there are cores."""
+PROCESSES_MAX = 512
+"""Most processes of one worker."""
+LEAST_MEMORY = 16 * 1024 * 1024
+"""Least `max_memory`, in bytes: no process of Python with a project in it is smaller."""
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_MEMORY = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]{0,3})")
+
+
+def read_processes(what: str, text: str) -> int | str:
+    """Read a number of processes, or `auto`, from text.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    value = text.strip()
+    if value.lower() == AUTO:
+        return AUTO
+    if not value.removeprefix("-").isdigit() or not value.isascii() or len(value) > 18:
+        raise ConfigurationError(f"{what} must be a whole number or 'auto', got {text[:80]!r}")
+    return int(value)
+
+
+def check_processes(name: str, value: object) -> None:
+    """Refuse what is no number of processes.
+
+    Raises:
+        ConfigurationError: It is neither `auto` nor a whole number from 1 to 512.
+    """
+    if isinstance(value, str):
+        if value != AUTO:
+            raise ConfigurationError(f"{name} must be a whole number or 'auto', got {value[:80]!r}")
+        return
+    check_whole(name, value, least=1, most=PROCESSES_MAX)
+
+
+def memory_bytes(name: str, value: object) -> int:
+    """Return an amount of memory in bytes: a number of them, or text such as `300MB` or `1.5GiB`.
+
+    KB, MB and GB are powers of 1000, KiB, MiB and GiB of 1024; case does not matter.
+
+    Raises:
+        ConfigurationError: It cannot be read, or is less than 16 MiB or more than a pebibyte.
+    """
+    number: object = value
+    if isinstance(value, str):
+        found = _MEMORY.fullmatch(value.strip())
+        if found is None or found[2].upper() not in _UNITS:
+            raise ConfigurationError(
+                f"{name} must be an amount of memory such as '300MB' or '2GiB', got {value[:80]!r}"
+            )
+        number = int(float(found[1]) * _UNITS[found[2].upper()])
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise ConfigurationError(f"{name} must be an amount of memory such as '300MB' or '2GiB', got {value!r}")
+    if not LEAST_MEMORY <= number <= 2**50:
+        raise ConfigurationError(f"{name} must be between 16MiB and 1PiB, got {value!r}, which are {number} bytes")
+    return number
+
+
+def read_whole(what: str, text: str) -> int:
+    """Read a whole number from text, at most 18 digits.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise ConfigurationError(f"{what} must be a whole number, got {text[:80]!r}")
+    return int(text)
+
+
+def check_queues(queues: object) -> dict[str, int]:
+    """Return queues with their weights, checked; a list of names gives each the weight 1."""
+    if isinstance(queues, list | tuple):
+        for name in queues:
+            if not isinstance(name, str):  # it may not even be a key
+                raise ConfigurationError(f"QUEUES: a queue's name must be text, got {name!r}")
+        queues = dict.fromkeys(queues, 1)
+    if not isinstance(queues, Mapping) or not queues:
+        raise ConfigurationError(f"QUEUES must map at least one queue to its weight, got {queues!r}")
+    for name, weight in queues.items():
+        if not isinstance(name, str):
+            raise ConfigurationError(f"QUEUES: a queue's name must be text, got {name!r}")
+        validate_queue_name(name)
+        check_whole(f"QUEUES[{name!r}]", weight, least=1, most=1_000_000)
+    return dict(queues)
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, got {value!r}")
+
+
+def check_whole(name: str, value: object, *, least: int, most: int) -> None:
+    """Refuse what is no whole number between two bounds."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be a whole number, got {value!r}")
+    if not least <= value <= most:
+        raise ConfigurationError(f"{name} must be between {least} and {most}, got {value}")
+
+
+def member(kind: type[E], name: str, value: object) -> E:
+    """Return the member of an enum that a setting or option names.
+
+    Raises:
+        ConfigurationError: It names none. The message lists them.
+    """
+    try:
+        return kind(value)  # type: ignore[arg-type]  # whatever it is, it is a member's value or refused
+    except ValueError:
+        *others, last = [repr(member.value) for member in kind]
+        expected = f"{', '.join(others)} or {last}"
+        raise ConfigurationError(f"{name} must be {expected}, got {value!r}") from None
+
+
+def members(kind: type[E], name: str, values: object) -> frozenset[E]:
+    """Return the members of an enum that a setting or option lists.
+
+    Raises:
+        ConfigurationError: It is no list, or names something else.
+    """
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Collection):
+        known = ", ".join(repr(each.value) for each in kind)
+        raise ConfigurationError(f"{name} must be a list of {known}, got {values!r}")
+    return frozenset(member(kind, f"each of {name}", each) for each in values)

@@ -1,0 +1,50 @@
+"""How many cores this process may use: those it is bound to, and no more than its control groups grant it.
+
+Linux limits a group of processes by a quota of time in each period (`cpu.max`; in version 1 of control groups
+`cpu.cfs_quota_us` and `cpu.cfs_period_us`). A group has no more than the groups that it stands in.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_GROUPS = Path("/sys/fs/cgroup")
+_OWN = Path("/proc/self/cgroup")
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use, at least 1."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # not on macOS, nor on Windows
+        cores = os.cpu_count() or 1
+    return max(1, min([cores, *_granted()]))
+
+
+def _granted() -> Iterator[int]:
+    """Yield the cores that each of the control groups of this process grants, rounded up."""
+    try:
+        lines = _OWN.read_text().splitlines()
+    except OSError:
+        lines = ["0::/"]
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = _GROUPS / "cpu" if controllers else _GROUPS
+        folder = root / path.lstrip("/")
+        for group in (folder, *folder.parents):
+            if group.is_relative_to(root):
+                yield from _granted_by(group)
+
+
+def _granted_by(group: Path) -> Iterator[int]:
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((group / name).read_text() for name in names).split()
+            if quota != "max" and int(quota) > 0:  # version 1 says -1 for any number
+                yield math.ceil(int(quota) / int(period))
+        except (OSError, ValueError):
+            continue

@@ -1,0 +1,500 @@
+"""The parent of a worker's processes: starts them, replaces them, passes signals on, gives back what a dead one held.
+
+::
+
+    place 1   child --dies--> (pause) --> child --asks to be replaced--> child and its successor
+                                                                           |          |
+                                              successor works: the old one retires    |
+                                                                                     child ...
+
+Each process is a Python interpreter of its own, started by the same command line, and runs a whole worker. So code is
+read anew with each; nothing that an event loop, a thread or an exporter of telemetry holds is ever shared by a fork.
+A process is replaced in one way whatever the reason (it asked to be, or all are on SIGHUP): its successor starts, and
+only once that one takes tasks does the old one take no more.
+
+All the supervisor knows it hears over the channel or from the system; it runs no task. It speaks to Redis for one
+purpose: what a process held that has ended is given back at once.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from taskq_core.app import TaskQ
+from taskq_core.errors import ConfigurationError
+from taskq_core.health import HealthServer, open_health_server
+from taskq_core.supervisor import channel
+from taskq_core.supervisor.child import Child, Stage, ending_of
+from taskq_core.supervisor.config import HAND_BACK_S, START_TRIES, TICK_S, SupervisorConfig
+from taskq_core.supervisor.place import Place
+from taskq_core.supervisor.returns import Returns
+from taskq_core.telemetry import launched
+from taskq_core.worker.process import has_terminal
+
+logger = logging.getLogger("taskq.supervisor")
+
+UNDEAD_S = 10.0
+"""Seconds after which a process that was killed is left behind: the system holds it."""
+LATE_S = 5.0
+"""Seconds by which a look may be late before the supervisor itself is taken to have stood still."""
+DEAF_S = 5.0
+"""Seconds of silence after which a process whose task should have ended is taken for held up by it."""
+
+
+class Supervisor:
+    """Runs a worker as several processes.
+
+    Args:
+        app: The queue application, for what dead processes held.
+        config: How many processes, and when they are replaced.
+        command: Command line of a process.
+        say: Writes a line for whoever started it.
+
+    Raises:
+        ConfigurationError: This system has no signals.
+    """
+
+    def __init__(
+        self, app: TaskQ, config: SupervisorConfig, command: Sequence[str], *, say: Callable[[str], None]
+    ) -> None:
+        if sys.platform == "win32":
+            raise ConfigurationError("several processes need a system with signals, such as Linux or macOS; run one")
+        self.config = config
+        self._command = list(command)
+        self._say = say
+        self._environment = launched(os.environ)
+        self._places = [Place(number + 1) for number in range(config.processes)]
+        self._children: list[Child] = []
+        self._rolling: deque[Place] = deque()
+        self._rolled: Place | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._has_come_up = self._has_said_ready = self._has_said_memory = False
+        self._is_paused = self._rolls_out_of_pause = self._is_stopping = self._is_aborting = False
+        self._status = 0
+        self._turned_at = math.inf
+        self._had_terminal = has_terminal()
+        self._health_server: HealthServer | None = None
+        self._returns = Returns(app)
+
+    @property
+    def health_port(self) -> int | None:
+        """Port at which its health is told, None where it is not."""
+        return None if self._health_server is None else self._health_server.port
+
+    def run(self) -> int:
+        """Run until it is stopped.
+
+        Returns:
+            0 when it was stopped, or the work was done in burst mode; 1 when no process has ever come up.
+        """
+        return asyncio.run(self._live())
+
+    async def _live(self) -> int:
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        handlers: dict[signal.Signals, Callable[[], None]] = {
+            signal.SIGTERM: self._on_stop,
+            signal.SIGINT: self._on_stop,
+            signal.SIGTSTP: self._on_pause,
+            signal.SIGCHLD: self._news.set,
+        }
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+            handlers[signal.SIGHUP] = self._on_hang_up
+        try:
+            config = self.config
+            self._health_server = await open_health_server("worker", self, config.health_host, config.health_port)
+        except OSError:
+            return 1
+        for number, handler in handlers.items():
+            self._loop.add_signal_handler(number, handler)
+        try:
+            while not self._is_over:
+                self._turn()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TICK_S):
+                        await self._news.wait()
+                self._news.clear()
+            if self._background:
+                await asyncio.wait(self._background, timeout=HAND_BACK_S)
+        finally:
+            for number in handlers:
+                self._loop.remove_signal_handler(number)
+            for child in self._children:  # only if this very code has failed
+                child.kill(time.monotonic())
+                self._loop.remove_reader(child.socket)
+            for task in self._background:
+                task.cancel()
+            await asyncio.gather(*self._background, return_exceptions=True)
+            if self._health_server is not None:
+                await self._health_server.close()
+            await self._returns.close()
+        return self._status
+
+    @property
+    def _is_over(self) -> bool:
+        return not self._children and (self._is_stopping or all(place.is_done for place in self._places))
+
+    # --- signals ------------------------------------------------------------------------------------------------------
+
+    def _on_stop(self) -> None:
+        if self._is_stopping:
+            self.stop(at_once=True)
+        else:
+            logger.info("stopping; once more stops it at once")
+            self.stop()
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Tell all processes to stop, and start none any more. From the event loop."""
+        self._is_stopping = True
+        self._is_aborting = at_once
+        kill_at = time.monotonic() + self.config.span("aborting" if at_once else "ending")
+        for child in self._children:
+            child.stop(kill_at, at_once=at_once)
+        self._news.set()
+
+    def _on_pause(self) -> None:
+        if self._is_stopping:
+            return
+        logger.info("no new tasks are taken")
+        self._is_paused = True
+        if self._rolled is not None:
+            self._rolled.wants = ""  # nobody would follow
+        self._rolled = None
+        self._rolling.clear()
+        for place in self._places:
+            if place.successor is not None:
+                self._call_off(place)
+            if place.current is not None and place.current.stage in (Stage.LOADING, Stage.STARTING):
+                place.current.stop(time.monotonic() + self.config.span("aborting"), at_once=True)
+                place.current = None  # it would take tasks before it heard that it shall not
+        for child in self._children:
+            child.tell(channel.PAUSE)
+        self._news.set()
+
+    def _call_off(self, place: Place) -> None:
+        """Stop a successor that does not work yet."""
+        assert place.successor is not None
+        place.successor.stop(time.monotonic() + self.config.span("aborting"), at_once=True)
+        place.successor = None
+
+    def _on_hang_up(self) -> None:
+        if self._had_terminal and not has_terminal():
+            logger.info("the terminal is gone; stopping")
+            self.stop()
+        elif not self._is_stopping:
+            self.roll()
+
+    def roll(self) -> None:
+        """Replace all processes, one after the other, by ones that read their code anew. From the event loop."""
+        logger.info("a rolling restart: %d processes are replaced one after the other", len(self._places))
+        self._rolls_out_of_pause, self._is_paused = self._rolls_out_of_pause or self._is_paused, False
+        for place in self._places:
+            if place.successor is not None:
+                self._call_off(place)  # its code may be older than what this restart is for
+        self._rolled = None
+        self._rolling = deque(self._places)
+        self._news.set()
+
+    # --- what is due --------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        late_s, self._turned_at = now - self._turned_at - TICK_S, now
+        if late_s > LATE_S:
+            logger.warning("the supervisor stood still for %.0f s; that counts against no process", late_s)
+            for child in self._children:
+                child.put_off(late_s)
+        for child in list(self._children):
+            status = child.process.poll()
+            if status is not None:
+                self._ended(child, status, now)
+        for child in list(self._children):
+            self._look_after(child, now)
+        if self._is_stopping:
+            return
+        if not self._has_come_up and all(place.pause.deaths >= START_TRIES for place in self._places):
+            logger.error(
+                "no process of the worker has come up in %d tries each; it is given up. What they wrote says why",
+                START_TRIES,
+            )
+            self._status = 1
+            self.stop()
+            return
+        self._go_on_rolling()
+        for place in self._places:
+            if self._is_paused:
+                self._empty(place)
+            else:
+                self._fill(place, now)
+
+    def _look_after(self, child: Child, now: float) -> None:
+        """Kill a process that does not end, or that is held up as a whole."""
+        if child.killed_at is not None:
+            if now - child.killed_at > UNDEAD_S:
+                self._leave(child, now)
+            return
+        silent_s = now - child.heard_at
+        why = ""
+        if child.kill_at is not None and now >= child.kill_at:
+            why = "it did not end in time"
+        elif child.stage is Stage.LOADING and silent_s > self.config.span("loading"):
+            why = f"it has not loaded its code in {silent_s:.0f} s"
+        elif child.stage is Stage.STARTING and now > child.start_by:
+            why = f"it has loaded its code, but does not take tasks {self.config.span('starting'):g} s later"
+        elif child.stage is not Stage.LOADING and silent_s > self.config.span("silence"):
+            why = f"it has said nothing for {silent_s:.0f} s"
+        elif child.stage is not Stage.LOADING and silent_s > DEAF_S and now - child.asked_at > DEAF_S:
+            child.asked_at = now
+            self._in_background(self._ask_about(child))
+        if why:
+            self._kill(child, why)
+
+    def _kill(self, child: Child, why: str) -> None:
+        if child.killed_at is not None:
+            return
+        logger.error("process %d (pid %d) is killed: %s", child.place, child.pid, why)
+        child.kill(time.monotonic())
+
+    def _leave(self, child: Child, now: float) -> None:
+        """Go on without a process that does not end, though it was killed. No code of its own runs any more."""
+        logger.error(
+            "process %d (pid %d) has not ended %.0f s after it was killed, and is left behind: the system holds it, as "
+            "where a disk does not answer",
+            child.place,
+            child.pid,
+            UNDEAD_S,
+        )
+        self._gone(child, now)
+
+    async def _ask_about(self, child: Child) -> None:
+        """Kill a process that says nothing if a task of its should have ended: that one holds up all of it."""
+        overran = await self._returns.list_overrun(child)
+        if overran and time.monotonic() - child.heard_at > DEAF_S:
+            child.overran = overran
+            ids = ", ".join(task_id for _, task_id in overran)
+            self._kill(child, f"it is held up by what did not end when its time was over: task {ids}")
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="taskq supervisor")
+        self._background.add(task)
+        task.add_done_callback(self._was_done)
+
+    def _was_done(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("what a process held could not be looked after: %s", error, exc_info=error)
+
+    def _fill(self, place: Place, now: float) -> None:
+        """Start a process where one is lacking, or where one is to be replaced."""
+        if place.is_done or now < place.next_at or place.successor is not None:
+            return
+        if place.current is None:
+            place.current = self._start(place, now)
+        elif place.wants:
+            place.successor = self._start(place, now)
+
+    def _empty(self, place: Place) -> None:
+        """Let a process end that wants a successor, while no tasks are taken and so nobody follows."""
+        child = place.current
+        if child is not None and place.wants:
+            logger.info("process %d (pid %d) finishes what it runs; nobody follows for now", child.place, child.pid)
+            place.current, place.wants = None, ""
+            child.retire()
+
+    def _start(self, place: Place, now: float) -> Child | None:
+        try:
+            child = Child(place.number, self._command, self._environment, now)
+        except OSError as error:
+            place.next_at = now + max(1.0, place.pause.after(0.0))
+            logger.error("process %d cannot be started: %s", place.number, error)
+            return None
+        logger.debug("process %d (pid %d) starts", place.number, child.pid)
+        self._children.append(child)
+        self._loop.add_reader(child.socket, self._hear, child)
+        return child
+
+    # --- what processes say -------------------------------------------------------------------------------------------
+
+    def _hear(self, child: Child) -> None:
+        words, goes_on = child.hear()
+        for word, facts in words:
+            try:
+                self._heard(child, word, facts)
+            except (KeyError, TypeError, ValueError):
+                logger.error("process %d (pid %d) said what cannot be read", child.place, child.pid)
+        if not goes_on:
+            self._loop.remove_reader(child.socket)
+            self._news.set()
+
+    def _hear_out(self, child: Child) -> None:
+        """Take in who a process was and whether it said that it ends, as far as that was not heard before it did."""
+        while words := child.hear()[0]:
+            for word, facts in words:
+                if word in (channel.HELLO, channel.CLOSING):
+                    self._heard(child, word, facts)
+
+    def _heard(self, child: Child, word: str, facts: dict[str, Any]) -> None:
+        child.heard_at = time.monotonic()
+        if word == channel.REPORT:
+            child.note_report(facts)
+            if facts["wish"] and child.stage is Stage.WORKING:
+                self._wants_successor(child, str(facts["wish"]))
+            self._mind_memory(child)
+            return
+        if word == channel.HELLO:
+            child.who = facts
+            if child.stage is Stage.LOADING:
+                child.stage = Stage.STARTING
+                child.start_by = child.heard_at + self.config.span("starting")
+        elif word == channel.READY:
+            self._came_up(child)
+        elif word == channel.CLOSING:
+            child.has_closed = True
+            if child.kill_at is None:
+                child.stage = Stage.STOPPING
+                child.kill_at = child.heard_at + self.config.span("aborting")
+        self._news.set()
+
+    def _came_up(self, child: Child) -> None:
+        if child.stage is not Stage.STARTING:
+            return
+        child.stage = Stage.WORKING
+        child.working_since = child.heard_at
+        self._has_come_up = True
+        logger.info("process %d (pid %d) works", child.place, child.pid)
+        place = self._places[child.place - 1]
+        if child is place.successor:
+            old, place.current, place.successor, place.wants = place.current, child, None, ""
+            if old is not None:
+                self._retire(old, child)
+        working = [each.current is not None and each.current.stage is Stage.WORKING for each in self._places]
+        if not self._has_said_ready and all(working):
+            self._has_said_ready = True
+            self._say("ready")
+
+    def _retire(self, old: Child, child: Child) -> None:
+        if old.stage is Stage.WORKING:
+            logger.info("process %d (pid %d) finishes what it runs; pid %d works", old.place, old.pid, child.pid)
+            old.retire()
+        else:
+            old.stop(time.monotonic() + self.config.span("ending"))
+
+    def _wants_successor(self, child: Child, why: str) -> None:
+        place = self._places[child.place - 1]
+        if child is place.current and not place.wants:
+            logger.info("process %d (pid %d) is replaced: %s", child.place, child.pid, why)
+            place.wants = why
+            self._news.set()
+
+    def _mind_memory(self, child: Child) -> None:
+        """Say, once, that a process takes too much before it has run anything: so will those that replace it."""
+        most = self.config.max_memory
+        if most is not None and child.memory > most and not child.tasks and not self._has_said_memory:
+            self._has_said_memory = True
+            logger.error(
+                "process %d (pid %d) takes %.0f MB before its first task, and max-memory is %.0f MB: each process is "
+                "replaced after its first tasks; allow more",
+                child.place,
+                child.pid,
+                child.memory / 1e6,
+                most / 1e6,
+            )
+
+    def _go_on_rolling(self) -> None:
+        if self._rolled is not None and self._rolled.wants:
+            return
+        self._rolled = None
+        while self._rolling:
+            place = self._rolling.popleft()
+            place.pause.forget()
+            place.next_at = 0.0
+            if place.current is not None:
+                place.wants = "a rolling restart"
+                self._rolled = place
+                return
+        self._rolls_out_of_pause = False
+
+    # --- the end of processes -----------------------------------------------------------------------------------------
+
+    def _ended(self, child: Child, status: int, now: float) -> None:
+        self._hear_out(child)
+        was_stopped = child.ends_in_order or (child.stage is Stage.STOPPING and status == -signal.SIGTERM)
+        logger.log(
+            logging.INFO if was_stopped else logging.ERROR,
+            "process %d (pid %d) %s",
+            child.place,
+            child.pid,
+            ending_of(status, is_in_order=child.ends_in_order),
+        )
+        self._gone(child, now)
+
+    def _gone(self, child: Child, now: float) -> None:
+        """Give back what a process held, and decide who follows it."""
+        self._children.remove(child)
+        self._loop.remove_reader(child.socket)
+        child.socket.close()
+        place = self._places[child.place - 1]
+        is_needed = child in (place.current, place.successor)
+        if child.who:
+            patience_s = self.config.span("silence")  # by then its leases end by themselves
+            self._in_background(self._returns.give_back(child, patience_s=patience_s))
+        if self._is_stopping or not is_needed:
+            return
+        lived_s = 0.0 if child.working_since is None else now - child.working_since
+        if child is place.successor:
+            place.successor = None
+            if place is self._rolled:
+                then = "no tasks are taken until the next SIGHUP" if self._rolls_out_of_pause else "the others go on"
+                logger.error("the rolling restart is given up: the new process ended at its start; %s", then)
+                place.wants = ""
+                self._rolling.clear()
+                self._rolled = None
+                if self._rolls_out_of_pause:  # those not replaced yet take no tasks, and nothing but a successor would
+                    self._on_pause()
+                return
+        else:
+            place.current, place.successor = place.successor, None
+            place.wants = ""
+            if place.current is not None:
+                return
+            if self.config.burst and child.ends_in_order:
+                place.is_done = True
+                return
+            place.restarts += 1
+        pause_s = place.pause.after(lived_s)
+        place.next_at = now + pause_s
+        if pause_s:
+            logger.warning("process %d is started again in %.1f s", place.number, pause_s)
+            self._loop.call_later(pause_s, self._news.set)
+
+    # --- health -------------------------------------------------------------------------------------------------------
+
+    def report(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether as many processes work as were asked for, and the body that tells of all of them."""
+        now = time.monotonic()
+        well = [place.current is not None and place.current.is_well(now) for place in self._places]
+        body: dict[str, Any] = {
+            "status": "ready",
+            "processes": self.config.processes,
+            "working": sum(well),
+            "restarts": sum(place.restarts for place in self._places),
+            "running": sum(child.health[1].get("running", 0) for child in self._children),
+            "children": [child.document(now) for child in sorted(self._children, key=lambda child: child.place)],
+        }
+        if self._is_stopping or self._is_paused:
+            body |= {"status": "draining", "reason": "no new task is taken"}
+        elif not self._has_come_up:
+            body |= {"status": "starting", "reason": "no task is taken yet"}
+        elif not all(well):
+            numbered = zip(self._places, well, strict=True)
+            lacking = ", ".join(str(place.number) for place, is_well in numbered if not is_well)
+            body |= {"status": "degraded", "reason": f"not at work: process {lacking}"}
+        return body["status"] == "ready", body

@@ -1,0 +1,64 @@
+"""What taskq warns of through Python's `warnings`: mistakes that are no errors yet.
+
+Each class has a `code`, as errors have; `taskq explain CODE` tells of its causes and their cures.
+"""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, ClassVar
+
+from taskq_core.errors import code_of
+
+_ROOT = Path(__file__).parents[1]
+_OURS = tuple(str(_ROOT / package) for package in ("taskq_core", "taskq_django", "taskq_fastapi"))
+
+
+class TaskQWarning(UserWarning):
+    """Base of all warnings of taskq."""
+
+    code: ClassVar[str] = "warning"
+    """Names the kind of warning in words that stay."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "code" not in vars(cls):
+            cls.code = code_of(cls.__name__)
+
+
+class PayloadSizeWarning(TaskQWarning):
+    """A payload is large; Redis keeps it in memory until the task is gone."""
+
+
+class BlockingEnqueueWarning(TaskQWarning, RuntimeWarning):
+    """A blocking enqueue holds a running event loop for a round trip to Redis."""
+
+
+class TaskQDeprecationWarning(TaskQWarning, DeprecationWarning):
+    """A name, an option or a setting goes away; the text says with which release, and what to use instead."""
+
+    code = "deprecation"
+
+
+class EnqueueInTransactionWarning(TaskQWarning):
+    """A task was sent before the transaction around its enqueue has committed: a worker may not find its rows yet."""
+
+
+def warn_caller(message: str, category: type[TaskQWarning]) -> None:
+    """Warn of the line outside taskq that led here, however it got here."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+def warn_deprecated(what: str, *, removed_in: str, instead: str) -> None:
+    """Warn of the line outside taskq that uses what goes away.
+
+    Args:
+        what: What it is, as the beginning of a sentence: "`Client.put`".
+        removed_in: The release that has it no longer, as "0.3". A test fails when that release is made and it is
+            still there.
+        instead: What to use, as the rest of "use ...".
+    """
+    warn_caller(f"{what} goes away with taskq {removed_in}; use {instead}", TaskQDeprecationWarning)

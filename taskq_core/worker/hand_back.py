@@ -1,0 +1,134 @@
+"""Take back at once what a worker process held that is known to be gone.
+
+Its lease need not run out first: whoever saw the process end knows that nobody works on its tasks any more. What it
+held is read from Redis, by the token that stands with each task. The script that moves a task looks at that token
+again, so one that was settled, or that another worker took over meanwhile, is left alone.
+
+An attempt counts as it does when a lease runs out, so a task that takes its process along does not do so for ever. One
+that was lost at its attempt before as well waits as long as after a failure: it may be what ends the processes, and
+those that run beside it should not be taken along each time.
+"""
+
+import logging
+import math
+from collections.abc import AsyncIterator, Collection, Sequence
+from functools import partial
+
+from taskq_core.app import TaskQ
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import Expired, ExpiredTask, Recovery, list_held, recover
+from taskq_core.errors import LeaseLostError, WireFormatError
+from taskq_core.retry import asynq_default
+from taskq_core.settings import ArchiveLimits
+from taskq_core.wire import QueueKeys, TaskMessage, decode_message
+from taskq_core.worker.letters import wants_letter
+from taskq_core.worker.recoverer import BATCH, LOST_TEXT, judge, loss_counts
+from taskq_core.worker.run import ends_at
+
+logger = logging.getLogger("taskq.worker")
+
+
+def put_off(message: TaskMessage, *, is_overrun: bool) -> float:
+    """Return the seconds until the next attempt of a task that was taken back."""
+    if is_overrun or message.error_msg == LOST_TEXT:
+        return asynq_default(message.retried, LeaseLostError(message.queue, message.id))
+    return 0.0
+
+
+async def list_overrun(
+    runner: AsyncRunner, queues: Sequence[QueueKeys], token: str, *, grace_s: float
+) -> list[tuple[str, str]]:
+    """Return queue and id of the tasks that a worker holds though their time was over so long ago.
+
+    For a process that says nothing itself, because one of them holds up all of it.
+
+    Raises:
+        BrokerError: Redis refused or was not reached.
+    """
+    found = []
+    for queue in queues:
+        async for held in _held(runner, queue, token):
+            now_s = held.now_ns / 1e9
+            found += [(queue.name, task.task_id) for task in held.tasks if _ends_s(task) + grace_s < now_s]
+    return found
+
+
+def _ends_s(task: ExpiredTask) -> float:
+    """Return the Unix second at which a task had to end, infinity if that cannot be told."""
+    if task.started_s is None:
+        return math.inf
+    try:
+        message = decode_message(task.message)
+    except WireFormatError:
+        return math.inf
+    return ends_at(message, task.started_s, clock_ahead_s=0.0)
+
+
+async def _held(runner: AsyncRunner, queue: QueueKeys, token: str) -> AsyncIterator[Expired]:
+    """Yield what a worker holds of a queue, in parts."""
+    cursor = ""
+    while cursor != "0":
+        held = await runner.run(list_held(queue, owner=token, cursor=cursor or "0"))
+        cursor = held.cursor
+        yield held.found
+
+
+async def hand_back(
+    runner: AsyncRunner,
+    queues: Sequence[QueueKeys],
+    token: str,
+    app: TaskQ,
+    *,
+    overran: Collection[tuple[str, str]] = (),
+) -> int:
+    """Take back all tasks that a worker holds, and return how many.
+
+    Args:
+        runner: Sends operations.
+        queues: Key names of the queues it served.
+        token: Token of the worker, whose process has ended.
+        app: The queue application; its tasks say whether their loss counts.
+        overran: Queue and id of those that did not end when their time was over.
+
+    Raises:
+        BrokerError: Redis refused or was not reached; some may have been taken back.
+    """
+    count = 0
+    for queue in queues:
+        async for held in _held(runner, queue, token):
+            now_s, tasks = held.now_ns // 1_000_000_000, held.tasks
+            for start in range(0, len(tasks), BATCH):
+                recoveries = [_judge(app, queue, task, now_s, overran) for task in tasks[start : start + BATCH]]
+                count += await _take(runner, queue, token, recoveries, app.settings.archive.limits(queue.name))
+    return count
+
+
+def _judge(
+    app: TaskQ, queue: QueueKeys, task: ExpiredTask, now_s: int, overran: Collection[tuple[str, str]]
+) -> Recovery:
+    is_overrun = (queue.name, task.task_id) in overran
+    return judge(
+        task,
+        now_s,
+        partial(loss_counts, app, queue),
+        lambda message: wants_letter(app, message),
+        is_overrun=is_overrun,
+        delay=partial(put_off, is_overrun=is_overrun),
+    )
+
+
+async def _take(
+    runner: AsyncRunner, queue: QueueKeys, token: str, recoveries: list[Recovery], archive: ArchiveLimits
+) -> int:
+    count = 0
+    while recoveries:
+        codes = await runner.run(recover(queue, recoveries, grace_s=0, archive=archive, gone=token))
+        for recovery, code in zip(recoveries, codes, strict=True):
+            if code == "1":
+                count += 1
+                logger.warning(
+                    "a task's process has ended; the task is taken back",
+                    extra={"queue": queue.name, "task_id": recovery.task.task_id},
+                )
+        recoveries = [each for each, code in zip(recoveries, codes, strict=True) if code == "2"]
+    return count

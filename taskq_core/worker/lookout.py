@@ -1,0 +1,321 @@
+"""Look out for what there is to do in a queue, so that its services ask nothing of Redis while there is nothing.
+
+One worker per queue leads, by a lease; the others look now and then whether it is free. The leader reads which of the
+keys are there that mean work for a service, and when the first task is due, and wakes the services concerned::
+
+    nothing known --look--> nothing to do   <--+   services sleep
+                                |              |
+                     a key has changed   --look--> services with work go at their own pace
+
+It reads on a connection on which Redis itself tells when one of these keys changes, whoever changes it, Go's client and
+people with `redis-cli` too. Where Redis does not tell, in a cluster for example, it looks just after each second of
+Redis's clock, with one command while there is nothing to do. Scores are whole seconds, so that is as soon as it can
+matter.
+
+The lease saves work and protects nothing: whatever a service does may be done by two workers at once.
+"""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any
+
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import (
+    Operation,
+    count_keys,
+    first_score,
+    lead,
+    lead_left,
+    read_time,
+    renew_lead,
+    resign,
+)
+from taskq_core.clock import Clock, RedisClock
+from taskq_core.errors import BrokerError, BrokerReplyError
+from taskq_core.service import jittered
+from taskq_core.wire import QueueKeys
+
+SERVICE = "lookout"
+"""Name of the lease."""
+AFTER_S = 0.002
+"""Seconds after each second of Redis's clock at which what is due is looked at: clocks are compared over a network."""
+RENEW_AT = 0.8
+"""How much of its lease a leader uses before it renews it."""
+FULL_LOOK_S = 5.0
+"""Longest time between two closer looks, at each service's keys by themselves, where Redis does not tell of changes."""
+SOON_S = 0.05
+"""Seconds after the end of a lease at which others look whether it was renewed."""
+NOBODY_LEADS = -2
+"""What Redis answers for the time left of a key that is not there."""
+
+
+class Topic(Enum):
+    """What there may be to do beside due tasks."""
+
+    WORKFLOWS = "workflows"
+    """Something to carry to another queue, or steps that somebody may have ended."""
+    LETTERS = "letters"
+    """Archived tasks to be told of."""
+    GROUPS = "groups"
+    """Groups or sets of tasks to be combined."""
+    LIMITS = "limits"
+    """Tasks of this queue have had limits."""
+    KEPT = "kept"
+    """Tasks or workflows that are kept after their end."""
+
+    def keys(self, queue: QueueKeys) -> tuple[str, ...]:
+        """Return the keys of which one is there if there may be something to do."""
+        match self:
+            case Topic.WORKFLOWS:
+                return (
+                    queue.workflow_notes,
+                    queue.workflows_out,
+                    queue.steps,
+                    queue.workflows_open,
+                    queue.workflows_running,
+                )
+            case Topic.LETTERS:
+                return (queue.letters,)
+            case Topic.GROUPS:
+                return (queue.groups, queue.aggregation_sets, queue.combined)
+            case Topic.LIMITS:
+                return (queue.limits, queue.limits_due, queue.limit_checks)
+            case Topic.KEPT:
+                return (queue.completed, queue.archived, queue.workflows_ended)
+
+
+class Lookout:
+    """Leads one queue, or waits until it can, and knows what there is to do in it.
+
+    Args:
+        queue: Key names of the queue.
+        runner: Sends operations.
+        clock: Source of monotonic time.
+        redis_clock: Redis's time.
+        owner: Token of the worker.
+        leader_s: Seconds after which another worker takes over.
+    """
+
+    def __init__(
+        self,
+        queue: QueueKeys,
+        runner: AsyncRunner,
+        clock: Clock,
+        redis_clock: RedisClock,
+        *,
+        owner: str,
+        leader_s: float,
+    ) -> None:
+        self._queue = queue
+        self._runner = runner
+        self.lane = runner.new_tracking_lane(self._on_change)
+        """Its connection, which the worker closes."""
+        self._clock = clock
+        self._redis_clock = redis_clock
+        self._owner = owner
+        self._leader_s = leader_s
+        self._topics = {topic: topic.keys(queue) for topic in Topic}
+        self._others = tuple(key for keys in self._topics.values() for key in keys)
+        self._dated = (queue.scheduled, queue.retry)
+        self._watched = (queue.pending, queue.active, queue.processed, queue.paused)
+        self._led_until = -math.inf
+        self._other_leads_until = -math.inf
+        self._again_s = 0.0
+        self._looked_at = -math.inf
+        self._full_look_at = -math.inf
+        self._other_count = 0
+        self._has_changed = True
+        self._wake = asyncio.Event()
+        self._waiting: list[asyncio.Event] = []
+        self._found: set[Topic] = set()
+        self.due_s: float | None = None
+        """Second by Redis's clock at which the first scheduled task or retry is due; None for none, or if not known."""
+        self.has_looked = False
+        """True once it has looked, or has seen another worker lead."""
+
+    # --- for services -------------------------------------------------------------------------------------------------
+
+    @property
+    def leads(self) -> bool:
+        """Whether this worker leads."""
+        return self._clock.monotonic() < self._led_until
+
+    @property
+    def unchanged_since(self) -> float:
+        """Monotonic second since which nothing in the queue has changed; infinite where that is not known."""
+        is_known = self.leads and self.lane.is_told and not self._has_changed
+        return self._looked_at if is_known else math.inf
+
+    @property
+    def is_led(self) -> bool:
+        """Whether a worker leads, this one or another, as far as is known."""
+        return self.leads or self._clock.monotonic() < self._other_leads_until
+
+    def has(self, topic: Topic) -> bool:
+        """Whether this worker leads and there may be something to do."""
+        return topic in self._found and self.leads
+
+    def wakes(self, event: asyncio.Event) -> None:
+        """Set an event whenever something is different: what is due, what there is to do, or who leads."""
+        self._waiting.append(event)
+
+    def look_again(self) -> None:
+        """A service has changed what there is to do: what was known of due tasks holds no more."""
+        self.due_s = None
+        self._on_change()
+
+    # --- the service --------------------------------------------------------------------------------------------------
+
+    async def work(self) -> float:
+        """Lead for a while, or look whether nobody does; return the seconds until the next time."""
+        if not self.leads and not await self._take_lead():
+            return self._again_s
+        try:
+            now = self._clock.monotonic()
+            if now >= self._look_at:
+                await self._look()
+            elif now >= self._renew_at:
+                await self._ask()
+        except _NoLeaderError:
+            self._step_down()
+            return 0.0
+        except BrokerError:
+            self._has_changed = True  # what was being read is not known
+            raise
+        await self._rest()
+        return 0.0
+
+    async def _take_lead(self) -> bool:
+        sent_at = self._clock.monotonic()
+        if self._led_until > -math.inf:
+            self._step_down()
+        self._again_s = jittered(self._leader_s / 2)
+        if self.has_looked:  # whoever has just started takes the lead with its first question
+            left_ms = await self._runner.run(lead_left(self._queue, SERVICE))
+            if left_ms != NOBODY_LEADS:
+                self._other_leads_until = sent_at + (left_ms / 1000 if left_ms > 0 else self._leader_s)
+                if left_ms > 0:
+                    self._again_s = min(self._again_s, jittered(left_ms / 1000 + SOON_S))
+                return False
+        leader_ms = int(self._leader_s * 1000)
+        if not await self._runner.run(lead(self._queue, SERVICE, owner=self._owner, leader_ms=leader_ms)):
+            self.has_looked = True
+            self._other_leads_until = sent_at + self._leader_s
+            self._tell()
+            return False
+        self._led_until = sent_at + self._leader_s
+        self._looked_at = self._full_look_at = -math.inf
+        self._has_changed = True  # what was known is forgotten, and Redis tells only of what changes from now on
+        self._tell()
+        return True
+
+    @property
+    def _renew_at(self) -> float:
+        return self._led_until - (1 - RENEW_AT) * self._leader_s
+
+    @property
+    def _look_at(self) -> float:
+        """Monotonic second of the next look: just after the Redis second that follows the last, if it is needed."""
+        if self.lane.is_told and not self._has_changed:
+            return math.inf
+        if self._looked_at == -math.inf or (self.lane.is_told and self._clock.monotonic() - self._looked_at >= 1):
+            return -math.inf
+        ahead_s = self._redis_clock.time() - self._clock.monotonic()
+        return math.floor(self._looked_at + ahead_s) + 1 + AFTER_S - ahead_s
+
+    async def _rest(self) -> None:
+        """Wait for the next look or renewal, or for a change."""
+        self._wake.clear()
+        left_s = min(self._look_at, self._renew_at) - self._clock.monotonic()
+        if left_s > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._wake.wait()
+
+    async def _look(self) -> None:
+        self._looked_at = self._clock.monotonic()
+        self._has_changed = False  # first: what changes meanwhile is looked at again
+        if not self._found and self.due_s is None:
+            (count,) = await self._ask(count_keys((*self._dated, *self._others)))
+            due_s, found = await self._look_closely() if count else (None, set())
+        elif self.lane.is_told or self._looked_at - self._full_look_at >= FULL_LOOK_S:
+            due_s, found = await self._look_closely()
+        else:  # one number says mostly that nothing is new beside due tasks
+            *scores, count = await self._ask(*map(first_score, self._dated), count_keys(self._others))
+            due_s, found = _first(scores), self._found
+            if count != self._other_count:
+                due_s, found = await self._look_closely()
+        if self.lane.is_told:
+            await self._ask(count_keys(self._watched))  # not for the number: to hear of them
+        self._learn(due_s, found)
+
+    async def _look_closely(self) -> tuple[float | None, set[Topic]]:
+        self._full_look_at = self._looked_at
+        answers = await self._ask(*map(first_score, self._dated), *map(count_keys, self._topics.values()))
+        counts = answers[len(self._dated) :]
+        self._other_count = sum(counts)
+        found = {topic for topic, count in zip(self._topics, counts, strict=True) if count}
+        return _first(answers[: len(self._dated)]), found
+
+    async def _ask(self, *questions: Operation[Any]) -> list[Any]:
+        """Ask in one write, and renew the lease with it if it is time.
+
+        Raises:
+            _NoLeaderError: The lease is another's.
+        """
+        operations = list(questions)
+        sent_at = self._clock.monotonic()
+        is_renewal = sent_at >= self._renew_at
+        if is_renewal:
+            leader_ms = int(self._leader_s * 1000)
+            if self.due_s is not None:
+                operations.append(read_time())  # whose second is waited for; the clock may have been set
+            operations.append(renew_lead(self._queue, SERVICE, owner=self._owner, leader_ms=leader_ms))
+        answers = await self.lane.exchange(operations)
+        for answer in answers:
+            if isinstance(answer, BrokerError) and not isinstance(answer, BrokerReplyError):
+                raise answer
+        if is_renewal:
+            if answers.pop() is not True:
+                raise _NoLeaderError
+            self._led_until = sent_at + self._leader_s
+            if len(answers) > len(questions):
+                self._redis_clock.learn(int(answers.pop() * 1e9), self._clock.monotonic())
+                self._tell()
+        return answers
+
+    def _learn(self, due_s: float | None, found: set[Topic]) -> None:
+        is_new = not self.has_looked or due_s != self.due_s or found != self._found
+        self.due_s, self._found, self.has_looked = due_s, found, True
+        if is_new:
+            self._tell()
+
+    def _step_down(self) -> None:
+        self._led_until = self._looked_at = -math.inf
+        self.due_s, self._found, self.has_looked = None, set(), True
+        self._tell()
+
+    def _on_change(self) -> None:
+        self._has_changed = True
+        self._wake.set()
+
+    def _tell(self) -> None:
+        for event in self._waiting:
+            event.set()
+
+    async def resign(self) -> None:
+        """Let another worker lead at once."""
+        await self._runner.run(resign(self._queue, SERVICE, owner=self._owner))
+
+
+def _first(scores: Iterable[Any]) -> float | None:
+    # A key of another type counts as due: the script that forwards says so, until the reconciler sets it aside.
+    known = [0.0 if isinstance(each, BrokerReplyError) else each for each in scores]
+    return min((each for each in known if each is not None), default=None)
+
+
+class _NoLeaderError(Exception):
+    """The lease is another worker's by now."""

@@ -1,0 +1,100 @@
+"""Notice from another thread that the event loop stands still, and tell which task holds it.
+
+A coroutine that blocks stops the whole worker: nothing is started, settled or timed out meanwhile. Leases are kept by a
+thread, so that nothing is lost; but nobody would know why the worker is slow.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import math
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable
+from types import CodeType, FrameType
+
+from taskq_core.clock import Clock
+from taskq_core.task import Task
+from taskq_core.worker.run import Run
+
+logger = logging.getLogger("taskq.worker")
+
+BLOCKED_S = 1.0
+"""Seconds after which a loop that has done nothing else counts as blocked, and between two looks."""
+AGAIN_S = 600.0
+"""Seconds after which the same task is told of again."""
+_FRAMES = 8
+
+
+class LoopWatch:
+    """Asks the loop for a sign of life while tasks run. Made on the thread of the loop, asked from another.
+
+    Args:
+        loop: The loop.
+        clock: Source of monotonic time.
+        running: Returns the runs that may hold it.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, running: Callable[[], Iterable[Run]]) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._running = running
+        self._thread_id = threading.get_ident()
+        self._asked_at: float | None = None
+        self._told: dict[str, float] = {}
+
+    def look(self) -> float:
+        """Look whether the loop has given the sign that it was asked for, and ask for another.
+
+        Returns:
+            Seconds until the next look is worth it; infinity while nothing runs.
+        """
+        runs = list(self._running())
+        now = self._clock.monotonic()
+        if self._asked_at is not None:
+            if now - self._asked_at >= BLOCKED_S:
+                self._tell(runs, now - self._asked_at, now)
+        elif runs:
+            self._asked_at = now
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has ended
+                self._loop.call_soon_threadsafe(self._answer)
+        return BLOCKED_S if runs else math.inf
+
+    def _answer(self) -> None:
+        self._asked_at = None
+
+    def _tell(self, runs: list[Run], blocked_s: float, now: float) -> None:
+        frame = sys._current_frames().get(self._thread_id)
+        if frame is None or self._asked_at is None:  # it moved on just now
+            return
+        name, held_by = _holder(frame, runs)
+        if not name or now - self._told.get(name, -math.inf) < AGAIN_S:  # without a task: the machine is too busy
+            return
+        self._told[name] = now
+        where = f"{held_by.f_code.co_filename}:{held_by.f_lineno}"
+        logger.warning(
+            "the event loop has stood still for %.1f s in task %r, at %s: nothing is started or settled then; make "
+            "it a plain function, or call what blocks with asyncio.to_thread [loop-blocked]\n%s",
+            blocked_s,
+            name,
+            where,
+            "".join(traceback.format_stack(frame)[-_FRAMES:]).rstrip(),
+        )
+
+
+def _holder(frame: FrameType, runs: Iterable[Run]) -> tuple[str, FrameType]:
+    """Return the name of the task whose coroutine is in a stack, "" if there is none, and where it is in it."""
+    names: dict[CodeType, str] = {}
+    for run in runs:
+        function = run.task.function if isinstance(run.task, Task) else None
+        code = getattr(inspect.unwrap(function), "__code__", None) if function is not None else None
+        if code is not None:
+            names[code] = run.name
+    each: FrameType | None = frame
+    while each is not None:
+        if each.f_code in names:
+            return names[each.f_code], each
+        each = each.f_back
+    return "", frame

@@ -1,0 +1,384 @@
+"""Processes that run plain functions: those of tasks with `executor="process"`.
+
+Each runs one task at a time. They are started when they are needed, kept for the next task, and replaced after so many.
+A function that must end gets `TaskInterrupted` raised into it; if that does not end it within a second its process is
+killed, which ends a call into C as well. A process that dies fails the attempt of its task, and nothing else.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+
+from taskq_core.app import TaskQ
+from taskq_core.broker.connection import Address
+from taskq_core.context import Notes
+from taskq_core.errors import TaskProcessError
+from taskq_core.task_process import frames, signals
+from taskq_core.task_process.failures import decode_failure
+from taskq_core.telemetry import launched
+from taskq_core.wire import encode_message
+from taskq_core.worker.run import Run
+
+logger = logging.getLogger("taskq.worker")
+
+BOOT_S = 120.0
+"""Seconds a process gets to come up, and again to import a module. The time of a task begins after that."""
+INTERRUPT_S = 1.0
+"""Seconds a function gets to end after it was told to; then its process is killed."""
+CLOSE_S = 2.0
+"""Seconds that processes without a task get to end, for example to send telemetry, before they are killed."""
+RUNS_MOST = 1000
+"""Tasks after which a process is replaced."""
+_POLL_S = 0.02
+"""Seconds between two looks whether a process has ended."""
+_ALIVE_EVERY_S = 1.0
+"""Seconds between two looks whether a process that runs a task is alive: its children may hold its socket open."""
+
+
+class TaskProcesses:
+    """Runs tasks in processes.
+
+    Args:
+        app: The queue application.
+        worker: Token of the worker.
+        notes_of: Returns what takes the notes of a run.
+        deadline_of: Returns the Unix second at which a run is told to end.
+        hold: Lets the time of a run stand still, but for its deadline.
+        begin: Lets the time of a run begin.
+    """
+
+    def __init__(
+        self,
+        app: TaskQ,
+        *,
+        worker: str,
+        notes_of: Callable[[Run], Notes],
+        deadline_of: Callable[[Run], float],
+        hold: Callable[[Run], None],
+        begin: Callable[[Run], None],
+    ) -> None:
+        self._app = app
+        self._worker = worker
+        self._notes_of = notes_of
+        self._deadline_of = deadline_of
+        self._hold = hold
+        self._begin = begin
+        self._idle: list[_Process] = []
+        self._all: set[_Process] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    async def call(self, run: Run) -> object:
+        """Run the function of a run and return what it returned, as JSON. It ends as soon as this is cancelled.
+
+        Raises:
+            TaskProcessError: Its process could not be started, or ended while it ran.
+            BaseException: What the function raised, as far as it can be told.
+        """
+        while True:
+            self._hold(run)
+            idle = self._take_idle()
+            process = await self._start(run) if idle is None else idle
+            try:
+                return await self._call(process, run)
+            except _NotStartedError:  # one that was idle has ended unnoticed
+                if idle is None:
+                    raise self._died(run, process) from None
+
+    async def _call(self, process: "_Process", run: Run) -> object:
+        is_whole = has_started = False
+        try:
+            problem = await self._load(process, run)
+            if problem is not None:
+                is_whole = True
+                raise problem
+            self._begin(run)
+            await process.send(frames.TASK, json.dumps({**self._facts(run), "number": process.runs}).encode())
+            await process.send(frames.MESSAGE, encode_message(run.message))
+            while True:
+                kind, data = await process.next_frame()
+                if kind == frames.STARTED:
+                    has_started = True
+                elif kind in (frames.PROGRESS, frames.WRITTEN):
+                    self._take_note(process, run, kind, data)
+                elif kind == frames.RESULT:
+                    is_whole = True
+                    return msgspec.Raw(data) if data else None
+                elif kind == frames.FAILURE:
+                    is_whole = True
+                    raise decode_failure(data)
+        except _EndedError:
+            await process.end()
+            if not has_started:
+                raise _NotStartedError from None
+            raise self._died(run, process) from None
+        finally:
+            process.runs += 1
+            if is_whole and process.runs < RUNS_MOST:
+                self._idle.append(process)
+            elif is_whole:
+                self._let_go(process)
+            else:
+                await process.interrupt()
+                self._all.discard(process)
+
+    async def _load(self, process: "_Process", run: Run) -> BaseException | None:
+        """Let a process import the module of a task, once, and return what that raised.
+
+        Raises:
+            _EndedError: The process has ended.
+            TaskProcessError: It takes too long.
+        """
+        assert run.task is not None
+        module = run.task.function.__module__
+        if module in process.modules:
+            return None
+        await process.send(frames.LOAD, module.encode())
+        kind, data = b"", b""
+        try:
+            async with asyncio.timeout(BOOT_S):
+                while kind not in (frames.READY, frames.FAILURE):  # it may tell what an earlier task has left behind
+                    kind, data = await process.next_frame()
+        except TimeoutError:
+            problem = f"it has not imported {module} in {BOOT_S:g} s"
+            raise TaskProcessError(run.queue.name, run.task_id, None, problem) from None
+        if kind == frames.FAILURE:
+            return decode_failure(data)
+        process.modules.add(module)
+        return None
+
+    def _take_idle(self) -> "_Process | None":
+        """Return a process that has no task, None if there is none. Those that have ended unnoticed are let go."""
+        dead = [each for each in self._idle if each.process.poll() is not None]
+        for process in dead:
+            self._idle.remove(process)
+            self._let_go(process)
+        return self._idle.pop() if self._idle else None
+
+    def _take_note(self, process: "_Process", run: Run, kind: bytes, content: bytes) -> None:
+        number, data = frames.read_number(content)
+        if number != process.runs:
+            logger.warning("a task left a process behind that goes on; what it tells is dropped")
+        elif kind == frames.PROGRESS:
+            self._notes_of(run).tell_progress(data)
+        else:
+            self._notes_of(run).write_result(data)
+
+    def _let_go(self, process: "_Process") -> None:
+        """Let a process end that gets no more tasks, without waiting for it."""
+        self._all.discard(process)
+        process.hang_up()
+        leaving = asyncio.create_task(process.end(CLOSE_S), name="taskq process")
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+
+    def _facts(self, run: Run) -> dict[str, Any]:
+        assert run.task is not None
+        return {
+            "module": run.task.function.__module__,
+            "name": run.name,
+            "queue": run.queue.name,
+            "worker": self._worker,
+            "deadline_s": self._deadline_of(run),
+            "traceparent": None if run.span is None else run.span.traceparent,
+        }
+
+    def _died(self, run: Run, process: "_Process") -> TaskProcessError:
+        return TaskProcessError(run.queue.name, run.task_id, process.process.poll())
+
+    async def _start(self, run: Run) -> "_Process":
+        try:
+            process = await _Process.start()
+        except OSError as error:
+            raise TaskProcessError(run.queue.name, run.task_id, None, f"it cannot be started: {error}") from error
+        self._all.add(process)
+        is_ready = False
+        try:
+            await process.send(frames.BOOT, json.dumps(self._boot()).encode())
+            async with asyncio.timeout(BOOT_S):
+                await process.next_frame()
+            is_ready = True
+        except (_EndedError, TimeoutError) as error:
+            within = f" in {BOOT_S:g} s" if isinstance(error, TimeoutError) else ""
+            problem = f"it did not come up{within}; what it wrote says why"
+            await process.end(0.0 if within else INTERRUPT_S)
+            status = None if within else process.process.poll()
+            raise TaskProcessError(run.queue.name, run.task_id, status, problem) from None
+        finally:
+            if not is_ready:
+                process.kill()
+                self._let_go(process)
+        return process
+
+    def _boot(self) -> dict[str, Any]:
+        settings = self._app.settings
+        broker: dict[str, Any] = {}
+        if isinstance(settings.url, str):
+            broker = {"url": settings.url, "prefix": settings.prefix}
+        elif isinstance(settings.url, Address):
+            broker = {"address": {**asdict(settings.url)}, "prefix": settings.prefix}
+        main = sys.modules.get("__main__")
+        spec = getattr(main, "__spec__", None)
+        return {
+            "path": sys.path,
+            "set_up": self._app.process_set_up,
+            "broker": broker,
+            "log_level": logging.getLogger().level,
+            "main_module": None if spec is None else spec.name,
+            "main_path": getattr(main, "__file__", None),
+        }
+
+    async def close(self) -> None:
+        """End all processes: those without a task by themselves, within a while."""
+        waiting, self._idle = self._idle, []
+        for process in self._all.difference(waiting):
+            process.kill()  # what it ran was given back
+        for process in waiting:
+            process.hang_up()
+        await asyncio.gather(*(process.end(CLOSE_S) for process in self._all), *self._leaving)
+        self._all.clear()
+
+
+class _EndedError(Exception):
+    """A process has ended."""
+
+
+class _NotStartedError(Exception):
+    """A process ended before it began the task."""
+
+
+class _Process:
+    """One process, and the connection to it."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.process = process
+        self._reader = reader
+        self._writer = writer
+        self._frames = frames.Frames()
+        self._inbox: deque[tuple[bytes, bytes]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self.runs = 0
+        self.modules: set[str] = set()
+
+    @classmethod
+    async def start(cls) -> "_Process":
+        """Start a process.
+
+        Raises:
+            OSError: The system has none.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            descriptor = theirs.fileno()
+            flags = [f"-W{each}" for each in sys.warnoptions]
+            try:
+                with signals.held_back():
+                    process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own, and made in a few milliseconds
+                        [sys.executable, *flags, "-m", "taskq_core.task_process", str(descriptor), str(os.getpid())],
+                        env=launched(os.environ, [each for each in sys.path if each]),
+                        pass_fds=[descriptor],
+                        stdin=subprocess.DEVNULL,
+                        start_new_session=True,  # what a terminal sends reaches the worker alone
+                    )
+            except OSError:
+                ours.close()
+                raise
+        return cls(process, *await asyncio.open_connection(sock=ours))
+
+    async def send(self, kind: bytes, data: bytes) -> None:
+        """Send a frame; one that has ended gets none, and the next read says so."""
+        with contextlib.suppress(OSError):
+            self._writer.write(frames.encode(kind, data))
+            await self._writer.drain()
+
+    async def next_frame(self) -> tuple[bytes, bytes]:
+        """Return the next frame.
+
+        Raises:
+            _EndedError: The process has ended.
+        """
+        while not self._inbox:
+            data = await self._read(_ALIVE_EVERY_S)
+            if data is None:
+                if self.process.poll() is None:
+                    continue
+                # Something held the loop for as long: what it sent before it ended may not have been taken in yet.
+                # The loop does so during the first of these reads, which may be over by then; the second one has it.
+                data = await self._read(_POLL_S) or await self._read(_POLL_S)
+            if not data:
+                raise _EndedError
+            self._inbox.extend(self._frames.feed(data))
+        return self._inbox.popleft()
+
+    async def _read(self, within_s: float) -> bytes | None:
+        """Return what has come, b"" at the end of the connection, None if nothing has come in time."""
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._reader.read(262_144)
+        except TimeoutError:
+            return None
+        except OSError:
+            return b""
+
+    async def interrupt(self) -> None:
+        """End the process: tell its function to end, and kill it if that is not enough. Cannot be cancelled."""
+        with contextlib.suppress(OSError):
+            self._writer.write(frames.encode(frames.INTERRUPT))
+        until = self._loop.time() + INTERRUPT_S
+        has_answered = False
+        while self.process.poll() is None:
+            if has_answered:
+                self.hang_up()
+            if self._loop.time() > until:
+                self.kill()
+            try:
+                has_answered = has_answered or await self._answers()
+                await asyncio.sleep(_POLL_S)
+            except asyncio.CancelledError:  # told again: there is no more time
+                self.kill()
+        self.hang_up()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+    async def _answers(self) -> bool:
+        """Whether the function has ended."""
+        try:
+            async with asyncio.timeout(_POLL_S):
+                kind, _ = await self.next_frame()
+            return kind in (frames.RESULT, frames.FAILURE)
+        except (TimeoutError, _EndedError, OSError):
+            return False
+
+    async def end(self, within_s: float = INTERRUPT_S) -> None:
+        """Wait until the process has ended, and kill it if it does not in time."""
+        until = self._loop.time() + within_s
+        while self.process.poll() is None:
+            if self._loop.time() > until:
+                self.kill()
+            await asyncio.sleep(_POLL_S)
+        self.hang_up()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+    def hang_up(self) -> None:
+        """Close the connection: a process without a task ends by itself."""
+        self._writer.close()
+
+    def kill(self) -> None:
+        """End the process at once, and what its functions have started, unless that has a session of its own."""
+        if self.process.poll() is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self.process.pid, signal.SIGKILL)  # its session is its own, so its group is

@@ -1,0 +1,66 @@
+"""In which language somebody is shown the pages: the one they have chosen, else the first their browser asks for.
+
+English texts stand in the code; a catalogue beside it has them in each further language.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from gettext import GNUTranslations, NullTranslations
+from importlib.resources import files
+
+from starlette.requests import Request
+
+from taskq_fastapi.dashboard import preferences
+from taskq_fastapi.dashboard.preferences import ENGLISH
+
+HEADER_MAX = 500
+"""Most characters that are read of what a browser asks for."""
+_OTHER_SCRIPTS = ("hant", "tw", "hk", "mo")
+"""Parts of a tag that say that Chinese is not meant in its simplified characters."""
+
+
+@cache
+def catalogue(language: str) -> NullTranslations:
+    """Return the texts of a language; of English there is nothing to translate."""
+    if language == ENGLISH:
+        return NullTranslations()
+    place = files(__package__).joinpath("locale", language.replace("-", "_"), "LC_MESSAGES", "dashboard.mo")
+    with place.open("rb") as file:
+        return GNUTranslations(file)
+
+
+def language_of(request: Request) -> str:
+    """Return the language in which whoever sends a request is told what is told."""
+    return language_by(preferences.kept(request.cookies.get(preferences.COOKIE, "")), request)
+
+
+def language_by(wanted: preferences.Preferences, request: Request) -> str:
+    """Return the language in which whoever sends a request is told what is told, if that is what they have chosen."""
+    return wanted.language or accepted(",".join(request.headers.getlist("accept-language")))
+
+
+def accepted(header: str) -> str:
+    """Return the language that fits `Accept-Language` best (RFC 9110, 12.5.4), English where none of ours does."""
+    asked = sorted(_asked(header[:HEADER_MAX]), key=lambda each: -each[1])  # the order decides where weights are equal
+    return next((found for tag, weight in asked if weight > 0 and (found := _fitting(tag))), ENGLISH)
+
+
+def _asked(header: str) -> Iterator[tuple[str, float]]:
+    for part in header.split(","):
+        tag, _, parameters = part.partition(";")
+        name, _, value = parameters.partition("=")
+        weight = 1.0
+        if name.strip().lower() == "q":
+            try:
+                weight = float(value)
+            except ValueError:
+                continue
+        if tag.strip() and 0 <= weight <= 1:
+            yield tag.strip().lower(), weight
+
+
+def _fitting(tag: str) -> str | None:
+    primary, *rest = tag.split("-")
+    if primary in (ENGLISH, "*"):
+        return ENGLISH
+    return "zh-Hans" if primary == "zh" and ("hans" in rest or not set(rest) & set(_OTHER_SCRIPTS)) else None

@@ -1,0 +1,57 @@
+"""What errors of the core say to somebody who is shown the pages in another language than English.
+
+In English an error speaks for itself. What is met while all works is told in the language of the moment; the rest is
+told in English, as it stands in logs and in the reference of errors.
+"""
+
+from taskq_core.errors import (
+    DuplicateTaskError,
+    EntryNotFoundError,
+    QueueFullError,
+    QueueNotEmptyError,
+    QueueNotFoundError,
+    QueueNotPausedError,
+    QueuePausedError,
+    TaskIdConflictError,
+    TaskNotFoundError,
+    TaskQError,
+    TaskStateError,
+    WorkflowNotFoundError,
+)
+from taskq_core.language import gettext, marked, pgettext
+from taskq_fastapi.throttle import TooManyError
+
+_TEXTS: dict[type[TaskQError], str] = {
+    QueueNotFoundError: marked("no queue “%(queue)s”"),
+    QueuePausedError: marked("queue “%(queue)s” is already paused"),
+    QueueNotPausedError: marked("queue “%(queue)s” is not paused"),
+    QueueNotEmptyError: marked(
+        "queue “%(queue)s” was kept: %(active)s of its tasks run, and %(waiting)s others would be lost"
+    ),
+    TaskNotFoundError: marked("no task “%(task_id)s”; one that has succeeded is kept only with a retention"),
+    TaskStateError: marked("task “%(task_id)s” of queue “%(queue)s” is %(state)s, which does not allow it"),
+    EntryNotFoundError: marked("no periodic entry “%(entry_id)s”"),
+    WorkflowNotFoundError: marked("no workflow “%(workflow_id)s” in queue “%(queue)s”, or no such step in it"),
+    DuplicateTaskError: marked("“%(task)s” was not enqueued: task “%(existing_id)s” holds its unique lock"),
+    TaskIdConflictError: marked("“%(task)s” was not enqueued: id “%(task_id)s” is taken in queue “%(queue)s”"),
+    QueueFullError: marked("“%(task)s” was not enqueued: queue “%(queue)s” holds as many tasks as it may, %(limit)s"),
+}
+
+
+def told(error: TaskQError) -> str:
+    """Return what an error says."""
+    text = next((_TEXTS[kind] for kind in type(error).__mro__ if kind in _TEXTS), "")
+    translated = gettext(text) if text else text
+    if translated == text:
+        return str(error)
+    facts = vars(error)
+    return translated % {**facts, "state": pgettext("task state", str(facts.get("state", "")))}
+
+
+def told_of_too_many(error: TooManyError) -> str:
+    """Return what is said to somebody who asks too often."""
+    text = marked("too many requests: try again in %(seconds)s s")
+    translated = gettext(text)
+    if translated == text:
+        return str(error.detail)
+    return translated % {"seconds": (error.headers or {}).get("Retry-After", "")}

@@ -1,0 +1,77 @@
+"""What one worker holds is listed and taken back, and nothing else is touched."""
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Recovery, Settlement, Verdict
+from tests.conformance.stores import NOW_NS, Broker
+
+SECOND = 1_000_000_000
+
+
+def taken(broker: Broker, owner: str, *ids: str, now_ns: int = NOW_NS) -> None:
+    """Let a worker take tasks."""
+    broker.run(ops.enqueue(broker.queue, [NewTask(each, b"m") for each in ids], ReceiptLane(owner), now_ns=NOW_NS))
+    found = broker.run(ops.dequeue(broker.queue, owner=owner, call=1, limit=500, lease_s=30, now_ns=now_ns))
+    assert len(found.tasks) == len(ids)
+
+
+def held(broker: Broker, owner: str) -> list[ops.ExpiredTask]:
+    """What a worker holds, by all pages."""
+    found: dict[str, ops.ExpiredTask] = {}
+    cursor = ""
+    while cursor != "0":
+        page = broker.run(ops.list_held(broker.queue, owner=owner, cursor=cursor or "0", now_ns=NOW_NS))
+        cursor = page.cursor
+        found |= {task.task_id: task for task in page.found.tasks}
+    return [found[task_id] for task_id in sorted(found)]
+
+
+def take_back(broker: Broker, owner: str, tasks: list[ops.ExpiredTask]) -> str:
+    recoveries = [Recovery(task, Verdict.RETRY, b"m2") for task in tasks]
+    return broker.run(ops.recover(broker.queue, recoveries, grace_s=0, gone=owner, now_ns=NOW_NS))
+
+
+def test_what_a_worker_holds_is_listed_among_many(any_broker: Broker) -> None:
+    """Others may hold so many that it takes several calls."""
+    taken(any_broker, "w1", *(f"a{number:03}" for number in range(450)))
+    taken(any_broker, "w2", "b1", "b2")
+
+    assert [(task.task_id, task.message, task.owner) for task in held(any_broker, "w2")] == [
+        ("b1", b"m", "w2"),
+        ("b2", b"m", "w2"),
+    ]
+    assert len(held(any_broker, "w1")) == 450
+    assert held(any_broker, "w3") == []
+
+
+def test_it_is_taken_back_before_its_lease_ends(broker: Broker) -> None:
+    taken(broker, "w1", "a", "b")
+    taken(broker, "w2", "c")
+
+    assert take_back(broker, "w1", held(broker, "w1")) == "11"
+
+    assert held(broker, "w1") == []
+    assert [task.task_id for task in held(broker, "w2")] == ["c"]
+    assert broker.raw.zcard(broker.queue.retry) == 2
+
+
+def test_what_was_settled_extended_or_taken_meanwhile_is_left_alone(any_broker: Broker) -> None:
+    """Also where another worker's lease ends in the same second."""
+    queue, run = any_broker.queue, any_broker.run
+    taken(any_broker, "w1", "settled", "extended", "taken")
+    listed = held(any_broker, "w1")
+    run(ops.settle(queue, [Settlement("settled", Outcome.DONE)], owner="w1", now_ns=NOW_NS))
+    run(ops.extend_leases(queue, ["extended"], owner="w1", lease_s=30, now_ns=NOW_NS + 5 * SECOND))
+    run(ops.settle(queue, [Settlement("taken", Outcome.REQUEUE)], owner="w1", now_ns=NOW_NS))
+    assert len(run(ops.dequeue(queue, owner="w2", call=1, limit=1, lease_s=30, now_ns=NOW_NS)).tasks) == 1
+
+    assert take_back(any_broker, "w1", listed) == "000"
+
+    assert [task.task_id for task in held(any_broker, "w2")] == ["taken"]
+    assert [task.task_id for task in held(any_broker, "w1")] == ["extended"]
+
+
+def test_nobodys_tasks_are_not_taken_back_by_the_name_of_another(any_broker: Broker) -> None:
+    taken(any_broker, "w1", "a")
+
+    assert take_back(any_broker, "w2", held(any_broker, "w1")) == "0"
+    assert [task.task_id for task in held(any_broker, "w1")] == ["a"]

@@ -1,0 +1,172 @@
+"""Each block of code on a page is checked by something, or says why not.
+
+Python is compiled, and what it imports of ours is there (`tests/test_docs.py`, which also runs most of it). Here: what
+is data is parsed, and a command of ours has the options that a page gives it; other people's commands are not looked
+at. What nothing can check is marked `<!-- not run: why -->`.
+"""
+
+import configparser
+import json
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from django.core.management import CommandError, load_command_class
+
+from taskq_core.cli.command import root
+from taskq_core.cli.session import Session
+from tests.test_docs import PAGES, ROOT, Block, blocks
+
+_DATA = {"json": json.loads, "toml": tomllib.loads, "yaml": lambda text: list(yaml.safe_load_all(text))}
+_CHECKED_ELSEWHERE = ("python", "console", "ini", "text")
+"""`text` is a drawing, an output, or rules of Redis that `tests/topologies/test_access.py` reads."""
+
+
+def marked() -> Iterator[tuple[Path, Block]]:
+    for page in PAGES:
+        if page.name != "CHANGELOG.md":
+            for block in blocks(page):
+                yield page, block
+
+
+def test_every_block_is_checked_or_says_why_not() -> None:
+    unchecked = [
+        f"{page.relative_to(ROOT)}: a block of {block.language or 'nothing'}: {block.text.splitlines()[0]}"
+        for page, block in marked()
+        if block.language not in (*_DATA, *_CHECKED_ELSEWHERE) and not re.match("not run: .{10,}", block.mark)
+    ]
+
+    assert not unchecked
+
+
+@pytest.mark.parametrize("language", _DATA)
+def test_data_on_a_page_is_what_it_says(language: str) -> None:
+    found = 0
+    for page, block in marked():
+        if block.language == language and not block.mark.startswith("not run: "):
+            found += 1
+            try:
+                _DATA[language](block.text)
+            except ValueError as error:
+                pytest.fail(f"{page.relative_to(ROOT)}: {error}\n{block.text}")
+
+    assert found
+
+
+def test_units_on_a_page_can_be_read() -> None:
+    for page, block in marked():
+        if block.language == "ini":
+            parser = configparser.ConfigParser(strict=False, interpolation=None)
+            parser.read_string(block.text, source=str(page))
+            assert parser.sections()
+
+
+def commands(block: Block) -> list[str]:
+    """Return the commands of a console block, without what they print and without comments."""
+    lines = re.sub(r"\\\n\s*", " ", block.text).splitlines()
+    return [re.sub(r"\s+#.*$", "", line[2:]) for line in lines if line.startswith("$ ")]
+
+
+def all_commands() -> list[tuple[Path, str]]:
+    return [
+        (page, each)
+        for page, block in marked()
+        if block.language == "console" and not block.mark.startswith("not run: ")
+        for each in commands(block)
+    ]
+
+
+def test_every_command_on_a_page_is_there_with_its_options() -> None:
+    problems = [
+        f"{page.relative_to(ROOT)}: {command}: {problem}"
+        for page, command in all_commands()
+        if (problem := problem_of(command))
+    ]
+
+    assert not problems
+
+
+def problem_of(command: str) -> str:
+    """Return what is wrong with a command of ours, "" if nothing is."""
+    words = shlex.split(re.split(r"\s(?:&|\||;)", command)[0])
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words.pop(0)
+    if any(word.isupper() or word.startswith("[") for word in words):
+        return ""  # a form, not a command: `taskq NOUN VERB [options]`
+    if words[:3] == ["python", "-m", "taskq_core"]:
+        return problem_of_ours(words[3:])
+    if words[0] == "taskq":
+        return problem_of_ours(words[1:])
+    if words[:2] == ["python", "manage.py"]:
+        if words[2] == "taskq":
+            return problem_of_ours(words[3:])
+        return problem_of_djangos(words[2], words[3:]) if words[2] in ("runworker", "runscheduler") else ""
+    if words[0] == "make":
+        targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+        return "".join(f"no target {each}" for each in words[1:] if "=" not in each and each not in targets)
+    if words[0] == "pip":
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        named = [name for word in words for name in re.findall(r"taskq-asynq\[([\w,-]+)\]", word)]
+        return "".join(f"no extra {each}" for names in named for each in names.split(",") if each not in extras)
+    return ""
+
+
+def problem_of_djangos(name: str, words: list[str]) -> str:
+    """Return what Django's parser of a command of ours has against some words."""
+    parser = load_command_class("taskq_django", name).create_parser("manage.py", name)
+    try:
+        parser.parse_args(words)
+    except CommandError as error:
+        return str(error)
+    return ""
+
+
+def problem_of_ours(words: list[str]) -> str:
+    """Return what the command line of taskq has against some words, without running anything."""
+    command: click.Command = root
+    context = None
+    session = Session()
+    try:
+        while isinstance(command, click.Group):
+            context = command.make_context(command.name, list(words), parent=context, obj=session)
+            words = [*context._protected_args, *context.args]
+            if not words:
+                return ""
+            _, found, words = command.resolve_command(context, words)
+            assert found is not None
+            command = found
+        command.make_context(command.name, list(words), parent=context, obj=session)
+    except click.exceptions.Exit:
+        return ""
+    except click.ClickException as error:
+        return error.format_message()
+    finally:
+        session.close()
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("taskq stats", ""),
+        ("taskq task list --queue default --state pending", ""),
+        ("taskq task list --queu default", "No such option"),
+        ("taskq tusk list", "no command 'tusk'"),
+        ("python manage.py runworker --queues critical=6 --burst", ""),
+        ("python manage.py runworker --autoreload", ""),
+        ("python manage.py runworker --fast", "Error: unrecognized arguments: --fast"),
+        ("taskq worker shop.queue:taskq --fast &", "No such option"),
+        ("make ci", ""),
+        ("make c", "no target c"),
+        ('pip install "taskq-asynq[django,fast]"', "no extra fast"),
+    ],
+)
+def test_a_wrong_command_would_be_noticed(command: str, problem: str) -> None:
+    found = problem_of(command)
+
+    assert found.startswith(problem) if problem else not found

@@ -1,0 +1,99 @@
+"""Tasks of the shop."""
+
+import smtplib
+from functools import partial
+
+from celery import shared_task
+import logging
+from taskq_core import Retry, TaskContext, chain, chord, exponential, group
+from taskq_django import task
+# TODO taskq: SoftTimeLimitExceeded is still Celery's: a plain function gets TaskInterrupted when its time is over, a coroutine is cancelled
+from celery.exceptions import SoftTimeLimitExceeded
+
+logger = logging.getLogger(__name__)
+
+
+@task(max_retry=0)
+def tidy():
+    logger.info("tidied")
+    return "tidy"
+
+
+@task(name="ping", retention=0, expires=20, max_retry=0)
+def ping():
+    pass
+
+
+@task(max_retry=5, no_retry_on=Exception, retry_delay=10)
+def send_mail(self: TaskContext, to, subject="Hello"):
+    # the server is often away
+    try:
+        deliver(to, subject)
+    except smtplib.SMTPException as exc:
+        logger.warning("attempt %s of %s failed: %s", self.retried + 1, self.max_retry, self.id)
+        raise Retry(after=2 ** self.retried) from exc
+    return f"{subject} {to}"
+
+
+@task(max_retry=4, retry_on=(ConnectionError, TimeoutError), retry_delay=exponential(1, limit=600))
+def fetch(address):
+    return len(address)
+
+
+@task(queue="reports", timeout=60, rate_limit="10/m", max_retry=0)
+def build_report(kind, year=2000):
+    return f"{kind} {year}"
+
+
+@task(max_retry=0)
+def add_up(sizes):
+    return sum(sizes)
+
+
+@task(max_retry=0)
+def measure(self: TaskContext, count):
+    for number in range(count):
+        self.progress(number, count)
+    return count
+
+
+# TODO taskq: special is left to Celery: self.request has id, retries, headers and task only
+@shared_task(bind=True, base=object)
+def special(self):
+    return self.request.hostname
+
+
+# TODO taskq: careful is left to Celery: it uses SoftTimeLimitExceeded, which has no equal that could be put here
+@shared_task
+def careful():
+    try:
+        tidy()
+    except SoftTimeLimitExceeded:
+        pass
+
+
+def deliver(to, subject):
+    if not to:
+        raise smtplib.SMTPException("nobody")
+
+
+def later(address):
+    # TODO taskq: .apply_async has no equal that could be put here
+    tidy = partial(fetch.apply_async, countdown=5)
+    # TODO taskq: apply_async of what is not known to be a task
+    tidy.apply_async(args=[address])
+    # TODO taskq: a task that stays Celery's cannot be part of a workflow of taskq
+    return chain(special.s(), add_up.s())
+
+
+def total(addresses):
+    return chord((fetch.s(each) for each in addresses), add_up.s()).delay()
+
+
+def one_after_the_other(address):
+    work = chain(fetch.s(address), build_report.si("weekly").using(queue="reports", run_after=5))
+    return work.delay()
+
+
+def side_by_side():
+    return (group(tidy.s(), tidy.s()) | add_up.si([1, 2])).delay()

@@ -1,0 +1,59 @@
+"""Find a release by its tag in a git repository, and install it into an environment of its own."""
+
+import io
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+from pathlib import Path
+
+Version = tuple[int, ...]
+
+
+def version_of(text: str) -> Version | None:
+    """Return a version as it compares, None for what is no release: a candidate, another tag."""
+    found = re.fullmatch(r"v?(\d+(?:\.\d+)*)", text)
+    return None if found is None else tuple(map(int, found[1].split(".")))
+
+
+def previous_release(repository: Path, current: str) -> str | None:
+    """Return the newest tag `v*` that is older than a version, None if there is none."""
+    now = version_of(current)
+    assert now is not None, current
+    done = subprocess.run(
+        ("git", "tag", "--list", "v*"), cwd=repository, capture_output=True, text=True, check=False
+    )  # fails where there is no repository, as in an unpacked archive
+    tags = {tag: found for tag in done.stdout.split() if (found := version_of(tag)) is not None and found < now}
+    return max(tags, key=lambda tag: tags[tag], default=None)
+
+
+def install(repository: Path, tag: str, folder: Path, *, with_dependencies: bool) -> Path:
+    """Install a release into an environment of its own and return its interpreter.
+
+    Args:
+        repository: Where the tag is.
+        tag: Its name.
+        folder: An empty folder for the environment.
+        with_dependencies: Install what the release asks for; else it is given what this environment has.
+    """
+    source = folder / "source"
+    packed = subprocess.run(("git", "archive", tag), cwd=repository, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(source, filter="data")
+    environment = folder / "environment"
+    venv.create(environment)
+    python = environment / "bin" / "python"
+    if not with_dependencies:
+        (site,) = environment.glob("lib/python*/site-packages")
+        (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    words = ["install", "--quiet", "--disable-pip-version-check", *([] if with_dependencies else ["--no-deps"])]
+    done = subprocess.run(
+        (sys.executable, "-m", "pip", "--python", str(python), *words, str(source)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return python

@@ -1,0 +1,73 @@
+"""A producer and a worker of whichever release its Python has; it is run by several, so it asks for what all have.
+
+python program.py                          enqueues, waits, prints what came back as JSON
+python -m taskq_core worker program:taskq  runs what is there
+"""
+
+import asyncio
+import json
+import os
+import sys
+from importlib.metadata import version
+
+import redis.asyncio
+
+from taskq_core import TaskQ, chain, chord, current_task
+
+RELEASE = version("taskq-asynq")
+COUNT = 100
+URL = os.environ.get("TASKQ_URL", "redis://localhost:6379/0")
+taskq = TaskQ(URL, defaults={"retention": 600, "retry_delay": 0})
+notes = redis.asyncio.from_url(URL)  # connects when it is used
+
+
+@taskq.task(name="who")
+async def who(number: int, producer: str) -> list[object]:
+    """Tell who ran it, once workers of two releases have taken such a task."""
+    await notes.sadd(f"seen:{producer}", RELEASE)
+    while await notes.scard(f"seen:{producer}") < 2:  # noqa: ASYNC110 - a key in Redis
+        await asyncio.sleep(0.01)
+    return [number, RELEASE]
+
+
+@taskq.task(name="again", max_retry=5)
+async def again(number: int) -> int:
+    """Fail the first time, so that either release reads what the other noted of an attempt."""
+    if current_task().attempt == 1:
+        raise ValueError("not yet")
+    return number
+
+
+@taskq.task(name="add")
+async def add(a: int, b: int) -> int:
+    """Add."""
+    return a + b
+
+
+@taskq.task(name="total")
+async def total(numbers: list[int]) -> int:
+    """Add many."""
+    return sum(numbers)
+
+
+async def main() -> None:
+    """Enqueue a bit of everything and wait for all of it."""
+    handles = [await who.adelay(number, RELEASE) for number in range(COUNT)]
+    retried = [await again.adelay(number) for number in range(COUNT // 10)]
+    members = await chord([add.s(number, 1) for number in range(20)], total.s()).adelay()
+    line = await chain(add.s(1, 2), add.s(3), add.s(4)).adelay()
+    ran = [await handle.aresult(timeout=60) for handle in handles]
+    document = {
+        "release": RELEASE,
+        "numbers": sorted(number for number, _ in ran),
+        "by": sorted({by for _, by in ran}),
+        "retried": [await handle.aresult(timeout=60) for handle in retried],
+        "members": await members.aresult(timeout=60),
+        "line": await line.aresult(timeout=60),
+    }
+    await taskq.aclose()
+    json.dump(document, sys.stdout)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,117 @@
+"""Redis tells of changes to keys that were read on a connection, where it can."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.connection import Endpoint
+from taskq_core.broker.operations import count_keys, first_score
+from taskq_core.broker.tracking import TrackingLane
+from tests.redis_server import RedisServer
+
+pytestmark = pytest.mark.redis
+
+Open = Callable[..., TrackingLane]
+
+
+@pytest.fixture
+def told() -> asyncio.Event:
+    return asyncio.Event()
+
+
+@pytest.fixture
+async def open_lane(redis_server: RedisServer, told: asyncio.Event) -> AsyncIterator[Open]:
+    lanes = []
+
+    def open_lane(url: str | None = None) -> TrackingLane:
+        endpoint = Endpoint(url or redis_server.url, embedded_folder=Path("unused"))
+        lane = AsyncRunner(endpoint).new_tracking_lane(told.set)
+        assert isinstance(lane, TrackingLane)
+        lanes.append(lane)
+        return lane
+
+    yield open_lane
+    for lane in lanes:
+        await lane.close()
+
+
+async def within(event: asyncio.Event) -> None:
+    async with asyncio.timeout(30):
+        await event.wait()
+
+
+async def test_a_change_is_told_once_and_again_once_the_key_was_read_again(
+    open_lane: Open, told: asyncio.Event, redis_server: RedisServer
+) -> None:
+    lane, client = open_lane(), redis_server.client
+    assert await lane.run(count_keys(("a", "b"))) == 0
+    assert lane.is_told
+
+    client.zadd("b", {"x": 7})
+    await within(told)
+    told.clear()
+    client.zadd("b", {"y": 5})  # nobody has read it since
+    assert await lane.run(first_score("b")) == 5
+    assert not told.is_set()
+    client.eval("return redis.call('DEL', KEYS[1])", 1, "b")
+    await within(told)
+    assert await lane.run(first_score("b")) is None
+
+
+async def test_what_comes_in_between_an_answer_breaks_nothing(
+    open_lane: Open, told: asyncio.Event, redis_server: RedisServer
+) -> None:
+    lane, client = open_lane(), redis_server.client
+    for number in range(200):
+        reading = asyncio.ensure_future(lane.exchange([count_keys(("a", "b")), first_score("a")]))
+        client.zadd("a", {"x": number})
+        await asyncio.sleep(0)
+        client.zadd("b", {"x": number})
+        answers = await reading
+        assert answers[0] in (0, 1, 2)
+    assert told.is_set()
+
+
+async def test_emptying_the_store_is_told(open_lane: Open, told: asyncio.Event, redis_server: RedisServer) -> None:
+    lane = open_lane()
+    redis_server.client.set("a", 1)
+    assert await lane.run(count_keys(("a",))) == 1
+
+    redis_server.client.flushall()
+    await within(told)
+
+
+async def test_the_end_of_the_connection_is_told(
+    open_lane: Open, told: asyncio.Event, redis_server: RedisServer
+) -> None:
+    """Nobody watches the keys then, so whoever waits has to read them again."""
+    lane = open_lane()
+    await lane.run(count_keys(("a",)))
+
+    redis_server.client.client_kill_filter(_type="normal", skipme=True)
+    await within(told)
+    told.clear()
+    assert await lane.run(count_keys(("a",))) == 0
+    assert lane.is_told
+    redis_server.client.set("a", 1)
+    await within(told)
+
+
+async def test_a_user_who_may_not_track_has_an_ordinary_lane(
+    open_lane: Open, told: asyncio.Event, redis_server: RedisServer
+) -> None:
+    client: Any = redis_server.client
+    client.acl_setuser("plain", enabled=True, passwords=["+word"], keys=["*"], commands=["+exists"])
+    try:
+        lane = open_lane(redis_server.url.replace("://", "://plain:word@"))
+        assert await lane.run(count_keys(("a",))) == 0
+        client.set("a", 1)
+        assert await lane.run(count_keys(("a",))) == 1
+    finally:
+        client.acl_deluser("plain")
+    assert not lane.is_told
+    assert not told.is_set()

@@ -1,0 +1,54 @@
+"""A person in front of the terminal dashboard."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+
+import taskq_core.task
+from taskq_core import TaskHandle, TaskQ
+from tests.redis_server import RedisServer
+from tests.taskq_core.cli.terminal.person import Person, sat_down
+
+Open = Callable[..., AbstractAsyncContextManager[Person]]
+Put = Callable[..., TaskHandle[Any]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _enqueueing_beside_a_loop() -> Iterator[None]:
+    """Let tasks be enqueued in this thread, which has an event loop."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(taskq_core.task, "_warned", True)
+        yield
+
+
+@pytest.fixture
+async def taskq(redis_server: RedisServer) -> AsyncIterator[TaskQ]:
+    """A queue application on the test's server."""
+    app = TaskQ(redis_server.unix_url)
+    yield app
+    await app.aclose()
+
+
+@pytest.fixture
+def opened(taskq: TaskQ) -> Open:
+    """Open the dashboard, 80 columns by 24 lines unless told otherwise; it looks again when somebody wants it to."""
+
+    @asynccontextmanager
+    async def opened(size: tuple[int, int] = (80, 24), **config: Any) -> AsyncIterator[Person]:
+        async with sat_down(taskq, size, **config) as person:
+            yield person
+
+    return opened
+
+
+@pytest.fixture
+def enqueued(taskq: TaskQ) -> Put:
+    """Enqueue a task with an id, to `mail` unless told otherwise."""
+
+    def enqueued(task_id: str, name: str = "mail:send", queue: str = "mail", **options: Any) -> TaskHandle[Any]:
+        arguments = options.pop("arguments", {"to": f"{task_id}@example.com"})
+        return taskq.client.enqueue(taskq.remote(name, queue=queue, task_id=task_id, **options).s(**arguments))
+
+    return enqueued

@@ -1,0 +1,111 @@
+"""Somebody in front of the terminal dashboard: presses keys, clicks, and reads what is there."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from time import monotonic
+from typing import Any
+
+from textual.pilot import Pilot
+from textual.screen import Screen
+from textual.widgets import Input
+
+from taskq_core import TaskQ
+from taskq_core.cli.terminal.app import DashApp
+from taskq_core.cli.terminal.desk import DashConfig
+from taskq_core.cli.terminal.look import Look
+from taskq_core.cli.terminal.table import Records
+
+PATIENCE_S = 30.0
+
+
+class Person:
+    """Uses the dashboard.
+
+    Args:
+        app: The dashboard.
+        pilot: What presses its keys.
+    """
+
+    def __init__(self, app: DashApp, pilot: Pilot[Any]) -> None:
+        self.app = app
+        self.pilot = pilot
+
+    @property
+    def look(self) -> Look[Any]:
+        """The screen that is shown, under a dialog too."""
+        look = self.app.look
+        assert look is not None
+        return look
+
+    @property
+    def text(self) -> str:
+        """What is on the terminal, of a dialog too; behind it what a dialog says, in one line."""
+        shown = [*self.app._background_screens, self.app.screen]
+        text = "\n".join(line for screen in shown for line in _lines(screen))
+        box = self.app.screen.query(".box")
+        if not box:
+            return text
+        region = box.first().region
+        inside = [line[region.x + 1 : region.right - 1] for line in _lines(self.app.screen)]
+        return f"{text}\n{' '.join(' '.join(inside[region.y + 1 : region.bottom - 1]).split())}"
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines on the terminal, without blanks at their ends."""
+        return [line.rstrip() for line in _lines(self.app.screen)]
+
+    @property
+    def foot(self) -> str:
+        """The last line, which shows keys."""
+        return self.lines[-1]
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """The rows of the first table, as text."""
+        table = self.look.query(Records).first()
+        return [[str(cell) for cell in table.get_row_at(number)] for number in range(table.row_count)]
+
+    async def press(self, *keys: str) -> None:
+        """Press keys."""
+        await self.pilot.press(*keys)
+
+    async def types(self, text: str) -> None:
+        """Type a text into the field that is open, in place of what is there, and press Enter."""
+        await self.until(lambda: isinstance(self.app.screen.focused, Input))
+        field = self.app.screen.focused
+        assert isinstance(field, Input)
+        field.value = text
+        await self.press("enter")
+
+    async def sees(self, *parts: str) -> None:
+        """Wait until all of these are on the terminal."""
+        await self.until(lambda: all(part in self.text for part in parts), lambda: f"{parts} in\n{self.text}")
+
+    async def misses(self, *parts: str) -> None:
+        """Wait until none of these is on the terminal."""
+        await self.until(lambda: not any(part in self.text for part in parts), lambda: f"no {parts} in\n{self.text}")
+
+    async def until(self, is_so: Callable[[], bool], what: Callable[[], str] | None = None) -> None:
+        """Wait until something is so."""
+        deadline = monotonic() + PATIENCE_S
+        await self.pilot.pause()
+        while not is_so():
+            assert monotonic() < deadline, what() if what else self.text
+            await self.pilot.pause(0.02)
+
+
+def _lines(screen: Screen[Any]) -> list[str]:
+    return [strip.text for strip in screen._compositor.render_strips()]
+
+
+@asynccontextmanager
+async def sat_down(taskq: TaskQ, size: tuple[int, int], **config: Any) -> AsyncIterator[Person]:
+    """Open the dashboard and wait until it shows queues, unless Redis is away."""
+    config.setdefault("refresh", timedelta(hours=1))
+    app = DashApp(taskq, DashConfig(**config))
+    async with app.run_test(size=size) as pilot:
+        person = Person(app, pilot)
+        await person.until(lambda: app.look is not None and (app.look.found is not None or app.desk.trouble != ""))
+        await pilot.pause()
+        yield person

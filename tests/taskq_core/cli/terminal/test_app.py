@@ -1,0 +1,353 @@
+"""The terminal dashboard as a whole: going around, keys, small terminals, Redis away, and who may change nothing."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.cli.terminal.app import DashApp
+from taskq_core.cli.terminal.desk import DashConfig, Desk
+from taskq_core.cli.terminal.look import TOPS
+from taskq_core.cli.terminal.queues import QueuesLook
+from taskq_core.cli.terminal.tasks import TasksLook
+from taskq_core.errors import ConfigurationError
+from taskq_core.inspector import AsyncInspector
+from taskq_core.wire import TaskState
+from tests.redis_server import RedisServer
+from tests.relay import Relay
+from tests.taskq_core.cli.terminal.conftest import Open, Put
+from tests.taskq_core.cli.terminal.person import sat_down
+
+pytestmark = pytest.mark.redis
+VIEWER = "resetchannels ~asynq:* ~taskq:* +@all -@dangerous -@write +info"
+"""The rights that the page on the dashboard gives to who looks."""
+
+
+async def test_digits_lead_to_the_screens_and_q_leads_back_and_out(opened: Open) -> None:
+    async with opened() as person:
+        for number, (name, label) in enumerate(TOPS, 1):
+            await person.press(str(number))
+            await person.until(lambda name=name: name == person.look.TOP and person.look.found is not None)
+            await person.sees(f"{number} {label}")
+        await person.press("2", "q")
+        await person.until(lambda: not person.app.is_running or person.app._exit)
+
+
+async def test_a_click_leads_to_a_screen(opened: Open) -> None:
+    async with opened() as person:
+        await person.pilot.click("#nav", offset=(12, 0))
+        await person.until(lambda: isinstance(person.look, TasksLook))
+
+
+async def test_each_screen_has_its_keys_and_its_help(opened: Open, enqueued: Put) -> None:
+    enqueued("a")
+
+    async with opened(size=(80, 50)) as person:
+        for number, (name, _label) in enumerate(TOPS, 1):
+            await person.press(str(number))
+            await person.until(lambda name=name: person.look.found is not None and name == person.look.TOP)
+            await person.until(lambda: "Help" in person.foot)
+            assert "Back" in person.foot
+            await person.press("question_mark")
+            await person.sees("taskq dash:", "Look again now", person.look.ABOUT.split()[0])
+            await person.press("d", "a")  # which do nothing below
+            await person.press("escape")
+            await person.misses("Look again now")
+
+
+@pytest.mark.parametrize("width", [80, 40])
+async def test_every_screen_fits_a_narrow_terminal(opened: Open, enqueued: Put, width: int) -> None:
+    """What does not fit is left out or cut, and no line is longer."""
+    enqueued("a-task-with-a-rather-long-id-that-does-not-fit", name="reports:of-a-rather-long-name-too")
+
+    async with opened(size=(width, 24)) as person:
+        for number in range(1, len(TOPS) + 1):
+            await person.press(str(number))
+            await person.until(
+                lambda number=number: person.look.found is not None and TOPS[number - 1][0] == person.look.TOP
+            )
+            assert len(person.lines) == 24
+            assert max(map(len, person.lines)) <= width
+        await person.press("1", "enter")
+        await person.until(lambda: isinstance(person.look, TasksLook) and person.look.found is not None)
+        await person.sees("a-task-w", "…")
+
+
+@pytest.mark.parametrize(
+    ("size", "line"), [((20, 24), "taskq dash needs"), ((80, 5), "taskq dash needs 40x10, this is 80x5")]
+)
+async def test_a_terminal_that_is_too_small_says_so_and_no_more(opened: Open, size: tuple[int, int], line: str) -> None:
+    async with opened(size=size) as person:
+        await person.sees(line)
+        assert "Queues" not in person.text
+        if size[0] == 20:
+            assert [each.strip() for each in person.lines if each.strip()] == [
+                "taskq dash needs",
+                "40x10, this is 20x24",
+                "(q quits)",
+            ]
+
+        await person.pilot.resize_terminal(80, 24)
+        await person.sees("1 Queues")
+
+
+async def test_a_question_is_asked_on_a_small_terminal_too(opened: Open, enqueued: Put) -> None:
+    enqueued("a")
+
+    async with opened(size=(40, 12)) as person:
+        await person.press("d")
+        await person.sees("Delete the queue", "mail", "(y)", "(n)")
+
+
+async def test_it_looks_again_by_itself(opened: Open, enqueued: Put) -> None:
+    async with opened(refresh=timedelta(seconds=0.2)) as person:
+        await person.sees("There is no queue so far")
+        enqueued("a")
+        await person.sees("mail", "pend 1")
+
+
+async def test_one_look_ends_before_the_next_begins(
+    opened: Open, enqueued: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slow Redis is."""
+    enqueued("a")
+    at_once = most = looks = 0
+    read = QueuesLook.read
+
+    async def slowly(self: QueuesLook) -> object:
+        nonlocal at_once, most, looks
+        at_once += 1
+        looks += 1
+        most = max(most, at_once)
+        try:
+            await asyncio.sleep(0.4)
+            return await read(self)
+        finally:
+            at_once -= 1
+
+    monkeypatch.setattr(QueuesLook, "read", slowly)
+    async with opened(refresh=timedelta(seconds=0.2)) as person:
+        await person.until(lambda: looks >= 3)
+
+    assert most == 1
+
+
+async def test_another_screen_does_not_wait_for_the_one_before(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened() as person:
+
+        async def for_ever(self: QueuesLook) -> object:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        monkeypatch.setattr(QueuesLook, "read", for_ever)
+        await person.press("f5", "3")
+        await person.sees("No worker runs.")
+
+
+async def test_a_redis_that_goes_away_is_told_and_what_was_seen_stays_until_it_is_back() -> None:
+    with RedisServer() as server:
+        taskq = TaskQ(server.unix_url, enqueue_timeout=0.5)
+        taskq.client.enqueue(taskq.remote("mail:send", queue="mail", task_id="a").s())
+        async with sat_down(taskq, (80, 24), refresh=timedelta(seconds=0.2)) as person:
+            await person.sees("mail")
+            server.stop()
+            await person.sees("Redis does not answer since", "What is shown is of", "mail")
+            assert person.look.has_class("-stale")
+            await person.until(lambda: "Pause" not in person.foot)  # who answers next may be another
+
+            await person.press("enter")
+            await person.until(lambda: isinstance(person.look, TasksLook))
+            await person.press("3", "1")
+            await person.sees("Redis does not answer since")
+
+            server.start()
+            await person.misses("Redis does not answer since")
+            await person.until(lambda: not person.look.has_class("-stale") and person.look.found is not None)
+            await person.until(lambda: "Pause" in person.foot)
+        await taskq.aclose()
+
+
+async def test_a_redis_that_refuses_what_is_asked_is_not_said_to_be_away(
+    redis_server: RedisServer, enqueued: Put
+) -> None:
+    enqueued("a")
+    redis_server.command("ACL", "SETUSER", "bob", "on", ">secret", "+@all", "&*", "~asynq:{other}:*")
+    taskq = TaskQ(redis_server.unix_url.replace("unix://", "unix://bob:secret@"))
+    try:
+        async with sat_down(taskq, (120, 30)) as person:
+            await person.sees("Redis refuses what is asked since", "NOPERM")
+            assert "does not answer" not in person.text
+            redis_server.command("ACL", "SETUSER", "bob", "~*")
+            await person.press("f5")
+            await person.sees("mail")
+            await person.misses("refuses what is asked")
+    finally:
+        await taskq.aclose()
+        redis_server.command("ACL", "DELUSER", "bob")
+
+
+async def test_it_begins_while_redis_is_away_and_goes_on_once_it_is_there() -> None:
+    with RedisServer() as server:
+        taskq = TaskQ(server.unix_url, enqueue_timeout=0.5)
+        server.stop()
+        async with sat_down(taskq, (80, 24), refresh=timedelta(seconds=0.2)) as person:
+            await person.sees("Redis does not answer since", "cannot reach")
+            server.start()
+            await person.sees("There is no queue so far")
+        await taskq.aclose()
+
+
+async def test_an_action_while_redis_is_silent_is_told_and_nothing_else_stops(redis_server: RedisServer) -> None:
+    with Relay(redis_server.socket_path) as relay:
+        taskq = TaskQ(relay.url, enqueue_timeout=0.5)
+        taskq.client.enqueue(taskq.remote("mail:send", queue="mail", task_id="a").s())
+        async with sat_down(taskq, (80, 24)) as person:
+            await person.press("p")
+            await person.sees("Pause the queue “mail”?")
+            relay.cut()
+            relay.refuse()
+            await person.press("y")
+            await person.sees("is it running?")
+            relay.forward()
+            await person.press("f5")
+            await person.until(lambda: not person.look.has_class("-stale") and "Pause" in person.foot)
+            await person.press("p")
+            await person.sees("Pause the queue “mail”?")
+        await taskq.aclose()
+
+
+async def test_nothing_is_offered_where_nothing_may_be_changed(opened: Open, enqueued: Put, taskq: TaskQ) -> None:
+    enqueued("a")
+
+    async with opened(read_only=True) as person:
+        await person.sees("read-only")
+        assert "Pause" not in person.foot
+        assert "Delete" not in person.foot
+        await person.press("d", "p", "y")
+        await person.press("enter")
+        await person.until(lambda: isinstance(person.look, TasksLook) and person.look.found is not None)
+        await person.press("d", "a", "x", "y")
+        await person.sees("a")
+        assert len(person.app.screen_stack) == 3, "no question is asked"
+
+    assert await AsyncInspector(taskq).count("mail", TaskState.PENDING) == 1
+
+
+async def test_a_redis_user_who_may_not_write_is_offered_nothing(redis_server: RedisServer, enqueued: Put) -> None:
+    enqueued("a")
+    redis_server.command("ACL", "SETUSER", "reader", "on", ">secret", *VIEWER.split())
+    taskq = TaskQ(redis_server.unix_url.replace("unix://", "unix://reader:secret@"))
+    try:
+        async with sat_down(taskq, (80, 24)) as person:
+            await person.sees("read-only", "mail")
+            assert "Pause" not in person.foot
+            await person.press("7")
+            await person.sees("no: this Redis user may not write", "reader")
+    finally:
+        await taskq.aclose()
+        redis_server.command("ACL", "DELUSER", "reader")
+
+
+def test_the_page_names_these_rights() -> None:
+    page = Path(__file__).parents[4] / "docs" / "how-to" / "watch-queues-in-a-terminal.md"
+
+    assert f"ACL SETUSER viewer on >password {VIEWER}\n" in page.read_text(encoding="utf-8")
+
+
+async def test_rights_that_are_taken_away_meanwhile_are_noticed_at_the_first_refusal(
+    redis_server: RedisServer, enqueued: Put
+) -> None:
+    enqueued("a")
+    redis_server.command("ACL", "SETUSER", "ada", "on", ">secret", "~*", "&*", "+@all")
+    taskq = TaskQ(redis_server.unix_url.replace("unix://", "unix://ada:secret@"))
+    try:
+        async with sat_down(taskq, (80, 24)) as person:
+            await person.until(lambda: "Pause" in person.foot)
+            redis_server.command("ACL", "SETUSER", "ada", "-@write")
+            await person.press("p")
+            await person.sees("Pause the queue")
+            await person.press("y")
+            await person.sees("refused", "read-only")
+            await person.until(lambda: "Pause" not in person.foot)
+    finally:
+        await taskq.aclose()
+        redis_server.command("ACL", "DELUSER", "ada")
+
+
+async def test_colours_suit_a_light_or_a_dark_background(opened: Open, enqueued: Put) -> None:
+    enqueued("a")
+
+    async with opened(theme="light") as person:
+        assert not person.app.current_theme.dark
+        light = person.app.screen.styles.background
+        await person.press("D")
+        await person.until(lambda: person.app.current_theme.dark)
+        assert person.app.screen.styles.background != light
+        await person.sees("mail")
+
+
+async def test_without_colours_nothing_is_lost(opened: Open, enqueued: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    enqueued("a")
+
+    async with opened() as person:
+        assert person.app.no_color is not None
+        strips = person.app.screen._compositor.render_strips()
+        shades = {
+            colour.get_truecolor()
+            for strip in strips
+            for segment in strip.apply_filter(person.app._filters[-1], person.app.screen.styles.background)
+            if segment.style is not None
+            for colour in (segment.style.color, segment.style.bgcolor)
+            if colour is not None and not colour.is_default
+        }
+        assert shades
+        assert all(shade.red == shade.green == shade.blue for shade in shades)
+        await person.sees("mail", "pend 1", "█")
+
+
+async def test_how_often_it_looks_has_bounds() -> None:
+    with pytest.raises(ConfigurationError, match=r"refresh must be 0\.2 to 3600 seconds, got 0"):
+        DashConfig(refresh=timedelta(0))
+
+
+async def test_a_task_whose_worker_was_asked_is_cancelling_for_a_minute(
+    taskq: TaskQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr("taskq_core.cli.terminal.desk.time.monotonic", lambda: now_s)
+    desk = Desk(taskq, DashConfig())
+
+    desk.cancelling("mail", "a")
+
+    assert desk.is_cancelling("mail", "a")
+    assert not desk.is_cancelling("mail", "b")
+    now_s = 1061.0
+    assert not desk.is_cancelling("mail", "a")
+
+
+async def test_connections_are_closed_at_its_end(taskq: TaskQ, redis_server: RedisServer) -> None:
+    before = len(redis_server.client.client_list())
+    app = DashApp(taskq)
+    async with app.run_test() as pilot:
+        while app.desk.read_at is None:
+            await pilot.pause(0.02)
+        assert len(redis_server.client.client_list()) > before
+
+    deadline = asyncio.get_running_loop().time() + 20
+    while len(redis_server.client.client_list()) > before:
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.02)
+
+
+async def test_what_is_read_while_it_ends_is_not_shown(opened: Open) -> None:
+    """The parts of a screen go before the screen does."""
+    async with opened() as person:
+        look = person.look
+        await look.query("*").remove()
+        assert not look.has_parts
+
+        look.say("told too late")
+        await person.app._read(look)

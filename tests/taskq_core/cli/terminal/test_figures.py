@@ -1,0 +1,144 @@
+"""Figures as a terminal shows them."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskq_core.cli.terminal.figures import DARK, LIGHT, Paces, bar, per_second, short, shown, shown_lines, sparkline
+from taskq_core.dashboard import STATES, QueueRow, QueueSeries, QueueStatus, Sample
+from taskq_core.wire import TaskState
+
+BEGIN = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (99_999, "99,999"),
+        (100_000, "100k"),
+        (123_456, "123k"),
+        (999_499, "999k"),
+        (999_500, "1.00M"),
+        (1_234_567, "1.23M"),
+        (12_345_678, "12.3M"),
+        (10**9, "1.00G"),
+        (10**15, "1000T"),
+    ],
+)
+def test_numbers_are_short(number: int, text: str) -> None:
+    assert short(number) == text
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [(None, "-"), (0, "0"), (0.01, "0.01"), (0.5, "0.5"), (12.34, "12.3"), (250.4, "250"), (4300, "4,300")],
+)
+def test_rates(rate: float | None, text: str) -> None:
+    assert per_second(rate) == text
+
+
+sizes = st.dictionaries(st.sampled_from(STATES), st.integers(0, 10**7))
+
+
+@given(sizes, st.integers(0, 10**7), st.integers(0, 60))
+def test_a_bar_is_never_too_long_and_shows_all_that_is_there(found: Any, largest: int, width: int) -> None:
+    cells = bar(found, largest, width)
+    there = [state for state, count in found.items() if count]
+
+    assert sum(count for _, count in cells) <= width
+    assert [state for state, _ in cells] == there[:width]
+    assert all(count >= 1 for _, count in cells)
+
+
+@given(sizes.filter(lambda found: sum(found.values()) > 0), st.integers(7, 60))
+def test_the_largest_queue_fills_its_bar(found: Any, width: int) -> None:
+    assert sum(count for _, count in bar(found, sum(found.values()), width)) == width
+
+
+def test_a_bar_shares_its_cells_by_what_there_is() -> None:
+    found = {TaskState.ACTIVE: 25, TaskState.PENDING: 50, TaskState.RETRY: 25}
+
+    assert bar(found, 200, 40) == [(TaskState.ACTIVE, 5), (TaskState.PENDING, 10), (TaskState.RETRY, 5)]
+
+
+def test_a_sparkline_shows_what_came_last_at_its_right_end() -> None:
+    assert sparkline([1, 0, 7, 3.5, None, 7], 4) == "█▅ █"
+    assert sparkline([0, 0], 4) == "  ▁▁"
+    assert sparkline([], 3) == "   "
+    assert sparkline([5, 5], 0) == ""
+
+
+def test_little_is_seen_beside_much() -> None:
+    assert sparkline([0, 0.001, 1000], 3) == "▁▂█"
+
+
+def row(processed: int, after_s: float, name: str = "mail") -> QueueRow:
+    return QueueRow(
+        name=name,
+        status=QueueStatus.RUNNING,
+        sizes=dict.fromkeys(STATES, 0),
+        groups=0,
+        latency=None,
+        memory=None,
+        processed=processed,
+        failed=0,
+        processed_today=0,
+        failed_today=0,
+        as_of=BEGIN + timedelta(seconds=after_s),
+        problem="",
+    )
+
+
+def test_paces_come_from_two_looks_where_no_worker_takes_samples() -> None:
+    paces = Paces()
+    for processed, after_s in ((100, 0), (110, 5), (110, 5.1), (110, 10), (3, 15)):
+        paces.note([row(processed, after_s)])
+
+    assert paces.of("mail", None) == [2.0, 0.0, 0.0], (
+        "a look at once tells nothing, and a counter that began anew no pace"
+    )
+    assert paces.of("other", None) == []
+
+    paces.note([row(1, 20, "other")])
+    assert paces.of("mail", None) == [], "a queue that is gone is forgotten"
+
+
+def test_samples_are_preferred_and_gaps_are_seen() -> None:
+    def sample(after_s: int, processed: int, *, is_after_gap: bool = False) -> Sample:
+        return Sample(
+            at=BEGIN + timedelta(seconds=after_s),
+            since=timedelta(seconds=10),
+            is_after_gap=is_after_gap,
+            sizes={},
+            latency=None,
+            memory=None,
+            is_paused=False,
+            processed=processed,
+            failed=0,
+            busy=0,
+            slots=0,
+        )
+
+    samples = [sample(10, 50), sample(90, 20, is_after_gap=True)]
+    series = QueueSeries(name="mail", step=timedelta(seconds=10), begin=BEGIN, end=BEGIN, samples=samples)
+
+    assert Paces().of("mail", series) == [5.0, None, 2.0]
+
+
+def test_text_of_others_steers_nothing() -> None:
+    assert str(shown("[red]x[/red] \x1b[31m\x07 \u202e")) == "[red]x[/red] \\x1b[31m\\x07 \\u202e"
+    assert shown("[red]x[/red]").spans == []
+    assert str(shown_lines("a\tb\r\n\x1b[2Jc")) == "a   b\n\\x1b[2Jc"
+
+
+@pytest.mark.parametrize("palette", [DARK, LIGHT])
+def test_every_state_has_a_colour(palette: Any) -> None:
+    assert palette.states.keys() == set(TaskState)
+    assert palette.of("archived") == palette.states[TaskState.ARCHIVED]
+    assert palette.of("paused") == palette.warn
+    assert palette.of("whatever") == ""

@@ -1,0 +1,64 @@
+"""What is typed into the filter of tasks."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from taskq_core.cli.terminal.filtering import duration_of, wanted_of
+from taskq_core.dashboard import TaskFilter
+from taskq_core.errors import ConfigurationError
+from taskq_core.wire import TaskState
+
+
+def wanted(text: str, **more: Any) -> TaskFilter:
+    return wanted_of(text, **{"queue": None, "state": None, "in_payload": True, **more})
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", TaskFilter()),
+        ("  order-7 ", TaskFilter(text="order-7")),
+        ("no such order", TaskFilter(text="no such order")),
+        ("type:mail", TaskFilter(name_part="mail")),
+        ('error:"timed out" payload:42 x', TaskFilter(error="timed out", payload="42", text="x")),
+        ("older:1h newer:30m", TaskFilter(older_than=timedelta(hours=1), newer_than=timedelta(minutes=30))),
+        ("mail:send", TaskFilter(text="mail:send")),
+        ("http://a", TaskFilter(text="http://a")),
+    ],
+)
+def test_what_a_filter_means(text: str, found: TaskFilter) -> None:
+    assert wanted(text) == found
+
+
+def test_it_goes_with_queue_and_state() -> None:
+    assert wanted("x", queue="mail", state=TaskState.RETRY) == TaskFilter(queue="mail", state=TaskState.RETRY, text="x")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('error:"timed out', "the filter cannot be read: No closing quotation"),
+        ("eror:x", "a filter has no 'eror'; did you mean 'error'?"),
+        ("error:", "error: what should it be? As in error:text"),
+        ("older:soon", "'soon' is no duration; give for example 90s, 1h30m or a number of seconds"),
+    ],
+)
+def test_what_cannot_be_read_is_told(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        wanted(text)
+
+    assert str(caught.value) == complaint
+
+
+def test_payloads_that_are_hidden_are_not_searched() -> None:
+    assert wanted("42", in_payload=False) == TaskFilter(text="42", in_payload=False)
+    with pytest.raises(ConfigurationError, match="payloads that are not shown are not searched"):
+        wanted("payload:42", in_payload=False)
+
+
+def test_durations_that_are_typed() -> None:
+    assert duration_of(" 90s ") == timedelta(seconds=90)
+    with pytest.raises(ConfigurationError, match="negative"):
+        duration_of("-5s")

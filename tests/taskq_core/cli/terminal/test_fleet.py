@@ -1,0 +1,137 @@
+"""Workers, schedules, task types and Redis in a terminal."""
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.cli.terminal.schedules import ScheduleLook, SchedulesLook
+from taskq_core.cli.terminal.store import StoreLook
+from taskq_core.cli.terminal.task import TaskLook
+from taskq_core.cli.terminal.types import TypesLook
+from taskq_core.cli.terminal.workers import WorkersLook
+from taskq_core.inspector import AsyncInspector
+from taskq_core.wire import TaskState
+from tests.browser.scene import Scene
+from tests.redis_server import RedisServer
+from tests.taskq_core.cli.terminal.conftest import Open
+from tests.taskq_core.cli.terminal.person import Person
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def scene(taskq: TaskQ, redis_server: RedisServer) -> Scene:
+    """A shop in the middle of its day, without its past."""
+    scene = Scene(redis_server, taskq)
+    scene._workers()
+    scene._schedules()
+    scene._runs()
+    return scene
+
+
+async def at(person: Person, key: str, kind: type) -> None:
+    await person.press(key)
+    await person.until(lambda: isinstance(person.look, kind) and person.look.found is not None)
+
+
+@pytest.mark.usefixtures("scene")
+async def test_workers_tell_what_they_serve_and_run(opened: Open) -> None:
+    async with opened(size=(120, 30)) as person:
+        await at(person, "3", WorkersLook)
+        await person.sees("web-1:4021", "media-1:812", "2/10", "default 5, mail 3", "5d 1h")
+        await person.sees("3 workers, 4 of 30 slots taken", "images:resize", "orders:fulfil")
+
+
+@pytest.mark.usefixtures("scene")
+async def test_a_running_task_is_opened_and_cancelled(opened: Open) -> None:
+    async with opened(size=(120, 30)) as person:
+        await at(person, "3", WorkersLook)
+        await person.press("tab")
+        look = person.look
+        assert isinstance(look, WorkersLook)
+        await person.until(lambda: look.chosen is not None)
+        run = look.chosen
+        assert run is not None
+        await person.press("c")
+        await person.sees(f"Ask the worker of the task “{run.task_id}”")
+        await person.press("n")
+        await person.misses("Ask the worker")
+        await person.press("enter")
+        await person.until(lambda: isinstance(person.look, TaskLook) and person.look.found is not None)
+        await person.sees(run.task_id, run.name)
+
+
+async def test_there_may_be_no_worker_and_no_schedule(opened: Open) -> None:
+    async with opened() as person:
+        await at(person, "3", WorkersLook)
+        await person.sees("No worker runs.", "No task runs.")
+        await at(person, "4", SchedulesLook)
+        await person.sees("No scheduler runs, or none has an entry.")
+        await at(person, "6", TypesLook)
+        await person.sees("Nothing ran.")
+
+
+@pytest.mark.usefixtures("scene")
+async def test_schedules_stand_there_with_what_is_due_next_in_front(opened: Open) -> None:
+    async with opened(size=(130, 24)) as person:
+        await at(person, "4", SchedulesLook)
+
+        assert [cells[0] for cells in person.cells] == ["hooks", "thumbnails", "nightly"]
+        await person.sees("@every 5m", "hooks:deliver", "MaxRetry(3)", "3 schedules")
+
+
+@pytest.mark.usefixtures("scene")
+async def test_a_schedule_is_run_now_once_that_is_confirmed(opened: Open, taskq: TaskQ) -> None:
+    inspector = AsyncInspector(taskq)
+
+    async with opened() as person:
+        await at(person, "4", SchedulesLook)
+        await person.press("r")
+        await person.sees("Enqueue “hooks:deliver” now, as the schedule “hooks” does when it is due?")
+        await person.press("n")
+        await person.misses("Enqueue “hooks:deliver” now")
+        assert "hooks" not in await inspector.queues()
+
+        await person.press("r")
+        await person.sees("Enqueue “hooks:deliver” now")
+        await person.press("y")
+        await person.sees("was enqueued to “hooks”.")
+
+    assert await inspector.count("hooks", TaskState.PENDING) == 1
+
+
+@pytest.mark.usefixtures("scene")
+async def test_a_schedule_tells_what_it_has_enqueued(opened: Open, taskq: TaskQ) -> None:
+    """And leads to a task as long as it is kept."""
+    taskq.client.enqueue(taskq.remote("hooks:deliver", queue="hooks", task_id="fired-1").s())
+
+    async with opened() as person:
+        await at(person, "4", SchedulesLook)
+        await person.press("enter")
+        await person.until(lambda: isinstance(person.look, ScheduleLook) and person.look.found is not None)
+        await person.sees("schedule hooks", "@every 5m", "fired-0", "fired-7")
+        await person.press("enter")
+        await person.sees("Task “fired-0” is not kept any more.")
+        await person.press("down", "enter")
+        await person.until(lambda: isinstance(person.look, TaskLook) and person.look.found is not None)
+        await person.sees("task fired-1 of queue hooks")
+
+
+@pytest.mark.usefixtures("scene")
+async def test_task_types_tell_how_they_ran(opened: Open) -> None:
+    async with opened(size=(100, 24)) as person:
+        await at(person, "6", TypesLook)
+
+        assert [cells[0].strip() for cells in person.cells][:2] == ["mail:receipt", "orders:fulfil"]
+        await person.sees("4,980", "2.65 %", "(1 h)")
+        await person.press("e")
+        await person.sees("(6 h)")
+
+
+async def test_redis_tells_of_itself(opened: Open) -> None:
+    async with opened() as person:
+        await at(person, "7", StoreLook)
+        await person.sees("persistence", "->")  # the server of the tests keeps nothing
+        await person.sees("version", "memory", "uptime", "user", "default", "may change     yes")
+        assert "tcp_port" not in person.text
+        await person.press("i", "end")
+        await person.until(lambda: "used_memory" in str(person.look.query_one("#text").render()))

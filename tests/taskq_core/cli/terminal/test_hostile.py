@@ -1,0 +1,138 @@
+"""Whatever a producer put into Redis is shown as text: it steers no terminal, and is no markup."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.cli.terminal.look import TOPS
+from taskq_core.cli.terminal.task import TaskLook
+from taskq_core.cli.terminal.tasks import TasksLook
+from taskq_core.wire import SchedulerEntry, ServerInfo, WorkerInfo
+from taskq_core.workflow import Workflow
+from tests.redis_server import RedisServer
+from tests.taskq_core.cli.terminal.conftest import Open
+from tests.taskq_core.cli.terminal.person import Person
+from tests.taskq_django.admin_pages import put
+
+pytestmark = pytest.mark.redis
+EVIL = "\x1b]0;owned\x07\x1b[31m[b]x[/b][@click=app.quit]q[/] [/nope] [red $primary %d {0} \u202e\x9b2J\r\n\ttab"
+STEERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def nothing_steers(person: Person) -> None:
+    """All text that is drawn is free of characters that a terminal obeys."""
+    for strip in person.app.screen._compositor.render_strips():
+        for segment in strip:
+            assert not STEERS.search(segment.text), repr(segment.text)
+            assert "\n" not in segment.text
+            assert "\t" not in segment.text
+            meta = segment.style.meta if segment.style else {}
+            assert "quit" not in str(meta.get("@click", ""))
+
+
+@pytest.fixture
+def hostile(taskq: TaskQ, redis_server: RedisServer) -> None:
+    """A queue, tasks, a worker, a schedule and a workflow of somebody who means ill."""
+    client = taskq.client
+    queue = "[b]q[/b]"
+    handle = client.enqueue(taskq.remote("type", queue=queue, task_id="[red]id", headers={"evil": EVIL}).s(text=EVIL))
+    put(redis_server, handle, "archived", score=4_000_000_000, error_msg=EVIL, retried=1, type=EVIL)
+    attempt = {"attempt": 1, "worker": EVIL, "started": 1, "ended": 2, "error": EVIL, "traceback": f"{EVIL}\n{EVIL}"}
+    progress = {"done": 1, "total": 2, "message": EVIL, "at": 1}
+    fields = {"taskq_attempts": json.dumps(attempt), "taskq_progress": json.dumps(progress), "result": EVIL.encode()}
+    redis_server.client.hset(f"asynq:{{{queue}}}:t:[red]id", mapping=fields)
+    now = 1_900_000_000
+    who = {"host": EVIL, "pid": 1, "server_id": "s"}
+    info = ServerInfo(
+        **who,
+        concurrency=3,
+        queues={EVIL: 1},
+        start_time_ns=now * 10**9,
+        active_worker_count=1,
+        status=EVIL[:9],  # type: ignore[arg-type]
+    )
+    redis_server.client.set("asynq:servers:{h:1:s}", info.encode())
+    redis_server.client.zadd("asynq:servers", {"asynq:servers:{h:1:s}": 4_000_000_000})
+    redis_server.client.zadd("asynq:workers", {"asynq:workers:{h:1:s}": 4_000_000_000})
+    run = WorkerInfo(
+        **who,
+        task_id=EVIL,
+        task_type=EVIL,
+        queue=EVIL,
+        start_time_ns=now * 10**9,
+        deadline_ns=now * 10**9,  # type: ignore[arg-type]
+    )
+    redis_server.client.hset("asynq:workers:{h:1:s}", "t", run.encode())
+    entry = SchedulerEntry(
+        id=EVIL,
+        spec=EVIL,
+        task_type=EVIL,
+        task_payload=EVIL.encode(),
+        enqueue_options=(EVIL,),
+        next_enqueue_time_ns=now * 10**9,
+        prev_enqueue_time_ns=now * 10**9,
+    )
+    key = taskq.runtime.keys.scheduler("h", 1, "s")
+    redis_server.client.rpush(key, entry.encode())
+    redis_server.client.zadd(taskq.runtime.keys.schedulers, {key: 4_000_000_000})
+    call = taskq.remote("t", queue=queue)
+    handle = taskq.enqueue_workflow(Workflow("w").step("one", call.s()).step("two", call.s(), after="one"))
+    key = taskq.runtime.keys.queue(handle.queue).workflow(handle.id)
+    spec: Any = redis_server.client.hget(key, "spec")
+    redis_server.client.hset(
+        key, mapping={"name": "[b]w[/b] [/nope]", "spec": spec.replace(b'"one"', b'"[red]one[/]"')}
+    )
+
+
+@pytest.mark.usefixtures("hostile")
+async def test_on_every_screen(opened: Open) -> None:
+    async with opened(size=(150, 40)) as person:
+        for number in range(1, len(TOPS) + 1):
+            await person.press(str(number))
+            await person.until(
+                lambda number=number: person.look.found is not None and TOPS[number - 1][0] == person.look.TOP
+            )
+            await person.pilot.pause()
+            nothing_steers(person)
+        await person.press("5")
+        await person.sees("[b]w[/b] [/nope]")
+        await person.press("enter")
+        await person.sees("[red]one[/]")
+        nothing_steers(person)
+        await person.press("enter")
+        await person.sees("step [red]one[/]")
+        nothing_steers(person)
+        await person.press("4")
+        await person.sees("\\x1b]0;owned\\x07")
+        await person.press("enter")
+        await person.sees("Enqueued, the latest first")
+        nothing_steers(person)
+
+
+@pytest.mark.usefixtures("hostile")
+async def test_in_lists_questions_help_and_the_detail_of_a_task(opened: Open) -> None:
+    async with opened(size=(150, 60)) as person:
+        await person.sees("[b]q[/b]")
+        await person.press("d")
+        await person.sees("Delete the queue “[b]q[/b]”")
+        nothing_steers(person)
+        await person.press("escape", "enter")
+        await person.until(lambda: isinstance(person.look, TasksLook) and person.look.found is not None)
+        person.look.action_choose_state(5)  # type: ignore[attr-defined]
+        await person.sees("[red]id", "\\x1b[31m[b]x[/b]")
+        nothing_steers(person)
+        await person.press("d")
+        await person.sees("Delete the task “[red]id” of the queue “[b]q[/b]”?")
+        nothing_steers(person)
+        await person.press("escape", "question_mark")
+        await person.sees("queue [b]q[/b]")
+        nothing_steers(person)
+        await person.press("escape", "enter")
+        await person.until(lambda: isinstance(person.look, TaskLook) and person.look.found is not None)
+        await person.sees("[@click=app.quit]q[/]", "[red]id", "\\u202e")
+        for _ in range(3):
+            nothing_steers(person)
+            await person.press("pagedown")

@@ -1,0 +1,361 @@
+"""One task in a terminal."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from textual.widgets import TextArea
+
+from taskq_core import TaskHandle, TaskQ
+from taskq_core.cli.terminal.places import TaskPlace
+from taskq_core.cli.terminal.task import LINES_MOST, SHOWN_BYTES, TaskLook
+from taskq_core.inspector import AsyncInspector
+from taskq_core.records import TaskInfo
+from taskq_core.wire import TaskState
+from tests.redis_server import RedisServer
+from tests.taskq_core.cli.terminal.conftest import Open, Put
+from tests.taskq_core.cli.terminal.person import Person
+from tests.taskq_django.admin_pages import put
+
+pytestmark = pytest.mark.redis
+ATTEMPT = {
+    "attempt": 1,
+    "worker": "c0ffee",
+    "started": 1_700_000_000_000,
+    "ended": 1_700_000_002_500,
+    "error": "smtplib.SMTPRecipientsRefused",
+    "traceback": 'Traceback (most recent call last):\n  File "tasks.py", line 41, in send\n    mailbox full',
+}
+
+
+@asynccontextmanager
+async def at(opened: Open, handle: TaskHandle[Any], **more: Any) -> AsyncIterator[Person]:
+    """Look at a task, on a terminal that is long enough for all of it."""
+    more.setdefault("size", (100, 60))
+    async with opened(**more) as person:
+        person.look.go(TaskPlace(handle.queue, handle.id))
+        await person.until(lambda: isinstance(person.look, TaskLook) and person.look.found is not None)
+        yield person
+
+
+@pytest.fixture
+def failing(enqueued: Put, redis_server: RedisServer) -> TaskHandle[Any]:
+    """A task that has failed and waits for another attempt."""
+    handle = enqueued("order-7", arguments={"to": "grace@example.com", "lines": [1, 2]}, headers={"tenant": "acme"})
+    put(redis_server, handle, "retry", score=4_000_000_000, retried=3, error_msg="452 mailbox full")
+    fields: dict[str, Any] = {"taskq_attempts": json.dumps(ATTEMPT), "result": '{"tried": true}'}
+    fields["taskq_progress"] = json.dumps(
+        {"done": 3, "total": 10, "message": "third recipient", "at": 1_700_000_000_000}
+    )
+    redis_server.client.hset(f"asynq:{{mail}}:t:{handle.id}", mapping=fields)
+    return handle
+
+
+async def test_all_that_is_known_of_it_is_told(opened: Open, failing: TaskHandle[Any]) -> None:
+    async with at(opened, failing) as person:
+        await person.sees(
+            *("mail:send", "retry", "order-7", "3 of 25", "tenant", "acme"),
+            *("3 of 10 (30 %)", "third recipient", "452 mailbox full", "next attempt"),
+            *("smtplib.SMTPRecipientsRefused", "took 2.5s", 'File "tasks.py", line 41, in send', "mailbox full"),
+            *('"to": "grace@example.com"', '"tried": true'),
+        )
+
+
+async def test_payloads_are_hidden_where_that_is_wanted(opened: Open, failing: TaskHandle[Any]) -> None:
+    """With all that may hold arguments: results, tracebacks, messages of progress, and headers of limits."""
+    async with at(opened, failing, payloads=False) as person:
+        await person.sees("Payload", "hidden", "acme")
+        for secret in ("grace@example.com", '"tried"', "line 41", "third recipient"):
+            assert secret not in person.text
+        await person.press("escape", "enter")
+        await person.sees("page 1 of 1", "hidden")
+        assert "grace@example.com" not in person.text
+        await person.press("slash")
+        await person.types("payload:grace")
+        await person.sees("payloads that are not shown are not searched")
+
+
+async def test_it_scrolls_on_a_small_terminal(opened: Open, failing: TaskHandle[Any]) -> None:
+    async with at(opened, failing, size=(80, 24)) as person:
+        await person.sees("Attempts, the latest first")  # laid out: before, there is no end to go to
+        assert "acme" not in person.text
+        await person.press("end")
+        await person.sees("acme")
+        await person.press("home", "j")
+        await person.misses("acme")
+
+
+async def test_keys_are_offered_as_its_state_allows(opened: Open, failing: TaskHandle[Any], enqueued: Put) -> None:
+    async with at(opened, failing) as person:
+        await person.until(lambda: "Run" in person.foot)  # the keys are drawn a moment after what they are for
+        assert "Delete" in person.foot
+        assert "Cancel" not in person.foot
+        assert "Workflow" not in person.foot
+
+
+@pytest.mark.parametrize(
+    ("key", "told", "after"), [("r", "1 task runs now.", "pending"), ("a", "1 task was archived.", "archived")]
+)
+async def test_it_is_changed_and_seen_in_its_new_state(
+    opened: Open, failing: TaskHandle[Any], key: str, told: str, after: str
+) -> None:
+    async with at(opened, failing) as person:
+        await person.press(key)
+        await person.sees("the task “order-7” of the queue “mail”")
+        await person.press("y")
+        await person.sees(told, f"mail:send  {after}")
+
+
+async def test_once_deleted_one_is_back_where_it_was_listed(
+    opened: Open, failing: TaskHandle[Any], taskq: TaskQ
+) -> None:
+    async with at(opened, failing) as person:
+        await person.press("d")
+        await person.sees("Delete the task “order-7”")
+        await person.press("y")
+        await person.sees("1 task was deleted.", "1 queue, by name")
+
+    assert await AsyncInspector(taskq).count("mail", TaskState.RETRY) == 0
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Actions on tasks wait until this is set."""
+    gate = asyncio.Event()
+    act_on = AsyncInspector.act_on
+
+    async def slowly(self: AsyncInspector, *args: Any, **more: Any) -> Any:
+        await gate.wait()
+        return await act_on(self, *args, **more)
+
+    monkeypatch.setattr(AsyncInspector, "act_on", slowly)
+    return gate
+
+
+@pytest.mark.parametrize(("key", "seen"), [("3", "No worker runs."), ("escape", "1 queue, by name")])
+async def test_an_action_goes_on_when_its_screen_is_left_and_is_told_on_the_one_that_is_shown(
+    opened: Open, failing: TaskHandle[Any], taskq: TaskQ, held: asyncio.Event, key: str, seen: str
+) -> None:
+    async with at(opened, failing) as person:
+        await person.press("d")
+        await person.sees("Delete the task “order-7”")
+        await person.press("y", key)
+        await person.sees(seen)
+        shown = person.look
+
+        held.set()
+        await person.sees("1 task was deleted.")
+        assert person.app.screen is shown, "one stays where one has gone"
+
+    assert await AsyncInspector(taskq).count("mail", TaskState.RETRY) == 0
+
+
+async def test_quitting_in_the_middle_of_an_action_is_asked_twice(
+    opened: Open, failing: TaskHandle[Any], taskq: TaskQ, held: asyncio.Event
+) -> None:
+    async with at(opened, failing) as person:
+        await person.press("a")
+        await person.sees("Archive the task “order-7”")
+        await person.press("y", "escape")
+        await person.sees("1 queue, by name")
+        await person.press("q")
+        await person.sees("Something is still being changed")
+        assert not person.app._exit
+        await person.press("q")
+        await person.until(lambda: not person.app.is_running or person.app._exit)
+
+    held.set()
+    assert await AsyncInspector(taskq).count("mail", TaskState.RETRY) == 1, "it was ended"
+
+
+async def test_quitting_is_not_asked_again_once_an_action_has_ended(
+    opened: Open, failing: TaskHandle[Any], held: asyncio.Event
+) -> None:
+    async with at(opened, failing) as person:
+        await person.press("a")
+        await person.sees("Archive the task “order-7”")
+        await person.press("y", "escape")
+        await person.sees("1 queue, by name")
+        await person.press("q")
+        await person.sees("Something is still being changed")
+        held.set()
+        await person.sees("1 task was archived.")
+        await person.press("q")
+        await person.until(lambda: not person.app.is_running or person.app._exit)
+
+
+async def test_one_that_is_gone_says_so_and_what_was_known_stays(
+    opened: Open, failing: TaskHandle[Any], taskq: TaskQ
+) -> None:
+    async with at(opened, failing) as person:
+        await AsyncInspector(taskq).delete_task("mail", "order-7")
+        await person.press("f5")
+        await person.sees("no task 'order-7' in queue 'mail'", "452 mailbox full")
+        assert person.look.has_class("-stale")
+
+
+async def test_one_that_cannot_be_read_shows_why(opened: Open, enqueued: Put, redis_server: RedisServer) -> None:
+    handle = enqueued("broken")
+    redis_server.client.hset("asynq:{mail}:t:broken", "msg", b"\xff\xfe no message")
+
+    async with at(opened, handle) as person:
+        await person.sees("broken", "fffe 206e", "Message")
+        await person.press("escape", "enter")
+        await person.sees("broken")
+
+
+async def test_a_long_payload_is_cut_and_says_so(opened: Open, enqueued: Put) -> None:
+    handle = enqueued("long", arguments={"text": "x" * 100_000})
+
+    async with at(opened, handle) as person:
+        await person.press("end")
+        await person.sees("The first 65,536 of 100,")
+
+
+@pytest.mark.parametrize("payload", [b"[" * 900 + b"]" * 900, b"[" + b"1," * 20_000 + b"1]"], ids=["deep", "long"])
+async def test_a_payload_of_many_lines_is_cut_and_says_so(opened: Open, taskq: TaskQ, payload: bytes) -> None:
+    """A terminal takes its time for each line; what is nested deeply would have thousands, each longer."""
+    handle = taskq.client.enqueue(taskq.remote("go:task", queue="mail", task_id="deep").s(payload))
+
+    async with at(opened, handle) as person:
+        assert isinstance(person.look, TaskLook)
+        drawn = person.look._shown.plain
+        assert len(drawn.splitlines()) < LINES_MOST + 30
+        assert len(drawn) < 10 * SHOWN_BYTES
+        if payload.startswith(b"[1"):
+            await person.press("end")
+            await person.sees("18,003 more lines")
+
+
+@pytest.fixture
+def waiting(enqueued: Put) -> TaskHandle[Any]:
+    return enqueued("order-8", arguments={"to": "ada", "lines": [1]})
+
+
+async def payload_of(taskq: TaskQ, task_id: str = "order-8") -> Any:
+    task = await AsyncInspector(taskq).task("mail", task_id)
+    assert isinstance(task, TaskInfo)
+    return json.loads(task.payload)
+
+
+async def edits(person: Person, text: str) -> None:
+    """Put another text in place of what stands there, and save it."""
+    await person.press("e")
+    await person.until(lambda: isinstance(person.app.screen.focused, TextArea))
+    area = person.app.screen.focused
+    assert isinstance(area, TextArea)
+    area.text = text
+    await person.press("ctrl+s")
+
+
+async def test_a_payload_is_edited_once_it_fits_and_somebody_means_it(
+    opened: Open, waiting: TaskHandle[Any], taskq: TaskQ
+) -> None:
+    async with at(opened, waiting, size=(80, 24)) as person:
+        await edits(person, '{"to": "grace",')
+        await person.sees("this is no JSON", "Save (Ctrl-S)")
+        area = person.app.screen.query_one(TextArea)
+        area.text = '{"to": "grace", "lines": [1, 2]}'
+        await person.press("ctrl+s")
+        await person.sees("Replace the payload of the task “order-8” of the queue “mail”?", "24 bytes become 28")
+        await person.press("n")
+        await person.sees('"to": "grace", "lines": [1, 2]', "Save (Ctrl-S)")
+        assert (await payload_of(taskq))["to"] == "ada"
+
+        await person.press("ctrl+s")
+        await person.sees("Replace the payload")
+        await person.press("y")
+        await person.sees("The payload was changed.", '"grace"')
+
+    assert await payload_of(taskq) == {"to": "grace", "lines": [1, 2]}
+
+
+async def test_a_payload_is_checked_as_its_task_would(opened: Open, taskq: TaskQ, waiting: TaskHandle[Any]) -> None:
+    @taskq.task(name="mail:send")
+    def send(to: str, lines: list[int]) -> None: ...
+
+    async with at(opened, waiting) as person:
+        await edits(person, '{"to": "grace", "lines": ["x"]}')
+        await person.sees("lines:", "int", "Save (Ctrl-S)")
+        await person.press("escape")
+        await person.sees("Escape once more leaves it")
+        await person.press("escape")
+        await person.misses("Save (Ctrl-S)")
+
+    assert await payload_of(taskq) == {"to": "ada", "lines": [1]}
+
+
+async def test_what_somebody_else_has_changed_is_not_overwritten(
+    opened: Open, taskq: TaskQ, waiting: TaskHandle[Any]
+) -> None:
+    """What was typed is there still."""
+    async with at(opened, waiting) as person:
+        await edits(person, '{"to": "grace"}')
+        await person.sees("Replace the payload")
+        await AsyncInspector(taskq).update_payload("mail", "order-8", b'{"to":"other"}')
+        await person.press("y")
+        await person.sees("its payload is another by now", "Save (Ctrl-S)", '{"to": "grace"}')
+
+    assert await payload_of(taskq) == {"to": "other"}
+
+
+async def test_what_is_not_editable_is_not_offered(
+    opened: Open, taskq: TaskQ, waiting: TaskHandle[Any], enqueued: Put
+) -> None:
+    raw = taskq.client.enqueue(taskq.remote("go:task", queue="mail", task_id="raw").s(b"\x00\xff"))
+    for handle, config in ((raw, {}), (waiting, {"payloads": False}), (waiting, {"read_only": True})):
+        async with at(opened, handle, **config) as person:
+            await person.until(lambda: "Back" in person.foot)
+            assert "Edit" not in person.foot
+            await person.press("e")
+            assert person.app.screen is person.look
+
+
+async def test_what_a_terminal_obeys_is_spelled_out_in_what_is_edited(opened: Open, taskq: TaskQ) -> None:
+    """In JSON, where that is the same; other text is not edited here."""
+    hostile = "\x1b]52;c;aGk=\x07 \u009b31m \u202e"
+    payload = json.dumps({"to": hostile}, ensure_ascii=False).encode()  # ESC is escaped, the others are not
+    handles = [
+        taskq.client.enqueue(taskq.remote("go:task", queue="mail", task_id=name).s(data))
+        for name, data in (("order-8", payload), ("text", hostile.encode()))
+    ]
+
+    async with at(opened, handles[0], size=(80, 24)) as person:
+        await person.press("e")
+        await person.sees("Save (Ctrl-S)")
+        area = person.app.screen.query_one(TextArea)
+        assert all(line.isprintable() for line in area.text.split("\n"))
+        area.text = area.text.replace("52", "53")
+        await person.press("ctrl+s")
+        await person.sees("Replace the payload")
+        await person.press("y")
+        await person.sees("The payload was changed.")
+    async with at(opened, handles[1]) as person:
+        await person.press("e")
+        await person.sees("holds characters that a terminal obeys")
+        assert person.app.screen is person.look
+
+    assert await payload_of(taskq) == {"to": hostile.replace("52", "53")}
+
+
+async def test_there_is_room_to_edit_on_the_smallest_terminal(opened: Open, waiting: TaskHandle[Any]) -> None:
+    async with at(opened, waiting, size=(40, 10)) as person:
+        await person.press("e")
+        await person.sees("Ctrl-S checks it", '"to": "ada"')
+
+
+async def test_bytes_that_are_no_text_are_spelled_out(opened: Open, taskq: TaskQ) -> None:
+    handle = taskq.client.enqueue(taskq.remote("go:task", queue="mail", task_id="raw").s(b"\x00\xffabc"))
+
+    async with at(opened, handle) as person:
+        await person.sees("\\x00\\xffabc")
+
+
+async def test_the_id_is_copied(opened: Open, failing: TaskHandle[Any]) -> None:
+    async with at(opened, failing) as person:
+        await person.press("y")
+        await person.sees("The id is on the clipboard")
+        assert person.app.clipboard == "order-7"

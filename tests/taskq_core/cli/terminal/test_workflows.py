@@ -1,0 +1,148 @@
+"""Workflows in a terminal: listed, as trees, and what is done to them."""
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.cli.terminal.places import TaskPlace, WorkflowPlace
+from taskq_core.cli.terminal.task import TaskLook
+from taskq_core.cli.terminal.workflow import StepLook, WorkflowLook
+from taskq_core.cli.terminal.workflows import WorkflowsLook
+from taskq_core.workflow import WorkflowHandle, WorkflowState
+from tests.browser.scene import TIMED_OUT, Scene
+from tests.redis_server import RedisServer
+from tests.taskq_core.cli.terminal.conftest import Open
+from tests.taskq_core.cli.terminal.person import Person
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def handle(taskq: TaskQ, redis_server: RedisServer) -> WorkflowHandle:
+    """A workflow in the middle: a step that has succeeded, one that failed, and a group that runs."""
+    return Scene(redis_server, taskq).workflow
+
+
+async def listed(person: Person) -> WorkflowsLook:
+    await person.press("5")
+    await person.until(lambda: isinstance(person.look, WorkflowsLook) and person.look.found is not None)
+    assert isinstance(person.look, WorkflowsLook)
+    return person.look
+
+
+async def whole(person: Person, handle: WorkflowHandle) -> WorkflowLook:
+    person.look.go(WorkflowPlace(handle.queue, handle.id))
+    await person.until(lambda: isinstance(person.look, WorkflowLook) and person.look.found is not None)
+    assert isinstance(person.look, WorkflowLook)
+    return person.look
+
+
+async def test_workflows_are_listed_with_how_far_they_are(opened: Open, handle: WorkflowHandle) -> None:
+    async with opened(size=(130, 24)) as person:
+        await listed(person)
+        await person.sees("order-48217", "running", "11/18", "1 workflow running, 0 ended", handle.id)
+
+
+@pytest.mark.usefixtures("handle")
+async def test_they_are_chosen_by_state_and_found_by_a_text(opened: Open) -> None:
+    async with opened(size=(100, 24)) as person:
+        look = await listed(person)
+        await person.press("right", "right")
+        await person.until(lambda: look.state is WorkflowState.SUCCEEDED)
+        await person.sees("No workflow that was read fits.")
+        await person.pilot.click("#chip-0")
+        await person.sees("order-48217")
+        await person.press("slash")
+        await person.types("nothing")
+        await person.sees("filter: nothing", "No workflow that was read fits.")
+        await person.press("escape")
+        await person.sees("order-48217")
+
+
+async def test_there_may_be_none(opened: Open) -> None:
+    async with opened() as person:
+        await listed(person)
+        await person.sees("There is no workflow.")
+
+
+async def test_its_steps_stand_as_a_tree(opened: Open, handle: WorkflowHandle) -> None:
+    async with opened(size=(140, 30)) as person:
+        await whole(person, handle)
+        names = [cells[0].strip() for cells in person.cells]
+
+        assert names[:4] == ["reserve", "├─ charge", "├─ pictures", "├─ pick"]
+        assert names[4] == "│  pack"
+        assert any(name.startswith("└─ receipt") or "receipt  after" in name for name in names)
+        await person.sees("started 8/12, 1 failed", TIMED_OUT[:20], "order-48217")
+
+
+async def test_a_group_shows_its_members_page_by_page_or_those_that_failed(
+    opened: Open, handle: WorkflowHandle
+) -> None:
+    async with opened(size=(120, 14)) as person:
+        await whole(person, handle)
+        await person.press("down", "down", "enter")
+        await person.until(lambda: isinstance(person.look, StepLook) and person.look.found is not None)
+        first = [cells[0].strip() for cells in person.cells]
+        assert first[0] == "0"
+        assert len(first) < 12
+        await person.press("n")
+        await person.until(lambda: [cells[0].strip() for cells in person.cells] != first)
+        await person.press("f")
+        await person.until(lambda: [cells[0].strip() for cells in person.cells] == ["3"])
+        await person.sees("image file is truncated", "1 of 1 that have failed")
+        await person.press("enter")
+        await person.until(lambda: isinstance(person.look, TaskLook))
+        await person.sees(f"task {handle.id}.pictures.3")
+
+
+async def test_a_step_tells_what_it_returned_and_leads_to_its_task(opened: Open, handle: WorkflowHandle) -> None:
+    async with opened(size=(120, 24)) as person:
+        await whole(person, handle)
+        await person.press("enter")
+        await person.until(lambda: isinstance(person.look, StepLook) and person.look.found is not None)
+        await person.sees("step reserve", '{"reserved":2}')
+        await person.press("o")
+        await person.until(lambda: isinstance(person.look, TaskLook) and person.look.found is not None)
+
+
+async def test_a_task_that_is_a_step_leads_to_its_workflow(opened: Open, handle: WorkflowHandle) -> None:
+    async with opened() as person:
+        person.look.go(TaskPlace(handle.queue, f"{handle.id}.reserve"))
+        await person.until(lambda: isinstance(person.look, TaskLook) and person.look.found is not None)
+        await person.until(lambda: "Workflow" in person.foot)
+        await person.press("w")
+        await person.until(lambda: isinstance(person.look, WorkflowLook) and person.look.found is not None)
+        await person.sees("workflow order-48217")
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+async def test_one_is_cancelled_once_that_is_confirmed(opened: Open, handle: WorkflowHandle, is_listed: bool) -> None:
+    async with opened(size=(100, 24)) as person:
+        await (listed(person) if is_listed else whole(person, handle))
+        await person.press("c")
+        await person.sees("Cancel the workflow “order-48217”", "Of its 18 steps")
+        await person.press("enter")
+        await person.misses("Cancel the workflow “order-48217”")
+        assert (await handle.agraph()).info.state is WorkflowState.RUNNING
+
+        await person.press("c")
+        await person.sees("Cancel the workflow “order-48217”")
+        await person.press("y")
+        await person.sees("is cancelled.")
+        assert (await handle.agraph()).info.state is WorkflowState.CANCELLED
+
+        await person.press("c")
+        await person.sees("had ended already.")
+
+
+async def test_what_failed_is_run_again_once_that_is_confirmed(opened: Open, handle: WorkflowHandle) -> None:
+    async with opened(size=(100, 24)) as person:
+        await whole(person, handle)
+        await person.press("r")
+        await person.sees("Run what failed of the workflow “order-48217”", "again (2)")
+        await person.press("n")
+        await person.misses("Run what failed")
+        await person.press("r")
+        await person.sees("Run what failed")
+        await person.press("y")
+        await person.sees("Of the workflow “order-48217”")

@@ -1,0 +1,144 @@
+"""`taskq dash`: what it takes, and what it says where it cannot draw."""
+
+import contextlib
+import io
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from datetime import timedelta
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.cli.dash import background
+from taskq_core.cli.terminal.app import DashApp
+from taskq_core.cli.terminal.desk import DashConfig
+from tests.redis_server import RedisServer
+from tests.taskq_core.cli.conftest import Run
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[DashConfig]:
+    """With a terminal: how the dashboard was begun, in place of beginning it."""
+    begun: list[DashConfig] = []
+    monkeypatch.setattr(DashApp, "run", lambda self: begun.append(self.desk.config))
+    monkeypatch.setattr("taskq_core.cli.dash.has_terminal", lambda: True)
+    return begun
+
+
+def test_it_looks_every_two_seconds_and_changes_things_unless_told_otherwise(run: Run, begun: list[DashConfig]) -> None:
+    run("dash")
+
+    assert begun == [DashConfig(refresh=timedelta(seconds=2), read_only=False, payloads=True, theme="dark")]
+
+
+def test_it_takes_options(run: Run, begun: list[DashConfig]) -> None:
+    run("dash", "--refresh", "0.5", "--read-only", "--hide-payloads", "--theme", "light")
+
+    assert begun == [DashConfig(refresh=timedelta(seconds=0.5), read_only=True, payloads=False, theme="light")]
+
+
+@pytest.mark.parametrize("seconds", ["0.1", "0", "-1", "3601", "soon", "nan"])
+def test_an_interval_out_of_bounds_is_refused(run: Run, begun: list[DashConfig], seconds: str) -> None:
+    result = run("dash", "--refresh", seconds, status=None)
+
+    assert result.exit_code in (1, 2)
+    assert begun == []
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [("", "dark"), ("15;0", "dark"), ("0;15", "light"), ("0;default;15", "light"), ("0;7", "light"), ("?", "dark")],
+)
+def test_colours_go_by_what_the_terminal_says(
+    run: Run, begun: list[DashConfig], monkeypatch: pytest.MonkeyPatch, told: str, found: str
+) -> None:
+    monkeypatch.setenv("COLORFGBG", told)
+
+    run("dash")
+
+    assert background(told) == found
+    assert begun[0].theme == found
+
+
+def test_colours_can_be_forbidden(run: Run, begun: list[DashConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "")
+
+    run("dash", "--color", "never")
+    assert os.environ["NO_COLOR"] == "1"
+    run("dash", "--color", "always")
+    assert "NO_COLOR" not in os.environ
+
+    assert len(begun) == 2
+
+
+def test_without_a_terminal_it_says_so(run: Run) -> None:
+    result = run("dash", status=1)
+
+    assert "taskq: taskq dash needs a terminal to draw on; taskq stats says how things stand anywhere" in result.stderr
+
+
+def test_it_writes_no_json(run: Run) -> None:
+    assert "taskq dash writes no JSON; taskq stats --json does" in run("dash", "--json", status=2).stderr
+
+
+def test_without_the_extra_it_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "textual" or ".cli.terminal" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "textual", None)
+
+    result = run("dash", status=1)
+
+    assert "taskq dash needs a package that is not installed: pip install 'taskq-asynq[dash]'" in result.stderr
+
+
+def test_nothing_of_it_is_loaded_by_other_commands() -> None:
+    code = "import sys, taskq_core.cli.command; sys.exit('textual' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_it_draws_on_a_real_terminal_and_leaves_it_as_it_was(redis_server: RedisServer) -> None:
+    """A process of its own: what it draws, the key that ends it, and its exit status."""
+    with contextlib.closing(TaskQ(redis_server.unix_url)) as taskq:
+        taskq.client.enqueue(taskq.remote("mail:send", queue="mail-of-the-shop").s())
+    master, slave = pty.openpty()
+    environment = {
+        **os.environ,
+        "TASKQ_URL": redis_server.unix_url,
+        "TERM": "xterm-256color",
+        "COLUMNS": "80",
+        "LINES": "24",
+    }
+    command = [sys.executable, "-m", "taskq_core", "dash"]
+    process = subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
+    )
+    os.close(slave)
+    try:
+        drawn = _read_until(master, b"mail-of-the-shop")
+        assert b"\x1b[?1049h" in drawn, "it draws on a screen of its own"
+        os.write(master, b"q")
+        rest = _read_until(master, b"\x1b[?1049l")
+        assert b"Traceback" not in drawn + rest
+        assert process.wait(30) == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        os.close(master)
+
+
+def _read_until(master: int, part: bytes) -> bytes:
+    deadline, found = time.monotonic() + 60, io.BytesIO()
+    while part not in found.getvalue():
+        assert time.monotonic() < deadline, found.getvalue()[-2000:]
+        if select.select([master], [], [], 1)[0]:
+            found.write(os.read(master, 65536))
+    return found.getvalue()

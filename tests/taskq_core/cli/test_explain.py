@@ -1,0 +1,46 @@
+"""`taskq explain`, and the codes that lead to it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from taskq_core.explanations import EXPLANATIONS
+from tests.taskq_core.cli.conftest import Run
+
+RunJson = Callable[..., Any]
+
+
+def test_it_tells_what_an_error_means_and_what_helps(run: Run) -> None:
+    lines = run("explain", "queue-not-found").stdout.splitlines()
+
+    assert lines[0] == "queue-not-found (QueueNotFoundError)"
+    assert lines[2] == "  means  No queue of this name is known."
+    assert [line.split()[0] for line in lines if line[:2] == "  " and line[2] != " "] == ["means", "cause", "cure"]
+    assert run("explain", "QueueNotFoundError").stdout.splitlines() == lines
+
+
+def test_as_a_document(run_json: RunJson) -> None:
+    document = run_json("explain", "eviction")
+
+    assert (document["code"], document["name"]) == ("eviction", None)
+    assert "noeviction" in document["cure"]
+
+
+def test_without_a_code_it_lists_all(run: Run, run_json: RunJson) -> None:
+    text = run("explain").stdout
+
+    assert [code for code in EXPLANATIONS if f"\n  {code} " not in text] == []
+    assert [each["code"] for each in run_json("explain")["errors"]] == list(EXPLANATIONS)
+
+
+def test_an_unknown_code_is_answered_with_the_nearest(run: Run) -> None:
+    assert "did you mean 'queue-full'" in run("explain", "queue-ful", status=2).stderr
+    assert "taskq explain lists all" in run("explain", "zzzz", status=2).stderr
+
+
+@pytest.mark.redis
+def test_a_failure_names_its_code(run: Run, run_json: RunJson) -> None:
+    assert run("queue", "pause", "absent", status=1).stderr.rstrip().endswith("[queue-not-found]")
+    document = run_json("queue", "pause", "absent", status=1)
+    assert document["queues"][0]["code"] == "queue-not-found"

@@ -1,0 +1,669 @@
+"""What Prometheus is told of queues, what a scrape costs, and what becomes of it without Redis."""
+
+import asyncio
+import gzip
+import re
+import time
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+
+from taskq_core import ConfigurationError, TaskQ
+from taskq_core.broker import operations
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.exporter import Exporter, ExporterConfig, folding
+from taskq_core.exporter.folding import Places, Together
+from taskq_core.exporter.series import OTHER
+from taskq_core.inspector import Inspector
+from taskq_core.wire import ServerInfo
+from taskq_core.wire.tallies import BOUNDS_S, TypeTally
+from taskq_fastapi.dashboard.charts import MEASURES
+from tests.redis_server import RedisServer, start_cluster
+from tests.relay import Relay
+from tests.taskq_core.exporter.scraping import HandClock, Scraped, scrape
+from tests.taskq_core.worker.conftest import Runner, until
+from tests.test_docs import table
+
+pytestmark = pytest.mark.redis
+
+PAGE = "reference/exporter.md"
+OF_ASYNQ = {
+    "asynq_tasks_enqueued_total": ("gauge", {"queue", "state"}),
+    "asynq_queue_size": ("gauge", {"queue"}),
+    "asynq_queue_latency_seconds": ("gauge", {"queue"}),
+    "asynq_queue_memory_usage_approx_bytes": ("gauge", {"queue"}),
+    "asynq_tasks_processed_total": ("counter", {"queue"}),
+    "asynq_tasks_failed_total": ("counter", {"queue"}),
+    "asynq_queue_paused_total": ("gauge", {"queue"}),
+}
+"""What Asynq's own exporter tells: kind and labels."""
+
+
+def fresh(app: TaskQ, **values: Any) -> Exporter:
+    """An exporter that has read nothing yet."""
+    return Exporter(app, ExporterConfig(**values))
+
+
+def runs(seconds: float, count: int = 1, *, failed: int = 0, archived: int = 0) -> TypeTally:
+    tally = TypeTally.empty()
+    tally.processed, tally.failed, tally.archived, tally.total_ms = count, failed, archived, seconds * 1000 * count
+    tally.buckets[BOUNDS_S.index(seconds)] = count
+    return tally
+
+
+async def hand_in(app: TaskQ, call: int, queue: str = "default", **types: TypeTally) -> None:
+    """Tell of runs, as a worker does."""
+    keys = app.runtime.keys.queue(queue)
+    assert await app.runtime.async_runner.run(operations.tally(keys, 500_000, types, owner="w1", call=call)) == 1
+
+
+async def present(app: TaskQ, count: int) -> None:
+    """Have worker processes say that they live."""
+    for number in range(count):
+        info = ServerInfo(host="h", pid=number, server_id="s", concurrency=3, queues={"default": 1})
+        key = f"asynq:servers:{{h:{number}:s}}"
+        for words in (("SET", key, info.encode()), ("ZADD", "asynq:servers", time.time() + 60, key)):
+            await app.runtime.async_runner.run(operations.Operation(words[0], None, (words[1],), words, str))
+
+
+async def fill(app: TaskQ) -> None:
+    """Put tasks into all states but active and completed, and pause a queue."""
+    for _ in range(3):
+        await app.remote("plain").adelay()
+    await app.remote("late", run_after=3600).adelay()
+    for number in range(4):
+        await app.remote("one", aggregate=f"g{number % 2}").adelay()
+    await app.remote("elsewhere", queue="low").adelay()
+    inspector = Inspector(app)
+    (task, *_) = inspector.tasks("default", "pending").tasks
+    inspector.archive_task("default", task.id)
+    inspector.pause("low")
+
+
+async def test_the_names_kinds_and_labels_are_those_of_asynq(app: TaskQ) -> None:
+    await fill(app)
+
+    found = await scrape(fresh(app))
+
+    for name, (kind, labels) in OF_ASYNQ.items():
+        assert found.kinds[name] == kind
+        assert {frozenset(dict(each)) for each in found.samples[name]} == {frozenset(labels)}, name
+
+
+async def test_tasks_are_told_by_queue_and_state_those_in_groups_too(app: TaskQ) -> None:
+    await fill(app)
+
+    found = await scrape(fresh(app))
+
+    told = found.samples["asynq_tasks_enqueued_total"]
+    sizes = {dict(each)["state"]: value for each, value in told.items() if dict(each)["queue"] == "default"}
+    assert sizes == {
+        "active": 0,
+        "pending": 2,
+        "scheduled": 1,
+        "retry": 0,
+        "archived": 1,
+        "completed": 0,
+        "aggregating": 4,
+    }
+    assert found.by("asynq_queue_size", "queue") == {"default": 8, "low": 1}
+    assert found.by("asynq_queue_paused_total", "queue") == {"default": 0, "low": 1}
+    assert found.by("taskq_queue_groups", "queue") == {"default": 2, "low": 0}
+    assert found.of("asynq_queue_latency_seconds", queue="default") > 0
+    assert found.of("asynq_queue_memory_usage_approx_bytes", queue="default") > 500
+    assert found.of("taskq_up") == 1
+
+
+async def test_an_empty_redis_is_up(app: TaskQ) -> None:
+    found = await scrape(fresh(app))
+
+    assert (found.of("taskq_up"), found.of("taskq_workers")) == (1, 0)
+    assert "asynq_queue_size" not in found.samples
+
+
+async def test_what_ran_is_told_by_task_type_with_how_long_it_took(app: TaskQ) -> None:
+    await app.remote("plain").adelay()
+    await hand_in(app, 1, fast=runs(0.01, 8, failed=2), slow=runs(10, 1, failed=1, archived=1))
+    await hand_in(app, 2, fast=runs(0.25, 2))
+
+    found = await scrape(fresh(app))
+
+    assert found.by("taskq_tasks_processed_total", "type") == {"fast": 10, "slow": 1}
+    assert found.by("taskq_tasks_failed_total", "type") == {"fast": 2, "slow": 1}
+    assert found.by("taskq_tasks_archived_total", "type") == {"fast": 0, "slow": 1}
+    buckets = {
+        dict(labels)["le"]: value
+        for labels, value in found.samples["taskq_task_duration_seconds_bucket"].items()
+        if dict(labels)["type"] == "fast"
+    }
+    assert (buckets["0.005"], buckets["0.01"], buckets["0.1"], buckets["0.25"], buckets["+Inf"]) == (0, 8, 8, 10, 10)
+    assert found.of("taskq_task_duration_seconds_count", queue="default", type="fast") == 10
+    assert found.of("taskq_task_duration_seconds_sum", queue="default", type="fast") == pytest.approx(0.58)
+
+
+async def test_counters_go_on_in_an_exporter_that_starts_anew_and_over_midnight(
+    app: TaskQ, redis_server: RedisServer
+) -> None:
+    """They are those since ever, not those of the day, which begin anew."""
+    await app.remote("plain").adelay()
+    keys = app.runtime.keys.queue("default")
+    await hand_in(app, 1, plain=runs(0.01, 5))
+    redis_server.client.mset({keys.processed: 50, keys.failed: 5})
+
+    before = await scrape(fresh(app))
+    redis_server.client.mset({keys.processed: 51, keys.daily_processed(0): 1})
+    await hand_in(app, 2, plain=runs(0.01, 1))
+    after = await scrape(fresh(app))
+
+    for name in ("asynq_tasks_processed_total", "taskq_tasks_processed_total"):
+        (one,), (two,) = before.samples[name].values(), after.samples[name].values()
+        assert two == one + 1, name
+    assert after.of("asynq_tasks_failed_total", queue="default") == 5
+
+
+def stuff(server: RedisServer, queues: int, tasks: int, groups: int) -> None:
+    """Put names of tasks and groups into queues, without the tasks themselves."""
+    pipeline = server.client.pipeline()
+    for queue in (f"q{number}" for number in range(queues)):
+        pipeline.sadd("asynq:queues", queue)
+        for chunk in range(0, tasks, 1000):
+            pipeline.rpush(f"asynq:{{{queue}}}:pending", *(f"t{chunk + each}" for each in range(1000)))
+        for group in range(groups):
+            pipeline.sadd(f"asynq:{{{queue}}}:groups", f"g{group}")
+            pipeline.zadd(f"asynq:{{{queue}}}:g:g{group}", {"m": 1})
+    pipeline.execute()
+
+
+async def test_what_a_scrape_costs_goes_by_queues_and_not_by_tasks_or_groups(
+    app: TaskQ, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the calls nor what the scripts do inside Redis."""
+    calls: list[str] = []
+    run = AsyncRunner.run
+
+    async def counted(self: AsyncRunner, operation: Any, **more: Any) -> Any:
+        calls.append(operation.name)
+        return await run(self, operation, **more)
+
+    monkeypatch.setattr(AsyncRunner, "run", counted)
+
+    async def cost() -> tuple[int, int]:
+        calls.clear()
+        redis_server.command("CONFIG", "RESETSTAT")
+        found = await scrape(fresh(app))
+        stats: Any = redis_server.client.info("commandstats")
+        assert found.of("taskq_up") == 1
+        inside = sum(each["calls"] for name, each in stats.items() if not name.startswith(("cmdstat_c", "cmdstat_i")))
+        return len(calls), inside
+
+    stuff(redis_server, queues=2, tasks=1000, groups=1100)
+    await cost()  # which loads the scripts
+    small = await cost()
+    stuff(redis_server, queues=2, tasks=100_000, groups=10_000)
+    large = await cost()
+    told = await scrape(fresh(app))
+    stuff(redis_server, queues=4, tasks=1000, groups=0)
+    more_queues = await cost()
+
+    assert large == small
+    assert small[0] == 3 + 3 * 2, "names, workers and schedulers; three a queue"
+    assert more_queues[0] == 3 + 3 * 4
+    assert told.of("asynq_tasks_enqueued_total", queue="q0", state="aggregating") == 10_000
+    assert told.of("asynq_tasks_enqueued_total", queue="q0", state="pending") == 101_000
+
+
+async def test_workers_are_read_together_however_many_there_are(app: TaskQ, redis_server: RedisServer) -> None:
+    await app.remote("plain").adelay()
+    await present(app, 50)
+    redis_server.client.delete("asynq:servers:{h:1:s}")  # one that just went
+    redis_server.client.set("asynq:servers:{h:0:s}", b"\xff\xff")
+    redis_server.command("CONFIG", "RESETSTAT")
+
+    found = await scrape(fresh(app))
+
+    stats: Any = redis_server.client.info("commandstats")
+    assert stats["cmdstat_mget"]["calls"] == 2, "the counters of the queue, and the workers"
+    assert "cmdstat_get" not in stats
+    assert found.of("taskq_workers") == 48
+    assert found.by("taskq_queue_worker_slots", "queue") == {"default": 144}
+
+
+async def test_scrapes_at_the_same_time_share_one_reading(app: TaskQ) -> None:
+    await fill(app)
+    exporter = fresh(app)
+
+    found = await asyncio.gather(*(scrape(exporter) for _ in range(20)))
+
+    assert {each.of("asynq_queue_size", queue="default") for each in found} == {8}
+    assert found[-1].of("taskq_exporter_readings_total") == 1
+    assert found[-1].of("taskq_exporter_scrapes_total") == 20
+
+
+async def test_a_reading_serves_scrapes_for_a_second(app: TaskQ) -> None:
+    clock = HandClock()
+    exporter = Exporter(app, clock=clock)
+
+    sizes = []
+    for passed_s in (0, 0.9, 0.2):
+        await app.remote("plain").adelay()
+        clock.advance(passed_s)
+        sizes.append((await scrape(exporter)).of("asynq_queue_size", queue="default"))
+
+    assert sizes == [1, 1, 3]
+
+
+async def test_without_redis_it_says_so_at_once_and_goes_on_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    """It answers all the same, without series of queues rather than with old ones, and complains once."""
+    clock = HandClock()
+    with RedisServer(tcp=True) as server:
+        app = TaskQ(server.url)
+        await app.remote("plain").adelay()
+        exporter = Exporter(app, clock=clock)
+
+        async def told() -> Scraped:
+            clock.advance(2)
+            return await scrape(exporter)
+
+        async def is_up() -> bool:
+            return (await told()).of("taskq_up") == 1  # a scrape after a failure does not wait for long
+
+        before = await told()
+        server.kill()
+        without = [await told(), await told()]
+        server.start()
+        await until(is_up)
+        after = await scrape(exporter)
+        await app.aclose()
+
+    assert "asynq_queue_size" in before.samples
+    assert [each.of("taskq_up") for each in without] == [0, 0]
+    assert not [name for each in without for name in each.samples if name.startswith("asynq_")]
+    assert 1 <= after.of("taskq_exporter_failures_total") <= 2, "one that took long is shared by the next"
+    assert caplog.text.count("queues cannot be read") == 1
+
+
+async def test_a_connection_that_breaks_does_not_mean_that_redis_is_away(redis_server: RedisServer) -> None:
+    with Relay(redis_server.socket_path) as relay:
+        app = TaskQ(relay.url)
+        relay.drop_reply_to(b"SMEMBERS", times=2)
+
+        found = await scrape(fresh(app))
+        await app.aclose()
+
+    assert (found.of("taskq_up"), relay.trapped) == (1, 2)
+
+
+async def test_a_redis_that_does_not_answer_holds_up_no_scrape() -> None:
+    """Nor does it take the reading that goes on with it: the next scrape has its answer."""
+    with RedisServer(tcp=True) as server:
+        app = TaskQ(server.url)
+        await app.remote("plain").adelay()
+        exporter = fresh(app, timeout=30)
+        server.pause()
+        hung = await scrape(exporter, wait_s=0.6)  # half a second less than it waits
+        server.resume()
+        back = await scrape(exporter)
+        late = fresh(app, timeout=0.05)
+        server.pause()
+        refused = await scrape(late)
+        server.resume()
+        await exporter.close()
+        await late.close()
+        await app.aclose()
+
+    assert (hung.of("taskq_up"), back.of("taskq_up"), refused.of("taskq_up")) == (0, 1, 0)
+    assert back.of("taskq_exporter_readings_total") == 1
+    assert refused.of("taskq_exporter_failures_total") == 1
+
+
+async def test_queues_on_all_nodes_of_a_cluster_are_told() -> None:
+    with start_cluster(3) as nodes:
+        app = TaskQ(f"redis+cluster://127.0.0.1:{nodes[0].port}")
+        for number in range(6):
+            await app.remote("plain", queue=f"q{number}").adelay()
+        await present(app, 4)
+
+        found = await scrape(fresh(app))
+        await app.aclose()
+
+    assert found.by("asynq_queue_size", "queue") == {f"q{number}": 1 for number in range(6)}
+    assert found.of("taskq_workers") == 4, "their keys are on several nodes"
+
+
+async def test_a_damaged_queue_says_so_and_hides_no_other(app: TaskQ, redis_server: RedisServer) -> None:
+    await app.remote("plain").adelay()
+    await app.remote("plain", queue="low").adelay()
+    redis_server.client.set("asynq:{low}:archived", "x")
+    redis_server.client.set("taskq:{default}:totals", "x")
+
+    found = await scrape(fresh(app))
+
+    assert found.by("taskq_queue_damaged", "queue") == {"default": 0, "low": 1}
+    assert found.by("asynq_queue_size", "queue") == {"default": 1}
+
+
+async def test_queues_and_types_beyond_the_most_are_told_together(app: TaskQ) -> None:
+    for number, queue in enumerate(("a", "b", "c", "d")):
+        for _ in range(number + 1):
+            await app.remote("plain", queue=queue).adelay()
+        await hand_in(app, 1, queue, one=runs(0.01, 1), two=runs(0.01, 10))
+
+    found = await scrape(fresh(app, max_queues=2, max_types=1))
+
+    assert found.by("asynq_queue_size", "queue") == {"a": 1, "b": 2, "_other": 7}
+    assert found.samples["taskq_tasks_processed_total"] == {
+        (("queue", "a"), ("type", "one")): 1,
+        (("queue", "a"), ("type", "_other")): 10,
+        (("queue", "b"), ("type", "_other")): 11,
+        (("queue", "_other"), ("type", "_other")): 22,
+    }
+    assert found.by("taskq_exporter_folded", "label") == {"queue": 2, "type": 5}
+
+
+COUNTERS = ("asynq_tasks_processed_total", "asynq_tasks_failed_total", "taskq_tasks_processed_total")
+
+
+async def test_what_is_told_together_never_falls_whatever_leaves_it(app: TaskQ, redis_server: RedisServer) -> None:
+    """Prometheus would take all of it for what was added since."""
+    clock = HandClock()
+    exporter = Exporter(app, ExporterConfig(max_queues=2, max_types=2), clock=clock)
+    client, keys = redis_server.client, app.runtime.keys
+    for queue in "abcd":
+        await app.remote("plain", queue=queue).adelay()
+        client.mset({keys.queue(queue).processed: 100, keys.queue(queue).failed: 10})
+        await hand_in(app, 1, queue, one=runs(0.01, 10), two=runs(0.01, 20))
+
+    async def others() -> dict[tuple[str, Any], float]:
+        clock.advance(2)
+        found = await scrape(exporter)
+        return {
+            (name, labels): value
+            for name in (*COUNTERS, "taskq_task_duration_seconds_bucket", "taskq_task_duration_seconds_count")
+            for labels, value in found.samples[name].items()
+            if OTHER in dict(labels).values()
+        }
+
+    told = [await others()]
+    client.delete("asynq:{c}:processed", "taskq:{c}:totals")  # its counters begin anew
+    told.append(await others())
+    client.set(keys.queue("c").processed, 7)
+    told.append(await others())
+    client.set("asynq:{d}:archived", "x")  # it is damaged, and then mended
+    told.append(await others())
+    client.delete("asynq:{d}:archived")
+    told.append(await others())
+    client.srem("asynq:queues", "a")  # which gives its place to c
+    told.append(await others())
+    client.sadd("asynq:queues", "a")  # and comes back when it has none
+    told.append(await others())
+    client.srem("asynq:queues", "d")
+    told.append(await others())
+    client.incrby(keys.queue("a").processed, 5)
+    told.append(await others())
+
+    for before, after in pairwise(told):
+        for key in before.keys() & after.keys():
+            assert after[key] >= before[key], key
+    processed = [each[COUNTERS[0], (("queue", OTHER),)] for each in told]
+    assert processed == [200, 200, 207, 207, 207, 207, 207, 207, 212], "what ran is counted, and once"
+    of_types = [each.get((COUNTERS[2], (("queue", OTHER), ("type", OTHER)))) for each in told]
+    assert of_types[:5] == [60, 60, 60, None, 60], "none while none can be read"
+
+
+@pytest.mark.parametrize("damage", ["damaged", "refused"])
+async def test_what_could_not_be_read_at_first_adds_what_comes_after_it_can(
+    app: TaskQ, redis_server: RedisServer, damage: str
+) -> None:
+    """Its history would be taken for runs of one moment."""
+    client, keys, clock = redis_server.client, app.runtime.keys, HandClock()
+    for queue in "abc":
+        await app.remote("plain", queue=queue).adelay()
+        client.set(keys.queue(queue).processed, 100)
+        await hand_in(app, 1, queue, one=runs(0.01, 10))
+    kept = client.dump("asynq:{c}:pending")
+    assert isinstance(kept, bytes)
+    client.delete("asynq:{c}:pending")
+    rights = ["on", ">secret", "+@all", "&*", "resetkeys"]
+    rights += ["~*"] if damage == "damaged" else ["~asynq:{[ab]}:*", "~taskq:{[ab]}:*", "~asynq:[qsw]*"]
+    redis_server.command("ACL", "SETUSER", "mona", *rights)
+    if damage == "damaged":
+        client.set("asynq:{c}:pending", "x")
+    limited = TaskQ(redis_server.unix_url.replace("unix://", "unix://mona:secret@"))
+    exporter = Exporter(limited, ExporterConfig(max_queues=1), clock=clock)
+
+    async def others() -> tuple[float, float]:
+        clock.advance(2)
+        found = await scrape(exporter)
+        of_types = [value for labels, value in found.samples[COUNTERS[2]].items() if dict(labels)["queue"] == OTHER]
+        return found.samples[COUNTERS[0]][(("queue", OTHER),)], sum(of_types)
+
+    try:
+        assert await others() == (100, 10)
+        client.delete("asynq:{c}:pending")
+        client.restore("asynq:{c}:pending", 0, kept)
+        redis_server.command("ACL", "SETUSER", "mona", "~*")
+        assert await others() == (100, 10)
+        client.incrby(keys.queue("c").processed, 7)
+        await hand_in(app, 2, "c", one=runs(0.01, 3), new=runs(0.01, 4))
+        assert await others() == (107, 17)
+    finally:
+        await limited.aclose()
+        redis_server.command("ACL", "DELUSER", "mona")
+
+
+def test_a_name_keeps_its_place_while_it_is_there() -> None:
+    """Else a counter would jump from one label to another whenever a queue comes."""
+    places: Places[str] = Places(2)
+
+    taken = [sorted(places.take(names)) for names in (["b", "c", "d"], ["a", "b", "c", "d"], ["a", "c", "d"])]
+
+    assert taken == [["b", "c"], ["b", "c"], ["a", "c"]]
+
+
+def test_counters_of_names_that_went_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folding, "GONE_MOST", 2)
+    together: Together[str, str] = Together()
+
+    def told(**now: float) -> float:
+        return together.sums({name: (value,) for name, value in now.items()}, lambda name: OTHER)[OTHER][0]
+
+    assert told(a=5, b=5, c=5) == 15
+    assert told(d=1) == 16
+    assert told(b=6, c=7, d=1) == 19, "what they rose by"
+    assert told(a=5, d=1) == 24, "the first to go is forgotten, and counts as new"
+
+
+async def test_workers_and_schedulers_are_told(app: TaskQ, start: Runner) -> None:
+    """Each queue tells of those that serve it; the scheduler counts while it has entries."""
+    await app.remote("plain", run_after=3600).adelay()
+    await app.remote("plain", queue="low", run_after=3600).adelay()
+    app.schedule("@daily", app.remote("beat"), id="beat")
+    await start(queues={"default": 1}, concurrency=7)
+    await start(queues={"default": 2, "low": 1}, concurrency=3, with_scheduler=True)
+
+    async def told() -> Any:
+        found = await scrape(fresh(app))
+        return found if found.of("taskq_workers") == 2 and found.of("taskq_schedulers") == 1 else None
+
+    found = await until(told)
+
+    assert found.by("taskq_queue_workers", "queue") == {"default": 2, "low": 1}
+    assert found.by("taskq_queue_worker_slots", "queue") == {"default": 10, "low": 3}
+    assert found.by("taskq_queue_worker_busy", "queue") == {"default": 0, "low": 0}
+
+
+async def test_what_workers_ran_arrives(app: TaskQ, start: Runner) -> None:
+    """From a task to its series, with nothing made up between."""
+
+    @app.task(name="real", retention=600)
+    async def real() -> None: ...
+
+    worker = await start()
+    for handle in [await real.adelay() for _ in range(5)]:
+        await handle.aresult(timeout=30)
+    await start.stop(worker)
+
+    found = await scrape(fresh(app))
+
+    assert found.of("taskq_tasks_processed_total", queue="default", type="real") == 5
+    assert found.of("asynq_tasks_processed_total", queue="default") == 5
+
+
+async def test_openmetrics_and_compression_are_spoken_to_those_who_ask(app: TaskQ) -> None:
+    await fill(app)
+    await hand_in(app, 1, fast=runs(0.01))
+    exporter = fresh(app)
+
+    plain = await exporter.expose(accept="text/plain")
+    asked = await exporter.expose(accept="application/openmetrics-text; version=1.0.0", accept_encoding="br, gzip")
+
+    text = gzip.decompress(asked.body).decode()
+    assert plain.headers["Content-Type"].startswith("text/plain")
+    assert asked.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert asked.headers["Content-Encoding"] == "gzip"
+    assert text.endswith("# EOF\n")
+    families = {family.name: family.type for family in read_openmetrics(text)}
+    assert families["asynq_tasks_processed"] == "counter"
+    assert families["asynq_tasks_enqueued_total"] == "gauge"
+    assert families["taskq_task_duration_seconds"] == "histogram"
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text;version=abc",
+        'application/openmetrics-text; version="1.0.0"',
+        "text/plain;version=1..0",
+        "application/openmetrics-text;version=" + "9" * 5000,
+        ";;=,,\x00",
+    ],
+)
+async def test_a_scraper_whose_accept_cannot_be_read_is_told_in_text(app: TaskQ, accept: str) -> None:
+    told = await fresh(app).expose(accept=accept)
+
+    assert told.headers["Content-Type"].startswith("text/plain")
+    assert b"taskq_up 1.0" in told.body
+
+
+async def test_names_that_would_break_a_line_are_escaped(app: TaskQ) -> None:
+    await app.remote("plain", queue='q"\\é').adelay()
+    await hand_in(app, 1, 'q"\\é', **{'t"{}\\': runs(0.01)})
+
+    found = await scrape(fresh(app))
+
+    assert found.of("asynq_queue_size", queue='q"\\é') == 1
+    assert found.of("taskq_tasks_processed_total", queue='q"\\é', type='t"{}\\') == 1
+
+
+async def test_this_process_is_told_of_where_it_is_the_exporter_s_own(app: TaskQ) -> None:
+    alone = await scrape(Exporter(app, tells_process=True))
+    inside = await scrape(fresh(app))
+
+    assert "process_resident_memory_bytes" in alone.samples or "python_info" in alone.samples
+    assert not [name for name in inside.samples if name.startswith(("process_", "python_"))]
+    assert list(inside.by("taskq_build_info", "version").values()) == [1]
+
+
+TYPES, MEMORY = ("types", "-hgetall"), ("memory", "-memory")
+
+
+@pytest.mark.parametrize(("what", "rule"), [TYPES, MEMORY])
+async def test_what_the_user_of_redis_may_not_ask_is_missing_alone(
+    app: TaskQ, redis_server: RedisServer, caplog: pytest.LogCaptureFixture, what: str, rule: str
+) -> None:
+    """All else is told; it is counted, and complained of once."""
+    redis_server.command("ACL", "SETUSER", "some", "reset", "on", ">pw", "~*", "&*", "+@all", rule)
+    await app.remote("plain").adelay()
+    await app.remote("plain", queue="low").adelay()
+    await hand_in(app, 1, plain=runs(0.01))
+    clock = HandClock()
+    with Relay(redis_server.socket_path) as relay:
+        reader = TaskQ(relay.url.replace("redis://", "redis://some:pw@"))
+        exporter = Exporter(reader, clock=clock)
+
+        found = [await scrape(exporter)]
+        clock.advance(2)
+        found.append(await scrape(exporter))
+        await reader.aclose()
+
+    for each in found:
+        assert (each.of("taskq_up"), each.of("asynq_queue_size", queue="default")) == (1, 1)
+        assert each.by("taskq_exporter_refused", "what") == {"queue": 0, "memory": 0, "types": 0} | {what: 2}
+        assert ("taskq_tasks_processed_total" in each.samples) == (what != "types")
+        assert ("asynq_queue_memory_usage_approx_bytes" in each.samples) == (what != "memory")
+    assert caplog.text.count("not all is told of queues 'default', 'low': ") == 1
+
+
+async def test_a_queue_that_the_user_of_redis_may_not_count_hides_no_other(redis_server: RedisServer) -> None:
+    """One who may count none of them is told nothing."""
+    rules = ("reset", "on", ">pw", "&*", "+@all", "~asynq:queues", "~asynq:servers", "~asynq:schedulers")
+    redis_server.command("ACL", "SETUSER", "some", *rules, "~asynq:{mail}:*", "~taskq:{mail}:*")
+    redis_server.command("ACL", "SETUSER", "none", *rules)
+    with Relay(redis_server.socket_path) as relay:
+        admin = TaskQ(redis_server.unix_url)
+        await admin.remote("plain", queue="mail").adelay()
+        await admin.remote("plain", queue="other").adelay()
+        apps = [TaskQ(relay.url.replace("redis://", f"redis://{name}:pw@")) for name in ("some", "none")]
+
+        some, none = [await scrape(fresh(app)) for app in apps]
+        for app in (admin, *apps):
+            await app.aclose()
+
+    assert some.by("asynq_queue_size", "queue") == {"mail": 1}
+    assert some.by("taskq_queue_damaged", "queue") == {"mail": 0, "other": 1}
+    assert some.of("taskq_exporter_refused", what="queue") == 1
+    assert none.of("taskq_up") == 0
+
+
+async def test_the_charts_of_the_dashboard_ask_for_what_is_told(app: TaskQ) -> None:
+    """Of a Prometheus that scrapes this exporter they draw the same as of one that scrapes Asynq's."""
+    await fill(app)
+
+    found = await scrape(fresh(app))
+
+    asked: set[str] = set()
+    for query in (each.query for each in MEASURES if each.query):
+        asked |= set(re.findall(r"asynq_\w+", query))
+        assert set(re.findall(r'state="(\w+)"', query)) <= set(found.by("asynq_tasks_enqueued_total", "state"))
+    assert asked <= found.samples.keys()
+    assert asked <= OF_ASYNQ.keys()
+
+
+async def test_the_page_lists_every_metric_with_its_kind_and_labels(app: TaskQ) -> None:
+    await fill(app)
+    await hand_in(app, 1, fast=runs(0.01))
+
+    found = await scrape(fresh(app))
+
+    rows = {name: cells for heading in ("Asynq's", "Our own") for name, cells in table(PAGE, heading).items()}
+    assert {name: cells[0] for name, cells in rows.items()} == found.kinds
+    for name, (_, labels, *_) in rows.items():
+        samples = next(found.samples[each] for each in (name, f"{name}_count") if each in found.samples)
+        assert {label for each in samples for label in dict(each)} == set(re.findall(r"`(\w+)`", labels)), name
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"host": "0.0.0.0"}, "may be reached from other machines"),
+        ({"host": "example.com"}, "may be reached from other machines"),
+        ({"host": " "}, "host must be an address"),
+        ({"port": 70_000}, "port must"),
+        ({"timeout": 0}, "timeout must"),
+        ({"timeout": 61}, "timeout must"),
+        ({"max_queues": 0}, "max_queues must"),
+        ({"max_types": 10_001}, "max_types must"),
+        ({"tls_cert": "cert.pem"}, "go together"),
+        ({"auth_file": "people", "is_open": True}, "give one"),
+    ],
+)
+def test_what_is_not_usable_is_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        ExporterConfig(**values)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_an_address_of_this_machine_needs_nobody_s_name(host: str) -> None:
+    assert ExporterConfig(host=host).is_local

@@ -1,0 +1,764 @@
+"""Celery's code becomes taskq's: whole projects as golden files, single pieces, and what must be left alone.
+
+`tests/golden/celery/<project>/before` is what people have, `after` what the command makes of it. A person has looked at
+each; the tests compare, and run what came out on taskq.
+"""
+
+import ast
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from taskq_core.cli import main
+from taskq_core.errors import ConfigurationError
+from taskq_core.migration import Change, Target, migrate_celery
+from taskq_core.migration.schedules import CannotTranslateError, spec_of
+
+ROOT = Path(__file__).parents[3]
+GOLDEN = ROOT / "tests" / "golden" / "celery"
+PROJECTS = {"django": ("shop", "django"), "core": ("pipeline", "pipeline.queue:taskq")}
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in sorted(folder.rglob("*.py"))}
+
+
+def copied(project: str, tmp_path: Path) -> Path:
+    shutil.copytree(GOLDEN / project / "before", tmp_path / "project")
+    return tmp_path / "project"
+
+
+def run(folder: Path, code: str, **variables: str) -> str:
+    """Run a program beside a migrated project, where Celery cannot be imported, and return what it printed."""
+    environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", **variables}
+    environment.pop("DJANGO_SETTINGS_MODULE", None)
+    done = subprocess.run(
+        (sys.executable, "-c", textwrap.dedent(code)),
+        cwd=folder,
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def migrated(text: str, tmp_path: Path, *, to: str = "shop.queue:taskq", name: str = "shop/tasks.py") -> Change:
+    """Return what becomes of one file."""
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(textwrap.dedent(text).encode())
+    (change,) = (each for each in migrate_celery([tmp_path], Target.parse(to)).changes if each.path == path)
+    return change
+
+
+# --- whole projects ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("project", PROJECTS)
+def test_a_project_becomes_what_the_golden_files_say(
+    project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, target = PROJECTS[project]
+    monkeypatch.chdir(copied(project, tmp_path))
+
+    assert main(["migrate", "celery", folder, "--to", target, "--write"]) == 0
+
+    assert files(Path(".")) == files(GOLDEN / project / "after")
+
+
+@pytest.mark.parametrize("project", PROJECTS)
+def test_a_second_run_changes_nothing(project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, target = PROJECTS[project]
+    shutil.copytree(GOLDEN / project / "after", tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+
+    found = migrate_celery([Path(folder)], Target.parse(target))
+
+    assert not found.changed
+    assert not found.failed
+
+
+@pytest.mark.parametrize("project", PROJECTS)
+def test_without_write_it_shows_the_difference_and_changes_nothing(
+    project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it prints is a patch that `patch` turns into what `--write` would write."""
+    folder, target = PROJECTS[project]
+    monkeypatch.chdir(copied(project, tmp_path))
+
+    assert main(["migrate", "celery", folder, "--to", target]) == 0
+
+    assert files(Path(".")) == files(GOLDEN / project / "before")
+    printed = capsys.readouterr()
+    assert "nothing was written; --write does it" in printed.err
+    if shutil.which("patch"):
+        subprocess.run(("patch", "-p0", "--quiet"), input=printed.out, text=True, check=True)
+        assert files(Path(".")) == files(GOLDEN / project / "after")
+
+
+def test_the_migrated_tasks_of_django_run(tmp_path: Path) -> None:
+    """All that was translated; what was left to Celery is cut out, as a person would."""
+    folder = tmp_path / "project"
+    shutil.copytree(GOLDEN / "django" / "after", folder)
+    (folder / "shop" / "celery.py").unlink()
+    (folder / "shop" / "__init__.py").write_text("")
+    settings = folder / "shop" / "settings.py"
+    lines = settings.read_text().split("# Celery\n")
+    settings.write_text(
+        lines[0].replace("from celery.schedules import crontab\n", "") + "TASKQ" + lines[1].split("TASKQ", 1)[1]
+    )
+    _cut(folder / "shop" / "tasks.py", "special", "careful")
+
+    output = run(
+        folder,
+        """
+        import django
+        django.setup()
+        import smtplib
+        from django.test import RequestFactory
+        from shop import tasks, views
+        from taskq_django.app import taskq
+        from taskq_core.testing import capture
+
+        with capture(taskq) as tasks_:
+            views.signup(RequestFactory().post("/", {"email": "a@b.c"}))
+            tasks.total(["a", "bc"])
+            tasks.one_after_the_other("abc")
+            tasks.side_by_side()
+            tasks.build_report.delay("x")
+            failing = tasks.send_mail.delay("")
+            broken = tasks.tidy.using(task_id="t").delay()
+            print(len(tasks_.enqueued))
+        print(tasks.send_mail.options.max_retry, tasks.tidy.options.max_retry, tasks.ping.name)
+        print(tasks.fetch.options.retry_on, tasks.build_report.options.timeout_s)
+        for entry in sorted(taskq.periodic_tasks(), key=lambda each: each.id):
+            print(entry.id, entry.spec, entry.payload.decode())
+        """,
+        DJANGO_SETTINGS_MODULE="shop.settings",
+    )
+
+    assert output.splitlines()[1:] == [
+        "5 0 ping",
+        "(<class 'ConnectionError'>, <class 'TimeoutError'>) 60",
+        "ping @every 30s {}",
+        'report 0 3 * * * {"kind":"daily","year":2033}',
+        "tidy */15 8-18 * * 1-5 {}",
+    ]
+
+
+def _cut(path: Path, *names: str) -> None:
+    """Take functions out of a file, with what stands above them."""
+    text = path.read_text()
+    lines = text.splitlines()
+    for node in reversed(ast.parse(text).body):
+        if isinstance(node, ast.FunctionDef) and node.name in names:
+            del lines[node.decorator_list[0].lineno - 1 : node.end_lineno]
+    path.write_text("\n".join(line for line in lines if not line.startswith("from celery")) + "\n")
+
+
+@pytest.mark.redis
+def test_the_migrated_workflow_runs_in_a_worker(tmp_path: Path, redis_server: object) -> None:
+    """A chain whose second task asks to be retried twice."""
+    folder = tmp_path / "project"
+    shutil.copytree(GOLDEN / "core" / "after", folder)
+
+    output = run(
+        folder,
+        """
+        from pipeline.queue import taskq
+        from pipeline import work
+        from taskq_core.worker import Worker, WorkerConfig
+
+        handle = work.run("a b c")
+        assert Worker(taskq, WorkerConfig(burst=True)).run() == 0
+        print(handle.result(timeout=5))
+        print([(each.id, each.spec, each.payload.decode()) for each in taskq.periodic_tasks()])
+        taskq.close()
+        """,
+        PIPELINE_REDIS=redis_server.unix_url,  # type: ignore[attr-defined] # the fixture's class
+    )
+
+    assert output.splitlines() == [
+        "5",  # what the pool of threads counts
+        "6",
+        "[('count', '0,30 */2 * * *', '{\"text\":\"a b\"}'), ('often', '@every 90s', '{\"text\":\"c\"}')]",
+    ]
+
+
+# --- single pieces ----------------------------------------------------------------------------------------------------
+
+HEAD = """from celery import shared_task
+
+
+@shared_task
+def f(a=1, b=2):
+    return a
+
+
+@shared_task
+def g(a=1):
+    return a
+
+
+"""
+NEW_HEAD = HEAD.replace("from celery import shared_task", "from shop.queue import taskq").replace(
+    "@shared_task", "@taskq.task(max_retry=0)"
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("f.delay(1)", "f.delay(1)"),
+        ("f.apply_async()", "f.delay()"),
+        ("f.apply_async((1,), {'b': 2})", "f.delay(1, b=2)"),
+        ("f.apply_async(kwargs={'b': 2}, args=[1])", "f.delay(1, b=2)"),
+        ("f.apply_async(args=rest)", "f.delay(*rest)"),
+        ("f.apply_async(kwargs=more)", "f.delay(**more)"),
+        ("f.apply_async(kwargs={'not a name': 2})", "f.delay(**{'not a name': 2})"),
+        ("f.apply_async(kwargs={'class': 2})", "f.delay(**{'class': 2})"),
+        ("f.apply_async([1], countdown=5)", "f.using(run_after=5).delay(1)"),
+        ("f.apply_async([1], eta=when, queue='q')", "f.using(run_after=when, queue='q').delay(1)"),
+        ("f.apply_async([1], expires=60, task_id='x')", "f.using(expires=60, task_id='x').delay(1)"),
+        ("f.apply_async([1], None, 'x')", "f.using(task_id='x').delay(1)"),
+        ("f.apply_async([1], countdown=None)", "f.delay(1)"),
+        ("f.apply_async([1], retry=True, retry_policy={})", "f.delay(1)"),
+        ("f.apply_async([1], ignore_result=True)", "f.using(retention=0).delay(1)"),
+        ("f.apply_async([g.apply_async([1]).id])", "f.delay(g.delay(1).id)"),
+        ("f.delay(1).get(timeout=3)", "f.delay(1).result(timeout=3)"),
+        ("f.apply_async([1]).get(3)", "f.delay(1).result(timeout=3)"),
+        ("f.s(1).apply_async(countdown=2)", "f.s(1).using(run_after=2).delay()"),
+        ("f.si(1).set(queue='q').delay()", "f.si(1).using(queue='q').delay()"),
+        ("(f.s(1) | g.s()).apply_async()", "(f.s(1) | g.s()).delay()"),
+        ("(f.s(1) | g.s())()", "(f.s(1) | g.s()).delay()"),
+        ("handle = f.delay(1)\nhandle.get()", "handle = f.delay(1)\nhandle.result()"),
+        ("work = f.s(1) | g.s()\nwork()", "work = f.s(1) | g.s()\nwork.delay()"),
+        ("# ä ö\nx = 'ü'; f.apply_async(('ß',))", "# ä ö\nx = 'ü'; f.delay('ß')"),
+        ("f.apply_async(\n    args=(\n        1,  # one\n    ),\n)", None),
+        ("f.apply_async((1,), priority=3)", None),
+        ("f.apply_async((1,), link=g.s(2))", "f.s(1).on_success(g.s(2)).delay()"),
+        (
+            "f.apply_async((1,), countdown=5, link=[g.s(), g.si(2).set(queue='q')], link_error=g.si(3))",
+            "f.s(1).using(run_after=5).on_success(g.s(), g.si(2).using(queue='q')).on_error(g.si(3)).delay()",
+        ),
+        ("f.s(1).apply_async(link=g.s())", "f.s(1).on_success(g.s()).delay()"),
+        ("f.apply_async((1,), link_error=g.s())", None),  # Celery hands on the request, the error and the traceback
+        ("f.apply_async((1,), link=unknown)", None),
+        ("f.apply_async((1,), link=g.s(), task_id='x')", None),
+        ("handle = f.apply_async((1,), link=g.s())", None),  # which would be the handle of a workflow
+        ("(f.s(1) | g.s()).apply_async(link=g.s())", None),
+        ("f.s(1).link(g.s())", None),
+        ("f.apply_async((1,), **options)", None),
+        ("f.apply_async(*everything)", None),
+        ("f.apply_async((1,), countdown=1, eta=when)", None),
+        ("f.s(1).apply_async((2,))", None),
+        ("f.chunks([(1,)], 2)", None),
+        ("f.apply((1,))", None),
+        ("f.delay(1).get(propagate=False)", None),
+        ("unknown.apply_async((1,))", None),
+        ("f.delay(1).ready()", None),
+    ],
+)
+def test_a_call_is_translated_or_marked(before: str, after: str | None, tmp_path: Path) -> None:
+    """None: it stays as it was, below a comment."""
+    change = migrated(HEAD + before + "\n", tmp_path)
+
+    assert not change.error
+    if after is None:
+        assert [line for line in change.new.splitlines() if "# TODO taskq: " not in line] == (
+            NEW_HEAD + before + "\n"
+        ).splitlines()
+        assert len(change.marks) == 1
+    else:
+        assert change.new == NEW_HEAD + after + "\n"
+
+
+APP = """from celery import Celery
+
+app = Celery("shop")
+app.conf.task_default_queue = "shop"
+
+
+@app.task(max_retries=5, autoretry_for=(OSError,), time_limit=60, ignore_result=True)
+def f(a=1, b=2):
+    return a
+
+
+@app.task(rate_limit="1/s")
+def limited(a=1):
+    return a
+
+
+@app.task(base=Special)
+def special(a=1):
+    return a
+
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            "app.send_task('shop.tasks.f', args=[1], kwargs={'b': 2}, countdown=5)",
+            "taskq.remote('shop.tasks.f', run_after=5, timeout=60, retention=0, max_retry=5).delay(a=1, b=2)",
+        ),
+        (
+            "app.send_task('shop.tasks.f', (1,), queue='q', time_limit=9).id",
+            "taskq.remote('shop.tasks.f', queue='q', timeout=9, retention=0, max_retry=5).delay(a=1).id",
+        ),
+        ("app.send_task('shop.tasks.f', args=rest)", None),
+        ("app.send_task('shop.tasks.f', [1, 2, 3])", None),
+        ("app.send_task('billing.tasks.charge', kwargs={'a': 1})", None),  # whose program may stay Celery's
+        ("app.send_task('shop.tasks.special', kwargs={'a': 1})", None),
+        ("app.send_task('shop.tasks.limited', kwargs={'a': 1})", None),  # a call by name would not be counted
+        ("app.send_task(name, kwargs={'a': 1})", None),
+        ("app.send_task('shop.tasks.f', priority=3)", None),
+        ("app.send_task('shop.tasks.f').get()", None),
+        ("handle = app.send_task('shop.tasks.f')", None),
+    ],
+)
+def test_a_task_that_is_sent_by_name_carries_what_its_own_calls_do(
+    before: str, after: str | None, tmp_path: Path
+) -> None:
+    new = migrated(APP + before + "\n", tmp_path).new
+
+    assert (after or before) in new.splitlines()
+    assert ("# TODO taskq: send_task: " in new or "# TODO taskq: apply_async(priority=)" in new) == (after is None)
+
+
+def test_a_call_by_name_that_cannot_carry_an_option_says_which(tmp_path: Path) -> None:
+    new = migrated(APP + "app.send_task('shop.tasks.limited', kwargs={'a': 1})\n", tmp_path).new
+
+    assert (
+        "# TODO taskq: send_task: a call by name would not carry the rate_limit of shop.tasks.limited; "
+        "import it and call it"
+    ) in new.splitlines()
+
+
+def test_a_call_by_name_is_enqueued_as_a_call_of_the_task(tmp_path: Path) -> None:
+    text = APP.partition("@app.task(rate")[0].replace(
+        'from celery import Celery\n\napp = Celery("shop")\napp.conf.task_default_queue = "shop"\n',
+        "from shop.celery import app\n",
+    )
+    change = migrated(text + "def later():\n    app.send_task('shop.tasks.f', [1])\n", tmp_path)
+    change.path.write_text(change.new)
+    (tmp_path / "shop" / "queue.py").write_text(
+        'from taskq_core import TaskQ\n\ntaskq = TaskQ("redis://localhost:1/0")\n'
+    )
+
+    output = run(
+        tmp_path,
+        """
+        from shop.queue import taskq
+        from shop.tasks import f, later
+        from taskq_core.testing import capture
+
+        with capture(taskq) as calls:
+            later()
+            f.delay(1)
+        for each in calls.enqueued:
+            print(each.name, each.queue, each.payload, each.max_retry, each.timeout, each.retention)
+        """,
+    )
+
+    one, other = output.splitlines()
+    assert one == other
+
+
+ROUTES = {
+    "a dict": ("{'shop.tasks.send': {'queue': 'mail'}, 'shop.tasks.*': {'queue': 'shop'}}", '"mail"', '"shop"'),
+    "a pattern that comes first": ("{'*.other': {'queue': 'a'}, 'shop.*': {'queue': 'b'}}", '"b"', '"a"'),
+    "a name before its pattern": ("{'shop.*': {'queue': 'b'}, 'shop.tasks.send': {'queue': 'm'}}", '"m"', '"b"'),
+}
+
+
+@pytest.mark.parametrize("case", ROUTES)
+def test_routes_become_the_queues_of_tasks_that_name_none(case: str, tmp_path: Path) -> None:
+    routes, sent, other = ROUTES[case]
+    change = migrated(
+        f"""
+        from celery import Celery
+
+        app = Celery("shop")
+        app.conf.task_routes = {routes}
+
+
+        @app.task
+        def send(): ...
+
+
+        @app.task
+        def other(): ...
+
+
+        @app.task(queue="own")
+        def own(): ...
+        """,
+        tmp_path,
+    )
+
+    assert f"@taskq.task(max_retry=0, queue={sent})\ndef send" in change.new
+    assert f"@taskq.task(max_retry=0, queue={other})\ndef other" in change.new
+    assert '@taskq.task(queue="own", max_retry=0)\ndef own' in change.new
+    assert "TODO taskq: task_routes" not in change.new
+    assert any("task_routes is not needed" in note for _, note in change.notes)
+
+
+@pytest.mark.parametrize(
+    ("routes", "mark"),
+    [
+        ("{'shop.tasks.send': {'queue': 'a'}, 'billing.*': {'queue': 'b'}}", "no rewritten task is called billing.*"),
+        ("{'shop.tasks.send': {'exchange': 'a'}}", "task_routes: only a dict"),
+        ("{'shop.tasks.send': 'a'}", "task_routes: only a dict"),
+        ("(route_task,)", "task_routes: only a dict"),
+        ("ROUTES", "task_routes: only a dict"),
+    ],
+)
+def test_routes_that_cannot_be_put_onto_tasks_are_marked(routes: str, mark: str, tmp_path: Path) -> None:
+    head = "from celery import Celery\n\napp = Celery('shop')\n"
+    text = f"{head}app.conf.update(task_routes={routes})\n\n\n@app.task\ndef send(): ...\n"
+
+    new = migrated(text, tmp_path).new
+
+    assert f"# TODO taskq: task_routes: {mark.removeprefix('task_routes: ')}" in new
+    assert ("queue=" in new.partition("def send")[0].rpartition("@")[2]) == ("shop.tasks.send': {'queue'" in routes)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "pool.apply_async(print, (1,))",
+        "class A:\n    def delay(self): ...\n    def retry(self): ...",
+        "response.get(timeout=3)",
+        "thing.s(1)",
+        "settings.set(queue='q')",
+    ],
+)
+def test_what_is_not_celerys_is_left_alone(before: str, tmp_path: Path) -> None:
+    """In a file that has nothing to do with tasks."""
+    change = migrated(before + "\n", tmp_path)
+
+    assert not change.is_change
+    assert not change.marks
+
+
+@pytest.mark.parametrize(
+    ("decorator", "expected"),
+    [
+        ("", "(max_retry=0)"),
+        ("()", "(max_retry=0)"),
+        ("(name='x')", "(name='x', max_retry=0)"),
+        ("(acks_late=True)", "(no_retry_on=Exception)"),
+        ("(ignore_result=True, queue='q')", "(retention=0, queue='q', max_retry=0)"),
+        ("(time_limit=9)", "(timeout=9, max_retry=0)"),
+        ("(time_limit=9, soft_time_limit=8)", "(timeout=8, max_retry=0)"),
+        ("(rate_limit='10/m')", '(rate_limit="10/m", max_retry=0)'),
+        ("(rate_limit=10)", '(rate_limit="10/s", max_retry=0)'),
+        ("(autoretry_for=(Exception,))", "(max_retry=3, retry_delay=180)"),
+        ("(autoretry_for=(OSError,), max_retries=7)", "(max_retry=7, retry_on=(OSError,), retry_delay=180)"),
+        (
+            "(autoretry_for=(OSError,), retry_backoff=True)",
+            "(max_retry=3, retry_on=(OSError,), retry_delay=exponential(1, limit=600))",
+        ),
+        (
+            "(autoretry_for=(OSError,), retry_backoff=2, retry_backoff_max=9, retry_jitter=False)",
+            "(max_retry=3, retry_on=(OSError,), retry_delay=exponential(2, limit=9, jitter=False))",
+        ),
+        (
+            "(autoretry_for=(OSError,), retry_kwargs={'max_retries': 1, 'countdown': 4})",
+            "(max_retry=1, retry_on=(OSError,), retry_delay=4)",
+        ),
+        (
+            "(autoretry_for=(OSError,), dont_autoretry_for=(ConnectionError,))",
+            "(no_retry_on=(ConnectionError,), max_retry=3, retry_on=(OSError,), retry_delay=180)",
+        ),
+        ("(base=Mine)", None),
+        ("(serializer='pickle')", None),
+        ("(priority=3)", None),
+        ("(**options)", None),
+        ("(max_retries=None, autoretry_for=(OSError,))", None),
+        ("(rate_limit='often')", None),
+        ("(name='x',  # why\n)", None),
+    ],
+)
+def test_a_decorator_is_translated_or_the_task_left_to_celery(
+    decorator: str, expected: str | None, tmp_path: Path
+) -> None:
+    before = f"from celery import shared_task\n\n\n@shared_task{decorator}\ndef f():\n    pass\n"
+
+    change = migrated(before, tmp_path)
+
+    assert not change.error
+    if expected is None:
+        assert [
+            line for line in change.new.splitlines() if not line.startswith("# TODO taskq: ")
+        ] == before.splitlines()
+        assert "f is left to Celery" in change.new
+    else:
+        assert f"@taskq.task{expected}\ndef f():" in change.new
+        assert "celery" not in change.new
+        compile(change.new, "x", "exec")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("return self.request.id", "return self.id"),
+        ("return self.request.retries", "return self.retried"),
+        ("return self.max_retries", "return self.max_retry"),
+        ("raise self.retry()", "raise Retry()"),
+        ("raise self.retry(countdown=3)", "raise Retry(after=3)"),
+        ("self.retry(countdown=3)", "raise Retry(after=3)"),
+        ("return self.retry()", "raise Retry()"),
+        ("self.update_state(state='P', meta={'current': 1, 'total': 2})", "self.progress(1, 2)"),
+        (
+            "try:\n        pass\n    except OSError as exc:\n"
+            "        raise self.retry(exc=exc, countdown=2 ** self.request.retries)",
+            "try:\n        pass\n    except OSError as exc:\n        raise Retry(after=2 ** self.retried) from exc",
+        ),
+        ("raise self.retry(max_retries=9)", None),
+        ("raise self.retry(args=(1,))", None),
+        ("x = self.retry()", None),
+        ("return self.request.hostname", None),
+        ("return helper(self)", None),
+        ("self.app.send_task('x')", None),
+        ("self = 3", None),
+        ("return lambda self: self.request.id", None),
+        ("return f'{self.request.id}'", None),
+    ],
+)
+def test_what_a_bound_task_does_is_translated_or_the_task_left_to_celery(
+    body: str, expected: str | None, tmp_path: Path
+) -> None:
+    before = f"from celery import shared_task\n\n\n@shared_task(bind=True)\ndef f(self, a):\n    {body}\n"
+
+    change = migrated(before, tmp_path)
+
+    assert not change.error
+    if expected is None:
+        assert [
+            line for line in change.new.splitlines() if not line.startswith("# TODO taskq: ")
+        ] == before.splitlines()
+    else:
+        assert change.new.endswith(f"def f(self: TaskContext, a):\n    {expected}\n")
+        compile(change.new, "x", "exec")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "def f(*args): ...",
+        "def f(**kwargs): ...",
+        "def f(a, /): ...",
+        "def f():\n    yield 1",
+        "class A:\n    @shared_task\n    def f(self): ...",
+    ],
+)
+def test_a_function_that_cannot_be_a_task_is_left_to_celery(function: str, tmp_path: Path) -> None:
+    decorator = "" if function.startswith("class") else "@shared_task\n"
+    before = f"from celery import shared_task\n\n\n{decorator}{function}\n"
+
+    change = migrated(before, tmp_path)
+
+    assert [line for line in change.new.splitlines() if "# TODO taskq: " not in line] == before.splitlines()
+    assert change.marks
+
+
+def test_calls_of_a_task_that_stays_celerys_stay_as_they_are(tmp_path: Path) -> None:
+    """Also in another file; and its periodic entry is left out."""
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "settings.py").write_text(
+        "CELERY_BEAT_SCHEDULE = {'a': {'task': 'shop.tasks.f', 'schedule': 60}, 'b': {'task': 'x.g', 'schedule': 60}}\n"
+    )
+    (tmp_path / "shop" / "tasks.py").write_text(
+        "from celery import shared_task\n\n\n@shared_task(base=Mine)\ndef f(a): ...\n"
+    )
+
+    calls = "from shop.tasks import f\n\nf.apply_async((1,), countdown=3)\n"
+    change = migrated(calls, tmp_path, name="shop/views.py", to="django")
+
+    assert change.new == calls
+    found = migrate_celery([tmp_path], Target.parse("django"))
+    (settings,) = (each.new for each in found.changes if each.path.name == "settings.py")
+    assert "beat entry 'a' was left out: its task stays Celery's" in settings
+    assert '"b": {"task": \'x.g\', "cron": "@every 60s"}' in settings
+
+
+def test_a_name_that_a_function_binds_is_no_task(tmp_path: Path) -> None:
+    change = migrated(HEAD + "def h(f, pool):\n    f.apply_async(print, (1,))\n", tmp_path)
+
+    assert change.new.endswith("def h(f, pool):\n    f.apply_async(print, (1,))\n")
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_keeps_its_line_ends_encoding_and_rights(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.py"
+    path.write_bytes(
+        HEAD.replace("\n", "\r\n")
+        .replace("def f", "# \xe4\r\ndef f")
+        .encode("latin-1")
+        .join([b"# -*- coding: latin-1 -*-\r\n", b""])
+    )
+    path.chmod(0o750)
+
+    assert main(["migrate", "celery", str(tmp_path), "--to", "shop.queue:taskq", "--write"]) == 0
+
+    written = path.read_bytes()
+    assert b"# \xe4\r\n" in written
+    assert written.count(b"\n") == written.count(b"\r\n")
+    assert b"@taskq.task" in written
+    assert stat.S_IMODE(path.stat().st_mode) == 0o750
+    assert os.listdir(tmp_path) == ["tasks.py"]
+
+
+def test_a_file_that_is_no_python_is_told_and_the_others_are_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "old.py").write_text("print 'hello'\n")
+    (tmp_path / "binary.py").write_bytes(b"\x00\xff")
+    (tmp_path / "tasks.py").write_text(HEAD)
+
+    assert main(["migrate", "celery", str(tmp_path), "--to", "shop.queue:taskq", "--write"]) == 1
+
+    assert "old.py: it cannot be read" in capsys.readouterr().err
+    assert (tmp_path / "old.py").read_text() == "print 'hello'\n"
+    assert "@taskq.task" in (tmp_path / "tasks.py").read_text()
+
+
+def test_environments_hidden_folders_and_links_are_left_out(tmp_path: Path) -> None:
+    for name in ("env/lib/x.py", ".hidden/x.py", "node_modules/x.py", "shop/tasks.py"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_text(HEAD)
+    (tmp_path / "env" / "pyvenv.cfg").touch()
+    (tmp_path / "shop" / "link.py").symlink_to(tmp_path / ".hidden" / "x.py")
+
+    found = migrate_celery([tmp_path], Target.parse("django"))
+
+    assert [each.path.relative_to(tmp_path).as_posix() for each in found.changes] == ["shop/tasks.py"]
+
+
+def test_names_that_are_taken_get_others(tmp_path: Path) -> None:
+    """A file with a `task` and a `Retry` of its own."""
+    change = migrated(
+        """
+        from celery import shared_task
+
+        task = Retry = None
+
+
+        @shared_task(bind=True)
+        def f(self):
+            raise self.retry()
+        """,
+        tmp_path,
+        to="django",
+    )
+
+    assert "from taskq_django import task as taskq_task" in change.new
+    assert "@taskq_task(" in change.new
+    assert "raise taskq_Retry()" in change.new
+    compile(change.new, "x", "exec")
+
+
+def test_json_tells_what_would_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tasks.py").write_text(HEAD + "f.apply_async((1,), priority=3)\n")
+
+    assert main(["migrate", "celery", str(tmp_path), "--to", "shop.queue:taskq", "--json"]) == 0
+
+    (file,) = json.loads(capsys.readouterr().out)["files"]
+    assert file["changed"]
+    assert not file["written"]
+    assert file["diff"].startswith("--- ")
+    assert [each["text"] for each in file["marks"]] == ["apply_async(priority=) has no equal that could be put here"]
+
+
+@pytest.mark.parametrize("target", ["", "shop", "shop.queue", "shop.queue:", "1:x", "shop.queue:a.b"])
+def test_a_target_that_is_none_is_refused(target: str) -> None:
+    with pytest.raises(ConfigurationError, match="MODULE:NAME"):
+        Target.parse(target)
+
+
+def test_without_a_target_a_project_that_is_not_djangos_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text(HEAD)
+
+    with pytest.raises(ConfigurationError, match="--to"):
+        migrate_celery([tmp_path])
+
+
+def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no file or folder"):
+        migrate_celery([tmp_path / "gone"])
+
+
+def test_a_queue_module_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "core" / "before", tmp_path / "project")
+    queue = tmp_path / "project" / "pipeline" / "queue.py"
+    queue.write_text("mine = 1\n")
+
+    found = migrate_celery([tmp_path / "project" / "pipeline"], Target.parse("pipeline.queue:taskq"))
+
+    (change,) = (each for each in found.changes if each.path == queue and each.notes)
+    assert not change.is_change
+    assert "TaskQ(" in change.notes[0][1]
+
+
+# --- schedules --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schedule", "spec"),
+    [
+        ("30", "@every 30s"),
+        ("1.5", "@every 1.5s"),
+        ("60 * 60", "@every 3600s"),
+        ("timedelta(minutes=5)", "@every 300s"),
+        ("timedelta(1)", "@every 86400s"),
+        ("schedule(run_every=timedelta(hours=1))", "@every 3600s"),
+        ("crontab()", "* * * * *"),
+        ("crontab(minute=0, hour='*/3')", "0 */3 * * *"),
+        ("crontab(0, 0, day_of_month='1,15')", "0 0 1,15 * *"),
+        ("crontab(day_of_week='Sunday')", "* * * * 0"),
+        ("crontab(day_of_week='mon-fri')", "* * * * 1-5"),
+        ("crontab(day_of_week='7')", "* * * * 0"),
+        ("crontab(minute=[0, 30])", "0,30 * * * *"),
+        ("crontab(month_of_year='jan,jul')", "* * * 1,7 *"),
+        ("crontab(hour='8-18/2')", "* 8-18/2 * * *"),
+    ],
+)
+def test_a_schedule_of_celery_as_a_spec(schedule: str, spec: str) -> None:
+    assert spec_of(ast.parse(schedule, mode="eval").body) == spec
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "0.2",
+        "solar('sunset', 1, 2)",
+        "crontab(day_of_month=13, day_of_week='fri')",
+        "crontab(hour='22-3')",
+        "crontab(hour=hours)",
+        "crontab(nowfun=f)",
+        "crontab(minute='5/10')",
+        "crontab(day_of_week='someday')",
+        "timedelta(minutes=n)",
+        "schedules['x']",
+    ],
+)
+def test_a_schedule_that_has_no_equal_is_refused(schedule: str) -> None:
+    with pytest.raises(CannotTranslateError):
+        spec_of(ast.parse(schedule, mode="eval").body)

@@ -1,0 +1,172 @@
+"""What enqueueing and running a task costs in calls of functions, which a profiler counts alike on every machine.
+
+A bound leaves room for a Python that calls some more; whoever makes a task dearer by a tenth sees it here.
+"""
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+
+from taskq_core import TaskQ
+from taskq_core.telemetry import Outcome, Tracing, WorkerMetrics
+from taskq_core.worker import Worker, WorkerConfig
+from tests.redis_server import RedisServer
+
+ROUNDS = 50
+_OURS = "/taskq_core/"
+
+
+class Calls:
+    """Calls of functions that this thread has made, in Python's own code and ours, and in that of C."""
+
+    def __init__(self) -> None:
+        self._calls: Counter[str] = Counter()
+
+    def _note(self, frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call" and _OURS in frame.f_code.co_filename:
+            self._calls["ours"] += 1
+        elif event in ("call", "c_call"):
+            self._calls["others"] += 1
+
+    def __enter__(self) -> "Calls":
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        sys.setprofile(None)
+
+    def each(self, kind: str) -> float:
+        """Return how many calls a round has made."""
+        return self._calls[kind] / ROUNDS
+
+
+@pytest.fixture
+def app(redis_server: RedisServer) -> Iterator[TaskQ]:
+    app = TaskQ(redis_server.unix_url)
+    yield app
+    app.close()
+
+
+def test_a_blocking_enqueue(app: TaskQ) -> None:
+    task = app.remote("note")
+    task.delay(number=0)  # connects, and loads the script
+
+    with Calls() as calls:
+        for number in range(ROUNDS):
+            task.delay(number=number)
+
+    assert 0 < calls.each("ours") <= 84
+    assert 0 < calls.each("others") <= 65
+
+
+async def _enqueue(make: Callable[[int], Awaitable[object]]) -> Calls:
+    await make(0)
+    calls = Calls()
+    with calls:
+        for number in range(ROUNDS):
+            await make(number)
+    return calls
+
+
+def test_an_asyncio_enqueue(app: TaskQ) -> None:
+    task = app.remote("note")
+
+    async def main() -> Calls:
+        calls = await _enqueue(lambda number: task.adelay(number=number))
+        await app.aclose()
+        return calls
+
+    assert 0 < asyncio.run(main()).each("ours") <= 108
+
+
+def _drain(app: TaskQ, count: int) -> int:
+    """Let a worker empty a queue; return the calls it made of functions of a run's way through it."""
+    task = app.tasks["note"]
+    app.client.enqueue_many(task.s(number=number) for number in range(count))
+    calls = 0
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal calls
+        file = frame.f_code.co_filename
+        if event == "call" and _OURS in file and not file.endswith(_NOT_OF_A_RUN):
+            calls += 1
+
+    worker = Worker(app, WorkerConfig(concurrency=500, burst=True))
+    sys.setprofile(note)
+    try:
+        assert worker.run() == 0
+    finally:
+        sys.setprofile(None)
+    assert worker.ended_count == count
+    return calls
+
+
+_NOT_OF_A_RUN = ("/broker/stream.py",)
+"""Keeps the loop turning while an answer is on its way, which takes as many calls as it takes time."""
+
+
+def test_a_run(redis_server: RedisServer) -> None:
+    """Of a coroutine that does nothing, in a worker without telemetry: what 1,500 more runs take."""
+    calls = []
+    for count in (500, 2_000):
+        app = TaskQ(redis_server.unix_url)
+
+        @app.task(name="note", headers={"tenant": "acme"})
+        async def note(number: int) -> None:
+            pass
+
+        calls.append(_drain(app, count))
+        app.close()
+
+    assert 0 < (calls[1] - calls[0]) / 1_500 <= 22.5
+
+
+def test_spans_and_metrics_of_a_run() -> None:
+    """What taskq adds to OpenTelemetry's own."""
+    tracing = Tracing(tracer_provider=TracerProvider())
+    metrics = WorkerMetrics(meter_provider=MeterProvider(metric_readers=[InMemoryMetricReader()]))
+
+    def run(number: int) -> None:
+        metrics.waited("default", "note", 0.1)
+        headers = {"traceparent": f"00-4bf92f3577b34da6a3ce929d0e0e4736-{number + 1:016x}-01"}
+        span = tracing.start_consumer("default", "note", f"{number}", retried=0, max_retry=1, headers=headers)
+        token = span.attach()
+        span.detach(token)
+        span.end("deleted")
+        metrics.record("default", "note", Outcome.COMPLETED, 0.001, context=span.context)
+
+    run(0)
+    metrics.flush()
+    with Calls() as calls:
+        for number in range(ROUNDS):
+            run(number)
+
+    assert 0 < calls.each("ours") <= 20
+
+
+def test_metrics_of_runs_that_are_settled_together() -> None:
+    """OpenTelemetry's own calls among them: of a dozen runs it is told what it would be told of one, nearly."""
+    reader = InMemoryMetricReader()
+    metrics = WorkerMetrics(meter_provider=MeterProvider(metric_readers=[reader]))
+
+    def settle_dozen() -> None:
+        for _ in range(12):
+            metrics.waited("default", "note", 0.1)
+            metrics.record("default", "note", Outcome.COMPLETED, 0.001)
+        metrics.flush()
+
+    settle_dozen()
+    with Calls() as calls:
+        for _ in range(ROUNDS):
+            settle_dozen()
+
+    assert 0 < calls.each("ours") <= 12 * 4
+    assert 0 < calls.each("others") <= 12 * 30

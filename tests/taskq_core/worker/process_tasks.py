@@ -1,0 +1,196 @@
+"""Tasks that run in processes of their own, for `test_processes.py`. They are found there by importing this module."""
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from opentelemetry import trace
+
+from taskq_core import Discard, Retry, SkipRetry, Snooze, TaskContext, TaskQ, current_task
+from taskq_core.errors import TaskInterrupted
+from taskq_core.middleware import Middleware
+
+app = TaskQ("redis://localhost:1", defaults={"retention": 600, "max_retry": 0})
+logger = logging.getLogger("shop")
+
+
+class Marking(Middleware):
+    """Runs where the function runs."""
+
+    def around(self, context: TaskContext, call: Callable[[], Any]) -> Any:
+        os.environ["MARKED"] = f"{context.queue} {os.getpid()}"
+        return call()
+
+
+app.use(Marking())
+
+
+@app.task(executor="process")
+def who() -> dict[str, Any]:
+    return {"pid": os.getpid(), "main": threading.current_thread() is threading.main_thread()}
+
+
+@app.task(executor="process")
+def about(context: TaskContext, text: str) -> dict[str, Any]:
+    """What is known in there."""
+    logger.warning("said in there")
+    current = trace.get_current_span().get_span_context()
+    return {
+        "text": text,
+        "id": current_task().id,
+        "same": current_task() is context,
+        "attempt": context.attempt,
+        "worker": context.worker,
+        "deadline": context.deadline is not None,
+        "marked": os.environ.get("MARKED") == f"default {os.getpid()}",
+        "trace": f"{current.trace_id:032x}",
+    }
+
+
+@app.task(executor="process")
+def steps(context: TaskContext, until: str) -> str:
+    context.progress(3, 4, "nearly")
+    context.write_result(b'"so far"')
+    while not Path(until).exists():
+        time.sleep(0.01)
+    return "all"
+
+
+@app.task(executor="process")
+def leave_behind(context: TaskContext, how: str, until: str, told: str) -> None:
+    """Leave a thread or a process behind that tells something later."""
+
+    def tell() -> None:
+        end = time.monotonic() + 60
+        while not Path(until).exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        context.progress(1, 2, "late")
+        context.write_result(b'"late"')
+        Path(told).touch()
+
+    if how == "thread":
+        threading.Thread(target=tell, daemon=True).start()
+    elif os.fork() == 0:
+        tell()
+        os._exit(0)
+
+
+@app.task(executor="process")
+def wait_for(started: str, until: str) -> None:
+    Path(started).write_text(f"{os.getpid()}")
+    while not Path(until).exists():
+        time.sleep(0.01)
+
+
+@app.task(executor="process")
+def iterate(context: TaskContext) -> None:
+    for _ in context.iterate([1, 2]):
+        pass
+
+
+class OddError(ValueError):
+    """Wants more than a text."""
+
+    def __init__(self, code: int, *, hint: str) -> None:
+        super().__init__(code, hint)
+        self.code, self.hint = code, hint
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.hint}"
+
+
+@app.task(executor="process")
+def fail(how: str) -> object:
+    if how == "odd":
+        raise OddError(7, hint="no luck")
+    if how == "os":
+        raise FileNotFoundError(2, "not there", "/nowhere")
+    if how == "exit":
+        raise SystemExit(3)
+    if how == "retry":
+        try:
+            raise KeyError("k")
+        except KeyError:
+            raise Retry(after=3600) from None
+    if how == "snooze":
+        raise Snooze(after=3600)
+    if how == "skip":
+        raise SkipRetry("enough")
+    if how == "discard":
+        raise Discard
+    return object()  # which has no JSON form
+
+
+@app.task(executor="process")
+def die(how: str) -> None:
+    if how == "exit":
+        os._exit(3)
+    if how == "segfault":
+        ctypes.string_at(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(executor="process")
+def die_once_begun(runs: str, returns: bool) -> str:
+    """Note the run, and take the process along: at once, or after its result was sent."""
+    with Path(runs).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    if not returns:
+        os._exit(3)
+    threading.Timer(0.3, os._exit, [3]).start()
+    return "done"
+
+
+@app.task(executor="process")
+def stuck(started: str) -> None:
+    """Sit in one C call, which holds Python's interpreter lock and no exception reaches."""
+    Path(started).write_text(f"{os.getpid()}")
+    ctypes.PyDLL(None).usleep(int(3.6e9))
+
+
+@app.task(executor="process")
+def stuck_with_child(started: str) -> None:
+    """As `stuck`, with a program that it has started."""
+    child = subprocess.Popen(["sleep", "3600"])
+    Path(started).write_text(f"{child.pid}")
+    ctypes.PyDLL(None).usleep(int(3.6e9))
+
+
+@app.task(executor="process")
+def clean_up(started: str, ended: str) -> None:
+    """Wait for ever, and clean up when told to end."""
+    Path(started).write_text(f"{os.getpid()}")
+    try:
+        while True:
+            time.sleep(0.01)
+    except TaskInterrupted:
+        Path(ended).write_text("cleaned")
+        raise
+
+
+@app.task(executor="process")
+def compute(count: int) -> int:
+    total = 0
+    for number in range(count):
+        total += number * number % 7
+    return total
+
+
+@app.task(executor="process")
+def enqueue() -> str:
+    return compute.delay(count=1).id
+
+
+@app.task(executor="process")
+def spawn() -> int:
+    """Leave a child behind that holds what this process has open."""
+    if os.fork() == 0:
+        time.sleep(5)  # longer than a worker takes to look whether its process is alive
+    os._exit(3)

@@ -1,0 +1,20 @@
+"""A task of `process_tasks` in a module that waits, while it is imported, for the file that `SLOW_IMPORT` names."""
+
+import os
+import time
+from pathlib import Path
+
+from tests.taskq_core.worker.process_tasks import app
+
+if "SLOW_IMPORT" in os.environ:
+    there = Path(os.environ["SLOW_IMPORT"])
+    there.with_suffix(".awaited").touch()
+    while not there.exists():
+        time.sleep(0.01)
+
+
+@app.task(executor="process")
+def late(started: str, until: str) -> None:
+    Path(started).touch()
+    while not Path(until).exists():
+        time.sleep(0.01)

@@ -1,0 +1,99 @@
+"""A worker warns of what makes tasks wait or get lost though nothing has failed."""
+
+import logging
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
+from taskq_core.worker.adviser import AGAIN_S, SETTLED_S, Adviser
+from taskq_core.worker.sampler import Fleet
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Runner, until
+
+
+class Shifted:
+    """A clock of this machine that is ahead."""
+
+    def __init__(self, ahead_s: float) -> None:
+        self._ahead_s = ahead_s
+
+    def time(self) -> float:
+        return SYSTEM_CLOCK.time() + self._ahead_s
+
+    def monotonic(self) -> float:
+        return SYSTEM_CLOCK.monotonic()
+
+
+def told(caplog: pytest.LogCaptureFixture, code: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.getMessage().endswith(f"[{code}]")]
+
+
+def adviser_of(app: TaskQ, runner: AsyncRunner, clock: Clock = SYSTEM_CLOCK) -> Adviser:
+    fleet = Fleet(app.runtime.keys, runner, SYSTEM_CLOCK)
+    redis_clock = RedisClock(SYSTEM_CLOCK)
+    return Adviser(runner, clock, redis_clock, fleet, served=["default"], tasks=app.tasks.values())
+
+
+async def test_a_worker_warns_of_a_redis_that_drops_keys(
+    start: Runner, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis_server.client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        await start()
+        await until(lambda: told(caplog, "eviction"), "the warning")
+    finally:
+        redis_server.client.config_set("maxmemory-policy", "noeviction")
+
+    assert "maxmemory-policy is allkeys-lru" in told(caplog, "eviction")[0]
+
+
+async def test_a_queue_that_nobody_serves_is_told_of_once_workers_are_there(
+    app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("first", "second"):
+        app.task(name=name, queue="lonely")(lambda: None)
+    app.task(name="third", queue="shared")(lambda: None)
+    app.task(name="fourth")(lambda: None)
+    await start(queues={"shared": 1})
+    runner = AsyncRunner(app.runtime.endpoint)
+    await until(lambda: app.runtime.endpoint and _serves(app, runner, "shared"), "the worker is known")
+    adviser = adviser_of(app, runner)
+
+    assert await adviser.work() == SETTLED_S
+    assert told(caplog, "queue-unserved") == []
+    assert await adviser.work() == AGAIN_S
+    assert await adviser.work() == AGAIN_S
+    await runner.aclose()
+
+    text = "no worker serves queue 'lonely', to which task 'first' and 1 more goes [queue-unserved]"
+    assert told(caplog, "queue-unserved") == [text]
+
+
+async def _serves(app: TaskQ, runner: AsyncRunner, queue: str) -> bool:
+    return (await Fleet(app.runtime.keys, runner, SYSTEM_CLOCK).of(queue))[1] > 0
+
+
+@pytest.mark.parametrize(("ahead_s", "words"), [(5.0, "5.0 s ahead of"), (-3.0, "3.0 s behind")])
+async def test_clocks_that_differ_are_told_of_once(
+    app: TaskQ, ahead_s: float, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = AsyncRunner(app.runtime.endpoint)
+    adviser = adviser_of(app, runner, Shifted(ahead_s))
+    await adviser.work()
+    await adviser.work()
+    await runner.aclose()
+
+    assert told(caplog, "clock-skew") == [f"this machine's clock is {words} that of Redis [clock-skew]"]
+
+
+async def test_where_all_is_well_nothing_is_said(app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+    app.task(name="one")(lambda: None)
+    runner = AsyncRunner(app.runtime.endpoint)
+    adviser = adviser_of(app, runner, Shifted(0.5))
+    await adviser.work()
+    await adviser.work()
+    await runner.aclose()
+
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -1,0 +1,372 @@
+"""A waiting worker has asked already: a task comes with its token, and none is lost with a wait that ends otherwise."""
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ, current_task
+from taskq_core.broker.lanes import Lane
+from taskq_core.errors import BrokerAuthenticationError
+from taskq_core.wire import QueueKeys
+from taskq_core.worker import Worker
+from taskq_core.worker.lookout import SERVICE
+from tests.redis_server import RedisServer
+from tests.relay import Relay
+from tests.taskq_core.worker.conftest import LONG_LEASE, Runner, WorkerProcess, state_of, stored, until, until_blocking
+
+PATIENT: dict[str, Any] = {"lease": 3600, "heartbeat": 1, "safety_net": 600}
+"""Of workers whose waits end by a token alone."""
+
+
+@pytest.fixture
+def relay(redis_server: RedisServer) -> Iterator[Relay]:
+    """A relay before the shared server."""
+    with Relay(redis_server.socket_path) as relay:
+        yield relay
+
+
+@pytest.fixture(autouse=True)
+def limiter(redis_server: RedisServer, queue: QueueKeys) -> None:
+    """Let nobody wait for limits, so that who waits in Redis waits for a token."""
+    redis_server.client.set(queue.leader("limiter"), "nobody")
+
+
+@pytest.fixture
+def unwatched(redis_server: RedisServer, queue: QueueKeys) -> None:
+    """Let nobody watch either: a look just between a token and its task puts another one, which is taken in vain."""
+    redis_server.client.set(queue.leader(SERVICE), "nobody")
+
+
+def waiting(server: RedisServer) -> list[dict[str, Any]]:
+    """The connections that wait for a token."""
+    return [each for each in server.client.client_list() if each["cmd"] == "blpop"]
+
+
+async def waits(server: RedisServer, count: int = 1) -> None:
+    await until(lambda: len(waiting(server)) == count)
+
+
+async def has_asked(worker: Worker, server: RedisServer) -> None:
+    """Wait until a worker waits with its slots kept for what it has asked for."""
+    await until(lambda: worker._fetcher.ahead > 0)
+    await until(lambda: waiting(server))
+
+
+@pytest.mark.usefixtures("unwatched")
+@pytest.mark.parametrize("workers", [1, 4])
+async def test_a_task_comes_with_its_token(
+    app: TaskQ, start: Runner, redis_server: RedisServer, exchanges: list[list[tuple[str, Any]]], workers: int
+) -> None:
+    """Redis is asked once for it, before it is there; of many workers that wait one is woken, and none in vain."""
+
+    @app.task
+    async def work() -> str:
+        return "ran"
+
+    started = [await start(**PATIENT) for _ in range(workers)]
+    await waits(redis_server, workers)
+    exchanges.clear()
+    for _ in range(10):
+        assert await (await work.adelay()).aresult(10) == "ran"
+        await until(lambda: all(each._fetcher.ahead for each in started))
+
+    asked = [each for each in exchanges if each[-1][0] == "dequeue"]
+    assert [[name for name, _ in each] for each in asked] == [["wait_for_wake", "dequeue"]] * 10
+    assert [len(each[1][1].tasks) for each in asked] == [1] * 10
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_many_tasks_at_once_fill_the_slots_and_no_more(
+    app: TaskQ, start: Runner, redis_server: RedisServer, concurrency: int
+) -> None:
+    release = asyncio.Event()
+    running = most = 0
+
+    @app.task(retention=0)
+    async def hold() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await release.wait()
+        running -= 1
+
+    worker = await start(concurrency=concurrency, **PATIENT)
+    await has_asked(worker, redis_server)
+    await app.async_client.enqueue_many(hold.s() for _ in range(9))
+    await until(lambda: worker.running_count == concurrency)
+    assert not worker._fetcher.ahead
+    release.set()
+    await until(lambda: worker._fetcher.free == concurrency and not worker.running_count)
+
+    assert most == concurrency
+
+
+@pytest.mark.usefixtures("unwatched")
+async def test_a_worker_whose_loop_is_held_up_by_a_task_keeps_no_other_from_its_place(
+    app: TaskQ, start: Runner, redis_server: RedisServer
+) -> None:
+    """While something runs it waits for a token alone."""
+    release = asyncio.Event()
+
+    @app.task
+    async def hold() -> None:
+        await release.wait()
+
+    worker = await start(**PATIENT)
+    await has_asked(worker, redis_server)
+    await hold.adelay()
+    await until(lambda: worker.running_count == 1)
+    await waits(redis_server)
+
+    assert (worker._fetcher.ahead, worker._fetcher.doubts) == (0, 0)
+    release.set()
+    await until(lambda: not worker.running_count)
+    for _ in range(2):  # the first comes by the wait that is under way
+        await hold.adelay()
+    await has_asked(worker, redis_server)
+
+
+async def test_a_full_worker_waits_for_nothing(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+    """So a token is another's."""
+    release = asyncio.Event()
+
+    @app.task
+    async def hold() -> str:
+        await release.wait()
+        return "held"
+
+    @app.task
+    async def work() -> str:
+        return "ran"
+
+    first = await start(concurrency=1, **PATIENT)
+    held = await hold.adelay()
+    await until(lambda: first.running_count == 1)
+    await waits(redis_server, 0)
+    await start(concurrency=1, **PATIENT)
+    await waits(redis_server)
+
+    assert await (await work.adelay()).aresult(10) == "ran"
+    release.set()
+    assert await held.aresult(10) == "held"
+
+
+async def test_more_queues_than_slots(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+    """Those that were not asked ahead are asked once their token has come."""
+
+    @app.task
+    async def work() -> str:
+        return "ran"
+
+    names = [f"q{number}" for number in range(6)]
+    worker = await start(queues=dict.fromkeys(names, 1), concurrency=2, **PATIENT)
+    for name in names:
+        await has_asked(worker, redis_server)
+        assert worker._fetcher.doubts <= 2
+        assert await (await work.using(queue=name).adelay()).aresult(10) == "ran"
+
+
+async def test_a_stop_ends_the_wait(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
+    """What comes afterwards stays where it is, with its token."""
+    worker = await start(**PATIENT)
+    await has_asked(worker, redis_server)
+
+    assert await start.stop(worker) == 0
+
+    handle = await app.remote("work").adelay()
+    assert not waiting(redis_server)
+    assert state_of(redis_server, queue, handle.id) == "pending"
+    assert redis_server.client.llen(queue.wake) == 1
+    assert not redis_server.client.exists(queue.active, queue.lease)
+
+
+async def test_a_task_whose_answer_was_on_its_way_when_the_worker_stopped_goes_back(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, relay: Relay
+) -> None:
+    """To the head of its queue, without using an attempt, and before the worker ends."""
+    far = TaskQ(relay.url)
+    runs: list[int] = []
+
+    @far.task(name="work")
+    async def work() -> None:
+        runs.append(1)
+
+    worker = await start(app=far, **PATIENT)
+    await has_asked(worker, redis_server)
+    relay.hold("replies")
+    handle = await app.remote("work").adelay()
+    await until(lambda: state_of(redis_server, queue, handle.id) == "active")
+    worker.stop()
+    await until(lambda: not worker._fetcher.is_fetching)
+    relay.forward()
+    assert await start.ending(worker) == 0
+    await far.aclose()
+
+    assert state_of(redis_server, queue, handle.id) == "pending"
+    assert stored(redis_server, queue, handle.id).retried == 0
+    assert redis_server.client.llen(queue.wake) == 1
+    assert not redis_server.client.exists(queue.active, queue.lease)
+    assert runs == []
+
+
+async def test_a_worker_stops_though_it_cannot_call_off_what_it_has_asked_for(
+    start: Runner, redis_server: RedisServer, relay: Relay
+) -> None:
+    far = TaskQ(relay.url)
+    worker = await start(app=far, **{**PATIENT, "shutdown_grace": 600})
+    await has_asked(worker, redis_server)
+    relay.refuse()
+
+    assert await start.stop(worker) == 0
+    await far.aclose()
+
+
+async def test_a_task_whose_answer_is_lost_runs_once_all_the_same(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, relay: Relay
+) -> None:
+    """The worker calls its request off, learns what that had handed out, and gives it back."""
+    far = TaskQ(relay.url, defaults={"retention": 600})
+    attempts: list[int] = []
+
+    @far.task(name="work")
+    async def work() -> str:
+        attempts.append(current_task().retried)
+        return "ran"
+
+    relay.drop_reply_to(b"-ahead")
+    await start(app=far, **PATIENT)
+    await until(lambda: relay.trapped)
+    await waits(redis_server)
+    handle = await app.remote("work", retention=600).adelay()
+    await until(lambda: state_of(redis_server, queue, handle.id) == "completed")
+    await far.aclose()
+
+    assert attempts == [0]
+    assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)
+
+
+async def test_a_connection_that_is_killed_while_it_waits_loses_nothing(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """Again and again, with tasks coming meanwhile."""
+    runs: Counter[int] = Counter()
+
+    @app.task(name="work", retention=0)
+    async def work(number: int) -> None:
+        runs[number] += 1
+
+    worker = await start(**PATIENT)
+    for number in range(20):
+        for each in waiting(redis_server):
+            redis_server.client.client_kill_filter(_id=each["id"])
+        await work.adelay(number)
+    await until(lambda: len(runs) == 20)
+    await until(lambda: not worker.running_count)
+
+    assert set(runs.values()) == {1}
+    assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)
+
+
+def test_a_worker_killed_while_it_waits_takes_nothing_with_it(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess]
+) -> None:
+    """Its connection ends with it, and the next worker gets what comes then, at its first attempt."""
+    first = start_process(**LONG_LEASE, safety_net=600)
+    until_blocking(lambda: waiting(redis_server))
+    first.signal(signal.SIGKILL)
+    first.wait()
+    handle = app.remote("quick").delay(name="x")
+    start_process(**LONG_LEASE, safety_net=600)
+    handle.result(30)
+
+    assert handle.refresh().retried == 0
+
+
+async def test_a_wait_on_a_server_that_is_the_primary_no_more_ends(
+    app: TaskQ, start: Runner, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hand out tasks that the next primary hands out as well."""
+    worker = await start(**PATIENT)
+    await has_asked(worker, redis_server)
+    before = {each["id"] for each in waiting(redis_server)}
+
+    async def another() -> float:
+        worker._runner.endpoint.takeovers += 1
+        return 1.0
+
+    monkeypatch.setattr(worker._runner, "follow_primary", another)
+    await worker._follow_primary()
+
+    await until(lambda: waiting(redis_server) and not before & {each["id"] for each in waiting(redis_server)})
+
+
+@pytest.mark.parametrize("is_capped", [False, True])
+async def test_nothing_is_asked_ahead_where_that_would_hold_something_up(
+    redis_server: RedisServer, start: Runner, is_capped: bool
+) -> None:
+    """In burst mode the worker would never find that it is done; under a limit the end of one task lets in the next."""
+    app = TaskQ(redis_server.url, limits={"default": {"WORKER_CONCURRENCY": 1}} if is_capped else {})
+    ran: list[int] = []
+
+    @app.task(name="work", retention=0)
+    async def work(number: int) -> None:
+        ran.append(number)
+
+    await app.async_client.enqueue_many(work.s(number) for number in range(5))
+    worker = await start(app=app, burst=not is_capped, **PATIENT)
+    await until(lambda: len(ran) == 5)
+    if is_capped:
+        await waits(redis_server)
+        assert not worker._fetcher.ahead
+    else:
+        assert await start.ending(worker) == 0
+    await app.aclose()
+
+
+async def test_a_worker_that_cannot_wait_still_asks(
+    app: TaskQ, start: Runner, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where only its older connections stand, since the password was changed."""
+
+    @app.task
+    async def work() -> str:
+        return "ran"
+
+    connect = Lane._connect_if_needed
+
+    async def refuse(self: Lane, timeout_s: float) -> None:
+        if self in [waker._lane for waker in worker._wakers]:
+            raise BrokerAuthenticationError("refused the user or password")
+        await connect(self, timeout_s)
+
+    worker = await start(**PATIENT)
+    await has_asked(worker, redis_server)
+    monkeypatch.setattr(Lane, "_connect_if_needed", refuse)
+    for each in waiting(redis_server):
+        redis_server.client.client_kill_filter(_id=each["id"])
+    await waits(redis_server, 0)
+
+    for _ in range(3):
+        assert await (await work.adelay()).aresult(30) == "ran"
+
+
+async def test_a_refused_wait_is_an_error_that_keeps_no_slots(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a key is of another type; once that is mended all goes on."""
+
+    @app.task
+    async def work() -> str:
+        return "ran"
+
+    redis_server.client.set(queue.wake, "no list")
+    worker = await start(**PATIENT)
+    await until(lambda: "waker: " in caplog.text)
+    assert (worker._fetcher.ahead, worker._fetcher.doubts) == (0, 0)
+    redis_server.client.delete(queue.wake)
+
+    assert await (await work.adelay()).aresult(10) == "ran"

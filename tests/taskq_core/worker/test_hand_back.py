@@ -1,0 +1,105 @@
+"""What a process held that is gone is taken back at once, as the recoverer would later."""
+
+from itertools import count
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.broker import operations
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.wire import QueueKeys, TaskMessage
+from taskq_core.worker.hand_back import hand_back, list_overrun, put_off
+from taskq_core.worker.recoverer import LOST_TEXT
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import state_of, stored
+
+pytestmark = pytest.mark.redis
+
+
+class Gone:
+    """A worker that has taken tasks and is gone."""
+
+    token = "gone"
+
+    def __init__(self, app: TaskQ, queue: QueueKeys) -> None:
+        self.app, self.queue = app, queue
+        self.runner = AsyncRunner(app.runtime.endpoint)
+        self.calls = count(1)
+
+    async def take(self, **options: Any) -> str:
+        handle = await self.app.remote("t", retention=600, **options).adelay()
+        await self.runner.run(
+            operations.dequeue(self.queue, owner=self.token, call=next(self.calls), limit=1, lease_s=30)
+        )
+        return handle.id
+
+    async def hand_back(self, **options: Any) -> int:
+        return await hand_back(self.runner, [self.queue], self.token, self.app, **options)
+
+
+@pytest.fixture
+async def gone(app: TaskQ, queue: QueueKeys) -> Any:
+    gone = Gone(app, queue)
+    yield gone
+    await gone.runner.aclose()
+    await app.aclose()
+
+
+async def test_an_attempt_is_used(gone: Gone, redis_server: RedisServer, queue: QueueKeys) -> None:
+    task_id = await gone.take()
+
+    assert await gone.hand_back() == 1
+    assert await gone.hand_back() == 0, "there is nothing left"
+
+    message = stored(redis_server, queue, task_id)
+    assert (message.retried, message.error_msg) == (1, LOST_TEXT)
+    assert state_of(redis_server, queue, task_id) == "retry"
+
+
+async def test_the_last_attempt_archives(gone: Gone, redis_server: RedisServer, queue: QueueKeys) -> None:
+    task_id = await gone.take(max_retry=0)
+
+    await gone.hand_back()
+
+    assert state_of(redis_server, queue, task_id) == "archived"
+    assert "no attempt is left" in stored(redis_server, queue, task_id).error_msg
+
+
+async def test_an_error_that_is_no_failure_uses_none(
+    gone: Gone, app: TaskQ, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    app.task(name="t", is_failure=lambda error: False)(lambda: None)
+    task_id = await gone.take()
+
+    await gone.hand_back()
+
+    assert stored(redis_server, queue, task_id).retried == 0
+
+
+async def test_what_did_not_end_in_time_says_so(gone: Gone, redis_server: RedisServer, queue: QueueKeys) -> None:
+    """Only that one: what ran beside it was lost with the process."""
+    overran, beside = await gone.take(), await gone.take()
+
+    await gone.hand_back(overran=[("default", overran)])
+
+    texts = [stored(redis_server, queue, each).error_msg for each in (overran, beside)]
+    assert texts == ["context deadline exceeded", LOST_TEXT]
+
+
+async def test_what_is_beyond_its_time_is_listed(gone: Gone, redis_server: RedisServer, queue: QueueKeys) -> None:
+    """For a process that says nothing itself."""
+    short, long = await gone.take(timeout=1), await gone.take(timeout=1000)
+    for task_id in (short, long):
+        started_ms = int(redis_server.client.hget(queue.task(task_id), "taskq_started") or 0)  # type: ignore[arg-type]
+        redis_server.client.hset(queue.task(task_id), "taskq_started", str(started_ms - 60_000))
+
+    assert await list_overrun(gone.runner, [queue], gone.token, grace_s=10) == [("default", short)]
+    assert await list_overrun(gone.runner, [queue], gone.token, grace_s=100) == []
+
+
+def test_one_that_was_lost_before_waits() -> None:
+    """It may be what ends the processes."""
+    assert put_off(TaskMessage(type="t", error_msg="ValueError"), is_overrun=False) == 0
+    assert put_off(TaskMessage(type="t", error_msg=LOST_TEXT, retried=1), is_overrun=False) >= 16
+    assert put_off(TaskMessage(type="t", error_msg=""), is_overrun=True) >= 15

@@ -1,0 +1,141 @@
+"""Outcomes and a request for tasks go as one script where that can settle them, and else as two, to the same end."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.broker.operations import Dequeued, Operation, dequeue
+from taskq_core.errors import BrokerReplyError
+from taskq_core.wire import Keys, QueueKeys, TaskMessage
+from taskq_core.worker.joiner import APART_MAX, RUNS_MIN, Joiner
+from taskq_core.worker.run import Run
+from taskq_core.worker.settler import SettleBatch
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Runner, until
+
+QUEUE = Keys().queue("default")
+ASKED = dequeue(QUEUE, owner="w", call=1, limit=9, lease_s=30)
+EMPTY = Dequeued(1, 31, 0, [])
+
+
+def batch(count: int = RUNS_MIN, *, queue: QueueKeys = QUEUE, is_plain: bool = True) -> SettleBatch:
+    runs = [
+        Run(queue, f"t{number}", TaskMessage(type="t", id=f"t{number}", queue="default"), 0.0)
+        for number in range(count)
+    ]
+    sent: Operation[str] = Operation("settle", None, (), (), str)
+    return SettleBatch(queue, runs, sent, count, is_plain)
+
+
+def test_a_batch_of_plain_ends_is_joined_with_a_request_of_its_queue() -> None:
+    joined = Joiner().join([batch()], QUEUE, ASKED)
+
+    assert joined is not None
+    assert [*joined.args[-RUNS_MIN:]] == [f"t{number}" for number in range(RUNS_MIN)]
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [],
+        [batch(), batch(queue=Keys().queue("other"))],
+        [batch(queue=Keys().queue("other"))],
+        [batch(is_plain=False)],
+        [batch(RUNS_MIN - 1)],
+    ],
+    ids=["none", "of two queues", "of another queue", "with a failure", "few"],
+)
+def test_others_go_apart(batches: list[SettleBatch]) -> None:
+    assert Joiner().join(batches, QUEUE, ASKED) is None
+
+
+@pytest.mark.parametrize("answer", [None, BrokerReplyError("WRONGTYPE")])
+def test_after_refusals_it_is_tried_ever_more_seldom(answer: BrokerReplyError | None) -> None:
+    joiner = Joiner()
+    waits = []
+    for _ in range(10):
+        turns = 0
+        while joiner.join([batch()], QUEUE, ASKED) is None:
+            turns += 1
+        waits.append(turns)
+        assert joiner.part(batch(), answer) is None
+
+    assert waits == [0, 2, 4, 8, 16, 32, 64, 128, APART_MAX, APART_MAX]
+
+
+def test_what_an_error_may_have_settled_is_sent_again_as_what_is_not_known() -> None:
+    """So that none of it is taken for another worker's when Redis says that it is not this worker's any more."""
+    refused, failed = batch(), batch()
+
+    assert Joiner().part(refused, None) is None
+    assert Joiner().part(failed, BrokerReplyError("WRONGTYPE")) is None
+
+    assert not any(run.repeated for run in refused.runs)
+    assert all(run.repeated for run in failed.runs)
+
+
+def test_one_that_works_is_followed_by_others() -> None:
+    joiner = Joiner()
+    joiner.part(batch(), None)
+    while joiner.join([batch()], QUEUE, ASKED) is None:
+        pass
+
+    assert joiner.part(batch(), EMPTY) == ["1" * RUNS_MIN, EMPTY]
+    assert joiner.join([batch()], QUEUE, ASKED) is not None
+
+
+async def test_a_turn_takes_one_script(
+    app: TaskQ,
+    start: Runner,
+    redis_server: RedisServer,
+    queue: QueueKeys,
+    exchanges: list[list[tuple[str, Any]]],
+) -> None:
+    runs: Counter[int] = Counter()
+
+    @app.task(name="quick", retention=0)
+    async def quick(number: int) -> None:
+        runs[number] += 1
+
+    await app.async_client.enqueue_many(quick.s(number) for number in range(400))
+    worker = await start(concurrency=12)
+    await until(lambda: len(runs) == 400 and worker.running_count == 0)
+    await start.stop(worker)
+
+    turns = Counter(tuple(name for name, _ in each) for each in exchanges)
+    assert turns["settle_and_dequeue",] >= 39
+    assert turns["settle", "dequeue"] == 0
+    assert set(runs.values()) == {1}
+    assert redis_server.client.get(queue.processed) == b"400"
+    assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)
+
+
+async def test_tasks_that_are_waited_for_are_told_of(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """They are refused by the one script and settled by the other, each once."""
+    runs: Counter[int] = Counter()
+
+    @app.task(name="quick", retention=0)
+    async def quick(number: int) -> None:
+        runs[number] += 1
+
+    handles = await app.async_client.enqueue_many([quick.s(number) for number in range(40)])
+    for handle in handles:
+        redis_server.client.hset(queue.task(handle.id), "taskq_wait", "1")
+    client: Any = redis_server.client
+    channel = client.pubsub(ignore_subscribe_messages=True)
+    channel.subscribe(queue.done)
+    channel.get_message(timeout=1.0)
+    worker = await start(concurrency=10)
+    await until(lambda: len(runs) == 40 and worker.running_count == 0)
+    await start.stop(worker)
+    told: list[str] = []
+    while (message := channel.get_message(timeout=0.2)) is not None:
+        told += [message["data"].decode()] if message["data"] else []  # a worker tries its rights with empty ones
+    channel.close()
+
+    assert sorted(told) == sorted(handle.id for handle in handles)
+    assert redis_server.client.get(queue.processed) == b"40"

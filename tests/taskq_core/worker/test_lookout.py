@@ -1,0 +1,290 @@
+"""Who leads on a queue, what it knows, and what it asks of Redis for that."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.clock import RedisClock
+from taskq_core.wire import QueueKeys
+from taskq_core.worker.lookout import AFTER_S, SERVICE, Lookout, Topic
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Runner, until
+
+LEADER_S = 1000.0
+BUT = {
+    "config",
+    "config|resetstat",
+    "info",
+    "hello",
+    "client",
+    "client|setinfo",
+    "client|tracking",
+}  # 6.2 names no more
+
+
+class StillClock:
+    """Stands until it is told to go on; close to the real time, by which Redis's leases go."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.5
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+
+def commands_of(server: RedisServer) -> dict[str, int]:
+    """How often each command was run since the statistics were reset, also by scripts."""
+    stats: Any = server.client.info("commandstats")
+    counts = {name.removeprefix("cmdstat_"): each["calls"] for name, each in stats.items()}
+    return {name: count for name, count in counts.items() if name not in BUT}
+
+
+@pytest.fixture
+def clock() -> StillClock:
+    return StillClock()
+
+
+Make = Callable[..., Lookout]
+
+
+@pytest.fixture
+async def make(app: TaskQ, queue: QueueKeys, clock: StillClock) -> AsyncIterator[Make]:
+    runner = AsyncRunner(app.runtime.endpoint)
+    made: list[Lookout] = []
+
+    def make(owner: str = "w", *, is_told: bool = True, leader_s: float = LEADER_S) -> Lookout:
+        if not is_told:
+            runner.new_tracking_lane = lambda changed: runner.new_lane()  # type: ignore[method-assign]
+        made.append(Lookout(queue, runner, clock, RedisClock(clock), owner=owner, leader_s=leader_s))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.lane.close()
+    await runner.aclose()
+    await app.aclose()
+
+
+async def passes(lookout: Lookout, clock: StillClock, seconds: Iterable[float]) -> None:
+    """Let it work once after each of some spans of time, and not wait in between."""
+    lookout._rest = _at_once  # type: ignore[method-assign]
+    for each in seconds:
+        clock.now += each
+        await lookout.work()
+
+
+async def _at_once() -> None:
+    return
+
+
+async def told(lookout: Lookout, act: Callable[[], object]) -> None:
+    """Do something that Redis is to tell of, and wait until it has."""
+    lookout._has_changed = False
+    act()
+    await until(lambda: lookout._has_changed)
+
+
+async def test_one_worker_leads_until_it_stops(make: Make, clock: StillClock, redis_server: RedisServer) -> None:
+    first, second = make("a"), make("b")
+    await passes(first, clock, [0])
+    await passes(second, clock, [0, 0])
+    assert (first.leads, second.leads) == (True, False)
+    assert first.has_looked
+    assert second.has_looked
+
+    await first.resign()
+    await passes(second, clock, [0])
+
+    assert second.leads
+
+
+async def test_a_leader_that_lost_its_lease_steps_down(
+    make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    redis_server.client.zadd(queue.retry, {"x": 5})
+    lookout = make("a")
+    await passes(lookout, clock, [0])
+    assert lookout.due_s == 5
+    redis_server.client.set(queue.leader(SERVICE), "b", px=50_000)
+
+    await passes(lookout, clock, [0.9 * LEADER_S])
+
+    assert not lookout.leads
+    assert lookout.due_s is None
+
+
+async def test_a_leader_that_leads_again_looks_although_nothing_has_changed(
+    make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """Its lease ended while its process stood still, say; nobody else would forward what is due."""
+    redis_server.client.zadd(queue.retry, {"x": 5})
+    lookout = make("a")
+    await passes(lookout, clock, [0])
+    redis_server.client.delete(queue.leader(SERVICE))
+    await passes(lookout, clock, [2 * LEADER_S])
+    assert lookout.leads
+
+    await passes(lookout, clock, [0])
+
+    assert lookout.due_s == 5
+
+
+async def test_it_knows_what_is_due_first(
+    make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    client = redis_server.client
+    lookout = make()
+    await passes(lookout, clock, [0])
+    assert lookout.due_s is None
+
+    for key, score in ((queue.scheduled, 90), (queue.retry, 70), (queue.scheduled, 80)):
+        await told(lookout, lambda key=key, score=score: client.zadd(key, {str(score): score}))
+        await passes(lookout, clock, [1])
+    assert lookout.due_s == 70
+    await told(lookout, lambda: client.zrem(queue.retry, "70"))
+    await passes(lookout, clock, [1])
+    assert lookout.due_s == 80
+
+
+async def test_a_key_of_another_type_counts_as_due(
+    make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """So that the script is asked, which says what is wrong."""
+    redis_server.client.set(queue.scheduled, "x")
+    lookout = make()
+    await passes(lookout, clock, [0])
+
+    assert lookout.due_s == 0
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["told", "asking"])
+@pytest.mark.parametrize("topic", Topic)
+async def test_it_knows_what_there_is_to_do(
+    make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys, topic: Topic, is_told: bool
+) -> None:
+    """By any of the keys that mean it, whether or not there is something else."""
+    client = redis_server.client
+    other = Topic.KEPT if topic is not Topic.KEPT else Topic.LETTERS
+    for key in topic.keys(queue):
+        for before in (None, other.keys(queue)[0]):
+            client.flushall()
+            if before is not None:
+                client.zadd(before, {"x": 1})
+            lookout = make(key + str(before), is_told=is_told)
+            changes = asyncio.Event()
+            lookout.wakes(changes)
+            await passes(lookout, clock, [0])
+            assert not lookout.has(topic)
+            changes.clear()
+            if is_told:
+                await told(lookout, lambda key=key: client.set(key, 1))
+            else:
+                client.set(key, 1)
+            await passes(lookout, clock, [1 + AFTER_S])
+            assert lookout.has(topic), (key, before)
+            assert lookout.has(other) == (before is not None)
+            assert changes.is_set()
+            await lookout.lane.close()
+            await lookout.resign()
+
+
+async def test_a_queue_in_which_nothing_happens_costs_a_renewal_of_the_lease_now_and_then(
+    make: Make, clock: StillClock, redis_server: RedisServer
+) -> None:
+    """Redis would tell; with a lease of five seconds that is a command every four."""
+    lookout = make()
+    await passes(lookout, clock, [0])
+    redis_server.client.config_resetstat()
+
+    await passes(lookout, clock, [0.001 * LEADER_S] * 999)
+    assert commands_of(redis_server) == {"getex": 1}
+    assert lookout.leads
+
+
+async def test_where_redis_does_not_tell_a_quiet_queue_costs_one_command_a_second(
+    make: Make, clock: StillClock, redis_server: RedisServer
+) -> None:
+    lookout = make(is_told=False)
+    await passes(lookout, clock, [0])
+    redis_server.client.config_resetstat()
+
+    await passes(lookout, clock, [0.25] * 80)
+
+    assert commands_of(redis_server) == {"exists": 20}
+
+
+async def test_where_redis_does_not_tell_one_with_scheduled_tasks_costs_three(
+    make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """And a closer look every five seconds."""
+    redis_server.client.zadd(queue.scheduled, {"x": 2_000_000_000})
+    lookout = make(is_told=False)
+    await passes(lookout, clock, [0])
+    redis_server.client.config_resetstat()
+
+    await passes(lookout, clock, [1] * 20)
+
+    counts = commands_of(redis_server)
+    assert counts["zrange"] == 40
+    assert counts["exists"] <= 20 + 4 * len(Topic)
+
+
+async def test_changes_without_end_cost_a_look_a_second(
+    make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    lookout = make()
+    await passes(lookout, clock, [0])
+    redis_server.client.config_resetstat()
+    for number in range(40):
+        redis_server.client.zadd(queue.scheduled, {str(number): 2_000_000_000})
+        lookout._on_change()
+        await passes(lookout, clock, [0.1])
+
+    assert commands_of(redis_server)["zrange"] <= 2 * 5
+
+
+async def test_a_follower_asks_rarely_and_with_one_command(
+    make: Make, clock: StillClock, redis_server: RedisServer
+) -> None:
+    first, second = make("a"), make("b")
+    await passes(first, clock, [0])
+    await passes(second, clock, [0])
+    redis_server.client.config_resetstat()
+
+    again_s = [await second.work() for _ in range(10)]
+
+    assert commands_of(redis_server) == {"pttl": 10}
+    assert min(again_s) >= 0.4 * LEADER_S
+
+
+async def test_a_redis_that_was_emptied_is_led_and_looked_at_anew(
+    make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    redis_server.client.zadd(queue.retry, {"x": 5})
+    lookout = make()
+    await passes(lookout, clock, [0])
+    await told(lookout, redis_server.client.flushall)
+    await passes(lookout, clock, [1])
+    assert (lookout.leads, lookout.due_s) == (True, None)
+
+    await passes(lookout, clock, [0.9 * LEADER_S, 0])
+    assert lookout.leads
+    assert redis_server.client.get(queue.leader(SERVICE)) == b"w"
+
+
+async def test_what_is_scheduled_by_others_is_seen_at_once(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """As Go's client schedules it: a hash and an entry, and no word to anybody."""
+    worker = await start(safety_net=600, leader_lease=60)
+    await until(lambda: worker._lookouts["default"].unchanged_since < 1e12)
+
+    due = int(redis_server.client.time()[0]) + 1  # type: ignore[index]  # of a blocking client
+    redis_server.client.zadd(queue.scheduled, {"go": due})
+    await until(lambda: worker._lookouts["default"].due_s == due or not redis_server.client.zcard(queue.scheduled))

@@ -1,0 +1,24 @@
+"""What an enqueue from Django costs in calls of functions. As `tests/taskq_core/test_costs.py`."""
+
+import pytest
+from django.db import connections
+
+from taskq_django import taskq
+from tests.redis_server import RedisServer
+from tests.taskq_core.test_costs import ROUNDS, Calls
+
+
+@pytest.mark.redis
+@pytest.mark.django_db(transaction=True, databases="__all__")
+def test_an_enqueue_where_no_transaction_is_open(redis: RedisServer) -> None:
+    """All databases were used before, so each is asked whether it is in a transaction."""
+    task = taskq.remote("note", headers={"tenant": "acme"})
+    for each in connections.all():
+        each.ensure_connection()
+    task.delay(number=0)
+
+    with Calls() as calls:
+        for number in range(ROUNDS):
+            task.delay(number=number)
+
+    assert 0 < calls.each("ours") + calls.each("others") <= 205

@@ -1,0 +1,58 @@
+"""`/metrics` as a view of a site."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.http import HttpRequest
+from django.test import RequestFactory
+
+from taskq_core import TaskQ
+from taskq_core.exporter import ExporterConfig
+from taskq_django import taskq
+from taskq_django.metrics import metrics_view
+from tests.redis_server import RedisServer
+from tests.taskq_core.exporter.scraping import Scraped
+
+pytestmark = pytest.mark.redis
+
+
+def is_prometheus(request: HttpRequest) -> bool:
+    return request.headers.get("Authorization") == "Bearer let-me-in"
+
+
+def test_metrics_are_told_to_those_who_may_scrape(redis: RedisServer, rf: RequestFactory) -> None:
+    TaskQ(redis.unix_url).remote("plain").delay()
+    view = metrics_view(allow=is_prometheus)
+
+    told = view(rf.get("/metrics", headers={"Authorization": "Bearer let-me-in"}))
+    refused = [view(rf.get("/metrics")), metrics_view()(rf.get("/metrics"))]
+
+    assert told["Content-Type"].startswith("text/plain")
+    assert Scraped(told.content.decode()).by("asynq_queue_size", "queue") == {"default": 1}
+    assert [each.status_code for each in refused] == [403, 403]
+    assert view(rf.post("/metrics")).status_code == 405
+
+
+def test_queues_beyond_the_most_are_told_together(redis: RedisServer, rf: RequestFactory) -> None:
+    app = TaskQ(redis.unix_url)
+    for queue in ("a", "b", "c"):
+        app.remote("plain", queue=queue).delay()
+    app.close()
+
+    told = metrics_view(allow=lambda request: True, config=ExporterConfig(max_queues=1))(rf.get("/metrics"))
+
+    assert Scraped(told.content.decode()).by("asynq_queue_size", "queue") == {"a": 1, "_other": 2}
+
+
+def test_threads_that_scrape_at_the_same_time_share_a_reading(
+    redis: RedisServer, rf: RequestFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskq_core.exporter.exporter.FRESH_S", 600.0)
+    taskq.remote("plain").delay()
+    view = metrics_view(allow=lambda request: True)
+
+    with ThreadPoolExecutor(5) as pool:
+        found = [Scraped(each.content.decode()) for each in pool.map(view, [rf.get("/metrics") for _ in range(10)])]
+
+    assert {each.of("taskq_up") for each in found} == {1}
+    assert {each.of("taskq_exporter_readings_total") for each in found} == {1}

@@ -1,0 +1,90 @@
+"""What the admin shows is translated whole, and compiled as it is translated."""
+
+import re
+from collections import Counter
+from datetime import timedelta
+from html import unescape
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils.translation import override
+
+from scripts.translations import ADMIN, LANGUAGES, problems, texts
+from taskq_core.dashboard import telling
+from taskq_core.inspector import Skip, TaskAction
+from taskq_django import taskq
+from taskq_django.admin import wording
+from taskq_django.admin.language import told_as_active
+from tests.redis_server import RedisServer
+from tests.taskq_django.admin_pages import enqueue
+
+KEPT = {"worker", "outbox", "default", "other", "admin", "django", "taskq", "enqueue"}
+"""Words that stand in Chinese as well, in whatever case, and names: of a queue, databases, the user, settings."""
+PAGES = ("", "task/", "queue/", "queue/default/change/", "worker/", "workflow/", "periodictask/", "outboxtask/")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_text_is_translated_with_its_placeholders_and_compiled(language: str) -> None:
+    assert problems(ADMIN, language) == []
+
+
+def test_texts_are_found_whatever_marks_them() -> None:
+    """Functions under other names, plurals, contexts, and tags of templates."""
+    found = texts(ADMIN)
+
+    assert ("", "Paused.", "") in found
+    assert ("task state", "pending", "") in found
+    assert ("", "%(count)s task was deleted.", "%(count)s tasks were deleted.") in found
+    assert ("", "and %(more)s more", "and %(more)s more") in found
+    assert ("", "What you sent is kept here.", "") in found
+
+
+def test_the_core_tells_in_the_language_that_django_has_active() -> None:
+    skipped = Counter({(Skip.CHANGED, "active"): 1, (Skip.GONE, ""): 2_000})
+
+    with override("zh-hans"), told_as_active():
+        assert telling.done(TaskAction.RUN, 2) == "2 个任务已立即执行。"
+        assert telling.skipped(skipped) == "已跳过：1 个现在是“运行中”；2,000 个已不存在。"
+    with override("zh-hans"):
+        assert telling.done(TaskAction.RUN, 2) == "2 tasks run now."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "english", "german", "chinese"),
+    [
+        (1.25, "1.2 s", "1,2 s", "1.2 秒"),
+        (61, "1 min 1 s", "1 min 1 s", "1 分 1 秒"),
+        (-90_000, "-1 d 1 h", "-1 d 1 h", "-1 天 1 小时"),
+    ],
+)
+def test_a_span_is_told_as_the_dashboard_tells_it_with_the_point_of_the_language(
+    seconds: float, english: str, german: str, chinese: str
+) -> None:
+    told = []
+    for language in ("en", "de", "zh-hans"):
+        with override(language):
+            told.append(wording.span(timedelta(seconds=seconds)))
+
+    assert told == [english, german, chinese]
+
+
+def words(page: str) -> set[str]:
+    """English words that a page shows, those in code and in what was enqueued left out."""
+    shown = re.sub(r"<(script|style|code|pre|option)\b.*?</\1>|<!--.*?-->", " ", page, flags=re.DOTALL)
+    return set(re.findall(r"[a-z]{4,}", unescape(re.sub(r"<[^>]+>", " ", shown)).lower())) - KEPT
+
+
+@pytest.mark.redis
+@pytest.mark.django_db(databases=["default", "other"])
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_in_chinese_shows_no_english(path: str, redis: RedisServer, settings: Any, admin_client: Client) -> None:
+    settings.LANGUAGE_CODE = "zh-hans"
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}
+    handle = enqueue("a:b")
+    response = admin_client.get(f"/admin/taskq_django/{path}")
+
+    assert response.status_code == 200
+    names = set(re.findall("[a-z]{4,}", " ".join([handle.id, *taskq.tasks]).lower()))
+    left_by_django = words(admin_client.get("/admin/auth/group/").content.decode())
+    assert words(response.content.decode()) - names - left_by_django == set()

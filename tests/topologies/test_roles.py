@@ -1,0 +1,352 @@
+"""Users of Redis with few rights: each does its work and is refused all else, as docs/how-to/secure-redis.md says."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import timedelta
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from taskq_core import EnqueueError, TaskQ, TaskQError, TaskState
+from taskq_core.broker.operations import Operation
+from taskq_core.broker.scripts import load
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.dashboard import AsyncDashboard, Dashboard, TaskFilter, WorkflowFilter
+from taskq_core.errors import BrokerAuthenticationError
+from taskq_core.exporter import Exporter
+from taskq_core.inspector import AsyncInspector, Inspector
+from taskq_core.worker import Worker, WorkerConfig
+from tests.conformance.stores import redis_programs
+from tests.faults.front_ends import everything
+from tests.redis_server import RedisServer
+from tests.taskq_fastapi.api import populate
+from tests.topologies.test_access import (
+    FOR_TOOLS,
+    PAGE,
+    RULES,
+    asked_by,
+    begun_by_another,
+    commands,
+    denied,
+    in_scripts,
+    lambda_free,
+    reached,
+    run_scheduler,
+    stored_by_another,
+    url_of,
+)
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture(scope="module", params=redis_programs())
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    with RedisServer(tcp=True, binary=redis_programs()[request.param]) as server:
+        yield server
+
+
+# --- the one who looks ------------------------------------------------------------------------------------------------
+
+Q = "default"
+LOOKS: dict[str, Callable[[Inspector], Any]] = {
+    "queues": lambda i: i.queues(),
+    "queue_info": lambda i: i.queue_info(Q),
+    "queue_infos": lambda i: i.queue_infos(),
+    "history": lambda i: i.history(Q, 2),
+    "memory_usage": lambda i: i.memory_usage(Q),
+    "groups": lambda i: i.groups(Q),
+    "groups_page": lambda i: i.groups_page(Q, limit=1),
+    "limits": lambda i: i.limits(Q),
+    "tasks": lambda i: [i.tasks(Q, state) for state in TaskState if state is not TaskState.AGGREGATING],
+    "tasks_of": lambda i: i.tasks(Q, TaskState.AGGREGATING, group="alone"),
+    "task": lambda i: i.task(Q, i.tasks(Q, TaskState.PENDING).tasks[0].id),
+    "count": lambda i: i.count(Q, TaskState.PENDING),
+    "find_tasks": lambda i: [
+        i.find_tasks(Q, state, name="known", newer_than=3600)
+        for state in TaskState
+        if state is not TaskState.AGGREGATING
+    ],
+    "servers": lambda i: i.servers(),
+    "scheduler_entries": lambda i: i.scheduler_entries(),
+    "scheduler_events": lambda i: i.scheduler_events("nightly"),
+}
+"""What an inspector tells, by its method."""
+ACTS: dict[str, Callable[[Inspector, str], Any]] = {
+    "set_limit": lambda i, t: i.set_limit(Q, "known", rate="5/s"),
+    "clear_limit": lambda i, t: i.clear_limit(Q, "known"),
+    "pause": lambda i, t: i.pause(Q),
+    "resume": lambda i, t: i.resume(Q),
+    "remove_queue": lambda i, t: i.remove_queue("other", force=True),
+    "remove_queue_part": lambda i, t: i.remove_queue_part("other", force=True),
+    "run_task": lambda i, t: i.run_task(Q, t),
+    "archive_task": lambda i, t: i.archive_task(Q, t),
+    "delete_task": lambda i, t: i.delete_task(Q, t),
+    "retry_task": lambda i, t: i.retry_task(Q, t, after=30),
+    "update_payload": lambda i, t: i.update_payload(Q, t, b"{}"),
+    "move_task": lambda i, t: i.move_task(Q, t, "other"),
+    "reschedule_task": lambda i, t: i.reschedule_task(Q, t, after=30),
+    "cancel_task": lambda i, t: i.cancel_task(i.tasks(Q, TaskState.ACTIVE).tasks[0].id),
+    "run_all": lambda i, t: i.run_all(Q, TaskState.SCHEDULED),
+    "archive_all": lambda i, t: i.archive_all(Q, TaskState.SCHEDULED),
+    "delete_all": lambda i, t: i.delete_all(Q, TaskState.SCHEDULED),
+    "move_all": lambda i, t: i.move_all(Q, TaskState.SCHEDULED, "other"),
+}
+"""What an inspector does, by its method; `t` is the id of a scheduled task."""
+ELSEWHERE = {
+    "act_on": "as `run_all` and the others: it sends what they send",
+    "act_on_matching": "the same",
+    "finish_moves": "looks for moves that were cut off, and finds none here",
+    "reconcile": "looks for damage, and repairs none unless it is told to",
+    "follow": "carries out what it is given",
+    "key_slot": "counts, and asks nobody",
+    "cluster_nodes": "needs a right that the page tells of apart",
+    "redis_info": "the same",
+    "taskq": "asks nobody",
+}
+
+
+def test_every_method_of_the_inspector_looks_or_acts() -> None:
+    public = {name for name in vars(Inspector) if not name.startswith("_")}
+
+    assert public - set(ELSEWHERE) == set(LOOKS) | set(ACTS)
+    assert {name for name in vars(AsyncInspector) if not name.startswith("_")} == public
+
+
+def look_at_dashboard(inspector: Inspector, workflow: str) -> None:
+    """Read all that dashboards show."""
+    dashboard, infos = Dashboard(inspector), inspector.queue_infos()
+    counts = dashboard.workflow_counts([Q])
+    step = dashboard.workflow(Q, workflow).graph.steps[0]
+    name = getattr(step, "name", step)
+    seen: dict[str, Any] = {
+        "queues": dashboard.queues(),
+        "queue": dashboard.queue(Q),
+        "history": dashboard.history([Q]),
+        "samples": dashboard.samples([Q], span=timedelta(hours=1)),
+        "types": dashboard.types([Q]),
+        "state_types": dashboard.state_types(Q, TaskState.PENDING),
+        "workers": dashboard.workers(),
+        "workflows": dashboard.workflows(Q),
+        "workflow": dashboard.workflow(Q, workflow),
+        "workflow_step": dashboard.workflow_step(Q, workflow, str(name)),
+        "workflow_counts": counts,
+        "list_workflows": dashboard.list_workflows(counts, WorkflowFilter(queue=Q)),
+        "search_workflows": dashboard.search_workflows(counts, WorkflowFilter(text="x")),
+        "store": dashboard.store(),
+        "tasks": dashboard.tasks(infos, TaskFilter(queue=Q)),
+        "search_tasks": dashboard.search_tasks(infos, TaskFilter(text="x")),
+        "select_tasks": dashboard.select_tasks(infos, TaskFilter(queue=Q), states=[TaskState.PENDING]),
+    }
+    assert set(seen) == {each for each in vars(Dashboard) if not each.startswith("_")}
+    assert {each for each in vars(AsyncDashboard) if not each.startswith("_")} >= set(seen)
+
+
+def fill(server: RedisServer) -> tuple[str, str]:
+    """Store tasks of every kind and a workflow, and return ids of a scheduled task and of the workflow."""
+    server.flushall()
+    scheduled = stored_by_another(server)["scheduled"].id
+    workflow = begun_by_another(server)
+    with closing(TaskQ(server.unix_url, defaults={"retention": 60})) as app:
+        populate(app, server)
+    return scheduled, workflow
+
+
+def look_at_all(app: TaskQ, workflow: str) -> None:
+    """Look with everything there is to look with."""
+    inspector = Inspector(app)
+    for look in LOOKS.values():
+        look(inspector)
+    look_at_dashboard(inspector, workflow)
+    app.workflow(workflow).refresh()
+    app.workflow(workflow).graph()
+
+
+def test_the_page_gives_who_looks_what_looking_asks_and_no_more(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What looking sends is noted, and each script that it sends is read to its end."""
+    _, workflow = fill(redis_server)
+    sent: list[Operation[Any]] = []
+    once = SyncRunner.run
+
+    def note(self: SyncRunner, operation: Operation[Any], **more: Any) -> Any:
+        sent.append(operation)
+        return once(self, operation, **more)
+
+    monkeypatch.setattr(SyncRunner, "run", note)
+    with closing(TaskQ(redis_server.unix_url)) as app:
+        look_at_all(app, workflow)
+
+    scripts = {operation.script.text for operation in sent if operation.script is not None}
+    plain = {str(operation.args[0]) for operation in sent if operation.script is None}
+    needed = (in_scripts([reached(text) for text in scripts]) | plain | {"EVAL", "EVALSHA"}) - FOR_TOOLS
+    needed -= {"HSET"}  # of `look`: only for who waits for an end, and it is no matter there if it is refused
+    allowed = commands(RULES["viewer"])
+    assert sorted(needed - allowed) == [], "docs/how-to/secure-redis.md does not allow these to the user viewer"
+    assert sorted(allowed - needed) == [], "docs/how-to/secure-redis.md allows these to the user viewer, in vain"
+    assert allowed < commands(RULES["inspector"])
+
+
+@pytest.mark.parametrize("user", ["viewer", "exporter"])
+def test_no_command_of_those_who_look_writes(server: RedisServer, user: str) -> None:
+    for name in commands(RULES[user]) - {"EVAL", "EVALSHA"}:  # a script may do what its user may
+        (told,) = server.command("COMMAND", "INFO", name.lower()).values()
+        assert "write" not in told["flags"], name
+
+
+def test_who_looks_sees_all_and_changes_nothing(server: RedisServer) -> None:
+    scheduled, workflow = fill(server)
+    stored = {key: server.client.dump(key) for key in server.client.scan_iter("*")}
+    url = url_of(server, "viewer", "+info", "+acl|whoami")
+    for key, value in stored.items():
+        server.client.restore(key, 0, value)
+    before = everything(server)
+    with closing(TaskQ(url)) as app:
+        look_at_all(app, workflow)
+        assert denied(server) == set()
+        for act in ACTS.values():
+            with pytest.raises(BrokerAuthenticationError):
+                act(Inspector(app), scheduled)
+        with pytest.raises(EnqueueError):
+            app.remote("t").delay()
+        with pytest.raises(TaskQError):
+            app.workflow(workflow).cancel()
+        assert asyncio.run(Worker(app, WorkerConfig(burst=True)).arun()) == 1
+
+    assert everything(server) == before
+
+
+# --- the exporter -----------------------------------------------------------------------------------------------------
+
+
+async def test_an_exporter_needs_no_more_than_who_looks(server: RedisServer) -> None:
+    app = TaskQ(url_of(server, "viewer"))
+    await asyncio.to_thread(fill, server)
+
+    reading = await Exporter(app).read()
+    await app.aclose()
+
+    assert reading is not None
+    assert any(each.memory for each in reading.queues)
+    assert denied(server) == set()
+
+
+async def test_an_exporter_counts_and_can_do_nothing_else(server: RedisServer) -> None:
+    await asyncio.to_thread(fill, server)
+    stored = {key: server.client.dump(key) for key in server.client.scan_iter("*")}
+    url = url_of(server, "exporter")
+    for key, value in stored.items():
+        server.client.restore(key, 0, value)
+    before = everything(server)
+    app = TaskQ(url)
+    reading = await Exporter(app).read()
+
+    assert reading is not None
+    assert {queue.info.name: queue.info.problem for queue in reading.queues} == {"default": "", "other": ""}
+    assert denied(server) == set()
+    assert [bool(queue.memory) for queue in reading.queues if queue.info.size] == [True]
+    assert len(reading.workers) == 1
+    inspector = Inspector(app)
+    for look in (
+        lambda: inspector.tasks(Q, TaskState.PENDING),
+        lambda: inspector.find_tasks(Q, TaskState.PENDING),
+        lambda: inspector.pause(Q),
+        lambda: inspector.remove_queue("other", force=True),
+        lambda: inspector.run_all(Q, TaskState.SCHEDULED),
+    ):
+        with pytest.raises(BrokerAuthenticationError):
+            await asyncio.to_thread(look)
+    await app.aclose()
+    assert everything(server) == before
+
+
+def test_the_page_gives_an_exporter_what_it_asks_and_no_more() -> None:
+    texts = [reached(load(name).text) for name in ("info", "usage", "alive")]
+    needed = in_scripts(texts) | {"EVAL", "EVALSHA", "HGETALL", "MGET", "SMEMBERS"}
+    needed |= {"LRANGE"}  # which a script chooses as it goes
+
+    assert commands(RULES["exporter"]) == needed
+    assert needed < commands(RULES["viewer"])
+
+
+# --- the scheduler ----------------------------------------------------------------------------------------------------
+
+
+def test_the_page_gives_a_scheduler_what_it_asks_and_no_more() -> None:
+    room = files("taskq_core") / "scheduler"
+    scripts, sent = asked_by([file for file in room.iterdir() if file.name.endswith(".py")])
+
+    needed = (in_scripts([reached(text) for text in texts_of(scripts)]) | sent) - FOR_TOOLS
+    allowed = commands(RULES["scheduler"])
+    assert sorted(needed - allowed) == [], "docs/how-to/secure-redis.md does not allow these to the user scheduler"
+    assert sorted(allowed - needed) == [], "docs/how-to/secure-redis.md allows these to the user scheduler, in vain"
+    assert allowed < commands(RULES["app"])
+
+
+def texts_of(scripts: set[str]) -> list[str]:
+    return [load(name).text for name in scripts]
+
+
+def test_a_scheduler_enqueues_and_does_nothing_else(server: RedisServer) -> None:
+    url = url_of(server, "scheduler")
+    app = TaskQ(url)
+    app.periodic("@every 1s", id="e")(app.task(name="t")(lambda_free))
+    with closing(app):
+        asyncio.run(run_scheduler(app, server))
+        assert denied(server) == set()
+        inspector = Inspector(app)
+        for act in (
+            lambda: inspector.run_all(Q, TaskState.SCHEDULED),
+            lambda: inspector.find_tasks(Q, TaskState.PENDING),
+            lambda: inspector.remove_queue(Q, force=True),
+        ):
+            with pytest.raises(BrokerAuthenticationError):
+                act()
+        assert asyncio.run(Worker(app, WorkerConfig(burst=True)).arun()) == 1
+    assert server.client.llen("asynq:{default}:pending") >= 1
+
+
+# --- tenants ----------------------------------------------------------------------------------------------------------
+
+TENANT = [
+    "resetkeys",
+    "resetchannels",
+    *("~asynq:{mail}:*", "~taskq:{mail}:*", "&taskq:{mail}:*", "~asynq:queues"),
+]
+
+
+def test_the_page_names_the_patterns_of_one_queue() -> None:
+    for pattern in TENANT[2:]:
+        assert f"`{pattern}`" in PAGE, pattern
+
+
+def test_a_tenant_does_not_cross_to_another_queue(server: RedisServer) -> None:
+    """It enqueues to its own and sees its own; of the others it learns names alone."""
+    with closing(TaskQ(server.unix_url)) as admin:
+        url = url_of(server, "inspector", "+subscribe", *TENANT)
+        own = admin.remote("t", queue="mail").delay(n=1)
+        other = admin.remote("t", queue="bank").delay(n=2)
+        with closing(TaskQ(url, queues=["mail"])) as app:
+            inspector = Inspector(app)
+            assert app.remote("t", queue="mail").delay().id
+            assert inspector.task("mail", own.id).name == "t"
+            assert sorted(inspector.queues()) == ["bank", "mail"], "the exposure that the page tells of"
+            before = everything(server)
+            for look in (
+                lambda: inspector.task("bank", other.id),
+                lambda: inspector.tasks("bank", TaskState.PENDING),
+                lambda: inspector.pause("bank"),
+                lambda: inspector.delete_task("bank", other.id),
+                lambda: inspector.remove_queue("bank", force=True),
+                lambda: inspector.servers(),
+            ):
+                with pytest.raises(BrokerAuthenticationError):
+                    look()
+            with pytest.raises(EnqueueError):
+                app.remote("t", queue="bank").delay()
+            assert everything(server) == before
+            with pytest.raises(BrokerAuthenticationError):
+                inspector.move_task("mail", own.id, "bank")
+            assert server.client.llen("asynq:{bank}:pending") == 1

@@ -1,0 +1,350 @@
+"""Passwords and certificates change under load, by the steps of docs/how-to/rotate-secrets.md, and nothing is lost."""
+
+import asyncio
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import trustme
+from redis.credentials import CredentialProvider
+
+from taskq_core import EnqueueError, TaskQ
+from taskq_core.broker import operations
+from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError
+from taskq_core.worker import Worker, WorkerConfig
+from tests.redis_server import RedisServer, TlsFiles
+from tests.topologies.test_access import RULES
+
+pytestmark = pytest.mark.redis
+
+PAGE = (Path(__file__).parents[2] / "docs/how-to/rotate-secrets.md").read_text(encoding="utf-8")
+
+
+def said(step: str) -> list[str]:
+    """The words of the command that a step of the page names."""
+    found = re.search(rf"^\d\. {step}[^`]*`([^`]*)`", PAGE, re.MULTILINE)
+    assert found is not None, step
+    return found[1].split()
+
+
+def write(path: Path, text: str | bytes) -> None:
+    """Replace a file in one step, as the page says."""
+    new = path.with_suffix(".new")
+    new.write_bytes(text.encode() if isinstance(text, str) else text)
+    os.replace(new, path)
+
+
+class Load:
+    """A worker, a thread and a coroutine that enqueue, on queue applications of their own.
+
+    Args:
+        url: Where Redis is.
+    """
+
+    def __init__(self, url: Any) -> None:
+        self.ran: list[str] = []
+        self.acknowledged: list[str] = []
+        self.failures: list[Exception] = []
+        self._url = url
+        self._is_over = threading.Event()
+
+    async def __aenter__(self) -> "Load":
+        self._app = TaskQ(self._url)
+
+        @self._app.task(name="note")
+        async def note(number: str) -> None:
+            self.ran.append(number)
+
+        self._worker = Worker(self._app, WorkerConfig(lease=3, heartbeat=0.5, safety_net=0.2))
+        self._running = asyncio.create_task(self._worker.arun())
+        self._producing = [asyncio.create_task(asyncio.to_thread(self._produce)), asyncio.create_task(self._aproduce())]
+        return self
+
+    def _produce(self) -> None:
+        with closing(TaskQ(self._url)) as app:
+            note, number = app.remote("note"), 0
+            while not self._is_over.is_set():
+                number += 1
+                try:
+                    note.delay(number=f"t{number}")
+                    self.acknowledged.append(f"t{number}")
+                except Exception as error:
+                    self.failures.append(error)
+                time.sleep(0.002)  # load, not a flood
+
+    async def _aproduce(self) -> None:
+        app = TaskQ(self._url)
+        note, number = app.remote("note"), 0
+        while not self._is_over.is_set():
+            number += 1
+            try:
+                await note.adelay(number=f"c{number}")
+                self.acknowledged.append(f"c{number}")
+            except Exception as error:
+                self.failures.append(error)
+            await asyncio.sleep(0.002)  # load, not a flood
+        await app.aclose()
+
+    async def go_on(self, more: int = 40) -> None:
+        """Wait until so many more were enqueued by each, and so many have run."""
+        wanted = [len(self.ran) + more, *(self._count(kind) + more for kind in "tc")]
+        await until(lambda: len(self.ran) >= wanted[0])
+        await until(lambda: self._count("t") >= wanted[1] and self._count("c") >= wanted[2])
+
+    def _count(self, kind: str) -> int:
+        return sum(each.startswith(kind) for each in list(self.acknowledged))
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._is_over.set()
+        await asyncio.gather(*self._producing)
+        if exc[0] is None:
+            await until(lambda: set(self.acknowledged) <= set(self.ran))
+        self._worker.stop()
+        assert await self._running == 0
+        await self._app.aclose()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+def check(load: Load) -> None:
+    """Nothing was refused, nothing was lost, and nothing ran twice."""
+    assert load.failures == []
+    assert sorted(load.ran) == sorted(load.acknowledged)
+
+
+def files_of(authority: trustme.CA, folder: Path, name: str) -> TlsFiles:
+    """A new certificate and its key in one file."""
+    issued = authority.issue_cert("localhost")
+    path = folder / f"{name}.pem"
+    issued.private_key_and_cert_chain_pem.write_to_path(path)
+    authority.cert_pem.write_to_path(folder / f"{name}-ca.pem")
+    return TlsFiles(certificate=path, key=path, authority=folder / f"{name}-ca.pem")
+
+
+async def test_password_and_certificate_change_under_load(tmp_path: Path) -> None:
+    first, second = trustme.CA(), trustme.CA()
+    old, new = files_of(first, tmp_path, "old"), files_of(second, tmp_path, "new")
+    password, trusted = tmp_path / "password", tmp_path / "ca.pem"
+    write(password, "old\n")
+    write(trusted, first.cert_pem.bytes())
+    with RedisServer(tls=old) as server:
+        server.command("ACL", "SETUSER", "app", "reset", "on", ">old", *RULES["app"][2:])
+        url = f"rediss://app@localhost:{server.port}/0?password_file={password}&ssl_ca_certs={trusted}"
+        async with Load(url) as load:
+            await load.go_on()
+
+            server.command(*said("Let the new one in:"))
+            write(password, "new\n")
+            server.command(*said("Let every connection be opened anew:"))
+            await load.go_on()
+            server.command(*said("Take the old one away:"))
+            server.command(*said("Let every connection be opened anew:"))
+            await load.go_on()
+
+            write(trusted, first.cert_pem.bytes() + second.cert_pem.bytes())
+            server.renew_certificate(new)
+            server.command(*said("Let every connection be opened anew:"))
+            await load.go_on()
+            write(trusted, second.cert_pem.bytes())
+            server.command(*said("Let every connection be opened anew:"))
+            await load.go_on()
+        check(load)
+
+        for option, secret, error in (
+            (f"&ssl_ca_certs={trusted}", "old", BrokerAuthenticationError),
+            (f"&ssl_ca_certs={old.authority}", "new", BrokerUnavailableError),
+        ):
+            write(password, secret)
+            wrong = f"rediss://app@localhost:{server.port}/0?password_file={password}{option}"
+            with closing(TaskQ(wrong)) as late, pytest.raises(error):
+                late.runtime.runner.run(operations.ping())
+
+
+async def test_the_password_of_requirepass_changes_under_load(tmp_path: Path) -> None:
+    """Its user is called `default`, and takes several passwords as any other does."""
+    password = tmp_path / "password"
+    write(password, "old\n")
+
+    def of_default(step: str) -> list[str]:
+        return ["default" if word == "app" else word for word in said(step)]
+
+    with RedisServer(tcp=True, password="old") as server:
+        url = f"redis://127.0.0.1:{server.port}/0?password_file={password}"
+        async with Load(url) as load:
+            await load.go_on()
+            server.command(*of_default("Let the new one in:"))
+            write(password, "new\n")
+            server.command(*of_default("Let every connection be opened anew:"))
+            await load.go_on()
+            server.command(*of_default("Take the old one away:"))
+            server.command(*of_default("Let every connection be opened anew:"))
+            await load.go_on()
+        check(load)
+
+        write(password, "old\n")
+        with closing(TaskQ(url)) as late, pytest.raises(BrokerAuthenticationError):
+            late.runtime.runner.run(operations.ping())
+
+
+async def test_a_requirepass_that_is_set_at_once_loses_nothing(tmp_path: Path) -> None:
+    """Connections that stand go on; producers without the new one are refused, and workers wait for it."""
+    password = tmp_path / "password"
+    write(password, "old\n")
+    with RedisServer(tcp=True, password="old") as server:
+        async with Load(f"redis://127.0.0.1:{server.port}/0?password_file={password}") as load:
+            await load.go_on()
+            server.command("CONFIG", "SET", "requirepass", "new")
+            await load.go_on()
+            assert load.failures == []
+            server.command("CLIENT", "KILL", "USER", "default")
+            await until(lambda: len(load.failures) >= 2)
+            write(password, "new\n")
+            await load.go_on()
+
+        assert all(isinstance(each, EnqueueError) for each in load.failures)
+        assert all(isinstance(each.__cause__, BrokerAuthenticationError) for each in load.failures)
+        assert sorted(load.ran) == sorted(load.acknowledged)
+
+
+async def test_passwords_of_redis_and_of_sentinels_change_under_load(tmp_path: Path) -> None:
+    redis_password, sentinel_password = tmp_path / "redis", tmp_path / "sentinel"
+    for file in (redis_password, sentinel_password):
+        write(file, "old\n")
+    with (
+        RedisServer(tcp=True, password="old") as primary,
+        RedisServer(tcp=True, password="old", replica_of=primary) as replica,
+        RedisServer(sentinel_of=primary) as sentinel,
+    ):
+        sentinel.command("ACL", "SETUSER", "app", "reset", "on", ">old", "-@all", "+sentinel|get-master-addr-by-name")
+        url = (
+            f"redis+sentinel://127.0.0.1:{sentinel.port}/{RedisServer.MASTER_NAME}?password_file={redis_password}"
+            f"&sentinel_username=app&sentinel_password_file={sentinel_password}"
+        )
+
+        def everywhere(step: str) -> None:
+            sentinel.command(*said(step))
+            for server in (primary, replica):
+                server.command(*("default" if word == "app" else word for word in said(step)))
+
+        def link_of_replica() -> bool:
+            return bool(replica.client.info("replication")["master_link_status"] == "up")
+
+        async with Load(url) as load:
+            await load.go_on()
+            everywhere("Let the new one in:")
+            sentinel.command(*said("Tell each Sentinel the new one:"))
+            for server in (primary, replica):
+                server.command(*said("Tell each replica,"))
+            for file in (redis_password, sentinel_password):
+                write(file, "new\n")
+            everywhere("Let every connection be opened anew:")
+            await load.go_on()
+            everywhere("Take the old one away:")
+            everywhere("Let every connection be opened anew:")
+            await load.go_on()
+            primary.command("CLIENT", "KILL", "TYPE", "replica")
+            await until(link_of_replica)
+            sentinel.command("SENTINEL", "RESET", RedisServer.MASTER_NAME)  # it logs in anew, and asks who replicates
+            await until(lambda: len(sentinel.command("SENTINEL", "REPLICAS", RedisServer.MASTER_NAME)) == 1)
+            await load.go_on()
+        check(load)
+
+
+async def test_a_function_that_names_the_password_is_asked_for_every_connection() -> None:
+    class Provider(CredentialProvider):
+        password = "old"
+
+        def get_credentials(self) -> tuple[str, str]:
+            return "app", self.password
+
+    provider = Provider()
+    with RedisServer(tcp=True) as server:
+        server.command("ACL", "SETUSER", "app", "reset", "on", ">old", *RULES["app"][2:])
+        async with Load(redis.Redis(port=server.port, credential_provider=provider)) as load:
+            await load.go_on(10)
+            server.command("ACL", "SETUSER", "app", ">new")
+            provider.password = "new"
+            server.command("ACL", "SETUSER", "app", "<old")
+            server.command("CLIENT", "KILL", "USER", "app")
+            await load.go_on(10)
+        check(load)
+
+
+async def test_a_password_that_comes_too_late_is_waited_for(tmp_path: Path) -> None:
+    """The file is gone for a while, then holds what Redis does not take yet: the worker goes on once it is right."""
+    password = tmp_path / "password"
+    write(password, "old")
+    with RedisServer(tcp=True) as server:
+        server.command("ACL", "SETUSER", "app", "reset", "on", ">old", *RULES["app"][2:])
+        admin = TaskQ(server.unix_url).remote("note")
+        app = TaskQ(f"redis://app@127.0.0.1:{server.port}/0?password_file={password}")
+        ran: list[int] = []
+
+        @app.task(name="note")
+        async def note(number: int) -> None:
+            ran.append(number)
+
+        worker = Worker(app, WorkerConfig(lease=2, heartbeat=0.5, safety_net=0.2))
+        running = asyncio.create_task(worker.arun())
+        await admin.adelay(number=1)
+        await until(lambda: 1 in ran)
+        for wrong in (None, "", "new"):
+            password.unlink() if wrong is None else write(password, wrong)
+            server.command("CLIENT", "KILL", "USER", "app")
+            with (
+                closing(TaskQ(app.settings.url)) as other,
+                pytest.raises(
+                    BrokerAuthenticationError if wrong else BrokerUnavailableError,
+                    match="refused the user or password" if wrong else r"cannot read the password file|is empty",
+                ),
+            ):
+                other.runtime.runner.run(operations.ping())
+        await admin.adelay(number=2)
+        server.command("ACL", "SETUSER", "app", ">new")
+        await until(lambda: 2 in ran)
+        worker.stop()
+        assert await running == 0
+        await app.aclose()
+
+    assert ran == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "No such file or directory"),
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"one\ntwo\n", "holds more than one line"),
+        (b"x" * 70_000, "holds more than one line"),
+        (b"\xff", "holds no UTF-8 text"),
+    ],
+)
+async def test_a_file_without_a_password_is_told_and_its_content_is_not(
+    redis_server: RedisServer, tmp_path: Path, content: bytes | None, problem: str
+) -> None:
+    password = tmp_path / "password"
+    if content is not None:
+        password.write_bytes(content)
+    app = TaskQ(f"unix://{redis_server.socket_path}?password_file={password}")
+    with pytest.raises(BrokerUnavailableError, match=f"cannot reach .*password file .*{problem}") as sync:
+        await asyncio.to_thread(app.runtime.runner.run, operations.ping())
+    with pytest.raises(BrokerUnavailableError, match=problem):
+        await app.runtime.async_runner.run(operations.ping())
+
+    assert "two" not in str(sync.value)
+    assert "xxx" not in str(sync.value)
+    await app.aclose()
+    app.close()
