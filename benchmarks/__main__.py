@@ -7,13 +7,14 @@ spell of the machine meets them all. The table gives the median and in brackets 
 
 import argparse
 import platform
+import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import plan, publishing
+from benchmarks import aims, plan, publishing
 from benchmarks.peers.catalogue import PEERS
 from benchmarks.peers.compare import compare
 from benchmarks.placement import placements
@@ -25,7 +26,7 @@ def main() -> int:
     """Run what was asked for; 1 if something could not be measured."""
     options = _options()
     adopt_orphans()
-    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
+    command = f"python -m benchmarks {shlex.join(sys.argv[1:])}".rstrip()
     transport = options.transport or ("tcp" if options.peers else "unix")
     session = Session(transport=transport, durability=options.durability, runs=options.runs)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # workers are ended on the way out
@@ -44,7 +45,7 @@ def main() -> int:
     kept[-1].print()
     print(f"\nWritten to {options.json}")
     if options.publish:
-        publishing.replace(kept[-1])
+        (publishing.replace if options.peers else publishing.replace_aims)(kept[-1])
     return 1 if kept[-1].absent else 0
 
 
@@ -53,6 +54,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=5, help="runs of each measurement (default 5)")
     parser.add_argument("--tasks", type=int, default=50_000, help="tasks of the larger measurements (default 50 000)")
     parser.add_argument("--only", default="", help="only rows whose title contains this")
+    parser.add_argument(
+        "--aims", action="store_true", help="only rows that the aims of docs/explanation/performance.md are judged by"
+    )
+    parser.add_argument("--large", action="store_true", help="also with ten million tasks pending (4 GB)")
     parser.add_argument(
         "--json",
         type=Path,
@@ -80,21 +85,28 @@ def _options() -> argparse.Namespace:
         help="measure chains, groups, chords and a rate limit, taskq and Celery only",
     )
     peers.add_argument("--seconds", type=float, default=0.4, help="about how long a drain lasts (default %(default)s)")
-    peers.add_argument(
-        "--publish", action="store_true", help="draw the pictures of docs/explanation/performance.md anew"
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="with --aims or --peers: write tables and pictures of docs/explanation/performance.md anew",
     )
     options = parser.parse_args()
     if options.runs < 1 or options.tasks < 100:
         parser.error("--runs must be at least 1 and --tasks at least 100")
-    if options.publish and (not options.peers or options.workflows):
-        parser.error("--publish goes with --peers, and not with --workflows")
+    if options.publish and (options.peers == options.aims or options.workflows):
+        parser.error("--publish goes with either --peers or --aims, and not with --workflows")
     return options
 
 
 def _own(options: argparse.Namespace, session: Session, command: str, keep: Callable[[Results], None]) -> None:
     started_s = time.monotonic()
     session.measure(
-        plan.cases(options.tasks, options.only, options.placement or "apart"),
+        plan.cases(
+            plan.plan(options.tasks, large=options.large),
+            options.placement or "apart",
+            only=options.only,
+            titles=aims.titles(options.tasks) if options.aims else (),
+        ),
         lambda rows: keep(
             session.results(
                 command=command,

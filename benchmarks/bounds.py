@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import redis
+
 from taskq_core import Signature, TaskQ, TaskState
 from taskq_core.broker.scripts import all_scripts
 from taskq_core.errors import TaskQError
@@ -45,13 +47,26 @@ CHUNK = 5_000
 TASK = "bench:nothing"
 
 
-def fill(server: RedisServer, queue: QueueKeys, state: TaskState, count: int, *, listed: str, sorted_set: str) -> None:
-    """Store tasks that end at once when they run, in a list, a sorted set, or both."""
+def fill(
+    client: "redis.Redis",
+    queue: QueueKeys,
+    state: TaskState,
+    count: int,
+    *,
+    listed: str,
+    sorted_set: str,
+    score: int | None = None,
+) -> None:
+    """Store tasks that end at once when they run, in a list, a sorted set, or both.
+
+    Their scores are of a quarter of an hour, from an hour ago if it is not said from when.
+    """
     message = encode_message(
         build_message(type=TASK, payload=b"{}", id="@" * 20, queue=queue.name, retry=1, timeout=1800)
     )
-    script: Any = server.client.register_script(_FILL)
-    score = int(time.time()) - 3600
+    script: Any = client.register_script(_FILL)
+    if score is None:
+        score = int(time.time()) - 3600
     for first in range(0, count, CHUNK):
         size = min(CHUNK, count - first)
         script(keys=[listed, sorted_set], args=[queue.task_prefix, first, size, state.value, message, score])
@@ -127,7 +142,7 @@ def measure(scale: float) -> dict[str, Any]:
             TaskState.SCHEDULED: ("", queue.scheduled),
         }
         for state, (listed, sorted_set) in places.items():
-            fill(server, queue, state, counts[state], listed=listed, sorted_set=sorted_set)
+            fill(server.client, queue, state, counts[state], listed=listed, sorted_set=sorted_set)
         server.client.config_set("slowlog-max-len", "100000")
         server.client.config_set("slowlog-log-slower-than", "1000")
         with contextlib.suppress(PermissionError):  # so that other work on this machine does not count

@@ -34,7 +34,8 @@ Row = dict[str, Any]
 
 def ids_in(server: RedisServer) -> set[str]:
     """Ids of the pending tasks, each of which has its hash."""
-    ids = {each.decode() for each in server.client.lrange("asynq:{default}:pending", 0, -1)}
+    listed: list[Any] = server.client.lrange("asynq:{default}:pending", 0, -1)
+    ids = {each.decode() for each in listed}
     return {each for each in ids if server.client.hexists(f"asynq:{{default}}:t:{each}", "msg")}
 
 

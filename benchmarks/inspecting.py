@@ -85,7 +85,7 @@ def longest_calls(url: str, *, count: int) -> dict[str, float]:
     return figures
 
 
-def fill(client: "redis.Redis[Any]", count: int) -> None:
+def fill(client: "redis.Redis", count: int) -> None:
     """Put tasks into the archive of the default queue, quickly."""
     payload = json.dumps({"to": "somebody@example.com", "order": 123_456}).encode()
     message = build_message(type="email:deliver", id="0" * 36, queue="default", payload=payload, error_msg="ValueError")

@@ -1,107 +1,120 @@
 """What `python -m benchmarks` measures: taskq beside the raw limit of the same Redis.
 
-Each row is a function of `scenarios` or of a module beside it, run in a process of its own.
+Each row is a function of `scenarios` or of a module beside it, run in a process of its own, or one of `deployed`.
 """
 
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
+from benchmarks import deployed
+from benchmarks.aims import rows_of_aims
+from benchmarks.measure import Measure
 from benchmarks.placement import Placement
 from benchmarks.session import Case, CaseError, Figure, Found
 from tests.redis_server import RedisServer
 
-Plan = list[tuple[str, str, dict[str, Any], str, str]]
-"""Title, function, arguments, figure, and title of the raw limit beside it."""
-_UNITS: Mapping[str, str] = {"_us": "us", "_ms": "ms", "_s": "s", "percent": "%", "per_s": "/s", "second": "tasks"}
 _MOST_S = 1200
 
 
-def plan(tasks: int) -> Plan:
-    """Return what is measured."""
+def plan(tasks: int, *, large: bool = False) -> list[Measure]:
+    """Return what is measured.
+
+    Args:
+        tasks: Of the larger measurements.
+        large: Also with ten million tasks pending.
+    """
     rate = "tasks_per_s"
-    rows: Plan = [
-        ("raw: enqueue, batches of 200", "raw_enqueue", {"count": tasks, "batch": 200}, rate, ""),
-        ("raw: enqueue, one a call", "raw_enqueue", {"count": tasks // 5, "batch": 1}, rate, ""),
-        (
+    rows = [
+        Measure("raw: enqueue, batches of 200", "raw_enqueue", {"count": tasks, "batch": 200}, rate),
+        Measure("raw: enqueue, one a call", "raw_enqueue", {"count": tasks // 5, "batch": 1}, rate),
+        Measure(
             "enqueue: delay(), one after another",
             "enqueue_single",
             {"count": tasks // 10},
             rate,
             "raw: enqueue, one a call",
         ),
-        (
+        Measure(
             "enqueue: adelay(), 1 caller",
             "enqueue_async",
             {"count": tasks // 10, "callers": 1},
             rate,
             "raw: enqueue, one a call",
         ),
-        (
+        Measure(
             "enqueue: adelay(), 50 callers",
             "enqueue_async",
             {"count": tasks, "callers": 50},
             rate,
             "raw: enqueue, batches of 200",
         ),
-        ("enqueue: enqueue_many()", "enqueue_bulk", {"count": 2 * tasks}, rate, "raw: enqueue, batches of 200"),
+        Measure("enqueue: enqueue_many()", "enqueue_bulk", {"count": 2 * tasks}, rate, "raw: enqueue, batches of 200"),
     ]
     for concurrency in (10, 50, 200):
         raw = f"raw: dequeue and settle, {concurrency} at a time"
-        rows.append((raw, "raw_drain", {"count": tasks, "concurrency": concurrency}, rate, ""))
+        rows.append(Measure(raw, "raw_drain", {"count": tasks, "concurrency": concurrency}, rate))
         for kind in ("coroutine", "plain"):
             arguments = {"kind": kind, "concurrency": concurrency, "count": tasks}
-            rows.append((f"drain: {kind}, concurrency {concurrency}", "drain", arguments, rate, raw))
+            rows.append(Measure(f"drain: {kind}, concurrency {concurrency}", "drain", arguments, rate, raw))
     raw = "raw: dequeue and settle, 50 at a time"
     kinds = (("spans", "a span a task"), ("metrics", "a span and metrics a task"), ("unsampled", "metrics, unsampled"))
     for telemetry, words in kinds:
         for kind in ("coroutine", "plain"):
             arguments = {"kind": kind, "concurrency": 50, "count": tasks // 2, "telemetry": telemetry}
-            rows.append((f"drain: {kind}, concurrency 50, {words}", "drain", arguments, rate, raw))
+            rows.append(Measure(f"drain: {kind}, concurrency 50, {words}", "drain", arguments, rate, raw))
     for figure, words in (("span_us", "a span"), ("unsampled_us", "a span, unsampled"), ("record_us", "a record")):
         rows.append(
-            (f"telemetry: {words}, OpenTelemetry alone, CPU us", "bare_telemetry", {"count": tasks // 2}, figure, "")
+            Measure(f"telemetry: {words}, OpenTelemetry alone, CPU us", "bare_telemetry", {"count": tasks // 2}, figure)
         )
     for telemetry, words in (("none", "nothing"), *kinds):
         arguments = {"kind": "coroutine", "concurrency": 50, "count": tasks // 2, "telemetry": telemetry}
-        rows.append((f"telemetry: drain with {words}, worker's CPU us a task", "drain", arguments, "worker_cpu_us", ""))
+        rows.append(
+            Measure(f"telemetry: drain with {words}, worker's CPU us a task", "drain", arguments, "worker_cpu_us")
+        )
         if telemetry != "none":
             title = f"telemetry: drain with {words} written by the tasks, worker's CPU us a task"
-            rows.append((title, "drain", {**arguments, "by_hand": True}, "worker_cpu_us", ""))
+            rows.append(Measure(title, "drain", {**arguments, "by_hand": True}, "worker_cpu_us"))
         enqueued = {"count": tasks // 10, "telemetry": telemetry}
         rows.append(
-            (f"telemetry: delay() with {words}, CPU us a task", "enqueue_single", enqueued, "client_cpu_us", "")
+            Measure(f"telemetry: delay() with {words}, CPU us a task", "enqueue_single", enqueued, "client_cpu_us")
         )
         if telemetry != "none":
             title = f"telemetry: delay() with {words} written beside it, CPU us a task"
-            rows.append((title, "enqueue_single", {**enqueued, "by_hand": True}, "client_cpu_us", ""))
+            rows.append(Measure(title, "enqueue_single", {**enqueued, "by_hand": True}, "client_cpu_us"))
+    handed = {"per_s": 200, "seconds": 10}
+    for figure, part in (("p50_ms", "median"), ("p99_ms", "99th percentile")):
+        raw = f"raw: from LPUSH to BLPOP of redis-py at 200/s, {part}"
+        rows.append(Measure(raw, "bare_latency", handed, figure))
+        rows.append(Measure(f"latency at 200 tasks/s, {part}", "latency", {**handed, "concurrency": 10}, figure, raw))
     rows += [
-        ("latency at 200 tasks/s, median", "latency", {"per_s": 200, "seconds": 10, "concurrency": 10}, "p50_ms", ""),
-        (
-            "latency at 200 tasks/s, 99th percentile",
-            "latency",
-            {"per_s": 200, "seconds": 10, "concurrency": 10},
-            "p99_ms",
-            "",
-        ),
-        ("start of a scheduled task after its second, median", "due", {"tasks": 10}, "median_ms", ""),
-        ("start of a scheduled task after its second, latest", "due", {"tasks": 10}, "latest_ms", ""),
-        ("idle worker: requests to Redis a second", "idle", {"seconds": 10}, "requests_per_s", ""),
-        ("idle worker: commands run in Redis a second", "idle", {"seconds": 10}, "commands_per_s", ""),
-        ("idle worker: CPU percent", "idle", {"seconds": 10}, "cpu_percent", ""),
+        Measure("start of a scheduled task after its second, median", "due", {"tasks": 10}, "median_ms"),
+        Measure("start of a scheduled task after its second, latest", "due", {"tasks": 10}, "latest_ms"),
+        Measure("idle worker: requests to Redis a second", "idle", {"seconds": 10}, "requests_per_s"),
+        Measure("idle worker: commands run in Redis a second", "idle", {"seconds": 10}, "commands_per_s"),
+        Measure("idle worker: CPU percent", "idle", {"seconds": 10}, "cpu_percent"),
     ]
+    computing: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("1 process, 4 threads", {"processes": 1, "concurrency": 4}),
+        ("2 processes, 2 threads in each", {"processes": 2, "concurrency": 2}),
+        ("a process of its own for each of 4", {"processes": 1, "concurrency": 4, "is_apart": True}),
+    )
+    for words, how in computing:
+        title = f"drain: tasks of 200,000 turns of a loop, {words}"
+        rows.append(Measure(title, "drain_computing", {**how, "count": tasks // 20}, rate))
     for kind, count in (("chain", tasks // 50), ("group", 2 * tasks), ("chord", tasks // 5)):
         for figure, words in (("enqueue_s", "enqueue, s"), ("run_s", "run, s"), ("steps_per_s", "steps a second")):
-            rows.append((f"{kind} of {count:,}: {words}", f"workflow_{kind}", {"count": count}, figure, ""))
+            rows.append(Measure(f"{kind} of {count:,}: {words}", f"workflow_{kind}", {"count": count}, figure))
     for figure, words in (("run_s", "run, s"), ("most_in_a_second", "most in a second")):
         title = f"{tasks // 5:,} tasks limited to 1,000 a second: {words}"
-        rows.append((title, "limited", {"count": tasks // 5}, figure, ""))
+        rows.append(Measure(title, "limited", {"count": tasks // 5}, figure))
     for limit, words in (("rate", "a rate of 20 a second"), ("place", "a place")):
         for figure, part in (("median", "median"), ("p99", "99th percentile")):
             title = f"start of a task after {words} allows it, {part}"
-            rows.append((title, "allowed", {"count": tasks // 250}, f"{limit}_{figure}_ms", ""))
+            rows.append(Measure(title, "allowed", {"count": tasks // 250}, f"{limit}_{figure}_ms"))
     inspected = (
         ("look", "queue_info, memory_usage"),
         ("page", "a page of 1,000 tasks"),
@@ -115,59 +128,66 @@ def plan(tasks: int) -> Plan:
     )
     for figure, words in inspected:
         title = f"longest call of {words}"
-        rows.append((title, "longest_calls", {"count": 20 * tasks}, f"{figure}_ms", ""))
+        rows.append(Measure(title, "longest_calls", {"count": 20 * tasks}, f"{figure}_ms"))
     for figure, words in (("queues", "all queues"), ("queue", "one queue"), ("tasks", "a page of archived tasks")):
         title = f"page of the dashboard, ms: {words}"
-        rows.append((title, "dashboard_pages", {"count": 20 * tasks}, f"{figure}_ms", ""))
-    return rows
+        rows.append(Measure(title, "dashboard_pages", {"count": 20 * tasks}, f"{figure}_ms"))
+    return [*rows, *rows_of_aims(tasks, large=large)]
 
 
-def cases(tasks: int, only: str, placement: str) -> list[Case]:
-    """Return the cases whose rows' titles contain a text, and those of the raw limits beside them.
+def cases(measures: Sequence[Measure], placement: str, *, only: str = "", titles: Collection[str] = ()) -> list[Case]:
+    """Return the cases of rows, and those of what stands beside them.
 
-    Rows of the same function with the same arguments belong to one case.
+    Rows of the same function with the same arguments on the same CPUs belong to one case.
+
+    Args:
+        measures: All there are.
+        placement: Of those that have none of their own.
+        only: Rows whose titles contain this text.
+        titles: Of the cases of rows with these titles; of all if there are none.
     """
-    rows = plan(tasks)
-    wanted = [row for row in rows if only in row[0]]
-    limits = {row[4] for row in wanted} - {""}
-    grouped: dict[str, list[tuple[str, str, dict[str, Any], str, str]]] = {}
-    for row in rows:
-        if row in wanted or row[0] in limits:
-            grouped.setdefault(json.dumps(row[1:3], sort_keys=True), []).append(row)
+    measured = {_key(each) for each in measures if each.title in titles}
+    wanted = [each for each in measures if only in each.title and (not titles or _key(each) in measured)]
+    beside = {each.limit for each in wanted}
+    grouped: dict[str, list[Measure]] = {}
+    for each in measures:
+        if each in wanted or each.title in beside:
+            grouped.setdefault(_key(each), []).append(each)
     return [_case(rows, placement) for rows in grouped.values()]
 
 
-def _case(rows: Sequence[tuple[str, str, dict[str, Any], str, str]], placement: str) -> Case:
-    title, function, arguments, _, _ = rows[0]
+def _key(measure: Measure) -> str:
+    """Return what tells cases apart."""
+    return json.dumps([measure.function, measure.arguments, measure.placement], sort_keys=True)
+
+
+def _case(rows: Sequence[Measure], placement: str) -> Case:
+    first = rows[0]
+    arguments = first.arguments
+    from_outside: Callable[..., Found] | None = getattr(deployed, first.function, None)
 
     def run(server: RedisServer, place: Placement) -> Found:
         cpu = str(place.workers[0]) if len(place.workers) == 1 else ""
-        return Found(figures=_measure(function, server.url, arguments, cpu), tasks=arguments.get("count"))
+        return Found(figures=_measure(first.function, server.url, arguments, cpu), tasks=arguments.get("count"))
 
     return Case(
         system="taskq",
         setting=json.dumps(arguments),
-        title=title,
-        placement=placement,
-        run=run,
+        title=first.title,
+        placement=first.placement or placement,
+        run=run if from_outside is None else partial(from_outside, **arguments),
         figures=[
             Figure(
-                name=figure,
-                measure=title,
-                title=title,
-                unit=_unit(figure),
-                higher_is_better=_unit(figure) == "tasks/s",
-                limit=limit,
+                name=each.figure,
+                measure=each.title,
+                title=each.title,
+                unit=each.unit,
+                higher_is_better=each.is_share or each.unit == "tasks/s",
+                limit=each.limit,
             )
-            for title, _, _, figure, limit in rows
+            for each in rows
         ],
     )
-
-
-def _unit(figure: str) -> str:
-    if figure in ("tasks_per_s", "steps_per_s"):
-        return "tasks/s"
-    return next(unit for ending, unit in _UNITS.items() if figure.endswith(ending))
 
 
 def _measure(function: str, url: str, arguments: dict[str, Any], cpu: str) -> dict[str, float]:

@@ -6,9 +6,10 @@ which the reader's browser takes one. Bars of what was measured earlier are holl
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
+from benchmarks.aims import Verdict
 from benchmarks.results import Results, Row, shown
 
 EARLIER = "measured earlier, not in this run"
@@ -17,6 +18,7 @@ NOISY_PERCENT = 10.0
 """Of a CPU, by foreign processes; beyond that page and pictures say that the machine was not quiet."""
 
 _WIDTH, _LABELS, _FIGURES, _EDGE = 960, 410, 96, 20
+_LABELS_OF_OURS = 560
 _BAR, _STEP, _HEAD, _FOOT = 14, 24, 66, 44
 _STYLE = """
 svg { color-scheme: light dark; font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
@@ -39,12 +41,14 @@ class Picture:
         name: Of the file.
         measures: Rows of these are drawn.
         is_logarithmic: The axis grows by factors, for figures that are far apart.
+        is_ours: All rows are of taskq; they are named by their titles, and stand as they are given.
     """
 
     name: str
     title: str
     measures: tuple[str, ...]
     is_logarithmic: bool = False
+    is_ours: bool = False
 
 
 PICTURES_OF_PEERS: Sequence[Picture] = (
@@ -77,9 +81,82 @@ PICTURES_OF_PEERS: Sequence[Picture] = (
 )
 
 
+_AIMED = "of the aim"
+_MISSED = "missed"
+_MOST_SHARE = 1000.0
+
+PICTURES_OF_AIMS: Sequence[Picture] = (
+    Picture(
+        name="aims",
+        title="How far each aim is: green is met, and more is better",
+        measures=(_AIMED,),
+        is_logarithmic=True,
+        is_ours=True,
+    ),
+    Picture(
+        name="rates",
+        title="Tasks a second",
+        measures=(
+            "enqueue: enqueue_many()",
+            "drain: coroutine, concurrency 1,000",
+            "drain: coroutine, concurrency 50",
+            "drain: plain, concurrency 50",
+            "drain: coroutine, concurrency 10",
+            "drain: coroutine, concurrency 50, a span and metrics a task",
+            "processes: two of 50 coroutines",
+            "processes: one of 50 coroutines",
+        ),
+        is_ours=True,
+    ),
+    Picture(
+        name="latency",
+        title="From enqueue to start at 200/s",
+        measures=(
+            "latency at 200 tasks/s, median",
+            "latency at 200 tasks/s, 99th percentile",
+            "latency with 200 workers in 8 processes, median",
+            "latency with 200 workers in 8 processes, 99th percentile",
+            "latency of tasks from Go, median",
+            "latency of tasks from Go, 99th percentile",
+            "latency of tasks from Go with 200 workers in 8 processes, median",
+            "latency of tasks from Go with 200 workers in 8 processes, 99th percentile",
+        ),
+        is_logarithmic=True,
+        is_ours=True,
+    ),
+)
+
+
+def of_aims(results: Results, found: Sequence[Verdict]) -> Results:
+    """Return results whose rows say how far each aim is, in percent of it; beyond ten times it does not matter."""
+    rows = []
+    for each in found:
+        if each.share is None:
+            continue
+        share = min(each.share, _MOST_SHARE)
+        rows.append(
+            Row(
+                system=OURS if each.is_met else _MISSED,
+                measure=_AIMED,
+                setting=each.aim.words,
+                title=each.aim.what,
+                unit="%",
+                higher_is_better=True,
+                placement="",
+                runs=[share],
+                median=share,
+                lowest=share,
+                highest=share,
+            )
+        )
+    return replace(results, rows=rows)
+
+
 def rows_of(results: Results, picture: Picture) -> list[Row]:
-    """Return the rows of a picture, the best one first."""
+    """Return the rows of a picture, the best one first; ours in the order that the picture names them."""
     rows = [row for row in results.rows if row.measure in picture.measures]
+    if picture.is_ours:
+        return sorted(rows, key=lambda row: picture.measures.index(row.measure))
     return sorted(rows, key=lambda row: -row.median if row.higher_is_better else row.median)
 
 
@@ -92,7 +169,8 @@ def draw(results: Results, picture: Picture) -> str:
     rows = rows_of(results, picture)
     if not rows:
         raise ValueError(f"no row has a measure of {picture.measures!r}")
-    scale = _Scale(rows, is_logarithmic=picture.is_logarithmic)
+    edge = _LABELS_OF_OURS if picture.is_ours else _LABELS
+    scale = _Scale(rows, is_logarithmic=picture.is_logarithmic, labels=edge)
     height = _HEAD + _STEP * len(rows) + _FOOT
     unit = rows[0].unit
     better = "more is better" if rows[0].higher_is_better else "less is better"
@@ -100,7 +178,7 @@ def draw(results: Results, picture: Picture) -> str:
         dict.fromkeys(results.placements[row.placement] for row in rows if row.placement in results.placements)
     )
     if is_noisy(results):
-        placements += "; the machine was not quiet"
+        placements = "; ".join(filter(None, (placements, "the machine was not quiet")))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
         f'aria-label="{escape(described(picture, rows))}">',
@@ -119,23 +197,26 @@ def draw(results: Results, picture: Picture) -> str:
             f'<text class="soft" x="{x:.1f}" y="{bottom + 14}" font-size="11" text-anchor="middle">{text}</text>'
         )
     for index, row in enumerate(rows):
-        parts += _bar(row, scale, _HEAD + _STEP * index)
+        parts += _bar(row, scale, _HEAD + _STEP * index, is_ours=picture.is_ours)
     parts.append(
         f'<text class="soft" x="{_EDGE}" y="{height - 10}" font-size="11">{escape(placements)}</text>',
     )
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _bar(row: Row, scale: "_Scale", top: int) -> list[str]:
+def _bar(row: Row, scale: "_Scale", top: int, *, is_ours: bool = False) -> list[str]:
     middle = top + _STEP / 2
     is_earlier = row.source != "measured"
     kind = "earlier" if is_earlier else "ours" if row.system == OURS else "peer"
     zero, x = scale.x(scale.low), scale.x(row.median)
     weight = ' font-weight="600"' if row.system == OURS else ""
     detail = detail_of(row)
+    size = 11 if is_ours else 12
     words = f'{escape(row.system)}<tspan class="soft" font-size="11" font-weight="400">  {escape(detail)}</tspan>'
+    if is_ours:
+        weight, words = "", escape(row.title)
     parts = [
-        f'<text class="ink" x="{_LABELS - 8}" y="{middle + 4:.1f}" font-size="12" text-anchor="end"{weight}>'
+        f'<text class="ink" x="{scale.labels - 8}" y="{middle + 4:.1f}" font-size="{size}" text-anchor="end"{weight}>'
         f"{words}</text>",
         f'<rect class="{kind}" x="{zero:.1f}" y="{middle - _BAR / 2:.1f}" width="{max(1.0, x - zero):.1f}" '
         f'height="{_BAR}" rx="2"/>',
@@ -158,8 +239,9 @@ def _bar(row: Row, scale: "_Scale", top: int) -> list[str]:
 class _Scale:
     """From figures to places on the axis."""
 
-    def __init__(self, rows: Sequence[Row], *, is_logarithmic: bool) -> None:
+    def __init__(self, rows: Sequence[Row], *, is_logarithmic: bool, labels: int = _LABELS) -> None:
         self._is_logarithmic = is_logarithmic
+        self.labels = labels
         highest = max(row.highest for row in rows) or 1.0
         if is_logarithmic:
             lowest = min(value for row in rows if (value := row.lowest) > 0)
@@ -175,7 +257,7 @@ class _Scale:
             share = math.log(value / self.low) / math.log(self.high / self.low)
         else:
             share = value / self.high
-        return _LABELS + share * (_WIDTH - _LABELS - _FIGURES)
+        return self.labels + share * (_WIDTH - self.labels - _FIGURES)
 
     def ticks(self) -> list[float]:
         """Return the figures that the axis names."""
@@ -209,5 +291,7 @@ def is_noisy(results: Results) -> bool:
 
 def described(picture: Picture, rows: Sequence[Row]) -> str:
     """Return what a picture shows, for those who cannot see it."""
+    if picture.is_ours:
+        return f"{picture.title}: {len(rows)} bars"
     best = rows[0]
     return f"{picture.title}: {len(rows)} bars, {best.system} first with {shown(best.median, best.unit)} {best.unit}"

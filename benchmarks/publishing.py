@@ -1,18 +1,33 @@
 """Put results on the page on performance: `python -m benchmarks.publishing FILE.json` writes pictures and tables.
 
-The results are kept beside the pictures, from which they can be drawn anew.
+The results are kept beside the pictures, from which they can be drawn anew. Those beside other task queues and those of
+the aims have a part of the page each.
 """
 
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.plots import EARLIER, PICTURES_OF_PEERS, Picture, described, detail_of, draw, is_noisy, rows_of
+from benchmarks import aims
+from benchmarks.plots import (
+    EARLIER,
+    PICTURES_OF_AIMS,
+    PICTURES_OF_PEERS,
+    Picture,
+    described,
+    detail_of,
+    draw,
+    is_noisy,
+    of_aims,
+    rows_of,
+)
 from benchmarks.results import Results, shown
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "images" / "benchmarks"
 RESULTS = PICTURES / "peers.json"
+AIMS = PICTURES / "aims.json"
+PICTURES_OF_OURS = PICTURES / "aims"
 PAGE = ROOT / "docs" / "explanation" / "performance.md"
 
 
@@ -37,8 +52,9 @@ def conditions(results: Results) -> str:
         f"Python {versions['python']}, Redis {versions['redis']}, "
         f"{'no persistence' if durability == 'none' else f'append-only file, appendfsync {durability}'}, "
         f"{'TCP on 127.0.0.1' if results.conditions['transport'] == 'tcp' else 'a unix socket'}.",
-        f"Newest versions: {others}.",
     ]
+    if others:
+        lines.append(f"Newest versions: {others}.")
     if noise.get("steal_percent_median") is not None:
         lines.append(
             f"Stolen by the host: {noise['steal_percent_median']:.1f} % of a CPU (at most "
@@ -73,20 +89,64 @@ def publish(results: Results, *, pictures: Path = PICTURES, page: Path = PAGE) -
         ValueError: The page has no marks.
     """
     drawn = {picture.name: picture for picture in PICTURES_OF_PEERS if rows_of(results, picture)}
-    pictures.mkdir(parents=True, exist_ok=True)
-    for old in pictures.glob("*.svg"):
+    _write_pictures(pictures, {name: draw(results, picture) for name, picture in drawn.items()})
+    _write_part(page, "benchmarks of peers", section(results, drawn))
+    return list(drawn)
+
+
+def publish_aims(
+    results: Results, peers: Results | None, *, pictures: Path = PICTURES_OF_OURS, page: Path = PAGE
+) -> list[str]:
+    """As `publish`, for a run of `--aims`; `peers` is the run beside other task queues that the page shows.
+
+    Raises:
+        ValueError: The page has no marks.
+    """
+    found = aims.verdicts(results, peers)
+    shares = of_aims(results, found)
+    drawn = {picture.name: picture for picture in PICTURES_OF_AIMS}
+    sources = {name: shares if name == "aims" else results for name in drawn}
+    drawn = {name: picture for name, picture in drawn.items() if rows_of(sources[name], picture)}
+    _write_pictures(pictures, {name: draw(sources[name], picture) for name, picture in drawn.items()})
+    parts = [conditions(results), aims.table(found)]
+    for name, picture in drawn.items():
+        words = described(picture, rows_of(sources[name], picture))
+        parts.append(f"![{words}](../images/benchmarks/aims/{name}.svg)\n")
+    parts.append(f"<details><summary>All rows</summary>\n\n{rows_table(results)}\n</details>\n")
+    _write_part(page, "aims", "\n".join(parts))
+    return list(drawn)
+
+
+def rows_table(results: Results) -> str:
+    """Return all rows of a run of our own as a table of Markdown."""
+    lines = ["| row | unit | median | lowest to highest | of the row beside it | where |", "|---|---|---|---|---|---|"]
+    for row in results.rows:
+        spread = f"{shown(row.lowest, row.unit)} to {shown(row.highest, row.unit)}"
+        share = f"{row.median / row.limit:.0%}" if row.limit else ""
+        lines.append(
+            f"| {row.title} | {row.unit} | {shown(row.median, row.unit)} | {spread} | {share} | {row.placement} |"
+        )
+    where = [f"*{name}*: {words}." for name, words in results.placements.items()]
+    return "\n".join([*lines, "", *where]) + "\n"
+
+
+def _write_pictures(folder: Path, drawn: Mapping[str, str]) -> None:
+    """Write pictures, and delete those that are drawn no more."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.svg"):
         if old.stem not in drawn:
             old.unlink()
     for name, picture in drawn.items():
-        (pictures / f"{name}.svg").write_text(draw(results, picture), encoding="utf-8")
-    begin, end = "<!-- benchmarks of peers: begin -->\n", "<!-- benchmarks of peers: end -->\n"
-    text = page.read_text(encoding="utf-8")
-    head, found, rest = text.partition(begin)
+        (folder / f"{name}.svg").write_text(picture, encoding="utf-8")
+
+
+def _write_part(page: Path, name: str, text: str) -> None:
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+    head, found, rest = page.read_text(encoding="utf-8").partition(begin)
     _, closed, tail = rest.partition(end)
     if not (found and closed):
         raise ValueError(f"{page} has no lines {begin.strip()!r} and {end.strip()!r}")
-    page.write_text(f"{head}{begin}\n{section(results, drawn)}\n{end}{tail}", encoding="utf-8")
-    return list(drawn)
+    page.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")
 
 
 def replace(results: Results) -> None:
@@ -94,14 +154,25 @@ def replace(results: Results) -> None:
     results.write(RESULTS)
     for name in publish(results):
         print(f"{PICTURES.relative_to(ROOT)}/{name}.svg")
+    if AIMS.exists():  # one of them is judged by what was just measured
+        publish_aims(Results.read(AIMS), results)
+
+
+def replace_aims(results: Results) -> None:
+    """As `replace`, for a run of `--aims`."""
+    results.write(AIMS)
+    for name in publish_aims(results, Results.read(RESULTS) if RESULTS.exists() else None):
+        print(f"{PICTURES_OF_OURS.relative_to(ROOT)}/{name}.svg")
 
 
 def main() -> int:
     """Write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publishing", description=__doc__)
-    parser.add_argument("results", type=Path, help="what `python -m benchmarks --peers --json FILE` wrote")
+    parser.add_argument("results", type=Path, help="what `python -m benchmarks --peers --json FILE` wrote, or `--aims`")
     options = parser.parse_args()
-    replace(Results.read(options.results))
+    results = Results.read(options.results)
+    is_of_peers = any(row.source == "reference" for row in results.rows)
+    (replace if is_of_peers else replace_aims)(results)
     return 0
 
 

@@ -53,7 +53,8 @@ class Pipe:
         return reply
 
 
-def _batches(count: int, size: int) -> list[list[NewTask]]:
+def batches(count: int, size: int) -> list[list[NewTask]]:
+    """Return so many prepared tasks, each with an id and a message of its own, in batches."""
     template = MessageTemplate("bench:plain", "default", retry=25, timeout=1800)
     payload, headers = b'{"number":12345,"text":"some text"}', encode_headers({"tenant": "acme"})
     tasks = [(task_id, template.encode(task_id, payload, headers)) for task_id in (new_task_id() for _ in range(count))]
@@ -64,7 +65,7 @@ def raw_enqueue(url: str, *, count: int, batch: int) -> dict[str, float]:
     """Enqueue prepared messages, two calls on the way at any time."""
     pipe = Pipe(url)
     lane = ReceiptLane("raw")
-    calls = [operations.enqueue(QUEUE, tasks, lane) for tasks in _batches(count, batch)]
+    calls = [operations.enqueue(QUEUE, tasks, lane) for tasks in batches(count, batch)]
     pipe.load(calls[0])
     started = time.perf_counter()
     pipe.send(calls[0])
@@ -88,22 +89,22 @@ def raw_drain(url: str, *, count: int, concurrency: int) -> dict[str, float]:
     def ask(number: int, done: list[str]) -> None:
         pipe, name = lanes[number]
         calls[number] += 1
-        if done:
-            pipe.send(operations.settle_done(QUEUE, done, owner=owner))
-        pipe.send(operations.dequeue(QUEUE, owner=owner, lane=name, call=calls[number], limit=share, lease_s=30))
+        asked = operations.dequeue(QUEUE, owner=owner, lane=name, call=calls[number], limit=share, lease_s=30)
+        pipe.send(operations.settle_and_dequeue(done, asked) if done else asked)
 
-    lanes[0][0].load(operations.dequeue(QUEUE, owner=owner, call=0, limit=1, lease_s=30))
-    lanes[0][0].load(operations.settle_done(QUEUE, ["none"], owner=owner))
+    first = operations.dequeue(QUEUE, owner=owner, call=0, limit=1, lease_s=30)
+    lanes[0][0].load(first)
+    lanes[0][0].load(operations.settle_and_dequeue(["none"], first))
     started = time.perf_counter()
     handed: list[list[str]] = [[], []]
     ask(0, [])
     ask(1, [])
     finished, turn, empty = 0, 0, 0
     while finished < count:
-        pipe = lanes[turn][0]
-        if handed[turn]:
-            finished += pipe.receive().count(b"1")
-        reply = pipe.receive()
+        reply = lanes[turn][0].receive()
+        if reply is None:
+            raise SystemExit("tasks that are done were not settled")
+        finished += len(handed[turn])
         handed[turn] = [task_id.decode() for task_id in reply[4::2]]
         empty = 0 if handed[turn] else empty + 1
         if empty > 4 and finished < count:

@@ -16,7 +16,19 @@ from benchmarks.noise import Noise
 from benchmarks.peers.ledger import Account
 
 SCHEMA = 1
-DIGITS = {"tasks/s": 0, "ms": 2, "s": 2, "us": 1, "MB": 0, "%": 2, "/s": 2, "tasks": 0}
+DIGITS = {
+    "tasks/s": 0,
+    "ms": 2,
+    "s": 2,
+    "us": 1,
+    "MB": 0,
+    "B": 0,
+    "%": 2,
+    "/s": 2,
+    "tasks": 0,
+    "a task": 2,
+    "x": 2,
+}
 """Decimals that a figure of a unit is shown with."""
 
 

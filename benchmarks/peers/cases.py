@@ -85,7 +85,7 @@ class Runner:
                 self._wait(workers, ledger, lambda: ledger.seen(1) == 1, 1)
                 figures = {"start_up_s": (ledger.starts[0] - started_ns) / 1e9}
                 time.sleep(_SETTLE_S)
-                figures |= _left_alone(server, workers)
+                figures |= left_alone(server, workers, _IDLE_S)
                 order = {"first": 1, "kind": "noop", "per_s": self.per_s, "seconds": self.steady_s}
                 made = self._produce(server, placement, ledger, order)
                 total: int = made["next"]
@@ -105,6 +105,7 @@ class Runner:
             **self.setting.environment,
             "BENCH_URL": server.url,
             "BENCH_LEDGER": ledger.path,
+            "PYTHONDONTWRITEBYTECODE": "",  # installed packages have byte code, and what is run from its source gets it
             "BENCH_SETTING": json.dumps(dict(self.setting.values)),
         }
 
@@ -157,10 +158,11 @@ class Runner:
             time.sleep(_LOOK_S)
 
 
-def _left_alone(server: RedisServer, workers: Workers) -> dict[str, float]:
-    before, cpu_before_s, started = server.client.info("stats"), workers.cpu_s(), time.perf_counter()
-    time.sleep(_IDLE_S)
-    elapsed_s, cpu_s = time.perf_counter() - started, workers.cpu_s() - cpu_before_s
+def left_alone(server: RedisServer, workers: Workers, seconds: float) -> dict[str, float]:
+    """Return what workers do in so many seconds with nothing to do, and their memory."""
+    before, cpu_before_s, started = server.client.info("stats"), workers.busy_s(), time.perf_counter()
+    time.sleep(seconds)
+    elapsed_s, cpu_s = time.perf_counter() - started, workers.busy_s() - cpu_before_s
     after = server.client.info("stats")
     commands = after["total_commands_processed"] - before["total_commands_processed"] - 1  # the first look
     requests = after["total_reads_processed"] - before["total_reads_processed"] - 1
@@ -169,6 +171,7 @@ def _left_alone(server: RedisServer, workers: Workers) -> dict[str, float]:
         "idle_requests": requests / elapsed_s,
         "idle_cpu_percent": cpu_s / elapsed_s * 100,
         "rss_mb": workers.rss_mb(),
+        "own_mb": workers.own_mb(),
     }
 
 

@@ -147,6 +147,7 @@ PEERS: Sequence[Peer] = (
                 command="-m {adapter}",
                 values={"concurrency": 50},
                 measures=frozenset({DRAIN, IDLE}),
+                fewest=1000,  # it reads 250 each half second
             ),
         ),
     ),
@@ -156,11 +157,12 @@ PEERS: Sequence[Peer] = (
         distribution="taskiq",
         page="https://taskiq-python.github.io/guide/cli.html",
         settings=(
-            *usual(f"{_TASKIQ} --max-prefetch 200", word="best: lists", values={"broker": "list"}),
+            *usual(_TASKIQ, word="streams"),
             Setting(
-                name="50 coroutines, recommended: streams",
+                name="50 coroutines, lists, prefetch 200",
                 group="50",
-                command=_TASKIQ_50,
+                command=f"{_TASKIQ_50} --max-prefetch 200",
+                values={"concurrency": 50, "broker": "list"},
                 measures=frozenset({DRAIN, IDLE}),
             ),
             other("50 threads", f"{_TASKIQ_50} --max-threadpool-threads 50", "plain"),

@@ -31,19 +31,19 @@ app.conf.update(
 )
 
 
-@app.task(name="bench:add")
+@app.task(name="bench:add")  # type: ignore[untyped-decorator]  # Celery is not installed here
 def add(number: int) -> int:
     """Return the next number."""
     return number + 1
 
 
-@app.task(name="bench:total")
+@app.task(name="bench:total")  # type: ignore[untyped-decorator]  # Celery is not installed here
 def total(numbers: list[int]) -> int:
     """Return their sum."""
     return sum(numbers)
 
 
-@app.task(name="bench:limited", rate_limit="1000/s", ignore_result=True)
+@app.task(name="bench:limited", rate_limit="1000/s", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery is not installed here
 def limited(number: int) -> None:
     """Note the second in which it began."""
     redis_client().hincrby("bench:limited", str(int(time.time())), 1)

@@ -21,7 +21,6 @@ from tests.redis_server import RedisServer
 Run = Callable[[RedisServer, Placement], Found]
 _FIRST_TRIAL = 300
 _TELLING_S = 0.2
-_FEWEST = 100
 _IDEAL_IO_PER_S = 5_000
 
 
@@ -86,7 +85,7 @@ def _cases(peer: Peer, runner: Runner, options: argparse.Namespace, session: Ses
             say(f"    {error}")
             session.absent.append(Absent(system=peer.name, what=setting.name, reason=str(error)))
             return []
-        count = min(options.tasks, max(_FEWEST, round(rate * options.seconds)))
+        count = min(options.tasks, max(setting.fewest, round(rate * options.seconds)))
         io_count = min(count, round(_IDEAL_IO_PER_S * options.seconds))
         if drained:
             cases.append(case("drain", partial(runner.drain, count=count), drained))
@@ -100,7 +99,7 @@ def _cases(peer: Peer, runner: Runner, options: argparse.Namespace, session: Ses
 def _trial(runner: Runner, session: Session, case: Callable[[Run], Case], most: int) -> float:
     """Return about how many tasks a second are drained: with ever more tasks, until it takes long enough to tell."""
     plain = replace(runner, setting=replace(runner.setting, enqueues=False))
-    count = min(most, _FIRST_TRIAL)
+    count = min(most, max(_FIRST_TRIAL, runner.setting.fewest))
     while True:
         found, _ = session.once(case(partial(plain.drain, count=count)))
         rate = found.figures["rate"]

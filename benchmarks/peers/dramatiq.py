@@ -3,7 +3,7 @@
 Its middleware is the default one without Prometheus, which would open a port. There is no bulk call.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
@@ -20,6 +20,7 @@ async def noop(number: int, text: str) -> None:
     ran(number, text)
 
 
+FUNCTIONS: dict[str, Callable[[int, str], object]]
 if SETTING.get("kind") == "coroutine":
     broker.add_middleware(AsyncIO())
     FUNCTIONS = {"noop": noop, "io": waited}

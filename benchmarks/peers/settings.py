@@ -24,6 +24,8 @@ class Setting:
     measures: frozenset[str] = frozenset({DRAIN})
     enqueues: bool = False
     """Whether enqueueing is measured with it: once for a peer."""
+    fewest: int = 100
+    """Tasks of a drain at least. Where workers poll, more than they take with one look."""
 
     @property
     def placement(self) -> str:

@@ -1,0 +1,76 @@
+"""Tasks that keep the processor busy: how many run a second in one process, in several, and in processes of their own.
+
+`taskq` is the queue application of the workers, which are the command as users start it.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from taskq_core import TaskQ
+from taskq_core.broker.operations import count_tasks
+
+taskq = TaskQ.from_env()
+
+
+def _compute() -> int:
+    total = 0
+    for number in range(200_000):
+        total += number * number % 7
+    return total
+
+
+@taskq.task(name="bench:compute")
+def compute(number: int) -> None:
+    """About ten milliseconds of Python."""
+    _compute()
+
+
+@taskq.task(name="bench:compute_apart", executor="process")
+def compute_apart(number: int) -> None:
+    """The same, in a process of its own."""
+    _compute()
+
+
+def drain_computing(
+    url: str, *, processes: int, concurrency: int, count: int, is_apart: bool = False
+) -> dict[str, float]:
+    """A worker runs tasks that compute, on all cores: what is measured is how many it uses.
+
+    Args:
+        url: Redis.
+        processes: Of the worker.
+        concurrency: Of each of them.
+        count: Number of tasks.
+        is_apart: Whether each task has a process of its own.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    app = TaskQ(url)
+    name = "bench:compute_apart" if is_apart else "bench:compute"
+    command = ["-m", "taskq_core", "worker", "benchmarks.computing:taskq"]
+    options = ["--processes", str(processes), "--concurrency", str(concurrency)]
+    with subprocess.Popen(
+        [sys.executable, *command, *options], env={**os.environ, "TASKQ_URL": url}, stdout=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stdout is not None
+        while worker.stdout.readline() not in ("ready\n", ""):
+            pass
+        warm = 4 * processes * concurrency
+        _run(app, name, warm, 0)
+        started = time.perf_counter()
+        _run(app, name, count, warm)
+        seconds = time.perf_counter() - started
+        worker.send_signal(signal.SIGTERM)
+        worker.stdout.read()
+    return {"tasks_per_s": count / seconds}
+
+
+def _run(app: TaskQ, name: str, count: int, before: int) -> None:
+    task: Any = app.remote(name)
+    app.client.enqueue_many(task.s(number=number) for number in range(count))
+    while app.runtime.runner.run(count_tasks(app.runtime.keys.queue("default"))).processed < before + count:
+        time.sleep(0.005)

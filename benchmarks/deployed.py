@@ -1,0 +1,65 @@
+"""Measurements of workers as users start them: processes of `taskq worker`, seen from outside.
+
+They need the server and the placement themselves, so they are run by the harness and not in a process of their own. A
+ledger proves that each task ran.
+"""
+
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.peers.cases import Runner, left_alone
+from benchmarks.peers.catalogue import PEERS
+from benchmarks.peers.environments import Environment
+from benchmarks.peers.ledger import Ledger
+from benchmarks.peers.processes import Workers
+from benchmarks.placement import Placement
+from benchmarks.session import CaseError, Found
+from taskq_core import TaskQ
+from tests.redis_server import RedisServer
+
+_PATIENCE_S = 60.0
+_LOOK_S = 0.001
+_SETTLE_S = 16.0
+"""Seconds in which the first looks of all services are over: that for damage, every five minutes, begins after ten."""
+
+
+def drain_by(server: RedisServer, placement: Placement, *, processes: int, count: int) -> Found:
+    """So many processes of 50 coroutines empty a queue, from when the last of them has begun."""
+    peer = next(peer for peer in PEERS if peer.name == "taskq")
+    usual = next(each for each in peer.settings if each.group == "50")
+    setting = replace(usual, copies=processes, enqueues=False)
+    environment = Environment(program=sys.executable, variables={}, version="this")
+    return Runner(peer=peer, setting=setting, environment=environment).drain(server, placement, count=count)
+
+
+def idle_worker(server: RedisServer, placement: Placement, *, seconds: float) -> Found:
+    """Start one worker that has a task waiting, then leave it alone: what it takes, and what it asks of Redis."""
+    command = [sys.executable, "-m", "taskq_core", "worker", "benchmarks.peers.taskq:app", "--verbosity", "0"]
+    with tempfile.TemporaryDirectory(prefix="taskq-bench-") as folder:
+        ledger = Ledger.create(Path(folder) / "ledger", 1)
+        taskq = TaskQ(server.url)
+        taskq.remote("noop").delay(number=0, text="some text")
+        taskq.close()
+        variables = {"BENCH_URL": server.url, "BENCH_LEDGER": ledger.path, "PYTHONDONTWRITEBYTECODE": ""}
+        started_ns, until = time.time_ns(), time.monotonic() + _PATIENCE_S
+        with Workers([command], variables, placement.workers, Path(folder) / "log") as workers:
+            while not ledger.seen(1):
+                if not workers.is_alive or time.monotonic() > until:
+                    raise CaseError(f"the first task did not run: {workers.last_words()}")
+                time.sleep(_LOOK_S)
+            figures = {"first_task_s": (ledger.starts[0] - started_ns) / 1e9}
+            time.sleep(_SETTLE_S)
+            alone = left_alone(server, workers, seconds)
+            figures |= {
+                "idle_commands_per_s": alone["idle_commands"],
+                "idle_requests_per_s": alone["idle_requests"],
+                "idle_cpu_percent": alone["idle_cpu_percent"],
+                "rss_mb": alone["rss_mb"],
+                "own_mb": alone["own_mb"],
+            }
+        account = ledger.account(1)
+        ledger.close()
+    return Found(figures=figures, account=account, tasks=1)

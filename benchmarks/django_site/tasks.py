@@ -1,0 +1,8 @@
+"""A task, as an app has them."""
+
+from taskq_django import task
+
+
+@task(headers={"tenant": "acme"})
+def note(number: int, text: str) -> None:
+    """Do nothing."""

@@ -1,0 +1,126 @@
+"""Measurements of enqueueing beside redis-py itself, and of the memory of a client that streams."""
+
+import asyncio
+import gc
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import redis
+import uvloop
+
+from benchmarks.raw import QUEUE, batches
+from benchmarks.scenarios import app, calls
+from taskq_core.broker import operations
+from taskq_core.broker.operations import ReceiptLane
+
+Figures = dict[str, float]
+SLICES = 10
+"""Pieces in which a measurement and what is beside it take turns, so that a slow spell meets both."""
+
+
+def _bare_calls(count: int) -> list[tuple[Any, ...]]:
+    """Return the words behind EVALSHA of so many enqueues, each with an id and a message of its own."""
+    lane = ReceiptLane("bare")
+    return [operations.enqueue(QUEUE, tasks, lane).command()[1:] for tasks in batches(count, 1)]
+
+
+def beside_bare(url: str, *, count: int) -> Figures:
+    """Blocking `.delay()`, and redis-py's `evalsha` of the same script with keys and arguments of the same sizes."""
+    taskq = app(url)
+    task = taskq.tasks["bench:plain"]
+    task.delay(0, "warm")  # loads the script
+    words = iter(_bare_calls(count))
+
+    with redis.Redis.from_url(url) as client:
+        client.ping()
+
+        def bare(number: int) -> None:
+            client.evalsha(*next(words))
+
+        def ours(number: int) -> None:
+            task.delay(number, "some text")
+
+        def timed(call: Callable[[int], None]) -> float:
+            started = time.perf_counter()
+            for number in range(count // SLICES):
+                call(number)
+            return time.perf_counter() - started
+
+        gc.collect()
+        spent = {"bare": 0.0, "ours": 0.0}
+        for turn in range(SLICES):
+            for name, call in (("bare", bare), ("ours", ours))[:: 1 - 2 * (turn % 2)]:
+                spent[name] += timed(call)
+    taskq.close()
+    return _compared(count, spent)
+
+
+def beside_bare_async(url: str, *, count: int) -> Figures:
+    """`.adelay()` of one coroutine, and `evalsha` of redis-py's asyncio client; as `beside_bare`."""
+    taskq = app(url)
+    task = taskq.tasks["bench:coroutine"]
+    words = iter(_bare_calls(count))
+
+    async def main() -> Figures:
+        await task.adelay(0, "warm")
+        client: Any = redis.asyncio.Redis.from_url(url)
+        await client.ping()
+
+        async def bare(number: int) -> None:
+            await client.evalsha(*next(words))
+
+        async def ours(number: int) -> None:
+            await task.adelay(number, "some text")
+
+        async def timed(call: Callable[[int], Awaitable[None]]) -> float:
+            started = time.perf_counter()
+            for number in range(count // SLICES):
+                await call(number)
+            return time.perf_counter() - started
+
+        gc.collect()
+        spent = {"bare": 0.0, "ours": 0.0}
+        for turn in range(SLICES):
+            for name, call in (("bare", bare), ("ours", ours))[:: 1 - 2 * (turn % 2)]:
+                spent[name] += await timed(call)
+        await client.aclose()
+        await taskq.aclose()
+        return _compared(count, spent)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main())
+
+
+def _compared(count: int, spent: dict[str, float]) -> Figures:
+    made = count // SLICES * SLICES
+    return {
+        "bare_per_s": made / spent["bare"],
+        "tasks_per_s": made / spent["ours"],
+        "share_percent": spent["bare"] / spent["ours"] * 100,
+    }
+
+
+def streamed(url: str, *, count: int) -> Figures:
+    """Peak memory of a client that enqueues so many tasks out of a generator and keeps what it is given back."""
+    taskq = app(url)
+    taskq.client.enqueue_many(calls(taskq, "bench:plain", 200))
+    gc.collect()
+    started = time.perf_counter()
+    result = taskq.client.enqueue_many(calls(taskq, "bench:plain", count))
+    seconds = time.perf_counter() - started
+    if len(result) != count:
+        raise SystemExit(f"{len(result)} of {count} tasks were enqueued")
+    figures = {"peak_mb": peak_mb(), "tasks_per_s": count / seconds}
+    taskq.close()
+    return figures
+
+
+def peak_mb() -> float:
+    """Most resident memory of this process so far.
+
+    Not what `getrusage` says: that counts what the process that started this one had.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024

@@ -1,0 +1,149 @@
+"""Measurements with very many tasks in Redis: what they take, and whether the others get slower by them."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import redis
+
+from benchmarks.asynq import PREFIX, GoProducer
+from benchmarks.bounds import fill
+from benchmarks.scenarios import PATIENCE_S, app, calls
+from taskq_core import Signature, TaskQ, TaskState
+from taskq_core.wire import Keys
+from taskq_core.worker import Worker, WorkerConfig
+
+Figures = dict[str, float]
+_PIPELINE = 500
+
+
+def drain_among(url: str, *, count: int, pending: int) -> Figures:
+    """Drain the first so many tasks of a queue in which so many are pending in all when that begins.
+
+    From the start of the first to that of the last, with 50 coroutines at a time.
+    """
+    taskq = TaskQ(url, enqueue_timeout=PATIENCE_S)
+    ran, began, ended = 0, 0.0, 0.0
+    worker: Worker
+
+    @taskq.task(name="bench:counted", headers={"tenant": "acme"})
+    async def counted(number: int, text: str) -> None:
+        nonlocal ran, began, ended
+        ran += 1
+        if ran == 1:
+            began = time.perf_counter()
+        elif ran == count:
+            ended = time.perf_counter()
+            worker.stop()
+
+    taskq.client.enqueue_many(Signature(counted, (number, "some text"), {}) for number in range(pending))
+    worker = Worker(taskq, WorkerConfig(concurrency=50))
+    with redis.Redis.from_url(url) as client:
+        before_s = _cpu_s(client)
+        worker.run()
+        spent_s = _cpu_s(client) - before_s
+    taskq.close()
+    return {"tasks_per_s": count / (ended - began), "redis_cpu_us": spent_s / ran * 1e6}
+
+
+def _cpu_s(client: "redis.Redis") -> float:
+    cpu = client.info("cpu")
+    return float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
+
+
+def due_among(url: str, *, others: int, per_s: int, seconds: int) -> Figures:
+    """How long after their second scheduled tasks start, while others are scheduled for the days after.
+
+    Some every second, for some seconds; the worker's loop is this process.
+    """
+    taskq = TaskQ(url, enqueue_timeout=PATIENCE_S)
+    late: list[float] = []
+    worker: Worker
+
+    @taskq.task(name="bench:due")
+    async def run(due_s: int) -> None:
+        late.append(time.time() - due_s)
+        if len(late) == per_s * seconds:
+            worker.stop()
+
+    queue = taskq.runtime.keys.queue("default")
+    with redis.Redis.from_url(url) as client:
+        tomorrow_s = int(time.time()) + 86_400
+        fill(client, queue, TaskState.SCHEDULED, others, listed="", sorted_set=queue.scheduled, score=tomorrow_s)
+    first = int(time.time()) + 3
+    for due_s in range(first, first + seconds):
+        task = run.using(run_after=datetime.fromtimestamp(due_s, UTC))
+        taskq.client.enqueue_many(Signature(task, (due_s,), {}) for _ in range(per_s))
+    worker = Worker(taskq, WorkerConfig(concurrency=50))
+    worker.run()
+    taskq.close()
+    late.sort()
+    return {
+        "median_ms": statistics.median(late) * 1e3,
+        "p99_ms": late[int(len(late) * 0.99)] * 1e3,
+        "earliest_ms": late[0] * 1e3,
+        "tasks": len(late),
+    }
+
+
+def waiting_memory(url: str, *, count: int, state: str) -> Figures:
+    """Bytes of Redis that a waiting task takes: as our client stores it, and with the same id and message as Go's does.
+
+    Args:
+        url: Redis.
+        count: Tasks of each kind, one kind after the other on an empty database.
+        state: `pending` or `scheduled`.
+    """
+    taskq = app(url)
+    task: Any = taskq.tasks["bench:plain"]
+    if state == "scheduled":
+        task = task.using(run_after=timedelta(days=1))
+    with redis.Redis.from_url(url) as client:
+        taskq.client.enqueue_many(calls(taskq, "bench:plain", 200))  # scripts and connections are there from now on
+        producer = GoProducer(client)
+        client.flushdb()
+        before = _used(client)
+        taskq.client.enqueue_many(Signature(task, (number, "some text"), {}) for number in range(count))
+        ours = (_used(client) - before) / count
+        stored = list(_stored(client, state))
+        if len(stored) != count:
+            raise SystemExit(f"{len(stored)} of {count} tasks are there")
+
+        client.flushdb()
+        client.sadd(Keys().queues, "default")
+        before = _used(client)
+        for first in range(0, count, _PIPELINE):
+            pipeline = client.pipeline(transaction=False)
+            for task_id, message, start_s in stored[first : first + _PIPELINE]:
+                if state == "pending":
+                    producer.enqueue(task_id, message, pipeline=pipeline)
+                else:
+                    producer.schedule(task_id, message, start_s, pipeline=pipeline)
+            pipeline.execute()
+        go = (_used(client) - before) / count
+    taskq.close()
+    return {"ours_bytes": ours, "go_bytes": go, "share_percent": ours / go * 100}
+
+
+def _used(client: "redis.Redis") -> int:
+    """Return what Redis has allocated, less the buffers of its clients."""
+    memory = client.info("memory")
+    return int(memory["used_memory"]) - int(memory["mem_clients_normal"])
+
+
+def _stored(client: "redis.Redis", state: str) -> Iterator[tuple[str, bytes, int]]:
+    """Yield id, message and start of all tasks of a state."""
+    listed: Any
+    if state == "pending":
+        listed = [(task_id, 0) for task_id in client.lrange(f"{PREFIX}pending", 0, -1)]
+    else:
+        listed = client.zrange(f"{PREFIX}scheduled", 0, -1, withscores=True)
+    for first in range(0, len(listed), _PIPELINE):
+        part = [(task_id.decode(), int(start_s)) for task_id, start_s in listed[first : first + _PIPELINE]]
+        pipeline = client.pipeline(transaction=False)
+        for task_id, _ in part:
+            pipeline.hget(f"{PREFIX}t:{task_id}", "msg")
+        for (task_id, start_s), message in zip(part, pipeline.execute(), strict=True):
+            yield task_id, message, start_s
