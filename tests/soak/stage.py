@@ -21,7 +21,15 @@ from typing import Any
 
 import redis
 
-from taskq_core.errors import BulkEnqueueError, EnqueueError, EnqueueUnknownError, NotReplicatedError
+from taskq_core.broker.failures import translate
+from taskq_core.errors import (
+    BrokerFullError,
+    BrokerUnavailableError,
+    BulkEnqueueError,
+    EnqueueError,
+    EnqueueUnknownError,
+    NotReplicatedError,
+)
 from taskq_core.task import Signature
 from taskq_core.wire import QueueKeys
 from tests.relay import HeldRequest, Relay
@@ -317,11 +325,13 @@ class Stage:
         return over
 
     def command(self, *words: str | int) -> Any:
-        """Send a command to Redis; None if it is not there to answer."""
+        """Send a command to Redis; None if it is not there to answer, or another fault makes it refuse for now."""
         try:
             return self.client.execute_command(*words)
-        except (redis.ConnectionError, redis.TimeoutError, OSError):
-            return None
+        except (redis.RedisError, OSError) as error:
+            if isinstance(translate(error, "Redis"), BrokerUnavailableError | BrokerFullError):
+                return None
+            raise
 
     # --- conducting ---------------------------------------------------------------------------------------------------
 
