@@ -1,4 +1,8 @@
-"""What a bare client takes to hand something to another process: the floor under the time from enqueue to start."""
+"""What bare clients take to hand something to another process: floors under the time from enqueue to start.
+
+One hands over an element of a list, with the client that taskq stands on. The other sends taskq's own scripts from
+sockets that are waited for by the kernel alone: no event loop, no task that is decoded, no outcome.
+"""
 
 import asyncio
 import json
@@ -9,6 +13,10 @@ import time
 
 import redis.asyncio
 import uvloop
+
+from benchmarks.raw import QUEUE, Pipe, batches
+from taskq_core.broker import operations
+from taskq_core.broker.operations import ReceiptLane
 
 Figures = dict[str, float]
 LIST = "handed"
@@ -25,11 +33,7 @@ def bare_latency(url: str, *, per_s: int, seconds: int) -> Figures:
         per_s: Elements a second.
         seconds: How long.
     """
-    code = "from benchmarks.handing import taker; import sys; taker(sys.argv[1])"
-    with subprocess.Popen([sys.executable, "-c", code, url], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        if process.stdout.readline() != "ready\n":
-            raise SystemExit("the process that takes did not start")
+    with _taker("taker", url) as process:
 
         async def main() -> None:
             loop = asyncio.get_running_loop()
@@ -43,10 +47,81 @@ def bare_latency(url: str, *, per_s: int, seconds: int) -> Figures:
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main())
-        delays = sorted(json.loads(process.stdout.readline()))
-    if len(delays) != per_s * seconds:
-        raise SystemExit(f"{len(delays)} of {per_s * seconds} elements came")
+        delays = json.loads(_answer(process))
+    return _figures(delays, per_s * seconds)
+
+
+def scripts_latency(url: str, *, per_s: int, seconds: int) -> Figures:
+    """Time from before an enqueue to the answer of a dequeue in another process, by taskq's own scripts.
+
+    The one that takes asks behind its wait for a token, as a worker does. Messages are made before, none is decoded or
+    settled.
+
+    Args:
+        url: Redis.
+        per_s: Tasks a second.
+        seconds: How long.
+    """
+    count = per_s * seconds
+    calls = batches(count, 1)
+    with _taker("script_taker", url, str(count)) as process:
+        pipe = Pipe(url)
+        lane = ReceiptLane("raw")
+        sends = [operations.enqueue(QUEUE, tasks, lane) for tasks in calls]
+        pipe.load(sends[0])
+        sent_ns: dict[str, int] = {}
+        started = time.perf_counter()
+        for number, send in enumerate(sends):
+            time.sleep(max(0.0, started + number / per_s - time.perf_counter()))
+            sent_ns[calls[number][0].task_id] = time.time_ns()
+            pipe.send(send)
+            pipe.receive()
+        taken_ns: dict[str, int] = json.loads(_answer(process))
+        pipe.close()
+    return _figures([(taken_ns[task_id] - sent_ns[task_id]) / 1e9 for task_id in taken_ns], count)
+
+
+def _taker(name: str, *arguments: str) -> "subprocess.Popen[str]":
+    """Start a function of this module in a process of its own, and wait until it waits."""
+    code = f"from benchmarks.handing import {name}; import sys; {name}(*sys.argv[1:])"
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
+    if _answer(process) != "ready\n":
+        raise SystemExit("the process that takes did not start")
+    return process
+
+
+def _answer(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def _figures(delays: list[float], count: int) -> Figures:
+    if len(delays) != count:
+        raise SystemExit(f"{len(delays)} of {count} came")
+    delays.sort()
     return {"p50_ms": statistics.median(delays) * 1e3, "p99_ms": delays[int(len(delays) * 0.99)] * 1e3}
+
+
+def script_taker(url: str, count: str) -> None:
+    """The other process of `scripts_latency`: prints a line when it waits, and in the end when it took each task."""
+    pipe = Pipe(url)
+    ask = operations.dequeue(QUEUE, owner="raw", call=0, limit=2, lease_s=30)
+    pipe.load(ask)
+    wait = operations.wait_for_wake([QUEUE.wake], timeout_s=10.0)
+    taken_ns: dict[str, int] = {}
+    print("ready", flush=True)
+    while len(taken_ns) < int(count):
+        ask = operations.dequeue(QUEUE, owner="raw", call=len(taken_ns) + 1, limit=2, lease_s=30)
+        pipe.send(wait)
+        pipe.send(ask)
+        if pipe.receive() is None:
+            break
+        reply = pipe.receive()
+        now_ns = time.time_ns()
+        for task_id in reply[4::2]:
+            taken_ns[task_id.decode()] = now_ns
+    pipe.close()
+    print(json.dumps(taken_ns), flush=True)
 
 
 def taker(url: str) -> None:
