@@ -300,7 +300,7 @@ class _Process:
 
     async def send(self, kind: bytes, data: bytes) -> None:
         """Send a frame; one that has ended gets none, and the next read says so."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):  # the latter from uvloop, of a connection that is closed
             self._writer.write(frames.encode(kind, data))
             await self._writer.drain()
 
@@ -335,7 +335,7 @@ class _Process:
 
     async def interrupt(self) -> None:
         """End the process: tell its function to end, and kill it if that is not enough. Cannot be cancelled."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):  # as above
             self._writer.write(frames.encode(frames.INTERRUPT))
         until = self._loop.time() + INTERRUPT_S
         has_answered = False

@@ -4,6 +4,7 @@ import asyncio
 import math
 import os
 import signal
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,11 +18,20 @@ from taskq_core import ConfigurationError, Settings, TaskDefinitionError, TaskPr
 from taskq_core.task_process import frames
 from taskq_core.testing import adrain
 from taskq_core.wire import QueueKeys
-from taskq_core.worker import processes
+from taskq_core.worker import Worker, WorkerConfig, processes
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker import process_tasks as tasks
 from tests.taskq_core.worker import slow_tasks
-from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, state_of, stored, until, until_blocking
+from tests.taskq_core.worker.conftest import (
+    PATIENCE_S,
+    SHRUNK,
+    Ends,
+    Runner,
+    state_of,
+    stored,
+    until,
+    until_blocking,
+)
 
 pytestmark = pytest.mark.redis
 
@@ -189,6 +199,23 @@ async def test_a_process_that_dies_fails_its_task_alone(
     error = ends.errors[[each for each, _ in ends.ends].index(handle.id)]
     assert isinstance(error, TaskProcessError)
     assert await (await tasks.compute.adelay(count=10)).aresult(PATIENCE_S)
+
+
+def test_a_process_that_dies_on_the_loop_of_a_worker_process(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """As started from a command line, on uvloop where there is one: it refuses to write where it has hung up."""
+    ends = Ends()
+    worker = Worker(app, WorkerConfig(**SHRUNK), listener=ends)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    handle = tasks.die.delay(how="exit")
+    until_blocking(lambda: state_of(redis_server, queue, handle.id) == "archived")
+    worker.stop()
+    thread.join(PATIENCE_S)
+
+    assert not thread.is_alive()
+    assert [type(error).__name__ for error in ends.errors] == ["TaskProcessError"]
 
 
 @pytest.mark.parametrize("why", ["timeout", "cancel", "stop"])
