@@ -144,6 +144,7 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
             task.cancel()
         if left:
             loop.run_until_complete(asyncio.wait(left, timeout=CLOSING_S))
-        loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), CLOSING_S))
+        with contextlib.suppress(TimeoutError):  # a generator that a task has left behind does not end, either
+            loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), CLOSING_S))
     finally:
         loop.close()

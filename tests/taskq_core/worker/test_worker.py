@@ -378,6 +378,17 @@ def test_a_function_that_will_not_end_does_not_hold_up_the_exit(
 
 
 @pytest.mark.slow
+def test_a_generator_that_will_not_end_does_not_spoil_the_exit(app: TaskQ, start_process: Start) -> None:
+    """A task has left it behind, and it is closed with the event loop."""
+    process = start_process()
+    assert enqueue(app, "leave_generator").result(10) == "1"
+    process.signal(signal.SIGTERM)
+
+    assert process.wait() == 0
+    assert "Traceback" not in process.said
+
+
+@pytest.mark.slow
 def test_sigtstp_stops_fetching_only(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import redis
@@ -104,6 +105,23 @@ async def stubborn_coroutine(name: str) -> None:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             note(name, "swallowed")
+
+
+@app.task(name="leave_generator")
+async def leave_generator() -> str:
+    """Leave a generator behind that does not end when it is closed."""
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(3600)
+
+    generators.append(numbers())
+    return f"{await anext(generators[-1])}"
+
+
+generators: list[AsyncIterator[int]] = []
 
 
 @app.task(name="die")
