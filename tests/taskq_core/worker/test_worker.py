@@ -389,6 +389,21 @@ def test_a_generator_that_will_not_end_does_not_spoil_the_exit(app: TaskQ, start
 
 
 @pytest.mark.slow
+def test_a_thread_that_a_coroutine_waits_for_does_not_hold_up_the_exit(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """As that of a plain function: Python would wait for it, while another worker runs the task again."""
+    process = start_process(shutdown_grace=0.1)
+    handle = enqueue(app, "stubborn_thread_of_a_coroutine", name="a")
+    until_blocking(lambda: marks(redis_server, "a"))
+    process.signal(signal.SIGTERM)
+
+    assert process.wait() == 0
+    assert state_of(redis_server, queue, handle.id) == "pending"
+    assert not redis_server.client.exists(queue.active, queue.lease)
+
+
+@pytest.mark.slow
 def test_sigtstp_stops_fetching_only(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:

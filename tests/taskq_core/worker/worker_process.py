@@ -107,6 +107,13 @@ async def stubborn_coroutine(name: str) -> None:
             note(name, "swallowed")
 
 
+@app.task(name="stubborn_thread_of_a_coroutine")
+async def stubborn_thread_of_a_coroutine(name: str) -> None:
+    """Wait for a thread that cannot be interrupted."""
+    note(name, "started")
+    await asyncio.to_thread(time.sleep, 3600)
+
+
 @app.task(name="leave_generator")
 async def leave_generator() -> str:
     """Leave a generator behind that does not end when it is closed."""

@@ -1,0 +1,122 @@
+"""The threads of a worker's event loop, for what coroutines call with `asyncio.to_thread`."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from taskq_core.worker.process import LoopThreads
+
+
+@pytest.fixture
+def threads() -> Iterator[LoopThreads]:
+    threads = LoopThreads()
+    yield threads
+    threads.shutdown()
+
+
+def divide(number: int, *, by: int) -> float:
+    return number / by
+
+
+def test_what_a_function_returns_and_raises(threads: LoopThreads) -> None:
+    assert threads.submit(divide, 6, by=3).result(30) == 2
+    with pytest.raises(ZeroDivisionError):
+        threads.submit(divide, 6, by=0).result(30)
+
+
+def test_calls_beyond_the_threads_wait_and_are_all_made(threads: LoopThreads) -> None:
+    most = threads._max_workers
+    gate, begun = threading.Event(), threading.Semaphore(0)
+
+    def hold(number: int) -> tuple[int, str, bool]:
+        begun.release()
+        assert gate.wait(30)
+        return number, threading.current_thread().name, threading.current_thread().daemon
+
+    futures = [threads.submit(hold, number) for number in range(2 * most)]
+    for _ in range(most):
+        assert begun.acquire(timeout=30)
+    assert not begun.acquire(timeout=0.05)
+    gate.set()
+
+    results = [future.result(30) for future in futures]
+    assert [number for number, _, _ in results] == list(range(2 * most))
+    assert len({name for _, name, _ in results}) <= most
+    assert all(is_daemon for _, _, is_daemon in results)
+
+
+def test_a_thread_that_is_free_takes_the_next_call(threads: LoopThreads) -> None:
+    names = set()
+    for _ in range(50):
+        names.add(threads.submit(lambda: threading.current_thread().name).result(30))
+        threads.wait(30)
+
+    assert len(names) <= 2  # one may be on its way back still
+
+
+def test_a_call_that_hangs_holds_up_no_other(threads: LoopThreads) -> None:
+    gate = threading.Event()
+    hanging = threads.submit(gate.wait, 30)
+
+    assert [threads.submit(divide, 4, by=2).result(30) for _ in range(20)] == [2] * 20
+    gate.set()
+    assert hanging.result(30)
+
+
+def test_a_call_that_was_cancelled_before_it_began_is_not_made(threads: LoopThreads) -> None:
+    gate = threading.Event()
+    holding = [threads.submit(gate.wait, 30) for _ in range(threads._max_workers)]
+    made: list[int] = []
+    cancelled = threads.submit(made.append, 1)
+    assert cancelled.cancel()
+    gate.set()
+
+    assert all(future.result(30) for future in holding)
+    threads.submit(made.append, 2).result(30)
+    assert made == [2]
+
+
+def test_at_the_end_it_waits_for_what_is_called_but_not_for_ever(threads: LoopThreads) -> None:
+    gate = threading.Event()
+    hanging = threads.submit(gate.wait, 30)
+    threads.wait(0.01)
+    assert not hanging.done()
+
+    ended = threads.submit(time.sleep, 0.01)
+    gate.set()
+    threads.wait(30)
+    assert hanging.done()
+    assert ended.done()
+
+
+def test_after_the_end_it_takes_no_more(threads: LoopThreads) -> None:
+    threads.submit(divide, 4, by=2).result(30)
+    threads.shutdown()
+
+    with pytest.raises(RuntimeError, match="take no more calls"):
+        threads.submit(divide, 4, by=2)
+
+
+def test_where_the_system_has_no_thread_the_caller_is_told(
+    threads: LoopThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless there is one already, which takes the call."""
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            threads.submit(divide, 4, by=2)
+    gate = threading.Event()
+    holding = threads.submit(gate.wait, 30)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        later = threads.submit(divide, 4, by=2)
+    gate.set()
+
+    assert holding.result(30)
+    assert later.result(30) == 2
+
+
+def refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
