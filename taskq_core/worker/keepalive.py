@@ -81,6 +81,7 @@ class Keepalive:
         self._shown: tuple[bytes, dict[str, bytes]] | None = None
         self._index_at = -math.inf
         self._failures = 0
+        self._failing: set[QueueKeys] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="taskq-keepalive", daemon=True)
 
@@ -164,29 +165,49 @@ class Keepalive:
         ).encode()
 
     def _extend(self, runs: list[Run]) -> None:
-        """Extend leases of which more than a heartbeat is used up; younger ones have time."""
+        """Extend leases of which more than a heartbeat is used up; younger ones have time.
+
+        A queue of which it fails holds up no other, as long as there is time: its keys may be damaged, or its node of a
+        cluster away. Those that failed last time come last.
+
+        Raises:
+            BrokerError: It failed of one, at least.
+        """
         now = self._clock.monotonic()
         by_queue: dict[QueueKeys, list[Run]] = {}
         for run in runs:
             if run.lease_until - now < self._lease_s - self._every_s / 2:
                 by_queue.setdefault(run.queue, []).append(run)
-        for queue, all_of_it in by_queue.items():
-            for start in range(0, len(all_of_it), EXTEND_BATCH):
-                batch = all_of_it[start : start + EXTEND_BATCH]
-                ids = [run.task_id for run in batch]
-                sent_at = self._clock.monotonic()
-                answer = self._runner.run(
-                    operations.extend_leases(queue, ids, owner=self._owner, lease_s=self._lease_s, lock_s=self._lock_s)
-                )
-                lost = []
-                for run, kept in zip(batch, answer.kept, strict=True):
-                    if kept:
-                        # A second less, because the score is floored to whole seconds.
-                        run.lease_until = sent_at + self._lease_s - 1
-                    else:
-                        lost.append(run)
-                if lost:
-                    self._lost(lost)
+        failure: BrokerError | None = None
+        for queue in sorted(by_queue, key=self._failing.__contains__):
+            try:
+                self._extend_of(queue, by_queue[queue])
+                self._failing.discard(queue)
+            except BrokerError as error:
+                self._failing.add(queue)
+                failure = failure or error
+                if self._clock.monotonic() - now >= self._every_s:
+                    break
+        if failure is not None:
+            raise failure
+
+    def _extend_of(self, queue: QueueKeys, runs: list[Run]) -> None:
+        for start in range(0, len(runs), EXTEND_BATCH):
+            batch = runs[start : start + EXTEND_BATCH]
+            ids = [run.task_id for run in batch]
+            sent_at = self._clock.monotonic()
+            answer = self._runner.run(
+                operations.extend_leases(queue, ids, owner=self._owner, lease_s=self._lease_s, lock_s=self._lock_s)
+            )
+            lost = []
+            for run, kept in zip(batch, answer.kept, strict=True):
+                if kept:
+                    # A second less, because the score is floored to whole seconds.
+                    run.lease_until = sent_at + self._lease_s - 1
+                else:
+                    lost.append(run)
+            if lost:
+                self._lost(lost)
 
     def _give_up(self) -> None:
         """Give up leases that could not be extended, a heartbeat before others may act on them."""

@@ -123,6 +123,34 @@ async def test_a_zombie_that_finished_cannot_settle(
     await app.aclose()
 
 
+async def test_a_queue_that_cannot_be_kept_costs_no_other_its_leases(
+    app: TaskQ, start: Runner, redis_server: RedisServer
+) -> None:
+    """The key of its leases is none any more, say, or its node of a cluster is away."""
+    release = asyncio.Event()
+
+    @app.task(name="hold")
+    async def hold() -> None:
+        await release.wait()
+
+    ends = Ends()
+    await start(queues={"bad": 1, "good": 1}, listener=ends, concurrency=4)
+    bad, good = app.runtime.keys.queue("bad"), app.runtime.keys.queue("good")
+    lost = await hold.using(queue="bad").adelay()
+    await until(lambda: lost.id in ends.started_ids)  # so that its queue is the first to be kept
+    kept = await hold.using(queue="good").adelay()
+    await until(lambda: kept.id in ends.started_ids)
+
+    redis_server.client.delete(bad.lease)
+    redis_server.client.set(bad.lease, "none")
+    await until(lambda: "lost" in ends.of(lost.id), "the one is given up")
+    release.set()
+    await until(lambda: ends.of(kept.id), "the other ends")
+
+    assert ends.of(kept.id) == ["completed"]
+    assert state_of(redis_server, good, kept.id) == "completed"
+
+
 async def test_recovery_meets_damage(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
     """Leases of tasks that are unreadable or gone stop no recovery of others."""
 
