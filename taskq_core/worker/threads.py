@@ -207,15 +207,18 @@ class _TaskThread(threading.Thread):
 
     def _perform(self, run: Run) -> None:
         try:
-            run.thread = self
-            with self._lock:
-                self._current = run
-                if run.ending is not None:  # told before this thread could be interrupted
-                    raise TaskInterrupted
-            run.result = self._threads_.perform(run)
-        except BaseException as error:
-            if isinstance(error, MemoryError):
-                traceback.clear_frames(error.__traceback__)  # what the function holds is needed to store its outcome
+            try:
+                run.thread = self
+                with self._lock:
+                    self._current = run
+                    if run.ending is not None:  # told before this thread could be interrupted
+                        raise TaskInterrupted
+                run.result = self._threads_.perform(run)
+            except BaseException as error:
+                if isinstance(error, MemoryError):
+                    traceback.clear_frames(error.__traceback__)  # what it holds is needed to store its outcome
+                run.error = error
+        except TaskInterrupted as error:  # delivered just above, which must not end this thread
             run.error = error
         while True:
             try:

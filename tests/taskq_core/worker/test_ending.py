@@ -471,6 +471,40 @@ async def test_an_interrupt_that_comes_too_late_is_dropped(
     assert ends.of(interrupted.id) == ["archived"]
 
 
+async def test_an_interrupt_while_a_functions_own_error_is_noted_costs_no_thread(
+    app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run ends all the same, and the thread goes on with the next."""
+    is_noted, is_interrupted = threading.Event(), threading.Event()
+
+    def clear_frames(traceback: Any) -> None:
+        is_noted.set()
+        is_interrupted.wait(60)
+        for _ in range(1000):  # until it is raised
+            pass
+
+    monkeypatch.setattr(threads.traceback, "clear_frames", clear_frames)
+
+    @app.task(max_retry=0)
+    def first() -> None:
+        raise MemoryError
+
+    @app.task
+    def second() -> str:
+        return "unharmed"
+
+    ends = Ends()
+    worker = await start(concurrency=1, listener=ends)
+    interrupted = await first.adelay()
+    await until(is_noted.is_set)
+    (run,) = worker._executor.running.values()
+    worker._executor.end(run, Ending.TIMEOUT)
+    is_interrupted.set()
+
+    assert await (await second.adelay()).aresult(10) == "unharmed"
+    assert ends.of(interrupted.id) == ["archived"]
+
+
 async def test_a_run_that_came_back_outlives_its_lost_predecessor(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
