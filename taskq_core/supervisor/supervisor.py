@@ -31,7 +31,7 @@ from typing import Any
 from taskq_core.app import TaskQ
 from taskq_core.errors import ConfigurationError
 from taskq_core.health import HealthServer, open_health_server
-from taskq_core.supervisor import channel
+from taskq_core.supervisor import channel, orphans
 from taskq_core.supervisor.child import Child, Stage, ending_of
 from taskq_core.supervisor.config import HAND_BACK_S, START_TRIES, TICK_S, SupervisorConfig
 from taskq_core.supervisor.place import Place
@@ -81,6 +81,7 @@ class Supervisor:
         self._status = 0
         self._turned_at = math.inf
         self._had_terminal = has_terminal()
+        self._has_orphans = orphans.fall_to_this_process()
         self._health_server: HealthServer | None = None
         self._returns = Returns(app)
 
@@ -216,6 +217,8 @@ class Supervisor:
             status = child.process.poll()
             if status is not None:
                 self._ended(child, status, now)
+        if self._has_orphans:
+            orphans.reap([child.pid for child in self._children])
         for child in list(self._children):
             self._look_after(child, now)
         if self._is_stopping:

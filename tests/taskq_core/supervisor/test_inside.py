@@ -1,20 +1,23 @@
 """A supervisor in this process, over a real process that works, for what cannot be arranged from outside."""
 
+import ctypes
 import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.supervisor import Supervisor, SupervisorConfig, supervisor
+from taskq_core.supervisor import Supervisor, SupervisorConfig, orphans, supervisor
 from taskq_core.supervisor.child import Child, Stage
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import until_blocking
@@ -98,6 +101,33 @@ def test_what_fails_in_the_background_is_said(beside: Any, caplog: pytest.LogCap
         until_blocking(lambda: "could not be looked after: odd" in caplog.text)
 
     assert beside(work) == 0
+
+
+@pytest.fixture
+def first_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let what others leave behind fall to this process, as to the first one of a container."""
+    set_subreaper = partial(ctypes.CDLL(None).prctl, 36)  # PR_SET_CHILD_SUBREAPER
+    assert set_subreaper(1, 0, 0, 0) == 0
+    monkeypatch.setattr(orphans, "fall_to_this_process", lambda: True)
+    yield
+    assert set_subreaper(0, 0, 0, 0) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="containers are a matter of Linux")
+def test_what_a_dead_process_has_left_behind_is_asked_for_by_the_first_of_a_container(
+    beside: Any, first_process: None
+) -> None:
+    """Otherwise each leaves an entry in the system's table of processes. Its own are told of as they are."""
+
+    def leave(parent: Supervisor) -> None:
+        said = subprocess.run(["sh", "-c", "sleep 0.2 >/dev/null & echo $!"], capture_output=True, check=True).stdout
+        until_blocking(lambda: not os.path.exists(f"/proc/{int(said)}"), "its entry is gone")
+        (child,) = parent._children
+        child.process.kill()
+        until_blocking(lambda: child.process.returncode == -signal.SIGKILL, "its end is known")
+        until_blocking(lambda: parent.report()[0], "another one works")
+
+    assert beside(leave) == 0
 
 
 def test_a_process_that_cannot_be_killed_is_left_behind(
