@@ -73,6 +73,7 @@ def soak(profile: Profile, plan: Plan, folder: Path, *, everything: bool = False
         workflows=workflows,
         remains=remains,
         beats=expected_beats(history),
+        possible_beats=possible_beats(history),
         damaged_queue=DAMAGED,
     )
     effects.close()
@@ -129,3 +130,10 @@ def expected_beats(history: History) -> frozenset[str]:
     if not seconds:
         return frozenset()
     return frozenset(tick_task_id(BEAT_ENTRY, "beat", at_s) for at_s in range(min(seconds), max(seconds) + 1))
+
+
+def possible_beats(history: History) -> frozenset[str]:
+    """Return the ids of all firings that entry can have had. Of some no scheduler got to know that they arrived."""
+    unix_s = next(event["unix"] - event["t"] for event in history.events if event["event"] == "clock")
+    first_s, last_s = (int(history.events[end]["t"] + unix_s) for end in (0, -1))
+    return frozenset(tick_task_id(BEAT_ENTRY, "beat", at_s) for at_s in range(first_s, last_s + 1))

@@ -25,6 +25,8 @@ class Evidence:
         workflows: How each workflow stands whose enqueue was not refused, by id; "" where it is gone.
         remains: Redis's other keys at rest, by queue.
         beats: Ids that the periodic entry's firings must have, from the first to the last that was seen.
+        possible_beats: Ids that they may have: an enqueue without an answer may have come before the first, or after
+            the last.
     """
 
     profile: Profile
@@ -37,6 +39,7 @@ class Evidence:
     workflows: Mapping[str, str] = field(default_factory=dict)
     remains: Mapping[str, Remains] = field(default_factory=dict)
     beats: frozenset[str] = frozenset()
+    possible_beats: frozenset[str] = frozenset()
     damaged_queue: str = "damaged"
 
     @property

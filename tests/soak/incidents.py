@@ -10,7 +10,7 @@ frozen, thawed                 it was stopped by a signal, and continued
 outage, outage over            Redis could not be reached from a place, or from anywhere
 failover, failover over        another server took over; what was not replicated is lost
 start, end                     of a coroutine that blocks the event loop: the worker settles nothing meanwhile
-(nothing for two seconds)      the machine stood still: no process ran, whatever it is
+(nothing for a second)         the machine stood still: no process ran, whatever it is
 damaged                        a task was damaged on purpose
 unexpected                     something was not as it has to be
 =============================  =====================================================================================
@@ -26,7 +26,7 @@ from tests.soak.profiles import Leases
 
 BLOCKING = "blocking"
 """The task that blocks the event loop."""
-STILL_S = 2.0
+STILL_S = 1.0
 """Seconds without a line from any process, one of which writes five a second, after which no process can have run."""
 LAG_S = 1.0
 """Seconds by which a replica may be behind."""

@@ -174,7 +174,8 @@ def first_run(task: Task) -> Run | None:
 def urgent_first(evidence: Evidence) -> Verdict:
     """25: while a task waits, none of a lower band is taken from its queue.
 
-    But for what may stand in front of it: what a worker that stopped gave back, and what waited for a minute.
+    But for what may stand in front of it: what a worker gave back that stopped or got it too late, and what waited for
+    a minute.
     """
     verdict = Verdict(number=25, title="no task is taken while one of a higher band waits")
     unix_s = evidence.unix_s
@@ -184,10 +185,12 @@ def urgent_first(evidence: Evidence) -> Verdict:
         if process.terminated is not None
     ]
     stops += [(each.start - LAG_S + unix_s, each.end + unix_s) for each in evidence.incidents.failovers]
+    given_back = {event["id"] for event in evidence.history.events if event["event"] == "given back"}
     by_queue: dict[str, list[tuple[int, float, float, Task]]] = defaultdict(list)
     for task in evidence.history.tasks.values():
         run = first_run(task)
-        if task.name == "ranked" and task.is_acknowledged and run is not None and run.taken is not None:
+        is_ranked = task.name == "ranked" and task.is_acknowledged and task.id not in given_back
+        if is_ranked and run is not None and run.taken is not None:
             known_s = task.answered_at + unix_s
             if not any(start <= run.taken and known_s <= end for start, end in stops):
                 by_queue[task.queue].append((int(task.facts["priority"]), known_s, run.taken, task))

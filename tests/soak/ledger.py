@@ -13,6 +13,7 @@ workers          start                           a run begins: the function is a
                  end, raised, interrupted        the function returned, raised, or was told to end and did
                  outcome                         how the worker means to settle the run
                  lost                            the worker was told that the run is not its own any more
+                 recovered, given back           the worker took a task back from another, or did not begin one
                  taken                           when a worker took the task, by Redis's clock (Unix s)
                  item                            an iteration handed out an item
                  step                            a step of a workflow ran: its slot, and what it was handed

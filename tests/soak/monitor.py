@@ -6,6 +6,7 @@ A worker that does not answer is a sample too.
 
 import contextlib
 import http.client
+import os
 import threading
 import time
 from pathlib import Path
@@ -40,6 +41,8 @@ class Monitor:
             self._threads.append(threading.Thread(target=self._ask, args=(place,), name=place.name, daemon=True))
 
     def __enter__(self) -> "Monitor":
+        for server in self._stage.store.servers:
+            raw_client(server).slowlog_reset()  # nobody has seen what it waited for while the processes started
         for thread in self._threads:
             thread.start()
         return self
@@ -80,21 +83,28 @@ class Monitor:
                     ledger.write("leases", queue=queue.name, active=len(active), pending=pending, differ=differ)
 
     def _watch_processor(self) -> None:
-        """Note how long Redis stood in the queue for a processor: a call is not slow because others were running."""
+        """Note how long Redis was kept from a processor: a call is not slow because others were running.
+
+        It stood in the queue for one, or the host of this machine took it away.
+        """
         ledger = Ledger(self._stage.folder / "ledger", "processor")
         known: dict[int, float] = {}
+        since, stolen_s = time.time(), _stolen_s()
         while not self._stop.wait(WAIT_EVERY_S):
             ledger.write("tick")
+            now, stolen_before_s, stolen_s = time.time(), stolen_s, _stolen_s()
             for number, server in enumerate(self._stage.store.servers):
                 try:
                     pid = server.pid
                     waited_s = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
-                except (OSError, AssertionError):
+                except (OSError, AssertionError, AttributeError):  # it is being killed just now
                     continue
-                more_s = waited_s - known.get(pid, waited_s)
+                # Of one that has just started, all that it has waited so far.
+                more_s = waited_s - known.get(pid, 0.0) + stolen_s - stolen_before_s
                 if more_s > 0.002:
-                    ledger.write("redis waited", seconds=round(more_s, 4), unix=time.time(), server=number)
+                    ledger.write("redis waited", seconds=round(more_s, 4), since=since, unix=now, server=number)
                 known[pid] = waited_s
+            since = now
 
 
 OWN = (b"DEBUG", b"CLIENT", b"CLUSTER", b"CONFIG", b"MIGRATE", b"SCAN", b"SCRIPT", b"SLOWLOG")
@@ -115,6 +125,12 @@ def take_slow_calls(client: Any, ledger: Ledger, number: int) -> None:
             what = b" ".join(words[:4])[:120].decode(errors="replace")
             seconds = entry["duration"] / 1e6
             ledger.write("slow call", what=what, seconds=seconds, unix=entry["start_time"], server=number)
+
+
+def _stolen_s() -> float:
+    """Return for how many seconds the host has kept this machine's processors for others."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return int(fields[8]) / os.sysconf("SC_CLK_TCK")
 
 
 def _status(port: int) -> int:

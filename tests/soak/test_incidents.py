@@ -28,14 +28,12 @@ def test_two_short_outages_in_a_row_take_a_lease() -> None:
 
 
 def test_a_process_that_is_killed_while_frozen_stays_gone() -> None:
-    found = read_incidents(
-        [
-            *began(),
-            event(5.0, "frozen", place="worker-0", process=WORKER_A),
-            event(7.0, "killed", place="worker-0", process=WORKER_A),
-        ],
-        LEASES,
-    )
+    told = [
+        event(5.0, "frozen", place="worker-0", process=WORKER_A),
+        event(7.0, "killed", place="worker-0", process=WORKER_A),
+    ]
+
+    found = read_incidents(sorted([*began(), *told], key=lambda each: each["t"]), LEASES)
 
     process = found.processes[WORKER_A]
     assert (process.died, process.ended, process.frozen) == (True, 7.0, [Window(5.0, 7.0, "it was frozen")])

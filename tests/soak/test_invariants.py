@@ -15,6 +15,7 @@ from tests.soak import (
 )
 from tests.soak.dump import Stored
 from tests.soak.evidence import Evidence, Verdict
+from tests.soak.incidents import Window
 from tests.soak.invariants import INVARIANTS, judge
 from tests.soak.made_up import WORKER_A, WORKER_B, enqueued, event, evidence, flowed, ran, told
 
@@ -595,13 +596,77 @@ def test_what_redis_waited_for_a_processor_is_not_the_calls() -> None:
     found = evidence(
         *SOUND,
         event(5.0, "slow call", what="EVALSHA x", seconds=0.08, unix=100.0, server=0),
-        event(5.1, "redis waited", seconds=0.06, unix=100.4, server=0),
+        event(5.1, "redis waited", seconds=0.06, since=100.2, unix=100.4, server=0),
     )
 
     verdict = invariants_bounds.flat_and_quick(found)
 
     assert verdict.holds
     assert verdict.figures["longest call ms"] == 80.0
+
+
+def test_what_redis_waited_counts_for_a_call_however_late_it_is_noted() -> None:
+    """Who notes it waits for a processor as well."""
+    call = event(5.0, "slow call", what="EVALSHA x", seconds=0.08, unix=100.0, server=0)
+    noted = event(8.0, "redis waited", seconds=0.06, since=99.9, unix=103.0, server=0)
+    before = event(4.0, "redis waited", seconds=0.06, since=98.0, unix=99.0, server=0)
+
+    assert invariants_bounds.flat_and_quick(evidence(*SOUND, call, noted)).holds
+    assert not invariants_bounds.flat_and_quick(evidence(*SOUND, call, before)).holds
+
+
+def test_what_a_worker_gave_back_because_it_came_too_late_is_next() -> None:
+    """It stands in front of the urgent ones."""
+    found = [
+        *limited("ranked", 15.0, priority=0),
+        *enqueued(9.0, "u", name="ranked", priority=9),
+        *ran(16.0, "u", run=2, name="ranked"),
+        told(16.01, "taken", "u", run=2, at=1016.0),
+    ]
+
+    assert invariants_limits.urgent_first(evidence(*found, told(14.0, "given back", "ranked-0"))).holds
+    assert not invariants_limits.urgent_first(evidence(*found)).holds
+
+
+def test_a_call_is_not_slow_because_the_machine_stood_still() -> None:
+    found = evidence(*SOUND, event(25.0, "slow call", what="EVALSHA x", seconds=4.0, unix=1022.0, server=0))
+    found.incidents.stalls.append(Window(20.0, 24.0))
+
+    assert invariants_bounds.flat_and_quick(found).holds
+
+
+def test_a_firing_of_which_no_scheduler_knows_that_it_arrived_may_run() -> None:
+    """Its answer was lost, and then the schedulers were stopped, or it came before the first that is known."""
+    ticked = ran(3.0, "tick", run=9, name="beat")
+
+    assert invariants_state.nothing_invented(evidence(*ticked, possible_beats=frozenset({"tick"}))).holds
+    assert not invariants_state.nothing_invented(evidence(*ticked)).holds
+
+
+@pytest.mark.parametrize("is_away", [True, False])
+def test_a_short_task_goes_back_only_if_redis_was_away_after_its_worker_was_told_to_end(is_away: bool) -> None:
+    """The worker had asked for it just before, and got it when there was no time left."""
+    found = evidence(
+        *enqueued(1.0, "a", name="slow"),
+        event(2.0, "terminated", place="worker-0", process=WORKER_A, expects="short"),
+        *(outage(1.9, 4.8) if is_away else []),
+        *ran(4.8, "a", name="slow", lasts=0.2, how="interrupted", outcome="requeued"),
+        event(5.3, "exited", place="worker-0", process=WORKER_A, status=0),
+        *ran(6.0, "a", pid=WORKER_B, name="slow"),
+    )
+
+    assert invariants_runs.extra_runs(found).holds is is_away
+
+
+def test_a_worker_that_was_never_ready_need_not_tell_its_health() -> None:
+    """It was starting when the outage began."""
+    found = evidence(*SOUND, *outage(10.0, 22.0, "worker-0"))
+    asked = [each for each in found.history.events if each["event"] == "health" and each["process"] == WORKER_A]
+    for sample in asked:
+        if sample["asked"] < 22.5:
+            sample["process"] = WORKER_B
+
+    assert invariants_bounds.truthful_health(found).holds
 
 
 def test_health_of_a_worker_that_started_in_an_outage_is_not_asked_for_all_of_it() -> None:

@@ -14,7 +14,7 @@ from tests.soak.program import Outcomes, app, open_books
 
 
 class Recoveries(logging.Handler):
-    """Writes which tasks this worker took back from others."""
+    """Writes which tasks this worker took back from others, and which it gave back before they began."""
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__(logging.WARNING)
@@ -23,6 +23,8 @@ class Recoveries(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.msg.startswith("a task's worker went silent"):
             self._ledger.write("recovered", id=getattr(record, "task_id", ""))
+        elif record.msg == "task %s %s, and is given back":
+            self._ledger.write("given back", id=getattr(record, "task_id", ""))
 
 
 def main() -> int:
