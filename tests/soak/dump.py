@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import redis
+
 from taskq_core.errors import WireFormatError
 from taskq_core.wire import QueueKeys, decode_message
 
@@ -62,11 +64,11 @@ def read_queue(client: Any, keys: QueueKeys) -> QueueDump:
     places: dict[str, list[str]] = {}
     for state in STATES:
         key = keys.prefix + state
-        ids = client.lrange(key, 0, -1) if state in ("pending", "active") else client.zrange(key, 0, -1)
+        ids = _ids(client, key, "LRANGE" if state in ("pending", "active") else "ZRANGE")
         dump.sizes[state] = len(ids)
         for each in ids:
             places.setdefault(_text(each), []).append(state)
-    dump.leased = [_text(each) for each in client.zrange(keys.lease, 0, -1)]
+    dump.leased = [_text(each) for each in _ids(client, keys.lease, "ZRANGE")]
     dump.quarantined = [_text(each) for each in client.zrange(keys.quarantine, 0, -1)]
     dump.processed = int(client.get(keys.processed) or 0)
     dump.failed = int(client.get(keys.failed) or 0)
@@ -79,6 +81,14 @@ def read_queue(client: Any, keys: QueueKeys) -> QueueDump:
         dump.tasks[task_id] = _stored(task_id, client.hgetall(key), tuple(places.pop(task_id, ())))
     dump.without_task = [(task_id, place) for task_id, found in places.items() for place in found]
     return dump
+
+
+def _ids(client: Any, key: str, command: str) -> list[bytes]:
+    """Return all ids of a structure; of one that is something else, one that no task has."""
+    try:
+        return list(client.execute_command(command, key, 0, -1))
+    except redis.ResponseError:
+        return [b"(its key is of another type)"]
 
 
 def _stored(task_id: str, fields: dict[bytes, bytes], places: tuple[str, ...]) -> Stored:

@@ -1,6 +1,7 @@
 """Faults of the network between one process and Redis. Numbers as in `faults`."""
 
 import random
+import time
 from collections.abc import Iterator
 
 from taskq_core.broker.scripts import load
@@ -81,8 +82,9 @@ def cut_off(stage: Stage, fault: PlannedFault) -> Iterator[float]:
     else:
         place.relay.hold("requests", "replies")
     yield SETTLED_S
-    before, rest_s = place.relay.connections, fault.lasts_s - SETTLED_S
-    yield rest_s
+    before, since = place.relay.connections, time.monotonic()
+    yield fault.lasts_s - SETTLED_S
+    rest_s = time.monotonic() - since  # later than that, if another fault has kept the conductor
     attempts = place.relay.connections - before
     place.relay.forward()
     stage.ledger.write("attempts", place=place.name, attempts=attempts, connections=connections, seconds=rest_s)

@@ -15,13 +15,14 @@ def restarted(stage: Stage, fault: PlannedFault) -> Iterator[float]:
     """19: SIGKILL, and started again on its append-only file."""
     draw = random.Random(fault.seed)
     for _ in range(2):
-        for _ in range(100):
-            if not stage.redis_runs:
-                return
-            if not _answers_before_it_writes(stage):
-                break
-            yield 0.02
         over = stage.outage("redis killed")
+        for _ in range(300):
+            if _writes_before_it_answers(stage):
+                break
+            yield 0.1  # another fault keeps it from answering just now
+        else:
+            over()
+            return
         stage.store.server.kill()
         yield draw.uniform(0.1, 1.2)
         stage.store.server.start()
@@ -29,13 +30,13 @@ def restarted(stage: Stage, fault: PlannedFault) -> Iterator[float]:
         yield fault.lasts_s / 2
 
 
-def _answers_before_it_writes(stage: Stage) -> bool:
-    """Whether an fsync is under way: with `everysec` Redis does not wait for it, and keeps what it writes in memory.
+def _writes_before_it_answers(stage: Stage) -> bool:
+    """Have Redis write what it holds, and all from now on until it is started again, before it answers.
 
-    A kill in that moment, which lasts on a busy disk, loses what was acknowledged. It is Redis's to lose.
+    With `everysec` it keeps in memory what comes while an fsync is under way, which takes seconds on a busy disk, and
+    acknowledges it. A kill in that moment loses that. It is Redis's to lose.
     """
-    found = stage.command("INFO", "persistence")
-    return bool(found) and int(found["aof_pending_bio_fsync"]) + int(found.get("aof_buffer_length", 0)) > 0
+    return stage.command("CONFIG", "SET", "appendfsync", "always") is not None
 
 
 def connections_killed(stage: Stage, fault: PlannedFault) -> Iterator[float]:
@@ -66,12 +67,15 @@ def full(stage: Stage, fault: PlannedFault) -> Iterator[float]:
     """24: over maxmemory, longer than any lease. New tasks are refused, the others are finished."""
     for _ in range(stage.profile.workers):
         stage.enqueue(program.along.s(stage.slot(), fault.lasts_s))
+        yield 0.0  # each takes a while where Redis is away, and another fault may be what ends that
         stage.enqueue(program.long.s(stage.slot(), fault.lasts_s))
+        yield 0.0
     yield 0.3
     for _ in range(int(fault.lasts_s / 0.5)):
         stage.command("CONFIG", "SET", "maxmemory", "1")  # again: a restarted Redis has forgotten it
         yield 0.5
-    stage.unfill()
+    while not stage.unfill():
+        yield 0.2
 
 
 def scripts_flushed(stage: Stage, fault: PlannedFault) -> Iterator[float]:

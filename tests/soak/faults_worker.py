@@ -71,6 +71,7 @@ def zombie(stage: Stage, fault: PlannedFault) -> Iterator[float]:
         4 * stage.profile.workers
     ):  # some of them where it is frozen, and long enough to meet their second run
         stage.enqueue(program.along.s(stage.slot(), round(draw.uniform(3.0, 5.0), 2)))
+        yield 0.0  # each takes a while where Redis is away, and another fault may be what ends that
     yield 0.3
     stage.freeze(place)
     yield fault.lasts_s - 0.3
@@ -82,8 +83,11 @@ def late_recoverer(stage: Stage, fault: PlannedFault) -> Iterator[float]:
     """4: what a recoverer found is kept on its way until another has taken the tasks back and they have run."""
     draw = random.Random(fault.seed)
     place = stage.take("worker", draw)
+    while not stage.takes_writes():
+        yield 0.2  # else the worker may hold nothing that could be taken back
     for _ in range(2 * stage.profile.concurrency):
         stage.enqueue(program.along.s(stage.slot(), round(draw.uniform(2.0, 3.0), 2)))
+        yield 0.0
     yield 0.5
     stage.kill(place)
     # That of the killed one as well: the worker that starts in its place may be the first to look.
@@ -117,6 +121,7 @@ def stopped_with_long_tasks(stage: Stage, fault: PlannedFault) -> Iterator[float
     for count in range(2 * stage.profile.workers):
         task = (program.long, program.along, program.long, program.stubborn)[count % 4]
         stage.enqueue(task.s(stage.slot(), round(seconds + draw.random(), 2)))
+        yield 0.0
     yield 0.7
     yield from _terminated(stage, fault, expects="long")
 

@@ -47,7 +47,14 @@ Fault = Callable[["Stage", PlannedFault], Iterator[float]]
 INJECTOR = 9
 """Number of the producer that the faults are."""
 PRODUCERS = ("blocking", "concurrent", "on_commit")
-START_S = 30.0
+START_S = 120.0
+"""Seconds in which processes are started; on a busy machine it takes nine a while."""
+STOP_S = 60.0
+"""Seconds in which processes that were told to end have ended."""
+ENQUEUE_S = 1.0
+"""Seconds that a fault tries to enqueue a task, during which no other goes on."""
+AT_ONCE = 2
+"""Faults that are at work at a time."""
 
 
 class Stage:
@@ -84,7 +91,7 @@ class Stage:
             self.store.open()
             self.client = self.store.client()
             defaults = {**app.settings.defaults, "replicated": self.profile.replicated}
-            app.configure(replace(app.settings, url=self.store.url, defaults=defaults))
+            app.configure(replace(app.settings, url=self.store.url, defaults=defaults, enqueue_timeout=ENQUEUE_S))
             self._open()
         except BaseException:
             self.close()
@@ -155,9 +162,8 @@ class Stage:
         """Wait until every process that is wanted has connected."""
 
         def are_ready() -> bool:
-            for place in self.places:
-                place.look()
-            return all(place.is_ready for place in self.places if place.process is not None)
+            self.supervise()
+            return all(place.is_ready for place in self.places if place.starts and place.wanted)
 
         until(are_ready, "all processes have connected", timeout_s=START_S)
 
@@ -298,9 +304,13 @@ class Stage:
         """Whether Redis was not killed just now."""
         return bool(self.store.server.is_running)
 
-    def unfill(self) -> None:
-        """Give Redis its memory back."""
-        self.command("CONFIG", "SET", "maxmemory", "0")
+    def takes_writes(self) -> bool:
+        """Whether Redis is there, and not full."""
+        return self.command("SET", "soak", "", "PX", 1) is not None
+
+    def unfill(self) -> bool:
+        """Give Redis its memory back, if it is there to take it."""
+        return self.command("CONFIG", "SET", "maxmemory", "0") is not None
 
     def run_endless_script(self) -> None:
         """Keep Redis busy until the script is killed. The one who sent it never hears of it."""
@@ -336,7 +346,10 @@ class Stage:
     # --- conducting ---------------------------------------------------------------------------------------------------
 
     def conduct(self, plan: Plan, faults: dict[int, Fault]) -> None:
-        """Carry out a plan. Processes that die meanwhile are started again."""
+        """Carry out a plan. Processes that die meanwhile are started again.
+
+        No fault begins while two others are at work: those that others hold up may last longer than was planned.
+        """
         began = time.monotonic()
         order = itertools.count()
         due: list[tuple[float, int, PlannedFault, Iterator[float]]] = [
@@ -344,11 +357,15 @@ class Stage:
         ]
         heapq.heapify(due)
         begun: set[PlannedFault] = set()
+        over: set[PlannedFault] = set()
         while due or time.monotonic() < began + plan.load_s:
             now = time.monotonic()
             self.supervise()
             if due and due[0][0] <= now:
                 _, _, fault, steps = heapq.heappop(due)
+                if fault not in begun and len(begun - over) >= AT_ONCE:
+                    heapq.heappush(due, (now + 0.1, next(order), fault, steps))
+                    continue
                 if fault not in begun:
                     begun.add(fault)
                     print(f"{now - began:6.1f} s  fault {fault.number}", flush=True)
@@ -356,6 +373,7 @@ class Stage:
                 try:
                     pause_s = next(steps)
                 except StopIteration:
+                    over.add(fault)
                     self.ledger.write("fault over", number=fault.number, seed=fault.seed)
                 else:
                     heapq.heappush(due, (time.monotonic() + pause_s, next(order), fault, steps))
@@ -384,9 +402,10 @@ class Stage:
             place.wanted = True
         for held in self.held:
             held.let_go()
-        self.unfill()
+        with suppress(TimeoutError):
+            until(self.unfill, "Redis has its memory back", timeout_s=STOP_S)
 
-    def stop(self, places: Sequence[Place], *, timeout_s: float) -> None:
+    def stop(self, places: Sequence[Place]) -> None:
         """Stop processes gracefully. What becomes of the others meanwhile is noted as ever."""
         for place in places:
             place.wanted = False
@@ -396,7 +415,7 @@ class Stage:
             self.supervise()
             return all(place.process is None for place in places)
 
-        until(have_ended, f"{[place.name for place in places]} have stopped", timeout_s=timeout_s)
+        until(have_ended, f"{[place.name for place in places]} have stopped", timeout_s=STOP_S)
 
 
 _outages = itertools.count(1)

@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
 from redis.retry import Retry
 
+from taskq_core.errors import BrokerUnavailableError
 from tests.redis_cluster import owner_of
 from tests.redis_server import RedisServer, start_cluster
 from tests.soak.processes import until
@@ -182,7 +183,7 @@ def patiently(look: Callable[[], T]) -> T:
     while True:
         try:
             return look()
-        except (redis.ConnectionError, redis.TimeoutError):
+        except (redis.ConnectionError, redis.TimeoutError, BrokerUnavailableError):
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.2)
