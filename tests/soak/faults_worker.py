@@ -143,6 +143,8 @@ def signal_storm(stage: Stage, fault: PlannedFault) -> Iterator[float]:
             break
         yield 0.1
     yield draw.uniform(0.05, 1.0)
+    if place.process is not None:
+        stage.ledger.write("terminated", place=place.name, process=place.pid, expects="storm")
     place.send(signal.SIGTERM)  # perhaps before it can have connected
     yield 2.0
     stage.give_back(place)

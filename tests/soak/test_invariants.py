@@ -658,6 +658,26 @@ def test_a_short_task_goes_back_only_if_redis_was_away_after_its_worker_was_told
     assert invariants_runs.extra_runs(found).holds is is_away
 
 
+def exited(status: int, *, is_asked: bool = False) -> list[dict[str, Any]]:
+    told = {"place": "worker-0", "process": WORKER_A}
+    asked = [event(30.0, "terminated", **told, expects="short")] if is_asked else []
+    return [*asked, event(30.5, "exited", **told, status=status)]
+
+
+@pytest.mark.parametrize("is_asked", [True, False], ids=["asked to end", "not asked"])
+def test_a_worker_may_exit_with_the_status_of_a_task_that_takes_it_along(is_asked: bool) -> None:
+    poison = [*enqueued(30.0, "p", name="poison"), *ran(30.2, "p", name="poison", lasts=None)]
+
+    assert invariants_bounds.as_expected(evidence(*poison, *exited(-6, is_asked=is_asked))).holds
+    assert not invariants_bounds.as_expected(evidence(*poison, *exited(1, is_asked=is_asked))).holds
+    assert not invariants_bounds.as_expected(evidence(*exited(-6, is_asked=is_asked))).holds
+
+
+def test_a_worker_that_does_not_reach_redis_when_it_starts_may_exit() -> None:
+    assert invariants_bounds.as_expected(evidence(*outage(20.0, 35.0), *exited(1))).holds
+    assert not invariants_bounds.as_expected(evidence(*exited(1))).holds
+
+
 def test_a_worker_that_was_never_ready_need_not_tell_its_health() -> None:
     """It was starting when the outage began."""
     found = evidence(*SOUND, *outage(10.0, 22.0, "worker-0"))
