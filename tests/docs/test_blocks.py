@@ -10,7 +10,7 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -81,13 +81,35 @@ def all_commands() -> list[tuple[Path, str]]:
     ]
 
 
-def test_every_command_on_a_page_is_there_with_its_options() -> None:
+def commands_in_text() -> list[tuple[Path, str]]:
+    """Return the commands in the text of guides that somebody is to type; one that is only named takes no words."""
+    return [
+        (page, command)
+        for page in PAGES
+        if page.parent.name in ("tutorials", "how-to")
+        for command in re.findall(r"(?<!`)`(taskq [^`\n]+)`(?!`)", page.read_text())
+        if not is_only_named(command.split()[1:])
+    ]
+
+
+def is_only_named(words: list[str]) -> bool:
+    found: click.Command | None = root
+    for word in words:
+        found = found.get_command(click.Context(found), word) if isinstance(found, click.Group) else None
+        if found is None:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("listed", [all_commands, commands_in_text])
+def test_every_command_on_a_page_is_there_with_its_options(listed: Callable[[], list[tuple[Path, str]]]) -> None:
     problems = [
         f"{page.relative_to(ROOT)}: {command}: {problem}"
-        for page, command in all_commands()
+        for page, command in listed()
         if (problem := problem_of(command))
     ]
 
+    assert listed()
     assert not problems
 
 
