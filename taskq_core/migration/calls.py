@@ -54,7 +54,7 @@ class Calls:
             if verb == "apply_async" and kind in ("task", "signature", "canvas"):
                 self._apply_async(call, function, kind)
             elif verb == "apply_async":
-                if kind != "left" and self._may_be_celery(call):
+                if kind != "left" and self._may_be_celery(call) and not self._source.was_marked(call):
                     raise CannotTranslateError("apply_async of what is not known to be a task")
             elif verb == "set" and kind == "signature":
                 self._rebuild(call, function, [["using(", *joined(self._run_options(call.keywords)), ")"]], call.args)

@@ -66,14 +66,18 @@ class Rewriter:
                 self._calls.rewrite(node)
             elif isinstance(node, ast.Attribute):
                 self._attribute(node)
-            elif isinstance(node, ast.ClassDef) and any(
-                self._names.celery(base) in ("Task", "app.task.Task") for base in node.bases
-            ):
+            elif isinstance(node, ast.ClassDef) and any(map(self._is_task_class, node.bases)):
                 self._file.mark(
                     node, "a task is a function; what a class did is middleware or a lifespan of the worker"
                 )
         self._canvas_imports()
         self._settings()
+
+    def _is_task_class(self, base: ast.expr) -> bool:
+        """Whether a base class is `celery.Task`, or the `Task` of an app."""
+        if isinstance(base, ast.Attribute) and base.attr == "Task" and self._names.is_app(base.value, self._project):
+            return True
+        return self._names.celery(base) in ("Task", "app.task.Task")
 
     def _attribute(self, node: ast.Attribute) -> None:
         """Mark what handles and tasks do not have here, and signatures of tasks that stay Celery's."""

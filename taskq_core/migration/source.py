@@ -124,21 +124,35 @@ class Source:
         for each in (node, *self.parents(node)):
             if not isinstance(each, ast.stmt):
                 continue
-            start = self.span(each).start
-            begin = max(line for line in self._lines if line <= start)
-            indent = self._bytes[begin:start]
+            begin, indent = self._line(each)
             if indent.strip():
                 continue  # it stands behind another on its line
             comment = f"{MARK}{text}"
-            above = self._bytes[:begin].decode().split("\n")[:-1]
-            while above and above[-1].lstrip().startswith(MARK):
-                if above.pop().strip() == comment:
-                    return True  # it was said before
+            if comment in self._marks_above(begin):
+                return True  # it was said before
             edit = _Edit(Span(begin, begin), (f"{indent.decode()}{comment}{self.newline}",))
             if edit not in self._edits:
                 self._edits.append(edit)
             return True
         return False
+
+    def was_marked(self, node: ast.AST) -> bool:
+        """Whether an earlier run has written a comment above the statement that a node stands in."""
+        statement = next(each for each in (node, *self.parents(node)) if isinstance(each, ast.stmt))
+        return next(self._marks_above(self._line(statement)[0]), None) is not None
+
+    def _line(self, statement: ast.stmt) -> tuple[int, bytes]:
+        """Return where the line of a statement begins, and what stands before it there."""
+        start = self.span(statement).start
+        begin = max(line for line in self._lines if line <= start)
+        return begin, self._bytes[begin:start]
+
+    def _marks_above(self, begin: int) -> Iterator[str]:
+        """Yield the comments of an earlier run right above a line."""
+        for line in reversed(self._bytes[:begin].decode().split("\n")[:-1]):
+            if not line.lstrip().startswith(MARK):
+                return
+            yield line.strip()
 
     def insert_after(self, statement: ast.stmt, text: str) -> None:
         """Write lines below a statement, and below the comment behind it."""

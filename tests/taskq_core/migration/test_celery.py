@@ -88,6 +88,22 @@ def test_a_second_run_changes_nothing(project: str, tmp_path: Path, monkeypatch:
     assert not found.failed
 
 
+@pytest.mark.parametrize(
+    "call",
+    ["add.apply_async((1, 2), priority=5)", "chord([add.s(1, 2)], add.s(3)).apply_async(countdown=5)"],
+)
+def test_a_second_run_marks_nothing_again(call: str, tmp_path: Path) -> None:
+    """By then the task is one of taskq, in a file that has others of Celery: what the call is of cannot be told."""
+    tasks = "@shared_task\ndef add(x, y): ...\n\n\n@shared_task\ndef left(*args): ...\n"
+    text = f"from celery import chord, shared_task\n\n\n{tasks}\n\n{call}\n"
+    first = migrated(text, tmp_path)
+    assert [mark for _line, mark in first.marks if "apply_async" in mark]
+
+    second = migrated(first.new, tmp_path)
+
+    assert not second.is_change
+
+
 @pytest.mark.parametrize("project", PROJECTS)
 def test_without_write_it_shows_the_difference_and_changes_nothing(
     project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -574,6 +590,18 @@ def test_a_function_that_cannot_be_a_task_is_left_to_celery(function: str, tmp_p
 
     assert [line for line in change.new.splitlines() if "# TODO taskq: " not in line] == before.splitlines()
     assert change.marks
+
+
+def test_a_class_of_an_app_is_marked(tmp_path: Path) -> None:
+    """Also of one that another file has made."""
+    before = (
+        "from shop.celery import app\n\n\nclass Import(app.Task): ...\n\n\ndo_import = app.register_task(Import())\n"
+    )
+
+    change = migrated(before, tmp_path)
+
+    assert [line for line in change.new.splitlines() if "# TODO taskq: " not in line] == before.splitlines()
+    assert [mark for _line, mark in change.marks if mark.startswith("a task is a function")]
 
 
 def test_calls_of_a_task_that_stays_celerys_stay_as_they_are(tmp_path: Path) -> None:
