@@ -16,7 +16,7 @@ from taskq_core.errors import BrokerError, BulkEnqueueError, EnqueueError
 from taskq_core.ids import IdBlocks
 from taskq_core.kept import KeptTasks
 from taskq_core.plan import Headers, Plan
-from taskq_core.preparer import Preparer, may_have_happened, refusal
+from taskq_core.preparer import Preparer, may_have_happened, refusal, task_of
 from taskq_core.result import TaskHandle
 from taskq_core.task import BaseTask, Signature
 from taskq_core.telemetry import BatchSpan, type_name
@@ -120,7 +120,7 @@ class BatchFiller:
     def add(self, call: Signature[Any]) -> Batch | None:
         """Add a call and return its batch if that is full now."""
         preparer = self._preparer
-        plan = call.task.plan(preparer.keys)
+        plan = task_of(call).plan(preparer.keys)
         queue = plan.queue
         kind: object = queue.name if plan.confirm is None else (queue.name, plan.confirm)
         batch = self._open.get(kind)

@@ -138,6 +138,19 @@ def may_have_happened(cause: BrokerError) -> bool:
     )
 
 
+def task_of(call: Signature[Any]) -> BaseTask[Any]:
+    """Return the task of a call.
+
+    Raises:
+        TypeError: It is no call, as a task without `s()`.
+    """
+    try:
+        return call.task
+    except AttributeError:
+        kind = type(call).__name__
+        raise TypeError(f"what is enqueued is a call, as task.s(...) makes it, got {kind}") from None
+
+
 class Preparer:
     """Turns calls into messages.
 
@@ -181,8 +194,9 @@ class Preparer:
 
         Raises:
             TaskArgumentsError, PayloadTooLargeError: The call does not fit.
+            TypeError: It is no call.
         """
-        task = call.task
+        task = task_of(call)
         plan = task.plan(self.keys)
         payload = self._payload(call)
         task_id = plan.task_id or task_id or new_task_id()

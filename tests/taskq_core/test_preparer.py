@@ -1,5 +1,6 @@
 """What is sent, seen without any Redis: trace headers, spans and metrics of single and of bulk enqueues."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -179,3 +180,17 @@ def test_a_call_that_does_not_fit_starts_no_span(recording: Recording) -> None:
         recording.preparer.prepare(task.s("x"), None)  # type: ignore[arg-type]  # the point of the test
 
     assert recording.spans() == []
+
+
+@pytest.mark.parametrize("made", [lambda call: call.task, lambda call: call.task.name, lambda call: [call]])
+def test_what_is_no_call_is_named(
+    recording: Recording, call: Signature[Any], made: Callable[[Signature[Any]], Any]
+) -> None:
+    """A task without `s()`, its name, a list: one alone, and one of many."""
+    wrong = made(call)
+    message = rf"a call, as task\.s\(\.\.\.\) makes it, got {type(wrong).__name__}$"
+
+    with pytest.raises(TypeError, match=message):
+        recording.preparer.prepare(wrong, None)
+    with pytest.raises(TypeError, match=message):
+        list(batches(recording.preparer, [call, wrong]))
