@@ -54,8 +54,8 @@ class ExporterConfig:
             raise ConfigurationError("auth_file lets some people in, is_open everybody; give one")
         if self.auth_file is None and not self.is_open and not self.is_local:
             raise ConfigurationError(
-                f"{self.host!r} may be reached from other machines: listen at 127.0.0.1, name who may scrape with an "
-                "auth file, or let everybody in"
+                f"{self.host!r} may be reached from other machines: listen at 127.0.0.1, name who may scrape with "
+                "auth_file (--auth-file), or let everybody in with is_open (--open)"
             )
 
     @property

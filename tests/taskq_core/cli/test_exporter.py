@@ -43,7 +43,11 @@ def test_the_command_serves_until_it_is_told_to_stop(
 
 
 def test_the_command_listens_to_no_other_machine_by_itself(run: Run) -> None:
-    assert "may be reached from other machines" in run("exporter", "--host", "0.0.0.0", status=1).output
+    refused = run("exporter", "--host", "0.0.0.0", status=1).output
+
+    assert "may be reached from other machines" in refused
+    assert "--auth-file" in refused
+    assert "--open" in refused
 
 
 def test_a_port_that_is_taken_is_said(run: Run) -> None:
