@@ -86,7 +86,7 @@ class Returns:
         runtime = self._app.runtime
         if self._runner is None:
             await asyncio.to_thread(runtime.endpoint.open)
-            self._runner = AsyncRunner(runtime.endpoint)
+            self._runner = self._runner or AsyncRunner(runtime.endpoint)  # another process may have died meanwhile
         return self._runner, [runtime.keys.queue(name) for name in child.who["queues"]]
 
     async def _forget(self, child: Child) -> None:

@@ -1,0 +1,28 @@
+"""What a supervisor asks of Redis when several of its processes have died."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.supervisor.returns import Returns
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import until
+
+pytestmark = pytest.mark.redis
+
+
+async def test_when_several_are_asked_about_at_once_no_connection_is_left_open(redis_server: RedisServer) -> None:
+    """The first three come at the same moment, before there is any connection."""
+    app = TaskQ(redis_server.url)
+    returns = Returns(app)
+    child: Any = SimpleNamespace(who={"token": "0123456789abcdef", "queues": ["default"]})
+    before = len(redis_server.client.client_list())
+
+    assert await asyncio.gather(*(returns.list_overrun(child) for _ in range(3))) == [[], [], []]
+    await returns.close()
+
+    await until(lambda: len(redis_server.client.client_list()) == before, "they are closed", within=10)
+    app.close()
