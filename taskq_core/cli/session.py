@@ -220,7 +220,11 @@ def load_object(target: str, what: str) -> object:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # the module is there and imports something that is not
-        raise ConfigurationError(f"there is no module {error.name!r} in {folder} or on Python's path") from None
+        hint = f"; a module is named without .py: {module_name.removesuffix('.py')}:{attribute}"
+        raise ConfigurationError(
+            f"there is no module {error.name!r} in {folder} or on Python's path"
+            + (hint if module_name.endswith(".py") else "")
+        ) from None
     for name in attribute.split("."):
         try:
             found = getattr(found, name)

@@ -94,7 +94,7 @@ def check_served(facts: Facts) -> Findings:
                 check="served",
                 level=Level.YELLOW,
                 subject=queue.name,
-                message=f"{queue.pending} tasks wait in a paused queue",
+                message=f"waiting in a paused queue: {queue.pending}",
                 advice=f"taskq queue resume {shlex.quote(queue.name)}",
             )
         elif not queue.is_served:
@@ -103,7 +103,7 @@ def check_served(facts: Facts) -> Findings:
                 check="served",
                 level=Level.YELLOW,
                 subject=queue.name,
-                message=f"{queue.pending} tasks wait and no running worker serves this queue",
+                message=f"waiting, while no running worker serves this queue: {queue.pending}",
                 advice=f"start a worker with --queues {shlex.quote(queue.name)}, or add it to QUEUES",
             )
     if is_fine:

@@ -384,7 +384,7 @@ def test_a_queue_that_nobody_serves_is_yellow(good: RedisServer) -> None:
     found = one(examine(app), "served")
 
     assert (found.level, found.subject) == (Level.YELLOW, "lonely")
-    assert "1 tasks wait and no running worker" in found.message
+    assert found.message == "waiting, while no running worker serves this queue: 1"
     assert "--queues lonely" in found.advice
 
 

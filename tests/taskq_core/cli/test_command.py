@@ -51,6 +51,7 @@ def test_an_application_is_found_in_the_working_directory(shop: str) -> None:
         ("{shop}", "give module:attribute"),
         ("{shop}:", "give module:attribute"),
         ("no_such_{shop}:taskq", "there is no module 'no_such_{shop}'"),
+        ("{shop}.py:taskq", "a module is named without .py: {shop}:taskq"),
         ("{shop}:tasq", "'{shop}' has no attribute 'tasq'"),
         ("{shop}:other", "'{shop}:other' is no TaskQ but of type 'int'"),
     ],
