@@ -17,7 +17,7 @@ def fall_to_this_process() -> bool:
 
 def reap(own: Collection[int]) -> None:
     """Ask for the end of each child that has ended, but for those of our own, who are asked for elsewhere."""
-    if sys.platform != "linux":
+    if sys.platform != "linux" or not fall_to_this_process():
         return
     with contextlib.suppress(ChildProcessError):  # there is none
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:

@@ -81,7 +81,6 @@ class Supervisor:
         self._status = 0
         self._turned_at = math.inf
         self._had_terminal = has_terminal()
-        self._has_orphans = orphans.fall_to_this_process()
         self._health_server: HealthServer | None = None
         self._returns = Returns(app)
 
@@ -217,17 +216,14 @@ class Supervisor:
             status = child.process.poll()
             if status is not None:
                 self._ended(child, status, now)
-        if self._has_orphans:
-            orphans.reap([child.pid for child in self._children])
+        orphans.reap([child.pid for child in self._children])
         for child in list(self._children):
             self._look_after(child, now)
         if self._is_stopping:
             return
         if not self._has_come_up and all(place.pause.deaths >= START_TRIES for place in self._places):
-            logger.error(
-                "no process of the worker has come up in %d tries each; it is given up. What they wrote says why",
-                START_TRIES,
-            )
+            told = "no process of the worker has come up in %d tries each; it is given up. What they wrote says why"
+            logger.error(told, START_TRIES)
             self._status = 1
             self.stop()
             return
