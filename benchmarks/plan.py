@@ -86,12 +86,16 @@ def plan(tasks: int, *, large: bool = False) -> list[Measure]:
             title = f"telemetry: delay() with {words} written beside it, CPU us a task"
             rows.append(Measure(title, "enqueue_single", {**enqueued, "by_hand": True}, "client_cpu_us"))
     handed = {"per_s": 200, "seconds": 10}
-    for figure, part in (("p50_ms", "median"), ("p99_ms", "99th percentile")):
-        raw = f"raw: from LPUSH to BLPOP of redis-py at 200/s, {part}"
-        rows.append(Measure(raw, "bare_latency", handed, figure))
-        bound = f"raw: from enqueue to dequeue by the same scripts at 200/s, {part}"
-        rows.append(Measure(bound, "scripts_latency", handed, figure))
-        rows.append(Measure(f"latency at 200 tasks/s, {part}", "latency", {**handed, "concurrency": 10}, figure, bound))
+    for place, where in (("", ""), ("spread", ", CPUs spread")):
+        for figure, part in (("p50_ms", "median"), ("p99_ms", "99th percentile")):
+            raw = f"raw: from LPUSH to BLPOP of redis-py at 200/s{where}, {part}"
+            bound = f"raw: from enqueue to dequeue by the same scripts at 200/s{where}, {part}"
+            title = f"latency at 200 tasks/s{where}, {part}"
+            rows += [
+                Measure(raw, "bare_latency", handed, figure, "", place),
+                Measure(bound, "scripts_latency", handed, figure, "", place),
+                Measure(title, "latency", {**handed, "concurrency": 10}, figure, bound, place),
+            ]
     rows += [
         Measure("start of a scheduled task after its second, median", "due", {"tasks": 10}, "median_ms"),
         Measure("start of a scheduled task after its second, latest", "due", {"tasks": 10}, "latest_ms"),

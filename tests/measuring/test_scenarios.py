@@ -104,6 +104,15 @@ def test_a_bare_client_hands_each_element_over_once(server: RedisServer) -> None
 
 
 @pytest.mark.redis
+def test_bare_scripts_hand_each_task_over_once(server: RedisServer) -> None:
+    figures = handing.scripts_latency(server.unix_url, per_s=50, seconds=1)
+
+    assert figures.keys() == {"p50_ms", "p99_ms"}
+    assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+    assert server.client.llen("asynq:{default}:active") == 50
+
+
+@pytest.mark.redis
 def test_commands_a_task_are_those_beyond_the_idle_ones(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crowd, "_SETTLE_S", 0.5)
 
