@@ -127,7 +127,8 @@ def not_the_same(python: Path, wheel: Path, sdist: Path, folder: Path) -> list[s
     """Return what differs when it is built again, and built from the sdist."""
     again = build(python, ROOT, folder / "second")
     with tarfile.open(sdist) as archive:
-        archive.extractall(folder / "unpacked", filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.3 and before have none
+        archive.extractall(folder / "unpacked")
     (unpacked,) = (folder / "unpacked").iterdir()
     from_sdist = build(python, unpacked, folder / "third")
     return [

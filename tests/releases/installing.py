@@ -41,7 +41,8 @@ def install(repository: Path, tag: str, folder: Path, *, with_dependencies: bool
     source = folder / "source"
     packed = subprocess.run(("git", "archive", tag), cwd=repository, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extractall(source, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.3 and before have none
+        archive.extractall(source)
     environment = folder / "environment"
     venv.create(environment)
     python = environment / "bin" / "python"
