@@ -83,7 +83,7 @@ async def disturbed(disturb: Callable[[], object], pause_s: float) -> AsyncItera
 
 
 class Ends(WorkerListener):
-    """Records how each run ended."""
+    """Records how each run ended. It is told before that is stored."""
 
     per_task = True
 

@@ -17,6 +17,17 @@ async def look(app: TaskQ, task_id: str) -> TaskInfo:
     return await AsyncInspector(app).task("default", task_id)
 
 
+async def stored(app: TaskQ, task_id: str) -> TaskInfo:
+    """Return a task once its outcome is stored, of which a listener is told before."""
+
+    async def settled() -> TaskInfo | None:
+        info = await look(app, task_id)
+        return info if info.state is not TaskState.ACTIVE else None
+
+    info: TaskInfo = await until(settled)
+    return info
+
+
 async def test_every_failed_attempt_is_noted_and_the_one_that_succeeded(app: TaskQ, start: Runner) -> None:
     ends = Ends()
 
@@ -34,7 +45,7 @@ async def test_every_failed_attempt_is_noted_and_the_one_that_succeeded(app: Tas
     handle = await flaky.adelay()
     worker = await start(listener=ends)
     await until(lambda: "completed" in ends.of(handle.id))
-    info = await look(app, handle.id)
+    info = await stored(app, handle.id)
 
     token = worker.id.replace("-", "")[:16]
     assert info.state is TaskState.COMPLETED
@@ -60,7 +71,7 @@ async def test_a_snooze_is_no_attempt_and_what_is_not_kept_leaves_none(app: Task
     await start(listener=ends)
     await until(lambda: ends.ends)
 
-    info = await look(app, handle.id)
+    info = await stored(app, handle.id)
     assert (info.state, info.attempts) == (TaskState.RETRY, ())
 
 

@@ -148,7 +148,7 @@ async def test_a_queue_that_cannot_be_kept_costs_no_other_its_leases(
     await until(lambda: ends.of(kept.id), "the other ends")
 
     assert ends.of(kept.id) == ["completed"]
-    assert state_of(redis_server, good, kept.id) == "completed"
+    await until(lambda: state_of(redis_server, good, kept.id) == "completed", "its outcome is stored")
 
 
 async def test_recovery_meets_damage(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:

@@ -140,6 +140,7 @@ async def test_discard_leaves_nothing(app: TaskQ, start: Runner, redis_server: R
     await until(lambda: state_of(redis_server, queue, handle.id) is None)
     again = await obsolete.adelay()
     await until(lambda: ends.of(again.id))
+    await until(lambda: state_of(redis_server, queue, again.id) is None)
 
     assert ends.of(handle.id) == ends.of(again.id) == ["discarded"]
     assert redis_server.client.get(queue.failed) is None

@@ -114,6 +114,7 @@ async def test_a_task_that_outlives_its_lock_leaves_the_next_ones_alone(
     second = await slow.using(unique_for=600, run_after=600).adelay()
     release.set()
     await until(lambda: ends.of(first.id))
+    await until(lambda: state_of(redis_server, queue, first.id) != "active")  # told before it is written
 
     assert locks(redis_server, queue) == {lock: second.id.encode()}
     with pytest.raises(DuplicateTaskError):
