@@ -248,7 +248,7 @@ async def test_what_ends_together_is_shared_by_the_connections(
 
     await app.async_client.enqueue_many(hold.s() for _ in range(12))
     worker = await start(concurrency=6)
-    await until(lambda: worker.running_count == 6)
+    await until(lambda: worker.running_count == 6 and len(worker._fetcher._asleep) == 3)  # all connections wait
     monkeypatch.setattr(Fetcher, "_exchange", noted)
     release.set()
     await until(lambda: worker.ended_count == 12)
