@@ -324,7 +324,7 @@ async def test_a_run_past_its_timeout_fails_and_the_next_goes_on(app: TaskQ, sta
     assert await handle.aresult(timeout=30) == "done"
     info = await handle.arefresh()
     assert info.retried >= 1
-    assert repeats(seen) == info.retried, "the item in hand, once a timeout"
+    assert repeats(seen) <= info.retried, "the item in hand, once a timeout; there is none between two items"
     assert sorted(set(seen)) == list(range(6))
 
 
