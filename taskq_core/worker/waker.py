@@ -179,6 +179,7 @@ class Watcher:
         clock: Source of monotonic time.
         lookout: Knows whether this worker leads.
         watch_s: Longest time of one wait, in seconds.
+        max_active: Most tasks of the queue that are active in all; None: any number.
     """
 
     SHORTEST_S = 0.001
@@ -187,9 +188,20 @@ class Watcher:
     """Longest time between two looks while all tasks come with one: each wakes this worker for nothing."""
     LONGEST_S = 1.0
     """Longest time between two looks while tasks stay pending, which means that all workers are busy."""
+    HELD_S = 0.25
+    """Time between two looks while the queue hands nothing out. So soon its tasks run once it is not paused any more;
+    who ends one of as many as may be active looks by itself."""
 
     def __init__(
-        self, queue: QueueKeys, runner: AsyncRunner, lane: Lane, clock: Clock, lookout: Lookout, *, watch_s: float
+        self,
+        queue: QueueKeys,
+        runner: AsyncRunner,
+        lane: Lane,
+        clock: Clock,
+        lookout: Lookout,
+        *,
+        watch_s: float,
+        max_active: int | None = None,
     ) -> None:
         self._queue = queue
         self._runner = runner
@@ -199,6 +211,7 @@ class Watcher:
         self._changes = asyncio.Event()
         lookout.wakes(self._changes)
         self._watch_s = watch_s
+        self._max_active = max_active
         self._pause_s = self.SHORTEST_S
 
     async def work(self) -> float:
@@ -214,14 +227,16 @@ class Watcher:
             # The token is put behind the wait, in the same write, as `Waker` asks: it lies there as soon as the task.
             # Our own producers put theirs before the task, so a worker has mostly taken that by then.
             wait = watch_pending(self._queue, timeout_s=self._watch_s)
-            answers = await self._lane.exchange([wait, rouse(self._queue)])
+            answers = await self._lane.exchange([wait, rouse(self._queue, max_active=self._max_active)])
             for answer in answers:
                 if isinstance(answer, BrokerError):
                     raise answer
             is_there, roused = answers
             if not is_there:
                 break
-            if roused is Roused.PUT:
+            if roused is Roused.HELD:
+                self._pause_s = self.HELD_S
+            elif roused is Roused.PUT:
                 self._pause_s = self.SHORTEST_S
                 if self._clock.monotonic() - started > self.SHORTEST_S:
                     continue

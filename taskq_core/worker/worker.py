@@ -564,7 +564,18 @@ class Worker:
                         check_every_s=config.span("reconcile_every"),
                     ).work,
                 ),
-                ("watcher", Watcher(queue, runner, self._new_lane(), clock, lookout, watch_s=2 * leader_s).work),
+                (
+                    "watcher",
+                    Watcher(
+                        queue,
+                        runner,
+                        self._new_lane(),
+                        clock,
+                        lookout,
+                        watch_s=2 * leader_s,
+                        max_active=self._claims.room(queue.name)[1],
+                    ).work,
+                ),
             ]
         self._carrier = Carrier(
             self._keys,

@@ -240,6 +240,29 @@ class TestWake:
 
         assert broker.raw.llen(broker.queue.wake) == 1
 
+    def test_rouse_wakes_nobody_for_a_queue_that_is_paused(self, broker: Broker) -> None:
+        broker.raw.lpush(broker.queue.pending, "from-go")
+        broker.raw.set(broker.queue.paused, "1")
+
+        assert broker.run(ops.rouse(broker.queue)) is ops.Roused.HELD
+        assert broker.raw.llen(broker.queue.wake) == 0
+
+        broker.raw.delete(broker.queue.paused)
+        assert broker.run(ops.rouse(broker.queue)) is ops.Roused.PUT
+
+    def test_rouse_wakes_nobody_while_as_many_are_active_as_may_be(self, broker: Broker) -> None:
+        """What people have set over that number counts, as where tasks are handed out."""
+        broker.raw.lpush(broker.queue.pending, "from-go")
+        broker.raw.lpush(broker.queue.active, "a", "b")
+
+        assert broker.run(ops.rouse(broker.queue, max_active=2)) is ops.Roused.HELD
+        broker.raw.hset(broker.queue.limits, "o:c:", 1)
+        assert broker.run(ops.rouse(broker.queue, max_active=3)) is ops.Roused.HELD
+        assert broker.raw.llen(broker.queue.wake) == 0
+
+        broker.raw.hset(broker.queue.limits, "o:c:", 3)
+        assert broker.run(ops.rouse(broker.queue, max_active=2)) is ops.Roused.PUT
+
     def test_watching_changes_nothing(self, broker: Broker) -> None:
         watching = ops.watch_pending(broker.queue, timeout_s=0.01)
         assert broker.run(watching) is False

@@ -3,13 +3,24 @@
 
   KEYS[1]  list    pending tasks
   KEYS[2]  list    wake tokens
+  KEYS[3]  string  present while the queue is paused
+  KEYS[4]  list    active tasks
+  KEYS[5]  hash    what people have set over limits
+  ARGV[1]  int     most active tasks of the queue, '' for any number; what people set over it counts
 
-  returns  1  a token was put   0  one lies there already   -1  nothing is pending
+  returns  1  a token was put   0  one lies there already   -1  nothing is pending   -2  nothing is handed out
 ]]
 if redis.call('LLEN', KEYS[1]) == 0 then
   return -1
 elseif redis.call('LLEN', KEYS[2]) > 0 then
   return 0
+elseif redis.call('EXISTS', KEYS[3]) == 1 then
+  return -2
+elseif ARGV[1] ~= '' then
+  local set = redis.pcall('HGET', KEYS[5], 'o:c:')
+  if redis.call('LLEN', KEYS[4]) >= (type(set) == 'string' and tonumber(set) or tonumber(ARGV[1])) then
+    return -2
+  end
 end
 redis.call('LPUSH', KEYS[2], '1')
 return 1

@@ -239,11 +239,18 @@ class Roused(IntEnum):
     """One lies there already: no worker waits."""
     NOTHING = -1
     """No task is pending."""
+    HELD = -2
+    """A worker would be given nothing: the queue is paused, or as many of its tasks are active as may be."""
 
 
-def rouse(queue: QueueKeys) -> Operation[Roused]:
-    """Put a wake token if tasks are pending and none lies there."""
-    return Operation("rouse", load("rouse"), (queue.pending, queue.wake), (), lambda reply: Roused(int(reply)))
+def rouse(queue: QueueKeys, *, max_active: int | None = None) -> Operation[Roused]:
+    """Put a wake token if tasks are pending, none lies there, and a worker would be given one.
+
+    It would not while the queue is paused, or `max_active` of its tasks are active.
+    """
+    keys = (queue.pending, queue.wake, queue.paused, queue.active, queue.limits)
+    most = "" if max_active is None else max_active
+    return Operation("rouse", load("rouse"), keys, (most,), lambda reply: Roused(int(reply)))
 
 
 def count_keys(keys: Sequence[str]) -> Operation[int]:

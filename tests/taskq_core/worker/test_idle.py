@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations import Operation, rouse
 from taskq_core.clock import RedisClock
-from taskq_core.worker import Worker
+from taskq_core.wire import QueueKeys
+from taskq_core.worker import Worker, waker
 from taskq_core.worker.sampler import Sampling
+from taskq_core.worker.waker import Watcher
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, until
 
@@ -61,6 +63,74 @@ async def test_the_presence_of_a_worker_that_runs_nothing_costs_a_command(
     assert asked[1:] == ["keep_presence", "beat", "index_presence", "index_presence"]
     assert client.zrange("asynq:servers", 0, -1) == [member]
     assert client.zcard("asynq:workers") == client.exists(member) == 1
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of queues, one for each look of their watcher; it looks often while they hand nothing out."""
+    names: list[str] = []
+
+    def noted(queue: QueueKeys, **options: Any) -> Operation[Any]:
+        names.append(queue.name)
+        return rouse(queue, **options)
+
+    monkeypatch.setattr(waker, "rouse", noted)
+    monkeypatch.setattr(Watcher, "HELD_S", 0.01)
+    return names
+
+
+async def tokens_put(server: RedisServer, looks: list[str]) -> int:
+    """Return how many tokens are put while a queue is looked at ten times."""
+
+    def pushes() -> int:
+        stats: Any = server.client.info("commandstats")
+        return int(stats.get("cmdstat_lpush", {"calls": 0})["calls"])
+
+    seen = len(looks)
+    await until(lambda: len(looks) > seen + 2)
+    before = pushes()
+    await until(lambda: len(looks) > seen + 12)
+    return pushes() - before
+
+
+async def test_what_waits_in_a_paused_queue_wakes_nobody(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, looks: list[str]
+) -> None:
+    """Who watches it looks now and then, and its tasks run once it is resumed, whoever resumes it."""
+
+    @app.task
+    async def work() -> str:
+        return "ran"
+
+    redis_server.client.set(queue.paused, "1")
+    waiting = await work.adelay()
+    await start(**RARELY)
+
+    assert await tokens_put(redis_server, looks) == 0
+    redis_server.client.delete(queue.paused)
+    assert await waiting.aresult(10) == "ran"
+
+
+async def test_what_waits_until_fewer_tasks_of_its_queue_run_wakes_nobody(
+    start: Runner, redis_server: RedisServer, looks: list[str]
+) -> None:
+    """Another worker, which has slots, would be given nothing."""
+    release = asyncio.Event()
+    app = TaskQ(redis_server.url, limits={"default": {"CONCURRENCY": 1}}, defaults={"retention": 60})
+
+    @app.task
+    async def hold() -> str:
+        await release.wait()
+        return "ran"
+
+    handles = [await hold.adelay() for _ in range(3)]
+    workers = [await start(app=app, **RARELY) for _ in range(2)]
+    await until(lambda: any(worker.running_count for worker in workers))
+
+    assert await tokens_put(redis_server, looks) == 0
+    release.set()
+    assert [await handle.aresult(10) for handle in handles] == ["ran"] * 3
+    await app.aclose()
 
 
 class Noting:
