@@ -24,7 +24,7 @@ _END = b"end"
 
 
 def bare_latency(url: str, *, per_s: int, seconds: int) -> Figures:
-    """Time from before an LPUSH to the answer of a BLPOP in another process, at a steady rate: both redis-py's own.
+    """Time from before an RPUSH to the answer of a BLPOP in another process, at a steady rate: both redis-py's own.
 
     No task, no script, no outcome; but the same wake-ups of the same processes on the same CPUs.
 
@@ -42,8 +42,8 @@ def bare_latency(url: str, *, per_s: int, seconds: int) -> Figures:
                 started = loop.time()
                 for number in range(per_s * seconds):
                     await asyncio.sleep(max(0.0, started + number / per_s - loop.time()))
-                    await client.lpush(LIST, time.time_ns())
-                await client.lpush(LIST, _END)
+                    await client.rpush(LIST, time.time_ns())
+                await client.rpush(LIST, _END)
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main())

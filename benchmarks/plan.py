@@ -88,7 +88,7 @@ def plan(tasks: int, *, large: bool = False) -> list[Measure]:
     handed = {"per_s": 200, "seconds": 10}
     for place, where in (("", ""), ("spread", ", CPUs spread")):
         for figure, part in (("p50_ms", "median"), ("p99_ms", "99th percentile")):
-            raw = f"raw: from LPUSH to BLPOP of redis-py at 200/s{where}, {part}"
+            raw = f"raw: from RPUSH to BLPOP of redis-py at 200/s{where}, {part}"
             bound = f"raw: from enqueue to dequeue by the same scripts at 200/s{where}, {part}"
             title = f"latency at 200 tasks/s{where}, {part}"
             rows += [
