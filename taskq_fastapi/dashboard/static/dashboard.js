@@ -56,8 +56,9 @@
       ignoreActiveValue: true,
       callbacks: {
         beforeNodeMorphed: node => !(node.localName === "form" && Array.from(node.elements).some(isChanged)),
-        // what somebody has folded out stays so
-        beforeAttributeUpdated: (name, node) => !(name === "open" && node.localName === "details"),
+        // what somebody has folded out stays so, and what was just copied is marked
+        beforeAttributeUpdated: (name, node) =>
+          !(name === "open" && node.localName === "details") && !(name === "class" && node.matches("[data-copy]")),
       },
     });
     reveal();

@@ -1,6 +1,7 @@
 """Pages of tasks, and what is done to tasks on them."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from tests.browser.scene import Scene
 from tests.browser.visiting import NARROW, same_document
 
 pytestmark = pytest.mark.redis
+
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
 def enqueue(taskq: TaskQ, *ids: str, name: str = "note", **options: Any) -> None:
@@ -276,10 +279,17 @@ def test_an_id_is_copied(site: Site, taskq: TaskQ) -> None:
     visitor = site.operator()
     visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = visitor.new_page()
+    page.clock.install(time=NOON)
+    page.clock.pause_at(NOON + timedelta(seconds=1))  # the mark goes after a time that ends when the test says so
     page.goto(site.at("queue?name=default&state=pending"))
     page.get_by_role("button", name="Copy the id 1").click()
     expect(page.locator(".copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == "1"
+    enqueue(taskq, "2")
+    expect(page.get_by_role("button", name="Copy the id 2")).to_be_visible()
+    expect(page.locator(".copied")).to_be_visible()
+    page.clock.run_for(1_500)
+    expect(page.locator(".copied")).to_have_count(0)
 
 
 def test_viewers_see_tasks_without_payloads_and_without_buttons(site: Site, scene: Scene) -> None:
