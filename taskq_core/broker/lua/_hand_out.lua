@@ -4,8 +4,8 @@
 local limit = tonumber(ARGV[4])
 local most
 if ARGV[11] ~= '' then
-  local set = redis.pcall('HGET', KEYS[7], 'o:c:')
-  most = type(set) == 'string' and tonumber(set) or tonumber(ARGV[11])
+-- include _most_active
+  most = most_active(KEYS[7], ARGV[11])
   limit = math.min(limit, most - redis.call('LLEN', KEYS[2]))
   if limit < 1 then
     return reply -- and no token: whoever ends one of them looks again

@@ -17,8 +17,8 @@ elseif redis.call('LLEN', KEYS[2]) > 0 then
 elseif redis.call('EXISTS', KEYS[3]) == 1 then
   return -2
 elseif ARGV[1] ~= '' then
-  local set = redis.pcall('HGET', KEYS[5], 'o:c:')
-  if redis.call('LLEN', KEYS[4]) >= (type(set) == 'string' and tonumber(set) or tonumber(ARGV[1])) then
+-- include _most_active
+  if redis.call('LLEN', KEYS[4]) >= most_active(KEYS[5], ARGV[1]) then
     return -2
   end
 end
