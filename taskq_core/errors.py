@@ -371,7 +371,7 @@ class BrokerAuthenticationError(BrokerError):
 
     Attributes:
         may_have_happened: True when a script was ended half-way, by a command in it that the user may not run: some of
-            its changes may be made. Otherwise nothing was.
+            its changes may be made. Also when an attempt before the refused one got no answer. Otherwise nothing was.
     """
 
     may_have_happened = False

@@ -15,7 +15,12 @@ from taskq_core.broker.lanes import ClusterLane, Lane
 from taskq_core.broker.operations import Operation
 from taskq_core.broker.replication import ANSWER_S
 from taskq_core.broker.tracking import TrackingLane
-from taskq_core.errors import BrokerError, BrokerReplicationError, BrokerUnavailableError
+from taskq_core.errors import (
+    BrokerAuthenticationError,
+    BrokerError,
+    BrokerReplicationError,
+    BrokerUnavailableError,
+)
 from taskq_core.service import cancellations
 
 T = TypeVar("T")
@@ -69,6 +74,10 @@ class AsyncRunner:
                 failure = unconfirmed or error
                 may_have_happened = error.may_have_happened = may_have_happened or error.may_have_happened
                 may_repeat = operation.repeatable
+            except BrokerAuthenticationError as error:
+                if may_have_happened:  # by an attempt before this one, of which nothing was heard
+                    error.may_have_happened = True
+                raise
             pause = random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 1.0)  # noqa: S311 - jitter, no secret
             if not may_repeat or deadline is None or clock() + pause >= deadline:
                 raise failure

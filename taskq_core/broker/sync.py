@@ -71,7 +71,8 @@ class SyncRunner:
 
         Raises:
             BrokerUnavailableError: No answer; `may_have_happened` says whether it can have been carried out.
-            BrokerFullError, BrokerAuthenticationError, BrokerReplyError: The store refused; nothing happened.
+            BrokerAuthenticationError: The store refused; `may_have_happened` as above.
+            BrokerFullError, BrokerReplyError: The store refused; nothing happened.
             BrokerReplicationError: It was done, and who had to confirm that did not.
         """
         return self._finish(operation, None, patience_s)
@@ -114,6 +115,10 @@ class SyncRunner:
                 failure = unconfirmed or error
                 may_have_happened = error.may_have_happened = may_have_happened or error.may_have_happened
                 may_repeat = operation.repeatable
+            except BrokerAuthenticationError as error:
+                if attempt and may_have_happened:  # by an attempt before this one, of which nothing was heard
+                    error.may_have_happened = True
+                raise
             pause = random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 1.0)  # noqa: S311 - jitter, no secret
             is_over = deadline is None or time.monotonic() + pause >= deadline
             if not may_repeat or is_over or self._closed:

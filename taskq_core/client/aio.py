@@ -19,7 +19,14 @@ from taskq_core.bulk import Batch, BatchFiller, BulkResult, Landing, batches, so
 from taskq_core.circuit import Circuit, CircuitState
 from taskq_core.client.sync import Client
 from taskq_core.commits import TransactionHook
-from taskq_core.errors import BrokerError, BrokerUnavailableError, BulkEnqueueError, EnqueueError, QueueFullError
+from taskq_core.errors import (
+    BrokerAuthenticationError,
+    BrokerError,
+    BrokerUnavailableError,
+    BulkEnqueueError,
+    EnqueueError,
+    QueueFullError,
+)
 from taskq_core.events import FIRST_LOOK_S, LAST_LOOK_S
 from taskq_core.lanes import Lanes
 from taskq_core.merging import Merger
@@ -228,7 +235,7 @@ class AsyncClient:
         if operation is not None:
             try:
                 await self._runner.run(operation, patience_s=self._timeout_s)
-            except BrokerUnavailableError as error:
+            except (BrokerUnavailableError, BrokerAuthenticationError) as error:
                 error.may_have_happened = False  # the tasks themselves were not sent
                 raise
             self._preparer.note_registered(queue)

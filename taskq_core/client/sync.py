@@ -17,6 +17,7 @@ from taskq_core.bulk import Batch, BulkResult, Landing, batches, so_far
 from taskq_core.circuit import Call, Circuit, CircuitState
 from taskq_core.commits import TransactionHook
 from taskq_core.errors import (
+    BrokerAuthenticationError,
     BrokerError,
     BrokerReplicationError,
     BrokerUnavailableError,
@@ -238,7 +239,7 @@ class Client:
         if operation is not None:
             try:
                 self._runner.run(operation, patience_s=max(0.0, deadline - time.monotonic()))
-            except BrokerUnavailableError as error:
+            except (BrokerUnavailableError, BrokerAuthenticationError) as error:
                 error.may_have_happened = False  # the task itself was not sent
                 raise
             self._preparer.note_registered(queue)

@@ -307,6 +307,26 @@ class TestLostReplies:
         assert redis_server.client.llen("asynq:{default}:pending") == 1
         assert not redis_server.client.exists("asynq:{default}:t:id-1")
 
+    @pytest.mark.parametrize(("word", "kind"), [(b"id-1", EnqueueUnknownError), (b"SADD", EnqueueError)])
+    async def test_a_repeat_that_is_refused_tells_what_became_of_the_first(
+        self, is_async: bool, word: bytes, kind: type[EnqueueError]
+    ) -> None:
+        """The user's password is taken away; the connection that stands goes on until its reply is lost."""
+        with RedisServer() as server, Relay(server.socket_path) as relay:
+            server.command("ACL", "SETUSER", "app", "on", ">old", "~*", "&*", "+@all")
+            app = Application(TaskQ(relay.url.replace("//", "//app:old@"), enqueue_timeout=60), is_async=is_async)
+            await app.send(app.taskq.remote("t").s())
+            server.command("ACL", "SETUSER", "app", "<old", ">new")
+            relay.drop_reply_to(word)
+            queue = "mail" if word == b"SADD" else "default"
+
+            with pytest.raises(EnqueueError) as refused:
+                await app.send(app.taskq.remote("t").using(task_id="id-1", queue=queue).s())
+            await app.taskq.aclose()
+
+            assert type(refused.value) is kind
+            assert bool(server.client.exists(f"asynq:{{{queue}}}:t:id-1")) == (kind is EnqueueUnknownError)
+
     async def test_a_call_in_doubt_does_not_spoil_the_next(self, is_async: bool) -> None:
         """After a call without an answer the next one has a receipt of its own."""
         with RedisServer() as server:

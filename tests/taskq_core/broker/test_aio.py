@@ -19,7 +19,7 @@ from taskq_core.broker import operations as ops
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Settlement
-from taskq_core.errors import BrokerReplyError, BrokerUnavailableError
+from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, BrokerUnavailableError
 from taskq_core.wire import Keys
 from tests.redis_server import RedisServer
 from tests.relay import Relay
@@ -192,6 +192,25 @@ class TestLostReplies:
         assert [task_id for task_id, _ in taken.tasks] == ["a"]
         assert code == "0", "settled by the first, whose answer was lost"
         assert redis_server.client.get(QUEUE.processed) == b"1"
+
+    async def test_a_repeat_that_is_refused_leaves_it_in_doubt(self) -> None:
+        with RedisServer() as server, Relay(server.socket_path) as relay:
+            server.command("ACL", "SETUSER", "app", "on", ">old", "~*", "&*", "+@all")
+            runner = runner_of(relay.url.replace("//", "//app:old@"))
+            enqueue = ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t"))
+            await runner.run(ops.enqueue(Keys("other").queue("default"), [NewTask("a", b"m")], ReceiptLane("t")))
+            server.command("ACL", "SETUSER", "app", "<old", ">new")
+            relay.drop_reply_to(b"EVALSHA")
+
+            with pytest.raises(BrokerAuthenticationError) as refused:
+                await runner.run(enqueue, patience_s=60)
+            with pytest.raises(BrokerAuthenticationError) as refused_at_once:
+                await runner.run(enqueue, patience_s=60)
+            await runner.aclose()
+
+            assert refused.value.may_have_happened
+            assert not refused_at_once.value.may_have_happened
+            assert server.client.llen(QUEUE.pending) == 1
 
     async def test_without_patience_it_is_in_doubt(self, relay: Relay) -> None:
         runner = runner_of(relay.url)

@@ -17,7 +17,7 @@ from taskq_core.broker import sync
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Settlement
 from taskq_core.broker.sync import SyncRunner
-from taskq_core.errors import BrokerReplyError, BrokerUnavailableError
+from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, BrokerUnavailableError
 from taskq_core.wire import Keys
 from tests.redis_server import RedisServer
 from tests.relay import Relay
@@ -206,6 +206,25 @@ class TestLostReplies:
         assert code == "0", "settled by the first, whose answer was lost"
         assert redis_server.client.get(QUEUE.processed) == b"1"
         assert relay.connections == 6
+
+    def test_a_repeat_that_is_refused_leaves_it_in_doubt(self) -> None:
+        with RedisServer() as server, Relay(server.socket_path) as relay:
+            server.command("ACL", "SETUSER", "app", "on", ">old", "~*", "&*", "+@all")
+            runner = runner_of(relay.url.replace("//", "//app:old@"))
+            enqueue = ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t"))
+            runner.run(ops.enqueue(Keys("other").queue("default"), [NewTask("a", b"m")], ReceiptLane("t")))
+            server.command("ACL", "SETUSER", "app", "<old", ">new")
+            relay.drop_reply_to(b"EVALSHA")
+
+            with pytest.raises(BrokerAuthenticationError) as refused:
+                runner.run(enqueue, patience_s=60)
+            with pytest.raises(BrokerAuthenticationError) as refused_at_once:
+                runner.run(enqueue, patience_s=60)
+            runner.close()
+
+            assert refused.value.may_have_happened
+            assert not refused_at_once.value.may_have_happened
+            assert server.client.llen(QUEUE.pending) == 1
 
     def test_without_patience_it_is_in_doubt(self, relay: Relay) -> None:
         runner = runner_of(relay.url)
