@@ -8,8 +8,13 @@ from typing import Any
 
 import fakeredis
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.redis_server import RedisServer
+
+# How long an example takes is no matter of what is tested: on a busy machine any of them may stand still for a second.
+settings.register_profile("taskq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("taskq")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
