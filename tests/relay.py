@@ -63,6 +63,11 @@ class Relay:
         """Connections that stand now."""
         return len(self._pairs)
 
+    @property
+    def connections_with_gaps(self) -> int:
+        """Connections that stand now, some of whose bytes were swallowed."""
+        return sum(pair.has_lost for pair in list(self._pairs))
+
     def __enter__(self) -> Self:
         self._thread.start()
         self._run(self._open())
