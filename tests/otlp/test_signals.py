@@ -71,7 +71,7 @@ def test_a_request_of_fastapi_too(depot: Depot) -> None:
 
 
 def test_a_retry_stays_in_the_trace_and_links_to_the_first_run(depot: Depot) -> None:
-    spans = depot.trace(depot.ask("flaky"), "process default", "process default")
+    spans = depot.trace(depot.ask("flaky"), "send default", *["process default"] * 2)
 
     send = one(spans, "send default")
     runs = [span for span in spans if span.name == "process default"]
@@ -96,7 +96,7 @@ def test_a_failure_is_told_without_its_words(depot: Depot) -> None:
 
 
 def test_each_task_of_a_bulk_enqueue_continues_a_span_of_its_own(depot: Depot) -> None:
-    spans = depot.trace(depot.ask("bulk"), *["process default"] * 3, "send default")
+    spans = depot.trace(depot.ask("bulk"), *["process default"] * 3, *["create default"] * 3, "send default")
 
     created = [span for span in spans if span.name == "create default"]
     runs = [span for span in spans if span.name == "process default"]
@@ -121,7 +121,7 @@ def test_a_task_that_enqueues_another_one(depot: Depot) -> None:
 
 
 def test_a_scheduled_task_keeps_its_origin(depot: Depot) -> None:
-    spans = depot.trace(depot.ask("later"), "process default")
+    spans = depot.trace(depot.ask("later"), "send default", "process default")
 
     assert one(spans, "process default").parent_id == one(spans, "send default").span_id
 
