@@ -112,12 +112,12 @@ async def test_a_cancelled_coroutine_waits_for_its_query_and_closes() -> None:
 
 
 async def test_a_coroutine_without_blocking_code_starts_no_thread() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
 
-    async def nothing() -> int:
-        return threading.active_count()
+    async def nothing() -> set[threading.Thread]:
+        return set(threading.enumerate())
 
-    assert await DatabaseMiddleware().aaround(CONTEXT, nothing) == before
+    assert await DatabaseMiddleware().aaround(CONTEXT, nothing) <= before  # one that was there may have ended
 
 
 def test_a_plain_task_starts_without_the_queries_of_the_last_one(settings: Any) -> None:
