@@ -270,7 +270,9 @@ def test_several_processes_and_a_task_in_one_of_its_own(project: Project, redis:
     app = TaskQ(redis.unix_url)
     with project.worker("--concurrency", "1") as process:
         said = read_until(process, "ready")
-        servers = {each.pid for each in Inspector(app).servers()}
+        while len(servers := {each.pid for each in Inspector(app).servers()}) < 2:
+            assert process.poll() is None  # the first heartbeat of one is on its way
+            time.sleep(0.01)
         pid, parent, is_set_up = app.remote("kiosk:isolated", retention=600).delay().result(60)
         process.send_signal(signal.SIGTERM)
 
