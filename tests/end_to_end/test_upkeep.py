@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,7 @@ def test_a_worker_does_it_all_and_what_is_due_by_itself(studio: Studio) -> None:
         check_health.using(task_id="health").delay()
         print(json.dumps(None))
     """)
+    began = datetime.now(UTC)
     log = studio.folder / "worker.log"
     with log.open("wb") as output:
         worker = subprocess.Popen(
@@ -233,7 +235,9 @@ def test_a_worker_does_it_all_and_what_is_due_by_itself(studio: Studio) -> None:
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0, log.read_text()
     assert "scheduler    runs as well" in log.read_text()
-    assert len(list((studio.folder / "backups").glob("studio-*.sqlite3"))) == 1
+    backups = {path.name for path in (studio.folder / "backups").glob("studio-*.sqlite3")}
+    assert backups
+    assert backups <= {f"studio-{day:%Y-%m-%d}.sqlite3" for day in (began, datetime.now(UTC))}, "one a day"
     assert raw.keys("asynq:schedulers*") == []
 
 
