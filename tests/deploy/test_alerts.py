@@ -223,7 +223,7 @@ def test_every_series_and_label_of_the_exporter_exists(prometheus_of_exporter: s
 
 
 def assert_exists(prometheus: str, expression: str) -> None:
-    """All that an expression names is there."""
+    """All that an expression names is there, or comes with one of the next scrapes."""
     named = re.findall(r"\b((?:asynq|messaging|taskq)_[a-z_]+)\b(?!\s*(?:=|!|\)|,|\}))", expression)
     labels = set(re.findall(r"\b([a-z_]+)\s*(?:=~|!=|=)", expression))
     for grouped in re.findall(r"by \(([^)]*)\)", expression):
@@ -233,9 +233,13 @@ def assert_exists(prometheus: str, expression: str) -> None:
     answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}, timeout=60).json()
     assert answer["status"] == "success", answer
     assert metrics
-    known: set[str] = set()
-    for metric in metrics:
-        found = series(prometheus, metric)
-        assert found, f"no series {metric}"
-        known |= {label for each in found for label in each}
-    assert labels <= known
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        found = {metric: series(prometheus, metric) for metric in metrics}
+        missing = [metric for metric in metrics if not found[metric]]
+        unknown = labels - {label for listed in found.values() for each in listed for label in each}
+        if not (missing or unknown) or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)  # between two looks at what was scraped
+    assert not missing
+    assert not unknown
