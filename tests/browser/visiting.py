@@ -7,6 +7,7 @@ console may have told of nothing, and nothing may have been asked of another ser
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -84,6 +85,13 @@ class Visitor:
         parts = urlsplit(request.url)
         if parts.scheme not in ("data", "blob") and f"{parts.scheme}://{parts.netloc}" != self.origin:
             self.troubles.append(f"asked of elsewhere: {request.url}")
+
+
+def stop_time(page: Page) -> None:
+    """Let a tab's time stand still from now on, and go on only as far as `page.clock.run_for` says."""
+    noon = datetime(2026, 6, 1, 12, tzinfo=UTC)
+    page.clock.install(time=noon)
+    page.clock.pause_at(noon + timedelta(hours=1))  # a time that is not over yet, however late this is asked
 
 
 def width_beyond(page: Page) -> int:

@@ -13,6 +13,7 @@ from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker.background import BackgroundWorker
 from taskq_django import taskq
 from tests.browser.admin.people import TASKS, Site, choose, confirm, enqueue, expect_message, page_of, row, rows
+from tests.browser.visiting import stop_time
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import until_blocking
 from tests.taskq_django.admin_pages import payload_of, put, state_of
@@ -172,6 +173,7 @@ def test_a_task_that_runs_is_cancelled(page: Page, inspector: Inspector) -> None
 def test_a_task_that_is_gone_when_it_is_chosen_is_told(page: Page, inspector: Inspector) -> None:
     handle = enqueue()
 
+    stop_time(page)  # or the row goes before it is chosen
     page.goto(TASKS)
     inspector.delete_task(handle.queue, handle.id)
     choose(page, "Archive", "email:deliver")
@@ -198,6 +200,7 @@ def test_the_page_of_a_task_that_is_gone_leads_back_to_the_list(page: Page, insp
     handle = enqueue()
     enqueue("image:resize")
 
+    stop_time(page)  # or the row goes before it is followed
     page.goto(TASKS)
     inspector.delete_task(handle.queue, handle.id)
     row(page, "email:deliver").get_by_role("link").first.click()

@@ -5,7 +5,7 @@ The browser's clock is a made one, which tests put forward: nobody waits for the
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from threading import Event
 from typing import Any
 
@@ -18,22 +18,20 @@ from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker.background import BackgroundWorker
 from taskq_django import taskq
 from tests.browser.admin.people import QUEUES, TASKS, WORKERS, Site, choose, confirm, enqueue, row, rows
-from tests.browser.visiting import Visitor, same_document
+from tests.browser.visiting import Visitor, same_document, stop_time
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import until_blocking
 from tests.taskq_django.admin_pages import put
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases="__all__")]
 EVERY_MS = 5_000
-NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
 def page(operator: Visitor) -> Page:
     """A tab whose time goes on when it is told to."""
     page = operator.new_page()
-    page.clock.install(time=NOON)
-    page.clock.pause_at(NOON + timedelta(seconds=1))
+    stop_time(page)
     return page
 
 
@@ -79,7 +77,7 @@ class Oven:
 
     def __init__(self) -> None:
         self.started, self.go_on = Event(), Event()
-        self._worker = BackgroundWorker(lambda: Worker(taskq, WorkerConfig(queues={"default": 1}, heartbeat=0.2)))
+        self._worker = BackgroundWorker(lambda: Worker(taskq, WorkerConfig(queues={"default": 1}, heartbeat=2)))
 
     def __enter__(self) -> "Oven":
         @taskq.task(name="oven:bake", retention=600)

@@ -1,7 +1,6 @@
 """Workflows with their graphs in Django's admin, in a real browser."""
 
 import re
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,11 +11,10 @@ from taskq_core.wire import TaskState
 from taskq_django import taskq
 from tests.browser.admin.people import WORKFLOWS, Site, choose, confirm, expect_message, row, workflow_page
 from tests.browser.admin.scene import Scene, registered_tasks
-from tests.browser.visiting import NARROW, same_document
+from tests.browser.visiting import NARROW, same_document, stop_time
 from tests.redis_server import RedisServer
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases="__all__")]
-NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -71,8 +69,7 @@ def test_the_graph_has_boxes_lines_and_colours_and_needs_no_inline_style(page: P
 
 def test_the_page_refreshes_and_keeps_the_place_of_what_is_scrolled(site: Site, scene: Scene) -> None:
     page = site.operator(viewport=NARROW).new_page()
-    page.clock.install(time=NOON)
-    page.clock.pause_at(NOON + timedelta(seconds=1))
+    stop_time(page)
     page.goto(workflow_page(scene.workflow))
     expect(page.locator(".field-state .readonly")).to_contain_text("running")
     graph = page.get_by_role("region", name="Graph")

@@ -1,7 +1,6 @@
 """Pages of tasks, and what is done to tasks on them."""
 
 import re
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,11 +12,9 @@ from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.pages import task_actions
 from tests.browser.dashboard.people import Site, confirm, expect_told, row, rows, tries
 from tests.browser.scene import Scene
-from tests.browser.visiting import NARROW, same_document
+from tests.browser.visiting import NARROW, same_document, stop_time
 
 pytestmark = pytest.mark.redis
-
-NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
 def enqueue(taskq: TaskQ, *ids: str, name: str = "note", **options: Any) -> None:
@@ -109,6 +106,7 @@ def test_selected_tasks_are_acted_on_together(site: Site, page: Page, taskq: Tas
 
     page.get_by_label("States").get_by_role("link", name=re.compile("^scheduled")).click()
     page.get_by_label("Select 1").check()
+    page.wait_for_load_state()  # without its script a page asks on another page
     page.get_by_role("button", name="Move selected tasks").click()
     page.get_by_role("dialog").get_by_label("To queue").select_option("low")
     confirm(page, "Move")
@@ -131,11 +129,16 @@ def test_all_tasks_are_acted_on_part_by_part(
     """Each part shows how far it is, and goes on by itself."""
     monkeypatch.setattr(task_actions, "time_left", lambda: lambda: False)
     taskq.client.enqueue_many(taskq.remote("note").s(word="w") for _ in range(250))
+    stop_time(page)  # a page between two parts goes on after a time that ends when the test says so
     page.goto(site.at("queue?name=default&state=pending"))
     page.get_by_role("button", name="Archive all").click()
     expect(page.get_by_role("dialog")).to_contain_text("Archive all 250 pending tasks of the queue “default”?")
     confirm(page, "Archive")
-    expect(page.get_by_role("progressbar")).to_be_visible()
+    for done in (100, 200):
+        expect(page.get_by_role("status").filter(has_text=f"{done} tasks were archived.")).to_be_visible()
+        expect(page.get_by_role("progressbar")).to_be_visible()
+        page.wait_for_load_state()  # only then does it count down
+        page.clock.run_for(300)
     expect_told(page, "250 tasks were archived.")
     assert inspector.count("default", TaskState.ARCHIVED) == 250
 
@@ -279,8 +282,7 @@ def test_an_id_is_copied(site: Site, taskq: TaskQ) -> None:
     visitor = site.operator()
     visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = visitor.new_page()
-    page.clock.install(time=NOON)
-    page.clock.pause_at(NOON + timedelta(seconds=1))  # the mark goes after a time that ends when the test says so
+    stop_time(page)  # the mark goes after a time that ends when the test says so
     page.goto(site.at("queue?name=default&state=pending"))
     page.get_by_role("button", name="Copy the id 1").click()
     expect(page.locator(".copied")).to_be_visible()
