@@ -11,11 +11,13 @@
   const isLive = document.body.hasAttribute("data-live");
   const RETRY_MS = 2000;
   const RETRY_MAX_MS = 60000;
+  const LATE_MS = 5000;
   let source = null;
   let isPaused = false;
   let waiting = null; // contents that came while somebody was busy
   let pause = RETRY_MS;
   let timer = null;
+  let late = null;
 
   const say = text => {
     if (notice.textContent !== text) notice.textContent = text;
@@ -64,8 +66,18 @@
     reveal();
   };
 
+  const sayAway = () => {
+    if (!document.body.hasAttribute("data-recover")) say(notice.dataset.away);
+  };
+
+  const notLate = () => {
+    clearTimeout(late);
+    late = null;
+  };
+
   const stop = () => {
     clearTimeout(timer);
+    notLate();
     if (source) source.close();
     source = null;
   };
@@ -85,16 +97,18 @@
       stop();
     });
     source.onerror = () => {
-      if (!document.body.hasAttribute("data-recover")) {
-        say(notice.dataset.away);
-      }
+      late ??= setTimeout(sayAway, LATE_MS); // a stream ends after a while, and the browser comes back by itself
       if (source && source.readyState === EventSource.CLOSED) {
         stop();
+        sayAway();
         timer = setTimeout(start, pause);
         pause = Math.min(2 * pause, RETRY_MAX_MS);
       }
     };
-    source.onopen = () => say("");
+    source.onopen = () => {
+      notLate();
+      say("");
+    };
   };
 
   if (isLive && window.EventSource) {

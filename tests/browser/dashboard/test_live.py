@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Request, expect
 
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
 from taskq_core.wire import TaskState
+from taskq_fastapi.dashboard import live
 from tests.browser.conftest import OpenBrowser
 from tests.browser.dashboard.people import Site, app_of, row, serving
-from tests.browser.visiting import Visitor, same_document
+from tests.browser.visiting import Visitor, same_document, stop_time
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
@@ -19,6 +20,11 @@ pytestmark = pytest.mark.redis
 def mark(locator: Locator) -> None:
     """Mark an element, so that another in its place is noticed."""
     locator.evaluate("element => { element.taskqMark = true }")
+
+
+def is_stream(request: Request) -> bool:
+    """Return whether it asks for the events of a page."""
+    return "event-stream" in request.headers.get("accept", "")
 
 
 def is_marked(locator: Locator) -> bool:
@@ -93,13 +99,13 @@ def test_live_updates_are_paused_and_resumed(site: Site, page: Page, taskq: Task
     page.goto(site.home)
     page.get_by_role("button", name="Pause live updates").click()
     taskq.remote("note").delay()
-    with page.expect_request(lambda request: "event-stream" in request.headers.get("accept", "")):
+    with page.expect_request(is_stream):
         page.get_by_role("button", name="Resume live updates").click()
     expect(row(page, "default", "#queues")).to_be_visible()
 
 
 def test_a_tab_in_the_background_asks_for_nothing(site: Site, page: Page, taskq: TaskQ) -> None:
-    with page.expect_request(lambda request: "event-stream" in request.headers.get("accept", "")) as asked:
+    with page.expect_request(is_stream) as asked:
         page.goto(site.home)
     stream = asked.value
     with page.expect_event("requestfailed", lambda request: request == stream):
@@ -108,12 +114,43 @@ def test_a_tab_in_the_background_asks_for_nothing(site: Site, page: Page, taskq:
             " document.dispatchEvent(new Event('visibilitychange')) }"
         )
     taskq.remote("note").delay()
-    with page.expect_request(lambda request: "event-stream" in request.headers.get("accept", "")):
+    with page.expect_request(is_stream):
         page.evaluate(
             "() => { Object.defineProperty(document, 'hidden', {value: false, configurable: true});"
             " document.dispatchEvent(new Event('visibilitychange')) }"
         )
     expect(row(page, "default", "#queues")).to_be_visible()
+
+
+def test_a_stream_that_has_ended_and_begins_anew_is_no_trouble(
+    site: Site, page: Page, taskq: TaskQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "STREAM_S", 0.0)
+    stop_time(page)
+    page.add_init_script(
+        "window.said = []; addEventListener('DOMContentLoaded', () => { const notice ="
+        " document.getElementById('live-notice'); new MutationObserver(() => said.push(notice.textContent))"
+        ".observe(notice, {childList: true}) })"
+    )
+    with page.expect_event("requestfinished", is_stream):
+        page.goto(site.home)
+    with page.expect_event("requestfinished", is_stream):  # of the next one
+        pass
+    assert page.evaluate("said") == []
+
+
+def test_a_server_that_does_not_come_back_is_told(taskq: TaskQ, open_browser: OpenBrowser) -> None:
+    with serving(app_of(TaskQ(taskq.settings.url), [])) as origin:
+        visitor = Site(origin, "/", [], open_browser).operator()
+        visitor.expect_trouble("Failed to load resource")
+        page = visitor.new_page()
+        stop_time(page)
+        page.goto("/")
+    with page.expect_event("requestfailed", is_stream):  # when it tries again
+        pass
+    expect(page.locator("#live-notice")).to_be_empty()
+    page.clock.run_for(5_000)
+    expect(page.locator("#live-notice")).to_contain_text("the server does not answer")
 
 
 def test_a_queue_that_is_gone_is_said(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
@@ -133,7 +170,7 @@ class TestRedisAway:
 
     @pytest.fixture
     def visitor(self, redis: RedisServer, open_browser: OpenBrowser) -> Iterator[Visitor]:
-        TaskQ(redis.unix_url).remote("note").delay()
+        TaskQ(redis.unix_url, enqueue_timeout=30).remote("note").delay()
         with serving(app_of(TaskQ(redis.unix_url), [])) as origin:
             visitor = Site(origin, "/", [], open_browser).operator()
             visitor.expect_trouble("503")
@@ -149,7 +186,7 @@ class TestRedisAway:
             expect(page.locator("#live-notice")).to_contain_text("Redis does not answer")
             expect(row(page, "default", "#queues")).to_contain_text("running")
             redis.start()
-            Inspector(TaskQ(redis.unix_url)).pause("default")
+            Inspector(TaskQ(redis.unix_url, enqueue_timeout=30)).pause("default")
             expect(row(page, "default", "#queues")).to_contain_text("paused")
             expect(page.locator("#live-notice")).to_be_empty()
 
