@@ -58,6 +58,7 @@ def test_pages_actions_and_live_updates_work(place: Site, taskq: TaskQ, inspecto
         inspector.resume("default")
         expect(row(page, "default", "#queues")).to_contain_text("running")
     page.get_by_role("link", name="default", exact=True).click()
+    page.wait_for_load_state()  # without its script a page asks on another page
     page.get_by_role("button", name="Delete").click()
     confirm(page, "Delete")
     expect_told(page, "default")
