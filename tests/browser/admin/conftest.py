@@ -27,7 +27,7 @@ def _database_beside_playwright() -> Iterator[None]:
 @pytest.fixture
 def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
     """An empty Redis, which `TASKQ` names."""
-    settings.TASKQ = {"URL": redis_server.unix_url, "QUEUES": {"default": 3, "low": 1}, "ENQUEUE_TIMEOUT": 1}
+    settings.TASKQ = {"URL": redis_server.unix_url, "QUEUES": {"default": 3, "low": 1}, "ENQUEUE_TIMEOUT": 30}
     yield redis_server
     taskq.close()
 

@@ -44,7 +44,8 @@ class Scene(scene.Scene):
     def _outbox(self) -> None:
         """Three tasks that wait to be sent: their transaction is committed, and Redis was away for a moment."""
         there = self._settings.TASKQ
-        self._settings.TASKQ = {**there, "URL": "unix:///nowhere/at/all.sock", "ENQUEUE": "outbox"}
+        away = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.2}
+        self._settings.TASKQ = {**there, "ENQUEUE": "outbox", **away}
         with transaction.atomic():
             for order in (48_731, 48_732, 48_733):
                 taskq.remote("mail:receipt", queue="mail", task_id=f"receipt-{order}").delay(order=order)

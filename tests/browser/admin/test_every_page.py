@@ -144,7 +144,7 @@ def test_an_action_is_taken_with_the_keyboard_alone(site: Site, paths: list[str]
 
     page.locator("#searchbar").focus()
     tab_to("select[name=action]")
-    page.keyboard.type("Archive")
+    page.keyboard.press("A")  # of "Archive": a letter that comes later than a second begins a new word
     tab_to("button[name=index]")
     tab_to(".action-select")
     page.keyboard.press("Space")

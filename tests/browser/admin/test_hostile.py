@@ -197,7 +197,8 @@ def test_a_task_may_say_anything_of_its_workflow(page: Page, redis: RedisServer)
 
 
 def test_in_the_outbox(page: Page, settings: Any) -> None:
-    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "outbox", "URL": "unix:///nowhere/at/all.sock"}
+    away = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.2}
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "outbox", **away}
     with transaction.atomic():
         taskq.remote(hostile("name"), queue=hostile("queue"), task_id=hostile("id")).delay(text=hostile("payload"))
 

@@ -26,7 +26,7 @@ def _enqueueing_beside_playwright() -> Iterator[None]:
 @pytest.fixture
 def taskq(redis_server: RedisServer) -> Iterator[TaskQ]:
     """A queue application on an empty Redis, with the tasks of a shop."""
-    taskq = TaskQ(redis_server.unix_url, queues={"default": 3, "low": 1})
+    taskq = TaskQ(redis_server.unix_url, queues={"default": 3, "low": 1}, enqueue_timeout=30)
     with registered_tasks(taskq):
         yield taskq
     taskq.close()
