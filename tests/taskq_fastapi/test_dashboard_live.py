@@ -132,7 +132,7 @@ async def test_a_page_that_stands_still_has_no_stream(filled: TaskQ) -> None:
 async def test_a_stream_ends_when_nobody_listens_any_more(filled: TaskQ) -> None:
     app = dashboard_of(filled)
     before = len(asyncio.all_tasks())
-    async with open_stream(app) as page:
+    async with open_stream(app, cookie=SELDOM) as page:  # which is not about to read again when it is left
         await page.next()
 
     assert len(asyncio.all_tasks()) == before

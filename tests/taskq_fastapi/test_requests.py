@@ -106,7 +106,7 @@ async def test_a_task_survives_the_end_of_its_request(
             server.resume()
         await web.post("/notes/after")
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(pending(server)) < 3:  # noqa: ASYNC110 - Redis tells nobody here
                 await asyncio.sleep(0.01)
 

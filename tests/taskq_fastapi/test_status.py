@@ -460,9 +460,10 @@ async def test_a_redis_that_goes_away_is_told_and_the_stream_goes_on_when_it_is_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Also a stream that begins while it is away. It says so once."""
-    tries, look = asyncio.Semaphore(0), TaskFollower.look
+    tries, look, patience_s = asyncio.Semaphore(0), TaskFollower.look, 10.0
 
     async def count(self: TaskFollower) -> Any:
+        self._patience_s = patience_s
         try:
             return await look(self)
         except BrokerError:
@@ -470,11 +471,11 @@ async def test_a_redis_that_goes_away_is_told_and_the_stream_goes_on_when_it_is_
             raise
 
     monkeypatch.setattr(TaskFollower, "look", count)
-    taskq.runtime.async_client._timeout_s = 0.1
     handle = await work.adelay()
     path = f"/tasks/events/default/{handle.id}"
     async with stream(app, path) as events:
         before = await events.next()
+        patience_s = taskq.runtime.async_client._timeout_s = 0.1  # only while it is away
         server.pause()
         try:
             trouble = await events.next()
@@ -482,6 +483,7 @@ async def test_a_redis_that_goes_away_is_told_and_the_stream_goes_on_when_it_is_
                 late_trouble = await late.next()
                 for _ in range(6):  # the first of each stream, and further ones
                     await tries.acquire()
+                patience_s = 10.0
                 server.resume()
                 back = [await events.next(), await late.next()]
         finally:

@@ -2,9 +2,11 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,6 +80,8 @@ async def test_a_worker_that_dies_is_told_and_followed_by_another(
 ) -> None:
     """Whatever it dies of. No task is lost."""
     monkeypatch.setattr(background, "TRIED_AGAIN_S", 0.2)
+    now_s = 0.0
+    monkeypatch.setattr(background, "time", SimpleNamespace(monotonic=lambda: now_s, sleep=time.sleep))
     lives: list[int] = []
     work = Worker._work
 
@@ -97,7 +101,10 @@ async def test_a_worker_that_dies_is_told_and_followed_by_another(
 
     async with served(taskq, show_details=True) as web:
         handle = await run.adelay()
+        await until(web, lambda body: "SystemExit" in str(body), status=503)
+        now_s += 0.2
         dead = await until(web, lambda body: "ConnectionError" in str(body), status=503)
+        now_s += 0.4
         assert await handle.aresult(timeout=30) == 1
         ready = await until(web, lambda body: True, status=200)
 
