@@ -224,6 +224,10 @@ class RedisServer:
                 return
             time.sleep(0.05)  # between two questions
 
+    def wait_for_primary(self, seconds: float) -> None:
+        """Tell this Sentinel how long the primary may say nothing until it is taken for gone."""
+        self.command("SENTINEL", "SET", self.MASTER_NAME, "down-after-milliseconds", round(seconds * 1000))
+
     def renew_certificate(self, tls: TlsFiles) -> None:
         """Show another certificate from now on. A relay that speaks TLS is replaced, which cuts its connections."""
         self.tls = tls

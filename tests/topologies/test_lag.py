@@ -13,14 +13,21 @@ from typing import Any, cast
 
 import pytest
 
-from taskq_core import EnqueueError, NotReplicatedError, TaskHandle, TaskQ
+from taskq_core import (
+    EnqueueError,
+    EnqueueUnknownError,
+    NotReplicatedError,
+    TaskHandle,
+    TaskIdConflictError,
+    TaskQ,
+)
 from tests.redis_server import RedisServer
 from tests.relay import Relay
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
 NAME = RedisServer.MASTER_NAME
-LAG_S = 1
+LAG_S = 5
 """`min-replicas-max-lag` of the primary that is cut off."""
 
 
@@ -53,7 +60,8 @@ async def opened(url: str, **settings: Any) -> AsyncIterator[TaskQ]:
 async def outcomes(task: Any, ids: list[str]) -> list[str]:
     """Enqueue tasks together, and return the ids of those that were acknowledged."""
     answers = await asyncio.gather(*[task.using(task_id=each).adelay() for each in ids], return_exceptions=True)
-    assert {type(answer) for answer in answers} <= {TaskHandle, NotReplicatedError}
+    # The answer that replicas have not confirmed may itself come too late on a busy machine.
+    assert {type(answer) for answer in answers} <= {TaskHandle, NotReplicatedError, EnqueueUnknownError}
     return [each for each, answer in zip(ids, answers, strict=True) if isinstance(answer, TaskHandle)]
 
 
@@ -65,7 +73,7 @@ async def test_a_lagging_replica_takes_over() -> None:
     """Plain enqueues are acknowledged and lost; replicated ones that were acknowledged are there."""
     with start_pair() as (primary, relay, replica):
         async with (
-            opened(primary.url, enqueue_timeout=1.0) as taskq,
+            opened(primary.url, enqueue_timeout=2.0) as taskq,
             opened(primary.url, enqueue_timeout=60.0) as patient,
         ):
             plain, safe = patient.remote("t"), taskq.remote("t", replicated=True)
@@ -88,6 +96,7 @@ async def test_a_primary_that_is_cut_off() -> None:
     with start_pair(**{"min-replicas-to-write": "1", "min-replicas-max-lag": str(LAG_S)}) as (primary, relay, replica):
         watched = cast("RedisServer", SimpleNamespace(port=relay.port, password=None))
         with RedisServer(sentinel_of=watched) as sentinel:
+            sentinel.wait_for_primary(60)
             sentinel.command("SENTINEL", "DEBUG", "info-period", 500, "publish-period", 500)
             url = f"redis+sentinel://127.0.0.1:{sentinel.port}/{NAME}"
             wait_until(lambda: sentinel.command("SENTINEL", "REPLICAS", NAME), "the Sentinel knows the replica")
@@ -98,6 +107,7 @@ async def test_a_primary_that_is_cut_off() -> None:
             ):
                 await patient.remote("t", replicated=True, task_id="before").adelay()
                 relay.hold("requests", "replies")
+                sentinel.wait_for_primary(0.5)
 
                 assert await outcomes(inside.remote("t", replicated=True), ["unsafe-1", "unsafe-2"]) == []
                 exposed = await enqueue_until_refused(inside)
@@ -134,6 +144,8 @@ async def until_stored(taskq: TaskQ, task_id: str) -> None:
     while True:
         try:
             await taskq.remote("t", task_id=task_id).adelay()
+        except TaskIdConflictError:
+            return  # by an attempt that was not answered
         except EnqueueError:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)

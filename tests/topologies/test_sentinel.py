@@ -83,6 +83,8 @@ def start_topology(program: str = PROGRAMS[0]) -> Iterator[Topology]:
 async def test_a_planned_failover() -> None:
     """The primary goes on for a moment and takes what is lost when it becomes a replica; no confirmed task is in it."""
     with start_topology() as topology:
+        for sentinel in topology.sentinels:
+            sentinel.wait_for_primary(60)  # where the machine stands still for a moment it is no other failover
         async with Traffic(topology.url, replicated=True) as traffic:
             await until(topology.is_whole, "the Sentinels know each other")
             await traffic.until_flowing(50)
