@@ -467,14 +467,14 @@ class TestSettle:
             any_broker.run(ops.look(any_broker.queue, name, tell_end=True))
         listening = any_broker.raw.pubsub()
         listening.subscribe(any_broker.queue.done)
-        assert listening.get_message(timeout=5)["type"] == "subscribe"
+        assert listening.get_message(timeout=60)["type"] == "subscribe"
 
         ends = [Settlement(name, end, b"m") for name, end in zip(ids, ENDS, strict=True)]
         any_broker.run(
             ops.settle(any_broker.queue, [Settlement("quiet", Outcome.DONE), *ends], owner="w1", now_ns=NOW_NS)
         )
 
-        heard = {listening.get_message(timeout=5)["data"] for _ in range(3)}
+        heard = {listening.get_message(timeout=60)["data"] for _ in range(3)}
         assert heard == {b"a", b"b", b"e"}, "done, complete and archive"
         assert listening.get_message() is None
         listening.close()
@@ -490,10 +490,10 @@ class TestSettle:
             any_broker.run(ops.look(queue, name, tell_end=True))
         listening = any_broker.raw.pubsub()
         listening.subscribe(queue.done)
-        assert listening.get_message(timeout=5)["type"] == "subscribe"
+        assert listening.get_message(timeout=60)["type"] == "subscribe"
 
         def heard(count: int) -> list[bytes]:
-            found = sorted(listening.get_message(timeout=5)["data"] for _ in range(count))
+            found = sorted(listening.get_message(timeout=60)["data"] for _ in range(count))
             assert listening.get_message() is None
             return found
 
@@ -726,11 +726,11 @@ class TestSettleAndDequeue:
         one_server.run(ops.look(one_server.queue, "b", tell_end=True, tell_changes=True))
         listening = one_server.raw.pubsub()
         listening.subscribe(one_server.queue.done)
-        assert listening.get_message(timeout=5)["type"] == "subscribe"
+        assert listening.get_message(timeout=60)["type"] == "subscribe"
 
         assert self.turn(one_server, "a") == ["b", "c"]
 
-        assert listening.get_message(timeout=5)["data"] == b"b"
+        assert listening.get_message(timeout=60)["data"] == b"b"
         assert listening.get_message() is None
         listening.close()
 

@@ -113,8 +113,8 @@ def by_meaning(state: dict[str, Any], texts: dict[str, str]) -> dict[str, Any]:
         elif key.endswith(":retry"):
             value = [member for member, _ in value]  # Go's stands by a real clock; ours is looked at below
         elif kind == "zset":
-            # The message is written by the worker and stored by a script, which may be in the next second already.
-            value = [(member, (score - end_s) // 2) for member, score in value]
+            # The message is written by the worker and stored by a script, which may be some seconds later.
+            value = [(member, (score - end_s) // 10) for member, score in value]
         name, _, day = key.rpartition(":")
         found[f"{name}:(day)" if day.startswith("20") else key] = (kind, value)
     return found
