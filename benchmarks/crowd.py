@@ -35,7 +35,7 @@ _SETTLE_S = 2.0
 _SETTLE_A_WORKER_S = 0.01
 """Seconds more of that for each worker."""
 _LAST_S = 60.0
-"""Longest wait for the last task."""
+"""Longest wait for the last task, and for the answer to an enqueue."""
 _START_S = 120
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 _WARM = 20
@@ -171,7 +171,7 @@ def _spread(delays: Sequence[float]) -> Figures:
 
 def _send(url: str, count: int, per_s: int) -> None:
     """Enqueue at a steady rate from a coroutine."""
-    taskq = TaskQ(url)
+    taskq = TaskQ(url, enqueue_timeout=_LAST_S)
     stamp = taskq.remote(TASK)
 
     async def main() -> None:

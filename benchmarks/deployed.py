@@ -40,7 +40,7 @@ def idle_worker(server: RedisServer, placement: Placement, *, seconds: float) ->
     command = [sys.executable, "-m", "taskq_core", "worker", "benchmarks.peers.taskq:app", "--verbosity", "0"]
     with tempfile.TemporaryDirectory(prefix="taskq-bench-") as folder:
         ledger = Ledger.create(Path(folder) / "ledger", 1)
-        taskq = TaskQ(server.url)
+        taskq = TaskQ(server.url, enqueue_timeout=_PATIENCE_S)
         taskq.remote("noop").delay(number=0, text="some text")
         taskq.close()
         variables = {"BENCH_URL": server.url, "BENCH_LEDGER": ledger.path, "PYTHONDONTWRITEBYTECODE": ""}
