@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -144,8 +145,17 @@ def die_once_begun(runs: str, returns: bool) -> str:
         file.write(f"{os.getpid()}\n")
     if not returns:
         os._exit(3)
-    threading.Timer(0.3, os._exit, [3]).start()
+    threading.Thread(target=_die_once_told).start()
     return "done"
+
+
+def _die_once_told() -> None:
+    """End this process once its main thread has sent the result, and waits for the next task."""
+    main = threading.main_thread().ident
+    assert main is not None
+    while sys._current_frames()[main].f_code.co_name != "serve":
+        time.sleep(0.001)
+    os._exit(3)
 
 
 @app.task(executor="process")
@@ -166,8 +176,8 @@ def stuck_with_child(started: str) -> None:
 @app.task(executor="process")
 def clean_up(started: str, ended: str) -> None:
     """Wait for ever, and clean up when told to end."""
-    Path(started).write_text(f"{os.getpid()}")
     try:
+        Path(started).write_text(f"{os.getpid()}")
         while True:
             time.sleep(0.01)
     except TaskInterrupted:

@@ -59,8 +59,8 @@ async def block(name: str, seconds: float) -> str:
 @app.task(name="plain_wait")
 def plain_wait(context: TaskContext, name: str, until: str) -> str:
     """As `wait`, in a thread."""
-    note(name, f"started {context.attempt}")
     try:
+        note(name, f"started {context.attempt}")
         while not notes.exists(until):
             time.sleep(0.01)
     except TaskInterrupted:
