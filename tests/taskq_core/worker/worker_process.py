@@ -71,21 +71,27 @@ def plain_wait(context: TaskContext, name: str, until: str) -> str:
 
 
 @app.task(name="iterate", retry_delay=0)
-def iterate(context: TaskContext, name: str, count: int, pause_s: float, every: int | None = None) -> str:
-    """Note each item with the attempt, before the time it takes."""
+def iterate(
+    context: TaskContext, name: str, count: int, pause_s: float, every: int | None = None, until: str = ""
+) -> str:
+    """Note each item with the attempt, before the time it takes; the last one takes until a key is there, if named."""
     for number in context.iterate(range(count), every=every):
         note(name, f"{context.attempt} {number}")
         time.sleep(pause_s)
+        while until and number == count - 1 and not notes.exists(until):
+            time.sleep(0.01)
     return "done"
 
 
 @app.task(name="iterate_coroutine", retry_delay=0)
-async def iterate_coroutine(name: str, count: int, pause_s: float, every: int | None = None) -> str:
+async def iterate_coroutine(name: str, count: int, pause_s: float, every: int | None = None, until: str = "") -> str:
     """As `iterate`, on the event loop."""
     context = current_task()
     async for number in context.iterate(range(count), every=every):
         note(name, f"{context.attempt} {number}")
         await asyncio.sleep(pause_s)
+        while until and number == count - 1 and not notes.exists(until):
+            await asyncio.sleep(0.01)
     return "done"
 
 
