@@ -62,24 +62,23 @@ def until_blocking(condition: Callable[[], Any], what: str = "the condition", *,
 
 
 @contextlib.asynccontextmanager
-async def disturbed(disturb: Callable[[], object], pause_s: float) -> AsyncIterator[None]:
-    """Disturb again and again, from a thread, while the block runs."""
-    done = False
+async def disturbed(disturb: Callable[[], object], pause_s: float) -> AsyncIterator[Callable[[], bool]]:
+    """Disturb again and again, from a thread, while the block runs; yield what tells whether that was often enough."""
+    done, times = False, 0
 
-    def again() -> int:
-        times = 0
+    def again() -> None:
+        nonlocal times
         while not done:
             disturb()
             times += 1
             time.sleep(pause_s)  # so that the server gets to do something else, too
-        return times
 
     disturbing = asyncio.create_task(asyncio.to_thread(again))
     try:
-        yield
+        yield lambda: times >= 5 or disturbing.done()
     finally:
         done = True
-        assert await disturbing >= 5
+        await disturbing
 
 
 class Ends(WorkerListener):

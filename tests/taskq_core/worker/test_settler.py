@@ -237,8 +237,12 @@ async def test_scripts_and_connections_may_go_at_any_time(
     count = 600
     await app.async_client.enqueue_many((coroutine, plain)[number % 2].s(number) for number in range(count))
     worker = await start(concurrency=5, lease=60, heartbeat=1)
-    async with disturbed(disturb, 0.002 if fault == "SCRIPT FLUSH" else 0.05):
+    async with disturbed(disturb, 0.002 if fault == "SCRIPT FLUSH" else 0.05) as is_enough:
         await until(lambda: len(runs) == count, within=60)
+        while not is_enough():
+            await (coroutine, plain)[count % 2].adelay(count)
+            count += 1
+            await until(lambda: len(runs) == count, within=60)
     await until(lambda: worker.running_count == 0)
     other.disconnect()
 
