@@ -164,7 +164,7 @@ def test_a_rolling_deploy_under_load_runs_each_task_once(
     """Workers are replaced one after the other, five times; tasks go on ending all the while."""
     workers = [start_process(concurrency=2) for _ in range(2)]
     for _ in range(5):
-        load.fill(200)  # more than one worker ends before its neighbour has been replaced
+        load.fill(2000)  # more than one worker ends before its neighbour has been replaced, however long that takes
         before = load.completed_count
         old = workers.pop(0)
         old.signal(signal.SIGTERM)
