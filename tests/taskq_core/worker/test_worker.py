@@ -194,11 +194,13 @@ async def test_what_outlives_the_grace_goes_back_to_the_head(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """Unchanged, without using an attempt, and is next to run; its function is told to end."""
+    begun: list[str] = []
     told: list[str] = []
 
     @app.task
     def plain() -> None:
         try:
+            begun.append("plain")
             while True:
                 time.sleep(0.001)
         except TaskInterrupted:
@@ -207,6 +209,7 @@ async def test_what_outlives_the_grace_goes_back_to_the_head(
 
     @app.task
     async def coroutine() -> None:
+        begun.append("coroutine")
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -216,7 +219,7 @@ async def test_what_outlives_the_grace_goes_back_to_the_head(
     ends = Ends()
     worker = await start(concurrency=2, shutdown_grace=0.1, listener=ends)
     handles = [await plain.adelay(), await coroutine.adelay()]
-    await until(lambda: worker.running_count == 2)
+    await until(lambda: len(begun) == 2)
     before = [redis_server.client.hget(queue.task(handle.id), "msg") for handle in handles]
     waiting = await coroutine.adelay()
 
