@@ -126,9 +126,9 @@ async def test_tasks_that_are_waited_for_are_told_of(
     for handle in handles:
         redis_server.client.hset(queue.task(handle.id), "taskq_wait", "1")
     client: Any = redis_server.client
-    channel = client.pubsub(ignore_subscribe_messages=True)
+    channel = client.pubsub()
     channel.subscribe(queue.done)
-    channel.get_message(timeout=1.0)
+    assert channel.get_message(timeout=60)["type"] == "subscribe"
     worker = await start(concurrency=10)
     await until(lambda: len(runs) == 40 and worker.running_count == 0)
     await start.stop(worker)
