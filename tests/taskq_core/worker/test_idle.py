@@ -53,7 +53,7 @@ async def test_the_presence_of_a_worker_that_runs_nothing_costs_a_command(
         return run(operation)
 
     monkeypatch.setattr(keepalive._runner, "run", noted)
-    client.expire(member, 3)
+    client.expire(member, 60)
     await asyncio.to_thread(keepalive.beat)
     assert asked == ["keep_presence"]
     assert client.ttl(member) > 100
