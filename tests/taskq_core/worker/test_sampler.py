@@ -17,7 +17,6 @@ from taskq_core.worker.sampler import Fleet, Sampler
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, until
 
-
 BEGUN_S = 1_999_998_005
 """When `Hurried` begins: five seconds after a full hour."""
 

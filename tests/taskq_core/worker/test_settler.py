@@ -242,7 +242,7 @@ async def test_scripts_and_connections_may_go_at_any_time(
         while not is_enough():
             await (coroutine, plain)[count % 2].adelay(count)
             count += 1
-            await until(lambda: len(runs) == count, within=60)
+            await until(lambda: len(runs) == count, within=60)  # noqa: B023 - awaited in the loop
     await until(lambda: worker.running_count == 0)
     other.disconnect()
 

@@ -90,7 +90,7 @@ async def iterate_coroutine(name: str, count: int, pause_s: float, every: int | 
     async for number in context.iterate(range(count), every=every):
         note(name, f"{context.attempt} {number}")
         await asyncio.sleep(pause_s)
-        while until and number == count - 1 and not notes.exists(until):
+        while until and number == count - 1 and not notes.exists(until):  # noqa: ASYNC110 - a key in Redis
             await asyncio.sleep(0.01)
     return "done"
 
