@@ -573,7 +573,7 @@ def test_the_tutorial_works_as_written(tmp_path: Path) -> None:
     folder = tmp_path / "first-task"
     folder.mkdir()
     write_files(page, folder)
-    send, words_worker, flaky_worker, flaky = (
+    send, words_worker, flaky_worker, flaky, *looks = (
         block for block in blocks(page) if block.mark in ("background", "foreground")
     )
     (result,) = (block.text for block in blocks(page) if block.mark == "result of send.py")
@@ -592,6 +592,12 @@ def test_the_tutorial_works_as_written(tmp_path: Path) -> None:
         opened[3].shows(console(flaky)[1])
         opened[2].shows(console(flaky_worker)[1])
         assert opened[2].stop() == 0
+        for number, block in enumerate(looks, len(opened)):
+            command, output = console(block)
+            opened.append(Terminal(command, folder, number))
+            assert opened[-1].process.wait(60) == 0
+            opened[-1].shows(output)
+    assert len(looks) == 2
 
 
 @pytest.mark.redis
