@@ -753,27 +753,26 @@ def test_a_full_queue_and_a_silent_redis_are_answered_as_the_page_says(tmp_path:
 
             limits = {{**taskq.settings.limits, "images": 2}}
             slow = {{"FIRST_PAUSE": 60, "MAX_PAUSE": 60}}  # so that no try is due while this machine is busy
-            changes = {{"limits": limits, "enqueue_timeout": 1, "circuit_breaker": slow}}
-            taskq.configure(replace(taskq.settings, url="{server.unix_url}", **changes))
-            with TestClient(app) as web:
-                def post():
-                    answer = web.post("/images?path=x")
-                    print(answer.status_code, answer.headers.get("retry-after"))
-                for _ in range(3):
-                    post()
-                os.kill({server.pid}, signal.SIGSTOP)
-                for _ in range(6):
-                    post()
-                print(taskq.client.circuit_state)
-                os.kill({server.pid}, signal.SIGCONT)
+            def visit(times, patience_s):
+                changes = {{"limits": limits, "enqueue_timeout": patience_s, "circuit_breaker": slow}}
+                taskq.configure(replace(taskq.settings, url="{server.unix_url}", **changes))
+                with TestClient(app) as web:
+                    for _ in range(times):
+                        answer = web.post("/images?path=x")
+                        print(answer.status_code, answer.headers.get("retry-after"))
+                    print(taskq.client.circuit_state)
+            visit(3, 60)
+            os.kill({server.pid}, signal.SIGSTOP)
+            visit(6, 1)
+            os.kill({server.pid}, signal.SIGCONT)
             """,
         )
 
     lines = output.splitlines()
-    assert lines[:3] == ["202 None", "202 None", "503 30"]
-    assert lines[3:8] == ["503 5"] * 5
-    assert re.fullmatch("503 [3-6][0-9]", lines[8])
-    assert lines[9:] == ["open"]
+    assert lines[:4] == ["202 None", "202 None", "503 30", "closed"]
+    assert lines[4:9] == ["503 5"] * 5
+    assert re.fullmatch("503 [1-6][0-9]", lines[9])
+    assert lines[10:] == ["open"]
 
 
 @pytest.mark.redis
