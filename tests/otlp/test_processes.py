@@ -90,10 +90,11 @@ class Collector:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._held: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._serve, daemon=True)
         if kind == "down":
             self._socket.close()
         else:
-            threading.Thread(target=self._serve, daemon=True).start()
+            self._thread.start()
 
     def _serve(self) -> None:
         while True:
@@ -114,6 +115,9 @@ class Collector:
             held.sendall(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
 
     def close(self) -> None:
+        if self._kind != "down":
+            self._socket.shutdown(socket.SHUT_RDWR)  # to close it would not wake the thread, which goes on accepting
+            self._thread.join()
         self._socket.close()
         for held in self._held:
             held.close()
