@@ -16,7 +16,7 @@ from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerError
 from taskq_core.wire import Keys, QueueKeys, ServerInfo, WorkerInfo
-from taskq_core.worker.run import Run
+from taskq_core.worker.run import Ending, Run
 
 logger = logging.getLogger("taskq.worker")
 
@@ -118,6 +118,8 @@ class Keepalive:
     def _beat_or_tell(self) -> None:
         try:
             try:
+                if self._failures:
+                    self._give_up(again=False)  # what has lapsed since the last beat does not wait for this one to fail
                 self.beat()
             finally:
                 self._give_up()
@@ -186,6 +188,7 @@ class Keepalive:
             except BrokerError as error:
                 self._failing.add(queue)
                 failure = failure or error
+                self._give_up(again=False)  # the next queue may take as long
                 if self._clock.monotonic() - now >= self._every_s:
                     break
         if failure is not None:
@@ -209,11 +212,23 @@ class Keepalive:
             if lost:
                 self._lost(lost)
 
-    def _give_up(self) -> None:
-        """Give up leases that could not be extended, a heartbeat before others may act on them."""
+    def _give_up(self, *, again: bool = True) -> None:
+        """Give up leases that could not be extended, a heartbeat before others may act on them.
+
+        It may be seen as late as what is asked takes to fail, which is no longer than a heartbeat.
+
+        Args:
+            again: Also those that were given up, and whose functions have not ended.
+        """
         now = self._clock.monotonic()
         margin_s = max(0.0, self._grace_s - self._every_s)
-        lapsed = [run for run in self._running() if run.settlement is None and now > run.lease_until + margin_s]
+        lapsed = [
+            run
+            for run in self._running()
+            if run.settlement is None
+            and now > run.lease_until + margin_s
+            and (again or run.ending is not Ending.LEASE_LOST)
+        ]
         if lapsed:
             self._lost(lapsed)
 

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from taskq_core import TaskFailedError, TaskQ
+from taskq_core import BrokerUnavailableError, TaskFailedError, TaskQ
+from taskq_core.clock import RedisClock
 from taskq_core.errors import TaskInterrupted
-from taskq_core.wire import QueueKeys, ServerInfo, WorkerInfo
+from taskq_core.wire import Keys, QueueKeys, ServerInfo, TaskMessage, WorkerInfo
+from taskq_core.worker.keepalive import Keepalive
+from taskq_core.worker.run import Run
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
     LONG_LEASE,
@@ -248,6 +251,71 @@ async def test_a_worker_fences_itself_when_redis_is_frozen_too_long(start: Runne
     assert ends.of(handle.id) == ["lost", "completed"]
     assert result == "run 2"
     assert told[0] - paused_at <= 5  # lease and grace: nobody else may act before
+
+
+class Passing:
+    """A clock that goes on by what is waited."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+
+@pytest.mark.parametrize("queues", [1, 2, 5])
+@pytest.mark.parametrize("left_s", [25 + tenths / 10 for tenths in range(0, 50, 7)])
+def test_a_lease_is_given_up_before_others_may_act_whenever_it_ends(queues: int, left_s: float) -> None:
+    """Each queue that is asked takes three seconds to fail, and each may be what the last of its time goes by with."""
+    clock = Passing()
+    keys = Keys()
+    runs = [
+        Run(keys.queue(f"q{number}"), "x", TaskMessage(type="t", id="x"), clock.now + left_s)
+        for number in range(queues)
+    ]
+    told: dict[str, float] = {}
+
+    class Silent:
+        def run(self, operation: Any) -> Any:
+            clock.now += 3
+            raise BrokerUnavailableError("no answer")
+
+    def lost(lapsed: list[Run]) -> None:
+        for run in lapsed:
+            told.setdefault(run.queue.name, clock.now)
+
+    class Stop:
+        """Ends once all leases are given up."""
+
+        def wait(self, seconds: float) -> bool:
+            clock.now += seconds
+            return self.is_set()
+
+        def is_set(self) -> bool:
+            return len(told) == queues
+
+    silent: Any = Silent()
+    keepalive = Keepalive(
+        silent,
+        keys,
+        clock,
+        RedisClock(clock),
+        owner="w",
+        describe=lambda: ServerInfo(host="h", pid=1, server_id="s", concurrency=1, queues={"q0": 1}),
+        running=lambda: runs,
+        lost=lost,
+        every_s=5,
+        lease_s=30,
+        grace_s=30,
+    )
+    stop: Any = Stop()
+    keepalive._stop = stop
+    keepalive._run()
+
+    for run in runs:
+        assert run.lease_until + 25 < told[run.queue.name] < run.lease_until + 30
 
 
 @pytest.mark.slow
