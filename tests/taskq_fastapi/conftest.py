@@ -1,10 +1,14 @@
 """A real redis-server, and queue applications on it."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from taskq_core import TaskQ
+from taskq_fastapi.api import bulk_routes, queue_routes
+from taskq_fastapi.api.parts import time_left
+from taskq_fastapi.dashboard.pages import queues, task_actions
 from tests.redis_server import RedisServer
 
 
@@ -12,6 +16,14 @@ from tests.redis_server import RedisServer
 def fastapi_redis() -> Iterator[RedisServer]:
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a request do all there is to do, however long that takes on this machine."""
+    for module in (bulk_routes, queue_routes, queues, task_actions):
+        monkeypatch.setattr(module, "time_left", partial(time_left, 60.0))
+    monkeypatch.setattr(queue_routes, "BULK_S", 60.0)
 
 
 @pytest.fixture

@@ -470,19 +470,32 @@ async def reconcile(web: HttpClient, **body: Any) -> list[dict[str, Any]]:
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("repair", [False, True])
 async def test_damage_is_looked_for_in_the_background_and_told_by_any_process(
-    taskq: TaskQ, web: HttpClient, server: RedisServer, repair: bool, caplog: pytest.LogCaptureFixture
+    taskq: TaskQ,
+    web: HttpClient,
+    server: RedisServer,
+    repair: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO", "taskq.audit")
+    go_on, look = asyncio.Event(), AsyncInspector.reconcile
+
+    async def wait(*arguments: Any, **options: Any) -> Any:
+        await go_on.wait()
+        return await look(*arguments, **options)
+
+    monkeypatch.setattr(AsyncInspector, "reconcile", wait)
     await enqueue(taskq, "1", "2")
     server.client.lrem("asynq:{default}:pending", 1, "1")
     begun = (await send(web, "POST", "/reconcile", {"queue": "default", "repair": repair})).json()
 
     async with requests(api_app(TaskQ(server.url), allow_anonymous=True)) as other:
-        answers = await reconcile(other, queue="default", repair=repair, cursor=begun["next"])
+        body = {"queue": "default", "repair": repair, "cursor": begun["next"]}
+        early = (await send(other, "POST", "/reconcile", body)).json()
+        go_on.set()
+        last = (await reconcile(other, **body))[-1]
 
-    assert (begun["is_complete"], begun["findings"]) == (False, [])
-    assert len(answers) > 1
-    last = answers[-1]
+    assert [(each["is_complete"], each["findings"]) for each in (begun, early)] == [(False, [])] * 2
     assert [(each["kind"], each["task_id"], each["repaired"]) for each in last["findings"]] == [
         ("not_listed", "1", repair)
     ]
@@ -491,7 +504,10 @@ async def test_damage_is_looked_for_in_the_background_and_told_by_any_process(
     assert (await web.get("/count?queue=default&state=pending")).json() == {"count": 1 + repair}
 
 
-async def test_a_queue_without_damage_is_looked_through_at_once(taskq: TaskQ, web: HttpClient) -> None:
+async def test_a_queue_without_damage_is_looked_through_at_once(
+    taskq: TaskQ, web: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskq_core.reconcile.LOOK_AGAIN_S", 3600)
     await enqueue(taskq, "1")
 
     (answer,) = await reconcile(web, queue="default")

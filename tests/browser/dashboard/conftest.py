@@ -1,6 +1,7 @@
 """The dashboard on a server in this process, over a Redis of the tests, and people who look at it."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from playwright.sync_api import Page
@@ -8,6 +9,8 @@ from playwright.sync_api import Page
 import taskq_core.task
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
+from taskq_fastapi.api.parts import time_left
+from taskq_fastapi.dashboard.pages import queues, task_actions
 from tests.browser.conftest import OpenBrowser
 from tests.browser.dashboard.people import Site, app_of, serving, tried_by
 from tests.browser.scene import Scene, registered_tasks
@@ -21,6 +24,13 @@ def _enqueueing_beside_playwright() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(taskq_core.task, "_warned", True)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an action do all there is to do, however long that takes on this machine."""
+    for module in (queues, task_actions):
+        monkeypatch.setattr(module, "time_left", partial(time_left, 60.0))
 
 
 @pytest.fixture
