@@ -79,9 +79,9 @@ async def status_of(scheduler: Scheduler) -> tuple[int, str]:
 class TestScheduler:
     async def test_both_that_leads_and_that_waits_are_ready(self, app: TaskQ, start: Runner) -> None:
         app.schedule("@every 1h", app.remote("work"), id="entry")
-        first = await start(health_port=0)
+        first = await start(health_port=0, leader_lease=60)  # which outlasts whatever this process may be kept from
         await until(lambda: first.leads)
-        second = await start(health_port=0)
+        second = await start(health_port=0, leader_lease=60)
 
         for scheduler, leads in ((first, True), (second, False)):
             await until(lambda each=scheduler: _is(each, (200, "ready")))
@@ -97,7 +97,7 @@ class TestScheduler:
         looker.raw.set(bad.pending, "no list")
         app.schedule("* * * * * *", app.remote("work"), id="bad", queue="bad")
         app.schedule("* * * * * *", app.remote("work"))
-        scheduler = await start(health_port=0)
+        scheduler = await start(health_port=0, leader_lease=60)  # so that it leads as long as it is looked at
         await until(lambda: _is(scheduler, (503, "unready")))
 
         _, body = await get(scheduler.health_port, "/readyz")
