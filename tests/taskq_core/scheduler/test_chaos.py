@@ -44,6 +44,7 @@ class Swarm:
         self.argument = json.dumps({"url": server.url, "config": config})
         self.processes: dict[int, subprocess.Popen[str]] = {}
         self.said: list[str] = []
+        self._listening: dict[int, threading.Thread] = {}
 
     def start(self) -> None:
         process = subprocess.Popen(
@@ -56,7 +57,10 @@ class Swarm:
         )
         assert process.stdout is not None
         assert process.stderr is not None
-        threading.Thread(target=self.said.extend, args=(process.stderr,), daemon=True).start()
+        listening = self._listening[process.pid] = threading.Thread(
+            target=self.said.extend, args=(process.stderr,), daemon=True
+        )
+        listening.start()
         assert process.stdout.readline() == "started\n", "".join(self.said)
         self.processes[process.pid] = process
 
@@ -75,9 +79,9 @@ class Swarm:
         process.kill()
         self._reap(process)
 
-    @staticmethod
-    def _reap(process: "subprocess.Popen[str]") -> int:
+    def _reap(self, process: "subprocess.Popen[str]") -> int:
         status = process.wait(PATIENCE_S)
+        self._listening[process.pid].join(PATIENCE_S)  # it has read what the process said last
         for pipe in (process.stdout, process.stderr):
             assert pipe is not None
             with suppress(ValueError, OSError):
