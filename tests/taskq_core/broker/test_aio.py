@@ -407,7 +407,7 @@ class TestPausedServer:
     @pytest.mark.parametrize("is_warm", [True, False], ids=["connected", "connecting"])
     async def test_the_call_ends_in_time_and_the_next_is_right(self, is_warm: bool) -> None:
         with RedisServer(tcp=True) as server:
-            runner = runner_of(server.url)
+            runner = runner_of(server.url, timeout_s=30)
             if is_warm:
                 await runner.run(ops.ping())
             server.pause()
@@ -417,7 +417,7 @@ class TestPausedServer:
             took = time.monotonic() - started
             server.resume()
 
-            assert took < 2.9, "below the 3 s of an unbounded wait"
+            assert took < 15, "below the 30 s of an unbounded wait"
             assert await runner.run(ops.list_queues("other"), patience_s=30) == []
             await runner.aclose()
 

@@ -298,7 +298,7 @@ class TestPatience:
     @pytest.mark.parametrize("kind", [SyncRunner, AsyncRunner])
     async def test_frozen_nodes_cost_no_more_than_the_patience(self, kind: Any, is_warm: bool) -> None:
         with start_cluster(nodes=1) as nodes:
-            source = kind(endpoint_of(nodes))
+            source = kind(endpoint_of(nodes), timeout_s=30)
             runner = Either(source)
             if is_warm:
                 await runner.run(ops.count_tasks(QUEUE))
@@ -309,7 +309,7 @@ class TestPatience:
             took = time.monotonic() - started
             nodes[0].resume()
 
-            assert took < 2.9, "below the 3 s of an unbounded wait"
+            assert took < 15, "below the 30 s of an unbounded wait"
             assert (await runner.run(ops.count_tasks(QUEUE), patience_s=30)).processed == 0
             if kind is SyncRunner:
                 source.close()

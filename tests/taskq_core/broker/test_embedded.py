@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -116,6 +117,13 @@ def _processes() -> Iterator[tuple[int, Path, Path]]:
             except OSError:
                 continue  # it has just ended, or is a zombie
             yield int(entry), Path(cwd), Path(exe)
+
+
+def opened_by(pid: int) -> Iterator[str]:
+    """What a process has open: names of files, and numbers of sockets."""
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(OSError):  # it has just been closed: a server reads a file now and then
+            yield os.readlink(f"/proc/{pid}/fd/{descriptor}")
 
 
 def the_server_of(folder: Path) -> int:
@@ -247,8 +255,8 @@ def test_data_is_kept_in_an_append_only_file_and_nothing_is_evicted(folder: Path
 def test_there_is_no_tcp_port(folder: Path) -> None:
     """None of the server's sockets is in the kernel's tables of TCP sockets."""
     with open_embedded(folder):
-        descriptors = Path(f"/proc/{the_server_of(folder)}/fd").iterdir()
-        own = {os.readlink(one)[8:-1] for one in descriptors if os.readlink(one).startswith("socket:")}
+        found = opened_by(the_server_of(folder))
+        own = {name[8:-1] for name in found if name.startswith("socket:")}
 
     tables = [Path(f"/proc/net/{name}") for name in ("tcp", "tcp6")]
     lines = [line for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]

@@ -363,7 +363,7 @@ class TestPausedServer:
     def test_the_call_ends_in_time_and_the_next_is_right(self, is_warm: bool) -> None:
         """Frozen over TCP: connecting succeeds and the greeting is not answered."""
         with RedisServer(tcp=True) as server:
-            runner = runner_of(server.url)
+            runner = runner_of(server.url, timeout_s=30)
             if is_warm:
                 runner.run(ops.ping())
             server.pause()
@@ -373,7 +373,7 @@ class TestPausedServer:
             took = time.monotonic() - started
             server.resume()
 
-            assert took < 2.9, "below the 3 s of an unbounded wait"
+            assert took < 15, "below the 30 s of an unbounded wait"
             assert runner.run(ops.list_queues("other"), patience_s=30) == []
             runner.close()
 
@@ -448,8 +448,8 @@ class TestSubscription:
         redis_server.client.publish("channel", "ä")
         redis_server.client.publish("channel", b"\xff")
 
-        assert subscription.next(5) == "ä"
-        assert subscription.next(5) == "\ufffd"
+        assert subscription.next(60) == "ä"
+        assert subscription.next(60) == "\ufffd"
         assert subscription.next(0.01) is None
         subscription.close()
 
@@ -458,7 +458,7 @@ class TestSubscription:
         redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
 
         with pytest.raises(BrokerUnavailableError, match="no answer from unix://"):
-            subscription.next(5)
+            subscription.next(60)
         subscription.close()
 
     def test_nobody_there(self, tmp_path: Path) -> None:
