@@ -26,8 +26,9 @@ from redis.retry import Retry
 from taskq_core.broker.embedded.binary import find_redis_server
 
 _READY_TIMEOUT_S = 30.0
-_PORTS = range(20_000, 32_000)  # below what Linux hands out for outgoing connections; + 10 000 is a valid port too
+_PORTS = range(20_000, 32_768)  # below what Linux hands out for outgoing connections
 _CLUSTER_BUS = 10_000
+_PORTS_WITH_BUS = range(_PORTS.start, _PORTS.stop - _CLUSTER_BUS)
 _SLOTS = 16_384
 
 # Runs as its own short program, not as preexec_fn: that is unsafe in a process with threads, and warns.
@@ -463,7 +464,7 @@ def _speaks_tls(binary: Path) -> bool:
 def free_port(*, with_bus: bool = False) -> int:
     """Return a TCP port of 127.0.0.1 that nobody uses, and that no outgoing connection will be given meanwhile."""
     while True:
-        port = random.choice(_PORTS)
+        port = random.choice(_PORTS_WITH_BUS if with_bus else _PORTS)
         wanted = (port, port + _CLUSTER_BUS) if with_bus else (port,)
         with suppress(OSError):
             for number in wanted:
