@@ -275,6 +275,13 @@ class Application:
         self.taskq = TaskQ(url, **{**quick, **settings})
         self.is_async = is_async
 
+    async def begin(self) -> Any:
+        """Enqueue a first one, which succeeds. A machine that stands still may cost an attempt its short time."""
+        for _ in range(20):
+            with contextlib.suppress(EnqueueError):
+                return await self.send()
+        return await self.send()
+
     async def send(self) -> Any:
         call = self.taskq.remote("t").s()
         if self.is_async:
@@ -309,7 +316,7 @@ class TestEnqueues:
     async def test_a_server_that_goes_away(self, server: RedisServer, is_async: bool, how: str) -> None:
         """The first enqueues tell what they met; those after them fail without being sent, and say so."""
         app = Application(server.url, is_async=is_async)
-        await app.send()
+        await app.begin()
         getattr(server, how)()
 
         first = [await app.fail() for _ in range(2)]
@@ -326,7 +333,7 @@ class TestEnqueues:
 
     async def test_nothing_is_sent_while_it_is_open(self, server: RedisServer, is_async: bool) -> None:
         app = Application(server.url, is_async=is_async)
-        await app.send()
+        await app.begin()
         server.pause()
         for _ in range(2):
             await app.fail()
@@ -342,21 +349,21 @@ class TestEnqueues:
         app = Application(
             server.url, is_async=is_async, circuit_breaker={"FAILURES": 2, "FIRST_PAUSE": 0.05, "MAX_PAUSE": 0.05}
         )
-        await app.send()
+        await app.begin()
         server.kill()
         for _ in range(2):
             await app.fail()
         assert app.state is CircuitState.OPEN
         server.start()
 
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while app.state is not CircuitState.CLOSED:
             assert time.monotonic() < deadline
             try:
                 await app.send()
             except EnqueueError:
                 await asyncio.sleep(0.01)  # until the next try is due
-        handle = await app.send()
+        handle = await app.begin()
         await app.taskq.aclose()
 
         assert handle.is_sent
@@ -380,7 +387,7 @@ class TestEnqueues:
         for _ in range(3):
             await app.fail()
 
-        assert (await other.send()).is_sent
+        assert (await other.begin()).is_sent
         await app.taskq.aclose()
         await other.taskq.aclose()
 
@@ -407,7 +414,7 @@ class TestEnqueues:
     async def test_bulk_enqueues_that_fail_count(self, server: RedisServer, is_async: bool) -> None:
         """Where the queue is known already, it is the batch that fails."""
         app = Application(server.url, is_async=is_async)
-        await app.send()
+        await app.begin()
         server.kill()
         for _ in range(2):
             with pytest.raises(BulkEnqueueError):
@@ -420,7 +427,7 @@ class TestEnqueues:
         """It answers each enqueue with what is wrong."""
         with RedisServer(options={"maxmemory-policy": "noeviction"}) as server:
             server.command("CONFIG", "SET", "maxmemory", "1")
-            app = Application(server.url, is_async=is_async)
+            app = Application(server.url, is_async=is_async, enqueue_timeout=30)
             errors = [await app.fail() for _ in range(5)]
             await app.taskq.aclose()
 
@@ -429,13 +436,19 @@ class TestEnqueues:
     async def test_results_and_handles_are_asked_for_all_the_same(self, server: RedisServer, is_async: bool) -> None:
         """Only enqueueing is held up: whoever asks for more is one caller with a timeout of its own."""
         app = Application(server.url, is_async=is_async)
-        handle = await app.send()
+        handle = await app.begin()
         server.pause()
         for _ in range(3):
             await app.fail()
         server.resume()
 
-        assert (await handle.arefresh()).id == handle.id
+        info = None
+        deadline = time.monotonic() + 60
+        while info is None:
+            assert time.monotonic() < deadline
+            with contextlib.suppress(BrokerUnavailableError):  # which has half a second to answer
+                info = await handle.arefresh()
+        assert info.id == handle.id
         await app.taskq.aclose()
 
 

@@ -87,9 +87,17 @@ class Application:
         return await asyncio.to_thread(self.taskq.client.enqueue_many, calls)
 
 
+@pytest.fixture
+def enqueue_timeout() -> float:
+    """How long an enqueue waits that is not confirmed."""
+    return 1
+
+
 @pytest.fixture(params=["Client", "AsyncClient"])
-async def app(primary: RedisServer, request: pytest.FixtureRequest) -> AsyncIterator[Application]:
-    taskq = TaskQ(primary.url, enqueue_timeout=1)
+async def app(
+    primary: RedisServer, enqueue_timeout: float, request: pytest.FixtureRequest
+) -> AsyncIterator[Application]:
+    taskq = TaskQ(primary.url, enqueue_timeout=enqueue_timeout)
     yield Application(taskq, is_async=request.param == "AsyncClient")
     await taskq.aclose()
 
@@ -108,6 +116,11 @@ def unconfirmed(server: RedisServer) -> list[bytes]:
 
 
 class TestConfirmed:
+    @pytest.fixture
+    def enqueue_timeout(self) -> float:
+        """Nothing waits that long when all is well."""
+        return 30
+
     async def test_the_replica_has_it_when_the_enqueue_returns(
         self, app: Application, stored: RedisServer, replica: RedisServer
     ) -> None:
@@ -145,7 +158,7 @@ class TestConfirmed:
     async def test_one_tick_keeps_those_apart_who_do_not_ask(
         self, primary: RedisServer, stored: RedisServer, lag: Relay
     ) -> None:
-        taskq = TaskQ(primary.url, enqueue_timeout=0.5)
+        taskq = TaskQ(primary.url, enqueue_timeout=2)
         lag.swallow("replies")
 
         outcomes = await asyncio.gather(
