@@ -247,7 +247,7 @@ class TestBlock:
     async def test_a_bulk_enqueue_that_loses_redis_while_it_waits(self, is_async: bool) -> None:
         """The error counts what was taken, and names what was not."""
         with RedisServer() as server:
-            app = Application(server.url, blocks(10, 60), is_async=is_async, enqueue_timeout=1)
+            app = Application(server.url, blocks(10, 60), is_async=is_async, enqueue_timeout=2)
             ids = [f"id-{number}" for number in range(30)]
             sending = asyncio.ensure_future(app.send_many(app.call(task_id=each) for each in ids))
             await until(lambda: script_calls(server) >= 4, "what did not find room was tried again")

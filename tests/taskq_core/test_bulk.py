@@ -49,7 +49,7 @@ def is_async(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 async def app(redis_server: RedisServer, is_async: bool) -> AsyncIterator[Application]:
-    taskq = TaskQ(redis_server.url)
+    taskq = TaskQ(redis_server.url, enqueue_timeout=30)
     yield Application(taskq, is_async=is_async)
     await taskq.aclose()
 
@@ -281,7 +281,7 @@ class TestFailures:
     async def test_redis_is_lost_on_the_way(self, is_async: bool) -> None:
         """The error says how many were enqueued, and which ids are in doubt; together with what is there it adds up."""
         with RedisServer() as server:
-            app = Application(TaskQ(server.url, enqueue_timeout=1), is_async=is_async)
+            app = Application(TaskQ(server.url, enqueue_timeout=2), is_async=is_async)
             task = app.taskq.remote("t")
             made: list[str] = []
 

@@ -23,7 +23,7 @@ MOMENT = datetime(2099, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 def app(redis_server: RedisServer) -> Any:
-    app = TaskQ(redis_server.url, defaults={"retention": 60})
+    app = TaskQ(redis_server.url, enqueue_timeout=30, defaults={"retention": 60})
     yield app
     app.close()
 

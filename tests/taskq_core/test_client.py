@@ -54,7 +54,7 @@ class Application:
 
 @pytest.fixture
 async def app(redis_server: RedisServer, is_async: bool) -> AsyncIterator[Application]:
-    taskq = TaskQ(redis_server.url)
+    taskq = TaskQ(redis_server.url, enqueue_timeout=30)
     yield Application(taskq, is_async=is_async)
     await taskq.aclose()
 
@@ -238,7 +238,7 @@ class TestUnreachable:
     async def test_a_server_that_does_not_answer(self, is_async: bool) -> None:
         """The task may have been written: the error says so and how to be sure, and doing that is safe."""
         with RedisServer() as server:
-            app = Application(TaskQ(server.url, enqueue_timeout=1), is_async=is_async)
+            app = Application(TaskQ(server.url, enqueue_timeout=2), is_async=is_async)
             task = app.taskq.remote("t")
             await app.send(task.s())
             server.pause()
@@ -330,7 +330,7 @@ class TestLostReplies:
     async def test_a_call_in_doubt_does_not_spoil_the_next(self, is_async: bool) -> None:
         """After a call without an answer the next one has a receipt of its own."""
         with RedisServer() as server:
-            app = Application(TaskQ(server.url, enqueue_timeout=1), is_async=is_async)
+            app = Application(TaskQ(server.url, enqueue_timeout=2), is_async=is_async)
             await app.send(app.taskq.remote("t").s())
             server.pause()
             with pytest.raises(EnqueueUnknownError):
@@ -589,7 +589,7 @@ class TestAsyncClient:
 
     async def test_waiting_for_a_turn_ends_with_the_enqueue_timeout(self) -> None:
         with RedisServer() as server:
-            taskq = TaskQ(server.url, enqueue_timeout=1)
+            taskq = TaskQ(server.url, enqueue_timeout=2)
             handle = await taskq.remote("t").adelay()
             server.pause()
 

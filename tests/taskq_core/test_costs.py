@@ -50,7 +50,7 @@ class Calls:
 
 @pytest.fixture
 def app(redis_server: RedisServer) -> Iterator[TaskQ]:
-    app = TaskQ(redis_server.unix_url)
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     yield app
     app.close()
 

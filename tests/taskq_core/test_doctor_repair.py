@@ -30,7 +30,7 @@ class Bench:
     """A queue with a task in every state, another one beside it, and a doctor that loses no time between its looks."""
 
     def __init__(self, server: RedisServer) -> None:
-        self.app = TaskQ(server.unix_url)
+        self.app = TaskQ(server.unix_url, enqueue_timeout=30)
         self.raw = server.client
         store = Store(name="real", endpoint=Endpoint(server.unix_url, embedded_folder=Path("unused")), raw=self.raw)
         self.broker = Broker(store, self.app.runtime.runner.run)

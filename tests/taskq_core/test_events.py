@@ -337,7 +337,7 @@ async def test_a_redis_that_stays_away_is_told_when_the_time_is_over(is_async: b
         taskq = TaskQ(server.url, enqueue_timeout=1)
         app = Application(taskq, server, is_async=is_async)
         handle = await app.task.adelay()
-        heard = await app.followed(handle, timeout=1.5)
+        heard = await app.followed(handle, timeout=4)  # it has to listen before that is over
 
         await asyncio.to_thread(server.kill)
 
@@ -414,15 +414,15 @@ async def test_tasks_that_nobody_follows_publish_nothing(redis_server: RedisServ
 
     heard = redis_server.client.pubsub()
     heard.psubscribe("*")
-    assert heard.get_message(timeout=5)
+    assert heard.get_message(timeout=60)
     for _ in range(5):
         await go.adelay()
     await adrain(taskq, advance=60, raises=False)
 
     redis_server.client.publish("end", "of it")
-    message = heard.get_message(timeout=5)
+    message = heard.get_message(timeout=60)
     while message["data"] == b"":  # a worker that starts tries whether it may
-        message = heard.get_message(timeout=5)
+        message = heard.get_message(timeout=60)
     assert message["channel"] == b"end", message
     heard.close()
     await taskq.aclose()

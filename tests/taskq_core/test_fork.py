@@ -22,7 +22,7 @@ EACH = 40
 
 @pytest.fixture
 def app(redis_server: RedisServer) -> Iterator[TaskQ]:
-    app = TaskQ(redis_server.url, defaults={"retention": 600})
+    app = TaskQ(redis_server.url, enqueue_timeout=30, defaults={"retention": 600})
     yield app
     app.close()
 

@@ -19,7 +19,7 @@ Ask = Callable[..., Awaitable[ReconcileReport]]
 
 @pytest.fixture
 async def app(redis_server: RedisServer) -> AsyncIterator[TaskQ]:
-    app = TaskQ(redis_server.unix_url)
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     yield app
     await app.aclose()
 

@@ -339,12 +339,12 @@ class TestCancel:
         app.dequeue()
         listener = app.server.client.pubsub()
         listener.subscribe("asynq:cancel")
-        assert listener.get_message(timeout=5)["type"] == "subscribe"
+        assert listener.get_message(timeout=60)["type"] == "subscribe"
 
         answer = await app.cancel(handle)
 
         assert answer is True
-        assert listener.get_message(timeout=5)["data"] == handle.id.encode()
+        assert listener.get_message(timeout=60)["data"] == handle.id.encode()
         assert (await app.refresh(handle)).state is TaskState.ACTIVE
         listener.close()
 

@@ -31,7 +31,7 @@ def in_child(work: Callable[[], object]) -> None:
 
 def test_threads_share_a_client(redis_server: RedisServer) -> None:
     """Each thread gets the answers to its own calls, and no task is lost or doubled."""
-    taskq = TaskQ(redis_server.url)
+    taskq = TaskQ(redis_server.url, enqueue_timeout=30)
     task = taskq.remote("t")
     found: list[str] = []
 
@@ -53,7 +53,7 @@ def test_threads_share_a_client(redis_server: RedisServer) -> None:
 
 def test_a_forked_child_and_its_parent_enqueue_both(redis_server: RedisServer) -> None:
     """Neither takes the other's receipt for its own, and the parent's connection is not disturbed."""
-    taskq = TaskQ(redis_server.url)
+    taskq = TaskQ(redis_server.url, enqueue_timeout=30)
     task = taskq.remote("t")
     for n in range(3):
         task.using(task_id=f"before-{n}").delay()
@@ -71,7 +71,7 @@ def test_a_forked_child_and_its_parent_enqueue_both(redis_server: RedisServer) -
 
 
 def test_children_that_race_lose_nothing(redis_server: RedisServer) -> None:
-    taskq = TaskQ(redis_server.url)
+    taskq = TaskQ(redis_server.url, enqueue_timeout=30)
     task = taskq.remote("t")
     task.delay()
     children = []
@@ -94,7 +94,7 @@ def test_children_that_race_lose_nothing(redis_server: RedisServer) -> None:
 
 
 def test_a_child_may_use_event_loops_of_its_own(redis_server: RedisServer) -> None:
-    taskq = TaskQ(redis_server.url)
+    taskq = TaskQ(redis_server.url, enqueue_timeout=30)
     task = taskq.remote("t")
 
     async def work(name: str) -> None:

@@ -52,14 +52,14 @@ class Shop:
 
 @pytest.fixture(params=["Client", "AsyncClient"])
 async def shop(redis_server: RedisServer, request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
-    taskq = TaskQ(redis_server.url)
+    taskq = TaskQ(redis_server.url, enqueue_timeout=30)
     yield Shop(taskq, is_async=request.param == "AsyncClient")
     await taskq.aclose()
 
 
 @pytest.fixture
 def taskq(redis_server: RedisServer) -> Iterator[TaskQ]:
-    taskq = TaskQ(redis_server.url)
+    taskq = TaskQ(redis_server.url, enqueue_timeout=30)
     yield taskq
     taskq.close()
 

@@ -39,7 +39,7 @@ async def open_port(app: TaskQ) -> AsyncIterator[Open]:
 
 
 async def get(address: str, **more: Any) -> httpx.Response:
-    async with httpx.AsyncClient(verify=more.pop("verify", True), trust_env=False) as client:
+    async with httpx.AsyncClient(verify=more.pop("verify", True), trust_env=False, timeout=60) as client:
         return await client.get(address, **more)
 
 

@@ -147,7 +147,7 @@ async def test_cancelling_says_how_many_processes_heard_it(
     assert await ask("cancel_task", "id-1") == 0
     listening = redis_server.client.pubsub(ignore_subscribe_messages=True)
     listening.subscribe("asynq:cancel")
-    listening.get_message(timeout=5)
+    listening.get_message(timeout=60)
 
     assert await ask("cancel_task", "id-1") == 1
 
@@ -159,7 +159,7 @@ async def test_what_does_not_run_is_not_cancelled(ask: Ask, enqueue: Enqueue, re
     enqueue(task_id="waits")
     listening = redis_server.client.pubsub(ignore_subscribe_messages=True)
     listening.subscribe("asynq:cancel")
-    listening.get_message(timeout=5)
+    listening.get_message(timeout=60)
 
     with pytest.raises(TaskNotFoundError, match="no task 'nobody' in any queue"):
         await ask("cancel_task", "nobody")
@@ -167,7 +167,7 @@ async def test_what_does_not_run_is_not_cancelled(ask: Ask, enqueue: Enqueue, re
         await ask("cancel_task", "waits")
 
     redis_server.client.publish("asynq:cancel", "last")
-    assert listening.get_message(timeout=5)["data"] == b"last"
+    assert listening.get_message(timeout=60)["data"] == b"last"
     listening.close()
 
 

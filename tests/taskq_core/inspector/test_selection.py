@@ -98,13 +98,13 @@ async def test_cancelling_tells_workers_and_says_when_there_was_none(
     unheard = await ask("act_on", refs(handle), TaskAction.CANCEL)
     listener = redis_server.client.pubsub()
     listener.subscribe("asynq:cancel")
-    listener.get_message(timeout=5)
+    listener.get_message(timeout=60)
 
     heard = await ask("act_on", refs(handle), TaskAction.CANCEL)
 
     assert unheard.skipped == {(Skip.UNHEARD, ""): 1}
     assert heard.done == refs(handle)
-    message: Any = listener.get_message(timeout=5)
+    message: Any = listener.get_message(timeout=60)
     assert message["data"] == handle.id.encode()
     listener.close()
 
