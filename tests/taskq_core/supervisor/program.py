@@ -111,6 +111,8 @@ def opened():  # type: ignore[no-untyped-def]
     note("opened", f"{os.getpid()}")
     if hangs:
         time.sleep(3600)
+    while os.path.exists(os.environ.get("HELD", "")):
+        time.sleep(0.01)
     yield
     note("closed", f"{os.getpid()}")
 

@@ -281,24 +281,23 @@ def test_a_rolling_restart_out_of_a_pause_that_is_given_up_leaves_the_pause(
 
 
 @pytest.mark.parametrize(
-    ("limit", "call", "why"),
+    ("limit", "calls", "why"),
     [
-        ({"max_tasks": 5}, ("whoami", {}), "it has run"),
-        ({"max_memory": 200_000_000}, ("grow", {"megabytes": 64}), "MB of memory"),
+        ({"max_tasks": 5}, [("whoami", {})] * 6, "it has run"),
+        ({"max_memory": 200_000_000}, [("grow", {"megabytes": 64})] * 3, "MB of memory"),
     ],
 )
 def test_a_process_is_replaced_after_so_much(
-    run: Any, app: TaskQ, redis_server: RedisServer, limit: dict[str, int], call: tuple[str, Any], why: str
+    run: Any, app: TaskQ, redis_server: RedisServer, limit: dict[str, int], calls: list[tuple[str, Any]], why: str
 ) -> None:
     """A single process as well; its successor works before it ends, and no task is run twice."""
     workers = run(worker={"concurrency": 1}, **limit)
     (first,) = workers.pids()
-    name, values = call
-    seen: set[int] = set()
-    while len(seen) < 2:
-        seen.add(int(app.remote(name, retention=600).delay(**values).result(PATIENCE_S)))
+    seen = {int(app.remote(name, retention=600).delay(**values).result(PATIENCE_S)) for name, values in calls}
 
     workers.wait_for(why)
+    while len(seen) < 2:
+        seen.add(int(app.remote("whoami", retention=600).delay().result(PATIENCE_S)))
     assert first in seen
     until_blocking(lambda: not is_alive(first))
     assert first not in workers.pids(), "it has closed what it had opened"
@@ -348,7 +347,7 @@ def test_a_function_that_does_not_end_is_ended_while_no_tasks_are_taken(
     """With its process, whose place stays empty until a rolling restart takes tasks again."""
     workers = run()
     (first,) = workers.pids()
-    handle = app.remote("stubborn", timeout=1, max_retry=0, retention=600).delay(name="s")
+    handle = app.remote("stubborn", timeout=3, max_retry=0, retention=600).delay(name="s")
     pid_of(redis_server, "s")
 
     workers.signal(signal.SIGTSTP)
@@ -565,8 +564,9 @@ def test_a_process_that_will_not_die_is_killed(run: Any) -> None:
     assert "is killed: it did not end in time" in workers.said
 
 
-def test_the_health_of_all_is_told_at_one_port(run: Any, redis_server: RedisServer) -> None:
-    workers = run(processes=2, health_port=0)
+def test_the_health_of_all_is_told_at_one_port(run: Any, redis_server: RedisServer, tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    workers = run(processes=2, health_port=0, environment={"HELD": str(held)})
     port = health_port_of(workers)
     _, body = until_blocking(lambda: (found := answer(port))[0] == 200 and found)
     assert (body["status"], body["processes"], body["working"]) == ("ready", 2, 2)
@@ -574,9 +574,11 @@ def test_the_health_of_all_is_told_at_one_port(run: Any, redis_server: RedisServ
     assert all(each["memory"] > 10_000_000 for each in body["children"])
 
     victim = body["children"][0]["pid"]
+    held.touch()  # nobody takes its place before this is gone
     os.kill(victim, signal.SIGKILL)
 
     until_blocking(lambda: answer(port)[0] == 503)
+    held.unlink()
     _, body = until_blocking(lambda: (found := answer(port))[0] == 200 and found)
     assert body["restarts"] == 1
     assert victim not in {each["pid"] for each in body["children"]}
