@@ -29,7 +29,7 @@ def test_the_command_serves_until_it_is_told_to_stop(
     try:
         assert process.stdout is not None
         address = re.findall(r"http://\S+", process.stdout.readline())[0]
-        found = Scraped(httpx.get(address, trust_env=False).text)
+        found = Scraped(httpx.get(address, trust_env=False, timeout=60).text)
         process.send_signal(stop)
         _, errors = process.communicate(timeout=60)
     finally:
