@@ -139,6 +139,7 @@ def mutant(name: str, old: str, new: str) -> Script:
     return Script(name, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), (text,))
 
 
+@pytest.mark.timeout(900)  # it asks until it is noticed, at some runs a second
 @pytest.mark.parametrize("change", MUTANTS.values(), ids=MUTANTS)
 def test_a_wrong_script_is_noticed(
     runner: SyncRunner, redis_server: RedisServer, change: tuple[str, str, str], request: pytest.FixtureRequest

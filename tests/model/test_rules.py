@@ -49,6 +49,7 @@ LIMIT_MUTANTS = {
 }
 
 
+@pytest.mark.timeout(900)  # it asks until it is noticed, at some runs a second
 @pytest.mark.parametrize("change", LIMIT_MUTANTS.values(), ids=LIMIT_MUTANTS)
 def test_a_wrong_limit_is_noticed(
     runner: SyncRunner,
@@ -94,6 +95,7 @@ FLOW_MUTANTS = {
 }
 
 
+@pytest.mark.timeout(900)  # it asks until it is noticed, at some runs a second
 @pytest.mark.parametrize("change", FLOW_MUTANTS.values(), ids=FLOW_MUTANTS)
 def test_a_wrong_workflow_is_noticed(
     runner: SyncRunner,
@@ -124,6 +126,7 @@ URGENT_MUTANTS = {
 }
 
 
+@pytest.mark.timeout(900)  # it asks until it is noticed, at some runs a second
 @pytest.mark.parametrize("change", URGENT_MUTANTS.values(), ids=URGENT_MUTANTS)
 def test_a_wrong_order_is_noticed(
     runner: SyncRunner, redis_server: RedisServer, change: tuple[str, str, str], request: pytest.FixtureRequest

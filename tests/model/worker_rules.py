@@ -158,12 +158,39 @@ class WorkerRules(Asking):
         if expected:
             self.calls[name, owner] = (call, expected, self.model.now_s)
 
-    @rule(name=queues, worker=workers, new=st.sets(ids, min_size=2, max_size=5), limit=st.integers(1, 3))
-    def take_turns(self, name: str, worker: int, new: set[str], limit: int) -> None:
-        """As a worker of quick tasks does: most that is enqueued otherwise needs more than to be deleted."""
+    @rule(
+        name=queues,
+        worker=workers,
+        new=st.sets(ids, min_size=2, max_size=5),
+        limit=st.integers(1, 3),
+        is_lost=st.booleans(),
+    )
+    def take_turns(self, name: str, worker: int, new: set[str], limit: int, is_lost: bool) -> None:
+        """As a worker of quick tasks does: most that is enqueued otherwise needs more than to be deleted.
+
+        Where the answer is lost, it asks for what it was handed.
+        """
         self.enqueue(name, [(each, "", "", "") for each in sorted(new)])
         self.dequeue(name, worker, limit, was_woken=False)
         self.settle_and_dequeue(name, worker, limit, limit)
+        if is_lost:
+            self.repeat_the_dequeue(name, worker)
+
+    @rule(name=queues, worker=workers, new=st.sets(ids, min_size=1, max_size=3))
+    def take_a_turn_with_what_another_has_now(self, name: str, worker: int, new: set[str]) -> None:
+        """Tasks that need no more than to be deleted went back and on to another; who had them settles them."""
+        self.enqueue(name, [(each, "", "", "") for each in sorted(new)])
+        self.dequeue(name, worker, 3, was_woken=False)
+        held = self.run_by(name, worker)
+        if held:
+            self.settle(name, worker, [(number, Outcome.REQUEUE, 1) for number in range(len(held))])
+        self.dequeue(name, (worker + 1) % 3, 3, was_woken=False)
+        lost = [each for each in held if each in self.run_by_anybody(name)]
+        if lost:
+            keys, _ = self.here(name)
+            owner, now_ns = self.tokens[worker], self.model.now_ns
+            asked = ops.dequeue(keys, owner=owner, call=self.next(), limit=1, lease_s=LEASE_S, now_ns=now_ns)
+            assert self.ask(ops.settle_and_dequeue(lost[-1:], asked)) is None
 
     @precondition(lambda self: self.calls and self.leases)
     @rule(name=queues, worker=workers, earlier=st.booleans())
