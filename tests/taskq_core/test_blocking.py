@@ -1,4 +1,4 @@
-"""The threads of a worker's event loop, for what coroutines call with `asyncio.to_thread`."""
+"""Threads for blocking calls of coroutines."""
 
 import threading
 import time
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from taskq_core.worker.process import LoopThreads
+from taskq_core.blocking import DaemonThreads
 
 
 @pytest.fixture
-def threads() -> Iterator[LoopThreads]:
-    threads = LoopThreads()
+def threads() -> Iterator[DaemonThreads]:
+    threads = DaemonThreads()
     yield threads
     threads.shutdown()
 
@@ -20,13 +20,13 @@ def divide(number: int, *, by: int) -> float:
     return number / by
 
 
-def test_what_a_function_returns_and_raises(threads: LoopThreads) -> None:
+def test_what_a_function_returns_and_raises(threads: DaemonThreads) -> None:
     assert threads.submit(divide, 6, by=3).result(30) == 2
     with pytest.raises(ZeroDivisionError):
         threads.submit(divide, 6, by=0).result(30)
 
 
-def test_calls_beyond_the_threads_wait_and_are_all_made(threads: LoopThreads) -> None:
+def test_calls_beyond_the_threads_wait_and_are_all_made(threads: DaemonThreads) -> None:
     most = threads._max_workers
     gate, begun = threading.Event(), threading.Semaphore(0)
 
@@ -47,7 +47,7 @@ def test_calls_beyond_the_threads_wait_and_are_all_made(threads: LoopThreads) ->
     assert all(is_daemon for _, _, is_daemon in results)
 
 
-def test_a_thread_that_is_free_takes_the_next_call(threads: LoopThreads) -> None:
+def test_a_thread_that_is_free_takes_the_next_call(threads: DaemonThreads) -> None:
     names = set()
     for _ in range(50):
         names.add(threads.submit(lambda: threading.current_thread().name).result(30))
@@ -56,7 +56,7 @@ def test_a_thread_that_is_free_takes_the_next_call(threads: LoopThreads) -> None
     assert len(names) <= 2  # one may be on its way back still
 
 
-def test_a_call_that_hangs_holds_up_no_other(threads: LoopThreads) -> None:
+def test_a_call_that_hangs_holds_up_no_other(threads: DaemonThreads) -> None:
     gate = threading.Event()
     hanging = threads.submit(gate.wait, 30)
 
@@ -65,7 +65,7 @@ def test_a_call_that_hangs_holds_up_no_other(threads: LoopThreads) -> None:
     assert hanging.result(30)
 
 
-def test_a_call_that_was_cancelled_before_it_began_is_not_made(threads: LoopThreads) -> None:
+def test_a_call_that_was_cancelled_before_it_began_is_not_made(threads: DaemonThreads) -> None:
     gate = threading.Event()
     holding = [threads.submit(gate.wait, 30) for _ in range(threads._max_workers)]
     made: list[int] = []
@@ -78,7 +78,7 @@ def test_a_call_that_was_cancelled_before_it_began_is_not_made(threads: LoopThre
     assert made == [2]
 
 
-def test_at_the_end_it_waits_for_what_is_called_but_not_for_ever(threads: LoopThreads) -> None:
+def test_at_the_end_it_waits_for_what_is_called_but_not_for_ever(threads: DaemonThreads) -> None:
     gate = threading.Event()
     hanging = threads.submit(gate.wait, 30)
     threads.wait(0.01)
@@ -91,7 +91,7 @@ def test_at_the_end_it_waits_for_what_is_called_but_not_for_ever(threads: LoopTh
     assert ended.done()
 
 
-def test_after_the_end_it_takes_no_more(threads: LoopThreads) -> None:
+def test_after_the_end_it_takes_no_more(threads: DaemonThreads) -> None:
     threads.submit(divide, 4, by=2).result(30)
     threads.shutdown()
 
@@ -100,7 +100,7 @@ def test_after_the_end_it_takes_no_more(threads: LoopThreads) -> None:
 
 
 def test_where_the_system_has_no_thread_the_caller_is_told(
-    threads: LoopThreads, monkeypatch: pytest.MonkeyPatch
+    threads: DaemonThreads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unless there is one already, which takes the call."""
     with monkeypatch.context() as patch:
