@@ -12,14 +12,17 @@ T = TypeVar("T")
 
 
 class DaemonThreads(ThreadPoolExecutor):
-    """Threads for what coroutines call with `asyncio.to_thread`. Python does not wait for them when the process ends.
+    """Threads for what coroutines wait for, as with `asyncio.to_thread`. Python does not wait for them when it ends.
 
     It does for those of the class that this one derives from, because an event loop takes no other: one call that hangs
     would keep the process from ending, while another worker runs its task. Nothing else of that class is used.
+
+    Args:
+        max_workers: Most threads, each started when a call finds none free; the default is that of the class above.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, max_workers: int | None = None) -> None:
+        super().__init__(max_workers)
         self._calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._idle = threading.Semaphore(0)

@@ -5,23 +5,28 @@ or broken are closed, as around a request. When a timeout ended it, its connecti
 knows in the middle of which exchange they were.
 
 Each coroutine has a thread of its own for its ORM calls (asgiref's `ThreadSensitiveContext`), so that coroutines do not
-queue up for one connection. Its connections are closed at its end: a worker needs as many as its concurrency.
+queue up for one connection. Its connections are closed at its end: a worker needs as many as its concurrency. A query
+that hangs does not hold up the end of a worker, which gives its task back: the thread ends with the process.
 """
 
 import asyncio
 import contextlib
 import functools
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from concurrent.futures import Executor, Future
+from typing import Any, ParamSpec, TypeVar, cast
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.db import close_old_connections, connections, reset_queries
 
+from taskq_core.blocking import DaemonThreads
 from taskq_core.context import TaskContext
 from taskq_core.errors import TaskInterrupted, TaskPaused
 from taskq_core.functions import is_coroutine_function
 from taskq_core.middleware import Middleware
 
+P = ParamSpec("P")
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -50,11 +55,38 @@ class DatabaseMiddleware(Middleware):
     async def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
         """Run a coroutine with a thread, and so with connections, of its own."""
         async with ThreadSensitiveContext() as own:
+            thread = _OwnThread()
+            SyncToAsync.context_to_thread_executor[own] = thread
             try:
                 return await call()
             finally:
-                if own in SyncToAsync.context_to_thread_executor:  # otherwise it never touched blocking code
+                if thread.is_used:
                     await _finish(sync_to_async(connections.close_all, thread_sensitive=True)())
+                SyncToAsync.context_to_thread_executor.pop(own, None)  # asgiref would wait for its end
+                thread.shutdown(wait=False)
+
+
+class _OwnThread(Executor):
+    """The thread of one coroutine's blocking calls, started at the first of them."""
+
+    def __init__(self) -> None:
+        self._threads: DaemonThreads | None = None
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything was called."""
+        return self._threads is not None
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call a function after those before it."""
+        if self._threads is None:
+            self._threads = DaemonThreads(1)
+        return self._threads.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls. The thread ends behind the last."""
+        if self._threads is not None:
+            self._threads.shutdown(wait, cancel_futures=cancel_futures)
 
 
 _NO_TASK = TaskContext(id="local", name="", queue="", max_retry=0, local=True)

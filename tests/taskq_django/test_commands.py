@@ -20,6 +20,7 @@ from django.db import transaction
 
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
+from taskq_core.wire import Keys
 from taskq_core.worker import worker
 from taskq_django import task
 from tests.redis_server import RedisServer
@@ -260,6 +261,39 @@ from taskq_django import task
 def isolated() -> list[int]:
     return [os.getpid(), os.getppid(), apps.ready]
 """
+
+
+HANGING = """
+import time
+from asgiref.sync import sync_to_async
+from taskq_django import task
+
+@task(name="kiosk:hanging")
+async def hanging() -> None:
+    await sync_to_async(hang)()
+
+def hang() -> None:
+    print("hangs", flush=True)
+    time.sleep(3600)
+"""
+
+
+@pytest.mark.slow
+def test_blocking_code_that_a_coroutine_waits_for_does_not_hold_up_the_exit(
+    project: Project, redis: RedisServer
+) -> None:
+    """A query without an answer, for one: Python would wait for its thread, while another worker has the task."""
+    project.configure("TASKQ |= {'SHUTDOWN_GRACE': 0.1}\n")
+    project.tasks.write_text(HANGING)
+    app = TaskQ(redis.unix_url)
+    with project.worker() as process:
+        handle = app.remote("kiosk:hanging").delay()
+        read_until(process, "hangs")
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(60) == 0
+        assert redis.client.hget(Keys().queue("default").task(handle.id), "state") == b"pending"
+    app.close()
 
 
 @pytest.mark.slow

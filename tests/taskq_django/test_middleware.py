@@ -111,6 +111,17 @@ async def test_a_cancelled_coroutine_waits_for_its_query_and_closes() -> None:
     assert seen[0].connection is None
 
 
+async def test_the_thread_of_a_coroutine_ends_with_it_and_holds_up_no_process() -> None:
+    async def use() -> list[threading.Thread]:
+        return [await sync_to_async(threading.current_thread)() for _ in range(3)]
+
+    (thread,) = set(await DatabaseMiddleware().aaround(CONTEXT, use))  # type: ignore[call-overload]  # what use returns
+
+    assert thread.daemon
+    await asyncio.to_thread(thread.join, 30)
+    assert not thread.is_alive()
+
+
 async def test_a_coroutine_without_blocking_code_starts_no_thread() -> None:
     before = set(threading.enumerate())
 
