@@ -191,7 +191,7 @@ def test_a_worker_that_is_killed_while_it_cancels_leaves_the_task_to_be_recovere
     first.signal(signal.SIGKILL)
     first.wait()
     lapse(redis_server, queue)
-    start_process()
+    start_process(**LONG_LEASE)
     until_blocking(lambda: marks(redis_server, "work").count("started 2") == 1)
 
     assert state_of(redis_server, queue, handle.id) == "active"

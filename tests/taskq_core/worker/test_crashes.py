@@ -119,7 +119,7 @@ def test_a_recoverer_stopped_between_listing_and_moving_moves_nothing(
     listed: Any = redis_server.client.zscore(queue.lease, handle.id)
     if meanwhile == "another took it":
         owner.signal(signal.SIGKILL)
-        start_process()
+        start_process(**LONG_LEASE)
         until_blocking(lambda: marks(redis_server, "a") == ["started 1", "started 2"])
     else:
         owner.signal(signal.SIGCONT)
@@ -162,7 +162,8 @@ def test_a_rolling_deploy_under_load_runs_each_task_once(
     load: Load, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """Workers are replaced one after the other, five times; tasks go on ending all the while."""
-    workers = [start_process(concurrency=2) for _ in range(2)]
+    config: dict[str, Any] = {**LONG_LEASE, "concurrency": 2}
+    workers = [start_process(**config) for _ in range(2)]
     for _ in range(5):
         load.fill(2000)  # more than one worker ends before its neighbour has been replaced, however long that takes
         before = load.completed_count
@@ -170,7 +171,7 @@ def test_a_rolling_deploy_under_load_runs_each_task_once(
         old.signal(signal.SIGTERM)
         assert old.wait() == 0
         between = load.completed_count
-        workers.append(start_process(concurrency=2))
+        workers.append(start_process(**config))
         assert before < between < load.completed_count
     for worker in workers:
         worker.signal(signal.SIGTERM)

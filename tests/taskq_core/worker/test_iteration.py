@@ -65,13 +65,13 @@ def test_five_deploys_under_load_repeat_no_item(
         for name in names
     ]
     load = [app.remote("quick").delay(name="load") for _ in range(200)]
-    process = start_process(concurrency=6)
+    process = start_process(concurrency=6, **LONG_LEASE)
     for deploy in range(5):
         until_blocking(
             lambda deploy=deploy: all(len(items_of(redis_server, name)) > 10 * (deploy + 1) for name in names)
         )
         process.signal(signal.SIGTERM)
-        following = start_process(concurrency=6)
+        following = start_process(concurrency=6, **LONG_LEASE)
         assert process.wait() == 0, process.said
         process = following
         load += [app.remote("quick").delay(name="load") for _ in range(200)]

@@ -187,7 +187,7 @@ def test_a_frozen_worker_neither_loses_nor_frees_the_lock(
     handle = task.delay(name="u", until="go")
     until_blocking(lambda: marks(redis_server, "u") == ["started 1"])
     frozen.signal(signal.SIGSTOP)
-    start_process(concurrency=1)
+    start_process(concurrency=1, **LONG_LEASE)
     until_blocking(lambda: marks(redis_server, "u") == ["started 1", "started 2"])
 
     frozen.signal(signal.SIGCONT)
