@@ -35,6 +35,10 @@ SHRUNK: dict[str, Any] = {
 }
 """Times of a worker in tests; a lost task is back after at most four seconds instead of a minute."""
 
+LEASE_S = 10
+"""Seconds of a lease of workers on the test's loop, which stands still when the machine is busy. Where one is to end,
+or to be extended for want of time, a test says so."""
+
 LONG_LEASE: dict[str, Any] = {"lease": 30, "heartbeat": 0.5}
 """Of workers that are killed: no slow machine ends a lease before that, and afterwards `lapse` does."""
 
@@ -118,7 +122,7 @@ class Runner:
         self, *, app: TaskQ | None = None, listener: WorkerListener | None = None, **config: Any
     ) -> Worker:
         """Start a worker and return it once it fetches."""
-        worker = Worker(app or self.app, WorkerConfig(**{**SHRUNK, **config}), listener=listener)
+        worker = Worker(app or self.app, WorkerConfig(**{**SHRUNK, "lease": LEASE_S, **config}), listener=listener)
         running = asyncio.create_task(worker.arun())
         self.running.append((worker, running))
         await until(lambda: worker.status != "new" or running.done(), "the worker starts")

@@ -137,7 +137,7 @@ async def test_a_queue_that_cannot_be_kept_costs_no_other_its_leases(
         await release.wait()
 
     ends = Ends()
-    await start(queues={"bad": 1, "good": 1}, listener=ends, concurrency=4)
+    await start(queues={"bad": 1, "good": 1}, listener=ends, concurrency=4, lease=2)
     bad, good = app.runtime.keys.queue("bad"), app.runtime.keys.queue("good")
     lost = await hold.using(queue="bad").adelay()
     await until(lambda: lost.id in ends.started_ids)  # so that its queue is the first to be kept
@@ -333,7 +333,7 @@ async def test_a_short_freeze_of_redis_is_not_noticed(start: Runner) -> None:
             return "ran"
 
         ends = Ends()
-        worker = await start(app=frozen, listener=ends, lease_grace=60)
+        worker = await start(app=frozen, listener=ends, lease=2, lease_grace=60)
         handle = await work.adelay()
         await until(lambda: worker.running_count == 1)
         server.pause()
@@ -363,7 +363,7 @@ async def test_leases_are_extended_in_batches(
 
     other = app.runtime.keys.queue("other")
     ends = Ends()
-    worker = await start(queues={"default": 1, "other": 1}, concurrency=700, listener=ends)
+    worker = await start(queues={"default": 1, "other": 1}, concurrency=700, listener=ends, lease=2)
     await app.async_client.enqueue_many(hold.using(queue=("default", "other")[number % 2]).s() for number in range(600))
     await until(lambda: worker.running_count == 600)
     now = int(redis_server.client.time()[0])

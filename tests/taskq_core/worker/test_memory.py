@@ -33,7 +33,7 @@ async def test_memory_that_is_full_for_longer_than_a_lease_costs_no_second_run(s
             runs[number] += 1
             await release.wait()
 
-        await start(app=app, concurrency=4)
+        await start(app=app, concurrency=4, lease=2)
         for number in range(20):
             await work.adelay(number)
         await until(lambda: len(runs) == 4)

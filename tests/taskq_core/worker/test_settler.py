@@ -303,7 +303,7 @@ async def test_over_maxmemory_running_tasks_finish_and_the_queue_drains(
         def fail() -> None:
             raise ValueError("x")
 
-        worker = await start(app=full, concurrency=3)
+        worker = await start(app=full, concurrency=3, lease=2)
         handles = [await work.adelay(number) for number in range(12)]
         failing = await fail.adelay()
         await until(lambda: worker.running_count == 3)
