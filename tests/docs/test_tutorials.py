@@ -23,7 +23,7 @@ from taskq_core.wire import Keys, build_message, decode_message, encode_message
 from tests.redis_server import RedisServer, free_port
 from tests.test_docs import ROOT, Terminal, blocks, environment, matches, terminals
 
-pytestmark = [pytest.mark.redis, pytest.mark.slow]
+pytestmark = [pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(600)]
 GO_ID = "2b1c9c2e-6f0b-4f7e-9d53-3f0f5c7c2f4a"
 PATIENCE_S = 60
 _FILE = re.compile(r"# (?P<name>[\w/]+\.py)\n")

@@ -16,10 +16,10 @@ from xml.etree import ElementTree
 import httpx
 import pytest
 
-pytestmark = [pytest.mark.redis, pytest.mark.slow]
+TIMEOUT_S = 240
+pytestmark = [pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(2 * TIMEOUT_S)]
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_S = 240
 IMAGE_SPANS = {
     "image:resize": ["image.open", "image.resize", "image.store"],
     "image:watermark": ["image.open", "image.watermark", "image.store"],
