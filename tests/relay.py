@@ -153,7 +153,7 @@ class Relay:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     def _call(self, change: Callable[[], None]) -> None:
         async def call() -> None:

@@ -81,7 +81,7 @@ async def test_who_waits_for_an_archived_task_is_told(app: TaskQ, ask: Ask, enqu
     await ask("archive_task", "default", handle.id)
 
     with pytest.raises(Exception, match="archived"):
-        await handle.aresult(timeout=10)
+        await handle.aresult(timeout=60)
 
 
 async def test_a_deleted_task_is_gone_with_its_lock(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:

@@ -83,7 +83,7 @@ async def test_a_step_waits_for_a_long_one_and_what_fails_stops_the_rest(
     gate.set()
 
     with pytest.raises(WorkflowFailedError, match="step 'bad' failed: ValueError: 2"):
-        await handle.aresult(timeout=10)
+        await handle.aresult(timeout=60)
     assert ends.started_ids == [f"{handle.id}.slow", f"{handle.id}.bad"]
     assert (await astates(handle))["never"] is StepState.SKIPPED
 
@@ -100,8 +100,8 @@ async def test_who_waits_is_woken_at_the_end(app: TaskQ, start: Runner) -> None:
     await start(queues=TWO)
     handle = await (group(add.s(each).using(queue="other") for each in range(300)) | total.s() | add.s(1)).adelay()
 
-    assert await handle.aresult(timeout=20) == sum(range(300)) + 1
-    assert await asyncio.to_thread(handle.result, 20) == sum(range(300)) + 1
+    assert await handle.aresult(timeout=60) == sum(range(300)) + 1
+    assert await asyncio.to_thread(handle.result, 60) == sum(range(300)) + 1
 
 
 async def test_cancelling_tells_who_runs_a_step(app: TaskQ, start: Runner) -> None:
@@ -142,7 +142,7 @@ def test_a_worker_killed_at_a_step_of_a_chain(
     lapse(redis_server, queue)
     start_process(concurrency=1)
 
-    assert handle.result(20) == "done"
+    assert handle.result(60) == "done"
     assert marks(redis_server, "a") == {"dequeued": ["ran"], "settled": ["ran"]}.get(step, ["ran", "ran"])
     assert (marks(redis_server, "b"), marks(redis_server, "c")) == (["ran"], ["ran"])
 
@@ -176,7 +176,7 @@ def test_a_worker_killed_between_two_queues(
     assert dying.wait() == -signal.SIGKILL
     start_process(concurrency=1, queues=TWO)
 
-    assert handle.result(20) == "done"
+    assert handle.result(60) == "done"
     ran = {name: len(marks(redis_server, name)) for name in "abcd"}
     if step == "before:forget_notes":
         assert ran.pop("c") in (1, 2)
@@ -199,14 +199,14 @@ def test_a_carrier_that_stood_still_changes_nothing_when_it_goes_on(
     handle = (quick.si(name="a") | there.si(name="b") | quick.si(name="c")).delay()
     frozen.wait_until_stopped()
     start_process(concurrency=1, queues=TWO)
-    assert handle.result(20) == "done"
+    assert handle.result(60) == "done"
 
     frozen.signal(signal.SIGCONT)
 
     last = (quick.si(name="last") | there.si(name="last")).delay()  # it has gone on once this is done
     frozen.signal(signal.SIGTERM)
     frozen.wait()
-    assert last.result(20) == "done"
+    assert last.result(60) == "done"
     ran = {name: len(marks(redis_server, name)) for name in "abc"}
     if step == "before:forget_notes":
         assert ran.pop("c") in (1, 2)
@@ -242,7 +242,7 @@ def test_workers_killed_at_any_moment_lose_no_workflow(
         workers.append(start_process(concurrency=4, queues=TWO))
 
     for handle in handles:
-        handle.result(30)
+        handle.result(60)
     runs = marks(redis_server, "x")
     assert len(set(runs)) == 40 * 5
     assert len(runs) - len(set(runs)) <= kills * 4, "a kill made more run again than the worker had slots"
@@ -307,7 +307,7 @@ async def test_a_step_that_go_ran_is_noticed(app: TaskQ, redis_server: RedisServ
 
     end_as_go_does(redis_server, go_queue, task_id, "completed", b"9")
 
-    assert await handle.aresult(timeout=10) == 9
+    assert await handle.aresult(timeout=60) == 9
     assert seen == [9]
     assert not redis_server.client.exists(go_queue.task(task_id)), "what keeps no result is deleted once it is told"
 
@@ -327,7 +327,7 @@ async def test_go_alone_serves_the_queue_of_a_step(app: TaskQ, start: Runner, re
 
     end_as_go_does(redis_server, go, take_as_go_does(redis_server, go), "completed", b"9")
 
-    assert await handle.aresult(timeout=10) == 10
+    assert await handle.aresult(timeout=60) == 10
 
 
 async def test_a_step_that_go_archived_is_noticed(app: TaskQ, redis_server: RedisServer, go_queue: QueueKeys) -> None:
@@ -337,7 +337,7 @@ async def test_a_step_that_go_archived_is_noticed(app: TaskQ, redis_server: Redi
     end_as_go_does(redis_server, go_queue, task_id, "archived")
 
     with pytest.raises(WorkflowFailedError, match="no way"):
-        await handle.aresult(timeout=10)
+        await handle.aresult(timeout=60)
 
 
 async def test_a_step_that_was_deleted_is_noticed(app: TaskQ, go_queue: QueueKeys) -> None:
@@ -346,7 +346,7 @@ async def test_a_step_that_was_deleted_is_noticed(app: TaskQ, go_queue: QueueKey
     await asyncio.to_thread(Inspector(app).delete_task, "go", f"{handle.id}.resize")
 
     with pytest.raises(WorkflowFailedError, match="the task was deleted"):
-        await handle.aresult(timeout=10)
+        await handle.aresult(timeout=60)
 
 
 HOMES = {"home": "default", "elsewhere": "other"}
@@ -381,11 +381,11 @@ async def test_a_step_that_was_moved_to_where_go_alone_looks_is_noticed(
         end_as_go_does(redis_server, go, take_as_go_does(redis_server, go), fate, b"9")
 
     if fate == "completed":
-        assert await handle.aresult(timeout=20) == 10
+        assert await handle.aresult(timeout=60) == 10
     else:
         problem = "no way" if fate == "archived" else "the task was deleted"
         with pytest.raises(WorkflowFailedError, match=problem):
-            await handle.aresult(timeout=20)
+            await handle.aresult(timeout=60)
 
 
 @pytest.mark.parametrize("first", ["move", "cancel"])
@@ -434,7 +434,7 @@ async def test_a_step_that_went_with_its_queue_has_failed(app: TaskQ, start: Run
     assert await asyncio.to_thread(Inspector(app).remove_queue, "gone", force=True) == 1
 
     with pytest.raises(WorkflowFailedError, match="the task was deleted"):
-        await handle.aresult(timeout=10)
+        await handle.aresult(timeout=60)
     # What was told is forgotten last.
     await until(lambda: not redis_server.client.keys("*{gone}*wf-notes"), "nothing is left")
     assert redis_server.client.keys("*{gone}*wf-steps") == []
@@ -497,7 +497,7 @@ async def test_members_that_cannot_be_made_fail_the_group(
     (row,) = rows
     handle = app.workflow(row.id)
     with pytest.raises(WorkflowFailedError, match=f"whoever added members failed: {raised.type.__name__}"):
-        await handle.aresult(timeout=10)
+        await handle.aresult(timeout=60)
     steps = (await handle.agraph()).steps
     assert [each.state for each in steps] == [StepState.FAILED, StepState.SKIPPED]
     assert (steps[0].members, steps[0].succeeded, steps[0].failed) == (201, 200, 1)
@@ -550,7 +550,7 @@ async def test_a_client_that_went_silent_fails_the_group(
     await start(carry_every=0.1)
 
     with pytest.raises(WorkflowFailedError, match="went silent"):
-        await handle.aresult(timeout=10)
+        await handle.aresult(timeout=60)
 
 
 async def test_a_workflow_is_deleted_after_its_time(
@@ -562,7 +562,7 @@ async def test_a_workflow_is_deleted_after_its_time(
 
     handle = await group(member.s(each) for each in range(3)).kept(1).adelay()
     worker = await start(clean_every=3600)
-    assert await handle.aresult(timeout=10) == [0, 1, 2]
+    assert await handle.aresult(timeout=60) == [0, 1, 2]
     await start.stop(worker)
 
     await start(clean_every=0.2)  # only now, so that it is there for whoever is slow to ask
@@ -679,5 +679,5 @@ async def test_limits_hold_for_steps(app: TaskQ, start: Runner) -> None:
     ]
 
     for handle in handles:
-        assert await handle.aresult(timeout=20) == list(range(10))
+        assert await handle.aresult(timeout=60) == list(range(10))
     assert most[0] == 2
