@@ -26,7 +26,7 @@ def _enqueueing_beside_a_loop() -> Iterator[None]:
 @pytest.fixture
 async def taskq(redis_server: RedisServer) -> AsyncIterator[TaskQ]:
     """A queue application on the test's server."""
-    app = TaskQ(redis_server.unix_url)
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     yield app
     await app.aclose()
 

@@ -17,6 +17,8 @@ from taskq_core.cli.terminal.look import Look
 from taskq_core.cli.terminal.table import Records
 
 PATIENCE_S = 30.0
+_HOPS = 12
+"""Messages that lead from one to the next: a key goes up from a button to the dashboard, and so does what it does."""
 
 
 class Person:
@@ -67,8 +69,16 @@ class Person:
         return [[str(cell) for cell in table.get_row_at(number)] for number in range(table.row_count)]
 
     async def press(self, *keys: str) -> None:
-        """Press keys."""
-        await self.pilot.press(*keys)
+        """Press keys, each once the one before has done what it does."""
+        for key in keys:
+            await self.pilot.press(key)
+            await self._settle()
+
+    async def click(self, selector: str, offset: tuple[int, int] = (0, 0)) -> None:
+        """Click into a part of the screen."""
+        await self._settle()
+        await self.pilot.click(selector, offset=offset)
+        await self._settle()
 
     async def types(self, text: str) -> None:
         """Type a text into the field that is open, in place of what is there, and press Enter."""
@@ -93,6 +103,18 @@ class Person:
         while not is_so():
             assert monotonic() < deadline, what() if what else self.text
             await self.pilot.pause(0.02)
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Wait until what was going on in the dashboard has come to rest, but for what it asks of Redis.
+
+        The pilot takes a process for idle that was given no time to run for 20 ms, as happens on a busy machine.
+        """
+        for _ in range(_HOPS):
+            if self.app._exit:
+                return
+            await self.pilot._wait_for_screen()
+        await self.app.animator.wait_until_complete()
 
 
 def _lines(screen: Screen[Any]) -> list[str]:

@@ -142,7 +142,7 @@ async def test_enter_and_a_click_show_its_tasks(opened: Open, enqueued: Put) -> 
         await person.sees("queue mail", "a1")
         await person.press("escape")
         await person.sees("1 queue, by name")
-        await person.pilot.click("#table", offset=(3, 1))
+        await person.click("#table", offset=(3, 1))
         await person.sees("queue mail", "a1")
 
 

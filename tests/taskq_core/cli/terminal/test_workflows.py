@@ -49,7 +49,7 @@ async def test_they_are_chosen_by_state_and_found_by_a_text(opened: Open) -> Non
         await person.press("right", "right")
         await person.until(lambda: look.state is WorkflowState.SUCCEEDED)
         await person.sees("No workflow that was read fits.")
-        await person.pilot.click("#chip-0")
+        await person.click("#chip-0")
         await person.sees("order-48217")
         await person.press("slash")
         await person.types("nothing")
