@@ -17,7 +17,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def app(redis_server: RedisServer) -> Iterator[TaskQ]:
     """An application on the test's server."""
-    app = TaskQ(redis_server.unix_url)
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     yield app
     app.close()
 
@@ -26,6 +26,7 @@ def app(redis_server: RedisServer) -> Iterator[TaskQ]:
 def run(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command line against the test's server; it has to end with the status given, with any if that is None."""
     monkeypatch.setenv("TASKQ_URL", redis_server.unix_url)
+    monkeypatch.setenv("TASKQ_ENQUEUE_TIMEOUT", "30")  # it is there, and takes its time on a busy machine
 
     def run(*words: str, status: int | None = 0, stdin: str | None = None) -> Result:
         result = CliRunner().invoke(root, words, input=stdin, prog_name="taskq")

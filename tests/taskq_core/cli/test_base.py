@@ -181,7 +181,7 @@ def test_an_unknown_queue_is_told_with_the_nearest(run: Run, app: Any) -> None:
 def process(*words: str, url: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         (sys.executable, "-m", "taskq_core", *words),
-        env=os.environ | {"TASKQ_URL": url},
+        env=os.environ | {"TASKQ_URL": url, "TASKQ_ENQUEUE_TIMEOUT": "30"},
         capture_output=True,
         text=True,
         timeout=60,

@@ -98,7 +98,7 @@ def test_an_unreachable_broker_ends_with_status_1(shop: str, monkeypatch: pytest
 @pytest.mark.redis
 def test_a_burst_runs_what_is_there_and_ends_with_status_0(shop: str, redis_server: RedisServer) -> None:
     (Path.cwd() / f"{shop}.py").write_text(SHOP.format(url=redis_server.unix_url))
-    app = TaskQ(redis_server.unix_url)  # the command closes the one that it loads
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)  # the command closes the one that it loads
     handle = app.remote("shop:greet", retention=600).delay(name="Ada")
     stdout = io.StringIO()
 
@@ -120,7 +120,7 @@ def test_the_log_goes_to_standard_error_from_the_level_asked_for(
 ) -> None:
     """One task is archived, one retried, and one logs a detail itself."""
     (Path.cwd() / f"{shop}.py").write_text(SHOP.format(url=redis_server.unix_url))
-    app = TaskQ(redis_server.unix_url)
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     for task in (app.remote("nobody's", max_retry=0), app.remote("nobody's", max_retry=1)):
         task.delay()
     app.remote("shop:greet").delay(name="Ada")

@@ -130,7 +130,7 @@ def test_a_worker_starts_anew_after_running_tasks_have_finished(tmp_path: Path, 
 
 @contextmanager
 def queue_application(server: RedisServer) -> Iterator[TaskQ]:
-    app = TaskQ(server.unix_url)
+    app = TaskQ(server.unix_url, enqueue_timeout=30)
     try:
         yield app
     finally:

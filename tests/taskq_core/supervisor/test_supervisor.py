@@ -142,7 +142,7 @@ def run(redis_server: RedisServer) -> Iterator[Any]:
 
 @pytest.fixture
 def app(redis_server: RedisServer) -> Iterator[TaskQ]:
-    app = TaskQ(redis_server.url, defaults={"retention": 600, "max_retry": 3})
+    app = TaskQ(redis_server.url, defaults={"retention": 600, "max_retry": 3}, enqueue_timeout=30)
     yield app
     app.close()
 

@@ -23,7 +23,7 @@ def app(request: pytest.FixtureRequest) -> Iterator[TaskQ]:
             yield app
     else:
         server: RedisServer = request.getfixturevalue("redis_server")
-        app = TaskQ(server.unix_url, defaults={"retention": 60})
+        app = TaskQ(server.unix_url, defaults={"retention": 60}, enqueue_timeout=30)
         yield app
     app.close()
 
