@@ -15,7 +15,7 @@ from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connections, transaction
 
 from taskq_core.periodic import EntryRuns, Firing, FiringOutcome
-from taskq_core.scheduler import Scheduler, SchedulerConfig, SchedulerListener
+from taskq_core.scheduler import Scheduler, SchedulerConfig, SchedulerListener, follower
 from taskq_django import task, taskq
 from taskq_django.models import PeriodicTask
 from taskq_django.schedule_table import DatabaseSchedule
@@ -98,9 +98,10 @@ class Running(SchedulerListener):
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table is looked at many times a second."""
+    """The table is looked at many times a second, and told of the last runs however long that takes."""
     (table,) = taskq.timetable.tables
     monkeypatch.setattr(table, "every_s", 0.05)
+    monkeypatch.setattr(follower, "FAREWELL_S", PATIENCE_S)
 
 
 @pytest.fixture(scope="module")
