@@ -377,6 +377,8 @@ def test_a_session_that_goes_without_a_commit_is_told(
             session.execute(text("select 1"))
         enqueue_after_commit(session).enqueue(note.s(1))
 
+    gc.collect()  # what other tests have left has its say before
+    caplog.clear()
     with caplog.at_level(logging.WARNING, "taskq.fastapi"):
         forget()
         gc.collect()
