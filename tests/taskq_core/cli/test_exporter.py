@@ -22,7 +22,7 @@ def test_the_command_serves_until_it_is_told_to_stop(
 ) -> None:
     for queue in ("default", "low"):
         app.remote("plain", queue=queue).delay()
-    words = ("exporter", "--port", "0", "--max-queues", "1", "--url", redis_server.unix_url)
+    words = ("exporter", "--port", "0", "--max-queues", "1", "--timeout", "30", "--url", redis_server.unix_url)
     process = subprocess.Popen(
         (sys.executable, "-m", "taskq_core", *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

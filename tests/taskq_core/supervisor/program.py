@@ -124,15 +124,16 @@ def main(settings: dict[str, Any]) -> int:
     from taskq_core.worker import executor
 
     logging.basicConfig(level=logging.INFO, format="%(name)s %(levelname)s %(message)s")
-    shorter: tuple[tuple[Any, str, float], ...] = (
+    times: tuple[tuple[Any, str, float], ...] = (
         (executor, "STUCK_S", 1.0),
         (returns, "STUCK_S", 1.0),
         (supervisor, "DEAF_S", 3.0),
         (member_module, "REPORT_EVERY_S", 0.2),  # several before it is taken for deaf, also where much runs beside it
+        (member_module, "LOOKED_AT_S", 30.0),  # nor does one take over that was not given time to look at its queues
     )
     if "WATCHDOG" in os.environ:
-        shorter += ((member_module, "_WATCHDOG_MARGIN_S", float(os.environ["WATCHDOG"])),)
-    for module, name, value in shorter:
+        times += ((member_module, "_WATCHDOG_MARGIN_S", float(os.environ["WATCHDOG"])),)
+    for module, name, value in times:
         assert hasattr(module, name)
         setattr(module, name, value)
     config = SupervisorConfig(**settings["supervisor"])
