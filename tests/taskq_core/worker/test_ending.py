@@ -383,7 +383,7 @@ async def test_a_storm_of_timeouts_hits_only_its_own_tasks(
             raise
 
     ends = Ends()
-    worker = await start(concurrency=4, listener=ends, lease=30)  # the storm starves the keepalive too
+    worker = await start(concurrency=4, listener=ends, lease=30, heartbeat=10)  # the storm starves the keepalive too
     pool = worker._executor._threads
     # Interrupts come from a thread of their own, so that they fall anywhere in the functions and between them.
     done = threading.Event()

@@ -94,7 +94,7 @@ async def test_the_log_has_the_stack_of_the_users_code_and_no_words(
     task = app.task(name="work", max_retry=3, retry_delay=600, timeout=1 if "overruns" in function.__name__ else 60)(
         function
     )
-    await start(listener=ends)
+    await start(listener=ends, heartbeat=3)  # one that is late is told of as well
     await task.adelay()
     await until(lambda: ends.ends)
 
@@ -116,7 +116,7 @@ async def test_what_never_came_to_the_users_code_has_no_stack(
     app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
     ends = Ends()
-    await start(listener=ends)
+    await start(listener=ends, heartbeat=3)  # one that is late is told of as well
     await app.remote("unknown").adelay()
     await until(lambda: ends.ends)
 
