@@ -149,8 +149,8 @@ class Runner:
 
 @pytest.fixture
 def app(redis_server: RedisServer) -> Iterator[TaskQ]:
-    """An application whose results are kept."""
-    app = TaskQ(redis_server.url, defaults={"retention": 600, "max_retry": 3})
+    """An application whose results are kept, and that waits for a Redis which stands still."""
+    app = TaskQ(redis_server.url, defaults={"retention": 600, "max_retry": 3}, enqueue_timeout=PATIENCE_S)
     yield app
     app.close()
 

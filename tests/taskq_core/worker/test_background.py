@@ -19,7 +19,7 @@ pytestmark = pytest.mark.redis
 
 @pytest.fixture
 def app(redis_server: RedisServer) -> Any:
-    app = TaskQ(redis_server.unix_url)
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=60)
     yield app
     app.close()
 

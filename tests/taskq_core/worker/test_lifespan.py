@@ -20,7 +20,7 @@ pytestmark = pytest.mark.redis
 
 @pytest.fixture
 def app(redis_server: Any) -> Iterator[TaskQ]:
-    app = TaskQ(redis_server.unix_url)
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=60)
     yield app
     app.close()
 

@@ -39,7 +39,8 @@ pytestmark = pytest.mark.redis
 @pytest.fixture
 def app(redis_server: RedisServer) -> Any:
     """The application of `process_tasks`, on the test's server."""
-    tasks.app.configure(Settings(url=redis_server.url, defaults={"retention": 600, "max_retry": 0}))
+    defaults: Any = {"retention": 600, "max_retry": 0}
+    tasks.app.configure(Settings(url=redis_server.url, defaults=defaults, enqueue_timeout=PATIENCE_S))
     yield tasks.app
     tasks.app.close()
 

@@ -19,6 +19,7 @@ def app(redis_server: RedisServer) -> TaskQ:
         redis_server.url,
         queues={"default": 1, "few": 1},
         limits={"few": {"CONCURRENCY": 3, "WORKER_CONCURRENCY": 2}},
+        enqueue_timeout=60,
     )
 
 
