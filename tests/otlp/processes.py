@@ -26,6 +26,7 @@ class Depot:
             **{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},
             "DJANGO_SETTINGS_MODULE": "tests.otlp.settings",
             "TASKQ_URL": redis.url,
+            "TASKQ_ENQUEUE_TIMEOUT": "30",  # a request that enqueues is not to fail on a busy machine
             "PYTHONPATH": str(ROOT),
             "OTEL_EXPORTER_OTLP_ENDPOINT": url,
             "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
