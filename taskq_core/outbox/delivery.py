@@ -18,7 +18,7 @@ from taskq_core.broker.operations import (
     each_code,
 )
 from taskq_core.broker.sync import SyncRunner
-from taskq_core.errors import BrokerError, BrokerUnavailableError
+from taskq_core.errors import BrokerAuthenticationError, BrokerError, BrokerUnavailableError
 from taskq_core.ids import new_token
 from taskq_core.outbox.table import OutboxRow, OutboxTable
 from taskq_core.wire import (
@@ -102,16 +102,15 @@ class Delivery:
                 continue
             try:
                 codes = self._send(queue, batch, ends_ms)
-            except BrokerUnavailableError as error:
-                delivered.failure = error
-                is_away = True
-                if not error.may_have_happened:
-                    left += [row.receipt for row in batch]
-                # Otherwise they stay claimed: the call may yet be carried out, and a second sender that was done with
-                # them by then would have taken the receipts away.
             except BrokerError as error:
                 delivered.failure = error
-                put_off += [row.receipt for row in batch]  # a queue that refuses must not hold up the others
+                is_away = isinstance(error, BrokerUnavailableError)
+                if isinstance(error, BrokerUnavailableError | BrokerAuthenticationError) and error.may_have_happened:
+                    pass  # they stay claimed: it may yet be done, when a second sender has taken the receipts away
+                elif is_away:
+                    left += [row.receipt for row in batch]
+                else:
+                    put_off += [row.receipt for row in batch]  # a queue that refuses must not hold up the others
             else:
                 put_off += self._note(batch, codes, delivered)
         self._finish(table, claim, rows, delivered)
