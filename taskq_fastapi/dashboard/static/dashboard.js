@@ -12,6 +12,7 @@
   const RETRY_MS = 2000;
   const RETRY_MAX_MS = 60000;
   const LATE_MS = 5000;
+  const COPIED_MS = 1500;
   let source = null;
   let isPaused = false;
   let waiting = null; // contents that came while somebody was busy
@@ -58,12 +59,12 @@
       ignoreActiveValue: true,
       callbacks: {
         beforeNodeMorphed: node => !(node.localName === "form" && Array.from(node.elements).some(isChanged)),
-        // what somebody has folded out stays so, and what was just copied is marked
-        beforeAttributeUpdated: (name, node) =>
-          !(name === "open" && node.localName === "details") && !(name === "class" && node.matches("[data-copy]")),
+        // what somebody has folded out stays so
+        beforeAttributeUpdated: (name, node) => !(name === "open" && node.localName === "details"),
       },
     });
     reveal();
+    mark(); // nodes may have become those of other tasks
   };
 
   const sayAway = () => {
@@ -189,15 +190,29 @@
 
   // --- copying -----------------------------------------------------------------------------------------------------
 
+  let copied = null;
+  let copiedTimer = null;
+
   const reveal = () => {
     if (navigator.clipboard) for (const each of document.querySelectorAll("[data-copy][hidden]")) each.hidden = false;
+  };
+  const mark = () => {
+    for (const each of document.querySelectorAll("[data-copy]")) {
+      each.classList.toggle("copied", each.dataset.copy === copied);
+    }
   };
   document.addEventListener("click", async event => {
     const copy = event.target.closest("[data-copy]");
     if (!copy) return;
-    await navigator.clipboard.writeText(copy.dataset.copy);
-    copy.classList.add("copied");
-    setTimeout(() => copy.classList.remove("copied"), 1500);
+    const text = copy.dataset.copy;
+    await navigator.clipboard.writeText(text);
+    copied = text;
+    mark();
+    clearTimeout(copiedTimer);
+    copiedTimer = setTimeout(() => {
+      copied = null;
+      mark();
+    }, COPIED_MS);
   });
   reveal();
 })();

@@ -138,6 +138,13 @@ def test_a_stream_that_has_ended_and_begins_anew_is_no_trouble(
         pass
     assert page.evaluate("said") == []
 
+    monkeypatch.setattr(live, "STREAM_S", 3600.0)
+    for queue in ("default", "low"):  # one that ended at once told of one queue at most
+        taskq.remote("note").using(queue=queue).delay()
+        expect(row(page, queue, "#queues")).to_be_visible()
+    page.clock.run_for(10_000)
+    assert page.evaluate("said") == [], "it came back in time"
+
 
 def test_a_server_that_does_not_come_back_is_told(taskq: TaskQ, open_browser: OpenBrowser) -> None:
     with serving(app_of(TaskQ(taskq.settings.url), [])) as origin:
