@@ -262,7 +262,7 @@ class QueueFullError(EnqueueError):
 
 
 class EnqueueUnknownError(EnqueueError):
-    """The store did not answer in time, so the task may or may not have been enqueued.
+    """The store did not answer, or refused only a repeat, so the task may or may not have been enqueued.
 
     Enqueueing again with the same `task_id` is safe: it either succeeds or raises `TaskIdConflictError`.
     """

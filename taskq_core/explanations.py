@@ -138,7 +138,8 @@ SECTIONS: Sequence[Section] = (
                 "enqueue-unknown",
                 "EnqueueUnknownError",
                 "Redis did not answer: the task may or may not be there.",
-                "The connection broke, or time ran out, after the request was sent.",
+                "The connection broke, or time ran out, after the request was sent; perhaps its repeat was refused, as "
+                "by a new password.",
                 "Enqueue again with the same `task_id`: that either succeeds or raises `TaskIdConflictError`.",
             ),
             Explanation(

@@ -75,6 +75,8 @@ class AsyncRunner:
                 may_have_happened = error.may_have_happened = may_have_happened or error.may_have_happened
                 may_repeat = operation.repeatable
             except BrokerAuthenticationError as error:
+                if unconfirmed is not None:
+                    raise unconfirmed from error
                 if may_have_happened:  # by an attempt before this one, of which nothing was heard
                     error.may_have_happened = True
                 raise

@@ -72,7 +72,8 @@ class SyncRunner:
         Raises:
             BrokerUnavailableError: No answer; `may_have_happened` says whether it can have been carried out.
             BrokerAuthenticationError: The store refused; `may_have_happened` as above.
-            BrokerFullError, BrokerReplyError: The store refused; nothing happened.
+            BrokerFullError, BrokerReplyError: The store refused this attempt. What stores or settles tasks did nothing
+                before, either: a repeat finds its receipt first.
             BrokerReplicationError: It was done, and who had to confirm that did not.
         """
         return self._finish(operation, None, patience_s)
@@ -116,6 +117,8 @@ class SyncRunner:
                 may_have_happened = error.may_have_happened = may_have_happened or error.may_have_happened
                 may_repeat = operation.repeatable
             except BrokerAuthenticationError as error:
+                if unconfirmed is not None:
+                    raise unconfirmed from error
                 if attempt and may_have_happened:  # by an attempt before this one, of which nothing was heard
                     error.may_have_happened = True
                 raise

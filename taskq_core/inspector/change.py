@@ -1,7 +1,8 @@
 """Change one task, or whether a queue is paused.
 
 What is refused has changed nothing. None of these calls is repeated by itself when the store does not answer, but for
-those that a repeat finds done: a `BrokerUnavailableError` with `may_have_happened` says that it is not known.
+those that a repeat finds done: a `BrokerUnavailableError`, or a `BrokerAuthenticationError` that ended a script
+half-way, with `may_have_happened` says that it is not known.
 """
 
 from datetime import datetime

@@ -17,7 +17,12 @@ from taskq_core.broker import sync
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Settlement
 from taskq_core.broker.sync import SyncRunner
-from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, BrokerUnavailableError
+from taskq_core.errors import (
+    BrokerAuthenticationError,
+    BrokerReplicationError,
+    BrokerReplyError,
+    BrokerUnavailableError,
+)
 from taskq_core.wire import Keys
 from tests.redis_server import RedisServer
 from tests.relay import Relay
@@ -225,6 +230,23 @@ class TestLostReplies:
             assert refused.value.may_have_happened
             assert not refused_at_once.value.may_have_happened
             assert server.client.llen(QUEUE.pending) == 1
+
+    def test_a_repeat_that_is_refused_says_still_that_replicas_have_not_confirmed(self) -> None:
+        """It was done, which is more than the refusal could say."""
+        with RedisServer() as server:
+            server.command("ACL", "SETUSER", "app", "on", ">old", "~*", "&*", "+@all")
+            runner = runner_of(server.url.replace("//", "//app:old@"))
+
+            def fail(reply: Any) -> bool:
+                server.command("ACL", "SETUSER", "app", "<old", ">new")
+                server.client.client_kill_filter(_type="normal", skipme=True)
+                raise BrokerReplicationError("not confirmed", wanted=1)
+
+            with pytest.raises(BrokerReplicationError, match="not confirmed") as refused:
+                runner.run(ops.Operation("unconfirmed", None, (), ("PING",), fail), patience_s=60)
+            runner.close()
+
+            assert isinstance(refused.value.__cause__, BrokerAuthenticationError)
 
     def test_without_patience_it_is_in_doubt(self, relay: Relay) -> None:
         runner = runner_of(relay.url)
