@@ -20,7 +20,7 @@ from taskq_core import (
 from taskq_core.broker import operations as ops
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.sync import SyncRunner
-from taskq_core.errors import TaskStateError, WireFormatError
+from taskq_core.errors import BrokerAuthenticationError, BrokerError, TaskStateError, WireFormatError
 from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.wire import decode_message, encode_message
 from taskq_core.worker import Worker, WorkerConfig
@@ -357,9 +357,22 @@ def fail_after(monkeypatch: pytest.MonkeyPatch, fail: Callable[[Any], object]) -
         monkeypatch.setattr(runner, "run", wrap(runner.run))
 
 
+def half_way() -> BrokerAuthenticationError:
+    """Return the refusal of a script that had begun: a command in it is not allowed."""
+    error = BrokerAuthenticationError("not allowed")
+    error.may_have_happened = True
+    return error
+
+
+@pytest.mark.parametrize("failure", [BrokerUnavailableError("no answer"), half_way()], ids=["no answer", "half-way"])
 @pytest.mark.parametrize("face", [Inspector, AsyncInspector])
 async def test_an_answer_that_never_came_leaves_the_task_on_its_way(
-    app: TaskQ, enqueue: Enqueue, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, face: Any
+    app: TaskQ,
+    enqueue: Enqueue,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    face: Any,
+    failure: BrokerError,
 ) -> None:
     """It may have arrived, so it is not put back; the next call finds out."""
     task_id = enqueue().id
@@ -369,7 +382,7 @@ async def test_an_answer_that_never_came_leaves_the_task_on_its_way(
         nonlocal failing
         if operation.name == "move_in" and failing:
             failing = False
-            raise BrokerUnavailableError("no answer")
+            raise failure
 
     fail_after(monkeypatch, fail)
 
@@ -378,7 +391,7 @@ async def test_an_answer_that_never_came_leaves_the_task_on_its_way(
         if inspect.isawaitable(answer):
             await answer
 
-    with pytest.raises(BrokerUnavailableError):
+    with pytest.raises(type(failure)):
         await move()
     assert runnable(redis_server, task_id) == ["low"]
     await move()
