@@ -106,7 +106,7 @@ class Delivery:
                 delivered.failure = error
                 is_away = isinstance(error, BrokerUnavailableError)
                 if isinstance(error, BrokerUnavailableError | BrokerAuthenticationError) and error.may_have_happened:
-                    pass  # they stay claimed: it may yet be done, when a second sender has taken the receipts away
+                    pass  # they stay claimed: it may be done later still, when another sender took the receipts away
                 elif is_away:
                     left += [row.receipt for row in batch]
                 else:
@@ -121,7 +121,11 @@ class Delivery:
         return delivered
 
     def _send(self, queue: str, batch: Sequence[OutboxRow], ends_ms: int) -> str:
-        self._runner.run(operations.register_queue(self._keys.queues, (queue,)), patience_s=self._patience_s)
+        try:
+            self._runner.run(operations.register_queue(self._keys.queues, (queue,)), patience_s=self._patience_s)
+        except (BrokerUnavailableError, BrokerAuthenticationError) as error:
+            error.may_have_happened = False  # the rows themselves were not sent
+            raise
         keys = self._keys.queue(queue)
         if batch[0].is_workflow:
             (row,) = batch

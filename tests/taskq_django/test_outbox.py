@@ -33,6 +33,7 @@ from taskq_core import (
     chain,
     group,
 )
+from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError
 from taskq_core.inspector import Inspector
 from taskq_core.outbox import Delivery
@@ -396,6 +397,29 @@ def test_a_message_that_may_have_arrived_stays_claimed(
 
     assert OutboxTask.objects.filter(claimed_until__gt=Now() + timedelta(seconds=SEND_S)).count() == 1
     assert "1 task waits in the outbox of database 'default': no answer" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("kind", [BrokerUnavailableError, BrokerAuthenticationError])
+def test_a_queue_that_was_not_registered_for_certain_sends_its_rows_later(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, kind: type[BrokerUnavailableError | BrokerAuthenticationError]
+) -> None:
+    """The rows themselves were not sent, so nothing keeps another sender from them."""
+    send = SyncRunner.run
+
+    def refuse(runner: SyncRunner, operation: Any, **more: Any) -> Any:
+        if operation.name != "register_queue":
+            return send(runner, operation, **more)
+        error = kind("no answer")
+        error.may_have_happened = True
+        raise error
+
+    monkeypatch.setattr(SyncRunner, "run", refuse)
+    greet.delay("Ada")
+    monkeypatch.undo()
+
+    assert waiting() == ["shop:greet"]
+    assert not OutboxTask.objects.filter(claimed_until__gt=Now() + timedelta(seconds=SEND_S)).exists()
 
 
 @pytest.mark.django_db(transaction=True)
