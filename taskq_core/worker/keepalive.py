@@ -188,9 +188,11 @@ class Keepalive:
             except BrokerError as error:
                 self._failing.add(queue)
                 failure = failure or error
-                self._give_up(again=False)  # the next queue may take as long
                 if self._clock.monotonic() - now >= self._every_s:
                     break
+            finally:
+                if self._failing:
+                    self._give_up(again=False)  # the next queue may take as long
         if failure is not None:
             raise failure
 
@@ -215,7 +217,7 @@ class Keepalive:
     def _give_up(self, *, again: bool = True) -> None:
         """Give up leases that could not be extended, a heartbeat before others may act on them.
 
-        It may be seen as late as what is asked takes to fail, which is no longer than a heartbeat.
+        It may be seen later by the time that one queue takes to answer, or to fail.
 
         Args:
             again: Also those that were given up, and whose functions have not ended.

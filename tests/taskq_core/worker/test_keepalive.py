@@ -268,7 +268,7 @@ class Passing:
 @pytest.mark.parametrize("queues", [1, 2, 5])
 @pytest.mark.parametrize("left_s", [25 + tenths / 10 for tenths in range(0, 50, 7)])
 def test_a_lease_is_given_up_before_others_may_act_whenever_it_ends(queues: int, left_s: float) -> None:
-    """Each queue that is asked takes three seconds to fail, and each may be what the last of its time goes by with."""
+    """Each queue that is asked takes three seconds to fail, and the time of a lease may end with any."""
     clock = Passing()
     keys = Keys()
     runs = [
