@@ -35,7 +35,7 @@ class DaemonThreads(ThreadPoolExecutor):
         future: Future[T] = Future()
         with self._lock:
             if self._is_shut:
-                raise RuntimeError("the event loop is closed, and its threads take no more calls")
+                raise RuntimeError("these threads were shut down, and take no more calls")
             self._open.add(future)
             future.add_done_callback(self._open.discard)
             self._calls.put(partial(_call, future, partial(fn, *args, **kwargs)))  # first: a new thread finds it

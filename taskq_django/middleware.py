@@ -134,7 +134,7 @@ def discard_connections() -> None:
 
 
 async def _finish(closing: Awaitable[None]) -> None:
-    """Wait for the end of closing, cancelled or not: leaving the context earlier would block the event loop."""
+    """Wait for the end of closing, cancelled or not: whoever waits for the task may count on free connections."""
     task = asyncio.ensure_future(closing)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
