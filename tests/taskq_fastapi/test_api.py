@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -14,7 +15,7 @@ from taskq_core.inspector import AsyncInspector, Matching, TaskAction
 from taskq_core.testing import adrain
 from taskq_core.workflow import group, step
 from taskq_fastapi import InspectorDep, inspector_dep, taskq_lifespan
-from taskq_fastapi.api import bulk_routes, queue_routes
+from taskq_fastapi.api import bulk_routes, parts, queue_routes
 from tests.redis_server import RedisServer
 from tests.taskq_fastapi.api import CHANGES, LOOKS, api_app, requests, send
 
@@ -403,6 +404,18 @@ async def test_a_task_that_was_run_and_failed_again_is_not_run_by_the_next_part(
 
     assert len(first.report.done) == 100
     assert len(second.report.done) == 0  # all failed after the moment at which this one says that it began
+
+
+def test_a_part_is_over_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(parts, "time", SimpleNamespace(monotonic=lambda: now))
+    is_left = parts.time_left()
+
+    assert is_left()
+    now = 100.9
+    assert is_left()
+    now = 101.1
+    assert not is_left()
 
 
 @pytest.mark.usefixtures("no_time")

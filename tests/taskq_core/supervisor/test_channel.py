@@ -75,6 +75,25 @@ def test_reports_that_nobody_reads_hold_up_neither_their_thread_nor_the_watchdog
     assert words_of(ours)[-1] == channel.CLOSING
 
 
+def test_who_finds_no_time_to_look_at_its_queues_takes_over_all_the_same(
+    pair: tuple[socket.socket, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be away for all: its predecessor would not be replaced for as long."""
+    now = 100.0
+    monkeypatch.setattr(member, "time", SimpleNamespace(monotonic=lambda: now))
+    process = Member(pair[1])
+    worker: Any = SimpleNamespace(status="starting", report=lambda: (False, {}))
+
+    assert not process._takes_over(worker)
+    now += 60
+    worker.status = "active"
+    assert not process._takes_over(worker)
+    now += member.LOOKED_AT_S - 0.1
+    assert not process._takes_over(worker)
+    now += 0.2
+    assert process._takes_over(worker)
+
+
 def test_what_must_be_heard_is_kept_for_a_supervisor_that_reads_again(pair: tuple[socket.socket, int]) -> None:
     ours, descriptor = pair
     process = Channel(descriptor)
