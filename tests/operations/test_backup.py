@@ -87,7 +87,7 @@ def test_an_older_state_means_what_the_page_says(
     store: RedisServer, variables: dict[str, str], redis_server: RedisServer, tmp_path: Path
 ) -> None:
     notes = redis_server  # what tasks did, outside the store
-    with closing(TaskQ(store.url, defaults={"retention": 600})) as taskq:
+    with closing(TaskQ(store.url, enqueue_timeout=30, defaults={"retention": 600})) as taskq:
         quick = taskq.remote("quick", max_retry=3)
         worker = WorkerProcess(notes, url=store.url)
         try:
@@ -163,7 +163,7 @@ def test_with_the_append_only_file_on_a_snapshot_is_ignored(store: RedisServer, 
 def test_the_append_only_file_is_copied_and_put_back(
     store: RedisServer, variables: dict[str, str], tmp_path: Path
 ) -> None:
-    with closing(TaskQ(store.url)) as taskq:
+    with closing(TaskQ(store.url, enqueue_timeout=30)) as taskq:
         task = taskq.remote("work")
         taskq.client.enqueue_many(task.using(task_id=f"then-{number}").s() for number in range(5))
         hold, look, copy, release, stop, aside, start = commands(PAGE, heading="Copy the append-only file instead")

@@ -84,7 +84,7 @@ def test_workers_are_replaced_one_by_one_and_nothing_is_lost_or_runs_twice(
     enqueued: list[int] = []
 
     def produce() -> None:
-        with closing(TaskQ(redis_server.unix_url)) as taskq:
+        with closing(TaskQ(redis_server.unix_url, enqueue_timeout=30)) as taskq:
             work = taskq.remote("work")
             while not stopping.is_set():
                 work.delay(number=len(enqueued))
@@ -92,7 +92,7 @@ def test_workers_are_replaced_one_by_one_and_nothing_is_lost_or_runs_twice(
                 time.sleep(0.005)  # a steady rate
 
     producer = threading.Thread(target=produce)
-    with closing(TaskQ(redis_server.unix_url)) as taskq:
+    with closing(TaskQ(redis_server.unix_url, enqueue_timeout=30)) as taskq:
         inspector = Inspector(taskq)
         try:
             for port in [fleet.launch() for _ in range(WORKERS)]:

@@ -21,8 +21,8 @@ def json_support(django_db_setup: None, django_db_blocker: Any) -> None:
 
 @pytest.fixture
 def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
-    """An empty Redis, which `TASKQ` names."""
-    settings.TASKQ = {"URL": redis_server.unix_url, "QUEUES": {"default": 3, "low": 1}}
+    """An empty Redis, which `TASKQ` names. It is there, so it is waited for as long as a busy machine takes."""
+    settings.TASKQ = {"URL": redis_server.unix_url, "QUEUES": {"default": 3, "low": 1}, "ENQUEUE_TIMEOUT": 30}
     yield redis_server
     taskq.close()
 

@@ -13,7 +13,7 @@ from tests.redis_server import RedisServer
 PROJECT = """
 SECRET_KEY = "for tests only"
 INSTALLED_APPS = ["taskq_django", "kiosk"]
-TASKQ = {{"URL": "{url}", "SHUTDOWN_GRACE": 20}}
+TASKQ = {{"URL": "{url}", "SHUTDOWN_GRACE": 20, "ENQUEUE_TIMEOUT": 30}}
 USE_TZ = True
 {more}
 """

@@ -285,7 +285,7 @@ def test_blocking_code_that_a_coroutine_waits_for_does_not_hold_up_the_exit(
     """A query without an answer, for one: Python would wait for its thread, while another worker has the task."""
     project.configure("TASKQ |= {'SHUTDOWN_GRACE': 0.1}\n")
     project.tasks.write_text(HANGING)
-    app = TaskQ(redis.unix_url)
+    app = TaskQ(redis.unix_url, enqueue_timeout=30)
     with project.worker() as process:
         handle = app.remote("kiosk:hanging").delay()
         read_until(process, "hangs")
@@ -301,7 +301,7 @@ def test_several_processes_and_a_task_in_one_of_its_own(project: Project, redis:
     """Each is a Python of its own that has set Django up; the setting says how many there are."""
     project.configure("TASKQ |= {'PROCESSES': 2, 'SHUTDOWN_GRACE': 5}\n")
     project.tasks.write_text(ISOLATED)
-    app = TaskQ(redis.unix_url)
+    app = TaskQ(redis.unix_url, enqueue_timeout=30)
     with project.worker("--concurrency", "1") as process:
         said = read_until(process, "ready")
         while len(servers := {each.pid for each in Inspector(app).servers()}) < 2:

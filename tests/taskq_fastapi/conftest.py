@@ -36,4 +36,4 @@ def server(fastapi_redis: RedisServer) -> RedisServer:
 
 @pytest.fixture
 def taskq(server: RedisServer) -> TaskQ:
-    return TaskQ(server.url)
+    return TaskQ(server.url, enqueue_timeout=30)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.redis
 
 @pytest.fixture
 def taskq(server: RedisServer) -> TaskQ:
-    return TaskQ(server.url)
+    return TaskQ(server.url, enqueue_timeout=30)
 
 
 async def prometheus(authorization: Annotated[str, Header()] = "") -> None:

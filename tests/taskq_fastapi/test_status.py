@@ -27,7 +27,9 @@ pytestmark = pytest.mark.redis
 
 @pytest.fixture
 def taskq(server: RedisServer) -> TaskQ:
-    return TaskQ(server.url, defaults={"retention": 60, "max_retry": 0}, queues={"default": 1, "a b": 1})
+    return TaskQ(
+        server.url, enqueue_timeout=30, defaults={"retention": 60, "max_retry": 0}, queues={"default": 1, "a b": 1}
+    )
 
 
 @pytest.fixture

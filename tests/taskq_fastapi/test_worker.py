@@ -26,7 +26,7 @@ pytestmark = pytest.mark.redis
 
 @pytest.fixture
 def taskq(server: RedisServer) -> TaskQ:
-    return TaskQ(server.url, defaults={"retention": 60})
+    return TaskQ(server.url, enqueue_timeout=30, defaults={"retention": 60})
 
 
 @asynccontextmanager

@@ -43,9 +43,11 @@ def away(redis: RedisServer, settings: Any) -> Iterator[None]:
     there = settings.TASKQ
     settings.TASKQ = {**there, "ENQUEUE_TIMEOUT": 0.5}
     redis.kill()
-    yield
-    redis.start()
-    settings.TASKQ = there
+    try:
+        yield
+    finally:
+        redis.start()
+        settings.TASKQ = there
 
 
 def test_the_pages_say_so_the_admin_goes_on_and_they_recover(site: Site, redis: RedisServer, settings: Any) -> None:

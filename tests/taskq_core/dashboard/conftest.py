@@ -16,7 +16,7 @@ Ask = Callable[..., Any]
 
 @pytest.fixture
 async def app(redis_server: RedisServer) -> AsyncIterator[TaskQ]:
-    app = TaskQ(redis_server.unix_url)
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     yield app
     await app.aclose()
 

@@ -143,7 +143,7 @@ def test_a_kill_repeats_the_item_in_hand_where_each_is_stored(
         process.wait()
         lapse(redis_server, queue)
     redis_server.client.set("go", 1)
-    start_process()
+    start_process(**LONG_LEASE)
     for handle in handles:
         assert handle.result(timeout=60) == "done"
 
@@ -170,7 +170,7 @@ def test_a_kill_repeats_nothing_before_the_stored_cursor(
     before = {kind: cursor_of(redis_server, queue, handle.id) for kind, handle in handles.items()}
     first_runs = {kind: items_of(redis_server, kind) for kind in handles}
     redis_server.client.set("go", 1)
-    start_process()
+    start_process(**LONG_LEASE)
     for kind, handle in handles.items():
         assert handle.result(timeout=60) == "done"
 
@@ -193,7 +193,7 @@ def test_a_zombie_does_not_move_the_cursor(
     zombie.wait_until_stopped()
     lapse(redis_server, queue)
     left_at = {name: len(marks(redis_server, name)) for name in handles}
-    start_process()
+    start_process(**LONG_LEASE)
     until_blocking(lambda: all(2 in attempts_of(redis_server, name) for name in handles), "they are taken over")
 
     zombie.signal(signal.SIGCONT)
