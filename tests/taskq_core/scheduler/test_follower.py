@@ -28,7 +28,8 @@ class Table:
         self.reads = 0
         self.trouble: Exception | None = None
         self.refuses_runs = False
-        self.hangs: threading.Event | None = None
+        self.hangs: dict[str, threading.Event] = {}
+        self.hanging = 0
         self.totals: dict[str, int] = {}
         self.lasts: dict[str, datetime] = {}
         self.next_noted = 0
@@ -38,19 +39,26 @@ class Table:
         self.entries = list(entries)
         self.version += 1
 
-    def _answer(self) -> None:
-        if self.hangs is not None:
-            self.hangs.wait(20)
+    def hang(self, what: str) -> threading.Event:
+        """Let calls hang until the event is set: those by which the table is "read", or "written"."""
+        self.hangs[what] = event = threading.Event()
+        return event
+
+    def _answer(self, what: str) -> None:
+        if event := self.hangs.get(what):
+            self.hanging += 1
+            event.wait(600)
+            self.hanging -= 1
         if self.trouble is not None:
             raise self.trouble
 
     def read(self, seen: object) -> tuple[object, list[PeriodicTask]] | None:
-        self._answer()
+        self._answer("read")
         self.reads += 1
         return None if seen == self.version else (self.version, self.entries)
 
     def record(self, runs: Sequence[EntryRuns]) -> None:
-        self._answer()
+        self._answer("written")
         if self.refuses_runs:
             raise OSError("read-only")
         for each in runs:
@@ -60,7 +68,7 @@ class Table:
                 self.lasts[each.run_key] = each.last
 
     def note_next(self) -> None:
-        self._answer()
+        self._answer("written")
         self.next_noted += 1
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
@@ -221,31 +229,41 @@ async def test_a_scheduler_starts_without_its_table(
     await until(lambda: table.totals == {"2": 1})
 
 
+@pytest.mark.parametrize("what", ["read", "written"])
 async def test_no_firing_waits_for_a_table_that_hangs(
     app: TaskQ,
     start: Runner,
     work: Callable[..., PeriodicTask],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    what: str,
 ) -> None:
-    """One call that never comes back is given up, and the next one works."""
-    monkeypatch.setattr("taskq_core.scheduler.follower.CALL_S", 4)
+    """A call is waited for; one that never comes back is given up, and the next one works."""
+    monkeypatch.setattr("taskq_core.scheduler.follower.LONGEST_PAUSE_S", 0.05)  # a slow read is spared no longer
     table = Table(work())
     app.timetable.tables.append(table)
     fired = Fired()
     scheduler = await start(listener=fired)
     await until(lambda: len(fired.all) >= 1)
-    hanging = table.hangs = threading.Event()
+    monkeypatch.setattr("taskq_core.scheduler.follower.CALL_S", 600)
+    waited_for = table.hang(what)
+    await until(lambda: table.hanging == 1, "a call hangs")
     count = len(fired.all)
     await until(lambda: len(fired.all) >= count + 2)
-    assert "did not end" not in caplog.text, "it hangs still"
-    await until(lambda: "did not end within 4 s" in caplog.text)
-    table.hangs = None
-    table.set(work("@every 1h", "2"))
-    await until(lambda: scheduler.entry_count == 1 and "can be read again" in caplog.text)
+    assert table.hanging == 1
+    assert "did not end" not in caplog.text
 
+    monkeypatch.setattr("taskq_core.scheduler.follower.CALL_S", 1)
+    given_up = table.hang(what)
+    waited_for.set()
+    await until(lambda: "did not end within 1 s" in caplog.text)
+    table.hangs.clear()
+    table.set(work("@every 1h", "2"))
+    await until(lambda: scheduler.entry_count == 1 and f"can be {what} again" in caplog.text)
+
+    assert table.hanging == 1, "the thread of the call that was given up is still in it"
     assert await start.stop(scheduler) == 0
-    hanging.set()
+    given_up.set()
 
 
 async def test_what_a_leader_left_untold_is_told_by_the_next(
