@@ -58,13 +58,14 @@ def test_an_action_is_done_from_a_page_that_was_renewed(site: Site, page: Page, 
 
 def test_nothing_moves_while_somebody_is_busy(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     taskq.remote("note").delay()
+    page.add_init_script(
+        "window.EventSource = class extends EventSource {"
+        " constructor(address) { super(address); this.addEventListener('page', event => {"
+        " if (event.data.includes('status-paused')) console.log('paused') }) } }"
+    )
     page.goto(site.at("queue?name=default"))
     page.get_by_label("Queue").focus()
-    with page.expect_event("console", lambda message: message.text == "an event came"):
-        page.evaluate(
-            "() => { const source = new EventSource(location.href); let count = 0; source.addEventListener('page',"
-            " () => { if (++count === 2) { source.close(); console.log('an event came') } }) }"
-        )
+    with page.expect_event("console", lambda message: message.text == "paused"):  # it was told
         inspector.pause("default")
     expect(page.locator("h1")).to_contain_text("running")
     page.get_by_label("Queue").blur()
