@@ -158,10 +158,14 @@ def test_a_row_that_is_selected_while_the_answer_comes_stays(page: Page, redis: 
     enqueue("first")
     page.goto(TASKS)
     enqueue("second")
+    page.route("**/task/", lambda route: route.fulfill(body="no list"))
+    look(page)
+    expect(page.get_by_role("status")).to_contain_text("Not up to date")
+    page.unroute("**/task/")
     page.route("**/task/", lambda route: (row(page, "first").locator(".action-select").check(), route.continue_()))
 
-    look(page)
-    page.wait_for_load_state("networkidle")
+    look(page, 2 * EVERY_MS)
+    expect(page.get_by_role("status")).to_be_empty()  # so the page has dealt with the answer
 
     expect(rows(page)).to_have_count(1)
     expect(row(page, "first").locator(".action-select")).to_be_checked()
@@ -335,10 +339,11 @@ def test_after_answers_that_did_not_come_it_asks_less_often(
     for number, early_ms in enumerate((0, 5_000, 15_000)):
         page.clock.run_for(early_ms)
         assert len(looks) == number
+        page.get_by_role("status").evaluate("notice => { notice.textContent = '' }")  # it is said anew each time
         with page.expect_event("requestfailed"):
             page.clock.run_for(EVERY_MS)
         assert len(looks) == number + 1
-        expect(page.get_by_role("status")).to_contain_text("Not up to date")
+        expect(page.get_by_role("status")).to_contain_text("Not up to date")  # so it waits for its next look
 
     page.unroute("**/*")
     inspector.pause("default")
