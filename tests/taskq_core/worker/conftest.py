@@ -304,6 +304,11 @@ def texts(values: Any) -> list[str]:
     return [each.decode() for each in values]
 
 
+def hears_cancels(server: RedisServer) -> bool:
+    """Whether the only worker has subscribed: it may run tasks before, and what is published then nobody hears."""
+    return bool(server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
+
+
 def status_of_worker(server: RedisServer) -> str:
     """What the only worker's presence says of it, "" if there is none."""
     keys: Any = server.client.keys("asynq:servers:*")

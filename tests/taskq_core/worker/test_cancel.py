@@ -25,6 +25,7 @@ from tests.taskq_core.worker.conftest import (
     Ends,
     Runner,
     WorkerProcess,
+    hears_cancels,
     lapse,
     marks,
     state_of,
@@ -35,7 +36,9 @@ from tests.taskq_core.worker.conftest import (
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
-async def test_a_running_task_is_archived_retried_or_dropped(app: TaskQ, start: Runner, kind: str) -> None:
+async def test_a_running_task_is_archived_retried_or_dropped(
+    app: TaskQ, start: Runner, redis_server: RedisServer, kind: str
+) -> None:
     """As whoever cancels it wishes."""
     runs: dict[str, int] = {}
     told: list[BaseException] = []
@@ -61,7 +64,7 @@ async def test_a_running_task_is_archived_retried_or_dropped(app: TaskQ, start: 
     ends = Ends()
     await start(listener=ends)
     archived, retried, dropped = [await task.adelay(name) for name in ("archive", "retry", "drop")]
-    await until(lambda: len(runs) == 3)
+    await until(lambda: len(runs) == 3 and hears_cancels(redis_server))
 
     assert await archived.acancel()
     assert await retried.acancel(retry=True)
@@ -93,6 +96,7 @@ async def test_without_attempts_left_it_is_archived(
         await asyncio.sleep(60)
 
     await start()
+    await until(lambda: hears_cancels(redis_server))
     handle = await work.adelay()
     for count in (1, 2):
         await until(lambda count=count: len(started) == count)
@@ -112,7 +116,9 @@ async def test_without_attempts_left_it_is_archived(
 
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
 @pytest.mark.parametrize("retry", [False, True])
-async def test_what_a_cancelled_function_steers_to_is_heard(app: TaskQ, start: Runner, retry: bool, kind: str) -> None:
+async def test_what_a_cancelled_function_steers_to_is_heard(
+    app: TaskQ, start: Runner, redis_server: RedisServer, retry: bool, kind: str
+) -> None:
     """`SkipRetry` archives with its reason, also where it was to be retried; `Discard` drops."""
     started: list[str] = []
 
@@ -134,7 +140,7 @@ async def test_what_a_cancelled_function_steers_to_is_heard(app: TaskQ, start: R
     task: Any = app.task(name="work")(work if kind == "coroutine" else plain)
     await start()
     skip, discard = await task.adelay("skip"), await task.adelay("discard")
-    await until(lambda: len(started) == 2)
+    await until(lambda: len(started) == 2 and hears_cancels(redis_server))
     await skip.acancel(retry=retry)
     await discard.acancel(retry=retry)
 
@@ -192,7 +198,7 @@ def test_a_worker_that_is_killed_while_it_cancels_leaves_the_task_to_be_recovere
     first.wait()
     lapse(redis_server, queue)
     start_process(**LONG_LEASE)
-    until_blocking(lambda: marks(redis_server, "work").count("started 2") == 1)
+    until_blocking(lambda: marks(redis_server, "work").count("started 2") == 1 and hears_cancels(redis_server))
 
     assert state_of(redis_server, queue, handle.id) == "active"
     assert handle.cancel(retry=True)

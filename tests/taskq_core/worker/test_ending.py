@@ -18,7 +18,7 @@ from taskq_core.wire import QueueKeys, build_message
 from taskq_core.worker import Worker, WorkerConfig, executor, threads
 from taskq_core.worker.run import Ending, Run
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Ends, Runner, push_raw, state_of, stored, until
+from tests.taskq_core.worker.conftest import Ends, Runner, hears_cancels, push_raw, state_of, stored, until
 
 
 def spin(until: "threading.Event | None" = None) -> None:
@@ -133,7 +133,7 @@ async def test_a_cancelled_run_is_archived_and_not_retried(
     worker = await start()
     handle = await (coroutine if kind == "coroutine" else plain).adelay()
     await until(lambda: worker.running_count == 1)
-    await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
+    await until(lambda: hears_cancels(redis_server))
 
     assert await handle.acancel()
 
@@ -169,7 +169,7 @@ async def test_forged_cancel_messages_are_ignored(app: TaskQ, start: Runner, red
     worker = await start(listener=ends)
     handle = await hold.adelay()
     await until(lambda: worker.running_count == 1)
-    await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
+    await until(lambda: hears_cancels(redis_server))
     forged = [b"forged", b"\xff\xfe", b"", b"*", handle.id[:-1].encode()]
     received: list[int] = []
     for _ in range(10):
@@ -249,7 +249,7 @@ async def test_a_cancelled_run_that_goes_on_is_reported_long_before_its_time_is_
     monkeypatch.setattr(worker.metrics, "stuck", lambda *labels: stuck.append(labels))
     handle = await deaf.adelay()
     await until(lambda: worker.running_count == 1)
-    await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
+    await until(lambda: hears_cancels(redis_server))
     await handle.acancel()
 
     await until(lambda: stuck)

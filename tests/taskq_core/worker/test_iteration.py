@@ -19,6 +19,7 @@ from tests.taskq_core.worker.conftest import (
     LONG_LEASE,
     Runner,
     WorkerProcess,
+    hears_cancels,
     lapse,
     marks,
     state_of,
@@ -307,7 +308,7 @@ async def test_cancelling_ends_the_loop_and_keeps_the_cursor(
 
     handle = await (plain if kind == PLAIN else coroutine).adelay()
     await start()
-    await until(lambda: len(seen) > 20)
+    await until(lambda: len(seen) > 20 and hears_cancels(redis_server))
     assert await handle.acancel()
     await until(lambda: state_of(redis_server, queue, handle.id) == "archived")
 

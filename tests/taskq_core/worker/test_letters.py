@@ -24,6 +24,7 @@ from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
     Runner,
     WorkerProcess,
+    hears_cancels,
     marks,
     state_of,
     until,
@@ -31,7 +32,9 @@ from tests.taskq_core.worker.conftest import (
 )
 
 
-async def test_whoever_wants_to_know_is_told_after_the_archive(app: TaskQ, start: Runner) -> None:
+async def test_whoever_wants_to_know_is_told_after_the_archive(
+    app: TaskQ, start: Runner, redis_server: RedisServer
+) -> None:
     """Of failures, expiries and cancels, in a thread or on the loop; not of what is retried, succeeds or is dropped."""
     told: list[tuple[str, str, TaskState]] = []
     running: list[str] = []
@@ -57,7 +60,7 @@ async def test_whoever_wants_to_know_is_told_after_the_archive(app: TaskQ, start
     handles = {how: await work.adelay(how) for how in ("fail", "once", "fine", "wait")}
     handles["late"] = await work.using(expires=datetime(2020, 1, 1, tzinfo=UTC)).adelay("late")
     await work.using(expires=datetime(2020, 1, 1, tzinfo=UTC), on_expiry="discard").adelay("gone")
-    await until(lambda: "wait" in running)
+    await until(lambda: "wait" in running and hears_cancels(redis_server))
     await handles["wait"].acancel()
     await handles["once"].aresult(10)
     await until(lambda: len(told) == 6)
