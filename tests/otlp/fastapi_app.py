@@ -9,7 +9,7 @@ from taskq_core import TaskQ
 from taskq_fastapi import ClientDep, taskq_lifespan
 from tests.otlp.depot.secret import SECRET
 
-taskq = TaskQ(os.environ["TASKQ_URL"])
+taskq = TaskQ(os.environ["TASKQ_URL"], enqueue_timeout=30)
 app = FastAPI(lifespan=taskq_lifespan(taskq))
 
 

@@ -130,7 +130,7 @@ def test_a_collector_that_is_away_holds_up_no_task_and_no_end(kind: str, tmp_pat
     collector = Collector(kind)
     log = tmp_path / "worker.log"
     with RedisServer() as redis, OtlpReceiver() as receiver:  # which takes metrics: what is dropped is told
-        taskq = TaskQ(redis.url)
+        taskq = TaskQ(redis.url, enqueue_timeout=30)
         taskq.client.enqueue_many(taskq.remote("depot:apack").s(secret="x") for _ in range(500))
         env = environment(
             redis,

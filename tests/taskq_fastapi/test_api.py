@@ -170,7 +170,8 @@ async def test_pages_and_filters(taskq: TaskQ, web: HttpClient) -> None:
 
 
 async def test_the_inspector_is_a_dependency_of_routes(taskq: TaskQ, server: RedisServer) -> None:
-    app = FastAPI(lifespan=taskq_lifespan({"default": taskq, "mail": TaskQ(server.url, prefix="mail")}))
+    mail = TaskQ(server.url, prefix="mail", enqueue_timeout=30)
+    app = FastAPI(lifespan=taskq_lifespan({"default": taskq, "mail": mail}))
     await enqueue(taskq, "1")
 
     @app.get("/taskq/names")
@@ -502,7 +503,7 @@ async def test_damage_is_looked_for_in_the_background_and_told_by_any_process(
     server.client.lrem("asynq:{default}:pending", 1, "1")
     begun = (await send(web, "POST", "/reconcile", {"queue": "default", "repair": repair})).json()
 
-    async with requests(api_app(TaskQ(server.url), allow_anonymous=True)) as other:
+    async with requests(api_app(TaskQ(server.url, enqueue_timeout=30), allow_anonymous=True)) as other:
         body = {"queue": "default", "repair": repair, "cursor": begun["next"]}
         early = (await send(other, "POST", "/reconcile", body)).json()
         go_on.set()
@@ -640,7 +641,7 @@ async def test_while_redis_is_away_every_route_says_so_and_names_no_address(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with RedisServer() as server:
-        patient, taskq = TaskQ(server.url), TaskQ(server.url, enqueue_timeout=0.2)
+        patient, taskq = TaskQ(server.url, enqueue_timeout=30), TaskQ(server.url, enqueue_timeout=0.2)
         await enqueue(patient, "1")
         await patient.aclose()
         async with requests(api_app(taskq, allow_anonymous=True, show_payloads=True)) as web:

@@ -93,7 +93,7 @@ async def test_only_requests_that_name_this_machine_are_answered(taskq: TaskQ, h
 def serving(folder: Path, *words: str) -> Iterator[str]:
     """Run the command until the end of the block; yields the address it tells."""
     command = (sys.executable, "-m", "taskq_core", "dashboard", "--port", "0", *words)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TASKQ_ENQUEUE_TIMEOUT": "30"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment) as process:
         try:
             assert process.stdout is not None

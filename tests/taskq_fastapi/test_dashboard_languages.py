@@ -237,7 +237,7 @@ def _literal(node: ast.expr) -> str:
 def shop(fastapi_redis: RedisServer) -> Iterator[tuple[TaskQ, Scene]]:
     """A shop in the middle of its day."""
     fastapi_redis.client.flushall()
-    taskq = TaskQ(fastapi_redis.unix_url, queues={"default": 3, "low": 1})
+    taskq = TaskQ(fastapi_redis.unix_url, queues={"default": 3, "low": 1}, enqueue_timeout=30)
     with registered_tasks(taskq):
         scene = Scene(fastapi_redis, taskq)
         scene.build()

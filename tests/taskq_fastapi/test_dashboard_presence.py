@@ -298,7 +298,7 @@ async def test_what_is_wrong_with_the_server_is_told(taskq: TaskQ, server: Redis
 async def test_a_user_who_may_not_ask_is_told_so(server: RedisServer) -> None:
     with RedisServer(tcp=True) as own:
         own.command("ACL", "SETUSER", "ada", "on", ">pw", "allkeys", "allchannels", "+@all", "-info")
-        taskq = TaskQ(f"redis://ada:pw@127.0.0.1:{own.port}/0")
+        taskq = TaskQ(f"redis://ada:pw@127.0.0.1:{own.port}/0", enqueue_timeout=30)
 
         async with looking(dashboard_of(taskq)) as web:
             page = await web.get("/redis")
@@ -311,7 +311,7 @@ async def test_a_user_who_may_not_ask_is_told_so(server: RedisServer) -> None:
 
 async def test_a_cluster_tells_where_queues_are() -> None:
     with start_cluster() as nodes:
-        taskq = TaskQ("redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes))
+        taskq = TaskQ("redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes), enqueue_timeout=30)
         await taskq.remote("email").adelay()
 
         async with looking(dashboard_of(taskq)) as web:

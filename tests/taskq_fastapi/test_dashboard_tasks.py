@@ -329,7 +329,7 @@ async def test_the_priority_of_a_task_stands_on_its_page(taskq: TaskQ) -> None:
 
 
 async def test_a_trace_is_a_link_where_the_settings_say_to_where(server: RedisServer) -> None:
-    taskq = TaskQ(server.url, trace={"URL": "https://tempo.example/trace/{trace_id}"})
+    taskq = TaskQ(server.url, enqueue_timeout=30, trace={"URL": "https://tempo.example/trace/{trace_id}"})
     await enqueue(taskq, "1")
     traced(server, "1")
 

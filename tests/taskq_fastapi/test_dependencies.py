@@ -28,7 +28,7 @@ def add_routes(app: FastAPI, taskq: TaskQ) -> None:
 @pytest.mark.redis
 def test_named_clients_belong_to_their_queue_application(server: RedisServer, taskq: TaskQ) -> None:
     """Each name gives the clients of the queue application that the lifespan was given under it."""
-    mail = TaskQ(server.url, prefix="mail")
+    mail = TaskQ(server.url, prefix="mail", enqueue_timeout=30)
     app = FastAPI(lifespan=taskq_lifespan({"default": taskq, "mail": mail}))
     note = taskq.remote("note")
 
@@ -84,7 +84,7 @@ def test_a_mounted_app_uses_its_parents_queue_application(server: RedisServer, t
 @pytest.mark.redis
 def test_a_mounted_app_with_a_lifespan_of_its_own_uses_that(server: RedisServer, taskq: TaskQ) -> None:
     """Where the parent runs the sub-app's lifespan, the sub-app's queue applications go before the parent's."""
-    mail = TaskQ(server.url, prefix="mail")
+    mail = TaskQ(server.url, prefix="mail", enqueue_timeout=30)
     inner = FastAPI(lifespan=taskq_lifespan(mail))
 
     @asynccontextmanager
@@ -107,7 +107,7 @@ def test_a_mounted_app_with_a_lifespan_of_its_own_uses_that(server: RedisServer,
 
 @pytest.mark.redis
 def test_two_apps_in_one_process_keep_apart(server: RedisServer, taskq: TaskQ) -> None:
-    other = TaskQ(server.url, prefix="other")
+    other = TaskQ(server.url, prefix="other", enqueue_timeout=30)
     first, second = FastAPI(lifespan=taskq_lifespan(taskq)), FastAPI(lifespan=taskq_lifespan(other))
     add_routes(first, taskq)
     add_routes(second, taskq)

@@ -167,7 +167,7 @@ def test_an_embedded_server_that_cannot_start_ends_the_start(tmp_path: Any) -> N
 
 def test_several_queue_applications_stand_side_by_side(server: RedisServer, taskq: TaskQ) -> None:
     """All are opened and closed; one given under two names once."""
-    other = TaskQ(server.url, prefix="other")
+    other = TaskQ(server.url, prefix="other", enqueue_timeout=30)
     app = FastAPI(lifespan=taskq_lifespan({"default": taskq, "other": other, "again": other}))
 
     with TestClient(app):
@@ -179,7 +179,7 @@ def test_several_queue_applications_stand_side_by_side(server: RedisServer, task
 @pytest.mark.parametrize("how", ["nested", "router"])
 def test_lifespans_add_up(server: RedisServer, taskq: TaskQ, how: str) -> None:
     """A lifespan around another one, or that of an included router, adds its queue applications."""
-    other = TaskQ(server.url, prefix="other")
+    other = TaskQ(server.url, prefix="other", enqueue_timeout=30)
     if how == "nested":
         app = welcoming_app(taskq, lifespan=taskq_lifespan({"other": other}, lifespan=taskq_lifespan(taskq)))
     else:

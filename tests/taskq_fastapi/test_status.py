@@ -136,7 +136,7 @@ def test_a_mounted_app_names_the_router_it_has_or_that_of_the_app_around_it(task
 
 
 def test_several_queue_applications_have_routers_of_their_own(server: RedisServer, taskq: TaskQ) -> None:
-    mail = TaskQ(server.url, prefix="mail")
+    mail = TaskQ(server.url, prefix="mail", enqueue_timeout=30)
     app = FastAPI(lifespan=taskq_lifespan({"default": taskq, "mail": mail}))
     app.include_router(task_router(allow_anonymous=True), prefix="/tasks")
     app.include_router(task_router(allow_anonymous=True, name="mail"), prefix="/mails")

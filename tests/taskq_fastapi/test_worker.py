@@ -171,7 +171,7 @@ async def test_the_app_stops_the_worker_before_its_own_lifespan_ends(server: Red
 
 
 def test_several_queue_applications_have_workers_of_their_own(server: RedisServer, taskq: TaskQ) -> None:
-    mail = TaskQ(server.url, prefix="mail", defaults={"retention": 60})
+    mail = TaskQ(server.url, prefix="mail", enqueue_timeout=30, defaults={"retention": 60})
     send = mail.task(name="send")(lambda: "sent")
     app = FastAPI(lifespan=taskq_lifespan({"default": taskq, "mail": mail}, worker={"mail": True, "default": False}))
     app.include_router(health_router())

@@ -148,7 +148,7 @@ def test_a_stream_that_has_ended_and_begins_anew_is_no_trouble(
 
 
 def test_a_server_that_does_not_come_back_is_told(taskq: TaskQ, open_browser: OpenBrowser) -> None:
-    with serving(app_of(TaskQ(taskq.settings.url), [])) as origin:
+    with serving(app_of(TaskQ(taskq.settings.url, enqueue_timeout=30), [])) as origin:
         visitor = Site(origin, "/", [], open_browser).operator()
         visitor.expect_trouble("Failed to load resource")
         page = visitor.new_page()
@@ -210,6 +210,7 @@ class TestRedisAway:
     def test_an_action_that_was_not_done_is_told(self, visitor: Visitor, redis: RedisServer) -> None:
         page = visitor.new_page()
         page.goto("/")
+        expect(row(page, "default", "#queues")).to_contain_text("running")
         redis.kill()
         page.get_by_role("button", name="Pause default").click()
         expect(page.get_by_role("heading")).to_have_text("Redis does not answer")

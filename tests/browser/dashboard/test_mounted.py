@@ -36,7 +36,7 @@ class Proxy:
 def place(request: pytest.FixtureRequest, taskq: TaskQ, open_browser: OpenBrowser) -> Iterator[Site]:
     """The dashboard where its address is not that of its server."""
     posts: list[str] = []
-    inner = TaskQ(taskq.settings.url)
+    inner = TaskQ(taskq.settings.url, enqueue_timeout=30)
     if request.param == "mounted":
         app, home = app_of(inner, posts, mount="/ops/taskq"), "/ops/taskq/"
     else:

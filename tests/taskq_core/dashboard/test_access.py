@@ -10,8 +10,8 @@ from tests.redis_server import RedisServer
 pytestmark = pytest.mark.redis
 
 
-def refusal(url: str) -> str:
-    taskq = TaskQ(url)
+def refusal(url: str, *, within_s: float = 30) -> str:
+    taskq = TaskQ(url, enqueue_timeout=within_s)
     try:
         return Inspector(taskq).follow(read_refusal)
     finally:
@@ -44,4 +44,4 @@ def test_a_store_that_is_away_is_no_refusal() -> None:
         server.kill()
 
         with pytest.raises(BrokerUnavailableError):
-            refusal(url)
+            refusal(url, within_s=0.2)

@@ -42,7 +42,7 @@ async def test_what_a_user_may_not_ask_is_left_out(ask: Ask, redis_server: Redis
 
 def test_a_cluster_tells_where_queues_stand() -> None:
     with start_cluster() as nodes:
-        app = TaskQ("redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes))
+        app = TaskQ("redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes), enqueue_timeout=30)
         for name in ("a", "b"):
             app.remote("email", queue=name).delay()
         row = Dashboard(Inspector(app)).store()
