@@ -105,6 +105,10 @@ class Person:
             await self.pilot.pause(0.02)
         await self._settle()
 
+    async def rests(self) -> None:
+        """Wait until nothing is read from Redis: a screen that is shown may be read a second time behind the first."""
+        await self.until(lambda: self.app._reading is None and not self.app.desk.wake.is_set())
+
     async def _settle(self) -> None:
         """Wait until what was going on in the dashboard has come to rest, but for what it asks of Redis.
 
