@@ -70,7 +70,7 @@ def test_the_queue_is_as_full_as_said_while_it_is_drained(server: RedisServer) -
 @pytest.mark.redis
 def test_a_waiting_task_takes_what_one_of_go_takes(server: RedisServer) -> None:
     """To the byte: the same message, stored by our client and by Go's commands."""
-    taskq = TaskQ(server.unix_url)
+    taskq = TaskQ(server.unix_url, enqueue_timeout=60)
     handle = taskq.remote("bench:plain", headers={"tenant": "acme"}).delay(number=1, text="some text")
     taskq.close()
     key = f"{asynq.PREFIX}t:{handle.id}"
@@ -166,7 +166,7 @@ def test_what_is_written_as_go_does_reads_as_a_task(server: RedisServer) -> None
         producer.enqueue(task_id, encode_message(message))  # its id is taken
     producer.schedule("c", encode_message(build_message(type="x", id="c", queue="default")), 4_000_000_000)
 
-    taskq = TaskQ(server.unix_url)
+    taskq = TaskQ(server.unix_url, enqueue_timeout=60)
     inspector = Inspector(taskq)
     counts = [inspector.count("default", state) for state in (TaskState.PENDING, TaskState.SCHEDULED)]
     taskq.close()
@@ -177,7 +177,7 @@ def test_what_is_written_as_go_does_reads_as_a_task(server: RedisServer) -> None
 @pytest.mark.redis
 def test_a_bare_call_has_keys_and_arguments_of_the_sizes_of_ours(server: RedisServer) -> None:
     bare = enqueueing._bare_calls(1)[0]
-    taskq = TaskQ(server.unix_url)
+    taskq = TaskQ(server.unix_url, enqueue_timeout=60)
     task = taskq.task(name="bench:plain", headers={"tenant": "acme"})(lambda number, text: None)
     task.delay(12345, "some text")
     taskq.close()

@@ -389,7 +389,7 @@ def test_a_task_that_is_refused_is_told(run: Run, app: TaskQ, words: tuple[str, 
 
 BAZAAR = """
 from taskq_core import TaskQ
-taskq = TaskQ("{url}")
+taskq = TaskQ("{url}", enqueue_timeout=30)
 @taskq.task(name="shop:greet", queue="low", max_retry=1, headers={{"own": "1"}})
 def greet(name: str) -> None: ...
 """

@@ -258,7 +258,7 @@ async def test_without_redis_it_says_so_at_once_and_goes_on_when_it_is_back(capl
     """It answers all the same, without series of queues rather than with old ones, and complains once."""
     clock = HandClock()
     with RedisServer(tcp=True) as server:
-        app = TaskQ(server.url)
+        app = TaskQ(server.url, enqueue_timeout=30)
         await app.remote("plain").adelay()
         exporter = Exporter(app, clock=clock)
 
@@ -298,7 +298,7 @@ async def test_a_connection_that_breaks_does_not_mean_that_redis_is_away(redis_s
 async def test_a_redis_that_does_not_answer_holds_up_no_scrape() -> None:
     """Nor does it take the reading that goes on with it: the next scrape has its answer."""
     with RedisServer(tcp=True) as server:
-        app = TaskQ(server.url)
+        app = TaskQ(server.url, enqueue_timeout=30)
         await app.remote("plain").adelay()
         exporter = fresh(app, timeout=30)
         server.pause()
@@ -320,7 +320,7 @@ async def test_a_redis_that_does_not_answer_holds_up_no_scrape() -> None:
 
 async def test_queues_on_all_nodes_of_a_cluster_are_told() -> None:
     with start_cluster(3) as nodes:
-        app = TaskQ(f"redis+cluster://127.0.0.1:{nodes[0].port}")
+        app = TaskQ(f"redis+cluster://127.0.0.1:{nodes[0].port}", enqueue_timeout=30)
         for number in range(6):
             await app.remote("plain", queue=f"q{number}").adelay()
         await present(app, 4)
@@ -602,7 +602,7 @@ async def test_a_queue_that_the_user_of_redis_may_not_count_hides_no_other(redis
     redis_server.command("ACL", "SETUSER", "some", *rules, "~asynq:{mail}:*", "~taskq:{mail}:*")
     redis_server.command("ACL", "SETUSER", "none", *rules)
     with Relay(redis_server.socket_path) as relay:
-        admin = TaskQ(redis_server.unix_url)
+        admin = TaskQ(redis_server.unix_url, enqueue_timeout=30)
         await admin.remote("plain", queue="mail").adelay()
         await admin.remote("plain", queue="other").adelay()
         apps = [TaskQ(relay.url.replace("redis://", f"redis://{name}:pw@")) for name in ("some", "none")]

@@ -182,7 +182,7 @@ def test_no_call_handles_many_of_200_000_tasks(
     """The number of script calls is that of the chunks, and none reads or writes more than a bounded number."""
     count = 200_000
     fill(redis_server, "archived", count)
-    app = TaskQ(redis_server.unix_url)
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     most: dict[str, int] = {}
     real_run = SyncRunner.run
 

@@ -342,7 +342,7 @@ def test_a_change_whose_answer_is_lost_is_not_sent_again(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """A second one would be refused, and hide that the first was carried out."""
-    app = TaskQ(redis_server.unix_url)
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     handle = app.client.enqueue(app.remote("t", run_after=60).s())
     sent: list[str] = []
     real = SyncRunner._run_once
@@ -367,7 +367,7 @@ def test_a_change_whose_answer_is_lost_is_not_sent_again(
 async def test_the_archive_keeps_to_its_limits(redis_server: RedisServer) -> None:
     """Per queue, by number and age; what goes is deleted whole."""
     archive = {"MAX_TASKS": 3, "MAX_AGE": timedelta(days=1), "QUEUES": {"low": {"MAX_TASKS": 1}}}
-    app = TaskQ(redis_server.unix_url, archive=archive)
+    app = TaskQ(redis_server.unix_url, archive=archive, enqueue_timeout=30)
     inspector = Inspector(app)
     for queue in ("default", "low"):
         for number in range(5):
@@ -386,7 +386,7 @@ async def test_the_archive_keeps_to_its_limits(redis_server: RedisServer) -> Non
 
 async def test_a_worker_keeps_the_archive_to_its_limits(redis_server: RedisServer) -> None:
     """Those of the settings, for tasks that fail for good."""
-    app = TaskQ(redis_server.unix_url, archive={"MAX_TASKS": 2})
+    app = TaskQ(redis_server.unix_url, archive={"MAX_TASKS": 2}, enqueue_timeout=30)
 
     @app.task(name="fails", max_retry=0)
     def fails() -> None:

@@ -208,7 +208,7 @@ async def test_what_comes_at_the_very_end_stays_visible(
 @pytest.mark.parametrize("name", ["a*", "a?[b]", "a\\b", "a^-b", "x y"])
 def test_names_with_the_signs_of_a_pattern(redis_server: RedisServer, name: str) -> None:
     """They stand for themselves: no other queue loses a key."""
-    app = TaskQ(redis_server.unix_url)
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     for queue in (name, "ab", "a", "aa", "a1b"):
         app.client.enqueue(app.remote("t", queue=queue).s())
 
@@ -220,7 +220,7 @@ def test_names_with_the_signs_of_a_pattern(redis_server: RedisServer, name: str)
 
 
 def test_a_queue_whose_name_goes_on_with_a_brace_keeps_its_keys(redis_server: RedisServer) -> None:
-    app = TaskQ(redis_server.unix_url)
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     for queue in ("a", "a}:b"):
         app.client.enqueue(app.remote("t", queue=queue).s())
     inspector = Inspector(app)
