@@ -1,5 +1,6 @@
 """`taskq queue`, `taskq group`, `taskq stats`."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,16 @@ RunJson = Callable[..., Any]
 
 
 @pytest.fixture
-def filled(app: TaskQ) -> TaskQ:
+def in_one_hour(redis_server: RedisServer) -> None:
+    """Begin where neither the hour nor the day ends for half a minute, for what ran is told by hour and by day."""
+    now: Any = redis_server.client.time()
+    left_s = 3600 - now[0] % 3600
+    if left_s <= 30:
+        time.sleep(left_s)
+
+
+@pytest.fixture
+def filled(in_one_hour: None, app: TaskQ) -> TaskQ:
     """Two queues: one with tasks in several states, one that is empty again."""
 
     @app.task(name="shop:greet", queue="low", retention=600)
