@@ -435,18 +435,31 @@ async def test_a_handler_that_hangs_is_told_to_end(
     app: TaskQ, start: Runner, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Otherwise it would take slot after slot, until the worker does nothing any more."""
-    monkeypatch.setattr(reporter, "LONGEST_S", 0.5)  # in which those that do not hang begin and end
     told: list[str] = []
 
+    def give(seconds: float) -> None:
+        monkeypatch.setattr(reporter, "LONGEST_S", seconds)
+
     def hang(error: BaseException, context: TaskContext) -> None:
-        while True:
-            time.sleep(0.001)
+        try:
+            while True:
+                time.sleep(0.001)
+        finally:
+            give(60)  # to the next one, which does not hang
 
     async def hang_async(error: BaseException, context: TaskContext) -> None:
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            give(60)
 
+    def note(error: BaseException, context: TaskContext) -> None:
+        told.append(context.id)
+        give(0.5)
+
+    give(0.5)
     app.on_error(hang_async if kind == "coroutine" else hang)
-    app.on_error(lambda error, context: told.append(context.id))
+    app.on_error(note)
 
     @app.task(max_retry=0)
     async def fail() -> None:
