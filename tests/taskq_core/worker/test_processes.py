@@ -230,6 +230,7 @@ async def test_a_call_into_c_is_ended(
     pid = int(await until(lambda: started.exists() and started.read_text()))
 
     if why == "cancel":
+        await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
         await handle.acancel()
     if why == "stop":
         await start.stop(worker)
@@ -241,22 +242,29 @@ async def test_a_call_into_c_is_ended(
     await until(lambda: not is_alive(pid))
 
 
-async def test_what_a_function_has_started_is_killed_with_its_process(start: Runner, tmp_path: Path) -> None:
+async def test_what_a_function_has_started_is_killed_with_its_process(
+    start: Runner, redis_server: RedisServer, tmp_path: Path
+) -> None:
     await start()
     started = tmp_path / "started"
     handle = await tasks.stuck_with_child.adelay(started=str(started))
     pid = int(await until(lambda: started.exists() and started.read_text()))
+    await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
 
     await handle.acancel()
 
     await until(lambda: not is_alive(pid))
 
 
-async def test_a_function_may_clean_up(start: Runner, tmp_path: Path) -> None:
+async def test_a_function_may_clean_up(
+    start: Runner, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(processes, "INTERRUPT_S", PATIENCE_S)
     await start()
     started, ended = tmp_path / "started", tmp_path / "ended"
     handle = await tasks.clean_up.adelay(started=str(started), ended=str(ended))
     await until(started.exists)
+    await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
 
     await handle.acancel()
 

@@ -104,7 +104,7 @@ async def test_who_waits_is_woken_at_the_end(app: TaskQ, start: Runner) -> None:
     assert await asyncio.to_thread(handle.result, 60) == sum(range(300)) + 1
 
 
-async def test_cancelling_tells_who_runs_a_step(app: TaskQ, start: Runner) -> None:
+async def test_cancelling_tells_who_runs_a_step(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
     @app.task(max_retry=0)
     async def forever(context: TaskContext) -> None:
         await asyncio.Event().wait()
@@ -114,6 +114,7 @@ async def test_cancelling_tells_who_runs_a_step(app: TaskQ, start: Runner) -> No
     workflow = group([forever.s(), forever.s().using(queue="other")]) | forever.si()
     handle = await workflow.adelay()
     await until(lambda: len(ends.started_ids) == 2, "both members run")
+    await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
 
     assert await handle.acancel()
 
