@@ -69,7 +69,7 @@ async def test_the_end_is_told_after_a_failover() -> None:
         await followers.until_heard(TaskState.ACTIVE, 1)
         await until(lambda: topology.replica.client.hget(f"asynq:{{default}}:t:{task_id}", "taskq_progress"), "a copy")
 
-        await asyncio.to_thread(topology.primary.kill)
+        await asyncio.to_thread(topology.kill_primary)
         await until(lambda: topology.is_named(topology.replica), "the replica takes over")
         await asyncio.to_thread(complete, taskq, "default", task_id, message)
 

@@ -45,6 +45,12 @@ class Topology:
         asked = [each.command("SENTINEL", "get-master-addr-by-name", NAME) for each in self.sentinels]
         return all(int(port) == server.port for _, port in asked)
 
+    def kill_primary(self) -> None:
+        """Kill it, and have that noticed soon. Sentinels as quick before would take any pause of the machine for it."""
+        self.primary.kill()
+        for sentinel in self.sentinels:
+            sentinel.wait_for_primary(0.5)
+
     def is_whole(self) -> bool:
         """Whether each Sentinel knows the replica and the others."""
         return all(
@@ -75,6 +81,7 @@ def start_topology(program: str = PROGRAMS[0]) -> Iterator[Topology]:
             stack.enter_context(RedisServer(sentinel_of=primary, quorum=2, binary=binary)) for _ in range(SENTINELS)
         ]
         for sentinel in sentinels:
+            sentinel.wait_for_primary(60)
             with suppress(redis.ResponseError):  # before Redis 7 they look around more slowly
                 sentinel.command("SENTINEL", "DEBUG", "info-period", 500, "publish-period", 500)
         yield Topology(primary, replica, sentinels)
@@ -83,8 +90,6 @@ def start_topology(program: str = PROGRAMS[0]) -> Iterator[Topology]:
 async def test_a_planned_failover() -> None:
     """The primary goes on for a moment and takes what is lost when it becomes a replica; no confirmed task is in it."""
     with start_topology() as topology:
-        for sentinel in topology.sentinels:
-            sentinel.wait_for_primary(60)  # where the machine stands still for a moment it is no other failover
         async with Traffic(topology.url, replicated=True) as traffic:
             await until(topology.is_whole, "the Sentinels know each other")
             await traffic.until_flowing(50)
@@ -106,7 +111,7 @@ async def test_a_primary_that_is_killed(program: str) -> None:
         async with Traffic(topology.url, replicated=True) as traffic:
             await until(topology.is_whole, "the Sentinels know each other")
             await traffic.until_flowing(50)
-            topology.primary.kill()
+            topology.kill_primary()
             started = time.monotonic()
             await until(lambda: topology.is_named(topology.replica), "the replica is named")
             topology.primary.replica_of = topology.replica
@@ -125,7 +130,7 @@ async def test_without_confirmation_the_traffic_goes_on_at_once() -> None:
         async with Traffic(topology.url) as traffic:
             await until(topology.is_whole, "the Sentinels know each other")
             await traffic.until_flowing(50)
-            topology.primary.kill()
+            topology.kill_primary()
             recovery = await traffic.until_flowing(50)
             await traffic.finish()
 
