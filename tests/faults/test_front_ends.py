@@ -52,14 +52,14 @@ def secured() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def server(redis_server: RedisServer) -> RedisServer:
-    with closing(TaskQ(redis_server.unix_url)) as app:
+    with closing(TaskQ(redis_server.unix_url, enqueue_timeout=60)) as app:
         populate(app, redis_server)
     return redis_server
 
 
 @pytest.fixture
 def taskq(server: RedisServer) -> Iterator[TaskQ]:
-    with closing(TaskQ(server.unix_url)) as app:
+    with closing(TaskQ(server.unix_url, enqueue_timeout=60)) as app:
         yield app
 
 
@@ -77,7 +77,7 @@ def operator(server: RedisServer, settings: Any, client: Client) -> Iterator[Cli
 
 def fill_with_canaries(url: str) -> None:
     """Tasks that hold canaries, run and failed, and one that waits."""
-    with closing(TaskQ(url, defaults={"retention": 600})) as app:
+    with closing(TaskQ(url, defaults={"retention": 600}, enqueue_timeout=60)) as app:
 
         @app.task(name="whisper", max_retry=0)
         def whisper(word: str, fails: bool = False) -> str:
@@ -395,7 +395,7 @@ def test_no_name_of_a_queue_or_task_reaches_other_keys(
 def tenant(secured: RedisServer) -> Iterator[tuple[str, str, str]]:
     """The URL of a user who may reach one queue, a task there, and a task of another queue."""
     url = url_of(secured, "inspector", "+subscribe", *TENANT)
-    with closing(TaskQ(secured.url)) as app:
+    with closing(TaskQ(secured.url, enqueue_timeout=60)) as app:
         own, other = (app.remote("t", queue=queue).delay(word=f"canary-{queue}").id for queue in ("mail", "bank"))
     before = everything(secured)
     yield url, own, other

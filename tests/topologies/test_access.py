@@ -179,7 +179,7 @@ def denied(server: RedisServer) -> set[str]:
 class TestRights:
     def test_an_application_does_all_it_does(self, server: RedisServer) -> None:
         """Enqueue in every way, run, fail, time a schedule, look at everything and act on it."""
-        app = TaskQ(url_of(server, "app"), defaults={"retention": 60})
+        app = TaskQ(url_of(server, "app"), defaults={"retention": 60}, enqueue_timeout=60)
 
         @app.periodic("@every 1s")
         @app.task(name="add")
@@ -239,7 +239,7 @@ class TestRights:
         assert denied(server) == set()
 
     async def test_who_only_enqueues(self, server: RedisServer) -> None:
-        app = TaskQ(url_of(server, "producer"), defaults={"retention": 60})
+        app = TaskQ(url_of(server, "producer"), defaults={"retention": 60}, enqueue_timeout=60)
         task = app.remote("t")
         handle = await task.adelay()
         await task.using(run_after=60, unique_for=60).adelay()
@@ -257,7 +257,7 @@ class TestRights:
 
     async def test_who_only_enqueues_workflows(self, server: RedisServer) -> None:
         """Of steps in several queues, and of a group that is stored part by part."""
-        app = TaskQ(url_of(server, "producer"))
+        app = TaskQ(url_of(server, "producer"), enqueue_timeout=60)
         task, other = app.remote("t"), app.remote("t", queue="other")
         long = group(task.s(n=n) for n in range(1000))
         for workflow in (chain(task.s(), other.s(), task.s()), long, group(other.s())):
@@ -274,7 +274,7 @@ class TestRights:
 
     def test_who_only_looks_and_acts(self, server: RedisServer) -> None:
         """On tasks of every kind, limits, groups, queues and workflows, which another has enqueued."""
-        with closing(TaskQ(server.unix_url, defaults={"retention": 60})) as admin:
+        with closing(TaskQ(server.unix_url, defaults={"retention": 60}, enqueue_timeout=60)) as admin:
             url = url_of(server, "inspector", "+info", "+acl|whoami")
             task = admin.remote("t")
             ids = {name: handle.id for name, handle in stored_by_another(server).items()}
@@ -317,7 +317,7 @@ class TestRights:
         assert denied(server) <= BY_A_WORKER
 
     async def test_who_only_enqueues_may_not_act(self, server: RedisServer) -> None:
-        app = TaskQ(url_of(server, "producer"))
+        app = TaskQ(url_of(server, "producer"), enqueue_timeout=60)
         await app.remote("t").using(run_after=60).adelay()
         with pytest.raises(BrokerAuthenticationError):
             await asyncio.to_thread(Inspector(app).run_all, "default", TaskState.SCHEDULED)
@@ -328,7 +328,7 @@ class TestRights:
         """Whoever needs it is told which, and whether something may have been done all the same."""
         url = url_of(newest, "producer", f"-{command.lower()}")
         newest.client.script_flush()
-        with closing(TaskQ(url, defaults={"retention": 60})) as app:
+        with closing(TaskQ(url, defaults={"retention": 60}, enqueue_timeout=60)) as app:
             task = app.remote("t")
             limited = task.using(rate_limit="1/h", concurrency=1)
             known = stored_by_another(newest)
@@ -363,7 +363,7 @@ class TestRights:
     def test_a_lock_that_may_not_be_read_is_not_taken_for_another_tasks(self, newest: RedisServer) -> None:
         keys = ["pending", "scheduled", "groups", "t:*"]
         rules = ("resetkeys", "~taskq:*", "~asynq:queues", *(f"~asynq:{{default}}:{key}" for key in keys))
-        with closing(TaskQ(url_of(newest, "producer", *rules))) as app:
+        with closing(TaskQ(url_of(newest, "producer", *rules), enqueue_timeout=60)) as app:
             app.remote("t").delay()
 
             with pytest.raises(EnqueueUnknownError, match="No permissions to access a key"):
@@ -377,7 +377,7 @@ class TestRights:
     ) -> None:
         """It would take tasks from their list and drop them."""
         app = TaskQ(url_of(newest, "app", f"-{command}"))
-        admin = TaskQ(newest.unix_url)
+        admin = TaskQ(newest.unix_url, enqueue_timeout=60)
         await admin.remote("t").adelay()
 
         assert await Worker(app, WorkerConfig(burst=True)).arun() == 1
@@ -409,7 +409,7 @@ def refusal_of(call: Callable[[], Any]) -> TaskQError | None:
 
 def stored_by_another(server: RedisServer) -> dict[str, Any]:
     """Handles of tasks in several states, which somebody with all rights has stored."""
-    with closing(TaskQ(server.unix_url, defaults={"retention": 60})) as app:
+    with closing(TaskQ(server.unix_url, defaults={"retention": 60}, enqueue_timeout=60)) as app:
         queue, run = app.runtime.keys.queue("default"), app.runtime.runner.run
         task = app.remote("known")
         handles = {"running": task.delay()}
@@ -423,7 +423,7 @@ def stored_by_another(server: RedisServer) -> dict[str, Any]:
 
 def begun_by_another(server: RedisServer) -> str:
     """Id of a workflow that runs."""
-    with closing(TaskQ(server.unix_url)) as app:
+    with closing(TaskQ(server.unix_url, enqueue_timeout=60)) as app:
         return group(app.remote("known").s(), app.remote("known", queue="other").s()).delay().id
 
 
@@ -492,12 +492,12 @@ class TestTopologies:
 
     async def test_replicas(self) -> None:
         with RedisServer(tcp=True) as primary, RedisServer(tcp=True, replica_of=primary):
-            await self.work(url_of(primary, "app", "+wait", "+waitaof", "+info"), enqueue_timeout=30, replicated=True)
+            await self.work(url_of(primary, "app", "+wait", "+waitaof", "+info"), replicated=True)
 
             assert denied(primary) == set()
 
-    async def work(self, url: str, *, enqueue_timeout: float = 2, **options: Any) -> None:
-        app = TaskQ(url, enqueue_timeout=enqueue_timeout, defaults={"retention": 60})
+    async def work(self, url: str, **options: Any) -> None:
+        app = TaskQ(url, enqueue_timeout=60, defaults={"retention": 60})
         ran: list[int] = []
 
         @app.task(name="note", **options)
@@ -532,7 +532,7 @@ class TestPassword:
         ran: list[int] = []
         with RedisServer(tcp=True) as server:
             server.command("ACL", "SETUSER", "app", "on", ">old", "~*", "&*", "+@all")
-            admin = TaskQ(server.unix_url).remote("note")
+            admin = TaskQ(server.unix_url, enqueue_timeout=60).remote("note")
             async with self.working(server, f"redis://app:old@127.0.0.1:{server.port}/0", ran):
                 await admin.adelay(number=1)
                 await until_ran(ran, 1)

@@ -61,7 +61,7 @@ def complete(taskq: TaskQ, queue: str, task_id: str, message: bytes) -> None:
 async def test_the_end_is_told_after_a_failover() -> None:
     with start_topology() as topology:
         await until(topology.is_whole, "the Sentinels know each other")
-        taskq = TaskQ(topology.url, enqueue_timeout=5)
+        taskq = TaskQ(topology.url, enqueue_timeout=PATIENCE_S)
         handle = await taskq.remote("t", retention=60).adelay()
         followers = Followers(handle)
         await followers.until_heard(TaskState.PENDING, None)
@@ -82,7 +82,7 @@ async def test_the_end_is_told_after_a_failover() -> None:
 async def test_tasks_on_every_node_of_a_cluster_are_followed() -> None:
     with start_cluster(3) as nodes:
         url = f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in nodes)}"
-        taskq = TaskQ(url, enqueue_timeout=5)
+        taskq = TaskQ(url, enqueue_timeout=PATIENCE_S)
         for queue in queues_on(nodes):
             handle = await taskq.remote("t", retention=60, queue=queue).adelay()
             followers = Followers(handle)

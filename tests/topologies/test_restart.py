@@ -77,7 +77,7 @@ def test_a_file_that_has_lost_its_tail_holds_whole_tasks(program: str) -> None:
     ids = [f"{number:03}" for number in range(200)]
     with (
         RedisServer(appendonly=True, binary=PROGRAMS[program]) as server,
-        closing(TaskQ(server.unix_url, defaults={"unique_for": 600})) as taskq,
+        closing(TaskQ(server.unix_url, defaults={"unique_for": 600}, enqueue_timeout=60)) as taskq,
     ):
         for task_id in ids:
             taskq.remote("t", task_id=task_id).delay(n=task_id)

@@ -148,7 +148,7 @@ def fill(server: RedisServer) -> tuple[str, str]:
     server.flushall()
     scheduled = stored_by_another(server)["scheduled"].id
     workflow = begun_by_another(server)
-    with closing(TaskQ(server.unix_url, defaults={"retention": 60})) as app:
+    with closing(TaskQ(server.unix_url, defaults={"retention": 60}, enqueue_timeout=60)) as app:
         populate(app, server)
     return scheduled, workflow
 
@@ -324,11 +324,11 @@ def test_the_page_names_the_patterns_of_one_queue() -> None:
 
 def test_a_tenant_does_not_cross_to_another_queue(server: RedisServer) -> None:
     """It enqueues to its own and sees its own; of the others it learns names alone."""
-    with closing(TaskQ(server.unix_url)) as admin:
+    with closing(TaskQ(server.unix_url, enqueue_timeout=60)) as admin:
         url = url_of(server, "inspector", "+subscribe", *TENANT)
         own = admin.remote("t", queue="mail").delay(n=1)
         other = admin.remote("t", queue="bank").delay(n=2)
-        with closing(TaskQ(url, queues=["mail"])) as app:
+        with closing(TaskQ(url, queues=["mail"], enqueue_timeout=60)) as app:
             inspector = Inspector(app)
             assert app.remote("t", queue="mail").delay().id
             assert inspector.task("mail", own.id).name == "t"

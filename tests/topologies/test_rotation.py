@@ -296,7 +296,7 @@ async def test_a_password_that_comes_too_late_is_waited_for(tmp_path: Path) -> N
     write(password, "old")
     with RedisServer(tcp=True) as server:
         server.command("ACL", "SETUSER", "app", "reset", "on", ">old", *RULES["app"][2:])
-        admin = TaskQ(server.unix_url).remote("note")
+        admin = TaskQ(server.unix_url, enqueue_timeout=60).remote("note")
         app = TaskQ(f"redis://app@127.0.0.1:{server.port}/0?password_file={password}")
         ran: list[int] = []
 

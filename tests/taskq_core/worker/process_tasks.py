@@ -18,7 +18,7 @@ from taskq_core import Discard, Retry, SkipRetry, Snooze, TaskContext, TaskQ, cu
 from taskq_core.errors import TaskInterrupted
 from taskq_core.middleware import Middleware
 
-app = TaskQ("redis://localhost:1", defaults={"retention": 600, "max_retry": 0})
+app = TaskQ("redis://localhost:1", defaults={"retention": 600, "max_retry": 0}, enqueue_timeout=60)
 logger = logging.getLogger("shop")
 
 

@@ -11,7 +11,7 @@ from taskq_core.doctor import diagnose, plan, read_facts
 from taskq_core.errors import BrokerFullError
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Runner, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, until
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
@@ -23,7 +23,7 @@ def is_at_rest(server: RedisServer, queue: QueueKeys) -> bool:
 async def test_memory_that_is_full_for_longer_than_a_lease_costs_no_second_run(start: Runner) -> None:
     """Leases are extended all the time, so nobody takes the running tasks back; the queue drains by itself."""
     with RedisServer() as server:
-        app = TaskQ(server.url)
+        app = TaskQ(server.url, enqueue_timeout=PATIENCE_S)
         queue = app.runtime.keys.queue("default")
         release = asyncio.Event()
         runs: Counter[int] = Counter()
@@ -56,7 +56,7 @@ async def test_memory_that_is_full_for_longer_than_a_lease_costs_no_second_run(s
 async def test_a_redis_that_evicts_loses_tasks_and_it_is_said(start: Runner, caplog: pytest.LogCaptureFixture) -> None:
     """What was evicted is dropped and told, all else runs, and nothing is left hanging; the doctor names the cause."""
     with RedisServer(options={"maxmemory-policy": "allkeys-random"}) as server:
-        app = TaskQ(server.url)
+        app = TaskQ(server.url, enqueue_timeout=PATIENCE_S)
         queue = app.runtime.keys.queue("default")
         runs: Counter[int] = Counter()
 

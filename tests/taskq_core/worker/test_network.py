@@ -15,7 +15,7 @@ from taskq_core.wire import QueueKeys
 from taskq_core.worker import fetcher
 from tests.redis_server import RedisServer
 from tests.relay import Direction, Relay
-from tests.taskq_core.worker.conftest import Ends, Runner, disturbed, state_of, stored, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, disturbed, state_of, stored, until
 
 BOTH: tuple[Direction, ...] = ("requests", "replies")
 
@@ -30,7 +30,7 @@ def relay(redis_server: RedisServer) -> Iterator[Relay]:
 @pytest.fixture
 async def far(relay: Relay) -> AsyncIterator[TaskQ]:
     """An application that reaches Redis through the relay."""
-    far = TaskQ(relay.url, defaults={"retention": 600, "max_retry": 3})
+    far = TaskQ(relay.url, defaults={"retention": 600, "max_retry": 3}, enqueue_timeout=PATIENCE_S)
     yield far
     await far.aclose()
 

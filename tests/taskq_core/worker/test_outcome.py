@@ -23,7 +23,7 @@ from taskq_core.wire import QueueKeys, build_message, decode_message
 from taskq_core.worker.outcome import describe, settle
 from taskq_core.worker.run import Ending, Run
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Ends, Runner, state_of, stored, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, state_of, stored, until
 
 NOW_S = 1_700_000_000
 
@@ -318,7 +318,8 @@ def test_what_a_judge_answers_is_taken_as_true_or_false() -> None:
 
 async def test_the_application_may_say_what_counts(redis_server: RedisServer, start: Runner, queue: QueueKeys) -> None:
     """For all tasks; a task may have its own word. No counter of failures moves."""
-    app = TaskQ(redis_server.url, defaults={"retention": 60, "retry_delay": 0, "max_retry": 1, "is_failure": _counts})
+    defaults: Any = {"retention": 60, "retry_delay": 0, "max_retry": 1, "is_failure": _counts}
+    app = TaskQ(redis_server.url, defaults=defaults, enqueue_timeout=PATIENCE_S)
     runs: list[int] = []
 
     @app.task

@@ -21,7 +21,7 @@ from taskq_core import (
 from taskq_core.middleware import Middleware
 from taskq_core.wire import QueueKeys, build_message
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Ends, Runner, push_raw, state_of, stored, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, push_raw, state_of, stored, until
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -216,7 +216,8 @@ class TestUnknownTypes:
 
     async def test_the_applications_delay_counts_for_them(self, redis_server: RedisServer, start: Runner) -> None:
         """`DEFAULTS` hold for what has no options of its own."""
-        app = TaskQ(redis_server.url, defaults={"retry_delay": 0, "max_retry": 2, "retention": 60})
+        defaults: Any = {"retry_delay": 0, "max_retry": 2, "retention": 60}
+        app = TaskQ(redis_server.url, defaults=defaults, enqueue_timeout=PATIENCE_S)
         ends = Ends()
         await start(app=app, listener=ends)
         handle = await app.remote("unknown").adelay()

@@ -21,7 +21,7 @@ from taskq_core.worker.run import Run
 from taskq_core.worker.settler import Settler
 from tests.redis_server import RedisServer
 from tests.relay import Relay
-from tests.taskq_core.worker.conftest import Ends, Runner, disturbed, state_of, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, disturbed, state_of, until
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ async def test_a_read_only_spell_passes(app: TaskQ, start: Runner, redis_server:
     release = asyncio.Event()
 
     with RedisServer(tcp=True) as server, RedisServer(tcp=True) as other:
-        far = TaskQ(server.url, defaults={"retention": 600})
+        far = TaskQ(server.url, defaults={"retention": 600}, enqueue_timeout=PATIENCE_S)
 
         @far.task(name="work")
         async def far_work(number: int) -> int:
@@ -291,7 +291,7 @@ async def test_over_maxmemory_running_tasks_finish_and_the_queue_drains(
 ) -> None:
     """Enqueueing is refused with its own error; leases are extended; presence is kept."""
     with RedisServer() as server:
-        full = TaskQ(server.url, defaults={"retention": 600, "max_retry": 0})
+        full = TaskQ(server.url, defaults={"retention": 600, "max_retry": 0}, enqueue_timeout=PATIENCE_S)
         release = asyncio.Event()
 
         @full.task
@@ -333,7 +333,7 @@ async def test_over_maxmemory_running_tasks_finish_and_the_queue_drains(
 async def test_redis_killed_and_restarted_under_load_loses_nothing(start: Runner) -> None:
     """With an append-only file every acknowledged task is completed."""
     with RedisServer(appendonly=True, options={"appendfsync": "always"}) as server:
-        durable = TaskQ(server.url, defaults={"retention": 600}, enqueue_timeout=20)
+        durable = TaskQ(server.url, defaults={"retention": 600}, enqueue_timeout=PATIENCE_S)
         runs: Counter[int] = Counter()
 
         @durable.task

@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind
 from taskq_core import Retry, Snooze, TaskQ
 from taskq_core.wire import QueueKeys, build_message, encode_message
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Runner, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, until
 
 Named = Callable[[str], list[ReadableSpan]]
 
@@ -82,7 +82,8 @@ async def test_a_task_says_how_its_runs_relate_to_its_enqueue(
 
 @pytest.fixture
 def telling(redis_server: RedisServer) -> TaskQ:
-    return TaskQ(redis_server.url, trace={"OPT_IN": ["receive", "settle", "body_size"], "EXCEPTION_MESSAGES": False})
+    opt_in = {"OPT_IN": ["receive", "settle", "body_size"], "EXCEPTION_MESSAGES": False}
+    return TaskQ(redis_server.url, trace=opt_in, enqueue_timeout=PATIENCE_S)
 
 
 async def test_exchanges_with_redis_are_told_on_request(telling: TaskQ, start: Runner, named: Named) -> None:

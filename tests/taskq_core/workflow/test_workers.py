@@ -24,6 +24,7 @@ from taskq_core.workflow import StepState, WorkflowHandle, WorkflowState, chain,
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
     LONG_LEASE,
+    PATIENCE_S,
     Ends,
     Runner,
     WorkerProcess,
@@ -514,7 +515,7 @@ async def test_members_that_cannot_be_made_fail_the_group(
 async def test_members_that_redis_refuses_leave_the_workflow_begun(is_blocking: bool) -> None:
     """Members before them run already, so it was not simply not enqueued."""
     with RedisServer(options={"maxmemory-policy": "noeviction"}) as server:
-        app = TaskQ(server.url)
+        app = TaskQ(server.url, enqueue_timeout=PATIENCE_S)
         member = app.remote("member")
 
         def members() -> Any:
