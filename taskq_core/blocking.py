@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -25,7 +25,6 @@ class DaemonThreads(ThreadPoolExecutor):
         super().__init__(max_workers)
         self._calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._lock = threading.Lock()
-        self._idle = threading.Semaphore(0)
         self._count = 0
         self._is_shut = False
         self._open: set[Future[Any]] = set()
@@ -39,7 +38,7 @@ class DaemonThreads(ThreadPoolExecutor):
             self._open.add(future)
             future.add_done_callback(self._open.discard)
             self._calls.put(partial(_call, future, partial(fn, *args, **kwargs)))  # first: a new thread finds it
-            if not self._idle.acquire(blocking=False) and self._count < self._max_workers:
+            if self._count < min(len(self._open), self._max_workers):  # not one that is free for each
                 try:
                     threading.Thread(target=self._serve, name=f"asyncio_{self._count}", daemon=True).start()
                     self._count += 1
@@ -51,11 +50,7 @@ class DaemonThreads(ThreadPoolExecutor):
 
     def _serve(self) -> None:
         while True:
-            try:
-                call = self._calls.get_nowait()
-            except Empty:
-                self._idle.release()
-                call = self._calls.get()
+            call = self._calls.get()
             if call is None:
                 return
             call()
