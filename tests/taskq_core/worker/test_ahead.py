@@ -309,7 +309,8 @@ async def test_nothing_is_asked_ahead_where_that_would_hold_something_up(
     redis_server: RedisServer, start: Runner, is_capped: bool
 ) -> None:
     """In burst mode the worker would never find that it is done; under a limit the end of one task lets in the next."""
-    app = TaskQ(redis_server.url, limits={"default": {"WORKER_CONCURRENCY": 1}} if is_capped else {})
+    limits: dict[str, Any] = {"default": {"WORKER_CONCURRENCY": 1}} if is_capped else {}
+    app = TaskQ(redis_server.url, limits=limits, enqueue_timeout=60)
     ran: list[int] = []
 
     @app.task(name="work", retention=0)

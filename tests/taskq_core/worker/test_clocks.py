@@ -98,7 +98,7 @@ def wall_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[WallClock]:
 async def test_redis_clock_jumps(start: Runner, wall_clock: WallClock, jump_s: int) -> None:
     """What waits comes early or late by the jump. Nothing is lost, and what runs is not taken away."""
     with RedisServer() as server:
-        app = TaskQ(server.url, defaults={"retention": 86_400, "max_retry": 3})
+        app = TaskQ(server.url, defaults={"retention": 86_400, "max_retry": 3}, enqueue_timeout=60)
         queue = app.runtime.keys.queue("default")
         runs: Counter[str] = Counter()
         release = asyncio.Event()

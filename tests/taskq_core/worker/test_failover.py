@@ -21,7 +21,7 @@ async def test_it_leaves_a_primary_that_still_takes_writes(start: Runner) -> Non
         known = ("SENTINEL", "REPLICAS", RedisServer.MASTER_NAME)
         await until(lambda: sentinel.command(*known), "the Sentinel knows the replica")
         app = TaskQ(f"redis+sentinel://127.0.0.1:{sentinel.port}/{RedisServer.MASTER_NAME}")
-        there = TaskQ(second.url, defaults={"retention": 600})
+        there = TaskQ(second.url, defaults={"retention": 600}, enqueue_timeout=60)
 
         @app.task(name="count")
         async def count(number: int) -> int:

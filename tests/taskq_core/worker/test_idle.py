@@ -116,7 +116,9 @@ async def test_what_waits_until_fewer_tasks_of_its_queue_run_wakes_nobody(
 ) -> None:
     """Another worker, which has slots, would be given nothing."""
     release = asyncio.Event()
-    app = TaskQ(redis_server.url, limits={"default": {"CONCURRENCY": 1}}, defaults={"retention": 60})
+    app = TaskQ(
+        redis_server.url, limits={"default": {"CONCURRENCY": 1}}, defaults={"retention": 60}, enqueue_timeout=60
+    )
 
     @app.task
     async def hold() -> str:

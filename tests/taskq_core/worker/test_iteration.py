@@ -458,7 +458,7 @@ async def test_progress_waits_for_nothing_while_redis_is_away(start: Runner) -> 
     may_go, has_begun = threading.Event(), threading.Event()
 
     with RedisServer() as server:
-        app = TaskQ(server.url, defaults={"retention": 600})
+        app = TaskQ(server.url, defaults={"retention": 600}, enqueue_timeout=60)
 
         @app.task(name="go")
         def go(context: TaskContext) -> str:

@@ -209,7 +209,7 @@ async def test_a_worker_fences_itself_when_redis_is_frozen_too_long(start: Runne
     release = threading.Event()
 
     with RedisServer() as server:
-        frozen = TaskQ(server.url, defaults={"retention": 600})
+        frozen = TaskQ(server.url, defaults={"retention": 600}, enqueue_timeout=60)
         runs = []
 
         @frozen.task(name="coroutine")
@@ -322,7 +322,7 @@ def test_a_lease_is_given_up_before_others_may_act_whenever_it_ends(queues: int,
 async def test_a_short_freeze_of_redis_is_not_noticed(start: Runner) -> None:
     """Shorter than lease and grace: the task runs once, undisturbed, and is settled afterwards."""
     with RedisServer() as server:
-        frozen = TaskQ(server.url, defaults={"retention": 600})
+        frozen = TaskQ(server.url, defaults={"retention": 600}, enqueue_timeout=60)
         runs: list[int] = []
         release = asyncio.Event()
 

@@ -52,7 +52,7 @@ async def test_redis_restarted_empty(start: Runner, caplog: pytest.LogCaptureFix
 async def test_a_redis_that_evicts(start: Runner, policy: str, caplog: pytest.LogCaptureFixture) -> None:
     """Tasks that were evicted are lost, which is told; all others run, once."""
     with RedisServer() as server:
-        evicting = TaskQ(server.url, defaults={"retention": 0})
+        evicting = TaskQ(server.url, defaults={"retention": 0}, enqueue_timeout=60)
         queue = evicting.runtime.keys.queue("default")
         runs: Counter[int] = Counter()
 
