@@ -13,6 +13,7 @@ from taskq_core.wire import TaskState
 from taskq_core.worker import Worker, WorkerConfig, background
 from taskq_core.worker.background import BackgroundWorker, Pause
 from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import until_blocking
 
 pytestmark = pytest.mark.redis
 
@@ -119,6 +120,7 @@ def test_what_cannot_be_made_is_told_and_not_tried_again(app: TaskQ, caplog: pyt
 
     worker = BackgroundWorker(refuse)
     worker.start()
+    until_blocking(lambda: not worker.is_alive, "it ends by itself")  # a stop may come before it has begun
 
     assert worker.stop(30)
     assert [record.getMessage() for record in caplog.records] == ["the worker cannot start: no such queue"]
