@@ -179,7 +179,7 @@ def test_a_killed_process_is_replaced_and_what_it_held_is_given_back_at_once(
     handles = [app.remote("wait", retention=600).delay(name=f"w{number}", until="go") for number in range(2)]
     victim, other = pid_of(redis_server, "w0"), pid_of(redis_server, "w1")
     assert victim != other, "each took one"
-    assert {each.pid for each in Inspector(app).servers()} == {victim, other}
+    until_blocking(lambda: {each.pid for each in Inspector(app).servers()} == {victim, other})
 
     os.kill(victim, signal.SIGKILL)
     until_blocking(lambda: len(marks(redis_server, "w0")) == 2, "it runs again")
