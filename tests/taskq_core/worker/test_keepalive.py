@@ -238,6 +238,10 @@ async def test_a_worker_fences_itself_when_redis_is_frozen_too_long(start: Runne
         worker = await start(app=frozen, listener=ends, lease=3, heartbeat=1, lease_grace=2)
         handle = await (coroutine if kind == "coroutine" else plain).adelay()
         await until(lambda: worker.running_count == 1)
+        lease = frozen.runtime.keys.queue("default").lease
+        first = server.client.zscore(lease, handle.id)
+        # Once it has been extended it ends a second earlier on this side: as much as this process may stand still.
+        await until(lambda: server.client.zscore(lease, handle.id) != first)
         server.pause()
         paused_at = time.monotonic()
         await until(lambda: ends.ends)
@@ -389,6 +393,7 @@ async def test_presence_reads_as_go_tools_read_it(app: TaskQ, start: Runner, red
     worker = await start(queues={"default": 2, "low": 1}, strict_priority=True, concurrency=7)
     handle = await hold.adelay("canary")
     key = f"asynq:workers:{{{worker.host}:{os.getpid()}:{worker.id}}}"
+    await until(lambda: client.zscore("asynq:workers", key), "it is noted in the indexes, which comes last")
     data: Any = await until(lambda: client.hget(key, handle.id))
     running = WorkerInfo.decode(data)
     server_key = f"asynq:servers:{{{worker.host}:{os.getpid()}:{worker.id}}}"
