@@ -215,11 +215,12 @@ async def test_a_token_lets_one_connection_ask_and_the_others_join_it_where_ther
     await hold.adelay()
     worker = await start(concurrency=10, safety_net=600, lease=3600, heartbeat=1)
     await until(lambda: worker.running_count == 1 and worker._fetcher.is_idle)
-    asking.clear()
-    for _ in range(10):
+    for number in range(11):
         before = worker.ended_count
         await quick.adelay()
         await until(lambda: worker.ended_count > before and worker._fetcher.is_idle)  # noqa: B023 - awaited in the loop
+        if number == 0:  # one connection may have found nothing, and that was asked ahead, before another had the first
+            asking.clear()
     assert asking.total() == 10
 
     asking.clear()
