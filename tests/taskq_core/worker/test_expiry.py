@@ -63,7 +63,7 @@ async def test_a_task_that_expired_is_archived_and_does_not_run(
     assert info.start_by == LONG_AGO
     assert info.last_error.startswith("the task expired: it was not started by 2020-01-01")
     assert info.retried == 0
-    assert Inspector(app).queue_info("default").failed_today == 1
+    assert Inspector(app).queue_info("default").failed == 1
 
 
 async def test_one_that_is_to_be_discarded_is_gone_with_its_lock(app: TaskQ, start: Runner) -> None:
