@@ -10,7 +10,7 @@ import redis
 
 from taskq_core import TaskQ
 from taskq_core.periodic import Firing, FiringOutcome
-from taskq_core.scheduler import SchedulerConfig, SchedulerListener, run_scheduler
+from taskq_core.scheduler import SchedulerConfig, SchedulerListener, run_scheduler, ticker
 
 
 class Told(SchedulerListener):
@@ -30,6 +30,7 @@ def main() -> int:
     settings = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s")
     app = TaskQ(settings["url"])
+    ticker.PATIENCE_S = 60.0  # one that was frozen in a call asks what became of it, however late another took over
 
     @app.periodic("* * * * * *", id="cron")
     @app.periodic("@every 1s", id="interval")
