@@ -23,6 +23,7 @@ from taskq_core import (
     TaskDefinitionError,
     TaskQ,
 )
+from taskq_core.broker.aio import AsyncRunner
 from taskq_core.testing import TaskRun, adrain, capture, drain, eager
 from taskq_core.worker.executor import Executor
 from taskq_fastapi import INJECTED, TaskDependencies, enable_depends
@@ -421,6 +422,20 @@ def _when_told_to_end(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     return told
 
 
+def _when_it_listens(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Return what is set once a worker hears whom to cancel: it may run tasks before."""
+    listens, subscribe = asyncio.Event(), AsyncRunner.subscribe
+
+    async def note(self: AsyncRunner, channel: str) -> Any:
+        subscription = await subscribe(self, channel)
+        if channel == "asynq:cancel":
+            listens.set()
+        return subscription
+
+    monkeypatch.setattr(AsyncRunner, "subscribe", note)
+    return listens
+
+
 @pytest.mark.parametrize("where", ["task", "dependency"])
 @KINDS
 async def test_a_run_that_is_told_to_end_cleans_up(
@@ -430,6 +445,7 @@ async def test_a_run_that_is_told_to_end_cleans_up(
     enable_depends(taskq)
     first = _session("first")[is_async]
     reached, go = threading.Event(), threading.Event()
+    listens = _when_it_listens(monkeypatch)
 
     def slow(session: str = Depends(first)) -> Iterator[str]:
         if where == "dependency":
@@ -465,6 +481,7 @@ async def test_a_run_that_is_told_to_end_cleans_up(
         handle = await work.adelay()
         draining = asyncio.create_task(adrain(taskq, raises=False))
         assert await asyncio.to_thread(reached.wait, 30)
+        await asyncio.wait_for(listens.wait(), 30)
         arrived = _when_told_to_end(monkeypatch)
         assert await handle.acancel()
         await asyncio.wait_for(arrived.wait(), 30)

@@ -15,7 +15,7 @@ from taskq_django import taskq
 from tests.browser.admin.people import TASKS, Site, choose, confirm, enqueue, expect_message, page_of, row, rows
 from tests.browser.visiting import stop_time
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import until_blocking
+from tests.taskq_core.worker.conftest import hears_cancels, until_blocking
 from tests.taskq_django.admin_pages import payload_of, put, state_of
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases="__all__")]
@@ -141,7 +141,7 @@ def test_the_arguments_of_a_waiting_task_are_edited(page: Page, redis: RedisServ
     assert payload_of(redis, handle) == b'{"to":"other@example.com"}'
 
 
-def test_a_task_that_runs_is_cancelled(page: Page, inspector: Inspector) -> None:
+def test_a_task_that_runs_is_cancelled(page: Page, redis: RedisServer, inspector: Inspector) -> None:
     begun = Event()
 
     @taskq.task(name="oven:smoulder", max_retry=0)
@@ -153,14 +153,15 @@ def test_a_task_that_runs_is_cancelled(page: Page, inspector: Inspector) -> None
     worker = BackgroundWorker(lambda: Worker(taskq, WorkerConfig(queues={"default": 1})))
     worker.start()
     try:
-        assert begun.wait(20)
+        assert begun.wait(60)
+        until_blocking(lambda: hears_cancels(redis))
         page.goto(page_of(handle))
         page.get_by_role("button", name="Cancel", exact=True).click()
         confirm(page, "Cancel")
         expect_message(page, "The worker of 1 task was asked to cancel it.")
         until_blocking(lambda: inspector.task("default", handle.id).state is not TaskState.ACTIVE)
     finally:
-        assert worker.stop(20)
+        assert worker.stop(60)
         taskq._tasks.pop("oven:smoulder")
 
     page.goto(page_of(handle))
