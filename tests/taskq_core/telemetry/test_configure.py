@@ -91,7 +91,7 @@ def test_spans_and_metrics_reach_the_collector(receiver: Receiver, monkeypatch: 
     with Tracing().start_producer("low", "email:deliver", "id-1"):
         pass
 
-    flushed = handle.force_flush()
+    flushed = handle.force_flush(60)
 
     bodies = dict(receiver.requests)
     sent = ExportTraceServiceRequest.FromString(bodies["/v1/traces"])
