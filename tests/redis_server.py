@@ -393,6 +393,8 @@ def start_cluster(nodes: int = 3, *, replicas: int = 0, **arguments: Any) -> Ite
         replicas: How many replicas each has; they come after all the masters, those of the first one first.
         arguments: Passed to each `RedisServer`.
     """
+    if not replicas:  # nobody could take over: no node that stands still for seconds is to be given up by the others
+        arguments["options"] = {"cluster-node-timeout": "30000", **arguments.get("options", {})}
     servers: list[RedisServer] = []
     try:
         for index in range(nodes):
