@@ -267,6 +267,7 @@ async def test_a_task_that_waits_in_an_outbox_is_not_gone(app: Application) -> N
 async def test_who_comes_back_hears_what_is_new(app: Application) -> None:
     handle = await app.task.adelay()
     heard = await app.followed(handle)
+    await heard.until_told(PENDING, None)
     seen = heard.events[-1].id
     heard.task.cancel()
     again = await app.followed(handle, after=seen)
@@ -314,7 +315,7 @@ async def test_subscriptions_that_are_cut_lose_no_end(app: Application) -> None:
 
 async def test_it_goes_on_when_redis_comes_back(is_async: bool) -> None:
     with RedisServer(appendonly=True, options={"appendfsync": "always"}) as server:
-        taskq = TaskQ(server.url, enqueue_timeout=1)
+        taskq = TaskQ(server.url, enqueue_timeout=30)
         app = Application(taskq, server, is_async=is_async)
         handle = await app.task.adelay()
         heard = await app.followed(handle)
@@ -334,10 +335,11 @@ async def test_it_goes_on_when_redis_comes_back(is_async: bool) -> None:
 
 async def test_a_redis_that_stays_away_is_told_when_the_time_is_over(is_async: bool) -> None:
     with RedisServer() as server:
-        taskq = TaskQ(server.url, enqueue_timeout=1)
+        taskq = TaskQ(server.url, enqueue_timeout=30)
         app = Application(taskq, server, is_async=is_async)
         handle = await app.task.adelay()
         heard = await app.followed(handle, timeout=4)  # it has to listen before that is over
+        await heard.until_told(PENDING, None)
 
         await asyncio.to_thread(server.kill)
 
@@ -360,7 +362,7 @@ async def test_a_task_that_does_not_end_in_time(app: Application) -> None:
 
 @pytest.mark.parametrize("timeout", [-1, "soon", float("nan")])
 def test_a_time_that_is_none_is_refused_at_once(redis_server: RedisServer, timeout: Any) -> None:
-    handle = TaskQ(redis_server.url).remote("t").delay()
+    handle = TaskQ(redis_server.url, enqueue_timeout=30).remote("t").delay()
 
     with pytest.raises(ConfigurationError, match="timeout must be"):
         handle.events(timeout=timeout)
@@ -403,7 +405,7 @@ async def test_leaving_early_leaves_no_connection(app: Application) -> None:
 
 async def test_tasks_that_nobody_follows_publish_nothing(redis_server: RedisServer) -> None:
     """Through a whole life with progress, retries and an end, in a real worker."""
-    taskq = TaskQ(redis_server.url, defaults={"retention": 60, "max_retry": 2, "retry_delay": 0})
+    taskq = TaskQ(redis_server.url, defaults={"retention": 60, "max_retry": 2, "retry_delay": 0}, enqueue_timeout=30)
 
     @taskq.task(name="go")
     async def go(context: TaskContext) -> None:
