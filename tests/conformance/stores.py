@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 NOW_S = 2_000_000_000
 NOW_NS = NOW_S * 1_000_000_000 + 123_456_789
+PATIENCE_S = 30.0
+"""How long a store may stand still, as on a machine that does. Nothing waits that long when all is well."""
 _ROOT = Path(__file__).parents[2]
 
 
@@ -204,7 +206,7 @@ def read_key(raw: Any, key: bytes) -> Any:
 
 @contextmanager
 def blocking(store: Store) -> Iterator[Run]:
-    runner = SyncRunner(store.endpoint)
+    runner = SyncRunner(store.endpoint, timeout_s=PATIENCE_S)
     yield runner.run
     runner.close()
 
@@ -212,7 +214,7 @@ def blocking(store: Store) -> Iterator[Run]:
 @contextmanager
 def coroutines(store: Store) -> Iterator[Run]:
     with asyncio.Runner() as loop:
-        runner = AsyncRunner(store.endpoint)
+        runner = AsyncRunner(store.endpoint, timeout_s=PATIENCE_S)
 
         def run(operation: Operation[T], *, patience_s: float | None = None) -> T:
             return loop.run(runner.run(operation, patience_s=patience_s))

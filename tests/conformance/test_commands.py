@@ -21,7 +21,7 @@ NOBODY_COUNTS = {"config", "command", "info", "script|load", "hello", "auth", "p
 
 @pytest.fixture
 def taskq(redis_server: RedisServer) -> Iterator[TaskQ]:
-    taskq = TaskQ(redis_server.unix_url)
+    taskq = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     yield taskq
     taskq.close()
 
@@ -60,7 +60,7 @@ class TestRuns:
 
     @pytest.fixture
     def run(self, taskq: TaskQ, redis_server: RedisServer) -> Iterator[Callable[[Operation[Any]], Any]]:
-        runner = SyncRunner(Endpoint(redis_server.unix_url, embedded_folder=Path("unused")))
+        runner = SyncRunner(Endpoint(redis_server.unix_url, embedded_folder=Path("unused")), timeout_s=30)
         keys = taskq.runtime.keys.queue("default")
         for script in (ops.dequeue(keys, owner="w", call=0, limit=1, lease_s=30), ops.settle(keys, [], owner="w")):
             runner.run(script)

@@ -145,7 +145,7 @@ def test_every_script_is_in_the_list() -> None:
 async def test_one_exchange_of_several_operations(any_broker: Broker) -> None:
     """All answers are right and in order, also when some scripts are known and others are not."""
     queue, store = any_broker.queue, any_broker.store
-    lane = AsyncRunner(store.endpoint).new_lane()
+    lane = AsyncRunner(store.endpoint, timeout_s=30).new_lane()
     enqueue = ops.enqueue(queue, [NewTask("a", b"m"), NewTask("b", b"m")], ReceiptLane("t"))
 
     for known in ((), (ops.count_tasks(queue),)):
@@ -172,7 +172,7 @@ async def test_a_refused_operation_leaves_the_others_their_answers(any_broker: B
     queue = any_broker.queue
     any_broker.raw.hset(queue.task("odd"), mapping={"msg": "m", "state": "dancing"})
     any_broker.raw.set(queue.task("damaged"), "not a hash")
-    lane = AsyncRunner(any_broker.store.endpoint).new_lane()
+    lane = AsyncRunner(any_broker.store.endpoint, timeout_s=30).new_lane()
 
     answers = await lane.exchange(
         [ops.ping(), ops.look(queue, "odd"), ops.look(queue, "damaged"), ops.look(queue, "none"), ops.ping()]
@@ -188,7 +188,7 @@ async def test_a_refused_operation_leaves_the_others_their_answers(any_broker: B
 
 async def test_scripts_forgotten_all_the_time(any_broker: Broker) -> None:
     """A loop of SCRIPT FLUSH beside callers: each of them gets its answer."""
-    runner = AsyncRunner(any_broker.store.endpoint)
+    runner = AsyncRunner(any_broker.store.endpoint, timeout_s=30)
     stop = False
 
     async def forget() -> None:

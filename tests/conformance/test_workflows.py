@@ -22,9 +22,13 @@ def app(any_broker: Broker) -> Iterator[TaskQ]:
     store = any_broker.store
     if store.endpoint.is_cluster:
         hosts = ",".join(f"{node.host}:{node.port}" for node in store.raw.get_primaries())
-        app = TaskQ(f"redis+cluster://{hosts}", queues=dict.fromkeys(OTHERS, 1))
+        app = TaskQ(f"redis+cluster://{hosts}", queues=dict.fromkeys(OTHERS, 1), enqueue_timeout=30)
     else:
-        app = TaskQ(store.raw if store.server is None else store.server.unix_url, queues=dict.fromkeys(OTHERS, 1))
+        app = TaskQ(
+            store.raw if store.server is None else store.server.unix_url,
+            queues=dict.fromkeys(OTHERS, 1),
+            enqueue_timeout=30,
+        )
     yield app
     app.close()
 
@@ -71,8 +75,8 @@ async def test_steps_in_queues_of_different_slots(app: TaskQ, tasks: Tasks) -> N
 
     await adrain(app)
 
-    assert await handle.aresult(timeout=0) == 1111
-    assert await fanned.aresult(timeout=0) == sum(range(130))
+    assert await handle.aresult(timeout=30) == 1111
+    assert await fanned.aresult(timeout=30) == sum(range(130))
     assert len(tasks.seen) == 4 + 130
 
 
@@ -85,7 +89,7 @@ async def test_a_failure_and_its_callback_in_other_queues(app: TaskQ, tasks: Tas
     await adrain(app, raises=False)
 
     with pytest.raises(WorkflowFailedError):
-        await handle.aresult(timeout=0)
+        await handle.aresult(timeout=30)
     assert tasks.seen == [(1, 0), ("fail", 'ValueError: a "reason" \u00e9')]
 
 
@@ -115,7 +119,7 @@ async def test_a_retry_counts_a_step_once_that_comes_after_several(app: TaskQ, t
     assert await handle.aretry() == 1
     await adrain(app)
 
-    assert await handle.aresult(timeout=0) == 4
+    assert await handle.aresult(timeout=30) == 4
     assert sorted(tasks.seen) == [(1, 0), (2, 0), (3, 0), (4, 0)]
 
 
@@ -127,7 +131,7 @@ async def test_priority_and_expiry_of_steps(app: TaskQ, tasks: Tasks) -> None:
     assert first.id == f"{handle.id}.add-group.2"
     await adrain(app)
 
-    assert await handle.aresult(timeout=0) == [1, 2, 3]
+    assert await handle.aresult(timeout=30) == [1, 2, 3]
 
 
 async def test_a_large_graph_is_stored_in_parts(app: TaskQ, tasks: Tasks) -> None:
@@ -140,7 +144,7 @@ async def test_a_large_graph_is_stored_in_parts(app: TaskQ, tasks: Tasks) -> Non
 
     await adrain(app)
 
-    assert await handle.aresult(timeout=0) == 3
+    assert await handle.aresult(timeout=30) == 3
     assert len(tasks.seen) == 401
 
 

@@ -12,6 +12,6 @@ from tests.redis_server import RedisServer
 
 @pytest.fixture
 def runner(redis_server: RedisServer) -> Iterator[SyncRunner]:
-    runner = SyncRunner(Endpoint(redis_server.unix_url, embedded_folder=Path("unused")))
+    runner = SyncRunner(Endpoint(redis_server.unix_url, embedded_folder=Path("unused")), timeout_s=30)
     yield runner
     runner.close()

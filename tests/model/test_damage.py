@@ -21,7 +21,7 @@ pytestmark = pytest.mark.redis
 
 @pytest.fixture
 def machine_type(redis_server: RedisServer) -> Iterator[type[QueueMachine]]:
-    runner = SyncRunner(Endpoint(redis_server.unix_url, embedded_folder=Path("unused")))
+    runner = SyncRunner(Endpoint(redis_server.unix_url, embedded_folder=Path("unused")), timeout_s=30)
     yield QueueMachine.on(runner, redis_server.client)
     runner.close()
 

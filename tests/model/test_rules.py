@@ -65,7 +65,7 @@ def test_a_wrong_limit_is_noticed(
 
 @pytest.fixture
 def app(redis_server: RedisServer) -> Iterator[TaskQ]:
-    app = TaskQ(redis_server.url)
+    app = TaskQ(redis_server.url, enqueue_timeout=30)
     yield app
     app.close()
 

@@ -17,7 +17,7 @@ from taskq_core import TaskQ, chain, chord, current_task
 RELEASE = version("taskq-asynq")
 COUNT = 100
 URL = os.environ.get("TASKQ_URL", "redis://localhost:6379/0")
-taskq = TaskQ(URL, defaults={"retention": 600, "retry_delay": 0})
+taskq = TaskQ(URL, defaults={"retention": 600, "retry_delay": 0}, enqueue_timeout=30)
 notes = redis.asyncio.from_url(URL)  # connects when it is used
 
 

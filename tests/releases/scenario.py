@@ -27,7 +27,7 @@ QUEUES = {"default": 1, "later": 1, "low": 1}
 
 def application(url: str) -> TaskQ:
     """Return the application, with its tasks."""
-    taskq = TaskQ(url, queues=QUEUES, defaults={"retention": DECADES_S, "timeout": 60})
+    taskq = TaskQ(url, queues=QUEUES, defaults={"retention": DECADES_S, "timeout": 60}, enqueue_timeout=30)
 
     @taskq.task(name="mail:send")
     async def send(to: str, subject: str = "Hello") -> dict[str, str]:

@@ -54,6 +54,7 @@ def outbox(redis_server: RedisServer, settings: Any) -> Iterator[None]:
         "URL": redis_server.unix_url,
         "QUEUES": QUEUES,
         "ENQUEUE": "outbox",
+        "ENQUEUE_TIMEOUT": 30,
     }
     yield
     taskq.close()
@@ -61,7 +62,7 @@ def outbox(redis_server: RedisServer, settings: Any) -> Iterator[None]:
 
 def application(url: str) -> TaskQ:
     """The tasks, on the Redis alone."""
-    app = TaskQ(url)
+    app = TaskQ(url, enqueue_timeout=30)
 
     @app.task(name="mail:send")
     async def send(to: str, subject: str = "Hello") -> str:
@@ -112,7 +113,9 @@ def test_what_was_written_is_delivered_as_it_was_meant(path: Path, redis_server:
     for name, number in (("locked-1", {"unique_for": 60}), ("unique-1", {"unique": Unique(args=["to"])})):
         held = json.loads(found[name].payload)
         with pytest.raises(DuplicateTaskError):
-            TaskQ(redis_server.unix_url).remote("mail:send", queue="default", **number).delay(**held)
+            TaskQ(redis_server.unix_url, enqueue_timeout=30).remote("mail:send", queue="default", **number).delay(
+                **held
+            )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

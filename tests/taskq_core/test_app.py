@@ -80,7 +80,7 @@ class TestSettings:
 
 class TestLife:
     def test_after_close_the_next_use_opens_new_connections(self, redis_server: RedisServer) -> None:
-        taskq = TaskQ(redis_server.url)
+        taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
 
         task.delay()
@@ -101,7 +101,7 @@ class TestLife:
             client.enqueue(taskq.remote("t").s())
 
     async def test_aclose_closes_both_kinds(self, redis_server: RedisServer) -> None:
-        taskq = TaskQ(redis_server.url)
+        taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         await asyncio.to_thread(taskq.remote("t").delay)
         await taskq.remote("t").adelay()
 
@@ -112,7 +112,7 @@ class TestLife:
 
     def test_event_loops_that_end_leave_nothing_behind(self, redis_server: RedisServer) -> None:
         """Many loops one after another: connections end with their loop, without a ResourceWarning or `aclose`."""
-        taskq = TaskQ(redis_server.url)
+        taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
 
         async def work() -> None:
@@ -128,7 +128,7 @@ class TestLife:
         taskq.close()
 
     async def test_event_loops_in_threads_share_an_application(self, redis_server: RedisServer) -> None:
-        taskq = TaskQ(redis_server.url)
+        taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
 
         async def work() -> None:
@@ -243,7 +243,7 @@ class TestSecrets:
     async def test_that_redis_refuses(self) -> None:
         """A wrong password is an error of its own, at once, with the task's id and without the password."""
         with RedisServer(password="right") as server:
-            taskq = TaskQ(str(server.url).replace("right", ENCODED))
+            taskq = TaskQ(str(server.url).replace("right", ENCODED), enqueue_timeout=30)
             task = taskq.remote("t").using(task_id="id-1")
             for send in (lambda: asyncio.to_thread(task.delay), task.adelay):
                 with pytest.raises(EnqueueError) as caught:
@@ -253,6 +253,6 @@ class TestSecrets:
                 assert "refused the user or password" in str(caught.value)
                 assert "c4nary" not in "".join(traceback.format_exception(caught.value))
             await taskq.aclose()
-            good = TaskQ(server.url)
+            good = TaskQ(server.url, enqueue_timeout=30)
             assert (await good.remote("t").adelay()).is_sent
             await good.aclose()

@@ -39,7 +39,7 @@ class Application:
     """A `TaskQ` with limits, whose enqueues go through one of the two clients."""
 
     def __init__(self, url: str, limit: Any, *, is_async: bool, **settings: Any) -> None:
-        self.taskq = TaskQ(url, limits={"default": limit}, **settings)
+        self.taskq = TaskQ(url, limits={"default": limit}, **{"enqueue_timeout": 30, **settings})
         self.is_async = is_async
 
     def call(self, **options: Any) -> Signature[Any]:
@@ -205,8 +205,8 @@ class TestBlock:
         assert not list(redis_server.client.scan_iter("asynq:{default}:unique:*"))
 
     async def test_without_a_time_of_its_own_it_waits_as_long_as_for_redis(self, open_app: Any) -> None:
-        app = open_app({"MAX_PENDING": 1, "WHEN_FULL": "block"}, enqueue_timeout=1)
-        await app.send()
+        await open_app(rejects(1)).send()
+        app = open_app({"MAX_PENDING": 1, "WHEN_FULL": "block"}, enqueue_timeout=3)
 
         with pytest.raises(QueueFullError):
             await app.send()

@@ -141,7 +141,7 @@ class TestStreaming:
         assert [len(span.links) + span.dropped_links for span in sends] == told
 
     async def test_an_asynchronous_iterable(self, redis_server: RedisServer) -> None:
-        taskq = TaskQ(redis_server.url)
+        taskq = TaskQ(redis_server.url, enqueue_timeout=30)
 
         async def calls() -> AsyncIterator[Signature[Any]]:
             for n in range(450):
@@ -155,7 +155,7 @@ class TestStreaming:
         assert len(result) == 450
 
     async def test_other_coroutines_run_between_batches(self, redis_server: RedisServer) -> None:
-        taskq = TaskQ(redis_server.url)
+        taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
         turns = 0
 
@@ -322,7 +322,7 @@ class TestFailures:
     @pytest.mark.parametrize("turns", [1, 2, 3, 5, 8, 13])
     async def test_a_cancelled_bulk_leaves_whole_batches(self, redis_server: RedisServer, turns: int) -> None:
         """What was on its way is sent; the client goes on working."""
-        taskq = TaskQ(redis_server.url)
+        taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
         await taskq.async_client.enqueue_many([task.s()])
         sending = asyncio.ensure_future(

@@ -117,7 +117,7 @@ class TestWhatIsWritten:
         assert field(redis_server, handle, "state") == b"pending"
 
     async def test_another_prefix(self, redis_server: RedisServer, is_async: bool) -> None:
-        app = Application(TaskQ(redis_server.url, prefix="shop"), is_async=is_async)
+        app = Application(TaskQ(redis_server.url, prefix="shop", enqueue_timeout=30), is_async=is_async)
 
         handle = await app.send(app.taskq.remote("t").s())
         await app.taskq.aclose()
@@ -190,7 +190,7 @@ class TestRefusals:
         assert len(message(redis_server, handle).payload) == 1 << 20
 
     def test_the_warning_points_at_the_caller(self, redis_server: RedisServer) -> None:
-        taskq = TaskQ(redis_server.url)
+        taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         call = taskq.remote("t").s(b"x" * (1 << 20))
 
         for send in (call.delay, lambda: taskq.client.enqueue(call), lambda: taskq.client.enqueue_many([call])):
@@ -208,7 +208,7 @@ class TestRefusals:
 
     async def test_a_full_redis_refuses_new_tasks(self, is_async: bool) -> None:
         with RedisServer(options={"maxmemory": "1", "maxmemory-policy": "noeviction"}) as server:
-            app = Application(TaskQ(server.url), is_async=is_async)
+            app = Application(TaskQ(server.url, enqueue_timeout=30), is_async=is_async)
 
             with pytest.raises(EnqueueError, match="over its memory limit") as caught:
                 await app.send(app.taskq.remote("t").s())
@@ -473,7 +473,7 @@ class TestTransactionHook:
 class TestAsyncClient:
     async def test_what_one_tick_enqueues_goes_in_few_calls(self, redis_server: RedisServer) -> None:
         """50 concurrent `adelay`: one script call for each queue."""
-        taskq = TaskQ(redis_server.url)
+        taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         tasks = [taskq.remote("t", queue="a"), taskq.remote("t", queue="b")]
         await asyncio.gather(*[task.adelay() for task in tasks])
         redis_server.client.config_resetstat()
@@ -489,7 +489,7 @@ class TestAsyncClient:
 
     async def test_many_of_one_tick_are_spread_over_a_few_calls(self, redis_server: RedisServer) -> None:
         """So that Redis stores some while the callers of others go on; never in more calls than are worth it."""
-        taskq = TaskQ(redis_server.url)
+        taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
         await task.adelay()
         calls = {}
@@ -504,7 +504,7 @@ class TestAsyncClient:
 
     async def test_each_caller_gets_its_own_answer(self, redis_server: RedisServer) -> None:
         """One that is refused does not disturb those that went along."""
-        taskq = TaskQ(redis_server.url)
+        taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
 
         answers = await asyncio.gather(
@@ -526,7 +526,7 @@ class TestAsyncClient:
         ]
 
     async def test_large_messages_are_not_put_into_one_call(self, redis_server: RedisServer) -> None:
-        taskq = TaskQ(redis_server.url)
+        taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
         await task.adelay()
         redis_server.client.config_resetstat()
@@ -541,7 +541,7 @@ class TestAsyncClient:
         self, redis_server: RedisServer, turns: int
     ) -> None:
         """Cancelled at whatever turn of the loop, each task that was handed over is there once."""
-        taskq = TaskQ(redis_server.url)
+        taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
         await task.adelay()
         calls = [asyncio.ensure_future(task.using(task_id=f"id-{n}").adelay()) for n in range(10)]
@@ -602,7 +602,7 @@ class TestAsyncClient:
     def test_the_end_of_a_loop_ends_what_waits(self) -> None:
         """`asyncio.run` cancels what still sends; nothing hangs, nothing warns."""
         with RedisServer() as server:
-            taskq = TaskQ(server.url)
+            taskq = TaskQ(server.url, enqueue_timeout=30)
             asyncio.run(_send(taskq))
             server.pause()
 

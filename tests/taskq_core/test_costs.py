@@ -117,7 +117,7 @@ def test_a_run(redis_server: RedisServer) -> None:
     """Of a coroutine that does nothing, in a worker without telemetry: what 1,500 more runs take."""
     calls = []
     for count in (500, 2_000):
-        app = TaskQ(redis_server.unix_url)
+        app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
 
         @app.task(name="note", headers={"tenant": "acme"})
         async def note(number: int) -> None:

@@ -398,7 +398,7 @@ def test_a_worker_that_runs_nothing_is_no_stale_presence(bench: Bench) -> None:
 
 def test_a_busy_broker_has_nothing_to_repair(redis_server: RedisServer) -> None:
     """Locks come and go, groups become tasks, workers start and stop: none of it is damage."""
-    app = TaskQ(redis_server.unix_url)
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
 
     @app.task(name="quick", retention=0)
     def quick(n: int) -> None: ...
@@ -517,7 +517,7 @@ def test_what_a_user_may_not_repair_is_told_and_the_rest_repaired(redis_server: 
     bench.raw.expire(bench.queue.scheduled, 1000)
     rules = ("~asynq:*", "~taskq:*", "&*", "+@all", "-persist")
     redis_server.command("ACL", "SETUSER", "ada", "reset", "on", ">pw", *rules)
-    app = TaskQ(redis_server.unix_url.replace("unix://", "unix://ada:pw@"))
+    app = TaskQ(redis_server.unix_url.replace("unix://", "unix://ada:pw@"), enqueue_timeout=30)
 
     repairs = bench.repair(app=app)
     app.close()
@@ -536,7 +536,7 @@ def test_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys of all primaries are looked at, and repaired where they are."""
     monkeypatch.setattr("taskq_core.reconcile.LOOK_AGAIN_S", 0)
     with start_cluster() as nodes:
-        app = TaskQ(f"redis+cluster://127.0.0.1:{nodes[0].port}")
+        app = TaskQ(f"redis+cluster://127.0.0.1:{nodes[0].port}", enqueue_timeout=30)
         queues = [app.runtime.keys.queue(name) for name in ("a", "b", "c", "d")]
         send = app.runtime.runner.run
         for queue in queues:
@@ -566,7 +566,7 @@ def lock_of(queue: QueueKeys) -> str:
 def test_another_prefix(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what belongs to the application is looked at."""
     monkeypatch.setattr("taskq_core.reconcile.LOOK_AGAIN_S", 0)
-    app, other = TaskQ(redis_server.unix_url, prefix="shop"), TaskQ(redis_server.unix_url)
+    app, other = (TaskQ(redis_server.unix_url, prefix=each, enqueue_timeout=30) for each in ("shop", "asynq"))
     for each in (app, other):
         each.remote("t").delay()
         queue = each.runtime.keys.queue("default")
@@ -584,7 +584,7 @@ def test_another_prefix(redis_server: RedisServer, monkeypatch: pytest.MonkeyPat
 def test_odd_names(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names that mean something in a pattern, and one whose keys begin as another queue's."""
     monkeypatch.setattr("taskq_core.reconcile.LOOK_AGAIN_S", 0)
-    app = TaskQ(redis_server.unix_url, prefix="a*[b]?")
+    app = TaskQ(redis_server.unix_url, prefix="a*[b]?", enqueue_timeout=30)
     for name in ("x*[y]", "d}:t:e"):
         app.remote("t", queue=name).delay()
         redis_server.client.set(app.runtime.keys.queue(name).unique_prefix + "x", "ghost", ex=600)

@@ -221,7 +221,9 @@ class TestNoOutcome:
         )
 
     async def test_defaults_can_keep_results(self, redis_server: RedisServer, is_async: bool) -> None:
-        app = Application(TaskQ(redis_server.url, defaults={"retention": 60}), redis_server, is_async=is_async)
+        app = Application(
+            TaskQ(redis_server.url, defaults={"retention": 60}, enqueue_timeout=30), redis_server, is_async=is_async
+        )
         handle = await app.taskq.remote("t").adelay()
         app.finish()
 

@@ -193,7 +193,7 @@ def test_deadlines(app: TaskQ, redis_server: RedisServer) -> None:
 def test_a_place_that_cannot_be_given_back_does_not_fail_what_was_done(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = TaskQ(redis_server.unix_url, enqueue_timeout=1)
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     places = Semaphore(app, "api", 1)
 
     with caplog.at_level(logging.WARNING, "taskq"), places.hold(holder="a", deadline=60):
@@ -204,7 +204,7 @@ def test_a_place_that_cannot_be_given_back_does_not_fail_what_was_done(
 
 
 def test_another_prefix(redis_server: RedisServer) -> None:
-    app = TaskQ(redis_server.unix_url, prefix="shop")
+    app = TaskQ(redis_server.unix_url, prefix="shop", enqueue_timeout=30)
 
     Semaphore(app, "api", 1).acquire(holder="a", deadline=60)
 

@@ -241,7 +241,7 @@ class TestConflicts:
         assert len(result.existing) == 2
 
     async def test_within_a_limit(self, redis_server: RedisServer) -> None:
-        taskq = TaskQ(redis_server.url, limits={"default": 1})
+        taskq = TaskQ(redis_server.url, limits={"default": 1}, enqueue_timeout=30)
         task = taskq.remote("t", unique=Unique(on_conflict="return_existing"))
 
         first = await task.adelay(a=1)
@@ -252,7 +252,7 @@ class TestConflicts:
 
     async def test_many_producers_at_once(self, redis_server: RedisServer) -> None:
         """Threads and coroutines of several clients: one task is stored, and all of them hold its handle."""
-        clients = [TaskQ(redis_server.url) for _ in range(4)]
+        clients = [TaskQ(redis_server.url, enqueue_timeout=30) for _ in range(4)]
         unique = Unique(on_conflict="return_existing")
         found: list[TaskHandle[Any]] = []
 
