@@ -2,11 +2,13 @@
 
 import inspect
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from taskq_core import TaskQ
+from taskq_core.broker import operations
 from taskq_core.dashboard import AsyncDashboard, Dashboard
 from taskq_core.inspector import AsyncInspector, Inspector
 from tests.redis_server import RedisServer
@@ -19,6 +21,15 @@ async def app(redis_server: RedisServer) -> AsyncIterator[TaskQ]:
     app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     yield app
     await app.aclose()
+
+
+@pytest.fixture
+def now_s(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The time of Redis, at which it stands still for the dashboard: no hour and no day turns in a test."""
+    now: Any = redis_server.client.time()
+    still = replace(operations.read_time(), read=lambda _: float(now[0]))
+    monkeypatch.setattr(operations, "read_time", lambda: still)
+    return int(now[0])
 
 
 @pytest.fixture(params=["blocking", "asyncio"])

@@ -15,9 +15,8 @@ redis = pytest.mark.redis
 
 
 @pytest.fixture
-def today(redis_server: RedisServer) -> date:
-    now: Any = redis_server.client.time()
-    return datetime.fromtimestamp(now[0], UTC).date()
+def today(now_s: int) -> date:
+    return datetime.fromtimestamp(now_s, UTC).date()
 
 
 def count(redis_server: RedisServer, queue: str, day: date, *, processed: object, failed: object) -> None:

@@ -17,9 +17,8 @@ pytestmark = pytest.mark.redis
 
 
 @pytest.fixture
-def hour(redis_server: RedisServer) -> int:
-    now: Any = redis_server.client.time()
-    return int(now[0]) // HOUR_S
+def hour(now_s: int) -> int:
+    return now_s // HOUR_S
 
 
 def hand_in(server: RedisServer, hour: int, name: str, count: int, *, queue: str = "default", **more: int) -> None:
