@@ -88,12 +88,12 @@ class Oven:
 
         self.handle = bake.delay()
         self._worker.start()
-        assert self.started.wait(20)
+        assert self.started.wait(60)
         return self
 
     def __exit__(self, *error: object) -> None:
         self.go_on.set()
-        assert self._worker.stop(20)
+        assert self._worker.stop(60)
         taskq._tasks.pop("oven:bake")
 
 
@@ -109,7 +109,7 @@ def test_a_task_ends_and_its_row_changes_without_flicker(page: Page, oven: Oven)
 
     with same_document(page):
         oven.go_on.set()
-        oven.handle.result(timeout=20)
+        oven.handle.result(timeout=60)
         look(page)
         expect(baking).to_contain_text("completed")
 
