@@ -16,7 +16,7 @@ import redis
 from django.conf import settings
 
 from taskq_core.periodic import Firing, FiringOutcome
-from taskq_core.scheduler import SchedulerConfig, SchedulerListener, follower, run_scheduler
+from taskq_core.scheduler import SchedulerConfig, SchedulerListener, follower, leader, run_scheduler
 from taskq_core.scheduler.follower import Follower
 
 POINTS = ("enqueued and not counted", "counted and not taken away")
@@ -65,7 +65,9 @@ def main() -> int:
 
     (table,) = taskq.timetable.tables
     table.every_s = 0.2
-    follower.FAREWELL_S = 30.0  # a busy machine may need longer, and nobody counts here what is told later
+    follower.LONGEST_PAUSE_S = 0.2  # however slow a look at it was
+    # A busy machine may need longer, and nobody counts here what is told later.
+    follower.FAREWELL_S = leader.ENDING_S = 30.0
     if plan.get("point"):
         die_at(plan["point"])
     return run_scheduler(taskq, SchedulerConfig(leader_lease=plan["lease_s"]), listener=Told(plan["redis"]))

@@ -15,7 +15,7 @@ from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connections, transaction
 
 from taskq_core.periodic import EntryRuns, Firing, FiringOutcome
-from taskq_core.scheduler import Scheduler, SchedulerConfig, SchedulerListener, follower
+from taskq_core.scheduler import Scheduler, SchedulerConfig, SchedulerListener, follower, leader
 from taskq_django import task, taskq
 from taskq_django.models import PeriodicTask
 from taskq_django.schedule_table import DatabaseSchedule
@@ -98,10 +98,12 @@ class Running(SchedulerListener):
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table is looked at many times a second, and told of the last runs however long that takes."""
+    """The table is looked at many times a second, however slow it is, and what is under way at the end has its time."""
     (table,) = taskq.timetable.tables
     monkeypatch.setattr(table, "every_s", 0.05)
+    monkeypatch.setattr(follower, "LONGEST_PAUSE_S", 0.05)
     monkeypatch.setattr(follower, "FAREWELL_S", PATIENCE_S)
+    monkeypatch.setattr(leader, "ENDING_S", PATIENCE_S)
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +285,7 @@ class TestTakingUp:
             until(lambda: running.knows() == 1)
 
     def test_runs_are_counted_and_the_next_one_is_noted(self, database: str, redis: RedisServer) -> None:
-        row, daily = make(), make("daily", cron="@daily")
+        row, daily = make(), make("daily", cron="@daily", start_at=datetime(2100, 1, 1, tzinfo=UTC))
         off = make("off", enabled=False)
         with Running() as running:
             until(lambda: len(running.of(row)) >= 3)
@@ -462,6 +464,7 @@ def test_firings_go_on_while_the_database_is_down(redis: RedisServer, caplog: py
                 server.stop()
                 count = len(running.of(row))
                 until(lambda: len(running.of(row)) >= count + 4)
+                until(lambda: "cannot be read" in caplog.text)
                 server.start()
                 until(lambda: "can be read again" in caplog.text)
             PeriodicTask.objects.filter(pk=row.pk).update(enabled=False)
