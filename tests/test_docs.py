@@ -108,10 +108,14 @@ def default_of(field: Field[Any]) -> object:
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    """Return an environment in which this project's commands are found and nothing of the caller's interferes."""
+    """Return an environment in which this project's commands are found and nothing of the caller's interferes.
+
+    A Redis that is there is waited for as long as a busy machine takes.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TASKQ_", "OTEL_", "DJANGO_"))}
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    return {**kept, "PATH": path, "PYTHONPATH": str(folder), "PYTHONUNBUFFERED": "1", **more}
+    own = {"PATH": path, "PYTHONPATH": str(folder), "PYTHONUNBUFFERED": "1", "TASKQ_ENQUEUE_TIMEOUT": "30"}
+    return {**kept, **own, **more}
 
 
 def run_python(folder: Path, code: str, **variables: str) -> str:
@@ -791,7 +795,7 @@ def test_a_full_queue_is_answered_by_the_middleware_of_the_page(tmp_path: Path, 
             INSTALLED_APPS=["taskq_django"], ROOT_URLCONF="__main__", ALLOWED_HOSTS=["*"],
             DATABASES={{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}}},
             MIDDLEWARE=["shop.middleware.TryAgainMiddleware"],
-            TASKQ={{"URL": "{redis_server.unix_url}", "LIMITS": {{"default": 1}}}},
+            TASKQ={{"URL": "{redis_server.unix_url}", "LIMITS": {{"default": 1}}, "ENQUEUE_TIMEOUT": 30}},
         )
         django.setup()
         from django.test import Client
@@ -830,7 +834,7 @@ async def test_the_handlers_of_the_how_to_run_what_came_from_elsewhere(
     """Each type goes where the page says, and the failures are seen."""
     page = run_blocks("how-to/handle-tasks-from-elsewhere.md")
     taskq: TaskQ = page["taskq"]
-    taskq.configure(Settings(url=redis_server.url, queues={"mail": 1}))
+    taskq.configure(Settings(url=redis_server.url, queues={"mail": 1}, enqueue_timeout=30))
 
     for name, arguments in (("email:welcome", {"to": "a@b.c"}), ("image:resize:large", {}), ("report", {})):
         await taskq.remote(name, queue="mail", headers={"tenant": "blue"}).adelay(**arguments)
@@ -863,7 +867,7 @@ async def test_the_middleware_of_the_how_to_carries_the_tenant(
     def look() -> None:
         seen.append(page["tenant"].get())
 
-    taskq.configure(Settings(url=redis_server.url))
+    taskq.configure(Settings(url=redis_server.url, enqueue_timeout=30))
     with pytest.raises(PermissionError, match="look needs a tenant"):
         await look.adelay()
     page["tenant"].set("blue")
@@ -889,7 +893,7 @@ def test_the_group_of_the_how_to_becomes_one_task(tmp_path: Path, redis_server: 
         from taskq_core import Settings
         from taskq_core.worker import Worker, WorkerConfig
 
-        taskq.configure(Settings(url=os.environ["SHOP_REDIS"]))
+        taskq.configure(Settings(url=os.environ["SHOP_REDIS"], enqueue_timeout=30))
         for number in range(101):
             tell(7, "news")
         assert Worker(taskq, WorkerConfig(burst=True)).run() == 0
@@ -1005,7 +1009,7 @@ def test_the_page_on_dependencies_says_what_happens(tmp_path: Path, redis_server
         from shop.queue import taskq
         from taskq_core.testing import drain
 
-        taskq.configure(replace(taskq.settings, url="{redis_server.unix_url}"))
+        taskq.configure(replace(taskq.settings, url="{redis_server.unix_url}", enqueue_timeout=30))
         db = sqlite3.connect("shop.db")
         db.execute("CREATE TABLE orders (id INTEGER, paid INTEGER)")
         db.execute("INSERT INTO orders VALUES (7, 0)")
@@ -1173,7 +1177,7 @@ def test_code_for_django_runs_in_a_project(page: str, tmp_path: Path) -> None:
 @pytest.mark.redis
 def test_the_command_line_page_shows_what_the_commands_say(tmp_path: Path, redis_server: RedisServer) -> None:
     """The commands of the blocks marked so run in order, each as its own process."""
-    app = TaskQ(redis_server.unix_url)
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
 
     @app.task(name="shop:ship", max_retry=0)
     def ship(order: int) -> None:

@@ -169,7 +169,7 @@ def prometheus_of_exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """A Prometheus that scrapes an exporter of a queue in which something ran; its address."""
     tool("prometheus")
     folder = tmp_path_factory.mktemp("prometheus-of-exporter")
-    with RedisServer() as redis, closing(TaskQ(redis.unix_url)) as taskq:
+    with RedisServer() as redis, closing(TaskQ(redis.unix_url, enqueue_timeout=30)) as taskq:
         taskq.remote("plain").delay()
         ran = {"plain": TypeTally(1, 1, 1, 5, [1] + [0] * len(BOUNDS_S))}
         taskq.runtime.runner.run(operations.tally(taskq.runtime.keys.queue("default"), 1, ran, owner="w", call=1))

@@ -36,6 +36,7 @@ class Studio:
             "PYTHONPATH": str(ROOT),
             "STUDIO_DATA": str(folder),
             "TASKQ_URL": server.url,
+            "TASKQ_ENQUEUE_TIMEOUT": "30",  # it is there, however busy this machine is
         }
 
     def manage(self, *arguments: str) -> str:

@@ -99,7 +99,7 @@ async def test_redis_is_full(server: RedisServer, tmp_path: Path) -> None:
 
 
 async def test_somebody_deletes_a_key(server: RedisServer, tmp_path: Path) -> None:
-    with closing(TaskQ(server.url)) as taskq:
+    with closing(TaskQ(server.url, enqueue_timeout=30)) as taskq:
         taskq.client.enqueue_many(taskq.remote("work", task_id=f"t{number}").s() for number in range(5))
         inspector = Inspector(taskq)
         await drill("Somebody deletes a key", server, tmp_path)

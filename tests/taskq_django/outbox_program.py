@@ -24,7 +24,12 @@ def main() -> None:
         DATABASES={"default": PLAN["database"]},
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
         USE_TZ=True,
-        TASKQ={"URL": PLAN["redis"], "ENQUEUE": "outbox", "AUTODISCOVER": False},
+        TASKQ={
+            "URL": PLAN["redis"],
+            "ENQUEUE": "outbox",
+            "ENQUEUE_TIMEOUT": PLAN.get("patience_s", 30),
+            "AUTODISCOVER": False,
+        },
     )
     django.setup()
     from taskq_core.outbox import delivery

@@ -38,7 +38,7 @@ READY, RUNNING, FAILED, SUCCESSFUL = (
 @pytest.fixture(autouse=True)
 def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
     """An empty Redis, which `TASKQ` names; workers serve the queues that `TASKS` needs."""
-    settings.TASKQ = {"URL": redis_server.unix_url}
+    settings.TASKQ = {"URL": redis_server.unix_url, "ENQUEUE_TIMEOUT": 30}
     yield redis_server
     taskq.close()
 

@@ -31,7 +31,7 @@ class RollbackError(Exception):
 
 @pytest.fixture(autouse=True)
 def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
-    settings.TASKQ = {"URL": redis_server.unix_url}
+    settings.TASKQ = {"URL": redis_server.unix_url, "ENQUEUE_TIMEOUT": 30}
     yield redis_server
     taskq.close()
     assert not running._running

@@ -42,7 +42,7 @@ def registry() -> Iterator[None]:
 
 @pytest.fixture
 def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
-    settings.TASKQ = {"URL": redis_server.unix_url}
+    settings.TASKQ = {"URL": redis_server.unix_url, "ENQUEUE_TIMEOUT": 30}
     yield redis_server
     taskq.close()
 

@@ -30,7 +30,7 @@ SIGNALS = {"enqueued": task_enqueued, "started": task_started, "finished": task_
 
 @pytest.fixture(autouse=True)
 def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
-    settings.TASKQ = {"URL": redis_server.unix_url, "ENQUEUE": "immediate"}
+    settings.TASKQ = {"URL": redis_server.unix_url, "ENQUEUE": "immediate", "ENQUEUE_TIMEOUT": 30}
     yield redis_server
     taskq.close()
     assert not running._running, "no run is remembered once it is over"

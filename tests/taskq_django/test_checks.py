@@ -190,7 +190,10 @@ TASKQ["ENQUEUE"] = "outbox"
         ("redis+cluster://127.0.0.1:1", "Redis cannot be used: "),
     ],
 )
-def test_redis_that_is_not_there_is_warned_of(settings: Any, url: str, told: str) -> None:
+def test_redis_that_is_not_there_is_warned_of(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, url: str, told: str
+) -> None:
+    monkeypatch.setattr(server_check, "CHECK_S", 60.0)
     settings.TASKQ = {"URL": url, "ENQUEUE": "outbox"}
 
     (found,) = ours(deploy=True)
@@ -238,9 +241,10 @@ def test_a_name_server_that_hangs_is_waited_for_no_longer_either(
 
 
 @pytest.mark.redis
-def test_a_password_that_is_refused_is_told(settings: Any) -> None:
+def test_a_password_that_is_refused_is_told(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_check, "CHECK_S", 60.0)
     with RedisServer(password="right") as server:
-        settings.TASKQ = {"URL": server.unix_url.replace("unix://", "unix://:wrong@")}
+        settings.TASKQ = {"URL": server.unix_url.replace("unix://", "unix://:wrong@"), "ENQUEUE_TIMEOUT": 30}
 
         (found,) = ours(deploy=True)
 
@@ -251,9 +255,10 @@ def test_a_password_that_is_refused_is_told(settings: Any) -> None:
 
 @pytest.mark.redis
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
-def test_redis_that_drops_tasks_is_warned_of(settings: Any, policy: str) -> None:
+def test_redis_that_drops_tasks_is_warned_of(settings: Any, monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
+    monkeypatch.setattr(server_check, "CHECK_S", 60.0)
     with RedisServer(options={"maxmemory-policy": policy}) as server:
-        settings.TASKQ = {"URL": server.unix_url}
+        settings.TASKQ = {"URL": server.unix_url, "ENQUEUE_TIMEOUT": 30}
 
         (found,) = ours(deploy=True)
 

@@ -30,17 +30,18 @@ def probe(project: Project, *words: str) -> tuple[int, Any]:
 
 def test_a_worker_is_ready_while_it_works_and_not_after(tmp_path: Path, redis: RedisServer) -> None:
     project = Project(tmp_path, redis)
-    assert probe(project) == (0, {"status": "ready", "queues": {"default": {"ok": True, "pending": 0}}})
+    patient = ("--timeout", "60")  # a busy machine may need longer than a probe gives it
+    assert probe(project, *patient) == (0, {"status": "ready", "queues": {"default": {"ok": True, "pending": 0}}})
 
     with project.worker() as process:
         read_until(process, "ready")
-        while (found := probe(project, "--worker"))[0]:
+        while (found := probe(project, "--worker", *patient))[0]:
             assert process.poll() is None  # its first heartbeat is on its way
         assert found[1]["workers"] == 1
         process.terminate()
         process.wait(60)
 
-    status, document = probe(project, "--worker")
+    status, document = probe(project, "--worker", *patient)
     assert (status, document["status"], document["workers"]) == (1, "unready", 0)
 
 

@@ -21,7 +21,7 @@ def is_prometheus(request: HttpRequest) -> bool:
 
 
 def test_metrics_are_told_to_those_who_may_scrape(redis: RedisServer, rf: RequestFactory) -> None:
-    TaskQ(redis.unix_url).remote("plain").delay()
+    TaskQ(redis.unix_url, enqueue_timeout=30).remote("plain").delay()
     view = metrics_view(allow=is_prometheus)
 
     told = view(rf.get("/metrics", headers={"Authorization": "Bearer let-me-in"}))
@@ -34,7 +34,7 @@ def test_metrics_are_told_to_those_who_may_scrape(redis: RedisServer, rf: Reques
 
 
 def test_queues_beyond_the_most_are_told_together(redis: RedisServer, rf: RequestFactory) -> None:
-    app = TaskQ(redis.unix_url)
+    app = TaskQ(redis.unix_url, enqueue_timeout=30)
     for queue in ("a", "b", "c"):
         app.remote("plain", queue=queue).delay()
     app.close()

@@ -23,7 +23,7 @@ from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
 POINTS = ("row written", "committed", "claimed", "sent", "row deleted", "receipt given back")
-NOWHERE = "unix:///nowhere/at/all.sock"
+AWAY: dict[str, Any] = {"redis": "unix:///nowhere/at/all.sock", "patience_s": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_a_view_that_is_killed(shop: Shop, point: str) -> None:
 @pytest.mark.parametrize("point", POINTS[2:])
 def test_a_relay_that_is_killed(shop: Shop, point: str) -> None:
     """Redis was away at the commit; the relay of the first worker dies, that of the second goes on."""
-    shop.call("place", orders=["o-1"], redis=NOWHERE)
+    shop.call("place", orders=["o-1"], **AWAY)
     assert shop.rows() == 1
     shop.call("relay", point=point, status=-signal.SIGKILL)
     shop.end_claims()
@@ -151,7 +151,7 @@ def test_whoever_sends_a_workflow_is_killed(file_shop: Shop, who: str, point: st
     if who == "view":
         shop.call("place", orders=["o"], members=60, point=point, status=-signal.SIGKILL)
     else:
-        shop.call("place", orders=["o"], members=60, redis=NOWHERE)
+        shop.call("place", orders=["o"], members=60, **AWAY)
         shop.call("relay", point=point, status=-signal.SIGKILL)
     shop.end_claims()
 
@@ -169,7 +169,7 @@ def test_a_relay_that_sleeps_beyond_its_claim(shop: Shop, is_fence_off: bool) ->
 
     Redis refuses it by the end of its claim. Without that the task runs twice, which shows that this test can fail.
     """
-    shop.call("place", orders=["o-1"], redis=NOWHERE)
+    shop.call("place", orders=["o-1"], **AWAY)
     with shop.start("relay", point="claimed", signal=signal.SIGSTOP, claim_s=0.5, is_fence_off=is_fence_off) as sleeper:
         _, status = os.waitpid(sleeper.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
@@ -191,7 +191,7 @@ def test_a_relay_that_sleeps_beyond_its_claim(shop: Shop, is_fence_off: bool) ->
 
 def test_many_relays_at_once_send_each_row_once(shop: Shop) -> None:
     orders = [f"o-{number:03}" for number in range(60)]
-    shop.call("place", orders=orders, redis=NOWHERE)
+    shop.call("place", orders=orders, **AWAY)
     rows = shop.rows()
 
     relays = [shop.start("relay") for _ in range(4)]
