@@ -11,7 +11,7 @@ from taskq_core.broker.operations import Operation, rouse
 from taskq_core.clock import RedisClock
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, waker
-from taskq_core.worker.sampler import Sampling
+from taskq_core.worker.sampler import Sampler, Sampling
 from taskq_core.worker.waker import Watcher
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, until
@@ -75,8 +75,13 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return rouse(queue, **options)
 
     monkeypatch.setattr(waker, "rouse", noted)
+    monkeypatch.setattr(Sampler, "work", _noted_nothing)  # what it notes is pushed, too, and no token
     monkeypatch.setattr(Watcher, "HELD_S", 0.01)
     return names
+
+
+async def _noted_nothing(self: Sampler) -> None:
+    return
 
 
 async def tokens_put(server: RedisServer, looks: list[str]) -> int:
