@@ -223,12 +223,13 @@ def test_kills_between_archive_and_letter_lose_and_double_nothing(
         redis_server.client.set("kill-letters", 2)
     processes = 0
     deadline = time.monotonic() + 90
-    worker = start_process(concurrency=2, lease=1, heartbeat=0.3, letters_every=0.2)
+    config: dict[str, Any] = {"concurrency": 2, "lease": 1, "heartbeat": 0.3, "letters_every": 0.2}
+    worker = start_process(has_to_start=False, **config)  # it may die before it says that it has started
     while redis_server.client.zcard(queue.completed) < 6:
         assert time.monotonic() < deadline
         if worker.process.poll() is not None:
             processes += 1
-            worker = start_process(concurrency=2, lease=1, heartbeat=0.3, letters_every=0.2)
+            worker = start_process(has_to_start=False, **config)
         claimed = redis_server.client.zrange(queue.letters, 0, -1)
         if processes and claimed:  # also from the one that lives: two tell of the same
             redis_server.client.zadd(queue.letters, dict.fromkeys(claimed, 1), xx=True)
