@@ -69,10 +69,15 @@ async def test_a_task_comes_with_its_token(
 
     started = [await start(**PATIENT) for _ in range(workers)]
     await waits(redis_server, workers)
+
+    def have_all_asked() -> bool:  # with no other connection's request on its way
+        return all(each._fetcher.ahead and each._fetcher.free == each.config.concurrency for each in started)
+
+    await until(have_all_asked)
     exchanges.clear()
     for _ in range(10):
         assert await (await work.adelay()).aresult(10) == "ran"
-        await until(lambda: all(each._fetcher.ahead for each in started))
+        await until(have_all_asked)
 
     asked = [each for each in exchanges if each[-1][0] == "dequeue"]
     assert [[name for name, _ in each] for each in asked] == [["wait_for_wake", "dequeue"]] * 10
