@@ -31,7 +31,7 @@ async def test_a_running_worker_is_shown_with_its_task(app: TaskQ, enqueue: Enqu
 
     inspector = AsyncInspector(app)
     handle = enqueue(timeout=60)
-    config = WorkerConfig(queues={"default": 2, "low": 1}, strict_priority=True, concurrency=3, heartbeat=0.1)
+    config = WorkerConfig(queues={"default": 2, "low": 1}, strict_priority=True, concurrency=3, heartbeat=2)
     worker = Worker(app, config)
     running = asyncio.ensure_future(worker.arun())
     await started.wait()
