@@ -10,6 +10,7 @@ import fakeredis
 import pytest
 from hypothesis import HealthCheck, settings
 
+from taskq_core.broker import aio, connection, lanes, sync
 from tests.redis_server import RedisServer
 
 # How long an example takes is no matter of what is tested: on a busy machine any of them may stand still for a second.
@@ -36,6 +37,14 @@ def redis_server(session_redis_server: RedisServer) -> RedisServer:
     session_redis_server.client.connection_pool.disconnect()  # threads of an earlier test may have opened several
     session_redis_server.flushall()
     return session_redis_server
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a minute to connect, for tests of single attempts: two seconds are too little for a machine that is busy."""
+    for module in (aio, connection, lanes, sync):
+        monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 30.0)
+    monkeypatch.setitem(connection._COMMON, "socket_connect_timeout", 30.0)
 
 
 @pytest.fixture

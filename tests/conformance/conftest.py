@@ -29,6 +29,10 @@ class _Opened:
         return self._runs[key]
 
 
+@pytest.fixture(autouse=True)
+def not_in_a_hurry(unhurried: None) -> None: ...
+
+
 @pytest.fixture(scope="session")
 def opened() -> Iterator[_Opened]:
     with ExitStack() as stack:

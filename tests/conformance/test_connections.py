@@ -38,14 +38,14 @@ def endpoint_of(source: Any) -> Endpoint:
 
 @contextmanager
 def blocking(source: Any, **options: Any) -> Iterator[SyncRunner]:
-    runner = SyncRunner(endpoint_of(source), **options)
+    runner = SyncRunner(endpoint_of(source), **{"timeout_s": 30, **options})
     yield runner
     runner.close()
 
 
 @asynccontextmanager
 async def coroutines(source: Any, **options: Any) -> AsyncIterator[AsyncRunner]:
-    runner = AsyncRunner(endpoint_of(source), **options)
+    runner = AsyncRunner(endpoint_of(source), **{"timeout_s": 30, **options})
     try:
         yield runner
     finally:
@@ -418,7 +418,7 @@ class TestSentinel:
 
     def test_one_runner_on_one_event_loop_after_another(self, primary: RedisServer, sentinel: RedisServer) -> None:
         endpoint = endpoint_of(self.url(sentinel))
-        runner = AsyncRunner(endpoint)
+        runner = AsyncRunner(endpoint, timeout_s=30)
 
         async def once() -> bool:
             answer = await runner.run(ops.ping())

@@ -10,6 +10,10 @@ from taskq_core.broker.sync import SyncRunner
 from tests.redis_server import RedisServer
 
 
+@pytest.fixture(autouse=True)
+def not_in_a_hurry(unhurried: None) -> None: ...
+
+
 @pytest.fixture
 def runner(redis_server: RedisServer) -> Iterator[SyncRunner]:
     runner = SyncRunner(Endpoint(redis_server.unix_url, embedded_folder=Path("unused")), timeout_s=30)

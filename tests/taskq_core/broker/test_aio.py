@@ -17,7 +17,7 @@ import redis
 
 from taskq_core.broker import operations as ops
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.connection import Endpoint
+from taskq_core.broker.connection import ANSWER_TIMEOUT_S, Endpoint
 from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Settlement
 from taskq_core.errors import (
     BrokerAuthenticationError,
@@ -35,7 +35,7 @@ QUEUE = Keys().queue("default")
 
 
 def runner_of(url: Any, **options: Any) -> AsyncRunner:
-    return AsyncRunner(Endpoint(url, embedded_folder=Path("unused")), **options)
+    return AsyncRunner(Endpoint(url, embedded_folder=Path("unused")), **{"timeout_s": 30, **options})
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ class TestPatience:
         attempts: list[float] = []
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as loop_runner:
             loop = loop_runner.get_loop()
-            runner = runner_of("redis://h")
+            runner = runner_of("redis://h", timeout_s=ANSWER_TIMEOUT_S)
 
             async def async_connection() -> Any:
                 attempts.append(loop.time() - 1000)
@@ -348,7 +348,7 @@ class TestConnections:
         for number in range(20):
             await asyncio.gather(*(runner.run(ops.ping()) for _ in range(16)))
             redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-            assert await runner.run(ops.register_queue("q", [f"{number}"]), patience_s=2) == 1
+            assert await runner.run(ops.register_queue("q", [f"{number}"]), patience_s=30) == 1
 
     async def test_a_restarted_server_is_used_again(self) -> None:
         with RedisServer() as server:

@@ -142,7 +142,7 @@ def endpoint_of(nodes: list[RedisServer]) -> Endpoint:
 
 @pytest.fixture
 def blocking(nodes: list[RedisServer]) -> Iterator[SyncRunner]:
-    runner = SyncRunner(endpoint_of(nodes))
+    runner = SyncRunner(endpoint_of(nodes), timeout_s=30)
     yield runner
     runner.close()
 
@@ -163,7 +163,7 @@ class Either:
 async def runner(
     nodes: list[RedisServer], empty: list[RedisServer], request: pytest.FixtureRequest
 ) -> AsyncIterator[Either]:
-    blocking, lanes = SyncRunner(endpoint_of(nodes)), AsyncRunner(endpoint_of(nodes))
+    blocking, lanes = SyncRunner(endpoint_of(nodes), timeout_s=30), AsyncRunner(endpoint_of(nodes), timeout_s=30)
     yield Either(blocking if request.param == "sync" else lanes)
     blocking.close()
     await lanes.aclose()
@@ -270,7 +270,7 @@ class TestMovingSlot:
 class TestRouting:
     async def test_one_exchange_with_all_nodes(self, nodes: list[RedisServer], empty: list[RedisServer]) -> None:
         """Answers come in the order of the questions, whoever gives them."""
-        runner = AsyncRunner(endpoint_of(nodes))
+        runner = AsyncRunner(endpoint_of(nodes), timeout_s=30)
         lane = runner.new_lane()
         queues = [Keys().queue(f"q{number}") for number in range(12)]
         new = [ops.enqueue(queue, [NewTask(queue.name, b"m")], ReceiptLane("t")) for queue in queues]

@@ -14,7 +14,7 @@ import redis
 
 from taskq_core.broker import operations as ops
 from taskq_core.broker import sync
-from taskq_core.broker.connection import Endpoint
+from taskq_core.broker.connection import ANSWER_TIMEOUT_S, Endpoint
 from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Settlement
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import (
@@ -41,7 +41,7 @@ def wait_for_clients(server: RedisServer, count: int) -> None:
 
 
 def runner_of(url: Any, **options: Any) -> SyncRunner:
-    return SyncRunner(Endpoint(url, embedded_folder=Path("unused")), **options)
+    return SyncRunner(Endpoint(url, embedded_folder=Path("unused")), **{"timeout_s": 30, **options})
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ class TestPatience:
 
     @pytest.fixture
     def refusing(self, clock: FakeTime, attempts: list[float], monkeypatch: pytest.MonkeyPatch) -> SyncRunner:
-        runner = runner_of("redis://h")
+        runner = runner_of("redis://h", timeout_s=ANSWER_TIMEOUT_S)
 
         def connection(**options: float) -> Any:
             attempts.append(clock.now - 1000)
@@ -115,7 +115,7 @@ class TestPatience:
 
     @pytest.fixture
     def silent(self, clock: FakeTime, attempts: list[float], monkeypatch: pytest.MonkeyPatch) -> SyncRunner:
-        runner = runner_of("redis://h")
+        runner = runner_of("redis://h", timeout_s=ANSWER_TIMEOUT_S)
 
         def connection(**options: float) -> Any:
             attempts.append(clock.now - 1000)

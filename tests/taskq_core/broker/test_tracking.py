@@ -29,7 +29,7 @@ async def open_lane(redis_server: RedisServer, told: asyncio.Event) -> AsyncIter
 
     def open_lane(url: str | None = None) -> TrackingLane:
         endpoint = Endpoint(url or redis_server.url, embedded_folder=Path("unused"))
-        lane = AsyncRunner(endpoint).new_tracking_lane(told.set)
+        lane = AsyncRunner(endpoint, timeout_s=30).new_tracking_lane(told.set)
         assert isinstance(lane, TrackingLane)
         lanes.append(lane)
         return lane
