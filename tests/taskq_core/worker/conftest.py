@@ -289,9 +289,11 @@ def start_process(redis_server: RedisServer) -> Iterator[Callable[..., WorkerPro
     """Start worker processes on the shared server, or on the one given."""
     processes: list[WorkerProcess] = []
 
-    def start(server: RedisServer | None = None, **config: Any) -> WorkerProcess:
-        process = WorkerProcess(server or redis_server, **config)
-        processes.append(process)
+    def start(server: RedisServer | None = None, *, has_to_start: bool = True, **config: Any) -> WorkerProcess:
+        process = WorkerProcess(server or redis_server, has_to_start=False, **config)
+        processes.append(process)  # also one that does not start is closed, and makes no other test fail
+        if has_to_start:
+            process.wait_until_started()
         return process
 
     yield start
