@@ -907,7 +907,7 @@ class TestWorker:
             return digest.s()
 
         app.aggregator(max_size=1)(plain if kind == "plain" else coroutine)
-        worker = await start(aggregate_every=0.02, shutdown_grace=0)
+        worker = await start(aggregate_every=0.02, shutdown_grace=0, interrupt_grace=20)
         await digest.using(aggregate="g").adelay()
         await until(begun.is_set)
         assert await start.stop(worker) == 0

@@ -12,7 +12,7 @@ from taskq_core import TaskQ
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import SHRUNK, Ends, Runner, stored, until
+from tests.taskq_core.worker.conftest import LEASE_S, SHRUNK, Ends, Runner, stored, until
 from tests.wall_clock import WallClock
 
 
@@ -56,7 +56,7 @@ async def test_the_clock_of_a_workers_machine_does_not_matter(
         return "ran"
 
     ends = Ends()
-    config = WorkerConfig(**SHRUNK, safety_net=600)
+    config = WorkerConfig(**{**SHRUNK, "lease": LEASE_S, "safety_net": 600})
     workers = [Worker(app, config, listener=ends, clock=WrongClock(off_s)) for _ in range(2)]
     running = [asyncio.create_task(worker.arun()) for worker in workers]
     held = await hold.adelay()

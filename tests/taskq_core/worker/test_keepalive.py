@@ -18,6 +18,7 @@ from taskq_core.worker.keepalive import Keepalive
 from taskq_core.worker.run import Run
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
+    LEASE_S,
     LONG_LEASE,
     Ends,
     Runner,
@@ -137,7 +138,7 @@ async def test_a_queue_that_cannot_be_kept_costs_no_other_its_leases(
         await release.wait()
 
     ends = Ends()
-    await start(queues={"bad": 1, "good": 1}, listener=ends, concurrency=4, lease=2)
+    await start(queues={"bad": 1, "good": 1}, listener=ends, concurrency=4, lease=5)
     bad, good = app.runtime.keys.queue("bad"), app.runtime.keys.queue("good")
     lost = await hold.using(queue="bad").adelay()
     await until(lambda: lost.id in ends.started_ids)  # so that its queue is the first to be kept
@@ -367,11 +368,11 @@ async def test_leases_are_extended_in_batches(
 
     other = app.runtime.keys.queue("other")
     ends = Ends()
-    worker = await start(queues={"default": 1, "other": 1}, concurrency=700, listener=ends, lease=2)
+    worker = await start(queues={"default": 1, "other": 1}, concurrency=700, listener=ends)
     await app.async_client.enqueue_many(hold.using(queue=("default", "other")[number % 2]).s() for number in range(600))
     await until(lambda: worker.running_count == 600)
     now = int(redis_server.client.time()[0])
-    await until(lambda: all(redis_server.client.zcount(each.lease, now + 3, "+inf") == 300 for each in (queue, other)))
+    await until(lambda: all(redis_server.client.zcount(each.lease, now + LEASE_S + 1, "+inf") == 300 for each in (queue, other)))
     release.set()
     await until(lambda: len(ends.ends) == 600)
 
