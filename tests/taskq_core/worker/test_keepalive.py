@@ -372,7 +372,9 @@ async def test_leases_are_extended_in_batches(
     await app.async_client.enqueue_many(hold.using(queue=("default", "other")[number % 2]).s() for number in range(600))
     await until(lambda: worker.running_count == 600)
     now = int(redis_server.client.time()[0])
-    await until(lambda: all(redis_server.client.zcount(each.lease, now + LEASE_S + 1, "+inf") == 300 for each in (queue, other)))
+    await until(
+        lambda: all(redis_server.client.zcount(each.lease, now + LEASE_S + 1, "+inf") == 300 for each in (queue, other))
+    )
     release.set()
     await until(lambda: len(ends.ends) == 600)
 
