@@ -21,6 +21,7 @@ from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
 from taskq_core.errors import ConfigurationError, Discard, Retry, SkipRetry, Snooze, TaskControl
 from taskq_core.telemetry import FIRST_RUN, ConsumerSpan, Relation, Tracing, extract
 from taskq_core.telemetry.propagation import HEADERS_LIMIT
+from tests.logged import logged_here
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 SAMPLED = {"traceparent": f"00-{TRACE_ID}-00f067aa0ba902b7-01"}
@@ -490,7 +491,7 @@ class TestFailures:
         span.end("retry", ValueError("late"))
 
         assert (only(exporter, "process low").attributes or {})["asynq.task.state_after"] == "completed"
-        assert caplog.records == []
+        assert logged_here(caplog) == []
 
 
 class TestContextOfTheTask:
@@ -647,7 +648,7 @@ class TestFaultsOfTheSdk:
             enqueue(tracing)
             consume(tracing, {}).end("completed")
 
-        assert [record.name for record in caplog.records] == ["taskq_core.telemetry.tracing"]
+        assert [record.name for record in logged_here(caplog)] == ["taskq_core.telemetry.tracing"]
 
 
 class TestSettings:

@@ -22,6 +22,7 @@ from taskq_core import (
 from taskq_core.inspector import Inspector
 from taskq_core.testing import capture, eager
 from taskq_core.testing.captured import StandingEager
+from tests.logged import logged_here
 
 
 @pytest.fixture
@@ -318,7 +319,7 @@ def test_a_standing_one_remembers_nothing_and_logs_failures(
         taskq.task(name="note")(lambda: None).delay()
 
     assert (standing.enqueued, standing.runs) == ([], [])
-    (record,) = caplog.records
+    (record,) = logged_here(caplog)
     assert record.getMessage() == "task fail failed"
     assert record.task_id == handle.id  # type: ignore[attr-defined]  # a field of ours
     assert record.exc_info is not None
