@@ -27,6 +27,7 @@ from taskq_core.circuit import TRY_LOST_S, Circuit
 from taskq_core.errors import BrokerFullError
 from taskq_core.settings import CircuitSettings
 from taskq_core.telemetry import ClientMetrics
+from tests.logged import logged_here
 from tests.redis_server import RedisServer
 
 SILENCE = BrokerUnavailableError("no answer from redis://h/0: timeout")
@@ -204,7 +205,7 @@ class TestStates:
             bench.succeed()
             bench.succeed()
 
-        assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        assert [(record.levelname, record.getMessage()) for record in logged_here(caplog)] == [
             (
                 "WARNING",
                 "redis://h/0 failed 3 times in a row: enqueues fail at once, and one tries again in 1.0 s; "

@@ -9,6 +9,7 @@ import pytest
 from taskq_core import service
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.service import serve
+from tests.logged import logged_here
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +63,7 @@ async def test_it_ends_when_it_is_cancelled(caplog: pytest.LogCaptureFixture) ->
 
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert caplog.records == []
+    assert logged_here(caplog) == []
 
 
 async def test_it_ends_when_it_is_told_to_though_what_it_waited_for_swallowed_that() -> None:

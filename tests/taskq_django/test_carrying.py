@@ -29,6 +29,7 @@ from taskq_django import client, schedule, task, taskq
 from taskq_django.request_id import RequestIdMiddleware, get_request_id
 from taskq_django.signals import task_enqueued
 from taskq_django.testing import adrain, capture, drain, eager
+from tests.logged import logged_here
 from tests.redis_server import RedisServer
 
 NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
@@ -411,7 +412,7 @@ class TestTheRequestsId:
             look.delay()
 
         assert tasks.enqueued[0].headers == {}
-        assert [record.getMessage() for record in caplog.records] == [
+        assert [record.getMessage() for record in logged_here(caplog)] == [
             "CARRY['REQUEST_ID'] failed; the task is enqueued without it"
         ]
 

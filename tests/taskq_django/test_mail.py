@@ -27,6 +27,7 @@ from taskq_django import taskq
 from taskq_django.mail import TASK, MailContentError
 from taskq_django.mail.backend import EmailBackend
 from taskq_django.testing import capture, drain, eager
+from tests.logged import logged_here
 from tests.redis_server import RedisServer
 from tests.taskq_django import mailers
 
@@ -261,7 +262,7 @@ class TestEnqueueing:
         with caplog.at_level(logging.WARNING, logger="taskq.mail"):
             assert send_mail("Hi", "secret", None, ["a@example.com"], fail_silently=True) == 0
 
-        assert [record.getMessage()[:27] for record in caplog.records] == ["an e-mail was not enqueued:"]
+        assert [record.getMessage()[:27] for record in logged_here(caplog)] == ["an e-mail was not enqueued:"]
         assert "secret" not in caplog.text
 
     def test_a_log_that_is_mailed_does_not_go_round(self, settings: Any) -> None:
@@ -293,7 +294,7 @@ class TestEnqueueing:
 
         assert mailers.sent[0].metadata == {"order": 17}  # type: ignore[attr-defined]
         assert not hasattr(mailers.sent[0], "request")
-        assert [record.getMessage() for record in caplog.records] == [
+        assert [record.getMessage() for record in logged_here(caplog)] == [
             "the attribute 'request' of an e-mail stays behind: object has no JSON form"
         ]
 

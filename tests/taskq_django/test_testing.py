@@ -17,6 +17,7 @@ from taskq_core import ConfigurationError, EnqueueError, TaskFailedError, TaskSt
 from taskq_django import client, task, taskq
 from taskq_django.models import OutboxTask
 from taskq_django.testing import adrain, capture, drain, eager
+from tests.logged import logged_here
 from tests.taskq_django.shop.tasks import greet
 
 NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1, "QUEUES": {"default": 1}}
@@ -334,7 +335,7 @@ class TestTheSetting:
         with caplog.at_level(logging.ERROR, logger="taskq.testing"):
             handle = fail.delay()
 
-        assert [record.getMessage() for record in caplog.records] == ["task testing:fail failed"]
+        assert [record.getMessage() for record in logged_here(caplog)] == ["task testing:fail failed"]
         with pytest.raises(TaskFailedError, match="no"):
             handle.result()
 
@@ -381,10 +382,10 @@ class TestTheSetting:
         with pytest.raises(ValueError, match="no"):
             async_to_sync(fail.adelay)()
 
-        assert caplog.records == []
+        assert logged_here(caplog) == []
         settings.TASKQ = {**NOWHERE, "EAGER": True, "ENQUEUE": enqueue}
         fail.delay()
-        assert [record.getMessage() for record in caplog.records] == ["task testing:fail failed"]
+        assert [record.getMessage() for record in logged_here(caplog)] == ["task testing:fail failed"]
 
     @pytest.mark.django_db(transaction=True)
     async def test_in_a_coroutine(self) -> None:

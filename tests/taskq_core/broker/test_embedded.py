@@ -26,6 +26,7 @@ from taskq_core.broker.embedded.binary import inspect_program
 from taskq_core.broker.embedded.folder import LONGEST_SOCKET_PATH, choose_socket, prepare_data_folder
 from taskq_core.broker.embedded.guardian import open_lock, try_lock
 from taskq_core.errors import EmbeddedRedisError
+from tests.logged import logged_here
 
 pytestmark = [
     pytest.mark.redis,
@@ -592,7 +593,7 @@ def test_each_major_version_has_its_own_data_and_a_new_one_says_so(
 
     assert [one.name for one in folders] == ["redis-6", "redis-6", "redis-6", "redis-8"]
     assert (tmp_path / "redis-6" / "written-by").read_text() == "redis 6.2.20\n"
-    assert [record.getMessage() for record in caplog.records] == [
+    assert [record.getMessage() for record in logged_here(caplog)] == [
         f"redis 8.0.2 starts empty in {tmp_path / 'redis-8'}; what other servers stored is still in redis-6"
     ]
 

@@ -13,6 +13,7 @@ import pytest
 from taskq_core import TaskContext, TaskDefinitionError, TaskQ, current_task
 from taskq_core.testing import adrain, capture, drain, eager
 from taskq_core.worker import Worker, WorkerConfig
+from tests.logged import logged_here
 from tests.taskq_core.worker.conftest import until
 
 pytestmark = pytest.mark.redis
@@ -122,7 +123,7 @@ async def test_a_worker_whose_lifespan_fails_does_not_start(
         assert await _lives(Worker(app, WorkerConfig(burst=True))) == 1
 
     assert (closed, ran) == (["first"], [])
-    (record,) = caplog.records
+    (record,) = logged_here(caplog)
     assert record.getMessage() == "the worker cannot start: its lifespan failed"
     assert record.exc_info is not None
     words = {
@@ -174,7 +175,7 @@ async def test_a_worker_whose_lifespan_ends_by_itself_stops_and_says_so(
     with caplog.at_level(logging.ERROR, "taskq.worker"):
         assert await _lives(Worker(app, WorkerConfig())) == 1
 
-    assert [record.getMessage() for record in caplog.records] == ["the worker's lifespan failed"]
+    assert [record.getMessage() for record in logged_here(caplog)] == ["the worker's lifespan failed"]
 
 
 async def test_a_lifespan_that_does_not_end_is_cancelled(app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,6 +13,7 @@ from taskq_core.wire import QueueKeys, TaskMessage
 from taskq_core.wire.tallies import HOUR_S, OTHER_TYPES, TYPES_MOST, TypeTally
 from taskq_core.worker.run import Run
 from taskq_core.worker.tally import Tally
+from tests.logged import logged_here
 from tests.redis_server import RedisServer
 from tests.relay import Relay
 from tests.taskq_core.worker.conftest import Runner, until
@@ -202,5 +203,5 @@ async def test_a_tally_of_another_type_is_told_of(
     await tally.hand_in()
     await runner.aclose()
 
-    assert [record.levelno for record in caplog.records] == [logging.ERROR], "once: it is not sent again"
+    assert [record.levelno for record in logged_here(caplog)] == [logging.ERROR], "once: it is not sent again"
     assert "the key of the tally of queue default is of another type" in caplog.text
