@@ -22,7 +22,7 @@ def is_prometheus(request: HttpRequest) -> bool:
 
 def test_metrics_are_told_to_those_who_may_scrape(redis: RedisServer, rf: RequestFactory) -> None:
     TaskQ(redis.unix_url, enqueue_timeout=30).remote("plain").delay()
-    view = metrics_view(allow=is_prometheus)
+    view = metrics_view(allow=is_prometheus, config=ExporterConfig(timeout=60))
 
     told = view(rf.get("/metrics", headers={"Authorization": "Bearer let-me-in"}))
     refused = [view(rf.get("/metrics")), metrics_view()(rf.get("/metrics"))]
@@ -39,7 +39,9 @@ def test_queues_beyond_the_most_are_told_together(redis: RedisServer, rf: Reques
         app.remote("plain", queue=queue).delay()
     app.close()
 
-    told = metrics_view(allow=lambda request: True, config=ExporterConfig(max_queues=1))(rf.get("/metrics"))
+    config = ExporterConfig(max_queues=1, timeout=60)
+
+    told = metrics_view(allow=lambda request: True, config=config)(rf.get("/metrics"))
 
     assert Scraped(told.content.decode()).by("asynq_queue_size", "queue") == {"a": 1, "_other": 2}
 
@@ -49,7 +51,7 @@ def test_threads_that_scrape_at_the_same_time_share_a_reading(
 ) -> None:
     monkeypatch.setattr("taskq_core.exporter.exporter.FRESH_S", 600.0)
     taskq.remote("plain").delay()
-    view = metrics_view(allow=lambda request: True)
+    view = metrics_view(allow=lambda request: True, config=ExporterConfig(timeout=60))
 
     with ThreadPoolExecutor(5) as pool:
         found = [Scraped(each.content.decode()) for each in pool.map(view, [rf.get("/metrics") for _ in range(10)])]
