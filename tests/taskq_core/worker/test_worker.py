@@ -327,7 +327,7 @@ def test_a_signal_stops_gracefully(
     app: TaskQ, start_process: Start, redis_server: RedisServer, number: signal.Signals
 ) -> None:
     """A short task finishes, the exit status is 0, the presence is gone."""
-    process = start_process()
+    process = start_process(lease=30, heartbeat=5)  # twice of which is the time to delete the presence
     handle = enqueue(app, "wait", name="a", until="go")
     until_blocking(lambda: marks(redis_server, "a"))
     process.signal(number)
