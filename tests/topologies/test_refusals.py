@@ -72,8 +72,8 @@ def busy(server: RedisServer) -> Iterator[None]:
 
 @contextmanager
 def loading(server: RedisServer) -> Iterator[None]:
-    """It reads its append-only file, slowly."""
-    server.client.mset({f"ballast-{number}": "x" * 100 for number in range(4000)})
+    """It reads its append-only file, slowly: for twenty seconds, unless it is told to make haste."""
+    server.client.mset({f"ballast-{number}": "x" * 100 for number in range(20_000)})
     server.client.bgrewriteaof()  # a snapshot, between whose keys it answers
     wait_until(lambda: not server.client.info("persistence")["aof_rewrite_in_progress"], "the file is rewritten")
     server.stop()
@@ -81,6 +81,7 @@ def loading(server: RedisServer) -> Iterator[None]:
     server.start(is_loading=True)
     wait_until(lambda: "Redis is loading" in refusal_of(server), "it loads")
     yield
+    server.client.config_set("key-load-delay", 0)
     wait_until(lambda: refusal_of(server) == "", "it has loaded")
 
 
