@@ -314,7 +314,7 @@ async def test_over_maxmemory_running_tasks_finish_and_the_queue_drains(
         now = int(server.command("TIME")[0])
         # Of two seconds each, so that they are extended over maxmemory.
         await until(lambda: server.client.zcount(queue.lease, now + 4, "+inf") == 3)
-        presence = server.client.keys("asynq:servers:*")
+        presence = await until(lambda: server.client.keys("asynq:servers:*"))
         release.set()
         results = [await handle.aresult(20) for handle in handles]
         with pytest.raises(TaskFailedError, match="ValueError"):
