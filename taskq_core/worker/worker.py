@@ -327,7 +327,7 @@ class Worker:
             self._gauges.close()
             self._fetcher.is_closing = True
             self._fetcher.notify()
-            await self._close(lanes, services)
+            await _to_the_end(self._close(lanes, services))
 
     def _build(self) -> None:
         runtime, config = self.app.runtime, self.config
@@ -864,3 +864,17 @@ class Worker:
         for lane in self._lanes:
             await lane.close()
         await self._runner.aclose()
+
+
+async def _to_the_end(ending: Coroutine[Any, Any, None]) -> None:
+    """Await what has to come to its end. Who cancels it meanwhile is heard afterwards."""
+    task = asyncio.create_task(ending, name="taskq ending")
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled

@@ -20,6 +20,7 @@ from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker import worker as worker_module
 from taskq_core.worker.burst import LONGEST_PAUSE_S, Burst
+from taskq_core.worker.lookout import Lookout
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
     SHRUNK,
@@ -272,6 +273,34 @@ async def test_a_cancelled_worker_gives_its_tasks_back(
     assert worker.status == "closed"
     assert state_of(redis_server, queue, handle.id) == "pending"
     assert not redis_server.client.exists(queue.active, queue.lease)
+
+
+async def test_a_worker_that_is_cancelled_while_it_ends_comes_to_its_end(
+    app: TaskQ, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its thread would go on, and show a worker that is gone for as long as its process lives."""
+    resigning, go_on = asyncio.Event(), asyncio.Event()
+    resign = Lookout.resign
+
+    async def held(lookout: Lookout) -> None:
+        resigning.set()
+        await go_on.wait()
+        await resign(lookout)
+
+    monkeypatch.setattr(Lookout, "resign", held)
+    before = set(threading.enumerate())
+    worker = Worker(app, WorkerConfig(**SHRUNK))
+    running = asyncio.create_task(worker.arun())
+    await until(lambda: worker.status == "active")
+    worker.stop()
+    await resigning.wait()
+    running.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    await until(lambda: not [each for each in set(threading.enumerate()) - before if each.name.startswith("taskq")])
+    assert redis_server.client.keys("asynq:servers:*") == []
 
 
 @pytest.mark.parametrize("concurrency", [1, 30])
