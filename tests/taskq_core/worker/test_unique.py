@@ -106,7 +106,7 @@ async def test_a_task_that_outlives_its_lock_leaves_the_next_ones_alone(
             raise Discard
 
     ends = Ends()
-    await start(listener=ends, concurrency=1)
+    await start(listener=ends, concurrency=1, lease=60, heartbeat=20)  # a beat would take the lock again for the first
     first = await slow.using(unique_for=600).adelay()
     await until(lambda: runs == [end])
     (lock,) = locks(redis_server, queue)
