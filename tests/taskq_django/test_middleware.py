@@ -29,7 +29,7 @@ def meeting_at_every_read(parties: int) -> Iterator[threading.Barrier]:
     barrier = threading.Barrier(parties)
 
     def meet(**kwargs: Any) -> None:
-        barrier.wait(timeout=20)
+        barrier.wait(timeout=60)
 
     post_init.connect(meet, sender=Group)
     try:
@@ -52,7 +52,7 @@ def in_thread(function: Any) -> Any:
 
     thread = threading.Thread(target=run)
     thread.start()
-    thread.join(30)
+    thread.join(60)
     return outcome[0]
 
 
@@ -94,13 +94,13 @@ async def test_a_cancelled_coroutine_waits_for_its_query_and_closes() -> None:
             cursor.execute("SELECT 1")
         seen.append(connections["default"])
         entered.set()
-        release.wait(20)
+        release.wait(60)
 
     async def read() -> None:
         await sync_to_async(query)()
 
     task = asyncio.create_task(DatabaseMiddleware().aaround(CONTEXT, read))  # type: ignore[arg-type]  # a coroutine
-    await asyncio.to_thread(entered.wait, 20)
+    await asyncio.to_thread(entered.wait, 60)
     task.cancel()
     await asyncio.sleep(0)
     task.cancel()
@@ -118,7 +118,7 @@ async def test_the_thread_of_a_coroutine_ends_with_it_and_holds_up_no_process() 
     (thread,) = set(await DatabaseMiddleware().aaround(CONTEXT, use))  # type: ignore[call-overload]  # what use returns
 
     assert thread.daemon
-    await asyncio.to_thread(thread.join, 30)
+    await asyncio.to_thread(thread.join, 60)
     assert not thread.is_alive()
 
 

@@ -161,7 +161,7 @@ def test_a_result_can_be_awaited_while_the_row_still_waits(redis: RedisServer, s
 
     worker.start()
 
-    assert handle.result(timeout=20) == "hello Ada"
+    assert handle.result(timeout=60) == "hello Ada"
     worker.join()
 
 
@@ -343,7 +343,7 @@ def test_the_worker_that_relays_tells_them_whoever_exports_metrics(settings: Any
         worker = Worker(taskq, WorkerConfig(queues={"default": 1}, relay_every=0.05))
         thread = threading.Thread(target=worker.run)
         thread.start()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not told.is_set() and time.monotonic() < deadline:
             seen.clear()
             reader.collect()

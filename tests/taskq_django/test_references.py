@@ -104,7 +104,7 @@ class TestInAWorker:
         loop = asyncio.get_running_loop()
 
         def meet(**kwargs: Any) -> None:
-            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(20)
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(60)
 
         handle = await asend.adelay(parcel)
         post_init.connect(meet, sender=Parcel)

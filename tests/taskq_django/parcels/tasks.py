@@ -83,5 +83,5 @@ gate = threading.Event()
 
 @task()
 def wait_at_gate() -> str:
-    assert gate.wait(20)
+    assert gate.wait(60)
     return "through"
