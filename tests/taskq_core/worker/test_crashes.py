@@ -110,7 +110,7 @@ def test_a_recoverer_stopped_between_listing_and_moving_moves_nothing(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, meanwhile: str
 ) -> None:
     """What it listed is no proof once it goes on: the script looks again."""
-    owner = start_process(recover_every=600)
+    owner = start_process(recover_every=600, lease_grace=600)  # nor does it give up a lease that lapsed in a heartbeat
     handle = app.remote("wait", retention=600).delay(name="a", until="go")
     until_blocking(lambda: marks(redis_server, "a") == ["started 1"])
     owner.signal(signal.SIGSTOP)
