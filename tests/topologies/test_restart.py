@@ -27,6 +27,8 @@ async def test_ten_kills_lose_nothing(program: str, kills: int) -> None:
         async with Traffic(server.url) as traffic:
             for _ in range(kills):
                 await traffic.until_flowing(20)
+                # Else it may answer before it writes, while an fsync is under way on a busy disk.
+                server.command("CONFIG", "SET", "appendfsync", "always")
                 server.kill()
                 server.start()
                 recoveries.append(await traffic.until_flowing())
