@@ -423,7 +423,8 @@ def test_a_queue_that_was_not_registered_for_certain_sends_its_rows_later(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_row_stays_until_replicas_have_its_task(redis: RedisServer) -> None:
+def test_a_row_stays_until_replicas_have_its_task(redis: RedisServer, settings: Any) -> None:
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE_TIMEOUT": 2}  # how long a replica is waited for
     handle = greet.using(replicated=True).delay("Ada")
 
     assert waiting() == ["shop:greet"], "this Redis has no replica"
@@ -453,7 +454,7 @@ def test_a_workflow_is_a_row_and_sent_after_the_commit() -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("is_async", [False, True])
-def test_a_workflow_waits_for_redis_with_all_its_members(redis: RedisServer, is_async: bool) -> None:
+def test_a_workflow_waits_for_redis_with_all_its_members(redis: RedisServer, settings: Any, is_async: bool) -> None:
     """Out of a generator, of any number: in rows of a bounded size, which are stored in whatever order."""
 
     def whole() -> Any:
@@ -463,6 +464,7 @@ def test_a_workflow_waits_for_redis_with_all_its_members(redis: RedisServer, is_
         return await whole().adelay()
 
     redis.kill()
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE_TIMEOUT": 2}
     with transaction.atomic():
         handle = async_to_sync(enqueue)() if is_async else whole().delay()
     assert handle.is_sent
