@@ -5,6 +5,7 @@ the worker is and runs, as Go's tools read it; while it runs nothing and has not
 lease that cannot be extended in time is given up on this side before anybody else may take the task.
 """
 
+import asyncio
 import contextlib
 import logging
 import math
@@ -83,17 +84,31 @@ class Keepalive:
         self._failures = 0
         self._failing: set[QueueKeys] = set()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="taskq-keepalive", daemon=True)
+        self._has_ended = asyncio.Event()
 
     def start(self) -> None:
         """Start the thread. Its first beat is at once."""
-        self._thread.start()
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._run_beside, args=(loop,), name="taskq-keepalive", daemon=True).start()
 
-    def stop(self) -> None:
-        """End the thread and delete the presence."""
+    def leave(self) -> None:
+        """Let the thread delete the presence and end, which is not waited for."""
         self._stop.set()
-        self._thread.join(timeout=2 * self._every_s)
+
+    async def stop(self) -> None:
+        """Let the thread delete the presence and end, and wait for that: two beats at most, and in no other thread."""
+        self.leave()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 * self._every_s):
+                await self._has_ended.wait()
         self._runner.close()
+
+    def _run_beside(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            self._run()
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits
+                loop.call_soon_threadsafe(self._has_ended.set)
 
     def _run(self) -> None:
         pause_s = 0.0

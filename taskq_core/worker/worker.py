@@ -320,14 +320,17 @@ class Worker:
             await self._drain()
         except asyncio.CancelledError:  # who runs this worker in a loop of its own wants it to end now
             self._aborting.set()
-            await self._drain()
+            await _to_the_end(self._drain())
             raise
         finally:
             self.status = "closed"
             self._gauges.close()
             self._fetcher.is_closing = True
             self._fetcher.notify()
-            await _to_the_end(self._close(lanes, services))
+            try:
+                await _to_the_end(self._close(lanes, services))
+            finally:
+                self._keepalive.leave()  # else its thread would show for ever a worker that is gone
 
     def _build(self) -> None:
         runtime, config = self.app.runtime, self.config
@@ -860,14 +863,14 @@ class Worker:
             await asyncio.wait(self._helpers, timeout=ENDING_S)
         await self._executor.close()
         self.metrics.flush()
-        await asyncio.to_thread(self._keepalive.stop)
+        await self._keepalive.stop()
         for lane in self._lanes:
             await lane.close()
         await self._runner.aclose()
 
 
 async def _to_the_end(ending: Coroutine[Any, Any, None]) -> None:
-    """Await what has to come to its end. Who cancels it meanwhile is heard afterwards."""
+    """Await what has to come to its end. A cancellation meanwhile is raised once it has."""
     task = asyncio.create_task(ending, name="taskq ending")
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -875,6 +878,9 @@ async def _to_the_end(ending: Coroutine[Any, Any, None]) -> None:
             await asyncio.wait([task])
         except asyncio.CancelledError as error:
             cancelled = error
-    task.result()
-    if cancelled is not None:
-        raise cancelled
+    if cancelled is None:
+        return task.result()
+    failure = None if task.cancelled() else task.exception()
+    if failure is not None:
+        logger.error("a worker that was cancelled did not end as it should", exc_info=failure)
+    raise cancelled

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -301,6 +302,76 @@ async def test_a_worker_that_is_cancelled_while_it_ends_comes_to_its_end(
 
     await until(lambda: not [each for each in set(threading.enumerate()) - before if each.name.startswith("taskq")])
     assert redis_server.client.keys("asynq:servers:*") == []
+
+
+async def test_a_worker_that_is_cancelled_again_gives_its_tasks_back(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """What runs is told to end and waited for, however often."""
+    cleaning, go_on = asyncio.Event(), asyncio.Event()
+
+    @app.task
+    async def hold() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await go_on.wait()
+
+    worker = Worker(app, WorkerConfig(**SHRUNK, interrupt_grace=60))
+    running = asyncio.create_task(worker.arun())
+    handle = await hold.adelay()
+    await until(lambda: worker.status == "active" and worker.running_count == 1)
+    running.cancel()
+    await cleaning.wait()
+    for _ in range(2):
+        running.cancel()
+        await asyncio.sleep(0.05)
+        assert worker.status == "stopped"
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    assert state_of(redis_server, queue, handle.id) == "pending"
+    assert not redis_server.client.exists(queue.active, queue.lease)
+
+
+async def test_a_worker_ends_though_all_threads_of_its_loop_hang(app: TaskQ, redis_server: RedisServer) -> None:
+    """Those in which coroutines call what blocks."""
+    gate = threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    worker = Worker(app, WorkerConfig(**SHRUNK))
+    running = asyncio.create_task(worker.arun())
+    await until(lambda: worker.status == "active")
+    hanging = loop.run_in_executor(None, gate.wait, 600)
+    try:
+        worker.stop()
+
+        assert await asyncio.wait_for(asyncio.shield(running), 60) == 0
+        assert not hanging.done()
+        await until(lambda: not redis_server.client.keys("asynq:servers:*"))
+    finally:
+        gate.set()
+
+
+async def test_the_presence_of_a_worker_goes_also_where_its_ending_fails(
+    app: TaskQ, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(lookout: Lookout) -> None:
+        raise RuntimeError("cannot resign")
+
+    monkeypatch.setattr(Lookout, "resign", fail)
+    worker = Worker(app, WorkerConfig(**SHRUNK))
+    running = asyncio.create_task(worker.arun())
+    await until(lambda: worker.status == "active" and redis_server.client.keys("asynq:servers:*"))
+    worker.stop()
+    with pytest.raises(RuntimeError, match="cannot resign"):
+        await running
+
+    await until(lambda: not redis_server.client.keys("asynq:servers:*"), "it is no longer shown")
+    for each in (*worker._lanes, worker._runner):  # which the rest of the ending would have done
+        await (each.close() if isinstance(each, Lane) else each.aclose())
 
 
 @pytest.mark.parametrize("concurrency", [1, 30])
