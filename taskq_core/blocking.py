@@ -38,7 +38,7 @@ class DaemonThreads(ThreadPoolExecutor):
             self._open.add(future)
             future.add_done_callback(self._open.discard)
             self._calls.put(partial(_call, future, partial(fn, *args, **kwargs)))  # first: a new thread finds it
-            if self._count < min(len(self._open), self._max_workers):  # not one that is free for each
+            while self._count < min(len(self._open), self._max_workers):  # also for calls that could not get one
                 try:
                     threading.Thread(target=self._serve, name=f"asyncio_{self._count}", daemon=True).start()
                     self._count += 1
@@ -46,6 +46,7 @@ class DaemonThreads(ThreadPoolExecutor):
                     if not self._count:
                         future.cancel()
                         raise
+                    break
         return future
 
     def _serve(self) -> None:
