@@ -45,6 +45,7 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (aio, connection, lanes, sync):
         monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 30.0)
     monkeypatch.setitem(connection._COMMON, "socket_connect_timeout", 30.0)
+    monkeypatch.setitem(connection.Endpoint.connection.__kwdefaults__, "connect_timeout_s", 30.0)
 
 
 @pytest.fixture

@@ -87,13 +87,18 @@ def rows_of(html: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def count_on(redis: RedisServer, queue: str, *, back: int = 0, processed: int, failed: int) -> None:
-    """Count runs of a day, which does not end for half a minute, so that it is today's still when it is looked at."""
+@pytest.fixture
+def in_one_day(redis: RedisServer) -> None:
+    """Begin where the day does not end for half a minute, so that what is counted is today's still when looked at."""
     now: Any = redis.client.time()
     left_s = 86_400 - now[0] % 86_400
     if left_s <= 30:
         time.sleep(left_s)
-        now = redis.client.time()
+
+
+def count_on(redis: RedisServer, queue: str, *, back: int = 0, processed: int, failed: int) -> None:
+    """Count runs of a day."""
+    now: Any = redis.client.time()
     day = datetime.fromtimestamp(now[0], UTC).date() - timedelta(days=back)
     redis.client.set(f"asynq:{{{queue}}}:processed:{day}", processed)
     redis.client.set(f"asynq:{{{queue}}}:failed:{day}", failed)
@@ -102,6 +107,7 @@ def count_on(redis: RedisServer, queue: str, *, back: int = 0, processed: int, f
 # --- what the list tells ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("in_one_day")
 def test_the_list_tells_how_each_queue_stands(viewer: Client, redis: RedisServer) -> None:
     enqueue(count=3)
     enqueue(run_after=60)
@@ -145,6 +151,7 @@ def test_bars_are_drawn_beside_each_other_and_read_aloud(viewer: Client, redis: 
     assert not re.search(r"style=|http|onload|<script", large + small)
 
 
+@pytest.mark.usefixtures("in_one_day")
 def test_the_past_is_a_chart_with_a_table(viewer: Client, redis: RedisServer) -> None:
     enqueue()
     enqueue("low")
@@ -234,6 +241,7 @@ def test_a_damaged_queue_says_so(viewer: Client, redis: RedisServer) -> None:
     assert "WRONGTYPE" in page
 
 
+@pytest.mark.usefixtures("in_one_day")
 def test_the_page_of_a_queue_tells_all(viewer: Client, redis: RedisServer) -> None:
     enqueue(count=3)
     enqueue(name="report:build", run_after=60)

@@ -20,14 +20,17 @@ PROGRAMS = redis_programs()
     ("program", "kills"), [(program, 3 if number else KILLS) for number, program in enumerate(PROGRAMS)]
 )
 async def test_ten_kills_lose_nothing(program: str, kills: int) -> None:
-    """Producers and the worker go on by themselves, and what was acknowledged runs. Three kills of further programs."""
+    """Producers and the worker go on by themselves, and what was acknowledged and written runs.
+
+    Three kills of further programs.
+    """
     recoveries = []
     options = {"appendfsync": "everysec"}
     with RedisServer(tcp=True, appendonly=True, options=options, binary=PROGRAMS[program]) as server:
         async with Traffic(server.url) as traffic:
             for _ in range(kills):
                 await traffic.until_flowing(20)
-                # Else it may answer before it writes, while an fsync is under way on a busy disk.
+                # With "everysec" it may acknowledge before it writes, while an fsync is under way on a busy disk.
                 server.command("CONFIG", "SET", "appendfsync", "always")
                 server.kill()
                 server.start()

@@ -241,7 +241,7 @@ async def test_a_worker_fences_itself_when_redis_is_frozen_too_long(start: Runne
         await until(lambda: worker.running_count == 1)
         lease = frozen.runtime.keys.queue("default").lease
         first = server.client.zscore(lease, handle.id)
-        # Once it has been extended it ends a second earlier on this side: as much as this process may stand still.
+        # Once extended, it ends a second earlier on this side than in Redis: so long may this process stand still.
         await until(lambda: server.client.zscore(lease, handle.id) != first)
         server.pause()
         paused_at = time.monotonic()

@@ -15,7 +15,7 @@ from taskq_core.wire import QueueKeys
 from taskq_core.worker import fetcher
 from tests.redis_server import RedisServer
 from tests.relay import Direction, Relay
-from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, disturbed, state_of, stored, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, disturbed, hears_cancels, state_of, stored, until
 
 BOTH: tuple[Direction, ...] = ("requests", "replies")
 
@@ -251,7 +251,7 @@ async def test_killed_connections_are_noticed_by_nobody(
             assert await asyncio.to_thread(blocking.result, 20) == number + 1
             number += 2
     other.disconnect()
-    await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
+    await until(lambda: hears_cancels(redis_server))
     await held.acancel()
     await until(lambda: ends.of(held.id))
     await until(lambda: not redis_server.client.exists(queue.active, queue.lease, queue.pending))

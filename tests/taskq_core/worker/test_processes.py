@@ -27,6 +27,7 @@ from tests.taskq_core.worker.conftest import (
     SHRUNK,
     Ends,
     Runner,
+    hears_cancels,
     state_of,
     stored,
     until,
@@ -230,7 +231,7 @@ async def test_a_call_into_c_is_ended(
     pid = int(await until(lambda: started.exists() and started.read_text()))
 
     if why == "cancel":
-        await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
+        await until(lambda: hears_cancels(redis_server))
         await handle.acancel()
     if why == "stop":
         await start.stop(worker)
@@ -249,7 +250,7 @@ async def test_what_a_function_has_started_is_killed_with_its_process(
     started = tmp_path / "started"
     handle = await tasks.stuck_with_child.adelay(started=str(started))
     pid = int(await until(lambda: started.exists() and started.read_text()))
-    await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
+    await until(lambda: hears_cancels(redis_server))
 
     await handle.acancel()
 
@@ -264,7 +265,7 @@ async def test_a_function_may_clean_up(
     started, ended = tmp_path / "started", tmp_path / "ended"
     handle = await tasks.clean_up.adelay(started=str(started), ended=str(ended))
     await until(started.exists)
-    await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
+    await until(lambda: hears_cancels(redis_server))
 
     await handle.acancel()
 

@@ -28,7 +28,7 @@ from taskq_core import (
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import reporter
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Ends, Runner, state_of, until
+from tests.taskq_core.worker.conftest import Ends, Runner, hears_cancels, state_of, until
 
 
 class Told:
@@ -191,7 +191,7 @@ async def test_a_cancellation_is_told_of(app: TaskQ, start: Runner, told: Told, 
     worker = await start()
     handle = await task.adelay()
     await until(lambda: worker.running_count == 1)
-    await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
+    await until(lambda: hears_cancels(redis_server))
     await handle.acancel()
     await until(lambda: told.errors)
 

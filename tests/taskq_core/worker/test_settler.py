@@ -289,7 +289,7 @@ def _unused(server: RedisServer) -> int:
 async def test_over_maxmemory_running_tasks_finish_and_the_queue_drains(
     start: Runner,
 ) -> None:
-    """Enqueueing is refused with its own error; leases are extended; presence is kept."""
+    """Enqueueing is refused with its own error; leases are extended; presence is written."""
     with RedisServer() as server:
         full = TaskQ(server.url, defaults={"retention": 600, "max_retry": 0}, enqueue_timeout=PATIENCE_S)
         release = asyncio.Event()

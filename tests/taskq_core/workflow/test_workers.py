@@ -28,6 +28,7 @@ from tests.taskq_core.worker.conftest import (
     Ends,
     Runner,
     WorkerProcess,
+    hears_cancels,
     lapse,
     marks,
     until,
@@ -115,7 +116,7 @@ async def test_cancelling_tells_who_runs_a_step(app: TaskQ, start: Runner, redis
     workflow = group([forever.s(), forever.s().using(queue="other")]) | forever.si()
     handle = await workflow.adelay()
     await until(lambda: len(ends.started_ids) == 2, "both members run")
-    await until(lambda: redis_server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
+    await until(lambda: hears_cancels(redis_server))
 
     assert await handle.acancel()
 
