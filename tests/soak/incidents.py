@@ -70,7 +70,8 @@ class Process:
         died: Whether it ended otherwise than it was asked to.
         terminated: When it was asked to end, None if it was not.
         expects: Which tasks it was asked to end with: `short`, `long` or `storm`.
-        blocked: When it could not reach Redis, or could not run.
+        apart: When it could not reach Redis, or could not run.
+        blocked: The same, joined where it may not have come back in between.
     """
 
     place: str
@@ -82,6 +83,7 @@ class Process:
     terminated: float | None = None
     expects: str = ""
     frozen: list[Window] = field(default_factory=list)
+    apart: list[Window] = field(default_factory=list)
     blocked: list[Window] = field(default_factory=list)
 
     @property
@@ -226,7 +228,8 @@ def read_incidents(events: Sequence[Event], leases: Leases) -> Incidents:
             for place, window in outages
             if place in (None, process.place) and window.overlap(process.started, min(process.ended, last_t)) > 0
         ]
-        process.blocked = merged([*process.frozen, *own], gap_s)
+        process.apart = merged([*process.frozen, *own], 0.0)
+        process.blocked = merged(process.apart, gap_s)
     everywhere = merged([*stalls, *(window for place, window in outages if place is None)], gap_s)
     return Incidents(
         processes=processes,

@@ -75,13 +75,24 @@ def recoveries(evidence: Evidence) -> list[Recovery]:
 
 
 def _silent_at(process: Process | None, started: float, until: float, evidence: Evidence) -> float | None:
-    """Return since when a process could not renew a lease that it held."""
+    """Return since when, at the latest, a process could not renew a lease that it held.
+
+    What lasted as long as a lease and the grace took it, whatever came later. Of several shorter times the last one
+    counts, and the end of the process before them: it may have renewed its lease in between.
+    """
     if process is None:
         return None
+    leases = evidence.profile.leases
+    apart = [window for window in process.apart if window.start <= until and window.end >= started]
     moments = [process.ended] if process.died and started <= process.ended <= until else []
-    windows = process.lost_leases(evidence.profile.leases)
-    moments += [max(window.start, started) for window in windows if window.start <= until and window.end >= started]
-    return min(moments, default=None)
+    moments += [max(window.start, started) for window in apart if window.length >= leases.lease + leases.grace]
+    if moments:
+        return min(moments)
+    lost = [window for window in process.lost_leases(leases) if window.start <= until and window.end >= started]
+    return max(
+        (max(each.start, started) for each in apart if any(window.overlap(each.start, each.end) for window in lost)),
+        default=None,
+    )
 
 
 def _unexplained(evidence: Evidence) -> list[str]:

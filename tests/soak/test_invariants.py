@@ -567,6 +567,35 @@ def test_recoveries_are_measured_from_the_moment_a_worker_went_silent() -> None:
     assert (verdict.figures["recoveries"], verdict.figures["max s"]) == (1, 7.5)
 
 
+@pytest.mark.parametrize(
+    ("times", "dies", "back", "took_s", "holds"),
+    [
+        ([(2.0, 3.0), (4.0, 5.0), (6.0, 7.0)], 8.5, 17.0, 8.5, True),  # in touch in between, until it died
+        ([(2.0, 3.0), (4.0, 5.0), (6.0, 7.0)], 8.5, 19.0, 10.5, False),
+        ([(2.0, 3.0), (4.0, 5.0), (6.0, 7.0)], None, 15.0, 9.0, True),
+        ([(2.0, 10.5)], 12.0, 12.3, 10.3, False),  # so long that others might take it: its end is no excuse
+        ([(2.0, 8.0)], 9.0, 17.0, 8.0, True),
+        ([(2.0, 8.0)], None, 12.3, 10.3, False),
+    ],
+)
+def test_recoveries_are_measured_from_the_last_moment_in_touch(
+    times: list[tuple[float, float]], dies: float | None, back: float, took_s: float, holds: bool
+) -> None:
+    found = evidence(
+        *enqueued(1.0, "a"),
+        *ran(1.2, "a", lasts=None),
+        *(each for start, end in times for each in outage(start, end, "worker-0")),
+        *(killed(dies) if dies else ()),
+        event(back, "recovered", id="a", pid=WORKER_B, who="worker-1"),
+        *ran(back + 0.1, "a", pid=WORKER_B, attempt=2),
+    )
+
+    verdict = invariants_bounds.bounded_recovery(found)
+
+    assert verdict.figures["max s"] == took_s
+    assert verdict.holds == holds
+
+
 def test_a_task_lost_again_before_it_ran_is_measured_once() -> None:
     """When the second worker died is not known from the task's own history."""
     found = evidence(
