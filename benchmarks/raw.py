@@ -86,7 +86,7 @@ def raw_drain(url: str, *, count: int, concurrency: int) -> dict[str, float]:
     owner = "raw"
     calls = [0, 0]
 
-    def ask(number: int, done: list[str]) -> None:
+    def ask(number: int, done: list[operations.TaskRun]) -> None:
         pipe, name = lanes[number]
         calls[number] += 1
         asked = operations.dequeue(QUEUE, owner=owner, lane=name, call=calls[number], limit=share, lease_s=30)
@@ -94,9 +94,9 @@ def raw_drain(url: str, *, count: int, concurrency: int) -> dict[str, float]:
 
     first = operations.dequeue(QUEUE, owner=owner, call=0, limit=1, lease_s=30)
     lanes[0][0].load(first)
-    lanes[0][0].load(operations.settle_and_dequeue(["none"], first))
+    lanes[0][0].load(operations.settle_and_dequeue([("none", 1)], first))
     started = time.perf_counter()
-    handed: list[list[str]] = [[], []]
+    handed: list[list[operations.TaskRun]] = [[], []]
     ask(0, [])
     ask(1, [])
     finished, turn, empty = 0, 0, 0
@@ -105,7 +105,7 @@ def raw_drain(url: str, *, count: int, concurrency: int) -> dict[str, float]:
         if reply is None:
             raise SystemExit("tasks that are done were not settled")
         finished += len(handed[turn])
-        handed[turn] = [task_id.decode() for task_id in reply[4::2]]
+        handed[turn] = [(task_id.decode(), calls[turn]) for task_id in reply[4::2]]
         empty = 0 if handed[turn] else empty + 1
         if empty > 4 and finished < count:
             raise SystemExit(f"only {finished} of {count} tasks came")

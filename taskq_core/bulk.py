@@ -16,7 +16,7 @@ from taskq_core.errors import BrokerError, BulkEnqueueError, EnqueueError
 from taskq_core.ids import IdBlocks
 from taskq_core.kept import KeptTasks
 from taskq_core.plan import Headers, Plan
-from taskq_core.preparer import Preparer, may_have_happened, refusal, task_of
+from taskq_core.preparer import Preparer, refusal, task_of
 from taskq_core.result import TaskHandle
 from taskq_core.task import BaseTask, Signature
 from taskq_core.telemetry import BatchSpan, type_name
@@ -231,7 +231,7 @@ class BulkResult(Sequence[TaskHandle[Any]]):
     def failure(self, batch: Batch, cause: BrokerError) -> BulkEnqueueError:
         """Return the error for a batch that could not be sent."""
         ids = tuple(task.task_id for task in batch.tasks)
-        error = BulkEnqueueError(len(self), ids, may_have_happened(cause))
+        error = BulkEnqueueError(len(self), ids, cause.may_have_happened)
         error.__cause__ = cause
         return error
 

@@ -321,15 +321,19 @@ class BulkEnqueueError(TaskQError):
 
 
 class BrokerError(TaskQError):
-    """The store refused an operation or was not reached."""
+    """The store refused an operation or was not reached.
+
+    Attributes:
+        may_have_happened: False when the request certainly changed nothing: it was never sent, or it was refused. True
+            when an attempt got no answer, also if the store refused a repeat of it: the refusal of the repeat proves
+            nothing about the first attempt.
+    """
+
+    may_have_happened = False
 
 
 class BrokerUnavailableError(BrokerError, ConnectionError):
-    """No connection to the store, or no answer in time.
-
-    Attributes:
-        may_have_happened: False when the request certainly changed nothing: it was never sent, or it was refused.
-    """
+    """No connection to the store, or no answer in time."""
 
     may_have_happened = True
 
@@ -369,12 +373,8 @@ class CircuitOpenError(BrokerUnavailableError):
 class BrokerAuthenticationError(BrokerError):
     """The store refused the user name or password, or the user may not do this.
 
-    Attributes:
-        may_have_happened: True when a script was ended half-way, by a command in it that the user may not run: some of
-            its changes may be made. Also when an attempt before the refused one got no answer. Otherwise nothing was.
+    `may_have_happened` is also True when a script was ended half-way, by a command in it that the user may not run.
     """
-
-    may_have_happened = False
 
 
 class BrokerFullError(BrokerError):
@@ -388,6 +388,8 @@ class BrokerReplicationError(BrokerError):
         wanted: Replicas that had to confirm.
         confirmed: Replicas that did.
     """
+
+    may_have_happened = True
 
     def __init__(
         self, message: str, wanted: int = 0, confirmed: int = 0, *, is_final: bool = False, answer: object = None

@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from taskq_core.broker import operations
 from taskq_core.broker.operations import MOVE_S, OK, ArrivalCode, Departure
-from taskq_core.errors import BrokerAuthenticationError, BrokerError, BrokerUnavailableError, WireFormatError
+from taskq_core.errors import BrokerError, BrokerUnavailableError, WireFormatError
 from taskq_core.steps import Steps, ask
 from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_message, encode_message
 
@@ -101,12 +101,7 @@ def _arrive(
             arrived = yield from ask(operations.move_in(target, ready, until_s=now_s + MOVE_S))
         except BrokerError as error:
             back = [task for task in tasks if task.move == token]  # others may have arrived with an earlier caller
-            is_in_doubt = (
-                is_sent
-                and isinstance(error, BrokerUnavailableError | BrokerAuthenticationError)  # one may end it half-way
-                and error.may_have_happened
-            )
-            if back and not is_in_doubt:
+            if back and not (is_sent and error.may_have_happened):
                 yield from ask(operations.move_end(queue, token=token, gone=(), back=back))
             raise
         if arrived is None:

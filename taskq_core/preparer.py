@@ -14,10 +14,8 @@ from taskq_core.broker import operations
 from taskq_core.broker.operations import HELD, Admitted, EnqueueCode, NewTask, Operation
 from taskq_core.carrying import carry
 from taskq_core.errors import (
-    BrokerAuthenticationError,
     BrokerError,
     BrokerReplicationError,
-    BrokerUnavailableError,
     DuplicateTaskError,
     EnqueueError,
     EnqueueUnknownError,
@@ -88,7 +86,7 @@ class Prepared(Generic[R]):
         if isinstance(cause, BrokerReplicationError):
             error = NotReplicatedError(*facts, cause.wanted, cause.confirmed)
         else:
-            error = EnqueueUnknownError(*facts) if may_have_happened(cause) else EnqueueError(*facts)
+            error = EnqueueUnknownError(*facts) if cause.may_have_happened else EnqueueError(*facts)
         error.__cause__ = cause
         return error
 
@@ -129,13 +127,6 @@ def refusal(
     if code == EnqueueCode.DUPLICATE:
         return DuplicateTaskError(name, queue, task_id, existing_id=holder)
     return TaskIdConflictError(name, queue, task_id)
-
-
-def may_have_happened(cause: BrokerError) -> bool:
-    """Whether what failed may have been carried out all the same."""
-    return isinstance(cause, BrokerReplicationError) or (
-        isinstance(cause, BrokerUnavailableError | BrokerAuthenticationError) and cause.may_have_happened
-    )
 
 
 def task_of(call: Signature[Any]) -> BaseTask[Any]:

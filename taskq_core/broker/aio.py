@@ -16,7 +16,6 @@ from taskq_core.broker.operations import Operation
 from taskq_core.broker.replication import ANSWER_S
 from taskq_core.broker.tracking import TrackingLane
 from taskq_core.errors import (
-    BrokerAuthenticationError,
     BrokerError,
     BrokerReplicationError,
     BrokerUnavailableError,
@@ -74,11 +73,10 @@ class AsyncRunner:
                 failure = unconfirmed or error
                 may_have_happened = error.may_have_happened = may_have_happened or error.may_have_happened
                 may_repeat = operation.repeatable
-            except BrokerAuthenticationError as error:
+            except BrokerError as error:
                 if unconfirmed is not None:
                     raise unconfirmed from error
-                if may_have_happened:  # by an attempt before this one, of which nothing was heard
-                    error.may_have_happened = True
+                error.may_have_happened = error.may_have_happened or may_have_happened
                 raise
             pause = random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 1.0)  # noqa: S311 - jitter, no secret
             if not may_repeat or deadline is None or clock() + pause >= deadline:

@@ -37,6 +37,7 @@ from redis.retry import Retry
 
 from taskq_core.broker.cluster import Server, SlotMap
 from taskq_core.broker.credentials import PasswordFile
+from taskq_core.broker.operations.operation import REQUEST_LIFETIME_S
 from taskq_core.broker.sentinel import Search
 from taskq_core.errors import ConfigurationError
 
@@ -299,6 +300,7 @@ class Endpoint:
         self.is_memory = False
         self.takeovers = 0
         self._primary: Server | None = None
+        self._clock_offset_s: float | None = None
         self.slots = SlotMap(())
         self.server: Server | None = None
         if isinstance(source, str):
@@ -375,6 +377,23 @@ class Endpoint:
         if address.kind != "cluster":
             options["db"] = address.db
         return options | _tls_options(address)
+
+    @property
+    def knows_time(self) -> bool:
+        """True once the server's clock was read."""
+        return self._clock_offset_s is not None
+
+    def learn_time(self, server_ms: int, sent_at: float) -> None:
+        """Take the server's clock (Unix ms) from the answer to a request that was sent at a monotonic second.
+
+        Of an answer that was long on its way the clock seems fast, never slow: deadlines come later, not too early.
+        """
+        self._clock_offset_s = server_ms / 1000 - sent_at
+
+    def deadline_ms(self, sent_at: float) -> int:
+        """Return until when a request that is sent at a monotonic second counts: Unix ms by the server's clock."""
+        assert self._clock_offset_s is not None
+        return int((self._clock_offset_s + sent_at + REQUEST_LIFETIME_S) * 1000)
 
     def node(self, host: str, port: int) -> "Endpoint":
         """Return an endpoint of one server of a cluster, reached with the same user and over TLS if the cluster is."""

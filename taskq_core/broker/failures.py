@@ -39,6 +39,7 @@ _NOT_ALLOWED_IN_SCRIPT = (
 )
 
 
+_LATE = "TASKQLATE "
 _MOVED_OR_ASK = re.compile(r"(?:(MOVED|ASK) )?(\d+) (\S*):(\d+)$")
 
 
@@ -99,6 +100,8 @@ def translate(error: BaseException, address: str) -> BrokerError:
         or _REFUSED_IN_SCRIPT.search(text)
     ):
         return BrokerUnavailableError.unchanged(f"{address} refused for now: {text}")
+    if text.startswith(_LATE):
+        return BrokerUnavailableError.unchanged(f"{address} refused a request whose deadline by its clock has passed")
     if isinstance(error, exceptions.ResponseError):
         is_in_script = any(each in text for each in _NOT_ALLOWED_IN_SCRIPT)
         if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")) or is_in_script:
@@ -136,6 +139,16 @@ def as_bytes(command: Sequence[Argument]) -> tuple[Argument, ...]:
         command[0],
         *[word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word for word in command[1:]],
     )
+
+
+def late_ms(reply: Any) -> int | None:
+    """Return the server's clock (Unix ms) if it refused a request because its deadline has passed, else None.
+
+    Nobody waits for a request that was really late. If the sender still waits, its idea of the server's clock is wrong.
+    """
+    if isinstance(reply, exceptions.ResponseError) and str(reply).startswith(_LATE):
+        return int(str(reply).split()[1])
+    return None
 
 
 def is_missing_script(reply: Any) -> bool:

@@ -6,6 +6,7 @@ caller.
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from taskq_core.broker.failures import (
     CLIENT_ERRORS,
     RedirectedError,
     is_missing_script,
+    late_ms,
     pack,
     translate,
     translate_connecting,
@@ -91,12 +93,17 @@ class Lane:
         await self._connect_if_needed(timeout_s)
         block_until = until + max([operation.block_s for operation in operations])
         try:
+            await self._set_deadlines(operations, until)
             commands = [operation.command(*more_keys) for operation in operations]
             if is_asking:
                 commands.insert(0, ASKING)
             replies = (await self._send(commands, block_until - loop.time(), spin_s))[-len(operations) :]
             for index, operation in enumerate(operations):
-                if is_missing_script(replies[index]):
+                server_ms = late_ms(replies[index])
+                if server_ms is not None:
+                    self._endpoint.learn_time(server_ms, time.monotonic())
+                    await self._set_deadlines((operation,), until)
+                if server_ms is not None or is_missing_script(replies[index]):
                     again: list[tuple[Argument, ...]] = [operation.command_with_text(*more_keys)]
                     if is_asking:
                         again.insert(0, ASKING)
@@ -110,6 +117,23 @@ class Lane:
         return [
             await self._answer(operation, reply, until) for operation, reply in zip(operations, replies, strict=True)
         ]
+
+    async def _set_deadlines(self, operations: Sequence[Operation[Any]], until: float) -> None:
+        """Set the deadlines of operations that have one. The server's clock is read first if it is not known."""
+        for operation in operations:
+            if operation.deadline_at is None:
+                continue
+            sent_at = time.monotonic()
+            if not self._endpoint.knows_time:
+                left_s = until - asyncio.get_running_loop().time()
+                try:
+                    reply = (await self._send([("TIME",)], left_s))[0]
+                except CLIENT_ERRORS as error:
+                    raise translate_connecting(error, self._endpoint.address) from error  # nothing else was sent
+                if isinstance(reply, Exception):
+                    raise reply
+                self._endpoint.learn_time(ops.time_ms(reply), sent_at)
+            operation.set_deadline(self._endpoint.deadline_ms(sent_at))
 
     async def run(self, operation: Operation[T], *, timeout_s: float | None = None) -> T:
         """Send one operation and return its answer, or raise its error."""

@@ -22,11 +22,12 @@ from taskq_core.broker.failures import (
     CLIENT_ERRORS,
     RedirectedError,
     is_missing_script,
+    late_ms,
     pack,
     translate,
     translate_connecting,
 )
-from taskq_core.broker.operations import Argument, Operation
+from taskq_core.broker.operations import Argument, Operation, time_ms
 from taskq_core.broker.replication import ANSWER_S, HOW_MANY, Shortfall, forget_command, is_due, shortfall, wait_command
 from taskq_core.broker.sockets import SocketStream
 from taskq_core.errors import (
@@ -70,11 +71,10 @@ class SyncRunner:
                 store does not answer. None: one attempt with the runner's own timeouts.
 
         Raises:
-            BrokerUnavailableError: No answer; `may_have_happened` says whether it can have been carried out.
-            BrokerAuthenticationError: The store refused; `may_have_happened` as above.
-            BrokerFullError, BrokerReplyError: The store refused this attempt. What stores or settles tasks did nothing
-                before, either: a repeat finds its receipt first.
-            BrokerReplicationError: It was done, and who had to confirm that did not.
+            BrokerUnavailableError: No answer.
+            BrokerAuthenticationError, BrokerFullError, BrokerReplyError: The store refused.
+            BrokerReplicationError: It was done, and the replicas that had to confirm it did not.
+                `may_have_happened` of each says whether the store may have carried out this attempt, or one before.
         """
         return self._finish(operation, None, patience_s)
 
@@ -89,8 +89,9 @@ class SyncRunner:
         except BrokerUnavailableError:
             return Pending(self, operation, None)  # finish() tries again, for as long as its caller has patience
         try:
+            self._set_deadline(connection, operation, until)
             self._send(connection, pack(operation.command()), until)
-        except CLIENT_ERRORS:
+        except (*CLIENT_ERRORS, BrokerError):
             connection.disconnect()
             return Pending(self, operation, None)
         return Pending(self, operation, connection)
@@ -99,7 +100,7 @@ class SyncRunner:
         now = time.monotonic()
         deadline = None if patience_s is None else now + patience_s
         attempt = 0
-        may_have_happened = sent_on is not None
+        may_have_happened = False
         unconfirmed: BrokerReplicationError | None = None
         while True:
             until = now + self._timeout_s  # connecting, sending and waiting share the time
@@ -116,11 +117,10 @@ class SyncRunner:
                 failure = unconfirmed or error
                 may_have_happened = error.may_have_happened = may_have_happened or error.may_have_happened
                 may_repeat = operation.repeatable
-            except BrokerAuthenticationError as error:
+            except BrokerError as error:
                 if unconfirmed is not None:
                     raise unconfirmed from error
-                if attempt and may_have_happened:  # by an attempt before this one, of which nothing was heard
-                    error.may_have_happened = True
+                error.may_have_happened = error.may_have_happened or may_have_happened
                 raise
             pause = random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 1.0)  # noqa: S311 - jitter, no secret
             is_over = deadline is None or time.monotonic() + pause >= deadline
@@ -151,10 +151,15 @@ class SyncRunner:
         connection = sent_on or self._take(until)
         try:
             if sent_on is None:
+                self._set_deadline(connection, operation, until)
                 reply = self._exchange(connection, operation.command(*more_keys), until, operation.block_s, is_asking)
             else:
                 reply = self._read(connection, until + operation.block_s)
-            if is_missing_script(reply):
+            server_ms = late_ms(reply)
+            if server_ms is not None:
+                self.endpoint.learn_time(server_ms, time.monotonic())
+                self._set_deadline(connection, operation, until)
+            if server_ms is not None or is_missing_script(reply):
                 text = operation.command_with_text(*more_keys)
                 reply = self._exchange(connection, text, until, operation.block_s, is_asking)
         except CLIENT_ERRORS as error:
@@ -174,6 +179,21 @@ class SyncRunner:
             self._confirm(connection, operation, reply, until)
         self._give_back(connection)
         return reply
+
+    def _set_deadline(self, connection: Any, operation: Operation[Any], until: float) -> None:
+        """Set the deadline of an operation that has one. The server's clock is read first if it is not known."""
+        if operation.deadline_at is None:
+            return
+        sent_at = time.monotonic()
+        if not self.endpoint.knows_time:
+            try:
+                reply = self._exchange(connection, ("TIME",), until)
+            except CLIENT_ERRORS as error:
+                raise translate_connecting(error, self.endpoint.address) from error  # the operation was not sent
+            if isinstance(reply, Exception):
+                raise reply
+            self.endpoint.learn_time(time_ms(reply), sent_at)
+        operation.set_deadline(self.endpoint.deadline_ms(sent_at))
 
     def _confirm(self, connection: Any, operation: Operation[Any], reply: Any, until: float) -> None:
         """Wait until what was written on a connection is confirmed, or raise."""

@@ -20,9 +20,7 @@ from taskq_core.circuit import Circuit, CircuitState
 from taskq_core.client.sync import Client
 from taskq_core.commits import TransactionHook
 from taskq_core.errors import (
-    BrokerAuthenticationError,
     BrokerError,
-    BrokerUnavailableError,
     BulkEnqueueError,
     EnqueueError,
     QueueFullError,
@@ -235,7 +233,7 @@ class AsyncClient:
         if operation is not None:
             try:
                 await self._runner.run(operation, patience_s=self._timeout_s)
-            except (BrokerUnavailableError, BrokerAuthenticationError) as error:
+            except BrokerError as error:
                 error.may_have_happened = False  # the tasks themselves were not sent
                 raise
             self._preparer.note_registered(queue)

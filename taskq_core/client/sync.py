@@ -17,7 +17,6 @@ from taskq_core.bulk import Batch, BulkResult, Landing, batches, so_far
 from taskq_core.circuit import Call, Circuit, CircuitState
 from taskq_core.commits import TransactionHook
 from taskq_core.errors import (
-    BrokerAuthenticationError,
     BrokerError,
     BrokerReplicationError,
     BrokerUnavailableError,
@@ -239,7 +238,7 @@ class Client:
         if operation is not None:
             try:
                 self._runner.run(operation, patience_s=max(0.0, deadline - time.monotonic()))
-            except (BrokerUnavailableError, BrokerAuthenticationError) as error:
+            except BrokerError as error:
                 error.may_have_happened = False  # the task itself was not sent
                 raise
             self._preparer.note_registered(queue)
@@ -303,12 +302,13 @@ class Client:
         told = len(result)
         try:
             for batch in batches:
-                operation = self._admission.enqueue(batch.queue, batch.tasks, lane)
                 if flying is not None:
                     landing, flying = flying, None
                     self._land(landing, waits)
                 if batch.queue.name not in waits:
                     waits[batch.queue.name] = wait(batch.queue.name)
+                # Numbered only now: the batch before may have needed further calls, and the numbers of a lane grow.
+                operation = self._admission.enqueue(batch.queue, batch.tasks, lane)
                 flying = self._begin(batch, operation, result)
             if flying is not None:
                 landing, flying = flying, None

@@ -18,8 +18,9 @@ from taskq_core.broker.operations import (
     each_code,
 )
 from taskq_core.broker.sync import SyncRunner
-from taskq_core.errors import BrokerAuthenticationError, BrokerError, BrokerUnavailableError
+from taskq_core.errors import BrokerError, BrokerUnavailableError
 from taskq_core.ids import new_token
+from taskq_core.lanes import Lanes
 from taskq_core.outbox.table import OutboxRow, OutboxTable
 from taskq_core.wire import (
     EXPIRES,
@@ -77,6 +78,7 @@ class Delivery:
         self._runner = runner
         self._admission = admission
         self._patience_s = patience_s
+        self._lanes = Lanes()
 
     def send_through(self, runner: SyncRunner) -> None:
         """Send through another runner from now on."""
@@ -105,8 +107,8 @@ class Delivery:
             except BrokerError as error:
                 delivered.failure = error
                 is_away = isinstance(error, BrokerUnavailableError)
-                if isinstance(error, BrokerUnavailableError | BrokerAuthenticationError) and error.may_have_happened:
-                    pass  # they stay claimed: it may be done later still, when another sender took the receipts away
+                if error.may_have_happened:
+                    pass  # they stay claimed: until the claim ends Redis may still carry it out
                 elif is_away:
                     left += [row.receipt for row in batch]
                 else:
@@ -123,21 +125,24 @@ class Delivery:
     def _send(self, queue: str, batch: Sequence[OutboxRow], ends_ms: int) -> str:
         try:
             self._runner.run(operations.register_queue(self._keys.queues, (queue,)), patience_s=self._patience_s)
-        except (BrokerUnavailableError, BrokerAuthenticationError) as error:
+        except BrokerError as error:
             error.may_have_happened = False  # the rows themselves were not sent
             raise
         keys = self._keys.queue(queue)
+        lane = self._lanes.take()
         if batch[0].is_workflow:
             (row,) = batch
             task = row.task
             operation = operations.deliver_workflow(
-                keys, row.receipt, task.task_id, task.message, claim_ends_ms=ends_ms, confirm=task.confirm
+                keys, row.receipt, task.task_id, task.message, lane, claim_ends_ms=ends_ms, confirm=task.confirm
             )
         else:
             rows = [(row.receipt, _due(row)) for row in batch]
             most = self._admission.max_pending(queue)
-            operation = operations.deliver(keys, rows, claim_ends_ms=ends_ms, max_pending=most)
-        return self._runner.run(operation, patience_s=self._patience_s)
+            operation = operations.deliver(keys, rows, lane, claim_ends_ms=ends_ms, max_pending=most)
+        codes = self._runner.run(operation, patience_s=self._patience_s)
+        self._lanes.give_back(lane)
+        return codes
 
     def _note(self, batch: Sequence[OutboxRow], codes: str, delivered: Delivered) -> list[str]:
         """Note what became of rows; return the receipts of those for which there is no room yet."""

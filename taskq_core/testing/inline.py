@@ -118,16 +118,16 @@ class InlineWorker:
         runs = []
         for task_id, data in answer.tasks:
             try:
-                runs.append(Run(queue, task_id, decode_message(data), math.inf))
+                runs.append(Run(queue, task_id, decode_message(data), math.inf, number=self._calls))
             except WireFormatError:
-                self._runner.run(operations.quarantine(queue, task_id, owner=self._owner))
+                self._runner.run(operations.quarantine(queue, task_id, owner=self._owner, run=self._calls))
         return runs
 
     def give_back(self, runs: Iterable[Run]) -> None:
         """Put tasks back to the head of their queues, the first of them first."""
         for run in reversed(list(runs)):
             settlement = operations.Settlement(
-                run.task_id, operations.Outcome.REQUEUE, unique_key=run.message.unique_key
+                run.task_id, operations.Outcome.REQUEUE, run.number, unique_key=run.message.unique_key
             )
             self._runner.run(operations.settle(run.queue, [settlement], owner=self._owner))
 
@@ -306,7 +306,10 @@ class _InlineNotes:
     def write_result(self, data: bytes) -> None:
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"write_result takes bytes, got {type(data).__name__}")
-        self._runner.run(operations.write_result(self._run.queue, self._run.task_id, bytes(data), owner=self._owner))
+        run = self._run
+        self._runner.run(
+            operations.write_result(run.queue, run.task_id, bytes(data), owner=self._owner, run=run.number)
+        )
 
     def tell_progress(self, progress: bytes) -> None:
         self._tells_by_itself = True
@@ -333,7 +336,8 @@ class _InlineNotes:
         return self.read_cursor()
 
     def _note(self, field: str, data: bytes) -> None:
-        self._runner.run(operations.note(self._run.queue, self._run.task_id, {field: data}, owner=self._owner))
+        run = self._run
+        self._runner.run(operations.note(run.queue, run.task_id, {field: data}, owner=self._owner, run=run.number))
 
 
 @contextlib.contextmanager

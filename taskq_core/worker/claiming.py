@@ -92,7 +92,7 @@ class Claims:
             if limit is None:
                 code = ClaimCode.RUN
             else:
-                step = operations.claim(run.queue, run.task_id, limit, owner=self._owner)
+                step = operations.claim(run.queue, run.task_id, limit, owner=self._owner, run=run.number)
                 code = await self._runner.run(step, patience_s=max(0.0, run.lease_until - self._clock.monotonic()))
         finally:
             self._claiming[run.queue.name] -= 1

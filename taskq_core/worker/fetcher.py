@@ -12,6 +12,7 @@ the same write (`waker`), has a turn too: while it is on its way it keeps some o
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import math
 import random
@@ -52,7 +53,7 @@ class Fetcher:
         order: In which order queues are tried.
         settler: Whose outcomes are carried.
         start: Called with each fetched run and the monotonic second.
-        set_aside: Called with queue and id of a task whose message cannot be read; gives its slot back in the end.
+        set_aside: Called with queue, id and run of a task whose message cannot be read; gives its slot back in the end.
         room: Returns how many more tasks of a queue this worker may run, and how many may be active in all; None: any
             number.
         limited: Names of tasks that have limits.
@@ -73,7 +74,7 @@ class Fetcher:
         order: QueueOrder,
         settler: Settler,
         start: Callable[[Run, float], None],
-        set_aside: Callable[[QueueKeys, str], None],
+        set_aside: Callable[[QueueKeys, str, int], None],
         clock: Clock,
         redis_clock: RedisClock,
         *,
@@ -102,6 +103,7 @@ class Fetcher:
         self._limited = limited
         self._room = room
         self._asked: Counter[str] = Counter()
+        self._calls = itertools.count(1)
         self._claim = claim
         self._joiner = Joiner()
         self._asleep: deque[asyncio.Future[None]] = deque()
@@ -331,6 +333,7 @@ class Fetcher:
         turn.ask(
             self._keys.queue(queue),
             limit,
+            call=next(self._calls),
             owner=self._owner,
             lease_s=self._lease_s,
             lock_s=self._lock_s,
@@ -511,10 +514,10 @@ class Fetcher:
             except WireFormatError:
                 if waits is not None:
                     next(waits)
-                self._set_aside(queue, task_id)
+                self._set_aside(queue, task_id, turn.call)
                 continue
             # To open the headers costs a tenth of a task that does nothing, so its bytes are looked through instead.
-            run = Run(queue, task_id, message, lease_until, may_expire=_EXPIRES in data)
+            run = Run(queue, task_id, message, lease_until, number=turn.call, may_expire=_EXPIRES in data)
             if waits is not None and (wait_s := next(waits)) is not None:
                 self._metrics.waited(queue.name, run.name, wait_s)
             if runs is not None:
@@ -545,11 +548,11 @@ class Turn:
     """
 
     __slots__ = (
-        "_call",
         "_lease_s",
         "_name",
         "_owner",
         "asked",
+        "call",
         "in_doubt",
         "is_ahead",
         "is_off",
@@ -565,7 +568,7 @@ class Turn:
         self.share = min(share, BATCH_MAX)
         self.is_ahead = is_ahead
         self._name = name
-        self._call = 0
+        self.call = 0
         self._owner = ""
         self._lease_s = 0
         self.queue: QueueKeys | None = None
@@ -580,6 +583,7 @@ class Turn:
         queue: QueueKeys,
         limit: int,
         *,
+        call: int,
         owner: str,
         lease_s: int,
         lock_s: int,
@@ -587,7 +591,7 @@ class Turn:
         max_active: int | None,
     ) -> None:
         """Prepare a dequeue; it stays in doubt until it, or what calls it off, is answered."""
-        self._call += 1
+        self.call = call
         self._owner, self._lease_s = owner, lease_s
         self.queue = queue
         self.asked = limit
@@ -596,7 +600,7 @@ class Turn:
             queue,
             owner=owner,
             lane=self._name,
-            call=self._call,
+            call=call,
             limit=limit,
             lease_s=lease_s,
             lock_s=lock_s,
@@ -607,4 +611,4 @@ class Turn:
     def call_off(self) -> Operation[Dequeued]:
         """Return what calls the dequeue in doubt off."""
         assert self.queue is not None
-        return dequeue(self.queue, owner=self._owner, lane=self._name, call=self._call, limit=0, lease_s=self._lease_s)
+        return dequeue(self.queue, owner=self._owner, lane=self._name, call=self.call, limit=0, lease_s=self._lease_s)

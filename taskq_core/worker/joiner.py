@@ -39,7 +39,7 @@ class Joiner:
         if self._apart > 0:
             self._apart -= 1
             return None
-        return settle_and_dequeue([run.task_id for run in batch.runs], asked)
+        return settle_and_dequeue([(run.task_id, run.number) for run in batch.runs], asked)
 
     def part(self, batch: SettleBatch, answer: Dequeued | BrokerError | None) -> list[Any] | None:
         """Return what the two would have answered; None if they are to be sent now."""

@@ -214,10 +214,10 @@ class Keepalive:
     def _extend_of(self, queue: QueueKeys, runs: list[Run]) -> None:
         for start in range(0, len(runs), EXTEND_BATCH):
             batch = runs[start : start + EXTEND_BATCH]
-            ids = [run.task_id for run in batch]
+            tasks = [(run.task_id, run.number) for run in batch]
             sent_at = self._clock.monotonic()
             answer = self._runner.run(
-                operations.extend_leases(queue, ids, owner=self._owner, lease_s=self._lease_s, lock_s=self._lock_s)
+                operations.extend_leases(queue, tasks, owner=self._owner, lease_s=self._lease_s, lock_s=self._lock_s)
             )
             lost = []
             for run, kept in zip(batch, answer.kept, strict=True):

@@ -201,7 +201,7 @@ class RunNotes:
         waiters, self._waiters = self._waiters, []
         stored: bool | None = None
         try:
-            operation = note(run.queue, run.task_id, fields, owner=writer.owner)
+            operation = note(run.queue, run.task_id, fields, owner=writer.owner, run=run.number)
             stored = await writer.runner.run(operation, patience_s=PATIENCE_S)
         except BrokerError as error:
             logger.error(

@@ -67,7 +67,7 @@ def settle(
 
 def given_back(run: Run) -> Settlement:
     """Return what is stored for a run that goes back to the head of its queue: where it would go on."""
-    return _whole(run, Settlement(run.task_id, Outcome.REQUEUE))
+    return _whole(run, Settlement(run.task_id, Outcome.REQUEUE, run.number))
 
 
 def _whole(run: Run, settlement: Settlement) -> Settlement:
@@ -85,10 +85,10 @@ def _settle(
     if error is not None and run.ending in (None, Ending.SHUTDOWN):
         pause = _pause(error)
         if run.ending is Ending.SHUTDOWN or (pause is not None and pause.is_stopping):
-            return Settlement(run.task_id, Outcome.REQUEUE, is_young=is_young)
+            return Settlement(run.task_id, Outcome.REQUEUE, run.number, is_young=is_young)
         if pause is not None:  # behind the others, who wait for its slot
             message = encode_message(run.message)
-            return Settlement(run.task_id, Outcome.RETRY_UNCOUNTED, message=message, is_young=is_young)
+            return Settlement(run.task_id, Outcome.RETRY_UNCOUNTED, run.number, message=message, is_young=is_young)
     if error is None and run.ending in (None, Ending.SHUTDOWN):
         settlement = _success(run, result, int(now_s))
         if isinstance(settlement, Settlement):
@@ -118,7 +118,7 @@ def _pause(error: BaseException) -> TaskPaused | None:
 def _success(run: Run, result: object, now_s: int) -> Settlement | ResultValueError:
     message = run.message
     if not message.retention:
-        return Settlement(run.task_id, Outcome.DONE)
+        return Settlement(run.task_id, Outcome.DONE, run.number)
     data = b""
     if result is not None:
         try:
@@ -128,6 +128,7 @@ def _success(run: Run, result: object, now_s: int) -> Settlement | ResultValueEr
     return Settlement(
         run.task_id,
         Outcome.COMPLETE,
+        run.number,
         message=completed_message(message, now_s),
         seconds=message.retention,
         result=data,
@@ -145,8 +146,10 @@ def _steered(run: Run, error: BaseException | None) -> Settlement:
     if isinstance(error, Snooze):
         delay_ms = _milliseconds(error.after)
         _note_first_run(run)
-        return Settlement(run.task_id, Outcome.RETRY_UNCOUNTED, message=encode_message(run.message), delay_ms=delay_ms)
-    return Settlement(run.task_id, Outcome.DONE)  # Discard
+        return Settlement(
+            run.task_id, Outcome.RETRY_UNCOUNTED, run.number, message=encode_message(run.message), delay_ms=delay_ms
+        )
+    return Settlement(run.task_id, Outcome.DONE, run.number)  # Discard
 
 
 def _failure(run: Run, error: BaseException | None) -> _Failure | None:
@@ -210,16 +213,16 @@ def _failed(run: Run, failure: _Failure, now_s: int) -> Settlement:
     message = run.message
     is_expired = isinstance(failure.error, TaskExpiredError)
     if failure.is_dropped or (is_expired and is_discarded_when_expired(message)):
-        return Settlement(run.task_id, Outcome.DONE)
+        return Settlement(run.task_id, Outcome.DONE, run.number)
     if failure.is_final or message.retried >= message.retry:
         stored = archived_message(message, error=failure.text, failed_at_s=now_s)
-        return Settlement(run.task_id, Outcome.ARCHIVE, message=stored)
+        return Settlement(run.task_id, Outcome.ARCHIVE, run.number, message=stored)
     _note_first_run(run)
     delay = failure.delay if failure.delay is not None else _delay(run, failure.error)
     counts = isinstance(failure.error, Retry) or _counts(run, failure.error)
     stored = retried_message(message, error=failure.text, failed_at_s=now_s, counts=counts)
     outcome = Outcome.RETRY if counts else Outcome.RETRY_UNCOUNTED
-    return Settlement(run.task_id, outcome, message=stored, delay_ms=_milliseconds(delay))
+    return Settlement(run.task_id, outcome, run.number, message=stored, delay_ms=_milliseconds(delay))
 
 
 def _note_first_run(run: Run) -> None:

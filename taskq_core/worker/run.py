@@ -56,6 +56,7 @@ class Run:
     Attributes:
         queue: Key names of its queue.
         task_id: Id as listed in Redis.
+        number: Number of the run in its worker: the call of the dequeue that started it.
         key: Queue and id: ids are unique within a queue.
         message: Its decoded message.
         name: Name of its task, the message's type.
@@ -103,6 +104,7 @@ class Run:
         "message",
         "name",
         "notes",
+        "number",
         "outcome",
         "queue",
         "repeated",
@@ -118,10 +120,18 @@ class Run:
     )
 
     def __init__(
-        self, queue: QueueKeys, task_id: str, message: TaskMessage, lease_until: float, *, may_expire: bool = True
+        self,
+        queue: QueueKeys,
+        task_id: str,
+        message: TaskMessage,
+        lease_until: float,
+        *,
+        number: int = 0,
+        may_expire: bool = True,
     ) -> None:
         self.queue = queue
         self.task_id = task_id
+        self.number = number
         self.key = (queue.name, task_id)
         self.message = message
         self.name: str = message.type

@@ -35,7 +35,7 @@ from taskq_core.worker.stack import without_words
 logger = logging.getLogger("taskq.worker")
 
 _COMPLETED = Outcome.COMPLETED.value  # a call of two functions, if asked each time
-PLAIN_DONE = Settlement("", Ended.DONE)
+PLAIN_DONE = Settlement("", Ended.DONE, run=0)
 """The settlement of every run that just succeeded, and was not sent before: nothing to store, no lock to free."""
 
 
@@ -170,7 +170,7 @@ class Settler:
         Where none has, it goes back to the head of its queue without using an attempt.
         """
         run.started = now
-        run.settlement = Settlement(run.task_id, Ended.REQUEUE, unique_key=run.message.unique_key)
+        run.settlement = Settlement(run.task_id, Ended.REQUEUE, run.number, unique_key=run.message.unique_key)
         logger.warning(
             "task %s %s, and is given back",
             run.name,
@@ -269,7 +269,7 @@ class Settler:
                 runs = runs[:count]
             self.count -= count
             if is_plain:
-                operation = settle_done(queue, [run.task_id for run in runs], owner=self._owner)
+                operation = settle_done(queue, [(run.task_id, run.number) for run in runs], owner=self._owner)
             else:
                 operation = settle_operation(
                     queue,
@@ -337,7 +337,7 @@ class Settler:
 def _settlement(run: Run) -> Settlement:
     assert run.settlement is not None
     if run.settlement is PLAIN_DONE:
-        return Settlement(run.task_id, PLAIN_DONE.outcome)
+        return Settlement(run.task_id, PLAIN_DONE.outcome, run.number)
     return run.settlement
 
 

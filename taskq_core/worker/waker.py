@@ -12,7 +12,7 @@ from typing import Any
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.lanes import Lane
-from taskq_core.broker.operations import Roused, ping, rouse, wait_for_wake, watch_pending
+from taskq_core.broker.operations import REQUEST_LIFETIME_S, Roused, ping, rouse, wait_for_wake, watch_pending
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError
 from taskq_core.service import jittered
@@ -72,7 +72,7 @@ class Waker:
         self._fetcher = fetcher
         self._clock = clock
         self._safety_net_s = safety_net_s
-        self._longest_s = lease_s / 4
+        self._longest_s = min(lease_s / 4, REQUEST_LIFETIME_S / 2)
         self._turns = {queue.name: Turn(lane, "-ahead", is_ahead=True) for queue in queues} if asks_ahead else {}
         self._in_doubt: list[Turn] = []
         self._is_waiting = self._is_called_off = False

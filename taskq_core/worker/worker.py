@@ -745,7 +745,7 @@ class Worker:
         self._helpers.add(task)
         task.add_done_callback(self._helpers.discard)
 
-    def _set_aside(self, queue: QueueKeys, task_id: str) -> None:
+    def _set_aside(self, queue: QueueKeys, task_id: str, run: int) -> None:
         logger.error(
             "a task of queue %s cannot be read and is set aside",
             queue.name,
@@ -754,7 +754,7 @@ class Worker:
 
         async def set_aside() -> None:
             try:
-                await self._runner.run(operations.quarantine(queue, task_id, owner=self._token))
+                await self._runner.run(operations.quarantine(queue, task_id, owner=self._token, run=run))
             finally:
                 self._fetcher.release(1)  # if it failed, the lease ends and the recoverer sets it aside
 

@@ -28,7 +28,7 @@ from taskq_core.events import FIRST_LOOK_S, LAST_LOOK_S
 from taskq_core.ids import new_task_id
 from taskq_core.outbox import OutboxSender
 from taskq_core.outcomes import Ear
-from taskq_core.preparer import Preparer, may_have_happened
+from taskq_core.preparer import Preparer
 from taskq_core.settings import Duration, seconds
 from taskq_core.steps import Steps, T, afollow, follow
 from taskq_core.task import Signature
@@ -466,7 +466,7 @@ def _what(handle: WorkflowHandle) -> str:
 
 
 def _failure(handle: WorkflowHandle, cause: BrokerError, has_begun: bool) -> EnqueueError:
-    kind = EnqueueUnknownError if has_begun or may_have_happened(cause) else EnqueueError
+    kind = EnqueueUnknownError if has_begun or cause.may_have_happened else EnqueueError
     return kind(_what(handle), handle.queue, handle.id, str(cause))
 
 

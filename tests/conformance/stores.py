@@ -126,6 +126,7 @@ class Broker:
         self.keys = Keys()
         self.queue = self.keys.queue("default")
         self._lane = operations.ReceiptLane("lane")
+        self.runs: dict[str, int] = {}  # the last run of each task that was handed out
 
     def enqueue(self, *ids: str, queue: QueueKeys | None = None, now_ns: int = NOW_NS, **options: Any) -> str:
         """Enqueue tasks whose message is their id, and return the codes."""
@@ -154,13 +155,17 @@ class Broker:
                 **more,
             )
         )
+        self.runs.update((task_id, call) for task_id, _ in taken.tasks)
         return [task_id for task_id, _ in taken.tasks]
 
     def settle(
         self, outcome: operations.Outcome, *ids: str, owner: str = "w1", now_ns: int = NOW_NS, **options: Any
     ) -> str:
-        """Settle tasks in one way and return the codes."""
-        ends = [operations.Settlement(task_id, outcome, _bytes(task_id), **options) for task_id in ids]
+        """Settle tasks in one way, each in its last run, and return the codes."""
+        runs = self.runs
+        ends = [
+            operations.Settlement(task_id, outcome, runs.get(task_id, 1), _bytes(task_id), **options) for task_id in ids
+        ]
         return self.run(operations.settle(self.queue, ends, owner=owner, now_ns=now_ns))
 
     def pending(self, queue: QueueKeys | None = None) -> list[str]:

@@ -23,12 +23,15 @@ BUILDS: dict[str, Build] = {
     "enqueue": lambda q: ops.enqueue(q, [NewTask(f"new-{number}", b"m") for number in range(200)], ReceiptLane("t")),
     "dequeue": lambda q: ops.dequeue(q, owner="w2", call=1, limit=200, lease_s=30),
     "settle and dequeue": lambda q: ops.settle_and_dequeue(
-        ids(TaskState.ACTIVE, 200)[::-1], ops.dequeue(q, owner="w1", call=1, limit=200, lease_s=30)
+        [(each, 1) for each in ids(TaskState.ACTIVE, 200)[::-1]],
+        ops.dequeue(q, owner="w1", call=1, limit=200, lease_s=30),
     ),
-    "extend": lambda q: ops.extend_leases(q, ids(TaskState.ACTIVE, 200), owner="w1", lease_s=30),
+    "extend": lambda q: ops.extend_leases(
+        q, [(each, 1) for each in ids(TaskState.ACTIVE, 200)], owner="w1", lease_s=30
+    ),
     "settle": lambda q: ops.settle(
         q,
-        [Settlement(task_id, Outcome.ARCHIVE, b"m") for task_id in ids(TaskState.ACTIVE, 200)],
+        [Settlement(task_id, Outcome.ARCHIVE, 1, b"m") for task_id in ids(TaskState.ACTIVE, 200)],
         owner="w1",
         archive=KEPT,
     ),
@@ -89,7 +92,7 @@ def fill(server: RedisServer, count: int) -> None:
         pipeline.lpush(queue.pending, f"pending-{number}")
         pipeline.rpush(queue.active, f"active-{number}")
         pipeline.zadd(queue.lease, {f"active-{number}": 4_000_000_000})
-        pipeline.hset(queue.task(f"active-{number}"), "taskq_owner", "w1:4000000000")
+        pipeline.hset(queue.task(f"active-{number}"), "taskq_owner", "w1.1:4000000000")
         pipeline.zadd(queue.archived, {f"archived-{number}": 1000})
         pipeline.zadd(queue.scheduled, {f"scheduled-{number}": 1000})
         pipeline.zadd(queue.retry, {f"retry-{number}": 1000})

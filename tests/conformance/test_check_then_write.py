@@ -69,7 +69,9 @@ def settlements() -> list[Settlement]:
         "archive": Outcome.ARCHIVE,
         "requeue": Outcome.REQUEUE,
     }
-    return [Settlement(name, end, b"new", unique_key=LOCK if name == "done" else "") for name, end in outcomes.items()]
+    return [
+        Settlement(name, end, 1, b"new", unique_key=LOCK if name == "done" else "") for name, end in outcomes.items()
+    ]
 
 
 def departure(task_id: str, state: str) -> ops.Departure:
@@ -123,14 +125,14 @@ CASES = {
     ),
     "settle_and_dequeue": Case(
         build=lambda q: ops.settle_and_dequeue(
-            ["done"], ops.dequeue(q, owner="w1", call=9, limit=1, lease_s=30, now_ns=NOW_NS)
+            [("done", 1)], ops.dequeue(q, owner="w1", call=9, limit=1, lease_s=30, now_ns=NOW_NS)
         ),
         refuse="pending active lease wake",
         tolerate="paused task(done) task(p1) call(w1) processed daily_processed",
     ),
     "settle_done": Case(
         build=lambda q: ops.settle(
-            q, [Settlement(name, Outcome.DONE) for name in ("done", "retry")], owner="w1", now_ns=NOW_NS
+            q, [Settlement(name, Outcome.DONE, run=1) for name in ("done", "retry")], owner="w1", now_ns=NOW_NS
         ),
         refuse="active lease",
         tolerate="task(done) processed daily_processed",
@@ -141,20 +143,20 @@ CASES = {
         tolerate="task(done) task(old) processed failed daily_processed daily_failed held_lock",
     ),
     "extend_leases": Case(
-        build=lambda q: ops.extend_leases(q, ["done", "retry"], owner="w1", lease_s=90, now_ns=NOW_NS),
+        build=lambda q: ops.extend_leases(q, [("done", 1), ("retry", 1)], owner="w1", lease_s=90, now_ns=NOW_NS),
         refuse="lease",
         tolerate="task(done)",
     ),
     "write_result": Case(
-        build=lambda q: ops.write_result(q, "done", b"r", owner="w1"), refuse="lease", tolerate="task(done)"
+        build=lambda q: ops.write_result(q, "done", b"r", owner="w1", run=1), refuse="lease", tolerate="task(done)"
     ),
     "note": Case(
-        build=lambda q: ops.note(q, "done", {ops.CURSOR_FIELD: b"{}"}, owner="w1"),
+        build=lambda q: ops.note(q, "done", {ops.CURSOR_FIELD: b"{}"}, owner="w1", run=1),
         refuse="lease",
         tolerate="task(done)",
     ),
     "quarantine": Case(
-        build=lambda q: ops.quarantine(q, "bad", owner="w1", now_ns=NOW_NS),
+        build=lambda q: ops.quarantine(q, "bad", owner="w1", run=1, now_ns=NOW_NS),
         refuse="active lease quarantine",
         tolerate="task(bad) quarantined(bad)",
     ),

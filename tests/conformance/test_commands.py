@@ -94,7 +94,7 @@ class TestRuns:
         keys = taskq.runtime.keys.queue("default")
         first = run(ops.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30))
         run(ops.dequeue(keys, owner="w", call=2, limit=TASKS, lease_s=30))
-        done = ops.settle_done(keys, [task_id for task_id, _ in first.tasks], owner="w")
+        done = ops.settle_done(keys, [(each, 1) for each in [task_id for task_id, _ in first.tasks]], owner="w")
 
         assert commands_of(redis_server, lambda: run(done)) == {
             **dict.fromkeys(("evalsha", "time", "zmscore", "lrange", "ltrim", "del", "zrem", "expireat"), 1),
@@ -109,7 +109,7 @@ class TestRuns:
         keys = taskq.runtime.keys.queue("default")
         first = run(ops.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30))
         asked = ops.dequeue(keys, owner="w", call=2, limit=TASKS, lease_s=30)
-        turn = ops.settle_and_dequeue([task_id for task_id, _ in first.tasks], asked)
+        turn = ops.settle_and_dequeue([(each, 1) for each in [task_id for task_id, _ in first.tasks]], asked)
         redis_server.client.script_load(turn.script.text if turn.script else "")
 
         assert commands_of(redis_server, lambda: run(turn)) == {
@@ -128,7 +128,7 @@ class TestRuns:
         keys = taskq.runtime.keys.queue("default")
         taken = run(ops.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30))
         kept = [
-            Settlement(task_id, Outcome.COMPLETE, message, seconds=60, result=b"1", record=b"{}")
+            Settlement(task_id, Outcome.COMPLETE, 1, message, seconds=60, result=b"1", record=b"{}")
             for task_id, message in taken.tasks
         ]
 

@@ -68,7 +68,7 @@ def life(queue: Any = QUEUE) -> Iterator[tuple[Any, Any]]:
     yield ops.enqueue(queue, [NewTask("a", b"\x00\xff")], ReceiptLane("t")), "1"
     yield ops.wait_for_wake([queue.wake], timeout_s=5), queue.wake
     yield ops.dequeue(queue, owner="w1", call=1, limit=9, lease_s=30), [("a", b"\x00\xff")]
-    yield ops.settle(queue, [Settlement("a", Outcome.DONE)], owner="w1"), "1"
+    yield ops.settle(queue, [Settlement("a", Outcome.DONE, run=1)], owner="w1"), "1"
     yield ops.wait_for_wake([queue.wake], timeout_s=0.01), None
     yield ops.watch_pending(queue, timeout_s=0.01), False
     yield ops.cancel("asynq:cancel", "a"), 0

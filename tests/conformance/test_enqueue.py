@@ -363,16 +363,18 @@ class TestLimit:
         assert self.enqueue(broker, NewTask("a", b"m"), most=1) == ops.Admitted("1", pending=0, limit=1)
 
     @pytest.mark.parametrize("lock", ["", "unique"], ids=["plain", "with a lock"])
-    def test_a_refused_call_writes_nothing(self, broker: Broker, lock: str) -> None:
-        """Neither task nor lock nor receipt; also where more are pending than may be."""
+    def test_a_refused_call_writes_its_receipt_only(self, broker: Broker, lock: str) -> None:
+        """Neither task nor lock, also if more tasks are pending than the limit allows."""
         broker.enqueue("a", "b")
         before = broker.dump()
         key = broker.queue.unique_prefix + lock if lock else ""
 
-        answer = self.enqueue(broker, NewTask("c", b"m", unique_key=key, unique_s=60), most=1)
+        answer = self.enqueue(broker, NewTask("c", b"m", unique_key=key, unique_s=60), most=1, lane=ReceiptLane("t"))
 
         assert answer == ops.Admitted("f", pending=2, limit=1)
-        assert broker.dump() == before
+        after = broker.dump()
+        assert after.pop(broker.queue.receipt("t").encode()) == ("string", b"1:f:2")
+        assert after == before
 
     def test_only_what_would_be_pending_counts(self, broker: Broker) -> None:
         """A task with a start ahead and one in a group are taken, and take no room from others of the batch."""
@@ -407,20 +409,19 @@ class TestLimit:
         assert first == again == ops.Admitted("1f", pending=1, limit=1)
         assert broker.dump() == before
 
-    def test_a_repeat_of_a_refused_call_is_judged_anew(self, broker: Broker) -> None:
+    def test_a_repeat_of_a_refused_call_is_refused_as_well(self, broker: Broker) -> None:
+        """Its caller knows that the task is not stored, so a delayed duplicate must not store it once there is room."""
         broker.enqueue("a")
-        operation = ops.enqueue_limited(
-            broker.queue, [NewTask("b", b"m")], ReceiptLane("t"), max_pending=1, now_ns=NOW_NS
-        )
+        lane = ReceiptLane("t")
+        operation = ops.enqueue_limited(broker.queue, [NewTask("b", b"m")], lane, max_pending=1, now_ns=NOW_NS)
         refused = broker.run(operation)
         broker.dequeue()
 
-        taken = broker.run(operation)
-        broker.dequeue(call=2)
         again = broker.run(operation)
+        next_call = self.enqueue(broker, NewTask("b", b"m"), most=1, lane=lane)
 
-        assert (refused.codes, taken.codes, again.codes) == ("f", "1", "1")
-        assert broker.pending() == []
+        assert (refused.codes, again.codes, next_call.codes) == ("f", "f", "1")
+        assert broker.pending() == ["b"]
 
     def test_the_call_after_a_refused_one_has_a_receipt_of_its_own(self, broker: Broker) -> None:
         lane = ReceiptLane("t")

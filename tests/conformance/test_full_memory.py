@@ -72,14 +72,14 @@ def test_a_dequeue_is_called_off(full: Broker) -> None:
 
 
 def test_leases_are_extended(full: Broker) -> None:
-    assert full.run(ops.extend_leases(full.queue, ["run-1"], owner="w1", lease_s=90, now_ns=NOW_NS)).kept == [True]
+    assert full.run(ops.extend_leases(full.queue, [("run-1", 1)], owner="w1", lease_s=90, now_ns=NOW_NS)).kept == [True]
 
     assert full.raw.zscore(full.queue.lease, "run-1") == NOW_S + 90
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_tasks_are_settled(full: Broker, outcome: Outcome) -> None:
-    ends = [Settlement(f"run-{number}", outcome, b"m" * 100, result=b"r") for number in range(3)]
+    ends = [Settlement(f"run-{number}", outcome, 1, b"m" * 100, result=b"r") for number in range(3)]
 
     assert full.run(ops.settle(full.queue, ends, owner="w1", now_ns=NOW_NS)) == "111"
 
@@ -87,7 +87,7 @@ def test_tasks_are_settled(full: Broker, outcome: Outcome) -> None:
 def test_tasks_are_settled_and_others_handed_out(full: Broker) -> None:
     asked = ops.dequeue(full.queue, owner="w1", call=2, limit=1, lease_s=30, now_ns=NOW_NS)
 
-    taken = full.run(ops.settle_and_dequeue([f"run-{number}" for number in range(8)], asked))
+    taken = full.run(ops.settle_and_dequeue([(each, 1) for each in [f"run-{number}" for number in range(8)]], asked))
 
     assert taken is not None
     assert taken.tasks == [("p1", b"p1")]
@@ -107,13 +107,13 @@ def test_presence_is_written(full: Broker) -> None:
 def test_cursor_and_progress_are_written(full: Broker) -> None:
     fields = {ops.CURSOR_FIELD: b"c" * 100, ops.PROGRESS_FIELD: b"p" * 100}
 
-    assert full.run(ops.note(full.queue, "run-1", fields, owner="w1"))
+    assert full.run(ops.note(full.queue, "run-1", fields, owner="w1", run=1))
 
     assert full.raw.hmget(full.queue.task("run-1"), list(fields)) == [b"c" * 100, b"p" * 100]
 
 
 def test_a_result_is_written(full: Broker) -> None:
-    assert full.run(ops.write_result(full.queue, "run-1", b"r" * 100, owner="w1"))
+    assert full.run(ops.write_result(full.queue, "run-1", b"r" * 100, owner="w1", run=1))
 
     assert full.raw.hget(full.queue.task("run-1"), "result") == b"r" * 100
 
@@ -165,7 +165,7 @@ def test_silent_workers_tasks_are_taken_back(full: Broker) -> None:
 
 
 def test_unreadable_tasks_are_put_aside(full: Broker) -> None:
-    assert full.run(ops.quarantine(full.queue, "run-1", owner="w1", now_ns=NOW_NS)) is True
+    assert full.run(ops.quarantine(full.queue, "run-1", owner="w1", run=1, now_ns=NOW_NS)) is True
 
 
 def test_what_ended_is_cleaned_and_waiting_tasks_are_revoked(full: Broker) -> None:

@@ -59,9 +59,9 @@ def test_what_was_settled_extended_or_taken_meanwhile_is_left_alone(any_broker: 
     queue, run = any_broker.queue, any_broker.run
     taken(any_broker, "w1", "settled", "extended", "taken")
     listed = held(any_broker, "w1")
-    run(ops.settle(queue, [Settlement("settled", Outcome.DONE)], owner="w1", now_ns=NOW_NS))
-    run(ops.extend_leases(queue, ["extended"], owner="w1", lease_s=30, now_ns=NOW_NS + 5 * SECOND))
-    run(ops.settle(queue, [Settlement("taken", Outcome.REQUEUE)], owner="w1", now_ns=NOW_NS))
+    run(ops.settle(queue, [Settlement("settled", Outcome.DONE, run=1)], owner="w1", now_ns=NOW_NS))
+    run(ops.extend_leases(queue, [("extended", 1)], owner="w1", lease_s=30, now_ns=NOW_NS + 5 * SECOND))
+    run(ops.settle(queue, [Settlement("taken", Outcome.REQUEUE, run=1)], owner="w1", now_ns=NOW_NS))
     assert len(run(ops.dequeue(queue, owner="w2", call=1, limit=1, lease_s=30, now_ns=NOW_NS)).tasks) == 1
 
     assert take_back(any_broker, "w1", listed) == "000"

@@ -403,7 +403,7 @@ def test_the_archive_keeps_to_its_limits_whoever_archives(any_broker: Broker) ->
     queue, run, archive = any_broker.queue, any_broker.run, ArchiveLimits(max_tasks=2, kept_s=50)
     any_broker.enqueue("a", "b", "c", "d", "e")
     any_broker.dequeue()
-    end = [ops.Settlement(task_id, ops.Outcome.ARCHIVE, b"m") for task_id in ("a", "b", "c")]
+    end = [ops.Settlement(task_id, ops.Outcome.ARCHIVE, 1, b"m") for task_id in ("a", "b", "c")]
     run(ops.settle(queue, end, owner="w1", archive=archive, now_ns=NOW_NS))
     assert any_broker.raw.zcard(queue.archived) == 2
     later = NOW_NS + 60 * 10**9

@@ -16,10 +16,10 @@ def test_a_settlement_notes_it_where_it_is_wished(broker: Broker) -> None:
     broker.enqueue("told", "quiet", "lost")
     broker.dequeue()
     ends = [
-        Settlement("told", ops.Outcome.ARCHIVE, b"m", is_told=True),
-        Settlement("quiet", ops.Outcome.ARCHIVE, b"m"),
+        Settlement("told", ops.Outcome.ARCHIVE, 1, b"m", is_told=True),
+        Settlement("quiet", ops.Outcome.ARCHIVE, 1, b"m"),
     ]
-    stale = Settlement("lost", ops.Outcome.ARCHIVE, b"m", is_told=True)
+    stale = Settlement("lost", ops.Outcome.ARCHIVE, 1, b"m", is_told=True)
 
     assert broker.run(ops.settle(broker.queue, ends, owner="w1", now_ns=NOW_NS)) == "11"
     assert broker.run(ops.settle(broker.queue, [stale], owner="another", now_ns=NOW_NS)) == "0"
@@ -63,7 +63,7 @@ def test_one_that_is_archived_again_meanwhile_is_told_of_again(broker: Broker) -
     taken = broker.run(ops.take_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
     broker.enqueue("a")
     broker.dequeue()
-    ends = [Settlement("a", ops.Outcome.ARCHIVE, b"m", is_told=True)]
+    ends = [Settlement("a", ops.Outcome.ARCHIVE, 1, b"m", is_told=True)]
     broker.run(ops.settle(broker.queue, ends, owner="w1", now_ns=NOW_NS + 1_000_000_000))
 
     assert not broker.run(ops.end_letter(broker.queue, "a", until_s=taken.until_s, now_ns=NOW_NS))

@@ -305,7 +305,7 @@ ENDS: dict[str, Any] = {
     "retry": lambda life: life.settle(Outcome.RETRY, "a"),
     "retry without count": lambda life: life.settle(Outcome.RETRY_UNCOUNTED, "a"),
     "archived": lambda life: life.settle(Outcome.ARCHIVE, "a"),
-    "quarantined": lambda life: life.run(operations.quarantine(life.broker.queue, "a", owner="w1")),
+    "quarantined": lambda life: life.run(operations.quarantine(life.broker.queue, "a", owner="w1", run=1)),
 }
 WITHDRAWN: dict[str, Any] = {
     "archived": lambda life: life.act(Action.ARCHIVE, "a"),
@@ -392,13 +392,14 @@ def test_what_go_pushed_is_checked_when_a_worker_takes_it(life: Life) -> None:
     life.broker.enqueue("b", now_ns=life.now_ns)
     assert life.take() == ["a", "b"]
     codes = [
-        life.run(operations.claim(life.broker.queue, each, places(1), owner="w1", now_ns=life.now_ns)) for each in "ab"
+        life.run(operations.claim(life.broker.queue, each, places(1), owner="w1", run=1, now_ns=life.now_ns))
+        for each in "ab"
     ]
     assert codes == [operations.ClaimCode.RUN, operations.ClaimCode.WAITS]
     assert life.waiting() == 1
     life.settle(Outcome.DONE, "a")
     assert life.take() == ["b"]
-    assert life.run(operations.claim(life.broker.queue, "b", places(1), owner="w1")) == operations.ClaimCode.RUN
+    assert life.run(operations.claim(life.broker.queue, "b", places(1), owner="w1", run=2)) == operations.ClaimCode.RUN
     life.settle(Outcome.DONE, "b")
     assert [each for each in life.leftovers() if each not in ("wake", "keepers")] == []
 

@@ -42,9 +42,9 @@ def live(broker: Broker, queue_name: str, task_id: str) -> None:
     for _ in range(2):  # the second is a repeat
         taken = run(ops.dequeue(queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=now_ns))
         assert taken.tasks == [(task_id, b"m")]
-    assert run(ops.extend_leases(queue, [task_id], owner="w1", lease_s=30, now_ns=now_ns)).kept == [True]
-    assert run(ops.write_result(queue, task_id, b"r", owner="w1")) is True
-    assert run(ops.note(queue, task_id, {ops.CURSOR_FIELD: b"c"}, owner="w1")) is True
+    assert run(ops.extend_leases(queue, [(task_id, 1)], owner="w1", lease_s=30, now_ns=now_ns)).kept == [True]
+    assert run(ops.write_result(queue, task_id, b"r", owner="w1", run=1)) is True
+    assert run(ops.note(queue, task_id, {ops.CURSOR_FIELD: b"c"}, owner="w1", run=1)) is True
     assert run(ops.read_cursor(queue, task_id)) == b"c"
     late_ns = now_ns + 60 * SECOND
     listed = run(ops.list_expired(queue, grace_s=30, now_ns=late_ns)).tasks
@@ -53,7 +53,7 @@ def live(broker: Broker, queue_name: str, task_id: str) -> None:
     late_ns += SECOND
     assert run(ops.forward(queue, owner="w1", leader_ms=9000, now_ns=late_ns)).moved == 1
     assert run(ops.dequeue(queue, owner="w2", call=1, limit=9, lease_s=30, now_ns=late_ns)).tasks == [(task_id, b"m")]
-    end = Settlement(task_id, Outcome.COMPLETE, b"m", seconds=5)
+    end = Settlement(task_id, Outcome.COMPLETE, 1, b"m", seconds=5)
     assert run(ops.settle(queue, [end], owner="w2", now_ns=late_ns)) == "1"
     found = run(ops.look(queue, task_id))
     assert found is not None
@@ -62,7 +62,7 @@ def live(broker: Broker, queue_name: str, task_id: str) -> None:
     code = run(ops.enqueue(queue, [NewTask(task_id, b"\xff")], ReceiptLane("u"), now_ns=NOW_NS))
     assert code == "1"
     assert run(ops.dequeue(queue, owner="w3", call=1, limit=9, lease_s=30, now_ns=now_ns)).tasks == [(task_id, b"\xff")]
-    assert run(ops.quarantine(queue, task_id, owner="w3", now_ns=now_ns)) is True
+    assert run(ops.quarantine(queue, task_id, owner="w3", run=1, now_ns=now_ns)) is True
     assert broker.raw.zcard(queue.quarantine) == 1
     left = {key for key in broker.dump() if b"}:t:" in key.replace(queue_name.encode(), b"")}
     assert left == set()
@@ -154,7 +154,7 @@ def test_two_prefixes_share_no_key(any_broker: Broker) -> None:
 
     any_broker.run(ops.enqueue(other, [NewTask("a", b"m")], ReceiptLane("lane"), now_ns=NOW_NS))
     any_broker.run(ops.dequeue(other, owner="w1", call=1, limit=1, lease_s=30, now_ns=NOW_NS))
-    any_broker.run(ops.settle(other, [Settlement("a", Outcome.DONE)], owner="w1", now_ns=NOW_NS))
+    any_broker.run(ops.settle(other, [Settlement("a", Outcome.DONE, run=1)], owner="w1", now_ns=NOW_NS))
 
     after = any_broker.dump()
     assert {key: after[key] for key in before} == before

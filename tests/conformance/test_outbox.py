@@ -4,6 +4,8 @@ import pytest
 
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import NewTask, ReceiptLane, WorkflowPart
+from taskq_core.errors import BrokerReplyError
+from taskq_core.ids import new_token
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
 NOW_MS = NOW_NS // 1_000_000
@@ -11,7 +13,9 @@ CLAIM_ENDS_MS = NOW_MS + 30_000
 
 
 def deliver(broker: Broker, *rows: tuple[str, NewTask], ends_ms: int = CLAIM_ENDS_MS, now_ns: int = NOW_NS) -> str:
-    return broker.run(ops.deliver(broker.queue, rows, claim_ends_ms=ends_ms, now_ns=now_ns))
+    """Deliver rows as another sender each time."""
+    lane = ReceiptLane(new_token())
+    return broker.run(ops.deliver(broker.queue, rows, lane, claim_ends_ms=ends_ms, now_ns=now_ns))
 
 
 def plain(task_id: str) -> tuple[str, NewTask]:
@@ -29,7 +33,7 @@ def test_a_second_delivery_stores_nothing(broker: Broker) -> None:
     """Also when the task has run and is gone meanwhile: the receipt stays until its row is deleted."""
     deliver(broker, plain("a"))
     assert broker.dequeue(limit=1) == ["a"]
-    broker.run(ops.settle_done(broker.queue, ["a"], owner="w1"))
+    broker.run(ops.settle_done(broker.queue, [("a", 1)], owner="w1"))
 
     assert deliver(broker, plain("a"), plain("b")) == "s1"
 
@@ -42,6 +46,29 @@ def test_a_receipt_that_was_given_back_is_gone(broker: Broker) -> None:
     broker.run(ops.forget_deliveries(broker.queue, ["row-a", "row-b", "never"]))
 
     assert not broker.raw.exists(broker.queue.delivered)
+
+
+@pytest.mark.parametrize("later_call", [False, True])
+def test_a_delayed_duplicate_changes_nothing_after_the_receipts_were_given_back(
+    broker: Broker, *, later_call: bool
+) -> None:
+    lane = ReceiptLane("relay")
+    delayed = ops.deliver(broker.queue, [plain("a")], lane, claim_ends_ms=CLAIM_ENDS_MS, now_ns=NOW_NS)
+    broker.run(delayed)
+    broker.dequeue(limit=1)
+    broker.run(ops.settle_done(broker.queue, [("a", 1)], owner="w1"))
+    broker.run(ops.forget_deliveries(broker.queue, ["row-a"]))
+    if later_call:
+        broker.run(ops.deliver(broker.queue, [plain("b")], lane, claim_ends_ms=CLAIM_ENDS_MS, now_ns=NOW_NS))
+    before = broker.dump()
+
+    if later_call:
+        with pytest.raises(BrokerReplyError, match="call 1 came after call 2"):
+            broker.run(delayed)
+    else:
+        assert broker.run(delayed) == "1"
+
+    assert broker.dump() == before
 
 
 def test_a_sender_that_slept_beyond_its_claim_stores_nothing(broker: Broker) -> None:
@@ -70,7 +97,13 @@ def test_parts_of_a_workflow_begin_it_when_all_are_there(broker: Broker) -> None
 
     def send(number: int, ends_ms: int = CLAIM_ENDS_MS) -> str:
         operation = ops.deliver_workflow(
-            broker.queue, f"row-{number}", "w", parts[number], claim_ends_ms=ends_ms, now_ns=NOW_NS
+            broker.queue,
+            f"row-{number}",
+            "w",
+            parts[number],
+            ReceiptLane(new_token()),
+            claim_ends_ms=ends_ms,
+            now_ns=NOW_NS,
         )
         return broker.run(operation)
 
@@ -87,7 +120,7 @@ def test_parts_of_a_workflow_begin_it_when_all_are_there(broker: Broker) -> None
     assert broker.run(ops.look_at_workflow(broker.queue, "w", ["state"])) == [b"running"]
     assert broker.raw.ttl(broker.queue.workflow("w")) == -1
     assert broker.dequeue(limit=1) == ["a"]
-    broker.run(ops.settle_done(broker.queue, ["a"], owner="w1"))
+    broker.run(ops.settle_done(broker.queue, [("a", 1)], owner="w1"))
     assert broker.run(ops.look_at_workflow(broker.queue, "w", ["state"])) == [b"failed"], "its task was dropped"
     assert [send(number) for number in range(3)] == ["s"] * 3
     assert broker.pending() == []
@@ -163,7 +196,8 @@ def test_an_enqueue_and_a_delivery_do_not_take_each_others_ids(broker: Broker) -
 def test_a_full_queue_takes_what_it_has_room_for(broker: Broker) -> None:
     broker.enqueue("first")
     rows = [plain("a"), plain("b"), ("later", NewTask("later", b"m", start_in_ms=60_000))]
-    operation = ops.deliver(broker.queue, rows, claim_ends_ms=CLAIM_ENDS_MS, max_pending=2, now_ns=NOW_NS)
+    lane = ReceiptLane("r")
+    operation = ops.deliver(broker.queue, rows, lane, claim_ends_ms=CLAIM_ENDS_MS, max_pending=2, now_ns=NOW_NS)
 
     assert broker.run(operation) == "1f1"
 

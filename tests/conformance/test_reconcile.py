@@ -35,7 +35,7 @@ def take(broker: Broker, owner: str = "w1", *, call: int = 1) -> list[str]:
 def settle(broker: Broker, outcome: Outcome, task_id: str, *, owner: str = "w1", **fields: Any) -> str:
     now_s = int(time.time())
     data = message(task_id, last_failed_at=now_s if outcome is Outcome.ARCHIVE else 0, **fields)
-    end = Settlement(task_id, outcome, data, seconds=fields.get("retention", 0), delay_ms=600_000)
+    end = Settlement(task_id, outcome, 1, data, seconds=fields.get("retention", 0), delay_ms=600_000)
     return broker.run(ops.settle(broker.queue, [end], owner=owner, now_ns=now_s * 10**9))
 
 
@@ -565,7 +565,7 @@ class TestFence:
         look(any_broker, repair=True)
 
         assert raw.zscore(queue.lease, "a") == expected
-        assert any_broker.run(ops.extend_leases(queue, ["a"], owner="w1", lease_s=60)).kept == [True]
+        assert any_broker.run(ops.extend_leases(queue, [("a", 1)], owner="w1", lease_s=60)).kept == [True]
         assert settle(any_broker, Outcome.DONE, "a") == "1"
         assert any_broker.fields("a") == {}
 
@@ -618,7 +618,7 @@ class TestFence:
         ]
 
         assert codes == ["0", "0", "0"]
-        assert any_broker.run(ops.write_result(any_broker.queue, "a", b"r", owner="w1")) is False
+        assert any_broker.run(ops.write_result(any_broker.queue, "a", b"r", owner="w1", run=1)) is False
         assert any_broker.dump() == before
 
     def test_a_late_outcome_does_not_touch_a_task_that_was_given_back(self, any_broker: Broker) -> None:

@@ -40,7 +40,7 @@ class TestDequeue:
         assert broker.fields("a") == {
             "msg": b"a",
             "state": b"active",
-            "taskq_owner": f"w1:{NOW_S + 30}".encode(),
+            "taskq_owner": f"w1.1:{NOW_S + 30}".encode(),
             "taskq_started": str(NOW_NS // 1_000_000).encode(),
         }
         assert broker.raw.zscore(broker.queue.lease, "a") == NOW_S + 30
@@ -265,10 +265,10 @@ class TestSettle:
         broker.enqueue("a", "b")
         broker.dequeue()
         for task_id in ("a", "b"):
-            broker.run(ops.note(broker.queue, task_id, {ops.CURSOR_FIELD: b"noted"}, owner="w1"))
+            broker.run(ops.note(broker.queue, task_id, {ops.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
         ends = [
-            Settlement("a", outcome, message=b"m", cursor=b"settled"),
-            Settlement("b", outcome, message=b"m"),
+            Settlement("a", outcome, run=1, message=b"m", cursor=b"settled"),
+            Settlement("b", outcome, run=1, message=b"m"),
         ]
 
         assert broker.run(ops.settle(broker.queue, ends, owner="w1", now_ns=NOW_NS)) == "11"
@@ -280,7 +280,7 @@ class TestSettle:
     def test_a_task_that_is_over_has_no_cursor(self, broker: Broker, outcome: Outcome) -> None:
         broker.enqueue("a")
         broker.dequeue()
-        broker.run(ops.note(broker.queue, "a", {ops.CURSOR_FIELD: b"noted"}, owner="w1"))
+        broker.run(ops.note(broker.queue, "a", {ops.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
 
         assert broker.settle(outcome, "a", seconds=60) == SettleCode.SETTLED
 
@@ -289,7 +289,7 @@ class TestSettle:
     def test_a_task_that_is_taken_back_keeps_its_cursor(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
-        broker.run(ops.note(broker.queue, "a", {ops.CURSOR_FIELD: b"noted"}, owner="w1"))
+        broker.run(ops.note(broker.queue, "a", {ops.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
         late_ns = NOW_NS + 120 * SECOND
         (listed,) = broker.run(ops.list_expired(broker.queue, grace_s=30, now_ns=late_ns)).tasks
         back = [Recovery(listed, Verdict.RETRY, b"m")]
@@ -301,7 +301,7 @@ class TestSettle:
     def test_complete_without_result_leaves_one_written_before(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
-        broker.run(ops.write_result(broker.queue, "a", b"early", owner="w1"))
+        broker.run(ops.write_result(broker.queue, "a", b"early", owner="w1", run=1))
 
         broker.settle(Outcome.COMPLETE, "a", seconds=60)
 
@@ -407,10 +407,10 @@ class TestSettle:
         broker.dequeue(limit=6)
         lock = broker.queue.unique("t", b"")
         broker.raw.set(lock, "a")
-        ends = [Settlement(name, end, b"m", unique_key=lock) for name, end in zip(ids, ENDS, strict=True)]
+        ends = [Settlement(name, end, 1, b"m", unique_key=lock) for name, end in zip(ids, ENDS, strict=True)]
 
         codes = broker.run(
-            ops.settle(broker.queue, [*ends, Settlement("nobody", Outcome.DONE)], owner="w1", now_ns=NOW_NS)
+            ops.settle(broker.queue, [*ends, Settlement("nobody", Outcome.DONE, run=1)], owner="w1", now_ns=NOW_NS)
         )
 
         assert codes == "1111110"
@@ -451,7 +451,7 @@ class TestSettle:
         any_broker.dequeue()
 
         any_broker.run(
-            ops.settle(any_broker.queue, [Settlement("a", Outcome.ARCHIVE, message)], owner="w1", now_ns=NOW_NS)
+            ops.settle(any_broker.queue, [Settlement("a", Outcome.ARCHIVE, 1, message)], owner="w1", now_ns=NOW_NS)
         )
 
         assert any_broker.fields("a")["msg"] == message
@@ -469,9 +469,9 @@ class TestSettle:
         listening.subscribe(any_broker.queue.done)
         assert listening.get_message(timeout=60)["type"] == "subscribe"
 
-        ends = [Settlement(name, end, b"m") for name, end in zip(ids, ENDS, strict=True)]
+        ends = [Settlement(name, end, 1, b"m") for name, end in zip(ids, ENDS, strict=True)]
         any_broker.run(
-            ops.settle(any_broker.queue, [Settlement("quiet", Outcome.DONE), *ends], owner="w1", now_ns=NOW_NS)
+            ops.settle(any_broker.queue, [Settlement("quiet", Outcome.DONE, run=1), *ends], owner="w1", now_ns=NOW_NS)
         )
 
         heard = {listening.get_message(timeout=60)["data"] for _ in range(3)}
@@ -500,12 +500,12 @@ class TestSettle:
         any_broker.dequeue()
         assert heard(2) == [b"a", b"b"], "the start"
         for name in ("a", "end"):
-            any_broker.run(ops.note(queue, name, {ops.PROGRESS_FIELD: b"{}"}, owner="w1"))
+            any_broker.run(ops.note(queue, name, {ops.PROGRESS_FIELD: b"{}"}, owner="w1", run=1))
         assert heard(1) == [b"a"], "progress"
         ends = [
-            Settlement("a", Outcome.REQUEUE),
-            Settlement("b", Outcome.RETRY, b"m"),
-            Settlement("end", Outcome.RETRY, b"m"),
+            Settlement("a", Outcome.REQUEUE, run=1),
+            Settlement("b", Outcome.RETRY, 1, b"m"),
+            Settlement("end", Outcome.RETRY, 1, b"m"),
         ]
         any_broker.run(ops.settle(queue, ends, owner="w1", now_ns=NOW_NS))
         assert heard(2) == [b"a", b"b"], "what goes back and what is retried"
@@ -603,7 +603,7 @@ class TestSettleAndDequeue:
     @staticmethod
     def turn(broker: Broker, *done: str, owner: str = "w1", call: int = 2, limit: int = 2) -> list[str] | None:
         asked = ops.dequeue(broker.queue, owner=owner, call=call, limit=limit, lease_s=30, now_ns=NOW_NS)
-        taken = broker.run(ops.settle_and_dequeue(done, asked))
+        taken = broker.run(ops.settle_and_dequeue([(each, 1) for each in done], asked))
         return None if taken is None else [task_id for task_id, _ in taken.tasks]
 
     @pytest.mark.parametrize("done", ["a b", "b a", "c d", "d c", "a b c d", "d b c a", "a", "d", "b c", "c a"])
@@ -637,9 +637,10 @@ class TestSettleAndDequeue:
                 broker.queue, owner="w1", call=10, limit=4, lease_s=40, now_ns=NOW_NS + SECOND, **scene.how
             )
             if as_one:
-                answer = broker.run(ops.settle_and_dequeue(done, asked))
+                answer = broker.run(ops.settle_and_dequeue([(each, 9) for each in done], asked))
             else:
-                assert broker.run(ops.settle_done(broker.queue, done, owner="w1", now_ns=NOW_NS + SECOND)) == "111"
+                end = ops.settle_done(broker.queue, [(each, 9) for each in done], owner="w1", now_ns=NOW_NS + SECOND)
+                assert broker.run(end) == "111"
                 answer = broker.run(asked)
             after = {key: value for key, value in broker.dump().items() if b":rcpt:" not in key}
             return answer, after, {key: broker.raw.ttl(key) for key in after}
@@ -775,13 +776,13 @@ class TestFence:
         [
             lambda broker: (
                 broker.run(
-                    ops.extend_leases(broker.queue, ["a"], owner="w1", lease_s=30, now_ns=NOW_NS + 64 * SECOND)
+                    ops.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, now_ns=NOW_NS + 64 * SECOND)
                 ).kept
                 == [True]
             ),
-            lambda broker: broker.run(ops.write_result(broker.queue, "a", b"r", owner="w1")),
-            lambda broker: broker.run(ops.note(broker.queue, "a", {ops.CURSOR_FIELD: b"c"}, owner="w1")),
-            lambda broker: broker.run(ops.quarantine(broker.queue, "a", owner="w1", now_ns=NOW_NS)),
+            lambda broker: broker.run(ops.write_result(broker.queue, "a", b"r", owner="w1", run=1)),
+            lambda broker: broker.run(ops.note(broker.queue, "a", {ops.CURSOR_FIELD: b"c"}, owner="w1", run=1)),
+            lambda broker: broker.run(ops.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS)),
             lambda broker: broker.dequeue("w1") == ["a"],
         ],
         ids=["extend", "write_result", "note", "quarantine", "repeat_dequeue"],
@@ -800,7 +801,9 @@ class TestFence:
         broker.raw.zadd(broker.queue.lease, {"a": NOW_S + 97})
 
         assert broker.settle(Outcome.DONE, "a") == SettleCode.NOT_OWNED
-        assert broker.run(ops.extend_leases(broker.queue, ["a"], owner="w1", lease_s=30, now_ns=NOW_NS)).kept == [False]
+        assert broker.run(ops.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, now_ns=NOW_NS)).kept == [
+            False
+        ]
 
         assert broker.raw.zscore(broker.queue.lease, "a") == NOW_S + 97
 
@@ -824,7 +827,9 @@ class TestFence:
         broker.dequeue()
 
         later = NOW_NS + 10 * SECOND
-        extended = broker.run(ops.extend_leases(broker.queue, ["a", "x", "b"], owner="w1", lease_s=30, now_ns=later))
+        extended = broker.run(
+            ops.extend_leases(broker.queue, [("a", 1), ("x", 1), ("b", 1)], owner="w1", lease_s=30, now_ns=later)
+        )
 
         assert extended == ops.Extended(later, [True, False, True])
         assert broker.raw.zscore(broker.queue.lease, "a") == NOW_S + 40
@@ -833,7 +838,9 @@ class TestFence:
     def test_an_extension_may_be_repeated(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
-        extension = ops.extend_leases(broker.queue, ["a", "a"], owner="w1", lease_s=30, now_ns=NOW_NS + SECOND)
+        extension = ops.extend_leases(
+            broker.queue, [("a", 1), ("a", 1)], owner="w1", lease_s=30, now_ns=NOW_NS + SECOND
+        )
 
         assert broker.run(extension).kept == [True, True]
         assert broker.run(extension).kept == [True, True]
@@ -852,5 +859,5 @@ class TestFence:
         assert (expired.owner, expired.started_s) == ("", None)
 
     def test_a_recovered_task_keeps_no_owner(self, taken_over: Broker) -> None:
-        assert taken_over.fields("a")["taskq_owner"].startswith(b"w2:")
+        assert taken_over.fields("a")["taskq_owner"].startswith(b"w2.")
         assert state_of(taken_over, "a") == "active"

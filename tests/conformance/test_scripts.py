@@ -27,19 +27,19 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "deliver": lambda q: ops.deliver(q, [("r", NewTask("a", b"m"))], claim_ends_ms=1 << 52),
     "dequeue": lambda q: ops.dequeue(q, owner="w1", call=1, limit=1, lease_s=30),
     "settle_and_dequeue": lambda q: ops.settle_and_dequeue(
-        ["a"], ops.dequeue(q, owner="w1", call=1, limit=1, lease_s=30)
+        [("a", 1)], ops.dequeue(q, owner="w1", call=1, limit=1, lease_s=30)
     ),
-    "settle": lambda q: ops.settle(q, [Settlement("a", Outcome.DONE)], owner="w1"),
-    "extend": lambda q: ops.extend_leases(q, ["a"], owner="w1", lease_s=30),
-    "claim": lambda q: ops.claim(q, "a", "c 1 1 t:", owner="w1"),
+    "settle": lambda q: ops.settle(q, [Settlement("a", Outcome.DONE, run=1)], owner="w1"),
+    "extend": lambda q: ops.extend_leases(q, [("a", 1)], owner="w1", lease_s=30),
+    "claim": lambda q: ops.claim(q, "a", "c 1 1 t:", owner="w1", run=1),
     "admit": lambda q: ops.admit(q, owner="w1", leader_ms=1000),
     "check_limits": lambda q: ops.check_limits(q, cursor="0", skip=0),
     "list_limits": lambda q: ops.list_limits(q, "0"),
     "set_limit": lambda q: ops.set_limit(q, "c:t", "5", checks=True, cursor="0"),
-    "write_result": lambda q: ops.write_result(q, "a", b"r", owner="w1"),
-    "note": lambda q: ops.note(q, "a", {"taskq_progress": b"{}"}, owner="w1"),
+    "write_result": lambda q: ops.write_result(q, "a", b"r", owner="w1", run=1),
+    "note": lambda q: ops.note(q, "a", {"taskq_progress": b"{}"}, owner="w1", run=1),
     "read_cursor": lambda q: ops.read_cursor(q, "a"),
-    "quarantine": lambda q: ops.quarantine(q, "a", owner="w1"),
+    "quarantine": lambda q: ops.quarantine(q, "a", owner="w1", run=1),
     "forward": lambda q: ops.forward(q, owner="w1", leader_ms=1000),
     "expired": lambda q: ops.list_expired(q, grace_s=30),
     "held": lambda q: ops.list_held(q, owner="w1"),
@@ -156,7 +156,7 @@ async def test_one_exchange_of_several_operations(any_broker: Broker) -> None:
             [
                 enqueue,
                 ops.dequeue(queue, owner="w1", call=1, limit=1, lease_s=30),
-                ops.settle(queue, [Settlement("a", Outcome.DONE)], owner="w1"),
+                ops.settle(queue, [Settlement("a", Outcome.DONE, run=1)], owner="w1"),
                 ops.count_tasks(queue),
             ]
         )

@@ -192,7 +192,7 @@ class TestRecover:
         broker.enqueue(*names)
         broker.dequeue()
         listed = self.expired(broker)
-        broker.run(ops.extend_leases(broker.queue, ["extended"], owner="w1", lease_s=30, now_ns=self.LATER))
+        broker.run(ops.extend_leases(broker.queue, [("extended", 1)], owner="w1", lease_s=30, now_ns=self.LATER))
         broker.settle(Outcome.DONE, "settled")
         broker.settle(Outcome.REQUEUE, "taken")
         broker.dequeue("w2", now_ns=self.LATER)
@@ -279,7 +279,7 @@ class TestQuarantine:
         broker.dequeue()
         broker.raw.hset(broker.queue.task("a"), "msg", b"\xff\x00\n")
 
-        assert broker.run(ops.quarantine(broker.queue, "a", owner="w1", now_ns=NOW_NS)) is True
+        assert broker.run(ops.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS)) is True
 
         assert broker.raw.hgetall(broker.queue.quarantined("a")) == {b"msg": b"\xff\x00\n", b"state": b"active"}
         assert broker.raw.zscore(broker.queue.quarantine, "a") == NOW_S
@@ -289,10 +289,10 @@ class TestQuarantine:
     def test_a_repeat_changes_nothing(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
-        broker.run(ops.quarantine(broker.queue, "a", owner="w1", now_ns=NOW_NS))
+        broker.run(ops.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS))
         before = broker.dump()
 
-        assert broker.run(ops.quarantine(broker.queue, "a", owner="w1", now_ns=NOW_NS)) is False
+        assert broker.run(ops.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS)) is False
 
         assert broker.dump() == before
 

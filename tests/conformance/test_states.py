@@ -133,7 +133,7 @@ def own_active_tasks(broker: Broker, dump: list[dict[str, Any]]) -> None:
             prefix = entry["key"].removesuffix("lease") + "t:"
             for member, score in entry["value"]:
                 if broker.raw.exists(prefix + member):
-                    broker.raw.hset(prefix + member, "taskq_owner", f"{OWNER}:{score}")
+                    broker.raw.hset(prefix + member, "taskq_owner", f"{OWNER}.1:{score}")
 
 
 def expected(dump: list[dict[str, Any]]) -> dict[str, Any]:
@@ -342,7 +342,7 @@ class Replay:
 
     def _settle(self, outcome: Outcome, message: bytes = b"", **options: Any) -> None:
         given = message_of(self.parameters)
-        end = Settlement(given.id, outcome, message, **options)
+        end = Settlement(given.id, outcome, 1, message, **options)
         code = self.run(ops.settle(self.queue(given.queue), (end,), owner=OWNER, now_ns=self.now_ns))
         if self.scenario["name"] not in DIFFERENCES:
             assert code == ("1" if self.scenario["returns"]["error"] is None else "0"), "settled or not, as Go"
@@ -375,11 +375,21 @@ class Replay:
         self._settle(Outcome.REQUEUE)
 
     def extend_lease(self) -> None:
-        self.run(ops.extend_leases(self.queue(), self.parameters["ids"], owner=OWNER, lease_s=30, now_ns=self.now_ns))
+        self.run(
+            ops.extend_leases(
+                self.queue(),
+                [(each, 1) for each in self.parameters["ids"]],
+                owner=OWNER,
+                lease_s=30,
+                now_ns=self.now_ns,
+            )
+        )
 
     def write_result(self) -> None:
         self.run(
-            ops.write_result(self.queue(), self.parameters["id"], bytes.fromhex(self.parameters["data"]), owner=OWNER)
+            ops.write_result(
+                self.queue(), self.parameters["id"], bytes.fromhex(self.parameters["data"]), owner=OWNER, run=1
+            )
         )
 
     # Services.

@@ -56,7 +56,7 @@ def settle(outcome: Outcome) -> Callable[[Broker], None]:
         broker.dequeue()
         message = decode_message(broker.fields("a")["msg"])
         end = Settlement(
-            "a", outcome, encode_message(message), seconds=60, delay_ms=1000, unique_key=message.unique_key
+            "a", outcome, 1, encode_message(message), seconds=60, delay_ms=1000, unique_key=message.unique_key
         )
         assert broker.run(ops.settle(broker.queue, [end], owner="w1", now_ns=NOW_NS)) == "1"
 
@@ -90,7 +90,7 @@ def recover(verdict: ops.Verdict) -> Callable[[Broker], None]:
 
 def quarantine(broker: Broker) -> None:
     broker.dequeue()
-    assert broker.run(ops.quarantine(broker.queue, "a", owner="w1", now_ns=NOW_NS))
+    assert broker.run(ops.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS))
 
 
 def cancel(broker: Broker) -> None:
@@ -142,7 +142,7 @@ def claim_in_vain(broker: Broker) -> None:
     """As a task whose producer knew nothing of its limit: the worker that took it asks for its permit."""
     broker.enqueue("holder", limit="c 1 1 t:")
     assert sorted(broker.dequeue()) == ["a", "holder"]
-    assert broker.run(ops.claim(broker.queue, "a", "c 1 1 t:", owner="w1", now_ns=NOW_NS)) is ops.ClaimCode.WAITS
+    assert broker.run(ops.claim(broker.queue, "a", "c 1 1 t:", owner="w1", run=1, now_ns=NOW_NS)) is ops.ClaimCode.WAITS
 
 
 def delete_by_hand(broker: Broker) -> None:
@@ -393,7 +393,9 @@ class TestRenewal:
     """A running task holds its lock at least as long as nobody else may run it."""
 
     def extend(self, broker: Broker, lock_s: int = 40) -> None:
-        kept = broker.run(ops.extend_leases(broker.queue, ["a"], owner="w1", lease_s=30, lock_s=lock_s, now_ns=NOW_NS))
+        kept = broker.run(
+            ops.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, lock_s=lock_s, now_ns=NOW_NS)
+        )
         assert kept.kept == [True]
 
     @pytest.mark.parametrize("rule", ["", "fd", "wd"])
@@ -450,7 +452,7 @@ class TestRenewal:
 
         any_broker.dequeue(lock_s=50)
         self.extend(any_broker)
-        settled = Settlement("a", Outcome.ARCHIVE, b"m", unique_key=lock)
+        settled = Settlement("a", Outcome.ARCHIVE, 1, b"m", unique_key=lock)
         any_broker.run(ops.settle(any_broker.queue, [settled], owner="w1", now_ns=NOW_NS))
 
         assert any_broker.raw.get(lock) == b"other"
@@ -465,7 +467,7 @@ class TestRenewal:
         assert any_broker.raw.get(lock) is None
         assert enqueue(any_broker, task(any_broker, "b", "sd")) == "1"
 
-        end = Settlement("a", Outcome.RETRY, b"m", delay_ms=1000, unique_key=lock)
+        end = Settlement("a", Outcome.RETRY, 1, b"m", delay_ms=1000, unique_key=lock)
         any_broker.run(ops.settle(any_broker.queue, [end], owner="w1", now_ns=NOW_NS))
 
         assert any_broker.raw.get(lock) == b"b"

@@ -165,7 +165,7 @@ def test_keys_of_another_type_stop_nothing_else(any_broker: Broker, app: TaskQ, 
 
 
 def _complete(task_id: str) -> ops.Settlement:
-    return ops.Settlement(task_id, ops.Outcome.COMPLETE, b"m", seconds=60, result=b"1")
+    return ops.Settlement(task_id, ops.Outcome.COMPLETE, 1, b"m", seconds=60, result=b"1")
 
 
 def test_a_second_settlement_continues_nothing(any_broker: Broker, app: TaskQ, tasks: Tasks) -> None:

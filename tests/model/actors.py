@@ -50,17 +50,17 @@ def owner_settles(outcome: Outcome) -> Actor:
 
 
 def owner_extends(scene: Scene, who: str) -> Iterator[None]:
-    scene.ask(ops.extend_leases(scene.queue, ["t"], owner="w1", lease_s=LEASE_S, now_ns=scene.now_ns))
+    scene.ask(ops.extend_leases(scene.queue, [("t", 1)], owner="w1", lease_s=LEASE_S, now_ns=scene.now_ns))
     yield
 
 
 def owner_writes(scene: Scene, who: str) -> Iterator[None]:
-    scene.ask(ops.write_result(scene.queue, "t", b"result", owner="w1"))
+    scene.ask(ops.write_result(scene.queue, "t", b"result", owner="w1", run=1))
     yield
 
 
 def owner_sets_aside(scene: Scene, who: str) -> Iterator[None]:
-    scene.ask(ops.quarantine(scene.queue, "t", owner="w1", now_ns=scene.now_ns))
+    scene.ask(ops.quarantine(scene.queue, "t", owner="w1", run=1, now_ns=scene.now_ns))
     yield
 
 
@@ -68,9 +68,9 @@ def zombie(scene: Scene, who: str) -> Iterator[None]:
     """Had the task before w1 and knows nothing of it: whatever it does, it is refused."""
     assert not scene.settle("w0", Outcome.DONE)
     yield
-    assert not scene.ask(ops.write_result(scene.queue, "t", b"of a zombie", owner="w0"))
+    assert not scene.ask(ops.write_result(scene.queue, "t", b"of a zombie", owner="w0", run=1))
     yield
-    kept = scene.ask(ops.extend_leases(scene.queue, ["t"], owner="w0", lease_s=LEASE_S, now_ns=scene.now_ns)).kept
+    kept = scene.ask(ops.extend_leases(scene.queue, [("t", 1)], owner="w0", lease_s=LEASE_S, now_ns=scene.now_ns)).kept
     assert kept == [False]
     yield
 

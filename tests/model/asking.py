@@ -80,7 +80,7 @@ class Asking(RuleBasedStateMachine):
         self.serial = 0
         self.lane = ReceiptLane("lane")
         self.tokens = ["w0", "w1", "w2"]
-        self.leases: set[tuple[str, str, str]] = set()
+        self.leases: set[tuple[str, str, int, str]] = set()
         """Queue, worker and task of every lease that was ever handed out."""
         self.last_enqueue: tuple[Operation[str], str, int] | None = None
         self.calls: dict[tuple[str, str], tuple[int, list[str], int]] = {}

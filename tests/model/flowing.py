@@ -63,7 +63,7 @@ class FlowMachine(RuleBasedStateMachine):
         """Steps that have ended: whether they succeeded."""
         self.begun: set[str] = set()
         """Steps that were started, whatever becomes of those before them."""
-        self.running: dict[str, tuple[str, bytes]] = {}
+        self.running: dict[str, tuple[str, int, bytes]] = {}
         """Task ids that were handed out: the queue and the message."""
         self.starts: dict[str, int] = {}
         self.may_start: dict[str, int] = {}
@@ -114,7 +114,7 @@ class FlowMachine(RuleBasedStateMachine):
         found = self.ask(ops.dequeue(queue, owner="w", call=self.serial, limit=limit, lease_s=LEASE_S)).tasks
         for task_id, message in found:
             step = self.name_of(task_id)
-            self.running[task_id] = (name, message)
+            self.running[task_id] = (name, self.serial, message)
             self.starts[step] += 1
             assert self.starts[step] <= self.may_start[step], f"{step} was started {self.starts[step]} times"
             assert step not in self.ended, f"{step} has ended and was started again"
@@ -124,8 +124,8 @@ class FlowMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 5), outcome=st.sampled_from(ENDS))
     def settle(self, pick: int, outcome: Outcome) -> None:
         task_id = sorted(self.running)[pick % len(self.running)]
-        name, message = self.running.pop(task_id)
-        end = Settlement(task_id, outcome, message, seconds=86_400, delay_ms=0, result=b"1")
+        name, run, message = self.running.pop(task_id)
+        end = Settlement(task_id, outcome, run, message, seconds=86_400, delay_ms=0, result=b"1")
         step = self.name_of(task_id)
         if outcome in (Outcome.RETRY, Outcome.REQUEUE):
             self.may_start[step] += 1

@@ -168,14 +168,14 @@ class LimitMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 9), outcome=st.sampled_from(tuple(Outcome)), delay_ms=st.sampled_from((1, 3000)))
     def settle(self, pick: int, outcome: Outcome, delay_ms: int) -> None:
         running = [
-            (each, fields["taskq_owner"].partition(":")[0])
+            (each, *fields["taskq_owner"].partition(":")[0].split("."))
             for each, fields in sorted(self.seen().tasks.items())
             if fields["state"] == "active"
         ]
         if not running:
             return
-        task_id, owner = running[pick % len(running)]
-        end = Settlement(task_id, outcome, self.message(task_id), seconds=20, delay_ms=delay_ms)
+        task_id, owner, run = running[pick % len(running)]
+        end = Settlement(task_id, outcome, int(run), self.message(task_id), seconds=20, delay_ms=delay_ms)
         assert self.ask(ops.settle(self.queue, [end], owner=owner, archive=ARCHIVE, now_ns=self.now_ns)) == "1"
         if outcome in (Outcome.DONE, Outcome.COMPLETE, Outcome.ARCHIVE):
             self.tasks[task_id].passes = False

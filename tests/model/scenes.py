@@ -75,7 +75,7 @@ class Scene:
     def settle(self, owner: str, outcome: Outcome, task_id: str = "t") -> bool:
         lock = self.locks.get((owner, task_id), "")
         message = self.message(task_id, retried=1, unique_key=lock)
-        end = Settlement(task_id, outcome, message, seconds=60, delay_ms=1, unique_key=lock)
+        end = Settlement(task_id, outcome, 1, message, seconds=60, delay_ms=1, unique_key=lock)
         is_settled = self.ask(ops.settle(self.queue, [end], owner=owner, now_ns=self.now_ns)) == "1"
         if is_settled and outcome is Outcome.DONE:
             self.ended[task_id] += 1

@@ -247,8 +247,8 @@ class StoreModel:
         task = queue.tasks.get(task_id)
         return task is not None and task.state == "active" and task.owner == owner
 
-    def extend(self, queue: Queue, ids: Sequence[str], owner: str, lease_s: int) -> list[bool]:
-        kept = [self.is_run_by(queue, each, owner) for each in ids]
+    def extend(self, queue: Queue, ids: Sequence[str], owners: Sequence[str], lease_s: int) -> list[bool]:
+        kept = [self.is_run_by(queue, each, owner) for each, owner in zip(ids, owners, strict=True)]
         for task_id, is_kept in zip(ids, kept, strict=True):
             if is_kept:
                 queue.tasks[task_id].score = self.now_s + lease_s
@@ -285,7 +285,7 @@ class StoreModel:
         processed = failed = archived = 0
         for position in reversed(range(len(ends))):
             end = ends[position]
-            if not self.is_run_by(queue, end.task_id, owner):
+            if not self.is_run_by(queue, end.task_id, f"{owner}.{end.run}"):
                 continue
             codes[position] = "1"
             task = queue.tasks[end.task_id]

@@ -76,6 +76,16 @@ OPERATIONS = {
 
 MUTANTS = {
     "settle: no fence": ("settle", "owner == fence", "true"),
+    "settle: the fence names no run": (
+        "settle",
+        "owner == fence",
+        "owner and string.gsub(owner, '%.%d+:', ':') == token .. ':' .. score",
+    ),
+    "extend: the fence names no run": (
+        "extend",
+        "fields[1] == owner .. score",
+        "string.gsub(fields[1] or '', '%.%d+:', ':') == ARGV[2] .. ':' .. score",
+    ),
     "settle: the lease stays": ("settle", "redis.call('ZREM', KEYS[2], unpack(gone))", ""),
     "settle: the lock is kept": ("settle", "redis.pcall('GET', lock) == id", "false"),
     "settle_and_dequeue: no fence": ("settle_and_dequeue", "owner == fence", "owner"),
@@ -98,7 +108,7 @@ MUTANTS = {
     ),
     "settle_and_dequeue: no receipt": (
         "settle_and_dequeue",
-        "redis.call('SET', KEYS[6], ARGV[3] .. ':' .. handed_out, 'EX', ARGV[6])",
+        "redis.call('SET', KEYS[6], ARGV[3] .. ':' .. handed_out, 'EX', whole(math.max(120, tonumber(ARGV[6]))))",
         "",
     ),
     "settle_and_dequeue: a number that was used": ("settle_and_dequeue", "number >= tonumber(ARGV[3])", "false"),
@@ -107,8 +117,8 @@ MUTANTS = {
         "is_lost and score == ARGV[i + 2] and message == ARGV[i + 3]",
         "score",
     ),
-    "extend: no fence": ("extend", "fields[1] == ARGV[2] .. ':' .. score", "true"),
-    "extend: the fence stays behind": ("extend", "redis.call('HSET', key, 'taskq_owner', owner)", ""),
+    "extend: no fence": ("extend", "fields[1] == owner .. score", "true"),
+    "extend: the fence stays behind": ("extend", "redis.call('HSET', key, 'taskq_owner', owner .. expiry)", ""),
     "write_result: no fence": (
         "write_result",
         "redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[1] .. ':' .. score",

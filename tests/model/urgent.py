@@ -45,7 +45,7 @@ class UrgentMachine(RuleBasedStateMachine):
         """Of each task its band, and that of its retries."""
         self.waiting: list[tuple[int, str]] = []
         """Less their band and the id, in the order in which they are to be taken."""
-        self.running: list[str] = []
+        self.running: list[tuple[str, int]] = []
         self.failed: list[str] = []
 
     def ask(self, operation: Operation[T]) -> T:
@@ -78,13 +78,13 @@ class UrgentMachine(RuleBasedStateMachine):
         taken = [task_id for task_id, _ in self.ask(operation).tasks]
         assert taken == [task_id for _, task_id in self.waiting[:limit]]
         del self.waiting[:limit]
-        self.running += taken
+        self.running += [(task_id, self.serial) for task_id in taken]
 
     @precondition(lambda self: self.running)
     @rule(pick=st.integers(0, 5), outcome=st.sampled_from((Outcome.DONE, Outcome.RETRY, Outcome.RETRY)))
     def settle(self, pick: int, outcome: Outcome) -> None:
-        task_id = self.running.pop(pick % len(self.running))
-        end = Settlement(task_id, outcome, self.message(task_id), delay_ms=1)
+        task_id, run = self.running.pop(pick % len(self.running))
+        end = Settlement(task_id, outcome, run, self.message(task_id), delay_ms=1)
         assert self.ask(ops.settle(self.queue, [end], owner="w", archive=ARCHIVE, now_ns=NOW_NS)) == "1"
         if outcome is Outcome.RETRY:
             self.failed.append(task_id)

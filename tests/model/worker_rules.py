@@ -69,9 +69,9 @@ class WorkerRules(Asking):
             self.client.delete(keys.wake)
         operation = ops.dequeue(keys, owner=owner, call=call, limit=limit, lease_s=LEASE_S, now_ns=self.model.now_ns)
         taken = self.ask(operation).tasks
-        expected = self.model.dequeue(queue, owner, limit, LEASE_S)
+        expected = self.model.dequeue(queue, f"{owner}.{call}", limit, LEASE_S)
         assert taken == [(each, queue.tasks[each].message) for each in expected]
-        self.leases |= {(name, owner, each) for each in expected}
+        self.leases |= {(name, owner, call, each) for each in expected}
         if expected:
             self.calls[name, owner] = (call, expected, self.model.now_s)
 
@@ -83,7 +83,7 @@ class WorkerRules(Asking):
         if at_s + LEASE_S <= self.model.now_s:
             return
         operation = ops.dequeue(keys, owner=owner, call=call, limit=3, lease_s=LEASE_S, now_ns=self.model.now_ns)
-        still = [each for each in ids if self.model.is_run_by(queue, each, owner)]
+        still = [each for each in ids if self.model.is_run_by(queue, each, f"{owner}.{call}")]
         assert [each for each, _ in self.ask(operation).tasks] == still
 
     @rule(name=queues, worker=workers)
@@ -100,18 +100,24 @@ class WorkerRules(Asking):
 
     def run_by(self, name: str, worker: int) -> list[str]:
         queue = self.model.queues[name]
-        return [each for each in queue.tasks if self.model.is_run_by(queue, each, self.tokens[worker])]
+        return [each for each, task in queue.tasks.items() if task.owner.startswith(f"{self.tokens[worker]}.")]
+
+    def run_of(self, name: str, task_id: str) -> int:
+        """Number of the run of a task, 0 if it does not run."""
+        task = self.model.queues[name].tasks.get(task_id)
+        return int(task.owner.rpartition(".")[2]) if task is not None and task.owner else 0
 
     def run_by_anybody(self, name: str) -> list[str]:
         return [each for each, task in self.model.queues[name].tasks.items() if task.state == "active"]
 
-    def settlement(self, name: str, task_id: str, outcome: Outcome, delay_ms: int) -> Settlement:
+    def settlement(self, name: str, task_id: str, run: int, outcome: Outcome, delay_ms: int) -> Settlement:
         task = self.model.queues[name].tasks.get(task_id)
         lock = lock_named_by(task) if task else ""
         group = names_in(task.message)["group_key"] if task else ""
         return Settlement(
             task_id,
             outcome,
+            run,
             self.message(name, task_id, retried=1, unique_key=lock, group_key=group),
             seconds=20,
             delay_ms=delay_ms,
@@ -128,7 +134,10 @@ class WorkerRules(Asking):
         held = self.run_by(name, worker)
         if not held:
             return
-        settlements = [self.settlement(name, held[n % len(held)], *end) for n, *end in ends]  # type: ignore[arg-type]  # a tuple's rest
+        settlements = []
+        for number, outcome, delay_ms in ends:
+            task_id = held[number % len(held)]
+            settlements.append(self.settlement(name, task_id, self.run_of(name, task_id), outcome, delay_ms))
         operation = ops.settle(keys, settlements, owner=self.tokens[worker], archive=ARCHIVE, now_ns=self.model.now_ns)
         assert self.ask(operation) == self.model.settle(queue, settlements, self.tokens[worker])
 
@@ -142,7 +151,8 @@ class WorkerRules(Asking):
         if not done:
             return
         asked = ops.dequeue(keys, owner=owner, call=call, limit=limit, lease_s=LEASE_S, now_ns=self.model.now_ns)
-        answer = self.ask(ops.settle_and_dequeue(done, asked))
+        ends = [Settlement(each, Outcome.DONE, self.run_of(name, each)) for each in done]
+        answer = self.ask(ops.settle_and_dequeue([(end.task_id, end.run) for end in ends], asked))
         if answer is None:
             return
         self.counts["settled and dequeued"] = self.counts.get("settled and dequeued", 0) + 1
@@ -150,11 +160,10 @@ class WorkerRules(Asking):
             task = queue.tasks[each]
             plain = (lock_named_by(task), task.cursor, task.result, task.waited)
             assert plain == ("", "", None, False), "more is to be done than delete it"
-        ends = [Settlement(task_id, Outcome.DONE) for task_id in done]
         assert self.model.settle(queue, ends, owner) == "1" * len(done)
-        expected = self.model.dequeue(queue, owner, limit, LEASE_S)
+        expected = self.model.dequeue(queue, f"{owner}.{call}", limit, LEASE_S)
         assert answer.tasks == [(each, queue.tasks[each].message) for each in expected]
-        self.leases |= {(name, owner, each) for each in expected}
+        self.leases |= {(name, owner, call, each) for each in expected}
         if expected:
             self.calls[name, owner] = (call, expected, self.model.now_s)
 
@@ -182,6 +191,7 @@ class WorkerRules(Asking):
         self.enqueue(name, [(each, "", "", "") for each in sorted(new)])
         self.dequeue(name, worker, 3, was_woken=False)
         held = self.run_by(name, worker)
+        runs = {each: self.run_of(name, each) for each in held}
         if held:
             self.settle(name, worker, [(number, Outcome.REQUEUE, 1) for number in range(len(held))])
         self.dequeue(name, (worker + 1) % 3, 3, was_woken=False)
@@ -190,7 +200,7 @@ class WorkerRules(Asking):
             keys, _ = self.here(name)
             owner, now_ns = self.tokens[worker], self.model.now_ns
             asked = ops.dequeue(keys, owner=owner, call=self.next(), limit=1, lease_s=LEASE_S, now_ns=now_ns)
-            assert self.ask(ops.settle_and_dequeue(lost[-1:], asked)) is None
+            assert self.ask(ops.settle_and_dequeue([(each, runs[each]) for each in lost[-1:]], asked)) is None
 
     @precondition(lambda self: self.calls and self.leases)
     @rule(name=queues, worker=workers, earlier=st.booleans())
@@ -204,7 +214,7 @@ class WorkerRules(Asking):
             return
         number = call - 1 if earlier else call
         asked = ops.dequeue(keys, owner=owner, call=number, limit=1, lease_s=LEASE_S, now_ns=self.model.now_ns)
-        assert self.ask(ops.settle_and_dequeue(held[-1:], asked)) is None
+        assert self.ask(ops.settle_and_dequeue([(each, self.run_of(name, each)) for each in held[-1:]], asked)) is None
 
     @precondition(lambda self: self.leases)
     @rule(name=queues, worker=workers, picked=picks)
@@ -212,8 +222,10 @@ class WorkerRules(Asking):
         keys, queue = self.here(name)
         task_ids = self.some(name, picked, "active")
         owner = self.tokens[worker]
-        operation = ops.extend_leases(keys, task_ids, owner=owner, lease_s=LEASE_S, now_ns=self.model.now_ns)
-        assert self.ask(operation).kept == self.model.extend(queue, task_ids, owner, LEASE_S)
+        runs = [(each, self.run_of(name, each)) for each in task_ids]
+        operation = ops.extend_leases(keys, runs, owner=owner, lease_s=LEASE_S, now_ns=self.model.now_ns)
+        owners = [f"{owner}.{run}" for _, run in runs]
+        assert self.ask(operation).kept == self.model.extend(queue, task_ids, owners, LEASE_S)
 
     @rule(name=queues, worker=workers, limit=st.integers(1, 3))
     def go_on(self, name: str, worker: int, limit: int) -> None:
@@ -230,8 +242,9 @@ class WorkerRules(Asking):
         (task_id,) = self.some(name, [pick], "active")
         result = b"%d" % self.next()
         owner = self.tokens[worker]
-        answer = self.ask(ops.write_result(keys, task_id, result, owner=owner))
-        assert answer == self.model.write_result(queue, task_id, result, owner)
+        run = self.run_of(name, task_id)
+        answer = self.ask(ops.write_result(keys, task_id, result, owner=owner, run=run))
+        assert answer == self.model.write_result(queue, task_id, result, f"{owner}.{run}")
 
     @precondition(lambda self: self.leases)
     @rule(name=queues, worker=workers, pick=numbers)
@@ -240,8 +253,9 @@ class WorkerRules(Asking):
         (task_id,) = self.some(name, [pick], "active")
         cursor = str(self.next())
         owner = self.tokens[worker]
-        answer = self.ask(ops.note(keys, task_id, {ops.CURSOR_FIELD: cursor.encode()}, owner=owner))
-        assert answer == self.model.note(queue, task_id, cursor, owner)
+        run = self.run_of(name, task_id)
+        answer = self.ask(ops.note(keys, task_id, {ops.CURSOR_FIELD: cursor.encode()}, owner=owner, run=run))
+        assert answer == self.model.note(queue, task_id, cursor, f"{owner}.{run}")
 
     @precondition(lambda self: self.leases)
     @rule(name=queues, worker=workers, pick=numbers)
@@ -249,8 +263,9 @@ class WorkerRules(Asking):
         keys, queue = self.here(name)
         (task_id,) = self.some(name, [pick], "active")
         owner = self.tokens[worker]
-        answer = self.ask(ops.quarantine(keys, task_id, owner=owner, now_ns=self.model.now_ns))
-        assert answer == self.model.quarantine(queue, task_id, owner)
+        run = self.run_of(name, task_id)
+        answer = self.ask(ops.quarantine(keys, task_id, owner=owner, run=run, now_ns=self.model.now_ns))
+        assert answer == self.model.quarantine(queue, task_id, f"{owner}.{run}")
 
     @rule(worker=workers)
     def crash(self, worker: int) -> None:
@@ -259,31 +274,31 @@ class WorkerRules(Asking):
     @precondition(lambda self: self.leases)
     @rule(number=numbers, kind=st.sampled_from(DEEDS))
     def act_with_an_old_lease(self, number: int, kind: str) -> None:
-        """Whoever lost a task, or crashed and comes back, changes nothing; the model is not even asked."""
+        """A run that is over changes nothing, also if its worker runs the task again. The model is not even asked."""
         old = [
-            (name, owner, task_id)
-            for name, owner, task_id in sorted(self.leases)
-            if not self.model.is_run_by(self.model.queues[name], task_id, owner)
+            (name, owner, run, task_id)
+            for name, owner, run, task_id in sorted(self.leases)
+            if not self.model.is_run_by(self.model.queues[name], task_id, f"{owner}.{run}")
         ]
-        taken = [each for each in old if each[2] in self.run_by_anybody(each[0])]
+        taken = [each for each in old if each[3] in self.run_by_anybody(each[0])]
         old = taken if taken and number % 4 else old
         if not old:
             return
-        name, owner, task_id = old[number % len(old)]
+        name, owner, run, task_id = old[number % len(old)]
         keys, now_ns = self.keys.queue(name), self.model.now_ns
         if kind == "extend":
-            assert self.ask(ops.extend_leases(keys, [task_id], owner=owner, lease_s=LEASE_S, now_ns=now_ns)).kept == [
-                False
-            ]
+            assert self.ask(
+                ops.extend_leases(keys, [(task_id, run)], owner=owner, lease_s=LEASE_S, now_ns=now_ns)
+            ).kept == [False]
         elif kind == "write_result":
-            assert not self.ask(ops.write_result(keys, task_id, b"of a zombie", owner=owner))
+            assert not self.ask(ops.write_result(keys, task_id, b"of a zombie", owner=owner, run=run))
         elif kind == "note":
-            assert not self.ask(ops.note(keys, task_id, {ops.CURSOR_FIELD: b"of a zombie"}, owner=owner))
+            assert not self.ask(ops.note(keys, task_id, {ops.CURSOR_FIELD: b"of a zombie"}, owner=owner, run=run))
         elif kind == "settle_and_dequeue":
             asked = ops.dequeue(keys, owner=owner, call=self.next(), limit=1, lease_s=LEASE_S, now_ns=now_ns)
-            assert self.ask(ops.settle_and_dequeue([task_id], asked)) is None
+            assert self.ask(ops.settle_and_dequeue([(task_id, run)], asked)) is None
         elif kind == "quarantine":
-            assert not self.ask(ops.quarantine(keys, task_id, owner=owner, now_ns=now_ns))
+            assert not self.ask(ops.quarantine(keys, task_id, owner=owner, run=run, now_ns=now_ns))
         else:
-            end = self.settlement(name, task_id, Outcome(kind), 1)
+            end = self.settlement(name, task_id, run, Outcome(kind), 1)
             assert self.ask(ops.settle(keys, [end], owner=owner, archive=ARCHIVE, now_ns=now_ns)) == "0"

@@ -98,10 +98,10 @@ class Application:
 
     def progress(self, task_id: str, done: int) -> None:
         fields = {operations.PROGRESS_FIELD: encode_progress(done, 10)}
-        assert self.run(operations.note(self.keys, task_id, fields, owner="w"))
+        assert self.run(operations.note(self.keys, task_id, fields, owner="w", run=1))
 
     def settle(self, task_id: str, outcome: Outcome, message: bytes = b"", **facts: Any) -> None:
-        settlement = Settlement(task_id, outcome, message, **facts)
+        settlement = Settlement(task_id, outcome, 1, message, **facts)
         assert self.run(operations.settle(self.keys, [settlement], owner="w")) == "1"
 
     def complete(self, task_id: str, message: bytes) -> None:
@@ -225,8 +225,8 @@ async def test_a_heartbeat_is_no_event(app: Application) -> None:
     handle = await app.task.adelay()
     app.dequeue()
     stored = app.run(operations.look(app.keys, handle.id))
-    app.run(operations.extend_leases(app.keys, [handle.id], owner="w", lease_s=90))
-    app.run(operations.note(app.keys, handle.id, {operations.CURSOR_FIELD: b"{}"}, owner="w"))
+    app.run(operations.extend_leases(app.keys, [(handle.id, 1)], owner="w", lease_s=90))
+    app.run(operations.note(app.keys, handle.id, {operations.CURSOR_FIELD: b"{}"}, owner="w", run=1))
 
     again = app.run(operations.look(app.keys, handle.id, tell_changes=True))
 

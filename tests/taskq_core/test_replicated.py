@@ -235,7 +235,7 @@ def finish_all(server: RedisServer) -> None:
         queue, run = taskq.runtime.keys.queue("default"), taskq.runtime.runner.run
         taken = run(operations.dequeue(queue, owner="w", call=1, limit=100, lease_s=30))
         ids = [task_id for task_id, _ in taken.tasks]
-        run(operations.settle_done(queue, ids, owner="w"))
+        run(operations.settle_done(queue, [(each, 1) for each in ids], owner="w"))
 
 
 class TestNotConfirmed:

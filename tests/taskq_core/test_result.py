@@ -61,7 +61,7 @@ class Application:
         return dict(found.tasks)
 
     def settle(self, task_id: str, outcome: Outcome, message: bytes = b"", **facts: Any) -> None:
-        settlement = Settlement(task_id, outcome, message, **facts)
+        settlement = Settlement(task_id, outcome, 1, message, **facts)
         assert self.run(operations.settle(self.keys, [settlement], owner="w")) == "1"
 
     def finish(self, result: bytes = b"5") -> None:
@@ -327,7 +327,7 @@ class TestCancel:
         retried = await app.task.using(queue="other").adelay()
         other = app.taskq.runtime.keys.queue("other")
         found = app.run(operations.dequeue(other, owner="w", call=1, limit=1, lease_s=30))
-        settlement = Settlement(retried.id, Outcome.RETRY, found.tasks[0][1], delay_ms=60_000)
+        settlement = Settlement(retried.id, Outcome.RETRY, 1, found.tasks[0][1], delay_ms=60_000)
         app.run(operations.settle(other, [settlement], owner="w"))
 
         answers = [await app.cancel(handle) for handle in (pending, scheduled, retried)]

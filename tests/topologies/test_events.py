@@ -48,13 +48,13 @@ def begin(taskq: TaskQ, queue: str) -> tuple[str, bytes]:
     keys = taskq.runtime.keys.queue(queue)
     ((task_id, message),) = act(taskq, operations.dequeue(keys, owner="w", call=1, limit=1, lease_s=600)).tasks
     fields = {operations.PROGRESS_FIELD: encode_progress(1)}
-    assert act(taskq, operations.note(keys, task_id, fields, owner="w"))
+    assert act(taskq, operations.note(keys, task_id, fields, owner="w", run=1))
     return task_id, message
 
 
 def complete(taskq: TaskQ, queue: str, task_id: str, message: bytes) -> None:
     done = completed_message(decode_message(message), completed_at_s=int(time.time()))
-    settlement = Settlement(task_id, Outcome.COMPLETE, done, seconds=60)
+    settlement = Settlement(task_id, Outcome.COMPLETE, 1, done, seconds=60)
     assert act(taskq, operations.settle(taskq.runtime.keys.queue(queue), [settlement], owner="w")) == "1"
 
 

@@ -1,18 +1,26 @@
 -- What is looked at, and done, where a worker ends the runs of tasks. The id at a position is ids[before + position]; they
 -- were handed out oldest first, and most end in that order.
 
--- owned: which of the tasks are this worker's: their keys by position, false for those that are not, and how many are. And
--- by position what else is to be looked after: most tasks have the four fields of any that runs, and to count these costs
--- Redis less than to ask for others by name.
-local function owned(lease, token, task_prefix, ids, before, size)
+-- owned: find which tasks this worker still owns in the runs it names. `runs` is "<run>x<tasks>," for each sequence of
+-- tasks of one run. Returns the keys of the tasks by position (false where the run is over), by position the fields that
+-- need more work, and the number of tasks owned. Most tasks have the four fields of any running task, and counting those
+-- costs Redis less than reading others by name.
+local function owned(lease, token, runs, task_prefix, ids, before, size)
   local scores = redis.call('ZMSCORE', lease, unpack(ids, before + 1, before + size))
   local task_keys, marks, mine = {}, {}, 0
+  local next_run = string.gmatch(runs, '(%d+)x(%d+),')
+  local owner_of_run, last_of_run = nil, 0
   local fence_score, fence
   for position = 1, size do
     local score, key, owner = scores[position], false, nil
+    if position > last_of_run then
+      local run, tasks = next_run()
+      owner_of_run, last_of_run = token .. '.' .. run .. ':', last_of_run + tonumber(tasks)
+      fence_score = nil
+    end
     if score then
       if score ~= fence_score then
-        fence_score, fence = score, token .. ':' .. score
+        fence_score, fence = score, owner_of_run .. score
       end
       key = task_prefix .. ids[before + position]
       if redis.pcall('HLEN', key) == 4 then

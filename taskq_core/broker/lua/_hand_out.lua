@@ -15,7 +15,7 @@ local ids = redis.call('RPOP', KEYS[1], limit)
 if not ids then
   return reply
 end
-local owner, started = ARGV[2] .. ':' .. expiry, string.sub(now_ns, 1, -7)
+local owner, started = ARGV[2] .. '.' .. ARGV[3] .. ':' .. expiry, string.sub(now_ns, 1, -7)
 local task_prefix, max_bytes = ARGV[7], tonumber(ARGV[5])
 local waits = ARGV[9] == '1' and {}
 local call = redis.call
@@ -156,7 +156,7 @@ if count > 0 then
     end
     handed_out = table.concat(each)
   end
-  redis.call('SET', KEYS[6], ARGV[3] .. ':' .. handed_out, 'EX', ARGV[6])
+  redis.call('SET', KEYS[6], ARGV[3] .. ':' .. handed_out, 'EX', whole(math.max(120, tonumber(ARGV[6]))))
 end
 if limits then
   limits.finish()

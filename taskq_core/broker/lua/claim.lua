@@ -5,14 +5,14 @@
   KEYS[2]  zset    leases: id by expiry (Unix s)
   KEYS[3]  hash    the task
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  string  token of the worker
+  ARGV[2]  string  "<token of the worker>.<run>"
   ARGV[3]  string  prefix of the queue's keys
   ARGV[4]  string  task id
   ARGV[5]  string  its limits, see `_limits`; they count unless it has some already
 
   One that may not leaves the active tasks and waits, without having used an attempt.
 
-  returns  1  run it   2  it waits   0  not this worker's
+  returns  1  run it   2  it waits   0  the run is over
 ]]
 -- include _clock
 -- include _place

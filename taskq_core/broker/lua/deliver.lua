@@ -1,21 +1,24 @@
 --[[
   deliver: store tasks that waited in an outbox, each once, however often and by whomever it is delivered.
 
-  A receipt stands for each task from here on until its row is gone, so a delivery whose sender died before it deleted
-  the row is recognised. A sender whose claim on the rows has ended stores nothing: another may have delivered them,
-  deleted the rows and given back the receipts.
+  Each delivered task leaves a receipt until its row is deleted, so a delivery whose sender died before it deleted the row
+  is recognized. A sender whose claim on the rows has ended stores nothing: another sender may have delivered them,
+  deleted the rows and given back the receipts. Before the claim ends, a delayed duplicate of this request finds the
+  number of its call, or of a later one, in KEYS[6] and changes nothing.
 
   KEYS[1]  list    pending tasks of the queue
   KEYS[2]  zset    scheduled tasks: id by start (Unix s)
   KEYS[3]  list    wake tokens
   KEYS[4]  zset    receipts of delivered tasks by the second of delivery
   KEYS[5]  set     names of groups with members
+  KEYS[6]  string  receipt of this caller's last call: "<call>:<codes>", kept for 120 s; a claim is shorter
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  int     when the claim of the sender ends (Unix ms by Redis's clock)
   ARGV[3]  int     seconds after which a receipt that nobody gave back is dropped
   ARGV[4]  string  prefix of the queue's keys
   ARGV[5]  int     most pending tasks, '' for any number
-  ARGV[6..]        per task: receipt, id, message, start ('' now, '=<Unix s>', '+<ms from now>'), unique lock key
+  ARGV[6]  int     number of this call; a repeat returns the codes again
+  ARGV[7..]        per task: receipt, id, message, start ('' now, '=<Unix s>', '+<ms from now>'), unique lock key
                    ('' none), word of the lock (see _store), group ('' none), limits ('' none)
 
   A batch is bounded by its caller (200 tasks, about 1 MiB).
@@ -29,6 +32,7 @@
 -- include _clock
 -- include _marks
 -- include _place
+-- include _receipt
 -- include _limits
 -- include _unique
 -- include _store
@@ -39,16 +43,21 @@ redis.call('ZCARD', KEYS[2])
 redis.call('LLEN', KEYS[3])
 redis.call('ZCARD', KEYS[4])
 redis.call('SCARD', KEYS[5])
-local count = (#ARGV - 5) / 8
+local count = (#ARGV - 6) / 8
 local room = ARGV[5] ~= ''
   and tonumber(ARGV[5]) - pending - redis.call('ZCOUNT', KEYS[2], '253402300799', '253402300799')
 if now_ms >= tonumber(ARGV[2]) then
   return string.rep('l', count)
 end
+local before = made_before(KEYS[6], ARGV[6])
+if before then
+  redis.pcall('EXPIRE', KEYS[6], 120) -- a caller that waits for replicas waits for what this connection wrote
+  return before
+end
 local keys = { prefix = ARGV[4], scheduled = KEYS[2], groups = KEYS[5] }
 local now = { s = now_s, ns = now_ns, ms = now_ms }
 local known = {}
-for i = 6, #ARGV, 8 do
+for i = 7, #ARGV, 8 do
   local group = ARGV[i + 6]
   if group ~= '' and not known[group] then
     known[group] = true
@@ -57,7 +66,7 @@ for i = 6, #ARGV, 8 do
 end
 
 local codes, ready, urgent, ready_count, stored, holders = {}, {}, {}, 0, 0, {}
-for i = 6, #ARGV, 8 do
+for i = 7, #ARGV, 8 do
   local code, is_ready, band, counts, holder = 's', false, 0, false, nil
   if not redis.call('ZSCORE', KEYS[4], ARGV[i]) then
     local id, is_full = ARGV[i + 1], room and stored >= room
@@ -65,7 +74,6 @@ for i = 6, #ARGV, 8 do
       store(keys, now, id, ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], is_full)
     stored = stored + (counts and 1 or 0)
   end
-  -- Also again: whoever waits for replicas waits for what this connection wrote.
   if code == '1' or code == 's' or code == 'x' or code == 'u' then
     redis.call('ZADD', KEYS[4], whole(now_s), ARGV[i])
   end
@@ -90,9 +98,11 @@ place_all(KEYS[1], KEYS[3], ARGV[4] .. 't:', now_ms, urgent)
 if ready_count > 0 then
   wake(KEYS[3])
 end
+codes = table.concat(codes) .. named(holders)
+redis.call('SET', KEYS[6], ARGV[6] .. ':' .. codes, 'EX', 120)
 -- Last, because Redis never refuses this write: a full Redis must refuse the first one above.
 local old = redis.call('ZRANGE', KEYS[4], '-inf', whole(now_s - tonumber(ARGV[3])), 'BYSCORE', 'LIMIT', 0, 100)
 if #old > 0 then
   redis.call('ZREM', KEYS[4], unpack(old))
 end
-return table.concat(codes) .. named(holders)
+return codes

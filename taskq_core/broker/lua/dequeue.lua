@@ -6,11 +6,11 @@
   KEYS[3]  zset    leases: id by expiry (Unix s)
   KEYS[4]  string  present while the queue is paused
   KEYS[5]  list    wake tokens
-  KEYS[6]  string  what this worker's last call handed out: "<call>:" and each id as "<length>:<id>"
+  KEYS[6]  string  what this worker's last call handed out: "<call>:" and each id as "<length>:<id>"; kept for 120 s, or as long as a lease
   KEYS[7]  hash    numbers of limits, as people set them
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  token of the worker
-  ARGV[3]  int     number of this call; a repeat with the same number hands out nothing new and returns the same tasks, and
+  ARGV[3]  int     number of this call, which is the number of the runs that it hands out; a repeat with the same number hands out nothing new and returns the same tasks, and
                    one with a lower number than the last, which comes late, hands out nothing
   ARGV[4]  int     most tasks to take; 0 calls off the call of this number: what it has handed out is returned, and if it
                    comes later it hands out nothing
@@ -21,6 +21,7 @@
   ARGV[9]  int     1 to tell how long each task was pending
   ARGV[10] int     seconds for which a task that starts holds its unique lock at least
   ARGV[11] int     most active tasks of the queue, '' for any number; what people set over it counts
+  ARGV[12] int     deadline of this request by Redis's clock (Unix ms), '' for none
 
   An id without a message is dropped and counted. RPOP comes before any other write: Redis accepts it also over
   maxmemory, and with it the writes that follow.
@@ -29,11 +30,16 @@
            comma behind each; '' if not asked for, in a repeat, or where Go noted no time), then per task: id, message
 ]]
 -- include _clock
+-- include _late
 -- include _wake
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local expiry = whole(now_s + tonumber(ARGV[6]))
 local reply = { now_ns, expiry, 0, '' }
 
+local late = lateness(ARGV[12], now_ms)
+if late then
+  return late
+end
 local last = redis.pcall('GET', KEYS[6]) -- a key of another type is no record, and is written over
 if type(last) == 'string' then
   local number = string.match(last, '^%d+')
@@ -45,7 +51,7 @@ if type(last) == 'string' then
       rest = string.sub(tail, tonumber(length) + 1)
       local score = redis.call('ZSCORE', KEYS[3], id)
       local fields = redis.pcall('HMGET', ARGV[7] .. id, 'msg', 'taskq_owner')
-      if score and fields[1] and fields[2] == ARGV[2] .. ':' .. score then
+      if score and fields[1] and fields[2] == ARGV[2] .. '.' .. ARGV[3] .. ':' .. score then
         reply[2] = score
         reply[#reply + 1] = id
         reply[#reply + 1] = fields[1]
@@ -58,7 +64,7 @@ if type(last) == 'string' then
 end
 if ARGV[4] == '0' then
   redis.call('DEL', KEYS[6]) -- accepted also over maxmemory, and with it the write that follows
-  redis.call('SET', KEYS[6], ARGV[3] .. ':', 'EX', ARGV[6])
+  redis.call('SET', KEYS[6], ARGV[3] .. ':', 'EX', whole(math.max(120, tonumber(ARGV[6]))))
   return reply
 end
 if redis.call('LLEN', KEYS[1]) == 0 or redis.call('EXISTS', KEYS[4]) == 1 then

@@ -8,8 +8,10 @@
   KEYS[5]  set     names of groups with members; only with 7 or 8 arguments per task
   KEYS[6..] string per task: digest of a call that was stored and is not confirmed yet; only with 8 arguments per task
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  int     number of this call; a repeat with the same number changes nothing and returns the codes again
-  ARGV[3]  int     seconds the receipt is kept
+  ARGV[2]  int     number of this call; a repeat with the same number changes nothing and returns the codes again, and a
+                   number below the one of the receipt is refused
+  ARGV[3]  int     deadline of this request by Redis's clock (Unix ms), '' for none. It is less than 120 s away; the
+                   receipt is kept for 120 s after each request of the call
   ARGV[4]  string  prefix of the queue's keys
   ARGV[5]  int     arguments per task: 2 (plain), 7 or 8 (to be confirmed)
   ARGV[6..]        per task: id, message and, with 7, start ('' now, '=<Unix s>', '+<ms from now>'),
@@ -18,7 +20,7 @@
   ARGV[last] int   most pending tasks; one more argument than the tasks take, left out where there is no limit
 
   A batch is bounded by its caller (200 tasks, about 1 MiB). The limit holds for tasks that would be pending at once, and
-  not for those with a start ahead or a group. A call in which nothing is stored for want of room writes nothing at all.
+  not for those with a start ahead or a group. A call in which nothing is stored for want of room writes its receipt only.
 
   Where tasks are to be confirmed, its caller waits on the same connection until replicas have what it wrote. So a
   repeat writes as well: it renews its receipt. A caller who was told that nobody confirmed enqueues again, with the
@@ -32,6 +34,8 @@
            lock, as "<length>:<id>"
 ]]
 -- include _clock
+-- include _late
+-- include _receipt
 -- include _wake
 
 -- storing: what it takes to store tasks that are not plain, made only where there are some.
@@ -45,17 +49,18 @@ local function storing()
 end
 
 local now_s, now_ns, now_ms = clock(ARGV[1])
-local receipt = redis.pcall('GET', KEYS[4]) -- a key of another type is no receipt, and is written over
-if type(receipt) == 'table' and not string.find(tostring(receipt.err), 'WRONGTYPE', 1, true) then
-  redis.call('GET', KEYS[4]) -- not allowed, which is said: a repeat would store its tasks again
-elseif type(receipt) == 'string' then
-  local call, codes = string.match(receipt, '^(%d+):(.*)$')
-  if call == ARGV[2] then
-    if ARGV[5] == '8' then
-      redis.call('EXPIRE', KEYS[4], ARGV[3])
-    end
-    return codes
+local late = lateness(ARGV[3], now_ms)
+if late then
+  return late
+end
+local before = made_before(KEYS[4], ARGV[2])
+if before then
+  if ARGV[5] == '8' then
+    redis.call('EXPIRE', KEYS[4], 120)
+  else
+    redis.pcall('EXPIRE', KEYS[4], 120) -- a read-only replica refuses it, and still proves that the tasks are stored
   end
+  return before
 end
 local pending = redis.call('LLEN', KEYS[1]) -- a key of another type is refused here, before the first write
 redis.call('LLEN', KEYS[3])
@@ -145,9 +150,11 @@ if room and string.find(codes, 'f', 1, true) then
   local is_stored = string.find(codes, '1', 1, true)
   codes = codes .. ':' .. whole(pending + stored)
   if not is_stored and not string.find(codes, 'u', 1, true) then
-    return named and codes .. named(holders) or codes
+    codes = named and codes .. named(holders) or codes
+    redis.pcall('SET', KEYS[4], ARGV[2] .. ':' .. codes, 'EX', 120) -- a refusal is certain: a duplicate stores nothing
+    return codes
   end
 end
 codes = named and codes .. named(holders) or codes
-redis.call('SET', KEYS[4], ARGV[2] .. ':' .. codes, 'EX', ARGV[3])
+redis.call('SET', KEYS[4], ARGV[2] .. ':' .. codes, 'EX', 120)
 return codes

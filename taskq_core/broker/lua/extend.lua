@@ -8,7 +8,7 @@
   ARGV[3]  int     seconds of the lease
   ARGV[4]  string  prefix of task keys
   ARGV[5]  int     seconds for which they hold their unique locks at least
-  ARGV[6..] string task ids
+  ARGV[6..]        per task: its run, its id
 
   A lapsed lease that nobody took may still be extended by its owner. DEL comes before any other write: Redis accepts
   it also over maxmemory, and with it the writes that follow.
@@ -20,17 +20,16 @@
 -- include _renew
 local now_s, now_ns = clock(ARGV[1])
 local expiry = whole(now_s + tonumber(ARGV[3]))
-local owner = ARGV[2] .. ':' .. expiry
 redis.call('DEL', KEYS[2])
 local codes = {}
-for i = 6, #ARGV do
-  local id = ARGV[i]
+for i = 6, #ARGV, 2 do
+  local owner, id = ARGV[2] .. '.' .. ARGV[i] .. ':', ARGV[i + 1]
   local key = ARGV[4] .. id
   local score = redis.call('ZSCORE', KEYS[1], id)
   local fields = score and redis.pcall('HMGET', key, 'taskq_owner', 'unique_key', 'taskq_unique')
-  if fields and fields[1] == ARGV[2] .. ':' .. score then
+  if fields and fields[1] == owner .. score then
     redis.call('ZADD', KEYS[1], expiry, id)
-    redis.call('HSET', key, 'taskq_owner', owner)
+    redis.call('HSET', key, 'taskq_owner', owner .. expiry)
     if fields[2] and covers(fields[3] or '', 'active') then
       renew(fields[3], fields[2], id, ARGV[5])
     end

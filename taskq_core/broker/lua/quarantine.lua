@@ -7,10 +7,10 @@
   KEYS[4]  zset    quarantine: id by time (Unix s)
   KEYS[5]  hash    where the task is kept
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  string  token of the worker
+  ARGV[2]  string  "<token of the worker>.<run>"
   ARGV[3]  string  task id
 
-  returns  1  set aside   0  not this worker's
+  returns  1  set aside   0  the run is over
 ]]
 -- include _clock
 -- include _place

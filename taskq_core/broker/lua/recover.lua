@@ -29,6 +29,7 @@
            list is bounded: tasks x length <= 2 000 000)
 ]]
 -- include _clock
+-- include _fence
 -- include _date
 -- include _count
 -- include _trim
@@ -68,7 +69,7 @@ for i = 10, math.min(#ARGV, 9 + 7 * budget), 7 do
   local code = '0'
   local is_lost = score and tonumber(score) <= cutoff
   if gone ~= '' then
-    is_lost = score and fields[7] == gone .. ':' .. score
+    is_lost = score and worker_of(fields[7], score) == gone
   end
   if is_lost and score == ARGV[i + 2] and message == ARGV[i + 3] then
     code = '1'

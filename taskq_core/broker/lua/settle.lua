@@ -16,7 +16,8 @@
   ARGV[6]  int     seconds an archived task is kept
   ARGV[7]  int     most archived tasks
   ARGV[8]  int     arguments per task: 1 (all are done, and young) or 7
-  ARGV[9..]        per task: with 1 its id; with 7 outcome, id, message, time, unique lock key ('' none), result or, where
+  ARGV[9]  string  runs of the tasks, "<run>x<tasks>," for each sequence of tasks of one run
+  ARGV[10..]       per task: with 1 its id; with 7 outcome, id, message, time, unique lock key ('' none), result or, where
                    the task is not over, its cursor ('' none), record of the attempt ('' none), a line of JSON
                    outcome  d done: delete                     c complete: keep, time = seconds of retention
                             r retry after a failure, time = ms until then
@@ -24,7 +25,8 @@
                             q requeue at the head
                    followed by '+' where the task is among the youngest active ones (it is looked for from that end)
 
-  The fence: a task is this worker's only while its field taskq_owner is "<token>:<its score in the lease set>".
+  The fence: a run may end its task only while the field taskq_owner is "<token>.<run>:<score in the lease set>". A
+  delayed request of an earlier run of the same id changes nothing.
 
   returns  one character per task:  1  settled   3  settled, and there is something to carry to another queue
            0  not this worker's   2  not looked at, send again (the scan of a long active list is bounded: tasks x length
@@ -45,20 +47,20 @@ if stride == 7 then -- keys of another type are refused here, before the first w
 end
 
 local task_prefix = ARGV[3] .. 't:'
-local total = (#ARGV - 8) / stride
+local total = (#ARGV - 9) / stride
 local looked_at = math.min(total, 1000)
 if looked_at == 0 then
   return ''
 end
-local ids, before = ARGV, 8
+local ids, before = ARGV, 9
 if stride == 7 then
   ids, before = {}, 0
   for position = 1, looked_at do
-    ids[position] = ARGV[3 + position * 7]
+    ids[position] = ARGV[4 + position * 7]
   end
 end
 
-local task_keys, marks, mine = owned(KEYS[2], ARGV[2], task_prefix, ids, before, looked_at)
+local task_keys, marks, mine = owned(KEYS[2], ARGV[2], ARGV[9], task_prefix, ids, before, looked_at)
 local ends, oldest = nil, {}
 if mine == looked_at and mine > 2 then
   ends, oldest = stand_together(KEYS[1], ids, before, mine)
@@ -74,7 +76,7 @@ end
 if not ends then
   looked_at = math.min(looked_at, scannable(KEYS[1]))
   leave_one_by_one(KEYS[1], ids, before, looked_at, task_keys, oldest, function(position)
-    return stride == 1 or #ARGV[2 + position * 7] > 1
+    return stride == 1 or #ARGV[3 + position * 7] > 1
   end)
 end
 
@@ -128,7 +130,7 @@ local gone, nothing = {}, {}
 for position = looked_at, 1, -1 do
   local key = task_keys[position]
   if key then
-    local i, id, fields = 2 + position * 7, ids[before + position], marks[position] or nothing
+    local i, id, fields = 3 + position * 7, ids[before + position], marks[position] or nothing
     local is_first = fields == nothing -- attempts are noted in a field that a task has not at first
     codes[position] = '1'
     gone[#gone + 1] = id

@@ -3,9 +3,10 @@
   their place. One script for what most turns of a worker are: it costs Redis less than a settle and a dequeue.
 
   KEYS     as those of dequeue
-  ARGV[1..11]      as those of dequeue; a number of a call that was made already is refused
-  ARGV[12] int     seconds a daily counter is kept
-  ARGV[13..]       ids of the tasks that are done, at most 200
+  ARGV[1..12]      as those of dequeue; a number of a call that was made already is refused
+  ARGV[13] int     seconds a daily counter is kept
+  ARGV[14] string  runs of the tasks, as in settle
+  ARGV[15..]       ids of the tasks that are done, at most 200
 
   Either all of them are settled, or nothing is done: where one is not this worker's, is waited for, belongs to a workflow
   or holds a place of a limit, or where they would have to be looked for in a long list. Then settle and dequeue are for it.
@@ -13,23 +14,29 @@
   returns  as dequeue; nil where nothing is done
 ]]
 -- include _clock
+-- include _late
 -- include _date
 -- include _count
 -- include _ends
+local now_s, now_ns, now_ms = clock(ARGV[1])
+local late = lateness(ARGV[12], now_ms)
+if late then
+  return late
+end
 local last = redis.pcall('GET', KEYS[6]) -- a key of another type is no record, and is written over
 local number = type(last) == 'string' and tonumber(string.match(last, '^%d+'))
 if number and number >= tonumber(ARGV[3]) then
   return false
 end
-local size = #ARGV - 12
-local task_keys, marks, mine = owned(KEYS[3], ARGV[2], ARGV[7], ARGV, 12, size)
+local size = #ARGV - 14
+local task_keys, marks, mine = owned(KEYS[3], ARGV[2], ARGV[14], ARGV[7], ARGV, 14, size)
 if mine < size or next(marks) then
   return false
 end
-local ends, oldest = stand_together(KEYS[2], ARGV, 12, size)
+local ends, oldest = stand_together(KEYS[2], ARGV, 14, size)
 if not ends then
   local is_named = {}
-  for position = 13, #ARGV do
+  for position = 15, #ARGV do
     if is_named[ARGV[position]] then
       return false
     end
@@ -41,15 +48,14 @@ if not ends then
 end
 local pending, tokens = redis.call('LLEN', KEYS[1]), redis.call('LLEN', KEYS[5]) -- keys of another type are refused here
 
-local now_s, now_ns, now_ms = clock(ARGV[1])
 if ends then
   leave_together(KEYS[2], ends, size)
 else
-  leave_one_by_one(KEYS[2], ARGV, 12, size, task_keys, oldest, function()
+  leave_one_by_one(KEYS[2], ARGV, 14, size, task_keys, oldest, function()
     return true
   end)
 end
-delete_done(KEYS[3], string.sub(ARGV[7], 1, -3), task_keys, ARGV, 12, size, now_s, tonumber(ARGV[12]))
+delete_done(KEYS[3], string.sub(ARGV[7], 1, -3), task_keys, ARGV, 14, size, now_s, tonumber(ARGV[13]))
 
 local expiry = whole(now_s + tonumber(ARGV[6]))
 local reply = { now_ns, expiry, 0, '' }

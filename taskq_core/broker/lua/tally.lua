@@ -5,7 +5,7 @@
   KEYS[2]  string  number of the last call of this worker
   KEYS[3]  any     a key that never exists
   KEYS[4]  hash    totals since ever: the hour of the last run, a bar, numbers as text, by task type
-  ARGV[1]  int     number of this call; a repeat adds nothing
+  ARGV[1]  int     number of this call; a repeat, and a call that arrives after a later one, adds nothing
   ARGV[2]  int     seconds the number is kept
   ARGV[3]  int     seconds the tally is kept
   ARGV[4]  int     seconds the totals are kept
@@ -26,7 +26,7 @@ end
 if is_other(KEYS[1]) or is_other(KEYS[4]) then
   return -1
 end
-if redis.call('GET', KEYS[2]) == ARGV[1] then
+if tonumber(redis.call('GET', KEYS[2]) or 0) >= tonumber(ARGV[1]) then
   return 0
 end
 redis.call('DEL', KEYS[3])

@@ -32,17 +32,15 @@
 -- include _clock
 -- include _marks
 -- include _place
+-- include _receipt
 -- include _limits
 -- include _unique
 -- include _store
 -- include _wake
 local now_s, now_ns, now_ms = clock(ARGV[1])
-local receipt = redis.pcall('GET', KEYS[4]) -- a key of another type is no receipt, and is written over
-if type(receipt) == 'string' then
-  local call, codes = string.match(receipt, '^(%d+):(.*)$')
-  if call == ARGV[2] then
-    return { now_ns, codes }
-  end
+local before = made_before(KEYS[4], ARGV[2])
+if before then
+  return type(before) == 'table' and before or { now_ns, before }
 end
 redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
 redis.call('ZCARD', KEYS[2])

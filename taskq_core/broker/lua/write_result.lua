@@ -3,11 +3,11 @@
 
   KEYS[1]  hash    the task
   KEYS[2]  zset    leases: id by expiry (Unix s)
-  ARGV[1]  string  token of the worker
+  ARGV[1]  string  "<token of the worker>.<run>"
   ARGV[2]  string  task id
   ARGV[3]  bytes   result
 
-  returns  1  stored   0  not this worker's
+  returns  1  stored   0  the run is over
 ]]
 local score = redis.call('ZSCORE', KEYS[2], ARGV[2])
 if not score or redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[1] .. ':' .. score then

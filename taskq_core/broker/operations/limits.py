@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from taskq_core.broker.operations.operation import Argument, Operation, boolean, integer, text, time_argument
+from taskq_core.broker.operations.operation import Argument, Operation, boolean, integer, run_owner, text, time_argument
 from taskq_core.broker.scripts import load
 from taskq_core.wire import QueueKeys
 
@@ -23,9 +23,11 @@ class ClaimCode(StrEnum):
     NOT_OWNED = "0"
 
 
-def claim(queue: QueueKeys, task_id: str, limit: str, *, owner: str, now_ns: int | None = None) -> Operation[ClaimCode]:
+def claim(
+    queue: QueueKeys, task_id: str, limit: str, *, owner: str, run: int, now_ns: int | None = None
+) -> Operation[ClaimCode]:
     """Ask for the permit of a task that `owner` has taken; without one it waits from now on."""
-    args = (time_argument(now_ns), owner, queue.prefix, task_id, limit)
+    args = (time_argument(now_ns), run_owner(owner, run), queue.prefix, task_id, limit)
     keys = (queue.active, queue.lease, queue.task(task_id))
     return Operation("claim", load("claim"), keys, args, lambda reply: ClaimCode(str(int(reply))))
 

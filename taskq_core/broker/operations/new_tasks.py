@@ -7,7 +7,6 @@ from itertools import repeat
 from typing import Any, TypeVar
 
 from taskq_core.broker.operations.operation import (
-    RECEIPT_KEPT_S,
     Argument,
     Confirmation,
     Operation,
@@ -202,7 +201,17 @@ def _operation(
 ) -> Operation[T]:
     confirm = tasks[0].confirm if tasks else None
     receipts = () if confirm is None else _receipts(queue, tasks)
-    return Operation("enqueue", load("enqueue"), keys, args, read, tasks=tasks, confirm=confirm, receipts=receipts)
+    return Operation(
+        "enqueue",
+        load("enqueue"),
+        keys,
+        args,
+        read,
+        tasks=tasks,
+        confirm=confirm,
+        receipts=receipts,
+        deadline_at=None if args[0] else 2,
+    )
 
 
 def _receipts(queue: QueueKeys, tasks: Sequence[NewTask]) -> tuple[str, ...]:
@@ -215,7 +224,7 @@ def _words(
     """Return the keys and arguments of the next call of a lane."""
     lane.call += 1
     keys: tuple[str, ...] = (queue.pending, queue.scheduled, queue.wake, queue.receipt(lane.token))
-    args: list[Argument] = [time_argument(now_ns), lane.call, RECEIPT_KEPT_S, queue.prefix]
+    args: list[Argument] = [time_argument(now_ns), lane.call, "", queue.prefix]
     if tasks and tasks[0].confirm is not None:
         keys += (queue.groups, *_receipts(queue, tasks))
         args.append(8)

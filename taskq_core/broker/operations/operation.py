@@ -16,7 +16,10 @@ STATISTICS_KEPT_S = 7_776_000
 ARCHIVE = ArchiveLimits()
 """How much of the archive is kept where nobody says otherwise: 10 000 tasks and 90 days, as upstream."""
 RECEIPT_KEPT_S = 120
-"""Seconds an enqueue's receipt is kept: longer than any caller repeats it."""
+"""Seconds a receipt is kept, by which a script recognizes the repeat of a call."""
+REQUEST_LIFETIME_S = 60
+"""Seconds after which a script refuses a request that has a deadline. The records by which scripts recognize a repeat
+live twice as long (enqueue.lua, dequeue.lua), so no request arrives after the record of its repeat has expired."""
 BATCH_MAX = 200
 """Most tasks one script call handles."""
 BATCH_BYTES = 1 << 20
@@ -51,6 +54,8 @@ class Operation(Generic[T]):
         tasks: The new tasks of an enqueue, for whoever watches what is sent.
         confirm: Who must have the new tasks before it counts as done. It must write, also when it is repeated.
         receipts: Per new task a key that is deleted once the task is confirmed.
+        deadline_at: Index in `args` of the request's deadline, which the runner sets before each attempt; None for an
+            operation without one. The script refuses a request that arrives later.
     """
 
     name: str
@@ -63,6 +68,13 @@ class Operation(Generic[T]):
     tasks: Sequence[Any] = ()
     confirm: Confirmation | None = None
     receipts: tuple[str, ...] = ()
+    deadline_at: int | None = None
+
+    def set_deadline(self, deadline_ms: int) -> None:
+        """Set until when the script accepts the request, in Unix milliseconds by Redis's clock."""
+        assert self.deadline_at is not None
+        assert isinstance(self.args, list)
+        self.args[self.deadline_at] = deadline_ms
 
     def command(self, *more_keys: str) -> tuple[Argument, ...]:
         """The words to send; a script declares further keys as well."""
@@ -86,13 +98,26 @@ def text(reply: Any) -> str:
     return reply.decode() if isinstance(reply, bytes) else str(reply)
 
 
-def owner_of(fence: bytes, expiry: bytes) -> str:
-    """Return the token of the worker that a fence names; "" if it is of another lease than the one that ends so.
+def run_owner(owner: str, run: int) -> str:
+    """Return how a fence names one run of a worker: "<token of the worker>.<run>"."""
+    return f"{owner}.{run}"
 
-    Go's workers write no fence and leave that of an earlier run.
+
+def owner_of(fence: bytes, expiry: bytes) -> str:
+    """Return the token of the worker that a fence names, "" if the fence belongs to another lease.
+
+    Go's workers write no fence and leave the one of an earlier run. Releases before 0.2 write no run.
     """
-    owner, _, ends = fence.partition(b":")
-    return owner.decode("utf-8", "replace") if ends and ends == expiry else ""
+    owner, _, ends = fence.rpartition(b":")
+    if not ends or ends != expiry:
+        return ""
+    token, _, run = owner.rpartition(b".")
+    return (token if token and run.isdigit() else owner).decode("utf-8", "replace")
+
+
+def time_ms(reply: Any) -> int:
+    """Read the answer to the command TIME as Unix milliseconds."""
+    return int(reply[0]) * 1000 + int(reply[1]) // 1000
 
 
 def integer(reply: Any) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from enum import StrEnum
 
-from taskq_core.broker.operations.new_tasks import NewTask, read_codes
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane, read_codes
 from taskq_core.broker.operations.operation import Argument, Operation, boolean, integer, time_argument
 from taskq_core.broker.scripts import load
 from taskq_core.wire import QueueKeys
@@ -28,6 +28,7 @@ class DeliveryCode(StrEnum):
 def deliver(
     queue: QueueKeys,
     rows: Sequence[tuple[str, NewTask]],
+    lane: ReceiptLane,
     *,
     claim_ends_ms: int,
     max_pending: int | None = None,
@@ -35,13 +36,14 @@ def deliver(
 ) -> Operation[str]:
     """Store tasks of one queue, given with the receipts of their rows; at most `BATCH_MAX` of about `BATCH_BYTES`.
 
-    All have the same `confirm`. Nothing is stored once Redis's clock has come to `claim_ends_ms` (Unix ms), and none as
-    pending that would be beyond `max_pending`. Reads as one `DeliveryCode` character per row. Refused whole when Redis
-    is over its memory limit.
+    All have the same `confirm`. Nothing is stored once Redis's clock has reached `claim_ends_ms` (Unix ms, less than 120
+    seconds ahead), and no task as pending beyond `max_pending`. Reads as one `DeliveryCode` character per row. Refused
+    whole when Redis is over its memory limit.
     """
-    keys = (queue.pending, queue.scheduled, queue.wake, queue.delivered, queue.groups)
+    keys = (queue.pending, queue.scheduled, queue.wake, queue.delivered, queue.groups, queue.receipt(lane.token))
+    lane.call += 1
     args: list[Argument] = [time_argument(now_ns), claim_ends_ms, DELIVERED_KEPT_S, queue.prefix]
-    args.append("" if max_pending is None else max_pending)
+    args += ("" if max_pending is None else max_pending, lane.call)
     for receipt, task in rows:
         args += (receipt, *task.arguments())
     tasks = [task for _, task in rows]

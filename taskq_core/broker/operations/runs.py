@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import groupby
 from typing import Any
 
 from taskq_core.broker.operations.operation import (
@@ -13,6 +14,7 @@ from taskq_core.broker.operations.operation import (
     Operation,
     boolean,
     housekeeping,
+    run_owner,
     text,
     time_argument,
 )
@@ -38,6 +40,15 @@ class Dequeued:
     dropped: int
     tasks: list[tuple[str, bytes]]
     waits_s: list[float | None] = field(default_factory=list)
+
+
+TaskRun = tuple[str, int]
+"""Id of a task, and the number of one of its runs: the call of the dequeue that started it."""
+
+
+def _runs_argument(runs: Sequence[int]) -> str:
+    """Return the runs of several tasks as a script reads them: "<run>x<tasks>," for each sequence of equal runs."""
+    return "".join([f"{run}x{len(list(same))}," for run, same in groupby(runs)])
 
 
 def _read_dequeued(reply: Any) -> Dequeued:
@@ -71,12 +82,13 @@ def dequeue(
     twice the lease), or give them up where they are held until the start. None is taken while `max_active` tasks of the
     queue are active, whoever runs them.
 
-    The same `call` number again on the same `lane` of the worker returns the tasks it handed out before. Numbers grow:
-    a call that comes after one with a larger number takes nothing. A `limit` of 0 calls off the call of this number: it
-    returns what that has handed out, and should it come later it takes nothing.
+    `call` is the number of the runs that this call starts; no other call of the worker has it. The same number again on
+    the same `lane` returns the tasks it handed out before. Numbers grow: a call that arrives after one with a larger
+    number takes nothing. A `limit` of 0 calls off the call of this number: it returns what that has handed out, and if
+    it arrives later it takes nothing.
     """
     keys = (queue.pending, queue.active, queue.lease, queue.paused, queue.wake, queue.call(owner + lane), queue.limits)
-    args = (
+    args: list[Argument] = [
         time_argument(now_ns),
         owner,
         call,
@@ -88,11 +100,13 @@ def dequeue(
         int(tell_waits),
         2 * lease_s if lock_s is None else lock_s,
         "" if max_active is None else max_active,
-    )
-    return Operation("dequeue", load("dequeue"), keys, args, _read_dequeued)
+        "",
+    ]
+    deadline_at = len(args) - 1 if now_ns is None else None
+    return Operation("dequeue", load("dequeue"), keys, args, _read_dequeued, deadline_at=deadline_at)
 
 
-def settle_and_dequeue(done: Sequence[str], asked: Operation[Dequeued]) -> Operation[Dequeued | None]:
+def settle_and_dequeue(done: Sequence[TaskRun], asked: Operation[Dequeued]) -> Operation[Dequeued | None]:
     """End runs that succeeded with nothing to keep and no lock, at most 200, and take others in their place.
 
     It is one script for both of what `settle_done` and the dequeue `asked`, of the same worker and queue, would do. It
@@ -103,9 +117,10 @@ def settle_and_dequeue(done: Sequence[str], asked: Operation[Dequeued]) -> Opera
         "settle_and_dequeue",
         load("settle_and_dequeue"),
         asked.keys,
-        (*asked.args, STATISTICS_KEPT_S, *done),
+        [*asked.args, STATISTICS_KEPT_S, _runs_argument([run for _, run in done]), *[task_id for task_id, _ in done]],
         lambda reply: None if reply is None else _read_dequeued(reply),
         repeatable=False,
+        deadline_at=asked.deadline_at,
     )
 
 
@@ -137,6 +152,7 @@ class Settlement:
     Attributes:
         task_id: Id of the task.
         outcome: How it ended.
+        run: Number of the run: the call of the dequeue that started it.
         message: TaskMessage bytes to store (complete, retry, archive).
         seconds: Retention for COMPLETE.
         delay_ms: Milliseconds until the next attempt for RETRY and RETRY_UNCOUNTED.
@@ -151,6 +167,7 @@ class Settlement:
 
     task_id: str
     outcome: Outcome
+    run: int
     message: bytes = b""
     seconds: int = 0
     delay_ms: int = 0
@@ -181,10 +198,11 @@ def settle(
     A repeat after a lost reply answers NOT_OWNED for what the first call settled.
     """
     args: list[Argument] = [time_argument(now_ns), owner, *housekeeping(queue, archive)]
+    runs = _runs_argument([each.run for each in settlements])
     if all(each.outcome is Outcome.DONE and each.is_young and not each.unique_key for each in settlements):
-        args += (1, *[each.task_id for each in settlements])
+        args += (1, runs, *[each.task_id for each in settlements])
     else:
-        args.append(7)
+        args += (7, runs)
         for each in settlements:
             args += (
                 ("b" if each.is_told else each.outcome.value) + ("+" if each.is_young else ""),
@@ -198,10 +216,11 @@ def settle(
     return Operation("settle", load("settle"), _settle_keys(queue), args, text)
 
 
-def settle_done(queue: QueueKeys, task_ids: Sequence[str], *, owner: str, now_ns: int | None = None) -> Operation[str]:
+def settle_done(queue: QueueKeys, done: Sequence[TaskRun], *, owner: str, now_ns: int | None = None) -> Operation[str]:
     """End runs that succeeded lately with nothing to keep and no lock. Reads as `settle`."""
     args: list[Argument] = [time_argument(now_ns), owner, *housekeeping(queue, ARCHIVE), 1]  # nothing is archived
-    args += task_ids
+    args.append(_runs_argument([run for _, run in done]))
+    args += [task_id for task_id, _ in done]
     return Operation("settle", load("settle"), _settle_keys(queue), args, text)
 
 
@@ -223,7 +242,7 @@ def _read_extended(reply: Any) -> Extended:
 
 def extend_leases(
     queue: QueueKeys,
-    task_ids: Sequence[str],
+    tasks: Sequence[TaskRun],
     *,
     owner: str,
     lease_s: int,
@@ -235,19 +254,21 @@ def extend_leases(
     None: twice the lease.
     """
     held_s = 2 * lease_s if lock_s is None else lock_s
-    args: tuple[Argument, ...] = (time_argument(now_ns), owner, lease_s, queue.task_prefix, held_s, *task_ids)
+    args: list[Argument] = [time_argument(now_ns), owner, lease_s, queue.task_prefix, held_s]
+    for task_id, run in tasks:
+        args += (run, task_id)
     return Operation("extend_leases", load("extend"), (queue.lease, queue.absent), args, _read_extended)
 
 
-def write_result(queue: QueueKeys, task_id: str, result: bytes, *, owner: str) -> Operation[bool]:
-    """Store the result of a running task. Reads as False when the task is not this worker's any more."""
+def write_result(queue: QueueKeys, task_id: str, result: bytes, *, owner: str, run: int) -> Operation[bool]:
+    """Store the result of a running task. Reads as False when this run is over."""
     keys = (queue.task(task_id), queue.lease)
-    return Operation("write_result", load("write_result"), keys, (owner, task_id, result), boolean)
+    return Operation("write_result", load("write_result"), keys, (run_owner(owner, run), task_id, result), boolean)
 
 
-def note(queue: QueueKeys, task_id: str, fields: Mapping[str, bytes], *, owner: str) -> Operation[bool]:
-    """Store what a running task notes of itself, by field. Reads as False when the task is another worker's."""
-    words: list[Argument] = [owner, task_id, queue.done]
+def note(queue: QueueKeys, task_id: str, fields: Mapping[str, bytes], *, owner: str, run: int) -> Operation[bool]:
+    """Store the progress and the cursor of a running task, by field. Reads as False when this run is over."""
+    words: list[Argument] = [run_owner(owner, run), task_id, queue.done]
     for name, value in fields.items():
         words += (name, value)
     return Operation("note", load("note"), (queue.task(task_id), queue.lease), words, boolean)
@@ -259,7 +280,8 @@ def read_cursor(queue: QueueKeys, task_id: str) -> Operation[bytes]:
     return Operation("read_cursor", None, (key,), ("HGET", key, CURSOR_FIELD), lambda reply: bytes(reply or b""))
 
 
-def quarantine(queue: QueueKeys, task_id: str, *, owner: str, now_ns: int | None = None) -> Operation[bool]:
+def quarantine(queue: QueueKeys, task_id: str, *, owner: str, run: int, now_ns: int | None = None) -> Operation[bool]:
     """Set an active task with an unreadable message aside, its bytes kept."""
     keys = (queue.active, queue.lease, queue.task(task_id), queue.quarantine, queue.quarantined(task_id))
-    return Operation("quarantine", load("quarantine"), keys, (time_argument(now_ns), owner, task_id), boolean)
+    args = (time_argument(now_ns), run_owner(owner, run), task_id)
+    return Operation("quarantine", load("quarantine"), keys, args, boolean)

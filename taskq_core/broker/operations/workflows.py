@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from taskq_core.broker.operations.new_tasks import ReceiptLane
 from taskq_core.broker.operations.operation import Argument, Confirmation, Operation, boolean, integer, time_argument
 from taskq_core.broker.operations.outbox import DELIVERED_KEPT_S, DeliveryCode
 from taskq_core.broker.scripts import load
@@ -46,11 +47,14 @@ def create_workflow(
     Reads as False if its first parts are gone.
     """
     begin = "" if roots is None else _begin(roots)
-    args: list[Argument] = [time_argument(now_ns), queue.own_prefix, workflow_id, BUILDING_S, begin, "", "", ""]
+    args: list[Argument] = [time_argument(now_ns), queue.own_prefix, workflow_id, BUILDING_S, begin, "", "", "", ""]
     for entry in entries:
         args += entry
     keys = (queue.workflow(workflow_id), queue.workflows_running, *step_keys(queue), queue.delivered)
-    return Operation("create_workflow", load("flow_create"), keys, args, boolean, confirm=confirm)
+    deadline_at = None if args[0] else 6
+    return Operation(
+        "create_workflow", load("flow_create"), keys, args, boolean, confirm=confirm, deadline_at=deadline_at
+    )
 
 
 def _begin(roots: Sequence[int]) -> str:
@@ -80,6 +84,7 @@ def deliver_workflow(
     receipt: str,
     workflow_id: str,
     packed: bytes,
+    lane: ReceiptLane,
     *,
     claim_ends_ms: int,
     confirm: Confirmation | None = None,
@@ -91,10 +96,12 @@ def deliver_workflow(
     """
     part = msgspec.msgpack.decode(packed, type=WorkflowPart)
     args: list[Argument] = [time_argument(now_ns), queue.own_prefix, workflow_id, DELIVERED_KEPT_S, _begin(part.roots)]
-    args += (receipt, claim_ends_ms, part.count)
+    lane.call += 1
+    args += (receipt, claim_ends_ms, part.count, lane.call)
     for entry in part.entries:
         args += entry
     keys = (queue.workflow(workflow_id), queue.workflows_running, *step_keys(queue), queue.delivered)
+    keys += (queue.receipt(lane.token),)
     return Operation(
         "deliver_workflow", load("flow_create"), keys, args, lambda reply: _DELIVERED[int(reply)], confirm=confirm
     )

@@ -182,7 +182,7 @@ class TestLostReplies:
         for operation in (  # so that the server knows the scripts, and each reply lost is that of the script
             ops.enqueue(other, [NewTask("a", b"m")], ReceiptLane("t")),
             ops.dequeue(other, owner="w1", call=1, limit=9, lease_s=30),
-            ops.settle(other, [Settlement("a", Outcome.DONE)], owner="w1"),
+            ops.settle(other, [Settlement("a", Outcome.DONE, run=1)], owner="w1"),
         ):
             await runner.run(operation)
         relay.drop_replies(2)
@@ -191,7 +191,7 @@ class TestLostReplies:
         relay.drop_replies(2)
         taken = await runner.run(ops.dequeue(QUEUE, owner="w1", call=1, limit=9, lease_s=30), patience_s=30)
         relay.drop_replies(1)
-        code = await runner.run(ops.settle(QUEUE, [Settlement("a", Outcome.DONE)], owner="w1"), patience_s=30)
+        code = await runner.run(ops.settle(QUEUE, [Settlement("a", Outcome.DONE, run=1)], owner="w1"), patience_s=30)
         await runner.aclose()
 
         assert [task_id for task_id, _ in taken.tasks] == ["a"]

@@ -207,8 +207,8 @@ class TestMovingSlot:
         scripts: list[Operation[Any]] = [
             ops.enqueue(QUEUE, [NewTask("new", b"m")], ReceiptLane("u")),
             ops.dequeue(QUEUE, owner="w", call=2, limit=9, lease_s=30),
-            ops.settle(QUEUE, [Settlement("0", Outcome.DONE)], owner="w"),
-            ops.extend_leases(QUEUE, ["0"], owner="w", lease_s=30),
+            ops.settle(QUEUE, [Settlement("0", Outcome.DONE, run=1)], owner="w"),
+            ops.extend_leases(QUEUE, [("0", 1)], owner="w", lease_s=30),
             ops.forward(QUEUE, owner="w", leader_ms=1000),
             ops.count_tasks(QUEUE),
         ]
@@ -223,7 +223,7 @@ class TestMovingSlot:
 
         counts = await runner.run(ops.count_tasks(QUEUE))
         assert (counts.sizes[TaskState.PENDING], counts.sizes[TaskState.ACTIVE]) == (10, 10)
-        assert await runner.run(ops.settle(QUEUE, [Settlement("0", Outcome.DONE)], owner="w")) == "1"
+        assert await runner.run(ops.settle(QUEUE, [Settlement("0", Outcome.DONE, run=1)], owner="w")) == "1"
 
     async def test_it_is_refused_also_where_all_the_keys_it_declares_are_there(
         self, nodes: list[RedisServer], runner: Either

@@ -195,7 +195,7 @@ class TestLostReplies:
         for operation in (  # so that the server knows the scripts, and each reply lost is that of the script
             ops.enqueue(other, [NewTask("a", b"m")], ReceiptLane("t")),
             ops.dequeue(other, owner="w1", call=1, limit=9, lease_s=30),
-            ops.settle(other, [Settlement("a", Outcome.DONE)], owner="w1"),
+            ops.settle(other, [Settlement("a", Outcome.DONE, run=1)], owner="w1"),
         ):
             runner.run(operation)
         relay.drop_replies(2)
@@ -204,7 +204,7 @@ class TestLostReplies:
         relay.drop_replies(2)
         taken = runner.run(ops.dequeue(QUEUE, owner="w1", call=1, limit=9, lease_s=30), patience_s=30)
         relay.drop_replies(1)
-        code = runner.run(ops.settle(QUEUE, [Settlement("a", Outcome.DONE)], owner="w1"), patience_s=30)
+        code = runner.run(ops.settle(QUEUE, [Settlement("a", Outcome.DONE, run=1)], owner="w1"), patience_s=30)
         runner.close()
 
         assert [task_id for task_id, _ in taken.tasks] == ["a"]
