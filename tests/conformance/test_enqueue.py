@@ -12,7 +12,7 @@ import pytest
 from taskq_core import ConfigurationError, TaskQ
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane
-from taskq_core.errors import BrokerReplyError
+from taskq_core.errors import BrokerReplyError, BrokerUnavailableError
 from taskq_core.ids import new_token
 from taskq_core.wire import Keys, TaskState, parse_duration
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
@@ -98,6 +98,32 @@ class TestReceipts:
             assert broker.run(ops.enqueue(broker.queue, [NewTask(name, b"m")], ReceiptLane(token))) == "1"
 
         assert broker.pending() == ["a", "b"]
+
+    def test_a_call_that_arrives_after_a_later_one_is_refused(self, broker: Broker) -> None:
+        """The network held it until its repeat was answered, its task had run, and its caller made another call."""
+        lane = ReceiptLane("t")
+        held = ops.enqueue(broker.queue, [NewTask("a", b"m")], lane, now_ns=NOW_NS)
+        broker.run(held)
+        broker.dequeue()
+        broker.settle(Outcome.DONE, "a")
+        broker.run(ops.enqueue(broker.queue, [NewTask("b", b"m")], lane, now_ns=NOW_NS))
+        before = broker.dump()
+
+        with pytest.raises(BrokerReplyError, match="call 1 came after call 2"):
+            broker.run(held)
+
+        assert broker.dump() == before
+
+    @pytest.mark.parametrize("left_ms", [-1, 110_001])
+    def test_a_call_after_its_deadline_is_refused(self, broker: Broker, left_ms: int) -> None:
+        """And so is one whose deadline is further away than a client sets it: its idea of the time is wrong."""
+        held = ops.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptLane("t"), now_ns=NOW_NS)
+        held.args = [*held.args[:2], NOW_NS // 1_000_000 + left_ms, *held.args[3:]]
+
+        with pytest.raises(BrokerUnavailableError, match="deadline by its clock has passed"):
+            broker.run(held)
+
+        assert broker.dump() == {}
 
     def test_a_receipt_expires(self, broker: Broker) -> None:
         broker.run(ops.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptLane("t")))

@@ -36,9 +36,9 @@ def deliver(
 ) -> Operation[str]:
     """Store tasks of one queue, given with the receipts of their rows; at most `BATCH_MAX` of about `BATCH_BYTES`.
 
-    All have the same `confirm`. Nothing is stored once Redis's clock has reached `claim_ends_ms` (Unix ms, less than 120
-    seconds ahead), and no task as pending beyond `max_pending`. Reads as one `DeliveryCode` character per row. Refused
-    whole when Redis is over its memory limit.
+    All have the same `confirm`. Nothing is stored once Redis's clock has reached `claim_ends_ms` (Unix ms, at most 110
+    s ahead), and no task as pending beyond `max_pending`. Reads as one `DeliveryCode` character per row. Refused whole
+    when Redis is over its memory limit.
     """
     keys = (queue.pending, queue.scheduled, queue.wake, queue.delivered, queue.groups, queue.receipt(lane.token))
     lane.call += 1

@@ -425,6 +425,15 @@ class TestConnections:
             time.sleep(0.01)  # between two looks at a server that notices closed connections
 
 
+async def test_a_wrong_idea_of_the_servers_clock_is_corrected(runner: AsyncRunner) -> None:
+    """As after a jump of the clock: the script refuses the deadline, and the runner sends the request again."""
+    lane = ReceiptLane("lane")
+    for number, wrong_s in enumerate((-3600, 3600)):
+        runner.endpoint.learn_time(int(time.time() + wrong_s) * 1000, time.monotonic())
+
+        assert await runner.run(ops.enqueue(QUEUE, [NewTask(f"a-{number}", b"m")], lane)) == "1"
+
+
 class TestPausedServer:
     @pytest.mark.parametrize("is_warm", [True, False], ids=["connected", "connecting"])
     async def test_the_call_ends_in_time_and_the_next_is_right(self, is_warm: bool) -> None:

@@ -269,6 +269,18 @@ class TestLostReplies:
         assert redis_server.client.llen(QUEUE.pending) == 1
 
 
+def test_a_wrong_idea_of_the_servers_clock_is_corrected(runner: SyncRunner) -> None:
+    """As after a jump of the clock: the script refuses the deadline, and the runner sends the request again."""
+    lane = ReceiptLane("lane")
+    for number, wrong_s in enumerate((-3600, 3600)):
+        runner.endpoint.learn_time(int(time.time() + wrong_s) * 1000, time.monotonic())
+
+        assert runner.run(ops.enqueue(QUEUE, [NewTask(f"run-{number}", b"m")], lane)) == "1"
+
+        runner.endpoint.learn_time(int(time.time() + wrong_s) * 1000, time.monotonic())
+        assert runner.begin(ops.enqueue(QUEUE, [NewTask(f"begin-{number}", b"m")], lane)).finish() == "1"
+
+
 class TestBegin:
     def test_several_on_their_way(self, runner: SyncRunner) -> None:
         lanes = [ReceiptLane(f"t{number}") for number in range(3)]
