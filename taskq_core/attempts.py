@@ -99,7 +99,7 @@ def traceback_text(error: BaseException) -> str:
     """Return the traceback of an exception, with its causes, without the worker's own frames above the function."""
     try:
         text = _format(error, users_frames(error.__traceback__))
-    except Exception:  # what the exception is, or holds, must not cost the outcome of the task
+    except BaseException:  # a broken exception must not lose the outcome of the task
         text = f"{class_path(error)} (its traceback cannot be written)\n"
     data = text.encode("utf-8", "surrogatepass")
     if len(data) <= LONGEST:

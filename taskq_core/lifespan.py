@@ -13,6 +13,7 @@ from contextlib import contextmanager as make_plain
 from typing import Any, TypeVar
 
 from taskq_core.errors import ConfigurationError, TaskDefinitionError
+from taskq_core.user_code import abandon, contained, unlisted
 
 LifespanFunction = Callable[[], Any]
 """Yields once, or returns a context manager; plain or asynchronous."""
@@ -68,12 +69,12 @@ class Lifespan:
             return True
         loop = asyncio.get_running_loop()
         self._opened = loop.create_future()
-        self._task = loop.create_task(self._live(), name="taskq lifespan")
+        self._task = unlisted(loop.create_task(contained(self._live), name="taskq lifespan"))
         told = loop.create_task(stopping.wait())
         try:
             await asyncio.wait((self._task, self._opened, told), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            self._task.cancel()
+            abandon(self._task)
             raise
         finally:
             told.cancel()
@@ -121,7 +122,7 @@ class Lifespan:
 
     async def _cancel(self, task: asyncio.Task[None]) -> None:
         """Cancel it; one that goes on all the same is left behind rather than waited for."""
-        task.cancel()
+        abandon(task)
         await asyncio.wait((task,), timeout=CANCELLED_S)
         if not task.done():
             raise TimeoutError(f"it has not ended {CANCELLED_S:g} s after it was cancelled")

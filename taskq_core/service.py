@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 from taskq_core.errors import BrokerError
+from taskq_core.user_code import is_cancelled
 
 logger = logging.getLogger("taskq.worker")
 
@@ -40,17 +41,6 @@ async def serve(name: str, work: Callable[[], Awaitable[float]], *, goes_on: Cal
         if is_cancelled():  # and what `work` awaited swallowed it, as `asyncio.wait_for` does on Python 3.11
             raise asyncio.CancelledError
         await asyncio.sleep(pause_s)
-
-
-def is_cancelled() -> bool:
-    """Whether the running asyncio task was told to end. If not, a `CancelledError` is what somebody's code raised."""
-    return cancellations() > 0
-
-
-def cancellations() -> int:
-    """How often the running asyncio task was told to end: more than before means that it is to, whatever was raised."""
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
 
 
 def _backoff(failures: int) -> float:

@@ -10,11 +10,12 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
 from taskq_core.functions import is_coroutine_function
-from taskq_core.service import is_cancelled
+from taskq_core.user_code import as_exception, contained
 
 
 class HangError(TimeoutError):
@@ -52,21 +53,18 @@ class Caller:
         """
         try:
             async with asyncio.timeout(timeout_s) as limit:
-                if is_coroutine_function(function):
-                    found = function(*arguments)
-                else:
-                    found = await self._in_thread(function, arguments)
-                return await found if inspect.isawaitable(found) else found
+                return await contained(partial(self._call, function, arguments))
         except TimeoutError:
             if limit.expired():
                 raise HangError(f"{self._name} did not end within {timeout_s:g} s") from None
             raise
-        except Exception:
-            raise
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and is_cancelled():
-                raise
-            raise _wrapped(error) from error
+
+    async def _call(self, function: Callable[..., Any], arguments: tuple[object, ...]) -> Any:
+        if is_coroutine_function(function):
+            found = function(*arguments)
+        else:
+            found = await self._in_thread(function, arguments)
+        return await found if inspect.isawaitable(found) else found
 
     async def _in_thread(self, function: Callable[..., Any], arguments: tuple[object, ...]) -> Any:
         if self._abandoned >= self._size:
@@ -131,10 +129,7 @@ class _Job:
         try:
             result = self._context.run(self._function, *self._arguments)
         except BaseException as error:
-            failure = error
-            if not isinstance(error, Exception) or isinstance(error, StopIteration):  # no future takes that one
-                failure = _wrapped(error)
-                failure.__cause__ = error
+            failure = as_exception(error)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._caller.ended, self, result, failure)
 
@@ -143,7 +138,3 @@ def _work(jobs: "SimpleQueue[_Job | None]") -> None:
     while (job := jobs.get()) is not None:
         job.run()
         del job  # a thread that waits keeps nothing of its last call alive
-
-
-def _wrapped(error: BaseException) -> RuntimeError:
-    return RuntimeError(f"it raised {type(error).__name__}")

@@ -12,6 +12,7 @@ from typing import Any
 
 from taskq_core.attempts import traceback_text
 from taskq_core.errors import Discard, Retry, SkipRetry, Snooze
+from taskq_core.user_code import readable, text_of
 
 _DEEPEST = 3
 """Causes of causes, and groups in groups, that are told."""
@@ -21,7 +22,7 @@ _MEMBERS_MOST = 10
 
 def encode_failure(error: BaseException) -> bytes:
     """Return an exception as JSON."""
-    return json.dumps(_facts(error, _DEEPEST)).encode()
+    return json.dumps(_facts(readable(error), _DEEPEST)).encode()
 
 
 def _facts(error: BaseException, deepest: int) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def _facts(error: BaseException, deepest: int) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "module": kind.__module__,
         "qualname": kind.__qualname__,
-        "text": _text(error),
+        "text": text_of(error),
         "traceback": traceback_text(error),
     }
     for steering in (Retry, Snooze, SkipRetry, Discard):
@@ -39,14 +40,14 @@ def _facts(error: BaseException, deepest: int) -> dict[str, Any]:
         after: Any = error.after
         facts["after"] = after.total_seconds() if isinstance(after, timedelta) else after
         if facts["after"] is not None and not isinstance(facts["after"], int | float):
-            facts["after"] = repr(after)[:80]  # no time at all: the worker says so
+            facts["after"] = text_of(after)[:80]  # no time at all: the worker says so
     if isinstance(error, SkipRetry):
-        facts["reason"] = _text(error.reason)
+        facts["reason"] = text_of(error.reason)
     if isinstance(error, BaseExceptionGroup) and deepest:
         # Their tracebacks stand in the one of the group.
         members = error.exceptions[:_MEMBERS_MOST]
         facts["members"] = [{**_facts(each, deepest - 1), "traceback": ""} for each in members]
-        facts["message"] = _text(error.message)
+        facts["message"] = text_of(error.message)
     if error.__cause__ is not None and deepest:
         facts["cause"] = _facts(error.__cause__, deepest - 1)
     elif error.__context__ is not None and deepest:
@@ -56,8 +57,12 @@ def _facts(error: BaseException, deepest: int) -> dict[str, Any]:
 
 
 def decode_failure(data: bytes) -> BaseException:
-    """Return the exception that `encode_failure` told of."""
-    return _rebuilt(json.loads(data))
+    """Return the exception that `encode_failure` wrote. Never raises, whatever the class of the exception does."""
+    facts = json.loads(data)
+    try:
+        return readable(_rebuilt(facts))
+    except BaseException:
+        return _plain(facts)
 
 
 def _rebuilt(facts: dict[str, Any]) -> BaseException:
@@ -99,7 +104,11 @@ def _stand_in(facts: dict[str, Any]) -> BaseException:
         made = _made(base, facts, given if issubclass(base, BaseExceptionGroup) else (text,))
         if made is not None:
             return made
-    return Exception(f"{facts['qualname']}: {text}")
+    return _plain(facts)
+
+
+def _plain(facts: dict[str, Any]) -> BaseException:
+    return Exception(f"{facts['qualname']}: {facts['text']}")
 
 
 def _made(base: type[BaseException], facts: dict[str, Any], given: tuple[Any, ...]) -> BaseException | None:
@@ -109,7 +118,7 @@ def _made(base: type[BaseException], facts: dict[str, Any], given: tuple[Any, ..
     try:
         kind: Any = type(qualname.rpartition(".")[2], (base,), names)
         made: BaseException = kind.__new__(kind, *given)
-    except Exception:
+    except BaseException:
         return None
     made.args = given
     return made
@@ -124,10 +133,3 @@ def _known_class(module: str, qualname: str) -> type[BaseException] | None:
     for name in qualname.split("."):
         found = getattr(found, name, None)
     return found if isinstance(found, type) and issubclass(found, BaseException) else None
-
-
-def _text(value: object) -> str:
-    try:
-        return str(value)
-    except Exception:  # a broken __str__ must not lose the outcome
-        return "(its text cannot be read)"

@@ -48,7 +48,7 @@ def type_name(error: BaseException) -> str:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # a broken __str__ of a user's exception
+    except BaseException:  # a broken __str__ of a user's exception
         return "<no readable message>"
 
 

@@ -28,6 +28,7 @@ from taskq_core.progress import encode_progress
 from taskq_core.task import Task
 from taskq_core.telemetry import unwrap
 from taskq_core.testing.records import TaskRun
+from taskq_core.user_code import readable
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.worker.outcome import settle, state_after, word
 from taskq_core.worker.run import Run
@@ -139,7 +140,7 @@ class InlineWorker:
             call = self._prepare(run)
             run.result = contextvars.copy_context().run(self._call, run, call)
         except (Exception, SystemExit, TaskPaused) as error:
-            run.error = error
+            run.error = readable(error)
         except BaseException:  # the test ends here, for example by Ctrl-C
             self.give_back((run,))
             raise
@@ -163,7 +164,7 @@ class InlineWorker:
                 context = contextvars.copy_context()
                 run.result = await self._app.bridge.arun(partial(context.run, self._call, run, call))
         except (Exception, SystemExit, TaskPaused) as error:
-            run.error = error
+            run.error = readable(error)
         except BaseException:
             self.give_back((run,))
             raise

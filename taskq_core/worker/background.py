@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from taskq_core.errors import TaskQError
+from taskq_core.worker.process import complete
 from taskq_core.worker.worker import Worker
 
 logger = logging.getLogger("taskq.worker")
@@ -130,7 +131,8 @@ class BackgroundWorker:
         self._next_at = None
         self._tell()  # it was told to stop while the worker was made
         self._death = "it could not start, or gave up"
-        return asyncio.run(worker.arun()) == 0
+        with asyncio.Runner() as runner:
+            return complete(runner.get_loop(), worker.arun()) == 0
 
 
 class Pause:

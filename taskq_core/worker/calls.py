@@ -7,10 +7,11 @@ One that is told to end and goes on keeps its caller waiting, so there are never
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from taskq_core.clock import Clock
 from taskq_core.errors import TaskInterrupted
+from taskq_core.user_code import as_exception, contained
 from taskq_core.wire import QueueKeys, TaskMessage
 from taskq_core.worker.run import Ending, Run
 from taskq_core.worker.threads import TaskThreads
@@ -87,16 +88,14 @@ class FunctionThreads:
             return run.result
         if isinstance(error, TaskInterrupted):
             raise TimeoutError(f"it did not end within {timeout_s:g} s") from error
-        if not isinstance(error, Exception):
-            raise RuntimeError(f"it raised {type(error).__name__}") from error
-        raise error
+        raise as_exception(error)
 
     def close(self) -> None:
         """Let the threads end."""
         self._threads.close()
 
 
-async def call_coroutine(call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+async def call_coroutine(call: Callable[[], Awaitable[T]], timeout_s: float | None) -> T:
     """Await a coroutine function's call in this asyncio task and return what it returns.
 
     Raises:
@@ -104,17 +103,8 @@ async def call_coroutine(call: Callable[[], Awaitable[T]], timeout_s: float) -> 
         RuntimeError: It raised what is no `Exception`.
         asyncio.CancelledError: The caller was cancelled.
     """
-    task: asyncio.Task[Any] | None = asyncio.current_task()
-    assert task is not None
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await call()
-    except Exception:
-        raise
-    except BaseException as error:
-        if isinstance(error, asyncio.CancelledError) and task.cancelling():
-            raise
-        raise RuntimeError(f"it raised {type(error).__name__}") from error
+    async with asyncio.timeout(timeout_s):
+        return await contained(call)
 
 
 def _call(run: Run) -> object:

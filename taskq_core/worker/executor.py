@@ -21,10 +21,11 @@ from taskq_core.handlers import Handler, Handlers
 from taskq_core.middleware import Middleware, MiddlewareStack
 from taskq_core.task import Task
 from taskq_core.telemetry import Tracing, unwrap
+from taskq_core.user_code import readable
 from taskq_core.wire import TaskMessage
 from taskq_core.worker.listener import WorkerListener
 from taskq_core.worker.processes import TaskProcesses
-from taskq_core.worker.run import Ending, Run, ends_at
+from taskq_core.worker.run import Ending, Run, RunTask, ends_at
 from taskq_core.worker.threads import TaskThreads
 
 logger = logging.getLogger("taskq.worker")
@@ -153,8 +154,8 @@ class Executor:
             if run.ends_by <= now:
                 run.ending = Ending.TIMEOUT
                 raise TimeoutError(Ending.TIMEOUT.value)
-        except Exception as error:  # whatever it is, it is this run's: the one who starts runs must go on
-            run.error = error
+        except BaseException as error:  # whatever it is, it is this run's: the one who starts runs must go on
+            run.error = readable(error)
             self._loop.call_soon(self._finish, run)  # later, so that who starts runs sees none end meanwhile
             return
         if task.is_coroutine or (task.runs_in_process and self._processes is not None):
@@ -212,12 +213,12 @@ class Executor:
 
         def _start_coroutine(self, run: Run) -> None:
             # Eagerly: a coroutine that never waits needs no turn of the loop.
-            run.coroutine = asyncio.Task(self._run_coroutine(run), loop=self._loop, eager_start=True)
+            run.coroutine = RunTask(self._run_coroutine(run), loop=self._loop, eager_start=True)
 
     else:
 
         def _start_coroutine(self, run: Run) -> None:
-            run.coroutine = self._loop.create_task(self._run_coroutine(run))
+            run.coroutine = RunTask(self._run_coroutine(run), loop=self._loop)
 
     async def _run_coroutine(self, run: Run) -> None:
         # This asyncio task has a context of its own, so what is set here ends with it.
@@ -236,10 +237,10 @@ class Executor:
                 run.result = await task.body(context, **run.kwargs)
             else:
                 run.result = await task.body(**run.kwargs)
-        except BaseException as error:
-            if isinstance(error, MemoryError):
-                traceback.clear_frames(error.__traceback__)  # as for a plain function
-            run.error = error
+        except BaseException as raised:
+            if issubclass(type(raised), MemoryError):
+                traceback.clear_frames(raised.__traceback__)  # as for a plain function
+            error = run.error = readable(raised)
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 logger.warning("task %s raised %s; it counts as failed", task.name, type(error).__name__)
         self._finish(run)
@@ -297,7 +298,7 @@ class Executor:
             run.ending = ending
         if run.coroutine is not None:
             # Later: a coroutine that is cancelled before its first step would never run, nor report its end.
-            self._loop.call_soon(run.coroutine.cancel)
+            self._loop.call_soon(run.coroutine.end)
         elif run.task is not None and not run.task.is_coroutine:
             self._threads.interrupt(run, again=again)
 

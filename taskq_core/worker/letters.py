@@ -120,7 +120,7 @@ class DeadLetters:
         try:
             stored = await self._runner.run(look(self._queue, task_id))
             if stored is not None and stored.state is TaskState.ARCHIVED:  # else it was run again, or deleted
-                await self._tell_of(task_info(stored))
+                await call_coroutine(partial(self._tell_of, task_info(stored)), None)
         except (BrokerError, WireFormatError) as error:
             logger.error("an archived task cannot be told of yet: %s", error, extra=self._facts(task_id))
             again_in_s = self._again_in_s

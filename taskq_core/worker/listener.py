@@ -50,5 +50,5 @@ class GuardedListener(WorkerListener):
     def _tell(self, method: Callable[..., None], *told: object) -> None:
         try:
             method(*told)
-        except Exception:
+        except BaseException:
             logger.exception("the worker's listener failed")

@@ -1,5 +1,6 @@
 """Decide how a run ends: from what its function returned or raised to what is stored. No input, no output."""
 
+import asyncio
 import logging
 import math
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from taskq_core.retry import ask, asynq_default
 from taskq_core.settings import Duration
 from taskq_core.telemetry import FIRST_RUN
 from taskq_core.telemetry import Outcome as Word
+from taskq_core.user_code import describe, readable, text_of
 from taskq_core.wire import archived_message, completed_message, encode_message, retried_message
 from taskq_core.worker.run import Ending, Run
 
@@ -61,8 +63,20 @@ def settle(
         duration_s: Seconds it ran.
         worker: Token of the worker.
     """
-    settlement = _settle(run, result, error, now_s=now_s, duration_s=duration_s, worker=worker)
+    try:
+        settlement = _settle(run, result, error, now_s=now_s, duration_s=duration_s, worker=worker)
+    except BaseException as problem:  # to write a result runs code of users
+        unsettled = _unsettled(error, problem)
+        settlement = _settle(run, None, unsettled, now_s=now_s, duration_s=duration_s, worker=worker)
     return _whole(run, settlement)
+
+
+def _unsettled(error: BaseException | None, problem: BaseException) -> BaseException:
+    """Return the error of a run whose outcome cannot be decided from what its function returned or raised."""
+    text = f"its outcome cannot be decided: {describe(problem)}"
+    unsettled = ResultValueError(text) if error is None else RuntimeError(f"{describe(error)}, but {text}")
+    unsettled.__cause__ = readable(problem)
+    return unsettled
 
 
 def given_back(run: Run) -> Settlement:
@@ -165,7 +179,7 @@ def _failure(run: Run, error: BaseException | None) -> _Failure | None:
         if isinstance(error, Discard):
             return None
         if isinstance(error, SkipRetry):
-            return _Failure(_text(error.reason), error, is_final=True)
+            return _Failure(text_of(error.reason), error, is_final=True)
         cancelled = TaskCancelledError(run.queue.name, run.task_id)
         cancelled.__cause__ = error
         delay = error.after if isinstance(error, Retry) and error.after is not None and _is_delay(error.after) else None
@@ -178,7 +192,7 @@ def _failure(run: Run, error: BaseException | None) -> _Failure | None:
     if isinstance(error, Snooze) and _is_delay(error.after):
         return None
     if isinstance(error, SkipRetry):
-        return _Failure(_text(error.reason), error, is_final=True)
+        return _Failure(text_of(error.reason), error, is_final=True)
     if isinstance(error, Retry) and (error.after is None or _is_delay(error.after)):
         origin = error.__cause__ or error.__context__
         text = describe(origin) if origin is not None else "the task asked to be retried"
@@ -196,7 +210,10 @@ def _failure(run: Run, error: BaseException | None) -> _Failure | None:
         return _Failure(describe(error), error, is_final=True)
     if isinstance(error, UnknownTaskError):
         return _Failure(str(error), error)
-    return _Failure(describe(error), error, is_final=_is_final(run, error))
+    text = describe(error)
+    if isinstance(error, asyncio.CancelledError):  # else it looks as if an operator or the worker had cancelled it
+        text += " (not cancelled by the worker)"
+    return _Failure(text, error, is_final=_is_final(run, error))
 
 
 def _is_final(run: Run, error: BaseException) -> bool:
@@ -250,7 +267,7 @@ def counts_as_failure(
         return True
     try:
         return bool(is_failure(error))
-    except Exception:
+    except BaseException:
         logger.exception(
             "the is_failure of task %s failed; the error counts", name, extra={"queue": queue, "task_id": task_id}
         )
@@ -274,7 +291,7 @@ def _delay(run: Run, error: BaseException) -> Duration:
         if not _is_delay(delay):
             raise TypeError(f"retry_delay must return seconds or a timedelta, got {type(delay).__name__}")
         return delay
-    except Exception:
+    except BaseException:
         logger.exception(
             "the retry_delay of task %s failed; Asynq's default is used",
             run.message.type,
@@ -293,20 +310,6 @@ def _is_delay(value: object) -> bool:
 def _milliseconds(delay: Duration) -> int:
     value = delay.total_seconds() if isinstance(delay, timedelta) else delay
     return math.ceil(min(max(value, 0.0), LONGEST_DELAY_S) * 1000)
-
-
-def describe(error: BaseException) -> str:
-    """Return the text stored for an exception: its class and message."""
-    text = _text(error)
-    name = type(error).__name__
-    return f"{name}: {text}" if text else name
-
-
-def _text(value: object) -> str:
-    try:
-        return str(value)
-    except Exception:  # a broken __str__ must not lose the outcome
-        return "(its text cannot be read)"
 
 
 _STATES = {

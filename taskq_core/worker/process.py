@@ -6,14 +6,21 @@ uvloop's loop where it is installed. Signals are handled only on the main thread
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Protocol, TypeVar
 
 from taskq_core.blocking import DaemonThreads
+from taskq_core.user_code import unlisted
+from taskq_core.worker.stack import without_words
+
+logger = logging.getLogger("taskq.worker")
+
+T = TypeVar("T")
 
 GARBAGE_THRESHOLD = 10_000
 """Objects made before young ones are collected. Python's 700 to 2000 come round every few hundred tasks."""
@@ -65,10 +72,35 @@ def run_as_process(worker: Runnable, *, has_supervisor: bool = False) -> int:
     loop.set_default_executor(threads)
     try:
         with rarer_garbage_collection():
-            return loop.run_until_complete(_run_with_signals(worker, has_supervisor=has_supervisor))
+            return complete(loop, _run_with_signals(worker, has_supervisor=has_supervisor))
     finally:
         _close(loop)
         threads.wait(CLOSING_S)
+
+
+def complete(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine of the worker to its end, and return its result.
+
+    Code of a task may stop the loop before, by `loop.stop()`, or by `SystemExit` or `KeyboardInterrupt` in an asyncio
+    task or a callback that it has started. This is logged, and the loop goes on. Ctrl-C without a handler ends it.
+    """
+    main = unlisted(loop.create_task(work))
+    while True:
+        try:
+            return loop.run_until_complete(main)
+        except (RuntimeError, SystemExit, KeyboardInterrupt) as error:
+            if main.done():
+                return main.result()
+            if loop.is_closed() or (isinstance(error, KeyboardInterrupt) and _is_interrupted_by_user()):
+                raise
+            did = "stopped the event loop" if isinstance(error, RuntimeError) else f"raised {type(error).__name__}"
+            logger.error("code of a task %s; the worker goes on", did, exc_info=without_words(error))
+
+
+def _is_interrupted_by_user() -> bool:
+    """Whether a `KeyboardInterrupt` may come from Ctrl-C."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 async def _run_with_signals(worker: Runnable, *, has_supervisor: bool) -> int:
@@ -148,8 +180,8 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
         for task in left:
             task.cancel()
         if left:
-            loop.run_until_complete(asyncio.wait(left, timeout=CLOSING_S))
+            complete(loop, asyncio.wait(left, timeout=CLOSING_S))
         with contextlib.suppress(TimeoutError):  # a generator that a task has left behind does not end, either
-            loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), CLOSING_S))
+            complete(loop, asyncio.wait_for(loop.shutdown_asyncgens(), CLOSING_S))
     finally:
         loop.close()

@@ -19,6 +19,7 @@ from taskq_core.clock import Clock
 from taskq_core.context import TaskContext, current
 from taskq_core.handlers import ErrorHandler
 from taskq_core.observer import Observer
+from taskq_core.user_code import abandon, unlisted
 from taskq_core.worker.calls import FunctionThreads, call_coroutine
 from taskq_core.worker.run import Run
 
@@ -69,7 +70,7 @@ class ErrorReporter:
         run.is_reported = True
         run.context.outcome = outcome
         ended = (run.context, run.result, run.failure or run.error) if is_observed else None
-        task = asyncio.get_running_loop().create_task(self._tell(run, run.failure, run.context, ended))
+        task = unlisted(asyncio.get_running_loop().create_task(self._tell(run, run.failure, run.context, ended)))
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
@@ -117,7 +118,7 @@ class ErrorReporter:
         if self._telling:
             await asyncio.wait(self._telling, timeout=timeout_s)
         for task in self._telling:
-            task.cancel()
+            abandon(task)
         self._threads.close()
 
 

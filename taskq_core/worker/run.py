@@ -1,17 +1,23 @@
 """One run of one task, from its dequeue to its settlement."""
 
 import asyncio
+import contextvars
+import logging
 import math
+import sys
+from collections.abc import Coroutine
 from enum import Enum
 from typing import Any, Protocol
 
 from taskq_core.broker.operations import CancelWish, Settlement
-from taskq_core.context import TaskContext
+from taskq_core.context import TaskContext, current
 from taskq_core.handlers import Handler
 from taskq_core.options import DEFAULT_TIMEOUT_S
 from taskq_core.task import Task
 from taskq_core.telemetry import ConsumerSpan, Outcome
 from taskq_core.wire import QueueKeys, TaskMessage
+
+logger = logging.getLogger("taskq.worker")
 
 
 class Ending(Enum):
@@ -145,7 +151,7 @@ class Run:
         self.ends_by = 0.0
         self.duration_s = 0.0
         self.ending: Ending | None = None
-        self.coroutine: asyncio.Task[None] | None = None
+        self.coroutine: RunTask | None = None
         self.thread: Any = None
         self.is_interrupted = False
         self.settlement: Settlement | None = None
@@ -164,3 +170,33 @@ class Run:
     def kind(self) -> str:
         """Name of what runs it. A handler runs any number of types, so nothing is kept by their names."""
         return self.name if self.task is None else self.task.name
+
+
+class RunTask(asyncio.Task[None]):
+    """The asyncio task of a coroutine. Only the worker and the coroutine's own code can cancel it.
+
+    Code of another run may cancel all of `asyncio.all_tasks()`.
+    """
+
+    if sys.version_info < (3, 12):  # where an asyncio task does not return its context
+
+        def __init__(self, work: Coroutine[Any, Any, None], *, loop: asyncio.AbstractEventLoop) -> None:
+            self._own = contextvars.copy_context()
+            super().__init__(work, loop=loop, context=self._own)
+
+        def get_context(self) -> contextvars.Context:
+            """Return the context in which the coroutine runs."""
+            return self._own
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel it, unless code of another run asks for it."""
+        caller, own = current.get(None), self.get_context().get(current)
+        if caller is None or caller is own:
+            return super().cancel(msg)
+        if not self.done():
+            logger.warning("task %s cannot cancel a run of another task", caller.name)
+        return False
+
+    def end(self) -> None:
+        """Cancel it for the worker, which may do so in the context of any run."""
+        super().cancel()

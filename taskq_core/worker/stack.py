@@ -4,11 +4,11 @@ Whoever mends a task needs the stack. What an exception says may hold arguments 
 it stands with the task in Redis. So the log gets exceptions of the same names, frames and causes that say nothing.
 """
 
-from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
 from taskq_core.attempts import is_ours, users_frames
+from taskq_core.user_code import namesake
 
 _DEEPEST = 10
 """Causes of causes, and exceptions in groups of groups, that are followed."""
@@ -47,9 +47,9 @@ def _stand_in(error: BaseException, deepest: int, made: dict[int, BaseException]
     stand_in: BaseException
     if isinstance(error, BaseExceptionGroup) and deepest:
         members: list[Any] = [_stand_in(each, deepest - 1, made) for each in error.exceptions[:_DEEPEST]]
-        stand_in = _namesake(kind, ExceptionGroup)("", members)
+        stand_in = namesake(kind, ExceptionGroup)("", members)
     else:
-        stand_in = _namesake(kind, Exception)()
+        stand_in = namesake(kind, Exception)()
     made[id(error)] = stand_in
     stand_in.__traceback__ = users_frames(error.__traceback__)
     if deepest:
@@ -59,9 +59,3 @@ def _stand_in(error: BaseException, deepest: int, made: dict[int, BaseException]
             stand_in.__cause__ = _stand_in(error.__cause__, deepest - 1, made)
     stand_in.__suppress_context__ = error.__suppress_context__
     return stand_in
-
-
-@lru_cache(maxsize=256)
-def _namesake(kind: type[BaseException], base: type[Exception]) -> Any:
-    """Return a class that a traceback shows under the name of another one."""
-    return type(kind.__name__, (base,), {"__module__": kind.__module__, "__qualname__": kind.__qualname__})

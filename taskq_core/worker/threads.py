@@ -21,6 +21,7 @@ from collections.abc import Callable
 from time import monotonic, sleep
 
 from taskq_core.errors import TaskInterrupted
+from taskq_core.user_code import readable
 from taskq_core.worker.run import Run
 
 logger = logging.getLogger("taskq.worker")
@@ -214,10 +215,10 @@ class _TaskThread(threading.Thread):
                     if run.ending is not None:  # told before this thread could be interrupted
                         raise TaskInterrupted
                 run.result = self._threads_.perform(run)
-            except BaseException as error:
-                if isinstance(error, MemoryError):
-                    traceback.clear_frames(error.__traceback__)  # what it holds is needed to store its outcome
-                run.error = error
+            except BaseException as raised:
+                if issubclass(type(raised), MemoryError):
+                    traceback.clear_frames(raised.__traceback__)  # what it holds is needed to store its outcome
+                run.error = readable(raised)
         except TaskInterrupted as error:  # delivered just above, which must not end this thread
             run.error = error
         while True:

@@ -36,6 +36,7 @@ from taskq_core.lifespan import Lifespan
 from taskq_core.reconcile import FindingKind
 from taskq_core.service import serve
 from taskq_core.telemetry import WorkerMetrics, gauges
+from taskq_core.user_code import abandon, unlisted
 from taskq_core.wire import QueueKeys, QueueOrder, ServerInfo, TaskMessage
 from taskq_core.worker.adviser import Adviser
 from taskq_core.worker.aggregator import AT_ONCE, Aggregator
@@ -310,8 +311,10 @@ class Worker:
         self.status = "active"
         self._keepalive.start()
         self._gauges.open()
-        lanes = [asyncio.create_task(each, name="taskq lane") for each in self._fetch_lanes()]
-        services = [asyncio.create_task(serve(name, work), name=f"taskq {name}") for name, work in self._services()]
+        lanes = [unlisted(asyncio.create_task(each, name="taskq lane")) for each in self._fetch_lanes()]
+        services = [
+            unlisted(asyncio.create_task(serve(name, work), name=f"taskq {name}")) for name, work in self._services()
+        ]
         try:
             await self._register_queues()
             self._listener.started(self)
@@ -741,7 +744,7 @@ class Worker:
             except BrokerError as error:
                 logger.error("%s", error)
 
-        task = asyncio.ensure_future(guarded())
+        task = unlisted(asyncio.create_task(guarded()))
         self._helpers.add(task)
         task.add_done_callback(self._helpers.discard)
 
@@ -861,6 +864,8 @@ class Worker:
         await self._reporter.close(ENDING_S)
         if self._helpers:
             await asyncio.wait(self._helpers, timeout=ENDING_S)
+            for helper in self._helpers:
+                abandon(helper)
         await self._executor.close()
         self.metrics.flush()
         await self._keepalive.stop()
@@ -871,7 +876,7 @@ class Worker:
 
 async def _to_the_end(ending: Coroutine[Any, Any, None]) -> None:
     """Await what has to come to its end. A cancellation meanwhile is raised once it has."""
-    task = asyncio.create_task(ending, name="taskq ending")
+    task = unlisted(asyncio.create_task(ending, name="taskq ending"))
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

@@ -107,6 +107,26 @@ class OddError(ValueError):
         return f"{self.code}: {self.hint}"
 
 
+class MuteError(Exception):
+    """Has no text."""
+
+    def __str__(self) -> str:
+        raise SystemExit("str")
+
+    __repr__ = __str__
+
+
+class FacelessError(Exception):
+    """Does not say what it is."""
+
+    @property
+    def __class__(self) -> Any:
+        raise SystemExit("class")
+
+    @__class__.setter
+    def __class__(self, value: Any) -> None: ...
+
+
 @app.task(executor="process")
 def fail(how: str) -> object:
     if how == "odd":
@@ -115,6 +135,12 @@ def fail(how: str) -> object:
         raise FileNotFoundError(2, "not there", "/nowhere")
     if how == "exit":
         raise SystemExit(3)
+    if how == "interrupt":
+        raise KeyboardInterrupt
+    if how == "mute":
+        raise MuteError
+    if how == "faceless":
+        raise FacelessError("x")
     if how == "retry":
         try:
             raise KeyError("k")

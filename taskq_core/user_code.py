@@ -1,0 +1,126 @@
+"""Run code of users so that nothing it raises or does harms the worker.
+
+Code of users may raise any `BaseException`, and to read an exception may run code of its class. `readable` returns an
+exception that is safe to read. `contained` awaits code of users and raises only `Exception`. `unlisted`
+hides asyncio tasks of the worker from code that cancels all tasks.
+"""
+
+import asyncio
+from asyncio.tasks import _register_task, _unregister_task
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Work = TypeVar("Work", bound=asyncio.Task[Any])
+
+_TRACEBACK: Any = vars(BaseException)["__traceback__"]  # read so, no property of a subclass runs
+UNREADABLE = "(its text cannot be read)"
+"""Stands for the text of an object whose `__str__` fails."""
+
+
+def text_of(value: object) -> str:
+    """Return `str(value)`. Never raises: if `__str__` fails, return `UNREADABLE`."""
+    try:
+        return str(value)
+    except BaseException:
+        return UNREADABLE
+
+
+def describe(error: BaseException) -> str:
+    """Return the class and the text of an exception, as stored with a task. Never raises."""
+    text = text_of(error)
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def readable(error: BaseException) -> BaseException:
+    """Return an exception that `isinstance`, `traceback` and `logging` can read. Never raises.
+
+    Returns:
+        The exception itself, or, if its class, its causes or the members of its group cannot be read, a plain exception
+        with the same class name, text and traceback.
+    """
+    try:
+        _read_all(error)
+    except BaseException:
+        kind: Any = type(error)  # mypy denies that exception classes are hashable
+        stand_in: BaseException = namesake(kind, Exception)(text_of(error))
+        return stand_in.with_traceback(_TRACEBACK.__get__(error))
+    return error
+
+
+def _read_all(error: BaseException) -> None:
+    """Read what others read of an exception, its causes and its members."""
+    left, found = [error], {id(error)}
+    while left:
+        each = left.pop()
+        members = each.exceptions if isinstance(each, BaseExceptionGroup) else ()  # reads `__class__`
+        _ = each.__traceback__, each.__suppress_context__
+        for other in (each.__cause__, each.__context__, *members):
+            if other is not None and id(other) not in found:
+                found.add(id(other))
+                left.append(other)
+
+
+@lru_cache(maxsize=256)
+def namesake(kind: type[BaseException], base: type[Exception]) -> Any:
+    """Return a subclass of `base` that a traceback shows under the name of `kind`."""
+    return type(kind.__name__, (base,), {"__module__": kind.__module__, "__qualname__": kind.__qualname__})
+
+
+def as_exception(error: BaseException) -> Exception:
+    """Return what code of users raised as an `Exception` that is safe to read.
+
+    `StopIteration` counts as no `Exception`, because asyncio cannot pass it on.
+    """
+    error = readable(error)
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    wrapped = RuntimeError(f"it raised {type(error).__name__}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+async def contained(call: Callable[[], Awaitable[T]]) -> T:
+    """Call a coroutine function of users and return its result.
+
+    Raises:
+        Exception: The error of the code, as `as_exception` returns it.
+        asyncio.CancelledError: The running asyncio task was cancelled. One that the code raised itself counts as its
+            error.
+    """
+    try:
+        return await call()
+    except BaseException as raised:
+        if issubclass(type(raised), asyncio.CancelledError) and is_cancelled():
+            raise
+        error = as_exception(raised)
+    raise error
+
+
+def is_cancelled() -> bool:
+    """Whether the running asyncio task is being cancelled. If not, code of users raised a `CancelledError` itself."""
+    return cancellations() > 0
+
+
+def cancellations() -> int:
+    """Return how often the running asyncio task was cancelled. If more often than before, it has to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def unlisted(task: Work) -> Work:
+    """Remove an asyncio task of the worker from `asyncio.all_tasks()`, and return it.
+
+    A task of the queue may cancel everything that it finds there. The caller has to keep the asyncio task and to end
+    it, since nothing else can find it. Both functions are part of asyncio's documented interface for extensions.
+    """
+    _unregister_task(task)
+    return task
+
+
+def abandon(task: asyncio.Task[Any]) -> None:
+    """Cancel an asyncio task that is `unlisted`, and let whatever closes the event loop wait for its end."""
+    _register_task(task)
+    task.cancel()
