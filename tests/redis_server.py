@@ -24,6 +24,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from taskq_core.broker.embedded.binary import find_redis_server
+from taskq_core.broker.scripts import load
 
 _READY_TIMEOUT_S = 30.0
 _PORTS = range(20_000, 32_768)  # below what Linux hands out for outgoing connections
@@ -189,6 +190,11 @@ class RedisServer:
     def command(self, *words: str | bytes | float) -> Any:
         """Send one command and return the reply as redis-py reads it."""
         return self.client.execute_command(*words)  # type: ignore[no-untyped-call] # redis-py leaves it untyped
+
+    def load(self, script: str) -> bytes:
+        """Load a script of the broker and return the bytes that each request for it contains."""
+        self.client.script_load(load(script).text)
+        return load(script).sha.encode()
 
     def flushall(self) -> None:
         self.client.flushall()

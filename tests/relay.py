@@ -93,16 +93,25 @@ class Relay:
         """Throw so many replies away, whatever they answer, and their connections. Handshakes do not count."""
         self._call(lambda: setattr(self, "_replies_to_drop", count))
 
-    def hold_request(self, *words: bytes) -> "HeldRequest":
-        """Keep the next request that holds one of these words, and what follows it on its connection, until let go."""
-        held = HeldRequest(self)
+    def hold_request(self, *words: bytes, hang_up: bool = False) -> "HeldRequest":
+        """Hold the next request that contains one of these words until `let_go` sends it, unchanged, to the server.
 
-        def wait() -> None:
-            self._waiting.append(held._spring)
-            self._traps.append((words, held._spring))
+        What follows it on its connection waits as well. The server gets the request even if the client has closed its
+        connection meanwhile; the reply is discarded then.
 
-        self._call(wait)
-        return held
+        Args:
+            words: What to look for.
+            hang_up: Close the client's side of the connection at once, so the client repeats the request without
+                waiting for its timeout.
+        """
+        return self._wait_for(words, HeldRequest(self, hang_up=hang_up))
+
+    def copy_request(self, *words: bytes) -> "HeldRequest":
+        """Forward the next request that contains one of these words. `let_go` sends it again, on a new connection.
+
+        The request must arrive in one piece.
+        """
+        return self._wait_for(words, HeldRequest(self, is_copy=True))
 
     def hold(self, *directions: Direction) -> None:
         """Keep the bytes of these directions until `forward`; connections stay open, and new ones are accepted."""
@@ -151,6 +160,14 @@ class Relay:
         self._call(behave)
 
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _wait_for(self, words: tuple[bytes, ...], held: "HeldRequest") -> "HeldRequest":
+        def wait() -> None:
+            self._waiting.append(held._spring)
+            self._traps.append((words, held._spring))
+
+        self._call(wait)
+        return held
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
@@ -227,12 +244,30 @@ class Relay:
                     await self._changed.wait()
                 if direction in pair.loses:
                     break
+                if direction == "replies" and pair.awaits_reply:
+                    assert pair.held is not None
+                    pair.held.answered.set()
+                    if pair.has_client_gone:
+                        break
                 if direction in self._swallowed:
                     pair.has_lost = True
                     continue
                 writer.write(data)
                 await writer.drain()
-        pair.close()
+        pair.has_client_gone |= direction == "requests"
+        if direction == "replies" or not pair.awaits_reply:
+            pair.close()
+
+    async def _send_again(self, held: "HeldRequest") -> None:
+        """Send the copy of a request on a new connection, and wait for the reply."""
+        with contextlib.suppress(OSError):
+            reader, writer = await self._connect()
+            try:
+                writer.write(held.data)
+                await reader.read(1)
+                held.answered.set()
+            finally:
+                writer.close()
 
     def _spring_trap(self, pair: "_Pair", data: bytes) -> None:
         seen = pair.tail + data  # a word may come in two pieces
@@ -243,6 +278,7 @@ class Relay:
                 self._traps.remove(trap)
                 self.trapped += 1
                 self.met[word] += 1
+                pair.data = data
                 spring(pair)
                 pair.tail = b""  # met once, not again in the next piece
                 return
@@ -258,14 +294,26 @@ class _Pair:
         self.loses: set[Direction] = set()
         self.has_lost = False
         self.is_held = False
+        self.held: HeldRequest | None = None
+        self.has_client_gone = False
         self.is_closed = False
         self.tail = b""
+        self.data = b""
+
+    @property
+    def awaits_reply(self) -> bool:
+        """Whether a request that was held is on its way to the server."""
+        return self.held is not None and not self.is_held and not self.held.answered.is_set()
 
     def lose_replies(self) -> None:
         self.loses.add("replies")
 
     def lose_requests(self) -> None:
         self.loses.add("requests")
+
+    def hang_up(self) -> None:
+        """Close the client's side."""
+        self._ends[0].close()
 
     def close(self) -> None:
         self.is_closed = True
@@ -274,32 +322,55 @@ class _Pair:
 
 
 class HeldRequest:
-    """A request that is kept, or waited for.
+    """A request that the relay waits for, holds or has copied.
 
     Attributes:
-        came: Set once it has come.
+        came: Set when the request has come.
+        answered: Set when the server has answered the request that was let go.
+        is_sent: Whether it was let go after it had come.
+        data: The bytes of the request, b"" until it has come.
     """
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, *, hang_up: bool = False, is_copy: bool = False) -> None:
         self._relay = relay
+        self._hang_up = hang_up
+        self._is_copy = is_copy
+        self.is_sent = False
         self._pair: _Pair | None = None
+        self._sending: asyncio.Task[None] | None = None
         self.came = threading.Event()
+        self.answered = threading.Event()
+        self.data = b""
 
     def _spring(self, pair: "_Pair") -> None:
-        pair.is_held = True
-        self._pair = pair
+        self._pair, self.data = pair, pair.data
+        if not self._is_copy:
+            pair.is_held, pair.held = True, self
+        if self._hang_up:
+            pair.hang_up()
         self.came.set()
 
     def let_go(self) -> None:
-        """Pass it on, if it has come; wait for it no longer, if not."""
+        """Send the request to the server, if it has come. Otherwise stop waiting for it."""
 
         def let_go() -> None:
             relay = self._relay
             if self._spring in relay._waiting:
                 relay._waiting.remove(self._spring)
             relay._traps = [trap for trap in relay._traps if trap[1] != self._spring]
-            if self._pair is not None:
+            if self._pair is None or self.is_sent:
+                return
+            self.is_sent = True
+            if self._is_copy:
+                self._sending = relay._loop.create_task(relay._send_again(self))
+            else:
                 self._pair.is_held = False
                 relay._wake()
 
         self._relay._call(let_go)
+
+    def deliver(self) -> None:
+        """Send the request, which has come, to the server and wait for the reply."""
+        assert self.came.is_set(), "no such request came"
+        self.let_go()
+        assert self.answered.wait(60), "the server did not answer"

@@ -76,6 +76,36 @@ def test_a_request_that_is_waited_for_no_longer_passes(relay: Relay) -> None:
     assert not held.came.is_set()
 
 
+def test_a_client_whose_request_is_held_may_be_hung_up_on(
+    redis_server: RedisServer, relay: Relay, connection: redis.Connection
+) -> None:
+    held = relay.hold_request(b"late", hang_up=True)
+
+    connection.send_command("INCR", "late")
+
+    with pytest.raises(redis.ConnectionError):
+        connection.read_response()
+    assert redis_server.client.get("late") is None
+    held.let_go()
+    assert held.answered.wait(PATIENCE_S)
+    assert redis_server.client.get("late") == b"1"
+
+
+def test_a_copied_request_arrives_again_on_another_connection(
+    redis_server: RedisServer, relay: Relay, connection: redis.Connection
+) -> None:
+    copied = relay.copy_request(b"late")
+    connection.send_command("INCR", "late")
+    assert connection.read_response() == 1
+    before = redis_server.client.info("stats")["total_connections_received"]
+
+    copied.let_go()
+
+    assert copied.answered.wait(PATIENCE_S)
+    assert redis_server.client.get("late") == b"2"
+    assert redis_server.client.info("stats")["total_connections_received"] == before + 1
+
+
 @pytest.mark.parametrize("direction", ["requests", "replies"])
 def test_what_is_held_comes_through_afterwards(
     redis_server: RedisServer, relay: Relay, connection: redis.Connection, direction: str

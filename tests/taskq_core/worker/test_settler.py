@@ -12,7 +12,6 @@ import pytest
 
 from taskq_core import BrokerFullError, EnqueueError, Snooze, TaskFailedError, TaskQ, current_task
 from taskq_core.broker.operations import SettleCode
-from taskq_core.broker.scripts import load
 from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.telemetry import WorkerMetrics
 from taskq_core.wire import QueueKeys, TaskMessage
@@ -29,12 +28,6 @@ def relay(redis_server: RedisServer) -> Iterator[Relay]:
     """A relay before the shared server."""
     with Relay(redis_server.socket_path) as relay:
         yield relay
-
-
-def loaded(server: RedisServer, script: str) -> bytes:
-    """Make the server know a script, so that its first call is the real one; return what a request for it holds."""
-    server.client.script_load(load(script).text)
-    return load(script).sha.encode()
 
 
 @pytest.mark.parametrize("trap", ["drop_reply_to", "drop_request"])
@@ -63,7 +56,7 @@ async def test_one_lost_settlement_is_repeated(
     ends = Ends()
     worker = await start(app=far, listener=ends)
     await until(lambda: worker._fetcher.is_idle)
-    getattr(relay, trap)(loaded(redis_server, "settle"))
+    getattr(relay, trap)(redis_server.load("settle"))
     handle = (
         await app.remote("work", retention=600, max_retry=0 if outcome == "archived" else 3)
         .using(retention=600 if outcome == "completed" else 0)
@@ -94,7 +87,7 @@ async def test_one_lost_dequeue_hands_its_tasks_out_again(
     async def work(number: int) -> None:
         runs[number] += 1
 
-    getattr(relay, trap)(loaded(redis_server, "dequeue"))
+    getattr(relay, trap)(redis_server.load("dequeue"))
     await app.async_client.enqueue_many(app.remote("work").s(number=number) for number in range(50))
     worker = await start(app=far, lease=60, heartbeat=1)
     await until(lambda: len(runs) == 50)
@@ -119,7 +112,7 @@ async def test_one_lost_script_that_settles_and_dequeues_is_sent_again_as_two(
     async def quick(number: int) -> None:
         runs[number] += 1
 
-    getattr(relay, trap)(loaded(redis_server, "settle_and_dequeue"))
+    getattr(relay, trap)(redis_server.load("settle_and_dequeue"))
     await app.async_client.enqueue_many(app.remote("quick", retention=0).s(number=number) for number in range(60))
     worker = await start(app=far, concurrency=10, lease=60, heartbeat=1)
     await until(lambda: len(runs) == 60 and worker.running_count == 0)
