@@ -33,6 +33,8 @@ FAULTS: dict[int, Fault] = {
     38: faults_network.cut_off,
     42: faults_worker.scheduler_lost,
     43: faults_load.due_at_once,
+    70: faults_network.late_settlement,
+    71: faults_network.late_enqueues,
 }
 
 
@@ -65,5 +67,7 @@ NAMES: dict[int, str] = {
     38: "worker cut off",
     42: "scheduler lost",
     43: "thousands due at once",
+    70: "acknowledgement late",
+    71: "enqueues late",
 }
 """What each is called in schedules and pictures."""

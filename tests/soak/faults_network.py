@@ -5,11 +5,17 @@ import time
 from collections.abc import Iterator
 
 from taskq_core.broker.scripts import load
-from tests.relay import Direction
+from tests.relay import Direction, HeldRequest
+from tests.soak import program
 from tests.soak.schedule import PlannedFault
 from tests.soak.stage import Stage
 
 ENQUEUE = load("enqueue").sha.encode()
+LATE_S = 2.5
+"""Seconds after which an enqueue is delivered late. Its tasks have run, and its client has enqueued others."""
+STUMBLING = 20
+"""Tasks whose acknowledgements are late. A quarter of them run again on the worker that ran them first."""
+COPIES = 6
 SETTLED_S = 3.0
 """Seconds after which a worker that is cut off must have slowed down to one attempt a second for each connection."""
 
@@ -93,4 +99,58 @@ def cut_off(stage: Stage, fault: PlannedFault) -> Iterator[float]:
         f"fault 38: {place.name} tried {attempts} times in {rest_s:.0f} s to open {connections} connections",
     )
     over()
+    stage.give_back(place)
+
+
+def late_settlement(stage: Stage, fault: PlannedFault) -> Iterator[float]:
+    """70: acknowledgements are held and repeated, or copied. They arrive while their worker runs a task again."""
+    draw = random.Random(fault.seed)
+    word = program.stumbling.name.encode()  # is part of the message that the settlement of a failed run stores
+    delivered = 0
+    for _ in range(3):  # another fault may be in the way
+        while not stage.takes_writes():
+            yield 0.2
+        late: list[HeldRequest] = []
+        for place in stage.workers:
+            late.append(place.relay.hold_request(word, hang_up=True))
+            late += [place.relay.copy_request(word) for _ in range(COPIES)]
+        stage.held += late
+        tasks = [program.stumbling.s(stage.slot(), round(draw.uniform(3.0, 4.0), 2)) for _ in range(STUMBLING)]
+        ids = stage.enqueue_together(tasks)
+        for _ in range(int(fault.lasts_s / 0.1)):
+            yield 0.1
+            for each in late:
+                if not each.is_sent and any(_runs_again(stage, task_id, each) for task_id in ids):
+                    each.let_go()
+                    delivered += 1
+        for each in late:
+            each.let_go()
+        if delivered:
+            break
+    stage.ledger.write("held", what="settle", delivered=delivered)
+    stage.expect(delivered > 0, "fault 70: no worker ran a task again whose acknowledgement was late")
+
+
+def _runs_again(stage: Stage, task_id: str, late: HeldRequest) -> bool:
+    """Whether the worker that sent a request runs a task now that the request settles."""
+    if task_id.encode() not in late.data:
+        return False
+    owner = stage.command("HGET", stage.keys("default").task(task_id), "taskq_owner")
+    return bool(owner) and owner.partition(b".")[0] in late.data
+
+
+def late_enqueues(stage: Stage, fault: PlannedFault) -> Iterator[float]:
+    """71: enqueues are held and repeated, or forwarded and copied. The requests held and the copies arrive later."""
+    place = stage.take("producer", random.Random(fault.seed))
+    late: list[HeldRequest] = []
+    for count in range(int((fault.lasts_s - LATE_S) / 0.2)):
+        late.append(place.relay.copy_request(ENQUEUE) if count % 2 else place.relay.hold_request(ENQUEUE, hang_up=True))
+        yield 0.2
+    stage.held += late
+    yield LATE_S
+    for each in late:
+        each.let_go()
+    came = sum(each.came.is_set() for each in late)
+    stage.ledger.write("held", what="enqueue", delivered=came)
+    stage.expect(came > 0, f"fault 71: {place.name} enqueued nothing")
     stage.give_back(place)

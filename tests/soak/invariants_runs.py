@@ -58,7 +58,7 @@ def _grace_was_cut(process: Process, run: Run) -> bool:
     return any(window.overlap(process.terminated, run.outcome_at) > 0 for window in process.blocked)
 
 
-LONG = ("long", "along", "stubborn", "blocking", *WALKS)
+LONG = ("long", "along", "stubborn", "blocking", "stumbling", *WALKS)
 """Tasks that may not end within the grace of a worker that stops, and those that stop in between."""
 
 

@@ -70,7 +70,7 @@ class Profile:
     """Whether producers wait for a replica to have their task."""
 
 
-CI_FAULTS = (1, 3, 4, 5, 6, 9, 13, 19, 22, 23, 24, 26, 31, 34, 35, 37, 38, 42)
+CI_FAULTS = (1, 3, 4, 5, 6, 9, 13, 19, 22, 23, 24, 26, 31, 34, 35, 37, 38, 42, 70, 71)
 LONG_FAULTS = (*CI_FAULTS, 2, 7, 8, 12, 14, 27, 36, 43)
 
 PROFILES: dict[str, Profile] = {

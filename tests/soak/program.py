@@ -181,6 +181,15 @@ async def letter(task_id: str) -> None:
     note("letter", of=task_id)
 
 
+@app.task(name="stumbling", retry_delay=1)
+async def stumbling(slot: int, seconds: float) -> None:
+    """Fail at once in the first attempt, and take a while in the next."""
+    if current_task().attempt == 1:
+        raise ExpectedFailureError("on purpose")
+    await asyncio.sleep(seconds)
+    effects.put(slot)
+
+
 @app.task(name="hopeless", max_retry=1, retry_delay=1, dead_letter=letter)
 def hopeless(slot: int, secret: str = "") -> None:
     raise ExpectedFailureError("on purpose")

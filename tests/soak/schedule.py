@@ -71,8 +71,10 @@ def duration(number: int, leases: Leases, draw: random.Random, variant: int) -> 
             return leases.takeover_s + 6.0
         case 9:
             return 6.0
-        case 6:
+        case 6 | 70:
             return 9.0
+        case 71:
+            return draw.uniform(5.0, 7.0)
         case 24:
             return leases.lease + leases.grace + draw.uniform(1.0, 3.0)  # every lease would end
         case 37:

@@ -278,8 +278,8 @@ class Stage:
             self.ledger.write("acknowledged", id=task_id)
         return task_id
 
-    def enqueue_together(self, signatures: Sequence[Signature[Any]]) -> None:
-        """Enqueue many tasks in one go. Unless all are acknowledged, what became of each is unknown."""
+    def enqueue_together(self, signatures: Sequence[Signature[Any]]) -> list[str]:
+        """Enqueue many tasks in one go and return their ids. Unless all are acknowledged, each outcome is unknown."""
         calls = []
         for signature in signatures:
             self._enqueued += 1
@@ -295,6 +295,7 @@ class Stage:
             answer = "unknown"
         for call in calls:
             self.ledger.write(answer, id=call.task.options.task_id)
+        return [str(call.task.options.task_id) for call in calls]
 
     def keys(self, queue: str) -> QueueKeys:
         return app.runtime.keys.queue(queue)
