@@ -20,6 +20,7 @@ import pytest
 from taskq_core.broker.operations import DELIVERED_KEPT_S
 from tests.postgres_server import PostgresServer, find_postgres
 from tests.redis_server import RedisServer
+from tests.relay import Relay
 
 pytestmark = pytest.mark.redis
 POINTS = ("row written", "committed", "claimed", "sent", "row deleted", "receipt given back")
@@ -187,6 +188,20 @@ def test_a_relay_that_sleeps_beyond_its_claim(shop: Shop, is_fence_off: bool) ->
     assert sleeper.returncode == 0, output
     shop.call("work")
     assert shop.shipped() == (["o-1", "o-1"] if is_fence_off else ["o-1"])
+
+
+def test_a_delivery_that_arrives_late(shop: Shop) -> None:
+    """The view repeated it, the row is deleted, and the task has run."""
+    with Relay(shop.redis.socket_path) as network:
+        held = network.hold_request(shop.redis.load("deliver"), hang_up=True)
+        shop.call("place", orders=["o-1"], redis=network.url)
+        assert shop.rows() == 0
+        shop.call("work")
+
+        held.deliver()
+        shop.call("work")
+
+    assert shop.shipped() == ["o-1"]
 
 
 def test_many_relays_at_once_send_each_row_once(shop: Shop) -> None:

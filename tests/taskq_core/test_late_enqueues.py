@@ -1,0 +1,123 @@
+"""An enqueue that reaches Redis late stores nothing, and what an unanswered one did stays unknown."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from taskq_core import BulkEnqueueError, EnqueueUnknownError, TaskQ
+from taskq_core.worker import Worker, WorkerConfig
+from tests.redis_server import RedisServer
+from tests.relay import Relay
+
+pytestmark = pytest.mark.redis
+
+PATIENCE_S = 60.0
+Send = Callable[[TaskQ, Sequence[Any]], Coroutine[Any, Any, object]]
+
+
+async def one(app: TaskQ, calls: Sequence[Any]) -> object:
+    (call,) = calls
+    return await asyncio.to_thread(app.enqueue, call)
+
+
+async def one_from_a_coroutine(app: TaskQ, calls: Sequence[Any]) -> object:
+    (call,) = calls
+    return await app.aenqueue(call)
+
+
+async def many(app: TaskQ, calls: Sequence[Any]) -> object:
+    return await asyncio.to_thread(app.client.enqueue_many, calls)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """A server whose settings these tests change."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def relay(server: RedisServer) -> Iterator[Relay]:
+    server.flushall()
+    with Relay(server.socket_path) as relay:
+        yield relay
+
+
+@pytest.fixture
+async def app(relay: Relay) -> AsyncIterator[TaskQ]:
+    """An application that reaches Redis through the relay."""
+    app = TaskQ(relay.url, enqueue_timeout=PATIENCE_S)
+    yield app
+    await app.aclose()
+
+
+@pytest.mark.parametrize(("send", "size"), [(one, 1), (one_from_a_coroutine, 1), (many, 200)])
+async def test_an_enqueue_that_arrives_after_a_later_one_of_the_same_client_stores_nothing(
+    app: TaskQ, server: RedisServer, relay: Relay, send: Send, size: int
+) -> None:
+    """The client has repeated it, its tasks have run, and the client has enqueued another task since."""
+    ran: list[int] = []
+
+    @app.task
+    async def work(number: int) -> None:
+        ran.append(number)
+
+    async def run_all() -> None:
+        assert await Worker(app, WorkerConfig(burst=True)).arun() == 0
+
+    held = relay.hold_request(server.load("enqueue"), hang_up=True)
+    await send(app, [work.s(number) for number in range(size)])
+    await run_all()
+    await send(app, [work.s(size)])
+
+    await asyncio.to_thread(held.deliver)
+    await run_all()
+
+    assert sorted(ran) == list(range(size + 1))
+
+
+REFUSALS: dict[str, tuple[str, str]] = {
+    "full memory": ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+    "read-only": ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+    "ACL": ("ACL SETUSER default -evalsha", "ACL SETUSER default +evalsha"),
+}
+"""Commands after which Redis refuses an enqueue, and those that undo them."""
+
+
+@pytest.mark.parametrize(
+    ("refusal", "send"),
+    [
+        ("full memory", one),
+        ("full memory", one_from_a_coroutine),
+        ("full memory", many),
+        ("read-only", one),
+        ("ACL", one),
+    ],
+)
+async def test_an_unanswered_enqueue_stays_unknown_when_redis_refuses_the_repeat(
+    app: TaskQ, server: RedisServer, relay: Relay, refusal: str, send: Send
+) -> None:
+    """The first attempt is still on its way, and may store the task later."""
+    hurried = TaskQ(relay.url, enqueue_timeout=2)
+
+    @hurried.task
+    async def work() -> None: ...
+
+    enqueue = server.load("enqueue")
+    first, repeat = relay.hold_request(enqueue, hang_up=True), relay.hold_request(enqueue)
+    refuse, undo = REFUSALS[refusal]
+    sending = asyncio.create_task(send(hurried, [work.s()]))
+    assert await asyncio.to_thread(repeat.came.wait, PATIENCE_S)
+    server.command(*refuse.split())
+    try:
+        repeat.let_go()
+        with pytest.raises((EnqueueUnknownError, BulkEnqueueError)) as raised:
+            await sending
+    finally:
+        server.command(*undo.split())
+    await hurried.aclose()
+
+    assert first.came.is_set()
+    assert isinstance(raised.value, EnqueueUnknownError) or raised.value.may_have_happened
