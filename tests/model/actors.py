@@ -4,9 +4,11 @@ An actor says to the scene what it was told: what it stored, and what it ended f
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import OK, Action, Outcome, ReceiptLane, Recovery, Verdict
+from taskq_core.errors import BrokerReplyError
 from taskq_core.moving import finish, move
 from taskq_core.steps import Steps
 from tests.model.scenes import GRACE_S, LEADER_MS, LEASE_S, SCENES, Scene
@@ -210,6 +212,65 @@ def finisher(scene: Scene, who: str) -> Iterator[None]:
     yield from _followed(scene, finish(scene.keys, scene.queue, idle_s=60))
 
 
+# --- requests that arrive late ----------------------------------------------------------------------------------------
+
+
+def next_run(scene: Scene, who: str) -> Iterator[None]:
+    """The worker of the first run runs the task again."""
+    assert scene.dequeue("w1", call=2) == ["t"]
+    yield
+    assert scene.settle("w1", Outcome.DONE, run=2)
+    yield
+
+
+def late_settlement(outcome: Outcome) -> Actor:
+    def settles(scene: Scene, who: str) -> Iterator[None]:
+        assert not scene.settle("w1", outcome)
+        yield
+
+    return settles
+
+
+def late_extension(scene: Scene, who: str) -> Iterator[None]:
+    kept = scene.ask(ops.extend_leases(scene.queue, [("t", 1)], owner="w1", lease_s=LEASE_S, now_ns=scene.now_ns)).kept
+    assert kept == [False]
+    yield
+
+
+def late_result(scene: Scene, who: str) -> Iterator[None]:
+    assert not scene.ask(ops.write_result(scene.queue, "t", b"late", owner="w1", run=1))
+    yield
+
+
+def late_progress(scene: Scene, who: str) -> Iterator[None]:
+    assert not scene.ask(ops.note(scene.queue, "t", {ops.PROGRESS_FIELD: b"late"}, owner="w1", run=1))
+    yield
+
+
+def late_request(scene: Scene, who: str) -> Iterator[None]:
+    """Refused, or answered as before. Whether it stored something, the scene checks."""
+    assert scene.late is not None
+    with suppress(BrokerReplyError):
+        assert scene.ask(scene.late) == "1"
+    yield
+
+
+def next_enqueue(scene: Scene, who: str) -> Iterator[None]:
+    assert scene.enqueue(scene.new("v"), who="caller") == "1"
+    yield
+
+
+def forgetter(scene: Scene, who: str) -> Iterator[None]:
+    """The sender gives the receipt back, and delivers another row."""
+    scene.ask(ops.forget_deliveries(scene.queue, ["r"]))
+    yield
+    rows, ends_ms = [("s", scene.new("v"))], (scene.now_s + 30) * 1000
+    lane = scene.lanes["caller"]
+    assert scene.ask(ops.deliver(scene.queue, rows, lane, claim_ends_ms=ends_ms, now_ns=scene.now_ns)) == "1"
+    scene.stored["v"] += 1
+    yield
+
+
 _WAITING = ("pending", "scheduled", "retry", "grouped")
 _ALL = (*SCENES,)
 
@@ -238,3 +299,15 @@ ACTORS: dict[str, tuple[Actor, tuple[str, ...]]] = {
     "finisher": (finisher, ("moving",)),
 }
 """Actors by name, and the scenes in which they have something to do."""
+
+_LATE_AND_NEXT: tuple[tuple[str, Actor, str], ...] = (
+    *((f"settlement {each.name.lower()}", late_settlement(each), "run_before") for each in Outcome),
+    ("extension", late_extension, "run_before"),
+    ("result", late_result, "run_before"),
+    ("progress", late_progress, "run_before"),
+    ("enqueue", late_request, "enqueued_before"),
+    ("delivery", late_request, "delivered_before"),
+)
+_NEXT = {"run_before": next_run, "enqueued_before": next_enqueue, "delivered_before": forgetter}
+LATE = {name: ((actor, _NEXT[scene]), scene) for name, actor, scene in _LATE_AND_NEXT}
+"""Requests that arrive late, each with who races with it and the scene, by name."""

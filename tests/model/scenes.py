@@ -30,6 +30,7 @@ class Scene:
         lock: The unique lock of `t`.
         stored: How often a task was stored, by id.
         ended: How often a task was ended for good.
+        late: A request that arrived once, and may arrive again.
     """
 
     def __init__(self, send: Callable[[Operation[Any]], Any], client: Any) -> None:
@@ -44,6 +45,7 @@ class Scene:
         self.ended: Counter[str] = Counter()
         self.lanes: dict[str, ReceiptLane] = {}
         self.locks: dict[tuple[str, str], str] = {}
+        self.late: Operation[str] | None = None
 
     @property
     def now_ns(self) -> int:
@@ -72,10 +74,10 @@ class Scene:
         self.locks |= {(owner, task_id): decode_message(message).unique_key for task_id, message in taken}
         return [task_id for task_id, _ in taken]
 
-    def settle(self, owner: str, outcome: Outcome, task_id: str = "t") -> bool:
+    def settle(self, owner: str, outcome: Outcome, task_id: str = "t", *, run: int = 1) -> bool:
         lock = self.locks.get((owner, task_id), "")
         message = self.message(task_id, retried=1, unique_key=lock)
-        end = Settlement(task_id, outcome, 1, message, seconds=60, delay_ms=1, unique_key=lock)
+        end = Settlement(task_id, outcome, run, message, seconds=60, delay_ms=1, unique_key=lock)
         is_settled = self.ask(ops.settle(self.queue, [end], owner=owner, now_ns=self.now_ns)) == "1"
         if is_settled and outcome is Outcome.DONE:
             self.ended[task_id] += 1
@@ -198,6 +200,39 @@ def moving(scene: Scene) -> None:
     scene.now_s += 300
 
 
+# --- where a late request can arrive ----------------------------------------------------------------------------------
+
+
+def run_before(scene: Scene) -> None:
+    """`t` is pending again: w1 has run it, and gave it back."""
+    pending(scene)
+    assert scene.dequeue("w1") == ["t"]
+    assert scene.settle("w1", Outcome.REQUEUE)
+
+
+def enqueued_before(scene: Scene) -> None:
+    """`t` was enqueued, has run and is gone."""
+    lane = scene.lanes.setdefault("caller", ReceiptLane("lane-caller"))
+    scene.late = ops.enqueue(scene.queue, [scene.new("t")], lane, now_ns=scene.now_ns)
+    assert scene.ask(scene.late) == "1"
+    _run_to_its_end(scene)
+
+
+def delivered_before(scene: Scene) -> None:
+    """`t` was delivered from an outbox, has run and is gone. Its row is deleted."""
+    lane = scene.lanes.setdefault("caller", ReceiptLane("lane-caller"))
+    ends_ms = (scene.now_s + 30) * 1000
+    scene.late = ops.deliver(scene.queue, [("r", scene.new("t"))], lane, claim_ends_ms=ends_ms, now_ns=scene.now_ns)
+    assert scene.ask(scene.late) == "1"
+    _run_to_its_end(scene)
+
+
+def _run_to_its_end(scene: Scene) -> None:
+    scene.stored["t"] += 1
+    assert scene.dequeue("w1") == ["t"]
+    assert scene.settle("w1", Outcome.DONE)
+
+
 SCENES: dict[str, Callable[[Scene], None]] = {
     each.__name__: each
     for each in (
@@ -215,3 +250,4 @@ SCENES: dict[str, Callable[[Scene], None]] = {
         moving,
     )
 }
+LATE_SCENES = {each.__name__: each for each in (run_before, enqueued_before, delivered_before)}

@@ -14,8 +14,8 @@ from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.operations import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.reconcile import reconcile, run
-from tests.model.actors import ACTORS, Actor, finisher, mover, remover
-from tests.model.scenes import SCENES, Scene
+from tests.model.actors import ACTORS, LATE, Actor, finisher, mover, remover
+from tests.model.scenes import LATE_SCENES, SCENES, Scene
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
@@ -91,6 +91,21 @@ def test_two_actors_in_every_order(runner: SyncRunner, redis_server: RedisServer
         except AssertionError as error:
             raise AssertionError(f"{name}, after the orders {played}: {error}") from error
         assert played
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_a_late_request_changes_nothing_in_every_order(
+    runner: SyncRunner, redis_server: RedisServer, name: str
+) -> None:
+    """It arrived in time before, and arrives again while its sender goes on."""
+    actors, scene_name = LATE[name]
+
+    def start() -> Scene:
+        scene = Scene(runner.run, redis_server.client)
+        LATE_SCENES[scene_name](scene)
+        return scene
+
+    assert len(list(orders(start, actors))) > 1
 
 
 @pytest.mark.parametrize("name", ACTORS)

@@ -319,6 +319,7 @@ class _Reader:
             queue.quarantine[task_id] = (score, fields["msg"])
         queue.has_token = bool(self._take(keys.wake, "list").value)
         queue.receipts = self._take(keys.moved, "zset").scores
+        self._take(keys.delivered, "zset")
         for key in [each for each in self._stored if each.startswith(keys.own_prefix)]:
             kind, _, name = key.removeprefix(keys.own_prefix).partition(":")
             value = self._stored.pop(key)
