@@ -1,4 +1,4 @@
-"""`python -m tests.soak.mutants`: the soak is tested, too. It must turn red for each of eleven ways to break the queue.
+"""`python -m tests.soak.mutants`: test the soak. It must turn red for each of thirteen ways to break the queue.
 
 Each mutant is a small change of a copy of the tree, in a folder that is deleted afterwards, and a schedule of faults
 that exposes it. A control runs all these faults on an unchanged copy, and must be green. Ends with 0 if all is so.
@@ -56,12 +56,36 @@ MUTANTS = (
             Change(file=f"{LUA}/_ends.lua", old="owner == fence", new="owner"),
             Change(
                 file=f"{LUA}/extend.lua",
-                old="fields[1] == ARGV[2] .. ':' .. score",
+                old="fields[1] == owner .. score",
                 new="fields[1]",
             ),
         ),
         faults=(3,),
         shows=frozenset({7}),
+    ),
+    Mutant(
+        name="fence without run",
+        changes=(
+            Change(
+                file=f"{LUA}/_ends.lua",
+                old="owner == fence",
+                new="owner and string.gsub(owner, '%.%d+:', ':') == string.gsub(fence, '%.%d+:', ':')",
+            ),
+        ),
+        faults=(70,),
+        shows=frozenset({6}),
+    ),
+    Mutant(
+        name="receipt compared for equality",
+        changes=(
+            Change(
+                file=f"{LUA}/_receipt.lua",
+                old="elseif last and tonumber(last) > tonumber(call) then",
+                new="elseif false then",
+            ),
+        ),
+        faults=(71,),
+        shows=frozenset({6}),
     ),
     Mutant(
         name="recovery without re-check",

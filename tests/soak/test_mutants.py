@@ -47,6 +47,8 @@ def test_a_mutant_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
 def test_those_of_the_catalogue_and_of_rules_are_there() -> None:
     assert [mutant.name for mutant in MUTANTS] == [
         "no fence",
+        "fence without run",
+        "receipt compared for equality",
         "recovery without re-check",
         "no ack retry",
         "turn without receipt",
