@@ -698,14 +698,20 @@ class TaskCancelledError(TaskQError):
 
 
 class UnknownTaskError(TaskQError):
-    """Neither a task nor a handler is registered for the type of a task. It fails as any other and is retried."""
+    """Neither a task nor a handler is registered for the type of a task. It fails as any other and is retried.
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
+    Attributes:
+        name: The type.
+        hint: Advice of a framework's adapter; "" outside of one.
+    """
+
+    def __init__(self, name: str, hint: str = "") -> None:
+        super().__init__(name, hint)
+        self.name, self.hint = name, hint
 
     def __str__(self) -> str:
-        return f'handler not found for task "{self.name}": no worker that took it has this task registered'
+        text = f'handler not found for task "{self.name}": no worker that took it has this task registered'
+        return f"{text}; {self.hint}" if self.hint else text
 
 
 class TaskControl(Exception):  # noqa: N818 - steers the queue, is no error

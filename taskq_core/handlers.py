@@ -150,12 +150,18 @@ class Handler:
 
 
 class Handlers:
-    """The handlers of a queue application, by pattern."""
+    """The handlers of a queue application, by pattern.
 
-    def __init__(self, owner: HasDefaults) -> None:
+    Args:
+        owner: Its `task_defaults` are the options of handlers that do not set their own.
+        unknown_hint: Advice in the error of an unknown type.
+    """
+
+    def __init__(self, owner: HasDefaults, *, unknown_hint: str = "") -> None:
         self._by_pattern: dict[str, Handler] = {}
         self._lengths: tuple[int, ...] = ()
-        self.not_found = self._default = Handler("", _raise_unknown, owner)
+        self._unknown_hint = unknown_hint
+        self.not_found = self._default = Handler("", self._raise_unknown, owner)
 
     def get(self, pattern: str) -> Handler | None:
         """Return the handler of exactly this pattern."""
@@ -191,6 +197,9 @@ class Handlers:
             if known is not None:
                 return known
         return self.not_found
+
+    async def _raise_unknown(self, message: RawTask) -> None:
+        raise UnknownTaskError(message.type, self._unknown_hint)
 
 
 class ErrorHandler:
@@ -329,7 +338,3 @@ def _message_parameter(what: str, function: Callable[..., Any], takes_context: b
     if more:
         raise TaskDefinitionError(f"{what} takes the message alone, got the further parameter {more[0]!r}")
     return rest[0].name
-
-
-async def _raise_unknown(message: RawTask) -> None:
-    raise UnknownTaskError(message.type)

@@ -63,6 +63,8 @@ class Registry(Enqueuer):
     references: References | None = None
     """Classes whose values travel as their keys and are fetched for each run, None where there are none. For adapters,
     which set it before the first task is made."""
+    unknown_task_hint = ""
+    """Advice in `UnknownTaskError`. Adapters set it."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[Any, Any]] = {}
@@ -71,7 +73,7 @@ class Registry(Enqueuer):
         """Middleware of the whole application, outermost first; changes like a list. See `use`."""
         self.aggregators = Aggregators()
         """What turns groups of tasks into one. See `aggregator`."""
-        self.handlers = Handlers(self)
+        self.handlers = Handlers(self, unknown_hint=self.unknown_task_hint)
         """What runs types that no task is registered for. See `handler` and `not_found`."""
         self.error_handlers: list[ErrorHandler] = []
         """What is told of failed runs. See `on_error`."""

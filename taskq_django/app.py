@@ -54,6 +54,7 @@ class DjangoTaskQ(TaskQ):
     references = ModelReferences()
     """Instances of models travel as their primary keys."""
     process_set_up = "taskq_django.task_process:set_up"
+    unknown_task_hint = "if it is a task of this project, add its module to TASKQ['AUTODISCOVER']"
     observer = SignalObserver()
     """Sends the signals."""
 
@@ -174,8 +175,8 @@ class DjangoTaskQ(TaskQ):
     def find_task(self, name: str) -> Task[Any, Any] | None:
         """Return the task of a name, None if there is none.
 
-        One of `django.tasks` is looked for where its name says that it is, in a module of an installed app: it need
-        not stand in a module that is imported by itself, nor have been made for taskq's backend.
+        A task of `django.tasks` may have been made for another backend: it is looked for in the modules that the
+        setting `AUTODISCOVER` names. No name imports a module.
         """
         task = super().find_task(name)
         if task is None and name not in self._sought and queues_of_tasks(getattr(django_settings, "TASKS", None)):

@@ -1,9 +1,11 @@
 """The Django app: finds tasks and follows settings that change."""
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.core import checks
 from django.core.signals import setting_changed
 from django.utils.module_loading import autodiscover_modules
@@ -69,17 +71,29 @@ def autodiscover() -> None:
     True imports the module `tasks` of every installed app, a list of names the modules of these names; a name with a
     dot is imported as it stands.
     """
-    try:
-        wanted = taskq.settings.autodiscover
-    except ConfigurationError:
-        return  # the system check tells of it; raising here would keep it from running
-    if wanted is False:
+    names = _wanted_names()
+    if not names:
         return
-    names = ("tasks",) if wanted is True else wanted
     autodiscover_modules(*(name for name in names if "." not in name))
     for name in names:
         if "." in name:
             import_module(name)
+
+
+def discovered_modules() -> list[ModuleType]:
+    """Return the modules that `autodiscover` has imported."""
+    paths: list[str] = []
+    for name in _wanted_names():
+        paths += [name] if "." in name else [f"{app.name}.{name}" for app in apps.get_app_configs()]
+    return [module for path in paths if (module := sys.modules.get(path)) is not None]
+
+
+def _wanted_names() -> tuple[str, ...]:
+    try:
+        wanted = taskq.settings.autodiscover
+    except ConfigurationError:
+        return ()  # a system check reports it; raising here would keep the check from running
+    return wanted if isinstance(wanted, tuple) else ("tasks",) * wanted
 
 
 def _follow_settings(*, setting: str, **_: Any) -> None:

@@ -1,50 +1,30 @@
-"""Find a task of Django's framework by its name, which says where it stands.
+"""Find a task of Django's framework that was made for another backend and enqueued with `using(backend=...)`.
 
-Workers import the `tasks` modules of the installed apps. A task that stands elsewhere, or that was made for another
-backend and enqueued with `using(backend=...)`, is found here when the first call of it arrives. The name comes out of
-Redis, so nothing is imported but modules of installed apps, and nothing runs but what the framework's `task` has made.
+A task of our own backend registers itself when its module is imported. A task of another backend does not, so the
+worker looks for it in the modules that `AUTODISCOVER` has imported. The name comes from Redis: it is compared with the
+names of the tasks in these modules. It never imports a module and never reads an attribute.
 """
 
-import logging
-import sys
 from contextlib import suppress
-from importlib import import_module
-from types import ModuleType
 
-from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 
 from taskq_django.app import taskq
+from taskq_django.apps import discovered_modules
 from taskq_django.tasks_backend import framework
 from taskq_django.tasks_backend.framework import AnyTask
 from taskq_django.tasks_backend.running import BackendTask
 
-logger = logging.getLogger("taskq.django")
-
 
 def find_by_name(name: str) -> BackendTask | None:
-    """Return the task of the name `module.function`, registered by now; None if there is none."""
-    module_name, _, attribute = name.rpartition(".")
-    module = sys.modules.get(module_name) or _import(module_name)
-    found = getattr(module, attribute, None)
-    if not isinstance(found, framework.Task):
-        return None
-    known = taskq.tasks.get(name)
-    if known is None:
-        _make_known(found)
-        known = taskq.tasks.get(name)
-    return known if isinstance(known, BackendTask) else None
-
-
-def _import(name: str) -> ModuleType | None:
-    """Import a module of an installed app."""
-    if not name or apps.get_containing_app_config(name) is None:
-        return None
-    try:
-        return import_module(name)
-    except Exception:  # whatever it is, it is this module's: the worker goes on, and the task fails as an unknown one
-        logger.exception("module %s, in which a task should be, cannot be imported", name)
-        return None
+    """Find the task `module.function` in the discovered modules, register it and return it, or return None."""
+    for module in discovered_modules():
+        for value in list(vars(module).values()):
+            if isinstance(value, framework.Task) and value.module_path == name:
+                _make_known(value)
+                known = taskq.tasks.get(name)
+                return known if isinstance(known, BackendTask) else None
+    return None
 
 
 def _make_known(task: AnyTask) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -36,6 +37,34 @@ UNKNOWN_WORKER = ""
 """Worker of an attempt that is not noted any more, or was another program's."""
 NO_CLASS = "taskq_core.errors.TaskFailedError"
 """Class of an error of which only the text is known: a worker in Go writes no more."""
+
+
+class StoredTaskError(TaskError):
+    """An error read from Redis. Everyone who can write there chooses the path, so reading the class imports nothing."""
+
+    __slots__ = ()
+
+    @property
+    def exception_class(self) -> type[BaseException]:
+        """Class of the exception.
+
+        Raises:
+            ImportError: Its module is not imported in this process, or has no such class.
+            ValueError: The path does not name an exception.
+        """
+        module_path, _, name = self.exception_class_path.rpartition(".")
+        module = sys.modules.get(module_path)
+        if module is None:
+            raise ImportError(
+                f"{self.exception_class_path!r} is an error read from Redis, and its module is not imported in this "
+                "process; import the module before you read exception_class"
+            )
+        if name not in vars(module):
+            raise ImportError(f"module {module_path!r} has no class {name!r}")
+        found = vars(module)[name]
+        if not isinstance(found, type) or not issubclass(found, BaseException):
+            raise ValueError(f"{self.exception_class_path!r} is not an exception class")
+        return found
 
 
 def new_result_id(queue: str) -> str:
@@ -116,7 +145,9 @@ def set_status(result: AnyResult, info: TaskInfo, facts: Facts) -> None:
     if is_running:
         workers.append(info.worker)
         starts.append(info.started_at)
-    errors = [TaskError(exception_class_path=each.error, traceback=each.traceback) for each in attempts if each.error]
+    errors: list[TaskError] = [
+        StoredTaskError(exception_class_path=each.error, traceback=each.traceback) for each in attempts if each.error
+    ]
     if info.last_error and not attempts:
         errors.append(TaskError(exception_class_path=NO_CLASS, traceback=info.last_error))
     finished_at = None

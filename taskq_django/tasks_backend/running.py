@@ -22,14 +22,13 @@ from taskq_django.tasks_backend.facts import read_facts
 from taskq_django.tasks_backend.framework import (
     AnyResult,
     AnyTask,
-    TaskError,
     TaskResultStatus,
     normalize_json,
     task_finished,
     task_started,
 )
 from taskq_django.tasks_backend.options import DEFAULTS
-from taskq_django.tasks_backend.results import UNKNOWN_WORKER, called, new_result, put, set_status
+from taskq_django.tasks_backend.results import UNKNOWN_WORKER, StoredTaskError, called, new_result, put, set_status
 from taskq_django.tasks_backend.signalling import Announcer, announcement_of, atell, tell, tell_of_failure
 from taskq_django.tasks_backend.tasks import options_of
 
@@ -238,7 +237,7 @@ class RunObserver(Announcer):
         if known is None or error is None or context.outcome != Outcome.ARCHIVED:
             return
         origin = origin_of(error)
-        known.errors.append(TaskError(exception_class_path=class_path(origin), traceback=traceback_text(origin)))
+        known.errors.append(StoredTaskError(exception_class_path=class_path(origin), traceback=traceback_text(origin)))
         put(known, status=TaskResultStatus.FAILED, finished_at=datetime.now(UTC))
         tell_of_failure(task_finished, type(known.task.get_backend()), known, origin)
 

@@ -14,6 +14,7 @@ from taskq_core import PayloadError, TaskArgumentsError, TaskDefinitionError
 from taskq_core.schedule_setting import schedule_lines, scheduled_entries
 from taskq_django import TaskQBackend, taskq
 from taskq_django import task as taskq_task
+from taskq_django.apps import autodiscover
 from taskq_django.tasks_backend.codec import JsonArgumentsCodec
 from taskq_django.tasks_backend.framework import PACKAGE, InvalidTask, TaskResultStatus
 from taskq_django.tasks_backend.running import BackendTask
@@ -286,32 +287,65 @@ def test_a_task_in_a_script_has_the_name_that_a_worker_imports(tmp_path: Path) -
 
 # --- found by name ----------------------------------------------------------------------------------------------------
 
+TRACE = """import pathlib
+from {package} import task
+
+pathlib.Path({trace!r}).touch()
+
+@task
+def wrap(parcel: int) -> str:
+    return f"{{parcel}} is wrapped"
+"""
+
 
 @pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A module of an installed app that nothing has imported yet."""
-    name = "tests.taskq_django.parcels.elsewhere"
-    yield
-    monkeypatch.undo()
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
+    """A module of an installed app that nothing has imported, and the file that it creates when it is imported."""
+    import tests.taskq_django.parcels
+
+    name, trace = "tests.taskq_django.parcels.elsewhere", tmp_path / "imported"
+    (tmp_path / "elsewhere.py").write_text(TRACE.format(package=PACKAGE, trace=str(trace)))
+    monkeypatch.setattr(tests.taskq_django.parcels, "__path__", [*tests.taskq_django.parcels.__path__, str(tmp_path)])
+    yield name, trace
     sys.modules.pop(name, None)
     taskq.reload()
 
 
 @pytest.mark.redis
-def test_a_task_in_another_module_is_imported_when_it_arrives(redis: RedisServer, elsewhere: None) -> None:
-    name = "tests.taskq_django.parcels.elsewhere.wrap"
-    handle = taskq.remote(name, retention=60).delay(parcel=3)
-    assert name not in taskq.tasks
+def test_a_message_imports_no_module(redis: RedisServer, script: tuple[str, Path]) -> None:
+    name, trace = script
+    handle = taskq.remote(f"{name}.wrap", retention=60, max_retry=0).delay(parcel=3)
 
+    drain(raises=False)
+
+    assert not trace.exists()
+    assert name not in sys.modules
+    error = str(handle.refresh().last_error)
+    assert error.startswith(f'handler not found for task "{name}.wrap"')
+    assert "TASKQ['AUTODISCOVER']" in error
+
+
+@pytest.mark.redis
+def test_a_module_that_the_setting_names_has_tasks(redis: RedisServer, settings: Any, script: tuple[str, Path]) -> None:
+    name, trace = script
+    settings.TASKQ = {**settings.TASKQ, "AUTODISCOVER": ["tasks", name]}
+    handle = taskq.remote(f"{name}.wrap", retention=60).delay(parcel=3)
+
+    autodiscover()
     drain()
 
-    assert name in taskq.tasks
+    assert trace.exists()
     assert parcels.label.get_backend().get_result(handle.id).return_value == "3 is wrapped"
 
 
 @pytest.mark.redis
-def test_a_task_that_was_made_for_another_backend_is_run(redis: RedisServer, settings: Any) -> None:
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_task_that_was_made_for_another_backend_is_run(
+    redis: RedisServer, settings: Any, monkeypatch: pytest.MonkeyPatch, is_named: bool
+) -> None:
+    """Where the module is one that `AUTODISCOVER` names."""
     immediate = f"{PACKAGE}.backends.immediate.ImmediateBackend"
+    settings.TASKQ = {**settings.TASKQ, "AUTODISCOVER": [HERE] if is_named else True}
     settings.TASKS = {
         "default": {"BACKEND": immediate, "QUEUES": ["default", "odd"]},
         "broken": {"BACKEND": "nowhere.Backend"},
@@ -319,17 +353,16 @@ def test_a_task_that_was_made_for_another_backend_is_run(redis: RedisServer, set
     }
     made = django_task(queue_name="odd")(sort_out)
     assert f"{HERE}.sort_out" not in taskq.tasks
-    import tests.taskq_django.test_backend_registry as here
 
     handle = taskq.remote(f"{HERE}.sort_out", retention=60, max_retry=0).delay(parcel=3)
-    original, here.sort_out = here.sort_out, made  # type: ignore[assignment]  # as the decorator above it would
-    try:
-        drain()
-        found = made.using(backend="ours", queue_name="default").get_result(handle.id)
-    finally:
-        here.sort_out = original
+    monkeypatch.setattr(sys.modules[HERE], "sort_out", made)  # as the decorator above it would
+    drain(raises=False)
 
-    assert found.return_value == "3 is sorted"
+    if is_named:
+        found = made.using(backend="ours", queue_name="default").get_result(handle.id)
+        assert found.return_value == "3 is sorted"
+    else:
+        assert str(handle.refresh().last_error).startswith("handler not found")
 
 
 @pytest.mark.parametrize(
@@ -345,7 +378,7 @@ def test_a_task_that_was_made_for_another_backend_is_run(redis: RedisServer, set
         "",
     ],
 )
-def test_what_is_no_task_of_an_installed_app_is_not_found(name: str) -> None:
+def test_what_is_no_task_of_a_discovered_module_is_not_found(name: str) -> None:
     """Nothing is imported for it either: the name comes out of Redis."""
     assert taskq.find_task("no.such") is None  # loads what looks for it
     before = set(sys.modules)
@@ -354,16 +387,26 @@ def test_what_is_no_task_of_an_installed_app_is_not_found(name: str) -> None:
     assert set(sys.modules) == before
 
 
-def test_a_module_that_cannot_be_imported_is_logged(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import tests.taskq_django.parcels
+@pytest.mark.redis
+def test_the_class_of_a_stored_error_imports_no_module(redis: RedisServer, script: tuple[str, Path]) -> None:
+    name, trace = script
+    result = parcels.lose.enqueue(3)
+    drain(raises=False)
+    key = f"asynq:{{default}}:t:{result.id}"
+    stored = redis.client.hgetall(key)
+    result.refresh()
+    assert result.errors[0].exception_class is parcels.LostError
+    old, new = f"{parcels.__name__}.LostError".encode(), f"{name}.WrapError".encode()
+    changed = {field: value.replace(old, new) for field, value in stored.items()}
+    assert changed != stored
+    redis.client.hset(key, mapping=changed)
 
-    (tmp_path / "torn.py").write_text("raise RuntimeError('torn')\n")
-    monkeypatch.setattr(tests.taskq_django.parcels, "__path__", [*tests.taskq_django.parcels.__path__, str(tmp_path)])
+    result.refresh()
 
-    assert taskq.find_task("tests.taskq_django.parcels.torn.work") is None
-    assert "module tests.taskq_django.parcels.torn" in caplog.text
+    assert result.errors[0].exception_class_path == f"{name}.WrapError"
+    with pytest.raises(ImportError, match="not imported in this process"):
+        _ = result.errors[0].exception_class
+    assert not trace.exists()
 
 
 @pytest.mark.redis
