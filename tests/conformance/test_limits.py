@@ -312,7 +312,7 @@ WITHDRAWN: dict[str, Any] = {
     "deleted": lambda life: life.act(Action.DELETE, "a"),
     "put off": lambda life: life.act(Action.WAIT, "a", start_in_ms=60_000),
     "rescheduled": lambda life: life.run(operations.reschedule(life.broker.queue, "a", start_in_ms=60_000)),
-    "revoked": lambda life: life.run(operations.revoke(life.broker.queue, "a")),
+    "revoked": lambda life: (life.run(operations.revoke(life.broker.queue, "a")), life.admit()),
     "moved": lambda life: life.run(operations.move_out(life.broker.queue, ["a"], token="1", target="b")),
 }
 LINES = (sequence("k", "skip"), places(1), bucket(1, 1000, 1))

@@ -106,9 +106,9 @@ local function limiter(prefix, now_s, now_ns, now_ms)
   end
 
   local function arm(at_ms, slot)
-    local first = own('ZRANGE', lim .. 'due', 0, 0, 'WITHSCORES')[2]
+    local is_first = own('ZCOUNT', lim .. 'due', '-inf', whole(at_ms)) == 0
     own('ZADD', lim .. 'due', whole(at_ms), slot)
-    if not first or at_ms < tonumber(first) then
+    if is_first then
       if own('LLEN', lim .. 'wake') == 0 then
         redis.call('LPUSH', lim .. 'wake', '1')
       end
@@ -374,6 +374,15 @@ local function limiter(prefix, now_s, now_ns, now_ms)
       end
     end
     return freed_here
+  end
+
+  -- call_up: let a worker admit the tasks that wait for what was freed. A user who may only enqueue cannot read the line.
+  function self.call_up()
+    for _, slot in ipairs(freed) do
+      if own('ZCARD', lim .. 'w:' .. slot) > 0 then
+        arm(0, slot)
+      end
+    end
   end
 
   -- finish: let those in who wait for what was freed, and tell workers. The last word of a script.

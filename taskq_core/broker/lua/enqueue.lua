@@ -84,8 +84,12 @@ if stride > 2 then
   now = { s = now_s, ns = now_ns, ms = now_ms }
   redis.call('ZCARD', KEYS[2])
   redis.call('SCARD', KEYS[5])
-  local known = {}
+  local known, has_priority = {}, false
   for i = 11, last, stride do
+    if not has_priority and string.find(ARGV[i - 3], 'p%d:%d;') then
+      has_priority = true
+      redis.call('LINDEX', KEYS[1], -1) -- a user who may not read the list is refused here, before the first write
+    end
     local group = ARGV[i]
     if group ~= '' and not known[group] then
       known[group] = true

@@ -44,7 +44,7 @@ if removed > 0 then
   if fields[5] then
     local limits = limiter(ARGV[2], clock(''))
     limits.let_go(ARGV[1], KEYS[1])
-    limits.finish()
+    limits.call_up()
   end
   redis.call('DEL', KEYS[1])
   if fields[4] then

@@ -58,6 +58,9 @@ for i = 7, #ARGV, 11 do
   if ARGV[i + 8] ~= '' then
     redis.call('ZCARD', ARGV[4] .. 'g:' .. ARGV[i + 8])
   end
+  if string.find(ARGV[i + 5], 'p%d:%d;') then
+    redis.call('LINDEX', KEYS[1], -1) -- a user who may not read the list is refused here, too
+  end
 end
 
 local codes, ready, ran, urgent = {}, {}, {}, {}

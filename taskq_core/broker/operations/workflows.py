@@ -323,8 +323,8 @@ def cancel_workflow(queue: QueueKeys, workflow_id: str, *, now_ns: int | None = 
 
 def revoke_steps(queue: QueueKeys, workflow_id: str) -> Operation[list[str]]:
     """Let workers drop steps of a workflow that wait in a queue. Reads as ids of those that run."""
-    keys = (queue.active, queue.workflow_cancelled(workflow_id))
-    args = (f"{workflow_id}.", CANCELLED_KEPT_S)
+    keys = (queue.workflow_cancelled(workflow_id),)
+    args = (f"{workflow_id}.", CANCELLED_KEPT_S, queue.active)
     return Operation(
         "revoke_steps",
         load("flow_revoke"),
