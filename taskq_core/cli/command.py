@@ -50,6 +50,7 @@ TOOLS: Mapping[str, tuple[str, ...]] = {
     "doctor": ("doctor:doctor",),
     "health": ("health:health",),
     "explain": ("explain:explain",),
+    "acl": ("acl:acl",),
     "migrate": ("migrate:migrate",),
     "version": ("command:version",),
 }

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -18,6 +18,7 @@ import trustme
 
 from taskq_core import BrokerUnavailableError, EnqueueError, EnqueueUnknownError, TaskQ, TaskQError, TaskState
 from taskq_core.broker import operations
+from taskq_core.broker.roles import EVERY_QUEUE, RedisVersion, Role, rules
 from taskq_core.broker.scripts import all_scripts, load
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.dashboard import Dashboard
@@ -33,10 +34,8 @@ from tests.relay import Relay
 
 pytestmark = pytest.mark.redis
 
-PAGE = (Path(__file__).parents[2] / "docs/how-to/secure-redis.md").read_text(encoding="utf-8")
-RULES = {user: rules.split() for user, rules in re.findall(r"^ACL SETUSER (\w+) (.*)$", PAGE, re.MULTILINE)}
-FOR_TOOLS = {"ACL", "INFO", "CONFIG", "SCRIPT", "CLUSTER"}
-"""Commands of a table of the page, which not every program needs."""
+ANY = {"ACL", "ASKING", "CLIENT", "CLUSTER", "CONFIG", "INFO", "PING", "SCRIPT", "WAIT"}
+"""Commands without a key, which connections and single tools send."""
 
 OUTSIDE = {"rights", "beat", "announce", "record"}
 """Scripts that are tried here on keys of other names, and the one that tries all rights."""
@@ -61,9 +60,16 @@ LOOKS = [
 FUNCTION = re.compile(r"^( *)(?:local )?function ([\w.]+)\([^\n]*\n(.*?)^\1end$", re.MULTILINE | re.DOTALL)
 
 
-def commands(rules: list[str]) -> set[str]:
-    """The commands that rules allow, in capitals and without subcommands."""
-    return {rule[1:].partition("|")[0].upper() for rule in rules if rule.startswith("+")}
+def rules_of(role: str, *queues: str, redis: RedisVersion = RedisVersion.V7_2) -> list[str]:
+    """The rules of a role with everything that it can have."""
+    with_lists = role in (Role.PRODUCER, Role.SCHEDULER)
+    return rules(Role(role), queues or [EVERY_QUEUE], prefix="asynq", redis=redis, with_lists=with_lists)
+
+
+def commands(role: str) -> set[str]:
+    """The commands on keys and channels that a role may send, in capitals and without subcommands."""
+    found = [rule for rule in rules_of(role, redis=RedisVersion.V6_2) if rule.startswith("+")]
+    return {rule[1:].partition("|")[0].upper() for rule in found} - ANY
 
 
 def in_scripts(texts: list[str]) -> set[str]:
@@ -102,37 +108,37 @@ def reached(text: str) -> str:
     return "\n".join(found)
 
 
-class TestThePage:
-    def test_it_names_each_command_that_is_sent_and_no_other(self) -> None:
+class TestRoles:
+    def test_a_worker_may_send_each_command_that_is_sent_and_no_other(self) -> None:
         scripts = in_scripts([reached(script.text) for script in all_scripts() if script.name != "rights"])
         sent: set[str] = set()
         for file in (files("taskq_core.broker") / "operations").iterdir():
             if file.name.endswith(".py"):
                 sent |= set(re.findall(r"[(\[]\"([A-Z]{3,})\"", file.read_text()))
 
-        needed = (scripts | sent | {"SUBSCRIBE", "CLIENT"}) - FOR_TOOLS | {"INFO"}  # a worker warns of what it says
-        allowed = commands(RULES["app"])
-        assert sorted(needed - allowed) == [], "docs/how-to/secure-redis.md does not allow these to the user app"
-        assert sorted(allowed - needed) == [], "docs/how-to/secure-redis.md allows these to the user app, in vain"
+        needed = (scripts | sent | {"SUBSCRIBE"}) - ANY
+        allowed = commands("worker")
+        assert sorted(needed - allowed) == []
+        assert sorted(allowed - needed) == []
 
     def test_who_only_enqueues_needs_less(self) -> None:
         sent = {"EVALSHA", "EVAL", "SADD", "PUBLISH", "SUBSCRIBE"}
 
         needed = in_scripts([reached(load(name).text) for name in OF_A_PRODUCER]) | sent
-        allowed = commands(RULES["producer"])
-        assert sorted(needed - allowed) == [], "docs/how-to/secure-redis.md does not allow these to the user producer"
-        assert sorted(allowed - needed) == [], "docs/how-to/secure-redis.md allows these to the user producer, in vain"
-        assert allowed < commands(RULES["app"])
+        allowed = commands("producer")
+        assert sorted(needed - allowed) == []
+        assert sorted(allowed - needed) == []
+        assert allowed < commands("worker")
 
     def test_who_only_looks_and_acts_needs_less(self) -> None:
         scripts, sent = asked_by(LOOKS)
 
-        needed = (in_scripts([reached(load(name).text) for name in scripts]) | sent) - FOR_TOOLS
-        allowed = commands(RULES["inspector"])
-        assert sorted(needed - allowed) == [], "docs/how-to/secure-redis.md does not allow these to the user inspector"
-        assert sorted(allowed - needed) == [], "docs/how-to/secure-redis.md allows these to the user inspector, in vain"
-        assert allowed < commands(RULES["app"])
-        assert commands(RULES["producer"]) - allowed == {"SUBSCRIBE"}, "the page says so"
+        needed = (in_scripts([reached(load(name).text) for name in scripts]) | sent | {"SUBSCRIBE"}) - ANY
+        allowed = commands("operator")
+        assert sorted(needed - allowed) == []
+        assert sorted(allowed - needed) == []
+        assert allowed < commands("worker")
+        assert commands("producer") <= allowed
 
     def test_a_worker_tries_all_that_scripts_use_when_it_starts(self) -> None:
         used = in_scripts([reached(script.text) for script in all_scripts() if script.name != "rights"])
@@ -162,12 +168,18 @@ def newest() -> Iterator[RedisServer]:
         yield server
 
 
-def url_of(server: RedisServer, user: str, *rules: str) -> str:
-    """The URL of a user who may do what the page says, and what is added to it."""
+def url_of(
+    server: RedisServer, role: str, *changes: str, redis: RedisVersion | None = None, queues: Sequence[str] = ()
+) -> str:
+    """The URL of a user of a role, named as it, after changes of its rules."""
     server.flushall()
-    server.command("ACL", "SETUSER", user, "reset", *RULES[user], *rules)
+    if redis is None:
+        number = str(server.client.info("server")["redis_version"])
+        redis = max(each for each in RedisVersion if each <= number or each is RedisVersion.V6_2)
+    rules = ("resetchannels", "on", ">password", *rules_of(role, *queues, redis=redis), *changes)
+    server.command("ACL", "SETUSER", role, "reset", *" ".join(rules).split())
     server.command("ACL", "LOG", "RESET")
-    return f"redis://{user}:password@127.0.0.1:{server.port}/0"
+    return f"redis://{role}:password@127.0.0.1:{server.port}/0"
 
 
 def denied(server: RedisServer) -> set[str]:
@@ -179,7 +191,7 @@ def denied(server: RedisServer) -> set[str]:
 class TestRights:
     def test_an_application_does_all_it_does(self, server: RedisServer) -> None:
         """Enqueue in every way, run, fail, time a schedule, look at everything and act on it."""
-        app = TaskQ(url_of(server, "app"), defaults={"retention": 60}, enqueue_timeout=60)
+        app = TaskQ(url_of(server, "worker"), defaults={"retention": 60}, enqueue_timeout=60)
 
         @app.periodic("@every 1s")
         @app.task(name="add")
@@ -223,7 +235,7 @@ class TestRights:
 
     @pytest.mark.parametrize("name", sorted(EVERY.keys() - OUTSIDE))
     def test_every_script_runs(self, server: RedisServer, name: str) -> None:
-        app = TaskQ(url_of(server, "app"))
+        app = TaskQ(url_of(server, "worker"))
         with closing(app):
             queue = app.runtime.keys.queue("default")
             app.runtime.runner.run(EVERY[name](queue))
@@ -231,7 +243,7 @@ class TestRights:
         assert denied(server) == set()
 
     def test_a_scheduler_by_itself(self, server: RedisServer) -> None:
-        app = TaskQ(url_of(server, "app"))
+        app = TaskQ(url_of(server, "worker"))
         app.periodic("@every 1s", id="e")(app.task(name="t")(lambda_free))
         with closing(app):
             asyncio.run(run_scheduler(app, server))
@@ -275,7 +287,7 @@ class TestRights:
     def test_who_only_looks_and_acts(self, server: RedisServer) -> None:
         """On tasks of every kind, limits, groups, queues and workflows, which another has enqueued."""
         with closing(TaskQ(server.unix_url, defaults={"retention": 60}, enqueue_timeout=60)) as admin:
-            url = url_of(server, "inspector", "+info", "+acl|whoami")
+            url = url_of(server, "operator")
             task = admin.remote("t")
             ids = {name: handle.id for name, handle in stored_by_another(server).items()}
             moved, changed = task.delay(n=1).id, task.using(run_after=60, unique_for=60).delay(n=2).id
@@ -323,10 +335,10 @@ class TestRights:
             await asyncio.to_thread(Inspector(app).run_all, "default", TaskState.SCHEDULED)
         await app.aclose()
 
-    @pytest.mark.parametrize("command", sorted(commands(RULES["producer"])))
+    @pytest.mark.parametrize("command", sorted(commands("producer")))
     def test_a_command_that_is_missing_is_named(self, newest: RedisServer, command: str) -> None:
         """Whoever needs it is told which, and whether something may have been done all the same."""
-        url = url_of(newest, "producer", f"-{command.lower()}")
+        url = url_of(newest, "producer", f"-{command.lower()}", redis=RedisVersion.V6_2)
         newest.client.script_flush()
         with closing(TaskQ(url, defaults={"retention": 60}, enqueue_timeout=60)) as app:
             task = app.remote("t")
@@ -363,7 +375,7 @@ class TestRights:
     def test_a_lock_that_may_not_be_read_is_not_taken_for_another_tasks(self, newest: RedisServer) -> None:
         keys = ["pending", "scheduled", "groups", "t:*"]
         rules = ("resetkeys", "~taskq:*", "~asynq:queues", *(f"~asynq:{{default}}:{key}" for key in keys))
-        with closing(TaskQ(url_of(newest, "producer", *rules), enqueue_timeout=60)) as app:
+        with closing(TaskQ(url_of(newest, "producer", *rules, redis=RedisVersion.V6_2), enqueue_timeout=60)) as app:
             app.remote("t").delay()
 
             with pytest.raises(EnqueueUnknownError, match="No permissions to access a key"):
@@ -376,7 +388,7 @@ class TestRights:
         self, newest: RedisServer, command: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         """It would take tasks from their list and drop them."""
-        app = TaskQ(url_of(newest, "app", f"-{command}"))
+        app = TaskQ(url_of(newest, "worker", f"-{command}", redis=RedisVersion.V6_2))
         admin = TaskQ(newest.unix_url, enqueue_timeout=60)
         await admin.remote("t").adelay()
 
@@ -389,6 +401,7 @@ class TestRights:
 
 
 UNNOTICED = {
+    "LRANGE": "the running steps of a workflow that is cancelled go on",
     "LINSERT": "only where hundreds of urgent tasks wait",
     "ZCOUNT": "only where a queue may be full",
     "SETBIT": "only where a member of a group cannot be enqueued, as its arguments are too large",
@@ -427,7 +440,20 @@ def begun_by_another(server: RedisServer) -> str:
         return group(app.remote("known").s(), app.remote("known", queue="other").s()).delay().id
 
 
-BY_A_WORKER = {"zmscore", "hexists", "blmove", "incrby", "expireat", "zrangestore", "zremrangebyrank", "blpop", "ping"}
+BY_A_WORKER = {
+    "getex",
+    "hlen",
+    "ltrim",
+    "zmscore",
+    "hexists",
+    "blmove",
+    "incrby",
+    "expireat",
+    "zrangestore",
+    "zremrangebyrank",
+    "blpop",
+    "ping",
+}
 """What only a worker needs."""
 
 
@@ -440,7 +466,7 @@ def look_at_all(dashboard: Dashboard, workflow_id: str) -> None:
     dashboard.workers()
     assert dashboard.workflows("default").rows
     assert dashboard.workflow("default", workflow_id).graph.steps
-    assert dashboard.store().user == "inspector"
+    assert dashboard.store().user == "operator"
 
 
 async def refused_worker(app: TaskQ) -> int:
@@ -470,11 +496,7 @@ class TestTopologies:
 
     async def test_a_cluster(self) -> None:
         with start_cluster(nodes=1) as (node,):
-            url = (
-                url_of(node, "app", "+cluster|slots", "+asking")
-                .replace("redis://", "redis+cluster://")
-                .removesuffix("/0")
-            )
+            url = url_of(node, "worker").replace("redis://", "redis+cluster://").removesuffix("/0")
             await self.work(url)
 
             assert denied(node) == set()
@@ -483,7 +505,7 @@ class TestTopologies:
         with RedisServer(tcp=True) as primary, RedisServer(sentinel_of=primary) as sentinel:
             rules = ("on", ">theirs", "-@all", "+sentinel|get-master-addr-by-name")
             sentinel.command("ACL", "SETUSER", "looks", "reset", *rules)
-            credentials = url_of(primary, "app").removeprefix("redis://").partition("@")[0]
+            credentials = url_of(primary, "worker").removeprefix("redis://").partition("@")[0]
             name = RedisServer.MASTER_NAME
             sentinels = f"127.0.0.1:{sentinel.port}/{name}?sentinel_username=looks&sentinel_password=theirs"
             await self.work(f"redis+sentinel://{credentials}@{sentinels}")
@@ -492,7 +514,7 @@ class TestTopologies:
 
     async def test_replicas(self) -> None:
         with RedisServer(tcp=True) as primary, RedisServer(tcp=True, replica_of=primary):
-            await self.work(url_of(primary, "app", "+wait", "+waitaof", "+info"), replicated=True)
+            await self.work(url_of(primary, "worker"), replicated=True)
 
             assert denied(primary) == set()
 

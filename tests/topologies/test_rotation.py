@@ -20,7 +20,7 @@ from taskq_core.broker import operations
 from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer, TlsFiles
-from tests.topologies.test_access import RULES
+from tests.topologies.test_access import rules_of
 
 pytestmark = pytest.mark.redis
 
@@ -146,7 +146,7 @@ async def test_password_and_certificate_change_under_load(tmp_path: Path) -> Non
     write(password, "old\n")
     write(trusted, first.cert_pem.bytes())
     with RedisServer(tls=old) as server:
-        server.command("ACL", "SETUSER", "app", "reset", "on", ">old", *RULES["app"][2:])
+        server.command("ACL", "SETUSER", "app", "reset", "on", ">old", *" ".join(rules_of("worker")).split())
         url = f"rediss://app@localhost:{server.port}/0?password_file={password}&ssl_ca_certs={trusted}"
         async with Load(url) as load:
             await load.go_on()
@@ -279,7 +279,7 @@ async def test_a_function_that_names_the_password_is_asked_for_every_connection(
 
     provider = Provider()
     with RedisServer(tcp=True) as server:
-        server.command("ACL", "SETUSER", "app", "reset", "on", ">old", *RULES["app"][2:])
+        server.command("ACL", "SETUSER", "app", "reset", "on", ">old", *" ".join(rules_of("worker")).split())
         async with Load(redis.Redis(port=server.port, credential_provider=provider)) as load:
             await load.go_on(10)
             server.command("ACL", "SETUSER", "app", ">new")
@@ -295,7 +295,7 @@ async def test_a_password_that_comes_too_late_is_waited_for(tmp_path: Path) -> N
     password = tmp_path / "password"
     write(password, "old")
     with RedisServer(tcp=True) as server:
-        server.command("ACL", "SETUSER", "app", "reset", "on", ">old", *RULES["app"][2:])
+        server.command("ACL", "SETUSER", "app", "reset", "on", ">old", *" ".join(rules_of("worker")).split())
         admin = TaskQ(server.unix_url, enqueue_timeout=60).remote("note")
         app = TaskQ(f"redis://app@127.0.0.1:{server.port}/0?password_file={password}")
         ran: list[int] = []

@@ -1,0 +1,273 @@
+"""Rules of `ACL SETUSER` that give a user of Redis the rights of one role and no more.
+
+Redis checks every command in a script as if the user had sent it. So `EVAL` gives no rights beyond those of the
+commands, and a role is the list of the commands that its scripts and requests send, each with the keys it is sent on.
+Since Redis 7 a selector ties commands to keys. Redis 6.2 has no selectors and lets a user send each of its commands to
+each of its keys, which restricts less.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from taskq_core.errors import ConfigurationError
+from taskq_core.wire import Keys, QueueKeys, validate_queue_name
+
+EVERY_QUEUE = "*"
+"""All queues, also those that are created later."""
+_SPECIAL = re.compile(r"([*?\[\\])")
+_UNUSABLE = re.compile(r"[\s\"'\x00-\x1f\x7f]")
+
+CONNECTION = "asking cluster|slots ping time wait"
+"""Commands without a key that connections send. `AUTH` and `HELLO` need no right."""
+LOOKING = (
+    "exists get getbit hget hgetall hmget hscan hvals lindex llen lrange memory|usage mget scard sismember smembers "
+    "srandmember sscan zcard zcount zrange zrank zrevrange zscore"
+)
+COUNTING = "exists hget hgetall lindex llen lrange memory|usage mget scard smembers srandmember zcard zcount zrange"
+ACTING = (
+    f"{LOOKING} del expire hdel hincrby hset hsetnx hstrlen linsert lpos lpush lrem persist pexpire pttl rename rpop "
+    "rpush sadd set setbit srem type unlink zadd zpopmin zrem zscan"
+)
+WORKING = f"{ACTING} blmove blpop expireat getex hexists hlen incrby ltrim zmscore zrangestore zremrangebyrank"
+
+
+class Role(StrEnum):
+    """Purpose of a user of Redis."""
+
+    PRODUCER = "producer"
+    """Enqueues tasks and workflows, and reads and cancels those whose id it knows."""
+    WORKER = "worker"
+    """Runs tasks, and does everything that an application does with its queues."""
+    SCHEDULER = "scheduler"
+    """Enqueues periodic tasks."""
+    OPERATOR = "operator"
+    """Sees and changes everything in its queues with the inspector, the `taskq` command, the dashboards and the API."""
+    VIEWER = "viewer"
+    """Sees everything in its queues with the same tools, payloads too, and changes nothing."""
+    EXPORTER = "exporter"
+    """Counts for the exporter of metrics."""
+
+
+class RedisVersion(StrEnum):
+    """Versions of Redis that know different rules."""
+
+    V6_2 = "6.2"
+    V7_0 = "7.0"
+    """Selectors and rights to read or to write a key."""
+    V7_2 = "7.2"
+    """The command `WAITAOF`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Commands that may be sent on keys or channels.
+
+    Attributes:
+        commands: Names with a space between them.
+        keys: Patterns of keys.
+        access: `~` to read and write them, `%R~` to read or `%W~` to write only.
+        channels: Patterns of channels.
+    """
+
+    commands: str
+    keys: Sequence[str] = ()
+    access: str = "~"
+    channels: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The keys and channels of an installation and of some of its queues, as patterns."""
+
+    keys: Keys
+    queues: Sequence[QueueKeys]
+
+    def each(self, *attributes: str, suffix: str = "") -> list[str]:
+        """Return keys of each queue, by the attributes of `QueueKeys`."""
+        return [f"{getattr(queue, name)}{suffix}" for queue in self.queues for name in attributes]
+
+    def own(self, *suffixes: str) -> list[str]:
+        """Return our own keys of each queue that end so."""
+        return [f"{queue.own_prefix}{suffix}" for queue in self.queues for suffix in suffixes]
+
+    @property
+    def everything(self) -> list[str]:
+        """All keys of the queues."""
+        return [*self.each("prefix", "own_prefix", suffix="*")]
+
+    @property
+    def fleet(self) -> list[str]:
+        """Keys that all queues share and that say which queues, workers and schedulers there are."""
+        keys = self.keys
+        history = keys.scheduler_history("*")
+        return [keys.queues, f"{keys.servers}*", f"{keys.workers}*", f"{keys.schedulers}*", history]
+
+    @property
+    def notices(self) -> list[str]:
+        """Channels that announce ended tasks."""
+        return self.each("done")
+
+
+def rules(
+    role: Role,
+    queues: Iterable[str],
+    *,
+    prefix: str,
+    db: int = 0,
+    redis: RedisVersion = RedisVersion.V7_2,
+    with_lists: bool = False,
+) -> list[str]:
+    """Return the rules of a role, to be added to a user without rights.
+
+    Args:
+        role: The role.
+        queues: Names of the queues; `EVERY_QUEUE` for all.
+        prefix: First part of every key.
+        db: Number of the database.
+        redis: Oldest version of the servers.
+        with_lists: Let a producer or scheduler read and change the lists of pending and running tasks. It needs that
+            for tasks with a priority, and to cancel the running steps of a workflow. Other roles have it anyway.
+
+    Raises:
+        ConfigurationError: A name cannot be part of a rule.
+    """
+    names = _names(prefix, queues)
+    grants = list(_grants(role, names, with_lists))
+    plain = [*CONNECTION.split(), *_EXTRA[role].split()]
+    if redis >= RedisVersion.V7_2:
+        plain.append("waitaof")
+    if db:
+        plain.append("select")
+    if redis is RedisVersion.V6_2:
+        return _union(names, grants, plain)
+    # A script declares keys that it may read and write. That alone gives no access: its commands are checked as well.
+    found = [*_allow(plain), "(~* +eval +evalsha)"]
+    for grant in grants:
+        words = [f"{grant.access}{key}" for key in grant.keys]
+        if grant.channels:
+            words += ["resetchannels", *(f"&{channel}" for channel in grant.channels)]
+        found.append(f"({' '.join([*words, *_allow(grant.commands.split())])})")
+    return found
+
+
+def _union(names: _Names, grants: Sequence[Grant], plain: Iterable[str]) -> list[str]:
+    """Return all keys, channels and commands of grants. Keys that scripts only declare are among them."""
+    declared = [*names.each("prefix", suffix="absent"), *names.each("absent", "delivered")]
+    commands = {*plain, "eval", "evalsha", *(command for grant in grants for command in grant.commands.split())}
+    return [
+        *(f"~{key}" for key in _once([*(key for grant in grants for key in grant.keys), *declared])),
+        *(f"&{channel}" for channel in _once(channel for grant in grants for channel in grant.channels)),
+        *_allow(sorted(commands)),
+    ]
+
+
+_EXTRA = {
+    Role.PRODUCER: "",
+    Role.SCHEDULER: "",
+    Role.EXPORTER: "",
+    Role.VIEWER: "acl|whoami cluster|info info scan script|exists",
+    Role.OPERATOR: "acl|whoami cluster|info info scan script|exists",
+    Role.WORKER: "client|tracking info scan",
+}
+"""Commands without a key that a role sends besides."""
+
+
+def _grants(role: Role, names: _Names, with_lists: bool) -> Iterator[Grant]:
+    match role:
+        case Role.PRODUCER:
+            yield from _enqueueing(names, with_lists)
+            yield from _following(names, with_lists)
+        case Role.SCHEDULER:
+            yield from _enqueueing(names, with_lists)
+            yield from _scheduling(names)
+        case Role.EXPORTER:
+            yield Grant(COUNTING, [*names.everything, *names.fleet], "%R~")
+        case Role.VIEWER:
+            yield Grant(LOOKING, [*names.everything, *names.fleet], "%R~")
+        case Role.OPERATOR:
+            yield Grant(ACTING, names.everything)
+            yield Grant(LOOKING, names.fleet, "%R~")
+            yield Grant("sadd srem", [names.keys.queues], "%W~")
+            yield Grant("publish subscribe", channels=[*names.notices, names.keys.cancel])
+        case Role.WORKER:
+            leaders = [names.keys.scheduler_leader("*"), names.keys.outbox_leader("*"), names.keys.semaphore("*")]
+            yield Grant(WORKING, [*names.everything, *names.fleet, *leaders])
+            yield Grant("publish subscribe", channels=[*names.notices, names.keys.cancel])
+
+
+def _enqueueing(names: _Names, with_lists: bool) -> Iterator[Grant]:
+    """Yield the rights to store new tasks."""
+    yield Grant("sadd", [names.keys.queues], "%W~")
+    yield Grant("llen lpush lrem", names.each("pending"), "%W~")
+    yield Grant("llen lpush", names.each("wake"), "%W~")
+    yield Grant("zadd zcard", names.each("scheduled", "retry"), "%W~")
+    yield Grant("zcount zscore", names.each("scheduled", "retry"), "%R~")
+    yield Grant("exists hdel hmget hset", names.each("task_prefix", suffix="*"))
+    yield Grant("expire get set type", names.each("unique_prefix", suffix="*"))
+    yield Grant("sadd scard", names.each("groups"), "%W~")
+    yield Grant("zadd zcard zscore", names.each("group_prefix", suffix="*"))
+    yield Grant("hincrby hmget", names.each("limits"))
+    yield Grant("hmget hset persist pexpire", names.own("lim:r:*"))
+    yield Grant("zadd zcard zrem zscore", names.own("lim:h:*", "lim:w:*"))
+    yield Grant("zadd zcount zrem", names.each("limits_due", "limit_checks"))
+    yield Grant("llen lpush", names.each("limit_wake"))
+    yield Grant("del expire get set", names.own("rcpt:*", "unconfirmed:*"))
+    if with_lists:
+        yield Grant("lindex linsert lpos rpop rpush", names.each("pending"))
+        yield Grant("expire type zadd zcard zrange zrem", names.each("urgent"))
+
+
+def _following(names: _Names, with_lists: bool) -> Iterator[Grant]:
+    """Yield the rights to start workflows, and to read, await and cancel tasks and workflows by their ids."""
+    yield Grant("zscore", names.each("lease", "archived", "completed"), "%R~")
+    yield Grant("zrem", [*names.each("scheduled", "retry"), *names.each("group_prefix", suffix="*")], "%W~")
+    yield Grant("srem", names.each("groups"), "%W~")
+    yield Grant("del", names.each("task_prefix", "unique_prefix", suffix="*"), "%W~")
+    yield Grant("del expire hdel hget hincrby hmget hset persist sadd scard setbit smembers", names.own("wf:*"))
+    ids = ("steps", "workflows_out", "workflows_open", "workflows_running", "workflows_ended")
+    yield Grant("zadd zcard zrem", names.each(*ids), "%W~")
+    yield Grant("zscore", names.each("workflows_open"), "%R~")
+    yield Grant("sadd", names.each("workflow_queues"), "%W~")
+    yield Grant("set", names.own("wf-cancelled:*"))
+    if with_lists:
+        yield Grant("lrange", names.each("active"), "%R~")
+    yield Grant("publish", channels=[*names.notices, names.keys.cancel])
+    yield Grant("subscribe", channels=names.notices)
+
+
+def _scheduling(names: _Names) -> Iterator[Grant]:
+    """Yield the rights on what a scheduler writes besides tasks: marks of entries, its lead, its entries for tools."""
+    keys = names.keys
+    yield Grant("get set", names.own("tick:*"))
+    yield Grant("del expire hdel hget hset type", names.each("runs"))
+    yield Grant("del get set", [keys.scheduler_leader("*")])
+    yield Grant("del expire lpush zadd zrem", [f"{keys.schedulers}*"], "%W~")
+    yield Grant("del expire persist zadd zremrangebyrank", [keys.scheduler_history("*")], "%W~")
+
+
+def _names(prefix: str, queues: Iterable[str]) -> _Names:
+    keys = Keys(_pattern("prefix", prefix))
+    return _Names(
+        keys, [keys.queue(name if name == EVERY_QUEUE else _pattern("queue", name)) for name in _once(queues)]
+    )
+
+
+def _pattern(what: str, name: str) -> str:
+    """Return the pattern that only this name matches."""
+    if what == "queue":
+        validate_queue_name(name)
+    if _UNUSABLE.search(name):
+        raise ConfigurationError(
+            f"a rule of Redis cannot name the {what} {name!r}: it has no way to write spaces and quotes"
+        )
+    return _SPECIAL.sub(r"\\\1", name)
+
+
+def _allow(commands: Iterable[str]) -> list[str]:
+    return [f"+{command}" for command in commands]
+
+
+def _once(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
