@@ -69,7 +69,7 @@ class Member:
             worker: A worker that was not started.
             limits: When it asks to be replaced.
         """
-        worker.is_watched = True
+        worker.is_watched = worker.has_supervisor = True
         worker.on_stuck = self._stuck
         self._channel.tell(
             channel.HELLO,

@@ -315,11 +315,12 @@ def _die_with(parent: int) -> None:
 
 def main() -> None:
     """Serve the worker that has started this process."""
-    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    parent, descriptor, *names = map(int, sys.argv[1:])
     _die_with(parent)
     connection = socket.socket(fileno=descriptor)
     connection.setblocking(True)
-    connection.set_inheritable(False)
+    for each in (descriptor, *names):  # the name of the worker is held by this process, not by what a task starts
+        os.set_inheritable(each, False)
     process = TaskProcess(connection)
     signals.handle(process.on_signal)
     process.serve()

@@ -182,6 +182,10 @@ class QueueKeys:
         """String, expiring: which worker acts for a service (`forwarder`, `recoverer`, ...) on this queue."""
         return f"{self.own_prefix}leader:{service}"
 
+    def peers(self, place: str) -> str:
+        """Hash, expiring: worker processes of one host by token, see `taskq_core.worker.liveness`."""
+        return f"{self.own_prefix}peers:{place}"
+
     def tick(self, entry: str) -> str:
         """String, expiring: how far a periodic entry has come. `entry` is its id and when it fires, see `periodic`."""
         return f"{self.own_prefix}tick:{entry}"

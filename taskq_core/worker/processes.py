@@ -53,6 +53,7 @@ class TaskProcesses:
     Args:
         app: The queue application.
         worker: Token of the worker.
+        name: Socket that the processes inherit; see `liveness.hold`.
         notes_of: Returns what takes the notes of a run.
         deadline_of: Returns the Unix second at which a run is told to end.
         hold: Lets the time of a run stand still, but for its deadline.
@@ -64,6 +65,7 @@ class TaskProcesses:
         app: TaskQ,
         *,
         worker: str,
+        name: socket.socket | None,
         notes_of: Callable[[Run], Notes],
         deadline_of: Callable[[Run], float],
         hold: Callable[[Run], None],
@@ -71,6 +73,7 @@ class TaskProcesses:
     ) -> None:
         self._app = app
         self._worker = worker
+        self._name = name
         self._notes_of = notes_of
         self._deadline_of = deadline_of
         self._hold = hold
@@ -199,7 +202,7 @@ class TaskProcesses:
 
     async def _start(self, run: Run) -> "_Process":
         try:
-            process = await _Process.start()
+            process = await _Process.start(self._name)
         except OSError as error:
             raise TaskProcessError(run.queue.name, run.task_id, None, f"it cannot be started: {error}") from error
         self._all.add(process)
@@ -274,22 +277,23 @@ class _Process:
         self.modules: set[str] = set()
 
     @classmethod
-    async def start(cls) -> "_Process":
-        """Start a process.
+    async def start(cls, name: socket.socket | None) -> "_Process":
+        """Start a process, which inherits a socket.
 
         Raises:
             OSError: The system has none.
         """
         ours, theirs = socket.socketpair()
         with theirs:
-            descriptor = theirs.fileno()
+            descriptors = [theirs.fileno()] if name is None else [theirs.fileno(), name.fileno()]
+            module = ["-m", "taskq_core.task_process", str(os.getpid()), *map(str, descriptors)]
             flags = [f"-W{each}" for each in sys.warnoptions]
             try:
                 with signals.held_back():
                     process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own, and made in a few milliseconds
-                        [sys.executable, *flags, "-m", "taskq_core.task_process", str(descriptor), str(os.getpid())],
+                        [sys.executable, *flags, *module],
                         env=launched(os.environ, [each for each in sys.path if each]),
-                        pass_fds=[descriptor],
+                        pass_fds=descriptors,
                         stdin=subprocess.DEVNULL,
                         start_new_session=True,  # what a terminal sends reaches the worker alone
                     )

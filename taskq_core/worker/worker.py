@@ -56,6 +56,7 @@ from taskq_core.worker.keepalive import Keepalive
 from taskq_core.worker.letters import DeadLetters
 from taskq_core.worker.limiter import Limiter
 from taskq_core.worker.listener import GuardedListener, WorkerListener
+from taskq_core.worker.liveness import Host, hold
 from taskq_core.worker.lookout import Lookout
 from taskq_core.worker.loop_watch import LoopWatch
 from taskq_core.worker.notes import NoteWriter
@@ -70,6 +71,7 @@ from taskq_core.worker.run import Ending, Run
 from taskq_core.worker.sampler import Fleet, Sampler, Sampling
 from taskq_core.worker.settler import Settler
 from taskq_core.worker.subscriber import Subscriber
+from taskq_core.worker.takeover import Takeover
 from taskq_core.worker.tally import Tally
 from taskq_core.worker.waker import Waker, Watcher
 
@@ -129,6 +131,8 @@ class Worker:
         self._reconcilers: list[Reconciler] = []
         self._health_server: HealthServer | None = None
         self._health: Health | None = None
+        self.has_supervisor = False
+        """Whether the parent process takes back its tasks when it dies."""
         self.is_watched = False
         """Whether somebody asks for its report, so that it looks after its health without telling it over HTTP."""
         self.on_stuck: Callable[[Run], None] | None = None
@@ -238,6 +242,7 @@ class Worker:
         self._lookouts: dict[str, Lookout] = {}
         self._relays: list[Relay] = []
         self._wakers: list[Waker] = []
+        self._takeovers: dict[str, Takeover] = {}
         self._queues = [self._keys.queue(name) for name in self.config.queues]
         scheduler = None if self._scheduler is None else self._scheduler.health
         health = self._health = Health(self._queues, self._pulse, self._clock, scheduler)
@@ -247,9 +252,12 @@ class Worker:
         except OSError:
             self.status = "closed"
             return 1
+        self._name = hold(self._token)
         try:
             return await self._live()
         finally:
+            if self._name is not None:
+                self._name.close()
             if self._health_server is not None:
                 await self._health_server.close()
 
@@ -388,6 +396,7 @@ class Worker:
             processes = TaskProcesses(
                 self.app,
                 worker=self._token,
+                name=self._name,
                 notes_of=self._notes.of,
                 deadline_of=lambda run: self._executor.deadline_s(run),
                 hold=lambda run: self._executor.hold(run),
@@ -476,12 +485,14 @@ class Worker:
         ]
         if runner.endpoint.has_sentinels:
             services.append(("follower", self._follow_primary))
+        self._takeovers = self._new_takeovers()
+        services += [("takeover", each.work) for each in self._takeovers.values()]
         self._aggregator_calls = FunctionCaller(self.app, clock, size=AT_ONCE * len(self._queues))
         for queue in self._queues:
             lookout = Lookout(queue, runner, clock, self._redis_clock, owner=token, leader_s=leader_s)
             self._lookouts[queue.name] = lookout
             self._lanes.append(lookout.lane)
-            services.append(("lookout", lookout.work))
+            services.append(("lookout", partial(self._lead, lookout, self._takeovers.get(queue.name))))
         groups = [[queue] for queue in self._queues] if runner.endpoint.is_cluster else [self._queues]
         for group in groups:
             waker = Waker(
@@ -635,6 +646,33 @@ class Worker:
             )
             services.append(("burst", burst.work))
         return services
+
+    def _new_takeovers(self) -> dict[str, Takeover]:
+        """Return what takes back the tasks of dead workers of this host, by queue; nothing where no death is proved."""
+        host = Host()
+        worker = host.describe(has_supervisor=self.has_supervisor)
+        if worker is None or self._name is None or not host.place() or self._runner.endpoint.is_memory:
+            return {}
+        lease_s = self.config.span("lease") + self.config.span("lease_grace")
+        return {
+            queue.name: Takeover(
+                self.app,
+                queue,
+                self._runner,
+                self._clock,
+                token=self._token,
+                worker=worker,
+                host=host,
+                every_s=self.config.span("heartbeat"),
+                lease_s=math.ceil(lease_s),
+            )
+            for queue in self._queues
+        }
+
+    async def _lead(self, lookout: Lookout, takeover: Takeover | None) -> float:
+        if takeover is not None:
+            await takeover.has_looked.wait()  # it takes the lead from a dead worker, which would last for seconds
+        return await lookout.work()
 
     @property
     def _asks_ahead(self) -> bool:
@@ -849,6 +887,8 @@ class Worker:
                 await self._runner.run(operations.rouse(queue))  # a token this worker took on its way out
                 for service in ("forwarder", "limiter", "carrier"):
                     await self._runner.run(operations.resign(queue, service, owner=self._token))
+            for takeover in self._takeovers.values():
+                await takeover.leave()
             for lookout in self._lookouts.values():
                 await lookout.resign()
             for aggregator in self._aggregators:

@@ -11,7 +11,7 @@ from taskq_core.wire import decode_message, encode_message
 Dump = Sequence[Mapping[str, Any]]
 
 _PASSING = re.compile(
-    r"asynq:(servers|workers|schedulers)(:.*)?|taskq:\{.*\}:(rcpt|call|leader|samples|wake|lim:keepers|lim:wake)(:.*)?"
+    r"asynq:(servers|workers|schedulers)(:.*)?|taskq:\{.*\}:(rcpt|call|leader|peers|samples|wake|lim:keepers|lim:wake)(:.*)?"
 )
 """Keys that last seconds, or tell how queues stood."""
 

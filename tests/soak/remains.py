@@ -8,6 +8,7 @@ from taskq_core.wire import QueueKeys
 ALWAYS = (
     *("absent", "call", "lim:due", "lim:check", "lim:keepers", "lim:wake", "leader", "limits", "letters", "moved"),
     *(
+        "peers",
         "rcpt",
         "samples",
         "tally",

@@ -131,8 +131,10 @@ from taskq_core.broker.operations.outbox import (
     resign_outbox,
 )
 from taskq_core.broker.operations.presence import (
+    forget_peer,
     list_alive,
     list_nodes,
+    list_peers,
     read_entries,
     read_events,
     read_running,
@@ -445,6 +447,7 @@ __all__ = [
     "first_score",
     "forget_deliveries",
     "forget_notes",
+    "forget_peer",
     "forget_queue",
     "forward",
     "gather",
@@ -472,6 +475,7 @@ __all__ = [
     "list_limits",
     "list_moving",
     "list_nodes",
+    "list_peers",
     "list_queues",
     "list_tasks",
     "list_waiting",

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from taskq_core.broker.operations.operation import Operation, text, time_argument
+from taskq_core.broker.operations.operation import Operation, integer, text, time_argument
 from taskq_core.broker.scripts import load
+from taskq_core.wire import QueueKeys
 
 
 def list_alive(index_key: str, *, skip: int, count: int, now_ns: int | None = None) -> Operation[list[str]]:
@@ -29,6 +30,22 @@ def read_servers(server_keys: Sequence[str]) -> Operation[list[bytes | None]]:
     Reads as ServerInfo bytes, None where one is gone.
     """
     return Operation("read_servers", None, tuple(server_keys), ("MGET", *server_keys), list)
+
+
+def list_peers(queue: QueueKeys, place: str, token: str, record: bytes, *, kept_s: int) -> Operation[dict[str, bytes]]:
+    """Record a worker process among those of its host, for so many seconds. Reads as the records of the others."""
+
+    def read(reply: Any) -> dict[str, bytes]:
+        words = iter(reply)
+        return {peer.decode("utf-8", "replace"): data for peer, data in zip(words, words, strict=True)}
+
+    return Operation("list_peers", load("peers"), (queue.peers(place),), (token, record, kept_s), read)
+
+
+def forget_peer(queue: QueueKeys, place: str, token: str) -> Operation[int]:
+    """Delete the record of a worker process."""
+    key = queue.peers(place)
+    return Operation("forget_peer", None, (key,), ("HDEL", key, token), integer)
 
 
 def read_running(workers_key: str) -> Operation[list[bytes]]:

@@ -299,8 +299,8 @@ async def test_a_signal_that_comes_before_it_has_come_up_ends_nothing(
 ) -> None:
     at_once = processes._Process.start
 
-    async def signalled() -> processes._Process:
-        process = await at_once()
+    async def signalled(name: Any) -> processes._Process:
+        process = await at_once(name)
         os.kill(process.process.pid, signal.SIGTERM)
         return process
 
@@ -422,9 +422,9 @@ async def test_its_time_begins_once_its_process_and_its_module_are_there(
     at_once = processes._Process.start
     may_start = asyncio.Event()
 
-    async def slowly() -> processes._Process:
+    async def slowly(name: Any) -> processes._Process:
         await may_start.wait()
-        return await at_once()
+        return await at_once(name)
 
     monkeypatch.setattr(processes._Process, "start", slowly)
     there, started, end = (tmp_path / name for name in ("there", "started", "end"))

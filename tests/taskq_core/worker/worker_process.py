@@ -70,6 +70,14 @@ def plain_wait(context: TaskContext, name: str, until: str) -> str:
     return "done"
 
 
+@app.task(name="wait_in_process", executor="process")
+def wait_in_process(context: TaskContext, name: str, until: str) -> str:
+    """As `wait`, in a process of its own, which has no notes yet."""
+    global notes
+    notes = redis.from_url(str(app.settings.url))
+    return plain_wait.function(context, name, until)
+
+
 @app.task(name="iterate", retry_delay=0)
 def iterate(
     context: TaskContext, name: str, count: int, pause_s: float, every: int | None = None, until: str = ""

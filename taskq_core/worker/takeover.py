@@ -1,0 +1,127 @@
+"""Take back the tasks of workers of this host whose process has ended, without waiting for their leases.
+
+A worker that was killed cannot give its tasks back. Each worker records its process in Redis, by queue and host. It
+reads the records of the other workers at its start and with each heartbeat. If a process has provably ended
+(`liveness`), it takes back the tasks of this process at once. All other leases must run out first, as the recoverer
+requires.
+
+The same task cannot be taken back twice: the script compares the lease and the token of the worker that held it. What
+the dead worker sent last may arrive late: a settlement is refused once the task was taken back, and tasks that a late
+dequeue hands out to it are taken back by the second look.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from taskq_core.broker import operations
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.clock import Clock
+from taskq_core.wire import QueueKeys
+from taskq_core.worker.hand_back import hand_back
+from taskq_core.worker.liveness import Host, LocalWorker, is_held
+
+if TYPE_CHECKING:
+    from taskq_core.app import TaskQ
+
+logger = logging.getLogger("taskq.worker")
+
+SECOND_LOOK_S = 1.0
+"""Seconds after which a dead worker's tasks are looked for again: its last request may arrive late."""
+SUPERVISOR_S = 60.0
+"""Seconds for which a dead worker is left to its supervisor, which knows more about why it died."""
+KEPT_S = 60
+"""Seconds for which a record is kept beyond lease and grace."""
+LEADERSHIPS = ("lookout", "forwarder", "limiter", "carrier")
+"""Services of a queue whose leader may have been the dead worker. They need not wait for the end of its lead."""
+
+
+class Takeover:
+    """Takes back the tasks of one queue from dead workers of this host.
+
+    Args:
+        app: The queue application.
+        queue: Key names of the queue.
+        runner: Sends operations.
+        clock: Source of monotonic time.
+        token: Token of this worker.
+        worker: The process of this worker.
+        host: Tells which processes have ended.
+        every_s: Seconds between two looks.
+        lease_s: Seconds after which leases of a dead worker have run out and were acted on.
+    """
+
+    def __init__(
+        self,
+        app: "TaskQ",
+        queue: QueueKeys,
+        runner: AsyncRunner,
+        clock: Clock,
+        *,
+        token: str,
+        worker: LocalWorker,
+        host: Host,
+        every_s: float,
+        lease_s: int,
+    ) -> None:
+        self._app = app
+        self._queue = queue
+        self._runner = runner
+        self._clock = clock
+        self._token = token
+        self._record = worker.encode()
+        self._host = host
+        self._place = host.place()
+        self._every_s = every_s
+        self._kept_s = lease_s + KEPT_S
+        self._dead_since: dict[str, float] = {}
+        self._taken_at: dict[str, float] = {}
+        self.has_looked = asyncio.Event()
+        """Set once it has looked. A worker then finds that services led by a dead one have no leader."""
+
+    async def work(self) -> float:
+        """Record this process and take back what dead ones held; return the seconds until the next look."""
+        try:
+            return await self._look()
+        finally:
+            self.has_looked.set()
+
+    async def _look(self) -> float:
+        others = await self._runner.run(
+            operations.list_peers(self._queue, self._place, self._token, self._record, kept_s=self._kept_s)
+        )
+        for known in (self._dead_since, self._taken_at):
+            for token in known.keys() - others.keys():
+                del known[token]
+        pause_s = self._every_s
+        for token, data in others.items():
+            worker = LocalWorker.decode(data)  # None: another release wrote it
+            if worker is not None and self._is_ours_to_take(token, worker):
+                await self._take_from(token, worker)
+                pause_s = min(pause_s, SECOND_LOOK_S)
+        return pause_s
+
+    def _is_ours_to_take(self, token: str, worker: LocalWorker) -> bool:
+        if not self._host.has_ended(worker.process) or is_held(token):
+            return False
+        dead_for_s = self._clock.monotonic() - self._dead_since.setdefault(token, self._clock.monotonic())
+        return worker.supervisor is None or dead_for_s >= SUPERVISOR_S or self._host.has_ended(worker.supervisor)
+
+    async def _take_from(self, token: str, worker: LocalWorker) -> None:
+        count = await hand_back(self._runner, [self._queue], token, self._app)
+        if count:
+            logger.warning(
+                "took back %d tasks of queue %s from a worker of this host whose process (pid %d) has ended",
+                count,
+                self._queue.name,
+                worker.process.pid,
+            )
+        for service in LEADERSHIPS:
+            await self._runner.run(operations.resign(self._queue, service, owner=token))
+        taken_at = self._taken_at.setdefault(token, self._clock.monotonic())
+        if self._clock.monotonic() - taken_at >= SECOND_LOOK_S:
+            await self._runner.run(operations.forget_peer(self._queue, self._place, token))
+
+    async def leave(self) -> None:
+        """Delete the record of this process: the worker has given back what it held."""
+        await self._runner.run(operations.forget_peer(self._queue, self._place, self._token))

@@ -1,0 +1,150 @@
+"""A process has ended only if the kernel proves it: no doubtful case counts as a proof."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from taskq_core.worker.liveness import Host, LocalWorker, ProcessId, hold, is_held
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux offers the facts")
+
+OTHER = ProcessId(4711, 500)
+"""A process of the made-up host."""
+
+
+class MadeUp:
+    """A host with a procfs in a folder."""
+
+    def __init__(self, proc: Path) -> None:
+        self.proc = proc
+        self.write("sys/kernel/random/boot_id", "boot-1")
+        self.write("self/status", f"Name:\tpython\nNSpid:\t{os.getpid()}\n")
+        for kind, number in {"pid": 1, "time": 2, "net": 3}.items():
+            self.link(kind, number)
+
+    def write(self, path: str, text: str) -> None:
+        (self.proc / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.proc / path).write_text(text)
+
+    def link(self, kind: str, number: int) -> None:
+        path = self.proc / "self/ns" / kind
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.symlink_to(f"{kind}:[{number}]")
+
+    def stat(self, process: ProcessId, state: str = "S", threads: int = 1) -> None:
+        between = " 0" * 14
+        self.write(
+            f"{process.pid}/stat", f"{process.pid} (a ) Z 1) {state}{between} 20 0 {threads} 0 {process.started} 0"
+        )
+
+    def host(self, error: type[OSError] | None = None, name: str = "web-1") -> Host:
+        def kill(pid: int, number: int) -> None:
+            assert number == 0
+            if error is not None:
+                raise error
+
+        return Host(self.proc, kill, name)
+
+
+@pytest.fixture
+def made_up(tmp_path: Path) -> MadeUp:
+    return MadeUp(tmp_path)
+
+
+class TestPlace:
+    def test_it_is_the_same_for_all_processes_of_a_namespace(self, made_up: MadeUp) -> None:
+        assert made_up.host().place() == made_up.host().place() != ""
+
+    @pytest.mark.parametrize("kind", ["pid", "time", "net"])
+    def test_another_namespace_is_another_place(self, made_up: MadeUp, kind: str) -> None:
+        place = made_up.host().place()
+
+        made_up.link(kind, 99)
+
+        assert made_up.host().place() not in ("", place)
+
+    def test_another_boot_or_host_name_is_another_place(self, made_up: MadeUp) -> None:
+        place = made_up.host().place()
+
+        assert made_up.host(name="web-2").place() != place
+        made_up.write("sys/kernel/random/boot_id", "boot-2")
+        assert made_up.host().place() != place
+
+    def test_it_is_unknown_where_procfs_shows_another_namespace(self, made_up: MadeUp) -> None:
+        """There, our PIDs are those of other processes."""
+        made_up.write("self/status", f"NSpid:\t{os.getpid()}\t1\n")
+
+        assert made_up.host().place() == ""
+
+    def test_it_is_unknown_without_procfs(self, tmp_path: Path) -> None:
+        host = Host(tmp_path / "absent")
+
+        assert host.place() == ""
+        assert host.describe(has_supervisor=False) is None
+
+
+class TestEnd:
+    def test_a_process_that_is_absent_has_ended(self, made_up: MadeUp) -> None:
+        assert made_up.host(ProcessLookupError).has_ended(OTHER)
+
+    def test_a_pid_with_another_start_time_is_another_process(self, made_up: MadeUp) -> None:
+        made_up.stat(ProcessId(OTHER.pid, 501))
+
+        assert made_up.host().has_ended(OTHER)
+
+    def test_a_process_that_procfs_hides_may_be_running(self, made_up: MadeUp) -> None:
+        """It is mounted with hidepid, and the process is of another user."""
+        assert not made_up.host(PermissionError).has_ended(OTHER)
+
+    def test_a_zombie_has_ended_once_its_last_thread_has(self, made_up: MadeUp) -> None:
+        made_up.stat(OTHER, "Z", threads=2)
+        assert not made_up.host().has_ended(OTHER)
+
+        made_up.stat(OTHER, "Z")
+        assert made_up.host().has_ended(OTHER)
+
+    def test_a_real_process(self) -> None:
+        """It is running while it is stopped, and has ended when it was killed, before its parent has asked for it."""
+        host = Host()
+        with subprocess.Popen(["sleep", "60"]) as process:
+            line = Path(f"/proc/{process.pid}/stat").read_text()
+            known = ProcessId(process.pid, int(line.rpartition(")")[2].split()[19]))
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+            assert not host.has_ended(known)
+
+            process.kill()
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            assert host.has_ended(known)
+        assert host.has_ended(known)
+
+
+def test_a_record_is_read_as_it_was_written() -> None:
+    worker = Host().describe(has_supervisor=True)
+
+    assert worker is not None
+    assert (worker.process.pid, worker.supervisor and worker.supervisor.pid) == (os.getpid(), os.getppid())
+    assert LocalWorker.decode(worker.encode()) == worker
+
+
+@pytest.mark.parametrize("pid", ["0", "-1", "true", "1.5", '"1"', "99999999999"])
+def test_a_record_of_no_process_is_not_read(pid: str) -> None:
+    assert LocalWorker.decode(b'{"process": {"pid": %s, "started": 1}, "supervisor": null}' % pid.encode()) is None
+
+
+def test_a_name_is_held_until_all_that_inherit_it_have_ended() -> None:
+    assert not is_held("a" * 16)
+    held = hold("a" * 16)
+    assert held is not None
+    assert hold("a" * 16) is None, "it is taken"
+
+    with subprocess.Popen(["sleep", "60"], pass_fds=[held.fileno()]) as heir:
+        held.close()
+        assert is_held("a" * 16)
+        heir.kill()
+    assert not is_held("a" * 16)

@@ -1,0 +1,199 @@
+"""A worker takes back at once what another one held whose process has provably ended, and nothing else."""
+
+import signal
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.broker import operations
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.wire import QueueKeys
+from taskq_core.worker.liveness import Host, LocalWorker, ProcessId, hold
+from taskq_core.worker.takeover import SUPERVISOR_S, Takeover
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Runner, WorkerProcess, marks, state_of, stored, until_blocking
+
+pytestmark = pytest.mark.redis
+
+NEVER: dict[str, Any] = {"lease": 600, "lease_grace": 600, "heartbeat": 0.2}
+"""Of workers whose leases do not run out within a test."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wait", "wait_in_process"])
+def test_the_next_worker_runs_the_tasks_of_a_killed_one_at_once(
+    app: TaskQ, start_process: Callable[..., WorkerProcess], redis_server: RedisServer, queue: QueueKeys, name: str
+) -> None:
+    """Also those that ran in processes of their own, which the kernel ends with the worker."""
+    killed = start_process(concurrency=3, **NEVER)
+    handles = [app.remote(name, retention=600).delay(name="a", until="go") for _ in range(3)]
+    until_blocking(lambda: marks(redis_server, "a") == ["started 1"] * 3)
+    killed.signal(signal.SIGKILL)
+
+    start_process(concurrency=3, **NEVER)
+
+    until_blocking(lambda: marks(redis_server, "a") == ["started 1"] * 3 + ["started 2"] * 3)
+    redis_server.client.set("go", 1)
+    for handle in handles:
+        handle.result(15)
+        assert stored(redis_server, queue, handle.id).retried == 1
+    assert marks(redis_server, "a")[6:] == ["ended"] * 3
+
+
+@pytest.mark.slow
+def test_a_stopped_worker_keeps_its_task(
+    app: TaskQ, start_process: Callable[..., WorkerProcess], redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    stopped = start_process(**NEVER)
+    handle = app.remote("wait", retention=600).delay(name="a", until="go")
+    until_blocking(lambda: marks(redis_server, "a"))
+    stopped.signal(signal.SIGSTOP)
+    stopped.wait_until_stopped()
+
+    another = start_process(**NEVER)
+    looks: Any = redis_server.client.info("commandstats")["cmdstat_hgetall"]["calls"]
+    until_blocking(lambda: redis_server.client.info("commandstats")["cmdstat_hgetall"]["calls"] > looks + 2)
+
+    assert state_of(redis_server, queue, handle.id) == "active"
+    another.signal(signal.SIGKILL)
+    stopped.signal(signal.SIGCONT)
+    redis_server.client.set("go", 1)
+    handle.result(15)
+    assert marks(redis_server, "a") == ["started 1", "ended"]
+
+
+async def test_a_worker_that_stops_leaves_no_record(start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
+    worker = await start()
+    key = queue.peers(Host().place())
+    await worker._takeovers[queue.name].has_looked.wait()
+    assert redis_server.client.hkeys(key) == [worker.token.encode()]
+    assert 0 < redis_server.client.ttl(key) <= 120
+
+    await start.stop(worker)
+
+    assert not redis_server.client.exists(key)
+
+
+class Scene:
+    """A worker that is dead, as far as its host says, and one that looks."""
+
+    token = "0123456789abcdef"
+
+    def __init__(self, app: TaskQ, server: RedisServer, queue: QueueKeys) -> None:
+        self.app, self.server, self.queue = app, server, queue
+        self.runner = AsyncRunner(app.runtime.endpoint)
+        self.ended = {1}
+        self.now = 1000.0
+        self.calls = count(1)
+        self.takeover = Takeover(
+            app,
+            queue,
+            self.runner,
+            self,  # type: ignore[arg-type]  # a clock
+            token="fedcba9876543210",
+            worker=LocalWorker(ProcessId(9, 9)),
+            host=self,  # type: ignore[arg-type]
+            every_s=5,
+            lease_s=60,
+        )
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def place(self) -> str:
+        return "here"
+
+    def has_ended(self, process: ProcessId) -> bool:
+        return process.pid in self.ended
+
+    def record(self, supervisor: ProcessId | None = None) -> None:
+        record = LocalWorker(ProcessId(1, 1), supervisor).encode()
+        self.server.client.hset(self.queue.peers("here"), self.token, record)
+
+    @property
+    def is_recorded(self) -> bool:
+        return bool(self.server.client.hexists(self.queue.peers("here"), self.token))
+
+    async def take(self) -> str:
+        """Let the worker take a task."""
+        handle = await self.app.remote("t", retention=600).adelay()
+        await self.runner.run(
+            operations.dequeue(self.queue, owner=self.token, call=next(self.calls), limit=1, lease_s=30)
+        )
+        return handle.id
+
+    async def state_after_look(self, task_id: str) -> str | None:
+        await self.takeover.work()
+        return state_of(self.server, self.queue, task_id)
+
+
+@pytest.fixture
+async def scene(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> Any:
+    scene = Scene(app, redis_server, queue)
+    yield scene
+    await scene.runner.aclose()
+    await app.aclose()
+
+
+async def test_what_a_late_request_took_is_found_by_a_second_look(scene: Scene) -> None:
+    scene.record()
+    first = await scene.take()
+    assert await scene.state_after_look(first) == "retry"
+    late = await scene.take()
+
+    scene.now += 1
+
+    assert await scene.state_after_look(late) == "retry"
+    assert not scene.is_recorded
+
+
+async def test_nothing_is_taken_while_a_process_of_the_dead_worker_lives(scene: Scene) -> None:
+    """It may be one that runs its task."""
+    scene.record()
+    task_id = await scene.take()
+    name = hold(scene.token)
+    assert name is not None
+
+    assert await scene.state_after_look(task_id) == "active"
+    name.close()
+    assert await scene.state_after_look(task_id) == "retry"
+
+
+@pytest.mark.parametrize("then", ["its supervisor ends too", "its supervisor does nothing"])
+async def test_a_dead_worker_is_left_to_its_supervisor(scene: Scene, then: str) -> None:
+    scene.record(supervisor=ProcessId(2, 2))
+    task_id = await scene.take()
+    assert await scene.state_after_look(task_id) == "active"
+
+    if then == "its supervisor ends too":
+        scene.ended.add(2)
+    else:
+        scene.now += SUPERVISOR_S
+
+    assert await scene.state_after_look(task_id) == "retry"
+
+
+async def test_a_dead_leader_leaves_its_lead(scene: Scene) -> None:
+    """Else what is taken back would wait for the end of it."""
+    scene.record()
+    await scene.runner.run(operations.lead(scene.queue, "forwarder", owner=scene.token, leader_ms=60_000))
+    await scene.runner.run(operations.lead(scene.queue, "limiter", owner="another", leader_ms=60_000))
+
+    await scene.takeover.work()
+
+    assert await scene.runner.run(operations.lead_left(scene.queue, "forwarder")) == -2
+    assert await scene.runner.run(operations.lead_left(scene.queue, "limiter")) > 0
+
+
+async def test_records_that_are_no_records_are_left_alone(scene: Scene) -> None:
+    scene.server.client.hset(scene.queue.peers("here"), scene.token, b"\xff")
+    task_id = await scene.take()
+
+    assert await scene.state_after_look(task_id) == "active"
+    scene.server.client.delete(scene.queue.peers("here"))
+    scene.server.client.set(scene.queue.peers("here"), "a string")
+    await scene.takeover.work()
+    assert scene.server.client.hlen(scene.queue.peers("here")) == 1
