@@ -416,7 +416,7 @@ def test_every_key_of_a_queue_is_listed() -> None:
     keys = Keys().queue("Q")
     built = {value for slot in keys.__slots__ if isinstance(value := getattr(keys, slot), str) and value.count(":") > 1}
     built |= {keys.tick("<entry>"), Keys().scheduler_leader("<digest>"), Keys().scheduler_history("<entry>")}
-    built |= {keys.receipt("<connection>"), keys.call("<worker>"), keys.leader("<service>"), keys.peers("<host>")}
+    built |= {keys.receipt("<caller>"), keys.call("<worker>"), keys.leader("<service>"), keys.peers("<host>")}
     built |= {keys.quarantined("<id>"), keys.removed("<kind>")}
     page = (ROOT / "docs/reference/layout-in-redis.md").read_text(encoding="utf-8")
 

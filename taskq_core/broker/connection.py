@@ -378,11 +378,6 @@ class Endpoint:
             options["db"] = address.db
         return options | _tls_options(address)
 
-    @property
-    def knows_time(self) -> bool:
-        """True once the server's clock was read."""
-        return self._clock_offset_s is not None
-
     def learn_time(self, server_ms: int, sent_at: float) -> None:
         """Take the server's clock (Unix ms) from the answer to a request that was sent at a monotonic second.
 
@@ -390,9 +385,13 @@ class Endpoint:
         """
         self._clock_offset_s = server_ms / 1000 - sent_at
 
-    def deadline_ms(self, sent_at: float) -> int:
-        """Return until when a request that is sent at a monotonic second counts: Unix ms by the server's clock."""
-        assert self._clock_offset_s is not None
+    def deadline_ms(self, sent_at: float) -> int | None:
+        """Return the deadline of a request that is sent at a monotonic second, in Unix ms by the server's clock.
+
+        None while the server's clock is not known.
+        """
+        if self._clock_offset_s is None:
+            return None
         return int((self._clock_offset_s + sent_at + REQUEST_LIFETIME_S) * 1000)
 
     def node(self, host: str, port: int) -> "Endpoint":

@@ -124,7 +124,8 @@ class Lane:
             if operation.deadline_at is None:
                 continue
             sent_at = time.monotonic()
-            if not self._endpoint.knows_time:
+            deadline_ms = self._endpoint.deadline_ms(sent_at)
+            if deadline_ms is None:
                 left_s = until - asyncio.get_running_loop().time()
                 try:
                     reply = (await self._send([("TIME",)], left_s))[0]
@@ -133,7 +134,8 @@ class Lane:
                 if isinstance(reply, Exception):
                     raise reply
                 self._endpoint.learn_time(ops.time_ms(reply), sent_at)
-            operation.set_deadline(self._endpoint.deadline_ms(sent_at))
+                deadline_ms = self._endpoint.deadline_ms(sent_at)
+            operation.args[operation.deadline_at] = deadline_ms  # type: ignore[index]  # a list, as it has one
 
     async def run(self, operation: Operation[T], *, timeout_s: float | None = None) -> T:
         """Send one operation and return its answer, or raise its error."""

@@ -89,7 +89,8 @@ class SyncRunner:
         except BrokerUnavailableError:
             return Pending(self, operation, None)  # finish() tries again, for as long as its caller has patience
         try:
-            self._set_deadline(connection, operation, until)
+            if operation.deadline_at is not None:
+                self._set_deadline(connection, operation, until)
             self._send(connection, pack(operation.command()), until)
         except (*CLIENT_ERRORS, BrokerError):
             connection.disconnect()
@@ -151,7 +152,8 @@ class SyncRunner:
         connection = sent_on or self._take(until)
         try:
             if sent_on is None:
-                self._set_deadline(connection, operation, until)
+                if operation.deadline_at is not None:
+                    self._set_deadline(connection, operation, until)
                 reply = self._exchange(connection, operation.command(*more_keys), until, operation.block_s, is_asking)
             else:
                 reply = self._read(connection, until + operation.block_s)
@@ -182,10 +184,9 @@ class SyncRunner:
 
     def _set_deadline(self, connection: Any, operation: Operation[Any], until: float) -> None:
         """Set the deadline of an operation that has one. The server's clock is read first if it is not known."""
-        if operation.deadline_at is None:
-            return
         sent_at = time.monotonic()
-        if not self.endpoint.knows_time:
+        deadline_ms = self.endpoint.deadline_ms(sent_at)
+        if deadline_ms is None:
             try:
                 reply = self._exchange(connection, ("TIME",), until)
             except CLIENT_ERRORS as error:
@@ -193,7 +194,8 @@ class SyncRunner:
             if isinstance(reply, Exception):
                 raise reply
             self.endpoint.learn_time(time_ms(reply), sent_at)
-        operation.set_deadline(self.endpoint.deadline_ms(sent_at))
+            deadline_ms = self.endpoint.deadline_ms(sent_at)
+        operation.args[operation.deadline_at] = deadline_ms  # type: ignore[index]  # a list, as it has one
 
     def _confirm(self, connection: Any, operation: Operation[Any], reply: Any, until: float) -> None:
         """Wait until what was written on a connection is confirmed, or raise."""

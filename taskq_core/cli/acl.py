@@ -29,7 +29,7 @@ examples:
       the same user may enqueue to another queue as well
 """,
 )
-@click.argument("role", type=click.Choice([each.value for each in Role]))
+@click.argument("role", type=click.Choice([each.value for each in Role]), metavar="ROLE")
 @click.option("queues", "-q", "--queue", multiple=True, metavar="NAME", help="a queue; may be repeated (default: all)")
 @click.option("--user", metavar="NAME", help="name of the user (default: the role)")
 @click.option("--password-env", metavar="VARIABLE", help="take the password from this variable; its SHA-256 is printed")

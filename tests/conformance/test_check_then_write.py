@@ -102,11 +102,12 @@ CASES = {
                 ("r2", NewTask("n2", b"m", start_at_s=NOW_S + 60)),
                 ("r3", NewTask("n3", b"m", group="other")),
             ],
+            ReceiptLane("t"),
             claim_ends_ms=LATER // 1_000_000,
             now_ns=NOW_NS,
         ),
         refuse="pending scheduled wake delivered groups group(other)",
-        tolerate="task(n1)",
+        tolerate="task(n1) receipt(t)",
     ),
     "enqueue_scheduled": Case(
         build=lambda q: ops.enqueue(

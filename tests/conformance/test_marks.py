@@ -49,7 +49,7 @@ def test_an_outbox_and_a_schedule_do_the_same(broker: Broker) -> None:
     """Whoever stores a task."""
     task = new_task("a", Expiry(60, True))
     rows = [("row", task)]
-    operation = ops.deliver(broker.queue, rows, claim_ends_ms=(NOW_S + 1) * 1000, max_pending=None, now_ns=NOW_NS)
+    operation = ops.deliver(broker.queue, rows, ReceiptLane("r"), claim_ends_ms=(NOW_S + 1) * 1000, now_ns=NOW_NS)
 
     assert broker.run(operation) == "1"
 

@@ -24,7 +24,7 @@ def leaving(queue: QueueKeys) -> ops.Departure:
 
 EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "enqueue": lambda q: ops.enqueue(q, [NewTask("a", b"m")], ReceiptLane("t")),
-    "deliver": lambda q: ops.deliver(q, [("r", NewTask("a", b"m"))], claim_ends_ms=1 << 52),
+    "deliver": lambda q: ops.deliver(q, [("r", NewTask("a", b"m"))], ReceiptLane("t"), claim_ends_ms=1 << 52),
     "dequeue": lambda q: ops.dequeue(q, owner="w1", call=1, limit=1, lease_s=30),
     "settle_and_dequeue": lambda q: ops.settle_and_dequeue(
         [("a", 1)], ops.dequeue(q, owner="w1", call=1, limit=1, lease_s=30)
@@ -61,6 +61,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "lead": lambda q: ops.lead(q, "recoverer", owner="w1", leader_ms=1000),
     "resign": lambda q: ops.resign(q, "recoverer", owner="w1"),
     "rouse": lambda q: ops.rouse(q),
+    "peers": lambda q: ops.list_peers(q, "host", "w1", b"r", kept_s=9),
     "beat": lambda q: ops.beat("s:{x}", "w:{x}", ttl_s=9, server_info=b"i", workers={}),
     "flow_create": lambda q: ops.create_workflow(q, "a", [("", "state", "building")], roots=None),
     "flow_members": lambda q: ops.add_members(q, "a", 0, first=0, members=[]),

@@ -54,8 +54,8 @@ class Operation(Generic[T]):
         tasks: The new tasks of an enqueue, for whoever watches what is sent.
         confirm: Who must have the new tasks before it counts as done. It must write, also when it is repeated.
         receipts: Per new task a key that is deleted once the task is confirmed.
-        deadline_at: Index in `args` of the request's deadline, which the runner sets before each attempt; None for an
-            operation without one. The script refuses a request that arrives later.
+        deadline_at: Index in `args`, a list then, of the request's deadline (Unix ms by Redis's clock). The runner sets
+            it before each attempt, and the script refuses a request that arrives later. None: no deadline.
     """
 
     name: str
@@ -69,12 +69,6 @@ class Operation(Generic[T]):
     confirm: Confirmation | None = None
     receipts: tuple[str, ...] = ()
     deadline_at: int | None = None
-
-    def set_deadline(self, deadline_ms: int) -> None:
-        """Set until when the script accepts the request, in Unix milliseconds by Redis's clock."""
-        assert self.deadline_at is not None
-        assert isinstance(self.args, list)
-        self.args[self.deadline_at] = deadline_ms
 
     def command(self, *more_keys: str) -> tuple[Argument, ...]:
         """The words to send; a script declares further keys as well."""

@@ -58,23 +58,23 @@ WHERE = "redis://h:1/0"
             BrokerAuthenticationError,
             True,
         ),
-        (exceptions.OutOfMemoryError("no"), BrokerFullError, None),
-        (exceptions.ResponseError("OOM command not allowed when used memory > 'maxmemory'."), BrokerFullError, None),
+        (exceptions.OutOfMemoryError("no"), BrokerFullError, False),
+        (exceptions.ResponseError("OOM command not allowed when used memory > 'maxmemory'."), BrokerFullError, False),
         (
             exceptions.ResponseError("Error running script: @user_script:1: OOM command not allowed when used memory"),
             BrokerFullError,
-            None,
+            False,
         ),
-        (exceptions.ResponseError("WRONGTYPE Operation against a key"), BrokerReplyError, None),
+        (exceptions.ResponseError("WRONGTYPE Operation against a key"), BrokerReplyError, False),
     ],
     ids=str,
 )
-def test_an_error_is_translated(error: Exception, kind: type[BrokerError], may_have_happened: bool | None) -> None:
+def test_an_error_is_translated(error: Exception, kind: type[BrokerError], may_have_happened: bool) -> None:
     found = translate(error, WHERE)
 
     assert type(found) is kind
     assert WHERE in str(found)
-    assert getattr(found, "may_have_happened", None) is may_have_happened
+    assert found.may_have_happened is may_have_happened
 
 
 def test_while_connecting_nothing_happened() -> None:
