@@ -30,6 +30,7 @@ from taskq_core.errors import (
     ResultError,
     ResultNotKeptError,
     ResultTimeoutError,
+    ResultTooLargeError,
     ResultValueError,
     Retry,
     SkipRetry,
@@ -64,6 +65,7 @@ from taskq_core.handlers import RawTask
 from taskq_core.limits import Concurrency, OnFailure, RateLimit, RateWindow, TaskSequence
 from taskq_core.logs import JsonFormatter, LineFormatter, TaskFilter, add_task_fields
 from taskq_core.options import TaskOptions
+from taskq_core.oversized import OversizedResult
 from taskq_core.periodic import CatchUp, PeriodicTask, ScheduleHook
 from taskq_core.progress import Progress
 from taskq_core.records import TaskInfo
@@ -115,6 +117,7 @@ __all__ = [
     "NotReplicatedError",
     "OnConflict",
     "OnFailure",
+    "OversizedResult",
     "PayloadError",
     "PayloadSizeWarning",
     "PayloadTooLargeError",
@@ -130,6 +133,7 @@ __all__ = [
     "ResultError",
     "ResultNotKeptError",
     "ResultTimeoutError",
+    "ResultTooLargeError",
     "ResultValueError",
     "Retry",
     "ScheduleHook",

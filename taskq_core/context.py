@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar, overload
 
 from taskq_core.errors import IterationError, NoCurrentTaskError
 from taskq_core.iteration import NOBODY, Iteration, Keeper, Loops
+from taskq_core.oversized import OversizedResult, within_limit
 from taskq_core.progress import encode_progress
 from taskq_core.settings import Duration
 from taskq_core.sources import CsvRows, source_of
@@ -23,8 +24,13 @@ _NO_STATE: Mapping[str, Any] = MappingProxyType({})
 class Notes(Keeper, Protocol):
     """Takes what a running task tells and keeps. Brought by who runs it; none of it waits for Redis."""
 
-    def write_result(self, data: bytes) -> None:
-        """Store bytes as the result so far, soon."""
+    @property
+    def max_result_bytes(self) -> int:
+        """Most bytes of a result that the task may store."""
+        ...
+
+    def write_result(self, data: bytes | OversizedResult) -> None:
+        """Store bytes as the result so far, soon; or why they are not stored."""
         ...
 
     def tell_progress(self, progress: bytes) -> None:
@@ -102,9 +108,19 @@ class TaskContext:
         """Store bytes as the task's result while it runs; what it returns replaces them.
 
         They are written in the background. A run called directly has nowhere to store them and drops them.
+
+        Bytes over the limit `max_result_bytes` are not stored. They replace an earlier result all the same, so that
+        asking for the result raises `ResultTooLargeError`. The run goes on.
+
+        Raises:
+            TypeError: `data` is not bytes.
         """
-        if self._open_notes is not None:
-            self._open_notes().write_result(data)
+        if self._open_notes is None:
+            return
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"write_result takes bytes, got {type(data).__name__}")
+        notes = self._open_notes()
+        notes.write_result(within_limit(data, notes.max_result_bytes))
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:

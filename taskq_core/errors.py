@@ -39,6 +39,7 @@
     |-- ResultError                  the outcome of a task cannot be had
     |   |-- ResultNotKeptError       retention is 0: nothing is kept
     |   |-- ResultTimeoutError       not finished in time (also a TimeoutError)
+    |   |-- ResultTooLargeError      the result is over the limit and was not stored (also a ValueError)
     |   |-- TaskNotSentError         the surrounding transaction has not committed yet, or sending failed
     |   `-- TaskFailedError          the task was archived; carries its error text
     |       `-- TaskExpiredError     it was not started in time; error handlers get it too
@@ -558,6 +559,24 @@ class ResultNotKeptError(ResultError):
 
 class ResultTimeoutError(ResultError, TimeoutError):
     """The task did not finish in the time given."""
+
+
+class ResultTooLargeError(ResultError, ValueError):
+    """The task succeeded, and its result was not stored because it is over the limit `max_result_bytes`.
+
+    Attributes:
+        size: Bytes of the result.
+        limit: Most bytes that the task may store.
+    """
+
+    def __init__(self, queue: str, task_id: str, size: int = 0, limit: int = 0) -> None:
+        reason = (
+            f"it succeeded, but its result of {size:,} bytes was not stored, because the limit is {limit:,}; store the "
+            "data elsewhere and return its address, or raise the task option max_result_bytes"
+        )
+        super().__init__(queue, task_id, reason)
+        self.args = (queue, task_id, size, limit)
+        self.size, self.limit = size, limit
 
 
 class TaskNotSentError(ResultError):

@@ -70,7 +70,7 @@ def event_of(stored: StoredTask | None) -> TaskEvent:
     score = None if info.state is TaskState.ACTIVE else stored.score  # that of an active one moves with each heartbeat
     for part in (info.state.value, score, stored.started_ms):
         digest.update(f"{part}\n".encode())
-    for data in (stored.message, stored.result, stored.progress):
+    for data in (stored.message, stored.result or stored.oversized, stored.progress):
         digest.update(b"%d:%b" % (len(data), data))
     return TaskEvent(id=digest.hexdigest(), task=info)
 

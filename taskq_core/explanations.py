@@ -333,6 +333,14 @@ SECTIONS: Sequence[Section] = (
                 "Wait longer, or ask later; `taskq doctor` tells of queues that nobody serves.",
             ),
             Explanation(
+                "result-too-large",
+                "ResultTooLargeError",
+                "The task succeeded, but its result was not stored; carries `size` and `limit`; also a `ValueError`.",
+                "The result has more bytes than `max_result_bytes` allows, 16 MiB unless set.",
+                "Store the data elsewhere and return its address, or raise "
+                "[`max_result_bytes`](task-options.md#results) for the task or in `DEFAULTS`.",
+            ),
+            Explanation(
                 "task-not-sent",
                 "TaskNotSentError",
                 "The surrounding transaction has not committed yet, or sending it then failed.",

@@ -74,6 +74,7 @@ class HandlerOptionsDict(TypedDict, total=False):
     no_retry_on: type[BaseException] | tuple[type[BaseException], ...]
     is_failure: Callable[[BaseException], bool] | None
     trace: Relation | str | None
+    max_result_bytes: int
 
 
 _OPTIONS = tuple(HandlerOptionsDict.__annotations__)

@@ -20,8 +20,9 @@ from taskq_core.limits import (
     as_rate_limit,
     as_sequence,
 )
+from taskq_core.oversized import LARGEST_RESULT, RESULT_MAX
 from taskq_core.retry import RetryDelay, as_policy
-from taskq_core.settings import Duration, Relation, member, seconds, unknown
+from taskq_core.settings import Duration, Relation, check_whole, member, seconds, unknown
 from taskq_core.telemetry.propagation import check_headers
 from taskq_core.uniqueness import Unique
 from taskq_core.wire import (
@@ -100,6 +101,7 @@ class TaskOptionsDict(TypedDict, total=False):
     on_expiry: OnExpiry | str
     dead_letter: "DeadLetterTask | str | None"
     retention: Duration
+    max_result_bytes: int
     task_id: str | None
     unique_for: Duration
     unique: Unique | None
@@ -154,6 +156,9 @@ class TaskOptions:
     """Task, or its name, that is enqueued when this one is archived by a worker. A name goes to the queue `default`."""
     retention: Duration = 0
     """How long the task and its result are kept after success. 0 deletes it at once."""
+    max_result_bytes: int = RESULT_MAX
+    """Most bytes of its result as JSON, 1 to 536,870,912 (512 MiB). A larger result is not stored, and asking for it
+    raises `ResultTooLargeError`; the run succeeds all the same. Workers use the value of the registered task."""
     task_id: str | None = None
     """Id of the task, unique in its queue. None: a random UUID."""
     unique_for: Duration = 0
@@ -221,6 +226,7 @@ class TaskOptions:
         elif self.dead_letter is not None and not isinstance(getattr(self.dead_letter, "name", None), str):
             raise ConfigurationError(f"dead_letter must be a task, or the name of one, got {self.dead_letter!r}")
         set_(self, "retention", seconds("retention", self.retention))
+        check_whole("max_result_bytes", self.max_result_bytes, least=1, most=LARGEST_RESULT)
         if self.task_id is not None:
             validate_task_id(self.task_id)
         unique_s = seconds("unique_for", self.unique_for)

@@ -11,11 +11,13 @@ from taskq_core.errors import (
     BrokerUnavailableError,
     ResultNotKeptError,
     ResultTimeoutError,
+    ResultTooLargeError,
     TaskFailedError,
     TaskNotFoundError,
     TaskNotSentError,
 )
 from taskq_core.expiry import expired_error
+from taskq_core.oversized import read_oversized
 from taskq_core.records import TaskInfo, task_info
 from taskq_core.result import TaskHandle
 from taskq_core.wire import QueueKeys, TaskState, decode_message
@@ -32,7 +34,12 @@ def outcome_of(handle: TaskHandle[Any], stored: StoredTask | None) -> Any:
         raise TaskNotFoundError(handle.queue, handle.id)
     handle.is_late = False
     if stored.state is TaskState.COMPLETED:
-        return decode_result(stored.result, handle.result_type) if stored.result else None
+        if stored.result:
+            return decode_result(stored.result, handle.result_type)
+        oversized = read_oversized(stored.oversized)
+        if oversized is not None:
+            raise ResultTooLargeError(handle.queue, handle.id, oversized.size, oversized.limit)
+        return None
     if stored.state is TaskState.ARCHIVED:
         message = decode_message(stored.message)
         expired = expired_error(message, handle.queue)

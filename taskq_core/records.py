@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from taskq_core.attempts import Attempt, read_attempts
 from taskq_core.broker.operations import WAITING_SCORE_S, StoredTask
 from taskq_core.limits import unescaped
+from taskq_core.oversized import OversizedResult, read_oversized
 from taskq_core.progress import Progress, read_progress
 from taskq_core.wire import TaskState, decode_message, read_expiry, read_priority
 
@@ -35,6 +36,7 @@ class TaskInfo:
         archived_at: When it was archived.
         expires_at: When a completed task is deleted.
         result: Result bytes, b"" for none.
+        oversized_result: Size and limit of a result that was not stored because it was too large; None otherwise.
         attempts: Its last attempts that failed, and the one that succeeded; see `Attempt`. Empty in listings.
         worker: Token of the worker that runs it, "" for none. Empty in listings.
         started_at: When that worker got it, None if unknown. None in listings.
@@ -69,6 +71,7 @@ class TaskInfo:
     progress: Progress | None = None
     waits_for_limit: bool = False
     limit: str = ""
+    oversized_result: OversizedResult | None = None
 
     @property
     def priority(self) -> int:
@@ -125,6 +128,7 @@ def task_info(stored: StoredTask) -> TaskInfo:
         archived_at=when if state is TaskState.ARCHIVED else None,
         expires_at=when if state is TaskState.COMPLETED else None,
         result=stored.result,
+        oversized_result=None if stored.result else read_oversized(stored.oversized),
         attempts=read_attempts(stored.attempts),
         worker=stored.owner,
         progress=read_progress(stored.progress),

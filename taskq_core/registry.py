@@ -319,7 +319,8 @@ class Registry(Enqueuer):
 
         Args:
             pattern: The type, or how types begin, for example `"email:"`. There are no wildcards.
-            **options: retry_delay, retry_on, no_retry_on, is_failure and trace; all others stand in the message.
+            **options: retry_delay, retry_on, no_retry_on, is_failure, trace and max_result_bytes; the message
+                carries all others.
 
         Raises:
             TaskDefinitionError: The pattern is blank or taken, or the function cannot be a handler.

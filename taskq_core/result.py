@@ -176,6 +176,7 @@ class TaskHandle(Generic[R_co]):
         Raises:
             ResultNotKeptError: The task keeps no result: its `retention` is 0.
             ResultTimeoutError: It did not end in time; it goes on all the same.
+            ResultTooLargeError: It succeeded, but its result is over the limit `max_result_bytes` and was not stored.
             TaskFailedError: It was archived after its last failure.
             TaskNotFoundError: It was deleted, or its retention is over.
             TaskNotSentError: The surrounding transaction has not committed yet.

@@ -19,7 +19,7 @@ from fastapi import Depends, Request, Response
 from pydantic import BaseModel, Field
 from starlette.routing import NoMatchFound
 
-from taskq_core import Progress, TaskHandle, TaskInfo, TaskState
+from taskq_core import OversizedResult, Progress, TaskHandle, TaskInfo, TaskState
 from taskq_fastapi.applications import DEFAULT_NAME
 
 GONE: Literal["gone"] = "gone"
@@ -78,6 +78,11 @@ class TaskStatus(BaseModel):
         default=None, description="How far it is, as it told; null if it told nothing."
     )
     result: Any = Field(default=None, description="What it returned, once it is completed.")
+    result_error: str | None = Field(
+        default=None,
+        description="Why a completed task has no result: it was too large to be stored.",
+        examples=[str(OversizedResult(size=314_572_802, limit=16_777_216))],
+    )
     error: str | None = Field(default=None, description="What its last run failed with, where the app tells that.")
 
 
@@ -110,6 +115,7 @@ def status_of(info: TaskInfo, shown: Shown) -> TaskStatus:
         ended_at=info.completed_at or info.archived_at,
         progress=_progress(info.progress) if shown.results else None,
         result=_json(info.result) if shown.results and is_completed else None,
+        result_error=str(info.oversized_result) if shown.results and is_completed and info.oversized_result else None,
         error=info.last_error or None if shown.errors else None,
     )
 

@@ -7,6 +7,7 @@ or null, spans are seconds (`..._s`) or null. Bytes that are UTF-8 stand under t
 
 import base64
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -147,6 +148,7 @@ def task(info: TaskInfo | UnreadableTask) -> Document:
         "archived_at": moment(info.archived_at),
         "expires_at": moment(info.expires_at),
         **octets("result", info.result),
+        "oversized_result": None if info.oversized_result is None else asdict(info.oversized_result),
     }
 
 

@@ -45,7 +45,7 @@ _EXTRA: dict[TaskState, Sequence[tuple[Column, Cell]]] = {
     ],
     TaskState.COMPLETED: [
         (Column(title="COMPLETED"), lambda task, now: shown_distance(task.completed_at, now)),
-        (Column(title="RESULT", cut=True), lambda task, now: shown_bytes(task.result, most=PAYLOAD_SHOWN)),
+        (Column(title="RESULT", cut=True), lambda task, now: _result(task, most=PAYLOAD_SHOWN)),
         (Column(title="KEPT UNTIL"), lambda task, now: shown_distance(task.expires_at, now)),
     ],
     TaskState.AGGREGATING: [(Column(title="GROUP"), lambda task, now: task.group)],
@@ -239,6 +239,10 @@ def _start(task: TaskInfo, now: datetime) -> str:
     return "waits for a limit" if task.waits_for_limit else shown_distance(task.next_run_at, now)
 
 
+def _result(task: TaskInfo, *, most: int | None = None) -> str:
+    return str(task.oversized_result) if task.oversized_result else shown_bytes(task.result, most=most)
+
+
 def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]:
     pairs = {"queue": task.queue, "id": task.id}
     if isinstance(task, UnreadableTask):
@@ -264,7 +268,7 @@ def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]
         "last failed": shown_moment(task.last_failed_at, now=now),
         "last error": task.last_error,
         "progress": "" if task.progress is None else f"{task.progress}, {shown_distance(task.progress.at, now)}",
-        "result": shown_bytes(task.result),
+        "result": _result(task),
         **{f"header {name}": value for name, value in task.headers.items()},
     }
     return pairs | {name: value for name, value in optional.items() if value not in ("", "-")}

@@ -9,6 +9,7 @@ import msgspec
 from taskq_core.codec.values import build, encode_plain, holds_non_finite, to_plain
 from taskq_core.codec.wording import describe, describe_unreadable, describe_unwritable, split_path, type_name
 from taskq_core.errors import PayloadError, ResultValueError
+from taskq_core.oversized import OversizedResult, within_limit
 
 
 def encode_result(value: object) -> bytes:
@@ -17,16 +18,45 @@ def encode_result(value: object) -> bytes:
     Raises:
         ResultValueError: The value has no JSON form. The message names types, never the value.
     """
-    payload, problem = b"", ""
+    payload = _encode(value)
+    _check_finite(payload, value)
+    return payload
+
+
+def encode_result_within(value: object, limit: int) -> bytes | OversizedResult:
+    """Write what a task returned as JSON, or return its size if that takes more than `limit` bytes.
+
+    An oversized value is encoded once and not copied again.
+
+    Raises:
+        ResultValueError: As `encode_result`. An oversized value is not checked for NaN, which needs a copy of it.
+    """
+    payload = within_limit(_encode(value), limit)
+    if isinstance(payload, bytes):
+        _check_finite(payload, value)
+    return payload
+
+
+def _encode(value: object) -> bytes:
     try:
-        payload = encode_plain(value)
-        if b"null" in payload and holds_non_finite(to_plain(value)):
+        return encode_plain(value)
+    except Exception as exc:
+        problem = describe_unwritable(exc, value)
+    raise ResultValueError(f"result: {problem}")  # outside of `except`, so that no value travels along as context
+
+
+def _check_finite(payload: bytes, value: object) -> None:
+    """Refuse NaN and infinity, which `encode_plain` writes as null."""
+    if b"null" not in payload:
+        return
+    problem = ""
+    try:
+        if holds_non_finite(to_plain(value)):
             problem = "NaN and infinity have no JSON form"
     except Exception as exc:
         problem = describe_unwritable(exc, value)
     if problem:
         raise ResultValueError(f"result: {problem}")
-    return payload
 
 
 def decode_result(data: bytes, type_: Any) -> object:

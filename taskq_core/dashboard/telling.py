@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from taskq_core.inspector import Skip, TaskAction
 from taskq_core.language import gettext, ngettext, nmarked, pgettext
+from taskq_core.oversized import OversizedResult
 
 Skipped = Counter[tuple[Skip, str]]
 """How many tasks were skipped, by the reason and, where it matters, the state."""
@@ -43,6 +44,15 @@ _REASONS = {
     Skip.UNREADABLE: nmarked("%(count)s cannot be read", "%(count)s cannot be read"),
     Skip.UNHEARD: nmarked("no worker was there for %(count)s", "no worker was there for %(count)s"),
 }
+
+
+def not_stored(result: OversizedResult) -> str:
+    """Return why a result is not there: it was too large to be stored."""
+    return gettext(
+        "Not stored: the result has %(size)s bytes, and the limit is %(limit)s (task option max_result_bytes).",
+        size=f"{result.size:,}",
+        limit=f"{result.limit:,}",
+    )
 
 
 def done(action: TaskAction, count: int) -> str:

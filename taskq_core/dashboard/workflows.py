@@ -56,7 +56,7 @@ class MemberRow:
         task_id: Id of its task, which is there as long as any task.
         queue: Queue of its task.
         state: How it stands; `StepState.STARTED` also while it is on its way to another queue.
-        error: Text of its failure, cut to 200 bytes; "" for none.
+        error: Text of its failure, or why its result was not stored, cut to 200 bytes; "" for none.
         result: What it returned as JSON, cut to `MEMBER_RESULT_BYTES`; b"" for nothing.
         result_size: How many bytes that has.
     """

@@ -28,10 +28,11 @@ from typing import Any
 from taskq_core.app import TaskQ, applications
 from taskq_core.broker.connection import Address
 from taskq_core.clock import utc_datetime
-from taskq_core.codec import encode_result
+from taskq_core.codec import encode_result_within
 from taskq_core.context import TaskContext, current
 from taskq_core.errors import IterationError, TaskInterrupted, UnknownTaskError
 from taskq_core.logs import LineFormatter
+from taskq_core.oversized import OversizedResult
 from taskq_core.task import Task
 from taskq_core.task_process import frames, signals
 from taskq_core.task_process.failures import encode_failure
@@ -150,6 +151,7 @@ class TaskProcess:
         app, task = self._find(facts["module"], facts["name"])
         payload, _ = unwrap(message.payload, task.codec.parameters)
         kwargs = task.codec.decode(payload)
+        notes.max_result_bytes = task.options.max_result_bytes
         context = _context(facts, message, notes)
         call: Any = partial(task.body, context, **kwargs) if task.takes_context else partial(task.body, **kwargs)
         if app.middleware.wraps_runs:
@@ -164,7 +166,10 @@ class TaskProcess:
                 result = call()
         finally:
             current.reset(token)
-        return frames.RESULT, encode_result(result) if message.retention and result is not None else b""
+        if not message.retention or result is None:
+            return frames.RESULT, b""
+        answer = encode_result_within(result, task.options.max_result_bytes)
+        return (frames.OVERSIZED, answer.stored) if isinstance(answer, OversizedResult) else (frames.RESULT, answer)
 
     def _find(self, module: str, name: str) -> tuple[TaskQ, Task[Any, Any]]:
         found = [(app, task) for app in applications() if (task := app.find_task(name)) is not None]
@@ -205,15 +210,20 @@ class _Notes:
         self._process = process
         self._number = number
         self._name = name
+        self.max_result_bytes = 0  # set when the task is found
         self._lock = threading.Lock()
         self._progress: bytes | None = None
         self._next_at = 0.0
         self._is_over = self._has_complained = False
 
-    def write_result(self, data: bytes) -> None:
+    def write_result(self, data: bytes | OversizedResult) -> None:
+        if isinstance(data, OversizedResult):
+            kind, content = frames.WRITTEN_OVERSIZED, data.stored
+        else:
+            kind, content = frames.WRITTEN, data
         with self._lock:
             if not self._is_over:
-                self._process.send(frames.WRITTEN, frames.numbered(self._number, data))
+                self._process.send(kind, frames.numbered(self._number, content))
                 return
         self._complain()
 

@@ -2,7 +2,7 @@
 
 A worker sends `BOOT` once, `LOAD` before the first task of each module, and `TASK` and `MESSAGE` for each task. The
 process answers the first two with `READY` once it has done so, or with `FAILURE`; and each task with `STARTED`, any
-number of `PROGRESS` and `WRITTEN`, and `RESULT` or `FAILURE`.
+number of `PROGRESS`, `WRITTEN` and `WRITTEN_OVERSIZED`, and `RESULT`, `OVERSIZED` or `FAILURE`.
 """
 
 import struct
@@ -29,8 +29,12 @@ PROGRESS = b"P"
 """Number of the run; how far the task is, as it is stored."""
 WRITTEN = b"W"
 """Number of the run; a result on the way, as it is stored."""
+WRITTEN_OVERSIZED = b"w"
+"""Number of the run; size and limit of a result on the way that is too large to be stored."""
 RESULT = b"R"
 """JSON of what the function returned; empty where nobody keeps it."""
+OVERSIZED = b"O"
+"""In place of `RESULT`: size and limit of a result that is too large to be stored."""
 FAILURE = b"F"
 """JSON of what it raised."""
 

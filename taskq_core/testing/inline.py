@@ -24,13 +24,15 @@ from taskq_core.errors import TaskPaused, WireFormatError
 from taskq_core.handlers import ErrorHandler, Handler
 from taskq_core.ids import new_token
 from taskq_core.options import DEFAULT_TIMEOUT_S
+from taskq_core.oversized import OversizedResult
 from taskq_core.progress import encode_progress
 from taskq_core.task import Task
 from taskq_core.telemetry import unwrap
 from taskq_core.testing.records import TaskRun
 from taskq_core.user_code import readable
 from taskq_core.wire import QueueKeys, decode_message
-from taskq_core.worker.outcome import settle, state_after, word
+from taskq_core.worker.notes import written_fields
+from taskq_core.worker.outcome import settle, state_after, warn_oversized, word
 from taskq_core.worker.run import Run
 from taskq_core.workflow.carrying import carry
 
@@ -304,13 +306,18 @@ class _InlineNotes:
     def check(self) -> None:
         """Nobody ends a run here."""
 
-    def write_result(self, data: bytes) -> None:
-        if not isinstance(data, bytes | bytearray | memoryview):
-            raise TypeError(f"write_result takes bytes, got {type(data).__name__}")
+    @property
+    def max_result_bytes(self) -> int:
+        return _task(self._run).options.max_result_bytes
+
+    def write_result(self, data: bytes | OversizedResult) -> None:
         run = self._run
-        self._runner.run(
-            operations.write_result(run.queue, run.task_id, bytes(data), owner=self._owner, run=run.number)
-        )
+        if isinstance(data, OversizedResult):
+            warn_oversized(run, data)
+            fields = written_fields(data)
+            self._runner.run(operations.note(run.queue, run.task_id, fields, owner=self._owner, run=run.number))
+        else:
+            self._runner.run(operations.write_result(run.queue, run.task_id, data, owner=self._owner, run=run.number))
 
     def tell_progress(self, progress: bytes) -> None:
         self._tells_by_itself = True

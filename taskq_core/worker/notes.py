@@ -10,14 +10,23 @@ lost the task changes nothing.
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import CURSOR_FIELD, PROGRESS_FIELD, note, read_cursor
+from taskq_core.broker.operations import (
+    CURSOR_FIELD,
+    OVERSIZED_FIELD,
+    PROGRESS_FIELD,
+    RESULT_FIELD,
+    note,
+    read_cursor,
+)
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError, BrokerUnavailableError, TaskInterrupted
+from taskq_core.oversized import OversizedResult
 from taskq_core.progress import encode_progress
+from taskq_core.worker.outcome import warn_oversized
 from taskq_core.worker.run import Run
 
 logger = logging.getLogger("taskq.worker")
@@ -28,10 +37,16 @@ EVERY_S = 1.0
 """Seconds between two writes of progress and cursors of one run."""
 LOOK_S = 0.2
 """Seconds after which a function that waits for a write looks whether it has to end."""
-_RESULT = "result"
-_WHAT = {_RESULT: "its result", PROGRESS_FIELD: "its progress", CURSOR_FIELD: "its cursor"}
+_WHAT = {RESULT_FIELD: "its result", PROGRESS_FIELD: "its progress", CURSOR_FIELD: "its cursor"}
 
 T = TypeVar("T")
+
+
+def written_fields(data: bytes | OversizedResult) -> dict[str, bytes]:
+    """Return the fields of a task that hold a result which it wrote, or why that is not stored."""
+    if isinstance(data, OversizedResult):
+        return {RESULT_FIELD: b"", OVERSIZED_FIELD: data.stored}
+    return {RESULT_FIELD: data} if data else {RESULT_FIELD: b"", OVERSIZED_FIELD: b""}
 
 
 class RunNotes:
@@ -44,6 +59,7 @@ class RunNotes:
     __slots__ = (
         "_busy",
         "_has_ended",
+        "_has_warned",
         "_is_planned",
         "_lock",
         "_next_at",
@@ -67,7 +83,7 @@ class RunNotes:
         self._busy: asyncio.Task[None] | None = None
         self._next_at = 0.0
         self._has_ended = False
-        self._tells_by_itself = False
+        self._tells_by_itself = self._has_warned = False
         self.cursor: bytes | None = None
 
     # --- for the function, from any thread ----------------------------------------------------------------------------
@@ -87,30 +103,33 @@ class RunNotes:
         if self._run.ending is not None:
             raise TaskInterrupted
 
-    def write_result(self, data: bytes) -> None:
-        """Store bytes as the result, soon.
+    @property
+    def max_result_bytes(self) -> int:
+        """Most bytes of a result that the task may store."""
+        assert self._run.task is not None
+        return self._run.task.options.max_result_bytes
 
-        Raises:
-            TypeError: It is no bytes.
-        """
-        if not isinstance(data, bytes | bytearray | memoryview):
-            raise TypeError(f"write_result takes bytes, got {type(data).__name__}")
-        self._put(_RESULT, bytes(data))
+    def write_result(self, data: bytes | OversizedResult) -> None:
+        """Store bytes as the result, soon; or why they are not stored."""
+        if isinstance(data, OversizedResult) and not self._has_warned:
+            self._has_warned = True
+            warn_oversized(self._run, data)
+        self._put(written_fields(data))
 
     def tell_progress(self, progress: bytes) -> None:
         """Store what the function tells of its progress."""
         self._tells_by_itself = True
-        self._put(PROGRESS_FIELD, progress)
+        self._put({PROGRESS_FIELD: progress})
 
     def tell(self, done: int, total: int | None) -> None:
         """Store the progress of a loop, unless the function tells its own."""
         if not self._tells_by_itself:
-            self._put(PROGRESS_FIELD, encode_progress(done, total))
+            self._put({PROGRESS_FIELD: encode_progress(done, total)})
 
     def keep(self, cursor: bytes) -> None:
         """Keep cursors for the end of the run, and store them soon."""
         self.cursor = cursor
-        self._put(CURSOR_FIELD, cursor)
+        self._put({CURSOR_FIELD: cursor})
 
     def store(self, cursor: bytes) -> None:
         """Store cursors, and return once they are."""
@@ -138,10 +157,10 @@ class RunNotes:
             return await work
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._writer.loop))
 
-    def _put(self, field: str, data: bytes) -> None:
+    def _put(self, fields: Mapping[str, bytes]) -> None:
         with self._lock:
-            self._waiting[field] = data
-            if self._is_planned and field != _RESULT:
+            self._waiting.update(fields)
+            if self._is_planned and RESULT_FIELD not in fields:
                 return
             self._is_planned = True
         try:
@@ -156,7 +175,7 @@ class RunNotes:
         if self._busy is not None or not self._waiting:  # what is being written plans anew at its end
             return
         pause_s = self._next_at - self._writer.clock.monotonic()
-        if pause_s <= 0 or self._has_ended or self._waiters or _RESULT in self._waiting:
+        if pause_s <= 0 or self._has_ended or self._waiters or RESULT_FIELD in self._waiting:
             self._write_now()
         elif self._timer is None:
             self._timer = self._writer.loop.call_later(pause_s, self._write_now)
@@ -207,7 +226,7 @@ class RunNotes:
             logger.error(
                 "what task %s wrote as %s was not stored: %s",
                 run.name,
-                " and ".join(_WHAT[field] for field in fields),
+                " and ".join(_WHAT[field] for field in fields if field in _WHAT),
                 error,
                 extra={"queue": run.queue.name, "task_id": run.task_id},
             )

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from taskq_core.attempts import record_attempt
 from taskq_core.broker.operations import CancelWish, Outcome, Settlement
-from taskq_core.codec import encode_result
+from taskq_core.codec import encode_result_within
 from taskq_core.errors import (
     Discard,
     LeaseLostError,
@@ -25,6 +25,7 @@ from taskq_core.errors import (
     UnknownTaskError,
 )
 from taskq_core.expiry import is_discarded_when_expired
+from taskq_core.oversized import OversizedResult
 from taskq_core.retry import ask, asynq_default
 from taskq_core.settings import Duration
 from taskq_core.telemetry import FIRST_RUN
@@ -133,19 +134,37 @@ def _success(run: Run, result: object, now_s: int) -> Settlement | ResultValueEr
     message = run.message
     if not message.retention:
         return Settlement(run.task_id, Outcome.DONE, run.number)
-    data = b""
-    if result is not None:
+    data: bytes | OversizedResult = b""
+    if isinstance(result, OversizedResult):  # its process has encoded it
+        data = result
+    elif result is not None:
+        assert run.task is not None
         try:
-            data = encode_result(result)
+            data = encode_result_within(result, run.task.options.max_result_bytes)
         except ResultValueError as error:
             return error
-    return Settlement(
+    settlement = Settlement(
         run.task_id,
         Outcome.COMPLETE,
         run.number,
         message=completed_message(message, now_s),
         seconds=message.retention,
-        result=data,
+    )
+    if isinstance(data, OversizedResult):
+        warn_oversized(run, data)
+        settlement.result, settlement.is_oversized = data.stored, True
+    else:
+        settlement.result = data
+    return settlement
+
+
+def warn_oversized(run: Run, result: OversizedResult) -> None:
+    """Log that a result is not stored because it is too large."""
+    logger.warning(
+        "the result of task %s is too large: %s",
+        run.name,
+        result,
+        extra={"queue": run.queue.name, "task_id": run.task_id},
     )
 
 

@@ -25,6 +25,7 @@ from taskq_core.app import TaskQ
 from taskq_core.broker.connection import Address
 from taskq_core.context import Notes
 from taskq_core.errors import TaskProcessError
+from taskq_core.oversized import OversizedResult, read_oversized
 from taskq_core.task_process import frames, signals
 from taskq_core.task_process.failures import decode_failure
 from taskq_core.telemetry import launched
@@ -83,7 +84,9 @@ class TaskProcesses:
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def call(self, run: Run) -> object:
-        """Run the function of a run and return what it returned, as JSON. It ends as soon as this is cancelled.
+        """Run the function of a run and return what it returned, as JSON or as `OversizedResult`.
+
+        It ends as soon as this is cancelled.
 
         Raises:
             TaskProcessError: Its process could not be started, or ended while it ran.
@@ -113,11 +116,14 @@ class TaskProcesses:
                 kind, data = await process.next_frame()
                 if kind == frames.STARTED:
                     has_started = True
-                elif kind in (frames.PROGRESS, frames.WRITTEN):
+                elif kind in (frames.PROGRESS, frames.WRITTEN, frames.WRITTEN_OVERSIZED):
                     self._take_note(process, run, kind, data)
                 elif kind == frames.RESULT:
                     is_whole = True
                     return msgspec.Raw(data) if data else None
+                elif kind == frames.OVERSIZED:
+                    is_whole = True
+                    return _oversized(data)
                 elif kind == frames.FAILURE:
                     is_whole = True
                     raise decode_failure(data)
@@ -176,7 +182,7 @@ class TaskProcesses:
         elif kind == frames.PROGRESS:
             self._notes_of(run).tell_progress(data)
         else:
-            self._notes_of(run).write_result(data)
+            self._notes_of(run).write_result(_oversized(data) if kind == frames.WRITTEN_OVERSIZED else data)
 
     def _let_go(self, process: "_Process") -> None:
         """Let a process end that gets no more tasks, without waiting for it."""
@@ -251,6 +257,12 @@ class TaskProcesses:
             process.hang_up()
         await asyncio.gather(*(process.end(CLOSE_S) for process in self._all), *self._leaving)
         self._all.clear()
+
+
+def _oversized(data: bytes) -> OversizedResult:
+    found = read_oversized(data)
+    assert found is not None
+    return found
 
 
 class _EndedError(Exception):
@@ -362,7 +374,7 @@ class _Process:
         try:
             async with asyncio.timeout(_POLL_S):
                 kind, _ = await self.next_frame()
-            return kind in (frames.RESULT, frames.FAILURE)
+            return kind in (frames.RESULT, frames.OVERSIZED, frames.FAILURE)
         except (TimeoutError, _EndedError, OSError):
             return False
 

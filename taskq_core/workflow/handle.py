@@ -112,6 +112,7 @@ class WorkflowHandle:
             WorkflowFailedError: Steps of it failed.
             WorkflowCancelledError: It was cancelled.
             WorkflowTimeoutError: It did not end in time; it goes on all the same.
+            ResultTooLargeError: The result of a step that it consists of was too large to be stored.
             WorkflowNotFoundError: It is kept no longer.
             WorkflowNotSentError: The surrounding transaction has not committed yet.
         """

@@ -15,12 +15,20 @@ from taskq_core.broker.operations import (
     cancel_workflow,
     look_at_workflow,
     read_results,
+    read_step,
     retry_steps,
     revoke_steps,
 )
 from taskq_core.clock import utc_datetime
 from taskq_core.codec import decode_result
-from taskq_core.errors import WorkflowCancelledError, WorkflowDamagedError, WorkflowFailedError, WorkflowNotFoundError
+from taskq_core.errors import (
+    ResultTooLargeError,
+    WorkflowCancelledError,
+    WorkflowDamagedError,
+    WorkflowFailedError,
+    WorkflowNotFoundError,
+)
+from taskq_core.oversized import OversizedResult, read_oversized
 from taskq_core.steps import Steps
 from taskq_core.wire import Keys, QueueKeys
 from taskq_core.workflow.graph import FAILED, STOP
@@ -154,15 +162,33 @@ def _ask_tree(queue: QueueKeys, workflow_id: str, described: Spec, tree: Any) ->
     stored = Stored(queue, workflow_id)
     if not isinstance(tree, int) or not 0 <= tree < len(described.nodes):
         raise stored.damaged(f"field 'spec' has an exit {tree!r:.100}, which is no node")
-    if not described.nodes[tree][4]:
-        return (yield from ask_fields(queue, workflow_id, [f"r{tree}"]))[0] or b"null"
+    name, _, its_queue, _, is_group, _ = described.nodes[tree]
+    if not is_group:
+        result = (yield from ask_fields(queue, workflow_id, [f"r{tree}"]))[0] or b"null"
+        oversized = _oversized(result)
+        if oversized is not None:
+            raise ResultTooLargeError(its_queue, f"{workflow_id}.{name}", oversized.size, oversized.limit)
+        return result
     total = stored.number(f"gt{tree}", (yield from ask_fields(queue, workflow_id, [f"gt{tree}"]))[0])
     results: list[bytes] = []
     for first in range(0, total, FIELDS_MAX):
         count = min(FIELDS_MAX, total - first)
         page = yield read_results(queue, workflow_id, "g", tree, first=first, count=count)
-        results += [each or b"null" for each in page]
+        for number, each in enumerate(page, start=first):
+            oversized = _oversized(each or b"")
+            if oversized is not None:
+                found = yield read_step(queue, workflow_id, tree, first=number, count=1, most=0)
+                member = found.members[0] if found is not None and found.members else None
+                where = (member.queue if member is not None else "") or queue.name
+                task_id = (member.task_id if member is not None else "") or f"{workflow_id}.{name}.{number}"
+                raise ResultTooLargeError(where, task_id, oversized.size, oversized.limit)
+            results.append(each or b"null")
     return b"[" + b",".join(results) + b"]"
+
+
+def _oversized(data: bytes) -> OversizedResult | None:
+    """Return what a workflow keeps in place of a result that was too large to be stored; see `lua/_flow.lua`."""
+    return read_oversized(data[1:]) if data.startswith(b"!") else None
 
 
 _KINDS = ("s", "z", "e", "gt", "gd", "gf")

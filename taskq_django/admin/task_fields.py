@@ -124,7 +124,8 @@ class TaskFields(MixinBase):
     @admin.display(description=_("result"))
     def result(self, task: Task) -> SafeString | str:
         """What it returned; of one that runs, what it has written so far."""
-        shown = block(task.record.result)
+        oversized = task.record.oversized_result
+        shown = block(task.record.result) if oversized is None else wording.not_stored(oversized)
         if shown and task.record.state is TaskState.ACTIVE:
             return format_html('{}<div class="help">{}</div>', shown, _("Written so far; it still runs."))
         return shown

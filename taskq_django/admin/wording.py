@@ -15,6 +15,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import pgettext_lazy
 
+from taskq_core import OversizedResult
 from taskq_core.dashboard import telling
 from taskq_django.admin.language import told_as_active
 from taskq_django.admin.task_rows import key_of
@@ -57,6 +58,12 @@ def span(value: timedelta | None) -> str:
         return ""
     with told_as_active():
         return telling.span(value, _one_digit)
+
+
+def not_stored(result: OversizedResult) -> str:
+    """Return why a result is not there: it was too large to be stored."""
+    with told_as_active():
+        return telling.not_stored(result)
 
 
 def nowrap(text: str) -> SafeString | str:

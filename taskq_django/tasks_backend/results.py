@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from taskq_core import TaskInfo, TaskState
+from taskq_core import OversizedResult, ResultTooLargeError, TaskInfo, TaskState
 from taskq_core.errors import PayloadError
 from taskq_core.telemetry import unwrap
 from taskq_django.tasks_backend.codec import JsonArgumentsCodec
@@ -19,7 +19,6 @@ from taskq_django.tasks_backend.framework import (
     AnyTask,
     InvalidTask,
     TaskError,
-    TaskResult,
     TaskResultStatus,
 )
 
@@ -82,13 +81,32 @@ def likely_first(queues: Iterable[str], result_id: str) -> list[str]:
     return sorted(dict.fromkeys(queues), key=lambda queue: _mark(queue) != mark)
 
 
+class BackendResult(AnyResult):
+    """A result of this backend. Reading a return value that was too large to be stored raises an error."""
+
+    __slots__ = ()
+
+    @property
+    def return_value(self) -> Any:
+        """Return value of the task.
+
+        Raises:
+            ResultTooLargeError: It was too large to be stored; also a `ValueError`.
+            ValueError: The task has failed, or has not finished.
+        """
+        value = super().return_value
+        if isinstance(value, OversizedResult):
+            raise ResultTooLargeError(self.task.queue_name, self.id, value.size, value.limit)
+        return value
+
+
 def new_result(task: AnyTask, result_id: str, args: Any, kwargs: Any) -> AnyResult:
     """Return the result of a call that is being made.
 
     Raises:
         TypeError: An argument is none of JSON's types.
     """
-    return TaskResult(
+    return BackendResult(
         task=task,
         id=result_id,
         status=TaskResultStatus.READY,
@@ -131,7 +149,7 @@ def read_result(task: AnyTask, codec: JsonArgumentsCodec, info: TaskInfo) -> Any
     result = new_result(called(task, facts), info.id, args, kwargs)
     set_status(result, info, facts)
     if info.state is TaskState.COMPLETED:
-        object.__setattr__(result, "_return_value", _value(info.result))
+        object.__setattr__(result, "_return_value", info.oversized_result or _value(info.result))
     return result
 
 

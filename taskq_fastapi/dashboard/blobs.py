@@ -3,7 +3,9 @@
 import json
 from dataclasses import dataclass
 
+from taskq_core import TaskInfo
 from taskq_core.dashboard.payloads import LAID_OUT_BYTES
+from taskq_core.dashboard.telling import not_stored
 from taskq_core.language import gettext
 from taskq_fastapi.api.access import Shown
 
@@ -38,6 +40,20 @@ def listed(shown: Shown, name: str, what: str, data: bytes) -> Blob:
 def whole(shown: Shown, name: str, what: str, data: bytes) -> Blob:
     """Return what a page of its own shows of bytes; JSON is laid out."""
     return _read(shown, name, what, data, most=SHOWN_BYTES, indent=2)
+
+
+def listed_result(shown: Shown, task: TaskInfo) -> Blob:
+    """Return what a list shows of the result of a task."""
+    return _oversized(task) or listed(shown, task.name, "result", task.result)
+
+
+def whole_result(shown: Shown, task: TaskInfo) -> Blob:
+    """Return what the page of a task shows of its result."""
+    return _oversized(task) or whole(shown, task.name, "result", task.result)
+
+
+def _oversized(task: TaskInfo) -> Blob | None:
+    return None if task.oversized_result is None else Blob("", not_stored(task.oversized_result))
 
 
 def _read(shown: Shown, name: str, what: str, data: bytes, *, most: int, indent: int | None) -> Blob:

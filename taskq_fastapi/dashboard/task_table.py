@@ -11,7 +11,7 @@ from taskq_core.inspector import TaskAction, TaskRef, UnreadableTask
 from taskq_core.language import gettext, marked, pmarked
 from taskq_core.records import TaskInfo
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard.blobs import Blob, listed
+from taskq_fastapi.dashboard.blobs import Blob, listed, listed_result
 from taskq_fastapi.dashboard.registry import BadRequestError
 from taskq_fastapi.dashboard.view import View
 
@@ -165,7 +165,7 @@ def _row(view: View, task: TaskRecord, now: datetime, run: RunningRow | None) ->
         name=task.name,
         error=error_line(view, task),
         payload=listed(view.shown, task.name, "payload", task.payload),
-        result=listed(view.shown, task.name, "result", task.result),
+        result=listed_result(view.shown, task),
         status=status,
         started_at=None if run is None else run.started_at,
         deadline=task.deadline if run is None else run.deadline,

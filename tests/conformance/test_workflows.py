@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from taskq_core import TaskQ, WorkflowFailedError, chain, chord, group
+from taskq_core import ResultTooLargeError, TaskQ, WorkflowFailedError, chain, chord, group
 from taskq_core.broker import operations as ops
+from taskq_core.dashboard import Dashboard
 from taskq_core.inspector import Inspector
 from taskq_core.testing import adrain
 from taskq_core.wire import TaskState
@@ -91,6 +92,43 @@ async def test_a_failure_and_its_callback_in_other_queues(app: TaskQ, tasks: Tas
     with pytest.raises(WorkflowFailedError):
         await handle.aresult(timeout=30)
     assert tasks.seen == [(1, 0), ("fail", 'ValueError: a "reason" \u00e9')]
+
+
+async def test_a_step_whose_result_is_too_large(app: TaskQ, tasks: Tasks) -> None:
+    """It has succeeded: steps that only come after it run. A step that takes its result fails and says why."""
+
+    @app.task(name="large", max_result_bytes=10)
+    async def large(size: int) -> str:
+        return "x" * size
+
+    @app.task(name="first")
+    async def first(texts: list[str]) -> str:
+        return texts[0]
+
+    add = tasks.add
+    goes_on = await (large.s(20).using(queue="other") | add.si(1)).adelay()
+    alone = await chain(large.s(20)).adelay()
+    taken = await (large.s(20) | add.s()).adelay()
+    members = await group(large.s(size).using(queue=name) for size, name in ((1, "default"), (20, "other"))).adelay()
+    gathered = await chord((large.s(size) for size in (1, 20)), first.s()).adelay()
+
+    await adrain(app, raises=False)
+
+    assert await goes_on.aresult(timeout=30) == 1
+    for handle, task in ((alone, f"{alone.id}.large' in queue 'default'"), (members, "group.1' in queue 'other'")):
+        with pytest.raises(ResultTooLargeError, match=task):
+            await handle.aresult(timeout=30)
+    for handle in (taken, gathered):
+        with pytest.raises(WorkflowFailedError, match="not stored: 22 bytes, and the limit is 10"):
+            await handle.aresult(timeout=30)
+    step = (await taken.agraph()).steps[0]
+    assert (step.state, step.error) == (StepState.SUCCEEDED, "its result was not stored: 22 bytes, and the limit is 10")
+    inspector = Inspector(app)
+    found = Dashboard(inspector).workflow_step("default", gathered.id, (await gathered.agraph()).steps[0].name)
+    assert [(each.result, each.error) for each in found.members] == [
+        (b'"x"', ""),
+        (b"", "its result was not stored: 22 bytes, and the limit is 10"),
+    ]
 
 
 async def test_a_retry_counts_a_step_once_that_comes_after_several(app: TaskQ, tasks: Tasks) -> None:

@@ -38,6 +38,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "ResultError": ("queue", "id", "a reason"),
     "ResultNotKeptError": ("queue", "id", "a reason"),
     "ResultTimeoutError": ("queue", "id", "a reason"),
+    "ResultTooLargeError": ("queue", "id", 20, 10),
     "TaskNotSentError": ("queue", "id", "a reason"),
     "TaskFailedError": ("queue", "id", "a reason"),
     "TaskExpiredError": ("queue", "id", "a reason", datetime(2030, 1, 1, tzinfo=UTC)),

@@ -157,7 +157,7 @@ class TestRefusals:
 
     def test_options_that_stand_in_the_message(self, taskq: TaskQ) -> None:
         """Only those count that are asked where the task runs."""
-        with pytest.raises(ConfigurationError, match="unknown option of a handler 'queue'; known are is_failure, no_"):
+        with pytest.raises(ConfigurationError, match="unknown option of a handler 'queue'; known are is_failure, max_"):
             taskq.handler("email:", queue="a")(_handle)  # type: ignore[call-arg]  # the point of the test
         with pytest.raises(ConfigurationError, match="retry_delay must be seconds"):
             taskq.handler("email:", retry_delay="soon")(_handle)  # type: ignore[arg-type]  # the point of the test

@@ -112,6 +112,18 @@ def test_what_a_running_task_has_written_is_shown(pages: Callable[..., str], red
     assert "Written so far; it still runs." in html
 
 
+def test_a_result_that_was_too_large_is_explained(pages: Callable[..., str], redis: RedisServer) -> None:
+    handle = enqueue()
+    put(redis, handle, "completed")
+    redis.client.hset(
+        f"asynq:{{default}}:t:{handle.id}", mapping={"result": b"", "taskq_oversized": b"20000000 16777216"}
+    )
+
+    html = pages(page_of(handle))
+
+    assert "Not stored: the result has 20,000,000 bytes, and the limit is 16,777,216" in html
+
+
 def test_a_task_links_to_its_trace_where_a_setting_says_so(
     pages: Callable[..., str], redis: RedisServer, settings: Any
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from taskq_core import DuplicateTaskError, EnqueueError, TaskArgumentsError, TaskState, Unique
+from taskq_core import DuplicateTaskError, EnqueueError, ResultTooLargeError, TaskArgumentsError, TaskState, Unique
 from taskq_core.broker import operations
 from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig
@@ -93,6 +93,20 @@ def test_a_call_waits_and_a_worker_runs_it(name: str) -> None:
     assert result.finished_at <= timezone.now() + timedelta(seconds=5)
     assert len(result.worker_ids[0]) == 16
     assert (result.task, result.args, result.kwargs, result.errors) == (task, [7], {}, [])
+
+
+def test_a_return_value_that_was_too_large(settings: Any) -> None:
+    """The task is successful. Its value is refused as that of a task without one is: by a `ValueError`."""
+    settings.TASKQ = {**settings.TASKQ, "DEFAULTS": {"max_result_bytes": 10}}
+    result = parcels.track.enqueue(7)
+
+    drain()
+
+    result.refresh()
+    assert result.status == SUCCESSFUL
+    with pytest.raises(ResultTooLargeError, match="its result of 24 bytes was not stored"):
+        _ = result.return_value
+    assert issubclass(ResultTooLargeError, ValueError)
 
 
 async def test_coroutines_enqueue_and_read_without_the_blocking_client(

@@ -768,6 +768,16 @@ async def test_the_progress_of_a_task_is_shown_as_text(taskq: TaskQ, server: Red
     assert "3 of 10 (30 %): " + ("***" if redacts else "page &lt;b&gt;3&lt;/b&gt;") in page.text
 
 
+async def test_a_result_that_was_too_large_is_explained(taskq: TaskQ, server: RedisServer) -> None:
+    await enqueue(taskq, "1")
+    server.client.hset("asynq:{default}:t:1", "taskq_oversized", b"20000000 16777216")
+
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get("/task?queue=default&id=1")
+
+    assert "Not stored: the result has 20,000,000 bytes, and the limit is 16,777,216" in page.text
+
+
 async def test_a_task_that_waits_for_a_limit_says_so(taskq: TaskQ) -> None:
     await enqueue(taskq, "runs", rate_limit="1/h")
     await enqueue(taskq, "waits", rate_limit="1/h")

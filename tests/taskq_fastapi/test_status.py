@@ -289,6 +289,20 @@ async def test_results_and_errors_are_shown_as_configured(taskq: TaskQ, work: An
     assert [(each["result"], each["error"]) for each in found["neither"]] == [(None, None), (None, None)]
 
 
+async def test_a_result_that_was_too_large_is_explained(taskq: TaskQ, web: HttpClient) -> None:
+    @taskq.task(max_result_bytes=10)
+    async def large() -> str:
+        return "x" * 20
+
+    handle = await large.adelay()
+    await adrain(taskq)
+
+    status = (await web.get(f"/tasks/status/default/{handle.id}")).json()
+
+    assert (status["state"], status["result"]) == ("completed", None)
+    assert status["result_error"] == "22 bytes are not stored: the limit is 10 (task option max_result_bytes)"
+
+
 async def test_a_result_that_is_no_json_is_null(taskq: TaskQ, web: HttpClient) -> None:
     @taskq.task(name="raw")
     def raw(context: TaskContext) -> None:

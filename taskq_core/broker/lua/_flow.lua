@@ -10,6 +10,7 @@
 --         failure stays one of the workflow   f after a failure only
 --   t<i>  '1' if a failure of it is no failure of the workflow
 --   m<i>  what to enqueue, see `pack`      r<i> result, JSON      e<i> text of its failure      z<i> when it ended, Unix ms
+--         a result that was not stored because it is too large is kept as "!<size> <limit>"; JSON never begins so
 --   i<i>  how a failure names it: the inside of a JSON object
 --   n:<name>  number of the group with this name
 --   of a group also gt<i> members, gd<i> done, gf<i> failed, go<i> '1' while members are still added
@@ -70,7 +71,17 @@ local function workflows(own, now)
     return bytes .. string.char(number)
   end
 
-  -- results_of: the results of a group as a JSON list, in the order of its members.
+  -- oversized: the size and the limit of a result that was not stored, as text; nil for any other result.
+  local function oversized(result)
+    local size, limit = string.match(result, '^!(%d+) (%d+)$')
+    return size and size .. ' bytes, and the limit is ' .. limit
+  end
+
+  local function missing(what)
+    return nil, 'a result that it takes was not stored: ' .. what
+  end
+
+  -- results_of: the results of a group as a JSON list, in the order of its members. Nothing and a reason if one is missing.
   local function results_of(i, parts)
     local total = tonumber(get('gt' .. i)) or 0
     local size = 2
@@ -80,6 +91,10 @@ local function workflows(own, now)
         fields[#fields + 1] = k
       end
       for at, result in ipairs(redis.call('HMGET', W .. ':g' .. i, unpack(fields))) do
+        local too_large = result and oversized(result)
+        if too_large then
+          return missing(too_large)
+        end
         parts[#parts + 1] = (first + at == 1 and '[' or ',') .. (result or 'null')
         size = size + #parts[#parts]
       end
@@ -102,7 +117,7 @@ local function workflows(own, now)
 
   -- assemble: a message of its pieces, each "<kind><length>:<bytes>": H what comes before the payload, T what comes
   -- after it, L part of the payload as it is, R the result of a node, G those of a group, E the failure among nodes.
-  -- Nothing and a reason if the payload would be too large.
+  -- Nothing and a reason if the payload would be too large, or a result is missing.
   local function assemble(pieces)
     local head, tail, parts, size, at = '', '', {}, 0, 1
     while at <= #pieces do
@@ -114,10 +129,18 @@ local function workflows(own, now)
       elseif kind == 'T' then
         tail = value
       elseif kind == 'G' then
-        size = size + results_of(value, parts)
+        local taken, problem = results_of(value, parts)
+        if not taken then
+          return nil, problem
+        end
+        size = size + taken
       else
         if kind == 'R' then
           value = get('r' .. value) or 'null'
+          local too_large = oversized(value)
+          if too_large then
+            return missing(too_large)
+          end
         elseif kind == 'E' then
           value = failure_of(value)
         end
@@ -397,6 +420,10 @@ local function workflows(own, now)
     end
     if state == 'd' then
       redis.call('HDEL', W, 'e' .. i)
+      local too_large = result and oversized(result)
+      if too_large then
+        redis.call('HSET', W, 'e' .. i, 'its result was not stored: ' .. too_large)
+      end
       if result then
         redis.call('HSET', W, 'r' .. i, result)
       end
@@ -556,16 +583,21 @@ local function workflows(own, now)
   end
 
   -- settled: a task that is a step has ended in this queue. `outcome` as in settle: 'c' completed, 'd' dropped,
-  -- 'a' archived, 'g' gone; `result` is what it returned, '' for what stands in its hash, if anything.
+  -- 'a' archived, 'g' gone; `result` is what it returned, '' for what stands in its hash, if anything;
+  -- `size_and_limit` is given if it was too large to be stored.
   -- Returns the outcome to go on with.
-  function flow.settled(step, outcome, key, message, result)
+  function flow.settled(step, outcome, key, message, result, size_and_limit)
     local node, flag, of = string.match(step, '^(%S+) (%a) %S+ (.+)$')
     if not node then
       return outcome
     end
     local state, problem = 'd', nil
     if outcome == 'c' then
-      result = result ~= '' and result or redis.call('HGET', key, 'result')
+      if result == '' then
+        local kept = redis.call('HMGET', key, 'result', 'taskq_oversized') -- the second counts if the first is empty
+        size_and_limit = size_and_limit or kept[1] == '' and kept[2]
+        result = size_and_limit and '!' .. size_and_limit or kept[1] ~= '' and kept[1]
+      end
       redis.call('HDEL', key, 'taskq_step') -- when it is run again it is no step any more
     else
       state, result = 'f', nil

@@ -10,6 +10,9 @@
 
   A member that waits to be enqueued, or whose queue is another one, has what it enqueues in `<W>:h<node>`: see `_flow`.
 
+  A result that was not stored because it is too large, "!<size> <limit>", reads as ''. The failure of a member says
+  why; for a step, `e<node>` does.
+
   returns  nothing if there is no such workflow; what a step returned, and how many bytes that has; of a group per
            member its number, 'd' if it has succeeded, 'f' if it has failed, its failure, its id if that is not made of its number,
            its queue if it waits or that is another one, what it returned, and how many bytes that has; '' for what
@@ -17,12 +20,17 @@
 ]]
 local W, i = KEYS[1], ARGV[1]
 local first, most = tonumber(ARGV[2]), tonumber(ARGV[4])
+local function stored(result)
+  local size, limit = string.match(result or '', '^!(%d+) (%d+)$')
+  return size and '' or result or '', size, limit
+end
+
 local facts = redis.call('HMGET', W, 'state', 'gt' .. i)
 if not facts[1] or facts[1] == 'building' then
   return false
 end
 if not facts[2] then
-  local result = redis.call('HGET', W, 'r' .. i) or ''
+  local result = stored(redis.call('HGET', W, 'r' .. i))
   return { string.sub(result, 1, most), #result, {} }
 end
 local found = {}
@@ -50,12 +58,12 @@ for at = 1, math.min(#wanted, count) do
   local member = string.format('%.0f', wanted[at])
   local packed = redis.call('HGET', W .. ':h' .. i, member)
   local queue = packed and string.match(packed, '^%S+ %a %S+ ([^\n]+)\n') or ''
-  local result = redis.call('HGET', W .. ':g' .. i, member) or ''
+  local result, size, limit = stored(redis.call('HGET', W .. ':g' .. i, member))
   local failure = redis.call('HGET', W .. ':f' .. i, member)
   found[#found + 1] = {
     wanted[at],
     failure and 'f' or redis.call('GETBIT', W .. ':d' .. i, member) == 1 and 'd' or '',
-    failure or '',
+    failure or size and 'its result was not stored: ' .. size .. ' bytes, and the limit is ' .. limit or '',
     redis.call('HGET', W .. ':x' .. i, 'n' .. member) or '',
     queue,
     string.sub(result, 1, most),

@@ -9,7 +9,8 @@
   ARGV[5]  string  key of the lease set for active tasks, else ''
   ARGV[6]  int     bytes of messages and results after which no further task is read
 
-  returns  size, then per task: id, message ('' none), result ('' none), score ('' none)
+  returns  size, then per task: id, message ('' none), result ('' none), score ('' none), size and limit of a result that
+           was not stored ('' none)
 ]]
 local first, count = tonumber(ARGV[2]), math.min(tonumber(ARGV[3]), 1000)
 local ids, scores, size = {}, {}, 0
@@ -30,12 +31,13 @@ else
 end
 local reply, bytes = { size }, 0
 for i, id in ipairs(ids) do
-  local fields = redis.pcall('HMGET', ARGV[4] .. id, 'msg', 'result')
+  local fields = redis.pcall('HMGET', ARGV[4] .. id, 'msg', 'result', 'taskq_oversized')
   local message, result = fields[1] or '', fields[2] or ''
   reply[#reply + 1] = id
   reply[#reply + 1] = message
   reply[#reply + 1] = result
   reply[#reply + 1] = scores[i] or ''
+  reply[#reply + 1] = fields[3] or ''
   bytes = bytes + #message + #result
   if bytes >= tonumber(ARGV[6]) then
     break

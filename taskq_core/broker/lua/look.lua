@@ -8,7 +8,7 @@
 
   returns  nothing, or: state, message, result ('' none), score in the set of its state ('' none), its worker's fence, when
            it was handed to it (Unix ms), the records of its attempts, its progress, the rule of its unique lock, the limit
-           in whose line it waits (each '' where there is none)
+           in whose line it waits, size and limit of a result that was not stored (each '' where there is none)
 ]]
 local fields = redis.call(
   'HMGET',
@@ -22,7 +22,8 @@ local fields = redis.call(
   'taskq_progress',
   'taskq_wait',
   'taskq_unique',
-  'taskq_line'
+  'taskq_line',
+  'taskq_oversized'
 )
 local state = fields[1]
 if not state or not fields[2] then
@@ -37,4 +38,4 @@ end
 if ARGV[3] > (fields[8] or '0') and state ~= 'completed' and state ~= 'archived' then
   redis.pcall('HSET', KEYS[1], 'taskq_wait', ARGV[3]) -- refused over maxmemory: the caller polls as well
 end
-return { state, fields[2], fields[3] or '', score, fields[4] or '', fields[5] or '', fields[6] or '', fields[7] or '', fields[9] or '', fields[10] or '' }
+return { state, fields[2], fields[3] or '', score, fields[4] or '', fields[5] or '', fields[6] or '', fields[7] or '', fields[9] or '', fields[10] or '', fields[11] or '' }

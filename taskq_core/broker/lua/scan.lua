@@ -14,7 +14,7 @@
   the middle.
 
   returns  size, 1 if this was the end, then per task: id, score ('' in a list) and, with a prefix, message ('' none),
-           result ('' none), pending_since ('' none)
+           result ('' none), pending_since ('' none), size and limit of a result that was not stored ('' none)
 ]]
 local function is_after(one, other) -- by bytes, as Redis orders; Lua's own comparison depends on the locale
   for i = 1, math.min(#one, #other) do
@@ -60,8 +60,8 @@ for i = 1, #found, step do
   reply[#reply + 1] = step == 2 and found[i + 1] or ''
   read = read + 1
   if ARGV[5] ~= '' then
-    local fields = redis.pcall('HMGET', ARGV[5] .. found[i], 'msg', 'result', 'pending_since')
-    for field = 1, 3 do
+    local fields = redis.pcall('HMGET', ARGV[5] .. found[i], 'msg', 'result', 'pending_since', 'taskq_oversized')
+    for field = 1, 4 do
       reply[#reply + 1] = fields[field] or ''
       bytes = bytes + #reply[#reply]
     end

@@ -20,6 +20,7 @@
   ARGV[10..]       per task: with 1 its id; with 7 outcome, id, message, time, unique lock key ('' none), result or, where
                    the task is not over, its cursor ('' none), record of the attempt ('' none), a line of JSON
                    outcome  d done: delete                     c complete: keep, time = seconds of retention
+                            o complete with an oversized result: the field for the result holds "<size> <limit>"
                             r retry after a failure, time = ms until then
                             n retry that counts no failure     a archive   b archive, and let it be told of
                             q requeue at the head
@@ -140,14 +141,14 @@ for position = looked_at, 1, -1 do
     local outcome = stride == 7 and string.sub(ARGV[i], 1, 1) or 'd'
     local lock = stride == 7 and ARGV[i + 4] or ''
     local rule = lock ~= '' and redis.call('HGET', key, 'taskq_unique')
-    local is_told = outcome == 'b'
-    outcome = is_told and 'a' or outcome
+    local is_told, is_oversized = outcome == 'b', outcome == 'o'
+    outcome = is_told and 'a' or is_oversized and 'c' or outcome
     if stride == 7 and ARGV[i + 5] ~= '' and outcome ~= 'c' then
       redis.call('HSET', key, 'taskq_cursor', ARGV[i + 5])
     end
     if fields[3] and (outcome == 'c' or outcome == 'd' or outcome == 'a') then
       flow = flow or workflows_here()
-      outcome = flow.settled(fields[3], outcome, key, ARGV[i + 2], ARGV[i + 5])
+      outcome = flow.settled(fields[3], outcome, key, ARGV[i + 2], is_oversized and '' or ARGV[i + 5], is_oversized and ARGV[i + 5])
       if flow.has_to_carry then
         codes[position], flow.has_to_carry = '3', false
       end
@@ -163,7 +164,9 @@ for position = looked_at, 1, -1 do
       announce(keys, fields[2], id)
     elseif outcome == 'c' then
       local until_s = whole(now_s + tonumber(ARGV[i + 3]))
-      if ARGV[i + 5] == '' then
+      if is_oversized then -- the empty result replaces what the task wrote while it ran
+        keep(KEYS[4], until_s, id, key, ARGV[i + 2], 'completed', 'result', '', 'taskq_oversized', ARGV[i + 5], record(key, ARGV[i + 6], is_first))
+      elseif ARGV[i + 5] == '' then
         keep(KEYS[4], until_s, id, key, ARGV[i + 2], 'completed', record(key, ARGV[i + 6], is_first))
       else
         keep(KEYS[4], until_s, id, key, ARGV[i + 2], 'completed', 'result', ARGV[i + 5], record(key, ARGV[i + 6], is_first))

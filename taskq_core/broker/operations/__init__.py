@@ -169,7 +169,9 @@ from taskq_core.broker.operations.repair import (
 )
 from taskq_core.broker.operations.runs import (
     CURSOR_FIELD,
+    OVERSIZED_FIELD,
     PROGRESS_FIELD,
+    RESULT_FIELD,
     Dequeued,
     Extended,
     Outcome,
@@ -323,10 +325,12 @@ __all__ = [
     "MEND_MAX",
     "MOVE_S",
     "OK",
+    "OVERSIZED_FIELD",
     "PROGRESS_FIELD",
     "PUT_S",
     "RECEIPT_KEPT_S",
     "REQUEST_LIFETIME_S",
+    "RESULT_FIELD",
     "RUNS_MAX",
     "STATISTICS_KEPT_S",
     "SURVEY_MAX",

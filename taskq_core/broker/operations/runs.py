@@ -158,6 +158,7 @@ class Settlement:
         delay_ms: Milliseconds until the next attempt for RETRY and RETRY_UNCOUNTED.
         unique_key: Its unique lock, "" for none.
         result: Result bytes for COMPLETE, b"" for none.
+        is_oversized: Whether `result` holds size and limit of a result that is too large to be stored.
         record: What is noted of the attempt for COMPLETE, RETRY, RETRY_UNCOUNTED and ARCHIVE, a line; b"" for nothing.
         is_told: Whether it is to be told of that a task was archived, once it is.
         is_young: True if the task is among the youngest active ones, which makes it cheaper to find.
@@ -177,12 +178,17 @@ class Settlement:
     is_young: bool = True
     is_told: bool = False
     cursor: bytes = b""
+    is_oversized: bool = False
 
 
 CURSOR_FIELD = "taskq_cursor"
 """Field of a task: where it would go on."""
 PROGRESS_FIELD = "taskq_progress"
 """Field of a task: how far it is."""
+RESULT_FIELD = "result"
+"""Field of a task: its result. Go reads it too."""
+OVERSIZED_FIELD = "taskq_oversized"
+"""Field of a task: size and limit of a result that was not stored. It counts only while the result is empty."""
 
 
 def settle(
@@ -205,7 +211,8 @@ def settle(
         args += (7, runs)
         for each in settlements:
             args += (
-                ("b" if each.is_told else each.outcome.value) + ("+" if each.is_young else ""),
+                ("b" if each.is_told else "o" if each.is_oversized else each.outcome.value)
+                + ("+" if each.is_young else ""),
                 each.task_id,
                 each.message,
                 each.seconds if each.outcome is Outcome.COMPLETE else each.delay_ms,

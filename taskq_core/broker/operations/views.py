@@ -35,6 +35,7 @@ class StoredTask:
         attempts: What is noted of its attempts, a line each.
         progress: How far it is, as it told.
         unique_rule: Rule of its unique lock, "" for none or Asynq's.
+        oversized: Size and limit of a result that was not stored, b"" for none. Listings have it.
         line: The limit in whose line it waits, as kind:name:key, "" for none; None where a listing does not tell.
     """
 
@@ -49,6 +50,7 @@ class StoredTask:
     progress: bytes = b""
     unique_rule: str = ""
     line: str | None = None
+    oversized: bytes = b""
 
 
 def key_of(queue: QueueKeys, state: TaskState, group: str | None = None) -> str:
@@ -92,6 +94,7 @@ def look(
             return None
         state = _state(queue, task_id, reply[0])
         stored = StoredTask(task_id, state, reply[1], reply[2], _score(reply[3]), attempts=reply[6], progress=reply[7])
+        stored.oversized = reply[10]
         owner = owner_of(reply[4], reply[3])
         if state is TaskState.ACTIVE and owner:
             stored.owner = owner
@@ -144,8 +147,8 @@ def list_tasks(
         return Page(
             int(reply[0]),
             [
-                StoredTask(task_id.decode("utf-8", "replace"), state, message, result, _score(score))
-                for task_id, message, result, score in zip(words, words, words, words, strict=True)
+                StoredTask(task_id.decode("utf-8", "replace"), state, message, result, _score(score), oversized=size)
+                for task_id, message, result, score, size in zip(words, words, words, words, words, strict=True)
             ],
         )
 
@@ -310,10 +313,11 @@ def scan_tasks(
             scan.ids.append(task_id)
             scan.places.append(ScanPlace(place.skip + number) if listed else ScanPlace(0, text(score), task_id))
             if not ids_only:
-                message, result, since = next(words), next(words), next(words)
+                message, result, since, oversized = next(words), next(words), next(words), next(words)
                 second = int(since) // 1_000_000_000 if since.isdigit() and state is TaskState.PENDING else None
                 shown = raw_id.decode("utf-8", "replace")
-                scan.tasks.append(StoredTask(shown, state, message, result, second if listed else _score(score)))
+                its_score = second if listed else _score(score)
+                scan.tasks.append(StoredTask(shown, state, message, result, its_score, oversized=oversized))
         return scan
 
     at = ("list", place.skip, "") if listed else ("zset", place.score, place.task_id)

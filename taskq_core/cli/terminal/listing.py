@@ -113,6 +113,8 @@ class Listed:
             return shown("-")
         deadline = task.deadline if run is None else run.deadline
         match what:
+            case "result" if task.oversized_result is not None:
+                return self._look.quiet(str(task.oversized_result))
             case "payload" | "result":
                 return self._octets(task.payload if what == "payload" else task.result)
             case "error":

@@ -25,6 +25,7 @@ from taskq_core.dashboard import (
     trace_url,
     workflow_of,
 )
+from taskq_core.dashboard.telling import not_stored
 from taskq_core.dashboard.words import time_of
 from taskq_core.inspector import ALLOWED_STATES, TaskAction, TaskRef, UnreadableTask
 from taskq_core.records import TaskInfo
@@ -115,6 +116,9 @@ class TaskLook(TextLook[TaskRecord]):
             for attempt in reversed(task.attempts):
                 self._attempt(text, attempt)
         self._octets(text, "Result", task.result)
+        if task.oversized_result is not None:
+            self._section(text, "Result")
+            text.append(not_stored(task.oversized_result), palette.bad).append("\n")
         self._octets(text, "Payload", task.payload)
         headers = self.desk.headers(task.headers)
         if headers:

@@ -24,6 +24,13 @@ class Attempt(Record):
     traceback: Any = Field(description="null where it is not shown.")
 
 
+class OversizedResult(Record):
+    """A result that was not stored because it was too large."""
+
+    size: int = Field(description="Bytes it has.", examples=[314572802])
+    limit: int = Field(description="Most bytes that may be stored: the task option `max_result_bytes`.")
+
+
 class Task(Record):
     """One task. Of one that cannot be read, `problem` says why, and there is no more than its id, queue and state."""
 
@@ -52,6 +59,9 @@ class Task(Record):
     archived_at: datetime | None = None
     expires_at: datetime | None = None
     result: Octets | None = None
+    oversized_result: OversizedResult | None = Field(
+        default=None, description="Why there is no result: it was too large to be stored."
+    )
     attempts: list[Attempt] = Field(default_factory=list, description="The last; empty in lists.")
     worker: Text = Field(default="", description="Token of the worker that runs it; empty in lists.")
     started_at: datetime | None = Field(default=None, description="null in lists.")

@@ -25,7 +25,7 @@ from taskq_core.language import gettext
 from taskq_core.records import TaskInfo
 from taskq_core.telemetry import trace_id
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard.blobs import whole
+from taskq_fastapi.dashboard.blobs import whole, whole_result
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, Page
 from taskq_fastapi.dashboard.task_table import mark_of, status_of
@@ -82,7 +82,7 @@ async def show(view: View) -> Shown:
         "task.html",
         title=name,
         payload=whole(shown, name, "payload", task.payload),
-        result=whole(shown, name, "result", task.result),
+        result=whole_result(shown, task),
         progress_message=_progress_message(view, task),
         error=str(shown.value(name, "error", task.last_error)),
         attempts=[_attempt(view, task, each) for each in reversed(task.attempts)],

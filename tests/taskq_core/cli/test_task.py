@@ -123,6 +123,21 @@ def test_inspect(run: Run, run_json: RunJson, every: dict[str, str]) -> None:
     assert documents[1]["completed_at"].endswith("Z")
 
 
+def test_a_result_that_was_too_large_is_explained(run: Run, run_json: RunJson, app: TaskQ) -> None:
+    @app.task(name="shop:large", retention=600, max_result_bytes=10)
+    def large() -> str:
+        return "x" * 20
+
+    task_id = large.delay().id
+    drain(app)
+
+    said = "22 bytes are not stored: the limit is 10 (task option max_result_bytes)"
+    assert said in run("task", "inspect", "-q", "default", "-i", task_id).stdout
+    assert "22 bytes are not stored" in run("task", "list", "-q", "default", "--state", "completed").stdout
+    (document,) = run_json("task", "inspect", "-q", "default", "-i", task_id)["tasks"]
+    assert document["oversized_result"] == {"size": 22, "limit": 10}
+
+
 def test_inspect_shows_attempts_and_the_last_traceback(run: Run, run_json: RunJson, app: TaskQ) -> None:
     """What an exception says is spelled out where it is no printable text."""
 

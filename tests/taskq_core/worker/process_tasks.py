@@ -230,3 +230,9 @@ def spawn() -> int:
     if os.fork() == 0:
         time.sleep(5)  # longer than a worker takes to look whether its process is alive
     os._exit(3)
+
+
+@app.task(executor="process", max_result_bytes=10)
+def large(context: TaskContext, returned: int, written: int) -> str | None:
+    context.write_result(b"1" * written)
+    return "x" * returned or None

@@ -14,7 +14,15 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
-from taskq_core import ConfigurationError, Settings, TaskDefinitionError, TaskProcessError, TaskQ
+from taskq_core import (
+    ConfigurationError,
+    OversizedResult,
+    ResultTooLargeError,
+    Settings,
+    TaskDefinitionError,
+    TaskProcessError,
+    TaskQ,
+)
 from taskq_core.task_process import frames
 from taskq_core.testing import adrain
 from taskq_core.wire import QueueKeys
@@ -516,3 +524,15 @@ class TestRefused:
         """Where a task runs is said where it is made: the worker may be another program."""
         with pytest.raises(ConfigurationError, match="unknown task option 'executor'"):
             tasks.who.using(executor="process")  # type: ignore[call-arg]  # what is tested
+
+
+async def test_results_over_the_limit_never_reach_the_worker(start: Runner) -> None:
+    """Returned or written on the way: the process tells only how large they are."""
+    await start()
+    returned = await tasks.large.adelay(returned=11, written=3)
+    written = await tasks.large.adelay(returned=0, written=11)
+
+    for handle, size in ((returned, 13), (written, 11)):
+        with pytest.raises(ResultTooLargeError):
+            await handle.aresult(PATIENCE_S)
+        assert (await handle.arefresh()).oversized_result == OversizedResult(size=size, limit=10)

@@ -10,7 +10,7 @@ import pytest
 from textual.widgets import TextArea
 
 from taskq_core import TaskHandle, TaskQ
-from taskq_core.cli.terminal.places import TaskPlace
+from taskq_core.cli.terminal.places import TaskPlace, TasksPlace
 from taskq_core.cli.terminal.task import LINES_MOST, SHOWN_BYTES, TaskLook
 from taskq_core.inspector import AsyncInspector
 from taskq_core.records import TaskInfo
@@ -62,6 +62,17 @@ async def test_all_that_is_known_of_it_is_told(opened: Open, failing: TaskHandle
             *("smtplib.SMTPRecipientsRefused", "took 2.5s", 'File "tasks.py", line 41, in send', "mailbox full"),
             *('"to": "grace@example.com"', '"tried": true'),
         )
+
+
+async def test_a_result_that_was_too_large_is_explained(opened: Open, enqueued: Put, redis_server: RedisServer) -> None:
+    handle = enqueued("order-8")
+    put(redis_server, handle, "completed", score=4_000_000_000)
+    redis_server.client.hset(f"asynq:{{mail}}:t:{handle.id}", "taskq_oversized", b"20000000 16777216")
+
+    async with at(opened, handle) as person:
+        await person.sees("Not stored: the result has 20,000,000 bytes, and the limit is 16,777,216")
+        person.look.go(TasksPlace(handle.queue, TaskState.COMPLETED))
+        await person.sees("20,000,000 bytes are")
 
 
 async def test_payloads_are_hidden_where_that_is_wanted(opened: Open, failing: TaskHandle[Any]) -> None:

@@ -1,0 +1,48 @@
+"""The size limit of results: a larger one is not stored, and its task says why.
+
+A result over the limit does not fail its run, because a retry would only repeat the work. The worker stores the size
+and the limit in a separate field. The field `result` stays empty, because Go's tools read it as the result itself.
+"""
+
+import re
+from dataclasses import dataclass
+
+RESULT_MAX = 16 << 20
+"""Default of the option `max_result_bytes`: 16 MiB, as for payloads."""
+LARGEST_RESULT = 512 << 20
+"""Highest `max_result_bytes`: Redis takes no value of more than 512 MiB."""
+
+_STORED = re.compile(rb"([0-9]{1,18}) ([0-9]{1,18})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OversizedResult:
+    """A result that was not stored because it is over the limit.
+
+    Attributes:
+        size: Bytes it takes, as JSON for what a function returned.
+        limit: Most bytes that the task may store (`max_result_bytes`).
+    """
+
+    size: int
+    limit: int
+
+    def __str__(self) -> str:
+        return f"{self.size:,} bytes are not stored: the limit is {self.limit:,} (task option max_result_bytes)"
+
+    @property
+    def stored(self) -> bytes:
+        """What Redis keeps of it."""
+        return b"%d %d" % (self.size, self.limit)
+
+
+def within_limit(data: bytes | bytearray | memoryview, limit: int) -> bytes | OversizedResult:
+    """Return the bytes of a result, or their size if they are over the limit. Oversized bytes are not copied."""
+    size = data.nbytes if isinstance(data, memoryview) else len(data)
+    return OversizedResult(size=size, limit=limit) if size > limit else bytes(data)
+
+
+def read_oversized(data: bytes) -> OversizedResult | None:
+    """Return the record that `stored` wrote, None for nothing and for what cannot be read."""
+    found = _STORED.fullmatch(data)
+    return None if found is None else OversizedResult(size=int(found[1]), limit=int(found[2]))
