@@ -88,7 +88,7 @@ class TestJoin:
         assert broker.pending() == ["plain"]
         assert members(broker) == ["grouped"]
         assert broker.raw.zrange(broker.queue.scheduled, 0, -1) == [b"both", b"later"]
-        assert broker.fields("both") == {"msg": b"m", "state": b"scheduled", "group": b"h"}
+        assert broker.fields("both") == {"msg": b"m", "state": b"scheduled", "taskq_group": b"h"}
 
     def test_a_scheduled_task_joins_when_it_is_due(self, broker: Broker) -> None:
         join(broker, "a", start_at_s=NOW_S + 5)

@@ -48,6 +48,7 @@ _REFUSED_WHOLE = "an id in active without a lease: refused whole, where Go has t
 _LOCK_NOT_LEAKED = "the lock is taken only when the id is free, where Go keeps a lock nobody holds"
 _ONE_COUNTER = "only the counter that is full starts again, where Go starts both"
 _LOCK_NAMED = "the hash names the lock of a grouped task, so that it is freed with it, where Go keeps it"
+_GROUP_KEPT = "a field of ours names the group, so that our forwarder finds it, where Go runs the task alone"
 _GROUP_NAMED = "the group is named again in the set of groups, where Go forgets it"
 _TEN_THOUSAND = "10 000 archived tasks are kept, where Go keeps 9 999"
 
@@ -58,7 +59,7 @@ DIFFERENCES = {
     "enqueue_unique_ttl_below_one_second": "the clients refuse it; the script holds the lock for a second",
     "group_add_unique": _LOCK_NAMED,
     "group_add_unique_id_conflict": _LOCK_NOT_LEAKED,
-    "schedule_with_group": "the hash names the group, so that a forwarder finds it, where Go runs the task alone",
+    "schedule_with_group": _GROUP_KEPT,
     "aggregation_check_name_without_members": "the name is taken off the set of groups, where Go keeps it",
     "aggregation_delete_unique_members": "the locks that the members hold are freed, where Go keeps them",
     "aggregation_reclaim": _GROUP_NAMED,
@@ -780,7 +781,7 @@ CLIENT_DIFFERENCES = {
     "client_deadline_zero_time": "a moment before 1970 is refused",
     "client_blank_group": "no group at all, where Go refuses it",
     "client_group_unique": f"{_LOCK_NAMED}; the lock of an empty payload",
-    "client_group_future": "the hash names the group, so that a forwarder finds it, where Go runs the task alone",
+    "client_group_future": _GROUP_KEPT,
     "client_unique_process_at": "the lock of an empty payload; Go's of none at all has another name",
 }
 """Where the client leaves another state on purpose, and why."""

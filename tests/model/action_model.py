@@ -50,18 +50,22 @@ class ActionModel(ServiceModel):
             return "lost"
         if action is Action.WAIT and task.state in {"scheduled", "retry"}:
             task.score = self.due(start_in_ms)
+            task.leave_group()
         elif action is Action.WAIT:
             task.state = "retry" if task.state == "archived" else "scheduled"
             task.score, task.since = self.due(start_in_ms), ""
+            task.leave_group()
             self.follow(queue, task_id, task.rule, task.lock, task.state)
         elif action is Action.RUN:
             task.state, task.score, task.since = "pending", None, ""
+            task.leave_group()
             queue.pending.append(task_id)
             self.follow(queue, task_id, task.rule, task.lock, task.state)
         elif action in {Action.ARCHIVE, Action.CANCEL}:
             if action is Action.CANCEL:
                 task.message += b"\x3a\x10context canceled"  # error_msg, field 7: what stands behind replaces it
             task.state, task.score = "archived", self.now_s
+            task.leave_group()
             self.follow(queue, task_id, task.rule, task.lock, task.state)
         else:
             self.delete(queue, task_id, lock_named_by(task) if task.state == "aggregating" else task.lock)
@@ -190,6 +194,7 @@ class ActionModel(ServiceModel):
             lock=words.get(b"unique_key", ""),
             rule=words.get(b"taskq_unique", ""),
             group=words.get(b"group", ""),
+            later_group=words.get(b"taskq_group", ""),
             result=departure.fields.get(b"result"),
             cursor=words.get(b"taskq_cursor", ""),
         )

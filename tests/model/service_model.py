@@ -19,8 +19,9 @@ class ServiceModel(StoreModel):
         due = [each for each in due if (queue.tasks[each].score or 0) <= self.now_s][:limit]
         for task_id in due:
             task = queue.tasks[task_id]
-            if task.group:
-                task.state, task.score = "aggregating", self.now_s
+            group = task.group or (task.later_group if task.state == "scheduled" else "")
+            if group:
+                task.state, task.score, task.group, task.later_group = "aggregating", self.now_s, group, ""
             else:
                 task.state, task.score, task.since = "pending", None, str(self.now_ns)
                 queue.pending.append(task_id)

@@ -173,7 +173,7 @@ class StoreModel:
             return "0"
         task = Task(new.message, "pending", lock=new.unique_key, rule=_stored_rule(new))
         if is_ahead:
-            task = replace(task, state="scheduled", score=start_s, group=new.group)
+            task = replace(task, state="scheduled", score=start_s, later_group=new.group)
         elif new.group:
             task = replace(task, state="aggregating", score=self.now_s, group=new.group)
         else:

@@ -62,6 +62,7 @@ _FIELDS = {
     "pending_since",
     "unique_key",
     "group",
+    "taskq_group",
     "result",
     "taskq_owner",
     "taskq_started",
@@ -89,6 +90,7 @@ class Task:
         lock: The unique lock its hash names.
         rule: The rule by which it holds it.
         group: The group its hash names.
+        later_group: The group it joins when it is due.
         result: Result bytes.
         cursor: Where it would go on.
         owner: Token of the worker that runs it, as its fence and its lease say.
@@ -105,6 +107,7 @@ class Task:
     lock: str = ""
     rule: str = ""
     group: str = ""
+    later_group: str = ""
     result: bytes | None = None
     cursor: str = ""
     owner: str = ""
@@ -112,6 +115,11 @@ class Task:
     waited: bool = False
     moving: str = ""
     removed: bool = False
+
+    def leave_group(self) -> None:
+        """Keep the group for later where the task is scheduled now, else forget it."""
+        self.later_group = (self.group or self.later_group) if self.state == "scheduled" else ""
+        self.group = ""
 
     @property
     def is_listed(self) -> bool:
@@ -346,6 +354,7 @@ def _task(task_id: str, fields: dict[str, bytes]) -> Task:
         lock=words.get("unique_key", ""),
         rule=words.get("taskq_unique", ""),
         group=words.get("group", ""),
+        later_group=words.get("taskq_group", ""),
         result=fields.get("result"),
         cursor=words.get("taskq_cursor", ""),
         owner=owner,

@@ -121,7 +121,8 @@ local function store(keys, now, id, message, start, lock, lock_word, group, limi
     redis.call('HSET', key, 'msg', message, 'state', 'scheduled')
     redis.call('ZADD', keys.scheduled, whole(start_s), id)
     if group ~= '' then
-      redis.call('HSET', key, 'group', group) -- by which a forwarder, Go's too, finds its group
+      -- Not `group`: Go's forwarder would put the task in its group without listing the group, where nothing runs it.
+      redis.call('HSET', key, 'taskq_group', group)
     end
   elseif group ~= '' then
     redis.call('HSET', key, 'msg', message, 'state', 'aggregating', 'group', group)

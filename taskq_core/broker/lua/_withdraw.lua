@@ -21,6 +21,18 @@ local function withdraw(keys, id, state, group)
   return type(removed) == 'number' and removed > 0
 end
 
+-- leave_group: take the field `group` off a task that has left its group for `state`. Go's forwarder puts a due task with
+-- this field in the group without listing the group, where nothing runs it. A scheduled task keeps the name in
+-- `taskq_group`, which only our forwarder reads, and joins its group when it is due. In every other state it runs alone.
+local function leave_group(key, group, state)
+  if state ~= 'scheduled' then
+    redis.call('HDEL', key, 'group', 'taskq_group')
+  elseif group then
+    redis.call('HDEL', key, 'group')
+    redis.call('HSET', key, 'taskq_group', group)
+  end
+end
+
 -- structures: the keys by the state whose tasks they hold, from the KEYS of a script in this order.
 local function structures(prefix)
   return {

@@ -84,6 +84,7 @@ local function carry_out(id)
     end
     limits.let_go(id, key)
     redis.call('ZADD', keys[state], start_s, id)
+    leave_group(key, fields[3], state)
     return 'ok'
   end
   local message = action == 'delete' and state == 'aggregating' and redis.call('HGET', key, 'msg')
@@ -99,6 +100,7 @@ local function carry_out(id)
     local band = band_of(fields[6], false)
     redis.call('HSET', key, 'state', 'pending')
     redis.call('HDEL', key, 'pending_since') -- of another time, if there is one
+    leave_group(key, fields[3], 'pending')
     if band > 0 then
       place(KEYS[1], KEYS[7], ARGV[3] .. 't:', now_ms, { id }, band)
     else
@@ -114,6 +116,7 @@ local function carry_out(id)
       redis.call('HSET', key, 'msg', redis.call('HGET', key, 'msg') .. '\58\16context canceled')
     end
     redis.call('HSET', key, 'state', 'archived')
+    leave_group(key, fields[3], 'archived')
     follow(fields[8], fields[2], id, 'archived')
     announce(keys, fields[4], id)
   elseif action == 'wait' then
@@ -121,6 +124,7 @@ local function carry_out(id)
     redis.call('ZADD', keys[target], start_s, id)
     redis.call('HSET', key, 'state', target)
     redis.call('HDEL', key, 'pending_since')
+    leave_group(key, fields[3], target)
     follow(fields[8], fields[2], id, target)
   else
     redis.call('DEL', key)

@@ -46,8 +46,8 @@ for source = 1, 2 do
   for number = 1, math.min(#due[source], limit - moved - dropped) do
     local id = due[source][number]
     local key = ARGV[4] .. 't:' .. id
-    local fields = redis.pcall('HMGET', key, 'msg', 'group', 'taskq_priority', 'taskq_limit')
-    local group = fields[2]
+    local fields = redis.pcall('HMGET', key, 'msg', 'group', 'taskq_priority', 'taskq_limit', 'taskq_group')
+    local group = fields[2] or (source == 1 and fields[5])
     if group and (group == '' or type(redis.pcall('ZCARD', ARGV[4] .. 'g:' .. group)) == 'table') then
       group = nil -- what stands in its place is no group: better alone than lost
     end
@@ -60,7 +60,10 @@ for source = 1, 2 do
     elseif group then
       redis.call('ZADD', ARGV[4] .. 'g:' .. group, whole(now_s), id)
       redis.call('SADD', KEYS[4], group)
-      redis.call('HSET', key, 'state', 'aggregating')
+      redis.call('HSET', key, 'state', 'aggregating', 'group', group)
+      if fields[5] then
+        redis.call('HDEL', key, 'taskq_group')
+      end
       moved = moved + 1
     elseif fields[4] and not may_start(id, key, fields[4]) then
       moved = moved + 1

@@ -71,6 +71,7 @@ limits.let_go(id, key)
 redis.call('ZADD', keys[target], start_s, id)
 redis.call('HSET', key, 'state', target)
 redis.call('HDEL', key, 'pending_since')
+leave_group(key, fields[3], target)
 local lock = fields[5]
 if rewrites then
   redis.call('HSET', key, 'msg', ARGV[6])

@@ -1,0 +1,102 @@
+"""Grouped tasks on queues that Go serves too: Go's forwarder never leaves one where nothing runs it.
+
+Go's forwarder puts a due task whose hash has the field `group` into that group without listing the group, so Go's
+aggregator does not see it. A task may have that field only while it waits in its group.
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import Action, Outcome
+from tests.conformance.stores import NOW_NS, NOW_S, Broker
+
+SECOND = 1_000_000_000
+
+
+def go_forwards(broker: Broker, at_s: int) -> None:
+    """Take the documented steps of Go's forwarder for all due tasks."""
+    queue, now_s = broker.queue, NOW_S + at_s
+    for source in (queue.scheduled, queue.retry):
+        for task_id in broker.raw.zrangebyscore(source, "-inf", now_s):
+            key = queue.task(task_id.decode())
+            group = broker.raw.hget(key, "group")
+            if group:
+                broker.raw.zadd(queue.group(group.decode()), {task_id: now_s})
+                broker.raw.zrem(source, task_id)
+                broker.raw.hset(key, "state", "aggregating")
+            else:
+                broker.raw.lpush(queue.pending, task_id)
+                broker.raw.zrem(source, task_id)
+                broker.raw.hset(key, mapping={"state": "pending", "pending_since": now_s * SECOND})
+
+
+def we_forward(broker: Broker, at_s: int) -> None:
+    broker.run(ops.forward(broker.queue, owner="w1", leader_ms=60_000, now_ns=NOW_NS + at_s * SECOND))
+
+
+def act(broker: Broker, action: Action, start_in_ms: int = 0) -> None:
+    assert broker.run(ops.act(broker.queue, action, ["a"], start_in_ms=start_in_ms, now_ns=NOW_NS)) == [ops.OK]
+
+
+def test_a_scheduled_member_of_a_group_runs_alone_after_gos_forwarder(any_broker: Broker) -> None:
+    any_broker.enqueue("a", group="g", start_at_s=NOW_S + 5)
+
+    go_forwards(any_broker, at_s=5)
+
+    assert any_broker.pending() == ["a"]
+
+
+def test_it_stays_out_of_the_group_when_it_fails_then(any_broker: Broker) -> None:
+    any_broker.enqueue("a", group="g", start_at_s=NOW_S + 5)
+    go_forwards(any_broker, at_s=5)
+    any_broker.dequeue()
+    any_broker.settle(Outcome.RETRY, "a")
+
+    we_forward(any_broker, at_s=60)
+
+    assert any_broker.pending() == ["a"]
+
+
+@pytest.mark.parametrize("forward", [go_forwards, we_forward], ids=["Go", "taskq"])
+def test_a_member_that_was_run_by_hand_stays_out_of_its_group_when_it_fails(
+    any_broker: Broker, forward: Callable[..., None]
+) -> None:
+    any_broker.enqueue("a", group="g")
+    act(any_broker, Action.RUN)
+    any_broker.dequeue()
+    any_broker.settle(Outcome.RETRY, "a")
+
+    forward(any_broker, at_s=60)
+
+    assert any_broker.pending() == ["a"]
+
+
+def test_a_member_that_was_put_off_runs_alone_after_gos_forwarder_and_rejoins_after_ours(any_broker: Broker) -> None:
+    any_broker.enqueue("a", group="g")
+    act(any_broker, Action.WAIT, start_in_ms=5000)
+    any_broker.enqueue("b", group="g")
+    answer = any_broker.run(ops.reschedule(any_broker.queue, "b", start_in_ms=15_000, now_ns=NOW_NS))
+    assert answer == ops.OK
+
+    go_forwards(any_broker, at_s=6)
+    we_forward(any_broker, at_s=16)
+
+    assert any_broker.pending() == ["a"]
+    assert any_broker.raw.zrange(any_broker.queue.group("g"), 0, -1) == [b"b"]
+    assert any_broker.raw.smembers(any_broker.queue.groups) == {b"g"}
+    assert any_broker.fields("b") == {"msg": b"b", "state": b"aggregating", "group": b"g"}
+
+
+@pytest.mark.parametrize("forward", [go_forwards, we_forward], ids=["Go", "taskq"])
+def test_a_member_that_was_archived_by_hand_runs_alone_after_it_was_put_off(
+    any_broker: Broker, forward: Callable[..., None]
+) -> None:
+    any_broker.enqueue("a", group="g")
+    act(any_broker, Action.ARCHIVE)
+    act(any_broker, Action.WAIT, start_in_ms=5000)
+
+    forward(any_broker, at_s=6)
+
+    assert any_broker.pending() == ["a"]
