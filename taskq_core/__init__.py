@@ -81,6 +81,7 @@ from taskq_core.warnings import (
     PayloadSizeWarning,
     TaskQDeprecationWarning,
     TaskQWarning,
+    WorkflowUnservedWarning,
 )
 from taskq_core.wire import TaskState
 from taskq_core.workflow import Workflow, WorkflowHandle, chain, chord, group
@@ -182,6 +183,7 @@ __all__ = [
     "WorkflowNotFoundError",
     "WorkflowNotSentError",
     "WorkflowTimeoutError",
+    "WorkflowUnservedWarning",
     "add_task_fields",
     "chain",
     "chord",

@@ -546,6 +546,16 @@ SECTIONS: Sequence[Section] = (
                 "filter this warning.",
             ),
             Explanation(
+                "workflow-unserved",
+                "WorkflowUnservedWarning",
+                "No taskq worker serves the home queue of a workflow all of whose steps are remote tasks; at most once "
+                "a minute for each client and queue.",
+                "Only Go serves the queue. Go's workers run the steps, but start no step after another. Or the taskq "
+                "worker has not started yet.",
+                "Let a taskq worker serve the queue, or give the workflow a home that one serves, with "
+                '[`at_home("...")`](../how-to/build-workflows.md).',
+            ),
+            Explanation(
                 "loop-blocked",
                 "",
                 "The event loop of a worker stood still for a second or more; the line names the coroutine task that "

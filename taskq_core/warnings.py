@@ -44,6 +44,10 @@ class EnqueueInTransactionWarning(TaskQWarning):
     """A task was sent before the transaction around its enqueue has committed: a worker may not find its rows yet."""
 
 
+class WorkflowUnservedWarning(TaskQWarning):
+    """A workflow of remote tasks only was enqueued, and no taskq worker serves its home queue to advance it."""
+
+
 def warn_caller(message: str, category: type[TaskQWarning]) -> None:
     """Warn of the line outside taskq that led here, however it got here."""
     frame, level = sys._getframe(), 1

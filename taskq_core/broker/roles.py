@@ -231,6 +231,7 @@ def _following(names: _Names, with_lists: bool) -> Iterator[Grant]:
     yield Grant("zscore", names.each("workflows_open"), "%R~")
     yield Grant("sadd", names.each("workflow_queues"), "%W~")
     yield Grant("set", names.own("wf-cancelled:*"))
+    yield Grant("exists", names.own("leader:lookout"), "%R~")
     if with_lists:
         yield Grant("lrange", names.each("active"), "%R~")
     yield Grant("publish", channels=[*names.notices, names.keys.cancel])

@@ -83,6 +83,10 @@ class QueueFacts:
         is_half_removed: True if a removal has begun and not ended.
         quarantined_ids: The ids of the first of them, at most 100.
         unlimited: Workers that serve it and keep no limits, though its tasks have some; `host:pid`.
+        limited: Tasks that wait for a limit.
+        has_keeper: True if a worker that keeps limits serves it, or if that is not known.
+        workflows: Running workflows whose home it is.
+        has_taskq_worker: True if a taskq worker serves it, or if that is not known.
         damage: What a look through all its tasks found; None if there was none.
     """
 
@@ -95,6 +99,10 @@ class QueueFacts:
     damage: Damage | None
     quarantined_ids: Sequence[str] = ()
     unlimited: Sequence[str] = ()
+    limited: int = 0
+    has_keeper: bool = True
+    workflows: int = 0
+    has_taskq_worker: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -270,9 +270,11 @@ class _Reader:
         try:
             counts = self._look(operations.count_tasks(keys))
             quarantined = self._look(operations.count_members(keys.quarantine))
+            workflows = self._look(operations.count_members(keys.workflows_running))
         except BrokerReplyError:  # a key of the wrong type, which is told apart
             self._is_complete = False
-            counts, quarantined = None, 0
+            counts, quarantined, workflows = None, 0, 0
+        keepers = self._keepers(keys)
         is_half_removed = self._look(operations.is_half_removed(keys))
         facts = QueueFacts(
             name=name,
@@ -283,15 +285,23 @@ class _Reader:
             is_half_removed=is_half_removed is True,
             quarantined_ids=self._members(keys.quarantine, 0)[:_NAMED] if quarantined else (),
             damage=None,
-            unlimited=self._unlimited(keys, served.get(name, ()) if served else ()),
+            unlimited=self._unlimited(keepers, served.get(name, ()) if served else ()),
+            limited=0 if counts is None else counts.limited,
+            has_keeper=keepers is None or bool(keepers),
+            workflows=workflows or 0,
+            has_taskq_worker=self._look(operations.has_worker(keys)) is not False,
         )
         return facts, None if counts is None else sum(counts.sizes.values())
 
-    def _unlimited(self, queue: QueueKeys, servers: Sequence[WorkerProcess]) -> list[str]:
+    def _keepers(self, queue: QueueKeys) -> set[str] | None:
+        """Return the workers that keep the limits of a queue; None if it has none, or this user may not ask."""
+        keepers = self._look(operations.list_keepers(queue)) if self._look(operations.has_limits(queue)) else None
+        return None if keepers is None else set(keepers)
+
+    def _unlimited(self, keepers: set[str] | None, servers: Sequence[WorkerProcess]) -> list[str]:
         """Return the workers of a queue with limits that have not told lately that they keep them."""
-        if not servers or not self._look(operations.has_limits(queue)):
+        if keepers is None:
             return []
-        keepers = set(self._look(operations.list_keepers(queue)) or ())
         return [f"{each.host}:{each.pid}" for each in servers if each.id.replace("-", "")[:16] not in keepers]
 
     def _damages(self, sizes: Mapping[str, int], progress: Callable[[int, int], None]) -> dict[str, Damage | None]:

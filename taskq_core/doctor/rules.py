@@ -114,7 +114,19 @@ def check_limits(facts: Facts) -> Findings:
     """Who serves a queue whose tasks have limits keeps them."""
     is_fine = facts.is_complete
     for queue in facts.queues:
-        if queue.unlimited:
+        if queue.limited and not queue.has_keeper:
+            is_fine = False
+            name = shlex.quote(queue.name)
+            yield Finding(
+                check="limits",
+                level=Level.YELLOW,
+                subject=queue.name,
+                message=f"waiting for a limit, while no worker that keeps limits serves this queue: {queue.limited}; "
+                "nothing starts them",
+                advice=f"start a taskq worker with --queues {name}; or enqueue without limits, and start those that "
+                f"wait with taskq task run --queue {name} --id ID",
+            )
+        elif queue.unlimited:
             is_fine = False
             shown = ", ".join(queue.unlimited[:5]) + (", ..." if len(queue.unlimited) > 5 else "")
             yield Finding(
@@ -126,6 +138,23 @@ def check_limits(facts: Facts) -> Findings:
             )
     if is_fine:
         yield Finding(check="limits", level=Level.GREEN, message="whoever serves a queue keeps the limits of its tasks")
+
+
+def check_workflows(facts: Facts) -> Findings:
+    """Every queue that is home to running workflows has a worker that advances them."""
+    stuck = [queue for queue in facts.queues if queue.workflows and not queue.has_taskq_worker]
+    for queue in stuck:
+        yield Finding(
+            check="workflows",
+            level=Level.YELLOW,
+            subject=queue.name,
+            message=f"running workflows whose home is this queue, while no taskq worker serves it: {queue.workflows}; "
+            "nothing starts the next step after one that Go runs",
+            advice=f"start a taskq worker with --queues {shlex.quote(queue.name)}; give new workflows a home that one "
+            'serves, with at_home("...")',
+        )
+    if facts.is_complete and not stuck:
+        yield Finding(check="workflows", level=Level.GREEN, message="a taskq worker serves every home of workflows")
 
 
 def check_quarantine(facts: Facts) -> Findings:
@@ -218,6 +247,7 @@ RULES: tuple[Callable[[Facts], Findings], ...] = (
     check_types,
     check_served,
     check_limits,
+    check_workflows,
     check_quarantine,
     check_damage,
     check_removal,

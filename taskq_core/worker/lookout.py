@@ -24,6 +24,7 @@ from typing import Any
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import (
+    LOOKOUT,
     Operation,
     count_keys,
     first_score,
@@ -38,7 +39,7 @@ from taskq_core.errors import BrokerError, BrokerReplyError
 from taskq_core.service import jittered
 from taskq_core.wire import QueueKeys
 
-SERVICE = "lookout"
+SERVICE = LOOKOUT
 """Name of the lease."""
 AFTER_S = 0.002
 """Seconds after each second of Redis's clock at which what is due is looked at: clocks are compared over a network."""

@@ -7,7 +7,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from typing import Any
 
@@ -16,6 +16,7 @@ from taskq_core.client import AsyncClient, Client
 from taskq_core.commits import TransactionHook
 from taskq_core.context import current_task
 from taskq_core.errors import (
+    BrokerAuthenticationError,
     BrokerError,
     EnqueueError,
     EnqueueUnknownError,
@@ -40,6 +41,7 @@ from taskq_core.workflow.handle import WorkflowHandle
 from taskq_core.workflow.reading import NOT_YET, ask_cancel, ask_graph, ask_result, ask_retry
 from taskq_core.workflow.records import WorkflowGraph
 from taskq_core.workflow.sending import WORKFLOW, WORKFLOW_QUEUE, Growing, Outgoing, home_of
+from taskq_core.workflow.unserved import WorkerCheck
 
 ABANDONED = "whoever added members failed: {}"
 """Failure of a group that was not sent whole."""
@@ -70,6 +72,7 @@ class WorkflowClient:
         self._async_client = async_client
         self._hook = hook
         self._outbox = outbox
+        self._worker_check = WorkerCheck()
 
     def handle(self, workflow_id: str, queue: str = "default") -> WorkflowHandle:
         """Return the handle of a workflow that was enqueued elsewhere.
@@ -253,6 +256,9 @@ class WorkflowClient:
             early = list(islice(batches, 1))  # a member of these that is refused is so before anything is written
             for queue in outgoing.queues.values():
                 self._client.register(queue)
+            if look := self._worker_check.operation(outgoing):
+                with suppress(BrokerAuthenticationError):  # this user may not ask
+                    self._worker_check.warn(outgoing, self._client.run(look))
             for operation in outgoing.operations():
                 if not self._client.run(operation):
                     raise EnqueueError(_what(handle), handle.queue, handle.id, "it took too long to store it")
@@ -286,6 +292,9 @@ class WorkflowClient:
             batch = await anext(batches, None)  # as in `_send`
             for queue in outgoing.queues.values():
                 await self._async_client.register(queue)
+            if look := self._worker_check.operation(outgoing):
+                with suppress(BrokerAuthenticationError):
+                    self._worker_check.warn(outgoing, await self._async_client.run(look))
             for operation in outgoing.operations():
                 if not await self._async_client.run(operation):
                     raise EnqueueError(_what(handle), handle.queue, handle.id, "it took too long to store it")

@@ -422,7 +422,7 @@ def home_of(graph: Graph, keys: Any) -> QueueKeys:
     """
     name = graph.about.queue
     if name is None:
-        calls = [call for node in graph.nodes if (call := _first_call(node)) is not None]
+        calls = [call for node in graph.nodes if (call := first_call(node)) is not None]
         here = [call for call in calls if not isinstance(call.task, RemoteTask)]
         for call in (here or calls)[:1]:
             name = call.task.plan(keys).queue.name
@@ -430,7 +430,7 @@ def home_of(graph: Graph, keys: Any) -> QueueKeys:
     return queue
 
 
-def _first_call(node: Node) -> Signature[Any] | None:
+def first_call(node: Node) -> Signature[Any] | None:
     """Return what a node runs, of a group the first member as far as that is known."""
     members = node.members
     first = members.first if isinstance(members, Again) else members[:1] if isinstance(members, Sequence) else ()

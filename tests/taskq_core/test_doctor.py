@@ -88,7 +88,7 @@ def test_a_server_as_it_should_be_is_all_green(good: RedisServer) -> None:
     assert [finding for finding in findings if finding.level is not Level.GREEN] == []
     assert {finding.check for finding in findings} == {
         *("version", "persistence", "saving", "eviction", "memory", "clock", "replication"),
-        *("rights", "types", "served", "limits", "quarantine", "damage", "removal", "keys"),
+        *("rights", "types", "served", "limits", "workflows", "quarantine", "damage", "removal", "keys"),
     }
     assert all(not finding.advice for finding in findings)
 
@@ -416,6 +416,51 @@ def test_a_worker_that_keeps_no_limits_is_told_of(good: RedisServer) -> None:
 
     assert (found.level, found.subject) == (Level.YELLOW, "default")
     assert "1 of its workers do not keep: go:1" in found.message
+
+
+def go_serves(app: TaskQ, server: RedisServer) -> None:
+    """Let the record of a Go worker say that it serves the default queue."""
+    from taskq_core.wire import ServerInfo
+
+    keys = app.runtime.keys
+    info = ServerInfo(host="go", pid=1, server_id="s", concurrency=1, queues={"default": 1}).encode()
+    server.client.set(keys.server("go", 1, "s"), info, ex=30)
+    app.runtime.runner.run(operations.index_presence(keys.servers, keys.server("go", 1, "s"), expiry_s=4_000_000_000))
+
+
+def test_tasks_that_wait_for_a_limit_where_only_go_serves_are_told_of(good: RedisServer) -> None:
+    app = TaskQ(good.unix_url)
+    for _ in range(3):
+        app.remote("go:greet", concurrency=1).delay()
+    go_serves(app, good)
+
+    found = one(examine(app), "limits")
+
+    assert (found.level, found.subject) == (Level.YELLOW, "default")
+    assert "no worker that keeps limits serves this queue: 2" in found.message
+    assert "start a taskq worker with --queues default" in found.advice
+
+
+def test_workflows_that_no_taskq_worker_advances_are_told_of(good: RedisServer) -> None:
+    app = TaskQ(good.unix_url)
+    (app.remote("go:first").s(a=1) | app.remote("go:second").si()).delay()
+    go_serves(app, good)
+
+    found = one(examine(app), "workflows")
+
+    assert (found.level, found.subject) == (Level.YELLOW, "default")
+    assert "while no taskq worker serves it: 1" in found.message
+    assert "--queues default" in found.advice
+    assert "at_home" in found.advice
+
+
+def test_workflows_that_a_taskq_worker_advances_are_fine(good: RedisServer) -> None:
+    app = TaskQ(good.unix_url)
+    (app.remote("go:first").s(a=1) | app.remote("go:second").si()).delay()
+    queue = app.runtime.keys.queue("default")
+    app.runtime.runner.run(operations.lead(queue, operations.LOOKOUT, owner="w", leader_ms=60_000))
+
+    assert one(examine(app), "workflows").level is Level.GREEN
 
 
 def test_a_queue_that_a_running_worker_serves_is_green(good: RedisServer) -> None:

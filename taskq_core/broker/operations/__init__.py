@@ -217,6 +217,7 @@ from taskq_core.broker.operations.schedules import (
 )
 from taskq_core.broker.operations.semaphores import acquire, release
 from taskq_core.broker.operations.services import (
+    LOOKOUT,
     CancelWish,
     Expired,
     ExpiredTask,
@@ -232,6 +233,7 @@ from taskq_core.broker.operations.services import (
     count_keys,
     first_score,
     forward,
+    has_worker,
     index_presence,
     keep_presence,
     lead,
@@ -320,6 +322,7 @@ __all__ = [
     "HELD",
     "HISTORY_MAX",
     "LONGEST_LEASE_S",
+    "LOOKOUT",
     "MARK_AHEAD_S",
     "MARK_KEPT_S",
     "MEND_MAX",
@@ -458,6 +461,7 @@ __all__ = [
     "give_back",
     "grow_group",
     "has_limits",
+    "has_worker",
     "index_presence",
     "is_half_removed",
     "is_list",

@@ -21,6 +21,9 @@ from taskq_core.broker.scripts import load
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys
 
+LOOKOUT = "lookout"
+"""Service whose lease one taskq worker of each queue holds at all times."""
+
 
 @dataclass(slots=True)
 class Forwarded:
@@ -223,6 +226,12 @@ def lead_left(queue: QueueKeys, service: str) -> Operation[int]:
     """Read how many milliseconds the lease of a service lasts: -2 if nobody has it, -1 if it never ends."""
     key = queue.leader(service)
     return Operation("lead_left", None, (key,), ("PTTL", key), integer)
+
+
+def has_worker(queue: QueueKeys) -> Operation[bool]:
+    """Ask whether a taskq worker serves a queue: one of them always leads its lookout. Go's workers take no lease."""
+    key = queue.leader(LOOKOUT)
+    return Operation("has_worker", None, (key,), ("EXISTS", key), lambda reply: int(reply) == 1)
 
 
 def resign(queue: QueueKeys, service: str, *, owner: str) -> Operation[bool]:
