@@ -6,7 +6,13 @@ from types import MappingProxyType
 
 from taskq_core.broker import operations
 from taskq_core.changing import wish_of
-from taskq_core.errors import EntryNotFoundError, TaskNotFoundError, TaskStateError, WireFormatError
+from taskq_core.errors import (
+    BrokerAuthenticationError,
+    EntryNotFoundError,
+    TaskNotFoundError,
+    TaskStateError,
+    WireFormatError,
+)
 from taskq_core.inspector.known import check_text, hint, known_queue
 from taskq_core.inspector.look import check_page
 from taskq_core.inspector.records import PeriodicEntryInfo, RunningTask, SchedulerEvent, WorkerProcess
@@ -31,13 +37,7 @@ _LAST = datetime.max.replace(tzinfo=UTC)
 
 def servers(keys: Keys) -> Steps[list[WorkerProcess]]:
     """Return the workers that are alive, by host and process id. What cannot be read is left out."""
-    infos: list[ServerInfo] = []
-    for key in (yield from _alive(keys.servers)):
-        data = yield from ask(operations.read_server(key))
-        try:
-            infos += [ServerInfo.decode(data)] if data else []
-        except WireFormatError:
-            continue
+    infos = yield from _server_infos(keys)
     running: dict[str, list[RunningTask]] = {info.server_id: [] for info in infos}
     for key in (yield from _alive(keys.workers)):
         for data in (yield from ask(operations.read_running(key))):
@@ -48,6 +48,17 @@ def servers(keys: Keys) -> Steps[list[WorkerProcess]]:
             if task.server_id in running:
                 running[task.server_id].append(_running(task))
     return sorted((_process(info, running[info.server_id]) for info in infos), key=lambda each: (each.host, each.pid))
+
+
+def _server_infos(keys: Keys) -> Steps[list[ServerInfo]]:
+    infos: list[ServerInfo] = []
+    for key in (yield from _alive(keys.servers)):
+        data = yield from ask(operations.read_server(key))
+        try:
+            infos += [ServerInfo.decode(data)] if data else []
+        except WireFormatError:
+            continue
+    return infos
 
 
 def _alive(index: str) -> Steps[list[str]]:
@@ -140,7 +151,7 @@ def scheduler_events(keys: Keys, entry_id: str, *, page: int, page_size: int) ->
 
 
 def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | None = None) -> Steps[int]:
-    """Ask whichever worker runs a task to cancel it; return how many processes were told."""
+    """Ask whichever worker runs a task to cancel it; return how many processes of its queue were told."""
     check_text("task_id", task_id)
     wish = wish_of(retry=retry, keep=keep)
     states = {}
@@ -152,10 +163,18 @@ def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | N
         for name, state in states.items():
             raise TaskStateError(name, task_id, state, "only a task that runs can be cancelled")
         raise TaskNotFoundError("", task_id)
-    for name, state in states.items():
-        if state is TaskState.ACTIVE:
-            yield from ask(operations.ask_cancel(keys.queue(name), task_id, wish))
-    return (yield from ask(operations.cancel(keys.cancel, task_id)))
+    running = {name for name, state in states.items() if state == TaskState.ACTIVE}
+    for name in running:
+        yield from ask(operations.ask_cancel(keys.queue(name), task_id, wish))
+    heard = yield from ask(operations.cancel(keys.cancel, task_id))
+    if heard == 0:
+        return 0
+    try:
+        infos = yield from _server_infos(keys)
+    except BrokerAuthenticationError:  # this user may not ask
+        return heard
+    # Redis counts the subscribers of all its databases.
+    return min(heard, sum(not running.isdisjoint(info.queues) for info in infos))
 
 
 def cluster_nodes(keys: Keys, name: str, *, is_cluster: bool) -> Steps[list[str]]:

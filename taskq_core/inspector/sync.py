@@ -482,7 +482,7 @@ class Inspector:
             keep: False drops it instead of archiving it.
 
         Returns:
-            How many processes were told; they may not be those that run it.
+            How many worker processes were told: those that serve its queue by their records, but no more than listened.
 
         Raises:
             TaskNotFoundError: No queue holds a task with this id.

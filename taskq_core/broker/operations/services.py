@@ -370,5 +370,5 @@ def read_cancel(queue: QueueKeys, task_id: str) -> Operation[CancelWish]:
 
 
 def cancel(channel: str, task_id: str) -> Operation[int]:
-    """Ask whichever worker runs the task to cancel it. Reads as the number of workers told."""
+    """Ask whichever worker runs the task to cancel it. Reads as the number of subscribers, of all databases."""
     return Operation("cancel", None, (channel,), ("PUBLISH", channel, task_id), integer)

@@ -15,6 +15,7 @@ from taskq_core.cli import task as task_command
 from taskq_core.cli.render import Output
 from taskq_core.inspector import Inspector
 from taskq_core.testing import drain
+from taskq_core.wire import ServerInfo
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer
 from tests.taskq_core.cli.conftest import Run
@@ -275,11 +276,15 @@ def test_update_gives_a_task_another_payload(run: Run, run_json: RunJson, app: T
     assert "give either --payload or --payload-file" in run(*words, status=2).stderr
 
 
-def test_cancel_tells_the_workers(run: Run, run_json: RunJson, app: TaskQ) -> None:
+def test_cancel_tells_the_workers(run: Run, run_json: RunJson, app: TaskQ, redis_server: RedisServer) -> None:
     for each in ("one", "two", "three"):
         enqueue(app, task_id=each)
     app.runtime.runner.run(ops.dequeue(app.runtime.keys.queue("default"), owner="w", call=1, limit=2, lease_s=30))
     subscription = app.runtime.runner.subscribe("asynq:cancel")
+    server = app.runtime.keys.server("h", 1, "s")
+    info = ServerInfo(host="h", pid=1, server_id="s", concurrency=2, queues={"default": 1}).encode()
+    redis_server.client.set(server, info)
+    redis_server.client.zadd("asynq:servers", {server: 4_000_000_000})
 
     assert run("task", "cancel", "one", "two").stdout == "told 1 worker to cancel one\ntold 1 worker to cancel two\n"
     assert [subscription.next(5), subscription.next(5)] == ["one", "two"]

@@ -139,19 +139,38 @@ async def test_an_entry_has_a_past_without_a_scheduler_and_a_scheduler_without_a
     assert await ask("scheduler_events", "old", page=2) == [], "a page beyond the last is empty"
 
 
-async def test_cancelling_says_how_many_processes_heard_it(
+async def test_cancelling_says_how_many_workers_of_the_queue_heard_it(
     app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
+    """Redis itself counts subscribers of all its databases, and workers of other queues."""
+    client = redis_server.client
+    for name, serves in (("here", "low"), ("elsewhere", "other")):
+        info = ServerInfo(host=name, pid=1, server_id="s", concurrency=1, queues={serves: 1})
+        client.set(f"asynq:servers:{{{name}:1:s}}", info.encode())
+        client.zadd("asynq:servers", {f"asynq:servers:{{{name}:1:s}}": LATER_S})
     enqueue(queue="low", task_id="id-1")
     app.runtime.runner.run(ops.dequeue(app.runtime.keys.queue("low"), owner="w", call=1, limit=1, lease_s=30))
     assert await ask("cancel_task", "id-1") == 0
-    listening = redis_server.client.pubsub(ignore_subscribe_messages=True)
-    listening.subscribe("asynq:cancel")
-    listening.get_message(timeout=60)
+    heard = [client.pubsub(ignore_subscribe_messages=True) for _ in range(3)]
+    for each in heard:
+        each.subscribe("asynq:cancel")
+        each.get_message(timeout=60)
 
     assert await ask("cancel_task", "id-1") == 1
 
-    listening.close()
+    for each in heard:
+        each.close()
+
+
+async def test_cancelling_notes_what_is_to_become_of_the_task(
+    app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
+) -> None:
+    enqueue(task_id="id-1")
+    app.runtime.runner.run(ops.dequeue(app.runtime.keys.queue("default"), owner="w", call=1, limit=1, lease_s=30))
+
+    await ask("cancel_task", "id-1", retry=True)
+
+    assert redis_server.client.hget("asynq:{default}:t:id-1", "taskq_cancel").endswith(b":retry")
 
 
 async def test_what_does_not_run_is_not_cancelled(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
