@@ -21,6 +21,7 @@ from taskq_core.errors import (
     BrokerError,
     BrokerUnavailableError,
     EntryNotFoundError,
+    QueueNotEmptyError,
     QueueNotFoundError,
     TaskNotFoundError,
     TaskQError,
@@ -291,6 +292,8 @@ def failure_text(error: TaskQError) -> str:
     """Return an error in one line, with what to do about it where that is known, and its code."""
     text = clean(" ".join(str(error).split()).rstrip("."))
     hint = next((hint for kind, hint in _HINTS.items() if isinstance(error, kind)), "")
+    if isinstance(error, QueueNotEmptyError) and not error.active:
+        hint = "--force deletes them too"
     told = f"{text}; {hint}" if hint and "did you mean" not in text else text
     return f"{told} [{error.code}]"
 
