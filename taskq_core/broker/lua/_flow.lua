@@ -602,6 +602,9 @@ local function workflows(own, now)
     else
       state, result = 'f', nil
       problem = outcome == 'd' and 'the task was dropped' or outcome == 'g' and 'the task was deleted' or text_of(message, 7)
+      if problem == '' then
+        problem = 'the task was archived by hand' -- Go's inspector and ours write no reason
+      end
     end
     redis.call('ZREM', steps, step)
     if string.sub(of, 1, #own + 3) ~= own .. 'wf:' then

@@ -263,7 +263,9 @@ def take_as_go_does(server: RedisServer, queue: QueueKeys) -> str:
     return str(task_id.decode())
 
 
-def end_as_go_does(server: RedisServer, queue: QueueKeys, task_id: str, state: str, result: bytes = b"") -> None:
+def end_as_go_does(
+    server: RedisServer, queue: QueueKeys, task_id: str, state: str, result: bytes = b"", error: str = "no way"
+) -> None:
     """End it: what Go's scripts for completed and archived tasks leave."""
     pipeline = server.client.pipeline(transaction=True)
     pipeline.lrem(queue.active, 0, task_id)
@@ -272,7 +274,7 @@ def end_as_go_does(server: RedisServer, queue: QueueKeys, task_id: str, state: s
     message = decode_message(data)
     assert message.retention > 0, "Go would delete it at once"
     if state == "archived":
-        message.error_msg = "no way"
+        message.error_msg = error
     pipeline.zadd(queue.completed if state == "completed" else queue.archived, {task_id: 2_500_000_000})
     pipeline.hset(queue.task(task_id), mapping={"msg": message.SerializeToString(), "state": state})
     if result:
@@ -340,6 +342,19 @@ async def test_a_step_that_go_archived_is_noticed(app: TaskQ, redis_server: Redi
     end_as_go_does(redis_server, go_queue, task_id, "archived")
 
     with pytest.raises(WorkflowFailedError, match="no way"):
+        await handle.aresult(timeout=60)
+
+
+async def test_a_step_that_was_archived_by_hand_says_so(
+    app: TaskQ, redis_server: RedisServer, go_queue: QueueKeys
+) -> None:
+    """Go's inspector archives a task without any error text."""
+    handle = await chain(app.remote("go:resize", queue="go").s(width=3)).adelay()
+    task_id = take_as_go_does(redis_server, go_queue)
+
+    end_as_go_does(redis_server, go_queue, task_id, "archived", error="")
+
+    with pytest.raises(WorkflowFailedError, match="the task was archived by hand"):
         await handle.aresult(timeout=60)
 
 
