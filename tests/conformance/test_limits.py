@@ -71,6 +71,15 @@ class Life:
     def waiting(self) -> int:
         return self.run(operations.count_limited(self.broker.queue))
 
+    def lines(self) -> dict[str, tuple[int, int]]:
+        """Holders and tasks that wait, by slot."""
+        found: dict[str, tuple[int, int]] = {}
+        cursor = ""
+        while cursor != "0":
+            cursor, page = self.run(operations.list_limits(self.broker.queue, cursor or "0"))
+            found |= page
+        return found
+
     def leftovers(self) -> list[str]:
         """Keys of limits, but for what only remembers."""
         queue = self.broker.queue
@@ -446,6 +455,22 @@ def test_a_check_of_all_finds_holders_that_are_gone_and_tasks_in_no_line(life: L
     assert (freed, lost) == (1, 1)
     life.forward()
     assert life.take() == ["b"]
+
+
+def test_a_check_takes_tasks_out_of_lines_that_go_deleted(life: Life) -> None:
+    for number in range(4):
+        life.enqueue(f"a{number}", bucket(1, 86_400_000, 1))
+    raw, queue = life.broker.raw, life.broker.queue
+    for deleted in ("a2", "a3"):
+        raw.zrem(queue.scheduled, deleted)
+        raw.delete(queue.task(deleted))
+    assert life.lines() == {"r:t:": (1, 3)}
+
+    cursor = ""
+    while cursor != "0":
+        cursor = life.run(operations.check_limits(queue, cursor=cursor or "0", skip=0, now_ns=life.now_ns)).cursor
+
+    assert life.lines() == {"r:t:": (1, 1)}
 
 
 def test_a_limit_is_changed_while_tasks_wait(life: Life) -> None:

@@ -385,6 +385,18 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     end
   end
 
+  -- prune: take ids out of a line whose task has left it unnoticed, as when Go deletes it. Looks at 50 ids of a line.
+  function self.prune(slot)
+    local line = lim .. 'w:' .. slot
+    local size = own('ZCARD', line)
+    local first = size > 50 and now_s * 7919 % size or 0 -- of a long line another part each second
+    for _, id in ipairs(redis.call('ZRANGE', line, whole(first), whole(first + 49))) do
+      if redis.pcall('HGET', prefix .. 't:' .. id, 'taskq_line') ~= slot or redis.call('ZSCORE', scheduled, id) ~= far then
+        redis.call('ZREM', line, id)
+      end
+    end
+  end
+
   -- finish: let those in who wait for what was freed, and tell workers. The last word of a script.
   function self.finish()
     local known = {}

@@ -1,12 +1,13 @@
 --[[
-  check_limits: free places whose holder is gone, and let tasks enter anew that wait in no line; a page of each.
+  check_limits: free places whose holder is gone, take ids out of lines whose task is gone, and let tasks enter anew that
+  wait in no line; a page of each.
 
   KEYS[1]  zset    scheduled: id by start (Unix s)
   KEYS[2]  any     a key that never exists
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  cursor of the scan over all keys: '0' to begin, then what the call before returned, '' not to scan
-  ARGV[4]  string  pattern that the keys of holders match
+  ARGV[4]  string  pattern that the keys of holders and lines match
   ARGV[5]  int     tasks that wait for a limit to skip, -1 to look at none
   ARGV[6]  int     about how many keys, and how many tasks, to look at
 
@@ -24,7 +25,12 @@ if ARGV[3] ~= '' then
   local page = redis.call('SCAN', ARGV[3], 'MATCH', ARGV[4], 'COUNT', ARGV[6])
   cursor = page[1]
   for _, key in ipairs(page[2]) do
-    freed = freed + limits.verify(string.sub(key, #limits.lim + 3))
+    local slot = string.sub(key, #limits.lim + 3)
+    if string.sub(key, #limits.lim + 1, #limits.lim + 1) == 'w' then
+      limits.prune(slot)
+    else
+      freed = freed + limits.verify(slot)
+    end
   end
 end
 if tonumber(ARGV[5]) >= 0 then

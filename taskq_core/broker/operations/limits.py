@@ -83,15 +83,16 @@ class LimitsChecked:
 def check_limits(
     queue: QueueKeys, *, cursor: str | None, skip: int | None, count: int = 200, now_ns: int | None = None
 ) -> Operation[LimitsChecked]:
-    """Free places of limits whose holder is gone, and help tasks that wait in no line; a page of each.
+    """Free places whose holder is gone, and set right who waits: ids without a task, tasks in no line; a page of each.
 
-    `cursor` goes through the holders ("0" at the start and at the end), `skip` through the tasks; None leaves them out.
+    `cursor` goes through the holders and the lines ("0" at the start and at the end), `skip` through the tasks; None
+    leaves them out.
     """
     args = (
         time_argument(now_ns),
         queue.prefix,
         "" if cursor is None else cursor,
-        _pattern(queue, "h"),
+        _pattern(queue, "[hw]"),
         -1 if skip is None else skip,
         count,
     )
