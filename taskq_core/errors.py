@@ -717,7 +717,9 @@ class TaskCancelledError(TaskQError):
 
 
 class UnknownTaskError(TaskQError):
-    """Neither a task nor a handler is registered for the type of a task. It fails as any other and is retried.
+    """Neither a task nor a handler is registered for the type of a task.
+
+    The task goes back for other workers, without using an attempt, and is archived after `UNKNOWN_TASK_TIMEOUT`.
 
     Attributes:
         name: The type.

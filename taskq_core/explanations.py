@@ -447,7 +447,8 @@ SECTIONS: Sequence[Section] = (
             Explanation(
                 "unknown-task",
                 "UnknownTaskError",
-                "Neither a task nor a handler is registered for a type; the task is retried.",
+                "Neither a task nor a handler is registered for a type; the task waits for a worker that has one, and "
+                "is archived after `UNKNOWN_TASK_TIMEOUT`.",
                 "The worker's code does not have the task yet or any more, its module is not imported, or the queue "
                 "is another service's.",
                 "Register it where its queue is served, or set `@taskq.not_found`.",

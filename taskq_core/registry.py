@@ -339,7 +339,8 @@ class Registry(Enqueuer):
     def not_found(self, function: H) -> H:
         """Let a function run what neither a task nor a handler is registered for. It is a handler of any type.
 
-        Without one such a task fails with `UnknownTaskError`, and is retried as any other.
+        Without one such a task goes back for other workers, and is archived with `UnknownTaskError` after
+        `UNKNOWN_TASK_TIMEOUT`.
 
         Raises:
             TaskDefinitionError: There is one already, or the function cannot be a handler.

@@ -54,7 +54,7 @@ def _parse(variable: str, key: str, text: str) -> Any:
         return read_whole(variable, text)
     if key == "PROCESSES":
         return read_processes(variable, text)
-    if key in ("SHUTDOWN_GRACE", "ENQUEUE_TIMEOUT"):
+    if key in ("SHUTDOWN_GRACE", "ENQUEUE_TIMEOUT", "UNKNOWN_TASK_TIMEOUT"):
         try:
             return float(text)
         except ValueError:

@@ -325,6 +325,9 @@ class Settings:
     None: it is not for its memory."""
     shutdown_grace: Duration = 30.0
     """Seconds running tasks get to finish when a worker stops; then they go back to the head of their queue."""
+    unknown_task_timeout: Duration = 3600.0
+    """Seconds for which a task that no worker knows goes back for others, without using an attempt; then it is
+    archived. 0 archives it at once."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Options of every task that does not set its own, as in `@taskq.task(...)`."""
     enqueue: EnqueueMode = EnqueueMode.ON_COMMIT
@@ -373,6 +376,7 @@ class Settings:
         if self.max_memory is not None:
             set_(self, "max_memory", memory_bytes("MAX_MEMORY", self.max_memory))
         set_(self, "shutdown_grace", seconds("SHUTDOWN_GRACE", self.shutdown_grace))
+        set_(self, "unknown_task_timeout", seconds("UNKNOWN_TASK_TIMEOUT", self.unknown_task_timeout))
         set_(self, "enqueue_timeout", seconds("ENQUEUE_TIMEOUT", self.enqueue_timeout, allow_zero=False))
         set_(self, "limits", MappingProxyType(_limits(self.limits)))
         set_(self, "circuit_breaker", _circuit(self.circuit_breaker))

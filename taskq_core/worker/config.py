@@ -25,6 +25,9 @@ class WorkerConfig:
     """Seconds running tasks get to finish once it stops; then they go back to the head of their queue."""
     interrupt_grace: Duration = 2.0
     """Seconds that functions get which were told to end; then their tasks are given back all the same."""
+    unknown_task_timeout: Duration = 3600.0
+    """Seconds for which tasks of types that this worker does not know go back for other workers, without using an
+    attempt; then they are archived. 0 archives them at once."""
     burst: bool = False
     """Stop by itself when no task is pending or running."""
     lease: Duration = 30.0
@@ -62,7 +65,7 @@ class WorkerConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "queues", MappingProxyType(check_queues(self.queues)))
         check_whole("concurrency", self.concurrency, least=1, most=100_000)
-        for name in ("shutdown_grace", "interrupt_grace", "lease_grace"):
+        for name in ("shutdown_grace", "interrupt_grace", "unknown_task_timeout", "lease_grace"):
             object.__setattr__(self, name, seconds(name, getattr(self, name)))
         for name in (
             "lease",
@@ -95,6 +98,7 @@ class WorkerConfig:
             "strict_priority": settings.strict_priority,
             "concurrency": settings.concurrency,
             "shutdown_grace": settings.shutdown_grace,
+            "unknown_task_timeout": settings.unknown_task_timeout,
             **overrides,
         }
         return cls(**values)

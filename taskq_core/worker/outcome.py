@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import math
+import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,7 +33,14 @@ from taskq_core.settings import Duration
 from taskq_core.telemetry import FIRST_RUN
 from taskq_core.telemetry import Outcome as Word
 from taskq_core.user_code import describe, readable, text_of
-from taskq_core.wire import archived_message, completed_message, encode_message, retried_message
+from taskq_core.wire import (
+    TaskMessage,
+    archived_message,
+    clean_text,
+    completed_message,
+    encode_message,
+    retried_message,
+)
 from taskq_core.worker.run import Ending, Run
 
 logger = logging.getLogger("taskq.worker")
@@ -40,6 +49,11 @@ LONGEST_DELAY_S = 3_000_000_000.0
 """Seconds; about a century. A longer delay is cut to it."""
 YOUNG_S = 1.0
 """Seconds below which a run counts as young: its id stands near the left end of the active list."""
+PUT_BACK_MIN_S, PUT_BACK_MAX_S = 1.0, 60.0
+"""Shortest and longest delay of a task that goes back for a worker that knows its type."""
+COUNTED_MAX_S = 300
+"""Most seconds between two workers that refuse a task which count as time in which it was offered."""
+_WAITED = re.compile(r" \(waiting for a worker that has it: (\d{1,9}) s so far\)$")
 
 
 @dataclass(slots=True)
@@ -52,7 +66,14 @@ class _Failure:
 
 
 def settle(
-    run: Run, result: object, error: BaseException | None, *, now_s: float, duration_s: float, worker: str = ""
+    run: Run,
+    result: object,
+    error: BaseException | None,
+    *,
+    now_s: float,
+    duration_s: float,
+    worker: str = "",
+    unknown_timeout_s: float = 0.0,
 ) -> Settlement:
     """Return what is stored for a run whose function has ended, and note in the run what it failed with.
 
@@ -63,9 +84,14 @@ def settle(
         now_s: Unix seconds by Redis's clock.
         duration_s: Seconds it ran.
         worker: Token of the worker.
+        unknown_timeout_s: Seconds for which a task of an unknown type goes back for other workers.
     """
     try:
-        settlement = _settle(run, result, error, now_s=now_s, duration_s=duration_s, worker=worker)
+        settlement = None
+        if isinstance(error, UnknownTaskError) and error.name == run.name and run.ending is None:
+            settlement = _put_back(run, error, now_s=int(now_s), timeout_s=unknown_timeout_s, worker=worker)
+        if settlement is None:
+            settlement = _settle(run, result, error, now_s=now_s, duration_s=duration_s, worker=worker)
     except BaseException as problem:  # to write a result runs code of users
         unsettled = _unsettled(error, problem)
         settlement = _settle(run, None, unsettled, now_s=now_s, duration_s=duration_s, worker=worker)
@@ -121,6 +147,41 @@ def _settle(
         settlement.record = _record(run, failure.error, now_s, duration_s, worker)
     settlement.is_young = is_young
     return settlement
+
+
+def _put_back(run: Run, error: UnknownTaskError, *, now_s: int, timeout_s: float, worker: str) -> Settlement | None:
+    """Return the settlement that keeps a task of an unknown type for other workers, None once its time is over.
+
+    The message itself carries how long the task has waited, as part of its last error: every worker sees it, and Go
+    shows it as it shows any error. An error of another kind ends the count.
+    """
+    text = clean_text(text_of(error), 1024)  # what follows it must not be cut off
+    waited_s = _waited_s(run.message, clean_text(str(UnknownTaskError(error.name)), 1024), now_s)
+    if (waited_s or 0) >= timeout_s:
+        return None
+    message = retried_message(
+        run.message,
+        error=f"{text} (waiting for a worker that has it: {waited_s or 0} s so far)",
+        failed_at_s=now_s,
+        counts=False,
+    )
+    wait_s = min(max(waited_s or 0, PUT_BACK_MIN_S), PUT_BACK_MAX_S) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+    delay_ms = _milliseconds(wait_s)
+    settlement = Settlement(run.task_id, Outcome.RETRY_UNCOUNTED, run.number, message=message, delay_ms=delay_ms)
+    if waited_s is None:  # further ones would push the records of real attempts out
+        settlement.record = _record(run, error, now_s, 0.0, worker)
+    return settlement
+
+
+def _waited_s(message: TaskMessage, beginning: str, now_s: int) -> int | None:
+    """Return for how many seconds a task was offered to workers that do not know it, None if none has refused it.
+
+    The time in which no worker took it counts up to `COUNTED_MAX_S`, so a paused queue does not end the wait.
+    """
+    found = _WAITED.search(message.error_msg) if message.error_msg.startswith(beginning) else None
+    if found is None:
+        return None
+    return int(found[1]) + min(max(0, now_s - message.last_failed_at), COUNTED_MAX_S)
 
 
 def _pause(error: BaseException) -> TaskPaused | None:
@@ -228,7 +289,7 @@ def _failure(run: Run, error: BaseException | None) -> _Failure | None:
     if isinstance(error, MissingReferenceError):
         return _Failure(describe(error), error, is_final=True)
     if isinstance(error, UnknownTaskError):
-        return _Failure(str(error), error)
+        return _Failure(str(error), error, is_final=error.name == run.name)
     text = describe(error)
     if isinstance(error, asyncio.CancelledError):  # else it looks as if an operator or the worker had cancelled it
         text += " (not cancelled by the worker)"

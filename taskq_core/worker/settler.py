@@ -23,12 +23,13 @@ from taskq_core.broker.operations import (
 from taskq_core.broker.operations import settle as settle_operation
 from taskq_core.carrying import REQUEST_ID
 from taskq_core.clock import Clock
-from taskq_core.errors import Discard, Retry, Snooze, TaskPaused
+from taskq_core.errors import Discard, Retry, Snooze, TaskPaused, UnknownTaskError
 from taskq_core.settings import ArchiveSettings
 from taskq_core.telemetry import Outcome, WorkerMetrics, current_ids, type_name
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.listener import WorkerListener
 from taskq_core.worker.outcome import YOUNG_S, lease_lost, settle, state_after, word
+from taskq_core.worker.refusals import RefusalLog
 from taskq_core.worker.run import Ending, Run
 from taskq_core.worker.stack import without_words
 
@@ -86,6 +87,7 @@ class Settler:
         wants: Whether somebody wants to be told of runs with this outcome, though they did not fail.
         settled: Called with the runs of a queue that are settled, before they are released; None where nobody counts.
         carry: Called with the name of a queue in which workflows have something to carry to others.
+        unknown_timeout_s: Seconds for which a task of an unknown type goes back for other workers.
     """
 
     def __init__(
@@ -104,7 +106,10 @@ class Settler:
         settled: Callable[[QueueKeys, Sequence[Run]], None] | None = None,
         carry: Callable[[str], None] = lambda queue: None,
         archived: Callable[[Run], bool] = lambda run: False,
+        unknown_timeout_s: float = 0.0,
     ) -> None:
+        self._unknown_timeout_s = unknown_timeout_s
+        self._refusals = RefusalLog(unknown_timeout_s)
         self._owner = owner
         self._clock = clock
         self._redis_time = redis_time
@@ -142,7 +147,13 @@ class Settler:
             return
         try:
             settlement = settle(
-                run, run.result, run.error, now_s=self._redis_time(), duration_s=duration_s, worker=self._owner
+                run,
+                run.result,
+                run.error,
+                now_s=self._redis_time(),
+                duration_s=duration_s,
+                worker=self._owner,
+                unknown_timeout_s=self._unknown_timeout_s,
             )
         except Exception:
             logger.exception("the outcome of task %s cannot be stored; its lease ends", run.name)
@@ -150,6 +161,8 @@ class Settler:
             return
         if settlement.outcome is Ended.ARCHIVE:
             settlement.is_told = self._is_told(run)
+        elif isinstance(run.error, UnknownTaskError) and run.failure is None:
+            self._refusals.note(run, self._clock.monotonic())
         run.settlement = settlement
         run.outcome = word(settlement, run.failure or run.error)
         self._tell(run, run.outcome, state_after(settlement), duration_s)

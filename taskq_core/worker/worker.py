@@ -383,6 +383,7 @@ class Worker:
             archived=self._is_told,
             settled=self._tally.add,
             carry=lambda queue: self._carrier.call(queue),
+            unknown_timeout_s=config.span("unknown_task_timeout"),
         )
         self._notes = NoteWriter(
             self._runner,

@@ -306,7 +306,7 @@ def test_logs_that_cannot_be_written_fail_no_task(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """The disk is full: tasks run, are retried and archived as ever, and the worker stops with 0."""
-    worker = start_process(harm={"log": "/dev/full"})
+    worker = start_process(harm={"log": "/dev/full"}, unknown_task_timeout=0)
     handles = [app.remote("quick", retention=600).delay(name="a") for _ in range(20)]
     unknown = app.remote("nobody-knows-it", retention=600, max_retry=0).delay()
 

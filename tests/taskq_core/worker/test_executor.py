@@ -17,11 +17,12 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from taskq_core import TaskContext, TaskFailedError, TaskQ, TaskState, current_task
 from taskq_core.errors import UnknownTaskError
+from taskq_core.inspector import AsyncInspector
 from taskq_core.middleware import Middleware
 from taskq_core.wire import QueueKeys, build_message
 from taskq_core.worker import threads
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Ends, Runner, push_raw, state_of, stored, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, push_raw, state_of, stored, until
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -315,25 +316,44 @@ async def test_a_payload_that_does_not_fit_is_archived_at_once(
     assert bytes(message.payload) == payload
 
 
-async def test_an_unknown_task_type_is_retried_then_archived(
+async def test_an_unknown_task_type_goes_back_for_a_worker_that_knows_it(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A rolling deploy loses no task: the old worker uses no attempt, and logs each type once."""
+    old = await start()
+    handles = [await app.remote("new:task", max_retry=0).adelay() for _ in range(3)]
+    await until(lambda: redis_server.client.zcard(queue.retry) == 3)
+
+    info = await AsyncInspector(app).task("default", handles[0].id)
+    assert info.last_error.startswith('handler not found for task "new:task": no worker that took it has this task')
+    assert [(each.number, each.worker, each.error) for each in info.attempts] == [
+        (1, old.token, "taskq_core.errors.UnknownTaskError")
+    ]
+    warned = [each for each in caplog.records if "new:task" in each.getMessage()]
+    assert [each.levelname for each in warned] == ["WARNING"]
+
+    await start.stop(old)
+    new = TaskQ(redis_server.url, defaults={"retention": 600}, enqueue_timeout=PATIENCE_S)
+    new.task(name="new:task")(lambda: current_task().attempt)
+    await start(app=new)
+    for handle in handles:
+        redis_server.client.zadd(queue.retry, {handle.id: 1})
+    assert [await handle.aresult(10) for handle in handles] == [1, 1, 1]
+    await new.aclose()
+
+
+async def test_an_unknown_task_type_is_archived_after_the_timeout(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """A rolling deploy may know it soon; the last failure says what is missing."""
+    """Attempts that are left change nothing; the error says what is missing."""
     ends = Ends()
-    await start(listener=ends)
-    first = await app.remote("nobody:knows", max_retry=1).adelay()
-    last = await app.remote("nobody:knows", max_retry=0).adelay()
+    await start(listener=ends, unknown_task_timeout=0)
+    handle = await app.remote("nobody:knows", max_retry=5).adelay()
 
     with pytest.raises(TaskFailedError, match='handler not found for task "nobody:knows"'):
-        await last.aresult(10)
-    await until(lambda: state_of(redis_server, queue, first.id) == "retry")
-    message = stored(redis_server, queue, first.id)
-    assert message.retried == 1
-    assert "no worker that took it has this task registered" in message.error_msg
-    score = redis_server.client.zscore(queue.retry, first.id)
-    assert score is not None
-    assert 10 <= score - message.last_failed_at <= 50  # Asynq's delay after the first failure is 15 to 44 s
-    assert all(isinstance(error, UnknownTaskError) for error in ends.errors)
+        await handle.aresult(10)
+    assert stored(redis_server, queue, handle.id).retried == 0
+    assert [type(error) for error in ends.errors] == [UnknownTaskError]
 
 
 async def test_an_unreadable_message_is_set_aside_and_the_next_runs(

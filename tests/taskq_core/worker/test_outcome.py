@@ -15,11 +15,12 @@ from taskq_core import (
     TaskContext,
     TaskFailedError,
     TaskQ,
+    UnknownTaskError,
     current_task,
     exponential,
 )
 from taskq_core.broker.operations import Outcome, Settlement
-from taskq_core.wire import QueueKeys, build_message, decode_message
+from taskq_core.wire import QueueKeys, TaskMessage, build_message, decode_message
 from taskq_core.worker.outcome import describe, settle
 from taskq_core.worker.run import Ending, Run
 from tests.redis_server import RedisServer
@@ -56,6 +57,54 @@ def decide(
 
 def text(settlement: Settlement) -> str:
     return decode_message(settlement.message).error_msg
+
+
+# --- types that a worker does not know --------------------------------------------------------------------------------
+
+
+def refuse(message: TaskMessage, now_s: float, *, timeout_s: float = 3600) -> Settlement:
+    """Decide on a run whose type the worker does not know."""
+    app = TaskQ("redis://localhost:1")
+    run = Run(app.runtime.keys.queue("default"), "x", message, 0.0)
+    run.task = app.handlers.find(message.type)
+    error = UnknownTaskError(message.type)
+    return settle(run, None, error, now_s=now_s, duration_s=0.0, unknown_timeout_s=timeout_s)
+
+
+def test_an_unknown_type_backs_off_until_its_time_is_over() -> None:
+    """It waits longer each time, at most a minute, uses no attempt, and the record keeps the first refusal alone."""
+    message = build_message(type="new", payload=b"{}", id="x", queue="default", retry=0)
+    now_s, delays_s, records = float(NOW_S), [], []
+    while (settlement := refuse(message, now_s)).outcome is Outcome.RETRY_UNCOUNTED:
+        delays_s.append(settlement.delay_ms / 1000)
+        records.append(settlement.record)
+        message = decode_message(settlement.message)
+        now_s = math.ceil(now_s + delays_s[-1])
+
+    assert settlement.outcome is Outcome.ARCHIVE
+    assert text(settlement).startswith('handler not found for task "new"')
+    assert 3600 <= now_s - NOW_S <= 3660
+    assert delays_s[0] <= 1
+    assert max(delays_s) <= 60
+    assert len(delays_s) < 200
+    assert [bool(each) for each in records] == [True] + [False] * (len(records) - 1)
+    assert message.retried == 0
+
+
+def test_time_in_which_no_worker_took_an_unknown_type_counts_little() -> None:
+    """A queue that was paused for hours has offered the task to nobody."""
+    message = build_message(type="new", payload=b"{}", id="x", queue="default", retry=3)
+    message = decode_message(refuse(message, NOW_S).message)
+
+    assert refuse(message, NOW_S + 90_000).outcome is Outcome.RETRY_UNCOUNTED
+
+
+def test_a_failure_of_a_known_type_begins_the_time_anew() -> None:
+    message = build_message(type="new", payload=b"{}", id="x", queue="default", retry=3)
+    message = decode_message(refuse(message, NOW_S).message)
+    message.error_msg = "ValueError: a worker that knows it ran it"
+
+    assert refuse(message, NOW_S + 30, timeout_s=20).outcome is Outcome.RETRY_UNCOUNTED
 
 
 # --- steering ---------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from taskq_core import (
 from taskq_core.middleware import Middleware
 from taskq_core.wire import QueueKeys, build_message
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, push_raw, state_of, stored, until
+from tests.taskq_core.worker.conftest import Ends, Runner, push_raw, state_of, stored, until
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -199,31 +199,23 @@ class TestHandlers:
 
 
 class TestUnknownTypes:
-    async def test_by_default_they_are_retried(
+    async def test_by_default_they_go_back_for_other_workers(
         self, app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
     ) -> None:
-        """Another worker may know them; the text is the one Asynq's tools show, and more."""
+        """The text begins with the one that Asynq's tools show. Error handlers are called only for an archived task."""
+        told: list[BaseException] = []
+        app.on_error(lambda error, context: told.append(error))
         ends = Ends()
         await start(listener=ends)
         handle = await app.remote("nobody's", max_retry=1).adelay()
-        await until(lambda: ends.of(handle.id) == ["retried"])
+        await until(lambda: ends.of(handle.id) == ["snoozed"])
         await until(lambda: state_of(redis_server, queue, handle.id) == "retry")  # told before it is written
 
         message = stored(redis_server, queue, handle.id)
         assert message.error_msg.startswith('handler not found for task "nobody\'s"')
         assert isinstance(ends.errors[0], UnknownTaskError)
         assert ends.errors[0].name == "nobody's"
-
-    async def test_the_applications_delay_counts_for_them(self, redis_server: RedisServer, start: Runner) -> None:
-        """`DEFAULTS` hold for what has no options of its own."""
-        defaults: Any = {"retry_delay": 0, "max_retry": 2, "retention": 60}
-        app = TaskQ(redis_server.url, defaults=defaults, enqueue_timeout=PATIENCE_S)
-        ends = Ends()
-        await start(app=app, listener=ends)
-        handle = await app.remote("unknown").adelay()
-
-        await until(lambda: ends.of(handle.id) == ["retried", "retried", "archived"])
-        await app.aclose()
+        assert told == []
 
     async def test_a_function_may_run_them(self, app: TaskQ, start: Runner, kind: str) -> None:
         app.not_found(either(kind, lambda context, message: f"{message.type} is not ours"))

@@ -116,12 +116,12 @@ async def test_what_never_came_to_the_users_code_has_no_stack(
     app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
     ends = Ends()
-    await start(listener=ends, heartbeat=3)  # one that is late is told of as well
+    await start(listener=ends, heartbeat=3, unknown_task_timeout=0)  # one that is late is told of as well
     await app.remote("unknown").adelay()
     await until(lambda: ends.ends)
 
     (record,) = [each for each in caplog.records if each.name == "taskq.worker" and each.levelno >= logging.WARNING]
-    assert record.getMessage().endswith(" s and will be retried: UnknownTaskError")
+    assert record.getMessage().endswith(" s and is archived: UnknownTaskError")
     assert record.exc_info is None
 
 

@@ -53,6 +53,7 @@ Start = Callable[..., WorkerProcess]
         ({"lease": 3601}, "lease must be whole seconds from 1 to 3600, got 3601"),
         ({"lease": 3, "heartbeat": 2}, "heartbeat must be at most a third of the lease, got 2.0 of 3.0 s"),
         ({"shutdown_grace": -1}, "shutdown_grace"),
+        ({"unknown_task_timeout": -1}, "unknown_task_timeout"),
         ({"safety_net": 0}, "safety_net"),
     ],
 )
