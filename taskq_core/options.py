@@ -255,7 +255,7 @@ class TaskOptions:
 
     @property
     def policy(self) -> Callable[..., Duration]:
-        """The retry policy that `retry_delay` stands for; `retry.ask` calls it."""
+        """The retry policy made of `retry_delay`; `retry.delay_after` calls it."""
         return as_policy(self.retry_delay)
 
     @property

@@ -6,6 +6,8 @@ durations (one per attempt, the last repeats), `exponential(...)`, or a function
 """
 
 import inspect
+import logging
+import math
 import random
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -25,6 +27,10 @@ ContextRetryPolicy: TypeAlias = Callable[[int, BaseException, TaskContext], Dura
 
 RetryDelay: TypeAlias = Duration | Sequence[Duration] | RetryPolicy | ContextRetryPolicy | None
 
+logger = logging.getLogger("taskq.worker")
+
+LONGEST_DELAY_S = 3_000_000_000.0
+"""Seconds; about a century. A longer delay is cut to it."""
 _rng = random.SystemRandom()
 
 
@@ -58,7 +64,7 @@ def exponential(
 
 
 def as_policy(delay: RetryDelay) -> Callable[..., Duration]:
-    """Return the policy that a `retry_delay` option stands for; `ask` calls it.
+    """Return the policy made of a `retry_delay` option; `delay_after` calls it.
 
     Raises:
         ConfigurationError: It is none of the accepted forms.
@@ -79,11 +85,37 @@ def as_policy(delay: RetryDelay) -> Callable[..., Duration]:
     )
 
 
-def ask(policy: Callable[..., Duration], retried: int, error: BaseException, context: TaskContext) -> Duration:
-    """Return what a policy answers, which is not checked here."""
-    if _takes_context(policy):
-        return policy(retried, error, context)
-    return policy(retried, error)
+def delay_after(policy: Callable[..., Duration], retried: int, error: BaseException, context: TaskContext) -> float:
+    """Return the seconds that a task waits after an attempt, by its policy.
+
+    Every attempt is treated alike: it failed, its process died, or its worker was lost. If the policy raises, or does
+    not return a delay, this is logged and Asynq's default applies.
+    """
+    try:
+        delay = policy(retried, error, context) if _takes_context(policy) else policy(retried, error)
+        if not is_delay(delay):
+            raise TypeError(f"retry_delay must return seconds or a timedelta, got {type(delay).__name__}")
+        return delay_s(delay)
+    except BaseException:
+        logger.exception(
+            "the retry_delay of task %s failed; Asynq's default is used",
+            context.name,
+            extra={"queue": context.queue, "task_id": context.id},
+        )
+        return asynq_default(retried, error)
+
+
+def is_delay(value: object) -> bool:
+    """Return whether a value is seconds or a timedelta. A negative one means now."""
+    if isinstance(value, timedelta):
+        return True
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def delay_s(delay: Duration) -> float:
+    """Return a delay in seconds, from 0 to `LONGEST_DELAY_S`."""
+    value = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    return min(max(value, 0.0), LONGEST_DELAY_S)
 
 
 def _takes_context(policy: Callable[..., Any]) -> bool:

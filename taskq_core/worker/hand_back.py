@@ -4,9 +4,8 @@ Its lease need not run out first: whoever saw the process end knows that nobody 
 held is read from Redis, by the token that stands with each task. The script that moves a task looks at that token
 again, so one that was settled, or that another worker took over meanwhile, is left alone.
 
-An attempt counts as it does when a lease runs out, so a task that takes its process along does not do so for ever. One
-that was lost at its attempt before as well waits as long as after a failure: it may be what ends the processes, and
-those that run beside it should not be taken along each time.
+An attempt counts as it does when a lease runs out, so a task that ends its process stops after `max_retry + 1` runs.
+`delay_after_loss` says when it runs again.
 """
 
 import logging
@@ -17,22 +16,14 @@ from functools import partial
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import Expired, ExpiredTask, Recovery, list_held, recover
-from taskq_core.errors import LeaseLostError, WireFormatError
-from taskq_core.retry import asynq_default
+from taskq_core.errors import WireFormatError
 from taskq_core.settings import ArchiveLimits
-from taskq_core.wire import QueueKeys, TaskMessage, decode_message
+from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.worker.letters import wants_letter
-from taskq_core.worker.recoverer import BATCH, LOST_TEXT, judge, loss_counts
+from taskq_core.worker.recoverer import BATCH, delay_after_loss, judge, loss_counts
 from taskq_core.worker.run import ends_at
 
 logger = logging.getLogger("taskq.worker")
-
-
-def put_off(message: TaskMessage, *, is_overrun: bool) -> float:
-    """Return the seconds until the next attempt of a task that was taken back."""
-    if is_overrun or message.error_msg == LOST_TEXT:
-        return asynq_default(message.retried, LeaseLostError(message.queue, message.id))
-    return 0.0
 
 
 async def list_overrun(
@@ -113,7 +104,7 @@ def _judge(
         partial(loss_counts, app, queue),
         lambda message: wants_letter(app, message),
         is_overrun=is_overrun,
-        delay=partial(put_off, is_overrun=is_overrun),
+        delay=partial(delay_after_loss, app, queue),
     )
 
 

@@ -7,7 +7,6 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 
 from taskq_core.attempts import record_attempt
 from taskq_core.broker.operations import CancelWish, Outcome, Settlement
@@ -28,7 +27,7 @@ from taskq_core.errors import (
 )
 from taskq_core.expiry import is_discarded_when_expired
 from taskq_core.oversized import OversizedResult
-from taskq_core.retry import ask, asynq_default
+from taskq_core.retry import asynq_default, delay_after, delay_s, is_delay
 from taskq_core.settings import Duration
 from taskq_core.telemetry import FIRST_RUN
 from taskq_core.telemetry import Outcome as Word
@@ -45,8 +44,6 @@ from taskq_core.worker.run import Ending, Run
 
 logger = logging.getLogger("taskq.worker")
 
-LONGEST_DELAY_S = 3_000_000_000.0
-"""Seconds; about a century. A longer delay is cut to it."""
 YOUNG_S = 1.0
 """Seconds below which a run counts as young: its id stands near the left end of the active list."""
 PUT_BACK_MIN_S, PUT_BACK_MAX_S = 1.0, 60.0
@@ -262,18 +259,18 @@ def _failure(run: Run, error: BaseException | None) -> _Failure | None:
             return _Failure(text_of(error.reason), error, is_final=True)
         cancelled = TaskCancelledError(run.queue.name, run.task_id)
         cancelled.__cause__ = error
-        delay = error.after if isinstance(error, Retry) and error.after is not None and _is_delay(error.after) else None
+        delay = error.after if isinstance(error, Retry) and error.after is not None and is_delay(error.after) else None
         is_final = run.wish is not CancelWish.RETRY
         is_dropped = run.wish is CancelWish.DISCARD
         return _Failure(Ending.CANCELLED.value, cancelled, delay, is_final=is_final, is_dropped=is_dropped)
     assert error is not None
     if isinstance(error, Discard):
         return None
-    if isinstance(error, Snooze) and _is_delay(error.after):
+    if isinstance(error, Snooze) and is_delay(error.after):
         return None
     if isinstance(error, SkipRetry):
         return _Failure(text_of(error.reason), error, is_final=True)
-    if isinstance(error, Retry) and (error.after is None or _is_delay(error.after)):
+    if isinstance(error, Retry) and (error.after is None or is_delay(error.after)):
         origin = error.__cause__ or error.__context__
         text = describe(origin) if origin is not None else "the task asked to be retried"
         return _Failure(text, error, delay=error.after)
@@ -361,35 +358,16 @@ def lease_lost(run: Run, error: BaseException | None) -> LeaseLostError:
     return lost
 
 
-def _delay(run: Run, error: BaseException) -> Duration:
+def _delay(run: Run, error: BaseException) -> float:
     retried = run.message.retried
     if run.task is None:
         return asynq_default(retried, error)
     assert run.context is not None
-    try:
-        delay = ask(run.task.options.policy, retried, error, run.context)
-        if not _is_delay(delay):
-            raise TypeError(f"retry_delay must return seconds or a timedelta, got {type(delay).__name__}")
-        return delay
-    except BaseException:
-        logger.exception(
-            "the retry_delay of task %s failed; Asynq's default is used",
-            run.message.type,
-            extra={"queue": run.queue.name, "task_id": run.task_id},
-        )
-        return asynq_default(retried, error)
-
-
-def _is_delay(value: object) -> bool:
-    """True for seconds or a timedelta, also a negative one, which means now."""
-    if isinstance(value, timedelta):
-        return True
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    return delay_after(run.task.options.policy, retried, error, run.context)
 
 
 def _milliseconds(delay: Duration) -> int:
-    value = delay.total_seconds() if isinstance(delay, timedelta) else delay
-    return math.ceil(min(max(value, 0.0), LONGEST_DELAY_S) * 1000)
+    return math.ceil(delay_s(delay) * 1000)
 
 
 _STATES = {

@@ -14,7 +14,9 @@ from taskq_core.app import TaskQ
 from taskq_core.attempts import record_attempt
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import ARCHIVE, ExpiredTask, Recovery, Verdict, count_keys, list_expired, recover
+from taskq_core.context import TaskContext
 from taskq_core.errors import LeaseLostError, WireFormatError
+from taskq_core.retry import delay_after
 from taskq_core.service import jittered
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys, TaskMessage, archived_message, decode_message, retried_message
@@ -48,7 +50,7 @@ def judge(
     archived: Callable[[TaskMessage], bool] = never,
     *,
     is_overrun: bool = False,
-    delay: Callable[[TaskMessage], float] = lambda message: 0.0,
+    delay: Callable[[TaskMessage, Exception], float] = lambda message, error: 0.0,
 ) -> Recovery:
     """Return what becomes of a task whose worker was lost. Pure.
 
@@ -58,7 +60,7 @@ def judge(
         counts: Whether its lost lease is a failure, which uses an attempt.
         archived: Whether it is to be told of the task if it is archived.
         is_overrun: Whether its worker was ended because this task did not end when its time was over.
-        delay: Seconds until the next attempt. By default 0: the lease and its grace have kept it waiting long enough.
+        delay: Returns the seconds until the next attempt.
     """
     if not task.message:
         return Recovery(task, Verdict.DROP)
@@ -78,7 +80,7 @@ def judge(
         return Recovery(task, Verdict.ARCHIVE, stored, record=record, is_told=archived(message))
     is_counted = is_overrun or counts(message)
     text = OVERRUN_TEXT if is_overrun else LOST_TEXT
-    delay_ms = math.ceil(delay(message) * 1000)
+    delay_ms = math.ceil(delay(message, error) * 1000)
     stored = retried_message(message, error=text, failed_at_s=now_s, counts=is_counted)
     verdict = Verdict.RETRY if is_counted else Verdict.RETRY_UNCOUNTED
     return Recovery(task, verdict, stored, delay_ms=delay_ms, record=record)
@@ -89,6 +91,28 @@ def loss_counts(app: TaskQ, queue: QueueKeys, message: TaskMessage) -> bool:
     is_failure = app.find_handler(message.type).options.is_failure
     error = LeaseLostError(queue.name, message.id)
     return counts_as_failure(is_failure, error, name=message.type, queue=queue.name, task_id=message.id)
+
+
+def delay_after_loss(app: TaskQ, queue: QueueKeys, message: TaskMessage, error: Exception) -> float:
+    """Return the seconds until the next attempt of a task that was lost with its process or worker.
+
+    A `retry_delay` that is set for the task, or for all tasks, applies as after any other attempt. Without one a task
+    runs again at once after its first loss: most tasks that are lost did not end their worker. After a second loss in a
+    row, or when the task exceeded its time, Asynq's default applies. The same holds for types that are unknown here.
+    """
+    options = app.find_handler(message.type).options
+    is_first_loss = isinstance(error, LeaseLostError) and message.error_msg != LOST_TEXT
+    if options.retry_delay is None and is_first_loss:
+        return 0.0
+    context = TaskContext(
+        id=message.id,
+        name=message.type,
+        queue=queue.name,
+        retried=message.retried,
+        max_retry=message.retry,
+        headers=dict(message.headers),
+    )
+    return delay_after(options.policy, message.retried, error, context)
 
 
 class Recoverer:
@@ -102,6 +126,7 @@ class Recoverer:
         archive: How much of the archive is kept.
         counts: Whether the lost lease of a task is a failure, which uses an attempt.
         archived: Whether it is to be told of a task that is archived.
+        delay: Returns the seconds until the next attempt of a task, given its message and the error.
     """
 
     def __init__(
@@ -114,7 +139,9 @@ class Recoverer:
         archive: ArchiveLimits = ARCHIVE,
         counts: Callable[[TaskMessage], bool] = always,
         archived: Callable[[TaskMessage], bool] = never,
+        delay: Callable[[TaskMessage, Exception], float] = lambda message, error: 0.0,
     ) -> None:
+        self._delay = delay
         self._queue = queue
         self._runner = runner
         self._every_s = every_s
@@ -134,7 +161,8 @@ class Recoverer:
             if not expired.tasks:
                 break
             recoveries = [
-                judge(task, expired.now_ns // 1_000_000_000, self._counts, self._archived) for task in expired.tasks
+                judge(task, expired.now_ns // 1_000_000_000, self._counts, self._archived, delay=self._delay)
+                for task in expired.tasks
             ]
             codes = await self._runner.run(
                 recover(self._queue, recoveries, grace_s=self._grace_s, archive=self._archive)

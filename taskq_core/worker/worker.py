@@ -64,7 +64,7 @@ from taskq_core.worker.outcome import given_back
 from taskq_core.worker.process import run_as_process
 from taskq_core.worker.processes import TaskProcesses
 from taskq_core.worker.reconciler import Reconciler
-from taskq_core.worker.recoverer import Recoverer, loss_counts
+from taskq_core.worker.recoverer import Recoverer, delay_after_loss, loss_counts
 from taskq_core.worker.reporter import ErrorReporter
 from taskq_core.worker.rights import check_rights
 from taskq_core.worker.run import Ending, Run
@@ -556,6 +556,7 @@ class Worker:
                         archive=archive,
                         counts=partial(loss_counts, self.app, queue),
                         archived=partial(self._wants_letter, letters),
+                        delay=partial(delay_after_loss, self.app, queue),
                     ).work,
                 ),
                 ("janitor", Janitor(queue, runner, lookout, every_s=config.span("clean_every"), archive=archive).work),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskq_core import ConfigurationError, TaskContext, exponential
-from taskq_core.retry import as_policy, ask, asynq_default
+from taskq_core.retry import as_policy, asynq_default, delay_after
 
 ERROR = ValueError("x")
 
@@ -70,7 +70,7 @@ class Unhashable:
 )
 def test_a_function_may_see_the_context(policy: Any, expected: float) -> None:
     """It is given where it must be, or where the third parameter has its name."""
-    assert ask(as_policy(policy), 1, ERROR, CONTEXT) == expected
+    assert delay_after(as_policy(policy), 1, ERROR, CONTEXT) == expected
 
 
 async def _coroutine(retried: int, error: BaseException) -> float:

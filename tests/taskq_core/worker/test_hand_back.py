@@ -1,16 +1,17 @@
 """What a process held that is gone is taken back at once, as the recoverer would later."""
 
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
 import pytest
 
-from taskq_core import TaskQ
+from taskq_core import LeaseLostError, TaskContext, TaskQ
 from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.wire import QueueKeys, TaskMessage
-from taskq_core.worker.hand_back import hand_back, list_overrun, put_off
-from taskq_core.worker.recoverer import LOST_TEXT
+from taskq_core.worker.hand_back import hand_back, list_overrun
+from taskq_core.worker.recoverer import LOST_TEXT, delay_after_loss
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import state_of, stored
 
@@ -98,8 +99,31 @@ async def test_what_is_beyond_its_time_is_listed(gone: Gone, redis_server: Redis
     assert await list_overrun(gone.runner, [queue], gone.token, grace_s=100) == []
 
 
-def test_one_that_was_lost_before_waits() -> None:
-    """It may be what ends the processes."""
-    assert put_off(TaskMessage(type="t", error_msg="ValueError"), is_overrun=False) == 0
-    assert put_off(TaskMessage(type="t", error_msg=LOST_TEXT, retried=1), is_overrun=False) >= 16
-    assert put_off(TaskMessage(type="t", error_msg=""), is_overrun=True) >= 15
+async def test_a_tasks_own_delay_applies_as_after_a_failure(
+    gone: Gone, app: TaskQ, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """The function receives what it receives after a failure, the context included."""
+    seen: list[tuple[int, BaseException, TaskContext]] = []
+
+    def later(retried: int, error: BaseException, context: TaskContext) -> timedelta:
+        seen.append((retried, error, context))
+        return timedelta(hours=1)
+
+    app.task(name="t", retry_delay=later)(lambda: None)
+    task_id = await gone.take(max_retry=5)
+
+    await gone.hand_back()
+
+    message = stored(redis_server, queue, task_id)
+    assert redis_server.client.zscore(queue.retry, task_id) >= message.last_failed_at + 3600  # type: ignore[operator]
+    ((retried, error, context),) = seen
+    assert (retried, type(error), context.id, context.max_retry) == (0, LeaseLostError, task_id, 5)
+
+
+def test_without_one_the_first_loss_costs_no_delay(app: TaskQ, queue: QueueKeys) -> None:
+    """A task that is lost again may be the cause, and one that exceeded its time has failed."""
+    lost = LeaseLostError("default", "x")
+
+    assert delay_after_loss(app, queue, TaskMessage(type="t", error_msg="ValueError"), lost) == 0
+    assert delay_after_loss(app, queue, TaskMessage(type="t", error_msg=LOST_TEXT, retried=1), lost) >= 16
+    assert delay_after_loss(app, queue, TaskMessage(type="t"), TimeoutError()) >= 15

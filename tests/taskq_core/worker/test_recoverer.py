@@ -10,7 +10,7 @@ from taskq_core.broker.operations import ExpiredTask, Verdict
 from taskq_core.wire import QueueKeys, TaskMessage, build_message, decode_message
 from taskq_core.worker.recoverer import judge
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Runner, push_raw, state_of, until
+from tests.taskq_core.worker.conftest import Runner, push_raw, state_of, stored, until
 
 NOW_S = 1_700_000_000
 
@@ -87,6 +87,23 @@ async def test_tasks_and_handlers_may_say_that_it_does_not_count(
     assert [redis_server.client.hget(queue.task(each), "result") for each in "abc"] == [b"2", b"3", b"2"]
     assert [type(error) for error in asked] == [LeaseLostError, LeaseLostError]
     assert redis_server.client.get(queue.failed) == b"1"
+
+
+async def test_a_tasks_own_delay_applies_to_a_lost_worker(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """Without one the task is due at once: its lease and the grace have ended already."""
+    app.task(name="slow", retry_delay=[10, 3600])(lambda: None)
+    lose(redis_server, queue, "slow", "slow", retried=1)
+    lose(redis_server, queue, "plain", "unknown", retried=1)
+    redis_server.client.set(queue.paused, 1)
+    await start()
+    await until(lambda: redis_server.client.zcard(queue.lease) == 0)
+
+    message = stored(redis_server, queue, "slow")
+    assert message.retried == 2
+    assert redis_server.client.zscore(queue.retry, "slow") >= message.last_failed_at + 3600  # type: ignore[operator]
+    await until(lambda: state_of(redis_server, queue, "plain") == "pending")
 
 
 async def test_a_long_list_of_running_tasks_is_gone_through_in_several_calls(
