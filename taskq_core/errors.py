@@ -673,14 +673,21 @@ class SemaphoreFullError(TaskQError):
 
 
 class LeaseLostError(TaskQError):
-    """The worker's lease on the task ended, so it may no longer change the task."""
+    """The worker's lease on the task ended, so it may no longer change the task.
 
-    def __init__(self, queue: str, task_id: str) -> None:
-        super().__init__(queue, task_id)
-        self.queue, self.task_id = queue, task_id
+    Attributes:
+        queue: Queue of the task.
+        task_id: Its id.
+        before_start: True if the run had not started; it used no attempt.
+    """
+
+    def __init__(self, queue: str, task_id: str, before_start: bool = False) -> None:
+        super().__init__(queue, task_id, before_start)
+        self.queue, self.task_id, self.before_start = queue, task_id, before_start
 
     def __str__(self) -> str:
-        return f"the lease of task {self.task_id!r} in queue {self.queue!r} is lost"
+        when = " before its run started" if self.before_start else ""
+        return f"the lease of task {self.task_id!r} in queue {self.queue!r} is lost{when}"
 
 
 class TaskProcessError(TaskQError):

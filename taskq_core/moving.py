@@ -28,7 +28,15 @@ from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_mess
 
 _CHUNK = 100
 _LISTED = 1000
-_LEFT_BEHIND = (b"taskq_moving", b"taskq_wait", b"taskq_owner", b"taskq_started", b"taskq_permit", b"taskq_line")
+_LEFT_BEHIND = (
+    b"taskq_moving",
+    b"taskq_wait",
+    b"taskq_owner",
+    b"taskq_started",
+    b"taskq_begun",
+    b"taskq_permit",
+    b"taskq_line",
+)
 _CONFIRMED_S = 2 * MOVE_S
 """Seconds a receipt outlives the end of its move: no caller can still be on the way to step 2."""
 

@@ -29,6 +29,8 @@ BATCH = 100
 """Most tasks one script call takes back."""
 LOST_TEXT = "asynq: task lease expired"
 """Error text of a task whose worker was lost; Go's own, so that tools know it."""
+NOT_STARTED_TEXT = f"{LOST_TEXT}: the worker was lost before the run started; no attempt is used"
+"""Error text of a task whose last run was lost before it started."""
 OVERRUN_TEXT = Ending.TIMEOUT.value
 """Error text of a task that did not end when its time was over."""
 
@@ -68,13 +70,18 @@ def judge(
         message = decode_message(task.message)
     except WireFormatError:
         return Recovery(task, Verdict.QUARANTINE)
-    error: Exception = LeaseLostError(message.queue, message.id)
+    is_last = message.retried >= message.retry
+    is_unstarted = is_last and not task.has_start_mark and not is_overrun
+    error: Exception = LeaseLostError(message.queue, message.id, before_start=is_unstarted)
     if is_overrun:
         error = TimeoutError("the time of the task is over, and its process was ended")
     record = record_attempt(
         message.retried + 1, worker=task.owner, started_s=task.started_s, ended_s=now_s, error=error
     )
-    if message.retried >= message.retry:
+    if is_unstarted:
+        stored = retried_message(message, error=NOT_STARTED_TEXT, failed_at_s=now_s, counts=False)
+        return Recovery(task, Verdict.RETRY_UNCOUNTED, stored, record=record)
+    if is_last:
         text = f"{LOST_TEXT}: the worker that ran it was lost, and no attempt is left"
         stored = archived_message(message, error=OVERRUN_TEXT if is_overrun else text, failed_at_s=now_s)
         return Recovery(task, Verdict.ARCHIVE, stored, record=record, is_told=archived(message))

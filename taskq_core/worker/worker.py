@@ -70,6 +70,7 @@ from taskq_core.worker.rights import check_rights
 from taskq_core.worker.run import Ending, Run
 from taskq_core.worker.sampler import Fleet, Sampler, Sampling
 from taskq_core.worker.settler import Settler
+from taskq_core.worker.starts import Starts
 from taskq_core.worker.subscriber import Subscriber
 from taskq_core.worker.takeover import Takeover
 from taskq_core.worker.tally import Tally
@@ -421,21 +422,30 @@ class Worker:
             state=MappingProxyType(self._lifespan.state),
             processes=processes,
         )
+        self._starts = Starts(
+            self._runner,
+            self._clock,
+            owner=self._token,
+            start=self._executor.start,
+            give_back=self._give_back,
+            background=self._background,
+            is_stopping=self._stopping.is_set,
+        )
         self._claims = Claims(
             self.app,
             self._queue_names,
             self._runner,
             self._clock,
             owner=self._token,
-            running=self._executor.running.keys,
-            start=self._executor.start,
+            running=lambda: self._executor.running.keys() | self._starts.waiting,
+            start=self._starts.start,
             release=lambda count: self._fetcher.release(count),
         )
         self._fetcher = Fetcher(
             self._keys,
             QueueOrder(config.queues, config.strict_priority, random.Random()),  # noqa: S311 - fairness, no secret
             self._settler,
-            self._executor.start,
+            self._starts.start,
             self._set_aside,
             self._clock,
             self._redis_clock,
@@ -721,6 +731,10 @@ class Worker:
         if run.notes is not None and self._notes.of(run).hold_back():
             return
         self._settler.add(run)
+        self._fetcher.notify()
+
+    def _give_back(self, run: Run, now: float, why: str) -> None:
+        self._settler.give_back(run, now, why)
         self._fetcher.notify()
 
     def _stuck(self, run: Run) -> None:

@@ -35,6 +35,7 @@ BUILDS: dict[str, Build] = {
         owner="w1",
         archive=KEPT,
     ),
+    "mark starts": lambda q: ops.mark_starts(q, [(each, 1) for each in ids(TaskState.ACTIVE, 200)], owner="w1"),
     "expired": lambda q: ops.list_expired(q, grace_s=30),
     "recover": lambda q: ops.recover(
         q,

@@ -148,6 +148,11 @@ CASES = {
         refuse="lease",
         tolerate="task(done)",
     ),
+    "mark_starts": Case(
+        build=lambda q: ops.mark_starts(q, [("done", 1), ("retry", 1)], owner="w1", now_ns=NOW_NS),
+        refuse="lease",
+        tolerate="task(done)",
+    ),
     "write_result": Case(
         build=lambda q: ops.write_result(q, "done", b"r", owner="w1", run=1), refuse="lease", tolerate="task(done)"
     ),

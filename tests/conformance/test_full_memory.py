@@ -112,6 +112,12 @@ def test_cursor_and_progress_are_written(full: Broker) -> None:
     assert full.raw.hmget(full.queue.task("run-1"), list(fields)) == [b"c" * 100, b"p" * 100]
 
 
+def test_a_start_is_marked(full: Broker) -> None:
+    assert full.run(ops.mark_starts(full.queue, [("run-1", 1)], owner="w1")) == [True]
+
+    assert full.raw.hget(full.queue.task("run-1"), "taskq_begun") == b"w1.1"
+
+
 def test_a_result_is_written(full: Broker) -> None:
     assert full.run(ops.write_result(full.queue, "run-1", b"r" * 100, owner="w1", run=1))
 

@@ -654,6 +654,13 @@ class TestSettleAndDequeue:
         assert two is not None
         assert "".join(task_id for task_id, _ in two.tasks) == scene.taken
 
+    def test_marks_of_starts_need_no_more_than_a_deletion(self, broker: Broker) -> None:
+        broker.enqueue(*"abc")
+        broker.dequeue(limit=2)
+        broker.run(ops.mark_starts(broker.queue, [("a", 1)], owner="w1", now_ns=NOW_NS))
+
+        assert self.turn(broker, "a", "b") == ["c"]
+
     @pytest.mark.parametrize("obstacle", ["paused", "empty"])
     def test_where_nothing_is_to_be_had_it_settles(self, broker: Broker, obstacle: str) -> None:
         broker.enqueue("a", "b", *("c" if obstacle == "paused" else ""))

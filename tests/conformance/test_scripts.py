@@ -31,6 +31,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     ),
     "settle": lambda q: ops.settle(q, [Settlement("a", Outcome.DONE, run=1)], owner="w1"),
     "extend": lambda q: ops.extend_leases(q, [("a", 1)], owner="w1", lease_s=30),
+    "mark_starts": lambda q: ops.mark_starts(q, [("a", 1)], owner="w1"),
     "claim": lambda q: ops.claim(q, "a", "c 1 1 t:", owner="w1", run=1),
     "admit": lambda q: ops.admit(q, owner="w1", leader_ms=1000),
     "check_limits": lambda q: ops.check_limits(q, cursor="0", skip=0),

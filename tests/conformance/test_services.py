@@ -155,8 +155,21 @@ class TestRecover:
         broker.dequeue()
 
         assert self.expired(broker, now_ns=self.LATER - SECOND) == []
-        listed = ops.ExpiredTask("a", str(NOW_S + 30), b"a", owner="w1", started_s=NOW_NS // 1_000_000 / 1000)
+        started_s = NOW_NS // 1_000_000 / 1000
+        listed = ops.ExpiredTask("a", str(NOW_S + 30), b"a", owner="w1", started_s=started_s, has_start_mark=False)
         assert self.expired(broker) == [listed]
+
+    def test_the_start_of_a_run_is_marked_while_its_lease_lasts(self, broker: Broker) -> None:
+        """Only of the run that is named; the listing tells whether there is a mark."""
+        broker.enqueue("a", "b")
+        broker.dequeue()
+        late_ns = NOW_NS + 30 * SECOND
+
+        marked = broker.run(ops.mark_starts(broker.queue, [("a", 1), ("b", 2)], owner="w1", now_ns=NOW_NS))
+        late = broker.run(ops.mark_starts(broker.queue, [("b", 1)], owner="w1", now_ns=late_ns))
+
+        assert (marked, late) == ([True, False], [False])
+        assert {each.task_id: each.has_start_mark for each in self.expired(broker)} == {"a": True, "b": False}
 
     def test_a_listing_is_bounded_oldest_first(self, broker: Broker) -> None:
         for number, lease_s in ((1, 3), (2, 1), (3, 2)):

@@ -100,7 +100,7 @@ MUTANTS = {
         "count(prefix, 'processed', size, now_s, counters_s)",
         "",
     ),
-    "settle_and_dequeue: more than a deletion is needed": ("settle_and_dequeue", "or next(marks)", ""),
+    "settle_and_dequeue: more than a deletion is needed": ("settle_and_dequeue", "or not is_plain", ""),
     "settle_and_dequeue: more than asked": (
         "settle_and_dequeue",
         "local limit = tonumber(ARGV[4])",

@@ -66,6 +66,7 @@ _FIELDS = {
     "result",
     "taskq_owner",
     "taskq_started",
+    "taskq_begun",
     "taskq_attempts",
     "taskq_wait",
     "taskq_cursor",

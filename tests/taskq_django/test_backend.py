@@ -260,7 +260,9 @@ async def test_a_task_whose_worker_was_lost_has_failed() -> None:
     result = await parcels.label.aenqueue()
     keys = taskq.runtime.keys.queue("default")
     taken = operations.dequeue(keys, owner="lost", call=1, limit=1, lease_s=1, now_ns=int((time.time() - 90) * 1e9))
-    await taskq.runtime.async_runner.run(taken)
+    ((task_id, _),) = (await taskq.runtime.async_runner.run(taken)).tasks
+    started = operations.mark_starts(keys, [(task_id, 1)], owner="lost", now_ns=int((time.time() - 90) * 1e9))
+    await taskq.runtime.async_runner.run(started)
     worker = Worker(taskq, WorkerConfig(queues={"default": 1}))
     working = asyncio.create_task(worker.arun())
     try:

@@ -3,11 +3,11 @@
 
 -- owned: find which tasks this worker still owns in the runs it names. `runs` is "<run>x<tasks>," for each sequence of
 -- tasks of one run. Returns the keys of the tasks by position (false where the run is over), by position the fields that
--- need more work, and the number of tasks owned. Most tasks have the four fields of any running task, and counting those
--- costs Redis less than reading others by name.
+-- need more work, the number of tasks owned, and whether a success of all asks only to delete them. Most tasks have the
+-- four fields of any running task, and counting those costs Redis less than reading others by name.
 local function owned(lease, token, runs, task_prefix, ids, before, size)
   local scores = redis.call('ZMSCORE', lease, unpack(ids, before + 1, before + size))
-  local task_keys, marks, mine = {}, {}, 0
+  local task_keys, marks, mine, is_plain = {}, {}, 0, true
   local next_run = string.gmatch(runs, '(%d+)x(%d+),')
   local owner_of_run, last_of_run = nil, 0
   local fence_score, fence
@@ -23,11 +23,13 @@ local function owned(lease, token, runs, task_prefix, ids, before, size)
         fence_score, fence = score, owner_of_run .. score
       end
       key = task_prefix .. ids[before + position]
-      if redis.pcall('HLEN', key) == 4 then
+      local count = redis.pcall('HLEN', key)
+      if count == 4 then
         owner = redis.call('HGET', key, 'taskq_owner')
       else
-        local fields = redis.pcall('HMGET', key, 'taskq_owner', 'taskq_wait', 'taskq_step', 'taskq_permit')
+        local fields = redis.pcall('HMGET', key, 'taskq_owner', 'taskq_wait', 'taskq_step', 'taskq_permit', 'taskq_begun')
         owner, marks[position] = fields[1], fields
+        is_plain = is_plain and count == 5 and fields[5] -- the mark of a start needs no work
       end
     end
     if key and owner == fence then
@@ -37,7 +39,7 @@ local function owned(lease, token, runs, task_prefix, ids, before, size)
       task_keys[position] = false
     end
   end
-  return task_keys, marks, mine
+  return task_keys, marks, mine, is_plain
 end
 
 -- are_these: whether a part of the active list holds just these tasks: from the youngest to the oldest, as they end where

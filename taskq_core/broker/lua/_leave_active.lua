@@ -28,6 +28,7 @@ local function keep(set, score, id, task_key, message, state, ...)
   redis.call('ZADD', set, score, id)
   redis.call('HSET', task_key, 'msg', message, 'state', state, ...)
   redis.call(
-    'HDEL', task_key, 'taskq_owner', 'taskq_started', 'taskq_cancel', state == 'completed' and 'taskq_cursor' or 'taskq_started'
+    'HDEL', task_key, 'taskq_owner', 'taskq_started', 'taskq_begun', 'taskq_cancel',
+    state == 'completed' and 'taskq_cursor' or 'taskq_started'
   )
 end

@@ -8,7 +8,7 @@
   ARGV[4]  string  prefix of task keys
 
   returns  now (Unix ns as text), then per task: id, lease expiry (Unix s as text), message ('' if there is none), its
-           worker's fence, when it was handed to it (Unix ms; each '' if there is none)
+           worker's fence, when it was handed to it (Unix ms), the mark of a started run (each '' if there is none)
 ]]
 -- include _clock
 local now_s, now_ns = clock(ARGV[1])
@@ -16,10 +16,10 @@ local cutoff = whole(now_s - tonumber(ARGV[2]))
 local found = redis.call('ZRANGE', KEYS[1], '-inf', cutoff, 'BYSCORE', 'LIMIT', 0, ARGV[3], 'WITHSCORES')
 local reply = { now_ns }
 for i = 1, #found, 2 do
-  local fields = redis.pcall('HMGET', ARGV[4] .. found[i], 'msg', 'taskq_owner', 'taskq_started')
+  local fields = redis.pcall('HMGET', ARGV[4] .. found[i], 'msg', 'taskq_owner', 'taskq_started', 'taskq_begun')
   reply[#reply + 1] = found[i]
   reply[#reply + 1] = found[i + 1]
-  for field = 1, 3 do
+  for field = 1, 4 do
     reply[#reply + 1] = fields[field] or '' -- none of a key of another type
   end
 end

@@ -19,11 +19,11 @@ local page = redis.call('ZSCAN', KEYS[1], ARGV[3], 'COUNT', ARGV[4])
 local reply = { page[1], now_ns }
 for i = 1, #page[2], 2 do
   local id, score = page[2][i], whole(tonumber(page[2][i + 1]))
-  local fields = redis.pcall('HMGET', ARGV[5] .. id, 'msg', 'taskq_owner', 'taskq_started')
+  local fields = redis.pcall('HMGET', ARGV[5] .. id, 'msg', 'taskq_owner', 'taskq_started', 'taskq_begun')
   if worker_of(fields[2], score) == ARGV[2] then
     reply[#reply + 1] = id
     reply[#reply + 1] = score
-    for field = 1, 3 do
+    for field = 1, 4 do
       reply[#reply + 1] = fields[field] or ''
     end
   end

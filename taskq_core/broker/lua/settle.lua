@@ -61,14 +61,14 @@ if stride == 7 then
   end
 end
 
-local task_keys, marks, mine = owned(KEYS[2], ARGV[2], ARGV[9], task_prefix, ids, before, looked_at)
+local task_keys, marks, mine, is_plain = owned(KEYS[2], ARGV[2], ARGV[9], task_prefix, ids, before, looked_at)
 local ends, oldest = nil, {}
 if mine == looked_at and mine > 2 then
   ends, oldest = stand_together(KEYS[1], ids, before, mine)
 end
 if ends then
   leave_together(KEYS[1], ends, mine)
-  if stride == 1 and not next(marks) then -- nothing is to be told, carried on or given back
+  if stride == 1 and is_plain then -- nothing is to be told, carried on or given back
     delete_done(KEYS[2], ARGV[3], task_keys, ids, before, mine, now_s, tonumber(ARGV[5]))
     return string.rep('1', mine) .. string.rep('2', total - mine)
   end
@@ -199,7 +199,7 @@ for position = looked_at, 1, -1 do
     elseif outcome == 'q' and not waits then
       redis.call('RPUSH', KEYS[3], id)
       redis.call('HSET', key, 'state', 'pending')
-      redis.call('HDEL', key, 'taskq_owner', 'taskq_started', 'taskq_cancel')
+      redis.call('HDEL', key, 'taskq_owner', 'taskq_started', 'taskq_begun', 'taskq_cancel')
       requeued = requeued + 1
       tell(keys, fields[2], id)
     end

@@ -29,8 +29,8 @@ if number and number >= tonumber(ARGV[3]) then
   return false
 end
 local size = #ARGV - 14
-local task_keys, marks, mine = owned(KEYS[3], ARGV[2], ARGV[14], ARGV[7], ARGV, 14, size)
-if mine < size or next(marks) then
+local task_keys, _, mine, is_plain = owned(KEYS[3], ARGV[2], ARGV[14], ARGV[7], ARGV, 14, size)
+if mine < size or not is_plain then
   return false
 end
 local ends, oldest = stand_together(KEYS[2], ARGV, 14, size)

@@ -109,6 +109,15 @@ def owner_of(fence: bytes, expiry: bytes) -> str:
     return (token if token and run.isdigit() else owner).decode("utf-8", "replace")
 
 
+def has_start_mark(fence: bytes, mark: bytes) -> bool:
+    """Return whether the mark is that of the run with this fence. True where the worker marks no starts.
+
+    Go's workers and releases before 0.2 mark none.
+    """
+    owner = fence.rpartition(b":")[0]
+    return b"." not in owner or mark == owner
+
+
 def time_ms(reply: Any) -> int:
     """Read the answer to the command TIME as Unix milliseconds."""
     return int(reply[0]) * 1000 + int(reply[1]) // 1000

@@ -267,6 +267,26 @@ def extend_leases(
     return Operation("extend_leases", load("extend"), (queue.lease, queue.absent), args, _read_extended)
 
 
+def mark_starts(
+    queue: QueueKeys, tasks: Sequence[TaskRun], *, owner: str, now_ns: int | None = None
+) -> Operation[list[bool]]:
+    """Mark that runs start, at most 200, each of which may be the last of its task.
+
+    If the worker is lost, a task is archived only if its last run is marked. Reads as whether to start each run: False
+    if its lease has ended.
+    """
+    args: list[Argument] = [time_argument(now_ns), owner, queue.task_prefix]
+    for task_id, run in tasks:
+        args += (run, task_id)
+    return Operation(
+        "mark_starts",
+        load("mark_starts"),
+        (queue.lease, queue.absent),
+        args,
+        lambda reply: [code == "1" for code in text(reply)],
+    )
+
+
 def write_result(queue: QueueKeys, task_id: str, result: bytes, *, owner: str, run: int) -> Operation[bool]:
     """Store the result of a running task. Reads as False when this run is over."""
     keys = (queue.task(task_id), queue.lease)

@@ -10,6 +10,7 @@ from taskq_core.broker.operations.operation import (
     Argument,
     Operation,
     boolean,
+    has_start_mark,
     housekeeping,
     integer,
     nothing,
@@ -68,6 +69,8 @@ class ExpiredTask:
         message: TaskMessage bytes, b"" where there are none.
         owner: Token of the worker that had it, "" if unknown.
         started_s: Unix second at which that worker got it, None if unknown.
+        has_start_mark: False if the worker has not marked that it started this run. Only a run that may be the last
+            of its task is marked; see `mark_starts`.
     """
 
     task_id: str
@@ -75,6 +78,7 @@ class ExpiredTask:
     message: bytes
     owner: str = ""
     started_s: float | None = None
+    has_start_mark: bool = True
 
 
 @dataclass(slots=True)
@@ -96,8 +100,9 @@ def _read_expired(reply: Any) -> Expired:
                 message,
                 owner=(owner := owner_of(fence, expiry)),
                 started_s=int(started) / 1000 if owner and started.isdigit() else None,
+                has_start_mark=not owner or has_start_mark(fence, mark),
             )
-            for task_id, expiry, message, fence, started in zip(words, words, words, words, words, strict=True)
+            for task_id, expiry, message, fence, started, mark in zip(*[words] * 6, strict=True)
         ],
     )
 

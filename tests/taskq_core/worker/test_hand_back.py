@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from taskq_core import LeaseLostError, TaskContext, TaskQ
+from taskq_core.attempts import read_attempts
 from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.wire import QueueKeys, TaskMessage
@@ -60,11 +61,28 @@ async def test_an_attempt_is_used(gone: Gone, redis_server: RedisServer, queue: 
 
 async def test_the_last_attempt_archives(gone: Gone, redis_server: RedisServer, queue: QueueKeys) -> None:
     task_id = await gone.take(max_retry=0)
+    assert await gone.runner.run(operations.mark_starts(queue, [(task_id, 1)], owner=gone.token)) == [True]
 
     await gone.hand_back()
 
     assert state_of(redis_server, queue, task_id) == "archived"
     assert "no attempt is left" in stored(redis_server, queue, task_id).error_msg
+
+
+async def test_the_last_attempt_is_not_used_before_its_run_starts(
+    gone: Gone, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """The mark of another run does not count."""
+    task_id = await gone.take(max_retry=0)
+    redis_server.client.hset(queue.task(task_id), "taskq_begun", f"{gone.token}.0")
+
+    await gone.hand_back()
+
+    message = stored(redis_server, queue, task_id)
+    assert (state_of(redis_server, queue, task_id), message.retried) == ("retry", 0)
+    assert message.error_msg.endswith("the worker was lost before the run started; no attempt is used")
+    (attempt,) = read_attempts(redis_server.client.hget(queue.task(task_id), "taskq_attempts"))  # type: ignore[arg-type]
+    assert "is lost before its run started" in attempt.traceback
 
 
 async def test_an_error_that_is_no_failure_uses_none(

@@ -1,0 +1,32 @@
+--[[
+  mark_starts: note that a worker starts runs, each of which may be the last of its task.
+
+  KEYS[1]  zset    leases: id by expiry (Unix s)
+  KEYS[2]  any     a key that never exists
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  token of the worker
+  ARGV[3]  string  prefix of task keys
+  ARGV[4..]        per task: its run, its id
+
+  The mark is the field taskq_begun, "<token of the worker>.<run>". One that is left behind is void in a later run.
+  A lease that has ended gets none: the recoverer may have listed its task already, as not started. DEL comes before any
+  other write: Redis accepts it also over maxmemory, and with it the writes that follow.
+
+  returns  one character per task:  1  start it   0  its lease has ended, or the run is over
+]]
+-- include _clock
+local now_s = clock(ARGV[1])
+redis.call('DEL', KEYS[2])
+local codes = {}
+for i = 4, #ARGV, 2 do
+  local owner, id = ARGV[2] .. '.' .. ARGV[i], ARGV[i + 1]
+  local key = ARGV[3] .. id
+  local score = redis.call('ZSCORE', KEYS[1], id)
+  if score and tonumber(score) > now_s and redis.pcall('HGET', key, 'taskq_owner') == owner .. ':' .. score then
+    redis.call('HSET', key, 'taskq_begun', owner)
+    codes[#codes + 1] = '1'
+  else
+    codes[#codes + 1] = '0'
+  end
+end
+return table.concat(codes)

@@ -1,0 +1,120 @@
+"""A run that may be the last of its task uses its attempt when it starts, not when a worker receives it."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ, current_task
+from taskq_core.broker import operations
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.clock import SYSTEM_CLOCK
+from taskq_core.wire import QueueKeys, decode_message
+from taskq_core.worker.run import Run
+from taskq_core.worker.starts import Starts
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Ends, Runner, state_of, stored, until
+
+pytestmark = pytest.mark.redis
+
+LONG_AGO_NS = time.time_ns() - 1000 * 10**9
+"""A lease that began then has ended, and so has every grace."""
+
+
+@pytest.fixture
+async def runner(app: TaskQ) -> Any:
+    runner = AsyncRunner(app.runtime.endpoint)
+    yield runner
+    await runner.aclose()
+
+
+async def take(runner: AsyncRunner, queue: QueueKeys, **options: Any) -> Run:
+    """Receive a task as a worker does that freezes before it starts the run."""
+    step = operations.dequeue(queue, owner="frozen", call=1, limit=1, lease_s=30, **options)
+    ((task_id, data),) = (await runner.run(step)).tasks
+    return Run(queue, task_id, decode_message(data), SYSTEM_CLOCK.monotonic() + 30, number=1)
+
+
+async def test_a_run_that_did_not_start_uses_no_attempt(
+    app: TaskQ, start: Runner, runner: AsyncRunner, queue: QueueKeys
+) -> None:
+    """A task with `max_retry=0` runs at least once."""
+    handle = await app.remote("once", max_retry=0).adelay()
+    await take(runner, queue, now_ns=LONG_AGO_NS)
+    app.task(name="once")(lambda: current_task().attempt)
+
+    await start()
+
+    assert await handle.aresult(10) == 1
+
+
+async def test_a_run_that_started_uses_it(
+    app: TaskQ, start: Runner, runner: AsyncRunner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """A task that ends its worker would go on forever otherwise."""
+    handle = await app.remote("poison", max_retry=0).adelay()
+    await take(runner, queue, now_ns=LONG_AGO_NS)
+    await runner.run(operations.mark_starts(queue, [(handle.id, 1)], owner="frozen", now_ns=LONG_AGO_NS))
+
+    await start()
+    await until(lambda: state_of(redis_server, queue, handle.id) == "archived")
+
+    assert "no attempt is left" in stored(redis_server, queue, handle.id).error_msg
+
+
+async def test_a_worker_that_wakes_too_late_does_not_start_the_run(
+    app: TaskQ, runner: AsyncRunner, queue: QueueKeys
+) -> None:
+    """It gives the task back, which is refused if another worker has taken it."""
+    await app.remote("once", max_retry=0).adelay()
+    run = await take(runner, queue, now_ns=LONG_AGO_NS)
+    started: list[Run] = []
+    given_back: list[Run] = []
+    marking: list[Any] = []
+    starts = Starts(
+        runner,
+        SYSTEM_CLOCK,
+        owner="frozen",
+        start=lambda run, now: started.append(run),
+        give_back=lambda run, now, why: given_back.append(run),
+        background=marking.append,
+        is_stopping=lambda: False,
+    )
+
+    starts.start(run, 0.0)
+    await asyncio.sleep(0)
+    for each in marking:
+        await each
+
+    assert (started, given_back, starts.waiting) == ([], [run], set())
+
+
+async def test_only_runs_that_may_be_the_last_are_marked(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of one dequeue by one request, before the first of them starts."""
+    marks: list[int] = []
+    seen: dict[str, Any] = {}
+
+    def count(queue: QueueKeys, tasks: Any, **options: Any) -> Any:
+        marks.append(len(tasks))
+        return operations.mark_starts(queue, tasks, **options)
+
+    @app.task(name="look", retention=0)
+    async def look() -> None:
+        task_id = current_task().id
+        fence, mark = await asyncio.to_thread(
+            redis_server.client.hmget, queue.task(task_id), ["taskq_owner", "taskq_begun"]
+        )
+        seen[task_id] = mark and fence.rpartition(b":")[0] == mark
+
+    monkeypatch.setattr("taskq_core.worker.starts.mark_starts", count)
+    last = [(await look.using(max_retry=0).adelay()).id for _ in range(3)]
+    other = (await look.using(max_retry=1).adelay()).id
+    ends = Ends()
+    await start(listener=ends, concurrency=4)
+    await until(lambda: len(ends.ends) == 4)
+
+    assert seen == {**dict.fromkeys(last, True), other: None}
+    assert marks == [3]
