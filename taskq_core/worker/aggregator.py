@@ -52,6 +52,7 @@ from taskq_core.service import jittered
 from taskq_core.task import Signature
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.worker.combining import FunctionCaller
+from taskq_core.worker.counted_log import CountedLog
 from taskq_core.worker.lookout import Lookout, Topic
 
 logger = logging.getLogger("taskq.worker")
@@ -120,6 +121,7 @@ class Aggregator:
         self._every_s = every_s if mark else WITHOUT_EVERY_S
         self._leader_ms = int(max(leader_s, 3 * self._every_s) * 1000)
         self._running: dict[asyncio.Task[None], _Check] = {}
+        self._log_dropped = CountedLog(logger, logging.ERROR, "%d entries in queue %s named no set and were dropped")
         self._has_warned = False
         self._has_told_of_no_group = False
         self._is_taking = False
@@ -185,7 +187,7 @@ class Aggregator:
                     self._queue.name,
                 )
             if found.dropped:
-                logger.error("%d entries in queue %s named no set and were dropped", found.dropped, self._queue.name)
+                self._log_dropped.add(found.dropped, self._queue.name)
             if found.put_off:
                 logger.error(
                     "%d groups of queue %s cannot take their tasks back: their key holds something else",

@@ -27,6 +27,7 @@ from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
 from taskq_core.limits import HEADER
 from taskq_core.telemetry import WorkerMetrics
 from taskq_core.wire import EXPIRES, Keys, QueueKeys, QueueOrder, decode_message
+from taskq_core.worker.counted_log import CountedLog
 from taskq_core.worker.exchange_spans import ExchangeSpans
 from taskq_core.worker.joiner import Joiner
 from taskq_core.worker.run import Run
@@ -132,6 +133,7 @@ class Fetcher:
         """True once lanes end when nothing is left to settle."""
         self.dropped = 0
         """Ids that were listed without a message."""
+        self._log_dropped = CountedLog(logger, logging.ERROR, "%d ids in queue %s had no message and were dropped")
         self.last_answer: float | None = None
         """Monotonic second of the last answered dequeue."""
         self.turns = 0
@@ -152,6 +154,10 @@ class Fetcher:
         """Give slots back."""
         self.free += slots
         self.notify()
+
+    def flush_logs(self) -> None:
+        """Log what was counted and not logged yet."""
+        self._log_dropped.flush()
 
     def wake(self) -> None:
         """A queue may have pending tasks."""
@@ -504,7 +510,7 @@ class Fetcher:
         self.turns += turn.is_ahead and bool(answer.tasks)
         if answer.dropped:
             self.dropped += answer.dropped
-            logger.error("%d ids in queue %s had no message and were dropped", answer.dropped, queue.name)
+            self._log_dropped.add(answer.dropped, queue.name)
         lease_until = sent_at + answer.lease_expiry_s - answer.now_ns / 1e9
         runs: list[Run] | None = None if self._spans is None else []
         waits = iter(answer.waits_s) if answer.waits_s else None

@@ -13,6 +13,7 @@ from taskq_core.broker.operations import forward
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.service import jittered
 from taskq_core.wire import QueueKeys
+from taskq_core.worker.counted_log import CountedLog
 from taskq_core.worker.lookout import AFTER_S, Lookout
 
 logger = logging.getLogger("taskq.worker")
@@ -54,6 +55,7 @@ class Forwarder:
         lookout.wakes(self._changes)
         self._owner = owner
         self._leader_s = leader_s
+        self._log_dropped = CountedLog(logger, logging.ERROR, "%d due ids in queue %s had no task and were dropped")
         self.moved = 0
         """Tasks moved so far."""
 
@@ -89,7 +91,7 @@ class Forwarder:
             self._redis_clock.learn(answer.now_ns, self._clock.monotonic())
             self.moved += answer.moved
             if answer.dropped:
-                logger.error("%d due ids in queue %s had no task and were dropped", answer.dropped, self._queue.name)
+                self._log_dropped.add(answer.dropped, self._queue.name)
             if not answer.leads:
                 return False
             if answer.moved + answer.dropped < BATCH:

@@ -342,6 +342,7 @@ class Worker:
             try:
                 await _to_the_end(self._close(lanes, services))
             finally:
+                self._fetcher.flush_logs()
                 self._keepalive.leave()  # else its thread would show for ever a worker that is gone
 
     def _build(self) -> None:

@@ -588,7 +588,7 @@ SCENES = {
         taken="fg", how={"max_active": 3}, prepare=lambda broker: broker.raw.hset(broker.queue.limits, "o:c:", "4")
     ),
     "how long each waited": Scene(taken="fghi", how={"tell_waits": True}),
-    "no message": Scene(taken="fhi", prepare=lambda broker: broker.raw.delete(broker.queue.task("g"))),
+    "no message": Scene(taken="fhij", prepare=lambda broker: broker.raw.delete(broker.queue.task("g"))),
     "a unique lock": Scene(taken="fghi", prepare=lock_next, how={"lock_s": 77}),
     "a limit": Scene(taken="fhi", prepare=limit_next),
     "a cancelled step with a place": Scene(taken="", prepare=cancel_next),

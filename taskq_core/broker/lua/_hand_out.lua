@@ -22,10 +22,12 @@ local call = redis.call
 
 -- start_plain: start a task that has the three fields with which Asynq stores one that waits, and no other, as most do:
 -- there is nothing to look for then, and to count them costs Redis less than to ask for the others by name. Returns its
--- message and when it came. Nothing if it turns out to be another one, which the caller looks at as if nothing was done.
+-- message and when it came. Nothing if it turns out to be another one, which the caller looks at as if nothing was done;
+-- the third value is true if the hash does not exist.
 local function start_plain(key)
-  if redis.pcall('HLEN', key) ~= 3 then -- an error of a key of another type
-    return nil
+  local size = redis.pcall('HLEN', key) -- an error for a key of another type
+  if size ~= 3 then
+    return nil, nil, size == 0
   end
   local message = call('HGET', key, 'msg')
   local since = waits and call('HGET', key, 'pending_since')
@@ -95,35 +97,44 @@ local function start_other_here()
   end
 end
 
--- What is taken is gathered in `ids` itself: as many of them as were looked at before have left their places.
+-- The tasks to hand out are gathered in `ids` itself: as many of them as were looked at before have left their places.
+-- Ids without a message are replaced by others, so that many of them do not hold up the tasks behind them.
 local count, bytes, length = 0, 0, 0
-for i = 1, #ids do
-  local id = ids[i]
-  if bytes >= max_bytes then
-    for j = #ids, i, -1 do
-      redis.call('RPUSH', KEYS[1], ids[j])
+local batch, looked_at, dropped = ids, 0, nil
+repeat
+  dropped = reply[3]
+  for i = 1, #batch do
+    local id = batch[i]
+    if bytes >= max_bytes or count >= limit then
+      for j = #batch, i, -1 do
+        redis.call('RPUSH', KEYS[1], batch[j])
+      end
+      break
     end
-    break
-  end
-  local key = task_prefix .. id
-  local message, since = start_plain(key)
-  if not message then
-    start_other = start_other or start_other_here()
-    message, since = start_other(id, key)
-  end
-  if message then
-    bytes, count = bytes + #message, count + 1
-    if length ~= #id then
-      length = count == 1 and #id -- or false, from the first on that is of another length
+    local key = task_prefix .. id
+    local message, since, is_gone = start_plain(key)
+    if is_gone then
+      reply[3] = reply[3] + 1
+    elseif not message then
+      start_other = start_other or start_other_here()
+      message, since = start_other(id, key)
     end
-    ids[count] = id
-    reply[2 * count + 3], reply[2 * count + 4] = id, message
-    if waits then
-      local since_ns = tonumber(since or '')
-      waits[count] = since_ns and whole(math.max(0, (tonumber(now_ns) - since_ns) / 1000000)) or ''
+    if message then
+      bytes, count = bytes + #message, count + 1
+      if length ~= #id then
+        length = count == 1 and #id -- or false, from the first on that is of another length
+      end
+      ids[count] = id
+      reply[2 * count + 3], reply[2 * count + 4] = id, message
+      if waits then
+        local since_ns = tonumber(since or '')
+        waits[count] = since_ns and whole(math.max(0, (tonumber(now_ns) - since_ns) / 1000000)) or ''
+      end
     end
   end
-end
+  looked_at = looked_at + #batch
+  batch = reply[3] > dropped and count < limit and bytes < max_bytes and looked_at < 1000 and redis.call('RPOP', KEYS[1], 100)
+until not batch
 
 -- A small sorted set Redis keeps as a list, in which it looks for every member from the start; one that has ever had a
 -- long member it keeps sorted. So a batch of more than a few brings one along, of blanks, as no id is, and it is gone

@@ -23,8 +23,8 @@
   ARGV[11] int     most active tasks of the queue, '' for any number; what people set over it counts
   ARGV[12] int     deadline of this request by Redis's clock (Unix ms), '' for none
 
-  An id without a message is dropped and counted. RPOP comes before any other write: Redis accepts it also over
-  maxmemory, and with it the writes that follow.
+  An id without a message is dropped and counted, and another id is taken in its place, until about 1000 were looked at.
+  RPOP comes before any other write: Redis accepts it also over maxmemory, and with it the writes that follow.
 
   returns  now (Unix ns as text), lease expiry (Unix s as text), ids dropped, how long each task was pending (ms, with a
            comma behind each; '' if not asked for, in a repeat, or where Go noted no time), then per task: id, message
