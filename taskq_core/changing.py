@@ -80,8 +80,10 @@ def with_payload(queue: QueueKeys, message: TaskMessage, payload: bytes, unique_
     changed = TaskMessage()
     changed.CopyFrom(message)
     changed.payload = payload
-    if message.unique_key:
+    if queue.is_lock(message.unique_key):
         changed.unique_key = queue.lock(message.type, digest(payload, names_in(unique_rule)))
+    else:
+        changed.unique_key = ""
     return changed
 
 

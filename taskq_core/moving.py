@@ -145,8 +145,11 @@ def _addressed(task: Departure, queue: QueueKeys, target: QueueKeys) -> tuple[De
     changed.queue = target.name
     fields = {name: value for name, value in task.fields.items() if name not in _LEFT_BEHIND}
     lock = ""
-    if message.unique_key.startswith(queue.unique_prefix):
-        lock = changed.unique_key = target.unique_prefix + message.unique_key.removeprefix(queue.unique_prefix)
+    if queue.is_lock(message.unique_key):
+        lock = target.unique_prefix + message.unique_key.removeprefix(queue.unique_prefix)
         fields[b"unique_key"] = lock.encode()
+    else:
+        fields.pop(b"unique_key", None)  # it is a lock of this queue, or forged
+    changed.unique_key = lock
     fields[b"msg"] = encode_message(changed)
     return replace(task, fields=fields), lock if task.lock_ms is not None else ""

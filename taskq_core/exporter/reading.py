@@ -105,7 +105,7 @@ def read_fleet(keys: Keys) -> Steps[tuple[Sequence[str], int]]:
     """Return the keys of the workers that live, and how many schedulers do."""
     servers = yield from ask(operations.list_alive(keys.servers, skip=0, count=WORKERS_MOST))
     schedulers = yield from ask(operations.list_alive(keys.schedulers, skip=0, count=WORKERS_MOST))
-    return servers, len(schedulers)
+    return operations.keys_of_index(keys.servers, servers), len(schedulers)
 
 
 def read_workers(keys: Keys, names: Sequence[str]) -> Steps[list[WorkerReading]]:

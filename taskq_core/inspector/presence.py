@@ -68,7 +68,7 @@ def _alive(index: str) -> Steps[list[str]]:
         page = yield from ask(operations.list_alive(index, skip=skip, count=_STEP))
         members |= dict.fromkeys(page)
         if len(page) < _STEP:
-            return list(members)
+            return operations.keys_of_index(index, members)
         skip += _STEP - _OVERLAP
 
 

@@ -26,6 +26,7 @@ from taskq_core.wire import (
     EXPIRES,
     PRIORITY,
     Keys,
+    QueueKeys,
     decode_message,
     expiry_mark,
     priority_mark,
@@ -137,7 +138,7 @@ class Delivery:
                 keys, row.receipt, task.task_id, task.message, lane, claim_ends_ms=ends_ms, confirm=task.confirm
             )
         else:
-            rows = [(row.receipt, _due(row)) for row in batch]
+            rows = [(row.receipt, _due(row, keys)) for row in batch]
             most = self._admission.max_pending(queue)
             operation = operations.deliver(keys, rows, lane, claim_ends_ms=ends_ms, max_pending=most)
         codes = self._runner.run(operation, patience_s=self._patience_s)
@@ -186,9 +187,17 @@ class Delivery:
             logger.info("receipts of %d tasks stay for 30 days: %s", len(stored), error)
 
 
-def _due(row: OutboxRow) -> NewTask:
+def _due(row: OutboxRow, queue: QueueKeys) -> NewTask:
     """Return the task with its start, and by when it has to be, counted from now: the row has waited."""
     task = row.task
+    if task.unique_key and not queue.is_lock(task.unique_key):  # the prefix was changed, or the row was not ours
+        logger.warning(
+            "task %s from the outbox holds no unique lock: %r is no lock of its queue",
+            row.name,
+            task.unique_key,
+            extra={"queue": row.queue, "task_id": task.task_id},
+        )
+        task = replace(task, unique_key="")
     if _CONTROLS.search(task.message):
         task = replace(task, marks=_marks(row))
     if task.start_in_ms is None:

@@ -158,6 +158,14 @@ class QueueKeys:
         """Lock of a task type, by the digest of what counts."""
         return f"{self.unique_prefix}{task_type}:{digest}"
 
+    def is_lock(self, name: str) -> bool:
+        """Return whether a name read from Redis is a unique lock of this queue. Ignore every other name.
+
+        Any producer of the queue can choose the name, and a worker acts on it with its own rights. `is_lock` in
+        `_unique.lua` is the same rule for scripts.
+        """
+        return name.startswith(self.unique_prefix)
+
     def workflow(self, workflow_id: str) -> str:
         """Hash: a workflow whose home is this queue. Its groups have keys beside it, `:g<n>` and so on behind."""
         return f"{self.own_prefix}wf:{workflow_id}"
@@ -255,9 +263,9 @@ class Keys:
 
     def home_of(self, workflow_key: str) -> QueueKeys | None:
         """Return the home queue of a workflow by its key, None if it is none of these keys."""
-        own, found, _ = workflow_key.rpartition(":wf:")
+        own, found, workflow_id = workflow_key.rpartition(":wf:")
         _, opened, name = own.partition("{")
-        if not found or not opened or not name.endswith("}"):
+        if not found or not opened or not name.endswith("}") or not workflow_id or re.search(r"[:\s]", workflow_id):
             return None
         queue = self.queue(name[:-1])
         return queue if workflow_key.startswith(queue.own_prefix) else None

@@ -134,6 +134,11 @@ class Fetcher:
         self.dropped = 0
         """Ids that were listed without a message."""
         self._log_dropped = CountedLog(logger, logging.ERROR, "%d ids in queue %s had no message and were dropped")
+        self._log_foreign = CountedLog(
+            logger,
+            logging.ERROR,
+            "%d tasks in queue %s name a unique lock that is not the queue's; they hold none",
+        )
         self.last_answer: float | None = None
         """Monotonic second of the last answered dequeue."""
         self.turns = 0
@@ -158,6 +163,7 @@ class Fetcher:
     def flush_logs(self) -> None:
         """Log what was counted and not logged yet."""
         self._log_dropped.flush()
+        self._log_foreign.flush()
 
     def wake(self) -> None:
         """A queue may have pending tasks."""
@@ -511,6 +517,7 @@ class Fetcher:
         if answer.dropped:
             self.dropped += answer.dropped
             self._log_dropped.add(answer.dropped, queue.name)
+        foreign_locks = 0  # messages may name other ones than hashes
         lease_until = sent_at + answer.lease_expiry_s - answer.now_ns / 1e9
         runs: list[Run] | None = None if self._spans is None else []
         waits = iter(answer.waits_s) if answer.waits_s else None
@@ -522,6 +529,9 @@ class Fetcher:
                     next(waits)
                 self._set_aside(queue, task_id, turn.call)
                 continue
+            if message.unique_key and not queue.is_lock(message.unique_key):
+                message.unique_key = ""
+                foreign_locks += 1
             # To open the headers costs a tenth of a task that does nothing, so its bytes are looked through instead.
             run = Run(queue, task_id, message, lease_until, number=turn.call, may_expire=_EXPIRES in data)
             if waits is not None and (wait_s := next(waits)) is not None:
@@ -536,6 +546,8 @@ class Fetcher:
                 self._claim(run)
             else:
                 self._start(run, now)
+        if foreign_locks or answer.foreign_locks:
+            self._log_foreign.add(max(foreign_locks, answer.foreign_locks), queue.name)
         if self._spans is not None and runs:
             self._spans.received(queue, runs, turn.started_ns)
         found_all = len(answer.tasks) + answer.dropped >= asked

@@ -9,6 +9,7 @@ minute, for as long as the task is in the archive. Nothing that happens here tou
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -120,7 +121,9 @@ class DeadLetters:
         try:
             stored = await self._runner.run(look(self._queue, task_id))
             if stored is not None and stored.state is TaskState.ARCHIVED:  # else it was run again, or deleted
-                await call_coroutine(partial(self._tell_of, task_info(stored)), None)
+                # The message may name another task, and handlers act on the one they are given.
+                task = replace(task_info(stored), queue=self._queue.name, id=task_id)
+                await call_coroutine(partial(self._tell_of, task), None)
         except (BrokerError, WireFormatError) as error:
             logger.error("an archived task cannot be told of yet: %s", error, extra=self._facts(task_id))
             again_in_s = self._again_in_s

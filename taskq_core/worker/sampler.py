@@ -15,6 +15,7 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import (
     count_tasks,
     estimate_memory,
+    keys_of_index,
     knows_queue,
     list_alive,
     read_server,
@@ -66,7 +67,8 @@ class Fleet:
 
     async def _read(self) -> Mapping[str, tuple[int, int]]:
         found: dict[str, tuple[int, int]] = {}
-        for key in await self._runner.run(list_alive(self._keys.servers, skip=0, count=WORKERS_MOST)):
+        members = await self._runner.run(list_alive(self._keys.servers, skip=0, count=WORKERS_MOST))
+        for key in keys_of_index(self._keys.servers, members):
             data = await self._runner.run(read_server(key))
             try:
                 info = ServerInfo.decode(data) if data else None

@@ -7,7 +7,8 @@ import pytest
 
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import Action, NewTask, Outcome, Settlement
-from taskq_core.inspector import move, removal
+from taskq_core.errors import ConfigurationError
+from taskq_core.inspector import change, move, removal
 from taskq_core.reconcile import FindingKind, reconcile, run
 from taskq_core.wire import (
     Expiry,
@@ -566,3 +567,65 @@ def test_two_alike_in_one_batch(broker: Broker, rule: str, codes: str) -> None:
     assert enqueue(broker, *tasks) == codes
 
     assert broker.pending() == ["a"]
+
+
+class TestForeignLocks:
+    """A message and a hash may name any key as the lock of their task. Only locks of the task's queue are touched."""
+
+    @pytest.mark.parametrize("rule", RULES)
+    def test_no_path_touches_a_key_outside_the_queues_locks(self, any_broker: Broker, rule: str) -> None:
+        """Neither a key that holds the id of the task, nor one that is absent."""
+        elsewhere = "asynq:{low}:unique:t:x"
+        for path, (walk, _) in {**PATHS, **GROUPED}.items():
+            for foreign, holder in (("session:admin", b"a"), (elsewhere, b"a"), (elsewhere, None)):
+                any_broker.store.flush()
+                forge(any_broker, foreign, rule, holder, **({"group": "g"} if path in GROUPED else {}))
+
+                walk(any_broker)
+
+                now = any_broker.raw.get(foreign), any_broker.raw.ttl(foreign)
+                assert now == ((holder, -1) if holder else (None, -2)), path
+
+    def test_a_forged_lock_does_not_move_to_another_queue(self, one_server: Broker) -> None:
+        one_server.run(ops.register_queue(one_server.keys.queues, ("default",)))
+        forge(one_server, "session:admin", "asynq", b"a")
+
+        follow(
+            one_server,
+            move.move_all(one_server.keys, "default", TaskState.PENDING, "low", group=None, progress=None),
+            NOW_NS,
+        )
+
+        moved = one_server.raw.hgetall(one_server.keys.queue("low").task("a"))
+        assert b"unique_key" not in moved
+        assert decode_message(moved[b"msg"]).unique_key == ""
+        assert one_server.raw.get("session:admin") == b"a"
+
+    def test_new_arguments_leave_a_forged_lock_alone(self, one_server: Broker) -> None:
+        one_server.run(ops.register_queue(one_server.keys.queues, ("default",)))
+        forge(one_server, "session:admin", "asynq", b"a")
+        keys = one_server.keys
+
+        follow(one_server, change.update_payload(keys, "default", "a", b"[1]"), NOW_NS)
+        follow(one_server, change.reschedule(keys, "default", "a", at=None, after=60, payload=b"[2]"), NOW_NS)
+
+        assert decode_message(one_server.fields("a")["msg"]).unique_key == ""
+        assert one_server.raw.get("session:admin") == b"a"
+        assert locks(one_server) == {}
+
+    def test_a_caller_cannot_take_a_foreign_lock(self, any_broker: Broker) -> None:
+        with pytest.raises(ConfigurationError, match=r"must begin with 'asynq:\{default\}:unique:'"):
+            enqueue(any_broker, NewTask("a", b"m", unique_key="session:admin", unique_s=60))
+
+        assert any_broker.dump() == {}
+
+
+def forge(broker: Broker, lock: str, rule: str, holder: bytes | None, **options: Any) -> None:
+    """Store a task whose message and hash name a foreign key, which holds its id or is absent."""
+    enqueue(broker, task(broker, "a", RULES[rule], **options))
+    message = decode_message(broker.fields("a")["msg"])
+    message.unique_key = lock
+    broker.raw.hset(broker.queue.task("a"), mapping={"unique_key": lock, "msg": encode_message(message)})
+    broker.raw.delete(broker.queue.unique("t", b"one"))
+    if holder:
+        broker.raw.set(lock, holder)

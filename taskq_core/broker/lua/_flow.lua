@@ -29,7 +29,19 @@
 local function workflows(own, now)
   local steps, out, notes = own .. 'wf-steps', own .. 'wf-out', own .. 'wf-notes'
   local flow = {}
-  local W, home, prefix, kept_s -- of the workflow in hand
+  -- A stored workflow also holds a prefix of keys. It is ignored, because it may be forged and name another queue.
+  local base, tag = string.match(own, '^([^{]*taskq:)({.*}:)$')
+  local home, prefix = string.sub(tag, 2, -3), (base == 'taskq:' and 'asynq:' or string.sub(base, 1, -7)) .. tag
+  local W, kept_s -- of the workflow in hand
+
+  -- step_of: read the field taskq_step: node, flag and key of the workflow. Nothing if it has another form than `enqueue`
+  -- gives it. The workflow may be at home in any queue of this deployment.
+  local function step_of(step)
+    local node, flag, key = string.match(step, '^(%d+%.?%d*) ([tk]) %S+ (.+)$')
+    if node and string.sub(key, 1, #base) == base and string.match(key, '^{.+}:wf:[^:%s]+$', #base + 1) then
+      return node, flag, key
+    end
+  end
 
   local function get(field)
     return redis.call('HGET', W, field)
@@ -42,12 +54,12 @@ local function workflows(own, now)
   -- open: take a workflow in hand. False if it is gone.
   function flow.open(key)
     W = key
-    local facts = redis.pcall('HMGET', W, 'queue', 'prefix', 'kept_s')
+    local facts = redis.pcall('HMGET', W, 'queue', 'kept_s')
     if facts.err and not string.find(tostring(facts.err), 'WRONGTYPE', 1, true) then
       redis.call('HMGET', W, 'queue') -- not allowed, which is said: it is not gone
     end
-    home, prefix, kept_s = facts[1], facts[2], facts[3]
-    return type(home) == 'string'
+    kept_s = tonumber(facts[2] or '')
+    return facts[1] == home and kept_s ~= nil
   end
 
   local function id_of()
@@ -288,7 +300,7 @@ local function workflows(own, now)
   -- over: note that the workflow in hand has ended, and tell who waits for it.
   function flow.over(waited)
     redis.call('ZREM', own .. 'wf-running', id_of())
-    redis.call('ZADD', own .. 'wf-ended', whole(now.s + tonumber(kept_s)), id_of())
+    redis.call('ZADD', own .. 'wf-ended', whole(now.s + kept_s), id_of())
     if waited then
       redis.call('PUBLISH', own .. 'done', id_of())
     end
@@ -587,8 +599,9 @@ local function workflows(own, now)
   -- `size_and_limit` is given if it was too large to be stored.
   -- Returns the outcome to go on with.
   function flow.settled(step, outcome, key, message, result, size_and_limit)
-    local node, flag, of = string.match(step, '^(%S+) (%a) %S+ (.+)$')
+    local node, flag, of = step_of(step)
     if not node then
+      redis.call('ZREM', steps, step)
       return outcome
     end
     local state, problem = 'd', nil

@@ -52,7 +52,9 @@ end
 -- start_other_here: what starts any task, with all it needs inside, which is made where there is one that is not plain. It
 -- returns message and time as start_plain does, nothing where the task is not started.
 local start_other
+local foreign_locks = 0
 local function start_other_here()
+local unique_prefix = string.sub(task_prefix, 1, -3) .. 'unique:'
 -- include _unique
 -- include _renew
 -- include _cancelled
@@ -65,6 +67,9 @@ local function start_other_here()
     local fields =
       redis.pcall('HMGET', key, 'msg', 'taskq_step', 'taskq_wait', 'taskq_limit', 'unique_key', 'pending_since')
     local message, limited, lock = fields[1], fields[4], fields[5]
+    if lock and not is_lock(lock) then
+      lock, foreign_locks = nil, foreign_locks + 1
+    end
     if not message then
       if message == false then -- nil: a key of another type
         drop(id, key, lock) -- a stub without a message would block its id for ever
@@ -171,6 +176,9 @@ if count > 0 then
 end
 if limits then
   limits.finish()
+end
+if foreign_locks > 0 then
+  reply[3] = reply[3] .. ' ' .. foreign_locks
 end
 if waits and count > 0 then
   reply[4] = table.concat(waits, ',') .. ','

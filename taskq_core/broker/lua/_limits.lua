@@ -65,10 +65,10 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     local spec = spec_of(limit)
     spec = spec == '' and fields[4] or spec -- the task that said it is gone
     local way, tokens, period, burst = string.match(spec, '^([bw])/(%d+)/(%d+)/?(%d*)$')
-    if not way then
+    tokens, period = tonumber(tokens), tonumber(period)
+    if not way or tokens == 0 or period == 0 then -- a forged one: dividing by it would end the script half-way
       return nil
     end
-    tokens, period = tonumber(tokens), tonumber(period)
     local rate = {
       key = lim .. limit.slot,
       spec = spec,

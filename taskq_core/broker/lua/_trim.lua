@@ -1,9 +1,6 @@
--- forget: delete one task of `set` with its hash, and its unique lock where it still holds it.
+-- forget: delete one task of `set` with its hash, and its unique lock where it still holds it. Needs `_unique`.
 local function forget(set, task_key, id)
-  local lock = redis.pcall('HGET', task_key, 'unique_key')
-  if type(lock) == 'string' and redis.pcall('GET', lock) == id then
-    redis.call('DEL', lock)
-  end
+  release(redis.pcall('HGET', task_key, 'unique_key'), id)
   redis.call('DEL', task_key)
   redis.call('ZREM', set, id)
 end

@@ -25,12 +25,13 @@
            queue; otherwise its state, which does not allow the action
 ]]
 -- include _clock
+local unique_prefix = ARGV[3] .. 'unique:'
+-- include _unique
 -- include _trim
 -- include _place
 -- include _wake
 -- include _leave_active
 -- include _lock
--- include _unique
 -- include _withdraw
 -- include _limits
 local now_s, now_ns, now_ms = clock(ARGV[1])

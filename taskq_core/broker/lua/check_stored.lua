@@ -19,6 +19,7 @@
              1  listed there     0  not listed there     ?  a list, not looked through
 ]]
 -- include _orphan
+local unique_prefix = ARGV[3] .. 'unique:'
 -- include _unique
 local page = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[4], 'COUNT', ARGV[2])
 local locks, orphans, unheld, unlocked = {}, {}, {}, {}
@@ -67,7 +68,7 @@ for _, key in ipairs(page[2]) do
   local kind = string.sub(key, #ARGV[3] + 1, #ARGV[3] + 2)
   if kind == 't:' then
     read(key)
-    if lost_lock(key, ARGV[3]) then
+    if lost_lock(key) then
       unlocked[#unlocked + 1] = key
     end
   elseif kind == 'g:' then

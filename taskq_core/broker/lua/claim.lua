@@ -17,6 +17,7 @@
 -- include _clock
 -- include _place
 -- include _limits
+local unique_prefix = ARGV[3] .. 'unique:'
 -- include _unique
 local score = redis.call('ZSCORE', KEYS[2], ARGV[4])
 redis.call('LLEN', KEYS[1]) -- a key of another type is refused here, before the first write

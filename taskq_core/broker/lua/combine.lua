@@ -31,6 +31,7 @@
 -- include _marks
 -- include _place
 -- include _limits
+local unique_prefix = ARGV[2] .. 'unique:'
 -- include _unique
 -- include _store
 -- include _wake

@@ -27,7 +27,8 @@
   RPOP comes before any other write: Redis accepts it also over maxmemory, and with it the writes that follow.
 
   returns  now (Unix ns as text), lease expiry (Unix s as text), ids dropped, how long each task was pending (ms, with a
-           comma behind each; '' if not asked for, in a repeat, or where Go noted no time), then per task: id, message
+           comma behind each; '' if not asked for, in a repeat, or where Go noted no time), then per task: id, message. If hashes of tasks name a
+           key outside the queue's locks, the third word is "<ids dropped> <number of these tasks>"; they hold no lock
 ]]
 -- include _clock
 -- include _late

@@ -21,6 +21,7 @@
   returns  tasks deleted, 1 if that was all
 ]]
 -- include _leave_active
+local unique_prefix = ARGV[1] .. 'unique:'
 -- include _unique
 -- include _lock
 local keys = { done = ARGV[3] }

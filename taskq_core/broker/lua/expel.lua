@@ -12,6 +12,7 @@
   returns  members set aside
 ]]
 -- include _clock
+local unique_prefix = string.sub(ARGV[2], 1, -3) .. 'unique:'
 -- include _unique
 local now_s = clock(ARGV[1])
 redis.call('ZCARD', KEYS[1]) -- keys of another type are refused here, before the first write
@@ -21,8 +22,7 @@ local count = 0
 for i = 4, #ARGV do
   local id = ARGV[i]
   if redis.call('ZREM', KEYS[1], id) == 1 and redis.call('EXISTS', ARGV[2] .. id) == 1 then
-    local lock = redis.pcall('HGET', ARGV[2] .. id, 'unique_key')
-    release(type(lock) == 'string' and lock, id)
+    release(redis.pcall('HGET', ARGV[2] .. id, 'unique_key'), id)
     redis.call('RENAME', ARGV[2] .. id, ARGV[3] .. id)
     redis.call('ZADD', KEYS[2], whole(now_s), id)
     count = count + 1

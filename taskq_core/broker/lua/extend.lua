@@ -16,6 +16,7 @@
   returns  now (Unix ns as text), then one character per task:  1  extended   0  lost
 ]]
 -- include _clock
+local unique_prefix = string.sub(ARGV[4], 1, -3) .. 'unique:'
 -- include _unique
 -- include _renew
 local now_s, now_ns = clock(ARGV[1])

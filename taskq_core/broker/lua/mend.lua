@@ -38,6 +38,7 @@
 -- include _clock
 -- include _wake
 -- include _leave_active
+local unique_prefix = ARGV[2] .. 'unique:'
 -- include _unique
 -- include _place
 -- include _limits

@@ -23,6 +23,7 @@
 -- include _clock
 -- include _wake
 -- include _leave_active
+local unique_prefix = ARGV[2] .. 'unique:'
 -- include _unique
 -- include _lock
 -- include _withdraw

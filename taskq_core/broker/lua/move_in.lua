@@ -24,6 +24,7 @@
 ]]
 -- include _clock
 -- include _place
+local unique_prefix = ARGV[3] .. 'unique:'
 -- include _unique
 -- include _wake
 -- include _withdraw
@@ -44,6 +45,7 @@ redis.call('ZCARD', KEYS[8])
 local codes, ready, i = {}, false, 5
 while i <= #ARGV do
   local receipt, id, score, lock = ARGV[i] .. ':' .. ARGV[i + 1], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  lock = is_lock(lock) and lock or ''
   local words = tonumber(ARGV[i + 5])
   local key = ARGV[3] .. 't:' .. id
   local field = {}

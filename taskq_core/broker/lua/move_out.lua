@@ -30,6 +30,8 @@
 ]]
 -- include _clock
 -- include _lock
+local unique_prefix = ARGV[2] .. 'unique:'
+-- include _unique
 -- include _withdraw
 -- include _place
 -- include _limits
@@ -92,7 +94,7 @@ local function set_out(id, key)
   redis.call('HSET', key, 'taskq_moving', token .. ':' .. ARGV[3] .. ':' .. score .. ':' .. target)
   redis.call('ZADD', KEYS[7], whole(now_s), id)
   local lock = field.unique_key or lock_of(field.msg)
-  local left_ms = lock ~= '' and redis.pcall('GET', lock) == id and redis.call('PTTL', lock) or ''
+  local left_ms = is_lock(lock) and redis.pcall('GET', lock) == id and redis.call('PTTL', lock) or ''
   return 'ok', token, target, score, left_ms, hash
 end
 

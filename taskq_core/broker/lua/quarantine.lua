@@ -15,6 +15,7 @@
 -- include _clock
 -- include _place
 -- include _limits
+local unique_prefix = string.sub(KEYS[2], 1, -6) .. 'unique:'
 -- include _unique
 local now_s = clock(ARGV[1])
 redis.call('ZCARD', KEYS[4]) -- a key of another type is refused here, before the first write

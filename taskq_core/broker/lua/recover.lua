@@ -32,9 +32,10 @@
 -- include _fence
 -- include _date
 -- include _count
+local unique_prefix = ARGV[3] .. 'unique:'
+-- include _unique
 -- include _trim
 -- include _leave_active
--- include _unique
 -- include _record
 -- include _lock
 -- include _marks

@@ -13,6 +13,7 @@
 
   returns  per key: '' if nothing is wrong, else the id of the task that a lock names, or the lock that a task names
 ]]
+local unique_prefix = ARGV[1] .. 'unique:'
 -- include _unique
 local reply = {}
 for i = 2, 1 + tonumber(ARGV[4]) do
@@ -27,7 +28,7 @@ for i = 2, 1 + tonumber(ARGV[4]) do
     end
   else
     local id = string.sub(key, #ARGV[1] + 3)
-    local lock = lost_lock(key, ARGV[1])
+    local lock = lost_lock(key)
     if lock then
       wrong = lock
       if ARGV[2] == '1' then

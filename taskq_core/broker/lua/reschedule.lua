@@ -24,6 +24,7 @@
            its state, which does not allow it
 ]]
 -- include _clock
+local unique_prefix = ARGV[2] .. 'unique:'
 -- include _unique
 -- include _renew
 -- include _withdraw

@@ -17,6 +17,8 @@
 -- include _clock
 -- include _place
 -- include _limits
+local unique_prefix = ARGV[2] .. 'unique:'
+-- include _unique
 local fields = redis.call('HMGET', KEYS[1], 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_permit')
 local state = fields[1]
 if not state then
@@ -38,9 +40,7 @@ elseif state == 'aggregating' and fields[3] then
   end
 end
 if removed > 0 then
-  if fields[2] and redis.pcall('GET', fields[2]) == ARGV[1] then
-    redis.call('DEL', fields[2])
-  end
+  release(fields[2], ARGV[1])
   if fields[5] then
     local limits = limiter(ARGV[2], clock(''))
     limits.let_go(ARGV[1], KEYS[1])

@@ -14,6 +14,7 @@
   returns  'ok'; '' no such task; 'changed' if another message stands there by now; 'duplicate' if another task holds
            the new lock; 'moving' on its way to another queue; otherwise its state, in which it does not wait
 ]]
+local unique_prefix = ARGV[2] .. 'unique:'
 -- include _unique
 -- include _renew
 local fields = redis.pcall('HMGET', KEYS[1], 'state', 'msg', 'group', 'taskq_moving')
@@ -37,7 +38,7 @@ if fields[2] ~= ARGV[3] then
 end
 local old, new = ARGV[5], ARGV[6]
 if new ~= '' and new ~= old then
-  if redis.pcall('GET', old) == ARGV[1] and is_taken(new, ARGV[1], ARGV[2] .. 't:') then
+  if is_lock(old) and redis.pcall('GET', old) == ARGV[1] and is_taken(new, ARGV[1], ARGV[2] .. 't:') then
     return 'duplicate'
   end
   exchange(old, new, ARGV[1])

@@ -81,10 +81,11 @@ if not ends then
   end)
 end
 
+local unique_prefix = ARGV[3] .. 'unique:'
+-- include _unique
 -- include _trim
 -- include _wake
 -- include _leave_active
--- include _unique
 -- include _record
 local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }
 local flow -- made when the first step of a workflow is met, with all it needs

@@ -10,6 +10,7 @@
   returns  members deleted (at most 100, and about 1 MiB of messages), sets left
 ]]
 -- include _leave_active
+local unique_prefix = ARGV[2] .. 'unique:'
 -- include _unique
 -- include _lock
 -- include _sweep

@@ -132,6 +132,7 @@ from taskq_core.broker.operations.outbox import (
 )
 from taskq_core.broker.operations.presence import (
     forget_peer,
+    keys_of_index,
     list_alive,
     list_nodes,
     list_peers,
@@ -469,6 +470,7 @@ __all__ = [
     "is_there",
     "keep_history",
     "keep_presence",
+    "keys_of_index",
     "knows_queue",
     "lead",
     "lead_entries",

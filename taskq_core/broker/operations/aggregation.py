@@ -152,7 +152,7 @@ def combine(
     args: list[Argument] = [time_argument(now_ns), queue.prefix, queue.done, set_id, size, RECEIPT_KEPT_S]
     if task is not None:
         rule = task.unique_rule  # a set is either turned into a task of its own or stays
-        args += replace(task, unique_rule=f"{rule[0]}d{rule[2:]}" if rule else "").arguments()
+        args += replace(task, unique_rule=f"{rule[0]}d{rule[2:]}" if rule else "").arguments(queue)
     return Operation("combine", load("combine"), keys, args, lambda reply: CombineCode(text(reply)))
 
 

@@ -15,6 +15,7 @@ from taskq_core.broker.operations.operation import (
     time_argument,
 )
 from taskq_core.broker.scripts import load
+from taskq_core.errors import ConfigurationError
 from taskq_core.wire import QueueKeys
 
 T = TypeVar("T")
@@ -118,8 +119,17 @@ class NewTask:
         """True if it only moves the start of the task that holds its lock (`Unique`)."""
         return self.unique_rule[1:2] == "m"
 
-    def arguments(self) -> tuple[Argument, ...]:
-        """What a script is told of a task that may not be plain."""
+    def arguments(self, queue: QueueKeys) -> tuple[Argument, ...]:
+        """Return the arguments with which a script stores this task in a queue. The task may have any options.
+
+        Raises:
+            ConfigurationError: Its unique lock does not belong to this queue. Nothing was written.
+        """
+        if self.unique_key and not queue.is_lock(self.unique_key):
+            raise ConfigurationError(
+                f"the unique lock of task {self.task_id!r} must begin with {queue.unique_prefix!r}, "
+                f"got {self.unique_key!r}"
+            )
         if self.start_at_s is not None:
             start = f"={self.start_at_s}"
         elif self.start_in_ms is not None:
@@ -229,7 +239,7 @@ def _words(
         keys += (queue.groups, *_receipts(queue, tasks))
         args.append(8)
         for task in tasks:
-            args += (*task.arguments(), task.digest)
+            args += (*task.arguments(queue), task.digest)
     elif all(task.is_plain for task in tasks):
         args.append(2)
         for task in tasks:
@@ -238,7 +248,7 @@ def _words(
         keys += (queue.groups,)
         args.append(7)
         for task in tasks:
-            args += task.arguments()
+            args += task.arguments(queue)
     return keys, args
 
 

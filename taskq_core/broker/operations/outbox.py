@@ -45,7 +45,7 @@ def deliver(
     args: list[Argument] = [time_argument(now_ns), claim_ends_ms, DELIVERED_KEPT_S, queue.prefix]
     args += ("" if max_pending is None else max_pending, lane.call)
     for receipt, task in rows:
-        args += (receipt, *task.arguments())
+        args += (receipt, *task.arguments(queue))
     tasks = [task for _, task in rows]
     confirm = tasks[0].confirm if tasks else None
     return Operation("deliver", load("deliver"), keys, args, read_codes, tasks=tasks, confirm=confirm)

@@ -1,6 +1,6 @@
 """Read who is there: workers with what they run, schedulers with their entries, and the store itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from taskq_core.broker.operations.operation import Operation, integer, text, time_argument
@@ -9,7 +9,10 @@ from taskq_core.wire import QueueKeys
 
 
 def list_alive(index_key: str, *, skip: int, count: int, now_ns: int | None = None) -> Operation[list[str]]:
-    """Read the members of an index that have not expired; `count` is at most 1000."""
+    """Read the members of an index that have not expired; `count` is at most 1000.
+
+    Pass them through `keys_of_index` before you read them as keys.
+    """
     return Operation(
         "list_alive",
         load("alive"),
@@ -17,6 +20,14 @@ def list_alive(index_key: str, *, skip: int, count: int, now_ns: int | None = No
         (time_argument(now_ns), skip, count),
         lambda reply: [member.decode("utf-8", "surrogateescape") for member in reply],
     )
+
+
+def keys_of_index(index_key: str, members: Iterable[str]) -> list[str]:
+    """Return the members of an index that are keys of its servers or schedulers.
+
+    Any client that may write to the index can add any name. Without this check, tools would read and show that key.
+    """
+    return [member for member in members if member.startswith(index_key + ":{")]
 
 
 def read_server(server_key: str) -> Operation[bytes | None]:

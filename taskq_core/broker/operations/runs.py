@@ -33,6 +33,7 @@ class Dequeued:
         dropped: Ids that were listed but had no message; they are gone.
         tasks: Pairs of id and message bytes, oldest first.
         waits_s: How long each of them was pending, None where that is not known; empty if it was not asked for.
+        foreign_locks: How many of them hold no lock because their hash names a key outside the queue's locks.
     """
 
     now_ns: int
@@ -40,6 +41,7 @@ class Dequeued:
     dropped: int
     tasks: list[tuple[str, bytes]]
     waits_s: list[float | None] = field(default_factory=list)
+    foreign_locks: int = 0
 
 
 TaskRun = tuple[str, int]
@@ -53,12 +55,14 @@ def _runs_argument(runs: Sequence[int]) -> str:
 
 def _read_dequeued(reply: Any) -> Dequeued:
     pairs = iter(reply[4:])
+    dropped, foreign_locks = (reply[2], 0) if isinstance(reply[2], int) else map(int, reply[2].split())
     return Dequeued(
         int(reply[0]),
         int(reply[1]),
-        int(reply[2]),
+        dropped,
         [(task_id.decode("utf-8", "surrogateescape"), message) for task_id, message in zip(pairs, pairs, strict=True)],
         [int(each) / 1000 if each else None for each in reply[3].split(b",")[:-1]] if reply[3] else [],
+        foreign_locks,
     )
 
 

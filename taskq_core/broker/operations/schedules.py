@@ -120,7 +120,7 @@ def tick(queue: QueueKeys, ticks: Sequence[Tick], lane: ReceiptLane, *, now_ns: 
     keys = (queue.pending, queue.scheduled, queue.wake, queue.receipt(lane.token), queue.groups, queue.runs)
     args: list[Argument] = [time_argument(now_ns), lane.call, RECEIPT_KEPT_S, queue.prefix, queue.tick(""), MARK_KEPT_S]
     for each in ticks:
-        stored = ("", "", "", "", 0, "", "") if each.task is None else each.task.arguments()
+        stored = ("", "", "", "", 0, "", "") if each.task is None else each.task.arguments(queue)
         args += (each.entry, each.before_s, each.at_s, *stored, each.run_key)
     return Operation("tick", load("tick"), keys, args, lambda reply: Ticked(int(reply[0]), text(reply[1])))
 
