@@ -132,7 +132,7 @@ MUTANTS = {
     "settle: the lock does not follow": ("settle", "follow(rule, lock, id, 'archived')", ""),
     "dequeue: a lock is held although its task started": ("dequeue", "rule and not covers(rule, 'active')", "false"),
     "extend: a lock is not renewed": ("extend", "redis.call('EXPIRE', lock, seconds)", ""),
-    "revoke: the lock is kept": ("revoke", "redis.call('DEL', fields[2])", ""),
+    "revoke: the lock is kept": ("revoke", "release(fields[2], ARGV[1])", ""),
     "gather: the rest of a group": ("gather", "redis.call('ZREMRANGEBYRANK', group, 0, most - 1)", ""),
     "combine: after the deadline": ("combine", "tonumber(score) <= now_s", "false"),
     "reclaim: the group has no name": ("reclaim", "redis.call('SADD', KEYS[2], name)", ""),

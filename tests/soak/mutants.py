@@ -149,7 +149,7 @@ MUTANTS = (
         changes=(
             Change(
                 file=f"{LUA}/_unique.lua",
-                old="if lock and lock ~= '' and redis.pcall('GET', lock) == id then",
+                old="if is_lock(lock) and redis.pcall('GET', lock) == id then",
                 new="if false then",
             ),
         ),
