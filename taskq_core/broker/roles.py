@@ -261,7 +261,7 @@ def _pattern(what: str, name: str) -> str:
         validate_queue_name(name)
     if _UNUSABLE.search(name):
         raise ConfigurationError(
-            f"a rule of Redis cannot name the {what} {name!r}: it has no way to write spaces and quotes"
+            f"an ACL rule cannot name the {what} {name!r}: spaces, quotes and control characters are not allowed"
         )
     return _SPECIAL.sub(r"\\\1", name)
 

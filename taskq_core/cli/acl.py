@@ -69,10 +69,10 @@ def acl(
     if with_lists and role not in (Role.PRODUCER, Role.SCHEDULER):
         raise click.UsageError(f"--with-lists is for producer and scheduler; a {role} needs no such option", context)
     if keep and (password_env or password_hash):
-        raise click.UsageError("--keep leaves the passwords as they are; give no password with it", context)
+        raise click.UsageError("--keep does not change passwords; give no password with it", context)
     name = role if user is None else user
     if not name or re.search(r"\s", name):
-        raise click.UsageError(f"the name of a user of Redis has no spaces and is not empty, got {name!r}", context)
+        raise click.UsageError(f"the name of a Redis user must not be empty or contain spaces, got {name!r}", context)
     settings = session.app.settings
     found = rules(
         Role(role),

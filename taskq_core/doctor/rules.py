@@ -123,8 +123,8 @@ def check_limits(facts: Facts) -> Findings:
                 subject=queue.name,
                 message=f"waiting for a limit, while no worker that keeps limits serves this queue: {queue.limited}; "
                 "nothing starts them",
-                advice=f"start a taskq worker with --queues {name}; or enqueue without limits, and start those that "
-                f"wait with taskq task run --queue {name} --id ID",
+                advice=f"start a taskq worker with --queues {name}; or enqueue without limits, and start the waiting "
+                f"tasks with taskq task run --queue {name} --id ID",
             )
         elif queue.unlimited:
             is_fine = False

@@ -482,7 +482,8 @@ class Inspector:
             keep: False drops it instead of archiving it.
 
         Returns:
-            How many worker processes were told: those that serve its queue by their records, but no more than listened.
+            Number of worker processes that received the request: those recorded as serving the task's queue, at most
+            the number of subscribers.
 
         Raises:
             TaskNotFoundError: No queue holds a task with this id.

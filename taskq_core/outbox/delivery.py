@@ -192,7 +192,7 @@ def _due(row: OutboxRow, queue: QueueKeys) -> NewTask:
     task = row.task
     if task.unique_key and not queue.is_lock(task.unique_key):  # the prefix was changed, or the row was not ours
         logger.warning(
-            "task %s from the outbox holds no unique lock: %r is no lock of its queue",
+            "task %s from the outbox is stored without its unique lock: %r is not a lock of its queue",
             row.name,
             task.unique_key,
             extra={"queue": row.queue, "task_id": task.task_id},

@@ -661,7 +661,7 @@ class Worker:
         return services
 
     def _new_takeovers(self) -> dict[str, Takeover]:
-        """Return what takes back the tasks of dead workers of this host, by queue; nothing where no death is proved."""
+        """Return a `Takeover` by queue name, or an empty dict if this host cannot prove that a worker has ended."""
         host = Host()
         worker = host.describe(has_supervisor=self.has_supervisor)
         if worker is None or self._name is None or not host.place() or self._runner.endpoint.is_memory:

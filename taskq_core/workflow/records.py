@@ -77,8 +77,8 @@ class StepInfo:
         after: Names of the steps it comes after, and when it runs: "success", "failure", or "end" for either.
         is_callback: True for what runs after a part of the workflow.
         ended_at: When it ended, None while it has not.
-        error: Text of its failure, of a group that of its first, "" for none. Of a step that has succeeded: why its
-            result was not stored.
+        error: Text of its failure; for a group, of its first failure. For a step that succeeded, why its result was
+            not stored. "" if neither applies.
         members: Members of a group, None for a step.
         succeeded: Members that have succeeded.
         failed: Members that have failed for good.

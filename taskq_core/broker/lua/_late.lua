@@ -1,7 +1,7 @@
 -- lateness: check the deadline of a request (Unix ms by Redis's clock, '' for none). Returns an error reply with Redis's
--- time where the deadline has passed, or is further away than a caller sets it, as after a jump of the clock. The caller
--- that still waits sets a new deadline by that time and sends the request again. A request that the network delivers
--- later than that changes nothing: by then the record by which its repeat was recognized may have expired.
+-- time if the deadline has passed, or is further ahead than any caller sets it, as after a jump of the clock. A caller
+-- that still waits sets a new deadline from this time and sends the request again. A request that arrives after its
+-- deadline must change nothing, because the record by which its repeat is recognized may have expired.
 local function lateness(deadline, now_ms)
   if deadline ~= '' then
     local left_ms = tonumber(deadline) - now_ms

@@ -10,10 +10,10 @@
   KEYS[7]  hash    numbers of limits, as people set them
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  token of the worker
-  ARGV[3]  int     number of this call, which is the number of the runs that it hands out; a repeat with the same number hands out nothing new and returns the same tasks, and
-                   one with a lower number than the last, which comes late, hands out nothing
-  ARGV[4]  int     most tasks to take; 0 calls off the call of this number: what it has handed out is returned, and if it
-                   comes later it hands out nothing
+  ARGV[3]  int     number of this call, and of the runs that it starts. A repeat with the same number hands out nothing
+                   new and returns the same tasks. A late call with a lower number than the last hands out nothing
+  ARGV[4]  int     most tasks to take. 0 cancels the call with this number: it returns the tasks that the call has
+                   handed out, and if that call arrives later, it hands out nothing
   ARGV[5]  int     bytes of messages after which no further task is taken (the first is always taken)
   ARGV[6]  int     seconds of the lease
   ARGV[7]  string  prefix of task keys

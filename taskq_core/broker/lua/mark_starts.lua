@@ -8,9 +8,9 @@
   ARGV[3]  string  prefix of task keys
   ARGV[4..]        per task: its run, its id
 
-  The mark is the field taskq_begun, "<token of the worker>.<run>". One that is left behind is void in a later run.
-  A lease that has ended gets none: the recoverer may have listed its task already, as not started. DEL comes before any
-  other write: Redis accepts it also over maxmemory, and with it the writes that follow.
+  The mark is the field taskq_begun, "<token of the worker>.<run>". A mark left by an earlier run is ignored.
+  A run whose lease has ended gets no mark: the recoverer may already have listed its task as not started. DEL comes
+  before any other write: Redis accepts it also over maxmemory, and with it the writes that follow.
 
   returns  one character per task:  1  start it   0  its lease has ended, or the run is over
 ]]

@@ -83,7 +83,9 @@ class LimitsChecked:
 def check_limits(
     queue: QueueKeys, *, cursor: str | None, skip: int | None, count: int = 200, now_ns: int | None = None
 ) -> Operation[LimitsChecked]:
-    """Free places whose holder is gone, and set right who waits: ids without a task, tasks in no line; a page of each.
+    """Free places whose holder is gone, drop ids without a task from lines, and requeue tasks that are in no line.
+
+    Handles one page of each.
 
     `cursor` goes through the holders and the lines ("0" at the start and at the end), `skip` through the tasks; None
     leaves them out.

@@ -88,8 +88,8 @@ def dequeue(
 
     `call` is the number of the runs that this call starts; no other call of the worker has it. The same number again on
     the same `lane` returns the tasks it handed out before. Numbers grow: a call that arrives after one with a larger
-    number takes nothing. A `limit` of 0 calls off the call of this number: it returns what that has handed out, and if
-    it arrives later it takes nothing.
+    number takes nothing. A `limit` of 0 cancels the call with this number: it returns the tasks that the call has
+    handed out, and if that call arrives later, it takes nothing.
     """
     keys = (queue.pending, queue.active, queue.lease, queue.paused, queue.wake, queue.call(owner + lane), queue.limits)
     args: list[Argument] = [

@@ -206,7 +206,7 @@ def test_remove(run: Run, run_json: RunJson, filled: TaskQ) -> None:
     refused = run("queue", "remove", "default", "--yes", status=1)
     removed = run("queue", "rm", "--force", "-y", "default")
 
-    assert "queue 'default' is not empty: 3 tasks would be lost unless its removal is forced" in refused.stderr
+    assert "queue 'default' is not empty: its removal would delete 3 tasks and must be forced" in refused.stderr
     assert "--force deletes them too" in refused.stderr
     assert "force=True" not in refused.stderr
     assert removed.stdout == "removed default and 3 tasks\n"
