@@ -77,7 +77,7 @@ of its causes and their cures.
 
 import re
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class TaskQError(Exception):
@@ -339,7 +339,7 @@ class BrokerUnavailableError(BrokerError, ConnectionError):
     may_have_happened = True
 
     @classmethod
-    def unchanged(cls, message: str) -> "BrokerUnavailableError":
+    def unchanged(cls, message: str) -> Self:
         """Return the error of a request that certainly changed nothing."""
         error = cls(message)
         error.may_have_happened = False

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from taskq_core.context import TaskContext
 from taskq_core.errors import ConfigurationError
 from taskq_core.settings import Duration, seconds
+from taskq_core.user_code import readable
 from taskq_core.wire import default_retry_delay
 
 RetryPolicy: TypeAlias = Callable[[int, BaseException], Duration]
@@ -96,10 +97,11 @@ def delay_after(policy: Callable[..., Duration], retried: int, error: BaseExcept
         if not is_delay(delay):
             raise TypeError(f"retry_delay must return seconds or a timedelta, got {type(delay).__name__}")
         return delay_s(delay)
-    except BaseException:
-        logger.exception(
+    except BaseException as problem:
+        logger.error(
             "the retry_delay of task %s failed; Asynq's default is used",
             context.name,
+            exc_info=readable(problem),
             extra={"queue": context.queue, "task_id": context.id},
         )
         return asynq_default(retried, error)

@@ -15,6 +15,7 @@ T = TypeVar("T")
 Work = TypeVar("Work", bound=asyncio.Task[Any])
 
 _TRACEBACK: Any = vars(BaseException)["__traceback__"]  # read so, no property of a subclass runs
+_NAME: Any = vars(type)["__name__"]  # read so, no property of a metaclass runs
 UNREADABLE = "(its text cannot be read)"
 """Stands for the text of an object whose `__str__` fails."""
 
@@ -22,15 +23,21 @@ UNREADABLE = "(its text cannot be read)"
 def text_of(value: object) -> str:
     """Return `str(value)`. Never raises: if `__str__` fails, return `UNREADABLE`."""
     try:
-        return str(value)
+        return "".join((str(value),))  # an exact `str`: `__str__` may return a subclass with code of its own
     except BaseException:
         return UNREADABLE
+
+
+def class_name(kind: type) -> str:
+    """Return the name of a class. Runs no code of its metaclass."""
+    name: str = _NAME.__get__(kind)
+    return name
 
 
 def describe(error: BaseException) -> str:
     """Return the class and the text of an exception, as stored with a task. Never raises."""
     text = text_of(error)
-    name = type(error).__name__
+    name = class_name(type(error))
     return f"{name}: {text}" if text else name
 
 
@@ -44,8 +51,11 @@ def readable(error: BaseException) -> BaseException:
     try:
         _read_all(error)
     except BaseException:
-        kind: Any = type(error)  # mypy denies that exception classes are hashable
-        stand_in: BaseException = namesake(kind, Exception)(text_of(error))
+        try:
+            kind: Any = type(error)  # mypy denies that exception classes are hashable
+            stand_in: BaseException = namesake(kind, Exception)(text_of(error))
+        except BaseException:  # raised by code of its metaclass
+            stand_in = RuntimeError(describe(error))
         return stand_in.with_traceback(_TRACEBACK.__get__(error))
     return error
 
@@ -56,6 +66,8 @@ def _read_all(error: BaseException) -> None:
     while left:
         each = left.pop()
         members = each.exceptions if isinstance(each, BaseExceptionGroup) else ()  # reads `__class__`
+        kind: Any = type(each)
+        _ = hash(kind), kind.__module__, kind.__qualname__, kind.__name__, getattr(each, "__notes__", None)
         _ = each.__traceback__, each.__suppress_context__
         for other in (each.__cause__, each.__context__, *members):
             if other is not None and id(other) not in found:

@@ -93,9 +93,10 @@ class DatabaseTable:
         mine = self._rows.filter(pk__in=chosen, claim=claim).annotate(age=age).order_by("pk")
         return [_row(each) for each in mine]
 
-    def delete(self, claim: str, receipts: Sequence[str]) -> None:
-        """Delete rows of a claim."""
-        self._rows.filter(receipt__in=receipts, claim=claim).delete()
+    def delete(self, claim: str, receipts: Sequence[str]) -> int:
+        """Delete rows of a claim, and return how many."""
+        count, _ = self._rows.filter(receipt__in=receipts, claim=claim).delete()
+        return count
 
     def release(self, claim: str, receipts: Sequence[str], *, seconds: float) -> None:
         """Give up the claim on rows."""
@@ -124,9 +125,9 @@ class RelayedTable(DatabaseTable):
         call = partial(super().claim, claim, most=most, most_bytes=most_bytes, seconds=seconds, receipts=receipts)
         return on_healthy_connections(call)()
 
-    def delete(self, claim: str, receipts: Sequence[str]) -> None:
-        """Delete rows of a claim."""
-        on_healthy_connections(super().delete)(claim, receipts)
+    def delete(self, claim: str, receipts: Sequence[str]) -> int:
+        """Delete rows of a claim, and return how many."""
+        return on_healthy_connections(super().delete)(claim, receipts)
 
     def release(self, claim: str, receipts: Sequence[str], *, seconds: float) -> None:
         """Give up the claim on rows."""

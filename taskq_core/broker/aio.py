@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
-from taskq_core.broker.failures import CLIENT_ERRORS, pack, translate
+from taskq_core.broker.failures import CLIENT_ERRORS, LateError, pack, translate
 from taskq_core.broker.lanes import ClusterLane, Lane
 from taskq_core.broker.operations import Operation
 from taskq_core.broker.replication import ANSWER_S
@@ -59,7 +59,6 @@ class AsyncRunner:
         clock = asyncio.get_running_loop().time
         deadline = None if patience_s is None else clock() + patience_s
         attempt = 0
-        may_have_happened = False
         unconfirmed: BrokerReplicationError | None = None
         while True:
             left = None if deadline is None else max(0.001, deadline - clock())
@@ -67,16 +66,16 @@ class AsyncRunner:
                 return await self._attempt(operation, left)
             except BrokerReplicationError as error:
                 failure: BrokerError = error
-                unconfirmed, may_have_happened = error, True
+                unconfirmed = error
                 may_repeat = not error.is_final and deadline is not None and deadline - clock() > ANSWER_S
             except BrokerUnavailableError as error:
                 failure = unconfirmed or error
-                may_have_happened = error.may_have_happened = may_have_happened or error.may_have_happened
-                may_repeat = operation.repeatable
+                operation.in_doubt = error.may_have_happened = operation.in_doubt or error.may_have_happened
+                may_repeat = operation.repeatable and not isinstance(error, LateError)
             except BrokerError as error:
                 if unconfirmed is not None:
                     raise unconfirmed from error
-                error.may_have_happened = error.may_have_happened or may_have_happened
+                error.may_have_happened = error.may_have_happened or operation.in_doubt
                 raise
             pause = random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 1.0)  # noqa: S311 - jitter, no secret
             if not may_repeat or deadline is None or clock() + pause >= deadline:

@@ -379,11 +379,15 @@ class Endpoint:
         return options | _tls_options(address)
 
     def learn_time(self, server_ms: int, sent_at: float) -> None:
-        """Take the server's clock (Unix ms) from the answer to a request that was sent at a monotonic second.
+        """Note the server's clock (Unix ms), as answered to a request that was sent at a monotonic second.
 
-        Of an answer that was long on its way the clock seems fast, never slow: deadlines come later, not too early.
+        A slow answer makes the clock seem fast, never slow. So deadlines may be late, but never too early.
         """
         self._clock_offset_s = server_ms / 1000 - sent_at
+
+    def forget_time(self) -> None:
+        """Read the server's clock again before the next request with a deadline: it has jumped."""
+        self._clock_offset_s = None
 
     def deadline_ms(self, sent_at: float) -> int | None:
         """Return the deadline of a request that is sent at a monotonic second, in Unix ms by the server's clock.

@@ -39,8 +39,12 @@ _NOT_ALLOWED_IN_SCRIPT = (
 )
 
 
-_LATE = "TASKQLATE "
+_LATE = "TASKQLATE"
 _MOVED_OR_ASK = re.compile(r"(?:(MOVED|ASK) )?(\d+) (\S*):(\d+)$")
+
+
+class LateError(BrokerUnavailableError):
+    """The server refused a request because its deadline has passed. A repeat would be refused as well."""
 
 
 class RedirectedError(BrokerReplyError):
@@ -101,7 +105,7 @@ def translate(error: BaseException, address: str) -> BrokerError:
     ):
         return BrokerUnavailableError.unchanged(f"{address} refused for now: {text}")
     if text.startswith(_LATE):
-        return BrokerUnavailableError.unchanged(f"{address} refused a request whose deadline by its clock has passed")
+        return LateError.unchanged(f"{address} refused a request whose deadline by its clock has passed")
     if isinstance(error, exceptions.ResponseError):
         is_in_script = any(each in text for each in _NOT_ALLOWED_IN_SCRIPT)
         if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")) or is_in_script:
@@ -141,14 +145,9 @@ def as_bytes(command: Sequence[Argument]) -> tuple[Argument, ...]:
     )
 
 
-def late_ms(reply: Any) -> int | None:
-    """Return the server's clock (Unix ms) if it refused a request because its deadline has passed, else None.
-
-    Nobody waits for a request that was really late. If the sender still waits, its idea of the server's clock is wrong.
-    """
-    if isinstance(reply, exceptions.ResponseError) and str(reply).startswith(_LATE):
-        return int(str(reply).split()[1])
-    return None
+def is_late(reply: Any) -> bool:
+    """Return whether the server refused a request because its deadline has passed by the server's clock."""
+    return isinstance(reply, exceptions.ResponseError) and str(reply).startswith(_LATE)
 
 
 def is_missing_script(reply: Any) -> bool:

@@ -18,8 +18,8 @@ from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, En
 from taskq_core.broker.failures import (
     CLIENT_ERRORS,
     RedirectedError,
+    is_late,
     is_missing_script,
-    late_ms,
     pack,
     translate,
     translate_connecting,
@@ -99,11 +99,11 @@ class Lane:
                 commands.insert(0, ASKING)
             replies = (await self._send(commands, block_until - loop.time(), spin_s))[-len(operations) :]
             for index, operation in enumerate(operations):
-                server_ms = late_ms(replies[index])
-                if server_ms is not None:
-                    self._endpoint.learn_time(server_ms, time.monotonic())
+                must_correct = is_late(replies[index]) and not operation.in_doubt
+                if must_correct:
+                    self._endpoint.forget_time()
                     await self._set_deadlines((operation,), until)
-                if server_ms is not None or is_missing_script(replies[index]):
+                if must_correct or is_missing_script(replies[index]):
                     again: list[tuple[Argument, ...]] = [operation.command_with_text(*more_keys)]
                     if is_asking:
                         again.insert(0, ASKING)
@@ -121,7 +121,7 @@ class Lane:
     async def _set_deadlines(self, operations: Sequence[Operation[Any]], until: float) -> None:
         """Set the deadlines of operations that have one. The server's clock is read first if it is not known."""
         for operation in operations:
-            if operation.deadline_at is None:
+            if operation.deadline_at is None or operation.in_doubt:
                 continue
             sent_at = time.monotonic()
             deadline_ms = self._endpoint.deadline_ms(sent_at)

@@ -20,9 +20,10 @@ from taskq_core.broker.cluster import ASKING, REDIRECTIONS_MAX, Server, absent_k
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
 from taskq_core.broker.failures import (
     CLIENT_ERRORS,
+    LateError,
     RedirectedError,
+    is_late,
     is_missing_script,
-    late_ms,
     pack,
     translate,
     translate_connecting,
@@ -89,7 +90,7 @@ class SyncRunner:
         except BrokerUnavailableError:
             return Pending(self, operation, None)  # finish() tries again, for as long as its caller has patience
         try:
-            if operation.deadline_at is not None:
+            if operation.deadline_at is not None and not operation.in_doubt:
                 self._set_deadline(connection, operation, until)
             self._send(connection, pack(operation.command()), until)
         except (*CLIENT_ERRORS, BrokerError):
@@ -101,7 +102,6 @@ class SyncRunner:
         now = time.monotonic()
         deadline = None if patience_s is None else now + patience_s
         attempt = 0
-        may_have_happened = False
         unconfirmed: BrokerReplicationError | None = None
         while True:
             until = now + self._timeout_s  # connecting, sending and waiting share the time
@@ -111,17 +111,17 @@ class SyncRunner:
                 return operation.read(self._run_once(operation, until, sent_on))
             except BrokerReplicationError as error:
                 failure: BrokerError = error
-                unconfirmed, may_have_happened = error, True
+                unconfirmed = error
                 is_worth_it = deadline is not None and deadline - time.monotonic() > ANSWER_S
                 may_repeat = not error.is_final and is_worth_it
             except BrokerUnavailableError as error:
                 failure = unconfirmed or error
-                may_have_happened = error.may_have_happened = may_have_happened or error.may_have_happened
-                may_repeat = operation.repeatable
+                operation.in_doubt = error.may_have_happened = operation.in_doubt or error.may_have_happened
+                may_repeat = operation.repeatable and not isinstance(error, LateError)
             except BrokerError as error:
                 if unconfirmed is not None:
                     raise unconfirmed from error
-                error.may_have_happened = error.may_have_happened or may_have_happened
+                error.may_have_happened = error.may_have_happened or operation.in_doubt
                 raise
             pause = random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 1.0)  # noqa: S311 - jitter, no secret
             is_over = deadline is None or time.monotonic() + pause >= deadline
@@ -152,16 +152,16 @@ class SyncRunner:
         connection = sent_on or self._take(until)
         try:
             if sent_on is None:
-                if operation.deadline_at is not None:
+                if operation.deadline_at is not None and not operation.in_doubt:
                     self._set_deadline(connection, operation, until)
                 reply = self._exchange(connection, operation.command(*more_keys), until, operation.block_s, is_asking)
             else:
                 reply = self._read(connection, until + operation.block_s)
-            server_ms = late_ms(reply)
-            if server_ms is not None:
-                self.endpoint.learn_time(server_ms, time.monotonic())
+            must_correct = is_late(reply) and not operation.in_doubt
+            if must_correct:
+                self.endpoint.forget_time()
                 self._set_deadline(connection, operation, until)
-            if server_ms is not None or is_missing_script(reply):
+            if must_correct or is_missing_script(reply):
                 text = operation.command_with_text(*more_keys)
                 reply = self._exchange(connection, text, until, operation.block_s, is_asking)
         except CLIENT_ERRORS as error:

@@ -173,7 +173,8 @@ class Delivery:
         over = {*delivered.stored, *delivered.refused}
         if not over:
             return
-        table.delete(claim, [row.receipt for row in rows if row.receipt in over])
+        if table.delete(claim, [row.receipt for row in rows if row.receipt in over]) < len(over):
+            return  # another sender has claimed some since, and needs their receipts; they expire after 30 days
         stored = set(delivered.stored)
         by_queue: dict[str, list[str]] = {}
         for row in rows:

@@ -59,8 +59,8 @@ class OutboxTable(Protocol):
         """
         ...
 
-    def delete(self, claim: str, receipts: Sequence[str]) -> None:
-        """Delete rows of a claim; those claimed by others since stay."""
+    def delete(self, claim: str, receipts: Sequence[str]) -> int:
+        """Delete rows of a claim, and return how many. Rows that another sender has claimed since stay."""
         ...
 
     def release(self, claim: str, receipts: Sequence[str], *, seconds: float) -> None:

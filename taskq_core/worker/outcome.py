@@ -344,9 +344,12 @@ def counts_as_failure(
         return True
     try:
         return bool(is_failure(error))
-    except BaseException:
-        logger.exception(
-            "the is_failure of task %s failed; the error counts", name, extra={"queue": queue, "task_id": task_id}
+    except BaseException as problem:
+        logger.error(
+            "the is_failure of task %s failed; the error counts",
+            name,
+            exc_info=readable(problem),
+            extra={"queue": queue, "task_id": task_id},
         )
         return True
 

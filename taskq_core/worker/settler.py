@@ -26,6 +26,7 @@ from taskq_core.clock import Clock
 from taskq_core.errors import Discard, Retry, Snooze, TaskPaused, UnknownTaskError
 from taskq_core.settings import ArchiveSettings
 from taskq_core.telemetry import Outcome, WorkerMetrics, current_ids, type_name
+from taskq_core.user_code import readable
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.listener import WorkerListener
 from taskq_core.worker.outcome import YOUNG_S, lease_lost, settle, state_after, word
@@ -155,8 +156,10 @@ class Settler:
                 worker=self._owner,
                 unknown_timeout_s=self._unknown_timeout_s,
             )
-        except Exception:
-            logger.exception("the outcome of task %s cannot be stored; its lease ends", run.name)
+        except BaseException as problem:  # code of users raised it, and the slot must become free
+            logger.error(
+                "the outcome of task %s cannot be stored; its lease ends", run.name, exc_info=readable(problem)
+            )
             self._lose(run, duration_s)
             return
         if settlement.outcome is Ended.ARCHIVE:

@@ -12,6 +12,7 @@ from taskq_core.broker.operations import (
     Confirmation,
     NewTask,
     Operation,
+    ReceiptLane,
     WorkflowPart,
     add_members,
     close_groups,
@@ -157,9 +158,10 @@ class Outgoing:
     def operations(self) -> Iterator[Operation[bool]]:
         """Yield what stores the workflow and begins it."""
         *parts, last = _parts(self._entries)
+        lane = ReceiptLane(new_token())
         for part in parts:
-            yield create_workflow(self.home, self.id, part, roots=None)
-        yield create_workflow(self.home, self.id, last, roots=self._roots, confirm=self.confirm)
+            yield create_workflow(self.home, self.id, part, lane, roots=None)
+        yield create_workflow(self.home, self.id, last, lane, roots=self._roots, confirm=self.confirm)
 
     def hold(self, node: Node, first: int, members: Sequence[bytes]) -> None:
         """Let members of a stream be stored with the whole."""

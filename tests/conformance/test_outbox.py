@@ -126,6 +126,32 @@ def test_parts_of_a_workflow_begin_it_when_all_are_there(broker: Broker) -> None
     assert broker.pending() == []
 
 
+def test_a_late_creation_does_not_restart_a_workflow_that_has_ended(broker: Broker) -> None:
+    """Its first request was held by the network; the repeat was answered, and what it stored is gone."""
+    entries = [
+        ("", "state", "building"),
+        ("", "queue", "default"),
+        ("", "prefix", broker.queue.prefix),
+        ("", "kept_s", 0),
+        ("", "open", 1),
+        ("", "s0", "w"),
+        ("", "gt0", 1),
+        ("", "held", "0"),
+        (":h0", "0", b"a t - default\nH1:mT0:"),
+    ]
+    held = ops.create_workflow(broker.queue, "w", entries, ReceiptLane("t"), roots=[0], now_ns=NOW_NS)
+    assert broker.run(held)
+    assert broker.dequeue(limit=1) == ["a"]
+    broker.run(ops.settle_done(broker.queue, [("a", 1)], owner="w1"))
+    for key in broker.raw.scan_iter(broker.queue.workflow("w") + "*", count=1000):
+        broker.raw.delete(key)
+
+    assert broker.run(held)
+
+    assert broker.pending() == []
+    assert not broker.raw.exists(broker.queue.workflow("w"))
+
+
 def test_an_id_that_is_taken_leaves_no_receipt(broker: Broker) -> None:
     """The row is another one than that of the task which has the id."""
     broker.enqueue("a")

@@ -64,7 +64,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "rouse": lambda q: ops.rouse(q),
     "peers": lambda q: ops.list_peers(q, "host", "w1", b"r", kept_s=9),
     "beat": lambda q: ops.beat("s:{x}", "w:{x}", ttl_s=9, server_info=b"i", workers={}),
-    "flow_create": lambda q: ops.create_workflow(q, "a", [("", "state", "building")], roots=None),
+    "flow_create": lambda q: ops.create_workflow(q, "a", [("", "state", "building")], ReceiptLane("t"), roots=None),
     "flow_members": lambda q: ops.add_members(q, "a", 0, first=0, members=[]),
     "flow_grow": lambda q: ops.grow_group(q, "a", "g", "a.g.0", []),
     "flow_close": lambda q: ops.close_groups(q, "a"),

@@ -9,7 +9,7 @@
   KEYS[6]  zset    steps that were started: see `_flow`
   KEYS[7]  zset    what is to be sent to other queues
   KEYS[8]  zset    receipts of rows of outboxes by the second of delivery, see `deliver`
-  KEYS[9]  string  with a receipt: receipt of this caller's last call, see `deliver`
+  KEYS[9]  string  receipt of this caller's last call: its number, kept for 120 s
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  what the own keys of the queue begin with
   ARGV[3]  string  id of the workflow
@@ -19,7 +19,7 @@
   ARGV[7]  int     with a receipt: when the claim of the sender ends (Unix ms by Redis's clock). Without one: deadline of
                    this request, '' for none
   ARGV[8]  int     with a receipt: number of parts; they come in any order, and the last of them begins it
-  ARGV[9]  int     with a receipt: number of this call
+  ARGV[9]  int     number of this call
   ARGV[10..]       what to store: suffix of the key ('' the workflow, ':h<i>' members of a group), field, value
 
   A workflow that was begun is not changed: a repeat does nothing.
@@ -56,9 +56,10 @@ elseif is_known then
   redis.call('ZADD', KEYS[8], whole(now_s), receipt) -- whoever waits for replicas waits for what this connection wrote
   return 2
 end
-local before = receipt ~= '' and made_before(KEYS[9], ARGV[9])
+local before = made_before(KEYS[9], ARGV[9])
 if before then
-  return type(before) == 'table' and before or 2
+  redis.pcall('EXPIRE', KEYS[9], 120) -- a caller that waits for replicas waits for what this connection wrote
+  return type(before) == 'table' and before or (receipt == '' and 1 or 2)
 end
 local state = redis.call('HGET', KEYS[1], 'state')
 if state and state ~= 'building' then
@@ -73,7 +74,6 @@ local is_last = ARGV[5] ~= ''
 if receipt ~= '' then
   is_last = redis.call('HINCRBY', KEYS[1], 'parts', 1) == tonumber(ARGV[8])
   redis.call('ZADD', KEYS[8], whole(now_s), receipt)
-  redis.call('SET', KEYS[9], ARGV[9] .. ':', 'EX', 120)
   local old = redis.call('ZRANGE', KEYS[8], '-inf', whole(now_s - tonumber(ARGV[4])), 'BYSCORE', 'LIMIT', 0, 100)
   if #old > 0 then
     redis.call('ZREM', KEYS[8], unpack(old))
@@ -82,6 +82,7 @@ elseif not redis.call('HGET', KEYS[1], 'state') then -- its first parts are gone
   redis.call('DEL', KEYS[1])
   return 0
 end
+redis.call('SET', KEYS[9], ARGV[9] .. ':', 'EX', 120)
 if not is_last then
   for suffix in pairs(filled) do
     redis.call('EXPIRE', KEYS[1] .. suffix, ARGV[4])

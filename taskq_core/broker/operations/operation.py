@@ -55,7 +55,9 @@ class Operation(Generic[T]):
         confirm: Who must have the new tasks before it counts as done. It must write, also when it is repeated.
         receipts: Per new task a key that is deleted once the task is confirmed.
         deadline_at: Index in `args`, a list then, of the request's deadline (Unix ms by Redis's clock). The runner sets
-            it before each attempt, and the script refuses a request that arrives later. None: no deadline.
+            it, and the script refuses a request that arrives later. None: no deadline.
+        in_doubt: True once an attempt may have been carried out and got no answer. From then on the deadline stays: a
+            repeat arrives while the receipt of that attempt is kept, or is refused.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Operation(Generic[T]):
     confirm: Confirmation | None = None
     receipts: tuple[str, ...] = ()
     deadline_at: int | None = None
+    in_doubt: bool = False
 
     def command(self, *more_keys: str) -> tuple[Argument, ...]:
         """The words to send; a script declares further keys as well."""

@@ -29,6 +29,7 @@ def create_workflow(
     queue: QueueKeys,
     workflow_id: str,
     entries: Sequence[tuple[str, str, Argument]],
+    lane: ReceiptLane,
     *,
     roots: Sequence[int] | None,
     confirm: Confirmation | None = None,
@@ -40,6 +41,7 @@ def create_workflow(
         queue: Its home queue.
         workflow_id: Its id.
         entries: What to store: suffix of the key ("" the workflow itself), field and value.
+        lane: Numbers the calls, by which a late duplicate is recognized, also when the workflow has ended and is gone.
         roots: Nodes that wait for nobody, or None if more parts follow.
         confirm: Who must have it before its caller is told.
         now_ns: As ever.
@@ -47,10 +49,13 @@ def create_workflow(
     Reads as False if its first parts are gone.
     """
     begin = "" if roots is None else _begin(roots)
-    args: list[Argument] = [time_argument(now_ns), queue.own_prefix, workflow_id, BUILDING_S, begin, "", "", "", ""]
+    args: list[Argument] = [time_argument(now_ns), queue.own_prefix, workflow_id, BUILDING_S, begin, "", "", ""]
+    lane.call += 1
+    args.append(lane.call)
     for entry in entries:
         args += entry
     keys = (queue.workflow(workflow_id), queue.workflows_running, *step_keys(queue), queue.delivered)
+    keys += (queue.receipt(lane.token),)
     deadline_at = None if args[0] else 6
     return Operation(
         "create_workflow", load("flow_create"), keys, args, boolean, confirm=confirm, deadline_at=deadline_at

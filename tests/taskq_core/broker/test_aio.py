@@ -210,7 +210,7 @@ class TestLostReplies:
             with pytest.raises(BrokerAuthenticationError) as refused:
                 await runner.run(enqueue, patience_s=60)
             with pytest.raises(BrokerAuthenticationError) as refused_at_once:
-                await runner.run(enqueue, patience_s=60)
+                await runner.run(ops.enqueue(QUEUE, [NewTask("b", b"m")], ReceiptLane("u")), patience_s=60)
             await runner.aclose()
 
             assert refused.value.may_have_happened
@@ -432,6 +432,23 @@ async def test_a_wrong_idea_of_the_servers_clock_is_corrected(runner: AsyncRunne
         runner.endpoint.learn_time(int(time.time() + wrong_s) * 1000, time.monotonic())
 
         assert await runner.run(ops.enqueue(QUEUE, [NewTask(f"a-{number}", b"m")], lane)) == "1"
+
+
+async def test_a_repeat_after_the_deadline_of_the_first_attempt_is_refused(
+    runner: AsyncRunner, redis_server: RedisServer
+) -> None:
+    """The receipt of that attempt may have expired, so a new deadline could store the task a second time."""
+    operation = ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("lane"))
+    await runner.run(operation)
+    redis_server.client.flushdb()  # the task has run, and the receipt has expired
+    operation.in_doubt = True  # the answer was lost
+    operation.args = [*operation.args[:2], 1, *operation.args[3:]]
+
+    with pytest.raises(BrokerUnavailableError) as raised:
+        await runner.run(operation, patience_s=60)
+
+    assert raised.value.may_have_happened
+    assert redis_server.client.dbsize() == 0
 
 
 class TestPausedServer:

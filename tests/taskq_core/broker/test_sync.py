@@ -224,7 +224,7 @@ class TestLostReplies:
             with pytest.raises(BrokerAuthenticationError) as refused:
                 runner.run(enqueue, patience_s=60)
             with pytest.raises(BrokerAuthenticationError) as refused_at_once:
-                runner.run(enqueue, patience_s=60)
+                runner.run(ops.enqueue(QUEUE, [NewTask("b", b"m")], ReceiptLane("u")), patience_s=60)
             runner.close()
 
             assert refused.value.may_have_happened
@@ -279,6 +279,23 @@ def test_a_wrong_idea_of_the_servers_clock_is_corrected(runner: SyncRunner) -> N
 
         runner.endpoint.learn_time(int(time.time() + wrong_s) * 1000, time.monotonic())
         assert runner.begin(ops.enqueue(QUEUE, [NewTask(f"begin-{number}", b"m")], lane)).finish() == "1"
+
+
+def test_a_repeat_after_the_deadline_of_the_first_attempt_is_refused(
+    runner: SyncRunner, redis_server: RedisServer
+) -> None:
+    """The receipt of that attempt may have expired, so a new deadline could store the task a second time."""
+    operation = ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("lane"))
+    runner.run(operation)
+    redis_server.client.flushdb()  # the task has run, and the receipt has expired
+    operation.in_doubt = True  # the answer was lost
+    operation.args = [*operation.args[:2], 1, *operation.args[3:]]
+
+    with pytest.raises(BrokerUnavailableError) as raised:
+        runner.run(operation, patience_s=60)
+
+    assert raised.value.may_have_happened
+    assert redis_server.client.dbsize() == 0
 
 
 class TestBegin:

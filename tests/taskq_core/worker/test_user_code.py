@@ -33,6 +33,25 @@ class OddError(BaseException):
     """No `Exception`."""
 
 
+class Hashless(type):
+    def __hash__(cls) -> int:
+        raise ValueError("hash")
+
+
+class HashlessError(Exception, metaclass=Hashless):
+    pass
+
+
+class Nameless(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise SystemExit("name")
+
+
+class NamelessError(Exception, metaclass=Nameless):
+    pass
+
+
 @dataclass
 class Picky:
     """Cannot be made of the arguments of a task."""
@@ -141,6 +160,8 @@ RAISED: dict[str, tuple[BaseException, str]] = {
     "base": (OddError("x"), "OddError: x"),
     "mute": (MuteError(), "MuteError: (its text cannot be read)"),
     "faceless": (FacelessError("x"), "FacelessError: x"),
+    "hashless": (HashlessError("x"), "RuntimeError: HashlessError: x"),
+    "nameless": (NamelessError("x"), "RuntimeError: NamelessError: x"),
     "group": (BaseExceptionGroup("g", [SystemExit(3), FacelessError("x")]), "BaseExceptionGroup: g (2 sub-exceptions)"),
 }
 """What a function raises, and the error that is stored."""
