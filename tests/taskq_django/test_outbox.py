@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -268,6 +268,26 @@ def test_claimed_rows_are_left_alone_until_the_claim_ends(settings: Any) -> None
     table.release("one", [row.receipt], seconds=0)
     assert len(table.claim("two", most=10, most_bytes=100, seconds=-1)) == 1
     assert len(table.claim("three", most=10, most_bytes=100, seconds=60)) == 1, "a claim that has ended is free"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_sender_that_lost_its_claim_leaves_the_receipt_to_the_next(redis: RedisServer, settings: Any) -> None:
+    """It was suspended before it deleted the row. Without the receipt, the next sender would store the task again."""
+    with redis_away(settings):
+        greet.delay("Ada")
+
+    class Slow(DatabaseTable):
+        def delete(self, claim: str, receipts: Sequence[str]) -> int:
+            OutboxTask.objects.update(claim="next")
+            return super().delete(claim, receipts)
+
+    taskq.runtime.delivery.deliver(Slow("default"))
+    redis.client.delete(*redis.client.keys("asynq:{default}:t:*"), "asynq:{default}:pending")  # the task has run
+    OutboxTask.objects.update(claimed_until=None)
+
+    assert len(relay().stored) == 1
+    assert waiting() == []
+    assert redis.client.llen("asynq:{default}:pending") == 0
 
 
 @pytest.mark.django_db(transaction=True)
