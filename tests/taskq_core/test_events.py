@@ -79,6 +79,7 @@ class Application:
         self.is_async = is_async
         self.keys = taskq.runtime.keys.queue("default")
         self.task = taskq.remote("t", retention=60)
+        self.runs: dict[str, int] = {}  # the run of each task that was handed out
 
     def follow(self, handle: TaskHandle[Any], **options: Any) -> Heard:
         return Heard(handle, is_async=self.is_async, **options)
@@ -93,15 +94,17 @@ class Application:
         return self.taskq.runtime.runner.run(operation, patience_s=5)
 
     def dequeue(self) -> dict[str, bytes]:
-        found = self.run(operations.dequeue(self.keys, owner="w", call=time.monotonic_ns(), limit=200, lease_s=30))
+        call = time.monotonic_ns()
+        found = self.run(operations.dequeue(self.keys, owner="w", call=call, limit=200, lease_s=30))
+        self.runs.update((task_id, call) for task_id, _ in found.tasks)
         return dict(found.tasks)
 
     def progress(self, task_id: str, done: int) -> None:
         fields = {operations.PROGRESS_FIELD: encode_progress(done, 10)}
-        assert self.run(operations.note(self.keys, task_id, fields, owner="w", run=1))
+        assert self.run(operations.note(self.keys, task_id, fields, owner="w", run=self.runs[task_id]))
 
     def settle(self, task_id: str, outcome: Outcome, message: bytes = b"", **facts: Any) -> None:
-        settlement = Settlement(task_id, outcome, 1, message, **facts)
+        settlement = Settlement(task_id, outcome, self.runs[task_id], message, **facts)
         assert self.run(operations.settle(self.keys, [settlement], owner="w")) == "1"
 
     def complete(self, task_id: str, message: bytes) -> None:
@@ -225,8 +228,8 @@ async def test_a_heartbeat_is_no_event(app: Application) -> None:
     handle = await app.task.adelay()
     app.dequeue()
     stored = app.run(operations.look(app.keys, handle.id))
-    app.run(operations.extend_leases(app.keys, [(handle.id, 1)], owner="w", lease_s=90))
-    app.run(operations.note(app.keys, handle.id, {operations.CURSOR_FIELD: b"{}"}, owner="w", run=1))
+    app.run(operations.extend_leases(app.keys, [(handle.id, app.runs[handle.id])], owner="w", lease_s=90))
+    app.run(operations.note(app.keys, handle.id, {operations.CURSOR_FIELD: b"{}"}, owner="w", run=app.runs[handle.id]))
 
     again = app.run(operations.look(app.keys, handle.id, tell_changes=True))
 

@@ -43,6 +43,7 @@ class Application:
         self.is_async = is_async
         self.keys = taskq.runtime.keys.queue("default")
         self.task = taskq.remote("t", retention=60)
+        self.runs: dict[str, int] = {}  # the run of each task that was handed out
 
     async def result(self, handle: TaskHandle[Any], timeout: Any = 10) -> Any:
         return await (handle.aresult(timeout) if self.is_async else asyncio.to_thread(handle.result, timeout))
@@ -57,11 +58,13 @@ class Application:
         return self.taskq.runtime.runner.run(operation, patience_s=5)
 
     def dequeue(self) -> dict[str, bytes]:
-        found = self.run(operations.dequeue(self.keys, owner="w", call=time.monotonic_ns(), limit=10, lease_s=30))
+        call = time.monotonic_ns()
+        found = self.run(operations.dequeue(self.keys, owner="w", call=call, limit=10, lease_s=30))
+        self.runs.update((task_id, call) for task_id, _ in found.tasks)
         return dict(found.tasks)
 
     def settle(self, task_id: str, outcome: Outcome, message: bytes = b"", **facts: Any) -> None:
-        settlement = Settlement(task_id, outcome, 1, message, **facts)
+        settlement = Settlement(task_id, outcome, self.runs[task_id], message, **facts)
         assert self.run(operations.settle(self.keys, [settlement], owner="w")) == "1"
 
     def finish(self, result: bytes = b"5") -> None:
