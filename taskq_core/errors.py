@@ -471,7 +471,8 @@ class QueueNotEmptyError(QueueStateError):
     def __str__(self) -> str:
         if self.active:
             return f"queue {self.queue!r} cannot be removed: {self.active} of its tasks run; stop its workers first"
-        return f"queue {self.queue!r} is not empty: its removal would delete {self.waiting} tasks and must be forced"
+        tasks = f"{self.waiting} task{'s' if self.waiting != 1 else ''}"
+        return f"queue {self.queue!r} is not empty: its removal would delete {tasks} and must be forced"
 
 
 class TaskNotFoundError(TaskQError):

@@ -99,7 +99,8 @@ class Lane:
                 commands.insert(0, ASKING)
             replies = (await self._send(commands, block_until - loop.time(), spin_s))[-len(operations) :]
             for index, operation in enumerate(operations):
-                must_correct = is_late(replies[index]) and not operation.in_doubt
+                has_deadline = operation.deadline_at is not None and not operation.in_doubt
+                must_correct = has_deadline and is_late(replies[index])
                 if must_correct:
                     self._endpoint.forget_time()
                     await self._set_deadlines((operation,), until)

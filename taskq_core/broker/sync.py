@@ -157,7 +157,7 @@ class SyncRunner:
                 reply = self._exchange(connection, operation.command(*more_keys), until, operation.block_s, is_asking)
             else:
                 reply = self._read(connection, until + operation.block_s)
-            must_correct = is_late(reply) and not operation.in_doubt
+            must_correct = is_late(reply) and operation.deadline_at is not None and not operation.in_doubt
             if must_correct:
                 self.endpoint.forget_time()
                 self._set_deadline(connection, operation, until)

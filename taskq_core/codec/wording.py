@@ -66,10 +66,10 @@ def describe_unreadable(exc: Exception) -> str:
     """Say why bytes could not be read at all."""
     if isinstance(exc, RecursionError):
         return "nested too deeply"
-    if isinstance(exc, UnicodeError):
+    if isinstance(exc, UnicodeError):  # msgspec before 0.23
         return "not valid UTF-8"
     if isinstance(exc, msgspec.DecodeError):
-        return "not valid JSON"
+        return "not valid UTF-8" if "UTF-8" in str(exc) else "not valid JSON"
     return f"not readable ({type(exc).__name__})"
 
 

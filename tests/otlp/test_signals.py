@@ -178,7 +178,7 @@ def test_exchanges_with_redis_are_told_as_asked_for(depot: Depot) -> None:
             lambda name=name: [span for span in depot.receiver.spans if span.name == name], name
         )
         assert {span.kind for span in spans} == {"client"}
-        assert all(span.links for span in spans)
+        assert any(span.links for span in spans)
 
 
 def test_redis_spans_are_those_of_users_code_alone(depot: Depot) -> None:

@@ -55,6 +55,10 @@ def enqueue(name: str = "email:deliver", *, queue: str = "default", **arguments:
     return taskq.remote(name, queue=queue).delay(**arguments)
 
 
+def broken() -> None:
+    raise OSError("no such host")
+
+
 def detail(handle: TaskHandle[Any]) -> str:
     return reverse("admin:taskq_django_task_change", args=[quote(key_of(handle.queue, handle.id))])
 
@@ -156,7 +160,8 @@ def test_a_task_that_failed_at_its_only_attempt_was_never_retried(
     pages: Callable[..., str], redis: RedisServer
 ) -> None:
     """So the list and its page say nothing of failed attempts, of which Redis keeps no count."""
-    handle = taskq.remote("email:nobody-runs-this", max_retry=0, retention=60).delay()
+    task = taskq.task(name="email:broken", max_retry=0)(broken)
+    handle = task.delay()
     call_command("runworker", "--burst", verbosity=0)
 
     listed, page = pages(TASKS), pages(detail(handle))

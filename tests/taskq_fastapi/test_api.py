@@ -218,10 +218,13 @@ async def test_a_running_task_is_cancelled_only_where_it_was_named(taskq: TaskQ,
         await enqueue(taskq, "other", queue="low")
         answers.append(await send(web, "POST", "/tasks/low/1", {"action": "cancel"}))
         answers.append(await send(web, "POST", "/tasks/default/1", {"action": "delete"}))
-        answers.append(await send(web, "POST", "/tasks/default/1", {"action": "cancel"}))
+        cancelling.append(asyncio.ensure_future(send(web, "POST", "/tasks/default/1", {"action": "cancel"})))
+        await asyncio.Event().wait()
 
+    cancelling: list[asyncio.Future[Any]] = []  # a task of its own: cancelling ends the one that asks
     await ask.using(task_id="1").adelay()
     await adrain(taskq, raises=False, queues=["default"])
+    answers += await asyncio.gather(*cancelling)
 
     assert [answer.status_code for answer in answers] == [404, 409, 200]
     assert answers[1].json()["type"] == "urn:taskq:problem:task-active"

@@ -26,6 +26,9 @@ other = 3
 def greet(name: str) -> str:
     logging.getLogger("shop").debug("somebody is greeted")
     return f"hello {{name}}"
+@taskq.task(name="shop:broken", retry_delay=3600)
+def broken():
+    raise ValueError("no such shop")
 """
 
 
@@ -121,7 +124,7 @@ def test_the_log_goes_to_standard_error_from_the_level_asked_for(
     """One task is archived, one retried, and one logs a detail itself."""
     (Path.cwd() / f"{shop}.py").write_text(SHOP.format(url=redis_server.unix_url))
     app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
-    for task in (app.remote("nobody's", max_retry=0), app.remote("nobody's", max_retry=1)):
+    for task in (app.remote("shop:broken", max_retry=0), app.remote("shop:broken", max_retry=1)):
         task.delay()
     app.remote("shop:greet").delay(name="Ada")
     app.close()

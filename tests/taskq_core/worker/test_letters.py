@@ -112,7 +112,7 @@ async def test_a_name_without_code_is_enqueued_with_all_there_is(app: TaskQ, sta
     async def go(raw: Any) -> None:
         ran.append(raw.payload)
 
-    await start()
+    await start(unknown_task_timeout=0)
     handle = await task.adelay(n=1)
     await until(lambda: ran)
 

@@ -73,7 +73,7 @@ async def test_a_worker_that_is_cut_off_ends_its_run_before_another_begins(
         return "the heir's"
 
     ends, heirs_ends = Ends(), Ends()
-    worker = await start(app=far, listener=ends, concurrency=2, lease=2)
+    worker = await start(app=far, listener=ends, concurrency=2, lease=2, unknown_task_timeout=0)
     handle = await app.remote("work", retention=600, max_retry=3).adelay()
     await until(lambda: seen)
     getattr(relay, how)(*directions)
