@@ -5,6 +5,7 @@ The wall clock serves what people read, and what a client must send as an absolu
 that waits for a second of Redis's goes by. Tests replace `Clock`.
 """
 
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -24,12 +25,17 @@ class Clock(Protocol):
         """Seconds that never go backward, from an arbitrary start."""
         ...
 
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        """Block this thread until the event is set or so many seconds have passed; return whether it is set."""
+        ...
+
 
 class SystemClock:
     """The clock of this machine. Its methods are the interpreter's own: workers ask several times a task."""
 
     monotonic = staticmethod(time.monotonic)
     time = staticmethod(time.time)
+    wait = staticmethod(threading.Event.wait)
 
 
 SYSTEM_CLOCK = SystemClock()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from taskq_core.broker import aio, connection, lanes, sync
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 
 # How long an example takes is no matter of what is tested: on a busy machine any of them may stand still for a second.
@@ -20,6 +21,7 @@ settings.load_profile("taskq")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("taskq")
+    group.addoption("--stores", choices=("bundled", "all"), default="bundled", help="servers of tests/conformance")
     group.addoption("--model-runs", type=int, default=400, help="runs of the model (tests/model)")
     group.addoption("--model-seed", type=int, default=1, help="seed of the runs of the model")
 
@@ -37,6 +39,19 @@ def redis_server(session_redis_server: RedisServer) -> RedisServer:
     session_redis_server.client.connection_pool.disconnect()  # threads of an earlier test may have opened several
     session_redis_server.flushall()
     return session_redis_server
+
+
+@pytest.fixture
+def clock(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time of this test, which it may skip. See `tests.clock`."""
+    return Clock(monkeypatch, redis_server.client)
+
+
+@pytest.fixture(autouse=True)
+def _clock_first(request: pytest.FixtureRequest) -> None:
+    """Put the clock in place before anything else, so that it is there until everything else has ended."""
+    if "clock" in request.fixturenames:
+        request.getfixturevalue("clock")
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ class Keepalive:
         """Wait for the next beat and look at the event loop meanwhile; True if the thread is to end."""
         ends_at = self._clock.monotonic() + pause_s
         while (left_s := ends_at - self._clock.monotonic()) > 0:
-            if self._stop.wait(min(left_s, self._look())):
+            if self._clock.wait(self._stop, min(left_s, self._look())):
                 return True
         return self._stop.is_set()
 
