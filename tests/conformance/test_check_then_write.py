@@ -368,27 +368,27 @@ def ready(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize(("case", "name"), pairs("refuse"))
-def test_a_refused_call_changes_nothing(any_broker: Broker, case: Case, name: str) -> None:
-    ready(any_broker)
-    spoil(any_broker, key_of(any_broker.queue, name))
-    before = any_broker.dump()
+def test_a_refused_call_changes_nothing(broker: Broker, case: Case, name: str) -> None:
+    ready(broker)
+    spoil(broker, key_of(broker.queue, name))
+    before = broker.dump()
 
     with pytest.raises(BrokerReplyError):
-        any_broker.run(case.build(any_broker.queue))
+        broker.run(case.build(broker.queue))
 
-    assert any_broker.dump() == before
+    assert broker.dump() == before
 
 
 @pytest.mark.parametrize(("case", "name"), pairs("tolerate"))
-def test_damage_that_does_not_matter_stops_nothing(any_broker: Broker, case: Case, name: str) -> None:
+def test_damage_that_does_not_matter_stops_nothing(broker: Broker, case: Case, name: str) -> None:
     """The call answers, and afterwards every other task stands in the one structure its state names."""
-    ready(any_broker)
-    key = key_of(any_broker.queue, name)
-    spoil(any_broker, key)
+    ready(broker)
+    key = key_of(broker.queue, name)
+    spoil(broker, key)
 
-    any_broker.run(case.build(any_broker.queue))
+    broker.run(case.build(broker.queue))
 
-    check_whole(any_broker, but=key)
+    check_whole(broker, but=key)
 
 
 @pytest.mark.parametrize(
@@ -400,32 +400,30 @@ def test_damage_that_does_not_matter_stops_nothing(any_broker: Broker, case: Cas
         ("combine", "receipt(s)", "1"),
     ],
 )
-def test_a_record_of_ours_that_is_none_is_written_over(
-    any_broker: Broker, title: str, name: str, answer: object
-) -> None:
+def test_a_record_of_ours_that_is_none_is_written_over(broker: Broker, title: str, name: str, answer: object) -> None:
     """Nobody but us has a use for it, and refused it would stop its owner for ever."""
-    ready(any_broker)
-    spoil(any_broker, key_of(any_broker.queue, name))
+    ready(broker)
+    spoil(broker, key_of(broker.queue, name))
 
-    assert any_broker.run(CASES[title].build(any_broker.queue)) == answer
-    assert any_broker.run(CASES[title].build(any_broker.queue)) == answer  # a record again: a repeat is known
+    assert broker.run(CASES[title].build(broker.queue)) == answer
+    assert broker.run(CASES[title].build(broker.queue)) == answer  # a record again: a repeat is known
 
 
-def test_a_worker_whose_last_call_is_no_record_still_gets_tasks(any_broker: Broker) -> None:
-    ready(any_broker)
-    spoil(any_broker, any_broker.queue.call("w2"))
+def test_a_worker_whose_last_call_is_no_record_still_gets_tasks(broker: Broker) -> None:
+    ready(broker)
+    spoil(broker, broker.queue.call("w2"))
 
-    assert any_broker.dequeue("w2", limit=1) == any_broker.dequeue("w2", limit=1) == ["p1"]
+    assert broker.dequeue("w2", limit=1) == broker.dequeue("w2", limit=1) == ["p1"]
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_undamaged_it_does_its_work(any_broker: Broker, case: Case) -> None:
+def test_undamaged_it_does_its_work(broker: Broker, case: Case) -> None:
     """Otherwise the tests above would prove nothing."""
-    ready(any_broker)
+    ready(broker)
 
-    any_broker.run(case.build(any_broker.queue))
+    broker.run(case.build(broker.queue))
 
-    check_whole(any_broker, but="")
+    check_whole(broker, but="")
 
 
 def check_whole(broker: Broker, *, but: str) -> None:

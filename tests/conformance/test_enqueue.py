@@ -145,35 +145,35 @@ class TestStart:
         ],
     )
     def test_a_start_ahead_is_scheduled_and_never_early(
-        self, any_broker: Broker, start: dict[str, int], second: int
+        self, broker: Broker, start: dict[str, int], second: int
     ) -> None:
         """The clock stands at .123 s of its second; a start is rounded up to the next whole second."""
-        any_broker.enqueue("a", **start)
+        broker.enqueue("a", **start)
 
-        assert any_broker.raw.zscore(any_broker.queue.scheduled, "a") == second
-        assert any_broker.fields("a") == {"msg": b"a", "state": b"scheduled"}
-        assert any_broker.pending() == []
+        assert broker.raw.zscore(broker.queue.scheduled, "a") == second
+        assert broker.fields("a") == {"msg": b"a", "state": b"scheduled"}
+        assert broker.pending() == []
 
     @pytest.mark.parametrize(
         "start", [{"start_at_s": NOW_S}, {"start_at_s": 0}, {"start_in_ms": 0}, {"start_in_ms": -5}]
     )
-    def test_a_start_that_has_come_is_pending(self, any_broker: Broker, start: dict[str, int]) -> None:
-        any_broker.enqueue("a", **start)
+    def test_a_start_that_has_come_is_pending(self, broker: Broker, start: dict[str, int]) -> None:
+        broker.enqueue("a", **start)
 
-        assert any_broker.pending() == ["a"]
-        assert any_broker.fields("a")["pending_since"] == str(NOW_NS).encode()
+        assert broker.pending() == ["a"]
+        assert broker.fields("a")["pending_since"] == str(NOW_NS).encode()
 
 
 class TestUnique:
-    def test_the_lock_is_held_from_the_start_on(self, any_broker: Broker) -> None:
-        lock = any_broker.queue.unique("t", b"")
+    def test_the_lock_is_held_from_the_start_on(self, broker: Broker) -> None:
+        lock = broker.queue.unique("t", b"")
 
-        any_broker.enqueue("now", unique_key=lock, unique_s=60)
-        assert 30 <= any_broker.raw.ttl(lock) <= 60
-        any_broker.raw.delete(lock)
-        any_broker.enqueue("later", unique_key=lock, unique_s=60, start_at_s=NOW_S + 100)
+        broker.enqueue("now", unique_key=lock, unique_s=60)
+        assert 30 <= broker.raw.ttl(lock) <= 60
+        broker.raw.delete(lock)
+        broker.enqueue("later", unique_key=lock, unique_s=60, start_at_s=NOW_S + 100)
 
-        assert 130 <= any_broker.raw.ttl(lock) <= 159
+        assert 130 <= broker.raw.ttl(lock) <= 159
 
     def test_a_duplicate_is_refused_whole(self, broker: Broker) -> None:
         lock = broker.queue.unique("t", b"")
@@ -199,13 +199,13 @@ class TestUnique:
         assert not broker.raw.exists(lock)
 
     @pytest.mark.parametrize("seconds", [0, -1, 10**19])
-    def test_a_time_redis_would_refuse_leaves_no_half_task(self, any_broker: Broker, seconds: int) -> None:
+    def test_a_time_redis_would_refuse_leaves_no_half_task(self, broker: Broker, seconds: int) -> None:
         """Clients refuse such times; the script must not stop half-way in a batch all the same."""
-        lock = any_broker.queue.unique("t", b"")
+        lock = broker.queue.unique("t", b"")
 
-        assert any_broker.enqueue("a", unique_key=lock, unique_s=seconds) == "1"
+        assert broker.enqueue("a", unique_key=lock, unique_s=seconds) == "1"
 
-        assert any_broker.pending() == ["a"]
+        assert broker.pending() == ["a"]
 
     @pytest.mark.parametrize("row", UNIQUE_TIMES, ids=lambda row: f"{row['operation']} {row['option']}")
     def test_a_client_holds_a_unique_lock_as_long_as_gos(self, one_server: Broker, row: dict[str, Any]) -> None:

@@ -22,9 +22,9 @@ LATER = NOW_NS + 60_000_000_000
 
 
 @pytest.fixture
-def full(real_server: Broker) -> Iterator[Broker]:
+def full(one_server: Broker) -> Iterator[Broker]:
     """A server that is over its memory limit, with tasks pending, running, scheduled and waiting for a retry."""
-    broker = real_server
+    broker = one_server
     broker.enqueue(*(f"run-{number}" for number in range(8)), "retried")
     broker.dequeue()
     broker.settle(Outcome.RETRY, "retried", delay_ms=1)

@@ -40,63 +40,63 @@ def act(broker: Broker, action: Action, start_in_ms: int = 0) -> None:
     assert broker.run(ops.act(broker.queue, action, ["a"], start_in_ms=start_in_ms, now_ns=NOW_NS)) == [ops.OK]
 
 
-def test_a_scheduled_member_of_a_group_runs_alone_after_gos_forwarder(any_broker: Broker) -> None:
-    any_broker.enqueue("a", group="g", start_at_s=NOW_S + 5)
+def test_a_scheduled_member_of_a_group_runs_alone_after_gos_forwarder(broker: Broker) -> None:
+    broker.enqueue("a", group="g", start_at_s=NOW_S + 5)
 
-    go_forwards(any_broker, at_s=5)
+    go_forwards(broker, at_s=5)
 
-    assert any_broker.pending() == ["a"]
+    assert broker.pending() == ["a"]
 
 
-def test_it_stays_out_of_the_group_when_it_fails_then(any_broker: Broker) -> None:
-    any_broker.enqueue("a", group="g", start_at_s=NOW_S + 5)
-    go_forwards(any_broker, at_s=5)
-    any_broker.dequeue()
-    any_broker.settle(Outcome.RETRY, "a")
+def test_it_stays_out_of_the_group_when_it_fails_then(broker: Broker) -> None:
+    broker.enqueue("a", group="g", start_at_s=NOW_S + 5)
+    go_forwards(broker, at_s=5)
+    broker.dequeue()
+    broker.settle(Outcome.RETRY, "a")
 
-    we_forward(any_broker, at_s=60)
+    we_forward(broker, at_s=60)
 
-    assert any_broker.pending() == ["a"]
+    assert broker.pending() == ["a"]
 
 
 @pytest.mark.parametrize("forward", [go_forwards, we_forward], ids=["Go", "taskq"])
 def test_a_member_that_was_run_by_hand_stays_out_of_its_group_when_it_fails(
-    any_broker: Broker, forward: Callable[..., None]
+    broker: Broker, forward: Callable[..., None]
 ) -> None:
-    any_broker.enqueue("a", group="g")
-    act(any_broker, Action.RUN)
-    any_broker.dequeue()
-    any_broker.settle(Outcome.RETRY, "a")
+    broker.enqueue("a", group="g")
+    act(broker, Action.RUN)
+    broker.dequeue()
+    broker.settle(Outcome.RETRY, "a")
 
-    forward(any_broker, at_s=60)
+    forward(broker, at_s=60)
 
-    assert any_broker.pending() == ["a"]
+    assert broker.pending() == ["a"]
 
 
-def test_a_member_that_was_put_off_runs_alone_after_gos_forwarder_and_rejoins_after_ours(any_broker: Broker) -> None:
-    any_broker.enqueue("a", group="g")
-    act(any_broker, Action.WAIT, start_in_ms=5000)
-    any_broker.enqueue("b", group="g")
-    answer = any_broker.run(ops.reschedule(any_broker.queue, "b", start_in_ms=15_000, now_ns=NOW_NS))
+def test_a_member_that_was_put_off_runs_alone_after_gos_forwarder_and_rejoins_after_ours(broker: Broker) -> None:
+    broker.enqueue("a", group="g")
+    act(broker, Action.WAIT, start_in_ms=5000)
+    broker.enqueue("b", group="g")
+    answer = broker.run(ops.reschedule(broker.queue, "b", start_in_ms=15_000, now_ns=NOW_NS))
     assert answer == ops.OK
 
-    go_forwards(any_broker, at_s=6)
-    we_forward(any_broker, at_s=16)
+    go_forwards(broker, at_s=6)
+    we_forward(broker, at_s=16)
 
-    assert any_broker.pending() == ["a"]
-    assert any_broker.raw.zrange(any_broker.queue.group("g"), 0, -1) == [b"b"]
-    assert any_broker.raw.smembers(any_broker.queue.groups) == {b"g"}
-    assert any_broker.fields("b") == {"msg": b"b", "state": b"aggregating", "group": b"g"}
+    assert broker.pending() == ["a"]
+    assert broker.raw.zrange(broker.queue.group("g"), 0, -1) == [b"b"]
+    assert broker.raw.smembers(broker.queue.groups) == {b"g"}
+    assert broker.fields("b") == {"msg": b"b", "state": b"aggregating", "group": b"g"}
 
 
 @pytest.mark.parametrize("forward", [go_forwards, we_forward], ids=["Go", "taskq"])
 def test_a_member_that_was_archived_by_hand_runs_alone_after_it_was_put_off(
-    any_broker: Broker, forward: Callable[..., None]
+    broker: Broker, forward: Callable[..., None]
 ) -> None:
-    any_broker.enqueue("a", group="g")
-    act(any_broker, Action.ARCHIVE)
-    act(any_broker, Action.WAIT, start_in_ms=5000)
+    broker.enqueue("a", group="g")
+    act(broker, Action.ARCHIVE)
+    act(broker, Action.WAIT, start_in_ms=5000)
 
-    forward(any_broker, at_s=6)
+    forward(broker, at_s=6)
 
-    assert any_broker.pending() == ["a"]
+    assert broker.pending() == ["a"]

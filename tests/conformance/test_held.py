@@ -30,17 +30,17 @@ def take_back(broker: Broker, owner: str, tasks: list[ops.ExpiredTask]) -> str:
     return broker.run(ops.recover(broker.queue, recoveries, grace_s=0, gone=owner, now_ns=NOW_NS))
 
 
-def test_what_a_worker_holds_is_listed_among_many(any_broker: Broker) -> None:
+def test_what_a_worker_holds_is_listed_among_many(broker: Broker) -> None:
     """Others may hold so many that it takes several calls."""
-    taken(any_broker, "w1", *(f"a{number:03}" for number in range(450)))
-    taken(any_broker, "w2", "b1", "b2")
+    taken(broker, "w1", *(f"a{number:03}" for number in range(450)))
+    taken(broker, "w2", "b1", "b2")
 
-    assert [(task.task_id, task.message, task.owner) for task in held(any_broker, "w2")] == [
+    assert [(task.task_id, task.message, task.owner) for task in held(broker, "w2")] == [
         ("b1", b"m", "w2"),
         ("b2", b"m", "w2"),
     ]
-    assert len(held(any_broker, "w1")) == 450
-    assert held(any_broker, "w3") == []
+    assert len(held(broker, "w1")) == 450
+    assert held(broker, "w3") == []
 
 
 def test_it_is_taken_back_before_its_lease_ends(broker: Broker) -> None:
@@ -54,24 +54,24 @@ def test_it_is_taken_back_before_its_lease_ends(broker: Broker) -> None:
     assert broker.raw.zcard(broker.queue.retry) == 2
 
 
-def test_what_was_settled_extended_or_taken_meanwhile_is_left_alone(any_broker: Broker) -> None:
+def test_what_was_settled_extended_or_taken_meanwhile_is_left_alone(broker: Broker) -> None:
     """Also where another worker's lease ends in the same second."""
-    queue, run = any_broker.queue, any_broker.run
-    taken(any_broker, "w1", "settled", "extended", "taken")
-    listed = held(any_broker, "w1")
+    queue, run = broker.queue, broker.run
+    taken(broker, "w1", "settled", "extended", "taken")
+    listed = held(broker, "w1")
     run(ops.settle(queue, [Settlement("settled", Outcome.DONE, run=1)], owner="w1", now_ns=NOW_NS))
     run(ops.extend_leases(queue, [("extended", 1)], owner="w1", lease_s=30, now_ns=NOW_NS + 5 * SECOND))
     run(ops.settle(queue, [Settlement("taken", Outcome.REQUEUE, run=1)], owner="w1", now_ns=NOW_NS))
     assert len(run(ops.dequeue(queue, owner="w2", call=1, limit=1, lease_s=30, now_ns=NOW_NS)).tasks) == 1
 
-    assert take_back(any_broker, "w1", listed) == "000"
+    assert take_back(broker, "w1", listed) == "000"
 
-    assert [task.task_id for task in held(any_broker, "w2")] == ["taken"]
-    assert [task.task_id for task in held(any_broker, "w1")] == ["extended"]
+    assert [task.task_id for task in held(broker, "w2")] == ["taken"]
+    assert [task.task_id for task in held(broker, "w1")] == ["extended"]
 
 
-def test_nobodys_tasks_are_not_taken_back_by_the_name_of_another(any_broker: Broker) -> None:
-    taken(any_broker, "w1", "a")
+def test_nobodys_tasks_are_not_taken_back_by_the_name_of_another(broker: Broker) -> None:
+    taken(broker, "w1", "a")
 
-    assert take_back(any_broker, "w2", held(any_broker, "w1")) == "0"
-    assert [task.task_id for task in held(any_broker, "w1")] == ["a"]
+    assert take_back(broker, "w2", held(broker, "w1")) == "0"
+    assert [task.task_id for task in held(broker, "w1")] == ["a"]

@@ -344,19 +344,19 @@ def test_a_queue_is_removed_on_any_store(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize(("to", "answer"), [("", ""), ("low", "moving")])
-def test_a_move_is_not_carried_on_while_its_queue_is_removed(any_broker: Broker, to: str, answer: str) -> None:
+def test_a_move_is_not_carried_on_while_its_queue_is_removed(broker: Broker, to: str, answer: str) -> None:
     """Otherwise its task would be among those to delete and among those to carry on."""
-    store_tasks(any_broker, 1)
-    queue = any_broker.queue
-    any_broker.run(ops.move_out(queue, ["id-000"], token="a", target="low", now_ns=NOW_NS))
-    assert any_broker.run(ops.close_queue(queue, force=True)).is_closed
-    before = any_broker.dump()
+    store_tasks(broker, 1)
+    queue = broker.queue
+    broker.run(ops.move_out(queue, ["id-000"], token="a", target="low", now_ns=NOW_NS))
+    assert broker.run(ops.close_queue(queue, force=True)).is_closed
+    before = broker.dump()
 
-    departures = any_broker.run(ops.move_out(queue, ["id-000"], token="b", target=to, now_ns=NOW_NS))
+    departures = broker.run(ops.move_out(queue, ["id-000"], token="b", target=to, now_ns=NOW_NS))
 
     assert [each.answer for each in departures.tasks] == [answer]
-    assert any_broker.dump() == before
-    assert any_broker.run(ops.discard(queue)) == (1, True)
+    assert broker.dump() == before
+    assert broker.run(ops.discard(queue)) == (1, True)
 
 
 def test_a_cursor_goes_on_after_a_task_that_is_gone(broker: Broker) -> None:
@@ -373,52 +373,50 @@ def test_a_cursor_goes_on_after_a_task_that_is_gone(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 999, 1000, 1001, 2500])
-def test_all_ids_of_a_list_are_read(any_broker: Broker, size: int) -> None:
+def test_all_ids_of_a_list_are_read(broker: Broker, size: int) -> None:
     """Once, the one to run next in front, in pages that overlap."""
     ids = [f"{number}" for number in range(size)]
     for start in range(0, size, 500):
-        any_broker.raw.lpush(any_broker.queue.pending, *ids[start : start + 500])
+        broker.raw.lpush(broker.queue.pending, *ids[start : start + 500])
 
-    found = follow(any_broker, search.all_ids(any_broker.queue, TaskState.PENDING, None), NOW_NS)
+    found = follow(broker, search.all_ids(broker.queue, TaskState.PENDING, None), NOW_NS)
 
     assert found == ids
 
 
-def test_the_slot_of_a_queue_is_redis_own(any_broker: Broker) -> None:
+def test_the_slot_of_a_queue_is_redis_own(broker: Broker) -> None:
     """And its nodes are those that hold it; without a cluster there are none."""
-    is_cluster = any_broker.store.endpoint.is_cluster
+    is_cluster = broker.store.endpoint.is_cluster
     for name in ("default", "a}b", "x y", "q"):
-        any_broker.run(ops.register_queue(any_broker.keys.queues, (name,)))
-        slot = presence.key_slot(any_broker.keys, name)
-        nodes = follow(any_broker, presence.cluster_nodes(any_broker.keys, name, is_cluster=is_cluster), NOW_NS)
+        broker.run(ops.register_queue(broker.keys.queues, (name,)))
+        slot = presence.key_slot(broker.keys, name)
+        nodes = follow(broker, presence.cluster_nodes(broker.keys, name, is_cluster=is_cluster), NOW_NS)
         if is_cluster:
-            assert slot == any_broker.raw.keyslot(any_broker.keys.queue(name).pending)
-            node = any_broker.raw.get_node_from_key(any_broker.keys.queue(name).pending)
+            assert slot == broker.raw.keyslot(broker.keys.queue(name).pending)
+            node = broker.raw.get_node_from_key(broker.keys.queue(name).pending)
             assert nodes[0] == f"{node.host}:{node.port}"
         else:
             assert nodes == []
 
 
 def test_the_store_tells_about_itself(broker: Broker) -> None:
-    if not broker.store.is_real:
-        pytest.skip("fakeredis has no INFO")
     info = follow(broker, presence.redis_info(), NOW_NS)
 
     assert str(info["redis_version"])[0].isdigit()
 
 
-def test_the_archive_keeps_to_its_limits_whoever_archives(any_broker: Broker) -> None:
+def test_the_archive_keeps_to_its_limits_whoever_archives(broker: Broker) -> None:
     """Settling, recovering, cleaning and the inspector are told the same two numbers."""
-    queue, run, archive = any_broker.queue, any_broker.run, ArchiveLimits(max_tasks=2, kept_s=50)
-    any_broker.enqueue("a", "b", "c", "d", "e")
-    any_broker.dequeue()
+    queue, run, archive = broker.queue, broker.run, ArchiveLimits(max_tasks=2, kept_s=50)
+    broker.enqueue("a", "b", "c", "d", "e")
+    broker.dequeue()
     end = [ops.Settlement(task_id, ops.Outcome.ARCHIVE, 1, b"m") for task_id in ("a", "b", "c")]
     run(ops.settle(queue, end, owner="w1", archive=archive, now_ns=NOW_NS))
-    assert any_broker.raw.zcard(queue.archived) == 2
+    assert broker.raw.zcard(queue.archived) == 2
     later = NOW_NS + 60 * 10**9
     lost = ops.ExpiredTask("d", str(NOW_S + 30), b"d")
     run(ops.recover(queue, [ops.Recovery(lost, ops.Verdict.ARCHIVE, b"m")], grace_s=30, archive=archive, now_ns=later))
 
-    assert any_broker.raw.zrange(queue.archived, 0, -1) == [b"d"], "the others were too old"
+    assert broker.raw.zrange(queue.archived, 0, -1) == [b"d"], "the others were too old"
     assert run(ops.clean(queue, archive=archive, now_ns=later + 51 * 10**9)) == (0, 1)
-    assert any_broker.fields("d") == {}
+    assert broker.fields("d") == {}

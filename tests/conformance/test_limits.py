@@ -90,8 +90,8 @@ class Life:
 
 
 @pytest.fixture
-def life(any_broker: Broker) -> Life:
-    return Life(any_broker)
+def life(broker: Broker) -> Life:
+    return Life(broker)
 
 
 def test_no_more_than_the_places_run_and_the_next_starts_with_the_end_of_one(life: Life) -> None:
@@ -254,8 +254,8 @@ def test_a_call_that_costs_more_than_a_bucket_holds_waits_until_it_is_full_and_i
     assert life.take() == ["small"]
 
 
-def test_a_random_life_never_breaks_places_and_order(any_broker: Broker) -> None:
-    life, rng = Life(any_broker), random.Random(7)
+def test_a_random_life_never_breaks_places_and_order(broker: Broker) -> None:
+    life, rng = Life(broker), random.Random(7)
     alive: set[str] = set()
     order: dict[str, list[str]] = defaultdict(list)
     for step in range(400):

@@ -195,14 +195,14 @@ def test_receipts_that_nobody_gives_back_are_dropped_in_the_end(broker: Broker) 
 
 
 @pytest.mark.parametrize("key", ["pending", "scheduled", "wake", "delivered", "groups"])
-def test_a_key_of_another_type_is_refused_before_anything_is_written(any_broker: Broker, key: str) -> None:
-    any_broker.raw.hset(getattr(any_broker.queue, key), "field", "value")
-    before = any_broker.dump()
+def test_a_key_of_another_type_is_refused_before_anything_is_written(broker: Broker, key: str) -> None:
+    broker.raw.hset(getattr(broker.queue, key), "field", "value")
+    before = broker.dump()
 
     with pytest.raises(Exception, match="WRONGTYPE"):
-        deliver(any_broker, plain("a"))
+        deliver(broker, plain("a"))
 
-    assert any_broker.dump() == before
+    assert broker.dump() == before
 
 
 def test_the_largest_batch_is_stored_whole(broker: Broker) -> None:

@@ -143,7 +143,7 @@ def test_low_bands_do_not_starve(broker: Broker) -> None:
     assert taken[:2] == ["p0", "u0"]
 
 
-def test_any_order_of_calls_keeps_bands_and_their_order(any_broker: Broker) -> None:
+def test_any_order_of_calls_keeps_bands_and_their_order(broker: Broker) -> None:
     """Against a plain model, with takes between."""
     chance = random.Random(5)
     waiting: list[tuple[int, int, str]] = []
@@ -155,31 +155,31 @@ def test_any_order_of_calls_keeps_bands_and_their_order(any_broker: Broker) -> N
             batch.append(task(f"t{number}", band))
             waiting.append((-band, number, f"t{number}"))
             number += 1
-        enqueue(any_broker, *batch)
+        enqueue(broker, *batch)
         count = chance.choice((0, 1, 5, 25))
-        taken = take(any_broker, count) if count else []
+        taken = take(broker, count) if count else []
         waiting.sort()
         assert taken == [task_id for _, _, task_id in waiting[:count]]
         del waiting[:count]
 
-    assert order(any_broker) == [task_id for _, _, task_id in waiting]
+    assert order(broker) == [task_id for _, _, task_id in waiting]
 
 
-def test_so_many_urgent_ones_are_no_longer(real_server: Broker) -> None:
+def test_so_many_urgent_ones_are_no_longer(one_server: Broker) -> None:
     """Beyond ten thousand they go to the end of the line; all are there, and a deep place is found both ways."""
     for start in range(0, 10_000, 200):
-        enqueue(real_server, *(task(f"u{start + number}", 5) for number in range(200)))
-    enqueue(real_server, *(task(f"p{number}", 0) for number in range(100)))
+        enqueue(one_server, *(task(f"u{start + number}", 5) for number in range(200)))
+    enqueue(one_server, *(task(f"p{number}", 0) for number in range(100)))
 
-    enqueue(real_server, task("too many", 5))
+    enqueue(one_server, task("too many", 5))
 
-    assert order(real_server)[-1] == "too many"
+    assert order(one_server)[-1] == "too many"
 
-    take(real_server, 100)
-    enqueue(real_server, task("deep", 5))
-    enqueue(real_server, *(task(f"wide{number}", 5) for number in range(50)))
+    take(one_server, 100)
+    enqueue(one_server, task("deep", 5))
+    enqueue(one_server, *(task(f"wide{number}", 5) for number in range(50)))
 
-    found = order(real_server)
+    found = order(one_server)
     assert len(found) == 10_000 - 100 + 100 + 1 + 51
     assert found[9_900 : 9_900 + 51] == ["deep", *(f"wide{number}" for number in range(50))]
     assert found[9_951] == "p0"

@@ -264,23 +264,23 @@ DAMAGES: dict[str, Damage] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damage_is_told_then_repaired(any_broker: Broker, damage: Damage) -> None:
+def test_damage_is_told_then_repaired(broker: Broker, damage: Damage) -> None:
     """A look tells and changes nothing; one pass repairs; after it everything stands where it belongs."""
-    fill(any_broker)
-    damage.do(any_broker)
-    before = any_broker.dump()
+    fill(broker)
+    damage.do(broker)
+    before = broker.dump()
 
-    told = look(any_broker)
-    assert any_broker.dump() == before
-    repaired = look(any_broker, repair=True)
-    after = look(any_broker, repair=True)
+    told = look(broker)
+    assert broker.dump() == before
+    repaired = look(broker, repair=True)
+    after = look(broker, repair=True)
 
     assert found(told).items() >= damage.found.items()
     assert {each.task_id for each in told.findings} == damage.found.keys()
     assert told.repaired == 0
     assert {each.task_id for each in repaired.findings if each.repaired} == damage.found.keys()
     assert [each for each in after.findings if each.kind is not FindingKind.WRONG_TYPE] == []
-    assert states(any_broker) == damage.after
+    assert states(broker) == damage.after
 
 
 def test_a_healthy_queue_has_no_findings(broker: Broker) -> None:
@@ -310,38 +310,38 @@ def test_an_empty_queue(broker: Broker) -> None:
 class TestTwoGroups:
     """A member of two groups, or of a group and of a set of it, would be turned into two tasks."""
 
-    def test_it_stays_in_the_group_that_it_names(self, any_broker: Broker) -> None:
-        fill(any_broker)
-        any_broker.raw.zadd(any_broker.queue.group("other"), {"aggregating": 5})
-        any_broker.raw.sadd(any_broker.queue.groups, "other")
+    def test_it_stays_in_the_group_that_it_names(self, broker: Broker) -> None:
+        fill(broker)
+        broker.raw.zadd(broker.queue.group("other"), {"aggregating": 5})
+        broker.raw.sadd(broker.queue.groups, "other")
 
-        report = look(any_broker, repair=True)
+        report = look(broker, repair=True)
 
         assert found(report) == {"aggregating": "listed_twice"}
         assert "in aggregating*2" in report.findings[0].detail
-        assert states(any_broker) == HEALTHY
-        assert any_broker.raw.smembers(any_broker.queue.groups) == {GROUP.encode()}
-        assert not look(any_broker).findings
+        assert states(broker) == HEALTHY
+        assert broker.raw.smembers(broker.queue.groups) == {GROUP.encode()}
+        assert not look(broker).findings
 
-    def test_it_stays_in_the_set_that_is_being_turned_into_a_task(self, any_broker: Broker) -> None:
-        TestAggregationSets.take_set(any_broker)
-        any_broker.raw.zadd(any_broker.queue.group(GROUP), {"m1": 5})
-        any_broker.raw.sadd(any_broker.queue.groups, GROUP)
+    def test_it_stays_in_the_set_that_is_being_turned_into_a_task(self, broker: Broker) -> None:
+        TestAggregationSets.take_set(broker)
+        broker.raw.zadd(broker.queue.group(GROUP), {"m1": 5})
+        broker.raw.sadd(broker.queue.groups, GROUP)
 
-        assert found(look(any_broker, repair=True)) == {"m1": "listed_twice"}
+        assert found(look(broker, repair=True)) == {"m1": "listed_twice"}
 
-        assert not any_broker.raw.exists(any_broker.queue.group(GROUP), any_broker.queue.groups)
-        assert any_broker.run(ops.combine(any_broker.queue, GROUP, "s", 2, None)) == "1"
+        assert not broker.raw.exists(broker.queue.group(GROUP), broker.queue.groups)
+        assert broker.run(ops.combine(broker.queue, GROUP, "s", 2, None)) == "1"
 
-    def test_two_sets(self, any_broker: Broker) -> None:
-        TestAggregationSets.take_set(any_broker)
-        queue = any_broker.queue
-        any_broker.raw.zadd(queue.aggregation_set(GROUP, "s2"), {"m1": 5})
-        any_broker.raw.zadd(queue.aggregation_sets, {queue.aggregation_set(GROUP, "s2"): time.time() + 900})
+    def test_two_sets(self, broker: Broker) -> None:
+        TestAggregationSets.take_set(broker)
+        queue = broker.queue
+        broker.raw.zadd(queue.aggregation_set(GROUP, "s2"), {"m1": 5})
+        broker.raw.zadd(queue.aggregation_sets, {queue.aggregation_set(GROUP, "s2"): time.time() + 900})
 
-        assert found(look(any_broker, repair=True)) == {"m1": "listed_twice"}
+        assert found(look(broker, repair=True)) == {"m1": "listed_twice"}
 
-        assert any_broker.raw.zrange(queue.aggregation_sets, 0, -1) == [queue.aggregation_set(GROUP, "s").encode()]
+        assert broker.raw.zrange(queue.aggregation_sets, 0, -1) == [queue.aggregation_set(GROUP, "s").encode()]
 
 
 class TestAggregationSets:
@@ -353,297 +353,297 @@ class TestAggregationSets:
         check = ops.GroupCheck(group, "s", 900, 0)
         assert broker.run(ops.gather(broker.queue, [check], limit=1, now_ns=time.time_ns())) == "1"
 
-    def test_a_forgotten_set_is_listed_again_and_given_back(self, any_broker: Broker) -> None:
-        self.take_set(any_broker)
-        any_broker.raw.delete(any_broker.queue.aggregation_sets)
+    def test_a_forgotten_set_is_listed_again_and_given_back(self, broker: Broker) -> None:
+        self.take_set(broker)
+        broker.raw.delete(broker.queue.aggregation_sets)
 
-        told = look(any_broker)
-        repaired = look(any_broker, repair=True)
+        told = look(broker)
+        repaired = look(broker, repair=True)
 
         assert [(each.kind.value, each.repaired) for each in repaired.findings] == [("set_not_listed", True)]
         assert (told.repaired, told.findings[0].detail) == (
             0,
             "asynq:{default}:g:g:s is not among the aggregation sets",
         )
-        assert not look(any_broker, repair=True).findings
-        assert any_broker.run(ops.reclaim(any_broker.queue, "aggregator", owner="w1", leader_ms=9000)).sets == 1
-        assert any_broker.raw.zrange(any_broker.queue.group(GROUP), 0, -1) == [b"m1", b"m2"]
+        assert not look(broker, repair=True).findings
+        assert broker.run(ops.reclaim(broker.queue, "aggregator", owner="w1", leader_ms=9000)).sets == 1
+        assert broker.raw.zrange(broker.queue.group(GROUP), 0, -1) == [b"m1", b"m2"]
 
-    def test_a_member_that_lost_its_group_gets_it_back(self, any_broker: Broker) -> None:
-        self.take_set(any_broker)
-        any_broker.raw.hdel(any_broker.queue.task("m1"), "group")
+    def test_a_member_that_lost_its_group_gets_it_back(self, broker: Broker) -> None:
+        self.take_set(broker)
+        broker.raw.hdel(broker.queue.task("m1"), "group")
 
-        assert found(look(any_broker, repair=True)) == {"m1": "wrong_state"}
+        assert found(look(broker, repair=True)) == {"m1": "wrong_state"}
 
-        assert any_broker.fields("m1")["group"] == GROUP.encode()
-        assert not look(any_broker).findings
+        assert broker.fields("m1")["group"] == GROUP.encode()
+        assert not look(broker).findings
 
-    def test_a_group_with_a_colon_is_no_set(self, any_broker: Broker) -> None:
+    def test_a_group_with_a_colon_is_no_set(self, broker: Broker) -> None:
         """Go's forwarder does not list the name of a group."""
-        put(any_broker, "m1", group="a:b")
-        any_broker.raw.delete(any_broker.queue.groups)
+        put(broker, "m1", group="a:b")
+        broker.raw.delete(broker.queue.groups)
 
-        assert found(look(any_broker, repair=True)) == {"m1": "group_not_listed"}
+        assert found(look(broker, repair=True)) == {"m1": "group_not_listed"}
 
-        assert not any_broker.raw.exists(any_broker.queue.aggregation_sets)
-        assert any_broker.raw.smembers(any_broker.queue.groups) == {b"a:b"}
+        assert not broker.raw.exists(broker.queue.aggregation_sets)
+        assert broker.raw.smembers(broker.queue.groups) == {b"a:b"}
 
-    def test_a_set_of_a_group_with_a_colon(self, any_broker: Broker) -> None:
-        self.take_set(any_broker, group="a:b")
-        any_broker.raw.delete(any_broker.queue.aggregation_sets)
+    def test_a_set_of_a_group_with_a_colon(self, broker: Broker) -> None:
+        self.take_set(broker, group="a:b")
+        broker.raw.delete(broker.queue.aggregation_sets)
 
-        assert [each.kind for each in look(any_broker, repair=True).findings] == [FindingKind.SET_NOT_LISTED]
+        assert [each.kind for each in look(broker, repair=True).findings] == [FindingKind.SET_NOT_LISTED]
 
-        assert any_broker.raw.zrange(any_broker.queue.aggregation_sets, 0, -1) == [b"asynq:{default}:g:a:b:s"]
+        assert broker.raw.zrange(broker.queue.aggregation_sets, 0, -1) == [b"asynq:{default}:g:a:b:s"]
 
-    def test_those_of_a_queue_that_is_being_removed_are_left(self, any_broker: Broker) -> None:
-        self.take_set(any_broker)
-        assert any_broker.run(ops.close_queue(any_broker.queue, force=True)).is_closed
+    def test_those_of_a_queue_that_is_being_removed_are_left(self, broker: Broker) -> None:
+        self.take_set(broker)
+        assert broker.run(ops.close_queue(broker.queue, force=True)).is_closed
 
-        assert not look(any_broker, repair=True).findings
+        assert not look(broker, repair=True).findings
 
-        assert any_broker.run(ops.discard(any_broker.queue)) == (2, True)
-        assert any_broker.dump().keys() <= {b"taskq:{default}:rcpt:tm1"}
+        assert broker.run(ops.discard(broker.queue)) == (2, True)
+        assert broker.dump().keys() <= {b"taskq:{default}:rcpt:tm1"}
 
 
-def test_a_lock_of_another_type_is_set_aside(any_broker: Broker) -> None:
+def test_a_lock_of_another_type_is_set_aside(broker: Broker) -> None:
     """Nobody holds it, and it would refuse its payload for ever."""
-    lock = any_broker.queue.unique("t:a", b"")
-    any_broker.raw.rpush(lock, "x")
+    lock = broker.queue.unique("t:a", b"")
+    broker.raw.rpush(lock, "x")
 
-    report = look(any_broker, repair=True)
+    report = look(broker, repair=True)
 
     assert [(each.kind.value, each.repaired) for each in report.findings] == [("wrong_type", True)]
-    put(any_broker, "a", unique_key=lock, unique_s=600)
-    assert any_broker.raw.get(lock) == b"a"
+    put(broker, "a", unique_key=lock, unique_s=600)
+    assert broker.raw.get(lock) == b"a"
 
 
 class TestRepairs:
-    def test_a_lost_time_means_now(self, any_broker: Broker) -> None:
+    def test_a_lost_time_means_now(self, broker: Broker) -> None:
         """The start of a scheduled task stands nowhere else."""
-        fill(any_broker)
-        any_broker.raw.delete(any_broker.queue.scheduled, any_broker.queue.retry)
+        fill(broker)
+        broker.raw.delete(broker.queue.scheduled, broker.queue.retry)
 
-        look(any_broker, repair=True)
+        look(broker, repair=True)
 
-        for key in (any_broker.queue.scheduled, any_broker.queue.retry):
-            ((_, score),) = any_broker.raw.zrange(key, 0, -1, withscores=True)
+        for key in (broker.queue.scheduled, broker.queue.retry):
+            ((_, score),) = broker.raw.zrange(key, 0, -1, withscores=True)
             assert abs(score - time.time()) < 30
 
-    def test_times_that_the_message_tells_are_kept(self, any_broker: Broker) -> None:
-        fill(any_broker)
-        queue, raw = any_broker.queue, any_broker.raw
+    def test_times_that_the_message_tells_are_kept(self, broker: Broker) -> None:
+        fill(broker)
+        queue, raw = broker.queue, broker.raw
         expected = (raw.zscore(queue.archived, "archived"), raw.zscore(queue.completed, "completed"))
         raw.delete(queue.archived, queue.completed)
 
-        look(any_broker, repair=True)
+        look(broker, repair=True)
 
         assert (raw.zscore(queue.archived, "archived"), raw.zscore(queue.completed, "completed")) == expected
 
-    def test_a_pending_task_wakes_a_worker(self, any_broker: Broker) -> None:
-        put(any_broker, "a")
-        any_broker.raw.delete(any_broker.queue.pending, any_broker.queue.wake)
+    def test_a_pending_task_wakes_a_worker(self, broker: Broker) -> None:
+        put(broker, "a")
+        broker.raw.delete(broker.queue.pending, broker.queue.wake)
 
-        look(any_broker, repair=True)
+        look(broker, repair=True)
 
-        assert any_broker.raw.llen(any_broker.queue.wake) == 1
-        assert take(any_broker) == ["a"]
+        assert broker.raw.llen(broker.queue.wake) == 1
+        assert take(broker) == ["a"]
 
-    def test_an_unreadable_task_is_kept_byte_for_byte(self, any_broker: Broker) -> None:
-        fill(any_broker)
-        queue, raw = any_broker.queue, any_broker.raw
+    def test_an_unreadable_task_is_kept_byte_for_byte(self, broker: Broker) -> None:
+        fill(broker)
+        queue, raw = broker.queue, broker.raw
         raw.hset(queue.task("retry"), "msg", b"\xff\xff")
 
-        look(any_broker, repair=True)
+        look(broker, repair=True)
 
         assert raw.hgetall(queue.quarantined("retry")) == {b"msg": b"\xff\xff", b"state": b"retry"}
         assert raw.zrange(queue.quarantine, 0, -1) == [b"retry"]
 
-    def test_a_dropped_task_gives_its_lock_back(self, any_broker: Broker) -> None:
-        queue, raw = any_broker.queue, any_broker.raw
+    def test_a_dropped_task_gives_its_lock_back(self, broker: Broker) -> None:
+        queue, raw = broker.queue, broker.raw
         lock = queue.unique("t:a", b"")
-        put(any_broker, "a", unique_key=lock, unique_s=600)
+        put(broker, "a", unique_key=lock, unique_s=600)
         raw.hdel(queue.task("a"), "msg")
 
-        look(any_broker, repair=True)
+        look(broker, repair=True)
 
         assert not raw.exists(lock)
 
-    def test_a_lock_held_by_another_is_left(self, any_broker: Broker) -> None:
-        queue, raw = any_broker.queue, any_broker.raw
-        put(any_broker, "a", unique_key=queue.unique("t:a", b""), unique_s=600)
-        put(any_broker, "b")
+    def test_a_lock_held_by_another_is_left(self, broker: Broker) -> None:
+        queue, raw = broker.queue, broker.raw
+        put(broker, "a", unique_key=queue.unique("t:a", b""), unique_s=600)
+        put(broker, "b")
         raw.set(queue.unique("t:a", b""), "b")
         raw.hdel(queue.task("a"), "msg")
 
-        look(any_broker, repair=True)
+        look(broker, repair=True)
 
         assert raw.get(queue.unique("t:a", b"")) == b"b"
 
-    def test_a_member_of_an_aggregation_set_is_at_home_there(self, any_broker: Broker) -> None:
+    def test_a_member_of_an_aggregation_set_is_at_home_there(self, broker: Broker) -> None:
         """Members of a set that is being turned into one task are in no group, and healthy."""
-        queue, raw = any_broker.queue, any_broker.raw
-        put(any_broker, "a", "b", group=GROUP)
+        queue, raw = broker.queue, broker.raw
+        put(broker, "a", "b", group=GROUP)
         set_key = queue.aggregation_set(GROUP, "s1")
         raw.rename(queue.group(GROUP), set_key)
         raw.delete(queue.groups)
         raw.zadd(queue.aggregation_sets, {set_key: int(time.time()) + 120})
         raw.delete(queue.task("b"))
 
-        report = look(any_broker, repair=True)
+        report = look(broker, repair=True)
 
         assert found(report) == {"b": "listed_without_task"}
         assert raw.zrange(set_key, 0, -1) == [b"a"]
 
-    def test_a_member_that_is_being_deleted_is_left_alone(self, any_broker: Broker) -> None:
-        queue, raw = any_broker.queue, any_broker.raw
-        put(any_broker, "a", group=GROUP)
+    def test_a_member_that_is_being_deleted_is_left_alone(self, broker: Broker) -> None:
+        queue, raw = broker.queue, broker.raw
+        put(broker, "a", group=GROUP)
         raw.rename(queue.group(GROUP), queue.combined_set("s1"))
         raw.delete(queue.groups)
         raw.zadd(queue.combined, {"s1": 1})
 
-        assert look(any_broker, repair=True).findings == ()
+        assert look(broker, repair=True).findings == ()
 
-    def test_a_task_on_its_way_to_another_queue_is_left_alone(self, any_broker: Broker) -> None:
-        queue, raw = any_broker.queue, any_broker.raw
-        put(any_broker, "a")
+    def test_a_task_on_its_way_to_another_queue_is_left_alone(self, broker: Broker) -> None:
+        queue, raw = broker.queue, broker.raw
+        put(broker, "a")
         raw.delete(queue.pending)
         raw.zadd(queue.moving, {"a": 1})
         raw.hset(queue.task("a"), "taskq_moving", "aa::other")
 
-        assert look(any_broker, repair=True).findings == ()
+        assert look(broker, repair=True).findings == ()
 
-    def test_a_move_that_nobody_would_find_is_listed_again(self, any_broker: Broker) -> None:
-        queue, raw = any_broker.queue, any_broker.raw
-        put(any_broker, "a")
+    def test_a_move_that_nobody_would_find_is_listed_again(self, broker: Broker) -> None:
+        queue, raw = broker.queue, broker.raw
+        put(broker, "a")
         raw.delete(queue.pending)
         raw.hset(queue.task("a"), "taskq_moving", "aa::other")
 
-        report = look(any_broker, repair=True)
+        report = look(broker, repair=True)
 
         assert found(report) == {"a": "not_listed"}
         assert raw.zrange(queue.moving, 0, -1) == [b"a"]
-        assert any_broker.pending() == []
+        assert broker.pending() == []
 
-    def test_a_task_of_a_queue_that_is_being_removed_is_left_alone(self, any_broker: Broker) -> None:
-        put(any_broker, "a")
-        put(any_broker, "b", group=GROUP)
-        any_broker.raw.rename(any_broker.queue.pending, any_broker.queue.removed("pending"))
-        any_broker.raw.rename(any_broker.queue.groups, any_broker.queue.removed("groups"))
+    def test_a_task_of_a_queue_that_is_being_removed_is_left_alone(self, broker: Broker) -> None:
+        put(broker, "a")
+        put(broker, "b", group=GROUP)
+        broker.raw.rename(broker.queue.pending, broker.queue.removed("pending"))
+        broker.raw.rename(broker.queue.groups, broker.queue.removed("groups"))
 
-        assert look(any_broker, repair=True).findings == ()
+        assert look(broker, repair=True).findings == ()
 
-    def test_odd_names(self, any_broker: Broker) -> None:
+    def test_odd_names(self, broker: Broker) -> None:
         """Names that mean something in a pattern, and ids that are no UTF-8."""
-        any_broker.queue = queue = any_broker.keys.queue("q[*]?\\ü")
+        broker.queue = queue = broker.keys.queue("q[*]?\\ü")
         ids = ["*", "a:b", "\udcff\udc80", "x" * 256]
         for each in ids:
-            put(any_broker, each.replace("\udcff\udc80", "y"))
-        any_broker.raw.rename(queue.task("y"), queue.task_prefix.encode() + b"\xff\x80")
-        any_broker.raw.delete(queue.pending)
-        any_broker.queue = any_broker.keys.queue("q[*]?\\")
-        put(any_broker, "other")
-        any_broker.queue = queue
+            put(broker, each.replace("\udcff\udc80", "y"))
+        broker.raw.rename(queue.task("y"), queue.task_prefix.encode() + b"\xff\x80")
+        broker.raw.delete(queue.pending)
+        broker.queue = broker.keys.queue("q[*]?\\")
+        put(broker, "other")
+        broker.queue = queue
 
-        report = look(any_broker, repair=True)
+        report = look(broker, repair=True)
 
         assert found(report) == dict.fromkeys(ids, "not_listed")
-        assert sorted(any_broker.pending()) == sorted(ids)
+        assert sorted(broker.pending()) == sorted(ids)
 
 
 class TestFence:
     """What a worker does whose task was damaged while it ran."""
 
-    def test_a_restored_lease_is_the_workers_own(self, any_broker: Broker) -> None:
+    def test_a_restored_lease_is_the_workers_own(self, broker: Broker) -> None:
         """The worker that runs the task goes on and settles it: no second run."""
-        queue, raw = any_broker.queue, any_broker.raw
-        put(any_broker, "a")
-        take(any_broker)
+        queue, raw = broker.queue, broker.raw
+        put(broker, "a")
+        take(broker)
         expected = raw.zscore(queue.lease, "a")
         raw.delete(queue.lease, queue.active)
 
-        look(any_broker, repair=True)
+        look(broker, repair=True)
 
         assert raw.zscore(queue.lease, "a") == expected
-        assert any_broker.run(ops.extend_leases(queue, [("a", 1)], owner="w1", lease_s=60)).kept == [True]
-        assert settle(any_broker, Outcome.DONE, "a") == "1"
-        assert any_broker.fields("a") == {}
+        assert broker.run(ops.extend_leases(queue, [("a", 1)], owner="w1", lease_s=60)).kept == [True]
+        assert settle(broker, Outcome.DONE, "a") == "1"
+        assert broker.fields("a") == {}
 
-    def test_a_lease_that_somebody_made_endless_is_its_workers_again(self, any_broker: Broker) -> None:
-        put(any_broker, "a", "b")
-        take(any_broker)
-        any_broker.raw.zadd(any_broker.queue.lease, {"a": FAR_S, "b": FAR_S})
+    def test_a_lease_that_somebody_made_endless_is_its_workers_again(self, broker: Broker) -> None:
+        put(broker, "a", "b")
+        take(broker)
+        broker.raw.zadd(broker.queue.lease, {"a": FAR_S, "b": FAR_S})
 
-        look(any_broker, repair=True)
-        expired = any_broker.run(ops.list_expired(any_broker.queue, grace_s=0, now_ns=time.time_ns() + 31 * 10**9))
+        look(broker, repair=True)
+        expired = broker.run(ops.list_expired(broker.queue, grace_s=0, now_ns=time.time_ns() + 31 * 10**9))
 
-        assert settle(any_broker, Outcome.DONE, "a") == "1"
+        assert settle(broker, Outcome.DONE, "a") == "1"
         assert {each.task_id for each in expired.tasks} == {"a", "b"}  # a silent worker's are taken back
 
-    def test_a_lease_that_a_turned_clock_left_far_off_stays_its_workers(self, any_broker: Broker) -> None:
+    def test_a_lease_that_a_turned_clock_left_far_off_stays_its_workers(self, broker: Broker) -> None:
         """Redis's clock was set back: the lease fits its fence, and its worker goes on."""
-        put(any_broker, "active")
-        any_broker.dequeue("w1", now_ns=time.time_ns() + 86_400 * 10**9)
+        put(broker, "active")
+        broker.dequeue("w1", now_ns=time.time_ns() + 86_400 * 10**9)
 
-        told = look(any_broker, repair=True)
+        told = look(broker, repair=True)
 
         assert found(told) == {"active": "lease_too_long"}
-        assert any_broker.raw.zscore(any_broker.queue.lease, "active") < time.time() + 31
-        assert settle(any_broker, Outcome.DONE, "active") == "1"
+        assert broker.raw.zscore(broker.queue.lease, "active") < time.time() + 31
+        assert settle(broker, Outcome.DONE, "active") == "1"
 
-    def test_a_stale_fence_stays_shut(self, any_broker: Broker) -> None:
+    def test_a_stale_fence_stays_shut(self, broker: Broker) -> None:
         """What another program took after a lost worker is not the lost worker's when the lease is written anew."""
-        queue, raw = any_broker.queue, any_broker.raw
-        put(any_broker, "a")
-        take(any_broker, "zombie")
+        queue, raw = broker.queue, broker.raw
+        put(broker, "a")
+        take(broker, "zombie")
         raw.hset(queue.task("a"), "taskq_owner", f"zombie:{int(time.time()) - 3600}")  # Go's dequeue leaves it
         raw.delete(queue.lease)
 
-        look(any_broker, repair=True)
+        look(broker, repair=True)
 
-        assert settle(any_broker, Outcome.DONE, "a", owner="zombie") == "0"
+        assert settle(broker, Outcome.DONE, "a", owner="zombie") == "0"
         assert raw.zscore(queue.lease, "a") > time.time()
 
-    def test_a_late_outcome_does_not_bring_a_dropped_task_back(self, any_broker: Broker) -> None:
-        put(any_broker, "a")
-        take(any_broker)
-        any_broker.raw.delete(any_broker.queue.task("a"))
-        look(any_broker, repair=True)
-        before = any_broker.dump()
+    def test_a_late_outcome_does_not_bring_a_dropped_task_back(self, broker: Broker) -> None:
+        put(broker, "a")
+        take(broker)
+        broker.raw.delete(broker.queue.task("a"))
+        look(broker, repair=True)
+        before = broker.dump()
 
         codes = [
-            settle(any_broker, Outcome.COMPLETE, "a", retention=60),
-            settle(any_broker, Outcome.RETRY, "a"),
-            settle(any_broker, Outcome.REQUEUE, "a"),
+            settle(broker, Outcome.COMPLETE, "a", retention=60),
+            settle(broker, Outcome.RETRY, "a"),
+            settle(broker, Outcome.REQUEUE, "a"),
         ]
 
         assert codes == ["0", "0", "0"]
-        assert any_broker.run(ops.write_result(any_broker.queue, "a", b"r", owner="w1", run=1)) is False
-        assert any_broker.dump() == before
+        assert broker.run(ops.write_result(broker.queue, "a", b"r", owner="w1", run=1)) is False
+        assert broker.dump() == before
 
-    def test_a_late_outcome_does_not_touch_a_task_that_was_given_back(self, any_broker: Broker) -> None:
+    def test_a_late_outcome_does_not_touch_a_task_that_was_given_back(self, broker: Broker) -> None:
         """The task was found in pending, so it is nobody's; its old worker is refused."""
-        queue, raw = any_broker.queue, any_broker.raw
-        put(any_broker, "a")
-        take(any_broker)
+        queue, raw = broker.queue, broker.raw
+        put(broker, "a")
+        take(broker)
         raw.delete(queue.lease, queue.active)
         raw.lpush(queue.pending, "a")
 
-        look(any_broker, repair=True)
+        look(broker, repair=True)
 
-        assert settle(any_broker, Outcome.DONE, "a") == "0"
-        assert states(any_broker) == {"a": "pending"}
+        assert settle(broker, Outcome.DONE, "a") == "0"
+        assert states(broker) == {"a": "pending"}
 
-    def test_an_unreadable_task_that_runs_is_its_workers(self, any_broker: Broker) -> None:
+    def test_an_unreadable_task_that_runs_is_its_workers(self, broker: Broker) -> None:
         """The worker that took it sets it aside, or the recoverer does."""
-        put(any_broker, "a")
-        take(any_broker)
-        any_broker.raw.hset(any_broker.queue.task("a"), "msg", b"\xff")
+        put(broker, "a")
+        take(broker)
+        broker.raw.hset(broker.queue.task("a"), "msg", b"\xff")
 
-        assert look(any_broker, repair=True).findings == ()
-        any_broker.raw.delete(any_broker.queue.lease)
-        look(any_broker, repair=True)
-        assert any_broker.raw.zcard(any_broker.queue.quarantine) == 1
+        assert look(broker, repair=True).findings == ()
+        broker.raw.delete(broker.queue.lease)
+        look(broker, repair=True)
+        assert broker.raw.zcard(broker.queue.quarantine) == 1
 
 
 class Meanwhile:
@@ -664,32 +664,32 @@ class TestOnTheWay:
     """Tasks that change while a pass runs."""
 
     @pytest.mark.parametrize("step", ["check_listed", "check_stored", "mend"])
-    def test_tasks_that_move_all_the_time(self, any_broker: Broker, step: str) -> None:
+    def test_tasks_that_move_all_the_time(self, broker: Broker, step: str) -> None:
         """Between any two steps a task is enqueued, taken, retried, requeued or ended: none is a finding."""
-        fill(any_broker)
-        any_broker.raw.delete(any_broker.queue.task("scheduled"))
+        fill(broker)
+        broker.raw.delete(broker.queue.task("scheduled"))
         count = 0
 
         def happens() -> None:
             nonlocal count
             count += 1
             owner = f"w{count}"
-            put(any_broker, f"new-{count}", f"newer-{count}")
+            put(broker, f"new-{count}", f"newer-{count}")
             for task_id, outcome in zip(
-                take(any_broker, owner), (Outcome.DONE, Outcome.RETRY, Outcome.REQUEUE), strict=False
+                take(broker, owner), (Outcome.DONE, Outcome.RETRY, Outcome.REQUEUE), strict=False
             ):
-                assert settle(any_broker, outcome, task_id, owner=owner) == "1"
+                assert settle(broker, outcome, task_id, owner=owner) == "1"
 
-        report = run(reconcile(any_broker.queue, repair=True, look_again_s=0), Meanwhile(any_broker, step, happens))
+        report = run(reconcile(broker.queue, repair=True, look_again_s=0), Meanwhile(broker, step, happens))
 
         assert count
         assert found(report) == {"scheduled": "listed_without_task"}
-        states(any_broker)
+        states(broker)
 
-    def test_what_changed_between_the_looks_is_no_damage(self, any_broker: Broker) -> None:
-        fill(any_broker)
-        any_broker.raw.zadd(any_broker.queue.retry, {"pending": 5})
-        steps = reconcile(any_broker.queue, repair=True, look_again_s=7)
+    def test_what_changed_between_the_looks_is_no_damage(self, broker: Broker) -> None:
+        fill(broker)
+        broker.raw.zadd(broker.queue.retry, {"pending": 5})
+        steps = reconcile(broker.queue, repair=True, look_again_s=7)
         answer: Any = None
         paused = []
 
@@ -701,36 +701,36 @@ class TestOnTheWay:
                 break
             if isinstance(step, Pause):
                 paused.append(step.seconds)
-                any_broker.raw.zrem(any_broker.queue.retry, "pending")
-            answer = None if isinstance(step, Pause) else any_broker.run(step)
+                broker.raw.zrem(broker.queue.retry, "pending")
+            answer = None if isinstance(step, Pause) else broker.run(step)
 
         assert paused == [7]
         assert report.findings == ()
-        assert states(any_broker) == HEALTHY
+        assert states(broker) == HEALTHY
 
-    def test_a_repair_that_comes_late_repairs_nothing(self, any_broker: Broker) -> None:
+    def test_a_repair_that_comes_late_repairs_nothing(self, broker: Broker) -> None:
         """The script looks again itself: a diagnosis made a moment earlier proves nothing."""
-        queue = any_broker.queue
-        put(any_broker, "a")
-        any_broker.raw.delete(queue.pending)
-        (first,) = any_broker.run(ops.mend(queue, [Suspect("a")]))
-        look(any_broker, repair=True)
-        assert take(any_broker) == ["a"]
+        queue = broker.queue
+        put(broker, "a")
+        broker.raw.delete(queue.pending)
+        (first,) = broker.run(ops.mend(queue, [Suspect("a")]))
+        look(broker, repair=True)
+        assert take(broker) == ["a"]
 
-        (second,) = any_broker.run(ops.mend(queue, [Suspect("a", diagnosis=first.diagnosis)]))
+        (second,) = broker.run(ops.mend(queue, [Suspect("a", diagnosis=first.diagnosis)]))
 
         assert (first.kind, second.kind, second.repaired) == ("not_listed", "", False)
-        assert states(any_broker) == {"a": "active"}
+        assert states(broker) == {"a": "active"}
 
 
 class TestBounds:
-    def test_long_lists_bound_a_call(self, any_broker: Broker) -> None:
+    def test_long_lists_bound_a_call(self, broker: Broker) -> None:
         """What a call had no time for is told, and sent again by the pass."""
-        queue, raw = any_broker.queue, any_broker.raw
+        queue, raw = broker.queue, broker.raw
         for base in range(0, 60_000, 10_000):
             raw.lpush(queue.pending, *(f"x{number}" for number in range(base, base + 10_000)))
 
-        mended = any_broker.run(ops.mend(queue, [Suspect(f"x{number}") for number in range(50)]))
+        mended = broker.run(ops.mend(queue, [Suspect(f"x{number}") for number in range(50)]))
 
         looked_at = [each.was_looked_at for each in mended]
         assert looked_at == [True] * 8 + [False] * 42
@@ -738,84 +738,84 @@ class TestBounds:
 
     @pytest.mark.parametrize(("active", "told"), [(10_000, ["a"]), (10_001, [])])
     def test_a_long_list_of_active_tasks_is_not_read_for_each_page_of_leases(
-        self, any_broker: Broker, active: int, told: list[str]
+        self, broker: Broker, active: int, told: list[str]
     ) -> None:
         """Reading it whole would keep Redis from answering for longer than any other call does."""
-        queue, raw = any_broker.queue, any_broker.raw
-        any_broker.enqueue("a")
-        any_broker.dequeue()
+        queue, raw = broker.queue, broker.raw
+        broker.enqueue("a")
+        broker.dequeue()
         raw.delete(queue.active)
         raw.rpush(queue.active, *(f"x{number}" for number in range(active)))
 
-        page = any_broker.run(ops.check_listed(queue, queue.lease, "lease", TaskState.ACTIVE, now_ns=NOW_NS))
+        page = broker.run(ops.check_listed(queue, queue.lease, "lease", TaskState.ACTIVE, now_ns=NOW_NS))
 
         assert page.doubtful == told
 
-    def test_a_pass_with_many_findings_ends_early(self, any_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_pass_with_many_findings_ends_early(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
         """The next one goes on: every pass repairs what it found."""
         monkeypatch.setattr("taskq_core.reconcile.FINDINGS_MAX", 60)
         ids = [f"a{number}" for number in range(150)]
-        put(any_broker, *ids)
-        any_broker.raw.delete(any_broker.queue.pending)
+        put(broker, *ids)
+        broker.raw.delete(broker.queue.pending)
 
         reports = []
         while not reports or not reports[-1].is_complete:
-            reports.append(look(any_broker, repair=True))
+            reports.append(look(broker, repair=True))
 
         assert sum(report.repaired for report in reports) == 150
         assert len(reports) > 1
-        assert sorted(any_broker.pending()) == sorted(ids)
+        assert sorted(broker.pending()) == sorted(ids)
 
-    def test_a_list_that_outgrows_its_reader(self, any_broker: Broker) -> None:
+    def test_a_list_that_outgrows_its_reader(self, broker: Broker) -> None:
         """A page that is read once more, because so much was added, has no task twice: none is looked at closely."""
         ids = [f"a{number}" for number in range(1100)]
         for first in range(0, 1100, 200):
-            put(any_broker, *ids[first : first + 200])
+            put(broker, *ids[first : first + 200])
         added = 0
         looks = 0
 
         def send(operation: Operation[Any]) -> Any:
             nonlocal added, looks
-            if operation.name == "check_listed" and operation.keys[0] == any_broker.queue.pending and added < 3:
+            if operation.name == "check_listed" and operation.keys[0] == broker.queue.pending and added < 3:
                 for first in range(0, 600, 200):
                     new = [f"new-{added}-{first + number}" for number in range(200)]
                     tasks = [NewTask(each, message(each)) for each in new]
-                    any_broker.run(ops.enqueue(any_broker.queue, tasks, ReceiptLane(new[0])))
+                    broker.run(ops.enqueue(broker.queue, tasks, ReceiptLane(new[0])))
                 added += 1
             looks += operation.name == "mend"
-            return any_broker.run(operation)
+            return broker.run(operation)
 
-        assert run(reconcile(any_broker.queue, repair=True, look_again_s=0), send).findings == ()
+        assert run(reconcile(broker.queue, repair=True, look_again_s=0), send).findings == ()
         assert (added, looks) == (3, 0)
 
-    def test_an_id_at_the_edge_of_a_page_that_is_listed_twice(self, any_broker: Broker) -> None:
+    def test_an_id_at_the_edge_of_a_page_that_is_listed_twice(self, broker: Broker) -> None:
         ids = [f"a{number}" for number in range(1100)]
         for first in range(0, 1100, 200):
-            put(any_broker, *ids[first : first + 200])
-        edge = any_broker.pending()[::-1][499]
-        any_broker.raw.rpush(any_broker.queue.pending, edge)
+            put(broker, *ids[first : first + 200])
+        edge = broker.pending()[::-1][499]
+        broker.raw.rpush(broker.queue.pending, edge)
 
-        assert found(look(any_broker, repair=True)) == {edge: "listed_twice"}
-        assert sorted(any_broker.pending()) == sorted(ids)
+        assert found(look(broker, repair=True)) == {edge: "listed_twice"}
+        assert sorted(broker.pending()) == sorted(ids)
 
-    def test_more_tasks_than_one_page(self, any_broker: Broker) -> None:
+    def test_more_tasks_than_one_page(self, broker: Broker) -> None:
         ids = [f"a{number}" for number in range(1200)]
         for first in range(0, 1200, 200):
-            put(any_broker, *ids[first : first + 200])
+            put(broker, *ids[first : first + 200])
         for broken in ("a0", "a599", "a1199"):
-            any_broker.raw.lrem(any_broker.queue.pending, 0, broken)
+            broker.raw.lrem(broker.queue.pending, 0, broken)
         progress: list[tuple[int, int]] = []
 
         steps = reconcile(
-            any_broker.queue, repair=True, look_again_s=0, progress=lambda done, total: progress.append((done, total))
+            broker.queue, repair=True, look_again_s=0, progress=lambda done, total: progress.append((done, total))
         )
-        report = run(steps, any_broker.run)
+        report = run(steps, broker.run)
 
         assert found(report) == dict.fromkeys(("a0", "a599", "a1199"), "not_listed")
         assert report.scanned >= 1200
         assert progress[-1][0] == report.scanned
         assert all(done <= total for done, total in progress)
-        assert sorted(any_broker.pending()) == sorted(ids)
+        assert sorted(broker.pending()) == sorted(ids)
 
 
 OWN = ("wake", "quarantine", "combined", "moving")
@@ -827,115 +827,115 @@ class TestCheckThenWrite:
         "name",
         [*STRUCTURES, *OWN],
     )
-    def test_a_refused_repair_changes_nothing(self, any_broker: Broker, name: str) -> None:
-        queue = any_broker.queue
-        fill(any_broker)
-        any_broker.raw.hset(queue.task("retry"), "state", "pending")
-        any_broker.raw.hset(queue.task("archived"), "msg", b"\xff")
+    def test_a_refused_repair_changes_nothing(self, broker: Broker, name: str) -> None:
+        queue = broker.queue
+        fill(broker)
+        broker.raw.hset(queue.task("retry"), "state", "pending")
+        broker.raw.hset(queue.task("archived"), "msg", b"\xff")
         suspects = [Suspect("retry"), Suspect("archived", unreadable=b"\xff")]
-        looks = any_broker.run(ops.mend(queue, suspects))
+        looks = broker.run(ops.mend(queue, suspects))
         again = [replace(each, diagnosis=look.diagnosis) for each, look in zip(suspects, looks, strict=True)]
-        any_broker.raw.delete(getattr(queue, name))
-        any_broker.raw.set(getattr(queue, name), "strange")
-        before = any_broker.dump()
+        broker.raw.delete(getattr(queue, name))
+        broker.raw.set(getattr(queue, name), "strange")
+        before = broker.dump()
 
         with pytest.raises(BrokerReplyError):
-            any_broker.run(ops.mend(queue, again))
+            broker.run(ops.mend(queue, again))
 
-        assert any_broker.dump() == before
+        assert broker.dump() == before
         assert all(each.diagnosis for each in again)
 
-    def test_what_is_quarantined_under_a_strange_key_is_kept(self, any_broker: Broker) -> None:
+    def test_what_is_quarantined_under_a_strange_key_is_kept(self, broker: Broker) -> None:
         """A key of another type where the hash of the unreadable task would go is replaced, as RENAME does."""
-        queue = any_broker.queue
-        fill(any_broker)
-        any_broker.raw.hset(queue.task("archived"), "msg", b"\xff")
-        any_broker.raw.set(queue.quarantined("archived"), "strange")
+        queue = broker.queue
+        fill(broker)
+        broker.raw.hset(queue.task("archived"), "msg", b"\xff")
+        broker.raw.set(queue.quarantined("archived"), "strange")
 
-        assert look(any_broker, repair=True).repaired == 1
-        assert any_broker.raw.hget(queue.quarantined("archived"), "msg") == b"\xff"
+        assert look(broker, repair=True).repaired == 1
+        assert broker.raw.hget(queue.quarantined("archived"), "msg") == b"\xff"
 
 
-def test_a_full_store_is_repaired(real_server: Broker) -> None:
-    fill(real_server)
-    real_server.raw.delete(real_server.queue.pending, real_server.queue.lease, real_server.queue.groups)
-    real_server.raw.config_set("maxmemory", 1)
+def test_a_full_store_is_repaired(one_server: Broker) -> None:
+    fill(one_server)
+    one_server.raw.delete(one_server.queue.pending, one_server.queue.lease, one_server.queue.groups)
+    one_server.raw.config_set("maxmemory", 1)
     try:
-        report = look(real_server, repair=True)
+        report = look(one_server, repair=True)
     finally:
-        real_server.raw.config_set("maxmemory", 0)
+        one_server.raw.config_set("maxmemory", 0)
 
     assert report.repaired == len(report.findings) == 4
-    assert states(real_server) == HEALTHY
+    assert states(one_server) == HEALTHY
 
 
 class TestKeysOfAnotherType:
     """They are kept under another name, as they are, and what belongs in their place is built again from the tasks."""
 
     @pytest.mark.parametrize("name", STRUCTURES)
-    def test_a_look_tells_of_a_structure_and_judges_nothing(self, any_broker: Broker, name: str) -> None:
-        fill(any_broker)
-        key = getattr(any_broker.queue, name)
-        any_broker.raw.delete(key)
-        any_broker.raw.set(key, "not ours")
-        before = any_broker.dump()
+    def test_a_look_tells_of_a_structure_and_judges_nothing(self, broker: Broker, name: str) -> None:
+        fill(broker)
+        key = getattr(broker.queue, name)
+        broker.raw.delete(key)
+        broker.raw.set(key, "not ours")
+        before = broker.dump()
 
-        report = look(any_broker)
+        report = look(broker)
 
         assert [(each.kind, each.detail, each.repaired) for each in report.findings] == [
             (FindingKind.WRONG_TYPE, f"{key} is a string", False)
         ]
         assert not report.is_complete
-        assert any_broker.dump() == before
+        assert broker.dump() == before
 
     @pytest.mark.parametrize("name", [*STRUCTURES, *OWN])
-    def test_a_structure_makes_room(self, any_broker: Broker, name: str) -> None:
+    def test_a_structure_makes_room(self, broker: Broker, name: str) -> None:
         """One pass: the queue works again, and every task stands where it belongs."""
-        fill(any_broker)
-        key = getattr(any_broker.queue, name)
-        any_broker.raw.delete(key)
-        any_broker.raw.hset(key, "not", "ours")
+        fill(broker)
+        key = getattr(broker.queue, name)
+        broker.raw.delete(key)
+        broker.raw.hset(key, "not", "ours")
 
-        report = look(any_broker, repair=True)
+        report = look(broker, repair=True)
 
         finding, *others = report.findings
         place = finding.detail.removeprefix(f"{key} is a hash: it is kept as ")
-        assert place.startswith(f"{any_broker.queue.own_prefix}strange:{name}:")
-        assert any_broker.raw.hgetall(place) == {b"not": b"ours"}
+        assert place.startswith(f"{broker.queue.own_prefix}strange:{name}:")
+        assert broker.raw.hgetall(place) == {b"not": b"ours"}
         assert all(each.repaired for each in report.findings)
         assert FindingKind.WRONG_TYPE not in {each.kind for each in others}
         assert report.is_complete
-        assert states(any_broker) == HEALTHY
-        assert look(any_broker, repair=True).findings == ()
+        assert states(broker) == HEALTHY
+        assert look(broker, repair=True).findings == ()
 
-    def test_what_came_right_between_the_looks_is_left(self, any_broker: Broker) -> None:
-        fill(any_broker)
-        queue = any_broker.queue
-        ids = any_broker.pending()
-        any_broker.raw.delete(queue.pending)
-        any_broker.raw.set(queue.pending, "not ours")
+    def test_what_came_right_between_the_looks_is_left(self, broker: Broker) -> None:
+        fill(broker)
+        queue = broker.queue
+        ids = broker.pending()
+        broker.raw.delete(queue.pending)
+        broker.raw.set(queue.pending, "not ours")
 
         def comes_right() -> None:
-            any_broker.raw.delete(queue.pending)
-            any_broker.raw.rpush(queue.pending, *ids[::-1])
+            broker.raw.delete(queue.pending)
+            broker.raw.rpush(queue.pending, *ids[::-1])
 
-        report = run(reconcile(queue, repair=True, look_again_s=0), Meanwhile(any_broker, "set_aside", comes_right))
+        report = run(reconcile(queue, repair=True, look_again_s=0), Meanwhile(broker, "set_aside", comes_right))
 
         assert report == ReconcileReport(queue="default", scanned=len(ALL), findings=(), is_complete=True)
-        assert any_broker.pending() == ids
+        assert broker.pending() == ids
 
     @pytest.mark.parametrize("error", [BrokerReplyError("WRONGTYPE"), BrokerUnavailableError("gone")])
-    def test_what_was_moved_is_told_although_the_pass_fails(self, any_broker: Broker, error: BrokerError) -> None:
+    def test_what_was_moved_is_told_although_the_pass_fails(self, broker: Broker, error: BrokerError) -> None:
         """Nobody would find it otherwise. A pass with nothing to tell raises."""
-        queue = any_broker.queue
-        fill(any_broker)
-        any_broker.raw.delete(queue.retry)
-        any_broker.raw.set(queue.retry, "not ours")
+        queue = broker.queue
+        fill(broker)
+        broker.raw.delete(queue.retry)
+        broker.raw.set(queue.retry, "not ours")
 
         def fails() -> None:
             raise error
 
-        sends = Meanwhile(any_broker, "check_listed", fails)
+        sends = Meanwhile(broker, "check_listed", fails)
 
         report = run(reconcile(queue, repair=True, look_again_s=0), sends)
         assert [each.repaired for each in report.findings] == [True]
@@ -954,60 +954,60 @@ class TestKeysOfAnotherType:
         assert raw.get(queue.strange(queue.retry, 7)) == b"not ours"
         assert not raw.exists(queue.retry)
 
-    def test_nothing_is_written_over(self, any_broker: Broker) -> None:
-        queue, raw = any_broker.queue, any_broker.raw
+    def test_nothing_is_written_over(self, broker: Broker) -> None:
+        queue, raw = broker.queue, broker.raw
         raw.set(queue.strange(queue.retry, 7), "first")
         raw.set(queue.retry, "second")
 
-        any_broker.run(ops.set_aside(queue, {queue.retry: "zset"}, at_ns=7))
+        broker.run(ops.set_aside(queue, {queue.retry: "zset"}, at_ns=7))
 
         assert (raw.get(queue.strange(queue.retry, 7)), raw.get(queue.retry)) == (b"first", b"second")
 
-    def test_a_full_store(self, real_server: Broker) -> None:
-        fill(real_server)
-        real_server.raw.delete(real_server.queue.pending)
-        real_server.raw.set(real_server.queue.pending, "not ours")
-        real_server.raw.config_set("maxmemory", 1)
+    def test_a_full_store(self, one_server: Broker) -> None:
+        fill(one_server)
+        one_server.raw.delete(one_server.queue.pending)
+        one_server.raw.set(one_server.queue.pending, "not ours")
+        one_server.raw.config_set("maxmemory", 1)
         try:
-            report = look(real_server, repair=True)
+            report = look(one_server, repair=True)
         finally:
-            real_server.raw.config_set("maxmemory", 0)
+            one_server.raw.config_set("maxmemory", 0)
 
         assert report.repaired == len(report.findings) == 3
-        assert states(real_server) == HEALTHY
+        assert states(one_server) == HEALTHY
 
-    def test_whatever_stands_there_pauses_a_queue(self, any_broker: Broker) -> None:
+    def test_whatever_stands_there_pauses_a_queue(self, broker: Broker) -> None:
         """To move it away would let the queue go on, which nobody asked for."""
-        fill(any_broker)
-        any_broker.raw.hset(any_broker.queue.paused, "not", "ours")
-        any_broker.raw.delete(any_broker.queue.retry)
+        fill(broker)
+        broker.raw.hset(broker.queue.paused, "not", "ours")
+        broker.raw.delete(broker.queue.retry)
 
-        report = look(any_broker, repair=True)
+        report = look(broker, repair=True)
 
         assert [(each.kind.value, each.repaired) for each in report.findings] == [
             ("wrong_type", False),
             ("not_listed", True),
         ]
         assert report.is_complete
-        assert any_broker.raw.exists(any_broker.queue.paused)
+        assert broker.raw.exists(broker.queue.paused)
 
-    def test_a_counter(self, any_broker: Broker) -> None:
+    def test_a_counter(self, broker: Broker) -> None:
         """Go's workers end no task while it cannot be counted up."""
-        fill(any_broker)
-        any_broker.raw.delete(any_broker.queue.processed)
-        any_broker.raw.lpush(any_broker.queue.processed, "x")
+        fill(broker)
+        broker.raw.delete(broker.queue.processed)
+        broker.raw.lpush(broker.queue.processed, "x")
 
-        assert look(any_broker).is_complete
-        report = look(any_broker, repair=True)
+        assert look(broker).is_complete
+        report = look(broker, repair=True)
 
         assert [(each.kind.value, each.repaired) for each in report.findings] == [("wrong_type", True)]
-        assert not any_broker.raw.exists(any_broker.queue.processed)
+        assert not broker.raw.exists(broker.queue.processed)
 
     @pytest.mark.parametrize("is_in_a_set", [False, True])
-    def test_a_group_or_aggregation_set(self, any_broker: Broker, is_in_a_set: bool) -> None:
+    def test_a_group_or_aggregation_set(self, broker: Broker, is_in_a_set: bool) -> None:
         """Its members wait in the group again after at most two passes."""
-        fill(any_broker)
-        queue, raw = any_broker.queue, any_broker.raw
+        fill(broker)
+        queue, raw = broker.queue, broker.raw
         key = queue.group(GROUP)
         if is_in_a_set:
             key = queue.aggregation_set(GROUP, "s1")
@@ -1015,50 +1015,50 @@ class TestKeysOfAnotherType:
         raw.delete(queue.group(GROUP))
         raw.set(key, "not ours")
 
-        first = look(any_broker, repair=True)
-        look(any_broker, repair=True)
+        first = look(broker, repair=True)
+        look(broker, repair=True)
 
         finding = next(each for each in first.findings if each.kind is FindingKind.WRONG_TYPE)
         assert finding.repaired
         assert raw.get(finding.detail.rpartition(" ")[2]) == b"not ours"
         assert not raw.exists(queue.aggregation_set(GROUP, "s1"))
-        assert states(any_broker) == HEALTHY
+        assert states(broker) == HEALTHY
 
-    def test_a_task(self, any_broker: Broker) -> None:
+    def test_a_task(self, broker: Broker) -> None:
         """Its id is taken off its list and free again."""
-        put(any_broker, "a")
-        any_broker.raw.delete(any_broker.queue.task("a"))
-        any_broker.raw.set(any_broker.queue.task("a"), "not ours")
+        put(broker, "a")
+        broker.raw.delete(broker.queue.task("a"))
+        broker.raw.set(broker.queue.task("a"), "not ours")
 
-        reports = [look(any_broker, repair=True) for _ in range(2)]
+        reports = [look(broker, repair=True) for _ in range(2)]
 
         assert [{each.kind.value for each in report.findings} for report in reports] == [
             {"wrong_type", "listed_without_task"},
             set(),
         ]
         place = next(each.detail.rpartition(" ")[2] for each in reports[0].findings if each.kind == "wrong_type")
-        assert place.startswith(f"{any_broker.queue.own_prefix}strange:t:a:")
-        assert any_broker.raw.get(place) == b"not ours"
-        assert any_broker.pending() == []
-        assert any_broker.run(ops.enqueue(any_broker.queue, [NewTask("a", message("a"))], ReceiptLane("again"))) == "1"
+        assert place.startswith(f"{broker.queue.own_prefix}strange:t:a:")
+        assert broker.raw.get(place) == b"not ours"
+        assert broker.pending() == []
+        assert broker.run(ops.enqueue(broker.queue, [NewTask("a", message("a"))], ReceiptLane("again"))) == "1"
 
-    def test_a_name_is_told_in_one_line(self, any_broker: Broker) -> None:
-        any_broker.raw.set(any_broker.queue.task("a\nERROR forged"), "not ours")
+    def test_a_name_is_told_in_one_line(self, broker: Broker) -> None:
+        broker.raw.set(broker.queue.task("a\nERROR forged"), "not ours")
 
-        (finding,) = look(any_broker).findings
+        (finding,) = look(broker).findings
 
         assert finding.detail.isprintable()
 
-    def test_a_queue_whose_name_goes_on_behind_this_ones(self, any_broker: Broker) -> None:
+    def test_a_queue_whose_name_goes_on_behind_this_ones(self, broker: Broker) -> None:
         """Go refuses no name: the keys of queue "default}:t:x" begin as those of tasks of this queue."""
-        other = any_broker.keys.queue("default}:t:x")
-        if any_broker.store.endpoint.is_cluster:
+        other = broker.keys.queue("default}:t:x")
+        if broker.store.endpoint.is_cluster:
             pytest.skip("their slots differ")
         tasks = [NewTask("a", encode_message(build_message(type="t:a", id="a", queue=other.name)))]
-        any_broker.run(ops.enqueue(other, tasks, ReceiptLane("o")))
-        any_broker.raw.hset(other.task("b"), "msg", b"\xff")
-        any_broker.raw.hset(other.task("c"), "state", "active")
-        before = any_broker.dump()
+        broker.run(ops.enqueue(other, tasks, ReceiptLane("o")))
+        broker.raw.hset(other.task("b"), "msg", b"\xff")
+        broker.raw.hset(other.task("c"), "state", "active")
+        before = broker.dump()
 
-        assert look(any_broker, repair=True).findings == ()
-        assert any_broker.dump() == before
+        assert look(broker, repair=True).findings == ()
+        assert broker.dump() == before

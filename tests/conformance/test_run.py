@@ -180,15 +180,15 @@ class TestDequeue:
         assert state_of(broker, "a") == "active"
         assert not broker.raw.hexists(broker.queue.task("a"), "pending_since")
 
-    def test_leases_of_many_are_kept_sorted(self, real_server: Broker) -> None:
+    def test_leases_of_many_are_kept_sorted(self, one_server: Broker) -> None:
         """Not as a list, in which each is looked for from the start; and nothing else stands among them."""
         ids = [f"id-{number}" for number in range(10)]
-        real_server.enqueue(*ids)
-        real_server.dequeue()
+        one_server.enqueue(*ids)
+        one_server.dequeue()
 
-        lease = real_server.queue.lease
-        assert real_server.raw.object("encoding", lease) != b"listpack"
-        assert sorted(real_server.raw.zrange(lease, 0, -1)) == [each.encode() for each in ids]
+        lease = one_server.queue.lease
+        assert one_server.raw.object("encoding", lease) != b"listpack"
+        assert sorted(one_server.raw.zrange(lease, 0, -1)) == [each.encode() for each in ids]
 
     def test_a_large_batch(self, broker: Broker) -> None:
         ids = [f"id-{number}" for number in range(450)]
@@ -391,15 +391,15 @@ class TestSettle:
     def test_no_settlement_at_all(self, broker: Broker) -> None:
         assert broker.settle(Outcome.DONE) == ""
 
-    def test_a_batch_beyond_the_bound_is_sent_again(self, any_broker: Broker) -> None:
+    def test_a_batch_beyond_the_bound_is_sent_again(self, broker: Broker) -> None:
         ids = [f"id-{number}" for number in range(1010)]
-        any_broker.enqueue(*ids)
-        any_broker.dequeue(limit=1010)
+        broker.enqueue(*ids)
+        broker.dequeue(limit=1010)
 
-        codes = any_broker.settle(Outcome.DONE, *ids)
+        codes = broker.settle(Outcome.DONE, *ids)
 
         assert codes == SettleCode.SETTLED * 1000 + SettleCode.SEND_AGAIN * 10
-        assert any_broker.settle(Outcome.DONE, *ids[1000:]) == SettleCode.SETTLED * 10
+        assert broker.settle(Outcome.DONE, *ids[1000:]) == SettleCode.SETTLED * 10
 
     def test_a_mixed_batch(self, broker: Broker) -> None:
         ids = list("abcdef")
@@ -431,47 +431,45 @@ class TestSettle:
 
         assert broker.dump() == before
 
-    def test_the_scan_of_a_long_active_list_is_bounded(self, any_broker: Broker) -> None:
+    def test_the_scan_of_a_long_active_list_is_bounded(self, broker: Broker) -> None:
         """Tasks beyond the budget are not looked for and are sent again."""
         ids = [f"id-{number}" for number in range(60)]
-        any_broker.enqueue(*ids)
-        any_broker.dequeue()
-        any_broker.raw.linsert(any_broker.queue.active, "BEFORE", ids[30], "y")
+        broker.enqueue(*ids)
+        broker.dequeue()
+        broker.raw.linsert(broker.queue.active, "BEFORE", ids[30], "y")
         for _ in range(4):
-            any_broker.raw.rpush(any_broker.queue.active, *(f"x{number}" for number in range(10_000)))
+            broker.raw.rpush(broker.queue.active, *(f"x{number}" for number in range(10_000)))
 
-        codes = any_broker.settle(Outcome.DONE, *ids)
+        codes = broker.settle(Outcome.DONE, *ids)
 
         assert codes == SettleCode.SETTLED * 49 + SettleCode.SEND_AGAIN * 11
-        assert any_broker.settle(Outcome.DONE, *ids[49:]) == SettleCode.SETTLED * 11
+        assert broker.settle(Outcome.DONE, *ids[49:]) == SettleCode.SETTLED * 11
 
     @pytest.mark.parametrize("message", [b"", b"\x00\xff\n", "ü".encode()])
-    def test_messages_are_bytes(self, any_broker: Broker, message: bytes) -> None:
-        any_broker.enqueue("a")
-        any_broker.dequeue()
+    def test_messages_are_bytes(self, broker: Broker, message: bytes) -> None:
+        broker.enqueue("a")
+        broker.dequeue()
 
-        any_broker.run(
-            ops.settle(any_broker.queue, [Settlement("a", Outcome.ARCHIVE, 1, message)], owner="w1", now_ns=NOW_NS)
-        )
+        broker.run(ops.settle(broker.queue, [Settlement("a", Outcome.ARCHIVE, 1, message)], owner="w1", now_ns=NOW_NS))
 
-        assert any_broker.fields("a")["msg"] == message
+        assert broker.fields("a")["msg"] == message
 
-    def test_an_end_is_told_to_those_who_wait(self, any_broker: Broker) -> None:
+    def test_an_end_is_told_to_those_who_wait(self, broker: Broker) -> None:
         """Only for tasks that somebody waits for, and only when the task is at its end."""
-        if any_broker.store.endpoint.is_cluster:
+        if broker.store.endpoint.is_cluster:
             pytest.skip("redis-py's cluster client has no plain subscription")
         ids = list("abcdef")
-        any_broker.enqueue(*ids, "quiet")
-        any_broker.dequeue()
+        broker.enqueue(*ids, "quiet")
+        broker.dequeue()
         for name in ids:
-            any_broker.run(ops.look(any_broker.queue, name, tell_end=True))
-        listening = any_broker.raw.pubsub()
-        listening.subscribe(any_broker.queue.done)
+            broker.run(ops.look(broker.queue, name, tell_end=True))
+        listening = broker.raw.pubsub()
+        listening.subscribe(broker.queue.done)
         assert listening.get_message(timeout=60)["type"] == "subscribe"
 
         ends = [Settlement(name, end, 1, b"m") for name, end in zip(ids, ENDS, strict=True)]
-        any_broker.run(
-            ops.settle(any_broker.queue, [Settlement("quiet", Outcome.DONE, run=1), *ends], owner="w1", now_ns=NOW_NS)
+        broker.run(
+            ops.settle(broker.queue, [Settlement("quiet", Outcome.DONE, run=1), *ends], owner="w1", now_ns=NOW_NS)
         )
 
         heard = {listening.get_message(timeout=60)["data"] for _ in range(3)}
@@ -479,16 +477,16 @@ class TestSettle:
         assert listening.get_message() is None
         listening.close()
 
-    def test_every_change_is_told_to_those_who_follow(self, any_broker: Broker) -> None:
+    def test_every_change_is_told_to_those_who_follow(self, broker: Broker) -> None:
         """Whoever asks for less afterwards takes nothing from them."""
-        if any_broker.store.endpoint.is_cluster:
+        if broker.store.endpoint.is_cluster:
             pytest.skip("redis-py's cluster client has no plain subscription")
-        queue = any_broker.queue
-        any_broker.enqueue("a", "b", "end")
+        queue = broker.queue
+        broker.enqueue("a", "b", "end")
         for name, all_changes in (("a", True), ("b", True), ("end", False)):
-            any_broker.run(ops.look(queue, name, tell_end=True, tell_changes=all_changes))
-            any_broker.run(ops.look(queue, name, tell_end=True))
-        listening = any_broker.raw.pubsub()
+            broker.run(ops.look(queue, name, tell_end=True, tell_changes=all_changes))
+            broker.run(ops.look(queue, name, tell_end=True))
+        listening = broker.raw.pubsub()
         listening.subscribe(queue.done)
         assert listening.get_message(timeout=60)["type"] == "subscribe"
 
@@ -497,47 +495,47 @@ class TestSettle:
             assert listening.get_message() is None
             return found
 
-        any_broker.dequeue()
+        broker.dequeue()
         assert heard(2) == [b"a", b"b"], "the start"
         for name in ("a", "end"):
-            any_broker.run(ops.note(queue, name, {ops.PROGRESS_FIELD: b"{}"}, owner="w1", run=1))
+            broker.run(ops.note(queue, name, {ops.PROGRESS_FIELD: b"{}"}, owner="w1", run=1))
         assert heard(1) == [b"a"], "progress"
         ends = [
             Settlement("a", Outcome.REQUEUE, run=1),
             Settlement("b", Outcome.RETRY, 1, b"m"),
             Settlement("end", Outcome.RETRY, 1, b"m"),
         ]
-        any_broker.run(ops.settle(queue, ends, owner="w1", now_ns=NOW_NS))
+        broker.run(ops.settle(queue, ends, owner="w1", now_ns=NOW_NS))
         assert heard(2) == [b"a", b"b"], "what goes back and what is retried"
         listening.close()
 
 
 class TestLimits:
-    def test_a_lifetime_counter_at_its_end_starts_again(self, any_broker: Broker) -> None:
-        any_broker.enqueue("a", "b")
-        any_broker.dequeue()
-        any_broker.raw.set(any_broker.queue.processed, 2**63 - 2)
+    def test_a_lifetime_counter_at_its_end_starts_again(self, broker: Broker) -> None:
+        broker.enqueue("a", "b")
+        broker.dequeue()
+        broker.raw.set(broker.queue.processed, 2**63 - 2)
 
-        any_broker.settle(Outcome.DONE, "a", "b")
+        broker.settle(Outcome.DONE, "a", "b")
 
-        assert any_broker.raw.get(any_broker.queue.processed) == b"2"
-        assert any_broker.raw.get(any_broker.queue.daily_processed(NOW_S)) == b"2"
+        assert broker.raw.get(broker.queue.processed) == b"2"
+        assert broker.raw.get(broker.queue.daily_processed(NOW_S)) == b"2"
 
-    def test_archiving_drops_at_most_a_hundred_a_call(self, any_broker: Broker) -> None:
-        queue = any_broker.queue
+    def test_archiving_drops_at_most_a_hundred_a_call(self, broker: Broker) -> None:
+        queue = broker.queue
         old = {f"old-{number}": NOW_S - ops.ARCHIVE.kept_s - number for number in range(150)}
-        any_broker.raw.zadd(queue.archived, old)
+        broker.raw.zadd(queue.archived, old)
         for name in old:
-            any_broker.raw.hset(queue.task(name), mapping={"msg": "m", "state": "archived"})
-        any_broker.enqueue("a")
-        any_broker.dequeue()
+            broker.raw.hset(queue.task(name), mapping={"msg": "m", "state": "archived"})
+        broker.enqueue("a")
+        broker.dequeue()
 
-        any_broker.settle(Outcome.ARCHIVE, "a")
+        broker.settle(Outcome.ARCHIVE, "a")
 
-        assert any_broker.raw.zcard(queue.archived) == 51
-        assert any_broker.run(ops.clean(queue, now_ns=NOW_NS)) == (0, 50)
-        assert any_broker.raw.zrange(queue.archived, 0, -1) == [b"a"]
-        hashes = [key for key in any_broker.dump() if b"}:t:" in key]
+        assert broker.raw.zcard(queue.archived) == 51
+        assert broker.run(ops.clean(queue, now_ns=NOW_NS)) == (0, 50)
+        assert broker.raw.zrange(queue.archived, 0, -1) == [b"a"]
+        hashes = [key for key in broker.dump() if b"}:t:" in key]
         assert hashes == [queue.task("a").encode()]
 
 
@@ -623,9 +621,9 @@ class TestSettleAndDequeue:
         assert broker.raw.ttl(broker.queue.daily_processed(NOW_S)) > 0
 
     @pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
-    def test_it_does_what_the_two_do(self, any_broker: Broker, scene: Scene) -> None:
+    def test_it_does_what_the_two_do(self, broker: Broker, scene: Scene) -> None:
         """And answers as the second of them."""
-        broker, done = any_broker, ["a", "b", "c"]
+        broker, done = broker, ["a", "b", "c"]
 
         def play(*, as_one: bool) -> tuple[ops.Dequeued | None, dict[bytes, Any], dict[bytes, int]]:
             broker.store.flush()
@@ -694,18 +692,18 @@ class TestSettleAndDequeue:
 
         assert broker.dump() == before
 
-    def test_a_long_scan_changes_nothing(self, any_broker: Broker) -> None:
+    def test_a_long_scan_changes_nothing(self, broker: Broker) -> None:
         ids = [f"id-{number}" for number in range(60)]
-        any_broker.enqueue(*ids)
-        any_broker.dequeue()
-        any_broker.raw.linsert(any_broker.queue.active, "BEFORE", ids[30], "y")
+        broker.enqueue(*ids)
+        broker.dequeue()
+        broker.raw.linsert(broker.queue.active, "BEFORE", ids[30], "y")
         for _ in range(4):
-            any_broker.raw.rpush(any_broker.queue.active, *(f"x{number}" for number in range(10_000)))
+            broker.raw.rpush(broker.queue.active, *(f"x{number}" for number in range(10_000)))
 
-        assert self.turn(any_broker, *ids) is None
-        assert self.turn(any_broker, *ids[:30]) == []
+        assert self.turn(broker, *ids) is None
+        assert self.turn(broker, *ids[:30]) == []
 
-        assert any_broker.raw.zcard(any_broker.queue.lease) == 30
+        assert broker.raw.zcard(broker.queue.lease) == 30
 
     @pytest.mark.parametrize("call", [1, 2])
     def test_a_call_that_was_made_already_changes_nothing(self, broker: Broker, call: int) -> None:

@@ -89,15 +89,15 @@ def test_a_key_of_another_type_is_left_alone_and_told_of(broker: Broker) -> None
     assert broker.raw.get(broker.queue.samples(FINEST.step_s)) == b"x"
 
 
-def test_a_full_redis_takes_samples_and_tallies(real_server: Broker) -> None:
+def test_a_full_redis_takes_samples_and_tallies(one_server: Broker) -> None:
     """They tell how it came to be full; their number is bounded."""
-    assert real_server.store.server is not None
-    real_server.store.server.command("CONFIG", "SET", "maxmemory", "1")
+    assert one_server.store.server is not None
+    one_server.store.server.command("CONFIG", "SET", "maxmemory", "1")
     try:
-        noted = sample(real_server, START_S, FINEST)
-        added = tally(real_server, 1, one=runs(1))
+        noted = sample(one_server, START_S, FINEST)
+        added = tally(one_server, 1, one=runs(1))
     finally:
-        real_server.store.server.command("CONFIG", "SET", "maxmemory", "0")
+        one_server.store.server.command("CONFIG", "SET", "maxmemory", "0")
 
     assert (noted, added) == ([1], 1)
 

@@ -289,19 +289,19 @@ class TestTick:
         assert codes == "1" * ops.TICK_MAX
         assert broker.pending() == [f"a{second}" for second in range(1, ops.TICK_MAX + 1)]
 
-    def test_a_full_redis_refuses_it_whole(self, real_server: Broker) -> None:
+    def test_a_full_redis_refuses_it_whole(self, one_server: Broker) -> None:
         """Nothing is enqueued and the mark stays, so that the firing comes later."""
-        adopt(real_server, "a")
-        assert real_server.store.server is not None
-        before = real_server.dump()
-        real_server.store.server.command("CONFIG", "SET", "maxmemory", "1")
+        adopt(one_server, "a")
+        assert one_server.store.server is not None
+        before = one_server.dump()
+        one_server.store.server.command("CONFIG", "SET", "maxmemory", "1")
         try:
             with pytest.raises(BrokerFullError):
-                tick(real_server, firing("a", 0, 1), at_s=1)
+                tick(one_server, firing("a", 0, 1), at_s=1)
         finally:
-            real_server.store.server.command("CONFIG", "SET", "maxmemory", "0")
+            one_server.store.server.command("CONFIG", "SET", "maxmemory", "0")
 
-        assert real_server.dump() == before
+        assert one_server.dump() == before
 
 
 class TestLead:
@@ -317,39 +317,39 @@ class TestLead:
         assert [lead("s2"), lead("s1")] == [True, False]
         assert 50_000 < broker.raw.pttl(key) <= 60_000
 
-    def test_it_is_led_over_maxmemory(self, real_server: Broker) -> None:
-        assert real_server.store.server is not None
-        real_server.store.server.command("CONFIG", "SET", "maxmemory", "1")
+    def test_it_is_led_over_maxmemory(self, one_server: Broker) -> None:
+        assert one_server.store.server is not None
+        one_server.store.server.command("CONFIG", "SET", "maxmemory", "1")
         try:
-            assert real_server.run(ops.lead_entries("{l}", owner="s1", leader_ms=1000)) is True
-            real_server.run(ops.announce("{s}", [b"entry"], ttl_s=9))
-            assert real_server.run(ops.record_firing("{h}", b"event", at_s=NOW_S)) is True
+            assert one_server.run(ops.lead_entries("{l}", owner="s1", leader_ms=1000)) is True
+            one_server.run(ops.announce("{s}", [b"entry"], ttl_s=9))
+            assert one_server.run(ops.record_firing("{h}", b"event", at_s=NOW_S)) is True
         finally:
-            real_server.store.server.command("CONFIG", "SET", "maxmemory", "0")
+            one_server.store.server.command("CONFIG", "SET", "maxmemory", "0")
 
 
 class TestHistory:
-    def test_the_newest_thousand_are_kept(self, any_broker: Broker) -> None:
-        key = any_broker.keys.scheduler_history("a")
-        any_broker.raw.zadd(key, {f"old{number}": number for number in range(1500)})
+    def test_the_newest_thousand_are_kept(self, broker: Broker) -> None:
+        key = broker.keys.scheduler_history("a")
+        broker.raw.zadd(key, {f"old{number}": number for number in range(1500)})
 
-        any_broker.run(ops.record_firing(key, b"new", at_s=NOW_S))
+        broker.run(ops.record_firing(key, b"new", at_s=NOW_S))
 
-        kept = any_broker.raw.zrange(key, 0, -1)
+        kept = broker.raw.zrange(key, 0, -1)
         assert (len(kept), kept[0], kept[-1]) == (ops.HISTORY_MAX, b"old501", b"new")
-        assert any_broker.raw.ttl(key) == -1
+        assert broker.raw.ttl(key) == -1
 
-    def test_it_is_kept_as_long_as_asked(self, any_broker: Broker) -> None:
-        key = any_broker.keys.scheduler_history("a")
+    def test_it_is_kept_as_long_as_asked(self, broker: Broker) -> None:
+        key = broker.keys.scheduler_history("a")
 
-        assert any_broker.run(ops.record_firing(key, b"new", at_s=NOW_S, kept_s=100)) is True
-        assert any_broker.run(ops.record_firing(key, b"new", at_s=NOW_S, kept_s=100)) is False
-        assert 90 < any_broker.raw.ttl(key) <= 100
+        assert broker.run(ops.record_firing(key, b"new", at_s=NOW_S, kept_s=100)) is True
+        assert broker.run(ops.record_firing(key, b"new", at_s=NOW_S, kept_s=100)) is False
+        assert 90 < broker.raw.ttl(key) <= 100
 
-        any_broker.run(ops.keep_history(key, kept_s=500))
-        assert 490 < any_broker.raw.ttl(key) <= 500
-        any_broker.run(ops.delete_history(key))
-        assert not any_broker.raw.exists(key)
+        broker.run(ops.keep_history(key, kept_s=500))
+        assert 490 < broker.raw.ttl(key) <= 500
+        broker.run(ops.delete_history(key))
+        assert not broker.raw.exists(key)
 
 
 def test_every_code_is_known() -> None:

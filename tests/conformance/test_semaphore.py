@@ -47,13 +47,13 @@ def test_a_holder_counts_through_the_second_of_its_deadline(broker: Broker, at_s
     assert set(holders(broker)) == ({"b"} if is_free else {"a"})
 
 
-def test_lapsed_holders_are_dropped_in_bounded_steps(any_broker: Broker) -> None:
-    any_broker.raw.zadd(KEY, {f"old-{number}": NOW_S - 1 for number in range(450)})
+def test_lapsed_holders_are_dropped_in_bounded_steps(broker: Broker) -> None:
+    broker.raw.zadd(KEY, {f"old-{number}": NOW_S - 1 for number in range(450)})
 
     sizes = []
     for _ in range(3):
-        assert acquire(any_broker, "a", limit=1)
-        sizes.append(any_broker.raw.zcard(KEY))
+        assert acquire(broker, "a", limit=1)
+        sizes.append(broker.raw.zcard(KEY))
 
     assert sizes == [251, 51, 1]
 
@@ -67,11 +67,11 @@ def test_a_holder_keeps_its_place_with_the_new_time(broker: Broker) -> None:
     assert holders(broker) == {"a": NOW_S + 90, "b": NOW_S + 60}
 
 
-def test_a_lapsed_holder_has_no_right_to_its_place(any_broker: Broker) -> None:
-    acquire(any_broker, "a", limit=1, until_s=NOW_S + 10)
-    acquire(any_broker, "b", limit=1, at_s=11, until_s=NOW_S + 90)
+def test_a_lapsed_holder_has_no_right_to_its_place(broker: Broker) -> None:
+    acquire(broker, "a", limit=1, until_s=NOW_S + 10)
+    acquire(broker, "b", limit=1, at_s=11, until_s=NOW_S + 90)
 
-    assert not acquire(any_broker, "a", limit=1, at_s=12)
+    assert not acquire(broker, "a", limit=1, at_s=12)
 
 
 def test_a_time_from_now_is_rounded_up(broker: Broker) -> None:
@@ -80,28 +80,28 @@ def test_a_time_from_now_is_rounded_up(broker: Broker) -> None:
     assert holders(broker) == {"a": NOW_S + 2}
 
 
-def test_a_limit_of_each_caller(any_broker: Broker) -> None:
+def test_a_limit_of_each_caller(broker: Broker) -> None:
     for each in ("a", "b", "c"):
-        acquire(any_broker, each, limit=3)
+        acquire(broker, each, limit=3)
 
-    assert not acquire(any_broker, "d", limit=2)
-    assert acquire(any_broker, "d", limit=4)
+    assert not acquire(broker, "d", limit=2)
+    assert acquire(broker, "d", limit=4)
 
 
-def test_a_running_task_gets_its_place_from_a_full_store(real_server: Broker) -> None:
-    real_server.raw.config_set("maxmemory", 1)
+def test_a_running_task_gets_its_place_from_a_full_store(one_server: Broker) -> None:
+    one_server.raw.config_set("maxmemory", 1)
     try:
-        assert acquire(real_server, "a")
+        assert acquire(one_server, "a")
     finally:
-        real_server.raw.config_set("maxmemory", 0)
+        one_server.raw.config_set("maxmemory", 0)
 
-    assert holders(real_server) == {"a": NOW_S + 60}
+    assert holders(one_server) == {"a": NOW_S + 60}
 
 
-def test_a_key_of_another_type_is_refused_whole(any_broker: Broker) -> None:
-    any_broker.raw.set(KEY, "not ours")
+def test_a_key_of_another_type_is_refused_whole(broker: Broker) -> None:
+    broker.raw.set(KEY, "not ours")
 
     with pytest.raises(BrokerReplyError):
-        acquire(any_broker, "a")
+        acquire(broker, "a")
 
-    assert any_broker.raw.get(KEY) == b"not ours"
+    assert broker.raw.get(KEY) == b"not ours"

@@ -222,17 +222,17 @@ class TestRecover:
         assert broker.settle(Outcome.DONE, "extended") == "1"
         assert broker.settle(Outcome.DONE, "taken", owner="w2") == "1"
 
-    def test_the_scan_of_a_long_active_list_is_bounded(self, any_broker: Broker) -> None:
+    def test_the_scan_of_a_long_active_list_is_bounded(self, broker: Broker) -> None:
         """Tasks beyond the budget are not looked at; whoever asks again takes them back."""
-        any_broker.enqueue(*(f"id-{number}" for number in range(60)))
-        any_broker.dequeue()
+        broker.enqueue(*(f"id-{number}" for number in range(60)))
+        broker.dequeue()
         for _ in range(4):
-            any_broker.raw.rpush(any_broker.queue.active, *(f"x{number}" for number in range(10_000)))
-        recoveries = [Recovery(task, Verdict.RETRY, b"new") for task in self.expired(any_broker)]
+            broker.raw.rpush(broker.queue.active, *(f"x{number}" for number in range(10_000)))
+        recoveries = [Recovery(task, Verdict.RETRY, b"new") for task in self.expired(broker)]
 
-        assert self.recover(any_broker, *recoveries) == "1" * 49 + "2" * 11
-        assert self.recover(any_broker, *recoveries[49:]) == "1" * 11
-        assert any_broker.raw.zcard(any_broker.queue.retry) == 60
+        assert self.recover(broker, *recoveries) == "1" * 49 + "2" * 11
+        assert self.recover(broker, *recoveries[49:]) == "1" * 11
+        assert broker.raw.zcard(broker.queue.retry) == 60
 
     def test_a_lease_in_its_grace_is_left_alone(self, broker: Broker) -> None:
         broker.enqueue("a")

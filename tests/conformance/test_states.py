@@ -614,32 +614,32 @@ def load_many(broker: Broker, key: str, count: int, state: str) -> None:
 
 
 @pytest.mark.parametrize("scenario", of("archive", counts_only=True))
-def test_archiving_keeps_the_set_bounded(real_server: Broker, scenario: dict[str, Any]) -> None:
+def test_archiving_keeps_the_set_bounded(one_server: Broker, scenario: dict[str, Any]) -> None:
     """The count of archived tasks after one more is Go's, or at most 10 000."""
-    queue = real_server.queue
+    queue = one_server.queue
     sizes = {entry.get("key"): entry.get("size") for entry in scenario["before"]}
-    real_server.raw.sadd("asynq:queues", "default")
-    load_many(real_server, queue.archived, sizes[queue.archived], "archived")
-    real_server.enqueue("id-1")
-    real_server.dequeue()
+    one_server.raw.sadd("asynq:queues", "default")
+    load_many(one_server, queue.archived, sizes[queue.archived], "archived")
+    one_server.enqueue("id-1")
+    one_server.dequeue()
 
-    Replay(real_server, scenario)()
+    Replay(one_server, scenario)()
 
-    found = counted(real_server)
+    found = counted(one_server)
     judge(scenario["name"], [] if found == scenario["after"] else [f"{found} != {scenario['after']}"], DIFFERENCES)
-    assert real_server.raw.zcard(queue.archived) <= 10_000
-    assert real_server.raw.zscore(queue.archived, "id-1")
+    assert one_server.raw.zcard(queue.archived) <= 10_000
+    assert one_server.raw.zscore(queue.archived, "id-1")
 
 
 @pytest.mark.parametrize("scenario", of("forward", counts_only=True))
-def test_forwarding_many_takes_several_rounds(real_server: Broker, scenario: dict[str, Any]) -> None:
-    real_server.raw.sadd("asynq:queues", "default")
-    load_many(real_server, real_server.queue.scheduled, 250, "scheduled")
-    assert counted(real_server) == scenario["before"]
+def test_forwarding_many_takes_several_rounds(one_server: Broker, scenario: dict[str, Any]) -> None:
+    one_server.raw.sadd("asynq:queues", "default")
+    load_many(one_server, one_server.queue.scheduled, 250, "scheduled")
+    assert counted(one_server) == scenario["before"]
 
-    Replay(real_server, scenario)()
+    Replay(one_server, scenario)()
 
-    assert counted(real_server) == scenario["after"]
+    assert counted(one_server) == scenario["after"]
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
@@ -676,11 +676,11 @@ def go_describes(value: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("scenario", of("queue_info"))
-def test_counts_are_gos(any_broker: Broker, scenario: dict[str, Any]) -> None:
-    load(any_broker, scenario["before"])
-    queue = any_broker.keys.queue(scenario["given"]["parameters"]["queue"])
+def test_counts_are_gos(broker: Broker, scenario: dict[str, Any]) -> None:
+    load(broker, scenario["before"])
+    queue = broker.keys.queue(scenario["given"]["parameters"]["queue"])
 
-    counts = any_broker.run(ops.count_tasks(queue, now_ns=scenario["now_ns"]))
+    counts = broker.run(ops.count_tasks(queue, now_ns=scenario["now_ns"]))
 
     wanted = scenario["returns"]["value"] or dict.fromkeys(
         [*TaskState, "failed", "failed_total", "processed", "processed_total", "latency_ns", "size"], 0
@@ -694,15 +694,15 @@ def test_counts_are_gos(any_broker: Broker, scenario: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("scenario", of("list_tasks", counts_only=True))
-def test_a_page_is_gos(any_broker: Broker, scenario: dict[str, Any]) -> None:
+def test_a_page_is_gos(broker: Broker, scenario: dict[str, Any]) -> None:
     parameters = scenario["given"]["parameters"]
     state = TaskState(parameters["state"])
-    load(any_broker, by_name("list_setup")["before"])
+    load(broker, by_name("list_setup")["before"])
     size = parameters["page_size"]
 
     group = "g" if state is TaskState.AGGREGATING else None
     skip = (parameters["page"] - 1) * size
-    page = any_broker.run(ops.list_tasks(any_broker.queue, state, skip=skip, count=size, group=group))
+    page = broker.run(ops.list_tasks(broker.queue, state, skip=skip, count=size, group=group))
 
     wanted = scenario["returns"]["value"]
     assert page.size == 5
@@ -713,36 +713,36 @@ def test_a_page_is_gos(any_broker: Broker, scenario: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("scenario", of("list_tasks"))
-def test_a_list_tells_leases_that_ran_out(any_broker: Broker, scenario: dict[str, Any]) -> None:
+def test_a_list_tells_leases_that_ran_out(broker: Broker, scenario: dict[str, Any]) -> None:
     """The score of an active task is its lease, and a missing one has none. An unknown queue is an empty list."""
-    load(any_broker, scenario["before"])
+    load(broker, scenario["before"])
     parameters = scenario["given"]["parameters"]
-    queue = any_broker.keys.queue(parameters["queue"])
+    queue = broker.keys.queue(parameters["queue"])
 
-    page = any_broker.run(ops.list_tasks(queue, TaskState(parameters["state"]), skip=0, count=30))
+    page = broker.run(ops.list_tasks(queue, TaskState(parameters["state"]), skip=0, count=30))
 
     wanted = {each["id"]: each["is_orphaned"] for each in scenario["returns"]["value"] or ()}
     assert {task.task_id: task.score is not None and task.score < 1_500_000_000 for task in page.tasks} == wanted
 
 
 @pytest.mark.parametrize("scenario", of("get_task", counts_only=True))
-def test_a_task_is_what_go_reads(any_broker: Broker, scenario: dict[str, Any]) -> None:
-    load(any_broker, by_name("queue_info")["before"])
+def test_a_task_is_what_go_reads(broker: Broker, scenario: dict[str, Any]) -> None:
+    load(broker, by_name("queue_info")["before"])
     parameters = scenario["given"]["parameters"]
 
-    task = any_broker.run(ops.look(any_broker.keys.queue(parameters["queue"]), parameters["id"]))
+    task = broker.run(ops.look(broker.keys.queue(parameters["queue"]), parameters["id"]))
 
     wanted = scenario["returns"]["value"]
     assert (None if task is None else described(task, scenario["now_s"])) == (wanted and go_describes(wanted))
 
 
 @pytest.mark.parametrize("scenario", of("aggregation_read"))
-def test_a_set_is_read_as_go_reads_it(any_broker: Broker, scenario: dict[str, Any]) -> None:
+def test_a_set_is_read_as_go_reads_it(broker: Broker, scenario: dict[str, Any]) -> None:
     """In the same order. Where Go reads an empty message for one that is gone, the id stands without a message."""
-    load(any_broker, scenario["before"])
+    load(broker, scenario["before"])
     set_id = (scenario.get("observed") or {}).get("set_id", "nope")
 
-    page = any_broker.run(ops.read_members(any_broker.queue, scenario["given"]["parameters"]["group"], set_id, skip=0))
+    page = broker.run(ops.read_members(broker.queue, scenario["given"]["parameters"]["group"], set_id, skip=0))
 
     if scenario["returns"]["error"] is not None:
         assert page is None
@@ -753,16 +753,16 @@ def test_a_set_is_read_as_go_reads_it(any_broker: Broker, scenario: dict[str, An
         assert all(task_id for task_id, _ in page)
 
 
-def test_cancelling_publishes_the_id(any_broker: Broker) -> None:
+def test_cancelling_publishes_the_id(broker: Broker) -> None:
     scenario = by_name("cancel")
-    if any_broker.store.endpoint.is_cluster:
+    if broker.store.endpoint.is_cluster:
         pytest.skip("a cluster spreads a message by itself; redis-py's cluster client has no plain subscription")
-    listening = any_broker.raw.pubsub(ignore_subscribe_messages=True)
+    listening = broker.raw.pubsub(ignore_subscribe_messages=True)
     listening.subscribe(scenario["observed"]["channel"])
     while listening.get_message(timeout=5) is not None:
         pass
 
-    any_broker.run(ops.cancel(any_broker.keys.cancel, scenario["given"]["parameters"]["id"]))
+    broker.run(ops.cancel(broker.keys.cancel, scenario["given"]["parameters"]["id"]))
 
     heard = None
     while heard is None:

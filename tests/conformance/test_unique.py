@@ -198,19 +198,19 @@ GROUPED: dict[str, tuple[Callable[[Broker], None], str]] = {
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("path", [*PATHS, *GROUPED])
-def test_a_lock_is_held_on_every_path_as_its_rule_says(any_broker: Broker, path: str, rule: str) -> None:
+def test_a_lock_is_held_on_every_path_as_its_rule_says(broker: Broker, path: str, rule: str) -> None:
     """Where it is held a second task is refused, where it is not the second one gets it; no lock is left over."""
     options = {"group": "g"} if path in GROUPED else {}
-    assert enqueue(any_broker, task(any_broker, "a", RULES[rule], **options)) == "1"
+    assert enqueue(broker, task(broker, "a", RULES[rule], **options)) == "1"
     walk, end = {**PATHS, **GROUPED}[path]
 
-    walk(any_broker)
+    walk(broker)
 
-    lock = any_broker.queue.unique("t", b"one").encode()
+    lock = broker.queue.unique("t", b"one").encode()
     is_held = end in HELD[rule]
-    assert locks(any_broker) == ({lock: b"a"} if is_held else {})
-    assert enqueue(any_broker, task(any_broker, "b", RULES[rule], **options)) == ("d" if is_held else "1")
-    assert locks(any_broker) == {lock: b"a" if is_held else b"b"}
+    assert locks(broker) == ({lock: b"a"} if is_held else {})
+    assert enqueue(broker, task(broker, "b", RULES[rule], **options)) == ("d" if is_held else "1")
+    assert locks(broker) == {lock: b"a" if is_held else b"b"}
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -295,14 +295,14 @@ class TestConflicts:
         assert message.deadline == NOW_S + 61 + 30
         assert broker.fields("a")["state"] == b"scheduled"
 
-    def test_an_id_of_any_length_is_kept(self, any_broker: Broker) -> None:
+    def test_an_id_of_any_length_is_kept(self, broker: Broker) -> None:
         for size in (1, 127, 128, 256):
-            any_broker.store.flush()
-            enqueue(any_broker, task(any_broker, "x" * size, "fr"))
+            broker.store.flush()
+            enqueue(broker, task(broker, "x" * size, "fr"))
 
-            enqueue(any_broker, task(any_broker, "b", "fr", payload=b'{"n":2}'))
+            enqueue(broker, task(broker, "b", "fr", payload=b'{"n":2}'))
 
-            message = decode_message(any_broker.fields("x" * size)["msg"])
+            message = decode_message(broker.fields("x" * size)["msg"])
             assert (message.id, message.payload) == ("x" * size, b'{"n":2}')
 
     @pytest.mark.parametrize("conflict", ["r", "m"])
@@ -357,37 +357,37 @@ class TestConflicts:
 
         assert self.code(broker, task(broker, "c", f"f{conflict}")) == ("d", ["a"])
 
-    def test_the_time_of_the_lock_begins_anew(self, any_broker: Broker) -> None:
+    def test_the_time_of_the_lock_begins_anew(self, broker: Broker) -> None:
         """From the new start on."""
-        lock = any_broker.queue.unique("t", b"one")
-        enqueue(any_broker, task(any_broker, "a", "fd", unique_s=60))
-        assert 30 <= any_broker.raw.ttl(lock) <= 60
+        lock = broker.queue.unique("t", b"one")
+        enqueue(broker, task(broker, "a", "fd", unique_s=60))
+        assert 30 <= broker.raw.ttl(lock) <= 60
 
-        enqueue(any_broker, task(any_broker, "b", "fr", unique_s=60, start_at_s=NOW_S + 100))
-        assert 130 <= any_broker.raw.ttl(lock) <= 160
-        enqueue(any_broker, task(any_broker, "c", "fm", start_at_s=NOW_S + 100))
+        enqueue(broker, task(broker, "b", "fr", unique_s=60, start_at_s=NOW_S + 100))
+        assert 130 <= broker.raw.ttl(lock) <= 160
+        enqueue(broker, task(broker, "c", "fm", start_at_s=NOW_S + 100))
 
-        assert any_broker.raw.ttl(lock) == -1
+        assert broker.raw.ttl(lock) == -1
 
-    def test_a_full_queue_still_takes_a_change(self, any_broker: Broker) -> None:
-        enqueue(any_broker, task(any_broker, "a", "fr"))
-        changed = task(any_broker, "b", "fr", payload=b'{"n":2}')
+    def test_a_full_queue_still_takes_a_change(self, broker: Broker) -> None:
+        enqueue(broker, task(broker, "a", "fr"))
+        changed = task(broker, "b", "fr", payload=b'{"n":2}')
 
-        operation = ops.enqueue_limited(any_broker.queue, [changed], ops.ReceiptLane("l"), max_pending=1)
+        operation = ops.enqueue_limited(broker.queue, [changed], ops.ReceiptLane("l"), max_pending=1)
 
-        assert list(any_broker.run(operation).each()) == [("u", "a")]
+        assert list(broker.run(operation).each()) == [("u", "a")]
 
-    def test_an_aggregated_task_is_never_put_in_the_place_of_another(self, any_broker: Broker) -> None:
+    def test_an_aggregated_task_is_never_put_in_the_place_of_another(self, broker: Broker) -> None:
         """The members would be lost: they stay, and come again."""
-        enqueue(any_broker, task(any_broker, "a", "fr"))
-        any_broker.enqueue("member", group="g")
-        gather(any_broker)
+        enqueue(broker, task(broker, "a", "fr"))
+        broker.enqueue("member", group="g")
+        gather(broker)
 
-        whole = task(any_broker, "whole", "fr")
+        whole = task(broker, "whole", "fr")
 
-        code = any_broker.run(ops.combine(any_broker.queue, "g", "s", 1, whole, now_ns=NOW_NS))
+        code = broker.run(ops.combine(broker.queue, "g", "s", 1, whole, now_ns=NOW_NS))
         assert code is ops.CombineCode.DUPLICATE
-        assert any_broker.fields("member")
+        assert broker.fields("member")
 
 
 class TestRenewal:
@@ -400,88 +400,88 @@ class TestRenewal:
         assert kept.kept == [True]
 
     @pytest.mark.parametrize("rule", ["", "fd", "wd"])
-    def test_a_short_lock_lasts_as_long_as_the_run(self, any_broker: Broker, rule: str) -> None:
-        lock = any_broker.queue.unique("t", b"one")
-        enqueue(any_broker, task(any_broker, "a", rule, unique_s=1))
+    def test_a_short_lock_lasts_as_long_as_the_run(self, broker: Broker, rule: str) -> None:
+        lock = broker.queue.unique("t", b"one")
+        enqueue(broker, task(broker, "a", rule, unique_s=1))
 
-        any_broker.dequeue(lease_s=30, lock_s=50)
-        assert 48 <= any_broker.raw.ttl(lock) <= 50
-        any_broker.raw.expire(lock, 30)
-        self.extend(any_broker)
+        broker.dequeue(lease_s=30, lock_s=50)
+        assert 48 <= broker.raw.ttl(lock) <= 50
+        broker.raw.expire(lock, 30)
+        self.extend(broker)
 
-        assert 38 <= any_broker.raw.ttl(lock) <= 40
+        assert 38 <= broker.raw.ttl(lock) <= 40
 
     @pytest.mark.parametrize("rule", ["", "fd", "wd"])
-    def test_a_long_one_keeps_its_time(self, any_broker: Broker, rule: str) -> None:
-        lock = any_broker.queue.unique("t", b"one")
-        enqueue(any_broker, task(any_broker, "a", rule, unique_s=3600))
+    def test_a_long_one_keeps_its_time(self, broker: Broker, rule: str) -> None:
+        lock = broker.queue.unique("t", b"one")
+        enqueue(broker, task(broker, "a", rule, unique_s=3600))
 
-        any_broker.dequeue()
-        self.extend(any_broker)
+        broker.dequeue()
+        self.extend(broker)
 
-        assert any_broker.raw.ttl(lock) > 3590
+        assert broker.raw.ttl(lock) > 3590
 
-    def test_one_without_an_end_gets_none(self, any_broker: Broker) -> None:
-        enqueue(any_broker, task(any_broker, "a", "fd"))
+    def test_one_without_an_end_gets_none(self, broker: Broker) -> None:
+        enqueue(broker, task(broker, "a", "fd"))
 
-        any_broker.dequeue()
-        self.extend(any_broker)
+        broker.dequeue()
+        self.extend(broker)
 
-        assert any_broker.raw.ttl(any_broker.queue.unique("t", b"one")) == -1
+        assert broker.raw.ttl(broker.queue.unique("t", b"one")) == -1
 
     @pytest.mark.parametrize("rule", ["", "fd", "f0"])
-    def test_one_that_is_gone_is_taken_again(self, any_broker: Broker, rule: str) -> None:
+    def test_one_that_is_gone_is_taken_again(self, broker: Broker, rule: str) -> None:
         """It ran out while the task waited, or somebody deleted it."""
-        lock = any_broker.queue.unique("t", b"one")
+        lock = broker.queue.unique("t", b"one")
         endless = rule == "f0"
-        enqueue(any_broker, task(any_broker, "a", "fd" if endless else rule, unique_s=0 if endless else 5))
-        any_broker.raw.delete(lock)
+        enqueue(broker, task(broker, "a", "fd" if endless else rule, unique_s=0 if endless else 5))
+        broker.raw.delete(lock)
 
-        any_broker.dequeue(lock_s=50)
-        assert any_broker.raw.get(lock) == b"a"
-        any_broker.raw.delete(lock)
-        self.extend(any_broker)
+        broker.dequeue(lock_s=50)
+        assert broker.raw.get(lock) == b"a"
+        broker.raw.delete(lock)
+        self.extend(broker)
 
-        assert any_broker.raw.get(lock) == b"a"
-        assert (any_broker.raw.ttl(lock) == -1) is endless
+        assert broker.raw.get(lock) == b"a"
+        assert (broker.raw.ttl(lock) == -1) is endless
 
     @pytest.mark.parametrize("rule", ["", "fd", "sd", "wd"])
-    def test_another_tasks_lock_is_left_alone(self, any_broker: Broker, rule: str) -> None:
-        lock = any_broker.queue.unique("t", b"one")
-        enqueue(any_broker, task(any_broker, "a", rule, unique_s=5))
-        any_broker.raw.set(lock, "other", ex=7)
+    def test_another_tasks_lock_is_left_alone(self, broker: Broker, rule: str) -> None:
+        lock = broker.queue.unique("t", b"one")
+        enqueue(broker, task(broker, "a", rule, unique_s=5))
+        broker.raw.set(lock, "other", ex=7)
 
-        any_broker.dequeue(lock_s=50)
-        self.extend(any_broker)
+        broker.dequeue(lock_s=50)
+        self.extend(broker)
         settled = Settlement("a", Outcome.ARCHIVE, 1, b"m", unique_key=lock)
-        any_broker.run(ops.settle(any_broker.queue, [settled], owner="w1", now_ns=NOW_NS))
+        broker.run(ops.settle(broker.queue, [settled], owner="w1", now_ns=NOW_NS))
 
-        assert any_broker.raw.get(lock) == b"other"
-        assert any_broker.raw.ttl(lock) <= 7
+        assert broker.raw.get(lock) == b"other"
+        assert broker.raw.ttl(lock) <= 7
 
-    def test_a_task_that_started_takes_no_lock_back(self, any_broker: Broker) -> None:
+    def test_a_task_that_started_takes_no_lock_back(self, broker: Broker) -> None:
         """Until it waits again; unless another has taken it by then."""
-        lock = any_broker.queue.unique("t", b"one")
-        enqueue(any_broker, task(any_broker, "a", "sd"))
-        any_broker.dequeue()
-        self.extend(any_broker)
-        assert any_broker.raw.get(lock) is None
-        assert enqueue(any_broker, task(any_broker, "b", "sd")) == "1"
+        lock = broker.queue.unique("t", b"one")
+        enqueue(broker, task(broker, "a", "sd"))
+        broker.dequeue()
+        self.extend(broker)
+        assert broker.raw.get(lock) is None
+        assert enqueue(broker, task(broker, "b", "sd")) == "1"
 
         end = Settlement("a", Outcome.RETRY, 1, b"m", delay_ms=1000, unique_key=lock)
-        any_broker.run(ops.settle(any_broker.queue, [end], owner="w1", now_ns=NOW_NS))
+        broker.run(ops.settle(broker.queue, [end], owner="w1", now_ns=NOW_NS))
 
-        assert any_broker.raw.get(lock) == b"b"
+        assert broker.raw.get(lock) == b"b"
 
-    def test_what_names_no_lock_is_not_written(self, any_broker: Broker) -> None:
+    def test_what_names_no_lock_is_not_written(self, broker: Broker) -> None:
         """The name comes from a hash that anybody may have written."""
-        any_broker.enqueue("a")
-        any_broker.raw.hset(any_broker.queue.task("a"), "unique_key", any_broker.queue.prefix + "paused")
+        broker.enqueue("a")
+        broker.raw.hset(broker.queue.task("a"), "unique_key", broker.queue.prefix + "paused")
 
-        any_broker.dequeue()
-        self.extend(any_broker)
+        broker.dequeue()
+        self.extend(broker)
 
-        assert not any_broker.raw.exists(any_broker.queue.paused)
+        assert not broker.raw.exists(broker.queue.paused)
 
 
 class TestLeftOver:
@@ -516,28 +516,28 @@ class TestLeftOver:
         assert enqueue(broker, task(broker, "b", "fd")) == "1"
 
     @pytest.mark.parametrize("seconds", [0, 600])
-    def test_a_pass_over_the_queue_frees_it(self, any_broker: Broker, seconds: int) -> None:
-        enqueue(any_broker, task(any_broker, "a", "fd", unique_s=seconds))
-        any_broker.raw.delete(any_broker.queue.task("a"), any_broker.queue.pending)
+    def test_a_pass_over_the_queue_frees_it(self, broker: Broker, seconds: int) -> None:
+        enqueue(broker, task(broker, "a", "fd", unique_s=seconds))
+        broker.raw.delete(broker.queue.task("a"), broker.queue.pending)
 
-        assert reconciled(any_broker) == [FindingKind.LOCK_WITHOUT_TASK]
+        assert reconciled(broker) == [FindingKind.LOCK_WITHOUT_TASK]
 
-        assert locks(any_broker) == {}
-        assert reconciled(any_broker) == []
+        assert locks(broker) == {}
+        assert reconciled(broker) == []
 
     @pytest.mark.parametrize("path", [path for path, (_, end) in PATHS.items() if end in (WAITS, RUNS)])
     @pytest.mark.parametrize("rule", ["until_started", "until_finished", "while_exists"])
-    def test_a_pass_over_the_queue_gives_a_lost_lock_back(self, any_broker: Broker, path: str, rule: str) -> None:
+    def test_a_pass_over_the_queue_gives_a_lost_lock_back(self, broker: Broker, path: str, rule: str) -> None:
         """Somebody deleted it; no other task has taken it."""
-        enqueue(any_broker, task(any_broker, "a", RULES[rule]))
-        PATHS[path][0](any_broker)
-        before = locks(any_broker)
-        any_broker.raw.delete(any_broker.queue.unique("t", b"one"))
+        enqueue(broker, task(broker, "a", RULES[rule]))
+        PATHS[path][0](broker)
+        before = locks(broker)
+        broker.raw.delete(broker.queue.unique("t", b"one"))
 
-        found = reconciled(any_broker)
+        found = reconciled(broker)
 
         assert found.count(FindingKind.TASK_WITHOUT_LOCK) == len(before)
-        assert locks(any_broker) == before
+        assert locks(broker) == before
 
     def test_go_and_python_exclude_each_other(self, broker: Broker) -> None:
         """A lock by all arguments is Asynq's: the name that Go makes of the same payload, held by an id."""
@@ -573,17 +573,17 @@ class TestForeignLocks:
     """A message and a hash may name any key as the lock of their task. Only locks of the task's queue are touched."""
 
     @pytest.mark.parametrize("rule", RULES)
-    def test_no_path_touches_a_key_outside_the_queues_locks(self, any_broker: Broker, rule: str) -> None:
+    def test_no_path_touches_a_key_outside_the_queues_locks(self, broker: Broker, rule: str) -> None:
         """Neither a key that holds the id of the task, nor one that is absent."""
         elsewhere = "asynq:{low}:unique:t:x"
         for path, (walk, _) in {**PATHS, **GROUPED}.items():
             for foreign, holder in (("session:admin", b"a"), (elsewhere, b"a"), (elsewhere, None)):
-                any_broker.store.flush()
-                forge(any_broker, foreign, rule, holder, **({"group": "g"} if path in GROUPED else {}))
+                broker.store.flush()
+                forge(broker, foreign, rule, holder, **({"group": "g"} if path in GROUPED else {}))
 
-                walk(any_broker)
+                walk(broker)
 
-                now = any_broker.raw.get(foreign), any_broker.raw.ttl(foreign)
+                now = broker.raw.get(foreign), broker.raw.ttl(foreign)
                 assert now == ((holder, -1) if holder else (None, -2)), path
 
     def test_a_forged_lock_does_not_move_to_another_queue(self, one_server: Broker) -> None:
@@ -613,11 +613,11 @@ class TestForeignLocks:
         assert one_server.raw.get("session:admin") == b"a"
         assert locks(one_server) == {}
 
-    def test_a_caller_cannot_take_a_foreign_lock(self, any_broker: Broker) -> None:
+    def test_a_caller_cannot_take_a_foreign_lock(self, broker: Broker) -> None:
         with pytest.raises(ConfigurationError, match=r"must begin with 'asynq:\{default\}:unique:'"):
-            enqueue(any_broker, NewTask("a", b"m", unique_key="session:admin", unique_s=60))
+            enqueue(broker, NewTask("a", b"m", unique_key="session:admin", unique_s=60))
 
-        assert any_broker.dump() == {}
+        assert broker.dump() == {}
 
 
 def forge(broker: Broker, lock: str, rule: str, holder: bytes | None, **options: Any) -> None:

@@ -125,50 +125,50 @@ def by_meaning(state: dict[str, Any], texts: dict[str, str]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("scenario", of("process"))
-async def test_a_worker_leaves_what_gos_server_leaves(real_server: Broker, scenario: dict[str, Any]) -> None:
+async def test_a_worker_leaves_what_gos_server_leaves(one_server: Broker, scenario: dict[str, Any]) -> None:
     """Around one run: success, each kind of failure, cancelled, and given back by a worker that stops."""
     parameters, name = scenario["given"]["parameters"], scenario["name"]
     delay_s = parameters["retry_delay_s"]
-    load(real_server, scenario["before"])
+    load(one_server, scenario["before"])
     defaults = {"retry_delay": delay_s, "is_failure": (lambda error: False) if "not_failure" in name else None}
-    app = TaskQ(real_server.raw, defaults=defaults, enqueue_timeout=30)
+    app = TaskQ(one_server.raw, defaults=defaults, enqueue_timeout=30)
     told: list[BaseException] = []
     app.on_error(lambda error, context: told.append(error))
     if parameters["handler"] != "none registered":
         app.handler("t:a")(function_for(parameters["handler"]))
-    before_s = real_server.raw.time()[0]
+    before_s = one_server.raw.time()[0]
 
     await work(app, scenario)
 
-    after_s = real_server.raw.time()[0]
+    after_s = one_server.raw.time()[0]
     await app.aclose()
-    found, wanted = by_meaning(theirs(real_server), {}), by_meaning(expected(scenario["after"]), TEXTS)
+    found, wanted = by_meaning(theirs(one_server), {}), by_meaning(expected(scenario["after"]), TEXTS)
     if name in DIFFERENCES:
         assert compare(found, wanted), "no difference any more: take it off the list"
         _, state, error = DIFFERENCES[name]
-        data, here = real_server.raw.hmget("asynq:{default}:t:id-1", "msg", "state")
+        data, here = one_server.raw.hmget("asynq:{default}:t:id-1", "msg", "state")
         message = decode_message(data)
         assert (here, message.retried) == (state, 0)
         assert message.error_msg.startswith(error)
     else:
         assert not compare(found, wanted)
-        for _, retry_s in real_server.raw.zrange("asynq:{default}:retry", 0, -1, withscores=True):
+        for _, retry_s in one_server.raw.zrange("asynq:{default}:retry", 0, -1, withscores=True):
             assert before_s + delay_s <= retry_s <= after_s + delay_s + 1
-    for key in real_server.raw.keys("asynq:{default}:*:20*"):
-        assert DAYS_KEPT_S - 60 <= real_server.raw.ttl(key) <= DAYS_KEPT_S
+    for key in one_server.raw.keys("asynq:{default}:*:20*"):
+        assert DAYS_KEPT_S - 60 <= one_server.raw.ttl(key) <= DAYS_KEPT_S
     is_told = scenario["observed"]["error_handler_called_with"] is not None
     is_told = is_told and name not in ("work_revoke", "work_unknown_type")
     assert bool(told) is is_told, "error handlers are called as Go's is, except for discarded and unknown tasks"
 
 
 @pytest.mark.parametrize("scenario", of("scheduler_heartbeat"))
-async def test_a_scheduler_shows_its_entries_as_gos_does(real_server: Broker, scenario: dict[str, Any]) -> None:
+async def test_a_scheduler_shows_its_entries_as_gos_does(one_server: Broker, scenario: dict[str, Any]) -> None:
     """Byte for byte, but for the next time: Go's was not started and has none."""
     host, _, scheduler_id = scenario["given"]["parameters"]["scheduler_id"].split(":")
     (index, shown) = scenario["after"]
     golden = bytes.fromhex(shown["value"][0]["hex"])
     entry = SchedulerEntry.decode(golden)
-    app = TaskQ(real_server.raw, enqueue_timeout=30)
+    app = TaskQ(one_server.raw, enqueue_timeout=30)
     app.schedule(entry.spec, app.remote(entry.task_type).s(entry.task_payload), id=entry.id, queue="low", timeout=90)
     every_s = scenario["given"]["parameters"]["heartbeat_interval_s"]
     scheduler = Scheduler(app, SchedulerConfig(heartbeat=every_s))
@@ -178,10 +178,10 @@ async def test_a_scheduler_shows_its_entries_as_gos_does(real_server: Broker, sc
     began = time.monotonic()
     running = asyncio.create_task(scheduler.arun())
     async with asyncio.timeout(30):
-        while not (written := real_server.raw.lrange(key, 0, -1)):  # noqa: ASYNC110 - Redis tells nobody
+        while not (written := one_server.raw.lrange(key, 0, -1)):  # noqa: ASYNC110 - Redis tells nobody
             await asyncio.sleep(0.01)
-    ttl_s, ((member, score),) = real_server.raw.ttl(key), real_server.raw.zrange(index["key"], 0, -1, withscores=True)
-    now_s, passed_s = real_server.raw.time()[0], math.ceil(time.monotonic() - began)
+    ttl_s, ((member, score),) = one_server.raw.ttl(key), one_server.raw.zrange(index["key"], 0, -1, withscores=True)
+    now_s, passed_s = one_server.raw.time()[0], math.ceil(time.monotonic() - began)
     scheduler.stop()
     assert await running == 0
     await app.aclose()

@@ -19,8 +19,8 @@ OTHERS = ("default", "other", "third", "fourth")
 
 
 @pytest.fixture
-def app(any_broker: Broker) -> Iterator[TaskQ]:
-    store = any_broker.store
+def app(broker: Broker) -> Iterator[TaskQ]:
+    store = broker.store
     if store.endpoint.is_cluster:
         hosts = ",".join(f"{node.host}:{node.port}" for node in store.raw.get_primaries())
         app = TaskQ(f"redis+cluster://{hosts}", queues=dict.fromkeys(OTHERS, 1), enqueue_timeout=30)
@@ -186,48 +186,48 @@ async def test_a_large_graph_is_stored_in_parts(app: TaskQ, tasks: Tasks) -> Non
     assert len(tasks.seen) == 401
 
 
-def test_keys_of_another_type_stop_nothing_else(any_broker: Broker, app: TaskQ, tasks: Tasks) -> None:
+def test_keys_of_another_type_stop_nothing_else(broker: Broker, app: TaskQ, tasks: Tasks) -> None:
     """The task of a step is settled as ever where its workflow is damaged, and other tasks with it."""
-    queue = any_broker.queue
+    queue = broker.queue
     handle = chain(tasks.add.s(1), tasks.add.s(2)).delay()
-    any_broker.raw.delete(queue.workflow(handle.id))
-    any_broker.raw.set(queue.workflow(handle.id), "not a hash")
+    broker.raw.delete(queue.workflow(handle.id))
+    broker.raw.set(queue.workflow(handle.id), "not a hash")
     tasks.add.delay(5)
-    ids = any_broker.dequeue(now_ns=None)  # type: ignore[arg-type]  # Redis's own clock
+    ids = broker.dequeue(now_ns=None)  # type: ignore[arg-type]  # Redis's own clock
     assert len(ids) == 2
 
-    codes = any_broker.run(ops.settle(queue, [_complete(each) for each in ids], owner="w1"))
+    codes = broker.run(ops.settle(queue, [_complete(each) for each in ids], owner="w1"))
 
     assert codes == "11"
-    assert any_broker.raw.llen(queue.active) == 0
+    assert broker.raw.llen(queue.active) == 0
 
 
 def _complete(task_id: str) -> ops.Settlement:
     return ops.Settlement(task_id, ops.Outcome.COMPLETE, 1, b"m", seconds=60, result=b"1")
 
 
-def test_a_second_settlement_continues_nothing(any_broker: Broker, app: TaskQ, tasks: Tasks) -> None:
+def test_a_second_settlement_continues_nothing(broker: Broker, app: TaskQ, tasks: Tasks) -> None:
     """As when an answer is lost: the fence refuses it."""
-    queue = any_broker.queue
+    queue = broker.queue
     handle = chain(tasks.add.s(1), tasks.add.s(2)).delay()
-    (task_id,) = any_broker.dequeue(now_ns=None)  # type: ignore[arg-type]
+    (task_id,) = broker.dequeue(now_ns=None)  # type: ignore[arg-type]
 
-    codes = [any_broker.run(ops.settle(queue, [_complete(task_id)], owner="w1")) for _ in range(2)]
+    codes = [broker.run(ops.settle(queue, [_complete(task_id)], owner="w1")) for _ in range(2)]
 
     assert codes == ["1", "0"]
-    assert any_broker.pending() == [f"{handle.id}.add-2"]
+    assert broker.pending() == [f"{handle.id}.add-2"]
 
 
-def test_workflows_are_deleted_when_their_time_is_over(any_broker: Broker, app: TaskQ, tasks: Tasks) -> None:
-    queue = any_broker.queue
+def test_workflows_are_deleted_when_their_time_is_over(broker: Broker, app: TaskQ, tasks: Tasks) -> None:
+    queue = broker.queue
     handles = [group(tasks.add.s(each) for each in range(3)).kept(10).delay() for _ in range(3)]
     for _ in range(3):
-        for task_id in any_broker.dequeue(now_ns=None):  # type: ignore[arg-type]
-            any_broker.run(ops.settle(queue, [_complete(task_id)], owner="w1"))
+        for task_id in broker.dequeue(now_ns=None):  # type: ignore[arg-type]
+            broker.run(ops.settle(queue, [_complete(task_id)], owner="w1"))
     assert {each.name: each.state for each in handles[0].graph().steps} == {"group": StepState.SUCCEEDED}
 
-    assert any_broker.run(ops.clean_workflows(queue, now_ns=NOW_NS, limit=2)) == 2
-    assert any_broker.run(ops.clean_workflows(queue, now_ns=NOW_NS)) == 1
+    assert broker.run(ops.clean_workflows(queue, now_ns=NOW_NS, limit=2)) == 2
+    assert broker.run(ops.clean_workflows(queue, now_ns=NOW_NS)) == 1
 
-    left = [key for key in any_broker.dump() if b"wf" in key]
+    left = [key for key in broker.dump() if b"wf" in key]
     assert left == []
