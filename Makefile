@@ -12,7 +12,8 @@ run_python = python=$$(sh scripts/environment.sh run) &&
 lint_python = python=$$(sh scripts/environment.sh lint) &&
 docs_python = python=$$(sh scripts/environment.sh docs) &&
 
-.PHONY: help demo test ci model fuzz soak soak-mutants bench bench-peers docs screenshots format lint types clean
+.PHONY: help demo test processes topologies browser model docs soak test-all nightly mutants ci fuzz soak-mutants \
+	bench bench-peers site screenshots format lint types clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -20,8 +21,28 @@ help: ## show this list
 demo: ## a Django site, a FastAPI app and a worker on a private Redis; one trace per request
 	@$(run_python) exec "$$python" -m example_project.demo $(ARGS)
 
-test: ## all tests
-	@$(run_python) exec "$$python" -m pytest -n $(JOBS) $(ARGS)
+test: ## what each change runs (5 minutes): no process is killed, nothing waits for time to pass
+	@$(run_python) exec "$$python" -m pytest -n $(JOBS) --durations 10 $(ARGS)
+
+processes: ## real processes that are killed, stopped, deployed and restarted
+	@$(run_python) exec "$$python" -m pytest -n 4 tests/processes $(ARGS)
+
+topologies: ## Sentinel, Cluster, TLS, replicas, users of Redis with few rights
+	@$(run_python) exec "$$python" -m pytest -n $(JOBS) tests/topologies $(ARGS)
+
+browser: ## the admin and the dashboard in a real Chromium
+	@$(run_python) exec "$$python" -m pytest -n $(JOBS) tests/browser $(ARGS)
+
+docs: ## what the documentation, the tutorials and the files of deploy/ say is true
+	@$(lint_python) exec "$$python" -m pytest -n $(JOBS) tests/docs $(ARGS)
+
+test-all: test processes topologies browser model docs soak ## everything above, and the model and the soak
+
+nightly: ## everything in full length (hours)
+	@$(run_python) "$$python" -m pytest -n $(JOBS) -m "" --stores all tests $(ARGS)
+	@$(run_python) "$$python" -m tests.mutants
+	@$(run_python) "$$python" -m tests.soak.mutants
+	@$(run_python) "$$python" -m tests.soak --profile long --minutes 30
 
 ci: ## all that CI checks: format, lint, types, imports, security, generated code, the wheel, tests
 	@$(lint_python) exec "$$python" scripts/ci.py --jobs $(JOBS) -- $(ARGS)
@@ -36,7 +57,10 @@ soak-mutants: ## break the queue in thirteen ways (minutes): the soak must notic
 	@$(run_python) exec "$$python" -m tests.soak.mutants $(ARGS)
 
 model: ## any order of operations beside a model:  make model ARGS="--model-runs 20000 --model-seed 7"
-	@$(run_python) exec "$$python" -m pytest -s tests/model/test_model.py -k equals $(ARGS)
+	@$(run_python) exec "$$python" -m pytest -n $(JOBS) tests/model $(ARGS)
+
+mutants: ## break taskq in many small ways: the tests must notice each
+	@$(run_python) exec "$$python" -m tests.mutants $(ARGS)
 
 bench: ## measure speed (minutes); prints a table and writes JSON; ARGS="--aims" is what is aimed at
 	@$(run_python) exec "$$python" -m benchmarks $(ARGS)
@@ -44,7 +68,7 @@ bench: ## measure speed (minutes); prints a table and writes JSON; ARGS="--aims"
 bench-peers: ## taskq beside other task queues, which get environments of their own from PyPI and npm (20 minutes)
 	@$(run_python) exec "$$python" -m benchmarks --peers $(ARGS)
 
-docs: ## the site of docs/, its links checked, in build/site
+site: ## the site of docs/, its links checked, in build/site
 	@$(docs_python) exec "$$python" -m scripts.docs $(ARGS)
 
 screenshots: ## the pictures in docs/images, anew; needs a Chromium
