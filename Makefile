@@ -48,7 +48,7 @@ ci: ## all that CI checks: format, lint, types, imports, security, generated cod
 	@$(lint_python) exec "$$python" scripts/ci.py --jobs $(JOBS) -- $(ARGS)
 
 fuzz: ## change what is in the corpora for a while; ARGS="--minutes 10"
-	@$(run_python) exec "$$python" -m tests.fuzz $(ARGS)
+	@$(run_python) exec "$$python" -m tests.model.fuzz $(ARGS)
 
 soak: ## real processes under faults for four minutes; ARGS="--minutes 10 --seed 7 --profile long"
 	@$(run_python) exec "$$python" -m tests.soak $(ARGS)
