@@ -25,6 +25,7 @@ def test_what_is_in_the_corpus() -> None:
                 raise AssertionError(f"{file.relative_to(CORPUS)}: {error!a}") from None
 
 
+@pytest.mark.timeout(1800)  # at night
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_what_is_like_it(examples: int, subtests: pytest.Subtests) -> None:
     for target in TARGETS:
@@ -43,6 +44,7 @@ def run_changes_of_corpus(target: str, examples: int) -> None:
     explore()
 
 
+@pytest.mark.timeout(1800)  # at night
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_what_is_like_nothing(examples: int, subtests: pytest.Subtests) -> None:
     for target in TARGETS:

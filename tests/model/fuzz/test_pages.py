@@ -40,6 +40,7 @@ def test_what_is_in_the_corpus(target: str) -> None:
         at(target, file.read_bytes())
 
 
+@pytest.mark.timeout(1800)  # at night
 @pytest.mark.parametrize("examples", [60, pytest.param(2000, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_is_like_it(target: str, examples: int) -> None:

@@ -65,6 +65,7 @@ def zones() -> dict[tuple[int, ...], str]:
     return found
 
 
+@pytest.mark.timeout(1800)  # at night
 @pytest.mark.parametrize("share", [20, pytest.param(1, marks=pytest.mark.nightly)])
 def test_every_change_in_every_zone(share: int) -> None:
     """At night in all zones, else in one of twenty."""
