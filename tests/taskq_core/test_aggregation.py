@@ -11,6 +11,7 @@ from taskq_core import Signature, TaskQ
 from taskq_core.aggregation import Aggregation, Aggregators, GroupedTask
 from taskq_core.errors import ConfigurationError, DuplicateTaskError, PayloadError, TaskDefinitionError
 from taskq_core.wire import TaskState, build_message
+from tests.rows import rows
 
 
 def one(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
@@ -185,7 +186,7 @@ class TestGroupedTask:
         assert GroupedTask(build_message(payload=b'{"To":"a","N":[1]}'), None).kwargs == {"To": "a", "N": [1]}
         assert GroupedTask(build_message(), None).kwargs == {}
 
-    @pytest.mark.parametrize("payload", [b"canary", b"[1]", b'"canary"', b"\xff"])
+    @rows("payload", [b"canary", b"[1]", b'"canary"', b"\xff"])
     def test_a_payload_that_is_no_object_is_told_when_it_is_looked_at(self, payload: bytes) -> None:
         found = GroupedTask(build_message(payload=payload, type="t"), None)
         assert found.payload == payload

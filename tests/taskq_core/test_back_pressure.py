@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from taskq_core import (
-    BulkEnqueueError,
     BulkResult,
     DuplicateTaskError,
     EnqueueError,
@@ -243,22 +242,6 @@ class TestBlock:
         assert (len(result), len(result.errors)) == (10, BATCH_MAX * 10 - 10)
         assert {type(error) for error in result.errors} == {QueueFullError}
         assert calls < 10 + 9  # the first batch tried a few times, all others once
-
-    async def test_a_bulk_enqueue_that_loses_redis_while_it_waits(self, is_async: bool) -> None:
-        """The error counts what was taken, and names what was not."""
-        with RedisServer() as server:
-            app = Application(server.url, blocks(10, 60), is_async=is_async, enqueue_timeout=2)
-            ids = [f"id-{number}" for number in range(30)]
-            sending = asyncio.ensure_future(app.send_many(app.call(task_id=each) for each in ids))
-            await until(lambda: script_calls(server) >= 4, "what did not find room was tried again")
-            server.kill()
-
-            with pytest.raises(BulkEnqueueError) as caught:
-                await sending
-            await app.taskq.aclose()
-
-        assert caught.value.enqueued == 10
-        assert caught.value.task_ids == tuple(ids[10:])
 
     async def test_a_coroutine_that_is_cancelled_while_it_waits_enqueues_nothing(
         self, redis_server: RedisServer

@@ -27,6 +27,7 @@ from taskq_core.broker.operations import BATCH_MAX
 from taskq_core.wire import decode_message
 from tests.redis_server import RedisServer
 from tests.relay import Relay
+from tests.rows import rows
 
 
 class Application:
@@ -278,33 +279,6 @@ class TestFailures:
             "0 tasks were enqueued; the next 200 were not: cannot reach redis://127.0.0.1:1/0"
         )
 
-    async def test_redis_is_lost_on_the_way(self, is_async: bool) -> None:
-        """The error says how many were enqueued, and which ids are in doubt; together with what is there it adds up."""
-        with RedisServer() as server:
-            app = Application(TaskQ(server.url, enqueue_timeout=2), is_async=is_async)
-            task = app.taskq.remote("t")
-            made: list[str] = []
-
-            def calls() -> Iterator[Signature[Any]]:
-                for n in range(5 * BATCH_MAX):
-                    if n == 3 * BATCH_MAX - 10:
-                        server.pause()
-                    made.append(f"id-{n}")
-                    yield task.using(task_id=made[-1]).s()
-
-            with pytest.raises(BulkEnqueueError) as caught:
-                await app.send(calls())
-            server.resume()
-            await app.taskq.aclose()
-
-            error = caught.value
-            there = pending(server)
-            assert error.may_have_happened
-            assert error.enqueued % BATCH_MAX == 0
-            assert there[: error.enqueued] == made[: error.enqueued]
-            assert error.task_ids == tuple(made[error.enqueued : error.enqueued + BATCH_MAX])
-            assert set(there) <= set(made[: error.enqueued]) | set(error.task_ids)
-
     async def test_a_lost_reply_is_repeated(self, redis_server: RedisServer, is_async: bool) -> None:
         with Relay(redis_server.socket_path) as relay:
             app = Application(TaskQ(relay.url, enqueue_timeout=10), is_async=is_async)
@@ -319,7 +293,7 @@ class TestFailures:
         assert (len(result), result.errors) == (700, [])
         assert pending(redis_server)[1:] == [f"id-{n}" for n in range(700)]
 
-    @pytest.mark.parametrize("turns", [1, 2, 3, 5, 8, 13])
+    @rows("turns", [1, 2, 3, 5, 8, 13])
     async def test_a_cancelled_bulk_leaves_whole_batches(self, redis_server: RedisServer, turns: int) -> None:
         """What was on its way is sent; the client goes on working."""
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)

@@ -19,6 +19,7 @@ from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer, start_cluster
+from tests.rows import rows
 
 pytestmark = pytest.mark.redis
 ROOT = Path(__file__).parent.parent.parent
@@ -111,7 +112,7 @@ def node(**info: str | int) -> Facts:
     return Facts(nodes=[facts], refusals=[], wrong_types=[], queues=[])
 
 
-@pytest.mark.parametrize(
+@rows(
     ("info", "level"),
     [
         ({"redis_version": "6.0.20"}, Level.RED),
@@ -127,7 +128,7 @@ def test_an_old_version_is_red(info: dict[str, str | int], level: Level) -> None
     assert one(diagnose(node(**info)), "version").level is level
 
 
-@pytest.mark.parametrize(
+@rows(
     ("appendonly", "options", "level", "told"),
     [
         (False, {}, Level.RED, "a restart loses all tasks"),
@@ -159,7 +160,7 @@ def test_a_snapshot_that_failed_is_red() -> None:
     assert "the last snapshot failed" in one(findings, "saving").message
 
 
-@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "allkeys-random"])
+@rows("policy", ["allkeys-lru", "volatile-ttl", "allkeys-random"])
 def test_any_eviction_policy_is_red(policy: str) -> None:
     with server(options={"maxmemory-policy": policy}) as started:
         found = one(examine(TaskQ(started.unix_url)), "eviction")
@@ -182,7 +183,7 @@ def test_keys_that_were_evicted_before_are_yellow() -> None:
     assert "keys were dropped" in found.message
 
 
-@pytest.mark.parametrize(("share", "level"), [(0.97, Level.RED), (0.85, Level.YELLOW), (0.5, Level.GREEN)])
+@rows(("share", "level"), [(0.97, Level.RED), (0.85, Level.YELLOW), (0.5, Level.GREEN)])
 def test_memory_near_its_limit(share: float, level: Level) -> None:
     with server() as started:
         for number in range(20):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from taskq_core import ConfigurationError, PayloadError, RawTask, TaskContext, TaskDefinitionError, TaskQ
+from tests.rows import rows
 
 
 @pytest.fixture
@@ -201,7 +202,7 @@ class TestRawTask:
         assert raw(b"[1, 2]").decode(list[int]) == [1, 2]
         assert raw(b"").decode(dict) == {}
 
-    @pytest.mark.parametrize(
+    @rows(
         ("payload", "problem"),
         [(b"{}", "missing"), (b'{"to": 1}', "expected str"), (b"\xff", ""), (b'{"to":"secret","copies":"x"}', "int")],
     )

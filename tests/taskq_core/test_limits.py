@@ -9,6 +9,7 @@ import pytest
 from taskq_core import Concurrency, ConfigurationError, RateLimit, TaskArgumentsError, TaskContext, TaskQ, TaskSequence
 from taskq_core.limits import HEADER, Limits, limit_of, parse_rate
 from taskq_core.wire import decode_message
+from tests.rows import rows
 
 
 def carried(app: TaskQ, call: Any) -> str:
@@ -123,7 +124,7 @@ def test_what_cannot_be_a_limit_is_refused_when_it_is_built_naming_the_task(
         task.using(**options)
 
 
-@pytest.mark.parametrize(
+@rows(
     "build",
     [
         lambda: RateLimit("5/s", burst=0),

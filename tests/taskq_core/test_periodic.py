@@ -18,6 +18,7 @@ from taskq_core import (
     TaskQ,
 )
 from taskq_core.periodic import CatchUp
+from tests.rows import rows
 
 
 @pytest.fixture
@@ -234,7 +235,7 @@ class TestSetting:
         assert (entry.catch_up, entry.window_s) == (CatchUp.ALL, 7200)
         assert entry.option_strings == ('Queue("low")', "MaxRetry(1)")
 
-    @pytest.mark.parametrize(
+    @rows(
         ("given", "problem"),
         [
             ("@daily", "must be a dict with 'task' and 'spec', got str"),

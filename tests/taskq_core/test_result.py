@@ -275,20 +275,6 @@ class TestNoOutcome:
 
         assert await waiting == 5
 
-    async def test_redis_may_restart_while_somebody_waits(self, is_async: bool) -> None:
-        with RedisServer(appendonly=True, options={"appendfsync": "always"}) as server:
-            app = Application(TaskQ(server.url, enqueue_timeout=20), server, is_async=is_async)
-            handle = await app.task.adelay()
-            waiting = asyncio.ensure_future(app.result(handle, 30))
-            await app.waiting()
-
-            server.kill()
-            server.start()
-            app.finish()
-
-            assert await waiting == 5
-            await app.taskq.aclose()
-
 
 class TestRefresh:
     async def test_it_reads_the_task_and_keeps_what_it_read(self, app: Application) -> None:

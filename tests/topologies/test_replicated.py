@@ -1,7 +1,6 @@
 """Enqueues that replicas, or the append-only file, must confirm. Each test runs for both clients."""
 
 import asyncio
-import pickle
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
@@ -12,7 +11,6 @@ import pytest
 
 from taskq_core import (
     BulkEnqueueError,
-    ConfigurationError,
     DuplicateTaskError,
     NotReplicatedError,
     Signature,
@@ -22,7 +20,6 @@ from taskq_core import (
 )
 from taskq_core.broker import operations
 from taskq_core.errors import BrokerReplicationError
-from taskq_core.testing import capture
 from tests.conformance.stores import redis_programs
 from tests.redis_server import RedisServer
 from tests.relay import Relay
@@ -376,37 +373,3 @@ class TestOnDisk:
             pytest.raises(NotReplicatedError, match=r"does not know WAITAOF, which came with Redis 7\.2"),
         ):
             taskq.remote("t", fsynced=True).delay()
-
-
-def test_a_store_in_memory_has_no_replicas() -> None:
-    """So tests of an application need none, and enqueueing again is what it is there."""
-    taskq = TaskQ()
-    task = taskq.remote("t", replicated=True, fsynced=True, task_id="a")
-    with capture(taskq) as captured:
-        task.delay()
-        with pytest.raises(TaskIdConflictError):
-            task.delay()
-
-    assert [each.id for each in captured.enqueued] == ["a"]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"replicated": "yes"}, "replicated must be True, False or a number of replicas, got 'yes'"),
-        ({"replicated": -1}, "replicated must be between 0 and 100 replicas, got -1"),
-        ({"replicated": 101}, "replicated must be between 0 and 100 replicas, got 101"),
-        ({"fsynced": 1}, "fsynced must be True or False, got 1"),
-    ],
-)
-def test_what_cannot_be_asked_for(options: Any, message: str) -> None:
-    with pytest.raises(ConfigurationError) as refused:
-        TaskQ().remote("t", **options)
-
-    assert str(refused.value) == message
-
-
-def test_the_errors_survive_pickling() -> None:
-    for error in (NotReplicatedError("t", "q", "a", "why", 2, 1), BrokerReplicationError("why", 2, 1)):
-        again = pickle.loads(pickle.dumps(error))
-        assert (str(again), again.wanted, again.confirmed) == (str(error), 2, 1)

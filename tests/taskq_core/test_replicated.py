@@ -1,0 +1,45 @@
+"""Enqueues that replicas, or the append-only file, must confirm: what may be asked for. See `tests/topologies`."""
+
+import pickle
+from typing import Any
+
+import pytest
+
+from taskq_core import ConfigurationError, NotReplicatedError, TaskIdConflictError, TaskQ
+from taskq_core.errors import BrokerReplicationError
+from taskq_core.testing import capture
+from tests.rows import rows
+
+
+def test_a_store_in_memory_has_no_replicas() -> None:
+    """So tests of an application need none, and enqueueing again is what it is there."""
+    taskq = TaskQ()
+    task = taskq.remote("t", replicated=True, fsynced=True, task_id="a")
+    with capture(taskq) as captured:
+        task.delay()
+        with pytest.raises(TaskIdConflictError):
+            task.delay()
+
+    assert [each.id for each in captured.enqueued] == ["a"]
+
+
+@rows(
+    ("options", "message"),
+    [
+        ({"replicated": "yes"}, "replicated must be True, False or a number of replicas, got 'yes'"),
+        ({"replicated": -1}, "replicated must be between 0 and 100 replicas, got -1"),
+        ({"replicated": 101}, "replicated must be between 0 and 100 replicas, got 101"),
+        ({"fsynced": 1}, "fsynced must be True or False, got 1"),
+    ],
+)
+def test_what_cannot_be_asked_for(options: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        TaskQ().remote("t", **options)
+
+    assert str(refused.value) == message
+
+
+def test_the_errors_survive_pickling() -> None:
+    for error in (NotReplicatedError("t", "q", "a", "why", 2, 1), BrokerReplicationError("why", 2, 1)):
+        again = pickle.loads(pickle.dumps(error))
+        assert (str(again), again.wanted, again.confirmed) == (str(error), 2, 1)
