@@ -269,7 +269,9 @@ async def test_one_task_is_found_by_queue_and_id(app: TaskQ, ask: Ask) -> None:
         await ask("task", "default", "welcome-7")
 
 
-@rows(("queue", "state"), [("default", TaskState.PENDING), ("default", TaskState.SCHEDULED), (None, None)])
+@pytest.mark.parametrize(
+    ("queue", "state"), [("default", TaskState.PENDING), ("default", TaskState.SCHEDULED), (None, None)]
+)
 async def test_a_page_of_large_tasks_comes_in_pieces(
     app: TaskQ,
     ask: Ask,
