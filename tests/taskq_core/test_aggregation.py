@@ -104,7 +104,7 @@ class TestDefinition:
 
         assert (found.grace_s, found.max_delay_s, found.timeout_s) == (2, 3, 60)
 
-    @pytest.mark.parametrize(
+    @rows(
         ("options", "message"),
         [
             ({"grace": 0.5}, "grace must be at least one second, got 0.5"),
@@ -126,7 +126,7 @@ class TestDefinition:
         assert str(caught.value).startswith(message)
         assert not app.aggregators.of_queue("default")
 
-    @pytest.mark.parametrize("kind", ["number", "class", "generator", "parameters", "task"])
+    @rows("kind", ["number", "class", "generator", "parameters", "task"])
     def test_what_cannot_be_an_aggregator_is_refused(self, app: TaskQ, kind: str) -> None:
         def generator(group: str, tasks: list[GroupedTask]) -> Any:
             yield
@@ -252,7 +252,7 @@ class TestOption:
         assert (info.state, info.group) == (TaskState.SCHEDULED, "g")
         await app.aclose()
 
-    @pytest.mark.parametrize(
+    @rows(
         ("value", "message"),
         [
             (" ", "group name must not be blank"),

@@ -181,7 +181,7 @@ class TestSecrets:
             taskq.remote("t").s(),
         ]
 
-    @pytest.mark.parametrize(
+    @rows(
         "url",
         [
             f"redis://user:{ENCODED}@127.0.0.1:1/0",

@@ -109,7 +109,7 @@ class TestWhatIsWritten:
 
         assert redis_server.client.zscore("asynq:{default}:scheduled", handle.id) == math.ceil(moment.timestamp())
 
-    @pytest.mark.parametrize("when", [-5, 0, datetime(1990, 1, 1, tzinfo=UTC), timedelta(days=-3)])
+    @rows("when", [-5, 0, datetime(1990, 1, 1, tzinfo=UTC), timedelta(days=-3)])
     async def test_a_start_in_the_past_is_now(self, app: Application, redis_server: RedisServer, when: Any) -> None:
         handle = await app.send(app.taskq.remote("t").using(run_after=when).s())
 

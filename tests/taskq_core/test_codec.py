@@ -311,7 +311,7 @@ def test_strict_refuses_unknown_fields() -> None:
 # --- calls that do not fit ---
 
 
-@pytest.mark.parametrize(
+@rows(
     ("args", "kwargs", "message"),
     [
         ((), {}, "task 'email:deliver', parameter 'to': missing 1 required positional argument: 'to'"),
@@ -438,7 +438,7 @@ def test_a_parameter_whose_default_is_none_takes_none(value: int | None) -> None
 # --- payloads that do not fit ---
 
 
-@pytest.mark.parametrize(
+@rows(
     ("payload", "message"),
     [
         (b"", "payload of parameter 'to' of task 'email:deliver': missing"),

@@ -225,7 +225,7 @@ def as_ada(started: RedisServer, *rules: str) -> TaskQ:
     return TaskQ(f"redis://ada:pw@127.0.0.1:{started.port}/0")
 
 
-@pytest.mark.parametrize(
+@rows(
     ("rules", "subject", "advice"),
     [
         ((*ALL, "-evalsha"), "EVALSHA", "+evalsha"),
@@ -335,7 +335,7 @@ def test_a_wrong_password_and_a_server_that_is_gone_are_findings(good: RedisServ
 # --- keys and queues --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", ["asynq:{default}:lease", "taskq:{default}:wake", "asynq:servers", "asynq:queues"])
+@rows("key", ["asynq:{default}:lease", "taskq:{default}:wake", "asynq:servers", "asynq:queues"])
 def test_a_key_of_a_wrong_type_is_red(good: RedisServer, key: str) -> None:
     app = TaskQ(good.unix_url)
     app.remote("shop:greet").delay()

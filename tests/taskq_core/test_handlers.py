@@ -39,7 +39,7 @@ class TestWhichOneRuns:
             taskq.handler(pattern)(functools.partial(_handle))
         return lambda name: taskq.find_handler(name).name
 
-    @pytest.mark.parametrize(
+    @rows(
         ("name", "expected"),
         [
             ("email:task", "email:task"),
@@ -84,7 +84,7 @@ class TestWhichOneRuns:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("pattern", ["", "  ", "\n", "a\x00b", "x" * 257])
+    @rows("pattern", ["", "  ", "\n", "a\x00b", "x" * 257])
     def test_a_pattern_that_no_type_begins_with(self, taskq: TaskQ, pattern: str) -> None:
         with pytest.raises(TaskDefinitionError, match="pattern of a handler: task type must"):
             taskq.handler(pattern)

@@ -76,7 +76,7 @@ class TestEntry:
 
         assert [each.id for each in app.periodic_tasks()] == ["entry"]
 
-    @pytest.mark.parametrize("change", [{"spec": "@hourly"}, {"max_retry": 3}, {"number": 2}, {"window": 5}])
+    @rows("change", [{"spec": "@hourly"}, {"max_retry": 3}, {"number": 2}, {"window": 5}])
     def test_another_entry_of_the_same_id_is_refused(self, app: TaskQ, change: dict[str, Any]) -> None:
         work = make_task(app)
         app.schedule("@daily", work.s(1), id="entry", max_retry=2)

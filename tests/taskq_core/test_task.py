@@ -26,6 +26,7 @@ from taskq_core import (
     current_task,
 )
 from taskq_core.wire import decode_message
+from tests.rows import rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +57,7 @@ class TestNames:
 
         assert send.name == "email:deliver"
 
-    @pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 257])
+    @rows("name", ["", " ", "a\nb", "x" * 257])
     def test_a_name_that_cannot_be_used_is_refused(self, taskq: TaskQ, name: str) -> None:
         with pytest.raises(ConfigurationError, match="task type must"):
             taskq.task(name=name)(lambda: None)
@@ -324,7 +325,7 @@ class TestCalls:
 
         assert payloads(fake_redis) == [b'{"a":1}', b'{"a":1,"b":3,"c":"y"}', b'{"a":0,"b":4}']
 
-    @pytest.mark.parametrize(
+    @rows(
         ("args", "kwargs", "message"),
         [
             ((), {}, "task 't', parameter 'a': missing 1 required positional argument: 'a'"),
@@ -424,7 +425,7 @@ class TestRemote:
 
         assert payloads(fake_redis) == [b'{"a":1}']
 
-    @pytest.mark.parametrize(
+    @rows(
         ("args", "kwargs", "message"),
         [
             (("text",), {}, "takes keyword arguments, or payload bytes alone"),

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,8 @@ KEPT_THOUGH_GO_DROPS = {
 SETTLED_FIELDS = ("retried", "error_msg", "last_failed_at", "completed_at")
 
 
-def by_name(rows: list[dict[str, Any]]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("row", rows, ids=lambda row: row["name"])
+def by_name(table: list[dict[str, Any]]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return rows("row", table, ids=lambda row: row["name"])
 
 
 def fields_of(message: TaskMessage) -> dict[str, Any]:
