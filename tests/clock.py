@@ -59,6 +59,7 @@ class Clock:
         self._server = server
         self._skipped_ns = 0
         self._requests = 0
+        self._patch = patch
         self._lock = threading.Lock()
         self._sleepers: dict[threading.Event, float] = {}
         self._real_wall_ns, self._real_monotonic_ns = time.time_ns, time.monotonic_ns
@@ -115,6 +116,19 @@ class Clock:
             is_busy = self._requests or loop._ready or self._a_sleeper_is_due()
             quiet = 0 if is_busy else quiet + 1
 
+    def settle_waits_for(self, owner: Any, name: str) -> None:
+        """Let `settle` wait for each call of a coroutine function as well, such as one that works in a thread."""
+        function = getattr(owner, name)
+
+        async def counted(*args: Any, **options: Any) -> Any:
+            self._count(1)
+            try:
+                return await function(*args, **options)
+            finally:
+                self._count(-1)
+
+        self._patch.setattr(owner, name, counted)
+
     def _next_due(self) -> float:
         loop: Any = asyncio.get_running_loop()
         timers = [timer.when() for timer in loop._scheduled if not timer.cancelled()]
@@ -127,7 +141,7 @@ class Clock:
             return any(until <= now for until in self._sleepers.values())
 
     def _wait(self, event: threading.Event, timeout_s: float) -> bool:
-        """Wait for an event in a thread; what replaces `SystemClock.wait`."""
+        """Wait for an event in a thread; what replaces `SystemClock.wait` and `time.sleep`."""
         until = self.monotonic() + timeout_s
         with self._lock:
             self._sleepers[event] = until
@@ -139,9 +153,13 @@ class Clock:
                 del self._sleepers[event]
         return event.is_set()
 
+    def _sleep(self, seconds: float) -> None:
+        self._wait(threading.Event(), seconds)
+
     def _put_in_place(self, patch: pytest.MonkeyPatch) -> None:
         for name in ("time", "time_ns", "monotonic", "monotonic_ns"):
             patch.setattr(time, name, getattr(self, name))
+        patch.setattr(time, "sleep", self._sleep)
         patch.setattr(SystemClock, "time", staticmethod(self.time))
         patch.setattr(SystemClock, "monotonic", staticmethod(self.monotonic))
         patch.setattr(SystemClock, "wait", staticmethod(self._wait))

@@ -4,11 +4,9 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import pytest
-import redis
 
 from taskq_core.wire import Keys
 from taskq_core.wire.slots import key_slot
@@ -45,23 +43,6 @@ async def until(condition: Callable[[], Any], what: str, *, within: float = 60.0
         await asyncio.sleep(0.02)
 
 
-async def fail_over(replica: RedisServer) -> None:
-    """Make a replica the primary. It is asked again where Redis gives up, which it does after 5 seconds."""
-    asked = float("-inf")
-
-    def is_primary() -> bool:
-        nonlocal asked
-        if replica.command("ROLE")[0] == b"master":
-            return True
-        if time.monotonic() - asked > 10:
-            asked = time.monotonic()
-            with suppress(redis.ResponseError):  # it has become the primary meanwhile
-                replica.command("CLUSTER", "FAILOVER")
-        return False
-
-    await until(is_primary, "it takes its place again")
-
-
 async def test_slots_move_and_a_primary_is_killed() -> None:
     """Whoever enqueues and whoever works follows; no confirmed task is lost, and nothing has to be repaired."""
     recoveries = []
@@ -88,7 +69,8 @@ async def test_slots_move_and_a_primary_is_killed() -> None:
             await traffic.until_flowing(20)
             recoveries.append(time.monotonic() - started)
             await until(lambda: killed.client.info("replication")["master_link_status"] == "up", "it has a copy")
-            await fail_over(killed)
+            killed.command("CLUSTER", "FAILOVER")
+            await until(lambda: killed.command("ROLE")[0] == b"master", "it takes its place again")
             recoveries.append(await traffic.until_flowing(20))
             await traffic.finish()
 

@@ -42,13 +42,13 @@ class Workers:
         **supervisor: Any,
     ) -> None:
         self.server = server
-        program = ["taskq_core", "worker", "tests.taskq_core.supervisor.program:app", *arguments]
+        program = ["taskq_core", "worker", "tests.processes.supervisor.program:app", *arguments]
         if not arguments:
             settings = {
                 "supervisor": {"ending": 20, "aborting": 2, "silence": 60, **supervisor},
                 "worker": {"concurrency": 2, "heartbeat": 0.5, "interrupt_grace": 0.2, **(worker or {})},
             }
-            program = ["tests.taskq_core.supervisor.program", json.dumps(settings)]
+            program = ["tests.processes.supervisor.program", json.dumps(settings)]
         self.process = subprocess.Popen(
             [sys.executable, "-m", *program],
             cwd=ROOT,

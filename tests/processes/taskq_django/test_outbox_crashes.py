@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,23 +17,13 @@ from typing import Any
 import pytest
 
 from taskq_core.broker.operations import DELIVERED_KEPT_S
-from tests.postgres_server import PostgresServer, find_postgres
+from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 from tests.relay import Relay
 
 pytestmark = pytest.mark.redis
 POINTS = ("row written", "committed", "claimed", "sent", "row deleted", "receipt given back")
 AWAY: dict[str, Any] = {"redis": "unix:///nowhere/at/all.sock", "patience_s": 0.1}
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    if find_postgres() is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("PostgreSQL is not installed, and CI has to have it")
-        pytest.skip("no PostgreSQL on this machine (Debian: apt-get install postgresql)")
-    with PostgresServer() as server:
-        yield server
 
 
 class Shop:
@@ -48,7 +37,7 @@ class Shop:
 
     def start(self, action: str, **plan: Any) -> "subprocess.Popen[str]":
         plan = {"database": self.database, "redis": self.redis.unix_url, "effects": str(self.effects), **plan}
-        command = [sys.executable, "-m", "tests.taskq_django.outbox_program", action, json.dumps(plan)]
+        command = [sys.executable, "-m", "tests.processes.taskq_django.outbox_program", action, json.dumps(plan)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def call(self, action: str, *, status: int = 0, **plan: Any) -> str:
@@ -97,7 +86,7 @@ def shop(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Pa
             "OPTIONS": {"timeout": 20},
         }
     else:
-        server: PostgresServer = request.getfixturevalue("postgres")
+        server: PostgresServer = request.getfixturevalue("postgres_server")
         database = server.create(f"shop_{os.getpid()}_{time.monotonic_ns()}")
     return Shop(database, redis_server, tmp_path)
 

@@ -10,7 +10,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from taskq_core import TaskQ
+from taskq_core import ids as task_ids
+from taskq_core.circuit import CircuitState
+from taskq_core.ids import new_task_id
 from tests.redis_server import RedisServer
+from tests.taskq_core.test_circuit import Bench
+from tests.taskq_core.test_sharing import ids
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
@@ -134,3 +139,109 @@ def test_workers_of_a_web_server_forked_while_its_loop_was_used(app: TaskQ, redi
     runner.run(app.aclose())
     runner.close()
     assert redis_server.client.llen("asynq:{default}:pending") == 2 + (CHILDREN + 1) * EACH
+
+
+def test_a_forked_child_draws_its_own() -> None:
+    while not task_ids._ready:  # one draw may have taken the last that was ready
+        new_task_id()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, b"\n".join(new_task_id().encode() for _ in range(300)))
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        theirs = pipe.read().decode().split("\n")
+    os.waitpid(child, 0)
+
+    assert len(set(theirs) | {new_task_id() for _ in range(300)}) == 600
+
+
+def in_child(work: Callable[[], object]) -> None:
+    """Run a function in a forked child and fail if it fails there."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_forked_child_and_its_parent_enqueue_both(redis_server: RedisServer) -> None:
+    """Neither takes the other's receipt for its own, and the parent's connection is not disturbed."""
+    taskq = TaskQ(redis_server.url, enqueue_timeout=30)
+    task = taskq.remote("t")
+    for n in range(3):
+        task.using(task_id=f"before-{n}").delay()
+    connection = taskq.runtime.runner._idle[0]
+
+    for turn in range(3):  # as many calls in the child as in the parent, so that a shared count would show
+        in_child(task.using(task_id=f"child-{turn}").delay)
+        task.using(task_id=f"parent-{turn}").delay()
+    in_child(lambda: taskq.client.enqueue_many(task.using(task_id=f"child-many-{n}").s() for n in range(300)))
+    taskq.client.enqueue_many(task.using(task_id=f"parent-many-{n}").s() for n in range(300))
+
+    assert len(set(ids(redis_server))) == 3 + 2 * 303
+    assert taskq.runtime.runner._idle[0] is connection
+    taskq.close()
+
+
+def test_children_that_race_lose_nothing(redis_server: RedisServer) -> None:
+    taskq = TaskQ(redis_server.url, enqueue_timeout=30)
+    task = taskq.remote("t")
+    task.delay()
+    children = []
+    for index in range(4):
+        child = os.fork()
+        if child == 0:
+            try:
+                for n in range(50):
+                    task.using(task_id=f"{index}-{n}").delay()
+            finally:
+                os._exit(0)
+        children.append(child)
+    for n in range(50):
+        task.using(task_id=f"parent-{n}").delay()
+    for child in children:
+        os.waitpid(child, 0)
+    taskq.close()
+
+    assert len(ids(redis_server)) == 1 + 5 * 50
+
+
+def test_a_child_may_use_event_loops_of_its_own(redis_server: RedisServer) -> None:
+    taskq = TaskQ(redis_server.url, enqueue_timeout=30)
+    task = taskq.remote("t")
+
+    async def work(name: str) -> None:
+        await asyncio.gather(*[task.using(task_id=f"{name}-{n}").adelay() for n in range(20)])
+
+    asyncio.run(work("before"))
+    in_child(lambda: asyncio.run(work("child")))
+    asyncio.run(work("after"))
+    taskq.close()
+
+    assert len(set(ids(redis_server))) == 60
+
+
+def test_a_forked_child_begins_closed() -> None:
+    """Its lock may have been held by a thread that it does not have."""
+    bench = Bench()
+    bench.fail(3)
+    read, write = os.pipe()
+    with bench.circuit._lock:
+        child = os.fork()
+        if child == 0:  # pragma: no cover - the child's coverage is not kept
+            os.write(write, bench.circuit.state.encode())
+            os._exit(0)
+    os.waitpid(child, 0)
+
+    assert os.read(read, 100) == b"closed"
+    os.close(read)
+    os.close(write)
+    assert bench.circuit.state is CircuitState.OPEN

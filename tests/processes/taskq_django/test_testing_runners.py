@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.postgres_server import PostgresServer, find_postgres
+from tests.postgres_server import PostgresServer
+from tests.processes.taskq_django.project import Project
 from tests.redis_server import RedisServer
-from tests.taskq_django.project import Project
 
 SETTINGS = """
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
@@ -126,12 +126,11 @@ def test_processes_of_djangos_runner_do_not_share_what_they_capture(project: Pro
     in_two_processes(project)
 
 
-@pytest.mark.skipif(find_postgres() is None, reason="needs PostgreSQL")
 @pytest.mark.parametrize("enqueue", ["on_commit", "outbox"])
-def test_on_postgres(project: Project, enqueue: str) -> None:
-    with PostgresServer() as server:
-        project.configure(f'TASKQ["ENQUEUE"] = {enqueue!r}\nDATABASES["default"] = {server.create("kiosk")!r}\n')
-        in_two_processes(project)
+def test_on_postgres(project: Project, postgres_server: PostgresServer, enqueue: str) -> None:
+    database = postgres_server.create(f"kiosk_{enqueue}")
+    project.configure(f'TASKQ["ENQUEUE"] = {enqueue!r}\nDATABASES["default"] = {database!r}\n')
+    in_two_processes(project)
 
 
 def in_two_processes(project: Project) -> None:

@@ -1,6 +1,6 @@
 """A queue application for tests of several processes: its tasks note in Redis what they do, under `mark:<name>`.
 
-`python -m tests.taskq_core.supervisor.program` runs its worker as `taskq worker` does, with shorter times.
+`python -m tests.processes.supervisor.program` runs its worker as `taskq worker` does, with shorter times.
 """
 
 import asyncio
@@ -140,7 +140,7 @@ def main(settings: dict[str, Any]) -> int:
     member = Member.from_environment()
     if member is not None:
         return member.run(Worker(app, WorkerConfig(**settings["worker"])), Limits(config.max_tasks, config.max_memory))
-    command = [sys.executable, "-m", "tests.taskq_core.supervisor.program", *sys.argv[1:]]
+    command = [sys.executable, "-m", "tests.processes.supervisor.program", *sys.argv[1:]]
     return Supervisor(app, config, command, say=lambda line: print(line, flush=True)).run()
 
 

@@ -22,12 +22,12 @@ from django.db import connection
 
 from taskq_core.scheduler.ticker import tick_task_id
 from taskq_django.models import PeriodicTask
-from tests.postgres_server import PostgresServer, find_postgres
+from tests.postgres_server import PostgresServer
+from tests.processes.taskq_django.periodic_program import POINTS
+from tests.processes.taskq_django.test_periodic_tasks import default_database
 from tests.redis_server import RedisServer
-from tests.taskq_django.periodic_program import POINTS
-from tests.taskq_django.test_periodic_tasks import default_database
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LEASE_S = 1
 PATIENCE_S = 40.0
 SCHEDULERS = 3
@@ -57,7 +57,7 @@ class Swarm:
 
     def start(self, **plan: Any) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.taskq_django.periodic_program", json.dumps({**self.plan, **plan})],
+            [sys.executable, "-m", "tests.processes.taskq_django.periodic_program", json.dumps({**self.plan, **plan})],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -127,13 +127,13 @@ def swarm(request: pytest.FixtureRequest, redis: RedisServer) -> Iterator[Swarm]
         yield swarm
         swarm.close()
         return
-    if find_postgres() is None:
-        pytest.skip("no PostgreSQL on this machine")
-    with PostgresServer() as server, default_database(server.create("swarm")):
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    name = f"swarm_{time.monotonic_ns()}"
+    with default_database(server.create(name)):
         from django.core.management import call_command
 
         call_command("migrate", verbosity=0)
-        swarm = Swarm(redis, server.database("swarm"))
+        swarm = Swarm(redis, server.database(name))
         yield swarm
         swarm.close()
 

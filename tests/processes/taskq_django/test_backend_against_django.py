@@ -60,7 +60,7 @@ def test_its_tests_of_a_backend_pass(tmp_path: Path) -> None:
     # What is imported by that name stays, so that the one test of the class itself can be loaded.
     assert suite.read_text().count('"taskq_django.TaskQBackend"') >= 3
     (tmp_path / "suite_settings.py").write_text(textwrap.dedent(SETTINGS))
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
     environment.pop("DJANGO_SETTINGS_MODULE", None)
 

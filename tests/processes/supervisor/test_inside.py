@@ -42,7 +42,7 @@ def beside(
     monkeypatch.setattr(supervisor, "time", clock)
     config = {"ending": 20, "aborting": 5, "silence": 60}
     settings = {"supervisor": config, "worker": {"concurrency": 1, "heartbeat": 0.5}}
-    command = [sys.executable, "-m", "tests.taskq_core.supervisor.program", json.dumps(settings)]
+    command = [sys.executable, "-m", "tests.processes.supervisor.program", json.dumps(settings)]
 
     def run(act: Callable[[Supervisor], None]) -> int:
         app = TaskQ(redis_server.url)

@@ -7,7 +7,7 @@ import pytest
 from django.db import connections
 
 from taskq_django.testing import eager
-from tests.postgres_server import PostgresServer, find_postgres
+from tests.postgres_server import PostgresServer
 from tests.taskq_django.depot.models import Country, FragileParcel, Parcel, Place, Receipt, Shelf
 from tests.taskq_django.test_references import arrived, check, send_all, store
 
@@ -20,10 +20,10 @@ class WritesToPostgres:
 
 
 @pytest.fixture
-def postgres(settings: Any, django_db_blocker: Any) -> Iterator[None]:
+def postgres(settings: Any, django_db_blocker: Any, postgres_server: PostgresServer) -> Iterator[None]:
     """A PostgreSQL that has the tables of all models here."""
-    with PostgresServer() as server, django_db_blocker.unblock():
-        configured = connections.configure_settings({"default": {}, "postgres": server.create("depot")})
+    with django_db_blocker.unblock():
+        configured = connections.configure_settings({"default": {}, "postgres": postgres_server.create("depot")})
         connections.settings["postgres"] = configured["postgres"]
         settings.DATABASE_ROUTERS = [WritesToPostgres()]
         try:
@@ -37,7 +37,6 @@ def postgres(settings: Any, django_db_blocker: Any) -> Iterator[None]:
             del connections.settings["postgres"]
 
 
-@pytest.mark.skipif(find_postgres() is None, reason="needs PostgreSQL")
 def test_every_kind_of_key(postgres: None) -> None:
     shelf = Shelf.objects.create()
     places = [Place.objects.create(shelf=shelf, number=number) for number in range(3)]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.processes.taskq_django.project import Project, read_until
 from tests.redis_server import RedisServer
-from tests.taskq_django.project import Project, read_until
 
 pytestmark = pytest.mark.redis
 
