@@ -48,7 +48,7 @@ def test_it_runs_what_is_there(app: TaskQ) -> None:
         ("coroutine", "completed", 1),
         ("plain", "completed", 1),
     ]
-    assert [handle.result(timeout=5) for handle in handles] == [[1, False, False], 2]
+    assert [handle.result(timeout=60) for handle in handles] == [[1, False, False], 2]
 
 
 def test_tasks_with_limits_run_one_after_the_other(app: TaskQ) -> None:
@@ -87,7 +87,7 @@ async def test_in_coroutines(app: TaskQ) -> None:
     handle = await count_down.adelay(5)
 
     assert len(await adrain(app)) == 6
-    assert await handle.aresult(timeout=5) == 5
+    assert await handle.aresult(timeout=60) == 5
     await app.aclose()
 
 
