@@ -176,19 +176,6 @@ def test_queues_are_those_of_the_settings_unless_named(app: TaskQ) -> None:
     assert [run.queue for run in drain(app, queues=["reports"])] == ["reports"]
 
 
-def test_a_task_that_takes_too_long_is_given_back(app: TaskQ) -> None:
-    @app.task(name="hang")
-    async def hang() -> None:
-        await asyncio.sleep(600)
-
-    handle = hang.delay()
-
-    with pytest.raises(TimeoutError):
-        drain(app, timeout=0.2)
-
-    assert handle.refresh().state is TaskState.PENDING
-
-
 def test_an_unknown_task_is_a_failure(app: TaskQ) -> None:
     """No other worker comes, so it does not go back."""
     app.remote("go:task").delay()
