@@ -59,6 +59,7 @@ class Clock:
         self._server = server
         self._skipped_ns = 0
         self._requests = 0
+        self._patch = patch
         self._lock = threading.Lock()
         self._sleepers: dict[threading.Event, float] = {}
         self._real_wall_ns, self._real_monotonic_ns = time.time_ns, time.monotonic_ns
@@ -114,6 +115,19 @@ class Clock:
             await asyncio.sleep(_ROUND_S)
             is_busy = self._requests or loop._ready or self._a_sleeper_is_due()
             quiet = 0 if is_busy else quiet + 1
+
+    def settle_waits_for(self, owner: Any, name: str) -> None:
+        """Let `settle` wait for each call of a coroutine function as well, such as one that works in a thread."""
+        function = getattr(owner, name)
+
+        async def counted(*args: Any, **options: Any) -> Any:
+            self._count(1)
+            try:
+                return await function(*args, **options)
+            finally:
+                self._count(-1)
+
+        self._patch.setattr(owner, name, counted)
 
     def _next_due(self) -> float:
         loop: Any = asyncio.get_running_loop()

@@ -1,6 +1,7 @@
 """Settings of the small Django project that the tests of `taskq_django` use.
 
 Two databases in files, because threads and several aliases have to be real; the tests' own folder per process.
+They need not survive a power failure, so SQLite does not wait for the disk.
 """
 
 import tempfile
@@ -56,7 +57,7 @@ DATABASES = {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": _DATABASES / f"{alias}.sqlite3",
         "TEST": {"NAME": _DATABASES / f"test_{alias}.sqlite3"},
-        "OPTIONS": {"timeout": 20},
+        "OPTIONS": {"timeout": 30, "init_command": "PRAGMA synchronous=OFF"},
     }
     for alias in ("default", "other")
 }

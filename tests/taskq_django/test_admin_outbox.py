@@ -1,7 +1,6 @@
 """The page of the outbox: rows of every database that has one, how many wait and for how long."""
 
 import re
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +9,7 @@ from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
-from django.db import connections, models, transaction
+from django.db import models, transaction
 from django.test import Client
 from django.test.utils import override_settings
 from django.urls import path
@@ -20,7 +19,6 @@ from taskq_django import taskq
 from taskq_django.admin import OutboxTaskAdminMixin
 from taskq_django.admin.base import BaseAdmin
 from taskq_django.models import OutboxTask
-from tests.postgres_server import PostgresServer, find_postgres
 from tests.redis_server import RedisServer
 from tests.taskq_django.admin_pages import messages, user
 
@@ -221,44 +219,3 @@ def test_keys_that_nobody_was_offered(root: Client, key: str) -> None:
 
     assert said == ["Nothing was done: there is no such row."]
     assert OutboxTask.objects.exists()
-
-
-@pytest.fixture(scope="class")
-def postgres(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """A database on PostgreSQL that has an outbox; before the database of a test, which has to know it."""
-    with PostgresServer() as server, django_db_blocker.unblock():
-        configured = connections.configure_settings({"default": {}, "postgres": server.create("outbox")})
-        connections.settings["postgres"] = configured["postgres"]
-        try:
-            with connections["postgres"].schema_editor() as editor:
-                editor.create_model(OutboxTask)
-            yield
-        finally:
-            connections["postgres"].close()
-            del connections["postgres"]
-            del connections.settings["postgres"]
-
-
-@pytest.mark.skipif(find_postgres() is None, reason="needs PostgreSQL")
-@pytest.mark.usefixtures("postgres")
-class TestOnPostgres:
-    """The page over rows in PostgreSQL."""
-
-    @pytest.mark.django_db(databases=["default", "other", "postgres"])
-    def test_rows_are_listed_put_in_order_and_deleted(self, root: Client) -> None:
-        address = f"{LIST}?database=postgres"
-        rows = [wait(name, using="postgres", minutes=minutes) for name, minutes in (("new", 2), ("old", 7))]
-        left = timezone.now() + timedelta(minutes=3)
-        OutboxTask.objects.using("postgres").filter(pk=rows[0].pk).update(claimed_until=left)
-
-        for column in range(1, 7):
-            html = show(root, f"{address}&o={column}")
-            assert sorted(ids(html)) == ["new", "old"]
-            assert "2 tasks wait, the oldest for 7" in note(html)
-        assert ids(show(root, f"{address}&o=4")) == ["new", "old"]  # by how long they wait, the shortest first
-        assert ids(show(root, f"{address}&queue=default&name=email:deliver&q=old")) == ["old"]
-
-        data = {"action": "delete_selected", ACTION_CHECKBOX_NAME: [str(rows[1].pk)], "post": "yes"}
-        root.post(address, data, follow=True)
-
-        assert [row.task_id for row in OutboxTask.objects.using("postgres")] == ["new"]

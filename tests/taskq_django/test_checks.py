@@ -16,7 +16,6 @@ from taskq_django import checks, server_check
 from taskq_django.checks import check_outbox, check_periodic_tasks
 from taskq_django.models import OutboxTask, PeriodicTask
 from tests.redis_server import RedisServer
-from tests.taskq_django.project import Project
 
 ROOT = Path(__file__).parents[2]
 
@@ -163,21 +162,6 @@ def test_a_database_that_does_not_answer_is_told(settings: Any, monkeypatch: pyt
     assert "the database is away" in found.msg
 
 
-@pytest.mark.redis
-def test_what_is_missing_does_not_keep_migrate_from_making_it(tmp_path: Path, redis: RedisServer) -> None:
-    settings = """
-INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "taskq_django", "kiosk"]
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}}
-TASKQ["ENQUEUE"] = "outbox"
-"""
-    project = Project(tmp_path, redis, settings)
-    check = ("check", "--database", "default")
-
-    assert "taskq.E004" in project.run(*check, status=1)
-    assert "taskq." not in project.run("migrate")
-    assert "no issues" in project.run(*check)
-
-
 # --- Redis, in a deployment -------------------------------------------------------------------------------------------
 
 
@@ -293,30 +277,6 @@ def test_eager_tasks_need_no_redis(settings: Any) -> None:
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.redis
-def test_two_tasks_of_one_name_are_told_with_both_places(tmp_path: Path, redis: RedisServer) -> None:
-    """By every command that checks; nothing is enqueued and no worker starts, whoever does not check."""
-    project = Project(tmp_path, redis, 'INSTALLED_APPS.append("stall")\n')
-    stall = tmp_path / "stall"
-    stall.mkdir()
-    (stall / "__init__.py").touch()
-    (stall / "tasks.py").write_text(
-        'from taskq_django import task\n\n@task(name="kiosk:first")\ndef sell(): ...\n'
-        "\n@task\ndef twice(): ...\n\n@task\ndef twice(): ...\n"
-    )
-
-    said = project.run("check", status=1)
-
-    first = f"the name 'kiosk:first' is taken by kiosk.tasks.work; stall.tasks.sell needs another name=; see {tmp_path}"
-    assert f"(taskq.E007) Two tasks have one name: {first}/kiosk/tasks.py:5 and {tmp_path}/stall/tasks.py:3." in said
-    second = "the name 'stall.tasks.twice' is taken by stall.tasks.twice; stall.tasks.twice needs another name=; see"
-    assert f"(taskq.E007) Two tasks have one name: {second} {stall}/tasks.py:6 and {stall}/tasks.py:9." in said
-    assert first in project.run("runworker", "--burst", "--skip-checks", status=1)
-    code = "from kiosk.tasks import work; work.delay(flag='x')"
-    assert first in project.run("shell", "-c", code, status=1)
-    assert redis.client.keys("*") == []
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

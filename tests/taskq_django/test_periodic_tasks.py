@@ -1,47 +1,37 @@
-"""Periodic tasks in the database: what a row may say, and how schedulers of this process and of others take it up."""
+"""Periodic tasks in the database: what a row may say, and how a scheduler takes it up."""
 
 import asyncio
-import logging
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.core.exceptions import ValidationError
-from django.core.management import call_command
-from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connections, transaction
+from django.db import connection, transaction
 
 from taskq_core.periodic import EntryRuns, Firing, FiringOutcome
-from taskq_core.scheduler import Scheduler, SchedulerConfig, SchedulerListener, follower, leader
+from taskq_core.scheduler import Scheduler, SchedulerConfig, SchedulerListener
+from taskq_core.scheduler.calls import Caller
 from taskq_django import task, taskq
 from taskq_django.models import PeriodicTask
-from taskq_django.schedule_table import DatabaseSchedule
-from tests.postgres_server import PostgresServer, find_postgres
+from taskq_django.schedule_table import EVERY_S, MISSING_S, DatabaseSchedule
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_django.depot.models import Parcel
-
-PATIENCE_S = 60.0
-NEEDS_POSTGRES = pytest.mark.skipif(find_postgres() is None, reason="no PostgreSQL on this machine")
 
 
 @task(name="periodic:send")
 def send(parcel: Parcel, after: date | None = None) -> None: ...
 
 
-def until(condition: Callable[[], Any], what: str = "the condition") -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {PATIENCE_S} s: {what}"
-        time.sleep(0.01)
-    return value
-
-
 def make(name: str = "hello", **given: Any) -> PeriodicTask:
     standard = {"task": "shop:greet", "kwargs": {"name": "Ada"}, "cron": "" if "interval" in given else "* * * * * *"}
     return PeriodicTask.objects.create(name=name, **{**standard, **given})
+
+
+amake = sync_to_async(make)
 
 
 def wrong(**given: Any) -> dict[str, list[str]]:
@@ -52,95 +42,6 @@ def wrong(**given: Any) -> dict[str, list[str]]:
     with pytest.raises(ValidationError) as caught:
         PeriodicTask(**{**standard, **given}).full_clean()
     return caught.value.message_dict
-
-
-class Running(SchedulerListener):
-    """A scheduler of the project in a thread, and what it has enqueued."""
-
-    def __init__(self) -> None:
-        self.fired_all: list[tuple[str, int, FiringOutcome]] = []
-        self._started = threading.Event()
-        self._scheduler: Scheduler | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self) -> None:
-        async def run() -> None:
-            self._scheduler = Scheduler(taskq, SchedulerConfig(leader_lease=1), listener=self)
-            await self._scheduler.arun()
-
-        asyncio.run(run())
-
-    def started(self, scheduler: Any) -> None:
-        self._started.set()
-
-    def fired(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
-        self.fired_all.append((firing.entry.id, int(firing.at.timestamp()), outcome))
-
-    def of(self, row: PeriodicTask) -> list[int]:
-        """Seconds for which a row's tasks were enqueued."""
-        name = f"{row.name}#{row.pk}"
-        return [at_s for entry, at_s, outcome in self.fired_all if (entry, outcome) == (name, FiringOutcome.ENQUEUED)]
-
-    def knows(self) -> int:
-        assert self._scheduler is not None
-        return self._scheduler.entry_count
-
-    def __enter__(self) -> "Running":
-        self._thread.start()
-        assert self._started.wait(PATIENCE_S)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        assert self._scheduler is not None
-        self._scheduler.stop()
-        self._thread.join(PATIENCE_S)
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table is looked at many times a second, however slow it is, and what is under way at the end has its time."""
-    (table,) = taskq.timetable.tables
-    monkeypatch.setattr(table, "every_s", 0.05)
-    monkeypatch.setattr(follower, "LONGEST_PAUSE_S", 0.05)
-    monkeypatch.setattr(follower, "FAREWELL_S", PATIENCE_S)
-    monkeypatch.setattr(leader, "ENDING_S", PATIENCE_S)
-
-
-@pytest.fixture(scope="module")
-def postgres_server() -> Iterator[PostgresServer]:
-    with PostgresServer() as server:
-        server.create("periodic")
-        yield server
-
-
-@contextmanager
-def default_database(database: dict[str, Any]) -> Iterator[None]:
-    """Let another database take the place of the default one, in all threads."""
-    connection.close()
-    kept = connections.settings[DEFAULT_DB_ALIAS]
-    configured = connections.configure_settings({DEFAULT_DB_ALIAS: database})[DEFAULT_DB_ALIAS]
-    connections.settings[DEFAULT_DB_ALIAS] = configured
-    own = connections[DEFAULT_DB_ALIAS]
-    del connections[DEFAULT_DB_ALIAS]
-    try:
-        yield
-    finally:
-        connections[DEFAULT_DB_ALIAS].close()
-        connections.settings[DEFAULT_DB_ALIAS] = kept
-        connections[DEFAULT_DB_ALIAS] = own
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=NEEDS_POSTGRES)])
-def database(request: pytest.FixtureRequest, transactional_db: None) -> Iterator[str]:
-    """An empty table in a database of each kind."""
-    if request.param == "sqlite":
-        yield "sqlite"
-        return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    with default_database(server.database("periodic")):
-        call_command("migrate", verbosity=0)
-        PeriodicTask.objects.all().delete()
-        yield "postgresql"
 
 
 class TestRules:
@@ -255,96 +156,154 @@ class TestSaving:
         assert (row.name, row.description) == ("other", "of somebody else")
 
 
+class Fired(SchedulerListener):
+    """Records what a scheduler enqueued."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, int]] = []
+
+    def fired(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
+        assert outcome is FiringOutcome.ENQUEUED, error
+        self.all.append((firing.entry.id, int(firing.at.timestamp())))
+
+    def of(self, row: PeriodicTask) -> list[int]:
+        """Seconds for which a row's tasks were enqueued."""
+        return [at_s for entry, at_s in self.all if entry == f"{row.name}#{row.pk}"]
+
+
+@asynccontextmanager
+async def scheduling(clock: Clock, listener: SchedulerListener) -> AsyncIterator[Scheduler]:
+    """Run the project's scheduler until the end of the block."""
+    clock.settle_waits_for(Caller, "__call__")  # it reads and writes the table in threads
+    scheduler = Scheduler(taskq, SchedulerConfig(), listener=listener)
+    running = asyncio.create_task(scheduler.arun())
+    await clock.advance(1)
+    try:
+        yield scheduler
+    finally:
+        scheduler.stop()
+        await running
+
+
+def rows_of(table: DatabaseSchedule, seen: object) -> tuple[object, list[str]]:
+    """Read a table that has changed since it was `seen`; return what is seen now and the names of its entries."""
+    found = table.read(seen)
+    assert found is not None
+    return found[0], [entry.id.partition("#")[0] for entry in found[1]]
+
+
 @pytest.mark.redis
-@pytest.mark.usefixtures("quick")
-class TestTakingUp:
-    def test_rows_made_changed_and_deleted_by_any_means(self, database: str, redis: RedisServer) -> None:
-        """Also by what sends no signal: bulk operations and SQL."""
-        with Running() as running:
-            assert running.knows() == 0
-            first = make("first")
-            until(lambda: running.of(first))
-            PeriodicTask.objects.bulk_create(
-                [
-                    PeriodicTask(name=f"bulk {number}", task="shop:restock", kwargs={"sku": "x"}, cron="@daily")
-                    for number in "12"
-                ]
-            )
-            until(lambda: running.knows() == 3)
-
-            PeriodicTask.objects.filter(pk=first.pk).update(enabled=False)
-            bulk = PeriodicTask.objects.get(name="bulk 1")
-            with connection.cursor() as cursor:
-                cursor.execute("UPDATE taskq_django_periodictask SET cron = '* * * * * *' WHERE name = 'bulk 1'")
-            begun = until(lambda: running.of(bulk))[0]
-            until(lambda: running.of(bulk)[-1] >= begun + 2)
-            assert max(running.of(first)) < begun + 2, "it is disabled"
-
-            with connection.cursor() as cursor:
-                cursor.execute("DELETE FROM taskq_django_periodictask WHERE name <> 'first'")
-            until(lambda: running.knows() == 1)
-
-    def test_runs_are_counted_and_the_next_one_is_noted(self, database: str, redis: RedisServer) -> None:
-        row, daily = make(), make("daily", cron="@daily", start_at=datetime(2100, 1, 1, tzinfo=UTC))
-        off = make("off", enabled=False)
-        with Running() as running:
-            until(lambda: len(running.of(row)) >= 3)
-            until(lambda: PeriodicTask.objects.get(pk=daily.pk).next_run_at)
-        second = timedelta(seconds=1)
-        latest = datetime.now(UTC) + second
+@pytest.mark.django_db(transaction=True)
+class TestScheduling:
+    async def test_runs_are_counted_and_the_next_one_is_noted(self, redis: RedisServer, clock: Clock) -> None:
+        """Beside entries of the code, which stay."""
+        row = await amake(cron="* * * * *")
+        daily = await amake("daily", cron="@daily", start_at=datetime(2100, 1, 1, tzinfo=UTC))
+        off = await amake("off", enabled=False)
+        taskq.schedule("* * * * *", taskq.tasks["shop:restock"].s(sku="x"), id="of the code")  # type: ignore[attr-defined]
+        fired = Fired()
+        try:
+            async with scheduling(clock, fired) as scheduler:
+                assert scheduler.entry_count == 4, "three rows and one of the code"
+                await clock.advance(180)
+        finally:
+            taskq.unschedule("of the code")
         for each in (row, daily, off):
-            each.refresh_from_db()
+            await each.arefresh_from_db()
 
-        assert row.total_runs == len(running.of(row))
-        assert row.last_run_at == datetime.fromtimestamp(running.of(row)[-1], UTC)
-        assert row.last_run_at + second <= row.next_run_at <= latest, "the one after the moment at which it was noted"
+        runs = fired.of(row)
+        assert len(runs) in (3, 4)
+        assert runs == list(range(runs[0], runs[-1] + 60, 60)), "each minute once"
+        assert [at_s for entry, at_s in fired.all if entry == "of the code"] == runs
+        assert row.total_runs == len(runs)
+        assert row.last_run_at == datetime.fromtimestamp(runs[-1], UTC)
+        assert row.next_run_at == row.last_run_at + timedelta(minutes=1)
         assert (daily.total_runs, daily.last_run_at, daily.next_run_at) == (0, None, daily.upcoming(1)[0])
         assert (off.total_runs, off.next_run_at) == (0, None)
 
-    def test_a_row_that_cannot_be_used_holds_up_no_other(
-        self, database: str, redis: RedisServer, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """It is told once, however often the table is read; and it works as soon as it is mended."""
-        broken, good = make("broken", kwargs={}), make("good")
-        with caplog.at_level(logging.ERROR, logger="taskq.scheduler"), Running() as running:
-            until(lambda: running.of(good))
-            make("another", cron="@daily")
-            until(lambda: running.knows() == 2)
-            PeriodicTask.objects.filter(pk=broken.pk).update(kwargs={"name": "Ada"})
-            until(lambda: running.of(broken))
+    async def test_rows_are_taken_up_while_it_runs(self, redis: RedisServer, clock: Clock) -> None:
+        """Also those that no signal tells of: a disabled row enqueues nothing more, a deleted one is forgotten."""
+        first = await amake("first")
+        fired = Fired()
+        async with scheduling(clock, fired) as scheduler:
+            await clock.advance(10)
+            assert fired.of(first)
+            await PeriodicTask.objects.filter(pk=first.pk).aupdate(enabled=False)
+            await PeriodicTask.objects.abulk_create(
+                [PeriodicTask(name="bulk", task="shop:restock", kwargs={"sku": "x"}, cron="* * * * * *")]
+            )
+            await clock.advance(2 * EVERY_S)
+            count, bulk = len(fired.of(first)), await PeriodicTask.objects.aget(name="bulk")
+            await clock.advance(5)
+            assert len(fired.of(bulk)) >= 5
+            await PeriodicTask.objects.filter(pk=bulk.pk).adelete()
+            await clock.advance(2 * EVERY_S)
 
-        said = [each.getMessage() for each in caplog.records if "broken" in each.getMessage()]
-        assert len(said) == 1
-        assert "periodic task 'broken' cannot be used and is left out: task 'shop:greet', parameter 'name'" in said[0]
+            assert scheduler.entry_count == 1
+            assert len(fired.of(first)) == count
 
-    def test_entries_of_the_code_stay_beside_them(self, database: str, redis: RedisServer) -> None:
-        row = make()
-        taskq.schedule("* * * * * *", taskq.tasks["shop:restock"].s(sku="x"), id="of the code")  # type: ignore[attr-defined]
-        try:
-            with Running() as running:
-                until(lambda: running.of(row) and any(entry == "of the code" for entry, _, _ in running.fired_all))
-        finally:
-            taskq.unschedule("of the code")
 
-    @pytest.mark.usefixtures("database")
-    def test_a_table_that_is_made_while_a_scheduler_runs(
-        self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+@pytest.mark.django_db(transaction=True)
+class TestReading:
+    def test_rows_made_changed_and_deleted_by_any_means(self) -> None:
+        """Also by what sends no signal: bulk operations and SQL."""
+        table = DatabaseSchedule()
+        seen, names = rows_of(table, None)
+        assert names == []
+        make("first")
+        seen, names = rows_of(table, seen)
+        assert names == ["first"]
+        PeriodicTask.objects.bulk_create(
+            [PeriodicTask(name=name, task="shop:restock", kwargs={"sku": "x"}, cron="@daily") for name in ("b1", "b2")]
+        )
+        seen, names = rows_of(table, seen)
+        assert names == ["first", "b1", "b2"]
+
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE taskq_django_periodictask SET cron = '*/5 * * * *' WHERE name = 'b1'")
+        found = table.read(seen)
+        assert found is not None
+        assert found[1][1].spec == "*/5 * * * *"
+
+        with connection.cursor() as cursor:
+            cursor.execute("DELETE FROM taskq_django_periodictask WHERE name <> 'first'")
+        assert rows_of(table, found[0])[1] == ["first"]
+
+    def test_a_row_that_cannot_be_used_holds_up_no_other(self, caplog: pytest.LogCaptureFixture) -> None:
+        """It is told once, however often the table is read; and it works as soon as it is repaired."""
+        broken = make("broken", kwargs={})
+        make("good")
+        table = DatabaseSchedule()
+        seen, names = rows_of(table, None)
+        assert names == ["good"]
+        make("another", cron="@daily")
+        seen, names = rows_of(table, seen)
+        assert names == ["good", "another"]
+        PeriodicTask.objects.filter(pk=broken.pk).update(kwargs={"name": "Ada"})
+        assert rows_of(table, seen)[1] == ["broken", "good", "another"]
+
+        (said,) = [each.getMessage() for each in caplog.records if "broken" in each.getMessage()]
+        assert "periodic task 'broken' cannot be used and is left out: task 'shop:greet', parameter 'name'" in said
+
+    def test_a_table_that_is_made_later(self, clock: Clock, django_assert_num_queries: Any) -> None:
         """Without one, nothing but its absence is looked at, and that seldom."""
-        monkeypatch.setattr("taskq_django.schedule_table.MISSING_S", 0.1)
         with connection.schema_editor() as editor:
             editor.delete_model(PeriodicTask)
         try:
-            with Running() as running:
-                assert running.knows() == 0
-                with connection.schema_editor() as editor:
-                    editor.create_model(PeriodicTask)
-                make("late", cron="@daily")
-                until(lambda: running.knows() == 1)
+            table = DatabaseSchedule()
+            assert table.read(None) == (0, [])
+            with django_assert_num_queries(0):
+                assert table.read(0) is None
+                table.note_next()
         finally:
-            if PeriodicTask._meta.db_table not in connection.introspection.table_names():
-                with connection.schema_editor() as editor:
-                    editor.create_model(PeriodicTask)
+            with connection.schema_editor() as editor:
+                editor.create_model(PeriodicTask)
+        make("late", cron="@daily")
+        assert table.read(0) is None, "it is looked for once a minute"
+
+        clock.skip(MISSING_S)
+
+        assert rows_of(table, 0)[1] == ["late"]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -359,19 +318,6 @@ class TestTable:
             assert table.read(first[0]) is None
         PeriodicTask.objects.update(total_runs=5, description="told to people alone")
         assert table.read(first[0]) is None
-
-    def test_a_missing_table_costs_nothing(self, django_assert_num_queries: Any) -> None:
-        with connection.schema_editor() as editor:
-            editor.delete_model(PeriodicTask)
-        try:
-            table = DatabaseSchedule()
-            assert table.read(None) == (0, [])
-            with django_assert_num_queries(0):
-                assert table.read(0) is None
-                table.note_next()
-        finally:
-            with connection.schema_editor() as editor:
-                editor.create_model(PeriodicTask)
 
     def test_a_database_that_the_router_refuses_is_not_asked(
         self, settings: Any, django_assert_num_queries: Any
@@ -424,54 +370,3 @@ class TestTable:
             stop()
         make("after the end")
         assert told == [1, 0]
-
-
-@NEEDS_POSTGRES
-@pytest.mark.django_db(transaction=True)
-def test_a_connection_from_before_a_restart_is_opened_anew() -> None:
-    """The first call after it finds the old one dead, and does not fail for that."""
-    with PostgresServer() as server, default_database({**server.create("restarted"), "CONN_MAX_AGE": None}):
-        call_command("migrate", verbosity=0)
-        make()
-        table = DatabaseSchedule()
-        first = table.read(None)
-        assert first is not None
-        server.stop()
-        with pytest.raises(OperationalError):
-            table.read(first[0])
-        server.start()
-        assert table.read(first[0]) is None
-        server.stop()
-        server.start()
-
-        assert table.read(first[0]) is None
-        assert len(table.read(None)[1]) == 1  # type: ignore[index]  # there is one
-
-
-@NEEDS_POSTGRES
-@pytest.mark.redis
-@pytest.mark.usefixtures("quick")
-@pytest.mark.django_db(transaction=True)
-def test_firings_go_on_while_the_database_is_down(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
-    """It is said once. What ran meanwhile is counted when the database is back, and changes are taken up again."""
-    with PostgresServer() as server, default_database(server.create("away")):
-        call_command("migrate", verbosity=0)
-        row = make()
-        with Running() as running:
-            until(lambda: running.of(row))
-            connection.close()
-            with caplog.at_level(logging.WARNING, logger="taskq.scheduler"):
-                server.stop()
-                count = len(running.of(row))
-                until(lambda: len(running.of(row)) >= count + 4)
-                until(lambda: "cannot be read" in caplog.text)
-                server.start()
-                until(lambda: "can be read again" in caplog.text)
-            PeriodicTask.objects.filter(pk=row.pk).update(enabled=False)
-            until(lambda: PeriodicTask.objects.get().next_run_at is None)
-            until(lambda: PeriodicTask.objects.get().last_run_at == datetime.fromtimestamp(running.of(row)[-1], UTC))
-
-        assert PeriodicTask.objects.get().total_runs == len(running.of(row))
-        runs = running.of(row)
-        assert runs == list(range(runs[0], runs[-1] + 1)), "each second once"
-        assert sum("cannot be read" in each.getMessage() for each in caplog.records) == 1

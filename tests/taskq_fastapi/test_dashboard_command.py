@@ -1,24 +1,15 @@
 """`taskq dashboard`: open on this machine only, and for requests that name it only."""
 
 import importlib.metadata
-import os
-import re
-import signal
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from click.testing import CliRunner
 
 from taskq_core import TaskQ
 from taskq_core.cli.command import root
 from taskq_fastapi.dashboard.serving import local_app
-from tests.redis_server import RedisServer
 from tests.taskq_fastapi.dashboards import looking
 
 pytestmark = pytest.mark.redis
@@ -87,46 +78,3 @@ async def test_only_requests_that_name_this_machine_are_answered(taskq: TaskQ, h
         if not host:
             web.headers["host"] = ""
         assert (await web.get("/")).status_code == status
-
-
-@contextmanager
-def serving(folder: Path, *words: str) -> Iterator[str]:
-    """Run the command until the end of the block; yields the address it tells."""
-    command = (sys.executable, "-m", "taskq_core", "dashboard", "--port", "0", *words)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TASKQ_ENQUEUE_TIMEOUT": "30"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            found = re.search(r"http://[^ ]+/", line)
-            assert found, line
-            yield found[0]
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=30)
-        finally:
-            process.kill()
-
-
-def test_it_serves_until_it_is_told_to_stop(server: RedisServer, tmp_path: Path) -> None:
-    with (
-        serving(tmp_path, "--url", server.url, "--read-only") as address,
-        httpx.Client(base_url=address, trust_env=False, timeout=60) as web,
-    ):
-        assert address.startswith("http://127.0.0.1:")
-        assert "There are no queues yet" in web.get("/").text
-        assert "read only" in web.get("/settings").text
-        assert web.get("/", headers={"host": "evil.example"}).status_code == 403
-
-
-def test_a_login_lets_it_be_reached_from_other_machines(server: RedisServer, tmp_path: Path) -> None:
-    (tmp_path / "people.py").write_text(
-        "from taskq_fastapi.dashboard import User\n"
-        "def login(request):\n"
-        "    return User('olga') if request.headers.get('x-secret') == 's' else None\n"
-    )
-    with (
-        serving(tmp_path, "--url", server.url, "--host", "0.0.0.0", "--login", "people:login") as address,
-        httpx.Client(base_url=address.replace("0.0.0.0", "127.0.0.1"), trust_env=False, timeout=60) as web,
-    ):
-        assert web.get("/").status_code == 403
-        assert web.get("/", headers={"x-secret": "s", "host": "ops.example"}).status_code == 200

@@ -1,0 +1,59 @@
+"""The admin's page of the outbox, on PostgreSQL."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.db import connections
+from django.test import Client
+from django.utils import timezone
+
+from taskq_django.models import OutboxTask
+from tests.postgres_server import PostgresServer
+from tests.taskq_django.test_admin_outbox import LIST, _outbox, ids, note, root, show, wait
+
+__all__ = ["_outbox", "root"]
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture(scope="class")
+def postgres(django_db_setup: None, django_db_blocker: Any, postgres_server: PostgresServer) -> Iterator[None]:
+    """A database on PostgreSQL that has an outbox; before the database of a test, which has to know it."""
+    with django_db_blocker.unblock():
+        configured = connections.configure_settings({"default": {}, "postgres": postgres_server.create("outbox")})
+        connections.settings["postgres"] = configured["postgres"]
+        try:
+            with connections["postgres"].schema_editor() as editor:
+                editor.create_model(OutboxTask)
+            yield
+        finally:
+            connections["postgres"].close()
+            del connections["postgres"]
+            del connections.settings["postgres"]
+
+
+@pytest.mark.usefixtures("postgres")
+class TestOnPostgres:
+    """The page over rows in PostgreSQL."""
+
+    @pytest.mark.django_db(databases=["default", "other", "postgres"])
+    def test_rows_are_listed_put_in_order_and_deleted(self, root: Client) -> None:
+        address = f"{LIST}?database=postgres"
+        rows = [wait(name, using="postgres", minutes=minutes) for name, minutes in (("new", 2), ("old", 7))]
+        left = timezone.now() + timedelta(minutes=3)
+        OutboxTask.objects.using("postgres").filter(pk=rows[0].pk).update(claimed_until=left)
+
+        for column in range(1, 7):
+            html = show(root, f"{address}&o={column}")
+            assert sorted(ids(html)) == ["new", "old"]
+            assert "2 tasks wait, the oldest for 7" in note(html)
+        assert ids(show(root, f"{address}&o=4")) == ["new", "old"]  # by how long they wait, the shortest first
+        assert ids(show(root, f"{address}&queue=default&name=email:deliver&q=old")) == ["old"]
+
+        data = {"action": "delete_selected", ACTION_CHECKBOX_NAME: [str(rows[1].pk)], "post": "yes"}
+        root.post(address, data, follow=True)
+
+        assert [row.task_id for row in OutboxTask.objects.using("postgres")] == ["new"]

@@ -1,0 +1,63 @@
+"""`manage.py taskq health` as the probe of a container."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes.taskq_django.project import Project, read_until
+from tests.redis_server import RedisServer
+
+pytestmark = pytest.mark.redis
+
+
+def probe(project: Project, *words: str) -> tuple[int, Any]:
+    """Return the exit status and the document of a probe."""
+    done = subprocess.run(
+        [sys.executable, str(project.manage), "taskq", "health", "--json", *words],
+        cwd=project.folder,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_a_worker_is_ready_while_it_works_and_not_after(tmp_path: Path, redis: RedisServer) -> None:
+    project = Project(tmp_path, redis)
+    patient = ("--timeout", "60")  # a busy machine may need longer than a probe gives it
+    assert probe(project, *patient) == (0, {"status": "ready", "queues": {"default": {"ok": True, "pending": 0}}})
+
+    with project.worker() as process:
+        read_until(process, "ready")
+        while (found := probe(project, "--worker", *patient))[0]:
+            assert process.poll() is None  # its first heartbeat is on its way
+        assert found[1]["workers"] == 1
+        process.terminate()
+        process.wait(60)
+
+    status, document = probe(project, "--worker", *patient)
+    assert (status, document["status"], document["workers"]) == (1, "unready", 0)
+
+
+def test_redis_that_is_away(tmp_path: Path, redis: RedisServer) -> None:
+    project = Project(tmp_path, redis, 'TASKQ["URL"] = "redis://:secret@127.0.0.1:1/0"\n')
+
+    status, document = probe(project, "--worker")
+
+    assert (status, document["status"]) == (1, "unready")
+    assert document["reason"].startswith("cannot reach redis://:***@127.0.0.1:1/0")
+
+
+def test_wrong_use_and_wrong_settings_are_told_apart(tmp_path: Path, redis: RedisServer) -> None:
+    project = Project(tmp_path, redis)
+
+    assert "--host goes with --port" in project.run("taskq", "health", "--host", "h", status=2)
+    (tmp_path / "other").mkdir()
+    project = Project(tmp_path / "other", redis, 'TASKQ["URLL"] = "x"\n')
+    assert "did you mean 'URL'?" in project.run("taskq", "health", status=1)

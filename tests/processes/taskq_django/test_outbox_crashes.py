@@ -1,0 +1,210 @@
+"""A process that uses the outbox is killed, or sleeps, at each step: no task is lost, none is sent without its data.
+
+Each step is tried on SQLite and, where there is one, on PostgreSQL. What is compared afterwards: the user's data, the
+rows, Redis, and what the tasks did.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskq_core.broker.operations import DELIVERED_KEPT_S
+from tests.postgres_server import PostgresServer
+from tests.redis_server import RedisServer
+from tests.relay import Relay
+
+pytestmark = pytest.mark.redis
+POINTS = ("row written", "committed", "claimed", "sent", "row deleted", "receipt given back")
+AWAY: dict[str, Any] = {"redis": "unix:///nowhere/at/all.sock", "patience_s": 0.1}
+
+
+class Shop:
+    """A database with a few processes around it."""
+
+    def __init__(self, database: dict[str, Any], redis: RedisServer, folder: Path) -> None:
+        self.database = database
+        self.redis = redis
+        self.effects = folder / "effects"
+        self.call("migrate")
+
+    def start(self, action: str, **plan: Any) -> "subprocess.Popen[str]":
+        plan = {"database": self.database, "redis": self.redis.unix_url, "effects": str(self.effects), **plan}
+        command = [sys.executable, "-m", "tests.processes.taskq_django.outbox_program", action, json.dumps(plan)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def call(self, action: str, *, status: int = 0, **plan: Any) -> str:
+        with self.start(action, **plan) as process:
+            output, _ = process.communicate(timeout=60)
+        assert process.returncode == status, output
+        return output
+
+    def query(self, statement: str) -> list[Any]:
+        """Run a statement in a connection of its own."""
+        if "sqlite3" in self.database["ENGINE"]:
+            import sqlite3
+
+            with closing(sqlite3.connect(self.database["NAME"], timeout=20, isolation_level=None)) as file:
+                return file.execute(statement).fetchall()
+        import psycopg
+
+        where = {"host": self.database["HOST"], "user": self.database["USER"], "dbname": self.database["NAME"]}
+        with psycopg.connect(**where, autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def end_claims(self) -> None:
+        """Let the time pass for which rows are claimed."""
+        self.query("UPDATE taskq_django_outboxtask SET claimed_until = '2020-01-01 00:00:00'")
+
+    def orders(self) -> list[str]:
+        return sorted(name for (name,) in self.query("SELECT name FROM auth_group"))
+
+    def rows(self) -> int:
+        return int(self.query("SELECT count(*) FROM taskq_django_outboxtask")[0][0])
+
+    def shipped(self) -> list[str]:
+        return sorted(self.effects.read_text().split()) if self.effects.exists() else []
+
+    def receipts(self) -> int:
+        return int(self.redis.client.zcard("taskq:{default}:delivered"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shop(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Path) -> Shop:
+    if request.param == "sqlite":
+        database = {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": str(tmp_path / "shop.sqlite3"),
+            "OPTIONS": {"timeout": 20},
+        }
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        database = server.create(f"shop_{os.getpid()}_{time.monotonic_ns()}")
+    return Shop(database, redis_server, tmp_path)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_view_that_is_killed(shop: Shop, point: str) -> None:
+    """In the process that enqueues, from the row that is not committed yet to the receipt that is given back."""
+    shop.call("place", orders=["o-1"], point=point, status=-signal.SIGKILL)
+    shop.end_claims()
+
+    shop.call("work")
+
+    expected = [] if point == "row written" else ["o-1"]
+    assert shop.orders() == expected
+    assert shop.shipped() == expected
+    assert shop.rows() == 0
+    assert shop.redis.client.keys("asynq:{default}:t:*") == []
+    # A receipt that nobody could give back is dropped after 30 days, and until then costs some bytes.
+    assert shop.receipts() == (1 if point == "row deleted" else 0)
+    assert DELIVERED_KEPT_S == 30 * 86_400
+
+
+@pytest.mark.parametrize("point", POINTS[2:])
+def test_a_relay_that_is_killed(shop: Shop, point: str) -> None:
+    """Redis was away at the commit; the relay of the first worker dies, that of the second goes on."""
+    shop.call("place", orders=["o-1"], **AWAY)
+    assert shop.rows() == 1
+    shop.call("relay", point=point, status=-signal.SIGKILL)
+    shop.end_claims()
+
+    shop.call("work")
+
+    assert shop.orders() == shop.shipped() == ["o-1"]
+    assert shop.rows() == 0
+    assert shop.redis.client.keys("asynq:{default}:t:*") == []
+
+
+@pytest.fixture
+def file_shop(redis_server: RedisServer, tmp_path: Path) -> Shop:
+    """On SQLite alone: what the database does is the same for rows of any kind."""
+    name = str(tmp_path / "shop.sqlite3")
+    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": name, "OPTIONS": {"timeout": 20}}
+    return Shop(database, redis_server, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("who", "point"), [("view", "committed"), ("view", "sent"), ("relay", "sent"), ("relay", "row deleted")]
+)
+def test_whoever_sends_a_workflow_is_killed(file_shop: Shop, who: str, point: str) -> None:
+    """Of several rows the first was sent, all were sent, or none: its steps run, each once."""
+    shop = file_shop
+    if who == "view":
+        shop.call("place", orders=["o"], members=60, point=point, status=-signal.SIGKILL)
+    else:
+        shop.call("place", orders=["o"], members=60, **AWAY)
+        shop.call("relay", point=point, status=-signal.SIGKILL)
+    shop.end_claims()
+
+    shop.call("work")
+
+    assert shop.orders() == ["o"]
+    assert shop.shipped() == sorted(["o", *(f"o.{number}" for number in range(60))])
+    assert shop.rows() == 0
+    assert shop.redis.client.keys("asynq:{default}:t:*") == []
+
+
+@pytest.mark.parametrize("is_fence_off", [False, True])
+def test_a_relay_that_sleeps_beyond_its_claim(shop: Shop, is_fence_off: bool) -> None:
+    """Another one sends the row, the task runs, row and receipt go; then the first wakes up and sends it as well.
+
+    Redis refuses it by the end of its claim. Without that the task runs twice, which shows that this test can fail.
+    """
+    shop.call("place", orders=["o-1"], **AWAY)
+    with shop.start("relay", point="claimed", signal=signal.SIGSTOP, claim_s=0.5, is_fence_off=is_fence_off) as sleeper:
+        _, status = os.waitpid(sleeper.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        fell_asleep = shop.redis.client.time()[0]
+        shop.end_claims()
+        shop.call("work")
+        assert shop.shipped() == ["o-1"]
+        assert (shop.rows(), shop.receipts()) == (0, 0)
+        while shop.redis.client.time()[0] < fell_asleep + 2:
+            time.sleep(0.05)  # until Redis's clock is beyond the claim
+
+        os.kill(sleeper.pid, signal.SIGCONT)
+        output, _ = sleeper.communicate(timeout=30)
+
+    assert sleeper.returncode == 0, output
+    shop.call("work")
+    assert shop.shipped() == (["o-1", "o-1"] if is_fence_off else ["o-1"])
+
+
+def test_a_delivery_that_arrives_late(shop: Shop) -> None:
+    """The view repeated it, the row is deleted, and the task has run."""
+    with Relay(shop.redis.socket_path) as network:
+        held = network.hold_request(shop.redis.load("deliver"), hang_up=True)
+        shop.call("place", orders=["o-1"], redis=network.url)
+        assert shop.rows() == 0
+        shop.call("work")
+
+        held.deliver()
+        shop.call("work")
+
+    assert shop.shipped() == ["o-1"]
+
+
+def test_many_relays_at_once_send_each_row_once(shop: Shop) -> None:
+    orders = [f"o-{number:03}" for number in range(60)]
+    shop.call("place", orders=orders, **AWAY)
+    rows = shop.rows()
+
+    relays = [shop.start("relay") for _ in range(4)]
+    for relay in relays:
+        with relay:
+            output, _ = relay.communicate(timeout=60)
+        assert relay.returncode == 0, output
+    shop.call("work")
+
+    assert rows == 60
+    assert shop.rows() == 0
+    assert shop.shipped() == shop.orders() == orders
