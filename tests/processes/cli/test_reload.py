@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.taskq_django.project import read_until
 
 from taskq_core import TaskQ
 from tests.redis_server import RedisServer
-from tests.taskq_django.project import read_until
 
 
 def write(path: Path, text: str = "", *, when: float | None = None) -> None:
