@@ -21,6 +21,7 @@ from taskq_core.workflow import Workflow, WorkflowHandle, chain, group, step
 from taskq_django import taskq
 from taskq_django.admin.task_rows import key_of
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django.admin_pages import choose, confirm, fields, messages, offered, page_of, user
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
@@ -137,7 +138,7 @@ def test_it_is_searched_filtered_and_read_page_by_page(viewer: Client, redis: Re
     assert "low (30)" in html_of(viewer, WORKFLOWS)
 
 
-@pytest.mark.parametrize(
+@rows(
     "query",
     [
         *("name__regex=(", "id__regex=[", "state=none", "queue=none", "p=x", "p=-1", "o=9.9", "after=x", "e=1"),

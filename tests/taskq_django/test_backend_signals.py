@@ -22,6 +22,7 @@ from taskq_django.tasks_backend.framework import (
 )
 from taskq_django.testing import adrain, drain
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django.parcels import tasks as parcels
 
 pytestmark = pytest.mark.redis
@@ -133,9 +134,9 @@ def test_a_snoozed_run_is_forgotten(heard: Heard, monkeypatch: pytest.MonkeyPatc
     assert result.status == TaskResultStatus.READY
 
 
-@pytest.mark.parametrize("word", SIGNALS)
-@pytest.mark.parametrize("raised", [ValueError("no"), SystemExit("no")], ids=["error", "exit"])
-@pytest.mark.parametrize("name", ["weigh", "track", "lose"])
+@rows("word", SIGNALS)
+@rows("raised", [ValueError("no"), SystemExit("no")], ids=["error", "exit"])
+@rows("name", ["weigh", "track", "lose"])
 def test_a_receiver_that_raises_changes_nothing(word: str, raised: BaseException, name: str) -> None:
     calls = []
 

@@ -31,6 +31,7 @@ from taskq_django.signals import task_enqueued
 from taskq_django.testing import adrain, capture, drain, eager
 from tests.logged import logged_here
 from tests.redis_server import RedisServer
+from tests.rows import rows
 
 NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
 logger = logging.getLogger("tests.carrying")
@@ -173,7 +174,7 @@ class TestInAWorker:
         assert seen == [DEFAULT]
 
     @pytest.mark.redis
-    @pytest.mark.parametrize(
+    @rows(
         "headers",
         [
             {},
@@ -188,6 +189,7 @@ class TestInAWorker:
         self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
     ) -> None:
         """As another program may write it, Go's for one."""
+        seen.clear()
         _ = taskq.settings  # what is carried follows them
         monkeypatch.setattr(taskq, "carry", lambda: headers)
         taskq.close()
@@ -303,7 +305,7 @@ class TestEnqueueing:
             assert timezone.localtime().utcoffset() == now
         assert len(seen) == 1
 
-    @pytest.mark.parametrize(
+    @rows(
         ("carry", "left"),
         [
             (False, set()),
@@ -328,7 +330,7 @@ class TestEnqueueing:
 
         assert seen == [DEFAULT]
 
-    @pytest.mark.parametrize(
+    @rows(
         ("value", "problem"),
         [
             (True, "CARRY must be a dict of LANGUAGE, TIME_ZONE and REQUEST_ID, or False, got True"),
@@ -365,7 +367,7 @@ class TestTheRequestsId:
     def _nowhere(self, settings: Any) -> None:
         settings.TASKQ = NOWHERE
 
-    @pytest.mark.parametrize(
+    @rows(
         ("given", "is_kept"),
         [("abc-123", True), ("", False), ("a b", False), ("x" * 129, False), ("a\x00", False), ("<script>", False)],
     )
@@ -417,7 +419,7 @@ class TestTheRequestsId:
         ]
 
 
-@pytest.mark.parametrize(
+@rows(
     ("path", "problem"),
     [
         (f"{__name__}.from_elsewhere", None),

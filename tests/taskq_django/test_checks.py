@@ -16,6 +16,7 @@ from taskq_django import checks, server_check
 from taskq_django.checks import check_outbox, check_periodic_tasks
 from taskq_django.models import OutboxTask, PeriodicTask
 from tests.redis_server import RedisServer
+from tests.rows import rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +35,7 @@ def test_good_settings_pass(redis: RedisServer) -> None:
     assert ours(deploy=True) == []
 
 
-@pytest.mark.parametrize(
+@rows(
     ("setting", "told"),
     [
         ({"CONCURENCY": 5}, "did you mean 'CONCURRENCY'?"),
@@ -165,7 +166,7 @@ def test_a_database_that_does_not_answer_is_told(settings: Any, monkeypatch: pyt
 # --- Redis, in a deployment -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@rows(
     ("url", "told"),
     [
         ("redis://127.0.0.1:1/0", "Redis cannot be used: cannot reach redis://127.0.0.1:1/0"),

@@ -15,6 +15,7 @@ from django.db import transaction
 from taskq_core.worker import worker
 from taskq_django import task
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django.shop.tasks import greet
 
 pytestmark = pytest.mark.redis
@@ -72,14 +73,14 @@ def test_verbosity_1_has_no_line_per_task(redis: RedisServer) -> None:
     assert handle.id not in told
 
 
-@pytest.mark.parametrize(
+@rows(
     ("options", "message"),
     [
         (["--queues", "a=b"], "--queues: the weight of queue 'a'"),
         (["--concurrency", "0"], "concurrency must be between"),
     ],
 )
-@pytest.mark.parametrize("command", COMMANDS)
+@rows("command", COMMANDS)
 def test_a_bad_option_is_a_command_error(
     redis: RedisServer, command: tuple[str, ...], options: list[str], message: str
 ) -> None:
@@ -163,7 +164,7 @@ def test_the_doctor_repairs_the_project_s_broker(redis: RedisServer, monkeypatch
     assert redis.client.lrange(pending, 0, -1) == [handle.id.encode()]
 
 
-@pytest.mark.parametrize(
+@rows(
     ("words", "message", "status"),
     [
         (["quue"], "did you mean 'queue'", 2),

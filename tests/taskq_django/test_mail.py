@@ -29,6 +29,7 @@ from taskq_django.mail.backend import EmailBackend
 from taskq_django.testing import capture, drain, eager
 from tests.logged import logged_here
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django import mailers
 
 pytestmark = [
@@ -376,7 +377,7 @@ class TestRefusals:
         with pytest.raises(ImproperlyConfigured, match="enqueues and would never send"):
             send_mail("Hi", "there", None, ["a@example.com"])
 
-    @pytest.mark.parametrize(
+    @rows(
         ("value", "problem"),
         [
             ("smtp", "EMAIL must be a dict of BACKEND and OPTIONS, got 'smtp'"),
@@ -414,7 +415,7 @@ class TestMailers:
         assert [each.subject for each in mailers.sent] == ["Hi", "Ho"]
         assert {each.queue for each in tasks.enqueued} == {"mail"}
 
-    @pytest.mark.parametrize(
+    @rows(
         ("options", "problem"),
         [
             ({}, r"MAILERS\['default'\]: OPTIONS must name with 'using' the mailer that sends"),

@@ -23,12 +23,11 @@ from taskq_core.reconcile import Finding, ReconcileReport
 from taskq_core.workflow import StepInfo, WorkflowGraph, WorkflowInfo
 from taskq_fastapi.api import models
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_fastapi.api import CHANGES, LOOKS, PREFIX, api_app, populate, requests, send
 
 pytestmark = pytest.mark.redis
 
-EXAMPLES = 25
-"""Requests that are made up for each route."""
 ROUTES = {
     "queues": "GET /queues",
     "queue_infos": "GET /queues",
@@ -204,7 +203,7 @@ RECORDS: dict[type, type[BaseModel]] = {
 }
 
 
-@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
+@rows("record", RECORDS, ids=lambda record: record.__name__)
 def test_an_answer_has_every_field_of_the_record_it_is_made_from(record: type) -> None:
     fields = {field.name for field in dataclasses.fields(record)}
     fields |= {name for name, _ in inspect.getmembers(record, lambda each: isinstance(each, property))}
@@ -245,10 +244,15 @@ def _filter(body: dict[str, Any]) -> dict[str, Any]:
     return {"filter": {**body["filter"], "queue": "default", "state": "scheduled", "group": None}}
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("examples", [4, pytest.param(25, marks=pytest.mark.nightly)])  # requests of each route
 @pytest.mark.parametrize("mode", GenerationMode)
 def test_requests_made_up_from_the_description_are_answered_as_it_says(
-    taskq: TaskQ, server: RedisServer, app: FastAPI, mode: GenerationMode, caplog: pytest.LogCaptureFixture
+    taskq: TaskQ,
+    server: RedisServer,
+    app: FastAPI,
+    mode: GenerationMode,
+    examples: int,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Schemathesis sends what the description allows and what it does not, and checks every answer against it."""
     caplog.set_level(logging.CRITICAL)
@@ -260,7 +264,7 @@ def test_requests_made_up_from_the_description_are_answered_as_it_says(
         populate(taskq, server)
 
         @settings(
-            max_examples=EXAMPLES,
+            max_examples=examples,
             deadline=None,
             derandomize=True,
             database=None,
@@ -285,6 +289,6 @@ def test_requests_made_up_from_the_description_are_answered_as_it_says(
             tried[operation.label] = []
 
     assert set(tried) == {f"{name.split()[0]} {PREFIX}{name.split()[1]}" for name in described(app.openapi())}
-    assert sum(map(len, tried.values())) > 200
-    if mode.is_positive:
+    if mode.is_positive and examples > 10:
+        assert sum(map(len, tried.values())) > 200
         assert [label for label, statuses in tried.items() if 200 not in statuses] == []

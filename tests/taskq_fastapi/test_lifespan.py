@@ -11,6 +11,7 @@ from taskq_core import BrokerAuthenticationError, ConfigurationError, EnqueueErr
 from taskq_core.errors import EmbeddedRedisError
 from taskq_fastapi import ClientDep, SyncClientDep, client_dep, taskq_lifespan
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_fastapi.looking import connections, pending
 
 pytestmark = pytest.mark.redis
@@ -195,7 +196,7 @@ def test_lifespans_add_up(server: RedisServer, taskq: TaskQ, how: str) -> None:
         assert web.get("/names").json() == [True, True]
 
 
-@pytest.mark.parametrize(
+@rows(
     ("wrong", "message"),
     [
         (FastAPI(), "takes the queue application, not the app: FastAPI(lifespan=taskq_lifespan(taskq))"),
