@@ -232,7 +232,7 @@ def test_a_task_with_changed_arguments_is_run_with_them(operator: Client, redis:
     edit(operator, handle, '{"name": "Ada"}')
     call_command("runworker", "--burst", verbosity=0)
 
-    assert handle.result(timeout=5) == "hello Ada"
+    assert handle.result(timeout=60) == "hello Ada"
 
 
 @rows(

@@ -285,7 +285,7 @@ class TestEnqueueing:
 
         assert [set(task.headers) for task in tasks.enqueued] == [set(), set(), {LANGUAGE, TIME_ZONE, REQUEST_ID}]
 
-    @pytest.mark.parametrize(
+    @rows(
         ("zone", "written"),
         [
             (ZoneInfo("Asia/Kolkata"), "Asia/Kolkata"),
@@ -295,6 +295,7 @@ class TestEnqueueing:
         ],
     )
     def test_time_zones(self, zone: Any, written: str) -> None:
+        seen.clear()
         with eager() as tasks:
             with timezone.override(zone):
                 look.delay()

@@ -47,7 +47,7 @@ def test_a_burst_runs_what_was_committed(redis: RedisServer, command: tuple[str,
 
     run(*command)
 
-    assert [handle.result(timeout=10) for handle in handles] == [1, 1]
+    assert [handle.result(timeout=60) for handle in handles] == [1, 1]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -94,7 +94,7 @@ class TestInAWorker:
 
         drain()
 
-        assert handle.result(timeout=20) == "Parcel to Grace"
+        assert handle.result(timeout=60) == "Parcel to Grace"
         assert arrived[0] == parcel
         assert arrived[0] is not parcel
 
@@ -114,7 +114,7 @@ class TestInAWorker:
         finally:
             post_init.disconnect(meet, sender=Parcel)
 
-        assert await handle.aresult(timeout=20) == "Ada"
+        assert await handle.aresult(timeout=60) == "Ada"
 
     @pytest.mark.redis
     def test_a_row_that_is_gone_archives_the_task_at_once(self, redis: RedisServer, inspector: Inspector) -> None:
@@ -132,7 +132,7 @@ class TestInAWorker:
         info = handle.refresh()
         assert (info.state, info.retried) == (TaskState.ARCHIVED, 0)
         with pytest.raises(TaskFailedError, match=f"MissingReferenceError: no depot.Parcel with primary key {key}, to"):
-            handle.result(timeout=20)
+            handle.result(timeout=60)
         assert arrived == []
 
     @pytest.mark.redis
@@ -266,8 +266,8 @@ class TestThePayload:
     def test_children_and_proxies_arrive_as_the_annotation_says(self) -> None:
         fragile = FragileParcel.objects.create(to="Ada")
         with eager():
-            assert send.delay(fragile).result(timeout=20) == "Parcel to Ada"
-            assert send.delay(HeavyParcel.objects.get()).result(timeout=20) == "Parcel to Ada"
+            assert send.delay(fragile).result(timeout=60) == "Parcel to Ada"
+            assert send.delay(HeavyParcel.objects.get()).result(timeout=60) == "Parcel to Ada"
             check.delay(fragile, Parcel.objects.get())
 
         assert [type(each) for each in arrived[2:]] == [FragileParcel, HeavyParcel]
@@ -507,8 +507,8 @@ class TestEager:
         with transaction.atomic():
             parcel = Parcel.objects.create(to="Ada")
             parcel.to = "not saved"
-            assert send.delay(parcel).result(timeout=20) == "Parcel to Ada"
-            assert asend.delay(parcel).result(timeout=20) == "Ada"
+            assert send.delay(parcel).result(timeout=60) == "Parcel to Ada"
+            assert asend.delay(parcel).result(timeout=60) == "Ada"
 
 
 @rows("annotation", [Any, int, str | None])

@@ -300,7 +300,7 @@ class TestReceivers:
             for signal in SIGNALS.values():
                 signal.disconnect(break_)
 
-        assert handle.result(timeout=20) == 4
+        assert handle.result(timeout=60) == 4
         assert redis.client.zcard("asynq:{default}:archived") == 1
         assert len([record for record in caplog.records if record.name == logger]) == 8
 

@@ -2,6 +2,7 @@
 
 import logging
 from typing import Annotated, Any
+from uuid import uuid4
 
 import pytest
 from fastapi import Depends, Header, HTTPException
@@ -177,7 +178,7 @@ async def test_a_redaction_changes_what_is_shown_and_shows_nothing_if_it_fails(t
     assert edit.status_code == 403
 
 
-@pytest.mark.parametrize(
+@rows(
     ("headers", "status"),
     [
         ({}, 200),
@@ -195,9 +196,10 @@ async def test_changes_that_a_page_of_another_site_asks_for_are_refused(
     tasks: TaskQ, headers: dict[str, str], status: int
 ) -> None:
     app = api_app(tasks, allow_anonymous=True, trusted_origins=["https://ops.example"])
+    queue = (await tasks.remote("note", queue=uuid4().hex).adelay()).queue
     async with requests(app) as web:
-        changed = await web.patch("/queues/default", json={"paused": True}, headers=headers)
-        removed = await web.delete("/queues/default?force=true", headers=headers)
+        changed = await web.patch(f"/queues/{queue}", json={"paused": True}, headers=headers)
+        removed = await web.delete(f"/queues/{queue}?force=true", headers=headers)
         looked = await web.get("/queues", headers=headers)
 
     assert (changed.status_code, removed.status_code) == (status, status)

@@ -1,6 +1,7 @@
 """The dashboard as a whole: its pages, its links, what it says of what is not there, and how it is mounted."""
 
 import re
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
@@ -10,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from taskq_core import ConfigurationError, TaskQ
+from taskq_core.errors import QueuePausedError
 from taskq_core.inspector import Inspector
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard import taskq_dashboard
@@ -45,13 +47,14 @@ async def test_a_store_without_queues_is_told_of(taskq: TaskQ) -> None:
         assert "There are no queues yet" in (await web.get("/")).text
 
 
-@pytest.mark.parametrize(
+@rows(
     ("sort", "first"),
     [("queue", "default"), ("-queue", "low"), ("size", "low"), ("-size", "default"), ("-state", "default")],
 )
 async def test_queues_are_sorted_by_a_column(filled: TaskQ, sort: str, first: str) -> None:
     await filled.remote("note").adelay(word="another")
-    Inspector(filled).pause("low")
+    with suppress(QueuePausedError):  # of the row before
+        Inspector(filled).pause("low")
 
     async with looking(dashboard_of(filled)) as web:
         page = await web.get("/", params={"sort": sort})

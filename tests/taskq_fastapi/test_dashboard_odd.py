@@ -89,7 +89,7 @@ def questions(name: str, function: Callable[..., Any], *, few: int | None) -> It
         yield from ((each, value) for value in [*ODD[begin:], *ODD[:begin]][:few])
 
 
-HOW_MANY = pytest.mark.parametrize("few", [4, pytest.param(None, marks=pytest.mark.nightly, id="all")])
+HOW_MANY = pytest.mark.parametrize("few", [2, pytest.param(None, marks=pytest.mark.nightly, id="all")])
 
 
 @HOW_MANY

@@ -84,6 +84,12 @@ async def in_each_state(taskq: TaskQ) -> None:
     await enqueue(taskq, "aggregating", aggregate="g/1")
 
 
+@pytest.fixture
+async def in_all_states(taskq: TaskQ) -> None:
+    await in_each_state(taskq)
+    await enqueue(taskq, "other", queue="low")
+
+
 def traced(server: RedisServer, task_id: str) -> None:
     """Let a stored task carry a trace, as one that an instrumented program enqueued."""
     key = f"asynq:{{default}}:t:{task_id}"
@@ -100,7 +106,7 @@ async def state_of(taskq: TaskQ, task_id: str, queue: str = "default") -> str:
 # --- lists ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@rows(
     ("state", "columns", "said"),
     [
         ("pending", ["Payload", "Retried"], '{"number": 1}'),
@@ -111,10 +117,8 @@ async def state_of(taskq: TaskQ, task_id: str, queue: str = "default") -> str:
     ],
 )
 async def test_tasks_of_a_state_are_listed_with_their_columns(
-    taskq: TaskQ, state: str, columns: list[str], said: str
+    in_all_states: None, taskq: TaskQ, state: str, columns: list[str], said: str
 ) -> None:
-    await in_each_state(taskq)
-
     async with looking(dashboard_of(taskq)) as web:
         page = await web.get("/queue", params={"name": "default", "state": state})
 
@@ -205,12 +209,6 @@ async def test_a_list_has_pages_of_the_length_that_is_asked_for(taskq: TaskQ) ->
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def in_all_states(taskq: TaskQ) -> None:
-    await in_each_state(taskq)
-    await enqueue(taskq, "other", queue="low")
 
 
 @rows(

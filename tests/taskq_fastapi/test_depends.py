@@ -292,8 +292,15 @@ def contextmanager_of(function: Any) -> Any:
     return contextmanager(function)()
 
 
+def _forget(taskq: TaskQ) -> None:
+    """Forget the task and what was touched of the kind before."""
+    taskq._tasks.pop("work", None)
+    TOUCHED.clear()
+
+
 def _task(taskq: TaskQ, is_coroutine: bool, is_async: bool, error: BaseException, **session: Any) -> Any:
     """Return a task that raises, with two sessions of which the inner is as told."""
+    _forget(taskq)
     outer, inner = _session("outer")[is_async], _session("inner", **session)[is_async]
 
     if is_coroutine:
@@ -311,7 +318,7 @@ def _task(taskq: TaskQ, is_coroutine: bool, is_async: bool, error: BaseException
     return plain_work
 
 
-KINDS = pytest.mark.parametrize(
+KINDS = rows(
     ("is_coroutine", "is_async"),
     [(False, False), (False, True), (True, False), (True, True)],
     ids=["plain-plain", "plain-async", "coroutine-plain", "coroutine-async"],
@@ -362,6 +369,7 @@ def test_snooze_passes_through_dependencies(taskq: TaskQ, run: Any, is_coroutine
 @KINDS
 def test_a_failing_clean_up_fails_the_run(taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool) -> None:
     """A commit at the end of a session is one."""
+    _forget(taskq)
 
     def session() -> Iterator[str]:
         yield "session"
@@ -387,6 +395,7 @@ def test_a_failing_clean_up_fails_the_run(taskq: TaskQ, run: Any, is_coroutine: 
 def test_a_failing_dependency_fails_the_run_and_cleans_up(
     taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool
 ) -> None:
+    _forget(taskq)
     first = _session("first")[is_async]
 
     def broken(session: str = Depends(first)) -> str:
@@ -438,7 +447,11 @@ def _when_it_listens(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
 
 
 @pytest.mark.parametrize("where", ["task", "dependency"])
-@KINDS
+@pytest.mark.parametrize(
+    ("is_coroutine", "is_async"),
+    [(False, False), (False, True), (True, False), (True, True)],
+    ids=["plain-plain", "plain-async", "coroutine-plain", "coroutine-async"],
+)
 async def test_a_run_that_is_told_to_end_cleans_up(
     taskq: TaskQ, is_coroutine: bool, is_async: bool, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

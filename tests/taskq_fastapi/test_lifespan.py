@@ -125,7 +125,7 @@ def test_the_app_starts_while_redis_is_down(caplog: pytest.LogCaptureFixture) ->
     """A warning names the address, without its password; enqueueing works as soon as Redis is there."""
     with RedisServer(password="s3cret") as server:
         server.stop()
-        taskq = TaskQ(server.url, enqueue_timeout=1)
+        taskq = TaskQ(server.url, enqueue_timeout=0.001)
         app = welcoming_app(taskq, lifespan=taskq_lifespan(taskq))
 
         with caplog.at_level(logging.WARNING, "taskq.fastapi"), TestClient(app) as web:

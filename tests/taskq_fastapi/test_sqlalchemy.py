@@ -114,7 +114,7 @@ async def test_a_task_is_enqueued_by_the_commit(server: RedisServer, session: An
     assert handle.is_sent
     assert pending(server) == [handle.id]
     await adrain(note.enqueuer)
-    assert await handle.aresult(timeout=10) == 7
+    assert await handle.aresult(timeout=60) == 7
 
 
 @pytest.mark.parametrize("how", ["rollback", "close", "error"])

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated, Any
 
 import pytest
@@ -11,7 +12,7 @@ from fastapi.testclient import TestClient
 from httpx import ASGITransport
 from httpx import AsyncClient as HttpClient
 
-from taskq_core import BrokerError, ConfigurationError, TaskContext, TaskQ
+from taskq_core import BrokerError, ConfigurationError, TaskContext, TaskIdConflictError, TaskQ
 from taskq_core.inspector import Inspector
 from taskq_core.testing import adrain, drain
 from taskq_core.waiting import TaskFollower
@@ -181,12 +182,13 @@ def test_it_works_without_a_lifespan_in_a_test(taskq: TaskQ) -> None:
 # --- closed -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/status/default/1", "/events/default/1", "/events/default/none"])
+@rows("path", ["/status/default/1", "/events/default/1", "/events/default/none"])
 def test_it_is_closed_by_default(taskq: TaskQ, caplog: pytest.LogCaptureFixture, path: str) -> None:
     """And the log says how it is opened. Dependencies around the router do not open it."""
     app = FastAPI(lifespan=taskq_lifespan(taskq))
     app.include_router(task_router(), dependencies=[Depends(lambda: None)])
-    taskq.remote("note").using(task_id="1").delay()
+    with suppress(TaskIdConflictError):  # of the row before
+        taskq.remote("note").using(task_id="1").delay()
 
     with TestClient(app) as web, caplog.at_level(logging.WARNING, "taskq.fastapi"):
         answer = web.get(path)
@@ -476,7 +478,7 @@ async def test_a_redis_that_goes_away_is_told_and_the_stream_goes_on_when_it_is_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Also a stream that begins while it is away. It says so once."""
-    tries, look, patience_s = asyncio.Semaphore(0), TaskFollower.look, 10.0
+    tries, look, patience_s = asyncio.Semaphore(0), TaskFollower.look, 30.0
 
     async def count(self: TaskFollower) -> Any:
         self._patience_s = patience_s
@@ -499,7 +501,7 @@ async def test_a_redis_that_goes_away_is_told_and_the_stream_goes_on_when_it_is_
                 late_trouble = await late.next()
                 for _ in range(6):  # the first of each stream, and further ones
                     await tries.acquire()
-                patience_s = 10.0
+                patience_s = 30.0
                 server.resume()
                 back = [await events.next(), await late.next()]
         finally:

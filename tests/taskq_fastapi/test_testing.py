@@ -38,7 +38,7 @@ def app(taskq: TaskQ, double: Any) -> FastAPI:
     @app.post("/result/{n}")
     async def result(n: int) -> int:
         handle = await double.adelay(n)
-        return int(await handle.aresult(timeout=5))
+        return int(await handle.aresult(timeout=60))
 
     return app
 

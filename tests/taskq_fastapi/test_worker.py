@@ -129,10 +129,11 @@ async def test_a_redis_that_is_away_is_told_and_the_worker_starts_when_it_is_bac
     monkeypatch.setattr(background, "LONGEST_PAUSE_S", 0.1)
     monkeypatch.setattr("taskq_core.worker.worker.START_PATIENCE_S", 0.05)
     with RedisServer() as server:
-        taskq = TaskQ(server.url, enqueue_timeout=0.1)
+        taskq = TaskQ(server.url, enqueue_timeout=30)
         server.stop()
         async with served(taskq) as web:
             away = await until(web, lambda body: body["workers"]["default"]["restarts"] > 1, status=503)
+            monkeypatch.setattr("taskq_core.worker.worker.START_PATIENCE_S", 30.0)
             server.start()
             await until(web, lambda body: True, status=200)
 
