@@ -266,7 +266,7 @@ def test_empty_lists_say_so(pages: Callable[..., str]) -> None:
 
 @rows("path", [TASKS, QUEUES, f"{TASKS}default/1/change/"])
 def test_redis_down_is_said_rather_than_an_error_page(staff: Client, settings: Any, path: str) -> None:
-    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     response = staff.get(path)
     html = response.content.decode()

@@ -78,7 +78,7 @@ def test_nor_does_one_while_redis_is_down(root: Client, redis: RedisServer, sett
     there = settings.TASKQ
     root.post(QUEUES, {"_selected_action": ["default"], "action": "pause", "post": "yes"})
 
-    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
     root.get(QUEUES, headers={LIVE_HEADER: "1"})
     settings.TASKQ = there
 

@@ -302,7 +302,7 @@ class TestList:
         assert HOSTILE not in html
 
     def test_the_page_works_without_redis(self, staff: Client, of_the_code: None, settings: Any) -> None:
-        settings.TASKQ = {"URL": "redis://127.0.0.1:1/0"}
+        settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
         make("in the table")
 
         html = page(staff)
@@ -375,7 +375,7 @@ class TestActions:
         html = act(staff, "run_now", once, broken, post="yes")
         assert [each.partition(":")[0] for each in said(html)] == ["Broken", "Once"]
         assert "id" in said(html)[1]
-        settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.2}
+        settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
         (text,) = said(act(staff, "run_now", make("x"), make("y"), post="yes"))
         assert text.startswith("X: ")
 

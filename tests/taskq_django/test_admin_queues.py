@@ -312,7 +312,7 @@ def test_a_queue_with_an_odd_name_has_a_page(viewer: Client, redis: RedisServer,
 
 @rows("address", [QUEUES, page_of("default"), f"{QUEUES}default/act/pause/"])
 def test_with_redis_down_the_page_says_so(operator: Client, settings: Any, address: str) -> None:
-    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     html = html_of(operator, address)
 

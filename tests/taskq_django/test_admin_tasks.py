@@ -564,7 +564,7 @@ def test_what_is_selected_is_escaped_where_it_is_asked_and_told(operator: Client
 
 @rows("path", [TASKS, f"{TASKS}default_2F1/change/", f"{TASKS}default_2F1/act/run_now/"])
 def test_with_redis_down_nothing_that_was_sent_is_lost(operator: Client, settings: Any, path: str) -> None:
-    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
     sent = {"_selected_action": ["default/1", "default/2"], "action": "run_now", "arguments": f'{{"a": "{HOSTILE}"}}'}
 
     response = operator.post(path, {**sent, "post": "yes"})

@@ -557,7 +557,7 @@ def test_with_redis_down_the_pages_say_so(operator: Client, redis: RedisServer, 
     handle = enqueued()
     asked = choose(operator, "cancel_workflows", _key(handle), address=WORKFLOWS)
     there = settings.TASKQ
-    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     pages = [html_of(operator, address) for address in (WORKFLOWS, own_page(handle), own_page(handle, "history"))]
     pages.append(operator.post(WORKFLOWS, fields_of(asked)).content.decode())

@@ -460,7 +460,7 @@ def test_an_unknown_option_is_refused() -> None:
 
 
 def test_making_a_backend_connects_to_nothing_and_redis_may_be_away(settings: Any) -> None:
-    settings.TASKQ = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.1}
+    settings.TASKQ = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.01}
     made = TaskQBackend("default", {"BACKEND": "taskq_django.TaskQBackend"})
 
     made.validate_task(parcels.label)

@@ -170,7 +170,7 @@ async def test_receivers_may_be_coroutines() -> None:
 
 
 def test_what_was_not_enqueued_is_not_told_of(heard: Heard, settings: Any) -> None:
-    settings.TASKQ = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE": "immediate", "ENQUEUE_TIMEOUT": 0.1}
+    settings.TASKQ = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE": "immediate", "ENQUEUE_TIMEOUT": 0.01}
 
     with pytest.raises(Exception, match="was not enqueued"):
         parcels.label.enqueue()

@@ -33,7 +33,7 @@ from tests.logged import logged_here
 from tests.redis_server import RedisServer
 from tests.rows import rows
 
-NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 logger = logging.getLogger("tests.carrying")
 seen: list[tuple[str | None, str, str]] = []
 

@@ -90,7 +90,7 @@ def test_a_bad_option_is_a_command_error(
 
 def test_a_worker_that_cannot_start_is_a_command_error(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "START_PATIENCE_S", 0.1)
-    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0"}
+    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     with pytest.raises(CommandError, match="could not start") as caught:
         run("runworker")
@@ -182,7 +182,7 @@ def test_what_fails_is_a_command_error(redis: RedisServer, words: list[str], mes
 
 
 def test_what_is_not_ready_is_told_as_such(settings: Any) -> None:
-    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0"}
+    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     with pytest.raises(CommandError, match=r"^it is not ready$") as caught:
         taskq("health")

@@ -39,7 +39,7 @@ pytestmark = [
 ]
 BACKEND = "taskq_django.mail.EmailBackend"
 NOTING = "tests.taskq_django.mailers.Noting"
-NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
 
@@ -371,7 +371,7 @@ class TestRefusals:
             send_mail("Hi", "there", None, ["a@example.com"], auth_user="ada", auth_password="hunter2")
         assert "hunter2" not in str(caught.value)
 
-    @pytest.mark.parametrize("backend", [BACKEND, "tests.taskq_django.mailers.Ours"])
+    @rows("backend", [BACKEND, "tests.taskq_django.mailers.Ours"])
     def test_a_backend_that_would_enqueue_for_ever(self, settings: Any, backend: str) -> None:
         settings.TASKQ = {"EMAIL": {"BACKEND": backend}}
         with pytest.raises(ImproperlyConfigured, match="enqueues and would never send"):

@@ -84,7 +84,7 @@ def test_a_scheduler_that_cannot_start_is_a_command_error(
     settings: Any, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(scheduler, "START_PATIENCE_S", 0.1)
-    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0"}
+    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     with pytest.raises(CommandError, match="the scheduler could not start") as caught:
         call_command(*command, stdout=io.StringIO())

@@ -21,7 +21,7 @@ from tests.logged import logged_here
 from tests.rows import rows
 from tests.taskq_django.shop.tasks import greet
 
-NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1, "QUEUES": {"default": 1}}
+NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01, "QUEUES": {"default": 1}}
 
 
 class RollbackError(Exception):

@@ -259,7 +259,7 @@ async def test_whatever_host_a_request_names_is_no_matter(filled: TaskQ, host: s
     assert answer.status_code == 200
 
 
-@pytest.mark.parametrize("is_told", ["by the app", "by the server"])
+@rows("is_told", ["by the app", "by the server"])
 async def test_behind_a_proxy_whose_part_of_the_path_the_app_is_told(filled: TaskQ, is_told: str) -> None:
     app = Starlette(routes=[Mount("/ops/queues", dashboard_of(filled))])
 

@@ -153,7 +153,7 @@ async def test_nobody_changes_anything_where_all_is_for_reading(filled: TaskQ, a
     assert "for looking only" in answer.text
 
 
-@pytest.mark.parametrize(("user", "options"), [("vera:viewer", {}), ("olga:operator", {"read_only": True})])
+@rows(("user", "options"), [("vera:viewer", {}), ("olga:operator", {"read_only": True})])
 async def test_who_may_not_act_is_offered_nothing(filled: TaskQ, user: str, options: Any) -> None:
     async with looking(dashboard_of(filled, **options), user=user) as web:
         page = await web.get("/")
@@ -266,7 +266,7 @@ async def test_pages_run_no_script_of_others_and_stand_in_no_frame(filled: TaskQ
     assert " onclick" not in page.text
 
 
-@pytest.mark.parametrize(("scheme", "secure"), [("http", False), ("https", True)])
+@rows(("scheme", "secure"), [("http", False), ("https", True)])
 async def test_cookies_are_for_no_script_and_no_other_site(filled: TaskQ, scheme: str, secure: bool) -> None:
     async with looking(dashboard_of(filled), base=f"{scheme}://test") as web:
         cookie = (await web.get("/")).headers["set-cookie"].lower()

@@ -34,7 +34,7 @@ def welcoming_app(taskq: TaskQ, **arguments: Any) -> FastAPI:
     return app
 
 
-@pytest.mark.parametrize("path", ["/signup", "/signup-blocking"])
+@rows("path", ["/signup", "/signup-blocking"])
 def test_a_route_enqueues(server: RedisServer, taskq: TaskQ, path: str) -> None:
     """Coroutine routes and plain ones enqueue through the client they ask for."""
     app = welcoming_app(taskq, lifespan=taskq_lifespan(taskq))
@@ -177,7 +177,7 @@ def test_several_queue_applications_stand_side_by_side(server: RedisServer, task
     assert connections(server, expected=0) == 0
 
 
-@pytest.mark.parametrize("how", ["nested", "router"])
+@rows("how", ["nested", "router"])
 def test_lifespans_add_up(server: RedisServer, taskq: TaskQ, how: str) -> None:
     """A lifespan around another one, or that of an included router, adds its queue applications."""
     other = TaskQ(server.url, prefix="other", enqueue_timeout=30)

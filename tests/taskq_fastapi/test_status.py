@@ -187,6 +187,7 @@ def test_it_is_closed_by_default(taskq: TaskQ, caplog: pytest.LogCaptureFixture,
     """And the log says how it is opened. Dependencies around the router do not open it."""
     app = FastAPI(lifespan=taskq_lifespan(taskq))
     app.include_router(task_router(), dependencies=[Depends(lambda: None)])
+    caplog.clear()
     with suppress(TaskIdConflictError):  # of the row before
         taskq.remote("note").using(task_id="1").delay()
 

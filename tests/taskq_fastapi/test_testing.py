@@ -15,7 +15,7 @@ from taskq_fastapi.testing import adrain, capture, eager, override_clients, over
 
 @pytest.fixture
 def taskq() -> TaskQ:
-    return TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.1)
+    return TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01)
 
 
 @pytest.fixture

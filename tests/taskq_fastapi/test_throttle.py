@@ -163,7 +163,7 @@ def test_what_is_not_usable_is_refused(options: dict[str, Any], said: str) -> No
     assert said in str(refused.value)
 
 
-@pytest.mark.parametrize("make", [taskq_dashboard, taskq_router])
+@rows("make", [taskq_dashboard, taskq_router])
 def test_something_else_is_refused(taskq: TaskQ, make: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"rate_limits must be RateLimits\(\.\.\.\) or None, got str"):
         make(taskq, allow_anonymous=True, rate_limits="10/m")
@@ -283,7 +283,7 @@ async def test_a_costly_page_is_shown_so_often(filled: TaskQ, page: Any) -> None
     assert "too many costly requests: try again in" in said[-1].text
 
 
-@pytest.mark.parametrize("action", COSTLY_ACTIONS, ids=lambda action: action.path)
+@rows("action", COSTLY_ACTIONS, ids=lambda action: action.path)
 async def test_a_costly_action_is_taken_so_often(filled: TaskQ, action: Any) -> None:
     async with looking(dashboard_of(filled, rate_limits=RateLimits(costly="1/h"))) as web:
         first = await act(web, f"/{action.path}", queue="none", do="run")
@@ -369,7 +369,7 @@ def api_of(taskq: TaskQ, **options: Any) -> AsyncClient:
     return AsyncClient(transport=ASGITransport(app), base_url="http://test", headers={"x-key": "right"})
 
 
-@pytest.mark.parametrize("status", ["401", "403"])
+@rows("status", ["401", "403"])
 async def test_keys_that_are_wrong_are_slowed_down(filled: TaskQ, status: str) -> None:
     async with api_of(filled, rate_limits=RateLimits(refused="2/h")) as web:
         said = [await web.get("/queues", headers={"x-key": f"{n}", "x-status": status}) for n in range(3)]

@@ -141,7 +141,7 @@ async def test_an_unknown_queue_and_days_that_are_none_are_refused(app: TaskQ, a
 
 
 async def test_an_unreachable_store_is_told(redis_server: RedisServer) -> None:
-    app = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.1)
+    app = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01)
 
     for look in (Dashboard(Inspector(app)).queues, Dashboard(Inspector(app)).workers):
         with pytest.raises(BrokerUnavailableError):
