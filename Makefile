@@ -44,8 +44,8 @@ nightly: ## everything in full length (hours)
 	@$(run_python) "$$python" -m tests.soak.mutants
 	@$(run_python) "$$python" -m tests.soak --profile long --minutes 30
 
-ci: ## all that CI checks: format, lint, types, imports, security, generated code, the wheel, tests
-	@$(lint_python) exec "$$python" scripts/ci.py --jobs $(JOBS) -- $(ARGS)
+ci: ## what CI checks without running taskq: format, lint, types, imports, security, generated code, the wheel
+	@$(lint_python) exec "$$python" scripts/ci.py --jobs $(JOBS) $(ARGS)
 
 fuzz: ## change what is in the corpora for a while; ARGS="--minutes 10"
 	@$(run_python) exec "$$python" -m tests.fuzz $(ARGS)

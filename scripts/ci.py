@@ -1,7 +1,7 @@
-"""Run all that CI checks in this environment, and say how long each step took.
+"""Run what CI checks without running taskq, and say how long each step took.
 
-The static checks run side by side, each one's output in one piece; then the tests, with their output as it comes.
-Nothing stops at the first failure: all that is wrong shows in one run. What stands behind `--` goes to pytest.
+The steps run side by side, each one's output in one piece. Nothing stops at the first failure: all that is wrong shows
+in one run.
 """
 
 import argparse
@@ -33,6 +33,7 @@ STEPS = (
     Step(name="format", command=(sys.executable, "-m", "ruff", "format", "--check", ".")),
     Step(name="imports", command=(str(TOOLS / "lint-imports"), "--no-logo", "--no-cache")),
     Step(name="errors", command=(sys.executable, "scripts/error_page.py")),
+    Step(name="waits", command=(sys.executable, "scripts/test_waits.py")),
     Step(
         name="security",
         command=(
@@ -43,7 +44,6 @@ STEPS = (
     ),
     Step(name="proto", command=(sys.executable, "scripts/generate_proto.py", "--check")),
 )
-TESTS = "tests"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,31 +66,18 @@ def run(step: Step) -> Outcome:
     return Outcome(name=step.name, status=done.returncode, duration_s=duration_s)
 
 
-def run_tests(jobs: int, arguments: list[str]) -> Outcome:
-    """Run pytest, with its output as it comes. A process is given few tests at a time: some take a minute."""
-    print(f"--- {TESTS}", flush=True)
-    started = time.monotonic()
-    status = subprocess.call(
-        (sys.executable, "-m", "pytest", "-n", str(jobs), "--maxschedchunk", "100", *arguments), cwd=ROOT
-    )
-    return Outcome(name=TESTS, status=status, duration_s=time.monotonic() - started)
-
-
 def main() -> int:
     """Run the steps asked for; return 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [step.name for step in STEPS] + [TESTS]
+    names = [step.name for step in STEPS]
     parser.add_argument("--only", action="append", choices=names, help="run this step only; may be repeated")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="steps or tests at the same time (default: 2)")
-    parser.add_argument("pytest", nargs="*", metavar="-- ARG", help="arguments of pytest")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="steps at the same time (default: 2)")
     options = parser.parse_args()
     wanted = options.only or names
     os.environ["PATH"] = f"{TOOLS}{os.pathsep}{os.environ.get('PATH', '')}"
 
     with ThreadPoolExecutor(options.jobs) as pool:
         outcomes = list(pool.map(run, [step for step in STEPS if step.name in wanted]))
-    if TESTS in wanted:
-        outcomes.append(run_tests(options.jobs, options.pytest))
 
     print(f"--- Python {sys.version.split()[0]}")
     for outcome in outcomes:

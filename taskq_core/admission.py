@@ -26,7 +26,7 @@ class Wait:
 
     Args:
         longest_s: Seconds in all; 0 does not wait.
-        monotonic: Source of monotonic time.
+        monotonic: Source of monotonic time, None for this machine's.
         jitter: Returns the share of a pause that is waited, so that those who wait do not try at once.
     """
 
@@ -36,11 +36,11 @@ class Wait:
         self,
         longest_s: float,
         *,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] | None = None,
         jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311 - jitter, no secret
     ) -> None:
         self._longest_s = longest_s
-        self._monotonic = monotonic
+        self._monotonic = monotonic or time.monotonic
         self._jitter = jitter
         self._deadline: float | None = None
         self._pause_s = FIRST_PAUSE_S

@@ -141,7 +141,7 @@ class Clock:
             return any(until <= now for until in self._sleepers.values())
 
     def _wait(self, event: threading.Event, timeout_s: float) -> bool:
-        """Wait for an event in a thread; what replaces `SystemClock.wait`."""
+        """Wait for an event in a thread; what replaces `SystemClock.wait` and `time.sleep`."""
         until = self.monotonic() + timeout_s
         with self._lock:
             self._sleepers[event] = until
@@ -153,9 +153,13 @@ class Clock:
                 del self._sleepers[event]
         return event.is_set()
 
+    def _sleep(self, seconds: float) -> None:
+        self._wait(threading.Event(), seconds)
+
     def _put_in_place(self, patch: pytest.MonkeyPatch) -> None:
         for name in ("time", "time_ns", "monotonic", "monotonic_ns"):
             patch.setattr(time, name, getattr(self, name))
+        patch.setattr(time, "sleep", self._sleep)
         patch.setattr(SystemClock, "time", staticmethod(self.time))
         patch.setattr(SystemClock, "monotonic", staticmethod(self.monotonic))
         patch.setattr(SystemClock, "wait", staticmethod(self._wait))

@@ -46,6 +46,8 @@ _MOVED_OR_ASK = re.compile(r"(?:(MOVED|ASK) )?(\d+) (\S*):(\d+)$")
 class LateError(BrokerUnavailableError):
     """The server refused a request because its deadline has passed. A repeat would be refused as well."""
 
+    code = BrokerUnavailableError.code  # what callers know it as
+
 
 class RedirectedError(BrokerReplyError):
     """A node of a cluster named the node that serves the request, which changed nothing.

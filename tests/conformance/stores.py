@@ -118,6 +118,11 @@ class Broker:
         self._lane = operations.ReceiptLane("lane")
         self.runs: dict[str, int] = {}  # the last run of each task that was handed out
 
+    def flushall(self) -> None:
+        """Empty the store and forget what was handed out."""
+        self.store.flush()
+        self.runs.clear()
+
     def enqueue(self, *ids: str, queue: QueueKeys | None = None, now_ns: int = NOW_NS, **options: Any) -> str:
         """Enqueue tasks whose message is their id, and return the codes."""
         tasks = [operations.NewTask(task_id, _bytes(task_id), **options) for task_id in ids]

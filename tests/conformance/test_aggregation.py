@@ -6,6 +6,7 @@ from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import CombineCode, GroupCheck, NewTask, Outcome
 from taskq_core.wire import TaskState, build_message, encode_message
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
+from tests.rows import rows
 
 SECOND = 1_000_000_000
 
@@ -129,7 +130,7 @@ class TestJoin:
 
 
 class TestGather:
-    @pytest.mark.parametrize(
+    @rows(
         ("ages", "settings", "taken"),
         [
             ([59], {}, 0),
@@ -416,7 +417,7 @@ class TestLocks:
 
         assert [broker.raw.get(lock) for lock in locks] == [None, b"another task"]
 
-    @pytest.mark.parametrize("size", [0, 5, 300, 70_000])
+    @rows("size", [0, 5, 300, 70_000])
     def test_a_lock_that_only_the_message_names_is_freed(self, broker: Broker, size: int) -> None:
         """As Go writes it."""
         lock = broker.queue.unique("t", b"x" * size)
@@ -442,7 +443,7 @@ class TestLocks:
 
         assert left(broker) == set()
 
-    @pytest.mark.parametrize(
+    @rows(
         "message",
         [
             b"",

@@ -6,13 +6,12 @@ Redis answers nobody else meanwhile. How long the calls take is measured by `pyt
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import NewTask, Operation, Outcome, ReceiptLane, Settlement, Verdict
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import Keys, QueueKeys, TaskState
 from tests.redis_server import RedisServer
+from tests.rows import rows
 
 SMALL, LARGE = 500, 2500
 KEYS = Keys()
@@ -115,7 +114,7 @@ def work_of(server: RedisServer, build: Build) -> tuple[int, int]:
     return sum(each["calls"] for each in statistics.values()), len(repr(reply))
 
 
-@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
+@rows("build", BUILDS.values(), ids=BUILDS)
 def test_a_full_queue_makes_no_call_do_more(redis_server: RedisServer, build: Build) -> None:
     fill(redis_server, SMALL)
     small = work_of(redis_server, build)

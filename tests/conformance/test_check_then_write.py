@@ -11,6 +11,7 @@ from taskq_core.broker.operations import NewTask, Operation, Outcome, ReceiptLan
 from taskq_core.errors import BrokerReplyError
 from taskq_core.wire import QueueKeys, TaskState
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
+from tests.rows import rows
 
 LATER = NOW_NS + 60_000_000_000
 LOCK = "asynq:{default}:unique:t:x"
@@ -367,7 +368,7 @@ def ready(broker: Broker) -> None:
     broker.raw.rpush(queue.removed("pending"), "doomed")
 
 
-@pytest.mark.parametrize(("case", "name"), pairs("refuse"))
+@rows(("case", "name"), pairs("refuse"))
 def test_a_refused_call_changes_nothing(broker: Broker, case: Case, name: str) -> None:
     ready(broker)
     spoil(broker, key_of(broker.queue, name))
@@ -379,7 +380,7 @@ def test_a_refused_call_changes_nothing(broker: Broker, case: Case, name: str) -
     assert broker.dump() == before
 
 
-@pytest.mark.parametrize(("case", "name"), pairs("tolerate"))
+@rows(("case", "name"), pairs("tolerate"))
 def test_damage_that_does_not_matter_stops_nothing(broker: Broker, case: Case, name: str) -> None:
     """The call answers, and afterwards every other task stands in the one structure its state names."""
     ready(broker)
@@ -391,7 +392,7 @@ def test_damage_that_does_not_matter_stops_nothing(broker: Broker, case: Case, n
     check_whole(broker, but=key)
 
 
-@pytest.mark.parametrize(
+@rows(
     ("title", "name", "answer"),
     [
         ("lead", "leader(forwarder)", True),
@@ -416,7 +417,7 @@ def test_a_worker_whose_last_call_is_no_record_still_gets_tasks(broker: Broker) 
     assert broker.dequeue("w2", limit=1) == broker.dequeue("w2", limit=1) == ["p1"]
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@rows("case", CASES.values(), ids=CASES)
 def test_undamaged_it_does_its_work(broker: Broker, case: Case) -> None:
     """Otherwise the tests above would prove nothing."""
     ready(broker)

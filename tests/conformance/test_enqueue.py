@@ -16,6 +16,7 @@ from taskq_core.errors import BrokerReplyError, BrokerUnavailableError
 from taskq_core.ids import new_token
 from taskq_core.wire import Keys, TaskState, parse_duration
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
+from tests.rows import rows
 
 UNIQUE_TIMES: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "golden" / "keys.json").read_text(encoding="utf-8")
@@ -132,7 +133,7 @@ class TestReceipts:
 
 
 class TestStart:
-    @pytest.mark.parametrize(
+    @rows(
         ("start", "second"),
         [
             ({"start_at_s": NOW_S + 1}, NOW_S + 1),
@@ -154,9 +155,7 @@ class TestStart:
         assert broker.fields("a") == {"msg": b"a", "state": b"scheduled"}
         assert broker.pending() == []
 
-    @pytest.mark.parametrize(
-        "start", [{"start_at_s": NOW_S}, {"start_at_s": 0}, {"start_in_ms": 0}, {"start_in_ms": -5}]
-    )
+    @rows("start", [{"start_at_s": NOW_S}, {"start_at_s": 0}, {"start_in_ms": 0}, {"start_in_ms": -5}])
     def test_a_start_that_has_come_is_pending(self, broker: Broker, start: dict[str, int]) -> None:
         broker.enqueue("a", **start)
 
@@ -198,7 +197,7 @@ class TestUnique:
 
         assert not broker.raw.exists(lock)
 
-    @pytest.mark.parametrize("seconds", [0, -1, 10**19])
+    @rows("seconds", [0, -1, 10**19])
     def test_a_time_redis_would_refuse_leaves_no_half_task(self, broker: Broker, seconds: int) -> None:
         """Clients refuse such times; the script must not stop half-way in a batch all the same."""
         lock = broker.queue.unique("t", b"")
@@ -207,7 +206,7 @@ class TestUnique:
 
         assert broker.pending() == ["a"]
 
-    @pytest.mark.parametrize("row", UNIQUE_TIMES, ids=lambda row: f"{row['operation']} {row['option']}")
+    @rows("row", UNIQUE_TIMES, ids=lambda row: f"{row['operation']} {row['option']}")
     def test_a_client_holds_a_unique_lock_as_long_as_gos(self, one_server: Broker, row: dict[str, Any]) -> None:
         """Whole seconds, cut; from the start on if there is one. What Go refuses is refused, but for 0: no lock."""
         app = TaskQ(one_server.raw, enqueue_timeout=30)

@@ -28,6 +28,7 @@ from taskq_core.steps import Steps, ask
 from taskq_core.wire import TaskState, build_message, decode_message, encode_message
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.conformance.test_states import by_name, check_expiry, compare, expected, load, of, theirs
+from tests.rows import rows
 
 T = TypeVar("T")
 
@@ -164,7 +165,7 @@ def test_every_name_is_a_scenario() -> None:
     assert names >= DIFFERENCES.keys() | ANSWERS_DIFFER.keys()
 
 
-@pytest.mark.parametrize("scenario", of(*REPLAYED))
+@rows("scenario", of(*REPLAYED))
 def test_an_inspector_leaves_what_gos_leaves(one_server: Broker, scenario: dict[str, Any]) -> None:
     began = time.monotonic()
     load(one_server, scenario["before"])
@@ -191,7 +192,7 @@ def test_an_inspector_leaves_what_gos_leaves(one_server: Broker, scenario: dict[
         assert answer == scenario["returns"]["value"]
 
 
-@pytest.mark.parametrize("scenario", of("remove_queue"))
+@rows("scenario", of("remove_queue"))
 def test_a_removed_queue_leaves_nothing(one_server: Broker, scenario: dict[str, Any]) -> None:
     """Whatever was in it, no key bears its name any more, and it is not known."""
     load(one_server, scenario["before"])
@@ -265,7 +266,7 @@ def wanted(operation: str, value: Any) -> Any:
             return value
 
 
-@pytest.mark.parametrize("scenario", of(*READ))
+@rows("scenario", of(*READ))
 def test_an_inspector_reads_what_gos_reads(one_server: Broker, scenario: dict[str, Any]) -> None:
     load(one_server, scenario["before"])
     operation, returns = scenario["given"]["operation"], scenario["returns"]
@@ -372,7 +373,7 @@ def test_a_cursor_goes_on_after_a_task_that_is_gone(broker: Broker) -> None:
         assert [each.encode("utf-8", "surrogateescape") for each in scan.ids] == names[index + 1 :]
 
 
-@pytest.mark.parametrize("size", [0, 1, 999, 1000, 1001, 2500])
+@rows("size", [0, 1, 999, 1000, 1001, 2500])
 def test_all_ids_of_a_list_are_read(broker: Broker, size: int) -> None:
     """Once, the one to run next in front, in pages that overlap."""
     ids = [f"{number}" for number in range(size)]

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Recovery, Settlement, Verdict
 from taskq_core.wire import Keys, TaskState
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
+from tests.rows import rows
 
 SECOND = 1_000_000_000
 
@@ -68,12 +68,12 @@ def live(broker: Broker, queue_name: str, task_id: str) -> None:
     assert left == set()
 
 
-@pytest.mark.parametrize("queue_name", QUEUES, ids=ascii)
+@rows("queue_name", QUEUES, ids=ascii)
 def test_a_task_lives_in_a_queue_of_any_name(broker: Broker, queue_name: str) -> None:
     live(broker, queue_name, "id-1")
 
 
-@pytest.mark.parametrize("task_id", IDS, ids=lambda task_id: ascii(task_id)[:20])
+@rows("task_id", IDS, ids=lambda task_id: ascii(task_id)[:20])
 def test_a_task_of_any_id_lives(broker: Broker, task_id: str) -> None:
     live(broker, "default", task_id)
 
@@ -126,7 +126,7 @@ def test_a_task_of_any_id_is_acted_on_and_moved(broker: Broker) -> None:
     assert not broker.raw.exists(target.pending)
 
 
-@pytest.mark.parametrize("queue_name", QUEUES, ids=ascii)
+@rows("queue_name", QUEUES, ids=ascii)
 def test_a_queue_of_any_name_is_removed(broker: Broker, queue_name: str) -> None:
     queue = broker.keys.queue(queue_name)
     broker.enqueue("a", "b", queue=queue)

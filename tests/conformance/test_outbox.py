@@ -7,6 +7,7 @@ from taskq_core.broker.operations import NewTask, ReceiptLane, WorkflowPart
 from taskq_core.errors import BrokerReplyError
 from taskq_core.ids import new_token
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
+from tests.rows import rows
 
 NOW_MS = NOW_NS // 1_000_000
 CLAIM_ENDS_MS = NOW_MS + 30_000
@@ -194,7 +195,7 @@ def test_receipts_that_nobody_gives_back_are_dropped_in_the_end(broker: Broker) 
     assert broker.raw.zrange(broker.queue.delivered, 0, -1) == [b"row-new"]
 
 
-@pytest.mark.parametrize("key", ["pending", "scheduled", "wake", "delivered", "groups"])
+@rows("key", ["pending", "scheduled", "wake", "delivered", "groups"])
 def test_a_key_of_another_type_is_refused_before_anything_is_written(broker: Broker, key: str) -> None:
     broker.raw.hset(getattr(broker.queue, key), "field", "value")
     before = broker.dump()

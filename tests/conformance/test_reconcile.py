@@ -13,6 +13,7 @@ from taskq_core.errors import BrokerError, BrokerReplyError, BrokerUnavailableEr
 from taskq_core.reconcile import FindingKind, Pause, ReconcileReport, reconcile, run
 from taskq_core.wire import TaskState, build_message, encode_message
 from tests.conformance.stores import NOW_NS, Broker, dump
+from tests.rows import rows
 
 GROUP = "g"
 LONG_AGO_NS = 60_000_000_000
@@ -263,7 +264,7 @@ DAMAGES: dict[str, Damage] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@rows("damage", DAMAGES.values(), ids=DAMAGES)
 def test_damage_is_told_then_repaired(broker: Broker, damage: Damage) -> None:
     """A look tells and changes nothing; one pass repairs; after it everything stands where it belongs."""
     fill(broker)
@@ -663,7 +664,7 @@ class Meanwhile:
 class TestOnTheWay:
     """Tasks that change while a pass runs."""
 
-    @pytest.mark.parametrize("step", ["check_listed", "check_stored", "mend"])
+    @rows("step", ["check_listed", "check_stored", "mend"])
     def test_tasks_that_move_all_the_time(self, broker: Broker, step: str) -> None:
         """Between any two steps a task is enqueued, taken, retried, requeued or ended: none is a finding."""
         fill(broker)
@@ -823,7 +824,7 @@ STRUCTURES = ("pending", "active", "lease", "scheduled", "retry", "archived", "c
 
 
 class TestCheckThenWrite:
-    @pytest.mark.parametrize(
+    @rows(
         "name",
         [*STRUCTURES, *OWN],
     )
@@ -872,7 +873,7 @@ def test_a_full_store_is_repaired(one_server: Broker) -> None:
 class TestKeysOfAnotherType:
     """They are kept under another name, as they are, and what belongs in their place is built again from the tasks."""
 
-    @pytest.mark.parametrize("name", STRUCTURES)
+    @rows("name", STRUCTURES)
     def test_a_look_tells_of_a_structure_and_judges_nothing(self, broker: Broker, name: str) -> None:
         fill(broker)
         key = getattr(broker.queue, name)
@@ -888,7 +889,7 @@ class TestKeysOfAnotherType:
         assert not report.is_complete
         assert broker.dump() == before
 
-    @pytest.mark.parametrize("name", [*STRUCTURES, *OWN])
+    @rows("name", [*STRUCTURES, *OWN])
     def test_a_structure_makes_room(self, broker: Broker, name: str) -> None:
         """One pass: the queue works again, and every task stands where it belongs."""
         fill(broker)

@@ -9,6 +9,7 @@ import pytest
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import Outcome, Recovery, SettleCode, Settlement, Verdict
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
+from tests.rows import rows
 
 SECOND = 1_000_000_000
 ENDS = list(Outcome)
@@ -222,9 +223,7 @@ class TestSettle:
         assert broker.fields("a") == {"msg": b"a", "state": b"completed", "result": b"\x00\xff"}
         assert broker.raw.zscore(broker.queue.completed, "a") == NOW_S + 60
 
-    @pytest.mark.parametrize(
-        "outcome", [Outcome.COMPLETE, Outcome.RETRY, Outcome.RETRY_UNCOUNTED, Outcome.ARCHIVE], ids=str
-    )
+    @rows("outcome", [Outcome.COMPLETE, Outcome.RETRY, Outcome.RETRY_UNCOUNTED, Outcome.ARCHIVE], ids=str)
     def test_the_record_of_an_attempt_is_kept(self, broker: Broker, outcome: Outcome) -> None:
         broker.enqueue("a", "b")
         broker.dequeue()
@@ -259,7 +258,7 @@ class TestSettle:
         assert (running.owner, running.started_ms, running.attempts) == ("w1", NOW_NS // 1_000_000, b"")
         assert (over.owner, over.started_ms, over.attempts) == ("", None, b"{}")
 
-    @pytest.mark.parametrize("outcome", [Outcome.RETRY, Outcome.RETRY_UNCOUNTED, Outcome.ARCHIVE, Outcome.REQUEUE])
+    @rows("outcome", [Outcome.RETRY, Outcome.RETRY_UNCOUNTED, Outcome.ARCHIVE, Outcome.REQUEUE])
     def test_a_task_that_is_not_over_keeps_its_cursor(self, broker: Broker, outcome: Outcome) -> None:
         """It goes with the settlement; one that was noted before stays where the settlement has none."""
         broker.enqueue("a", "b")
@@ -358,8 +357,8 @@ class TestSettle:
         assert state_of(broker, "a") == "retry"
         assert broker.raw.get(broker.queue.processed) == b"1"
 
-    @pytest.mark.parametrize("is_young", [True, False])
-    @pytest.mark.parametrize("ends", ["abcd", "efgh", "cdef", "aceg", "abh", "gh", "abcdefgh"])
+    @rows("is_young", [True, False])
+    @rows("ends", ["abcd", "efgh", "cdef", "aceg", "abh", "gh", "abcdefgh"])
     def test_tasks_leave_wherever_they_stand_and_the_others_keep_their_order(
         self, broker: Broker, ends: str, is_young: bool
     ) -> None:
@@ -420,7 +419,7 @@ class TestSettle:
         assert broker.raw.get(broker.queue.failed) == b"2"
         assert not broker.raw.exists(lock)
 
-    @pytest.mark.parametrize("outcome", ENDS)
+    @rows("outcome", ENDS)
     def test_a_repeat_answers_not_owned_and_changes_nothing(self, broker: Broker, outcome: Outcome) -> None:
         broker.enqueue("a")
         broker.dequeue()
@@ -445,7 +444,7 @@ class TestSettle:
         assert codes == SettleCode.SETTLED * 49 + SettleCode.SEND_AGAIN * 11
         assert broker.settle(Outcome.DONE, *ids[49:]) == SettleCode.SETTLED * 11
 
-    @pytest.mark.parametrize("message", [b"", b"\x00\xff\n", "ü".encode()])
+    @rows("message", [b"", b"\x00\xff\n", "ü".encode()])
     def test_messages_are_bytes(self, broker: Broker, message: bytes) -> None:
         broker.enqueue("a")
         broker.dequeue()
@@ -604,7 +603,7 @@ class TestSettleAndDequeue:
         taken = broker.run(ops.settle_and_dequeue([(each, 1) for each in done], asked))
         return None if taken is None else [task_id for task_id, _ in taken.tasks]
 
-    @pytest.mark.parametrize("done", ["a b", "b a", "c d", "d c", "a b c d", "d b c a", "a", "d", "b c", "c a"])
+    @rows("done", ["a b", "b a", "c d", "d c", "a b c d", "d b c a", "a", "d", "b c", "c a"])
     def test_tasks_are_settled_and_others_handed_out(self, broker: Broker, done: str) -> None:
         """Wherever they stand in the active list, and in any order."""
         broker.enqueue(*"abcdefg")
@@ -620,7 +619,7 @@ class TestSettleAndDequeue:
         assert broker.raw.get(broker.queue.processed) == str(len(done.split())).encode()
         assert broker.raw.ttl(broker.queue.daily_processed(NOW_S)) > 0
 
-    @pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
+    @rows("scene", SCENES.values(), ids=SCENES)
     def test_it_does_what_the_two_do(self, broker: Broker, scene: Scene) -> None:
         """And answers as the second of them."""
         broker, done = broker, ["a", "b", "c"]
@@ -670,7 +669,7 @@ class TestSettleAndDequeue:
 
         assert not broker.raw.exists(broker.queue.active, broker.queue.lease, broker.queue.task("a"))
 
-    @pytest.mark.parametrize("field", ["taskq_wait", "taskq_step", "taskq_permit", "taskq_progress"])
+    @rows("field", ["taskq_wait", "taskq_step", "taskq_permit", "taskq_progress"])
     def test_a_task_of_which_more_is_to_be_done_changes_nothing(self, broker: Broker, field: str) -> None:
         broker.enqueue(*"abc")
         broker.dequeue(limit=2)
@@ -681,7 +680,7 @@ class TestSettleAndDequeue:
 
         assert broker.dump() == before
 
-    @pytest.mark.parametrize("done", ["a x", "a a", "a other", "a p"])
+    @rows("done", ["a x", "a a", "a other", "a p"])
     def test_what_is_not_this_workers_changes_nothing(self, broker: Broker, done: str) -> None:
         broker.enqueue(*"abcd", "other", "p")
         broker.dequeue(limit=4)
@@ -819,7 +818,7 @@ class TestFence:
 
         assert broker.settle(Outcome.DONE, "a") == SettleCode.NOT_OWNED
 
-    @pytest.mark.parametrize("outcome", ENDS)
+    @rows("outcome", ENDS)
     def test_a_lapsed_lease_that_nobody_took_is_still_its_owners(self, broker: Broker, outcome: Outcome) -> None:
         broker.enqueue("a")
         broker.dequeue()

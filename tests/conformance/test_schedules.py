@@ -8,6 +8,7 @@ from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import Mark, NewTask, Ran, ReceiptLane, Tick, TickCode
 from taskq_core.errors import BrokerFullError
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
+from tests.rows import rows
 
 SECOND = 1_000_000_000
 _callers = itertools.count()
@@ -46,9 +47,7 @@ class TestAdopt:
 
         assert ops.MARK_KEPT_S - 5 < broker.raw.ttl(broker.queue.tick("a")) <= ops.MARK_KEPT_S
 
-    @pytest.mark.parametrize(
-        "mark", ["", "nonsense", ":", "12", "12:x", f"0{NOW_S}:", f"{NOW_S + ops.MARK_AHEAD_S + 1}:"]
-    )
+    @rows("mark", ["", "nonsense", ":", "12", "12:x", f"0{NOW_S}:", f"{NOW_S + ops.MARK_AHEAD_S + 1}:"])
     def test_a_mark_that_is_wrong_begins_now(self, broker: Broker, mark: str) -> None:
         broker.raw.set(broker.queue.tick("a"), mark)
 

@@ -5,6 +5,7 @@ import pytest
 from taskq_core.broker import operations as ops
 from taskq_core.errors import BrokerReplyError
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
+from tests.rows import rows
 
 KEY = "asynq:sema:api"
 
@@ -38,7 +39,7 @@ def test_a_place_that_is_given_back(broker: Broker) -> None:
     assert holders(broker) == {"b": NOW_S + 60, "c": NOW_S + 60}
 
 
-@pytest.mark.parametrize(("at_s", "is_free"), [(9, False), (10, False), (11, True)])
+@rows(("at_s", "is_free"), [(9, False), (10, False), (11, True)])
 def test_a_holder_counts_through_the_second_of_its_deadline(broker: Broker, at_s: int, is_free: bool) -> None:
     """As in Go, where scores up to a second before now are dropped."""
     acquire(broker, "a", limit=1, until_s=NOW_S + 10)

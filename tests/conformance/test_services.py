@@ -6,6 +6,7 @@ from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import Outcome, Recovery, Verdict
 from taskq_core.wire import TaskState
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
+from tests.rows import rows
 
 SECOND = 1_000_000_000
 
@@ -178,7 +179,7 @@ class TestRecover:
 
         assert [task.task_id for task in self.expired(broker, limit=2)] == ["2", "3"]
 
-    @pytest.mark.parametrize(
+    @rows(
         ("verdict", "state", "failed"),
         [
             (Verdict.RETRY, TaskState.RETRY, b"1"),

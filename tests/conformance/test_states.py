@@ -38,6 +38,7 @@ from taskq_core.wire import (
 from taskq_core.worker import Worker, WorkerConfig
 from tests.conformance.stores import Broker, read_key
 from tests.redis_server import RedisServer
+from tests.rows import rows
 
 SCENARIOS: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "golden" / "states.json").read_text(encoding="utf-8")
@@ -591,7 +592,7 @@ def compare(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("scenario", of(*REPLAYED))
+@rows("scenario", of(*REPLAYED))
 def test_an_operation_leaves_what_go_leaves(one_server: Broker, scenario: dict[str, Any]) -> None:
     began = time.monotonic()
     load(one_server, scenario["before"])
@@ -613,7 +614,7 @@ def load_many(broker: Broker, key: str, count: int, state: str) -> None:
     broker.raw.eval(fill, 1, key, count, broker.queue.task_prefix, state)
 
 
-@pytest.mark.parametrize("scenario", of("archive", counts_only=True))
+@rows("scenario", of("archive", counts_only=True))
 def test_archiving_keeps_the_set_bounded(one_server: Broker, scenario: dict[str, Any]) -> None:
     """The count of archived tasks after one more is Go's, or at most 10 000."""
     queue = one_server.queue
@@ -675,7 +676,7 @@ def go_describes(value: dict[str, Any]) -> dict[str, Any]:
     return {name: each for name, each in value.items() if name != "is_orphaned"}
 
 
-@pytest.mark.parametrize("scenario", of("queue_info"))
+@rows("scenario", of("queue_info"))
 def test_counts_are_gos(broker: Broker, scenario: dict[str, Any]) -> None:
     load(broker, scenario["before"])
     queue = broker.keys.queue(scenario["given"]["parameters"]["queue"])
@@ -693,7 +694,7 @@ def test_counts_are_gos(broker: Broker, scenario: dict[str, Any]) -> None:
     assert round((counts.latency_s or 0) * 1e9) == wanted["latency_ns"]
 
 
-@pytest.mark.parametrize("scenario", of("list_tasks", counts_only=True))
+@rows("scenario", of("list_tasks", counts_only=True))
 def test_a_page_is_gos(broker: Broker, scenario: dict[str, Any]) -> None:
     parameters = scenario["given"]["parameters"]
     state = TaskState(parameters["state"])
@@ -725,7 +726,7 @@ def test_a_list_tells_leases_that_ran_out(broker: Broker, scenario: dict[str, An
     assert {task.task_id: task.score is not None and task.score < 1_500_000_000 for task in page.tasks} == wanted
 
 
-@pytest.mark.parametrize("scenario", of("get_task", counts_only=True))
+@rows("scenario", of("get_task", counts_only=True))
 def test_a_task_is_what_go_reads(broker: Broker, scenario: dict[str, Any]) -> None:
     load(broker, by_name("queue_info")["before"])
     parameters = scenario["given"]["parameters"]
@@ -736,7 +737,7 @@ def test_a_task_is_what_go_reads(broker: Broker, scenario: dict[str, Any]) -> No
     assert (None if task is None else described(task, scenario["now_s"])) == (wanted and go_describes(wanted))
 
 
-@pytest.mark.parametrize("scenario", of("aggregation_read"))
+@rows("scenario", of("aggregation_read"))
 def test_a_set_is_read_as_go_reads_it(broker: Broker, scenario: dict[str, Any]) -> None:
     """In the same order. Where Go reads an empty message for one that is gone, the id stands without a message."""
     load(broker, scenario["before"])
@@ -830,8 +831,8 @@ def without_real_time(scenario: dict[str, Any], state: dict[str, Any]) -> dict[s
     return found
 
 
-@pytest.mark.parametrize("scenario", of("client_enqueue"))
-@pytest.mark.parametrize("face", ["blocking", "coroutines"])
+@rows("scenario", of("client_enqueue"))
+@rows("face", ["blocking", "coroutines"])
 def test_a_client_enqueues_as_go_does(one_server: Broker, scenario: dict[str, Any], face: str) -> None:
     """Both clients leave what Go's leaves, and refuse what it refuses before anything is written."""
     load(one_server, scenario["before"])
@@ -900,7 +901,7 @@ def test_a_bulk_enqueue_leaves_what_go_leaves(one_server: Broker, scenario: dict
 
 
 @pytest.mark.redis
-@pytest.mark.parametrize("scenario", of("server_heartbeat"))
+@rows("scenario", of("server_heartbeat"))
 async def test_a_worker_shows_itself_as_gos_server_does(redis_server: RedisServer, scenario: dict[str, Any]) -> None:
     given, wanted = scenario["given"]["parameters"], scenario["observed"]["server_info"]
     queues = given["queues"] or {"default": 1}

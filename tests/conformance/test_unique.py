@@ -21,6 +21,7 @@ from taskq_core.wire import (
 )
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.conformance.test_inspector_states import follow
+from tests.rows import rows
 
 S = 1_000_000_000
 RULES = {"asynq": "", "until_started": "sd", "until_finished": "fd", "while_exists": "wd"}
@@ -196,8 +197,8 @@ GROUPED: dict[str, tuple[Callable[[Broker], None], str]] = {
 }
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("path", [*PATHS, *GROUPED])
+@rows("rule", RULES)
+@rows("path", [*PATHS, *GROUPED])
 def test_a_lock_is_held_on_every_path_as_its_rule_says(broker: Broker, path: str, rule: str) -> None:
     """Where it is held a second task is refused, where it is not the second one gets it; no lock is left over."""
     options = {"group": "g"} if path in GROUPED else {}
@@ -213,7 +214,7 @@ def test_a_lock_is_held_on_every_path_as_its_rule_says(broker: Broker, path: str
     assert locks(broker) == {lock: b"a" if is_held else b"b"}
 
 
-@pytest.mark.parametrize("rule", RULES)
+@rows("rule", RULES)
 def test_a_lock_moves_along_to_another_queue(broker: Broker, rule: str) -> None:
     """With its time, or without an end."""
     broker.run(ops.register_queue(broker.keys.queues, ("default",)))
@@ -259,7 +260,7 @@ class TestConflicts:
 
         assert list(ops.each_code(broker.run(first))) == [("x", "a")]
 
-    @pytest.mark.parametrize("state", ["pending", "scheduled", "retry", "aggregating"])
+    @rows("state", ["pending", "scheduled", "retry", "aggregating"])
     def test_the_latest_arguments_win_while_it_waits(self, broker: Broker, state: str) -> None:
         """It keeps its id, its place and its start; the message reads as the new one with the old id."""
         options: dict[str, Any] = {"group": "g"} if state == "aggregating" else {}
@@ -305,8 +306,8 @@ class TestConflicts:
             message = decode_message(broker.fields("x" * size)["msg"])
             assert (message.id, message.payload) == ("x" * size, b'{"n":2}')
 
-    @pytest.mark.parametrize("conflict", ["r", "m"])
-    @pytest.mark.parametrize("state", ["pending", "scheduled", "retry"])
+    @rows("conflict", ["r", "m"])
+    @rows("state", ["pending", "scheduled", "retry"])
     def test_a_start_ahead_moves_it(self, broker: Broker, state: str, conflict: str) -> None:
         """`m` keeps the arguments."""
         enqueue(broker, task(broker, "a", "fd", **({"start_in_ms": 60_000} if state == "scheduled" else {})))
@@ -334,8 +335,8 @@ class TestConflicts:
         assert broker.run(ops.forward(broker.queue, owner="w", leader_ms=1000, now_ns=NOW_NS)).moved == 1
         assert broker.pending() == ["a"]
 
-    @pytest.mark.parametrize("conflict", ["r", "m"])
-    @pytest.mark.parametrize("path", ["starts", "succeeds and is kept", "fails for good"])
+    @rows("conflict", ["r", "m"])
+    @rows("path", ["starts", "succeeds and is kept", "fails for good"])
     def test_what_does_not_wait_is_not_changed(self, broker: Broker, path: str, conflict: str) -> None:
         enqueue(broker, task(broker, "a", "wd"))
         PATHS[path][0](broker)
@@ -399,7 +400,7 @@ class TestRenewal:
         )
         assert kept.kept == [True]
 
-    @pytest.mark.parametrize("rule", ["", "fd", "wd"])
+    @rows("rule", ["", "fd", "wd"])
     def test_a_short_lock_lasts_as_long_as_the_run(self, broker: Broker, rule: str) -> None:
         lock = broker.queue.unique("t", b"one")
         enqueue(broker, task(broker, "a", rule, unique_s=1))
@@ -411,7 +412,7 @@ class TestRenewal:
 
         assert 38 <= broker.raw.ttl(lock) <= 40
 
-    @pytest.mark.parametrize("rule", ["", "fd", "wd"])
+    @rows("rule", ["", "fd", "wd"])
     def test_a_long_one_keeps_its_time(self, broker: Broker, rule: str) -> None:
         lock = broker.queue.unique("t", b"one")
         enqueue(broker, task(broker, "a", rule, unique_s=3600))
@@ -429,7 +430,7 @@ class TestRenewal:
 
         assert broker.raw.ttl(broker.queue.unique("t", b"one")) == -1
 
-    @pytest.mark.parametrize("rule", ["", "fd", "f0"])
+    @rows("rule", ["", "fd", "f0"])
     def test_one_that_is_gone_is_taken_again(self, broker: Broker, rule: str) -> None:
         """It ran out while the task waited, or somebody deleted it."""
         lock = broker.queue.unique("t", b"one")
@@ -445,7 +446,7 @@ class TestRenewal:
         assert broker.raw.get(lock) == b"a"
         assert (broker.raw.ttl(lock) == -1) is endless
 
-    @pytest.mark.parametrize("rule", ["", "fd", "sd", "wd"])
+    @rows("rule", ["", "fd", "sd", "wd"])
     def test_another_tasks_lock_is_left_alone(self, broker: Broker, rule: str) -> None:
         lock = broker.queue.unique("t", b"one")
         enqueue(broker, task(broker, "a", rule, unique_s=5))
@@ -525,8 +526,8 @@ class TestLeftOver:
         assert locks(broker) == {}
         assert reconciled(broker) == []
 
-    @pytest.mark.parametrize("path", [path for path, (_, end) in PATHS.items() if end in (WAITS, RUNS)])
-    @pytest.mark.parametrize("rule", ["until_started", "until_finished", "while_exists"])
+    @rows("path", [path for path, (_, end) in PATHS.items() if end in (WAITS, RUNS)])
+    @rows("rule", ["until_started", "until_finished", "while_exists"])
     def test_a_pass_over_the_queue_gives_a_lost_lock_back(self, broker: Broker, path: str, rule: str) -> None:
         """Somebody deleted it; no other task has taken it."""
         enqueue(broker, task(broker, "a", RULES[rule]))
@@ -558,7 +559,7 @@ def test_a_lock_whose_key_is_something_else_is_held(broker: Broker) -> None:
     assert broker.raw.lrange(lock, 0, -1) == [b"x"]
 
 
-@pytest.mark.parametrize(
+@rows(
     ("rule", "codes"), [("fd", "1d"), ("fr", "1u"), ("fe", "1x"), ("fm", "1u")], ids=["reject", "replace", "", "move"]
 )
 def test_two_alike_in_one_batch(broker: Broker, rule: str, codes: str) -> None:
@@ -572,7 +573,7 @@ def test_two_alike_in_one_batch(broker: Broker, rule: str, codes: str) -> None:
 class TestForeignLocks:
     """A message and a hash may name any key as the lock of their task. Only locks of the task's queue are touched."""
 
-    @pytest.mark.parametrize("rule", RULES)
+    @rows("rule", RULES)
     def test_no_path_touches_a_key_outside_the_queues_locks(self, broker: Broker, rule: str) -> None:
         """Neither a key that holds the id of the task, nor one that is absent."""
         elsewhere = "asynq:{low}:unique:t:x"

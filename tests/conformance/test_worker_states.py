@@ -20,6 +20,7 @@ from taskq_core.wire import SchedulerEntry, decode_message, encode_message
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 from tests.conformance.stores import Broker
 from tests.conformance.test_states import compare, expected, load, of, theirs
+from tests.rows import rows
 
 pytestmark = pytest.mark.redis
 
@@ -124,7 +125,7 @@ def by_meaning(state: dict[str, Any], texts: dict[str, str]) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("scenario", of("process"))
+@rows("scenario", of("process"))
 async def test_a_worker_leaves_what_gos_server_leaves(one_server: Broker, scenario: dict[str, Any]) -> None:
     """Around one run: success, each kind of failure, cancelled, and given back by a worker that stops."""
     parameters, name = scenario["given"]["parameters"], scenario["name"]

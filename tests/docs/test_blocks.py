@@ -1,8 +1,8 @@
 """Each block of code on a page is checked by something, or says why not.
 
-Python is compiled, and what it imports of ours is there (`tests/test_docs.py`, which also runs most of it). Here: what
-is data is parsed, and a command of ours has the options that a page gives it; other people's commands are not looked
-at. What nothing can check is marked `<!-- not run: why -->`.
+Python is compiled and its imports are resolved (`test_pages.py`), and most of it runs (`test_how_to.py`). Here, data is
+parsed, and commands of taskq are checked against their options. What cannot be checked is marked
+`<!-- not run: why -->`.
 """
 
 import configparser
@@ -10,7 +10,7 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -20,7 +20,7 @@ from django.core.management import CommandError, load_command_class
 
 from taskq_core.cli.command import root
 from taskq_core.cli.session import Session
-from tests.test_docs import PAGES, ROOT, Block, blocks
+from tests.docs.pages import PAGES, ROOT, Block, blocks
 
 _DATA = {"json": json.loads, "toml": tomllib.loads, "yaml": lambda text: list(yaml.safe_load_all(text))}
 _CHECKED_ELSEWHERE = ("python", "console", "ini", "text")
@@ -44,18 +44,17 @@ def test_every_block_is_checked_or_says_why_not() -> None:
     assert not unchecked
 
 
-@pytest.mark.parametrize("language", _DATA)
-def test_data_on_a_page_is_what_it_says(language: str) -> None:
-    found = 0
+def test_data_on_pages_can_be_parsed() -> None:
+    parsed = set()
     for page, block in marked():
-        if block.language == language and not block.mark.startswith("not run: "):
-            found += 1
+        if block.language in _DATA and not block.mark.startswith("not run: "):
+            parsed.add(block.language)
             try:
-                _DATA[language](block.text)
+                _DATA[block.language](block.text)
             except ValueError as error:
                 pytest.fail(f"{page.relative_to(ROOT)}: {error}\n{block.text}")
 
-    assert found
+    assert parsed == _DATA.keys()
 
 
 def test_units_on_a_page_can_be_read() -> None:
@@ -101,15 +100,16 @@ def is_only_named(words: list[str]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("listed", [all_commands, commands_in_text])
-def test_every_command_on_a_page_is_there_with_its_options(listed: Callable[[], list[tuple[Path, str]]]) -> None:
+def test_commands_on_pages_exist_with_their_options() -> None:
+    listed, in_text = all_commands(), commands_in_text()
     problems = [
         f"{page.relative_to(ROOT)}: {command}: {problem}"
-        for page, command in listed()
+        for page, command in (*listed, *in_text)
         if (problem := problem_of(command))
     ]
 
-    assert listed()
+    assert listed
+    assert in_text
     assert not problems
 
 
@@ -170,25 +170,3 @@ def problem_of_ours(words: list[str]) -> str:
     finally:
         session.close()
     return ""
-
-
-@pytest.mark.parametrize(
-    ("command", "problem"),
-    [
-        ("taskq stats", ""),
-        ("taskq task list --queue default --state pending", ""),
-        ("taskq task list --queu default", "No such option"),
-        ("taskq tusk list", "no command 'tusk'"),
-        ("python manage.py runworker --queues critical=6 --burst", ""),
-        ("python manage.py runworker --autoreload", ""),
-        ("python manage.py runworker --fast", "Error: unrecognized arguments: --fast"),
-        ("taskq worker shop.queue:taskq --fast &", "No such option"),
-        ("make ci", ""),
-        ("make c", "no target c"),
-        ('pip install "taskq-asynq[django,fast]"', "no extra fast"),
-    ],
-)
-def test_a_wrong_command_would_be_noticed(command: str, problem: str) -> None:
-    found = problem_of(command)
-
-    assert found.startswith(problem) if problem else not found

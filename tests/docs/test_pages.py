@@ -1,170 +1,134 @@
-"""Code of how-to pages does what they say."""
+"""What holds for all pages: their Python compiles and imports, and their links lead somewhere."""
 
+import ast
+import importlib
 import re
-import textwrap
+from functools import cache
 from pathlib import Path
 
-import pytest
-
-from taskq_core.migration import Target, migrate_celery
-from taskq_core.migration.source import MARK
-from tests.test_docs import ROOT, blocks, run_python, write_files
+from tests.docs.pages import BLOCK, PAGES, ROOT, blocks
 
 
-@pytest.mark.parametrize(
-    ("page", "modules", "then", "shown"),
-    [
-        (
-            "retry-tasks",
-            "shop.tasks shop.deciding",
-            """
-            with capture(shop.tasks.taskq) as tasks:
-                handle = shop.deciding.place.using(retention=60).delay(7)
-                tasks.run()
-                print(handle.result())
-                shop.deciding.call_service = lambda order: "unknown order"
-                shop.deciding.place.delay(8)
-                print([run.outcome for run in tasks.run(raises=False)])
-            """,
-            ["attempt 1: accepted", "['archived']"],
-        ),
-        (
-            "migrate-from-rq",
-            "shop.jobs",
-            """
-            with capture(shop.jobs.taskq) as tasks:
-                shop.jobs.enqueue()
-                print([(each.queue, each.run_after) for each in tasks.enqueued])
-            """,
-            ["[('high', None), ('high', datetime.timedelta(seconds=600))]"],
-        ),
-        (
-            "migrate-from-arq",
-            "shop.work",
-            """
-            with capture(shop.work.taskq) as tasks:
-                asyncio.run(shop.work.enqueue())
-                print([each.id for each in tasks.enqueued][1:])
-            """,
-            ["['life-1']"],
-        ),
-        (
-            "migrate-from-huey",
-            "shop.tasks",
-            """
-            with capture(shop.tasks.taskq) as tasks:
-                handles = [shop.tasks.add.delay(1, 2), shop.tasks.add.delay(-1, 2)]
-                print([run.outcome for run in tasks.run(raises=False)], handles[0].result())
-            print([each.spec for each in shop.tasks.taskq.periodic_tasks()])
-            """,
-            ["['completed', 'archived'] 3", "['0 */2 * * *']"],
-        ),
-        (
-            "come-from-asynq",
-            "shop.tasks",
-            """
-            with capture(shop.tasks.taskq) as tasks:
-                shop.tasks.enqueue()
-                (task,) = tasks.enqueued
-                print(task.queue, task.run_after)
-            """,
-            ["critical 1 day, 0:00:00"],
-        ),
-    ],
-)
-def test_the_code_of_a_page_runs(page: str, modules: str, then: str, shown: list[str], tmp_path: Path) -> None:
-    """Its files are written and imported, and what they declare is enqueued and run without Redis."""
-    write_files(ROOT / "docs" / "how-to" / f"{page}.md", tmp_path)
-    imports = [
-        "import asyncio",
-        "from taskq_core.testing import capture",
-        *(f"import {each}" for each in modules.split()),
+def python_blocks() -> list[tuple[str, str]]:
+    """Return the Python blocks of all pages, each with the path of its page."""
+    return [
+        (str(page.relative_to(ROOT)), block.text)
+        for page in PAGES
+        for block in blocks(page)
+        if block.language == "python"
     ]
 
-    printed = run_python(tmp_path, "\n".join([*imports, textwrap.dedent(then)]))
 
-    assert printed.splitlines() == shown
-
-
-def test_the_switch_of_the_page_sends_each_task_to_one_queue(tmp_path: Path) -> None:
-    """The old queue is played by an object that notes what it was given."""
-    write_files(ROOT / "docs/how-to/run-two-queues.md", tmp_path)
-    (tmp_path / "shop" / "old_queue.py").write_text(
-        """
-class Old:
-    sent = []
-
-    def task(self, name):
-        def made(function):
-            class Task:
-                delay = staticmethod(lambda *args, **kwargs: Old.sent.append((name, args, kwargs)))
-            return Task
-        return made
+def test_python_on_pages_compiles() -> None:
+    for page, text in python_blocks():
+        ast.parse(text, filename=page)
 
 
-app = Old()
-"""
-    )
+def test_imports_on_pages_exist() -> None:
+    """Every name that a page imports from one of the three packages exists."""
+    missing = []
+    for page, text in python_blocks():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("taskq_"):
+                module = importlib.import_module(node.module or "")
+                missing += [f"{page}: {node.module}.{n.name}" for n in node.names if not hasattr(module, n.name)]
 
-    printed = run_python(
-        tmp_path,
-        """
-        import os
-        from shop.old_queue import app
-        from shop.tasks import send_welcome, taskq
-        from taskq_core.testing import capture
-
-        with capture(taskq) as tasks:
-            send_welcome.delay("a@b.c")
-            print(app.sent, len(tasks.enqueued))
-            os.environ["MOVED_TASKS"] = "mail:welcome,mail:other"
-            handle = send_welcome.delay("a@b.c", subject="Hi")
-            tasks.run()
-            print(len(app.sent), handle.name)
-        """,
-    )
-
-    assert printed.splitlines() == ["[('mail:welcome', ('a@b.c',), {})] 0", "1 mail:welcome"]
+    assert not missing
 
 
-def test_the_tasks_of_the_page_on_django_q2_run(tmp_path: Path) -> None:
-    write_files(ROOT / "docs/how-to/migrate-from-django-q2.md", tmp_path)
-    (tmp_path / "shop" / "__init__.py").touch()
+def test_links_lead_to_files_and_headings() -> None:
+    broken = []
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text(encoding="utf-8")):
+            path, _, anchor = target.partition("#")
+            linked = (page.parent / path).resolve() if path else page
+            if not linked.exists() or (anchor and anchor not in anchors(linked)):
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
 
-    printed = run_python(
-        tmp_path,
-        """
-        import django
-        from django.conf import settings
-
-        settings.configure(INSTALLED_APPS=["taskq_django", "shop"], USE_TZ=True, TASKQ={})
-        django.setup()
-        from shop import tasks
-        from taskq_core.testing import capture
-        from taskq_django import taskq
-
-        with capture(taskq) as captured:
-            tasks.sign_up("a@b.c")
-            print([run.outcome for run in captured.run()])
-        print([each.spec for each in taskq.periodic_tasks()])
-        """,
-    )
-
-    assert printed.splitlines() == ["['completed']", "['0 7 * * *']"]
+    assert not broken
 
 
-def test_the_mark_on_the_page_on_celery_is_what_the_command_writes(tmp_path: Path) -> None:
-    (mark,) = (
-        block.text.strip()
-        for block in blocks(ROOT / "docs/how-to/migrate-from-celery.md")
-        if block.text.startswith(MARK)
-    )
-    (tmp_path / "tasks.py").write_text(
-        "from celery import shared_task\n\n\n@shared_task(base=Reporter)\ndef special(): ...\n"
-    )
-    (change,) = migrate_celery([tmp_path], Target.parse("shop.queue:taskq")).changes
+@cache
+def anchors(page: Path) -> frozenset[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return frozenset(re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings)
 
-    assert mark in change.new.splitlines()
+
+def test_files_named_on_pages_exist() -> None:
+    """Tests and scripts that a page names in backticks. The changelog is history and may name what is gone."""
+    named = {
+        (str(page.relative_to(ROOT)), path)
+        for page in PAGES
+        if page.name != "CHANGELOG.md"
+        for path in re.findall(r"`((?:tests|scripts)/[\w/.-]*)", page.read_text(encoding="utf-8"))
+    }
+
+    assert named
+    assert not [(page, path) for page, path in sorted(named) if not (ROOT / path).exists()]
+
+
+def test_every_picture_is_there_shown_and_described() -> None:
+    shown = set()
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        tags = re.findall(r"<(?:img|source)\b[^>]*>", text)
+        assert all(re.search(r'\balt="[^"]{20,}"', tag) for tag in tags if tag.startswith("<img")), page
+        names = [name for tag in tags for name in re.findall(r'src(?:set)?="([^"]*)"', tag)]
+        names += re.findall(r"!\[[^\]]{20,}\]\(([^)]*)\)", text)
+        shown |= {(page.parent / name).resolve() for name in names}
+
+    images = ROOT / "docs" / "images"
+    assert shown == {path.resolve() for ending in ("png", "svg") for path in images.rglob(f"*.{ending}")}
+
+
+def test_the_readme_says_the_same_in_chinese() -> None:
+    """The same links, code, commands and marks, in the same order; what is code differs in its comments only."""
+    pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")]
+    links = [set(re.findall(r"\]\(([^)]+)\)", page)) - {"README.md", "README.zh-CN.md"} for page in pages]
+    code = [
+        [re.sub(r" *# .*", "", each["text"]) for each in map(re.Match.groupdict, BLOCK.finditer(page))]
+        for page in pages
+    ]
+    marks = [re.findall(r"\| (yes|part|paid|\u2013|有|部分|付费)(?= \|)", page) for page in pages]
+    words = {"有": "yes", "部分": "part", "付费": "paid"}
+
+    assert links[0] == links[1]
+    assert code[0] == code[1]
+    assert marks[0] == [words.get(mark, mark) for mark in marks[1]]
+    assert len(marks[0]) == 14 * 8
+    assert pages[0].count("\n## ") == pages[1].count("\n## ")
+
+
+def test_tutorials_install_what_their_code_needs() -> None:
+    """The tests have all extras at hand; readers have those that the tutorial installs."""
+    needed = {
+        "testing": r"import (capture|eager|drain|TaskQTestMixin)",
+        "embedded": r"embedded://",
+        "django": r"from taskq_django",
+        "fastapi": r"from taskq_fastapi",
+        "dashboard": r"\$ taskq dashboard|taskq_dashboard",
+        "dash": r"\$ taskq dash\b(?!board)",
+        "otel": r"opentelemetry",
+    }
+    for page in (ROOT / "docs/tutorials").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        installed = re.findall(r"pip install \"?taskq-asynq(?:\[([\w,-]+)\])?", text)
+        extras = set(installed[0].split(","))
+
+        assert {extra for extra, sign in needed.items() if re.search(sign, text)} <= extras, page
+
+
+def test_the_index_names_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+
+    missing = [
+        str(page.relative_to(ROOT / "docs"))
+        for page in (ROOT / "docs").rglob("*.md")
+        if page.name != "README.md" and f"({page.relative_to(ROOT / 'docs').as_posix()})" not in index
+    ]
+
+    assert not missing
 
 
 SECRETS = re.compile(

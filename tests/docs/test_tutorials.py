@@ -20,8 +20,8 @@ import httpx
 import pytest
 
 from taskq_core.wire import Keys, build_message, decode_message, encode_message
+from tests.docs.pages import ROOT, Terminal, blocks, console, environment, matches, terminals, write_files
 from tests.redis_server import RedisServer, free_port
-from tests.test_docs import ROOT, Terminal, blocks, environment, matches, terminals
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(600)]
 GO_ID = "2b1c9c2e-6f0b-4f7e-9d53-3f0f5c7c2f4a"
@@ -127,6 +127,39 @@ class Follower:
         assert not expected.strip() or matches(expected, output), f"{command}\n{output}\nexpected:\n{expected}"
         self.ran.append(command)
         self.answers.append(done.stdout)
+
+
+def test_the_first_tutorial_works_as_written(tmp_path: Path) -> None:
+    """Its files are written, its commands run in order, and each shows what the page says."""
+    page = ROOT / "docs/tutorials/first-task.md"
+    folder = tmp_path / "first-task"
+    folder.mkdir()
+    write_files(page, folder)
+    send, words_worker, flaky_worker, flaky, *looks = (
+        block for block in blocks(page) if block.mark in ("background", "foreground")
+    )
+    (result,) = (block.text for block in blocks(page) if block.mark == "result of send.py")
+
+    with terminals() as opened:
+        for number, block in enumerate((send, words_worker)):
+            command, output = console(block)
+            opened.append(Terminal(command, folder, number))
+            opened[-1].shows(output)
+        opened[0].shows(console(send)[1] + result)
+        assert opened[0].process.wait(30) == 0
+        assert opened[1].stop() == 0
+        opened.append(Terminal(console(flaky_worker)[0], folder, 2))
+        opened.append(Terminal(console(flaky)[0], folder, 3))
+        assert opened[3].process.wait(60) == 0
+        opened[3].shows(console(flaky)[1])
+        opened[2].shows(console(flaky_worker)[1])
+        assert opened[2].stop() == 0
+        for number, block in enumerate(looks, len(opened)):
+            command, output = console(block)
+            opened.append(Terminal(command, folder, number))
+            assert opened[-1].process.wait(60) == 0
+            opened[-1].shows(output)
+    assert len(looks) == 2
 
 
 def test_the_tutorial_of_django_works_as_written(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from taskq_core import Signature, TaskQ
 from taskq_core.aggregation import Aggregation, Aggregators, GroupedTask
 from taskq_core.errors import ConfigurationError, DuplicateTaskError, PayloadError, TaskDefinitionError
 from taskq_core.wire import TaskState, build_message
+from tests.rows import rows
 
 
 def one(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
@@ -103,7 +104,7 @@ class TestDefinition:
 
         assert (found.grace_s, found.max_delay_s, found.timeout_s) == (2, 3, 60)
 
-    @pytest.mark.parametrize(
+    @rows(
         ("options", "message"),
         [
             ({"grace": 0.5}, "grace must be at least one second, got 0.5"),
@@ -125,7 +126,7 @@ class TestDefinition:
         assert str(caught.value).startswith(message)
         assert not app.aggregators.of_queue("default")
 
-    @pytest.mark.parametrize("kind", ["number", "class", "generator", "parameters", "task"])
+    @rows("kind", ["number", "class", "generator", "parameters", "task"])
     def test_what_cannot_be_an_aggregator_is_refused(self, app: TaskQ, kind: str) -> None:
         def generator(group: str, tasks: list[GroupedTask]) -> Any:
             yield
@@ -185,7 +186,7 @@ class TestGroupedTask:
         assert GroupedTask(build_message(payload=b'{"To":"a","N":[1]}'), None).kwargs == {"To": "a", "N": [1]}
         assert GroupedTask(build_message(), None).kwargs == {}
 
-    @pytest.mark.parametrize("payload", [b"canary", b"[1]", b'"canary"', b"\xff"])
+    @rows("payload", [b"canary", b"[1]", b'"canary"', b"\xff"])
     def test_a_payload_that_is_no_object_is_told_when_it_is_looked_at(self, payload: bytes) -> None:
         found = GroupedTask(build_message(payload=payload, type="t"), None)
         assert found.payload == payload
@@ -251,7 +252,7 @@ class TestOption:
         assert (info.state, info.group) == (TaskState.SCHEDULED, "g")
         await app.aclose()
 
-    @pytest.mark.parametrize(
+    @rows(
         ("value", "message"),
         [
             (" ", "group name must not be blank"),

@@ -21,6 +21,7 @@ from taskq_core import (
 )
 from taskq_core.middleware import Middleware
 from tests.redis_server import RedisServer
+from tests.rows import rows
 
 
 def connections(server: RedisServer, expected: int) -> int:
@@ -43,7 +44,7 @@ class TestSettings:
 
         assert (taskq.settings.url, taskq.settings.concurrency, taskq.settings.prefix) == ("redis://h:1/0", 3, "b")
 
-    @pytest.mark.parametrize(
+    @rows(
         ("values", "message"),
         [
             ({"concurency": 1}, "unknown setting 'concurency'; did you mean 'concurrency'?"),
@@ -180,7 +181,7 @@ class TestSecrets:
             taskq.remote("t").s(),
         ]
 
-    @pytest.mark.parametrize(
+    @rows(
         "url",
         [
             f"redis://user:{ENCODED}@127.0.0.1:1/0",
@@ -219,7 +220,7 @@ class TestSecrets:
         text = self.shown(*self.everything(taskq)) + "".join(traceback.format_exception(caught.value))
         assert CANARY not in text
 
-    @pytest.mark.parametrize(
+    @rows(
         "url",
         [
             f"reddis://user:{ENCODED}@h:1/0",

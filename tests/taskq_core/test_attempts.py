@@ -12,6 +12,7 @@ from taskq_core.attempts import LONGEST, read_attempts, record_attempt, tracebac
 from taskq_core.broker.operations import ExpiredTask
 from taskq_core.wire import build_message
 from taskq_core.worker.recoverer import judge
+from tests.rows import rows
 
 
 class ShopError(Exception):
@@ -40,7 +41,7 @@ def test_a_record_is_read_back() -> None:
     assert "sold out" not in repr(attempt), "what an exception says may hold arguments"
 
 
-@pytest.mark.parametrize(
+@rows(
     "line",
     [b"nonsense", b"\xff", b"[]", b"{}", b'{"attempt":"x","worker":""}', b'{"attempt":1,"worker":"","ended":1e30}'],
 )
@@ -118,7 +119,7 @@ def grouped() -> None:
     raise ExceptionGroup("several", [ShopError("one"), ShopError("two")])
 
 
-@pytest.mark.parametrize(
+@rows(
     "raising",
     [lambda: deep(3), lambda: deep(50), noted, chained, suppressed, grouped, lambda: compile("(", "x", "exec")],
 )

@@ -27,6 +27,7 @@ from taskq_core.broker.operations import BATCH_MAX
 from taskq_core.wire import decode_message
 from tests.redis_server import RedisServer
 from tests.relay import Relay
+from tests.rows import rows
 
 
 class Application:
@@ -173,7 +174,7 @@ class TestStreaming:
         assert turns >= 10
 
     async def test_payloads_are_not_held(self, app: Application, redis_server: RedisServer) -> None:
-        """What was sent is let go: memory grows neither by payloads (here 40 MB in all) nor by ids (2 MB)."""
+        """What was sent is let go: memory grows neither by payloads (here 12 MB in all) nor by ids (600 KB)."""
         task = app.taskq.remote("t")
         payload = "x" * 2000
 
@@ -186,11 +187,11 @@ class TestStreaming:
         await app.send(calls(200))
         gc.collect()
         tracemalloc.start()
-        result = await app.send(calls(20_000))
+        result = await app.send(calls(6_000))
         size, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
 
-        assert len(result) == 20_000
+        assert len(result) == 6_000
         assert size < 200_000
         assert peak < 4_200_000
         assert result[-1].id == pending(redis_server)[-1]
@@ -278,33 +279,6 @@ class TestFailures:
             "0 tasks were enqueued; the next 200 were not: cannot reach redis://127.0.0.1:1/0"
         )
 
-    async def test_redis_is_lost_on_the_way(self, is_async: bool) -> None:
-        """The error says how many were enqueued, and which ids are in doubt; together with what is there it adds up."""
-        with RedisServer() as server:
-            app = Application(TaskQ(server.url, enqueue_timeout=2), is_async=is_async)
-            task = app.taskq.remote("t")
-            made: list[str] = []
-
-            def calls() -> Iterator[Signature[Any]]:
-                for n in range(5 * BATCH_MAX):
-                    if n == 3 * BATCH_MAX - 10:
-                        server.pause()
-                    made.append(f"id-{n}")
-                    yield task.using(task_id=made[-1]).s()
-
-            with pytest.raises(BulkEnqueueError) as caught:
-                await app.send(calls())
-            server.resume()
-            await app.taskq.aclose()
-
-            error = caught.value
-            there = pending(server)
-            assert error.may_have_happened
-            assert error.enqueued % BATCH_MAX == 0
-            assert there[: error.enqueued] == made[: error.enqueued]
-            assert error.task_ids == tuple(made[error.enqueued : error.enqueued + BATCH_MAX])
-            assert set(there) <= set(made[: error.enqueued]) | set(error.task_ids)
-
     async def test_a_lost_reply_is_repeated(self, redis_server: RedisServer, is_async: bool) -> None:
         with Relay(redis_server.socket_path) as relay:
             app = Application(TaskQ(relay.url, enqueue_timeout=10), is_async=is_async)
@@ -319,7 +293,7 @@ class TestFailures:
         assert (len(result), result.errors) == (700, [])
         assert pending(redis_server)[1:] == [f"id-{n}" for n in range(700)]
 
-    @pytest.mark.parametrize("turns", [1, 2, 3, 5, 8, 13])
+    @rows("turns", [1, 2, 3, 5, 8, 13])
     async def test_a_cancelled_bulk_leaves_whole_batches(self, redis_server: RedisServer, turns: int) -> None:
         """What was on its way is sent; the client goes on working."""
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)

@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import logging
-import os
 import pickle
 import threading
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -226,25 +224,6 @@ class TestStates:
         (metric,) = [each for each in data.resource_metrics[0].scope_metrics[0].metrics if each.data.data_points]
         assert (metric.name, metric.data.data_points[0].value) == ("asynq.client.circuit_opened", 1)  # type: ignore[union-attr]  # a counter
 
-    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-    @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-    def test_a_forked_child_begins_closed(self) -> None:
-        """Its lock may have been held by a thread that it does not have."""
-        bench = Bench()
-        bench.fail(3)
-        read, write = os.pipe()
-        with bench.circuit._lock:
-            child = os.fork()
-            if child == 0:  # pragma: no cover - the child's coverage is not kept
-                os.write(write, bench.circuit.state.encode())
-                os._exit(0)
-        os.waitpid(child, 0)
-
-        assert os.read(read, 100) == b"closed"
-        os.close(read)
-        os.close(write)
-        assert bench.circuit.state is CircuitState.OPEN
-
     def test_threads_let_one_try(self) -> None:
         bench = Bench()
         bench.fail(3)
@@ -313,74 +292,6 @@ async def server() -> AsyncIterator[RedisServer]:
 
 @pytest.mark.redis
 class TestEnqueues:
-    @pytest.mark.parametrize("how", ["pause", "kill"])
-    async def test_a_server_that_goes_away(self, server: RedisServer, is_async: bool, how: str) -> None:
-        """The first enqueues tell what they met; those after them fail without being sent, and say so."""
-        app = Application(server.url, is_async=is_async)
-        await app.begin()
-        getattr(server, how)()
-
-        first = [await app.fail() for _ in range(2)]
-        after = [await app.fail() for _ in range(3)]
-        await app.taskq.aclose()
-
-        assert {type(error.__cause__) for error in first} == {BrokerUnavailableError}
-        assert [type(error) for error in after] == [EnqueueError] * 3  # certainly not enqueued
-        for error in after:
-            assert isinstance(error.__cause__, CircuitOpenError)
-            assert 0 < error.__cause__.retry_in_s <= 60
-            assert error.__cause__.last_failure == str(first[-1].__cause__)
-            assert "failed 2 times in a row and is asked again in" in str(error)
-
-    async def test_nothing_is_sent_while_it_is_open(self, server: RedisServer, is_async: bool) -> None:
-        app = Application(server.url, is_async=is_async)
-        await app.begin()
-        server.pause()
-        for _ in range(2):
-            await app.fail()
-        server.resume()
-        server.client.config_resetstat()
-
-        await app.fail()
-        await app.taskq.aclose()
-
-        assert "cmdstat_evalsha" not in server.client.info("commandstats")
-
-    async def test_it_closes_when_the_server_is_back(self, server: RedisServer, is_async: bool) -> None:
-        app = Application(
-            server.url, is_async=is_async, circuit_breaker={"FAILURES": 2, "FIRST_PAUSE": 0.05, "MAX_PAUSE": 0.05}
-        )
-        await app.begin()
-        server.kill()
-        for _ in range(2):
-            await app.fail()
-        assert app.state is CircuitState.OPEN
-        server.start()
-
-        deadline = time.monotonic() + 60
-        while app.state is not CircuitState.CLOSED:
-            assert time.monotonic() < deadline
-            try:
-                await app.send()
-            except EnqueueError:
-                await asyncio.sleep(0.01)  # until the next try is due
-        handle = await app.begin()
-        await app.taskq.aclose()
-
-        assert handle.is_sent
-
-    async def test_both_clients_of_an_application_share_it(self, server: RedisServer, is_async: bool) -> None:
-        app = Application(server.url, is_async=is_async)
-        server.kill()
-        for _ in range(2):
-            await app.fail()
-        app.is_async = not is_async
-
-        error = await app.fail()
-        await app.taskq.aclose()
-
-        assert isinstance(error.__cause__, CircuitOpenError)
-
     async def test_applications_do_not(self, server: RedisServer, is_async: bool) -> None:
         """Each has an endpoint of its own, which may be another."""
         app = Application("redis://127.0.0.1:1/0", is_async=is_async)
@@ -412,18 +323,6 @@ class TestEnqueues:
         assert isinstance(caught.value.__cause__, CircuitOpenError)
         assert (caught.value.enqueued, caught.value.may_have_happened) == (0, False)
 
-    async def test_bulk_enqueues_that_fail_count(self, server: RedisServer, is_async: bool) -> None:
-        """Where the queue is known already, it is the batch that fails."""
-        app = Application(server.url, is_async=is_async)
-        await app.begin()
-        server.kill()
-        for _ in range(2):
-            with pytest.raises(BulkEnqueueError):
-                await app.send_many(1)
-
-        assert app.state is CircuitState.OPEN
-        await app.taskq.aclose()
-
     async def test_a_redis_that_refuses_does_not_open_it(self, is_async: bool) -> None:
         """It answers each enqueue with what is wrong."""
         with RedisServer(options={"maxmemory-policy": "noeviction"}) as server:
@@ -433,24 +332,6 @@ class TestEnqueues:
             await app.taskq.aclose()
 
         assert {type(error.__cause__) for error in errors} == {BrokerFullError}
-
-    async def test_results_and_handles_are_asked_for_all_the_same(self, server: RedisServer, is_async: bool) -> None:
-        """Only enqueueing is held up: whoever asks for more is one caller with a timeout of its own."""
-        app = Application(server.url, is_async=is_async)
-        handle = await app.begin()
-        server.pause()
-        for _ in range(3):
-            await app.fail()
-        server.resume()
-
-        info = None
-        deadline = time.monotonic() + 60
-        while info is None:
-            assert time.monotonic() < deadline
-            with contextlib.suppress(BrokerUnavailableError):  # which has half a second to answer
-                info = await handle.arefresh()
-        assert info.id == handle.id
-        await app.taskq.aclose()
 
 
 def test_a_setting_that_is_not_usable_is_refused_before_anything_connects() -> None:

@@ -1,10 +1,8 @@
 """Both clients: what an enqueue writes, what it refuses, and what a failure says. Each test runs for both."""
 
 import asyncio
-import contextlib
 import math
 import time
-import warnings
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -30,6 +28,7 @@ from taskq_core.errors import BrokerFullError
 from taskq_core.wire import TaskMessage, decode_message
 from tests.redis_server import RedisServer
 from tests.relay import Relay
+from tests.rows import rows
 
 Send = Callable[[Signature[Any]], Any]
 
@@ -110,7 +109,7 @@ class TestWhatIsWritten:
 
         assert redis_server.client.zscore("asynq:{default}:scheduled", handle.id) == math.ceil(moment.timestamp())
 
-    @pytest.mark.parametrize("when", [-5, 0, datetime(1990, 1, 1, tzinfo=UTC), timedelta(days=-3)])
+    @rows("when", [-5, 0, datetime(1990, 1, 1, tzinfo=UTC), timedelta(days=-3)])
     async def test_a_start_in_the_past_is_now(self, app: Application, redis_server: RedisServer, when: Any) -> None:
         handle = await app.send(app.taskq.remote("t").using(run_after=when).s())
 
@@ -235,43 +234,6 @@ class TestUnreachable:
             time.monotonic() - started < 4
         )  # a bound that is promised: 0.2 s, and room for a slow machine; without it, it were 5 s
 
-    async def test_a_server_that_does_not_answer(self, is_async: bool) -> None:
-        """The task may have been written: the error says so and how to be sure, and doing that is safe."""
-        with RedisServer() as server:
-            app = Application(TaskQ(server.url, enqueue_timeout=2), is_async=is_async)
-            task = app.taskq.remote("t")
-            await app.send(task.s())
-            server.pause()
-            started = time.monotonic()
-
-            with pytest.raises(EnqueueUnknownError) as caught:
-                await app.send(task.using(task_id="id-1").s())
-            took = time.monotonic() - started
-            server.resume()
-            with contextlib.suppress(TaskIdConflictError):
-                await app.send(task.using(task_id="id-1").s())
-            await app.taskq.aclose()
-
-            assert caught.value.task_id == "id-1"
-            assert "may or may not be in queue 'default'" in str(caught.value)
-            assert took < 10
-            assert server.client.lrange("asynq:{default}:pending", 0, 0) == [b"id-1"]
-            assert server.client.llen("asynq:{default}:pending") == 2
-
-    async def test_a_server_that_comes_back_in_time(self, is_async: bool) -> None:
-        with RedisServer() as server:
-            app = Application(TaskQ(server.url, enqueue_timeout=20), is_async=is_async)
-            await app.send(app.taskq.remote("t").s())
-            server.stop()
-            sending = asyncio.ensure_future(app.send(app.taskq.remote("t").s()))
-            await asyncio.sleep(0.1)  # lets the first attempt fail; the outcome is the same if it does not
-            server.start()  # in this thread: the server ends with the thread that started it
-
-            handle = await sending
-            await app.taskq.aclose()
-
-            assert server.client.lrange("asynq:{default}:pending", 0, -1) == [handle.id.encode()]
-
 
 class TestLostReplies:
     @pytest.mark.parametrize("times", [1, 3])
@@ -326,21 +288,6 @@ class TestLostReplies:
 
             assert type(refused.value) is kind
             assert bool(server.client.exists(f"asynq:{{{queue}}}:t:id-1")) == (kind is EnqueueUnknownError)
-
-    async def test_a_call_in_doubt_does_not_spoil_the_next(self, is_async: bool) -> None:
-        """After a call without an answer the next one has a receipt of its own."""
-        with RedisServer() as server:
-            app = Application(TaskQ(server.url, enqueue_timeout=2), is_async=is_async)
-            await app.send(app.taskq.remote("t").s())
-            server.pause()
-            with pytest.raises(EnqueueUnknownError):
-                await app.send(app.taskq.remote("t").s())
-            server.resume()
-
-            await app.send(app.taskq.remote("t").s())
-            await app.taskq.aclose()
-
-            assert len(server.client.keys("taskq:{default}:rcpt:*")) == 2
 
 
 class TestTransactionHook:
@@ -536,7 +483,7 @@ class TestAsyncClient:
 
         assert redis_server.client.info("commandstats")["cmdstat_evalsha"]["calls"] == 3
 
-    @pytest.mark.parametrize("turns", range(6))
+    @rows("turns", range(6))
     async def test_a_cancelled_caller_neither_loses_nor_doubles_its_task(
         self, redis_server: RedisServer, turns: int
     ) -> None:
@@ -586,36 +533,6 @@ class TestAsyncClient:
 
         assert redis_server.client.info("stats")["total_connections_received"] - before <= 16
         await taskq.aclose()
-
-    async def test_waiting_for_a_turn_ends_with_the_enqueue_timeout(self) -> None:
-        with RedisServer() as server:
-            taskq = TaskQ(server.url, enqueue_timeout=2)
-            handle = await taskq.remote("t").adelay()
-            server.pause()
-
-            answers = await asyncio.gather(*[handle.arefresh() for _ in range(100)], return_exceptions=True)
-            server.resume()
-            await taskq.aclose()
-
-        assert {type(answer) for answer in answers} == {BrokerUnavailableError}
-
-    def test_the_end_of_a_loop_ends_what_waits(self) -> None:
-        """`asyncio.run` cancels what still sends; nothing hangs, nothing warns."""
-        with RedisServer() as server:
-            taskq = TaskQ(server.url, enqueue_timeout=30)
-            asyncio.run(_send(taskq))
-            server.pause()
-
-            async def leave() -> None:
-                asyncio.ensure_future(taskq.remote("t").adelay())  # noqa: RUF006 - left behind on purpose
-                for _ in range(5):
-                    await asyncio.sleep(0)
-
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                asyncio.run(leave())
-            server.resume()
-            taskq.close()
 
 
 async def _send(taskq: TaskQ) -> None:

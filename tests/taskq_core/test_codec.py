@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from taskq_core.codec import ArgumentsCodec, decode_result, encode_result
 from taskq_core.errors import PayloadError, ResultValueError, TaskArgumentsError, TaskDefinitionError
+from tests.rows import rows
 
 CANARY = "s3cr3t-canary"
 
@@ -105,7 +106,7 @@ def email() -> ArgumentsCodec:
 # --- round trips ---
 
 
-@pytest.mark.parametrize(
+@rows(
     ("annotation", "value", "json"),
     [
         (str, "Grüße\x00\n", '"Grüße\\u0000\\n"'),
@@ -161,7 +162,7 @@ def test_a_value_comes_back_as_it_was(annotation: Any, value: object, json: str 
         assert payload.decode() == f'{{"value":{json}}}'
 
 
-@pytest.mark.parametrize(
+@rows(
     ("annotation", "given", "arrives"),
     [
         (float, 1, 1.0),
@@ -310,7 +311,7 @@ def test_strict_refuses_unknown_fields() -> None:
 # --- calls that do not fit ---
 
 
-@pytest.mark.parametrize(
+@rows(
     ("args", "kwargs", "message"),
     [
         ((), {}, "task 'email:deliver', parameter 'to': missing 1 required positional argument: 'to'"),
@@ -369,7 +370,7 @@ CYCLE: list[object] = []
 CYCLE.append(CYCLE)
 
 
-@pytest.mark.parametrize(
+@rows(
     ("annotation", "value", "problem"),
     [
         (UUID, str(ID), "expected UUID, got str"),
@@ -437,7 +438,7 @@ def test_a_parameter_whose_default_is_none_takes_none(value: int | None) -> None
 # --- payloads that do not fit ---
 
 
-@pytest.mark.parametrize(
+@rows(
     ("payload", "message"),
     [
         (b"", "payload of parameter 'to' of task 'email:deliver': missing"),
@@ -477,7 +478,7 @@ def test_the_way_to_a_deep_problem_is_cut() -> None:
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize(
+@rows(
     ("annotation", "json", "problem"),
     [
         (UUID, '"s3cr3t-canary"', "invalid UUID"),
@@ -562,7 +563,7 @@ def test_variadic_parameters_are_refused() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@rows(
     ("annotation", "message"),
     [
         (Opaque, "the annotation Opaque is not supported: type Opaque has no JSON form"),
@@ -648,7 +649,7 @@ def test_wrapped_functions_and_odd_names_work() -> None:
 # --- results ---
 
 
-@pytest.mark.parametrize(
+@rows(
     ("value", "type_", "data"),
     [
         (None, None, b"null"),
@@ -673,7 +674,7 @@ def test_no_result_bytes_are_null() -> None:
     assert decode_result(b"", Any) is None
 
 
-@pytest.mark.parametrize(
+@rows(
     ("value", "message"),
     [
         (Opaque(), "result: Opaque has no JSON form"),
@@ -690,7 +691,7 @@ def test_a_result_without_json_form_is_refused(value: object, message: str) -> N
     assert_silent(caught.value)
 
 
-@pytest.mark.parametrize(
+@rows(
     ("data", "type_", "message"),
     [
         (b'"s3cr3t-canary"', int, "result: expected int, got str"),

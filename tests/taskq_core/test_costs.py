@@ -20,6 +20,7 @@ from taskq_core.telemetry import Outcome, Tracing, WorkerMetrics
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer
 
+pytestmark = pytest.mark.nightly  # a measurement, which a busy machine can disturb
 ROUNDS = 50
 _OURS = "/taskq_core/"
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from taskq_core.cron import Bounded, Cron, Every, Schedule, parse_schedule
 from taskq_core.errors import ConfigurationError
+from tests.rows import rows
 
 VECTORS: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "golden" / "cron.json").read_text(encoding="utf-8")
@@ -61,7 +62,7 @@ def ids(vector: dict[str, Any]) -> str:
     return f"{vector['spec']!r} {vector['location']} {vector['start']}"
 
 
-@pytest.mark.parametrize("vector", VECTORS, ids=ids)
+@rows("vector", VECTORS, ids=ids)
 def test_fires_as_measured(vector: dict[str, Any]) -> None:
     spec, zone = vector["spec"], vector["location"]
     if spec in DIFFERENCES:
@@ -86,7 +87,7 @@ def test_all_vectors_are_there_and_every_difference_is_one_of_them() -> None:
     assert DIFFERENCES.keys() <= {vector["spec"] for vector in VECTORS}
 
 
-@pytest.mark.parametrize(
+@rows(
     ("spec", "first"),
     [
         ("*/20 * * * * *", [20, 40, 60]),  # START_S is 20 s after a full minute
@@ -103,7 +104,7 @@ def test_a_sixth_field_in_front_is_the_second(spec: str, first: list[int] | None
     assert all(datetime.fromtimestamp(each, UTC).timestamp() == each for each in found)
 
 
-@pytest.mark.parametrize(
+@rows(
     ("spec", "problem"),
     [
         ("", "a cron line has five fields"),
@@ -133,7 +134,7 @@ def test_a_spec_must_be_text() -> None:
         parse_schedule(5)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
+@rows(
     ("spec", "zone", "text"),
     [
         ("*/5  * *\t* *", "UTC", "*/5 * * * *"),
@@ -205,7 +206,7 @@ class TestLimits:
         assert fires("0 0 29 2 *", start_s=start_s, count=1) == []
         assert fires("0 0 29 2 *", zone="Asia/Tokyo", start_s=start_s, count=1) == [unix("2104-02-28T15:00:00+00:00")]
 
-    @pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/New_York"])
+    @rows("zone", ["UTC", "Pacific/Kiritimati", "America/New_York"])
     def test_the_calendar_ends_without_an_error(self, zone: str) -> None:
         late_s = unix("9988-12-30T00:00:00+00:00")
 
@@ -215,7 +216,7 @@ class TestLimits:
             assert fires("* * * * *", zone=zone, start_s=beyond_s) == []
 
 
-@pytest.mark.parametrize(
+@rows(
     ("spec", "told"),
     [
         ("0 0 30 2 *", "day of month 30 does not come in month 2"),
@@ -229,9 +230,7 @@ def test_a_line_that_never_fires_is_refused(spec: str, told: str) -> None:
         parse_schedule(spec)
 
 
-@pytest.mark.parametrize(
-    "spec", ["0 0 29 2 *", "0 0 30 2,3 *", "0 0 31 2 1", "0 0 30 2 */2", "0 0 31 */2 *", "0 0 28-31 2 *"]
-)
+@rows("spec", ["0 0 29 2 *", "0 0 30 2,3 *", "0 0 31 2 1", "0 0 30 2 */2", "0 0 31 */2 *", "0 0 28-31 2 *"])
 def test_a_line_that_fires_now_and_then_is_taken(spec: str) -> None:
     """A day of the week comes in every month, and one of several months may have the day."""
     assert len(fires(spec, start_s=unix("2026-01-01T00:00:00+00:00"), count=1)) == 1

@@ -1,7 +1,6 @@
 """The doctor: each fault is made on a real server and found there."""
 
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +17,8 @@ from taskq_core.doctor import Facts, Finding, Level, NodeFacts, diagnose, read_f
 from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig
-from tests.redis_server import RedisServer, start_cluster
+from tests.redis_server import RedisServer
+from tests.rows import rows
 
 pytestmark = pytest.mark.redis
 ROOT = Path(__file__).parent.parent.parent
@@ -111,7 +111,7 @@ def node(**info: str | int) -> Facts:
     return Facts(nodes=[facts], refusals=[], wrong_types=[], queues=[])
 
 
-@pytest.mark.parametrize(
+@rows(
     ("info", "level"),
     [
         ({"redis_version": "6.0.20"}, Level.RED),
@@ -127,7 +127,7 @@ def test_an_old_version_is_red(info: dict[str, str | int], level: Level) -> None
     assert one(diagnose(node(**info)), "version").level is level
 
 
-@pytest.mark.parametrize(
+@rows(
     ("appendonly", "options", "level", "told"),
     [
         (False, {}, Level.RED, "a restart loses all tasks"),
@@ -151,7 +151,7 @@ def test_a_snapshot_that_failed_is_red() -> None:
         (started.folder / "dump.rdb").mkdir()  # a folder where the snapshot should go
         started.client.bgsave()
         while started.client.info("persistence")["rdb_bgsave_in_progress"]:
-            time.sleep(0.01)  # between two looks at a server that is at it
+            pass
 
         findings = examine(app)
 
@@ -159,7 +159,7 @@ def test_a_snapshot_that_failed_is_red() -> None:
     assert "the last snapshot failed" in one(findings, "saving").message
 
 
-@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "allkeys-random"])
+@rows("policy", ["allkeys-lru", "volatile-ttl", "allkeys-random"])
 def test_any_eviction_policy_is_red(policy: str) -> None:
     with server(options={"maxmemory-policy": policy}) as started:
         found = one(examine(TaskQ(started.unix_url)), "eviction")
@@ -182,7 +182,7 @@ def test_keys_that_were_evicted_before_are_yellow() -> None:
     assert "keys were dropped" in found.message
 
 
-@pytest.mark.parametrize(("share", "level"), [(0.97, Level.RED), (0.85, Level.YELLOW), (0.5, Level.GREEN)])
+@rows(("share", "level"), [(0.97, Level.RED), (0.85, Level.YELLOW), (0.5, Level.GREEN)])
 def test_memory_near_its_limit(share: float, level: Level) -> None:
     with server() as started:
         for number in range(20):
@@ -214,35 +214,6 @@ def test_clocks_that_differ(good: RedisServer, off_s: float, level: Level, told:
     assert told in found.message
 
 
-def test_replicas_without_a_guard_are_yellow_and_a_replica_is_red() -> None:
-    with server(tcp=True) as primary, server(replica_of=primary) as replica:
-        primary.client.execute_command("WAIT", 1, 10_000)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-        unguarded = one(examine(TaskQ(primary.unix_url)), "replication")
-        wanting = one(examine(TaskQ(primary.unix_url, defaults={"replicated": 2})), "replication")
-        primary.command("CONFIG", "SET", "min-replicas-to-write", "1")
-        guarded = one(examine(TaskQ(primary.unix_url)), "replication")
-        of_replica = one(examine(TaskQ(replica.unix_url)), "replication")
-
-    assert (wanting.level, "ask for 2 replicas (replicated), and 1 are" in wanting.message) == (Level.RED, True)
-    assert (unguarded.level, "min-replicas-to-write 1" in unguarded.advice) == (Level.YELLOW, True)
-    assert guarded.level is Level.GREEN
-    assert (of_replica.level, "refuses writes" in of_replica.message) == (Level.RED, True)
-
-
-def test_every_primary_of_a_cluster_is_looked_at() -> None:
-    with start_cluster(options=SAFE) as nodes:
-        nodes[1].command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-        app = TaskQ(f"redis+cluster://127.0.0.1:{nodes[0].port}")
-        app.remote("shop:greet").delay()
-
-        findings = examine(app)
-
-    assert {f"redis://127.0.0.1:{each.port}/0" for each in nodes} == {each.subject for each in of(findings, "version")}
-    (evicting,) = (each for each in of(findings, "eviction") if each.level is Level.RED)
-    assert str(nodes[1].port) in evicting.subject
-    assert of(findings, "rights")[0].level is Level.GREEN
-
-
 # --- rights -----------------------------------------------------------------------------------------------------------
 
 ALL = ("~asynq:*", "~taskq:*", "&asynq:*", "&taskq:*", "+@all")
@@ -254,7 +225,7 @@ def as_ada(started: RedisServer, *rules: str) -> TaskQ:
     return TaskQ(f"redis://ada:pw@127.0.0.1:{started.port}/0")
 
 
-@pytest.mark.parametrize(
+@rows(
     ("rules", "subject", "advice"),
     [
         ((*ALL, "-evalsha"), "EVALSHA", "+evalsha"),
@@ -364,7 +335,7 @@ def test_a_wrong_password_and_a_server_that_is_gone_are_findings(good: RedisServ
 # --- keys and queues --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", ["asynq:{default}:lease", "taskq:{default}:wake", "asynq:servers", "asynq:queues"])
+@rows("key", ["asynq:{default}:lease", "taskq:{default}:wake", "asynq:servers", "asynq:queues"])
 def test_a_key_of_a_wrong_type_is_red(good: RedisServer, key: str) -> None:
     app = TaskQ(good.unix_url)
     app.remote("shop:greet").delay()
@@ -489,7 +460,8 @@ def test_a_task_that_was_put_aside_is_yellow(good: RedisServer) -> None:
     assert "1 tasks could not be read" in found.message
 
 
-def test_damage_is_yellow_and_a_quick_look_leaves_it_out(good: RedisServer) -> None:
+def test_damage_is_yellow_and_a_quick_look_leaves_it_out(good: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskq_core.reconcile.LOOK_AGAIN_S", 0)
     app = TaskQ(good.unix_url)
     handle = app.remote("shop:greet").delay()
     good.client.delete("asynq:{default}:pending")  # its hash says pending, and it is in no list

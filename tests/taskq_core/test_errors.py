@@ -7,10 +7,9 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
-
 import taskq_core
 from taskq_core import errors
+from tests.rows import rows
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "TaskArgumentsError": ("task", "parameter", "a problem"),
@@ -65,7 +64,7 @@ CLASSES = [
 ]
 
 
-@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+@rows("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_every_error_survives_pickling_and_copying(kind: type[BaseException]) -> None:
     """Same class, text and facts, as needed between processes."""
     error = kind(*ARGUMENTS.get(kind.__name__, ("a text",)))
@@ -76,7 +75,7 @@ def test_every_error_survives_pickling_and_copying(kind: type[BaseException]) ->
         assert vars(again) == vars(error)
 
 
-@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+@rows("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_every_error_stands_in_the_drawing(kind: type[BaseException]) -> None:
     assert re.search(rf"\b{kind.__name__}\b", errors.__doc__ or "")
 
@@ -98,7 +97,7 @@ def test_what_the_drawing_says_of_builtin_bases() -> None:
     assert not issubclass(errors.TaskInterrupted, Exception)
 
 
-@pytest.mark.parametrize(
+@rows(
     ("error", "text"),
     [
         (errors.TaskArgumentsError("t", "p", "is wrong"), "task 't', parameter 'p': is wrong"),

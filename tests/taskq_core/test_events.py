@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from taskq_core import (
-    BrokerUnavailableError,
     ConfigurationError,
     ResultTimeoutError,
     TaskContext,
@@ -30,6 +29,7 @@ from taskq_core.progress import encode_progress
 from taskq_core.testing import adrain, capture
 from taskq_core.wire import completed_message, decode_message
 from tests.redis_server import RedisServer
+from tests.rows import rows
 
 PENDING, ACTIVE, RETRY, COMPLETED = TaskState.PENDING, TaskState.ACTIVE, TaskState.RETRY, TaskState.COMPLETED
 
@@ -316,43 +316,6 @@ async def test_subscriptions_that_are_cut_lose_no_end(app: Application) -> None:
     assert (await heard.to_the_end())[-1] == (COMPLETED, 3)
 
 
-async def test_it_goes_on_when_redis_comes_back(is_async: bool) -> None:
-    with RedisServer(appendonly=True, options={"appendfsync": "always"}) as server:
-        taskq = TaskQ(server.url, enqueue_timeout=30)
-        app = Application(taskq, server, is_async=is_async)
-        handle = await app.task.adelay()
-        heard = await app.followed(handle)
-        message = (await asyncio.to_thread(app.dequeue))[handle.id]
-        await heard.until_told(ACTIVE, None)
-
-        await asyncio.to_thread(server.kill)
-        await asyncio.sleep(0.2)
-        assert not heard.task.done()
-        await asyncio.to_thread(server.start)
-        app.complete(handle.id, message)
-
-        assert (await heard.to_the_end())[-1] == (COMPLETED, None)
-        await taskq.aclose()
-        await asyncio.to_thread(taskq.close)
-
-
-async def test_a_redis_that_stays_away_is_told_when_the_time_is_over(is_async: bool) -> None:
-    with RedisServer() as server:
-        taskq = TaskQ(server.url, enqueue_timeout=30)
-        app = Application(taskq, server, is_async=is_async)
-        handle = await app.task.adelay()
-        heard = await app.followed(handle, timeout=4)  # it has to listen before that is over
-        await heard.until_told(PENDING, None)
-
-        await asyncio.to_thread(server.kill)
-
-        with pytest.raises(BrokerUnavailableError):
-            await heard.to_the_end()
-        assert [told(event) for event in heard.events] == [(PENDING, None)]
-        await taskq.aclose()
-        await asyncio.to_thread(taskq.close)
-
-
 async def test_a_task_that_does_not_end_in_time(app: Application) -> None:
     """However little of the time is left for the last look."""
     handle = await app.task.adelay()
@@ -363,7 +326,7 @@ async def test_a_task_that_does_not_end_in_time(app: Application) -> None:
         await app.follow(handle, timeout=0.2).to_the_end()
 
 
-@pytest.mark.parametrize("timeout", [-1, "soon", float("nan")])
+@rows("timeout", [-1, "soon", float("nan")])
 def test_a_time_that_is_none_is_refused_at_once(redis_server: RedisServer, timeout: Any) -> None:
     handle = TaskQ(redis_server.url, enqueue_timeout=30).remote("t").delay()
 

@@ -2,17 +2,15 @@
 
 import importlib
 import pkgutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import taskq_core
+from scripts import error_page
 from taskq_core.errors import QueueFullError, TaskQError, code_of
 from taskq_core.explanations import EXPLANATIONS, SECTIONS, find_explanation, nearest_codes, plain
 from taskq_core.warnings import TaskQWarning
+from tests.rows import rows
 
 ROOT = Path(__file__).parents[2]
 CODES = (ROOT / "tests/golden/codes.txt").read_text(encoding="utf-8").split()
@@ -34,7 +32,7 @@ def all_kinds() -> dict[str, type]:
             if not module.name.endswith(("__main__", "uvloop")):
                 importlib.import_module(module.name)
     found = {kind.__name__: kind for base in (TaskQError, TaskQWarning) for kind in kinds(base)}
-    internal = {"RedirectedError"}  # a runner follows it; nobody else sees it
+    internal = {"LateError", "RedirectedError"}  # how runners tell what to do next; callers know only their bases
     return {name: kind for name, kind in found.items() if name not in internal}
 
 
@@ -59,9 +57,9 @@ def test_each_explanation_is_of_whole_sentences() -> None:
 
 
 def test_the_page_shows_what_the_command_tells() -> None:
-    done = subprocess.run([sys.executable, "scripts/error_page.py"], cwd=ROOT, capture_output=True, text=True)
+    shown = error_page.PAGE.read_text(encoding="utf-8")
 
-    assert done.returncode == 0, done.stdout
+    assert shown == error_page.page(shown)
 
 
 def test_a_code_follows_from_a_name_and_may_be_kept_by_giving_it() -> None:
@@ -74,9 +72,7 @@ def test_a_code_follows_from_a_name_and_may_be_kept_by_giving_it() -> None:
     assert QueueFullError("t", "q", "i", 3, 2).code == "queue-full"
 
 
-@pytest.mark.parametrize(
-    "text", ["queue-full", "QueueFullError", "taskq_core.errors.QueueFullError", "[queue-full]", " queue-full\n"]
-)
+@rows("text", ["queue-full", "QueueFullError", "taskq_core.errors.QueueFullError", "[queue-full]", " queue-full\n"])
 def test_it_is_found_by_what_stands_in_a_message_or_a_traceback(text: str) -> None:
     found = find_explanation(text)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from taskq_core import ConfigurationError, PayloadError, RawTask, TaskContext, TaskDefinitionError, TaskQ
+from tests.rows import rows
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ class TestWhichOneRuns:
             taskq.handler(pattern)(functools.partial(_handle))
         return lambda name: taskq.find_handler(name).name
 
-    @pytest.mark.parametrize(
+    @rows(
         ("name", "expected"),
         [
             ("email:task", "email:task"),
@@ -83,7 +84,7 @@ class TestWhichOneRuns:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("pattern", ["", "  ", "\n", "a\x00b", "x" * 257])
+    @rows("pattern", ["", "  ", "\n", "a\x00b", "x" * 257])
     def test_a_pattern_that_no_type_begins_with(self, taskq: TaskQ, pattern: str) -> None:
         with pytest.raises(TaskDefinitionError, match="pattern of a handler: task type must"):
             taskq.handler(pattern)
@@ -201,7 +202,7 @@ class TestRawTask:
         assert raw(b"[1, 2]").decode(list[int]) == [1, 2]
         assert raw(b"").decode(dict) == {}
 
-    @pytest.mark.parametrize(
+    @rows(
         ("payload", "problem"),
         [(b"{}", "missing"), (b'{"to": 1}', "expected str"), (b"\xff", ""), (b'{"to":"secret","copies":"x"}', "int")],
     )

@@ -10,6 +10,7 @@ import pytest
 from taskq_core import port
 from taskq_core.health import HealthServer
 from tests.probing import exchange, get
+from tests.rows import rows
 
 
 class Well:
@@ -53,7 +54,7 @@ async def test_other_methods_are_refused(server: HealthServer) -> None:
     assert b"\r\nAllow: GET, HEAD\r\n" in answer
 
 
-@pytest.mark.parametrize(
+@rows(
     ("data", "status"),
     [
         (b"\x16\x03\x01\x02\x00\r\n\r\n", b"400"),

@@ -24,6 +24,7 @@ from taskq_core import (
 from taskq_core.broker import operations
 from taskq_core.inspector import Inspector
 from taskq_core.testing import Captured, capture, drain, eager, interrupt_after
+from tests.rows import rows
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def test_nothing_is_stopped_twice_where_only_so_many_stops_are_wanted(app: TaskQ
     assert outcomes(tasks) == ["requeued", "requeued", "completed"]
 
 
-@pytest.mark.parametrize("given", [{"items": 0}, {"items": 1.5}, {"items": True}, {"items": 1, "times": 0}])
+@rows("given", [{"items": 0}, {"items": 1.5}, {"items": True}, {"items": 1, "times": 0}])
 def test_a_number_of_stops_that_is_none_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=r"must be at least 1, got"), interrupt_after(**given):
         pass
@@ -522,7 +523,7 @@ def test_a_cursor_that_cannot_be_kept_is_refused_and_leaves_the_one_before(
     assert cursors_of(app, handle.id) == {"checkpoint": "before", "/0": [1, 1, False]}
 
 
-@pytest.mark.parametrize(
+@rows(
     ("options", "said"),
     [
         ({"batch_size": 0}, "batch_size of an iteration must be at least 1, got 0"),

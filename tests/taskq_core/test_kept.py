@@ -7,6 +7,7 @@ import pytest
 
 from taskq_core.ids import IdBlocks
 from taskq_core.kept import KeptTasks
+from tests.rows import rows
 
 
 def test_a_block_is_drawn_again_and_its_ids_are_uuids_of_version_4() -> None:
@@ -20,7 +21,7 @@ def test_a_block_is_drawn_again_and_its_ids_are_uuids_of_version_4() -> None:
     assert {(uuid.UUID(each).version, uuid.UUID(each).variant) for each in ids} == {(4, uuid.RFC_4122)}
 
 
-@pytest.mark.parametrize("seed", range(20))
+@rows("seed", range(20))
 def test_it_says_what_a_list_would_say(seed: int) -> None:
     """Blocks that follow each other or do not, of one task or another, and tasks with ids of their own."""
     chance = random.Random(seed)

@@ -9,6 +9,7 @@ import pytest
 from taskq_core import Concurrency, ConfigurationError, RateLimit, TaskArgumentsError, TaskContext, TaskQ, TaskSequence
 from taskq_core.limits import HEADER, Limits, limit_of, parse_rate
 from taskq_core.wire import decode_message
+from tests.rows import rows
 
 
 def carried(app: TaskQ, call: Any) -> str:
@@ -38,7 +39,7 @@ class TestWhatATaskCarries:
             "r b/100/60000/1 1 shop%3Apay:",
         ]
 
-    @pytest.mark.parametrize(
+    @rows(
         ("value", "spec"),
         [
             ("100/m", "b/100/60000/1"),
@@ -61,15 +62,13 @@ class TestWhatATaskCarries:
         assert carried(app, task.s("ann")).endswith(" 2 t:ann@eu")
         assert carried(app, task.s("ann", size=4, zone="us")).endswith(" 4 t:ann@us")
 
-    @pytest.mark.parametrize(
-        ("key", "shown"), [(5, "5"), (None, "None"), (uuid.UUID(int=3), str(uuid.UUID(int=3))), ("a:b c", "a:b c")]
-    )
+    @rows(("key", "shown"), [(5, "5"), (None, "None"), (uuid.UUID(int=3), str(uuid.UUID(int=3))), ("a:b c", "a:b c")])
     def test_keys_of_many_kinds(self, app: TaskQ, key: Any, shown: str) -> None:
         task = app.remote("t", sequence=lambda: key)
 
         assert carried(app, task.s()) == f"s block 1 t:{shown}"
 
-    @pytest.mark.parametrize("key", ["", " a", "ä", "a\nc 5 1 t:", "x" * 65, "#1", "\ud800"])
+    @rows("key", ["", " a", "ä", "a\nc 5 1 t:", "x" * 65, "#1", "\ud800"])
     def test_a_key_that_does_not_fit_a_line_is_a_digest(self, app: TaskQ, key: str) -> None:
         text = carried(app, app.remote("t", sequence=lambda: key).s())
 
@@ -109,7 +108,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "told"), REFUSED)
+@rows(("options", "told"), REFUSED)
 def test_what_cannot_be_a_limit_is_refused_when_it_is_built_naming_the_task(
     app: TaskQ, options: dict[str, Any], told: str
 ) -> None:
@@ -123,7 +122,7 @@ def test_what_cannot_be_a_limit_is_refused_when_it_is_built_naming_the_task(
         task.using(**options)
 
 
-@pytest.mark.parametrize(
+@rows(
     "build",
     [
         lambda: RateLimit("5/s", burst=0),
@@ -143,7 +142,7 @@ def test_records_that_cannot_be(build: Callable[[], object]) -> None:
         build()
 
 
-@pytest.mark.parametrize(
+@rows(
     ("limit", "told"),
     [
         ({"rate_limit": RateLimit("5/s", cost=lambda: 0)}, "from 1 to"),

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from taskq_core import JsonFormatter, LineFormatter, SkipRetry, TaskContext, TaskFilter, TaskQ, add_task_fields
 from taskq_core.carrying import request_id
 from taskq_core.context import current
 from taskq_core.testing import capture, drain
+from tests.rows import rows
 
 logger = logging.getLogger("tests.logs")
 SECRET = "s3cret\nof a payload"
@@ -85,10 +85,8 @@ def test_a_record_outside_says_nothing_of_a_task() -> None:
     assert in_a_request["request_id"] == "r-2"
 
 
-@pytest.mark.parametrize("formatter", [JsonFormatter(), LineFormatter("%(message)s")])
-@pytest.mark.parametrize(
-    "text", ["a\nb", "a\r\nb", "\x1b[31mred", "\x00", "\x85 \u2028 \u2029", "\ud800", '"}{'], ids=ascii
-)
+@rows("formatter", [JsonFormatter(), LineFormatter("%(message)s")])
+@rows("text", ["a\nb", "a\r\nb", "\x1b[31mred", "\x00", "\x85 \u2028 \u2029", "\ud800", '"}{'], ids=ascii)
 def test_a_record_is_one_line_whatever_it_holds(formatter: logging.Formatter, text: str) -> None:
     with written(formatter=formatter) as stream:
         logger.info("said %s", text, extra={"more": text})

@@ -10,6 +10,7 @@ from taskq_core import Concurrency, ConfigurationError, RateLimit, TaskOptions, 
 from taskq_core.options import OnMissing, task_options
 from taskq_core.retry import asynq_default
 from taskq_core.wire import Expiry
+from tests.rows import rows
 
 BERLIN = timezone(timedelta(hours=1))
 
@@ -41,11 +42,11 @@ class TestDefaults:
 
 
 class TestTimes:
-    @pytest.mark.parametrize("value", [-1, -0.5, -(10**400), timedelta(days=-1), timedelta.min, 0])
+    @rows("value", [-1, -0.5, -(10**400), timedelta(days=-1), timedelta.min, 0])
     def test_a_negative_delay_means_now(self, value: Any) -> None:
         assert TaskOptions(run_after=value).run_after == 0.0
 
-    @pytest.mark.parametrize(
+    @rows(
         ("value", "message"),
         [
             (float("nan"), "run_after must be at most 100 years, got nan"),
@@ -71,7 +72,7 @@ class TestTimes:
 
         assert TaskOptions(run_after=moment).run_after is moment
 
-    @pytest.mark.parametrize(
+    @rows(
         ("value", "message"),
         [
             (60, "deadline must be an aware datetime, got 60"),
@@ -87,7 +88,7 @@ class TestTimes:
 
 
 class TestChecks:
-    @pytest.mark.parametrize(
+    @rows(
         ("options", "message"),
         [
             ({"queue": ""}, "queue name must not be blank, got ''"),
@@ -150,11 +151,11 @@ class TestChecks:
                 TaskOptions(headers=headers)
             assert "canary" not in str(caught.value)
 
-    @pytest.mark.parametrize("name", ["*", "a b", "ünïcode", "a:b", "{a}", "a}", "a*?[x]", "x" * 256])
+    @rows("name", ["*", "a b", "ünïcode", "a:b", "{a}", "a}", "a*?[x]", "x" * 256])
     def test_odd_names_are_names(self, name: str) -> None:
         assert TaskOptions(queue=name, task_id=name).queue == name
 
-    @pytest.mark.parametrize("judge", [lambda error: True, bool, lambda *errors: True, None])
+    @rows("judge", [lambda error: True, bool, lambda *errors: True, None])
     def test_a_judge_of_errors(self, judge: Any) -> None:
         assert TaskOptions(is_failure=judge).is_failure is judge
 
@@ -271,7 +272,7 @@ class TestApplicationDefaults:
         assert handle.queue == "d"
         assert fake_redis.llen("p:{d}:pending") == 1
 
-    @pytest.mark.parametrize(
+    @rows(
         ("defaults", "message"),
         [
             ({"quue": "x"}, "DEFAULTS: unknown task option 'quue'; did you mean 'queue'?"),

@@ -18,6 +18,7 @@ from taskq_core import (
     TaskQ,
 )
 from taskq_core.periodic import CatchUp
+from tests.rows import rows
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ class TestEntry:
 
         assert [each.id for each in app.periodic_tasks()] == ["entry"]
 
-    @pytest.mark.parametrize("change", [{"spec": "@hourly"}, {"max_retry": 3}, {"number": 2}, {"window": 5}])
+    @rows("change", [{"spec": "@hourly"}, {"max_retry": 3}, {"number": 2}, {"window": 5}])
     def test_another_entry_of_the_same_id_is_refused(self, app: TaskQ, change: dict[str, Any]) -> None:
         work = make_task(app)
         app.schedule("@daily", work.s(1), id="entry", max_retry=2)
@@ -234,7 +235,7 @@ class TestSetting:
         assert (entry.catch_up, entry.window_s) == (CatchUp.ALL, 7200)
         assert entry.option_strings == ('Queue("low")', "MaxRetry(1)")
 
-    @pytest.mark.parametrize(
+    @rows(
         ("given", "problem"),
         [
             ("@daily", "must be a dict with 'task' and 'spec', got str"),

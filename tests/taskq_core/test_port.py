@@ -8,12 +8,13 @@ import pytest
 
 from taskq_core import port
 from taskq_core.port import Answer, Port, Request, names_this_machine, text
+from tests.rows import rows
 
 BODY = b"x" * 50_000_000
 """More than the sockets on the way hold."""
 
 
-@pytest.mark.parametrize(
+@rows(
     "host",
     [
         *("localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:9876", "127.0.0.2:9876", "127.8.8.8"),
@@ -24,7 +25,7 @@ def test_addresses_of_this_machine(host: str) -> None:
     assert names_this_machine(host)
 
 
-@pytest.mark.parametrize(
+@rows(
     "host",
     [
         *("", ":80", "evil.example", "evil.example:80", "127.0.0.1.evil.example", "127.0.0.2.evil.example:80"),

@@ -10,6 +10,7 @@ from taskq_core.broker.operations import StoredTask
 from taskq_core.errors import WireFormatError
 from taskq_core.records import task_info
 from taskq_core.wire import TaskMessage
+from tests.rows import rows
 
 WHEN = 1_900_000_000
 MOMENT = datetime.fromtimestamp(WHEN, tz=UTC)
@@ -53,7 +54,7 @@ def test_nothing_set_is_none() -> None:
     assert (info.last_failed_at, info.completed_at, info.group, info.last_error) == (None, None, "", "")
 
 
-@pytest.mark.parametrize(
+@rows(
     ("state", "attribute"),
     [
         (TaskState.SCHEDULED, "next_run_at"),

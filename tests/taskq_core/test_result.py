@@ -27,6 +27,7 @@ from taskq_core.client import aio, sync
 from taskq_core.errors import ResultValueError
 from taskq_core.wire import archived_message, completed_message, decode_message
 from tests.redis_server import RedisServer
+from tests.rows import rows
 
 
 @dataclass
@@ -247,7 +248,7 @@ class TestNoOutcome:
         assert isinstance(caught.value, ResultError)
         assert (await app.refresh(handle)).state is TaskState.PENDING
 
-    @pytest.mark.parametrize("timeout", [-1, float("nan"), "5"])
+    @rows("timeout", [-1, float("nan"), "5"])
     async def test_a_timeout_that_makes_no_sense(self, app: Application, timeout: Any) -> None:
         handle = await app.task.adelay()
 
@@ -274,20 +275,6 @@ class TestNoOutcome:
         app.finish()
 
         assert await waiting == 5
-
-    async def test_redis_may_restart_while_somebody_waits(self, is_async: bool) -> None:
-        with RedisServer(appendonly=True, options={"appendfsync": "always"}) as server:
-            app = Application(TaskQ(server.url, enqueue_timeout=20), server, is_async=is_async)
-            handle = await app.task.adelay()
-            waiting = asyncio.ensure_future(app.result(handle, 30))
-            await app.waiting()
-
-            server.kill()
-            server.start()
-            app.finish()
-
-            assert await waiting == 5
-            await app.taskq.aclose()
 
 
 class TestRefresh:

@@ -7,11 +7,12 @@ import pytest
 
 from taskq_core import ConfigurationError, TaskContext, exponential
 from taskq_core.retry import as_policy, asynq_default, delay_after
+from tests.rows import rows
 
 ERROR = ValueError("x")
 
 
-@pytest.mark.parametrize("retried", [0, 1, 5, 24])
+@rows("retried", [0, 1, 5, 24])
 def test_none_is_asynqs_own_delay(retried: int) -> None:
     """`n**4 + 15 + rand{0..29} * (n + 1)` seconds."""
     policy = as_policy(None)
@@ -54,7 +55,7 @@ class Unhashable:
         return retried * 10 + context.retried
 
 
-@pytest.mark.parametrize(
+@rows(
     ("policy", "expected"),
     [
         (lambda retried, error, context: retried * 10 + context.retried, 12),
@@ -77,7 +78,7 @@ async def _coroutine(retried: int, error: BaseException) -> float:
     return 1
 
 
-@pytest.mark.parametrize(
+@rows(
     ("policy", "message"),
     [
         (lambda: 1, "takes (earlier failures, error) or (earlier failures, error, context), got <function"),
@@ -110,7 +111,7 @@ def test_jitter_stays_between_half_and_whole() -> None:
     assert len(set(delays)) > 100
 
 
-@pytest.mark.parametrize(
+@rows(
     ("arguments", "message"),
     [
         ({"first": 0}, "first must be more than 0 seconds, got 0"),

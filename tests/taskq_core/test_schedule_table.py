@@ -9,6 +9,7 @@ from taskq_core import TaskQ
 from taskq_core.errors import ConfigurationError, TaskArgumentsError
 from taskq_core.periodic import CatchUp
 from taskq_core.schedule_table import ScheduleRow, entry_of, problems
+from tests.rows import rows
 
 NOW = datetime(2030, 5, 1, 12, tzinfo=UTC)
 
@@ -33,7 +34,7 @@ def told(app: TaskQ, given: ScheduleRow) -> dict[str, str]:
     return problems(given, app.tasks, app.remote, zone="UTC", now=NOW)
 
 
-@pytest.mark.parametrize(
+@rows(
     ("given", "field", "problem"),
     [
         ({"name": "  "}, "name", "must not be blank"),
@@ -84,9 +85,7 @@ def test_all_mistakes_are_told_at_once(app: TaskQ) -> None:
     assert list(found) == ["task", "time_zone", "cron", "options", "catch_up"]
 
 
-@pytest.mark.parametrize(
-    "given", [{"task": "x"}, {"cron": "x"}, {"options": {"x": 1}}, {"catch_up": "x"}, {"name": "\n"}]
-)
+@rows("given", [{"task": "x"}, {"cron": "x"}, {"options": {"x": 1}}, {"catch_up": "x"}, {"name": "\n"}])
 def test_a_row_that_is_wrong_makes_no_entry(app: TaskQ, given: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         entry_of(row(**given), app.tasks, app.remote)

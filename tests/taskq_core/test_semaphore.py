@@ -16,6 +16,7 @@ from taskq_core.errors import BrokerUnavailableError, SemaphoreFullError
 from taskq_core.semaphore import Semaphore
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer
+from tests.rows import rows
 
 pytestmark = pytest.mark.redis
 KEY = "asynq:sema:api"
@@ -212,7 +213,7 @@ def test_another_prefix(redis_server: RedisServer) -> None:
     app.close()
 
 
-@pytest.mark.parametrize(
+@rows(
     ("make", "message"),
     [
         (lambda app: Semaphore(app, " ", 1), "scope of a semaphore must not be blank, got ' '"),

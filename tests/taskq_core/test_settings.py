@@ -22,6 +22,7 @@ from taskq_core.settings import (
     seconds,
     unknown,
 )
+from tests.rows import rows
 
 
 class TestDefaults:
@@ -103,7 +104,7 @@ class TestFromMapping:
     def test_a_list_of_queues_gives_each_the_weight_one(self) -> None:
         assert dict(Settings.from_mapping({"QUEUES": ["a", "b"]}).queues) == {"a": 1, "b": 1}
 
-    @pytest.mark.parametrize(
+    @rows(
         ("mapping", "message"),
         [
             ({"CONCURENCY": 1}, "unknown setting in TASKQ 'CONCURENCY'; did you mean 'CONCURRENCY'?"),
@@ -342,7 +343,7 @@ class TestEnvironment:
 
         assert (settings.concurrency, settings.prefix) == (7, "shop")
 
-    @pytest.mark.parametrize(
+    @rows(
         ("variable", "text", "message"),
         [
             ("TASKQ_URI", "x", "unknown environment variable 'TASKQ_URI'; did you mean 'TASKQ_URL'?"),
@@ -394,17 +395,17 @@ class TestParts:
     def test_a_queue_name_may_hold_an_equals_sign(self) -> None:
         assert parse_queues("a=b=2") == {"a=b": 2}
 
-    @pytest.mark.parametrize("value", [True, False, "1", None, b"1", [1]])
+    @rows("value", [True, False, "1", None, b"1", [1]])
     def test_a_duration_is_a_timedelta_or_a_number(self, value: object) -> None:
         with pytest.raises(ConfigurationError, match="x must be a timedelta or a number of seconds, got"):
             seconds("x", value)
 
-    @pytest.mark.parametrize("value", [10**400, 1e300, float("nan"), timedelta.max])
+    @rows("value", [10**400, 1e300, float("nan"), timedelta.max])
     def test_a_duration_is_at_most_100_years(self, value: Any) -> None:
         with pytest.raises(ConfigurationError, match="x must be at most 100 years, got"):
             seconds("x", value)
 
-    @pytest.mark.parametrize("value", [-1, -0.001, timedelta(microseconds=-1)])
+    @rows("value", [-1, -0.001, timedelta(microseconds=-1)])
     def test_a_duration_is_not_negative(self, value: Any) -> None:
         with pytest.raises(ConfigurationError, match="x must be 0 or more seconds, got"):
             seconds("x", value)

@@ -11,6 +11,7 @@ import pytest
 
 from taskq_core import IterationError, csv_rows
 from taskq_core.sources import Source, abatches, batches, source_of
+from tests.rows import rows
 
 
 def assert_goes_on_anywhere(source: Source, items: list[Any]) -> None:
@@ -22,7 +23,7 @@ def assert_goes_on_anywhere(source: Source, items: list[Any]) -> None:
         assert [item for item, _ in source.pairs(cursor)] == items[index + 1 :], f"after item {index}"
 
 
-@pytest.mark.parametrize("items", [[], ["a", "b", "c"], ("a",), range(5, 50, 7)], ids=repr)
+@rows("items", [[], ["a", "b", "c"], ("a",), range(5, 50, 7)], ids=repr)
 def test_a_sequence_goes_on_anywhere_and_knows_its_size(items: Any) -> None:
     source = source_of(items)
 
@@ -98,7 +99,7 @@ def test_what_a_function_makes_goes_on_at_the_cursor_of_an_item() -> None:
     assert_goes_on_anywhere(source_of(events_after, id_of), EVENTS)
 
 
-@pytest.mark.parametrize("make", [events_after, asynchronous_events, fetched_events])
+@rows("make", [events_after, asynchronous_events, fetched_events])
 async def test_a_coroutine_takes_all_that_a_function_may_make(make: Any) -> None:
     source = source_of(make, id_of)
 
@@ -120,7 +121,7 @@ async def test_a_function_that_makes_nothing_to_iterate_over_is_refused() -> Non
         [pair async for pair in source.apairs(None)]
 
 
-@pytest.mark.parametrize(
+@rows(
     ("items", "said"),
     [
         ({1, 2}, "a set in another run; it has no order: give sorted"),
@@ -143,14 +144,14 @@ def test_a_cursor_function_without_a_function_that_makes_is_refused() -> None:
         source_of([1], id_of)
 
 
-@pytest.mark.parametrize("cursor", ["3", -1, 1.5, True, [1]])
-@pytest.mark.parametrize("items", [[1, 2], io.StringIO("a\n"), csv_rows(io.StringIO("a\n"))])
+@rows("cursor", ["3", -1, 1.5, True, [1]])
+@rows("items", [[1, 2], io.StringIO("a\n"), csv_rows(io.StringIO("a\n"))])
 def test_a_cursor_of_another_loop_is_refused(items: object, cursor: object) -> None:
     with pytest.raises(IterationError, match=r"the stored cursor of this iteration is an? "):
         list(source_of(items).pairs(cursor))
 
 
-@pytest.mark.parametrize(("size", "lengths"), [(1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (9, [5])])
+@rows(("size", "lengths"), [(1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (9, [5])])
 async def test_batches_have_the_cursor_of_their_last_item(size: int, lengths: list[int]) -> None:
     source = source_of(["a", "b", "c", "d", "e"])
 

@@ -4,9 +4,7 @@ import asyncio
 import functools
 import importlib
 import os
-import subprocess
 import sys
-import textwrap
 import types
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
@@ -28,6 +26,7 @@ from taskq_core import (
     current_task,
 )
 from taskq_core.wire import decode_message
+from tests.rows import rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,61 +57,10 @@ class TestNames:
 
         assert send.name == "email:deliver"
 
-    @pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 257])
+    @rows("name", ["", " ", "a\nb", "x" * 257])
     def test_a_name_that_cannot_be_used_is_refused(self, taskq: TaskQ, name: str) -> None:
         with pytest.raises(ConfigurationError, match="task type must"):
             taskq.task(name=name)(lambda: None)
-
-    @pytest.mark.parametrize(
-        ("arguments", "expected"),
-        [
-            (["work.py"], "work.job"),
-            (["-m", "shop.jobs"], "shop.jobs.job"),
-            (["-m", "shop"], "shop.job"),
-        ],
-    )
-    def test_under_main_the_module_has_its_real_name(self, tmp_path: Path, arguments: list[str], expected: str) -> None:
-        """A producer run as a script names a task as the worker that imports the module does."""
-        code = textwrap.dedent("""
-            from taskq_core import TaskQ
-            taskq = TaskQ()
-            @taskq.task
-            def job(): ...
-            print(job.name)
-        """)
-        (tmp_path / "shop").mkdir()
-        for name in ("work.py", "shop/jobs.py", "shop/__main__.py"):
-            (tmp_path / name).write_text(code)
-        (tmp_path / "shop/__init__.py").touch()
-
-        done = subprocess.run(
-            [sys.executable, *arguments], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-        )
-
-        assert done.stdout.strip() == expected, done.stderr
-
-    def test_in_a_spawned_child_the_module_has_its_real_name(self, tmp_path: Path) -> None:
-        """The module multiprocessing imports a script once more as `__mp_main__`."""
-        (tmp_path / "work.py").write_text(
-            textwrap.dedent("""
-            import multiprocessing
-            from taskq_core import TaskQ
-            taskq = TaskQ()
-            @taskq.task
-            def job(): ...
-            def show(): print(job.name, flush=True)
-            if __name__ == "__main__":
-                child = multiprocessing.get_context("spawn").Process(target=show)
-                child.start()
-                child.join()
-        """)
-        )
-
-        done = subprocess.run(
-            [sys.executable, "work.py"], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-        )
-
-        assert done.stdout.strip() == "work.job", done.stderr
 
     def test_a_name_is_taken_by_one_function(self, taskq: TaskQ) -> None:
         @taskq.task(name="t")
@@ -377,7 +325,7 @@ class TestCalls:
 
         assert payloads(fake_redis) == [b'{"a":1}', b'{"a":1,"b":3,"c":"y"}', b'{"a":0,"b":4}']
 
-    @pytest.mark.parametrize(
+    @rows(
         ("args", "kwargs", "message"),
         [
             ((), {}, "task 't', parameter 'a': missing 1 required positional argument: 'a'"),
@@ -477,7 +425,7 @@ class TestRemote:
 
         assert payloads(fake_redis) == [b'{"a":1}']
 
-    @pytest.mark.parametrize(
+    @rows(
         ("args", "kwargs", "message"),
         [
             (("text",), {}, "takes keyword arguments, or payload bytes alone"),

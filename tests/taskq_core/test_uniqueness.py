@@ -25,6 +25,7 @@ from taskq_core.inspector import Inspector
 from taskq_core.testing import capture
 from taskq_core.wire import decode_message
 from tests.redis_server import RedisServer
+from tests.rows import rows
 
 
 class Shop:
@@ -72,7 +73,7 @@ class TestOption:
         assert (unique.states, unique.on_conflict) == (UniqueStates.WHILE_EXISTS, OnConflict.REPLACE)
         assert Unique() == Unique(args=None, period=None, states="until_finished", on_conflict="reject")
 
-    @pytest.mark.parametrize(
+    @rows(
         ("given", "problem"),
         [
             ({"args": "page"}, "unique args must be a list of parameter names, got 'page'"),

@@ -12,7 +12,7 @@ from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
 from taskq_fastapi.dashboard import User, basic_login, taskq_dashboard
 from taskq_fastapi.dashboard.pages import ACTIONS, PAGES
-from tests.faults.front_ends import everything
+from tests.processes.faults.front_ends import everything
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_fastapi.dashboards import TOKEN, act, dashboard_of, looking, token_of, told

@@ -20,7 +20,7 @@ from taskq_core.exporter import Exporter
 from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.workflow import WorkflowState, chain, group
-from tests.faults.front_ends import everything
+from tests.processes.faults.front_ends import everything
 from tests.redis_server import RedisServer
 from tests.topologies.test_access import begun_by_another, lambda_free, newest, run_scheduler, stored_by_another
 

@@ -19,7 +19,7 @@ from taskq_core.exporter import Exporter
 from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.worker import Worker, WorkerConfig
 from tests.conformance.stores import redis_programs
-from tests.faults.front_ends import everything
+from tests.processes.faults.front_ends import everything
 from tests.redis_server import RedisServer
 from tests.taskq_fastapi.api import populate
 from tests.topologies.test_access import (

@@ -152,8 +152,8 @@ class Look(Screen[None], Generic[T]):
 
     @property
     def has_parts(self) -> bool:
-        """Whether its parts are there still: they go first when the dashboard ends."""
-        return bool(self.query("#where"))
+        """Whether its parts are there still: when the dashboard ends, they go one by one, before the screen does."""
+        return self.app.is_running and bool(self.query("#where"))
 
     def tell_state(self) -> None:
         """Say where one is and how Redis is doing."""

@@ -1,9 +1,6 @@
 """The console script `taskq`."""
 
 import io
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -113,35 +110,6 @@ def test_a_burst_runs_what_is_there_and_ends_with_status_0(shop: str, redis_serv
     app.close()
 
 
-@pytest.mark.redis
-@pytest.mark.parametrize(
-    ("verbosity", "levels"),
-    [("0", {"ERROR"}), ("1", {"ERROR", "WARNING", "INFO"}), ("3", {"ERROR", "WARNING", "INFO", "DEBUG"})],
-)
-def test_the_log_goes_to_standard_error_from_the_level_asked_for(
-    shop: str, redis_server: RedisServer, verbosity: str, levels: set[str]
-) -> None:
-    """One task is archived, one retried, and one logs a detail itself."""
-    (Path.cwd() / f"{shop}.py").write_text(SHOP.format(url=redis_server.unix_url))
-    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
-    for task in (app.remote("shop:broken", max_retry=0), app.remote("shop:broken", max_retry=1)):
-        task.delay()
-    app.remote("shop:greet").delay(name="Ada")
-    app.close()
-
-    done = subprocess.run(
-        (sys.executable, "-m", "taskq_core", "worker", f"{shop}:taskq", "--burst", "-v", verbosity),
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-
-    assert {level for level in ("ERROR", "WARNING", "INFO", "DEBUG") if f" {level} " in done.stderr} == levels
-    assert (done.stdout == "") is (verbosity == "0")
-
-
 def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["worker", "--help"]) == 0
 
@@ -149,27 +117,6 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     assert "taskq worker shop.queue:taskq --queues critical=6,default=3,low=1 --concurrency 20" in told
     assert "SIGTERM, SIGINT (Ctrl-C)" in told
     assert "exit status:" in told
-
-
-def test_a_worker_loads_nothing_that_only_tools_need() -> None:
-    """What it starts without it neither waits for nor keeps in memory; a process of its own has loaded nothing else."""
-    program = """
-import sys
-import click
-from taskq_core import TaskQ
-from taskq_core.cli.command import root
-
-assert root.get_command(click.Context(root), "worker") is not None
-assert TaskQ("redis://localhost").runtime.endpoint.connection() is not None  # what redis-py loads for one, too
-rooms = ("inspector", "doctor", "dashboard", "testing", "scheduler", "worker.relay", "broker.embedded")
-tools = ["rich", "croniter", "argparse", "difflib", "zoneinfo", "click.shell_completion"]
-if sys.version_info >= (3, 13):
-    tools.append("email.message")  # before, Python's own importlib.metadata loads it
-print(*[name for name in (*tools, *[f"taskq_core.{room}" for room in rooms]) if name in sys.modules])
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
-
-    assert done.stdout.split() == []
 
 
 def test_every_command_is_found_where_the_table_says() -> None:

@@ -2,9 +2,6 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -94,39 +91,6 @@ def test_nobody_is_there_to_confirm(run: Run, redis_server: RedisServer, damaged
     assert "repair 2 things: nobody is there to confirm it; pass --yes" in result.stderr
     assert "to be repaired: 2" in result.stdout
     assert is_damaged(redis_server)
-
-
-WITHOUT_PAUSES = """
-import sys
-import taskq_core.doctor.repair, taskq_core.reconcile
-taskq_core.doctor.repair.LOOK_AGAIN_S = taskq_core.reconcile.LOOK_AGAIN_S = 0
-from taskq_core.cli import main
-sys.exit(main(["doctor", "--fix"]))
-"""
-
-
-@pytest.mark.parametrize(("answer", "is_wanted"), [("y", True), ("n", False), ("", False)])
-def test_a_person_confirms_or_declines(redis_server: RedisServer, damaged: str, answer: str, is_wanted: bool) -> None:
-    """At a terminal; the answer that is meant unless one is given is no."""
-    terminal, stdin = os.openpty()
-    with subprocess.Popen(
-        (sys.executable, "-c", WITHOUT_PAUSES),
-        env=os.environ | {"TASKQ_URL": redis_server.unix_url},
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        os.write(terminal, f"{answer}\n".encode())
-        told, asked = process.communicate(timeout=60)
-    os.close(terminal)
-    os.close(stdin)
-
-    assert "repair 2 things? [y/N]:" in asked
-    assert process.returncode == (0 if is_wanted else 1)
-    assert "to be repaired: 2" in told
-    assert is_repaired(redis_server, damaged) is is_wanted
-    assert is_damaged(redis_server) is not is_wanted
 
 
 def test_json(run_json: RunJson, redis_server: RedisServer, damaged: str) -> None:

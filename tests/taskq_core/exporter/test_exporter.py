@@ -20,11 +20,11 @@ from taskq_core.inspector import Inspector
 from taskq_core.wire import ServerInfo
 from taskq_core.wire.tallies import BOUNDS_S, TypeTally
 from taskq_fastapi.dashboard.charts import MEASURES
+from tests.docs.pages import table
 from tests.redis_server import RedisServer, start_cluster
 from tests.relay import Relay
 from tests.taskq_core.exporter.scraping import HandClock, Scraped, scrape
 from tests.taskq_core.worker.conftest import Runner, until
-from tests.test_docs import table
 
 pytestmark = pytest.mark.redis
 

@@ -1,6 +1,7 @@
-"""Both inspectors, asked alike."""
+"""Both inspectors, asked in turn."""
 
 import inspect
+import itertools
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -21,19 +22,20 @@ async def app(redis_server: RedisServer) -> AsyncIterator[TaskQ]:
     await app.aclose()
 
 
-@pytest.fixture(params=[Inspector, AsyncInspector])
-def ask(request: pytest.FixtureRequest, app: TaskQ) -> Ask:
-    """Ask either inspector by the name of a method; both have to answer alike."""
+@pytest.fixture
+def ask(app: TaskQ) -> Ask:
+    """Ask the inspectors in turn by the name of a method. That both pass on the same shows `test_faces`."""
+    faces = itertools.cycle([AsyncInspector, Inspector])
 
     async def ask(method: str, *args: Any, **kwargs: Any) -> Any:
-        answer = getattr(request.param(app), method)(*args, **kwargs)
+        answer = getattr(next(faces)(app), method)(*args, **kwargs)
         return await answer if inspect.isawaitable(answer) else answer
 
     return ask
 
 
 @pytest.fixture
-def enqueue(app: TaskQ) -> Enqueue:
+def enqueue(app: TaskQ, redis_server: RedisServer) -> Enqueue:
     """Enqueue a task `email:deliver` to a queue, with any options and a payload of its own."""
     number = 0
 
@@ -41,6 +43,7 @@ def enqueue(app: TaskQ) -> Enqueue:
         nonlocal number
         number += 1
         name = options.pop("name", "email:deliver")
+        redis_server.client.sadd("asynq:queues", queue)  # the client does so once, and a row may have emptied the store
         return app.client.enqueue(app.remote(name, queue=queue, **options).s(to=f"{number}@b.c"))
 
     return enqueue

@@ -19,6 +19,7 @@ from taskq_core.inspector import Inspector, change
 from taskq_core.wire import decode_message, encode_message
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_core.inspector.conftest import Ask, Enqueue
 
 pytestmark = pytest.mark.redis
@@ -95,7 +96,7 @@ async def test_a_deleted_task_is_gone_with_its_lock(ask: Ask, enqueue: Enqueue, 
     assert redis_server.client.keys(PREFIX + "*") == []
 
 
-@pytest.mark.parametrize(
+@rows(
     ("method", "arguments"),
     [
         ("run_task", {}),
@@ -159,7 +160,7 @@ class TestRetryTask:
         assert task.state is TaskState.SCHEDULED
         assert task.next_run_at == at.replace(microsecond=0) + timedelta(seconds=1), "rounded up: never early"
 
-    @pytest.mark.parametrize(
+    @rows(
         ("leave", "state"),
         [(None, TaskState.SCHEDULED), ("archive_task", TaskState.RETRY)],
         ids=["pending", "archived"],
@@ -180,7 +181,7 @@ class TestRetryTask:
         assert (await ask("queue_info", "default")).sizes[state] == 1
         assert (await ask("queue_info", "default")).size == 1
 
-    @pytest.mark.parametrize(
+    @rows(
         "arguments",
         [{}, {"at": datetime(2033, 1, 1, tzinfo=UTC), "after": 1}, {"at": datetime(2033, 1, 1)}, {"after": -1}],  # noqa: DTZ001
     )
@@ -192,9 +193,7 @@ class TestRetryTask:
 
 
 class TestUpdatePayload:
-    @pytest.mark.parametrize(
-        "options", [{}, {"run_after": 60}, {"aggregate": "g"}], ids=["pending", "scheduled", "group"]
-    )
+    @rows("options", [{}, {"run_after": 60}, {"aggregate": "g"}], ids=["pending", "scheduled", "group"])
     async def test_a_waiting_task_gets_another_payload(
         self, ask: Ask, enqueue: Enqueue, options: dict[str, Any]
     ) -> None:
@@ -293,7 +292,7 @@ class TestUpdatePayload:
         with pytest.raises(TaskStateError, match="has succeeded"):
             await ask("update_payload", "default", task_id, b"{}")
 
-    @pytest.mark.parametrize("payload", [b'{"to":"1@b.c"}', b"{}"], ids=["the same", "another"])
+    @rows("payload", [b'{"to":"1@b.c"}', b"{}"], ids=["the same", "another"])
     async def test_a_task_that_runs_keeps_its_payload(
         self, ask: Ask, enqueue: Enqueue, redis_server: RedisServer, payload: bytes
     ) -> None:
@@ -310,7 +309,7 @@ class TestUpdatePayload:
         with pytest.raises(WireFormatError):
             await ask("update_payload", "default", task_id, b"{}")
 
-    @pytest.mark.parametrize("payload", ["text", b"x" * (16 * 1024 * 1024 + 1)], ids=["text", "too large"])
+    @rows("payload", ["text", b"x" * (16 * 1024 * 1024 + 1)], ids=["text", "too large"])
     async def test_what_is_no_payload_is_refused(self, ask: Ask, payload: Any) -> None:
         with pytest.raises(ConfigurationError, match="payload must be"):
             await ask("update_payload", "default", "id", payload)

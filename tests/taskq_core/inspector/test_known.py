@@ -9,6 +9,7 @@ from taskq_core import ConfigurationError, TaskState
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector.known import hint
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_core.inspector.conftest import Ask, Enqueue
 
 pytestmark = pytest.mark.redis
@@ -24,8 +25,8 @@ BY_STATE: dict[str, tuple[Any, ...]] = {
 }
 
 
-@pytest.mark.parametrize("method", BY_STATE)
-@pytest.mark.parametrize(
+@rows("method", BY_STATE)
+@rows(
     ("state", "told"),
     [
         ("pendign", "no state 'pendign'; did you mean 'pending'?"),
@@ -45,8 +46,10 @@ async def test_a_state_that_is_none_is_told_with_the_nearest(
     assert {key: redis_server.client.dump(key) for key in redis_server.client.keys("*")} == before
 
 
-@pytest.mark.parametrize("method", BY_STATE)
-async def test_a_state_may_be_given_as_its_word(ask: Ask, enqueue: Enqueue, method: str) -> None:
+@rows("method", BY_STATE)
+async def test_a_state_may_be_given_as_its_word(
+    ask: Ask, enqueue: Enqueue, redis_server: RedisServer, method: str
+) -> None:
     enqueue(run_after=60)
     enqueue()
 
@@ -72,7 +75,7 @@ def test_of_many_names_a_few_are_told() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@rows(
     ("method", "arguments", "named"),
     [
         ("queue_info", (None,), "queue"),
@@ -104,7 +107,7 @@ async def test_the_slot_of_no_queue_is_refused(ask: Ask) -> None:
         await ask("key_slot", " ")
 
 
-@pytest.mark.parametrize(
+@rows(
     ("arguments", "told"),
     [
         ({"name": 5}, "name must be a string, got int"),

@@ -11,6 +11,7 @@ from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import LimitInfo
 from taskq_core.wire import TaskState
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_core.inspector.conftest import Ask, Enqueue
 
 pytestmark = pytest.mark.redis
@@ -52,9 +53,7 @@ async def test_a_limit_is_set_over_the_code_and_cleared(
     assert {each.changed for each in await ask("limits", "default")} == {""}
 
 
-@pytest.mark.parametrize(
-    "number", [{}, {"rate": "1/s", "concurrency": 1}, {"rate": "0/s"}, {"concurrency": 0}, {"concurrency": -1}]
-)
+@rows("number", [{}, {"rate": "1/s", "concurrency": 1}, {"rate": "0/s"}, {"concurrency": 0}, {"concurrency": -1}])
 async def test_what_is_no_limit_is_refused(ask: Ask, enqueue: Enqueue, number: dict[str, Any]) -> None:
     enqueue()
     with pytest.raises(ConfigurationError):
@@ -62,7 +61,7 @@ async def test_what_is_no_limit_is_refused(ask: Ask, enqueue: Enqueue, number: d
     assert await ask("limits", "default") == []
 
 
-@pytest.mark.parametrize("method", ["limits", "clear_limit", "set_limit"])
+@rows("method", ["limits", "clear_limit", "set_limit"])
 async def test_a_queue_that_is_not_there(ask: Ask, method: str) -> None:
     arguments = {"limits": (), "clear_limit": ("t",), "set_limit": ("t",)}[method]
     more = {"concurrency": 1} if method == "set_limit" else {}

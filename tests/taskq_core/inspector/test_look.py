@@ -17,6 +17,7 @@ from taskq_core import (
 from taskq_core.errors import BrokerReplyError, QueueNotFoundError
 from taskq_core.inspector import AsyncInspector, Inspector, QueueInfo, TaskPage, UnreadableTask
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_core.inspector.conftest import Ask
 
 pytestmark = pytest.mark.redis
@@ -170,7 +171,7 @@ async def test_groups_are_read_page_by_page(app: TaskQ, ask: Ask, redis_server: 
     assert max(len(page.groups) for page in pages) < 250
 
 
-@pytest.mark.parametrize(
+@rows(
     "options", [{"limit": 0}, {"limit": 1001}, {"cursor": "x"}, {"cursor": "-1"}, {"cursor": str(2**64)}, {"cursor": 7}]
 )
 async def test_a_page_of_groups_that_cannot_be_is_refused(app: TaskQ, ask: Ask, options: Any) -> None:
@@ -195,7 +196,7 @@ async def test_of_very_many_groups_a_thousand_are_counted(app: TaskQ, ask: Ask, 
     assert (info.groups, info.sizes[TaskState.AGGREGATING], info.size) == (1500, 1000, 1001)
 
 
-@pytest.mark.parametrize(
+@rows(
     ("arguments", "group"),
     [(("default", TaskState.PENDING), "g"), (("default",), "g"), ((None, TaskState.AGGREGATING), "g")],
 )
@@ -230,7 +231,7 @@ async def test_history_is_told_day_by_day(app: TaskQ, ask: Ask, redis_server: Re
     assert days[at].day - days[at + 1].day == timedelta(days=1)
 
 
-@pytest.mark.parametrize("days", [0, 91, -1, True])
+@rows("days", [0, 91, -1, True])
 async def test_a_history_of_no_days_is_refused(ask: Ask, days: int) -> None:
     with pytest.raises(ConfigurationError, match="days must be"):
         await ask("history", "default", days=days)
@@ -251,7 +252,7 @@ async def test_memory_is_estimated_from_samples(app: TaskQ, ask: Ask, redis_serv
     assert small < both < await ask("memory_usage", "default")
 
 
-@pytest.mark.parametrize("bounds", [{"page": 0}, {"page_size": 0}, {"page_size": 1001}, {"page": True}])
+@rows("bounds", [{"page": 0}, {"page_size": 0}, {"page_size": 1001}, {"page": True}])
 async def test_bounds_of_pages_are_checked(app: TaskQ, ask: Ask, bounds: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="page"):
         await ask("tasks", **bounds)

@@ -13,6 +13,7 @@ from taskq_core.inspector.matching import act_on_matching, always
 from taskq_core.settings import ArchiveSettings
 from taskq_core.steps import follow
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_core.inspector.conftest import Ask, Enqueue
 
 pytestmark = pytest.mark.redis
@@ -82,7 +83,7 @@ async def test_a_queue_that_tasks_are_moved_to_is_not_gone_through(ask: Ask, enq
     assert (len(part.report.done), part.report.skipped, part.scanned) == (1, {}, 1)
 
 
-@pytest.mark.parametrize(
+@rows(
     ("matching", "action", "options", "said"),
     [
         (Matching(state=TaskState.PENDING), TaskAction.RUN, {}, "run takes tasks that are"),
@@ -104,7 +105,13 @@ async def test_a_queue_that_tasks_are_moved_to_is_not_gone_through(ask: Ask, enq
     ],
 )
 async def test_what_is_not_usable_is_refused_and_changes_nothing(
-    ask: Ask, enqueue: Enqueue, matching: Matching, action: TaskAction, options: dict[str, Any], said: str
+    ask: Ask,
+    enqueue: Enqueue,
+    redis_server: RedisServer,
+    matching: Matching,
+    action: TaskAction,
+    options: dict[str, Any],
+    said: str,
 ) -> None:
     enqueue()
 

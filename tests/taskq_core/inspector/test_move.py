@@ -25,6 +25,7 @@ from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.wire import decode_message, encode_message
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_core.inspector.conftest import Ask, Enqueue
 
 pytestmark = pytest.mark.redis
@@ -91,7 +92,7 @@ def runnable(redis_server: RedisServer, task_id: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("options", STATES.values(), ids=STATES)
+@rows("options", STATES.values(), ids=STATES)
 async def test_a_task_moves_in_its_state(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, options: dict[str, Any]
 ) -> None:
@@ -194,10 +195,10 @@ async def test_the_same_queue_and_odd_names_are_refused(ask: Ask, enqueue: Enque
             await ask("move_task", "default", task_id, to)
 
 
-@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("options", STATES.values(), ids=STATES)
-@pytest.mark.parametrize("again", ["move_task", "finish_moves"])
+@rows("done", [False, True], ids=["before", "after"])
+@rows("step", STEPS)
+@rows("options", STATES.values(), ids=STATES)
+@rows("again", ["move_task", "finish_moves"])
 async def test_a_move_that_is_cut_off_is_carried_on(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, cut: Any, step: str, done: bool, options: Any, again: str
 ) -> None:
@@ -225,7 +226,7 @@ async def test_a_move_that_is_cut_off_is_carried_on(
     assert lock.startswith(b"asynq:{low}")
 
 
-@pytest.mark.parametrize("again", ["move_task", "finish_moves"])
+@rows("again", ["move_task", "finish_moves"])
 async def test_a_task_that_has_run_since_is_not_put_there_again(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, cut: Any, again: str
 ) -> None:
@@ -399,7 +400,7 @@ async def test_an_answer_that_never_came_leaves_the_task_on_its_way(
     assert redis_server.client.keys(f"asynq:*:t:{task_id}") == [f"asynq:{{low}}:t:{task_id}".encode()]
 
 
-@pytest.mark.parametrize("options", STATES.values(), ids=STATES)
+@rows("options", STATES.values(), ids=STATES)
 async def test_all_tasks_of_a_state_move(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, options: dict[str, Any]
 ) -> None:
@@ -546,8 +547,8 @@ async def test_an_arrival_is_sent_only_once(
     ]
 
 
-@pytest.mark.parametrize("refusal", [BrokerFullError("full"), BrokerUnavailableError.unchanged("cannot reach it")])
-@pytest.mark.parametrize("again", ["move_task", "finish_moves"])
+@rows("refusal", [BrokerFullError("full"), BrokerUnavailableError.unchanged("cannot reach it")])
+@rows("again", ["move_task", "finish_moves"])
 async def test_a_refusal_puts_none_back_that_may_have_arrived_before(
     ask: Ask,
     enqueue: Enqueue,

@@ -10,6 +10,7 @@ from taskq_core.errors import ConfigurationError, QueueNotEmptyError, QueueNotFo
 from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_core.inspector.conftest import Ask, Enqueue
 
 pytestmark = pytest.mark.redis
@@ -165,8 +166,10 @@ async def test_what_is_enqueued_between_two_parts_lives_on(ask: Ask, enqueue: En
     assert [task.id for task in (await ask("tasks", "default", TaskState.PENDING)).tasks] == [came]
 
 
-@pytest.mark.parametrize("cursor", ["", "7", "close", "drop/0", "purge/x", "purge/-1", f"purge/{2**64}", 7])
-async def test_a_part_begins_at_no_foreign_cursor(ask: Ask, enqueue: Enqueue, cursor: Any) -> None:
+@rows("cursor", ["", "7", "close", "drop/0", "purge/x", "purge/-1", f"purge/{2**64}", 7])
+async def test_a_part_begins_at_no_foreign_cursor(
+    ask: Ask, enqueue: Enqueue, redis_server: RedisServer, cursor: Any
+) -> None:
     enqueue()
 
     with pytest.raises(ConfigurationError, match="cursor must"):
@@ -207,7 +210,7 @@ async def test_what_comes_at_the_very_end_stays_visible(
     assert (await ask("queue_info", "default")).size == 1
 
 
-@pytest.mark.parametrize("name", ["a*", "a?[b]", "a\\b", "a^-b", "x y"])
+@rows("name", ["a*", "a?[b]", "a\\b", "a^-b", "x y"])
 def test_names_with_the_signs_of_a_pattern(redis_server: RedisServer, name: str) -> None:
     """They stand for themselves: no other queue loses a key."""
     app = TaskQ(redis_server.unix_url, enqueue_timeout=30)

@@ -9,6 +9,7 @@ from taskq_core import ConfigurationError, TaskState
 from taskq_core.inspector import FoundTasks, UnreadableTask
 from taskq_core.wire import build_message, encode_message
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_core.inspector.conftest import Ask, Enqueue
 
 pytestmark = pytest.mark.redis
@@ -175,7 +176,7 @@ async def test_what_cannot_be_read_is_found_too(ask: Ask, redis_server: RedisSer
     assert (ids(by_bytes), ids(by_name)) == ([task_id], [])
 
 
-@pytest.mark.parametrize(
+@rows(
     ("state", "arguments", "message"),
     [
         (TaskState.ARCHIVED, {"limit": 0}, "limit must be between 1 and 1000"),

@@ -13,6 +13,7 @@ from taskq_core.inspector.selection import act_on
 from taskq_core.settings import ArchiveSettings
 from taskq_core.wire import Keys
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_core.inspector.conftest import Ask, Enqueue
 
 pytestmark = pytest.mark.redis
@@ -35,7 +36,7 @@ def activate(redis_server: RedisServer, handle: Any) -> None:
     redis_server.client.lpush(f"{PREFIX}active", handle.id)
 
 
-@pytest.mark.parametrize(
+@rows(
     ("action", "options", "becomes"),
     [
         (TaskAction.RUN, {}, "pending"),
@@ -158,7 +159,7 @@ def test_a_store_that_fails_on_the_way_leaves_what_was_done_told() -> None:
     assert (report.failure, report.untouched) == (failure, 150)
 
 
-@pytest.mark.parametrize(
+@rows(
     ("action", "options"),
     [
         (TaskAction.MOVE, {}),

@@ -2,8 +2,8 @@
 
 import asyncio
 import inspect
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from time import monotonic as _MONOTONIC  # noqa: N812 - what a test's clock does not move
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from taskq_core.periodic import Firing, FiringOutcome, PeriodicTask
 from taskq_core.scheduler import Scheduler, SchedulerConfig, SchedulerListener
 from taskq_core.scheduler.entries import EntryBook
 from taskq_core.wire import SchedulerEnqueueEvent, SchedulerEntry, TaskMessage, decode_message
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 
 PATIENCE_S = 60.0
@@ -20,16 +21,25 @@ PATIENCE_S = 60.0
 HOUR = 3600
 
 
-async def until(condition: Callable[[], Any], what: str = "the condition", *, within: float = PATIENCE_S) -> Any:
-    """Wait until the condition (or what it returns, awaited) is true; return it. Fail after `within` seconds."""
-    deadline = time.monotonic() + within
+async def until(
+    condition: Callable[[], Any], what: str = "the condition", *, meanwhile: Callable[[], object] = lambda: None
+) -> Any:
+    """Wait until the condition (or what it returns, awaited) is true; return it. Time does not pass by itself.
+
+    Args:
+        condition: What is waited for.
+        what: What to call it if it never comes.
+        meanwhile: Called again and again, as to skip time.
+    """
+    deadline = _MONOTONIC() + PATIENCE_S
     while True:
         value = condition()
         if inspect.isawaitable(value):
             value = await value
         if value:
             return value
-        assert time.monotonic() < deadline, f"not within {within} s: {what}"
+        assert _MONOTONIC() < deadline, f"not within {PATIENCE_S} s: {what}"
+        meanwhile()
         await asyncio.sleep(0.005)
 
 
@@ -71,8 +81,7 @@ class Runner:
                 if listener is not None:
                     listener.fired(firing, outcome, error)
 
-        shrunk = {"leader_lease": 1, "heartbeat": 1, "refresh": 5}
-        scheduler = Scheduler(app or self.app, SchedulerConfig(**{**shrunk, **config}), listener=Told())
+        scheduler = Scheduler(app or self.app, SchedulerConfig(**config), listener=Told())
         running = asyncio.create_task(scheduler.arun())
         self.running.append((scheduler, running))
         await until(lambda: started.is_set() or running.done(), "the scheduler starts")
@@ -100,8 +109,8 @@ def app(redis_server: RedisServer) -> Iterator[TaskQ]:
 
 
 @pytest.fixture
-async def start(app: TaskQ) -> AsyncIterator[Runner]:
-    """Start schedulers of `app`."""
+async def start(app: TaskQ, clock: Clock) -> AsyncIterator[Runner]:
+    """Start schedulers of `app`, for which time passes as the test says."""
     runner = Runner(app)
     yield runner
     await runner.close()
@@ -111,13 +120,14 @@ async def start(app: TaskQ) -> AsyncIterator[Runner]:
 class Looker:
     """Looks at what schedulers left in Redis, and puts marks there."""
 
-    def __init__(self, server: RedisServer, app: TaskQ) -> None:
+    def __init__(self, server: RedisServer, app: TaskQ, clock: Clock) -> None:
         self.raw: Any = server.client
+        self.clock = clock
         self.app = app
         self.keys = app.runtime.keys
 
     def now_s(self) -> int:
-        return int(self.raw.time()[0])
+        return int(self.clock.time())
 
     def mark_key(self, entry: PeriodicTask) -> str:
         book = EntryBook(self.keys, zone="UTC")
@@ -152,5 +162,5 @@ class Looker:
 
 
 @pytest.fixture
-def looker(redis_server: RedisServer, app: TaskQ) -> Looker:
-    return Looker(redis_server, app)
+def looker(redis_server: RedisServer, app: TaskQ, clock: Clock) -> Looker:
+    return Looker(redis_server, app, clock)

@@ -12,6 +12,7 @@ import pytest
 from taskq_core import TaskQ
 from taskq_core.periodic import EntryRuns, FiringOutcome, PeriodicTask
 from taskq_core.scheduler import Scheduler, SchedulerConfig
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.scheduler.conftest import HOUR, PATIENCE_S, Fired, Looker, Runner, until
 
@@ -21,7 +22,7 @@ ENQUEUED = FiringOutcome.ENQUEUED
 class Table:
     """A table in memory."""
 
-    every_s = 0.05
+    every_s = 2.0
 
     def __init__(self, *entries: PeriodicTask) -> None:
         self.entries = list(entries)
@@ -81,8 +82,7 @@ class Table:
 
 @pytest.fixture(autouse=True)
 def _in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A read that took long is spared no longer, and all that is under way when a scheduler ends has its time."""
-    monkeypatch.setattr("taskq_core.scheduler.follower.LONGEST_PAUSE_S", Table.every_s)
+    """All that is under way when a scheduler ends has its time."""
     monkeypatch.setattr("taskq_core.scheduler.follower.FAREWELL_S", PATIENCE_S)
     monkeypatch.setattr("taskq_core.scheduler.leader.ENDING_S", PATIENCE_S)
 
@@ -99,21 +99,24 @@ def work(app: TaskQ) -> "Callable[..., PeriodicTask]":
 
 
 async def test_entries_of_a_table_come_change_and_go(
-    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask]
+    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask], clock: Clock
 ) -> None:
     table = Table()
     app.timetable.tables.append(table)
     fired = Fired()
     scheduler = await start(listener=fired)
+    await clock.advance(3)
     await until(lambda: table.reads > 1)
     assert scheduler.entry_count == 0
 
     table.set(work())
+    await clock.advance(6)
     await until(lambda: len(fired.outcomes("row#1")) >= 2)
     table.set(work(key="2"))
+    await clock.advance(6)
     await until(lambda: fired.outcomes("row#2"))
     last = max(at_s for entry_id, at_s, _ in fired.all if entry_id == "row#1")
-    await until(lambda: looker.now_s() > last + 1)
+    await clock.advance(4)
 
     assert {each for each, _, _ in fired.all} == {"row#1", "row#2"}
     assert max(at_s for entry_id, at_s, _ in fired.all if entry_id == "row#1") == last
@@ -121,12 +124,13 @@ async def test_entries_of_a_table_come_change_and_go(
 
 
 async def test_the_table_is_told_of_every_run_and_when_entries_fire_next(
-    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask]
+    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask], clock: Clock
 ) -> None:
     table = Table(work())
     app.timetable.tables.append(table)
     fired = Fired()
     scheduler = await start(listener=fired)
+    await clock.advance(6)
     await until(lambda: len(fired.all) >= 3 and table.next_noted >= 1)
     await start.stop(scheduler)
 
@@ -152,7 +156,7 @@ async def test_a_change_in_this_process_is_taken_up_at_once(
 
 
 async def test_a_paused_entry_enqueues_nothing_and_catches_nothing_up(
-    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask]
+    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask], clock: Clock
 ) -> None:
     """Its mark moves on, so that no scheduler, whenever it starts, takes the firings for missed ones."""
     table = Table(work(is_paused=True, catch_up="all"), work(key="2"))
@@ -160,6 +164,7 @@ async def test_a_paused_entry_enqueues_nothing_and_catches_nothing_up(
     fired = Fired()
     await start(listener=fired)
     begun_s = looker.now_s()
+    await clock.advance(6)
     await until(lambda: len(fired.outcomes("row#2")) >= 3)
     assert fired.outcomes("row#1") == []
     assert looker.mark(table.entries[0]) > begun_s
@@ -169,13 +174,14 @@ async def test_a_paused_entry_enqueues_nothing_and_catches_nothing_up(
 
     passed_s = looker.mark(table.entries[0])
     table.set(work(catch_up="all"), work(key="2"))
+    await clock.advance(6)
     await until(lambda: fired.outcomes("row#1"))
 
     assert min(each for entry_id, each, _ in fired.all if entry_id == "row#1") > passed_s
 
 
 async def test_missed_firings_of_a_paused_entry_are_left_out(
-    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask]
+    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask], clock: Clock
 ) -> None:
     paused = work(is_paused=True, catch_up="all", window=9 * HOUR)
     looker.set_mark(paused, looker.now_s() - HOUR)
@@ -184,6 +190,7 @@ async def test_missed_firings_of_a_paused_entry_are_left_out(
     fired = Fired()
     await start(listener=fired)
 
+    await clock.advance(2)
     await until(lambda: looker.mark(paused) >= looker.now_s() - 1)
 
     assert looker.pending() == []
@@ -191,21 +198,29 @@ async def test_missed_firings_of_a_paused_entry_are_left_out(
 
 
 async def test_no_firing_waits_for_a_table_that_fails(
-    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask], caplog: pytest.LogCaptureFixture
+    app: TaskQ,
+    start: Runner,
+    looker: Looker,
+    work: Callable[..., PeriodicTask],
+    caplog: pytest.LogCaptureFixture,
+    clock: Clock,
 ) -> None:
     """It is said once; what was enqueued meanwhile is counted afterwards, and changes are taken up."""
     table = Table(work())
     app.timetable.tables.append(table)
     fired = Fired()
     scheduler = await start(listener=fired)
+    await clock.advance(3)
     await until(lambda: len(fired.all) >= 1)
     with caplog.at_level(logging.WARNING, logger="taskq.scheduler"):
         table.trouble = OSError("the database is away")
         count = len(fired.all)
+        await clock.advance(10)
         await until(lambda: len(fired.all) >= count + 3 and "cannot be read" in caplog.text)
         table.entries = [work(), work("@every 1h", "2")]
         table.version += 1
         table.trouble = None
+        await clock.advance(40)
         await until(lambda: scheduler.entry_count == 2)
     await start.stop(scheduler)
 
@@ -219,7 +234,7 @@ async def test_no_firing_waits_for_a_table_that_fails(
 
 
 async def test_a_scheduler_starts_without_its_table(
-    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask]
+    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask], clock: Clock
 ) -> None:
     """It does what it knows of, and catches up with the rows as each says once it can read them."""
     row = work("@every 1h", "2")
@@ -230,10 +245,12 @@ async def test_a_scheduler_starts_without_its_table(
     app.schedule("* * * * * *", app.tasks["work"], id="own")  # type: ignore[arg-type]  # registered by the fixture
     fired = Fired()
     await start(listener=fired)
+    await clock.advance(10)
     await until(lambda: len(fired.outcomes("own")) >= 2)
     assert fired.outcomes("row#2") == []
 
     table.trouble = None
+    await clock.advance(40)
     await until(lambda: fired.outcomes("row#2") == [ENQUEUED])
 
     await until(lambda: table.totals == {"2": 1})
@@ -244,31 +261,32 @@ async def test_no_firing_waits_for_a_table_that_hangs(
     app: TaskQ,
     start: Runner,
     work: Callable[..., PeriodicTask],
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     what: str,
+    clock: Clock,
 ) -> None:
     """A call is waited for; one that never comes back is given up, and the next one works."""
     table = Table(work())
     app.timetable.tables.append(table)
     fired = Fired()
     scheduler = await start(listener=fired)
+    await clock.advance(3)
     await until(lambda: len(fired.all) >= 1)
-    monkeypatch.setattr("taskq_core.scheduler.follower.CALL_S", 600)
     waited_for = table.hang(what)
-    await until(lambda: table.hanging == 1, "a call hangs")
+    await until(lambda: table.hanging == 1, "a call hangs", meanwhile=lambda: clock.skip(0.5))
     count = len(fired.all)
+    await clock.advance(5)
     await until(lambda: len(fired.all) >= count + 2)
     assert table.hanging == 1
     assert "did not end" not in caplog.text
 
-    monkeypatch.setattr("taskq_core.scheduler.follower.CALL_S", 1)
     given_up = table.hang(what)
     waited_for.set()
-    told = rf"cannot be {'read' if what == 'read' else 'told'}.* did not end within 1 s"
-    await until(lambda: re.search(told, caplog.text) and table.hanging == 1)
+    told = rf"cannot be {'read' if what == 'read' else 'told'}.* did not end within 30 s"
+    await until(lambda: re.search(told, caplog.text) and table.hanging == 1, meanwhile=lambda: clock.skip(0.5))
     table.hangs.clear()
     table.set(work("@every 1h", "2"))
+    await clock.advance(40)
     await until(lambda: scheduler.entry_count == 1 and f"can be {what} again" in caplog.text)
 
     assert table.hanging == 1, "the thread of the call that was given up is still in it"
@@ -277,7 +295,12 @@ async def test_no_firing_waits_for_a_table_that_hangs(
 
 
 async def test_what_a_leader_left_untold_is_told_by_the_next(
-    app: TaskQ, start: Runner, looker: Looker, redis_server: RedisServer, work: Callable[..., PeriodicTask]
+    app: TaskQ,
+    start: Runner,
+    looker: Looker,
+    redis_server: RedisServer,
+    work: Callable[..., PeriodicTask],
+    clock: Clock,
 ) -> None:
     """Also where nothing more is due for long."""
     entry = work("@every 1h")
@@ -285,7 +308,7 @@ async def test_what_a_leader_left_untold_is_told_by_the_next(
     table = Table(entry)
     app.timetable.tables.append(table)
     fired = Fired()
-    first = Scheduler(app, SchedulerConfig(leader_lease=1), listener=fired)
+    first = Scheduler(app, SchedulerConfig(), listener=fired)
     table.refuses_runs = True
     running = asyncio.create_task(first.arun())
     await until(lambda: fired.outcomes("row#1") == [ENQUEUED])
@@ -295,21 +318,24 @@ async def test_what_a_leader_left_untold_is_told_by_the_next(
     table.refuses_runs = False
 
     await start()
+    await clock.advance(5)
     await until(lambda: table.totals == {"1": 1})
 
     assert len(looker.pending()) == 1
 
 
 async def test_a_firing_without_a_run_is_no_run_and_moves_the_next_one_on(
-    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask]
+    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask], clock: Clock
 ) -> None:
     """As where the task of an earlier one is still there."""
     table = Table(work(task_id="one"))
     app.timetable.tables.append(table)
     fired = Fired()
     await start(listener=fired)
+    await clock.advance(6)
     await until(lambda: len(fired.all) >= 3)
     noted = table.next_noted
+    await clock.advance(6)
     await until(lambda: table.next_noted > noted)
 
     assert fired.outcomes("row#1")[:3] == [ENQUEUED, FiringOutcome.ID_TAKEN, FiringOutcome.ID_TAKEN]
@@ -338,7 +364,7 @@ async def test_a_scheduler_that_ends_tells_all_there_is_to_tell(
 
 
 async def test_runs_that_come_again_are_counted_once(
-    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask]
+    app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask], clock: Clock
 ) -> None:
     """The table noted them, and the scheduler died before it could say so to Redis."""
     entry = work("@every 1h")
@@ -351,6 +377,7 @@ async def test_runs_that_come_again_are_counted_once(
     looker.raw.hset(key, "1", f"0:0:5:{last_s}")
 
     await start()
+    await clock.advance(5)
     await until(lambda: table.totals != {"1": 5})
     await until(lambda: not looker.raw.exists(key))
 

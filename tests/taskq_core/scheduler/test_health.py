@@ -9,10 +9,12 @@ import pytest
 from taskq_core import ConfigurationError, TaskQ
 from taskq_core.cli.scheduler import banner, scheduler_config
 from taskq_core.health import HealthServer
-from taskq_core.scheduler import Scheduler, SchedulerConfig, health
+from taskq_core.scheduler import Scheduler, SchedulerConfig
 from taskq_core.scheduler.health import STALE_S, SchedulerHealth, SchedulerState, TurnState
+from tests.clock import Clock
 from tests.probing import get
 from tests.redis_server import RedisServer
+from tests.relay import Relay
 from tests.taskq_core.scheduler.conftest import Looker, Runner, until
 
 
@@ -79,9 +81,9 @@ async def status_of(scheduler: Scheduler) -> tuple[int, str]:
 class TestScheduler:
     async def test_both_that_leads_and_that_waits_are_ready(self, app: TaskQ, start: Runner) -> None:
         app.schedule("@every 1h", app.remote("work"), id="entry")
-        first = await start(health_port=0, leader_lease=60)  # which outlasts whatever this process may be kept from
+        first = await start(health_port=0)
         await until(lambda: first.leads)
-        second = await start(health_port=0, leader_lease=60)
+        second = await start(health_port=0)
 
         for scheduler, leads in ((first, True), (second, False)):
             await until(lambda each=scheduler: _is(each, (200, "ready")))
@@ -92,37 +94,39 @@ class TestScheduler:
         with pytest.raises(OSError, match=r"."):
             await get(first.health_port, "/livez")
 
-    async def test_a_queue_that_takes_nothing(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+    async def test_a_queue_that_takes_nothing(self, app: TaskQ, start: Runner, looker: Looker, clock: Clock) -> None:
         bad = looker.keys.queue("bad")
         looker.raw.set(bad.pending, "no list")
         app.schedule("* * * * * *", app.remote("work"), id="bad", queue="bad")
         app.schedule("* * * * * *", app.remote("work"))
-        scheduler = await start(health_port=0, leader_lease=60)  # so that it leads as long as it is looked at
+        scheduler = await start(health_port=0)
+        await clock.advance(2)
         await until(lambda: _is(scheduler, (503, "unready")))
 
         _, body = await get(scheduler.health_port, "/readyz")
         assert "WRONGTYPE" in body["queues"]["bad"]["problem"]
         looker.raw.delete(bad.pending)
+        await clock.advance(10)
         await until(lambda: _is(scheduler, (200, "ready")))
 
-    async def test_redis_goes_and_comes_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_redis_goes_and_comes_back(self, clock: Clock) -> None:
         """Red with a reason and without the password; green again by itself."""
-        monkeypatch.setattr(health, "STALE_S", 0.9)  # answers come every quarter of the lease, here a second
-        with RedisServer(tcp=True, password="hunter2") as server:
-            app = TaskQ(server.url)
+        with RedisServer(password="hunter2") as server, Relay(server.socket_path) as relay:
+            app = TaskQ(relay.url.replace("redis://", "redis://:hunter2@"))
             app.schedule("@every 1h", app.remote("work"))
             runner = Runner(app)
             scheduler = await runner(health_port=0)
             await until(lambda: _is(scheduler, (200, "ready")))
 
-            server.stop()
-            await until(lambda: _is(scheduler, (503, "unready")))
+            relay.cut()
+            relay.refuse()
+            await until(lambda: _is(scheduler, (503, "unready")), meanwhile=lambda: clock.skip(1))
             _, body = await get(scheduler.health_port, "/readyz")
             assert body["reason"]
             assert "hunter2" not in json.dumps(body)
 
-            server.start()
-            await until(lambda: _is(scheduler, (200, "ready")))
+            relay.forward()
+            await until(lambda: _is(scheduler, (200, "ready")), meanwhile=lambda: clock.skip(1))
             await runner.close()
             await app.aclose()
 

@@ -22,15 +22,19 @@ from taskq_core.scheduler import Scheduler, SchedulerConfig, SchedulerListener
 from taskq_core.scheduler.ticker import tick_task_id
 from taskq_core.task import Signature
 from taskq_core.wire import SchedulerEntry
+from tests.clock import Clock
 from tests.logged import logged_here
 from tests.redis_server import RedisServer
+from tests.relay import Relay
 from tests.taskq_core.scheduler.conftest import HOUR, PATIENCE_S, Fired, Looker, Runner, until
 
 ENQUEUED = FiringOutcome.ENQUEUED
 
 
 class TestFiring:
-    async def test_a_firing_is_enqueued_in_its_second(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+    async def test_a_firing_is_enqueued_in_its_second(
+        self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
+    ) -> None:
         """As a plain task under an id that every scheduler would give it."""
 
         @app.periodic("* * * * * *", id="beat")
@@ -39,7 +43,8 @@ class TestFiring:
 
         fired = Fired()
         await start(listener=fired)
-        await until(lambda: len(fired.all) >= 2)
+        await clock.advance(3)
+        await until(lambda: len(fired.all) >= 3)
 
         ticks = [at_s for _, at_s, _ in fired.all]
         assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
@@ -129,7 +134,9 @@ class TestFiring:
 
 class TestCatchUp:
     @pytest.mark.parametrize(("policy", "count"), [("skip", 0), ("one", 1), ("all", 3)])
-    async def test_missed_firings(self, app: TaskQ, start: Runner, looker: Looker, policy: str, count: int) -> None:
+    async def test_missed_firings(
+        self, app: TaskQ, start: Runner, looker: Looker, policy: str, count: int, clock: Clock
+    ) -> None:
         """Of a spec whose last firing is long enough ago, whenever the test runs."""
 
         @app.task(name="work")
@@ -141,6 +148,7 @@ class TestCatchUp:
         looker.set_mark(missed, looker.now_s() - 10 * HOUR)
         fired = Fired()
         await start(listener=fired)
+        await clock.advance(1)
         await until(lambda: fired.outcomes("beat"))
 
         assert fired.outcomes("missed") == [ENQUEUED] * count
@@ -182,7 +190,7 @@ class TestCatchUp:
         assert [entry_id for entry_id, _, _ in fired.all].index("on time") < 100
 
     async def test_a_new_entry_and_one_with_a_new_schedule_begin_now(
-        self, app: TaskQ, start: Runner, looker: Looker
+        self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
     ) -> None:
         @app.task(name="work")
         def work() -> None: ...
@@ -191,14 +199,16 @@ class TestCatchUp:
         looker.set_mark(PeriodicTask("@every 2h", work, id="entry"), begun_s - 9 * HOUR)
         entry = app.schedule("@every 1h", work, id="entry", catch_up="all", window=9 * HOUR)
         await start()
-        await until(lambda: looker.mark(entry))
+        await clock.advance(2)
+        await until(lambda: looker.mark(entry) >= begun_s)
 
-        assert looker.mark(entry) >= begun_s
         assert looker.pending() == []
 
 
 class TestShown:
-    async def test_entries_stand_there_as_asynq_writes_them(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+    async def test_entries_stand_there_as_asynq_writes_them(
+        self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
+    ) -> None:
         @app.task(name="report")
         def report(kind: str) -> None: ...
 
@@ -206,7 +216,7 @@ class TestShown:
         beat = app.schedule("@every 1h", report.s("b"), id="beat")
         last_s = looker.now_s() - HOUR
         looker.set_mark(beat, last_s)
-        scheduler = await start(leader_lease=60)  # one that does not lead for a moment shows nothing
+        scheduler = await start()
         due_s = [daily.schedule("UTC").next_after(looker.now_s())]
 
         def shown() -> list[SchedulerEntry]:
@@ -217,6 +227,7 @@ class TestShown:
             )
             return found if len(found) == 2 and is_known else []
 
+        await clock.advance(3)
         first, second = await until(shown)  # the order is turned round, as upstream
         assert (second.id, second.spec, second.task_type) == ("daily", "CRON_TZ=Asia/Tokyo 0 9 * * *", "report")
         assert second.task_payload == b'{"kind":"a"}'
@@ -229,20 +240,21 @@ class TestShown:
         assert first.next_enqueue_time_ns == (last_s + 2 * HOUR) * 10**9
         (key,) = looker.raw.zrange("asynq:schedulers", 0, -1)
         assert key.decode().startswith(f"asynq:schedulers:{{{scheduler.host}:")
-        await until(lambda: 0 < looker.raw.ttl(key) <= 2, "it is shown for as long as two heartbeats")
+        await until(lambda: 10 < looker.raw.ttl(key) <= 20, "it is shown for as long as two heartbeats")
 
         await start.stop(scheduler)
         assert looker.raw.keys("asynq:schedulers*") == []
 
     async def test_each_entry_is_shown_once_however_many_schedulers_run(
-        self, app: TaskQ, start: Runner, looker: Looker
+        self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
     ) -> None:
         @app.periodic("@every 1s", id="beat")
         @app.task(name="beat")
         def beat() -> None: ...
 
-        schedulers = [await start(leader_lease=60) for _ in range(3)]
+        schedulers = [await start() for _ in range(3)]
         fired_before = len(looker.pending())
+        await clock.advance(4)
         await until(lambda: len(looker.pending()) >= fired_before + 2)
 
         assert [each.leads for each in schedulers].count(True) == 1
@@ -266,7 +278,9 @@ class TestShown:
 
 
 class TestChanges:
-    async def test_entries_come_and_go_while_it_runs(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+    async def test_entries_come_and_go_while_it_runs(
+        self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
+    ) -> None:
         @app.task(name="work")
         def work() -> None: ...
 
@@ -275,40 +289,45 @@ class TestChanges:
         entry = PeriodicTask("@every 1h", work, id="beat")
         looker.set_mark(entry, looker.now_s() - HOUR)  # it fires once: its history is not written while it is deleted
         app.schedule("@every 1h", work, id="beat")
+        await clock.advance(3)
         await until(lambda: fired.outcomes("beat") and looker.history("beat"))
 
         assert app.unschedule("beat") is True
         assert app.unschedule("beat") is False
+        await clock.advance(5)
         await until(lambda: scheduler.entry_count == 0)
         await until(lambda: not looker.raw.exists("asynq:scheduler_history:beat"), "its history is deleted")
         await until(lambda: looker.entries() == [])
 
     async def test_a_provider_is_asked_again_and_its_changes_applied(
-        self, app: TaskQ, start: Runner, looker: Looker
+        self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
     ) -> None:
         @app.task(name="work")
         def work(number: int) -> None: ...
 
         wanted: list[PeriodicTask] = [PeriodicTask("@every 1h", work.s(1), id="one")]
 
-        @app.schedule_provider(every=0.05)
+        @app.schedule_provider(every=60)
         def provide() -> Iterable[PeriodicTask]:
             yield from wanted
 
         await start()
+        await clock.advance(3)
         await until(lambda: [each.id for each in looker.entries()] == ["one"])
         before = await until(lambda: looker.mark(wanted[0]), "it is dealt with")
         looker.raw.zadd("asynq:scheduler_history:one", {"event": 1})
         wanted.append(PeriodicTask("@every 1h", work.s(2), id="two"))
+        await clock.advance(62)
         await until(lambda: [each.id for each in looker.entries()] == ["two", "one"])
         assert looker.mark(wanted[0]) == before, "what did not change goes on"
 
         del wanted[0]
+        await clock.advance(62)
         await until(lambda: [each.id for each in looker.entries()] == ["two"])
         await until(lambda: not looker.raw.exists("asynq:scheduler_history:one"))
 
     async def test_while_a_provider_fails_its_entries_stay(
-        self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture
+        self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture, clock: Clock
     ) -> None:
         @app.task(name="work")
         def work() -> None: ...
@@ -324,8 +343,9 @@ class TestChanges:
                 raise answer
             return answer
 
-        app.schedule_provider(provide, every=0.05)
+        app.schedule_provider(provide, every=60)
         scheduler = await start()
+        await clock.advance(200)
         await until(lambda: asked >= 4)
 
         assert scheduler.entry_count == 1
@@ -333,32 +353,26 @@ class TestChanges:
         assert "a provider must return PeriodicTask objects, got 'no entry'" in caplog.text
 
     async def test_a_provider_that_takes_long_is_told_of_and_holds_up_nothing(
-        self,
-        app: TaskQ,
-        start: Runner,
-        looker: Looker,
-        monkeypatch: pytest.MonkeyPatch,
-        caplog: pytest.LogCaptureFixture,
+        self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture, clock: Clock
     ) -> None:
-        monkeypatch.setattr("taskq_core.scheduler.poller.SLOW_S", 0.05)
         end = threading.Event()
 
-        @app.schedule_provider(every=0.05)
+        @app.schedule_provider(every=60)
         def provide() -> Iterable[PeriodicTask]:
             end.wait()
             return [PeriodicTask("@every 1h", app.remote("late"), id="late")]
 
         app.schedule("* * * * * *", app.remote("beat"), id="beat")
-        monkeypatch.setattr("taskq_core.scheduler.scheduler.PROVIDERS_S", 0.1)
         scheduler = await start()
-        await until(lambda: len(looker.pending()) >= 2)
+        await clock.advance(40)
+        await until(lambda: len(looker.pending()) >= 30, "it waited 5 s for the provider")
 
-        assert "a provider of periodic tasks has not answered for 0.05 s" in caplog.text
+        assert "a provider of periodic tasks has not answered for 30 s" in caplog.text
         end.set()
         await until(lambda: scheduler.entry_count == 2)
 
     async def test_an_id_that_the_application_has_is_not_given_to_a_provided_entry(
-        self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture
+        self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture, clock: Clock
     ) -> None:
         @app.task(name="work")
         def work(number: int) -> None: ...
@@ -366,6 +380,7 @@ class TestChanges:
         app.schedule("@every 1h", work.s(1), id="one")
         app.schedule_provider(lambda: [PeriodicTask("@every 2h", work.s(2), id="one")])
         await start()
+        await clock.advance(3)
         (entry,) = await until(looker.entries)
 
         assert entry.spec == "@every 1h"
@@ -405,7 +420,7 @@ class TestHooks:
             ("awaited", task_id, task_id),
         ]
 
-    async def test_they_are_told_what_failed(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+    async def test_they_are_told_what_failed(self, app: TaskQ, start: Runner, looker: Looker, clock: Clock) -> None:
         told: list[tuple[FiringOutcome, Exception | None]] = []
 
         class Noting(ScheduleHook):
@@ -423,6 +438,7 @@ class TestHooks:
             await until(lambda: told)
         finally:
             looker.raw.config_set("maxmemory", 0)
+        await clock.advance(10)
         await until(lambda: told[-1] == (ENQUEUED, None))
 
         assert {outcome for outcome, _ in told[:-1]} == {FiringOutcome.FAILED}
@@ -502,7 +518,7 @@ class TestHooks:
         assert told == 50
 
     async def test_one_that_is_cancelled_ends_nothing(
-        self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture
+        self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture, clock: Clock
     ) -> None:
         """What it waits for may be cancelled; it is not the scheduler that is."""
 
@@ -516,10 +532,11 @@ class TestHooks:
             raise asyncio.CancelledError
 
         asked = 0
-        app.schedule_provider(provide, every=0.05)
+        app.schedule_provider(provide, every=2)
         app.add_schedule_hook(Cancelled())
         app.schedule("* * * * * *", app.remote("beat"), id="beat")
         await start()
+        await clock.advance(5)
         await until(lambda: len(looker.pending()) >= 2 and asked >= 2)
 
         assert "a hook of periodic tasks failed" in caplog.text
@@ -549,7 +566,7 @@ class TestHooks:
         assert (message.headers["plain"], message.headers["coroutine"]) == ("1", "1")
 
     async def test_a_middleware_that_hangs_puts_its_own_firings_off(
-        self, app: TaskQ, start: Runner, looker: Looker, monkeypatch: pytest.MonkeyPatch
+        self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
     ) -> None:
         """Those of other tasks go on, and when it hangs no more, none is missing."""
         hangs = True
@@ -560,17 +577,18 @@ class TestHooks:
                     await asyncio.Event().wait()
                 return call
 
-        monkeypatch.setattr("taskq_core.scheduler.ticker.MIDDLEWARE_S", 0.05)
         app.middleware.append(Hanging())
         for name in ("stuck", "beat"):
             app.schedule("* * * * * *", app.remote(name), id=name)
         fired = Fired()
         await start(listener=fired)
+        await clock.advance(20)
         await until(lambda: fired.outcomes("beat").count(ENQUEUED) >= 3 and fired.outcomes("stuck"))
 
         assert set(fired.outcomes("stuck")) == {FiringOutcome.FAILED}
         assert "a hook or middleware did not end within" in str(fired.errors[0])
         hangs = False
+        await clock.advance(12)
         await until(lambda: fired.outcomes("stuck").count(ENQUEUED) >= 4)
         for name in ("stuck", "beat"):
             ticks = [at_s for entry_id, at_s, outcome in fired.all if entry_id == name and outcome is ENQUEUED]
@@ -579,7 +597,7 @@ class TestHooks:
         assert ("stuck", first_tried_s, ENQUEUED) in fired.all
 
     async def test_a_queue_that_hangs_keeps_no_other_waiting(
-        self, app: TaskQ, start: Runner, looker: Looker, monkeypatch: pytest.MonkeyPatch
+        self, app: TaskQ, start: Runner, looker: Looker, monkeypatch: pytest.MonkeyPatch, clock: Clock
     ) -> None:
         hang = asyncio.Event()
 
@@ -595,14 +613,16 @@ class TestHooks:
         app.schedule("* * * * * *", app.remote("beat"), id="beat")
         fired = Fired()
         await start(listener=fired)
+        await clock.advance(4)
         await until(lambda: len(fired.outcomes("beat")) >= 3)
 
         assert fired.outcomes("stuck") == []
         hang.set()
+        await clock.advance(3)
         await until(lambda: len(fired.outcomes("stuck")) >= 3)
 
     async def test_a_queue_that_takes_nothing_keeps_no_other_waiting(
-        self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture
+        self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture, clock: Clock
     ) -> None:
         """One whose key holds something else: its firings come when that is gone."""
         bad = looker.keys.queue("bad")
@@ -611,12 +631,14 @@ class TestHooks:
         app.schedule("* * * * * *", app.remote("beat"), id="beat")
         fired = Fired()
         await start(listener=fired)
+        await clock.advance(4)
         await until(lambda: len(fired.outcomes("beat")) >= 3 and fired.outcomes("broken"))
 
         assert set(fired.outcomes("broken")) == {FiringOutcome.FAILED}
         await until(lambda: "periodic tasks of queue bad" in caplog.text)
         first_s = next(at_s for entry_id, at_s, _ in fired.all if entry_id == "broken")
         looker.raw.delete(bad.pending)
+        await clock.advance(10)
         await until(lambda: ENQUEUED in fired.outcomes("broken"))
         assert ("broken", first_s, ENQUEUED) in fired.all
 
@@ -670,16 +692,17 @@ class TestTrouble:
         assert "SCHEDULE['nightly']: unknown task 'work'; did you mean 'works'?" in caplog.text
         await app.aclose()
 
-    async def test_no_redis_stops_the_start(
-        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("taskq_core.scheduler.scheduler.START_PATIENCE_S", 0.1)
+    async def test_no_redis_stops_the_start(self, caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
+        starting = asyncio.create_task(Scheduler(TaskQ("redis://localhost:1")).arun())
+        while not starting.done():
+            clock.skip(1)
+            await asyncio.sleep(0)
 
-        assert await Scheduler(TaskQ("redis://localhost:1")).arun() == 1
+        assert await starting == 1
 
         assert "the scheduler cannot start" in caplog.text
 
-    async def test_a_full_redis_postpones(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+    async def test_a_full_redis_postpones(self, app: TaskQ, start: Runner, looker: Looker, clock: Clock) -> None:
         """The firing is told as failed and enqueued when there is room."""
 
         @app.task(name="work")
@@ -695,13 +718,14 @@ class TestTrouble:
             assert looker.pending() == []
         finally:
             looker.raw.config_set("maxmemory", 0)
+        await clock.advance(10)
         await until(lambda: fired.outcomes("entry")[-1] is ENQUEUED)
 
         assert len(looker.pending()) == 1
         assert "memory limit" in str(fired.errors[0])
 
     async def test_schedulers_that_all_believe_they_lead_enqueue_once(
-        self, app: TaskQ, start: Runner, looker: Looker
+        self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
     ) -> None:
         """Whatever becomes of the lease, and though the tasks are taken and gone at once."""
 
@@ -716,24 +740,19 @@ class TestTrouble:
         await until(lambda: looker.mark(entry), "one has begun")
         begun = looker.now_s()
         led: set[int] = set()
-        stop = asyncio.Event()
-
-        async def break_leases() -> None:
-            while not stop.is_set():
-                for key in looker.raw.keys("taskq:scheduler:leader:*"):
-                    looker.raw.delete(key)
-                for message in looker.pending():
-                    taken.append(message.id)
-                    looker.raw.delete(looker.keys.queue("default").task(message.id))
-                    looker.raw.lrem(looker.keys.queue("default").pending, 0, message.id)
-                led.update(number for number, each in enumerate(schedulers) if each.leads)
-                await asyncio.sleep(0.01)
-
         taken: list[str] = []
-        breaking = asyncio.create_task(break_leases())
-        await until(lambda: len(fired.all) >= 5 and len(led) == 4)
-        stop.set()
-        await breaking
+        for _ in range(200):
+            for key in looker.raw.keys("taskq:scheduler:leader:*"):
+                looker.raw.delete(key)
+            for message in looker.pending():
+                taken.append(message.id)
+                looker.raw.delete(looker.keys.queue("default").task(message.id))
+                looker.raw.lrem(looker.keys.queue("default").pending, 0, message.id)
+            led.update(number for number, each in enumerate(schedulers) if each.leads)
+            if len(fired.all) >= 20 and len(led) == 4:
+                break
+            await clock.advance(0.3)
+        assert len(led) == 4
         for scheduler in schedulers:
             await start.stop(scheduler)  # which has told of all that it enqueued then
 
@@ -743,32 +762,44 @@ class TestTrouble:
         assert len(taken) == len(set(taken))
         assert set(taken) <= {tick_task_id("beat", "beat", at_s) for at_s in ticks}
 
-    async def test_another_takes_over_when_the_leader_stops(self, app: TaskQ, start: Runner, looker: Looker) -> None:
+    async def test_another_takes_over_when_the_leader_stops(
+        self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
+    ) -> None:
         @app.periodic("* * * * * *", id="beat")
         @app.task(name="beat")
         def beat() -> None: ...
 
-        first = await start(leader_lease=600)
+        first = await start()
         await until(lambda: first.leads)
-        second = await start(leader_lease=1)
+        second = await start()
         await start.stop(first)
 
+        await clock.advance(3)
         await until(lambda: second.leads)
 
     async def test_one_that_cannot_renew_its_lease_leads_no_longer_than_it_lasts(
-        self, app: TaskQ, start: Runner, looker: Looker
+        self, redis_server: RedisServer, start: Runner, clock: Clock
     ) -> None:
         """By its own clock, though no answer has told it so; when Redis answers again, it takes the lead again."""
-        app.schedule("@every 1h", app.remote("work"), id="entry")
-        scheduler = await start(leader_lease=1)
-        await until(lambda: scheduler.leads)
-        looker.raw.client_pause(2000)  # ms: shorter than a call waits for its answer
+        with Relay(redis_server.socket_path) as relay:
+            app = TaskQ(relay.url)
+            app.schedule("@every 1h", app.remote("work"), id="entry")
+            scheduler = await start(app=app)
+            await until(lambda: scheduler.leads)
+            relay.cut()
+            relay.refuse()
+            clock.skip(7)
+            assert scheduler.leads, "its lease lasts 8 s"
 
-        await until(lambda: not scheduler.leads)
-        await until(lambda: scheduler.leads)
+            clock.skip(1)
+            assert not scheduler.leads
+            relay.forward()
+            await until(lambda: scheduler.leads, meanwhile=lambda: clock.skip(1))
+            await start.stop(scheduler)
+            await app.aclose()
 
     async def test_two_applications_on_one_redis_do_not_wait_for_each_other(
-        self, redis_server: RedisServer, app: TaskQ, start: Runner, looker: Looker
+        self, redis_server: RedisServer, app: TaskQ, start: Runner, looker: Looker, clock: Clock
     ) -> None:
         """Each set of entries has a leader of its own, and equal ids of other tasks are other entries."""
         other = TaskQ(redis_server.url)
@@ -778,6 +809,7 @@ class TestTrouble:
         await start()
         await start(app=other)
 
+        await clock.advance(2)
         await until(lambda: {message.type for message in looker.pending()} == {"ours", "theirs"})
         await other.aclose()
 
@@ -827,7 +859,7 @@ async def test_a_scheduler_runs_once(app: TaskQ, start: Runner) -> None:
 
 
 async def test_a_listener_that_fails_changes_nothing(
-    app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture
+    app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture, clock: Clock
 ) -> None:
     class Broken(SchedulerListener):
         def started(self, scheduler: Any) -> None:
@@ -838,6 +870,7 @@ async def test_a_listener_that_fails_changes_nothing(
 
     app.schedule("* * * * * *", app.remote("beat"), id="beat")
     await start(listener=Broken())
+    await clock.advance(3)
     await until(lambda: len(looker.pending()) >= 2)
 
     assert [record.levelno for record in logged_here(caplog)].count(logging.ERROR) == 1, "told once, not every second"

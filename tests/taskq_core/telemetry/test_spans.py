@@ -345,26 +345,6 @@ class TestAttributes:
         sizes = [(span.attributes or {})["messaging.message.body.size"] for span in exporter.get_finished_spans()]
         assert sizes == [17, 17, 18]
 
-    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-    def test_a_forked_child_has_an_id_of_its_own(
-        self, provider: TracerProvider, exporter: InMemorySpanExporter
-    ) -> None:
-        tracing = Tracing(tracer_provider=provider)
-        enqueue(tracing)
-        reader, writer = os.pipe()
-
-        child = os.fork()
-        if child == 0:
-            enqueue(tracing)
-            span = exporter.get_finished_spans()[-1]
-            os.write(writer, str((span.attributes or {})["messaging.client.id"]).encode())
-            os._exit(0)
-        os.waitpid(child, 0)
-
-        assert os.read(reader, 1000).decode() == f"{socket.gethostname()}:{child}"
-        os.close(reader)
-        os.close(writer)
-
     def test_of_a_consumer(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
         consume(Tracing(tracer_provider=provider), {}).end("completed")
 

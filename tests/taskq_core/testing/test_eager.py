@@ -19,6 +19,7 @@ from taskq_core import (
     TaskState,
     current_task,
 )
+from taskq_core.broker.operations import BATCH_MAX
 from taskq_core.inspector import Inspector
 from taskq_core.testing import capture, eager
 from taskq_core.testing.captured import StandingEager
@@ -80,9 +81,9 @@ def test_many_at_once(taskq: TaskQ, ran: list[Any]) -> None:
     note = taskq.task(name="note")(lambda n: ran.append(n))
 
     with eager(taskq):
-        taskq.client.enqueue_many(note.s(n) for n in range(450))
+        taskq.client.enqueue_many(note.s(n) for n in range(BATCH_MAX + 5))
 
-    assert ran == list(range(450))
+    assert ran == list(range(BATCH_MAX + 5))
 
 
 def test_a_task_inside_a_task_runs_inside_it(taskq: TaskQ, ran: list[Any]) -> None:
@@ -146,10 +147,10 @@ async def test_in_coroutines(taskq: TaskQ) -> None:
         return -n
 
     with eager(taskq):
-        handles = await asyncio.gather(*(each.adelay(n) for n in range(60) for each in (double, negative)))
+        handles = await asyncio.gather(*(each.adelay(n) for n in range(20) for each in (double, negative)))
         results = [await handle.aresult() for handle in handles]
 
-    assert results == [each(n) for n in range(60) for each in (lambda n: 2 * n, lambda n: -n)]
+    assert results == [each(n) for n in range(20) for each in (lambda n: 2 * n, lambda n: -n)]
 
 
 async def test_coroutines_that_wait_for_each_other(taskq: TaskQ) -> None:
@@ -289,11 +290,11 @@ async def test_many_one_after_the_other_are_not_inside_each_other(taskq: TaskQ, 
         ran.append(n)
 
     with eager(taskq):
-        await asyncio.gather(*(note.adelay(n) for n in range(30)))
-        for n in range(30, 90):
+        await asyncio.gather(*(note.adelay(n) for n in range(20)))
+        for n in range(20, 60):
             await note.adelay(n)
 
-    assert sorted(ran) == list(range(90))
+    assert sorted(ran) == list(range(60))
 
 
 def test_inside_a_capture_it_takes_over(taskq: TaskQ, ran: list[Any]) -> None:

@@ -16,17 +16,18 @@ from taskq_core.wire.durations import (
     parse_duration,
     timedelta_of_ns,
 )
+from tests.rows import rows
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[2] / "golden" / "options.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("row", GOLDEN["durations"], ids=lambda row: str(row["ns"]))
+@rows("row", GOLDEN["durations"], ids=lambda row: str(row["ns"]))
 def test_durations_are_printed_and_read_as_in_go(row: dict[str, Any]) -> None:
     assert format_duration(row["ns"]) == row["string"]
     assert parse_duration(row["string"]) == row["ns"]
 
 
-@pytest.mark.parametrize("row", GOLDEN["parse_durations"], ids=lambda row: ascii(row["string"]))
+@rows("row", GOLDEN["parse_durations"], ids=lambda row: ascii(row["string"]))
 def test_texts_are_read_or_refused_as_in_go(row: dict[str, Any]) -> None:
     if row["error"] is None:
         assert parse_duration(row["string"]) == row["ns"]

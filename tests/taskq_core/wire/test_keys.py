@@ -17,6 +17,7 @@ from taskq_core.wire.keys import (
     validate_task_id,
     validate_task_type,
 )
+from tests.rows import rows
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[2] / "golden" / "keys.json").read_text(encoding="utf-8"))
 
@@ -77,17 +78,17 @@ def test_global_keys_are_gos() -> None:
     assert built == GOLDEN["global"]
 
 
-@pytest.mark.parametrize("row", GOLDEN["queues"], ids=lambda row: ascii(row["queue"])[:30])
+@rows("row", GOLDEN["queues"], ids=lambda row: ascii(row["queue"])[:30])
 def test_queue_keys_are_gos(row: dict[str, Any]) -> None:
     assert named(Keys().queue(row["queue"])) == row["keys"]
 
 
-@pytest.mark.parametrize("row", GOLDEN["tasks"], ids=lambda row: ascii(row["key"]))
+@rows("row", GOLDEN["tasks"], ids=lambda row: ascii(row["key"]))
 def test_task_keys_are_gos(row: dict[str, Any]) -> None:
     assert Keys().queue(row["queue"]).task(row["id"]) == row["key"]
 
 
-@pytest.mark.parametrize("row", GOLDEN["groups"], ids=lambda row: ascii(row["key"]))
+@rows("row", GOLDEN["groups"], ids=lambda row: ascii(row["key"]))
 def test_group_keys_are_gos(row: dict[str, Any]) -> None:
     keys = Keys().queue(row["queue"])
 
@@ -95,7 +96,7 @@ def test_group_keys_are_gos(row: dict[str, Any]) -> None:
     assert keys.aggregation_set(row["group"], row["set_id"]) == row["set_key"]
 
 
-@pytest.mark.parametrize("row", GOLDEN["unique"], ids=lambda row: ascii(row["key"]))
+@rows("row", GOLDEN["unique"], ids=lambda row: ascii(row["key"]))
 def test_unique_locks_are_gos(row: dict[str, Any]) -> None:
     payload = None if row["payload"] is None else bytes.fromhex(row["payload"])
     if repeat := row.get("payload_repeat"):
@@ -104,12 +105,12 @@ def test_unique_locks_are_gos(row: dict[str, Any]) -> None:
     assert Keys().queue(row["queue"]).unique(row["type"], payload) == row["key"]
 
 
-@pytest.mark.parametrize("row", GOLDEN["unique_ttl"], ids=lambda row: f"{row['operation']} {row['option']}")
+@rows("row", GOLDEN["unique_ttl"], ids=lambda row: f"{row['operation']} {row['option']}")
 def test_the_unique_lock_of_a_timed_task_has_the_same_name(row: dict[str, Any]) -> None:
     assert Keys().queue("default").unique("t:u", b"p") == row["key"]
 
 
-@pytest.mark.parametrize("row", GOLDEN["daily"], ids=lambda row: row["time"])
+@rows("row", GOLDEN["daily"], ids=lambda row: row["time"])
 def test_daily_counters_are_named_by_the_utc_date(row: dict[str, Any]) -> None:
     keys = Keys().queue("default")
     moment = datetime.fromtimestamp(row["unix_s"], tz=timezone(timedelta(hours=9)))
@@ -126,7 +127,7 @@ def test_a_naive_datetime_names_no_day() -> None:
         Keys().queue("default").daily_processed(naive)
 
 
-@pytest.mark.parametrize("row", GOLDEN["processes"], ids=lambda row: row["host"])
+@rows("row", GOLDEN["processes"], ids=lambda row: row["host"])
 def test_process_keys_are_gos(row: dict[str, Any]) -> None:
     keys, process = Keys(), (row["host"], row["pid"], row["server_id"])
 
@@ -135,7 +136,7 @@ def test_process_keys_are_gos(row: dict[str, Any]) -> None:
     assert keys.scheduler(*process) == row["scheduler_key"]
 
 
-@pytest.mark.parametrize("row", GOLDEN["queue_name_validation"] + GOLDEN["queues"], ids=lambda row: ascii(row["queue"]))
+@rows("row", GOLDEN["queue_name_validation"] + GOLDEN["queues"], ids=lambda row: ascii(row["queue"]))
 def test_queue_names_are_checked_as_in_go_except_the_listed_ones(row: dict[str, Any]) -> None:
     """What Go refuses is refused; what Go takes is taken unless a reason stands in the list above."""
     name = row["queue"]
@@ -151,7 +152,7 @@ def test_the_listed_differences_are_all_measured_ones() -> None:
     assert set(REFUSED_THOUGH_GO_TAKES_THEM) <= {row["queue"] for row in GOLDEN["queues"]}
 
 
-@pytest.mark.parametrize("task_id", sorted({row["id"] for row in GOLDEN["tasks"]}))
+@rows("task_id", sorted({row["id"] for row in GOLDEN["tasks"]}))
 def test_task_ids_are_checked_as_in_go_except_the_listed_ones(task_id: str) -> None:
     if task_id in REFUSED_IDS_THOUGH_GO_TAKES_THEM:
         with pytest.raises(ConfigurationError, match="task id must not contain a control character"):
@@ -160,10 +161,8 @@ def test_task_ids_are_checked_as_in_go_except_the_listed_ones(task_id: str) -> N
         assert validate_task_id(task_id) == task_id
 
 
-@pytest.mark.parametrize(
-    "check", [validate_queue_name, validate_task_id, validate_task_type, validate_group_name, validate_prefix]
-)
-@pytest.mark.parametrize(
+@rows("check", [validate_queue_name, validate_task_id, validate_task_type, validate_group_name, validate_prefix])
+@rows(
     ("value", "problem"),
     [
         ("", "must not be blank, got ''"),
@@ -189,7 +188,7 @@ def test_a_name_of_256_bytes_is_the_longest() -> None:
     assert validate_queue_name("\u00e9" * 128) == "\u00e9" * 128
 
 
-@pytest.mark.parametrize("prefix", ["{a}", "a}", "taskq", "my:taskq"])
+@rows("prefix", ["{a}", "a}", "taskq", "my:taskq"])
 def test_a_prefix_that_could_mix_keys_is_refused(prefix: str) -> None:
     with pytest.raises(ConfigurationError, match="key prefix must not"):
         Keys(prefix)

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from taskq_core.wire.messages import (
     encode_message,
     retried_message,
 )
+from tests.rows import rows
 
 ROWS: list[dict[str, Any]] = [
     row
@@ -44,8 +46,8 @@ KEPT_THOUGH_GO_DROPS = {
 SETTLED_FIELDS = ("retried", "error_msg", "last_failed_at", "completed_at")
 
 
-def by_name(rows: list[dict[str, Any]]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("row", rows, ids=lambda row: row["name"])
+def by_name(table: list[dict[str, Any]]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return rows("row", table, ids=lambda row: row["name"])
 
 
 def fields_of(message: TaskMessage) -> dict[str, Any]:
@@ -221,7 +223,7 @@ def test_headers_are_written_in_the_order_of_their_names() -> None:
     assert encoded.endswith(b"".join(entries) + b"z\x07\x0a\x02\xc3\xa9\x12\x013")
 
 
-@pytest.mark.parametrize(
+@rows(
     ("field", "value", "bits"),
     [("retry", 2**31, 32), ("timeout", 2**63, 64), ("deadline", -(2**63) - 1, 64), ("retention", 2**63, 64)],
 )
@@ -237,7 +239,7 @@ def test_a_deadline_of_one_task_that_does_not_fit_is_refused() -> None:
         MessageTemplate("t", "q").encode("i", None, deadline=2**63)
 
 
-@pytest.mark.parametrize("fields", [{"retry": "3"}, {"no_such_field": 1}, {"type": 5}])
+@rows("fields", [{"retry": "3"}, {"no_such_field": 1}, {"type": 5}])
 def test_a_field_that_does_not_fit_is_refused_without_its_value(fields: dict[str, Any]) -> None:
     with pytest.raises(WireFormatError, match="not a task message"):
         build_message(**fields)
@@ -287,7 +289,7 @@ def test_a_completion_is_written_as_in_go() -> None:
     assert completed_message(message, 2_000_000_000).hex() == golden_bytes("after completion")
 
 
-@pytest.mark.parametrize(
+@rows(
     "change",
     [
         lambda message: retried_message(message, error="e", failed_at_s=1, counts=True),
@@ -308,7 +310,7 @@ def test_unknown_fields_and_the_payload_survive_a_change(change: Any) -> None:
     assert dict(decode_message(after).headers) == {"b": "1", "a": "2"}
 
 
-@pytest.mark.parametrize("error", ["\ud800 half", "e" * 10_000_000, "\u00e9" * 5000, "nul\x00", ""])
+@rows("error", ["\ud800 half", "e" * 10_000_000, "\u00e9" * 5000, "nul\x00", ""])
 def test_no_text_makes_settling_fail(error: str) -> None:
     stored = decode_message(retried_message(decode_message(STORED), error=error, failed_at_s=1, counts=True))
 
@@ -323,7 +325,7 @@ def test_cleaned_text_is_valid_and_within_its_limit(text: str, limit: int) -> No
     assert clean_text(cleaned, limit) == cleaned
 
 
-@pytest.mark.parametrize(
+@rows(
     ("text", "limit", "cleaned"),
     [
         ("plain", 10, "plain"),

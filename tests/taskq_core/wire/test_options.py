@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from taskq_core.errors import WireFormatError
 from taskq_core.wire.options import Option, OptionKind, OptionValue, format_option, parse_option
 from taskq_core.wire.quoting import quote, unquote
+from tests.rows import rows
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[2] / "golden" / "options.json").read_text(encoding="utf-8"))
 
@@ -27,19 +28,19 @@ def option_of(row: dict[str, Any]) -> Option:
     return Option(kind, value)
 
 
-@pytest.mark.parametrize("row", GOLDEN["options"], ids=lambda row: ascii(row["string"])[:60])
+@rows("row", GOLDEN["options"], ids=lambda row: ascii(row["string"])[:60])
 def test_options_are_printed_as_in_go(row: dict[str, Any]) -> None:
     assert format_option(option_of(row)) == row["string"]
 
 
-@pytest.mark.parametrize("row", GOLDEN["options"] + GOLDEN["parse"], ids=lambda row: ascii(row["string"])[:60])
+@rows("row", GOLDEN["options"] + GOLDEN["parse"], ids=lambda row: ascii(row["string"])[:60])
 def test_strings_are_read_as_in_go_and_none_where_go_fails(row: dict[str, Any]) -> None:
     option = parse_option(row["string"])
 
     assert (None if option is None else format_option(option)) == row["parsed"]
 
 
-@pytest.mark.parametrize(
+@rows(
     ("option", "text"),
     [
         (Option(OptionKind.DEADLINE, datetime(2033, 5, 1, tzinfo=UTC)), "Deadline(Sun May  1 00:00:00 UTC 2033)"),
@@ -54,7 +55,7 @@ def test_an_option_survives_printing_and_reading(option: Option, text: str) -> N
     assert parse_option(text) == option
 
 
-@pytest.mark.parametrize(
+@rows(
     "text",
     [
         "Header(" + "[" * 100_000 + ")",
@@ -95,7 +96,7 @@ def test_a_header_without_texts_is_null_in_json() -> None:
     assert parse_option('Header([null,"v"])') == Option(OptionKind.HEADER, ("", "v"))
 
 
-@pytest.mark.parametrize(
+@rows(
     "option",
     [
         Option(OptionKind.MAX_RETRY, "3"),

@@ -20,6 +20,7 @@ from taskq_core.wire.presence import (
     ns_of_datetime,
     to_timestamp,
 )
+from tests.rows import rows
 
 ROWS: list[dict[str, Any]] = [
     row
@@ -55,7 +56,7 @@ def record_of(row: dict[str, Any]) -> Record:
     return record
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['kind']}: {row['name']}")
+@rows("row", ROWS, ids=lambda row: f"{row['kind']}: {row['name']}")
 def test_records_are_written_as_in_go(row: dict[str, Any]) -> None:
     encoded = record_of(row).encode()
 
@@ -69,12 +70,12 @@ def test_records_are_written_as_in_go(row: dict[str, Any]) -> None:
         assert encoded.hex() == row["hex"]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['kind']}: {row['name']}")
+@rows("row", ROWS, ids=lambda row: f"{row['kind']}: {row['name']}")
 def test_gos_records_are_read(row: dict[str, Any]) -> None:
     assert RECORDS[row["kind"]].decode(bytes.fromhex(row["hex"])) == record_of(row)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['kind']}: {row['name']}")
+@rows("row", ROWS, ids=lambda row: f"{row['kind']}: {row['name']}")
 def test_the_messages_keep_every_field_of_go(row: dict[str, Any]) -> None:
     """Also a running task's payload, which our records leave out."""
     message = getattr(asynq_pb2, row["kind"])
@@ -92,8 +93,8 @@ def test_all_measured_records_are_covered() -> None:
     assert len(ROWS) == 22
 
 
-@pytest.mark.parametrize("record", list(RECORDS.values()))
-@pytest.mark.parametrize("data", [b"\x0a\x05t", b"\x0a\x01\xff", b"\x00\x00"])
+@rows("record", list(RECORDS.values()))
+@rows("data", [b"\x0a\x05t", b"\x0a\x01\xff", b"\x00\x00"])
 def test_unreadable_bytes_raise_our_error(record: Any, data: bytes) -> None:
     with pytest.raises(WireFormatError, match=f"bytes are not a {record.__name__}"):
         record.decode(data)
@@ -142,7 +143,7 @@ def test_datetimes_survive_as_nanoseconds(moment: datetime) -> None:
     assert datetime_of_ns(ns_of_datetime(moment)) == moment
 
 
-@pytest.mark.parametrize("ns", [10**21, -(10**21), 10**40])
+@rows("ns", [10**21, -(10**21), 10**40])
 def test_a_time_beyond_the_calendar_is_refused(ns: int) -> None:
     with pytest.raises(WireFormatError, match="years 1 to 9999"):
         datetime_of_ns(ns)

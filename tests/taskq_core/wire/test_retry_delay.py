@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskq_core.wire.retry_delay import QueueOrder, default_retry_delay
+from tests.rows import rows
 
 GOLDEN: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "golden" / "retry_delay.json").read_text(encoding="utf-8")
@@ -18,7 +19,7 @@ SELECTIONS: list[dict[str, Any]] = GOLDEN["queue_selection"]
 TOLERANCE = 0.01
 
 
-@pytest.mark.parametrize("row", GOLDEN["default_retry_delay"], ids=lambda row: f"n={row['n']}")
+@rows("row", GOLDEN["default_retry_delay"], ids=lambda row: f"n={row['n']}")
 def test_default_delays_are_gos(row: dict[str, Any]) -> None:
     """2000 draws leave out one of 30 values with a chance of 1e-28."""
     rng = random.Random(7)
@@ -36,14 +37,12 @@ def test_a_delay_is_bounded_for_any_count(retried: int) -> None:
     assert 15 <= seconds <= 2**63 / 1e9
 
 
-@pytest.mark.parametrize("row", SELECTIONS, ids=lambda row: f"{row['weights']} strict={row['strict']}")
+@rows("row", SELECTIONS, ids=lambda row: f"{row['weights']} strict={row['strict']}")
 def test_weights_are_normalized_as_in_go(row: dict[str, Any]) -> None:
     assert QueueOrder(row["weights"], row["strict"], random.Random(7)).weights == row["normalized"]
 
 
-@pytest.mark.parametrize(
-    "row", [row for row in SELECTIONS if "order_share" in row], ids=lambda row: str(row["weights"])
-)
+@rows("row", [row for row in SELECTIONS if "order_share" in row], ids=lambda row: str(row["weights"]))
 def test_queues_are_tried_in_gos_shares(row: dict[str, Any]) -> None:
     order, draws = QueueOrder(row["weights"], False, random.Random(7)), 50_000
 

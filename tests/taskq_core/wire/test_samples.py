@@ -2,11 +2,11 @@
 
 from dataclasses import fields
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from taskq_core.wire.samples import LEVELS, SAMPLE_S, QueueSample
+from tests.rows import rows
 
 WHOLE = st.integers(0, 2**63 - 1)
 OPTIONAL = {"latency_ms", "memory_kib"}
@@ -51,7 +51,7 @@ def test_a_later_release_may_add_numbers() -> None:
     assert QueueSample.decode(sample.encode()[:-5]) == sample, "and an earlier one wrote fewer"
 
 
-@pytest.mark.parametrize("data", [b"", b"\x01\x00", b"\x02" + QueueSample(at_s=5).encode()[1:], b"\x01\0\0\0\x05\x80"])
+@rows("data", [b"", b"\x01\x00", b"\x02" + QueueSample(at_s=5).encode()[1:], b"\x01\0\0\0\x05\x80"])
 def test_what_is_no_sample_is_left_out(data: bytes) -> None:
     assert QueueSample.decode(data) is None
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from taskq_core.wire.states import TaskState
+from tests.rows import rows
 
 ROWS: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[2] / "golden" / "keys.json").read_text(encoding="utf-8")
@@ -16,7 +17,7 @@ def test_words_and_numbers_are_gos() -> None:
     assert all(TaskState.from_number(row["number"]) == row["word"] for row in ROWS)
 
 
-@pytest.mark.parametrize("number", [0, 8, -1])
+@rows("number", [0, 8, -1])
 def test_an_unknown_number_is_refused(number: int) -> None:
     with pytest.raises(ValueError, match=f"no task state has the number {number}"):
         TaskState.from_number(number)

@@ -2,9 +2,8 @@
 
 import random
 
-import pytest
-
 from taskq_core.wire.tallies import BOUNDS_S, TypeTally
+from tests.rows import rows
 
 
 def tally_of(*durations_s: float) -> TypeTally:
@@ -27,7 +26,7 @@ def test_what_is_stored_is_read_again() -> None:
     assert TypeTally.decode(stored.encode() + b" 7") is not None, "a later release may add numbers"
 
 
-@pytest.mark.parametrize("data", [b"", b"1 2 3", b"x " * 22, b"-1 " * 22, b"\xff"])
+@rows("data", [b"", b"1 2 3", b"x " * 22, b"-1 " * 22, b"\xff"])
 def test_what_is_no_tally_is_left_out(data: bytes) -> None:
     assert TypeTally.decode(data) is None
 

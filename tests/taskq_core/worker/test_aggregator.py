@@ -1,7 +1,6 @@
 """Groups become tasks: when, which, exactly once, and what becomes of them when something goes wrong."""
 
 import asyncio
-import signal
 import threading
 import time
 from collections import Counter
@@ -28,7 +27,7 @@ from taskq_core.worker import calls
 from taskq_core.worker.aggregator import AT_ONCE, Aggregator
 from taskq_core.worker.combining import FunctionCaller
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Ends, Runner, WorkerProcess, marks, state_of, stored, texts, until
+from tests.taskq_core.worker.conftest import Ends, Runner, state_of, stored, texts, until
 
 T = TypeVar("T")
 NOW_S = 2_000_000_000
@@ -752,25 +751,6 @@ class TestFailures:
         aggregator = await bench.look()
 
         assert (aggregator.combined, aggregator.failed, bench.pending()) == (1, 0, [])
-
-    async def test_a_killed_workers_members_come_once_in_the_next_set(
-        self, start_process: Callable[..., WorkerProcess], redis_server: RedisServer, app: TaskQ, queue: QueueKeys
-    ) -> None:
-        redis_server.client.set("mark:hang", "1")
-        notify = app.remote("quick", aggregate="grouped")
-        first = start_process(aggregate_every=0.05, leader_lease=0.3)
-        ids = sorted(handle.id for handle in app.client.enqueue_many(notify.s(name="x") for _ in range(3)))
-        await until(lambda: marks(redis_server, "aggregate"))
-        first.signal(signal.SIGKILL)
-        redis_server.client.delete("mark:hang")
-        assert first.wait() == -signal.SIGKILL
-
-        start_process(aggregate_every=0.05, leader_lease=0.3)
-        await until(lambda: marks(redis_server, "combined"))
-
-        assert marks(redis_server, "aggregate") == [",".join(ids)] * 2
-        assert marks(redis_server, "combined") == ["ran"]
-        assert redis_server.client.exists(*(queue.task(task_id) for task_id in ids)) == 0
 
 
 class TestLead:

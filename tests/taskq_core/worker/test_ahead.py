@@ -1,9 +1,8 @@
 """A waiting worker has asked already: a task comes with its token, and none is lost with a wait that ends otherwise."""
 
 import asyncio
-import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from taskq_core.worker import Worker
 from taskq_core.worker.lookout import SERVICE
 from tests.redis_server import RedisServer
 from tests.relay import Relay
-from tests.taskq_core.worker.conftest import LONG_LEASE, Runner, WorkerProcess, state_of, stored, until, until_blocking
+from tests.taskq_core.worker.conftest import Runner, state_of, stored, until
 
 PATIENT: dict[str, Any] = {"lease": 3600, "heartbeat": 1, "safety_net": 600}
 """Of workers whose waits end by a token alone."""
@@ -274,21 +273,6 @@ async def test_a_connection_that_is_killed_while_it_waits_loses_nothing(
 
     assert set(runs.values()) == {1}
     assert not redis_server.client.exists(queue.active, queue.lease, queue.pending)
-
-
-def test_a_worker_killed_while_it_waits_takes_nothing_with_it(
-    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess]
-) -> None:
-    """Its connection ends with it, and the next worker gets what comes then, at its first attempt."""
-    first = start_process(**LONG_LEASE, safety_net=600)
-    until_blocking(lambda: waiting(redis_server))
-    first.signal(signal.SIGKILL)
-    first.wait()
-    handle = app.remote("quick").delay(name="x")
-    start_process(**LONG_LEASE, safety_net=600)
-    handle.result(30)
-
-    assert handle.refresh().retried == 0
 
 
 async def test_a_wait_on_a_server_that_is_the_primary_no_more_ends(

@@ -1,8 +1,6 @@
 """Cancel tasks by their handle: what waits, what runs, and what is to become of it, on whichever worker."""
 
 import asyncio
-import signal
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,17 +19,11 @@ from taskq_core.inspector import Inspector
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
-    LONG_LEASE,
     Ends,
     Runner,
-    WorkerProcess,
     hears_cancels,
-    lapse,
-    marks,
-    state_of,
     stored,
     until,
-    until_blocking,
 )
 
 
@@ -181,27 +173,3 @@ def test_wishes_that_are_refused(app: TaskQ) -> None:
     with pytest.raises(ConfigurationError, match="retry must be True or False"):
         handle.cancel(retry="yes")  # type: ignore[arg-type]
     assert handle.cancel()
-
-
-@pytest.mark.slow
-def test_a_worker_that_is_killed_while_it_cancels_leaves_the_task_to_be_recovered(
-    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess]
-) -> None:
-    """The wish is the killed run's alone: the next run goes on, and is cancelled anew by whichever worker has it."""
-    handle = app.remote("wait", retention=600).delay(name="work", until="never")
-    first = start_process(**LONG_LEASE)
-    until_blocking(lambda: marks(redis_server, "work"))
-    first.signal(signal.SIGSTOP)
-    first.wait_until_stopped()
-    assert handle.cancel(keep=False)
-    first.signal(signal.SIGKILL)
-    first.wait()
-    lapse(redis_server, queue)
-    start_process(**LONG_LEASE)
-    until_blocking(lambda: marks(redis_server, "work").count("started 2") == 1 and hears_cancels(redis_server))
-
-    assert state_of(redis_server, queue, handle.id) == "active"
-    assert handle.cancel(retry=True)
-    until_blocking(lambda: marks(redis_server, "work")[-1] == "cancelled")
-    until_blocking(lambda: state_of(redis_server, queue, handle.id) == "retry")
-    assert stored(redis_server, queue, handle.id).retried == 2

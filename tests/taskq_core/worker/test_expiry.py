@@ -1,8 +1,6 @@
 """Tasks that are not started in time: archived or dropped, told of, and never run late."""
 
 import logging
-import signal
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,16 +11,10 @@ from taskq_core.inspector import Inspector
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
-    LONG_LEASE,
     Ends,
     Runner,
-    WorkerProcess,
-    lapse,
-    marks,
-    state_of,
     stored,
     until,
-    until_blocking,
 )
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -118,33 +110,6 @@ async def test_a_span_counts_from_the_start_of_a_task_that_is_put_off(app: TaskQ
     await start()
 
     assert await (await work.using(run_after=4, expires=3).adelay()).aresult(20) == "ran"
-
-
-@pytest.mark.slow
-def test_a_task_whose_worker_is_killed_runs_again_only_in_time(
-    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess]
-) -> None:
-    """It is archived as expired by whoever gets it after that: one run, one task, none lost."""
-    first = start_process(**LONG_LEASE)
-    work = app.remote("wait", retention=600).using(expires=4)
-    others = [app.remote("wait", retention=600).delay(name=f"other {n}", until="go") for n in range(3)]
-    handle = work.delay(name="work", until="never")
-    until_blocking(lambda: marks(redis_server, "work") and all(marks(redis_server, f"other {n}") for n in range(3)))
-    first.signal(signal.SIGKILL)
-    first.wait()
-    lapse(redis_server, queue)
-    redis_server.client.set("go", "1")
-    expires_s = int(stored(redis_server, queue, handle.id).headers["taskq-expires"])
-    until_blocking(lambda: redis_server.client.time()[0] > expires_s)
-
-    start_process()
-    until_blocking(lambda: state_of(redis_server, queue, handle.id) == "archived")
-    for other in others:
-        other.result(20)
-
-    assert marks(redis_server, "work") == ["started 1"]
-    assert "expired" in stored(redis_server, queue, handle.id).error_msg
-    assert {state_of(redis_server, queue, other.id) for other in others} == {"completed"}
 
 
 def test_options_that_are_refused(app: TaskQ) -> None:

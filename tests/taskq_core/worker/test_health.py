@@ -1,7 +1,6 @@
 """A worker's health over HTTP: it lives as long as its loop turns, and is ready when it really works."""
 
 import asyncio
-import json
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,7 +13,7 @@ from taskq_core.cli.running import worker_config
 from taskq_core.health import HealthServer
 from taskq_core.settings import Settings
 from taskq_core.wire import QueueKeys
-from taskq_core.worker import Worker, WorkerConfig, health
+from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker.health import CHECK_AGAIN_S, CHECK_EVERY_S, STALE_S, Health, Pulse, QueueHealth
 from tests.probing import get
 from tests.redis_server import RedisServer
@@ -122,25 +121,6 @@ class TestChecking:
     async def test_all_is_well(self, runner: AsyncRunner, queue: QueueKeys) -> None:
         assert await Health((queue,), lambda: Pulse(**GOOD), FakeTime()).work(runner) == CHECK_EVERY_S
 
-    async def test_a_store_that_answers_and_takes_no_writes_is_told(self, queue: QueueKeys) -> None:
-        """A PING would succeed."""
-        with RedisServer(tcp=True) as primary, RedisServer(replica_of=primary) as server:
-            app = TaskQ(server.unix_url)
-            runner = AsyncRunner(app.runtime.endpoint)
-            health = Health((queue,), lambda: Pulse(**GOOD), FakeTime())
-
-            async def is_told() -> bool:
-                await health.check(runner)
-                assert health.found["default"].problem
-                return "READONLY" in health.found["default"].problem
-
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("taskq_core.worker.health.CHECK_S", 1.0)  # no answer in that time is another problem
-                await until(is_told)
-
-            await runner.aclose()
-            app.close()
-
 
 @pytest.mark.redis
 class TestWorker:
@@ -170,29 +150,6 @@ class TestWorker:
         assert await start.ending(worker) == 0
         with pytest.raises(OSError, match=r"."):
             await get(worker.health_port, "/livez")
-
-    async def test_redis_goes_and_comes_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Red with the reason and without the password; green again by itself."""
-        monkeypatch.setattr(health, "CHECK_EVERY_S", 0.05)
-        monkeypatch.setattr(health, "CHECK_AGAIN_S", 0.05)
-        with RedisServer(tcp=True, password="hunter2") as server:
-            app = TaskQ(server.url)
-            runner = Runner(app)
-            worker = await runner(health_port=0)
-            await until(lambda: ready(worker), "it is ready")
-
-            server.stop()
-            await until(lambda: not_ready(worker), "it is not ready")
-            _, body = await get(worker.health_port, "/readyz")
-            assert body["status"] == "unready"
-            assert body["reason"]
-            assert "hunter2" not in json.dumps(body)
-            assert (await get(worker.health_port, "/livez"))[0] == 200
-
-            server.start()
-            await until(lambda: ready(worker), "it is ready again")
-            await runner.close()
-            await app.aclose()
 
     async def test_it_lives_before_it_has_reached_redis(self, tmp_path: Any) -> None:
         app = TaskQ(f"unix://{tmp_path}/none.sock")

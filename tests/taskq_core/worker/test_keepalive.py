@@ -2,129 +2,28 @@
 
 import asyncio
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from taskq_core import BrokerUnavailableError, TaskFailedError, TaskQ
+from taskq_core import BrokerUnavailableError, TaskQ
 from taskq_core.clock import RedisClock
-from taskq_core.errors import TaskInterrupted
 from taskq_core.wire import Keys, QueueKeys, ServerInfo, TaskMessage, WorkerInfo
 from taskq_core.worker.keepalive import Keepalive
 from taskq_core.worker.run import Run
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
     LEASE_S,
-    LONG_LEASE,
     Ends,
     Runner,
-    WorkerProcess,
-    lapse,
-    marks,
     push_raw,
     state_of,
     status_of_worker,
-    stored,
     until,
 )
 
-Start = Callable[..., WorkerProcess]
-
-
 # --- a worker that is gone --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-async def test_a_killed_worker_loses_no_task(
-    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
-) -> None:
-    """Another worker runs it again when the lease and its grace are over, and the retry is counted."""
-    killed = start_process(**LONG_LEASE)
-    handle = await app.remote("wait", retention=600, max_retry=3).adelay(name="a", until="go")
-    await until(lambda: marks(redis_server, "a") == ["started 1"])
-    killed.signal(signal.SIGKILL)
-    killed.wait()
-    lapse(redis_server, queue)
-    start_process()
-    await until(lambda: marks(redis_server, "a") == ["started 1", "started 2"])
-    redis_server.client.set("go", 1)
-
-    await handle.aresult(10)
-    message = stored(redis_server, queue, handle.id)
-    assert (message.retried, message.error_msg) == (1, "asynq: task lease expired")
-    assert marks(redis_server, "a") == ["started 1", "started 2", "ended"]
-    await app.aclose()
-
-
-@pytest.mark.slow
-async def test_a_task_without_attempts_left_is_archived_when_its_worker_dies(
-    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, start: Runner
-) -> None:
-    """The reason says that the worker was lost; it counts as failed."""
-    process = start_process()
-    handle = await app.remote("die", retention=600, max_retry=0).adelay(name="a")
-    assert await asyncio.to_thread(process.wait) == 9
-    await start(queues={"default": 1})
-
-    with pytest.raises(TaskFailedError, match="asynq: task lease expired: the worker that ran it was lost"):
-        await handle.aresult(15)
-    assert marks(redis_server, "a") == ["started"]
-    assert redis_server.client.get(queue.failed) == b"1"
-
-
-@pytest.mark.slow
-async def test_a_stopped_and_continued_worker_cannot_touch_its_successors_task(
-    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
-) -> None:
-    """Its writes are refused, its function is told to end, and the successor's run is the one that counts."""
-    zombie = start_process()
-    handle = await app.remote("wait", retention=600, max_retry=3).adelay(name="a", until="go")
-    await until(lambda: marks(redis_server, "a") == ["started 1"])
-    zombie.signal(signal.SIGSTOP)
-    heir = start_process(**LONG_LEASE)
-    await until(lambda: marks(redis_server, "a") == ["started 1", "started 2"])
-
-    def owner() -> str:
-        field: Any = redis_server.client.hget(queue.task(handle.id), "taskq_owner")
-        return str(field.decode().partition(":")[0])
-
-    heir_token = owner()
-    zombie.signal(signal.SIGCONT)
-    await until(lambda: "cancelled" in marks(redis_server, "a"))
-
-    assert state_of(redis_server, queue, handle.id) == "active"
-    assert owner() == heir_token
-    redis_server.client.set("go", 1)
-    assert await handle.aresult(10) == str(heir.process.pid)
-    assert marks(redis_server, "a") == ["started 1", "started 2", "cancelled", "ended"]
-    await until(lambda: "the lease of task wait was lost" in zombie.said)
-    await app.aclose()
-
-
-@pytest.mark.slow
-async def test_a_zombie_that_finished_cannot_settle(
-    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
-) -> None:
-    """Also when its function ends in the moment it continues: what it returned is thrown away."""
-    zombie = start_process()
-    handle = await app.remote("plain_wait", retention=600, max_retry=3).adelay(name="a", until="go")
-    await until(lambda: marks(redis_server, "a") == ["started 1"])
-    zombie.signal(signal.SIGSTOP)
-    heir = start_process(**LONG_LEASE)
-    await until(lambda: marks(redis_server, "a") == ["started 1", "started 2"])
-    heir.signal(signal.SIGSTOP)  # it holds the task, and does nothing
-    redis_server.client.set("go", 1)
-    zombie.signal(signal.SIGCONT)
-    await until(lambda: "was lost" in zombie.said or "was refused" in zombie.said)
-
-    assert state_of(redis_server, queue, handle.id) == "active"
-    heir.signal(signal.SIGCONT)
-    assert await handle.aresult(15) == "done"
-    await app.aclose()
 
 
 async def test_a_queue_that_cannot_be_kept_costs_no_other_its_leases(
@@ -179,83 +78,6 @@ async def test_recovery_meets_damage(app: TaskQ, start: Runner, redis_server: Re
 
 
 # --- a worker that lives ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["block", "wait"])
-async def test_a_task_longer_than_its_lease_runs_once(
-    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, name: str
-) -> None:
-    """Also when it blocks the event loop: the lease is extended from a thread of its own."""
-    workers = [start_process(), start_process()]  # both before the task, which ends by itself; one would take it back
-    call = app.remote(name, retention=600)
-    handle = await (call.adelay(name="a", seconds=4) if name == "block" else call.adelay(name="a", until="go"))
-    await until(lambda: marks(redis_server, "a") == ["started 1"])
-    first = redis_server.client.zscore(queue.lease, handle.id)
-    assert first is not None
-    await until(lambda: (redis_server.client.zscore(queue.lease, handle.id) or first) >= first + 2)
-    redis_server.client.set("go", 1)
-
-    await handle.aresult(15)
-    assert marks(redis_server, "a") == ["started 1", "ended"]
-    assert not any("went silent" in worker.said for worker in workers)
-    await app.aclose()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["coroutine", "plain"])
-async def test_a_worker_fences_itself_when_redis_is_frozen_too_long(start: Runner, kind: str) -> None:
-    """Before others may take the task, its function is told to end, and its outcome is dropped."""
-    told: list[float] = []
-    release = threading.Event()
-
-    with RedisServer() as server:
-        frozen = TaskQ(server.url, defaults={"retention": 600}, enqueue_timeout=60)
-        runs = []
-
-        @frozen.task(name="coroutine")
-        async def coroutine() -> str:
-            runs.append(1)
-            try:
-                while not release.is_set():  # noqa: ASYNC110 - set by either kind
-                    await asyncio.sleep(0.01)
-            except asyncio.CancelledError:
-                told.append(time.monotonic())
-                raise
-            return f"run {len(runs)}"
-
-        @frozen.task(name="plain")
-        def plain() -> str:
-            runs.append(1)
-            try:
-                while not release.is_set():
-                    time.sleep(0.01)
-            except TaskInterrupted:
-                told.append(time.monotonic())
-                raise
-            return f"run {len(runs)}"
-
-        ends = Ends()
-        worker = await start(app=frozen, listener=ends, lease=3, heartbeat=1, lease_grace=2)
-        handle = await (coroutine if kind == "coroutine" else plain).adelay()
-        await until(lambda: worker.running_count == 1)
-        lease = frozen.runtime.keys.queue("default").lease
-        first = server.client.zscore(lease, handle.id)
-        # Once extended, it ends a second earlier on this side than in Redis: so long may this process stand still.
-        await until(lambda: server.client.zscore(lease, handle.id) != first)
-        server.pause()
-        paused_at = time.monotonic()
-        await until(lambda: ends.ends)
-        release.set()
-        await until(lambda: time.monotonic() > paused_at + 5.5)  # nobody could have taken it before lease and grace
-        server.resume()
-        result = await handle.aresult(20)
-        await start.stop(worker)
-        await frozen.aclose()
-
-    assert ends.of(handle.id) == ["lost", "completed"]
-    assert result == "run 2"
-    assert told[0] - paused_at <= 5  # lease and grace: nobody else may act before
 
 
 class Passing:
@@ -321,39 +143,6 @@ def test_a_lease_is_given_up_before_others_may_act_whenever_it_ends(queues: int,
 
     for run in runs:
         assert run.lease_until + 25 < told[run.queue.name] < run.lease_until + 30
-
-
-@pytest.mark.slow
-async def test_a_short_freeze_of_redis_is_not_noticed(start: Runner) -> None:
-    """Shorter than lease and grace: the task runs once, undisturbed, and is settled afterwards."""
-    with RedisServer() as server:
-        frozen = TaskQ(server.url, defaults={"retention": 600}, enqueue_timeout=60)
-        runs: list[int] = []
-        release = asyncio.Event()
-
-        @frozen.task(name="work")
-        async def work() -> str:
-            runs.append(1)
-            await release.wait()
-            return "ran"
-
-        ends = Ends()
-        worker = await start(app=frozen, listener=ends, lease=2, lease_grace=60)
-        handle = await work.adelay()
-        await until(lambda: worker.running_count == 1)
-        server.pause()
-        failing = worker._keepalive
-        await until(lambda: failing._failures >= 3)  # the lease is over on this side
-        release.set()
-        await until(lambda: worker._fetcher.is_failing)
-        server.resume()
-        result = await handle.aresult(20)
-        await start.stop(worker)
-        await frozen.aclose()
-
-    assert result == "ran"
-    assert runs == [1]
-    assert ends.of(handle.id) == ["completed"]
 
 
 async def test_leases_are_extended_in_batches(

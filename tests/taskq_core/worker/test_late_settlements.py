@@ -1,21 +1,17 @@
 """A settlement that reaches Redis late, after the worker has repeated it, changes no later run of the same task."""
 
 import asyncio
-import socket
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from taskq_core import SkipRetry, TaskQ
-from taskq_core.broker.lanes import Lane
 from taskq_core.inspector import Inspector
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
 from tests.relay import Relay
 from tests.taskq_core.worker.conftest import Ends, Runner, state_of, stored, until
-from tests.two_paths import NoNamespaceError, TwoPaths
 
 ID = "order-1"
 QUIET: dict[str, Any] = {"lease": 90, "heartbeat": 30, "concurrency": 1}
@@ -144,31 +140,3 @@ async def test_a_task_given_back_late_at_shutdown_does_not_leave_the_worker_that
     await start.stop(worker)
     await far.aclose()
     assert ends.of(ID) == ["retried"]
-
-
-@pytest.fixture
-def two_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TwoPaths]:
-    paths = TwoPaths(tmp_path)
-    try:
-        paths.__enter__()
-    except NoNamespaceError as error:
-        pytest.skip(f"needs root and network namespaces: {error}")
-    monkeypatch.setattr(socket, "getaddrinfo", paths.resolve(socket.getaddrinfo))
-    yield paths
-    paths.__exit__()
-
-
-@pytest.mark.slow
-async def test_the_kernel_delivers_a_settlement_late_once_a_link_is_back(
-    two_paths: TwoPaths, start: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Meanwhile the worker reaches Redis on another link."""
-    monkeypatch.setitem(Lane.__init__.__kwdefaults__, "timeout_s", 0.5)
-    near, far = TaskQ(two_paths.server.unix_url), TaskQ(two_paths.url)
-
-    def hold() -> Callable[[], object]:
-        two_paths.cut_first()
-        return two_paths.restore_first
-
-    await check_second_run(near, far, start, two_paths.server, "deleted", hold)
-    await near.aclose()

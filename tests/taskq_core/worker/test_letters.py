@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,12 +21,9 @@ from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
     Runner,
-    WorkerProcess,
     hears_cancels,
-    marks,
     state_of,
     until,
-    until_blocking,
 )
 
 
@@ -208,36 +203,3 @@ def test_what_cannot_be_told_or_enqueued_is_refused(app: TaskQ) -> None:
             app.remote("t").using(dead_letter=wrong)  # type: ignore[typeddict-item]
     with pytest.raises(ConfigurationError):
         app.remote("t").using(dead_letter=" ")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["die", "quick"])
-def test_kills_between_archive_and_letter_lose_and_double_nothing(
-    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess], kind: str
-) -> None:
-    """Workers die while they run tasks, so that others archive them, and while they tell: each letter comes once."""
-    name = "die" if kind == "die" else "fails_for_good"
-    task = app.remote(name, max_retry=0, dead_letter="note_letter", retention=600)
-    handles = [task.delay(name="work") for _ in range(6)]
-    if kind == "quick":
-        redis_server.client.set("kill-letters", 2)
-    processes = 0
-    deadline = time.monotonic() + 90
-    config: dict[str, Any] = {"concurrency": 2, "lease": 1, "heartbeat": 0.3, "letters_every": 0.2}
-    worker = start_process(has_to_start=False, **config)  # it may die before it says that it has started
-    while redis_server.client.zcard(queue.completed) < 6:
-        assert time.monotonic() < deadline
-        if worker.process.poll() is not None:
-            processes += 1
-            worker = start_process(has_to_start=False, **config)
-        claimed = redis_server.client.zrange(queue.letters, 0, -1)
-        if processes and claimed:  # also from the one that lives: two tell of the same
-            redis_server.client.zadd(queue.letters, dict.fromkeys(claimed, 1), xx=True)
-        time.sleep(0.02)
-    until_blocking(lambda: not redis_server.client.exists(queue.letters))
-
-    assert processes >= (3 if kind == "die" else 2)
-    # A letter may run again where its process died of another task of its; there are six all the same.
-    assert set(marks(redis_server, "letters")) == {handle.id for handle in handles}
-    assert redis_server.client.zcard(queue.archived) == 6
-    assert redis_server.client.zcard(queue.completed) == 6

@@ -1,16 +1,10 @@
 """Workers take urgent tasks first, retries ahead of a backlog where that is wished, and a kill loses none."""
 
-import signal
-from collections import Counter
-from collections.abc import Callable
-
-import pytest
-
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
-from taskq_core.wire import QueueKeys, TaskState
+from taskq_core.wire import TaskState
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import LONG_LEASE, Runner, WorkerProcess, lapse, marks, until, until_blocking
+from tests.taskq_core.worker.conftest import Runner, until
 
 
 async def test_urgent_tasks_run_first_and_in_their_order(app: TaskQ, start: Runner) -> None:
@@ -53,29 +47,3 @@ async def test_a_retry_goes_ahead_of_the_backlog(app: TaskQ, start: Runner, redi
 
     assert ran.index("ahead", 1) < 10
     assert [name for name in ran[-3:] if name == "behind"] == ["behind"]
-
-
-@pytest.mark.slow
-def test_a_kill_loses_none_and_the_urgent_one_comes_back_first(
-    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess]
-) -> None:
-    """At most the tasks that ran when the worker was killed run twice; the lost urgent one passes the backlog."""
-    urgent = app.remote("wait", priority=9, retention=600).delay(name="urgent", until="go")
-    first = start_process(concurrency=1, **LONG_LEASE)
-    until_blocking(lambda: marks(redis_server, "urgent"))
-    brief = app.remote("brief", retention=600)
-    handles = list(app.client.enqueue_many(brief.s(name="load", seconds=0.05) for _ in range(200)))
-    first.signal(signal.SIGKILL)
-    first.wait()
-    lapse(redis_server, queue)
-    redis_server.client.set("go", "1")
-
-    start_process(concurrency=1)
-    urgent.result(30)
-    done = redis_server.client.zcard(queue.completed)
-    start_process(concurrency=20)  # so that the rest is done sooner
-    until_blocking(lambda: redis_server.client.zcard(queue.completed) == 201, within=60)
-
-    assert done < 150, "it came after the backlog"
-    assert marks(redis_server, "urgent").count("ended") == 1
-    assert Counter(marks(redis_server, "load")) == Counter({handle.id: 1 for handle in handles})

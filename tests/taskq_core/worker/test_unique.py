@@ -1,29 +1,18 @@
 """Unique locks and the tasks that hold them, when a worker dies and when either lives longer than the other."""
 
 import asyncio
-import signal
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from taskq_core import Discard, DuplicateTaskError, TaskQ, Unique
-from taskq_core.inspector import Inspector
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
-    LONG_LEASE,
     Ends,
     Runner,
-    WorkerProcess,
-    lapse,
-    marks,
     state_of,
     until,
-    until_blocking,
 )
-
-Start = Callable[..., WorkerProcess]
 
 pytestmark = pytest.mark.redis
 
@@ -31,61 +20,6 @@ pytestmark = pytest.mark.redis
 def locks(server: RedisServer, queue: QueueKeys) -> dict[bytes, bytes | None]:
     """Who holds which lock."""
     return {key: server.client.get(key) for key in server.client.scan_iter(queue.unique_prefix + "*")}  # type: ignore[misc]  # blocking
-
-
-def seconds_of(server: RedisServer) -> float:
-    """Redis's time, Unix seconds."""
-    whole, micros = server.client.time()  # type: ignore[misc]  # blocking
-    return float(whole) + micros / 1e6
-
-
-@pytest.mark.slow
-def test_a_killed_worker_leaves_the_lock_with_its_task(
-    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
-) -> None:
-    """It is held while the task waits to run again, so no second one gets in, and free once that has succeeded."""
-    task = app.remote("plain_wait").using(unique_for=600)
-    dying = start_process(**LONG_LEASE, concurrency=1)
-    handle = task.delay(name="u", until="go")
-    until_blocking(lambda: marks(redis_server, "u") == ["started 1"])
-
-    dying.signal(signal.SIGKILL)
-    dying.wait()
-    lapse(redis_server, queue)
-    with pytest.raises(DuplicateTaskError):
-        task.delay(name="u", until="go")
-    start_process(concurrency=1)
-    until_blocking(lambda: marks(redis_server, "u") == ["started 1", "started 2"])
-    with pytest.raises(DuplicateTaskError):
-        task.delay(name="u", until="go")
-    assert list(locks(redis_server, queue).values()) == [handle.id.encode()]
-    redis_server.client.set("go", "1")
-
-    handle.result(20)
-    assert locks(redis_server, queue) == {}
-    assert task.delay(name="u", until="go").result(20)
-
-
-@pytest.mark.slow
-def test_the_lock_of_a_task_that_was_lost_for_good_is_free_with_it(
-    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
-) -> None:
-    """Archived, it has not succeeded, so its lock is held until it ends; deleting the task deletes the lock."""
-    task = app.remote("plain_wait").using(unique_for=600, max_retry=0)
-    dying = start_process(**LONG_LEASE, concurrency=1)
-    handle = task.delay(name="u", until="never")
-    until_blocking(lambda: marks(redis_server, "u") == ["started 1"])
-    dying.signal(signal.SIGKILL)
-    dying.wait()
-    lapse(redis_server, queue)
-    start_process(concurrency=1)
-    until_blocking(lambda: state_of(redis_server, queue, handle.id) == "archived")
-    with pytest.raises(DuplicateTaskError):
-        task.delay(name="u", until="never")
-
-    Inspector(app).delete_task("default", handle.id)
-
-    assert locks(redis_server, queue) == {}
 
 
 @pytest.mark.parametrize("end", ["succeeds", "fails for good", "is discarded"])
@@ -119,87 +53,6 @@ async def test_a_task_that_outlives_its_lock_leaves_the_next_ones_alone(
     assert locks(redis_server, queue) == {lock: second.id.encode()}
     with pytest.raises(DuplicateTaskError):
         await slow.using(unique_for=600).adelay()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "options",
-    [{"unique_for": 1}, {"unique": Unique(period=1)}, {"unique": Unique()}],
-    ids=["asynq", "period", "endless"],
-)
-def test_a_lock_shorter_than_the_run_lasts_as_long(
-    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, options: dict[str, Any]
-) -> None:
-    """Its worker renews it with the lease, so no second one is taken while the first runs, and one is afterwards."""
-    task = app.remote("plain_wait").using(**options)
-    start_process(concurrency=1)
-    handle = task.delay(name="u", until="go")
-    until_blocking(lambda: marks(redis_server, "u") == ["started 1"])
-    (lock,) = locks(redis_server, queue)
-    ends = seconds_of(redis_server) + redis_server.client.pttl(lock) / 1000  # type: ignore[operator]  # blocking
-
-    def refused() -> bool:
-        with pytest.raises(DuplicateTaskError):
-            task.delay(name="u", until="go")
-        return seconds_of(redis_server) > ends
-
-    until_blocking(refused)
-    assert redis_server.client.get(lock) == handle.id.encode()
-    redis_server.client.set("go", "1")
-
-    handle.result(20)
-    assert locks(redis_server, queue) == {}
-    task.delay(name="u", until="go").result(20)
-    assert marks(redis_server, "u") == ["started 1", "ended", "started 1", "ended"]
-
-
-@pytest.mark.slow
-def test_the_lock_of_a_killed_task_that_is_unique_until_it_ends_is_free_with_its_end(
-    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
-) -> None:
-    """Held until the worker is known to be lost; then the task is archived and its lock is free, in one step."""
-    task = app.remote("plain_wait").using(unique=Unique(), max_retry=0)
-    dying = start_process(**LONG_LEASE, concurrency=1)
-    handle = task.delay(name="u", until="go")
-    until_blocking(lambda: marks(redis_server, "u") == ["started 1"])
-    dying.signal(signal.SIGKILL)
-    dying.wait()
-    lapse(redis_server, queue)
-    with pytest.raises(DuplicateTaskError):
-        task.delay(name="u", until="go")
-
-    start_process(concurrency=1)
-    until_blocking(lambda: state_of(redis_server, queue, handle.id) == "archived")
-
-    assert locks(redis_server, queue) == {}
-    redis_server.client.set("go", "1")
-    task.delay(name="u", until="go").result(20)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("options", [{"unique_for": 1}, {"unique": Unique()}], ids=["asynq", "until finished"])
-def test_a_frozen_worker_neither_loses_nor_frees_the_lock(
-    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, options: dict[str, Any]
-) -> None:
-    """Another one runs the task by then, and holds the lock; what wakes up again changes nothing of it."""
-    task = app.remote("plain_wait").using(**options)
-    frozen = start_process(concurrency=1)
-    handle = task.delay(name="u", until="go")
-    until_blocking(lambda: marks(redis_server, "u") == ["started 1"])
-    frozen.signal(signal.SIGSTOP)
-    start_process(concurrency=1, **LONG_LEASE)
-    until_blocking(lambda: marks(redis_server, "u") == ["started 1", "started 2"])
-
-    frozen.signal(signal.SIGCONT)
-    until_blocking(lambda: "interrupted" in marks(redis_server, "u"))
-    with pytest.raises(DuplicateTaskError):
-        task.delay(name="u", until="go")
-    assert list(locks(redis_server, queue).values()) == [handle.id.encode()]
-    redis_server.client.set("go", "1")
-
-    handle.result(20)
-    assert locks(redis_server, queue) == {}
-    assert marks(redis_server, "u") == ["started 1", "started 2", "interrupted", "ended"]
 
 
 async def test_no_two_run_at_once_however_many_are_enqueued(app: TaskQ, start: Runner) -> None:

@@ -5,6 +5,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
+from textual._compositor import Compositor
+from textual._context import visible_screen_stack
 
 import taskq_core.task
 from taskq_core import TaskHandle, TaskQ
@@ -21,6 +23,17 @@ def _enqueueing_beside_a_loop() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(taskq_core.task, "_warned", True)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not work out what a terminal would be sent: a person reads what is to be there, and there is no terminal."""
+
+    def render_update(self: Compositor, **options: Any) -> None:
+        visible_screen_stack.set(options.get("screen_stack") or [])
+        self._dirty_regions.clear()
+
+    monkeypatch.setattr(Compositor, "render_update", render_update)
 
 
 @pytest.fixture

@@ -1,11 +1,15 @@
 """Somebody in front of the terminal dashboard: presses keys, clicks, and reads what is there."""
 
+import asyncio
+import unicodedata
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from time import monotonic
+from time import monotonic as _MONOTONIC  # noqa: N812 - what a test's clock does not move
 from typing import Any
 
+from textual import events
+from textual.keys import REPLACED_KEYS, _character_to_key, _get_unicode_name_from_key
 from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.widgets import Input
@@ -16,9 +20,9 @@ from taskq_core.cli.terminal.desk import DashConfig
 from taskq_core.cli.terminal.look import Look
 from taskq_core.cli.terminal.table import Records
 
-PATIENCE_S = 30.0
-_HOPS = 12
-"""Messages that lead from one to the next: a key goes up from a button to the dashboard, and so does what it does."""
+PATIENCE_S = 60.0
+_LOOK_S = 0.005
+"""Pause between two looks at a dashboard that waits for Redis."""
 
 
 class Person:
@@ -71,14 +75,18 @@ class Person:
     async def press(self, *keys: str) -> None:
         """Press keys, each once the one before has done what it does."""
         for key in keys:
-            await self.pilot.press(key)
-            await self._settle()
+            driver = self.app._driver
+            assert driver is not None
+            event = _key(key)
+            event.set_sender(self.app)
+            driver.send_message(event)
+            await self.settle()
 
     async def click(self, selector: str, offset: tuple[int, int] = (0, 0)) -> None:
         """Click into a part of the screen."""
-        await self._settle()
+        await self.settle()
         await self.pilot.click(selector, offset=offset)
-        await self._settle()
+        await self.settle()
 
     async def types(self, text: str) -> None:
         """Type a text into the field that is open, in place of what is there, and press Enter."""
@@ -96,29 +104,59 @@ class Person:
         """Wait until none of these is on the terminal."""
         await self.until(lambda: not any(part in self.text for part in parts), lambda: f"no {parts} in\n{self.text}")
 
-    async def until(self, is_so: Callable[[], bool], what: Callable[[], str] | None = None) -> None:
-        """Wait until something is so."""
-        deadline = monotonic() + PATIENCE_S
-        await self.pilot.pause()
+    async def until(
+        self,
+        is_so: Callable[[], bool],
+        what: Callable[[], str] | None = None,
+        *,
+        meanwhile: Callable[[], object] | None = None,
+    ) -> None:
+        """Wait until something is so; do something again and again meanwhile, as to skip time."""
+        deadline = _MONOTONIC() + PATIENCE_S
+        await self.settle()
         while not is_so():
-            assert monotonic() < deadline, what() if what else self.text
-            await self.pilot.pause(0.02)
-        await self._settle()
+            assert _MONOTONIC() < deadline, what() if what else self.text
+            if meanwhile is not None:
+                meanwhile()
+            await asyncio.sleep(_LOOK_S)
+            await self.settle()
 
     async def rests(self) -> None:
         """Wait until nothing is read from Redis: a screen that is shown may be read a second time behind the first."""
         await self.until(lambda: self.app._reading is None and not self.app.desk.wake.is_set())
 
-    async def _settle(self) -> None:
-        """Wait until what was going on in the dashboard has come to rest, but for what it asks of Redis.
-
-        The pilot takes a process for idle that was given no time to run for 20 ms, as happens on a busy machine.
-        """
-        for _ in range(_HOPS):
-            if self.app._exit:
+    async def settle(self, _delay: float | None = None) -> None:
+        """Wait until the dashboard has nothing left to do but to wait for Redis, without a pause."""
+        loop: Any = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(0)
+            if loop._ready:
+                continue
+            if self.app._exit or not self.app.screen_stack or not _must_draw(screen := self.app.screen):
                 return
-            await self.pilot._wait_for_screen()
-        await self.app.animator.wait_until_complete()
+            screen._on_timer_update()  # now, instead of at the next sixtieth of a second
+
+
+def _must_draw(screen: Screen[Any]) -> bool:
+    return screen.is_current and bool(
+        screen._layout_required
+        or screen._scroll_required
+        or screen._repaint_required
+        or screen._recompose_required
+        or screen._dirty_widgets
+        or screen._callbacks
+    )
+
+
+def _key(name: str) -> events.Key:
+    """Return a key as a terminal sends it."""
+    if len(name) == 1 and not name.isalnum():
+        name = _character_to_key(name)
+    try:
+        character: str | None = unicodedata.lookup(_get_unicode_name_from_key(REPLACED_KEYS.get(name, name)))
+    except KeyError:
+        character = name if len(name) == 1 else None
+    return events.Key(name, character)
 
 
 def _lines(screen: Screen[Any]) -> list[str]:
@@ -130,8 +168,9 @@ async def sat_down(taskq: TaskQ, size: tuple[int, int], **config: Any) -> AsyncI
     """Open the dashboard and wait until it shows queues, unless Redis is away."""
     config.setdefault("refresh", timedelta(hours=1))
     app = DashApp(taskq, DashConfig(**config))
+    app.animation_level = "none"
     async with app.run_test(size=size) as pilot:
         person = Person(app, pilot)
+        pilot.pause = person.settle  # type: ignore[method-assign]  # what clicks need not wait for the processor to idle
         await person.until(lambda: app.look is not None and (app.look.found is not None or app.desk.trouble != ""))
-        await pilot.pause()
         yield person

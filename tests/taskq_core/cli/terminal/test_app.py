@@ -349,12 +349,14 @@ async def test_connections_are_closed_at_its_end(taskq: TaskQ, redis_server: Red
         await asyncio.sleep(0.02)
 
 
-async def test_what_is_read_while_it_ends_is_not_shown(opened: Open) -> None:
-    """The parts of a screen go before the screen does."""
+async def test_what_is_told_or_read_while_it_ends_is_not_shown(opened: Open) -> None:
+    """The parts of a screen go one by one, before the screen does."""
     async with opened() as person:
         look = person.look
-        await look.query("*").remove()
-        assert not look.has_parts
+        ending = asyncio.create_task(person.app._shutdown())
+        while not ending.done():
+            await asyncio.sleep(0)
+            look.say("told too late")
 
-        look.say("told too late")
         await person.app._read(look)
+        assert not look.has_parts

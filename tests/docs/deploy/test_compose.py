@@ -1,0 +1,136 @@
+"""`docker-compose.yml` and what it mounts. No container is started here: there may be nothing that could."""
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from taskq_core.settings import Settings, seconds
+from tests.docs.deploy.tools import DEPLOY, ROOT, longest_end_s, run, tool
+
+OURS = ("web", "api", "worker", "scheduler", "exporter", "migrate")
+
+
+@pytest.fixture(scope="module")
+def config() -> dict[str, Any]:
+    """The whole configuration as docker-compose reads it."""
+    found: dict[str, Any] = json.loads(
+        run(tool("docker-compose"), "--profile", "asynqmon", "config", "--format", "json")
+    )
+    return found
+
+
+def test_all_parts_are_there(config: dict[str, Any]) -> None:
+    services = config["services"]
+
+    others = ("redis", "collector", "jaeger", "prometheus", "grafana", "asynqmon")
+    assert services.keys() == {*OURS, *others}
+    assert services["worker"]["deploy"]["replicas"] == 3
+    assert "noeviction" in services["redis"]["command"]
+    assert "everysec" in services["redis"]["command"]
+
+
+def test_nothing_is_reached_from_elsewhere(config: dict[str, Any]) -> None:
+    published = [port for service in config["services"].values() for port in service.get("ports", ())]
+
+    assert len(published) == 7
+    assert {port["host_ip"] for port in published} == {"127.0.0.1"}
+
+
+def test_our_containers_write_nowhere_but_where_they_must(config: dict[str, Any]) -> None:
+    for name in OURS:
+        service = config["services"][name]
+
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert [mount["target"] for mount in service["volumes"]] == ["/data"], name
+        assert "/tmp" in str(service["tmpfs"]), name
+        assert isinstance(service["command"], list), name  # no shell between signals and the process
+
+
+def test_a_worker_has_the_time_it_needs_to_stop(config: dict[str, Any]) -> None:
+    grace = config["services"]["worker"]["stop_grace_period"]
+    parts = re.fullmatch(r"(?:(\d+)m)?(?:(\d+)s)?", grace)
+    assert parts is not None
+
+    grace_s = int(parts[1] or 0) * 60 + int(parts[2] or 0)
+    assert grace_s > longest_end_s(seconds("SHUTDOWN_GRACE", Settings().shutdown_grace))
+
+
+def test_health_means_an_answer(config: dict[str, Any]) -> None:
+    for name in ("web", "api", "worker", "scheduler", "exporter", "redis"):
+        test = config["services"][name]["healthcheck"]["test"]
+
+        assert test[0] == "CMD", name
+        if test[1] == "python":
+            compile(test[3], name, "exec")
+
+
+def test_the_options_of_our_commands_are_known(config: dict[str, Any]) -> None:
+    for name in ("worker", "scheduler", "exporter"):
+        program, *words = config["services"][name]["command"][1:]
+        command = [word for word in words if not word.startswith("-")]
+        options = [word.partition("=")[0] for word in words if word.startswith("-")]
+
+        told = run(sys.executable, program, *command, "--help")
+
+        assert not [option for option in options if option not in told], name
+
+
+def test_what_is_mounted_is_there(config: dict[str, Any]) -> None:
+    mounts = [
+        Path(mount["source"])
+        for service in config["services"].values()
+        for mount in service.get("volumes", ())
+        if mount["type"] == "bind"
+    ]
+
+    assert len(mounts) == 4
+    assert all(path.exists() and path.is_relative_to(DEPLOY) for path in mounts)
+
+
+def test_the_collector_sends_what_it_receives_to_who_is_there(config: dict[str, Any]) -> None:
+    collector = yaml.safe_load((DEPLOY / "collector.yaml").read_text(encoding="utf-8"))
+
+    for pipeline in collector["service"]["pipelines"].values():
+        for kind in ("receivers", "processors", "exporters"):
+            assert set(pipeline[kind]) <= collector[kind].keys()
+    hosts = {re.sub(r"^https?://|[:/].*$", "", each["endpoint"]) for each in collector["exporters"].values()}
+    assert hosts <= config["services"].keys()
+    ours = {config["services"][name]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] for name in OURS}
+    assert ours == {"http://collector:4318"}
+    assert collector["receivers"]["otlp"]["protocols"]["http"]["endpoint"].endswith(":4318")
+
+
+def test_the_image_runs_as_nobody_special_and_hands_on_signals() -> None:
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    (user,) = [line.split()[1] for line in lines if line.startswith("USER")]
+    (command,) = [line.removeprefix("CMD ") for line in lines if line.startswith("CMD")]
+
+    assert int(user) > 0
+    assert isinstance(json.loads(command), list)
+    assert len([line for line in lines if line.startswith("FROM")]) == 2
+    copied = [shlex.split(line)[-2] for line in lines if line.startswith("COPY") and "--from" not in line]
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_the_guides_give_a_worker_the_time_it_needs_to_stop() -> None:
+    """Units, numbers in the text, and the rule that they follow."""
+    given = [
+        (page.name, int(number))
+        for page in (ROOT / "docs/how-to").glob("*.md")
+        for number in re.findall(
+            r"(?:TimeoutStopSec=|stop_grace_period: |terminationGracePeriodSeconds: |stopwaitsecs=)(\d+)",
+            page.read_text(encoding="utf-8"),
+        )
+    ]
+
+    assert len(given) >= 6
+    assert not [each for each in given if each[1] <= longest_end_s(30)]
+    assert longest_end_s(100) <= 100 + 25
+    assert longest_end_s(100, has_lifespans=True) <= 2 * 100 + 25

@@ -1,0 +1,5 @@
+"""Fixtures of tests/taskq_core/cli."""
+
+from tests.taskq_core.cli.conftest import app
+
+__all__ = ["app"]

@@ -1,0 +1,106 @@
+"""`taskq worker --reload`: what counts as a change, and how the worker starts anew, as processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from taskq_core import TaskQ
+from tests.redis_server import RedisServer
+from tests.taskq_django.project import read_until
+
+
+def write(path: Path, text: str = "", *, when: float | None = None) -> None:
+    """Put a file in the place of another one at once, as editors do, changed in the second given."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    if when is not None:
+        os.utime(new, (when, when))
+    new.replace(path)
+
+
+TASKS = """
+import time
+from pathlib import Path
+from taskq_core import TaskQ
+
+taskq = TaskQ("{url}")
+
+@taskq.task(name="shop:{name}", retention=600)
+def work(flag: str) -> str:
+    Path(flag + ".started").touch()
+    while not Path(flag).exists():
+        time.sleep(0.01)
+    return "{name}"
+"""
+
+
+@contextmanager
+def worker(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [str(Path(sys.executable).with_name("taskq")), "worker", *arguments, "--reload"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{Path.cwd()}", "PYTHONDONTWRITEBYTECODE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.mark.redis
+@pytest.mark.slow
+def test_a_worker_starts_anew_after_running_tasks_have_finished(tmp_path: Path, redis_server: RedisServer) -> None:
+    """A change of code cuts no task off; a mistake, here a module that is missing, waits for its repair."""
+    module, flag = tmp_path / "shop.py", tmp_path / "flag"
+    text = TASKS.format(url=redis_server.unix_url, name="first")
+    write(module, text, when=1)
+    with worker(tmp_path, "shop:taskq") as process, queue_application(redis_server) as app:
+        read_until(process, "ready\n")
+        handle = app.remote("shop:first", retention=600).delay(flag=str(flag))
+        while not flag.with_suffix(".started").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+
+        write(module, f"import later\n{text.replace('first', 'second')}", when=2)
+        flag.touch()
+        said = read_until(process, "The worker ended with status 1. It starts again when code changes.")
+        assert f"completed  shop:first  {handle.id}  attempt 1" in said
+        assert "later" in said
+        write(tmp_path / "later.py")
+        assert "shop:second" in read_until(process, "ready\n")
+
+        process.terminate()
+        assert process.wait(60) == 0
+        assert handle.result(timeout=10) == "first"
+
+
+@contextmanager
+def queue_application(server: RedisServer) -> Iterator[TaskQ]:
+    app = TaskQ(server.unix_url, enqueue_timeout=30)
+    try:
+        yield app
+    finally:
+        app.close()
+
+
+@pytest.mark.slow
+def test_a_worker_without_a_name_is_refused_at_once(tmp_path: Path) -> None:
+    with worker(tmp_path) as process:
+        assert "name the TaskQ object" in read_until(process, "name the TaskQ object")
+        assert process.wait(60) == 2

@@ -1,0 +1,189 @@
+"""A backup is taken, work goes on, the older state is restored: what the page says of it is true."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from taskq_core import BrokerError, DuplicateTaskError, TaskNotFoundError, TaskQ, TaskState, chain
+from taskq_core.inspector import Inspector
+from tests.processes.operations.shell import commands, shell
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import WorkerProcess, marks, until_blocking
+
+pytestmark = [pytest.mark.redis, pytest.mark.slow]
+
+PAGE = "back-up-and-restore"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[RedisServer]:
+    """The Redis that is backed up, with data in a folder of its own."""
+    (tmp_path / "data").mkdir()
+    options = {"dir": str(tmp_path / "data")}
+    with RedisServer(tcp=True, appendonly=True, options=options) as server:
+        yield server
+
+
+@pytest.fixture
+def variables(store: RedisServer, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """What the page's commands name. Whatever they started is stopped."""
+    for name in ("backup", "bin"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "bin" / "redis-server").symlink_to(store.binary)  # one that reads what the other wrote
+    yield {
+        "REDIS": store.url,
+        "PORT": str(store.port),
+        "DATA": str(tmp_path / "data"),
+        "BACKUP": str(tmp_path / "backup"),
+        "BIN": str(tmp_path / "bin"),
+    }
+    # The commands may not have got that far.
+    client = redis.Redis(port=store.port, retry=Retry(NoBackoff(), 0))
+    with closing(client), suppress(redis.ConnectionError):
+        client.shutdown(nosave=True)
+
+
+def back_up(folder: Path, variables: dict[str, str]) -> None:
+    """Follow the page."""
+    save, look, copy = commands(PAGE, heading="Take a backup")
+    shell(save, folder, variables)
+    deadline = time.monotonic() + 60
+    while "in_progress:0" not in (told := shell(look, folder, variables)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)  # between two looks at a server that saves
+    assert "status:ok" in told
+    shell(copy, folder, variables)
+
+
+def restore(folder: Path, variables: dict[str, str]) -> str:
+    """Follow the page; return what `taskq doctor` said."""
+    stop, aside, start, switch_on, doctor, stats = commands(PAGE, heading="Restore")
+    shell(stop, folder, variables, status=None)
+    shell(aside, folder, variables)
+    shell(start, folder, variables)
+    with closing(redis.Redis(port=int(variables["PORT"]))) as client:
+        until_blocking(lambda: answers(client), "the restored Redis answers")
+    assert shell(switch_on, folder, variables) == "OK\n"
+    found = shell(doctor, folder, variables, status=None)
+    assert "default" in shell(stats, folder, variables)
+    return found
+
+
+def answers(client: Any) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def test_an_older_state_means_what_the_page_says(
+    store: RedisServer, variables: dict[str, str], redis_server: RedisServer, tmp_path: Path
+) -> None:
+    notes = redis_server  # what tasks did, outside the store
+    with closing(TaskQ(store.url, enqueue_timeout=30, defaults={"retention": 600})) as taskq:
+        quick = taskq.remote("quick", max_retry=3)
+        worker = WorkerProcess(notes, url=store.url)
+        try:
+            before = quick.using(task_id="before").delay(name="before")
+            assert before.result(timeout=30) == "done"
+            held = taskq.remote("wait", task_id="held", max_retry=3).delay(name="held", until="go")
+            until_blocking(lambda: marks(notes, "held"), "it runs")
+            Inspector(taskq).pause("default")
+            waits = quick.using(task_id="waits").delay(name="waits")
+            locked = quick.using(task_id="locked", unique_for=600).delay(name="locked")
+            flow = chain(quick.s(name="first"), quick.si(name="second")).delay()
+
+            back_up(tmp_path, variables)
+
+            Inspector(taskq).resume("default")
+            notes.client.set("go", "1")
+            for handle in (waits, locked, held, flow):
+                handle.result(timeout=30)
+            since = quick.using(task_id="since").delay(name="since")
+            assert since.result(timeout=30) == "done"
+        finally:
+            worker.close()
+        doctor = restore(tmp_path, variables)
+
+        inspector = Inspector(taskq)
+        assert "red " not in doctor, doctor
+        assert inspector.queue_info("default").is_paused, "it was"
+        assert inspector.task("default", "waits").state == TaskState.PENDING
+        assert inspector.task("default", "held").state == TaskState.ACTIVE
+        assert inspector.task("default", "before").state == TaskState.COMPLETED
+        with pytest.raises(TaskNotFoundError):
+            since.refresh()
+        with pytest.raises(DuplicateTaskError):
+            quick.using(unique_for=600).delay(name="locked")
+        worker = WorkerProcess(notes, url=store.url)
+        try:
+            inspector.resume("default")
+            for handle in (waits, locked, held, flow):
+                handle.result(timeout=60)
+            findings = inspector.reconcile("default").findings
+        finally:
+            worker.close()
+
+    assert {name: marks(notes, name) for name in ("before", "waits", "locked", "first", "second", "since")} == {
+        "before": ["ran"],
+        "waits": ["ran", "ran"],
+        "locked": ["ran", "ran"],
+        "first": ["ran", "ran"],
+        "second": ["ran", "ran"],
+        "since": ["ran"],
+    }
+    assert marks(notes, "held") == ["started 1", "ended", "started 2", "ended"]
+    assert not findings
+    assert "Traceback" not in worker.said
+
+
+def test_with_the_append_only_file_on_a_snapshot_is_ignored(store: RedisServer, tmp_path: Path) -> None:
+    """Which is why the page starts Redis without it."""
+    store.command("SET", "what", "then")
+    store.command("SAVE")
+    store.command("SET", "what", "now")
+
+    store.kill()
+    store.start()
+    with_file = store.command("GET", "what")
+    store.kill()
+    store.options["appendonly"] = "no"
+    store.start()
+
+    assert (with_file, store.command("GET", "what")) == (b"now", b"then")
+
+
+def test_the_append_only_file_is_copied_and_put_back(
+    store: RedisServer, variables: dict[str, str], tmp_path: Path
+) -> None:
+    with closing(TaskQ(store.url, enqueue_timeout=30)) as taskq:
+        task = taskq.remote("work")
+        taskq.client.enqueue_many(task.using(task_id=f"then-{number}").s() for number in range(5))
+        hold, look, copy, release, stop, aside, start = commands(PAGE, heading="Copy the append-only file instead")
+
+        shell(hold, tmp_path, variables)
+        until_blocking(lambda: "in_progress:0" in shell(look, tmp_path, variables), "it is not rewritten")
+        shell(copy, tmp_path, variables)
+        shell(release, tmp_path, variables)
+        task.using(task_id="since").delay()
+        for command in (stop, aside, start):
+            shell(command, tmp_path, variables, status=None if command == stop else 0)
+
+        inspector = Inspector(taskq)
+        until_blocking(lambda: is_there(inspector), "it is there again")
+        assert sorted(each.id for each in inspector.tasks("default").tasks) == [f"then-{number}" for number in range(5)]
+        assert not inspector.reconcile("default").findings
+
+
+def is_there(inspector: Inspector) -> bool:
+    try:
+        return inspector.queues() == ["default"]
+    except BrokerError:
+        return False

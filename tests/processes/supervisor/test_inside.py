@@ -1,0 +1,170 @@
+"""A supervisor in this process, over a real process that works, for what cannot be arranged from outside."""
+
+import ctypes
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.supervisor import Supervisor, SupervisorConfig, orphans, supervisor
+from taskq_core.supervisor.child import Child, Stage
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import until_blocking
+
+pytestmark = [pytest.mark.slow, pytest.mark.redis]
+
+
+@pytest.fixture
+def behind() -> list[float]:
+    """Seconds by which the supervisor's clock has jumped."""
+    return [0.0]
+
+
+@pytest.fixture
+def beside(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, behind: list[float], capfd: pytest.CaptureFixture[str]
+) -> Callable[[Callable[[Supervisor], None]], int]:
+    """Run a supervisor, do something beside it in a thread, stop it, and return its status."""
+    for name in ("TASKQ_URL", "NOTES_URL"):
+        monkeypatch.setenv(name, redis_server.url)
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + behind[0])
+    monkeypatch.setattr(supervisor, "time", clock)
+    config = {"ending": 20, "aborting": 5, "silence": 60}
+    settings = {"supervisor": config, "worker": {"concurrency": 1, "heartbeat": 0.5}}
+    command = [sys.executable, "-m", "tests.processes.supervisor.program", json.dumps(settings)]
+
+    def run(act: Callable[[Supervisor], None]) -> int:
+        app = TaskQ(redis_server.url)
+        parent = Supervisor(app, SupervisorConfig(**config), command, say=lambda line: None)
+        problems: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                until_blocking(lambda: parent.report()[0], "it works")
+                act(parent)
+            except BaseException as error:  # told below
+                problems.append(error)
+            finally:
+                parent._loop.call_soon_threadsafe(parent.stop)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        status = parent.run()
+        thread.join()
+        app.close()
+        assert not problems, problems
+        return status
+
+    return run
+
+
+def test_time_that_the_supervisor_slept_through_is_nobodys_silence(
+    beside: Any, behind: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after SIGSTOP and SIGCONT, or when a machine was suspended."""
+    caplog.set_level(logging.INFO)
+
+    def sleep(parent: Supervisor) -> None:
+        (child,) = parent._children
+        heard_at = child.heard_at
+
+        def wake_up() -> None:
+            behind[0] += 3600
+            parent._turn()  # before it hears what was said meanwhile
+
+        parent._loop.call_soon_threadsafe(wake_up)
+        until_blocking(lambda: child.heard_at > heard_at + 3601, "it is heard again")
+        assert parent.report()[0]
+
+    assert beside(sleep) == 0
+    assert "is killed" not in caplog.text
+    assert "the supervisor stood still for 3" in caplog.text
+
+
+def test_what_fails_in_the_background_is_said(beside: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise ValueError("odd")
+
+    def work(parent: Supervisor) -> None:
+        parent._loop.call_soon_threadsafe(parent._in_background, fail())
+        until_blocking(lambda: "could not be looked after: odd" in caplog.text)
+
+    assert beside(work) == 0
+
+
+@pytest.fixture
+def first_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let what others leave behind fall to this process, as to the first one of a container."""
+    set_subreaper = partial(ctypes.CDLL(None).prctl, 36)  # PR_SET_CHILD_SUBREAPER
+    assert set_subreaper(1, 0, 0, 0) == 0
+    monkeypatch.setattr(orphans, "fall_to_this_process", lambda: True)
+    yield
+    assert set_subreaper(0, 0, 0, 0) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="containers are a matter of Linux")
+def test_what_a_dead_process_has_left_behind_is_asked_for_by_the_first_of_a_container(
+    beside: Any, first_process: None
+) -> None:
+    """Otherwise each leaves an entry in the system's table of processes. Its own are told of as they are."""
+
+    def leave(parent: Supervisor) -> None:
+        said = subprocess.run(["sh", "-c", "sleep 0.2 >/dev/null & echo $!"], capture_output=True, check=True).stdout
+        until_blocking(lambda: not os.path.exists(f"/proc/{int(said)}"), "its entry is gone")
+        (child,) = parent._children
+        child.process.kill()
+        until_blocking(lambda: child.process.returncode == -signal.SIGKILL, "its end is known")
+        until_blocking(lambda: parent.report()[0], "another one works")
+
+    assert beside(leave) == 0
+
+
+def test_a_process_that_cannot_be_killed_is_left_behind(
+    beside: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that the system holds: it is said once, and its place is taken by another one."""
+    monkeypatch.setattr(supervisor, "UNDEAD_S", 0.0)
+    monkeypatch.setattr(Child, "kill", lambda self, now: setattr(self, "killed_at", now))
+
+    def hold(parent: Supervisor) -> None:
+        (held,) = parent._children
+        parent._loop.call_soon_threadsafe(parent._kill, held, "it says nothing")
+        until_blocking(lambda: parent.report()[0] and held not in parent._children, "another one works")
+        os.kill(held.pid, signal.SIGKILL)
+        held.process.wait()
+
+    assert beside(hold) == 0
+    assert caplog.text.count("is killed: it says nothing") == 1
+    assert caplog.text.count("is left behind") == 1
+
+
+def test_no_process_is_replaced_for_a_rolling_restart_once_no_tasks_are_taken(beside: Any) -> None:
+    """Nobody would follow it: the restart is over."""
+    done = threading.Event()
+
+    def act(parent: Supervisor) -> None:
+        (child,) = parent._children
+
+        def roll_and_pause() -> None:
+            parent.roll()
+            parent._turn()
+            parent._on_pause()
+            parent._turn()
+            done.set()
+
+        parent._loop.call_soon_threadsafe(roll_and_pause)
+        assert done.wait(60)
+        assert child.stage is Stage.WORKING
+
+    assert beside(act) == 0

@@ -1,0 +1,88 @@
+"""The health of a worker whose Redis takes no writes, or goes and comes back."""
+
+import json
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.wire import QueueKeys
+from taskq_core.worker import Worker, health
+from taskq_core.worker.health import Health, Pulse
+from tests.probing import get
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Runner, until
+
+
+class FakeTime:
+    now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+GOOD = {
+    "status": "active",
+    "running": 1,
+    "concurrency": 10,
+    "dequeue_age_s": 1.0,
+    "is_failing": False,
+    "can_take": True,
+}
+
+
+async def ready(worker: Worker) -> bool:
+    return (await get(worker.health_port, "/readyz"))[0] == 200
+
+
+async def not_ready(worker: Worker) -> bool:
+    return not await ready(worker)
+
+
+class TestChecking:
+    async def test_a_store_that_answers_and_takes_no_writes_is_told(self, queue: QueueKeys) -> None:
+        """A PING would succeed."""
+        with RedisServer(tcp=True) as primary, RedisServer(replica_of=primary) as server:
+            app = TaskQ(server.unix_url)
+            runner = AsyncRunner(app.runtime.endpoint)
+            health = Health((queue,), lambda: Pulse(**GOOD), FakeTime())
+
+            async def is_told() -> bool:
+                await health.check(runner)
+                assert health.found["default"].problem
+                return "READONLY" in health.found["default"].problem
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("taskq_core.worker.health.CHECK_S", 1.0)  # no answer in that time is another problem
+                await until(is_told)
+
+            await runner.aclose()
+            app.close()
+
+
+class TestWorker:
+    async def test_redis_goes_and_comes_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Red with the reason and without the password; green again by itself."""
+        monkeypatch.setattr(health, "CHECK_EVERY_S", 0.05)
+        monkeypatch.setattr(health, "CHECK_AGAIN_S", 0.05)
+        with RedisServer(tcp=True, password="hunter2") as server:
+            app = TaskQ(server.url)
+            runner = Runner(app)
+            worker = await runner(health_port=0)
+            await until(lambda: ready(worker), "it is ready")
+
+            server.stop()
+            await until(lambda: not_ready(worker), "it is not ready")
+            _, body = await get(worker.health_port, "/readyz")
+            assert body["status"] == "unready"
+            assert body["reason"]
+            assert "hunter2" not in json.dumps(body)
+            assert (await get(worker.health_port, "/livez"))[0] == 200
+
+            server.start()
+            await until(lambda: ready(worker), "it is ready again")
+            await runner.close()
+            await app.aclose()

@@ -1,0 +1,153 @@
+"""Workers that are killed, stopped and continued: what they held runs elsewhere, and only what counts is stored."""
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.wire import QueueKeys
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import (
+    LONG_LEASE,
+    WorkerProcess,
+    hears_cancels,
+    lapse,
+    marks,
+    state_of,
+    stored,
+    until_blocking,
+)
+
+
+def waiting(server: RedisServer) -> list[dict[str, Any]]:
+    """The connections that wait for a token."""
+    return [each for each in server.client.client_list() if each["cmd"] == "blpop"]
+
+
+def test_a_worker_killed_while_it_waits_takes_nothing_with_it(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess]
+) -> None:
+    """Its connection ends with it, and the next worker gets what comes then, at its first attempt."""
+    first = start_process(**LONG_LEASE, safety_net=600)
+    until_blocking(lambda: waiting(redis_server))
+    first.signal(signal.SIGKILL)
+    first.wait()
+    handle = app.remote("quick").delay(name="x")
+    start_process(**LONG_LEASE, safety_net=600)
+    handle.result(30)
+
+    assert handle.refresh().retried == 0
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_while_it_cancels_leaves_the_task_to_be_recovered(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess]
+) -> None:
+    """The wish is the killed run's alone: the next run goes on, and is cancelled anew by whichever worker has it."""
+    handle = app.remote("wait", retention=600).delay(name="work", until="never")
+    first = start_process(**LONG_LEASE)
+    until_blocking(lambda: marks(redis_server, "work"))
+    first.signal(signal.SIGSTOP)
+    first.wait_until_stopped()
+    assert handle.cancel(keep=False)
+    first.signal(signal.SIGKILL)
+    first.wait()
+    lapse(redis_server, queue)
+    start_process(**LONG_LEASE)
+    until_blocking(lambda: marks(redis_server, "work").count("started 2") == 1 and hears_cancels(redis_server))
+
+    assert state_of(redis_server, queue, handle.id) == "active"
+    assert handle.cancel(retry=True)
+    until_blocking(lambda: marks(redis_server, "work")[-1] == "cancelled")
+    until_blocking(lambda: state_of(redis_server, queue, handle.id) == "retry")
+    assert stored(redis_server, queue, handle.id).retried == 2
+
+
+@pytest.mark.slow
+def test_a_task_whose_worker_is_killed_runs_again_only_in_time(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess]
+) -> None:
+    """It is archived as expired by whoever gets it after that: one run, one task, none lost."""
+    first = start_process(**LONG_LEASE)
+    work = app.remote("wait", retention=600).using(expires=4)
+    others = [app.remote("wait", retention=600).delay(name=f"other {n}", until="go") for n in range(3)]
+    handle = work.delay(name="work", until="never")
+    until_blocking(lambda: marks(redis_server, "work") and all(marks(redis_server, f"other {n}") for n in range(3)))
+    first.signal(signal.SIGKILL)
+    first.wait()
+    lapse(redis_server, queue)
+    redis_server.client.set("go", "1")
+    expires_s = int(stored(redis_server, queue, handle.id).headers["taskq-expires"])
+    until_blocking(lambda: redis_server.client.time()[0] > expires_s)
+
+    start_process()
+    until_blocking(lambda: state_of(redis_server, queue, handle.id) == "archived")
+    for other in others:
+        other.result(20)
+
+    assert marks(redis_server, "work") == ["started 1"]
+    assert "expired" in stored(redis_server, queue, handle.id).error_msg
+    assert {state_of(redis_server, queue, other.id) for other in others} == {"completed"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["die", "quick"])
+def test_kills_between_archive_and_letter_lose_and_double_nothing(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess], kind: str
+) -> None:
+    """Workers die while they run tasks, so that others archive them, and while they tell: each letter comes once."""
+    name = "die" if kind == "die" else "fails_for_good"
+    task = app.remote(name, max_retry=0, dead_letter="note_letter", retention=600)
+    handles = [task.delay(name="work") for _ in range(6)]
+    if kind == "quick":
+        redis_server.client.set("kill-letters", 2)
+    processes = 0
+    deadline = time.monotonic() + 90
+    config: dict[str, Any] = {"concurrency": 2, "lease": 1, "heartbeat": 0.3, "letters_every": 0.2}
+    worker = start_process(has_to_start=False, **config)  # it may die before it says that it has started
+    while redis_server.client.zcard(queue.completed) < 6:
+        assert time.monotonic() < deadline
+        if worker.process.poll() is not None:
+            processes += 1
+            worker = start_process(has_to_start=False, **config)
+        claimed = redis_server.client.zrange(queue.letters, 0, -1)
+        if processes and claimed:  # also from the one that lives: two tell of the same
+            redis_server.client.zadd(queue.letters, dict.fromkeys(claimed, 1), xx=True)
+        time.sleep(0.02)
+    until_blocking(lambda: not redis_server.client.exists(queue.letters))
+
+    assert processes >= (3 if kind == "die" else 2)
+    # A letter may run again where its process died of another task of its; there are six all the same.
+    assert set(marks(redis_server, "letters")) == {handle.id for handle in handles}
+    assert redis_server.client.zcard(queue.archived) == 6
+    assert redis_server.client.zcard(queue.completed) == 6
+
+
+@pytest.mark.slow
+def test_a_kill_loses_none_and_the_urgent_one_comes_back_first(
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess]
+) -> None:
+    """At most the tasks that ran when the worker was killed run twice; the lost urgent one passes the backlog."""
+    urgent = app.remote("wait", priority=9, retention=600).delay(name="urgent", until="go")
+    first = start_process(concurrency=1, **LONG_LEASE)
+    until_blocking(lambda: marks(redis_server, "urgent"))
+    brief = app.remote("brief", retention=600)
+    handles = list(app.client.enqueue_many(brief.s(name="load", seconds=0.05) for _ in range(200)))
+    first.signal(signal.SIGKILL)
+    first.wait()
+    lapse(redis_server, queue)
+    redis_server.client.set("go", "1")
+
+    start_process(concurrency=1)
+    urgent.result(30)
+    done = redis_server.client.zcard(queue.completed)
+    start_process(concurrency=20)  # so that the rest is done sooner
+    until_blocking(lambda: redis_server.client.zcard(queue.completed) == 201, within=60)
+
+    assert done < 150, "it came after the backlog"
+    assert marks(redis_server, "urgent").count("ended") == 1
+    assert Counter(marks(redis_server, "load")) == Counter({handle.id: 1 for handle in handles})

@@ -1,0 +1,23 @@
+"""Deprecated names warn with what to use instead, and the release that removes them."""
+
+import warnings
+
+import pytest
+
+from taskq_core.warnings import TaskQDeprecationWarning, TaskQWarning, warn_deprecated
+
+
+def test_a_deprecation_says_what_to_use_and_names_the_line_that_uses_it() -> None:
+    with pytest.warns(TaskQDeprecationWarning, match=r"^`a` goes away with taskq 0\.3; use `b`$") as said:
+        warn_deprecated("`a`", removed_in="0.3", instead="`b`")
+
+    assert [each.filename for each in said if each.category is TaskQDeprecationWarning] == [__file__]
+    assert issubclass(TaskQDeprecationWarning, DeprecationWarning)
+    assert issubclass(TaskQDeprecationWarning, TaskQWarning)
+
+
+def test_it_can_be_made_an_error_as_any_deprecation() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)
+        with pytest.raises(TaskQDeprecationWarning):
+            warn_deprecated("`a`", removed_in="0.3", instead="`b`")

@@ -1,0 +1,287 @@
+"""A Redis that stops, hangs or comes back while clients enqueue. Each test runs for both clients."""
+
+import asyncio
+import contextlib
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from taskq_core import (
+    BrokerUnavailableError,
+    BulkEnqueueError,
+    CircuitOpenError,
+    CircuitState,
+    EnqueueError,
+    EnqueueUnknownError,
+    Signature,
+    TaskIdConflictError,
+    TaskQ,
+)
+from taskq_core.broker.operations import BATCH_MAX
+from tests.redis_server import RedisServer
+from tests.taskq_core import test_back_pressure, test_bulk, test_circuit
+from tests.taskq_core.test_back_pressure import blocks, script_calls
+from tests.taskq_core.test_bulk import pending
+from tests.taskq_core.test_client import Application, _send
+from tests.taskq_core.worker.conftest import until
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture(params=["Client", "AsyncClient"])
+def is_async(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "AsyncClient")
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as started:
+        yield started
+
+
+# --- one task ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_server_that_does_not_answer(is_async: bool) -> None:
+    """The task may have been written: the error says so and how to be sure, and doing that is safe."""
+    with RedisServer() as server:
+        app = Application(TaskQ(server.url, enqueue_timeout=2), is_async=is_async)
+        task = app.taskq.remote("t")
+        await app.send(task.s())
+        server.pause()
+        started = time.monotonic()
+
+        with pytest.raises(EnqueueUnknownError) as caught:
+            await app.send(task.using(task_id="id-1").s())
+        took = time.monotonic() - started
+        server.resume()
+        with contextlib.suppress(TaskIdConflictError):
+            await app.send(task.using(task_id="id-1").s())
+        await app.taskq.aclose()
+
+        assert caught.value.task_id == "id-1"
+        assert "may or may not be in queue 'default'" in str(caught.value)
+        assert took < 10
+        assert server.client.lrange("asynq:{default}:pending", 0, 0) == [b"id-1"]
+        assert server.client.llen("asynq:{default}:pending") == 2
+
+
+async def test_a_server_that_comes_back_in_time(is_async: bool) -> None:
+    with RedisServer() as server:
+        app = Application(TaskQ(server.url, enqueue_timeout=20), is_async=is_async)
+        await app.send(app.taskq.remote("t").s())
+        server.stop()
+        sending = asyncio.ensure_future(app.send(app.taskq.remote("t").s()))
+        await asyncio.sleep(0.1)  # lets the first attempt fail; the outcome is the same if it does not
+        server.start()  # in this thread: the server ends with the thread that started it
+
+        handle = await sending
+        await app.taskq.aclose()
+
+        assert server.client.lrange("asynq:{default}:pending", 0, -1) == [handle.id.encode()]
+
+
+async def test_a_call_in_doubt_does_not_spoil_the_next(is_async: bool) -> None:
+    """After a call without an answer the next one has a receipt of its own."""
+    with RedisServer() as server:
+        app = Application(TaskQ(server.url, enqueue_timeout=2), is_async=is_async)
+        await app.send(app.taskq.remote("t").s())
+        server.pause()
+        with pytest.raises(EnqueueUnknownError):
+            await app.send(app.taskq.remote("t").s())
+        server.resume()
+
+        await app.send(app.taskq.remote("t").s())
+        await app.taskq.aclose()
+
+        assert len(server.client.keys("taskq:{default}:rcpt:*")) == 2
+
+
+async def test_waiting_for_a_turn_ends_with_the_enqueue_timeout() -> None:
+    with RedisServer() as server:
+        taskq = TaskQ(server.url, enqueue_timeout=2)
+        handle = await taskq.remote("t").adelay()
+        server.pause()
+
+        answers = await asyncio.gather(*[handle.arefresh() for _ in range(100)], return_exceptions=True)
+        server.resume()
+        await taskq.aclose()
+
+    assert {type(answer) for answer in answers} == {BrokerUnavailableError}
+
+
+def test_the_end_of_a_loop_ends_what_waits() -> None:
+    """`asyncio.run` cancels what still sends; nothing hangs, nothing warns."""
+    with RedisServer() as server:
+        taskq = TaskQ(server.url, enqueue_timeout=30)
+        asyncio.run(_send(taskq))
+        server.pause()
+
+        async def leave() -> None:
+            asyncio.ensure_future(taskq.remote("t").adelay())  # noqa: RUF006 - left behind on purpose
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            asyncio.run(leave())
+        server.resume()
+        taskq.close()
+
+
+# --- many tasks -------------------------------------------------------------------------------------------------------
+
+
+async def test_redis_is_lost_on_the_way(is_async: bool) -> None:
+    """The error says how many were enqueued, and which ids are in doubt; together with what is there it adds up."""
+    with RedisServer() as server:
+        app = test_bulk.Application(TaskQ(server.url, enqueue_timeout=2), is_async=is_async)
+        task = app.taskq.remote("t")
+        made: list[str] = []
+
+        def calls() -> Iterator[Signature[Any]]:
+            for n in range(5 * BATCH_MAX):
+                if n == 3 * BATCH_MAX - 10:
+                    server.pause()
+                made.append(f"id-{n}")
+                yield task.using(task_id=made[-1]).s()
+
+        with pytest.raises(BulkEnqueueError) as caught:
+            await app.send(calls())
+        server.resume()
+        await app.taskq.aclose()
+
+        error = caught.value
+        there = pending(server)
+        assert error.may_have_happened
+        assert error.enqueued % BATCH_MAX == 0
+        assert there[: error.enqueued] == made[: error.enqueued]
+        assert error.task_ids == tuple(made[error.enqueued : error.enqueued + BATCH_MAX])
+        assert set(there) <= set(made[: error.enqueued]) | set(error.task_ids)
+
+
+async def test_a_bulk_enqueue_that_loses_redis_while_it_waits(is_async: bool) -> None:
+    """The error counts what was taken, and names what was not."""
+    with RedisServer() as server:
+        app = test_back_pressure.Application(server.url, blocks(10, 60), is_async=is_async, enqueue_timeout=2)
+        ids = [f"id-{number}" for number in range(30)]
+        sending = asyncio.ensure_future(app.send_many(app.call(task_id=each) for each in ids))
+        await until(lambda: script_calls(server) >= 4, "what did not find room was tried again")
+        server.kill()
+
+        with pytest.raises(BulkEnqueueError) as caught:
+            await sending
+        await app.taskq.aclose()
+
+    assert caught.value.enqueued == 10
+    assert caught.value.task_ids == tuple(ids[10:])
+
+
+# --- the circuit breaker ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["pause", "kill"])
+async def test_a_server_that_goes_away(server: RedisServer, is_async: bool, how: str) -> None:
+    """The first enqueues tell what they met; those after them fail without being sent, and say so."""
+    app = test_circuit.Application(server.url, is_async=is_async)
+    await app.begin()
+    getattr(server, how)()
+
+    first = [await app.fail() for _ in range(2)]
+    after = [await app.fail() for _ in range(3)]
+    await app.taskq.aclose()
+
+    assert {type(error.__cause__) for error in first} == {BrokerUnavailableError}
+    assert [type(error) for error in after] == [EnqueueError] * 3  # certainly not enqueued
+    for error in after:
+        assert isinstance(error.__cause__, CircuitOpenError)
+        assert 0 < error.__cause__.retry_in_s <= 60
+        assert error.__cause__.last_failure == str(first[-1].__cause__)
+        assert "failed 2 times in a row and is asked again in" in str(error)
+
+
+async def test_nothing_is_sent_while_it_is_open(server: RedisServer, is_async: bool) -> None:
+    app = test_circuit.Application(server.url, is_async=is_async)
+    await app.begin()
+    server.pause()
+    for _ in range(2):
+        await app.fail()
+    server.resume()
+    server.client.config_resetstat()
+
+    await app.fail()
+    await app.taskq.aclose()
+
+    assert "cmdstat_evalsha" not in server.client.info("commandstats")
+
+
+async def test_it_closes_when_the_server_is_back(server: RedisServer, is_async: bool) -> None:
+    app = test_circuit.Application(
+        server.url, is_async=is_async, circuit_breaker={"FAILURES": 2, "FIRST_PAUSE": 0.05, "MAX_PAUSE": 0.05}
+    )
+    await app.begin()
+    server.kill()
+    for _ in range(2):
+        await app.fail()
+    assert app.state is CircuitState.OPEN
+    server.start()
+
+    deadline = time.monotonic() + 60
+    while app.state is not CircuitState.CLOSED:
+        assert time.monotonic() < deadline
+        try:
+            await app.send()
+        except EnqueueError:
+            await asyncio.sleep(0.01)  # until the next try is due
+    handle = await app.begin()
+    await app.taskq.aclose()
+
+    assert handle.is_sent
+
+
+async def test_both_clients_of_an_application_share_it(server: RedisServer, is_async: bool) -> None:
+    app = test_circuit.Application(server.url, is_async=is_async)
+    server.kill()
+    for _ in range(2):
+        await app.fail()
+    app.is_async = not is_async
+
+    error = await app.fail()
+    await app.taskq.aclose()
+
+    assert isinstance(error.__cause__, CircuitOpenError)
+
+
+async def test_bulk_enqueues_that_fail_count(server: RedisServer, is_async: bool) -> None:
+    """Where the queue is known already, it is the batch that fails."""
+    app = test_circuit.Application(server.url, is_async=is_async)
+    await app.begin()
+    server.kill()
+    for _ in range(2):
+        with pytest.raises(BulkEnqueueError):
+            await app.send_many(1)
+
+    assert app.state is CircuitState.OPEN
+    await app.taskq.aclose()
+
+
+async def test_results_and_handles_are_asked_for_all_the_same(server: RedisServer, is_async: bool) -> None:
+    """Only enqueueing is held up: whoever asks for more is one caller with a timeout of its own."""
+    app = test_circuit.Application(server.url, is_async=is_async)
+    handle = await app.begin()
+    server.pause()
+    for _ in range(3):
+        await app.fail()
+    server.resume()
+
+    info = None
+    deadline = time.monotonic() + 60
+    while info is None:
+        assert time.monotonic() < deadline
+        with contextlib.suppress(BrokerUnavailableError):  # which has half a second to answer
+            info = await handle.arefresh()
+    assert info.id == handle.id
+    await app.taskq.aclose()

@@ -1,0 +1,72 @@
+"""`taskq doctor` looks at and repairs every node of a cluster, and tells of replicas."""
+
+import pytest
+
+from taskq_core import TaskQ
+from taskq_core.broker import operations as ops
+from taskq_core.doctor import Level, Repairer, plan, read_facts
+from taskq_core.wire import QueueKeys
+from tests.redis_server import start_cluster
+from tests.taskq_core.test_doctor import SAFE, examine, of, one, server
+
+pytestmark = pytest.mark.redis
+
+
+def test_replicas_without_a_guard_are_yellow_and_a_replica_is_red() -> None:
+    with server(tcp=True) as primary, server(replica_of=primary) as replica:
+        primary.client.execute_command("WAIT", 1, 10_000)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+        unguarded = one(examine(TaskQ(primary.unix_url)), "replication")
+        wanting = one(examine(TaskQ(primary.unix_url, defaults={"replicated": 2})), "replication")
+        primary.command("CONFIG", "SET", "min-replicas-to-write", "1")
+        guarded = one(examine(TaskQ(primary.unix_url)), "replication")
+        of_replica = one(examine(TaskQ(replica.unix_url)), "replication")
+
+    assert (wanting.level, "ask for 2 replicas (replicated), and 1 are" in wanting.message) == (Level.RED, True)
+    assert (unguarded.level, "min-replicas-to-write 1" in unguarded.advice) == (Level.YELLOW, True)
+    assert guarded.level is Level.GREEN
+    assert (of_replica.level, "refuses writes" in of_replica.message) == (Level.RED, True)
+
+
+def test_every_primary_of_a_cluster_is_looked_at() -> None:
+    with start_cluster(options=SAFE) as nodes:
+        nodes[1].command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        app = TaskQ(f"redis+cluster://127.0.0.1:{nodes[0].port}")
+        app.remote("shop:greet").delay()
+
+        findings = examine(app)
+
+    assert {f"redis://127.0.0.1:{each.port}/0" for each in nodes} == {each.subject for each in of(findings, "version")}
+    (evicting,) = (each for each in of(findings, "eviction") if each.level is Level.RED)
+    assert str(nodes[1].port) in evicting.subject
+    assert of(findings, "rights")[0].level is Level.GREEN
+
+
+def test_a_cluster_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of all primaries are looked at, and repaired where they are."""
+    monkeypatch.setattr("taskq_core.reconcile.LOOK_AGAIN_S", 0)
+    with start_cluster() as nodes:
+        app = TaskQ(f"redis+cluster://127.0.0.1:{nodes[0].port}", enqueue_timeout=30)
+        queues = [app.runtime.keys.queue(name) for name in ("a", "b", "c", "d")]
+        send = app.runtime.runner.run
+        for queue in queues:
+            app.remote("t", queue=queue.name, unique_for=600).delay()
+            send(ops.Operation("set", None, (lock_of(queue),), ("SET", lock_of(queue), "ghost", "EX", 600), str))
+            send(ops.Operation("del", None, (queue.pending,), ("DEL", queue.pending), str))
+        send(ops.Operation("set", None, ("asynq:queues",), ("SET", "asynq:queues", "not ours"), str))
+
+        facts = read_facts(app)
+        repairs = Repairer(app, facts, look_again_s=0).work()
+        after = read_facts(app)
+        pending = [send(ops.count_tasks(queue)).sizes["pending"] for queue in queues]
+        app.close()
+
+    assert len(plan(facts)) == 1 + 3 * len(queues)
+    assert [each for each in repairs if not each.is_done] == []
+    assert len(repairs) == len(plan(facts))
+    assert plan(after) == []
+    assert [each.name for each in after.queues] == ["a", "b", "c", "d"]
+    assert pending == [1] * len(queues)
+
+
+def lock_of(queue: QueueKeys) -> str:
+    return queue.unique_prefix + "t:ghost"
