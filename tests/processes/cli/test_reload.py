@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from taskq_core import TaskQ
+from tests.processes.taskq_django.project import read_until
 from tests.redis_server import RedisServer
-from tests.taskq_django.project import read_until
 
 
 def write(path: Path, text: str = "", *, when: float | None = None) -> None:
