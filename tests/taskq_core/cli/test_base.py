@@ -3,8 +3,6 @@
 import importlib.metadata
 import io
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -114,6 +112,7 @@ def test_without_a_verb_the_help_is_shown(words: list[str], capsys: pytest.Captu
     assert "\nCommands:\n" in told
 
 
+@pytest.mark.usefixtures("time_flies")
 def test_a_broker_that_is_not_there_is_told_in_one_line_with_status_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["queue", "list", "--url", "127.0.0.1:1"]) == 1
 
@@ -123,6 +122,7 @@ def test_a_broker_that_is_not_there_is_told_in_one_line_with_status_1(capsys: py
     assert told.count("\n") == 1
 
 
+@pytest.mark.usefixtures("time_flies")
 def test_without_a_broker_the_first_of_several_is_tried_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
     ids = [word for number in range(20) for word in ("-i", f"id{number}")]
 
@@ -166,9 +166,6 @@ def test_an_unknown_queue_is_told_with_the_nearest(run: Run, app: Any) -> None:
     assert "there are 'critical'; taskq queue list shows all" in run("queue", "inspect", "other", status=1).stderr
 
 
-# --- as a process -----------------------------------------------------------------------------------------------------
-
-
 # --- completion -------------------------------------------------------------------------------------------------------
 
 
@@ -179,59 +176,49 @@ def test_the_completion_script_names_the_command(shell: str, capsys: pytest.Capt
     assert "_TASKQ_COMPLETE" in capsys.readouterr().out
 
 
+def completed(typed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return what a shell is told that completes the last word; nothing may be said beside it."""
+    monkeypatch.setenv("_TASKQ_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+    with pytest.raises(SystemExit):
+        main([])
+
+    told = capsys.readouterr()
+    assert told.err == ""
+    return told.out.split()
+
+
 @pytest.mark.redis
-@pytest.mark.parametrize(
-    ("typed", "expected"),
-    [
+def test_a_shell_completes_commands_options_and_queues(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    redis_server.client.sadd("asynq:queues", "critical", "low")
+    monkeypatch.setenv("TASKQ_URL", redis_server.unix_url)
+
+    for typed, expected in (
         ("taskq que", "queue"),
         ("taskq queue pa", "pause"),
         ("taskq task list --sta", "--state"),
         ("taskq task list --state arch", "archived"),
         ("taskq queue pause cri", "critical"),
         ("taskq task list -q cri", "critical"),
-    ],
-)
-def test_a_shell_completes_commands_options_and_queues(redis_server: RedisServer, typed: str, expected: str) -> None:
-    redis_server.client.sadd("asynq:queues", "critical", "low")
-    done = subprocess.run(
-        (sys.executable, "-m", "taskq_core"),
-        env=os.environ
-        | {
-            "_TASKQ_COMPLETE": "bash_complete",
-            "COMP_WORDS": typed,
-            "COMP_CWORD": str(len(typed.split()) - 1),
-            "TASKQ_URL": redis_server.unix_url,
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert f"plain,{expected}" in done.stdout.splitlines()
-    assert done.stderr == ""
+    ):
+        assert f"plain,{expected}" in completed(typed, monkeypatch, capsys), typed
 
 
-@pytest.mark.parametrize("option", ["--color never", "--app bazaar:taskq", "--app nowhere:taskq"])
-def test_completion_without_a_broker_is_silent(option: str, tmp_path: Path) -> None:
-    (tmp_path / "bazaar.py").write_text("raise RuntimeError('out of order')\n")
-    done = subprocess.run(
-        (sys.executable, "-m", "taskq_core"),
-        env=os.environ
-        | {
-            "_TASKQ_COMPLETE": "bash_complete",
-            "COMP_WORDS": f"taskq queue pause {option} x",
-            "COMP_CWORD": "5",
-            "TASKQ_URL": "redis://127.0.0.1:1/0",
-            "PYTHONPATH": str(tmp_path),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_completion_without_a_broker_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], time_flies: None
+) -> None:
+    (tmp_path / "bazaar_closed.py").write_text("raise RuntimeError('out of order')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("TASKQ_URL", "redis://127.0.0.1:1/0")
 
-    assert (done.stdout.strip(), done.stderr) == ("", "")
+    for option in ("--color never", "--app bazaar_closed:taskq", "--app nowhere:taskq"):
+        assert completed(f"taskq queue pause {option} x", monkeypatch, capsys) == [], option
 
 
+@pytest.mark.usefixtures("time_flies")
 def test_the_app_option_takes_the_broker_of_an_application(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
