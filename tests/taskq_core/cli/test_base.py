@@ -47,17 +47,28 @@ def test_every_command_of_asynq_is_there_under_its_names() -> None:
         assert all(group.get_command(context, name) is not None for name in names.split("|")), words
 
 
-@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path or "taskq")
 def test_every_command_has_a_help_of_one_sentence_and_takes_the_shared_options(
-    path: str, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
 ) -> None:
-    assert main([*path.split(), "--help"]) == 0
+    for path in COMMANDS:
+        with subtests.test(path=path):
+            assert main([*path.split(), "--help"]) == 0
 
-    told = capsys.readouterr().out
-    assert told.startswith(f"Usage: {' '.join(['taskq', *path.split()])}")
-    for option in ("--url", "--db", "--username", "--ask-password", "--prefix", "--app", "--json", "--color", "--help"):
-        assert option in told
-    assert COMMANDS[path].get_short_help_str(200).endswith(".")
+            told = capsys.readouterr().out
+            assert told.startswith(f"Usage: {' '.join(['taskq', *path.split()])}")
+            for option in (
+                "--url",
+                "--db",
+                "--username",
+                "--ask-password",
+                "--prefix",
+                "--app",
+                "--json",
+                "--color",
+                "--help",
+            ):
+                assert option in told
+            assert COMMANDS[path].get_short_help_str(200).endswith(".")
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,9 +77,10 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().out == f"{importlib.metadata.version('taskq-asynq')}\n"
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
+def test_a_wrong_command_line_is_told_in_one_line_with_status_2(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
+) -> None:
+    for words, told in [
         (["quue", "list"], "taskq: no command 'quue'; did you mean 'queue'? (see taskq --help)"),
         (["queue", "pasue", "x"], "taskq: no command 'pasue'; did you mean 'pause'? (see taskq queue --help)"),
         (["task", "xyz"], "taskq: no command 'xyz'; there are list, find, "),
@@ -89,27 +101,25 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["task", "enqueue", "-t", "x", "-l", "{}", "--deadline", "2030-01-01"], "has no time zone"),
         (["task", "enqueue", "-t", "x", "-l", "{}", "--header", "x"], "'x' is no header; give name=value"),
         (["worker"], "name the TaskQ object"),
-    ],
-)
-def test_a_wrong_command_line_is_told_in_one_line_with_status_2(
-    words: list[str], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    ]:
+        with subtests.test(words=words, told=told):
+            monkeypatch.setattr(sys, "stdin", io.StringIO())
 
-    assert main(words) == 2
+            assert main(words) == 2
 
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.count("\n") == 1
-    assert told.lower() in captured.err.lower()
+            captured = capsys.readouterr()
+            assert captured.out == ""
+            assert captured.err.count("\n") == 1
+            assert told.lower() in captured.err.lower()
 
 
-@pytest.mark.parametrize("words", [[], ["queue"]])
-def test_without_a_verb_the_help_is_shown(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"Usage: {' '.join(['taskq', *words])} [OPTIONS]")
-    assert "\nCommands:\n" in told
+def test_without_a_verb_the_help_is_shown(capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests) -> None:
+    for words in [[], ["queue"]]:
+        with subtests.test(words=words):
+            assert main(words) == 2
+            told = capsys.readouterr().err
+            assert told.startswith(f"Usage: {' '.join(['taskq', *words])} [OPTIONS]")
+            assert "\nCommands:\n" in told
 
 
 @pytest.mark.usefixtures("time_flies")
@@ -169,11 +179,12 @@ def test_an_unknown_queue_is_told_with_the_nearest(run: Run, app: Any) -> None:
 # --- completion -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_completion_script_names_the_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["completion", shell]) == 0
+def test_the_completion_script_names_the_command(capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests) -> None:
+    for shell in ["bash", "zsh", "fish"]:
+        with subtests.test(shell=shell):
+            assert main(["completion", shell]) == 0
 
-    assert "_TASKQ_COMPLETE" in capsys.readouterr().out
+            assert "_TASKQ_COMPLETE" in capsys.readouterr().out
 
 
 def completed(typed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
