@@ -140,6 +140,7 @@ class Clock:
         return event.is_set()
 
     def _put_in_place(self, patch: pytest.MonkeyPatch) -> None:
+        real_monotonic = time.monotonic
         for name in ("time", "time_ns", "monotonic", "monotonic_ns"):
             patch.setattr(time, name, getattr(self, name))
         patch.setattr(SystemClock, "time", staticmethod(self.time))
@@ -147,6 +148,8 @@ class Clock:
         patch.setattr(SystemClock, "wait", staticmethod(self._wait))
         original = operations.time_argument
         for module in [each for name, each in sys.modules.items() if name.startswith("taskq_core.")]:
+            if getattr(module, "monotonic", None) is real_monotonic:
+                patch.setattr(module, "monotonic", self.monotonic)
             if getattr(module, "time_argument", None) is original:
                 patch.setattr(module, "time_argument", lambda now_ns: _Now() if now_ns is None else original(now_ns))
             if getattr(module, "time_ms", None) is self._real_now_ms:

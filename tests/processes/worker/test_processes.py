@@ -24,9 +24,9 @@ from taskq_core import (
 from taskq_core.task_process import frames
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, WorkerConfig, processes
+from tests.processes.worker import process_tasks as tasks
+from tests.processes.worker import slow_tasks
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker import process_tasks as tasks
-from tests.taskq_core.worker import slow_tasks
 from tests.taskq_core.worker.conftest import (
     PATIENCE_S,
     SHRUNK,
@@ -178,7 +178,7 @@ async def test_what_a_function_raises_counts_as_if_it_ran_here(
     if how == "odd":
         assert isinstance(ends.errors[-1], tasks.OddError)
         (attempt,) = (await handle.arefresh()).attempts
-        assert attempt.error == "tests.taskq_core.worker.process_tasks.OddError"
+        assert attempt.error == "tests.processes.worker.process_tasks.OddError"
         assert 'raise OddError(7, hint="no luck")' in attempt.traceback
 
 
@@ -472,7 +472,7 @@ async def test_a_module_that_is_not_there_in_time_fails_the_attempt(
         await until(lambda: state_of(redis_server, queue, handle.id) == "archived")  # noqa: B023 - at once
         texts.append(stored(redis_server, queue, handle.id).error_msg)
 
-    assert "it has not imported tests.taskq_core.worker.slow_tasks in 0.01 s" in texts[0]
+    assert "it has not imported tests.processes.worker.slow_tasks in 0.01 s" in texts[0]
     assert "it did not come up in 0.01 s" in texts[1]
     await until(lambda: not is_alive(pid))
 

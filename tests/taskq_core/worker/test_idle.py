@@ -14,7 +14,7 @@ from taskq_core.worker import Worker, waker
 from taskq_core.worker.sampler import Sampler, Sampling
 from taskq_core.worker.waker import Watcher
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Runner, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, until
 
 RARELY: dict[str, Any] = {
     "lease": 180,
@@ -113,7 +113,7 @@ async def test_what_waits_in_a_paused_queue_wakes_nobody(
 
     assert await tokens_put(redis_server, looks) == 0
     redis_server.client.delete(queue.paused)
-    assert await waiting.aresult(10) == "ran"
+    assert await waiting.aresult(PATIENCE_S) == "ran"
 
 
 async def test_what_waits_until_fewer_tasks_of_its_queue_run_wakes_nobody(
@@ -136,7 +136,7 @@ async def test_what_waits_until_fewer_tasks_of_its_queue_run_wakes_nobody(
 
     assert await tokens_put(redis_server, looks) == 0
     release.set()
-    assert [await handle.aresult(10) for handle in handles] == ["ran"] * 3
+    assert [await handle.aresult(PATIENCE_S) for handle in handles] == ["ran"] * 3
     await app.aclose()
 
 

@@ -8,6 +8,7 @@ from taskq_core import Discard, DuplicateTaskError, TaskQ, Unique
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
+    PATIENCE_S,
     Ends,
     Runner,
     state_of,
@@ -97,7 +98,7 @@ async def test_what_is_enqueued_while_it_runs_waits_for_its_turn(app: TaskQ, sta
     await first_runs.wait()
     handles = [await save.adelay(version) for version in (2, 3, 4)]
     go_on.set()
-    await handles[-1].aresult(20)
+    await handles[-1].aresult(PATIENCE_S)
 
     assert seen == [1, 4]
     assert [handle.existing for handle in handles] == [False, True, True]
