@@ -21,6 +21,7 @@ from taskq_core.inspector import AsyncInspector
 from taskq_core.middleware import Middleware
 from taskq_core.wire import QueueKeys, build_message
 from taskq_core.worker import threads
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, push_raw, state_of, stored, until
 
@@ -414,7 +415,7 @@ async def test_an_enveloped_payload_is_unwrapped(
 
 
 async def test_a_message_with_the_largest_limits_runs(
-    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """Numbers that a peer may write, up to 64 bits, stop neither the task nor the worker's presence."""
     release = asyncio.Event()
@@ -444,6 +445,7 @@ async def test_a_message_with_the_largest_limits_runs(
         keys = redis_server.client.keys("asynq:workers:*")
         return bool(keys) and redis_server.client.hexists(keys[0], "x")
 
+    await clock.advance(6)
     await until(is_shown)
     release.set()
     await until(lambda: state_of(redis_server, queue, "x") == "completed")

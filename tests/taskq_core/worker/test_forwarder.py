@@ -70,7 +70,7 @@ async def test_retried_tasks_come_back(app: TaskQ, start: Runner, clock: Clock) 
     assert runs[2] - runs[1] >= 20
 
 
-async def test_a_thousand_due_at_once_all_run(
+async def test_hundreds_due_at_once_all_run(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """In batches of a hundred, once each."""
@@ -81,12 +81,12 @@ async def test_a_thousand_due_at_once_all_run(
 
     ends = Ends()
     await start(safety_net=600, concurrency=50, listener=ends)
-    await app.async_client.enqueue_many(work.using(run_after=moment).s(number) for number in range(1000))
-    assert redis_server.client.zcard(queue.scheduled) == 1000
+    await app.async_client.enqueue_many(work.using(run_after=moment).s(number) for number in range(500))
+    assert redis_server.client.zcard(queue.scheduled) == 500
     clock.skip(101)
-    await until(lambda: len(ends.ends) == 1000)
+    await until(lambda: len(ends.ends) == 500)
 
-    assert len({task_id for task_id, _ in ends.ends}) == 1000
+    assert len({task_id for task_id, _ in ends.ends}) == 500
     assert redis_server.client.zcard(queue.scheduled) == 0
 
 
@@ -116,7 +116,7 @@ async def test_thousands_due_at_once_keep_no_other_queue_waiting(
     assert redis_server.client.zcard(queue.scheduled) == 0
 
 
-async def test_a_thousand_that_fail_at_once_come_back_apart(
+async def test_hundreds_that_fail_at_once_come_back_apart(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     """By Asynq's own delay: over half a minute, so that what they asked too much of is not asked at once again."""

@@ -190,7 +190,9 @@ async def test_leases_are_extended_in_batches(
 # --- presence ---------------------------------------------------------------------------------------------------------
 
 
-async def test_presence_reads_as_go_tools_read_it(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+async def test_presence_reads_as_go_tools_read_it(
+    app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock
+) -> None:
     """Server and running tasks, in the indexes with a time to live; without payload; gone at the end."""
     release = asyncio.Event()
     client = redis_server.client
@@ -201,6 +203,8 @@ async def test_presence_reads_as_go_tools_read_it(app: TaskQ, start: Runner, red
 
     worker = await start(queues={"default": 2, "low": 1}, strict_priority=True, concurrency=7)
     handle = await hold.adelay("canary")
+    await until(lambda: worker.running_count == 1)
+    await clock.advance(6)
     key = f"asynq:workers:{{{worker.host}:{os.getpid()}:{worker.id}}}"
     await until(lambda: client.zscore("asynq:workers", key), "it is noted in the indexes, which comes last")
     data: Any = await until(lambda: client.hget(key, handle.id))
@@ -226,16 +230,20 @@ async def test_presence_reads_as_go_tools_read_it(app: TaskQ, start: Runner, red
     for index, member in (("asynq:servers", server_key), ("asynq:workers", key)):
         assert (client.zscore(index, member) or 0) > now - 1
     release.set()
+    await until(lambda: worker.running_count == 0)
+    await clock.advance(6)
     await until(lambda: client.exists(key) == 0)
     await start.stop(worker)
     assert client.exists(server_key, key) == 0
     assert client.zrange("asynq:servers", 0, -1) == client.zrange("asynq:workers", 0, -1) == []
 
 
-async def test_a_paused_worker_says_so(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+async def test_a_paused_worker_says_so(start: Runner, redis_server: RedisServer, clock: Clock) -> None:
     """Tools show `stopped`."""
     worker = await start()
+    await until(lambda: status_of_worker(redis_server) == "active")
     worker.pause()
+    await clock.advance(6)
 
     await until(lambda: status_of_worker(redis_server) == "stopped")
     assert worker.status == "stopped"

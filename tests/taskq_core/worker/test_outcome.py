@@ -23,6 +23,7 @@ from taskq_core.broker.operations import Outcome, Settlement
 from taskq_core.wire import QueueKeys, TaskMessage, build_message, decode_message
 from taskq_core.worker.outcome import describe, settle
 from taskq_core.worker.run import Ending, Run
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, state_of, stored, until
 
@@ -111,7 +112,7 @@ def test_a_failure_of_a_known_type_begins_the_time_anew() -> None:
 
 
 async def test_retry_after_runs_again_no_earlier(
-    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """`Retry(after=)` uses an attempt; the error behind it is what is stored."""
     attempts = []
@@ -123,13 +124,16 @@ async def test_retry_after_runs_again_no_earlier(
             try:
                 raise ConnectionError("no line")
             except ConnectionError as error:
-                raise Retry(after=0.5) from error
+                raise Retry(after=60) from error
         return "done"
 
     ends = Ends()
     await start(listener=ends)
     handle = await again.adelay(1)
     first = await until(lambda: (message := stored(redis_server, queue, handle.id)).retried and message)
+    await clock.advance(58)
+    assert attempts == [1]
+    await clock.advance(4)
 
     assert await handle.aresult(PATIENCE_S) == "done"
     assert (first.retried, first.error_msg) == (1, "ConnectionError: no line")
@@ -137,7 +141,9 @@ async def test_retry_after_runs_again_no_earlier(
     assert ends.of(handle.id) == ["retried", "completed"]
 
 
-async def test_snooze_uses_no_attempt(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_snooze_uses_no_attempt(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
+) -> None:
     """A task may snooze more often than it may fail, and it counts as no failure."""
     runs = []
 
@@ -145,12 +151,15 @@ async def test_snooze_uses_no_attempt(app: TaskQ, start: Runner, redis_server: R
     async def later() -> str:
         runs.append(current_task().attempt)
         if len(runs) < 3:
-            raise Snooze(after=timedelta(milliseconds=1))
+            raise Snooze(after=timedelta(seconds=5))
         return "done"
 
     ends = Ends()
     await start(listener=ends)
     handle = await later.adelay()
+    for number in (1, 2):
+        await until(lambda: len(ends.of(handle.id)) >= number)  # noqa: B023 - awaited in the loop
+        await clock.advance(7)
 
     assert await handle.aresult(PATIENCE_S) == "done"
     assert runs == [1, 1, 1]
@@ -196,7 +205,7 @@ async def test_discard_leaves_nothing(app: TaskQ, start: Runner, redis_server: R
 
 
 async def test_the_last_failure_archives(
-    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """A task runs `max_retry + 1` times."""
     runs = []
@@ -208,6 +217,9 @@ async def test_the_last_failure_archives(
 
     await start()
     handle = await fail.adelay()
+    for number in (1, 2):
+        await until(lambda: len(runs) >= number)  # noqa: B023 - awaited in the loop
+        await clock.advance(2)
 
     with pytest.raises(TaskFailedError, match="ValueError: failure 3"):
         await handle.aresult(PATIENCE_S)
@@ -366,7 +378,9 @@ def test_what_a_judge_answers_is_taken_as_true_or_false() -> None:
         assert decide(ValueError(), is_failure=judge).outcome is outcome
 
 
-async def test_the_application_may_say_what_counts(redis_server: RedisServer, start: Runner, queue: QueueKeys) -> None:
+async def test_the_application_may_say_what_counts(
+    redis_server: RedisServer, start: Runner, queue: QueueKeys, clock: Clock
+) -> None:
     """For all tasks; a task may have its own word. No counter of failures moves."""
     defaults: Any = {"retention": 60, "retry_delay": 0, "max_retry": 1, "is_failure": _counts}
     app = TaskQ(redis_server.url, defaults=defaults, enqueue_timeout=PATIENCE_S)
@@ -385,13 +399,19 @@ async def test_the_application_may_say_what_counts(redis_server: RedisServer, st
 
     await start(app=app)
     handle = await flaky.adelay()
+    for number in (1, 2, 3):
+        await until(lambda: len(runs) >= number)  # noqa: B023 - awaited in the loop
+        await clock.advance(2)
     assert await handle.aresult(PATIENCE_S) == "done"
     assert runs == [1, 1, 1, 1]
     assert redis_server.client.get(queue.failed) is None
     assert redis_server.client.get(queue.processed) == b"1"
 
+    failing = await strict.adelay()
+    await until(lambda: redis_server.client.get(queue.failed))
+    await clock.advance(2)
     with pytest.raises(TaskFailedError):
-        await (await strict.adelay()).aresult(PATIENCE_S)
+        await failing.aresult(PATIENCE_S)
     assert redis_server.client.get(queue.failed) == b"2"
     await app.aclose()
 

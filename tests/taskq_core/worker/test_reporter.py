@@ -407,7 +407,7 @@ async def test_a_worker_that_stops_waits_for_its_handlers(app: TaskQ, start: Run
 
 
 async def test_a_handler_that_hangs_does_not_keep_a_worker_from_ending(
-    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, kind: str
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock, kind: str
 ) -> None:
     """The outcome of its task has long been stored."""
     release = threading.Event()
@@ -427,11 +427,13 @@ async def test_a_handler_that_hangs_does_not_keep_a_worker_from_ending(
     async def fail() -> None:
         raise ValueError
 
-    worker = await start(shutdown_grace=0)
+    worker = await start(shutdown_grace=0, interrupt_grace=0)
     handle = await fail.adelay()
     await until(begun.is_set)
+    worker.stop()
+    await clock.advance(10)
 
-    assert await start.stop(worker) == 0
+    assert await start.ending(worker) == 0
     assert state_of(redis_server, queue, handle.id) == "archived"
     release.set()
 
@@ -464,9 +466,9 @@ async def test_a_handler_that_hangs_is_told_to_end(
     worker = await start(concurrency=1)
     handles = [await fail.adelay() for _ in range(2)]
     for number in (1, 2):
-        await until(lambda: len(begun) == number)  # noqa: B023 - awaited in the loop
+        await until(lambda: len(begun) >= number)  # noqa: B023 - awaited in the loop
         await clock.advance(reporter.LONGEST_S + 1)
-        await until(lambda: len(told) == number)  # noqa: B023
+        await until(lambda: len(told) >= number)  # noqa: B023
     await until(lambda: worker._fetcher.free == 1)
 
     assert told == [each.id for each in handles]
