@@ -12,6 +12,7 @@ import pytest
 from taskq_core import TaskQ
 from taskq_core.wire import QueueKeys, build_message
 from taskq_core.worker import Worker
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, push_raw, state_of, until
 
@@ -78,7 +79,7 @@ async def test_many_tasks_without_a_token_start_on_all_workers(
 
 
 async def test_the_watch_passes_on_when_its_worker_stops(
-    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """The next one takes it up soon."""
 
@@ -86,13 +87,14 @@ async def test_the_watch_passes_on_when_its_worker_stops(
     async def work() -> str:
         return "ran"
 
-    first = await start(safety_net=600, leader_lease=0.3)
+    first = await start(safety_net=600)
     await settled_in(redis_server, first)
-    second = await start(safety_net=600, leader_lease=0.3)
+    second = await start(safety_net=600)
     await until(lambda: second._fetcher.is_idle)
     await start.stop(first)
     message = build_message(type="go", payload=b"{}", id="x", queue="default", retry=0, retention=60)
     push_raw(redis_server, queue, "x", message.SerializeToString())
+    await clock.advance(10)
 
     await until(lambda: state_of(redis_server, queue, "x") == "completed")
 

@@ -470,7 +470,7 @@ async def test_burst_mode_waits_for_what_is_due_and_not_forwarded(
     handle = await work.using(run_after=600).adelay()
     redis_server.client.zadd(queue.scheduled, {handle.id: 1})
     redis_server.client.set(queue.leader("forwarder"), "somebody else")
-    worker = await start(burst=True, leader_lease=0.1)
+    worker = await start(burst=True)
     await until(lambda: len(looks) >= 20)
     assert worker.status == "active"
     redis_server.client.delete(queue.leader("forwarder"))
