@@ -148,38 +148,40 @@ async def test_what_a_task_left_behind_tells_is_not_taken_for_the_next_ones(
     assert "what that tells is dropped" in said or "what it tells is dropped" in said
 
 
-@pytest.mark.parametrize(
-    ("how", "state", "text"),
-    [
-        ("odd", "archived", "OddError: 7: no luck"),
-        ("os", "archived", "FileNotFoundError: [Errno 2] not there: '/nowhere'"),
-        ("exit", "archived", "SystemExit: 3"),
-        ("interrupt", "archived", "KeyboardInterrupt"),
-        ("mute", "archived", "MuteError: (its text cannot be read)"),
-        ("faceless", "archived", "FacelessError: x"),
-        ("skip", "archived", "enough"),
-        ("result", "archived", "the task returned, but result: "),
-        ("retry", "archived", "KeyError: 'k'"),
-        ("snooze", "retry", ""),
-        ("discard", None, ""),
-    ],
-)
+RAISED: list[tuple[str, str | None, str]] = [
+    ("odd", "archived", "OddError: 7: no luck"),
+    ("os", "archived", "FileNotFoundError: [Errno 2] not there: '/nowhere'"),
+    ("exit", "archived", "SystemExit: 3"),
+    ("interrupt", "archived", "KeyboardInterrupt"),
+    ("mute", "archived", "MuteError: (its text cannot be read)"),
+    ("faceless", "archived", "FacelessError: x"),
+    ("skip", "archived", "enough"),
+    ("result", "archived", "the task returned, but result: "),
+    ("retry", "archived", "KeyError: 'k'"),
+    ("snooze", "retry", ""),
+    ("discard", None, ""),
+]
+"""What a function raises, the state of its task then, and the beginning of its error."""
+
+
 async def test_what_a_function_raises_counts_as_if_it_ran_here(
-    start: Runner, redis_server: RedisServer, queue: QueueKeys, how: str, state: str | None, text: str
+    start: Runner, redis_server: RedisServer, queue: QueueKeys, subtests: pytest.Subtests
 ) -> None:
     ends = Ends()
     await start(listener=ends)
-    handle = await tasks.fail.adelay(how=how)
-    await until(lambda: ends.of(handle.id))
-    await until(lambda: state_of(redis_server, queue, handle.id) == state)
+    for how, state, text in RAISED:
+        with subtests.test(how=how):
+            handle = await tasks.fail.adelay(how=how)
+            await until(lambda: ends.of(handle.id))  # noqa: B023 - awaited in the loop
+            await until(lambda: state_of(redis_server, queue, handle.id) == state)  # noqa: B023
 
-    if state is not None:
-        assert stored(redis_server, queue, handle.id).error_msg.startswith(text)
-    if how == "odd":
-        assert isinstance(ends.errors[-1], tasks.OddError)
-        (attempt,) = (await handle.arefresh()).attempts
-        assert attempt.error == "tests.processes.worker.process_tasks.OddError"
-        assert 'raise OddError(7, hint="no luck")' in attempt.traceback
+            if state is not None:
+                assert stored(redis_server, queue, handle.id).error_msg.startswith(text)
+            if how == "odd":
+                assert isinstance(ends.errors[-1], tasks.OddError)
+                (attempt,) = (await handle.arefresh()).attempts
+                assert attempt.error == "tests.processes.worker.process_tasks.OddError"
+                assert 'raise OddError(7, hint="no luck")' in attempt.traceback
 
 
 async def test_what_cannot_work_there_says_so(start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:

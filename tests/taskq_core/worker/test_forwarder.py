@@ -30,6 +30,7 @@ async def test_a_scheduled_task_never_starts_early(app: TaskQ, start: Runner, cl
         due[f"at {number}"] = moment.timestamp()
         await work.using(run_after=moment).adelay(f"at {number}")
     await clock.advance(24)
+    await until(lambda: len(started) == len(due))
 
     assert {name: started[name] >= due[name] for name in due} == dict.fromkeys(due, True)
 

@@ -124,16 +124,16 @@ async def test_retry_after_runs_again_no_earlier(
             try:
                 raise ConnectionError("no line")
             except ConnectionError as error:
-                raise Retry(after=60) from error
+                raise Retry(after=120) from error
         return "done"
 
     ends = Ends()
     await start(listener=ends)
     handle = await again.adelay(1)
     first = await until(lambda: (message := stored(redis_server, queue, handle.id)).retried and message)
-    await clock.advance(58)
+    await clock.advance(60)
     assert attempts == [1]
-    await clock.advance(4)
+    await clock.advance(62)
 
     assert await handle.aresult(PATIENCE_S) == "done"
     assert (first.retried, first.error_msg) == (1, "ConnectionError: no line")
