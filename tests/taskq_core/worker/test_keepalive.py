@@ -22,6 +22,7 @@ from tests.taskq_core.worker.conftest import (
     push_raw,
     state_of,
     status_of_worker,
+    stored,
     until,
 )
 
@@ -159,6 +160,32 @@ def test_a_lease_is_given_up_before_others_may_act_whenever_it_ends(subtests: py
                 runs, told = give_up(queues, left_s)
                 for run in runs:
                     assert run.lease_until + 25 < told[run.queue.name] < run.lease_until + 30
+
+
+async def test_a_task_longer_than_its_lease_runs_once(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
+) -> None:
+    """Also where another worker looks for tasks whose worker went silent."""
+    release = asyncio.Event()
+    runs: list[int] = []
+
+    @app.task
+    async def hold() -> str:
+        runs.append(1)
+        await release.wait()
+        return "held"
+
+    await start()
+    await start()
+    handle = await hold.adelay()
+    await until(lambda: runs)
+    await clock.advance(150)
+
+    assert (redis_server.client.zscore(queue.lease, handle.id) or 0) > clock.time() + 20
+    release.set()
+    assert await handle.aresult(PATIENCE_S) == "held"
+    assert runs == [1]
+    assert stored(redis_server, queue, handle.id).retried == 0
 
 
 async def test_leases_are_extended_in_batches(

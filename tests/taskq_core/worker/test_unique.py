@@ -1,6 +1,7 @@
 """Unique locks and the tasks that hold them, when a worker dies and when either lives longer than the other."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,37 @@ async def test_a_task_that_outlives_its_lock_leaves_the_next_ones_alone(
     assert locks(redis_server, queue) == {lock: second.id.encode()}
     with pytest.raises(DuplicateTaskError):
         await slow.using(unique_for=600).adelay()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"unique_for": 1}, {"unique": Unique(period=1)}, {"unique": Unique()}],
+    ids=["asynq", "period", "endless"],
+)
+async def test_a_lock_shorter_than_the_run_lasts_as_long(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock, options: dict[str, Any]
+) -> None:
+    """Heartbeats renew it; it is free with the end of the task."""
+    release = asyncio.Event()
+    runs: list[int] = []
+
+    @app.task(name="slow", **options)
+    async def slow() -> None:
+        runs.append(1)
+        await release.wait()
+
+    await start()
+    handle = await slow.adelay()
+    await until(lambda: runs)
+    await clock.advance(100)
+
+    assert list(locks(redis_server, queue).values()) == [handle.id.encode()]
+    with pytest.raises(DuplicateTaskError):
+        await slow.adelay()
+    release.set()
+    await handle.aresult(PATIENCE_S)
+    assert locks(redis_server, queue) == {}
+    await slow.adelay()
 
 
 async def test_no_two_run_at_once_however_many_are_enqueued(app: TaskQ, start: Runner, clock: Clock) -> None:
