@@ -162,6 +162,52 @@ def test_a_lease_is_given_up_before_others_may_act_whenever_it_ends(subtests: py
                     assert run.lease_until + 25 < told[run.queue.name] < run.lease_until + 30
 
 
+async def test_a_worker_whose_heartbeats_fail_ends_its_run_before_another_begins(
+    app: TaskQ,
+    start: Runner,
+    redis_server: RedisServer,
+    queue: QueueKeys,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not before lease and grace are nearly over: Redis may come back."""
+    release = asyncio.Event()
+    seen: list[str] = []
+
+    @app.task
+    async def work() -> str:
+        seen.append("started")
+        if seen != ["started"]:
+            await release.wait()
+            return "the heir's"
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append("told to end")
+        return "the first one's"
+
+    def fail(operation: Any) -> Any:
+        raise BrokerUnavailableError("away")
+
+    ends = Ends()
+    first = await start(listener=ends)
+    handle = await work.adelay()
+    await until(lambda: seen)
+    first.pause()
+    monkeypatch.setattr(first._keepalive._runner, "run", fail)
+    await start()
+    await clock.advance(40)
+    assert seen == ["started"]
+    await clock.advance(45)
+    await until(lambda: len(seen) == 3)
+
+    assert seen == ["started", "told to end", "started"]
+    assert ends.of(handle.id) == ["lost"]
+    release.set()
+    assert await handle.aresult(PATIENCE_S) == "the heir's"
+    assert stored(redis_server, queue, handle.id).retried == 1
+
+
 async def test_a_task_longer_than_its_lease_runs_once(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
