@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ import redis
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.lanes import Lane
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations import Operation, read_time
 from taskq_core.broker.operations import operation as operations
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SystemClock
@@ -157,6 +158,7 @@ class Clock:
         self._wait(threading.Event(), seconds)
 
     def _put_in_place(self, patch: pytest.MonkeyPatch) -> None:
+        real_monotonic = time.monotonic
         for name in ("time", "time_ns", "monotonic", "monotonic_ns"):
             patch.setattr(time, name, getattr(self, name))
         patch.setattr(time, "sleep", self._sleep)
@@ -165,10 +167,14 @@ class Clock:
         patch.setattr(SystemClock, "wait", staticmethod(self._wait))
         original = operations.time_argument
         for module in [each for name, each in sys.modules.items() if name.startswith("taskq_core.")]:
+            if getattr(module, "monotonic", None) is real_monotonic:
+                patch.setattr(module, "monotonic", self.monotonic)
             if getattr(module, "time_argument", None) is original:
                 patch.setattr(module, "time_argument", lambda now_ns: _Now() if now_ns is None else original(now_ns))
             if getattr(module, "time_ms", None) is self._real_now_ms:
                 patch.setattr(module, "time_ms", self._time_ms)
+            if getattr(module, "read_time", None) is read_time:
+                patch.setattr(module, "read_time", self._read_time)
         patch.setattr(Operation, "command", self._at_this_time(Operation.command))
         patch.setattr(Operation, "command_with_text", self._at_this_time(Operation.command_with_text))
         patch.setattr(Lane, "_exchange", self._counted(Lane._exchange))
@@ -183,6 +189,10 @@ class Clock:
 
     def _time_ms(self, reply: Any) -> int:
         return self._real_now_ms(reply) + self._skipped_ns // 1_000_000
+
+    def _read_time(self) -> Operation[float]:
+        asked = read_time()
+        return replace(asked, read=lambda reply: asked.read(reply) + self._skipped_ns / 1e9)
 
     def _counted(self, send: Callable[..., Any]) -> Callable[..., Any]:
         async def counted(this: Any, sent: Any, *args: Any, **options: Any) -> Any:

@@ -41,15 +41,15 @@ def rows(
 
             @functools.wraps(test)
             async def all_rows(*args: Any, **fixtures: Any) -> None:
-                for name, row in table:
-                    with _row(name, fixtures):
+                for number, (name, row) in enumerate(table):
+                    with _row(number, name, fixtures):
                         await test(*args, **row, **fixtures)
         else:
 
             @functools.wraps(test)
             def all_rows(*args: Any, **fixtures: Any) -> None:
-                for name, row in table:
-                    with _row(name, fixtures):
+                for number, (name, row) in enumerate(table):
+                    with _row(number, name, fixtures):
                         test(*args, **row, **fixtures)
 
         left = [each for name, each in signature.parameters.items() if name not in parameters]
@@ -76,13 +76,15 @@ def _named(parameters: list[str], values: list[Any], ids: Any) -> Iterator[tuple
 
 
 @contextmanager
-def _row(name: str, fixtures: Mapping[str, Any]) -> Iterator[None]:
+def _row(number: int, name: str, fixtures: Mapping[str, Any]) -> Iterator[None]:
     for fixture in fixtures.values():
         if hasattr(fixture, "flushall"):
             fixture.flushall()
     try:
         yield
     except pytest.skip.Exception:
+        if number == 0:  # as the others will be: it depends on the store, say
+            raise
         raise RuntimeError(f"row {name}: a row cannot be skipped, it would skip all that follow") from None
     except BaseException as error:
         error.add_note(f"row: {name[:300]}")

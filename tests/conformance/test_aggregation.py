@@ -471,14 +471,14 @@ class TestLocks:
         one_server.run(ops.look(one_server.queue, "a", tell_end=True))
         listening = one_server.raw.pubsub(ignore_subscribe_messages=True)
         listening.subscribe(one_server.queue.done)
-        while listening.get_message(timeout=5) is not None:
+        while listening.get_message(timeout=30) is not None:
             pass
 
         combine(one_server, 1, None)
 
         heard = None
         while heard is None:
-            heard = listening.get_message(timeout=5)
+            heard = listening.get_message(timeout=30)
         listening.close()
         assert heard["data"] == b"a"
 

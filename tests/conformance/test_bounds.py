@@ -11,7 +11,6 @@ from taskq_core.broker.operations import NewTask, Operation, Outcome, ReceiptLan
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import Keys, QueueKeys, TaskState
 from tests.redis_server import RedisServer
-from tests.rows import rows
 
 SMALL, LARGE = 500, 2500
 KEYS = Keys()
@@ -69,6 +68,8 @@ BUILDS: dict[str, Build] = {
         )
     },
 }
+READS = ("expired", "info", "probe", "usage", "check_", "list ", "scan ")
+"""How names of calls begin that write nothing."""
 
 
 def ids(state: TaskState, count: int) -> list[str]:
@@ -79,28 +80,36 @@ def expired(count: int) -> list[str]:
     return [f"lost-{number}" for number in range(count)]
 
 
+FILL = """
+local prefix, count = ARGV[1], tonumber(ARGV[2])
+local function store(id, state) redis.call('HSET', prefix .. 't:' .. id, 'msg', 'm', 'state', state) end
+for n = 0, count - 1 do
+  for _, state in ipairs({'pending', 'active', 'archived', 'scheduled', 'retry'}) do
+    store(state .. '-' .. n, state)
+  end
+  redis.call('LPUSH', prefix .. 'pending', 'pending-' .. n)
+  redis.call('RPUSH', prefix .. 'active', 'active-' .. n)
+  redis.call('ZADD', prefix .. 'lease', 4000000000, 'active-' .. n)
+  redis.call('HSET', prefix .. 't:active-' .. n, 'taskq_owner', 'w1.1:4000000000')
+  for _, state in ipairs({'archived', 'scheduled', 'retry'}) do
+    redis.call('ZADD', prefix .. state, 1000, state .. '-' .. n)
+  end
+end
+for n = 0, 99 do
+  store('lost-' .. n, 'active')
+  redis.call('HSET', prefix .. 't:lost-' .. n, 'taskq_owner', 'w3:1000')
+  redis.call('LPUSH', prefix .. 'active', 'lost-' .. n)
+  redis.call('ZADD', prefix .. 'lease', 1000, 'lost-' .. n)
+end
+"""
+
+
 def fill(server: RedisServer, count: int) -> None:
     """Store so many tasks in each state, and a hundred active ones of a worker that is gone."""
     queue = KEYS.queue("default")
     server.flushall()
-    pipeline = server.client.pipeline(transaction=False)
-    pipeline.sadd(KEYS.queues, queue.name)
-    for number in range(count):
-        for state in (TaskState.PENDING, TaskState.ACTIVE, TaskState.ARCHIVED, TaskState.SCHEDULED, TaskState.RETRY):
-            task_id = f"{state}-{number}"
-            pipeline.hset(queue.task(task_id), mapping={"msg": "m", "state": state.value})
-        pipeline.lpush(queue.pending, f"pending-{number}")
-        pipeline.rpush(queue.active, f"active-{number}")
-        pipeline.zadd(queue.lease, {f"active-{number}": 4_000_000_000})
-        pipeline.hset(queue.task(f"active-{number}"), "taskq_owner", "w1.1:4000000000")
-        pipeline.zadd(queue.archived, {f"archived-{number}": 1000})
-        pipeline.zadd(queue.scheduled, {f"scheduled-{number}": 1000})
-        pipeline.zadd(queue.retry, {f"retry-{number}": 1000})
-    for task_id in expired(100):
-        pipeline.hset(queue.task(task_id), mapping={"msg": "m", "state": "active", "taskq_owner": "w3:1000"})
-        pipeline.lpush(queue.active, task_id)
-        pipeline.zadd(queue.lease, {task_id: 1000})
-    pipeline.execute()
+    server.client.sadd(KEYS.queues, queue.name)
+    server.client.eval(FILL, 0, queue.prefix, count)
 
 
 def work_of(server: RedisServer, build: Build) -> tuple[int, int]:
@@ -114,13 +123,17 @@ def work_of(server: RedisServer, build: Build) -> tuple[int, int]:
     return sum(each["calls"] for each in statistics.values()), len(repr(reply))
 
 
-@rows("build", BUILDS.values(), ids=BUILDS)
-def test_a_full_queue_makes_no_call_do_more(redis_server: RedisServer, build: Build) -> None:
-    fill(redis_server, SMALL)
-    small = work_of(redis_server, build)
-    fill(redis_server, LARGE)
-    large = work_of(redis_server, build)
+def test_a_full_queue_makes_no_call_do_more(redis_server: RedisServer) -> None:
+    work: dict[int, dict[str, tuple[int, int]]] = {SMALL: {}, LARGE: {}}
+    for count, by_name in work.items():
+        fill(redis_server, count)
+        for name, build in BUILDS.items():
+            by_name[name] = work_of(redis_server, build)
+            if not name.startswith(READS):
+                fill(redis_server, count)
 
-    assert large[0] <= small[0] * 1.1 + 5, "commands"
-    assert large[1] <= small[1] * 1.3 + 100, "bytes of the answer"
-    assert small[0] > 3, "it does something"
+    for name in BUILDS:
+        small, large = work[SMALL][name], work[LARGE][name]
+        assert large[0] <= small[0] * 1.1 + 5, f"commands of {name}"
+        assert large[1] <= small[1] * 1.3 + 100, f"bytes of the answer of {name}"
+        assert small[0] > 3, f"{name} does something"

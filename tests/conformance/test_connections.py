@@ -53,7 +53,7 @@ def life(queue: Any = QUEUE) -> Iterator[tuple[Any, Any]]:
     """The operations of one task's life, and what each answers."""
     yield ops.register_queue("asynq:queues", ["default"]), 1
     yield ops.enqueue(queue, [NewTask("a", b"\x00\xff")], ReceiptLane("t")), "1"
-    yield ops.wait_for_wake([queue.wake], timeout_s=5), queue.wake
+    yield ops.wait_for_wake([queue.wake], timeout_s=30), queue.wake
     yield ops.dequeue(queue, owner="w1", call=1, limit=9, lease_s=30), [("a", b"\x00\xff")]
     yield ops.settle(queue, [Settlement("a", Outcome.DONE, run=1)], owner="w1"), "1"
     yield ops.wait_for_wake([queue.wake], timeout_s=0.01), None
@@ -126,10 +126,10 @@ class TestStandalone:
     async def test_a_wrong_password_is_said_and_never_shown(self, address: str, secret: str) -> None:
         url = f"redis://{secret}{address}/0"
         with blocking(url) as runner, pytest.raises(BrokerAuthenticationError) as refused:
-            runner.run(ops.ping(), patience_s=5)
+            runner.run(ops.ping(), patience_s=30)
         async with coroutines(url) as lanes:
             with pytest.raises(BrokerAuthenticationError) as arefused:
-                await lanes.run(ops.ping(), patience_s=5)
+                await lanes.run(ops.ping(), patience_s=30)
 
         for error in (refused.value, arefused.value):
             assert f"{address}/0 refused the user or password: " in str(error)
@@ -215,7 +215,7 @@ class TestTakenOver:
         lead_a_life(kind.from_url(redis_server.unix_url))
 
     def test_a_client_with_a_blocking_pool(self, redis_server: RedisServer) -> None:
-        pool = redis.BlockingConnectionPool.from_url(redis_server.unix_url, max_connections=1, timeout=1)
+        pool = redis.BlockingConnectionPool.from_url(redis_server.unix_url, max_connections=1, timeout=30)
         lead_a_life(redis.Redis(connection_pool=pool))
 
     @pytest.mark.parametrize("kind", [fakeredis.FakeRedis, fakeredis.FakeAsyncRedis], ids=["sync", "async"])

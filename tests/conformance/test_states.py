@@ -39,6 +39,7 @@ from taskq_core.worker import Worker, WorkerConfig
 from tests.conformance.stores import Broker, read_key
 from tests.redis_server import RedisServer
 from tests.rows import rows
+from tests.taskq_core.worker.conftest import until
 
 SCENARIOS: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "golden" / "states.json").read_text(encoding="utf-8")
@@ -760,14 +761,14 @@ def test_cancelling_publishes_the_id(broker: Broker) -> None:
         pytest.skip("a cluster spreads a message by itself; redis-py's cluster client has no plain subscription")
     listening = broker.raw.pubsub(ignore_subscribe_messages=True)
     listening.subscribe(scenario["observed"]["channel"])
-    while listening.get_message(timeout=5) is not None:
+    while listening.get_message(timeout=30) is not None:
         pass
 
     broker.run(ops.cancel(broker.keys.cancel, scenario["given"]["parameters"]["id"]))
 
     heard = None
     while heard is None:
-        heard = listening.get_message(timeout=5)
+        heard = listening.get_message(timeout=30)
     listening.close()
     assert heard["data"].decode() == scenario["observed"]["payload"]
 
@@ -916,15 +917,12 @@ async def test_a_worker_shows_itself_as_gos_server_does(redis_server: RedisServe
     client = redis_server.client
 
     running = asyncio.create_task(worker.arun())
-    async with asyncio.timeout(20):
-        indexes = ("asynq:servers", "asynq:workers")
-        while client.exists(f"asynq:servers:{name}", *indexes) < 3:  # noqa: ASYNC110 - Redis tells nobody
-            await asyncio.sleep(0.01)
-        data = client.get(f"asynq:servers:{name}")
-        assert client.zrange("asynq:servers", 0, -1) == [f"asynq:servers:{name}".encode()]
-        assert client.zrange("asynq:workers", 0, -1) == [f"asynq:workers:{name}".encode()]
-        worker.stop()
-        assert await running == 0
+    await until(lambda: client.exists(f"asynq:servers:{name}", "asynq:servers", "asynq:workers") == 3)
+    data = client.get(f"asynq:servers:{name}")
+    assert client.zrange("asynq:servers", 0, -1) == [f"asynq:servers:{name}".encode()]
+    assert client.zrange("asynq:workers", 0, -1) == [f"asynq:workers:{name}".encode()]
+    worker.stop()
+    assert await running == 0
     worker.app.close()
 
     found = asynq_pb2.ServerInfo.FromString(data)

@@ -21,6 +21,7 @@ from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 from tests.conformance.stores import Broker
 from tests.conformance.test_states import compare, expected, load, of, theirs
 from tests.rows import rows
+from tests.taskq_core.worker.conftest import until
 
 pytestmark = pytest.mark.redis
 
@@ -78,6 +79,10 @@ def function_for(words: str) -> Callable[[TaskContext, RawTask], Awaitable[None]
     return handle
 
 
+async def _is_idle(inspector: AsyncInspector) -> bool:
+    return not await inspector.count("default", TaskState.ACTIVE)
+
+
 async def work(app: TaskQ, scenario: dict[str, Any]) -> None:
     """Run a worker as long as the scenario goes on."""
     started = Started()
@@ -85,18 +90,15 @@ async def work(app: TaskQ, scenario: dict[str, Any]) -> None:
     worker = Worker(app, WorkerConfig(burst=not is_stopped, shutdown_grace=0.3), listener=started)
     running = asyncio.create_task(worker.arun())
     try:
-        async with asyncio.timeout(30):
-            if is_stopped:
-                await started.event.wait()
-            if scenario["name"] == "work_cancelled":
-                inspector = AsyncInspector(app)
-                while not await inspector.cancel_task("id-1"):  # noqa: ASYNC110 - until the worker listens
-                    await asyncio.sleep(0.01)
-                while await inspector.count("default", TaskState.ACTIVE):  # noqa: ASYNC110 - Redis tells nobody
-                    await asyncio.sleep(0.01)
-            if is_stopped:
-                worker.stop()
-            assert await running == 0
+        if is_stopped:
+            await started.event.wait()
+        if scenario["name"] == "work_cancelled":
+            inspector = AsyncInspector(app)
+            await until(lambda: inspector.cancel_task("id-1"), "the worker listens")
+            await until(lambda: _is_idle(inspector), "the task has ended")
+        if is_stopped:
+            worker.stop()
+        assert await running == 0
     finally:
         worker.abort()
 
@@ -178,9 +180,7 @@ async def test_a_scheduler_shows_its_entries_as_gos_does(one_server: Broker, sce
 
     began = time.monotonic()
     running = asyncio.create_task(scheduler.arun())
-    async with asyncio.timeout(30):
-        while not (written := one_server.raw.lrange(key, 0, -1)):  # noqa: ASYNC110 - Redis tells nobody
-            await asyncio.sleep(0.01)
+    written = await until(lambda: one_server.raw.lrange(key, 0, -1))
     ttl_s, ((member, score),) = one_server.raw.ttl(key), one_server.raw.zrange(index["key"], 0, -1, withscores=True)
     now_s, passed_s = one_server.raw.time()[0], math.ceil(time.monotonic() - began)
     scheduler.stop()

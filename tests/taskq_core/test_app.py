@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 import pickle
-import time
 import traceback
 from typing import Any
 
@@ -22,14 +21,13 @@ from taskq_core import (
 from taskq_core.middleware import Middleware
 from tests.redis_server import RedisServer
 from tests.rows import rows
+from tests.taskq_core.worker.conftest import until_blocking
 
 
 def connections(server: RedisServer, expected: int) -> int:
     """Count the connections of others, once the server has noticed which were closed."""
-    deadline = time.monotonic() + 30
-    while (count := len(server.client.client_list()) - 1) > expected and time.monotonic() < deadline:
-        time.sleep(0.005)  # between two looks
-    return count
+    until_blocking(lambda: len(server.client.client_list()) - 1 <= expected, "connections were closed")
+    return len(server.client.client_list()) - 1
 
 
 CANARY = "c4nary/p@ss"

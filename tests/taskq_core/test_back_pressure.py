@@ -370,13 +370,13 @@ class TestTransactions:
 
 
 class TestWhatIsNeverRefused:
-    async def test_a_task_that_is_retried_or_comes_due(self, open_app: Any, redis_server: RedisServer) -> None:
+    async def test_a_task_that_is_retried_or_comes_due(self, open_app: Any) -> None:
         """A worker of a full queue runs all there is, whatever comes back to it."""
         app = open_app(rejects(3))
         runs: list[str] = []
 
         @app.taskq.task(name="fails once", max_retry=2, retry_delay=0)
-        def fails_once(name: str) -> None:
+        async def fails_once(name: str) -> None:
             runs.append(name)
             if runs.count(name) == 1:
                 raise ValueError(name)
@@ -384,7 +384,7 @@ class TestWhatIsNeverRefused:
         for name in ("a", "b", "c"):
             await asyncio.to_thread(app.taskq.client.enqueue, fails_once.s(name))
         worker = Worker(app.taskq, WorkerConfig())
-        running = asyncio.create_task(asyncio.to_thread(worker.run))
+        running = asyncio.create_task(worker.arun())
         await until(lambda: len(runs) == 6)
         worker.stop()
         await running

@@ -281,7 +281,7 @@ class TestFailures:
 
     async def test_a_lost_reply_is_repeated(self, redis_server: RedisServer, is_async: bool) -> None:
         with Relay(redis_server.socket_path) as relay:
-            app = Application(TaskQ(relay.url, enqueue_timeout=10), is_async=is_async)
+            app = Application(TaskQ(relay.url, enqueue_timeout=60), is_async=is_async)
             task = app.taskq.remote("t")
             await app.send([task.s()])
             relay.drop_reply_to(b"id-250")

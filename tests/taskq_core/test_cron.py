@@ -365,7 +365,7 @@ CHANGES = [
 ]
 
 
-@settings(deadline=None)  # it looks at thousands of moments
+@settings(deadline=None, max_examples=40)  # it looks at thousands of moments
 @given(
     change=st.sampled_from(CHANGES),
     before_s=st.integers(0, 30 * 3600),

@@ -300,7 +300,7 @@ def test_the_rights_that_the_page_gives_are_enough(good: RedisServer) -> None:
 
     handle = add.delay(1, 2)
     assert Worker(app, WorkerConfig(burst=True)).run() == 0
-    assert handle.result(timeout=10) == 3
+    assert handle.result(timeout=30) == 3
     findings = examine(app)
     assert one(findings, "rights").level is Level.GREEN
     assert [finding.check for finding in findings if finding.level is not Level.GREEN] == ["version"]

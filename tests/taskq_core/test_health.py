@@ -1,8 +1,7 @@
 """The server of a health port: what it answers, and what it survives."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,18 +10,12 @@ from taskq_core import port
 from taskq_core.health import HealthServer
 from tests.probing import exchange, get
 from tests.rows import rows
+from tests.taskq_core.worker.conftest import until
 
 
 class Well:
     def report(self) -> tuple[bool, dict[str, Any]]:
         return True, {"status": "ready"}
-
-
-async def until(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.005)
 
 
 @pytest.fixture
@@ -119,5 +112,5 @@ async def test_what_is_open_ends_with_the_server(server: HealthServer) -> None:
 
     await server.close()
 
-    assert await asyncio.wait_for(reader.read(), 20) == b""
+    assert await asyncio.wait_for(reader.read(), 60) == b""
     writer.close()

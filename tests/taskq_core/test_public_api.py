@@ -29,17 +29,3 @@ def test_all_is_sorted_and_complete() -> None:
 
     assert list(taskq_core.__all__) == sorted(taskq_core.__all__)
     assert imported == set(taskq_core.__all__)
-
-
-def test_a_change_is_seen() -> None:
-    """The description tells parameters, defaults, kinds and members apart."""
-    api = public_api.describe_all()["taskq_core"]
-
-    assert api["current_task"] == "def () -> TaskContext"
-    assert api["TaskHandle"]["members"]["aresult"] == "async def (self, timeout: Duration | None=None) -> R_co"
-    assert api["TaskHandle"]["members"]["is_sent"] == "@property def (self) -> bool"
-    assert api["Settings"]["members"]["concurrency"] == "int = 10"
-    assert api["TaskState"]["members"]["PENDING"] == "'pending'"
-    assert len(api["TaskQ"]["members"]["task"]) == 5
-    assert api["CoroutineTask"]["members"]["adelay"].startswith("async def (self, *args: P.args")
-    assert api["TaskFailedError"]["bases"] == ["ResultError"]

@@ -26,8 +26,10 @@ from taskq_core.broker.operations import Outcome, Settlement
 from taskq_core.client import aio, sync
 from taskq_core.errors import ResultValueError
 from taskq_core.wire import archived_message, completed_message, decode_message
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.rows import rows
+from tests.taskq_core.worker.conftest import until
 
 
 @dataclass
@@ -46,7 +48,7 @@ class Application:
         self.task = taskq.remote("t", retention=60)
         self.runs: dict[str, int] = {}  # the run of each task that was handed out
 
-    async def result(self, handle: TaskHandle[Any], timeout: Any = 10) -> Any:
+    async def result(self, handle: TaskHandle[Any], timeout: Any = 60) -> Any:
         return await (handle.aresult(timeout) if self.is_async else asyncio.to_thread(handle.result, timeout))
 
     async def refresh(self, handle: TaskHandle[Any]) -> Any:
@@ -56,7 +58,7 @@ class Application:
         return await (handle.acancel() if self.is_async else asyncio.to_thread(handle.cancel))
 
     def run(self, operation: Any) -> Any:
-        return self.taskq.runtime.runner.run(operation, patience_s=5)
+        return self.taskq.runtime.runner.run(operation, patience_s=30)
 
     def dequeue(self) -> dict[str, bytes]:
         call = time.monotonic_ns()
@@ -81,12 +83,13 @@ class Application:
 
     async def waiting(self, count: int = 1) -> None:
         """Return when as many callers as that have asked to be told, and listen."""
-        while True:
+
+        def are_waiting() -> bool:
             keys = self.server.client.keys("asynq:{default}:t:*")
             asked = sum(self.server.client.hexists(key, "taskq_wait") for key in keys)
-            if asked >= count and self.server.client.pubsub_numsub(self.keys.done)[0][1]:
-                return
-            await asyncio.sleep(0.001)
+            return bool(asked >= count and self.server.client.pubsub_numsub(self.keys.done)[0][1])
+
+        await until(are_waiting)
 
 
 @pytest.fixture(params=["blocking", "coroutine"])
@@ -96,7 +99,7 @@ def is_async(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 async def app(redis_server: RedisServer, is_async: bool) -> AsyncIterator[Application]:
-    taskq = TaskQ(redis_server.url, enqueue_timeout=20)
+    taskq = TaskQ(redis_server.url, enqueue_timeout=30)
     yield Application(taskq, redis_server, is_async=is_async)
     await taskq.aclose()
 
@@ -182,7 +185,7 @@ class TestOutcomes:
     async def test_a_task_that_go_finished_is_found_by_looking(self, app: Application) -> None:
         """Go moves the task without a word on our channel, and knows nothing of who waits."""
         handle = await app.task.adelay()
-        waiting = asyncio.ensure_future(app.result(handle, 20))
+        waiting = asyncio.ensure_future(app.result(handle, 60))
         await app.waiting()
         redis, key = app.server.client, app.keys.task(handle.id)
         message = redis.hget(key, "msg")
@@ -197,7 +200,7 @@ class TestOutcomes:
 
     async def test_a_task_that_go_archived_is_found_by_looking(self, app: Application) -> None:
         handle = await app.task.adelay()
-        waiting = asyncio.ensure_future(app.result(handle, 20))
+        waiting = asyncio.ensure_future(app.result(handle, 60))
         await app.waiting()
         redis, key = app.server.client, app.keys.task(handle.id)
         message = archived_message(decode_message(redis.hget(key, "msg")), error="go broke", failed_at_s=1)
@@ -235,14 +238,20 @@ class TestNoOutcome:
         await app.taskq.aclose()
 
     @pytest.mark.parametrize(
-        ("timeout", "text"), [(0, "0 s"), (0.05, "0.05 s"), (timedelta(milliseconds=20), "0.02 s")]
+        ("timeout", "text"), [(0, "0 s"), (60, "60 s"), (timedelta(milliseconds=90_500), "90.5 s")]
     )
-    async def test_a_task_that_goes_on(self, app: Application, timeout: Any, text: str) -> None:
+    async def test_a_task_that_goes_on(self, app: Application, clock: Clock, timeout: Any, text: str) -> None:
         """It is an error of its own, also a `TimeoutError`; the task is untouched."""
         handle = await app.task.adelay()
+        waiting = asyncio.ensure_future(app.result(handle, timeout))
+        if timeout:
+            await app.waiting()
+            await clock.advance(59)
+            assert not waiting.done()
+            await clock.advance(32)
 
         with pytest.raises(ResultTimeoutError, match=f"it has not ended within {text}$") as caught:
-            await app.result(handle, timeout)
+            await waiting
 
         assert isinstance(caught.value, TimeoutError)
         assert isinstance(caught.value, ResultError)
@@ -268,7 +277,7 @@ class TestNoOutcome:
 
     async def test_a_lost_subscription_only_delays(self, app: Application) -> None:
         handle = await app.task.adelay()
-        waiting = asyncio.ensure_future(app.result(handle, 20))
+        waiting = asyncio.ensure_future(app.result(handle, 60))
         await app.waiting()
 
         app.server.client.client_kill_filter(_type="pubsub")
@@ -357,7 +366,7 @@ class TestCancel:
 class TestSharing:
     async def test_many_coroutines_share_one_subscription(self, redis_server: RedisServer) -> None:
         """One connection listens for all, and is closed when the last has its answer."""
-        app = Application(TaskQ(redis_server.url, enqueue_timeout=20), redis_server, is_async=True)
+        app = Application(TaskQ(redis_server.url, enqueue_timeout=30), redis_server, is_async=True)
         handles = await asyncio.gather(*[app.task.adelay(n=n) for n in range(100)])
         waiting = [asyncio.ensure_future(handle.aresult()) for handle in handles for _ in range(2)]
         await app.waiting(100)
@@ -371,11 +380,10 @@ class TestSharing:
 
         assert (listeners, subscribers) == (1, 1)
         assert answers == [5] * 200
-        while redis_server.client.client_list(_type="pubsub"):  # noqa: ASYNC110 - the server notices in a moment
-            await asyncio.sleep(0.001)
+        await until(lambda: not redis_server.client.client_list(_type="pubsub"), "the server has noticed")
 
     async def test_who_comes_later_is_told_too(self, redis_server: RedisServer) -> None:
-        app = Application(TaskQ(redis_server.url, enqueue_timeout=20), redis_server, is_async=True)
+        app = Application(TaskQ(redis_server.url, enqueue_timeout=30), redis_server, is_async=True)
         first, second = await app.task.adelay(n=1), await app.task.adelay(n=2)
         waiting = [asyncio.ensure_future(first.aresult())]
         await app.waiting(1)
@@ -388,7 +396,7 @@ class TestSharing:
         await app.taskq.aclose()
 
     async def test_one_who_gives_up_does_not_disturb_the_others(self, redis_server: RedisServer) -> None:
-        app = Application(TaskQ(redis_server.url, enqueue_timeout=20), redis_server, is_async=True)
+        app = Application(TaskQ(redis_server.url, enqueue_timeout=30), redis_server, is_async=True)
         handle = await app.task.adelay()
         waiting = [asyncio.ensure_future(handle.aresult()) for _ in range(3)]
         await app.waiting()
@@ -396,7 +404,7 @@ class TestSharing:
         with pytest.raises(asyncio.CancelledError):
             await waiting[0]
         with pytest.raises(ResultTimeoutError):
-            await handle.aresult(0.01)
+            await handle.aresult(0)
 
         app.finish()
 
@@ -404,11 +412,11 @@ class TestSharing:
         await app.taskq.aclose()
 
     def test_threads_wait_each_for_their_own(self, redis_server: RedisServer) -> None:
-        taskq = TaskQ(redis_server.url, enqueue_timeout=20)
+        taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         app = Application(taskq, redis_server, is_async=False)
         handles = [app.task.delay(n=n) for n in range(5)]
         answers: list[Any] = []
-        threads = [threading.Thread(target=lambda h=handle: answers.append(h.result(20))) for handle in handles]
+        threads = [threading.Thread(target=lambda h=handle: answers.append(h.result(60))) for handle in handles]
         for thread in threads:
             thread.start()
         asyncio.run(app.waiting(5))

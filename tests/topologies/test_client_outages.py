@@ -22,10 +22,12 @@ from taskq_core import (
 )
 from taskq_core.broker.operations import BATCH_MAX
 from tests.redis_server import RedisServer
+from tests.relay import Relay
 from tests.taskq_core import test_back_pressure, test_bulk, test_circuit
 from tests.taskq_core.test_back_pressure import blocks, script_calls
 from tests.taskq_core.test_bulk import pending
 from tests.taskq_core.test_client import Application, _send
+from tests.taskq_core.test_late_enqueues import one, refuse_a_repeat
 from tests.taskq_core.worker.conftest import until
 
 pytestmark = pytest.mark.redis
@@ -130,6 +132,14 @@ def test_the_end_of_a_loop_ends_what_waits() -> None:
             asyncio.run(leave())
         server.resume()
         taskq.close()
+
+
+async def test_an_unanswered_enqueue_stays_unknown_when_a_replica_refuses_the_repeat() -> None:
+    """Another server may take over: it is asked again as long as there is time."""
+    with RedisServer() as server, Relay(server.socket_path) as relay:
+        taskq = TaskQ(relay.url, enqueue_timeout=2)
+        await refuse_a_repeat(taskq, server, relay, "read-only", one)
+        await taskq.aclose()
 
 
 # --- many tasks -------------------------------------------------------------------------------------------------------

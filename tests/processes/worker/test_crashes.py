@@ -11,6 +11,7 @@ import pytest
 
 from taskq_core import TaskQ, TaskState
 from taskq_core.wire import QueueKeys
+from tests.processes.worker.harm import STEPS
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
     LONG_LEASE,
@@ -21,7 +22,6 @@ from tests.taskq_core.worker.conftest import (
     stored,
     until_blocking,
 )
-from tests.taskq_core.worker.harm import STEPS
 
 Start = Callable[..., WorkerProcess]
 

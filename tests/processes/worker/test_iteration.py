@@ -1,8 +1,10 @@
 """Tasks that iterate go on where they were: over deploys, kills and a Redis that goes away."""
 
+import asyncio
 import json
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -208,3 +210,70 @@ async def test_progress_waits_for_nothing_while_redis_is_away(start: Runner) -> 
 
     assert progress is not None
     assert progress.done == 999
+
+
+PLAIN = "iterate"
+
+COROUTINE = "iterate_coroutine"
+
+BOTH = pytest.mark.parametrize("kind", [PLAIN, COROUTINE])
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("every", [None, 1])
+@BOTH
+async def test_redis_away_for_a_moment_repeats_nothing(
+    app: TaskQ, start: Runner, redis_server: RedisServer, kind: str, every: int | None
+) -> None:
+    seen: list[int] = []
+
+    @app.task(name=PLAIN)
+    def plain(context: TaskContext) -> str:
+        for number in context.iterate(range(60), every=every):
+            seen.append(number)
+            time.sleep(0.02)
+        return "done"
+
+    @app.task(name=COROUTINE)
+    async def coroutine(context: TaskContext) -> str:
+        async for number in context.iterate(range(60), every=every):
+            seen.append(number)
+            await asyncio.sleep(0.02)
+        return "done"
+
+    handle = await (plain if kind == PLAIN else coroutine).adelay()
+    await start(lease=10)
+    await until(lambda: len(seen) > 5)
+    redis_server.client.execute_command("CLIENT", "PAUSE", "1200", "ALL")
+
+    assert await handle.aresult(timeout=30) == "done"
+    assert seen == list(range(60))
+
+
+@pytest.mark.redis
+async def test_a_run_that_begins_while_redis_is_away_waits_for_its_cursor(
+    app: TaskQ, start: Runner, redis_server: RedisServer
+) -> None:
+    """It never begins anew because it does not know where it was."""
+    seen: list[int] = []
+    may_go, has_begun = threading.Event(), threading.Event()
+
+    @app.task(name="go", retry_delay=0)
+    def go(context: TaskContext) -> str:
+        if context.attempt == 2:
+            has_begun.set()
+            may_go.wait(60)
+        for number in context.iterate(range(6)):
+            seen.append(number)
+            if seen == [0, 1, 2]:
+                raise ValueError
+        return "done"
+
+    handle = await go.adelay()
+    await start(lease=10)
+    await until(has_begun.is_set)
+    redis_server.client.execute_command("CLIENT", "PAUSE", "800", "ALL")
+    may_go.set()
+
+    assert await handle.aresult(timeout=30) == "done"
+    assert seen == [0, 1, 2, 2, 3, 4, 5]

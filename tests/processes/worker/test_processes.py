@@ -24,9 +24,9 @@ from taskq_core import (
 from taskq_core.task_process import frames
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, WorkerConfig, processes
+from tests.processes.worker import process_tasks as tasks
+from tests.processes.worker import slow_tasks
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker import process_tasks as tasks
-from tests.taskq_core.worker import slow_tasks
 from tests.taskq_core.worker.conftest import (
     PATIENCE_S,
     SHRUNK,
@@ -148,38 +148,40 @@ async def test_what_a_task_left_behind_tells_is_not_taken_for_the_next_ones(
     assert "what that tells is dropped" in said or "what it tells is dropped" in said
 
 
-@pytest.mark.parametrize(
-    ("how", "state", "text"),
-    [
-        ("odd", "archived", "OddError: 7: no luck"),
-        ("os", "archived", "FileNotFoundError: [Errno 2] not there: '/nowhere'"),
-        ("exit", "archived", "SystemExit: 3"),
-        ("interrupt", "archived", "KeyboardInterrupt"),
-        ("mute", "archived", "MuteError: (its text cannot be read)"),
-        ("faceless", "archived", "FacelessError: x"),
-        ("skip", "archived", "enough"),
-        ("result", "archived", "the task returned, but result: "),
-        ("retry", "archived", "KeyError: 'k'"),
-        ("snooze", "retry", ""),
-        ("discard", None, ""),
-    ],
-)
+RAISED: list[tuple[str, str | None, str]] = [
+    ("odd", "archived", "OddError: 7: no luck"),
+    ("os", "archived", "FileNotFoundError: [Errno 2] not there: '/nowhere'"),
+    ("exit", "archived", "SystemExit: 3"),
+    ("interrupt", "archived", "KeyboardInterrupt"),
+    ("mute", "archived", "MuteError: (its text cannot be read)"),
+    ("faceless", "archived", "FacelessError: x"),
+    ("skip", "archived", "enough"),
+    ("result", "archived", "the task returned, but result: "),
+    ("retry", "archived", "KeyError: 'k'"),
+    ("snooze", "retry", ""),
+    ("discard", None, ""),
+]
+"""What a function raises, the state of its task then, and the beginning of its error."""
+
+
 async def test_what_a_function_raises_counts_as_if_it_ran_here(
-    start: Runner, redis_server: RedisServer, queue: QueueKeys, how: str, state: str | None, text: str
+    start: Runner, redis_server: RedisServer, queue: QueueKeys, subtests: pytest.Subtests
 ) -> None:
     ends = Ends()
     await start(listener=ends)
-    handle = await tasks.fail.adelay(how=how)
-    await until(lambda: ends.of(handle.id))
-    await until(lambda: state_of(redis_server, queue, handle.id) == state)
+    for how, state, text in RAISED:
+        with subtests.test(how=how):
+            handle = await tasks.fail.adelay(how=how)
+            await until(lambda: ends.of(handle.id))  # noqa: B023 - awaited in the loop
+            await until(lambda: state_of(redis_server, queue, handle.id) == state)  # noqa: B023
 
-    if state is not None:
-        assert stored(redis_server, queue, handle.id).error_msg.startswith(text)
-    if how == "odd":
-        assert isinstance(ends.errors[-1], tasks.OddError)
-        (attempt,) = (await handle.arefresh()).attempts
-        assert attempt.error == "tests.taskq_core.worker.process_tasks.OddError"
-        assert 'raise OddError(7, hint="no luck")' in attempt.traceback
+            if state is not None:
+                assert stored(redis_server, queue, handle.id).error_msg.startswith(text)
+            if how == "odd":
+                assert isinstance(ends.errors[-1], tasks.OddError)
+                (attempt,) = (await handle.arefresh()).attempts
+                assert attempt.error == "tests.processes.worker.process_tasks.OddError"
+                assert 'raise OddError(7, hint="no luck")' in attempt.traceback
 
 
 async def test_what_cannot_work_there_says_so(start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
@@ -472,7 +474,7 @@ async def test_a_module_that_is_not_there_in_time_fails_the_attempt(
         await until(lambda: state_of(redis_server, queue, handle.id) == "archived")  # noqa: B023 - at once
         texts.append(stored(redis_server, queue, handle.id).error_msg)
 
-    assert "it has not imported tests.taskq_core.worker.slow_tasks in 0.01 s" in texts[0]
+    assert "it has not imported tests.processes.worker.slow_tasks in 0.01 s" in texts[0]
     assert "it did not come up in 0.01 s" in texts[1]
     await until(lambda: not is_alive(pid))
 

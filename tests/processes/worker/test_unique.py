@@ -86,38 +86,6 @@ def test_the_lock_of_a_task_that_was_lost_for_good_is_free_with_it(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "options",
-    [{"unique_for": 1}, {"unique": Unique(period=1)}, {"unique": Unique()}],
-    ids=["asynq", "period", "endless"],
-)
-def test_a_lock_shorter_than_the_run_lasts_as_long(
-    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, options: dict[str, Any]
-) -> None:
-    """Its worker renews it with the lease, so no second one is taken while the first runs, and one is afterwards."""
-    task = app.remote("plain_wait").using(**options)
-    start_process(concurrency=1)
-    handle = task.delay(name="u", until="go")
-    until_blocking(lambda: marks(redis_server, "u") == ["started 1"])
-    (lock,) = locks(redis_server, queue)
-    ends = seconds_of(redis_server) + redis_server.client.pttl(lock) / 1000  # type: ignore[operator]  # blocking
-
-    def refused() -> bool:
-        with pytest.raises(DuplicateTaskError):
-            task.delay(name="u", until="go")
-        return seconds_of(redis_server) > ends
-
-    until_blocking(refused)
-    assert redis_server.client.get(lock) == handle.id.encode()
-    redis_server.client.set("go", "1")
-
-    handle.result(20)
-    assert locks(redis_server, queue) == {}
-    task.delay(name="u", until="go").result(20)
-    assert marks(redis_server, "u") == ["started 1", "ended", "started 1", "ended"]
-
-
-@pytest.mark.slow
 def test_the_lock_of_a_killed_task_that_is_unique_until_it_ends_is_free_with_its_end(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:

@@ -12,6 +12,7 @@ from taskq_core import (
 )
 from taskq_core.wire import QueueKeys
 from taskq_core.workflow import StepState, WorkflowHandle, WorkflowState, group
+from tests.processes.worker.harm import STEPS
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
     LONG_LEASE,
@@ -21,7 +22,6 @@ from tests.taskq_core.worker.conftest import (
     marks,
     until_blocking,
 )
-from tests.taskq_core.worker.harm import STEPS
 
 Start = Callable[..., WorkerProcess]
 

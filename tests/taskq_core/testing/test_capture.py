@@ -282,7 +282,7 @@ class TestRun:
             handle = double.delay(4)
             tasks.run()
 
-            assert handle.result(timeout=1) == 8
+            assert handle.result(timeout=60) == 8
 
     async def test_everything_runs_from_coroutines(self, taskq: TaskQ) -> None:
         """A coroutine on the running loop, a plain function off it."""
@@ -303,7 +303,7 @@ class TestRun:
             handles = [await coroutine.adelay(), await plain.adelay()]
             await tasks.arun()
 
-            assert [await handle.aresult(timeout=1) for handle in handles] == ["coroutine", "plain"]
+            assert [await handle.aresult(timeout=60) for handle in handles] == ["coroutine", "plain"]
         assert loops == [asyncio.get_running_loop()]
 
     def test_what_tasks_enqueue_runs_too(self, taskq: TaskQ, ran: list[Any]) -> None:

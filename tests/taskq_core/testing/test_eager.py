@@ -155,10 +155,11 @@ async def test_in_coroutines(taskq: TaskQ) -> None:
 
 async def test_coroutines_that_wait_for_each_other(taskq: TaskQ) -> None:
     """Each call runs its own task, so one that waits holds up no other."""
-    begun = asyncio.Event()
+    waits, begun = asyncio.Event(), asyncio.Event()
 
     @taskq.task(name="wait")
     async def wait() -> None:
+        waits.set()
         await begun.wait()
 
     @taskq.task(name="begin")
@@ -166,11 +167,10 @@ async def test_coroutines_that_wait_for_each_other(taskq: TaskQ) -> None:
         begun.set()
 
     with eager(taskq):
-        async with asyncio.timeout(10):
-            waiting = asyncio.create_task(wait.adelay())
-            await asyncio.sleep(0.01)  # it is on its way; the order below holds in any case
-            await begin.adelay()
-            await waiting
+        waiting = asyncio.create_task(wait.adelay())
+        await waits.wait()
+        await begin.adelay()
+        await waiting
 
 
 def test_threads_run_their_own(taskq: TaskQ, ran: list[Any]) -> None:

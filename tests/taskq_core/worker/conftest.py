@@ -35,9 +35,13 @@ SHRUNK: dict[str, Any] = {
 }
 """Times of a worker in tests; a lost task is back after at most four seconds instead of a minute."""
 
-LEASE_S = 10
-"""Seconds of a lease of workers on the test's loop, which stands still when the machine is busy. Where one is to end,
-or to be extended for want of time, a test says so."""
+LEASE_S = 30
+"""Seconds of a lease of workers on the test's loop."""
+
+STEADY: dict[str, Any] = {"lease": 30, "heartbeat": 5, "lease_grace": 30, "recover_every": 0.2, "leader_lease": 1}
+"""Times of a worker on the test's loop. Leases are as in production: none ends where the machine stands still."""
+
+PROGRAM = Path(__file__).parents[2] / "processes/worker/worker_process.py"
 
 LONG_LEASE: dict[str, Any] = {"lease": 30, "heartbeat": 0.5}
 """Of workers that are killed: no slow machine ends a lease before that, and afterwards `lapse` does."""
@@ -85,6 +89,12 @@ async def disturbed(disturb: Callable[[], object], pause_s: float) -> AsyncItera
         await disturbing
 
 
+def spin(release: threading.Event | None = None) -> None:
+    """Run in a thread until the event is set, or until a worker interrupts the thread."""
+    while release is None or not release.is_set():
+        time.sleep(0.001)
+
+
 class Ends(WorkerListener):
     """Records how each run ended. It is told before that is stored."""
 
@@ -114,15 +124,16 @@ class Ends(WorkerListener):
 class Runner:
     """Starts workers on the test's loop and ends them with the test."""
 
-    def __init__(self, app: TaskQ) -> None:
+    def __init__(self, app: TaskQ, times: dict[str, Any] = STEADY) -> None:
         self.app = app
+        self.times = times
         self.running: list[tuple[Worker, asyncio.Task[int]]] = []
 
     async def __call__(
         self, *, app: TaskQ | None = None, listener: WorkerListener | None = None, **config: Any
     ) -> Worker:
         """Start a worker and return it once it fetches."""
-        worker = Worker(app or self.app, WorkerConfig(**{**SHRUNK, "lease": LEASE_S, **config}), listener=listener)
+        worker = Worker(app or self.app, WorkerConfig(**{**self.times, **config}), listener=listener)
         running = asyncio.create_task(worker.arun())
         self.running.append((worker, running))
         await until(lambda: worker.status != "new" or running.done(), "the worker starts")
@@ -156,9 +167,9 @@ def app(redis_server: RedisServer) -> Iterator[TaskQ]:
 
 
 @pytest.fixture
-async def start(app: TaskQ) -> AsyncIterator[Runner]:
-    """Start workers of `app`."""
-    runner = Runner(app)
+async def start(app: TaskQ, request: pytest.FixtureRequest) -> AsyncIterator[Runner]:
+    """Start workers of `app`; with the times of production where the test has a clock to advance."""
+    runner = Runner(app, {} if "clock" in request.fixturenames else STEADY)
     yield runner
     await runner.close()
     await app.aclose()
@@ -208,7 +219,7 @@ def push_raw(
 
 
 class WorkerProcess:
-    """A worker in a process of its own, with the tasks of `worker_process.py`.
+    """A worker in a process of its own, with the tasks of `tests/processes/worker/worker_process.py`.
 
     Args:
         server: Where its tasks note what they do.
@@ -235,7 +246,11 @@ class WorkerProcess:
             "config": {**SHRUNK, **config},
         }
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("worker_process.py")), json.dumps(settings)],
+            [
+                sys.executable,
+                str(Path(__file__).parents[2] / "processes/worker/worker_process.py"),
+                json.dumps(settings),
+            ],
             cwd=Path(__file__).parents[3],
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
             stdout=subprocess.PIPE,

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -26,8 +25,9 @@ from taskq_core.wire import QueueKeys, build_message, encode_message
 from taskq_core.worker import calls
 from taskq_core.worker.aggregator import AT_ONCE, Aggregator
 from taskq_core.worker.combining import FunctionCaller
+from tests.clock import Clock
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Ends, Runner, state_of, stored, texts, until
+from tests.taskq_core.worker.conftest import Ends, Runner, spin, state_of, stored, texts, until
 
 T = TypeVar("T")
 NOW_S = 2_000_000_000
@@ -502,57 +502,66 @@ class TestFailures:
 
     @pytest.mark.parametrize("kind", ["plain", "coroutine"])
     async def test_one_that_takes_too_long_is_told_to_end(
-        self, bench: Bench, kind: str, caplog: pytest.LogCaptureFixture
+        self, bench: Bench, clock: Clock, kind: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        stopped = threading.Event()
+        begun, stopped = threading.Event(), threading.Event()
 
         def plain(group: str, tasks: list[GroupedTask]) -> Any:
+            begun.set()
             try:
-                while not stopped.wait(0.01):
-                    pass
+                spin()
             finally:
                 stopped.set()
 
         async def coroutine(group: str, tasks: list[GroupedTask]) -> Any:
+            begun.set()
             try:
                 await asyncio.Event().wait()
             finally:
                 stopped.set()
 
-        bench.app.aggregator(timeout=1)(plain if kind == "plain" else coroutine)
+        bench.app.aggregator(timeout=30)(plain if kind == "plain" else coroutine)
         await bench.join("a")
         bench.now_s += 60
 
-        aggregator = await bench.look()
+        looking = asyncio.ensure_future(bench.look())
+        await until(begun.is_set)
+        await clock.advance(31)
+        aggregator = await looking
 
         assert stopped.is_set()
         assert aggregator.failed == 1
         assert "TimeoutError" in caplog.text
 
     async def test_one_that_does_not_end_when_told_is_reported_and_told_again(
-        self, bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+        self, bench: Bench, clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
         """It may have swallowed the first."""
-        monkeypatch.setattr(calls, "STUCK_S", 0.05)
+        begun = threading.Event()
         told: list[TaskInterrupted] = []
 
-        @bench.app.aggregator(timeout=1)
+        @bench.app.aggregator(timeout=30)
         def aggregate(group: str, tasks: list[GroupedTask]) -> Any:
+            begun.set()
             while len(told) < 3:
                 try:
-                    while True:
-                        time.sleep(0.001)
+                    spin()
                 except TaskInterrupted as error:
                     told.append(error)
 
         await bench.join("a")
         bench.now_s += 60
 
-        await bench.look()
+        looking = asyncio.ensure_future(bench.look())
+        await until(begun.is_set)
+        for number, seconds in enumerate((30, calls.STUCK_S, calls.STUCK_S)):
+            await clock.advance(seconds + 0.1)
+            await until(lambda: len(told) > number)  # noqa: B023 - awaited in the loop
+        await looking
 
         assert len(told) == 3
         assert "test_aggregator.TestFailures" in caplog.text
-        assert "was told to end after 1 s and still runs; its thread stays taken" in caplog.text
+        assert "was told to end after 30 s and still runs; its thread stays taken" in caplog.text
 
     async def test_members_that_cannot_be_deleted_at_once_are_no_failure(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
@@ -818,7 +827,7 @@ class TestLead:
 
 
 class TestWorker:
-    async def test_a_group_becomes_a_task_that_runs(self, app: TaskQ, start: Runner) -> None:
+    async def test_a_group_becomes_a_task_that_runs(self, app: TaskQ, start: Runner, clock: Clock) -> None:
         """From the enqueue to the result, with a task that joins its group when its time has come."""
         results: list[tuple[str, list[int]]] = []
 
@@ -833,10 +842,11 @@ class TestWorker:
         def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
             return digest.s(group, sorted(task.kwargs["number"] for task in tasks))
 
-        await start(aggregate_every=0.02)
+        await start()
         await notify.adelay(1)
-        await notify.using(run_after=0.1).adelay(2)
+        await notify.using(run_after=20).adelay(2)
         await app.async_client.enqueue_many([notify.s(3)])
+        await clock.advance(25)
         await until(lambda: results)
 
         assert results == [("user:1", [1, 2, 3])]
@@ -877,8 +887,7 @@ class TestWorker:
 
         def plain(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
             begun.set()
-            while not stopped.wait(0.01):
-                pass
+            spin(stopped)
             return digest.s()
 
         async def coroutine(group: str, tasks: list[GroupedTask]) -> Signature[Any]:

@@ -15,7 +15,7 @@ from taskq_core.worker import Worker
 from taskq_core.worker.lookout import SERVICE
 from tests.redis_server import RedisServer
 from tests.relay import Relay
-from tests.taskq_core.worker.conftest import Runner, state_of, stored, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, state_of, stored, until
 
 PATIENT: dict[str, Any] = {"lease": 3600, "heartbeat": 1, "safety_net": 600}
 """Of workers whose waits end by a token alone."""
@@ -75,7 +75,7 @@ async def test_a_task_comes_with_its_token(
     await until(have_all_asked)
     exchanges.clear()
     for _ in range(10):
-        assert await (await work.adelay()).aresult(10) == "ran"
+        assert await (await work.adelay()).aresult(PATIENCE_S) == "ran"
         await until(have_all_asked)
 
     asked = [each for each in exchanges if each[-1][0] == "dequeue"]
@@ -154,9 +154,9 @@ async def test_a_full_worker_waits_for_nothing(app: TaskQ, start: Runner, redis_
     await start(concurrency=1, **PATIENT)
     await waits(redis_server)
 
-    assert await (await work.adelay()).aresult(10) == "ran"
+    assert await (await work.adelay()).aresult(PATIENCE_S) == "ran"
     release.set()
-    assert await held.aresult(10) == "held"
+    assert await held.aresult(PATIENCE_S) == "held"
 
 
 async def test_more_queues_than_slots(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
@@ -171,7 +171,7 @@ async def test_more_queues_than_slots(app: TaskQ, start: Runner, redis_server: R
     for name in names:
         await has_asked(worker, redis_server)
         assert worker._fetcher.doubts <= 2
-        assert await (await work.using(queue=name).adelay()).aresult(10) == "ran"
+        assert await (await work.using(queue=name).adelay()).aresult(PATIENCE_S) == "ran"
 
 
 async def test_a_stop_ends_the_wait(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
@@ -359,4 +359,4 @@ async def test_a_refused_wait_is_an_error_that_keeps_no_slots(
     assert (worker._fetcher.ahead, worker._fetcher.doubts) == (0, 0)
     redis_server.client.delete(queue.wake)
 
-    assert await (await work.adelay()).aresult(10) == "ran"
+    assert await (await work.adelay()).aresult(PATIENCE_S) == "ran"

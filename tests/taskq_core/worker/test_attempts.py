@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from taskq_core import Retry, Snooze, TaskQ, TaskState, current_task
 from taskq_core.inspector import AsyncInspector
 from taskq_core.records import TaskInfo
+from tests.clock import Clock
 from tests.taskq_core.worker.conftest import Ends, Runner, until
 
 
@@ -28,7 +29,9 @@ async def stored(app: TaskQ, task_id: str) -> TaskInfo:
     return info
 
 
-async def test_every_failed_attempt_is_noted_and_the_one_that_succeeded(app: TaskQ, start: Runner) -> None:
+async def test_every_failed_attempt_is_noted_and_the_one_that_succeeded(
+    app: TaskQ, start: Runner, clock: Clock
+) -> None:
     ends = Ends()
 
     @app.task(name="flaky", max_retry=3, retry_delay=0, retention=60)
@@ -44,6 +47,9 @@ async def test_every_failed_attempt_is_noted_and_the_one_that_succeeded(app: Tas
 
     handle = await flaky.adelay()
     worker = await start(listener=ends)
+    for number in (1, 2):
+        await until(lambda: len(ends.of(handle.id)) >= number)  # noqa: B023 - awaited in the loop
+        await clock.advance(2)
     await until(lambda: "completed" in ends.of(handle.id))
     info = await stored(app, handle.id)
 

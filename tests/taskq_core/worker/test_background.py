@@ -13,7 +13,7 @@ from taskq_core.wire import TaskState
 from taskq_core.worker import Worker, WorkerConfig, background
 from taskq_core.worker.background import BackgroundWorker, Pause
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import until_blocking
+from tests.taskq_core.worker.conftest import spin, until_blocking
 
 pytestmark = pytest.mark.redis
 
@@ -51,8 +51,7 @@ def test_a_running_task_gets_the_grace_and_is_then_given_back(app: TaskQ) -> Non
     @app.task(name="background:hold")
     def hold() -> None:
         runs.set()
-        while not release.is_set():  # an interruption ends it
-            time.sleep(0.01)
+        spin(release)  # an interruption ends it
 
     worker = BackgroundWorker(make(app, shutdown_grace=0.1))
     worker.start()
@@ -80,11 +79,7 @@ def test_abort_gives_back_what_does_not_end_and_returns_at_once(app: TaskQ) -> N
     inspector = Inspector(app)
     try:
         worker.abort()
-        is_alive = True
-        while inspector.task(handle.queue, handle.id).state is not TaskState.PENDING:
-            assert is_alive
-            time.sleep(0.01)
-            is_alive = worker.is_alive  # before it is looked at: what it gives back is there when it has ended
+        until_blocking(lambda: inspector.task(handle.queue, handle.id).state is TaskState.PENDING, "it is given back")
     finally:
         release.set()
     assert worker.stop(30)

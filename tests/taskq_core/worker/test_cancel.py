@@ -19,6 +19,7 @@ from taskq_core.inspector import Inspector
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
+    PATIENCE_S,
     Ends,
     Runner,
     hears_cancels,
@@ -38,7 +39,7 @@ async def test_a_running_task_is_archived_retried_or_dropped(
     async def work(name: str) -> str:
         runs[name] = runs.get(name, 0) + 1
         if runs[name] == 1:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         return "second"
 
     def plain(name: str) -> str:
@@ -62,11 +63,11 @@ async def test_a_running_task_is_archived_retried_or_dropped(
     assert await retried.acancel(retry=True)
     assert await dropped.acancel(keep=False)
 
-    assert await retried.aresult(20) == "second"
+    assert await retried.aresult(PATIENCE_S) == "second"
     with pytest.raises(TaskFailedError, match="context canceled"):
-        await archived.aresult(20)
+        await archived.aresult(PATIENCE_S)
     with pytest.raises(TaskNotFoundError):
-        await dropped.aresult(20)
+        await dropped.aresult(PATIENCE_S)
     assert runs == {"archive": 1, "retry": 2, "drop": 1}
     assert ends.of(archived.id) == ["archived"]
     assert ends.of(retried.id) == ["retried", "completed"]
@@ -85,7 +86,7 @@ async def test_without_attempts_left_it_is_archived(
     @app.task(retry_delay=0, max_retry=1)
     async def work() -> None:
         started.append(1)
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     await start()
     await until(lambda: hears_cancels(redis_server))
@@ -94,7 +95,7 @@ async def test_without_attempts_left_it_is_archived(
         await until(lambda count=count: len(started) == count)
         assert await handle.acancel(retry=True)
     with pytest.raises(TaskFailedError):
-        await handle.aresult(20)
+        await handle.aresult(PATIENCE_S)
 
     assert stored(redis_server, queue, handle.id).retried == 1
 
@@ -103,7 +104,7 @@ async def test_without_attempts_left_it_is_archived(
     assert redis_server.client.hget(queue.task(handle.id), "taskq_cancel") is None
     assert await handle.acancel()
     with pytest.raises(TaskFailedError, match="context canceled"):
-        await handle.aresult(20)
+        await handle.aresult(PATIENCE_S)
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
@@ -117,7 +118,7 @@ async def test_what_a_cancelled_function_steers_to_is_heard(
     async def work(name: str) -> None:
         started.append(name)
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             raise (SkipRetry("tidied up") if name == "skip" else Discard()) from None
 
@@ -137,9 +138,9 @@ async def test_what_a_cancelled_function_steers_to_is_heard(
     await discard.acancel(retry=retry)
 
     with pytest.raises(TaskFailedError, match="tidied up"):
-        await skip.aresult(20)
+        await skip.aresult(PATIENCE_S)
     with pytest.raises(TaskNotFoundError):
-        await discard.aresult(20)
+        await discard.aresult(PATIENCE_S)
 
 
 async def test_a_waiting_task_is_deleted_archived_or_left(app: TaskQ, redis_server: RedisServer) -> None:

@@ -13,25 +13,30 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskFailedError, TaskQ
+from taskq_core.clock import utc_datetime
 from taskq_core.errors import TaskInterrupted
 from taskq_core.wire import QueueKeys, build_message
 from taskq_core.worker import Worker, WorkerConfig, executor, threads
 from taskq_core.worker.run import Ending, Run
+from tests.clock import Clock
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Ends, Runner, hears_cancels, push_raw, state_of, stored, until
-
-
-def spin(until: "threading.Event | None" = None) -> None:
-    """Run until interrupted, in steps that Python can interrupt."""
-    while until is None or not until.is_set():
-        time.sleep(0.001)
+from tests.taskq_core.worker.conftest import (
+    PATIENCE_S,
+    Ends,
+    Runner,
+    hears_cancels,
+    push_raw,
+    spin,
+    state_of,
+    stored,
+    until,
+    until_blocking,
+)
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
 @pytest.mark.parametrize("limit", ["timeout", "deadline"])
-async def test_a_run_ends_at_its_limit(
-    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, kind: str, limit: str
-) -> None:
+async def test_a_run_ends_at_its_limit(app: TaskQ, start: Runner, clock: Clock, kind: str, limit: str) -> None:
     """The function is told, can clean up, and the failure is Go's own text."""
     cleaned: list[str] = []
 
@@ -51,14 +56,18 @@ async def test_a_run_ends_at_its_limit(
             cleaned.append("plain")
             raise
 
-    await start()
+    worker = await start()
     options: dict[str, Any] = (
-        {"timeout": 1} if limit == "timeout" else {"deadline": datetime.now(UTC) + timedelta(seconds=2)}
+        {"timeout": 60} if limit == "timeout" else {"deadline": datetime.now(UTC) + timedelta(seconds=60)}
     )
     handle = await (coroutine if kind == "coroutine" else plain).using(**options).adelay()
+    await until(lambda: worker.running_count == 1)
+    await clock.advance(30)
+    assert cleaned == []
+    await clock.advance(31)
 
     with pytest.raises(TaskFailedError, match="context deadline exceeded"):
-        await handle.aresult(10)
+        await handle.aresult(PATIENCE_S)
     assert cleaned == [kind]
 
 
@@ -100,20 +109,21 @@ def test_of_a_task_past_its_deadline_nobody_is_told_that_it_still_runs(
     assert "still runs" not in caplog.text
 
 
-async def test_the_earlier_of_timeout_and_deadline_counts(app: TaskQ, start: Runner) -> None:
-    """Whichever that is; each is the only one of its kind that would end the run within the test's patience."""
+async def test_the_earlier_of_timeout_and_deadline_counts(app: TaskQ, start: Runner, clock: Clock) -> None:
 
     @app.task(name="slow", max_retry=0)
     async def slow() -> None:
         await asyncio.Event().wait()
 
-    await start()
-    for timeout, until_s in ((1, 600), (600, 1)):
-        deadline = datetime.now(UTC) + timedelta(seconds=until_s)
+    worker = await start()
+    for timeout, until_s in ((30, 3600), (3600, 30)):
+        deadline = utc_datetime(clock.time() + until_s)
         handle = await slow.using(timeout=timeout, deadline=deadline).adelay()
+        await until(lambda: worker.running_count == 1)
+        await clock.advance(31)
 
         with pytest.raises(TaskFailedError, match="context deadline exceeded"):
-            await handle.aresult(10)
+            await handle.aresult(PATIENCE_S)
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
@@ -138,7 +148,7 @@ async def test_a_cancelled_run_is_archived_and_not_retried(
     assert await handle.acancel()
 
     with pytest.raises(TaskFailedError, match="context canceled"):
-        await handle.aresult(10)
+        await handle.aresult(PATIENCE_S)
     assert stored(redis_server, queue, handle.id).retried == 0
     assert redis_server.client.zcard(queue.retry) == 0
 
@@ -185,7 +195,7 @@ async def test_forged_cancel_messages_are_ignored(app: TaskQ, start: Runner, red
     release.set()
 
     assert set(received) == {1}
-    assert await handle.aresult(10) == "done"
+    assert await handle.aresult(PATIENCE_S) == "done"
     assert ends.of(handle.id) == ["completed"]
     assert ends.of(other.id) == ["archived"]
 
@@ -195,16 +205,16 @@ async def test_a_coroutine_that_swallows_cancellation_keeps_its_slot(
     start: Runner,
     redis_server: RedisServer,
     queue: QueueKeys,
+    clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """No other task takes its slot while it runs; it is told again, reported and counted; its end frees the slot."""
-    monkeypatch.setattr(executor, "STUCK_S", 0.1)
     swallowed: list[int] = []
     stuck: list[tuple[str, str]] = []
     release = asyncio.Event()
 
-    @app.task(timeout=1, max_retry=0)
+    @app.task(timeout=30, max_retry=0)
     async def deaf() -> None:
         while not release.is_set():
             with contextlib.suppress(asyncio.CancelledError):
@@ -220,22 +230,23 @@ async def test_a_coroutine_that_swallows_cancellation_keeps_its_slot(
     handle = await deaf.adelay()
     await until(lambda: worker.running_count == 1)
     waiting = await other.adelay()
-    await until(lambda: len(swallowed) >= 3)
+    await clock.advance(30 + 2 * executor.STUCK_S + 1)
+    await clock.advance(executor.STUCK_S)  # each look is a little later than it was due
+    assert len(swallowed) >= 3
 
     assert state_of(redis_server, queue, waiting.id) == "pending"
     assert state_of(redis_server, queue, handle.id) == "active"
     assert "still runs; its slot stays taken" in caplog.text
     assert stuck == [("default", deaf.name)]
     release.set()
-    assert await waiting.aresult(10) == "ran"
+    assert await waiting.aresult(PATIENCE_S) == "ran"
     with pytest.raises(TaskFailedError, match="context deadline exceeded"):
-        await handle.aresult(10)
+        await handle.aresult(PATIENCE_S)
 
 
 async def test_a_cancelled_run_that_goes_on_is_reported_long_before_its_time_is_over(
-    app: TaskQ, start: Runner, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor, "STUCK_S", 0.1)
     stuck: list[tuple[str, str]] = []
     release = asyncio.Event()
 
@@ -251,20 +262,21 @@ async def test_a_cancelled_run_that_goes_on_is_reported_long_before_its_time_is_
     await until(lambda: worker.running_count == 1)
     await until(lambda: hears_cancels(redis_server))
     await handle.acancel()
+    await until(lambda: worker.runs[0].ending)
 
-    await until(lambda: stuck)
+    await clock.advance(executor.STUCK_S + 1)
+    assert stuck == [("default", deaf.name)]
     release.set()
     with pytest.raises(TaskFailedError, match="context canceled"):
-        await handle.aresult(10)
+        await handle.aresult(PATIENCE_S)
 
 
 async def test_a_plain_function_that_swallows_an_interrupt_is_told_again(
-    app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch
+    app: TaskQ, start: Runner, clock: Clock
 ) -> None:
-    monkeypatch.setattr(executor, "STUCK_S", 0.1)
     swallowed: list[int] = []
 
-    @app.task(timeout=1, max_retry=0, retention=60)
+    @app.task(timeout=30, max_retry=0, retention=600)
     def stubborn() -> None:
         for number in range(2):
             try:
@@ -272,21 +284,25 @@ async def test_a_plain_function_that_swallows_an_interrupt_is_told_again(
             except TaskInterrupted:
                 swallowed.append(number)
 
-    await start(concurrency=1)
+    worker = await start(concurrency=1)
     handle = await stubborn.adelay()
+    await until(lambda: worker.running_count == 1)
+    await clock.advance(31)
+    await until(lambda: swallowed)
+    await clock.advance(executor.STUCK_S + 1)
 
     with pytest.raises(TaskFailedError, match="context deadline exceeded"):
-        await handle.aresult(10)
+        await handle.aresult(PATIENCE_S)
     assert swallowed == [0, 1]
 
 
 async def test_a_thread_in_a_c_call_keeps_its_slot(
-    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """It cannot be interrupted there; its outcome is written when it has really ended."""
     release = threading.Event()
 
-    @app.task(timeout=1, max_retry=0)
+    @app.task(timeout=30, max_retry=0)
     def deaf() -> None:
         release.wait(60)  # one C call
 
@@ -299,14 +315,15 @@ async def test_a_thread_in_a_c_call_keeps_its_slot(
     await until(lambda: worker.running_count == 1)
     run = next(iter(worker._executor.running.values()))
     waiting = await other.adelay()
-    await until(lambda: run.ending is not None)
+    await clock.advance(31)
+    assert run.ending is not None
 
     assert state_of(redis_server, queue, waiting.id) == "pending"
     assert state_of(redis_server, queue, handle.id) == "active"
     release.set()
-    assert await waiting.aresult(10) == "ran"
+    assert await waiting.aresult(PATIENCE_S) == "ran"
     with pytest.raises(TaskFailedError, match="context deadline exceeded"):
-        await handle.aresult(10)
+        await handle.aresult(PATIENCE_S)
 
 
 async def test_a_coroutine_cancelled_before_its_first_step_ends(app: TaskQ, start: Runner) -> None:
@@ -327,7 +344,7 @@ async def test_a_coroutine_cancelled_before_its_first_step_ends(app: TaskQ, star
     handle = await hold.adelay()
 
     with pytest.raises(TaskFailedError, match="context canceled"):
-        await handle.aresult(10)
+        await handle.aresult(PATIENCE_S)
     await until(lambda: worker._fetcher.free == 1)
 
 
@@ -351,7 +368,7 @@ async def test_a_plain_function_told_to_end_before_its_thread_has_it_never_start
     handle = await work.adelay()
 
     with pytest.raises(TaskFailedError, match="context canceled"):
-        await handle.aresult(10)
+        await handle.aresult(PATIENCE_S)
     assert runs == []
 
 
@@ -363,7 +380,7 @@ async def test_a_storm_of_timeouts_hits_only_its_own_tasks(
 
     None of those that were not told sees an interrupt, and every one of them ends.
     """
-    count = 2000
+    count = 600
     stray: list[str] = []
     ran: list[int] = []
 
@@ -405,7 +422,7 @@ async def test_a_storm_of_timeouts_hits_only_its_own_tasks(
     try:
         calls = (task.s(number) for number in range(count) for task in (victim, bystander))
         await app.async_client.enqueue_many(calls)
-        await until(lambda: len(ends.ends) == 2 * count, within=60)
+        await until(lambda: len(ends.ends) == 2 * count)
     finally:
         gc.enable()
         sys.setswitchinterval(interval_s)
@@ -429,13 +446,22 @@ async def test_an_interrupt_that_comes_too_late_is_dropped(
 
     The next task on the thread starts afterwards and sees nothing of it.
     """
-    may_end, next_started = threading.Event(), threading.Event()
+    begun, may_end, next_started = (threading.Event() for _ in range(3))
     overtaken: list[bool] = []
     raise_in_thread = threads._raise_in_thread
 
+    places: list[tuple[str, int]] = []
+
+    def is_held() -> bool:
+        """Whether the thread of the first function stands at one place behind it, seen twenty times."""
+        frame = sys._current_frames()[thread.ident]
+        places.append((frame.f_code.co_name, frame.f_lasti))
+        return places[-20:] == [("_perform", frame.f_lasti)] * 20
+
     def late(ident: int, error: Any) -> int:
         may_end.set()
-        overtaken.append(next_started.wait(0.2))  # what must not happen has that long to happen
+        until_blocking(lambda: next_started.is_set() or is_held(), "the function has ended")
+        overtaken.append(next_started.is_set())
         raised: int = raise_in_thread(ident, error)
         return raised
 
@@ -443,6 +469,7 @@ async def test_an_interrupt_that_comes_too_late_is_dropped(
 
     @app.task(max_retry=0)
     def first() -> str:
+        begun.set()
         may_end.wait(60)
         if returns:
             return "done"
@@ -458,15 +485,15 @@ async def test_an_interrupt_that_comes_too_late_is_dropped(
     ends = Ends()
     worker = await start(concurrency=1, listener=ends)
     interrupted = await first.adelay()
-    await until(lambda: worker.running_count == 1)
+    await until(begun.is_set)
     (run,) = worker._executor.running.values()
-    await until(lambda: run.thread is not None)
+    thread: Any = run.thread
     following = await second.adelay()
     run.ending = Ending.TIMEOUT
     was_interrupted = await asyncio.to_thread(worker._executor._threads.interrupt, run)
 
     assert was_interrupted
-    assert await following.aresult(10) == "unharmed"
+    assert await following.aresult(PATIENCE_S) == "unharmed"
     assert overtaken == [False]
     assert ends.of(interrupted.id) == ["archived"]
 
@@ -501,7 +528,7 @@ async def test_an_interrupt_while_a_functions_own_error_is_noted_costs_no_thread
     worker._executor.end(run, Ending.TIMEOUT)
     is_interrupted.set()
 
-    assert await (await second.adelay()).aresult(10) == "unharmed"
+    assert await (await second.adelay()).aresult(PATIENCE_S) == "unharmed"
     assert ends.of(interrupted.id) == ["archived"]
 
 
@@ -539,5 +566,5 @@ async def test_a_run_that_came_back_outlives_its_lost_predecessor(
     assert state_of(redis_server, queue, handle.id) == "active"
     assert worker.running_count == 1
     releases[1].set()
-    assert await handle.aresult(10) == "run 1"
+    assert await handle.aresult(PATIENCE_S) == "run 1"
     await until(lambda: worker._fetcher.free == 2)

@@ -21,6 +21,7 @@ from taskq_core.inspector import AsyncInspector
 from taskq_core.middleware import Middleware
 from taskq_core.wire import QueueKeys, build_message
 from taskq_core.worker import threads
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, push_raw, state_of, stored, until
 
@@ -40,7 +41,7 @@ async def test_a_coroutine_runs_on_the_workers_loop(app: TaskQ, start: Runner) -
     await start()
     handle = await double.adelay(21)
 
-    assert await handle.aresult(10) == 42
+    assert await handle.aresult(PATIENCE_S) == 42
     assert threads == [threading.current_thread()]
 
 
@@ -56,7 +57,7 @@ async def test_a_plain_function_runs_in_a_thread(app: TaskQ, start: Runner) -> N
     await start()
     handle = await double.adelay(21)
 
-    assert await handle.aresult(10) == 42
+    assert await handle.aresult(PATIENCE_S) == 42
     assert threads != [threading.current_thread()]
 
 
@@ -88,7 +89,7 @@ async def test_a_task_knows_its_run(app: TaskQ, start: Runner, kind: str) -> Non
         call = look_plain.s(word="x")
     await start()
     handle = await call.adelay()
-    await handle.aresult(10)
+    await handle.aresult(PATIENCE_S)
 
     (context,) = seen
     assert (context.id, context.name, context.queue) == (handle.id, "look", "default")
@@ -117,7 +118,7 @@ async def test_a_context_ends_with_its_task(app: TaskQ, start: Runner) -> None:
     await start(concurrency=1)
 
     for task in (plain, plain, coroutine, coroutine, plain):
-        assert await (await task.adelay()).aresult(10) == "clean"
+        assert await (await task.adelay()).aresult(PATIENCE_S) == "clean"
 
 
 async def test_a_result_is_kept_for_the_retention(
@@ -138,7 +139,7 @@ async def test_a_result_is_kept_for_the_retention(
     handle = await kept.adelay()
     gone = await dropped.adelay()
 
-    assert await handle.aresult(10) == {"a": 1}
+    assert await handle.aresult(PATIENCE_S) == {"a": 1}
     await until(lambda: ends.of(gone.id))
     await until(lambda: not redis_server.client.exists(queue.task(gone.id)))
     info = await handle.arefresh()
@@ -168,7 +169,7 @@ async def test_a_written_result_is_kept_when_nothing_is_returned(app: TaskQ, sta
     handles = [await task.adelay(number) for number in range(50)]
 
     for number, handle in enumerate(handles):
-        await handle.aresult(10)
+        await handle.aresult(PATIENCE_S)
         assert (await handle.arefresh()).result == str(number).encode()
 
 
@@ -184,7 +185,7 @@ async def test_a_returned_value_replaces_a_written_result(app: TaskQ, start: Run
     handles = [await write.adelay() for _ in range(50)]
 
     for handle in handles:
-        assert await handle.aresult(10) == "returned"
+        assert await handle.aresult(PATIENCE_S) == "returned"
         assert (await handle.arefresh()).result == b'"returned"'
 
 
@@ -195,7 +196,7 @@ async def test_a_written_result_is_seen_while_the_task_runs_and_after_it_fails(a
     @app.task(max_retry=0)
     def write() -> None:
         current_task().write_result(b"half")
-        release.wait(20)
+        release.wait(PATIENCE_S)
         current_task().write_result(b"more")
         raise ValueError("x")
 
@@ -211,7 +212,7 @@ async def test_a_written_result_is_seen_while_the_task_runs_and_after_it_fails(a
     await until(is_half)
     release.set()
     with pytest.raises(TaskFailedError):
-        await handle.aresult(10)
+        await handle.aresult(PATIENCE_S)
     assert await result() == b"more"
 
 
@@ -225,7 +226,7 @@ async def test_something_that_is_no_bytes_is_refused_as_result(app: TaskQ, start
     await start()
 
     with pytest.raises(TaskFailedError, match=r"TypeError: .*bytes"):
-        await (await write.adelay()).aresult(10)
+        await (await write.adelay()).aresult(PATIENCE_S)
 
 
 async def test_unknown_payload_fields_are_ignored_and_counted(
@@ -338,7 +339,7 @@ async def test_an_unknown_task_type_goes_back_for_a_worker_that_knows_it(
     await start(app=new)
     for handle in handles:
         redis_server.client.zadd(queue.retry, {handle.id: 1})
-    assert [await handle.aresult(10) for handle in handles] == [1, 1, 1]
+    assert [await handle.aresult(PATIENCE_S) for handle in handles] == [1, 1, 1]
     await new.aclose()
 
 
@@ -351,7 +352,7 @@ async def test_an_unknown_task_type_is_archived_after_the_timeout(
     handle = await app.remote("nobody:knows", max_retry=5).adelay()
 
     with pytest.raises(TaskFailedError, match='handler not found for task "nobody:knows"'):
-        await handle.aresult(10)
+        await handle.aresult(PATIENCE_S)
     assert stored(redis_server, queue, handle.id).retried == 0
     assert [type(error) for error in ends.errors] == [UnknownTaskError]
 
@@ -370,7 +371,7 @@ async def test_an_unreadable_message_is_set_aside_and_the_next_runs(
     worker = await start(concurrency=2)
     handle = await fine.adelay()
 
-    assert await handle.aresult(10) == "fine"
+    assert await handle.aresult(PATIENCE_S) == "fine"
     await until(lambda: redis_server.client.zcard(queue.quarantine) == 5)
     assert redis_server.client.hget(queue.quarantined("bad0"), "msg") == b"\xff\xff\xffno message"
     assert redis_server.client.llen(queue.active) == 0
@@ -390,7 +391,7 @@ async def test_ids_without_a_task_are_dropped(
     redis_server.client.lpush(queue.pending, *[f"ghost{number}" for number in range(30)])
     worker = await start(concurrency=2)
 
-    assert await (await fine.adelay()).aresult(10) == "fine"
+    assert await (await fine.adelay()).aresult(PATIENCE_S) == "fine"
     assert redis_server.client.llen(queue.active) == 0
     assert worker._fetcher.dropped == 30
 
@@ -414,7 +415,7 @@ async def test_an_enveloped_payload_is_unwrapped(
 
 
 async def test_a_message_with_the_largest_limits_runs(
-    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """Numbers that a peer may write, up to 64 bits, stop neither the task nor the worker's presence."""
     release = asyncio.Event()
@@ -444,6 +445,7 @@ async def test_a_message_with_the_largest_limits_runs(
         keys = redis_server.client.keys("asynq:workers:*")
         return bool(keys) and redis_server.client.hexists(keys[0], "x")
 
+    await clock.advance(6)
     await until(is_shown)
     release.set()
     await until(lambda: state_of(redis_server, queue, "x") == "completed")
@@ -497,7 +499,7 @@ async def test_the_first_middleware_is_the_outermost(app: TaskQ, start: Runner, 
     await start()
     handle = await (coroutine if kind == "coroutine" else plain).adelay()
 
-    assert await handle.aresult(10) == "value changed"
+    assert await handle.aresult(PATIENCE_S) == "value changed"
     assert notes == ["first in", "second in", "run", "second out", "first out"]
 
 
@@ -524,7 +526,7 @@ async def test_what_a_middleware_raises_counts_as_raised_by_the_task(app: TaskQ,
     handle = await (coroutine if kind == "coroutine" else plain).adelay()
 
     with pytest.raises(TaskFailedError, match="PermissionError: not today"):
-        await handle.aresult(10)
+        await handle.aresult(PATIENCE_S)
 
 
 async def test_a_listener_is_told_of_each_task(app: TaskQ, start: Runner) -> None:
@@ -566,7 +568,7 @@ async def test_a_listener_that_fails_harms_no_task(app: TaskQ, start: Runner, ca
     worker = await start(listener=Broken(), concurrency=1)
     with caplog.at_level(logging.ERROR):
         for task in (plain, coroutine, plain):
-            assert await (await task.adelay()).aresult(10) == "done"
+            assert await (await task.adelay()).aresult(PATIENCE_S) == "done"
 
     assert "broken" in caplog.text
     await until(lambda: worker._fetcher.free == 1)
@@ -590,9 +592,9 @@ async def test_an_exit_raised_by_a_task_is_its_failure(app: TaskQ, start: Runner
     await start()
     for task in (plain, coroutine):
         with pytest.raises(TaskFailedError, match="SystemExit: 3"):
-            await (await task.adelay()).aresult(10)
+            await (await task.adelay()).aresult(PATIENCE_S)
 
-    assert await (await fine.adelay()).aresult(10) == "fine"
+    assert await (await fine.adelay()).aresult(PATIENCE_S) == "fine"
 
 
 async def test_payloads_are_not_logged(app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture) -> None:
@@ -611,7 +613,7 @@ async def test_payloads_are_not_logged(app: TaskQ, start: Runner, caplog: pytest
         for task in (fail, fine):
             handle = await task.adelay("canary")
             with pytest.raises(TaskFailedError) if task is fail else nullcontext():
-                await handle.aresult(10)
+                await handle.aresult(PATIENCE_S)
 
     assert any(record.levelno == logging.ERROR for record in caplog.records)
     assert "canary" not in caplog.text
@@ -631,7 +633,7 @@ async def test_states_are_as_tools_read_them(app: TaskQ, start: Runner) -> None:
     await until(lambda: worker.running_count == 1)
     info = await handle.arefresh()
     release.set()
-    await handle.aresult(10)
+    await handle.aresult(PATIENCE_S)
 
     assert info.state is TaskState.ACTIVE
     assert info.lease_expires_at is not None
@@ -659,11 +661,11 @@ async def test_functions_wait_while_no_thread_can_be_started(
 
     @app.task
     def meet() -> str:
-        meeting.wait(20)  # ends only when three of them run at the same time
+        meeting.wait(PATIENCE_S)  # ends only when three of them run at the same time
         return "ran"
 
     await start(concurrency=3)
     handles = [await meet.adelay() for _ in range(3)]
 
-    assert [await handle.aresult(20) for handle in handles] == ["ran"] * 3
+    assert [await handle.aresult(PATIENCE_S) for handle in handles] == ["ran"] * 3
     assert "no thread can be started: can't start new thread" in caplog.text

@@ -9,8 +9,10 @@ import pytest
 from taskq_core import ConfigurationError, TaskExpiredError, TaskFailedError, TaskNotFoundError, TaskQ
 from taskq_core.inspector import Inspector
 from taskq_core.wire import QueueKeys
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
+    PATIENCE_S,
     Ends,
     Runner,
     stored,
@@ -40,9 +42,9 @@ async def test_a_task_that_expired_is_archived_and_does_not_run(
     ends = Ends()
     with caplog.at_level(logging.WARNING, "taskq.worker"):
         await start(listener=ends)
-        await other.aresult(10)
+        await other.aresult(PATIENCE_S)
         with pytest.raises(TaskExpiredError) as raised:
-            await late.aresult(10)
+            await late.aresult(PATIENCE_S)
     await until(lambda: told)
 
     assert ran == ["in time"]
@@ -71,7 +73,7 @@ async def test_one_that_is_to_be_discarded_is_gone_with_its_lock(app: TaskQ, sta
     await start(listener=ends)
     await until(lambda: ends.ends)
     with pytest.raises(TaskNotFoundError):
-        await handle.aresult(10)
+        await handle.aresult(PATIENCE_S)
 
     await work.adelay()  # the lock is free
 
@@ -81,26 +83,28 @@ async def test_one_that_is_to_be_discarded_is_gone_with_its_lock(app: TaskQ, sta
 
 
 async def test_a_retry_that_comes_too_late_is_not_started(
-    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """What counts is when an attempt starts, not the first alone; a run that began in time is not cut short."""
     runs: list[int] = []
 
-    @app.task(expires=3, retry_delay=4)
+    @app.task(expires=20, retry_delay=25)
     async def work() -> None:
         runs.append(1)
         raise ValueError("once")
 
     await start()
     handle = await work.adelay()
+    await until(lambda: runs)
+    await clock.advance(27)
     with pytest.raises(TaskExpiredError):
-        await handle.aresult(20)
+        await handle.aresult(PATIENCE_S)
 
     assert runs == [1]
     assert stored(redis_server, queue, handle.id).retried == 1
 
 
-async def test_a_span_counts_from_the_start_of_a_task_that_is_put_off(app: TaskQ, start: Runner) -> None:
+async def test_a_span_counts_from_the_start_of_a_task_that_is_put_off(app: TaskQ, start: Runner, clock: Clock) -> None:
     """An expiry shorter than `run_after` lets it run all the same."""
 
     @app.task
@@ -108,8 +112,10 @@ async def test_a_span_counts_from_the_start_of_a_task_that_is_put_off(app: TaskQ
         return "ran"
 
     await start()
+    handle = await work.using(run_after=25, expires=20).adelay()
+    await clock.advance(27)
 
-    assert await (await work.using(run_after=4, expires=3).adelay()).aresult(20) == "ran"
+    assert await handle.aresult(PATIENCE_S) == "ran"
 
 
 def test_options_that_are_refused(app: TaskQ) -> None:

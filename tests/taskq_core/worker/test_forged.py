@@ -9,7 +9,7 @@ from taskq_core.inspector import AsyncInspector
 from taskq_core.wire import QueueKeys, build_message, encode_message
 from tests.conformance.stores import dump
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Ends, Runner, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, until
 
 pytestmark = pytest.mark.redis
 
@@ -113,7 +113,7 @@ async def test_a_hundred_thousand_ids_without_a_task(
     handles = await app.async_client.enqueue_many([work.s() for _ in range(5)])
     worker = await start(concurrency=1, reconcile_every=600)
     for handle in handles:
-        await handle.aresult(20)
+        await handle.aresult(PATIENCE_S)
     asked = sum(name in ("dequeue", "settle_and_dequeue") for each in exchanges for name, _ in each)
     await start.stop(worker)
 

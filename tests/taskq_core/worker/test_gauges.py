@@ -1,6 +1,5 @@
 """What a worker tells whoever exports metrics."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,6 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from taskq_core import TaskQ
 from taskq_core.broker.operations import pause
-from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, until
 
 Read = Callable[[str], dict[tuple[str, ...], float]]
@@ -77,30 +75,6 @@ async def test_queues_are_told_by_the_one_that_leads_and_slots_by_each(app: Task
 
 def _pause(app: TaskQ) -> Any:
     return pause(app.runtime.keys.queue("other"))
-
-
-async def test_a_worker_says_what_it_runs_and_whether_redis_answers(
-    app: TaskQ, start: Runner, read: Read, redis_server: RedisServer
-) -> None:
-    gate = asyncio.Event()
-
-    @app.task(name="wait")
-    async def wait() -> None:
-        await gate.wait()
-
-    worker = await start(concurrency=7)
-    await wait.adelay()
-    await until(lambda: worker.running_count == 1, "it runs")
-    busy = read("asynq.worker.busy"), read("asynq.worker.connected"), read("asynq.worker.slots")
-    redis_server.stop()
-    await until(lambda: read("asynq.worker.connected") == {(): 0}, "it is noticed")
-    redis_server.start()
-    await until(lambda: read("asynq.worker.connected") == {(): 1}, "it is back")
-    gate.set()
-    await start.stop(worker)
-
-    assert busy == ({(): 1}, {(): 1}, {(): 7})
-    assert read("asynq.worker.slots") == {}  # it is gone
 
 
 async def test_a_scheduler_says_whether_it_leads(app: TaskQ, start: Runner, read: Read) -> None:

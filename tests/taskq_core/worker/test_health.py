@@ -61,9 +61,8 @@ class TestJudging:
             },
         )
 
-    @pytest.mark.parametrize(
-        ("case", "status", "reason"),
-        [
+    def test_a_worker_that_does_not(self, subtests: pytest.Subtests) -> None:
+        for case, status, reason in [
             ({"status": "new"}, "starting", "no task is taken yet"),
             ({"checked_ago_s": None}, "starting", "the queues were not checked yet"),
             ({"status": "stopped"}, "draining", "no new task is taken"),
@@ -76,16 +75,16 @@ class TestJudging:
                 "unready",
                 "slots are free, and the last dequeue was 61 s ago",
             ),
-        ],
-    )
-    def test_a_worker_that_does_not(self, case: dict[str, Any], status: str, reason: str) -> None:
-        is_ready, body = judged(**case).report()
+        ]:
+            with subtests.test(case=case, status=status, reason=reason):
+                is_ready, body = judged(**case).report()
 
-        assert (is_ready, body["status"], body["reason"]) == (False, status, reason)
+                assert (is_ready, body["status"], body["reason"]) == (False, status, reason)
 
-    @pytest.mark.parametrize("case", [{"dequeue_age_s": None}, {"dequeue_age_s": 900.0, "can_take": False}])
-    def test_a_worker_with_all_slots_taken_or_none_asked_for_yet_is_ready(self, case: dict[str, Any]) -> None:
-        assert judged(**case).report()[0]
+    def test_a_worker_with_all_slots_taken_or_none_asked_for_yet_is_ready(self, subtests: pytest.Subtests) -> None:
+        for case in [{"dequeue_age_s": None}, {"dequeue_age_s": 900.0, "can_take": False}]:
+            with subtests.test(case=case):
+                assert judged(**case).report()[0]
 
     def test_a_problem_stands_at_its_queue(self) -> None:
         _, body = judged(problem="no answer").report()
@@ -202,31 +201,27 @@ async def not_ready(worker: Worker) -> bool:
     return not await ready(worker)
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
+def test_the_options_of_the_command(subtests: pytest.Subtests) -> None:
+    for options, expected in [
         ({}, ("127.0.0.1", None)),
         ({"health_port": None, "health_host": None}, ("127.0.0.1", None)),
         ({"health_port": 8090}, ("127.0.0.1", 8090)),
         ({"health_port": 8090, "health_host": "0.0.0.0"}, ("0.0.0.0", 8090)),
-    ],
-)
-def test_the_options_of_the_command(options: dict[str, Any], expected: tuple[str, int | None]) -> None:
-    config = worker_config(Settings(), options)
+    ]:
+        with subtests.test(options=options, expected=expected):
+            config = worker_config(Settings(), options)
 
-    assert (config.health_host, config.health_port) == expected
+            assert (config.health_host, config.health_port) == expected
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
+def test_what_is_refused(subtests: pytest.Subtests) -> None:
+    for values, message in [
         ({"health_port": 70_000}, "health_port must be between 0 and 65535, got 70000"),
         ({"health_port": "80"}, "health_port must be a whole number, got '80'"),
         ({"health_host": " "}, "health_host must be an address, got ' '"),
-    ],
-)
-def test_what_is_refused(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        WorkerConfig(**values)
+    ]:
+        with subtests.test(values=values, message=message):
+            with pytest.raises(ConfigurationError) as caught:
+                WorkerConfig(**values)
 
-    assert str(caught.value) == message
+            assert str(caught.value) == message

@@ -36,19 +36,16 @@ def test_a_batch_of_plain_ends_is_joined_with_a_request_of_its_queue() -> None:
     assert [*joined.args[-RUNS_MIN:]] == [f"t{number}" for number in range(RUNS_MIN)]
 
 
-@pytest.mark.parametrize(
-    "batches",
-    [
+def test_others_go_apart(subtests: pytest.Subtests) -> None:
+    for batches in [
         [],
         [batch(), batch(queue=Keys().queue("other"))],
         [batch(queue=Keys().queue("other"))],
         [batch(is_plain=False)],
         [batch(RUNS_MIN - 1)],
-    ],
-    ids=["none", "of two queues", "of another queue", "with a failure", "few"],
-)
-def test_others_go_apart(batches: list[SettleBatch]) -> None:
-    assert Joiner().join(batches, QUEUE, ASKED) is None
+    ]:
+        with subtests.test(batches=batches):
+            assert Joiner().join(batches, QUEUE, ASKED) is None
 
 
 @pytest.mark.parametrize("answer", [None, BrokerReplyError("WRONGTYPE")])
@@ -132,10 +129,12 @@ async def test_tasks_that_are_waited_for_are_told_of(
     worker = await start(concurrency=10)
     await until(lambda: len(runs) == 40 and worker.running_count == 0)
     await start.stop(worker)
+    redis_server.client.publish(queue.done, "the last")
     told: list[str] = []
-    while (message := channel.get_message(timeout=0.2)) is not None:
-        told += [message["data"].decode()] if message["data"] else []  # a worker tries its rights with empty ones
+    while "the last" not in told:
+        data = channel.get_message(timeout=60)["data"]
+        told += [data.decode()] if data else []  # a worker tries its rights with empty ones
     channel.close()
 
-    assert sorted(told) == sorted(handle.id for handle in handles)
+    assert sorted(told[:-1]) == sorted(handle.id for handle in handles)
     assert redis_server.client.get(queue.processed) == b"40"

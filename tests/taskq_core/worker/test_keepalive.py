@@ -12,14 +12,17 @@ from taskq_core.clock import RedisClock
 from taskq_core.wire import Keys, QueueKeys, ServerInfo, TaskMessage, WorkerInfo
 from taskq_core.worker.keepalive import Keepalive
 from taskq_core.worker.run import Run
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
     LEASE_S,
+    PATIENCE_S,
     Ends,
     Runner,
     push_raw,
     state_of,
     status_of_worker,
+    stored,
     until,
 )
 
@@ -27,7 +30,7 @@ from tests.taskq_core.worker.conftest import (
 
 
 async def test_a_queue_that_cannot_be_kept_costs_no_other_its_leases(
-    app: TaskQ, start: Runner, redis_server: RedisServer
+    app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock
 ) -> None:
     """The key of its leases is none any more, say, or its node of a cluster is away."""
     release = asyncio.Event()
@@ -37,7 +40,7 @@ async def test_a_queue_that_cannot_be_kept_costs_no_other_its_leases(
         await release.wait()
 
     ends = Ends()
-    await start(queues={"bad": 1, "good": 1}, listener=ends, concurrency=4, lease=5)
+    await start(queues={"bad": 1, "good": 1}, listener=ends, concurrency=4)
     bad, good = app.runtime.keys.queue("bad"), app.runtime.keys.queue("good")
     lost = await hold.using(queue="bad").adelay()
     await until(lambda: lost.id in ends.started_ids)  # so that its queue is the first to be kept
@@ -46,6 +49,7 @@ async def test_a_queue_that_cannot_be_kept_costs_no_other_its_leases(
 
     redis_server.client.delete(bad.lease)
     redis_server.client.set(bad.lease, "none")
+    await clock.advance(65)
     await until(lambda: "lost" in ends.of(lost.id), "the one is given up")
     release.set()
     await until(lambda: ends.of(kept.id), "the other ends")
@@ -72,7 +76,7 @@ async def test_recovery_meets_damage(app: TaskQ, start: Runner, redis_server: Re
         redis_server.client.hset(queue.task(task_id), mapping={"state": "active", "taskq_owner": "somebody:1"})
     await start()
 
-    assert await handle.aresult(10) == "ran"
+    assert await handle.aresult(PATIENCE_S) == "ran"
     assert redis_server.client.hget(queue.quarantined("unreadable"), "msg") == b"\xff\xff"
     await until(lambda: not redis_server.client.exists(queue.lease, queue.active))
 
@@ -91,11 +95,16 @@ class Passing:
 
     monotonic = time
 
+    def wait(self, stop: Any, seconds: float) -> bool:
+        self.now += seconds
+        return bool(stop.is_set())
 
-@pytest.mark.parametrize("queues", [1, 2, 5])
-@pytest.mark.parametrize("left_s", [25 + tenths / 10 for tenths in range(0, 50, 7)])
-def test_a_lease_is_given_up_before_others_may_act_whenever_it_ends(queues: int, left_s: float) -> None:
-    """Each queue that is asked takes three seconds to fail, and the time of a lease may end with any."""
+
+def give_up(queues: int, left_s: float) -> tuple[list[Run], dict[str, float]]:
+    """Run a keepalive against a Redis that does not answer; return the runs, and when each was given up, by queue.
+
+    Each queue that is asked takes three seconds to fail.
+    """
     clock = Passing()
     keys = Keys()
     runs = [
@@ -140,13 +149,93 @@ def test_a_lease_is_given_up_before_others_may_act_whenever_it_ends(queues: int,
     stop: Any = Stop()
     keepalive._stop = stop
     keepalive._run()
+    return runs, told
 
-    for run in runs:
-        assert run.lease_until + 25 < told[run.queue.name] < run.lease_until + 30
+
+def test_a_lease_is_given_up_before_others_may_act_whenever_it_ends(subtests: pytest.Subtests) -> None:
+    """The time of a lease may end with any second of those that a queue takes to fail."""
+    for queues in (1, 2, 5):
+        for left_s in (25 + tenths / 10 for tenths in range(0, 50, 7)):
+            with subtests.test(queues=queues, left_s=left_s):
+                runs, told = give_up(queues, left_s)
+                for run in runs:
+                    assert run.lease_until + 25 < told[run.queue.name] < run.lease_until + 30
+
+
+async def test_a_worker_whose_heartbeats_fail_ends_its_run_before_another_begins(
+    app: TaskQ,
+    start: Runner,
+    redis_server: RedisServer,
+    queue: QueueKeys,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not before lease and grace are nearly over: Redis may come back."""
+    release = asyncio.Event()
+    seen: list[str] = []
+
+    @app.task
+    async def work() -> str:
+        seen.append("started")
+        if seen != ["started"]:
+            await release.wait()
+            return "the heir's"
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append("told to end")
+        return "the first one's"
+
+    def fail(operation: Any) -> Any:
+        raise BrokerUnavailableError("away")
+
+    ends = Ends()
+    first = await start(listener=ends)
+    handle = await work.adelay()
+    await until(lambda: seen)
+    first.pause()
+    monkeypatch.setattr(first._keepalive._runner, "run", fail)
+    await start()
+    await clock.advance(40)
+    assert seen == ["started"]
+    await clock.advance(45)
+    await until(lambda: len(seen) == 3)
+
+    assert seen == ["started", "told to end", "started"]
+    assert ends.of(handle.id) == ["lost"]
+    release.set()
+    assert await handle.aresult(PATIENCE_S) == "the heir's"
+    assert stored(redis_server, queue, handle.id).retried == 1
+
+
+async def test_a_task_longer_than_its_lease_runs_once(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
+) -> None:
+    """Also where another worker looks for tasks whose worker went silent."""
+    release = asyncio.Event()
+    runs: list[int] = []
+
+    @app.task
+    async def hold() -> str:
+        runs.append(1)
+        await release.wait()
+        return "held"
+
+    await start()
+    await start()
+    handle = await hold.adelay()
+    await until(lambda: runs)
+    await clock.advance(150)
+
+    assert (redis_server.client.zscore(queue.lease, handle.id) or 0) > clock.time() + 20
+    release.set()
+    assert await handle.aresult(PATIENCE_S) == "held"
+    assert runs == [1]
+    assert stored(redis_server, queue, handle.id).retried == 0
 
 
 async def test_leases_are_extended_in_batches(
-    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """Hundreds of running tasks on several queues keep theirs."""
     release = asyncio.Event()
@@ -160,7 +249,8 @@ async def test_leases_are_extended_in_batches(
     worker = await start(queues={"default": 1, "other": 1}, concurrency=700, listener=ends)
     await app.async_client.enqueue_many(hold.using(queue=("default", "other")[number % 2]).s() for number in range(600))
     await until(lambda: worker.running_count == 600)
-    now = int(redis_server.client.time()[0])
+    now = int(clock.time())
+    await clock.advance(6)
     await until(
         lambda: all(redis_server.client.zcount(each.lease, now + LEASE_S + 1, "+inf") == 300 for each in (queue, other))
     )
@@ -173,7 +263,9 @@ async def test_leases_are_extended_in_batches(
 # --- presence ---------------------------------------------------------------------------------------------------------
 
 
-async def test_presence_reads_as_go_tools_read_it(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+async def test_presence_reads_as_go_tools_read_it(
+    app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock
+) -> None:
     """Server and running tasks, in the indexes with a time to live; without payload; gone at the end."""
     release = asyncio.Event()
     client = redis_server.client
@@ -184,6 +276,8 @@ async def test_presence_reads_as_go_tools_read_it(app: TaskQ, start: Runner, red
 
     worker = await start(queues={"default": 2, "low": 1}, strict_priority=True, concurrency=7)
     handle = await hold.adelay("canary")
+    await until(lambda: worker.running_count == 1)
+    await clock.advance(6)
     key = f"asynq:workers:{{{worker.host}:{os.getpid()}:{worker.id}}}"
     await until(lambda: client.zscore("asynq:workers", key), "it is noted in the indexes, which comes last")
     data: Any = await until(lambda: client.hget(key, handle.id))
@@ -209,16 +303,20 @@ async def test_presence_reads_as_go_tools_read_it(app: TaskQ, start: Runner, red
     for index, member in (("asynq:servers", server_key), ("asynq:workers", key)):
         assert (client.zscore(index, member) or 0) > now - 1
     release.set()
+    await until(lambda: worker.running_count == 0)
+    await clock.advance(6)
     await until(lambda: client.exists(key) == 0)
     await start.stop(worker)
     assert client.exists(server_key, key) == 0
     assert client.zrange("asynq:servers", 0, -1) == client.zrange("asynq:workers", 0, -1) == []
 
 
-async def test_a_paused_worker_says_so(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+async def test_a_paused_worker_says_so(start: Runner, redis_server: RedisServer, clock: Clock) -> None:
     """Tools show `stopped`."""
     worker = await start()
+    await until(lambda: status_of_worker(redis_server) == "active")
     worker.pause()
+    await clock.advance(6)
 
     await until(lambda: status_of_worker(redis_server) == "stopped")
     assert worker.status == "stopped"

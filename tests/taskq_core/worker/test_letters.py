@@ -20,6 +20,7 @@ from taskq_core.inspector import Inspector
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
+    PATIENCE_S,
     Runner,
     hears_cancels,
     state_of,
@@ -47,7 +48,7 @@ async def test_whoever_wants_to_know_is_told_after_the_archive(
     async def work(how: str) -> None:
         running.append(how)
         if how == "wait":
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         if how == "fail" or (how == "once" and running.count("once") == 1):
             raise ValueError(how)
 
@@ -57,7 +58,7 @@ async def test_whoever_wants_to_know_is_told_after_the_archive(
     await work.using(expires=datetime(2020, 1, 1, tzinfo=UTC), on_expiry="discard").adelay("gone")
     await until(lambda: "wait" in running and hears_cancels(redis_server))
     await handles["wait"].acancel()
-    await handles["once"].aresult(10)
+    await handles["once"].aresult(PATIENCE_S)
     await until(lambda: len(told) == 6)
 
     for kind in ("plain", "coroutine"):

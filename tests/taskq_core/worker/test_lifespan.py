@@ -13,6 +13,7 @@ import pytest
 from taskq_core import TaskContext, TaskDefinitionError, TaskQ, current_task
 from taskq_core.testing import adrain, capture, drain, eager
 from taskq_core.worker import Worker, WorkerConfig
+from tests.clock import Clock
 from tests.logged import logged_here
 from tests.taskq_core.worker.conftest import until
 
@@ -142,7 +143,7 @@ async def test_a_worker_that_is_stopped_while_it_opens_ends(app: TaskQ) -> None:
     async def hangs() -> AsyncIterator[None]:
         opening.set()
         try:
-            await asyncio.sleep(3600)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             ended.append("cancelled")
             raise
@@ -178,16 +179,27 @@ async def test_a_worker_whose_lifespan_ends_by_itself_stops_and_says_so(
     assert [record.getMessage() for record in logged_here(caplog)] == ["the worker's lifespan failed"]
 
 
-async def test_a_lifespan_that_does_not_end_is_cancelled(app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_lifespan_that_does_not_end_is_cancelled(
+    app: TaskQ, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    lingering = asyncio.Event()
+
     @app.worker_lifespan
     async def lingers() -> AsyncIterator[None]:
         yield
-        await asyncio.sleep(3600)
+        lingering.set()
+        await asyncio.Event().wait()
 
+    worker = Worker(app, WorkerConfig(shutdown_grace=20))
+    living = asyncio.create_task(worker.arun())
+    await until(lambda: worker.status == "active")
+    worker.stop()
+    await lingering.wait()
     with caplog.at_level(logging.ERROR, "taskq.worker"):
-        assert await _lives(Worker(app, WorkerConfig(burst=True, shutdown_grace=0))) == 1
+        await clock.advance(21)
+        assert await living == 1
 
-    assert "did not end within 2 s" in str(caplog.records[0].exc_info[1])  # type: ignore[index]
+    assert "did not end within 20 s" in str(caplog.records[0].exc_info[1])  # type: ignore[index]
 
 
 @pytest.mark.parametrize("while_it", ["opens", "closes"])
@@ -269,9 +281,11 @@ async def test_progress_is_told_while_it_runs(app: TaskQ) -> None:
     handle = await work.adelay()
     draining = asyncio.create_task(adrain(app))
     await told.wait()
-    async with asyncio.timeout(30):
-        while (await handle.arefresh()).progress is None:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.01)
+
+    async def is_told() -> bool:
+        return (await handle.arefresh()).progress is not None
+
+    await until(is_told)
     progress = (await handle.arefresh()).progress
     seen.set()
     await draining

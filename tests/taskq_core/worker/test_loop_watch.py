@@ -1,11 +1,14 @@
 """A coroutine that blocks the event loop of its worker is told of by name, while it does."""
 
 import threading
+from typing import Any
 
 import pytest
 
 from taskq_core import TaskQ
-from tests.taskq_core.worker.conftest import PATIENCE_S, Runner
+from taskq_core.worker.loop_watch import BLOCKED_S
+from tests.clock import Clock
+from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, until, until_blocking
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -13,36 +16,43 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_a_coroutine_that_blocks_is_told_of_while_it_does(
-    app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
+    app: TaskQ, start: Runner, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    goes_on = threading.Event()
     told: list[str] = []
 
     @app.task(name="slow")
     async def slow() -> None:
-        for _ in range(int(PATIENCE_S * 10)):  # ends as soon as it was told of
-            told[:] = warnings_of(caplog)
-            if told or goes_on.wait(0.1):
-                break
+        watch: Any = worker._keepalive._look
+        clock.skip(5)  # the watch looks at each heartbeat while nothing runs
+        until_blocking(lambda: watch.__self__._asked_at is not None, "the watch has asked for a sign of life")
+        clock.skip(BLOCKED_S)
+        until_blocking(lambda: warnings_of(caplog), "it is told of while it blocks")
+        told.extend(warnings_of(caplog))
 
-    await start()
+    worker = await start()
     await (await slow.adelay()).aresult(PATIENCE_S)
 
     assert len(told) == 1
     assert "in task 'slow'" in told[0]
     assert f"{__file__}:" in told[0]
-    assert "goes_on.wait(0.1)" in told[0]
+    assert "until_blocking(lambda: warnings_of(caplog)" in told[0]
 
 
-async def test_a_plain_function_that_lasts_is_not(app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_plain_function_that_lasts_is_not(
+    app: TaskQ, start: Runner, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     """It lasts longer than a coroutine may hold the loop, and several looks long."""
     going = threading.Event()
 
     @app.task(name="plain")
     def plain() -> None:
-        going.wait(2.5)
+        going.wait(PATIENCE_S)
 
-    await start()
-    await (await plain.adelay()).aresult(PATIENCE_S)
+    worker = await start()
+    handle = await plain.adelay()
+    await until(lambda: worker.running_count == 1)
+    await clock.advance(20)
+    going.set()
+    await handle.aresult(PATIENCE_S)
 
     assert [each for each in warnings_of(caplog) if "'plain'" in each] == []

@@ -23,6 +23,7 @@ from taskq_core.broker.operations import Outcome, Settlement
 from taskq_core.wire import QueueKeys, TaskMessage, build_message, decode_message
 from taskq_core.worker.outcome import describe, settle
 from taskq_core.worker.run import Ending, Run
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, state_of, stored, until
 
@@ -111,7 +112,7 @@ def test_a_failure_of_a_known_type_begins_the_time_anew() -> None:
 
 
 async def test_retry_after_runs_again_no_earlier(
-    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """`Retry(after=)` uses an attempt; the error behind it is what is stored."""
     attempts = []
@@ -123,21 +124,26 @@ async def test_retry_after_runs_again_no_earlier(
             try:
                 raise ConnectionError("no line")
             except ConnectionError as error:
-                raise Retry(after=0.5) from error
+                raise Retry(after=120) from error
         return "done"
 
     ends = Ends()
     await start(listener=ends)
     handle = await again.adelay(1)
     first = await until(lambda: (message := stored(redis_server, queue, handle.id)).retried and message)
+    await clock.advance(60)
+    assert attempts == [1]
+    await clock.advance(62)
 
-    assert await handle.aresult(10) == "done"
+    assert await handle.aresult(PATIENCE_S) == "done"
     assert (first.retried, first.error_msg) == (1, "ConnectionError: no line")
     assert attempts == [1, 2]
     assert ends.of(handle.id) == ["retried", "completed"]
 
 
-async def test_snooze_uses_no_attempt(app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
+async def test_snooze_uses_no_attempt(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
+) -> None:
     """A task may snooze more often than it may fail, and it counts as no failure."""
     runs = []
 
@@ -145,14 +151,17 @@ async def test_snooze_uses_no_attempt(app: TaskQ, start: Runner, redis_server: R
     async def later() -> str:
         runs.append(current_task().attempt)
         if len(runs) < 3:
-            raise Snooze(after=timedelta(milliseconds=1))
+            raise Snooze(after=timedelta(seconds=5))
         return "done"
 
     ends = Ends()
     await start(listener=ends)
     handle = await later.adelay()
+    for number in (1, 2):
+        await until(lambda: len(ends.of(handle.id)) >= number)  # noqa: B023 - awaited in the loop
+        await clock.advance(7)
 
-    assert await handle.aresult(10) == "done"
+    assert await handle.aresult(PATIENCE_S) == "done"
     assert runs == [1, 1, 1]
     assert ends.of(handle.id) == ["snoozed", "snoozed", "completed"]
     message = stored(redis_server, queue, handle.id)
@@ -172,7 +181,7 @@ async def test_skip_retry_archives_now(app: TaskQ, start: Runner, redis_server: 
     handle = await hopeless.adelay()
 
     with pytest.raises(TaskFailedError, match="the order is gone"):
-        await handle.aresult(10)
+        await handle.aresult(PATIENCE_S)
     assert stored(redis_server, queue, handle.id).retried == 0
 
 
@@ -196,7 +205,7 @@ async def test_discard_leaves_nothing(app: TaskQ, start: Runner, redis_server: R
 
 
 async def test_the_last_failure_archives(
-    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """A task runs `max_retry + 1` times."""
     runs = []
@@ -208,38 +217,44 @@ async def test_the_last_failure_archives(
 
     await start()
     handle = await fail.adelay()
+    for number in (1, 2):
+        await until(lambda: len(runs) >= number)  # noqa: B023 - awaited in the loop
+        await clock.advance(2)
 
     with pytest.raises(TaskFailedError, match="ValueError: failure 3"):
-        await handle.aresult(15)
+        await handle.aresult(PATIENCE_S)
     assert len(runs) == 3
     assert stored(redis_server, queue, handle.id).retried == 2
     assert redis_server.client.get(queue.failed) == b"3"
 
 
-@pytest.mark.parametrize("error", [Retry(after=1), Retry(), ValueError("x")], ids=repr)
-def test_no_attempt_left_archives(error: Exception) -> None:
+def test_no_attempt_left_archives(subtests: pytest.Subtests) -> None:
     """However the task asked for another one."""
-    assert decide(error, retried=3, retry=3).outcome is Outcome.ARCHIVE
+    for error in [Retry(after=1), Retry(), ValueError("x")]:
+        with subtests.test(error=error):
+            assert decide(error, retried=3, retry=3).outcome is Outcome.ARCHIVE
 
 
-@pytest.mark.parametrize(
-    ("error", "outcome"),
-    [(Retry(after="soon"), Outcome.RETRY), (Snooze(after=None), Outcome.RETRY), (Retry(after=math.nan), Outcome.RETRY)],  # type: ignore[arg-type]  # what is tested
-    ids=repr,
-)
-def test_an_unusable_delay_is_a_failure_that_says_so(error: Exception, outcome: Outcome) -> None:
+def test_an_unusable_delay_is_a_failure_that_says_so(subtests: pytest.Subtests) -> None:
     """The outcome is not lost for it; the task's own policy gives the delay."""
-    settlement = decide(error, retry_delay=7)
+    for error, outcome in [
+        (Retry(after="soon"), Outcome.RETRY),
+        (Snooze(after=None), Outcome.RETRY),
+        (Retry(after=math.nan), Outcome.RETRY),
+    ]:
+        with subtests.test(error=error, outcome=outcome):
+            settlement = decide(error, retry_delay=7)
 
-    assert (settlement.outcome, settlement.delay_ms) == (outcome, 7000)
-    assert "(after=) takes seconds or a timedelta" in text(settlement)
+            assert (settlement.outcome, settlement.delay_ms) == (outcome, 7000)
+            assert "(after=) takes seconds or a timedelta" in text(settlement)
 
 
-@pytest.mark.parametrize(("after", "expected_ms"), [(-5, 0), (0, 0), (1.0001, 1001), (math.inf, 3_000_000_000_000)])
-def test_delays_are_cut_to_what_can_be_stored(after: float, expected_ms: int) -> None:
+def test_delays_are_cut_to_what_can_be_stored(subtests: pytest.Subtests) -> None:
     """Negative means now, endless a century; a fraction is rounded up, so nothing starts early."""
-    assert decide(Snooze(after=after)).delay_ms == expected_ms
-    assert decide(Retry(after=after)).delay_ms == expected_ms
+    for after, expected_ms in [(-5, 0), (0, 0), (1.0001, 1001), (math.inf, 3_000_000_000_000)]:
+        with subtests.test(after=after, expected_ms=expected_ms):
+            assert decide(Snooze(after=after)).delay_ms == expected_ms
+            assert decide(Retry(after=after)).delay_ms == expected_ms
 
 
 def test_a_reason_that_is_no_text_is_made_one() -> None:
@@ -253,18 +268,19 @@ def test_a_reason_that_is_no_text_is_made_one() -> None:
 # --- policies ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("retried", [0, 1, 5, 24])
-def test_asynqs_default_delay(retried: int) -> None:
+def test_asynqs_default_delay(subtests: pytest.Subtests) -> None:
     """n^4 + 15 + rand{0..29} * (n + 1) seconds."""
-    for _ in range(50):
-        delay_s = decide(ValueError(), retried=retried, retry=25).delay_ms / 1000
+    for retried in [0, 1, 5, 24]:
+        with subtests.test(retried=retried):
+            for _ in range(50):
+                delay_s = decide(ValueError(), retried=retried, retry=25).delay_ms / 1000
 
-        assert retried**4 + 15 <= delay_s <= retried**4 + 15 + 29 * (retried + 1)
+                assert retried**4 + 15 <= delay_s <= retried**4 + 15 + 29 * (retried + 1)
 
 
-@pytest.mark.parametrize(
-    ("policy", "expected_ms"),
-    [
+def test_policies(subtests: pytest.Subtests) -> None:
+    """The delay by failures so far."""
+    for policy, expected_ms in [
         (3, [3000, 3000, 3000]),
         (timedelta(minutes=1), [60_000, 60_000, 60_000]),
         ([1, 2.5], [1000, 2500, 2500]),
@@ -273,12 +289,11 @@ def test_asynqs_default_delay(retried: int) -> None:
         (lambda retried, error: retried * 10, [0, 10_000, 20_000]),
         (lambda retried, error: timedelta(seconds=4), [4000, 4000, 4000]),
         (lambda retried, error: -1, [0, 0, 0]),
-    ],
-    ids=["constant", "timedelta", "list", "exponential", "limited", "function", "function of timedelta", "negative"],
-)
-def test_policies(policy: Any, expected_ms: list[int]) -> None:
-    """The delay by failures so far."""
-    assert [decide(ValueError(), retried=n, retry=9, retry_delay=policy).delay_ms for n in range(3)] == expected_ms
+    ]:
+        with subtests.test(policy=policy, expected_ms=expected_ms):
+            assert [
+                decide(ValueError(), retried=n, retry=9, retry_delay=policy).delay_ms for n in range(3)
+            ] == expected_ms
 
 
 def test_a_policy_sees_the_error() -> None:
@@ -324,9 +339,9 @@ def _counts(error: BaseException) -> bool:
     return not isinstance(error, OSError)
 
 
-@pytest.mark.parametrize(
-    ("given", "outcome", "retried"),
-    [
+def test_an_error_that_is_no_failure_uses_no_attempt(subtests: pytest.Subtests) -> None:
+    """The task is retried after its usual delay, as often as it takes, with the error's text stored."""
+    for given, outcome, retried in [
         ({"error": ConnectionError("line")}, Outcome.RETRY_UNCOUNTED, 1),
         ({"error": ValueError()}, Outcome.RETRY, 2),
         ({"error": ConnectionError(), "retried": 3}, Outcome.ARCHIVE, 3),  # as in Go: none is left, counted or not
@@ -336,17 +351,15 @@ def _counts(error: BaseException) -> bool:
         ({"error": None, "ending": Ending.TIMEOUT}, Outcome.RETRY_UNCOUNTED, 1),  # TimeoutError is an OSError
         ({"error": ConnectionError(), "ending": Ending.CANCELLED}, Outcome.ARCHIVE, 1),
         ({"error": Retry(after=1)}, Outcome.RETRY, 2),  # the task's own word
-    ],
-)
-def test_an_error_that_is_no_failure_uses_no_attempt(given: dict[str, Any], outcome: Outcome, retried: int) -> None:
-    """The task is retried after its usual delay, as often as it takes, with the error's text stored."""
-    settlement = decide(**{"retried": 1, "retry_delay": 7, "is_failure": _counts, **given})
-    message = decode_message(settlement.message)
+    ]:
+        with subtests.test(given=given, outcome=outcome, retried=retried):
+            settlement = decide(**{"retried": 1, "retry_delay": 7, "is_failure": _counts, **given})
+            message = decode_message(settlement.message)
 
-    assert (settlement.outcome, message.retried) == (outcome, retried)
-    assert message.last_failed_at == NOW_S
-    if isinstance(given["error"], ConnectionError) and outcome is Outcome.RETRY_UNCOUNTED:
-        assert (message.error_msg, settlement.delay_ms) == ("ConnectionError: line", 7000)
+            assert (settlement.outcome, message.retried) == (outcome, retried)
+            assert message.last_failed_at == NOW_S
+            if isinstance(given["error"], ConnectionError) and outcome is Outcome.RETRY_UNCOUNTED:
+                assert (message.error_msg, settlement.delay_ms) == ("ConnectionError: line", 7000)
 
 
 def _broken(error: BaseException) -> bool:
@@ -365,7 +378,9 @@ def test_what_a_judge_answers_is_taken_as_true_or_false() -> None:
         assert decide(ValueError(), is_failure=judge).outcome is outcome
 
 
-async def test_the_application_may_say_what_counts(redis_server: RedisServer, start: Runner, queue: QueueKeys) -> None:
+async def test_the_application_may_say_what_counts(
+    redis_server: RedisServer, start: Runner, queue: QueueKeys, clock: Clock
+) -> None:
     """For all tasks; a task may have its own word. No counter of failures moves."""
     defaults: Any = {"retention": 60, "retry_delay": 0, "max_retry": 1, "is_failure": _counts}
     app = TaskQ(redis_server.url, defaults=defaults, enqueue_timeout=PATIENCE_S)
@@ -384,31 +399,35 @@ async def test_the_application_may_say_what_counts(redis_server: RedisServer, st
 
     await start(app=app)
     handle = await flaky.adelay()
-    assert await handle.aresult(15) == "done"
+    for number in (1, 2, 3):
+        await until(lambda: len(runs) >= number)  # noqa: B023 - awaited in the loop
+        await clock.advance(2)
+    assert await handle.aresult(PATIENCE_S) == "done"
     assert runs == [1, 1, 1, 1]
     assert redis_server.client.get(queue.failed) is None
     assert redis_server.client.get(queue.processed) == b"1"
 
+    failing = await strict.adelay()
+    await until(lambda: redis_server.client.get(queue.failed))
+    await clock.advance(2)
     with pytest.raises(TaskFailedError):
-        await (await strict.adelay()).aresult(15)
+        await failing.aresult(PATIENCE_S)
     assert redis_server.client.get(queue.failed) == b"2"
     await app.aclose()
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "outcome"),
-    [
+def test_classes_decide_about_retrying(subtests: pytest.Subtests) -> None:
+    """`no_retry_on` goes before `retry_on`."""
+    for options, error, outcome in [
         ({"retry_on": ConnectionError}, ConnectionRefusedError(), Outcome.RETRY),
         ({"retry_on": ConnectionError}, ValueError(), Outcome.ARCHIVE),
         ({"no_retry_on": (KeyError, ValueError)}, ValueError(), Outcome.ARCHIVE),
         ({"no_retry_on": ValueError}, KeyError(), Outcome.RETRY),
         ({"retry_on": OSError, "no_retry_on": FileNotFoundError}, FileNotFoundError(), Outcome.ARCHIVE),
         ({"retry_on": OSError, "no_retry_on": FileNotFoundError}, PermissionError(), Outcome.RETRY),
-    ],
-)
-def test_classes_decide_about_retrying(options: dict[str, Any], error: Exception, outcome: Outcome) -> None:
-    """`no_retry_on` goes before `retry_on`."""
-    assert decide(error, **options).outcome is outcome
+    ]:
+        with subtests.test(options=options, error=error, outcome=outcome):
+            assert decide(error, **options).outcome is outcome
 
 
 def test_a_timeout_counts_as_timeout_error() -> None:
@@ -436,18 +455,16 @@ class WrongTextError(Exception):
         return 5  # type: ignore[return-value]  # what is tested
 
 
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
+def test_an_error_is_described_by_class_and_text(subtests: pytest.Subtests) -> None:
+    """A broken `__str__` does not lose the outcome."""
+    for error, expected in [
         (ValueError("plain"), "ValueError: plain"),
         (ValueError(), "ValueError"),
         (UnprintableError(), "UnprintableError: (its text cannot be read)"),
         (WrongTextError(), "WrongTextError: (its text cannot be read)"),
-    ],
-)
-def test_an_error_is_described_by_class_and_text(error: Exception, expected: str) -> None:
-    """A broken `__str__` does not lose the outcome."""
-    assert describe(error) == expected
+    ]:
+        with subtests.test(error=error, expected=expected):
+            assert describe(error) == expected
 
 
 @pytest.mark.parametrize(
@@ -497,7 +514,7 @@ async def test_a_result_without_json_form_archives(app: TaskQ, start: Runner, va
     handle = await odd.adelay()
 
     with pytest.raises(TaskFailedError, match="the task returned, but result:"):
-        await handle.aresult(10)
+        await handle.aresult(PATIENCE_S)
     assert ends.of(handle.id) == ["archived"]
 
 
@@ -509,13 +526,14 @@ def test_a_result_that_is_not_kept_is_not_encoded() -> None:
 # --- told to end ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [None, ValueError(), Retry(after=1), BaseException()], ids=repr)
-def test_a_cancelled_task_is_archived(error: BaseException | None) -> None:
+def test_a_cancelled_task_is_archived(subtests: pytest.Subtests) -> None:
     """Whatever its function made of it."""
-    settlement = decide(error, ending=Ending.CANCELLED)
+    for error in [None, ValueError(), Retry(after=1), BaseException()]:
+        with subtests.test(error=error):
+            settlement = decide(error, ending=Ending.CANCELLED)
 
-    assert settlement.outcome is Outcome.ARCHIVE
-    assert text(settlement) == "context canceled"
+            assert settlement.outcome is Outcome.ARCHIVE
+            assert text(settlement) == "context canceled"
 
 
 def test_a_task_that_succeeds_while_the_worker_stops_has_succeeded() -> None:

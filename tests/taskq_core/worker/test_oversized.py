@@ -9,7 +9,7 @@ from taskq_core import OversizedResult, ResultTooLargeError, TaskContext, TaskQ,
 from taskq_core.testing import eager
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Ends, Runner
+from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner
 
 
 async def test_a_result_over_the_limit_is_not_stored(
@@ -26,9 +26,9 @@ async def test_a_result_over_the_limit_is_not_stored(
     await start(listener=ends)
     fits, over = await answer.adelay(size=98), await answer.adelay(size=99)
 
-    assert await fits.aresult(10) == "x" * 98
+    assert await fits.aresult(PATIENCE_S) == "x" * 98
     with pytest.raises(ResultTooLargeError, match=r"its result of 101 bytes was not stored.*limit is 100") as caught:
-        await over.aresult(10)
+        await over.aresult(PATIENCE_S)
     assert (caught.value.size, caught.value.limit) == (101, 100)
     info = await over.arefresh()
     assert (info.state, info.retried, info.result) == (TaskState.COMPLETED, 0, b"")
@@ -47,7 +47,7 @@ async def test_the_default_limit_is_16_mib(app: TaskQ, start: Runner) -> None:
     await start()
 
     with pytest.raises(ResultTooLargeError, match="the limit is 16,777,216"):
-        await (await answer.adelay()).aresult(10)
+        await (await answer.adelay()).aresult(PATIENCE_S)
 
 
 async def test_a_written_result_over_the_limit_does_not_end_the_run(app: TaskQ, start: Runner) -> None:
@@ -63,11 +63,11 @@ async def test_a_written_result_over_the_limit_does_not_end_the_run(app: TaskQ, 
     empty = await write.adelay(sizes=[11, 0])
 
     with pytest.raises(ResultTooLargeError):
-        await over.aresult(10)
+        await over.aresult(PATIENCE_S)
     assert (await over.arefresh()).oversized_result == OversizedResult(size=11, limit=10)
-    assert await fits.aresult(10) == 111
+    assert await fits.aresult(PATIENCE_S) == 111
     assert (await fits.arefresh()).oversized_result is None
-    assert await empty.aresult(10) is None
+    assert await empty.aresult(PATIENCE_S) is None
 
 
 def test_a_task_that_runs_inside_a_test(app: TaskQ) -> None:
@@ -79,5 +79,5 @@ def test_a_task_that_runs_inside_a_test(app: TaskQ) -> None:
     with eager(app):
         for written, returned in ((3, 20), (20, 0)):
             with pytest.raises(ResultTooLargeError):
-                answer.delay(written=written, returned=returned).result(1)
-        assert answer.delay(written=20, returned=3).result(1) == "xxx"
+                answer.delay(written=written, returned=returned).result(PATIENCE_S)
+        assert answer.delay(written=20, returned=3).result(PATIENCE_S) == "xxx"

@@ -12,8 +12,8 @@ from taskq_core import (
     TaskQ,
 )
 from taskq_core.testing import adrain
+from tests.processes.worker import process_tasks as tasks
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker import process_tasks as tasks
 from tests.taskq_core.worker.conftest import (
     PATIENCE_S,
 )
@@ -56,10 +56,13 @@ class TestRefused:
         with pytest.raises(TaskDefinitionError, match="at the top of a module"):
             TaskQ().task(name="t", executor="process")(lambda: None)
 
-    @pytest.mark.parametrize("executor", ["proces", "", None, 1])
-    def test_another_kind(self, executor: Any) -> None:
-        with pytest.raises(ConfigurationError, match="executor must be 'thread' or 'process'"):
-            TaskQ().task(executor=executor)(nobody)
+    def test_another_kind(self, subtests: pytest.Subtests) -> None:
+        for executor in ["proces", "", None, 1]:
+            with (
+                subtests.test(executor=executor),
+                pytest.raises(ConfigurationError, match="executor must be 'thread' or 'process'"),
+            ):
+                TaskQ().task(executor=executor)(nobody)  # type: ignore[arg-type]  # what is tested
 
     def test_for_single_calls(self) -> None:
         """Where a task runs is said where it is made: the worker may be another program."""

@@ -21,7 +21,7 @@ from taskq_core import (
 from taskq_core.middleware import Middleware
 from taskq_core.wire import QueueKeys, build_message
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Ends, Runner, push_raw, state_of, stored, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, push_raw, state_of, stored, until
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -107,7 +107,7 @@ class TestHandlers:
 
         await start()
         results = [
-            await (await app.remote(name).adelay(to="x")).aresult(10)
+            await (await app.remote(name).adelay(to="x")).aresult(PATIENCE_S)
             for name in ("email:task", "email:welcome", "email:welcome:vip", "email:other")
         ]
 
@@ -129,7 +129,7 @@ class TestHandlers:
         handle = await app.remote("email:welcome").adelay()
 
         with pytest.raises(TaskFailedError, match="ValueError: no number"):
-            await handle.aresult(10)
+            await handle.aresult(PATIENCE_S)
         assert ends.of(handle.id) == ["retried", "archived"]
         assert stored(redis_server, queue, handle.id).retried == 1
 
@@ -142,7 +142,7 @@ class TestHandlers:
         handle = await app.remote("email:welcome").adelay()
 
         with pytest.raises(TaskFailedError, match="obsolete"):
-            await handle.aresult(10)
+            await handle.aresult(PATIENCE_S)
 
     async def test_a_payload_of_another_form_archives_the_task(self, app: TaskQ, start: Runner, kind: str) -> None:
         """As with a task: trying again cannot help."""
@@ -160,9 +160,9 @@ class TestHandlers:
         right = await app.remote("email:welcome").adelay(to="a@b.c")
         wrong = await app.remote("email:welcome").adelay(to=5)
 
-        assert await right.aresult(10) == "a@b.c"
+        assert await right.aresult(PATIENCE_S) == "a@b.c"
         with pytest.raises(TaskFailedError, match="payload of task 'email:welcome': expected str"):
-            await wrong.aresult(10)
+            await wrong.aresult(PATIENCE_S)
         assert ends.of(wrong.id) == ["archived"]
         assert isinstance(ends.errors[-1], PayloadError)
 
@@ -222,8 +222,8 @@ class TestUnknownTypes:
         app.handler("email:")(either(kind, lambda context, message: "ours"))
         await start()
 
-        assert await (await app.remote("report").adelay()).aresult(10) == "report is not ours"
-        assert await (await app.remote("email:x").adelay()).aresult(10) == "ours"
+        assert await (await app.remote("report").adelay()).aresult(PATIENCE_S) == "report is not ours"
+        assert await (await app.remote("email:x").adelay()).aresult(PATIENCE_S) == "ours"
 
 
 class Noting(Middleware):
@@ -276,9 +276,9 @@ class TestMiddlewareByScope:
         app.use(Noting("other task", notes), task="other")
         await start(queues={"default": 1, "other": 1})
 
-        await (await task.adelay()).aresult(10)
+        await (await task.adelay()).aresult(PATIENCE_S)
         assert entered(notes) == ["app", "app 2", "queue", "task", "task by name"]
-        await (await task.using(queue="other").adelay()).aresult(10)
+        await (await task.using(queue="other").adelay()).aresult(PATIENCE_S)
         assert entered(notes) == ["app", "app 2", "other queue", "task", "task by name"]
 
     async def test_handlers_are_wrapped_by_pattern_and_by_type(self, app: TaskQ, start: Runner, kind: str) -> None:
@@ -289,9 +289,9 @@ class TestMiddlewareByScope:
         app.use(Noting("app", notes))
         await start()
 
-        await (await app.remote("email:welcome").adelay()).aresult(10)
+        await (await app.remote("email:welcome").adelay()).aresult(PATIENCE_S)
         assert entered(notes) == ["app", "pattern", "type"]
-        await (await app.remote("email:other").adelay()).aresult(10)
+        await (await app.remote("email:other").adelay()).aresult(PATIENCE_S)
         assert entered(notes) == ["app", "pattern"]
 
     async def test_unknown_types_are_wrapped(self, app: TaskQ, start: Runner, kind: str) -> None:
@@ -311,11 +311,11 @@ class TestMiddlewareByScope:
         app.use(Catching())
         await start()
 
-        assert await (await app.remote("unknown").adelay()).aresult(10) == "caught"
+        assert await (await app.remote("unknown").adelay()).aresult(PATIENCE_S) == "caught"
         assert entered(notes) == ["app"]
         assert [type(each) for each in errors] == [UnknownTaskError]
         app.not_found(either(kind, lambda context, message: "found"))
-        assert await (await app.remote("unknown").adelay()).aresult(10) == "found"
+        assert await (await app.remote("unknown").adelay()).aresult(PATIENCE_S) == "found"
         assert entered(notes) == ["app"]
 
     async def test_it_counts_from_the_next_run(self, app: TaskQ, start: Runner) -> None:
@@ -326,8 +326,8 @@ class TestMiddlewareByScope:
         async def task() -> None: ...
 
         await start()
-        await (await task.adelay()).aresult(10)
+        await (await task.adelay()).aresult(PATIENCE_S)
         app.use(Noting("late", notes), task=task)
-        await (await task.adelay()).aresult(10)
+        await (await task.adelay()).aresult(PATIENCE_S)
 
         assert entered(notes) == ["late"]

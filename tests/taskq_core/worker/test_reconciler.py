@@ -150,7 +150,7 @@ async def test_a_worker_goes_on_while_damage_is_repaired(
     @app.task(name="count", retention=600)
     async def count(number: int) -> None:
         runs.append(number)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
 
     worker = await start(reconcile_every=0.1, concurrency=5, recover_every=0.1)
     handles = []

@@ -5,7 +5,6 @@ import functools
 import logging
 import re
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +26,9 @@ from taskq_core import (
 )
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import reporter
+from tests.clock import Clock
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Ends, Runner, hears_cancels, state_of, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, hears_cancels, spin, state_of, until
 
 
 class Told:
@@ -64,8 +64,9 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def told(app: TaskQ, kind: str) -> Told:
-    return Told(app, kind)
+def told(app: TaskQ, request: pytest.FixtureRequest) -> Told:
+    """A handler of the kind that the test asks for, a coroutine if it does not ask."""
+    return Told(app, request.getfixturevalue("kind") if "kind" in request.fixturenames else "coroutine")
 
 
 async def test_every_failure_is_told_of(app: TaskQ, start: Runner, told: Told, kind: str) -> None:
@@ -158,20 +159,21 @@ async def test_an_error_that_does_not_count_is_told_of(
     )
 
 
-async def test_a_timeout_is_told_of(app: TaskQ, start: Runner, told: Told) -> None:
+async def test_a_timeout_is_told_of(app: TaskQ, start: Runner, told: Told, clock: Clock) -> None:
     """Of both kinds of functions, as `TimeoutError`."""
 
-    @app.task(timeout=1, max_retry=0)
+    @app.task(timeout=30, max_retry=0)
     async def coroutine() -> None:
         await asyncio.Event().wait()
 
-    @app.task(timeout=1, max_retry=0)
+    @app.task(timeout=30, max_retry=0)
     def plain() -> None:
-        while True:
-            time.sleep(0.001)
+        spin()
 
-    await start()
+    worker = await start()
     handles = [await coroutine.adelay(), await plain.adelay()]
+    await until(lambda: worker.running_count == 2)
+    await clock.advance(31)
     await until(lambda: len(told.errors) == 2)
 
     assert [type(error) for error in told.errors] == [TimeoutError, TimeoutError]
@@ -204,7 +206,7 @@ async def test_a_cancellation_is_told_of(app: TaskQ, start: Runner, told: Told, 
 
 @pytest.mark.parametrize("end", ["told", "swallowed"])
 async def test_a_lost_lease_is_told_of(
-    app: TaskQ, start: Runner, told: Told, redis_server: RedisServer, queue: QueueKeys, end: str
+    app: TaskQ, start: Runner, told: Told, redis_server: RedisServer, queue: QueueKeys, clock: Clock, end: str
 ) -> None:
     """Whatever the function did when it was told to end."""
 
@@ -221,6 +223,7 @@ async def test_a_lost_lease_is_told_of(
     handle = await task.adelay()
     await until(lambda: worker.running_count == 1)
     redis_server.client.hset(queue.task(handle.id), "taskq_owner", "another:1")
+    await clock.advance(worker.config.span("heartbeat") + 1)
     await until(lambda: told.errors)
 
     (error,) = told.errors
@@ -333,7 +336,7 @@ async def test_all_are_told_in_order_and_those_that_fail_harm_nobody(
     records = [each for each in caplog.records if "error handler" in each.getMessage()]
     assert [vars(each)["task_id"] for each in records] == [handle.id] * 4
     assert "broken handler" in caplog.text
-    assert await (await fine.adelay()).aresult(10) == "fine"
+    assert await (await fine.adelay()).aresult(PATIENCE_S) == "fine"
     await until(lambda: worker._fetcher.free == 1)
 
 
@@ -346,12 +349,11 @@ async def test_a_slow_handler_keeps_the_slot_and_not_the_outcome(
 
     def hold(error: BaseException, context: TaskContext) -> None:
         begun.append(context.id)
-        release.wait(20)
+        release.wait(PATIENCE_S)
 
     async def hold_async(error: BaseException, context: TaskContext) -> None:
         begun.append(context.id)
-        while not release.is_set():  # noqa: ASYNC110 - shared with the plain one
-            await asyncio.sleep(0.005)
+        await until(release.is_set)
 
     app.on_error(hold_async if kind == "coroutine" else hold)
 
@@ -375,16 +377,16 @@ async def test_a_slow_handler_keeps_the_slot_and_not_the_outcome(
 async def test_a_worker_that_stops_waits_for_its_handlers(app: TaskQ, start: Runner, kind: str) -> None:
     """Within the grace."""
     ended: list[int] = []
-    begun = threading.Event()
+    begun, release = threading.Event(), threading.Event()
 
     def slow(error: BaseException, context: TaskContext) -> None:
         begun.set()
-        time.sleep(0.2)
+        release.wait(PATIENCE_S)
         ended.append(1)
 
     async def slow_async(error: BaseException, context: TaskContext) -> None:
         begun.set()
-        await asyncio.sleep(0.2)
+        await until(release.is_set)
         ended.append(1)
 
     app.on_error(slow_async if kind == "coroutine" else slow)
@@ -396,13 +398,16 @@ async def test_a_worker_that_stops_waits_for_its_handlers(app: TaskQ, start: Run
     worker = await start()
     await fail.adelay()
     await until(begun.is_set)
+    worker.stop()
+    await until(lambda: worker.status == "stopped")
+    release.set()
 
-    assert await start.stop(worker) == 0
+    assert await start.ending(worker) == 0
     assert ended == [1]
 
 
 async def test_a_handler_that_hangs_does_not_keep_a_worker_from_ending(
-    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, kind: str
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock, kind: str
 ) -> None:
     """The outcome of its task has long been stored."""
     release = threading.Event()
@@ -422,42 +427,35 @@ async def test_a_handler_that_hangs_does_not_keep_a_worker_from_ending(
     async def fail() -> None:
         raise ValueError
 
-    worker = await start(shutdown_grace=0)
+    worker = await start(shutdown_grace=0, interrupt_grace=0)
     handle = await fail.adelay()
     await until(begun.is_set)
+    worker.stop()
+    await clock.advance(10)
 
-    assert await start.stop(worker) == 0
+    assert await start.ending(worker) == 0
     assert state_of(redis_server, queue, handle.id) == "archived"
     release.set()
 
 
 async def test_a_handler_that_hangs_is_told_to_end(
-    app: TaskQ, start: Runner, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    app: TaskQ, start: Runner, kind: str, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Otherwise it would take slot after slot, until the worker does nothing any more."""
+    begun: list[str] = []
     told: list[str] = []
 
-    def give(seconds: float) -> None:
-        monkeypatch.setattr(reporter, "LONGEST_S", seconds)
-
     def hang(error: BaseException, context: TaskContext) -> None:
-        try:
-            while True:
-                time.sleep(0.001)
-        finally:
-            give(60)  # to the next one, which does not hang
+        begun.append(context.id)
+        spin()
 
     async def hang_async(error: BaseException, context: TaskContext) -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            give(60)
+        begun.append(context.id)
+        await asyncio.Event().wait()
 
     def note(error: BaseException, context: TaskContext) -> None:
         told.append(context.id)
-        give(0.5)
 
-    give(0.5)
     app.on_error(hang_async if kind == "coroutine" else hang)
     app.on_error(note)
 
@@ -467,7 +465,10 @@ async def test_a_handler_that_hangs_is_told_to_end(
 
     worker = await start(concurrency=1)
     handles = [await fail.adelay() for _ in range(2)]
-    await until(lambda: len(told) == 2)
+    for number in (1, 2):
+        await until(lambda: len(begun) >= number)  # noqa: B023 - awaited in the loop
+        await clock.advance(reporter.LONGEST_S + 1)
+        await until(lambda: len(told) >= number)  # noqa: B023
     await until(lambda: worker._fetcher.free == 1)
 
     assert told == [each.id for each in handles]
@@ -500,7 +501,7 @@ async def test_an_object_with_a_coroutine_is_awaited(app: TaskQ, start: Runner) 
     await app.remote("email:welcome").adelay()
 
     await until(lambda: seen == ["handler", "told"])
-    assert await (await add.adelay(1)).aresult(10) == 2
+    assert await (await add.adelay(1)).aresult(PATIENCE_S) == 2
 
 
 async def test_one_that_is_registered_late_is_told(app: TaskQ, start: Runner) -> None:

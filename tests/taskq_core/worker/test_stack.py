@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,8 @@ import pytest
 
 from taskq_core import Retry, SkipRetry, TaskQ
 from taskq_core.worker.stack import without_words
-from tests.taskq_core.worker.conftest import Ends, Runner, until
+from tests.clock import Clock
+from tests.taskq_core.worker.conftest import Ends, Runner, spin, until
 
 SECRET = "a@b.example"
 """Stands for an argument that got into the words of an exception."""
@@ -58,8 +58,7 @@ async def fails_in_a_group() -> None:
 
 
 def overruns() -> None:
-    while True:
-        time.sleep(0.001)  # lets the interruption in
+    spin()
 
 
 async def aoverruns() -> None:
@@ -83,6 +82,7 @@ PRODUCED: list[tuple[Callable[[], Any], str, list[str], list[str]]] = [
 async def test_the_log_has_the_stack_of_the_users_code_and_no_words(
     app: TaskQ,
     start: Runner,
+    clock: Clock,
     caplog: pytest.LogCaptureFixture,
     function: Any,
     name: str,
@@ -91,11 +91,12 @@ async def test_the_log_has_the_stack_of_the_users_code_and_no_words(
 ) -> None:
     """From the task's function on, with causes and members of groups; whatever it was that failed has one name."""
     ends = Ends()
-    task = app.task(name="work", max_retry=3, retry_delay=600, timeout=1 if "overruns" in function.__name__ else 60)(
-        function
-    )
-    await start(listener=ends, heartbeat=3)  # one that is late is told of as well
+    task = app.task(name="work", max_retry=3, retry_delay=600, timeout=60)(function)
+    worker = await start(listener=ends)
     await task.adelay()
+    if "overruns" in function.__name__:
+        await until(lambda: worker.running_count == 1)
+        await clock.advance(61)
     await until(lambda: ends.ends)
 
     (record,) = [each for each in caplog.records if each.name == "taskq.worker" and each.levelno >= logging.WARNING]
@@ -116,7 +117,7 @@ async def test_what_never_came_to_the_users_code_has_no_stack(
     app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
     ends = Ends()
-    await start(listener=ends, heartbeat=3, unknown_task_timeout=0)  # one that is late is told of as well
+    await start(listener=ends, unknown_task_timeout=0)
     await app.remote("unknown").adelay()
     await until(lambda: ends.ends)
 

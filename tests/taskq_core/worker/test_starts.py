@@ -14,7 +14,7 @@ from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.worker.run import Run
 from taskq_core.worker.starts import Starts
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Ends, Runner, state_of, stored, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, state_of, stored, until
 
 pytestmark = pytest.mark.redis
 
@@ -46,7 +46,7 @@ async def test_a_run_that_did_not_start_uses_no_attempt(
 
     await start()
 
-    assert await handle.aresult(10) == 1
+    assert await handle.aresult(PATIENCE_S) == 1
 
 
 async def test_a_run_that_started_uses_it(

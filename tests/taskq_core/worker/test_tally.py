@@ -16,7 +16,7 @@ from taskq_core.worker.tally import Tally
 from tests.logged import logged_here
 from tests.redis_server import RedisServer
 from tests.relay import Relay
-from tests.taskq_core.worker.conftest import Runner, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, until
 
 
 def handed_in(server: RedisServer, queue: QueueKeys) -> dict[str, TypeTally]:
@@ -90,7 +90,7 @@ async def test_steps_whose_end_is_carried_to_another_queue_count(
 
     worker = await start(queues={"default": 1, "other": 1})
     handle = await (here.s() | there.si() | here.si()).adelay()
-    await handle.aresult(timeout=20)
+    await handle.aresult(timeout=PATIENCE_S)
     await start.stop(worker)
 
     found = handed_in(redis_server, queue), handed_in(redis_server, app.runtime.keys.queue("other"))

@@ -14,6 +14,7 @@ from opentelemetry.trace import SpanKind
 
 from taskq_core import Retry, Snooze, TaskQ
 from taskq_core.wire import QueueKeys, build_message, encode_message
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, until
 
@@ -34,7 +35,9 @@ def _of(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
 
 
-async def test_later_attempts_link_to_the_first_in_one_trace(app: TaskQ, start: Runner, named: Named) -> None:
+async def test_later_attempts_link_to_the_first_in_one_trace(
+    app: TaskQ, start: Runner, named: Named, clock: Clock
+) -> None:
     attempts: list[int] = []
 
     @app.task(name="flaky")
@@ -47,6 +50,9 @@ async def test_later_attempts_link_to_the_first_in_one_trace(app: TaskQ, start: 
 
     await start()
     await flaky.adelay()
+    for number in (1, 2):
+        await until(lambda: len(attempts) >= number)  # noqa: B023 - awaited in the loop
+        await clock.advance(2)
     await until(lambda: len(named("process default")) == 3, "three runs")
 
     first, *later = named("process default")

@@ -1,13 +1,16 @@
 """Unique locks and the tasks that hold them, when a worker dies and when either lives longer than the other."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from taskq_core import Discard, DuplicateTaskError, TaskQ, Unique
 from taskq_core.wire import QueueKeys
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
+    PATIENCE_S,
     Ends,
     Runner,
     state_of,
@@ -55,7 +58,38 @@ async def test_a_task_that_outlives_its_lock_leaves_the_next_ones_alone(
         await slow.using(unique_for=600).adelay()
 
 
-async def test_no_two_run_at_once_however_many_are_enqueued(app: TaskQ, start: Runner) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{"unique_for": 1}, {"unique": Unique(period=1)}, {"unique": Unique()}],
+    ids=["asynq", "period", "endless"],
+)
+async def test_a_lock_shorter_than_the_run_lasts_as_long(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock, options: dict[str, Any]
+) -> None:
+    """Heartbeats renew it; it is free with the end of the task."""
+    release = asyncio.Event()
+    runs: list[int] = []
+
+    @app.task(name="slow", **options)
+    async def slow() -> None:
+        runs.append(1)
+        await release.wait()
+
+    await start()
+    handle = await slow.adelay()
+    await until(lambda: runs)
+    await clock.advance(100)
+
+    assert list(locks(redis_server, queue).values()) == [handle.id.encode()]
+    with pytest.raises(DuplicateTaskError):
+        await slow.adelay()
+    release.set()
+    await handle.aresult(PATIENCE_S)
+    assert locks(redis_server, queue) == {}
+    await slow.adelay()
+
+
+async def test_no_two_run_at_once_however_many_are_enqueued(app: TaskQ, start: Runner, clock: Clock) -> None:
     """Two workers, producers that never stop, a task that fails now and then: never more than one runs."""
     running = most = 0
     runs = 0
@@ -77,6 +111,8 @@ async def test_no_two_run_at_once_however_many_are_enqueued(app: TaskQ, start: R
     while runs < 40:
         await asyncio.gather(*(one.adelay(number + i) for i in range(10)))
         number += 10
+        await clock.settle()
+        clock.skip(1)
 
     assert most == 1
 
@@ -97,7 +133,7 @@ async def test_what_is_enqueued_while_it_runs_waits_for_its_turn(app: TaskQ, sta
     await first_runs.wait()
     handles = [await save.adelay(version) for version in (2, 3, 4)]
     go_on.set()
-    await handles[-1].aresult(20)
+    await handles[-1].aresult(PATIENCE_S)
 
     assert seen == [1, 4]
     assert [handle.existing for handle in handles] == [False, True, True]

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,9 @@ from taskq_core.task import Signature
 from taskq_core.wire import QueueKeys, TaskState
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker.background import BackgroundWorker
+from tests.processes.worker.process_tasks import FacelessError, MuteError
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import PATIENCE_S, SHRUNK, until_blocking
-from tests.taskq_core.worker.process_tasks import FacelessError, MuteError
+from tests.taskq_core.worker.conftest import PATIENCE_S, STEADY, until, until_blocking
 
 pytestmark = pytest.mark.redis
 
@@ -102,7 +101,7 @@ async def exit_beside() -> None:
     async def beside() -> None:
         raise SystemExit("beside")
 
-    await asyncio.gather(asyncio.sleep(60), beside())
+    await asyncio.gather(asyncio.Event().wait(), beside())
 
 
 async def exit_in_a_callback() -> None:
@@ -136,7 +135,7 @@ async def cancel_everything() -> None:
 async def cancel_everything_and_itself() -> None:
     for task in asyncio.all_tasks():
         task.cancel()
-    await asyncio.sleep(60)
+    await asyncio.Event().wait()
 
 
 def raising(error: BaseException) -> tuple[Callable[[], None], Callable[[], Any]]:
@@ -194,7 +193,7 @@ class WorkerThread:
     """A worker that runs in a thread as it does in a process: on its own event loop."""
 
     def __init__(self, app: TaskQ, **config: Any) -> None:
-        self.worker = Worker(app, WorkerConfig(**{**SHRUNK, "lease": 3600, **config}))
+        self.worker = Worker(app, WorkerConfig(**{**STEADY, "lease": 3600, **config}))
         self.status: int | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -220,15 +219,13 @@ class Neighbors:
         @app.task(name="beside:coroutine")
         async def coroutine(name: str) -> str:
             self._runs.release()
-            while self._until != name:  # noqa: ASYNC110 - the test sets it, in another thread
-                await asyncio.sleep(0.005)
+            await until(lambda: self._until == name)
             return name
 
         @app.task(name="beside:plain")
         def plain(name: str) -> str:
             self._runs.release()
-            while self._until != name:
-                time.sleep(0.005)
+            until_blocking(lambda: self._until == name)
             return name
 
         self._tasks = (coroutine, plain)
@@ -361,7 +358,7 @@ def test_one_in_a_thread_goes_on_as_well(app: TaskQ) -> None:
     """The loop of a worker beside a web server is left by what its tasks do as little as that of a process."""
     stop = app.task(stop_the_loop, name="stop")
     neighbors = Neighbors(app)
-    worker = BackgroundWorker(lambda: Worker(app, WorkerConfig(**{**SHRUNK, "lease": 3600})))
+    worker = BackgroundWorker(lambda: Worker(app, WorkerConfig(**{**STEADY, "lease": 3600})))
     worker.start()
 
     neighbors.begin("x")

@@ -6,12 +6,15 @@ import pytest
 
 from taskq_core import TaskQ
 from taskq_core.worker import Worker, WorkerConfig
+from tests.clock import Clock
 from tests.probing import get
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Runner, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, until
 
 
-async def test_it_enqueues_and_runs_periodic_tasks(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+async def test_it_enqueues_and_runs_periodic_tasks(
+    app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock
+) -> None:
     ran: list[int] = []
 
     @app.periodic("* * * * * *", id="beat")
@@ -20,6 +23,7 @@ async def test_it_enqueues_and_runs_periodic_tasks(app: TaskQ, start: Runner, re
         ran.append(1)
 
     worker = await start(with_scheduler=True)
+    await clock.advance(20)
     await until(lambda: len(ran) >= 2)
     raw: Any = redis_server.client
     assert len(raw.keys("taskq:scheduler:leader:*")) == 1
@@ -45,7 +49,9 @@ async def test_its_health_tells_of_the_scheduler(app: TaskQ, start: Runner, redi
     assert "WRONGTYPE" in scheduler["queues"]["bad"]["problem"]
 
 
-async def test_without_being_asked_it_does_not(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+async def test_without_being_asked_it_does_not(
+    app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock
+) -> None:
     @app.periodic("* * * * * *")
     @app.task(name="beat")
     async def beat() -> None: ...
@@ -55,7 +61,9 @@ async def test_without_being_asked_it_does_not(app: TaskQ, start: Runner, redis_
         return "ran"
 
     await start()
-    assert await (await other.using(run_after=1.1).adelay()).aresult(10) == "ran"
+    handle = await other.using(run_after=20).adelay()
+    await clock.advance(22)
+    assert await handle.aresult(PATIENCE_S) == "ran"
 
     raw: Any = redis_server.client
     assert raw.keys("taskq:*tick*") == []

@@ -165,12 +165,12 @@ def test_a_group_and_its_results_in_order(tasks: Captured) -> None:
 
 def test_a_group_that_is_streamed(tasks: Captured) -> None:
     """More members than go with the workflow itself, out of a generator that is read once."""
-    handle = chord((double.s(each) for each in range(450)), total.s()).delay()
+    handle = chord((double.s(each) for each in range(205)), total.s()).delay()
 
-    assert handle.refresh().counts == {StepState.STARTED: 450, StepState.WAITING: 1}
+    assert handle.refresh().counts == {StepState.STARTED: 205, StepState.WAITING: 1}
     tasks.run()
 
-    assert handle.result(timeout=0) == 450 * 449
+    assert handle.result(timeout=0) == 205 * 204
 
 
 def test_groups_without_members(tasks: Captured) -> None:
@@ -200,11 +200,11 @@ def test_a_group_in_the_middle_gives_each_member_the_result(tasks: Captured) -> 
 
 def test_a_large_group_in_the_middle(tasks: Captured) -> None:
     """No script starts more than 200 of them; a worker's carrier starts the others. Here they fit."""
-    handle = (add.s(1) | group([add.s(each) for each in range(150)]) | total.s()).delay()
+    handle = (add.s(1) | group([add.s(each) for each in range(105)]) | total.s()).delay()
 
     tasks.run()
 
-    assert handle.result(timeout=0) == 150 + sum(range(150))
+    assert handle.result(timeout=0) == 105 + sum(range(105))
 
 
 def test_groups_of_chains_and_groups(tasks: Captured) -> None:
@@ -381,12 +381,12 @@ def test_options_of_a_step(tasks: Captured) -> None:
 
 async def test_it_is_the_same_for_coroutines(tasks: Captured) -> None:
     handle = await (add.s(1) | group(double.s(each) for each in range(0)) | total.si([1])).adelay()
-    members = await chord((double.s(each) for each in range(250)), total.s()).adelay()
+    members = await chord((double.s(each) for each in range(205)), total.s()).adelay()
 
     await tasks.arun()
 
     assert await handle.aresult(timeout=0) == 1
-    assert await members.aresult(timeout=0) == 250 * 249
+    assert await members.aresult(timeout=0) == 205 * 204
     assert (await handle.arefresh()).state is WorkflowState.SUCCEEDED
     assert (await handle.agraph()).info.id == handle.id
 
@@ -429,12 +429,12 @@ def test_a_group_grows_from_inside(tasks: Captured) -> None:
 
 
 def test_a_member_that_is_retried_adds_its_members_once(tasks: Captured) -> None:
-    handle = chord([crawl.s(1, 250, fails=True)], total.s()).delay()
+    handle = chord([crawl.s(1, 205, fails=True)], total.s()).delay()
 
     tasks.run(advance=5, raises=False)
 
     assert seen.count("failed") == 1
-    assert handle.result(timeout=0) == 1 + 250 + 1
+    assert handle.result(timeout=0) == 1 + 205 + 1
 
 
 @pytest.mark.parametrize("how", ["a step", "a task"])
@@ -496,13 +496,13 @@ def test_a_workflow_whose_home_is_another_queue(tasks: Captured) -> None:
 
 def test_a_group_with_members_in_another_queue(tasks: Captured) -> None:
     """Also where they are streamed, and where they come after something."""
-    streamed = chord((elsewhere(double.s(each)) if each % 2 else double.s(each) for each in range(250)), total.s())
+    streamed = chord((elsewhere(double.s(each)) if each % 2 else double.s(each) for each in range(205)), total.s())
     first, second = streamed.delay(), (add.s(0) | group([elsewhere(add.s(each)) for each in range(120)]) | total.s())
     later = second.delay()
 
     tasks.run()
 
-    assert first.result(timeout=0) == 250 * 249
+    assert first.result(timeout=0) == 205 * 204
     assert later.result(timeout=0) == sum(range(120))
 
 
@@ -516,11 +516,11 @@ def test_a_failure_in_another_queue(tasks: Captured) -> None:
 
 
 def test_more_members_than_one_script_starts(tasks: Captured) -> None:
-    handle = (add.s(0) | group([add.s(each) for each in range(450)]) | total.s()).delay()
+    handle = (add.s(0) | group([add.s(each) for each in range(205)]) | total.s()).delay()
 
     tasks.run()
 
-    assert handle.result(timeout=0) == sum(range(450))
+    assert handle.result(timeout=0) == sum(range(205))
 
 
 def test_a_step_that_is_moved_to_another_queue(tasks: Captured) -> None:
@@ -537,7 +537,7 @@ def test_a_step_that_is_moved_to_another_queue(tasks: Captured) -> None:
 
 def test_a_cancelled_workflow_goes_no_further(tasks: Captured) -> None:
     handle = (add.s(1) | double.s()).delay()
-    members = group(elsewhere(add.s(each)) if each % 2 else add.s(each) for each in range(150)).delay()
+    members = group(elsewhere(add.s(each)) if each % 2 else add.s(each) for each in range(105)).delay()
 
     assert (handle.cancel(), handle.cancel(), members.cancel()) == (True, True, True)
 
@@ -705,6 +705,6 @@ def test_eager_with_failures() -> None:
 
 async def test_eager_for_coroutines() -> None:
     with eager(app):
-        handle = await chord((double.s(each) for each in range(150)), total.s()).adelay()
+        handle = await chord((double.s(each) for each in range(105)), total.s()).adelay()
 
-        assert await handle.aresult(timeout=0) == 150 * 149
+        assert await handle.aresult(timeout=0) == 105 * 104

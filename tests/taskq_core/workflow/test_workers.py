@@ -18,6 +18,7 @@ from taskq_core.broker.sync import SyncRunner
 from taskq_core.inspector import Inspector
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.workflow import StepState, WorkflowHandle, WorkflowState, chain, chord, group
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
     Ends,
@@ -34,7 +35,7 @@ async def astates(handle: WorkflowHandle) -> dict[str, StepState]:
 
 
 async def test_a_step_waits_for_a_long_one_and_what_fails_stops_the_rest(
-    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
     """However long the first takes: nothing of the others is in the queue until its success is settled."""
     gate = asyncio.Event()
@@ -57,8 +58,8 @@ async def test_a_step_waits_for_a_long_one_and_what_fails_stops_the_rest(
     handle = await (slow.s(1) | bad.s() | never.s()).adelay()
     await until(lambda: ends.started_ids, "the first step runs")
 
-    for _ in range(20):  # the services of the worker come round meanwhile
-        await asyncio.sleep(0.05)
+    for _ in range(4):  # the services of the worker come round meanwhile
+        await clock.advance(10)
         assert redis_server.client.llen(queue.pending) == 0
         assert not redis_server.client.exists(queue.task(f"{handle.id}.bad"), queue.task(f"{handle.id}.never"))
     assert await astates(handle) == {
@@ -487,17 +488,20 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize(("field", "value", "words"), DAMAGE.values(), ids=DAMAGE)
 async def test_a_damaged_workflow_is_named(
-    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, field: str, value: str, words: str
+    app: TaskQ, redis_server: RedisServer, queue: QueueKeys, subtests: pytest.Subtests
 ) -> None:
-    handle = await group(app.remote("x").s(a=1), name="g").adelay()
-    redis_server.client.hset(queue.workflow(handle.id), field, value)
+    for field, value, words in DAMAGE.values():
+        with subtests.test(field=field, value=value, words=words):
+            handle = await group(app.remote("x").s(a=1), name="g").adelay()
+            redis_server.client.hset(queue.workflow(handle.id), field, value)
 
-    with pytest.raises(WorkflowDamagedError, match=f"workflow {handle.id} in queue 'default': what Redis") as damaged:
-        await handle.agraph()
+            with pytest.raises(
+                WorkflowDamagedError, match=f"workflow {handle.id} in queue 'default': what Redis"
+            ) as damaged:
+                await handle.agraph()
 
-    assert words in damaged.value.reason
+            assert words in damaged.value.reason
 
 
 async def test_a_result_that_no_step_has_is_damage(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
@@ -518,7 +522,8 @@ async def test_limits_hold_for_steps(app: TaskQ, start: Runner) -> None:
     async def limited(a: int) -> int:
         running[0] += 1
         most[0] = max(most[0], running[0])
-        await asyncio.sleep(0.005)
+        for _ in range(20):
+            await asyncio.sleep(0)
         running[0] -= 1
         return a
 

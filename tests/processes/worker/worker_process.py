@@ -16,7 +16,7 @@ import redis
 from taskq_core import Concurrency, GroupedTask, Signature, TaskContext, TaskInfo, TaskQ, current_task
 from taskq_core.errors import TaskInterrupted
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
-from tests.taskq_core.worker import harm
+from tests.processes.worker import harm
 
 app = TaskQ(os.environ.get("URL", "redis://localhost:1"), defaults={"retention": 600, "max_retry": 3})
 notes: redis.Redis

@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from tests.taskq_core.worker.process_tasks import app
+from tests.processes.worker.process_tasks import app
 
 if "SLOW_IMPORT" in os.environ:
     there = Path(os.environ["SLOW_IMPORT"])

@@ -1,0 +1,41 @@
+"""An idle worker costs Redis few commands."""
+
+import math
+import time
+
+from taskq_core import TaskQ
+from taskq_core.wire import QueueKeys
+from taskq_core.worker import Worker
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import Runner, until
+
+
+async def settled_in(server: RedisServer, worker: Worker) -> None:
+    """Wait until the worker is idle and waits for a token, and a watcher for tasks without one."""
+    await until(lambda: worker._fetcher.is_idle)
+    await until(lambda: {"blpop", "blmove"} <= {each["cmd"] for each in server.client.client_list()})
+
+
+def calls(server: RedisServer) -> int:
+    """Commands served so far, without those of this test's own client."""
+    stats = server.client.info("commandstats")
+    own = {"cmdstat_client|list", "cmdstat_info", "cmdstat_client"}
+    return sum(each["calls"] for name, each in stats.items() if name not in own)
+
+
+async def test_an_idle_worker_sends_few_commands(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """No polling: an idle worker's commands come from its heartbeat and the lease of its lookout."""
+    worker = await start(safety_net=600, lease=15, heartbeat=5, leader_lease=5, recover_every=600)
+    await settled_in(redis_server, worker)
+    await until(lambda: worker._lookouts["default"].unchanged_since < math.inf)
+    turns = worker._fetcher.turns
+    before, started = calls(redis_server), time.monotonic()
+    await until(lambda: time.monotonic() - started > 2.0)
+    sent, took_s = calls(redis_server) - before, time.monotonic() - started
+
+    # Per second about one, and every ten to sixty seconds a sample, a look for damage and some more commands: all of
+    # them may fall into these seconds. One that asks ten times a second for something would send twice as many.
+    assert sent <= 2 * (took_s + 1) + 45
+    assert worker._fetcher.turns == turns
