@@ -149,7 +149,8 @@ def test_a_task_of_the_project_is_enqueued_with_its_payload_checked(redis: Redis
 
 
 def test_the_doctor_repairs_the_project_s_broker(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskq_core.reconcile.LOOK_AGAIN_S", 0)
+    for module in ("taskq_core.reconcile", "taskq_core.doctor.repair"):
+        monkeypatch.setattr(f"{module}.LOOK_AGAIN_S", 0)
     handle = greet.delay("Ada")
     pending = f"asynq:{{{handle.queue}}}:pending"
     redis.client.delete(pending)
@@ -185,7 +186,7 @@ def test_what_is_not_ready_is_told_as_such(settings: Any) -> None:
     settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     with pytest.raises(CommandError, match=r"^it is not ready$") as caught:
-        taskq("health")
+        taskq("health", "--timeout", "0.01")
 
     assert caught.value.returncode == 1
 
